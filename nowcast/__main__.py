@@ -1,0 +1,5 @@
+"""`python -m nowcast` is `nowcast`."""
+
+from nowcast.cli import main
+
+main()

@@ -1,0 +1,118 @@
+"""A record's frames decoded once into a memory map, with the per-frame facts that planning and sampling need.
+
+Decompressing NetCDF costs more than a training step on a small crop, so each record is packed once as float16 mm/h (NaN
+missing; relative error under 0.05 %) under `$NOWCAST_CACHE` (default: the user's cache folder), named by the record's
+digest; a changed file has another digest. Only training reads it: forecasts and scores read the NetCDF files.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.errors import OutputError
+from nowcast.netcdf import Record
+
+BLOCK = 16  # cells: the grain at which crops are weighted by rain
+WET = 0.1  # mm/h: the dry threshold
+LARGEST = 65504.0  # float16
+
+
+@dataclass(frozen=True)
+class PackedFrames:
+    """Frames of one record on disk; opened anew (not copied) in every process that unpickles it.
+
+    `missing` and `wet` are fractions per frame (wet: of the known pixels, NaN where none is known), float64 (time,);
+    `rain_blocks` float32 (time, y / BLOCK, x / BLOCK) is the mean of 1 - exp(-r / 1 mm/h), missing counted as dry.
+    """
+
+    folder: Path
+    shape: tuple[int, int, int]
+    missing: np.ndarray
+    wet: np.ndarray
+
+    def frames(self) -> np.ndarray:
+        """float16 (time, y, x) mm/h, NaN missing, row 0 northernmost; a read-only memory map."""
+        return np.load(self.folder / "frames.npy", mmap_mode="r")
+
+    def rain_blocks(self) -> np.ndarray:
+        return np.load(self.folder / "rain_blocks.npy", mmap_mode="r")
+
+
+def cache_folder() -> Path:
+    """Where packed records are kept: `$NOWCAST_CACHE`, else `nowcast` in the user's cache folder."""
+    if chosen := os.environ.get("NOWCAST_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nowcast"
+
+
+def pack(record: Record, *, progress: Callable[[Iterable], Iterable] = iter) -> PackedFrames:
+    """The packed frames of `record`, decoded now unless they are in the cache already.
+
+    `progress` wraps the frame positions. Raises OutputError when the cache cannot be written, naming the space needed.
+    """
+    folder = cache_folder() / record.digest()
+    if not (folder / "facts.json").is_file():
+        _build(record, folder, progress)
+    facts = json.loads((folder / "facts.json").read_text())
+    summary = np.load(folder / "summary.npy")
+    return PackedFrames(folder, tuple(facts["shape"]), summary[0], summary[1])
+
+
+def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable]) -> None:
+    shape = (len(record.times), *record.grid.shape)
+    needed = int(np.prod(shape)) * 2
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder.parent).free
+        if needed > free:
+            raise OutputError(
+                f"packing {record.name} needs {needed / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB free; "
+                "set NOWCAST_CACHE to a larger disk"
+            )
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".packing-"))
+        try:
+            _fill(record, temporary, shape, progress)
+            if not folder.exists():
+                os.rename(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        if (folder / "facts.json").is_file():
+            return  # another process packed the same record meanwhile
+        raise OutputError(f"cannot write the cache {folder.parent}: {error.strerror}; set NOWCAST_CACHE") from error
+
+
+def _fill(record: Record, folder: Path, shape: tuple[int, int, int], progress: Callable[[Iterable], Iterable]) -> None:
+    frames = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.float16, shape)
+    blocks_shape = (shape[0], -(-shape[1] // BLOCK), -(-shape[2] // BLOCK))
+    blocks = np.lib.format.open_memmap(folder / "rain_blocks.npy", "w+", np.float32, blocks_shape)
+    summary = np.empty((2, shape[0]))
+    for position in progress(range(shape[0])):
+        frame = record.read([position])[0]
+        frames[position] = np.minimum(frame, LARGEST)
+        blocks[position] = block_means(1 - np.exp(-np.nan_to_num(frame)))
+        summary[:, position] = missing_and_wet(frame)
+    frames.flush()
+    blocks.flush()
+    np.save(folder / "summary.npy", summary)
+    (folder / "facts.json").write_text(json.dumps({"shape": shape, "record": record.name}))
+
+
+def missing_and_wet(frame: np.ndarray) -> tuple[float, float]:
+    """The missing fraction of a frame (y, x), and the wet fraction of its known pixels (NaN where none is known)."""
+    missing = float(np.isnan(frame).mean())
+    return missing, float((frame >= WET).mean() / (1 - missing)) if missing < 1 else np.nan
+
+
+def block_means(values: np.ndarray) -> np.ndarray:
+    """Means over BLOCK × BLOCK cells of (y, x); the blocks at the far edges are filled up with 0."""
+    y, x = (-(-size // BLOCK) for size in values.shape)
+    padded = np.zeros((y * BLOCK, x * BLOCK), np.float32)
+    padded[: values.shape[0], : values.shape[1]] = values
+    return padded.reshape(y, BLOCK, x, BLOCK).mean(axis=(1, 3))

@@ -1,0 +1,247 @@
+"""TOML <-> Experiment: read, --set, check, write.
+
+An Experiment is one text file: strict, frozen and complete. The sections `transform`, `model` and `loss` are checked by
+whatever their `name` chooses (each beside its owner, through `check`); the rest is here. Every key has a value that TOML
+can write ("auto" and 0 stand for "not set"), so a resolved config can be written back and read again unchanged.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from nowcast.errors import UsageError
+
+
+class Section(BaseModel):
+    """A frozen, strict part of a config: an unknown key or a wrong type is an error."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class NamedSection(BaseModel):
+    """A section whose own keys belong to whatever `name` chooses."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+    name: str
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
+
+
+def _as_datetime(value: Any) -> Any:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return datetime(value.year, value.month, value.day)
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(tz=None).replace(tzinfo=None) if value.utcoffset() else value.replace(tzinfo=None)
+    return value
+
+
+Item = TypeVar("Item")
+# TOML has arrays only; a frozen section holds tuples.
+Many = Annotated[tuple[Item, ...], BeforeValidator(_as_tuple)]
+Number = float | int
+Time = Annotated[datetime, BeforeValidator(_as_datetime)]
+Span = Annotated[tuple[Time, Time], BeforeValidator(_as_tuple)]
+
+
+class Splits(Section):
+    """Which windows train, which validate, which are kept for a test; no frame is in two of them."""
+
+    by: Literal["fractions", "events", "spans", "records"] = "fractions"
+    fractions: Annotated[tuple[Number, Number, Number], BeforeValidator(_as_tuple)] = (0.75, 0.25, 0.0)
+    training: Many[Span] = ()
+    validation: Many[Span] = ()
+    test: Many[Span] = ()
+    validation_records: Many[str] = ()
+    test_records: Many[str] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Splits":
+        if self.by in ("fractions", "events") and (min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6):
+            raise ValueError(f"fractions {list(self.fractions)} must be three numbers of at least 0 with sum 1")
+        if self.by == "spans" and not self.training:
+            raise ValueError('by = "spans" needs training = [[start, end], ...]')
+        return self
+
+
+class Data(Section):
+    """What is read, and how windows and crops are drawn from it."""
+
+    records: Many[str] = ()
+    variable: str = "auto"
+    input_frames: int = Field(4, ge=1, le=1000)
+    lead_frames: int = Field(12, ge=1, le=1000)
+    time_step: Literal["auto"] | Annotated[Number, Field(gt=0)] = "auto"
+    stride: int = Field(1, ge=1)
+    splits: Splits = Splits()
+    crop: int = Field(0, ge=0, le=1 << 14)
+    sampler: Literal["uniform", "rain"] = "rain"
+    augmentation: Many[Literal["flips", "rotations"]] = ()
+    zr_a: Number = Field(200.0, gt=0)
+    zr_b: Number = Field(1.6, gt=0)
+    max_missing: Number = Field(1.0, ge=0, le=1)
+    min_wet: Number = Field(0.0, ge=0, le=1)
+
+
+class Training(Section):
+    """How the weights are found. One of `steps` and `epochs` is 0; a step is one update of the weights."""
+
+    steps: int = Field(0, ge=0)
+    epochs: int = Field(0, ge=0)
+    batch_size: int = Field(8, ge=1, le=1 << 16)
+    optimizer: Literal["adamw", "adam", "rmsprop", "sgd"] = "adamw"
+    learning_rate: Number = Field(1e-3, gt=0)
+    weight_decay: Number = Field(0.0, ge=0)
+    betas: Annotated[tuple[Number, Number], BeforeValidator(_as_tuple)] = (0.9, 0.999)
+    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    plateau_factor: Number = Field(0.1, gt=0, lt=1)
+    plateau_patience: int = Field(5, ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    clip: Number = Field(0.0, ge=0)
+    seed: int = Field(0, ge=0, lt=1 << 32)
+    validate_every: int = Field(500, ge=1)
+    validation_cases: int = Field(64, ge=1)
+    early_stopping: int = Field(0, ge=0)
+    ema: Number = Field(0.0, ge=0, lt=1)
+    accumulate: int = Field(1, ge=1)
+    compile: bool = False
+    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = "auto"
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Training":
+        if bool(self.steps) == bool(self.epochs):
+            raise ValueError("give either steps or epochs (the other one 0)")
+        return self
+
+
+class Experiment(Section):
+    """One run, described whole."""
+
+    data: Data = Data()
+    transform: NamedSection
+    model: NamedSection
+    loss: NamedSection
+    training: Training
+
+
+AnySection = TypeVar("AnySection", bound=BaseModel)
+
+
+def check(kind: type[AnySection], values: Mapping[str, Any], *, where: str = "", source: str = "config") -> AnySection:
+    """`values` as a `kind`, or a UsageError that names the dotted path and, for a near miss, the key that was meant."""
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise UsageError(f"{source}: {_explain(error.errors(), kind, where)}") from None
+
+
+def _explain(problems: Sequence[Mapping[str, Any]], kind: type[BaseModel], where: str) -> str:
+    problem = problems[0]
+    path = _path(problem)
+    dotted = ".".join(filter(None, [where, *map(str, path)]))
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(kind, path[:-1])
+        near = difflib.get_close_matches(str(path[-1]), known, n=1)
+        return f"unknown key {dotted}" + (f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(known)}")
+    if problem["type"] == "missing":
+        return f"{dotted} is missing"
+    if problem["type"] == "value_error":
+        return f"{dotted}: {problem['msg'].removeprefix('Value error, ')}"
+    # each branch of a union reports for itself; together they say what is allowed
+    allowed = dict.fromkeys(other["msg"].removeprefix("Input ") for other in problems if _path(other) == path)
+    return f"{dotted} = {problem['input']!r}: it {', or '.join(allowed)}"
+
+
+def _path(problem: Mapping[str, Any]) -> list[str | int]:
+    # pydantic names the branch of a union in the path of an error; no key of ours has such a name.
+    branch = re.compile(r"int|float|str|constrained-.*|.*\[.*")
+    return [part for part in problem["loc"] if not (isinstance(part, str) and branch.fullmatch(part))]
+
+
+def _keys_at(kind: Any, path: Sequence[Any]) -> list[str]:
+    for part in path:
+        if isinstance(part, str):
+            kind = kind.model_fields[part].annotation
+    return sorted(kind.model_fields)
+
+
+def lookup(registry: Mapping[str, Any], name: str, *, where: str, source: str = "config") -> Any:
+    """The entry `name` of a registry such as MODELS, or a UsageError that lists the entries."""
+    if name in registry:
+        return registry[name]
+    near = difflib.get_close_matches(name, registry, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(registry))}"
+    raise UsageError(f"{source}: {where} = {name!r} is not known; {hint}")
+
+
+def read(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
+    """The experiment of a TOML file, with each `SECTION.KEY=VALUE` of `settings` applied.
+
+    Raises UsageError (exit 2) for a missing or unreadable file, broken TOML, an unknown key or a wrong value.
+    """
+    path = Path(path)
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no such config: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the config {path}: {getattr(error, 'strerror', None) or error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
+    for setting in settings:
+        _apply(tree, setting)
+    return check(Experiment, tree, source=str(path))
+
+
+def _apply(tree: dict, setting: str) -> None:
+    dotted, equals, text = setting.partition("=")
+    keys = [key.strip() for key in dotted.split(".")]
+    if not equals or len(keys) < 2 or not all(keys):
+        raise UsageError(f"--set {setting}: write SECTION.KEY=VALUE, for example training.steps=500")
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise UsageError(f"--set {setting}: {key} is a value, not a section")
+    tree[keys[-1]] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is a string: --set model.name=encoder_forecaster
+
+
+def as_dict(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as plain TOML and JSON values (lists, not tuples; datetimes as ISO text)."""
+    return experiment.model_dump(mode="json")
+
+
+def from_dict(tree: Mapping[str, Any], *, source: str) -> Experiment:
+    """The inverse of `as_dict`."""
+    return check(Experiment, _with_times(tree), source=source)
+
+
+def _with_times(tree: Mapping[str, Any]) -> dict[str, Any]:
+    tree = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+    splits = dict(tree.get("data", {}).get("splits", {}))
+    for name in ("training", "validation", "test"):
+        if name in splits:
+            splits[name] = [[datetime.fromisoformat(t) if isinstance(t, str) else t for t in span] for span in splits[name]]
+    if splits:
+        tree["data"] = {**tree["data"], "splits": splits}
+    return tree
+
+
+def write(experiment: Experiment) -> str:
+    """The experiment as TOML text that `read` takes back unchanged."""
+    return tomli_w.dumps(_with_times(as_dict(experiment)))

@@ -1,0 +1,196 @@
+"""Windows -> batches: random crops, weighted by rain, flipped and turned.
+
+Batch k is a pure function of (seed, k): the same whatever the number of workers, and after a resume. A batch is mm/h with
+NaN for missing, (case, time, y, x) for the past and for the future; crops that reach over a small grid's edge are missing there.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor, from_numpy
+from torch.utils.data import DataLoader, Dataset
+
+from nowcast.cache import BLOCK, PackedFrames
+from nowcast.windows import Windows
+
+# Every window keeps this share of the chance that a uniform draw would give it: dry weather must be seen as well.
+UNIFORM_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Series:
+    """The windows of one packed record that belong to one split."""
+
+    name: str
+    frames: PackedFrames
+    windows: Windows
+
+
+@dataclass(frozen=True)
+class Batch:
+    """float32 mm/h, NaN missing: past (case, input_frames, y, x), future (case, lead_frames, y, x)."""
+
+    past: Tensor
+    future: Tensor
+    cases: tuple[tuple[int, int, int, int], ...]  # (series, window, top row, left column) of each case
+
+
+class Batches(Dataset):
+    """`self[k]` is batch k. `crop = 0` takes whole frames, which must then all be of one grid."""
+
+    def __init__(
+        self,
+        series: Sequence[Series],
+        *,
+        batch_size: int,
+        crop: int,
+        seed: int,
+        sampler: str = "uniform",
+        augmentation: Sequence[str] = (),
+    ):
+        self.series = [part for part in series if len(part.windows)]
+        assert self.series, "no windows to draw from"
+        self.batch_size, self.crop, self.seed = batch_size, crop, seed
+        self.sampler, self.augmentation = sampler, frozenset(augmentation)
+        self._frames: dict[int, np.ndarray] = {}
+
+    def __getstate__(self) -> dict:
+        # memory maps are opened by each worker for itself
+        return {key: value for key, value in self.__dict__.items() if key != "weights"} | {"_frames": {}}
+
+    @cached_property
+    def num_windows(self) -> int:
+        return sum(len(part.windows) for part in self.series)
+
+    @cached_property
+    def weights(self) -> "Weights":
+        return Weights(self.series, self.crop)
+
+    def __getitem__(self, k: int) -> Batch:
+        rng = np.random.default_rng([self.seed, k])
+        cases, pasts, futures = [], [], []
+        for _ in range(self.batch_size):
+            case = self._draw(rng)
+            window = self._read(*case)
+            window = self._augment(window, rng)
+            num_past = self.series[case[0]].windows.input_frames
+            cases.append(case)
+            pasts.append(window[:num_past])
+            futures.append(window[num_past:])
+        return Batch(from_numpy(np.stack(pasts)), from_numpy(np.stack(futures)), tuple(cases))
+
+    def describe_case(self, case: tuple[int, int, int, int]) -> str:
+        """For example `2015_event at frame 17, rows from 32, columns from 64`."""
+        number, window, top, left = case
+        windows = self.series[number].windows
+        return f"{self.series[number].name} at frame {windows.reference_positions[window]}, rows from {top}, columns from {left}"
+
+    def _draw(self, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        if self.sampler == "rain":
+            return self.weights.draw(rng)
+        index = int(rng.integers(self.num_windows))
+        for number, part in enumerate(self.series):
+            if index < len(part.windows):
+                return number, index, *uniform_corner(part.frames.shape[1:], self.crop, rng)
+            index -= len(part.windows)
+        raise AssertionError("unreachable")
+
+    def _read(self, number: int, window: int, top: int, left: int) -> np.ndarray:
+        if number not in self._frames:
+            self._frames[number] = self.series[number].frames.frames()
+        frames = self._frames[number]
+        positions = self.series[number].windows.positions[window]
+        if not self.crop:
+            return frames[positions].astype(np.float32)
+        cut = frames[positions, top : top + self.crop, left : left + self.crop]
+        out = np.full((len(positions), self.crop, self.crop), np.nan, np.float32)
+        out[:, : cut.shape[1], : cut.shape[2]] = cut
+        return out
+
+    def _augment(self, window: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if "flips" in self.augmentation:
+            window = window[:, :: rng.choice((1, -1)), :: rng.choice((1, -1))]
+        if "rotations" in self.augmentation and window.shape[1] == window.shape[2] and rng.random() < 0.5:
+            window = window.swapaxes(1, 2)
+        return np.ascontiguousarray(window)
+
+
+@dataclass
+class Weights:
+    """Chances of windows, and within a window of crop corners, in proportion to the rain in them.
+
+    The chance of a window is UNIFORM_SHARE / n plus the rest in proportion to its mean of 1 - exp(-r) over its future
+    frames; the corner is chosen the same way among those on the lattice of blocks and then moved within its block.
+    """
+
+    series: Sequence[Series]
+    crop: int
+    cumulative: np.ndarray = field(init=False)
+    index: np.ndarray = field(init=False)  # (window of all series, 2): series, window
+
+    def __post_init__(self):
+        rain, index = [], []
+        for number, part in enumerate(self.series):
+            per_frame = np.asarray(part.frames.rain_blocks()).mean(axis=(1, 2), dtype=np.float64)
+            future = part.windows.positions[:, part.windows.input_frames :]
+            # a large grid offers more places to crop: weight it by its area
+            rain.append(per_frame[future].mean(axis=1) * np.prod(part.frames.shape[1:]))
+            index.append(np.stack([np.full(len(future), number), np.arange(len(future))], axis=1))
+        self.index = np.concatenate(index)
+        self.cumulative = np.cumsum(_chances(np.concatenate(rain)))
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """(series, window, top row, left column)"""
+        chosen = min(np.searchsorted(self.cumulative, rng.random(), side="right"), len(self.index) - 1)
+        number, window = (int(value) for value in self.index[chosen])
+        return number, window, *self._corner(self.series[number], window, rng)
+
+    def _corner(self, part: Series, window: int, rng: np.random.Generator) -> tuple[int, int]:
+        shape = part.frames.shape[1:]
+        if not self.crop or (self.crop >= shape[0] and self.crop >= shape[1]):
+            return 0, 0
+        future = part.windows.positions[window, part.windows.input_frames :]
+        rain = part.frames.rain_blocks()[future].mean(axis=0, dtype=np.float64)
+        size = max(self.crop // BLOCK, 1)
+        boxes = _box_sums(rain, min(size, rain.shape[0]), min(size, rain.shape[1]))
+        chosen = np.searchsorted(np.cumsum(_chances(boxes.ravel())), rng.random(), side="right")
+        row, column = divmod(min(int(chosen), boxes.size - 1), boxes.shape[1])
+        shift = rng.integers(-BLOCK // 2, BLOCK // 2 + 1, size=2)
+        return tuple(
+            int(np.clip(block * BLOCK + moved, 0, max(cells - self.crop, 0)))
+            for block, moved, cells in zip((row, column), shift, shape, strict=True)
+        )
+
+
+def _chances(rain: np.ndarray) -> np.ndarray:
+    total = rain.sum()
+    share = UNIFORM_SHARE if total > 0 else 1.0
+    return share / rain.size + (1 - share) * rain / (total or 1.0)
+
+
+def _box_sums(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    sums = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
+    sums[1:, 1:] = values.cumsum(axis=0).cumsum(axis=1)
+    boxes = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    return boxes.clip(min=0)  # differences of sums can fall a rounding error below 0
+
+
+def uniform_corner(shape: Sequence[int], crop: int, rng: np.random.Generator) -> tuple[int, int]:
+    """A crop's (top row, left column), every one that lies within the grid alike."""
+    if not crop:
+        return 0, 0
+    return tuple(int(rng.integers(max(cells - crop, 0) + 1)) for cells in shape)
+
+
+def load(batches: Batches, start: int, stop: int, *, workers: int) -> Iterator[Batch]:
+    """Batches `start` to `stop` - 1 in order, read ahead by `workers` processes (0: in this one)."""
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+    )
+    return iter(loader)

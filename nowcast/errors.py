@@ -1,0 +1,57 @@
+"""What a user can act on, and the exit code it ends with.
+
+    NowcastError          1   (never raised itself: a bug has no class of its own)
+    ├── UsageError        2   a command line or config that cannot be run
+    ├── DataError         3   an input file that cannot be used
+    │   └── NotEnoughFrames  75   too few or too late frames: try again when more have come
+    ├── CheckpointError   4   a checkpoint that cannot be trusted or does not fit
+    ├── OutputError       5   an output that cannot be written
+    ├── DivergenceError   6   training whose numbers stopped being finite
+    ├── MemoryLimitError  7   out of memory
+    └── Stopped         130   SIGINT, or 143 for SIGTERM: the state is saved
+
+Errors are divided by what the user should do. A message is one or two lines: what is wrong with the
+value, where, and what would be right.
+"""
+
+
+class NowcastError(Exception):
+    """Base of every error that is shown without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(NowcastError):
+    exit_code = 2
+
+
+class DataError(NowcastError):
+    exit_code = 3
+
+
+class NotEnoughFrames(DataError):
+    exit_code = 75
+
+
+class CheckpointError(NowcastError):
+    exit_code = 4
+
+
+class OutputError(NowcastError):
+    exit_code = 5
+
+
+class DivergenceError(NowcastError):
+    exit_code = 6
+
+
+class MemoryLimitError(NowcastError):
+    exit_code = 7
+
+
+class Stopped(NowcastError):
+    """Training was stopped by a signal after its state was saved; `exit_code` is 128 + the signal."""
+
+    def __init__(self, message: str, *, signal_number: int):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

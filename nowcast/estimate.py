@@ -1,0 +1,65 @@
+"""What a training would cost, found by one step on made-up rain of the real shape: nothing is read or written."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nowcast.config import Experiment
+from nowcast.device import arithmetic
+from nowcast.training import Trainer
+from nowcast.transform import network_input, split_missing
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of one step and bytes at its peak, the batch's activations kept for the backward pass included."""
+
+    seconds_per_step: float
+    memory_bytes: int
+
+    def as_dict(self, num_steps: int) -> dict[str, Any]:
+        return {
+            "seconds_per_step": round(self.seconds_per_step, 4),
+            "estimated_hours": round(self.seconds_per_step * num_steps / 3600, 3),
+            "estimated_memory_mb": round(self.memory_bytes / 1e6, 1),
+        }
+
+
+def estimate(trainer: Trainer) -> Estimate:
+    """Run forward and backward twice on random rain of the batch's shape, time the second, count what it keeps."""
+    past, future = _made_up(trainer.experiment, trainer.plan.records[0].grid.shape)
+    _forward_backward(trainer, past, future)
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        start = time.perf_counter()
+        _forward_backward(trainer, past, future)
+        seconds = time.perf_counter() - start
+    trainer.optimizer.zero_grad(set_to_none=True)
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in trainer.model.parameters())
+    # weights, their gradients and the optimizer's moments
+    fixed = weights * (2 + {"sgd": 1, "rmsprop": 1}.get(trainer.settings.optimizer, 2) + bool(trainer.average))
+    return Estimate(seconds * trainer.settings.accumulate, fixed + sum(kept.values()))
+
+
+def _made_up(experiment: Experiment, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    data = experiment.data
+    shape = (data.crop, data.crop) if data.crop else grid
+    frames = torch.rand(experiment.training.batch_size, data.input_frames + data.lead_frames, *shape)
+    return frames[:, : data.input_frames], frames[:, data.input_frames :]
+
+
+def _forward_backward(trainer: Trainer, past: Tensor, future: Tensor) -> None:
+    with arithmetic(trainer.device, trainer.precision):
+        values = trainer.model(network_input(past.to(trainer.device), trainer.transform), future.shape[1])
+    observed, validity = split_missing(future.to(trainer.device))
+    trainer.loss(values, observed, validity, trainer.transform).backward()
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize(trainer.device)

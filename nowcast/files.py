@@ -1,0 +1,119 @@
+"""NetCDF files on this machine: naming them, opening them, keeping a few open.
+
+Only existing local regular files are opened, and only whole ones. Each process has its own `OPEN_FILES`, of which a
+forked child starts anew; its lock keeps threads out of the NetCDF library, which cannot bear two at once.
+"""
+
+import glob
+import os
+import re
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+
+from nowcast.errors import DataError, UsageError
+
+_SUFFIXES = (".nc", ".nc4", ".cdf")
+_MAGIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF\r\n\x1a\n")
+_NUM_OPEN = 16
+
+
+def expand(argument: str | Path) -> list[Path]:
+    """The files that an argument names: itself, the NetCDF files of a folder (or of its subfolders), or a glob's.
+
+    Raises UsageError for a URL, for what is no file, and for what is not there.
+    """
+    text, path = str(argument), Path(argument)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+        raise UsageError(f"{text} is a URL.\nRight would be a file on this machine: download it first.")
+    if path.is_dir():
+        found = _netcdf_files(path) or [file for folder in sorted(path.iterdir()) for file in _netcdf_files(folder)]
+        if not found:
+            raise UsageError(f"no NetCDF files in {text}.\nRight would be files ending in {', '.join(_SUFFIXES)}.")
+        return found
+    if path.exists():
+        if not path.is_file():
+            raise UsageError(f"{text} is no regular file.\nRight would be a NetCDF file, a folder or a glob.")
+        return [path]
+    matches = (Path(match) for match in sorted(glob.glob(text, recursive=True)))
+    found = [match for match in matches if match.is_file()]
+    if not found:
+        raise UsageError(f"no such file or folder: {text}")
+    return found
+
+
+def _netcdf_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(file for file in folder.iterdir() if _is_netcdf_name(file) and file.is_file())
+
+
+def _is_netcdf_name(file: Path) -> bool:
+    return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
+
+
+def open_dataset(path: Path) -> netCDF4.Dataset:
+    """An existing local NetCDF file, opened for reading stored numbers as they are. DataError if it is none."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.\nRight would be a NetCDF file.") from error
+    if not start:
+        raise DataError(f"{path} is empty (0 bytes).\nRight would be a NetCDF file with at least one frame.")
+    if not start.startswith(_MAGIC):
+        raise DataError(f"{path} is not a NetCDF file: it starts with {start[:4]!r}.\nConvert it to CF NetCDF first.")
+    try:
+        dataset = netCDF4.Dataset(path, "r")
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path} is damaged or incomplete ({error}).\nRight would be a whole NetCDF file.") from error
+    dataset.set_auto_maskandscale(False)
+    if path.stat().st_size < _least_size(dataset):
+        dataset.close()
+        raise DataError(f"{path} is cut off: it is shorter than its header says.\nRight would be a whole NetCDF file.")
+    return dataset
+
+
+def _least_size(dataset) -> int:
+    """Bytes that a classic (uncompressed) file must have: its missing tail would read as zeros. 0 for NetCDF-4."""
+    if not dataset.data_model.startswith("NETCDF3"):
+        return 0
+    holders = [dataset, *dataset.variables.values()]
+    header = sum(np.asarray(holder.getncattr(name)).nbytes for holder in holders for name in holder.ncattrs())
+    # The header is bounded from below: numpy counts four bytes for each character of text.
+    return header // 4 + sum(variable.size * variable.dtype.itemsize for variable in dataset.variables.values())
+
+
+class OpenFiles:
+    """The datasets most recently read by this process, oldest closed first."""
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self._inherited = []
+        self._forget()
+        # A child must neither close nor wait for what its parent holds.
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._inherited.append(getattr(self, "_datasets", None))
+        self._datasets: OrderedDict = OrderedDict()
+        self.lock = threading.RLock()
+
+    def get(self, path: Path) -> netCDF4.Dataset:
+        """The open dataset; a file that has been replaced since is opened anew. Hold `lock` while using it."""
+        try:
+            facts = path.stat()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read any more: {error.strerror}.\nIt was there before.") from error
+        key = (str(path), facts.st_ino, facts.st_size, facts.st_mtime_ns)
+        dataset = self._datasets.pop(key, None) or open_dataset(path)
+        self._datasets[key] = dataset
+        while len(self._datasets) > self.limit:
+            self._datasets.popitem(last=False)[1].close()
+        return dataset
+
+
+OPEN_FILES = OpenFiles(_NUM_OPEN)

@@ -1,0 +1,147 @@
+"""Anything that maps past frames to future frames is a Forecaster: a trained network or a baseline, by one call."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from nowcast import config
+from nowcast.baselines import BASELINES
+from nowcast.checkpoint import Checkpoint, read_checkpoint
+from nowcast.device import arithmetic, pick_precision
+from nowcast.errors import CheckpointError, DataError, NowcastError
+from nowcast.forecast_file import ForecastFile, read_forecast
+from nowcast.models import make_model, model_config
+from nowcast.netcdf import Record
+from nowcast.transform import make_transform, network_input
+
+FORECAST_SUFFIXES = {".nc", ".nc4", ".cdf"}
+BATCH_PIXELS = 1 << 20  # how many pixels of a frame go through the network at once
+
+
+class Forecaster(Protocol):
+    """`forecast` maps the newest frames to `num_leads` future ones, both in mm/h with NaN for missing."""
+
+    name: str
+    input_frames: int
+
+    def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
+        """(case, time, y, x), time >= input_frames with the newest last -> (case, num_leads, y, x), float32."""
+        ...
+
+
+class Network:
+    """A trained network from its checkpoint.
+
+    A pixel that is missing in every past frame stays missing. `time_steps` are those it was trained on, in seconds.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, name: str, *, device: torch.device):
+        self.name, self.device, self.digest = name, device, checkpoint.digest
+        facts = checkpoint.facts
+        try:
+            self.experiment = config.from_dict(facts["config"], source=f"the config in {name}")
+            self.input_frames, self.lead_frames = int(facts["input_frames"]), int(facts["lead_frames"])
+            self.time_steps, self.quantity = [int(step) for step in facts["time_steps"]], str(facts["quantity"])
+            self.transform = make_transform(self.experiment.transform)
+            self.model = _load_model(self.experiment, checkpoint)
+        except CheckpointError:
+            raise
+        except (NowcastError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{name} cannot be used: {_first_line(error)}") from None
+        self.facts: dict[str, Any] = dict(facts)
+        self.model.to(device).eval()
+        self.precision = pick_precision(self.experiment.training.precision, device)
+
+    @torch.inference_mode()
+    def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
+        past = np.ascontiguousarray(past[:, -self.input_frames :], np.float32)
+        cases = max(BATCH_PIXELS // (past.shape[-2] * past.shape[-1]), 1)
+        return np.concatenate([self._forecast(past[n : n + cases], num_leads) for n in range(0, len(past), cases)])
+
+    def _forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
+        rain = torch.from_numpy(past).to(self.device)
+        with arithmetic(self.device, self.precision):
+            values = self.model(network_input(rain, self.transform), num_leads)
+        forecast = self.transform.decode(values)
+        never_seen = torch.isnan(rain).all(dim=1, keepdim=True)
+        return forecast.masked_fill_(never_seen, torch.nan).cpu().numpy()
+
+    def time_step(self, record: Record) -> np.timedelta64:
+        """The time step to forecast `record` in; DataError (exit 3) where quantity, grid or step do not fit the training.
+
+        A record whose own step divides a trained step is forecast in that one, from every so many frames.
+        """
+        if record.quantity != self.quantity:
+            raise DataError(f"{record.name} holds {record.quantity} but {self.name} was trained on {self.quantity}")
+        if min(record.grid.shape) < self.model.cell_multiple:
+            y, x = record.grid.shape
+            raise DataError(f"{record.name} has a grid of {y} × {x} cells; {self.name} needs {self.model.cell_multiple} each way")
+        if np.isnat(record.time_step):  # a single frame fits only a network of one input frame, in its own step
+            return np.timedelta64(self.time_steps[0], "s")
+        step = int(record.time_step / np.timedelta64(1, "s"))
+        if self.time_steps[0] <= step <= self.time_steps[-1]:
+            return np.timedelta64(step, "s")
+        multiples = [trained for trained in self.time_steps if trained % step == 0]
+        if not multiples:
+            trained = " to ".join(f"{s / 60:g}" for s in dict.fromkeys((self.time_steps[0], self.time_steps[-1])))
+            raise DataError(
+                f"{record.name} has a time step of {step / 60:g} min but {self.name} was trained on {trained} min; "
+                "use a record of that step or train on this one"
+            )
+        return np.timedelta64(multiples[0], "s")
+
+
+class FileForecaster:
+    """Forecasts made earlier, by anyone, in a forecast file: they can be scored, but not asked for other times."""
+
+    input_frames = 1
+
+    def __init__(self, file: ForecastFile, name: str):
+        self.file, self.name, self.lead_frames = file, name, len(file.lead_times)
+
+    def time_step(self, record: Record) -> np.timedelta64:
+        """The step between its leads; DataError where grid, quantity or leads do not fit the record."""
+        if self.file.quantity != record.quantity:
+            raise DataError(f"{self.name} forecasts {self.file.quantity} but {record.name} holds {record.quantity}")
+        if self.file.grid.key != record.grid.key:
+            mine, theirs = (" × ".join(map(str, grid.shape)) for grid in (self.file.grid, record.grid))
+            raise DataError(f"{self.name} ({mine}) is not on the grid of {record.name} ({theirs}); regrid one of them first")
+        step = self.file.lead_times[0]
+        if (self.file.lead_times != np.arange(1, self.lead_frames + 1) * step).any():
+            raise DataError(f"{self.name} has lead times that are not 1, 2, 3, … of one time step")
+        return step
+
+    def forecast_at(self, reference: np.datetime64, num_leads: int) -> np.ndarray:
+        """(lead, y, x) mm/h of the forecast from that time."""
+        case = int(np.flatnonzero(self.file.reference_times == reference)[0])
+        return self.file.read(case)[:num_leads]
+
+
+def _load_model(experiment: config.Experiment, checkpoint: Checkpoint) -> torch.nn.Module:
+    # on "meta" nothing is allocated, so a config that lies about sizes fails by the tensors' shapes
+    with torch.device("meta"):
+        model = make_model(model_config(experiment.model))
+    model.load_state_dict(checkpoint.part("model"), assign=True)
+    return model
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def open_forecaster(name: str, *, device: torch.device) -> Forecaster | FileForecaster:
+    """The baseline of that name, the network of a run folder or checkpoint, or the forecasts of a NetCDF file.
+
+    Raises CheckpointError (exit 4) where there is none of these, and DataError (3) for a NetCDF file without forecasts.
+    """
+    path = Path(name)
+    if name in BASELINES:
+        return BASELINES[name]()
+    if not path.exists():
+        raise CheckpointError(f"no such run folder, checkpoint or baseline: {name} (baselines: {', '.join(BASELINES)})")
+    if path.suffix in FORECAST_SUFFIXES:
+        return FileForecaster(read_forecast(path), path.stem)
+    folder = path.resolve() if path.is_dir() else path.resolve().parent
+    return Network(read_checkpoint(path), folder.name, device=device)

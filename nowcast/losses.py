@@ -1,0 +1,116 @@
+"""LOSSES: what training makes small, all masked.
+
+A loss gets forecast values (network space, from the model), observed rain (mm/h, any finite number where missing) and the
+validity (1 known, 0 missing), all (case, time, y, x), and gives a scalar: the mean over the known pixels. The error is
+masked before it is squared, so nothing that stands under the mask, not even inf, reaches the loss or its gradient.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from nowcast.config import Many, NamedSection, Number, Section, check, lookup
+from nowcast.transform import Transform
+
+
+class Loss(Section):
+    """Called with (forecast values, observed mm/h, validity, transform); returns a float32 scalar."""
+
+    def __call__(self, forecast: Tensor, observed: Tensor, validity: Tensor, transform: Transform) -> Tensor:
+        raise NotImplementedError
+
+
+def _errors(forecast: Tensor, observed: Tensor, validity: Tensor, transform: Transform) -> Tensor:
+    target = transform.encode(torch.where(validity > 0, observed, 0.0))
+    return torch.where(validity > 0, forecast.float() - target, 0.0)
+
+
+def _mean(values: Tensor, validity: Tensor) -> Tensor:
+    # a batch with no known pixel gives 0, not 0/0: it teaches nothing and breaks nothing
+    return values.sum() / validity.sum().clamp(min=1)
+
+
+class MeanSquaredError(Loss):
+    """Mean over known pixels of (forecast - observed)², in network values."""
+
+    name: Literal["mse"] = "mse"
+
+    def __call__(self, forecast, observed, validity, transform):
+        return _mean(_errors(forecast, observed, validity, transform).square(), validity)
+
+
+class MeanAbsoluteError(Loss):
+    """Mean over known pixels of |forecast - observed|, in network values."""
+
+    name: Literal["mae"] = "mae"
+
+    def __call__(self, forecast, observed, validity, transform):
+        return _mean(_errors(forecast, observed, validity, transform).abs(), validity)
+
+
+class Balanced(Loss):
+    """B-MSE and B-MAE (Shi et al. 2017, arXiv 1706.03458, section 4.2): errors weighted by the observed rain.
+
+    Weight k applies where the observed rate is at or above threshold k - 1 (weights 1, 1, 2, 5, 10, 30 at 0, 0.5, 2, 5,
+    10, 30 mm/h). `space = "values"` takes the errors in network values, "rain_rate" in mm/h (decoded without cutting).
+    """
+
+    name: Literal["balanced"] = "balanced"
+    thresholds: Many[Number] = (0.5, 2.0, 5.0, 10.0, 30.0)  # mm/h
+    weights: Many[Number] = (1.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+    mse: Number = Field(1.0, ge=0)
+    mae: Number = Field(1.0, ge=0)
+    space: Literal["values", "rain_rate"] = "values"
+
+    @model_validator(mode="after")
+    def _match(self) -> "Balanced":
+        if len(self.weights) != len(self.thresholds) + 1:
+            raise ValueError(f"{len(self.thresholds)} thresholds need {len(self.thresholds) + 1} weights")
+        if list(self.thresholds) != sorted(self.thresholds):
+            raise ValueError("thresholds must ascend")
+        return self
+
+    def __call__(self, forecast, observed, validity, transform):
+        observed = torch.where(validity > 0, observed, 0.0)
+        bounds = torch.tensor(self.thresholds, device=observed.device, dtype=observed.dtype)
+        # right=True counts a rate equal to a threshold as above it
+        level = torch.bucketize(observed, bounds, right=True)
+        weight = torch.tensor(self.weights, device=observed.device, dtype=torch.float32)[level]
+        if self.space == "values":
+            error = _errors(forecast, observed, validity, transform)
+        else:
+            error = torch.where(validity > 0, transform.decode(forecast.float()) - observed, 0.0)
+        return _mean(weight * (self.mse * error.square() + self.mae * error.abs()), validity)
+
+
+class BinaryCrossEntropy(Loss):
+    """-o ln f - (1 - o) ln(1 - f) in nats, for models whose output is a probability-like value in (0, 1).
+
+    `reduction = "mean"` over known pixels; "sum" adds pixels and frames and averages over cases, as Shi et al. (2015)
+    quote it.
+    """
+
+    name: Literal["bce"] = "bce"
+    reduction: Literal["mean", "sum"] = "mean"
+
+    def __call__(self, forecast, observed, validity, transform):
+        target = transform.encode(torch.where(validity > 0, observed, 0.0)).clamp(0, 1)
+        forecast = torch.where(validity > 0, forecast.float(), target)
+        entropy = torch.nn.functional.binary_cross_entropy(forecast, target, weight=validity, reduction="sum")
+        return entropy / (len(forecast) if self.reduction == "sum" else validity.sum().clamp(min=1))
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "mse": MeanSquaredError,
+    "mae": MeanAbsoluteError,
+    "balanced": Balanced,
+    "bce": BinaryCrossEntropy,
+}
+
+
+def make_loss(section: NamedSection) -> Loss:
+    """The loss that the config's `[loss]` describes; UsageError for an unknown name or key."""
+    kind = lookup(LOSSES, section.name, where="loss.name")
+    return check(kind, section.model_dump(), where="loss")

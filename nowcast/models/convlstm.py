@@ -1,0 +1,142 @@
+"""The ConvLSTM cell, and the layer stack built from it.
+
+    i = σ(Wxi*X + Whi*H' + wci∘C' + bi)      f = σ(Wxf*X + Whf*H' + wcf∘C' + bf)
+    C = f∘C' + i∘tanh(Wxc*X + Whc*H' + bc)   o = σ(Wxo*X + Who*H' + wco∘C + bo)     H = o∘tanh(C)
+
+Shi et al. (2015), arXiv 1506.04214, eq. 3; * is a convolution, ∘ the elementwise product, ' the step before. The four gates
+are one convolution; on the channel axis they stand in the order i, f, c, o (Keras's). Peepholes wc are one number per
+channel, and without them wc = 0. A state is (hidden, cell), each (case, channel, y, x).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+State = tuple[Tensor, Tensor]
+
+
+class ConvLSTMCell(nn.Module):
+    """One step of one layer.
+
+    `in_channels = 0` builds a cell without an input convolution, which is called with `frame = None`. Kernels are odd;
+    `kernel_size` is the state-to-state one, `input_kernel_size` the input-to-state one (0: the same).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        kernel_size: int,
+        *,
+        input_kernel_size: int = 0,
+        peepholes: bool = False,
+        forget_bias: float = 1.0,
+        activation: str = "tanh",
+    ):
+        super().__init__()
+        self.hidden_channels = hidden_channels
+        self.activation = getattr(torch, activation)
+        self.state_weight = nn.Parameter(torch.empty(4 * hidden_channels, hidden_channels, kernel_size, kernel_size))
+        self.input_weight = None
+        if in_channels:
+            size = input_kernel_size or kernel_size
+            self.input_weight = nn.Parameter(torch.empty(4 * hidden_channels, in_channels, size, size))
+        self.bias = nn.Parameter(torch.zeros(4 * hidden_channels))
+        self.peepholes = nn.Parameter(torch.zeros(3, hidden_channels, 1, 1)) if peepholes else None
+        self.reset_parameters(forget_bias)
+
+    def reset_parameters(self, forget_bias: float) -> None:
+        """Glorot-uniform input weights, orthogonal state weights, zero bias but for the forget gate (as Keras)."""
+        if self.input_weight is not None:
+            nn.init.xavier_uniform_(self.input_weight)
+        nn.init.orthogonal_(self.state_weight)
+        with torch.no_grad():
+            self.bias.view(4, -1)[1] = forget_bias
+
+    def initial_state(self, like: Tensor) -> State:
+        """Zeros of the grid, device and dtype of `like` (case, channel, y, x)."""
+        shape = (like.shape[0], self.hidden_channels, *like.shape[-2:])
+        return like.new_zeros(shape), like.new_zeros(shape)
+
+    def forward(self, frame: Tensor | None, state: State) -> State:
+        """The next (hidden, cell) from `frame` (case, channel, y, x) and `state`."""
+        hidden, cell = state
+        gates = self._convolve(frame, hidden)
+        input_gate, forget_gate, candidate, output_gate = gates.chunk(4, dim=1)
+        if self.peepholes is not None:
+            input_gate = input_gate + self.peepholes[0] * cell
+            forget_gate = forget_gate + self.peepholes[1] * cell
+        cell = torch.sigmoid(forget_gate) * cell + torch.sigmoid(input_gate) * self.activation(candidate)
+        if self.peepholes is not None:
+            output_gate = output_gate + self.peepholes[2] * cell
+        return torch.sigmoid(output_gate) * self.activation(cell), cell
+
+    def _convolve(self, frame: Tensor | None, hidden: Tensor) -> Tensor:
+        if frame is None or self.input_weight is None:
+            return _same(hidden, self.state_weight, self.bias)
+        if self.input_weight.shape[-1] == self.state_weight.shape[-1]:
+            weight = torch.cat([self.input_weight, self.state_weight], dim=1)
+            return _same(torch.cat([frame, hidden], dim=1), weight, self.bias)
+        return _same(frame, self.input_weight, self.bias) + _same(hidden, self.state_weight, None)
+
+
+def _same(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.conv2d(values, weight, bias, padding=weight.shape[-1] // 2)
+
+
+class ConvLSTM(nn.Module):
+    """A stack of ConvLSTM layers; layer n + 1 reads the hidden states of layer n.
+
+    `hidden_channels` and `kernel_sizes` have one entry per layer. `in_channels = 0`: the first layer is unfed.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: Sequence[int],
+        kernel_sizes: Sequence[int],
+        *,
+        input_kernel_sizes: Sequence[int] | None = None,
+        peepholes: bool = False,
+        forget_bias: float = 1.0,
+        activation: str = "tanh",
+    ):
+        super().__init__()
+        if len(hidden_channels) != len(kernel_sizes):
+            raise ValueError(f"{len(hidden_channels)} hidden_channels need as many kernel_sizes, not {len(kernel_sizes)}")
+        inputs = [in_channels, *hidden_channels[:-1]]
+        input_kernel_sizes = input_kernel_sizes or kernel_sizes
+        self.cells = nn.ModuleList(
+            ConvLSTMCell(
+                inputs[n], hidden_channels[n], kernel_sizes[n], input_kernel_size=input_kernel_sizes[n],
+                peepholes=peepholes, forget_bias=forget_bias, activation=activation,
+            )
+            for n in range(len(hidden_channels))
+        )  # fmt: skip
+
+    def initial_states(self, like: Tensor) -> list[State]:
+        """Zero states of every layer for the grid of `like` (case, ..., y, x)."""
+        return [cell.initial_state(like) for cell in self.cells]
+
+    def step(self, frame: Tensor | None, states: Sequence[State]) -> list[State]:
+        """Every layer's state one time step on; the new hidden states are `[hidden for hidden, cell in ...]`."""
+        after = []
+        for cell, state in zip(self.cells, states, strict=True):
+            after.append(cell(frame, state))
+            frame = after[-1][0]
+        return after
+
+    def forward(self, frames: Tensor, states: Sequence[State] | None = None) -> tuple[list[Tensor], list[State]]:
+        """Run over `frames` (case, time, channel, y, x).
+
+        Returns every layer's hidden states at every step, each (case, time, hidden, y, x), and every layer's last state.
+        """
+        states = list(states) if states is not None else self.initial_states(frames[:, 0])
+        hidden: list[list[Tensor]] = [[] for _ in self.cells]
+        for time in range(frames.shape[1]):
+            states = self.step(frames[:, time], states)
+            for layer, (layer_hidden, _) in zip(hidden, states, strict=True):
+                layer.append(layer_hidden)
+        return [torch.stack(layer, dim=1) for layer in hidden], states

@@ -1,0 +1,233 @@
+"""Radar records: one observed series on one grid, from any CF-like NetCDF files.
+
+Opening reads coordinates only; fields are read frame by frame when asked for, as float32 mm/h with NaN for missing and
+row 0 northernmost. A Record holds no open file, so it can be pickled and sent to other processes.
+"""
+
+import hashlib
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.errors import DataError
+from nowcast.fields import Field, find_field
+from nowcast.files import OPEN_FILES, expand, open_dataset
+from nowcast.grid import Grid, read_grid
+from nowcast.times import interval_seconds, read_times, time_variable
+from nowcast.units import Conversion
+
+__all__ = ["Grid", "Record", "open_records"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the frames of a file are read; one object serves all files that agree."""
+
+    field: Field
+    conversion: Conversion
+    flip: bool
+
+
+@dataclass(frozen=True)
+class _File:
+    """What opening a file finds out. `interval` is the accumulation interval in seconds, None where unknown."""
+
+    path: Path
+    field: Field
+    grid: Grid
+    times: np.ndarray
+    interval: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One observed series on one grid. Make it with `open_records`.
+
+    times: datetime64[s], sorted and unique. frame_sources: (frame, 2) int64, for each frame the index of its file in
+    `paths` and its position there.
+    """
+
+    name: str
+    times: np.ndarray
+    grid: Grid
+    quantity: str
+    variable: str
+    paths: tuple[Path, ...]
+    frame_sources: np.ndarray
+    layouts: tuple[_Layout, ...]
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def units(self) -> str:
+        return "mm h-1" if self.quantity == "rain_rate" else "1"
+
+    @property
+    def time_step(self) -> np.timedelta64:
+        """The most frequent difference between frames (the shorter of equals); NaT for a single frame."""
+        return most_frequent_step(self.times)
+
+    def read(self, positions: Sequence[int]) -> np.ndarray:
+        """(frame, y, x) float32 mm/h, NaN missing, row 0 northernmost, of these frames in this order."""
+        positions = np.asarray(positions, np.int64).ravel()
+        if positions.size and not (positions.min() >= 0 and positions.max() < len(self)):
+            raise IndexError(f"positions {positions.min()} to {positions.max()} of a record of {len(self)} frames")
+        out = np.empty((len(positions), *self.grid.shape), np.float32)
+        for first, stop in _runs(self.frame_sources[positions]):
+            file, frame = (int(n) for n in self.frame_sources[positions[first]])
+            out[first:stop] = self._read_file(file, frame, stop - first)
+        return out
+
+    def _read_file(self, file: int, frame: int, count: int) -> np.ndarray:
+        path, layout = self.paths[file], self.layouts[file]
+        frames = {dim: slice(frame, frame + count) for dim in layout.field.frame_dims}
+        with OPEN_FILES.lock:
+            try:
+                fields = layout.field.read(OPEN_FILES.get(path), frames, layout.conversion, flip=layout.flip)
+                return fields.reshape(count, *self.grid.shape)
+            except (OSError, RuntimeError, IndexError, KeyError, ValueError) as error:
+                last = f" to {frame + count - 1}" if count > 1 else ""
+                raise DataError(
+                    f"{path}: frame {frame}{last} of {layout.field.variable} cannot be read ({error}).\n"
+                    "The file is damaged or has changed: get it again, or leave it out."
+                ) from error
+
+    def source(self, position: int) -> Path:
+        """The file that holds a frame, for messages."""
+        return self.paths[self.frame_sources[position, 0]]
+
+    def digest(self, positions: Sequence[int] | None = None) -> str:
+        """SHA-256 (hex) of what is read: files (path, size, time of change), conversions, frames."""
+        found = hashlib.sha256()
+        for path, layout in zip(self.paths, self.layouts, strict=True):
+            facts = path.stat()
+            found.update(repr((str(path.resolve()), facts.st_size, facts.st_mtime_ns, layout)).encode())
+        found.update(np.ascontiguousarray(self.frame_sources, "<i8").tobytes())
+        found.update(np.ascontiguousarray(self.times.astype(np.int64), "<i8").tobytes())
+        if positions is not None:
+            found.update(np.ascontiguousarray(positions, "<i8").tobytes())
+        return found.hexdigest()
+
+
+def most_frequent_step(times: np.ndarray) -> np.timedelta64:
+    """The most frequent difference of sorted times (the shorter of equals); NaT for fewer than two."""
+    steps, counts = np.unique(np.diff(times), return_counts=True)
+    return steps[np.argmax(counts)] if len(steps) else np.timedelta64("NaT", "s")
+
+
+def _runs(sources: np.ndarray) -> list[tuple[int, int]]:
+    """(first, stop) of stretches that are consecutive frames of one file: each is one read."""
+    if not len(sources):
+        return []
+    breaks = np.flatnonzero((np.diff(sources, axis=0) != (0, 1)).any(axis=1)) + 1
+    ends = [0, *breaks.tolist(), len(sources)]
+    return list(itertools.pairwise(ends))
+
+
+def open_records(
+    paths: Sequence[str | Path], *, variable: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6
+) -> list[Record]:
+    """The records in files, folders and globs: files on equal grids are one series, in time order.
+
+    Raises UsageError for what is not there, DataError for a file that cannot be used. In a folder or glob of several
+    files an unusable one is left out and reported, unless none is usable.
+    """
+    groups: dict[tuple, list[_File]] = {}
+    shared: dict = {}
+    for argument in [paths] if isinstance(paths, str | Path) else paths:
+        for file in _inspect_all(argument, variable):
+            # An archive of 100,000 files has few different fields and grids: keep one object of each.
+            place = (file.grid.key, file.field.quantity)
+            grid = shared.setdefault((place, file.grid.y_ascending), file.grid)
+            file = replace(file, field=shared.setdefault(file.field, file.field), grid=grid)
+            groups.setdefault(place, []).append(file)
+    records = [_assemble(files, zr_a, zr_b) for files in groups.values()]
+    taken = Counter(record.name for record in records)
+    return [replace(r, name=f"{r.name}-{r.paths[0].stem}") if taken[r.name] > 1 else r for r in records]
+
+
+def _inspect_all(argument: str | Path, variable: str | None) -> list[_File]:
+    paths = expand(argument)
+    found, errors = [], []
+    for path in paths:
+        try:
+            found.append(_inspect(path, variable))
+        except DataError as error:
+            errors.append(error)
+    if errors and not found:
+        raise errors[0]
+    if errors:
+        log.warning("left out %d of %d files of %s, the first since: %s", len(errors), len(paths), argument, errors[0])
+    return found
+
+
+def _inspect(path: Path, variable: str | None) -> _File:
+    """Everything about a file but its fields."""
+    with OPEN_FILES.lock, open_dataset(path) as dataset:
+        found = find_field(dataset, str(path), variable)
+        found.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used
+        name = _frame_times(dataset, found, path)
+        times = np.atleast_1d(read_times(dataset, name, found.frame_dims, str(path)))
+        interval = interval_seconds(dataset, found, times, str(path)) if found.kind == "amount" else None
+        return _File(path, found, read_grid(dataset, found, str(path)), times, interval)
+
+
+def _frame_times(dataset, found: Field, path: Path) -> str:
+    """The name of the time variable; DataError where frames have no times or more dimensions than time, y and x."""
+    name = time_variable(dataset, found)
+    over_time = dataset.variables[name].dimensions if name else ()
+    sizes = {dim: len(dataset.dimensions[dim]) for dim in found.frame_dims}
+    if len(sizes) > 1:
+        extra = [f"{dim} ({size})" for dim, size in sizes.items() if dim not in over_time or len(over_time) > 1]
+        raise DataError(
+            f"{path}: {found.variable} has more dimensions than time, y and x: {', '.join(extra)}.\n"
+            "Right would be a file with one of each selected."
+        )
+    if name is None or not set(sizes) <= set(over_time):
+        raise DataError(f"{path}: {found.variable} has no times.\nRight would be a time coordinate for every frame.")
+    if 0 in sizes.values():
+        raise DataError(f"{path}: {found.variable} has no frames.\nRight would be at least one.")
+    return name
+
+
+def _assemble(files: list[_File], zr_a: float, zr_b: float) -> Record:
+    """One record of files on one grid: frames in time order, of equal times the last file's."""
+    times = np.concatenate([file.times for file in files])
+    file_of = np.repeat(np.arange(len(files)), [len(file.times) for file in files])
+    frame_of = np.concatenate([np.arange(len(file.times)) for file in files])
+    order = np.argsort(times, kind="stable")
+    kept = order[np.append(times[order][1:] != times[order][:-1], True)]
+    name = files[0].path.stem if len(files) == 1 else files[0].path.resolve().parent.name
+    if num_duplicates := len(times) - len(kept):
+        log.warning("%s: left out %d of %d frames, whose times come again later", name, num_duplicates, len(times))
+    return Record(
+        name=name,
+        times=times[kept],
+        grid=files[-1].grid,
+        quantity=files[0].field.quantity,
+        variable=files[0].field.variable,
+        paths=tuple(file.path for file in files),
+        frame_sources=np.stack([file_of, frame_of], axis=1)[kept],
+        layouts=_layouts(files, most_frequent_step(times[kept]), zr_a, zr_b),
+    )
+
+
+def _layouts(files: list[_File], step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[_Layout, ...]:
+    """How each file is read. An accumulation that names no interval covers the time step."""
+    layouts: dict = {}
+    for file in files:
+        key = (file.field, file.interval, file.grid.y_ascending)
+        if key not in layouts:
+            interval = file.interval or (None if np.isnat(step) else int(step.astype(np.int64)))
+            where = str(file.path)
+            conversion = file.field.conversion(interval_seconds=interval, zr_a=zr_a, zr_b=zr_b, where=where)
+            layouts[key] = _Layout(file.field, conversion, file.grid.y_ascending)
+    return tuple(layouts[file.field, file.interval, file.grid.y_ascending] for file in files)

@@ -1,0 +1,313 @@
+"""The loop, in reading order: validate and save -> stop after the last step -> batch -> loss -> check -> update.
+
+Everything that a step does is a function of the seed and the step's number, so a resumed run repeats a straight one.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nowcast import __version__, config
+from nowcast.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, write_checkpoint
+from nowcast.config import Experiment, NamedSection
+from nowcast.dataset import Batch, Batches, load
+from nowcast.device import arithmetic, pick_precision
+from nowcast.errors import CheckpointError, DataError, DivergenceError
+from nowcast.losses import make_loss
+from nowcast.metrics import THRESHOLDS
+from nowcast.models import make_model, model_config, num_parameters
+from nowcast.netcdf import Record
+from nowcast.optimisation import Average, learning_rate, make_optimizer, optimizer_tensors, restore_optimizer
+from nowcast.planning import Plan
+from nowcast.progress import Progress
+from nowcast.run_folder import METRICS, forget_after
+from nowcast.signals import StopRequest, stop_on_signals
+from nowcast.stopwatch import Stopwatch
+from nowcast.transform import make_transform, network_input, split_missing
+from nowcast.validation import Validation, validate
+
+log = logging.getLogger(__name__)
+VALIDATION_SEED = 1 << 32  # above every seed of training, so that the two never draw the same cases
+
+
+def resolve(experiment: Experiment) -> Experiment:
+    """The experiment with every default of its named sections filled in; UsageError for keys that they do not know."""
+    sections = {
+        "transform": make_transform(experiment.transform),
+        "model": model_config(experiment.model),
+        "loss": make_loss(experiment.loss),
+    }
+    dumped = {name: NamedSection(**section.model_dump(mode="json")) for name, section in sections.items()}
+    return experiment.model_copy(update=dumped)
+
+
+@dataclass
+class State:
+    """What changes during training beside the weights; goes into `last.safetensors` as JSON."""
+
+    step: int = 0
+    best_loss: float = math.inf
+    best_step: int = 0
+    validations_since_best: int = 0
+    validations_since_cut: int = 0
+    num_plateaus: int = 0
+
+    def judge(self, loss: float, patience: int) -> bool:
+        """Take note of a validation loss; True if it is the best yet."""
+        if loss < self.best_loss:
+            self.best_loss, self.best_step = loss, self.step
+            self.validations_since_best = self.validations_since_cut = 0
+            return True
+        self.validations_since_best += 1
+        self.validations_since_cut += 1
+        if self.validations_since_cut >= patience:
+            self.num_plateaus, self.validations_since_cut = self.num_plateaus + 1, 0
+        return False
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a training ended: the run folder, the steps done, the best validation."""
+
+    output: Path
+    step: int
+    best_step: int
+    best_loss: float
+
+
+class Trainer:
+    """One training run. `run()` does it; the methods below it are its steps, in order."""
+
+    def __init__(self, experiment: Experiment, plan: Plan, output: Path, *, device: torch.device):
+        self.experiment, self.settings = resolve(experiment), experiment.training
+        self.plan, self.output, self.device = plan, output, device
+        torch.manual_seed(self.settings.seed)
+        self.transform = make_transform(self.experiment.transform)
+        self.loss = make_loss(self.experiment.loss)
+        self.model = make_model(model_config(self.experiment.model)).to(device)
+        check_grids(plan, self.experiment.data.crop, self.model.cell_multiple)
+        self.optimizer = make_optimizer(self.model, self.settings)
+        self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
+        self.precision = pick_precision(self.settings.precision, device)
+        self.state = State()
+        windows_per_step = self.settings.batch_size * self.settings.accumulate
+        steps_per_epoch = math.ceil(plan.num_windows("training") / windows_per_step)
+        self.num_steps = self.settings.steps or self.settings.epochs * steps_per_epoch
+
+    def prepare_data(self) -> None:
+        """Pack the records and draw up the batches of training and validation."""
+        data = self.experiment.data
+        common = {"batch_size": self.settings.batch_size, "crop": data.crop, "sampler": data.sampler}
+        training = self.plan.series("training")
+        self.batches = Batches(training, seed=self.settings.seed, augmentation=data.augmentation, **common)
+        self.validation_batches = None
+        if self.plan.num_windows("validation"):
+            validation = self.plan.series("validation")
+            self.validation_batches = Batches(validation, seed=VALIDATION_SEED, **common)
+        else:
+            log.warning("no window is left for validation: best.safetensors will be the newest weights (see data.splits)")
+
+    def run(self) -> Result:
+        """Train to the last step (or early stopping) and leave the run folder complete.
+
+        Raises DivergenceError (exit 6) when loss or gradient stop being finite, Stopped (130, 143) after a signal, with
+        the state saved.
+        """
+        log.info("%s", self.describe())
+        self.model.train()
+        with (
+            stop_on_signals() as stop,
+            Progress("training", total=self.num_steps, unit="step", start=self.state.step) as progress,
+        ):
+            watch = Stopwatch()
+            batches = self._load()
+            while True:
+                if self._is_due() and self._validate_and_save(watch):
+                    break
+                if self.state.step >= self.num_steps:
+                    break
+                if stop.received:
+                    self._stop(stop)
+                loss = self._update(batches, watch)
+                progress.advance(loss=f"{loss:.4g}")
+        return Result(self.output, self.state.step, self.state.best_step, self.state.best_loss)
+
+    def describe(self) -> str:
+        windows = f"{self.plan.num_windows('training'):,} training and {self.plan.num_windows('validation'):,} validation windows"
+        return (
+            f"{num_parameters(self.model):,} parameters, {windows}, {self.num_steps:,} steps "
+            f"on {self.device.type} in {str(self.precision).removeprefix('torch.')}"
+        )
+
+    def _load(self):
+        workers = self.settings.workers
+        if workers == "auto":
+            workers = 0 if self.device.type == "cpu" else 4
+        start = self.state.step * self.settings.accumulate
+        return load(self.batches, start, self.num_steps * self.settings.accumulate, workers=workers)
+
+    def _update(self, batches, watch: Stopwatch) -> float:
+        step, accumulate = self.state.step, self.settings.accumulate
+        torch.manual_seed(self.settings.seed * 1_000_003 + step)  # for whatever a model draws in this step
+        rate = learning_rate(step, self.num_steps, self.settings, num_plateaus=self.state.num_plateaus)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        total, seen = 0.0, []
+        for _ in range(accumulate):
+            with watch.waiting():
+                batch = next(batches)
+            seen.append(batch)
+            loss = self._loss(batch) / accumulate
+            loss.backward()
+            total += float(loss.detach())
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
+        if not math.isfinite(total) or not torch.isfinite(norm):
+            raise DivergenceError(self._divergence(total, float(norm), seen))
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.model, step)
+        self.state.step += 1
+        watch.count(windows=accumulate * self.settings.batch_size, loss=total)
+        return total
+
+    def _loss(self, batch: Batch) -> torch.Tensor:
+        past, future = batch.past.to(self.device), batch.future.to(self.device)
+        with arithmetic(self.device, self.precision):
+            values = self.model(network_input(past, self.transform), future.shape[1])
+        observed, validity = split_missing(future)
+        return self.loss(values, observed, validity, self.transform)
+
+    def _divergence(self, loss: float, norm: float, seen: list[Batch]) -> str:
+        cases = {self.batches.describe_case(case) for batch in seen for case in batch.cases}
+        shown = ", ".join(sorted(cases)[:4]) + (", …" if len(cases) > 4 else "")
+        return (
+            f"training diverged at step {self.state.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}, cases {shown}\n"
+            f"the checkpoints in {self.output} are the last good ones; try a smaller training.learning_rate or training.clip"
+        )
+
+    def _is_due(self) -> bool:
+        step = self.state.step
+        return step > 0 and (step % self.settings.validate_every == 0 or step >= self.num_steps)
+
+    def _validate_and_save(self, watch: Stopwatch) -> bool:
+        """True when early stopping ends the run."""
+        settings, is_best = self.settings, True
+        self._record("training", **watch.read(), learning_rate=self.optimizer.param_groups[0]["lr"])
+        if self.validation_batches is not None:
+            validation = self._validate()
+            is_best = self.state.judge(validation.loss, settings.plateau_patience)
+            self._record("validation", **validation.as_dict())
+            log.info("step %d: %s%s", self.state.step, describe(validation), " (best)" if is_best else "")
+        else:
+            self.state.best_step = self.state.step
+        if is_best:
+            weights = self._best_weights()
+            write_checkpoint(self.output / BEST, self._facts(), {f"model.{name}": value for name, value in weights.items()})
+        self._save_state()
+        watch.restart()
+        return 0 < settings.early_stopping <= self.state.validations_since_best
+
+    def _validate(self) -> Validation:
+        num_batches = math.ceil(self.settings.validation_cases / self.settings.batch_size)
+        trained = {name: value.clone() for name, value in self.model.state_dict().items()} if self.average else None
+        if self.average:
+            self.model.load_state_dict(self.average.weights)
+        try:
+            return validate(
+                self.model, self.validation_batches, num_batches, transform=self.transform, loss=self.loss,
+                device=self.device, precision=self.precision, thresholds=thresholds_for(self.plan.quantity),
+            )  # fmt: skip
+        finally:
+            if trained:
+                self.model.load_state_dict(trained)
+
+    def _best_weights(self) -> Mapping[str, torch.Tensor]:
+        return self.average.weights if self.average else self.model.state_dict()
+
+    def _facts(self) -> dict[str, Any]:
+        data, plan = self.experiment.data, self.plan
+        return {
+            "version": __version__,
+            "torch": str(torch.__version__),
+            "config": config.as_dict(self.experiment),
+            "quantity": plan.quantity,
+            "units": plan.records[0].units,
+            "input_frames": data.input_frames,
+            "lead_frames": data.lead_frames,
+            "time_steps": plan.time_steps(),
+            "spacing_km": sorted({_spacing(record) for record in plan.records}),
+            "spans": {split: plan.spans(split) for split in ("training", "validation")},
+            "step": self.state.step,
+            "best_loss": self.state.best_loss if math.isfinite(self.state.best_loss) else None,
+        }
+
+    def _save_state(self) -> None:
+        state = {key: value for key, value in vars(self.state).items() if key != "best_loss"}
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.average:
+            tensors |= {f"average.{name}": value for name, value in self.average.weights.items()}
+        tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizer).items()}
+        facts = self._facts() | {"state": state, "num_steps": self.num_steps}
+        write_checkpoint(self.output / LAST, facts, tensors, keep=self.output / PREVIOUS)
+
+    def _stop(self, stop: StopRequest) -> None:
+        self._save_state()
+        raise stop.error(f"stopped at step {self.state.step:,}, state saved; --resume goes on from there")
+
+    def _record(self, split: str, **facts: Any) -> None:
+        with (self.output / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self.state.step, "split": split, **facts}) + "\n")
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a `last` checkpoint; CheckpointError if it does not fit this config."""
+        facts = checkpoint.facts
+        try:
+            self.model.load_state_dict(checkpoint.part("model"))
+            restore_optimizer(self.optimizer, checkpoint.part("optimizer"))
+            if self.average:
+                self.average.weights = {n: t.to(self.device) for n, t in checkpoint.part("average").items()}
+            best_loss = math.inf if facts["best_loss"] is None else facts["best_loss"]
+            self.state = State(**facts["state"], best_loss=best_loss)
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            message = str(error).splitlines()[0]
+            raise CheckpointError(f"the checkpoint in {self.output} does not fit the config: {message}") from None
+        forget_after(self.output / METRICS, self.state.step)
+
+
+def _spacing(record: Record) -> tuple[float, ...]:
+    return tuple(round(float(km), 4) if math.isfinite(km) else 0.0 for km in record.grid.spacing_km)
+
+
+def describe(validation: Validation) -> str:
+    """For example `validation loss 0.021, CSI at 1: 0.52 (persistence 0.44), MAE 0.41 (0.52)`."""
+    scores = [
+        f"CSI at {t:g}: {value:.3f} (persistence {validation.persistence_csi[t]:.3f})"
+        for t, value in validation.csi.items()
+        if t == 1 or len(validation.csi) == 1
+    ]
+    mae = f"MAE {validation.mae:.3f} ({validation.persistence_mae:.3f})"
+    return f"validation loss {validation.loss:.5g}, {', '.join([*scores, mae])}"
+
+
+def thresholds_for(quantity: str) -> tuple[float, ...]:
+    """mm/h for rain; 0.5 for a quantity in [0, 1]."""
+    return THRESHOLDS if quantity == "rain_rate" else (0.5,)
+
+
+def check_grids(plan: Plan, crop: int, cells: int) -> None:
+    """DataError for a grid smaller than the model needs, or for grids that differ while `crop` is 0."""
+    for record in plan.records:
+        if min(record.grid.shape) < cells:
+            y, x = record.grid.shape
+            raise DataError(f"{record.name} has a grid of {y} × {x} cells; this model needs at least {cells} each way")
+    shapes = {record.grid.shape for record in plan.records}
+    if not crop and len(shapes) > 1:
+        found = ", ".join(f"{y} × {x}" for y, x in sorted(shapes))
+        raise DataError(f"the records have different grids ({found}); set data.crop so that they can share a batch")

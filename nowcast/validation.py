@@ -1,0 +1,73 @@
+"""How good the network is while it trains: the loss and the scores in mm/h on fixed validation cases."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from nowcast.dataset import Batches
+from nowcast.device import arithmetic
+from nowcast.losses import Loss
+from nowcast.metrics import THRESHOLDS, csi, mae, sums
+from nowcast.transform import Transform, network_input, split_missing
+
+
+@dataclass(frozen=True)
+class Validation:
+    """`loss` as in training; CSI (pooled over cases and leads) of the network and of persistence by threshold; MAE in mm/h."""
+
+    loss: float
+    csi: dict[float, float]
+    persistence_csi: dict[float, float]
+    mae: float
+    persistence_mae: float
+
+    def as_dict(self) -> dict:
+        """As JSON values: thresholds become text, undefined scores null."""
+        both = {name: {f"{t:g}": _finite(value) for t, value in getattr(self, name).items()} for name in ("csi", "persistence_csi")}
+        return {"loss": self.loss, **both, "mae": _finite(self.mae), "persistence_mae": _finite(self.persistence_mae)}
+
+
+@torch.no_grad()
+def validate(
+    model: nn.Module,
+    batches: Batches,
+    num_batches: int,
+    *,
+    transform: Transform,
+    loss: Loss,
+    device: torch.device,
+    precision: torch.dtype,
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> Validation:
+    """Forecast batches 0 to `num_batches` - 1, always the same cases, and score them beside persistence."""
+    model.eval()
+    losses, network, persistence = [], [], []
+    for k in range(num_batches):
+        batch = batches[k]
+        num_leads = batch.future.shape[1]
+        with arithmetic(device, precision):
+            values = model(network_input(batch.past.to(device), transform), num_leads)
+        observed, validity = split_missing(batch.future.to(device))
+        losses.append(float(loss(values, observed, validity, transform)))
+        forecast, observed = transform.decode(values).cpu().numpy(), batch.future.numpy()
+        last = np.repeat(batch.past.numpy()[:, -1:], num_leads, axis=1)
+        known = np.isfinite(observed) & np.isfinite(last)
+        for case in range(len(observed)):
+            network.append(sums(forecast[case], observed[case], known[case], thresholds))
+            persistence.append(sums(last[case], observed[case], known[case], thresholds))
+    model.train()
+    network, persistence = sum(network).pooled(), sum(persistence).pooled()
+    return Validation(
+        loss=float(np.mean(losses)),
+        csi=dict(zip(thresholds, csi(network)[0].tolist(), strict=True)),
+        persistence_csi=dict(zip(thresholds, csi(persistence)[0].tolist(), strict=True)),
+        mae=float(mae(network)[0]),
+        persistence_mae=float(mae(persistence)[0]),
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -1,0 +1,17 @@
+"""Where the real radar records are, and one thread each for tests that run side by side."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real radar records and digits; a test that asks for it skips where it is absent."""
+    folder = Path(os.environ.get("NOWCAST_SHARED", ROOT.parent / "shared")).resolve()
+    if not (folder / "radar").is_dir():
+        pytest.skip(f"no radar records under {folder} (set NOWCAST_SHARED)")
+    return folder

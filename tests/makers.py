@@ -1,0 +1,53 @@
+"""Makers of small synthetic records: plain functions with keyword arguments, no fixtures."""
+
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+
+def rain(*, frames=12, shape=(48, 56), motion=(1, 2), missing=0.0, seed=0) -> np.ndarray:
+    """(time, y, x) float32 mm/h: smooth rain cells moved by whole cells per frame; NaN with probability `missing`."""
+    rng = np.random.default_rng(seed)
+    margin = [frames * abs(m) for m in motion]
+    field = gaussian_filter(rng.normal(size=(shape[0] + 2 * margin[0], shape[1] + 2 * margin[1])), 3, mode="wrap")
+    field = np.maximum(field / field.std() - 0.3, 0) ** 2 * 8
+    out = np.empty((frames, *shape), np.float32)
+    for t in range(frames):
+        top, left = margin[0] - t * motion[0], margin[1] - t * motion[1]
+        out[t] = field[top : top + shape[0], left : left + shape[1]]
+    out[rng.random(out.shape) < missing] = np.nan
+    return out
+
+
+def write_record(path, fields, *, times=None, step_minutes=5, y_ascending=False, variable="rainfall_rate", **attributes):
+    """Write (time, y, x) mm/h, row 0 northernmost, as a plain CF record of 1 km cells; return its path.
+
+    `times` are datetime64 (default: every `step_minutes` from 2020-06-01); `attributes` replace the variable's own.
+    """
+    fields = np.asarray(fields, np.float32)
+    if times is None:
+        times = np.datetime64("2020-06-01T00:00:00") + np.arange(len(fields)) * np.timedelta64(step_minutes * 60, "s")
+    seconds = np.asarray(times, "datetime64[s]").astype(np.int64)
+    y = 1000.0 * np.arange(fields.shape[1])[:: 1 if y_ascending else -1]
+    attributes = {"standard_name": "rainfall_rate", "units": "mm h-1", "grid_mapping": "crs"} | attributes
+    with netCDF4.Dataset(Path(path), "w") as file:
+        for name, size in zip(("time", "y", "x"), fields.shape, strict=True):
+            file.createDimension(name, size)
+        _coordinate(file, "time", seconds, "i4", standard_name="time", units="seconds since 1970-01-01", calendar="standard")
+        _coordinate(file, "y", y, "f8", standard_name="projection_y_coordinate", units="m")
+        _coordinate(file, "x", 1000.0 * np.arange(fields.shape[2]), "f8", standard_name="projection_x_coordinate", units="m")
+        crs = file.createVariable("crs", "i4")
+        crs.setncatts({"grid_mapping_name": "azimuthal_equidistant", "latitude_of_projection_origin": 50.0,
+                       "longitude_of_projection_origin": 5.0, "false_easting": 0.0, "false_northing": 0.0})
+        data = file.createVariable(variable, "f4", ("time", "y", "x"), fill_value=np.float32(-9999), zlib=True)
+        data.setncatts(attributes)
+        data[:] = np.where(np.isnan(fields), -9999, fields)[:, :: -1 if y_ascending else 1]
+    return Path(path)
+
+
+def _coordinate(file, name, values, kind, **attributes):
+    variable = file.createVariable(name, kind, (name,))
+    variable.setncatts(attributes)
+    variable[:] = values
