@@ -102,6 +102,9 @@ class OpenFiles:
         self._datasets: OrderedDict = OrderedDict()
         self.lock = threading.RLock()
 
+    def __len__(self) -> int:
+        return len(self._datasets)
+
     def get(self, path: Path) -> netCDF4.Dataset:
         """The open dataset; a file that has been replaced since is opened anew. Hold `lock` while using it."""
         try:

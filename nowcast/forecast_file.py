@@ -16,7 +16,7 @@ import numpy as np
 from nowcast.atomic import replacing
 from nowcast.errors import DataError, OutputError
 from nowcast.fields import Field, find_field, text
-from nowcast.files import open_dataset
+from nowcast.files import OPEN_FILES, open_dataset
 from nowcast.grid import Grid, read_grid
 from nowcast.netcdf import most_frequent_step
 from nowcast.times import decode_times, interval_seconds, read_times, time_variable
@@ -188,7 +188,7 @@ class ForecastFile:
         if not 0 <= case < len(self.reference_times):
             raise IndexError(f"case {case} of {len(self.reference_times)}")
         frames = {dim: case if dim == self.case_dim else slice(None) for dim in self.field.frame_dims}
-        with open_dataset(self.path) as dataset:
+        with OPEN_FILES.lock, open_dataset(self.path) as dataset:
             try:
                 fields = self.field.read(dataset, frames, self.conversion, flip=self.grid.y_ascending)
             except (OSError, RuntimeError, IndexError, KeyError, ValueError) as error:

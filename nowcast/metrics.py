@@ -105,7 +105,7 @@ def sums(
         if known.all():
             f, o = forecast[lead].ravel(), observed[lead].ravel()
         else:
-            f, o = (np.compress(known.ravel(), side[lead].ravel()) for side in (forecast, observed))  # 5 x side[known]
+            f, o = (np.compress(known.ravel(), side[lead].ravel()) for side in (forecast, observed))  # fast [known]
         _count(total, lead, f, o)
         _accumulate(total, lead, f.astype(np.float64), o.astype(np.float64))
     return total

@@ -91,6 +91,7 @@ class Trainer:
         self.transform = make_transform(self.experiment.transform)
         self.loss = make_loss(self.experiment.loss)
         self.model = make_model(model_config(self.experiment.model)).to(device)
+        self.network = torch.compile(self.model) if self.settings.compile else self.model
         check_grids(plan, self.experiment.data.crop, self.model.cell_multiple)
         self.optimizer = make_optimizer(self.model, self.settings)
         self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
@@ -180,7 +181,7 @@ class Trainer:
     def _loss(self, batch: Batch) -> torch.Tensor:
         past, future = batch.past.to(self.device), batch.future.to(self.device)
         with arithmetic(self.device, self.precision):
-            values = self.model(network_input(past, self.transform), future.shape[1])
+            values = self.network(network_input(past, self.transform), future.shape[1])
         observed, validity = split_missing(future)
         return self.loss(values, observed, validity, self.transform)
 

@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
-"""Make a synthetic radar rain record with known motion, as CF NetCDF; data/sample.nc is one with the defaults.
+"""Make a synthetic radar rain record with known motion, as CF NetCDF; the defaults make data/sample.nc.
 
-Each event is a Gaussian field with a power-law spectrum, split into octaves that each evolve by an AR(1) process in
-the frame that moves with the rain (small cells live minutes, large ones hours), carried by a steady flow and turned
-into rain by a steep power of its excess over a threshold. The flow at (y, x), in cells per frame, is
+A record is a row of events with gaps between. Each is a Gaussian field with a power-law spectrum whose octaves evolve
+by AR(1) processes in the frame that moves with the rain (small cells live minutes, large ones hours), carried by a
+steady flow and turned into rain by a steep power of its excess over a threshold. The flow, in cells per frame at
+(row, column) distance (y, x) from the grid's centre, is
 
-    motion + turn · (−(x − x0), y − y0) + stretch · (−(y − y0), x − x0)
+    motion + turn * (-x, y) + stretch * (-y, x)
 
-around the grid's centre, where `motion`, `turn` and `stretch` differ a little between events and are written to the
-file (`event_motion` and its neighbours). Cells outside the radar's disk are not observed. Stand-alone: numpy, scipy, netCDF4.
+where the three differ a little between events and are written to the file (`event_motion` and its neighbours). Cells
+beyond the radar's range are not observed. Stand-alone: it needs numpy, scipy and netCDF4 only.
 """
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +23,11 @@ from scipy.linalg import expm
 from scipy.ndimage import map_coordinates
 
 EVENT_FRAMES = 30
-WET_FRACTION = 0.3  # of the periodic world, on average over an event
 SPECTRAL_SLOPE = 2.3  # of the radially averaged power spectrum; radar rain has 2 to 3
 LIFETIMES = {64: 240, 32: 100, 16: 45, 8: 22, 4: 10}  # frames, by wavelength in cells, of the AR(1) memory
 SCALE = 0.01  # mm/h per count
-FILL = np.uint16(65535)
+FILL = np.int16(-1)
+HIGHEST = 32767 * SCALE  # mm/h that int16 can hold
 EARTH_RADIUS = 6371000.0
 
 
@@ -33,9 +35,9 @@ EARTH_RADIUS = 6371000.0
 class Flow:
     """A steady flow in cells per frame: `motion` (y, x) at the centre, and its linear change with the distance."""
 
-    motion: np.ndarray  # (2,)
-    turn: float  # per frame, anticlockwise with row 0 at the top when positive
-    stretch: float  # per frame, along x against y
+    motion: np.ndarray  # (y, x)
+    turn: float  # per frame; positive is anticlockwise with row 0 at the top
+    stretch: float  # per frame; positive draws out along x and together along y
 
     def gradient(self) -> np.ndarray:
         return np.array([[-self.stretch, -self.turn], [self.turn, self.stretch]])
@@ -63,8 +65,8 @@ def octaves(size: int) -> list[tuple[np.ndarray, float, float]]:
     return [(band, variance / total, memory) for band, variance, memory in bands]
 
 
-def gaussian_fields(frames: int, size: int, rng: np.random.Generator):
-    """Yield `frames` periodic (size, size) fields of zero mean and unit variance, evolving in place."""
+def gaussian_fields(frames: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield `frames` periodic (size, size) fields of zero mean and unit variance, evolving where they are."""
     bands = octaves(size)
 
     def noise(band):
@@ -97,8 +99,10 @@ def event(flow: Flow, frames: int, shape: tuple[int, int], threshold: float, rng
     return out
 
 
-def make_events(frames: int, shape, motion, seed: int, event_frames: int = EVENT_FRAMES):
-    """Yield (flow, fields (frame, y, x) mm/h) of each event until `frames` are made."""
+def make_events(
+    frames: int, shape: tuple[int, int], motion: tuple[float, float], seed: int, event_frames: int = EVENT_FRAMES
+) -> Iterator[tuple[Flow, np.ndarray]]:
+    """Yield (flow, fields (frame, y, x) mm/h) of each event until `frames` are made; events do not share draws."""
     for number, first in enumerate(range(0, frames, event_frames)):
         rng = np.random.default_rng([seed, number])
         angle, speed = np.deg2rad(rng.normal(0, 12)), float(np.clip(rng.normal(1, 0.12), 0.7, 1.3))
@@ -126,72 +130,84 @@ def observed_mask(shape: tuple[int, int]) -> np.ndarray:
     return np.hypot(y, x) <= 0.58 * max(shape)
 
 
-def write(path: Path, flows: list[Flow], fields: np.ndarray, times: np.ndarray, first: list[int], command: str) -> None:
+ABOUT = {
+    "Conventions": "CF-1.11",
+    "title": "Synthetic radar rain with known motion",
+    "institution": "none: made by a program",
+    "source": "random fields moved by a steady flow (scripts/make_rain.py); no observation is in it",
+    "references": "for the cascade: Seed (2003), doi:10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2",
+    "license": "CC0-1.0",
+    "comment": "Motion in cells per frame at (row, column) distance (y, x) from the grid's centre: event_motion"
+    " + event_turn (-x, y) + event_stretch (-y, x). Rows run from north to south.",
+}
+TIME = {
+    "standard_name": "time",
+    "long_name": "time (UTC)",
+    "units": "seconds since 1970-01-01 00:00:00",
+    "calendar": "standard",
+    "units_metadata": "leap_seconds: none",
+    "axis": "T",
+}
+MAPPING = {
+    "grid_mapping_name": "azimuthal_equidistant",
+    "latitude_of_projection_origin": 50.0,
+    "longitude_of_projection_origin": 5.0,
+    "false_easting": 0.0,
+    "false_northing": 0.0,
+    "earth_radius": EARTH_RADIUS,
+    "proj4": f"+proj=aeqd +lat_0=50 +lon_0=5 +R={EARTH_RADIUS:.0f} +units=m +no_defs",
+}
+RAIN = {
+    "standard_name": "rainfall_rate",
+    "long_name": "surface precipitation rate",
+    "units": "mm h-1",
+    "grid_mapping": "crs",
+    "scale_factor": SCALE,
+    "add_offset": 0.0,
+}
+
+
+def write(path: Path, fields: np.ndarray, times: np.ndarray, flows: list[Flow], first: list[int], command: str) -> None:
     """Write (time, y, x) mm/h on 1 km cells around a radar, NaN = not observed, as CF-1.11 NetCDF-4."""
     ny, nx = fields.shape[1:]
     with netCDF4.Dataset(path, "w") as file:
-        file.setncatts(
-            {
-                "Conventions": "CF-1.11",
-                "title": "Synthetic radar rain with known motion",
-                "institution": "none: made by a program",
-                "source": "random fields moved by a steady flow (scripts/make_rain.py); no observation is in it",
-                "history": command,
-                "references": "Seed (2003), doi:10.1175/1520-0450(2003)042<0381:ADASSA>2.0.CO;2, for the cascade",
-                "license": "CC0-1.0",
-                "comment": "Motion in cells per frame at (row, column) distance (y, x) from the grid's centre: event_motion"
-                " + turn (-x, y) + stretch (-y, x). Rows run from north to south.",
-            }
-        )
+        file.setncatts(ABOUT | {"history": command})
         for name, size in {"time": len(fields), "y": ny, "x": nx, "event": len(flows), "axis": 2}.items():
             file.createDimension(name, size)
-        seconds = times.astype("datetime64[s]").astype(np.int64)
-        _put(file, "time", "i4", ("time",), seconds, standard_name="time", axis="T", calendar="standard",
-             units="seconds since 1970-01-01 00:00:00", long_name="time (UTC), end of the interval")
-        for name, values, axis in (("y", (ny - 1) / 2 - np.arange(ny), "Y"), ("x", np.arange(nx) - (nx - 1) / 2, "X")):
-            _put(file, name, "f8", (name,), 1000 * values, standard_name=f"projection_{name}_coordinate",
-                 long_name=f"{name} of cell centre", units="m", axis=axis)
-        _put_mapping(file)
-        _put_flows(file, flows, first)
-        rain = file.createVariable("rainfall_rate", "u2", ("time", "y", "x"), fill_value=FILL, zlib=True,
-                                   complevel=9, shuffle=True, fletcher32=True, chunksizes=(1, ny, nx))
-        rain.setncatts({"standard_name": "rainfall_rate", "long_name": "surface precipitation rate", "units": "mm h-1",
-                        "grid_mapping": "crs", "scale_factor": SCALE, "add_offset": 0.0})
+        _put(file, "time", ("time",), times.astype("datetime64[s]").astype(np.int32), TIME)
+        for axis, cells in (("y", (ny - 1) / 2 - np.arange(ny)), ("x", np.arange(nx) - (nx - 1) / 2)):
+            about = {"standard_name": f"projection_{axis}_coordinate", "units": "m", "axis": axis.upper()}
+            _put(file, axis, (axis,), 1000.0 * cells, about | {"long_name": f"{axis} of cell centre"})
+        file.createVariable("crs", "i4").setncatts(MAPPING)
+        _put(file, "event_first_frame", ("event",), np.array(first, np.int32), {"long_name": "position in time"})
+        for name in ("motion", "turn", "stretch"):  # motion: (row, column)
+            values = np.array([getattr(flow, name) for flow in flows])
+            about = {"long_name": f"{name} of the flow, see comment", "units": "1"}
+            _put(file, f"event_{name}", ("event", "axis")[: values.ndim], values, about)
+        packing = {"zlib": True, "complevel": 9, "fletcher32": True, "chunksizes": (1, ny, nx), "fill_value": FILL}
+        rain = file.createVariable("rainfall_rate", "i2", ("time", "y", "x"), **packing)
+        rain.setncatts(RAIN)
         rain.set_auto_maskandscale(False)
-        rain[:] = np.where(np.isnan(fields), FILL, np.round(np.nan_to_num(fields) / SCALE)).astype(np.uint16)
+        counts = np.round(np.minimum(np.nan_to_num(fields), HIGHEST) / SCALE)
+        rain[:] = np.where(np.isnan(fields), FILL, counts).astype(np.int16)
 
 
-def _put(file, name: str, kind: str, dimensions: tuple[str, ...], values, **attributes) -> None:
-    variable = file.createVariable(name, kind, dimensions)
+def _put(file, name: str, dimensions: tuple[str, ...], values: np.ndarray, attributes: dict) -> None:
+    variable = file.createVariable(name, values.dtype, dimensions)
     variable.setncatts(attributes)
     variable[:] = values
 
 
-def _put_mapping(file) -> None:
-    file.createVariable("crs", "i4").setncatts(
-        {
-            "grid_mapping_name": "azimuthal_equidistant",
-            "latitude_of_projection_origin": 50.0,
-            "longitude_of_projection_origin": 5.0,
-            "false_easting": 0.0,
-            "false_northing": 0.0,
-            "earth_radius": EARTH_RADIUS,
-            "proj4": f"+proj=aeqd +lat_0=50 +lon_0=5 +R={EARTH_RADIUS:.0f} +units=m +no_defs",
-        }
-    )
-
-
-def _put_flows(file, flows: list[Flow], first: list[int]) -> None:
-    _put(file, "event_first_frame", "i4", ("event",), first, long_name="position in time of the event's first frame")
-    _put(file, "event_motion", "f8", ("event", "axis"), np.array([flow.motion for flow in flows]),
-         long_name="motion at the grid's centre in cells per frame, (row, column)", units="1")
-    _put(file, "event_turn", "f8", ("event",), [flow.turn for flow in flows], long_name="turn per frame", units="1")
-    _put(file, "event_stretch", "f8", ("event",), [flow.stretch for flow in flows], long_name="stretch per frame",
-         units="1")
-
-
-def make(path: Path, *, frames: int, shape: tuple[int, int], motion: tuple[float, float], seed: int, step_minutes: int,
-         event_frames: int = EVENT_FRAMES) -> None:
+def make(
+    path: Path,
+    *,
+    frames: int,
+    shape: tuple[int, int],
+    motion: tuple[float, float],
+    seed: int,
+    step_minutes: int,
+    event_frames: int = EVENT_FRAMES,
+) -> None:
     """Make the record and write it; the same arguments give the same values."""
     events = list(make_events(frames, shape, motion, seed, event_frames))
     starts = event_times(len(events), event_frames, step_minutes, seed)
@@ -200,9 +216,13 @@ def make(path: Path, *, frames: int, shape: tuple[int, int], motion: tuple[float
     fields = np.concatenate([fields for _, fields in events])
     fields[:, ~observed_mask(shape)] = np.nan
     first = list(range(0, frames, event_frames))
-    command = (f"make_rain.py --frames {frames} --event-frames {event_frames} --shape {shape[0]} {shape[1]}"
-               f" --motion {motion[0]} {motion[1]} --seed {seed} --step-minutes {step_minutes}")
-    write(path, [flow for flow, _ in events], fields, times, first, command)
+    command = (
+        f"make_rain.py --frames {frames} --event-frames {event_frames} --shape {shape[0]} {shape[1]}"
+        f" --motion {motion[0]} {motion[1]} --seed {seed} --step-minutes {step_minutes}"
+    )
+    part = path.with_name(path.name + ".part")
+    write(part, fields, times, [flow for flow, _ in events], first, command)
+    part.replace(path)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -211,15 +231,28 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=900, help="frames in all")
     parser.add_argument("--event-frames", type=int, default=EVENT_FRAMES, help="frames of an event, without a gap")
     parser.add_argument("--shape", type=int, nargs=2, default=(64, 64), metavar=("Y", "X"), help="cells of 1 km")
-    parser.add_argument("--motion", type=float, nargs=2, default=(0.8, 1.8), metavar=("Y", "X"),
-                        help="mean motion in cells per frame, towards larger row and column")
+    parser.add_argument(
+        "--motion",
+        type=float,
+        nargs=2,
+        default=(0.8, 1.8),
+        metavar=("Y", "X"),
+        help="mean motion in cells per frame, towards larger row and column",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--step-minutes", type=int, default=5, help="time between frames")
     given = parser.parse_args(arguments)
     if min(given.frames, given.event_frames, given.step_minutes, *given.shape) < 1:
         parser.error("frames, shape and step must be at least 1")
-    make(given.output, frames=given.frames, shape=tuple(given.shape), motion=tuple(given.motion), seed=given.seed,
-         step_minutes=given.step_minutes, event_frames=given.event_frames)
+    make(
+        given.output,
+        frames=given.frames,
+        shape=tuple(given.shape),
+        motion=tuple(given.motion),
+        seed=given.seed,
+        step_minutes=given.step_minutes,
+        event_frames=given.event_frames,
+    )
 
 
 if __name__ == "__main__":

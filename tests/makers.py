@@ -51,3 +51,19 @@ def _coordinate(file, name, values, kind, **attributes):
     variable = file.createVariable(name, kind, (name,))
     variable.setncatts(attributes)
     variable[:] = values
+
+
+def tiny_experiment(records, **training):
+    """An experiment that trains in a second: 2 frames in, 3 out, crops of 16 cells."""
+    from nowcast import config
+
+    tree = {
+        "data": {"records": [str(r) for r in records], "input_frames": 2, "lead_frames": 3, "crop": 16,
+                 "augmentation": ["flips"], "splits": {"fractions": [0.6, 0.4, 0.0]}},
+        "transform": {"name": "log"},
+        "model": {"name": "encoder_forecaster", "hidden_channels": [4], "kernel_sizes": [3], "patch": 2},
+        "loss": {"name": "mae"},
+        "training": {"steps": 6, "batch_size": 2, "learning_rate": 1e-2, "validate_every": 3, "validation_cases": 4,
+                     "precision": "float32", "ema": 0.9, **training},
+    }  # fmt: skip
+    return config.check(config.Experiment, tree)

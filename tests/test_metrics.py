@@ -436,6 +436,17 @@ def test_blocks_that_are_alike_leave_no_doubt():
     np.testing.assert_allclose(low, high, rtol=1e-12)
 
 
+def test_a_resample_holds_as_many_blocks_as_there_are():
+    blocks = blocks_of(7)
+    np.testing.assert_array_equal(interval(blocks, lambda s: s.num_pairs), [sum(blocks).num_pairs] * 2)
+
+
+def test_one_resample_has_one_score():
+    low, high = interval(blocks_of(9), "mae", num_samples=1)
+    assert low.tolist() == high.tolist()
+    assert (low != mae(sum(blocks_of(9)))).all()
+
+
 def test_blocks_without_pairs_are_no_blocks():
     blocks = blocks_of(6)
     np.testing.assert_array_equal(interval([*blocks, Sums.zeros(2)], "ets"), interval(blocks, "ets"))

@@ -10,8 +10,8 @@ from nowcast.units import meaning, to_rain_rate
 
 # (what 1 of it is in mm/h, spellings)
 _RATES = [
-    (1, "mm h-1, mm/h, mm/hr, mm hr-1, mm h^-1, mm h**-1, mm/hour, mm per hour, millimeters per hour, mm h⁻¹, mm h^{-1}"),
-    (1, "mm.h-1, L m-2 h-1, kg m-2 h-1, mm/1h"),
+    (1, "mm h-1, mm/h, mm/hr, mm hr-1, mm h^-1, mm h**-1, mm/hour, mm per hour, millimeters per hour, mm h⁻¹"),
+    (1, "mm h^{-1}, mm.h-1, L m-2 h-1, kg m-2 h-1, mm/1h"),
     (3.6e6, "m s-1, m/s"),
     (3600, "kg m-2 s-1, kg m**-2 s**-1, kg/m2/s, mm s-1"),
     (1 / 24, "mm/day, mm d-1"),

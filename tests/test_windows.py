@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nowcast.errors import UsageError
-from nowcast.windows import SPLITS, Account, Windows, plan, plan_references, split_windows
+from nowcast.windows import SPLITS, Account, Windows, plan, plan_references, split_by_events, split_windows
 
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTE = np.timedelta64(60, "s")
@@ -149,7 +149,11 @@ def test_tolerance_takes_the_nearest_frame_and_none_twice():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sets(st.integers(0, 40), min_size=30), st.lists(st.integers(-60, 60), min_size=41, max_size=41), st.integers(0, 149))
+@given(
+    st.sets(st.integers(0, 40), min_size=30),
+    st.lists(st.integers(-60, 60), min_size=41, max_size=41),
+    st.integers(0, 149),
+)
 def test_with_a_tolerance_every_frame_is_near_its_place(slots, jitter, tolerance):
     slots = sorted(slots)
     times = times_at(slots) + np.array([jitter[s] for s in slots], np.int64) * np.timedelta64(1, "s")
@@ -316,7 +320,11 @@ def test_spans_take_dates_text_and_zones():
 def test_spans_of_one_split_may_nest_and_touch():
     times = times_at(range(48))
     windows = plan(times, input_frames=2, lead_frames=2, time_step=FIVE)
-    nested = [("2020-06-01", "2020-06-01T02"), ("2020-06-01T00:30", "2020-06-01T01"), ("2020-06-01T02", "2020-06-01T03")]
+    nested = [
+        ("2020-06-01", "2020-06-01T02"),
+        ("2020-06-01T00:30", "2020-06-01T01"),
+        ("2020-06-01T02", "2020-06-01T03"),
+    ]
     training = split_windows(windows, times, spans={"training": nested})["training"]
     assert training.account == Account(36, 36, 33, num_purged=3)
 
@@ -352,6 +360,56 @@ def test_splits_need_fractions_or_spans():
         split_windows(windows, times_at(range(9)))
     with pytest.raises(UsageError, match="both"):
         split_windows(windows, times_at(range(9)), fractions=(1, 0, 0), spans={})
+
+
+@st.composite
+def archives(draw):
+    """Times of one to three records, each of a few events with long and short gaps between them."""
+    slots = []
+    for _ in range(draw(st.integers(1, 3))):
+        runs = draw(st.lists(st.tuples(st.integers(1, 30), st.integers(2, 12)), max_size=5))
+        start = draw(st.integers(0, 50))
+        slots.append([])
+        for length, gap in runs:
+            slots[-1] += range(start, start + length)
+            start += length + gap
+    return [times_at(record) for record in slots]
+
+
+@settings(max_examples=100, deadline=None)
+@given(archives(), lengths, shares)
+def test_event_splits_lose_no_window_share_no_frame_and_keep_to_their_fractions(times, length, fractions):
+    planned = [plan(t, **length) for t in times]
+    splits = split_by_events(planned, times, fractions=fractions)
+    for record, (windows, t) in enumerate(zip(planned, times, strict=True)):
+        parts = {name: splits[name][record] for name in SPLITS}
+        assert_disjoint(parts)
+        assert sorted(row for part in parts.values() for row in part.positions.tolist()) == windows.positions.tolist()
+        assert sum(part.account.num_frames for part in parts.values()) == len(t)
+        duration = windows.positions.shape[1] * length["time_step"]
+        owned = [(t[part.positions], name) for name, part in parts.items() if len(part)]
+        for a, name in owned:
+            for b, other in owned:
+                near = abs(a.reshape(-1, 1) - b.reshape(1, -1)) < duration
+                assert name == other or not near.any()
+    total = sum(map(len, times))
+    for name, fraction in zip(SPLITS[1:], fractions[1:], strict=True):
+        assert sum(part.account.num_frames for part in splits[name]) <= fraction * total
+
+
+def test_the_newest_events_are_kept_for_test_and_validation():
+    times = [times_at([*range(10), *range(300, 310)]), times_at([*range(100, 110), *range(200, 210)])]
+    planned = [plan(t, input_frames=2, lead_frames=2, time_step=FIVE) for t in times]
+    splits = split_by_events(planned, times, fractions=(0.5, 0.25, 0.25))
+    kept = {name: [[len(part), *np.unique(part.positions // 10)] for part in splits[name]] for name in SPLITS}
+    assert kept == {"training": [[7, 0], [7, 0]], "validation": [[0], [7, 1]], "test": [[7, 1], [0]]}
+
+
+def test_selected_windows_are_the_chosen_rows_and_none_is_empty():
+    windows = plan(times_at(range(8)), input_frames=2, lead_frames=2, time_step=FIVE)
+    assert windows.select(windows.reference_positions % 2 == 0).positions.tolist() == [[1, 2, 3, 4], [3, 4, 5, 6]]
+    assert windows.none().positions.shape == (0, 4)
+    assert windows.none().input_frames == 2
 
 
 def test_accounts_add_and_are_told_in_words():

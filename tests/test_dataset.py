@@ -1,0 +1,178 @@
+"""Batch k is a pure function of (seed, k); crops follow the rain; missing stays missing."""
+
+import numpy as np
+import pytest
+import torch
+from makers import rain, write_record
+
+from nowcast.cache import BLOCK, block_means, missing_and_wet, pack
+from nowcast.dataset import Batches, Series, load
+from nowcast.errors import OutputError
+from nowcast.netcdf import open_records
+from nowcast.windows import plan
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def series(path, fields, *, past=2, future=3):
+    (record,) = open_records([write_record(path, fields)])
+    windows = plan(record.times, input_frames=past, lead_frames=future, time_step=record.time_step)
+    return Series(record.name, pack(record), windows)
+
+
+@pytest.fixture
+def two_grids(tmp_path):
+    return [
+        series(tmp_path / "a.nc", rain(frames=9, shape=(70, 50), missing=0.05)),
+        series(tmp_path / "b.nc", rain(frames=7, shape=(40, 64), seed=1)),
+    ]
+
+
+def same(a, b):
+    return torch.equal(a.past.nan_to_num(-1), b.past.nan_to_num(-1)) and torch.equal(a.future.nan_to_num(-1), b.future.nan_to_num(-1))
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "rain"])
+def test_a_batch_is_a_function_of_seed_and_number_alone(two_grids, sampler):
+    def make(seed):
+        return Batches(two_grids, batch_size=3, crop=32, seed=seed, sampler=sampler, augmentation=("flips", "rotations"))
+
+    first, second = make(7), make(7)
+    straight = [first[k] for k in range(6)]
+    for k in (5, 0, 3):
+        assert same(second[k], straight[k])
+        assert second[k].cases == straight[k].cases
+    assert not same(straight[0], straight[1])
+    assert not same(make(8)[0], straight[0])
+
+
+def test_workers_change_nothing(two_grids):
+    batches = Batches(two_grids, batch_size=2, crop=32, seed=0, sampler="rain", augmentation=("flips",))
+    alone = list(load(batches, 3, 9, workers=0))
+    helped = list(load(batches, 3, 9, workers=2))
+    assert len(alone) == len(helped) == 6
+    assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+def test_past_and_future_are_the_windows_frames(two_grids):
+    batches = Batches(two_grids, batch_size=4, crop=32, seed=0, sampler="uniform")
+    batch = batches[0]
+    assert batch.past.shape == (4, 2, 32, 32)
+    assert batch.future.shape == (4, 3, 32, 32)
+    for n, (number, window, top, left) in enumerate(batch.cases):
+        part = two_grids[number]
+        frames = part.frames.frames()[part.windows.positions[window], top : top + 32, left : left + 32]
+        expected = torch.from_numpy(frames.astype(np.float32))
+        got = torch.cat([batch.past[n], batch.future[n]])
+        torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_grid_smaller_than_the_crop_is_missing_beyond_its_edge(tmp_path):
+    small = series(tmp_path / "small.nc", rain(frames=6, shape=(20, 30)))
+    for sampler in ("uniform", "rain"):
+        batch = Batches([small], batch_size=2, crop=48, seed=0, sampler=sampler)[0]
+        assert torch.isfinite(batch.past[:, :, :20, :30]).all()
+        assert torch.isnan(batch.past[:, :, 20:]).all()
+        assert torch.isnan(batch.past[:, :, :, 30:]).all()
+
+
+def test_whole_frames_are_taken_without_a_crop(tmp_path):
+    whole = series(tmp_path / "whole.nc", rain(frames=6, shape=(20, 30)))
+    batches = Batches([whole], batch_size=2, crop=0, seed=0, augmentation=("rotations",))
+    assert batches[0].past.shape == (2, 2, 20, 30)
+
+
+def test_flips_and_turns_move_past_and_future_alike(tmp_path):
+    fields = np.zeros((6, 32, 32), np.float32)
+    fields[:, 3, 11] = 5.0
+    batches = Batches([series(tmp_path / "dot.nc", fields)], batch_size=8, crop=0, seed=1, augmentation=("flips", "rotations"))
+    places = set()
+    for k in range(8):
+        batch = batches[k]
+        for frames in torch.cat([batch.past, batch.future], dim=1):
+            dots = {tuple(map(int, torch.nonzero(frame)[0])) for frame in frames}
+            assert len(dots) == 1
+            places |= dots
+    rows, columns = {3, 28}, {11, 20}
+    assert places == {(r, c) for r in rows for c in columns} | {(c, r) for r in rows for c in columns}
+
+
+def test_crops_and_windows_follow_the_rain(tmp_path):
+    fields = np.zeros((16, 96, 96), np.float32)
+    fields[10:, 64:80, 64:80] = 20.0  # rain in the last frames, in one corner
+    wet = series(tmp_path / "corner.nc", fields)
+    batches = Batches([wet], batch_size=64, crop=32, seed=0, sampler="rain")
+    batch = batches[0]
+    assert (batch.future > 0).any(dim=(1, 2, 3)).float().mean() > 0.75
+    uniform = Batches([wet], batch_size=64, crop=32, seed=0, sampler="uniform")[0]
+    assert (uniform.future > 0).any(dim=(1, 2, 3)).float().mean() < 0.5
+    tops = {case[2] for k in range(4) for case in batches[k].cases}
+    assert min(tops) >= 0
+    assert max(tops) <= 64
+
+
+def test_dry_weather_is_drawn_as_well(tmp_path):
+    fields = np.zeros((40, 32, 32), np.float32)
+    fields[20:] = 5.0
+    batches = Batches([series(tmp_path / "half.nc", fields)], batch_size=64, crop=16, seed=0, sampler="rain")
+    dry = sum(int((batches[k].future == 0).all(dim=(1, 2, 3)).sum()) for k in range(8))
+    assert 0 < dry < 100
+
+
+def test_packing_keeps_missing_and_rates(tmp_path):
+    fields = rain(frames=3, shape=(33, 20), missing=0.2) + 0.01
+    fields[0] *= 3
+    packed = series(tmp_path / "a.nc", fields, past=1, future=1).frames
+    frames = packed.frames()
+    np.testing.assert_allclose(frames, fields, rtol=6e-4, equal_nan=True)
+    np.testing.assert_allclose(packed.missing, np.isnan(fields).mean(axis=(1, 2)))
+    known_wet = [(f >= np.float32(0.1)).sum() / np.isfinite(f).sum() for f in fields]
+    np.testing.assert_allclose(packed.wet, known_wet)
+    assert packed.rain_blocks().shape == (3, 3, 2)
+
+
+def test_a_record_is_packed_once_and_again_when_its_file_changes(tmp_path, cache):
+    fields = rain(frames=6)
+    first = series(tmp_path / "a.nc", fields).frames.folder
+    stamp = (first / "frames.npy").stat().st_mtime_ns
+    assert series(tmp_path / "b.nc", fields).frames.folder != first
+    (record,) = open_records([tmp_path / "a.nc"])
+    assert pack(record).folder == first
+    assert (first / "frames.npy").stat().st_mtime_ns == stamp
+    (tmp_path / "a.nc").unlink()  # a service replaces a file; HDF5 would not write into one that is open
+    series(tmp_path / "a.nc", fields * 2)
+    (record,) = open_records([tmp_path / "a.nc"])
+    assert pack(record).folder != first
+    assert not list(cache.glob(".packing-*"))
+
+
+def test_an_unwritable_cache_is_an_output_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "file" / "below"))
+    (record,) = open_records([write_record(tmp_path / "a.nc", rain(frames=3))])
+    with pytest.raises(OutputError, match=r"cannot write the cache .* set NOWCAST_CACHE"):
+        pack(record)
+
+
+def test_a_cache_without_room_says_how_much_is_needed(tmp_path, monkeypatch):
+    (record,) = open_records([write_record(tmp_path / "a.nc", rain(frames=3))])
+    monkeypatch.setattr("nowcast.cache.shutil.disk_usage", lambda path: type("Usage", (), {"free": 10})())
+    with pytest.raises(OutputError, match=r"packing a needs 0.0 GB in .*, which has 0.0 GB free; set NOWCAST_CACHE"):
+        pack(record)
+
+
+def test_block_means_fill_up_the_edge_with_zero():
+    means = block_means(np.ones((BLOCK, BLOCK + BLOCK // 2)))
+    assert means.tolist() == [[1.0, 0.5]]
+
+
+def test_missing_and_wet_of_a_frame():
+    frame = np.array([[np.nan, 0.0], [0.1, 5.0]], np.float32)
+    assert missing_and_wet(frame) == (0.25, pytest.approx(2 / 3))
+    missing, wet = missing_and_wet(np.full((2, 2), np.nan, np.float32))
+    assert missing == 1
+    assert np.isnan(wet)
