@@ -52,6 +52,7 @@ class State:
     """What changes during training beside the weights; goes into `last.safetensors` as JSON."""
 
     step: int = 0
+    validated_step: int = 0
     best_loss: float = math.inf
     best_step: int = 0
     validations_since_best: int = 0
@@ -195,11 +196,13 @@ class Trainer:
 
     def _is_due(self) -> bool:
         step = self.state.step
-        return step > 0 and (step % self.settings.validate_every == 0 or step >= self.num_steps)
+        due = step % self.settings.validate_every == 0 or step >= self.num_steps
+        return due and step != self.state.validated_step  # a resumed run has validated this step already
 
     def _validate_and_save(self, watch: Stopwatch) -> bool:
         """True when early stopping ends the run."""
         settings, is_best = self.settings, True
+        self.state.validated_step = self.state.step
         self._record("training", **watch.read(), learning_rate=self.optimizer.param_groups[0]["lr"])
         if self.validation_batches is not None:
             validation = self._validate()

@@ -1,6 +1,9 @@
 """Where the real radar records are, and one thread each for tests that run side by side."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+
 from pathlib import Path
 
 import pytest
