@@ -1,19 +1,25 @@
 """Which cases a forecaster is asked for: the reference times of a record, its time step, and the past frames.
 
-A case is named by its forecast_reference_time, the time of the last frame used.
+A case is named by its forecast_reference_time, the time of the last frame used. A network takes exactly the past frames
+it was trained on; a baseline takes as many as are complete, up to the most that it uses.
 """
 
 import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from nowcast.errors import DataError, NotEnoughFrames, UsageError
-from nowcast.forecaster import Forecaster
+from nowcast.baselines import MOTION_FRAMES, Baseline
+from nowcast.errors import NotEnoughFrames, UsageError
+from nowcast.forecaster import FileForecaster, Forecaster
 from nowcast.netcdf import Record
+from nowcast.windows import plan_references
 
 log = logging.getLogger(__name__)
 DEFAULT_LEADS = 12  # for a baseline, which has no number of its own
+NAMED_TIMES = 4  # in a message
 
 
 @dataclass(frozen=True)
@@ -30,77 +36,100 @@ class Selection:
             raise UsageError("give --reference-time, or --start, --end and --every, not both")
         if self.start is not None and self.end is not None and self.start > self.end:
             raise UsageError(f"--start {self.start} is after --end {self.end}")
+        if self.every is not None and not (math.isfinite(self.every) and self.every * 60 >= 1):
+            raise UsageError(f"--every {self.every:g}: write minutes between reference times, such as 30")
 
     @property
     def is_range(self) -> bool:
         return any(value is not None for value in (self.start, self.end, self.every))
 
-    def select(self, references: np.ndarray) -> np.ndarray:
-        """Mask (reference,) of the sorted `references` that lie in the range and on its raster."""
-        first = self.start if self.start is not None else (references[0] if len(references) else None)
-        chosen = np.ones(len(references), bool)
+    def select(self, times: np.ndarray) -> np.ndarray:
+        """Mask of the sorted `times` that lie in the range and on its raster, which begins at the first of them."""
+        chosen = np.ones(len(times), bool)
         if self.start is not None:
-            chosen &= references >= self.start
+            chosen &= times >= self.start
         if self.end is not None:
-            chosen &= references <= self.end
-        if self.every is not None and len(references):
+            chosen &= times <= self.end
+        if self.every is not None and chosen.any():
             every = np.timedelta64(round(self.every * 60), "s")
-            chosen &= (references - first) % every == np.timedelta64(0, "s")
+            chosen &= (times - times[chosen][0]) % every == np.timedelta64(0, "s")
         return chosen
 
 
-def time_step(forecaster: Forecaster, record: Record) -> np.timedelta64:
-    """The step to forecast `record` in; DataError where the record does not fit the forecaster."""
+def num_leads(forecaster: Forecaster | FileForecaster) -> int:
+    """How many frames it forecasts unless asked otherwise."""
+    return getattr(forecaster, "lead_frames", DEFAULT_LEADS)
+
+
+def most_past_frames(forecaster: Forecaster | FileForecaster) -> int:
+    """The most past frames that it makes use of, at least its `input_frames`."""
+    follows_motion = isinstance(forecaster, Baseline) and forecaster.input_frames > 1
+    return MOTION_FRAMES if follows_motion else forecaster.input_frames
+
+
+def time_step(forecaster: Forecaster | FileForecaster, record: Record) -> np.timedelta64:
+    """The step to forecast `record` in.
+
+    Raises DataError (exit 3) where the record does not fit the forecaster, NotEnoughFrames (75) where it has no step.
+    """
     if hasattr(forecaster, "time_step"):
         return forecaster.time_step(record)
     if np.isnat(record.time_step):
-        raise DataError(f"{record.name} has a single frame: its time step, and so the lead times, are unknown")
+        raise NotEnoughFrames(f"{record.name} has a single frame: its time step, and so the lead times, are unknown")
     return record.time_step
 
 
-def past_positions(record: Record, reference: np.datetime64, input_frames: int, step: np.timedelta64) -> np.ndarray:
-    """Positions of the `input_frames` frames up to `reference`; NotEnoughFrames (exit 75) names those that are absent."""
-    wanted = reference + np.arange(1 - input_frames, 1) * step
-    found = np.searchsorted(record.times, wanted).clip(max=len(record.times) - 1)
-    absent = wanted[record.times[found] != wanted]
-    if len(absent):
-        names = ", ".join(f"{time}Z" for time in absent[:4]) + (", …" if len(absent) > 4 else "")
-        raise NotEnoughFrames(
-            f"{record.name}: a forecast from {reference}Z needs {input_frames} frames {step} apart, but {len(absent)} "
-            f"of them are not there: {names}"
-        )
-    return found
-
-
-def read_past(record: Record, reference: np.datetime64, input_frames: int, step: np.timedelta64) -> np.ndarray:
-    """(time, y, x) mm/h of the past of a forecast; NotEnoughFrames (exit 75) also where a frame is missing as a whole."""
-    past = record.read(past_positions(record, reference, input_frames, step))
-    empty = np.flatnonzero(np.isnan(past).all(axis=(1, 2)))
-    if len(empty):
-        times = reference + (empty + 1 - input_frames) * step
-        raise NotEnoughFrames(f"{record.name}: no pixel is known in the frame of {', '.join(f'{t}Z' for t in times)}")
-    return past
-
-
 def references_of(record: Record, selection: Selection, input_frames: int, step: np.timedelta64) -> list[np.datetime64]:
-    """The reference times asked for; of a range those whose past is complete, with a warning about the others."""
+    """The reference times asked of this record: the newest frame, the listed ones it has, or of a range the complete.
+
+    Of a range those are left out, with a warning, whose past has a gap or a frame that is missing as a whole; there may
+    be none.
+    """
     if selection.listed:
-        return sorted(selection.listed)
+        return sorted(set(selection.listed) & set(record.times))
     if not selection.is_range:
         return [record.times[-1]]
-    asked = record.times[selection.select(record.times)]
-    complete = [t for t in asked if np.isin(t + np.arange(1 - input_frames, 1) * step, record.times).all()]
-    if not complete:
+    asked = selection.select(record.times)
+    pasts = plan_references(record.times, input_frames=input_frames, time_step=step)
+    pasts = pasts[asked[pasts[:, -1]]]
+    empty = [position for position in np.unique(pasts) if np.isnan(record.read([position])).all()]
+    pasts = pasts[~np.isin(pasts, empty).any(axis=1)]
+    if left_out := int(asked.sum()) - len(pasts):
+        log.warning("%s: left out %d of %d reference times, whose past is not complete", record.name, left_out, asked.sum())
+    return list(record.times[pasts[:, -1]])
+
+
+def read_past(record: Record, reference: np.datetime64, forecaster: Forecaster, step: np.timedelta64) -> np.ndarray:
+    """(time, y, x) mm/h: the newest complete frames up to `reference`, as many as the forecaster makes use of.
+
+    Raises NotEnoughFrames (exit 75), naming the frames, where one that it needs is absent or has no known pixel.
+    """
+    wanted = reference - np.arange(most_past_frames(forecaster)) * step  # newest first, until the order is turned below
+    positions = np.searchsorted(record.times, wanted).clip(max=len(record.times) - 1)
+    there = record.times[positions] == wanted
+    least = forecaster.input_frames
+    if not there[:least].all():
+        absent = wanted[:least][~there[:least]]
         raise NotEnoughFrames(
-            f"{record.name}: no reference time in the range has {input_frames} frames {step} apart; "
-            f"the record goes from {record.times[0]}Z to {record.times[-1]}Z"
+            f"{record.name}: a forecast from {reference}Z needs {least} frames {step / np.timedelta64(60, 's'):g} min apart.\n"
+            f"Absent: {listing(absent)}; the record goes from {record.times[0]}Z to {record.times[-1]}Z."
         )
-    if len(complete) < len(asked):
-        log.warning("%s: %d of %d reference times are left out, their past is not complete", record.name,
-                    len(asked) - len(complete), len(asked))  # fmt: skip
-    return complete
+    frames = record.read(positions[: _leading(there)])
+    known = ~np.isnan(frames).all(axis=(1, 2))
+    if not known[:least].all():
+        raise NotEnoughFrames(
+            f"{record.name}: a forecast from {reference}Z needs {least} frames with something observed.\n"
+            f"Missing as a whole: {listing(wanted[:least][~known[:least]])}."
+        )
+    return np.ascontiguousarray(frames[: _leading(known)][::-1])
 
 
-def num_leads(forecaster: Forecaster) -> int:
-    """How many frames it forecasts unless asked otherwise."""
-    return getattr(forecaster, "lead_frames", DEFAULT_LEADS)
+def _leading(flags: np.ndarray) -> int:
+    """How many are True before the first that is not."""
+    return len(flags) if flags.all() else int(flags.argmin())
+
+
+def listing(times: Sequence[np.datetime64]) -> str:
+    """The first few in time order, for a message."""
+    shown = [f"{time}Z" for time in sorted(times)[:NAMED_TIMES]]
+    return ", ".join(shown) + (f" and {len(times) - NAMED_TIMES} more" if len(times) > NAMED_TIMES else "")

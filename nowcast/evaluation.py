@@ -5,21 +5,22 @@ every forecast are known. Sums are kept by block (a record's UTC day), so that i
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from nowcast.cases import Selection, num_leads, time_step
+from nowcast.cases import Selection, most_past_frames, num_leads, time_step
 from nowcast.errors import DataError, UsageError
 from nowcast.forecaster import FileForecaster, Forecaster
-from nowcast.metrics import SCORES, Sums, interval, sums
+from nowcast.metrics import SCORES, Sums, intervals, sums
 from nowcast.netcdf import Record
 from nowcast.progress import track
 from nowcast.windows import Windows, plan
 
 log = logging.getLogger(__name__)
 Source = Forecaster | FileForecaster
+MINUTE = np.timedelta64(60, "s")
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ class Example:
 
 @dataclass
 class Evaluation:
-    """Sums by forecaster and block, `blocks[name][(record, day)]`, all on the same cases."""
+    """Sums by forecaster and block, `blocks[name][(record, day)]`, all on the same `num_cases` cases."""
 
     lead_minutes: tuple[float, ...]
     thresholds: tuple[float, ...]
     quantity: str
-    records: list[str]
+    records: list[str] = field(default_factory=list)
     blocks: dict[str, dict[tuple[str, str], Sums]] = field(default_factory=dict)
     num_cases: int = 0
     example: Example | None = None
@@ -56,41 +57,44 @@ class Evaluation:
     def num_blocks(self) -> int:
         return len(next(iter(self.blocks.values())))
 
-    def rows(self) -> Iterator[dict]:
-        """Tidy rows: one per forecaster, lead, threshold and score, then "pooled" over leads and the "mean" over leads.
+    def rows(self) -> list[dict]:
+        """Tidy rows: one for each forecaster, score, lead and threshold.
 
-        `low` and `high` bound the 95 % block-bootstrap interval; NaN with fewer than 5 blocks.
+        Those without a lead (None) are of all leads: of the pooled counts under the score's own name, and their mean as
+        `…_mean_over_leads`. `low` and `high` bound the 95 % block-bootstrap interval, NaN with fewer than 5 blocks.
         """
-        for name, blocks in self.blocks.items():
-            total, parts = self.total(name), list(blocks.values())
-            pooled = (total.pooled(), [part.pooled() for part in parts])
-            for score_name, score in SCORES.items():
-                common = {"forecaster": name, "score": score_name, "by_threshold": score.needs_threshold}
-                yield from self._rows(common, self.lead_minutes, score(total), interval(parts, score), total)
-                mean, spread = score.mean_over_leads, interval(parts, score.mean_over_leads)
-                yield from self._rows(common, ("pooled",), score(pooled[0]), interval(pooled[1], score), pooled[0])
-                values, low, high = (np.asarray(part)[None] for part in (mean(total), *spread))
-                yield from self._rows(common, ("mean",), values, (low, high), pooled[0])
+        return [row for name in self.blocks for row in self._rows_of(name)]
 
-    def _rows(self, common: dict, leads: Sequence, values: np.ndarray, spread: tuple, total: Sums) -> Iterator[dict]:
-        by_threshold = common["by_threshold"]
-        thresholds = self.thresholds if by_threshold else (None,)
-        shape = (len(leads), len(thresholds))
-        values, low, high = (np.reshape(part, shape) for part in (values, *spread))
-        for i, lead in enumerate(leads):
-            for j, threshold in enumerate(thresholds):
-                yield {
-                    "forecaster": common["forecaster"],
-                    "lead_minutes": lead,
-                    "threshold": threshold,
-                    "scale_km": None,
-                    "score": common["score"],
-                    "value": float(values[i, j]),
-                    "low": float(low[i, j]),
-                    "high": float(high[i, j]),
-                    "num_cases": int(total.num_cases[i]) if isinstance(lead, float) else self.num_cases,
-                    "num_pairs": int(total.num_pairs[i]),
-                }
+    def _rows_of(self, name: str) -> Iterator[dict]:
+        total, wanted = self.total(name), []
+        for score_name, score in SCORES.items():
+            wanted.append((score_name, score.needs_threshold, self.lead_minutes, score, total))
+            wanted.append((score_name, score.needs_threshold, (None,), _pooled(score), total.pooled()))
+            mean = f"{score_name}_mean_over_leads"
+            wanted.append((mean, score.needs_threshold, (None,), score.mean_over_leads, total.pooled()))
+        spreads = intervals(list(self.blocks[name].values()), [function for *_, function, _ in wanted])
+        for (score_name, by_threshold, leads, function, counted), spread in zip(wanted, spreads, strict=True):
+            thresholds = self.thresholds if by_threshold else (None,)
+            shape = (len(leads), len(thresholds))
+            values, low, high = (np.reshape(part, shape).tolist() for part in (function(total), *spread))
+            for i, lead in enumerate(leads):
+                for j, threshold in enumerate(thresholds):
+                    yield {
+                        "forecaster": name,
+                        "lead_minutes": lead,
+                        "threshold": threshold,
+                        "scale_km": None,
+                        "score": score_name,
+                        "value": values[i][j],
+                        "low": low[i][j],
+                        "high": high[i][j],
+                        "num_cases": self.num_cases if lead is None else int(counted.num_cases[i]),
+                        "num_pairs": int(counted.num_pairs[i]),
+                    }
+
+
+def _pooled(score: Callable[[Sums], np.ndarray]) -> Callable[[Sums], np.ndarray]:
+    return lambda s: score(s.pooled())
 
 
 def evaluate(
@@ -101,27 +105,36 @@ def evaluate(
     Memory is bounded by one case. Raises DataError (exit 3) where no case is complete or the sources do not fit the
     records, UsageError (2) where they do not fit each other.
     """
-    input_frames = max(source.input_frames for source in sources.values())
-    leads = _common_leads(sources.values())
-    evaluation, accounts = None, []
-    for record in records:
-        step = _common_step(sources, record)
-        windows = _windows(sources, record, selection, input_frames, leads, step)
-        accounts += [f"{record.name}: {line.strip()}" for line in windows.account.lines()]
-        if not len(windows):
-            continue
-        minutes = tuple(float(minute) for minute in np.arange(1, leads + 1) * step / np.timedelta64(60, "s"))
-        if evaluation is None:
-            evaluation = Evaluation(minutes, tuple(map(float, thresholds)), record.quantity, [])
-        if minutes != evaluation.lead_minutes:
-            raise UsageError(
-                f"{record.name} has lead times every {minutes[0]:g} min but {evaluation.records[0]} every "
-                f"{evaluation.lead_minutes[0]:g} min: evaluate them one by one"
-            )
-        _score_record(evaluation, sources, record, windows)
-    if evaluation is None or not evaluation.num_cases:
-        raise DataError("\n".join([f"no complete case of {input_frames} past and {leads} future frames to score", *accounts]))
+    planned = [_windows(sources, record, selection) for record in records]
+    steps = {windows.time_step: record.name for record, windows in zip(records, planned, strict=True)}
+    if len(steps) > 1:
+        found = ", ".join(f"{name} {step / MINUTE:g} min" for step, name in steps.items())
+        raise UsageError(f"the records are forecast in different time steps ({found}): evaluate them one by one")
+    leads, step = planned[0].lead_frames, planned[0].time_step
+    minutes = tuple((np.arange(1, leads + 1) * step / MINUTE).tolist())
+    evaluation = Evaluation(minutes, tuple(map(float, thresholds)), records[0].quantity)
+    for record, windows in zip(records, planned, strict=True):
+        if len(windows):
+            _score_record(evaluation, sources, record, windows)
+    if not evaluation.num_cases:
+        raise DataError(_no_case(planned))
     return evaluation
+
+
+def _windows(sources: Mapping[str, Source], record: Record, selection: Selection) -> Windows:
+    """The cases of a record that every source can forecast, each with the most past frames that one of them uses."""
+    windows = plan(
+        record.times,
+        input_frames=max(most_past_frames(source) for source in sources.values()),
+        lead_frames=_common_leads(sources.values()),
+        time_step=_common_step(sources, record),
+    )
+    chosen = selection.select(record.times)[windows.reference_positions]
+    references = record.times[windows.reference_positions]
+    for source in sources.values():
+        if isinstance(source, FileForecaster):
+            chosen &= np.isin(references, source.file.reference_times)
+    return windows.select(chosen)
 
 
 def _common_leads(sources) -> int:
@@ -132,52 +145,54 @@ def _common_leads(sources) -> int:
 def _common_step(sources: Mapping[str, Source], record: Record) -> np.timedelta64:
     steps = {name: source.time_step(record) for name, source in sources.items() if hasattr(source, "time_step")}
     if len(set(steps.values())) > 1:
-        found = ", ".join(f"{name} {step / np.timedelta64(60, 's'):g} min" for name, step in steps.items())
+        found = ", ".join(f"{name} {step / MINUTE:g} min" for name, step in steps.items())
         raise UsageError(f"the forecasters have different time steps on {record.name} ({found}): evaluate them one by one")
-    if steps:
-        return next(iter(steps.values()))
-    return time_step(next(iter(sources.values())), record)
+    return next(iter(steps.values())) if steps else time_step(next(iter(sources.values())), record)
 
 
-def _windows(
-    sources: Mapping[str, Source], record: Record, selection: Selection, input_frames: int, leads: int, step: np.timedelta64
-) -> Windows:
-    windows = plan(record.times, input_frames=input_frames, lead_frames=leads, time_step=step)
-    references = record.times[windows.reference_positions]
-    chosen = selection.select(references)
-    for source in sources.values():
-        if isinstance(source, FileForecaster):
-            chosen &= np.isin(references, source.file.reference_times)
-    return windows.select(chosen)
+def _no_case(planned: Sequence[Windows]) -> str:
+    """Why there is nothing to score, from the account of all records."""
+    account = sum((windows.account for windows in planned[1:]), planned[0].account)
+    frames = f"{planned[0].input_frames} past and {planned[0].lead_frames} future frames {planned[0].time_step / MINUTE:g} min apart"
+    if not account.num_windows:
+        return f"no complete case of {frames} to score.\n{'; '.join(line.strip() for line in account.lines())}."
+    if not any(len(windows) for windows in planned):
+        asked = "in the times asked for, with a forecast in every file that is named"
+        return f"none of the {account.num_windows:,} complete cases of {frames} is {asked}."
+    return f"no case of {frames} to score: each has a past frame without any observation, or no pixel known to all."
 
 
 def _score_record(evaluation: Evaluation, sources: Mapping[str, Source], record: Record, windows: Windows) -> None:
     evaluation.records.append(record.name)
-    wettest = -1.0
+    before, wettest = evaluation.num_cases, -1.0
     for positions in track(windows.positions, f"scoring {record.name}", unit="case"):
         past = record.read(positions[: windows.input_frames])
         if np.isnan(past).all(axis=(1, 2)).any():
-            continue  # no forecaster can be asked to start from an empty frame
+            continue  # nobody can be asked to forecast from an empty frame
         observed = record.read(positions[windows.input_frames :])
         reference = record.times[positions[windows.input_frames - 1]]
-        forecasts = {name: _forecast(source, past, reference, len(observed)) for name, source in sources.items()}
+        forecasts = {name: _forecast(source, past, reference, windows) for name, source in sources.items()}
         known = np.isfinite(observed)
         for forecast in forecasts.values():
             known &= np.isfinite(forecast)
+        if not known.any():
+            continue
         block = (record.name, str(reference.astype("datetime64[D]")))
         for name, forecast in forecasts.items():
             evaluation.add(name, block, sums(forecast, observed, known, evaluation.thresholds))
         evaluation.num_cases += 1
-        wet = float(np.mean(observed[known] >= evaluation.thresholds[0])) if known.any() else 0.0
-        if evaluation.example is None or (evaluation.records[0] == record.name and wet > wettest):
+        wet = float(np.mean(observed[known] >= evaluation.thresholds[0]))
+        if wet > wettest and evaluation.records[0] == record.name:  # of the first record, the wettest case
             wettest = wet
             evaluation.example = _example(evaluation, record, reference, observed, forecasts)
+    if left_out := len(windows) - (evaluation.num_cases - before):
+        log.warning("%s: left out %d of %d cases, where a whole frame is missing", record.name, left_out, len(windows))
 
 
-def _forecast(source: Source, past: np.ndarray, reference: np.datetime64, leads: int) -> np.ndarray:
+def _forecast(source: Source, past: np.ndarray, reference: np.datetime64, windows: Windows) -> np.ndarray:
     if isinstance(source, FileForecaster):
-        return source.forecast_at(reference, leads)
-    return source.forecast(past[None], leads)[0]
+        return source.forecast_at(reference, windows.lead_frames)
+    return source.forecast(past[None], windows.lead_frames)[0]
 
 
 def _example(evaluation: Evaluation, record: Record, reference, observed, forecasts) -> Example:
@@ -186,6 +201,6 @@ def _example(evaluation: Evaluation, record: Record, reference, observed, foreca
         record=record.name,
         reference=reference,
         lead_minutes=tuple(evaluation.lead_minutes[lead] for lead in leads),
-        observed=observed[leads].copy(),
-        forecasts={name: forecast[leads].copy() for name, forecast in forecasts.items()},
+        observed=observed[leads],
+        forecasts={name: forecast[leads] for name, forecast in forecasts.items()},
     )

@@ -333,11 +333,23 @@ def interval(
     Blocks without pairs are no blocks; fewer than MIN_BLOCKS give NaN, and so does a score that is undefined in more
     than MAX_UNDEFINED of the resamples. Efron & Tibshirani (1993), ch. 13.
     """
-    score = SCORES[score] if isinstance(score, str) else score
+    return intervals(block_sums, [score], num_samples=num_samples, seed=seed, level=level)[0]
+
+
+def intervals(
+    block_sums: Sequence[Sums],
+    scores: Sequence[str | Callable[[Sums], np.ndarray]],
+    *,
+    num_samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The `interval` of each of several scores, from one resampling."""
+    functions = [SCORES[score] if isinstance(score, str) else score for score in scores]
     resampled = _resample([block_sums], num_samples=num_samples, seed=seed)
     if resampled is None:
-        return _nowhere(score, block_sums)
-    return _quantiles(score(resampled[0]), level)
+        return [_nowhere(function, block_sums) for function in functions]
+    return [_quantiles(function(resampled[0]), level) for function in functions]
 
 
 def difference_interval(
@@ -384,9 +396,11 @@ def _resample(sides: Sequence[Sequence[Sums]], *, num_samples: int, seed: int) -
 
 def _quantiles(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     """The central `level` of the values over axis 0, NaN where too many of them are undefined."""
-    undefined = np.isnan(values).mean(axis=0) > MAX_UNDEFINED
+    unknown = np.isnan(values)
+    undefined = unknown.mean(axis=0) > MAX_UNDEFINED
     filled = np.where(undefined, 0, values)
-    low, high = np.nanquantile(filled, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    quantile = np.nanquantile if (unknown & ~undefined).any() else np.quantile  # 20 times as fast without NaN
+    low, high = quantile(filled, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.fields import Field, find_field
+from nowcast.fields import Field, find_field, text
 from nowcast.files import OPEN_FILES, expand, open_dataset
 from nowcast.grid import Grid, read_grid
 from nowcast.times import interval_seconds, read_times, time_variable
@@ -44,6 +44,7 @@ class _File:
     grid: Grid
     times: np.ndarray
     interval: float | None
+    institution: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,7 @@ class Record:
     paths: tuple[Path, ...]
     frame_sources: np.ndarray
     layouts: tuple[_Layout, ...]
+    institution: str | None = None  # the global attribute of the first file that has one
 
     def __len__(self) -> int:
         return len(self.times)
@@ -177,7 +179,7 @@ def _inspect(path: Path, variable: str | None) -> _File:
         name = _frame_times(dataset, found, path)
         times = np.atleast_1d(read_times(dataset, name, found.frame_dims, str(path)))
         interval = interval_seconds(dataset, found, times, str(path)) if found.kind == "amount" else None
-        return _File(path, found, read_grid(dataset, found, str(path)), times, interval)
+        return _File(path, found, read_grid(dataset, found, str(path)), times, interval, text(dataset, "institution"))
 
 
 def _frame_times(dataset, found: Field, path: Path) -> str:
@@ -217,6 +219,7 @@ def _assemble(files: list[_File], zr_a: float, zr_b: float) -> Record:
         paths=tuple(file.path for file in files),
         frame_sources=np.stack([file_of, frame_of], axis=1)[kept],
         layouts=_layouts(files, most_frequent_step(times[kept]), zr_a, zr_b),
+        institution=next((file.institution for file in files if file.institution), None),
     )
 
 

@@ -93,7 +93,7 @@ class Trainer:
         self.loss = make_loss(self.experiment.loss)
         self.model = make_model(model_config(self.experiment.model)).to(device)
         self.network = torch.compile(self.model) if self.settings.compile else self.model
-        check_grids(plan, self.experiment.data.crop, self.model.cell_multiple)
+        check_grids(plan, self.experiment.data.crop, self.model)
         self.optimizer = make_optimizer(self.model, self.settings)
         self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
         self.precision = pick_precision(self.settings.precision, device)
@@ -182,9 +182,15 @@ class Trainer:
     def _loss(self, batch: Batch) -> torch.Tensor:
         past, future = batch.past.to(self.device), batch.future.to(self.device)
         with arithmetic(self.device, self.precision):
-            values = self.network(network_input(past, self.transform), future.shape[1])
-        observed, validity = split_missing(future)
+            values = self.network(network_input(past, self.transform), future.shape[1], **self._teaching(future))
+        # a model that is taught every next frame answers for frames of the past as well
+        observed, validity = split_missing(torch.cat([past, future], dim=1)[:, -values.shape[1] :])
         return self.loss(values, observed, validity, self.transform)
+
+    def _teaching(self, future: torch.Tensor) -> dict[str, Any]:
+        if not getattr(self.model, "learns_from_future", False):
+            return {}
+        return {"future": network_input(future, self.transform), "done": self.state.step / self.num_steps}
 
     def _divergence(self, loss: float, norm: float, seen: list[Batch]) -> str:
         cases = {self.batches.describe_case(case) for batch in seen for case in batch.cases}
@@ -305,9 +311,16 @@ def thresholds_for(quantity: str) -> tuple[float, ...]:
     return THRESHOLDS if quantity == "rain_rate" else (0.5,)
 
 
-def check_grids(plan: Plan, crop: int, cells: int) -> None:
-    """DataError for a grid smaller than the model needs, or for grids that differ while `crop` is 0."""
+def check_grids(plan: Plan, crop: int, model: torch.nn.Module) -> None:
+    """DataError for a grid that the model cannot take, or for grids that differ while `crop` is 0."""
+    cells, only = model.cell_multiple, getattr(model, "grid", None)
     for record in plan.records:
+        trained = (crop, crop) if crop else record.grid.shape
+        if only and trained != only:
+            raise DataError(
+                f"{record.name} gives {trained[0]} × {trained[1]} cells but this model is made for {only[0]} × {only[1]}; "
+                "set model.grid or data.crop"
+            )
         if min(record.grid.shape) < cells:
             y, x = record.grid.shape
             raise DataError(f"{record.name} has a grid of {y} × {x} cells; this model needs at least {cells} each way")

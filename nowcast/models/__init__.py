@@ -1,17 +1,26 @@
 """MODELS: the networks by name. A new one is a file here with its config and module, and one line below.
 
 Every model is called as `model(past, num_leads)`: past (case, time, 2, y, x), the values and their validity ->
-forecast values (case, lead, y, x) in float32; its grid is any that has at least `cell_multiple` cells each way.
+forecast values (case, lead, y, x) in float32. Its grid is any that has at least `cell_multiple` cells each way, or where
+it has an attribute `grid` that (y, x) alone. With `learns_from_future` it takes `future` and `done` while it trains.
 """
 
 from torch import nn
 
 from nowcast.config import NamedSection, Section, check, lookup
+from nowcast.models.cnn_lstm import CNNLSTM, CNNLSTMConfig
 from nowcast.models.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig, Multiscale, MultiscaleConfig
+from nowcast.models.fc_lstm import FCLSTM, FCLSTMConfig
+from nowcast.models.many_to_many import ManyToMany, ManyToManyConfig
+from nowcast.models.next_frame import NextFrame, NextFrameConfig
 
 MODELS: dict[str, tuple[type[Section], type[nn.Module]]] = {
     "encoder_forecaster": (EncoderForecasterConfig, EncoderForecaster),
     "multiscale": (MultiscaleConfig, Multiscale),
+    "next_frame": (NextFrameConfig, NextFrame),
+    "many_to_many": (ManyToManyConfig, ManyToMany),
+    "cnn_lstm": (CNNLSTMConfig, CNNLSTM),
+    "fc_lstm": (FCLSTMConfig, FCLSTM),
 }
 
 
@@ -28,5 +37,5 @@ def make_model(config: Section) -> nn.Module:
 
 
 def num_parameters(model: nn.Module) -> int:
-    """How many numbers training changes."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    """How many numbers the model holds, batch normalisation's running statistics included (as Keras counts)."""
+    return sum(tensor.numel() for tensor in model.state_dict().values() if tensor.is_floating_point())

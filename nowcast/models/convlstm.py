@@ -8,13 +8,37 @@ are one convolution; on the channel axis they stand in the order i, f, c, o (Ker
 channel, and without them wc = 0. A state is (hidden, cell), each (case, channel, y, x).
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 State = tuple[Tensor, Tensor]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "hard_sigmoid": lambda x: (0.2 * x + 0.5).clamp(0, 1),  # Keras 2's; torch's own has another slope
+}
+
+
+@dataclass(frozen=True)
+class CellOptions:
+    """What all cells of a stack share.
+
+    `initial = "keras"`: Glorot-uniform input weights, orthogonal state weights, zero bias but `forget_bias` for the forget
+    gate. `initial = "torch"`: all uniform in ± 1 / √fan-in of the one convolution over input and state, as nn.Conv2d.
+    """
+
+    peepholes: bool = False
+    forget_bias: float = 1.0
+    activation: str = "tanh"
+    gate_activation: str = "sigmoid"
+    initial: Literal["keras", "torch"] = "keras"
 
 
 class ConvLSTMCell(nn.Module):
@@ -31,29 +55,34 @@ class ConvLSTMCell(nn.Module):
         kernel_size: int,
         *,
         input_kernel_size: int = 0,
-        peepholes: bool = False,
-        forget_bias: float = 1.0,
-        activation: str = "tanh",
+        options: CellOptions = CellOptions(),
     ):
         super().__init__()
-        self.hidden_channels = hidden_channels
-        self.activation = getattr(torch, activation)
+        self.hidden_channels, self.options = hidden_channels, options
+        self.activation = ACTIVATIONS[options.activation]
+        self.gate_activation = ACTIVATIONS[options.gate_activation]
         self.state_weight = nn.Parameter(torch.empty(4 * hidden_channels, hidden_channels, kernel_size, kernel_size))
         self.input_weight = None
         if in_channels:
             size = input_kernel_size or kernel_size
             self.input_weight = nn.Parameter(torch.empty(4 * hidden_channels, in_channels, size, size))
         self.bias = nn.Parameter(torch.zeros(4 * hidden_channels))
-        self.peepholes = nn.Parameter(torch.zeros(3, hidden_channels, 1, 1)) if peepholes else None
-        self.reset_parameters(forget_bias)
+        self.peepholes = nn.Parameter(torch.zeros(3, hidden_channels, 1, 1)) if options.peepholes else None
+        self.reset_parameters()
 
-    def reset_parameters(self, forget_bias: float) -> None:
-        """Glorot-uniform input weights, orthogonal state weights, zero bias but for the forget gate (as Keras)."""
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, as `CellOptions.initial` says; peepholes start at 0."""
+        weights = [self.state_weight] if self.input_weight is None else [self.input_weight, self.state_weight]
+        if self.options.initial == "torch":
+            bound = 1 / math.sqrt(sum(weight[0].numel() for weight in weights))
+            for parameter in (*weights, self.bias):
+                nn.init.uniform_(parameter, -bound, bound)
+            return
         if self.input_weight is not None:
             nn.init.xavier_uniform_(self.input_weight)
         nn.init.orthogonal_(self.state_weight)
         with torch.no_grad():
-            self.bias.view(4, -1)[1] = forget_bias
+            self.bias.view(4, -1)[1] = self.options.forget_bias
 
     def initial_state(self, like: Tensor) -> State:
         """Zeros of the grid, device and dtype of `like` (case, channel, y, x)."""
@@ -68,10 +97,11 @@ class ConvLSTMCell(nn.Module):
         if self.peepholes is not None:
             input_gate = input_gate + self.peepholes[0] * cell
             forget_gate = forget_gate + self.peepholes[1] * cell
-        cell = torch.sigmoid(forget_gate) * cell + torch.sigmoid(input_gate) * self.activation(candidate)
+        squash = self.gate_activation
+        cell = squash(forget_gate) * cell + squash(input_gate) * self.activation(candidate)
         if self.peepholes is not None:
             output_gate = output_gate + self.peepholes[2] * cell
-        return torch.sigmoid(output_gate) * self.activation(cell), cell
+        return squash(output_gate) * self.activation(cell), cell
 
     def _convolve(self, frame: Tensor | None, hidden: Tensor) -> Tensor:
         if frame is None or self.input_weight is None:
@@ -98,10 +128,8 @@ class ConvLSTM(nn.Module):
         hidden_channels: Sequence[int],
         kernel_sizes: Sequence[int],
         *,
-        input_kernel_sizes: Sequence[int] | None = None,
-        peepholes: bool = False,
-        forget_bias: float = 1.0,
-        activation: str = "tanh",
+        input_kernel_sizes: Sequence[int] = (),
+        options: CellOptions = CellOptions(),
     ):
         super().__init__()
         if len(hidden_channels) != len(kernel_sizes):
@@ -110,11 +138,10 @@ class ConvLSTM(nn.Module):
         input_kernel_sizes = input_kernel_sizes or kernel_sizes
         self.cells = nn.ModuleList(
             ConvLSTMCell(
-                inputs[n], hidden_channels[n], kernel_sizes[n], input_kernel_size=input_kernel_sizes[n],
-                peepholes=peepholes, forget_bias=forget_bias, activation=activation,
+                inputs[n], hidden_channels[n], kernel_sizes[n], input_kernel_size=input_kernel_sizes[n], options=options
             )
             for n in range(len(hidden_channels))
-        )  # fmt: skip
+        )
 
     def initial_states(self, like: Tensor) -> list[State]:
         """Zero states of every layer for the grid of `like` (case, ..., y, x)."""

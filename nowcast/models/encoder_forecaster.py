@@ -17,14 +17,14 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nowcast.config import Many, Section
-from nowcast.models.convlstm import ConvLSTM
+from nowcast.models.convlstm import CellOptions, ConvLSTM
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
 KernelSize = Annotated[int, Field(ge=1, le=31)]
 Output = Literal["linear", "sigmoid"]
 
 
-def _require_odd(name: str, sizes: Sequence[int]) -> None:
+def require_odd(name: str, sizes: Sequence[int]) -> None:
     if even := [size for size in sizes if size % 2 == 0]:
         raise ValueError(f"{name} must be odd, not {even[0]}")
 
@@ -48,7 +48,7 @@ class EncoderForecasterConfig(Section):
             sizes = getattr(self, name)
             if len(sizes) != layers and (sizes or name == "kernel_sizes"):
                 raise ValueError(f"{layers} hidden_channels need {layers} {name}, not {len(sizes)}")
-            _require_odd(name, sizes)
+            require_odd(name, sizes)
         return self
 
 
@@ -60,15 +60,10 @@ class EncoderForecaster(nn.Module):
         self.config = config
         self.cell_multiple = config.patch
         channels = config.patch**2 * (2 if config.validity_channel else 1)
-        input_kernels = config.input_kernel_sizes or config.kernel_sizes
-        self.encoder = ConvLSTM(
-            channels, config.hidden_channels, config.kernel_sizes,
-            input_kernel_sizes=input_kernels, peepholes=config.peepholes,
-        )  # fmt: skip
-        self.forecaster = ConvLSTM(
-            0, config.hidden_channels, config.kernel_sizes,
-            input_kernel_sizes=input_kernels, peepholes=config.peepholes,
-        )  # fmt: skip
+        layers = {"hidden_channels": config.hidden_channels, "kernel_sizes": config.kernel_sizes}
+        options = {"input_kernel_sizes": config.input_kernel_sizes, "options": CellOptions(peepholes=config.peepholes)}
+        self.encoder = ConvLSTM(channels, **layers, **options)
+        self.forecaster = ConvLSTM(0, **layers, **options)
         self.head = nn.Conv2d(sum(config.hidden_channels), config.patch**2, 1)
 
     def forward(self, past: Tensor, num_leads: int) -> Tensor:
@@ -106,7 +101,7 @@ class MultiscaleConfig(Section):
         for name in ("kernel_sizes", "down_channels", "down_kernels", "strides", "up_kernels"):
             if len(getattr(self, name)) != layers:
                 raise ValueError(f"{layers} hidden_channels need {layers} {name}, not {len(getattr(self, name))}")
-        _require_odd("kernel_sizes", self.kernel_sizes)
+        require_odd("kernel_sizes", self.kernel_sizes)
         for down, stride, up in zip(self.down_kernels, self.strides, self.up_kernels, strict=True):
             if down < stride or up < stride or (up - stride) % 2:
                 raise ValueError(f"stride {stride} needs a down kernel of at least {stride} and an up kernel of {stride} + 2n")
@@ -137,7 +132,7 @@ class Multiscale(nn.Module):
     def _layer(self, in_channels: int, n: int) -> ConvLSTM:
         return ConvLSTM(
             in_channels, self.config.hidden_channels[n : n + 1], self.config.kernel_sizes[n : n + 1],
-            input_kernel_sizes=(3,), peepholes=self.config.peepholes,
+            input_kernel_sizes=(3,), options=CellOptions(peepholes=self.config.peepholes),
         )  # fmt: skip
 
     def forward(self, past: Tensor, num_leads: int) -> Tensor:

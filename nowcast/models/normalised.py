@@ -1,0 +1,43 @@
+"""A ConvLSTM stack with batch normalisation after each layer: the body of the Keras examples and of many_to_many."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from nowcast.models.convlstm import CellOptions, ConvLSTM, State
+
+
+class NormalisedConvLSTM(nn.Module):
+    """Layers of `ConvLSTM`, run one after the other over whole sequences, normalised over cases, times and cells.
+
+    `last_norm = False` leaves the last layer as it is. Momentum and epsilon are Keras's.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: Sequence[int],
+        kernel_sizes: Sequence[int],
+        *,
+        batch_norm: bool,
+        last_norm: bool,
+        options: CellOptions,
+    ):
+        super().__init__()
+        inputs = [in_channels, *hidden_channels[:-1]]
+        last = len(hidden_channels) - 1
+        layers, norms = [], []
+        for n, (hidden, kernel) in enumerate(zip(hidden_channels, kernel_sizes, strict=True)):
+            layers.append(ConvLSTM(inputs[n], (hidden,), (kernel,), options=options))
+            normed = batch_norm and (n < last or last_norm)
+            norms.append(nn.BatchNorm3d(hidden, eps=1e-3, momentum=0.01) if normed else nn.Identity())
+        self.layers, self.norms = nn.ModuleList(layers), nn.ModuleList(norms)
+
+    def forward(self, frames: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
+        """(case, time, channel, y, x) -> the last layer's (case, time, hidden, y, x), and every layer's last state."""
+        after = []
+        for n, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            (hidden,), (state,) = layer(frames, None if states is None else [states[n]])
+            frames = norm(hidden.transpose(1, 2)).transpose(1, 2)
+            after.append(state)
+        return frames, after
