@@ -4,17 +4,19 @@ Results go to stdout; progress, log and errors to stderr. Nothing heavy is impor
 `nowcast --help` answers at once.
 """
 
+import errno
 import logging
-import os
+import shlex
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from nowcast import __version__
-from nowcast.errors import MemoryLimitError, NowcastError, UsageError
+from nowcast.errors import MemoryLimitError, NowcastError, OutputError, UsageError
 
 app = typer.Typer(
     name="nowcast",
@@ -25,6 +27,7 @@ app = typer.Typer(
     epilog="Example: nowcast inspect data/sample.nc",
 )
 log = logging.getLogger("nowcast")
+_ParseError = typer.BadParameter.__base__  # of click or of typer's own copy of it, by typer's version
 
 
 class Layout(StrEnum):
@@ -42,12 +45,12 @@ class ScoreLayout(StrEnum):
     csv = "csv"
 
 
-Records = Annotated[list[str], typer.Argument(metavar="RECORD...", help="NetCDF files, folders of them, or globs.")]
+Records = Annotated[list[str], typer.Argument(metavar="RECORD", help="NetCDF files, folders of them, or globs.")]
 Variable = Annotated[str | None, typer.Option(help="The variable to read, where it cannot be found by CF.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Start = Annotated[str | None, typer.Option(metavar="T", help="First reference time, UTC, such as 2016-09-28T15:00.")]
+Start = Annotated[str | None, typer.Option(metavar="T", help="First reference time, such as 2016-09-28T15:00 (UTC).")]
 End = Annotated[str | None, typer.Option(metavar="T", help="Last reference time, UTC.")]
-Every = Annotated[float | None, typer.Option(metavar="MINUTES", min=0.01, help="Minutes between reference times.")]
+Every = Annotated[float | None, typer.Option(metavar="MINUTES", help="Minutes between reference times.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
@@ -67,10 +70,13 @@ def nowcast(
 
 @app.command(epilog="Example: nowcast inspect radar/2015*.nc")
 def inspect(
-    records: Records, variable: Variable = None, format: Annotated[Layout, typer.Option()] = Layout.table,
+    records: Records, variable: Variable = None, format: Annotated[Layout, typer.Option(help="How to print.")] = Layout.table,
     quiet: Quiet = False, verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """Show what records hold: grid, times, gaps, rain, and how many windows they give."""
+    """Show what radar records hold.
+
+    Grid, times, gaps, missing and wet pixels, and how many training windows they give.
+    """
     _set_up_log(quiet, verbose)
     from nowcast import inspection
     from nowcast.netcdf import open_records
@@ -80,7 +86,7 @@ def inspect(
         _print_json(facts)
     else:
         typer.echo("\n".join(inspection.lines(facts)))
-    _next(f"nowcast train configs/radar.toml --data {records[0]}")
+    _next(f"nowcast train configs/radar.toml {' '.join(f'--data {shlex.quote(record)}' for record in records)}")
 
 
 @app.command(epilog="Example: nowcast train configs/radar.toml --data radar/ --set training.steps=500 --output runs/radar")
@@ -95,7 +101,10 @@ def train(
     format: Annotated[Layout, typer.Option(help="How --dry-run prints.")] = Layout.table,
     overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """Train a network on the windows of records; the run folder holds all that forecasting needs."""
+    """Train a network on radar records.
+
+    The run folder then holds all that forecasting needs: the config, the best checkpoint, and the log.
+    """
     _set_up_log(quiet, verbose)
     from nowcast import config as configs
     from nowcast.commands import dry_run_facts, dry_run_lines, train_run
@@ -104,6 +113,8 @@ def train(
     experiment = configs.read(config, settings)
     if data:
         experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"records": tuple(data)})})
+    if format is Layout.json and not dry_run:
+        raise UsageError("--format json belongs to --dry-run; a training writes RUN/metrics.jsonl")
     if dry_run:
         facts = dry_run_facts(experiment, device)
         _print_json(facts) if format is Layout.json else typer.echo("\n".join(dry_run_lines(facts)))
@@ -111,7 +122,7 @@ def train(
     run = output or Path("runs") / Path(config).stem
     result = train_run(experiment, run, resume=resume, overwrite=overwrite, device=device)
     typer.echo(result)
-    _next(f"nowcast predict {run} RECORD... --output forecast.nc")
+    _next(f"nowcast predict {shlex.quote(str(run))} RECORD... --output forecast.nc")
 
 
 @app.command(epilog="Example: nowcast predict runs/radar radar/today/ --output forecast.nc")
@@ -123,27 +134,33 @@ def predict(
     start: Start = None, end: End = None, every: Every = None, variable: Variable = None, device: Device = "auto",
     overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """Forecast from the newest frames of records, or from the times asked for, into CF NetCDF."""
+    """Forecast into CF NetCDF.
+
+    Forecasts start from the newest frames of the records, or from the times asked for.
+    """
     _set_up_log(quiet, verbose)
     from nowcast.commands import predict_files
 
     selection = _selection(reference_time, start, end, every)
     written = predict_files(forecaster, records, output, selection, variable=variable, device=device, overwrite=overwrite)
     typer.echo("\n".join(map(str, written)))
-    _next(f"nowcast evaluate {forecaster} --observations {records[0]} --output scores/")
+    _next(f"nowcast evaluate {shlex.quote(forecaster)} --observations {shlex.join(records)} --output scores/")
 
 
 @app.command(epilog="Example: nowcast evaluate runs/radar --observations radar/2016/ --output scores/")
 def evaluate(
-    forecasters: Annotated[list[str], typer.Argument(metavar="FORECASTER...", help="Runs, baselines or forecast files.")],
-    observations: Annotated[list[str], typer.Option(metavar="RECORD", help="The records to score against.")],
+    forecasters: Annotated[list[str], typer.Argument(metavar="FORECASTER", help="Runs, baselines or forecast files.")],
+    observations: Annotated[list[str], typer.Option(metavar="RECORD...", help="The records to score against.")],
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for tables, pictures and report.html.")] = None,
     start: Start = None, end: End = None, every: Every = None,
     thresholds: Annotated[str | None, typer.Option(help="Default 0.5,1,5,10 mm/h.")] = None,
-    variable: Variable = None, format: Annotated[ScoreLayout, typer.Option()] = ScoreLayout.table, device: Device = "auto",
-    overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
+    variable: Variable = None, format: Annotated[ScoreLayout, typer.Option(help="How to print.")] = ScoreLayout.table,
+    device: Device = "auto", overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """Score forecasters beside persistence and extrapolation, all on the same cases under one mask."""
+    """Score forecasters against radar records.
+
+    Persistence and extrapolation are scored beside them, all on the same cases and under one common mask.
+    """
     _set_up_log(quiet, verbose)
     from nowcast import report
     from nowcast.commands import evaluate_forecasters
@@ -153,18 +170,19 @@ def evaluate(
     if output:
         report.ready(output, overwrite=overwrite)
     result = evaluate_forecasters(forecasters, observations, selection, thresholds=levels, variable=variable, device=device)
+    rows = result.rows()
     text = {
         ScoreLayout.table: lambda: report.table(result),
-        ScoreLayout.json: lambda: report.as_json(result, result.rows()).rstrip(),
-        ScoreLayout.csv: lambda: report.as_csv(result.rows()).rstrip(),
+        ScoreLayout.json: lambda: report.as_json(result, rows).rstrip(),
+        ScoreLayout.csv: lambda: report.as_csv(rows).rstrip(),
     }
     typer.echo(text[format]())
     if output:
-        paths = report.write(result, output, overwrite=overwrite)
+        paths = report.write(result, rows, output, overwrite=overwrite)
         log.info("written: %s", ", ".join(map(str, paths)))
-        log.info("next: open %s", output / report.REPORT_HTML)
+        _next(f"open {shlex.quote(str(paths[0]))}")
     else:
-        _next(f"nowcast evaluate {' '.join(forecasters)} --observations {observations[0]} --output scores/")
+        _next(f"nowcast evaluate {shlex.join(forecasters)} --observations {shlex.join(observations)} --output scores/")
 
 
 def _selection(listed: list[str] | None, start: str | None, end: str | None, every: float | None):
@@ -181,9 +199,10 @@ def _time(text: str, option: str):
 
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        time = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    except (ValueError, OverflowError):
         raise UsageError(f"{option} {text}: not a time; write it as 2016-09-28T15:00 (UTC)") from None
-    return np.datetime64(time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time, "s")
+    return np.datetime64(time, "s")
 
 
 def _thresholds(text: str | None) -> tuple[float, ...] | None:
@@ -217,30 +236,52 @@ def _print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=1, allow_nan=False))
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    # torch's own class would have to be imported to be named
-    names = {"MemoryError", "OutOfMemoryError", "_ArrayMemoryError"}
-    return type(error).__name__ in names or "can't allocate memory" in str(error)
-
-
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The entry point: runs a command and turns what a user can act on into one or two lines and an exit code."""
     try:
-        app()
+        code = app(args=_many_observations(sys.argv[1:] if argv is None else argv), standalone_mode=False)
     except NowcastError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its exit
-        sys.exit(141)
+    except _ParseError as error:
+        _fail(_parse_message(error), UsageError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
     except Exception as error:
-        if not _out_of_memory(error):
-            raise
+        _fail(*_explain(error))
+    if code == 130:
+        _fail("interrupted", code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _many_observations(argv: Sequence[str]) -> list[str]:
+    """`--observations A B` as `--observations A --observations B`: a shell writes a glob out as A B."""
+    out, inside = [], False
+    for n, word in enumerate(argv):
+        if argv[0] == "evaluate" and inside and not word.startswith("-") and argv[n - 1] != "--observations":
+            out.append("--observations")
+        inside = word == "--observations" or (inside and not word.startswith("-"))
+        out.append(word)
+    return out
+
+
+def _parse_message(error: Exception) -> str:
+    """typer's message and where to look, on two lines; without the name of the exception that it quotes."""
+    where = error.ctx.command_path if getattr(error, "ctx", None) else "nowcast"
+    return f"{error.format_message().replace('Value error, ', '')}\nSee {where} -h"
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """Message and exit code of what no part of the program foresaw but the user can act on; raises what is a bug."""
+    # torch's own class would have to be imported to be named
+    names = {"MemoryError", "OutOfMemoryError", "_ArrayMemoryError"}
+    if type(error).__name__ in names or "can't allocate memory" in str(error):
         hint = "out of memory; try a smaller training.batch_size or data.crop, or a machine with more"
-        _fail(hint, MemoryLimitError.exit_code)
+        return hint, MemoryLimitError.exit_code
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}:
+        return f"{error.filename or 'an output'}: {error.strerror}", OutputError.exit_code
+    raise error
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)

@@ -2,51 +2,69 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nowcast import config, report, run_folder
+import torch
+
+from nowcast import config, run_folder
+from nowcast.atomic import replacing
 from nowcast.baselines import BASELINES, available
 from nowcast.cases import Selection
 from nowcast.config import Experiment
 from nowcast.device import pick_device
 from nowcast.errors import UsageError
 from nowcast.estimate import estimate
-from nowcast.evaluation import Evaluation, evaluate
-from nowcast.atomic import replacing
+from nowcast.evaluation import Evaluation, Source, evaluate
 from nowcast.forecaster import FileForecaster, open_forecaster
 from nowcast.models import num_parameters
 from nowcast.netcdf import open_records
-from nowcast.planning import check_alike, make_plan
+from nowcast.planning import make_plan
 from nowcast.prediction import predict
 from nowcast.training import Trainer, resolve, thresholds_for
 
 log = logging.getLogger(__name__)
+ALWAYS = ("persistence", "extrapolation", "pysteps")  # beside every evaluation, where they are installed
 
 
 def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: bool, device: str) -> str:
     """Train and leave the run folder complete; returns a line about the result."""
-    resolved = resolve(experiment)
+    text = config.write(resolve(experiment))
     where = pick_device(device)
     plan = make_plan(experiment.data)
     trainer = Trainer(experiment, plan, output, device=where)
     if resume:
-        checkpoint = run_folder.resumable(output)
-        trainer.restore(checkpoint)
-        if trainer.state.step >= checkpoint.facts["num_steps"]:
+        trainer.restore(run_folder.resumable(output))
+        if trainer.state.step >= trainer.num_steps:
             return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
+        with replacing(output / run_folder.CONFIG) as temporary:  # it may ask for more steps than before
+            temporary.write_text(text, encoding="utf-8")
+        trainer.prepare_data()
     else:
-        run_folder.begin(output, config.write(resolved), overwrite=overwrite)
+        run_folder.begin(output, text, overwrite=overwrite)
+        with _nothing_left(output):
+            trainer.prepare_data()
     with _log_file(output / run_folder.LOG):
         for line in plan.account.lines():
             log.info("%s", line)
-        trainer.prepare_data()
         try:
             result = trainer.run()
         finally:
             _draw(output)
     return f"{result.output / run_folder.BEST}  (best at step {result.best_step:,} of {result.step:,})"
+
+
+@contextmanager
+def _nothing_left(output: Path):
+    """A run that fails before it trains leaves no run folder behind."""
+    try:
+        yield
+    except BaseException:
+        (output / run_folder.CONFIG).unlink(missing_ok=True)
+        with suppress(OSError):  # the folder holds something else
+            output.rmdir()
+        raise
 
 
 @contextmanager
@@ -66,6 +84,8 @@ def _draw(output: Path) -> None:
     if not (output / run_folder.METRICS).is_file():
         return
     try:
+        from nowcast import report  # matplotlib
+
         content = report.png(report.draw_training(output / run_folder.METRICS))
         with replacing(output / run_folder.PICTURE) as temporary:
             temporary.write_bytes(content)
@@ -139,15 +159,23 @@ def evaluate_forecasters(
 ) -> Evaluation:
     """Score the forecasters, and always the baselines that are installed, on the same cases."""
     where = pick_device(device)
+    sources = open_sources(forecasters, device=where)
     records = open_records(observations, variable=variable)
-    check_alike(records)
-    always = [name for name in ("persistence", "extrapolation", "pysteps") if name in available()]
-    sources: dict[str, Any] = {}
-    for given in [*forecasters, *(name for name in always if name not in forecasters)]:
-        opened = open_forecaster(given, device=where)
-        name = opened.name if opened.name not in sources and (given in BASELINES or opened.name not in BASELINES) else given
+    levels = thresholds or thresholds_for(records[0].quantity)
+    return evaluate(sources, records, selection=selection, thresholds=levels)
+
+
+def open_sources(forecasters: Sequence[str], *, device: torch.device) -> dict[str, Source]:
+    """The forecasters by the names that scores give them: first those asked for, then the baselines of every evaluation.
+
+    A run or file that is named like another, or like a baseline, goes by its path.
+    """
+    sources: dict[str, Source] = {}
+    for given in [*forecasters, *(name for name in ALWAYS if name in available() and name not in forecasters)]:
+        opened = open_forecaster(given, device=device)
+        taken = opened.name in sources or (opened.name in BASELINES and given not in BASELINES)
+        name = given if taken else opened.name
         if name in sources:
             raise UsageError(f"{given} is named twice among the forecasters")
         sources[name] = opened
-    levels = thresholds or thresholds_for(records[0].quantity)
-    return evaluate(sources, records, selection=selection, thresholds=levels)
+    return sources

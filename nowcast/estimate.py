@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from nowcast.config import Experiment
-from nowcast.device import arithmetic
+from nowcast.dataset import Batch
 from nowcast.training import Trainer
-from nowcast.transform import network_input, split_missing
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class Estimate:
 
 def estimate(trainer: Trainer) -> Estimate:
     """Run forward and backward twice on random rain of the batch's shape, time the second, count what it keeps."""
-    past, future = _made_up(trainer.experiment, trainer.plan.records[0].grid.shape)
-    _forward_backward(trainer, past, future)
+    batch = _made_up(trainer.experiment, trainer.plan.records[0].grid.shape)
+    _forward_backward(trainer, batch)
     kept: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
@@ -40,26 +39,25 @@ def estimate(trainer: Trainer) -> Estimate:
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         start = time.perf_counter()
-        _forward_backward(trainer, past, future)
+        _forward_backward(trainer, batch)
         seconds = time.perf_counter() - start
     trainer.optimizer.zero_grad(set_to_none=True)
+    for parameter in trainer.model.parameters():
+        kept.pop(parameter.untyped_storage().data_ptr(), None)  # counted below
     weights = sum(parameter.numel() * parameter.element_size() for parameter in trainer.model.parameters())
-    # weights, their gradients and the optimizer's moments
-    fixed = weights * (2 + {"sgd": 1, "rmsprop": 1}.get(trainer.settings.optimizer, 2) + bool(trainer.average))
-    return Estimate(seconds * trainer.settings.accumulate, fixed + sum(kept.values()))
+    # weights, their gradients, the optimizer's moments and the average
+    copies = 2 + {"sgd": 1, "rmsprop": 1}.get(trainer.settings.optimizer, 2) + bool(trainer.average)
+    return Estimate(seconds * trainer.settings.accumulate, weights * copies + sum(kept.values()))
 
 
-def _made_up(experiment: Experiment, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _made_up(experiment: Experiment, grid: tuple[int, int]) -> Batch:
     data = experiment.data
     shape = (data.crop, data.crop) if data.crop else grid
     frames = torch.rand(experiment.training.batch_size, data.input_frames + data.lead_frames, *shape)
-    return frames[:, : data.input_frames], frames[:, data.input_frames :]
+    return Batch(frames[:, : data.input_frames], frames[:, data.input_frames :], ())
 
 
-def _forward_backward(trainer: Trainer, past: Tensor, future: Tensor) -> None:
-    with arithmetic(trainer.device, trainer.precision):
-        values = trainer.model(network_input(past.to(trainer.device), trainer.transform), future.shape[1])
-    observed, validity = split_missing(future.to(trainer.device))
-    trainer.loss(values, observed, validity, trainer.transform).backward()
+def _forward_backward(trainer: Trainer, batch: Batch) -> None:
+    trainer._loss(batch).backward()
     if trainer.device.type == "cuda":
         torch.cuda.synchronize(trainer.device)

@@ -105,12 +105,19 @@ def evaluate(
     Memory is bounded by one case. Raises DataError (exit 3) where no case is complete or the sources do not fit the
     records, UsageError (2) where they do not fit each other.
     """
+    if different := [record for record in records if record.quantity != records[0].quantity]:
+        raise DataError(
+            f"{different[0].name} holds {different[0].quantity} but {records[0].name} holds {records[0].quantity}.\n"
+            "Evaluate them one by one."
+        )
     planned = [_windows(sources, record, selection) for record in records]
-    steps = {windows.time_step: record.name for record, windows in zip(records, planned, strict=True)}
+    steps = {windows.time_step: record.name for record, windows in zip(records, planned, strict=True) if len(windows)}
+    if not steps:
+        raise DataError(_no_case(planned))
     if len(steps) > 1:
         found = ", ".join(f"{name} {step / MINUTE:g} min" for step, name in steps.items())
         raise UsageError(f"the records are forecast in different time steps ({found}): evaluate them one by one")
-    leads, step = planned[0].lead_frames, planned[0].time_step
+    step, leads = next(iter(steps)), planned[0].lead_frames
     minutes = tuple((np.arange(1, leads + 1) * step / MINUTE).tolist())
     evaluation = Evaluation(minutes, tuple(map(float, thresholds)), records[0].quantity)
     for record, windows in zip(records, planned, strict=True):
@@ -153,7 +160,9 @@ def _common_step(sources: Mapping[str, Source], record: Record) -> np.timedelta6
 def _no_case(planned: Sequence[Windows]) -> str:
     """Why there is nothing to score, from the account of all records."""
     account = sum((windows.account for windows in planned[1:]), planned[0].account)
-    frames = f"{planned[0].input_frames} past and {planned[0].lead_frames} future frames {planned[0].time_step / MINUTE:g} min apart"
+    frames = (
+        f"{planned[0].input_frames} past and {planned[0].lead_frames} future frames {planned[0].time_step / MINUTE:g} min apart"
+    )
     if not account.num_windows:
         return f"no complete case of {frames} to score.\n{'; '.join(line.strip() for line in account.lines())}."
     if not any(len(windows) for windows in planned):
@@ -163,7 +172,6 @@ def _no_case(planned: Sequence[Windows]) -> str:
 
 
 def _score_record(evaluation: Evaluation, sources: Mapping[str, Source], record: Record, windows: Windows) -> None:
-    evaluation.records.append(record.name)
     before, wettest = evaluation.num_cases, -1.0
     for positions in track(windows.positions, f"scoring {record.name}", unit="case"):
         past = record.read(positions[: windows.input_frames])
@@ -182,9 +190,11 @@ def _score_record(evaluation: Evaluation, sources: Mapping[str, Source], record:
             evaluation.add(name, block, sums(forecast, observed, known, evaluation.thresholds))
         evaluation.num_cases += 1
         wet = float(np.mean(observed[known] >= evaluation.thresholds[0]))
-        if wet > wettest and evaluation.records[0] == record.name:  # of the first record, the wettest case
+        if wet > wettest and (evaluation.example is None or evaluation.example.record == record.name):
             wettest = wet
             evaluation.example = _example(evaluation, record, reference, observed, forecasts)
+    if evaluation.num_cases > before:
+        evaluation.records.append(record.name)
     if left_out := len(windows) - (evaluation.num_cases - before):
         log.warning("%s: left out %d of %d cases, where a whole frame is missing", record.name, left_out, len(windows))
 

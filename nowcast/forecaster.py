@@ -1,4 +1,7 @@
-"""Anything that maps past frames to future frames is a Forecaster: a trained network or a baseline, by one call."""
+"""Anything that maps past frames to future frames is a Forecaster: a trained network or a baseline, by one call.
+
+Both sides of the call are mm/h with NaN for missing; network values exist only inside `Network`.
+"""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,9 +78,7 @@ class Network:
         """
         if record.quantity != self.quantity:
             raise DataError(f"{record.name} holds {record.quantity} but {self.name} was trained on {self.quantity}")
-        if min(record.grid.shape) < self.model.cell_multiple:
-            y, x = record.grid.shape
-            raise DataError(f"{record.name} has a grid of {y} × {x} cells; {self.name} needs {self.model.cell_multiple} each way")
+        self._check_grid(record)
         if np.isnat(record.time_step):  # a single frame fits only a network of one input frame, in its own step
             return np.timedelta64(self.time_steps[0], "s")
         step = int(record.time_step / np.timedelta64(1, "s"))
@@ -92,14 +93,27 @@ class Network:
             )
         return np.timedelta64(multiples[0], "s")
 
+    def _check_grid(self, record: Record) -> None:
+        y, x = record.grid.shape
+        cells, only = self.model.cell_multiple, getattr(self.model, "grid", None)
+        if only and (y, x) != tuple(only):
+            raise DataError(f"{record.name} has a grid of {y} × {x} cells; {self.name} is made for {only[0]} × {only[1]} alone")
+        if min(y, x) < cells:
+            raise DataError(f"{record.name} has a grid of {y} × {x} cells; {self.name} needs at least {cells} each way")
+
 
 class FileForecaster:
-    """Forecasts made earlier, by anyone, in a forecast file: they can be scored, but not asked for other times."""
+    """Forecasts made earlier, by anyone, in a forecast file: they can be scored, but not asked for other times.
+
+    A lead time of 0, the analysis that some centres file with their forecasts, is no forecast and left out.
+    """
 
     input_frames = 1
 
     def __init__(self, file: ForecastFile, name: str):
-        self.file, self.name, self.lead_frames = file, name, len(file.lead_times)
+        self.file, self.name = file, name
+        self.leads = np.flatnonzero(file.lead_times > np.timedelta64(0, "s"))
+        self.lead_frames = len(self.leads)
 
     def time_step(self, record: Record) -> np.timedelta64:
         """The step between its leads; DataError where grid, quantity or leads do not fit the record."""
@@ -108,22 +122,23 @@ class FileForecaster:
         if self.file.grid.key != record.grid.key:
             mine, theirs = (" × ".join(map(str, grid.shape)) for grid in (self.file.grid, record.grid))
             raise DataError(f"{self.name} ({mine}) is not on the grid of {record.name} ({theirs}); regrid one of them first")
-        step = self.file.lead_times[0]
-        if (self.file.lead_times != np.arange(1, self.lead_frames + 1) * step).any():
+        leads = self.file.lead_times[self.leads]
+        if not len(leads) or (leads != np.arange(1, len(leads) + 1) * leads[0]).any():
             raise DataError(f"{self.name} has lead times that are not 1, 2, 3, … of one time step")
-        return step
+        return leads[0]
 
     def forecast_at(self, reference: np.datetime64, num_leads: int) -> np.ndarray:
         """(lead, y, x) mm/h of the forecast from that time."""
         case = int(np.flatnonzero(self.file.reference_times == reference)[0])
-        return self.file.read(case)[:num_leads]
+        return self.file.read(case)[self.leads[:num_leads]]
 
 
 def _load_model(experiment: config.Experiment, checkpoint: Checkpoint) -> torch.nn.Module:
     # on "meta" nothing is allocated, so a config that lies about sizes fails by the tensors' shapes
     with torch.device("meta"):
         model = make_model(model_config(experiment.model))
-    model.load_state_dict(checkpoint.part("model"), assign=True)
+    # a checkpoint to resume from holds the newest weights and, where one is kept, their average, which forecasts better
+    model.load_state_dict(checkpoint.part("average") or checkpoint.part("model"), assign=True)
     return model
 
 

@@ -24,15 +24,34 @@ from nowcast.units import Conversion
 __all__ = ["Grid", "Record", "open_records"]
 
 log = logging.getLogger(__name__)
+SEQUENCE = "sequence"  # the one other dimension that frames may have: independent events of one length
+_DAY = np.timedelta64(86400, "s")
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the frames of a file are read; one object serves all files that agree."""
+    """How the frames of a file are read; one object serves all files that agree.
+
+    Frames are counted through all sequences, `sequence_length` to each; 0 where the file has no sequences.
+    """
 
     field: Field
     conversion: Conversion
     flip: bool
+    sequence_length: int
+
+    def selections(self, frame: int, count: int) -> list[dict[str, slice]]:
+        """What to read of each dimension for `count` frames from `frame` on: one selection, or one per sequence."""
+        time = [dim for dim in self.field.frame_dims if dim != SEQUENCE]
+        if not self.sequence_length:
+            return [{dim: slice(frame, frame + count) for dim in time}]
+        chosen = []
+        while count > 0:
+            sequence, first = divmod(frame, self.sequence_length)
+            here = min(count, self.sequence_length - first)
+            chosen.append({SEQUENCE: slice(sequence, sequence + 1)} | {dim: slice(first, first + here) for dim in time})
+            frame, count = frame + here, count - here
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -45,6 +64,7 @@ class _File:
     times: np.ndarray
     interval: float | None
     institution: str | None
+    sequence_length: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +110,12 @@ class Record:
 
     def _read_file(self, file: int, frame: int, count: int) -> np.ndarray:
         path, layout = self.paths[file], self.layouts[file]
-        frames = {dim: slice(frame, frame + count) for dim in layout.field.frame_dims}
         with OPEN_FILES.lock:
             try:
-                fields = layout.field.read(OPEN_FILES.get(path), frames, layout.conversion, flip=layout.flip)
-                return fields.reshape(count, *self.grid.shape)
+                dataset = OPEN_FILES.get(path)
+                parts = [layout.field.read(dataset, selection, layout.conversion, flip=layout.flip)
+                         for selection in layout.selections(frame, count)]  # fmt: skip
+                return np.concatenate([part.reshape(-1, *self.grid.shape) for part in parts]).reshape(count, *self.grid.shape)
             except (OSError, RuntimeError, IndexError, KeyError, ValueError) as error:
                 last = f" to {frame + count - 1}" if count > 1 else ""
                 raise DataError(
@@ -179,14 +200,24 @@ def _inspect(path: Path, variable: str | None) -> _File:
         name = _frame_times(dataset, found, path)
         times = np.atleast_1d(read_times(dataset, name, found.frame_dims, str(path)))
         interval = interval_seconds(dataset, found, times, str(path)) if found.kind == "amount" else None
-        return _File(path, found, read_grid(dataset, found, str(path)), times, interval, text(dataset, "institution"))
+        sequences = len(dataset.dimensions[SEQUENCE]) if SEQUENCE in found.frame_dims else 0
+        if sequences:
+            times, length = _one_after_the_other(times, sequences), len(times)
+        grid, institution = read_grid(dataset, found, str(path)), text(dataset, "institution")
+        return _File(path, found, grid, times, interval, institution, length if sequences else 0)
+
+
+def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
+    """Times of every frame of every sequence, each sequence whole days after the one before, so that gaps part them."""
+    apart = (int((times.max() - times.min()) / _DAY) * 2 + 2) * _DAY
+    return (times + np.arange(sequences)[:, None] * apart).ravel()
 
 
 def _frame_times(dataset, found: Field, path: Path) -> str:
     """The name of the time variable; DataError where frames have no times or more dimensions than time, y and x."""
     name = time_variable(dataset, found)
     over_time = dataset.variables[name].dimensions if name else ()
-    sizes = {dim: len(dataset.dimensions[dim]) for dim in found.frame_dims}
+    sizes = {dim: len(dataset.dimensions[dim]) for dim in found.frame_dims if dim != SEQUENCE}
     if len(sizes) > 1:
         extra = [f"{dim} ({size})" for dim, size in sizes.items() if dim not in over_time or len(over_time) > 1]
         raise DataError(
@@ -227,10 +258,14 @@ def _layouts(files: list[_File], step: np.timedelta64, zr_a: float, zr_b: float)
     """How each file is read. An accumulation that names no interval covers the time step."""
     layouts: dict = {}
     for file in files:
-        key = (file.field, file.interval, file.grid.y_ascending)
+        key = _layout_key(file)
         if key not in layouts:
             interval = file.interval or (None if np.isnat(step) else int(step.astype(np.int64)))
             where = str(file.path)
             conversion = file.field.conversion(interval_seconds=interval, zr_a=zr_a, zr_b=zr_b, where=where)
-            layouts[key] = _Layout(file.field, conversion, file.grid.y_ascending)
-    return tuple(layouts[file.field, file.interval, file.grid.y_ascending] for file in files)
+            layouts[key] = _Layout(file.field, conversion, file.grid.y_ascending, file.sequence_length)
+    return tuple(layouts[_layout_key(file)] for file in files)
+
+
+def _layout_key(file: _File) -> tuple:
+    return file.field, file.interval, file.grid.y_ascending, file.sequence_length

@@ -76,7 +76,9 @@ def plan_jobs(forecaster: Forecaster, records: Sequence[Record], selection: Sele
     if absent:
         raise NotEnoughFrames(f"no frame to forecast from at {listing(list(absent))}.\n{_spans(records)}.")
     if not jobs:
-        raise NotEnoughFrames(f"no reference time in the range has its {forecaster.input_frames} past frames.\n{_spans(records)}.")
+        raise NotEnoughFrames(
+            f"no reference time in the range has its {forecaster.input_frames} past frames.\n{_spans(records)}."
+        )
     return jobs
 
 
@@ -108,15 +110,16 @@ def _cases(forecaster: Forecaster, job: Job, leads: int) -> Iterator[tuple[np.da
 
 def attributes(forecaster: Forecaster, record: Record) -> dict[str, str]:
     """The global attributes of a forecast file: the institution is the record's, the source is the forecaster."""
-    model, checkpoint = forecaster.name, ""
+    model, checkpoint, references = forecaster.name, "", "none"
     if isinstance(forecaster, Network):
-        model, checkpoint = forecaster.experiment.model.name, f" (checkpoint SHA-256 {forecaster.digest})"
+        model, references = forecaster.experiment.model.name, REFERENCES["encoder_forecaster"]
+        checkpoint = f" (checkpoint SHA-256 {forecaster.digest})"
     return {
         "title": f"Nowcast of {'rain rate' if record.quantity == 'rain_rate' else record.variable} from {record.name}",
         "institution": record.institution or "not stated in the observations",
         "source": f"{model}{checkpoint}, nowcast {__version__}",
         "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} nowcast predict {forecaster.name} {record.name}",
-        "references": REFERENCES.get(model, "none"),
+        "references": REFERENCES.get(model, references),
     }
 
 

@@ -9,12 +9,15 @@ from nowcast.models import MODELS, make_model, model_config, num_parameters
 from nowcast.models.convlstm import CellOptions, ConvLSTM, ConvLSTMCell
 from nowcast.transform import make_transform, network_input
 
+TWO_SCALES = {
+    "hidden_channels": [4, 6], "kernel_sizes": [3, 3], "down_channels": [4, 6], "down_kernels": [3, 3],
+    "strides": [2, 2], "up_kernels": [4, 4],
+}  # fmt: skip
 SMALL = {
     "encoder_forecaster": {"hidden_channels": [5, 4], "kernel_sizes": [3, 3], "patch": 2, "peepholes": True},
-    "multiscale": {
-        "hidden_channels": [4, 6], "kernel_sizes": [3, 3], "down_channels": [4, 6], "down_kernels": [3, 3],
-        "strides": [2, 2], "up_kernels": [4, 4], "peepholes": True,
-    },
+    "multiscale": {**TWO_SCALES, "peepholes": True},
+    "convgru": TWO_SCALES,
+    "trajgru": {**TWO_SCALES, "links": [3, 2]},
     "next_frame": {"hidden_channels": [4, 4], "kernel_sizes": [3, 3], "patch": 2, "output": "linear", "activation": "tanh"},
     "many_to_many": {"hidden_channels": [4, 4], "kernel_sizes": [3, 3], "patch": 2},
     "cnn_lstm": {"grid": [12, 12], "channels": [4, 5], "hidden": 6},

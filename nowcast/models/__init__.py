@@ -9,14 +9,17 @@ from torch import nn
 
 from nowcast.config import NamedSection, Section, check, lookup
 from nowcast.models.cnn_lstm import CNNLSTM, CNNLSTMConfig
-from nowcast.models.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig, Multiscale, MultiscaleConfig
+from nowcast.models.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
 from nowcast.models.fc_lstm import FCLSTM, FCLSTMConfig
 from nowcast.models.many_to_many import ManyToMany, ManyToManyConfig
+from nowcast.models.multiscale import ConvGRUConfig, Multiscale, MultiscaleConfig, TrajGRUConfig
 from nowcast.models.next_frame import NextFrame, NextFrameConfig
 
 MODELS: dict[str, tuple[type[Section], type[nn.Module]]] = {
     "encoder_forecaster": (EncoderForecasterConfig, EncoderForecaster),
     "multiscale": (MultiscaleConfig, Multiscale),
+    "convgru": (ConvGRUConfig, Multiscale),
+    "trajgru": (TrajGRUConfig, Multiscale),
     "next_frame": (NextFrameConfig, NextFrame),
     "many_to_many": (ManyToManyConfig, ManyToMany),
     "cnn_lstm": (CNNLSTMConfig, CNNLSTM),

@@ -1,0 +1,81 @@
+"""The recurrences of Shi et al. (2017), arXiv 1706.03458: ConvGRU (eq. 2) and TrajGRU (eq. 3), one layer each.
+
+    Z = σ(Wxz*X + Whz*H' + bz)    R = σ(Wxr*X + Whr*H' + br)
+    N = φ(Wxn*X + bn + R∘(Whn*H' + bhn))    H = (1 - Z)∘N + Z∘H'    with φ = leaky ReLU, slope 0.2
+
+TrajGRU replaces the convolutions over H' by 1 × 1 convolutions over H' warped along L flow fields, which a small network
+finds from X and H'. On the channel axis the parts stand in the order z, r, n. A state is (hidden,), so a layer stands in
+for `ConvLSTM` in a multiscale stack.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+State = tuple[Tensor]
+FLOW_CHANNELS = 32  # of the network that finds the flows
+
+
+class ConvGRU(nn.Module):
+    """One layer. `in_channels = 0` builds an unfed one, whose `step` takes `frame = None`. Input kernels are 3 × 3."""
+
+    def __init__(self, in_channels: int, hidden_channels: int, kernel_size: int):
+        super().__init__()
+        self.hidden_channels = hidden_channels
+        self.from_input = nn.Conv2d(in_channels, 3 * hidden_channels, 3, padding=1) if in_channels else None
+        self.from_state = self._make_from_state(kernel_size)
+
+    def _make_from_state(self, kernel_size: int) -> nn.Module:
+        return nn.Conv2d(self.hidden_channels, 3 * self.hidden_channels, kernel_size, padding=kernel_size // 2)
+
+    def initial_states(self, like: Tensor) -> list[State]:
+        """Zeros for the grid of `like` (case, channel, y, x)."""
+        return [(like.new_zeros(len(like), self.hidden_channels, *like.shape[-2:]),)]
+
+    def step(self, frame: Tensor | None, states: Sequence[State]) -> list[State]:
+        """The state one time step on."""
+        ((hidden,),) = states
+        z, r, n = self.look_back(frame, hidden).chunk(3, dim=1)
+        if self.from_input is not None and frame is not None:
+            input_z, input_r, input_n = self.from_input(frame).chunk(3, dim=1)
+        else:
+            input_z = input_r = input_n = 0.0
+        update = torch.sigmoid(input_z + z)
+        new = F.leaky_relu(input_n + torch.sigmoid(input_r + r) * n, 0.2)
+        return [((1 - update) * new + update * hidden,)]
+
+    def look_back(self, frame: Tensor | None, hidden: Tensor) -> Tensor:
+        """The state's share in z, r and n: (case, 3 hidden, y, x)."""
+        return self.from_state(hidden)
+
+
+class TrajGRU(ConvGRU):
+    """One layer with `links` flow fields."""
+
+    def __init__(self, in_channels: int, hidden_channels: int, kernel_size: int, *, links: int):
+        self.links = links
+        super().__init__(in_channels, hidden_channels, kernel_size)
+        self.flow_from_input = nn.Conv2d(in_channels, FLOW_CHANNELS, 5, padding=2) if in_channels else None
+        self.flow_from_state = nn.Conv2d(hidden_channels, FLOW_CHANNELS, 5, padding=2)
+        self.flows = nn.Conv2d(FLOW_CHANNELS, 2 * links, 5, padding=2)
+
+    def _make_from_state(self, kernel_size: int) -> nn.Module:
+        return nn.Conv2d(self.hidden_channels * self.links, 3 * self.hidden_channels, 1)
+
+    def look_back(self, frame: Tensor | None, hidden: Tensor) -> Tensor:
+        found = self.flow_from_state(hidden)
+        if self.flow_from_input is not None and frame is not None:
+            found = found + self.flow_from_input(frame)
+        flows = self.flows(F.leaky_relu(found, 0.2)).unflatten(1, (self.links, 2))  # (case, link, (y, x), y, x)
+        return self.from_state(torch.cat([warp(hidden, flows[:, link]) for link in range(self.links)], dim=1))
+
+
+def warp(field: Tensor, flow: Tensor) -> Tensor:
+    """`field` (case, channel, y, x) read at each cell plus `flow` (case, 2, y, x) in cells, (y, x); 0 outside the grid."""
+    height, width = field.shape[-2:]
+    rows = torch.arange(height, device=field.device, dtype=torch.float32).view(1, -1, 1) + flow[:, 0].float()
+    columns = torch.arange(width, device=field.device, dtype=torch.float32).view(1, 1, -1) + flow[:, 1].float()
+    places = torch.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], dim=-1)
+    return F.grid_sample(field.float(), places, align_corners=False).to(field.dtype)
