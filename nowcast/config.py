@@ -83,7 +83,7 @@ class Data(Section):
     stride: int = Field(1, ge=1)
     splits: Splits = Splits()
     crop: int = Field(0, ge=0, le=1 << 14)
-    sampler: Literal["uniform", "rain"] = "rain"
+    sampler: Literal["rain", "uniform", "each"] = "rain"
     augmentation: Many[Literal["flips", "rotations"]] = ()
     zr_a: Number = Field(200.0, gt=0)
     zr_b: Number = Field(1.6, gt=0)
@@ -97,14 +97,17 @@ class Training(Section):
     steps: int = Field(0, ge=0)
     epochs: int = Field(0, ge=0)
     batch_size: int = Field(8, ge=1, le=1 << 16)
-    optimizer: Literal["adamw", "adam", "rmsprop", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "adam", "rmsprop", "adadelta", "sgd"] = "adamw"
     learning_rate: Number = Field(1e-3, gt=0)
     weight_decay: Number = Field(0.0, ge=0)
     betas: Annotated[tuple[Number, Number], BeforeValidator(_as_tuple)] = (0.9, 0.999)
-    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
+    schedule: Literal["constant", "cosine", "onecycle", "decay", "plateau"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
+    decay_factor: Number = Field(0.7, gt=0, lt=1)
+    decay_every: int = Field(20_000, ge=1)
     plateau_factor: Number = Field(0.1, gt=0, lt=1)
     plateau_patience: int = Field(5, ge=1)
+    plateau_delta: Number = Field(0.0, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     clip: Number = Field(0.0, ge=0)
     seed: int = Field(0, ge=0, lt=1 << 32)

@@ -17,6 +17,7 @@ from nowcast.windows import Windows
 
 # Every window keeps this share of the chance that a uniform draw would give it: dry weather must be seen as well.
 UNIFORM_SHARE = 0.1
+_EPOCHS = 1 << 40  # no batch has this number: the orders of epochs are drawn apart from the batches
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,11 @@ class Batch:
 
 
 class Batches(Dataset):
-    """`self[k]` is batch k. `crop = 0` takes whole frames, which must then all be of one grid."""
+    """`self[k]` is batch k. `crop = 0` takes whole frames, which must then all be of one grid.
+
+    sampler: "rain" draws windows and crops by their rain, "uniform" draws all alike, "each" takes every window once before
+    any comes again, in an order of its own in each epoch.
+    """
 
     def __init__(
         self,
@@ -55,6 +60,7 @@ class Batches(Dataset):
         self.batch_size, self.crop, self.seed = batch_size, crop, seed
         self.sampler, self.augmentation = sampler, frozenset(augmentation)
         self._frames: dict[int, np.ndarray] = {}
+        self._epoch_order = (-1, np.zeros(0, int))
 
     def __getstate__(self) -> dict:
         # memory maps are opened by each worker for itself
@@ -71,8 +77,8 @@ class Batches(Dataset):
     def __getitem__(self, k: int) -> Batch:
         rng = np.random.default_rng([self.seed, k])
         cases, pasts, futures = [], [], []
-        for _ in range(self.batch_size):
-            case = self._draw(rng)
+        for number in range(self.batch_size):
+            case = self._draw(rng, k * self.batch_size + number)
             window = self._read(*case)
             window = self._augment(window, rng)
             num_past = self.series[case[0]].windows.input_frames
@@ -87,15 +93,27 @@ class Batches(Dataset):
         windows = self.series[number].windows
         return f"{self.series[number].name} at frame {windows.reference_positions[window]}, rows from {top}, columns from {left}"
 
-    def _draw(self, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    def _draw(self, rng: np.random.Generator, number: int) -> tuple[int, int, int, int]:
         if self.sampler == "rain":
             return self.weights.draw(rng)
-        index = int(rng.integers(self.num_windows))
-        for number, part in enumerate(self.series):
-            if index < len(part.windows):
-                return number, index, *uniform_corner(part.frames.shape[1:], self.crop, rng)
-            index -= len(part.windows)
-        raise AssertionError("unreachable")
+        if self.sampler == "each":
+            epoch, place = divmod(number, self.num_windows)
+            index = int(self._order(epoch)[place])
+        else:
+            index = int(rng.integers(self.num_windows))
+        series = int(np.searchsorted(self._ends, index, side="right"))
+        window = index - int(self._ends[series]) + len(self.series[series].windows)
+        return series, window, *uniform_corner(self.series[series].frames.shape[1:], self.crop, rng)
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum([len(part.windows) for part in self.series])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if self._epoch_order[0] != epoch:
+            order = np.random.default_rng([self.seed, _EPOCHS, epoch]).permutation(self.num_windows)
+            self._epoch_order = (epoch, order)
+        return self._epoch_order[1]
 
     def _read(self, number: int, window: int, top: int, left: int) -> np.ndarray:
         if number not in self._frames:

@@ -51,7 +51,7 @@ class Network:
             self.model = _load_model(self.experiment, checkpoint)
         except CheckpointError:
             raise
-        except (NowcastError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (NowcastError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{name} cannot be used: {_first_line(error)}") from None
         self.facts: dict[str, Any] = dict(facts)
         self.model.to(device).eval()

@@ -62,20 +62,31 @@ def _pixels(record: Record) -> dict[str, Any]:
 
 def lines(facts: Sequence[dict[str, Any]]) -> list[str]:
     """The facts for people."""
-    out: list[str] = []
-    for record in facts:
-        spacing = " × ".join("?" if s is None else f"{s:g}" for s in record["spacing_km"])
-        y, x = record["grid"]
-        step = "no time step" if record["time_step_minutes"] is None else f"every {record['time_step_minutes']:g} min"
-        gaps = f"{record['num_gaps']} gap{'s' if record['num_gaps'] != 1 else ''}"
-        unit = "mm/h" if record["quantity"] == "rain_rate" else ""
-        wet = ", ".join(f"≥ {t} {unit}: {'–' if p is None else f'{p:g} %'}" for t, p in record["wet_percent"].items())
-        mapping, highest = record["grid_mapping"] or "no grid mapping", f"maximum {record['maximum']} {unit}".rstrip()
-        out += [
-            f"{record['name']}  ({record['files']} file{'s' if record['files'] != 1 else ''}, variable {record['variable']})",
-            f"  times    {record['start']} to {record['end']}, {record['num_frames']:,} frames {step}, {gaps}",
-            f"  grid     {y} × {x} cells of {spacing} km, y {'up' if record['y_ascending'] else 'down'}, {mapping}",
-            f"  values   {record['missing_percent']:g} % missing; {wet}; {highest} ({record['num_frames_read']} frames read)",
-            f"  windows  {INPUT_FRAMES} + {LEAD_FRAMES} frames: " + "; ".join(line.strip() for line in record["account"]),
-        ]
-    return out
+    return [line for record in facts for line in _lines(record)]
+
+
+def _lines(record: dict[str, Any]) -> list[str]:
+    spacing = " × ".join("?" if s is None else f"{s:g}" for s in record["spacing_km"])
+    y, x = record["grid"]
+    step = "no time step" if record["time_step_minutes"] is None else f"every {record['time_step_minutes']:g} min"
+    frames, gaps = _count(record["num_frames"], "frame"), _count(record["num_gaps"], "gap")
+    files, mapping = _count(record["files"], "file"), record["grid_mapping"] or "no grid mapping"
+    return [
+        f"{record['name']}  ({files}, variable {record['variable']})",
+        f"  times    {record['start']} to {record['end']}, {frames} {step}, {gaps}",
+        f"  grid     {y} × {x} cells of {spacing} km, y {'up' if record['y_ascending'] else 'down'}, {mapping}",
+        f"  values   {_values(record)} ({_count(record['num_frames_read'], 'frame')} read)",
+        f"  windows  {INPUT_FRAMES} + {LEAD_FRAMES} frames: {'; '.join(line.strip() for line in record['account'])}",
+    ]
+
+
+def _values(record: dict[str, Any]) -> str:
+    if record["maximum"] is None:
+        return "nothing but missing"
+    unit = " mm/h" if record["quantity"] == "rain_rate" else ""
+    wet = ", ".join(f"≥ {threshold}{unit}: {percent:g} %" for threshold, percent in record["wet_percent"].items())
+    return f"{record['missing_percent']:g} % missing; {wet}; maximum {record['maximum']:g}{unit}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'s' if number != 1 else ''}"

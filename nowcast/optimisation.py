@@ -9,7 +9,7 @@ from nowcast.config import Training
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """The optimizer of `[training]`; RMSProp decays its mean square by betas[1], as `decay` in Shi et al. (2015)."""
+    """The optimizer of `[training]`; RMSProp and Adadelta decay their mean squares by betas[1]."""
     parameters = list(model.parameters())
     rate, decay, betas = training.learning_rate, training.weight_decay, tuple(training.betas)
     if training.optimizer == "adamw":
@@ -18,19 +18,35 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
         return torch.optim.Adam(parameters, rate, betas=betas, weight_decay=decay)
     if training.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, rate, alpha=betas[1], weight_decay=decay)
+    if training.optimizer == "adadelta":
+        return torch.optim.Adadelta(parameters, rate, rho=betas[1], weight_decay=decay)
     return torch.optim.SGD(parameters, rate, momentum=betas[0], weight_decay=decay)
 
 
 def learning_rate(step: int, num_steps: int, training: Training, *, num_plateaus: int = 0) -> float:
-    """The rate of update `step` (from 0): a linear warm-up, then constant, half a cosine to 0, or cut at each plateau."""
+    """The rate of update `step` (from 0): a linear warm-up to `learning_rate`, then the schedule.
+
+    "constant"; "cosine": half a cosine down to 0; "onecycle" (Smith & Topin 2018, as torch's defaults): a cosine up from
+    1/25 over the first 30 % and one down to 1/250,000; "decay": × decay_factor every decay_every steps; "plateau":
+    × plateau_factor at each plateau of the validation loss.
+    """
+    peak = training.learning_rate
     if step < training.warmup_steps:
-        return training.learning_rate * (step + 1) / training.warmup_steps
+        return peak * (step + 1) / training.warmup_steps
+    done = (step - training.warmup_steps) / max(num_steps - training.warmup_steps, 1)
     if training.schedule == "cosine":
-        done = (step - training.warmup_steps) / max(num_steps - training.warmup_steps, 1)
-        return training.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+        return _cosine(peak, 0.0, done)
+    if training.schedule == "onecycle":
+        return _cosine(peak / 25, peak, done / 0.3) if done < 0.3 else _cosine(peak, peak / 250_000, (done - 0.3) / 0.7)
+    if training.schedule == "decay":
+        return peak * training.decay_factor ** (step // training.decay_every)
     if training.schedule == "plateau":
-        return training.learning_rate * training.plateau_factor**num_plateaus
-    return training.learning_rate
+        return peak * training.plateau_factor**num_plateaus
+    return peak
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
 
 
 class Average:

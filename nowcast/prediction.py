@@ -76,9 +76,8 @@ def plan_jobs(forecaster: Forecaster, records: Sequence[Record], selection: Sele
     if absent:
         raise NotEnoughFrames(f"no frame to forecast from at {listing(list(absent))}.\n{_spans(records)}.")
     if not jobs:
-        raise NotEnoughFrames(
-            f"no reference time in the range has its {forecaster.input_frames} past frames.\n{_spans(records)}."
-        )
+        needed = f"the {forecaster.input_frames} past frames that {forecaster.name} needs"
+        raise NotEnoughFrames(f"no reference time in the range has {needed}.\n{_spans(records)}.")
     return jobs
 
 

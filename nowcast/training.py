@@ -56,20 +56,33 @@ class State:
     best_loss: float = math.inf
     best_step: int = 0
     validations_since_best: int = 0
+    plateau_loss: float = math.inf
     validations_since_cut: int = 0
     num_plateaus: int = 0
 
-    def judge(self, loss: float, patience: int) -> bool:
-        """Take note of a validation loss; True if it is the best yet."""
-        if loss < self.best_loss:
-            self.best_loss, self.best_step = loss, self.step
-            self.validations_since_best = self.validations_since_cut = 0
-            return True
-        self.validations_since_best += 1
+    def as_dict(self) -> dict[str, int | float | None]:
+        """As JSON values: a loss that there is not yet is null."""
+        return {key: None if value == math.inf else value for key, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "State":
+        """The inverse of `as_dict`."""
+        return cls(**{key: math.inf if value is None else value for key, value in values.items()})
+
+    def judge(self, loss: float, *, patience: int, delta: float) -> bool:
+        """Take note of a validation loss; True if it is the best yet.
+
+        A plateau is `patience` validations without a loss that is better by more than `delta` (as Keras counts).
+        """
         self.validations_since_cut += 1
-        if self.validations_since_cut >= patience:
+        if loss < self.plateau_loss - delta:
+            self.plateau_loss, self.validations_since_cut = loss, 0
+        elif self.validations_since_cut >= patience:
             self.num_plateaus, self.validations_since_cut = self.num_plateaus + 1, 0
-        return False
+        self.validations_since_best += 1
+        if loss < self.best_loss:
+            self.best_loss, self.best_step, self.validations_since_best = loss, self.step, 0
+        return not self.validations_since_best
 
 
 @dataclass(frozen=True)
@@ -112,8 +125,6 @@ class Trainer:
         if self.plan.num_windows("validation"):
             validation = self.plan.series("validation")
             self.validation_batches = Batches(validation, seed=VALIDATION_SEED, **common)
-        else:
-            log.warning("no window is left for validation: best.safetensors will be the newest weights (see data.splits)")
 
     def run(self) -> Result:
         """Train to the last step (or early stopping) and leave the run folder complete.
@@ -122,6 +133,8 @@ class Trainer:
         the state saved.
         """
         log.info("%s", self.describe())
+        if self.validation_batches is None:
+            log.warning("no window is left for validation: best.safetensors will be the newest weights (see data.splits)")
         self.model.train()
         with (
             stop_on_signals() as stop,
@@ -212,7 +225,9 @@ class Trainer:
         self._record("training", **watch.read(), learning_rate=self.optimizer.param_groups[0]["lr"])
         if self.validation_batches is not None:
             validation = self._validate()
-            is_best = self.state.judge(validation.loss, settings.plateau_patience)
+            is_best = self.state.judge(
+                validation.loss, patience=settings.plateau_patience, delta=settings.plateau_delta
+            )
             self._record("validation", **validation.as_dict())
             log.info("step %d: %s%s", self.state.step, describe(validation), " (best)" if is_best else "")
         else:
@@ -255,16 +270,15 @@ class Trainer:
             "spacing_km": sorted({_spacing(record) for record in plan.records}),
             "spans": {split: plan.spans(split) for split in ("training", "validation")},
             "step": self.state.step,
-            "best_loss": self.state.best_loss if math.isfinite(self.state.best_loss) else None,
+            "best_loss": self.state.as_dict()["best_loss"],
         }
 
     def _save_state(self) -> None:
-        state = {key: value for key, value in vars(self.state).items() if key != "best_loss"}
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         if self.average:
             tensors |= {f"average.{name}": value for name, value in self.average.weights.items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizer).items()}
-        facts = self._facts() | {"state": state, "num_steps": self.num_steps}
+        facts = self._facts() | {"state": self.state.as_dict(), "num_steps": self.num_steps}
         write_checkpoint(self.output / LAST, facts, tensors, keep=self.output / PREVIOUS)
 
     def _stop(self, stop: StopRequest) -> None:
@@ -283,8 +297,7 @@ class Trainer:
             restore_optimizer(self.optimizer, checkpoint.part("optimizer"))
             if self.average:
                 self.average.weights = {n: t.to(self.device) for n, t in checkpoint.part("average").items()}
-            best_loss = math.inf if facts["best_loss"] is None else facts["best_loss"]
-            self.state = State(**facts["state"], best_loss=best_loss)
+            self.state = State.from_dict(facts["state"])
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             message = str(error).splitlines()[0]
             raise CheckpointError(f"the checkpoint in {self.output} does not fit the config: {message}") from None

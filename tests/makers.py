@@ -67,3 +67,27 @@ def tiny_experiment(records, **training):
                      "precision": "float32", "ema": 0.9, **training},
     }  # fmt: skip
     return config.check(config.Experiment, tree)
+
+
+def tiny_run(folder, records, **training):
+    """A run folder after two steps of `tiny_experiment`: a network for 2 frames in, 3 out; return the folder."""
+    from nowcast.commands import train_run
+
+    train_run(tiny_experiment(records, **{"steps": 2, **training}), Path(folder), resume=False, overwrite=False, device="cpu")
+    return Path(folder)
+
+
+def command(*argv):
+    """Run `nowcast ARGV` in this process; return its exit code, stdout and stderr."""
+    import contextlib
+    import io
+
+    from nowcast import cli
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.main([str(word) for word in argv])
+        except SystemExit as end:
+            return end.code, out.getvalue(), err.getvalue()
+    raise AssertionError("main always ends by SystemExit")

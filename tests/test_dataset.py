@@ -36,7 +36,7 @@ def same(a, b):
     return torch.equal(a.past.nan_to_num(-1), b.past.nan_to_num(-1)) and torch.equal(a.future.nan_to_num(-1), b.future.nan_to_num(-1))
 
 
-@pytest.mark.parametrize("sampler", ["uniform", "rain"])
+@pytest.mark.parametrize("sampler", ["uniform", "rain", "each"])
 def test_a_batch_is_a_function_of_seed_and_number_alone(two_grids, sampler):
     def make(seed):
         return Batches(two_grids, batch_size=3, crop=32, seed=seed, sampler=sampler, augmentation=("flips", "rotations"))
@@ -48,6 +48,16 @@ def test_a_batch_is_a_function_of_seed_and_number_alone(two_grids, sampler):
         assert second[k].cases == straight[k].cases
     assert not same(straight[0], straight[1])
     assert not same(make(8)[0], straight[0])
+
+
+def test_each_takes_every_window_once_before_any_comes_again(two_grids):
+    batches = Batches(two_grids, batch_size=4, crop=32, seed=0, sampler="each")
+    drawn = [case[:2] for k in range(4) for case in batches[k].cases]
+    number = batches.num_windows
+    assert number == 5 + 3
+    assert len(set(drawn[:number])) == number
+    assert set(drawn[:number]) == set(drawn[number : 2 * number])
+    assert drawn[:number] != drawn[number : 2 * number]
 
 
 def test_workers_change_nothing(two_grids):

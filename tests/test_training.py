@@ -233,15 +233,38 @@ def test_learning_rates_by_hand():
     settings = tiny_experiment([], schedule="plateau", plateau_factor=0.5).training
     assert learning_rate(9, 10, settings, num_plateaus=2) == pytest.approx(0.0025)
     assert learning_rate(9, 10, tiny_experiment([], schedule="constant").training) == 0.01
+    settings = tiny_experiment([], schedule="decay", decay_factor=0.7, decay_every=5).training
+    np.testing.assert_allclose([learning_rate(step, 20, settings) for step in (0, 4, 5, 14)], [0.01, 0.01, 0.007, 0.0049])
+
+
+def test_onecycle_is_torchs():
+    import torch
+
+    settings = tiny_experiment([], schedule="onecycle").training
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    torchs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=1001)
+    for step in range(1000):
+        assert learning_rate(step, 1000, settings) == pytest.approx(torchs.get_last_lr()[0], rel=0.02), step
+        optimizer.step()
+        torchs.step()
 
 
 def test_a_plateau_is_patience_validations_without_a_better_loss():
     state = State()
-    best = [state.judge(loss, 2) for loss in (3.0, 2.0, 2.5, 2.5, 2.5, 2.5, 1.0)]
+    best = [state.judge(loss, patience=2, delta=0.0) for loss in (3.0, 2.0, 2.5, 2.5, 2.5, 2.5, 1.0)]
     assert best == [True, True, False, False, False, False, True]
     assert state.num_plateaus == 2
     assert state.best_loss == 1.0
     assert state.validations_since_best == 0
+    assert State.from_dict(state.as_dict()) == state
+    assert State.from_dict(State().as_dict()) == State()
+
+
+def test_a_gain_no_larger_than_delta_is_a_plateau_but_still_the_best():
+    state = State()
+    best = [state.judge(loss, patience=2, delta=0.1) for loss in (1.0, 0.95, 0.92, 0.5)]
+    assert best == [True] * 4
+    assert state.num_plateaus == 1
 
 
 def test_the_average_follows_the_weights():
@@ -254,7 +277,7 @@ def test_the_average_follows_the_weights():
     torch.testing.assert_close(average.weights["weight"], start + 0.5)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam", "rmsprop", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "adam", "rmsprop", "adadelta", "sgd"])
 def test_every_optimizer_trains_and_resumes(record, tmp_path, name):
     experiment = tiny_experiment([record], optimizer=name, steps=3, validate_every=3)
     run(experiment, tmp_path / "run")
