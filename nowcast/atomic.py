@@ -21,7 +21,8 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         sync(path.parent)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; is the disk full or the folder read-only?") from error
+        reason = error.strerror or error
+        raise OutputError(f"cannot write {path}: {reason}; is the disk full or the folder read-only?") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from nowcast.errors import CheckpointError
 from nowcast.atomic import replacing, sync
+from nowcast.errors import CheckpointError
 
 FORMAT = 1
 MAX_HEADER_BYTES = 16 << 20

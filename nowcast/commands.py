@@ -1,7 +1,7 @@
 """What each command does once its arguments are parsed: the parts put together. Imports everything heavy."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from nowcast.device import pick_device
 from nowcast.errors import UsageError
 from nowcast.estimate import estimate
 from nowcast.evaluation import Evaluation, Source, evaluate
-from nowcast.forecaster import FileForecaster, open_forecaster
+from nowcast.forecaster import FileForecaster, Network, open_forecaster
 from nowcast.models import num_parameters
 from nowcast.netcdf import open_records
 from nowcast.planning import make_plan
@@ -36,7 +36,7 @@ def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: 
     trainer = Trainer(experiment, plan, output, device=where)
     if resume:
         trainer.restore(run_folder.resumable(output))
-        if trainer.state.step >= trainer.num_steps:
+        if trainer.is_finished:
             return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
         with replacing(output / run_folder.CONFIG) as temporary:  # it may ask for more steps than before
             temporary.write_text(text, encoding="utf-8")
@@ -144,8 +144,14 @@ def predict_files(
     if isinstance(opened, FileForecaster):
         raise UsageError(f"{forecaster} is a file of forecasts: nothing can be forecast with it; give a run or a baseline")
     folder = output.endswith("/") or Path(output).is_dir()
-    series = open_records(records, variable=variable)
+    series = open_records(records, **_reading([opened], variable))
     return predict(opened, series, Path(output), selection=selection, folder=folder, overwrite=overwrite)
+
+
+def _reading(sources: Iterable[Source], variable: str | None) -> dict[str, Any]:
+    """How to read records for these forecasters: as the first network was trained, but for a variable asked for."""
+    found = next((source.reading for source in sources if isinstance(source, Network)), {"variable": None})
+    return found if variable is None else {**found, "variable": variable}
 
 
 def evaluate_forecasters(
@@ -160,7 +166,7 @@ def evaluate_forecasters(
     """Score the forecasters, and always the baselines that are installed, on the same cases."""
     where = pick_device(device)
     sources = open_sources(forecasters, device=where)
-    records = open_records(observations, variable=variable)
+    records = open_records(observations, **_reading(sources.values(), variable))
     levels = thresholds or thresholds_for(records[0].quantity)
     return evaluate(sources, records, selection=selection, thresholds=levels)
 

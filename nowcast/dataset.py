@@ -1,7 +1,7 @@
 """Windows -> batches: random crops, weighted by rain, flipped and turned.
 
 Batch k is a pure function of (seed, k): the same whatever the number of workers, and after a resume. A batch is mm/h with
-NaN for missing, (case, time, y, x) for the past and for the future; crops that reach over a small grid's edge are missing there.
+NaN for missing, (case, time, y, x) for the past and for the future; where a crop reaches over a grid's edge it is missing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -91,7 +91,8 @@ class Batches(Dataset):
         """For example `2015_event at frame 17, rows from 32, columns from 64`."""
         number, window, top, left = case
         windows = self.series[number].windows
-        return f"{self.series[number].name} at frame {windows.reference_positions[window]}, rows from {top}, columns from {left}"
+        frame = windows.reference_positions[window]
+        return f"{self.series[number].name} at frame {frame}, rows from {top}, columns from {left}"
 
     def _draw(self, rng: np.random.Generator, number: int) -> tuple[int, int, int, int]:
         if self.sampler == "rain":

@@ -146,9 +146,7 @@ def find_field(dataset, where: str, variable: str | None = None) -> Field:
         )
     best = [name for rank, name in ranked if rank == min(ranked)[0]]
     if len(best) > 1:
-        raise DataError(
-            f"{where} has several rain variables: {', '.join(best)}.\nChoose one with --variable (data.variable)."
-        )
+        raise DataError(f"{where} has several rain variables: {', '.join(best)}.\nChoose one with --variable (data.variable).")
     return _describe(dataset, best[0], where)
 
 
@@ -196,9 +194,7 @@ def _describe(dataset, name: str, where: str) -> Field:
         raise DataError(f"{where}: {name} has dimensions ({dims}).\nRight would be (time, y, x).")
     y_dim, x_dim = horizontal
     others = [
-        dim
-        for dim, size in zip(variable.dimensions, variable.shape, strict=True)
-        if size != 1 and dim not in (y_dim, x_dim)
+        dim for dim, size in zip(variable.dimensions, variable.shape, strict=True) if size != 1 and dim not in (y_dim, x_dim)
     ]
     return Field(
         variable=name,

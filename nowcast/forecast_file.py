@@ -196,9 +196,7 @@ class ForecastFile:
         return fields.reshape(len(self.lead_times), *self.grid.shape)
 
 
-def read_forecast(
-    path: str | Path, *, variable: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6
-) -> ForecastFile:
+def read_forecast(path: str | Path, *, variable: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6) -> ForecastFile:
     """Open a forecast file in either layout, or one that pysteps exported; fields are read case by case.
 
     Raises DataError where the file is none, or does not say which reference times its forecasts have.

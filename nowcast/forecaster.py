@@ -57,6 +57,13 @@ class Network:
         self.model.to(device).eval()
         self.precision = pick_precision(self.experiment.training.precision, device)
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How records were read for it: keywords of `open_records`. Rain is found by itself, another quantity by its name."""
+        data = self.experiment.data
+        named = self.quantity != "rain_rate" and data.variable != "auto"
+        return {"variable": data.variable if named else None, "zr_a": data.zr_a, "zr_b": data.zr_b}
+
     @torch.inference_mode()
     def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         past = np.ascontiguousarray(past[:, -self.input_frames :], np.float32)

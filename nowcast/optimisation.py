@@ -69,7 +69,8 @@ class Average:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as flat tensors `number.key`, for a checkpoint."""
     state = optimizer.state_dict()["state"]
-    return {f"{n}.{key}": torch.as_tensor(value) for n, entry in state.items() for key, value in entry.items() if value is not None}
+    flat = {f"{n}.{key}": value for n, entry in state.items() for key, value in entry.items() if value is not None}
+    return {name: torch.as_tensor(value) for name, value in flat.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

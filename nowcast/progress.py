@@ -20,7 +20,9 @@ class Progress:
         self.what, self.total, self.unit, self.done, self.start = what, total, unit, start, start
         self.quiet = not log.isEnabledFor(logging.INFO)
         self.terminal = sys.stderr.isatty() and not self.quiet
-        self.bar = tqdm(total=total, initial=start, desc=what, unit=unit, file=sys.stderr, disable=not self.terminal, leave=False)
+        self.bar = tqdm(
+            total=total, initial=start, desc=what, unit=unit, file=sys.stderr, disable=not self.terminal, leave=False
+        )
         self.began = self.spoke = time.monotonic()
 
     def __enter__(self) -> "Progress":

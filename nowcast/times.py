@@ -67,8 +67,7 @@ def decode_times(stored: np.ndarray, declared: str, calendar: str, where: str) -
         seconds = stored * unit + cftime.date2num(epoch, "seconds since 1970-01-01", calendar)
     except (ValueError, OverflowError) as error:
         raise DataError(
-            f'{where} has units "{declared}" that give no times ({error}).\n'
-            'Right would be such as "seconds since 1970-01-01".'
+            f'{where} has units "{declared}" that give no times ({error}).\nRight would be such as "seconds since 1970-01-01".'
         ) from error
     resolution = np.spacing(np.abs(stored).max()) * unit if stored.dtype.kind == "f" else 0
     if resolution > 30:

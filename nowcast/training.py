@@ -143,18 +143,25 @@ class Trainer:
             watch = Stopwatch()
             batches = self._load()
             while True:
-                if self._is_due() and self._validate_and_save(watch):
-                    break
-                if self.state.step >= self.num_steps:
-                    break
                 if stop.received:
                     self._stop(stop)
+                if self._is_due():
+                    self._validate_and_save(watch)
+                if self.is_finished:
+                    break
                 loss = self._update(batches, watch)
                 progress.advance(loss=f"{loss:.4g}")
         return Result(self.output, self.state.step, self.state.best_step, self.state.best_loss)
 
+    @property
+    def is_finished(self) -> bool:
+        """All steps are done, or early stopping ended the run."""
+        stopped_early = 0 < self.settings.early_stopping <= self.state.validations_since_best
+        return self.state.step >= self.num_steps or stopped_early
+
     def describe(self) -> str:
-        windows = f"{self.plan.num_windows('training'):,} training and {self.plan.num_windows('validation'):,} validation windows"
+        training, validation = (self.plan.num_windows(split) for split in ("training", "validation"))
+        windows = f"{training:,} training and {validation:,} validation windows"
         return (
             f"{num_parameters(self.model):,} parameters, {windows}, {self.num_steps:,} steps "
             f"on {self.device.type} in {str(self.precision).removeprefix('torch.')}"
@@ -218,16 +225,13 @@ class Trainer:
         due = step % self.settings.validate_every == 0 or step >= self.num_steps
         return due and step != self.state.validated_step  # a resumed run has validated this step already
 
-    def _validate_and_save(self, watch: Stopwatch) -> bool:
-        """True when early stopping ends the run."""
+    def _validate_and_save(self, watch: Stopwatch) -> None:
         settings, is_best = self.settings, True
         self.state.validated_step = self.state.step
         self._record("training", **watch.read(), learning_rate=self.optimizer.param_groups[0]["lr"])
         if self.validation_batches is not None:
             validation = self._validate()
-            is_best = self.state.judge(
-                validation.loss, patience=settings.plateau_patience, delta=settings.plateau_delta
-            )
+            is_best = self.state.judge(validation.loss, patience=settings.plateau_patience, delta=settings.plateau_delta)
             self._record("validation", **validation.as_dict())
             log.info("step %d: %s%s", self.state.step, describe(validation), " (best)" if is_best else "")
         else:
@@ -237,7 +241,6 @@ class Trainer:
             write_checkpoint(self.output / BEST, self._facts(), {f"model.{name}": value for name, value in weights.items()})
         self._save_state()
         watch.restart()
-        return 0 < settings.early_stopping <= self.state.validations_since_best
 
     def _validate(self) -> Validation:
         num_batches = math.ceil(self.settings.validation_cases / self.settings.batch_size)

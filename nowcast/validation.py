@@ -26,8 +26,10 @@ class Validation:
 
     def as_dict(self) -> dict:
         """As JSON values: thresholds become text, undefined scores null."""
-        both = {name: {f"{t:g}": _finite(value) for t, value in getattr(self, name).items()} for name in ("csi", "persistence_csi")}
-        return {"loss": self.loss, **both, "mae": _finite(self.mae), "persistence_mae": _finite(self.persistence_mae)}
+        csi = {f"{t:g}": _finite(value) for t, value in self.csi.items()}
+        persistence_csi = {f"{t:g}": _finite(value) for t, value in self.persistence_csi.items()}
+        maes = {"mae": _finite(self.mae), "persistence_mae": _finite(self.persistence_mae)}
+        return {"loss": self.loss, "csi": csi, "persistence_csi": persistence_csi, **maes}
 
 
 @torch.no_grad()

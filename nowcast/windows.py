@@ -228,9 +228,7 @@ def _mean_known(values: np.ndarray) -> np.ndarray:
 def _split_by_fractions(windows: Windows, times: np.ndarray, fractions: Sequence[float]) -> dict[str, Windows]:
     shares = np.array([*fractions, 0.0, 0.0, 0.0])[: max(len(SPLITS), len(fractions))]
     if len(shares) > len(SPLITS) or not np.all(shares >= 0) or abs(shares.sum() - 1) > 1e-6:
-        raise UsageError(
-            f"the split fractions are {list(fractions)}\ngive {', '.join(SPLITS)}: each at least 0, adding to 1"
-        )
+        raise UsageError(f"the split fractions are {list(fractions)}\ngive {', '.join(SPLITS)}: each at least 0, adding to 1")
     edges = np.round(np.cumsum([0.0, *shares]) / shares.sum() * len(times)).astype(int)
     duration = windows.positions.shape[1] * windows.time_step
     first, last = windows.positions[:, 0], windows.positions[:, -1]
@@ -323,18 +321,14 @@ def split_by_events(
     of all records, each joins the test split while the test's share of all frames has room for it, else validation, else
     training; so a split can come out empty where every event is larger than its share.
     """
-    room = dict(zip(SPLITS, np.array(fractions) * sum(map(len, times)), strict=True))
+    room = dict(zip(SPLITS, np.array(fractions) * sum(map(len, times)) + 0.5, strict=True))  # 0.5: rounding is no reason
     splits = [np.full(len(t), "training", object) for t in times]  # per record, the split of each frame
-    events = (
-        (record, part) for record, (w, t) in enumerate(zip(windows, times, strict=True)) for part in _events(t, w)
-    )
+    events = ((record, part) for record, (w, t) in enumerate(zip(windows, times, strict=True)) for part in _events(t, w))
     for record, part in sorted(events, key=lambda event: times[event[0]][event[1][-1]], reverse=True):
         split = next((name for name in ("test", "validation") if len(part) <= room[name]), "training")
         splits[record][part] = split
         room[split] -= len(part)
-    return {
-        name: tuple(_of_frames(w, frames == name) for w, frames in zip(windows, splits, strict=True)) for name in SPLITS
-    }
+    return {name: tuple(_of_frames(w, frames == name) for w, frames in zip(windows, splits, strict=True)) for name in SPLITS}
 
 
 def _events(times: np.ndarray, windows: Windows) -> list[np.ndarray]:

@@ -47,9 +47,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     made = sequences(given.sequences, given.seed, noise=given.noise)
-    count = write_sequences(
-        given.output, made, title="Moving squares", source=f"make_moving_squares.py --seed {given.seed}"
-    )
+    count = write_sequences(given.output, made, title="Moving squares", source=f"make_moving_squares.py --seed {given.seed}")
     print(f"{given.output}: {count} sequences of {FRAMES} frames, {FIELD - 2 * MARGIN} × {FIELD - 2 * MARGIN}")
 
 

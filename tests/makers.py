@@ -39,8 +39,15 @@ def write_record(path, fields, *, times=None, step_minutes=5, y_ascending=False,
         _coordinate(file, "y", y, "f8", standard_name="projection_y_coordinate", units="m")
         _coordinate(file, "x", 1000.0 * np.arange(fields.shape[2]), "f8", standard_name="projection_x_coordinate", units="m")
         crs = file.createVariable("crs", "i4")
-        crs.setncatts({"grid_mapping_name": "azimuthal_equidistant", "latitude_of_projection_origin": 50.0,
-                       "longitude_of_projection_origin": 5.0, "false_easting": 0.0, "false_northing": 0.0})
+        crs.setncatts(
+            {
+                "grid_mapping_name": "azimuthal_equidistant",
+                "latitude_of_projection_origin": 50.0,
+                "longitude_of_projection_origin": 5.0,
+                "false_easting": 0.0,
+                "false_northing": 0.0,
+            }
+        )
         data = file.createVariable(variable, "f4", ("time", "y", "x"), fill_value=np.float32(-9999), zlib=True)
         data.setncatts(attributes)
         data[:] = np.where(np.isnan(fields), -9999, fields)[:, :: -1 if y_ascending else 1]

@@ -82,7 +82,7 @@ def test_a_header_that_claims_petabytes_allocates_nothing(path):
 
 
 def test_absent_checkpoints_are_named(tmp_path):
-    with pytest.raises(CheckpointError, match="no such checkpoint or run folder: .*nowhere"):
+    with pytest.raises(CheckpointError, match=r"no such checkpoint or run folder: .*nowhere"):
         read_checkpoint(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match=r"holds no best\.safetensors"):
         read_checkpoint(tmp_path)
@@ -92,7 +92,7 @@ def test_a_newer_format_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("nowcast.checkpoint.FORMAT", 2)
     write_checkpoint(tmp_path / BEST, FACTS, TENSORS)
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="has format 2; this version of nowcast reads format 1"):
+    with pytest.raises(CheckpointError, match=r"has format 2; this version of nowcast reads format 1"):
         read_checkpoint(tmp_path / BEST)
 
 

@@ -95,7 +95,7 @@ def test_a_named_section_is_checked_by_its_owner(minimal, settings, message):
 
 
 def test_a_missing_or_broken_file_is_a_usage_error(tmp_path):
-    with pytest.raises(UsageError, match="no such config: .*absent.toml"):
+    with pytest.raises(UsageError, match=r"no such config: .*absent\.toml"):
         config.read(tmp_path / "absent.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("[data\n")

@@ -33,7 +33,7 @@ def two_grids(tmp_path):
 
 
 def same(a, b):
-    return torch.equal(a.past.nan_to_num(-1), b.past.nan_to_num(-1)) and torch.equal(a.future.nan_to_num(-1), b.future.nan_to_num(-1))
+    return all(torch.equal(getattr(a, part).nan_to_num(-1), getattr(b, part).nan_to_num(-1)) for part in ("past", "future"))
 
 
 @pytest.mark.parametrize("sampler", ["uniform", "rain", "each"])

@@ -223,6 +223,15 @@ def test_every_entry_of_a_registry_is_in_readme(name):
     assert [entry for entry in REGISTRIES[name] if f"`{entry}`" not in README] == []
 
 
+def test_links_in_readme_lead_somewhere():
+    anchors = {
+        f"#{re.sub('[^a-z0-9 -]', '', title.lower()).replace(' ', '-')}" for title in re.findall(r"^#+ (.*)$", README, re.M)
+    }
+    targets = re.findall(r"\]\(([^)\s]+)\)", README) + re.findall(r'src="([^"]+)"', README)
+    assert targets
+    assert [t for t in targets if t not in anchors and not (ROOT / t).exists()] == []
+
+
 def test_readme_names_the_columns_of_the_scores():
     assert ", ".join(report.COLUMNS) in " ".join(README.split())
 

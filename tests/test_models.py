@@ -123,6 +123,7 @@ def test_parameter_counts_are_those_of_the_2015_paper(state_kernel, input_kernel
 
 def textbook_step(cell, x, hidden, memory):
     """The equations of the module's docstring, gate by gate and with eight convolutions."""
+
     def gate(n, peephole=None, on=None):
         total = conv2d(hidden, cell.state_weight.chunk(4)[n], padding=cell.state_weight.shape[-1] // 2)
         total = total + conv2d(x, cell.input_weight.chunk(4)[n], padding=cell.input_weight.shape[-1] // 2)

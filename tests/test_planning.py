@@ -1,5 +1,7 @@
 """Which windows a run trains on: splits that share no frame, and refusals that say why."""
 
+from datetime import datetime
+
 import numpy as np
 import pytest
 from makers import rain, tiny_experiment, write_record
@@ -30,7 +32,7 @@ def used(plan, split):
 
 
 def test_no_records_is_a_usage_error():
-    with pytest.raises(UsageError, match="no records to train on: give --data RECORD or data.records in the config"):
+    with pytest.raises(UsageError, match=r"no records to train on: give --data RECORD or data\.records in the config"):
         make_plan(data([]))
 
 
@@ -58,7 +60,8 @@ def test_events_are_kept_whole(tmp_path):
 
 
 def test_records_are_split_by_their_names(tmp_path):
-    paths = [write_record(tmp_path / name, rain(frames=10, shape=(20 + n, 20))) for n, name in enumerate(("a.nc", "b.nc", "c.nc"))]
+    names = ("a.nc", "b.nc", "c.nc")
+    paths = [write_record(tmp_path / name, rain(frames=10, shape=(20 + n, 20))) for n, name in enumerate(names)]
     plan = make_plan(splits(paths, by="records", validation_records=("*/b.nc",), test_records=("*/c.*",)))
     assert {name for name, _ in used(plan, "training")} == {"a"}
     assert {name for name, _ in used(plan, "validation")} == {"b"}
@@ -66,10 +69,9 @@ def test_records_are_split_by_their_names(tmp_path):
 
 
 def test_spans_choose_by_time(tmp_path):
-    from datetime import datetime
-
     record = write_record(tmp_path / "a.nc", rain(frames=24))
-    spans = {"training": ((datetime(2020, 6, 1), datetime(2020, 6, 1, 1)),), "validation": ((datetime(2020, 6, 1, 1), datetime(2020, 6, 2)),)}
+    start, middle, end = datetime(2020, 6, 1), datetime(2020, 6, 1, 1), datetime(2020, 6, 2)
+    spans = {"training": ((start, middle),), "validation": ((middle, end),)}
     plan = make_plan(splits([record], by="spans", **spans))
     assert used(plan, "training") == {("a", n) for n in range(12)}
     assert used(plan, "validation") == {("a", n) for n in range(12, 24)}

@@ -44,6 +44,15 @@ def write(result, folder, **options):
     return report.write(result, result.rows(), folder, **options)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """(evaluation, folder) with a name in it that would be a script if it were not escaped."""
+    result = evaluation(names=("persistence", HOSTILE), records=(HOSTILE,))
+    folder = tmp_path_factory.mktemp("report") / "deep" / "scores"
+    assert write(result, folder) == [folder / name for name in report.FILES]
+    return result, folder
+
+
 def test_the_table_of_a_hand_made_record(tmp_path):
     fields = np.zeros((16, 4, 4), np.float32)
     fields[:4, :2] = 2  # the past: rain in the upper half; then in the left half
@@ -83,34 +92,33 @@ def test_the_csv_is_tidy():
     assert "nan" not in text.lower()
 
 
-def test_json_csv_and_netcdf_agree(tmp_path):
-    result = evaluation()
-    write(result, tmp_path)
-    told = json.loads((tmp_path / report.SCORES_JSON).read_text())
-    assert told["records"] == ["a"]
+def test_json_csv_and_netcdf_agree(written):
+    _, folder = written
+    told = json.loads((folder / report.SCORES_JSON).read_text())
+    assert told["records"] == [HOSTILE]
     assert (told["num_cases"], told["num_blocks"], told["quantity"]) == (6, 6, "rain_rate")
-    with (tmp_path / report.SCORES_CSV).open() as file:
+    with (folder / report.SCORES_CSV).open() as file:
         table = list(csv.DictReader(file))
     assert len(told["scores"]) == len(table)
-    with xr.open_dataset(tmp_path / report.SCORES_NC, engine="netcdf4") as scores:
+    with xr.open_dataset(folder / report.SCORES_NC, engine="netcdf4") as scores:
         assert {f"{name}{end}" for name in SCORES for end in ("", "_low", "_high", "_pooled")} <= set(scores)
+        values = {name: scores[name].to_series() for name in scores if not name.startswith("block_") and scores[name].dims}
         for row, line in zip(told["scores"], table, strict=True):
             assert all(str("" if value is None else value) == line[key] for key, value in row.items())
-            at = {"forecaster": row["forecaster"], "lead_minutes": row["lead_minutes"], "threshold": row["threshold"]}
-            at = {key: value for key, value in at.items() if value is not None}
+            at = tuple(row[key] for key in ("forecaster", "lead_minutes", "threshold") if row[key] is not None)
             pooled = "_pooled" if row["lead_minutes"] is None and row["score"] in SCORES else ""
             for column, end in (("value", ""), ("low", "_low"), ("high", "_high")):
-                found = float(scores[f"{row['score']}{pooled}{end}"].sel(at))
+                found = values[f"{row['score']}{pooled}{end}"].loc[at if len(at) > 1 else at[0]]
                 assert found == row[column] or (np.isnan(found) and row[column] is None)
 
 
-def test_sums_by_block_can_be_added_up_again(tmp_path):
-    result = evaluation()
-    with xr.open_dataset(write(result, tmp_path)[3], engine="netcdf4") as scores:
-        chosen = scores.sel(forecaster="net").sum("block")
+def test_sums_by_block_can_be_added_up_again(written):
+    result, folder = written
+    with xr.open_dataset(folder / report.SCORES_NC, engine="netcdf4") as scores:
+        chosen = scores.sel(forecaster=HOSTILE).sum("block")
         arrays = {name: chosen[f"block_{name}"].values for name in Sums.zeros(1).arrays()}
         again = Sums(tuple(scores["threshold"].values.tolist()), **arrays)
-        np.testing.assert_array_equal(SCORES["csi"](again), SCORES["csi"](result.total("net")))
+        np.testing.assert_array_equal(SCORES["csi"](again), SCORES["csi"](result.total(HOSTILE)))
         assert scores["lead_minutes"].attrs["units"] == "min"
         assert scores["lead_minutes"].dtype == np.float64
 
@@ -125,14 +133,11 @@ def test_undefined_is_a_dash_empty_null_and_nan(tmp_path):
     assert np.isnan(report.as_dataset(result, rows)["csi"].sel(threshold=1e5)).all()
 
 
-def test_writing_names_all_its_files(tmp_path):
-    paths = write(evaluation(), tmp_path / "deep" / "scores")
-    assert paths == [tmp_path / "deep" / "scores" / name for name in report.FILES]
-    assert sorted((tmp_path / "deep" / "scores").iterdir()) == sorted(paths)
+def test_the_folder_holds_the_files_and_nothing_else(written):
+    _, folder = written
+    assert sorted(path.name for path in folder.iterdir()) == sorted(report.FILES)
     for picture in (report.LEADS_PNG, report.MAPS_PNG):
-        pixels = imread(tmp_path / "deep" / "scores" / picture)
-        assert 300 < pixels.shape[0] < 2500
-        assert 300 < pixels.shape[1] < 2500
+        assert all(300 < size < 2500 for size in imread(folder / picture).shape[:2])
 
 
 @pytest.mark.parametrize("name", report.FILES)
@@ -154,14 +159,14 @@ def test_a_folder_that_cannot_be_is_refused_early_and_made_late(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_the_page_is_self_contained_and_escaped(tmp_path):
-    write(evaluation(names=("persistence", HOSTILE), records=(HOSTILE,)), tmp_path)
-    page = (tmp_path / report.REPORT_HTML).read_text()
+def test_the_page_is_self_contained_and_escaped(written):
+    _, folder = written
+    page = (folder / report.REPORT_HTML).read_text()
     assert "<script" not in page
     assert page.count(html.escape(HOSTILE)) >= 3
     assert not re.search(r"(src|href)=\"(?!data:)", page)
     pictures = [base64.b64decode(text) for text in re.findall(r"base64,([^\"]+)", page)]
-    assert pictures == [(tmp_path / name).read_bytes() for name in (report.LEADS_PNG, report.MAPS_PNG)]
+    assert pictures == [(folder / name).read_bytes() for name in (report.LEADS_PNG, report.MAPS_PNG)]
     assert "6 cases of" in page
 
 
@@ -183,10 +188,11 @@ def test_pictures_have_north_at_the_top_and_show_what_is_missing():
     assert colours(norm([0.0]))[0].tolist() == [1, 1, 1, 1]
 
 
-def test_a_quantity_that_is_not_rain_is_drawn_and_written(tmp_path):
-    write(evaluation(quantity="dimensionless", thresholds=(0.5,)), tmp_path)
-    with xr.open_dataset(tmp_path / report.SCORES_NC, engine="netcdf4") as scores:
-        assert scores["threshold"].attrs["units"] == "1"
+def test_a_quantity_that_is_not_rain_has_its_own_units_and_colours():
+    result = evaluation(quantity="dimensionless", thresholds=(0.5,), leads=2, num_blocks=1)
+    assert report.as_dataset(result, result.rows())["threshold"].attrs["units"] == "1"
+    images = [axis.images[0] for axis in report.draw_maps(result).axes if axis.images]
+    assert {(image.norm.vmin, image.norm.vmax) for image in images} == {(0, 1)}
 
 
 def test_the_curve_of_a_training_is_drawn_from_its_events(tmp_path):

@@ -31,7 +31,8 @@ class ManyToManyConfig(Section):
     @model_validator(mode="after")
     def _match(self) -> "ManyToManyConfig":
         if len(self.kernel_sizes) != len(self.hidden_channels):
-            raise ValueError(f"{len(self.hidden_channels)} hidden_channels need as many kernel_sizes, not {len(self.kernel_sizes)}")
+            layers, kernels = len(self.hidden_channels), len(self.kernel_sizes)
+            raise ValueError(f"{layers} hidden_channels need as many kernel_sizes, not {kernels}")
         require_odd("kernel_sizes", self.kernel_sizes)
         return self
 

@@ -44,7 +44,8 @@ class NextFrameConfig(Section):
     @model_validator(mode="after")
     def _match(self) -> "NextFrameConfig":
         if len(self.kernel_sizes) != len(self.hidden_channels):
-            raise ValueError(f"{len(self.hidden_channels)} hidden_channels need as many kernel_sizes, not {len(self.kernel_sizes)}")
+            layers, kernels = len(self.hidden_channels), len(self.kernel_sizes)
+            raise ValueError(f"{layers} hidden_channels need as many kernel_sizes, not {kernels}")
         require_odd("kernel_sizes", (*self.kernel_sizes, self.head_kernel))
         if self.head == "hidden" and self.hidden_channels[-1] != self.patch**2:
             raise ValueError(f'head = "hidden" needs {self.patch**2} hidden_channels in the last layer (patch²)')
