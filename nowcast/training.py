@@ -132,14 +132,14 @@ class Trainer:
         Raises DivergenceError (exit 6) when loss or gradient stop being finite, Stopped (130, 143) after a signal, with
         the state saved.
         """
-        log.info("%s", self.describe())
-        if self.validation_batches is None:
-            log.warning("no window is left for validation: best.safetensors will be the newest weights (see data.splits)")
         self.model.train()
         with (
             stop_on_signals() as stop,
             Progress("training", total=self.num_steps, unit="step", start=self.state.step) as progress,
         ):
+            log.info("%s", self.describe())
+            if self.validation_batches is None:
+                log.warning("no window is left for validation: best.safetensors will be the newest weights (see data.splits)")
             watch = Stopwatch()
             batches = self._load()
             while True:

@@ -321,7 +321,7 @@ def split_by_events(
     of all records, each joins the test split while the test's share of all frames has room for it, else validation, else
     training; so a split can come out empty where every event is larger than its share.
     """
-    room = dict(zip(SPLITS, np.array(fractions) * sum(map(len, times)) + 0.5, strict=True))  # 0.5: rounding is no reason
+    room = dict(zip(SPLITS, np.array(fractions) * sum(map(len, times)) + 1e-6, strict=True))  # for rounding
     splits = [np.full(len(t), "training", object) for t in times]  # per record, the split of each frame
     events = ((record, part) for record, (w, t) in enumerate(zip(windows, times, strict=True)) for part in _events(t, w))
     for record, part in sorted(events, key=lambda event: times[event[0]][event[1][-1]], reverse=True):

@@ -124,7 +124,7 @@ def test_the_selection_chooses_reference_times(tmp_path):
     a = record(tmp_path, rain(frames=24, shape=(8, 8)))
     selection = Selection(start=START + 20 * MINUTES, end=START + 60 * MINUTES, every=20)
     assert score([Constant(1)], a, selection=selection).num_cases == 3
-    with pytest.raises(DataError, match="none of the 22 complete cases of .* is in the times asked for"):
+    with pytest.raises(DataError, match=r"none of the 22 complete cases of .* is in the times asked for"):
         score([Constant(1)], a, selection=Selection(start=START + 600 * MINUTES))
 
 
@@ -155,7 +155,7 @@ def test_a_case_with_an_empty_past_frame_is_left_out_and_reported(tmp_path, capl
 
 def test_a_record_without_a_single_known_pair_says_so(tmp_path):
     fields = rain(frames=10, shape=(8, 8))
-    with pytest.raises(DataError, match="no case of .* to score: each has a past frame without any observation, or no pixel"):
+    with pytest.raises(DataError, match=r"no case of .* to score: each has a past frame without any observation, or no pixel"):
         score([Constant(1, hidden=8)], record(tmp_path, fields))
 
 

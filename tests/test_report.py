@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 import xarray as xr
-from makers import rain, write_record
+from makers import write_record
 from matplotlib.image import imread
 
 from nowcast import report

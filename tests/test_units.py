@@ -61,9 +61,7 @@ def test_reflectivity_takes_another_relation():
     assert conversion.describe == "dBZ -> mm/h (Z = 223 R^1.53)"
 
 
-@pytest.mark.parametrize(
-    "units", ["K", "hPa", "mm Hg", "m3", "degC", "nonsense", "dB", "seconds since 1970-01-01", "mm2 h-1"]
-)
+@pytest.mark.parametrize("units", ["K", "hPa", "mm Hg", "m3", "degC", "nonsense", "dB", "seconds since 1970-01-01", "mm2 h-1"])
 def test_units_that_measure_no_rain_are_refused(units):
     assert meaning(units) is None
     message = rf'^f.nc: rr has units "{units}", which is no measure of rain\.\nRight would be a rate'

@@ -62,9 +62,7 @@ lengths = st.fixed_dictionaries(
         "stride": st.integers(1, 6),
     }
 )
-limits = st.fixed_dictionaries(
-    {"max_missing": st.sampled_from([0.25, 0.5, 1.0]), "min_wet": st.sampled_from([0.0, 0.25, 0.5])}
-)
+limits = st.fixed_dictionaries({"max_missing": st.sampled_from([0.25, 0.5, 1.0]), "min_wet": st.sampled_from([0.0, 0.25, 0.5])})
 
 
 @settings(max_examples=200, deadline=None)
