@@ -189,14 +189,16 @@ def _selection(listed: list[str] | None, start: str | None, end: str | None, eve
     from nowcast.cases import Selection
 
     times = tuple(_time(text, "--reference-time") for text in listed or [])
-    return Selection(times, start and _time(start, "--start"), end and _time(end, "--end"), every)
+    return Selection(times, _time(start, "--start"), _time(end, "--end"), every)
 
 
-def _time(text: str, option: str):
+def _time(text: str | None, option: str):
     from datetime import UTC, datetime
 
     import numpy as np
 
+    if text is None:
+        return None
     try:
         time = datetime.fromisoformat(text)
         time = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
@@ -239,7 +241,8 @@ def _print_json(value: object) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point: runs a command and turns what a user can act on into one or two lines and an exit code."""
     try:
-        code = app(args=_many_observations(sys.argv[1:] if argv is None else argv), standalone_mode=False)
+        arguments = _many_observations(sys.argv[1:] if argv is None else argv)
+        code = app(args=arguments, prog_name="nowcast", standalone_mode=False)
     except NowcastError as error:
         _fail(str(error), error.exit_code)
     except _ParseError as error:

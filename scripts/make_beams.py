@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""The beams of the torch convLSTM check: a diagonal of six cells that moves one cell down-left per frame.
+"""The beams of the torch convLSTM check: a diagonal of six cells that moves up and to the right, one cell a frame.
 
-eye(6) stands in a 24 × 24 frame (6 columns left, 12 right, 12 rows above, 6 below it) and is rolled by (-k, +k) for frame
-k = 1 … 6's place: 6 frames. The first sequence is exact; each of the others is moved as a whole by integers drawn from
-± 12 rows and columns, what comes in being 0.
+eye(6) stands in a 24 × 24 frame (6 columns left, 12 right, 12 rows above, 6 below it); that frame and those rolled by (-k, +k)
+for k = 1 … 5 make 6 frames. The first sequence is exact; each of the others is moved as a whole by two numbers from the
+uniform distribution over ± 12 cells, rounded; what comes in is 0. So drawn, an all-zero forecast scores .0086 on average
+(published: .00863) and persistence .0176 (.0178), as it would not with integers drawn alike: .0083 and .0170.
 
     python scripts/make_beams.py --output beams.nc
 """
@@ -34,7 +35,7 @@ def sequences(number: int, seed: int) -> Iterator[np.ndarray]:
     """The exact sequence, then moved ones."""
     rng, exact = np.random.default_rng(seed), beam()
     yield exact
-    for rows, columns in rng.integers(-REACH, REACH + 1, size=(number - 1, 2)):
+    for rows, columns in np.round(rng.uniform(-REACH, REACH, size=(number - 1, 2))):
         yield moved(exact, int(rows), int(columns))
 
 

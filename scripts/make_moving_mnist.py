@@ -72,6 +72,14 @@ def sequences(digits: np.ndarray, number: int, rules: str, seed: int) -> Iterato
         yield frames / 255
 
 
+def make(output: Path, digits: Path, split: str, *, rules: str, number: int, seed: int) -> int:
+    """Write `number` sequences of a split; returns how many that were."""
+    # another split never repeats a draw of this one
+    drawn = sequences(read_digits(digits, split), number, rules, seed * len(NUMBER) + list(NUMBER).index(split))
+    source = f"make_moving_mnist.py --rules {rules} --split {split} --seed {seed}"
+    return write_sequences(output, drawn, title="Moving MNIST", source=source)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--digits", type=Path, required=True, help="the folder of the four original MNIST files")
@@ -81,11 +89,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    # another split never repeats a draw of this one
-    seed = given.seed * len(NUMBER) + list(NUMBER).index(given.split)
-    made = sequences(read_digits(given.digits, given.split), given.sequences or NUMBER[given.split], given.rules, seed)
-    source = f"make_moving_mnist.py --rules {given.rules} --split {given.split} --seed {given.seed}"
-    count = write_sequences(given.output, made, title="Moving MNIST", source=source)
+    number = given.sequences or NUMBER[given.split]
+    count = make(given.output, given.digits, given.split, rules=given.rules, number=number, seed=given.seed)
     print(f"{given.output}: {count} sequences of {FRAMES} frames, {SIZE} × {SIZE}")
 
 

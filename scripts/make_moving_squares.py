@@ -2,8 +2,8 @@
 """The moving squares of the 2016 Keras ConvLSTM example: 3 to 7 squares of 4 or 6 cells cross a 40 × 40 frame, 15 frames.
 
 Each starts within the middle of an 80 × 80 field and moves by -1, 0 or 1 cell per frame and axis; the frame is the middle of
-the field. Where squares overlap the value stays 1. The example disturbs its inputs by ± 0.1 around some squares; `--noise`
-does so here, and as the record is both input and target, it is in the targets as well.
+the field. Where squares overlap the value stays 1. The example disturbs its inputs by ± 0.1 in and around a square, in every
+second frame on average; `--noise` does so here, but as the record is both input and target, it is in the targets as well.
 
     python scripts/make_moving_squares.py --output squares.nc
 """
@@ -23,13 +23,12 @@ def sequence(rng: np.random.Generator, *, noise: bool) -> np.ndarray:
     field = np.zeros((FRAMES, FIELD, FIELD))
     for _ in range(rng.integers(3, 8)):
         start, motion = rng.integers(MARGIN, FIELD - MARGIN, 2), rng.integers(-1, 2, 2)
-        half, disturbed = rng.integers(2, 4), noise and rng.random() < 0.5
-        sign = rng.choice((-0.1, 0.1))
+        half = rng.integers(2, 4)
         for time in range(FRAMES):
             y, x = start + motion * time
             field[time, y - half : y + half, x - half : x + half] += 1
-            if disturbed:
-                field[time, y - half - 1 : y + half + 1, x - half - 1 : x + half + 1] += sign
+            if noise and rng.random() < 0.5:
+                field[time, y - half - 1 : y + half + 1, x - half - 1 : x + half + 1] += rng.choice((-0.1, 0.1))
     return field[:, MARGIN:-MARGIN, MARGIN:-MARGIN].clip(0, 1)
 
 

@@ -1,5 +1,6 @@
 """The main job on real radar: two services train, a third one is forecast and scored."""
 
+import csv
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 import pytest
+from makers import command, rain, tiny_run, write_record
 
 from nowcast.baselines import Extrapolation
 from nowcast.forecast_file import read_forecast
@@ -78,3 +80,46 @@ def test_scores_of_a_real_record_are_those_computed_by_hand(run, shared, tmp_pat
     report = (tmp_path / "scores" / "report.html").read_text()
     assert "http" not in report.replace("http-equiv", "")
     assert report.count("data:image/png;base64,") >= 2
+
+
+def printed_by(*words):
+    """As `nowcast`, in this process."""
+    code, out, err = command(*words)
+    assert code == 0, err
+    return out
+
+
+def test_a_forecast_file_scores_as_the_network_that_made_it_whichever_way_rows_run(shared, tmp_path, monkeypatch):
+    """On a record whose rows run north; persistence is scored from the stored rows as they are."""
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+    path = shared / "radar" / "dwd" / "yw_20170816.nc"
+    run = tiny_run(tmp_path / "run", [write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28)))])
+    printed_by("predict", run, path, "--reference-time", "2017-08-16T01:20", "--output", tmp_path / "f.nc")
+    told = json.loads(printed_by("evaluate", tmp_path / "f.nc", run, "--observations", path, "--format", "json"))
+    assert (told["num_cases"], told["lead_minutes"]) == (1, [5, 10, 15])
+    got = {(row["forecaster"], row["lead_minutes"], row["threshold"], row["score"]): row for row in told["scores"]}
+    for key, row in got.items():
+        if key[0] == "f":
+            assert row["value"] == pytest.approx(got["run", *key[1:]]["value"], abs=1e-9)
+    with netCDF4.Dataset(path) as file:
+        stored = file["rainfall_rate"][:].filled(np.nan)
+    moved = Extrapolation().forecast(stored[None, 2:6, ::-1], 3)[0, 2, ::-1]  # the motion is found with north at the top
+    last, observed = stored[5], stored[8]
+    known = np.isfinite(last) & np.isfinite(observed) & np.isfinite(moved)
+    f, o = last[known] >= 1, observed[known] >= 1
+    csi = got["persistence", 15.0, 1.0, "csi"]
+    assert (csi["num_pairs"], csi["value"]) == (known.sum(), pytest.approx((f & o).sum() / (f | o).sum(), abs=1e-12))
+
+
+def test_the_scores_of_a_folder_agree_with_what_is_printed(shared, tmp_path):
+    path = shared / "radar" / "smhi" / "gothenburg_20150827.nc"
+    where = ("--observations", path, "--every", "60", "--output", tmp_path / "scores")
+    printed = printed_by("evaluate", "persistence", *where, "--format", "csv")
+    assert (tmp_path / "scores" / "scores.csv").read_text() == printed
+    rows = list(csv.DictReader(printed.splitlines()))
+    told = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    assert told["num_cases"] == 11  # from 01:00 to 11:00
+    assert [row["value"] or None for row in rows] == [None if r["value"] is None else str(r["value"]) for r in told["scores"]]
+    with netCDF4.Dataset(tmp_path / "scores" / "scores.nc") as scores:
+        row = next(r for r in rows if (r["forecaster"], r["lead_minutes"], r["threshold"]) == ("persistence", "30.0", "1.0"))
+        assert float(scores["csi"][0, 5, 1]) == float(row["value"])

@@ -31,7 +31,7 @@ class NextFrameConfig(Section):
     activation: Literal["tanh", "relu"] = "relu"
     gate_activation: Literal["sigmoid", "hard_sigmoid"] = "sigmoid"
     initial: Literal["keras", "torch"] = "keras"
-    forget_bias: Number = 1.0
+    forget_bias: Number = 1.0  # with initial = "keras"
     head: Literal["conv3d", "conv2d", "hidden"] = "conv3d"
     head_kernel: Annotated[int, Field(ge=1, le=7)] = 3
     # "all": trained on every next frame of a window, true frames in; "future": on its rollout, as it is used
