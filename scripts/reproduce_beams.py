@@ -71,7 +71,8 @@ def run_all(given: argparse.Namespace) -> str:
     if given.epochs >= JUDGED_FROM:
         away = furthest(curves[best])
         verdict = "within" if away <= TOLERANCE else "not within"
-        text += f"\n\nSeed {best} is {verdict} {TOLERANCE:.0%} of the published curve from epoch {JUDGED_FROM} on: {away:.1%} off at most."
+        text += f"\n\nSeed {best} is {verdict} {TOLERANCE:.0%} of the published curve from epoch {JUDGED_FROM} on: "
+        text += f"{away:.1%} off at most."
     (given.work / "results.md").write_text(text + "\n", encoding="utf-8")
     return text
 
