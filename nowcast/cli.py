@@ -118,6 +118,7 @@ def train(
     if dry_run:
         facts = dry_run_facts(experiment, device)
         _print_json(facts) if format is Layout.json else typer.echo("\n".join(dry_run_lines(facts)))
+        _next("the same without --dry-run")
         return
     run = output or Path("runs") / Path(config).stem
     result = train_run(experiment, run, resume=resume, overwrite=overwrite, device=device)

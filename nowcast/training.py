@@ -228,7 +228,10 @@ class Trainer:
     def _validate_and_save(self, watch: Stopwatch) -> None:
         settings, is_best = self.settings, True
         self.state.validated_step = self.state.step
-        self._record("training", **watch.read(), learning_rate=self.optimizer.param_groups[0]["lr"])
+        speed = watch.read()
+        self._record("training", **speed, learning_rate=self.optimizer.param_groups[0]["lr"])
+        log.info("%.3g windows per second, %.1f %% of the time waiting for data",
+                 speed["windows_per_second"], 100 * speed["waiting_share"])  # fmt: skip
         if self.validation_batches is not None:
             validation = self._validate()
             is_best = self.state.judge(validation.loss, patience=settings.plateau_patience, delta=settings.plateau_delta)

@@ -136,3 +136,17 @@ def test_any_experiment_survives_toml_and_json(tmp_path_factory, steps, rate, cr
     path.write_text(config.write(experiment))
     assert config.read(path) == experiment
     assert config.from_dict(config.as_dict(experiment), source="test") == experiment
+
+
+def test_a_time_with_a_zone_is_turned_into_utc_whatever_the_zone_here(minimal, monkeypatch):
+    import time
+
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        spans = "data.splits.training=[[2021-05-01T00:00:00+02:00, 2021-05-02T00:00:00Z]]"
+        (span,) = config.read(minimal, ["data.splits.by=spans", spans]).data.splits.training
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert [str(moment) for moment in span] == ["2021-04-30 22:00:00", "2021-05-02 00:00:00"]

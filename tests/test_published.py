@@ -1,29 +1,53 @@
-"""Each published system is here by name, with its published numbers and behaviour."""
+"""The published systems: their sizes, what sets them apart from each other, and figures that a test can reach."""
 
+import gzip
+import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import netCDF4
 import numpy as np
 import pytest
 import torch
-from makers import command
+from makers import command, rain, tiny_experiment, write_record
 
 from nowcast import config
+from nowcast.commands import train_run
 from nowcast.config import NamedSection
 from nowcast.models import make_model, model_config, num_parameters
 from nowcast.models.convgru import warp
-from nowcast.netcdf import open_records
-from nowcast.transform import make_transform, network_input
+from nowcast.run_folder import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+CONFIGS = ROOT / "configs"
+sys.path.append(str(ROOT / "scripts"))
+
 import make_beams  # noqa: E402
 import make_moving_mnist  # noqa: E402
-import make_moving_squares  # noqa: E402
 from sequence_file import write_sequences  # noqa: E402
 
-PUBLISHED = {
+
+def model(name, **keys):
+    torch.manual_seed(0)
+    return make_model(model_config(NamedSection(name=name, **keys)))
+
+
+def frames(*shape, seed=0):
+    """(case, time, 2, y, x) of random values, all known."""
+    values = torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+    return torch.stack([values, torch.ones_like(values)], dim=2)
+
+
+def beams(path, number=100, seed=0):
+    write_sequences(path, make_beams.sequences(number, seed), title="Moving beams", source="test")
+    return path
+
+
+# ---- sizes
+
+SIZES = {
     "shi2015_mmnist_fc_lstm": 142_667_776,
     "shi2015_mmnist_1layer": 13_524_496,
     "shi2015_mmnist_2layer": 10_042_896,
@@ -34,167 +58,312 @@ PUBLISHED = {
     "keras_moving_squares": 407_001,
     "beams": 152_360,
 }
-UNIT = make_transform(NamedSection(name="linear"))
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def beams(tmp_path):
-    path = tmp_path / "beams.nc"
-    write_sequences(path, make_beams.sequences(100, 0), title="beams", source="test")
-    return path
-
-
-def from_config(name):
-    torch.manual_seed(0)
-    return make_model(model_config(config.read(ROOT / "configs" / f"{name}.toml").model))
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_parameter_counts_are_the_published_ones(name):
+@pytest.mark.parametrize(("name", "published"), SIZES.items())
+def test_a_config_has_the_published_number_of_parameters(name, published):
     with torch.device("meta"):
-        assert num_parameters(from_config(name)) == PUBLISHED[name]
+        built = make_model(model_config(config.read(CONFIGS / f"{name}.toml").model))
+    assert num_parameters(built) == published
 
 
-def test_the_contrasts_are_as_large_as_the_quickstart():
-    convlstm = num_parameters(from_config("quickstart"))
-    for name in ("cnn_lstm", "many_to_many"):
-        assert num_parameters(from_config(name)) == pytest.approx(convlstm, rel=0.05)
+@pytest.mark.parametrize("name", ["shi2015_mmnist_3layer", "beams"])
+def test_a_dry_run_shows_the_published_number_of_parameters(name, tmp_path):
+    size, length = (24, 6) if name == "beams" else (64, 20)
+    record, made = tmp_path / "made.nc", np.random.default_rng(0).random((3, length, size, size))
+    write_sequences(record, iter(made), title="", source="")
+    code, out, err = command("train", CONFIGS / f"{name}.toml", "--data", record, "--dry-run", "--format", "json", "-q")
+    assert code == 0, err
+    assert json.loads(out)["num_parameters"] == SIZES[name]
 
 
-def test_the_exact_beam_and_the_scores_of_doing_nothing(beams):
-    exact = make_beams.beam()
-    rows, columns = np.nonzero(exact[5])
-    assert exact.shape == (6, 24, 24)
-    assert 6 <= rows.min() <= rows.max() <= 15
-    assert 10 <= columns.min() <= columns.max() <= 19
-    (record,) = open_records([beams], variable="intensity")
-    frames = record.read(range(600)).reshape(100, 6, 24, 24)
-    np.testing.assert_array_equal(frames[0], exact)
-    # the published .00863 and .0178 rest on other draws of the 99 shifts
-    assert (frames[:, 5] ** 2).mean() == pytest.approx(0.00863, rel=0.1)
-    assert ((frames[:, 5] - frames[:, 4]) ** 2).mean() == pytest.approx(0.0178, rel=0.1)
+def test_the_contrasts_are_as_large_as_the_quickstart_within_five_percent():
+    sizes = {}
+    for name in ("quickstart", "cnn_lstm", "many_to_many"):
+        sizes[name] = num_parameters(make_model(model_config(config.read(CONFIGS / f"{name}.toml").model)))
+    assert sizes["cnn_lstm"] == pytest.approx(sizes["quickstart"], rel=0.05)
+    assert sizes["many_to_many"] == pytest.approx(sizes["quickstart"], rel=0.05)
 
 
-def test_the_small_beams_are_learnt_within_fifty_epochs(beams, tmp_path):
-    words = ("train", ROOT / "configs" / "beams_small.toml", "--data", beams, "--output", tmp_path / "run", "-q")
-    assert command(*words)[0] == 0
-    events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    losses = {event["step"]: event["loss"] for event in events}
-    assert losses[50] < 0.002
-    assert losses[1] > 0.006
+# ---- beams
 
 
-def test_a_quantity_that_is_not_rain_goes_the_whole_way(beams, tmp_path):
-    """Trained, forecast and scored by the commands that rain uses; the variable's name is remembered."""
-    run, short = tmp_path / "run", ("--set", "training.epochs=2")
-    assert command("train", ROOT / "configs" / "beams_small.toml", "--data", beams, "--output", run, *short, "-q")[0] == 0
-    assert command("predict", run, beams, "--output", tmp_path / "f.nc", "-q")[0] == 0
-    code, out, _ = command("evaluate", run, "--observations", beams, "--format", "json", "-q")
-    assert code == 0
-    assert json.loads(out)["quantity"] == "dimensionless"
-    assert json.loads(out)["num_cases"] > 0
+def test_the_first_target_lies_where_it_was_published_to_lie():
+    rows, columns = np.nonzero(make_beams.beam()[5])
+    assert (len(rows), rows.min() >= 6, rows.max() <= 15) == (6, True, True)
+    assert (columns.min() >= 10, columns.max() <= 19) == (True, True)
 
 
-def still(model, frames, leads):
+def test_what_no_network_scores_on_the_beams_is_what_was_published():
+    """The mean of many draws: one of 100 sequences is some 3 % off."""
+    sequences = np.stack(list(make_beams.sequences(2000, 0)))
+    assert np.square(sequences[:, 5]).mean() == pytest.approx(0.00863, rel=0.02)
+    assert np.square(sequences[:, 5] - sequences[:, 4]).mean() == pytest.approx(0.0178, rel=0.02)
+
+
+def test_the_small_beams_are_learnt_by_epoch_50(tmp_path):
+    records = json.dumps([str(beams(tmp_path / "beams.nc"))])
+    experiment = config.read(CONFIGS / "beams_small.toml", [f"data.records={records}"])
+    train_run(experiment, tmp_path / "run", resume=False, overwrite=False, device="cpu")
+    events = [json.loads(line) for line in (tmp_path / "run" / METRICS).read_text().splitlines()]
+    (loss,) = [event["loss"] for event in events if event["split"] == "training" and event["step"] == 50]
+    assert loss < 0.002
+
+
+# ---- a ConvLSTM moves its forecast with its input; vectors do not
+
+
+def shift_error(network, *, shift, grid=40, margin=14):
+    """A blob moves down the grid, and again `shift` cells further down and right. How far the second response is from the
+    first one moved: the largest difference, and the root mean square of it relative to that of the response itself.
+    """
+    rows, columns = torch.meshgrid(torch.arange(grid + shift), torch.arange(grid + shift), indexing="ij")
+    blob = torch.stack([torch.exp(-((rows - 18 - t - shift) ** 2 + (columns - 20 - shift) ** 2) / 18) for t in range(3)])
+
+    def response(first):
+        values = blob[None, :, first : first + grid, first : first + grid]
+        forecast, without = (network(torch.stack([v, torch.ones_like(v)], dim=2), 2) for v in (values, 0 * values))
+        return forecast - without
+
     with torch.no_grad():
-        return model.eval()(network_input(frames, UNIT), leads)
+        here, moved = response(shift)[..., margin:-margin, margin:-margin], response(0)
+    apart = moved[..., margin + shift : grid - margin + shift, margin + shift : grid - margin + shift] - here
+    return float(apart.abs().max()), float(apart.square().mean().sqrt() / here.square().mean().sqrt())
 
 
-def shift_error(model, size, cells):
-    """The largest change of a forecast, against its own shift, away from the borders, over the forecast's spread."""
-    frames = torch.zeros(1, 4, size, size)
-    frames[..., 26:38, 26:38] = torch.rand(4, 12, 12, generator=torch.Generator().manual_seed(0))
-    forecast, moved = still(model, frames, 2), still(model, torch.roll(frames, (cells, cells), (-2, -1)), 2)
-    inner = slice(24, 40)
-    a = torch.roll(forecast, (cells, cells), (-2, -1))[..., inner, inner]
-    return float((moved[..., inner, inner] - a).abs().max() / forecast[..., inner, inner].std())
+@pytest.mark.parametrize("shift", [1, 3, 4])
+def test_a_convlstm_forecast_moves_with_its_input_and_that_of_vectors_does_not(shift):
+    largest, _ = shift_error(model("encoder_forecaster", hidden_channels=[6, 5], kernel_sizes=[3, 3], patch=1), shift=shift)
+    assert largest < 1e-5
+    _, relative = shift_error(model("cnn_lstm", grid=[40, 40], channels=[4, 6, 4], hidden=24), shift=shift)
+    assert relative > 0.5
 
 
-def test_a_shifted_input_shifts_the_forecast_of_a_convlstm_and_not_of_a_cnn_lstm():
-    torch.manual_seed(0)
-    keys = {"hidden_channels": [8, 8], "kernel_sizes": [3, 3], "patch": 1}
-    convlstm = make_model(model_config(NamedSection(name="encoder_forecaster", **keys)))
-    assert shift_error(convlstm, 64, 3) < 1e-4
-    assert shift_error(from_config("cnn_lstm"), 64, 3) > 0.1
+def test_convlstm_weights_run_on_another_grid_and_those_of_vectors_are_refused(tmp_path):
+    trained = write_record(tmp_path / "trained.nc", rain(frames=30, shape=(16, 16)))
+    other = write_record(tmp_path / "other.nc", rain(frames=4, shape=(20, 24)))
+    vectors = {"name": "cnn_lstm", "grid": [16, 16], "channels": [3, 4], "hidden": 5}
+    convlstm = {"name": "encoder_forecaster", "hidden_channels": [4], "kernel_sizes": [3], "patch": 2}
+    said = {}
+    for keys in (vectors, convlstm):
+        experiment = tiny_experiment([trained], steps=1).model_copy(update={"model": NamedSection(**keys)})
+        run = tmp_path / keys["name"]
+        train_run(experiment, run, resume=False, overwrite=False, device="cpu")
+        said[run.name] = command("predict", run, other, "--output", tmp_path / f"{run.name}.nc", "-q")
+    code, out, err = said["cnn_lstm"]
+    assert (code, out) == (3, "")
+    assert err == "error: other has a grid of 20 × 24 cells; cnn_lstm is made for 16 × 16 alone\n"
+    assert said["encoder_forecaster"][0] == 0
+    with netCDF4.Dataset(tmp_path / "encoder_forecaster.nc") as file:
+        assert file["precip_intensity"].shape == (3, 20, 24)
 
 
-def test_convlstm_weights_run_on_another_grid_and_cnn_lstm_weights_do_not():
-    assert still(from_config("quickstart"), torch.rand(1, 4, 80, 48), 2).shape == (1, 2, 80, 48)
-    with pytest.raises(RuntimeError):
-        still(from_config("cnn_lstm"), torch.rand(1, 4, 80, 48), 2)
+# ---- stacks that forecast the next frame
+
+STACKS = {
+    "keras": {"head": "conv3d", "activation": "relu", "output": "sigmoid"},
+    "openstl": {"head": "conv2d", "head_kernel": 1, "activation": "tanh", "output": "linear", "patch": 2},
+    "beams": {"head": "hidden", "hidden_channels": [4, 1], "activation": "tanh", "output": "linear", "patch": 1},
+}
 
 
-def next_frame(**keys):
-    torch.manual_seed(0)
-    small = {"hidden_channels": [4, 4], "kernel_sizes": [3, 3]}
-    return make_model(model_config(NamedSection(name="next_frame", **small | keys)))
+def stack(kind, **keys):
+    common = {"hidden_channels": [4, 4], "kernel_sizes": [3, 3], "batch_norm": False, "validity_channel": False}
+    return model("next_frame", **common | STACKS[kind] | keys)
 
 
-def test_a_next_frame_forecast_never_sees_the_frame_it_forecasts():
-    model, window = next_frame().eval(), network_input(torch.rand(1, 8, 9, 9), UNIT)
-    with torch.no_grad():
-        first, _ = model._run(window, None)
-        changed = window.clone()
-        changed[:, 5] = 0
-        second, _ = model._run(changed, None)
-    # output n is the forecast of frame n + 1 from frames 0 to n
-    assert torch.equal(first[:, :5], second[:, :5])
-    assert not torch.equal(first[:, 5], second[:, 5])
+@pytest.mark.parametrize("kind", STACKS)
+@pytest.mark.parametrize("changed", [1, 4, 7])
+def test_a_taught_forecast_knows_no_frame_but_those_before_it(kind, changed):
+    window = frames(2, 9, 8, 8)
+    other = window.clone()
+    other[:, changed, 0] = 1 - other[:, changed, 0]
+    network = stack(kind)
+    first, second = (network(w[:, :5], 4, future=w[:, 5:]) for w in (window, other))
+    assert first.shape == (2, 8, 8, 8)  # of frames 1 to 8
+    assert torch.equal(first[:, :changed], second[:, :changed])
+    assert not torch.equal(first[:, changed], second[:, changed])  # of the frame after the changed one
 
 
-def test_scheduled_sampling_goes_from_true_frames_to_own_ones():
-    keys = {"batch_norm": False, "activation": "tanh", "output": "linear"}
-    sampled, forced = next_frame(scheduled_sampling=0.5, **keys), next_frame(**keys)
-    forced.load_state_dict(sampled.state_dict())
-    past, future = (network_input(torch.rand(2, n, 9, 9), UNIT) for n in (3, 4))
-    with torch.no_grad():
-        torch.testing.assert_close(sampled(past, 4, future=future, done=0.0), forced(past, 4, future=future))
-        own = sampled(past, 4, future=future, done=0.5)[:, -4:]
-        torch.testing.assert_close(own, sampled(past, 4))
-        torch.testing.assert_close(own, sampled(past, 4, future=torch.zeros_like(future), done=1.0)[:, -4:])
+@pytest.mark.parametrize("kind", STACKS)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_rollout_never_reads_the_truth(kind, batch_norm):
+    network = stack(kind, batch_norm=batch_norm).eval()
+    past = frames(2, 4, 8, 8)
+    alone = network(past, 3)
+    assert torch.equal(network(past, 3, future=frames(2, 3, 8, 8, seed=1)), alone)
+    taught_by_its_rollout = stack(kind, supervise="future")
+    assert torch.equal(taught_by_its_rollout(past, 3, future=frames(2, 3, 8, 8, seed=1)), taught_by_its_rollout(past, 3))
 
 
-def test_warping_by_no_flow_is_the_field_and_by_whole_cells_its_shift():
-    field = torch.rand(1, 2, 6, 7)
-    torch.testing.assert_close(warp(field, torch.zeros(1, 2, 6, 7)), field, rtol=1e-5, atol=1e-5)
-    flow = torch.zeros(1, 2, 6, 7)
-    flow[:, 0], flow[:, 1] = 2, -1
-    torch.testing.assert_close(warp(field, flow)[..., :4, 1:], field[..., 2:, :6], rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("kind", STACKS)
+def test_a_rollout_is_the_taught_forecast_of_its_own_frames(kind):
+    network = stack(kind)
+    past = frames(2, 4, 8, 8)
+    own = network(past, 3)
+    future = torch.stack([own, torch.ones_like(own)], dim=2)
+    torch.testing.assert_close(network(past, 3, future=future)[:, 3:], own)
 
 
-@pytest.mark.parametrize("rules", make_moving_mnist.RULES)
-def test_digits_stay_in_the_frame_and_keep_their_speed_between_walls(rules):
+@pytest.mark.parametrize("kind", STACKS)
+def test_scheduled_sampling_goes_from_true_frames_to_own_frames(kind):
+    past, future = frames(2, 4, 8, 8), frames(2, 3, 8, 8, seed=1)
+    scheduled, taught = stack(kind, scheduled_sampling=0.4), stack(kind)
+    true = taught(past, 3, future=future)
+    torch.testing.assert_close(scheduled(past, 3, future=future, done=0.0), true)
+    for done in (0.4, 1.0):
+        forecast = scheduled(past, 3, future=future, done=done)
+        torch.testing.assert_close(forecast[:, :4], true[:, :4])  # frames of the past are always true ones
+        torch.testing.assert_close(forecast[:, 3:], taught(past, 3))
+
+
+def test_on_the_way_each_case_draws_its_frames_by_the_share_that_is_done():
+    past, future = frames(600, 2, 2, 2), frames(600, 2, 2, 2, seed=1)
+    scheduled, taught = stack("beams", scheduled_sampling=0.5), stack("beams")
+    forecast = scheduled(past, 2, future=future, done=0.1)[:, -1]  # after one frame that is true or the network's own
+    is_own = (forecast - taught(past, 2)[:, -1]).abs().amax(dim=(1, 2)) < 1e-6
+    is_true = (forecast - taught(past, 2, future=future)[:, -1]).abs().amax(dim=(1, 2)) < 1e-6
+    assert (is_own ^ is_true).all()
+    assert float(is_own.float().mean()) == pytest.approx(0.2, abs=0.06)
+
+
+def test_plateaus_and_early_stopping_mean_what_they_mean_in_keras(monkeypatch):
+    """Keras's own callbacks as the oracle, over losses that fall, stall and rise."""
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras")
+    from nowcast.optimisation import learning_rate
+    from nowcast.training import State
+
     rng = np.random.default_rng(0)
-    for _ in range(200):
-        corners = make_moving_mnist.RULES[rules](rng)
-        assert corners.min() >= 0
-        assert corners.max() <= make_moving_mnist.ROOM
-        steps = np.hypot(*np.diff(corners, axis=0).T)
-        free = np.median(steps)
-        assert (steps <= free + 1e-9).sum() >= 10
-        assert 3 <= steps.max() < 5 if rules == "2015" else steps.max() == pytest.approx(3.6)
+    settings = config.Training(epochs=1, learning_rate=1e-3, schedule="plateau", plateau_factor=0.5, plateau_patience=2)
+    num_cuts = num_stops = 0
+    for _ in range(30):
+        losses = np.round(1 + np.cumsum(rng.choice([-0.1, -5e-5, 0, 0.05], 20)), 6).tolist()
+        state, stub = State(), SimpleNamespace(optimizer=SimpleNamespace(learning_rate=1e-3), stop_training=False)
+        plateau = keras.callbacks.ReduceLROnPlateau(monitor="loss", factor=0.5, patience=2, min_delta=1e-4)
+        stopping = keras.callbacks.EarlyStopping(monitor="loss", patience=4)
+        for callback in (plateau, stopping):
+            callback.set_model(stub)
+            callback.on_train_begin()
+        for epoch, loss in enumerate(losses):
+            for callback in (plateau, stopping):
+                callback.on_epoch_end(epoch, {"loss": loss})
+            state.judge(loss, patience=2, delta=1e-4)
+            rate = learning_rate(epoch, 20, settings, num_plateaus=state.num_plateaus)
+            assert rate == pytest.approx(float(stub.optimizer.learning_rate))
+            assert (state.validations_since_best >= 4) == stub.stop_training
+            if stub.stop_training:
+                break
+        num_cuts, num_stops = num_cuts + state.num_plateaus, num_stops + stub.stop_training
+    assert num_cuts > 10
+    assert 5 < num_stops < 30
 
 
-def test_moving_mnist_has_the_published_error_of_saying_nothing(shared, tmp_path):
-    digits = make_moving_mnist.read_digits(shared / "mnist", "test")
-    frames = np.stack(list(make_moving_mnist.sequences(digits, 300, "fixed", 0)))[:, 10:]
-    assert (frames**2).sum((2, 3)).mean() == pytest.approx(173.9, rel=0.03)
-    assert frames.sum((2, 3)).mean() == pytest.approx(202.0, rel=0.03)
-    training, validation = (make_moving_mnist.read_digits(shared / "mnist", name) for name in ("training", "validation"))
-    assert (len(training), len(validation), len(digits)) == (50_000, 10_000, 10_000)
+# ---- the blank-padded stack
 
 
-def test_squares_lie_in_the_unit_interval_and_move(tmp_path):
-    path = tmp_path / "squares.nc"
-    write_sequences(path, make_moving_squares.sequences(4, 0, noise=True), title="squares", source="test")
-    (record,) = open_records([path], variable="intensity")
-    frames = record.read(range(60)).reshape(4, 15, 40, 40)
-    assert frames.min() >= 0
-    assert frames.max() == 1
-    assert (frames[:, 0] != frames[:, -1]).any(axis=(1, 2)).all()
-    np.testing.assert_allclose(frames, np.stack(list(make_moving_squares.sequences(4, 0, noise=True))), atol=1 / 255)
+@pytest.mark.parametrize("leads", [1, 3])
+def test_blank_frames_follow_the_past_and_their_outputs_are_the_forecast(leads):
+    network = model("many_to_many", hidden_channels=[4, 4], kernel_sizes=[3, 3])
+    seen = []
+    network.stack.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    features = []
+    network.stack.register_forward_hook(lambda *values: features.append(values[2][0]))
+    past = frames(2, 4, 6, 7)
+    forecast = network(past, leads)
+    assert forecast.shape == (2, leads, 6, 7)
+    assert seen[0].shape == (2, 4 + leads, 2, 6, 7)
+    assert torch.equal(seen[0][:, :4], past)
+    assert not seen[0][:, 4:].any()  # value 0 and validity 0: not the same as dry, which has validity 1
+    assert features[0].shape[1] == 4 + leads
+    by_cell = network.head(features[0][:, 4:].transpose(1, 2))[:, 0]
+    torch.testing.assert_close(forecast, by_cell)
+
+
+# ---- TrajGRU's flows
+
+
+def test_a_flow_of_zero_reads_a_field_where_it_is():
+    field = torch.randn(2, 3, 7, 9)
+    torch.testing.assert_close(warp(field, torch.zeros(2, 2, 7, 9)), field)
+
+
+@pytest.mark.parametrize(("dy", "dx"), [(0, 1), (2, 0), (-1, -3), (3, -2)])
+def test_a_flow_of_whole_cells_reads_that_many_cells_away_and_zero_outside(dy, dx):
+    field = torch.randn(1, 2, 7, 9)
+    flow = torch.tensor([dy, dx], dtype=torch.float32).view(1, 2, 1, 1).expand(1, 2, 7, 9)
+    expected = torch.zeros_like(field)
+    for y in range(7):
+        for x in range(9):
+            if 0 <= y + dy < 7 and 0 <= x + dx < 9:
+                expected[..., y, x] = field[..., y + dy, x + dx]
+    torch.testing.assert_close(warp(field, flow), expected, rtol=1e-4, atol=1e-5)
+
+
+# ---- a quantity that is no rain
+
+
+def test_what_is_no_rain_trains_forecasts_and_is_scored_with_the_same_commands(tmp_path):
+    record, run = beams(tmp_path / "beams.nc", 12), tmp_path / "run"
+    changes = ["model.hidden_channels=[4, 1]", "training.epochs=2", "data.splits.fractions=[0.5, 0.5, 0]"]
+    setting = [word for change in changes for word in ("--set", change)]
+    code, out, err = command("train", CONFIGS / "beams_small.toml", "--data", record, *setting, "--output", run, "-q")
+    assert code == 0, err
+    code, out, err = command("predict", run, record, "--output", tmp_path / "forecast.nc", "-q")
+    assert code == 0, err
+    with netCDF4.Dataset(tmp_path / "forecast.nc") as file:
+        assert file["value"].units == "1"
+        assert "standard_name" not in file["value"].ncattrs()
+        assert file["value"].shape == (1, 24, 24)
+        assert ((file["value"][:] >= 0) & (file["value"][:] <= 1)).all()
+    code, out, err = command("evaluate", run, "--observations", record, "--format", "json", "-q")
+    assert code == 0, err
+    scored = json.loads(out)["scores"]
+    assert {"run", "persistence", "extrapolation"} <= {row["forecaster"] for row in scored}
+    assert {row["threshold"] for row in scored if row["score"] == "csi"} == {0.5}
+
+
+# ---- the table of 2015
+
+
+def test_the_script_of_the_2015_table_counts_nats_as_the_paper_does_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+    """With digits made up, a network of a few weights and a few sequences."""
+    digits = tmp_path / "mnist"
+    digits.mkdir()
+    for name, count in (("train", 60_000), ("t10k", 10_000)):
+        images = np.zeros((count, 28, 28), np.uint8)
+        images[:, 8:20, 8:20] = 200
+        content = gzip.compress(b"\0" * 16 + images.tobytes(), compresslevel=1)
+        (digits / f"{name}-images-idx3-ubyte.gz").write_bytes(content)
+    script = importlib.import_module("reproduce_shi2015")
+    words = ["reproduce_shi2015.py", "--work", tmp_path / "work", "--digits", digits, "--sequences", 10, "--device", "cpu"]
+    words += ["--set", "model.hidden_channels=[2, 2, 2]", "--set", "training.batch_size=2", "--steps"]
+    tables = []
+    for steps in (2, 3):
+        monkeypatch.setattr(sys, "argv", [str(word) for word in [*words, steps]])
+        script.main()
+        tables.append(_cells(capsys.readouterr().out))
+    assert [table["shi2015_mmnist_3layer"][2] for table in tables] == ["2 of 2", "3 of 3"]
+    assert tables[0]["shi2015_mmnist_3layer"][-1] == "3670.85"
+
+    test = np.stack(list(make_moving_mnist.sequences(make_moving_mnist.read_digits(digits, "test"), 3, "2015", 2)))
+    observed = torch.from_numpy(test[:, 10:].reshape(3, -1))
+    grey = torch.where((observed > 0) & (observed < 1), observed, 0.5)
+    entropy = -(grey * grey.log() + (1 - grey) * (1 - grey).log())
+    perfect = float(torch.where((observed > 0) & (observed < 1), entropy, 0.0).sum(dim=1).mean())
+    constant = observed.mean()
+    mean = float(-(constant * constant.log() + (1 - constant) * (1 - constant).log()) * 10 * 64 * 64)
+    assert float(tables[0]["perfect"][4]) == pytest.approx(perfect, abs=0.01)
+    assert float(tables[0]["mean"][4]) == pytest.approx(mean, abs=0.01)
+    network = script.open_forecaster(
+        str(tmp_path / "work" / "10_sequences" / "shi2015_mmnist_3layer"), device=torch.device("cpu")
+    )
+    forecast = torch.from_numpy(network.forecast(test[:, :10], 10)).reshape(3, -1).double()
+    loss = torch.nn.functional.binary_cross_entropy(forecast, observed, reduction="sum") / 3
+    assert float(tables[1]["shi2015_mmnist_3layer"][4]) == pytest.approx(float(loss), rel=1e-5)
+
+
+def _cells(printed):
+    """Rows of a Markdown table by their first cell."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if line.startswith("|")]
+    return {row[0]: row for row in rows}

@@ -106,7 +106,9 @@ class ConvLSTMCell(nn.Module):
     def _convolve(self, frame: Tensor | None, hidden: Tensor) -> Tensor:
         if frame is None or self.input_weight is None:
             return _same(hidden, self.state_weight, self.bias)
-        if self.input_weight.shape[-1] == self.state_weight.shape[-1]:
+        # one convolution is faster than two, but joins the weights anew at each step, and keeps them for the gradient: not for
+        # 1 × 1, where the weights are as large as the work
+        if self.input_weight.shape[-1] == self.state_weight.shape[-1] > 1:
             weight = torch.cat([self.input_weight, self.state_weight], dim=1)
             return _same(torch.cat([frame, hidden], dim=1), weight, self.bias)
         return _same(frame, self.input_weight, self.bias) + _same(hidden, self.state_weight, None)

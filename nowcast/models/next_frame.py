@@ -58,7 +58,7 @@ Memory = tuple[list[State], Tensor] | None
 
 
 class NextFrame(nn.Module):
-    """See `forward`; with `future` given in training it also learns from true frames (`supervise = "all"`)."""
+    """See `forward`; only while it trains does it read `future`, and with `supervise = "all"` alone."""
 
     learns_from_future = True
 
@@ -86,11 +86,11 @@ class NextFrame(nn.Module):
     def forward(self, past: Tensor, num_leads: int, *, future: Tensor | None = None, done: float = 0.0) -> Tensor:
         """(case, time, 2, y, x) -> (case, num_leads, y, x); `past` and `future` hold values and validity.
 
-        With `future` and `supervise = "all"` it gives the forecast of every frame of the window but the first instead,
-        (case, time + num_leads - 1, y, x), from true frames; `done` is the share of the training that is over.
+        While it trains, with `future` and `supervise = "all"`, it gives the forecast of every frame of the window but the
+        first instead, (case, time + num_leads - 1, y, x), from true frames; `done` is the share of the training that is over.
         """
         y, x = past.shape[-2:]
-        if future is not None and self.config.supervise == "all":
+        if self.training and future is not None and self.config.supervise == "all":
             window = pad_to_multiple(torch.cat([past, future], dim=1), self.cell_multiple)
             values = self._forced(window, past.shape[1], done)
         else:
