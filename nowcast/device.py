@@ -16,7 +16,10 @@ def pick_device(name: str) -> torch.device:
     if not there.get(name.split(":")[0], False):
         usable = ", ".join(kind for kind, available in there.items() if available)
         raise UsageError(f"--device {name}: there is no such device here; usable: auto, {usable}")
-    return torch.device(name)
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError):  # such as cpu:foo, or the ninth of eight GPUs
+        raise UsageError(f"--device {name}: there is no such device here; write cpu, cuda or cuda:0") from None
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:

@@ -526,3 +526,18 @@ def test_logging_is_set_up_once_however_often_commands_run(inputs):
     for _ in range(3):
         command("inspect", inputs / "rain.nc")
     assert len(logging.getLogger("nowcast").handlers) == 1
+
+
+@pytest.mark.parametrize("device", ["cpu:foo", "cuda:99", "abacus"])
+def test_a_device_that_is_not_there_is_a_usage_error(inputs, device):
+    expect(
+        2,
+        "predict",
+        "persistence",
+        "rain.nc",
+        "--output",
+        "f.nc",
+        "--device",
+        device,
+        says=f"--device {device}: there is no such",
+    )
