@@ -7,7 +7,6 @@ places on it: unlike ConvLSTM it neither runs on another grid nor moves its fore
 import math
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -60,11 +59,8 @@ class CNNLSTM(nn.Module):
         for down in self.down:
             values = F.relu(down(values))
         _, states = self.encoder(values.reshape(*past.shape[:2], -1, 1, 1))
-        vectors = []
-        for _ in range(num_leads):
-            states = self.forecaster.step(None, states)
-            vectors.append(states[-1][0].flatten(1))
-        values = F.relu(self.expand(torch.stack(vectors, dim=1))).reshape(-1, self.config.channels[-1], *self.small)
+        (vectors,), _ = self.forecaster(None, states, num_steps=num_leads)
+        values = F.relu(self.expand(vectors.flatten(2))).reshape(-1, self.config.channels[-1], *self.small)
         for n, up in enumerate(self.up):
             values = up(values if n == 0 else F.relu(values))
         return activate(values.reshape(len(past), num_leads, *self.grid), self.config.output)

@@ -46,6 +46,16 @@ class ConvGRU(nn.Module):
         new = F.leaky_relu(input_n + torch.sigmoid(input_r + r) * n, 0.2)
         return [((1 - update) * new + update * hidden,)]
 
+    def forward(
+        self, frames: Tensor | None, states: Sequence[State] | None = None, *, num_steps: int = 0
+    ) -> tuple[list[Tensor], list[State]]:
+        """As `ConvLSTM.forward`: the hidden states at every step (case, time, hidden, y, x) and the last state."""
+        states, hidden = self.initial_states(frames[:, 0]) if states is None else list(states), []
+        for time in range(num_steps if frames is None else frames.shape[1]):
+            states = self.step(None if frames is None else frames[:, time], states)
+            hidden.append(states[0][0])
+        return [torch.stack(hidden, dim=1)], states
+
     def look_back(self, frame: Tensor | None, hidden: Tensor) -> Tensor:
         """The state's share in z, r and n: (case, 3 hidden, y, x)."""
         return self.from_state(hidden)

@@ -11,11 +11,15 @@ channel, and without them wc = 0. A state is (hidden, cell), each (case, channel
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from nowcast.models.engine import run_layer
 
 State = tuple[Tensor, Tensor]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -121,8 +125,11 @@ def _same(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class ConvLSTM(nn.Module):
     """A stack of ConvLSTM layers; layer n + 1 reads the hidden states of layer n.
 
-    `hidden_channels` and `kernel_sizes` have one entry per layer. `in_channels = 0`: the first layer is unfed.
+    `hidden_channels` and `kernel_sizes` have one entry per layer. `in_channels = 0`: the first layer is unfed. With
+    `checkpoint_steps` above 0, stretches of so many steps are computed again in the backward pass instead of being kept.
     """
+
+    checkpoint_steps = 0
 
     def __init__(
         self,
@@ -145,27 +152,63 @@ class ConvLSTM(nn.Module):
             for n in range(len(hidden_channels))
         )
 
-    def initial_states(self, like: Tensor) -> list[State]:
-        """Zero states of every layer for the grid of `like` (case, ..., y, x)."""
-        return [cell.initial_state(like) for cell in self.cells]
-
-    def step(self, frame: Tensor | None, states: Sequence[State]) -> list[State]:
-        """Every layer's state one time step on; the new hidden states are `[hidden for hidden, cell in ...]`."""
-        after = []
-        for cell, state in zip(self.cells, states, strict=True):
-            after.append(cell(frame, state))
-            frame = after[-1][0]
-        return after
-
-    def forward(self, frames: Tensor, states: Sequence[State] | None = None) -> tuple[list[Tensor], list[State]]:
-        """Run over `frames` (case, time, channel, y, x).
+    def forward(
+        self, frames: Tensor | None, states: Sequence[State] | None = None, *, num_steps: int = 0
+    ) -> tuple[list[Tensor], list[State]]:
+        """Run over `frames` (case, time, channel, y, x), or `num_steps` steps without frames (None) where the stack is unfed.
 
         Returns every layer's hidden states at every step, each (case, time, hidden, y, x), and every layer's last state.
+        Equal to the cells called step by step, but a layer goes over the whole sequence at once (engine.py).
         """
-        states = list(states) if states is not None else self.initial_states(frames[:, 0])
-        hidden: list[list[Tensor]] = [[] for _ in self.cells]
-        for time in range(frames.shape[1]):
-            states = self.step(frames[:, time], states)
-            for layer, (layer_hidden, _) in zip(hidden, states, strict=True):
-                layer.append(layer_hidden)
-        return [torch.stack(layer, dim=1) for layer in hidden], states
+        if frames is None and states is None:
+            raise ValueError("a stack without frames needs states to start from")
+        like = frames[:, 0] if frames is not None else states[0][0]
+        sequence, hidden, after = None if frames is None else frames.transpose(0, 1), [], []
+        for n, cell in enumerate(self.cells):
+            state = None if states is None else states[n]
+            sequence, state = self._run(cell, sequence, state, like, num_steps if sequence is None else len(sequence))
+            hidden.append(sequence.transpose(0, 1))
+            after.append(state)
+        return hidden, after
+
+    def _run(
+        self, cell: ConvLSTMCell, frames: Tensor | None, state: State | None, like: Tensor, num_steps: int
+    ) -> tuple[Tensor, State]:
+        run = partial(_run_layer if _engine_takes(like, cell.state_weight) else _run_step_by_step, cell, like)
+        length = self.checkpoint_steps
+        if not (0 < length < num_steps and torch.is_grad_enabled()):
+            return run(frames, state, num_steps)
+        hidden = []
+        for first in range(0, num_steps, length):
+            part = None if frames is None else frames[first : first + length]
+            arguments = (part, state, min(length, num_steps - first))
+            stretch, state = checkpoint(run, *arguments, use_reentrant=False, preserve_rng_state=False)
+            hidden.append(stretch)
+        return torch.cat(hidden), state
+
+
+def _engine_takes(like: Tensor, weight: Tensor) -> bool:
+    """Compilers and exporters want to see the equations; the engine's states are float32, which is too little for float64."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+    return not traced and like.device.type in ("cpu", "cuda") and weight.dtype != torch.float64
+
+
+def _run_layer(
+    cell: ConvLSTMCell, like: Tensor, frames: Tensor | None, state: State | None, num_steps: int
+) -> tuple[Tensor, State]:
+    options = cell.options
+    return run_layer(
+        frames, state, like, num_steps,
+        input_weight=cell.input_weight, state_weight=cell.state_weight, bias=cell.bias, peepholes=cell.peepholes,
+        activations=(options.activation, options.gate_activation),
+    )  # fmt: skip
+
+
+def _run_step_by_step(
+    cell: ConvLSTMCell, like: Tensor, frames: Tensor | None, state: State | None, num_steps: int
+) -> tuple[Tensor, State]:
+    state, hidden = cell.initial_state(like) if state is None else state, []
+    for time in range(num_steps):
+        state = cell(None if frames is None else frames[time], state)
+        hidden.append(state[0])
+    return torch.stack(hidden), state

@@ -5,7 +5,8 @@ layers together give the frame through one 1 × 1 convolution. Frames are folded
 what does not divide is padded with missing pixels and cut off again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -67,15 +68,29 @@ class EncoderForecaster(nn.Module):
         grid = past.shape[-2:]
         frames = past if self.config.validity_channel else past[:, :, :1]
         frames = F.pixel_unshuffle(pad_to_multiple(frames, self.cell_multiple), self.config.patch)
-        states = self.encoder.initial_states(frames[:, 0])
-        for time in range(frames.shape[1]):
-            states = self.encoder.step(frames[:, time], states)
+        _, states = self.encoder(frames)
         forecast = []
-        for _ in range(num_leads):
-            states = self.forecaster.step(None, states)
-            values = self.head(torch.cat([hidden for hidden, _ in states], dim=1))
-            forecast.append(F.pixel_shuffle(values, self.config.patch)[:, 0])
-        return activate(torch.stack(forecast, dim=1), self.config.output)[..., : grid[0], : grid[1]]
+        for num_steps in steps_at_once(num_leads):
+            hidden, states = self.forecaster(None, states, num_steps=num_steps)
+            forecast.append(F.pixel_shuffle(self._head(hidden), self.config.patch)[:, :, 0])
+        return activate(torch.cat(forecast, dim=1), self.config.output)[..., : grid[0], : grid[1]]
+
+    def _head(self, hidden: Sequence[Tensor]) -> Tensor:
+        """The 1 × 1 convolution over the layers' channels, a layer at a time: joined they would be copied."""
+        weights = self.head.weight.split(self.config.hidden_channels, dim=1)
+        biases = (self.head.bias, *[None] * (len(hidden) - 1))
+        return sum(over_time(partial(F.conv2d, weight=w, bias=b), h) for h, w, b in zip(hidden, weights, biases, strict=True))
+
+
+def steps_at_once(num_leads: int) -> list[int]:
+    """All leads together where a backward pass needs them anyway, else one by one to save memory."""
+    return [num_leads] if torch.is_grad_enabled() else [1] * num_leads
+
+
+def over_time(function: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
+    """Apply a function of (case, channel, y, x) to (case, time, channel, y, x) as one batch, in the order in which it lies."""
+    time_first = frames.transpose(0, 1)
+    return function(time_first.flatten(0, 1)).unflatten(0, time_first.shape[:2]).transpose(0, 1)
 
 
 def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:

@@ -5,13 +5,12 @@ Peepholes are one number per cell; the forecaster's first layer is unfed, and it
 
 from typing import Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nowcast.config import Many, Section
 from nowcast.models.convlstm import CellOptions, ConvLSTM
-from nowcast.models.encoder_forecaster import Channels, Output, activate
+from nowcast.models.encoder_forecaster import Channels, Output, activate, over_time
 
 
 class FCLSTMConfig(Section):
@@ -48,11 +47,7 @@ class FCLSTM(nn.Module):
     def forward(self, past: Tensor, num_leads: int) -> Tensor:
         frames = past if self.config.validity_channel else past[:, :, :1]
         vectors = frames.flatten(2)[..., None, None]
-        states = self.encoder.initial_states(vectors[:, 0])
-        for time in range(vectors.shape[1]):
-            states = self.encoder.step(vectors[:, time], states)
-        forecast = []
-        for _ in range(num_leads):
-            states = self.forecaster.step(None, states)
-            forecast.append(self.head(states[-1][0]).reshape(len(past), *self.grid))
-        return activate(torch.stack(forecast, dim=1), self.config.output)
+        _, states = self.encoder(vectors)
+        hidden, _ = self.forecaster(None, states, num_steps=num_leads)
+        values = over_time(self.head, hidden[-1]).reshape(len(past), num_leads, *self.grid)
+        return activate(values, self.config.output)

@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from nowcast.config import Many, Section
 from nowcast.models.convgru import ConvGRU, TrajGRU
 from nowcast.models.convlstm import CellOptions, ConvLSTM
-from nowcast.models.encoder_forecaster import Channels, KernelSize, Output, activate, pad_to_multiple, require_odd
+from nowcast.models.encoder_forecaster import (
+    Channels,
+    KernelSize,
+    Output,
+    activate,
+    over_time,
+    pad_to_multiple,
+    require_odd,
+    steps_at_once,
+)
 
 
 class MultiscaleConfig(Section):
@@ -101,24 +110,22 @@ class Multiscale(nn.Module):
         frames = past if self.config.validity_channel else past[:, :, :1]
         states = self._encode(pad_to_multiple(frames, self.cell_multiple))
         forecast = []
-        for _ in range(num_leads):
-            states, values = self._forecast_one(states)
-            forecast.append(values[:, 0])
-        return activate(torch.stack(forecast, dim=1), self.config.output)[..., : grid[0], : grid[1]]
+        for num_steps in steps_at_once(num_leads):
+            states, values = self._forecast(states, num_steps)
+            forecast.append(values[:, :, 0])
+        return activate(torch.cat(forecast, dim=1), self.config.output)[..., : grid[0], : grid[1]]
 
-    def _encode(self, frames: Tensor) -> list:
-        states = [None] * len(self.down)
-        for time in range(frames.shape[1]):
-            values = frames[:, time]
-            for n, (down, layer) in enumerate(zip(self.down, self.encoder, strict=True)):
-                values = F.leaky_relu(down(values), 0.2)
-                states[n] = layer.step(values, states[n] or layer.initial_states(values))
-                values = states[n][-1][0]
+    def _encode(self, values: Tensor) -> list:
+        states = []
+        for down, layer in zip(self.down, self.encoder, strict=True):
+            values = over_time(lambda frames, down=down: F.leaky_relu(down(frames), 0.2), values)
+            (values,), (state,) = layer(values)
+            states.append(state)
         return states
 
-    def _forecast_one(self, states: list) -> tuple[list, Tensor]:
+    def _forecast(self, states: list, num_steps: int) -> tuple[list, Tensor]:
         after, values = list(states), None
         for n in reversed(range(len(states))):
-            after[n] = self.forecaster[n].step(values, states[n])
-            values = F.leaky_relu(self.up[n](after[n][-1][0]), 0.2)
-        return after, self.head(values)
+            (values,), (after[n],) = self.forecaster[n](values, [states[n]], num_steps=num_steps)
+            values = over_time(lambda frames, up=self.up[n]: F.leaky_relu(up(frames), 0.2), values)
+        return after, over_time(self.head, values)

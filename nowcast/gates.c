@@ -1,0 +1,157 @@
+/* The gate arithmetic of one ConvLSTM step in one pass over memory, forward and backward: GateArithmetic of
+   models/gates.py in C.
+
+   Everything is channels last: the channels of a gate lie together at each place, the gates in the order i, f, c, o. Gates,
+   hidden states and their gradients are `value`; cell states and their gradients are float. Compiled once for each choice of
+   BFLOAT16, RELU and HARD_SIGMOID (native.py), so that the inner loops have no branches and vectorise. */
+
+#include <stdint.h>
+#include <string.h>
+
+#ifdef BFLOAT16
+typedef uint16_t value; /* the upper half of a float */
+
+static inline float get(value v) {
+    uint32_t bits = (uint32_t)v << 16;
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+static inline value put(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16; /* to the nearest, ties to even */
+    return x == x ? (value)rounded : 0x7fc0;
+}
+#else
+typedef float value;
+
+static inline float get(value v) { return v; }
+static inline value put(float x) { return x; }
+#endif
+
+/* e^x to 2 ulp as 2^n times a polynomial (Cephes' expf), which the compiler vectorises; NaN stays NaN */
+static inline float exponential(float x) {
+    float bounded = x > 88.0f ? 88.0f : (x < -87.0f ? -87.0f : x);
+    float shifted = bounded * 1.44269504f + 12582912.0f; /* adding 1.5 * 2^23 rounds to the nearest whole number */
+    float n = shifted - 12582912.0f;
+    float r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    uint32_t bits;
+    memcpy(&bits, &shifted, 4);
+    bits = (bits - 0x4b400000u + 127u) << 23;
+    float power;
+    memcpy(&power, &bits, 4);
+    return p * power;
+}
+
+#ifdef HARD_SIGMOID
+static inline float squash(float x) {
+    float y = 0.2f * x + 0.5f;
+    return y > 1.0f ? 1.0f : (y < 0.0f ? 0.0f : y);
+}
+static inline float squash_slope(float y) { return y > 0.0f && y < 1.0f ? 0.2f : 0.0f; }
+#else
+static inline float squash(float x) { return 1.0f / (1.0f + exponential(-x)); }
+static inline float squash_slope(float y) { return y * (1.0f - y); }
+#endif
+
+#ifdef RELU
+static inline float activation(float x) { return x < 0.0f ? 0.0f : x; }
+static inline float activation_slope(float y) { return y > 0.0f ? 1.0f : 0.0f; }
+#else
+static inline float activation(float x) { return 1.0f - 2.0f / (1.0f + exponential(2.0f * x)); }
+static inline float activation_slope(float y) { return 1.0f - y * y; }
+#endif
+
+/* Optional pointers are told apart outside the inner loops, by calls with a constant NULL that are inlined: a branch inside
+   becomes a masked load, which is very slow where it masks a NULL. */
+#define INLINED static inline __attribute__((always_inline))
+
+/* One place: `gates` after their nonlinearity, and the new states. `x` may be NULL or `g` itself, `peepholes` (i, f, o) NULL. */
+INLINED void place_forward(const value *x, const value *s, const float *bias, const float *peepholes, const float *before,
+                          value *g, float *cell, value *hidden, int64_t n) {
+#pragma omp simd
+    for (int64_t c = 0; c < n; c++) {
+        float i = get(s[c]) + bias[c], f = get(s[n + c]) + bias[n + c];
+        float a = get(s[2 * n + c]) + bias[2 * n + c], o = get(s[3 * n + c]) + bias[3 * n + c];
+        if (x) i += get(x[c]), f += get(x[n + c]), a += get(x[2 * n + c]), o += get(x[3 * n + c]);
+        if (peepholes) i += peepholes[c] * before[c], f += peepholes[n + c] * before[c];
+        i = squash(i), f = squash(f), a = activation(a);
+        float state = f * before[c] + i * a;
+        if (peepholes) o += peepholes[2 * n + c] * state;
+        o = squash(o);
+        g[c] = put(i), g[n + c] = put(f), g[2 * n + c] = put(a), g[3 * n + c] = put(o);
+        cell[c] = state;
+        hidden[c] = put(o * activation(state));
+    }
+}
+
+/* One place: turns `g`, the gates, into the gradient of their arguments, and `d_cell`, which comes as that of the new cell state,
+   into that of the one before. `d_out` from the outputs and `d_next` from the step after add up; `d_next` may be NULL. */
+INLINED void place_backward(value *g, const float *before, const float *cell, const float *peepholes, const value *d_out,
+                           const value *d_next, float *d_cell, int64_t n) {
+#pragma omp simd
+    for (int64_t c = 0; c < n; c++) {
+        float i = get(g[c]), f = get(g[n + c]), a = get(g[2 * n + c]), o = get(g[3 * n + c]);
+        float d_hidden = get(d_out[c]);
+        if (d_next) d_hidden += get(d_next[c]);
+        float shown = activation(cell[c]);
+        float d_o = d_hidden * shown * squash_slope(o);
+        float d = d_cell[c] + d_hidden * o * activation_slope(shown);
+        if (peepholes) d += d_o * peepholes[2 * n + c];
+        float d_i = d * a * squash_slope(i), d_f = d * before[c] * squash_slope(f);
+        float d_before = d * f;
+        if (peepholes) d_before += d_i * peepholes[c] + d_f * peepholes[n + c];
+        g[c] = put(d_i), g[n + c] = put(d_f);
+        g[2 * n + c] = put(d * i * activation_slope(a)), g[3 * n + c] = put(d_o);
+        d_cell[c] = d_before;
+    }
+}
+
+/* `from_input` and `peepholes` may be NULL; `from_input` or `from_state` may be `gates` itself. */
+void gates_forward(const value *from_input, const value *from_state, const float *bias, const float *peepholes,
+                   const float *before, value *gates, float *cell, value *hidden, int64_t places, int64_t n, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t p = 0; p < places; p++) {
+        const value *x = from_input + 4 * n * p, *s = from_state + 4 * n * p;
+        const float *b = before + n * p;
+        value *g = gates + 4 * n * p, *h = hidden + n * p;
+        float *c = cell + n * p;
+        if (from_input && peepholes)
+            place_forward(x, s, bias, peepholes, b, g, c, h, n);
+        else if (from_input)
+            place_forward(x, s, bias, 0, b, g, c, h, n);
+        else if (peepholes)
+            place_forward(0, s, bias, peepholes, b, g, c, h, n);
+        else
+            place_forward(0, s, bias, 0, b, g, c, h, n);
+    }
+}
+
+/* `peepholes` and `d_hidden_next` may be NULL. */
+void gates_backward(value *gates, const float *before, const float *cell, const float *peepholes, const value *d_hidden,
+                    const value *d_hidden_next, float *d_cell, int64_t places, int64_t n, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t p = 0; p < places; p++) {
+        const value *d_out = d_hidden + n * p, *d_next = d_hidden_next + n * p;
+        const float *b = before + n * p, *c = cell + n * p;
+        value *g = gates + 4 * n * p;
+        float *d = d_cell + n * p;
+        if (peepholes && d_hidden_next)
+            place_backward(g, b, c, peepholes, d_out, d_next, d, n);
+        else if (peepholes)
+            place_backward(g, b, c, peepholes, d_out, 0, d, n);
+        else if (d_hidden_next)
+            place_backward(g, b, c, 0, d_out, d_next, d, n);
+        else
+            place_backward(g, b, c, 0, d_out, 0, d, n);
+    }
+}

@@ -1,0 +1,94 @@
+"""The compiled gate arithmetic for CPUs: builds gates.c once for this machine and calls it.
+
+The library lies in the cache under a name that holds source, compiler and processor; where there is no compiler, or it
+fails, `load` says so once and returns None, and the same arithmetic is done in torch.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import time
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from nowcast.atomic import replacing
+from nowcast.cache import cache_folder
+from nowcast.errors import NowcastError
+
+log = logging.getLogger(__name__)
+SOURCE = Path(__file__).with_name("gates.c")
+# no value is changed by these; without the first two the compiler must keep errno and traps, and does not vectorise
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+SECONDS = 60  # a compiler that hangs
+
+
+@cache
+def load(*defines: str) -> ctypes.CDLL | None:
+    """The library compiled with these macros defined; None, said once, where it cannot be had."""
+    compiler = _compiler()
+    if compiler is None:
+        return None
+    try:
+        path = cache_folder() / "native" / f"gates-{_fingerprint(compiler, defines)}.so"
+        with suppress(OSError):  # not built yet, or damaged
+            return _declare(ctypes.CDLL(str(path)))
+        _build(compiler, defines, path)
+        return _declare(ctypes.CDLL(str(path)))
+    except (OSError, AttributeError, subprocess.SubprocessError, NowcastError) as error:
+        _say(f"{compiler} did not build gates.c ({_reason(error)})")
+        return None
+
+
+@cache
+def _compiler() -> str | None:
+    found = next((path for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name and (path := shutil.which(name))), None)
+    if found is None:
+        _say("no C compiler found (cc, gcc, clang or $CC)")
+    return found
+
+
+@cache
+def _say(why: str) -> None:
+    log.warning("%s: the gates are computed in torch, which takes more time", why)
+
+
+def _build(compiler: str, defines: tuple[str, ...], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    with replacing(path) as temporary:
+        command = [compiler, *FLAGS, *(f"-D{name}" for name in defines), str(SOURCE), "-o", str(temporary)]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS)
+    log.info("compiled the gate arithmetic in %.1f s, kept in %s", time.perf_counter() - start, path)
+
+
+def _reason(error: Exception) -> str:
+    said = getattr(error, "stderr", None) or str(error)
+    return said.strip().splitlines()[0] if said.strip() else type(error).__name__
+
+
+def _fingerprint(compiler: str, defines: tuple[str, ...]) -> str:
+    """-march=native depends on the processor: a cache that machines share keeps a library for each kind."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=SECONDS, check=True).stdout
+    parts = (SOURCE.read_text(encoding="utf-8"), version, *FLAGS, *defines, platform.machine(), _processor())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
+    pointer, size = ctypes.c_void_p, ctypes.c_int64
+    library.gates_forward.argtypes = [pointer] * 8 + [size, size, ctypes.c_int]
+    library.gates_backward.argtypes = [pointer] * 7 + [size, size, ctypes.c_int]
+    library.gates_forward.restype = library.gates_backward.restype = None
+    return library
