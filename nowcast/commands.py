@@ -12,15 +12,16 @@ from nowcast import config, run_folder
 from nowcast.atomic import replacing
 from nowcast.baselines import BASELINES, available
 from nowcast.cases import Selection
+from nowcast.checkpoint import Checkpoint
 from nowcast.config import Experiment
 from nowcast.device import pick_device
 from nowcast.errors import UsageError
-from nowcast.estimate import estimate
+from nowcast.estimate import estimate, largest_batch
 from nowcast.evaluation import Evaluation, Source, evaluate
 from nowcast.forecaster import FileForecaster, Network, open_forecaster
 from nowcast.models import num_parameters
 from nowcast.netcdf import open_records
-from nowcast.planning import make_plan
+from nowcast.planning import Plan, make_plan
 from nowcast.prediction import predict
 from nowcast.training import Trainer, resolve, thresholds_for
 
@@ -30,12 +31,14 @@ ALWAYS = ("persistence", "extrapolation", "pysteps")  # beside every evaluation,
 
 def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: bool, device: str) -> str:
     """Train and leave the run folder complete; returns a line about the result."""
-    text = config.write(resolve(experiment))
     where = pick_device(device)
     plan = make_plan(experiment.data)
+    checkpoint = run_folder.resumable(output) if resume else None
+    experiment = _with_batch_size(experiment, plan, where, checkpoint)
+    text = config.write(resolve(experiment))
     trainer = Trainer(experiment, plan, output, device=where)
-    if resume:
-        trainer.restore(run_folder.resumable(output))
+    if checkpoint:
+        trainer.restore(checkpoint)
         if trainer.is_finished:
             return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
         with replacing(output / run_folder.CONFIG) as temporary:  # it may ask for more steps than before
@@ -53,6 +56,15 @@ def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: 
         finally:
             _draw(output)
     return f"{result.output / run_folder.BEST}  (best at step {result.best_step:,} of {result.step:,})"
+
+
+def _with_batch_size(experiment: Experiment, plan: Plan, device: torch.device, resumed: Checkpoint | None = None) -> Experiment:
+    """With a number for batch_size = "auto": a resumed run's own, else the largest that fits."""
+    if experiment.training.batch_size != "auto":
+        return experiment
+    number = resumed.facts["config"]["training"]["batch_size"] if resumed else largest_batch(experiment, plan, device)
+    training = experiment.training.model_copy(update={"batch_size": number})
+    return experiment.model_copy(update={"training": training})
 
 
 @contextmanager
@@ -95,8 +107,10 @@ def _draw(output: Path) -> None:
 
 def dry_run_facts(experiment: Experiment, device: str) -> dict[str, Any]:
     """What training would do, as one JSON object; nothing is written but the cache, where fields are asked for."""
-    plan = make_plan(experiment.data)
-    trainer = Trainer(experiment, plan, Path(), device=pick_device(device))
+    from nowcast import report  # noqa: F401  matplotlib's memory counts: a training ends with a picture
+
+    plan, where = make_plan(experiment.data), pick_device(device)
+    trainer = Trainer(_with_batch_size(experiment, plan, where), plan, Path(), device=where)
     splits = {split: plan.num_windows(split) for split in plan.windows}
     return {
         "num_parameters": num_parameters(trainer.model),
@@ -125,7 +139,7 @@ def dry_run_lines(facts: Mapping[str, Any]) -> list[str]:
         f"parameters   {facts['num_parameters']:,}",
         f"steps        {facts['num_steps']:,} on {facts['device']} in {facts['precision']}",
         f"time         {facts['seconds_per_step']:.3g} s a step, {facts['estimated_hours']:.2g} h in all",
-        f"memory       {facts['estimated_memory_mb']:,.0f} MB for weights, optimizer and one batch",
+        f"memory       {facts['estimated_memory_mb']:,.0f} MB at the peak of a step",
     ]
 
 
@@ -146,6 +160,17 @@ def predict_files(
     folder = output.endswith("/") or Path(output).is_dir()
     series = open_records(records, **_reading([opened], variable))
     return predict(opened, series, Path(output), selection=selection, folder=folder, overwrite=overwrite)
+
+
+def export_run(run: str, output: Path, *, overwrite: bool) -> str:
+    """Write a trained network for use without nowcast; returns the Python expression that calls it."""
+    from nowcast import export
+
+    export.check_output(output, overwrite=overwrite)
+    opened = None if run in BASELINES else open_forecaster(run, device=torch.device("cpu"))
+    if not isinstance(opened, Network):
+        raise UsageError(f"{run} is no trained network: export takes a run folder or a checkpoint")
+    return export.export(opened, output)
 
 
 def _reading(sources: Iterable[Source], variable: str | None) -> dict[str, Any]:

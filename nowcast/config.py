@@ -96,7 +96,7 @@ class Training(Section):
 
     steps: int = Field(0, ge=0)
     epochs: int = Field(0, ge=0)
-    batch_size: int = Field(8, ge=1, le=1 << 16)
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=1 << 16)] = 8
     optimizer: Literal["adamw", "adam", "rmsprop", "adadelta", "sgd"] = "adamw"
     learning_rate: Number = Field(1e-3, gt=0)
     weight_decay: Number = Field(0.0, ge=0)
@@ -116,6 +116,7 @@ class Training(Section):
     early_stopping: int = Field(0, ge=0)
     ema: Number = Field(0.0, ge=0, lt=1)
     accumulate: int = Field(1, ge=1)
+    checkpoint_steps: int = Field(0, ge=0)
     compile: bool = False
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = "auto"
 

@@ -1,20 +1,41 @@
-"""What a training would cost, found by one step on made-up rain of the real shape: nothing is read or written."""
+"""What a training would cost, and the largest batch that fits: found by real steps on made-up rain of the real shape.
 
+Memory is that of the whole process at its peak (on a GPU: what torch holds there), seconds are those of one update.
+"""
+
+import logging
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nowcast.config import Experiment
 from nowcast.dataset import Batch
+from nowcast.errors import MemoryLimitError
+from nowcast.memory import free_memory, peak_memory, resident_memory, restart_peak
+from nowcast.planning import Plan
 from nowcast.training import Trainer
+
+log = logging.getLogger(__name__)
+SECONDS = 5.0  # what the longest probe of an estimate may take, roughly
+SHARE = 0.8  # of the free memory that batch_size = "auto" fills: validation, workers and other processes need some too
+LARGEST = 4096  # cases
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One update with so many cases: its seconds, and the bytes of memory at its peak."""
+
+    cases: int
+    seconds: float
+    memory_bytes: int
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of one step and bytes at its peak, the batch's activations kept for the backward pass included."""
+    """Seconds of one step, and bytes of memory at the peak of the training."""
 
     seconds_per_step: float
     memory_bytes: int
@@ -28,39 +49,101 @@ class Estimate:
 
 
 def estimate(trainer: Trainer) -> Estimate:
-    """Run forward and backward on random rain of the batch's shape, time it and count what it keeps.
+    """Probe with the whole batch where that is quick, else with one case and a few, and follow the line through them."""
+    settings = trainer.settings
+    probe(trainer, 1)  # the first run pays for set-up
+    one = probe(trainer, 1)
+    few = min(settings.batch_size, max(int(SECONDS / one.seconds), 2))
+    found = _at(settings.batch_size, one, probe(trainer, few)) if few > 1 else one
+    return Estimate(found.seconds * settings.accumulate, found.memory_bytes)
 
-    On a CPU one case stands for the batch, whose cases follow one another there; a GPU gets the whole batch.
+
+def largest_batch(experiment: Experiment, plan: Plan, device: torch.device) -> int:
+    """The largest batch whose step fits into the memory that is free, at most the training windows; it has been tried.
+
+    Raises MemoryLimitError (exit 7) where one case does not fit.
     """
-    cases = trainer.settings.batch_size
-    sample = 1 if trainer.device.type == "cpu" else cases
-    batch = _made_up(trainer.experiment, trainer.plan.records[0].grid.shape, sample)
-    seconds, kept = _measure(trainer, batch)
-    if seconds < 1:  # the first run paid for set-up
-        seconds, kept = _measure(trainer, batch)
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in trainer.model.parameters())
-    # weights, their gradients, the optimizer's moments and the average
-    copies = 2 + {"sgd": 1, "rmsprop": 1}.get(trainer.settings.optimizer, 2) + bool(trainer.average)
-    scale = cases / sample
-    return Estimate(seconds * scale * trainer.settings.accumulate, round(weights * copies + kept * scale))
+    single = experiment.training.model_copy(update={"batch_size": 1})
+    trainer = Trainer(experiment.model_copy(update={"training": single}), plan, Path(), device=device)
+    most = max(min(plan.num_windows("training"), LARGEST), 1)
+    found = _largest_on_gpu(trainer, most) if device.type == "cuda" else _largest_on_cpu(trainer, most)
+    log.info("batch_size = %d: the largest whose step fits into memory on %s", found, device.type)
+    return found
 
 
-def _measure(trainer: Trainer, batch: Batch) -> tuple[float, int]:
-    """Seconds of forward and backward, and the bytes that the forward pass keeps for the backward pass."""
-    kept: dict[int, int] = {}
+def _largest_on_cpu(trainer: Trainer, most: int) -> int:
+    """A CPU's memory ends with the process killed, so the size is reckoned from small batches and tried only then."""
+    probe(trainer, 1)  # the first run pays for set-up
+    small = tried = probe(trainer, 1)
+    limit = resident_memory() + SHARE * free_memory()
+    if small.memory_bytes > limit:
+        raise MemoryLimitError(_too_large(trainer, small.memory_bytes, limit))
+    while tried.cases < most:
+        wanted = 4 * tried.cases if tried is small else min(_cases_for(limit, small, tried), 8 * tried.cases)
+        if wanted <= tried.cases:
+            break
+        larger = probe(trainer, min(wanted, most))
+        if larger.memory_bytes > limit:
+            return max(min(_cases_for(limit, small, larger), larger.cases - 1), tried.cases)
+        tried = larger
+    return tried.cases
 
-    def count(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        start = time.perf_counter()
-        _forward_backward(trainer, batch)
-        seconds = time.perf_counter() - start
+def _cases_for(limit: float, small: Probe, large: Probe) -> int:
+    """How many cases take `limit` bytes on the line through two probes."""
+    per_case = (large.memory_bytes - small.memory_bytes) / (large.cases - small.cases)
+    return small.cases + int((limit - small.memory_bytes) / max(per_case, 1.0))
+
+
+def _largest_on_gpu(trainer: Trainer, most: int) -> int:
+    """Doubled until it does not fit, then halved in between until an eighth is not worth another try."""
+    fits, does_not, cases = 0, most + 1, 1
+    while cases < does_not and _fits(trainer, cases):
+        fits, cases = cases, min(2 * cases, most) if cases < most else does_not
+    does_not = min(does_not, cases)
+    while fits and does_not - fits > max(fits // 8, 1):
+        middle = (fits + does_not) // 2
+        fits, does_not = (middle, does_not) if _fits(trainer, middle) else (fits, middle)
+    if not fits:
+        total = torch.cuda.get_device_properties(trainer.device).total_memory
+        raise MemoryLimitError(_too_large(trainer, total, total))
+    return fits
+
+
+def _fits(trainer: Trainer, cases: int) -> bool:
+    try:
+        return probe(trainer, cases).memory_bytes <= 0.9 * torch.cuda.get_device_properties(trainer.device).total_memory
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return False
+
+
+def _too_large(trainer: Trainer, needed: float, limit: float) -> str:
+    crop = trainer.experiment.data.crop or "0 (the whole grid)"
+    return (
+        f"one case takes {needed / 1e9:.1f} GB in a step but {limit / 1e9:.1f} GB are free.\n"
+        f"Choose a data.crop below {crop}, training.checkpoint_steps = 1, or a smaller model."
+    )
+
+
+def _at(cases: int, small: Probe, large: Probe) -> Probe:
+    share = (cases - small.cases) / (large.cases - small.cases)
+    seconds = small.seconds + share * (large.seconds - small.seconds)
+    memory = small.memory_bytes + share * (large.memory_bytes - small.memory_bytes)
+    return Probe(cases, max(seconds, small.seconds), round(memory))
+
+
+def probe(trainer: Trainer, cases: int) -> Probe:
+    """One update of the trainer's weights with a made-up batch; the trainer is of no use for training afterwards."""
+    batch = _made_up(trainer.experiment, trainer.plan.records[0].grid.shape, cases)
+    restart_peak(trainer.device)
+    start = time.perf_counter()
+    trainer.model.train()
+    trainer._loss(batch).backward()
+    trainer.optimizer.step()
     trainer.optimizer.zero_grad(set_to_none=True)
-    for parameter in trainer.model.parameters():
-        kept.pop(parameter.untyped_storage().data_ptr(), None)  # weights are counted apart
-    return seconds, sum(kept.values())
+    memory = peak_memory(trainer.device)  # on a GPU this waits for the step
+    return Probe(cases, time.perf_counter() - start, memory)
 
 
 def _made_up(experiment: Experiment, grid: tuple[int, int], cases: int) -> Batch:
@@ -68,9 +151,3 @@ def _made_up(experiment: Experiment, grid: tuple[int, int], cases: int) -> Batch
     shape = (data.crop, data.crop) if data.crop else grid
     frames = torch.rand(cases, data.input_frames + data.lead_frames, *shape)
     return Batch(frames[:, : data.input_frames], frames[:, data.input_frames :], ())
-
-
-def _forward_backward(trainer: Trainer, batch: Batch) -> None:
-    trainer._loss(batch).backward()
-    if trainer.device.type == "cuda":
-        torch.cuda.synchronize(trainer.device)

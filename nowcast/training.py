@@ -22,6 +22,7 @@ from nowcast.errors import CheckpointError, DataError, DivergenceError
 from nowcast.losses import make_loss
 from nowcast.metrics import THRESHOLDS
 from nowcast.models import make_model, model_config, num_parameters
+from nowcast.models.convlstm import set_checkpoint_steps
 from nowcast.netcdf import Record
 from nowcast.optimisation import Average, learning_rate, make_optimizer, optimizer_tensors, restore_optimizer
 from nowcast.planning import Plan
@@ -105,6 +106,7 @@ class Trainer:
         self.transform = make_transform(self.experiment.transform)
         self.loss = make_loss(self.experiment.loss)
         self.model = make_model(model_config(self.experiment.model)).to(device)
+        set_checkpoint_steps(self.model, self.settings.checkpoint_steps)
         self.network = torch.compile(self.model) if self.settings.compile else self.model
         check_grids(plan, self.experiment.data.crop, self.model)
         self.optimizer = make_optimizer(self.model, self.settings)

@@ -16,7 +16,7 @@ atomic config units windows metrics signals stopwatch
 fields grid files times progress
 netcdf baselines
 forecast_file cache
-device transform losses native models
+device transform losses native memory models
 dataset checkpoint optimisation run_folder
 planning forecaster validation
 cases training

@@ -187,6 +187,13 @@ class ConvLSTM(nn.Module):
         return torch.cat(hidden), state
 
 
+def set_checkpoint_steps(model: nn.Module, num_steps: int) -> None:
+    """Have all ConvLSTM stacks of a model keep only the states every `num_steps` steps; 0: everything."""
+    for module in model.modules():
+        if isinstance(module, ConvLSTM):
+            module.checkpoint_steps = num_steps
+
+
 def _engine_takes(like: Tensor, weight: Tensor) -> bool:
     """Compilers and exporters want to see the equations; the engine's states are float32, which is too little for float64."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()

@@ -1,0 +1,113 @@
+"""What a training would cost (estimate.py), and the batch that fits (memory.py)."""
+
+import json
+import logging
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nowcast import config, estimate, memory
+from nowcast.commands import _with_batch_size, train_run
+from nowcast.errors import MemoryLimitError
+from nowcast.estimate import Probe, largest_batch
+from nowcast.planning import make_plan
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICKSTART = ROOT / "configs" / "quickstart.toml"
+RECORD = f'data.records=["{ROOT / "data" / "sample.nc"}"]'
+
+
+def experiment(*settings):
+    return config.read(QUICKSTART, [RECORD, *settings])
+
+
+def nowcast(*arguments):
+    """The command in a process of its own: its stdout, and the most memory that a process under this one has taken."""
+    command = [sys.executable, "-m", "nowcast", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout, 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is told by Linux alone")
+def test_the_predicted_memory_is_within_a_fifth_of_the_measured(tmp_path):
+    settings = [RECORD, "model.hidden_channels=[64, 64]", "model.patch=2", "training.batch_size=12", "training.steps=1"]
+    given = [str(QUICKSTART), *(part for setting in settings for part in ("--set", setting))]
+    told, _ = nowcast("train", *given, "--dry-run", "--format", "json")
+    predicted = 1e6 * json.loads(told)["estimated_memory_mb"]
+    _, measured = nowcast("train", *given, "--output", str(tmp_path / "run"), "--set", "training.validation_cases=1")
+    assert predicted > 0.7e9, "activations should dominate here"
+    assert predicted == pytest.approx(measured, rel=0.2)
+
+
+def linear_probe(monkeypatch, *, base, per_case, free):
+    """Stand-ins for a machine of known memory; gives the list of the batches that were tried."""
+    tried = []
+
+    def probe(trainer, cases):
+        tried.append(cases)
+        return Probe(cases, 0.1, base + per_case * cases)
+
+    monkeypatch.setattr(estimate, "probe", probe)
+    monkeypatch.setattr(estimate, "resident_memory", lambda: base)
+    monkeypatch.setattr(estimate, "free_memory", lambda: free)
+    return tried
+
+
+@pytest.mark.parametrize("fitting", [1, 2, 3, 4, 5, 17, 63, 64])
+def test_an_automatic_batch_is_the_largest_that_fits(fitting, monkeypatch):
+    tried = linear_probe(monkeypatch, base=1000, per_case=100, free=(100 * fitting + 50) / estimate.SHARE)
+    wanted = experiment("training.batch_size=auto")
+    plan = make_plan(wanted.data)
+    assert plan.num_windows("training") > 64
+    assert largest_batch(wanted, plan, torch.device("cpu")) == fitting
+    assert max(tried) <= 4 * fitting
+
+
+def test_an_automatic_batch_has_no_more_cases_than_there_are_windows(monkeypatch):
+    linear_probe(monkeypatch, base=1000, per_case=1, free=10**9)
+    wanted = experiment("training.batch_size=auto", "data.stride=40")
+    plan = make_plan(wanted.data)
+    assert largest_batch(wanted, plan, torch.device("cpu")) == plan.num_windows("training")
+
+
+def test_one_case_that_does_not_fit_is_an_error_with_a_cure(monkeypatch):
+    linear_probe(monkeypatch, base=1e9, per_case=3e9, free=1e9)
+    wanted = experiment("training.batch_size=auto")
+    with pytest.raises(MemoryLimitError, match=r"one case takes 4\.0 GB in a step but 1\.8 GB are free"):
+        largest_batch(wanted, make_plan(wanted.data), torch.device("cpu"))
+
+
+def test_an_automatic_batch_is_a_number_in_the_run(monkeypatch, caplog):
+    monkeypatch.setattr(estimate, "LARGEST", 3)
+    wanted = experiment("training.batch_size=auto")
+    with caplog.at_level(logging.INFO, "nowcast"):
+        found = _with_batch_size(wanted, make_plan(wanted.data), torch.device("cpu"))
+    assert found.training.batch_size == 3
+    assert "batch_size = 3: the largest whose step fits into memory on cpu" in caplog.text
+
+
+def test_a_resumed_run_keeps_the_batch_that_it_began_with(tmp_path, monkeypatch):
+    given = ("training.batch_size=auto", "training.steps=1", "training.validation_cases=1", "data.stride=20")
+    monkeypatch.setattr(estimate, "LARGEST", 3)
+    train_run(experiment(*given), tmp_path / "run", resume=False, overwrite=False, device="cpu")
+    monkeypatch.setattr(estimate, "LARGEST", 2)
+    train_run(experiment(*given, "training.steps=2"), tmp_path / "run", resume=True, overwrite=False, device="cpu")
+    assert "batch_size = 3" in (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")
+
+
+def test_peak_memory_sees_what_was_freed_and_begins_anew():
+    device = torch.device("cpu")
+    memory.restart_peak(device)
+    before = memory.peak_memory(device)
+    torch.ones(64 << 20)  # 256 MB
+    assert memory.peak_memory(device) - before > 200e6
+    memory.restart_peak(device)
+    assert memory.peak_memory(device) - before < 200e6
+
+
+def test_free_memory_is_within_the_machine():
+    assert 0 < memory.free_memory() < 1 << 50
