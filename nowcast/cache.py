@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +37,25 @@ class PackedFrames:
     missing: np.ndarray
     wet: np.ndarray
 
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name != "_maps"}
+
     def frames(self) -> np.ndarray:
         """float16 (time, y, x) mm/h, NaN missing, row 0 northernmost; a read-only memory map."""
-        return np.load(self.folder / "frames.npy", mmap_mode="r")
+        return self._map("frames.npy")
 
     def rain_blocks(self) -> np.ndarray:
-        return np.load(self.folder / "rain_blocks.npy", mmap_mode="r")
+        return self._map("rain_blocks.npy")
+
+    @cached_property
+    def _maps(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def _map(self, name: str) -> np.ndarray:
+        """Opened once: that takes longer than reading a crop, and the class of the map makes every slice slower."""
+        if name not in self._maps:
+            self._maps[name] = np.asarray(np.load(self.folder / name, mmap_mode="r"))
+        return self._maps[name]
 
 
 def cache_folder() -> Path:

@@ -6,6 +6,7 @@ it was trained on; a baseline takes as many as are complete, up to the most that
 
 import logging
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,10 +100,40 @@ def references_of(record: Record, selection: Selection, input_frames: int, step:
     return list(record.times[pasts[:, -1]])
 
 
-def read_past(record: Record, reference: np.datetime64, forecaster: Forecaster, step: np.timedelta64) -> np.ndarray:
+class KeptFrames:
+    """Reads the frames of a record, and keeps as many as lie between the first and the last of those asked for.
+
+    So cases that share frames, asked for in time order, have each decoded once.
+    """
+
+    def __init__(self, record: Record):
+        self.record = record
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def read(self, positions: Sequence[int]) -> np.ndarray:
+        """As `Record.read`, (frame, y, x)."""
+        positions = [int(position) for position in positions]
+        if absent := [position for position in positions if position not in self._kept]:
+            self._kept.update(zip(absent, self.record.read(absent), strict=True))
+        for position in sorted(positions):  # the oldest is the first that no later case asks for
+            self._kept.move_to_end(position)
+        while len(self._kept) > max(positions) - min(positions) + 1:
+            self._kept.popitem(last=False)
+        return np.stack([self._kept[position] for position in positions])
+
+
+def read_past(
+    record: Record,
+    reference: np.datetime64,
+    forecaster: Forecaster,
+    step: np.timedelta64,
+    *,
+    kept: KeptFrames | None = None,
+) -> np.ndarray:
     """(time, y, x) mm/h: the newest complete frames up to `reference`, as many as the forecaster makes use of.
 
-    Raises NotEnoughFrames (exit 75), naming the frames, where one that it needs is absent or has no known pixel.
+    `kept` are frames of the cases before. Raises NotEnoughFrames (exit 75), naming the frames, where one that it needs is
+    absent or has no known pixel.
     """
     wanted = reference - np.arange(most_past_frames(forecaster)) * step  # newest first, until the order is turned below
     positions = np.searchsorted(record.times, wanted).clip(max=len(record.times) - 1)
@@ -114,14 +145,15 @@ def read_past(record: Record, reference: np.datetime64, forecaster: Forecaster, 
             f"{record.name}: a forecast from {reference}Z needs {least} frames {step / np.timedelta64(60, 's'):g} min apart.\n"
             f"Absent: {listing(absent)}; the record goes from {record.times[0]}Z to {record.times[-1]}Z."
         )
-    frames = record.read(positions[: _leading(there)])
-    known = ~np.isnan(frames).all(axis=(1, 2))
+    newest = _leading(there)
+    past = (kept or record).read(positions[:newest][::-1])
+    known = ~np.isnan(past).all(axis=(1, 2))[::-1]
     if not known[:least].all():
         raise NotEnoughFrames(
             f"{record.name}: a forecast from {reference}Z needs {least} frames with something observed.\n"
             f"Missing as a whole: {listing(wanted[:least][~known[:least]])}."
         )
-    return np.ascontiguousarray(frames[: _leading(known)][::-1])
+    return past[newest - _leading(known) :]
 
 
 def _leading(flags: np.ndarray) -> int:

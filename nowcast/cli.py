@@ -6,6 +6,7 @@ Results go to stdout; progress, log and errors to stderr. Nothing heavy is impor
 
 import errno
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -122,6 +123,8 @@ def train(
         return
     run = output or Path("runs") / Path(config).stem
     result = train_run(experiment, run, resume=resume, overwrite=overwrite, device=device)
+    if not _is_first():
+        return
     typer.echo(result)
     _next(f"nowcast predict {shlex.quote(str(run))} RECORD... --output forecast.nc")
 
@@ -148,6 +151,24 @@ def predict(
     _next(f"nowcast evaluate {shlex.quote(forecaster)} --observations {shlex.join(records)} --output scores/")
 
 
+@app.command(epilog="Example: nowcast export runs/radar --output radar.onnx")
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder or a checkpoint.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The file to write, ending in .onnx or .pt2.")],
+    overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Write a trained network as ONNX or PyTorch program.
+
+    The file maps past mm/h to forecast mm/h, NaN for missing, and runs without nowcast.
+    """
+    _set_up_log(quiet, verbose)
+    from nowcast.commands import export_run
+
+    call = export_run(run, output, overwrite=overwrite)
+    typer.echo(output)
+    _next(f"{call}  # past: float32 (case, time, y, x) in mm/h, NaN missing")
+
+
 @app.command(epilog="Example: nowcast evaluate runs/radar --observations radar/2016/ --output scores/")
 def evaluate(
     forecasters: Annotated[list[str], typer.Argument(metavar="FORECASTER", help="Runs, baselines or forecast files.")],
@@ -168,9 +189,11 @@ def evaluate(
 
     levels = _thresholds(thresholds)
     selection = _selection(None, start, end, every)
-    if output:
+    if output and _is_first():
         report.ready(output, overwrite=overwrite)
     result = evaluate_forecasters(forecasters, observations, selection, thresholds=levels, variable=variable, device=device)
+    if not _is_first():
+        return
     rows = result.rows()
     text = {
         ScoreLayout.table: lambda: report.table(result),
@@ -220,8 +243,14 @@ def _thresholds(text: str | None) -> tuple[float, ...] | None:
     return levels
 
 
+def _is_first() -> bool:
+    """Of several processes that torchrun started one speaks (distributed.py, which would import torch)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _set_up_log(quiet: bool, verbose: bool) -> None:
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    level = level if _is_first() else logging.ERROR
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = [handler]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nowcast import config, run_folder
+from nowcast import config, distributed, run_folder
 from nowcast.atomic import replacing
 from nowcast.baselines import BASELINES, available
 from nowcast.cases import Selection
@@ -23,7 +23,7 @@ from nowcast.models import num_parameters
 from nowcast.netcdf import open_records
 from nowcast.planning import Plan, make_plan
 from nowcast.prediction import predict
-from nowcast.training import Trainer, resolve, thresholds_for
+from nowcast.training import Trainer, thresholds_for
 
 log = logging.getLogger(__name__)
 ALWAYS = ("persistence", "extrapolation", "pysteps")  # beside every evaluation, where they are installed
@@ -31,23 +31,19 @@ ALWAYS = ("persistence", "extrapolation", "pysteps")  # beside every evaluation,
 
 def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: bool, device: str) -> str:
     """Train and leave the run folder complete; returns a line about the result."""
-    where = pick_device(device)
+    where = distributed.join(pick_device(device))
     plan = make_plan(experiment.data)
+    if distributed.is_restarted():  # after one of several processes died: as far as the run has come
+        resume, overwrite = (output / run_folder.LAST).exists(), True
     checkpoint = run_folder.resumable(output) if resume else None
     experiment = _with_batch_size(experiment, plan, where, checkpoint)
-    text = config.write(resolve(experiment))
     trainer = Trainer(experiment, plan, output, device=where)
     if checkpoint:
         trainer.restore(checkpoint)
         if trainer.is_finished:
             return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
-        with replacing(output / run_folder.CONFIG) as temporary:  # it may ask for more steps than before
-            temporary.write_text(text, encoding="utf-8")
+    with _run_folder(output, config.write(trainer.experiment), resumed=resume, overwrite=overwrite):
         trainer.prepare_data()
-    else:
-        run_folder.begin(output, text, overwrite=overwrite)
-        with _nothing_left(output):
-            trainer.prepare_data()
     with _log_file(output / run_folder.LOG):
         for line in plan.account.lines():
             log.info("%s", line)
@@ -58,11 +54,29 @@ def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: 
     return f"{result.output / run_folder.BEST}  (best at step {result.best_step:,} of {result.step:,})"
 
 
+@contextmanager
+def _run_folder(output: Path, text: str, *, resumed: bool, overwrite: bool):
+    """Write the config; a run that fails in this block, before it trains, leaves no run folder behind."""
+    if not distributed.is_first():
+        yield
+    elif resumed:
+        with replacing(output / run_folder.CONFIG) as temporary:  # it may ask for more steps than before
+            temporary.write_text(text, encoding="utf-8")
+        yield
+    else:
+        run_folder.begin(output, text, overwrite=overwrite)
+        with _nothing_left(output):
+            yield
+
+
 def _with_batch_size(experiment: Experiment, plan: Plan, device: torch.device, resumed: Checkpoint | None = None) -> Experiment:
-    """With a number for batch_size = "auto": a resumed run's own, else the largest that fits."""
+    """With a number for batch_size = "auto": a resumed run's own, else the largest that fits (into every process)."""
     if experiment.training.batch_size != "auto":
         return experiment
-    number = resumed.facts["config"]["training"]["batch_size"] if resumed else largest_batch(experiment, plan, device)
+    if resumed:
+        number = resumed.facts["config"]["training"]["batch_size"]
+    else:
+        number = min(distributed.gather(largest_batch(experiment, plan, device))) * distributed.size()
     training = experiment.training.model_copy(update={"batch_size": number})
     return experiment.model_copy(update={"training": training})
 
@@ -81,6 +95,9 @@ def _nothing_left(output: Path):
 
 @contextmanager
 def _log_file(path: Path):
+    if not distributed.is_first():
+        yield
+        return
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger("nowcast")
@@ -93,7 +110,7 @@ def _log_file(path: Path):
 
 
 def _draw(output: Path) -> None:
-    if not (output / run_folder.METRICS).is_file():
+    if not distributed.is_first() or not (output / run_folder.METRICS).is_file():
         return
     try:
         from nowcast import report  # matplotlib
@@ -189,7 +206,7 @@ def evaluate_forecasters(
     device: str,
 ) -> Evaluation:
     """Score the forecasters, and always the baselines that are installed, on the same cases."""
-    where = pick_device(device)
+    where = distributed.join(pick_device(device))
     sources = open_sources(forecasters, device=where)
     records = open_records(observations, **_reading(sources.values(), variable))
     levels = thresholds or thresholds_for(records[0].quantity)

@@ -139,7 +139,7 @@ def probe(trainer: Trainer, cases: int) -> Probe:
     restart_peak(trainer.device)
     start = time.perf_counter()
     trainer.model.train()
-    trainer._loss(batch).backward()
+    trainer.batch_loss(batch).backward()
     trainer.optimizer.step()
     trainer.optimizer.zero_grad(set_to_none=True)
     memory = peak_memory(trainer.device)  # on a GPU this waits for the step

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nowcast import distributed
 from nowcast.cases import Selection, most_past_frames, num_leads, time_step
 from nowcast.errors import DataError, UsageError
 from nowcast.forecaster import FileForecaster, Forecaster
@@ -49,6 +50,19 @@ class Evaluation:
     def add(self, name: str, block: tuple[str, str], case: Sums) -> None:
         mine = self.blocks.setdefault(name, {})
         mine[block] = mine[block] + case if block in mine else case
+
+    def merge(self, other: "Evaluation") -> None:
+        """Take in the cases that another process scored."""
+        for name, blocks in other.blocks.items():
+            for block, case in blocks.items():
+                self.add(name, block, case)
+        self.num_cases += other.num_cases
+        self.records += [name for name in other.records if name not in self.records]
+        self.example = self.example or other.example
+
+    def sort(self) -> None:
+        """Blocks in one order, so that the bootstrap draws the same ones however many processes scored them."""
+        self.blocks = {name: dict(sorted(blocks.items())) for name, blocks in self.blocks.items()}
 
     def total(self, name: str) -> Sums:
         return sum(self.blocks[name].values())
@@ -102,8 +116,8 @@ def evaluate(
 ) -> Evaluation:
     """Score every source on all cases that the records hold and all sources can forecast.
 
-    Memory is bounded by one case. Raises DataError (exit 3) where no case is complete or the sources do not fit the
-    records, UsageError (2) where they do not fit each other.
+    Several processes score their shares, and all get the whole. Memory is bounded by one case. Raises DataError (exit 3)
+    where no case is complete or the sources do not fit the records, UsageError (2) where they do not fit each other.
     """
     if different := [record for record in records if record.quantity != records[0].quantity]:
         raise DataError(
@@ -123,6 +137,10 @@ def evaluate(
     for record, windows in zip(records, planned, strict=True):
         if len(windows):
             _score_record(evaluation, sources, record, windows)
+    evaluation, *others = distributed.gather(evaluation)
+    for other in others:
+        evaluation.merge(other)
+    evaluation.sort()
     if not evaluation.num_cases:
         raise DataError(_no_case(planned))
     return evaluation
@@ -173,7 +191,8 @@ def _no_case(planned: Sequence[Windows]) -> str:
 
 def _score_record(evaluation: Evaluation, sources: Mapping[str, Source], record: Record, windows: Windows) -> None:
     before, wettest = evaluation.num_cases, -1.0
-    for positions in track(windows.positions, f"scoring {record.name}", unit="case"):
+    mine = windows.positions[distributed.rank() :: distributed.size()]
+    for positions in track(mine, f"scoring {record.name}", unit="case"):
         past = record.read(positions[: windows.input_frames])
         if np.isnan(past).all(axis=(1, 2)).any():
             continue  # nobody can be asked to forecast from an empty frame
@@ -195,8 +214,8 @@ def _score_record(evaluation: Evaluation, sources: Mapping[str, Source], record:
             evaluation.example = _example(evaluation, record, reference, observed, forecasts)
     if evaluation.num_cases > before:
         evaluation.records.append(record.name)
-    if left_out := len(windows) - (evaluation.num_cases - before):
-        log.warning("%s: left out %d of %d cases, where a whole frame is missing", record.name, left_out, len(windows))
+    if left_out := len(mine) - (evaluation.num_cases - before):
+        log.warning("%s: left out %d of %d cases, where a whole frame is missing", record.name, left_out, len(mine))
 
 
 def _forecast(source: Source, past: np.ndarray, reference: np.datetime64, windows: Windows) -> np.ndarray:

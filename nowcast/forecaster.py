@@ -3,11 +3,13 @@
 Both sides of the call are mm/h with NaN for missing; network values exist only inside `Network`.
 """
 
+import logging
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nowcast import config
 from nowcast.baselines import BASELINES
@@ -17,10 +19,14 @@ from nowcast.errors import CheckpointError, DataError, NowcastError
 from nowcast.forecast_file import ForecastFile, read_forecast
 from nowcast.models import make_model, model_config
 from nowcast.netcdf import Record
-from nowcast.transform import make_transform, network_input
+from nowcast.tiles import Tiling, available_bytes, bytes_per_cell, choose_tiles, find_reach, forecast_in_tiles
+from nowcast.transform import Transform, make_transform, network_input
 
+log = logging.getLogger(__name__)
 FORECAST_SUFFIXES = {".nc", ".nc4", ".cdf"}
-BATCH_PIXELS = 1 << 20  # how many pixels of a frame go through the network at once
+# cells that go through the network at once: more take longer each on a CPU, whose cache they leave
+BATCH_CELLS = {"cpu": 1 << 17, "cuda": 1 << 20}
+SURELY_FIT = 1 << 16  # cells; the greediest recipe, keras_next_frame, takes 17 KB for each
 
 
 class Forecaster(Protocol):
@@ -56,6 +62,7 @@ class Network:
         self.facts: dict[str, Any] = dict(facts)
         self.model.to(device).eval()
         self.precision = pick_precision(self.experiment.training.precision, device)
+        self._tilings: dict[tuple[tuple[int, int], int], Tiling | None] = {}  # by grid and number of leads
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -67,16 +74,43 @@ class Network:
     @torch.inference_mode()
     def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         past = np.ascontiguousarray(past[:, -self.input_frames :], np.float32)
-        cases = max(BATCH_PIXELS // (past.shape[-2] * past.shape[-1]), 1)
-        return np.concatenate([self._forecast(past[n : n + cases], num_leads) for n in range(0, len(past), cases)])
+        if tiling := self._tiling(past.shape[-2:], num_leads):
+            return forecast_in_tiles(self._forecast, past, num_leads, tiling)
+        cases = self.cases_at_once(past.shape[-2:])
+        parts = [self._forecast(past[n : n + cases], num_leads) for n in range(0, len(past), cases)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def cases_at_once(self, grid: tuple[int, int]) -> int:
+        """How many cases are best forecast together."""
+        return max(BATCH_CELLS.get(self.device.type, BATCH_CELLS["cpu"]) // (grid[0] * grid[1]), 1)
 
     def _forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         rain = torch.from_numpy(past).to(self.device)
         with arithmetic(self.device, self.precision):
-            values = self.model(network_input(rain, self.transform), num_leads)
-        forecast = self.transform.decode(values)
-        never_seen = torch.isnan(rain).all(dim=1, keepdim=True)
-        return forecast.masked_fill_(never_seen, torch.nan).cpu().numpy()
+            return forecast_rain(self.model, self.transform, rain, num_leads).cpu().numpy()
+
+    def _tiling(self, grid: tuple[int, int], num_leads: int) -> Tiling | None:
+        """The tiles for a grid that does not fit in memory as a whole, None where it does; found out once."""
+        if grid[0] * grid[1] <= SURELY_FIT or getattr(self.model, "grid", None):
+            return None
+        if (grid, num_leads) not in self._tilings:
+            self._tilings[grid, num_leads] = self._plan_tiles(grid, num_leads)
+        return self._tilings[grid, num_leads]
+
+    def _plan_tiles(self, grid: tuple[int, int], num_leads: int) -> Tiling | None:
+        multiple = self.model.cell_multiple
+        per_cell = bytes_per_cell(self._forecast, self.input_frames, num_leads, grid, self.device)
+        num_bytes = available_bytes(self.device)
+        if grid[0] * grid[1] * per_cell <= num_bytes:
+            return None
+        reach = find_reach(self.model, self.input_frames, num_leads, like=next(self.model.parameters()))
+        tiling = choose_tiles(grid, multiple, num_bytes=num_bytes, per_cell=per_cell, reach=reach, device=self.device)
+        margin = tiling.margin - tiling.blend
+        log.info(
+            "%d × %d cells do not fit in memory at once: forecast in %d × %d tiles with %d cells around each%s",
+            *grid, *tiling.counts, margin, "" if margin >= reach else f" (exact with {reach:g})",
+        )  # fmt: skip
+        return tiling
 
     def time_step(self, record: Record) -> np.timedelta64:
         """The time step to forecast `record` in; DataError (exit 3) where quantity, grid or step do not fit the training.
@@ -138,6 +172,12 @@ class FileForecaster:
         """(lead, y, x) mm/h of the forecast from that time."""
         case = int(np.flatnonzero(self.file.reference_times == reference)[0])
         return self.file.read(case)[self.leads[:num_leads]]
+
+
+def forecast_rain(model: torch.nn.Module, transform: Transform, rain: Tensor, num_leads: int) -> Tensor:
+    """Past (case, time, y, x) -> forecast (case, lead, y, x), both mm/h with NaN for missing, through the network."""
+    forecast = transform.decode(model(network_input(rain, transform), num_leads))
+    return torch.where(torch.isnan(rain).all(dim=1, keepdim=True), torch.nan, forecast)
 
 
 def _load_model(experiment: config.Experiment, checkpoint: Checkpoint) -> torch.nn.Module:

@@ -1,8 +1,9 @@
 """LOSSES: what training makes small, all masked.
 
 A loss gets forecast values (network space, from the model), observed rain (mm/h, any finite number where missing) and the
-validity (1 known, 0 missing), all (case, time, y, x), and gives a scalar: the mean over the known pixels. The error is
-masked before it is squared, so nothing that stands under the mask, not even inf, reaches the loss or its gradient.
+validity (1 known, 0 missing), all (case, time, y, x), and gives a scalar: the mean over the known pixels, as a sum and what
+it is divided by, so that parts of a batch add up to the whole. The error is masked before it is squared, so nothing that
+stands under the mask, not even inf, reaches the loss or its gradient.
 """
 
 from typing import Literal
@@ -19,7 +20,17 @@ class Loss(Section):
     """Called with (forecast values, observed mm/h, validity, transform); returns a float32 scalar."""
 
     def __call__(self, forecast: Tensor, observed: Tensor, validity: Tensor, transform: Transform) -> Tensor:
+        total, count = self.parts(forecast, observed, validity, transform)
+        return total / at_least_one(count)
+
+    def parts(self, forecast: Tensor, observed: Tensor, validity: Tensor, transform: Transform) -> tuple[Tensor, Tensor]:
+        """The sum of the errors and the count that divides it, float32 scalars that add over parts of a batch."""
         raise NotImplementedError
+
+
+def at_least_one(count: Tensor) -> Tensor:
+    """A batch with no known pixel gives 0, not 0/0: it teaches nothing and breaks nothing."""
+    return count.clamp(min=1)
 
 
 def _errors(forecast: Tensor, observed: Tensor, validity: Tensor, transform: Transform) -> Tensor:
@@ -27,18 +38,13 @@ def _errors(forecast: Tensor, observed: Tensor, validity: Tensor, transform: Tra
     return torch.where(validity > 0, forecast.float() - target, 0.0)
 
 
-def _mean(values: Tensor, validity: Tensor) -> Tensor:
-    # a batch with no known pixel gives 0, not 0/0: it teaches nothing and breaks nothing
-    return values.sum() / validity.sum().clamp(min=1)
-
-
 class MeanSquaredError(Loss):
     """Mean over known pixels of (forecast - observed)², in network values."""
 
     name: Literal["mse"] = "mse"
 
-    def __call__(self, forecast, observed, validity, transform):
-        return _mean(_errors(forecast, observed, validity, transform).square(), validity)
+    def parts(self, forecast, observed, validity, transform):
+        return _errors(forecast, observed, validity, transform).square().sum(), validity.sum()
 
 
 class MeanAbsoluteError(Loss):
@@ -46,8 +52,8 @@ class MeanAbsoluteError(Loss):
 
     name: Literal["mae"] = "mae"
 
-    def __call__(self, forecast, observed, validity, transform):
-        return _mean(_errors(forecast, observed, validity, transform).abs(), validity)
+    def parts(self, forecast, observed, validity, transform):
+        return _errors(forecast, observed, validity, transform).abs().sum(), validity.sum()
 
 
 class Balanced(Loss):
@@ -72,7 +78,7 @@ class Balanced(Loss):
             raise ValueError("thresholds must ascend")
         return self
 
-    def __call__(self, forecast, observed, validity, transform):
+    def parts(self, forecast, observed, validity, transform):
         observed = torch.where(validity > 0, observed, 0.0)
         bounds = torch.tensor(self.thresholds, device=observed.device, dtype=observed.dtype)
         # right=True counts a rate equal to a threshold as above it
@@ -82,7 +88,7 @@ class Balanced(Loss):
             error = _errors(forecast, observed, validity, transform)
         else:
             error = torch.where(validity > 0, transform.decode(forecast.float()) - observed, 0.0)
-        return _mean(weight * (self.mse * error.square() + self.mae * error.abs()), validity)
+        return (weight * (self.mse * error.square() + self.mae * error.abs())).sum(), validity.sum()
 
 
 class BinaryCrossEntropy(Loss):
@@ -95,11 +101,11 @@ class BinaryCrossEntropy(Loss):
     name: Literal["bce"] = "bce"
     reduction: Literal["mean", "sum"] = "mean"
 
-    def __call__(self, forecast, observed, validity, transform):
+    def parts(self, forecast, observed, validity, transform):
         target = transform.encode(torch.where(validity > 0, observed, 0.0)).clamp(0, 1)
         forecast = torch.where(validity > 0, forecast.float(), target)
         entropy = torch.nn.functional.binary_cross_entropy(forecast, target, weight=validity, reduction="sum")
-        return entropy / (len(forecast) if self.reduction == "sum" else validity.sum().clamp(min=1))
+        return entropy, validity.new_tensor(len(forecast)) if self.reduction == "sum" else validity.sum()
 
 
 LOSSES: dict[str, type[Loss]] = {

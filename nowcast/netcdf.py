@@ -7,10 +7,12 @@ row 0 northernmost. A Record holds no open file, so it can be pickled and sent t
 import hashlib
 import itertools
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -21,11 +23,12 @@ from nowcast.grid import Grid, read_grid
 from nowcast.times import interval_seconds, read_times, time_variable
 from nowcast.units import Conversion
 
-__all__ = ["Grid", "Record", "open_records"]
+__all__ = ["FileFacts", "Grid", "Index", "Record", "open_records"]
 
 log = logging.getLogger(__name__)
 SEQUENCE = "sequence"  # the one other dimension that frames may have: independent events of one length
 _DAY = np.timedelta64(86400, "s")
+_CHUNK_ROOM = 1 << 28  # bytes, of one file
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,31 @@ class _Layout:
 
 
 @dataclass(frozen=True)
-class _File:
-    """What opening a file finds out. `interval` is the accumulation interval in seconds, None where unknown."""
+class FileFacts:
+    """What opening a file finds out: everything but its fields.
+
+    `interval` is the accumulation interval in seconds, None where unknown. Files of one `place` are one series.
+    """
 
     path: Path
     field: Field
     grid: Grid
+    place: tuple
     times: np.ndarray
     interval: float | None
     institution: str | None
     sequence_length: int
+
+
+class Index(Protocol):
+    """Remembers the facts of files from one call of `open_records` to the next: opening a file takes milliseconds."""
+
+    def get(self, path: Path) -> FileFacts | None:
+        """The facts of a file that has not changed since they were put; None if it has, or they never were."""
+
+    def put(self, facts: FileFacts) -> None: ...
+
+    def save(self) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +131,7 @@ class Record:
         with OPEN_FILES.lock:
             try:
                 dataset = OPEN_FILES.get(path)
+                _keep_chunks(dataset.variables[layout.field.variable], layout.field)
                 parts = [layout.field.read(dataset, selection, layout.conversion, flip=layout.flip)
                          for selection in layout.selections(frame, count)]  # fmt: skip
                 return np.concatenate([part.reshape(-1, *self.grid.shape) for part in parts]).reshape(count, *self.grid.shape)
@@ -130,14 +149,40 @@ class Record:
     def digest(self, positions: Sequence[int] | None = None) -> str:
         """SHA-256 (hex) of what is read: files (path, size, time of change), conversions, frames."""
         found = hashlib.sha256()
-        for path, layout in zip(self.paths, self.layouts, strict=True):
+        described = {id(layout): repr(layout) for layout in self.layouts}
+        for path, layout in zip(resolved(self.paths), self.layouts, strict=True):
             facts = path.stat()
-            found.update(repr((str(path.resolve()), facts.st_size, facts.st_mtime_ns, layout)).encode())
+            found.update(f"({str(path)!r}, {facts.st_size}, {facts.st_mtime_ns}, {described[id(layout)]})".encode())
         found.update(np.ascontiguousarray(self.frame_sources, "<i8").tobytes())
         found.update(np.ascontiguousarray(self.times.astype(np.int64), "<i8").tobytes())
         if positions is not None:
             found.update(np.ascontiguousarray(positions, "<i8").tobytes())
         return found.hexdigest()
+
+
+def resolved(paths: Sequence[Path]) -> list[Path]:
+    """`Path.resolve` of many files of few folders, each of which is looked up once."""
+    folders = {folder: folder.resolve() for folder in {path.parent for path in paths}}
+    return [path.resolve() if path.is_symlink() else folders[path.parent] / path.name for path in paths]
+
+
+def _keep_chunks(variable, field: Field) -> None:
+    """Give the library room for every chunk that a frame lies in, where chunks hold several frames.
+
+    Without it, the next frame would have the same chunks decompressed again: a hundred times the work for a file that
+    was written with the library's own choice of chunks.
+    """
+    chunks = variable.chunking()
+    if not isinstance(chunks, list):
+        return  # a classic or contiguous file
+    sizes = dict(zip(variable.dimensions, zip(variable.shape, chunks, strict=True), strict=True))
+    if all(sizes[dim][1] == 1 for dim in field.frame_dims):
+        return
+    across = math.prod(math.ceil(size / chunk) for size, chunk in (sizes[field.y_dim], sizes[field.x_dim]))
+    needed = across * math.prod(chunks) * variable.dtype.itemsize
+    room, slots, preemption = variable.get_var_chunk_cache()
+    if room < needed <= _CHUNK_ROOM:
+        variable.set_var_chunk_cache(needed, max(slots, 2 * across), preemption)
 
 
 def most_frequent_step(times: np.ndarray) -> np.timedelta64:
@@ -156,33 +201,40 @@ def _runs(sources: np.ndarray) -> list[tuple[int, int]]:
 
 
 def open_records(
-    paths: Sequence[str | Path], *, variable: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6
+    paths: Sequence[str | Path],
+    *,
+    variable: str | None = None,
+    zr_a: float = 200.0,
+    zr_b: float = 1.6,
+    index: Index | None = None,
 ) -> list[Record]:
     """The records in files, folders and globs: files on equal grids are one series, in time order.
 
     Raises UsageError for what is not there, DataError for a file that cannot be used. In a folder or glob of several
-    files an unusable one is left out and reported, unless none is usable.
+    files an unusable one is left out and reported, unless none is usable. An `index`, of this variable, knows files
+    that were opened before.
     """
-    groups: dict[tuple, list[_File]] = {}
+    groups: dict[tuple, list[FileFacts]] = {}
     shared: dict = {}
     for argument in [paths] if isinstance(paths, str | Path) else paths:
-        for file in _inspect_all(argument, variable):
+        for file in _inspect_all(argument, variable, index):
             # An archive of 100,000 files has few different fields and grids: keep one object of each.
-            place = (file.grid.key, file.field.quantity)
-            grid = shared.setdefault((place, file.grid.y_ascending), file.grid)
+            grid = shared.setdefault((file.place, file.grid.y_ascending), file.grid)
             file = replace(file, field=shared.setdefault(file.field, file.field), grid=grid)
-            groups.setdefault(place, []).append(file)
+            groups.setdefault(file.place, []).append(file)
+    if index is not None:
+        index.save()
     records = [_assemble(files, zr_a, zr_b) for files in groups.values()]
     taken = Counter(record.name for record in records)
     return [replace(r, name=f"{r.name}-{r.paths[0].stem}") if taken[r.name] > 1 else r for r in records]
 
 
-def _inspect_all(argument: str | Path, variable: str | None) -> list[_File]:
+def _inspect_all(argument: str | Path, variable: str | None, index: Index | None) -> list[FileFacts]:
     paths = expand(argument)
     found, errors = [], []
     for path in paths:
         try:
-            found.append(_inspect(path, variable))
+            found.append(_inspect_once(path, variable, index))
         except DataError as error:
             errors.append(error)
     if errors and not found:
@@ -192,7 +244,17 @@ def _inspect_all(argument: str | Path, variable: str | None) -> list[_File]:
     return found
 
 
-def _inspect(path: Path, variable: str | None) -> _File:
+def _inspect_once(path: Path, variable: str | None, index: Index | None) -> FileFacts:
+    if index is None:
+        return _inspect(path, variable)
+    facts = index.get(path)
+    if facts is None:
+        facts = _inspect(path, variable)
+        index.put(facts)
+    return facts
+
+
+def _inspect(path: Path, variable: str | None) -> FileFacts:
     """Everything about a file but its fields."""
     with OPEN_FILES.lock, open_dataset(path) as dataset:
         found = find_field(dataset, str(path), variable)
@@ -204,7 +266,8 @@ def _inspect(path: Path, variable: str | None) -> _File:
         if sequences:
             times, length = _one_after_the_other(times, sequences), len(times)
         grid, institution = read_grid(dataset, found, str(path)), text(dataset, "institution")
-        return _File(path, found, grid, times, interval, institution, length if sequences else 0)
+        place = (grid.key, found.quantity)
+        return FileFacts(path, found, grid, place, times, interval, institution, length if sequences else 0)
 
 
 def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
@@ -231,7 +294,7 @@ def _frame_times(dataset, found: Field, path: Path) -> str:
     return name
 
 
-def _assemble(files: list[_File], zr_a: float, zr_b: float) -> Record:
+def _assemble(files: list[FileFacts], zr_a: float, zr_b: float) -> Record:
     """One record of files on one grid: frames in time order, of equal times the last file's."""
     times = np.concatenate([file.times for file in files])
     file_of = np.repeat(np.arange(len(files)), [len(file.times) for file in files])
@@ -254,7 +317,7 @@ def _assemble(files: list[_File], zr_a: float, zr_b: float) -> Record:
     )
 
 
-def _layouts(files: list[_File], step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[_Layout, ...]:
+def _layouts(files: list[FileFacts], step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[_Layout, ...]:
     """How each file is read. An accumulation that names no interval covers the time step."""
     layouts: dict = {}
     for file in files:
@@ -267,5 +330,5 @@ def _layouts(files: list[_File], step: np.timedelta64, zr_a: float, zr_b: float)
     return tuple(layouts[_layout_key(file)] for file in files)
 
 
-def _layout_key(file: _File) -> tuple:
+def _layout_key(file: FileFacts) -> tuple:
     return file.field, file.interval, file.grid.y_ascending, file.sequence_length

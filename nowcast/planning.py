@@ -14,6 +14,7 @@ from nowcast.cache import PackedFrames, pack
 from nowcast.config import Data, Splits
 from nowcast.dataset import Series
 from nowcast.errors import DataError, UsageError
+from nowcast.file_index import FileIndex
 from nowcast.files import expand
 from nowcast.netcdf import Record, open_records
 from nowcast.windows import SPLITS, Account, Windows, plan, split_by_events, split_windows
@@ -75,7 +76,7 @@ def make_plan(data: Data, *, packer: Packer = pack) -> Plan:
 
 def open_split(paths: Sequence[str | Path], data: Data) -> list[Record]:
     variable = None if data.variable == "auto" else data.variable
-    return open_records(paths, variable=variable, zr_a=data.zr_a, zr_b=data.zr_b)
+    return open_records(paths, variable=variable, zr_a=data.zr_a, zr_b=data.zr_b, index=FileIndex(variable))
 
 
 def _paths_by_split(data: Data) -> dict[str, list]:

@@ -1,21 +1,32 @@
-"""Forecaster + records -> forecast files: which reference times, their past frames, and the files they go to."""
+"""Forecaster + records -> forecast files: which reference times, their past frames, and the files they go to.
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+Reading, forecasting and writing go on at the same time, each in a thread of its own, as far as memory is bounded so. The
+NetCDF library bears one thread at a time: whoever reads or writes holds `OPEN_FILES.lock`.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from nowcast import __version__
-from nowcast.cases import Selection, listing, num_leads, read_past, references_of, time_step
-from nowcast.errors import NotEnoughFrames, OutputError, UsageError
+from nowcast.cases import KeptFrames, Selection, listing, num_leads, read_past, references_of, time_step
+from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
+from nowcast.files import OPEN_FILES
 from nowcast.forecast_file import write_forecast
 from nowcast.forecaster import Forecaster, Network
 from nowcast.netcdf import Record
-from nowcast.progress import track
+from nowcast.progress import Progress
 
+Item = TypeVar("Item")
+Case = tuple[np.datetime64, np.ndarray]  # reference time, fields (lead, y, x)
+BYTES_AHEAD = 1 << 27  # of forecasts; where one case has more, nothing is done ahead of the writing
 REFERENCES = {  # of baselines and of models
     "extrapolation": "Kroeger et al. (2016), arXiv 1603.03590 (the motion)",
     "pysteps": "Pulkkinen et al. (2019), doi 10.5194/gmd-12-4185-2019",
@@ -45,7 +56,8 @@ def predict(
 ) -> list[Path]:
     """Forecast every record and write one file, or with `folder` one per reference time; returns the files.
 
-    Memory is bounded by one case. Raises NotEnoughFrames (exit 75), DataError (3), UsageError (2), OutputError (5).
+    Memory is bounded by a few cases, and where they are large by one. Raises NotEnoughFrames (exit 75), DataError (3),
+    UsageError (2), OutputError (5).
     """
     if len(records) > 1 and not folder:
         names = ", ".join(record.name for record in records)
@@ -54,15 +66,21 @@ def predict(
         )
     jobs = plan_jobs(forecaster, records, selection)
     if not folder:
-        _write(forecaster, jobs[0], output, overwrite=overwrite)
+        _write_file(forecaster, jobs[0], output, overwrite=overwrite)
         return [output]
-    jobs = [Job(job.record, job.step, (reference,)) for job in jobs for reference in job.references]
-    paths = [output / f"{f'{job.record.name}_' if len(records) > 1 else ''}{_stamp(job.references[0])}.nc" for job in jobs]
+    files = [_files(job, output, prefix=f"{job.record.name}_" if len(records) > 1 else "") for job in jobs]
+    paths = list(itertools.chain(*files))
     _check_free(paths, overwrite)
-    with _folder(output):
-        for job, path in zip(track(jobs, f"forecasting with {forecaster.name}", unit="case"), paths, strict=True):
-            _write(forecaster, job, path, overwrite=overwrite)
+    with _folder(output), Progress(f"forecasting with {forecaster.name}", total=len(paths), unit="case") as progress:
+        for job, own in zip(jobs, files, strict=True):
+            _write_files(forecaster, job, own, progress, overwrite=overwrite)
     return paths
+
+
+def _files(job: Job, folder: Path, *, prefix: str) -> list[Path]:
+    """One for each reference time, as in 20160928T150000Z.nc: ISO 8601 without the colons that some file systems refuse."""
+    stamps = (str(time.astype("datetime64[s]")).replace("-", "").replace(":", "") for time in job.references)
+    return [folder / f"{prefix}{stamp}Z.nc" for stamp in stamps]
 
 
 def plan_jobs(forecaster: Forecaster, records: Sequence[Record], selection: Selection) -> list[Job]:
@@ -86,25 +104,90 @@ def _spans(records: Sequence[Record]) -> str:
     return "; ".join(spans) + ("; …" if len(records) > 3 else "")
 
 
-def _write(forecaster: Forecaster, job: Job, path: Path, *, overwrite: bool) -> None:
-    leads = num_leads(forecaster)
+def _write_file(forecaster: Forecaster, job: Job, path: Path, *, overwrite: bool) -> None:
+    """All forecasts of a job into one file."""
+    total = len(job.references)
+    progress = Progress(f"forecasting {job.record.name}", total=total, unit="case")
+    # `cases` are closed after the lock is released: the threads behind them may still wait for it
+    with progress, closing(_forecasts(forecaster, job)) as cases, OPEN_FILES.lock:
+        _write(forecaster, job, path, _unlocked(cases, progress), single=total == 1, overwrite=overwrite)
+
+
+def _write_files(forecaster: Forecaster, job: Job, paths: Sequence[Path], progress: Progress, *, overwrite: bool) -> None:
+    with closing(_forecasts(forecaster, job)) as cases:
+        for path, case in zip(paths, cases, strict=True):
+            with OPEN_FILES.lock:
+                _write(forecaster, job, path, [case], single=True, overwrite=overwrite)
+            progress.advance()
+
+
+def _write(forecaster: Forecaster, job: Job, path: Path, cases: Iterable[Case], *, single: bool, overwrite: bool) -> None:
     write_forecast(
         path,
-        _cases(forecaster, job, leads),
+        cases,
         grid=job.record.grid,
-        lead_times=np.arange(1, leads + 1) * job.step,
+        lead_times=np.arange(1, num_leads(forecaster) + 1) * job.step,
         quantity=job.record.quantity,
         attributes=attributes(forecaster, job.record),
-        single=len(job.references) == 1,
+        single=single,
         overwrite=overwrite,
     )
 
 
-def _cases(forecaster: Forecaster, job: Job, leads: int) -> Iterator[tuple[np.datetime64, np.ndarray]]:
-    shown = len(job.references) > 1  # else whoever asks for many files shows the progress
-    for reference in track(job.references, f"forecasting {job.record.name}", unit="case") if shown else job.references:
-        past = read_past(job.record, reference, forecaster, job.step)
-        yield reference, forecaster.forecast(past[None], leads)[0]
+def _unlocked(cases: Iterator[Case], progress: Progress) -> Iterator[Case]:
+    """The cases for a writer that holds the lock: while it waits for the next one, frames can be read."""
+    while True:
+        OPEN_FILES.lock.release()
+        try:
+            case = next(cases, None)
+        finally:
+            OPEN_FILES.lock.acquire()
+        if case is None:
+            return
+        yield case
+        progress.advance()
+
+
+def _forecasts(forecaster: Forecaster, job: Job) -> Iterator[Case]:
+    """The forecasts of a job, one after the other, made several at once where that is faster."""
+    leads, grid = num_leads(forecaster), job.record.grid.shape
+    at_once = forecaster.cases_at_once(grid) if isinstance(forecaster, Network) else 1
+    case_bytes = 4 * leads * grid[0] * grid[1]
+    at_once = max(min(at_once, BYTES_AHEAD // case_bytes), 1)
+    ahead = _ahead if len(job.references) > 1 and at_once * case_bytes <= BYTES_AHEAD else iter
+    made = ((times, forecaster.forecast(past, leads)) for times, past in ahead(_pasts(forecaster, job, at_once)))
+    for times, fields in ahead(made):
+        yield from zip(times, fields, strict=True)
+
+
+def _pasts(forecaster: Forecaster, job: Job, at_once: int) -> Iterator[tuple[list[np.datetime64], np.ndarray]]:
+    """Reference times and their pasts (case, time, y, x), up to `at_once` cases that have as many frames."""
+    times: list[np.datetime64] = []
+    pasts: list[np.ndarray] = []
+    kept = KeptFrames(job.record)
+    try:
+        for reference in job.references:
+            past = read_past(job.record, reference, forecaster, job.step, kept=kept)
+            if pasts and (len(pasts) == at_once or len(past) != len(pasts[0])):
+                yield times, np.stack(pasts)
+                times, pasts = [], []
+            times.append(reference)
+            pasts.append(past)
+    except DataError:
+        if pasts:  # what came before the error is still forecast
+            yield times, np.stack(pasts)
+        raise
+    yield times, np.stack(pasts)
+
+
+def _ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The items, each made in another thread while the one before is used."""
+    items, end = iter(items), object()
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item
 
 
 def attributes(forecaster: Forecaster, record: Record) -> dict[str, str]:
@@ -145,8 +228,3 @@ def _folder(path: Path) -> Iterator[None]:
             with suppress(OSError):  # not empty
                 folder.rmdir()
         raise
-
-
-def _stamp(time: np.datetime64) -> str:
-    """As in 20160928T150000Z: ISO 8601 without the colons that some file systems refuse."""
-    return str(time.astype("datetime64[s]")).replace("-", "").replace(":", "") + "Z"

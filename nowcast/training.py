@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from nowcast import __version__, config
+from nowcast import __version__, config, distributed
 from nowcast.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, write_checkpoint
 from nowcast.config import Experiment, NamedSection
 from nowcast.dataset import Batch, Batches, load
 from nowcast.device import arithmetic, pick_precision
-from nowcast.errors import CheckpointError, DataError, DivergenceError
-from nowcast.losses import make_loss
+from nowcast.errors import CheckpointError, DataError, DivergenceError, UsageError
+from nowcast.losses import at_least_one, make_loss
 from nowcast.metrics import THRESHOLDS
 from nowcast.models import make_model, model_config, num_parameters
 from nowcast.models.convlstm import set_checkpoint_steps
@@ -109,6 +109,7 @@ class Trainer:
         set_checkpoint_steps(self.model, self.settings.checkpoint_steps)
         self.network = torch.compile(self.model) if self.settings.compile else self.model
         check_grids(plan, self.experiment.data.crop, self.model)
+        check_shares(self.model, self.settings.batch_size)
         self.optimizer = make_optimizer(self.model, self.settings)
         self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
         self.precision = pick_precision(self.settings.precision, device)
@@ -119,14 +120,18 @@ class Trainer:
 
     def prepare_data(self) -> None:
         """Pack the records and draw up the batches of training and validation."""
-        data = self.experiment.data
-        common = {"batch_size": self.settings.batch_size, "crop": data.crop, "sampler": data.sampler}
+        data, share = self.experiment.data, (distributed.rank(), distributed.size())
+        common = {"batch_size": self.settings.batch_size, "crop": data.crop, "sampler": data.sampler, "share": share}
+        if not distributed.is_first():
+            distributed.barrier()  # the first packs, the others find it done
         training = self.plan.series("training")
         self.batches = Batches(training, seed=self.settings.seed, augmentation=data.augmentation, **common)
         self.validation_batches = None
         if self.plan.num_windows("validation"):
             validation = self.plan.series("validation")
             self.validation_batches = Batches(validation, seed=VALIDATION_SEED, **common)
+        if distributed.is_first():
+            distributed.barrier()
 
     def run(self) -> Result:
         """Train to the last step (or early stopping) and leave the run folder complete.
@@ -145,7 +150,8 @@ class Trainer:
             watch = Stopwatch()
             batches = self._load()
             while True:
-                if stop.received:
+                if received := distributed.largest(stop.received):  # all stop after the same step
+                    stop.received = received
                     self._stop(stop)
                 if self._is_due():
                     self._validate_and_save(watch)
@@ -183,14 +189,15 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        total, seen = 0.0, []
+        sums, seen = torch.zeros(2, device=self.device), []
         for _ in range(accumulate):
             with watch.waiting():
                 batch = next(batches)
             seen.append(batch)
-            loss = self._loss(batch) / accumulate
+            loss, count = self._loss_parts(batch)
             loss.backward()
-            total += float(loss.detach())
+            sums += torch.stack([loss.detach(), count])
+        total = float(self._average_gradients(sums))
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
         if not math.isfinite(total) or not torch.isfinite(norm):
             raise DivergenceError(self._divergence(total, float(norm), seen))
@@ -201,13 +208,26 @@ class Trainer:
         watch.count(windows=accumulate * self.settings.batch_size, loss=total)
         return total
 
-    def _loss(self, batch: Batch) -> torch.Tensor:
+    def _average_gradients(self, sums: torch.Tensor) -> torch.Tensor:
+        """Divide the gradients of the summed errors by the count; the loss. Both sums are over micro-batches and processes."""
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        distributed.add_up([*gradients, sums])
+        loss, count = sums[0], at_least_one(sums[1])
+        torch._foreach_div_(gradients, count)
+        return loss / count
+
+    def batch_loss(self, batch: Batch) -> torch.Tensor:
+        """The loss of one batch by itself."""
+        loss, count = self._loss_parts(batch)
+        return loss / at_least_one(count)
+
+    def _loss_parts(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         past, future = batch.past.to(self.device), batch.future.to(self.device)
         with arithmetic(self.device, self.precision):
             values = self.network(network_input(past, self.transform), future.shape[1], **self._teaching(future))
         # a model that is taught every next frame answers for frames of the past as well
         observed, validity = split_missing(torch.cat([past, future], dim=1)[:, -values.shape[1] :])
-        return self.loss(values, observed, validity, self.transform)
+        return self.loss.parts(values, observed, validity, self.transform)
 
     def _teaching(self, future: torch.Tensor) -> dict[str, Any]:
         if not getattr(self.model, "learns_from_future", False):
@@ -241,7 +261,7 @@ class Trainer:
             log.info("step %d: %s%s", self.state.step, describe(validation), " (best)" if is_best else "")
         else:
             self.state.best_step = self.state.step
-        if is_best:
+        if is_best and distributed.is_first():
             weights = self._best_weights()
             write_checkpoint(self.output / BEST, self._facts(), {f"model.{name}": value for name, value in weights.items()})
         self._save_state()
@@ -282,6 +302,8 @@ class Trainer:
         }
 
     def _save_state(self) -> None:
+        if not distributed.is_first():
+            return
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         if self.average:
             tensors |= {f"average.{name}": value for name, value in self.average.weights.items()}
@@ -294,6 +316,8 @@ class Trainer:
         raise stop.error(f"stopped at step {self.state.step:,}, state saved; --resume goes on from there")
 
     def _record(self, split: str, **facts: Any) -> None:
+        if not distributed.is_first():
+            return
         with (self.output / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": self.state.step, "split": split, **facts}) + "\n")
 
@@ -309,7 +333,8 @@ class Trainer:
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             message = str(error).splitlines()[0]
             raise CheckpointError(f"the checkpoint in {self.output} does not fit the config: {message}") from None
-        forget_after(self.output / METRICS, self.state.step)
+        if distributed.is_first():
+            forget_after(self.output / METRICS, self.state.step)
 
 
 def _spacing(record: Record) -> tuple[float, ...]:
@@ -330,6 +355,19 @@ def describe(validation: Validation) -> str:
 def thresholds_for(quantity: str) -> tuple[float, ...]:
     """mm/h for rain; 0.5 for a quantity in [0, 1]."""
     return THRESHOLDS if quantity == "rain_rate" else (0.5,)
+
+
+def check_shares(model: torch.nn.Module, batch_size: int) -> None:
+    """UsageError where several processes cannot train as one would."""
+    processes = distributed.size()
+    if batch_size < processes:
+        raise UsageError(f"training.batch_size = {batch_size} cannot be shared by {processes} processes: give at least as many")
+    normalised = any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    if processes > 1 and normalised:
+        raise UsageError(
+            f"batch normalisation over {processes} processes would see a part of each batch alone: "
+            "train in one, or with model.batch_norm = false"
+        )
 
 
 def check_grids(plan: Plan, crop: int, model: torch.nn.Module) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from nowcast import distributed
 from nowcast.dataset import Batches
 from nowcast.device import arithmetic
-from nowcast.losses import Loss
+from nowcast.losses import Loss, at_least_one
 from nowcast.metrics import THRESHOLDS, csi, mae, sums
 from nowcast.transform import Transform, network_input, split_missing
 
@@ -44,16 +45,19 @@ def validate(
     precision: torch.dtype,
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> Validation:
-    """Forecast batches 0 to `num_batches` - 1, always the same cases, and score them beside persistence."""
+    """Forecast batches 0 to `num_batches` - 1, always the same cases, and score them beside persistence.
+
+    Several processes forecast their shares, and all get the scores of the whole.
+    """
     model.eval()
-    losses, network, persistence = [], [], []
+    parts, network, persistence = torch.zeros(2, num_batches), [], []
     for k in range(num_batches):
         batch = batches[k]
         num_leads = batch.future.shape[1]
         with arithmetic(device, precision):
             values = model(network_input(batch.past.to(device), transform), num_leads)
         observed, validity = split_missing(batch.future.to(device))
-        losses.append(float(loss(values, observed, validity, transform)))
+        parts[:, k] = torch.stack(loss.parts(values, observed, validity, transform)).cpu()
         forecast, observed = transform.decode(values).cpu().numpy(), batch.future.numpy()
         last = np.repeat(batch.past.numpy()[:, -1:], num_leads, axis=1)
         known = np.isfinite(observed) & np.isfinite(last)
@@ -61,14 +65,19 @@ def validate(
             network.append(sums(forecast[case], observed[case], known[case], thresholds))
             persistence.append(sums(last[case], observed[case], known[case], thresholds))
     model.train()
-    network, persistence = sum(network).pooled(), sum(persistence).pooled()
+    (losses, counts), found = _of_all(parts), distributed.gather((sum(network), sum(persistence)))
+    network, persistence = (sum(part).pooled() for part in zip(*found, strict=True))
     return Validation(
-        loss=float(np.mean(losses)),
+        loss=float((losses / at_least_one(counts)).mean()),
         csi=dict(zip(thresholds, csi(network)[0].tolist(), strict=True)),
         persistence_csi=dict(zip(thresholds, csi(persistence)[0].tolist(), strict=True)),
         mae=float(mae(network)[0]),
         persistence_mae=float(mae(persistence)[0]),
     )
+
+
+def _of_all(parts: torch.Tensor) -> torch.Tensor:
+    return sum(distributed.gather(parts))
 
 
 def _finite(value: float) -> float | None:

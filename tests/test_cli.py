@@ -21,7 +21,7 @@ from nowcast.netcdf import open_records
 
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
-COMMANDS = ("inspect", "train", "predict", "evaluate")
+COMMANDS = ("inspect", "train", "predict", "evaluate", "export")
 
 
 @pytest.fixture(autouse=True)
@@ -326,6 +326,33 @@ def test_unknown_devices(inputs, name):
 def test_a_forecast_file_cannot_forecast(inputs):
     assert command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc")[0] == 0
     expect(2, "predict", "f.nc", inputs / "rain.nc", "--output", "g.nc", says=r"f\.nc is a file of forecasts")
+
+
+def test_only_a_trained_network_can_be_exported(inputs):
+    assert command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc")[0] == 0
+    expect(
+        2, "export", "persistence", "--output", "m.onnx", says="^error: persistence is no trained network: export takes a run"
+    )
+    expect(2, "export", "f.nc", "--output", "m.onnx", says=r"f\.nc is no trained network")
+    expect(4, "export", "absent", "--output", "m.onnx", says="no such run folder, checkpoint or baseline: absent")
+    expect(
+        2, "export", inputs / "run", "--output", "m.pth", says=r"m\.pth: the name says the format, and must end in \.onnx or"
+    )
+    expect(5, "export", inputs / "run", "--output", "absent/m.pt2", says="there is no folder absent")
+    expect(2, "export", inputs / "run", says=r"Missing option '--output'\.\nSee nowcast export -h")
+
+
+def test_export_names_the_file_and_how_to_call_it(inputs):
+    code, out, err = command("export", inputs / "run", "--output", "m.onnx", "-q")
+    assert (code, out, err) == (0, "m.onnx\n", "")
+    assert os.listdir() == ["m.onnx"]
+    expect(5, "export", inputs / "run", "--output", "m.onnx", says=r"m\.onnx exists already\.\nChoose another name")
+    code, out, err = command("export", inputs / "run", "--output", "m.pt2")
+    assert (code, out) == (0, "m.pt2\n")
+    call = (
+        'torch.export.load("m.pt2").module()(torch.from_numpy(past))  # past: float32 (case, time, y, x) in mm/h, NaN missing'
+    )
+    assert err == f"exporting run, which takes a minute or so\nnext: {call}\n"
 
 
 def test_a_forecaster_named_twice(inputs):

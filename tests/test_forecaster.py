@@ -103,7 +103,10 @@ def test_a_forecast_does_not_change_its_past(forecaster):
 def test_a_network_forecasts_large_batches_in_parts(run, monkeypatch):
     network = open_forecaster(str(run), device=CPU)
     whole = network.forecast(past(cases=3), 2)
-    monkeypatch.setattr(module, "BATCH_PIXELS", 40 * 44)
+    assert network.cases_at_once((40, 44)) > 3
+    monkeypatch.setitem(module.BATCH_CELLS, "cpu", 2 * 40 * 44)
+    assert network.cases_at_once((40, 44)) == 2
+    assert network.cases_at_once((4000, 4000)) == 1
     np.testing.assert_allclose(network.forecast(past(cases=3), 2), whole, rtol=1e-5, atol=1e-5)
 
 

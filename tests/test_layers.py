@@ -15,12 +15,12 @@ errors
 atomic config units windows metrics signals stopwatch
 fields grid files times progress
 netcdf baselines
-forecast_file cache
+forecast_file cache file_index
 device transform losses native memory models
-dataset checkpoint optimisation run_folder
+dataset checkpoint distributed optimisation run_folder tiles
 planning forecaster validation
 cases training
-prediction evaluation inspection estimate
+prediction evaluation inspection estimate export
 report
 commands
 cli
@@ -29,7 +29,7 @@ __main__
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
 WITHOUT_TORCH = {
     *("errors", "atomic", "config", "units", "windows", "metrics", "signals", "stopwatch", "fields", "grid", "files"),
-    *("times", "progress", "netcdf", "baselines", "forecast_file", "cache", "inspection", "cli"),
+    *("times", "progress", "netcdf", "baselines", "forecast_file", "cache", "file_index", "inspection", "cli"),
 }
 
 OUTPUT = {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}

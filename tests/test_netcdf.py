@@ -17,6 +17,7 @@ from stored import edit, open_one, read_one, write
 
 from nowcast.errors import DataError
 from nowcast.files import OPEN_FILES
+from nowcast.netcdf import resolved
 
 
 def readme_rows(shared):
@@ -234,3 +235,65 @@ def test_a_digest_tells_contents_conversions_and_frames_apart(tmp_path):
     digests = {record.digest(), record.digest([0, 1]), record.digest([1, 0]), open_one(path, zr_a=300).digest()}
     os.utime(path, ns=(0, 0))
     assert len(digests | {record.digest()}) == 5
+
+
+def test_files_are_resolved_as_one_by_one(tmp_path):
+    (tmp_path / "real").mkdir()
+    write_record(tmp_path / "real" / "a.nc", np.full((1, 4, 4), 1.0))
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "b.nc").symlink_to(tmp_path / "real" / "a.nc")
+    paths = [tmp_path / folder / name for folder in ("real", "linked", "real/../linked") for name in ("a.nc", "b.nc")]
+    paths.append(Path(os.path.relpath(paths[0])))
+    assert resolved(paths) == [path.resolve() for path in paths]
+
+
+@pytest.fixture
+def small_chunk_cache():
+    """The library keeps 4 KiB of what it decompressed, as if files were large."""
+    before = netCDF4.get_chunk_cache()
+    netCDF4.set_chunk_cache(4096, *before[1:])
+    yield
+    netCDF4.set_chunk_cache(*before)
+
+
+def chunked(path, chunks, fields):
+    """A compressed record with `chunks` of (time, y, x)."""
+    plain = write_record(path.with_suffix(".plain"), fields)
+    with netCDF4.Dataset(plain) as old, netCDF4.Dataset(path, "w") as new:
+        for name, dim in old.dimensions.items():
+            new.createDimension(name, len(dim))
+        for name, variable in old.variables.items():
+            facts = {key: variable.getncattr(key) for key in variable.ncattrs()}
+            options = {"zlib": True, "chunksizes": chunks} if variable.ndim == 3 else {}
+            copy = new.createVariable(
+                name, variable.dtype, variable.dimensions, fill_value=facts.pop("_FillValue", None), **options
+            )
+            copy.setncatts(facts)
+            copy[...] = variable[...]
+    return path
+
+
+def room(record):
+    """Bytes of chunks that the library keeps of the record's first file."""
+    return OPEN_FILES.get(record.paths[0])[record.variable].get_var_chunk_cache()[0]
+
+
+@pytest.mark.usefixtures("small_chunk_cache")
+def test_chunks_of_several_frames_stay_for_the_next_frame(tmp_path):
+    fields = rain(frames=20, shape=(40, 50))
+    record = open_one(chunked(tmp_path / "deep.nc", (16, 16, 32), fields))
+    read = np.concatenate([record.read([position]) for position in range(20)])
+    np.testing.assert_array_equal(read, fields)
+    assert room(record) == 3 * 2 * (16 * 16 * 32 * 4)  # chunks down and across
+    flat = open_one(chunked(tmp_path / "flat.nc", (1, 40, 50), fields))
+    np.testing.assert_array_equal(flat.read(range(20)), fields)
+    assert room(flat) == 4096
+
+
+@pytest.mark.usefixtures("small_chunk_cache")
+def test_chunks_larger_than_memory_can_bear_are_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("nowcast.netcdf._CHUNK_ROOM", 100_000)
+    fields = rain(frames=20, shape=(40, 50))
+    record = open_one(chunked(tmp_path / "deep.nc", (16, 16, 32), fields))
+    np.testing.assert_array_equal(record.read(range(20)), fields)
+    assert room(record) == 4096

@@ -1,12 +1,15 @@
 """Which windows a run trains on: splits that share no frame, and refusals that say why."""
 
+import os
 from datetime import datetime
 
 import numpy as np
 import pytest
 from makers import rain, tiny_experiment, write_record
 
+from nowcast import netcdf
 from nowcast.errors import DataError, UsageError
+from nowcast.file_index import MANY
 from nowcast.planning import make_plan
 
 EPOCH = np.datetime64("2020-06-01T00:00:00")
@@ -102,3 +105,14 @@ def test_rain_and_another_quantity_do_not_train_together(tmp_path):
     b = write_record(tmp_path / "b.nc", rain(frames=10) / 100, units="1", standard_name="probability")
     with pytest.raises(DataError):
         make_plan(data([a, b]))
+
+
+def test_the_files_of_an_archive_are_opened_once(tmp_path, monkeypatch):
+    for number in range(MANY):
+        time = [EPOCH + 5 * number * MINUTES]
+        write_record(tmp_path / f"{number}.nc", rain(frames=1, shape=(16, 16)), times=time)
+        os.utime(tmp_path / f"{number}.nc", (0, 0))  # what has just changed is not believed to stay as it is
+    first = make_plan(data([tmp_path]))
+    monkeypatch.setattr(netcdf, "_inspect", None)
+    again = make_plan(data([tmp_path]))
+    assert used(again, "training") == used(first, "training")

@@ -1,15 +1,21 @@
 """Which cases are forecast, from which frames, and into which files; what cannot be made is refused by name."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import netCDF4
 import numpy as np
 import pytest
-from makers import rain, write_record
+import torch
+from makers import rain, tiny_run, write_record
 
 from nowcast import cases, prediction
 from nowcast.baselines import Extrapolation, Persistence
-from nowcast.cases import Selection, read_past, references_of
+from nowcast.cases import KeptFrames, Selection, read_past, references_of
 from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
+from nowcast.files import OPEN_FILES
 from nowcast.forecast_file import read_forecast
+from nowcast.forecaster import open_forecaster
 from nowcast.netcdf import Record, open_records
 from nowcast.prediction import predict
 
@@ -235,15 +241,136 @@ def test_the_file_says_where_it_comes_from(tmp_path):
     assert prediction.attributes(Spy(), make(tmp_path, name="b"))["institution"] == "not stated in the observations"
 
 
-def test_at_most_one_case_is_in_memory(tmp_path, monkeypatch):
-    alive = []
+# Several cases at once, and reading, forecasting and writing at the same time
+
+
+@pytest.fixture
+def network(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+    folder = tiny_run(tmp_path / "run", [write_record(tmp_path / "training.nc", rain(frames=40, shape=(20, 24)))])
+    return open_forecaster(str(folder), device=torch.device("cpu"))
+
+
+def written(path):
+    with netCDF4.Dataset(path) as file:
+        return file["precip_intensity"][:].filled(np.nan)
+
+
+def test_cases_forecast_together_are_as_one_by_one(tmp_path, network, monkeypatch):
+    record = make(tmp_path, minutes=range(0, 100, 5), fields=rain(frames=20, shape=(20, 24), missing=0.05))
+    sizes = []
+    forecast = network.forecast
+    monkeypatch.setattr(network, "forecast", lambda past, leads: sizes.append(len(past)) or forecast(past, leads))
+    run(record, tmp_path / "together.nc", forecaster=network, start=START)
+    assert sizes == [19]
+    monkeypatch.setattr(network, "cases_at_once", lambda grid: 1)
+    run(record, tmp_path / "alone.nc", forecaster=network, start=START)
+    assert sizes[1:] == [1] * 19
+    np.testing.assert_allclose(written(tmp_path / "together.nc"), written(tmp_path / "alone.nc"), rtol=1e-5, atol=1e-6)
+    files = run(record, tmp_path / "out", forecaster=network, folder=True, start=START)
+    assert len(files) == 19
+    np.testing.assert_array_equal(written(files[7]), written(tmp_path / "alone.nc")[7])
+
+
+def test_cases_with_fewer_past_frames_are_not_put_together_with_others(tmp_path):
+    spy = Spy()
+    record = make(tmp_path)
+    pasts = list(prediction._pasts(spy, prediction.Job(record, STEP, tuple(at(5, 10, 15, 20, 25))), 2))
+    assert [(len(times), past.shape[1]) for times, past in pasts] == [(1, 2), (1, 3), (2, 4), (1, 4)]
+
+
+def test_a_frame_is_decoded_once_for_all_cases_and_few_are_kept(tmp_path, monkeypatch):
+    read_positions = []
     read = Record.read
 
     def counted(record, positions):
-        alive.append(len(positions))
+        read_positions.extend(positions)
+        assert len(positions) <= cases.MOTION_FRAMES
         return read(record, positions)
 
     monkeypatch.setattr(Record, "read", counted)
-    run(make(tmp_path, minutes=range(0, 300, 5)), tmp_path / "f.nc", start=START)
-    assert len(alive) > 100
-    assert max(alive) <= cases.MOTION_FRAMES
+    record = make(tmp_path, minutes=range(0, 300, 5))
+    run(record, tmp_path / "f.nc", start=START)
+    assert sorted(read_positions) == sorted([*range(60), *range(60)])  # once more, to find the empty ones
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_kept_frames_are_the_records(tmp_path, every):
+    record = make(tmp_path, minutes=range(0, 100, 5), fields=rain(frames=20, shape=(20, 24)))
+    kept = KeptFrames(record)
+    for newest in range(6, 20):
+        positions = newest - every * np.arange(3)
+        np.testing.assert_array_equal(kept.read(positions), record.read(positions))
+        assert len(kept._kept) <= 2 * every + 1
+
+
+def test_nothing_is_read_while_something_is_written(tmp_path, monkeypatch):
+    def try_to_read():
+        found = OPEN_FILES.lock.acquire(blocking=False)
+        if found:
+            OPEN_FILES.lock.release()
+        return found
+
+    def can_read():
+        with ThreadPoolExecutor(1) as other:
+            return other.submit(try_to_read).result()
+
+    seen = []
+    real = prediction.write_forecast
+
+    def watched(path, items, **options):
+        def watching():
+            for item in items:
+                seen.append(can_read())
+                yield item
+
+        seen.append(can_read())
+        real(path, watching(), **options)
+
+    monkeypatch.setattr(prediction, "write_forecast", watched)
+    record = make(tmp_path)
+    run(record, tmp_path / "f.nc", start=START)
+    run(record, tmp_path / "out", folder=True, start=START)
+    assert len(seen) > 20
+    assert not any(seen)
+    assert can_read()
+
+
+def test_forecasts_before_an_absent_frame_are_written_to_their_folder(tmp_path, network):
+    record = make(tmp_path, minutes=[0, 5, 10, 15, 30, 35])
+    with pytest.raises(NotEnoughFrames, match=r"Absent: 2020-06-01T00:25:00Z"):
+        run(record, tmp_path / "out", forecaster=network, folder=True, listed=tuple(at(10, 15, 30, 35)))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["20200601T001000Z.nc", "20200601T001500Z.nc"]
+
+
+def test_a_file_that_cannot_be_written_ends_it_at_once(tmp_path, monkeypatch):
+    def failing(path, items, **_):
+        next(iter(items))
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(prediction, "write_forecast", failing)
+    record, before = make(tmp_path), threading.active_count()
+    for folder in (False, True):
+        with pytest.raises(OutputError, match="the disk is full"):
+            run(record, tmp_path / "out", folder=folder, start=START)
+    assert threading.active_count() == before
+    assert OPEN_FILES.lock.acquire(blocking=False)
+    OPEN_FILES.lock.release()
+
+
+def test_large_cases_are_not_made_ahead(tmp_path, monkeypatch):
+    threads = set()
+
+    class Watched(Spy):
+        def forecast_case(self, past, num_leads):
+            threads.add(threading.current_thread())
+            return super().forecast_case(past, num_leads)
+
+    record = make(tmp_path)
+    run(record, tmp_path / "f.nc", forecaster=Watched(), start=START)
+    assert threading.main_thread() not in threads
+    threads.clear()
+    monkeypatch.setattr(prediction, "BYTES_AHEAD", 3 * 20 * 24 * 4 - 1)
+    run(record, tmp_path / "g.nc", forecaster=Watched(), start=START)
+    assert threads == {threading.main_thread()}
+    np.testing.assert_array_equal(written(tmp_path / "f.nc"), written(tmp_path / "g.nc"))

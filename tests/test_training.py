@@ -154,7 +154,7 @@ def test_a_run_is_not_overwritten_unasked(record, tmp_path):
 def test_a_loss_that_is_not_finite_ends_before_the_update(record, tmp_path, value):
     made = trainer(tiny_experiment([record]), tmp_path / "run")
     before = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
-    made._loss = lambda batch: sum(p.sum() for p in made.model.parameters()) * value
+    made._loss_parts = lambda batch: (sum(p.sum() for p in made.model.parameters()) * value, torch.ones(()))
     with pytest.raises(DivergenceError, match=r"diverged at step 1: loss .*, cases rain at frame \d+") as caught:
         made.run()
     assert caught.value.exit_code == 6

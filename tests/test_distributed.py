@@ -1,0 +1,180 @@
+"""Several processes that train or score together (distributed.py), as torchrun starts them, against one process."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from nowcast import distributed
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "data" / "sample.nc"
+SMALL = ("model.hidden_channels=[6]", "model.kernel_sizes=[3]", "training.validation_cases=6", "training.batch_size=3")
+
+
+def train_arguments(output, *settings, steps=6, every=3):
+    settings = [f'data.records=["{SAMPLE}"]', "data.stride=20", *SMALL, f"training.steps={steps}",
+                f"training.validate_every={every}", *settings]  # fmt: skip
+    given = [part for setting in settings for part in ("--set", setting)]
+    return ["train", str(ROOT / "configs" / "quickstart.toml"), "--output", str(output), "--device", "cpu", *given]
+
+
+def environment():
+    return {key: value for key, value in os.environ.items() if not key.startswith("TORCHELASTIC")} | {"OMP_NUM_THREADS": "1"}
+
+
+def torchrun(*arguments, processes=2, restarts=0):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
+    return [sys.executable, *launcher, "--master-addr=127.0.0.1", f"--master-port={port}", "-m", "--", "nowcast", *arguments]
+
+
+def run(command):
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=240, check=False)
+
+
+def alone(*arguments):
+    return run([sys.executable, "-m", "nowcast", *arguments])
+
+
+def events(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def assert_same_training(one, two):
+    for mine, theirs in zip(events(one), events(two), strict=True):
+        assert (mine["step"], mine["split"]) == (theirs["step"], theirs["split"])
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-5, rel=1e-5)
+    weights, others = load_file(one / "last.safetensors"), load_file(two / "last.safetensors")
+    for name, values in weights.items():
+        assert others[name] == pytest.approx(values, abs=1e-5), name
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one") / "run"
+    done = alone(*train_arguments(folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_two_processes_with_unequal_shares_train_as_one(one_process, tmp_path):
+    done = run(torchrun(*train_arguments(tmp_path / "run")))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("best.safetensors") == 1, "one process speaks"
+    assert_same_training(one_process, tmp_path / "run")
+
+
+def test_micro_batches_make_the_same_step_as_the_whole_batch(tmp_path):
+    for name, batch, accumulate in (("whole", 4, 1), ("parts", 2, 2)):
+        # "each" draws the same cases whatever the batch; flips come from each batch's own numbers
+        settings = (
+            "data.sampler=each",
+            "data.augmentation=[]",
+            f"training.batch_size={batch}",
+            f"training.accumulate={accumulate}",
+        )
+        done = alone(*train_arguments(tmp_path / name, *settings, "data.crop=0", steps=2, every=2))
+        assert done.returncode == 0, done.stderr
+    weights, others = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "parts"))
+    for name, values in weights.items():
+        assert others[name] == pytest.approx(values, abs=1e-6), name
+
+
+def test_two_processes_score_as_one(one_process, tmp_path):
+    arguments = ["evaluate", str(one_process), "--observations", str(SAMPLE), "--start", "2021-07-02", "--every", "30"]
+    done = alone(*arguments, "--format", "json")
+    shared = run(torchrun(*arguments, "--format", "json", "--output", str(tmp_path / "scores")))
+    assert done.returncode == shared.returncode == 0, shared.stderr
+    assert (tmp_path / "scores" / "report.html").is_file()
+    rows, others = ({key(row): row for row in json.loads(text.stdout)["scores"]} for text in (done, shared))
+    assert rows.keys() == others.keys()
+    for name, row in rows.items():
+        for part in ("value", "low", "high", "num_cases", "num_pairs"):
+            assert others[name][part] == (row[part] and pytest.approx(row[part], rel=1e-9, abs=1e-12)), (name, part)
+
+
+def key(row):
+    return row["forecaster"], row["score"], row["lead_minutes"], row["threshold"]
+
+
+def test_a_run_whose_process_was_killed_ends_with_the_same_weights(tmp_path):
+    settings = {"steps": 200, "every": 20}
+    assert run(torchrun(*train_arguments(tmp_path / "straight", **settings))).returncode == 0
+    folder = tmp_path / "killed"
+    with subprocess.Popen(torchrun(*train_arguments(folder, **settings), restarts=1), env=environment(),
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as launched:  # fmt: skip
+        wait_until(lambda: (folder / "last.safetensors").exists() and len(events(folder)) > 3, launched)
+        os.kill(worker_of(launched.pid, rank=1), signal.SIGKILL)
+        _, said = launched.communicate(timeout=200)
+    assert launched.returncode == 0, said
+    assert_same_training(tmp_path / "straight", folder)
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
+    folder = tmp_path / "run"
+    with subprocess.Popen(torchrun(*train_arguments(folder, steps=600, every=20)), env=environment(),
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as launched:  # fmt: skip
+        wait_until(lambda: (folder / "last.safetensors").exists(), launched)
+        os.kill(worker_of(launched.pid, rank=1), signal.SIGTERM)
+        _, said = launched.communicate(timeout=100)
+    assert launched.returncode != 0
+    (step,) = set(re.findall(r"stopped at step ([\d,]+), state saved", said))
+    assert int(step.replace(",", "")) >= 1
+
+
+def wait_until(true, launched):
+    deadline = time.monotonic() + 100
+    while not true():
+        assert launched.poll() is None, launched.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def worker_of(launcher, *, rank):
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parent = re.search(r"PPid:\s+(\d+)", (folder / "status").read_text())
+                if int(parent[1]) == launcher and f"\0RANK={rank}\0" in f"\0{(folder / 'environ').read_text()}":
+                    return int(folder.name)
+            except OSError:
+                continue
+    raise AssertionError("no such worker")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("training.batch_size=1",), "training.batch_size = 1 cannot be shared by 2 processes: give at least as many"),
+        (("model.batch_norm=true",), "batch normalisation over 2 processes would see a part of each batch alone"),
+    ],
+)
+def test_what_several_processes_cannot_train_is_refused(settings, message, tmp_path, monkeypatch):
+    from nowcast.errors import UsageError
+    from nowcast.models import make_model
+    from nowcast.models.many_to_many import ManyToManyConfig
+    from nowcast.training import check_shares
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    model = make_model(ManyToManyConfig(hidden_channels=(2,), kernel_sizes=(3,), batch_norm="norm" in settings[0]))
+    with pytest.raises(UsageError, match=re.escape(message)):
+        check_shares(model, 1 if "size" in settings[0] else 2)
+
+
+def test_one_process_needs_no_group():
+    assert (distributed.rank(), distributed.size(), distributed.is_first()) == (0, 1, True)
+    assert distributed.gather("all") == ["all"]
+    assert distributed.largest(7) == 7
+    distributed.barrier()
+    distributed.leave()
