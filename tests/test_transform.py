@@ -30,7 +30,7 @@ def test_encode_keeps_the_order_of_rates(rain):
     rain = torch.tensor(sorted(rain))
     for name in TRANSFORMS:
         values = make_transform(NamedSection(name=name)).encode(rain)
-        assert (values.diff() >= 0).all()
+        assert (values.diff() >= -1e-6).all()  # a vector's rest is computed by other code, which rounds otherwise
 
 
 @pytest.mark.parametrize("name", ["log", "dbz"])
