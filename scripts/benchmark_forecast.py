@@ -4,8 +4,9 @@
 Each forecaster runs in a process of its own: it is loaded, forecasts once to warm up, and is timed for the second forecast;
 memory is that of the whole process at its peak, Python and its libraries included. They take turns in every round; a figure
 is the median over the rounds with its range, a ratio the median of the ratios within the rounds. A network is a run folder,
-a checkpoint, an exported .onnx (run by ONNX Runtime), or a config, whose weights are then fresh (they take as long). Frames are real ones where NOWCAST_SHARED has
-them, repeated or cut to the grid, else synthetic. pysteps is measured where it is installed.
+a checkpoint, an exported .onnx (run by ONNX Runtime), or a config, whose weights are then fresh (they take as long). Frames
+are real ones where NOWCAST_SHARED has them, repeated or cut to the grid, else synthetic. pysteps is
+measured where it is installed.
 
     python scripts/benchmark_forecast.py configs/radar.toml --grids 512x512 1226x760 --rounds 5
     python scripts/benchmark_forecast.py runs/radar --grids 4400x3800 --rounds 3
