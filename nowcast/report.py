@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from nowcast import __version__
 from nowcast.atomic import replacing
 from nowcast.errors import OutputError
-from nowcast.evaluation import Evaluation
 from nowcast.score_files import SCORES_CSV, SCORES_JSON, SCORES_NC, as_csv, as_dataset, as_json, is_rain, table
+from nowcast.scored import Evaluation
 
 LEADS_PNG, MAPS_PNG, REPORT_HTML = "scores_by_lead.png", "forecasts.png", "report.html"
 FILES = (REPORT_HTML, SCORES_CSV, SCORES_JSON, SCORES_NC, LEADS_PNG, MAPS_PNG)
@@ -78,7 +78,7 @@ def draw_scores(evaluation: Evaluation, rows: Iterable[Mapping]) -> Figure:
     figure, axes = _panels(len(panels), len(evaluation.thresholds), width=3.4, height=3, sharex=True, sharey="row")
     curves: dict[tuple, list] = {}
     for row in rows:
-        if row["lead_minutes"] is not None and row["score"] in panels:
+        if row["lead_minutes"] is not None and row["against"] is None and row["score"] in panels:
             key = (panels.index(row["score"]), evaluation.thresholds.index(row["threshold"]), row["forecaster"])
             curves.setdefault(key, []).append((row["lead_minutes"], row["value"], row["low"], row["high"]))
     colours = {name: f"C{n}" for n, name in enumerate(evaluation.blocks)}
