@@ -22,7 +22,7 @@ planning forecaster validation scored
 cases training
 prediction evaluation inspection estimate export
 score_files
-report
+report pooling
 commands
 cli
 __main__
