@@ -38,6 +38,8 @@ class Evaluation:
     blocks: dict[str, dict[Block, Tally]] = field(default_factory=dict)
     num_cases: int = 0
     example: Example | None = None
+    num_read: int = 0  # cases that every forecaster was asked for
+    silent: dict[str, int] = field(default_factory=dict)  # by forecaster, the cases in which it says nothing at all
 
     def add(self, name: str, block: Block, case: Tally | Additive) -> None:
         """Take in a case, or many; sums of pairs alone may come without a Tally."""
@@ -51,6 +53,8 @@ class Evaluation:
             for block, case in blocks.items():
                 self.add(name, block, case)
         self.num_cases += other.num_cases
+        self.num_read += other.num_read
+        self.silent = {name: self.silent.get(name, 0) + other.silent.get(name, 0) for name in self.silent | other.silent}
         self.records += [name for name in other.records if name not in self.records]
         self.example = self.example or other.example
 

@@ -20,7 +20,7 @@ device transform losses native memory models
 dataset checkpoint distributed optimisation run_folder tiles
 planning forecaster validation scored
 cases training
-prediction evaluation inspection estimate export
+prediction evaluation inspection estimate export findings
 score_files
 report pooling
 commands
