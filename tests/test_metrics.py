@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nowcast.bootstrap import MIN_BLOCKS, difference_interval, interval
 from nowcast.metrics import SCORES, THRESHOLDS, Setup, Sums, csi, mae, sums, tallies
-from nowcast.pairs import bias, correlation, hss, mse
+from nowcast.pairs import BALANCED_THRESHOLDS, BALANCED_WEIGHTS, bias, correlation, hss, mse
 from nowcast.spectra import WAVELENGTHS_KM
 from nowcast.sums import Tally
 
@@ -323,6 +323,7 @@ ORACLE_NAMES = {
     "hk": "hanssen_and_kuipers_discriminant",
     "ets": "equitable_threat_score",
     "f1": "f1_score",
+    "accuracy": "accuracy",
 }
 
 
@@ -363,6 +364,7 @@ def test_scores_agree_with_scikit_learn(case, threshold):
     known = ~np.isnan(forecast) & ~np.isnan(observed)
     f, o = forecast[known].astype(np.float64), observed[known].astype(np.float64)
     events = o >= threshold, f >= threshold
+    weights = np.array(BALANCED_WEIGHTS)[np.searchsorted(BALANCED_THRESHOLDS, o, side="right")]
     assume(events[0].any() and events[1].any() and not (events[0] & events[1]).all())
     s = sums(forecast, observed, thresholds=[threshold])
     theirs = {
@@ -371,6 +373,9 @@ def test_scores_agree_with_scikit_learn(case, threshold):
         "far": 1 - metrics.precision_score(*events),
         "f1": metrics.f1_score(*events),
         "hss": metrics.cohen_kappa_score(*events),
+        "accuracy": metrics.accuracy_score(*events),
+        "b_mae": metrics.mean_absolute_error(o, f, sample_weight=weights) * weights.mean(),
+        "b_mse": metrics.mean_squared_error(o, f, sample_weight=weights) * weights.mean(),
         "mae": metrics.mean_absolute_error(o, f),
         "mse": metrics.mean_squared_error(o, f),
         "rmse": metrics.root_mean_squared_error(o, f),
