@@ -20,7 +20,7 @@ from nowcast.errors import DataError
 from nowcast.fields import Field, find_field, text
 from nowcast.files import OPEN_FILES, expand, open_dataset
 from nowcast.grid import Grid, read_grid
-from nowcast.times import interval_seconds, read_times, time_variable
+from nowcast.times import interval_seconds, on_raster, read_times, time_variable
 from nowcast.units import Conversion
 
 __all__ = ["FileFacts", "Grid", "Index", "Record", "open_records"]
@@ -281,8 +281,8 @@ def _frame_times(dataset, found: Field, path: Path) -> str:
     name = time_variable(dataset, found)
     over_time = dataset.variables[name].dimensions if name else ()
     sizes = {dim: len(dataset.dimensions[dim]) for dim in found.frame_dims if dim != SEQUENCE}
-    if len(sizes) > 1:
-        extra = [f"{dim} ({size})" for dim, size in sizes.items() if dim not in over_time or len(over_time) > 1]
+    extra = [f"{dim} ({size})" for dim, size in sizes.items() if dim not in over_time or len(over_time) > 1]
+    if len(sizes) > 1 or (name and extra):
         raise DataError(
             f"{path}: {found.variable} has more dimensions than time, y and x: {', '.join(extra)}.\n"
             "Right would be a file with one of each selected."
@@ -297,11 +297,12 @@ def _frame_times(dataset, found: Field, path: Path) -> str:
 def _assemble(files: list[FileFacts], zr_a: float, zr_b: float) -> Record:
     """One record of files on one grid: frames in time order, of equal times the last file's."""
     times = np.concatenate([file.times for file in files])
+    name = files[0].path.stem if len(files) == 1 else files[0].path.resolve().parent.name
     file_of = np.repeat(np.arange(len(files)), [len(file.times) for file in files])
     frame_of = np.concatenate([np.arange(len(file.times)) for file in files])
     order = np.argsort(times, kind="stable")
+    times[order] = _on_raster(times[order], name)
     kept = order[np.append(times[order][1:] != times[order][:-1], True)]
-    name = files[0].path.stem if len(files) == 1 else files[0].path.resolve().parent.name
     if num_duplicates := len(times) - len(kept):
         log.warning("%s: left out %d of %d frames, whose times come again later", name, num_duplicates, len(times))
     return Record(
@@ -315,6 +316,14 @@ def _assemble(files: list[FileFacts], zr_a: float, zr_b: float) -> Record:
         layouts=_layouts(files, most_frequent_step(times[kept]), zr_a, zr_b),
         institution=next((file.institution for file in files if file.institution), None),
     )
+
+
+def _on_raster(times: np.ndarray, name: str) -> np.ndarray:
+    meant = on_raster(times)
+    if moved := int((meant != times).sum()):
+        furthest = np.abs(meant - times).max().astype(np.int64)
+        log.warning("%s: %d of %d times, up to %d s early or late, are taken as even", name, moved, len(times), furthest)
+    return meant
 
 
 def _layouts(files: list[FileFacts], step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[_Layout, ...]:
