@@ -88,16 +88,23 @@ class OpenFiles:
         return len(self._datasets)
 
     def get(self, path: Path) -> netCDF4.Dataset:
-        """The open dataset; a file that has been replaced since is opened anew. Hold `lock` while using it."""
+        """The open dataset; a file that has been replaced since is opened anew. Hold `lock` while using it.
+
+        A file is never open twice: the NetCDF library (4.10.1) can crash at the next opening of one that was.
+        """
         try:
             facts = path.stat()
         except OSError as error:
             raise DataError(f"{path} cannot be read any more: {error.strerror}.\nIt was there before.") from error
-        key = (str(path), facts.st_ino, facts.st_size, facts.st_mtime_ns)
-        dataset = self._datasets.pop(key, None) or open_dataset(path)
-        self._datasets[key] = dataset
+        key, state = (facts.st_dev, facts.st_ino), (facts.st_size, facts.st_mtime_ns)
+        known, dataset = self._datasets.pop(key, (state, None))
+        if known != state:
+            dataset.close()
+            dataset = None
+        dataset = dataset or open_dataset(path)
+        self._datasets[key] = state, dataset
         while len(self._datasets) > self.limit:
-            self._datasets.popitem(last=False)[1].close()
+            self._datasets.popitem(last=False)[1][1].close()
         return dataset
 
 

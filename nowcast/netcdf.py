@@ -18,7 +18,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.fields import Field, find_field, text
-from nowcast.files import OPEN_FILES, expand, open_dataset
+from nowcast.files import OPEN_FILES, expand
 from nowcast.grid import Grid, read_grid
 from nowcast.times import interval_seconds, on_raster, read_times, time_variable
 from nowcast.units import Conversion
@@ -256,7 +256,8 @@ def _inspect_once(path: Path, variable: str | None, index: Index | None) -> File
 
 def _inspect(path: Path, variable: str | None) -> FileFacts:
     """Everything about a file but its fields."""
-    with OPEN_FILES.lock, open_dataset(path) as dataset:
+    with OPEN_FILES.lock:
+        dataset = OPEN_FILES.get(path)
         found = find_field(dataset, str(path), variable)
         found.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used
         name = _frame_times(dataset, found, path)
@@ -279,7 +280,7 @@ def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
 def _frame_times(dataset, found: Field, path: Path) -> str:
     """The name of the time variable; DataError where frames have no times or more dimensions than time, y and x."""
     name = time_variable(dataset, found)
-    over_time = dataset.variables[name].dimensions if name else ()
+    over_time = [dim for dim in dataset.variables[name].dimensions if dim in found.frame_dims] if name else []
     sizes = {dim: len(dataset.dimensions[dim]) for dim in found.frame_dims if dim != SEQUENCE}
     extra = [f"{dim} ({size})" for dim, size in sizes.items() if dim not in over_time or len(over_time) > 1]
     if len(sizes) > 1 or (name and extra):
@@ -287,7 +288,7 @@ def _frame_times(dataset, found: Field, path: Path) -> str:
             f"{path}: {found.variable} has more dimensions than time, y and x: {', '.join(extra)}.\n"
             "Right would be a file with one of each selected."
         )
-    if name is None or not set(sizes) <= set(over_time):
+    if name is None:
         raise DataError(f"{path}: {found.variable} has no times.\nRight would be a time coordinate for every frame.")
     if 0 in sizes.values():
         raise DataError(f"{path}: {found.variable} has no frames.\nRight would be at least one.")

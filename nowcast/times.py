@@ -134,7 +134,7 @@ def decode_times(stored: np.ndarray, declared: str, calendar: str, where: str) -
         )
     if stored.size and not np.abs(seconds).max() < _FURTHEST:
         raise DataError(
-            f'{where} has {np.abs(stored).max():g} "{declared}", which is no time of a frame.\nRight would be dates.'
+            f'{where} has {np.abs(stored.astype(np.float64)).max():g} "{declared}", which is no time of a frame.\nRight would be dates.'
         )
     grain = 60 if resolution > 0.5 else 1  # what storage rounded goes back to the minute
     return (np.round(seconds / grain) * grain).astype(np.int64).astype("datetime64[s]")
