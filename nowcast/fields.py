@@ -7,7 +7,6 @@ It holds no open file and no field values; `read` takes the dataset. Rows come o
 import logging
 import math
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ _X_DIMENSIONS = {"x", "xc", "lon", "longitude", "rlon", "west_east", "east_west"
 _TIER = {"rate": 0, "amount": 1, "reflectivity": 2}
 # Coarser units than these (mm/h, mm) are heights and winds, not rain, unless a standard name says so.
 _COARSEST = {"rate": 1e4, "amount": 100.0, "reflectivity": np.inf}
+_SAID: set[tuple[Path, str]] = set()  # what has been warned of
 _MOST_CELLS = 1 << 30  # of a frame: 4 GB as float32
 _LARGEST_CHUNK = 1 << 29  # bytes, decompressed
 
@@ -75,15 +75,16 @@ class Field:
         out = np.ascontiguousarray(decode(stored[..., ::-1, :] if flip else stored, self.packing, conversion))
         too_high = np.isposinf(out)
         if too_high.any():
-            _say_once(Path(dataset.filepath()).parent, self.variable, dataset.filepath())
+            _say_once(Path(dataset.filepath()), self.variable)
             out[too_high] = np.nan
         return out
 
 
-@lru_cache(maxsize=256)
-def _say_once(folder: Path, variable: str, first: str) -> None:
-    """A warning for a folder's first file: the others of an archive are alike."""
-    log.warning("%s: values of %s above %g mm/h are taken as missing. Are its units right?", first, variable, HIGHEST)
+def _say_once(file: Path, variable: str) -> None:
+    """A warning for the first file of a folder: the others of an archive are alike."""
+    if (file.parent, variable) not in _SAID:
+        _SAID.add((file.parent, variable))
+        log.warning("%s: values of %s above %g mm/h are taken as missing. Are its units right?", file, variable, HIGHEST)
 
 
 def attributes(variable) -> dict:

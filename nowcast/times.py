@@ -133,9 +133,8 @@ def decode_times(stored: np.ndarray, declared: str, calendar: str, where: str) -
             "Right would be int32 or float64."
         )
     if stored.size and not np.abs(seconds).max() < _FURTHEST:
-        raise DataError(
-            f'{where} has {np.abs(stored.astype(np.float64)).max():g} "{declared}", which is no time of a frame.\nRight would be dates.'
-        )
+        largest = f'{np.abs(stored.astype(np.float64)).max():g} "{declared}"'
+        raise DataError(f"{where} has {largest}, which is no time of a frame.\nRight would be a time for every frame.")
     grain = 60 if resolution > 0.5 else 1  # what storage rounded goes back to the minute
     return (np.round(seconds / grain) * grain).astype(np.int64).astype("datetime64[s]")
 
@@ -191,7 +190,7 @@ def on_raster(times: np.ndarray) -> np.ndarray:
     values, counts = np.unique(steps, return_counts=True)
     step = int(values[counts.argmax()])
     if counts.max() * 2 < len(steps):  # no step is usual: the one that is meant is of whole minutes
-        step = round(float(np.median(steps)) / 60) * 60
+        step = round(float(steps[steps < 1.5 * np.median(steps)].mean()) / 60) * 60
     if step <= 0:
         return times
     off = _off_raster(seconds, step)

@@ -136,6 +136,8 @@ def on_one_file(old, new, count=1):
     return make
 
 
+NO_FRAME = np.where(np.arange(3)[:, None, None] == 1, np.nan, RAIN).astype("f4")
+BYTES = np.where(np.isnan(HOLE), -1, HOLE * 4).astype("i1")
 PACKED = np.where(np.isnan(HOLE), -32768, HOLE * 4).astype("i2")
 NAMES = {"spaces": "rain rate now", "utf8": "pluie_é_雨"}
 
@@ -145,11 +147,14 @@ RIGHT = {
     "a default fill of 9.97e36": (maker(holed(netCDF4.default_fillvals["f4"])), HOLE),
     "a default fill beside another declared": (maker(holed(netCDF4.default_fillvals["f4"]), fill=np.float32(-1)), HOLE),
     "fill and missing_value that differ, the fill": (maker(holed(90), fill=np.float32(90), missing_value=np.float32(95)), HOLE),
-    "fill and missing_value that differ, the other": (maker(holed(95), fill=np.float32(90), missing_value=np.float32(95)), HOLE),
+    "fill and missing_value that differ, the other": (
+        maker(holed(95), fill=np.float32(90), missing_value=np.float32(95)),
+        HOLE,
+    ),
     "a fill as text": (maker(holed(95), missing_value="95"), HOLE),
     "valid_range": (maker(holed(95), valid_range=np.float32([0, 90])), HOLE),
     "valid_range as text": (maker(holed(95), valid_range="0, 90"), HOLE),
-    "_Unsigned": (maker(np.where(np.isnan(HOLE), -1, HOLE * 4).astype("i1"), fill=np.int8(-1), scale_factor=0.25, _Unsigned="true"), HOLE),
+    "_Unsigned": (maker(BYTES, fill=np.int8(-1), scale_factor=0.25, _Unsigned="true"), HOLE),
     "packed with a scale_factor of text": (maker(PACKED, fill=np.int16(-32768), scale_factor="0.25", add_offset="0.0"), HOLE),
     "packed": (maker(PACKED, fill=np.int16(-32768), scale_factor=np.float32(0.25)), HOLE),
     "big-endian": (maker(holed(-9999).astype(">f4"), fill=np.float32(-9999)), HOLE),
@@ -178,48 +183,133 @@ RIGHT = {
     "a million mm/h": (maker(holed(1e6)), HOLE),
     "all missing": (maker(np.full_like(RAIN, np.nan)), np.full_like(RAIN, np.nan)),
     "all dry": (maker(np.zeros_like(RAIN)), np.zeros_like(RAIN)),
-    "a frame missing as a whole": (maker(np.where(np.arange(3)[:, None, None] == 1, np.nan, RAIN).astype("f4")), np.where(np.arange(3)[:, None, None] == 1, np.nan, RAIN)),
+    "a frame missing as a whole": (maker(NO_FRAME), NO_FRAME),
     "a grid of 3 × 3": (maker(RAIN[:, :3, :3]), RAIN[:, :3, :3]),
     "a grid of 37 × 53": (maker(np.ones((3, 37, 53), "f4")), np.ones((3, 37, 53))),
     "a single frame": (maker(RAIN[:1]), RAIN[:1]),
     "a frame of 3 TB in all, never written": (lambda path: declared(path, 200_000, 2000, 2000, chunks=(1, 2000, 2000)), None),
-}  # fmt: skip
+}
 
 CUT = "is cut off: it is shorter than its header says.\nRight would be a whole NetCDF file."
 NO_TIMES = "time has missing times.\nRight would be a time for every frame."
 RIGHT_TIMES = 'Right would be such as "seconds since 1970-01-01".'
 REFUSED = {
-    **{f"{format} cut at {share}": (lambda path, share=share, format=format: cut(path, share, format), CUT)
-       for format in CLASSIC for share in (0.02, 0.5, 0.999)},
-    **{f"NETCDF4 cut at {share}": (lambda path, share=share: cut(path, share, "NETCDF4"), "is damaged or incomplete (")
-       for share in (0.02, 0.5, 0.999)},
-    "a flipped byte in a dimension's number": (on_one_file(b"\0\0\0\x01x\0\0\0\0\0\0\x06", b"\0\0\0\x01x\0\0\0\0\0\x80\x06"), CUT),
-    "a flipped byte in a list's number": (on_one_file(b"CDF\x01\0\0\0\0\0\0\0\x0a", b"CDF\x01\0\0\0\0\0\0\0\x4a"), "is damaged: its header has another list than it should.\nRight would be a whole NetCDF file."),
+    **{
+        f"{format} cut at {share}": (lambda path, share=share, format=format: cut(path, share, format), CUT)
+        for format in CLASSIC
+        for share in (0.02, 0.5, 0.999)
+    },
+    **{
+        f"NETCDF4 cut at {share}": (lambda path, share=share: cut(path, share, "NETCDF4"), "is damaged or incomplete (")
+        for share in (0.02, 0.5, 0.999)
+    },
+    "a flipped byte in a dimension's number": (
+        on_one_file(b"\0\0\0\x01x\0\0\0\0\0\0\x06", b"\0\0\0\x01x\0\0\0\0\0\x80\x06"),
+        CUT,
+    ),
+    "a flipped byte in a list's number": (
+        on_one_file(b"CDF\x01\0\0\0\0\0\0\0\x0a", b"CDF\x01\0\0\0\0\0\0\0\x4a"),
+        "is damaged: its header has another list than it should.\nRight would be a whole NetCDF file.",
+    ),
     "no bytes": (holding(b""), "is empty (0 bytes).\nRight would be a NetCDF file with at least one frame."),
-    "a web page": (holding(b"<!DOCTYPE html><html>not found</html>"), "is not a NetCDF file: it starts with b'<!DO'.\nIt is a web page or another text, perhaps what a server answered: download it again."),
+    "a web page": (
+        holding(b"<!DOCTYPE html><html>not found</html>"),
+        (
+            "is not a NetCDF file: it starts with b'<!DO'.\n"
+            "It is a web page or another text, perhaps what a server answered: download it again."
+        ),
+    ),
     "text": (holding(b"time,y,x,rain\n"), "is not a NetCDF file: it starts with b'time'.\nConvert it to CF NetCDF first."),
-    "data in a group": (in_group, "has nothing but groups (radar), which are not read.\nRight would be variables outside of groups: `ncks -G : IN.nc OUT.nc` takes them out."),
-    "a scale_factor that is no number": (maker(PACKED, scale_factor="a quarter"), ": rr has scale_factor = 'a quarter'.\nRight would be one finite number, such as 0.01."),
-    "a scale_factor of nought": (maker(PACKED, scale_factor=0.0), ": rr has scale_factor = 0, which makes all values alike.\nRight would be another number, or none."),
-    "an add_offset of NaN": (maker(PACKED, add_offset=np.nan), ": rr has add_offset = 'nan'.\nRight would be one finite number, such as 0.01."),
-    "a dimension more": (maker(np.stack([RAIN, RAIN], 1), dims=("time", "member", "y", "x")), ": rr has more dimensions than time, y and x: member (2).\nRight would be a file with one of each selected."),
-    "a dimension more, of one time": (maker(RAIN, dims=("level", "y", "x")), ": rr has more dimensions than time, y and x: level (3).\nRight would be a file with one of each selected."),
-    "several candidates": (two_candidates, "has several rain variables: rr, other.\nChoose one with --variable (data.variable)."),
-    "an uneven x": (lambda path: coordinates(path, RAIN, [3, 2, 1, 0], [0, 1, 2, 4, 8, 16]), ": coordinate x is uneven, in steps of 1 to 8.\nRight would be an even grid: interpolate the fields."),
-    "an x that turns": (lambda path: coordinates(path, RAIN, [3, 2, 1, 0], [0, 1, 2, 1, 0, 3]), ": coordinate x neither rises nor falls all the way.\nRight would be an even grid."),
-    "times as other text": (timed(["noon", "one", "two"], str), ': time has the text "noon".\nRight would be times such as 2020-06-01T00:05:00Z.'),
-    "times in float32 since 1900": (timed([1058052.5, 1058052.6, 1058052.7], "f4", units="hours since 1900-01-01"), ': time is float32 "hours since 1900-01-01", in steps of 450 s: frames cannot be told apart.\nRight would be int32 or float64.'),
+    "data in a group": (
+        in_group,
+        (
+            "has nothing but groups (radar), which are not read.\n"
+            "Right would be variables outside of groups: `ncks -G : IN.nc OUT.nc` takes them out."
+        ),
+    ),
+    "a scale_factor that is no number": (
+        maker(PACKED, scale_factor="a quarter"),
+        ": rr has scale_factor = 'a quarter'.\nRight would be one finite number, such as 0.01.",
+    ),
+    "a scale_factor of nought": (
+        maker(PACKED, scale_factor=0.0),
+        ": rr has scale_factor = 0, which makes all values alike.\nRight would be another number, or none.",
+    ),
+    "an add_offset of NaN": (
+        maker(PACKED, add_offset=np.nan),
+        ": rr has add_offset = 'nan'.\nRight would be one finite number, such as 0.01.",
+    ),
+    "a dimension more": (
+        maker(np.stack([RAIN, RAIN], 1), dims=("time", "member", "y", "x")),
+        ": rr has more dimensions than time, y and x: member (2).\nRight would be a file with one of each selected.",
+    ),
+    "a dimension more, of one time": (
+        maker(RAIN, dims=("level", "y", "x")),
+        ": rr has more dimensions than time, y and x: level (3).\nRight would be a file with one of each selected.",
+    ),
+    "several candidates": (
+        two_candidates,
+        "has several rain variables: rr, other.\nChoose one with --variable (data.variable).",
+    ),
+    "an uneven x": (
+        lambda path: coordinates(path, RAIN, [3, 2, 1, 0], [0, 1, 2, 4, 8, 16]),
+        ": coordinate x is uneven, in steps of 1 to 8.\nRight would be an even grid: interpolate the fields.",
+    ),
+    "an x that turns": (
+        lambda path: coordinates(path, RAIN, [3, 2, 1, 0], [0, 1, 2, 1, 0, 3]),
+        ": coordinate x neither rises nor falls all the way.\nRight would be an even grid.",
+    ),
+    "times as other text": (
+        timed(["noon", "one", "two"], str),
+        ': time has the text "noon".\nRight would be times such as 2020-06-01T00:05:00Z.',
+    ),
+    "times in float32 since 1900": (
+        timed([1058052.5, 1058052.6, 1058052.7], "f4", units="hours since 1900-01-01"),
+        (
+            ': time is float32 "hours since 1900-01-01", in steps of 450 s: frames cannot be told apart.\n'
+            "Right would be int32 or float64."
+        ),
+    ),
     "times in months": (timed([0, 1, 2], units="months since 2020-01-01"), RIGHT_TIMES),
     "times without a reference": (timed([0, 5, 10], units="minutes"), RIGHT_TIMES),
     "times without units": (timed([0, 5, 10]), RIGHT_TIMES),
     "times with a fill": (minutes(0, 5, netCDF4.default_fillvals["f8"]), NO_TIMES),
     "times with NaN": (minutes(0, 5, np.nan), NO_TIMES),
-    "times with NaT": (timed(np.array([0, 5, np.iinfo("i8").min]), "i8", units="minutes since 2020-09-13"), "which is no time of a frame.\nRight would be a time for every frame."),
+    "times with NaT": (
+        timed(np.array([0, 5, np.iinfo("i8").min]), "i8", units="minutes since 2020-09-13"),
+        "which is no time of a frame.\nRight would be a time for every frame.",
+    ),
     "no times at all": (maker(RAIN[:0]), ": rr has no frames.\nRight would be at least one."),
-    **{f"the calendar {calendar}": (timed([0, 5, 10], units="minutes since 2020-09-13", calendar=calendar), f': time is in the calendar "{calendar}".\nRight would be "standard".')
-       for calendar in ("360_day", "noleap", "365_day", "julian")},
-    "no units": (without_units, ": rr has no units attribute.\nIts units must be a rate (mm h-1, kg m-2 s-1), an amount per interval (mm, kg m-2) or dBZ."),
-    "units of 1": (maker(RAIN, units="1", standard_name="rainfall_rate"), ': rr has units "1", which is no measure of rain.\nRight would be a rate (mm h-1, kg m-2 s-1), an amount per interval (mm, kg m-2) or dBZ.'),
-    "a frame of 1 TB": (lambda path: declared(path, 3, 500_000, 500_000, chunks=(1, 1000, 1000)), ": rr declares frames of 500000 × 500000 cells.\nRight would be at most 1,073,741,824 cells."),
-    "a chunk of 1 GB": (lambda path: declared(path, 64, 2000, 2000, chunks=(64, 2000, 2000)), ": rr is stored in chunks of 1.0 GB (64 × 2000 × 2000), read whole for every frame.\nRight would be chunks of one frame: `nccopy -c rr:1,2000,2000 IN.nc OUT.nc`."),
-}  # fmt: skip
+    **{
+        f"the calendar {calendar}": (
+            timed([0, 5, 10], units="minutes since 2020-09-13", calendar=calendar),
+            f': time is in the calendar "{calendar}".\nRight would be "standard".',
+        )
+        for calendar in ("360_day", "noleap", "365_day", "julian")
+    },
+    "no units": (
+        without_units,
+        (
+            ": rr has no units attribute.\n"
+            "Its units must be a rate (mm h-1, kg m-2 s-1), an amount per interval (mm, kg m-2) or dBZ."
+        ),
+    ),
+    "units of 1": (
+        maker(RAIN, units="1", standard_name="rainfall_rate"),
+        (
+            ': rr has units "1", which is no measure of rain.\n'
+            "Right would be a rate (mm h-1, kg m-2 s-1), an amount per interval (mm, kg m-2) or dBZ."
+        ),
+    ),
+    "a frame of 1 TB": (
+        lambda path: declared(path, 3, 500_000, 500_000, chunks=(1, 1000, 1000)),
+        ": rr declares frames of 500000 × 500000 cells.\nRight would be at most 1,073,741,824 cells.",
+    ),
+    "a chunk of 1 GB": (
+        lambda path: declared(path, 64, 2000, 2000, chunks=(64, 2000, 2000)),
+        (
+            ": rr is stored in chunks of 1.0 GB (64 × 2000 × 2000), read whole for every frame.\n"
+            "Right would be chunks of one frame: `nccopy -c rr:1,2000,2000 IN.nc OUT.nc`."
+        ),
+    ),
+}
