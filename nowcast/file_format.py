@@ -133,9 +133,11 @@ class _Header:
     def name(self) -> None:
         name = self.padded(self.count())
         try:
-            name.decode("utf-8")
+            legal = name.decode("utf-8").isprintable() and b"/" not in name
         except UnicodeDecodeError:
-            raise _Damaged(f"a name that is no text ({name[:20]!r})") from None
+            legal = False
+        if not legal:
+            raise _Damaged(f"a name that is none ({name[:20]!r})")
 
     def kind(self) -> int:
         code = self.number(4)

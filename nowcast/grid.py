@@ -5,6 +5,7 @@ Coordinates keep the file's order; fields everywhere else have row 0 northernmos
 """
 
 import math
+import re
 from dataclasses import dataclass, field
 
 import cf_units
@@ -20,6 +21,8 @@ _DEGREES = (  # standard names, units and names of coordinates over (y, x)
     {"latitude", "degrees_north", "degree_north", "lat"},
     {"longitude", "degrees_east", "degree_east", "lon"},
 )
+_LEGAL = re.compile(r"[^\W](?:[^\x00-\x1f/\x7f]*[^\x00-\x1f/\x7f\s])?")
+_RESERVED = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"}  # HDF5's own
 _UNEVEN = 0.5  # cells that a coordinate may be off an even one: rounded degrees are, by less
 
 
@@ -126,9 +129,14 @@ def read_grid(dataset, found: Field, where: str) -> Grid:
         y_attributes=y_attributes,
         x_attributes=x_attributes,
         mapping_name=mapping_name if mapping is not None else None,
-        mapping_attributes=attributes(mapping) if mapping is not None else {},
+        mapping_attributes=_written(mapping) if mapping is not None else {},
         corners=_corners(dataset, found) if not y_attributes and not x_attributes else None,
     )
+
+
+def _written(variable) -> dict:
+    """The attributes that a forecast on the same grid can have: others' files hold names that the library refuses."""
+    return {name: value for name, value in attributes(variable).items() if _LEGAL.fullmatch(name) and name not in _RESERVED}
 
 
 def _corners(dataset, found: Field) -> np.ndarray | None:
@@ -164,7 +172,7 @@ def _coordinate(dataset, dim: str, where: str) -> tuple[np.ndarray, dict]:
         raise DataError(f"{where}: dimension {dim} has {size} cells.\nRight would be at most {MAX_COORDINATE}.")
     if coordinate is None or coordinate.dimensions != (dim,) or not is_numeric(coordinate):
         return np.arange(size, dtype=np.float64), {}
-    found = attributes(coordinate)
+    found = _written(coordinate)
     found.pop("_FillValue", None)  # CF forbids it on a coordinate
     scale, offset = found.pop("scale_factor", 1.0), found.pop("add_offset", 0.0)
     values = coordinate[:].astype(np.float64) * scale + offset

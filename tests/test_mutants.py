@@ -4,6 +4,7 @@ Each mutant is a valid file with bytes flipped, cut off or moved about, drawn fr
 commands in a process of its own, so that a crash of the NetCDF library is seen as the signal it ends with.
 """
 
+import gc
 import json
 import os
 import signal
@@ -16,10 +17,9 @@ from makers import command, rain, tiny_experiment
 from stored import write
 
 from nowcast import config
-from nowcast.commands import dry_run_facts  # noqa: F401  imported once, and not by every child
-from nowcast.report import table  # noqa: F401
 
 NUMBER = int(os.environ.get("NOWCAST_MUTANTS", 200))  # of each format
+BATCH = 20  # mutants to a child: a fork costs as much as two commands
 SECONDS = 20  # that a mutant may take; the slowest takes one
 FORMATS = ("NETCDF3_CLASSIC", "NETCDF4")
 CODES = {0, 3, 75}
@@ -63,50 +63,85 @@ def mutant(content, number):
     return changed.tobytes()
 
 
-def outcomes(path, calls):
-    """[name, exit code, error] of each command, from a child process; the signal or the traceback that ended it."""
-    reader, writer = os.pipe()
-    if (child := os.fork()) == 0:
-        found = []
-        try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(SECONDS)
-            for name, words in calls.items():
-                found.append((name, None, "began"))
+def commands(path):
+    recipe = path.with_suffix(".toml")
+    recipe.write_text(tomli_w.dumps(config.as_dict(tiny_experiment([path]))))
+    return {
+        "inspect": ("inspect", path),
+        "predict": ("predict", "persistence", path, "--output", path.with_name("forecast.nc"), "--overwrite"),
+        "evaluate": ("evaluate", "persistence", "--observations", path, "--every", 30, "--thresholds", 1),
+        "train": ("train", recipe, "--dry-run"),
+    }
+
+
+def outcomes(mutants, path):
+    """(number, command, exit code, error) of each command on each of {number: bytes}, as the children tell them.
+
+    A signal ends a child: it stands in place of the code, and a new child goes on with the next mutant.
+    """
+    numbers, found = list(mutants), []
+    while numbers:
+        reader, writer = os.pipe()
+        if (child := os.fork()) == 0:
+            os.close(reader)
+            answer({number: mutants[number] for number in numbers}, path, writer)
+        os.close(writer)
+        with os.fdopen(reader, encoding="utf-8") as pipe:
+            found += (lines := [json.loads(line) for line in pipe])
+        _, status = os.waitpid(child, 0)
+        done = {number for number, name, *_ in lines if name == "train"}
+        numbers = [number for number in numbers if number not in done]
+        if os.WIFSIGNALED(status):
+            found.append([numbers.pop(0), "process", -os.WTERMSIG(status), signal.Signals(os.WTERMSIG(status)).name])
+    return found
+
+
+def answer(mutants, path, writer):
+    """The child: runs every command on every mutant and writes a line for each; it never returns."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    gc.disable()  # a collection would copy the parent's memory
+    for number, content in mutants.items():
+        signal.alarm(SECONDS)
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+        for name, words in commands(path).items():
+            try:
                 code, _, err = command(*words)
-                found[-1] = (name, code, err)
-        except BaseException:
-            found[-1] = (found[-1][0], 1, traceback.format_exc())
-        finally:
-            os.write(writer, json.dumps(found).encode()[:60_000])
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        said = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return [("process", -os.WTERMSIG(status), signal.Signals(os.WTERMSIG(status)).name)]
-    return json.loads(said)
+            except BaseException:
+                code, err = 1, traceback.format_exc()
+            os.write(writer, f"{json.dumps([number, name, code, err])}\n".encode())
+    os._exit(0)
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_mutants_are_answered_in_words(tmp_path, monkeypatch, format):
     monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "mutant.nc"
     content = whole(tmp_path / "whole.nc", format).read_bytes()
-    path, recipe = tmp_path / "mutant.nc", tmp_path / "recipe.toml"
-    recipe.write_text(tomli_w.dumps(config.as_dict(tiny_experiment([path]))))
-    calls = {
-        "inspect": ("inspect", path),
-        "predict": ("predict", "persistence", path, "--output", tmp_path / "forecast.nc", "--overwrite"),
-        "evaluate": ("evaluate", "persistence", "--observations", path, "--every", 30),
-        "train": ("train", recipe, "--dry-run"),
-    }
-    path.write_bytes(content)
-    assert {code for _, code, _ in outcomes(path, calls)} == {0}
-    wrong = []
-    for number in range(NUMBER):
-        path.write_bytes(mutant(content, number))
-        for name, code, err in outcomes(path, calls):
-            if code not in CODES or (code and len(err.splitlines()) > 4):
-                wrong.append(f"{format} {number}: {name} {code}\n{err}")
-    assert not wrong, f"{len(wrong)}\n" + "\n".join(wrong)
+    for words in commands(tmp_path / "whole.nc").values():
+        assert command(*words)[0] == 0  # and what they import and set up is there for every child
+    answers = []
+    for first in range(0, NUMBER, BATCH):
+        batch = range(first, min(first + BATCH, NUMBER))
+        answers += outcomes({number: mutant(content, number) for number in batch}, path)
+    assert len(answers) == NUMBER * 4, [answer for answer in answers if answer[1] == "process"]
+    wrong = [answer for answer in answers if answer[2] not in CODES or (answer[2] and len(answer[3].splitlines()) > 4)]
+    assert not wrong, "\n".join(f"{format} {number}: {name} {code}\n{err}" for number, name, code, err in wrong)
+    assert {0, 3} <= {code for _, _, code, _ in answers}
+
+
+def test_a_crash_and_a_traceback_would_be_seen(tmp_path, monkeypatch):
+    def broken(*words):
+        content = (tmp_path / "mutant.nc").read_bytes()
+        if content == b"crash" and "evaluate" in words:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if content == b"bug":
+            raise AttributeError("bug")
+        return 3, "", "error"
+
+    monkeypatch.setitem(globals(), "command", broken)
+    found = outcomes({1: b"crash", 2: b"bug", 3: b""}, tmp_path / "mutant.nc")
+    codes = {(number, name): code for number, name, code, _ in found}
+    assert codes[1, "process"] == -signal.SIGSEGV
+    assert {codes[2, name] for name in ("inspect", "predict", "evaluate", "train")} == {1}
+    assert {codes[3, name] for name in ("inspect", "predict", "evaluate", "train")} == {3}
