@@ -5,8 +5,9 @@ NaN for missing, (case, time, y, x) for the past and for the future; where a cro
 """
 
 import contextlib
+import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -39,6 +40,15 @@ class Batch:
     past: Tensor
     future: Tensor
     cases: tuple[tuple[int, int, int, int], ...]  # (series, window, top row, left column) of each case
+
+    def pin_memory(self) -> "Batch":
+        """In memory that a GPU reads by itself; the DataLoader calls this."""
+        return Batch(self.past.pin_memory(), self.future.pin_memory(), self.cases)
+
+    def to(self, device: torch.device) -> "Batch":
+        """On that device; from pinned memory the host does not wait for the copy."""
+        past, future = (part.to(device, non_blocking=True) for part in (self.past, self.future))
+        return Batch(past, future, self.cases)
 
 
 @contextlib.contextmanager
@@ -250,13 +260,31 @@ def uniform_corner(shape: Sequence[int], crop: int, rng: np.random.Generator) ->
     return tuple(int(rng.integers(max(cells - crop, 0) + 1)) for cells in shape)
 
 
-def load(batches: Batches, start: int, stop: int, *, workers: int) -> Iterator[Batch]:
-    """Batches `start` to `stop` - 1 in order, read ahead by `workers` processes (0: in this one)."""
+def load(batches: Batches, start: int, stop: int, *, workers: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
+    """Batches `start` to `stop` - 1 in order on `device`, read ahead by `workers` processes (0: in this one)."""
+    device = torch.device(device)
+    on_gpu = device.type == "cuda"
     loader = DataLoader(
         batches,
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        pin_memory=on_gpu,
     )
-    return iter(loader)
+    return _copied_ahead(loader, device) if on_gpu else (batch.to(device) for batch in loader)
+
+
+def _copied_ahead(loader: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Each batch on the GPU, copied on a stream of its own while the one before is computed on."""
+    copying, coming = torch.cuda.Stream(device), None
+    for batch in itertools.chain(loader, [None]):
+        ready, computing = coming, torch.cuda.current_stream(device)
+        computing.wait_stream(copying)  # for what was queued by now: the copy of `ready`
+        if batch is not None:
+            with torch.cuda.stream(copying):
+                coming = batch.to(device)
+        if ready is not None:
+            for part in (ready.past, ready.future):
+                part.record_stream(computing)  # its memory is not used again before this stream is done with it
+            yield ready
