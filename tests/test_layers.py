@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nowcast"
 # A module may import from the lines above its own, and from its own line (but never in a circle).
 LAYERS = """
 errors
-atomic config units windows metrics signals stopwatch file_format
+atomic config units windows metrics signals stopwatch file_format frame_store
 decoding
 fields grid files times progress
 netcdf baselines
@@ -30,7 +30,7 @@ __main__
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
 WITHOUT_TORCH = {
     *("errors", "atomic", "config", "units", "windows", "metrics", "signals", "stopwatch", "fields", "grid", "files"),
-    *("decoding", "file_format"),
+    *("decoding", "file_format", "frame_store"),
     *("times", "progress", "netcdf", "baselines", "forecast_file", "cache", "file_index", "inspection", "cli"),
 }
 
