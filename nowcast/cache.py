@@ -133,10 +133,9 @@ def _fill(
     for position in progress(range(shape[0])):
         frame = record.read([position])[0]
         frames.write(np.minimum(frame, LARGEST))
-        is_dry = not (frame > 0).any()
-        rain = None if is_dry else block_means(1 - np.exp(-np.nan_to_num(frame)))
+        rain = block_means(1 - np.exp(-np.nan_to_num(frame))) if (frame > 0).any() else None
         blocks.write(rain)
-        summary[:, position] = (*missing_and_wet(frame), 0.0 if is_dry else rain.mean(dtype=np.float64))
+        summary[:, position] = (*missing_and_wet(frame), 0.0 if rain is None else rain.mean(dtype=np.float64))
     frames.close()
     blocks.close()
     np.save(folder / "summary.npy", summary)

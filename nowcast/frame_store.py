@@ -1,8 +1,7 @@
 """Decoded frames on disk as float16: whole, or for a long record only the tiles of them that hold something.
 
 A year of frames every five minutes on 900 × 900 cells is 170 GB as a whole. Most tiles of it are dry or beyond the radar's
-range: these are kept once, however often they come. Files are written from front to back, so that a full disk is an error
-and not a crash, and read as memory maps.
+range: these are kept once, however often they come. Both are read as memory maps.
 """
 
 from pathlib import Path
@@ -13,11 +12,13 @@ WHOLE = 8 << 30  # bytes of frames up to which they are stored whole, where read
 TILE = 64  # cells, at most: the side of a tile
 _DRY, _MISSING = 0, 1  # the first two tiles of every store
 _MASKS = 4096  # tiles without rain that are remembered, to be stored once
-_NAN = 0x7C00  # bits of a float16 above this are NaN
 
 
 class Rows:
-    """Writes a .npy file of known shape row by row; rows of zeros may be left out, and take no room on most disks."""
+    """Writes a .npy file of known shape row by row; rows of zeros may be left out, and take no room on most disks.
+
+    From front to back: a memory map would meet a full disk with SIGBUS.
+    """
 
     def __init__(self, path: Path, dtype: type, shape: tuple[int, ...]):
         self.file = open(path, "wb")  # noqa: SIM115  closed by `close`
@@ -51,29 +52,29 @@ class TileWriter:
         self._masks: dict[bytes, int] = {}
 
     def write(self, frame: np.ndarray) -> None:
-        tiles = to_tiles(frame.astype(np.float16))
-        bits = tiles.reshape(len(tiles), -1).view(np.int16)
+        tiles = to_tiles(frame).reshape(-1, self.tile[0] * self.tile[1])
         numbers = np.full(len(tiles), _DRY, np.uint32)
-        held = np.flatnonzero(bits.any(axis=1))
-        unknown = (bits[held] & 0x7FFF) > _NAN
+        held = np.flatnonzero(tiles.any(axis=1))  # NaN counts
+        unknown = np.isnan(tiles[held])
         missing = unknown.all(axis=1)
         numbers[held[missing]] = _MISSING
-        without_rain = (unknown | (bits[held] == 0)).all(axis=1)
+        without_rain = (unknown | (tiles[held] == 0)).all(axis=1)
         for tile, is_mask in zip(held[~missing], without_rain[~missing], strict=True):
-            numbers[tile] = self._mask(bits[tile]) if is_mask else self._new(bits[tile])
+            content = tiles[tile].astype(np.float16)
+            numbers[tile] = self._mask(content) if is_mask else self._new(content)
         self.index.write(numbers.reshape(self.counts))
 
-    def _mask(self, bits: np.ndarray) -> int:
-        content = bits.tobytes()
+    def _mask(self, tile: np.ndarray) -> int:
+        content = tile.tobytes()
         if content not in self._masks:
-            number = self._new(bits)
+            number = self._new(tile)
             if len(self._masks) == _MASKS:
                 return number
             self._masks[content] = number
         return self._masks[content]
 
-    def _new(self, bits: np.ndarray) -> int:
-        self.file.write(bits)
+    def _new(self, tile: np.ndarray) -> int:
+        self.file.write(tile)
         self.num_tiles += 1
         return self.num_tiles - 1
 
