@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,17 +130,33 @@ def _fill(
 ) -> None:
     frames = TileWriter(folder, shape) if in_tiles else Rows(folder / "frames.npy", np.float16, shape)
     blocks = Rows(folder / "rain_blocks.npy", np.float32, (shape[0], -(-shape[1] // BLOCK), -(-shape[2] // BLOCK)))
-    summary = np.empty((3, shape[0]))
+    summary, before = np.empty((3, shape[0])), None
+    read = _ahead(lambda position: record.read([position])[0], range(shape[0]))
     for position in progress(range(shape[0])):
-        frame = record.read([position])[0]
-        frames.write(np.minimum(frame, LARGEST))
-        rain = block_means(1 - np.exp(-np.nan_to_num(frame))) if (frame > 0).any() else None
+        frame = next(read)
+        if before is not None and np.array_equal(frame.view(np.int32), before.view(np.int32)):  # dry, most of the time
+            frames.write_again()
+        else:
+            frames.write(np.minimum(frame, LARGEST))
+            rain = block_means(1 - np.exp(-np.nan_to_num(frame))) if (frame > 0).any() else None
+            facts = (*missing_and_wet(frame), 0.0 if rain is None else rain.mean(dtype=np.float64))
         blocks.write(rain)
-        summary[:, position] = (*missing_and_wet(frame), 0.0 if rain is None else rain.mean(dtype=np.float64))
+        summary[:, position] = facts
+        before = frame
     frames.close()
     blocks.close()
     np.save(folder / "summary.npy", summary)
     (folder / "facts.json").write_text(json.dumps({"shape": shape, "record": record.name, "in_tiles": in_tiles}))
+
+
+def _ahead(read: Callable[[int], np.ndarray], positions: Sequence[int]) -> Iterator[np.ndarray]:
+    """`read` of each position, in a thread of its own while the one before is used."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(read, positions[0])
+        for position in positions[1:]:
+            ready, coming = coming.result(), thread.submit(read, position)
+            yield ready
+        yield coming.result()
 
 
 def missing_and_wet(frame: np.ndarray) -> tuple[float, float]:

@@ -59,6 +59,8 @@ def open_dataset(path: Path) -> netCDF4.Dataset:
     if not path.is_file():
         said = "no regular file" if path.exists() else "not there"
         raise DataError(f"{path} is {said}.\nRight would be a NetCDF file on this machine.")
+    if "\\" in str(path.absolute()):  # the library would look for another file
+        raise DataError(f"{path} has a backslash in its name, which the NetCDF library takes for a folder.\nRename it.")
     check_whole(path)
     try:
         # absolute, since the library takes a name such as `http:x.nc` for an address

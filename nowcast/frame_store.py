@@ -25,14 +25,19 @@ class Rows:
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self.file, header)
         self.row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize
-        self.dtype, self.end = dtype, self.file.tell() + shape[0] * self.row_bytes
+        self.dtype, self._last, self.end = dtype, None, self.file.tell() + shape[0] * self.row_bytes
 
     def write(self, row: np.ndarray | None) -> None:
         """The next row; None for zeros."""
-        if row is None:
+        self._last = None if row is None else np.ascontiguousarray(row, self.dtype)
+        self.write_again()
+
+    def write_again(self) -> None:
+        """The row that was written last, once more."""
+        if self._last is None:
             self.file.seek(self.row_bytes, 1)
         else:
-            self.file.write(np.ascontiguousarray(row, self.dtype))
+            self.file.write(self._last)
 
     def close(self) -> None:
         self.file.truncate(self.end)
@@ -63,6 +68,10 @@ class TileWriter:
             content = tiles[tile].astype(np.float16)
             numbers[tile] = self._mask(content) if is_mask else self._new(content)
         self.index.write(numbers.reshape(self.counts))
+
+    def write_again(self) -> None:
+        """The frame that was written last, once more."""
+        self.index.write_again()
 
     def _mask(self, tile: np.ndarray) -> int:
         content = tile.tobytes()

@@ -167,22 +167,25 @@ def resolved(paths: Sequence[Path]) -> list[Path]:
 
 
 def _keep_chunks(variable, field: Field) -> None:
-    """Give the library room for every chunk that a frame lies in, where chunks hold several frames.
+    """Give the library room for every chunk that a frame lies in, where chunks hold several frames, and no more elsewhere.
 
     Without it, the next frame would have the same chunks decompressed again: a hundred times the work for a file that
-    was written with the library's own choice of chunks.
+    was written with the library's own choice of chunks. Chunks of one frame are not read twice, and its default of 64 MiB
+    for each open file adds up to a gigabyte.
     """
     chunks = variable.chunking()
     if not isinstance(chunks, list):
         return  # a classic or contiguous file
     sizes = dict(zip(variable.dimensions, zip(variable.shape, chunks, strict=True), strict=True))
-    if all(sizes[dim][1] == 1 for dim in field.frame_dims):
-        return
     across = math.prod(math.ceil(size / chunk) for size, chunk in (sizes[field.y_dim], sizes[field.x_dim]))
     needed = across * math.prod(chunks) * variable.dtype.itemsize
     room, slots, preemption = variable.get_var_chunk_cache()
-    if room < needed <= _CHUNK_ROOM:
-        variable.set_var_chunk_cache(needed, max(slots, 2 * across), preemption)
+    if all(sizes[dim][1] == 1 for dim in field.frame_dims):
+        wanted = min(room, needed)
+    else:
+        wanted = needed if room < needed <= _CHUNK_ROOM else room
+    if wanted != room:
+        variable.set_var_chunk_cache(wanted, max(slots, 2 * across), preemption)
 
 
 def most_frequent_step(times: np.ndarray) -> np.timedelta64:
