@@ -147,18 +147,26 @@ class Batches(Dataset):
 
     def _read(self, number: int, window: int, top: int, left: int) -> Tensor:
         """float16 (time, y, x): a view of the packed frames where it can be one."""
-        if number not in self._frames:
-            self._frames[number] = _tensor(self.series[number].frames.frames())
-        frames, positions = self._frames[number], self.series[number].windows.positions[window]
-        if self.crop:
-            frames = frames[:, top : top + self.crop, left : left + self.crop]
-        first, stop = int(positions[0]), int(positions[-1]) + 1
-        cut = frames[first:stop] if stop - first == len(positions) else frames[from_numpy(positions)]
+        cut = self._cut(self.series[number].frames, number, self.series[number].windows.positions[window], top, left)
         if not self.crop or cut.shape[1:] == (self.crop, self.crop):
             return cut
         out = torch.full((len(cut), self.crop, self.crop), torch.nan, dtype=cut.dtype)
         out[:, : cut.shape[1], : cut.shape[2]] = cut
         return out
+
+    def _cut(self, packed: PackedFrames, number: int, positions: np.ndarray, top: int, left: int) -> Tensor:
+        """The part of the crop that lies in the grid."""
+        if packed.in_tiles:
+            bottom, right = (min(start + self.crop, size) if self.crop else size
+                             for start, size in zip((top, left), packed.shape[1:], strict=True))  # fmt: skip
+            return from_numpy(packed.tiles.cut(positions, top, left, bottom, right))
+        if number not in self._frames:
+            self._frames[number] = _tensor(packed.frames())
+        frames = self._frames[number]
+        if self.crop:
+            frames = frames[:, top : top + self.crop, left : left + self.crop]
+        first, stop = int(positions[0]), int(positions[-1]) + 1
+        return frames[first:stop] if stop - first == len(positions) else frames[from_numpy(positions)]
 
     def _orientation(self, case: tuple[int, int, int, int], rng: np.random.Generator) -> tuple[int, int, bool]:
         """Steps along y and x, and whether the two change places."""
@@ -209,10 +217,9 @@ class Weights:
     def __post_init__(self):
         rain, index = [], []
         for number, part in enumerate(self.series):
-            per_frame = np.asarray(part.frames.rain_blocks()).mean(axis=(1, 2), dtype=np.float64)
             future = part.windows.positions[:, part.windows.input_frames :]
             # a large grid offers more places to crop: weight it by its area
-            rain.append(per_frame[future].mean(axis=1) * np.prod(part.frames.shape[1:]))
+            rain.append(part.frames.rain[future].mean(axis=1) * np.prod(part.frames.shape[1:]))
             index.append(np.stack([np.full(len(future), number), np.arange(len(future))], axis=1))
         self.index = np.concatenate(index)
         self.cumulative = np.cumsum(_chances(np.concatenate(rain)))

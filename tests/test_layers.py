@@ -12,8 +12,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nowcast"
 # A module may import from the lines above its own, and from its own line (but never in a circle).
 LAYERS = """
 errors
-atomic config units windows sums signals stopwatch
-fields grid files times progress pairs spatial spectra
+atomic config units windows sums signals stopwatch file_format frame_store
+decoding pairs spatial spectra
+fields grid files times progress
 netcdf baselines metrics
 forecast_file cache file_index bootstrap
 device transform losses native memory models
@@ -28,27 +29,12 @@ cli
 __main__
 """
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
-WITHOUT_TORCH = {
-    *(
-        "errors",
-        "atomic",
-        "config",
-        "units",
-        "windows",
-        "sums",
-        "pairs",
-        "spatial",
-        "spectra",
-        "metrics",
-        "bootstrap",
-        "signals",
-        "stopwatch",
-        "fields",
-        "grid",
-        "files",
-    ),
-    *("times", "progress", "netcdf", "baselines", "forecast_file", "cache", "file_index", "inspection", "cli"),
-}
+WITHOUT_TORCH = set(
+    """
+    errors atomic config units windows sums pairs spatial spectra metrics bootstrap signals stopwatch file_format frame_store
+    decoding fields grid files times progress netcdf baselines forecast_file cache file_index inspection cli
+    """.split()
+)
 
 OUTPUT = {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}
 
