@@ -7,16 +7,19 @@ every forecast are known. Sums are kept by block (a record's UTC day), so that i
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from nowcast import distributed
 from nowcast.cases import Selection, most_past_frames, num_leads, time_step
 from nowcast.errors import DataError, UsageError
+from nowcast.examples import Example, ScoredCase, choose, make_example
 from nowcast.forecaster import FileForecaster, Forecaster
-from nowcast.metrics import SCORES, Sums, intervals, sums
+from nowcast.metrics import SCORES, Sums, csi, intervals, sums
 from nowcast.netcdf import Record
 from nowcast.progress import track
+from nowcast.provenance import about
 from nowcast.windows import Windows, plan
 
 log = logging.getLogger(__name__)
@@ -24,20 +27,12 @@ Source = Forecaster | FileForecaster
 MINUTE = np.timedelta64(60, "s")
 
 
-@dataclass(frozen=True)
-class Example:
-    """One case to look at: a few leads of every forecaster's forecast and of the observation, (lead, y, x) mm/h."""
-
-    record: str
-    reference: np.datetime64
-    lead_minutes: tuple[float, ...]
-    observed: np.ndarray
-    forecasts: Mapping[str, np.ndarray]
-
-
 @dataclass
 class Evaluation:
-    """Sums by forecaster and block, `blocks[name][(record, day)]`, all on the same `num_cases` cases."""
+    """Sums by forecaster and block, `blocks[name][(record, day)]`, all on the same `num_cases` cases.
+
+    `cases` are known to an evaluation of records, not to one that was read back from files.
+    """
 
     lead_minutes: tuple[float, ...]
     thresholds: tuple[float, ...]
@@ -45,7 +40,9 @@ class Evaluation:
     records: list[str] = field(default_factory=list)
     blocks: dict[str, dict[tuple[str, str], Sums]] = field(default_factory=dict)
     num_cases: int = 0
-    example: Example | None = None
+    cases: list[ScoredCase] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)  # see provenance.py
 
     def add(self, name: str, block: tuple[str, str], case: Sums) -> None:
         mine = self.blocks.setdefault(name, {})
@@ -58,7 +55,7 @@ class Evaluation:
                 self.add(name, block, case)
         self.num_cases += other.num_cases
         self.records += [name for name in other.records if name not in self.records]
-        self.example = self.example or other.example
+        self.cases += other.cases
 
     def sort(self) -> None:
         """Blocks in one order, so that the bootstrap draws the same ones however many processes scored them."""
@@ -112,11 +109,17 @@ def _pooled(score: Callable[[Sums], np.ndarray]) -> Callable[[Sums], np.ndarray]
 
 
 def evaluate(
-    sources: Mapping[str, Source], records: Sequence[Record], *, selection: Selection, thresholds: Sequence[float]
+    sources: Mapping[str, Source],
+    records: Sequence[Record],
+    *,
+    selection: Selection,
+    thresholds: Sequence[float],
+    examples: bool = False,
 ) -> Evaluation:
     """Score every source on all cases that the records hold and all sources can forecast.
 
-    Several processes score their shares, and all get the whole. Memory is bounded by one case. Raises DataError (exit 3)
+    Several processes score their shares, and all get the whole; with `examples` the first of them forecasts a few cases
+    again, to be looked at. Memory is bounded by one case. Raises DataError (exit 3)
     where no case is complete or the sources do not fit the records, UsageError (2) where they do not fit each other.
     """
     if different := [record for record in records if record.quantity != records[0].quantity]:
@@ -141,8 +144,12 @@ def evaluate(
     for other in others:
         evaluation.merge(other)
     evaluation.sort()
+    evaluation.about = about(sources, records, evaluation.cases)
     if not evaluation.num_cases:
         raise DataError(_no_case(planned))
+    if examples and distributed.is_first():
+        chosen = choose(evaluation.cases)
+        evaluation.examples = [_example(evaluation, sources, records, planned, *ranked) for ranked in chosen.items()]
     return evaluation
 
 
@@ -190,7 +197,7 @@ def _no_case(planned: Sequence[Windows]) -> str:
 
 
 def _score_record(evaluation: Evaluation, sources: Mapping[str, Source], record: Record, windows: Windows) -> None:
-    before, wettest = evaluation.num_cases, -1.0
+    before = evaluation.num_cases
     mine = windows.positions[distributed.rank() :: distributed.size()]
     for positions in track(mine, f"scoring {record.name}", unit="case"):
         past = record.read(positions[: windows.input_frames])
@@ -205,13 +212,11 @@ def _score_record(evaluation: Evaluation, sources: Mapping[str, Source], record:
         if not known.any():
             continue
         block = (record.name, str(reference.astype("datetime64[D]")))
-        for name, forecast in forecasts.items():
-            evaluation.add(name, block, sums(forecast, observed, known, evaluation.thresholds))
+        scored = {name: sums(forecast, observed, known, evaluation.thresholds) for name, forecast in forecasts.items()}
+        for name, case in scored.items():
+            evaluation.add(name, block, case)
         evaluation.num_cases += 1
-        wet = float(np.mean(observed[known] >= evaluation.thresholds[0]))
-        if wet > wettest and (evaluation.example is None or evaluation.example.record == record.name):
-            wettest = wet
-            evaluation.example = _example(evaluation, record, reference, observed, forecasts)
+        evaluation.cases.append(_scored_case(evaluation, record, reference, next(iter(scored.values()))))
     if evaluation.num_cases > before:
         evaluation.records.append(record.name)
     if left_out := len(mine) - (evaluation.num_cases - before):
@@ -224,12 +229,29 @@ def _forecast(source: Source, past: np.ndarray, reference: np.datetime64, window
     return source.forecast(past[None], windows.lead_frames)[0]
 
 
-def _example(evaluation: Evaluation, record: Record, reference, observed, forecasts) -> Example:
-    leads = sorted({0, (len(observed) - 1) // 2, len(observed) - 1})
-    return Example(
-        record=record.name,
-        reference=reference,
-        lead_minutes=tuple(evaluation.lead_minutes[lead] for lead in leads),
-        observed=observed[leads],
-        forecasts={name: forecast[leads] for name, forecast in forecasts.items()},
-    )
+def _scored_case(evaluation: Evaluation, record: Record, reference: np.datetime64, first: Sums) -> ScoredCase:
+    pooled, column = first.pooled(), nearest_threshold(evaluation.thresholds)
+    num_events = int(pooled.hits[0, column] + pooled.misses[0, column])
+    return ScoredCase(record.name, reference, float(csi(pooled)[0, column]), num_events)
+
+
+def nearest_threshold(thresholds: Sequence[float]) -> int:
+    """The index of the threshold nearest to 1 on a logarithmic scale."""
+    return int(np.argmin(np.abs(np.log(np.maximum(thresholds, 1e-9)))))
+
+
+def _example(
+    evaluation: Evaluation,
+    sources: Mapping[str, Source],
+    records: Sequence[Record],
+    planned: Sequence[Windows],
+    rank: str,
+    case: ScoredCase,
+) -> Example:
+    """Read and forecast one case again, and keep what is shown of it."""
+    record, windows = next(pair for pair in zip(records, planned, strict=True) if pair[0].name == case.record)
+    references = record.times[windows.positions[:, windows.input_frames - 1]]
+    positions = windows.positions[np.flatnonzero(references == case.reference)[0]]
+    past, observed = record.read(positions[: windows.input_frames]), record.read(positions[windows.input_frames :])
+    forecasts = {name: _forecast(source, past, case.reference, windows) for name, source in sources.items()}
+    return make_example(rank, case, evaluation.lead_minutes, observed, forecasts, spacing_km=record.grid.spacing_km)

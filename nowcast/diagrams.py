@@ -1,0 +1,171 @@
+"""Scores as curves: by lead time, by threshold, and the performance diagram, each from the tidy rows of an evaluation.
+
+A forecaster keeps one colour, marker and line through all diagrams; the colours (Okabe & Ito 2008) differ for people who see
+few of them. What is undefined is left out, never drawn as 0.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nowcast.baselines import BASELINES
+from nowcast.pictures import plain, short
+
+HIGHEST_BIAS = 3.0  # where curves are cut off: with few events a frequency bias can be anything
+BIAS_RANGE = (1 / 8, 8.0)
+LEGEND_LETTERS = 30
+_BASELINE_COLOURS = {"persistence": "#767676", "extrapolation": "#E69F00", "pysteps": "#56B4E9", "sprog": "#009E73"}
+_COLOURS = ("#0072B2", "#D55E00", "#CC79A7", "#332288", "#882255", "#117733")
+_MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
+Rows = Iterable[Mapping]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a forecaster is drawn: baselines dashed, all others solid."""
+
+    colour: str
+    marker: str
+    line: str
+
+    @property
+    def options(self) -> dict:
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.line, "markersize": 4.5, "linewidth": 1.6}
+
+    @property
+    def sign(self) -> str:
+        """The same as letters, for a legend in text."""
+        stroke = "━" if self.line == "-" else "╍"
+        return f"{stroke}{_MARKERS[self.marker]}{stroke}"
+
+
+def styles(names: Iterable[str]) -> dict[str, Style]:
+    """A style for each forecaster; a baseline has its own in every report."""
+    found, number = {}, 0
+    for name in names:
+        if name in _BASELINE_COLOURS:
+            marker = list(_MARKERS)[list(_BASELINE_COLOURS).index(name) + 1]
+            found[name] = Style(_BASELINE_COLOURS[name], marker, "--")
+        else:
+            marker = list(_MARKERS)[(number // len(_COLOURS)) % len(_MARKERS)]
+            found[name] = Style(_COLOURS[number % len(_COLOURS)], marker, "--" if name in BASELINES else "-")
+            number += 1
+    return found
+
+
+def curves(rows: Rows, score: str, *, threshold: float | None = None) -> dict[str, np.ndarray]:
+    """(lead, 4) of minutes, value, low and high by forecaster."""
+    found: dict[str, list] = {}
+    for row in rows:
+        if row["score"] == score and row["lead_minutes"] is not None and row["threshold"] == threshold:
+            point = [row[column] for column in ("lead_minutes", "value", "low", "high")]
+            found.setdefault(row["forecaster"], []).append(point)
+    return {name: np.array(points, np.float64) for name, points in found.items()}
+
+
+def pooled(rows: Rows, score: str) -> dict[str, np.ndarray]:
+    """(threshold, 4) of threshold, value, low and high by forecaster, of all leads pooled."""
+    found: dict[str, list] = {}
+    for row in rows:
+        if row["score"] == score and row["lead_minutes"] is None and row["scale_km"] is None:
+            point = [row[column] for column in ("threshold", "value", "low", "high")]
+            found.setdefault(row["forecaster"], []).append(point)
+    return {name: np.array(points, np.float64) for name, points in found.items()}
+
+
+def panel(width: float = 4.3, height: float = 3.1) -> tuple[Figure, Axes]:
+    """A figure of one diagram, in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def draw_curves(axes: Axes, found: Mapping[str, np.ndarray], how: Mapping[str, Style]) -> None:
+    """Lines with their intervals; x, value, low and high in the columns."""
+    for name, points in found.items():
+        x, value, low, high = points.T
+        axes.plot(x, value, label=plain(short(name, LEGEND_LETTERS)), **how[name].options)
+        if np.isfinite(low).any():
+            axes.fill_between(x, low, high, alpha=0.15, linewidth=0, color=how[name].colour)
+    axes.grid(alpha=0.3)
+
+
+def draw_lead(axes: Axes, rows: Rows, score: str, how: Mapping[str, Style], *, label: str, threshold: float | None = None):
+    """One score against lead time."""
+    draw_curves(axes, curves(rows, score, threshold=threshold), how)
+    axes.set(xlabel="lead time, minutes", ylabel=label)
+    axes.set_xlim(left=0)
+    if axes.get_ylim()[0] >= 0:
+        axes.set_ylim(bottom=0)
+    if score == "frequency_bias":
+        axes.set_ylim(0, min(max(axes.get_ylim()[1], 1.1), HIGHEST_BIAS))
+        axes.axhline(1, color="black", linewidth=0.9)
+
+
+def draw_scores(rows: Sequence[Mapping], thresholds: Sequence[float], names: Sequence[str], unit: str) -> Figure:
+    """CSI and frequency bias against lead time in one figure, one column for each threshold."""
+    labels = {"csi": "CSI", "frequency_bias": "frequency bias"}
+    size = (3.4 * len(thresholds) + 1, 3 * len(labels) + 0.6)
+    figure, how = Figure(figsize=size, layout="constrained"), styles(names)
+    axes = figure.subplots(len(labels), len(thresholds), squeeze=False, sharex=True, sharey="row")
+    for column, threshold in enumerate(thresholds):
+        for row, (score, label) in enumerate(labels.items()):
+            draw_lead(axes[row, column], rows, score, how, label=label, threshold=threshold)
+            axes[row, column].label_outer()
+        axes[0, column].set_title(f"≥ {threshold:g} {unit}", fontsize=10)
+    axes[0, -1].legend(fontsize=8)
+    return figure
+
+
+def draw_performance(rows: Sequence[Mapping], how: Mapping[str, Style]) -> Figure:
+    """POD against success ratio (1 - FAR), all leads pooled; grey: lines of equal CSI, dashed: of equal frequency bias.
+
+    Roebber (2009). CSI = 1 / (1/SR + 1/POD - 1), bias = POD / SR.
+    """
+    figure, axes = panel(5.2, 4.6)
+    _draw_csi_and_bias(axes)
+    detected, false = pooled(rows, "pod"), pooled(rows, "far")
+    for name, pod in detected.items():
+        success = 1 - false[name][:, 1]
+        axes.plot(success, pod[:, 1], label=plain(short(name, LEGEND_LETTERS)), **how[name].options)
+        for threshold, x, y in zip(pod[:, 0], success, pod[:, 1], strict=True):
+            if math.isfinite(x * y):
+                at = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 7.5, "color": how[name].colour}
+                axes.annotate(f"{threshold:g}", (x, y), **at)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="success ratio, 1 − FAR", ylabel="POD", aspect="equal")
+    return figure
+
+
+def _draw_csi_and_bias(axes: Axes) -> None:
+    success, detection = np.meshgrid(*[np.linspace(0.005, 1, 200)] * 2)
+    csi = 1 / (1 / success + 1 / detection - 1)
+    lines = axes.contour(success, detection, csi, np.arange(0.1, 1, 0.1), colors="#b5b5b5", linewidths=0.8)
+    axes.clabel(lines, fmt="%.1f", fontsize=7)
+    for bias in (0.25, 0.5, 1, 2, 4):
+        x, y = min(1, 1 / bias), min(1, bias)
+        axes.plot([0, x], [0, y], color="#8f8f8f", linewidth=0.8, linestyle=(0, (4, 4)))
+        at = {"ha": "left" if bias <= 1 else "center", "va": "center" if bias <= 1 else "bottom"}
+        axes.annotate(f"{bias:g}", (x, y), xytext=(3, 0) if bias <= 1 else (0, 2), textcoords="offset points", fontsize=7, **at)
+
+
+def draw_bias(rows: Sequence[Mapping], how: Mapping[str, Style], unit: str) -> Figure:
+    """Frequency bias against threshold, all leads pooled, both on logarithmic scales."""
+    figure, axes = panel()
+    found = pooled(rows, "frequency_bias")
+    draw_curves(axes, {name: np.where(points > 0, points, np.nan) for name, points in found.items()}, how)
+    axes.axhline(1, color="black", linewidth=0.9)
+    _logarithmic(axes, sorted({threshold for points in found.values() for threshold in points[:, 0]}))
+    axes.set_yscale("log", base=2)
+    axes.set_ylim(*BIAS_RANGE)
+    axes.set_yticks([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8], ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
+    axes.set(xlabel=f"threshold, {unit}" if unit else "threshold", ylabel="frequency bias")
+    return figure
+
+
+def _logarithmic(axes: Axes, ticks: Sequence[float]) -> None:
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
