@@ -14,7 +14,7 @@ from nowcast.forecast_file import read_forecast, write_forecast
 from nowcast.forecaster import FileForecaster
 from nowcast.metrics import SCORES, THRESHOLDS, interval, sums
 from nowcast.netcdf import Record, open_records
-from nowcast.report import COLUMNS
+from nowcast.score_files import COLUMNS
 
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")

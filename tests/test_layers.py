@@ -21,6 +21,7 @@ dataset checkpoint distributed optimisation run_folder tiles
 planning forecaster validation
 cases training
 prediction evaluation inspection estimate export
+score_files
 report
 commands
 cli
