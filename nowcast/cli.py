@@ -171,6 +171,7 @@ def export(
 
 @app.command(epilog="Example: nowcast evaluate runs/radar --observations radar/2016/ --output scores/")
 def evaluate(
+    context: typer.Context,
     forecasters: Annotated[list[str], typer.Argument(metavar="FORECASTER", help="Runs, baselines or forecast files.")],
     observations: Annotated[list[str], typer.Option(metavar="RECORD...", help="The records to score against.")],
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for tables, pictures and report.html.")] = None,
@@ -191,7 +192,9 @@ def evaluate(
     selection = _selection(None, start, end, every)
     if output and _is_first():
         report.ready(output, overwrite=overwrite)
-    result = evaluate_forecasters(forecasters, observations, selection, thresholds=levels, variable=variable, device=device)
+    result = evaluate_forecasters(
+        forecasters, observations, selection, thresholds=levels, variable=variable, device=device, examples=output is not None
+    )
     if not _is_first():
         return
     rows = result.rows()
@@ -202,7 +205,7 @@ def evaluate(
     }
     typer.echo(text[format]())
     if output:
-        paths = report.write(result, rows, output, overwrite=overwrite)
+        paths = report.write(result, rows, output, command=context.obj or "", overwrite=overwrite)
         log.info("written: %s", ", ".join(map(str, paths)))
         _next(f"open {shlex.quote(str(paths[0]))}")
     else:
@@ -272,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The entry point: runs a command and turns what a user can act on into one or two lines and an exit code."""
     try:
         arguments = _many_observations(sys.argv[1:] if argv is None else argv)
-        code = app(args=arguments, prog_name="nowcast", standalone_mode=False)
+        code = app(args=arguments, prog_name="nowcast", standalone_mode=False, obj=shlex.join(["nowcast", *arguments]))
     except NowcastError as error:
         _fail(str(error), error.exit_code)
     except _ParseError as error:

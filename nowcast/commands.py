@@ -113,9 +113,9 @@ def _draw(output: Path) -> None:
     if not distributed.is_first() or not (output / run_folder.METRICS).is_file():
         return
     try:
-        from nowcast import report  # matplotlib
+        from nowcast import pictures, report  # matplotlib
 
-        content = report.png(report.draw_training(output / run_folder.METRICS))
+        content = pictures.png(pictures.drawn(report.draw_training(output / run_folder.METRICS)))
         with replacing(output / run_folder.PICTURE) as temporary:
             temporary.write_bytes(content)
     except Exception as error:  # a picture never costs the run
@@ -204,13 +204,14 @@ def evaluate_forecasters(
     thresholds: tuple[float, ...] | None,
     variable: str | None,
     device: str,
+    examples: bool = False,
 ) -> Evaluation:
     """Score the forecasters, and always the baselines that are installed, on the same cases."""
     where = distributed.join(pick_device(device))
     sources = open_sources(forecasters, device=where)
     records = open_records(observations, **_reading(sources.values(), variable))
     levels = thresholds or thresholds_for(records[0].quantity)
-    return evaluate(sources, records, selection=selection, thresholds=levels)
+    return evaluate(sources, records, selection=selection, thresholds=levels, examples=examples)
 
 
 def open_sources(forecasters: Sequence[str], *, device: torch.device) -> dict[str, Source]:

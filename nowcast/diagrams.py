@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 
 from nowcast.baselines import BASELINES
 from nowcast.pictures import plain, short
+from nowcast.thinning import spread
 
 HIGHEST_BIAS = 3.0  # where curves are cut off: with few events a frequency bias can be anything
+NUMBERED_POINTS = 6
 BIAS_RANGE = (1 / 8, 8.0)
 LEGEND_LETTERS = 30
 _BASELINE_COLOURS = {"persistence": "#767676", "extrapolation": "#E69F00", "pysteps": "#56B4E9", "sprog": "#009E73"}
@@ -93,15 +95,32 @@ def draw_curves(axes: Axes, found: Mapping[str, np.ndarray], how: Mapping[str, S
     axes.grid(alpha=0.3)
 
 
-def draw_lead(axes: Axes, rows: Rows, score: str, how: Mapping[str, Style], *, label: str, threshold: float | None = None):
-    """One score against lead time."""
+def highest(rows: Rows, score: str) -> float | None:
+    """The top of an axis that all panels of a score by lead time can share, None where it is not defined anywhere."""
+    values = [row["value"] for row in rows if row["score"] == score and row["lead_minutes"] is not None]
+    top = max((value for value in values if math.isfinite(value)), default=None)
+    if top is None:
+        return None
+    return min(max(1.05 * top, 1.1), HIGHEST_BIAS) if score == "frequency_bias" else 1.05 * top
+
+
+def draw_lead(
+    axes: Axes,
+    rows: Rows,
+    score: str,
+    how: Mapping[str, Style],
+    *,
+    label: str,
+    threshold: float | None = None,
+    top: float | None = None,
+) -> None:
+    """One score against lead time, from 0 (or the lowest value below it) to `top`."""
     draw_curves(axes, curves(rows, score, threshold=threshold), how)
     axes.set(xlabel="lead time, minutes", ylabel=label)
     axes.set_xlim(left=0)
-    if axes.get_ylim()[0] >= 0:
-        axes.set_ylim(bottom=0)
+    lowest = min((value for line in axes.lines for value in line.get_ydata() if math.isfinite(value)), default=0)
+    axes.set_ylim(1.05 * min(lowest, 0), top)
     if score == "frequency_bias":
-        axes.set_ylim(0, min(max(axes.get_ylim()[1], 1.1), HIGHEST_BIAS))
         axes.axhline(1, color="black", linewidth=0.9)
 
 
@@ -113,32 +132,42 @@ def draw_scores(rows: Sequence[Mapping], thresholds: Sequence[float], names: Seq
     axes = figure.subplots(len(labels), len(thresholds), squeeze=False, sharex=True, sharey="row")
     for column, threshold in enumerate(thresholds):
         for row, (score, label) in enumerate(labels.items()):
-            draw_lead(axes[row, column], rows, score, how, label=label, threshold=threshold)
+            draw_lead(axes[row, column], rows, score, how, label=label, threshold=threshold, top=highest(rows, score))
             axes[row, column].label_outer()
         axes[0, column].set_title(f"≥ {threshold:g} {unit}", fontsize=10)
     axes[0, -1].legend(fontsize=8)
     return figure
 
 
-def draw_performance(rows: Sequence[Mapping], how: Mapping[str, Style]) -> Figure:
-    """POD against success ratio (1 - FAR), all leads pooled; grey: lines of equal CSI, dashed: of equal frequency bias.
+def draw_performance(rows: Sequence[Mapping], how: Mapping[str, Style], *, threshold: float | None = None) -> Figure:
+    """POD against success ratio (1 - FAR), lines of equal CSI in grey and of equal frequency bias dashed. Roebber (2009).
 
-    Roebber (2009). CSI = 1 / (1/SR + 1/POD - 1), bias = POD / SR.
+    Of all leads pooled, a point for each threshold; or of one `threshold`, a point for each lead. Numbers stand at the
+    points of the first forecaster.
     """
-    figure, axes = panel(5.2, 4.6)
+    figure, axes = panel(4.6, 4.6)
     _draw_csi_and_bias(axes)
-    detected, false = pooled(rows, "pod"), pooled(rows, "far")
+    if threshold is None:
+        detected, false = pooled(rows, "pod"), pooled(rows, "far")
+    else:
+        detected, false = (curves(rows, score, threshold=threshold) for score in ("pod", "far"))
     for name, pod in detected.items():
         success = 1 - false[name][:, 1]
         axes.plot(success, pod[:, 1], label=plain(short(name, LEGEND_LETTERS)), **how[name].options)
-        for threshold, x, y in zip(pod[:, 0], success, pod[:, 1], strict=True):
-            if math.isfinite(x * y):
-                at = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 7.5, "color": how[name].colour}
-                axes.annotate(f"{threshold:g}", (x, y), **at)
+    for name in list(detected)[:1]:
+        _number_points(axes, 1 - false[name][:, 1], detected[name], how[name].colour)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="success ratio, 1 − FAR", ylabel="POD", aspect="equal")
     return figure
 
 
+def _number_points(axes: Axes, x: np.ndarray, pod: np.ndarray, colour: str) -> None:
+    for n in spread(len(x), NUMBERED_POINTS):
+        if math.isfinite(x[n] * pod[n, 1]):
+            at = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 8, "color": colour}
+            axes.annotate(f"{pod[n, 0]:g}", (x[n], pod[n, 1]), **at)
+
+
+# 1 / CSI = 1 / success ratio + 1 / POD - 1; bias = POD / success ratio
 def _draw_csi_and_bias(axes: Axes) -> None:
     success, detection = np.meshgrid(*[np.linspace(0.005, 1, 200)] * 2)
     csi = 1 / (1 / success + 1 / detection - 1)
@@ -153,7 +182,7 @@ def _draw_csi_and_bias(axes: Axes) -> None:
 
 def draw_bias(rows: Sequence[Mapping], how: Mapping[str, Style], unit: str) -> Figure:
     """Frequency bias against threshold, all leads pooled, both on logarithmic scales."""
-    figure, axes = panel()
+    figure, axes = panel(4.6, 4.6)
     found = pooled(rows, "frequency_bias")
     draw_curves(axes, {name: np.where(points > 0, points, np.nan) for name, points in found.items()}, how)
     axes.axhline(1, color="black", linewidth=0.9)

@@ -7,8 +7,6 @@ from nowcast.pictures import (
     MapGrid,
     colour_scale,
     difference_scale,
-    draw_distance,
-    draw_field,
     gif,
     ground_aspect,
     moment,
@@ -22,6 +20,7 @@ from nowcast.thinning import spread
 MAP_LEADS = 3  # rows of maps
 WIDEST, WIDE = 11.5, 2.6  # inches, of all maps of a row and of one
 HIGHEST = 16.0
+ANIMATED_DPI = 80
 ANIMATED_PIXELS = 150_000  # of all maps of a frame: three animations stay under 3 MB
 
 
@@ -32,45 +31,41 @@ def draw_maps(example: Example, quantity: str) -> bytes:
     width = min(WIDE, WIDEST / columns, HIGHEST / (2 * len(leads) * aspect))
     grid = MapGrid(2 * len(leads), columns, aspect, width=width, title=_title(example))
     grid.name_columns(["observed", *example.forecasts])
-    for row, lead in enumerate(leads):
-        fields, differences = grid.axes[2 * row], grid.axes[2 * row + 1]
+    for row, lead in zip(range(0, 2 * len(leads), 2), leads, strict=True):
         observed = example.observed[lead]
-        image = draw_field(fields[0], observed, colour_scale(quantity))
-        differences[0].set_axis_off()
-        fields[0].set_ylabel(f"+{example.lead_minutes[lead]:g} min", fontsize=10)
+        grid.label_row(row, f"+{example.lead_minutes[lead]:g} min")
+        grid.paste(row, 0, observed, colour_scale(quantity))
         for column, forecast in enumerate(example.forecasts.values(), 1):
-            draw_field(fields[column], forecast[lead], colour_scale(quantity))
-            wrong = draw_field(differences[column], forecast[lead] - observed, difference_scale(quantity))
-        differences[0].text(1, 0.5, "forecast\nminus\nobserved", ha="right", va="center", fontsize=9)
-    draw_distance(grid.axes[0, 0], example.extent_km[1])
-    grid.scale(image, f"rain rate, {unit(quantity)}" if unit(quantity) else "", part=0, parts=2, extend="max")
-    grid.scale(wrong, f"difference, {unit(quantity)}" if unit(quantity) else "", part=1, parts=2, extend="both")
-    return png(grid.figure)
+            grid.paste(row, column, forecast[lead], colour_scale(quantity))
+            grid.paste(row + 1, column, forecast[lead] - observed, difference_scale(quantity))
+        grid.write(0.95, row + 1.45, "forecast\nminus\nobserved", ha="right", va="center", fontsize=9)
+    grid.draw_distance(example.extent_km[1])
+    grid.scale(colour_scale(quantity), _with_unit("rain rate", quantity), part=0, parts=2, extend="max")
+    grid.scale(difference_scale(quantity), _with_unit("difference", quantity), part=1, parts=2, extend="both")
+    return png(grid.pixels())
+
+
+def _with_unit(what: str, quantity: str) -> str:
+    return f"{what}, {unit(quantity)}" if unit(quantity) else ""
 
 
 def draw_animation(example: Example, quantity: str) -> bytes:
     """GIF: observed and forecast fields side by side, lead by lead."""
     aspect, columns = _aspect(example), 1 + len(example.forecasts)
-    width = min(WIDE, WIDEST / columns, (ANIMATED_PIXELS / columns / aspect) ** 0.5 / 80)
-    grid = MapGrid(1, columns, aspect, width=width, title=" ", dpi=80)
+    width = min(WIDE, WIDEST / columns, (ANIMATED_PIXELS / columns / aspect) ** 0.5 / ANIMATED_DPI)
+    grid = MapGrid(1, columns, aspect, width=width, title="", dpi=ANIMATED_DPI)
     grid.name_columns(["observed", *example.forecasts])
-    title = grid.figure.texts[0]
-    images = [draw_field(axes, fields[0], colour_scale(quantity)) for axes, fields in zip(grid.axes[0], _fields(example), strict=True)]
-    draw_distance(grid.axes[0, 0], example.extent_km[1])
-    grid.scale(images[0], unit(quantity), extend="max")
+    grid.draw_distance(example.extent_km[1])
+    grid.scale(colour_scale(quantity), unit(quantity), extend="max")
 
     def show(lead: int) -> None:
         minutes = example.lead_minutes[lead]
         valid = example.case.reference + np.timedelta64(round(minutes * 60), "s")
-        title.set_text(f"+{minutes:g} min, valid {moment(valid)}")
-        for image, fields in zip(images, _fields(example), strict=True):
-            image.set_data(fields[lead])
+        grid.title.set_text(f"+{minutes:g} min, valid {moment(valid)}")
+        for column, fields in enumerate([example.observed, *example.forecasts.values()]):
+            grid.paste(0, column, fields[lead], colour_scale(quantity))
 
-    return gif(grid.figure, show, len(example.lead_minutes), quantity)
-
-
-def _fields(example: Example) -> list[np.ndarray]:
-    return [example.observed, *example.forecasts.values()]
+    return gif(grid, show, len(example.lead_minutes), quantity)
 
 
 def _aspect(example: Example) -> float:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -22,6 +22,7 @@ HIGHEST_COLOUR = "#7b2cbf"
 DIFFERENCE_LEVELS = (-20, -10, -5, -2, -1, -0.5, 0.5, 1, 2, 5, 10, 20)  # mm/h
 MISSING_COLOUR = "#d9d9d9"
 DPI = 110
+HIGHEST_SCALE = 4.2  # inches
 LETTERS_PER_INCH = 12  # of a name above a map
 FRAME_SECONDS, LAST_FRAME_SECONDS = 0.35, 1.4
 
@@ -67,11 +68,16 @@ def moment(time: np.datetime64) -> str:
     return str(np.datetime64(time, "s")).replace("T", " ").removesuffix(":00") + " UTC"
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as PNG, in up to 256 colours, which makes maps a third as large."""
+def png(pixels: np.ndarray) -> bytes:
+    """(row, column, RGB) uint8 as PNG, in up to 256 colours, which makes maps a third as large."""
     content = io.BytesIO()
-    Image.fromarray(_pixels(figure)).quantize(256, dither=Image.Dither.NONE).save(content, "PNG", optimize=True)
+    Image.fromarray(pixels).quantize(256, dither=Image.Dither.NONE).save(content, "PNG")
     return content.getvalue()
+
+
+def drawn(figure: Figure) -> np.ndarray:
+    """(row, column, RGB) uint8 of a figure."""
+    return _pixels(figure)[..., :3]
 
 
 def svg(figure: Figure) -> bytes:
@@ -85,20 +91,20 @@ def svg(figure: Figure) -> bytes:
 
 
 def _pixels(figure: Figure) -> np.ndarray:
-    """(row, column, RGB) uint8."""
+    """(row, column, RGBA) uint8."""
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a name in letters that the font lacks is drawn as boxes
         canvas.draw()
-    return np.array(canvas.buffer_rgba())[..., :3]
+    return np.array(canvas.buffer_rgba())
 
 
-def gif(figure: Figure, show: Callable[[int], None], num_frames: int, quantity: str) -> bytes:
-    """An animation: `show(n)` changes the figure into frame n. The last frame stays a while."""
+def gif(grid: "MapGrid", show: Callable[[int], None], num_frames: int, quantity: str) -> bytes:
+    """An animation: `show(n)` changes the maps into frame n. The last frame stays a while."""
     palette, frames = _palette(quantity), []
     for n in range(num_frames):
         show(n)
-        frames.append(Image.fromarray(_pixels(figure)).quantize(palette=palette, dither=Image.Dither.NONE))
+        frames.append(Image.fromarray(grid.pixels()).quantize(palette=palette, dither=Image.Dither.NONE))
     content = io.BytesIO()
     milliseconds = [round(1000 * FRAME_SECONDS)] * (num_frames - 1) + [round(1000 * LAST_FRAME_SECONDS)]
     frames[0].save(content, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
@@ -116,9 +122,10 @@ def _palette(quantity: str) -> Image.Image:
 
 
 class MapGrid:
-    """A figure of maps in rows and columns of one size, with room for names above, labels at the left, scales at the right.
+    """A picture of maps in rows and columns of one size, with room for names above, labels at the left, scales at the right.
 
-    `aspect` is the height of a map over its width on the ground. `axes` is (row, column); sizes are in inches.
+    `aspect` is the height of a map over its width; sizes are in inches. Maps are pasted as pixels below the text: an axes
+    for each of thirty maps would take seconds to draw.
     """
 
     LEFT, RIGHT, TOP, BOTTOM, GAP = 0.62, 0.95, 0.62, 0.08, 0.07
@@ -126,55 +133,86 @@ class MapGrid:
     def __init__(
         self, rows: int, columns: int, aspect: float, *, width: float, title: str, above: float = 0.0, dpi: float = DPI
     ):
-        height, self.width = width * min(max(aspect, 0.1), 6.0), width
+        height = width * min(max(aspect, 0.1), 6.0)
         across = self.LEFT + columns * (width + self.GAP) + self.RIGHT
         down = self.TOP + rows * (height + above + self.GAP) + self.BOTTOM
-        self.figure = Figure(figsize=(max(across, 4.5), down), dpi=dpi)
+        self.rows, self.columns, self.width, self.dpi = rows, columns, width, dpi
+        self.figure = Figure(figsize=(max(across, 4.5), down), dpi=dpi, frameon=False)
         self.size = self.figure.get_size_inches()
-        self.axes = np.empty((rows, columns), object)
-        for row in range(rows):
-            bottom = down - self.TOP - (row + 1) * (height + above + self.GAP) + self.GAP
-            for column in range(columns):
-                self.axes[row, column] = self._place(self.LEFT + column * (width + self.GAP), bottom, width, height)
-                self.axes[row, column].set(xticks=[], yticks=[])
-        self.figure.text(self.LEFT / self.size[0], 1 - 0.1 / down, title, va="top", fontsize=11)
+        self.map_pixels = round(height * dpi), round(width * dpi)
+        self.steps = (height + above + self.GAP) * dpi, (width + self.GAP) * dpi
+        self.canvas = np.full((round(down * dpi), round(self.size[0] * dpi), 3), 255, np.uint8)
+        self.bar: tuple[slice, slice] | None = None
+        self.title = self.write(0.0, -0.5, title, fontsize=11)
 
-    def _place(self, left: float, bottom: float, width: float, height: float) -> Axes:
-        x, y = self.size
-        return self.figure.add_axes((left / x, bottom / y, width / x, height / y))
+    def corner(self, row: int, column: int) -> tuple[int, int]:
+        """Pixels from the top and from the left of a map."""
+        from_top = self.TOP * self.dpi + (row + 1) * self.steps[0] - self.GAP * self.dpi - self.map_pixels[0]
+        return round(from_top), round(self.LEFT * self.dpi + column * self.steps[1])
+
+    def paste(self, row: int, column: int, field: np.ndarray, scale: tuple[Colormap, Normalize]) -> None:
+        """One map (y, x), its row 0 at the top, in place of what was there."""
+        colours, norm = scale
+        y, x = (np.arange(n) * size // n for n, size in zip(self.map_pixels, field.shape, strict=True))
+        pixels = colours(norm(np.ma.masked_invalid(field)), bytes=True)[..., :3][y[:, None], x]
+        pixels[[0, -1]], pixels[:, [0, -1]] = 70, 70  # its frame
+        top, left = self.corner(row, column)
+        self.canvas[top : top + len(pixels), left : left + pixels.shape[1]] = pixels
+
+    def write(self, column: float, row: float, text: str, **options):
+        """Text at the upper left of a map, or between maps; row -0.5 is the title."""
+        top, left = self.corner(0, 0)
+        x = left + column * self.steps[1]
+        y = 0.1 * self.dpi if row == -0.5 else top + row * self.steps[0]
+        place = x / self.dpi / self.size[0], 1 - y / self.dpi / self.size[1]
+        return self.figure.text(*place, text, **{"va": "top", **options})
 
     def name_columns(self, names: Sequence[str]) -> None:
         letters = round(self.width * LETTERS_PER_INCH)
-        for axes, name in zip(self.axes[0], names, strict=True):
-            axes.set_title(plain(short(name, letters)), fontsize=10, loc="left", pad=4)
+        for column, name in enumerate(names):
+            self.write(column, -0.03 / self.steps[0] * self.dpi, plain(short(name, letters)), fontsize=10, va="bottom")
 
-    def scale(self, image, label: str, part: int = 0, parts: int = 1, **options) -> None:
+    def label_row(self, row: int, text: str) -> None:
+        middle = row + 0.5 * self.map_pixels[0] / self.steps[0]
+        self.write(-0.08 / self.steps[1] * self.dpi, middle, text, fontsize=10, rotation=90, va="center", ha="right")
+
+    def scale(self, scale: tuple[Colormap, Normalize], label: str, part: int = 0, parts: int = 1, **options) -> None:
         """A colour bar at the right, in one of `parts` of the height from the top."""
-        height = (self.size[1] - self.TOP - self.BOTTOM) / parts
-        bottom = self.size[1] - self.TOP - (part + 1) * height
-        left = self.axes[0, -1].get_position().x1 * self.size[0] + 0.12
-        bar = self._place(left, bottom + 0.05 * height, 0.13, min(0.9 * height, 4.0))
-        self.figure.colorbar(image, cax=bar, label=label, format="{x:g}", **options)
+        colours, norm = scale
+        top, left = self.corner(0, self.columns)
+        room = (self.size[1] - top / self.dpi - self.BOTTOM) / parts
+        height, above = min(0.92 * room, HIGHEST_SCALE), top / self.dpi + part * room
+        x, y = self.size
+        axes = self.figure.add_axes(((left / self.dpi + 0.06) / x, 1 - (above + height) / y, 0.13 / x, height / y))
+        ticks = getattr(norm, "boundaries", None)
+        shown = ScalarMappable(norm, colours)
+        self.figure.colorbar(shown, cax=axes, label=label, format="{x:g}", ticks=ticks, **options)
 
+    def draw_distance(self, width_km: float) -> None:
+        """In the first map a bar of a round number of kilometres, up to half its width; nothing where it is unknown."""
+        if not math.isfinite(width_km) or width_km <= 0:
+            return
+        power = 10.0 ** math.floor(math.log10(width_km / 2))
+        length = max(step * power for step in (1, 2, 5) if step * power <= width_km / 2)
+        top, left = self.corner(0, 0)
+        across, down = round(length / width_km * self.map_pixels[1]), top + self.map_pixels[0] - round(0.1 * self.dpi)
+        start = left + round(0.08 * self.dpi)
+        self.bar = (slice(down, down + 3), slice(start, start + across))
+        box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1}
+        at = (0.08 / self.steps[1] * self.dpi, (self.map_pixels[0] - 0.13 * self.dpi) / self.steps[0])
+        self.write(*at, f"{length:g} km", fontsize=8, va="bottom", bbox=box)
 
-def draw_field(axes: Axes, field: np.ndarray, scale: tuple[Colormap, Normalize]):
-    """One map, row 0 at the top, filling its axes; returns the image."""
-    colours, norm = scale
-    return axes.imshow(field, cmap=colours, norm=norm, interpolation="nearest", origin="upper", aspect="auto")
+    def pixels(self) -> np.ndarray:
+        """(row, column, RGB) uint8 of the maps with everything written on them."""
+        below = self.canvas.copy()
+        if self.bar:
+            below[self.bar] = 0
+        above = _pixels(self.figure)
+        weight = above[..., 3:].astype(np.uint16)
+        return ((above[..., :3] * weight + below[: len(above), : above.shape[1]] * (255 - weight)) // 255).astype(np.uint8)
 
 
 def ground_aspect(shape: Sequence[int], extent_km: Sequence[float]) -> float:
     """Height over width of a map on the ground; of its cells where its (height, width) in km is unknown."""
     ratio = extent_km[0] / extent_km[1] if extent_km[1] else math.nan
     return ratio if math.isfinite(ratio) and ratio > 0 else shape[-2] / shape[-1]
-
-
-def draw_distance(axes: Axes, width_km: float) -> None:
-    """A bar of a round number of kilometres, a fifth to a half of the map's width; nothing where the width is unknown."""
-    if not math.isfinite(width_km) or width_km <= 0:
-        return
-    power = 10.0 ** math.floor(math.log10(width_km / 2))
-    length = max(step * power for step in (1, 2, 5) if step * power <= width_km / 2)
-    axes.plot([0.05, 0.05 + length / width_km], [0.05, 0.05], color="black", linewidth=3, transform=axes.transAxes)
-    box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1}
-    axes.text(0.05, 0.075, f"{length:g} km", fontsize=8, transform=axes.transAxes, va="bottom", bbox=box)

@@ -50,7 +50,9 @@ def of_forecaster(source: Forecaster | FileForecaster, cases: Sequence[ScoredCas
         times = source.file.reference_times
         return {"kind": "forecast file", "what": f"{source.file.path.name}: {len(times):,} reference times from {times[0]}Z"}
     if not isinstance(source, Network):
-        return {"kind": "baseline", "what": f"{source.name}, up to {most_past_frames(source)} past frames"}
+        frames = most_past_frames(source)
+        what = (type(source).__doc__ or source.name).splitlines()[0].rstrip(".")
+        return {"kind": "baseline", "what": f"{what} ({frames} past frame{'' if frames == 1 else 's'})"}
     model = source.experiment.model.name
     size = f"{num_parameters(source.model):,} parameters, {source.input_frames} past frames"
     spans = source.facts.get("spans", {}).get("training", [])
@@ -58,7 +60,7 @@ def of_forecaster(source: Forecaster | FileForecaster, cases: Sequence[ScoredCas
         "kind": "network",
         "what": f"{model}, {size}",
         "digest": source.digest,
-        "trained_on": [f"{name} {start} to {end}" for name, start, end in spans],
+        "trained_on": [[name, start.removesuffix("Z"), end.removesuffix("Z")] for name, start, end in spans],
         "num_cases_in_training": num_within(cases, spans),
     }
 
