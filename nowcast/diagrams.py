@@ -5,7 +5,7 @@ few of them. What is undefined is left out, never drawn as 0.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 
 from nowcast.baselines import BASELINES
 from nowcast.pictures import plain, short
+from nowcast.spectra import KEPT_POWER
 from nowcast.thinning import spread
 
 HIGHEST_BIAS = 3.0  # where curves are cut off: with few events a frequency bias can be anything
 NUMBERED_POINTS = 6
+HIGHEST_RATIO = 2.0
 BIAS_RANGE = (1 / 8, 8.0)
 LEGEND_LETTERS = 30
 _BASELINE_COLOURS = {"persistence": "#767676", "extrapolation": "#E69F00", "pysteps": "#56B4E9", "sprog": "#009E73"}
@@ -61,21 +63,25 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
 
 def curves(rows: Rows, score: str, *, threshold: float | None = None) -> dict[str, np.ndarray]:
     """(lead, 4) of minutes, value, low and high by forecaster."""
-    found: dict[str, list] = {}
-    for row in rows:
-        if row["score"] == score and row["lead_minutes"] is not None and row["threshold"] == threshold:
-            point = [row[column] for column in ("lead_minutes", "value", "low", "high")]
-            found.setdefault(row["forecaster"], []).append(point)
-    return {name: np.array(points, np.float64) for name, points in found.items()}
+    return _points(rows, "lead_minutes", lambda row: row["score"] == score and row["threshold"] == threshold)
 
 
 def pooled(rows: Rows, score: str) -> dict[str, np.ndarray]:
     """(threshold, 4) of threshold, value, low and high by forecaster, of all leads pooled."""
+    return _points(rows, "threshold", lambda row: row["score"] == score and row["lead_minutes"] is None)
+
+
+def by_scale(rows: Rows, score: str, *, threshold: float | None = None) -> dict[str, np.ndarray]:
+    """(scale, 4) of kilometres, value, low and high by forecaster, of all leads pooled."""
+    wanted = (score, threshold, None)
+    return _points(rows, "scale_km", lambda row: (row["score"], row["threshold"], row["lead_minutes"]) == wanted)
+
+
+def _points(rows: Rows, x: str, wanted: Callable[[Mapping], bool]) -> dict[str, np.ndarray]:
     found: dict[str, list] = {}
     for row in rows:
-        if row["score"] == score and row["lead_minutes"] is None and row["scale_km"] is None:
-            point = [row[column] for column in ("threshold", "value", "low", "high")]
-            found.setdefault(row["forecaster"], []).append(point)
+        if row[x] is not None and row["against"] is None and wanted(row):
+            found.setdefault(row["forecaster"], []).append([row[column] for column in (x, "value", "low", "high")])
     return {name: np.array(points, np.float64) for name, points in found.items()}
 
 
@@ -97,9 +103,9 @@ def draw_curves(axes: Axes, found: Mapping[str, np.ndarray], how: Mapping[str, S
 
 def highest(rows: Rows, score: str) -> float | None:
     """The top of an axis that all panels of a score by lead time can share, None where it is not defined anywhere."""
-    values = [row["value"] for row in rows if row["score"] == score and row["lead_minutes"] is not None]
-    top = max((value for value in values if math.isfinite(value)), default=None)
-    if top is None:
+    own = (row for row in rows if row["score"] == score and row["against"] is None and row["lead_minutes"] is not None)
+    top = max((row["value"] for row in own if math.isfinite(row["value"])), default=None)
+    if not top:
         return None
     return min(max(1.05 * top, 1.1), HIGHEST_BIAS) if score == "frequency_bias" else 1.05 * top
 
@@ -192,6 +198,53 @@ def draw_bias(rows: Sequence[Mapping], how: Mapping[str, Style], unit: str) -> F
     axes.set_yticks([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8], ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
     axes.set(xlabel=f"threshold, {unit}" if unit else "threshold", ylabel="frequency bias")
     return figure
+
+
+def draw_fss(rows: Sequence[Mapping], how: Mapping[str, Style], threshold: float) -> Figure:
+    """FSS by scale, all leads pooled; dashed: from where on a forecast is useful, 0.5 + f0 / 2. Roberts & Lean (2008)."""
+    figure, axes = panel()
+    draw_curves(axes, by_scale(rows, "fss", threshold=threshold), how)
+    useful = [points[points[:, 0] == threshold, 1] for points in pooled(rows, "fss_useful").values()]
+    if useful and np.isfinite(useful[0]).all():
+        axes.axhline(*useful[0], color="black", linewidth=0.9, linestyle="--")
+    _logarithmic(axes, sorted({x for line in axes.lines[:-1] for x in line.get_xdata()}))
+    axes.set(ylim=(0, 1), xlabel="scale, km", ylabel="FSS")
+    return figure
+
+
+def draw_spectrum(
+    wavelengths: np.ndarray, observed: np.ndarray, forecasts: Mapping[str, np.ndarray], how: Mapping[str, Style]
+) -> Figure:
+    """Power by wavelength, long waves at the left; the observed in black."""
+    figure, axes = panel()
+    axes.plot(wavelengths, np.where(observed > 0, observed, np.nan), color="black", linewidth=2.4, label="observed")
+    for name, power in forecasts.items():
+        options = how[name].options | {"markersize": 3.5}
+        axes.plot(wavelengths, np.where(power > 0, power, np.nan), label=plain(short(name, LEGEND_LETTERS)), **options)
+    _wavelengths(axes)
+    axes.set_yscale("log")
+    axes.set(ylabel="power, (mm/h)²")
+    return figure
+
+
+def draw_spectrum_ratio(rows: Sequence[Mapping], how: Mapping[str, Style]) -> Figure:
+    """Forecast power over observed power by wavelength, all leads pooled; dashed: half of it is lost."""
+    figure, axes = panel()
+    draw_curves(axes, by_scale(rows, "spectrum_ratio"), how)
+    axes.axhline(1, color="black", linewidth=0.9)
+    axes.axhline(KEPT_POWER, color="black", linewidth=0.9, linestyle="--")
+    _wavelengths(axes)
+    axes.set(ylim=(0, HIGHEST_RATIO), ylabel="forecast / observed power")
+    return figure
+
+
+def _wavelengths(axes: Axes) -> None:
+    known = [x for line in axes.lines for x, y in line.get_xydata() if math.isfinite(y) and len(line.get_xdata()) > 2]
+    lowest, highest = (min(known), max(known)) if known else (1.0, 2.0)
+    _logarithmic(axes, [2.0**n for n in range(9) if lowest <= 2**n <= highest])
+    axes.set_xlim(highest * 1.1, lowest / 1.1)
+    axes.set_xlabel("wavelength, km")
+    axes.grid(alpha=0.3)
 
 
 def _logarithmic(axes: Axes, ticks: Sequence[float]) -> None:

@@ -5,27 +5,46 @@ are put into report.html (a Jinja template), which escapes every one of them.
 """
 
 import base64
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from nowcast import __version__
-from nowcast.diagrams import Style, draw_bias, draw_lead, draw_performance, highest, panel, styles
-from nowcast.evaluation import Evaluation, nearest_threshold
+from nowcast.diagrams import (
+    Style,
+    curves,
+    draw_bias,
+    draw_fss,
+    draw_lead,
+    draw_performance,
+    draw_spectrum,
+    draw_spectrum_ratio,
+    highest,
+    panel,
+    styles,
+)
 from nowcast.examples import Example
 from nowcast.metrics import SCORES
 from nowcast.pictures import moment, svg, unit
 from nowcast.score_files import confidence, number
+from nowcast.scored import Evaluation, nearest_threshold
 from nowcast.thinning import spread
 
 MOST_THRESHOLDS = 6  # that have diagrams of their own; the tables have all
+SPECTRUM_LEADS = 3
 MOST_NAMED = 4  # training spans; there can be thousands
 TABLE_LEADS = 12  # columns
-_ACRONYMS = {"csi", "pod", "far", "pofd", "hss", "hk", "ets", "f1", "mae", "mse", "rmse", "ssim", "fss"}
+UNDEFINED = "–"
+_ACRONYMS = {
+    name: name.upper() for name in ("csi", "pod", "far", "pofd", "hss", "hk", "ets", "f1", "mae", "mse", "rmse", "ssim")
+}
+_ACRONYMS |= {"b_mae": "B-MAE", "b_mse": "B-MSE", "fss": "FSS", "fss_useful": "useful FSS"}
 _FORMATS = {b"GIF8": "gif", b"\x89PNG": "png"}
 
 
@@ -74,6 +93,8 @@ def as_html(
         _tables(evaluation, rows),
         _by_lead(evaluation, rows, how),
         _performance(evaluation, rows, how),
+        *_scales(evaluation, rows, how),
+        *_spectra(evaluation, rows, how),
         *_cases(evaluation, maps, animations),
     ]
     environment = Environment(
@@ -156,78 +177,123 @@ def _warnings(evaluation: Evaluation) -> list[str]:
 
 
 def _tables(evaluation: Evaluation, rows: Sequence[Mapping]) -> Section:
-    overall = {(r["forecaster"], r["score"], r["threshold"]): r for r in rows if _is_overall(r)}
-    names, pairs = list(evaluation.blocks), {name: evaluation.total(name).pooled() for name in evaluation.blocks}
-    found = []
-    for score, title in (("csi", "CSI"), ("frequency_bias", "Frequency bias")):
-        header = ["forecaster", *(f"≥ {t:g} {unit(evaluation.quantity)}" for t in evaluation.thresholds)]
-        cells = [[name, *(_cell(overall[name, score, t]) for t in evaluation.thresholds)] for name in names]
-        found.append(Table(f"{title}, all leads pooled", header, cells))
-    errors = [name for name, score in SCORES.items() if not score.needs_threshold]
-    header = ["forecaster", *(_heading(name) for name in errors), "cases", "pairs"]
+    text = (
+        "In brackets the 95 % interval. “–” is undefined, because nothing was observed or forecast; it is never counted as 0."
+    )
+    found = _overall(rows)
+    by_threshold = [_by_threshold(evaluation, found, score) for score in ("csi", "frequency_bias")]
+    tables = [*by_threshold, _errors(evaluation, found), _csi_by_lead(evaluation, rows), *_differences(evaluation, found)]
+    return Section("Scores", text, tables=[*tables, *_full_tables(evaluation, found)])
+
+
+def _overall(rows: Sequence[Mapping]) -> dict[tuple, Mapping]:
+    """The rows of all leads pooled, by forecaster, the baseline it is compared with or None, score, threshold and scale."""
+    columns = ("forecaster", "against", "score", "threshold", "scale_km")
+    return {tuple(row[column] for column in columns): row for row in rows if row["lead_minutes"] is None}
+
+
+def _by_threshold(evaluation: Evaluation, found: Mapping[tuple, Mapping], score: str) -> Table:
+    header = ["forecaster", *_levels(evaluation)]
     cells = [
-        [name, *(_cell(overall[name, score, None]) for score in errors),
-         f"{evaluation.num_cases:,}", f"{int(pairs[name].num_pairs[0]):,}"]
-        for name in names
-    ]  # fmt: skip
-    found.append(Table("Errors and correlation, all leads pooled", header, cells))
-    found.append(_csi_table(evaluation, rows))
-    found += _full_tables(evaluation, overall)
-    text = "In brackets the 95 % interval. “–” is undefined, because nothing was observed or forecast; it is never counted as 0."
-    return Section("Scores", text, tables=found)
+        [name, *(_cell(found.get((name, None, score, t, None))) for t in evaluation.thresholds)] for name in evaluation.blocks
+    ]
+    return Table(f"{_heading(score)}, all leads pooled", header, cells)
 
 
-def _is_overall(row: Mapping) -> bool:
-    return row["lead_minutes"] is None and row["scale_km"] is None
+def _levels(evaluation: Evaluation) -> list[str]:
+    return [_level(evaluation, threshold) for threshold in evaluation.thresholds]
+
+
+def _level(evaluation: Evaluation, threshold: float) -> str:
+    return f"≥ {threshold:g} {unit(evaluation.quantity)}".rstrip()
+
+
+def _errors(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Table:
+    scores = [name for name, score in SCORES.items() if score.axes == ("lead",)]
+    cells = []
+    for name in evaluation.blocks:
+        values = [_cell(found.get((name, None, score, None, None))) for score in scores]
+        pairs = found[name, None, "mae", None, None]["num_pairs"]
+        cells.append([name, *values, f"{evaluation.num_cases:,}", f"{pairs:,}"])
+    return Table(
+        "Scores without a threshold, all leads pooled", ["forecaster", *map(_heading, scores), "cases", "pairs"], cells
+    )
 
 
 def _heading(score: str) -> str:
-    units = {"mm h-1": "mm/h", "mm2 h-2": "(mm/h)²"}.get(SCORES[score].units)
-    name = score.upper() if score in _ACRONYMS else score.replace("_", " ")
+    units = {"mm h-1": "mm/h", "mm2 h-2": "(mm/h)²", "km": "km"}.get(SCORES[score].units)
+    name = _ACRONYMS.get(score, score.replace("_", " "))
     return name + (f", {units}" if units else "")
 
 
-def _cell(row: Mapping) -> str:
-    spread = f" [{number(row['low'])}, {number(row['high'])}]"
-    return number(row["value"]) + ("" if "–" in spread else spread)
+def _cell(row: Mapping | None, form: str = ".3f") -> str:
+    if row is None or not math.isfinite(row["value"]):
+        return UNDEFINED
+    given = math.isfinite(row["low"]) and math.isfinite(row["high"])
+    return f"{row['value']:{form}}" + (f" [{row['low']:{form}}, {row['high']:{form}}]" if given else "")
 
 
-def _csi_table(evaluation: Evaluation, rows: Sequence[Mapping]) -> Table:
-    threshold = evaluation.thresholds[nearest_threshold(evaluation.thresholds)]
+def _csi_by_lead(evaluation: Evaluation, rows: Sequence[Mapping]) -> Table:
+    threshold = evaluation.thresholds[nearest_threshold(evaluation)]
     leads = [evaluation.lead_minutes[n] for n in spread(len(evaluation.lead_minutes), TABLE_LEADS)]
-    values = {
-        (row["forecaster"], row["lead_minutes"]): number(row["value"])
-        for row in rows
-        if row["score"] == "csi" and row["threshold"] == threshold
-    }
-    cells = [[name, *(values[name, lead] for lead in leads)] for name in evaluation.blocks]
-    title = f"CSI ≥ {threshold:g} {unit(evaluation.quantity)} by lead time, minutes"
+    found = curves(rows, "csi", threshold=threshold)
+    values = {(name, lead): value for name, points in found.items() for lead, value in points[:, :2].tolist()}
+    cells = [[name, *(number(values[name, lead]) for lead in leads)] for name in evaluation.blocks]
+    title = f"CSI {_level(evaluation, threshold)} by lead time, minutes"
     return Table(title, ["forecaster", *(f"{lead:g}" for lead in leads)], cells)
 
 
-def _full_tables(evaluation: Evaluation, overall: Mapping[tuple, Mapping]) -> Iterable[Table]:
-    """Every categorical score at every threshold."""
-    scores = [name for name, score in SCORES.items() if score.needs_threshold]
+def _differences(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Iterable[Table]:
+    """CSI and errors less those of each baseline, of the forecasters that are no baselines (or of all, where all are)."""
+    names = [name for name in evaluation.blocks if name not in evaluation.baselines] or evaluation.baselines
+    header = ["", *(f"CSI {level}" for level in _levels(evaluation)), _heading("mae"), _heading("rmse")]
+    wanted = [*(("csi", t) for t in evaluation.thresholds), ("mae", None), ("rmse", None)]
+    pairs = [(name, other) for name in names for other in evaluation.baselines if other != name]
+    cells = [
+        [f"{name} − {other}", *(_cell(found.get((name, other, score, t, None)), "+.3f") for score, t in wanted)]
+        for name, other in pairs
+    ]
+    if cells:
+        note = (
+            "Above 0 is better for CSI, below 0 for the errors. Intervals are paired: both sides are drawn from the same days. "
+            "An interval on one side of 0 is more than chance."
+        )
+        yield Table("Difference to each baseline, all leads pooled", header, cells, note)
+
+
+def _full_tables(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Iterable[Table]:
+    """Every score at every threshold, and FSS at every scale."""
+    scores = [name for name, score in SCORES.items() if score.axes == ("lead", "threshold")]
+    scales = sorted({scale for _, _, score, _, scale in found if score == "fss"})
     for threshold in evaluation.thresholds:
-        cells = [[name, *(_cell(overall[name, score, threshold]) for score in scores)] for name in evaluation.blocks]
-        title = f"All scores ≥ {threshold:g} {unit(evaluation.quantity)}, all leads pooled"
-        yield Table(title, ["forecaster", *map(_heading, scores)], cells, closed=True)
+        level = _level(evaluation, threshold)
+        cells = [[name, *(_cell(found.get((name, None, s, threshold, None))) for s in scores)] for name in evaluation.blocks]
+        yield Table(f"All scores {level}, all leads pooled", ["forecaster", *map(_heading, scores)], cells, closed=True)
+        if scales:
+            cells = [[n, *(_cell(found.get((n, None, "fss", threshold, s))) for s in scales)] for n in evaluation.blocks]
+            header = ["forecaster", *(f"{scale:g} km" for scale in scales)]
+            yield Table(f"FSS {level} by scale, all leads pooled", header, cells, closed=True)
 
 
 def _by_lead(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Section:
-    chosen = [evaluation.thresholds[n] for n in spread(len(evaluation.thresholds), MOST_THRESHOLDS)]
-    groups = []
+    chosen, groups = _shown(evaluation), []
     for score, label in (("csi", "CSI"), ("frequency_bias", "frequency bias")):
-        titles = [f"{label} ≥ {threshold:g} {unit(evaluation.quantity)}" for threshold in chosen]
+        titles = [f"{label} {_level(evaluation, threshold)}" for threshold in chosen]
         top = highest(rows, score)
         groups.append([_curve(rows, score, how, label, *of, top=top) for of in zip(titles, chosen, strict=True)])
-    labels = [(score, _heading(score)) for score in ("mae", "rmse", "correlation")]
-    groups.append([_curve(rows, score, how, label, label) for score, label in labels])
+    having = {row["score"] for row in rows}
+    scores = [s for s in ("mae", "rmse", "correlation", "ssim", "effective_resolution") if s in having]
+    groups.append([_curve(rows, score, how, _heading(score), _heading(score)) for score in scores])
     text = (
         "How fast each forecast loses its skill. Shaded are 95 % intervals, where there are enough days for them. Read the "
         "frequency bias beside CSI: far below 1, the rain is missing from the forecast; far above, there is too much."
     )
     return Section("Scores against lead time", text, groups, legend=True)
+
+
+def _shown(evaluation: Evaluation) -> list[float]:
+    """The thresholds that have diagrams of their own."""
+    return [evaluation.thresholds[n] for n in spread(len(evaluation.thresholds), MOST_THRESHOLDS)]
 
 
 def _curve(
@@ -250,7 +316,7 @@ def _drawn(title: str, figure: Figure) -> Picture:
 
 
 def _performance(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Section:
-    level, unit_ = evaluation.thresholds[nearest_threshold(evaluation.thresholds)], unit(evaluation.quantity)
+    level, unit_ = evaluation.thresholds[nearest_threshold(evaluation)], unit(evaluation.quantity)
     text = (
         "Left and middle: best is the upper right corner. Along a grey curve CSI is the same; along a dashed line the frequency "
         "bias, whose value stands at the line's end: above the diagonal too much rain is forecast, below it too little. Right: "
@@ -258,16 +324,46 @@ def _performance(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[s
     )
     pictures = [
         _drawn("All leads pooled, by threshold", draw_performance(rows, how)),
-        _drawn(f"≥ {level:g} {unit_}, by lead time in minutes", draw_performance(rows, how, threshold=level)),
+        _drawn(f"{_level(evaluation, level)}, by lead time in minutes", draw_performance(rows, how, threshold=level)),
         _drawn("Frequency bias by threshold, all leads pooled", draw_bias(rows, how, unit_)),
     ]
     return Section("Performance diagrams and bias", text, [pictures], legend=True)
 
 
+def _scales(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Iterable[Section]:
+    if any(row["score"] == "fss" for row in rows):
+        text = (
+            "How well rain is placed when it may be off by so much: the fraction of the area with rain is compared in windows of "
+            "each scale. Above the dashed line, half way between a random forecast and a perfect one, it is useful."
+        )
+        pictures = [_drawn(f"FSS {_level(evaluation, t)}", draw_fss(rows, how, t)) for t in _shown(evaluation)]
+        yield Section("Fractions skill score by scale", text, [pictures], legend=True)
+
+
+def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Iterable[Section]:
+    sums = {name: evaluation.total(name, "spectra") for name in evaluation.blocks if "spectra" in evaluation.tally(name)}
+    first = next(iter(sums.values()), None)
+    if first is None or not first.power_o.any():
+        return
+    text = (
+        "How much detail there is at each wavelength, wherever it lies. A forecast whose line falls below the observed one "
+        "(black) is blurred: below the wavelength at which it has lost half of the power (dashed, last picture), what it shows "
+        "is not what weather looks like. That wavelength is its effective resolution."
+    )
+    pictures = []
+    for lead in spread(len(evaluation.lead_minutes), SPECTRUM_LEADS):
+        cases = np.maximum(first.num_cases[lead], 1)
+        forecasts = {name: mine.power_f[lead] / cases for name, mine in sums.items()}
+        figure = draw_spectrum(np.array(first.wavelengths_km), first.power_o[lead] / cases, forecasts, how)
+        pictures.append(_drawn(f"Power at +{evaluation.lead_minutes[lead]:g} min", figure))
+    pictures.append(_drawn("Share of the observed power, all leads", draw_spectrum_ratio(rows, how)))
+    yield Section("Spectra", text, [pictures], legend=True)
+
+
 def _cases(evaluation: Evaluation, maps: Sequence[bytes], animations: Sequence[bytes]) -> Iterable[Section]:
     if not evaluation.examples:
         return
-    first, level = next(iter(evaluation.blocks)), evaluation.thresholds[nearest_threshold(evaluation.thresholds)]
+    first, level = next(iter(evaluation.blocks)), evaluation.thresholds[nearest_threshold(evaluation)]
     block = evaluation.examples[0].block
     text = (
         f"Ranked by the CSI of {first} at {level:g} {unit(evaluation.quantity)}, all leads pooled, among the wetter half of "

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from nowcast.atomic import replacing
 from nowcast.diagrams import draw_scores
 from nowcast.errors import OutputError
-from nowcast.evaluation import Evaluation
 from nowcast.example_pictures import draw_animation, draw_maps
 from nowcast.html_report import as_html
 from nowcast.pictures import drawn, png, unit
 from nowcast.score_files import SCORES_CSV, SCORES_JSON, SCORES_NC, as_csv, as_dataset, as_json
+from nowcast.scored import Evaluation
 
 LEADS_PNG, MAPS_PNG, ANIMATION_GIF, REPORT_HTML = "scores_by_lead.png", "forecasts.png", "forecasts.gif", "report.html"
 FILES = (REPORT_HTML, SCORES_CSV, SCORES_JSON, SCORES_NC, LEADS_PNG, MAPS_PNG, ANIMATION_GIF)

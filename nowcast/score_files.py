@@ -7,18 +7,25 @@ import csv
 import io
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
 
 from nowcast import __version__
-from nowcast.evaluation import Evaluation
-from nowcast.metrics import MIN_BLOCKS, SCORES, Sums
+from nowcast.bootstrap import MIN_BLOCKS
+from nowcast.metrics import SCORES
+from nowcast.scored import MEAN, Block, Evaluation, nearest_threshold
+from nowcast.sums import Additive, Tally
 
-COLUMNS = ("forecaster", "lead_minutes", "threshold", "scale_km", "score", "value", "low", "high", "num_cases", "num_pairs")
+COLUMNS = (
+    *("forecaster", "against", "lead_minutes", "threshold", "scale_km"),
+    *("score", "value", "low", "high", "num_cases", "num_pairs"),
+)
 SCORES_NC, SCORES_CSV, SCORES_JSON = "scores.nc", "scores.csv", "scores.json"
+FORMAT, FORMAT_NUMBER = "nowcast_scores_format", 1
+DIMS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "wavelength_km"}
+COLUMN_OF_DIM = {"wavelength_km": "scale_km"}
 TABLE_LEADS = 12  # columns; of more leads the table shows some, the files hold all
 
 
@@ -54,11 +61,6 @@ def confidence(evaluation: Evaluation) -> str:
     if evaluation.num_blocks < MIN_BLOCKS:
         return f"No interval can be given: {blocks}, at least {MIN_BLOCKS} are needed."
     return f"Intervals: 95 % block bootstrap over {blocks}, 1000 samples, seed 0."
-
-
-def nearest_threshold(evaluation: Evaluation) -> int:
-    """The index of the threshold nearest to 1 on a logarithmic scale."""
-    return int(np.argmin(np.abs(np.log(np.maximum(evaluation.thresholds, 1e-9)))))
 
 
 def number(value: float) -> str:
@@ -102,45 +104,92 @@ def _undefined(value) -> bool:
 
 
 def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
-    """The rows as arrays: `csi`, `csi_low`, `csi_high` by lead, `csi_pooled…` and `csi_mean_over_leads…` of all leads.
+    """The rows as arrays, and all sums by block, from which evaluations can be pooled.
 
-    Beside them stand the sums by block, which can be added to those of other evaluations.
+    `csi`, `csi_low` and `csi_high` are by lead, `csi_pooled…` and `csi_mean_over_leads…` of all leads, `csi_difference…`,
+    `csi_pooled_difference…` to each baseline, along `against`. Sums are `block_hits`, and of other kinds than pairs
+    `block_windows_num_pairs` and so on; a forecaster that has none of a kind (`has_…`) has zeros.
     """
     names = list(evaluation.blocks)
     blocks = list(evaluation.blocks[names[0]])
-    coordinates = {
-        "forecaster": names,
-        "lead_minutes": ("lead_minutes", np.array(evaluation.lead_minutes), {"long_name": "lead time", "units": "min"}),
-        "threshold": ("threshold", np.array(evaluation.thresholds), {"units": "mm h-1" if is_rain(evaluation) else "1"}),
-        "block": [" ".join(block) for block in blocks],
-    }
-    sizes = {"forecaster": names, "lead_minutes": evaluation.lead_minutes, "threshold": evaluation.thresholds}
-    data = _score_arrays(rows, {dim: len(values) for dim, values in sizes.items()})
-    for part in Sums.zeros(1).arrays():
-        stacked = np.stack([[evaluation.blocks[name][block].arrays()[part] for block in blocks] for name in names])
-        data[f"block_{part}"] = (("forecaster", "block", "lead_minutes", "threshold")[: stacked.ndim], stacked)
+    values = _coordinate_values(evaluation)
+    units = {"lead_minutes": "min", "threshold": unit(evaluation), "scale_km": "km", "wavelength_km": "km"}
+    coordinates = {dim: (dim, list(found), {"units": units[dim]} if dim in units else {}) for dim, found in values.items()}
+    coordinates |= {f"block_{part}": ("block", [block[n] for block in blocks]) for n, part in enumerate(("record", "day"))}
+    data = _block_sums(evaluation, names, blocks) | _score_arrays(rows, values)
     data["num_cases"] = ((), evaluation.num_cases, {"long_name": "number of cases"})
-    return xr.Dataset(data, coordinates, {"title": "Scores of nowcasts", "source": f"nowcast {__version__}"})
+    facts = {"title": "Scores of nowcasts", "source": f"nowcast {__version__}", "quantity": evaluation.quantity}
+    return xr.Dataset(data, coordinates, facts | {FORMAT: FORMAT_NUMBER})
 
 
-def _score_arrays(rows: Iterable[Mapping], sizes: Mapping[str, int]) -> dict[str, tuple]:
-    """(dims, values, attributes) by name. The rows of a name come in the order of its dims."""
-    dims, values = {}, {}
-    for row in rows:
-        by_lead = row["lead_minutes"] is not None
-        name = row["score"] if by_lead or row["score"] not in SCORES else f"{row['score']}_pooled"
-        given = {"forecaster": True, "lead_minutes": by_lead, "threshold": row["threshold"] is not None}
-        for column, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
-            dims[name + suffix] = tuple(dim for dim, there in given.items() if there)
-            values.setdefault(name + suffix, []).append(row[column])
+def _coordinate_values(evaluation: Evaluation) -> dict[str, Sequence]:
+    """The values along each dimension of scores.nc but "block"."""
+    values = {"forecaster": list(evaluation.blocks), "against": evaluation.baselines, "lead_minutes": evaluation.lead_minutes}
+    for kind in _kinds(evaluation):
+        values |= {DIMS[axis]: found for axis, found in _any_block(evaluation, kind).coordinates.items()}
+    return values
+
+
+def _kinds(evaluation: Evaluation) -> list[str]:
+    """The kinds of sums that any forecaster has."""
+    return list(dict.fromkeys(kind for name in evaluation.blocks for kind in _any_tally(evaluation, name)))
+
+
+def _any_tally(evaluation: Evaluation, name: str) -> Tally:
+    return next(iter(evaluation.blocks[name].values()))
+
+
+def _any_block(evaluation: Evaluation, kind: str) -> Additive:
+    return next(tally[kind] for tally in (_any_tally(evaluation, name) for name in evaluation.blocks) if kind in tally)
+
+
+def _block_sums(evaluation: Evaluation, names: Sequence[str], blocks: Sequence[Block]) -> dict[str, tuple]:
+    """(dims, values, attributes) of every array of every kind, and which forecasters have that kind, with its facts."""
+    data = {}
+    for kind in _kinds(evaluation):
+        model = _any_block(evaluation, kind)
+        nothing = {part: np.zeros_like(array) for part, array in model.arrays().items()}
+        having = [kind in _any_tally(evaluation, name) for name in names]
+        data[f"has_{kind}"] = ("forecaster", np.array(having, np.int8), {"facts": json.dumps(model.facts)})
+        for part, axes in model.axes().items():
+            stacked = [
+                [evaluation.blocks[name][block][kind].arrays()[part] if there else nothing[part] for block in blocks]
+                for name, there in zip(names, having, strict=True)
+            ]
+            data[block_variable(kind, part)] = (("forecaster", "block", *(DIMS[axis] for axis in axes)), np.array(stacked))
+    return data
+
+
+def block_variable(kind: str, part: str) -> str:
+    """The name in scores.nc of an array of a kind of sums."""
+    return f"block_{part}" if kind == "pairs" else f"block_{kind}_{part}"
+
+
+def _score_arrays(rows: Iterable[Mapping], values: Mapping[str, Sequence]) -> dict[str, tuple]:
+    """(dims, values, attributes) by name, NaN where there is no row."""
+    position = {dim: {value: n for n, value in enumerate(found)} for dim, found in values.items()}
     arrays = {}
-    for name, found in dims.items():
-        plain_name, suffixes = re.fullmatch("(.+?)((?:_pooled|_mean_over_leads|_low|_high)*)", name).groups()
-        score = SCORES[plain_name]
-        facts = {"long_name": score.long_name + suffixes.replace("_", " "), "units": score.units}
-        arrays[name] = (found, np.reshape(values[name], [sizes[dim] for dim in found]), facts)
+    for row in rows:
+        plain_name = row["score"].removesuffix(MEAN)
+        score, by_lead = SCORES[plain_name], row["lead_minutes"] is not None
+        name = row["score"] if by_lead or row["score"] != plain_name else f"{plain_name}_pooled"
+        dims = ["forecaster", *(DIMS[axis] for axis in score.axes if by_lead or axis != "lead")]
+        if row["against"] is not None:
+            name, dims = f"{name}_difference", [dims[0], "against", *dims[1:]]
+        at = tuple(position[dim][row[COLUMN_OF_DIM.get(dim, dim)]] for dim in dims)
+        for column, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
+            if name + suffix not in arrays:
+                added = (name + suffix).removeprefix(plain_name).replace("_", " ")
+                facts = {"long_name": score.long_name + added, "units": score.units}
+                arrays[name + suffix] = (dims, np.full([len(values[dim]) for dim in dims], np.nan), facts)
+            arrays[name + suffix][1][at] = row[column]
     return arrays
 
 
 def is_rain(evaluation: Evaluation) -> bool:
     return evaluation.quantity == "rain_rate"
+
+
+def unit(evaluation: Evaluation) -> str:
+    """Of the quantity, as CF writes it."""
+    return "mm h-1" if is_rain(evaluation) else "1"

@@ -16,6 +16,7 @@ from nowcast.evaluation import evaluate
 from nowcast.metrics import SCORES, Sums
 from nowcast.netcdf import open_records
 
+COORDINATES = ("forecaster", "against", "lead_minutes", "threshold", "scale_km")
 HOSTILE = "<script>alert('a&b')</script>"
 
 
@@ -49,9 +50,12 @@ def test_the_csv_is_tidy():
     result = evaluation()
     text = score_files.as_csv(result.rows())
     rows = list(csv.DictReader(io.StringIO(text)))
-    assert text.splitlines()[0] == "forecaster,lead_minutes,threshold,scale_km,score,value,low,high,num_cases,num_pairs"
-    by_lead, of_all = 9 * 4 + 6, 2 * (9 * 4 + 6)
-    assert len(rows) == 2 * (3 * by_lead + of_all)
+    columns = "forecaster,against,lead_minutes,threshold,scale_km,score,value,low,high,num_cases,num_pairs"
+    assert text.splitlines()[0] == columns
+    a_lead = 10 * 4 + 8 + 4 * 2 + 1 + 17 + 1  # counts, errors, FSS, SSIM, spectrum, effective resolution
+    views = 3 + 2  # leads, and all of them in two ways
+    lines = 4  # of fss_useful, which is not compared
+    assert len(rows) == views * (2 * (a_lead + lines) + a_lead)  # of which the network's differences to persistence
     assert {row["lead_minutes"] for row in rows} == {"", *(f"{m:.1f}" for m in result.lead_minutes)}
     for column in ("lead_minutes", "threshold", "value", "low", "high", "num_cases", "num_pairs"):
         assert all(np.isfinite(float(row[column])) for row in rows if row[column])
@@ -77,14 +81,21 @@ def test_json_csv_and_netcdf_agree(written):
     assert len(told["scores"]) == len(table)
     with xr.open_dataset(folder / score_files.SCORES_NC, engine="netcdf4") as scores:
         assert {f"{name}{end}" for name in SCORES for end in ("", "_low", "_high", "_pooled")} <= set(scores)
-        values = {name: scores[name].to_series() for name in scores if not name.startswith("block_") and scores[name].dims}
+        assert {f"{name}{view}_difference_low" for name in ("csi", "fss") for view in ("", "_pooled")} <= set(scores)
+        values = {name: scores[name].values for name in scores}
+        index = {dim: {v: n for n, v in enumerate(scores[dim].values.tolist())} for dim in scores.dims if dim in scores.coords}
         for row, line in zip(told["scores"], table, strict=True):
             assert all(str("" if value is None else value) == line[key] for key, value in row.items())
-            at = tuple(row[key] for key in ("forecaster", "lead_minutes", "threshold") if row[key] is not None)
+            scale = "wavelength_km" if row["score"].startswith("spectrum_ratio") else "scale_km"
+            keys = {"scale_km": scale}
+            at = {keys.get(key, key): row[key] for key in COORDINATES if row[key] is not None}
             pooled = "_pooled" if row["lead_minutes"] is None and row["score"] in SCORES else ""
+            difference = "_difference" if row["against"] else ""
             for column, end in (("value", ""), ("low", "_low"), ("high", "_high")):
-                found = values[f"{row['score']}{pooled}{end}"].loc[at if len(at) > 1 else at[0]]
-                assert found == row[column] or (np.isnan(found) and row[column] is None)
+                found = scores[f"{row['score']}{pooled}{difference}{end}"]
+                assert set(at) == set(found.dims)
+                value = values[found.name][tuple(index[dim][at[dim]] for dim in found.dims)]
+                assert value == row[column] or (np.isnan(value) and row[column] is None)
 
 
 def test_sums_by_block_can_be_added_up_again(written):
