@@ -85,7 +85,7 @@ def _points(rows: Rows, x: str, wanted: Callable[[Mapping], bool]) -> dict[str, 
     return {name: np.array(points, np.float64) for name, points in found.items()}
 
 
-def panel(width: float = 4.3, height: float = 3.1) -> tuple[Figure, Axes]:
+def panel(width: float = 3.7, height: float = 2.75) -> tuple[Figure, Axes]:
     """A figure of one diagram, in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
@@ -151,7 +151,7 @@ def draw_performance(rows: Sequence[Mapping], how: Mapping[str, Style], *, thres
     Of all leads pooled, a point for each threshold; or of one `threshold`, a point for each lead. Numbers stand at the
     points of the first forecaster.
     """
-    figure, axes = panel(4.6, 4.6)
+    figure, axes = panel(4.2, 4.2)
     _draw_csi_and_bias(axes)
     if threshold is None:
         detected, false = pooled(rows, "pod"), pooled(rows, "far")
@@ -188,7 +188,7 @@ def _draw_csi_and_bias(axes: Axes) -> None:
 
 def draw_bias(rows: Sequence[Mapping], how: Mapping[str, Style], unit: str) -> Figure:
     """Frequency bias against threshold, all leads pooled, both on logarithmic scales."""
-    figure, axes = panel(4.6, 4.6)
+    figure, axes = panel(4.2, 4.2)
     found = pooled(rows, "frequency_bias")
     draw_curves(axes, {name: np.where(points > 0, points, np.nan) for name, points in found.items()}, how)
     axes.axhline(1, color="black", linewidth=0.9)

@@ -37,14 +37,14 @@ from nowcast.scored import Evaluation, nearest_threshold
 from nowcast.thinning import spread
 
 MOST_THRESHOLDS = 6  # that have diagrams of their own; the tables have all
-SPECTRUM_LEADS = 3
+SPECTRUM_LEADS = 2
 MOST_NAMED = 4  # training spans; there can be thousands
 TABLE_LEADS = 12  # columns
 UNDEFINED = "–"
 _ACRONYMS = {
     name: name.upper() for name in ("csi", "pod", "far", "pofd", "hss", "hk", "ets", "f1", "mae", "mse", "rmse", "ssim")
 }
-_ACRONYMS |= {"b_mae": "B-MAE", "b_mse": "B-MSE", "fss": "FSS", "fss_useful": "useful FSS"}
+_ACRONYMS = {name: name.upper() for name in _ACRONYMS} | {"b_mae": "B-MAE", "b_mse": "B-MSE", "fss_useful": "useful FSS"}
 _FORMATS = {b"GIF8": "gif", b"\x89PNG": "png"}
 
 
@@ -230,7 +230,8 @@ def _cell(row: Mapping | None, form: str = ".3f") -> str:
     if row is None or not math.isfinite(row["value"]):
         return UNDEFINED
     given = math.isfinite(row["low"]) and math.isfinite(row["high"])
-    return f"{row['value']:{form}}" + (f" [{row['low']:{form}}, {row['high']:{form}}]" if given else "")
+    text = f"{row['value']:{form}}" + (f" [{row['low']:{form}}, {row['high']:{form}}]" if given else "")
+    return text.replace("-", "−")
 
 
 def _csi_by_lead(evaluation: Evaluation, rows: Sequence[Mapping]) -> Table:
@@ -282,7 +283,7 @@ def _by_lead(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, 
         top = highest(rows, score)
         groups.append([_curve(rows, score, how, label, *of, top=top) for of in zip(titles, chosen, strict=True)])
     having = {row["score"] for row in rows}
-    scores = [s for s in ("mae", "rmse", "correlation", "ssim", "effective_resolution") if s in having]
+    scores = [s for s in ("mae", "rmse", "correlation", "ssim") if s in having]
     groups.append([_curve(rows, score, how, _heading(score), _heading(score)) for score in scores])
     text = (
         "How fast each forecast loses its skill. Shaded are 95 % intervals, where there are enough days for them. Read the "
@@ -318,9 +319,9 @@ def _drawn(title: str, figure: Figure) -> Picture:
 def _performance(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Section:
     level, unit_ = evaluation.thresholds[nearest_threshold(evaluation)], unit(evaluation.quantity)
     text = (
-        "Left and middle: best is the upper right corner. Along a grey curve CSI is the same; along a dashed line the frequency "
-        "bias, whose value stands at the line's end: above the diagonal too much rain is forecast, below it too little. Right: "
-        "a line that falls with the threshold is a forecast that smooths its heavy rain away (cut off at 1/8 and 8)."
+        "Left and middle: best is the upper right corner. Along a grey curve CSI is the same; along a dashed line the "
+        "frequency bias, whose value stands at its end: above the diagonal too much rain is forecast, below it too little. "
+        "Right: a line that falls with the threshold is a forecast that smooths its heavy rain away (cut off at 1/8 and 8)."
     )
     pictures = [
         _drawn("All leads pooled, by threshold", draw_performance(rows, how)),
@@ -333,8 +334,8 @@ def _performance(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[s
 def _scales(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Iterable[Section]:
     if any(row["score"] == "fss" for row in rows):
         text = (
-            "How well rain is placed when it may be off by so much: the fraction of the area with rain is compared in windows of "
-            "each scale. Above the dashed line, half way between a random forecast and a perfect one, it is useful."
+            "How well rain is placed when it may be off by so much: the fraction of the area with rain is compared in windows "
+            "of each scale. Above the dashed line, half way between a random forecast and a perfect one, it is useful."
         )
         pictures = [_drawn(f"FSS {_level(evaluation, t)}", draw_fss(rows, how, t)) for t in _shown(evaluation)]
         yield Section("Fractions skill score by scale", text, [pictures], legend=True)
@@ -347,8 +348,8 @@ def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, 
         return
     text = (
         "How much detail there is at each wavelength, wherever it lies. A forecast whose line falls below the observed one "
-        "(black) is blurred: below the wavelength at which it has lost half of the power (dashed, last picture), what it shows "
-        "is not what weather looks like. That wavelength is its effective resolution."
+        "(black) is blurred. Its effective resolution is the wavelength below which it has less than half of the observed power "
+        "(dashed); what it shows at shorter ones is not what weather looks like."
     )
     pictures = []
     for lead in spread(len(evaluation.lead_minutes), SPECTRUM_LEADS):
@@ -357,6 +358,8 @@ def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, 
         figure = draw_spectrum(np.array(first.wavelengths_km), first.power_o[lead] / cases, forecasts, how)
         pictures.append(_drawn(f"Power at +{evaluation.lead_minutes[lead]:g} min", figure))
     pictures.append(_drawn("Share of the observed power, all leads", draw_spectrum_ratio(rows, how)))
+    resolution = _heading("effective_resolution")
+    pictures.append(_curve(rows, "effective_resolution", how, resolution, resolution.capitalize()))
     yield Section("Spectra", text, [pictures], legend=True)
 
 
