@@ -13,6 +13,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nowcast"
 LAYERS = """
 errors
 atomic config units windows metrics signals stopwatch
+probability
+probability_scores
 fields grid files times progress
 netcdf baselines
 forecast_file cache file_index
@@ -29,7 +31,19 @@ __main__
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
 WITHOUT_TORCH = {
     *("errors", "atomic", "config", "units", "windows", "metrics", "signals", "stopwatch", "fields", "grid", "files"),
-    *("times", "progress", "netcdf", "baselines", "forecast_file", "cache", "file_index", "inspection", "cli"),
+    *(
+        "times",
+        "progress",
+        "netcdf",
+        "baselines",
+        "forecast_file",
+        "probability",
+        "probability_scores",
+        "cache",
+        "file_index",
+        "inspection",
+        "cli",
+    ),
 }
 
 OUTPUT = {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}
