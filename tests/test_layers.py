@@ -17,7 +17,7 @@ probability
 probability_scores
 fields grid files times progress
 netcdf baselines
-forecast_file cache file_index
+forecast_file forecast_layout forecast_reader cache file_index
 device transform losses native memory models
 dataset checkpoint distributed optimisation run_folder tiles
 planning forecaster validation
