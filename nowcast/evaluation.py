@@ -76,7 +76,7 @@ def _windows(sources: Mapping[str, Source], record: Record, selection: Selection
     windows = plan(
         record.times,
         input_frames=max(most_past_frames(source) for source in sources.values()),
-        lead_frames=_common_leads(sources.values()),
+        lead_frames=_common_leads(sources.values(), record),
         time_step=_common_step(sources, record),
     )
     chosen = selection.select(record.times)[windows.reference_positions]
@@ -87,8 +87,12 @@ def _windows(sources: Mapping[str, Source], record: Record, selection: Selection
     return windows.select(chosen)
 
 
-def _common_leads(sources) -> int:
-    found = [num_leads(source) for source in sources if hasattr(source, "lead_frames")]
+def _common_leads(sources, record: Record) -> int:
+    found = [
+        source.num_leads(record) if isinstance(source, FileForecaster) else num_leads(source)
+        for source in sources
+        if hasattr(source, "lead_frames")
+    ]
     return min(found) if found else num_leads(next(iter(sources)))
 
 
@@ -150,7 +154,7 @@ def _setup(evaluation: Evaluation, record: Record) -> Setup:
 
 def _forecast(source: Source, past: np.ndarray, reference: np.datetime64, windows: Windows) -> np.ndarray:
     if isinstance(source, FileForecaster):
-        return source.forecast_at(reference, windows.lead_frames)
+        return source.forecast_at(reference, np.arange(1, windows.lead_frames + 1) * windows.time_step)
     return source.forecast(past[None], windows.lead_frames)[0]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from nowcast.cases import most_past_frames
 from nowcast.examples import ScoredCase
+from nowcast.forecast_reader import Forecasts
 from nowcast.forecaster import FileForecaster, Forecaster, Network
 from nowcast.models import num_parameters
 from nowcast.netcdf import Record
@@ -47,8 +48,7 @@ def _of_record(record: Record) -> dict[str, Any]:
 def of_forecaster(source: Forecaster | FileForecaster, cases: Sequence[ScoredCase]) -> dict[str, Any]:
     """What a forecaster is; of a network also its checkpoint's digest and how many of the cases it was trained on."""
     if isinstance(source, FileForecaster):
-        times = source.file.reference_times
-        return {"kind": "forecast file", "what": f"{source.file.path.name}: {len(times):,} reference times from {times[0]}Z"}
+        return {"kind": f"{source.file.kind} forecasts in files", "what": _of_files(source.file)}
     if not isinstance(source, Network):
         frames = most_past_frames(source)
         what = (type(source).__doc__ or source.name).splitlines()[0].rstrip(".")
@@ -63,6 +63,13 @@ def of_forecaster(source: Forecaster | FileForecaster, cases: Sequence[ScoredCas
         "trained_on": [[name, start.removesuffix("Z"), end.removesuffix("Z")] for name, start, end in spans],
         "num_cases_in_training": num_within(cases, spans),
     }
+
+
+def _of_files(forecasts: Forecasts) -> str:
+    files, times = forecasts.files, forecasts.reference_times
+    named = files[0].path.name + (f" and {len(files) - 1:,} more" if len(files) > 1 else "")
+    members = f", {forecasts.num_members} members" if forecasts.num_members > 1 else ""
+    return f"{named}{members}: {len(times):,} reference time{'' if len(times) == 1 else 's'} from {times[0]}Z"
 
 
 def num_within(cases: Sequence[ScoredCase], spans: Sequence[Sequence[str]]) -> int:

@@ -11,7 +11,8 @@ from nowcast.bootstrap import interval
 from nowcast.cases import Selection
 from nowcast.errors import DataError, UsageError
 from nowcast.evaluation import Evaluation, evaluate
-from nowcast.forecast_file import read_forecast, write_forecast
+from nowcast.forecast_file import write_forecast
+from nowcast.forecast_reader import read_forecast
 from nowcast.forecaster import FileForecaster
 from nowcast.metrics import SCORES, THRESHOLDS, sums
 from nowcast.netcdf import Record, open_records

@@ -12,16 +12,21 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nowcast"
 # A module may import from the lines above its own, and from its own line (but never in a circle).
 LAYERS = """
 errors
-atomic config units windows sums signals stopwatch
-fields grid files times progress pairs spatial spectra
+atomic config units windows sums signals stopwatch thinning
+fields grid files times progress pairs spatial spectra examples
+probability
+probability_scores
 netcdf baselines metrics
-forecast_file cache file_index bootstrap
+forecast_file forecast_layout forecast_reader cache file_index bootstrap pictures
+diagrams example_pictures plotting
 device transform losses native memory models
 dataset checkpoint distributed optimisation run_folder tiles
 planning forecaster validation scored
 cases training
-prediction evaluation inspection estimate export
+prediction provenance inspection estimate export
+evaluation
 score_files
+html_report
 report
 commands
 cli
@@ -29,25 +34,10 @@ __main__
 """
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
 WITHOUT_TORCH = {
-    *(
-        "errors",
-        "atomic",
-        "config",
-        "units",
-        "windows",
-        "sums",
-        "pairs",
-        "spatial",
-        "spectra",
-        "metrics",
-        "bootstrap",
-        "signals",
-        "stopwatch",
-        "fields",
-        "grid",
-        "files",
-    ),
-    *("times", "progress", "netcdf", "baselines", "forecast_file", "cache", "file_index", "inspection", "cli"),
+    *("errors", "atomic", "config", "units", "windows", "sums", "pairs", "spatial", "spectra", "metrics", "bootstrap"),
+    *("signals", "stopwatch", "fields", "grid", "files", "times", "progress", "netcdf", "baselines", "forecast_file"),
+    *("probability", "probability_scores", "cache", "file_index", "inspection", "cli", "thinning", "examples", "pictures"),
+    *("diagrams", "example_pictures", "plotting"),
 }
 
 OUTPUT = {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}
