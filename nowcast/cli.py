@@ -212,6 +212,32 @@ def evaluate(
         _next(f"nowcast evaluate {shlex.join(forecasters)} --observations {shlex.join(observations)} --output scores/")
 
 
+@app.command(epilog="Example: nowcast plot forecast.nc --output forecast.gif")
+def plot(
+    path: Annotated[str, typer.Argument(metavar="FORECAST|RECORD", help="A NetCDF file, a folder of them, or a glob.")],
+    output: Annotated[Path, typer.Option(metavar="PICTURE", help="The file to write: .png has panels, .gif is animated.")],
+    variable: Variable = None,
+    reference_time: Annotated[str | None, typer.Option(metavar="T", help="Of forecasts: from this time, UTC.")] = None,
+    start: Annotated[str | None, typer.Option(metavar="T", help="Of a record: the first frame, UTC.")] = None,
+    end: Annotated[str | None, typer.Option(metavar="T", help="Of a record: the last frame, UTC.")] = None,
+    overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Draw a forecast or a record.
+
+    Maps of the newest forecast, or of the newest frames, unless others are asked for.
+    """
+    _set_up_log(quiet, verbose)
+    from nowcast.plotting import plot as draw
+
+    times = [_time(text, option) for text, option in ((reference_time, "--reference-time"), (start, "--start"), (end, "--end"))]
+    drawn = draw(path, output, variable=variable, reference=times[0], span=tuple(times[1:]), overwrite=overwrite)
+    typer.echo(output)
+    if drawn.is_forecast:
+        _next(f"nowcast evaluate {shlex.quote(path)} --observations RECORD... --output scores/")
+    else:
+        _next(f"nowcast predict extrapolation {shlex.quote(path)} --output forecast.nc")
+
+
 def _selection(listed: list[str] | None, start: str | None, end: str | None, every: float | None):
     from nowcast.cases import Selection
 

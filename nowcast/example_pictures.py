@@ -9,6 +9,7 @@ from nowcast.pictures import (
     difference_scale,
     gif,
     ground_aspect,
+    is_rain,
     moment,
     plain,
     png,
@@ -40,8 +41,9 @@ def draw_maps(example: Example, quantity: str) -> bytes:
             grid.paste(row + 1, column, forecast[lead] - observed, difference_scale(quantity))
         grid.write(0.95, row + 1.45, "forecast\nminus\nobserved", ha="right", va="center", fontsize=9)
     grid.draw_distance(example.extent_km[1])
-    grid.scale(colour_scale(quantity), _with_unit("rain rate", quantity), part=0, parts=2, extend="max")
-    grid.scale(difference_scale(quantity), _with_unit("difference", quantity), part=1, parts=2, extend="both")
+    high, both = ("max", "both") if is_rain(quantity) else ("neither", "neither")
+    grid.scale(colour_scale(quantity), _with_unit("rain rate", quantity), part=0, parts=2, extend=high)
+    grid.scale(difference_scale(quantity), _with_unit("difference", quantity), part=1, parts=2, extend=both)
     return png(grid.pixels())
 
 
@@ -56,7 +58,7 @@ def draw_animation(example: Example, quantity: str) -> bytes:
     grid = MapGrid(1, columns, aspect, width=width, title="", dpi=ANIMATED_DPI)
     grid.name_columns(["observed", *example.forecasts])
     grid.draw_distance(example.extent_km[1])
-    grid.scale(colour_scale(quantity), unit(quantity), extend="max")
+    grid.scale(colour_scale(quantity), unit(quantity), extend="max" if is_rain(quantity) else "neither")
 
     def show(lead: int) -> None:
         minutes = example.lead_minutes[lead]

@@ -119,12 +119,13 @@ def _summary(evaluation: Evaluation) -> list[str]:
     thresholds = ", ".join(f"{threshold:g}" for threshold in evaluation.thresholds)
     first, last = evaluation.lead_minutes[0], evaluation.lead_minutes[-1]
     records = len(evaluation.records)
+    cases, days = evaluation.num_cases, evaluation.num_blocks
+    what = f"{cases:,} case{_s(cases)} of {records} record{_s(records)}, on {days} day{_s(days)}"
+    mask = "the observation and every forecast are known"
     return [
-        f"{evaluation.num_cases:,} case{_s(evaluation.num_cases)} of {records} record{_s(records)}, on {evaluation.num_blocks} "
-        f"day{_s(evaluation.num_blocks)}, were forecast for {first:g} to {last:g} minutes ahead.",
-        "Every forecaster is scored on the same cases and under one common mask: a pixel counts at a lead time only where "
-        "the observation and every forecast are known.",
-        f"An event is a value at or above a threshold ({thresholds} {unit(evaluation.quantity)}). "
+        f"{what}, were forecast for {first:g} to {last:g} minutes ahead.",
+        f"Every forecaster is scored on the same cases and under one mask: a pixel counts at a lead time only where {mask}.",
+        f"An event is a value at or above a threshold: {thresholds} {unit(evaluation.quantity)}".rstrip() + ".",
         "Counts are added over all cases before a score is computed from them.",
         confidence(evaluation),
     ]
@@ -348,8 +349,8 @@ def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, 
         return
     text = (
         "How much detail there is at each wavelength, wherever it lies. A forecast whose line falls below the observed one "
-        "(black) is blurred. Its effective resolution is the wavelength below which it has less than half of the observed power "
-        "(dashed); what it shows at shorter ones is not what weather looks like."
+        "(black) is blurred. Its effective resolution is the wavelength below which it has less than half of the observed "
+        "power (dashed); what it shows at shorter ones is not what weather looks like."
     )
     pictures = []
     for lead in spread(len(evaluation.lead_minutes), SPECTRUM_LEADS):

@@ -172,6 +172,10 @@ class MapGrid:
         for column, name in enumerate(names):
             self.write(column, -0.03 / self.steps[0] * self.dpi, plain(short(name, letters)), fontsize=10, va="bottom")
 
+    def label(self, row: int, column: int, text: str):
+        """Text above one map."""
+        return self.write(column, row - 0.03 / self.steps[0] * self.dpi, text, fontsize=9.5, va="bottom")
+
     def label_row(self, row: int, text: str) -> None:
         middle = row + 0.5 * self.map_pixels[0] / self.steps[0]
         self.write(-0.08 / self.steps[1] * self.dpi, middle, text, fontsize=10, rotation=90, va="center", ha="right")
