@@ -250,7 +250,8 @@ def _differences(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Iter
     names = [name for name in evaluation.blocks if name not in evaluation.baselines] or evaluation.baselines
     header = ["", *(f"CSI {level}" for level in _levels(evaluation)), _heading("mae"), _heading("rmse")]
     wanted = [*(("csi", t) for t in evaluation.thresholds), ("mae", None), ("rmse", None)]
-    pairs = [(name, other) for name in names for other in evaluation.baselines if other != name]
+    level = evaluation.thresholds[0]
+    pairs = [(n, other) for n in names for other in evaluation.baselines if (n, other, "csi", level, None) in found]
     cells = [
         [f"{name} − {other}", *(_cell(found.get((name, other, score, t, None)), "+.3f") for score, t in wanted)]
         for name, other in pairs

@@ -94,9 +94,11 @@ def as_json(evaluation: Evaluation, rows: Iterable[Mapping]) -> str:
         "num_blocks": evaluation.num_blocks,
         "lead_minutes": evaluation.lead_minutes,
         "thresholds": evaluation.thresholds,
+        "about": evaluation.about,
     }
-    scores = [{key: None if _undefined(value) else value for key, value in row.items()} for row in rows]
-    return json.dumps(facts | {"scores": scores}, indent=1, allow_nan=False) + "\n"
+    # a line for each row: as readable as json's own indentation, and ten times as fast
+    scores = ",\n".join(json.dumps({k: None if _undefined(v) else v for k, v in row.items()}, allow_nan=False) for row in rows)
+    return f'{json.dumps(facts, indent=1, allow_nan=False)[:-2]},\n "scores": [\n{scores}\n ]\n}}\n'
 
 
 def _undefined(value) -> bool:
@@ -119,6 +121,7 @@ def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
     data = _block_sums(evaluation, names, blocks) | _score_arrays(rows, values)
     data["num_cases"] = ((), evaluation.num_cases, {"long_name": "number of cases"})
     facts = {"title": "Scores of nowcasts", "source": f"nowcast {__version__}", "quantity": evaluation.quantity}
+    facts |= {"about": json.dumps(evaluation.about)}  # records and forecasters, as in scores.json
     return xr.Dataset(data, coordinates, facts | {FORMAT: FORMAT_NUMBER})
 
 

@@ -67,8 +67,8 @@ class Evaluation:
 
     @property
     def baselines(self) -> list[str]:
-        """The forecasters that others are compared with."""
-        return [name for name in self.blocks if name in BASELINES]
+        """The forecasters that others are compared with, the simplest first."""
+        return [name for name in BASELINES if name in self.blocks]
 
     def rows(self) -> list[dict]:
         """Tidy rows: one for each forecaster, score, lead, threshold and scale (or wavelength), in kilometres.
@@ -115,7 +115,7 @@ def _rows(evaluation: Evaluation) -> Iterator[dict]:
         values = {name: view.function(side.total) for name, side in having.items()}
         draws = {name: None if side.drawn is None else view.function(side.drawn) for name, side in having.items()}
         for name in having:
-            others = [other for other in evaluation.baselines if other in having and other != name]
+            others = [other for other in _compared_with(evaluation, name) if other in having]
             for against in (None, *(others if view.score.compared else ())):
                 value, drawn = values[name], draws[name]
                 if against is not None:
@@ -124,6 +124,12 @@ def _rows(evaluation: Evaluation) -> Iterator[dict]:
                 found[name] += _of_view(evaluation, view, sides[name], facts, value, drawn)
     for rows in found.values():
         yield from sorted(rows, key=lambda row: row["against"] is not None)  # stable: a forecaster's own scores first
+
+
+def _compared_with(evaluation: Evaluation, name: str) -> list[str]:
+    """The baselines a forecaster is compared with; one of them with those before it, as each pair is told once."""
+    order = evaluation.baselines
+    return order[: order.index(name)] if name in order else order
 
 
 def _of_view(

@@ -27,7 +27,7 @@ prediction provenance inspection estimate export
 evaluation
 score_files
 html_report
-report
+report pooling
 commands
 cli
 __main__
