@@ -14,9 +14,9 @@ LAYERS = """
 errors
 atomic config units windows sums signals stopwatch thinning
 fields grid files times progress pairs spatial spectra examples
+netcdf baselines metrics
 probability
 probability_scores
-netcdf baselines metrics
 forecast_file forecast_layout forecast_reader cache file_index bootstrap pictures
 diagrams example_pictures plotting
 device transform losses native memory models
