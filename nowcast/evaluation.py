@@ -5,7 +5,7 @@ every forecast are known. Sums are kept by block (a record's UTC day), so that i
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -48,7 +48,7 @@ def evaluate(
     planned = [_windows(sources, record, selection) for record in records]
     steps = {windows.time_step: record.name for record, windows in zip(records, planned, strict=True) if len(windows)}
     if not steps:
-        raise DataError(_no_case(planned))
+        raise DataError("\n".join([_no_case(planned), *_no_overlap(sources, records)]))
     if len(steps) > 1:
         found = ", ".join(f"{name} {step / MINUTE:g} min" for step, name in steps.items())
         raise UsageError(f"the records are forecast in different time steps ({found}): evaluate them one by one")
@@ -64,7 +64,10 @@ def evaluate(
     evaluation.sort()
     evaluation.about = about(sources, records, evaluation.cases)
     if not evaluation.num_cases:
-        raise DataError(_no_case(planned))
+        raise DataError(_no_case(planned, evaluation))
+    for name in (name for name, number in evaluation.silent.items() if number):
+        number = evaluation.silent[name]
+        log.warning("%s: forecasts nothing but missing values in %d cases, which so count for nobody", name, number)
     if examples and distributed.is_first():
         chosen = choose(evaluation.cases)
         evaluation.examples = [_example(evaluation, sources, records, planned, *ranked) for ranked in chosen.items()]
@@ -104,8 +107,18 @@ def _common_step(sources: Mapping[str, Source], record: Record) -> np.timedelta6
     return next(iter(steps.values())) if steps else time_step(next(iter(sources.values())), record)
 
 
-def _no_case(planned: Sequence[Windows]) -> str:
-    """Why there is nothing to score, from the account of all records."""
+def _no_overlap(sources: Mapping[str, Source], records: Sequence[Record]) -> Iterator[str]:
+    """For the first file whose forecasts lie before or after all records, one line with both spans."""
+    first, last = min(record.times[0] for record in records), max(record.times[-1] for record in records)
+    for name, source in sources.items():
+        times = np.sort(source.file.reference_times) if isinstance(source, FileForecaster) else []
+        if len(times) and (times[-1] < first or times[0] > last):
+            yield f"{name} forecasts from {times[0]}Z to {times[-1]}Z; the observations are of {first}Z to {last}Z."
+            return
+
+
+def _no_case(planned: Sequence[Windows], evaluation: Evaluation | None = None) -> str:
+    """Why there is nothing to score, from the account of all records, or from what was found in reading them."""
     account = sum((windows.account for windows in planned[1:]), planned[0].account)
     frames = (
         f"{planned[0].input_frames} past and {planned[0].lead_frames} future frames {planned[0].time_step / MINUTE:g} min apart"
@@ -115,6 +128,9 @@ def _no_case(planned: Sequence[Windows]) -> str:
     if not any(len(windows) for windows in planned):
         asked = "in the times asked for, with a forecast in every file that is named"
         return f"none of the {account.num_windows:,} complete cases of {frames} is {asked}."
+    silent = [name for name, number in (evaluation.silent if evaluation else {}).items() if number == evaluation.num_read]
+    if silent:
+        return f"{silent[0]} forecasts nothing but missing values in all {evaluation.num_read:,} cases: nothing can be scored."
     return f"no case of {frames} to score: each has a past frame without any observation, or no pixel known to all."
 
 
@@ -128,9 +144,12 @@ def _score_record(evaluation: Evaluation, sources: Mapping[str, Source], record:
         observed = record.read(positions[windows.input_frames :])
         reference = record.times[positions[windows.input_frames - 1]]
         forecasts = {name: _forecast(source, past, reference, windows) for name, source in sources.items()}
+        evaluation.num_read += 1
         known = np.isfinite(observed)
-        for forecast in forecasts.values():
-            known &= np.isfinite(forecast)
+        for name, forecast in forecasts.items():
+            finite = np.isfinite(forecast)
+            known &= finite
+            evaluation.silent[name] = evaluation.silent.get(name, 0) + (not finite.any())
         if not known.any():
             continue
         block = (record.name, str(reference.astype("datetime64[D]")))
@@ -142,7 +161,10 @@ def _score_record(evaluation: Evaluation, sources: Mapping[str, Source], record:
     if evaluation.num_cases > before:
         evaluation.records.append(record.name)
     if left_out := len(mine) - (evaluation.num_cases - before):
-        log.warning("%s: left out %d of %d cases, where a whole frame is missing", record.name, left_out, len(mine))
+        log.warning(
+            "%s: left out %d of %d cases, where a whole frame is missing or no pixel is known to all",
+            record.name, left_out, len(mine),
+        )  # fmt: skip
 
 
 def _setup(evaluation: Evaluation, record: Record) -> Setup:

@@ -30,6 +30,7 @@ from nowcast.diagrams import (
     styles,
 )
 from nowcast.examples import Example
+from nowcast.findings import findings
 from nowcast.metrics import SCORES
 from nowcast.pictures import moment, svg, unit
 from nowcast.score_files import confidence, number
@@ -106,6 +107,7 @@ def as_html(
         summary=_summary(evaluation),
         about=[*_about_records(evaluation), *_about_forecasters(evaluation)],
         warnings=_warnings(evaluation),
+        findings=findings(evaluation),
         sections=sections,
         legend=how,
         command=command,

@@ -33,6 +33,8 @@ class Evaluation:
     cases: list[ScoredCase] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
+    num_read: int = 0  # cases that every forecaster was asked for
+    silent: dict[str, int] = field(default_factory=dict)  # by forecaster, the cases in which it says nothing at all
 
     def add(self, name: str, block: Block, case: Tally | Additive) -> None:
         """Take in a case, or many; sums of pairs alone may come without a Tally."""
@@ -46,6 +48,8 @@ class Evaluation:
             for block, case in blocks.items():
                 self.add(name, block, case)
         self.num_cases += other.num_cases
+        self.num_read += other.num_read
+        self.silent = {name: self.silent.get(name, 0) + other.silent.get(name, 0) for name in self.silent | other.silent}
         self.records += [name for name in other.records if name not in self.records]
         self.cases += other.cases
 

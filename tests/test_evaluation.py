@@ -158,8 +158,27 @@ def test_a_case_with_an_empty_past_frame_is_left_out_and_reported(tmp_path, capl
 
 def test_a_record_without_a_single_known_pair_says_so(tmp_path):
     fields = rain(frames=10, shape=(8, 8))
+    fields[:, 4:] = np.nan
     with pytest.raises(DataError, match=r"no case of .* to score: each has a past frame without any observation, or no pixel"):
-        score([Constant(1, hidden=8)], record(tmp_path, fields))
+        score([Constant(1, hidden=4)], record(tmp_path, fields))
+
+
+def test_a_forecaster_that_says_nothing_is_named(tmp_path, caplog):
+    a = record(tmp_path, rain(frames=10, shape=(8, 8)))
+    with pytest.raises(DataError) as caught:
+        score([Constant(2), Constant(1, hidden=8)], a)
+    assert caught.value.exit_code == 3
+    assert str(caught.value) == "constant 1 forecasts nothing but missing values in all 8 cases: nothing can be scored."
+
+    class Sometimes(Constant):
+        def forecast(self, past, num_leads):
+            self.hidden = 8 - self.hidden  # every other time
+            return super().forecast(past, num_leads)
+
+    result = score({"x": Sometimes(1), "y": Constant(2)}, a)
+    assert result.num_cases == 4
+    assert "x: forecasts nothing but missing values in 4 cases, which so count for nobody" in caplog.text
+    assert "left out" in caplog.text
 
 
 def test_no_complete_case_gives_the_account_on_two_lines(tmp_path):
@@ -185,8 +204,12 @@ def test_a_forecast_file_is_scored_by_valid_time(tmp_path):
     assert result.total("perfect").sum_sq_error.tolist() == [0, 0, 0]
     assert result.total("persistence").sum_sq_error.min() > 0
     other = record(tmp_path, fields, name="b", times=a.times + np.timedelta64(1, "D"))
-    with pytest.raises(DataError, match="with a forecast in every file that is named"):
+    with pytest.raises(DataError, match="with a forecast in every file that is named") as caught:
         score([FileForecaster(read_forecast(path), "perfect")], other)
+    assert str(caught.value).splitlines()[1] == (
+        "perfect forecasts from 2020-06-01T00:10:00Z to 2020-06-01T00:25:00Z; "
+        "the observations are of 2020-06-02T00:00:00Z to 2020-06-02T00:55:00Z."
+    )
 
 
 def test_different_time_steps_are_refused_by_name(tmp_path):

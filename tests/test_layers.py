@@ -23,7 +23,7 @@ device transform losses native memory models
 dataset checkpoint distributed optimisation run_folder tiles
 planning forecaster validation scored
 cases training
-prediction provenance inspection estimate export
+prediction provenance inspection estimate export findings
 evaluation
 score_files
 html_report
