@@ -139,10 +139,12 @@ def _s(number: int) -> str:
 
 def _about_records(evaluation: Evaluation) -> Iterable[Table]:
     records = evaluation.about.get("records", [])
-    header = ["record", "frames", "step", "grid", "cases", "first case", "last case", "institution"]
+    header = ["record", "variable", "observed", "frames", "step", "grid", "cases", "first case", "last case", "institution"]
     rows = [
         [
             record["name"],
+            record["variable"],
+            f"{moment(record['first_frame'])} to {moment(record['last_frame'])}",
             f"{record['num_frames']:,}",
             f"{record['step_minutes']:g} min",
             record["grid"],

@@ -123,9 +123,8 @@ def _within(record: Record, span: Times) -> np.ndarray:
     first = 0 if start is None else np.searchsorted(record.times, start)
     last = len(record) if end is None else np.searchsorted(record.times, end, side="right")
     if first >= last:
-        raise NotEnoughFrames(
-            f"{record.name} has no frame in these times; it goes from {record.times[0]}Z to {record.times[-1]}Z"
-        )
+        goes = f"it goes from {record.times[0]}Z to {record.times[-1]}Z"
+        raise NotEnoughFrames(f"{record.name} has no frame in the times asked for; {goes}")
     return np.arange(first, last)
 
 

@@ -22,7 +22,7 @@ from nowcast.netcdf import open_records
 
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
-COMMANDS = ("inspect", "train", "predict", "evaluate", "export")
+COMMANDS = ("inspect", "train", "predict", "evaluate", "export", "plot")
 
 
 @pytest.fixture(autouse=True)
