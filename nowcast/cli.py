@@ -184,7 +184,7 @@ def evaluate(
     Persistence and extrapolation are scored beside them, all on the same cases and under one common mask.
     """
     _set_up_log(quiet, verbose)
-    from nowcast import report
+    from nowcast import report, score_files
     from nowcast.commands import evaluate_forecasters
 
     levels = _thresholds(thresholds)
@@ -196,9 +196,9 @@ def evaluate(
         return
     rows = result.rows()
     text = {
-        ScoreLayout.table: lambda: report.table(result),
-        ScoreLayout.json: lambda: report.as_json(result, rows).rstrip(),
-        ScoreLayout.csv: lambda: report.as_csv(rows).rstrip(),
+        ScoreLayout.table: lambda: score_files.table(result),
+        ScoreLayout.json: lambda: score_files.as_json(result, rows).rstrip(),
+        ScoreLayout.csv: lambda: score_files.as_csv(rows).rstrip(),
     }
     typer.echo(text[format]())
     if output:

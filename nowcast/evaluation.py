@@ -5,8 +5,7 @@ every forecast are known. Sums are kept by block (a record's UTC day), so that i
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,101 +13,15 @@ from nowcast import distributed
 from nowcast.cases import Selection, most_past_frames, num_leads, time_step
 from nowcast.errors import DataError, UsageError
 from nowcast.forecaster import FileForecaster, Forecaster
-from nowcast.metrics import SCORES, Sums, intervals, sums
+from nowcast.metrics import DATA_RANGES, Setup, tallies
 from nowcast.netcdf import Record
 from nowcast.progress import track
+from nowcast.scored import Evaluation, Example
 from nowcast.windows import Windows, plan
 
 log = logging.getLogger(__name__)
 Source = Forecaster | FileForecaster
 MINUTE = np.timedelta64(60, "s")
-
-
-@dataclass(frozen=True)
-class Example:
-    """One case to look at: a few leads of every forecaster's forecast and of the observation, (lead, y, x) mm/h."""
-
-    record: str
-    reference: np.datetime64
-    lead_minutes: tuple[float, ...]
-    observed: np.ndarray
-    forecasts: Mapping[str, np.ndarray]
-
-
-@dataclass
-class Evaluation:
-    """Sums by forecaster and block, `blocks[name][(record, day)]`, all on the same `num_cases` cases."""
-
-    lead_minutes: tuple[float, ...]
-    thresholds: tuple[float, ...]
-    quantity: str
-    records: list[str] = field(default_factory=list)
-    blocks: dict[str, dict[tuple[str, str], Sums]] = field(default_factory=dict)
-    num_cases: int = 0
-    example: Example | None = None
-
-    def add(self, name: str, block: tuple[str, str], case: Sums) -> None:
-        mine = self.blocks.setdefault(name, {})
-        mine[block] = mine[block] + case if block in mine else case
-
-    def merge(self, other: "Evaluation") -> None:
-        """Take in the cases that another process scored."""
-        for name, blocks in other.blocks.items():
-            for block, case in blocks.items():
-                self.add(name, block, case)
-        self.num_cases += other.num_cases
-        self.records += [name for name in other.records if name not in self.records]
-        self.example = self.example or other.example
-
-    def sort(self) -> None:
-        """Blocks in one order, so that the bootstrap draws the same ones however many processes scored them."""
-        self.blocks = {name: dict(sorted(blocks.items())) for name, blocks in self.blocks.items()}
-
-    def total(self, name: str) -> Sums:
-        return sum(self.blocks[name].values())
-
-    @property
-    def num_blocks(self) -> int:
-        return len(next(iter(self.blocks.values())))
-
-    def rows(self) -> list[dict]:
-        """Tidy rows: one for each forecaster, score, lead and threshold.
-
-        Those without a lead (None) are of all leads: of the pooled counts under the score's own name, and their mean as
-        `…_mean_over_leads`. `low` and `high` bound the 95 % block-bootstrap interval, NaN with fewer than 5 blocks.
-        """
-        return [row for name in self.blocks for row in self._rows_of(name)]
-
-    def _rows_of(self, name: str) -> Iterator[dict]:
-        total, wanted = self.total(name), []
-        for score_name, score in SCORES.items():
-            wanted.append((score_name, score.needs_threshold, self.lead_minutes, score, total))
-            wanted.append((score_name, score.needs_threshold, (None,), _pooled(score), total.pooled()))
-            mean = f"{score_name}_mean_over_leads"
-            wanted.append((mean, score.needs_threshold, (None,), score.mean_over_leads, total.pooled()))
-        spreads = intervals(list(self.blocks[name].values()), [function for *_, function, _ in wanted])
-        for (score_name, by_threshold, leads, function, counted), spread in zip(wanted, spreads, strict=True):
-            thresholds = self.thresholds if by_threshold else (None,)
-            shape = (len(leads), len(thresholds))
-            values, low, high = (np.reshape(part, shape).tolist() for part in (function(total), *spread))
-            for i, lead in enumerate(leads):
-                for j, threshold in enumerate(thresholds):
-                    yield {
-                        "forecaster": name,
-                        "lead_minutes": lead,
-                        "threshold": threshold,
-                        "scale_km": None,
-                        "score": score_name,
-                        "value": values[i][j],
-                        "low": low[i][j],
-                        "high": high[i][j],
-                        "num_cases": self.num_cases if lead is None else int(counted.num_cases[i]),
-                        "num_pairs": int(counted.num_pairs[i]),
-                    }
-
-
-def _pooled(score: Callable[[Sums], np.ndarray]) -> Callable[[Sums], np.ndarray]:
-    return lambda s: score(s.pooled())
 
 
 def evaluate(
@@ -194,7 +107,7 @@ def _no_case(planned: Sequence[Windows]) -> str:
 
 
 def _score_record(evaluation: Evaluation, sources: Mapping[str, Source], record: Record, windows: Windows) -> None:
-    before, wettest = evaluation.num_cases, -1.0
+    before, wettest, setup = evaluation.num_cases, -1.0, _setup(evaluation, record)
     mine = windows.positions[distributed.rank() :: distributed.size()]
     for positions in track(mine, f"scoring {record.name}", unit="case"):
         past = record.read(positions[: windows.input_frames])
@@ -209,8 +122,8 @@ def _score_record(evaluation: Evaluation, sources: Mapping[str, Source], record:
         if not known.any():
             continue
         block = (record.name, str(reference.astype("datetime64[D]")))
-        for name, forecast in forecasts.items():
-            evaluation.add(name, block, sums(forecast, observed, known, evaluation.thresholds))
+        for name, case in tallies(forecasts, observed, known, setup).items():
+            evaluation.add(name, block, case)
         evaluation.num_cases += 1
         wet = float(np.mean(observed[known] >= evaluation.thresholds[0]))
         if wet > wettest and (evaluation.example is None or evaluation.example.record == record.name):
@@ -220,6 +133,13 @@ def _score_record(evaluation: Evaluation, sources: Mapping[str, Source], record:
         evaluation.records.append(record.name)
     if left_out := len(mine) - (evaluation.num_cases - before):
         log.warning("%s: left out %d of %d cases, where a whole frame is missing", record.name, left_out, len(mine))
+
+
+def _setup(evaluation: Evaluation, record: Record) -> Setup:
+    if not np.isfinite(record.grid.spacing_km).all():
+        log.info("%s: no scores by scale or wavelength, as its grid does not tell kilometres", record.name)
+    data_range = DATA_RANGES.get(evaluation.quantity, 1.0)
+    return Setup(evaluation.thresholds, record.grid.spacing_km, data_range)
 
 
 def _forecast(source: Source, past: np.ndarray, reference: np.datetime64, windows: Windows) -> np.ndarray:

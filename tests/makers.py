@@ -98,3 +98,25 @@ def command(*argv):
         except SystemExit as end:
             return end.code, out.getvalue(), err.getvalue()
     raise AssertionError("main always ends by SystemExit")
+
+
+def evaluation(*, names=("persistence", "net"), records=("a",), leads=3, thresholds=(0.5, 1.0, 5.0, 10.0), **facts):
+    """An Evaluation of random rain on 1 km: a case in each of `num_blocks` days, and an example to look at."""
+    from nowcast.evaluation import Evaluation, Example
+    from nowcast.metrics import Setup, tallies
+
+    quantity, num_blocks = facts.get("quantity", "rain_rate"), facts.get("num_blocks", 6)
+    rng = np.random.default_rng(0)
+    minutes = tuple(5.0 * n for n in range(1, leads + 1))
+    result = Evaluation(minutes, thresholds, quantity, list(records), num_cases=num_blocks)
+    setup = Setup(thresholds, (1.0, 1.0), scales_km=(1.0, 3.0))
+    for block in range(num_blocks):
+        observed, *forecasts = rng.gamma(0.3, 4, (len(names) + 1, leads, 12, 14)).astype(np.float32)
+        found = tallies(dict(zip(names, forecasts, strict=True)), observed, np.isfinite(observed), setup)
+        for name, tally in found.items():
+            result.add(name, (records[0], f"day {block}"), tally)
+    shown = rng.gamma(0.3, 4, (len(names) + 1, 2, 10, 12)).astype(np.float32)
+    shown[:, :, :2] = np.nan
+    forecasts = dict(zip(names, shown[1:], strict=True))
+    result.example = Example(records[0], np.datetime64("2020-06-01T00:00:00"), (minutes[0], minutes[-1]), shown[0], forecasts)
+    return result

@@ -7,15 +7,16 @@ import pytest
 from makers import rain, write_record
 
 from nowcast.baselines import BASELINES, Extrapolation, Persistence
+from nowcast.bootstrap import interval
 from nowcast.cases import Selection
 from nowcast.errors import DataError, UsageError
 from nowcast.evaluation import Evaluation, evaluate
 from nowcast.forecast_file import write_forecast
 from nowcast.forecast_reader import read_forecast
 from nowcast.forecaster import FileForecaster
-from nowcast.metrics import SCORES, THRESHOLDS, interval, sums
+from nowcast.metrics import SCORES, THRESHOLDS, sums
 from nowcast.netcdf import Record, open_records
-from nowcast.report import COLUMNS
+from nowcast.score_files import COLUMNS
 
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
@@ -58,6 +59,7 @@ def half_and_half(frames=16, past=4):
 
 
 def find(rows, **wanted):
+    wanted = {"against": None} | wanted
     (row,) = (row for row in rows if all(row[key] == value for key, value in wanted.items()))
     return row
 
@@ -234,7 +236,8 @@ def test_the_example_is_the_wettest_case_of_the_first_record(tmp_path):
 def test_rows_have_exactly_the_columns_and_no_row_twice(tmp_path):
     rows = score([Constant(1), Persistence()], record(tmp_path, rain(frames=12, shape=(8, 8)))).rows()
     assert all(tuple(row) == COLUMNS for row in rows)
-    keys = [(row["forecaster"], row["lead_minutes"], row["threshold"], row["score"]) for row in rows]
+    columns = ("forecaster", "against", "lead_minutes", "threshold", "scale_km", "score")
+    keys = [tuple(row[column] for column in columns) for row in rows]
     assert len(set(keys)) == len(keys)
     assert {row["score"] for row in rows} == {*SCORES, *(f"{name}_mean_over_leads" for name in SCORES)}
 

@@ -12,17 +12,16 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nowcast"
 # A module may import from the lines above its own, and from its own line (but never in a circle).
 LAYERS = """
 errors
-atomic config units windows metrics signals stopwatch
-probability
-probability_scores
-fields grid files times progress
-netcdf baselines
-forecast_file forecast_layout forecast_reader cache file_index
+atomic config units windows sums signals stopwatch
+fields grid files times progress pairs spatial spectra probability
+netcdf baselines metrics
+forecast_file forecast_layout forecast_reader cache file_index bootstrap probability_scores
 device transform losses native memory models
 dataset checkpoint distributed optimisation run_folder tiles
-planning forecaster validation
+planning forecaster validation scored
 cases training
 prediction evaluation inspection estimate export
+score_files
 report
 commands
 cli
@@ -30,15 +29,34 @@ __main__
 """
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
 WITHOUT_TORCH = {
-    *("errors", "atomic", "config", "units", "windows", "metrics", "signals", "stopwatch", "fields", "grid", "files"),
+    *(
+        "errors",
+        "atomic",
+        "config",
+        "units",
+        "windows",
+        "sums",
+        "pairs",
+        "spatial",
+        "spectra",
+        "probability",
+        "probability_scores",
+        "metrics",
+        "bootstrap",
+        "signals",
+        "stopwatch",
+        "fields",
+        "grid",
+        "files",
+    ),
     *(
         "times",
         "progress",
         "netcdf",
         "baselines",
         "forecast_file",
-        "probability",
-        "probability_scores",
+        "forecast_layout",
+        "forecast_reader",
         "cache",
         "file_index",
         "inspection",
