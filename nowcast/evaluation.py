@@ -5,7 +5,7 @@ every forecast are known. Sums are kept by block (a record's UTC day), so that i
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from nowcast.errors import DataError, UsageError
 from nowcast.forecaster import FileForecaster, Forecaster
 from nowcast.metrics import DATA_RANGES, Setup, tallies
 from nowcast.netcdf import Record
+from nowcast.probability_cases import Case, Probabilities
 from nowcast.progress import track
 from nowcast.scored import Evaluation, Example
+from nowcast.sums import Tally
 from nowcast.windows import Windows, plan
 
 log = logging.getLogger(__name__)
@@ -37,25 +39,27 @@ def evaluate(
             f"{different[0].name} holds {different[0].quantity} but {records[0].name} holds {records[0].quantity}.\n"
             "Evaluate them one by one."
         )
+    probabilities = Probabilities.of(sources, thresholds)
     planned = [_windows(sources, record, selection) for record in records]
     steps = {windows.time_step: record.name for record, windows in zip(records, planned, strict=True) if len(windows)}
     if not steps:
-        raise DataError(_no_case(planned))
+        raise DataError(_not_in_time(sources, records) or _no_case(planned))
     if len(steps) > 1:
         found = ", ".join(f"{name} {step / MINUTE:g} min" for step, name in steps.items())
         raise UsageError(f"the records are forecast in different time steps ({found}): evaluate them one by one")
     step, leads = next(iter(steps)), planned[0].lead_frames
     minutes = tuple((np.arange(1, leads + 1) * step / MINUTE).tolist())
     evaluation = Evaluation(minutes, tuple(map(float, thresholds)), records[0].quantity)
+    blank: set[str] = set()
     for record, windows in zip(records, planned, strict=True):
         if len(windows):
-            _score_record(evaluation, sources, record, windows)
+            blank |= _score_record(evaluation, sources, record, windows, probabilities)
     evaluation, *others = distributed.gather(evaluation)
     for other in others:
         evaluation.merge(other)
     evaluation.sort()
     if not evaluation.num_cases:
-        raise DataError(_no_case(planned))
+        raise DataError(_no_case(planned, blank))
     return evaluation
 
 
@@ -92,8 +96,31 @@ def _common_step(sources: Mapping[str, Source], record: Record) -> np.timedelta6
     return next(iter(steps.values())) if steps else time_step(next(iter(sources.values())), record)
 
 
-def _no_case(planned: Sequence[Windows]) -> str:
-    """Why there is nothing to score, from the account of all records."""
+def _not_in_time(sources: Mapping[str, Source], records: Sequence[Record]) -> str | None:
+    """Why files of forecasts have no case, where their times are what is wrong."""
+    files = {name: source.file.reference_times for name, source in sources.items() if isinstance(source, FileForecaster)}
+    spans = "; ".join(f"{record.name} goes from {record.times[0]}Z to {record.times[-1]}Z" for record in records)
+    for name, times in files.items():
+        if not any(np.isin(times, record.times).any() for record in records):
+            inside = any(((times >= record.times[0]) & (times <= record.times[-1])).any() for record in records)
+            told = "no frame at any of these times" if inside else "no overlap in time"
+            return f"{name} has forecasts from {_span(times)}: {told}.\n{spans}."
+    common = set.intersection(*(set(times.tolist()) for times in files.values())) if files else {()}
+    if not common:
+        found = "; ".join(f"{name} from {_span(times)}" for name, times in files.items())
+        return (
+            f"the files of forecasts have no reference time in common: {found}.\n"
+            "The files of one forecaster are named by their folder, or by a glob in quotes."
+        )
+    return None
+
+
+def _span(times: np.ndarray) -> str:
+    return f"{times[0]}Z" if len(times) == 1 else f"{times[0]}Z to {times[-1]}Z"
+
+
+def _no_case(planned: Sequence[Windows], blank: Collection[str] = ()) -> str:
+    """Why there is nothing to score, from the account of all records; `blank`: whose forecasts were missing as a whole."""
     account = sum((windows.account for windows in planned[1:]), planned[0].account)
     frames = (
         f"{planned[0].input_frames} past and {planned[0].lead_frames} future frames {planned[0].time_step / MINUTE:g} min apart"
@@ -103,27 +130,47 @@ def _no_case(planned: Sequence[Windows]) -> str:
     if not any(len(windows) for windows in planned):
         asked = "in the times asked for, with a forecast in every file that is named"
         return f"none of the {account.num_windows:,} complete cases of {frames} is {asked}."
+    if blank:
+        return f"no case of {frames} to score: every value that {', '.join(sorted(blank))} forecasts is missing."
     return f"no case of {frames} to score: each has a past frame without any observation, or no pixel known to all."
 
 
-def _score_record(evaluation: Evaluation, sources: Mapping[str, Source], record: Record, windows: Windows) -> None:
-    before, wettest, setup = evaluation.num_cases, -1.0, _setup(evaluation, record)
+def _score_record(
+    evaluation: Evaluation,
+    sources: Mapping[str, Source],
+    record: Record,
+    windows: Windows,
+    probabilities: Probabilities | None,
+) -> set[str]:
+    """Score the cases of a record; returns the sources without a single value in any of them."""
+    before, wettest, setup, with_values = evaluation.num_cases, -1.0, _setup(evaluation, record), set()
     mine = windows.positions[distributed.rank() :: distributed.size()]
+    lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
+    given, asked = probabilities.matched if probabilities else {}, set()
     for positions in track(mine, f"scoring {record.name}", unit="case"):
         past = record.read(positions[: windows.input_frames])
         if np.isnan(past).all(axis=(1, 2)).any():
             continue  # nobody can be asked to forecast from an empty frame
         observed = record.read(positions[windows.input_frames :])
         reference = record.times[positions[windows.input_frames - 1]]
-        forecasts = {name: _forecast(source, past, reference, windows) for name, source in sources.items()}
+        forecasts = {n: _forecast(source, past, reference, lead_times) for n, source in sources.items() if n not in given}
+        chances = probabilities.read(sources, reference, lead_times) if probabilities else {}
         known = np.isfinite(observed)
-        for forecast in forecasts.values():
-            known &= np.isfinite(forecast)
+        for name, forecast in {**forecasts, **chances}.items():
+            finite = np.isfinite(forecast)
+            asked.add(name)
+            if finite.any():
+                with_values.add(name)
+            known &= finite.all(axis=0) if name in given else finite
         if not known.any():
             continue
         block = (record.name, str(reference.astype("datetime64[D]")))
-        for name, case in tallies(forecasts, observed, known, setup).items():
-            evaluation.add(name, block, case)
+        found = tallies(forecasts, observed, known, setup)
+        if probabilities:
+            case = Case(reference, lead_times, observed, known)
+            found = _with_probabilities(found, probabilities, sources, case, forecasts, chances)
+        for name, tally in found.items():
+            evaluation.add(name, block, tally)
         evaluation.num_cases += 1
         wet = float(np.mean(observed[known] >= evaluation.thresholds[0]))
         if wet > wettest and (evaluation.example is None or evaluation.example.record == record.name):
@@ -133,6 +180,25 @@ def _score_record(evaluation: Evaluation, sources: Mapping[str, Source], record:
         evaluation.records.append(record.name)
     if left_out := len(mine) - (evaluation.num_cases - before):
         log.warning("%s: left out %d of %d cases, where a whole frame is missing", record.name, left_out, len(mine))
+    return asked - with_values
+
+
+def _with_probabilities(
+    found: Mapping[str, Tally],
+    probabilities: Probabilities,
+    sources: Mapping[str, Source],
+    case: Case,
+    forecasts: Mapping[str, np.ndarray],
+    chances: Mapping[str, np.ndarray],
+) -> dict[str, Tally]:
+    """Every source's sums with those of probabilities beside them; what gives probabilities alone has these alone."""
+    whole = {}
+    for name, source in sources.items():
+        if name in chances:
+            whole[name] = Tally(probabilities.sums_given(name, case, chances[name]))
+        else:
+            whole[name] = Tally({**found[name].kinds, **probabilities.sums_of(source, case, forecasts[name])})
+    return whole
 
 
 def _setup(evaluation: Evaluation, record: Record) -> Setup:
@@ -142,10 +208,10 @@ def _setup(evaluation: Evaluation, record: Record) -> Setup:
     return Setup(evaluation.thresholds, record.grid.spacing_km, data_range)
 
 
-def _forecast(source: Source, past: np.ndarray, reference: np.datetime64, windows: Windows) -> np.ndarray:
+def _forecast(source: Source, past: np.ndarray, reference: np.datetime64, lead_times: np.ndarray) -> np.ndarray:
     if isinstance(source, FileForecaster):
-        return source.forecast_at(reference, np.arange(1, windows.lead_frames + 1) * windows.time_step)
-    return source.forecast(past[None], windows.lead_frames)[0]
+        return source.forecast_at(reference, lead_times)
+    return source.forecast(past[None], len(lead_times))[0]
 
 
 def _example(evaluation: Evaluation, record: Record, reference, observed, forecasts) -> Example:

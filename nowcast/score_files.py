@@ -15,7 +15,8 @@ import xarray as xr
 from nowcast import __version__
 from nowcast.bootstrap import MIN_BLOCKS
 from nowcast.metrics import SCORES
-from nowcast.scored import MEAN, Block, Evaluation
+from nowcast.probability_scores import ensemble_size
+from nowcast.scored import EVERY_SCORE, MEAN, Block, Evaluation
 from nowcast.sums import Additive, Tally
 
 COLUMNS = (
@@ -24,14 +25,15 @@ COLUMNS = (
 )
 SCORES_NC, SCORES_CSV, SCORES_JSON = "scores.nc", "scores.csv", "scores.json"
 FORMAT, FORMAT_NUMBER = "nowcast_scores_format", 1
-DIMS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "wavelength_km"}
+DIMS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "wavelength_km",
+        "class": "percent", "rank": "rank"}  # fmt: skip
 COLUMN_OF_DIM = {"wavelength_km": "scale_km"}
 TABLE_LEADS = 12  # columns; of more leads the table shows some, the files hold all
 
 
 def table(evaluation: Evaluation) -> str:
     """The scores pooled over leads, then CSI by lead at the threshold nearest to 1, as text."""
-    pooled = {name: evaluation.total(name).pooled() for name in evaluation.blocks}
+    pooled = {name: evaluation.total(name).pooled() for name in evaluation.having("pairs")}
     header = [
         "pooled over leads",
         *(f"CSI≥{t:g}" for t in evaluation.thresholds),
@@ -43,15 +45,34 @@ def table(evaluation: Evaluation) -> str:
         scores = [*SCORES["csi"](total)[0], *SCORES["frequency_bias"](total)[0]]
         scores += [SCORES[score](total)[0] for score in ("mae", "rmse", "correlation")]
         rows.append([name, *map(number, scores), f"{evaluation.num_cases:,}", f"{int(total.num_pairs[0]):,}"])
-    return "\n".join([*_align(rows), "", *_align(_csi_by_lead(evaluation)), "", confidence(evaluation)])
+    parts = [_align(rows), _align(_csi_by_lead(evaluation)), _align(_of_probabilities(evaluation))]
+    return "\n".join([line for part in parts if part for line in (*part, "")] + [confidence(evaluation)])
 
 
 def _csi_by_lead(evaluation: Evaluation) -> list[list[str]]:
     middle, leads = nearest_threshold(evaluation), np.arange(len(evaluation.lead_minutes))
     shown = leads[:: math.ceil(len(leads) / TABLE_LEADS)]
     rows = [[f"CSI≥{evaluation.thresholds[middle]:g} at minute", *(f"{evaluation.lead_minutes[n]:g}" for n in shown)]]
-    for name in evaluation.blocks:
+    for name in evaluation.having("pairs"):
         rows.append([name, *map(number, SCORES["csi"](evaluation.total(name))[shown, middle])])
+    return rows
+
+
+def _of_probabilities(evaluation: Evaluation) -> list[list[str]]:
+    """Brier scores, ROC areas and what ensembles have, pooled over leads; nothing where all forecasts are deterministic."""
+    if not evaluation.having("probabilities"):
+        return []
+    by_threshold = {"brier": "Brier", "roc_area": "ROC area"}
+    of_members = {"crps_fair": "CRPS fair", "crps_ecdf": "CRPS ecdf", "spread_skill": "spread/RMSE"}
+    header = [f"{short}≥{t:g}" for short in by_threshold.values() for t in evaluation.thresholds]
+    rows = [["probabilities, pooled over leads", *header, *of_members.values(), "members"]]
+    for name in evaluation.having("probabilities"):
+        tally = evaluation.tally(name).pooled()
+        scores = [value for score in by_threshold for value in EVERY_SCORE[score](tally)[0]]
+        has_members = "members" in tally
+        scores += [EVERY_SCORE[score](tally)[0] if has_members else math.nan for score in of_members]
+        size = f"{ensemble_size(tally['members'])[0]:g}" if has_members else number(math.nan)
+        rows.append([name, *map(number, scores), size])
     return rows
 
 
@@ -73,7 +94,7 @@ def number(value: float) -> str:
 
 
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]) for row in rows
     ]
@@ -118,7 +139,7 @@ def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
     names = list(evaluation.blocks)
     blocks = list(evaluation.blocks[names[0]])
     values = _coordinate_values(evaluation)
-    units = {"lead_minutes": "min", "threshold": unit(evaluation), "scale_km": "km", "wavelength_km": "km"}
+    units = {"percent": "%", "lead_minutes": "min", "threshold": unit(evaluation), "scale_km": "km", "wavelength_km": "km"}
     coordinates = {dim: (dim, list(found), {"units": units[dim]} if dim in units else {}) for dim, found in values.items()}
     coordinates |= {f"block_{part}": ("block", [block[n] for block in blocks]) for n, part in enumerate(("record", "day"))}
     data = _block_sums(evaluation, names, blocks) | _score_arrays(rows, values)
@@ -176,7 +197,7 @@ def _score_arrays(rows: Iterable[Mapping], values: Mapping[str, Sequence]) -> di
     arrays = {}
     for row in rows:
         plain_name = row["score"].removesuffix(MEAN)
-        score, by_lead = SCORES[plain_name], row["lead_minutes"] is not None
+        score, by_lead = EVERY_SCORE[plain_name], row["lead_minutes"] is not None
         name = row["score"] if by_lead or row["score"] != plain_name else f"{plain_name}_pooled"
         dims = ["forecaster", *(DIMS[axis] for axis in score.axes if by_lead or axis != "lead")]
         if row["against"] is not None:

@@ -158,8 +158,17 @@ def test_a_case_with_an_empty_past_frame_is_left_out_and_reported(tmp_path, capl
 
 def test_a_record_without_a_single_known_pair_says_so(tmp_path):
     fields = rain(frames=10, shape=(8, 8))
+    fields[:, 4:] = np.nan
     with pytest.raises(DataError, match=r"no case of .* to score: each has a past frame without any observation, or no pixel"):
-        score([Constant(1, hidden=8)], record(tmp_path, fields))
+        score([Constant(1, hidden=4)], record(tmp_path, fields))
+
+
+def test_a_forecast_without_a_single_value_is_named(tmp_path):
+    with pytest.raises(
+        DataError, match=r"no case of .* to score: every value that constant 1 forecasts is missing\.$"
+    ) as caught:
+        score([Constant(1, hidden=8), Constant(2)], record(tmp_path, rain(frames=10, shape=(8, 8))))
+    assert caught.value.exit_code == 3
 
 
 def test_no_complete_case_gives_the_account_on_two_lines(tmp_path):
@@ -185,8 +194,15 @@ def test_a_forecast_file_is_scored_by_valid_time(tmp_path):
     assert result.total("perfect").sum_sq_error.tolist() == [0, 0, 0]
     assert result.total("persistence").sum_sq_error.min() > 0
     other = record(tmp_path, fields, name="b", times=a.times + np.timedelta64(1, "D"))
-    with pytest.raises(DataError, match="with a forecast in every file that is named"):
+    expected = (
+        r"perfect has forecasts from 2020-06-01T00:10:00Z to 2020-06-01T00:25:00Z: no overlap in time\.\n"
+        r"b goes from 2020-06-02T00:00:00Z to 2020-06-02T00:55:00Z\.$"
+    )
+    with pytest.raises(DataError, match=expected):
         score([FileForecaster(read_forecast(path), "perfect")], other)
+    late = record(tmp_path, fields, name="c", times=a.times + np.timedelta64(150, "s"))
+    with pytest.raises(DataError, match="no frame at any of these times"):
+        score([FileForecaster(read_forecast(path), "perfect")], late)
 
 
 def test_different_time_steps_are_refused_by_name(tmp_path):

@@ -19,7 +19,7 @@ forecast_file forecast_layout forecast_reader cache file_index bootstrap probabi
 device transform losses native memory models
 dataset checkpoint distributed optimisation run_folder tiles
 planning forecaster validation scored
-cases training
+cases training probability_cases
 prediction evaluation inspection estimate export
 score_files
 report
