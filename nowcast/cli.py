@@ -171,8 +171,8 @@ def export(
 
 @app.command(epilog="Example: nowcast evaluate runs/radar --observations radar/2016/ --output scores/")
 def evaluate(
-    forecasters: Annotated[list[str], typer.Argument(metavar="FORECASTER", help="Runs, baselines or forecast files.")],
-    observations: Annotated[list[str], typer.Option(metavar="RECORD...", help="The records to score against.")],
+    forecasters: Annotated[list[str], typer.Argument(metavar="FORECASTER", help="Runs, baselines, forecast or scores files.")],
+    observations: Annotated[list[str] | None, typer.Option(metavar="RECORD...", help="The records to score against.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for tables, pictures and report.html.")] = None,
     start: Start = None, end: End = None, every: Every = None,
     thresholds: Annotated[str | None, typer.Option(help="Default 0.5,1,5,10 mm/h.")] = None,
@@ -181,17 +181,23 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score forecasters against radar records.
 
-    Persistence and extrapolation are scored beside them, all on the same cases and under one common mask.
+    Persistence and extrapolation are scored beside them, all on the same cases and under one common mask. Earlier
+    scores.nc files are pooled, without --observations.
     """
     _set_up_log(quiet, verbose)
     from nowcast import report, score_files
-    from nowcast.commands import evaluate_forecasters
+    from nowcast.commands import evaluate_forecasters, pooled_scores
 
     levels = _thresholds(thresholds)
     selection = _selection(None, start, end, every)
     if output and _is_first():
         report.ready(output, overwrite=overwrite)
-    result = evaluate_forecasters(forecasters, observations, selection, thresholds=levels, variable=variable, device=device)
+    options = {"--observations": observations, "--thresholds": thresholds, "--variable": variable}
+    result = pooled_scores(forecasters, options | {"--start": start, "--end": end, "--every": every})
+    if not result and not observations:
+        raise UsageError("Missing option '--observations'.\nSee nowcast evaluate -h")
+    if not result:
+        result = evaluate_forecasters(forecasters, observations, selection, thresholds=levels, variable=variable, device=device)
     if not _is_first():
         return
     rows = result.rows()
@@ -206,7 +212,8 @@ def evaluate(
         log.info("written: %s", ", ".join(map(str, paths)))
         _next(f"open {shlex.quote(str(paths[0]))}")
     else:
-        _next(f"nowcast evaluate {shlex.join(forecasters)} --observations {shlex.join(observations)} --output scores/")
+        against = f" --observations {shlex.join(observations)}" if observations else ""
+        _next(f"nowcast evaluate {shlex.join(forecasters)}{against} --output scores/")
 
 
 def _selection(listed: list[str] | None, start: str | None, end: str | None, every: float | None):

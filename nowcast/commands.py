@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nowcast import config, distributed, run_folder
+from nowcast import config, distributed, pooling, run_folder
 from nowcast.atomic import replacing
 from nowcast.baselines import BASELINES, available
 from nowcast.cases import Selection
@@ -27,7 +27,7 @@ from nowcast.probability_cases import given_thresholds
 from nowcast.training import Trainer, thresholds_for
 
 log = logging.getLogger(__name__)
-ALWAYS = ("persistence", "extrapolation", "pysteps")  # beside every evaluation, where they are installed
+ALWAYS = ("persistence", "extrapolation", "pysteps", "sprog")  # beside every evaluation, where they are installed
 
 
 def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: bool, device: str) -> str:
@@ -212,6 +212,23 @@ def evaluate_forecasters(
     records = open_records(observations, **_reading(sources.values(), variable))
     levels = thresholds or given_thresholds(sources) or thresholds_for(records[0].quantity)
     return evaluate(sources, records, selection=selection, thresholds=levels)
+
+
+def pooled_scores(names: Sequence[str], options: Mapping[str, object]) -> Evaluation | None:
+    """The evaluation that earlier scores.nc files add up to; None where the names are forecasters.
+
+    `options` are those that say what to score, with what was given for them: UsageError if anything was.
+    """
+    found = [name for name in names if pooling.is_scores_file(name)]
+    if not found:
+        return None
+    if others := [name for name in names if name not in found]:
+        raise UsageError(f"{found[0]} holds scores and {others[0]} does not: pool scores.nc files alone")
+    if given := [option for option, value in options.items() if value]:
+        raise UsageError(f"{given[0]} cannot be given with scores.nc files: they hold what was scored")
+    if twice := next((name for n, name in enumerate(names) if name in names[:n]), None):
+        raise UsageError(f"{twice} is named twice: its cases would count twice")
+    return pooling.pool(names)
 
 
 def open_sources(forecasters: Sequence[str], *, device: torch.device, variable: str | None = None) -> dict[str, Source]:

@@ -5,7 +5,7 @@ every forecast are known. Sums are kept by block (a record's UTC day), so that i
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -50,16 +50,18 @@ def evaluate(
     step, leads = next(iter(steps)), planned[0].lead_frames
     minutes = tuple((np.arange(1, leads + 1) * step / MINUTE).tolist())
     evaluation = Evaluation(minutes, tuple(map(float, thresholds)), records[0].quantity)
-    blank: set[str] = set()
     for record, windows in zip(records, planned, strict=True):
         if len(windows):
-            blank |= _score_record(evaluation, sources, record, windows, probabilities)
+            _score_record(evaluation, sources, record, windows, probabilities)
     evaluation, *others = distributed.gather(evaluation)
     for other in others:
         evaluation.merge(other)
     evaluation.sort()
     if not evaluation.num_cases:
-        raise DataError(_no_case(planned, blank))
+        raise DataError(_no_case(planned, evaluation))
+    for name in (name for name, number in evaluation.silent.items() if number):
+        number = evaluation.silent[name]
+        log.warning("%s: forecasts nothing but missing values in %d cases, which so count for nobody", name, number)
     return evaluation
 
 
@@ -119,8 +121,8 @@ def _span(times: np.ndarray) -> str:
     return f"{times[0]}Z" if len(times) == 1 else f"{times[0]}Z to {times[-1]}Z"
 
 
-def _no_case(planned: Sequence[Windows], blank: Collection[str] = ()) -> str:
-    """Why there is nothing to score, from the account of all records; `blank`: whose forecasts were missing as a whole."""
+def _no_case(planned: Sequence[Windows], evaluation: Evaluation | None = None) -> str:
+    """Why there is nothing to score, from the account of all records, or from what was found in reading them."""
     account = sum((windows.account for windows in planned[1:]), planned[0].account)
     frames = (
         f"{planned[0].input_frames} past and {planned[0].lead_frames} future frames {planned[0].time_step / MINUTE:g} min apart"
@@ -130,8 +132,9 @@ def _no_case(planned: Sequence[Windows], blank: Collection[str] = ()) -> str:
     if not any(len(windows) for windows in planned):
         asked = "in the times asked for, with a forecast in every file that is named"
         return f"none of the {account.num_windows:,} complete cases of {frames} is {asked}."
-    if blank:
-        return f"no case of {frames} to score: every value that {', '.join(sorted(blank))} forecasts is missing."
+    silent = [name for name, number in (evaluation.silent if evaluation else {}).items() if number == evaluation.num_read]
+    if silent:
+        return f"{silent[0]} forecasts nothing but missing values in all {evaluation.num_read:,} cases: nothing can be scored."
     return f"no case of {frames} to score: each has a past frame without any observation, or no pixel known to all."
 
 
@@ -141,12 +144,11 @@ def _score_record(
     record: Record,
     windows: Windows,
     probabilities: Probabilities | None,
-) -> set[str]:
-    """Score the cases of a record; returns the sources without a single value in any of them."""
-    before, wettest, setup, with_values = evaluation.num_cases, -1.0, _setup(evaluation, record), set()
+) -> None:
+    before, wettest, setup = evaluation.num_cases, -1.0, _setup(evaluation, record)
     mine = windows.positions[distributed.rank() :: distributed.size()]
     lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
-    given, asked = probabilities.matched if probabilities else {}, set()
+    given = probabilities.matched if probabilities else {}
     for positions in track(mine, f"scoring {record.name}", unit="case"):
         past = record.read(positions[: windows.input_frames])
         if np.isnan(past).all(axis=(1, 2)).any():
@@ -155,13 +157,12 @@ def _score_record(
         reference = record.times[positions[windows.input_frames - 1]]
         forecasts = {n: _forecast(source, past, reference, lead_times) for n, source in sources.items() if n not in given}
         chances = probabilities.read(sources, reference, lead_times) if probabilities else {}
+        evaluation.num_read += 1
         known = np.isfinite(observed)
         for name, forecast in {**forecasts, **chances}.items():
             finite = np.isfinite(forecast)
-            asked.add(name)
-            if finite.any():
-                with_values.add(name)
             known &= finite.all(axis=0) if name in given else finite
+            evaluation.silent[name] = evaluation.silent.get(name, 0) + (not finite.any())
         if not known.any():
             continue
         block = (record.name, str(reference.astype("datetime64[D]")))
@@ -179,8 +180,10 @@ def _score_record(
     if evaluation.num_cases > before:
         evaluation.records.append(record.name)
     if left_out := len(mine) - (evaluation.num_cases - before):
-        log.warning("%s: left out %d of %d cases, where a whole frame is missing", record.name, left_out, len(mine))
-    return asked - with_values
+        log.warning(
+            "%s: left out %d of %d cases, where a whole frame is missing or no pixel is known to all",
+            record.name, left_out, len(mine),
+        )  # fmt: skip
 
 
 def _with_probabilities(

@@ -38,14 +38,16 @@ def write(evaluation: Evaluation, rows: Sequence[Mapping], output: Path, *, over
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {output}: {error.strerror}") from None
-    pictures = {LEADS_PNG: png(draw_scores(evaluation, rows)), MAPS_PNG: png(draw_maps(evaluation))}
+    pictures = {LEADS_PNG: png(draw_scores(evaluation, rows))}
+    if evaluation.example is not None:  # pooled scores come without fields
+        pictures[MAPS_PNG] = png(draw_maps(evaluation))
     texts = {SCORES_CSV: as_csv(rows), SCORES_JSON: as_json(evaluation, rows), REPORT_HTML: as_html(evaluation, pictures)}
     for name, content in {**{name: text.encode() for name, text in texts.items()}, **pictures}.items():
         with replacing(output / name) as temporary:
             temporary.write_bytes(content)
     with replacing(output / SCORES_NC) as temporary:
         as_dataset(evaluation, rows).to_netcdf(temporary, engine="netcdf4")
-    return [output / name for name in FILES]
+    return [output / name for name in FILES if name != MAPS_PNG or evaluation.example is not None]
 
 
 def ready(output: Path, *, overwrite: bool) -> None:

@@ -40,6 +40,8 @@ class Evaluation:
     blocks: dict[str, dict[Block, Tally]] = field(default_factory=dict)
     num_cases: int = 0
     example: Example | None = None
+    num_read: int = 0  # cases that every forecaster was asked for
+    silent: dict[str, int] = field(default_factory=dict)  # by forecaster, the cases in which it says nothing at all
 
     def add(self, name: str, block: Block, case: Tally | Additive) -> None:
         """Take in a case, or many; sums of pairs alone may come without a Tally."""
@@ -53,6 +55,8 @@ class Evaluation:
             for block, case in blocks.items():
                 self.add(name, block, case)
         self.num_cases += other.num_cases
+        self.num_read += other.num_read
+        self.silent = {name: self.silent.get(name, 0) + other.silent.get(name, 0) for name in self.silent | other.silent}
         self.records += [name for name in other.records if name not in self.records]
         self.example = self.example or other.example
 
@@ -78,8 +82,8 @@ class Evaluation:
 
     @property
     def baselines(self) -> list[str]:
-        """The forecasters that others are compared with."""
-        return [name for name in self.blocks if name in BASELINES]
+        """The forecasters that others are compared with, the simplest first."""
+        return [name for name in BASELINES if name in self.blocks]
 
     def rows(self) -> list[dict]:
         """Tidy rows: one for each forecaster, score, lead, threshold and scale (or wavelength), in kilometres.
@@ -126,7 +130,7 @@ def _rows(evaluation: Evaluation) -> Iterator[dict]:
         values = {name: view.function(side.total) for name, side in having.items()}
         draws = {name: None if side.drawn is None else view.function(side.drawn) for name, side in having.items()}
         for name in having:
-            others = [other for other in evaluation.baselines if other in having and other != name]
+            others = [other for other in _compared_with(evaluation, name) if other in having]
             for against in (None, *(others if view.score.compared else ())):
                 value, drawn = values[name], draws[name]
                 if against is not None:
@@ -135,6 +139,12 @@ def _rows(evaluation: Evaluation) -> Iterator[dict]:
                 found[name] += _of_view(evaluation, view, sides[name], facts, value, drawn)
     for rows in found.values():
         yield from sorted(rows, key=lambda row: row["against"] is not None)  # stable: a forecaster's own scores first
+
+
+def _compared_with(evaluation: Evaluation, name: str) -> list[str]:
+    """The baselines a forecaster is compared with; one of them with those before it, as each pair is told once."""
+    order = evaluation.baselines
+    return order[: order.index(name)] if name in order else order
 
 
 def _of_view(

@@ -163,12 +163,22 @@ def test_a_record_without_a_single_known_pair_says_so(tmp_path):
         score([Constant(1, hidden=4)], record(tmp_path, fields))
 
 
-def test_a_forecast_without_a_single_value_is_named(tmp_path):
-    with pytest.raises(
-        DataError, match=r"no case of .* to score: every value that constant 1 forecasts is missing\.$"
-    ) as caught:
-        score([Constant(1, hidden=8), Constant(2)], record(tmp_path, rain(frames=10, shape=(8, 8))))
+def test_a_forecaster_that_says_nothing_is_named(tmp_path, caplog):
+    a = record(tmp_path, rain(frames=10, shape=(8, 8)))
+    with pytest.raises(DataError) as caught:
+        score([Constant(2), Constant(1, hidden=8)], a)
     assert caught.value.exit_code == 3
+    assert str(caught.value) == "constant 1 forecasts nothing but missing values in all 8 cases: nothing can be scored."
+
+    class Sometimes(Constant):
+        def forecast(self, past, num_leads):
+            self.hidden = 8 - self.hidden  # every other time
+            return super().forecast(past, num_leads)
+
+    result = score({"x": Sometimes(1), "y": Constant(2)}, a)
+    assert result.num_cases == 4
+    assert "x: forecasts nothing but missing values in 4 cases, which so count for nobody" in caplog.text
+    assert "left out" in caplog.text
 
 
 def test_no_complete_case_gives_the_account_on_two_lines(tmp_path):

@@ -20,9 +20,9 @@ device transform losses native memory models
 dataset checkpoint distributed optimisation run_folder tiles
 planning forecaster validation scored
 cases training probability_cases
-prediction evaluation inspection estimate export
+prediction evaluation inspection estimate export findings
 score_files
-report
+report pooling
 commands
 cli
 __main__

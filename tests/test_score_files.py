@@ -36,13 +36,21 @@ def test_the_table_of_a_hand_made_record(tmp_path):
         "persistence      0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333",
         "extrapolation    0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333",
         "",
+        "power kept at km      2      4  resolution, km",
+        "persistence       1.000  1.000             2.0",
+        "extrapolation     1.000  1.000             2.0",
+        "",
+        "One case was scored: this is what happened once, not what to expect.",
+        "Nothing of 5 mm/h or more was observed: only false alarms can be told there.",
+        "extrapolation has a higher CSI than persistence at no lead time.",
         "No interval can be given: 1 block (a record's day), at least 5 are needed.",
     ]
 
 
 def test_the_table_of_many_leads_stays_readable():
     lines = score_files.table(evaluation(leads=60)).splitlines()
-    assert max(map(len, lines)) < 130
+    assert max(map(len, lines)) < 400  # the sentences below the tables
+    assert max(map(len, lines[:14])) < 130
     assert lines[4].split()[3:6] == ["5", "30", "55"]
 
 
