@@ -4,15 +4,23 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from foreign import improver_file, pysteps_export
 from makers import command, rain, write_record
 
+from nowcast.cases import Selection
+from nowcast.commands import open_sources
+from nowcast.evaluation import evaluate
+from nowcast.netcdf import open_records
+from nowcast.pooling import pool
 from nowcast.probability import PERCENTS
 from nowcast.probability_scores import PROBABILITY_SCORES
+from nowcast.score_files import as_dataset
 
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
@@ -233,3 +241,26 @@ def test_a_quantity_that_is_no_rain_is_scored_by_its_name(here):
     )
     found = evaluated("f.nc", *named[:2], thresholds="0.2")
     assert found["f", "mae", "5.0", ""]["value"] == found["persistence", "mae", "5.0", ""]["value"] != ""
+
+
+def judged(*names, position=None):
+    """An Evaluation of these folders on the record, of one case or of all, by the functions that the command calls."""
+    at = None if position is None else START + 5 * position * MINUTES
+    sources = open_sources(names, device=torch.device("cpu"))
+    selection = Selection(start=at, end=at)
+    return evaluate(sources, open_records(["observed.nc"]), selection=selection, thresholds=(0.5, 1.0))
+
+
+def test_sums_of_probabilities_come_back_from_files_and_pool(here, fields):
+    ensemble_folder(here / "ens", fields), probability_folder(here / "chance", fields)
+    whole, parts = judged("ens", "chance"), [judged("ens", "chance", position=position) for position in REFERENCES]
+    for n, part in enumerate(parts):
+        days = {name: {("observed", f"day {n}"): tally for tally in blocks.values()} for name, blocks in part.blocks.items()}
+        as_dataset(replace(part, blocks=days), part.rows()).to_netcdf(f"{n}.nc", engine="netcdf4")
+    pooled = pool([f"{n}.nc" for n in range(len(parts))])
+    for name in whole.blocks:
+        for kind, total in whole.tally(name).kinds.items():
+            for part, array in total.arrays().items():
+                again = pooled.total(name, kind).arrays()[part]
+                np.testing.assert_allclose(again, array, rtol=1e-12, atol=1e-12, err_msg=f"{name} {kind} {part}")
+    assert pooled.having("pairs") == [name for name in whole.blocks if name != "chance"]
