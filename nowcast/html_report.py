@@ -33,8 +33,10 @@ from nowcast.examples import Example
 from nowcast.findings import findings
 from nowcast.metrics import SCORES
 from nowcast.pictures import moment, svg, unit
+from nowcast.probability_diagrams import draw_ranks, draw_reliability, draw_roc
+from nowcast.probability_scores import PROBABILITY_SCORES, ensemble_size
 from nowcast.score_files import confidence, number
-from nowcast.scored import Evaluation, nearest_threshold
+from nowcast.scored import EVERY_SCORE, Evaluation, nearest_threshold
 from nowcast.thinning import spread
 
 MOST_THRESHOLDS = 6  # that have diagrams of their own; the tables have all
@@ -46,6 +48,7 @@ _ACRONYMS = {
     name: name.upper() for name in ("csi", "pod", "far", "pofd", "hss", "hk", "ets", "f1", "mae", "mse", "rmse", "ssim")
 }
 _ACRONYMS = {name: name.upper() for name in _ACRONYMS} | {"b_mae": "B-MAE", "b_mse": "B-MSE", "fss_useful": "useful FSS"}
+_ACRONYMS |= {"crps_fair": "fair CRPS", "crps_ecdf": "CRPS", "roc_area": "ROC area", "mean_rmse": "RMSE of the mean"}
 _FORMATS = {b"GIF8": "gif", b"\x89PNG": "png"}
 
 
@@ -96,6 +99,7 @@ def as_html(
         _performance(evaluation, rows, how),
         *_scales(evaluation, rows, how),
         *_spectra(evaluation, rows, how),
+        *_probabilities(evaluation, rows, how),
         *_cases(evaluation, maps, animations),
     ]
     environment = Environment(
@@ -216,7 +220,7 @@ def _level(evaluation: Evaluation, threshold: float) -> str:
 def _errors(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Table:
     scores = [name for name, score in SCORES.items() if score.axes == ("lead",)]
     cells = []
-    for name in evaluation.blocks:
+    for name in evaluation.having("pairs"):
         values = [_cell(found.get((name, None, score, None, None))) for score in scores]
         pairs = found[name, None, "mae", None, None]["num_pairs"]
         cells.append([name, *values, f"{evaluation.num_cases:,}", f"{pairs:,}"])
@@ -226,7 +230,7 @@ def _errors(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Table:
 
 
 def _heading(score: str) -> str:
-    units = {"mm h-1": "mm/h", "mm2 h-2": "(mm/h)²", "km": "km"}.get(SCORES[score].units)
+    units = {"mm h-1": "mm/h", "mm2 h-2": "(mm/h)²", "km": "km"}.get(EVERY_SCORE[score].units)
     name = _ACRONYMS.get(score, score.replace("_", " "))
     return name + (f", {units}" if units else "")
 
@@ -244,7 +248,7 @@ def _csi_by_lead(evaluation: Evaluation, rows: Sequence[Mapping]) -> Table:
     leads = [evaluation.lead_minutes[n] for n in spread(len(evaluation.lead_minutes), TABLE_LEADS)]
     found = curves(rows, "csi", threshold=threshold)
     values = {(name, lead): value for name, points in found.items() for lead, value in points[:, :2].tolist()}
-    cells = [[name, *(number(values[name, lead]) for lead in leads)] for name in evaluation.blocks]
+    cells = [[name, *(number(values[name, lead]) for lead in leads)] for name in found]
     title = f"CSI {_level(evaluation, threshold)} by lead time, minutes"
     return Table(title, ["forecaster", *(f"{lead:g}" for lead in leads)], cells)
 
@@ -348,7 +352,7 @@ def _scales(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, S
 
 
 def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Iterable[Section]:
-    sums = {name: evaluation.total(name, "spectra") for name in evaluation.blocks if "spectra" in evaluation.tally(name)}
+    sums = {name: evaluation.total(name, "spectra") for name in evaluation.having("spectra")}
     first = next(iter(sums.values()), None)
     if first is None or not first.power_o.any():
         return
@@ -369,10 +373,47 @@ def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, 
     yield Section("Spectra", text, [pictures], legend=True)
 
 
+def _probabilities(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Iterable[Section]:
+    names = evaluation.having("probabilities")
+    if not names:
+        return
+    text = (
+        "Reliability: of all pixels that were given a probability, the share that had the event; on the diagonal it is what it "
+        "should be, below it the forecast is too sure of rain. ROC: the farther to the upper left, the better events and "
+        "non-events are told apart. Ranks: a reliable ensemble is flat, one with too little spread is high at both ends. "
+        "A deterministic forecast is an ensemble of one."
+    )
+    sums = {name: evaluation.total(name, "probabilities").pooled() for name in names}
+    levels = [(evaluation.thresholds.index(threshold), _level(evaluation, threshold)) for threshold in _shown(evaluation)]
+    groups = [
+        [_drawn(f"Reliability {level}", draw_reliability(sums, column, how)) for column, level in levels],
+        [_drawn(f"ROC {level}", draw_roc(sums, column, how)) for column, level in levels],
+    ]
+    members = {name: evaluation.total(name, "members").pooled() for name in evaluation.having("members")}
+    ensembles = {name: mine for name, mine in members.items() if ensemble_size(mine)[0] > 1}
+    if members:
+        scores = [score for score in ("crps_fair", "spread", "mean_rmse") if ensembles or score == "crps_fair"]
+        groups.append([_curve(rows, score, how, _heading(score), _heading(score)) for score in scores])
+        ranked = [_drawn(f"Ranks: {name}", draw_ranks(mine, how[name])) for name, mine in ensembles.items()]
+        groups[-1] += ranked
+    yield Section("Probabilities", text, groups, tables=[_probability_table(evaluation, rows)], legend=True)
+
+
+def _probability_table(evaluation: Evaluation, rows: Sequence[Mapping]) -> Table:
+    found, header, wanted = _overall(rows), ["forecaster"], []
+    for score, what in PROBABILITY_SCORES.items():
+        thresholds = evaluation.thresholds if what.needs_threshold else (None,)
+        wanted += [(score, threshold) for threshold in thresholds]
+        header += [_heading(score) + (f" {_level(evaluation, t)}" if t else "") for t in thresholds]
+    names = evaluation.having("probabilities")
+    cells = [[name, *(_cell(found.get((name, None, *one, None))) for one in wanted)] for name in names]
+    return Table("Scores of probabilities, all leads pooled", header, cells)
+
+
 def _cases(evaluation: Evaluation, maps: Sequence[bytes], animations: Sequence[bytes]) -> Iterable[Section]:
     if not evaluation.examples:
         return
-    first, level = next(iter(evaluation.blocks)), evaluation.thresholds[nearest_threshold(evaluation)]
+    first, level = evaluation.having("pairs")[0], evaluation.thresholds[nearest_threshold(evaluation)]
     block = evaluation.examples[0].block
     text = (
         f"Ranked by the CSI of {first} at {level:g} {unit(evaluation.quantity)}, all leads pooled, among the wetter half of "

@@ -79,8 +79,10 @@ def _text(value: object) -> str:
 
 def _require_other_rain(a: Evaluation, b: Evaluation, origins: dict) -> None:
     """UsageError where two blocks under different names have one and the same observed rain."""
-    seen = {_rain(tally["pairs"]): block for block, tally in next(iter(a.blocks.values())).items()}
-    for block, tally in next(iter(b.blocks.values())).items():
+    if not (having := a.having("pairs")):
+        return
+    seen = {_rain(tally["pairs"]): block for block, tally in a.blocks[having[0]].items()}
+    for block, tally in b.blocks[having[0]].items():
         same = seen.get(_rain(tally["pairs"]))
         if same and tally["pairs"].sum_o.any():
             raise UsageError(

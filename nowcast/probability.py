@@ -1,97 +1,69 @@
-"""Sums of what is known of probabilities: of ensembles, and of given exceedance probabilities. They add like `Sums`.
+"""Sums of what is known of probabilities: of ensembles, and of exceedance probabilities.
 
 A probability is that of a value at or above a threshold; of an ensemble it is the share of its members there. It is
 counted in classes of one percent, centred on 0, 1, … 100 %: whole percents, and the shares of up to 100 members, each
 have a class of their own. A deterministic forecast is an ensemble of one. The scores are in probability_scores.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
-from nowcast.metrics import THRESHOLDS
+from nowcast.pairs import THRESHOLDS
+from nowcast.sums import Additive, Tally, summed
 
-NUM_CLASSES = 101  # of probability
+PERCENTS = tuple(range(101))  # the classes of probability
 _PAIRS_AT_ONCE = 1 << 15  # bounds the memory beside the members themselves
-# how many axes an array has from the lead on: (lead), (lead, threshold or rank), (lead, threshold, class)
-_AXES = {
-    **dict.fromkeys(("num_cases", "num_pairs", "num_ranked", "num_tied"), 1),
-    **dict.fromkeys(("sum_crps_ecdf", "sum_crps_fair", "sum_variance", "sum_mean_sq_error"), 1),
-    **dict.fromkeys(("ranks", "sum_brier"), 2),
-    **dict.fromkeys(("num_forecast", "num_observed", "sum_probability"), 3),
-}
-_COUNTS = ("num_cases", "num_pairs", "num_ranked", "num_tied", "num_forecast", "num_observed")
 
 
 @dataclass(frozen=True, eq=False)
-class ProbabilitySums:
-    """Everything the scores of probabilities need. `a + b` is the sums of both sets of cases.
+class ExceedanceSums(Additive):
+    """Probabilities of a value at or above each threshold, and whether it was observed there.
 
-    num_members: of the ensemble; 0 for exceedance probabilities, which have no member to rank. A threshold that a
-    forecast gives no probability for has no pair in `num_forecast`.
+    A threshold that a forecast gives no probability for has no pairs.
     """
 
+    axis_facts: ClassVar[Mapping[str, str]] = {"threshold": "thresholds", "class": "percents"}
+
     thresholds: tuple[float, ...]
-    num_members: int
-    num_cases: np.ndarray  # int64 (lead,): with at least one pair
-    num_pairs: np.ndarray  # int64 (lead,)
-    num_ranked: np.ndarray  # int64 (lead,): the pairs with members, all or none
-    num_tied: np.ndarray  # int64 (lead,): those whose members all equal the observation
-    sum_crps_ecdf: np.ndarray  # float64 (lead,)
-    sum_crps_fair: np.ndarray  # float64 (lead,)
-    sum_variance: np.ndarray  # float64 (lead,): unbiased, of n members, times (n + 1) / n
-    sum_mean_sq_error: np.ndarray  # float64 (lead,): of the mean of the members
-    ranks: np.ndarray  # float64 (lead, num_members + 1): ties are shared out
-    sum_brier: np.ndarray  # float64 (lead, threshold)
-    num_forecast: np.ndarray  # int64 (lead, threshold, class)
-    num_observed: np.ndarray  # int64 (lead, threshold, class): events among them
-    sum_probability: np.ndarray  # float64 (lead, threshold, class)
+    percents: tuple[int, ...]
+    num_cases: np.ndarray = field(metadata=summed("lead", dtype=np.int64))
+    num_pairs: np.ndarray = field(metadata=summed("lead", "threshold", dtype=np.int64))
+    sum_brier: np.ndarray = field(metadata=summed("lead", "threshold"))
+    num_forecast: np.ndarray = field(metadata=summed("lead", "threshold", "class", dtype=np.int64))
+    num_observed: np.ndarray = field(metadata=summed("lead", "threshold", "class", dtype=np.int64))  # events among them
+    sum_probability: np.ndarray = field(metadata=summed("lead", "threshold", "class"))
 
     @classmethod
-    def zeros(cls, num_leads: int, thresholds: Sequence[float] = THRESHOLDS, *, num_members: int) -> "ProbabilitySums":
+    def zeros(cls, num_leads: int, thresholds: Sequence[float] = THRESHOLDS) -> "ExceedanceSums":
         """The sums of no case at all."""
-        ends = {1: (), 2: (len(thresholds),), 3: (len(thresholds), NUM_CLASSES)}
-        shapes = {name: (num_leads, *ends[axes]) for name, axes in _AXES.items()} | {"ranks": (num_leads, num_members + 1)}
-        kinds = {name: np.int64 if name in _COUNTS else np.float64 for name in shapes}
-        arrays = {name: np.zeros(shape, kinds[name]) for name, shape in shapes.items()}
-        return cls(tuple(map(float, thresholds)), num_members, **arrays)
+        return cls.empty(num_leads, thresholds=tuple(map(float, thresholds)), percents=PERCENTS)
+
+
+@dataclass(frozen=True, eq=False)
+class EnsembleSums(Additive):
+    """Members beside the observation. `ranks` may be more than an ensemble has: as many as the largest one it stands beside."""
+
+    axis_facts: ClassVar[Mapping[str, str]] = {"rank": "ranks"}
+
+    ranks: tuple[int, ...]
+    num_cases: np.ndarray = field(metadata=summed("lead", dtype=np.int64))
+    num_pairs: np.ndarray = field(metadata=summed("lead", dtype=np.int64))
+    num_members: np.ndarray = field(metadata=summed("lead", dtype=np.int64))  # of all pairs together
+    num_tied: np.ndarray = field(metadata=summed("lead", dtype=np.int64))  # pairs whose members all equal the observation
+    sum_crps_ecdf: np.ndarray = field(metadata=summed("lead"))
+    sum_crps_fair: np.ndarray = field(metadata=summed("lead"))
+    sum_variance: np.ndarray = field(metadata=summed("lead"))  # unbiased, of n members, times (n + 1) / n
+    sum_mean_sq_error: np.ndarray = field(metadata=summed("lead"))  # of the mean of the members
+    num_ranked: np.ndarray = field(metadata=summed("lead", "rank"))  # ties are shared out
+    num_tied_ranked: np.ndarray = field(metadata=summed("lead", "rank"))  # those of num_tied
 
     @classmethod
-    def of_leads(cls, parts: Sequence["ProbabilitySums"]) -> "ProbabilitySums":
-        """One after the other in lead time: the leads of a case may be read and counted one by one."""
-        arrays = [part.arrays() for part in parts]
-        return parts[0].like({name: np.concatenate([part[name] for part in arrays]) for name in _AXES})
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Every array by name, for files and for reduction over processes; `like` restores."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name in _AXES}
-
-    def like(self, arrays: dict[str, np.ndarray]) -> "ProbabilitySums":
-        """These thresholds and members with other arrays."""
-        return replace(self, **arrays)
-
-    def __add__(self, other: "ProbabilitySums") -> "ProbabilitySums":
-        if not isinstance(other, ProbabilitySums):
-            return NotImplemented
-        _require_alike(self, other)
-        theirs = other.arrays()
-        return self.like({name: array + theirs[name] for name, array in self.arrays().items()})
-
-    def __radd__(self, other: int) -> "ProbabilitySums":
-        return self if other == 0 else NotImplemented  # so that sum([...]) works
-
-    def pooled(self) -> "ProbabilitySums":
-        """The sums over all leads as one lead: scores of it are pooled over leads, not means over leads."""
-        return self.like({name: array.sum(axis=-_AXES[name], keepdims=True) for name, array in self.arrays().items()})
-
-
-def _require_alike(a: ProbabilitySums, b: ProbabilitySums) -> None:
-    if (a.thresholds, a.num_members, a.num_pairs.shape) != (b.thresholds, b.num_members, b.num_pairs.shape):
-        raise ValueError(
-            f"sums of {a.num_pairs.shape} leads and {a.num_members} members at thresholds {a.thresholds} do not add to "
-            f"sums of {b.num_pairs.shape} leads and {b.num_members} members at thresholds {b.thresholds}"
-        )
+    def zeros(cls, num_leads: int, *, most_members: int) -> "EnsembleSums":
+        """The sums of no case at all."""
+        return cls.empty(num_leads, ranks=tuple(range(most_members + 1)))
 
 
 def ensemble_sums(
@@ -99,7 +71,9 @@ def ensemble_sums(
     observed: np.ndarray,
     mask: np.ndarray | None = None,
     thresholds: Sequence[float] = THRESHOLDS,
-) -> ProbabilitySums:
+    *,
+    most_members: int | None = None,
+) -> Tally:
     """The sums of one case of an ensemble: members (member, lead, y, x), observed and mask (lead, y, x), in mm/h.
 
     A pair counts where the mask (default: everywhere) is True and neither the observation nor any member is NaN: an
@@ -107,19 +81,12 @@ def ensemble_sums(
     """
     members, observed = np.asarray(members), np.asarray(observed)
     _require_shape("members", members, observed, mask)
-    total = ProbabilitySums.zeros(len(observed), thresholds, num_members=len(members))
+    exceedance = ExceedanceSums.zeros(len(observed), thresholds)
+    ensemble = EnsembleSums.zeros(len(observed), most_members=most_members or len(members))
     for lead in range(len(observed)):
         known = _known(members[:, lead], observed[lead], None if mask is None else mask[lead])
-        _start_lead(total, lead, int(known.sum()))
-        total.num_ranked[lead] = total.num_pairs[lead]
-        ties = np.zeros((len(members) + 1,) * 2, np.int64)  # (members below, members equal)
-        for x, y in _parts(members[:, lead], observed[lead], known):
-            ties += _add_members(total, lead, np.sort(x, axis=0).astype(np.float64), y.astype(np.float64))
-            for column, threshold in enumerate(total.thresholds):
-                share = np.count_nonzero(x >= threshold, axis=0) / len(x)
-                _add_probabilities(total, (lead, column), share, y >= threshold)
-        _add_ranks(total, lead, ties)
-    return total
+        add_members(exceedance, ensemble, lead, members[:, lead], observed[lead], known)
+    return Tally({"probabilities": exceedance, "members": ensemble})
 
 
 def exceedance_sums(
@@ -129,7 +96,7 @@ def exceedance_sums(
     thresholds: Sequence[float] = THRESHOLDS,
     *,
     columns: Sequence[int] | None = None,
-) -> ProbabilitySums:
+) -> Tally:
     """The sums of one case of probabilities 0 to 1, (threshold, lead, y, x), of an observation at or above a threshold.
 
     `columns` are the places in `thresholds` of those that probabilities are given for (default: all). A pair counts
@@ -138,14 +105,11 @@ def exceedance_sums(
     probabilities, observed = np.asarray(probabilities), np.asarray(observed)
     _require_shape("probabilities", probabilities, observed, mask)
     columns = range(len(thresholds)) if columns is None else columns
-    total = ProbabilitySums.zeros(len(observed), thresholds, num_members=0)
+    total = ExceedanceSums.zeros(len(observed), thresholds)
     for lead in range(len(observed)):
         known = _known(probabilities[:, lead], observed[lead], None if mask is None else mask[lead])
-        _start_lead(total, lead, int(known.sum()))
-        for p, y in _parts(probabilities[:, lead], observed[lead], known):
-            for given, column in zip(p, columns, strict=True):
-                _add_probabilities(total, (lead, column), given.astype(np.float64), y >= total.thresholds[column])
-    return total
+        add_probabilities(total, lead, probabilities[:, lead], observed[lead], known, columns)
+    return Tally({"probabilities": total})
 
 
 def _require_shape(name: str, forecast: np.ndarray, observed: np.ndarray, mask: np.ndarray | None) -> None:
@@ -162,9 +126,30 @@ def _known(forecast: np.ndarray, observed: np.ndarray, mask: np.ndarray | None) 
     return known if mask is None else known & mask
 
 
-def _start_lead(total: ProbabilitySums, lead: int, num_pairs: int) -> None:
-    total.num_pairs[lead] = num_pairs
-    total.num_cases[lead] = num_pairs > 0
+def add_members(
+    exceedance: ExceedanceSums, ensemble: EnsembleSums, lead: int, members: np.ndarray, observed: np.ndarray, known: np.ndarray
+) -> None:
+    """Fill in one lead of one case: members (member, y, x), observed (y, x), and where both are known."""
+    num_pairs, n = int(known.sum()), len(members)
+    exceedance.num_cases[lead] = ensemble.num_cases[lead] = num_pairs > 0
+    ensemble.num_pairs[lead], ensemble.num_members[lead] = num_pairs, num_pairs * n
+    ties = np.zeros((n + 1, n + 1), np.int64)  # (members below, members equal)
+    for x, y in _parts(members, observed, known):
+        ties += _add_sorted(ensemble, lead, np.sort(x, axis=0).astype(np.float64), y.astype(np.float64))
+        for column, threshold in enumerate(exceedance.thresholds):
+            share = np.count_nonzero(x >= threshold, axis=0) / n
+            _add_probability(exceedance, (lead, column), share, y >= threshold)
+    _add_ranks(ensemble, lead, ties)
+
+
+def add_probabilities(
+    total: ExceedanceSums, lead: int, given: np.ndarray, observed: np.ndarray, known: np.ndarray, columns: Sequence[int]
+) -> None:
+    """Fill in one lead of one case: probabilities (threshold, y, x) of the thresholds at these places, observed (y, x)."""
+    total.num_cases[lead] = known.any()
+    for p, y in _parts(given, observed, known):
+        for probability, column in zip(p, columns, strict=True):
+            _add_probability(total, (lead, column), probability.astype(np.float64), y >= total.thresholds[column])
 
 
 def _parts(forecast: np.ndarray, observed: np.ndarray, known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -175,8 +160,8 @@ def _parts(forecast: np.ndarray, observed: np.ndarray, known: np.ndarray) -> Ite
         yield forecast[:, chosen], observed[chosen]
 
 
-def _add_members(total: ProbabilitySums, lead: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Add what is counted of members x (member, pair), sorted, beside y (pair,); returns how many pairs have which ties."""
+def _add_sorted(total: EnsembleSums, lead: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Add members x (member, pair), sorted, beside y (pair,); returns how many pairs have which ties."""
     n = len(x)
     error = np.abs(x - y).mean(axis=0)
     # half the sum of |x_i - x_j| over all i and j, since x is sorted: Hersbach (2000)
@@ -187,20 +172,22 @@ def _add_members(total: ProbabilitySums, lead: int, x: np.ndarray, y: np.ndarray
     if n > 1:
         total.sum_variance[lead] += (n + 1) / n * x.var(axis=0, ddof=1).sum()
     below, equal = np.count_nonzero(x < y, axis=0), np.count_nonzero(x == y, axis=0)
-    total.num_tied[lead] += np.count_nonzero(equal == n)
     return np.bincount(below * (n + 1) + equal, minlength=(n + 1) ** 2).reshape(n + 1, n + 1)
 
 
-def _add_ranks(total: ProbabilitySums, lead: int, ties: np.ndarray) -> None:
+def _add_ranks(total: EnsembleSums, lead: int, ties: np.ndarray) -> None:
     """An observation above b members and equal to e of them has each of the ranks b … b + e in equal shares."""
     for below, equal in np.argwhere(ties):
-        total.ranks[lead, below : below + equal + 1] += ties[below, equal] / (equal + 1)
+        total.num_ranked[lead, below : below + equal + 1] += ties[below, equal] / (equal + 1)
+    total.num_tied[lead] = ties[0, -1]
+    total.num_tied_ranked[lead, : len(ties)] = ties[0, -1] / len(ties)
 
 
-def _add_probabilities(total: ProbabilitySums, place: tuple[int, int], probability: np.ndarray, event: np.ndarray) -> None:
+def _add_probability(total: ExceedanceSums, place: tuple[int, int], probability: np.ndarray, event: np.ndarray) -> None:
     """Add pairs of probability (pair,) and event (pair,) bool at (lead, threshold)."""
-    found = np.floor(probability * (NUM_CLASSES - 1) + 0.5).astype(np.intp)
+    found, most = np.floor(probability * PERCENTS[-1] + 0.5).astype(np.intp), len(PERCENTS)
+    total.num_pairs[place] += len(probability)
     total.sum_brier[place] += ((probability - event) ** 2).sum()
-    total.num_forecast[place] += np.bincount(found, minlength=NUM_CLASSES)
-    total.num_observed[place] += np.bincount(found[event], minlength=NUM_CLASSES)
-    total.sum_probability[place] += np.bincount(found, weights=probability, minlength=NUM_CLASSES)
+    total.num_forecast[place] += np.bincount(found, minlength=most)
+    total.num_observed[place] += np.bincount(found[event], minlength=most)
+    total.sum_probability[place] += np.bincount(found, weights=probability, minlength=most)

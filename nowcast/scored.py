@@ -10,10 +10,12 @@ from nowcast.baselines import BASELINES
 from nowcast.bootstrap import quantiles, resample
 from nowcast.examples import Example, ScoredCase
 from nowcast.metrics import SCORES, Score
+from nowcast.probability_scores import PROBABILITY_SCORES
 from nowcast.sums import Additive, Tally
 
 Block = tuple[str, str]  # a record's name and a UTC day
 MEAN = "_mean_over_leads"
+EVERY_SCORE = SCORES | PROBABILITY_SCORES
 COLUMN_OF_AXIS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "scale_km"}
 
 
@@ -62,8 +64,12 @@ class Evaluation:
         return sum(self.blocks[name].values())
 
     def total(self, name: str, kind: str = "pairs") -> Additive:
-        """A forecaster's sums of one kind over all blocks."""
+        """A forecaster's sums of one kind over all blocks; KeyError where it has none, see `having`."""
         return sum(block[kind] for block in self.blocks[name].values())
+
+    def having(self, kind: str) -> list[str]:
+        """The forecasters that have sums of a kind: what gives probabilities alone has no pairs."""
+        return [name for name, blocks in self.blocks.items() if kind in next(iter(blocks.values()))]
 
     @property
     def num_blocks(self) -> int:
@@ -94,7 +100,7 @@ class _View(NamedTuple):
 
 
 def _views() -> Iterator[_View]:
-    for name, score in SCORES.items():
+    for name, score in EVERY_SCORE.items():
         yield _View(score, name, True, score)
         yield _View(score, name, False, score.pooled)
         yield _View(score, f"{name}{MEAN}", False, score.mean_over_leads)

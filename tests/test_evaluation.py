@@ -205,12 +205,15 @@ def test_a_forecast_file_is_scored_by_valid_time(tmp_path):
     assert result.total("perfect").sum_sq_error.tolist() == [0, 0, 0]
     assert result.total("persistence").sum_sq_error.min() > 0
     other = record(tmp_path, fields, name="b", times=a.times + np.timedelta64(1, "D"))
-    with pytest.raises(DataError, match="with a forecast in every file that is named") as caught:
-        score([FileForecaster(read_forecast(path), "perfect")], other)
-    assert str(caught.value).splitlines()[1] == (
-        "perfect forecasts from 2020-06-01T00:10:00Z to 2020-06-01T00:25:00Z; "
-        "the observations are of 2020-06-02T00:00:00Z to 2020-06-02T00:55:00Z."
+    expected = (
+        r"perfect has forecasts from 2020-06-01T00:10:00Z to 2020-06-01T00:25:00Z: no overlap in time\.\n"
+        r"b goes from 2020-06-02T00:00:00Z to 2020-06-02T00:55:00Z\.$"
     )
+    with pytest.raises(DataError, match=expected):
+        score([FileForecaster(read_forecast(path), "perfect")], other)
+    late = record(tmp_path, fields, name="c", times=a.times + np.timedelta64(150, "s"))
+    with pytest.raises(DataError, match="no frame at any of these times"):
+        score([FileForecaster(read_forecast(path), "perfect")], late)
 
 
 def test_different_time_steps_are_refused_by_name(tmp_path):

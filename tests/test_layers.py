@@ -13,16 +13,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nowcast"
 LAYERS = """
 errors
 atomic config units windows sums signals stopwatch thinning
-fields grid files times progress pairs spatial spectra examples
+fields grid files times progress pairs spatial spectra probability examples
 netcdf baselines metrics
-probability
-probability_scores
-forecast_file forecast_layout forecast_reader cache file_index bootstrap pictures
-diagrams example_pictures plotting
+forecast_file forecast_layout forecast_reader cache file_index bootstrap probability_scores pictures
+diagrams example_pictures plotting probability_diagrams
 device transform losses native memory models
 dataset checkpoint distributed optimisation run_folder tiles
 planning forecaster validation scored
-cases training
+cases training probability_cases
 prediction provenance inspection estimate export findings
 evaluation
 score_files
@@ -35,9 +33,9 @@ __main__
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
 WITHOUT_TORCH = {
     *("errors", "atomic", "config", "units", "windows", "sums", "pairs", "spatial", "spectra", "metrics", "bootstrap"),
-    *("signals", "stopwatch", "fields", "grid", "files", "times", "progress", "netcdf", "baselines", "forecast_file"),
-    *("probability", "probability_scores", "cache", "file_index", "inspection", "cli", "thinning", "examples", "pictures"),
-    *("diagrams", "example_pictures", "plotting"),
+    *("probability", "probability_scores", "signals", "stopwatch", "fields", "grid", "files", "times", "progress"),
+    *("netcdf", "baselines", "forecast_file", "forecast_layout", "forecast_reader", "cache", "file_index", "inspection"),
+    *("cli", "thinning", "examples", "pictures", "diagrams", "example_pictures", "plotting", "probability_diagrams"),
 }
 
 OUTPUT = {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}

@@ -148,6 +148,6 @@ def test_what_cannot_be_drawn_is_refused_with_its_exit_code(tmp_path):
     refused(75, record, "--output", "a.png", "--start", "2021-01-01", says="no frame in the times asked for")
     refused(75, forecast, "--output", "a.png", "--reference-time", "2021-01-01", says="It has 2 reference times from")
     write_record(tmp_path / "other.nc", rain(frames=4, shape=(9, 9)))
-    refused(2, str(tmp_path / "*r*.nc"), "--output", "a.png", says="2 records on different grids (rain, other)")
+    refused(2, str(tmp_path / "*r*.nc"), "--output", "a.png", says="2 records on different grids (other, rain)")
     assert command("plot", record, "--output", "there.png", "--overwrite", "-q")[0] == 0
     assert (tmp_path / "there.png").read_bytes().startswith(b"\x89PNG")

@@ -7,24 +7,18 @@ from hypothesis import strategies as st
 
 from nowcast import probability
 from nowcast.metrics import SCORES, sums
-from nowcast.probability import NUM_CLASSES, ProbabilitySums, ensemble_sums, exceedance_sums
-from nowcast.probability_scores import (
-    PROBABILITY_SCORES,
-    brier,
-    brier_reliability,
-    brier_resolution,
-    brier_uncertainty,
-    crps_ecdf,
-    crps_fair,
-    rank_histogram,
-    reliability_diagram,
-    roc_area,
-    roc_curve,
-    spread,
-    spread_skill,
-)
+from nowcast.probability import PERCENTS, EnsembleSums, ExceedanceSums, ensemble_sums, exceedance_sums
+from nowcast.probability_scores import PROBABILITY_SCORES, ensemble_size, rank_histogram, reliability_diagram, roc_curve
+from nowcast.sums import Tally
 
 NAN = np.nan
+brier, brier_reliability, brier_resolution, brier_uncertainty, roc_area, crps_ecdf, crps_fair, spread, spread_skill = (
+    PROBABILITY_SCORES[name]
+    for name in (
+        *("brier", "brier_reliability", "brier_resolution", "brier_uncertainty", "roc_area"),
+        *("crps_ecdf", "crps_fair", "spread", "spread_skill"),
+    )
+)
 LEVELS = [0.0, 0.0, 0.0, 0.25, 0.5, 1.0, 2.25, 5.0, 7.5, 10.0]
 
 
@@ -47,10 +41,12 @@ ensembles = st.builds(
 )
 
 
-def assert_same(a: ProbabilitySums, b: ProbabilitySums, **tolerance):
-    assert (a.thresholds, a.num_members) == (b.thresholds, b.num_members)
-    for name, array in a.arrays().items():
-        np.testing.assert_allclose(array, b.arrays()[name], err_msg=name, **({"rtol": 1e-12, "atol": 1e-12} | tolerance))
+def assert_same(a: Tally, b: Tally, *, tolerance=1e-12):
+    assert list(a) == list(b)
+    for kind in a:
+        assert a[kind].facts == b[kind].facts
+        for name, array in a[kind].arrays().items():
+            np.testing.assert_allclose(array, b[kind].arrays()[name], err_msg=name, rtol=tolerance, atol=tolerance)
 
 
 def single(members, observed, thresholds=(1.0,)):
@@ -65,7 +61,8 @@ def single(members, observed, thresholds=(1.0,)):
 def test_scores_of_three_members_by_hand():
     # pair 1: members 0 1 3, observed 2; pair 2: members 0 0 0, observed 0
     s = single([[0, 0], [1, 0], [3, 0]], [2, 0])
-    assert s.num_pairs.tolist() == s.num_ranked.tolist() == [2]
+    assert s["members"].num_pairs.tolist() == [2]
+    assert s["probabilities"].num_pairs.tolist() == [[2]]
     # |x - y|: 2, 1, 1; |x - x'| of the three pairs: 1, 3, 2
     assert crps_ecdf(s) == pytest.approx([(4 / 3 - 6 / 9) / 2])
     assert crps_fair(s) == pytest.approx([(4 / 3 - 6 / 6) / 2])
@@ -78,39 +75,38 @@ def test_scores_of_three_members_by_hand():
     assert brier_resolution(s) == brier_uncertainty(s) == 0.25
     assert roc_area(s) == 1
     # the first is above two members; the second is tied with all of them
-    assert rank_histogram(s).tolist() == [[1 / 8, 1 / 8, 5 / 8, 1 / 8]]
-    assert rank_histogram(s, tied=False).tolist() == [[0, 0, 1, 0]]
+    assert rank_histogram(s["members"]).tolist() == [[1 / 8, 1 / 8, 5 / 8, 1 / 8]]
+    assert rank_histogram(s["members"], tied=False).tolist() == [[0, 0, 1, 0]]
 
 
 def test_an_event_is_at_or_above_the_threshold_on_both_sides():
     s = single([[0.5], [np.nextafter(np.float32(0.5), np.float32(0))]], [0.5], thresholds=(0.5,))
-    assert (s.num_observed.sum(), s.sum_probability.sum()) == (1, 0.5)
+    assert (s["probabilities"].num_observed.sum(), s["probabilities"].sum_probability.sum()) == (1, 0.5)
 
 
 def test_an_ensemble_lacking_a_member_is_left_out():
     s = single([[1, 1], [NAN, 1]], [1, 1])
-    assert s.num_pairs.tolist() == [1]
-    assert single([[1, 1], [1, 1]], [1, NAN]).num_pairs.tolist() == [1]
+    assert s["members"].num_pairs.tolist() == [1]
+    assert single([[1, 1], [1, 1]], [1, NAN])["members"].num_pairs.tolist() == [1]
 
 
 def test_probabilities_have_classes_of_one_percent():
     probabilities = np.array([0, 0.004, 0.006, 0.3, 0.996, 1], np.float32).reshape(1, 1, 1, 6)
     s = exceedance_sums(probabilities, np.ones((1, 1, 6), np.float32), thresholds=[1.0])
-    assert {k: int(n) for k, n in enumerate(s.num_forecast[0, 0]) if n} == {0: 2, 1: 1, 30: 1, 100: 2}
+    assert {k: int(n) for k, n in enumerate(s["probabilities"].num_forecast[0, 0]) if n} == {0: 2, 1: 1, 30: 1, 100: 2}
 
 
 @pytest.mark.parametrize("members", range(1, 101))
 def test_every_share_of_up_to_a_hundred_members_has_a_class_of_its_own(members):
     shares = (np.arange(members + 1) / members).reshape(1, 1, 1, -1)
     s = exceedance_sums(shares, np.ones((1, 1, members + 1)), thresholds=[1.0])
-    assert s.num_forecast.max() == 1
-    assert len(s.num_forecast[0, 0]) == NUM_CLASSES
+    assert s["probabilities"].num_forecast.max() == 1
 
 
 def test_a_reliability_diagram_joins_classes_and_keeps_the_mean_forecast():
     probabilities = np.array([0, 0.04, 0.05, 0.14, 0.95, 1], np.float64).reshape(1, 1, 1, 6)
     observed = np.array([0, 0, 2, 0, 2, 2], np.float32).reshape(1, 1, 6)
-    diagram = reliability_diagram(exceedance_sums(probabilities, observed, thresholds=[1.0]))
+    diagram = reliability_diagram(exceedance_sums(probabilities, observed, thresholds=[1.0])["probabilities"])
     assert diagram.num_pairs[0, 0].tolist() == [2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 2]
     np.testing.assert_allclose(diagram.forecast[0, 0, [0, 1, 10]], [0.02, 0.095, 0.975])
     np.testing.assert_allclose(diagram.observed[0, 0], [0, 0.5, *[NAN] * 8, 1])
@@ -118,8 +114,8 @@ def test_a_reliability_diagram_joins_classes_and_keeps_the_mean_forecast():
 
 def test_a_roc_curve_goes_from_never_to_always():
     s = single([[2, 2, 0, 0], [2, 0, 0, 0]], [2, 0, 2, 0])
-    pofd, pod = roc_curve(s)
-    assert pofd.shape == (1, 1, NUM_CLASSES + 1)
+    pofd, pod = roc_curve(s["probabilities"])
+    assert pofd.shape == (1, 1, len(PERCENTS) + 1)
     assert (pofd[0, 0, [0, 1, 51, -1]].tolist(), pod[0, 0, [0, 1, 51, -1]].tolist()) == ([0, 0, 0.5, 1], [0, 0.5, 0.5, 1])
     assert roc_area(s) == 0.5 * 0.5 + 0.5 * 0.75
 
@@ -173,7 +169,7 @@ def test_a_perfect_ensemble_is_perfect(case):
             np.testing.assert_allclose(values[~np.isnan(values)], best, atol=1e-12, err_msg=name)
     np.testing.assert_allclose(brier_resolution(s), brier_uncertainty(s), rtol=1e-12, atol=1e-15)
     assert np.isnan(spread_skill(s)).all()
-    assert np.isnan(rank_histogram(s, tied=False)).all()
+    assert np.isnan(rank_histogram(s["members"], tied=False)).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -188,7 +184,7 @@ def test_the_terms_of_the_brier_score_add_up(case):
 def test_the_order_of_members_changes_nothing(case, random):
     members, observed = case
     order = random.sample(range(len(members)), len(members))
-    assert_same(ensemble_sums(members[order], observed), ensemble_sums(members, observed), rtol=0, atol=0)
+    assert_same(ensemble_sums(members[order], observed), ensemble_sums(members, observed), tolerance=0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -202,8 +198,11 @@ def test_permuted_cases_and_shards_add_up_to_the_whole(seeds, random):
     members = np.concatenate([case[0] for case in cases], axis=2)
     observed = np.concatenate([case[1] for case in cases], axis=1)
     side_by_side = ensemble_sums(members, observed)
-    assert_same(side_by_side.like({"num_cases": whole.num_cases}), whole)
-    assert_same(ProbabilitySums.zeros(2, num_members=5) + whole, whole)
+    for kind in whole:
+        side_by_side[kind].num_cases[:] = whole[kind].num_cases
+    assert_same(side_by_side, whole)
+    empty = Tally({"probabilities": ExceedanceSums.zeros(2), "members": EnsembleSums.zeros(2, most_members=5)})
+    assert_same(empty + whole, whole)
 
 
 @settings(max_examples=60, deadline=None)
@@ -226,44 +225,53 @@ def test_the_shares_of_an_ensemble_are_exceedance_probabilities(case):
     thresholds = (0.25, 1.0, 5.0)
     known = ~np.isnan(members).any(axis=0)
     shares = np.where(known, np.stack([(members >= threshold).mean(axis=0) for threshold in thresholds]), NAN)
-    given_s, s = exceedance_sums(shares, observed, thresholds=thresholds), ensemble_sums(members, observed, None, thresholds)
-    for name in ("num_pairs", "sum_brier", "num_forecast", "num_observed", "sum_probability"):
-        np.testing.assert_allclose(getattr(given_s, name), getattr(s, name), atol=1e-12, err_msg=name)
-    for name, score in PROBABILITY_SCORES.items():
-        assert score.needs_threshold or np.isnan(score(given_s)).all(), name
+    given_shares = exceedance_sums(shares, observed, thresholds=thresholds)
+    assert_same(given_shares, Tally({"probabilities": ensemble_sums(members, observed, None, thresholds)["probabilities"]}))
 
 
-def test_leads_can_be_counted_one_by_one_and_pairs_in_parts(monkeypatch):
+def test_pairs_can_be_counted_in_parts(monkeypatch):
     members, observed = ensemble(3)
     whole = ensemble_sums(members, observed)
-    by_lead = [ensemble_sums(members[:, lead : lead + 1], observed[lead : lead + 1]) for lead in range(len(observed))]
-    assert_same(ProbabilitySums.of_leads(by_lead), whole)
     monkeypatch.setattr(probability, "_PAIRS_AT_ONCE", 5)
     assert_same(ensemble_sums(members, observed), whole)
 
 
 def test_leads_pool():
     s = ensemble_sums(*ensemble(4))
-    pooled = s.pooled()
-    assert pooled.num_forecast.shape == (1, 4, NUM_CLASSES)
-    np.testing.assert_allclose(crps_ecdf(pooled), (crps_ecdf(s) * s.num_ranked).sum() / s.num_ranked.sum())
-    np.testing.assert_allclose(rank_histogram(pooled)[0] * s.num_ranked.sum(), s.ranks.sum(axis=0))
+    pooled, pairs = s.pooled(), s["members"].num_pairs
+    assert pooled["probabilities"].num_forecast.shape == (1, 4, len(PERCENTS))
+    np.testing.assert_allclose(crps_ecdf(pooled), (crps_ecdf(s) * pairs).sum() / pairs.sum())
+    np.testing.assert_allclose(rank_histogram(pooled["members"])[0] * pairs.sum(), s["members"].num_ranked.sum(axis=0))
 
 
 def test_scores_take_axes_before_the_lead():
     several = [ensemble_sums(*ensemble(seed)) for seed in range(3)]
-    stacked = several[0].like({name: np.stack([s.arrays()[name] for s in several]) for name in several[0].arrays()})
+    stacked = {}
+    for kind in several[0]:
+        arrays = [s[kind].arrays() for s in several]
+        stacked[kind] = several[0][kind].like({name: np.stack([array[name] for array in arrays]) for name in arrays[0]})
     for name, score in PROBABILITY_SCORES.items():
-        np.testing.assert_array_equal(score(stacked), np.stack([score(s) for s in several]), err_msg=name)
-    assert roc_curve(stacked).pod.shape == (3, 2, 4, NUM_CLASSES + 1)
-    assert rank_histogram(stacked).shape == (3, 2, 6)
+        np.testing.assert_array_equal(score(Tally(stacked)), np.stack([score(s) for s in several]), err_msg=name)
+    assert roc_curve(stacked["probabilities"]).pod.shape == (3, 2, 4, len(PERCENTS) + 1)
+    assert rank_histogram(stacked["members"]).shape == (3, 2, 6)
+
+
+def test_a_small_ensemble_beside_a_large_one_has_its_own_ranks():
+    members, observed = ensemble(0, members=2)
+    wide = ensemble_sums(members, observed, most_members=5)["members"]
+    assert wide.coordinates == {"rank": (0, 1, 2, 3, 4, 5)}
+    for tied in (True, False):
+        expected = rank_histogram(ensemble_sums(members, observed)["members"], tied=tied)
+        np.testing.assert_allclose(rank_histogram(wide, tied=tied)[:, :3], expected, rtol=1e-12)
+        assert np.isnan(rank_histogram(wide, tied=tied)[:, 3:]).all()
+    np.testing.assert_array_equal(ensemble_size(wide), [2, 2])
 
 
 def test_a_threshold_without_probabilities_is_undefined():
     probabilities, observed = np.full((1, 1, 2, 2), 0.5), np.ones((1, 2, 2), np.float32)
     s = exceedance_sums(probabilities, observed, thresholds=(0.5, 1.0, 5.0), columns=[1])
     np.testing.assert_array_equal(brier(s), [[NAN, 0.25, NAN]])
-    assert s.num_pairs.tolist() == [4]
+    assert s["probabilities"].num_pairs.tolist() == [[0, 4, 0]]
 
 
 def test_no_pair_gives_no_score():
@@ -271,8 +279,8 @@ def test_no_pair_gives_no_score():
     s = ensemble_sums(members, np.full_like(observed, NAN))
     for name, score in PROBABILITY_SCORES.items():
         assert np.isnan(score(s)).all(), name
-    assert np.isnan(rank_histogram(s)).all()
-    assert s.num_cases.tolist() == [0, 0]
+    assert np.isnan(rank_histogram(s["members"])).all()
+    assert s["members"].num_cases.tolist() == s["probabilities"].num_cases.tolist() == [0, 0]
 
 
 def test_dry_weather_has_no_roc_and_no_skill():
@@ -280,7 +288,7 @@ def test_dry_weather_has_no_roc_and_no_skill():
     for name in ("roc_area", "brier_skill"):
         assert np.isnan(PROBABILITY_SCORES[name](s)).all(), name
     assert brier(s) == 0.125
-    assert np.isnan(roc_curve(s).pofd).all()
+    assert np.isnan(roc_curve(s["probabilities"]).pofd).all()
 
 
 def test_a_reliable_ensemble_looks_reliable():
@@ -289,23 +297,21 @@ def test_a_reliable_ensemble_looks_reliable():
     members, observed = centre + rng.normal(0, 1, (8, 1, 200, 200)), centre + rng.normal(0, 1, (1, 200, 200))
     s = ensemble_sums(members, observed, thresholds=[1.0])
     assert abs(spread_skill(s).item() - 1) < 0.01
-    assert np.abs(rank_histogram(s) - 1 / 9).max() < 0.005
+    assert np.abs(rank_histogram(s["members"]) - 1 / 9).max() < 0.005
     # the fair CRPS does not depend on the number of members, that of the step function does
     few = ensemble_sums(members[:2], observed, thresholds=[1.0])
     assert abs(crps_fair(few) / crps_fair(s) - 1).item() < 0.01
     assert crps_ecdf(few) / crps_ecdf(s) > 1.2
 
 
-def test_sums_of_other_thresholds_leads_or_members_do_not_add():
-    a = ProbabilitySums.zeros(2, num_members=3)
-    others = (
-        ProbabilitySums.zeros(2, num_members=4),
-        ProbabilitySums.zeros(1, num_members=3),
-        ProbabilitySums.zeros(2, [1, 2], num_members=3),
-    )
-    for other in others:
+def test_sums_of_other_thresholds_leads_or_ranks_do_not_add():
+    for a, b in (
+        (ExceedanceSums.zeros(2), ExceedanceSums.zeros(2, [1, 2])),
+        (ExceedanceSums.zeros(2), ExceedanceSums.zeros(1)),
+        (EnsembleSums.zeros(2, most_members=3), EnsembleSums.zeros(2, most_members=4)),
+    ):
         with pytest.raises(ValueError, match="do not add"):
-            a + other
+            a + b
 
 
 def test_fields_that_do_not_fit_are_refused():

@@ -8,15 +8,10 @@ from hypothesis import strategies as st
 from test_probability import ensemble, ensembles, single
 
 from nowcast.probability import ensemble_sums, exceedance_sums
-from nowcast.probability_scores import (
-    brier,
-    crps_ecdf,
-    crps_fair,
-    rank_histogram,
-    reliability_diagram,
-    roc_area,
-    roc_curve,
-    spread,
+from nowcast.probability_scores import PROBABILITY_SCORES, rank_histogram, reliability_diagram, roc_curve
+
+brier, roc_area, crps_ecdf, crps_fair, spread = (
+    PROBABILITY_SCORES[name] for name in ("brier", "roc_area", "crps_ecdf", "crps_fair", "spread")
 )
 
 THRESHOLDS = (0.25, 1.0, 5.0)
@@ -92,7 +87,7 @@ def test_roc_points_are_those_of_the_package_scores():
     roc_curve_data = pytest.importorskip("scores.probability").roc_curve_data
     members, observed = ensemble(1, (1, 12, 12), members=10, missing=0)
     probability, event = shares(members, 1.0)[0], (observed[0] >= 1).astype(float)
-    pofd, pod = roc_curve(ensemble_sums(members, observed, thresholds=[1.0]))
+    pofd, pod = roc_curve(ensemble_sums(members, observed, thresholds=[1.0])["probabilities"])
     theirs = roc_curve_data(
         *(xr.DataArray(side, dims=("y", "x")) for side in (probability, event)), thresholds=np.arange(11) / 10
     )
@@ -106,7 +101,7 @@ def test_roc_points_are_those_of_the_package_scores():
 def test_rank_histogram_agrees_with_the_package_scores(case):
     oracle = pytest.importorskip("scores.probability").rank_histogram
     expected = oracle(*whole_pairs(*case), "member", preserve_dims="lead")
-    np.testing.assert_allclose(rank_histogram(ensemble_sums(*case)), expected.transpose("lead", "rank"), **CLOSE)
+    np.testing.assert_allclose(rank_histogram(ensemble_sums(*case)["members"]), expected.transpose("lead", "rank"), **CLOSE)
 
 
 # -- scikit-learn -----------------------------------------------------------------------------------------------------
@@ -148,9 +143,9 @@ def test_crps_ranks_and_spread_agree_with_pysteps_where_nothing_is_tied(case):
     ensscores = pytest.importorskip("pysteps.verification.ensscores")
     members, observed = (side.astype(np.float64) for side in case)
     s = ensemble_sums(members, observed)
-    assume(s.num_pairs[0])
+    assume(s["members"].num_pairs[0])
     assert abs(crps_ecdf(s).item() - probscores.CRPS(members[:, 0], observed[0])) < 1e-9
-    np.testing.assert_allclose(rank_histogram(s)[0], ensscores.rankhist(members[:, 0], observed[0]), **CLOSE)
+    np.testing.assert_allclose(rank_histogram(s["members"])[0], ensscores.rankhist(members[:, 0], observed[0]), **CLOSE)
     if not np.isnan(members).any() and not np.isnan(observed).any():
         n = len(members)
         # the mean square of the difference of two members is twice their variance
@@ -169,7 +164,7 @@ def test_pysteps_loses_an_interval_where_the_observation_equals_a_member():
 def test_pysteps_throws_dice_over_ties_that_are_shared_out_here():
     rankhist = pytest.importorskip("pysteps.verification.ensscores").rankhist
     members, observed = np.zeros((3, 4, 5)), np.zeros((4, 5))
-    assert rank_histogram(ensemble_sums(members[:, None], observed[None])).tolist() == [[0.25] * 4]
+    assert rank_histogram(ensemble_sums(members[:, None], observed[None])["members"]).tolist() == [[0.25] * 4]
     assert set(rankhist(members, observed) * 20 % 1) == {0}
 
 
@@ -182,8 +177,8 @@ def test_the_roc_curve_agrees_with_pysteps(case):
     assume(not np.isnan(roc_area(s)))
     # a hair less than the share, since its probability thresholds are rounded
     pofd, pod, area = oracle(probability + 1e-9, observed[0], 1.0, n_prob_thrs=101, compute_area=True)
-    np.testing.assert_allclose(roc_curve(s).pod[0, 0, 1:], pod[::-1], **CLOSE)
-    np.testing.assert_allclose(roc_curve(s).pofd[0, 0, 1:], pofd[::-1], **CLOSE)
+    np.testing.assert_allclose(roc_curve(s["probabilities"]).pod[0, 0, 1:], pod[::-1], **CLOSE)
+    np.testing.assert_allclose(roc_curve(s["probabilities"]).pofd[0, 0, 1:], pofd[::-1], **CLOSE)
     assert abs(roc_area(s).item() - area) < 1e-9
 
 
@@ -192,7 +187,7 @@ def test_ten_members_have_eleven_classes_here_and_ten_in_the_diagram_of_pysteps(
     rng = np.random.default_rng(0)
     probability = rng.integers(0, 11, (1, 1, 60, 60)) / 10
     observed = (rng.random((1, 60, 60)) < probability[0]) * 2.0
-    ours = reliability_diagram(exceedance_sums(probability, observed, thresholds=[1.0]))
+    ours = reliability_diagram(exceedance_sums(probability, observed, thresholds=[1.0])["probabilities"])
     np.testing.assert_allclose(ours.forecast[0, 0], np.arange(11) / 10, **CLOSE)
     forecast, _ = reldiag(probability[0, 0], observed[0], 1.0, min_count=1)
     mixed = np.abs(forecast * 10 - np.rint(forecast * 10)) > 1e-3
@@ -205,7 +200,7 @@ def test_the_reliability_diagram_agrees_with_pysteps_within_its_classes():
     probability = 0.05 + rng.integers(0, 10, (1, 1, 60, 60)) / 10  # the middle of its classes
     observed = (rng.random((1, 60, 60)) < probability[0]) * 2.0
     probability[0, 0, :3], observed[0, :, :4] = np.nan, np.nan
-    ours = reliability_diagram(exceedance_sums(probability, observed, thresholds=[1.0]), num_classes=101)
+    ours = reliability_diagram(exceedance_sums(probability, observed, thresholds=[1.0])["probabilities"], num_classes=101)
     forecast, frequency = reldiag(probability[0, 0], observed[0], 1.0, min_count=1)
     np.testing.assert_allclose(ours.forecast[0, 0, 5::10], forecast, **CLOSE)
     np.testing.assert_allclose(ours.observed[0, 0, 5::10], frequency, **CLOSE)
