@@ -23,6 +23,7 @@ from nowcast.models import num_parameters
 from nowcast.netcdf import open_records
 from nowcast.planning import Plan, make_plan
 from nowcast.prediction import predict
+from nowcast.probability_cases import given_thresholds
 from nowcast.training import Trainer, thresholds_for
 
 log = logging.getLogger(__name__)
@@ -113,9 +114,9 @@ def _draw(output: Path) -> None:
     if not distributed.is_first() or not (output / run_folder.METRICS).is_file():
         return
     try:
-        from nowcast import report  # matplotlib
+        from nowcast import pictures, report  # matplotlib
 
-        content = report.png(report.draw_training(output / run_folder.METRICS))
+        content = pictures.png(pictures.drawn(report.draw_training(output / run_folder.METRICS)))
         with replacing(output / run_folder.PICTURE) as temporary:
             temporary.write_bytes(content)
     except Exception as error:  # a picture never costs the run
@@ -204,13 +205,14 @@ def evaluate_forecasters(
     thresholds: tuple[float, ...] | None,
     variable: str | None,
     device: str,
+    examples: bool = False,
 ) -> Evaluation:
     """Score the forecasters, and always the baselines that are installed, on the same cases."""
     where = distributed.join(pick_device(device))
-    sources = open_sources(forecasters, device=where)
+    sources = open_sources(forecasters, device=where, variable=variable)
     records = open_records(observations, **_reading(sources.values(), variable))
-    levels = thresholds or thresholds_for(records[0].quantity)
-    return evaluate(sources, records, selection=selection, thresholds=levels)
+    levels = thresholds or given_thresholds(sources) or thresholds_for(records[0].quantity)
+    return evaluate(sources, records, selection=selection, thresholds=levels, examples=examples)
 
 
 def pooled_scores(names: Sequence[str], options: Mapping[str, object]) -> Evaluation | None:
@@ -230,14 +232,14 @@ def pooled_scores(names: Sequence[str], options: Mapping[str, object]) -> Evalua
     return pooling.pool(names)
 
 
-def open_sources(forecasters: Sequence[str], *, device: torch.device) -> dict[str, Source]:
+def open_sources(forecasters: Sequence[str], *, device: torch.device, variable: str | None = None) -> dict[str, Source]:
     """The forecasters by the names that scores give them: first those asked for, then the baselines of every evaluation.
 
     A run or file that is named like another, or like a baseline, goes by its path.
     """
     sources: dict[str, Source] = {}
     for given in [*forecasters, *(name for name in ALWAYS if name in available() and name not in forecasters)]:
-        opened = open_forecaster(given, device=device)
+        opened = open_forecaster(given, device=device, variable=variable)
         taken = opened.name in sources or (opened.name in BASELINES and given not in BASELINES)
         name = given if taken else opened.name
         if name in sources:

@@ -19,7 +19,7 @@ def findings(evaluation: Evaluation) -> list[str]:
 
     Baselines are compared among themselves only where nothing else was scored.
     """
-    others = [name for name in evaluation.blocks if name not in evaluation.baselines]
+    others = [name for name in evaluation.having("pairs") if name not in evaluation.baselines]
     pairs = [(name, baseline) for name in others for baseline in evaluation.baselines]
     if not others:
         pairs = [(name, before) for before, name in itertools.combinations(evaluation.baselines, 2)]
@@ -32,7 +32,9 @@ def findings(evaluation: Evaluation) -> list[str]:
 def _thin_ground(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.num_cases == 1:
         yield "One case was scored: this is what happened once, not what to expect."
-    total = evaluation.total(next(iter(evaluation.blocks)))
+    if not (having := evaluation.having("pairs")):
+        return
+    total = evaluation.total(having[0])
     never = [t for t, n in zip(evaluation.thresholds, (total.hits + total.misses).sum(axis=0), strict=True) if not n]
     if never:
         yield f"Nothing of {_listed(never)}{_unit(evaluation)} or more was observed: only false alarms can be told there."
