@@ -8,7 +8,6 @@ digest; a changed file has another digest. Only training reads it: forecasts and
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from nowcast.errors import OutputError
+from nowcast.atomic import remove_stale, temporary_path
+from nowcast.errors import DataError, OutputError
 from nowcast.netcdf import Record
 
 BLOCK = 16  # cells: the grain at which crops are weighted by rain
 WET = 0.1  # mm/h: the dry threshold
 LARGEST = 65504.0  # float16
+NAMED_TIMES = 4  # of damaged frames, in a message
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class PackedFrames:
 
     `missing` and `wet` are fractions per frame (wet: of the known pixels, NaN where none is known), float64 (time,);
     `rain_blocks` float32 (time, y / BLOCK, x / BLOCK) is the mean of 1 - exp(-r / 1 mm/h), missing counted as dry.
+    `damaged` are lines about frames that could not be read and count as missing, one for each file with such frames.
     """
 
     folder: Path
     shape: tuple[int, int, int]
     missing: np.ndarray
     wet: np.ndarray
+    damaged: tuple[str, ...] = ()
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in vars(self).items() if name != "_maps"}
@@ -68,14 +71,16 @@ def cache_folder() -> Path:
 def pack(record: Record, *, progress: Callable[[Iterable], Iterable] = iter) -> PackedFrames:
     """The packed frames of `record`, decoded now unless they are in the cache already.
 
-    `progress` wraps the frame positions. Raises OutputError when the cache cannot be written, naming the space needed.
+    A frame that its file no longer gives, such as one with a flipped bit in its chunk, is missing as a whole. `progress`
+    wraps the frame positions. Raises OutputError when the cache cannot be written, naming the space needed, and DataError
+    where no frame at all can be read.
     """
     folder = cache_folder() / record.digest()
     if not (folder / "facts.json").is_file():
         _build(record, folder, progress)
     facts = json.loads((folder / "facts.json").read_text())
     summary = np.load(folder / "summary.npy")
-    return PackedFrames(folder, tuple(facts["shape"]), summary[0], summary[1])
+    return PackedFrames(folder, tuple(facts["shape"]), summary[0], summary[1], tuple(facts.get("damaged", ())))
 
 
 def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable]) -> None:
@@ -83,13 +88,15 @@ def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable
     needed = int(np.prod(shape)) * 2
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(folder.parent)
         free = shutil.disk_usage(folder.parent).free
         if needed > free:
             raise OutputError(
                 f"packing {record.name} needs {needed / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB free; "
                 "set NOWCAST_CACHE to a larger disk"
             )
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".packing-"))
+        temporary = temporary_path(folder)
+        temporary.mkdir()
         try:
             _fill(record, temporary, shape, progress)
             if not folder.exists():
@@ -106,16 +113,58 @@ def _fill(record: Record, folder: Path, shape: tuple[int, int, int], progress: C
     frames = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.float16, shape)
     blocks_shape = (shape[0], -(-shape[1] // BLOCK), -(-shape[2] // BLOCK))
     blocks = np.lib.format.open_memmap(folder / "rain_blocks.npy", "w+", np.float32, blocks_shape)
-    summary = np.empty((2, shape[0]))
+    summary, damage = np.empty((2, shape[0])), Damage(record)
     for position in progress(range(shape[0])):
-        frame = record.read([position])[0]
+        frame = damage.read(position)
         frames[position] = np.minimum(frame, LARGEST)
         blocks[position] = block_means(1 - np.exp(-np.nan_to_num(frame)))
         summary[:, position] = missing_and_wet(frame)
     frames.flush()
     blocks.flush()
     np.save(folder / "summary.npy", summary)
-    (folder / "facts.json").write_text(json.dumps({"shape": shape, "record": record.name}))
+    if damage.all_failed:
+        raise damage.first
+    (folder / "facts.json").write_text(json.dumps({"shape": shape, "record": record.name, "damaged": damage.lines()}))
+
+
+class Damage:
+    """Reads the frames of a record one by one, and keeps account of those that cannot be read."""
+
+    def __init__(self, record: Record):
+        self.record, self.num_read = record, 0
+        self.first: DataError | None = None
+        self.positions: dict[Path, list[int]] = {}
+
+    def read(self, position: int) -> np.ndarray:
+        """(y, x) mm/h; all NaN for a frame that is damaged. DataError where the file itself is gone."""
+        self.num_read += 1
+        try:
+            return self.record.read([position])[0]
+        except DataError as error:
+            # Only what will be as damaged the next time: a disk that is away for a while would be cached as missing.
+            if isinstance(error.__cause__, OSError):
+                raise
+            self.first = self.first or error
+            self.positions.setdefault(self.record.source(position), []).append(position)
+            return np.full(self.record.grid.shape, np.nan, np.float32)
+
+    @property
+    def num_damaged(self) -> int:
+        return sum(map(len, self.positions.values()))
+
+    @property
+    def all_failed(self) -> bool:
+        return 0 < self.num_read == self.num_damaged
+
+    def lines(self) -> list[str]:
+        """For example `rain.nc: 2 frames cannot be read and count as missing: 2020-06-01T00:10:00Z, …`."""
+        return [self._line(path, positions) for path, positions in self.positions.items()]
+
+    def _line(self, path: Path, positions: list[int]) -> str:
+        times = ", ".join(f"{time}Z" for time in self.record.times[positions[:NAMED_TIMES]])
+        count = f"{len(positions)} frame{'s' if len(positions) > 1 else ''}"
+        more = ", …" if len(positions) > NAMED_TIMES else ""
+        return f"{path}: {count} cannot be read and count{'s' if len(positions) == 1 else ''} as missing: {times}{more}"
 
 
 def missing_and_wet(frame: np.ndarray) -> tuple[float, float]:

@@ -5,8 +5,10 @@ NaN for missing, (case, time, y, x) for the past and for the future; where a cro
 """
 
 import contextlib
+import signal
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,10 +18,12 @@ from torch import Tensor, from_numpy
 from torch.utils.data import DataLoader, Dataset
 
 from nowcast.cache import BLOCK, PackedFrames
+from nowcast.errors import LoadingError
 from nowcast.windows import Windows
 
 # Every window keeps this share of the chance that a uniform draw would give it: dry weather must be seen as well.
 UNIFORM_SHARE = 0.1
+WORKER_TIMEOUT = 45  # s: a batch takes milliseconds, and a job that hangs should end within a minute
 _EPOCHS = 1 << 40  # no batch has this number: the orders of epochs are drawn apart from the batches
 
 
@@ -251,12 +255,66 @@ def uniform_corner(shape: Sequence[int], crop: int, rng: np.random.Generator) ->
 
 
 def load(batches: Batches, start: int, stop: int, *, workers: int) -> Iterator[Batch]:
-    """Batches `start` to `stop` - 1 in order, read ahead by `workers` processes (0: in this one)."""
+    """Batches `start` to `stop` - 1 in order, read ahead by `workers` processes (0: in this one).
+
+    Asking for a batch raises LoadingError (exit 75) when a worker died, or gave nothing for WORKER_TIMEOUT seconds.
+    """
     loader = DataLoader(
         batches,
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        timeout=WORKER_TIMEOUT if workers else 0,
     )
-    return iter(loader)
+    return _from_workers(loader) if workers else iter(loader)
+
+
+def _from_workers(loader: DataLoader) -> Iterator[Batch]:
+    batches = iter(loader)
+    with _deaths_told_on_asking() as raise_if_dead:
+        while True:
+            try:
+                with raise_if_dead():
+                    batch = next(batches, None)
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader"):  # an error of our own in a worker
+                    raise
+                raise LoadingError(_explain(error)) from None
+            if batch is None:
+                return
+            yield batch
+
+
+@contextlib.contextmanager
+def _deaths_told_on_asking() -> Iterator[Callable[[], contextlib.AbstractContextManager]]:
+    """torch raises in the main thread the moment a worker dies, be it between two halves of an update or of a save.
+
+    Here that waits until the next batch is asked for: what is in the block of `raise_if_dead`.
+    """
+    torchs = signal.getsignal(signal.SIGCHLD)
+    if not callable(torchs) or threading.current_thread() is not threading.main_thread():
+        yield contextlib.nullcontext
+        return
+    died = []
+
+    @contextlib.contextmanager
+    def raise_if_dead() -> Iterator[None]:
+        signal.signal(signal.SIGCHLD, torchs)
+        try:
+            if died:
+                torchs(signal.SIGCHLD, None)
+            yield
+        finally:
+            signal.signal(signal.SIGCHLD, lambda *_: died.append(True))
+
+    try:
+        yield raise_if_dead
+    finally:
+        signal.signal(signal.SIGCHLD, torchs)
+
+
+def _explain(error: RuntimeError) -> str:
+    reason = str(error).splitlines()[0].rstrip(". ")
+    hint = "too little memory?" if "Killed" in reason else "is the disk of the cache slow or gone?"
+    return f"a process that reads training data failed ({reason}; {hint})"

@@ -26,6 +26,7 @@ from nowcast.atomic import replacing
 from nowcast.errors import OutputError
 from nowcast.evaluation import Evaluation
 from nowcast.metrics import MIN_BLOCKS, SCORES, Sums
+from nowcast.run_folder import read_events
 
 COLUMNS = ("forecaster", "lead_minutes", "threshold", "scale_km", "score", "value", "low", "high", "num_cases", "num_pairs")
 SCORES_NC, SCORES_CSV, SCORES_JSON = "scores.nc", "scores.csv", "scores.json"
@@ -293,7 +294,7 @@ def as_html(evaluation: Evaluation, pictures: Mapping[str, bytes]) -> str:
 
 def draw_training(metrics: Path) -> Figure:
     """Loss of training and validation, and CSI beside persistence, against the step, from metrics.jsonl."""
-    events = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    events = read_events(metrics)
     figure, axes = _panels(1, 2, width=4.5, height=3.5)
     left, right = axes[0]
     for split in ("training", "validation"):

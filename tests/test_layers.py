@@ -20,7 +20,8 @@ device transform losses native memory models
 dataset checkpoint distributed optimisation run_folder tiles
 planning forecaster validation
 cases training
-prediction evaluation inspection estimate export
+prediction evaluation inspection estimate export resuming
+watching
 report
 commands
 cli
