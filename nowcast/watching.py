@@ -47,7 +47,7 @@ def watch(
         raise UsageError(f"--watch: {folder} is no folder.\nRight would be the folder that the new files come to.")
     if output.exists() and output.samefile(folder):
         raise UsageError(f"--watch: forecasts in {output} would be taken for new frames.\nGive another folder as --output.")
-    watched = Watched(folder, output, keep=NEWEST * max(5, most_past_frames(forecaster)))
+    watched = Watched(folder, output, keep=NEWEST + 4 * most_past_frames(forecaster))
     with making_folder(output):
         remove_stale(output)
         log.info("watching %s; Ctrl-C ends it", folder)
