@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 FORECAST_SUFFIXES = {".nc", ".nc4", ".cdf"}
 # cells that go through the network at once: more take longer each on a CPU, whose cache they leave
 BATCH_CELLS = {"cpu": 1 << 17, "cuda": 1 << 20}
-LONGEST_STEP = 366 * 86400  # s
+LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # s, and as in config.py: no checkpoint can ask for more
 SURELY_FIT = 1 << 16  # cells; the greediest recipe, keras_next_frame, takes 17 KB for each
 
 
@@ -52,7 +52,7 @@ class Network:
         facts = checkpoint.facts
         try:
             self.experiment = config.from_dict(facts["config"], source=f"the config in {name}")
-            self.input_frames, self.lead_frames = self.experiment.data.input_frames, self.experiment.data.lead_frames
+            self.input_frames, self.lead_frames = (_bounded(facts[key]) for key in ("input_frames", "lead_frames"))
             self.time_steps, self.quantity = _time_steps(facts["time_steps"]), str(facts["quantity"])
             self.transform = make_transform(self.experiment.transform)
             self.model = _load_model(self.experiment, checkpoint)
@@ -195,6 +195,13 @@ def _load_model(experiment: config.Experiment, checkpoint: Checkpoint) -> torch.
     # a checkpoint to resume from holds the newest weights and, where one is kept, their average, which forecasts better
     model.load_state_dict(checkpoint.part("average") or checkpoint.part("model"), assign=True)
     return model
+
+
+def _bounded(frames: int) -> int:
+    """As many as a config can ask for; ValueError otherwise."""
+    if not 1 <= int(frames) <= MOST_FRAMES:
+        raise ValueError(f"{str(frames)[:40]} frames")
+    return int(frames)
 
 
 def _time_steps(values: list) -> list[int]:

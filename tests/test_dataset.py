@@ -157,7 +157,7 @@ def test_a_record_is_packed_once_and_again_when_its_file_changes(tmp_path, cache
     series(tmp_path / "a.nc", fields * 2)
     (record,) = open_records([tmp_path / "a.nc"])
     assert pack(record).folder != first
-    assert not list(cache.glob(".packing-*"))
+    assert not list(cache.glob(".*"))
 
 
 def test_an_unwritable_cache_is_an_output_error(tmp_path, monkeypatch):
