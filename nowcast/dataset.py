@@ -315,6 +315,7 @@ def _deaths_told_on_asking() -> Iterator[Callable[[], contextlib.AbstractContext
 
 
 def _explain(error: RuntimeError) -> str:
-    reason = str(error).splitlines()[0].rstrip(". ")
+    # where the death interrupted the waiting, torch says how the worker died in the error before
+    reason = str(error.__cause__ if isinstance(error.__cause__, RuntimeError) else error).splitlines()[0].rstrip(". ")
     hint = "too little memory?" if "Killed" in reason else "is the disk of the cache slow or gone?"
     return f"a process that reads training data failed ({reason}; {hint})"

@@ -14,7 +14,7 @@ import pytest
 import torch
 from makers import command, rain, tiny_experiment, write_record
 
-from nowcast import config, dataset
+from nowcast import commands, config, dataset
 from nowcast.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint
 from nowcast.commands import train_run
 from nowcast.config import NamedSection
@@ -39,6 +39,7 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def cache(place, monkeypatch):
     monkeypatch.setenv("NOWCAST_CACHE", str(place / "cache"))
+    monkeypatch.setattr(commands, "_draw", lambda _: None)  # the picture takes longer than the training
 
 
 def experiment(place, **training):
@@ -99,16 +100,18 @@ def test_a_run_stopped_by_a_signal_and_resumed_is_the_straight_one(place, tmp_pa
 def killed_until_done(place, output, seed, workers):
     """Children that train on from where the last was killed, at random steps and at random times; counts them."""
     draw, kills = random.Random(seed), 0
-    straight = experiment(place, workers=workers, validate_every=4)
+    wanted = experiment(place, workers=workers)
+    commands._draw = lambda _: None
+    train(wanted, output.with_name("warm"))  # what is loaded now, no child needs to load
     while True:
         child = os.fork()
         if not child:
             if draw.random() < 0.5:
                 Trainer._update = signal_after(draw.randrange(STEPS), signal.SIGKILL)
             else:  # SIGALRM kills as SIGKILL does: in the middle of anything
-                signal.setitimer(signal.ITIMER_REAL, draw.uniform(0.01, 0.3 * (1 + kills)))
+                signal.setitimer(signal.ITIMER_REAL, draw.uniform(0.01, 0.1 * (1 + kills)))
             resume = (output / LAST).exists() or (output / PREVIOUS).exists()
-            train(straight, output, resume=resume, overwrite=True)
+            train(wanted, output, resume=resume, overwrite=True)
             os._exit(0)
         draw.random(), draw.random()
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -118,7 +121,7 @@ def killed_until_done(place, output, seed, workers):
         kills += 1
 
 
-@pytest.mark.parametrize(("seed", "workers"), [(1, 0), (2, 0), (3, 0), (4, 2)])
+@pytest.mark.parametrize(("seed", "workers"), [(1, 0), (2, 0), (3, 2)])
 def test_a_run_killed_at_random_and_resumed_is_the_straight_one(place, tmp_path, seed, workers):
     program = "import pathlib, sys, test_resuming as t; a = sys.argv; "
     program += "print(t.killed_until_done(pathlib.Path(a[1]), pathlib.Path(a[2]), int(a[3]), int(a[4])))"
@@ -232,7 +235,7 @@ def changed(experiment, section, **keys):
         (
             "data",
             {"crop": 12, "sampler": "uniform"},
-            r"data\.sampler = uniform \(before: rain\), data\.crop = 12 \(before: 16\)",
+            r"data\.crop = 12 \(before: 16\), data\.sampler = uniform",
         ),
         ("data", {"augmentation": ()}, r"data\.augmentation = \[\] \(before: \['flips'\]\)"),
         ("transform", NamedSection(name="dbz"), r"transform\.name = dbz \(before: log\)"),
@@ -367,6 +370,8 @@ def test_a_disk_that_fills_up_ends_training_with_the_last_state_kept(place, tmp_
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_metrics_log_and_picture_that_cannot_be_written_never_cost_the_run(place, tmp_path, monkeypatch, caplog):
+    monkeypatch.undo()
+    monkeypatch.setenv("NOWCAST_CACHE", str(place / "cache"))
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_update", signal_after(2, signal.SIGTERM))
         with pytest.raises(Stopped):
