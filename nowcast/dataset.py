@@ -277,8 +277,8 @@ def _from_workers(loader: DataLoader) -> Iterator[Batch]:
             try:
                 with raise_if_dead():
                     batch = next(batches, None)
-            except RuntimeError as error:
-                if not str(error).startswith("DataLoader"):  # an error of our own in a worker
+            except (RuntimeError, OSError, EOFError) as error:  # the last two: it died while it handed over a batch
+                if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader"):  # our own, in a worker
                     raise
                 raise LoadingError(_explain(error)) from None
             if batch is None:
@@ -314,8 +314,9 @@ def _deaths_told_on_asking() -> Iterator[Callable[[], contextlib.AbstractContext
         signal.signal(signal.SIGCHLD, torchs)
 
 
-def _explain(error: RuntimeError) -> str:
+def _explain(error: Exception) -> str:
     # where the death interrupted the waiting, torch says how the worker died in the error before
-    reason = str(error.__cause__ if isinstance(error.__cause__, RuntimeError) else error).splitlines()[0].rstrip(". ")
+    told = str(error.__cause__ if isinstance(error.__cause__, RuntimeError) else error) or type(error).__name__
+    reason = told.splitlines()[0].rstrip(". ")
     hint = "too little memory?" if "Killed" in reason else "is the disk of the cache slow or gone?"
     return f"a process that reads training data failed ({reason}; {hint})"

@@ -121,7 +121,7 @@ def killed_until_done(place, output, seed, workers):
         kills += 1
 
 
-@pytest.mark.parametrize(("seed", "workers"), [(1, 0), (2, 0), (3, 2)])
+@pytest.mark.parametrize(("seed", "workers"), [(1, 0), (2, 2)])
 def test_a_run_killed_at_random_and_resumed_is_the_straight_one(place, tmp_path, seed, workers):
     program = "import pathlib, sys, test_resuming as t; a = sys.argv; "
     program += "print(t.killed_until_done(pathlib.Path(a[1]), pathlib.Path(a[2]), int(a[3]), int(a[4])))"
@@ -179,7 +179,7 @@ def test_a_worker_that_dies_or_hangs_ends_training_with_its_state_saved(place, t
     with monkeypatch.context() as patch:
         patch.setattr(dataset.Batches, "__getitem__", fail_in_worker)
         patch.setattr(dataset, "WORKER_TIMEOUT", 1)
-        says = {"killed": "killed by signal: Killed", "hanging": "timed out after 1 seconds"}[how]
+        says = {"killed": "a process that reads training data failed", "hanging": "timed out after 1 seconds"}[how]
         with pytest.raises(LoadingError, match=rf"{says}[\s\S]*state saved; --resume goes on from there") as ended:
             train(experiment(place, workers=1), tmp_path / "run")
     assert ended.value.exit_code == 75
