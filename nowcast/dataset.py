@@ -272,46 +272,57 @@ def load(batches: Batches, start: int, stop: int, *, workers: int) -> Iterator[B
 
 def _from_workers(loader: DataLoader) -> Iterator[Batch]:
     batches = iter(loader)
-    with _deaths_told_on_asking() as raise_if_dead:
-        while True:
-            try:
-                with raise_if_dead():
-                    batch = next(batches, None)
-            except (RuntimeError, OSError, EOFError) as error:  # the last two: it died while it handed over a batch
-                if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader"):  # our own, in a worker
-                    raise
-                raise LoadingError(_explain(error)) from None
-            if batch is None:
-                return
-            yield batch
+    _DEATHS.take_over()
+    while True:
+        try:
+            with _DEATHS.told():
+                batch = next(batches, None)
+        except (RuntimeError, OSError, EOFError) as error:  # the last two: it died while it handed over a batch
+            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader"):  # our own, in a worker
+                raise
+            raise LoadingError(_explain(error)) from None
+        if batch is None:
+            return
+        yield batch
 
 
-@contextlib.contextmanager
-def _deaths_told_on_asking() -> Iterator[Callable[[], contextlib.AbstractContextManager]]:
+class _Deaths:
     """torch raises in the main thread the moment a worker dies, be it between two halves of an update or of a save.
 
-    Here that waits until the next batch is asked for: what is in the block of `raise_if_dead`.
+    With this, only while a batch is asked for: a death at another time is told the next time.
     """
-    torchs = signal.getsignal(signal.SIGCHLD)
-    if not callable(torchs) or threading.current_thread() is not threading.main_thread():
-        yield contextlib.nullcontext
-        return
-    died = []
+
+    def __init__(self):
+        self.torchs: Callable | None = None
+        self.happened = False
+
+    def take_over(self) -> None:
+        """In place of torch's handler, which the first loader of a process installs, once."""
+        self.happened = False
+        current = signal.getsignal(signal.SIGCHLD)
+        if callable(current) and current != self.note and threading.current_thread() is threading.main_thread():
+            self.torchs = current
+            signal.signal(signal.SIGCHLD, self.note)
+
+    def note(self, *_) -> None:
+        self.happened = True
 
     @contextlib.contextmanager
-    def raise_if_dead() -> Iterator[None]:
-        signal.signal(signal.SIGCHLD, torchs)
+    def told(self) -> Iterator[None]:
+        """Inside the block torch raises RuntimeError, also for what happened before."""
+        if self.torchs is None or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signal.signal(signal.SIGCHLD, self.torchs)
         try:
-            if died:
-                torchs(signal.SIGCHLD, None)
+            if self.happened:
+                self.torchs(signal.SIGCHLD, None)
             yield
         finally:
-            signal.signal(signal.SIGCHLD, lambda *_: died.append(True))
+            signal.signal(signal.SIGCHLD, self.note)
 
-    try:
-        yield raise_if_dead
-    finally:
-        signal.signal(signal.SIGCHLD, torchs)
+
+_DEATHS = _Deaths()
 
 
 def _explain(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Outputs: every reader sees a whole file, no input is overwritten, and what is written is looked at before it gets its name."""
+"""Every reader sees a whole file, no input is overwritten, and what is written is looked at before it gets its name."""
 
 import json
 import os
@@ -177,16 +177,16 @@ def test_forecasts_are_compressed_and_carry_check_sums(inputs):
 @pytest.mark.parametrize("more", [(), ("--every", "30")], ids=["one", "many"])
 def test_a_file_that_does_not_read_back_as_it_was_written_gets_no_name(inputs, monkeypatch, how, more):
     """The disk takes everything and gives something else back."""
-    close = netCDF4.Dataset.close
+    whole = netCDF4.Dataset
 
-    class Failing(netCDF4.Dataset):
+    class Failing(whole):
         def close(self):
             path, writing = Path(self.filepath()), "rain.nc" not in self.filepath()
-            close(self)
+            super().close()
             if not writing:
                 return
             if how == "a value":
-                with netCDF4.Dataset(path, "a") as file:
+                with whole(path, "a") as file:
                     file["precip_intensity"][..., 3, 3] = 55.0
             elif how == "cut off":
                 os.truncate(path, path.stat().st_size // 2)
@@ -202,14 +202,8 @@ def test_a_file_that_does_not_read_back_as_it_was_written_gets_no_name(inputs, m
 
 
 def test_what_a_killed_prediction_left_is_removed_by_the_next(inputs):
-    left = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from pathlib import Path; from nowcast.atomic import temporary_path as t; t(Path('f.nc')).touch()",
-        ]
-    )
-    assert left.returncode == 0
+    program = "from pathlib import Path; from nowcast.atomic import temporary_path; temporary_path(Path('f.nc')).touch()"
+    subprocess.run([sys.executable, "-c", program], check=True)
     assert [name for name in os.listdir() if name.endswith(".partial")]
     assert command("predict", "persistence", "rain.nc", "--output", "f.nc")[0] == 0
     assert not [name for name in os.listdir() if name.endswith(".partial")]
