@@ -1,6 +1,5 @@
 """The folder that an evaluation leaves: tables, pictures and report.html; and the curve of a training."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from nowcast.errors import OutputError
 from nowcast.example_pictures import draw_animation, draw_maps
 from nowcast.html_report import as_html
 from nowcast.pictures import drawn, png, unit
+from nowcast.run_folder import read_events
 from nowcast.score_files import SCORES_CSV, SCORES_JSON, SCORES_NC, as_csv, as_dataset, as_json
 from nowcast.scored import Evaluation
 
@@ -64,7 +64,7 @@ def ready(output: Path, *, overwrite: bool) -> None:
 
 def draw_training(metrics: Path) -> Figure:
     """Loss of training and validation, and CSI beside persistence, against the step, from metrics.jsonl."""
-    events = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    events = read_events(metrics)
     figure = Figure(figsize=(10, 4.1), layout="constrained")
     left, right = figure.subplots(1, 2)
     for split in ("training", "validation"):

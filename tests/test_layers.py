@@ -16,14 +16,14 @@ atomic config units windows sums signals stopwatch file_format frame_store thinn
 decoding pairs spatial spectra probability examples
 fields grid files times progress
 netcdf baselines metrics
-forecast_file forecast_layout forecast_reader cache file_index bootstrap probability_scores pictures
+forecast_file forecast_layout forecast_reader damage cache file_index bootstrap probability_scores pictures
 diagrams example_pictures plotting probability_diagrams
 device transform losses native memory models
 dataset checkpoint distributed optimisation run_folder tiles
-planning forecaster validation scored
+planning forecaster validation scored loading
 cases training probability_cases
-prediction provenance inspection estimate export findings
-evaluation
+prediction provenance inspection estimate export findings resuming
+evaluation watching
 score_files
 html_report
 report pooling
@@ -37,7 +37,7 @@ WITHOUT_TORCH = {
     *("probability", "probability_scores", "signals", "stopwatch", "fields", "grid", "files", "times", "progress"),
     *("netcdf", "baselines", "forecast_file", "forecast_layout", "forecast_reader", "cache", "file_index", "inspection"),
     *("cli", "thinning", "examples", "pictures", "diagrams", "example_pictures", "plotting", "probability_diagrams"),
-    *("decoding", "file_format", "frame_store"),
+    *("decoding", "file_format", "frame_store", "damage"),
 }
 
 OUTPUT = {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}
