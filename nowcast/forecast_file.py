@@ -16,7 +16,7 @@ import numpy as np
 from nowcast.atomic import replacing
 from nowcast.errors import DataError, OutputError
 from nowcast.fields import Field, find_field, text
-from nowcast.files import OPEN_FILES, open_dataset
+from nowcast.files import OPEN_FILES, library_errors, open_dataset
 from nowcast.grid import Grid, read_grid
 from nowcast.netcdf import most_frequent_step
 from nowcast.times import decode_times, interval_seconds, read_times, time_variable
@@ -202,7 +202,7 @@ def read_forecast(path: str | Path, *, variable: str | None = None, zr_a: float 
     Raises DataError where the file is none, or does not say which reference times its forecasts have.
     """
     path, where = Path(path), str(path)
-    with open_dataset(path) as dataset:
+    with library_errors(path), open_dataset(path) as dataset:
         found = find_field(dataset, where, variable)
         references, valid, case_dim = _forecast_times(dataset, found, where)
         leads = (valid - references[:, None]).astype("timedelta64[s]")
