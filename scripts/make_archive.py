@@ -19,8 +19,8 @@ import numpy as np
 
 FRAMES, STEP_SECONDS = 288, 300
 SCALE, FILL = 0.01, -1
-WET_DAYS, DRY_DAYS = 3, 2  # that are made
-CELLS, REACH = 12, 45  # cells of rain on a wet day, and how many grid cells each reaches from its centre
+WET_DAYS, DRY_DAYS = 2, 6  # that are made
+CELLS, REACH = 6, 45  # cells of rain on a wet day, and how many grid cells each reaches from its centre
 
 
 def observed(size: int) -> np.ndarray:
