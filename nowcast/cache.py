@@ -145,7 +145,7 @@ def _fill(
             frames.write_again()
         else:
             frames.write(np.minimum(frame, LARGEST))
-            rain = block_means(1 - np.exp(-np.nan_to_num(frame))) if (frame > 0).any() else None
+            rain = _rain_blocks(frame)
             facts = (*missing_and_wet(frame), 0.0 if rain is None else rain.mean(dtype=np.float64))
         blocks.write(rain)
         summary[:, position] = facts
@@ -157,6 +157,16 @@ def _fill(
         raise damage.first
     facts = {"shape": shape, "record": record.name, "in_tiles": in_tiles, "damaged": damage.lines()}
     (folder / "facts.json").write_text(json.dumps(facts))
+
+
+def _rain_blocks(frame: np.ndarray) -> np.ndarray | None:
+    """Means of 1 - exp(-r / 1 mm/h), missing counted as dry; None where nothing is wet."""
+    wet = frame > 0
+    if not wet.any():
+        return None
+    values = np.zeros_like(frame)
+    values[wet] = 1 - np.exp(-frame[wet])
+    return block_means(values)
 
 
 def _ahead(read: Callable[[int], np.ndarray], positions: Sequence[int]) -> Iterator[np.ndarray]:

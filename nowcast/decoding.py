@@ -17,6 +17,7 @@ _SENTINELS = (9999, 99999, 999999)  # undeclared, in unpacked data; the negative
 _HUGE = 1e30  # above: fills such as 9.97e36 and infinities
 _NOISE = 0.01  # mm/h: negative rain down to here is rounding, and dry; below, it is a sentinel
 _LOWEST_DBZ = -90.0  # -99, -99.99 and -999 dBZ are sentinels
+_MOST_FILLS = 100  # each is looked for in every frame
 HIGHEST = 10_000.0  # mm/h: the most ever measured, over a minute, is a quarter of it; above, a unit or a number is wrong
 
 
@@ -86,6 +87,8 @@ def read_packing(variable, where: str) -> Packing:
         fills.append(_SENTINELS)
     stored = np.dtype(kind.str.replace("i", "u")) if unsigned else kind
     missing = tuple(dict.fromkeys(value for fill in fills for value in stored_as(fill, kind, stored)))
+    if len(missing) > _MOST_FILLS:
+        raise DataError(f"{where} declares {len(missing)} values as missing.\nRight would be at most {_MOST_FILLS}.")
     low, high = _valid_range(given, kind, stored, lambda value: (value - offset) / scale if packed else value)
     return Packing(scale, offset, missing, low, high, unsigned)
 

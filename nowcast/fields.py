@@ -73,7 +73,7 @@ class Field:
         order = [name for name in self.frame_dims if name in kept] + [self.y_dim, self.x_dim]
         stored = np.transpose(stored, [kept.index(name) for name in order])
         out = np.ascontiguousarray(decode(stored[..., ::-1, :] if flip else stored, self.packing, conversion))
-        too_high = np.isposinf(out)
+        too_high = out == np.inf
         if too_high.any():
             _say_once(Path(dataset.filepath()), self.variable)
             out[too_high] = np.nan

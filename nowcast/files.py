@@ -4,11 +4,13 @@ Only existing local regular files are opened, and only whole ones. Each process 
 forked child starts anew; its lock keeps threads out of the NetCDF library, which cannot bear two at once.
 """
 
+import contextlib
 import glob
 import os
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import netCDF4
@@ -61,6 +63,8 @@ def open_dataset(path: Path) -> netCDF4.Dataset:
         raise DataError(f"{path} is {said}.\nRight would be a NetCDF file on this machine.")
     if "\\" in str(path.absolute()):  # the library would look for another file
         raise DataError(f"{path} has a backslash in its name, which the NetCDF library takes for a folder.\nRename it.")
+    if not str(path).isprintable():
+        raise DataError(f"{str(path)!r} has a name that cannot be printed, or is not UTF-8.\nRename it.")
     check_whole(path)
     try:
         # absolute, since the library takes a name such as `http:x.nc` for an address
@@ -69,6 +73,17 @@ def open_dataset(path: Path) -> netCDF4.Dataset:
         raise DataError(f"{path} is damaged or incomplete ({error}).\nRight would be a whole NetCDF file.") from error
     dataset.set_auto_maskandscale(False)
     return dataset
+
+
+@contextlib.contextmanager
+def library_errors(path: Path) -> Iterator[None]:
+    """What the NetCDF library raises about damaged coordinates and attributes, as a DataError."""
+    try:
+        yield
+    except (OSError, RuntimeError, AttributeError, UnicodeError) as error:
+        if "NetCDF" not in str(error) and not isinstance(error, UnicodeError):
+            raise
+        raise DataError(f"{path} is damaged ({error}).\nRight would be a whole NetCDF file.") from error
 
 
 class OpenFiles:

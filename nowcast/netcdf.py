@@ -18,7 +18,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.fields import Field, find_field, text
-from nowcast.files import OPEN_FILES, expand
+from nowcast.files import OPEN_FILES, expand, library_errors
 from nowcast.grid import Grid, read_grid
 from nowcast.times import interval_seconds, on_raster, read_times, time_variable
 from nowcast.units import Conversion
@@ -260,7 +260,7 @@ def _inspect_once(path: Path, variable: str | None, index: Index | None) -> File
 
 def _inspect(path: Path, variable: str | None) -> FileFacts:
     """Everything about a file but its fields."""
-    with OPEN_FILES.lock:
+    with OPEN_FILES.lock, library_errors(path):
         dataset = OPEN_FILES.get(path)
         found = find_field(dataset, str(path), variable)
         found.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used

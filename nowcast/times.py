@@ -19,6 +19,7 @@ from nowcast.fields import Field, text
 from nowcast.grid import MAX_COORDINATE
 
 _CALENDARS = {"standard", "gregorian", "proleptic_gregorian"}
+_MOST_OFF = 90  # seconds that a frame may be early or late
 _FURTHEST = 1e10  # seconds from 1970, the year 2286: NaT and other fills lie beyond
 
 
@@ -179,25 +180,32 @@ def _spans(dataset, found: Field, times: np.ndarray, where: str) -> np.ndarray |
 def on_raster(times: np.ndarray) -> np.ndarray:
     """Sorted times of frames, each moved to the time that it was meant for: radars are some seconds early or late.
 
-    Only stretches between gaps move whose every frame is within a quarter of the time step of an even raster; the raster
-    lies on whole minutes where most frames are not on one of their own.
+    Each stretch between gaps has a raster of its own, on whole minutes where most of its frames are not on one already. It
+    moves only if all its frames are within a quarter of the time step, and 90 s, of the raster.
     """
     seconds = times.astype(np.int64)
     steps = np.diff(seconds)
-    steps = steps[steps > 0]
+    step = _meant_step(steps[steps > 0])
+    if step == 0:
+        return times
+    meant = seconds.copy()
+    for stretch in np.split(np.arange(len(seconds)), np.flatnonzero(steps > 1.5 * step) + 1):
+        if (steps[stretch[:-1]] != step).any():
+            off = _off_raster(seconds[stretch], step)
+            if np.abs(off).max() <= min(step / 4, _MOST_OFF):
+                meant[stretch] -= off
+    return meant.astype("datetime64[s]")
+
+
+def _meant_step(steps: np.ndarray) -> int:
+    """The usual step in seconds; where none is, that of whole minutes which most are near; 0 where there is none either."""
     if len(steps) < 2:
-        return times
+        return 0
     values, counts = np.unique(steps, return_counts=True)
-    step = int(values[counts.argmax()])
-    if counts.max() * 2 < len(steps):  # no step is usual: the one that is meant is of whole minutes
-        step = round(float(steps[steps < 1.5 * np.median(steps)].mean()) / 60) * 60
-    if step <= 0:
-        return times
-    off = _off_raster(seconds, step)
-    for stretch in np.split(np.arange(len(seconds)), np.flatnonzero(np.diff(seconds) > 1.5 * step) + 1):
-        if (np.abs(off[stretch]) * 4 > step).any():
-            off[stretch] = 0
-    return (seconds - off).astype("datetime64[s]")
+    if counts.max() * 2 >= len(steps):
+        return int(values[counts.argmax()])
+    step = round(float(steps[steps < 1.5 * np.median(steps)].mean()) / 60) * 60
+    return step if (np.abs(steps - step) <= min(step / 2, 2 * _MOST_OFF)).mean() > 0.5 else 0
 
 
 def _off_raster(seconds: np.ndarray, step: int) -> np.ndarray:

@@ -19,8 +19,8 @@ import numpy as np
 
 FRAMES, STEP_SECONDS = 288, 300
 SCALE, FILL = 0.01, -1
-WET_DAYS, DRY_DAYS = 3, 2  # that are made
-CELLS, REACH = 12, 45  # cells of rain on a wet day, and how many grid cells each reaches from its centre
+WET_DAYS, DRY_DAYS = 2, 6  # that are made
+CELLS, REACH = 6, 45  # cells of rain on a wet day, and how many grid cells each reaches from its centre
 
 
 def observed(size: int) -> np.ndarray:
@@ -59,7 +59,7 @@ def write_day(path: Path, frames: Iterator[np.ndarray], size: int) -> None:
             coordinate = file.createVariable(name, "f8", (name,))
             coordinate.setncatts({"standard_name": f"projection_{name}_coordinate", "units": "m"})
             coordinate[:] = step * (np.arange(size) - (size - 1) / 2)
-        storage = {"zlib": True, "complevel": 4, "chunksizes": (1, size, size), "fill_value": np.int16(FILL)}
+        storage = {"zlib": True, "complevel": 1, "chunksizes": (1, size, size), "fill_value": np.int16(FILL)}
         rate = file.createVariable("rainfall_rate", "i2", ("time", "y", "x"), **storage)
         rate.setncatts({"standard_name": "rainfall_rate", "units": "mm h-1", "scale_factor": SCALE})
         rate.set_auto_maskandscale(False)

@@ -239,6 +239,10 @@ REFUSED = {
         maker(PACKED, add_offset=np.nan),
         ": rr has add_offset = 'nan'.\nRight would be one finite number, such as 0.01.",
     ),
+    "a thousand fill values": (
+        maker(RAIN, missing_value=np.arange(1000, dtype="f4")),
+        ": rr declares 1004 values as missing.\nRight would be at most 100.",
+    ),
     "a dimension more": (
         maker(np.stack([RAIN, RAIN], 1), dims=("time", "member", "y", "x")),
         ": rr has more dimensions than time, y and x: member (2).\nRight would be a file with one of each selected.",

@@ -85,7 +85,8 @@ def test_times_that_are_off_by_up_to_a_minute_are_taken_as_even(tmp_path, caplog
     [
         303 * np.arange(20),  # a step of its own
         [*range(0, 3600, 300), *range(3600, 9000, 360)],  # two steps
-        [*range(0, 1500, 300), *range(3720, 5400, 300)],  # another minute after an outage
+        [*range(0, 1500, 300), *range(3660, 5400, 300)],  # another minute after an outage
+        [0, 300, 18_500_000, 44_400_000],  # no step at all
         [0, 300, 600, 750, 900, 1200],  # half a step is no jitter
         [0, 17],
         [0],
