@@ -15,6 +15,7 @@ from nowcast.commands import _with_batch_size, train_run
 from nowcast.errors import MemoryLimitError
 from nowcast.estimate import Probe, largest_batch
 from nowcast.planning import make_plan
+from nowcast.training import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICKSTART = ROOT / "configs" / "quickstart.toml"
@@ -111,3 +112,41 @@ def test_peak_memory_sees_what_was_freed_and_begins_anew():
 
 def test_free_memory_is_within_the_machine():
     assert 0 < memory.free_memory() < 1 << 50
+
+
+def out_of_memory(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+OUT_OF_MEMORY = [(8, 3, ": 3 would fit"), (8, 20, ": 7 would fit"), (1, 1, ", the smallest\\.\nChoose a data.crop below 64")]
+
+
+@pytest.mark.parametrize(("batch", "fitting", "says"), OUT_OF_MEMORY)
+def test_a_training_that_runs_out_of_memory_names_the_batch_that_fits(tmp_path, monkeypatch, batch, fitting, says):
+    linear_probe(monkeypatch, base=1000, per_case=100, free=(100 * fitting + 50) / estimate.SHARE)
+    monkeypatch.setattr("nowcast.training.Trainer._update", out_of_memory)
+    wanted = experiment(f"training.batch_size={batch}", "data.stride=4")
+    with pytest.raises(MemoryLimitError, match=rf"out of memory with training\.batch_size = {batch}{says}") as error:
+        train_run(wanted, tmp_path / "run", resume=False, overwrite=False, device="cpu")
+    assert error.value.exit_code == 7
+    assert f"The checkpoints in {tmp_path / 'run'} are kept" in str(error.value)
+    assert (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_a_training_of_which_not_one_case_fits_names_the_crop_that_does(tmp_path, monkeypatch):
+    linear_probe(monkeypatch, base=1e9, per_case=4e9, free=1e9 / estimate.SHARE)
+    monkeypatch.setattr("nowcast.training.Trainer._update", out_of_memory)
+    wanted = experiment("training.batch_size=2", "data.crop=64", "data.stride=4")
+    with pytest.raises(MemoryLimitError, match=r"one case takes 5\.0 GB .*2\.0 GB are free\.\ndata\.crop = 32 would fit"):
+        train_run(wanted, tmp_path / "run", resume=False, overwrite=False, device="cpu")
+
+
+def test_the_crop_named_is_one_that_fits_by_measurement():
+    wanted = experiment("training.batch_size=1", "data.crop=96")
+    trainer = Trainer(wanted, make_plan(wanted.data), Path(), device=torch.device("cpu"))
+    estimate.probe(trainer, 1)
+    held = memory.resident_memory()
+    needed = estimate.probe(trainer, 1).memory_bytes - held
+    crop = estimate._crop_for(needed / 4, needed, trainer)
+    assert crop == 48
+    assert estimate.probe(trainer, 1, crop=crop).memory_bytes - held < needed
