@@ -15,7 +15,6 @@ from nowcast.commands import _with_batch_size, train_run
 from nowcast.errors import MemoryLimitError
 from nowcast.estimate import Probe, largest_batch
 from nowcast.planning import make_plan
-from nowcast.training import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICKSTART = ROOT / "configs" / "quickstart.toml"
@@ -139,14 +138,3 @@ def test_a_training_of_which_not_one_case_fits_names_the_crop_that_does(tmp_path
     wanted = experiment("training.batch_size=2", "data.crop=64", "data.stride=4")
     with pytest.raises(MemoryLimitError, match=r"one case takes 5\.0 GB .*2\.0 GB are free\.\ndata\.crop = 32 would fit"):
         train_run(wanted, tmp_path / "run", resume=False, overwrite=False, device="cpu")
-
-
-def test_the_crop_named_is_one_that_fits_by_measurement():
-    wanted = experiment("training.batch_size=1", "data.crop=96")
-    trainer = Trainer(wanted, make_plan(wanted.data), Path(), device=torch.device("cpu"))
-    estimate.probe(trainer, 1)
-    held = memory.resident_memory()
-    needed = estimate.probe(trainer, 1).memory_bytes - held
-    crop = estimate._crop_for(needed / 4, needed, trainer)
-    assert crop == 48
-    assert estimate.probe(trainer, 1, crop=crop).memory_bytes - held < needed
