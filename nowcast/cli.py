@@ -183,8 +183,9 @@ def export(
 
 @app.command(epilog="Example: nowcast evaluate runs/radar --observations radar/2016/ --output scores/")
 def evaluate(
-    forecasters: Annotated[list[str], typer.Argument(metavar="FORECASTER", help="Runs, baselines or forecast files.")],
-    observations: Annotated[list[str], typer.Option(metavar="RECORD...", help="The records to score against.")],
+    context: typer.Context,
+    forecasters: Annotated[list[str], typer.Argument(metavar="FORECASTER", help="Runs, baselines, forecast or scores files.")],
+    observations: Annotated[list[str] | None, typer.Option(metavar="RECORD...", help="The records to score against.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for tables, pictures and report.html.")] = None,
     start: Start = None, end: End = None, every: Every = None,
     thresholds: Annotated[str | None, typer.Option(help="Default 0.5,1,5,10 mm/h.")] = None,
@@ -193,36 +194,74 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score forecasters against radar records.
 
-    Persistence and extrapolation are scored beside them, all on the same cases and under one common mask.
+    Persistence and extrapolation are scored beside them, all on the same cases and under one common mask. Earlier
+    scores.nc files are pooled, without --observations.
     """
     _set_up_log(quiet, verbose)
-    from nowcast import report
-    from nowcast.commands import evaluate_forecasters
+    from nowcast import report, score_files
+    from nowcast.commands import evaluate_forecasters, pooled_scores
 
     levels = _thresholds(thresholds)
     selection = _selection(None, start, end, every)
     if output and _is_first():
         _refuse_stdout(output)
         report.ready(output, overwrite=overwrite)
-    outputs = [output / name for name in report.FILES] if output else []
-    result = evaluate_forecasters(
-        forecasters, observations, selection, thresholds=levels, variable=variable, device=device, outputs=outputs
-    )
+    options = {"--observations": observations, "--thresholds": thresholds, "--variable": variable}
+    result = pooled_scores(forecasters, options | {"--start": start, "--end": end, "--every": every})
+    if not result and not observations:
+        raise UsageError("Missing option '--observations'.\nSee nowcast evaluate -h")
+    if not result:
+        outputs = [output / name for name in report.FILES] if output else []
+        facts = {
+            "thresholds": levels,
+            "variable": variable,
+            "device": device,
+            "examples": output is not None,
+            "outputs": outputs,
+        }
+        result = evaluate_forecasters(forecasters, observations, selection, **facts)
     if not _is_first():
         return
     rows = result.rows()
     text = {
-        ScoreLayout.table: lambda: report.table(result),
-        ScoreLayout.json: lambda: report.as_json(result, rows).rstrip(),
-        ScoreLayout.csv: lambda: report.as_csv(rows).rstrip(),
+        ScoreLayout.table: lambda: score_files.table(result),
+        ScoreLayout.json: lambda: score_files.as_json(result, rows).rstrip(),
+        ScoreLayout.csv: lambda: score_files.as_csv(rows).rstrip(),
     }
     typer.echo(text[format]())
     if output:
-        paths = report.write(result, rows, output, overwrite=overwrite)
+        paths = report.write(result, rows, output, command=context.obj or "", overwrite=overwrite)
         log.info("written: %s", ", ".join(map(str, paths)))
         _next(f"open {shlex.quote(str(paths[0]))}")
     else:
-        _next(f"nowcast evaluate {shlex.join(forecasters)} --observations {shlex.join(observations)} --output scores/")
+        against = f" --observations {shlex.join(observations)}" if observations else ""
+        _next(f"nowcast evaluate {shlex.join(forecasters)}{against} --output scores/")
+
+
+@app.command(epilog="Example: nowcast plot forecast.nc --output forecast.gif")
+def plot(
+    path: Annotated[str, typer.Argument(metavar="FORECAST|RECORD", help="A NetCDF file, a folder of them, or a glob.")],
+    output: Annotated[Path, typer.Option(metavar="PICTURE", help="The file to write: .png has panels, .gif is animated.")],
+    variable: Variable = None,
+    reference_time: Annotated[str | None, typer.Option(metavar="T", help="Of forecasts: from this time, UTC.")] = None,
+    start: Annotated[str | None, typer.Option(metavar="T", help="Of a record: the first frame, UTC.")] = None,
+    end: Annotated[str | None, typer.Option(metavar="T", help="Of a record: the last frame, UTC.")] = None,
+    overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Draw a forecast or a record.
+
+    Maps of the newest forecast, or of the newest frames, unless others are asked for.
+    """
+    _set_up_log(quiet, verbose)
+    from nowcast.plotting import plot as draw
+
+    times = [_time(text, option) for text, option in ((reference_time, "--reference-time"), (start, "--start"), (end, "--end"))]
+    drawn = draw(path, output, variable=variable, reference=times[0], span=tuple(times[1:]), overwrite=overwrite)
+    typer.echo(output)
+    if drawn.is_forecast:
+        _next(f"nowcast evaluate {shlex.quote(path)} --observations RECORD... --output scores/")
+    else:
+        _next(f"nowcast predict extrapolation {shlex.quote(path)} --output forecast.nc")
 
 
 def _selection(listed: list[str] | None, start: str | None, end: str | None, every: float | None):
@@ -296,7 +335,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         arguments = _many_observations(sys.argv[1:] if argv is None else argv)
         with terminating():
-            code = app(args=arguments, prog_name="nowcast", standalone_mode=False)
+            code = app(args=arguments, prog_name="nowcast", standalone_mode=False, obj=shlex.join(["nowcast", *arguments]))
     except NowcastError as error:
         _fail(str(error), error.exit_code)
     except _ParseError as error:

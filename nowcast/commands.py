@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nowcast import config, distributed, run_folder
+from nowcast import config, distributed, pooling, run_folder
 from nowcast.atomic import refuse_inputs, replacing
 from nowcast.baselines import BASELINES, available
 from nowcast.cases import Selection
@@ -23,13 +23,14 @@ from nowcast.models import num_parameters
 from nowcast.netcdf import open_records
 from nowcast.planning import Plan, make_plan
 from nowcast.prediction import predict
+from nowcast.probability_cases import given_thresholds
 from nowcast.resuming import check_resumable
 from nowcast.signals import stop_on_signals
 from nowcast.training import Trainer, thresholds_for
 from nowcast.watching import watch
 
 log = logging.getLogger(__name__)
-ALWAYS = ("persistence", "extrapolation", "pysteps")  # beside every evaluation, where they are installed
+ALWAYS = ("persistence", "extrapolation", "pysteps", "sprog")  # beside every evaluation, where they are installed
 
 
 def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: bool, device: str) -> str:
@@ -127,9 +128,9 @@ def _draw(output: Path) -> None:
     if not distributed.is_first() or not (output / run_folder.METRICS).is_file():
         return
     try:
-        from nowcast import report  # matplotlib
+        from nowcast import pictures, report  # matplotlib
 
-        content = report.png(report.draw_training(output / run_folder.METRICS))
+        content = pictures.png(pictures.drawn(report.draw_training(output / run_folder.METRICS)))
         with replacing(output / run_folder.PICTURE) as temporary:
             temporary.write_bytes(content)
     except Exception as error:  # a picture never costs the run
@@ -241,6 +242,7 @@ def evaluate_forecasters(
     thresholds: tuple[float, ...] | None,
     variable: str | None,
     device: str,
+    examples: bool = False,
     outputs: Sequence[Path] = (),
 ) -> Evaluation:
     """Score the forecasters, and always the baselines that are installed, on the same cases.
@@ -248,22 +250,39 @@ def evaluate_forecasters(
     outputs: the files that will be written; OutputError (exit 5) where one of them is an input.
     """
     where = distributed.join(pick_device(device))
-    sources = open_sources(forecasters, device=where)
+    sources = open_sources(forecasters, device=where, variable=variable)
     records = open_records(observations, **_reading(sources.values(), variable))
     files = [path for record in records for path in record.paths]
     refuse_inputs(outputs, [*files, *(path for forecaster in forecasters for path in model_files(forecaster))])
-    levels = thresholds or thresholds_for(records[0].quantity)
-    return evaluate(sources, records, selection=selection, thresholds=levels)
+    levels = thresholds or given_thresholds(sources) or thresholds_for(records[0].quantity)
+    return evaluate(sources, records, selection=selection, thresholds=levels, examples=examples)
 
 
-def open_sources(forecasters: Sequence[str], *, device: torch.device) -> dict[str, Source]:
+def pooled_scores(names: Sequence[str], options: Mapping[str, object]) -> Evaluation | None:
+    """The evaluation that earlier scores.nc files add up to; None where the names are forecasters.
+
+    `options` are those that say what to score, with what was given for them: UsageError if anything was.
+    """
+    found = [name for name in names if pooling.is_scores_file(name)]
+    if not found:
+        return None
+    if others := [name for name in names if name not in found]:
+        raise UsageError(f"{found[0]} holds scores and {others[0]} does not: pool scores.nc files alone")
+    if given := [option for option, value in options.items() if value]:
+        raise UsageError(f"{given[0]} cannot be given with scores.nc files: they hold what was scored")
+    if twice := next((name for n, name in enumerate(names) if name in names[:n]), None):
+        raise UsageError(f"{twice} is named twice: its cases would count twice")
+    return pooling.pool(names)
+
+
+def open_sources(forecasters: Sequence[str], *, device: torch.device, variable: str | None = None) -> dict[str, Source]:
     """The forecasters by the names that scores give them: first those asked for, then the baselines of every evaluation.
 
     A run or file that is named like another, or like a baseline, goes by its path.
     """
     sources: dict[str, Source] = {}
     for given in [*forecasters, *(name for name in ALWAYS if name in available() and name not in forecasters)]:
-        opened = open_forecaster(given, device=device)
+        opened = open_forecaster(given, device=device, variable=variable)
         taken = opened.name in sources or (opened.name in BASELINES and given not in BASELINES)
         name = given if taken else opened.name
         if name in sources:

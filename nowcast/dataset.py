@@ -5,25 +5,21 @@ NaN for missing, (case, time, y, x) for the past and for the future; where a cro
 """
 
 import contextlib
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, from_numpy
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from nowcast.cache import BLOCK, PackedFrames
-from nowcast.errors import LoadingError
 from nowcast.windows import Windows
 
 # Every window keeps this share of the chance that a uniform draw would give it: dry weather must be seen as well.
 UNIFORM_SHARE = 0.1
-WORKER_TIMEOUT = 45  # s: a batch takes milliseconds, and a job that hangs should end within a minute
 _EPOCHS = 1 << 40  # no batch has this number: the orders of epochs are drawn apart from the batches
 
 
@@ -43,6 +39,15 @@ class Batch:
     past: Tensor
     future: Tensor
     cases: tuple[tuple[int, int, int, int], ...]  # (series, window, top row, left column) of each case
+
+    def pin_memory(self) -> "Batch":
+        """In memory that a GPU reads by itself; the DataLoader calls this."""
+        return Batch(self.past.pin_memory(), self.future.pin_memory(), self.cases)
+
+    def to(self, device: torch.device) -> "Batch":
+        """On that device; from pinned memory the host does not wait for the copy."""
+        past, future = (part.to(device, non_blocking=True) for part in (self.past, self.future))
+        return Batch(past, future, self.cases)
 
 
 @contextlib.contextmanager
@@ -141,18 +146,26 @@ class Batches(Dataset):
 
     def _read(self, number: int, window: int, top: int, left: int) -> Tensor:
         """float16 (time, y, x): a view of the packed frames where it can be one."""
-        if number not in self._frames:
-            self._frames[number] = _tensor(self.series[number].frames.frames())
-        frames, positions = self._frames[number], self.series[number].windows.positions[window]
-        if self.crop:
-            frames = frames[:, top : top + self.crop, left : left + self.crop]
-        first, stop = int(positions[0]), int(positions[-1]) + 1
-        cut = frames[first:stop] if stop - first == len(positions) else frames[from_numpy(positions)]
+        cut = self._cut(self.series[number].frames, number, self.series[number].windows.positions[window], top, left)
         if not self.crop or cut.shape[1:] == (self.crop, self.crop):
             return cut
         out = torch.full((len(cut), self.crop, self.crop), torch.nan, dtype=cut.dtype)
         out[:, : cut.shape[1], : cut.shape[2]] = cut
         return out
+
+    def _cut(self, packed: PackedFrames, number: int, positions: np.ndarray, top: int, left: int) -> Tensor:
+        """The part of the crop that lies in the grid."""
+        if packed.in_tiles:
+            bottom, right = (min(start + self.crop, size) if self.crop else size
+                             for start, size in zip((top, left), packed.shape[1:], strict=True))  # fmt: skip
+            return from_numpy(packed.tiles.cut(positions, top, left, bottom, right))
+        if number not in self._frames:
+            self._frames[number] = _tensor(packed.frames())
+        frames = self._frames[number]
+        if self.crop:
+            frames = frames[:, top : top + self.crop, left : left + self.crop]
+        first, stop = int(positions[0]), int(positions[-1]) + 1
+        return frames[first:stop] if stop - first == len(positions) else frames[from_numpy(positions)]
 
     def _orientation(self, case: tuple[int, int, int, int], rng: np.random.Generator) -> tuple[int, int, bool]:
         """Steps along y and x, and whether the two change places."""
@@ -203,10 +216,9 @@ class Weights:
     def __post_init__(self):
         rain, index = [], []
         for number, part in enumerate(self.series):
-            per_frame = np.asarray(part.frames.rain_blocks()).mean(axis=(1, 2), dtype=np.float64)
             future = part.windows.positions[:, part.windows.input_frames :]
             # a large grid offers more places to crop: weight it by its area
-            rain.append(per_frame[future].mean(axis=1) * np.prod(part.frames.shape[1:]))
+            rain.append(part.frames.rain[future].mean(axis=1) * np.prod(part.frames.shape[1:]))
             index.append(np.stack([np.full(len(future), number), np.arange(len(future))], axis=1))
         self.index = np.concatenate(index)
         self.cumulative = np.cumsum(_chances(np.concatenate(rain)))
@@ -252,82 +264,3 @@ def uniform_corner(shape: Sequence[int], crop: int, rng: np.random.Generator) ->
     if not crop:
         return 0, 0
     return tuple(int(rng.integers(max(cells - crop, 0) + 1)) for cells in shape)
-
-
-def load(batches: Batches, start: int, stop: int, *, workers: int) -> Iterator[Batch]:
-    """Batches `start` to `stop` - 1 in order, read ahead by `workers` processes (0: in this one).
-
-    Asking for a batch raises LoadingError (exit 75) when a worker died, or gave nothing for WORKER_TIMEOUT seconds.
-    """
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        timeout=WORKER_TIMEOUT if workers else 0,
-    )
-    return _from_workers(loader) if workers else iter(loader)
-
-
-def _from_workers(loader: DataLoader) -> Iterator[Batch]:
-    batches = iter(loader)
-    _DEATHS.take_over()
-    while True:
-        try:
-            with _DEATHS.told():
-                batch = next(batches, None)
-        except (RuntimeError, OSError, EOFError) as error:  # the last two: it died while it handed over a batch
-            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader"):  # our own, in a worker
-                raise
-            raise LoadingError(_explain(error)) from None
-        if batch is None:
-            return
-        yield batch
-
-
-class _Deaths:
-    """torch raises in the main thread the moment a worker dies, be it between two halves of an update or of a save.
-
-    With this, only while a batch is asked for: a death at another time is told the next time.
-    """
-
-    def __init__(self):
-        self.torchs: Callable | None = None
-        self.happened = False
-
-    def take_over(self) -> None:
-        """In place of torch's handler, which the first loader of a process installs, once."""
-        self.happened = False
-        current = signal.getsignal(signal.SIGCHLD)
-        if callable(current) and current != self.note and threading.current_thread() is threading.main_thread():
-            self.torchs = current
-            signal.signal(signal.SIGCHLD, self.note)
-
-    def note(self, *_) -> None:
-        self.happened = True
-
-    @contextlib.contextmanager
-    def told(self) -> Iterator[None]:
-        """Inside the block torch raises RuntimeError, also for what happened before."""
-        if self.torchs is None or threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        signal.signal(signal.SIGCHLD, self.torchs)
-        try:
-            if self.happened:
-                self.torchs(signal.SIGCHLD, None)
-            yield
-        finally:
-            signal.signal(signal.SIGCHLD, self.note)
-
-
-_DEATHS = _Deaths()
-
-
-def _explain(error: Exception) -> str:
-    # where the death interrupted the waiting, torch says how the worker died in the error before
-    told = str(error.__cause__ if isinstance(error.__cause__, RuntimeError) else error) or type(error).__name__
-    reason = told.splitlines()[0].rstrip(". ")
-    hint = "too little memory?" if "Killed" in reason else "is the disk of the cache slow or gone?"
-    return f"a process that reads training data failed ({reason}; {hint})"

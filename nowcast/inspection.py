@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from nowcast.cache import WET, Damage
+from nowcast.cache import WET
+from nowcast.damage import Damage
 from nowcast.netcdf import Record
 from nowcast.progress import track
 from nowcast.windows import plan

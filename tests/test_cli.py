@@ -16,12 +16,13 @@ import pytest
 from makers import command, rain, tiny_experiment, tiny_run, write_record
 
 from nowcast import __version__, cli, config
-from nowcast.forecast_file import read_forecast, write_forecast
+from nowcast.forecast_file import write_forecast
+from nowcast.forecast_reader import read_forecast
 from nowcast.netcdf import open_records
 
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
-COMMANDS = ("inspect", "train", "predict", "evaluate", "export")
+COMMANDS = ("inspect", "train", "predict", "evaluate", "export", "plot")
 
 
 @pytest.fixture(autouse=True)

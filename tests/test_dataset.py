@@ -10,9 +10,10 @@ import torch
 from makers import rain, tiny_run, write_record
 
 from nowcast.cache import BLOCK, block_means, missing_and_wet, pack
-from nowcast.dataset import Batches, Series, load
+from nowcast.dataset import Batches, Series
 from nowcast.errors import DataError, OutputError
 from nowcast.inspection import inspect, lines
+from nowcast.loading import load
 from nowcast.netcdf import open_records
 from nowcast.windows import plan
 

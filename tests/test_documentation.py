@@ -21,7 +21,19 @@ from makers import rain, write_record
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from nowcast import baselines, cli, config, errors, losses, metrics, models, report, training, transform
+from nowcast import (
+    baselines,
+    cli,
+    config,
+    errors,
+    losses,
+    metrics,
+    models,
+    probability_scores,
+    score_files,
+    training,
+    transform,
+)
 from nowcast.planning import make_plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -215,6 +227,7 @@ REGISTRIES = {
     "TRANSFORMS": transform.TRANSFORMS,
     "BASELINES": baselines.BASELINES,
     "SCORES": metrics.SCORES,
+    "PROBABILITY_SCORES": probability_scores.PROBABILITY_SCORES,
 }
 
 
@@ -234,7 +247,7 @@ def test_links_in_readme_lead_somewhere():
 
 
 def test_readme_names_the_columns_of_the_scores():
-    assert ", ".join(report.COLUMNS) in " ".join(README.split())
+    assert ", ".join(score_files.COLUMNS) in " ".join(README.split())
 
 
 def constraints():

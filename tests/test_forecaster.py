@@ -11,7 +11,8 @@ from nowcast import config
 from nowcast.baselines import BASELINES, available
 from nowcast.checkpoint import BEST, LAST, Checkpoint, read_checkpoint, write_checkpoint
 from nowcast.errors import CheckpointError, DataError, UsageError
-from nowcast.forecast_file import read_forecast, write_forecast
+from nowcast.forecast_file import write_forecast
+from nowcast.forecast_reader import read_forecast
 from nowcast.forecaster import FileForecaster, Network, open_forecaster
 from nowcast.models import make_model, model_config
 from nowcast.netcdf import open_records
@@ -219,7 +220,7 @@ def test_a_forecast_file_gives_back_its_forecasts(tmp_path):
     opened = file_of(tmp_path / "f.nc", grid, references=3)
     assert isinstance(opened, FileForecaster)
     assert (opened.name, opened.lead_frames) == ("f", 3)
-    forecast = opened.forecast_at(START + 10 * MINUTES, 2)
+    forecast = opened.forecast_at(START + 10 * MINUTES, np.array([5, 10]) * MINUTES)
     np.testing.assert_allclose(forecast, rain(frames=3, shape=grid.shape)[:2] + 2, rtol=1e-6)
 
 
@@ -228,13 +229,14 @@ def test_a_forecast_file_may_begin_with_the_analysis(tmp_path):
     opened = file_of(tmp_path / "f.nc", a.grid, leads=(0, 1, 2))
     assert opened.time_step(a) == np.timedelta64(300, "s")
     assert opened.lead_frames == 2
-    np.testing.assert_allclose(opened.forecast_at(START, 2), rain(frames=3, shape=a.grid.shape)[1:], rtol=1e-6)
+    forecast = opened.forecast_at(START, np.array([5, 10]) * MINUTES)
+    np.testing.assert_allclose(forecast, rain(frames=3, shape=a.grid.shape)[1:], rtol=1e-6)
 
 
 def test_a_forecast_file_must_fit_the_record(tmp_path):
     a = record(tmp_path)
     other = record(tmp_path, name="b", shape=(20, 28))
-    with pytest.raises(DataError, match=r"f \(20 × 28\) is not on the grid of a \(24 × 28\)"):
+    with pytest.raises(DataError, match=r"f is not on the grid of a: 20 × 28 cells in place of 24 × 28\.\nRegrid one"):
         file_of(tmp_path / "f.nc", other.grid).time_step(a)
     with pytest.raises(DataError, match="uneven has lead times that are not 1, 2, 3"):
         file_of(tmp_path / "uneven.nc", a.grid, leads=(1, 2, 4)).time_step(a)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from makers import command, rain, tiny_experiment, write_record
 
-from nowcast import commands, config, dataset
+from nowcast import commands, config, dataset, loading
 from nowcast.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint
 from nowcast.commands import train_run
 from nowcast.config import NamedSection
@@ -178,14 +178,14 @@ def test_a_worker_that_dies_or_hangs_ends_training_with_its_state_saved(place, t
 
     with monkeypatch.context() as patch:
         patch.setattr(dataset.Batches, "__getitem__", fail_in_worker)
-        patch.setattr(dataset, "WORKER_TIMEOUT", 1)
+        patch.setattr(loading, "WORKER_TIMEOUT", 1)
         says = {"killed": "a process that reads training data failed", "hanging": "timed out after 1 seconds"}[how]
         with pytest.raises(LoadingError, match=rf"{says}[\s\S]*state saved; --resume goes on from there") as ended:
             train(experiment(place, workers=1), tmp_path / "run")
     assert ended.value.exit_code == 75
     # a worker reads ahead, and dies while it does
     assert read_checkpoint(tmp_path / "run" / LAST).facts["step"] <= 5
-    assert dataset.WORKER_TIMEOUT <= 50
+    assert loading.WORKER_TIMEOUT <= 50
     train(experiment(place, workers=1), tmp_path / "run", resume=True)
     assert_same(place / "straight", tmp_path / "run")
 
