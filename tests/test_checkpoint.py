@@ -14,11 +14,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers import tiny_experiment
 
+from nowcast import config
 from nowcast.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, read_checkpoint, write_checkpoint
 from nowcast.errors import CheckpointError, MemoryLimitError, OutputError
 from nowcast.forecaster import Network
 from nowcast.run_folder import resumable
+from nowcast.training import resolve
 
 TENSORS = {
     "model.weight": torch.arange(12.0).reshape(3, 4),
@@ -134,6 +137,7 @@ def as_file(header, tail=b""):
     return struct.pack("<Q", len(header)) + header + tail
 
 
+EMPTY = b'{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
 HOSTILE_HEADERS = {
     "length": struct.pack("<Q", (1 << 63) - 1) + b"{}",
     "a length as long as the file": struct.pack("<Q", 1 << 40) + b"{}",
@@ -144,14 +148,10 @@ HOSTILE_HEADERS = {
     "nesting": as_file(b"[" * 1_000_000),
     "nested facts": as_file(b'{"__metadata__":{"nowcast":"%s","sha256":""}}' % (b"[" * 1_000_000)),
     "nested objects": as_file(b'{"a":' * 500_000 + b"1" + b"}" * 500_000),
-    "many tensors": as_file(
-        b"{%s}" % b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % n for n in range(100_000))
-    ),
+    "many tensors": as_file(b"{%s}" % b",".join(b'"%d":%s' % (n, EMPTY) for n in range(100_000))),
     "facts that are a list": as_file(b'{"__metadata__":{"nowcast":"[]","sha256":""}}'),
     "no metadata": as_file(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', b"x"),
-    "a dtype": as_file(
-        b'{"__metadata__":{"nowcast":"{}","sha256":""},"a":{"dtype":"F128","shape":[1],"data_offsets":[0,16]}}', b"x" * 16
-    ),
+    "a dtype": as_file(b'{"__metadata__":{"nowcast":"{}","sha256":""},"a":%s}' % EMPTY.replace(b"F32", b"F128")),
 }
 
 READ_LITTLE = """
@@ -207,16 +207,14 @@ HOSTILE_FACTS = {
 }
 
 
+def good_facts():
+    facts = {"input_frames": 2, "lead_frames": 3, "time_steps": [300], "quantity": "rain_rate"}
+    return json.loads(json.dumps({"config": config.as_dict(resolve(tiny_experiment([]))), **facts}))
+
+
 @pytest.mark.parametrize("key", HOSTILE_FACTS)
-def test_no_facts_make_a_model_that_is_too_large(key):
-    from makers import tiny_experiment
-
-    from nowcast import config
-    from nowcast.training import resolve
-
-    facts = {"config": config.as_dict(resolve(tiny_experiment([]))), "input_frames": 2, "lead_frames": 3,
-             "time_steps": [300], "quantity": "rain_rate"}  # fmt: skip
-    facts = json.loads(json.dumps(facts))
+def test_facts_that_no_training_writes_are_refused(key):
+    facts = good_facts()
     *path, last = key.split(".")
     tree = facts["config"] if path else facts
     for name in path:
@@ -229,13 +227,7 @@ def test_no_facts_make_a_model_that_is_too_large(key):
 
 
 def test_a_model_as_large_as_a_config_allows_is_not_allocated_for_tensors_that_are_small():
-    from makers import tiny_experiment
-
-    from nowcast import config
-    from nowcast.training import resolve
-
-    facts = {"config": config.as_dict(resolve(tiny_experiment([]))), "input_frames": 2, "lead_frames": 3,
-             "time_steps": [300], "quantity": "rain_rate"}  # fmt: skip
+    facts = good_facts()
     facts["config"]["model"] |= {"hidden_channels": [4096] * 16, "kernel_sizes": [31] * 16}  # 2e12 bytes of weights
     with pytest.raises(CheckpointError, match="run cannot be used: "):
         Network(Checkpoint(facts, {"model.head.weight": torch.zeros(1)}, ""), "run", device=torch.device("cpu"))
