@@ -217,7 +217,8 @@ def _by_threshold(evaluation: Evaluation, found: Mapping[tuple, Mapping], score:
     cells = [
         [name, *(_cell(found.get((name, None, score, t, None))) for t in evaluation.thresholds)] for name in evaluation.blocks
     ]
-    return Table(f"{_heading(score)}, all leads pooled", header, cells)
+    name = _heading(score)
+    return Table(f"{name[0].upper()}{name[1:]}, all leads pooled", header, cells)
 
 
 def _levels(evaluation: Evaluation) -> list[str]:
@@ -340,9 +341,9 @@ def _drawn(title: str, figure: Figure) -> Picture:
 def _performance(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Section:
     level, unit_ = evaluation.thresholds[nearest_threshold(evaluation)], unit(evaluation.quantity)
     text = (
-        "Left and middle: best is the upper right corner. Along a grey curve CSI is the same; along a dashed line the "
+        "First two: best is the upper right corner. Along a grey curve CSI is the same; along a dashed line the "
         "frequency bias, whose value stands at its end: above the diagonal too much rain is forecast, below it too little. "
-        "Right: a line that falls with the threshold is a forecast that smooths its heavy rain away (cut off at 1/8 and 8)."
+        "Last: a line that falls with the threshold is a forecast that smooths its heavy rain away (cut off at 1/8 and 8)."
     )
     pictures = [
         _drawn("All leads pooled, by threshold", draw_performance(rows, how)),
