@@ -86,6 +86,25 @@ class State:
         return not self.validations_since_best
 
 
+class Outcome:
+    """Loss and gradient norm of one step, on their way from the device; the host need not wait for them."""
+
+    def __init__(self, values: torch.Tensor, step: int, seen: list[Batch]):
+        self.step, self.seen, self.values, self.copied = step, seen, values, None
+        if values.is_cuda:
+            self.values = torch.empty(values.shape, pin_memory=True)
+            self.values.copy_(values, non_blocking=True)
+            self.copied = torch.cuda.Event()
+            self.copied.record()
+
+    def read(self) -> tuple[float, float]:
+        """Loss and norm, once the step is done."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        loss, norm = self.values.tolist()
+        return loss, norm
+
+
 @dataclass(frozen=True)
 class Result:
     """How a training ended: the run folder, the steps done, the best validation."""
@@ -107,13 +126,17 @@ class Trainer:
         self.loss = make_loss(self.experiment.loss)
         self.model = make_model(model_config(self.experiment.model)).to(device)
         set_checkpoint_steps(self.model, self.settings.checkpoint_steps)
-        self.network = torch.compile(self.model) if self.settings.compile else self.model
+        # on a GPU as CUDA graphs: launched as a whole, not operation by operation
+        mode = "reduce-overhead" if device.type == "cuda" else None
+        self.network = torch.compile(self.model, mode=mode) if self.settings.compile else self.model
         check_grids(plan, self.experiment.data.crop, self.model)
         check_shares(self.model, self.settings.batch_size)
         self.optimizer = make_optimizer(self.model, self.settings)
         self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
         self.precision = pick_precision(self.settings.precision, device)
         self.state = State()
+        # a GPU is asked how the step before went, so that it is never idle; nothing is saved before all is read
+        self.unread, self.most_unread = [], 1 if device.type == "cuda" else 0
         windows_per_step = self.settings.batch_size * self.settings.accumulate
         steps_per_epoch = math.ceil(plan.num_windows("training") / windows_per_step)
         self.num_steps = self.settings.steps or self.settings.epochs * steps_per_epoch
@@ -152,13 +175,15 @@ class Trainer:
             while True:
                 if received := distributed.largest(stop.received):  # all stop after the same step
                     stop.received = received
+                    self._settle(watch)
                     self._stop(stop)
                 if self._is_due():
+                    self._settle(watch)
                     self._validate_and_save(watch)
                 if self.is_finished:
                     break
-                loss = self._update(batches, watch)
-                progress.advance(loss=f"{loss:.4g}")
+                self._update(batches, watch)
+                progress.advance(loss=f"{watch.losses[-1]:.4g}" if watch.losses else "not read yet")
         return Result(self.output, self.state.step, self.state.best_step, self.state.best_loss)
 
     @property
@@ -180,9 +205,10 @@ class Trainer:
         if workers == "auto":
             workers = 0 if self.device.type == "cpu" else 4
         start = self.state.step * self.settings.accumulate
-        return load(self.batches, start, self.num_steps * self.settings.accumulate, workers=workers)
+        stop = self.num_steps * self.settings.accumulate
+        return load(self.batches, start, stop, workers=workers, device=self.device)
 
-    def _update(self, batches, watch: Stopwatch) -> float:
+    def _update(self, batches, watch: Stopwatch) -> None:
         step, accumulate = self.state.step, self.settings.accumulate
         torch.manual_seed(self.settings.seed * 1_000_003 + step)  # for whatever a model draws in this step
         rate = learning_rate(step, self.num_steps, self.settings, num_plateaus=self.state.num_plateaus)
@@ -197,16 +223,23 @@ class Trainer:
             loss, count = self._loss_parts(batch)
             loss.backward()
             sums += torch.stack([loss.detach(), count])
-        total = float(self._average_gradients(sums))
+        loss = self._average_gradients(sums)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
-        if not math.isfinite(total) or not torch.isfinite(norm):
-            raise DivergenceError(self._divergence(total, float(norm), seen))
+        self.unread.append(Outcome(torch.stack([loss, norm]), step + 1, seen))
+        self._settle(watch, leave=self.most_unread)
         self.optimizer.step()
         if self.average:
             self.average.update(self.model, step)
         self.state.step += 1
-        watch.count(windows=accumulate * self.settings.batch_size, loss=total)
-        return total
+
+    def _settle(self, watch: Stopwatch, *, leave: int = 0) -> None:
+        """Read what came out of all steps but the last `leave`; DivergenceError where it is not finite."""
+        while len(self.unread) > leave:
+            outcome = self.unread.pop(0)
+            loss, norm = outcome.read()
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise DivergenceError(self._divergence(outcome, loss, norm))
+            watch.count(windows=self.settings.accumulate * self.settings.batch_size, loss=loss)
 
     def _average_gradients(self, sums: torch.Tensor) -> torch.Tensor:
         """Divide the gradients of the summed errors by the count; the loss. Both sums are over micro-batches and processes."""
@@ -234,11 +267,11 @@ class Trainer:
             return {}
         return {"future": network_input(future, self.transform), "done": self.state.step / self.num_steps}
 
-    def _divergence(self, loss: float, norm: float, seen: list[Batch]) -> str:
-        cases = {self.batches.describe_case(case) for batch in seen for case in batch.cases}
+    def _divergence(self, outcome: Outcome, loss: float, norm: float) -> str:
+        cases = {self.batches.describe_case(case) for batch in outcome.seen for case in batch.cases}
         shown = ", ".join(sorted(cases)[:4]) + (", …" if len(cases) > 4 else "")
         return (
-            f"training diverged at step {self.state.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}, cases {shown}\n"
+            f"training diverged at step {outcome.step:,}: loss {loss:.4g}, gradient norm {norm:.4g}, cases {shown}\n"
             f"the checkpoints in {self.output} are the last good ones; try a smaller training.learning_rate or training.clip"
         )
 

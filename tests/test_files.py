@@ -155,10 +155,10 @@ def test_a_huge_declared_variable_opens_without_memory(tmp_path):
 
 def test_a_coordinate_too_long_to_read_is_refused(tmp_path):
     with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
-        file.createDimension("y", 10**12)
+        file.createDimension("y", 10**8)
         file.createDimension("x", 2)
         file.createVariable("rr", "f4", ("y", "x"), chunksizes=(10, 2)).units = "mm/h"
         file.createVariable("time", "i4").units = "seconds since 2020-01-01"
         file["time"][...] = 0
-    with pytest.raises(DataError, match=r"a.nc: dimension y has 1000000000000 cells\.\nRight would be at most 500000"):
+    with pytest.raises(DataError, match=r"a.nc: dimension y has 100000000 cells\.\nRight would be at most 500000"):
         open_records([tmp_path / "a.nc"])

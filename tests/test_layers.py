@@ -12,8 +12,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nowcast"
 # A module may import from the lines above its own, and from its own line (but never in a circle).
 LAYERS = """
 errors
-atomic config units windows sums signals stopwatch thinning
-fields grid files times progress pairs spatial spectra probability examples
+atomic config units windows sums signals stopwatch file_format frame_store thinning
+decoding pairs spatial spectra probability examples
+fields grid files times progress
 netcdf baselines metrics
 forecast_file forecast_layout forecast_reader cache file_index bootstrap probability_scores pictures
 diagrams example_pictures plotting probability_diagrams
@@ -36,6 +37,7 @@ WITHOUT_TORCH = {
     *("probability", "probability_scores", "signals", "stopwatch", "fields", "grid", "files", "times", "progress"),
     *("netcdf", "baselines", "forecast_file", "forecast_layout", "forecast_reader", "cache", "file_index", "inspection"),
     *("cli", "thinning", "examples", "pictures", "diagrams", "example_pictures", "plotting", "probability_diagrams"),
+    *("decoding", "file_format", "frame_store"),
 }
 
 OUTPUT = {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}
