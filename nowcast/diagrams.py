@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from nowcast.baselines import BASELINES
 from nowcast.pictures import plain, short
@@ -124,6 +125,7 @@ def draw_lead(
     draw_curves(axes, curves(rows, score, threshold=threshold), how)
     axes.set(xlabel="lead time, minutes", ylabel=label)
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     lowest = min((value for line in axes.lines for value in line.get_ydata() if math.isfinite(value)), default=0)
     axes.set_ylim(1.05 * min(lowest, 0), top)
     if score == "frequency_bias":

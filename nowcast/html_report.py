@@ -44,11 +44,18 @@ SPECTRUM_LEADS = 2
 MOST_NAMED = 4  # training spans; there can be thousands
 TABLE_LEADS = 12  # columns
 UNDEFINED = "–"
-_ACRONYMS = {
-    name: name.upper() for name in ("csi", "pod", "far", "pofd", "hss", "hk", "ets", "f1", "mae", "mse", "rmse", "ssim")
+_ACRONYMS = ("csi", "pod", "far", "pofd", "hss", "hk", "ets", "f1", "mae", "mse", "rmse", "ssim", "fss")
+_NAMES = {name: name.upper() for name in _ACRONYMS} | {
+    **{name: name.replace("brier", "Brier").replace("_", " ") for name in PROBABILITY_SCORES},
+    "b_mae": "B-MAE",
+    "b_mse": "B-MSE",
+    "fss_useful": "useful FSS",
+    "brier": "Brier score",
+    "crps_fair": "fair CRPS",
+    "crps_ecdf": "CRPS (ecdf)",
+    "roc_area": "ROC area",
+    "mean_rmse": "RMSE of the mean",
 }
-_ACRONYMS = {name: name.upper() for name in _ACRONYMS} | {"b_mae": "B-MAE", "b_mse": "B-MSE", "fss_useful": "useful FSS"}
-_ACRONYMS |= {"crps_fair": "fair CRPS", "crps_ecdf": "CRPS", "roc_area": "ROC area", "mean_rmse": "RMSE of the mean"}
 _FORMATS = {b"GIF8": "gif", b"\x89PNG": "png"}
 
 
@@ -79,13 +86,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what to see below it, and tables or groups of pictures. A `legend` gives the forecasters' colours."""
+    """A heading, what to see below it, and tables or groups of pictures, which may be `large`.
+
+    A `legend` gives the forecasters' colours.
+    """
 
     title: str
     text: str
     pictures: Sequence[Sequence[Picture]] = ()
     tables: Sequence[Table] = ()
     legend: bool = False
+    large: bool = False
 
 
 def as_html(
@@ -206,7 +217,8 @@ def _by_threshold(evaluation: Evaluation, found: Mapping[tuple, Mapping], score:
     cells = [
         [name, *(_cell(found.get((name, None, score, t, None))) for t in evaluation.thresholds)] for name in evaluation.blocks
     ]
-    return Table(f"{_heading(score)}, all leads pooled", header, cells)
+    name = _heading(score)
+    return Table(f"{name[0].upper()}{name[1:]}, all leads pooled", header, cells)
 
 
 def _levels(evaluation: Evaluation) -> list[str]:
@@ -231,7 +243,7 @@ def _errors(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Table:
 
 def _heading(score: str) -> str:
     units = {"mm h-1": "mm/h", "mm2 h-2": "(mm/h)²", "km": "km"}.get(EVERY_SCORE[score].units)
-    name = _ACRONYMS.get(score, score.replace("_", " "))
+    name = _NAMES.get(score, score.replace("_", " "))
     return name + (f", {units}" if units else "")
 
 
@@ -329,16 +341,16 @@ def _drawn(title: str, figure: Figure) -> Picture:
 def _performance(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Section:
     level, unit_ = evaluation.thresholds[nearest_threshold(evaluation)], unit(evaluation.quantity)
     text = (
-        "Left and middle: best is the upper right corner. Along a grey curve CSI is the same; along a dashed line the "
+        "First two: best is the upper right corner. Along a grey curve CSI is the same; along a dashed line the "
         "frequency bias, whose value stands at its end: above the diagonal too much rain is forecast, below it too little. "
-        "Right: a line that falls with the threshold is a forecast that smooths its heavy rain away (cut off at 1/8 and 8)."
+        "Last: a line that falls with the threshold is a forecast that smooths its heavy rain away (cut off at 1/8 and 8)."
     )
     pictures = [
         _drawn("All leads pooled, by threshold", draw_performance(rows, how)),
         _drawn(f"{_level(evaluation, level)}, by lead time in minutes", draw_performance(rows, how, threshold=level)),
         _drawn("Frequency bias by threshold, all leads pooled", draw_bias(rows, how, unit_)),
     ]
-    return Section("Performance diagrams and bias", text, [pictures], legend=True)
+    return Section("Performance diagrams and bias", text, [pictures], legend=True, large=True)
 
 
 def _scales(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Iterable[Section]:
@@ -367,7 +379,7 @@ def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, 
         forecasts = {name: mine.power_f[lead] / cases for name, mine in sums.items()}
         figure = draw_spectrum(np.array(first.wavelengths_km), first.power_o[lead] / cases, forecasts, how)
         pictures.append(_drawn(f"Power at +{evaluation.lead_minutes[lead]:g} min", figure))
-    pictures.append(_drawn("Share of the observed power, all leads", draw_spectrum_ratio(rows, how)))
+    pictures.append(_drawn("Forecast / observed power, all leads", draw_spectrum_ratio(rows, how)))
     resolution = _heading("effective_resolution")
     pictures.append(_curve(rows, "effective_resolution", how, resolution, resolution.capitalize()))
     yield Section("Spectra", text, [pictures], legend=True)
@@ -396,18 +408,21 @@ def _probabilities(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping
         groups.append([_curve(rows, score, how, _heading(score), _heading(score)) for score in scores])
         ranked = [_drawn(f"Ranks: {name}", draw_ranks(mine, how[name])) for name, mine in ensembles.items()]
         groups[-1] += ranked
-    yield Section("Probabilities", text, groups, tables=[_probability_table(evaluation, rows)], legend=True)
+    yield Section("Probabilities", text, groups, tables=list(_probability_tables(evaluation, rows)), legend=True)
 
 
-def _probability_table(evaluation: Evaluation, rows: Sequence[Mapping]) -> Table:
-    found, header, wanted = _overall(rows), ["forecaster"], []
-    for score, what in PROBABILITY_SCORES.items():
-        thresholds = evaluation.thresholds if what.needs_threshold else (None,)
-        wanted += [(score, threshold) for threshold in thresholds]
-        header += [_heading(score) + (f" {_level(evaluation, t)}" if t else "") for t in thresholds]
+def _probability_tables(evaluation: Evaluation, rows: Sequence[Mapping]) -> Iterable[Table]:
+    found, by_threshold = _overall(rows), [name for name, score in PROBABILITY_SCORES.items() if score.needs_threshold]
     names = evaluation.having("probabilities")
-    cells = [[name, *(_cell(found.get((name, None, *one, None))) for one in wanted)] for name in names]
-    return Table("Scores of probabilities, all leads pooled", header, cells)
+    for threshold in evaluation.thresholds:
+        cells = [[name, *(_cell(found.get((name, None, s, threshold, None))) for s in by_threshold)] for name in names]
+        title = f"Probabilities of {_level(evaluation, threshold)}, all leads pooled"
+        yield Table(title, ["forecaster", *map(_heading, by_threshold)], cells)
+    of_members = [name for name, score in PROBABILITY_SCORES.items() if not score.needs_threshold]
+    names = evaluation.having("members")
+    cells = [[name, *(_cell(found.get((name, None, score, None, None))) for score in of_members)] for name in names]
+    if cells:
+        yield Table("Ensembles, all leads pooled", ["forecaster", *map(_heading, of_members)], cells)
 
 
 def _cases(evaluation: Evaluation, maps: Sequence[bytes], animations: Sequence[bytes]) -> Iterable[Section]:

@@ -19,6 +19,9 @@ from nowcast.errors import OutputError
 from nowcast.example_pictures import draw_animation, draw_maps
 from nowcast.examples import ScoredCase, make_example
 from nowcast.metrics import SCORES
+from nowcast.probability import EnsembleSums, ExceedanceSums, add_members
+from nowcast.probability_scores import PROBABILITY_SCORES as SCORES_OF_PROBABILITIES
+from nowcast.sums import Tally
 
 HOSTILE = "<script>alert('a&b')</script>"
 MOST_BYTES = 5_000_000
@@ -146,6 +149,24 @@ def test_scores_without_fields_or_kilometres_make_a_page_without_their_pictures(
     assert "Spectra" not in page
     assert "Fractions skill" not in page
     assert "Scores against lead time" in page
+
+
+def test_probabilities_have_a_section_and_who_gives_them_alone_has_dashes_elsewhere():
+    rng, shape = np.random.default_rng(0), (10, 12)
+    result = evaluation(names=("persistence",), leads=1, thresholds=(1.0,), num_blocks=1)
+    observed, everywhere = rng.gamma(0.5, 4, shape).astype(np.float32), np.ones(shape, bool)
+    alone, ensemble = ExceedanceSums.zeros(1, (1.0,)), EnsembleSums.zeros(1, most_members=3)
+    add_members(alone, ensemble, 0, rng.gamma(0.5, 4, (3, *shape)).astype(np.float32), observed, everywhere)
+    (block,) = result.blocks["persistence"]
+    result.add("chance", block, Tally({"probabilities": alone}))
+    result.add("ens", block, Tally({"probabilities": alone, "members": ensemble}))
+    result.examples = []
+    page = html_report.as_html(result, result.rows(), [], [])
+    assert cells(page, "CSI, all leads pooled")[2] == ["chance", "–"]
+    brier = SCORES_OF_PROBABILITIES["brier"].pooled(alone)[0, 0]
+    assert [row[:2] for row in cells(page, "Probabilities of ≥ 1 mm/h")[1:]] == [[n, f"{brier:.3f}"] for n in ("chance", "ens")]
+    assert [row[0] for row in cells(page, "Ensembles")[1:]] == ["ens"]
+    assert [page.count(f"<figcaption>{what}") for what in ("Reliability", "ROC", "Ranks: ens", "Ranks: chance")] == [1, 1, 1, 0]
 
 
 def test_the_pictures_of_noise_on_a_large_grid_stay_small():
