@@ -71,24 +71,35 @@ KINDS: dict[str, Kind] = {
     "probabilities": Kind(probability.ExceedanceSums),
     "members": Kind(probability.EnsembleSums),
 }
+FIELD_KINDS = tuple(kind for kind, how in KINDS.items() if how.add)
 
 
-def tallies(forecasts: Mapping[str, np.ndarray], observed: np.ndarray, known: np.ndarray, setup: Setup) -> dict[str, Tally]:
-    """The sums of one case, of every kind that fields have, for each forecast by name: (lead, y, x) in mm/h.
+def tallies(
+    forecasts: Mapping[str, np.ndarray],
+    observed: np.ndarray,
+    known: np.ndarray,
+    setup: Setup,
+    *,
+    kinds: Sequence[str] = FIELD_KINDS,
+) -> dict[str, Tally]:
+    """The sums of these kinds of one case, for each forecast by name: (lead, y, x) in mm/h, under the mask `known`.
 
-    `known` is their mask. What is known must be finite. Temporaries are of one lead.
+    What is known must be finite. Temporaries are of one lead.
     """
     num_leads, names = len(observed), list(forecasts)
-    kinds = {kind: [how.sums.empty(num_leads, **how.facts(setup)) for _ in names] for kind, how in KINDS.items() if how.add}
+    totals = {kind: [_empty(kind, setup, num_leads) for _ in names] for kind in kinds}
     for lead in range(num_leads):
         fields = [forecasts[name][lead] for name in names]
-        for kind, totals in kinds.items():
-            KINDS[kind].add(totals, lead, fields, observed[lead], known[lead], setup)
-    for totals in kinds.values():
-        for total in totals:
-            if "num_whole_cases" in total.axes():
-                total.num_whole_cases[...] = total.num_cases.max(axis=0)
-    return {name: Tally({kind: totals[n] for kind, totals in kinds.items()}) for n, name in enumerate(names)}
+        for kind, mine in totals.items():
+            KINDS[kind].add(mine, lead, fields, observed[lead], known[lead], setup)
+    for total in (total for mine in totals.values() for total in mine):
+        if "num_whole_cases" in total.axes():
+            total.num_whole_cases[...] = total.num_cases.max(axis=0)
+    return {name: Tally({kind: mine[n] for kind, mine in totals.items()}) for n, name in enumerate(names)}
+
+
+def _empty(kind: str, setup: Setup, num_leads: int) -> Additive:
+    return KINDS[kind].sums.empty(num_leads, **KINDS[kind].facts(setup))
 
 
 @dataclass(frozen=True)

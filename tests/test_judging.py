@@ -114,6 +114,9 @@ def test_a_folder_of_perfect_forecasts_is_perfect(here, fields):
     assert float(found["fc", "rmse", "10.0", ""]["value"]) == 0
     assert float(found["persistence", "rmse", "10.0", ""]["value"]) > 0
     assert not any(score in PROBABILITY_SCORES for _, score, _, _ in found)  # all are deterministic
+    _, _, err = command("evaluate", "fc", "--observations", "observed.nc")
+    assert "fc: no forecast_reference_time is stated; taken from what pysteps counts its times from\n" in err
+    assert "fc states no map projection: taken to be that of observed, whose coordinates are the same\n" in err
 
 
 def test_an_ensemble_stands_beside_deterministic_forecasts(here, fields):
@@ -168,6 +171,8 @@ def test_the_files_of_scores_hold_the_sums_of_probabilities(here, fields):
     assert (block[1].split()[0], block[1].split()[-1]) == ("ens", str(MEMBERS))
     assert block[2].split()[0] == "chance"
     assert block[2].split()[-4:] == ["–"] * 4
+    assert "ens has 4 members: the scores of a single field are of their mean, which is smoother than each.\n" in out
+    assert "chance gives probabilities alone: it has no scores of a field.\n" in out
     with xr.open_dataset("scores/scores.nc", engine="netcdf4") as scores:
         assert scores.has_probabilities.values.tolist() == [1] * len(scores.forecaster)
         assert scores.has_members.sel(forecaster="chance") == 0

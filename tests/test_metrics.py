@@ -9,9 +9,8 @@ import xarray as xr
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nowcast.bootstrap import MIN_BLOCKS, difference_interval, interval
 from nowcast.metrics import SCORES, THRESHOLDS, Setup, Sums, csi, mae, sums, tallies
-from nowcast.pairs import bias, correlation, hss, mse
+from nowcast.pairs import BALANCED_THRESHOLDS, BALANCED_WEIGHTS, bias, correlation, hss, mse
 from nowcast.spectra import WAVELENGTHS_KM
 from nowcast.sums import Tally
 
@@ -323,6 +322,7 @@ ORACLE_NAMES = {
     "hk": "hanssen_and_kuipers_discriminant",
     "ets": "equitable_threat_score",
     "f1": "f1_score",
+    "accuracy": "accuracy",
 }
 
 
@@ -363,6 +363,7 @@ def test_scores_agree_with_scikit_learn(case, threshold):
     known = ~np.isnan(forecast) & ~np.isnan(observed)
     f, o = forecast[known].astype(np.float64), observed[known].astype(np.float64)
     events = o >= threshold, f >= threshold
+    weights = np.array(BALANCED_WEIGHTS)[np.searchsorted(BALANCED_THRESHOLDS, o, side="right")]
     assume(events[0].any() and events[1].any() and not (events[0] & events[1]).all())
     s = sums(forecast, observed, thresholds=[threshold])
     theirs = {
@@ -371,6 +372,9 @@ def test_scores_agree_with_scikit_learn(case, threshold):
         "far": 1 - metrics.precision_score(*events),
         "f1": metrics.f1_score(*events),
         "hss": metrics.cohen_kappa_score(*events),
+        "accuracy": metrics.accuracy_score(*events),
+        "b_mae": metrics.mean_absolute_error(o, f, sample_weight=weights) * weights.mean(),
+        "b_mse": metrics.mean_squared_error(o, f, sample_weight=weights) * weights.mean(),
         "mae": metrics.mean_absolute_error(o, f),
         "mse": metrics.mean_squared_error(o, f),
         "rmse": metrics.root_mean_squared_error(o, f),
@@ -385,7 +389,7 @@ def test_scores_agree_with_pysteps_where_no_value_is_missing_or_at_a_threshold()
     forecast, observed = random_case(np.random.default_rng(5), (1, 40, 40), missing=0, levels=[0, 0.3, 2, 7, 20])
     s = sums(forecast, observed)
     names = {"csi": "CSI", "pod": "POD", "far": "FAR", "pofd": "FA", "frequency_bias": "BIAS", "hss": "HSS",
-             "hk": "HK", "ets": "ETS", "f1": "F1"}  # fmt: skip
+             "hk": "HK", "ets": "ETS", "f1": "F1", "accuracy": "ACC"}  # fmt: skip
     for column, threshold in enumerate(THRESHOLDS):
         theirs = pysteps.detcatscores.det_cat_fct(forecast[0], observed[0], threshold, scores=list(names.values()))
         for name, key in names.items():
@@ -394,102 +398,3 @@ def test_scores_agree_with_pysteps_where_no_value_is_missing_or_at_a_threshold()
     theirs = pysteps.detcontscores.det_cont_fct(*fields, scores=["MAE", "MSE", "RMSE", "ME", "corr_p"])
     for name, key in {"mae": "MAE", "mse": "MSE", "rmse": "RMSE", "bias": "ME", "correlation": "corr_p"}.items():
         np.testing.assert_allclose(SCORES[name](s)[0], theirs[key], rtol=1e-9, err_msg=name)
-
-
-def blocks_of(num_blocks, *, seed=0, error=0.0, shape=(2, 12, 12)) -> list[Sums]:
-    """Blocks with errors of their own size (gamma), `error` more in each, on the same observations for each seed."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for _ in range(num_blocks):
-        observed = rng.gamma(0.5, 6, shape)
-        forecast = observed + rng.gamma(2, 2) + error
-        made.append(sums(forecast, observed))
-    return made
-
-
-def test_an_interval_of_fewer_than_five_blocks_is_nan():
-    low, high = interval(blocks_of(MIN_BLOCKS - 1), "csi")
-    assert low.shape == high.shape == (2, 4)
-    assert np.isnan([low, high]).all()
-    assert not np.isnan(interval(blocks_of(MIN_BLOCKS), "csi")).any()
-    assert np.isnan(interval([], "csi")).all()
-
-
-@pytest.mark.parametrize("name", sorted(OF_PAIRS))
-def test_an_interval_surrounds_the_pooled_score_and_repeats_with_its_seed(name):
-    blocks = blocks_of(30)
-    low, high = interval(blocks, name)
-    score = SCORES[name](sum(blocks))
-    assert low.shape == score.shape
-    assert ((low < score) & (score < high) | (low == high)).all()
-    np.testing.assert_array_equal(interval(blocks, name, seed=0), (low, high))
-    if name == "mae":
-        assert (low != interval(blocks, name, seed=1)[0]).any()
-
-
-def test_the_interval_of_a_mean_has_the_width_of_its_standard_error():
-    blocks = blocks_of(200, seed=4, shape=(1, 3, 3))
-    means = np.array([mae(block).item() for block in blocks])
-    for level, normal_quantile in ((0.95, 1.960), (0.8, 1.2816)):
-        low, high = interval(blocks, "mae", num_samples=4000, level=level)
-        expected = 2 * normal_quantile * means.std() / np.sqrt(len(means))
-        assert abs((high - low).item() / expected - 1) < 0.06
-        assert abs((high + low).item() / 2 - means.mean()) < 0.1 * expected
-
-
-def test_blocks_that_are_alike_leave_no_doubt():
-    low, high = interval(blocks_of(1) * 8, "rmse")
-    np.testing.assert_allclose(low, high, rtol=1e-12)
-
-
-def test_a_resample_holds_as_many_blocks_as_there_are():
-    blocks = blocks_of(7)
-    np.testing.assert_array_equal(interval(blocks, lambda s: s.num_pairs), [sum(blocks).num_pairs] * 2)
-
-
-def test_one_resample_has_one_score():
-    low, high = interval(blocks_of(9), "mae", num_samples=1)
-    assert low.tolist() == high.tolist()
-    assert (low != mae(sum(blocks_of(9)))).all()
-
-
-def test_blocks_without_pairs_are_no_blocks():
-    blocks = blocks_of(6)
-    np.testing.assert_array_equal(interval([*blocks, Sums.zeros(2)], "ets"), interval(blocks, "ets"))
-    assert np.isnan(interval(blocks[:4] + [Sums.zeros(2)] * 4, "ets")).all()
-
-
-def test_an_interval_is_nan_where_many_resamples_have_no_score():
-    rain, dry = np.full((1, 4, 4), 7.0), np.zeros((1, 4, 4))
-    rare = [sums(rain, rain)] + [sums(dry, dry)] * 7  # 5 mm/h is absent from a third of the resamples
-    low, high = interval(rare, "csi")
-    assert np.isnan(low).all()
-    assert np.isnan(high).all()
-    assert not np.isnan(interval(rare, "mae")).any()
-
-
-def test_an_interval_of_the_mean_over_leads_is_that_of_leads_resampled_together():
-    blocks = blocks_of(20)
-    low, high = interval(blocks, SCORES["csi"].mean_over_leads)
-    score = SCORES["csi"].mean_over_leads(sum(blocks))
-    assert low.shape == (4,)
-    assert ((low < score) & (score < high)).all()
-
-
-def test_a_paired_difference_is_sharper_than_the_two_intervals():
-    ours, theirs = blocks_of(12, error=0.0), blocks_of(12, error=0.5)
-    low, high = difference_interval(theirs, ours, "bias")
-    np.testing.assert_allclose([low, high], 0.5, rtol=1e-9)  # the same on every block, though blocks differ much
-    alone = interval(ours, "bias")
-    assert (alone[1] - alone[0] > 1).all()
-    assert (difference_interval(ours, ours, "csi")[0] == 0).all()
-    assert (difference_interval(ours, theirs, "mae")[1] < 0).all()
-
-
-def test_a_paired_difference_needs_the_same_pairs():
-    blocks = blocks_of(6)
-    with pytest.raises(ValueError, match="cannot be paired"):
-        difference_interval(blocks, blocks[:5], "csi")
-    with pytest.raises(ValueError, match="same pairs"):
-        difference_interval(blocks, [*blocks[:5], blocks[0] + blocks[5]], "csi")
-    assert np.isnan(difference_interval(blocks[:4], blocks[:4], "csi")).all()
