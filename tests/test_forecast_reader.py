@@ -217,7 +217,7 @@ def test_cases_and_leads_are_found_in_any_layout(tmp_path, record, name):
 
 
 def test_an_inferred_reference_time_is_told(tmp_path, record, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="nowcast")
     dims, sizes, times, _ = CF_LAYOUTS["one series of one lead time"]
     read_forecast(reshaped(tmp_path / "f.nc", record, dims=dims, sizes=sizes, times=times))
     assert "f.nc: no forecast_reference_time is stated; taken from the time less the forecast_period" in caplog.text

@@ -14,8 +14,8 @@ from foreign import improver_file, pysteps_export
 from makers import command, rain, write_record
 
 from nowcast.cases import Selection
-from nowcast.commands import open_sources
 from nowcast.evaluation import evaluate
+from nowcast.forecaster import open_forecaster
 from nowcast.netcdf import open_records
 from nowcast.pooling import pool
 from nowcast.probability import PERCENTS
@@ -251,7 +251,7 @@ def test_a_quantity_that_is_no_rain_is_scored_by_its_name(here):
 def judged(*names, position=None):
     """An Evaluation of these folders on the record, of one case or of all, by the functions that the command calls."""
     at = None if position is None else START + 5 * position * MINUTES
-    sources = open_sources(names, device=torch.device("cpu"))
+    sources = {name: open_forecaster(name, device=torch.device("cpu")) for name in (*names, "persistence")}
     selection = Selection(start=at, end=at)
     return evaluate(sources, open_records(["observed.nc"]), selection=selection, thresholds=(0.5, 1.0))
 
@@ -261,11 +261,11 @@ def test_sums_of_probabilities_come_back_from_files_and_pool(here, fields):
     whole, parts = judged("ens", "chance"), [judged("ens", "chance", position=position) for position in REFERENCES]
     for n, part in enumerate(parts):
         days = {name: {("observed", f"day {n}"): tally for tally in blocks.values()} for name, blocks in part.blocks.items()}
-        as_dataset(replace(part, blocks=days), part.rows()).to_netcdf(f"{n}.nc", engine="netcdf4")
+        as_dataset(replace(part, blocks=days), []).to_netcdf(f"{n}.nc", engine="netcdf4")
     pooled = pool([f"{n}.nc" for n in range(len(parts))])
     for name in whole.blocks:
         for kind, total in whole.tally(name).kinds.items():
             for part, array in total.arrays().items():
                 again = pooled.total(name, kind).arrays()[part]
                 np.testing.assert_allclose(again, array, rtol=1e-12, atol=1e-12, err_msg=f"{name} {kind} {part}")
-    assert pooled.having("pairs") == [name for name in whole.blocks if name != "chance"]
+    assert pooled.having("pairs") == ["ens", "persistence"]
