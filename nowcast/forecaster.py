@@ -271,6 +271,6 @@ def _is_glob(path: Path) -> bool:
 
 def _holds_forecasts(path: Path) -> bool:
     """Whether it is a folder of NetCDF files, and not of a run."""
-    if not path.is_dir() or any(path.glob("*.safetensors")):
+    if not path.is_dir() or (path / "config.toml").exists() or any(path.glob("*.safetensors")):
         return False
     return any(file.suffix in FORECAST_SUFFIXES for pattern in ("*", "*/*") for file in path.glob(pattern))
