@@ -4,6 +4,7 @@ Ours, pysteps' exports and those of CF programs such as improver are understood.
 inferred where nothing else can be meant, and refused elsewhere.
 """
 
+import math
 import re
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.fields import Field, find_field, is_numeric, text
+from nowcast.grid import MAX_COORDINATE
 from nowcast.netcdf import most_frequent_step
 from nowcast.times import decode_times, interval_seconds, read_times, time_variable
 from nowcast.units import RAIN_NAMES, Conversion, to_rain_rate
@@ -198,5 +200,7 @@ def _over(dataset, name: str, which: str, dims: tuple[str, ...], where: str) -> 
     else:
         values = read_times(dataset, name, dims, where)
     sizes = [len(dataset.dimensions[dim]) for dim in dims]
+    if math.prod(sizes) > MAX_COORDINATE:
+        raise DataError(f"{where} declares {math.prod(sizes)} forecast fields.\nRight would be at most {MAX_COORDINATE}.")
     spread = values.reshape([size if dim in own else 1 for dim, size in zip(dims, sizes, strict=True)])
     return np.broadcast_to(spread, sizes)

@@ -176,7 +176,14 @@ class FileForecaster:
             log.warning(
                 told, self.name, self.lead_frames - len(leads), self.lead_frames, record.name, _minutes(record.time_step)
             )
+        self._tell_of_projections(record)
         return leads[0]
+
+    def _tell_of_projections(self, record: Record) -> None:
+        stated = [grid.mapping_attributes.get("grid_mapping_name") for grid in (self.file.grid, record.grid)]
+        if (stated[0] is None) != (stated[1] is None):
+            without, other = (self.name, record.name) if stated[0] is None else (record.name, self.name)
+            log.info("%s states no map projection: taken to be that of %s, whose coordinates are the same", without, other)
 
     def num_leads(self, record: Record) -> int:
         """How many of its leads this record has frames for."""
@@ -287,6 +294,6 @@ def _is_glob(path: Path) -> bool:
 
 def _holds_forecasts(path: Path) -> bool:
     """Whether it is a folder of NetCDF files, and not of a run."""
-    if not path.is_dir() or any(path.glob("*.safetensors")):
+    if not path.is_dir() or (path / "config.toml").exists() or any(path.glob("*.safetensors")):
         return False
     return any(file.suffix in FORECAST_SUFFIXES for pattern in ("*", "*/*") for file in path.glob(pattern))

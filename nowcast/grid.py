@@ -133,8 +133,10 @@ def difference(grid: Grid, other: Grid) -> str | None:
         units = its_attributes.get("units", "")
         if converted is None:
             return f"{name} in {attributes_.get('units', 'no units')} in place of {units or 'no units'}"
-        step = _step(its)
-        if not np.abs(converted - its).max() <= 0.01 * (step if step > 0 else 1):
+        step, apart = _step(its), np.abs(converted - its)
+        if name == "x" and units.startswith("degree"):
+            apart = np.minimum(apart % 360, -apart % 360)
+        if not apart.max() <= 0.01 * (step if step > 0 else 1):
             return f"{name} from {converted[0]:g} to {converted[-1]:g} {units} in place of {its[0]:g} to {its[-1]:g}".strip()
     return _projection_difference(grid.mapping_attributes, other.mapping_attributes)
 

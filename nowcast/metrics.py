@@ -71,8 +71,6 @@ KINDS: dict[str, Kind] = {
     "probabilities": Kind(probability.ExceedanceSums),
     "members": Kind(probability.EnsembleSums),
 }
-
-
 FIELD_KINDS = tuple(kind for kind, how in KINDS.items() if how.add)
 
 
@@ -84,9 +82,9 @@ def tallies(
     *,
     kinds: Sequence[str] = FIELD_KINDS,
 ) -> dict[str, Tally]:
-    """The sums of one case, of these kinds, for each forecast by name: (lead, y, x) in mm/h.
+    """The sums of these kinds of one case, for each forecast by name: (lead, y, x) in mm/h, under the mask `known`.
 
-    `known` is their mask. What is known must be finite. Temporaries are of one lead.
+    What is known must be finite. Temporaries are of one lead.
     """
     num_leads, names = len(observed), list(forecasts)
     totals = {kind: [_empty(kind, setup, num_leads) for _ in names] for kind in kinds}

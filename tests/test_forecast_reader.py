@@ -12,7 +12,7 @@ from stored import edit, open_one
 from nowcast.errors import DataError, UsageError
 from nowcast.forecast_file import write_forecast
 from nowcast.forecast_reader import read_forecast
-from nowcast.grid import difference
+from nowcast.grid import Grid, difference
 
 REFERENCE = np.datetime64("2020-06-01T00:15:00")
 MINUTES = np.timedelta64(60, "s")
@@ -157,15 +157,16 @@ def test_probabilities_without_a_threshold_are_refused(tmp_path):
 
 
 def reshaped(path, record, *, dims, times, sizes):
-    """precip_intensity over (dims, y, x) with these (name, dims, values, units) of times."""
+    """precip_intensity over (dims, y, x) with these (name or standard name = name, dims, values, units) of times."""
     with netCDF4.Dataset(path, "w") as file:
         for dim, size in zip((*dims, "y", "x"), (*sizes, *record.grid.shape), strict=True):
             file.createDimension(dim, size)
         for dim, values in (("y", record.grid.y), ("x", record.grid.x)):
             file.createVariable(dim, "f8", (dim,)).setncatts({"standard_name": f"projection_{dim}_coordinate", "units": "m"})
             file[dim][:] = values
-        for name, own, values, units in times:
-            file.createVariable(name, "i4", own).setncatts({"standard_name": name, "units": units})
+        for names, own, values, units in times:
+            standard_name, name = names.split(" = ")[0], names.split(" = ")[-1]
+            file.createVariable(name, "i4", own).setncatts({"standard_name": standard_name, "units": units})
             file[name][...] = values
         file.createVariable("precip_intensity", "f4", (*dims, "y", "x")).units = "mm h-1"
         file["precip_intensity"][:] = np.arange(np.prod(sizes, dtype=int)).reshape(*sizes, 1, 1)
@@ -196,6 +197,12 @@ CF_LAYOUTS = {
         [("time", ("time",), [20, 25, 25, 30], SINCE), ("forecast_reference_time", ("time",), [15, 15, 20, 20], SINCE)],
         [[0, 1], [2, 3]],
     ),
+    "as cfgrib names them": (
+        ("step",), (3,),
+        [("forecast_reference_time = time", (), 15, SINCE), ("forecast_period = step", ("step",), [300, 600, 900], "s"),
+         ("time = valid_time", ("step",), [20, 25, 30], SINCE)],
+        [[0, 1, 2]],
+    ),
     "leads backwards, no reference": (
         ("time",), (3,),
         [("time", ("time",), [30, 25, 20], SINCE), ("forecast_period", ("time",), [900, 600, 300], "s")],
@@ -217,7 +224,7 @@ def test_cases_and_leads_are_found_in_any_layout(tmp_path, record, name):
 
 
 def test_an_inferred_reference_time_is_told(tmp_path, record, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="nowcast")
     dims, sizes, times, _ = CF_LAYOUTS["one series of one lead time"]
     read_forecast(reshaped(tmp_path / "f.nc", record, dims=dims, sizes=sizes, times=times))
     assert "f.nc: no forecast_reference_time is stated; taken from the time less the forecast_period" in caplog.text
@@ -337,6 +344,21 @@ def test_a_reference_time_in_two_files_is_refused(tmp_path, record):
         read_forecast(tmp_path / "fc")
 
 
+def test_more_forecasts_than_can_be_are_refused_by_arithmetic(tmp_path):
+    with netCDF4.Dataset(tmp_path / "many.nc", "w") as file:
+        for dim, size in (("forecast_reference_time", 200_000), ("forecast_period", 2000), ("y", 2000), ("x", 2000)):
+            file.createDimension(dim, size)
+        file.createVariable("forecast_reference_time", "i4", ("forecast_reference_time",)).units = SINCE
+        file.createVariable("forecast_period", "i4", ("forecast_period",)).units = "s"
+        chunks = (1, 1, 2000, 2000)
+        dims = ("forecast_reference_time", "forecast_period", "y", "x")
+        file.createVariable("precip_intensity", "f4", dims, chunksizes=chunks).units = "mm h-1"
+        file["forecast_reference_time"][:] = np.arange(200_000)
+        file["forecast_period"][:] = np.arange(2000)
+    with pytest.raises(DataError, match=r"many.nc declares 400000000 forecast fields\.\nRight would be at most"):
+        read_forecast(tmp_path / "many.nc")
+
+
 # -- grids ------------------------------------------------------------------------------------------------------------
 
 
@@ -367,3 +389,11 @@ def test_another_grid_is_told_by_what_differs(tmp_path, record):
     with edit(next(folder.iterdir())) as file:
         file["azimuthal_equidistant"].latitude_of_projection_origin = 51.0
     assert difference(grid_of(folder), record.grid) == "latitude_of_projection_origin 51.0 in place of 50.0"
+
+
+def test_longitudes_may_run_from_0_or_from_180_west():
+    units = [{"units": "degrees_north"}, {"units": "degrees_east"}]
+    y, x = np.array([50.0, 51.0]), np.array([-10.0, -9.0, -8.0])
+    west, east, other = (Grid(y, x + turn, "lat", "lon", *units) for turn in (0, 360, 359))
+    assert difference(west, east) is None
+    assert difference(other, west) == "x from 349 to 351 degrees_east in place of -10 to -8"

@@ -14,8 +14,8 @@ from foreign import improver_file, pysteps_export
 from makers import command, rain, write_record
 
 from nowcast.cases import Selection
-from nowcast.commands import open_sources
 from nowcast.evaluation import evaluate
+from nowcast.forecaster import open_forecaster
 from nowcast.netcdf import open_records
 from nowcast.pooling import pool
 from nowcast.probability import PERCENTS
@@ -114,6 +114,9 @@ def test_a_folder_of_perfect_forecasts_is_perfect(here, fields):
     assert float(found["fc", "rmse", "10.0", ""]["value"]) == 0
     assert float(found["persistence", "rmse", "10.0", ""]["value"]) > 0
     assert not any(score in PROBABILITY_SCORES for _, score, _, _ in found)  # all are deterministic
+    _, _, err = command("evaluate", "fc", "--observations", "observed.nc")
+    assert "fc: no forecast_reference_time is stated; taken from what pysteps counts its times from\n" in err
+    assert "fc states no map projection: taken to be that of observed, whose coordinates are the same\n" in err
 
 
 def test_an_ensemble_stands_beside_deterministic_forecasts(here, fields):
@@ -168,6 +171,8 @@ def test_the_files_of_scores_hold_the_sums_of_probabilities(here, fields):
     assert (block[1].split()[0], block[1].split()[-1]) == ("ens", str(MEMBERS))
     assert block[2].split()[0] == "chance"
     assert block[2].split()[-4:] == ["–"] * 4
+    assert "ens has 4 members: the scores of a single field are of their mean, which is smoother than each.\n" in out
+    assert "chance gives probabilities alone: it has no scores of a field.\n" in out
     with xr.open_dataset("scores/scores.nc", engine="netcdf4") as scores:
         assert scores.has_probabilities.values.tolist() == [1] * len(scores.forecaster)
         assert scores.has_members.sel(forecaster="chance") == 0
@@ -246,7 +251,7 @@ def test_a_quantity_that_is_no_rain_is_scored_by_its_name(here):
 def judged(*names, position=None):
     """An Evaluation of these folders on the record, of one case or of all, by the functions that the command calls."""
     at = None if position is None else START + 5 * position * MINUTES
-    sources = open_sources(names, device=torch.device("cpu"))
+    sources = {name: open_forecaster(name, device=torch.device("cpu")) for name in (*names, "persistence")}
     selection = Selection(start=at, end=at)
     return evaluate(sources, open_records(["observed.nc"]), selection=selection, thresholds=(0.5, 1.0))
 
@@ -256,11 +261,11 @@ def test_sums_of_probabilities_come_back_from_files_and_pool(here, fields):
     whole, parts = judged("ens", "chance"), [judged("ens", "chance", position=position) for position in REFERENCES]
     for n, part in enumerate(parts):
         days = {name: {("observed", f"day {n}"): tally for tally in blocks.values()} for name, blocks in part.blocks.items()}
-        as_dataset(replace(part, blocks=days), part.rows()).to_netcdf(f"{n}.nc", engine="netcdf4")
+        as_dataset(replace(part, blocks=days), []).to_netcdf(f"{n}.nc", engine="netcdf4")
     pooled = pool([f"{n}.nc" for n in range(len(parts))])
     for name in whole.blocks:
         for kind, total in whole.tally(name).kinds.items():
             for part, array in total.arrays().items():
                 again = pooled.total(name, kind).arrays()[part]
                 np.testing.assert_allclose(again, array, rtol=1e-12, atol=1e-12, err_msg=f"{name} {kind} {part}")
-    assert pooled.having("pairs") == [name for name in whole.blocks if name != "chance"]
+    assert pooled.having("pairs") == ["ens", "persistence"]
