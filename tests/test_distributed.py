@@ -114,7 +114,7 @@ def test_two_processes_score_as_one(one_process, tmp_path):
 
 
 def key(row):
-    return row["forecaster"], row["score"], row["lead_minutes"], row["threshold"]
+    return tuple(row[column] for column in ("forecaster", "against", "score", "lead_minutes", "threshold", "scale_km"))
 
 
 def test_a_run_whose_process_was_killed_ends_with_the_same_weights(tmp_path):
