@@ -18,6 +18,7 @@ from nowcast.device import pick_device
 from nowcast.errors import CheckpointError, MemoryLimitError, UsageError, is_out_of_memory
 from nowcast.estimate import estimate, largest_batch, what_would_fit
 from nowcast.evaluation import Evaluation, Source, evaluate
+from nowcast.files import expand
 from nowcast.forecaster import FileForecaster, Forecaster, Network, open_forecaster
 from nowcast.models import num_parameters
 from nowcast.netcdf import open_records
@@ -226,11 +227,13 @@ def _open_maker(name: str, device: str) -> Forecaster:
 
 
 def model_files(forecaster: str) -> list[Path]:
-    """The files that a run, checkpoint or forecast file consists of, which no output may replace."""
+    """The files that a forecaster is read from, which no output may replace: checkpoints, or forecast files."""
     path = Path(forecaster)
     if forecaster in BASELINES:
         return []
-    return [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    if path.is_dir() and run_folder.checkpoints(path):
+        return run_folder.checkpoints(path)
+    return [path] if path.is_file() else expand(forecaster)
 
 
 def export_run(run: str, output: Path, *, overwrite: bool) -> str:
@@ -275,10 +278,11 @@ def evaluate_forecasters(
     return evaluate(sources, records, selection=selection, thresholds=levels, examples=examples)
 
 
-def pooled_scores(names: Sequence[str], options: Mapping[str, object]) -> Evaluation | None:
+def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, outputs: Sequence[Path] = ()) -> Evaluation | None:
     """The evaluation that earlier scores.nc files add up to; None where the names are forecasters.
 
-    `options` are those that say what to score, with what was given for them: UsageError if anything was.
+    `options` are those that say what to score, with what was given for them: UsageError if anything was. OutputError where
+    one of the `outputs` is among the files.
     """
     found = [name for name in names if pooling.is_scores_file(name)]
     if not found:
@@ -289,6 +293,7 @@ def pooled_scores(names: Sequence[str], options: Mapping[str, object]) -> Evalua
         raise UsageError(f"{given[0]} cannot be given with scores.nc files: they hold what was scored")
     if twice := next((name for n, name in enumerate(names) if name in names[:n]), None):
         raise UsageError(f"{twice} is named twice: its cases would count twice")
+    refuse_inputs(outputs, map(Path, names))
     return pooling.pool(names)
 
 
