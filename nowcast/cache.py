@@ -9,7 +9,6 @@ more than `frame_store.WHOLE` bytes are kept as tiles.
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from nowcast import frame_store
+from nowcast.atomic import remove_stale, temporary_path
+from nowcast.damage import Damage
 from nowcast.errors import OutputError
 from nowcast.frame_store import Rows, Tiles, TileWriter
 from nowcast.netcdf import Record
@@ -37,6 +38,7 @@ class PackedFrames:
     `missing` and `wet` are fractions per frame (wet: of the known pixels, NaN where none is known), float64 (time,);
     `rain_blocks` float32 (time, y / BLOCK, x / BLOCK) is the mean of 1 - exp(-r / 1 mm/h), missing counted as dry, and
     `rain` float64 (time,) the mean of its blocks. `in_tiles`: read by `tiles`, not as `frames`.
+    `damaged` are lines about frames that could not be read and count as missing, one for each file with such frames.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class PackedFrames:
     wet: np.ndarray
     rain: np.ndarray
     in_tiles: bool = False
+    damaged: tuple[str, ...] = ()
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in vars(self).items() if name not in ("_maps", "tiles")}
@@ -81,14 +84,16 @@ def cache_folder() -> Path:
 def pack(record: Record, *, progress: Callable[[Iterable], Iterable] = iter) -> PackedFrames:
     """The packed frames of `record`, decoded now unless they are in the cache already.
 
-    `progress` wraps the frame positions. Raises OutputError when the cache cannot be written, naming the space needed.
+    A frame that its file no longer gives, such as one with a flipped bit in its chunk, is missing as a whole. `progress`
+    wraps the frame positions. Raises OutputError when the cache cannot be written, naming the space needed, and DataError
+    where no frame at all can be read.
     """
     folder = cache_folder() / f"{record.digest()}-{LAYOUT}"
     if not (folder / "facts.json").is_file():
         _build(record, folder, progress)
     facts = json.loads((folder / "facts.json").read_text())
     summary = np.load(folder / "summary.npy")
-    return PackedFrames(folder, tuple(facts["shape"]), *summary, in_tiles=facts["in_tiles"])
+    return PackedFrames(folder, tuple(facts["shape"]), *summary, in_tiles=facts["in_tiles"], damaged=tuple(facts["damaged"]))
 
 
 def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable]) -> None:
@@ -96,13 +101,15 @@ def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable
     in_tiles = bool(2 * np.prod(shape, dtype=np.int64) > frame_store.WHOLE)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(folder.parent)
         free, needed = shutil.disk_usage(folder.parent).free, _needed(record, shape, in_tiles)
         if needed > free:
             raise OutputError(
                 f"packing {record.name} needs {needed / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB free; "
                 "set NOWCAST_CACHE to a larger disk"
             )
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".packing-"))
+        temporary = temporary_path(folder)
+        temporary.mkdir()
         try:
             _fill(record, temporary, shape, progress, in_tiles=in_tiles)
             if not folder.exists():
@@ -130,8 +137,8 @@ def _fill(
 ) -> None:
     frames = TileWriter(folder, shape) if in_tiles else Rows(folder / "frames.npy", np.float16, shape)
     blocks = Rows(folder / "rain_blocks.npy", np.float32, (shape[0], -(-shape[1] // BLOCK), -(-shape[2] // BLOCK)))
-    summary, before = np.empty((3, shape[0])), None
-    read = _ahead(lambda position: record.read([position])[0], range(shape[0]))
+    summary, before, damage = np.empty((3, shape[0])), None, Damage(record)
+    read = _ahead(damage.read, range(shape[0]))
     for position in progress(range(shape[0])):
         frame = next(read)
         if before is not None and np.array_equal(frame.view(np.int32), before.view(np.int32)):  # dry, most of the time
@@ -146,7 +153,10 @@ def _fill(
     frames.close()
     blocks.close()
     np.save(folder / "summary.npy", summary)
-    (folder / "facts.json").write_text(json.dumps({"shape": shape, "record": record.name, "in_tiles": in_tiles}))
+    if damage.all_failed:
+        raise damage.first
+    facts = {"shape": shape, "record": record.name, "in_tiles": in_tiles, "damaged": damage.lines()}
+    (folder / "facts.json").write_text(json.dumps(facts))
 
 
 def _rain_blocks(frame: np.ndarray) -> np.ndarray | None:

@@ -5,16 +5,15 @@ NaN for missing, (case, time, y, x) for the past and for the future; where a cro
 """
 
 import contextlib
-import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, from_numpy
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from nowcast.cache import BLOCK, PackedFrames
 from nowcast.windows import Windows
@@ -265,33 +264,3 @@ def uniform_corner(shape: Sequence[int], crop: int, rng: np.random.Generator) ->
     if not crop:
         return 0, 0
     return tuple(int(rng.integers(max(cells - crop, 0) + 1)) for cells in shape)
-
-
-def load(batches: Batches, start: int, stop: int, *, workers: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
-    """Batches `start` to `stop` - 1 in order on `device`, read ahead by `workers` processes (0: in this one)."""
-    device = torch.device(device)
-    on_gpu = device.type == "cuda"
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        pin_memory=on_gpu,
-    )
-    return _copied_ahead(loader, device) if on_gpu else (batch.to(device) for batch in loader)
-
-
-def _copied_ahead(loader: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """Each batch on the GPU, copied on a stream of its own while the one before is computed on."""
-    copying, coming = torch.cuda.Stream(device), None
-    for batch in itertools.chain(loader, [None]):
-        ready, computing = coming, torch.cuda.current_stream(device)
-        computing.wait_stream(copying)  # for what was queued by now: the copy of `ready`
-        if batch is not None:
-            with torch.cuda.stream(copying):
-                coming = batch.to(device)
-        if ready is not None:
-            for part in (ready.past, ready.future):
-                part.record_stream(computing)  # its memory is not used again before this stream is done with it
-            yield ready

@@ -24,6 +24,7 @@ _DEGREES = (  # standard names, units and names of coordinates over (y, x)
 _LEGAL = re.compile(r"[^\W](?:[^\x00-\x1f/\x7f]*[^\x00-\x1f/\x7f\s])?")
 _RESERVED = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"}  # HDF5's own
 _UNEVEN = 0.5  # cells that a coordinate may be off an even one: rounded degrees are, by less
+_POLAR = {"polar_stereographic": "stereographic"}  # the same with its pole in one parameter more
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +114,59 @@ def _kilometres(attributes: dict) -> float:
         return float(cf_units.Unit(attributes.get("units", "unknown")).convert(1.0, "km"))
     except ValueError:
         return math.nan
+
+
+def difference(grid: Grid, other: Grid) -> str | None:
+    """What makes `grid` another place than `other`, in words; None where they are the same, whichever way rows run.
+
+    Coordinates agree within a hundredth of a cell, in whatever unit of length: some programs keep them as float32. Of the
+    projections, what both state has to agree: programs differ in how much of one they write down.
+    """
+    if grid.shape != other.shape:
+        return f"{grid.shape[0]} × {grid.shape[1]} cells in place of {other.shape[0]} × {other.shape[1]}"
+    sides = (
+        ("y", np.sort(grid.y), grid.y_attributes, np.sort(other.y), other.y_attributes),
+        ("x", grid.x, grid.x_attributes, other.x, other.x_attributes),
+    )
+    for name, mine, attributes_, its, its_attributes in sides:
+        converted = _in_units(mine, attributes_.get("units"), its_attributes.get("units"))
+        units = its_attributes.get("units", "")
+        if converted is None:
+            return f"{name} in {attributes_.get('units', 'no units')} in place of {units or 'no units'}"
+        step, apart = _step(its), np.abs(converted - its)
+        if name == "x" and units.startswith("degree"):
+            apart = np.minimum(apart % 360, -apart % 360)
+        if not apart.max() <= 0.01 * (step if step > 0 else 1):
+            return f"{name} from {converted[0]:g} to {converted[-1]:g} {units} in place of {its[0]:g} to {its[-1]:g}".strip()
+    return _projection_difference(grid.mapping_attributes, other.mapping_attributes)
+
+
+def _in_units(values: np.ndarray, given: str | None, wanted: str | None) -> np.ndarray | None:
+    """The values in wanted units, None where they cannot be; without units they are taken as they are."""
+    if given is None or wanted is None or given == wanted:
+        return values
+    try:
+        return cf_units.Unit(given).convert(values, wanted)
+    except ValueError:
+        return None
+
+
+def _projection_difference(mine: dict, its: dict) -> str | None:
+    names = [attributes_.get("grid_mapping_name") for attributes_ in (mine, its)]
+    if None in names:
+        return None
+    if len({_POLAR.get(name, name) for name in names}) > 1:
+        return f"projection {names[0]} in place of {names[1]}"
+    for name in sorted(set(mine) & set(its)):
+        a, b = (np.ravel(attributes_[name]) for attributes_ in (mine, its))
+        if a.dtype.kind not in "iuf" or b.dtype.kind not in "iuf":
+            continue  # names and remarks
+        apart = np.abs(a - b) if a.shape == b.shape else np.array([np.inf])
+        if name.startswith("longitude") or name.endswith(("_longitude", "longitude_from_pole")):
+            apart = np.minimum(apart % 360, -apart % 360)
+        if (apart > 1e-6 * np.maximum(np.abs(b).max(), 1)).any():
+            return f"{name} {mine[name]} in place of {its[name]}"
+    return None
 
 
 def read_grid(dataset, found: Field, where: str) -> Grid:

@@ -131,7 +131,7 @@ class Record:
         with OPEN_FILES.lock:
             try:
                 dataset = OPEN_FILES.get(path)
-                _keep_chunks(dataset.variables[layout.field.variable], layout.field)
+                keep_chunks(dataset.variables[layout.field.variable], layout.field)
                 parts = [layout.field.read(dataset, selection, layout.conversion, flip=layout.flip)
                          for selection in layout.selections(frame, count)]  # fmt: skip
                 return np.concatenate([part.reshape(-1, *self.grid.shape) for part in parts]).reshape(count, *self.grid.shape)
@@ -166,9 +166,10 @@ def resolved(paths: Sequence[Path]) -> list[Path]:
     return [path.resolve() if path.is_symlink() else folders[path.parent] / path.name for path in paths]
 
 
-def _keep_chunks(variable, field: Field) -> None:
+def keep_chunks(variable, field: Field, *, also: str | None = None) -> None:
     """Give the library room for every chunk that a frame lies in, where chunks hold several frames, and no more elsewhere.
 
+    `also` is a dimension of which a read takes everything.
     Without it, the next frame would have the same chunks decompressed again: a hundred times the work for a file that
     was written with the library's own choice of chunks. Chunks of one frame are not read twice, and its default of 64 MiB
     for each open file adds up to a gigabyte.
@@ -177,7 +178,7 @@ def _keep_chunks(variable, field: Field) -> None:
     if not isinstance(chunks, list):
         return  # a classic or contiguous file
     sizes = dict(zip(variable.dimensions, zip(variable.shape, chunks, strict=True), strict=True))
-    across = math.prod(math.ceil(size / chunk) for size, chunk in (sizes[field.y_dim], sizes[field.x_dim]))
+    across = math.prod(math.ceil(sizes[dim][0] / sizes[dim][1]) for dim in (field.y_dim, field.x_dim, also) if dim)
     needed = across * math.prod(chunks) * variable.dtype.itemsize
     room, slots, preemption = variable.get_var_chunk_cache()
     if all(sizes[dim][1] == 1 for dim in field.frame_dims):

@@ -3,9 +3,11 @@
 Times decide the windows; fields are read only where the config asks for it (`max_missing`, `min_wet`) or training begins.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,17 @@ class Plan:
         """[record, first time, last time] of the frames that the split's windows use."""
         used = ((r, r.times[w.positions]) for r, w in zip(self.records, self.windows[split], strict=True) if len(w))
         return [[record.name, f"{times.min()}Z", f"{times.max()}Z"] for record, times in used]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of what batches are drawn from: the grids, and the frames of every window by their times."""
+        found = hashlib.sha256()
+        for split in SPLITS:
+            for record, windows in zip(self.records, self.windows[split], strict=True):
+                if len(windows):
+                    found.update(f"{split} {record.grid.shape} {windows.positions.shape}\n".encode())
+                    found.update(record.times[windows.positions].astype("<i8").tobytes())
+        return found.hexdigest()
 
     def series(self, split: str, packer: Packer = packed) -> list[Series]:
         """The split's windows with their packed frames."""

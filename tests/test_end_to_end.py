@@ -13,7 +13,7 @@ import pytest
 from makers import command, rain, tiny_run, write_record
 
 from nowcast.baselines import Extrapolation
-from nowcast.forecast_file import read_forecast
+from nowcast.forecast_reader import read_forecast
 from nowcast.netcdf import open_records
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -134,7 +134,7 @@ def test_resuming_nothing_or_another_model_is_a_checkpoint_error(record, tmp_pat
     other = tiny_experiment([record]).model_copy(
         update={"model": config.NamedSection(name="encoder_forecaster", hidden_channels=[5], kernel_sizes=[3])}
     )
-    with pytest.raises(CheckpointError, match="does not fit the config"):
+    with pytest.raises(CheckpointError, match=r"model\.hidden_channels = \[5\] \(before: \[4\]\), model\.patch"):
         run(other, tmp_path / "run", resume=True)
 
 
