@@ -12,12 +12,14 @@ import numpy as np
 from nowcast import distributed
 from nowcast.cases import Selection, most_past_frames, num_leads, time_step
 from nowcast.errors import DataError, UsageError
+from nowcast.examples import Example, ScoredCase, choose, make_example
 from nowcast.forecaster import FileForecaster, Forecaster
-from nowcast.metrics import DATA_RANGES, Setup, tallies
+from nowcast.metrics import DATA_RANGES, Setup, Sums, csi, tallies
 from nowcast.netcdf import Record
 from nowcast.probability_cases import Case, Probabilities
 from nowcast.progress import track
-from nowcast.scored import Evaluation, Example
+from nowcast.provenance import about
+from nowcast.scored import Evaluation, nearest_threshold
 from nowcast.sums import Tally
 from nowcast.windows import Windows, plan
 
@@ -27,11 +29,17 @@ MINUTE = np.timedelta64(60, "s")
 
 
 def evaluate(
-    sources: Mapping[str, Source], records: Sequence[Record], *, selection: Selection, thresholds: Sequence[float]
+    sources: Mapping[str, Source],
+    records: Sequence[Record],
+    *,
+    selection: Selection,
+    thresholds: Sequence[float],
+    examples: bool = False,
 ) -> Evaluation:
     """Score every source on all cases that the records hold and all sources can forecast.
 
-    Several processes score their shares, and all get the whole. Memory is bounded by one case. Raises DataError (exit 3)
+    Several processes score their shares, and all get the whole; with `examples` the first of them forecasts a few cases
+    again, to be looked at. Memory is bounded by one case. Raises DataError (exit 3)
     where no case is complete or the sources do not fit the records, UsageError (2) where they do not fit each other.
     """
     if different := [record for record in records if record.quantity != records[0].quantity]:
@@ -57,11 +65,15 @@ def evaluate(
     for other in others:
         evaluation.merge(other)
     evaluation.sort()
+    evaluation.about = about(sources, records, evaluation.cases)
     if not evaluation.num_cases:
         raise DataError(_no_case(planned, evaluation))
     for name in (name for name, number in evaluation.silent.items() if number):
         number = evaluation.silent[name]
         log.warning("%s: forecasts nothing but missing values in %d cases, which so count for nobody", name, number)
+    if examples and distributed.is_first():
+        chosen = choose(evaluation.cases)
+        evaluation.examples = [_example(evaluation, sources, records, planned, *ranked) for ranked in chosen.items()]
     return evaluation
 
 
@@ -145,7 +157,7 @@ def _score_record(
     windows: Windows,
     probabilities: Probabilities | None,
 ) -> None:
-    before, wettest, setup = evaluation.num_cases, -1.0, _setup(evaluation, record)
+    before, setup = evaluation.num_cases, _setup(evaluation, record)
     mine = windows.positions[distributed.rank() :: distributed.size()]
     lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
     given = probabilities.matched if probabilities else {}
@@ -173,10 +185,8 @@ def _score_record(
         for name, tally in found.items():
             evaluation.add(name, block, tally)
         evaluation.num_cases += 1
-        wet = float(np.mean(observed[known] >= evaluation.thresholds[0]))
-        if wet > wettest and (evaluation.example is None or evaluation.example.record == record.name):
-            wettest = wet
-            evaluation.example = _example(evaluation, record, reference, observed, forecasts)
+        first = next((tally["pairs"] for tally in found.values() if "pairs" in tally), None)
+        evaluation.cases += [_scored_case(evaluation, record, reference, first)] if first else []
     if evaluation.num_cases > before:
         evaluation.records.append(record.name)
     if left_out := len(mine) - (evaluation.num_cases - before):
@@ -217,12 +227,29 @@ def _forecast(source: Source, past: np.ndarray, reference: np.datetime64, lead_t
     return source.forecast(past[None], len(lead_times))[0]
 
 
-def _example(evaluation: Evaluation, record: Record, reference, observed, forecasts) -> Example:
-    leads = sorted({0, (len(observed) - 1) // 2, len(observed) - 1})
-    return Example(
-        record=record.name,
-        reference=reference,
-        lead_minutes=tuple(evaluation.lead_minutes[lead] for lead in leads),
-        observed=observed[leads],
-        forecasts={name: forecast[leads] for name, forecast in forecasts.items()},
-    )
+def _has_fields(source: Source) -> bool:
+    return not isinstance(source, FileForecaster) or source.file.kind != "probability"
+
+
+def _scored_case(evaluation: Evaluation, record: Record, reference: np.datetime64, first: Sums) -> ScoredCase:
+    pooled, column = first.pooled(), nearest_threshold(evaluation)
+    num_events = int(pooled.hits[0, column] + pooled.misses[0, column])
+    return ScoredCase(record.name, reference, float(csi(pooled)[0, column]), num_events)
+
+
+def _example(
+    evaluation: Evaluation,
+    sources: Mapping[str, Source],
+    records: Sequence[Record],
+    planned: Sequence[Windows],
+    rank: str,
+    case: ScoredCase,
+) -> Example:
+    """Read and forecast one case again, and keep what is shown of it."""
+    record, windows = next(pair for pair in zip(records, planned, strict=True) if pair[0].name == case.record)
+    references = record.times[windows.positions[:, windows.input_frames - 1]]
+    positions = windows.positions[np.flatnonzero(references == case.reference)[0]]
+    past, observed = record.read(positions[: windows.input_frames]), record.read(positions[windows.input_frames :])
+    lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
+    forecasts = {n: _forecast(s, past, case.reference, lead_times) for n, s in sources.items() if _has_fields(s)}
+    return make_example(rank, case, evaluation.lead_minutes, observed, forecasts, spacing_km=record.grid.spacing_km)

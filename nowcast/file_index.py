@@ -18,8 +18,9 @@ import numpy as np
 
 from nowcast.atomic import replacing
 from nowcast.cache import cache_folder
+from nowcast.decoding import Packing
 from nowcast.errors import OutputError
-from nowcast.fields import Field, Packing
+from nowcast.fields import Field
 from nowcast.grid import Grid
 from nowcast.netcdf import FileFacts
 
@@ -135,7 +136,7 @@ def _digest(text: bytes) -> bytes:
 
 @cache
 def _reader() -> bytes:
-    names = ("fields", "file_index", "files", "grid", "netcdf", "times", "units")
+    names = ("decoding", "fields", "file_format", "file_index", "files", "grid", "netcdf", "times", "units")
     return b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in names)
 
 

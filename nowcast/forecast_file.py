@@ -6,14 +6,15 @@ forecast_period, y, x)` with a 2-D time. Fields come and go with row 0 northernm
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import netCDF4
 import numpy as np
 
-from nowcast.atomic import replacing
-from nowcast.errors import OutputError
+from nowcast.atomic import free_space, replacing, size
+from nowcast.errors import DataError, OutputError
 from nowcast.fields import text
 from nowcast.files import open_dataset
 from nowcast.grid import Grid
@@ -45,16 +46,16 @@ def write_forecast(
     path = Path(path)
     seconds = np.asarray(lead_times, "timedelta64[s]").astype(np.int64)
     _check_free(path, overwrite)
-    with replacing(path) as partial:
+    with replacing(path, overwrite=overwrite) as partial:
         with _output_errors(path):
             dataset = netCDF4.Dataset(partial, "w", format="NETCDF4")
         try:
             layout = _create_single if single else _create_many
-            _write_cases(dataset, path, iter(cases), layout, grid, seconds, quantity, attributes)
+            sums = _write_cases(dataset, path, iter(cases), layout, grid, seconds, quantity, attributes)
         finally:
             with _output_errors(path):
                 dataset.close()
-        _check_mapping(partial, grid, quantity)
+        _check_written(partial, path, grid, quantity, sums)
 
 
 def variable_name(quantity: str) -> str:
@@ -62,8 +63,8 @@ def variable_name(quantity: str) -> str:
     return "precip_intensity" if quantity == "rain_rate" else "value"
 
 
-def _write_cases(dataset, path, cases, layout, grid, seconds, quantity, attributes) -> None:
-    """Stream the cases into an open dataset: one case in memory at a time."""
+def _write_cases(dataset, path, cases, layout, grid, seconds, quantity, attributes) -> list[int]:
+    """Stream the cases into an open dataset, one case in memory at a time; the check sum of each."""
     first = next(cases, None)
     assert first is not None, "no forecast to write"
     reference = np.datetime64(first[0], "s")
@@ -72,10 +73,12 @@ def _write_cases(dataset, path, cases, layout, grid, seconds, quantity, attribut
         _write_grid(dataset, grid)
         layout(dataset, reference, seconds)
         variable = _create_variable(dataset, grid, quantity)
+    sums = []
     for case, (time, fields) in enumerate(itertools.chain([first], cases)):
         fields = np.where(np.isnan(fields), _FILL, fields).astype(np.float32, copy=False)
         assert fields.shape == (len(seconds), *grid.shape), f"{fields.shape} for {len(seconds)} leads on {grid.shape}"
-        fields = fields[:, ::-1] if grid.y_ascending else fields
+        fields = np.ascontiguousarray(fields[:, ::-1] if grid.y_ascending else fields)
+        sums.append(zlib.crc32(fields))
         with _output_errors(path):
             if "forecast_reference_time" not in dataset.dimensions:
                 assert case == 0, "one reference time to a file of this layout"
@@ -85,6 +88,7 @@ def _write_cases(dataset, path, cases, layout, grid, seconds, quantity, attribut
             dataset["forecast_reference_time"][case] = since
             dataset["time"][case] = since + seconds
             variable[case] = fields
+    return sums
 
 
 def _write_globals(dataset, grid: Grid, attributes: dict) -> None:
@@ -157,12 +161,21 @@ def _create_variable(dataset, grid: Grid, quantity: str):
     return variable
 
 
-def _check_mapping(partial: Path, grid: Grid, quantity: str) -> None:
-    """A forecast that has lost its map projection looks like any other: look before it gets its name."""
-    with open_dataset(partial) as dataset:
-        written = text(dataset[variable_name(quantity)], "grid_mapping")
-        assert written == grid.mapping_name, f"grid_mapping is {written}, not {grid.mapping_name}"
-        assert written is None or written in dataset.variables
+def _check_written(partial: Path, path: Path, grid: Grid, quantity: str, sums: Sequence[int]) -> None:
+    """Look before it gets its name: not every disk that is full or failing says so, and without its projection a forecast
+    looks like any other."""
+    try:
+        with open_dataset(partial) as dataset:
+            variable = dataset[variable_name(quantity)]
+            written = text(variable, "grid_mapping")
+            cases = (variable[:] if len(variable.shape) == 3 else variable[case] for case in range(len(sums)))
+            same = [zlib.crc32(np.ascontiguousarray(fields)) for fields in cases] == list(sums)
+            assert written == grid.mapping_name, f"grid_mapping is {written}, not {grid.mapping_name}"
+            assert written is None or written in dataset.variables
+    except (DataError, OSError, RuntimeError, IndexError) as error:
+        raise OutputError(f"{path} cannot be written: it cannot be read back ({str(error).splitlines()[0]}).") from error
+    if not same:
+        raise OutputError(f"{path} cannot be written: it does not read back as it was written.\nIs the disk failing?")
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
@@ -179,5 +192,8 @@ def _output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"{path} cannot be written: {reason}.\nIs the disk full, or the folder read-only?") from error
+        reason, free = getattr(error, "strerror", None) or error, "unknown"
+        with contextlib.suppress(OSError):
+            free = size(free_space(path.parent))
+        hint = f"Is the disk full (free: {free}), or the folder read-only?"
+        raise OutputError(f"{path} cannot be written: {reason}.\n{hint}") from error

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nowcast import config
-from nowcast.baselines import BASELINES
+from nowcast.baselines import BASELINES, DRY_THRESHOLD
 from nowcast.checkpoint import Checkpoint, read_checkpoint
 from nowcast.device import arithmetic, pick_precision
 from nowcast.errors import CheckpointError, DataError, NowcastError
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 FORECAST_SUFFIXES = {".nc", ".nc4", ".cdf"}
 # cells that go through the network at once: more take longer each on a CPU, whose cache they leave
 BATCH_CELLS = {"cpu": 1 << 17, "cuda": 1 << 20}
+LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # s, and as in config.py: no checkpoint can ask for more
 SURELY_FIT = 1 << 16  # cells; the greediest recipe, keras_next_frame, takes 17 KB for each
 
 
@@ -53,13 +54,13 @@ class Network:
         facts = checkpoint.facts
         try:
             self.experiment = config.from_dict(facts["config"], source=f"the config in {name}")
-            self.input_frames, self.lead_frames = int(facts["input_frames"]), int(facts["lead_frames"])
-            self.time_steps, self.quantity = [int(step) for step in facts["time_steps"]], str(facts["quantity"])
+            self.input_frames, self.lead_frames = (_bounded(facts[key]) for key in ("input_frames", "lead_frames"))
+            self.time_steps, self.quantity = _time_steps(facts["time_steps"]), str(facts["quantity"])
             self.transform = make_transform(self.experiment.transform)
             self.model = _load_model(self.experiment, checkpoint)
         except CheckpointError:
             raise
-        except (NowcastError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (NowcastError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{name} cannot be used: {_first_line(error)}") from None
         self.facts: dict[str, Any] = dict(facts)
         self.model.to(device).eval()
@@ -77,10 +78,17 @@ class Network:
     def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         past = np.ascontiguousarray(past[:, -self.input_frames :], np.float32)
         if tiling := self._tiling(past.shape[-2:], num_leads):
-            return forecast_in_tiles(self._forecast, past, num_leads, tiling)
+            return self._kept_dry(past, forecast_in_tiles(self._forecast, past, num_leads, tiling))
         cases = self.cases_at_once(past.shape[-2:])
         parts = [self._forecast(past[n : n + cases], num_leads) for n in range(0, len(past), cases)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return self._kept_dry(past, parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+    def _kept_dry(self, past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
+        """A network answers to a clear sky with a little drizzle: of a past without rain anywhere the forecast has none."""
+        if self.quantity == "rain_rate":
+            dry = ~(past >= DRY_THRESHOLD).any(axis=(1, 2, 3))
+            forecast[dry] = np.where(np.isnan(forecast[dry]), np.nan, 0)
+        return forecast
 
     def cases_at_once(self, grid: tuple[int, int]) -> int:
         """How many cases are best forecast together."""
@@ -238,6 +246,21 @@ def _load_model(experiment: config.Experiment, checkpoint: Checkpoint) -> torch.
     # a checkpoint to resume from holds the newest weights and, where one is kept, their average, which forecasts better
     model.load_state_dict(checkpoint.part("average") or checkpoint.part("model"), assign=True)
     return model
+
+
+def _bounded(frames: int) -> int:
+    """As many as a config can ask for; ValueError otherwise."""
+    if not 1 <= int(frames) <= MOST_FRAMES:
+        raise ValueError(f"{str(frames)[:40]} frames")
+    return int(frames)
+
+
+def _time_steps(values: list) -> list[int]:
+    """Seconds, ascending; ValueError where they cannot be time steps."""
+    steps = [int(value) for value in values]
+    if not steps or steps != sorted(steps) or not 0 < steps[0] <= steps[-1] <= LONGEST_STEP:
+        raise ValueError(f"time steps of {str(steps)[:40]} s")
+    return steps
 
 
 def _first_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """How much memory a process takes and can still take, in bytes: from Linux's /proc, the control group, or CUDA."""
 
+import os
 import resource
 import sys
 from contextlib import suppress
@@ -24,6 +25,14 @@ def free_memory() -> int:
     if not free:
         raise MemoryLimitError("how much memory is free cannot be found out here")
     return max(min(free), 0)
+
+
+def total_memory() -> int:
+    """What a process could take if it were alone here."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # "max": no limit
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return total
 
 
 def resident_memory() -> int:

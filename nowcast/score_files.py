@@ -17,7 +17,7 @@ from nowcast.bootstrap import LEVEL, MIN_BLOCKS, NUM_SAMPLES, SEED
 from nowcast.findings import findings
 from nowcast.metrics import SCORES
 from nowcast.probability_scores import ensemble_size
-from nowcast.scored import EVERY_SCORE, MEAN, Block, Evaluation
+from nowcast.scored import EVERY_SCORE, MEAN, Block, Evaluation, nearest_threshold
 from nowcast.sums import Additive, Tally
 
 COLUMNS = (
@@ -124,11 +124,6 @@ def confidence(evaluation: Evaluation) -> str:
     )
 
 
-def nearest_threshold(evaluation: Evaluation) -> int:
-    """The index of the threshold nearest to 1 on a logarithmic scale."""
-    return int(np.argmin(np.abs(np.log(np.maximum(evaluation.thresholds, 1e-9)))))
-
-
 def number(value: float) -> str:
     return "–" if not math.isfinite(value) else f"{value:.3f}"
 
@@ -160,6 +155,7 @@ def as_json(evaluation: Evaluation, rows: Iterable[Mapping]) -> str:
         "num_blocks": evaluation.num_blocks,
         "lead_minutes": evaluation.lead_minutes,
         "thresholds": evaluation.thresholds,
+        "about": evaluation.about,
     }
     # a line for each row: as readable as json's own indentation, and ten times as fast
     scores = ",\n".join(json.dumps({k: None if _undefined(v) else v for k, v in row.items()}, allow_nan=False) for row in rows)
@@ -186,6 +182,7 @@ def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
     data = _block_sums(evaluation, names, blocks) | _score_arrays(rows, values)
     data["num_cases"] = ((), evaluation.num_cases, {"long_name": "number of cases"})
     facts = {"title": "Scores of nowcasts", "source": f"nowcast {__version__}", "quantity": evaluation.quantity}
+    facts |= {"about": json.dumps(evaluation.about)}  # records and forecasters, as in scores.json
     return xr.Dataset(data, coordinates, facts | {FORMAT: FORMAT_NUMBER})
 
 

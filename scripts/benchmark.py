@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STEPS = 10  # of a sequence
 LAYERS = 3
 RECIPES = ("quickstart", "radar", "many_to_many", "cnn_lstm")  # those that the sample in data/ feeds
+STRICT = " without TF32"
 Timed = Callable[[], float]
 
 
@@ -111,10 +112,11 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
 
 def training_and_forward(stack: Stack, kind: str, device: torch.device, precision: torch.dtype) -> tuple[Timed, Timed]:
     """Two calls that give seconds: forward and backward, and forward without gradients."""
-    net, frames = stack.make(kind).to(device), stack.frames(device)
+    net, frames = stack.make(kind.removesuffix(STRICT)).to(device), stack.frames(device)
     cast = torch.autocast(device.type, precision) if precision != torch.float32 else nullcontext()
 
     def forward() -> Tensor:
+        torch.backends.cudnn.allow_tf32 = not kind.endswith(STRICT)  # the backward pass follows
         with cast:
             return last_hidden(net(frames))
 
@@ -192,6 +194,9 @@ def stack_rows(given: argparse.Namespace, device: torch.device, precision: torch
         variants = [("plain", torch.float32, "plain float32"), ("ours", precision, f"engine {same}")]
         if precision != torch.float32:
             variants.insert(1, ("plain", precision, f"plain {same}"))
+        if device.type == "cuda":
+            variants[0] = ("plain" + STRICT, torch.float32, "plain float32")
+            variants.insert(1, ("plain", torch.float32, "plain TF32"))
         variants += [(peer, torch.float32, peer) for peer in given.peer]
         pairs = [training_and_forward(stack, kind, device, dtype) for kind, dtype, _ in variants]
         training = interleaved([train for train, _ in pairs], given.rounds)

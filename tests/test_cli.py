@@ -22,7 +22,7 @@ from nowcast.netcdf import open_records
 
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
-COMMANDS = ("inspect", "train", "predict", "evaluate", "export")
+COMMANDS = ("inspect", "train", "predict", "evaluate", "export", "plot")
 
 
 @pytest.fixture(autouse=True)
@@ -278,7 +278,7 @@ def test_an_output_that_cannot_be_written(inputs):
     expect(5, "predict", "persistence", record, "--output", "absent/f.nc", says="there is no folder absent")
     expect(5, "predict", "persistence", record, "--output", f"{record}/", says="cannot make the folder")
     expect(5, "evaluate", "persistence", "--observations", record, "--output", record, says="is a file")
-    expect(5, "train", inputs / "tiny.toml", "--output", record / "run", says="cannot make the run folder")
+    expect(5, "train", inputs / "tiny.toml", "--output", record / "run", says="cannot make the folder")
 
 
 def test_a_cache_that_cannot_be_made_leaves_no_run(inputs, monkeypatch):

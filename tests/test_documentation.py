@@ -100,7 +100,7 @@ def test_the_commands_of_readme_run_in_its_order(workspace, monkeypatch, capsys)
         assert out.strip(), f"{shlex.join(words)} printed nothing"
     for name in re.findall(r"`([\w.]+\.(?:toml|safetensors|jsonl|txt|png))`", section("The run folder")):
         assert (workspace / "runs" / "radar" / name).is_file(), name
-    named = set(re.findall(r"`(\w+\.(?:csv|json|nc|png|html))`", section("Files in and out")))
+    named = set(re.findall(r"`(\w+\.(?:csv|json|nc|png|gif|html))`", section("Files in and out")))
     assert named == {path.name for path in (workspace / "scores").iterdir()}
 
 

@@ -349,5 +349,5 @@ def test_a_full_disk_is_an_output_error_that_leaves_nothing(tmp_path, record):
     pytest.importorskip("resource")
     path = tmp_path / "f.nc"
     text = run(sys.executable, "-c", FULL_DISK, record.paths[0], path)
-    assert re.match(rf"{path} cannot be written: .*\.\nIs the disk full, or the folder read-only\?\n", text)
+    assert re.match(rf"{path} cannot be written: .*\.\nIs the disk full \(free: [\d.]+ .B\), or the folder read-only\?\n", text)
     assert [p.name for p in tmp_path.iterdir()] == ["records"]

@@ -2,17 +2,21 @@
 
 import numpy as np
 import pytest
+import test_models
 import torch
 from makers import rain, tiny_experiment, tiny_run, write_record
 
 import nowcast.forecaster as module
+from nowcast import config
 from nowcast.baselines import BASELINES, available
-from nowcast.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
+from nowcast.checkpoint import BEST, LAST, Checkpoint, read_checkpoint, write_checkpoint
 from nowcast.errors import CheckpointError, DataError, UsageError
 from nowcast.forecast_file import write_forecast
 from nowcast.forecast_reader import read_forecast
 from nowcast.forecaster import FileForecaster, Network, open_forecaster
+from nowcast.models import make_model, model_config
 from nowcast.netcdf import open_records
+from nowcast.training import resolve
 
 CPU = torch.device("cpu")
 START = np.datetime64("2020-06-01T00:00:00")
@@ -251,3 +255,37 @@ def test_a_folder_named_like_a_baseline_is_reached_by_its_path(run, tmp_path):
 def test_a_baseline_that_is_not_installed_says_how_to_install_it():
     with pytest.raises(UsageError, match=r"pip install 'nowcast\[pysteps\]'"):
         open_forecaster("pysteps", device=CPU)
+
+
+# All dry
+
+
+@pytest.mark.parametrize("name", available())
+def test_a_baseline_forecasts_dry_weather_from_dry_weather(name):
+    assert_dry(BASELINES[name]())
+
+
+@pytest.mark.parametrize("name", test_models.SMALL)
+def test_a_network_forecasts_dry_weather_from_dry_weather(name):
+    """Also one that was not trained, which answers zeros with whatever its weights make of them."""
+    tree = config.as_dict(resolve(tiny_experiment(["x.nc"])))
+    tree["model"] = {"name": name, **test_models.SMALL[name]}
+    experiment = resolve(config.from_dict(tree, source="test"))
+    torch.manual_seed(1)
+    weights = make_model(model_config(experiment.model)).state_dict()
+    facts = {"config": config.as_dict(experiment), "input_frames": 2, "lead_frames": 3, "time_steps": [300]}
+    checkpoint = Checkpoint(facts | {"quantity": "rain_rate"}, {f"model.{key}": value for key, value in weights.items()}, "")
+    assert_dry(Network(checkpoint, name, device=CPU))
+
+
+def assert_dry(forecaster):
+    """Also where a part is missing, and where there is less than what counts as rain; what was never seen stays missing."""
+    past = np.zeros((3, 4, 12, 12), np.float32)
+    past[1, :, 2:4, 5:9] = np.nan
+    past[2] = 0.04
+    forecast = forecaster.forecast(past, 3)
+    assert np.isnan(forecast[1, :, 2:4, 5:9]).all()
+    assert np.isfinite(forecast[[0, 2]]).all()
+    assert np.isfinite(forecast[1]).sum() == 3 * (144 - 8)
+    assert np.nanmax(forecast) <= 0.04 + 1e-6
+    assert np.nanmin(forecast) >= 0

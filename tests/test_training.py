@@ -88,10 +88,9 @@ def test_a_resumed_run_equals_a_straight_one(record, tmp_path, stop_at):
     update = first._update
 
     def update_then_signal(*args):
-        loss = update(*args)
+        update(*args)
         if first.state.step == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        return loss
 
     first._update = update_then_signal
     with pytest.raises(Stopped, match=f"stopped at step {stop_at}, state saved; --resume") as stopped:
@@ -135,7 +134,7 @@ def test_resuming_nothing_or_another_model_is_a_checkpoint_error(record, tmp_pat
     other = tiny_experiment([record]).model_copy(
         update={"model": config.NamedSection(name="encoder_forecaster", hidden_channels=[5], kernel_sizes=[3])}
     )
-    with pytest.raises(CheckpointError, match="does not fit the config"):
+    with pytest.raises(CheckpointError, match=r"model\.hidden_channels = \[5\] \(before: \[4\]\), model\.patch"):
         run(other, tmp_path / "run", resume=True)
 
 
@@ -159,6 +158,21 @@ def test_a_loss_that_is_not_finite_ends_before_the_update(record, tmp_path, valu
         made.run()
     assert caught.value.exit_code == 6
     assert all(torch.equal(tensor, before[name]) for name, tensor in made.model.state_dict().items())
+
+
+def test_a_step_that_is_read_later_is_named_and_nothing_after_it_is_saved(record, tmp_path):
+    made = trainer(tiny_experiment([record], validate_every=3), tmp_path / "run")
+    made.most_unread, parts = 1, made._loss_parts  # as on a GPU
+
+    def poisoned(batch):
+        loss, count = parts(batch)
+        return loss * (math.nan if made.state.step == 5 else 1), count
+
+    made._loss_parts = poisoned
+    with pytest.raises(DivergenceError, match="diverged at step 6: loss nan"):
+        made.run()
+    assert made.state.step == 6
+    assert read_checkpoint(tmp_path / "run" / LAST).facts["step"] == 3
 
 
 def test_early_stopping_counts_validations_without_a_better_loss(record, tmp_path):
