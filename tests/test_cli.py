@@ -522,6 +522,11 @@ def test_failures_of_the_machine_are_told_in_a_line(inputs, monkeypatch, error, 
     expect(code, "predict", "persistence", inputs / "rain.nc", "--output", "f.nc", says=says)
 
 
+def test_sigterm_ends_a_command_in_a_line(inputs, monkeypatch):
+    monkeypatch.setattr("nowcast.commands.open_records", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    expect(143, "predict", "persistence", inputs / "rain.nc", "--output", "f.nc", says="^error: terminated\n$")
+
+
 def test_a_bug_keeps_its_traceback(inputs, monkeypatch):
     monkeypatch.setattr("nowcast.commands.open_records", failing(ZeroDivisionError("a bug")))
     with pytest.raises(ZeroDivisionError):
