@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from nowcast import __version__
-from nowcast.errors import MemoryLimitError, NowcastError, OutputError, UsageError
+from nowcast.errors import MemoryLimitError, NowcastError, OutputError, UsageError, is_out_of_memory
 
 app = typer.Typer(
     name="nowcast",
@@ -122,6 +122,7 @@ def train(
         _next("the same without --dry-run")
         return
     run = output or Path("runs") / Path(config).stem
+    _refuse_stdout(run)
     result = train_run(experiment, run, resume=resume, overwrite=overwrite, device=device)
     if not _is_first():
         return
@@ -135,16 +136,27 @@ def predict(
     records: Records,
     output: Annotated[str, typer.Option(metavar="PATH", help="A file, or with a / at its end a folder: one file per time.")],
     reference_time: Annotated[list[str] | None, typer.Option(metavar="T", help="Forecast from this time, UTC.")] = None,
-    start: Start = None, end: End = None, every: Every = None, variable: Variable = None, device: Device = "auto",
+    start: Start = None, end: End = None, every: Every = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and forecast from each frame that comes.")] = False,
+    variable: Variable = None, device: Device = "auto",
     overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
 ) -> None:  # fmt: skip
     """Forecast into CF NetCDF.
 
     Forecasts start from the newest frames of the records, or from the times asked for.
+
+    With --watch, RECORD is one folder and PATH another: each new frame gives one forecast, until Ctrl-C or SIGTERM.
     """
     _set_up_log(quiet, verbose)
-    from nowcast.commands import predict_files
+    _refuse_stdout(output)
+    from nowcast.commands import predict_files, watch_folder
 
+    if watch:
+        if reference_time or start or end or every or overwrite or len(records) != 1:
+            raise UsageError("--watch takes one folder to watch, no times and no --overwrite: it forecasts what comes, once")
+        for path in watch_folder(forecaster, records[0], output, variable=variable, device=device):
+            typer.echo(path)
+        return
     selection = _selection(reference_time, start, end, every)
     written = predict_files(forecaster, records, output, selection, variable=variable, device=device, overwrite=overwrite)
     typer.echo("\n".join(map(str, written)))
@@ -171,6 +183,7 @@ def export(
 
 @app.command(epilog="Example: nowcast evaluate runs/radar --observations radar/2016/ --output scores/")
 def evaluate(
+    context: typer.Context,
     forecasters: Annotated[list[str], typer.Argument(metavar="FORECASTER", help="Runs, baselines, forecast or scores files.")],
     observations: Annotated[list[str] | None, typer.Option(metavar="RECORD...", help="The records to score against.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for tables, pictures and report.html.")] = None,
@@ -191,13 +204,23 @@ def evaluate(
     levels = _thresholds(thresholds)
     selection = _selection(None, start, end, every)
     if output and _is_first():
+        _refuse_stdout(output)
         report.ready(output, overwrite=overwrite)
+    outputs = [output / name for name in report.FILES] if output else []
     options = {"--observations": observations, "--thresholds": thresholds, "--variable": variable}
-    result = pooled_scores(forecasters, options | {"--start": start, "--end": end, "--every": every})
+    options |= {"--start": start, "--end": end, "--every": every}
+    result = pooled_scores(forecasters, options, outputs=outputs)
     if not result and not observations:
         raise UsageError("Missing option '--observations'.\nSee nowcast evaluate -h")
     if not result:
-        result = evaluate_forecasters(forecasters, observations, selection, thresholds=levels, variable=variable, device=device)
+        facts = {
+            "thresholds": levels,
+            "variable": variable,
+            "device": device,
+            "examples": output is not None,
+            "outputs": outputs,
+        }
+        result = evaluate_forecasters(forecasters, observations, selection, **facts)
     if not _is_first():
         return
     rows = result.rows()
@@ -208,12 +231,38 @@ def evaluate(
     }
     typer.echo(text[format]())
     if output:
-        paths = report.write(result, rows, output, overwrite=overwrite)
+        paths = report.write(result, rows, output, command=context.obj or "", overwrite=overwrite)
         log.info("written: %s", ", ".join(map(str, paths)))
         _next(f"open {shlex.quote(str(paths[0]))}")
     else:
         against = f" --observations {shlex.join(observations)}" if observations else ""
         _next(f"nowcast evaluate {shlex.join(forecasters)}{against} --output scores/")
+
+
+@app.command(epilog="Example: nowcast plot forecast.nc --output forecast.gif")
+def plot(
+    path: Annotated[str, typer.Argument(metavar="FORECAST|RECORD", help="A NetCDF file, a folder of them, or a glob.")],
+    output: Annotated[Path, typer.Option(metavar="PICTURE", help="The file to write: .png has panels, .gif is animated.")],
+    variable: Variable = None,
+    reference_time: Annotated[str | None, typer.Option(metavar="T", help="Of forecasts: from this time, UTC.")] = None,
+    start: Annotated[str | None, typer.Option(metavar="T", help="Of a record: the first frame, UTC.")] = None,
+    end: Annotated[str | None, typer.Option(metavar="T", help="Of a record: the last frame, UTC.")] = None,
+    overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Draw a forecast or a record.
+
+    Maps of the newest forecast, or of the newest frames, unless others are asked for.
+    """
+    _set_up_log(quiet, verbose)
+    from nowcast.plotting import plot as draw
+
+    times = [_time(text, option) for text, option in ((reference_time, "--reference-time"), (start, "--start"), (end, "--end"))]
+    drawn = draw(path, output, variable=variable, reference=times[0], span=tuple(times[1:]), overwrite=overwrite)
+    typer.echo(output)
+    if drawn.is_forecast:
+        _next(f"nowcast evaluate {shlex.quote(path)} --observations RECORD... --output scores/")
+    else:
+        _next(f"nowcast predict extrapolation {shlex.quote(path)} --output forecast.nc")
 
 
 def _selection(listed: list[str] | None, start: str | None, end: str | None, every: float | None):
@@ -250,6 +299,11 @@ def _thresholds(text: str | None) -> tuple[float, ...] | None:
     return levels
 
 
+def _refuse_stdout(output: str | Path) -> None:
+    if str(output) == "-":
+        raise UsageError("--output -: this cannot go to stdout; give a name (./- for one that is called so)")
+
+
 def _is_first() -> bool:
     """Of several processes that torchrun started one speaks (distributed.py, which would import torch)."""
     return os.environ.get("RANK", "0") == "0"
@@ -277,15 +331,20 @@ def _print_json(value: object) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point: runs a command and turns what a user can act on into one or two lines and an exit code."""
+    from nowcast.signals import Terminated, terminating
+
     try:
         arguments = _many_observations(sys.argv[1:] if argv is None else argv)
-        code = app(args=arguments, prog_name="nowcast", standalone_mode=False)
+        with terminating():
+            code = app(args=arguments, prog_name="nowcast", standalone_mode=False, obj=shlex.join(["nowcast", *arguments]))
     except NowcastError as error:
         _fail(str(error), error.exit_code)
     except _ParseError as error:
         _fail(_parse_message(error), UsageError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except Terminated:
+        _fail("terminated", 143)
     except Exception as error:
         _fail(*_explain(error))
     if code == 130:
@@ -312,9 +371,7 @@ def _parse_message(error: Exception) -> str:
 
 def _explain(error: Exception) -> tuple[str, int]:
     """Message and exit code of what no part of the program foresaw but the user can act on; raises what is a bug."""
-    # torch's own class would have to be imported to be named
-    names = {"MemoryError", "OutOfMemoryError", "_ArrayMemoryError"}
-    if type(error).__name__ in names or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         hint = "out of memory; try a smaller training.batch_size or data.crop, or a machine with more"
         return hint, MemoryLimitError.exit_code
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}:

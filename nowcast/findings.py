@@ -7,6 +7,7 @@ import numpy as np
 
 from nowcast.bootstrap import MIN_BLOCKS, difference_interval
 from nowcast.metrics import SCORES
+from nowcast.probability_scores import ensemble_size
 from nowcast.scored import Evaluation
 
 LOST_AREA = 0.8  # frequency bias below which rain is said to be lost
@@ -19,11 +20,11 @@ def findings(evaluation: Evaluation) -> list[str]:
 
     Baselines are compared among themselves only where nothing else was scored.
     """
-    others = [name for name in evaluation.blocks if name not in evaluation.baselines]
+    others = [name for name in evaluation.having("pairs") if name not in evaluation.baselines]
     pairs = [(name, baseline) for name in others for baseline in evaluation.baselines]
     if not others:
         pairs = [(name, before) for before, name in itertools.combinations(evaluation.baselines, 2)]
-    found = list(_thin_ground(evaluation))
+    found = [*_thin_ground(evaluation), *_what_kind(evaluation)]
     found += [_how_long(evaluation, name, baseline) for name, baseline in pairs]
     found += [text for name in others or evaluation.baselines for text in _smooth_win(evaluation, name)]
     return found
@@ -32,10 +33,22 @@ def findings(evaluation: Evaluation) -> list[str]:
 def _thin_ground(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.num_cases == 1:
         yield "One case was scored: this is what happened once, not what to expect."
-    total = evaluation.total(next(iter(evaluation.blocks)))
+    if not (having := evaluation.having("pairs")):
+        return
+    total = evaluation.total(having[0])
     never = [t for t, n in zip(evaluation.thresholds, (total.hits + total.misses).sum(axis=0), strict=True) if not n]
     if never:
         yield f"Nothing of {_listed(never)}{_unit(evaluation)} or more was observed: only false alarms can be told there."
+
+
+def _what_kind(evaluation: Evaluation) -> Iterator[str]:
+    """Which scores are not of a forecaster's own field."""
+    for name in evaluation.having("members"):
+        if (size := ensemble_size(evaluation.total(name, "members").pooled())[0]) > 1:
+            yield f"{name} has {size:g} members: the scores of a single field are of their mean, which is smoother than each."
+    for name in evaluation.having("probabilities"):
+        if name not in evaluation.having("pairs"):
+            yield f"{name} gives probabilities alone: it has no scores of a field."
 
 
 def _how_long(evaluation: Evaluation, name: str, baseline: str) -> str:

@@ -6,6 +6,7 @@ it is divided by, so that parts of a batch add up to the whole. The error is mas
 stands under the mask, not even inf, reaches the loss or its gradient.
 """
 
+from functools import cache
 from typing import Literal
 
 import torch
@@ -37,6 +38,12 @@ def at_least_one(count: Tensor) -> Tensor:
 def _errors(forecast: Tensor, observed: Tensor, validity: Tensor, transform: Transform) -> Tensor:
     target = transform.encode(torch.where(validity > 0, observed, 0.0))
     return torch.where(validity > 0, forecast.float() - target, 0.0)
+
+
+@cache
+def _constants(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Made once: to make them at each step, a GPU would have to be waited for."""
+    return torch.tensor(values, device=device, dtype=dtype)
 
 
 class MeanSquaredError(Loss):
@@ -81,10 +88,10 @@ class Balanced(Loss):
 
     def parts(self, forecast, observed, validity, transform):
         observed = torch.where(validity > 0, observed, 0.0)
-        bounds = torch.tensor(self.thresholds, device=observed.device, dtype=observed.dtype)
+        bounds = _constants(self.thresholds, observed.device, observed.dtype)
         # right=True counts a rate equal to a threshold as above it
         level = torch.bucketize(observed, bounds, right=True)
-        weight = torch.tensor(self.weights, device=observed.device, dtype=torch.float32)[level]
+        weight = _constants(self.weights, observed.device, torch.float32)[level]
         if self.space == "values":
             error = _errors(forecast, observed, validity, transform)
         else:
@@ -106,7 +113,7 @@ class BinaryCrossEntropy(Loss):
         target = transform.encode(torch.where(validity > 0, observed, 0.0)).clamp(0, 1)
         forecast = torch.where(validity > 0, forecast.float(), target)
         entropy = torch.nn.functional.binary_cross_entropy(forecast, target, weight=validity, reduction="sum")
-        return entropy, validity.new_tensor(len(forecast)) if self.reduction == "sum" else validity.sum()
+        return entropy, validity.new_full((), len(forecast)) if self.reduction == "sum" else validity.sum()
 
 
 LOSSES: dict[str, type[Loss]] = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nowcast import pairs, spatial, spectra
+from nowcast import pairs, probability, spatial, spectra
 from nowcast.pairs import THRESHOLDS, Sums, csi, mae, sums
 from nowcast.spatial import SCALES_KM, SimilaritySums, WindowSums
 from nowcast.spectra import WAVELENGTHS_KM, SpectrumSums
@@ -39,12 +39,12 @@ class Kind:
     """A kind of sums: its class, the facts it is made with, and `add(totals, lead, forecasts, observed, known, setup)`.
 
     `add` fills one lead of one case into the sums of several forecasters: their fields (y, x), the observed field and the
-    common mask.
+    common mask. Kinds without it are not made from one field for each forecaster, see probability.
     """
 
     sums: type[Additive]
-    facts: Callable[[Setup], dict]
-    add: Callable[[Sequence[Additive], int, Fields, np.ndarray, np.ndarray, Setup], None]
+    facts: Callable[[Setup], dict] | None = None
+    add: Callable[[Sequence[Additive], int, Fields, np.ndarray, np.ndarray, Setup], None] | None = None
 
 
 KINDS: dict[str, Kind] = {
@@ -68,7 +68,10 @@ KINDS: dict[str, Kind] = {
         lambda setup: {"wavelengths_km": WAVELENGTHS_KM},
         lambda *case: spectra.add_spectra(*case[:-1], case[-1].spacing_km),
     ),
+    "probabilities": Kind(probability.ExceedanceSums),
+    "members": Kind(probability.EnsembleSums),
 }
+FIELD_KINDS = tuple(kind for kind, how in KINDS.items() if how.add)
 
 
 def tallies(
@@ -77,7 +80,7 @@ def tallies(
     known: np.ndarray,
     setup: Setup,
     *,
-    kinds: Sequence[str] = tuple(KINDS),
+    kinds: Sequence[str] = FIELD_KINDS,
 ) -> dict[str, Tally]:
     """The sums of these kinds of one case, for each forecast by name: (lead, y, x) in mm/h, under the mask `known`.
 

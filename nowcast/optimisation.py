@@ -11,16 +11,17 @@ from nowcast.config import Training
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     """The optimizer of `[training]`; RMSProp and Adadelta decay their mean squares by betas[1]."""
     parameters = list(model.parameters())
+    fused = parameters[0].device.type == "cuda" or None  # one kernel for all weights; None: torch's choice
     rate, decay, betas = training.learning_rate, training.weight_decay, tuple(training.betas)
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, rate, betas=betas, weight_decay=decay)
+        return torch.optim.AdamW(parameters, rate, betas=betas, weight_decay=decay, fused=fused)
     if training.optimizer == "adam":
-        return torch.optim.Adam(parameters, rate, betas=betas, weight_decay=decay)
+        return torch.optim.Adam(parameters, rate, betas=betas, weight_decay=decay, fused=fused)
     if training.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, rate, alpha=betas[1], weight_decay=decay)
     if training.optimizer == "adadelta":
         return torch.optim.Adadelta(parameters, rate, rho=betas[1], weight_decay=decay)
-    return torch.optim.SGD(parameters, rate, momentum=betas[0], weight_decay=decay)
+    return torch.optim.SGD(parameters, rate, momentum=betas[0], weight_decay=decay, fused=fused)
 
 
 def learning_rate(step: int, num_steps: int, training: Training, *, num_plateaus: int = 0) -> float:

@@ -46,6 +46,7 @@ def pool(paths: Sequence[str | Path]) -> Evaluation:
                 )
             origins[block] = path
         _require_other_rain(first, other, origins)
+        first.about = _about_both(first.about, other.about, paths[0], path)
         first.merge(other)
     first.sort()
     return first
@@ -78,14 +79,30 @@ def _text(value: object) -> str:
 
 def _require_other_rain(a: Evaluation, b: Evaluation, origins: dict) -> None:
     """UsageError where two blocks under different names have one and the same observed rain."""
-    seen = {_rain(tally["pairs"]): block for block, tally in next(iter(a.blocks.values())).items()}
-    for block, tally in next(iter(b.blocks.values())).items():
+    if not (having := a.having("pairs")):
+        return
+    seen = {_rain(tally["pairs"]): block for block, tally in a.blocks[having[0]].items()}
+    for block, tally in b.blocks[having[0]].items():
         same = seen.get(_rain(tally["pairs"]))
         if same and tally["pairs"].sum_o.any():
             raise UsageError(
                 f"{same[0]} on {same[1]} ({origins[same]}) and {block[0]} on {block[1]} ({origins[block]}) are the same "
                 "observations under two names: their cases would count twice.\nPool evaluations of different days or records."
             )
+
+
+def _about_both(a: dict, b: dict, path_a: str | Path, path_b: str | Path) -> dict:
+    """What was scored on what, of both. UsageError where two networks go by one name."""
+    mine, theirs = (about.get("forecasters", {}) for about in (a, b))
+    for name in mine.keys() & theirs.keys():
+        if mine[name].get("digest") != theirs[name].get("digest"):
+            raise UsageError(f"{path_a} and {path_b} cannot be pooled, as {name} is another checkpoint in each")
+    seen = "num_cases_in_training"
+    merged = {name: facts | theirs.get(name, {}) for name, facts in mine.items()}
+    for name, facts in merged.items():
+        if seen in facts:
+            facts[seen] = mine[name].get(seen, 0) + theirs.get(name, {}).get(seen, 0)
+    return {"records": a.get("records", []) + b.get("records", []), "forecasters": merged}
 
 
 def _rain(pairs: Additive) -> bytes:
@@ -109,7 +126,7 @@ def _restored(dataset: xr.Dataset) -> Evaluation:
     blocks = list(zip(map(str, dataset["block_record"].values), map(str, dataset["block_day"].values), strict=True))
     leads, thresholds = (tuple(dataset[name].values.tolist()) for name in ("lead_minutes", "threshold"))
     evaluation = Evaluation(leads, thresholds, str(dataset.attrs["quantity"]), list(dict.fromkeys(name for name, _ in blocks)))
-    evaluation.num_cases = int(dataset["num_cases"])
+    evaluation.num_cases, evaluation.about = int(dataset["num_cases"]), json.loads(dataset.attrs["about"])
     kinds = [kind for kind in KINDS if f"has_{kind}" in dataset]
     for n, name in enumerate(map(str, dataset["forecaster"].values)):
         mine = [kind for kind in kinds if dataset[f"has_{kind}"].values[n]]

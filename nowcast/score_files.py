@@ -4,10 +4,12 @@ Undefined values are "–" in the table, empty in CSV, null in JSON and NaN in N
 """
 
 import csv
+import errno
 import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -16,7 +18,8 @@ from nowcast import __version__
 from nowcast.bootstrap import LEVEL, MIN_BLOCKS, NUM_SAMPLES, SEED
 from nowcast.findings import findings
 from nowcast.metrics import SCORES
-from nowcast.scored import MEAN, Block, Evaluation
+from nowcast.probability_scores import ensemble_size
+from nowcast.scored import EVERY_SCORE, MEAN, Block, Evaluation, nearest_threshold
 from nowcast.sums import Additive, Tally
 
 COLUMNS = (
@@ -25,7 +28,8 @@ COLUMNS = (
 )
 SCORES_NC, SCORES_CSV, SCORES_JSON = "scores.nc", "scores.csv", "scores.json"
 FORMAT, FORMAT_NUMBER = "nowcast_scores_format", 1
-DIMS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "wavelength_km"}
+DIMS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "wavelength_km",
+        "class": "percent", "rank": "rank"}  # fmt: skip
 COLUMN_OF_DIM = {"wavelength_km": "scale_km"}
 TABLE_LEADS = 12  # columns; of more leads the table shows some, the files hold all
 
@@ -33,6 +37,7 @@ TABLE_LEADS = 12  # columns; of more leads the table shows some, the files hold 
 def table(evaluation: Evaluation) -> str:
     """As text: scores pooled over leads, CSI by lead, FSS by scale, power by wavelength, then what they say in words."""
     parts = [_pooled(evaluation), _csi_by_lead(evaluation), _fss_by_scale(evaluation), _power_kept(evaluation)]
+    parts.append(_of_probabilities(evaluation))
     lines = [line for rows in parts if rows for line in (*_align(rows), "")]
     return "\n".join([*lines, *findings(evaluation), confidence(evaluation)])
 
@@ -40,7 +45,7 @@ def table(evaluation: Evaluation) -> str:
 def _pooled(evaluation: Evaluation) -> list[list[str]]:
     header = ["pooled over leads", *(f"{name}≥{t:g}" for name in ("CSI", "bias") for t in evaluation.thresholds)]
     rows = [[*header, "MAE", "RMSE", "corr", "cases", "pairs"]]
-    for name in evaluation.blocks:
+    for name in evaluation.having("pairs"):
         total = evaluation.total(name).pooled()
         scores = [*SCORES["csi"](total)[0], *SCORES["frequency_bias"](total)[0]]
         scores += [SCORES[score](total)[0] for score in ("mae", "rmse", "correlation")]
@@ -52,7 +57,7 @@ def _csi_by_lead(evaluation: Evaluation) -> list[list[str]]:
     middle, leads = nearest_threshold(evaluation), np.arange(len(evaluation.lead_minutes))
     shown = leads[:: math.ceil(len(leads) / TABLE_LEADS)]
     rows = [[f"CSI≥{evaluation.thresholds[middle]:g} at minute", *(f"{evaluation.lead_minutes[n]:g}" for n in shown)]]
-    for name in evaluation.blocks:
+    for name in evaluation.having("pairs"):
         rows.append([name, *map(number, SCORES["csi"](evaluation.total(name))[shown, middle])])
     return rows
 
@@ -91,6 +96,24 @@ def _pooled_of(evaluation: Evaluation, kind: str) -> dict[str, Additive]:
     return {name: evaluation.total(name, kind).pooled() for name in having}
 
 
+def _of_probabilities(evaluation: Evaluation) -> list[list[str]]:
+    """Brier scores, ROC areas and what ensembles have, pooled over leads; nothing where all forecasts are deterministic."""
+    if not evaluation.having("probabilities"):
+        return []
+    by_threshold = {"brier": "Brier", "roc_area": "ROC area"}
+    of_members = {"crps_fair": "CRPS fair", "crps_ecdf": "CRPS ecdf", "spread_skill": "spread/RMSE"}
+    header = [f"{short}≥{t:g}" for short in by_threshold.values() for t in evaluation.thresholds]
+    rows = [["probabilities, pooled over leads", *header, *of_members.values(), "members"]]
+    for name in evaluation.having("probabilities"):
+        tally = evaluation.tally(name).pooled()
+        scores = [value for score in by_threshold for value in EVERY_SCORE[score](tally)[0]]
+        has_members = "members" in tally
+        scores += [EVERY_SCORE[score](tally)[0] if has_members else math.nan for score in of_members]
+        size = f"{ensemble_size(tally['members'])[0]:g}" if has_members else number(math.nan)
+        rows.append([name, *map(number, scores), size])
+    return rows
+
+
 def confidence(evaluation: Evaluation) -> str:
     """One line on what the intervals rest on."""
     blocks = f"{evaluation.num_blocks} block{'s' if evaluation.num_blocks != 1 else ''} (a record's day)"
@@ -103,17 +126,12 @@ def confidence(evaluation: Evaluation) -> str:
     )
 
 
-def nearest_threshold(evaluation: Evaluation) -> int:
-    """The index of the threshold nearest to 1 on a logarithmic scale."""
-    return int(np.argmin(np.abs(np.log(np.maximum(evaluation.thresholds, 1e-9)))))
-
-
 def number(value: float) -> str:
     return "–" if not math.isfinite(value) else f"{value:.3f}"
 
 
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]) for row in rows
     ]
@@ -139,6 +157,7 @@ def as_json(evaluation: Evaluation, rows: Iterable[Mapping]) -> str:
         "num_blocks": evaluation.num_blocks,
         "lead_minutes": evaluation.lead_minutes,
         "thresholds": evaluation.thresholds,
+        "about": evaluation.about,
     }
     # a line for each row: as readable as json's own indentation, and ten times as fast
     scores = ",\n".join(json.dumps({k: None if _undefined(v) else v for k, v in row.items()}, allow_nan=False) for row in rows)
@@ -159,13 +178,24 @@ def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
     names = list(evaluation.blocks)
     blocks = list(evaluation.blocks[names[0]])
     values = _coordinate_values(evaluation)
-    units = {"lead_minutes": "min", "threshold": unit(evaluation), "scale_km": "km", "wavelength_km": "km"}
+    units = {"percent": "%", "lead_minutes": "min", "threshold": unit(evaluation), "scale_km": "km", "wavelength_km": "km"}
     coordinates = {dim: (dim, list(found), {"units": units[dim]} if dim in units else {}) for dim, found in values.items()}
     coordinates |= {f"block_{part}": ("block", [block[n] for block in blocks]) for n, part in enumerate(("record", "day"))}
     data = _block_sums(evaluation, names, blocks) | _score_arrays(rows, values)
     data["num_cases"] = ((), evaluation.num_cases, {"long_name": "number of cases"})
     facts = {"title": "Scores of nowcasts", "source": f"nowcast {__version__}", "quantity": evaluation.quantity}
+    facts |= {"about": json.dumps(evaluation.about)}  # records and forecasters, as in scores.json
     return xr.Dataset(data, coordinates, facts | {FORMAT: FORMAT_NUMBER})
+
+
+def write_dataset(dataset: xr.Dataset, path: Path) -> None:
+    """With compression and check sums wherever the format has them, and read back. OSError where that is not the same."""
+    filtered = [name for name, variable in dataset.variables.items() if variable.ndim and variable.dtype.kind in "biuf"]
+    dataset.to_netcdf(path, engine="netcdf4", encoding={name: {"zlib": True, "fletcher32": True} for name in filtered})
+    with xr.open_dataset(path, engine="netcdf4", decode_times=False) as written:
+        for name in filtered:
+            if not np.array_equal(written[name].values, dataset[name].values, equal_nan=True):
+                raise OSError(errno.EIO, f"{name} does not read back as it was written")
 
 
 def _coordinate_values(evaluation: Evaluation) -> dict[str, Sequence]:
@@ -217,7 +247,7 @@ def _score_arrays(rows: Iterable[Mapping], values: Mapping[str, Sequence]) -> di
     arrays = {}
     for row in rows:
         plain_name = row["score"].removesuffix(MEAN)
-        score, by_lead = SCORES[plain_name], row["lead_minutes"] is not None
+        score, by_lead = EVERY_SCORE[plain_name], row["lead_minutes"] is not None
         name = row["score"] if by_lead or row["score"] != plain_name else f"{plain_name}_pooled"
         dims = ["forecaster", *(DIMS[axis] for axis in score.axes if by_lead or axis != "lead")]
         if row["against"] is not None:

@@ -2,34 +2,29 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nowcast.baselines import BASELINES
 from nowcast.bootstrap import quantiles, resample
+from nowcast.examples import Example, ScoredCase
 from nowcast.metrics import SCORES, Score
+from nowcast.probability_scores import PROBABILITY_SCORES
 from nowcast.sums import Additive, Tally
 
 Block = tuple[str, str]  # a record's name and a UTC day
 MEAN = "_mean_over_leads"
+EVERY_SCORE = SCORES | PROBABILITY_SCORES
 COLUMN_OF_AXIS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "scale_km"}
-
-
-@dataclass(frozen=True)
-class Example:
-    """One case to look at: a few leads of every forecaster's forecast and of the observation, (lead, y, x) mm/h."""
-
-    record: str
-    reference: np.datetime64
-    lead_minutes: tuple[float, ...]
-    observed: np.ndarray
-    forecasts: Mapping[str, np.ndarray]
 
 
 @dataclass
 class Evaluation:
-    """Sums by forecaster and block, `blocks[name][(record, day)]`, all on the same `num_cases` cases."""
+    """Sums by forecaster and block, `blocks[name][(record, day)]`, all on the same `num_cases` cases.
+
+    What was scored on what is in `about` (provenance.py); `cases` and `examples` are to be looked at.
+    """
 
     lead_minutes: tuple[float, ...]
     thresholds: tuple[float, ...]
@@ -37,7 +32,9 @@ class Evaluation:
     records: list[str] = field(default_factory=list)
     blocks: dict[str, dict[Block, Tally]] = field(default_factory=dict)
     num_cases: int = 0
-    example: Example | None = None
+    cases: list[ScoredCase] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
     num_read: int = 0  # cases that every forecaster was asked for
     silent: dict[str, int] = field(default_factory=dict)  # by forecaster, the cases in which it says nothing at all
 
@@ -56,7 +53,7 @@ class Evaluation:
         self.num_read += other.num_read
         self.silent = {name: self.silent.get(name, 0) + other.silent.get(name, 0) for name in self.silent | other.silent}
         self.records += [name for name in other.records if name not in self.records]
-        self.example = self.example or other.example
+        self.cases += other.cases
 
     def sort(self) -> None:
         """Blocks in one order, so that the bootstrap draws the same ones however many processes scored them."""
@@ -67,8 +64,12 @@ class Evaluation:
         return sum(self.blocks[name].values())
 
     def total(self, name: str, kind: str = "pairs") -> Additive:
-        """A forecaster's sums of one kind over all blocks."""
+        """A forecaster's sums of one kind over all blocks; KeyError where it has none, see `having`."""
         return sum(block[kind] for block in self.blocks[name].values())
+
+    def having(self, kind: str) -> list[str]:
+        """The forecasters that have sums of a kind: what gives probabilities alone has no pairs."""
+        return [name for name, blocks in self.blocks.items() if kind in next(iter(blocks.values()))]
 
     @property
     def num_blocks(self) -> int:
@@ -99,7 +100,7 @@ class _View(NamedTuple):
 
 
 def _views() -> Iterator[_View]:
-    for name, score in SCORES.items():
+    for name, score in EVERY_SCORE.items():
         yield _View(score, name, True, score)
         yield _View(score, name, False, score.pooled)
         yield _View(score, f"{name}{MEAN}", False, score.mean_over_leads)
@@ -175,3 +176,8 @@ def _count(counted: Additive, name: str, index: Mapping[str, int], all_cases: in
         return all_cases
     axes = counted.axes()[name]
     return int(getattr(counted, name)[tuple(index[axis] for axis in axes)])
+
+
+def nearest_threshold(evaluation: Evaluation) -> int:
+    """The index of the threshold nearest to 1 on a logarithmic scale."""
+    return int(np.argmin(np.abs(np.log(np.maximum(evaluation.thresholds, 1e-9)))))

@@ -4,11 +4,13 @@
 Each forecaster runs in a process of its own: it is loaded, forecasts once to warm up, and is timed for the second forecast;
 memory is that of the whole process at its peak, Python and its libraries included. They take turns in every round; a figure
 is the median over the rounds with its range, a ratio the median of the ratios within the rounds. A network is a run folder,
-a checkpoint, or a config, whose weights are then fresh (they take as long). Frames are real ones where NOWCAST_SHARED has
-them, repeated or cut to the grid, else synthetic. pysteps is measured where it is installed.
+a checkpoint, an exported .onnx (run by ONNX Runtime), or a config, whose weights are then fresh (they take as long). Frames
+are real ones where NOWCAST_SHARED has them, repeated or cut to the grid, else synthetic. pysteps is
+measured where it is installed.
 
     python scripts/benchmark_forecast.py configs/radar.toml --grids 512x512 1226x760 --rounds 5
     python scripts/benchmark_forecast.py runs/radar --grids 4400x3800 --rounds 3
+    python scripts/benchmark_forecast.py runs/radar radar.onnx --grids 512x512
 """
 
 import argparse
@@ -67,6 +69,8 @@ def open_named(name: str):
         from nowcast import baselines
 
         return baselines.BASELINES[name]()
+    if name.endswith(".onnx"):
+        return Exported(name)
     import torch
 
     from nowcast.forecaster import open_forecaster
@@ -76,6 +80,22 @@ def open_named(name: str):
     with tempfile.TemporaryDirectory() as folder:
         _write_fresh(Path(name), Path(folder))
         return open_forecaster(folder, device=torch.device("cpu"))
+
+
+class Exported:
+    """An exported network in ONNX Runtime, on as many threads as torch would take."""
+
+    def __init__(self, name: str):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 0))
+        self.session = onnxruntime.InferenceSession(name, options, providers=["CPUExecutionProvider"])
+        self.input_frames = int(self.session.get_modelmeta().custom_metadata_map["input_frames"])
+
+    def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
+        """As a Forecaster, but always as many leads as it was exported with."""
+        return self.session.run(None, {"past": past[:, -self.input_frames :]})[0]
 
 
 def _write_fresh(path: Path, folder: Path) -> None:

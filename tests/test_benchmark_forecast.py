@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from makers import rain, tiny_run, write_record
+
+from nowcast.commands import export_run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,6 +41,16 @@ def test_frames_have_the_grid_that_is_asked_for(tmp_path, monkeypatch, request, 
     fields = benchmark_forecast.past_frames((1300, 50))
     assert fields.shape == (4, 1300, 50)
     assert (fields > 1).mean() > 0.01
+
+
+def test_an_exported_network_stands_beside_the_run_that_it_is_from(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+    run = tiny_run(tmp_path / "run", [write_record(tmp_path / "rain.nc", rain(frames=40))])
+    export_run(str(run), tmp_path / "run.onnx", overwrite=False)
+    done = benchmark(tmp_path, run, tmp_path / "run.onnx", "--grids", "40x48")
+    assert done.returncode == 0, done.stderr
+    assert "run.onnx`" in done.stdout.splitlines()[5]
 
 
 def test_a_network_of_more_past_frames_is_named(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from makers import command, rain, tiny_run, write_record
 
 from nowcast.baselines import BASELINES, Extrapolation, available
-from nowcast.forecast_file import read_forecast
+from nowcast.forecast_reader import read_forecast
 from nowcast.netcdf import open_records
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,7 +85,8 @@ def test_scores_of_a_real_record_are_those_computed_by_hand(run, shared, tmp_pat
     assert got["run", 30.0, 1.0]["num_pairs"] == known.sum()
     report = (tmp_path / "scores" / "report.html").read_text()
     assert "http" not in report.replace("http-equiv", "")
-    assert report.count("data:image/png;base64,") >= 2
+    assert [report.count(f"data:image/{kind};base64,") for kind in ("png", "gif")] == [1, 1]  # of one case
+    assert report.count("data:image/svg+xml;base64,") > 15
 
 
 def printed_by(*words):

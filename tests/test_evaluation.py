@@ -1,5 +1,6 @@
 """All forecasters are scored on the same cases under one mask; numbers follow by hand; what cannot be scored says why."""
 
+import json
 import math
 
 import numpy as np
@@ -11,7 +12,8 @@ from nowcast.bootstrap import difference_interval, interval
 from nowcast.cases import Selection
 from nowcast.errors import DataError, UsageError
 from nowcast.evaluation import Evaluation, evaluate
-from nowcast.forecast_file import read_forecast, write_forecast
+from nowcast.forecast_file import write_forecast
+from nowcast.forecast_reader import read_forecast
 from nowcast.forecaster import FileForecaster
 from nowcast.metrics import SCORES, THRESHOLDS, sums
 from nowcast.netcdf import Record, open_records
@@ -203,12 +205,15 @@ def test_a_forecast_file_is_scored_by_valid_time(tmp_path):
     assert result.total("perfect").sum_sq_error.tolist() == [0, 0, 0]
     assert result.total("persistence").sum_sq_error.min() > 0
     other = record(tmp_path, fields, name="b", times=a.times + np.timedelta64(1, "D"))
-    with pytest.raises(DataError, match="with a forecast in every file that is named") as caught:
-        score([FileForecaster(read_forecast(path), "perfect")], other)
-    assert str(caught.value).splitlines()[1] == (
-        "perfect forecasts from 2020-06-01T00:10:00Z to 2020-06-01T00:25:00Z; "
-        "the observations are of 2020-06-02T00:00:00Z to 2020-06-02T00:55:00Z."
+    expected = (
+        r"perfect has forecasts from 2020-06-01T00:10:00Z to 2020-06-01T00:25:00Z: no overlap in time\.\n"
+        r"b goes from 2020-06-02T00:00:00Z to 2020-06-02T00:55:00Z\.$"
     )
+    with pytest.raises(DataError, match=expected):
+        score([FileForecaster(read_forecast(path), "perfect")], other)
+    late = record(tmp_path, fields, name="c", times=a.times + np.timedelta64(150, "s"))
+    with pytest.raises(DataError, match="no frame at any of these times"):
+        score([FileForecaster(read_forecast(path), "perfect")], late)
 
 
 def test_different_time_steps_are_refused_by_name(tmp_path):
@@ -245,14 +250,42 @@ def test_several_records_pool_and_make_blocks_by_day(tmp_path):
     np.testing.assert_array_equal(both.total("constant 1").hits, expected.hits)
 
 
-def test_the_example_is_the_wettest_case_of_the_first_record(tmp_path):
-    fields = np.zeros((20, 8, 8), np.float32)
-    fields[13] = 3.0
-    wetter = record(tmp_path, np.full((20, 9, 9), 9.0), name="b")
-    result = score([Constant(1, lead_frames=1)], [record(tmp_path, fields), wetter])
-    assert result.example.record == "a"
-    assert result.example.reference == START + 60 * MINUTES
-    assert result.example.observed.shape == (1, 8, 8)
+def rising(folder, **options):
+    """Frame n has 3 mm/h in its first n rows of 20: who says 3 everywhere has a CSI of n / 20 there."""
+    fields = np.zeros((20, 20, 8), np.float32)
+    for n in range(20):
+        fields[n, :n] = 3.0
+    return record(folder, fields, **options)
+
+
+@pytest.mark.parametrize("y_ascending", [False, True])
+def test_the_examples_are_the_best_median_and_worst_case_and_show_their_fields(tmp_path, y_ascending):
+    one = rising(tmp_path, y_ascending=y_ascending)
+    sources = {"three": Constant(3, lead_frames=1)}
+    result = evaluate(sources, [one], selection=EVERYTHING, thresholds=(1.0,), examples=True)
+    told = {e.rank: (e.case.csi, int((e.case.reference - START) / (5 * MINUTES)) + 1) for e in result.examples}
+    assert told == {"best": (0.95, 19), "median": (0.7, 14), "worst": (0.5, 10)}  # of frames 1 to 19 the wetter half
+    for example in result.examples:
+        frame = told[example.rank][1]
+        np.testing.assert_array_equal(example.observed, one.read([frame]))  # north first, whichever way the file runs
+        np.testing.assert_array_equal(example.forecasts["three"], np.full((1, 20, 8), 3, np.float32))
+        assert example.extent_km == (20, 8)
+
+
+def test_no_case_is_forecast_again_unless_it_is_asked_for(tmp_path):
+    result = score([Constant(3, lead_frames=1)], rising(tmp_path))
+    assert (len(result.cases), result.examples) == (19, [])
+
+
+def test_what_was_scored_on_what_is_told(tmp_path):
+    records = [rising(tmp_path), record(tmp_path, rain(frames=12, shape=(8, 8)), name="b")]
+    result = score([Constant(3, lead_frames=1), Persistence()], records, selection=Selection(start=START + 30 * MINUTES))
+    first, second = result.about["records"]
+    assert (first["name"], first["num_cases"], first["num_frames"], first["grid"]) == ("a", 13, 20, "20 × 8, 1 × 1 km")
+    assert (first["first_case"], first["last_case"]) == ("2020-06-01T00:30:00", "2020-06-01T01:30:00")
+    assert second["num_cases"] == 5
+    assert result.about["forecasters"]["persistence"]["kind"] == "baseline"
+    json.dumps(result.about)
 
 
 def test_rows_have_exactly_the_columns_and_no_row_twice(tmp_path):

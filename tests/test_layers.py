@@ -12,16 +12,20 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nowcast"
 # A module may import from the lines above its own, and from its own line (but never in a circle).
 LAYERS = """
 errors
-atomic config units windows sums signals stopwatch
-fields grid files times progress pairs spatial spectra
+atomic config units windows sums signals stopwatch file_format frame_store thinning
+decoding pairs spatial spectra probability examples
+fields grid files times progress
 netcdf baselines metrics
-forecast_file cache file_index bootstrap
+forecast_file forecast_layout forecast_reader damage cache file_index bootstrap probability_scores pictures
+diagrams example_pictures plotting probability_diagrams
 device transform losses native memory models
 dataset checkpoint distributed optimisation run_folder tiles
-planning forecaster validation scored
-cases training
-prediction evaluation inspection estimate export findings
+planning forecaster validation scored loading
+cases training probability_cases
+prediction provenance inspection estimate export findings resuming
+evaluation watching
 score_files
+html_report
 report pooling
 commands
 cli
@@ -29,25 +33,11 @@ __main__
 """
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
 WITHOUT_TORCH = {
-    *(
-        "errors",
-        "atomic",
-        "config",
-        "units",
-        "windows",
-        "sums",
-        "pairs",
-        "spatial",
-        "spectra",
-        "metrics",
-        "bootstrap",
-        "signals",
-        "stopwatch",
-        "fields",
-        "grid",
-        "files",
-    ),
-    *("times", "progress", "netcdf", "baselines", "forecast_file", "cache", "file_index", "inspection", "cli"),
+    *("errors", "atomic", "config", "units", "windows", "sums", "pairs", "spatial", "spectra", "metrics", "bootstrap"),
+    *("probability", "probability_scores", "signals", "stopwatch", "fields", "grid", "files", "times", "progress"),
+    *("netcdf", "baselines", "forecast_file", "forecast_layout", "forecast_reader", "cache", "file_index", "inspection"),
+    *("cli", "thinning", "examples", "pictures", "diagrams", "example_pictures", "plotting", "probability_diagrams"),
+    *("decoding", "file_format", "frame_store", "damage"),
 }
 
 OUTPUT = {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}
