@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,30 +129,32 @@ def _needed(record: Record, shape: tuple[int, int, int], in_tiles: bool) -> int:
     if not in_tiles:
         return whole
     sample = np.unique(np.linspace(0, shape[0] - 1, SAMPLE).astype(int))
-    share = np.mean([frame_store.share_of_rain(record.read([position])[0]) for position in sample])
+    damage = Damage(record)  # a damaged frame is stored without any rain
+    share = np.mean([frame_store.share_of_rain(damage.read(position)) for position in sample])
     return int(whole * (share + 1 / (4 * BLOCK)))
 
 
 def _fill(
     record: Record, folder: Path, shape: tuple[int, int, int], progress: Callable[[Iterable], Iterable], *, in_tiles: bool
 ) -> None:
-    frames = TileWriter(folder, shape) if in_tiles else Rows(folder / "frames.npy", np.float16, shape)
-    blocks = Rows(folder / "rain_blocks.npy", np.float32, (shape[0], -(-shape[1] // BLOCK), -(-shape[2] // BLOCK)))
     summary, before, damage = np.empty((3, shape[0])), None, Damage(record)
-    read = _ahead(damage.read, range(shape[0]))
-    for position in progress(range(shape[0])):
-        frame = next(read)
-        if before is not None and np.array_equal(frame.view(np.int32), before.view(np.int32)):  # dry, most of the time
-            frames.write_again()
-        else:
-            frames.write(np.minimum(frame, LARGEST))
-            rain = _rain_blocks(frame)
-            facts = (*missing_and_wet(frame), 0.0 if rain is None else rain.mean(dtype=np.float64))
-        blocks.write(rain)
-        summary[:, position] = facts
-        before = frame
-    frames.close()
-    blocks.close()
+    blocks_shape = (shape[0], -(-shape[1] // BLOCK), -(-shape[2] // BLOCK))
+    with (
+        closing(TileWriter(folder, shape) if in_tiles else Rows(folder / "frames.npy", np.float16, shape)) as frames,
+        closing(Rows(folder / "rain_blocks.npy", np.float32, blocks_shape)) as blocks,
+        closing(_ahead(damage.read, range(shape[0]))) as read,
+    ):
+        for position in progress(range(shape[0])):
+            frame = next(read)
+            if before is not None and np.array_equal(frame.view(np.int32), before.view(np.int32)):  # dry, most of the time
+                frames.write_again()
+            else:
+                frames.write(np.minimum(frame, LARGEST))
+                rain = _rain_blocks(frame)
+                facts = (*missing_and_wet(frame), 0.0 if rain is None else rain.mean(dtype=np.float64))
+            blocks.write(rain)
+            summary[:, position] = facts
+            before = frame
     np.save(folder / "summary.npy", summary)
     if damage.all_failed:
         raise damage.first

@@ -4,10 +4,12 @@ Undefined values are "–" in the table, empty in CSV, null in JSON and NaN in N
 """
 
 import csv
+import errno
 import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -185,6 +187,16 @@ def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
     facts = {"title": "Scores of nowcasts", "source": f"nowcast {__version__}", "quantity": evaluation.quantity}
     facts |= {"about": json.dumps(evaluation.about)}  # records and forecasters, as in scores.json
     return xr.Dataset(data, coordinates, facts | {FORMAT: FORMAT_NUMBER})
+
+
+def write_dataset(dataset: xr.Dataset, path: Path) -> None:
+    """With compression and check sums wherever the format has them, and read back. OSError where that is not the same."""
+    filtered = [name for name, variable in dataset.variables.items() if variable.ndim and variable.dtype.kind in "biuf"]
+    dataset.to_netcdf(path, engine="netcdf4", encoding={name: {"zlib": True, "fletcher32": True} for name in filtered})
+    with xr.open_dataset(path, engine="netcdf4", decode_times=False) as written:
+        for name in filtered:
+            if not np.array_equal(written[name].values, dataset[name].values, equal_nan=True):
+                raise OSError(errno.EIO, f"{name} does not read back as it was written")
 
 
 def _coordinate_values(evaluation: Evaluation) -> dict[str, Sequence]:
