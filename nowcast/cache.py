@@ -150,7 +150,7 @@ def _fill(
                 frames.write_again()
             else:
                 frames.write(np.minimum(frame, LARGEST))
-                rain = block_means(1 - np.exp(-np.nan_to_num(frame))) if (frame > 0).any() else None
+                rain = _rain_blocks(frame)
                 facts = (*missing_and_wet(frame), 0.0 if rain is None else rain.mean(dtype=np.float64))
             blocks.write(rain)
             summary[:, position] = facts

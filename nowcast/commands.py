@@ -15,7 +15,7 @@ from nowcast.cases import Selection
 from nowcast.checkpoint import Checkpoint
 from nowcast.config import Experiment
 from nowcast.device import pick_device
-from nowcast.errors import MemoryLimitError, UsageError, is_out_of_memory
+from nowcast.errors import CheckpointError, MemoryLimitError, UsageError, is_out_of_memory
 from nowcast.estimate import estimate, largest_batch, what_would_fit
 from nowcast.evaluation import Evaluation, Source, evaluate
 from nowcast.files import expand
@@ -27,7 +27,7 @@ from nowcast.prediction import predict
 from nowcast.probability_cases import given_thresholds
 from nowcast.resuming import check_resumable
 from nowcast.signals import stop_on_signals
-from nowcast.training import Trainer, thresholds_for
+from nowcast.training import Trainer, check_shares, thresholds_for
 from nowcast.watching import watch
 
 log = logging.getLogger(__name__)
@@ -37,18 +37,19 @@ ALWAYS = ("persistence", "extrapolation", "pysteps", "sprog")  # beside every ev
 def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: bool, device: str) -> str:
     """Train and leave the run folder complete; returns a line about the result."""
     where = distributed.join(pick_device(device))
-    plan = make_plan(experiment.data)
-    if distributed.is_restarted():  # after one of several processes died: as far as the run has come
-        resume, overwrite = run_folder.is_resumable(output), True
-    checkpoint = run_folder.resumable(output) if resume else None
+    with distributed.in_turn():
+        plan = make_plan(experiment.data)
+    checkpoint = _checkpoint_of(output, resume=resume)
+    resume = checkpoint is not None
     experiment = _with_batch_size(experiment, plan, where, checkpoint)
     trainer = Trainer(experiment, plan, output, device=where)
+    check_shares(trainer.model, experiment.training.batch_size)
     if checkpoint:
         check_resumable(checkpoint, trainer.experiment, plan)
         trainer.restore(checkpoint)
         if trainer.is_finished:
             return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
-    with _run_folder(trainer, resumed=resume, overwrite=overwrite):
+    with distributed.in_turn(), _run_folder(trainer, resumed=resume, overwrite=overwrite):
         trainer.prepare_data()
     with _log_file(output / run_folder.LOG):
         for line in plan.account.lines():
@@ -66,6 +67,20 @@ def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: 
             del trainer  # and its memory
             raise MemoryLimitError(f"{what_would_fit(settings, plan, where)}\nThe checkpoints in {output} are kept.")
     return f"{result.output / run_folder.BEST}  (best at step {result.best_step:,} of {result.step:,})"
+
+
+def _checkpoint_of(output: Path, *, resume: bool) -> Checkpoint | None:
+    """What to go on from: asked for, or since this very launch began the run and torchrun has started its processes anew."""
+    found = run_folder.resumable(output) if resume else None
+    launch = distributed.launch()
+    if launch and not resume and run_folder.is_resumable(output):
+        with suppress(CheckpointError):
+            left = run_folder.resumable(output)
+            found = left if left.facts.get("launch") == launch else None
+    steps = distributed.gather(found and found.facts.get("step"))
+    if len(set(steps)) > 1:
+        raise CheckpointError(f"the processes find different checkpoints in {output}: it must be one folder for all of them")
+    return found
 
 
 @contextmanager
@@ -142,7 +157,9 @@ def dry_run_facts(experiment: Experiment, device: str) -> dict[str, Any]:
     """What training would do, as one JSON object; nothing is written but the cache, where fields are asked for."""
     from nowcast import report  # noqa: F401  matplotlib's memory counts: a training ends with a picture
 
-    plan, where = make_plan(experiment.data), pick_device(device)
+    where = distributed.join(pick_device(device))
+    with distributed.in_turn():
+        plan = make_plan(experiment.data)
     trainer = Trainer(_with_batch_size(experiment, plan, where), plan, Path(), device=where)
     splits = {split: plan.num_windows(split) for split in plan.windows}
     return {

@@ -420,7 +420,7 @@ def test_evaluate_prints_its_table_as_csv_and_json(inputs):
     _, rows, _ = command(*argv, "csv")
     scores = json.loads(told)["scores"]
     assert len(rows.splitlines()) == len(scores) + 1
-    assert rows.startswith("forecaster,lead_minutes,threshold,scale_km,score,value,low,high,num_cases,num_pairs\n")
+    assert rows.startswith("forecaster,against,lead_minutes,threshold,scale_km,score,value,low,high,num_cases,num_pairs\n")
     assert {row["forecaster"] for row in scores} >= {"persistence", "extrapolation"}
     assert command(*argv, "csv") == (0, rows, "")
 

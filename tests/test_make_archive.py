@@ -21,10 +21,10 @@ FRAMES = make_archive.FRAMES
 
 
 def test_the_archive_is_one_even_series_of_sparse_rain(tmp_path):
-    make_archive.write_archive(tmp_path / "archive", days=4, size=96, start=np.datetime64("2020-02-28"), seed=1)
+    make_archive.write_archive(tmp_path / "archive", days=12, size=96, start=np.datetime64("2020-02-28"), seed=1)
     (record,) = open_records([tmp_path / "archive"])
-    assert [path.name for path in record.paths] == [f"2020-{day}.nc" for day in ("02-28", "02-29", "03-01", "03-02")]
-    assert len(record) == 4 * FRAMES
+    assert [path.name for path in record.paths][:4] == [f"2020-{day}.nc" for day in ("02-28", "02-29", "03-01", "03-02")]
+    assert len(record) == 12 * FRAMES
     assert set(np.diff(record.times)) == {np.timedelta64(300, "s")}
     assert record.grid.shape == (96, 96)
     frames = record.read(range(0, len(record), 9))

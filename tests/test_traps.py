@@ -1,6 +1,7 @@
 """Odd files of every kind: the right rain, or one or two lines that name the file and the cure; never a wrong field."""
 
 import logging
+from pathlib import Path
 
 import netCDF4
 import numpy as np
@@ -157,3 +158,8 @@ def test_an_unlikely_amount_of_rain_is_missing_and_said_once(tmp_path, caplog):
     assert np.nansum(fields) == 45
     message = f"{tmp_path / '0.nc'}: values of rainfall_rate above 10000 mm/h are taken as missing. Are its units right?"
     assert caplog.messages == [message]
+
+
+def test_readme_counts_them():
+    text = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    assert f"{len(RIGHT)} kinds that are read right, their values compared, and {len(REFUSED)} that are refused" in text
