@@ -31,6 +31,7 @@ FORMAT, FORMAT_NUMBER = "nowcast_scores_format", 1
 DIMS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "wavelength_km",
         "class": "percent", "rank": "rank"}  # fmt: skip
 COLUMN_OF_DIM = {"wavelength_km": "scale_km"}
+_COMPRESSED = {"zlib": True, "complevel": 4}  # of classes of probability most are empty
 TABLE_LEADS = 12  # columns; of more leads the table shows some, the files hold all
 
 
@@ -232,7 +233,8 @@ def _block_sums(evaluation: Evaluation, names: Sequence[str], blocks: Sequence[B
                 [evaluation.blocks[name][block][kind].arrays()[part] if there else nothing[part] for block in blocks]
                 for name, there in zip(names, having, strict=True)
             ]
-            data[block_variable(kind, part)] = (("forecaster", "block", *(DIMS[axis] for axis in axes)), np.array(stacked))
+            dims = ("forecaster", "block", *(DIMS[axis] for axis in axes))
+            data[block_variable(kind, part)] = (dims, np.array(stacked), {}, _COMPRESSED)
     return data
 
 
