@@ -129,7 +129,7 @@ def _needed(record: Record, shape: tuple[int, int, int], in_tiles: bool) -> int:
     if not in_tiles:
         return whole
     sample = np.unique(np.linspace(0, shape[0] - 1, SAMPLE).astype(int))
-    damage = Damage(record)
+    damage = Damage(record)  # a damaged frame is stored without any rain
     share = np.mean([frame_store.share_of_rain(damage.read(position)) for position in sample])
     return int(whole * (share + 1 / (4 * BLOCK)))
 
@@ -137,10 +137,13 @@ def _needed(record: Record, shape: tuple[int, int, int], in_tiles: bool) -> int:
 def _fill(
     record: Record, folder: Path, shape: tuple[int, int, int], progress: Callable[[Iterable], Iterable], *, in_tiles: bool
 ) -> None:
-    frames = TileWriter(folder, shape) if in_tiles else Rows(folder / "frames.npy", np.float16, shape)
-    blocks = Rows(folder / "rain_blocks.npy", np.float32, (shape[0], -(-shape[1] // BLOCK), -(-shape[2] // BLOCK)))
     summary, before, damage = np.empty((3, shape[0])), None, Damage(record)
-    with closing(frames), closing(blocks), closing(_ahead(damage.read, range(shape[0]))) as read:
+    blocks_shape = (shape[0], -(-shape[1] // BLOCK), -(-shape[2] // BLOCK))
+    with (
+        closing(TileWriter(folder, shape) if in_tiles else Rows(folder / "frames.npy", np.float16, shape)) as frames,
+        closing(Rows(folder / "rain_blocks.npy", np.float32, blocks_shape)) as blocks,
+        closing(_ahead(damage.read, range(shape[0]))) as read,
+    ):
         for position in progress(range(shape[0])):
             frame = next(read)
             if before is not None and np.array_equal(frame.view(np.int32), before.view(np.int32)):  # dry, most of the time

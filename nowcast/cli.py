@@ -206,12 +206,13 @@ def evaluate(
     if output and _is_first():
         _refuse_stdout(output)
         report.ready(output, overwrite=overwrite)
+    outputs = [output / name for name in report.FILES] if output else []
     options = {"--observations": observations, "--thresholds": thresholds, "--variable": variable}
-    result = pooled_scores(forecasters, options | {"--start": start, "--end": end, "--every": every})
+    options |= {"--start": start, "--end": end, "--every": every}
+    result = pooled_scores(forecasters, options, outputs=outputs)
     if not result and not observations:
         raise UsageError("Missing option '--observations'.\nSee nowcast evaluate -h")
     if not result:
-        outputs = [output / name for name in report.FILES] if output else []
         facts = {
             "thresholds": levels,
             "variable": variable,

@@ -15,9 +15,10 @@ from nowcast.cases import Selection
 from nowcast.checkpoint import Checkpoint
 from nowcast.config import Experiment
 from nowcast.device import pick_device
-from nowcast.errors import MemoryLimitError, UsageError, is_out_of_memory
+from nowcast.errors import CheckpointError, MemoryLimitError, UsageError, is_out_of_memory
 from nowcast.estimate import estimate, largest_batch, what_would_fit
 from nowcast.evaluation import Evaluation, Source, evaluate
+from nowcast.files import expand
 from nowcast.forecaster import FileForecaster, Forecaster, Network, open_forecaster
 from nowcast.models import num_parameters
 from nowcast.netcdf import open_records
@@ -26,7 +27,7 @@ from nowcast.prediction import predict
 from nowcast.probability_cases import given_thresholds
 from nowcast.resuming import check_resumable
 from nowcast.signals import stop_on_signals
-from nowcast.training import Trainer, thresholds_for
+from nowcast.training import Trainer, check_shares, thresholds_for
 from nowcast.watching import watch
 
 log = logging.getLogger(__name__)
@@ -36,18 +37,19 @@ ALWAYS = ("persistence", "extrapolation", "pysteps", "sprog")  # beside every ev
 def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: bool, device: str) -> str:
     """Train and leave the run folder complete; returns a line about the result."""
     where = distributed.join(pick_device(device))
-    plan = make_plan(experiment.data)
-    if distributed.is_restarted():  # after one of several processes died: as far as the run has come
-        resume, overwrite = run_folder.is_resumable(output), True
-    checkpoint = run_folder.resumable(output) if resume else None
+    with distributed.in_turn():
+        plan = make_plan(experiment.data)
+    checkpoint = _checkpoint_of(output, resume=resume)
+    resume = checkpoint is not None
     experiment = _with_batch_size(experiment, plan, where, checkpoint)
     trainer = Trainer(experiment, plan, output, device=where)
+    check_shares(trainer.model, experiment.training.batch_size)
     if checkpoint:
         check_resumable(checkpoint, trainer.experiment, plan)
         trainer.restore(checkpoint)
         if trainer.is_finished:
             return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
-    with _run_folder(trainer, resumed=resume, overwrite=overwrite):
+    with distributed.in_turn(), _run_folder(trainer, resumed=resume, overwrite=overwrite):
         trainer.prepare_data()
     with _log_file(output / run_folder.LOG):
         for line in plan.account.lines():
@@ -65,6 +67,20 @@ def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: 
             del trainer  # and its memory
             raise MemoryLimitError(f"{what_would_fit(settings, plan, where)}\nThe checkpoints in {output} are kept.")
     return f"{result.output / run_folder.BEST}  (best at step {result.best_step:,} of {result.step:,})"
+
+
+def _checkpoint_of(output: Path, *, resume: bool) -> Checkpoint | None:
+    """What to go on from: asked for, or since this very launch began the run and torchrun has started its processes anew."""
+    found = run_folder.resumable(output) if resume else None
+    launch = distributed.launch()
+    if launch and not resume and run_folder.is_resumable(output):
+        with suppress(CheckpointError):
+            left = run_folder.resumable(output)
+            found = left if left.facts.get("launch") == launch else None
+    steps = distributed.gather(found and found.facts.get("step"))
+    if len(set(steps)) > 1:
+        raise CheckpointError(f"the processes find different checkpoints in {output}: it must be one folder for all of them")
+    return found
 
 
 @contextmanager
@@ -141,7 +157,9 @@ def dry_run_facts(experiment: Experiment, device: str) -> dict[str, Any]:
     """What training would do, as one JSON object; nothing is written but the cache, where fields are asked for."""
     from nowcast import report  # noqa: F401  matplotlib's memory counts: a training ends with a picture
 
-    plan, where = make_plan(experiment.data), pick_device(device)
+    where = distributed.join(pick_device(device))
+    with distributed.in_turn():
+        plan = make_plan(experiment.data)
     trainer = Trainer(_with_batch_size(experiment, plan, where), plan, Path(), device=where)
     splits = {split: plan.num_windows(split) for split in plan.windows}
     return {
@@ -209,11 +227,13 @@ def _open_maker(name: str, device: str) -> Forecaster:
 
 
 def model_files(forecaster: str) -> list[Path]:
-    """The files that a run, checkpoint or forecast file consists of, which no output may replace."""
+    """The files that a forecaster is read from, which no output may replace: checkpoints, or forecast files."""
     path = Path(forecaster)
     if forecaster in BASELINES:
         return []
-    return [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    if path.is_dir() and run_folder.checkpoints(path):
+        return run_folder.checkpoints(path)
+    return [path] if path.is_file() else expand(forecaster)
 
 
 def export_run(run: str, output: Path, *, overwrite: bool) -> str:
@@ -258,10 +278,11 @@ def evaluate_forecasters(
     return evaluate(sources, records, selection=selection, thresholds=levels, examples=examples)
 
 
-def pooled_scores(names: Sequence[str], options: Mapping[str, object]) -> Evaluation | None:
+def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, outputs: Sequence[Path] = ()) -> Evaluation | None:
     """The evaluation that earlier scores.nc files add up to; None where the names are forecasters.
 
-    `options` are those that say what to score, with what was given for them: UsageError if anything was.
+    `options` are those that say what to score, with what was given for them: UsageError if anything was. OutputError where
+    one of the `outputs` is among the files.
     """
     found = [name for name in names if pooling.is_scores_file(name)]
     if not found:
@@ -272,6 +293,7 @@ def pooled_scores(names: Sequence[str], options: Mapping[str, object]) -> Evalua
         raise UsageError(f"{given[0]} cannot be given with scores.nc files: they hold what was scored")
     if twice := next((name for n, name in enumerate(names) if name in names[:n]), None):
         raise UsageError(f"{twice} is named twice: its cases would count twice")
+    refuse_inputs(outputs, map(Path, names))
     return pooling.pool(names)
 
 

@@ -79,7 +79,7 @@ def _largest_on_cpu(trainer: Trainer, most: int) -> int:
     probe(trainer, 1)  # the first run pays for set-up
     small = tried = probe(trainer, 1)
     held = resident_memory()
-    limit = held + SHARE * free_memory()
+    limit = held + SHARE * free_memory() / distributed.size_here()
     if small.memory_bytes > limit:
         needed = f"one case takes {small.memory_bytes / 1e9:.1f} GB in a step but {limit / 1e9:.1f} GB are free"
         raise MemoryLimitError(f"{needed}.\n{_cure(_crop_for(limit - held, small.memory_bytes - held, trainer))}")

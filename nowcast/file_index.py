@@ -1,7 +1,7 @@
 """What opening the files of an archive found out, kept in the cache: 10,000 unchanged files open in a second.
 
-One JSON file for each folder, with a SHA-256 over its text and over the code that read the files: what is damaged, stale
-or forged is as good as none.
+One JSON file for each folder, with a SHA-256 over its text and over the code that read the files: what is damaged
+or stale is as good as none.
 """
 
 import base64

@@ -6,7 +6,7 @@ file, with all lead times or one to a file. Fields are read when asked for, with
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -136,19 +136,25 @@ def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float
     variable: where a file has it. In a folder or glob an unusable file is left out and reported, unless none is usable.
     Raises UsageError for what is not there, DataError for what is no forecast, or not of one grid, kind and lead times.
     """
-    paths, files, errors = expand(where), [], []
+    paths, errors = expand(where), []
+    files: list[_File] = []
+    shared: dict = {}
     for path in paths:
         try:
-            files.append(_open(path, variable, zr_a, zr_b))
+            file = _open(path, variable, zr_a, zr_b)
         except DataError as error:
             errors.append(error)
+            continue
+        _require_alike(file, files[0] if files else file)
+        # of thousands of files the coordinates are kept once
+        grid = shared.setdefault(file.grid.y_ascending, file.grid)
+        files.append(replace(file, grid=grid, layout=shared.setdefault(file.layout, file.layout)))
     if errors and not files:
         raise errors[0]
     if errors:
         log.warning("left out %d of %d files of %s, the first since: %s", len(errors), len(paths), where, errors[0])
     for inferred in sorted({file.times.inferred for file in files} - {None}):
         log.info("%s: no forecast_reference_time is stated; taken from %s", where, inferred)
-    _require_alike(files)
     references, leads, sources = _cases(files, str(where))
     layout = files[0].layout
     facts = (files[0].grid, layout.quantity, layout.kind, layout.num_members, layout.thresholds, layout.conversion.describe)
@@ -161,15 +167,14 @@ def _open(path: Path, variable: str | None, zr_a: float, zr_b: float) -> _File:
         return _File(path, layout, times, read_grid(dataset, layout.field, str(path)))
 
 
-def _require_alike(files: list[_File]) -> None:
-    """DataError where files differ in grid, quantity, kind, number of members or thresholds from the first."""
-    first, told = files[0], "Right would be one forecaster's files: name the others by themselves."
-    for file in files[1:]:
-        if differs := difference(file.grid, first.grid):
-            raise DataError(f"{file.path} is not on the grid of {first.path}: {differs}.\n{told}")
-        for mine, its in zip(_facts(file.layout), _facts(first.layout), strict=True):
-            if mine != its:
-                raise DataError(f"{file.path} holds {mine} but {first.path} holds {its}.\n{told}")
+def _require_alike(file: _File, first: _File) -> None:
+    """DataError where a file differs in grid, quantity, kind, number of members or thresholds from the first."""
+    told = "Right would be one forecaster's files: name the others by themselves."
+    if differs := difference(file.grid, first.grid):
+        raise DataError(f"{file.path} is not on the grid of {first.path}: {differs}.\n{told}")
+    for mine, its in zip(_facts(file.layout), _facts(first.layout), strict=True):
+        if mine != its:
+            raise DataError(f"{file.path} holds {mine} but {first.path} holds {its}.\n{told}")
 
 
 def _facts(layout: Layout) -> tuple[str, str, str]:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from nowcast import __version__
 from nowcast.diagrams import (
+    HIGHEST_RATIO,
     Style,
     curves,
     draw_bias,
@@ -371,7 +372,8 @@ def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, 
     text = (
         "How much detail there is at each wavelength, wherever it lies. A forecast whose line falls below the observed one "
         "(black) is blurred. Its effective resolution is the wavelength below which it has less than half of the observed "
-        "power (dashed); what it shows at shorter ones is not what weather looks like."
+        "power (dashed); what it shows at shorter ones is not what weather looks like. The third picture "
+        f"pools all leads, and is cut off at {HIGHEST_RATIO:g}."
     )
     pictures = []
     for lead in spread(len(evaluation.lead_minutes), SPECTRUM_LEADS):
@@ -379,7 +381,7 @@ def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, 
         forecasts = {name: mine.power_f[lead] / cases for name, mine in sums.items()}
         figure = draw_spectrum(np.array(first.wavelengths_km), first.power_o[lead] / cases, forecasts, how)
         pictures.append(_drawn(f"Power at +{evaluation.lead_minutes[lead]:g} min", figure))
-    pictures.append(_drawn("Forecast / observed power, all leads", draw_spectrum_ratio(rows, how)))
+    pictures.append(_drawn("Forecast / observed power", draw_spectrum_ratio(rows, how)))
     resolution = _heading("effective_resolution")
     pictures.append(_curve(rows, "effective_resolution", how, resolution, resolution.capitalize()))
     yield Section("Spectra", text, [pictures], legend=True)

@@ -58,7 +58,7 @@ def _from_workers(loader: DataLoader) -> Iterator[Batch]:
             with _DEATHS.told():
                 batch = next(batches, None)
         except (RuntimeError, OSError, EOFError) as error:  # the last two: it died while it handed over a batch
-            if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader"):  # our own, in a worker
+            if isinstance(error, RuntimeError) and str(error).startswith("Caught"):  # our own, in a worker
                 raise
             raise LoadingError(_explain(error)) from None
         if batch is None:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nowcast.diagrams import LEGEND_LETTERS, Style, panel
+from nowcast.diagrams import LEGEND_LETTERS, Style, large_panel, panel
 from nowcast.pictures import plain, short
 from nowcast.probability import EnsembleSums, ExceedanceSums
 from nowcast.probability_scores import rank_histogram, reliability_diagram, roc_curve
@@ -42,7 +42,7 @@ def draw_reliability(sums: Mapping[str, ExceedanceSums], column: int, how: Mappi
 
 def draw_roc(sums: Mapping[str, ExceedanceSums], column: int, how: Mapping[str, Style]) -> Figure:
     """POD against POFD at one threshold, as it is warned from ever lower probabilities on; the diagonal knows nothing."""
-    figure, axes = panel(3.7, 3.7)
+    figure, axes = large_panel()
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.9)
     for name, mine in sums.items():
         pofd, pod = (part[0, column] for part in roc_curve(mine))

@@ -14,7 +14,7 @@ from nowcast.example_pictures import draw_animation, draw_maps
 from nowcast.html_report import as_html
 from nowcast.pictures import drawn, png, unit
 from nowcast.run_folder import read_events
-from nowcast.score_files import SCORES_CSV, SCORES_JSON, SCORES_NC, as_csv, as_dataset, as_json
+from nowcast.score_files import SCORES_CSV, SCORES_JSON, SCORES_NC, as_csv, as_dataset, as_json, write_dataset
 from nowcast.scored import Evaluation
 
 LEADS_PNG, MAPS_PNG, ANIMATION_GIF, REPORT_HTML = "scores_by_lead.png", "forecasts.png", "forecasts.gif", "report.html"
@@ -48,7 +48,7 @@ def write(
         with replacing(output / name) as temporary:
             temporary.write_bytes(content)
     with replacing(output / SCORES_NC) as temporary:
-        as_dataset(evaluation, rows).to_netcdf(temporary, engine="netcdf4")
+        write_dataset(as_dataset(evaluation, rows), temporary)
     return [output / name for name in FILES if name in contents or name == SCORES_NC]
 
 

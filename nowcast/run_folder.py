@@ -26,7 +26,7 @@ def claimed(output: Path, *, overwrite: bool, num_bytes: int) -> Iterator[None]:
     _check_free(output, overwrite)
     with making_folder(output):
         remove_stale(output)
-        old = sum((output / name).stat().st_size for name in (BEST, LAST, PREVIOUS) if (output / name).is_file())
+        old = sum(path.stat().st_size for path in checkpoints(output))
         check_room(output, num_bytes - old)
         yield
 
@@ -64,6 +64,11 @@ def begin(output: Path, config_text: str) -> None:
 def write_config(output: Path, config_text: str) -> None:
     with replacing(output / CONFIG) as temporary:
         temporary.write_text(config_text, encoding="utf-8")
+
+
+def checkpoints(output: Path) -> list[Path]:
+    """Those that are there."""
+    return [output / name for name in (BEST, LAST, PREVIOUS) if (output / name).is_file()]
 
 
 def is_resumable(output: Path) -> bool:

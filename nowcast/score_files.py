@@ -4,10 +4,12 @@ Undefined values are "–" in the table, empty in CSV, null in JSON and NaN in N
 """
 
 import csv
+import errno
 import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -29,6 +31,7 @@ FORMAT, FORMAT_NUMBER = "nowcast_scores_format", 1
 DIMS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "wavelength_km",
         "class": "percent", "rank": "rank"}  # fmt: skip
 COLUMN_OF_DIM = {"wavelength_km": "scale_km"}
+_COMPRESSED = {"zlib": True, "complevel": 4}  # of classes of probability most are empty
 TABLE_LEADS = 12  # columns; of more leads the table shows some, the files hold all
 
 
@@ -186,6 +189,16 @@ def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
     return xr.Dataset(data, coordinates, facts | {FORMAT: FORMAT_NUMBER})
 
 
+def write_dataset(dataset: xr.Dataset, path: Path) -> None:
+    """With compression and check sums wherever the format has them, and read back. OSError where that is not the same."""
+    filtered = [name for name, variable in dataset.variables.items() if variable.ndim and variable.dtype.kind in "biuf"]
+    dataset.to_netcdf(path, engine="netcdf4", encoding={name: {"zlib": True, "fletcher32": True} for name in filtered})
+    with xr.open_dataset(path, engine="netcdf4", decode_times=False) as written:
+        for name in filtered:
+            if not np.array_equal(written[name].values, dataset[name].values, equal_nan=True):
+                raise OSError(errno.EIO, f"{name} does not read back as it was written")
+
+
 def _coordinate_values(evaluation: Evaluation) -> dict[str, Sequence]:
     """The values along each dimension of scores.nc but "block"."""
     values = {"forecaster": list(evaluation.blocks), "against": evaluation.baselines, "lead_minutes": evaluation.lead_minutes}
@@ -220,7 +233,8 @@ def _block_sums(evaluation: Evaluation, names: Sequence[str], blocks: Sequence[B
                 [evaluation.blocks[name][block][kind].arrays()[part] if there else nothing[part] for block in blocks]
                 for name, there in zip(names, having, strict=True)
             ]
-            data[block_variable(kind, part)] = (("forecaster", "block", *(DIMS[axis] for axis in axes)), np.array(stacked))
+            dims = ("forecaster", "block", *(DIMS[axis] for axis in axes))
+            data[block_variable(kind, part)] = (dims, np.array(stacked), {}, _COMPRESSED)
     return data
 
 

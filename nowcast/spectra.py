@@ -19,6 +19,7 @@ from nowcast.sums import Additive, ratio, summed
 # the middles of the bands, powers of the root of 2: band n reaches a quarter of an octave to both sides of 2^(n/2) km
 WAVELENGTHS_KM = (1.0, 1.41, 2.0, 2.83, 4.0, 5.66, 8.0, 11.3, 16.0, 22.6, 32.0, 45.3, 64.0, 90.5, 128.0, 181.0, 256.0)
 TAPER = 0.1  # of the grid's shorter side: how far from what is unknown the weight reaches 1
+CONSTANT = 1e-24  # variance / mean^2 of the rounding of a constant: float32 data cannot vary by less
 KEPT_POWER = 0.5  # share of the observed power below which a scale counts as lost
 
 
@@ -60,28 +61,32 @@ def add_spectra(
 def taper(known: np.ndarray) -> np.ndarray:
     """(y, x) weights: 0 where unknown, rising as sin^2 to 1 over TAPER of the shorter side."""
     inside = np.pad(known.astype(np.uint8), 1)  # beyond the grid nothing is known
-    distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1].astype(np.float64)
-    return np.sin(np.pi / 2 * np.minimum(distance / (1 + TAPER * min(known.shape)), 1)) ** 2
+    distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    reach = 1 + TAPER * min(known.shape)
+    # the square is a whole number: rounded, as its float32 root differs with the number of threads
+    squared = np.rint(np.square(np.minimum(distance, reach + 1))).astype(np.int32)
+    return np.sin(np.pi / 2 * np.minimum(np.sqrt(np.arange(squared.max() + 1)) / reach, 1))[squared] ** 2
 
 
 def band_power(field: np.ndarray, weight: np.ndarray, spacing_km: tuple[float, float]) -> np.ndarray:
     """Variance of the weighted field in each band of WAVELENGTHS_KM; it is not looked at where the weight is 0."""
-    inside = weight > 0
-    known = field[inside].astype(np.float64)
-    if known.min() == known.max():
-        return np.zeros(len(WAVELENGTHS_KM))  # and no rounding of a constant
-    values = np.zeros(field.shape)
-    values[inside] = known - np.average(known, weights=weight[inside])
-    power = np.abs(fft.rfft2(values * weight)) ** 2
+    values = np.where(weight > 0, field, 0) * weight
+    mean, energy = values.sum() / weight.sum(), np.square(weight).sum()
+    values -= mean * weight
+    spectrum = fft.rfft2(values, overwrite_x=True)
+    power = np.square(spectrum.real)
+    power += np.square(spectrum.imag)
     bands, times = _bands(field.shape, spacing_km)
     power *= times
-    by_band = np.bincount(bands.ravel(), power.ravel(), minlength=len(WAVELENGTHS_KM) + 1)[:-1]
-    return by_band / (field.size * np.square(weight).sum())
+    if power.sum() <= CONSTANT * energy * mean**2 * field.size:
+        return np.zeros(len(WAVELENGTHS_KM))
+    by_band = np.bincount(bands, power.ravel(), minlength=len(WAVELENGTHS_KM) + 1)[:-1]
+    return by_band / (field.size * energy)
 
 
 @functools.lru_cache(maxsize=4)
 def _bands(shape: tuple[int, int], spacing_km: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """For each coefficient of a real transform the number of its band (the last: none), and how often it counts.
+    """For each coefficient of a real transform the number of its band (the last: none); by column how often it counts.
 
     Waves shorter than two cells of the wider spacing run in some directions only, and are in no band.
     """
@@ -94,7 +99,7 @@ def _bands(shape: tuple[int, int], spacing_km: tuple[float, float]) -> tuple[np.
     times[0] = 1
     if shape[1] % 2 == 0:
         times[-1] = 1
-    return np.where(outside, none, band).astype(np.int64), times
+    return np.where(outside, none, band).astype(np.int64).ravel(), times
 
 
 def spectrum_ratio(s: SpectrumSums) -> np.ndarray:

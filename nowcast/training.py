@@ -16,7 +16,7 @@ from nowcast import __version__, config, distributed
 from nowcast.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, write_checkpoint
 from nowcast.config import Experiment, NamedSection
 from nowcast.dataset import Batch, Batches
-from nowcast.device import arithmetic, pick_precision
+from nowcast.device import Compiled, arithmetic, pick_precision
 from nowcast.errors import CheckpointError, DataError, DivergenceError, LoadingError, UsageError
 from nowcast.loading import load
 from nowcast.losses import at_least_one, make_loss
@@ -100,9 +100,9 @@ class State:
 
 
 class Outcome:
-    """Loss and gradient norm of one step, on their way from the device; the host need not wait for them."""
+    """Loss and gradient norm of one step and its cases, on their way from the device; the host need not wait for them."""
 
-    def __init__(self, values: torch.Tensor, step: int, seen: list[Batch]):
+    def __init__(self, values: torch.Tensor, step: int, seen: list[tuple[int, int, int, int]]):
         self.step, self.seen, self.values, self.copied = step, seen, values, None
         if values.is_cuda:
             self.values = torch.empty(values.shape, pin_memory=True)
@@ -139,14 +139,16 @@ class Trainer:
         self.loss = make_loss(self.experiment.loss)
         self.model = make_model(model_config(self.experiment.model)).to(device)
         set_checkpoint_steps(self.model, self.settings.checkpoint_steps)
-        # on a GPU as CUDA graphs: launched as a whole, not operation by operation
-        mode = "reduce-overhead" if device.type == "cuda" else None
-        self.network = torch.compile(self.model, mode=mode) if self.settings.compile else self.model
+        self.network = self.model
+        if self.settings.compile:
+            # CUDA graphs are launched as a whole; they cannot add up the gradients of several batches
+            graphs = device.type == "cuda" and self.settings.accumulate == 1
+            self.network = Compiled(self.model, mode="reduce-overhead" if graphs else None)
         check_grids(plan, self.experiment.data.crop, self.model)
-        check_shares(self.model, self.settings.batch_size)
         self.optimizer = make_optimizer(self.model, self.settings)
         self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
-        self.precision = pick_precision(self.settings.precision, device)
+        self.precision = distributed.gather(pick_precision(self.settings.precision, device))[0]  # one for all
+        self.launch = distributed.launch()
         self.state, self.last_is_damaged, self.records_metrics = State(), False, True
         # a GPU is asked how the step before went, so that it is never idle; nothing is saved before all is read
         self.unread, self.most_unread = [], 1 if device.type == "cuda" else 0
@@ -159,15 +161,12 @@ class Trainer:
         """Pack the records and draw up the batches of training and validation."""
         data, share = self.experiment.data, (distributed.rank(), distributed.size())
         common = {"batch_size": self.settings.batch_size, "crop": data.crop, "sampler": data.sampler, "share": share}
-        if not distributed.is_first():
-            distributed.barrier()  # the first packs, the others find it done
         training = self.plan.series("training")
         self.batches = Batches(training, seed=self.settings.seed, augmentation=data.augmentation, **common)
         self.validation_batches, validation = None, self.plan.series("validation")
         if validation:
             self.validation_batches = Batches(validation, seed=VALIDATION_SEED, **common)
         if distributed.is_first():
-            distributed.barrier()
             for line in dict.fromkeys(line for part in [*training, *validation] for line in part.frames.damaged):
                 log.warning("%s", line)
 
@@ -240,7 +239,7 @@ class Trainer:
         for _ in range(accumulate):
             with watch.waiting():
                 batch = next(batches)
-            seen.append(batch)
+            seen += batch.cases
             loss, count = self._loss_parts(batch)
             loss.backward()
             sums += torch.stack([loss.detach(), count])
@@ -291,7 +290,7 @@ class Trainer:
         return {"future": network_input(future, self.transform), "done": self.state.step / self.num_steps}
 
     def _divergence(self, outcome: Outcome, loss: float, norm: float) -> str:
-        cases = {self.batches.describe_case(case) for batch in outcome.seen for case in batch.cases}
+        cases = {self.batches.describe_case(case) for case in outcome.seen}
         shown = ", ".join(sorted(cases)[:4]) + (", …" if len(cases) > 4 else "")
         return self._diverged(outcome.step, f"loss {loss:.4g}, gradient norm {norm:.4g}, cases {shown}")
 
@@ -380,7 +379,7 @@ class Trainer:
         if self.average:
             tensors |= {f"average.{name}": value for name, value in self.average.weights.items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizer).items()}
-        facts = self._facts() | {"state": self.state.as_dict(), "num_steps": self.num_steps}
+        facts = self._facts() | {"state": self.state.as_dict(), "num_steps": self.num_steps, "launch": self.launch}
         keep = None if self.last_is_damaged else self.output / PREVIOUS
         write_checkpoint(self.output / LAST, facts, tensors, keep=keep)
         self.last_is_damaged = False
@@ -455,6 +454,11 @@ def check_shares(model: torch.nn.Module, batch_size: int) -> None:
     if batch_size < processes:
         raise UsageError(f"training.batch_size = {batch_size} cannot be shared by {processes} processes: give at least as many")
     normalised = any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    if processes > 1 and getattr(getattr(model, "config", None), "scheduled_sampling", 0):
+        raise UsageError(
+            f"scheduled sampling over {processes} processes would draw other numbers than one does: "
+            "train in one, or with model.scheduled_sampling = 0"
+        )
     if processes > 1 and normalised:
         raise UsageError(
             f"batch normalisation over {processes} processes would see a part of each batch alone: "

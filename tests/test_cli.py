@@ -420,7 +420,7 @@ def test_evaluate_prints_its_table_as_csv_and_json(inputs):
     _, rows, _ = command(*argv, "csv")
     scores = json.loads(told)["scores"]
     assert len(rows.splitlines()) == len(scores) + 1
-    assert rows.startswith("forecaster,lead_minutes,threshold,scale_km,score,value,low,high,num_cases,num_pairs\n")
+    assert rows.startswith("forecaster,against,lead_minutes,threshold,scale_km,score,value,low,high,num_cases,num_pairs\n")
     assert {row["forecaster"] for row in scores} >= {"persistence", "extrapolation"}
     assert command(*argv, "csv") == (0, rows, "")
 
@@ -520,6 +520,11 @@ def failing(error):
 def test_failures_of_the_machine_are_told_in_a_line(inputs, monkeypatch, error, code, says):
     monkeypatch.setattr("nowcast.commands.open_records", failing(error))
     expect(code, "predict", "persistence", inputs / "rain.nc", "--output", "f.nc", says=says)
+
+
+def test_sigterm_ends_a_command_in_a_line(inputs, monkeypatch):
+    monkeypatch.setattr("nowcast.commands.open_records", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    expect(143, "predict", "persistence", inputs / "rain.nc", "--output", "f.nc", says="^error: terminated\n$")
 
 
 def test_a_bug_keeps_its_traceback(inputs, monkeypatch):

@@ -138,3 +138,16 @@ def test_a_training_of_which_not_one_case_fits_names_the_crop_that_does(tmp_path
     wanted = experiment("training.batch_size=2", "data.crop=64", "data.stride=4")
     with pytest.raises(MemoryLimitError, match=r"one case takes 5\.0 GB .*2\.0 GB are free\.\ndata\.crop = 32 would fit"):
         train_run(wanted, tmp_path / "run", resume=False, overwrite=False, device="cpu")
+
+
+def test_memory_is_limited_by_the_tightest_control_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "PROCESS_GROUPS", tmp_path / "own")
+    (tmp_path / "own").write_text("1:name=x:/\n0::/job/step\n")
+    for name, limit, held, files in (("job", "9000000", 5000000, 1000000), ("job/step", "max", 3000000, 0), (".", "", 0, 0)):
+        group = tmp_path / name
+        group.mkdir(exist_ok=True)
+        (group / "memory.max").write_text(limit)
+        (group / "memory.current").write_text(str(held))
+        (group / "memory.stat").write_text(f"anon 1\ninactive_file {files}\n")
+    assert memory.free_memory() == 5_000_000  # what files hold is given up when asked for

@@ -8,7 +8,7 @@ import pytest
 from makers import rain, write_record
 
 from nowcast.baselines import BASELINES, Extrapolation, Persistence
-from nowcast.bootstrap import interval
+from nowcast.bootstrap import difference_interval, interval
 from nowcast.cases import Selection
 from nowcast.errors import DataError, UsageError
 from nowcast.evaluation import Evaluation, evaluate
@@ -17,7 +17,7 @@ from nowcast.forecast_reader import read_forecast
 from nowcast.forecaster import FileForecaster
 from nowcast.metrics import SCORES, THRESHOLDS, sums
 from nowcast.netcdf import Record, open_records
-from nowcast.score_files import COLUMNS
+from nowcast.score_files import COLUMNS, table
 
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
@@ -322,6 +322,55 @@ def test_intervals_are_those_of_the_score_itself():
     row = find(rows, score="csi_mean_over_leads", threshold=1.0)
     assert (row["low"], row["high"]) == (low[1], high[1])
     assert row["value"] == SCORES["csi"].mean_over_leads(result.total("x"))[1]
+
+
+def test_differences_to_each_baseline_are_paired():
+    result = blocks(8, names=("x", "extrapolation", "persistence"))
+    rows, parts = result.rows(), {name: [tally["pairs"] for tally in found.values()] for name, found in result.blocks.items()}
+    for against in ("persistence", "extrapolation"):
+        at = {"lead_minutes": 10.0, "threshold": 1.0, "score": "csi"}
+        row = find(rows, forecaster="x", against=against, **at)
+        values = [find(rows, forecaster=name, **at)["value"] for name in ("x", against)]
+        assert row["value"] == values[0] - values[1]
+        low, high = difference_interval(parts["x"], parts[against], "csi")
+        assert (row["low"], row["high"]) == (low[1, 1], high[1, 1])
+        mean = find(rows, forecaster="x", against=against, score="csi_mean_over_leads", threshold=1.0)
+        low, high = difference_interval(parts["x"], parts[against], SCORES["csi"].mean_over_leads)
+        assert (mean["low"], mean["high"]) == (low[1], high[1])
+        pooled = find(rows, forecaster="x", against=against, score="rmse", lead_minutes=None)
+        low, high = difference_interval(parts["x"], parts[against], SCORES["rmse"].pooled)
+        assert (pooled["low"], pooled["high"]) == (low[0], high[0])
+    compared = {(row["forecaster"], row["against"]) for row in rows if row["against"]}
+    assert compared == {("x", "persistence"), ("x", "extrapolation"), ("extrapolation", "persistence")}
+
+
+def test_windows_and_spectra_have_their_own_numbers_of_cases_and_pairs(tmp_path):
+    fields = rain(frames=4, shape=(30, 34))
+    fields[3, :, 10:20] = np.nan
+    result = score([Constant(1), Persistence()], record(tmp_path, fields))
+    rows = result.rows()
+    at = {"forecaster": "persistence", "threshold": 1.0}
+    first = find(rows, **at, lead_minutes=10.0, score="fss", scale_km=5.0)
+    assert (first["num_cases"], first["num_pairs"]) == (2, 26 * 30 + 26 * (6 + 10))
+    wide = find(rows, **at, lead_minutes=10.0, score="fss", scale_km=20.0)  # 21 cells: none beside the hole
+    assert (wide["num_cases"], wide["num_pairs"]) == (1, 10 * 14)
+    huge = find(rows, **at, lead_minutes=10.0, score="fss", scale_km=40.0)
+    assert (huge["num_cases"], huge["num_pairs"], math.isnan(huge["value"])) == (0, 0, True)
+    assert find(rows, **at, lead_minutes=None, score="fss", scale_km=20.0)["num_cases"] == 2
+    assert find(rows, **at, lead_minutes=None, score="fss", scale_km=40.0)["num_cases"] == 0
+    assert find(rows, **at, lead_minutes=None, score="csi")["num_cases"] == 2
+    spectrum = find(rows, forecaster="persistence", lead_minutes=10.0, score="spectrum_ratio", scale_km=4.0)
+    assert (spectrum["num_cases"], spectrum["num_pairs"]) == (2, 30 * 34 + 30 * 24)
+
+
+def test_a_dry_record_has_no_scores_of_events_and_no_error(tmp_path):
+    result = score([Persistence(), Extrapolation()], record(tmp_path, np.zeros((20, 30, 30))))
+    assert result.num_cases == 5
+    values = {row["score"]: row["value"] for row in result.rows() if row["lead_minutes"] is None and not row["against"]}
+    undefined = {name for name, value in values.items() if math.isnan(value)}
+    assert {"csi", "fss", "correlation", "spectrum_ratio", "effective_resolution"} <= undefined
+    assert (values["mae"], values["accuracy"], values["ssim"]) == (0, 1, 1)
+    assert "Nothing of 0.5 or 1 or 5 or 10 mm/h or more was observed: only false alarms can be told there." in table(result)
 
 
 def test_too_few_blocks_give_no_interval():

@@ -133,6 +133,26 @@ def test_a_checkpoint_is_never_the_output(inputs):
     assert checkpoint.read_bytes() == before
 
 
+def test_a_forecast_in_the_run_folder_can_be_replaced(inputs):
+    run = tiny_run(inputs / "run", ["rain.nc"])
+    for _ in range(2):
+        code, _, err = command("predict", run, "rain.nc", "--output", run / "forecast.nc", "--overwrite")
+        assert code == 0, err
+
+
+def test_scores_that_are_pooled_are_never_the_scores(inputs):
+    assert command("evaluate", "persistence", "--observations", "rain.nc", "--output", "scores")[0] == 0
+    before = Path("scores/scores.nc").read_bytes()
+    code, _, err = command("evaluate", "scores/scores.nc", "--output", "scores", "--overwrite")
+    assert code == 5, err
+    assert "scores/scores.nc is an input" in err
+    assert Path("scores/scores.nc").read_bytes() == before
+    with netCDF4.Dataset("scores/scores.nc") as file:
+        numbers = [variable for variable in file.variables.values() if variable.ndim and variable.dtype is not str]
+        assert numbers
+        assert all(variable.filters()["zlib"] and variable.filters()["fletcher32"] for variable in numbers)
+
+
 def test_observations_and_forecasts_are_never_the_scores(inputs):
     Path("scores").mkdir()
     os.rename("rain.nc", "scores/scores.nc")
