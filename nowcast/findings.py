@@ -11,6 +11,7 @@ from nowcast.probability_scores import ensemble_size
 from nowcast.scored import Evaluation
 
 LOST_AREA = 0.8  # frequency bias below which rain is said to be lost
+LESS = 0.9  # of the other's bias: what is nearer to it is no difference
 MOST_SPANS = 2  # of lead times in a sentence; more are counted
 COARSER = 1.5  # ratio of effective resolutions from which on a forecast is said to be smoother
 
@@ -117,7 +118,7 @@ def _smooth_win(evaluation: Evaluation, name: str) -> Iterator[str]:
         theirs = evaluation.tally(baseline).pooled()
         errors = [SCORES["mse"](side)[0] for side in (mine, theirs)]
         kept = SCORES["frequency_bias"](theirs)[0]
-        with_less = (lost < LOST_AREA) & (lost < kept)
+        with_less = (lost < LOST_AREA) & (lost < LESS * kept)
         facts = [_area(evaluation, n, lost, kept, baseline) for n in np.flatnonzero(with_less)]
         if "spectra" in mine and "spectra" in theirs:
             resolution = [SCORES["effective_resolution"](side)[0] for side in (mine, theirs)]
