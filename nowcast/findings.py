@@ -61,17 +61,28 @@ def _how_long(evaluation: Evaluation, name: str, baseline: str) -> str:
     if evaluation.num_blocks >= MIN_BLOCKS:
         blocks = ([tally["pairs"] for tally in evaluation.blocks[side].values()] for side in (name, baseline))
         surely = difference_interval(*blocks, csi)[0] > 0
-        text += f"; with 95 % confidence {_spans(evaluation, surely) if surely.any() else 'at no lead time'}"
+        text += _how_surely(evaluation, better, surely)
     return f"{text}."
 
 
-def _spans(evaluation: Evaluation, true: np.ndarray) -> str:
-    """Where the (lead, threshold) flags are set: "to 45 minutes at 1 mm/h, to 25 at 5, not at all at 10"."""
+def _how_surely(evaluation: Evaluation, better: np.ndarray, surely: np.ndarray) -> str:
+    if (better == surely).all():
+        return ", all of it with 95 % confidence"
+    return f"; with 95 % confidence {_spans(evaluation, surely, only_there=True) if surely.any() else 'at no lead time'}"
+
+
+def _spans(evaluation: Evaluation, true: np.ndarray, *, only_there: bool = False) -> str:
+    """Where the (lead, threshold) flags are set: "to 45 minutes at 1 mm/h, to 25 at 5, not at all at 10".
+
+    `only_there` leaves out the thresholds at which none is.
+    """
     columns = [_runs(true[:, column]) for column in range(true.shape[1])]
     if len(columns) > 1 and all(runs == columns[0] for runs in columns):
         return f"{_joined(evaluation, columns[0])} minutes at every threshold"
     parts = []
     for runs, threshold in zip(columns, evaluation.thresholds, strict=True):
+        if only_there and not runs:
+            continue
         minutes, unit = ("", "") if parts else (" minutes", _unit(evaluation))
         parts.append(f"{_joined(evaluation, runs)}{minutes if runs else ''} at {threshold:g}{unit}")
     return ", ".join(parts)

@@ -120,11 +120,9 @@ def confidence(evaluation: Evaluation) -> str:
     blocks = f"{evaluation.num_blocks} block{'s' if evaluation.num_blocks != 1 else ''} (a record's day)"
     if evaluation.num_blocks < MIN_BLOCKS:
         return f"No interval can be given: {blocks}, at least {MIN_BLOCKS} are needed."
-    mean = f"{evaluation.num_cases / evaluation.num_blocks:.3g}"
-    how = f"{NUM_SAMPLES} samples, seed {SEED}"
-    return (
-        f"Intervals: {100 * LEVEL:g} % block bootstrap over {blocks}, {mean} cases in the mean; {how}; differences are paired."
-    )
+    each = f"on average {evaluation.num_cases / evaluation.num_blocks:.3g} cases each"
+    how = f"{NUM_SAMPLES} samples, seed {SEED}; differences are paired"
+    return f"Intervals: {100 * LEVEL:g} % block bootstrap over {blocks}, {each}; {how}."
 
 
 def number(value: float) -> str:

@@ -25,6 +25,7 @@ cases training probability_cases
 prediction provenance inspection estimate export findings resuming
 evaluation watching
 score_files
+html_tables
 html_report
 report pooling
 commands
