@@ -111,7 +111,27 @@ class OpenFiles:
                 self._datasets.popitem()[1][1].close()
 
     def get(self, path: Path) -> netCDF4.Dataset:
-        """The open dataset; a file that has been replaced since is opened anew. Hold `lock` while using it.
+        """The open dataset; a file that has been replaced since is opened anew. Hold `lock` while using it."""
+        key, state, dataset = self._known(path)
+        dataset = dataset or open_dataset(path)
+        self._datasets[key] = state, dataset
+        while len(self._datasets) > self.limit:
+            self._datasets.popitem(last=False)[1][1].close()
+        return dataset
+
+    @contextlib.contextmanager
+    def briefly(self, path: Path) -> Iterator[netCDF4.Dataset]:
+        """The dataset, closed again unless it was open before: a file that is open here cannot be written elsewhere."""
+        key, state, dataset = self._known(path)
+        if dataset is None:
+            with open_dataset(path) as dataset:
+                yield dataset
+        else:
+            self._datasets[key] = state, dataset
+            yield dataset
+
+    def _known(self, path: Path) -> tuple:
+        """Key and state of a file, and its dataset if it is open in that state, taken out.
 
         A file is never open twice: the NetCDF library (4.10.1) can crash at the next opening of one that was.
         """
@@ -124,11 +144,7 @@ class OpenFiles:
         if known != state:
             dataset.close()
             dataset = None
-        dataset = dataset or open_dataset(path)
-        self._datasets[key] = state, dataset
-        while len(self._datasets) > self.limit:
-            self._datasets.popitem(last=False)[1][1].close()
-        return dataset
+        return key, state, dataset
 
 
 OPEN_FILES = OpenFiles(_NUM_OPEN)

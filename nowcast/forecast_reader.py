@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.files import OPEN_FILES, expand, library_errors, open_dataset
+from nowcast.files import OPEN_FILES, expand, library_errors
 from nowcast.forecast_layout import Layout, Times, read_layout
 from nowcast.grid import Grid, difference, read_grid
 from nowcast.netcdf import keep_chunks
@@ -162,7 +162,7 @@ def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float
 
 
 def _open(path: Path, variable: str | None, zr_a: float, zr_b: float) -> _File:
-    with OPEN_FILES.lock, library_errors(path), open_dataset(path) as dataset:
+    with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
         layout, times = read_layout(dataset, str(path), variable=variable, zr_a=zr_a, zr_b=zr_b)
         return _File(path, layout, times, read_grid(dataset, layout.field, str(path)))
 

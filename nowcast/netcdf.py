@@ -260,8 +260,7 @@ def _inspect_once(path: Path, variable: str | None, index: Index | None) -> File
 
 def _inspect(path: Path, variable: str | None) -> FileFacts:
     """Everything about a file but its fields."""
-    with OPEN_FILES.lock, library_errors(path):
-        dataset = OPEN_FILES.get(path)
+    with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
         found = find_field(dataset, str(path), variable)
         found.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used
         name = _frame_times(dataset, found, path)
