@@ -12,7 +12,7 @@ from nowcast import config, distributed, run_folder
 from nowcast.atomic import replacing
 from nowcast.baselines import BASELINES, available
 from nowcast.cases import Selection
-from nowcast.checkpoint import Checkpoint
+from nowcast.checkpoint import Checkpoint, read_checkpoint
 from nowcast.config import Experiment
 from nowcast.device import pick_device
 from nowcast.errors import UsageError
@@ -36,12 +36,15 @@ def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: 
     if distributed.is_restarted():  # after one of several processes died: as far as the run has come
         resume, overwrite = (output / run_folder.LAST).exists(), True
     checkpoint = run_folder.resumable(output) if resume else None
+    weights = None if resume else _starting_checkpoint(experiment)
     experiment = _with_batch_size(experiment, plan, where, checkpoint)
     trainer = Trainer(experiment, plan, output, device=where)
     if checkpoint:
         trainer.restore(checkpoint)
         if trainer.is_finished:
             return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
+    if weights:
+        trainer.start_from(weights)
     with _run_folder(output, config.write(trainer.experiment), resumed=resume, overwrite=overwrite):
         trainer.prepare_data()
     with _log_file(output / run_folder.LOG):
@@ -52,6 +55,10 @@ def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: 
         finally:
             _draw(output)
     return f"{result.output / run_folder.BEST}  (best at step {result.best_step:,} of {result.step:,})"
+
+
+def _starting_checkpoint(experiment: Experiment) -> Checkpoint | None:
+    return read_checkpoint(experiment.training.start_from) if experiment.training.start_from else None
 
 
 @contextmanager
@@ -127,7 +134,10 @@ def dry_run_facts(experiment: Experiment, device: str) -> dict[str, Any]:
     from nowcast import report  # noqa: F401  matplotlib's memory counts: a training ends with a picture
 
     plan, where = make_plan(experiment.data), pick_device(device)
+    weights = _starting_checkpoint(experiment)
     trainer = Trainer(_with_batch_size(experiment, plan, where), plan, Path(), device=where)
+    if weights:
+        trainer.start_from(weights)
     splits = {split: plan.num_windows(split) for split in plan.windows}
     return {
         "num_parameters": num_parameters(trainer.model),

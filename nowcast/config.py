@@ -119,6 +119,7 @@ class Training(Section):
     checkpoint_steps: int = Field(0, ge=0)
     compile: bool = False
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = "auto"
+    start_from: str = ""
 
     @model_validator(mode="after")
     def _one_length(self) -> "Training":

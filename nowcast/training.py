@@ -29,6 +29,7 @@ from nowcast.planning import Plan
 from nowcast.progress import Progress
 from nowcast.run_folder import METRICS, forget_after
 from nowcast.signals import StopRequest, stop_on_signals
+from nowcast.starting_weights import fitting_weights
 from nowcast.stopwatch import Stopwatch
 from nowcast.transform import make_transform, network_input, split_missing
 from nowcast.validation import Validation, validate
@@ -134,7 +135,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, self.settings)
         self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
         self.precision = pick_precision(self.settings.precision, device)
-        self.state = State()
+        self.state, self.started_from = State(), None
         # a GPU is asked how the step before went, so that it is never idle; nothing is saved before all is read
         self.unread, self.most_unread = [], 1 if device.type == "cuda" else 0
         windows_per_step = self.settings.batch_size * self.settings.accumulate
@@ -332,6 +333,7 @@ class Trainer:
             "spans": {split: plan.spans(split) for split in ("training", "validation")},
             "step": self.state.step,
             "best_loss": self.state.as_dict()["best_loss"],
+            **({"started_from": self.started_from} if self.started_from else {}),
         }
 
     def _save_state(self) -> None:
@@ -354,6 +356,18 @@ class Trainer:
         with (self.output / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": self.state.step, "split": split, **facts}) + "\n")
 
+    def start_from(self, checkpoint: Checkpoint) -> None:
+        """Take the weights of `training.start_from`; CheckpointError where they do not fit this training."""
+        name, units = self.settings.start_from, self.plan.records[0].units
+        weights = fitting_weights(
+            checkpoint, name, self.model, self.experiment, quantity=self.plan.quantity, units=units
+        )  # fmt: skip
+        self.model.load_state_dict(weights)
+        if self.average:
+            self.average = Average(self.model, self.settings.ema)
+        self.started_from = {"checkpoint": name, "sha256": checkpoint.digest}
+        log.info("the weights of %s to start from (SHA-256 %s)", name, checkpoint.digest[:12])
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a `last` checkpoint; CheckpointError if it does not fit this config."""
         facts = checkpoint.facts
@@ -362,7 +376,7 @@ class Trainer:
             restore_optimizer(self.optimizer, checkpoint.part("optimizer"))
             if self.average:
                 self.average.weights = {n: t.to(self.device) for n, t in checkpoint.part("average").items()}
-            self.state = State.from_dict(facts["state"])
+            self.state, self.started_from = State.from_dict(facts["state"]), facts.get("started_from")
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             message = str(error).splitlines()[0]
             raise CheckpointError(f"the checkpoint in {self.output} does not fit the config: {message}") from None

@@ -18,7 +18,7 @@ netcdf baselines
 forecast_file cache file_index
 device transform losses native memory models
 dataset checkpoint distributed optimisation run_folder tiles
-planning forecaster validation
+planning forecaster validation starting_weights
 cases training
 prediction evaluation inspection estimate export
 report
