@@ -1,7 +1,7 @@
 """What each command does once its arguments are parsed: the parts put together. Imports everything heavy."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from nowcast.cases import Selection
 from nowcast.checkpoint import Checkpoint, read_checkpoint
 from nowcast.config import Experiment
 from nowcast.device import pick_device
-from nowcast.errors import UsageError
+from nowcast.errors import OutputError, UsageError
 from nowcast.estimate import estimate, largest_batch
 from nowcast.evaluation import Evaluation, Source, evaluate
 from nowcast.forecaster import FileForecaster, Network, open_forecaster
@@ -23,14 +23,23 @@ from nowcast.models import num_parameters
 from nowcast.netcdf import open_records
 from nowcast.planning import Plan, make_plan
 from nowcast.prediction import predict
+from nowcast.recipe import Recipe, make_recipe
 from nowcast.training import Trainer, thresholds_for
 
 log = logging.getLogger(__name__)
 ALWAYS = ("persistence", "extrapolation", "pysteps")  # beside every evaluation, where they are installed
 
 
-def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: bool, device: str) -> str:
-    """Train and leave the run folder complete; returns a line about the result."""
+def train_run(
+    experiment: Experiment,
+    output: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    device: str,
+    write: Callable[[Experiment], str] = config.write,
+) -> str:
+    """Train and leave the run folder complete; returns a line about the result. `write` gives the text of its config."""
     where = distributed.join(pick_device(device))
     plan = make_plan(experiment.data)
     if distributed.is_restarted():  # after one of several processes died: as far as the run has come
@@ -45,7 +54,7 @@ def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: 
             return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
     if weights:
         trainer.start_from(weights)
-    with _run_folder(output, config.write(trainer.experiment), resumed=resume, overwrite=overwrite):
+    with _run_folder(output, write(trainer.experiment), resumed=resume, overwrite=overwrite):
         trainer.prepare_data()
     with _log_file(output / run_folder.LOG):
         for line in plan.account.lines():
@@ -168,6 +177,41 @@ def dry_run_lines(facts: Mapping[str, Any]) -> list[str]:
         f"time         {facts['seconds_per_step']:.3g} s a step, {facts['estimated_hours']:.2g} h in all",
         f"memory       {facts['estimated_memory_mb']:,.0f} MB at the peak of a step",
     ]
+
+
+def plan_records(records: Sequence[str], *, variable: str = "auto", device: str) -> Recipe:
+    """The recipe for these records on that device; what its user should know goes to the log."""
+    if distributed.size() > 1:  # each process would measure, and choose, something else
+        raise UsageError(
+            "a plan is made by one process: nowcast plan RECORD... --output my.toml, then train my.toml with torchrun"
+        )
+    recipe = make_recipe(records, variable=variable, device=pick_device(device))
+    for warning in recipe.warnings:
+        log.warning("%s", warning)
+    return recipe
+
+
+def planned_experiment(recipe: Recipe, settings: Sequence[str]) -> Experiment:
+    """The recipe's experiment with each SECTION.KEY=VALUE of `settings` applied; UsageError for what cannot be."""
+    log.info("no CONFIG given: planned from the records")
+    for line in recipe.lines():
+        log.info("  %s", line)
+    return config.with_settings(config.as_toml(recipe.experiment), settings, source="--set")
+
+
+def write_plan(recipe: Recipe, output: Path) -> None:
+    """Write the recipe's config, whole or not at all."""
+    with replacing(output) as temporary:
+        temporary.write_text(recipe.text(), encoding="utf-8")
+
+
+def check_plan_output(output: Path, *, overwrite: bool) -> None:
+    """OutputError (exit 5) for what cannot or must not be written, before anything is read."""
+    if output.is_dir() or not output.parent.is_dir():
+        reason = "it is a folder" if output.is_dir() else f"there is no folder {output.parent}"
+        raise OutputError(f"{output} cannot be written: {reason}.")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists already.\nChoose another name, or replace it with --overwrite.")
 
 
 def predict_files(
