@@ -28,7 +28,7 @@ MANY_WINDOWS = 1000  # so many that some may be dropped
 HOURS = {"cpu": 2.0, "cuda": 1 / 3, "mps": 1.0}
 BATCH = {"cpu": 4, "cuda": 16, "mps": 8}
 FEWEST_STEPS, MOST_STEPS = 300, 20_000
-DRAWS = 20  # of each place of each window in each orientation, before more steps learn it by heart
+DRAWS = 10  # of each place of each window in each orientation, before more steps learn it by heart
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Size:
     width: float
     crop: int
     batch_size: int
+
+    @property
+    def work(self) -> float:
+        """What a step takes, in proportion to other sizes of the same archive."""
+        return self.width**2 * max(self.crop, 1) ** 2 * self.batch_size
 
     def smaller(self) -> "Size | None":
         """The next smaller one to try: fewer cases, then smaller crops, then a narrower network; None below that."""
@@ -123,11 +128,10 @@ def _choose_windows(found: Fingerprint, frames: FrameChoice, choices: Choices) -
             choices.set(f"data.splits.{key}", value, comment or choices.comments.get(f"data.splits.{key}", ""))
     if found.most_missing > found.missing + OUTAGE and frames.num_training >= MANY_WINDOWS:
         limit = math.ceil(100 * (found.missing + OUTAGE)) / 100
-        choices.set("data.max_missing", limit, f"{found.missing:.0%} of a frame is missing as a rule: more is an outage")
+        choices.set("data.max_missing", limit, f"{percent(found.missing)} of a frame is missing as a rule: more is an outage")
     else:
-        choices.set(
-            "data.max_missing", 1.0, f"keep all: {found.missing:.0%} of a frame is missing, {found.most_missing:.0%} at most"
-        )
+        missing = f"{percent(found.missing)} of a frame is missing, {percent(found.most_missing)} at most"
+        choices.set("data.max_missing", 1.0, f"keep all: {missing}")
     if found.quantity != "rain_rate":
         choices.set("data.sampler", "uniform", "not rain: every window alike")
 
@@ -136,8 +140,14 @@ def _choose_crop(found: Fingerprint, frames: FrameChoice, size: Size, choices: C
     motion, source = cells_per_step(found, frames)
     shapes = {part.shape for part in found.series}
     if size.crop:
-        reach = f"{source}: {motion * frames.lead_frames:.0f} in {frames.lead_frames} steps, both ways, and a margin"
-        choices.set("data.crop", size.crop, reach)
+        wanted = 2 * motion * frames.lead_frames + MARGIN
+        is_less = "; no more for time, memory or grid" if size.crop < wanted else ""
+        limit = (
+            f"; {SMALLEST_CROP} at least"
+            if size.crop == SMALLEST_CROP and not is_less
+            else is_less or ", both ways, and a margin"
+        )
+        choices.set("data.crop", size.crop, f"{source}: {motion * frames.lead_frames:.0f} in {frames.lead_frames} steps{limit}")
     else:
         y, x = next(iter(shapes))
         choices.set("data.crop", 0, f"whole frames: {y} × {x} cells are few, and rain moves {motion:.1f} of them a step")
@@ -166,7 +176,7 @@ def _choose_transform(found: Fingerprint, choices: Choices) -> None:
 
 def _choose_model(found: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
     model = choices.tree["model"]
-    motion, source = cells_per_step(found, frames)
+    motion, _ = cells_per_step(found, frames)
     smallest = min(min(part.shape) for part in found.series)
     side = min(size.crop or smallest, smallest)
     finest = next(patch for least, patch in PATCHES if side >= least)
@@ -175,7 +185,9 @@ def _choose_model(found: Fingerprint, frames: FrameChoice, size: Size, choices: 
     patch, kernel = next((o for o in offered if _reach(*o) >= motion - REACH_SLACK), offered[-1])
     reach = _reach(patch, kernel)
     if "kernel_sizes" in model and "patch" in model:
-        reason = f"{kernel} × {kernel} patches of {patch} move a state {reach} cells a step; {source}"
+        reason = (
+            f"{kernel} × {kernel} patches of {patch} move a state {reach} cells a step, and the rain moves up to {motion:.1f}"
+        )
         choices.set("model.kernel_sizes", [kernel] * len(model["kernel_sizes"]), reason)
         choices.set("model.patch", patch, f"{patch} × {patch} cells become channels: fewer places to convolve, farther reach")
         if reach < motion - REACH_SLACK:
@@ -184,8 +196,9 @@ def _choose_model(found: Fingerprint, frames: FrameChoice, size: Size, choices: 
             )
     if "hidden_channels" in model:
         hidden = [max(round(width * size.width), 4) for width in model["hidden_channels"]]
-        of = "as in the reference recipe" if size.width == 1 else f"{size.width:g} times the reference recipe's"
-        choices.set("model.hidden_channels", hidden, f"{of}: what this machine bears")
+        widths = {1.0: "as in the reference recipe", 2.0: "twice the reference recipe's: a GPU has room"}
+        narrow = f"{size.width:g} times the reference recipe's: more takes too much time or memory here"
+        choices.set("model.hidden_channels", hidden, widths.get(size.width, narrow))
 
 
 def _reach(patch: int, kernel: int) -> int:
@@ -201,11 +214,13 @@ def _choose_loss(found: Fingerprint, choices: Choices) -> None:
     if "weights" not in loss or "thresholds" not in loss:
         return
     heavy = _heavy_share(found, loss["thresholds"], loss["weights"])
-    reason = f"rain from {HEAVY:g} mm/h on ({found.share_from(HEAVY):.2%} of the pixels) has {heavy:.0%} of the weight"
+    reason = (
+        f"rain from {HEAVY:g} mm/h on ({percent(found.share_from(HEAVY), 2)} of the pixels) has {percent(heavy)} of the weight"
+    )
     if heavy > MOST_HEAVY:
         loss["weights"] = [round(math.sqrt(weight), 2) for weight in loss["weights"]]
         less = _heavy_share(found, loss["thresholds"], loss["weights"])
-        reason = f"square roots of the reference recipe's, whose {reason}; so it is {less:.0%}"
+        reason = f"square roots of the reference recipe's, whose {reason}; so it is {percent(less)}"
     choices.set("loss.weights", loss["weights"], reason)
 
 
@@ -225,9 +240,10 @@ def num_steps(found: Fingerprint, frames: FrameChoice, size: Size, *, device: st
     in_data = DRAWS * orientations * frames.num_training * mean_places / size.batch_size
     steps = _two_digits(min(max(min(in_time, in_data), FEWEST_STEPS), MOST_STEPS))
     if in_data < in_time and steps < MOST_STEPS:
-        reason = f"each place of {frames.num_training:,} windows some {DRAWS} times in each of {orientations} orientations"
+        windows = f"{frames.num_training:,} window{'s' if frames.num_training > 1 else ''}"
+        reason = f"each place of {windows} some {DRAWS} times in each of {orientations} orientations"
     else:
-        reason = f"at most {HOURS[device]:.2g} h were to be spent" if steps < MOST_STEPS else "more changes little"
+        reason = f"as many as {HOURS[device]:.2g} h allow" if steps < MOST_STEPS else "more would change little"
     return steps, reason
 
 
@@ -245,7 +261,9 @@ def choose_training(
     choices.set(
         "training.warmup_steps", min(choices.tree["training"]["warmup_steps"], steps // 10), "the first gradients are wild"
     )
-    choices.set("training.validate_every", max(steps // 8, 1), "eight times in the run, each of which saves it")
+    choices.set(
+        "training.validate_every", _two_digits(max(steps / 8, 1)), "about eight times in the run, each of which saves it"
+    )
     horizon = min(max(steps / 24, 20), 1000)
     average = round(1 - 1 / horizon, 4)
     choices.set("training.ema", average, f"the average of the weights over about {horizon:.0f} steps is what forecasts")
@@ -254,3 +272,8 @@ def choose_training(
 def _two_digits(number: float) -> int:
     grain = 10 ** max(math.floor(math.log10(number)) - 1, 0)
     return int(number // grain * grain)
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """For example `30 %`."""
+    return f"{100 * share:.{digits}f} %"

@@ -94,7 +94,8 @@ def inspect(
 def plan(
     records: Records,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="The config to write, such as my.toml.")] = None,
-    variable: Variable = None, device: Device = "auto", overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
+    variable: Variable = None, device: Device = "auto",
+    overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
 ) -> None:  # fmt: skip
     """Write a config for these records.
 
@@ -117,10 +118,10 @@ def plan(
 
 @app.command(epilog="Example: nowcast train configs/radar.toml --data radar/ --set training.steps=500 --output runs/radar")
 def train(
-    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A TOML file; without one, --data is planned for.")] = None,
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A TOML file; without it --data is planned.")] = None,
     data: Annotated[list[str] | None, typer.Option(metavar="RECORD", help="Records, in place of data.records.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key.")] = None,
-    output: Annotated[Path | None, typer.Option(metavar="RUN", help="The run folder; default runs/CONFIG or runs/planned.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="RUN", help="The run folder; default runs/CONFIG.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and train nothing.")] = False,
@@ -133,7 +134,7 @@ def train(
     """
     _set_up_log(quiet, verbose)
     from nowcast import config as configs
-    from nowcast.commands import dry_run_facts, dry_run_lines, plan_records, planned_experiment, train_run
+    from nowcast.commands import dry_run_facts, dry_run_lines, planned, run_config, train_run
 
     if config is None and not data:
         raise UsageError("nothing to train: give a CONFIG such as configs/radar.toml, or --data RECORD to have one planned")
@@ -141,13 +142,13 @@ def train(
         raise UsageError("--format json belongs to --dry-run; a training writes RUN/metrics.jsonl")
     run = output or Path("runs") / (Path(config).stem if config else "planned")
     settings, write = list(set_ or []), configs.write
-    if config is None and resume:
-        config = str(run / "config.toml")  # what was planned when the run began
     if config is not None:
         experiment = configs.read(config, settings)
+    elif resume:
+        experiment, write = run_config(run, settings)
     else:
-        recipe = plan_records(data, device=device)
-        experiment, write = planned_experiment(recipe, settings), recipe.text
+        experiment, recipe = planned(data, settings, device=device)
+        write = recipe.text
     if data:
         experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"records": tuple(data)})})
     if dry_run:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from nowcast.baselines import BASELINES, available
 from nowcast.cases import Selection
 from nowcast.checkpoint import Checkpoint, read_checkpoint
 from nowcast.config import Experiment
+from nowcast.config_text import rewritten
 from nowcast.device import pick_device
-from nowcast.errors import OutputError, UsageError
+from nowcast.errors import CheckpointError, OutputError, UsageError
 from nowcast.estimate import estimate, largest_batch
 from nowcast.evaluation import Evaluation, Source, evaluate
 from nowcast.forecaster import FileForecaster, Network, open_forecaster
@@ -191,12 +193,25 @@ def plan_records(records: Sequence[str], *, variable: str = "auto", device: str)
     return recipe
 
 
-def planned_experiment(recipe: Recipe, settings: Sequence[str]) -> Experiment:
-    """The recipe's experiment with each SECTION.KEY=VALUE of `settings` applied; UsageError for what cannot be."""
-    log.info("no CONFIG given: planned from the records")
+def planned(records: Sequence[str], settings: Sequence[str], *, device: str) -> tuple[Experiment, Recipe]:
+    """What to train on records without a config: their recipe with each SECTION.KEY=VALUE of `settings` applied."""
+    log.info("no CONFIG given: a plan is made from the records")
+    asked = dict(setting.split("=", 1) for setting in settings if "=" in setting)  # what is no setting is refused below
+    recipe = plan_records(records, variable=asked.get("data.variable", "auto").strip('"'), device=device)
     for line in recipe.lines():
         log.info("  %s", line)
-    return config.with_settings(config.as_toml(recipe.experiment), settings, source="--set")
+    return config.with_settings(config.as_toml(recipe.experiment), settings, source="--set"), recipe
+
+
+def run_config(output: Path, settings: Sequence[str]) -> tuple[Experiment, Callable[[Experiment], str]]:
+    """The config that a run began with, changed by `settings`, and how to write it again with its comments.
+
+    Raises CheckpointError (exit 4) where there is no run.
+    """
+    path = output / run_folder.CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{output} holds no {run_folder.CONFIG} to resume with")
+    return config.read(path, settings), partial(rewritten, path.read_text(encoding="utf-8"))
 
 
 def write_plan(recipe: Recipe, output: Path) -> None:

@@ -37,6 +37,16 @@ def read_comments(text: str) -> dict[str, str]:
     return found
 
 
+def rewritten(text: str, experiment: Experiment) -> str:
+    """The experiment with the comments and the head of a config that was written before."""
+    head = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        head.append(line[1:].removeprefix(" "))
+    return write_commented(experiment, read_comments(text), head)
+
+
 def _sections(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """(dotted name, plain keys) of every table, sub-tables after the keys of their own table."""
     plain = {key: value for key, value in tree.items() if not isinstance(value, Mapping)}

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from nowcast import __version__, config
-from nowcast.choices import HEAVY, HOURS, Choices, Size, choose, choose_training, first_size, num_steps
+from nowcast.choices import HEAVY, HOURS, Choices, Size, choose, choose_training, first_size, num_steps, percent
 from nowcast.config import Data, Experiment
 from nowcast.config_text import inline, read_comments, write_commented
 from nowcast.errors import MemoryLimitError
@@ -69,41 +69,53 @@ def make_recipe(paths: Sequence[str], *, variable: str = "auto", device: torch.d
     Raises what opening records raises, DataError (exit 3) where nothing was observed, NotEnoughFrames (75) where training
     and validation cannot both have a window, MemoryLimitError (7) where not even the smallest size fits.
     """
-    reference = Path(__file__).with_name("radar.toml")
-    choices = Choices(resolve(config.read(reference)), read_comments(reference.read_text(encoding="utf-8")))
     records = open_split(paths, Data(records=tuple(paths), variable=variable))
     check_alike(records)
     found = take_fingerprint(records)
     frames = choose_frames(found.series)
-    choices.set("data.records", list(paths), "what was planned from")
-    choices.set("data.variable", variable, "found by CF standard name and units" if variable == "auto" else "as asked for")
-    size, measured, trainer = _try_sizes(found, frames, choices, device)
+    size, measured, trainer, choices = _try_sizes(found, frames, paths, variable, device)
     _finish(found, frames, size, measured, trainer, choices)
-    experiment = resolve(choices.experiment())
-    warnings = tuple([*_warnings(found, frames), *choices.warnings])
-    return Recipe(experiment, choices.comments, tuple(_head(records, found, warnings)), warnings)
+    warnings = (*_warnings(found, frames), *choices.warnings)
+    return Recipe(resolve(choices.experiment()), choices.comments, tuple(_head(records, found, warnings)), warnings)
+
+
+def reference_choices() -> Choices:
+    """The reference recipe with its comments, and nothing chosen yet."""
+    path = Path(__file__).with_name("radar.toml")
+    return Choices(resolve(config.read(path)), read_comments(path.read_text(encoding="utf-8")))
 
 
 def _try_sizes(
-    found: Fingerprint, frames: FrameChoice, choices: Choices, device: torch.device
-) -> tuple[Size, Estimate, Trainer]:
+    found: Fingerprint, frames: FrameChoice, paths: Sequence[str], variable: str, device: torch.device
+) -> tuple[Size, Estimate, Trainer, Choices]:
     """The largest size, from the wished one down, whose steps fit into memory and time; real steps decide."""
     plan, size = None, first_size(found, frames, device.type)
     while True:
+        choices = reference_choices()
+        choices.set("data.records", list(paths), "what was planned from")
+        choices.set("data.variable", variable, "found by CF standard name and units" if variable == "auto" else "as asked for")
         choose(found, frames, size, choices)
         experiment = _with_batch(choices.experiment(), size)
         plan = plan or make_plan(experiment.data.model_copy(update={"max_missing": 1.0}))
         measured, trainer = _measure(experiment, plan, device)
-        limit = _memory_limit(device)
+        limit, seconds_wanted = _memory_limit(device), HOURS[device.type] * 3600 / LEAST_STEPS
         fits = measured is not None and measured.memory_bytes <= limit
-        if fits and HOURS[device.type] * 3600 / measured.seconds_per_step >= LEAST_STEPS:
-            return size, measured, trainer
-        smaller = size.smaller()
+        seconds = measured.seconds_per_step if fits else math.inf
+        smaller = _smaller(size, seconds, seconds_wanted)
+        if fits and (seconds <= seconds_wanted or smaller is None):
+            return size, measured, trainer, choices
         if smaller is None:
-            if fits:
-                return size, measured, trainer
             raise MemoryLimitError(f"not even one case of a small network fits into {limit / 1e9:.1f} GB; free some memory")
+        log.debug("%s takes %s a step; trying %s", size, f"{seconds:.2g} s" if fits else "too much memory", smaller)
         size = smaller
+
+
+def _smaller(size: Size, seconds: float, wanted: float) -> Size | None:
+    """The next smaller size; where steps are too slow, one that should be quick enough, for every try takes time."""
+    smaller = size.smaller()
+    while smaller and seconds < math.inf and seconds * smaller.work / size.work > wanted and smaller.smaller():
+        smaller = smaller.smaller()
+    return smaller
 
 
 def _with_batch(experiment: Experiment, size: Size) -> Experiment:
@@ -153,38 +165,40 @@ def _device_name(device: torch.device) -> str:
 
 def _warnings(found: Fingerprint, frames: FrameChoice) -> list[str]:
     """What stands in the way of a good network, each with what would help."""
-    told = []
+    told, leads = [], f"{frames.lead_minutes:g} of {frames.wanted_leads * frames.minutes:g} minutes"
     if frames.lead_frames < frames.wanted_leads:
-        wanted = f"{frames.wanted_leads * frames.minutes:g} minutes"
-        told.append(
-            f"the runs of frames are short: {frames.lead_minutes:g} minutes of leads, {wanted} were wished; longer runs would help"
-        )
+        told.append(f"the runs of frames are short and allow {leads} of leads; longer runs would help")
     if not frames.is_apart:
         told.append("validation follows training without a gap, and flatters: score the network on another day")
     if min(frames.num_training, frames.num_validation) < ENOUGH[0][1]:
         numbers = f"{frames.num_training:,} training and {frames.num_validation:,} validation windows"
         told.append(f"{numbers}: enough to try things, too few to learn weather; more days would help")
     if found.wet < NEARLY_DRY:
-        told.append(f"{found.wet:.2%} of the pixels are wet: there is hardly any rain to learn from")
-    if not found.num_pairs and found.quantity == "rain_rate":
+        told.append(f"{percent(found.wet, 2)} of the pixels are wet: there is hardly any rain to learn from")
+    if not found.num_pairs:
         told.append("motion could not be measured for want of rain: crop, patch and kernels are guesses")
     return told
 
 
 def _head(records: Sequence[Record], found: Fingerprint, warnings: Sequence[str]) -> list[str]:
-    grids = ", ".join(
-        dict.fromkeys(f"{y} × {x} cells of {_km(km)} km" for (y, x), km in ((p.shape, p.spacing_km) for p in found.series[:4]))
-    )
-    steps = ", ".join(dict.fromkeys(f"{part.minutes:g}" for part in found.series if math.isfinite(part.minutes)))
-    moved = f"motion {found.motion_median:.1f} cells a step, 95 % of it up to {found.motion_95:.1f} ({found.num_pairs} pairs of frames)"
-    facts = [
-        f"{found.num_frames:,} frames on {found.num_days:,} days every {steps} minutes: {', '.join(r.name for r in records[:8])}",
-        grids,
-        f"{found.wet:.2%} wet, {found.share_from(HEAVY):.3%} from {HEAVY:g} mm/h on, {found.missing:.0%} missing ({found.num_frames_read} frames read)",
-        moved if found.num_pairs else "motion not measured: too little rain",
+    steps = dict.fromkeys(f"{part.minutes:g}" for part in found.series if math.isfinite(part.minutes))
+    grids = dict.fromkeys("{} × {} cells of {} km".format(*part.shape, _km(part.spacing_km)) for part in found.series)
+    names, shown = ", ".join(record.name for record in records[:8]), list(grids)[:4]
+    values = f"{percent(found.wet, 2)} wet, {percent(found.share_from(HEAVY), 3)} from {HEAVY:g} mm/h on"
+    moved = f"motion {found.motion_median:.1f} cells a step, 95 % of it up to {found.motion_95:.1f}"
+    return [
+        f"Planned by nowcast {__version__} from its fingerprint of the records; every key is here, and may be changed.",
+        "",
+        f"{found.num_frames:,} frames on {_count(found.num_days, 'day')} every {', '.join(steps)} minutes: {names}",
+        ", ".join(shown) + (f" and {len(grids) - len(shown)} other grids" if len(grids) > len(shown) else ""),
+        f"{values}, {percent(found.missing)} missing ({_count(found.num_frames_read, 'frame')} read)",
+        f"{moved} ({_count(found.num_pairs, 'pair')} of frames)" if found.num_pairs else "motion not measured: too little rain",
+        *(f"Beware: {warning}." for warning in warnings),
     ]
-    head = [f"Planned by nowcast {__version__} from its fingerprint of the records; every key is here, and may be changed.", ""]
-    return head + facts + [f"Beware: {warning}." for warning in warnings]
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'s' if number != 1 else ''}"
 
 
 def _km(spacing: tuple[float, float]) -> str:
