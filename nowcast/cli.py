@@ -135,6 +135,7 @@ def train(
     _set_up_log(quiet, verbose)
     from nowcast import config as configs
     from nowcast.commands import dry_run_facts, dry_run_lines, planned, run_config, train_run
+    from nowcast.run_folder import check_free
 
     if config is None and not data:
         raise UsageError("nothing to train: give a CONFIG such as configs/radar.toml, or --data RECORD to have one planned")
@@ -147,6 +148,8 @@ def train(
     elif resume:
         experiment, write = run_config(run, settings)
     else:
+        if not dry_run:
+            check_free(run, overwrite=overwrite)  # before the minute that a plan takes
         experiment, recipe = planned(data, settings, device=device)
         write = recipe.text
     if data:

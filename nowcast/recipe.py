@@ -17,7 +17,7 @@ from nowcast.choices import HEAVY, HOURS, Choices, Size, choose, choose_training
 from nowcast.config import Data, Experiment
 from nowcast.config_text import inline, read_comments, write_commented
 from nowcast.errors import MemoryLimitError
-from nowcast.estimate import Estimate, estimate
+from nowcast.estimate import Estimate, estimate, probe
 from nowcast.fingerprint import Fingerprint, take_fingerprint
 from nowcast.frame_choice import ENOUGH, FrameChoice, choose_frames
 from nowcast.memory import free_memory, resident_memory
@@ -97,8 +97,8 @@ def _try_sizes(
         choose(found, frames, size, choices)
         experiment = _with_batch(choices.experiment(), size)
         plan = plan or make_plan(experiment.data.model_copy(update={"max_missing": 1.0}))
-        measured, trainer = _measure(experiment, plan, device)
         limit, seconds_wanted = _memory_limit(device), HOURS[device.type] * 3600 / LEAST_STEPS
+        measured, trainer = _measure(experiment, plan, device, seconds_wanted)
         fits = measured is not None and measured.memory_bytes <= limit
         seconds = measured.seconds_per_step if fits else math.inf
         smaller = _smaller(size, seconds, seconds_wanted)
@@ -123,9 +123,14 @@ def _with_batch(experiment: Experiment, size: Size) -> Experiment:
     return experiment.model_copy(update={"training": training})
 
 
-def _measure(experiment: Experiment, plan: Plan, device: torch.device) -> tuple[Estimate | None, Trainer]:
-    trainer = Trainer(experiment, plan, Path(), device=device)
+def _measure(experiment: Experiment, plan: Plan, device: torch.device, wanted: float) -> tuple[Estimate | None, Trainer]:
+    """What a step takes, roughly where it is far slower than wanted; None where it does not fit into a GPU's memory."""
+    trainer, cases = Trainer(experiment, plan, Path(), device=device), experiment.training.batch_size
     try:
+        if device.type == "cpu":  # on a GPU the first step tells nothing
+            first = probe(trainer, 1)
+            if first.seconds * cases > 2 * wanted:
+                return Estimate(first.seconds * cases, first.memory_bytes), trainer
         return estimate(trainer), trainer
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()

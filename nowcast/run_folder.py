@@ -11,14 +11,19 @@ log = logging.getLogger(__name__)
 CONFIG, METRICS, LOG, PICTURE = "config.toml", "metrics.jsonl", "log.txt", "training.png"
 
 
+def check_free(output: Path, *, overwrite: bool) -> None:
+    """OutputError (exit 5) when the folder holds a run already and may not lose it."""
+    if not overwrite and any((output / name).exists() for name in (BEST, LAST, CONFIG)):
+        raise OutputError(f"{output} holds a run already: --resume goes on with it, --overwrite replaces it")
+
+
 def begin(output: Path, config_text: str, *, overwrite: bool) -> None:
     """Make the run folder with its config.
 
     Raises OutputError (exit 5) when the folder holds a run already, or cannot be made.
     """
+    check_free(output, overwrite=overwrite)
     if any((output / name).exists() for name in (BEST, LAST, CONFIG)):
-        if not overwrite:
-            raise OutputError(f"{output} holds a run already: --resume goes on with it, --overwrite replaces it")
         for name in (BEST, LAST, PREVIOUS, METRICS, CONFIG, LOG, PICTURE):
             (output / name).unlink(missing_ok=True)
     try:

@@ -12,16 +12,17 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nowcast"
 # A module may import from the lines above its own, and from its own line (but never in a circle).
 LAYERS = """
 errors
-atomic config units windows metrics signals stopwatch
+atomic config config_text units windows metrics signals stopwatch
 fields grid files times progress
 netcdf baselines
 forecast_file cache file_index
+fingerprint frame_choice choices
 device transform losses native memory models
 dataset checkpoint distributed optimisation run_folder tiles
 planning forecaster validation starting_weights
 cases training
 prediction evaluation inspection estimate export
-report
+report recipe
 commands
 cli
 __main__
@@ -30,6 +31,7 @@ RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for 
 WITHOUT_TORCH = {
     *("errors", "atomic", "config", "units", "windows", "metrics", "signals", "stopwatch", "fields", "grid", "files"),
     *("times", "progress", "netcdf", "baselines", "forecast_file", "cache", "file_index", "inspection", "cli"),
+    *("config_text", "fingerprint", "frame_choice", "choices"),
 }
 
 OUTPUT = {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}
