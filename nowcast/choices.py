@@ -84,7 +84,7 @@ class Choices:
 def cells_per_step(found: Fingerprint, frames: FrameChoice) -> tuple[float, str]:
     """Motion to reckon with, in cells per frame, and where it is from."""
     if math.isfinite(found.motion_95):
-        return max(found.motion_95, 0.5), f"95 % of the rain moves at most {found.motion_95:.1f} cells a step"
+        return found.motion_95, f"95 % of the rain moves at most {found.motion_95:.1f} cells a step"
     spacing = min((km for part in found.series for km in part.spacing_km if math.isfinite(km)), default=1.0)
     cells = min(max(FASTEST_KM_PER_HOUR * frames.minutes / 60 / spacing, 1.0), 32.0)
     return cells, f"too little rain to measure motion; {FASTEST_KM_PER_HOUR:g} km/h would be {cells:.1f} cells a step"

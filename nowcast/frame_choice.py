@@ -51,8 +51,7 @@ def choose_frames(series: Sequence[SeriesFacts]) -> FrameChoice:
     wanted = min(max(round(LEAD_MINUTES / minutes), FEWEST_LEADS), MOST_LEADS)
     longest = max(_longest_run(part) for part in usable)
     rainy = [part.wet >= DRY or np.isnan(part.wet) for part in usable]
-    counted = [wet or not any(rainy) for wet in rainy]
-    for enough in ENOUGH:
+    for counted, enough in [(c, e) for c in (rainy, [True] * len(usable)) for e in ENOUGH]:
         for inputs, leads in _sizes(wanted, longest):
             if found := _first_split(usable, counted, inputs, leads, enough):
                 return FrameChoice(inputs, leads, wanted, minutes, *found)
