@@ -194,6 +194,8 @@ def read(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
     Raises UsageError (exit 2) for a missing or unreadable file, broken TOML, an unknown key or a wrong value.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UsageError(f"{path} is no regular file.\nRight would be a TOML file.")
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

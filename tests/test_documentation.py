@@ -21,7 +21,19 @@ from makers import rain, write_record
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from nowcast import baselines, cli, config, errors, losses, metrics, models, report, training, transform
+from nowcast import (
+    baselines,
+    cli,
+    config,
+    errors,
+    losses,
+    metrics,
+    models,
+    probability_scores,
+    score_files,
+    training,
+    transform,
+)
 from nowcast.planning import make_plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,7 +100,7 @@ def test_the_commands_of_readme_run_in_its_order(workspace, monkeypatch, capsys)
         assert out.strip(), f"{shlex.join(words)} printed nothing"
     for name in re.findall(r"`([\w.]+\.(?:toml|safetensors|jsonl|txt|png))`", section("The run folder")):
         assert (workspace / "runs" / "radar" / name).is_file(), name
-    named = set(re.findall(r"`(\w+\.(?:csv|json|nc|png|html))`", section("Files in and out")))
+    named = set(re.findall(r"`(\w+\.(?:csv|json|nc|png|gif|html))`", section("Files in and out")))
     assert named == {path.name for path in (workspace / "scores").iterdir()}
 
 
@@ -215,6 +227,7 @@ REGISTRIES = {
     "TRANSFORMS": transform.TRANSFORMS,
     "BASELINES": baselines.BASELINES,
     "SCORES": metrics.SCORES,
+    "PROBABILITY_SCORES": probability_scores.PROBABILITY_SCORES,
 }
 
 
@@ -234,7 +247,7 @@ def test_links_in_readme_lead_somewhere():
 
 
 def test_readme_names_the_columns_of_the_scores():
-    assert ", ".join(report.COLUMNS) in " ".join(README.split())
+    assert ", ".join(score_files.COLUMNS) in " ".join(README.split())
 
 
 def constraints():

@@ -18,7 +18,7 @@ from test_frame_choice import MINUTES, START, series
 from nowcast import choices, config, fingerprint, recipe
 from nowcast.checkpoint import read_checkpoint
 from nowcast.choices import Size, choose, choose_training, first_size, num_steps
-from nowcast.commands import dry_run_facts, plan_records
+from nowcast.commands import dry_run_facts
 from nowcast.config_text import read_comments, rewritten, write_commented
 from nowcast.errors import DataError, NotEnoughFrames
 from nowcast.estimate import Estimate
@@ -26,6 +26,7 @@ from nowcast.fingerprint import RATES, Fingerprint, take_fingerprint
 from nowcast.frame_choice import choose_frames
 from nowcast.models import make_model, model_config
 from nowcast.netcdf import open_records
+from nowcast.plan_command import plan_records
 from nowcast.training import resolve
 
 REFERENCE = Path(__file__).resolve().parent.parent / "configs" / "radar.toml"

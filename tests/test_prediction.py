@@ -14,7 +14,7 @@ from nowcast.baselines import Extrapolation, Persistence
 from nowcast.cases import KeptFrames, Selection, read_past, references_of
 from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
 from nowcast.files import OPEN_FILES
-from nowcast.forecast_file import read_forecast
+from nowcast.forecast_reader import read_forecast
 from nowcast.forecaster import open_forecaster
 from nowcast.netcdf import Record, open_records
 from nowcast.prediction import predict
