@@ -106,7 +106,7 @@ def plan(
 
     if output:
         _refuse_stdout(output)
-        plan_command.check_output(output, overwrite=overwrite)
+        plan_command.check_output(output, records, overwrite=overwrite)
     recipe = plan_command.plan_records(records, variable=variable or "auto", device=device)
     if output is None:
         typer.echo(recipe.text(), nl=False)

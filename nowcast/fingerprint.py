@@ -4,6 +4,7 @@ Time and memory are bounded for any archive: a seeded sample of its frames is re
 them that have most rain. (planning.py is something else: it finds the windows of a config that is there already.)
 """
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ import numpy as np
 
 from nowcast.baselines import motion
 from nowcast.cache import WET
+from nowcast.damage import Damage
 from nowcast.errors import DataError
 from nowcast.netcdf import Record
 from nowcast.progress import track
 
+log = logging.getLogger(__name__)
 FRAMES, FEWEST = 96, 12  # frames read, and read even where they are large
 CELLS = 60_000_000  # of all frames read
 PAIRS = 8  # of successive frames whose motion is measured
@@ -91,9 +94,10 @@ class Fingerprint:
 
 
 def take_fingerprint(records: Sequence[Record], *, seed: int = 0) -> Fingerprint:
-    """Sample the records' frames. Raises DataError (exit 3) where all that was read is missing."""
+    """Sample the records' frames. Raises DataError (exit 3) where all that was read is missing or damaged."""
     rng = np.random.default_rng(seed)
-    read = [_Frame(records[number], number, position) for number, position in _sample(records, rng)]
+    damage = [Damage(record) for record in records]
+    read = [_Frame(damage[number], number, position) for number, position in _sample(records, rng)]
     done: list[_Frame] = []
     began, cells = time.monotonic(), 0
     for frame in track(read, "reading a sample", unit="frame"):
@@ -102,6 +106,8 @@ def take_fingerprint(records: Sequence[Record], *, seed: int = 0) -> Fingerprint
         cells += int(np.prod(frame.record.grid.shape))
         if len(done) >= FEWEST and (cells > CELLS or time.monotonic() - began > SECONDS):
             break
+    for line in (line for part in damage for line in part.lines()):
+        log.warning("%s", line)
     if not any(frame.counts.sum() for frame in done):
         names = ", ".join(record.name for record in records[:3])
         raise DataError(f"{names}: nothing but missing in the {len(done)} frames read; right would be some observed rain")
@@ -124,12 +130,12 @@ def take_fingerprint(records: Sequence[Record], *, seed: int = 0) -> Fingerprint
 class _Frame:
     """One frame of the sample: what it adds to the histograms."""
 
-    def __init__(self, record: Record, number: int, position: int):
-        self.record, self.number, self.position = record, number, position
+    def __init__(self, damage: Damage, number: int, position: int):
+        self.damage, self.record, self.number, self.position = damage, damage.record, number, position
 
     def look(self) -> None:
         """Read it and keep its figures."""
-        field = self.record.read([self.position])[0]
+        field = self.damage.read(self.position)
         known = np.isfinite(field)
         filled = np.where(known, field, 0).astype(np.float32)
         self.missing = 1 - float(known.mean())
@@ -142,6 +148,14 @@ class _Frame:
     def has_predecessor(self) -> bool:
         times, at = self.record.times, self.position
         return at > 0 and bool(times[at] - times[at - 1] == self.record.time_step)
+
+    def with_predecessor(self) -> np.ndarray | None:
+        """(2, y, x) mm/h; None where the one before is damaged or missing."""
+        try:
+            pair = self.record.read([self.position - 1, self.position])
+        except DataError:
+            return None
+        return pair if np.isfinite(pair[0]).any() else None
 
 
 def _sample(records: Sequence[Record], rng: np.random.Generator) -> list[tuple[int, int]]:
@@ -170,7 +184,10 @@ def _speeds(frames: Sequence[_Frame], rng: np.random.Generator) -> tuple[np.ndar
     for place in rng.choice(len(usable), min(PAIRS, len(usable)), replace=False, p=rain / rain.sum()):
         if num_pairs and time.monotonic() - began > SECONDS:
             break
-        pair = _wettest_square(usable[place].record.read([usable[place].position - 1, usable[place].position]))
+        pair = usable[place].with_predecessor()
+        if pair is None:
+            continue
+        pair = _wettest_square(pair)
         rate = np.nan_to_num(pair[1])
         weights = np.where(rate >= WET, 1 - np.exp(-rate), 0)
         if weights.sum() < max(LEAST_RAIN[0], LEAST_RAIN[1] * weights.size):

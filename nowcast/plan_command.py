@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 
 from nowcast import config, distributed, run_folder
-from nowcast.atomic import replacing
+from nowcast.atomic import refuse_inputs, replacing
 from nowcast.config import Experiment
 from nowcast.config_text import rewritten
 from nowcast.device import pick_device
 from nowcast.errors import CheckpointError, OutputError, UsageError
+from nowcast.files import expand
 from nowcast.recipe import Recipe, make_recipe
 
 log = logging.getLogger(__name__)
@@ -55,10 +56,11 @@ def write(recipe: Recipe, output: Path) -> None:
         temporary.write_text(recipe.text(), encoding="utf-8")
 
 
-def check_output(output: Path, *, overwrite: bool) -> None:
-    """OutputError (exit 5) for what cannot or must not be written, before anything is read."""
+def check_output(output: Path, records: Sequence[str], *, overwrite: bool) -> None:
+    """OutputError (exit 5) for what cannot or must not be written, before anything is read; UsageError for no records."""
     if output.is_dir() or not output.parent.is_dir():
         reason = "it is a folder" if output.is_dir() else f"there is no folder {output.parent}"
         raise OutputError(f"{output} cannot be written: {reason}.")
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists already.\nChoose another name, or replace it with --overwrite.")
+    refuse_inputs([output], (path for given in records for path in expand(given)))

@@ -1,5 +1,6 @@
 """`nowcast plan`: a fingerprint of the records, a config with a reason at every value, and a training that takes it."""
 
+import logging
 import math
 import os
 import re
@@ -15,7 +16,7 @@ from makers import command, rain, write_record
 from test_documentation import commented_keys, dotted
 from test_frame_choice import MINUTES, START, series
 
-from nowcast import choices, config, fingerprint, recipe
+from nowcast import choices, config, fingerprint, netcdf, recipe
 from nowcast.checkpoint import read_checkpoint
 from nowcast.choices import Size, choose, choose_training, first_size, num_steps
 from nowcast.commands import dry_run_facts
@@ -112,6 +113,21 @@ def test_nothing_but_missing_is_refused(tmp_path):
     with pytest.raises(DataError, match="void: nothing but missing in the 20 frames read") as error:
         look(path)
     assert error.value.exit_code == 3
+
+
+def test_damaged_frames_are_named_and_left_out(tmp_path, monkeypatch, caplog):
+    (opened,), read = open_records([record(tmp_path, frames=30, shape=(16, 16))]), netcdf.Record.read
+
+    def damaged(self, positions):
+        if 7 in positions:
+            raise DataError("frame 7 cannot be read")
+        return read(self, positions)
+
+    monkeypatch.setattr(netcdf.Record, "read", damaged)
+    with caplog.at_level(logging.WARNING, "nowcast"):
+        found = take_fingerprint([opened])
+    assert found.most_missing == 1.0
+    assert "rain.nc: 1 frame cannot be read and counts as missing: 2020-06-01T00:35:00Z" in caplog.text
 
 
 def test_the_wettest_part_of_a_large_grid_gives_the_motion(tmp_path, monkeypatch):
@@ -402,6 +418,8 @@ def test_what_cannot_be_planned_ends_with_its_exit_code(tmp_path):
     refused(2, "plan", short, "--device", "tpu", says="--device tpu: there is no such device")
     refused(5, "plan", short, "--output", "absent/my.toml", says="my.toml cannot be written: there is no folder absent")
     refused(5, "plan", short, "--output", tmp_path, says="it is a folder")
+    refused(5, "plan", short, "--output", short, "--overwrite", says=r"short\.nc is an input .*, and no input is overwritten")
+    refused(2, "plan", short, "--output", "-", says="--output -: this cannot go to stdout")
     share = write_record(tmp_path / "share.nc", np.zeros((40, 24, 28)), standard_name="cloud_area_fraction", units="1")
     refused(3, "plan", share, record(tmp_path), "--variable", "rainfall_rate", says="train on one quantity")
 
