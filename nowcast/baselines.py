@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import io
 import itertools
+import logging
 import warnings
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -18,6 +19,7 @@ import numpy as np
 
 from nowcast.errors import UsageError
 
+log = logging.getLogger(__name__)
 MOTION_FRAMES = 4  # newest frames whose successive pairs are averaged into one motion field
 
 # Chosen on the MeteoSwiss, FMI, KNMI, BoM, MRMS and OPERA records (4 -> 12 frames, CSI at 1 mm/h), where each of them
@@ -200,13 +202,18 @@ class Sprog(Baseline):
         with _quiet():
             from pysteps import nowcasts
 
-            rain = nowcasts.get_method("sprog")(
-                _reflectivity_like(past[-3:]),
-                _lucas_kanade(past),
-                num_leads,
-                precip_thr=10 * np.log10(DRY_THRESHOLD),
-                n_cascade_levels=max(3, min(6, int(np.log2(min(past.shape[1:]))) - 1)),
-            )
+            try:
+                rain = nowcasts.get_method("sprog")(
+                    _reflectivity_like(past[-3:]),
+                    _lucas_kanade(past),
+                    num_leads,
+                    precip_thr=10 * np.log10(DRY_THRESHOLD),
+                    n_cascade_levels=max(3, min(6, int(np.log2(min(past.shape[1:]))) - 1)),
+                )
+            except (ValueError, IndexError, np.linalg.LinAlgError) as error:
+                # a few single cells, uniform rain or rain that stands still have no correlations to go by
+                log.debug("S-PROG cannot forecast from these frames (%s): extrapolated without it", error)
+                return Pysteps().forecast_case(past, num_leads)
         return np.where(rain < 10 * np.log10(DRY_THRESHOLD), 0, 10 ** (rain / 10))  # NaN stays NaN
 
 

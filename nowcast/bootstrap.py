@@ -70,10 +70,13 @@ def _first_kind(block: Block) -> Additive:
     return block[next(iter(block))] if isinstance(block, Tally) else block
 
 
-def resample(blocks: Sequence[Block], *, num_samples: int = NUM_SAMPLES, seed: int = SEED) -> Block | None:
+def resample(
+    blocks: Sequence[Block], *, num_samples: int = NUM_SAMPLES, seed: int = SEED, kinds: Sequence[str] | None = None
+) -> Block | None:
     """The sums with a leading axis of resamples, the same draws for as many blocks; None with too few blocks.
 
-    Of a Tally, kinds that have pairs in too few of the blocks come without any, so that their scores are undefined.
+    Of a Tally only these `kinds` (default: all) are drawn. Kinds that have pairs in too few of the blocks come without any,
+    so that their scores are undefined.
     """
     blocks = [block for block in blocks if _first_kind(block).num_pairs.any()]
     if len(blocks) < MIN_BLOCKS:
@@ -83,7 +86,7 @@ def resample(blocks: Sequence[Block], *, num_samples: int = NUM_SAMPLES, seed: i
     draws = draws.astype(np.float64)  # float64: exact for counts to 2^53, and a matrix product
     if not isinstance(blocks[0], Tally):
         return _drawn(draws, blocks)
-    return Tally({kind: _drawn(draws, [block[kind] for block in blocks]) for kind in blocks[0]})
+    return Tally({kind: _drawn(draws, [block[kind] for block in blocks]) for kind in kinds or blocks[0]})
 
 
 def _drawn(draws: np.ndarray, blocks: Sequence[Additive]) -> Additive:

@@ -104,6 +104,12 @@ class OpenFiles:
     def __len__(self) -> int:
         return len(self._datasets)
 
+    def close(self) -> None:
+        """Close them all: HDF5 lets nobody write to a file that another process reads."""
+        with self.lock:
+            while self._datasets:
+                self._datasets.popitem()[1][1].close()
+
     def get(self, path: Path) -> netCDF4.Dataset:
         """The open dataset; a file that has been replaced since is opened anew. Hold `lock` while using it.
 

@@ -11,6 +11,7 @@ from nowcast.probability_scores import ensemble_size
 from nowcast.scored import Evaluation
 
 LOST_AREA = 0.8  # frequency bias below which rain is said to be lost
+LESS = 0.9  # of the other's bias: what is nearer to it is no difference
 MOST_SPANS = 2  # of lead times in a sentence; more are counted
 COARSER = 1.5  # ratio of effective resolutions from which on a forecast is said to be smoother
 
@@ -61,17 +62,28 @@ def _how_long(evaluation: Evaluation, name: str, baseline: str) -> str:
     if evaluation.num_blocks >= MIN_BLOCKS:
         blocks = ([tally["pairs"] for tally in evaluation.blocks[side].values()] for side in (name, baseline))
         surely = difference_interval(*blocks, csi)[0] > 0
-        text += f"; with 95 % confidence {_spans(evaluation, surely) if surely.any() else 'at no lead time'}"
+        text += _how_surely(evaluation, better, surely)
     return f"{text}."
 
 
-def _spans(evaluation: Evaluation, true: np.ndarray) -> str:
-    """Where the (lead, threshold) flags are set: "to 45 minutes at 1 mm/h, to 25 at 5, not at all at 10"."""
+def _how_surely(evaluation: Evaluation, better: np.ndarray, surely: np.ndarray) -> str:
+    if (better == surely).all():
+        return ", all of it with 95 % confidence"
+    return f"; with 95 % confidence {_spans(evaluation, surely, only_there=True) if surely.any() else 'at no lead time'}"
+
+
+def _spans(evaluation: Evaluation, true: np.ndarray, *, only_there: bool = False) -> str:
+    """Where the (lead, threshold) flags are set: "to 45 minutes at 1 mm/h, to 25 at 5, not at all at 10".
+
+    `only_there` leaves out the thresholds at which none is.
+    """
     columns = [_runs(true[:, column]) for column in range(true.shape[1])]
     if len(columns) > 1 and all(runs == columns[0] for runs in columns):
         return f"{_joined(evaluation, columns[0])} minutes at every threshold"
     parts = []
     for runs, threshold in zip(columns, evaluation.thresholds, strict=True):
+        if only_there and not runs:
+            continue
         minutes, unit = ("", "") if parts else (" minutes", _unit(evaluation))
         parts.append(f"{_joined(evaluation, runs)}{minutes if runs else ''} at {threshold:g}{unit}")
     return ", ".join(parts)
@@ -106,7 +118,7 @@ def _smooth_win(evaluation: Evaluation, name: str) -> Iterator[str]:
         theirs = evaluation.tally(baseline).pooled()
         errors = [SCORES["mse"](side)[0] for side in (mine, theirs)]
         kept = SCORES["frequency_bias"](theirs)[0]
-        with_less = (lost < LOST_AREA) & (lost < kept)
+        with_less = (lost < LOST_AREA) & (lost < LESS * kept)
         facts = [_area(evaluation, n, lost, kept, baseline) for n in np.flatnonzero(with_less)]
         if "spectra" in mine and "spectra" in theirs:
             resolution = [SCORES["effective_resolution"](side)[0] for side in (mine, theirs)]

@@ -31,6 +31,7 @@ FORMAT, FORMAT_NUMBER = "nowcast_scores_format", 1
 DIMS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "wavelength_km",
         "class": "percent", "rank": "rank"}  # fmt: skip
 COLUMN_OF_DIM = {"wavelength_km": "scale_km"}
+_COMPRESSED = {"zlib": True, "complevel": 4}  # of classes of probability most are empty
 TABLE_LEADS = 12  # columns; of more leads the table shows some, the files hold all
 
 
@@ -119,11 +120,9 @@ def confidence(evaluation: Evaluation) -> str:
     blocks = f"{evaluation.num_blocks} block{'s' if evaluation.num_blocks != 1 else ''} (a record's day)"
     if evaluation.num_blocks < MIN_BLOCKS:
         return f"No interval can be given: {blocks}, at least {MIN_BLOCKS} are needed."
-    mean = f"{evaluation.num_cases / evaluation.num_blocks:.3g}"
-    how = f"{NUM_SAMPLES} samples, seed {SEED}"
-    return (
-        f"Intervals: {100 * LEVEL:g} % block bootstrap over {blocks}, {mean} cases in the mean; {how}; differences are paired."
-    )
+    each = f"on average {evaluation.num_cases / evaluation.num_blocks:.3g} cases each"
+    how = f"{NUM_SAMPLES} samples, seed {SEED}; differences are paired"
+    return f"Intervals: {100 * LEVEL:g} % block bootstrap over {blocks}, {each}; {how}."
 
 
 def number(value: float) -> str:
@@ -232,7 +231,8 @@ def _block_sums(evaluation: Evaluation, names: Sequence[str], blocks: Sequence[B
                 [evaluation.blocks[name][block][kind].arrays()[part] if there else nothing[part] for block in blocks]
                 for name, there in zip(names, having, strict=True)
             ]
-            data[block_variable(kind, part)] = (("forecaster", "block", *(DIMS[axis] for axis in axes)), np.array(stacked))
+            dims = ("forecaster", "block", *(DIMS[axis] for axis in axes))
+            data[block_variable(kind, part)] = (dims, np.array(stacked), {}, _COMPRESSED)
     return data
 
 

@@ -107,23 +107,21 @@ def _views() -> Iterator[_View]:
 
 
 class _Side(NamedTuple):
-    """A forecaster's sums, pooled ones, and resamples."""
+    """A forecaster's sums, and pooled ones."""
 
     total: Tally
     pooled: Tally
-    drawn: Tally | None
 
 
 def _rows(evaluation: Evaluation) -> Iterator[dict]:
-    sides = {}
-    for name, blocks in evaluation.blocks.items():
-        total = evaluation.tally(name)
-        sides[name] = _Side(total, total.pooled(), resample(list(blocks.values())))
+    totals = {name: evaluation.tally(name) for name in evaluation.blocks}
+    sides = {name: _Side(total, total.pooled()) for name, total in totals.items()}
+    resampled = _resampled(evaluation)
     found = {name: [] for name in sides}
-    for view in _views():
+    for number, view in enumerate(_views()):
         having = {name: side for name, side in sides.items() if view.score.kind in side.total}
         values = {name: view.function(side.total) for name, side in having.items()}
-        draws = {name: None if side.drawn is None else view.function(side.drawn) for name, side in having.items()}
+        draws = {name: resampled[name, number] for name in having}
         for name in having:
             others = [other for other in _compared_with(evaluation, name) if other in having]
             for against in (None, *(others if view.score.compared else ())):
@@ -134,6 +132,17 @@ def _rows(evaluation: Evaluation) -> Iterator[dict]:
                 found[name] += _of_view(evaluation, view, sides[name], facts, value, drawn)
     for rows in found.values():
         yield from sorted(rows, key=lambda row: row["against"] is not None)  # stable: a forecaster's own scores first
+
+
+def _resampled(evaluation: Evaluation) -> dict[tuple[str, int], np.ndarray | None]:
+    """Every view of every forecaster's resampled sums, those of one kind at a time: of probabilities they are large."""
+    found = {}
+    for name, blocks in evaluation.blocks.items():
+        for kind in next(iter(blocks.values())):
+            drawn = resample(list(blocks.values()), kinds=[kind])
+            of_kind = ((number, view) for number, view in enumerate(_views()) if view.score.kind == kind)
+            found |= {(name, number): None if drawn is None else view.function(drawn) for number, view in of_kind}
+    return found
 
 
 def _compared_with(evaluation: Evaluation, name: str) -> list[str]:

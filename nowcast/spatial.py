@@ -173,15 +173,18 @@ def add_similarity(
 def _similarities(observed: np.ndarray, forecasts: Sequence[np.ndarray], data_range: float) -> list[np.ndarray]:
     """The SSIM of each forecast with the observed field in every full window."""
     c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
-    mean_o = _blur(observed)
+    mean_o, squares = _blur(observed), observed * observed
     sq_o = mean_o * mean_o
-    var_o = _blur(observed * observed) - sq_o
     found = []
     for forecast in forecasts:
         mean_f = _blur(forecast)
-        sq_f, product = mean_f * mean_f, mean_f * mean_o
-        var_f, covariance = _blur(forecast * forecast) - sq_f, _blur(forecast * observed) - product
-        found.append((2 * product + c1) * (2 * covariance + c2) / ((sq_f + sq_o + c1) * (var_f + var_o + c2)))
+        product, means = mean_f * mean_o, mean_f * mean_f
+        means += sq_o
+        variances = _blur(forecast * forecast + squares)
+        variances -= means
+        covariance = _blur(forecast * observed)
+        covariance -= product
+        found.append((2 * product + c1) * (2 * covariance + c2) / ((means + c1) * (variances + c2)))
     return found
 
 

@@ -61,23 +61,25 @@ def add_spectra(
 def taper(known: np.ndarray) -> np.ndarray:
     """(y, x) weights: 0 where unknown, rising as sin^2 to 1 over TAPER of the shorter side."""
     inside = np.pad(known.astype(np.uint8), 1)  # beyond the grid nothing is known
-    distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1].astype(np.float64)
-    distance = np.sqrt(np.rint(distance * distance))  # a whole number's root: its float32 differs with the number of threads
-    return np.sin(np.pi / 2 * np.minimum(distance / (1 + TAPER * min(known.shape)), 1)) ** 2
+    distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    reach = 1 + TAPER * min(known.shape)
+    # the square is a whole number: rounded, as its float32 root differs with the number of threads
+    squared = np.rint(np.square(np.minimum(distance, reach + 1))).astype(np.int32)
+    return np.sin(np.pi / 2 * np.minimum(np.sqrt(np.arange(squared.max() + 1)) / reach, 1))[squared] ** 2
 
 
 def band_power(field: np.ndarray, weight: np.ndarray, spacing_km: tuple[float, float]) -> np.ndarray:
     """Variance of the weighted field in each band of WAVELENGTHS_KM; it is not looked at where the weight is 0."""
-    values = np.where(weight > 0, field, 0).astype(np.float64)
-    mean, energy = (values * weight).sum() / weight.sum(), np.square(weight).sum()
-    values = (values - mean) * weight
-    if np.square(values).sum() <= CONSTANT * energy * mean**2:
-        return np.zeros(len(WAVELENGTHS_KM))
+    values = np.where(weight > 0, field, 0) * weight
+    mean, energy = values.sum() / weight.sum(), np.square(weight).sum()
+    values -= mean * weight
     spectrum = fft.rfft2(values, overwrite_x=True)
     power = np.square(spectrum.real)
     power += np.square(spectrum.imag)
     bands, times = _bands(field.shape, spacing_km)
     power *= times
+    if power.sum() <= CONSTANT * energy * mean**2 * field.size:
+        return np.zeros(len(WAVELENGTHS_KM))
     by_band = np.bincount(bands, power.ravel(), minlength=len(WAVELENGTHS_KM) + 1)[:-1]
     return by_band / (field.size * energy)
 

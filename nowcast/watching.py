@@ -16,6 +16,7 @@ import numpy as np
 from nowcast.atomic import making_folder, remove_stale
 from nowcast.cases import most_past_frames
 from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
+from nowcast.files import OPEN_FILES
 from nowcast.forecaster import FORECAST_SUFFIXES, Forecaster
 from nowcast.netcdf import FileFacts, Record, open_records
 from nowcast.prediction import file_name, predict_one
@@ -55,6 +56,7 @@ def watch(
         while not stop.received:
             if watched.look(reading):
                 yield from _forecast(forecaster, watched, reading, unable, stop)
+            OPEN_FILES.close()  # whoever writes to the folder may want to add to a file
             stop.wait(poll)
 
 

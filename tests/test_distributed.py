@@ -123,7 +123,7 @@ def test_a_run_whose_process_was_killed_ends_with_the_same_weights(tmp_path):
     folder = tmp_path / "killed"
     with subprocess.Popen(torchrun(*train_arguments(folder, **settings), restarts=1), env=environment(),
                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as launched:  # fmt: skip
-        wait_until(lambda: (folder / "last.safetensors").exists() and len(events(folder)) > 3, launched)
+        wait_until(lambda: (folder / "metrics.jsonl").exists() and len(events(folder)) > 3, launched)
         os.kill(worker_of(launched.pid, rank=1), signal.SIGKILL)
         _, said = launched.communicate(timeout=200)
     assert launched.returncode == 0, said

@@ -66,7 +66,35 @@ def test_with_five_days_it_is_told_how_surely():
         for name, tally in tallies({"net": good, "persistence": bad}, observed, np.isfinite(observed), Setup((1.0,))).items():
             result.add(name, ("a", str(day)), tally)
     (said,) = [text for text in findings(result) if "CSI" in text]
-    assert "; with 95 % confidence to 5 minutes at 1 mm/h." in said
+    assert said == "net has a higher CSI than persistence to 10 minutes at 1 mm/h; with 95 % confidence to 5 minutes at 1 mm/h."
+
+
+def test_thresholds_without_any_confidence_are_left_out_of_it():
+    """At 5 mm/h it is better on one day of six and as good on the others, at 1 mm/h better on all."""
+    (better, observed), (baseline, _) = by_lead(1, 1), by_lead(2, 2)
+    result = Evaluation((5.0, 10.0), THRESHOLDS, "rain_rate", ["a"], num_cases=6)
+    lighter = np.where(baseline > 0, baseline, np.minimum(better, 2))
+    for day in range(6):
+        forecasts = {"net": lighter if day else better, "persistence": baseline}
+        for name, tally in tallies(forecasts, observed, np.isfinite(observed), Setup(THRESHOLDS)).items():
+            result.add(name, ("a", str(day)), tally)
+    assert findings(result)[0] == (
+        "net has a higher CSI than persistence to 10 minutes at every threshold; with 95 % confidence to 10 minutes at 1 mm/h."
+    )
+
+
+def test_confidence_names_the_thresholds_it_is_for():
+    forecast, observed = by_lead(1, 1, 2)
+    baseline, _ = by_lead(2, 2, 2)
+    always = evaluation({"net": forecast, "persistence": baseline}, observed, days=6)
+    assert findings(always) == [
+        "net has a higher CSI than persistence to 10 minutes at every threshold, all of it with 95 % confidence."
+    ]
+    weak = np.where(observed > 0, np.float32(3), forecast)  # once it is better at 1 mm/h alone
+    other = evaluation({"net": np.minimum(weak, 3), "persistence": baseline}, observed, days=6)
+    assert findings(other)[0] == (
+        "net has a higher CSI than persistence to 15 minutes at 1 mm/h, not at all at 5, all of it with 95 % confidence."
+    )
 
 
 def test_a_smooth_win_is_told_with_what_it_lost():

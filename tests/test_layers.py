@@ -26,6 +26,7 @@ cases training probability_cases
 prediction provenance inspection estimate export findings resuming
 evaluation watching
 score_files
+html_tables
 html_report
 report pooling recipe
 commands plan_command

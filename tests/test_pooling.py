@@ -115,6 +115,26 @@ def test_what_differs_is_named(scored, tmp_path):
         pool([first, other])
 
 
+def test_what_was_scored_on_what_is_told_of_both(scored):
+    about = pool([scored / "scores_first" / "scores.nc", scored / "scores_rest" / "scores.nc"]).about
+    assert [(record["name"], record["num_cases"]) for record in about["records"]] == [("radar", 3), ("radar", 6)]
+    assert set(about["forecasters"]) == {"persistence", "extrapolation"}
+
+
+def test_another_checkpoint_under_the_same_name_is_refused(scored, tmp_path):
+    paths = []
+    for n, name in enumerate(("first", "rest")):
+        paths.append(tmp_path / f"{name}.nc")
+        paths[n].write_bytes((scored / f"scores_{name}" / "scores.nc").read_bytes())
+        with netCDF4.Dataset(paths[n], "a") as file:
+            about = json.loads(file.about)
+            about["forecasters"]["extrapolation"] |= {"digest": str(n), "num_cases_in_training": 0}
+            file.about = json.dumps(about)
+    with pytest.raises(UsageError, match="as extrapolation is another checkpoint in each"):
+        pool(paths)
+    assert pool(paths[:1]).about["forecasters"]["extrapolation"]["digest"] == "0"
+
+
 def test_scores_and_forecasters_do_not_mix(scored):
     scores = scored / "scores_first" / "scores.nc"
     code, _, err = command("evaluate", scores, "persistence", "--observations", scored / "first" / "radar.nc")

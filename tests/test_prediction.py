@@ -225,7 +225,7 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):
     with pytest.raises(OutputError, match="cannot make the folder"):
         run(make(tmp_path), tmp_path / "file" / "out", folder=True)
     with pytest.raises(OutputError, match="there is no folder"):
-        run(make(tmp_path), tmp_path / "absent" / "f.nc")
+        run(make(tmp_path, name="b"), tmp_path / "absent" / "f.nc")
 
 
 def test_the_file_says_where_it_comes_from(tmp_path):
