@@ -90,9 +90,36 @@ def inspect(
     _next(f"nowcast train configs/radar.toml {' '.join(f'--data {shlex.quote(record)}' for record in records)}")
 
 
+@app.command(epilog="Example: nowcast plan radar/2015 --output my.toml")
+def plan(
+    records: Records,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="The config to write, such as my.toml.")] = None,
+    variable: Variable = None, device: Device = "auto",
+    overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Write a config for these records.
+
+    A look at them and a few steps on this machine decide; every value comes with its reason, and `train` takes the file.
+    """
+    _set_up_log(quiet, verbose)
+    from nowcast import plan_command
+
+    if output:
+        _refuse_stdout(output)
+        plan_command.check_output(output, records, overwrite=overwrite)
+    recipe = plan_command.plan_records(records, variable=variable or "auto", device=device)
+    if output is None:
+        typer.echo(recipe.text(), nl=False)
+        _next("nowcast train my.toml  # with the text above in my.toml")
+        return
+    plan_command.write(recipe, output)
+    typer.echo(output)
+    _next(f"nowcast train {shlex.quote(str(output))} --output {shlex.quote(str(Path('runs') / output.stem))}")
+
+
 @app.command(epilog="Example: nowcast train configs/radar.toml --data radar/ --set training.steps=500 --output runs/radar")
 def train(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A TOML file, such as configs/radar.toml.")],
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A TOML file; without it --data is planned.")] = None,
     data: Annotated[list[str] | None, typer.Option(metavar="RECORD", help="Records, in place of data.records.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="RUN", help="The run folder; default runs/CONFIG.")] = None,
@@ -109,21 +136,33 @@ def train(
     _set_up_log(quiet, verbose)
     from nowcast import config as configs
     from nowcast.commands import dry_run_facts, dry_run_lines, train_run
+    from nowcast.plan_command import planned, run_config
+    from nowcast.run_folder import check_free
 
-    settings = list(set_ or [])
-    experiment = configs.read(config, settings)
-    if data:
-        experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"records": tuple(data)})})
+    if config is None and not data:
+        raise UsageError("nothing to train: give a CONFIG such as configs/radar.toml, or --data RECORD to have one planned")
     if format is Layout.json and not dry_run:
         raise UsageError("--format json belongs to --dry-run; a training writes RUN/metrics.jsonl")
+    run = output or Path("runs") / (Path(config).stem if config else "planned")
+    settings, write = list(set_ or []), configs.write
+    if config is not None:
+        experiment = configs.read(config, settings)
+    elif resume:
+        experiment, write = run_config(run, settings)
+    else:
+        if not dry_run:
+            check_free(run, overwrite=overwrite)  # before the minute that a plan takes
+        experiment, recipe = planned(data, settings, device=device)
+        write = recipe.text
+    if data:
+        experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"records": tuple(data)})})
     if dry_run:
         facts = dry_run_facts(experiment, device)
         _print_json(facts) if format is Layout.json else typer.echo("\n".join(dry_run_lines(facts)))
         _next("the same without --dry-run")
         return
-    run = output or Path("runs") / Path(config).stem
     _refuse_stdout(run)
-    result = train_run(experiment, run, resume=resume, overwrite=overwrite, device=device)
+    result = train_run(experiment, run, resume=resume, overwrite=overwrite, device=device, write=write)
     if not _is_first():
         return
     typer.echo(result)

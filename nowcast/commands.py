@@ -1,7 +1,7 @@
 """What each command does once its arguments are parsed: the parts put together. Imports everything heavy."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from nowcast import config, distributed, pooling, run_folder
 from nowcast.atomic import refuse_inputs, replacing
 from nowcast.baselines import BASELINES, available
 from nowcast.cases import Selection
-from nowcast.checkpoint import Checkpoint
+from nowcast.checkpoint import Checkpoint, read_checkpoint
 from nowcast.config import Experiment
 from nowcast.device import pick_device
 from nowcast.errors import CheckpointError, MemoryLimitError, UsageError, is_out_of_memory
@@ -34,13 +34,22 @@ log = logging.getLogger(__name__)
 ALWAYS = ("persistence", "extrapolation", "pysteps", "sprog")  # beside every evaluation, where they are installed
 
 
-def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: bool, device: str) -> str:
-    """Train and leave the run folder complete; returns a line about the result."""
+def train_run(
+    experiment: Experiment,
+    output: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+    device: str,
+    write: Callable[[Experiment], str] = config.write,
+) -> str:
+    """Train and leave the run folder complete; returns a line about the result. `write` gives the text of its config."""
     where = distributed.join(pick_device(device))
     with distributed.in_turn():
         plan = make_plan(experiment.data)
     checkpoint = _checkpoint_of(output, resume=resume)
     resume = checkpoint is not None
+    weights = None if resume else _starting_checkpoint(experiment)
     experiment = _with_batch_size(experiment, plan, where, checkpoint)
     trainer = Trainer(experiment, plan, output, device=where)
     check_shares(trainer.model, experiment.training.batch_size)
@@ -49,7 +58,9 @@ def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: 
         trainer.restore(checkpoint)
         if trainer.is_finished:
             return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
-    with distributed.in_turn(), _run_folder(trainer, resumed=resume, overwrite=overwrite):
+    if weights:
+        trainer.start_from(weights)
+    with distributed.in_turn(), _run_folder(trainer, write, resumed=resume, overwrite=overwrite):
         trainer.prepare_data()
     with _log_file(output / run_folder.LOG):
         for line in plan.account.lines():
@@ -69,6 +80,10 @@ def train_run(experiment: Experiment, output: Path, *, resume: bool, overwrite: 
     return f"{result.output / run_folder.BEST}  (best at step {result.best_step:,} of {result.step:,})"
 
 
+def _starting_checkpoint(experiment: Experiment) -> Checkpoint | None:
+    return read_checkpoint(experiment.training.start_from) if experiment.training.start_from else None
+
+
 def _checkpoint_of(output: Path, *, resume: bool) -> Checkpoint | None:
     """What to go on from: asked for, or since this very launch began the run and torchrun has started its processes anew."""
     found = run_folder.resumable(output) if resume else None
@@ -84,9 +99,9 @@ def _checkpoint_of(output: Path, *, resume: bool) -> Checkpoint | None:
 
 
 @contextmanager
-def _run_folder(trainer: Trainer, *, resumed: bool, overwrite: bool):
+def _run_folder(trainer: Trainer, write: Callable[[Experiment], str], *, resumed: bool, overwrite: bool):
     """Around the packing of the data: what cannot be written is found before it, and an old run gives way after it."""
-    output, text = trainer.output, config.write(trainer.experiment)
+    output, text = trainer.output, write(trainer.experiment)
     best, last = trainer.checkpoint_bytes()
     if not distributed.is_first():
         yield
@@ -160,7 +175,10 @@ def dry_run_facts(experiment: Experiment, device: str) -> dict[str, Any]:
     where = distributed.join(pick_device(device))
     with distributed.in_turn():
         plan = make_plan(experiment.data)
+    weights = _starting_checkpoint(experiment)
     trainer = Trainer(_with_batch_size(experiment, plan, where), plan, Path(), device=where)
+    if weights:
+        trainer.start_from(weights)
     splits = {split: plan.num_windows(split) for split in plan.windows}
     return {
         "num_parameters": num_parameters(trainer.model),

@@ -23,7 +23,7 @@ def claimed(output: Path, *, overwrite: bool, num_bytes: int) -> Iterator[None]:
     num_bytes: what its checkpoints will take. Raises OutputError (exit 5) when the folder holds a run already, cannot be
     made or written, or is on too full a disk. An old run stays as it is until `begin`.
     """
-    _check_free(output, overwrite)
+    check_free(output, overwrite=overwrite)
     with making_folder(output):
         remove_stale(output)
         old = sum(path.stat().st_size for path in checkpoints(output))
@@ -31,7 +31,8 @@ def claimed(output: Path, *, overwrite: bool, num_bytes: int) -> Iterator[None]:
         yield
 
 
-def _check_free(output: Path, overwrite: bool) -> None:
+def check_free(output: Path, *, overwrite: bool) -> None:
+    """OutputError (exit 5) when the folder holds a run, or what is left of one, and may not lose it."""
     if overwrite:
         return
     if is_resumable(output):

@@ -29,6 +29,7 @@ from nowcast.planning import Plan
 from nowcast.progress import Progress
 from nowcast.run_folder import METRICS, append_event
 from nowcast.signals import StopRequest, stop_on_signals
+from nowcast.starting_weights import fitting_weights
 from nowcast.stopwatch import Stopwatch
 from nowcast.transform import make_transform, network_input, split_missing
 from nowcast.validation import Validation, validate
@@ -150,6 +151,7 @@ class Trainer:
         self.precision = distributed.gather(pick_precision(self.settings.precision, device))[0]  # one for all
         self.launch = distributed.launch()
         self.state, self.last_is_damaged, self.records_metrics = State(), False, True
+        self.started_from = None
         # a GPU is asked how the step before went, so that it is never idle; nothing is saved before all is read
         self.unread, self.most_unread = [], 1 if device.type == "cuda" else 0
         self.newest_loss = math.nan
@@ -369,6 +371,7 @@ class Trainer:
             "precision": str(self.precision).removeprefix("torch."),
             "step": self.state.step,
             "best_loss": self.state.as_dict()["best_loss"],
+            **({"started_from": self.started_from} if self.started_from else {}),
         }
 
     def _save_state(self) -> None:
@@ -411,6 +414,18 @@ class Trainer:
                 log.warning("%s cannot be written (%s): training goes on without", self.output / METRICS, error.strerror)
             self.records_metrics = False
 
+    def start_from(self, checkpoint: Checkpoint) -> None:
+        """Take the weights of `training.start_from`; CheckpointError where they do not fit this training."""
+        name, units = self.settings.start_from, self.plan.records[0].units
+        weights = fitting_weights(
+            checkpoint, name, self.model, self.experiment, quantity=self.plan.quantity, units=units
+        )  # fmt: skip
+        self.model.load_state_dict(weights)
+        if self.average:
+            self.average = Average(self.model, self.settings.ema)
+        self.started_from = {"checkpoint": name, "sha256": checkpoint.digest}
+        log.info("the weights of %s to start from (SHA-256 %s)", name, checkpoint.digest[:12])
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a `last` or `previous` checkpoint; CheckpointError if it does not fit this config."""
         facts = checkpoint.facts
@@ -419,7 +434,7 @@ class Trainer:
             restore_optimizer(self.optimizer, checkpoint.part("optimizer"))
             if self.average:
                 self.average.weights = {n: t.to(self.device) for n, t in checkpoint.part("average").items()}
-            self.state = State.from_dict(facts["state"])
+            self.state, self.started_from = State.from_dict(facts["state"]), facts.get("started_from")
             if self.settings.precision == "auto" and facts.get("precision") in ("float32", "bfloat16"):
                 self.precision = getattr(torch, facts["precision"])  # the probe might choose otherwise today
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:

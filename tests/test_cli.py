@@ -22,7 +22,7 @@ from nowcast.netcdf import open_records
 
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
-COMMANDS = ("inspect", "train", "predict", "evaluate", "export", "plot")
+COMMANDS = ("inspect", "plan", "train", "predict", "evaluate", "export", "plot")
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +121,7 @@ def test_no_such_file(inputs):
     expect(2, "evaluate", "persistence", "--observations", "absent*.nc", says=r"no such file or folder: absent\*\.nc")
     expect(2, "train", inputs / "tiny.toml", "--data", "absent.nc", says=r"no such file or folder: absent\.nc")
     expect(2, "train", "absent.toml", says=r"^error: no such config: absent\.toml\n$")
+    expect(2, "train", says=r"^error: nothing to train: give a CONFIG such as configs/radar\.toml, or --data RECORD to have")
     expect(
         4,
         "predict",

@@ -12,23 +12,24 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nowcast"
 # A module may import from the lines above its own, and from its own line (but never in a circle).
 LAYERS = """
 errors
-atomic config units windows sums signals stopwatch file_format frame_store thinning
+atomic config config_text units windows sums signals stopwatch file_format frame_store thinning
 decoding pairs spatial spectra probability examples
 fields grid files times progress
 netcdf baselines metrics
 forecast_file forecast_layout forecast_reader damage cache file_index bootstrap probability_scores pictures
 diagrams example_pictures plotting probability_diagrams
+fingerprint frame_choice choices
 device transform losses native memory models
 dataset checkpoint distributed optimisation run_folder tiles
-planning forecaster validation scored loading
+planning forecaster validation scored loading starting_weights
 cases training probability_cases
 prediction provenance inspection estimate export findings resuming
 evaluation watching
 score_files
 html_tables
 html_report
-report pooling
-commands
+report pooling recipe
+commands plan_command
 cli
 __main__
 """
@@ -39,6 +40,7 @@ WITHOUT_TORCH = {
     *("netcdf", "baselines", "forecast_file", "forecast_layout", "forecast_reader", "cache", "file_index", "inspection"),
     *("cli", "thinning", "examples", "pictures", "diagrams", "example_pictures", "plotting", "probability_diagrams"),
     *("decoding", "file_format", "frame_store", "damage"),
+    *("config_text", "fingerprint", "frame_choice", "choices"),
 }
 
 OUTPUT = {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}
