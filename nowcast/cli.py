@@ -158,6 +158,8 @@ def train(
         experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"records": tuple(data)})})
     if dry_run:
         facts = dry_run_facts(experiment, device)
+        if not _is_first():
+            return
         _print_json(facts) if format is Layout.json else typer.echo("\n".join(dry_run_lines(facts)))
         _next("the same without --dry-run")
         return

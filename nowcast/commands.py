@@ -259,10 +259,10 @@ def export_run(run: str, output: Path, *, overwrite: bool) -> str:
     from nowcast import export
 
     export.check_output(output, overwrite=overwrite)
-    refuse_inputs([output], model_files(run))
     opened = None if run in BASELINES else open_forecaster(run, device=torch.device("cpu"))
     if not isinstance(opened, Network):
         raise UsageError(f"{run} is no trained network: export takes a run folder or a checkpoint")
+    refuse_inputs([output], model_files(run))
     return export.export(opened, output)
 
 

@@ -188,12 +188,12 @@ def stack_rows(given: argparse.Namespace, device: torch.device, precision: torch
     """A row for each stack with the plain one, with the engine, and with each peer."""
     same = str(precision).removeprefix("torch.")
     product_rate = matrix_product_rate(device) if device.type == "cuda" else None
-    product = " of the matrix product |" if product_rate else ""
+    shown = " of the matrix product |" if product_rate else ""
     yield (
         "| stack | what | training ÷ plain | forward ÷ plain | ms training, forward | cases/s in training | TFLOP/s "
-        f"| of ceiling |{product} memory, MB | ÷ plain |"
+        f"| of ceiling |{shown} memory, MB | ÷ plain |"
     )
-    yield f"| --- | --- {'| ---: ' * (9 if product else 8)}|"
+    yield f"| --- | --- {'| ---: ' * (9 if shown else 8)}|"
     for (hidden, kernel), grid, batch in product(given.stacks, given.grids, given.batches):
         stack = Stack(hidden, kernel, grid, batch)
         variants = [("plain", torch.float32, "plain float32"), ("ours", precision, f"engine {same}")]
@@ -213,11 +213,11 @@ def stack_rows(given: argparse.Namespace, device: torch.device, precision: torch
             t, f = statistics.median(training[n]), statistics.median(forward[n])
             rates = (3 * stack.forward_flop() / t, stack.forward_flop() / f)
             memory = peak_of(stack, kind, str(device), dtype)
-            product = f"| {rates[0] / product_rate:.0%}, {rates[1] / product_rate:.0%} " if product_rate else ""
+            of_product = f"| {rates[0] / product_rate:.0%}, {rates[1] / product_rate:.0%} " if product_rate else ""
             yield (
                 f"| {stack} | {name} | {ratio(training[n], training[0])} | {ratio(forward[n], forward[0])} "
                 f"| {1e3 * t:.0f}, {1e3 * f:.0f} | {stack.batch / t:.1f} | {rates[0] / 1e12:.3f}, {rates[1] / 1e12:.3f} "
-                f"| {rates[0] / all_rate:.0%}, {rates[1] / forward_rate:.0%} {product}"
+                f"| {rates[0] / all_rate:.0%}, {rates[1] / forward_rate:.0%} {of_product}"
                 f"| {memory / 1e6:,.0f} | {memory / plain_memory:.2f} |"
             )
 

@@ -2,9 +2,10 @@
 
 import json
 import logging
-import resource
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,14 @@ def experiment(*settings):
 
 
 def nowcast(*arguments):
-    """The command in a process of its own: its stdout, and the most memory that a process under this one has taken."""
-    command = [sys.executable, "-m", "nowcast", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stdout, 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    """The command in a process of its own: its stdout, and the most memory that it has taken."""
+    with tempfile.TemporaryFile("w+") as out:
+        child = subprocess.Popen([sys.executable, "-m", "nowcast", *arguments], stdout=out)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        assert child.returncode == 0
+        out.seek(0)
+        return out.read(), 1024 * usage.ru_maxrss
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is told by Linux alone")

@@ -75,7 +75,7 @@ def test_forty_predictions_into_one_file_and_a_reader_that_always_sees_a_whole_o
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["left"] == ["f.nc"]
-    assert len(found["seen"]) > 5
+    assert len(found["seen"]) > 1
     if overwrite:
         assert found["codes"] == [0] * WRITERS
         assert len(set(found["seen"])) > 1

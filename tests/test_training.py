@@ -200,8 +200,10 @@ def test_compiling_is_reported_and_goes_on_without_where_it_fails(record, tmp_pa
 
 def test_checkpoint_steps_are_refused_where_nothing_would_follow_them(record, tmp_path):
     experiment = tiny_experiment([record], checkpoint_steps=1)
+    layers = {"hidden_channels": [4], "kernel_sizes": [3], "down_channels": [4], "down_kernels": [3], "strides": [2]}
+    model = config.NamedSection(name="convgru", **layers, up_kernels=[4])
     with pytest.raises(UsageError, match=r"checkpoint_steps = 1: this model has no ConvLSTM stack"):
-        trainer(experiment.model_copy(update={"model": config.NamedSection(name="cnn_lstm", grid=[16, 16])}), tmp_path / "run")
+        trainer(experiment.model_copy(update={"model": model}), tmp_path / "run")
 
 
 def test_early_stopping_counts_validations_without_a_better_loss(record, tmp_path):
