@@ -13,9 +13,11 @@ BOTH = (signal.SIGINT, signal.SIGTERM)
 
 @pytest.fixture(autouse=True)
 def as_before():
+    given = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are told to ignore it
     before = [signal.getsignal(number) for number in BOTH]
     yield
     assert [signal.getsignal(number) for number in BOTH] == before
+    signal.signal(signal.SIGINT, given)
 
 
 @pytest.mark.parametrize("number", BOTH)
