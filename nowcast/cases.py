@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nowcast.baselines import MOTION_FRAMES, Baseline
+from nowcast.baselines import Baseline
 from nowcast.errors import NotEnoughFrames, UsageError
 from nowcast.forecaster import FileForecaster, Forecaster
+from nowcast.motion import MOTION_FRAMES
 from nowcast.netcdf import Record
 from nowcast.windows import plan_references
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nowcast"
 # A module may import from the lines above its own, and from its own line (but never in a circle).
 LAYERS = """
 errors
-atomic config units windows metrics signals stopwatch
+atomic config units windows metrics motion signals stopwatch
 fields grid files times progress
 netcdf baselines
 forecast_file cache file_index
@@ -28,7 +28,7 @@ __main__
 """
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
 WITHOUT_TORCH = {
-    *("errors", "atomic", "config", "units", "windows", "metrics", "signals", "stopwatch", "fields", "grid", "files"),
+    *("errors", "atomic", "config", "units", "windows", "metrics", "motion", "signals", "stopwatch", "fields", "grid", "files"),
     *("times", "progress", "netcdf", "baselines", "forecast_file", "cache", "file_index", "inspection", "cli"),
 }
 
