@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nowcast"
 LAYERS = """
 errors
 atomic config units windows metrics motion signals stopwatch
-fields grid files times progress
+fields grid files lagrangian times progress
 netcdf baselines
 forecast_file cache file_index
 device transform losses native memory models
@@ -29,7 +29,7 @@ __main__
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
 WITHOUT_TORCH = {
     *("errors", "atomic", "config", "units", "windows", "metrics", "motion", "signals", "stopwatch", "fields", "grid", "files"),
-    *("times", "progress", "netcdf", "baselines", "forecast_file", "cache", "file_index", "inspection", "cli"),
+    *("times", "lagrangian", "progress", "netcdf", "baselines", "forecast_file", "cache", "file_index", "inspection", "cli"),
 }
 
 OUTPUT = {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}
