@@ -1,30 +1,72 @@
-"""Output files appear whole or not at all: written under a temporary name in the same folder, fsynced, renamed."""
+"""Output files appear whole or not at all: written under a temporary name in the same folder, fsynced, renamed.
+
+Everything that touches the disk here is one call of `os`, so that a test can let each of them fail. A temporary file that a
+killed process left behind is known by the process in its name, and removed when the next one writes there.
+"""
 
 import contextlib
+import errno
+import itertools
 import os
-from collections.abc import Iterator
+import platform
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nowcast.errors import OutputError
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_TEMPORARY = re.compile(r"\..*\.(\d+)-\d+@(.*)\.partial", re.DOTALL)
+_DAY = 86400.0  # s: a temporary of another machine, whose processes cannot be seen from here, is stale when so old
+_numbers = itertools.count()
+
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, overwrite: bool = True, num_bytes: int | None = None) -> Iterator[Path]:
     """A temporary path that becomes `path` when the block succeeds, and is removed when it does not.
 
-    Raises OutputError (exit 5) for any OSError, also one from inside the block.
+    Without `overwrite` a file that appeared meanwhile is kept. Raises OutputError (exit 5) for any OSError, also one from
+    inside the block; where the disk is full it tells what is free beside the `num_bytes` that are needed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = temporary_path(path)
     try:
         yield temporary
         sync(temporary)
-        os.replace(temporary, path)
+        _publish(temporary, path, overwrite=overwrite)
         sync(path.parent)
     except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"cannot write {path}: {reason}; is the disk full or the folder read-only?") from error
+        raise OutputError(_explain(path, error, num_bytes)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    if overwrite:
+        os.replace(temporary, path)
+        return
+    try:
+        os.link(temporary, path)  # fails where there is a file, which a rename would replace
+    except FileExistsError:
+        raise OutputError(f"{path} exists already.\nChoose another name, or replace it with --overwrite.") from None
+    except OSError:  # a file system without links
+        if path.exists():
+            raise OutputError(f"{path} exists already.\nChoose another name, or replace it with --overwrite.") from None
+        os.replace(temporary, path)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a new file and make it durable."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sync(path: Path) -> None:
@@ -32,5 +74,123 @@ def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot sync folders
+            raise
     finally:
         os.close(handle)
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside `path` that no other write takes, here or on another machine."""
+    # the whole name could be too long with what is added
+    return path.with_name(f".{path.name[:40]}.{os.getpid()}-{next(_numbers)}@{_here()}.partial")
+
+
+def _here() -> str:
+    """Where a process number means this process: machine and, for containers of one name, its space of numbers."""
+    space = 0
+    with contextlib.suppress(OSError):
+        space = os.stat("/proc/self/ns/pid").st_ino
+    return f"{platform.node()[:40]}-{space}"
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove the temporary files and folders in `folder` whose writers are gone."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            found = _TEMPORARY.fullmatch(name)
+            if found and _is_stale(folder / name, int(found[1]), found[2]):
+                _remove(folder / name)
+
+
+def _is_stale(path: Path, process: int, place: str) -> bool:
+    if place != _here():
+        return time.time() - os.stat(path).st_mtime > _DAY
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # it is somebody else's, or nobody's
+        return False
+    return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        os.unlink(path)
+
+
+def _explain(path: Path, error: OSError, num_bytes: int | None) -> str:
+    reason = f"cannot write {path}: {error.strerror or error}"
+    if error.errno not in _FULL:
+        return f"{reason}; is the disk full or the folder read-only?"
+    needed = f"; {size(num_bytes)} are needed" if num_bytes else ""
+    free = "the disk is full"
+    with contextlib.suppress(OSError):
+        free = f"{size(free_space(path.parent))} are free"
+    return f"{reason}{needed}, {free}.\nMake room, or choose another disk."
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that can still be written to the disk of a folder, or of the one above it that there is."""
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    return shutil.disk_usage(existing).free
+
+
+def size(num_bytes: float) -> str:
+    """For example `1.5 GB`."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.3g} {unit}"
+    return f"{num_bytes:.0f} bytes"
+
+
+@contextlib.contextmanager
+def making_folder(path: Path) -> Iterator[None]:
+    """Make the folder; where the block fails before anything is in it, it is taken away again.
+
+    Raises OutputError (exit 5) where it cannot be made or nothing can be written to it.
+    """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from None
+    try:
+        _probe(path)
+        yield
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
+        raise
+
+
+def _probe(folder: Path) -> None:
+    """Write something: that alone shows a read-only file system, a full disk or a quota."""
+    probe = temporary_path(folder / "probe")
+    try:
+        try:
+            write_synced(probe, b"nowcast")
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(probe)
+    except OSError as error:
+        raise OutputError(_explain(folder, error, None)) from None
+
+
+def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """OutputError (exit 5) where an output is one of the inputs, be it by another name or through a link."""
+    existing = {}
+    for path in outputs:
+        with contextlib.suppress(OSError):
+            facts = os.stat(path)
+            existing[facts.st_dev, facts.st_ino] = path
+    for path in inputs if existing else ():
+        with contextlib.suppress(OSError):
+            facts = os.stat(path)
+            if found := existing.get((facts.st_dev, facts.st_ino)):
+                raise OutputError(f"{found} is an input ({path}), and no input is overwritten.\nChoose another output.")

@@ -8,6 +8,7 @@ its newest frames alone. What comes from outside the grid or from a missing cell
 import contextlib
 import importlib.util
 import io
+import logging
 import warnings
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -16,6 +17,8 @@ import numpy as np
 
 from nowcast.errors import UsageError
 from nowcast.motion import MOTION_FRAMES, motion, semi_lagrangian
+
+log = logging.getLogger(__name__)
 
 DRY_DBR = -15.0  # 10 log10(mm/h) that pysteps' examples give to anything below its rain threshold
 DRY_THRESHOLD = 0.1  # mm/h; pysteps' rain threshold
@@ -101,13 +104,18 @@ class Sprog(Baseline):
         with _quiet():
             from pysteps import nowcasts
 
-            rain = nowcasts.get_method("sprog")(
-                _reflectivity_like(past[-3:]),
-                _lucas_kanade(past),
-                num_leads,
-                precip_thr=10 * np.log10(DRY_THRESHOLD),
-                n_cascade_levels=max(3, min(6, int(np.log2(min(past.shape[1:]))) - 1)),
-            )
+            try:
+                rain = nowcasts.get_method("sprog")(
+                    _reflectivity_like(past[-3:]),
+                    _lucas_kanade(past),
+                    num_leads,
+                    precip_thr=10 * np.log10(DRY_THRESHOLD),
+                    n_cascade_levels=max(3, min(6, int(np.log2(min(past.shape[1:]))) - 1)),
+                )
+            except (ValueError, IndexError, np.linalg.LinAlgError) as error:
+                # a few single cells, uniform rain or rain that stands still have no correlations to go by
+                log.debug("S-PROG cannot forecast from these frames (%s): extrapolated without it", error)
+                return Pysteps().forecast_case(past, num_leads)
         return np.where(rain < 10 * np.log10(DRY_THRESHOLD), 0, 10 ** (rain / 10))  # NaN stays NaN
 
 

@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from nowcast.atomic import replacing, sync
-from nowcast.errors import CheckpointError
+from nowcast.atomic import remove_stale, replacing, size, write_synced
+from nowcast.errors import CheckpointError, MemoryLimitError
+from nowcast.memory import total_memory
 
 FORMAT = 1
 MAX_HEADER_BYTES = 16 << 20
@@ -34,6 +35,7 @@ class Checkpoint:
     facts: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     digest: str
+    path: Path = Path()  # where it was read
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors under `prefix.`, without it."""
@@ -43,14 +45,16 @@ class Checkpoint:
 def write_checkpoint(path: Path, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], *, keep: Path | None = None) -> str:
     """Write a checkpoint whole or not at all and return its digest; what stood at `path` moves to `keep` if given.
 
-    Raises OutputError (exit 5) when the file cannot be written.
+    Whatever fails and whenever the process is killed, a whole checkpoint is left under one of the two names if there was
+    one. Raises OutputError (exit 5) when the file cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = _canonical({"format": FORMAT, **facts})
     digest = _digest(text, tensors)
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata={"nowcast": text, "sha256": digest}))
-        sync(temporary)  # whole on disk before the old one loses its name
+    content = save(tensors, metadata={"nowcast": text, "sha256": digest})
+    remove_stale(path.parent)
+    with replacing(path, num_bytes=len(content)) as temporary:
+        write_synced(temporary, content)  # whole on disk before the old one loses its name
         if keep is not None and path.exists():
             os.replace(path, keep)
     return digest
@@ -59,23 +63,25 @@ def write_checkpoint(path: Path, facts: Mapping[str, Any], tensors: Mapping[str,
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """The checkpoint at `path`, or of a run folder its best one (else its last).
 
-    Raises CheckpointError (exit 4) when it is absent, not a checkpoint, truncated, changed or of a newer format.
+    Raises CheckpointError (exit 4) when it is absent, not a checkpoint, truncated, changed or of a newer format, and
+    MemoryLimitError (7) when it does not fit in the memory of this machine.
     """
     path = find(Path(path))
-    _check_header(path)
     try:
+        _check_header(path)
+        _check_size(path)
         content = path.read_bytes()
         header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
         tensors = load(content)
         text, digest = header["__metadata__"]["nowcast"], header["__metadata__"]["sha256"]
-        facts = json.loads(text)
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+        facts = dict(json.loads(text))
+    except (SafetensorError, ValueError, KeyError, TypeError, OSError, RecursionError, OverflowError) as error:
         raise CheckpointError(f"{path} is not a nowcast checkpoint or is damaged ({type(error).__name__})") from None
     if _digest(text, tensors) != digest:
         raise CheckpointError(f"{path} is damaged: its contents do not match its SHA-256; use another checkpoint of the run")
     if facts.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {facts.get('format')!r}; this version of nowcast reads format {FORMAT}")
-    return Checkpoint(facts, tensors, digest)
+    return Checkpoint(facts, tensors, digest, path)
 
 
 def find(path: Path) -> Path:
@@ -97,6 +103,13 @@ def _check_header(path: Path) -> None:
     header = struct.unpack("<Q", start)[0] if len(start) == 8 else None
     if header is None or header > min(MAX_HEADER_BYTES, size - 8):
         raise CheckpointError(f"{path} is not a nowcast checkpoint (not a safetensors file, or truncated)")
+
+
+def _check_size(path: Path) -> None:
+    """A sparse file of a terabyte is made in no time; reading it would end the process."""
+    needed, there = 2 * path.stat().st_size, total_memory()  # the file's bytes, and the tensors made of them
+    if needed > there:
+        raise MemoryLimitError(f"{path} takes {size(needed)} of memory to read and this machine has {size(there)}")
 
 
 def _canonical(facts: Mapping[str, Any]) -> str:

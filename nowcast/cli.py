@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from nowcast import __version__
-from nowcast.errors import MemoryLimitError, NowcastError, OutputError, UsageError
+from nowcast.errors import MemoryLimitError, NowcastError, OutputError, UsageError, is_out_of_memory
 
 app = typer.Typer(
     name="nowcast",
@@ -90,9 +90,36 @@ def inspect(
     _next(f"nowcast train configs/radar.toml {' '.join(f'--data {shlex.quote(record)}' for record in records)}")
 
 
+@app.command(epilog="Example: nowcast plan radar/2015 --output my.toml")
+def plan(
+    records: Records,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="The config to write, such as my.toml.")] = None,
+    variable: Variable = None, device: Device = "auto",
+    overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Write a config for these records.
+
+    A look at them and a few steps on this machine decide; every value comes with its reason, and `train` takes the file.
+    """
+    _set_up_log(quiet, verbose)
+    from nowcast import plan_command
+
+    if output:
+        _refuse_stdout(output)
+        plan_command.check_output(output, records, overwrite=overwrite)
+    recipe = plan_command.plan_records(records, variable=variable or "auto", device=device)
+    if output is None:
+        typer.echo(recipe.text(), nl=False)
+        _next("nowcast train my.toml  # with the text above in my.toml")
+        return
+    plan_command.write(recipe, output)
+    typer.echo(output)
+    _next(f"nowcast train {shlex.quote(str(output))} --output {shlex.quote(str(Path('runs') / output.stem))}")
+
+
 @app.command(epilog="Example: nowcast train configs/radar.toml --data radar/ --set training.steps=500 --output runs/radar")
 def train(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A TOML file, such as configs/radar.toml.")],
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A TOML file; without it --data is planned.")] = None,
     data: Annotated[list[str] | None, typer.Option(metavar="RECORD", help="Records, in place of data.records.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="RUN", help="The run folder; default runs/CONFIG.")] = None,
@@ -109,20 +136,35 @@ def train(
     _set_up_log(quiet, verbose)
     from nowcast import config as configs
     from nowcast.commands import dry_run_facts, dry_run_lines, train_run
+    from nowcast.plan_command import planned, run_config
+    from nowcast.run_folder import check_free
 
-    settings = list(set_ or [])
-    experiment = configs.read(config, settings)
-    if data:
-        experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"records": tuple(data)})})
+    if config is None and not data:
+        raise UsageError("nothing to train: give a CONFIG such as configs/radar.toml, or --data RECORD to have one planned")
     if format is Layout.json and not dry_run:
         raise UsageError("--format json belongs to --dry-run; a training writes RUN/metrics.jsonl")
+    run = output or Path("runs") / (Path(config).stem if config else "planned")
+    settings, write = list(set_ or []), configs.write
+    if config is not None:
+        experiment = configs.read(config, settings)
+    elif resume:
+        experiment, write = run_config(run, settings)
+    else:
+        if not dry_run:
+            check_free(run, overwrite=overwrite)  # before the minute that a plan takes
+        experiment, recipe = planned(data, settings, device=device)
+        write = recipe.text
+    if data:
+        experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"records": tuple(data)})})
     if dry_run:
         facts = dry_run_facts(experiment, device)
+        if not _is_first():
+            return
         _print_json(facts) if format is Layout.json else typer.echo("\n".join(dry_run_lines(facts)))
         _next("the same without --dry-run")
         return
-    run = output or Path("runs") / Path(config).stem
-    result = train_run(experiment, run, resume=resume, overwrite=overwrite, device=device)
+    _refuse_stdout(run)
+    result = train_run(experiment, run, resume=resume, overwrite=overwrite, device=device, write=write)
     if not _is_first():
         return
     typer.echo(result)
@@ -135,16 +177,27 @@ def predict(
     records: Records,
     output: Annotated[str, typer.Option(metavar="PATH", help="A file, or with a / at its end a folder: one file per time.")],
     reference_time: Annotated[list[str] | None, typer.Option(metavar="T", help="Forecast from this time, UTC.")] = None,
-    start: Start = None, end: End = None, every: Every = None, variable: Variable = None, device: Device = "auto",
+    start: Start = None, end: End = None, every: Every = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and forecast from each frame that comes.")] = False,
+    variable: Variable = None, device: Device = "auto",
     overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
 ) -> None:  # fmt: skip
     """Forecast into CF NetCDF.
 
     Forecasts start from the newest frames of the records, or from the times asked for.
+
+    With --watch, RECORD is one folder and PATH another: each new frame gives one forecast, until Ctrl-C or SIGTERM.
     """
     _set_up_log(quiet, verbose)
-    from nowcast.commands import predict_files
+    _refuse_stdout(output)
+    from nowcast.commands import predict_files, watch_folder
 
+    if watch:
+        if reference_time or start or end or every or overwrite or len(records) != 1:
+            raise UsageError("--watch takes one folder to watch, no times and no --overwrite: it forecasts what comes, once")
+        for path in watch_folder(forecaster, records[0], output, variable=variable, device=device):
+            typer.echo(path)
+        return
     selection = _selection(reference_time, start, end, every)
     written = predict_files(forecaster, records, output, selection, variable=variable, device=device, overwrite=overwrite)
     typer.echo("\n".join(map(str, written)))
@@ -171,8 +224,9 @@ def export(
 
 @app.command(epilog="Example: nowcast evaluate runs/radar --observations radar/2016/ --output scores/")
 def evaluate(
-    forecasters: Annotated[list[str], typer.Argument(metavar="FORECASTER", help="Runs, baselines or forecast files.")],
-    observations: Annotated[list[str], typer.Option(metavar="RECORD...", help="The records to score against.")],
+    context: typer.Context,
+    forecasters: Annotated[list[str], typer.Argument(metavar="FORECASTER", help="Runs, baselines, forecast or scores files.")],
+    observations: Annotated[list[str] | None, typer.Option(metavar="RECORD...", help="The records to score against.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for tables, pictures and report.html.")] = None,
     start: Start = None, end: End = None, every: Every = None,
     thresholds: Annotated[str | None, typer.Option(help="Default 0.5,1,5,10 mm/h.")] = None,
@@ -181,32 +235,75 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score forecasters against radar records.
 
-    Persistence and extrapolation are scored beside them, all on the same cases and under one common mask.
+    Persistence and extrapolation are scored beside them, all on the same cases and under one common mask. Earlier
+    scores.nc files are pooled, without --observations.
     """
     _set_up_log(quiet, verbose)
-    from nowcast import report
-    from nowcast.commands import evaluate_forecasters
+    from nowcast import report, score_files
+    from nowcast.commands import evaluate_forecasters, pooled_scores
 
     levels = _thresholds(thresholds)
     selection = _selection(None, start, end, every)
     if output and _is_first():
+        _refuse_stdout(output)
         report.ready(output, overwrite=overwrite)
-    result = evaluate_forecasters(forecasters, observations, selection, thresholds=levels, variable=variable, device=device)
+    outputs = [output / name for name in report.FILES] if output else []
+    options = {"--observations": observations, "--thresholds": thresholds, "--variable": variable}
+    options |= {"--start": start, "--end": end, "--every": every}
+    result = pooled_scores(forecasters, options, outputs=outputs)
+    if not result and not observations:
+        raise UsageError("Missing option '--observations'.\nSee nowcast evaluate -h")
+    if not result:
+        facts = {
+            "thresholds": levels,
+            "variable": variable,
+            "device": device,
+            "examples": output is not None,
+            "outputs": outputs,
+        }
+        result = evaluate_forecasters(forecasters, observations, selection, **facts)
     if not _is_first():
         return
     rows = result.rows()
     text = {
-        ScoreLayout.table: lambda: report.table(result),
-        ScoreLayout.json: lambda: report.as_json(result, rows).rstrip(),
-        ScoreLayout.csv: lambda: report.as_csv(rows).rstrip(),
+        ScoreLayout.table: lambda: score_files.table(result),
+        ScoreLayout.json: lambda: score_files.as_json(result, rows).rstrip(),
+        ScoreLayout.csv: lambda: score_files.as_csv(rows).rstrip(),
     }
     typer.echo(text[format]())
     if output:
-        paths = report.write(result, rows, output, overwrite=overwrite)
+        paths = report.write(result, rows, output, command=context.obj or "", overwrite=overwrite)
         log.info("written: %s", ", ".join(map(str, paths)))
         _next(f"open {shlex.quote(str(paths[0]))}")
     else:
-        _next(f"nowcast evaluate {shlex.join(forecasters)} --observations {shlex.join(observations)} --output scores/")
+        against = f" --observations {shlex.join(observations)}" if observations else ""
+        _next(f"nowcast evaluate {shlex.join(forecasters)}{against} --output scores/")
+
+
+@app.command(epilog="Example: nowcast plot forecast.nc --output forecast.gif")
+def plot(
+    path: Annotated[str, typer.Argument(metavar="FORECAST|RECORD", help="A NetCDF file, a folder of them, or a glob.")],
+    output: Annotated[Path, typer.Option(metavar="PICTURE", help="The file to write: .png has panels, .gif is animated.")],
+    variable: Variable = None,
+    reference_time: Annotated[str | None, typer.Option(metavar="T", help="Of forecasts: from this time, UTC.")] = None,
+    start: Annotated[str | None, typer.Option(metavar="T", help="Of a record: the first frame, UTC.")] = None,
+    end: Annotated[str | None, typer.Option(metavar="T", help="Of a record: the last frame, UTC.")] = None,
+    overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
+) -> None:  # fmt: skip
+    """Draw a forecast or a record.
+
+    Maps of the newest forecast, or of the newest frames, unless others are asked for.
+    """
+    _set_up_log(quiet, verbose)
+    from nowcast.plotting import plot as draw
+
+    times = [_time(text, option) for text, option in ((reference_time, "--reference-time"), (start, "--start"), (end, "--end"))]
+    drawn = draw(path, output, variable=variable, reference=times[0], span=tuple(times[1:]), overwrite=overwrite)
+    typer.echo(output)
+    if drawn.is_forecast:
+        _next(f"nowcast evaluate {shlex.quote(path)} --observations RECORD... --output scores/")
+    else:
+        _next(f"nowcast predict extrapolation {shlex.quote(path)} --output forecast.nc")
 
 
 def _selection(listed: list[str] | None, start: str | None, end: str | None, every: float | None):
@@ -243,6 +340,11 @@ def _thresholds(text: str | None) -> tuple[float, ...] | None:
     return levels
 
 
+def _refuse_stdout(output: str | Path) -> None:
+    if str(output) == "-":
+        raise UsageError("--output -: this cannot go to stdout; give a name (./- for one that is called so)")
+
+
 def _is_first() -> bool:
     """Of several processes that torchrun started one speaks (distributed.py, which would import torch)."""
     return os.environ.get("RANK", "0") == "0"
@@ -270,15 +372,20 @@ def _print_json(value: object) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point: runs a command and turns what a user can act on into one or two lines and an exit code."""
+    from nowcast.signals import Terminated, terminating
+
     try:
         arguments = _many_observations(sys.argv[1:] if argv is None else argv)
-        code = app(args=arguments, prog_name="nowcast", standalone_mode=False)
+        with terminating():
+            code = app(args=arguments, prog_name="nowcast", standalone_mode=False, obj=shlex.join(["nowcast", *arguments]))
     except NowcastError as error:
         _fail(str(error), error.exit_code)
     except _ParseError as error:
         _fail(_parse_message(error), UsageError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
+    except Terminated:
+        _fail("terminated", 143)
     except Exception as error:
         _fail(*_explain(error))
     if code == 130:
@@ -305,9 +412,7 @@ def _parse_message(error: Exception) -> str:
 
 def _explain(error: Exception) -> tuple[str, int]:
     """Message and exit code of what no part of the program foresaw but the user can act on; raises what is a bug."""
-    # torch's own class would have to be imported to be named
-    names = {"MemoryError", "OutOfMemoryError", "_ArrayMemoryError"}
-    if type(error).__name__ in names or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         hint = "out of memory; try a smaller training.batch_size or data.crop, or a machine with more"
         return hint, MemoryLimitError.exit_code
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}:

@@ -119,6 +119,7 @@ class Training(Section):
     checkpoint_steps: int = Field(0, ge=0)
     compile: bool = False
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = "auto"
+    start_from: str = ""
 
     @model_validator(mode="after")
     def _one_length(self) -> "Training":
@@ -193,6 +194,8 @@ def read(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
     Raises UsageError (exit 2) for a missing or unreadable file, broken TOML, an unknown key or a wrong value.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UsageError(f"{path} is no regular file.\nRight would be a TOML file.")
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -201,9 +204,14 @@ def read(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
         raise UsageError(f"cannot read the config {path}: {getattr(error, 'strerror', None) or error}") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from None
+    return with_settings(tree, settings, source=str(path))
+
+
+def with_settings(tree: dict[str, Any], settings: Sequence[str], *, source: str) -> Experiment:
+    """The experiment of TOML values, with each `SECTION.KEY=VALUE` of `settings` applied; UsageError as for `read`."""
     for setting in settings:
         _apply(tree, setting)
-    return check(Experiment, tree, source=str(path))
+    return check(Experiment, tree, source=source)
 
 
 def _apply(tree: dict, setting: str) -> None:
@@ -246,6 +254,11 @@ def _with_times(tree: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def as_toml(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as TOML values: lists, and datetimes as such."""
+    return _with_times(as_dict(experiment))
+
+
 def write(experiment: Experiment) -> str:
     """The experiment as TOML text that `read` takes back unchanged."""
-    return tomli_w.dumps(_with_times(as_dict(experiment)))
+    return tomli_w.dumps(as_toml(experiment))

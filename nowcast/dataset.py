@@ -5,16 +5,15 @@ NaN for missing, (case, time, y, x) for the past and for the future; where a cro
 """
 
 import contextlib
-import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, from_numpy
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from nowcast.cache import BLOCK, PackedFrames
 from nowcast.windows import Windows
@@ -147,18 +146,26 @@ class Batches(Dataset):
 
     def _read(self, number: int, window: int, top: int, left: int) -> Tensor:
         """float16 (time, y, x): a view of the packed frames where it can be one."""
-        if number not in self._frames:
-            self._frames[number] = _tensor(self.series[number].frames.frames())
-        frames, positions = self._frames[number], self.series[number].windows.positions[window]
-        if self.crop:
-            frames = frames[:, top : top + self.crop, left : left + self.crop]
-        first, stop = int(positions[0]), int(positions[-1]) + 1
-        cut = frames[first:stop] if stop - first == len(positions) else frames[from_numpy(positions)]
+        cut = self._cut(self.series[number].frames, number, self.series[number].windows.positions[window], top, left)
         if not self.crop or cut.shape[1:] == (self.crop, self.crop):
             return cut
         out = torch.full((len(cut), self.crop, self.crop), torch.nan, dtype=cut.dtype)
         out[:, : cut.shape[1], : cut.shape[2]] = cut
         return out
+
+    def _cut(self, packed: PackedFrames, number: int, positions: np.ndarray, top: int, left: int) -> Tensor:
+        """The part of the crop that lies in the grid."""
+        if packed.in_tiles:
+            bottom, right = (min(start + self.crop, size) if self.crop else size
+                             for start, size in zip((top, left), packed.shape[1:], strict=True))  # fmt: skip
+            return from_numpy(packed.tiles.cut(positions, top, left, bottom, right))
+        if number not in self._frames:
+            self._frames[number] = _tensor(packed.frames())
+        frames = self._frames[number]
+        if self.crop:
+            frames = frames[:, top : top + self.crop, left : left + self.crop]
+        first, stop = int(positions[0]), int(positions[-1]) + 1
+        return frames[first:stop] if stop - first == len(positions) else frames[from_numpy(positions)]
 
     def _orientation(self, case: tuple[int, int, int, int], rng: np.random.Generator) -> tuple[int, int, bool]:
         """Steps along y and x, and whether the two change places."""
@@ -209,10 +216,9 @@ class Weights:
     def __post_init__(self):
         rain, index = [], []
         for number, part in enumerate(self.series):
-            per_frame = np.asarray(part.frames.rain_blocks()).mean(axis=(1, 2), dtype=np.float64)
             future = part.windows.positions[:, part.windows.input_frames :]
             # a large grid offers more places to crop: weight it by its area
-            rain.append(per_frame[future].mean(axis=1) * np.prod(part.frames.shape[1:]))
+            rain.append(part.frames.rain[future].mean(axis=1) * np.prod(part.frames.shape[1:]))
             index.append(np.stack([np.full(len(future), number), np.arange(len(future))], axis=1))
         self.index = np.concatenate(index)
         self.cumulative = np.cumsum(_chances(np.concatenate(rain)))
@@ -258,33 +264,3 @@ def uniform_corner(shape: Sequence[int], crop: int, rng: np.random.Generator) ->
     if not crop:
         return 0, 0
     return tuple(int(rng.integers(max(cells - crop, 0) + 1)) for cells in shape)
-
-
-def load(batches: Batches, start: int, stop: int, *, workers: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
-    """Batches `start` to `stop` - 1 in order on `device`, read ahead by `workers` processes (0: in this one)."""
-    device = torch.device(device)
-    on_gpu = device.type == "cuda"
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        pin_memory=on_gpu,
-    )
-    return _copied_ahead(loader, device) if on_gpu else (batch.to(device) for batch in loader)
-
-
-def _copied_ahead(loader: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """Each batch on the GPU, copied on a stream of its own while the one before is computed on."""
-    copying, coming = torch.cuda.Stream(device), None
-    for batch in itertools.chain(loader, [None]):
-        ready, computing = coming, torch.cuda.current_stream(device)
-        computing.wait_stream(copying)  # for what was queued by now: the copy of `ready`
-        if batch is not None:
-            with torch.cuda.stream(copying):
-                coming = batch.to(device)
-        if ready is not None:
-            for part in (ready.past, ready.future):
-                part.record_stream(computing)  # its memory is not used again before this stream is done with it
-            yield ready

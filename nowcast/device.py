@@ -1,11 +1,16 @@
 """Which device computes, and in which precision."""
 
+import logging
 import time
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
+from torch import nn
 
 from nowcast.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 
 def pick_device(name: str) -> torch.device:
@@ -27,6 +32,28 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if device.type != "mps" and _bfloat16_is_faster(device) else torch.float32
     return getattr(torch, name)
+
+
+class Compiled:
+    """A model compiled by torch at its first call, whose seconds are logged; where that fails, said once, the model itself."""
+
+    def __init__(self, model: nn.Module, *, mode: str | None = None):
+        self.model, self.compiled, self.is_new = model, torch.compile(model, mode=mode), True
+
+    def __call__(self, *arguments: Any, **named: Any) -> torch.Tensor:
+        if not self.is_new:
+            return self.compiled(*arguments, **named)
+        began, self.is_new = time.perf_counter(), False
+        try:
+            out = self.compiled(*arguments, **named)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever dynamo, inductor, triton or a missing compiler raises
+            log.warning("torch.compile failed (%s): training goes on without", (str(error).splitlines() or [repr(error)])[0])
+            self.compiled = self.model
+            return self.model(*arguments, **named)
+        log.info("compiled in %.0f s", time.perf_counter() - began)
+        return out
 
 
 def arithmetic(device: torch.device, precision: torch.dtype) -> AbstractContextManager:

@@ -6,14 +6,20 @@ differ, and the sum must be the gradient of the whole batch exactly.
 """
 
 import atexit
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nowcast.errors import UsageError
+from nowcast.errors import NowcastError, UsageError
+
+log = logging.getLogger(__name__)
+PATIENCE = timedelta(days=2)  # while the first packs an archive; torchrun ends those that wait for a dead one
 
 
 def rank() -> int:
@@ -29,13 +35,22 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def is_restarted() -> bool:
-    """torchrun has started the processes again after one of them died."""
-    return _num_restarts() > 0
+def launch() -> str:
+    """What tells this call of torchrun from every other, the same for all its processes and those started anew; "" without."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return gather(f"of process {os.getppid()}" if name == "none" else name)[0]
 
 
-def _num_restarts() -> int:
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+def _attempt() -> int:
+    """The number of the process group in the store that processes share with torchrun, which outlives them.
+
+    Without a number of its own, a group that is started anew would call those that died. Torchrun counts on each node for
+    itself, so over nodes every group needs a store of its own, which one variable asks torchrun for (scripts/train.slurm).
+    """
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if shared and is_first() and int(os.environ.get("GROUP_WORLD_SIZE", "1")) > 1:
+        log.warning("a process that dies cannot be replaced: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun")
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if shared else 0
 
 
 def join(device: torch.device) -> torch.device:
@@ -43,16 +58,18 @@ def join(device: torch.device) -> torch.device:
     if size() == 1:
         return device
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if number >= there:
+            raise UsageError(f"process {number + 1} on this machine has no GPU: there are {there}; start as many processes")
+        device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     elif device.type != "cpu":
         raise UsageError(f"--device {device.type}: several processes train on cpu or cuda")
     if not torch.distributed.is_initialized():
-        # torchrun's store outlives a restart: without a name of its own, the new group would call those that died
         store, _, _ = next(torch.distributed.rendezvous("env://"))
-        store = torch.distributed.PrefixStore(f"nowcast-{_num_restarts()}", store)
+        store = torch.distributed.PrefixStore(f"nowcast-{_attempt()}", store)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, store=store, rank=rank(), world_size=size())
+        torch.distributed.init_process_group(backend, store=store, rank=rank(), world_size=size(), timeout=PATIENCE)
         atexit.register(leave)
     return device
 
@@ -92,7 +109,30 @@ def gather(value: Any) -> list[Any]:
     return found
 
 
-def barrier() -> None:
-    """Nobody goes on until all have come here."""
-    if size() > 1:
-        torch.distributed.barrier()
+def size_here() -> int:
+    """How many of the processes share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """The first process goes through the block alone, then the others: they find what it left in the cache.
+
+    Where it fails, the others end with its exit code and say nothing more.
+    """
+    if size() == 1:
+        yield
+    elif is_first():
+        code = 1
+        try:
+            yield
+            code = 0
+        except NowcastError as error:
+            code = error.exit_code
+            raise
+        finally:
+            gather(code)
+    else:
+        if code := gather(None)[0]:
+            raise SystemExit(code)
+        yield

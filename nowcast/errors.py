@@ -8,6 +8,7 @@
     ├── OutputError       5   an output that cannot be written
     ├── DivergenceError   6   training whose numbers stopped being finite
     ├── MemoryLimitError  7   out of memory
+    ├── LoadingError     75   a process that reads training data died or hangs: the state is saved, try again
     └── Stopped         130   SIGINT, or 143 for SIGTERM: the state is saved
 
 Errors are divided by what the user should do. A message is one or two lines: what is wrong with the
@@ -49,9 +50,19 @@ class MemoryLimitError(NowcastError):
     exit_code = 7
 
 
+class LoadingError(NowcastError):
+    exit_code = 75
+
+
 class Stopped(NowcastError):
     """Training was stopped by a signal after its state was saved; `exit_code` is 128 + the signal."""
 
     def __init__(self, message: str, *, signal_number: int):
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether numpy, torch or Python ran out of memory: by name, since torch's own class would have to be imported."""
+    names = {"MemoryError", "OutOfMemoryError", "_ArrayMemoryError"}
+    return type(error).__name__ in names or "can't allocate memory" in str(error)

@@ -3,7 +3,9 @@
 Memory is that of the whole process at its peak (on a GPU: what torch holds there), seconds are those of one update.
 """
 
+import gc
 import logging
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import torch
 
+from nowcast import distributed
 from nowcast.config import Experiment
 from nowcast.dataset import Batch
 from nowcast.errors import MemoryLimitError
@@ -75,9 +78,11 @@ def _largest_on_cpu(trainer: Trainer, most: int) -> int:
     """A CPU's memory ends with the process killed, so the size is reckoned from small batches and tried only then."""
     probe(trainer, 1)  # the first run pays for set-up
     small = tried = probe(trainer, 1)
-    limit = resident_memory() + SHARE * free_memory()
+    held = resident_memory()
+    limit = held + SHARE * free_memory() / distributed.size_here()
     if small.memory_bytes > limit:
-        raise MemoryLimitError(_too_large(trainer, small.memory_bytes, limit))
+        needed = f"one case takes {small.memory_bytes / 1e9:.1f} GB in a step but {limit / 1e9:.1f} GB are free"
+        raise MemoryLimitError(f"{needed}.\n{_cure(_crop_for(limit - held, small.memory_bytes - held, trainer))}")
     while tried.cases < most:
         wanted = 4 * tried.cases if tried is small else min(_cases_for(limit, small, tried), 8 * tried.cases)
         if wanted <= tried.cases:
@@ -105,25 +110,69 @@ def _largest_on_gpu(trainer: Trainer, most: int) -> int:
         middle = (fits + does_not) // 2
         fits, does_not = (middle, does_not) if _fits(trainer, middle) else (fits, middle)
     if not fits:
-        total = torch.cuda.get_device_properties(trainer.device).total_memory
-        raise MemoryLimitError(_too_large(trainer, total, total))
+        total = _gpu_memory(trainer) / 1e9
+        raise MemoryLimitError(f"one case does not fit into the {total:.1f} GB of the GPU.\n{_cure(_crop_on_gpu(trainer))}")
     return fits
 
 
-def _fits(trainer: Trainer, cases: int) -> bool:
+def _crop_on_gpu(trainer: Trainer) -> int:
+    """A crop whose step fits, found by halving it; 0 where none does."""
+    multiple = trainer.model.cell_multiple
+    crop = _side(trainer) // 2 // multiple * multiple
+    while crop and not _fits(trainer, 1, crop=crop):
+        crop = crop // 2 // multiple * multiple
+    return crop
+
+
+def _fits(trainer: Trainer, cases: int, *, crop: int | None = None) -> bool:
     try:
-        return probe(trainer, cases).memory_bytes <= 0.9 * torch.cuda.get_device_properties(trainer.device).total_memory
+        return probe(trainer, cases, crop=crop).memory_bytes <= 0.9 * _gpu_memory(trainer)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
         return False
 
 
-def _too_large(trainer: Trainer, needed: float, limit: float) -> str:
-    crop = trainer.experiment.data.crop or "0 (the whole grid)"
-    return (
-        f"one case takes {needed / 1e9:.1f} GB in a step but {limit / 1e9:.1f} GB are free.\n"
-        f"Choose a data.crop below {crop}, training.checkpoint_steps = 1, or a smaller model."
-    )
+def _gpu_memory(trainer: Trainer) -> int:
+    return torch.cuda.get_device_properties(trainer.device).total_memory
+
+
+def _crop_for(room: float, needed: float, trainer: Trainer) -> int:
+    """The crop that takes `room` bytes where the present one takes `needed`, in proportion to its cells; 0 for none."""
+    multiple = trainer.model.cell_multiple
+    return int(_side(trainer) * math.sqrt(max(room, 0) / max(needed, 1))) // multiple * multiple
+
+
+def _side(trainer: Trainer) -> int:
+    return _side_of(trainer.experiment, trainer.plan)
+
+
+def _side_of(experiment: Experiment, plan: Plan) -> int:
+    """The crop, or that of as many cells as the whole grid."""
+    return experiment.data.crop or math.isqrt(math.prod(plan.records[0].grid.shape))
+
+
+def _cure(crop: int) -> str:
+    fits = f"data.crop = {crop} would fit" if crop else "No crop would fit"
+    return f"{fits}; or try training.checkpoint_steps = 1, or a smaller model."
+
+
+def what_would_fit(experiment: Experiment, plan: Plan, device: torch.device) -> str:
+    """After a step ran out of memory: the batch that fits, or the crop where not even one case does; found by trying."""
+    batch = experiment.training.batch_size
+    told = f"out of memory with training.batch_size = {batch}"
+    if distributed.size() > 1:
+        return f"{told} over {distributed.size()} processes: choose a smaller one"
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        fits = min(largest_batch(experiment, plan, device), batch - 1)
+    except MemoryLimitError as error:
+        return str(error)
+    if not fits:  # one case did fit just now, as others left it room
+        crop = _side_of(experiment, plan)
+        return f"{told}, the smallest.\nChoose a data.crop below {crop}, or training.checkpoint_steps = 1."
+    return f"{told}: {fits} would fit, as with --resume --set training.batch_size={fits}"
 
 
 def _at(cases: int, small: Probe, large: Probe) -> Probe:
@@ -133,9 +182,10 @@ def _at(cases: int, small: Probe, large: Probe) -> Probe:
     return Probe(cases, max(seconds, small.seconds), round(memory))
 
 
-def probe(trainer: Trainer, cases: int) -> Probe:
+def probe(trainer: Trainer, cases: int, *, crop: int | None = None) -> Probe:
     """One update of the trainer's weights with a made-up batch; the trainer is of no use for training afterwards."""
-    batch = _made_up(trainer.experiment, trainer.plan.records[0].grid.shape, cases)
+    crop = trainer.experiment.data.crop if crop is None else crop
+    batch = _made_up(trainer.experiment, (crop, crop) if crop else trainer.plan.records[0].grid.shape, cases)
     restart_peak(trainer.device)
     start = time.perf_counter()
     trainer.model.train()
@@ -146,8 +196,7 @@ def probe(trainer: Trainer, cases: int) -> Probe:
     return Probe(cases, time.perf_counter() - start, memory)
 
 
-def _made_up(experiment: Experiment, grid: tuple[int, int], cases: int) -> Batch:
+def _made_up(experiment: Experiment, shape: tuple[int, int], cases: int) -> Batch:
     data = experiment.data
-    shape = (data.crop, data.crop) if data.crop else grid
     frames = torch.rand(cases, data.input_frames + data.lead_frames, *shape)
     return Batch(frames[:, : data.input_frames], frames[:, data.input_frames :], ())

@@ -5,18 +5,22 @@ every forecast are known. Sums are kept by block (a record's UTC day), so that i
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from nowcast import distributed
 from nowcast.cases import Selection, most_past_frames, num_leads, time_step
 from nowcast.errors import DataError, UsageError
+from nowcast.examples import Example, ScoredCase, choose, make_example
 from nowcast.forecaster import FileForecaster, Forecaster
-from nowcast.metrics import SCORES, Sums, intervals, sums
+from nowcast.metrics import DATA_RANGES, Setup, Sums, csi, tallies
 from nowcast.netcdf import Record
+from nowcast.probability_cases import Case, Probabilities
 from nowcast.progress import track
+from nowcast.provenance import about
+from nowcast.scored import Evaluation, nearest_threshold
+from nowcast.sums import Tally
 from nowcast.windows import Windows, plan
 
 log = logging.getLogger(__name__)
@@ -24,99 +28,18 @@ Source = Forecaster | FileForecaster
 MINUTE = np.timedelta64(60, "s")
 
 
-@dataclass(frozen=True)
-class Example:
-    """One case to look at: a few leads of every forecaster's forecast and of the observation, (lead, y, x) mm/h."""
-
-    record: str
-    reference: np.datetime64
-    lead_minutes: tuple[float, ...]
-    observed: np.ndarray
-    forecasts: Mapping[str, np.ndarray]
-
-
-@dataclass
-class Evaluation:
-    """Sums by forecaster and block, `blocks[name][(record, day)]`, all on the same `num_cases` cases."""
-
-    lead_minutes: tuple[float, ...]
-    thresholds: tuple[float, ...]
-    quantity: str
-    records: list[str] = field(default_factory=list)
-    blocks: dict[str, dict[tuple[str, str], Sums]] = field(default_factory=dict)
-    num_cases: int = 0
-    example: Example | None = None
-
-    def add(self, name: str, block: tuple[str, str], case: Sums) -> None:
-        mine = self.blocks.setdefault(name, {})
-        mine[block] = mine[block] + case if block in mine else case
-
-    def merge(self, other: "Evaluation") -> None:
-        """Take in the cases that another process scored."""
-        for name, blocks in other.blocks.items():
-            for block, case in blocks.items():
-                self.add(name, block, case)
-        self.num_cases += other.num_cases
-        self.records += [name for name in other.records if name not in self.records]
-        self.example = self.example or other.example
-
-    def sort(self) -> None:
-        """Blocks in one order, so that the bootstrap draws the same ones however many processes scored them."""
-        self.blocks = {name: dict(sorted(blocks.items())) for name, blocks in self.blocks.items()}
-
-    def total(self, name: str) -> Sums:
-        return sum(self.blocks[name].values())
-
-    @property
-    def num_blocks(self) -> int:
-        return len(next(iter(self.blocks.values())))
-
-    def rows(self) -> list[dict]:
-        """Tidy rows: one for each forecaster, score, lead and threshold.
-
-        Those without a lead (None) are of all leads: of the pooled counts under the score's own name, and their mean as
-        `…_mean_over_leads`. `low` and `high` bound the 95 % block-bootstrap interval, NaN with fewer than 5 blocks.
-        """
-        return [row for name in self.blocks for row in self._rows_of(name)]
-
-    def _rows_of(self, name: str) -> Iterator[dict]:
-        total, wanted = self.total(name), []
-        for score_name, score in SCORES.items():
-            wanted.append((score_name, score.needs_threshold, self.lead_minutes, score, total))
-            wanted.append((score_name, score.needs_threshold, (None,), _pooled(score), total.pooled()))
-            mean = f"{score_name}_mean_over_leads"
-            wanted.append((mean, score.needs_threshold, (None,), score.mean_over_leads, total.pooled()))
-        spreads = intervals(list(self.blocks[name].values()), [function for *_, function, _ in wanted])
-        for (score_name, by_threshold, leads, function, counted), spread in zip(wanted, spreads, strict=True):
-            thresholds = self.thresholds if by_threshold else (None,)
-            shape = (len(leads), len(thresholds))
-            values, low, high = (np.reshape(part, shape).tolist() for part in (function(total), *spread))
-            for i, lead in enumerate(leads):
-                for j, threshold in enumerate(thresholds):
-                    yield {
-                        "forecaster": name,
-                        "lead_minutes": lead,
-                        "threshold": threshold,
-                        "scale_km": None,
-                        "score": score_name,
-                        "value": values[i][j],
-                        "low": low[i][j],
-                        "high": high[i][j],
-                        "num_cases": self.num_cases if lead is None else int(counted.num_cases[i]),
-                        "num_pairs": int(counted.num_pairs[i]),
-                    }
-
-
-def _pooled(score: Callable[[Sums], np.ndarray]) -> Callable[[Sums], np.ndarray]:
-    return lambda s: score(s.pooled())
-
-
 def evaluate(
-    sources: Mapping[str, Source], records: Sequence[Record], *, selection: Selection, thresholds: Sequence[float]
+    sources: Mapping[str, Source],
+    records: Sequence[Record],
+    *,
+    selection: Selection,
+    thresholds: Sequence[float],
+    examples: bool = False,
 ) -> Evaluation:
     """Score every source on all cases that the records hold and all sources can forecast.
 
-    Several processes score their shares, and all get the whole. Memory is bounded by one case. Raises DataError (exit 3)
+    Several processes score their shares, and all get the whole; with `examples` the first of them forecasts a few cases
+    again, to be looked at. Memory is bounded by one case. Raises DataError (exit 3)
     where no case is complete or the sources do not fit the records, UsageError (2) where they do not fit each other.
     """
     if different := [record for record in records if record.quantity != records[0].quantity]:
@@ -124,10 +47,11 @@ def evaluate(
             f"{different[0].name} holds {different[0].quantity} but {records[0].name} holds {records[0].quantity}.\n"
             "Evaluate them one by one."
         )
+    probabilities = Probabilities.of(sources, thresholds)
     planned = [_windows(sources, record, selection) for record in records]
     steps = {windows.time_step: record.name for record, windows in zip(records, planned, strict=True) if len(windows)}
     if not steps:
-        raise DataError(_no_case(planned))
+        raise DataError(_not_in_time(sources, records) or _no_case(planned))
     if len(steps) > 1:
         found = ", ".join(f"{name} {step / MINUTE:g} min" for step, name in steps.items())
         raise UsageError(f"the records are forecast in different time steps ({found}): evaluate them one by one")
@@ -136,13 +60,20 @@ def evaluate(
     evaluation = Evaluation(minutes, tuple(map(float, thresholds)), records[0].quantity)
     for record, windows in zip(records, planned, strict=True):
         if len(windows):
-            _score_record(evaluation, sources, record, windows)
+            _score_record(evaluation, sources, record, windows, probabilities)
     evaluation, *others = distributed.gather(evaluation)
     for other in others:
         evaluation.merge(other)
     evaluation.sort()
+    evaluation.about = about(sources, records, evaluation.cases)
     if not evaluation.num_cases:
-        raise DataError(_no_case(planned))
+        raise DataError(_no_case(planned, evaluation))
+    for name in (name for name, number in evaluation.silent.items() if number):
+        number = evaluation.silent[name]
+        log.warning("%s: forecasts nothing but missing values in %d cases, which so count for nobody", name, number)
+    if examples and distributed.is_first():
+        chosen = choose(evaluation.cases)
+        evaluation.examples = [_example(evaluation, sources, records, planned, *ranked) for ranked in chosen.items()]
     return evaluation
 
 
@@ -151,7 +82,7 @@ def _windows(sources: Mapping[str, Source], record: Record, selection: Selection
     windows = plan(
         record.times,
         input_frames=max(most_past_frames(source) for source in sources.values()),
-        lead_frames=_common_leads(sources.values()),
+        lead_frames=_common_leads(sources.values(), record),
         time_step=_common_step(sources, record),
     )
     chosen = selection.select(record.times)[windows.reference_positions]
@@ -162,8 +93,12 @@ def _windows(sources: Mapping[str, Source], record: Record, selection: Selection
     return windows.select(chosen)
 
 
-def _common_leads(sources) -> int:
-    found = [num_leads(source) for source in sources if hasattr(source, "lead_frames")]
+def _common_leads(sources, record: Record) -> int:
+    found = [
+        source.num_leads(record) if isinstance(source, FileForecaster) else num_leads(source)
+        for source in sources
+        if hasattr(source, "lead_frames")
+    ]
     return min(found) if found else num_leads(next(iter(sources)))
 
 
@@ -175,8 +110,31 @@ def _common_step(sources: Mapping[str, Source], record: Record) -> np.timedelta6
     return next(iter(steps.values())) if steps else time_step(next(iter(sources.values())), record)
 
 
-def _no_case(planned: Sequence[Windows]) -> str:
-    """Why there is nothing to score, from the account of all records."""
+def _not_in_time(sources: Mapping[str, Source], records: Sequence[Record]) -> str | None:
+    """Why files of forecasts have no case, where their times are what is wrong."""
+    files = {name: source.file.reference_times for name, source in sources.items() if isinstance(source, FileForecaster)}
+    spans = "; ".join(f"{record.name} goes from {record.times[0]}Z to {record.times[-1]}Z" for record in records)
+    for name, times in files.items():
+        if not any(np.isin(times, record.times).any() for record in records):
+            inside = any(((times >= record.times[0]) & (times <= record.times[-1])).any() for record in records)
+            told = "no frame at any of these times" if inside else "no overlap in time"
+            return f"{name} has forecasts from {_span(times)}: {told}.\n{spans}."
+    common = set.intersection(*(set(times.tolist()) for times in files.values())) if files else {()}
+    if not common:
+        found = "; ".join(f"{name} from {_span(times)}" for name, times in files.items())
+        return (
+            f"the files of forecasts have no reference time in common: {found}.\n"
+            "The files of one forecaster are named by their folder, or by a glob in quotes."
+        )
+    return None
+
+
+def _span(times: np.ndarray) -> str:
+    return f"{times[0]}Z" if len(times) == 1 else f"{times[0]}Z to {times[-1]}Z"
+
+
+def _no_case(planned: Sequence[Windows], evaluation: Evaluation | None = None) -> str:
+    """Why there is nothing to score, from the account of all records, or from what was found in reading them."""
     account = sum((windows.account for windows in planned[1:]), planned[0].account)
     frames = (
         f"{planned[0].input_frames} past and {planned[0].lead_frames} future frames {planned[0].time_step / MINUTE:g} min apart"
@@ -186,50 +144,112 @@ def _no_case(planned: Sequence[Windows]) -> str:
     if not any(len(windows) for windows in planned):
         asked = "in the times asked for, with a forecast in every file that is named"
         return f"none of the {account.num_windows:,} complete cases of {frames} is {asked}."
+    silent = [name for name, number in (evaluation.silent if evaluation else {}).items() if number == evaluation.num_read]
+    if silent:
+        return f"{silent[0]} forecasts nothing but missing values in all {evaluation.num_read:,} cases: nothing can be scored."
     return f"no case of {frames} to score: each has a past frame without any observation, or no pixel known to all."
 
 
-def _score_record(evaluation: Evaluation, sources: Mapping[str, Source], record: Record, windows: Windows) -> None:
-    before, wettest = evaluation.num_cases, -1.0
+def _score_record(
+    evaluation: Evaluation,
+    sources: Mapping[str, Source],
+    record: Record,
+    windows: Windows,
+    probabilities: Probabilities | None,
+) -> None:
+    before, setup = evaluation.num_cases, _setup(evaluation, record)
     mine = windows.positions[distributed.rank() :: distributed.size()]
+    lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
+    given = probabilities.matched if probabilities else {}
     for positions in track(mine, f"scoring {record.name}", unit="case"):
         past = record.read(positions[: windows.input_frames])
         if np.isnan(past).all(axis=(1, 2)).any():
             continue  # nobody can be asked to forecast from an empty frame
         observed = record.read(positions[windows.input_frames :])
         reference = record.times[positions[windows.input_frames - 1]]
-        forecasts = {name: _forecast(source, past, reference, windows) for name, source in sources.items()}
+        forecasts = {n: _forecast(source, past, reference, lead_times) for n, source in sources.items() if n not in given}
+        chances = probabilities.read(sources, reference, lead_times) if probabilities else {}
+        evaluation.num_read += 1
         known = np.isfinite(observed)
-        for forecast in forecasts.values():
-            known &= np.isfinite(forecast)
+        for name, forecast in {**forecasts, **chances}.items():
+            finite = np.isfinite(forecast)
+            known &= finite.all(axis=0) if name in given else finite
+            evaluation.silent[name] = evaluation.silent.get(name, 0) + (not finite.any())
         if not known.any():
             continue
         block = (record.name, str(reference.astype("datetime64[D]")))
-        for name, forecast in forecasts.items():
-            evaluation.add(name, block, sums(forecast, observed, known, evaluation.thresholds))
+        found = tallies(forecasts, observed, known, setup)
+        if probabilities:
+            case = Case(reference, lead_times, observed, known)
+            found = _with_probabilities(found, probabilities, sources, case, forecasts, chances)
+        for name, tally in found.items():
+            evaluation.add(name, block, tally)
         evaluation.num_cases += 1
-        wet = float(np.mean(observed[known] >= evaluation.thresholds[0]))
-        if wet > wettest and (evaluation.example is None or evaluation.example.record == record.name):
-            wettest = wet
-            evaluation.example = _example(evaluation, record, reference, observed, forecasts)
+        first = next((tally["pairs"] for tally in found.values() if "pairs" in tally), None)
+        evaluation.cases += [_scored_case(evaluation, record, reference, first)] if first else []
     if evaluation.num_cases > before:
         evaluation.records.append(record.name)
     if left_out := len(mine) - (evaluation.num_cases - before):
-        log.warning("%s: left out %d of %d cases, where a whole frame is missing", record.name, left_out, len(mine))
+        log.warning(
+            "%s: left out %d of %d cases, where a whole frame is missing or no pixel is known to all",
+            record.name, left_out, len(mine),
+        )  # fmt: skip
 
 
-def _forecast(source: Source, past: np.ndarray, reference: np.datetime64, windows: Windows) -> np.ndarray:
+def _with_probabilities(
+    found: Mapping[str, Tally],
+    probabilities: Probabilities,
+    sources: Mapping[str, Source],
+    case: Case,
+    forecasts: Mapping[str, np.ndarray],
+    chances: Mapping[str, np.ndarray],
+) -> dict[str, Tally]:
+    """Every source's sums with those of probabilities beside them; what gives probabilities alone has these alone."""
+    whole = {}
+    for name, source in sources.items():
+        if name in chances:
+            whole[name] = Tally(probabilities.sums_given(name, case, chances[name]))
+        else:
+            whole[name] = Tally({**found[name].kinds, **probabilities.sums_of(source, case, forecasts[name])})
+    return whole
+
+
+def _setup(evaluation: Evaluation, record: Record) -> Setup:
+    if not np.isfinite(record.grid.spacing_km).all():
+        log.info("%s: no scores by scale or wavelength, as its grid does not tell kilometres", record.name)
+    data_range = DATA_RANGES.get(evaluation.quantity, 1.0)
+    return Setup(evaluation.thresholds, record.grid.spacing_km, data_range)
+
+
+def _forecast(source: Source, past: np.ndarray, reference: np.datetime64, lead_times: np.ndarray) -> np.ndarray:
     if isinstance(source, FileForecaster):
-        return source.forecast_at(reference, windows.lead_frames)
-    return source.forecast(past[None], windows.lead_frames)[0]
+        return source.forecast_at(reference, lead_times)
+    return source.forecast(past[None], len(lead_times))[0]
 
 
-def _example(evaluation: Evaluation, record: Record, reference, observed, forecasts) -> Example:
-    leads = sorted({0, (len(observed) - 1) // 2, len(observed) - 1})
-    return Example(
-        record=record.name,
-        reference=reference,
-        lead_minutes=tuple(evaluation.lead_minutes[lead] for lead in leads),
-        observed=observed[leads],
-        forecasts={name: forecast[leads] for name, forecast in forecasts.items()},
-    )
+def _has_fields(source: Source) -> bool:
+    return not isinstance(source, FileForecaster) or source.file.kind != "probability"
+
+
+def _scored_case(evaluation: Evaluation, record: Record, reference: np.datetime64, first: Sums) -> ScoredCase:
+    pooled, column = first.pooled(), nearest_threshold(evaluation)
+    num_events = int(pooled.hits[0, column] + pooled.misses[0, column])
+    return ScoredCase(record.name, reference, float(csi(pooled)[0, column]), num_events)
+
+
+def _example(
+    evaluation: Evaluation,
+    sources: Mapping[str, Source],
+    records: Sequence[Record],
+    planned: Sequence[Windows],
+    rank: str,
+    case: ScoredCase,
+) -> Example:
+    """Read and forecast one case again, and keep what is shown of it."""
+    record, windows = next(pair for pair in zip(records, planned, strict=True) if pair[0].name == case.record)
+    references = record.times[windows.positions[:, windows.input_frames - 1]]
+    positions = windows.positions[np.flatnonzero(references == case.reference)[0]]
+    past, observed = record.read(positions[: windows.input_frames]), record.read(positions[windows.input_frames :])
+    lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
+    forecasts = {n: _forecast(s, past, case.reference, lead_times) for n, s in sources.items() if _has_fields(s)}
+    return make_example(rank, case, evaluation.lead_minutes, observed, forecasts, spacing_km=record.grid.spacing_km)

@@ -25,6 +25,7 @@ from torch.export import ExportedProgram
 
 from nowcast import __version__
 from nowcast.atomic import replacing
+from nowcast.baselines import DRY_THRESHOLD
 from nowcast.errors import NowcastError, OutputError, UsageError
 from nowcast.forecaster import Network, forecast_rain
 
@@ -106,6 +107,7 @@ class _Whole(nn.Module):
     def __init__(self, network: Network):
         super().__init__()
         self.model, self.transform, self.num_leads = _without_norms(network.model), network.transform, network.lead_frames
+        self.is_rain = network.quantity == "rain_rate"
 
     def forward(self, past: Tensor) -> Tensor:
         y, x = past.shape[-2:]
@@ -113,7 +115,11 @@ class _Whole(nn.Module):
         after = [multiple * ((size + multiple - 1) // multiple) - size for size in (x, y)]
         padded = F.pad(past, (0, after[0], 0, after[1]), value=math.nan)
         forecast = forecast_rain(self.model, self.transform, padded, self.num_leads)
-        return forecast.index_select(2, torch.arange(y)).index_select(3, torch.arange(x))
+        forecast = forecast.index_select(2, torch.arange(y)).index_select(3, torch.arange(x))
+        if not self.is_rain:
+            return forecast
+        wet = torch.nan_to_num(past).amax(dim=(1, 2, 3), keepdim=True) >= DRY_THRESHOLD
+        return torch.where(wet | torch.isnan(forecast), forecast, 0.0)  # as in Network
 
 
 class _Scaled(nn.Module):

@@ -1,17 +1,21 @@
-"""Finding the rain variable in an open CF dataset, and turning its stored numbers into mm/h with NaN for missing.
+"""Finding the rain variable in an open CF dataset, and reading it as mm/h with NaN for missing.
 
 A `Field` is everything about a variable that is the same in every file of an archive: dimensions, units and packing.
 It holds no open file and no field values; `read` takes the dataset. Rows come out with the northernmost first.
 """
 
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+import logging
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import netCDF4
 import numpy as np
 
 from nowcast import units
+from nowcast.decoding import HIGHEST, Packing, decode, read_packing
 from nowcast.errors import DataError
+
+log = logging.getLogger(__name__)
 
 _Y_NAMES = {"projection_y_coordinate", "latitude", "grid_latitude", "degrees_north", "degree_north"}
 _X_NAMES = {"projection_x_coordinate", "longitude", "grid_longitude", "degrees_east", "degree_east"}
@@ -20,22 +24,9 @@ _X_DIMENSIONS = {"x", "xc", "lon", "longitude", "rlon", "west_east", "east_west"
 _TIER = {"rate": 0, "amount": 1, "reflectivity": 2}
 # Coarser units than these (mm/h, mm) are heights and winds, not rain, unless a standard name says so.
 _COARSEST = {"rate": 1e4, "amount": 100.0, "reflectivity": np.inf}
-_SENTINELS = (9999, 99999, 999999)  # undeclared, in unpacked data; the negative ones fall to the two limits below
-_HUGE = 1e30  # above: fills such as 9.97e36 and infinities
-_NOISE = 0.01  # mm/h: negative rain down to here is rounding, and dry; below, it is a sentinel
-_LOWEST_DBZ = -90.0  # -99, -99.99 and -999 dBZ are sentinels
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How stored numbers become values: the equality and range tests are on stored numbers."""
-
-    scale_factor: float = 1.0
-    add_offset: float = 0.0
-    missing: tuple = ()
-    low: float = -np.inf
-    high: float = np.inf
-    unsigned: bool = False
+_SAID: set[tuple[Path, str]] = set()  # what has been warned of
+_MOST_CELLS = 1 << 30  # of a frame: 4 GB as float32
+_LARGEST_CHUNK = 1 << 29  # bytes, decompressed
 
 
 @dataclass(frozen=True)
@@ -81,41 +72,19 @@ class Field:
         kept = [name for name in variable.dimensions if isinstance(index.get(name, 0), slice)]
         order = [name for name in self.frame_dims if name in kept] + [self.y_dim, self.x_dim]
         stored = np.transpose(stored, [kept.index(name) for name in order])
-        return np.ascontiguousarray(decode(stored[..., ::-1, :] if flip else stored, self.packing, conversion))
+        out = np.ascontiguousarray(decode(stored[..., ::-1, :] if flip else stored, self.packing, conversion))
+        too_high = out == np.inf
+        if too_high.any():
+            _say_once(Path(dataset.filepath()), self.variable)
+            out[too_high] = np.nan
+        return out
 
 
-def decode(stored: np.ndarray, packing: Packing, conversion: units.Conversion) -> np.ndarray:
-    """Stored numbers -> float32 in mm/h; fills, out of range, sentinels and negative rain are NaN."""
-    stored = np.asarray(stored, stored.dtype.newbyteorder("="))
-    if stored.dtype.kind == "f" or stored.dtype.itemsize > 2:
-        return _decode(stored, packing, conversion)
-    return _table(stored.dtype.str, packing, conversion).take(stored.view(f"u{stored.dtype.itemsize}"))
-
-
-@lru_cache(maxsize=32)
-def _table(kind: str, packing: Packing, conversion: units.Conversion) -> np.ndarray:
-    """The decoded value of every 8 or 16 bit pattern: looking up is faster than computing, and rounds only once."""
-    itemsize = np.dtype(kind).itemsize
-    return _decode(np.arange(256**itemsize, dtype=f"u{itemsize}").view(kind), packing, conversion)
-
-
-def _decode(stored: np.ndarray, packing: Packing, conversion: units.Conversion) -> np.ndarray:
-    if packing.unsigned:
-        stored = stored.view(stored.dtype.str.replace("i", "u"))
-    missing = np.zeros(stored.shape, bool)
-    for value in packing.missing:
-        missing |= stored == value
-    if packing.low > -np.inf:
-        missing |= stored < packing.low
-    if packing.high < np.inf:
-        missing |= stored > packing.high
-    out = conversion.unpacking(packing.scale_factor, packing.add_offset)(stored)
-    if conversion.zr:
-        missing |= out < replace(conversion, scale=1.0, offset=0.0)(np.float32(_LOWEST_DBZ))
-    missing |= out < -_NOISE
-    np.maximum(out, 0, out=out)
-    out[missing] = np.nan
-    return out
+def _say_once(file: Path, variable: str) -> None:
+    """A warning for the first file of a folder: the others of an archive are alike."""
+    if (file.parent, variable) not in _SAID:
+        _SAID.add((file.parent, variable))
+        log.warning("%s: values of %s above %g mm/h are taken as missing. Are its units right?", file, variable, HIGHEST)
 
 
 def attributes(variable) -> dict:
@@ -139,6 +108,12 @@ def find_field(dataset, where: str, variable: str | None = None) -> Field:
             raise DataError(f'{where} has no variable "{variable}".\nIt has {_inventory(dataset)}.')
         return _describe(dataset, variable, where)
     ranked = [(rank, name) for name in dataset.variables if (rank := _rank(dataset, name)) is not None]
+    if not ranked and dataset.groups and not dataset.variables:
+        groups = ", ".join(dataset.groups)
+        raise DataError(
+            f"{where} has nothing but groups ({groups}), which are not read.\n"
+            "Right would be variables outside of groups: `ncks -G : IN.nc OUT.nc` takes them out."
+        )
     if not ranked:
         raise DataError(
             f"{where} has no variable that is known to be rain; it has {_inventory(dataset)}.\n"
@@ -196,6 +171,7 @@ def _describe(dataset, name: str, where: str) -> Field:
     others = [
         dim for dim, size in zip(variable.dimensions, variable.shape, strict=True) if size != 1 and dim not in (y_dim, x_dim)
     ]
+    _check_size(dataset, variable, y_dim, x_dim, where)
     return Field(
         variable=name,
         frame_dims=tuple(others),
@@ -203,8 +179,31 @@ def _describe(dataset, name: str, where: str) -> Field:
         x_dim=x_dim,
         units=text(variable, "units"),
         standard_name=text(variable, "standard_name"),
-        packing=_packing(variable),
+        packing=read_packing(variable, f"{where}: {name}"),
     )
+
+
+def _check_size(dataset, variable, y_dim: str, x_dim: str, where: str) -> None:
+    """DataError for frames and chunks that cannot be meant, before memory is asked for them."""
+    y, x = len(dataset.dimensions[y_dim]), len(dataset.dimensions[x_dim])
+    if y * x > _MOST_CELLS:
+        raise DataError(
+            f"{where}: {variable.name} declares frames of {y} × {x} cells.\nRight would be at most {_MOST_CELLS:,} cells."
+        )
+    chunks = variable.chunking()
+    num_bytes = math.prod(chunks) * variable.dtype.itemsize if isinstance(chunks, list) else 0
+    if num_bytes > _LARGEST_CHUNK:
+        shape, wanted = " × ".join(map(str, chunks)), _one_frame(variable, y_dim, x_dim)
+        raise DataError(
+            f"{where}: {variable.name} is stored in chunks of {num_bytes / 1e9:.1f} GB ({shape}), read whole for every frame.\n"
+            f"Right would be chunks of one frame: `nccopy -c {variable.name}:{wanted} IN.nc OUT.nc`."
+        )
+
+
+def _one_frame(variable, y_dim: str, x_dim: str) -> str:
+    """The chunks of one frame, as nccopy takes them."""
+    sizes = zip(variable.dimensions, variable.shape, strict=True)
+    return ",".join(str(size if dim in (y_dim, x_dim) else 1) for dim, size in sizes)
 
 
 def _horizontal(dataset, variable) -> tuple[str, str] | None:
@@ -226,50 +225,3 @@ def _is_axis(dataset, dim: str, axis: str, standard_names: set, names: set) -> b
         return True
     declared = coordinate is not None and (text(coordinate, "axis") or text(coordinate, "standard_name"))
     return not declared and dim.lower() in names
-
-
-def _packing(variable) -> Packing:
-    kind = variable.dtype
-    scale, offset = (float(np.ravel(getattr(variable, name, default))[0])
-                     for name, default in (("scale_factor", 1.0), ("add_offset", 0.0)))  # fmt: skip
-    packed = scale != 1.0 or offset != 0.0
-    unsigned = kind.kind == "i" and str(getattr(variable, "_Unsigned", "false")).lower() == "true"
-    fills = [getattr(variable, name) for name in ("_FillValue", "missing_value") if hasattr(variable, name)]
-    if not hasattr(variable, "_FillValue") and kind.itemsize > 1:
-        fills.append(netCDF4.default_fillvals[kind.str[1:]])  # what netCDF itself leaves where nothing was written
-    if not packed:
-        fills.append(_SENTINELS)
-    stored = np.dtype(kind.str.replace("i", "u")) if unsigned else kind
-    missing = tuple(dict.fromkeys(value for fill in fills for value in stored_as(fill, kind, stored)))
-    low, high = _valid_range(variable, stored, lambda value: (value - offset) / scale if packed else value)
-    return Packing(scale, offset, missing, low, high, unsigned)
-
-
-def stored_as(values, kind: np.dtype, stored: np.dtype) -> list:
-    """Those of the attribute's values that the stored type can hold, as the stored type shows them."""
-    values = np.ravel(values)
-    found = []
-    for target in {kind, stored} if values.dtype.kind in "iuf" else ():
-        with np.errstate(invalid="ignore", over="ignore"):
-            cast = values.astype(target)
-        same = np.isclose(cast.astype(np.float64), values.astype(np.float64), rtol=1e-6)
-        found += cast[same].view(stored).tolist()
-    return found
-
-
-def _valid_range(variable, stored: np.dtype, pack) -> tuple[float, float]:
-    """(low, high) in stored numbers. Floating limits of an integer variable are unpacked (NetCDF users' guide)."""
-    limits = [-np.inf, np.inf]
-    pair = np.ravel(getattr(variable, "valid_range", ()))
-    given = dict(enumerate(pair)) if pair.size == 2 else {}
-    names = ("valid_min", "valid_max")
-    given |= {i: getattr(variable, name) for i, name in enumerate(names) if hasattr(variable, name)}
-    for i, value in given.items():
-        value = np.ravel(value)
-        if value.dtype.kind == "f":
-            limits[i] = float(pack(value[0]) if stored.kind in "iu" else value[0])
-        elif value.dtype.kind in "iu":
-            limits[i] = float(stored_as(value[:1], variable.dtype, stored)[0])
-    if stored.kind == "f":
-        limits = [max(limits[0], -_HUGE), min(limits[1], _HUGE)]
-    return min(limits), max(limits)  # a negative scale_factor turns them round

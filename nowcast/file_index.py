@@ -1,7 +1,7 @@
 """What opening the files of an archive found out, kept in the cache: 10,000 unchanged files open in a second.
 
-One JSON file for each folder, with a SHA-256 over its text and over the code that read the files: what is damaged, stale
-or forged is as good as none.
+One JSON file for each folder, with a SHA-256 over its text and over the code that read the files: what is damaged
+or stale is as good as none.
 """
 
 import base64
@@ -18,8 +18,9 @@ import numpy as np
 
 from nowcast.atomic import replacing
 from nowcast.cache import cache_folder
+from nowcast.decoding import Packing
 from nowcast.errors import OutputError
-from nowcast.fields import Field, Packing
+from nowcast.fields import Field
 from nowcast.grid import Grid
 from nowcast.netcdf import FileFacts
 
@@ -135,7 +136,7 @@ def _digest(text: bytes) -> bytes:
 
 @cache
 def _reader() -> bytes:
-    names = ("fields", "file_index", "files", "grid", "netcdf", "times", "units")
+    names = ("decoding", "fields", "file_format", "file_index", "files", "grid", "netcdf", "times", "units")
     return b"".join(Path(__file__).with_name(f"{name}.py").read_bytes() for name in names)
 
 

@@ -4,20 +4,21 @@ Only existing local regular files are opened, and only whole ones. Each process 
 forked child starts anew; its lock keeps threads out of the NetCDF library, which cannot bear two at once.
 """
 
+import contextlib
 import glob
 import os
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 import netCDF4
-import numpy as np
 
 from nowcast.errors import DataError, UsageError
+from nowcast.file_format import check_whole
 
 _SUFFIXES = (".nc", ".nc4", ".cdf")
-_MAGIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05", b"\x89HDF\r\n\x1a\n")
 _NUM_OPEN = 16
 
 
@@ -57,34 +58,32 @@ def _is_netcdf_name(file: Path) -> bool:
 
 def open_dataset(path: Path) -> netCDF4.Dataset:
     """An existing local NetCDF file, opened for reading stored numbers as they are. DataError if it is none."""
+    if not path.is_file():
+        said = "no regular file" if path.exists() else "not there"
+        raise DataError(f"{path} is {said}.\nRight would be a NetCDF file on this machine.")
+    if "\\" in str(path.absolute()):  # the library would look for another file
+        raise DataError(f"{path} has a backslash in its name, which the NetCDF library takes for a folder.\nRename it.")
+    if not str(path).isprintable():
+        raise DataError(f"{str(path)!r} has a name that cannot be printed, or is not UTF-8.\nRename it.")
+    check_whole(path)
     try:
-        with open(path, "rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.\nRight would be a NetCDF file.") from error
-    if not start:
-        raise DataError(f"{path} is empty (0 bytes).\nRight would be a NetCDF file with at least one frame.")
-    if not start.startswith(_MAGIC):
-        raise DataError(f"{path} is not a NetCDF file: it starts with {start[:4]!r}.\nConvert it to CF NetCDF first.")
-    try:
-        dataset = netCDF4.Dataset(path, "r")
-    except (OSError, RuntimeError) as error:
+        # absolute, since the library takes a name such as `http:x.nc` for an address
+        dataset = netCDF4.Dataset(path.absolute(), "r")
+    except (OSError, RuntimeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is damaged or incomplete ({error}).\nRight would be a whole NetCDF file.") from error
     dataset.set_auto_maskandscale(False)
-    if path.stat().st_size < _least_size(dataset):
-        dataset.close()
-        raise DataError(f"{path} is cut off: it is shorter than its header says.\nRight would be a whole NetCDF file.")
     return dataset
 
 
-def _least_size(dataset) -> int:
-    """Bytes that a classic (uncompressed) file must have: its missing tail would read as zeros. 0 for NetCDF-4."""
-    if not dataset.data_model.startswith("NETCDF3"):
-        return 0
-    holders = [dataset, *dataset.variables.values()]
-    header = sum(np.asarray(holder.getncattr(name)).nbytes for holder in holders for name in holder.ncattrs())
-    # The header is bounded from below: numpy counts four bytes for each character of text.
-    return header // 4 + sum(variable.size * variable.dtype.itemsize for variable in dataset.variables.values())
+@contextlib.contextmanager
+def library_errors(path: Path) -> Iterator[None]:
+    """What the NetCDF library raises about damaged coordinates and attributes, as a DataError."""
+    try:
+        yield
+    except (OSError, RuntimeError, AttributeError, UnicodeError) as error:
+        if "NetCDF" not in str(error) and not isinstance(error, UnicodeError):
+            raise
+        raise DataError(f"{path} is damaged ({error}).\nRight would be a whole NetCDF file.") from error
 
 
 class OpenFiles:
@@ -105,18 +104,47 @@ class OpenFiles:
     def __len__(self) -> int:
         return len(self._datasets)
 
+    def close(self) -> None:
+        """Close them all: HDF5 lets nobody write to a file that another process reads."""
+        with self.lock:
+            while self._datasets:
+                self._datasets.popitem()[1][1].close()
+
     def get(self, path: Path) -> netCDF4.Dataset:
         """The open dataset; a file that has been replaced since is opened anew. Hold `lock` while using it."""
+        key, state, dataset = self._known(path)
+        dataset = dataset or open_dataset(path)
+        self._datasets[key] = state, dataset
+        while len(self._datasets) > self.limit:
+            self._datasets.popitem(last=False)[1][1].close()
+        return dataset
+
+    @contextlib.contextmanager
+    def briefly(self, path: Path) -> Iterator[netCDF4.Dataset]:
+        """The dataset, closed again unless it was open before: a file that is open here cannot be written elsewhere."""
+        key, state, dataset = self._known(path)
+        if dataset is None:
+            with open_dataset(path) as dataset:
+                yield dataset
+        else:
+            self._datasets[key] = state, dataset
+            yield dataset
+
+    def _known(self, path: Path) -> tuple:
+        """Key and state of a file, and its dataset if it is open in that state, taken out.
+
+        A file is never open twice: the NetCDF library (4.10.1) can crash at the next opening of one that was.
+        """
         try:
             facts = path.stat()
         except OSError as error:
             raise DataError(f"{path} cannot be read any more: {error.strerror}.\nIt was there before.") from error
-        key = (str(path), facts.st_ino, facts.st_size, facts.st_mtime_ns)
-        dataset = self._datasets.pop(key, None) or open_dataset(path)
-        self._datasets[key] = dataset
-        while len(self._datasets) > self.limit:
-            self._datasets.popitem(last=False)[1].close()
-        return dataset
+        key, state = (facts.st_dev, facts.st_ino), (facts.st_size, facts.st_mtime_ns)
+        known, dataset = self._datasets.pop(key, (state, None))
+        if known != state:
+            dataset.close()
+            dataset = None
+        return key, state, dataset
 
 
 OPEN_FILES = OpenFiles(_NUM_OPEN)

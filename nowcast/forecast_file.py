@@ -1,4 +1,4 @@
-"""Forecasts as CF-1.11 NetCDF-4: written whole or not at all, and read back (ours, and those that pysteps exports).
+"""Forecasts as CF-1.11 NetCDF-4: written whole or not at all. forecast_reader reads them back.
 
 One reference time: `(time, y, x)` with a scalar forecast_reference_time. Many: `(forecast_reference_time,
 forecast_period, y, x)` with a 2-D time. Fields come and go with row 0 northernmost; in the file rows follow y.
@@ -6,27 +6,23 @@ forecast_period, y, x)` with a 2-D time. Fields come and go with row 0 northernm
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import netCDF4
 import numpy as np
 
-from nowcast.atomic import replacing
+from nowcast.atomic import free_space, replacing, size
 from nowcast.errors import DataError, OutputError
-from nowcast.fields import Field, find_field, text
-from nowcast.files import OPEN_FILES, open_dataset
-from nowcast.grid import Grid, read_grid
-from nowcast.netcdf import most_frequent_step
-from nowcast.times import decode_times, interval_seconds, read_times, time_variable
-from nowcast.units import Conversion
+from nowcast.fields import text
+from nowcast.files import open_dataset
+from nowcast.grid import Grid
 
 _FILL = np.float32(netCDF4.default_fillvals["f4"])
 _STORAGE = {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
 _RAIN = {"standard_name": "rainfall_rate", "long_name": "forecast rain rate", "units": "mm h-1"}
 _OTHER = {"long_name": "forecast value", "units": "1"}
-_LONGEST = np.timedelta64(30, "D")  # a longer lead is a time counted from some epoch
 _PROJ4 = ("proj4", "proj4_params", "proj4_string", "proj_string")
 
 
@@ -50,16 +46,16 @@ def write_forecast(
     path = Path(path)
     seconds = np.asarray(lead_times, "timedelta64[s]").astype(np.int64)
     _check_free(path, overwrite)
-    with replacing(path) as partial:
+    with replacing(path, overwrite=overwrite) as partial:
         with _output_errors(path):
             dataset = netCDF4.Dataset(partial, "w", format="NETCDF4")
         try:
             layout = _create_single if single else _create_many
-            _write_cases(dataset, path, iter(cases), layout, grid, seconds, quantity, attributes)
+            sums = _write_cases(dataset, path, iter(cases), layout, grid, seconds, quantity, attributes)
         finally:
             with _output_errors(path):
                 dataset.close()
-        _check_mapping(partial, grid, quantity)
+        _check_written(partial, path, grid, quantity, sums)
 
 
 def variable_name(quantity: str) -> str:
@@ -67,8 +63,8 @@ def variable_name(quantity: str) -> str:
     return "precip_intensity" if quantity == "rain_rate" else "value"
 
 
-def _write_cases(dataset, path, cases, layout, grid, seconds, quantity, attributes) -> None:
-    """Stream the cases into an open dataset: one case in memory at a time."""
+def _write_cases(dataset, path, cases, layout, grid, seconds, quantity, attributes) -> list[int]:
+    """Stream the cases into an open dataset, one case in memory at a time; the check sum of each."""
     first = next(cases, None)
     assert first is not None, "no forecast to write"
     reference = np.datetime64(first[0], "s")
@@ -77,10 +73,12 @@ def _write_cases(dataset, path, cases, layout, grid, seconds, quantity, attribut
         _write_grid(dataset, grid)
         layout(dataset, reference, seconds)
         variable = _create_variable(dataset, grid, quantity)
+    sums = []
     for case, (time, fields) in enumerate(itertools.chain([first], cases)):
         fields = np.where(np.isnan(fields), _FILL, fields).astype(np.float32, copy=False)
         assert fields.shape == (len(seconds), *grid.shape), f"{fields.shape} for {len(seconds)} leads on {grid.shape}"
-        fields = fields[:, ::-1] if grid.y_ascending else fields
+        fields = np.ascontiguousarray(fields[:, ::-1] if grid.y_ascending else fields)
+        sums.append(zlib.crc32(fields))
         with _output_errors(path):
             if "forecast_reference_time" not in dataset.dimensions:
                 assert case == 0, "one reference time to a file of this layout"
@@ -90,6 +88,7 @@ def _write_cases(dataset, path, cases, layout, grid, seconds, quantity, attribut
             dataset["forecast_reference_time"][case] = since
             dataset["time"][case] = since + seconds
             variable[case] = fields
+    return sums
 
 
 def _write_globals(dataset, grid: Grid, attributes: dict) -> None:
@@ -162,84 +161,21 @@ def _create_variable(dataset, grid: Grid, quantity: str):
     return variable
 
 
-def _check_mapping(partial: Path, grid: Grid, quantity: str) -> None:
-    """A forecast that has lost its map projection looks like any other: look before it gets its name."""
-    with open_dataset(partial) as dataset:
-        written = text(dataset[variable_name(quantity)], "grid_mapping")
-        assert written == grid.mapping_name, f"grid_mapping is {written}, not {grid.mapping_name}"
-        assert written is None or written in dataset.variables
-
-
-@dataclass(frozen=True, eq=False)
-class ForecastFile:
-    """Forecasts in a file: one case per reference time (datetime64[s]), at the same lead times (timedelta64[s])."""
-
-    path: Path
-    reference_times: np.ndarray
-    lead_times: np.ndarray
-    grid: Grid
-    quantity: str
-    field: Field
-    conversion: Conversion
-    case_dim: str | None
-
-    def read(self, case: int) -> np.ndarray:
-        """(lead, y, x) float32 mm/h, NaN missing, row 0 northernmost."""
-        if not 0 <= case < len(self.reference_times):
-            raise IndexError(f"case {case} of {len(self.reference_times)}")
-        frames = {dim: case if dim == self.case_dim else slice(None) for dim in self.field.frame_dims}
-        with OPEN_FILES.lock, open_dataset(self.path) as dataset:
-            try:
-                fields = self.field.read(dataset, frames, self.conversion, flip=self.grid.y_ascending)
-            except (OSError, RuntimeError, IndexError, KeyError, ValueError) as error:
-                raise DataError(f"{self.path}: case {case} cannot be read ({error}).\nThe file is damaged.") from error
-        return fields.reshape(len(self.lead_times), *self.grid.shape)
-
-
-def read_forecast(path: str | Path, *, variable: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6) -> ForecastFile:
-    """Open a forecast file in either layout, or one that pysteps exported; fields are read case by case.
-
-    Raises DataError where the file is none, or does not say which reference times its forecasts have.
-    """
-    path, where = Path(path), str(path)
-    with open_dataset(path) as dataset:
-        found = find_field(dataset, where, variable)
-        references, valid, case_dim = _forecast_times(dataset, found, where)
-        leads = (valid - references[:, None]).astype("timedelta64[s]")
-        if (leads != leads[0]).any():
-            raise DataError(f"{where}: lead times differ between reference times.\nRight would be the same for all.")
-        interval = interval_seconds(dataset, found, valid, where) if found.kind == "amount" else None
-        step = most_frequent_step(leads[0])
-        if interval is None and not np.isnat(step):
-            interval = step.astype(np.int64).item()
-        conversion = found.conversion(interval_seconds=interval, zr_a=zr_a, zr_b=zr_b, where=where)
-        grid = read_grid(dataset, found, where)
-    return ForecastFile(path, references, leads[0], grid, conversion.quantity, found, conversion, case_dim)
-
-
-def _forecast_times(dataset, found: Field, where: str) -> tuple[np.ndarray, np.ndarray, str | None]:
-    """Reference times (case,), valid times (case, lead) and the dimension of the cases."""
-    name, reference = (time_variable(dataset, found, which) for which in ("time", "forecast_reference_time"))
-    if name is None:
-        raise DataError(f"{where}: {found.variable} has no times.\nRight would be a time for every lead time.")
-    if reference is None:
-        # pysteps counts its times from the reference time and says no more.
-        units, calendar = text(dataset[name], "units"), text(dataset[name], "calendar") or "standard"
-        references = decode_times(np.zeros(1, np.int64), units, calendar, f"{where}: {name}")
-    else:
-        references = np.atleast_1d(read_times(dataset, reference, found.frame_dims, where))
-    over = dataset[reference].dimensions if reference else ()
-    case_dim = next((dim for dim in found.frame_dims if dim in over), None)
-    lead_dims = tuple(dim for dim in found.frame_dims if dim != case_dim)
-    if len(lead_dims) > 1:
-        dims = ", ".join(lead_dims)
-        raise DataError(f"{where}: {found.variable} has dimensions {dims}, y and x.\nRight would be (time, y, x).")
-    dims = (*((case_dim,) if case_dim else ()), *lead_dims)
-    valid = read_times(dataset, name, dims, where).reshape(len(references), -1)
-    longest = (valid - references[:, None]).max() if valid.size else np.timedelta64(0, "s")
-    if not np.timedelta64(0, "s") < longest < _LONGEST:
-        raise DataError(f"{where} does not say when its forecast starts.\nRight would be a forecast_reference_time.")
-    return references, valid, case_dim
+def _check_written(partial: Path, path: Path, grid: Grid, quantity: str, sums: Sequence[int]) -> None:
+    """Look before it gets its name: not every disk that is full or failing says so, and without its projection a forecast
+    looks like any other."""
+    try:
+        with open_dataset(partial) as dataset:
+            variable = dataset[variable_name(quantity)]
+            written = text(variable, "grid_mapping")
+            cases = (variable[:] if len(variable.shape) == 3 else variable[case] for case in range(len(sums)))
+            same = [zlib.crc32(np.ascontiguousarray(fields)) for fields in cases] == list(sums)
+            assert written == grid.mapping_name, f"grid_mapping is {written}, not {grid.mapping_name}"
+            assert written is None or written in dataset.variables
+    except (DataError, OSError, RuntimeError, IndexError) as error:
+        raise OutputError(f"{path} cannot be written: it cannot be read back ({str(error).splitlines()[0]}).") from error
+    if not same:
+        raise OutputError(f"{path} cannot be written: it does not read back as it was written.\nIs the disk failing?")
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
@@ -256,5 +192,8 @@ def _output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"{path} cannot be written: {reason}.\nIs the disk full, or the folder read-only?") from error
+        reason, free = getattr(error, "strerror", None) or error, "unknown"
+        with contextlib.suppress(OSError):
+            free = size(free_space(path.parent))
+        hint = f"Is the disk full (free: {free}), or the folder read-only?"
+        raise OutputError(f"{path} cannot be written: {reason}.\n{hint}") from error

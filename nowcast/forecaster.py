@@ -4,6 +4,7 @@ Both sides of the call are mm/h with NaN for missing; network values exist only 
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor
 
 from nowcast import config
-from nowcast.baselines import BASELINES
+from nowcast.baselines import BASELINES, DRY_THRESHOLD
 from nowcast.checkpoint import Checkpoint, read_checkpoint
 from nowcast.device import arithmetic, pick_precision
 from nowcast.errors import CheckpointError, DataError, NowcastError
-from nowcast.forecast_file import ForecastFile, read_forecast
+from nowcast.forecast_reader import Forecasts, read_forecast
+from nowcast.grid import difference
 from nowcast.models import make_model, model_config
 from nowcast.netcdf import Record
 from nowcast.tiles import Tiling, available_bytes, bytes_per_cell, choose_tiles, find_reach, forecast_in_tiles
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 FORECAST_SUFFIXES = {".nc", ".nc4", ".cdf"}
 # cells that go through the network at once: more take longer each on a CPU, whose cache they leave
 BATCH_CELLS = {"cpu": 1 << 17, "cuda": 1 << 20}
+LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # s, and as in config.py: no checkpoint can ask for more
 SURELY_FIT = 1 << 16  # cells; the greediest recipe, keras_next_frame, takes 17 KB for each
 
 
@@ -51,13 +54,13 @@ class Network:
         facts = checkpoint.facts
         try:
             self.experiment = config.from_dict(facts["config"], source=f"the config in {name}")
-            self.input_frames, self.lead_frames = int(facts["input_frames"]), int(facts["lead_frames"])
-            self.time_steps, self.quantity = [int(step) for step in facts["time_steps"]], str(facts["quantity"])
+            self.input_frames, self.lead_frames = (_bounded(facts[key]) for key in ("input_frames", "lead_frames"))
+            self.time_steps, self.quantity = _time_steps(facts["time_steps"]), str(facts["quantity"])
             self.transform = make_transform(self.experiment.transform)
             self.model = _load_model(self.experiment, checkpoint)
         except CheckpointError:
             raise
-        except (NowcastError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (NowcastError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{name} cannot be used: {_first_line(error)}") from None
         self.facts: dict[str, Any] = dict(facts)
         self.model.to(device).eval()
@@ -75,10 +78,17 @@ class Network:
     def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         past = np.ascontiguousarray(past[:, -self.input_frames :], np.float32)
         if tiling := self._tiling(past.shape[-2:], num_leads):
-            return forecast_in_tiles(self._forecast, past, num_leads, tiling)
+            return self._kept_dry(past, forecast_in_tiles(self._forecast, past, num_leads, tiling))
         cases = self.cases_at_once(past.shape[-2:])
         parts = [self._forecast(past[n : n + cases], num_leads) for n in range(0, len(past), cases)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return self._kept_dry(past, parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+    def _kept_dry(self, past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
+        """A network answers to a clear sky with a little drizzle: of a past without rain anywhere the forecast has none."""
+        if self.quantity == "rain_rate":
+            dry = ~(past >= DRY_THRESHOLD).any(axis=(1, 2, 3))
+            forecast[dry] = np.where(np.isnan(forecast[dry]), np.nan, 0)
+        return forecast
 
     def cases_at_once(self, grid: tuple[int, int]) -> int:
         """How many cases are best forecast together."""
@@ -144,34 +154,83 @@ class Network:
 
 
 class FileForecaster:
-    """Forecasts made earlier, by anyone, in a forecast file: they can be scored, but not asked for other times.
+    """Forecasts made earlier, by anyone, in forecast files: they can be scored, but not asked for other times.
 
     A lead time of 0, the analysis that some centres file with their forecasts, is no forecast and left out.
     """
 
     input_frames = 1
 
-    def __init__(self, file: ForecastFile, name: str):
+    def __init__(self, file: Forecasts, name: str):
         self.file, self.name = file, name
-        self.leads = np.flatnonzero(file.lead_times > np.timedelta64(0, "s"))
-        self.lead_frames = len(self.leads)
+        self.lead_times = file.lead_times[file.lead_times > np.timedelta64(0, "s")]
+        self.lead_frames = len(self.lead_times)
+        if not self.lead_frames:
+            raise DataError(f"{name} has no lead time above 0.\nRight would be forecasts for later than their reference time.")
 
     def time_step(self, record: Record) -> np.timedelta64:
-        """The step between its leads; DataError where grid, quantity or leads do not fit the record."""
-        if self.file.quantity != record.quantity:
-            raise DataError(f"{self.name} forecasts {self.file.quantity} but {record.name} holds {record.quantity}")
-        if self.file.grid.key != record.grid.key:
-            mine, theirs = (" × ".join(map(str, grid.shape)) for grid in (self.file.grid, record.grid))
-            raise DataError(f"{self.name} ({mine}) is not on the grid of {record.name} ({theirs}); regrid one of them first")
-        leads = self.file.lead_times[self.leads]
-        if not len(leads) or (leads != np.arange(1, len(leads) + 1) * leads[0]).any():
-            raise DataError(f"{self.name} has lead times that are not 1, 2, 3, … of one time step")
+        """The step between its leads on this record; DataError where grid, quantity or leads do not fit it."""
+        leads = self._leads_on(record)
+        if len(leads) < self.lead_frames:
+            told = "%s: left out %d of %d lead times, at which %s, a frame every %s, has none"
+            log.warning(
+                told, self.name, self.lead_frames - len(leads), self.lead_frames, record.name, _minutes(record.time_step)
+            )
+        self._tell_of_projections(record)
         return leads[0]
 
-    def forecast_at(self, reference: np.datetime64, num_leads: int) -> np.ndarray:
-        """(lead, y, x) mm/h of the forecast from that time."""
-        case = int(np.flatnonzero(self.file.reference_times == reference)[0])
-        return self.file.read(case)[self.leads[:num_leads]]
+    def _tell_of_projections(self, record: Record) -> None:
+        stated = [grid.mapping_attributes.get("grid_mapping_name") for grid in (self.file.grid, record.grid)]
+        if (stated[0] is None) != (stated[1] is None):
+            without, other = (self.name, record.name) if stated[0] is None else (record.name, self.name)
+            log.info("%s states no map projection: taken to be that of %s, whose coordinates are the same", without, other)
+
+    def num_leads(self, record: Record) -> int:
+        """How many of its leads this record has frames for."""
+        return len(self._leads_on(record))
+
+    def _leads_on(self, record: Record) -> np.ndarray:
+        """The lead times whose valid times this record can have frames at: 1, 2, 3, … of one time step."""
+        if self.file.quantity != record.quantity:
+            raise DataError(f"{self.name} forecasts {self.file.quantity} but {record.name} holds {record.quantity}")
+        if differs := difference(self.file.grid, record.grid):
+            raise DataError(f"{self.name} is not on the grid of {record.name}: {differs}.\nRegrid one of them first.")
+        leads, step = self.lead_times, record.time_step
+        if not np.isnat(step):
+            leads = leads[leads % step == np.timedelta64(0, "s")]
+        if not len(leads):
+            raise DataError(
+                f"{self.name} has lead times of {_minutes(*self.lead_times)}, {record.name} a frame every {_minutes(step)}.\n"
+                "Right would be observations at the times that are forecast."
+            )
+        if (leads != np.arange(1, len(leads) + 1) * leads[0]).any():
+            raise DataError(f"{self.name} has lead times that are not 1, 2, 3, … of one time step: {_minutes(*leads)}")
+        return leads
+
+    def forecast_at(self, reference: np.datetime64, lead_times: np.ndarray) -> np.ndarray:
+        """(lead, y, x) mm/h of the forecast from that time; of an ensemble its mean."""
+        return self.file.read(self._case(reference), self._positions(lead_times))
+
+    def members_at(self, reference: np.datetime64, lead_time: np.timedelta64) -> np.ndarray:
+        """(member, y, x) mm/h of the forecast from that time."""
+        return self.file.members(self._case(reference), self._positions([lead_time])[0])
+
+    def probabilities_at(self, reference: np.datetime64, lead_time: np.timedelta64, thresholds: Sequence[float]) -> np.ndarray:
+        """(threshold, y, x) of 0 to 1, of some of `self.file.thresholds`."""
+        columns = [self.file.thresholds.index(threshold) for threshold in thresholds]
+        return self.file.probabilities(self._case(reference), self._positions([lead_time])[0], columns)
+
+    def _case(self, reference: np.datetime64) -> int:
+        return int(np.flatnonzero(self.file.reference_times == reference)[0])
+
+    def _positions(self, lead_times: Sequence[np.timedelta64]) -> list[int]:
+        return np.searchsorted(self.file.lead_times, np.asarray(lead_times, "timedelta64[s]")).tolist()
+
+
+def _minutes(*steps: np.timedelta64) -> str:
+    """As "5, 10, 15, … 60 min", for a message."""
+    numbers = [f"{step / np.timedelta64(60, 's'):g}" for step in steps]
+    return ", ".join(numbers if len(numbers) < 6 else [*numbers[:3], f"… {numbers[-1]}"]) + " min"
 
 
 def forecast_rain(model: torch.nn.Module, transform: Transform, rain: Tensor, num_leads: int) -> Tensor:
@@ -189,21 +248,52 @@ def _load_model(experiment: config.Experiment, checkpoint: Checkpoint) -> torch.
     return model
 
 
+def _bounded(frames: int) -> int:
+    """As many as a config can ask for; ValueError otherwise."""
+    if not 1 <= int(frames) <= MOST_FRAMES:
+        raise ValueError(f"{str(frames)[:40]} frames")
+    return int(frames)
+
+
+def _time_steps(values: list) -> list[int]:
+    """Seconds, ascending; ValueError where they cannot be time steps."""
+    steps = [int(value) for value in values]
+    if not steps or steps != sorted(steps) or not 0 < steps[0] <= steps[-1] <= LONGEST_STEP:
+        raise ValueError(f"time steps of {str(steps)[:40]} s")
+    return steps
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def open_forecaster(name: str, *, device: torch.device) -> Forecaster | FileForecaster:
-    """The baseline of that name, the network of a run folder or checkpoint, or the forecasts of a NetCDF file.
+def open_forecaster(name: str, *, device: torch.device, variable: str | None = None) -> Forecaster | FileForecaster:
+    """The baseline of that name, the network of a run folder or checkpoint, or the forecasts of NetCDF files.
 
-    Raises CheckpointError (exit 4) where there is none of these, and DataError (3) for a NetCDF file without forecasts.
+    These may be one file, a folder or a glob; `variable` is theirs, where they have it. Raises CheckpointError (exit 4)
+    where there is none of these, DataError (3) for NetCDF files without forecasts.
     """
     path = Path(name)
     if name in BASELINES:
         return BASELINES[name]()
+    if _is_glob(path):
+        return FileForecaster(read_forecast(name, variable=variable), path.absolute().parent.name)
     if not path.exists():
         raise CheckpointError(f"no such run folder, checkpoint or baseline: {name} (baselines: {', '.join(BASELINES)})")
     if path.suffix in FORECAST_SUFFIXES:
-        return FileForecaster(read_forecast(path), path.stem)
+        return FileForecaster(read_forecast(path, variable=variable), path.stem)
+    if _holds_forecasts(path):
+        return FileForecaster(read_forecast(path, variable=variable), path.resolve().name)
     folder = path.resolve() if path.is_dir() else path.resolve().parent
     return Network(read_checkpoint(path), folder.name, device=device)
+
+
+def _is_glob(path: Path) -> bool:
+    return not path.exists() and bool(set("*?[") & set(str(path)))
+
+
+def _holds_forecasts(path: Path) -> bool:
+    """Whether it is a folder of NetCDF files, and not of a run."""
+    if not path.is_dir() or (path / "config.toml").exists() or any(path.glob("*.safetensors")):
+        return False
+    return any(file.suffix in FORECAST_SUFFIXES for pattern in ("*", "*/*") for file in path.glob(pattern))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from nowcast.cache import WET
+from nowcast.damage import Damage
 from nowcast.netcdf import Record
 from nowcast.progress import track
 from nowcast.windows import plan
@@ -44,16 +45,19 @@ def _pixels(record: Record) -> dict[str, Any]:
     chosen = np.unique(np.linspace(0, len(record.times) - 1, min(SAMPLE, len(record.times))).round().astype(int))
     known = total = 0
     wet = dict.fromkeys((WET, 1.0, 5.0), 0)
-    highest = -np.inf
+    highest, damage = -np.inf, Damage(record)
     for position in track(chosen, f"reading {record.name}", unit="frame"):
-        frame = record.read([position])[0]
+        frame = damage.read(position)
         values = frame[np.isfinite(frame)]
         known, total = known + values.size, total + frame.size
         for threshold in wet:
             wet[threshold] += int((values >= threshold).sum())
         highest = max(highest, float(values.max(initial=-np.inf)))
+    if damage.all_failed:
+        raise damage.first
     return {
         "num_frames_read": len(chosen),
+        "damaged": damage.lines(),
         "missing_percent": round(100 * (1 - known / total), 2),
         "wet_percent": {f"{t:g}": round(100 * n / known, 3) if known else None for t, n in wet.items()},
         "maximum": round(highest, 3) if known else None,
@@ -77,6 +81,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
         f"  grid     {y} × {x} cells of {spacing} km, y {'up' if record['y_ascending'] else 'down'}, {mapping}",
         f"  values   {_values(record)} ({_count(record['num_frames_read'], 'frame')} read)",
         f"  windows  {INPUT_FRAMES} + {LEAD_FRAMES} frames: {'; '.join(line.strip() for line in record['account'])}",
+        *(f"  damaged  {line}" for line in record["damaged"]),
     ]
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from nowcast.config import Many, NamedSection, Number, Section, check, lookup
+from nowcast.pairs import BALANCED_THRESHOLDS, BALANCED_WEIGHTS
 from nowcast.transform import Transform
 
 
@@ -71,8 +72,8 @@ class Balanced(Loss):
     """
 
     name: Literal["balanced"] = "balanced"
-    thresholds: Many[Number] = (0.5, 2.0, 5.0, 10.0, 30.0)  # mm/h
-    weights: Many[Number] = (1.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+    thresholds: Many[Number] = BALANCED_THRESHOLDS  # mm/h
+    weights: Many[Number] = BALANCED_WEIGHTS
     mse: Number = Field(1.0, ge=0)
     mae: Number = Field(1.0, ge=0)
     space: Literal["values", "rain_rate"] = "values"

@@ -1,5 +1,6 @@
 """How much memory a process takes and can still take, in bytes: from Linux's /proc, the control group, or CUDA."""
 
+import os
 import resource
 import sys
 from contextlib import suppress
@@ -8,6 +9,8 @@ from pathlib import Path
 import torch
 
 from nowcast.errors import MemoryLimitError
+
+GROUPS, PROCESS_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def free_memory() -> int:
@@ -18,12 +21,36 @@ def free_memory() -> int:
     free = []
     with suppress(OSError, StopIteration):
         free.append(_read("/proc/meminfo", "MemAvailable"))
-    with suppress(OSError, ValueError):  # "max": no limit
-        group = Path("/sys/fs/cgroup")
-        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    for group in _control_groups():
+        with suppress(OSError, ValueError, StopIteration):  # "max": no limit
+            limit, held = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+            free.append(limit - held + _reclaimable(group))
     if not free:
         raise MemoryLimitError("how much memory is free cannot be found out here")
     return max(min(free), 0)
+
+
+def _control_groups() -> list[Path]:
+    """The groups that the process is in, from its own to the outermost (version 2)."""
+    with suppress(OSError, StopIteration):
+        lines = PROCESS_GROUPS.read_text(encoding="utf-8").splitlines()
+        own = GROUPS / next(line for line in lines if line.startswith("0::")).removeprefix("0::").lstrip("/")
+        return [own, *(folder for folder in own.parents if folder.is_relative_to(GROUPS))]
+    return []
+
+
+def _reclaimable(group: Path) -> int:
+    """Pages of files that nobody uses any more, such as of the cache: they count as held and are given up when asked for."""
+    lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith("inactive_file ")).split()[1])
+
+
+def total_memory() -> int:
+    """What a process could take if it were alone here."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # "max": no limit
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return total
 
 
 def resident_memory() -> int:

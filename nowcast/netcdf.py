@@ -18,9 +18,9 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.fields import Field, find_field, text
-from nowcast.files import OPEN_FILES, expand, open_dataset
+from nowcast.files import OPEN_FILES, expand, library_errors
 from nowcast.grid import Grid, read_grid
-from nowcast.times import interval_seconds, read_times, time_variable
+from nowcast.times import interval_seconds, on_raster, read_times, time_variable
 from nowcast.units import Conversion
 
 __all__ = ["FileFacts", "Grid", "Index", "Record", "open_records"]
@@ -131,7 +131,7 @@ class Record:
         with OPEN_FILES.lock:
             try:
                 dataset = OPEN_FILES.get(path)
-                _keep_chunks(dataset.variables[layout.field.variable], layout.field)
+                keep_chunks(dataset.variables[layout.field.variable], layout.field)
                 parts = [layout.field.read(dataset, selection, layout.conversion, flip=layout.flip)
                          for selection in layout.selections(frame, count)]  # fmt: skip
                 return np.concatenate([part.reshape(-1, *self.grid.shape) for part in parts]).reshape(count, *self.grid.shape)
@@ -166,23 +166,27 @@ def resolved(paths: Sequence[Path]) -> list[Path]:
     return [path.resolve() if path.is_symlink() else folders[path.parent] / path.name for path in paths]
 
 
-def _keep_chunks(variable, field: Field) -> None:
-    """Give the library room for every chunk that a frame lies in, where chunks hold several frames.
+def keep_chunks(variable, field: Field, *, also: str | None = None) -> None:
+    """Give the library room for every chunk that a frame lies in, where chunks hold several frames, and no more elsewhere.
 
+    `also` is a dimension of which a read takes everything.
     Without it, the next frame would have the same chunks decompressed again: a hundred times the work for a file that
-    was written with the library's own choice of chunks.
+    was written with the library's own choice of chunks. Chunks of one frame are not read twice, and its default of 64 MiB
+    for each open file adds up to a gigabyte.
     """
     chunks = variable.chunking()
     if not isinstance(chunks, list):
         return  # a classic or contiguous file
     sizes = dict(zip(variable.dimensions, zip(variable.shape, chunks, strict=True), strict=True))
-    if all(sizes[dim][1] == 1 for dim in field.frame_dims):
-        return
-    across = math.prod(math.ceil(size / chunk) for size, chunk in (sizes[field.y_dim], sizes[field.x_dim]))
+    across = math.prod(math.ceil(sizes[dim][0] / sizes[dim][1]) for dim in (field.y_dim, field.x_dim, also) if dim)
     needed = across * math.prod(chunks) * variable.dtype.itemsize
     room, slots, preemption = variable.get_var_chunk_cache()
-    if room < needed <= _CHUNK_ROOM:
-        variable.set_var_chunk_cache(needed, max(slots, 2 * across), preemption)
+    if all(sizes[dim][1] == 1 for dim in field.frame_dims):
+        wanted = min(room, needed)
+    else:
+        wanted = needed if room < needed <= _CHUNK_ROOM else room
+    if wanted != room:
+        variable.set_var_chunk_cache(wanted, max(slots, 2 * across), preemption)
 
 
 def most_frequent_step(times: np.ndarray) -> np.timedelta64:
@@ -256,7 +260,7 @@ def _inspect_once(path: Path, variable: str | None, index: Index | None) -> File
 
 def _inspect(path: Path, variable: str | None) -> FileFacts:
     """Everything about a file but its fields."""
-    with OPEN_FILES.lock, open_dataset(path) as dataset:
+    with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
         found = find_field(dataset, str(path), variable)
         found.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used
         name = _frame_times(dataset, found, path)
@@ -279,15 +283,15 @@ def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
 def _frame_times(dataset, found: Field, path: Path) -> str:
     """The name of the time variable; DataError where frames have no times or more dimensions than time, y and x."""
     name = time_variable(dataset, found)
-    over_time = dataset.variables[name].dimensions if name else ()
+    over_time = [dim for dim in dataset.variables[name].dimensions if dim in found.frame_dims] if name else []
     sizes = {dim: len(dataset.dimensions[dim]) for dim in found.frame_dims if dim != SEQUENCE}
-    if len(sizes) > 1:
-        extra = [f"{dim} ({size})" for dim, size in sizes.items() if dim not in over_time or len(over_time) > 1]
+    extra = [f"{dim} ({size})" for dim, size in sizes.items() if dim not in over_time or len(over_time) > 1]
+    if len(sizes) > 1 or (name and extra):
         raise DataError(
             f"{path}: {found.variable} has more dimensions than time, y and x: {', '.join(extra)}.\n"
             "Right would be a file with one of each selected."
         )
-    if name is None or not set(sizes) <= set(over_time):
+    if name is None:
         raise DataError(f"{path}: {found.variable} has no times.\nRight would be a time coordinate for every frame.")
     if 0 in sizes.values():
         raise DataError(f"{path}: {found.variable} has no frames.\nRight would be at least one.")
@@ -297,11 +301,12 @@ def _frame_times(dataset, found: Field, path: Path) -> str:
 def _assemble(files: list[FileFacts], zr_a: float, zr_b: float) -> Record:
     """One record of files on one grid: frames in time order, of equal times the last file's."""
     times = np.concatenate([file.times for file in files])
+    name = files[0].path.stem if len(files) == 1 else files[0].path.resolve().parent.name
     file_of = np.repeat(np.arange(len(files)), [len(file.times) for file in files])
     frame_of = np.concatenate([np.arange(len(file.times)) for file in files])
     order = np.argsort(times, kind="stable")
+    times[order] = _on_raster(times[order], name)
     kept = order[np.append(times[order][1:] != times[order][:-1], True)]
-    name = files[0].path.stem if len(files) == 1 else files[0].path.resolve().parent.name
     if num_duplicates := len(times) - len(kept):
         log.warning("%s: left out %d of %d frames, whose times come again later", name, num_duplicates, len(times))
     return Record(
@@ -315,6 +320,14 @@ def _assemble(files: list[FileFacts], zr_a: float, zr_b: float) -> Record:
         layouts=_layouts(files, most_frequent_step(times[kept]), zr_a, zr_b),
         institution=next((file.institution for file in files if file.institution), None),
     )
+
+
+def _on_raster(times: np.ndarray, name: str) -> np.ndarray:
+    meant = on_raster(times)
+    if moved := int((meant != times).sum()):
+        furthest = np.abs(meant - times).max().astype(np.int64)
+        log.warning("%s: %d of %d times, up to %d s early or late, are taken as even", name, moved, len(times), furthest)
+    return meant
 
 
 def _layouts(files: list[FileFacts], step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[_Layout, ...]:

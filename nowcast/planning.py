@@ -3,9 +3,11 @@
 Times decide the windows; fields are read only where the config asks for it (`max_missing`, `min_wet`) or training begins.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,15 @@ from nowcast.errors import DataError, UsageError
 from nowcast.file_index import FileIndex
 from nowcast.files import expand
 from nowcast.netcdf import Record, open_records
+from nowcast.progress import track
 from nowcast.windows import SPLITS, Account, Windows, plan, split_by_events, split_windows
 
 Packer = Callable[[Record], PackedFrames]
+
+
+def packed(record: Record) -> PackedFrames:
+    """The packed frames of a record, with progress where they have to be packed now."""
+    return pack(record, progress=lambda positions: track(positions, f"packing {record.name}", unit="frame"))
 
 
 @dataclass(frozen=True)
@@ -47,13 +55,24 @@ class Plan:
         used = ((r, r.times[w.positions]) for r, w in zip(self.records, self.windows[split], strict=True) if len(w))
         return [[record.name, f"{times.min()}Z", f"{times.max()}Z"] for record, times in used]
 
-    def series(self, split: str, packer: Packer = pack) -> list[Series]:
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of what batches are drawn from: the grids, and the frames of every window by their times."""
+        found = hashlib.sha256()
+        for split in SPLITS:
+            for record, windows in zip(self.records, self.windows[split], strict=True):
+                if len(windows):
+                    found.update(f"{split} {record.grid.shape} {windows.positions.shape}\n".encode())
+                    found.update(record.times[windows.positions].astype("<i8").tobytes())
+        return found.hexdigest()
+
+    def series(self, split: str, packer: Packer = packed) -> list[Series]:
         """The split's windows with their packed frames."""
         pairs = zip(self.records, self.windows[split], strict=True)
         return [Series(record.name, packer(record), windows) for record, windows in pairs if len(windows)]
 
 
-def make_plan(data: Data, *, packer: Packer = pack) -> Plan:
+def make_plan(data: Data, *, packer: Packer = packed) -> Plan:
     """Open the records of `[data]` and plan their windows.
 
     Raises UsageError without records, DataError for records that cannot be read, do not fit together or hold no
@@ -102,7 +121,7 @@ def check_alike(records: Sequence[Record]) -> None:
 
 def _plan_record(record: Record, data: Data, packer: Packer) -> Windows:
     needs_fields = data.max_missing < 1 or data.min_wet > 0
-    packed = packer(record) if needs_fields else None
+    frames = packer(record) if needs_fields else None
     step = record.time_step if data.time_step == "auto" else np.timedelta64(round(data.time_step * 60), "s")
     return plan(
         record.times,
@@ -110,8 +129,8 @@ def _plan_record(record: Record, data: Data, packer: Packer) -> Windows:
         lead_frames=data.lead_frames,
         time_step=step,
         stride=data.stride,
-        missing=packed.missing if packed else None,
-        wet=packed.wet if packed else None,
+        missing=frames.missing if frames else None,
+        wet=frames.wet if frames else None,
         max_missing=data.max_missing,
         min_wet=data.min_wet,
     )

@@ -7,7 +7,7 @@ NetCDF library bears one thread at a time: whoever reads or writes holds `OPEN_F
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from nowcast import __version__
+from nowcast.atomic import making_folder, refuse_inputs, remove_stale
 from nowcast.cases import KeptFrames, Selection, listing, num_leads, read_past, references_of, time_step
 from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
 from nowcast.files import OPEN_FILES
@@ -65,22 +66,39 @@ def predict(
             f"{len(records)} series on different grids do not fit in one file: {names}.\nGive a folder: --output FOLDER/"
         )
     jobs = plan_jobs(forecaster, records, selection)
+    inputs = [path for record in records for path in record.paths]
     if not folder:
+        refuse_inputs([output], inputs)
+        remove_stale(output.parent)
         _write_file(forecaster, jobs[0], output, overwrite=overwrite)
         return [output]
     files = [_files(job, output, prefix=f"{job.record.name}_" if len(records) > 1 else "") for job in jobs]
     paths = list(itertools.chain(*files))
+    refuse_inputs(paths, inputs)
     _check_free(paths, overwrite)
-    with _folder(output), Progress(f"forecasting with {forecaster.name}", total=len(paths), unit="case") as progress:
+    with making_folder(output), Progress(f"forecasting with {forecaster.name}", total=len(paths), unit="case") as progress:
+        remove_stale(output)
         for job, own in zip(jobs, files, strict=True):
             _write_files(forecaster, job, own, progress, overwrite=overwrite)
     return paths
 
 
 def _files(job: Job, folder: Path, *, prefix: str) -> list[Path]:
-    """One for each reference time, as in 20160928T150000Z.nc: ISO 8601 without the colons that some file systems refuse."""
-    stamps = (str(time.astype("datetime64[s]")).replace("-", "").replace(":", "") for time in job.references)
-    return [folder / f"{prefix}{stamp}Z.nc" for stamp in stamps]
+    return [folder / f"{prefix}{file_name(time)}" for time in job.references]
+
+
+def file_name(reference: np.datetime64) -> str:
+    """As 20160928T150000Z.nc: ISO 8601 without the colons that some file systems refuse."""
+    return str(reference.astype("datetime64[s]")).replace("-", "").replace(":", "") + "Z.nc"
+
+
+def predict_one(forecaster: Forecaster, record: Record, reference: np.datetime64, path: Path) -> None:
+    """Forecast from one time into a file of its own, which must not be there. Raises what `predict` raises."""
+    (job,) = plan_jobs(forecaster, [record], Selection(listed=(reference,)))
+    with closing(_forecasts(forecaster, job)) as cases:
+        for case in cases:
+            with OPEN_FILES.lock:
+                _write(forecaster, job, path, [case], single=True, overwrite=False)
 
 
 def plan_jobs(forecaster: Forecaster, records: Sequence[Record], selection: Selection) -> list[Job]:
@@ -211,20 +229,3 @@ def _check_free(paths: Sequence[Path], overwrite: bool) -> None:
     if existing and not overwrite:
         more = f", and so do {len(existing) - 1} others" if len(existing) > 1 else ""
         raise OutputError(f"{existing[0]} exists already{more}.\nChoose another folder, or replace with --overwrite.")
-
-
-@contextmanager
-def _folder(path: Path) -> Iterator[None]:
-    """Make the folder; where the block fails before anything is in it, it is taken away again."""
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from None
-    try:
-        yield
-    except BaseException:
-        for folder in made:
-            with suppress(OSError):  # not empty
-                folder.rmdir()
-        raise

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 
 class Stopwatch:
-    """Counts windows and losses since the last `restart`."""
+    """Counts windows since the last `restart`."""
 
     def __init__(self):
         self.restart()
 
     def restart(self) -> None:
-        self.began, self.waited, self.windows, self.losses = time.perf_counter(), 0.0, 0, []
+        self.began, self.waited, self.windows = time.perf_counter(), 0.0, 0
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -21,15 +21,13 @@ class Stopwatch:
         yield
         self.waited += time.perf_counter() - start
 
-    def count(self, *, windows: int, loss: float) -> None:
+    def count(self, *, windows: int) -> None:
         self.windows += windows
-        self.losses.append(loss)
 
     def read(self) -> dict[str, float]:
-        """Mean loss, windows per second, and the share of the time spent waiting for data, since the last restart."""
+        """Windows per second, and the share of the time spent waiting for data, since the last restart."""
         elapsed = time.perf_counter() - self.began
         return {
-            "loss": sum(self.losses) / max(len(self.losses), 1),
             "windows_per_second": round(self.windows / elapsed, 3),
             "waiting_share": round(self.waited / elapsed, 4),
         }

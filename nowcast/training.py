@@ -3,7 +3,6 @@
 Everything that a step does is a function of the seed and the step's number, so a resumed run repeats a straight one.
 """
 
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -16,9 +15,10 @@ import torch
 from nowcast import __version__, config, distributed
 from nowcast.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, write_checkpoint
 from nowcast.config import Experiment, NamedSection
-from nowcast.dataset import Batch, Batches, load
-from nowcast.device import arithmetic, pick_precision
-from nowcast.errors import CheckpointError, DataError, DivergenceError, UsageError
+from nowcast.dataset import Batch, Batches
+from nowcast.device import Compiled, arithmetic, pick_precision
+from nowcast.errors import CheckpointError, DataError, DivergenceError, LoadingError, UsageError
+from nowcast.loading import load
 from nowcast.losses import at_least_one, make_loss
 from nowcast.metrics import THRESHOLDS
 from nowcast.models import make_model, model_config, num_parameters
@@ -27,8 +27,9 @@ from nowcast.netcdf import Record
 from nowcast.optimisation import Average, learning_rate, make_optimizer, optimizer_tensors, restore_optimizer
 from nowcast.planning import Plan
 from nowcast.progress import Progress
-from nowcast.run_folder import METRICS, forget_after
+from nowcast.run_folder import METRICS, append_event
 from nowcast.signals import StopRequest, stop_on_signals
+from nowcast.starting_weights import fitting_weights
 from nowcast.stopwatch import Stopwatch
 from nowcast.transform import make_transform, network_input, split_missing
 from nowcast.validation import Validation, validate
@@ -60,6 +61,8 @@ class State:
     plateau_loss: float = math.inf
     validations_since_cut: int = 0
     num_plateaus: int = 0
+    loss_sum: float = 0.0  # of the steps since the last validation
+    num_losses: int = 0
 
     def as_dict(self) -> dict[str, int | float | None]:
         """As JSON values: a loss that there is not yet is null."""
@@ -67,8 +70,19 @@ class State:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "State":
-        """The inverse of `as_dict`."""
+        """The inverse of `as_dict`; TypeError for what is not a number."""
+        if wrong := [key for key, value in values.items() if value is not None and type(value) not in (int, float)]:
+            raise TypeError(f"{wrong[0]} is {values[wrong[0]]!r}")
         return cls(**{key: math.inf if value is None else value for key, value in values.items()})
+
+    def add_loss(self, loss: float) -> None:
+        self.loss_sum, self.num_losses = self.loss_sum + loss, self.num_losses + 1
+
+    def take_mean_loss(self) -> float:
+        """The mean since it was last asked for."""
+        mean = self.loss_sum / max(self.num_losses, 1)
+        self.loss_sum, self.num_losses = 0.0, 0
+        return mean
 
     def judge(self, loss: float, *, patience: int, delta: float) -> bool:
         """Take note of a validation loss; True if it is the best yet.
@@ -87,9 +101,9 @@ class State:
 
 
 class Outcome:
-    """Loss and gradient norm of one step, on their way from the device; the host need not wait for them."""
+    """Loss and gradient norm of one step and its cases, on their way from the device; the host need not wait for them."""
 
-    def __init__(self, values: torch.Tensor, step: int, seen: list[Batch]):
+    def __init__(self, values: torch.Tensor, step: int, seen: list[tuple[int, int, int, int]]):
         self.step, self.seen, self.values, self.copied = step, seen, values, None
         if values.is_cuda:
             self.values = torch.empty(values.shape, pin_memory=True)
@@ -126,17 +140,21 @@ class Trainer:
         self.loss = make_loss(self.experiment.loss)
         self.model = make_model(model_config(self.experiment.model)).to(device)
         set_checkpoint_steps(self.model, self.settings.checkpoint_steps)
-        # on a GPU as CUDA graphs: launched as a whole, not operation by operation
-        mode = "reduce-overhead" if device.type == "cuda" else None
-        self.network = torch.compile(self.model, mode=mode) if self.settings.compile else self.model
+        self.network = self.model
+        if self.settings.compile:
+            # CUDA graphs are launched as a whole; they cannot add up the gradients of several batches
+            graphs = device.type == "cuda" and self.settings.accumulate == 1
+            self.network = Compiled(self.model, mode="reduce-overhead" if graphs else None)
         check_grids(plan, self.experiment.data.crop, self.model)
-        check_shares(self.model, self.settings.batch_size)
         self.optimizer = make_optimizer(self.model, self.settings)
         self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
-        self.precision = pick_precision(self.settings.precision, device)
-        self.state = State()
+        self.precision = distributed.gather(pick_precision(self.settings.precision, device))[0]  # one for all
+        self.launch = distributed.launch()
+        self.state, self.last_is_damaged, self.records_metrics = State(), False, True
+        self.started_from = None
         # a GPU is asked how the step before went, so that it is never idle; nothing is saved before all is read
         self.unread, self.most_unread = [], 1 if device.type == "cuda" else 0
+        self.newest_loss = math.nan
         windows_per_step = self.settings.batch_size * self.settings.accumulate
         steps_per_epoch = math.ceil(plan.num_windows("training") / windows_per_step)
         self.num_steps = self.settings.steps or self.settings.epochs * steps_per_epoch
@@ -145,16 +163,14 @@ class Trainer:
         """Pack the records and draw up the batches of training and validation."""
         data, share = self.experiment.data, (distributed.rank(), distributed.size())
         common = {"batch_size": self.settings.batch_size, "crop": data.crop, "sampler": data.sampler, "share": share}
-        if not distributed.is_first():
-            distributed.barrier()  # the first packs, the others find it done
         training = self.plan.series("training")
         self.batches = Batches(training, seed=self.settings.seed, augmentation=data.augmentation, **common)
-        self.validation_batches = None
-        if self.plan.num_windows("validation"):
-            validation = self.plan.series("validation")
+        self.validation_batches, validation = None, self.plan.series("validation")
+        if validation:
             self.validation_batches = Batches(validation, seed=VALIDATION_SEED, **common)
         if distributed.is_first():
-            distributed.barrier()
+            for line in dict.fromkeys(line for part in [*training, *validation] for line in part.frames.damaged):
+                log.warning("%s", line)
 
     def run(self) -> Result:
         """Train to the last step (or early stopping) and leave the run folder complete.
@@ -170,6 +186,8 @@ class Trainer:
             log.info("%s", self.describe())
             if self.validation_batches is None:
                 log.warning("no window is left for validation: best.safetensors will be the newest weights (see data.splits)")
+            if not self.state.step:
+                self._save_state()  # so that a run can be resumed, and a disk that takes no checkpoint is found, from the start
             watch = Stopwatch()
             batches = self._load()
             while True:
@@ -182,8 +200,12 @@ class Trainer:
                     self._validate_and_save(watch)
                 if self.is_finished:
                     break
-                self._update(batches, watch)
-                progress.advance(loss=f"{watch.losses[-1]:.4g}" if watch.losses else "not read yet")
+                try:
+                    self._update(batches, watch)
+                except LoadingError as error:
+                    self._settle(watch)
+                    self._leave(stop, error)
+                progress.advance(loss=f"{self.newest_loss:.4g}")
         return Result(self.output, self.state.step, self.state.best_step, self.state.best_loss)
 
     @property
@@ -219,7 +241,7 @@ class Trainer:
         for _ in range(accumulate):
             with watch.waiting():
                 batch = next(batches)
-            seen.append(batch)
+            seen += batch.cases
             loss, count = self._loss_parts(batch)
             loss.backward()
             sums += torch.stack([loss.detach(), count])
@@ -239,7 +261,9 @@ class Trainer:
             loss, norm = outcome.read()
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise DivergenceError(self._divergence(outcome, loss, norm))
-            watch.count(windows=self.settings.accumulate * self.settings.batch_size, loss=loss)
+            self.newest_loss = loss
+            self.state.add_loss(loss)
+            watch.count(windows=self.settings.accumulate * self.settings.batch_size)
 
     def _average_gradients(self, sums: torch.Tensor) -> torch.Tensor:
         """Divide the gradients of the summed errors by the count; the loss. Both sums are over micro-batches and processes."""
@@ -268,12 +292,21 @@ class Trainer:
         return {"future": network_input(future, self.transform), "done": self.state.step / self.num_steps}
 
     def _divergence(self, outcome: Outcome, loss: float, norm: float) -> str:
-        cases = {self.batches.describe_case(case) for batch in outcome.seen for case in batch.cases}
+        cases = {self.batches.describe_case(case) for case in outcome.seen}
         shown = ", ".join(sorted(cases)[:4]) + (", …" if len(cases) > 4 else "")
+        return self._diverged(outcome.step, f"loss {loss:.4g}, gradient norm {norm:.4g}, cases {shown}")
+
+    def _diverged(self, step: int, what: str) -> str:
         return (
-            f"training diverged at step {outcome.step:,}: loss {loss:.4g}, gradient norm {norm:.4g}, cases {shown}\n"
+            f"training diverged at step {step}: {what}\n"
             f"the checkpoints in {self.output} are the last good ones; try a smaller training.learning_rate or training.clip"
         )
+
+    def _check_finite(self) -> None:
+        """A loss and a gradient that are finite can still make weights that are not."""
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise DivergenceError(self._diverged(self.state.step, f"{name} is not finite"))
 
     def _is_due(self) -> bool:
         step = self.state.step
@@ -282,13 +315,16 @@ class Trainer:
 
     def _validate_and_save(self, watch: Stopwatch) -> None:
         settings, is_best = self.settings, True
+        self._check_finite()
         self.state.validated_step = self.state.step
         speed = watch.read()
-        self._record("training", **speed, learning_rate=self.optimizer.param_groups[0]["lr"])
+        self._record("training", loss=self.state.take_mean_loss(), **speed, learning_rate=self.optimizer.param_groups[0]["lr"])
         log.info("%.3g windows per second, %.1f %% of the time waiting for data",
                  speed["windows_per_second"], 100 * speed["waiting_share"])  # fmt: skip
         if self.validation_batches is not None:
             validation = self._validate()
+            if not math.isfinite(validation.loss):
+                raise DivergenceError(self._diverged(self.state.step, f"validation loss {validation.loss:.4g}"))
             is_best = self.state.judge(validation.loss, patience=settings.plateau_patience, delta=settings.plateau_delta)
             self._record("validation", **validation.as_dict())
             log.info("step %d: %s%s", self.state.step, describe(validation), " (best)" if is_best else "")
@@ -330,19 +366,39 @@ class Trainer:
             "time_steps": plan.time_steps(),
             "spacing_km": sorted({_spacing(record) for record in plan.records}),
             "spans": {split: plan.spans(split) for split in ("training", "validation")},
+            "windows": {split: plan.num_windows(split) for split in ("training", "validation")},
+            "windows_sha256": plan.digest,
+            "precision": str(self.precision).removeprefix("torch."),
             "step": self.state.step,
             "best_loss": self.state.as_dict()["best_loss"],
+            **({"started_from": self.started_from} if self.started_from else {}),
         }
 
     def _save_state(self) -> None:
+        self._check_finite()
         if not distributed.is_first():
             return
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         if self.average:
             tensors |= {f"average.{name}": value for name, value in self.average.weights.items()}
         tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizer).items()}
-        facts = self._facts() | {"state": self.state.as_dict(), "num_steps": self.num_steps}
-        write_checkpoint(self.output / LAST, facts, tensors, keep=self.output / PREVIOUS)
+        facts = self._facts() | {"state": self.state.as_dict(), "num_steps": self.num_steps, "launch": self.launch}
+        keep = None if self.last_is_damaged else self.output / PREVIOUS
+        write_checkpoint(self.output / LAST, facts, tensors, keep=keep)
+        self.last_is_damaged = False
+
+    def checkpoint_bytes(self) -> tuple[int, int]:
+        """About what `best` and `last` take on disk."""
+        weights = sum(value.nbytes for value in self.model.state_dict().values())
+        copies = {"adamw": 2, "adam": 2, "adadelta": 2, "rmsprop": 1, "sgd": 1}[self.settings.optimizer]  # that it keeps
+        return weights, weights * (1 + copies + bool(self.average))
+
+    def _leave(self, stop: StopRequest, error: LoadingError) -> None:
+        """Save and end: the data do not come any more, maybe since the same signal ended the workers."""
+        if stop.received:
+            self._stop(stop)
+        self._save_state()
+        raise LoadingError(f"{error}\nStopped at step {self.state.step:,}, state saved; --resume goes on from there.")
 
     def _stop(self, stop: StopRequest) -> None:
         self._save_state()
@@ -351,23 +407,40 @@ class Trainer:
     def _record(self, split: str, **facts: Any) -> None:
         if not distributed.is_first():
             return
-        with (self.output / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": self.state.step, "split": split, **facts}) + "\n")
+        try:
+            append_event(self.output / METRICS, {"step": self.state.step, "split": split, **facts})
+        except OSError as error:
+            if self.records_metrics:
+                log.warning("%s cannot be written (%s): training goes on without", self.output / METRICS, error.strerror)
+            self.records_metrics = False
+
+    def start_from(self, checkpoint: Checkpoint) -> None:
+        """Take the weights of `training.start_from`; CheckpointError where they do not fit this training."""
+        name, units = self.settings.start_from, self.plan.records[0].units
+        weights = fitting_weights(
+            checkpoint, name, self.model, self.experiment, quantity=self.plan.quantity, units=units
+        )  # fmt: skip
+        self.model.load_state_dict(weights)
+        if self.average:
+            self.average = Average(self.model, self.settings.ema)
+        self.started_from = {"checkpoint": name, "sha256": checkpoint.digest}
+        log.info("the weights of %s to start from (SHA-256 %s)", name, checkpoint.digest[:12])
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a `last` checkpoint; CheckpointError if it does not fit this config."""
+        """Go on from a `last` or `previous` checkpoint; CheckpointError if it does not fit this config."""
         facts = checkpoint.facts
         try:
             self.model.load_state_dict(checkpoint.part("model"))
             restore_optimizer(self.optimizer, checkpoint.part("optimizer"))
             if self.average:
                 self.average.weights = {n: t.to(self.device) for n, t in checkpoint.part("average").items()}
-            self.state = State.from_dict(facts["state"])
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            self.state, self.started_from = State.from_dict(facts["state"]), facts.get("started_from")
+            if self.settings.precision == "auto" and facts.get("precision") in ("float32", "bfloat16"):
+                self.precision = getattr(torch, facts["precision"])  # the probe might choose otherwise today
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             message = str(error).splitlines()[0]
             raise CheckpointError(f"the checkpoint in {self.output} does not fit the config: {message}") from None
-        if distributed.is_first():
-            forget_after(self.output / METRICS, self.state.step)
+        self.last_is_damaged = checkpoint.path.name == PREVIOUS  # which then must not take the place of the good one
 
 
 def _spacing(record: Record) -> tuple[float, ...]:
@@ -396,6 +469,11 @@ def check_shares(model: torch.nn.Module, batch_size: int) -> None:
     if batch_size < processes:
         raise UsageError(f"training.batch_size = {batch_size} cannot be shared by {processes} processes: give at least as many")
     normalised = any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    if processes > 1 and getattr(getattr(model, "config", None), "scheduled_sampling", 0):
+        raise UsageError(
+            f"scheduled sampling over {processes} processes would draw other numbers than one does: "
+            "train in one, or with model.scheduled_sampling = 0"
+        )
     if processes > 1 and normalised:
         raise UsageError(
             f"batch normalisation over {processes} processes would see a part of each batch alone: "

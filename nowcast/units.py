@@ -25,7 +25,7 @@ _TIME = r"(s|sec\w*|min\w*|h|hrs?|hours?|d|days?)\b"
 _SPELLINGS = tuple(
     (re.compile(pattern, re.IGNORECASE), replacement)
     for pattern, replacement in (
-        (r"^\s*dBZe?\s*$", "dBZ"),
+        (r"^\s*dBZ[eh]?\s*$", "dBZ"),
         (r"^\s*fraction\s*$", "1"),
         (r"\s+of\s+water(\s+equivalent)?\s*$", ""),
         (r"[{}$]", ""),
@@ -34,7 +34,10 @@ _SPELLINGS = tuple(
         (rf"(?<=[\w)])\s+(\d+(?:\.\d+)?)\s*{_TIME}\s*(?:\^|\*\*)?-1\b", r"/(\1 \2)"),
     )
 )
-_SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+_SIGNS = str.maketrans(
+    "⁻⁰¹²³⁴⁵⁶⁷⁸⁹\u2212\u00a0\u202f", "-0123456789-  "
+)  # the last three: a minus sign, spaces that do not break
+_LARGEST = 1e7  # mm/h or mm: m s-1 is 3.6e6; above, a prefix such as that of `Mm` is meant otherwise
 _TARGETS = (
     ("rate", "mm h-1"),
     ("rate", "kg m-2 h-1"),
@@ -90,7 +93,7 @@ class Conversion:
 @lru_cache(maxsize=1024)
 def meaning(units: str) -> Meaning | None:
     """What `units` can stand for, or None where that is nothing that this program reads."""
-    text = units.translate(_SUPERSCRIPTS)
+    text = units.translate(_SIGNS)
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
     try:
@@ -104,7 +107,7 @@ def meaning(units: str) -> Meaning | None:
     if kind == "reflectivity" and "(re " not in unit.definition:
         return None  # a volume: dBZ is the logarithm of mm6 m-3, which udunits makes cubic metres
     offset, one = unit.convert(0.0, target), unit.convert(1.0, target)
-    return Meaning(kind, float(one - offset), float(offset))
+    return Meaning(kind, float(one - offset), float(offset)) if abs(one - offset) < _LARGEST else None
 
 
 def to_rain_rate(

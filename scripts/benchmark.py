@@ -187,8 +187,13 @@ def _peak(stack: Stack, kind: str, name: str, precision: torch.dtype) -> int:
 def stack_rows(given: argparse.Namespace, device: torch.device, precision: torch.dtype) -> Iterator[str]:
     """A row for each stack with the plain one, with the engine, and with each peer."""
     same = str(precision).removeprefix("torch.")
-    yield "| stack | what | training ÷ plain | forward ÷ plain | ms training, forward | TFLOP/s | of ceiling | memory ÷ plain |"
-    yield f"| --- | --- {'| ---: ' * 6}|"
+    product_rate = matrix_product_rate(device) if device.type == "cuda" else None
+    shown = " of the matrix product |" if product_rate else ""
+    yield (
+        "| stack | what | training ÷ plain | forward ÷ plain | ms training, forward | cases/s in training | TFLOP/s "
+        f"| of ceiling |{shown} memory, MB | ÷ plain |"
+    )
+    yield f"| --- | --- {'| ---: ' * (9 if shown else 8)}|"
     for (hidden, kernel), grid, batch in product(given.stacks, given.grids, given.batches):
         stack = Stack(hidden, kernel, grid, batch)
         variants = [("plain", torch.float32, "plain float32"), ("ours", precision, f"engine {same}")]
@@ -201,16 +206,19 @@ def stack_rows(given: argparse.Namespace, device: torch.device, precision: torch
         pairs = [training_and_forward(stack, kind, device, dtype) for kind, dtype, _ in variants]
         training = interleaved([train for train, _ in pairs], given.rounds)
         forward = interleaved([only for _, only in pairs], given.rounds)
-        plain_memory = peak_of(stack, "plain", str(device), torch.float32)
+        plain_memory = peak_of(stack, variants[0][0], str(device), torch.float32)
         for n, (kind, dtype, name) in enumerate(variants):
+            torch.backends.cudnn.allow_tf32 = not kind.endswith(STRICT)
             forward_rate, all_rate = convolution_rates(stack, device, dtype)
             t, f = statistics.median(training[n]), statistics.median(forward[n])
             rates = (3 * stack.forward_flop() / t, stack.forward_flop() / f)
-            memory = peak_of(stack, kind, str(device), dtype) / plain_memory
+            memory = peak_of(stack, kind, str(device), dtype)
+            of_product = f"| {rates[0] / product_rate:.0%}, {rates[1] / product_rate:.0%} " if product_rate else ""
             yield (
                 f"| {stack} | {name} | {ratio(training[n], training[0])} | {ratio(forward[n], forward[0])} "
-                f"| {1e3 * t:.0f}, {1e3 * f:.0f} | {rates[0] / 1e12:.3f}, {rates[1] / 1e12:.3f} "
-                f"| {rates[0] / all_rate:.0%}, {rates[1] / forward_rate:.0%} | {memory:.2f} |"
+                f"| {1e3 * t:.0f}, {1e3 * f:.0f} | {stack.batch / t:.1f} | {rates[0] / 1e12:.3f}, {rates[1] / 1e12:.3f} "
+                f"| {rates[0] / all_rate:.0%}, {rates[1] / forward_rate:.0%} {of_product}"
+                f"| {memory / 1e6:,.0f} | {memory / plain_memory:.2f} |"
             )
 
 
@@ -220,13 +228,22 @@ def recipe_rows(given: argparse.Namespace, device: torch.device) -> Iterator[str
     yield "| --- | ---: | ---: | ---: | ---: |"
     for name in given.recipes:
         with tempfile.TemporaryDirectory() as folder:
-            trainer, watch = _trainer(name, Path(folder), device), Stopwatch()
-            batches = trainer._load()
-            engine = lambda: timed(lambda: trainer._update(batches, watch), device)  # noqa: B023, E731
-            ours, plain = interleaved([engine, lambda: _without_engine(engine)], given.rounds)  # noqa: B023
-            ms, windows = 1e3 * statistics.median(ours), trainer.settings.batch_size / statistics.median(ours)
-            waiting = watch.read()["waiting_share"]
-        yield f"| {name} | {ms:.0f} | {ratio(ours, plain)} | {windows:.1f} | {waiting:.1%} |"
+            ours, plain, waiting, cases = _steps(_trainer(name, Path(folder), device), given.rounds, device)
+        seconds = statistics.median(ours)
+        yield f"| {name} | {1e3 * seconds:.0f} | {ratio(ours, plain)} | {cases / seconds:.1f} | {waiting:.1%} |"
+
+
+def _steps(trainer: Trainer, rounds: int, device: torch.device) -> tuple[list[float], list[float], float, int]:
+    """Seconds of steps with the engine and without, the share of the former that is waiting for data, cases in a step."""
+    watch, other, batches = Stopwatch(), Stopwatch(), trainer._load()
+    engine = lambda: timed(lambda: trainer._update(batches, watch), device)  # noqa: E731
+    engine()
+    other.waited, watch.waited = 0.0, 0.0
+    plain = lambda: _without_engine(lambda: timed(lambda: trainer._update(batches, other), device))  # noqa: E731
+    plain()
+    seconds = [(engine(), plain()) for _ in range(rounds)]
+    ours, theirs = (list(column) for column in zip(*seconds, strict=True))
+    return ours, theirs, watch.waited / sum(ours), trainer.settings.batch_size * trainer.settings.accumulate
 
 
 def _trainer(name: str, folder: Path, device: torch.device) -> Trainer:
@@ -247,10 +264,15 @@ def _without_engine(run: Timed) -> float:
         convlstm._engine_takes = takes
 
 
-def gpu_ceilings(device: torch.device) -> str:
-    """The rate of a large bfloat16 product and of a large copy, which bound everything else."""
+def matrix_product_rate(device: torch.device) -> float:
+    """FLOP per second of a large product in bfloat16."""
     a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
-    product_rate = 2 * 8192**3 / min(timed(lambda: a @ a, device) for _ in range(10))
+    return 2 * 8192**3 / min(timed(lambda: a @ a, device) for _ in range(10))
+
+
+def gpu_ceilings(device: torch.device) -> str:
+    """The rate of a large product and of a large copy, which bound everything else."""
+    product_rate = matrix_product_rate(device)
     big = torch.empty(1 << 30, device=device, dtype=torch.uint8)
     copy_rate = 2 * big.numel() / min(timed(lambda: big.clone(), device) for _ in range(10))
     return f"Matrix product in bfloat16 {product_rate / 1e12:.0f} TFLOP/s, copy {copy_rate / 1e12:.2f} TB/s."

@@ -29,7 +29,8 @@ import torch
 import xarray
 
 from nowcast.cache import pack
-from nowcast.dataset import Batches, Series, load
+from nowcast.dataset import Batches, Series
+from nowcast.loading import load
 from nowcast.netcdf import open_records
 from nowcast.windows import plan
 

@@ -98,3 +98,37 @@ def command(*argv):
         except SystemExit as end:
             return end.code, out.getvalue(), err.getvalue()
     raise AssertionError("main always ends by SystemExit")
+
+
+def evaluation(*, names=("persistence", "net"), records=("a",), leads=3, thresholds=(0.5, 1.0, 5.0, 10.0), **facts):
+    """An Evaluation of random rain on 1 km: a case in each of `num_blocks` days, and an example to look at."""
+    from nowcast.evaluation import Evaluation
+    from nowcast.examples import ScoredCase, make_example
+    from nowcast.metrics import Setup, tallies
+
+    quantity, num_blocks = facts.get("quantity", "rain_rate"), facts.get("num_blocks", 6)
+    rng = np.random.default_rng(0)
+    minutes = tuple(5.0 * n for n in range(1, leads + 1))
+    result = Evaluation(minutes, thresholds, quantity, list(records), num_cases=num_blocks)
+    setup = Setup(thresholds, (1.0, 1.0), scales_km=(1.0, 3.0))
+    for block in range(num_blocks):
+        observed, *forecasts = rng.gamma(0.3, 4, (len(names) + 1, leads, 12, 14)).astype(np.float32)
+        found = tallies(dict(zip(names, forecasts, strict=True)), observed, np.isfinite(observed), setup)
+        for name, tally in found.items():
+            result.add(name, (records[0], f"day {block}"), tally)
+    fields = rng.gamma(0.3, 4, (len(names) + 1, leads, 10, 12)).astype(np.float32)
+    fields[:, :, :2] = np.nan
+    case = ScoredCase(records[0], np.datetime64("2020-06-01T00:00:00"), 0.5, 100)
+    forecasts = dict(zip(names, fields[1:], strict=True))
+    result.cases = [case]
+    result.examples = [make_example("best", case, minutes, fields[0], forecasts, spacing_km=(1.0, 1.0))]
+    result.about = {
+        "records": [{
+            "name": records[0], "variable": "rain", "first_frame": "2020-06-01", "last_frame": "2020-06-02", "num_frames": 9,
+            "step_minutes": 5.0, "grid": "10 × 12", "institution": records[0], "num_cases": num_blocks,
+            "first_case": "2020-06-01T00:00:00", "last_case": "2020-06-01T00:00:00",
+        }],
+        "forecasters": {name: {"kind": "network", "what": name, "digest": 64 * "0", "trained_on": [],
+                               "num_cases_in_training": 0} for name in names},
+    }  # fmt: skip
+    return result

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers import rain
 
-from nowcast.baselines import BASELINES, Extrapolation, Persistence, available, motion, semi_lagrangian
+from nowcast.baselines import BASELINES, Extrapolation, Persistence, available
 from nowcast.errors import UsageError
+from nowcast.motion import motion, semi_lagrangian
 
 needs_pysteps = pytest.mark.skipif(not importlib.util.find_spec("pysteps"), reason="pysteps is not installed")
 
@@ -262,3 +263,27 @@ def test_pysteps_moves_rain_as_we_do(name):
     theirs = BASELINES[name]().forecast(fields[None, :4], 4)[0]
     ours = Extrapolation().forecast(fields[None, :4], 4)[0]
     assert csi(theirs, ours) > 0.85
+
+
+def strange(kind):
+    past = np.zeros((3, 16, 16), np.float32)
+    if kind == "single cells":
+        past[[0, 1, 2], [3, 8, 12], [3, 8, 2]] = 5
+    elif kind == "uniform":
+        past += 1
+    elif kind == "standing still":
+        past[:, 3, 3] = 5
+    else:
+        past[:] = np.random.default_rng(0).random(past.shape) * 10
+        past[1] = 0
+        past[1, 0, 0] = 1700
+    return past
+
+
+@pytest.mark.parametrize("kind", ["single cells", "uniform", "standing still", "a spike"])
+@pytest.mark.parametrize("name", available())
+def test_every_baseline_forecasts_from_frames_with_little_to_go_by(name, kind):
+    forecast = BASELINES[name]().forecast_case(strange(kind), 3)
+    assert forecast.shape == (3, 16, 16)
+    assert (forecast[~np.isnan(forecast)] >= 0).all()
+    assert not np.isinf(forecast).any()

@@ -16,12 +16,13 @@ import pytest
 from makers import command, rain, tiny_experiment, tiny_run, write_record
 
 from nowcast import __version__, cli, config
-from nowcast.forecast_file import read_forecast, write_forecast
+from nowcast.forecast_file import write_forecast
+from nowcast.forecast_reader import read_forecast
 from nowcast.netcdf import open_records
 
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
-COMMANDS = ("inspect", "train", "predict", "evaluate", "export")
+COMMANDS = ("inspect", "plan", "train", "predict", "evaluate", "export", "plot")
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +121,7 @@ def test_no_such_file(inputs):
     expect(2, "evaluate", "persistence", "--observations", "absent*.nc", says=r"no such file or folder: absent\*\.nc")
     expect(2, "train", inputs / "tiny.toml", "--data", "absent.nc", says=r"no such file or folder: absent\.nc")
     expect(2, "train", "absent.toml", says=r"^error: no such config: absent\.toml\n$")
+    expect(2, "train", says=r"^error: nothing to train: give a CONFIG such as configs/radar\.toml, or --data RECORD to have")
     expect(
         4,
         "predict",
@@ -277,7 +279,7 @@ def test_an_output_that_cannot_be_written(inputs):
     expect(5, "predict", "persistence", record, "--output", "absent/f.nc", says="there is no folder absent")
     expect(5, "predict", "persistence", record, "--output", f"{record}/", says="cannot make the folder")
     expect(5, "evaluate", "persistence", "--observations", record, "--output", record, says="is a file")
-    expect(5, "train", inputs / "tiny.toml", "--output", record / "run", says="cannot make the run folder")
+    expect(5, "train", inputs / "tiny.toml", "--output", record / "run", says="cannot make the folder")
 
 
 def test_a_cache_that_cannot_be_made_leaves_no_run(inputs, monkeypatch):
@@ -419,7 +421,7 @@ def test_evaluate_prints_its_table_as_csv_and_json(inputs):
     _, rows, _ = command(*argv, "csv")
     scores = json.loads(told)["scores"]
     assert len(rows.splitlines()) == len(scores) + 1
-    assert rows.startswith("forecaster,lead_minutes,threshold,scale_km,score,value,low,high,num_cases,num_pairs\n")
+    assert rows.startswith("forecaster,against,lead_minutes,threshold,scale_km,score,value,low,high,num_cases,num_pairs\n")
     assert {row["forecaster"] for row in scores} >= {"persistence", "extrapolation"}
     assert command(*argv, "csv") == (0, rows, "")
 
@@ -519,6 +521,11 @@ def failing(error):
 def test_failures_of_the_machine_are_told_in_a_line(inputs, monkeypatch, error, code, says):
     monkeypatch.setattr("nowcast.commands.open_records", failing(error))
     expect(code, "predict", "persistence", inputs / "rain.nc", "--output", "f.nc", says=says)
+
+
+def test_sigterm_ends_a_command_in_a_line(inputs, monkeypatch):
+    monkeypatch.setattr("nowcast.commands.open_records", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    expect(143, "predict", "persistence", inputs / "rain.nc", "--output", "f.nc", says="^error: terminated\n$")
 
 
 def test_a_bug_keeps_its_traceback(inputs, monkeypatch):

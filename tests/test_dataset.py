@@ -1,13 +1,19 @@
 """Batch k is a pure function of (seed, k); crops follow the rain; missing stays missing."""
 
+import os
+import re
+
+import netCDF4
 import numpy as np
 import pytest
 import torch
-from makers import rain, write_record
+from makers import rain, tiny_run, write_record
 
 from nowcast.cache import BLOCK, block_means, missing_and_wet, pack
-from nowcast.dataset import Batches, Series, load
-from nowcast.errors import OutputError
+from nowcast.dataset import Batches, Series
+from nowcast.errors import DataError, OutputError
+from nowcast.inspection import inspect, lines
+from nowcast.loading import load
 from nowcast.netcdf import open_records
 from nowcast.windows import plan
 
@@ -157,7 +163,7 @@ def test_a_record_is_packed_once_and_again_when_its_file_changes(tmp_path, cache
     series(tmp_path / "a.nc", fields * 2)
     (record,) = open_records([tmp_path / "a.nc"])
     assert pack(record).folder != first
-    assert not list(cache.glob(".packing-*"))
+    assert not list(cache.glob(".*"))
 
 
 def test_an_unwritable_cache_is_an_output_error(tmp_path, monkeypatch):
@@ -173,6 +179,76 @@ def test_a_cache_without_room_says_how_much_is_needed(tmp_path, monkeypatch):
     monkeypatch.setattr("nowcast.cache.shutil.disk_usage", lambda path: type("Usage", (), {"free": 10})())
     with pytest.raises(OutputError, match=r"packing a needs 0.0 GB in .*, which has 0.0 GB free; set NOWCAST_CACHE"):
         pack(record)
+
+
+def damage(path, frames):
+    """Flip a byte in the stored chunk of each of these frames."""
+    content = bytearray(path.read_bytes())
+    chunks = [match.start() for match in re.finditer(re.escape(b"\x78\x5e"), bytes(content))]  # where zlib streams begin
+    for frame in frames:
+        content[chunks[frame] + 40] ^= 255
+    path.write_bytes(content)
+
+
+def write_by_frame(path, fields):
+    """As `write_record`, with each frame in a chunk of its own."""
+    write_record(path, fields)
+    stored = path.with_suffix(".stored")
+    with netCDF4.Dataset(path) as source, netCDF4.Dataset(stored, "w") as file:
+        for name, dim in source.dimensions.items():
+            file.createDimension(name, dim.size)
+        for name, old in source.variables.items():
+            chunks = (1, *old.shape[1:]) if old.ndim == 3 else None
+            options = {"zlib": True, "complevel": 4, "chunksizes": chunks, "fill_value": np.float32(-9999)} if chunks else {}
+            new = file.createVariable(name, old.dtype, old.dimensions, **options)
+            new.setncatts({key: value for key, value in vars(old).items() if key != "_FillValue"})
+            new[...] = old[...]
+    os.replace(stored, path)
+    return path
+
+
+def test_a_frame_that_cannot_be_read_is_missing_counted_and_named(tmp_path):
+    fields = rain(frames=8, shape=(40, 50)) + 0.1
+    damage(write_by_frame(tmp_path / "a.nc", fields), [2, 5])
+    (record,) = open_records([tmp_path / "a.nc"])
+    says = f"{tmp_path / 'a.nc'}: 2 frames cannot be read and count as missing: 2020-06-01T00:10:00Z, 2020-06-01T00:25:00Z"
+    for _ in range(2):  # also from the cache
+        packed = pack(record)
+        assert packed.damaged == (says,)
+        assert np.flatnonzero(packed.missing == 1).tolist() == [2, 5]
+        np.testing.assert_allclose(packed.frames()[[0, 1, 3, 4, 6, 7]], fields[[0, 1, 3, 4, 6, 7]], rtol=6e-4)
+    assert inspect(record)["damaged"] == [says]
+    assert f"  damaged  {says}" in lines([inspect(record)])
+
+
+def test_a_record_none_of_whose_frames_can_be_read_is_refused(tmp_path, cache):
+    damage(write_by_frame(tmp_path / "a.nc", rain(frames=3, shape=(40, 50)) + 0.1), range(3))
+    (record,) = open_records([tmp_path / "a.nc"])
+    with pytest.raises(DataError, match=r"a\.nc: frame 0 of rainfall_rate cannot be read"):
+        pack(record)
+    with pytest.raises(DataError, match=r"a\.nc: frame 0 of rainfall_rate cannot be read"):
+        inspect(record)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_file_that_is_gone_is_an_error_and_no_missing_frame(tmp_path, cache, monkeypatch):
+    for n in range(2):
+        times = np.datetime64("2020-06-01T00:00:00") + 300 * np.arange(2 * n, 2 * n + 2)
+        write_record(tmp_path / f"{n}.nc", rain(frames=2), times=times)
+    (record,) = open_records([tmp_path])
+    digest = record.digest()
+    monkeypatch.setattr(type(record), "digest", lambda self: digest)
+    (tmp_path / "1.nc").unlink()
+    with pytest.raises(DataError, match=r"1\.nc cannot be read any more"):
+        pack(record)
+    assert list(cache.iterdir()) == []
+
+
+def test_training_names_the_frames_that_it_cannot_read(tmp_path, caplog):
+    damage(write_by_frame(tmp_path / "a.nc", rain(frames=40, shape=(24, 28)) + 0.1), [3])
+    tiny_run(tmp_path / "run", [tmp_path / "a.nc"])
+    told = [message for message in caplog.messages if "cannot be read" in message]
+    assert told == [f"{tmp_path / 'a.nc'}: 1 frame cannot be read and counts as missing: 2020-06-01T00:15:00Z"]
 
 
 def test_block_means_fill_up_the_edge_with_zero():

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from makers import command, rain, tiny_run, write_record
 
-from nowcast.baselines import Extrapolation
-from nowcast.forecast_file import read_forecast
+from nowcast.baselines import BASELINES, Extrapolation, available
+from nowcast.forecast_reader import read_forecast
 from nowcast.netcdf import open_records
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,16 +62,22 @@ def test_a_forecast_is_the_right_way_up(shared, tmp_path):
         assert file["y"][0] < file["y"][-1]
 
 
+def known_to_all(past, num_leads):
+    """Where every baseline that is scored beside a forecaster has a value at the last lead."""
+    forecasts = [BASELINES[name]().forecast(past[None], num_leads)[0, -1] for name in available()]
+    return np.isfinite(forecasts).all(axis=0)
+
+
 def test_scores_of_a_real_record_are_those_computed_by_hand(run, shared, tmp_path):
     path = shared / "radar" / "knmi" / "20100826.nc"
     words = ("--start", "2010-08-26T03:00", "--end", "2010-08-26T03:00", "--format", "json", "--output", tmp_path / "scores")
     rows = json.loads(nowcast(tmp_path, "evaluate", run, "--observations", path, *words))["scores"]
-    got = {(r["forecaster"], r["lead_minutes"], r["threshold"]): r for r in rows if r["score"] == "csi"}
+    got = {(r["forecaster"], r["lead_minutes"], r["threshold"]): r for r in rows if r["score"] == "csi" and not r["against"]}
     (record,) = open_records([path])
     start = int(np.flatnonzero(record.times == np.datetime64("2010-08-26T03:00"))[0])
     past, observed = record.read(range(start - 3, start + 1)), record.read([start + 6])[0]
     last, moved = past[-1], Extrapolation().forecast(past[None], 6)[0, 5]
-    known = np.isfinite(last) & np.isfinite(observed) & np.isfinite(moved)  # the network knows what any past frame saw
+    known = np.isfinite(observed) & known_to_all(past, 6)  # the network knows what any past frame saw
     for name, forecast in (("persistence", last), ("extrapolation", moved)):
         f, o = forecast[known] >= 1, observed[known] >= 1
         assert got[name, 30.0, 1.0]["value"] == pytest.approx((f & o).sum() / (f | o).sum(), abs=1e-12)
@@ -79,7 +85,8 @@ def test_scores_of_a_real_record_are_those_computed_by_hand(run, shared, tmp_pat
     assert got["run", 30.0, 1.0]["num_pairs"] == known.sum()
     report = (tmp_path / "scores" / "report.html").read_text()
     assert "http" not in report.replace("http-equiv", "")
-    assert report.count("data:image/png;base64,") >= 2
+    assert [report.count(f"data:image/{kind};base64,") for kind in ("png", "gif")] == [1, 1]  # of one case
+    assert report.count("data:image/svg+xml;base64,") > 15
 
 
 def printed_by(*words):
@@ -97,17 +104,17 @@ def test_a_forecast_file_scores_as_the_network_that_made_it_whichever_way_rows_r
     printed_by("predict", run, path, "--reference-time", "2017-08-16T01:20", "--output", tmp_path / "f.nc")
     told = json.loads(printed_by("evaluate", tmp_path / "f.nc", run, "--observations", path, "--format", "json"))
     assert (told["num_cases"], told["lead_minutes"]) == (1, [5, 10, 15])
-    got = {(row["forecaster"], row["lead_minutes"], row["threshold"], row["score"]): row for row in told["scores"]}
+    got = {(row["forecaster"], row["lead_minutes"], row["threshold"], row["scale_km"], row["score"], row["against"]): row
+           for row in told["scores"]}  # fmt: skip
     for key, row in got.items():
         if key[0] == "f":
             assert row["value"] == pytest.approx(got["run", *key[1:]]["value"], abs=1e-9)
     with netCDF4.Dataset(path) as file:
         stored = file["rainfall_rate"][:].filled(np.nan)
-    moved = Extrapolation().forecast(stored[None, 2:6, ::-1], 3)[0, 2, ::-1]  # the motion is found with north at the top
-    last, observed = stored[5], stored[8]
-    known = np.isfinite(last) & np.isfinite(observed) & np.isfinite(moved)
+    last, observed = stored[5], stored[8]  # the baselines find the motion with north at the top
+    known = np.isfinite(observed) & known_to_all(stored[2:6, ::-1], 3)[::-1]
     f, o = last[known] >= 1, observed[known] >= 1
-    csi = got["persistence", 15.0, 1.0, "csi"]
+    csi = got["persistence", 15.0, 1.0, None, "csi", None]
     assert (csi["num_pairs"], csi["value"]) == (known.sum(), pytest.approx((f & o).sum() / (f | o).sum(), abs=1e-12))
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import subprocess
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from nowcast import native
 from nowcast.models import convlstm
 from nowcast.models.convlstm import CellOptions, ConvLSTM
 from nowcast.models.engine import _weight_gradient_by_products
-from nowcast.models.gates import GateArithmetic, NativeGates, gate_arithmetic
+from nowcast.models.gates import GateArithmetic, NativeGates, _compiled, _or_plain, gate_arithmetic
 
 KINDS = [(a, g) for a in ("tanh", "relu") for g in ("sigmoid", "hard_sigmoid")]
 
@@ -282,3 +283,46 @@ def test_a_compiler_that_hangs_is_given_up(fresh_compiler, caplog, monkeypatch):
     monkeypatch.setattr(subprocess, "run", hang)
     assert native.load() is None
     assert "timed out" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_that_are_not_float32_go_step_by_step(dtype, monkeypatch):
+    net, frames = stack(hidden=(8,), kernels=(3,)).to(dtype), torch.randn(2, 4, 9, 7, 9).to(dtype)
+    found, _ = net(frames)
+    step_by_step(monkeypatch)
+    assert torch.equal(net(frames)[0][-1], found[-1])
+
+
+def test_a_state_of_another_shape_is_refused():
+    net = stack(hidden=(8,), kernels=(3,))
+    with pytest.raises(ValueError, match=r"the state has shapes \(1, 8, 7, 9\) .* both should be \(2, 8, 7, 9\)"):
+        net(torch.randn(2, 4, 9, 7, 9), random_states(net, cases=1))
+
+
+def test_few_variants_of_the_gates_are_compiled(monkeypatch):
+    """Each view, and each wish for a gradient, would be one more: above eight, they run uncompiled and inductor is given up."""
+    torch._dynamo.reset()
+    graphs, plain = [], []
+    compile_ = partial(torch.compile, backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    monkeypatch.setattr(torch, "compile", compile_)
+    monkeypatch.setattr("nowcast.models.gates.log.warning", lambda *said: plain.append(said))
+    compiled = _compiled(GateArithmetic("tanh", "sigmoid"))
+    monkeypatch.setattr("nowcast.models.engine.gate_arithmetic", lambda *_: compiled)
+    net = stack(4, hidden=(6, 6), kernels=(3, 3))
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        for cases in (2, 3):
+            frames = torch.randn(cases, 4, 4, 8, 8)
+            _, states = net(frames)
+            net(frames, states)[0][-1].sum().backward()
+            with torch.inference_mode():
+                net(frames)
+    assert len(graphs) >= 2
+    assert not plain
+
+
+def test_running_out_of_memory_is_no_fault_of_inductor():
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        _or_plain(full, lambda *_: "plain")(None)

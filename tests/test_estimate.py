@@ -2,9 +2,10 @@
 
 import json
 import logging
-import resource
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,14 @@ def experiment(*settings):
 
 
 def nowcast(*arguments):
-    """The command in a process of its own: its stdout, and the most memory that a process under this one has taken."""
-    command = [sys.executable, "-m", "nowcast", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return done.stdout, 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    """The command in a process of its own: its stdout, and the most memory that it has taken."""
+    with tempfile.TemporaryFile("w+") as out:
+        child = subprocess.Popen([sys.executable, "-m", "nowcast", *arguments], stdout=out)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        assert child.returncode == 0
+        out.seek(0)
+        return out.read(), 1024 * usage.ru_maxrss
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is told by Linux alone")
@@ -111,3 +116,43 @@ def test_peak_memory_sees_what_was_freed_and_begins_anew():
 
 def test_free_memory_is_within_the_machine():
     assert 0 < memory.free_memory() < 1 << 50
+
+
+def out_of_memory(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+OUT_OF_MEMORY = [(8, 3, ": 3 would fit"), (8, 20, ": 7 would fit"), (1, 1, ", the smallest\\.\nChoose a data.crop below 64")]
+
+
+@pytest.mark.parametrize(("batch", "fitting", "says"), OUT_OF_MEMORY)
+def test_a_training_that_runs_out_of_memory_names_the_batch_that_fits(tmp_path, monkeypatch, batch, fitting, says):
+    linear_probe(monkeypatch, base=1000, per_case=100, free=(100 * fitting + 50) / estimate.SHARE)
+    monkeypatch.setattr("nowcast.training.Trainer._update", out_of_memory)
+    wanted = experiment(f"training.batch_size={batch}", "data.stride=4")
+    with pytest.raises(MemoryLimitError, match=rf"out of memory with training\.batch_size = {batch}{says}") as error:
+        train_run(wanted, tmp_path / "run", resume=False, overwrite=False, device="cpu")
+    assert error.value.exit_code == 7
+    assert f"The checkpoints in {tmp_path / 'run'} are kept" in str(error.value)
+    assert (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_a_training_of_which_not_one_case_fits_names_the_crop_that_does(tmp_path, monkeypatch):
+    linear_probe(monkeypatch, base=1e9, per_case=4e9, free=1e9 / estimate.SHARE)
+    monkeypatch.setattr("nowcast.training.Trainer._update", out_of_memory)
+    wanted = experiment("training.batch_size=2", "data.crop=64", "data.stride=4")
+    with pytest.raises(MemoryLimitError, match=r"one case takes 5\.0 GB .*2\.0 GB are free\.\ndata\.crop = 32 would fit"):
+        train_run(wanted, tmp_path / "run", resume=False, overwrite=False, device="cpu")
+
+
+def test_memory_is_limited_by_the_tightest_control_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "PROCESS_GROUPS", tmp_path / "own")
+    (tmp_path / "own").write_text("1:name=x:/\n0::/job/step\n")
+    for name, limit, held, files in (("job", "9000000", 5000000, 1000000), ("job/step", "max", 3000000, 0), (".", "", 0, 0)):
+        group = tmp_path / name
+        group.mkdir(exist_ok=True)
+        (group / "memory.max").write_text(limit)
+        (group / "memory.current").write_text(str(held))
+        (group / "memory.stat").write_text(f"anon 1\ninactive_file {files}\n")
+    assert memory.free_memory() == 5_000_000  # what files hold is given up when asked for

@@ -1,5 +1,6 @@
 """All forecasters are scored on the same cases under one mask; numbers follow by hand; what cannot be scored says why."""
 
+import json
 import math
 
 import numpy as np
@@ -7,14 +8,16 @@ import pytest
 from makers import rain, write_record
 
 from nowcast.baselines import BASELINES, Extrapolation, Persistence
+from nowcast.bootstrap import difference_interval, interval
 from nowcast.cases import Selection
 from nowcast.errors import DataError, UsageError
 from nowcast.evaluation import Evaluation, evaluate
-from nowcast.forecast_file import read_forecast, write_forecast
+from nowcast.forecast_file import write_forecast
+from nowcast.forecast_reader import read_forecast
 from nowcast.forecaster import FileForecaster
-from nowcast.metrics import SCORES, THRESHOLDS, interval, sums
+from nowcast.metrics import SCORES, THRESHOLDS, sums
 from nowcast.netcdf import Record, open_records
-from nowcast.report import COLUMNS
+from nowcast.score_files import COLUMNS, table
 
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
@@ -57,6 +60,7 @@ def half_and_half(frames=16, past=4):
 
 
 def find(rows, **wanted):
+    wanted = {"against": None} | wanted
     (row,) = (row for row in rows if all(row[key] == value for key, value in wanted.items()))
     return row
 
@@ -155,8 +159,27 @@ def test_a_case_with_an_empty_past_frame_is_left_out_and_reported(tmp_path, capl
 
 def test_a_record_without_a_single_known_pair_says_so(tmp_path):
     fields = rain(frames=10, shape=(8, 8))
+    fields[:, 4:] = np.nan
     with pytest.raises(DataError, match=r"no case of .* to score: each has a past frame without any observation, or no pixel"):
-        score([Constant(1, hidden=8)], record(tmp_path, fields))
+        score([Constant(1, hidden=4)], record(tmp_path, fields))
+
+
+def test_a_forecaster_that_says_nothing_is_named(tmp_path, caplog):
+    a = record(tmp_path, rain(frames=10, shape=(8, 8)))
+    with pytest.raises(DataError) as caught:
+        score([Constant(2), Constant(1, hidden=8)], a)
+    assert caught.value.exit_code == 3
+    assert str(caught.value) == "constant 1 forecasts nothing but missing values in all 8 cases: nothing can be scored."
+
+    class Sometimes(Constant):
+        def forecast(self, past, num_leads):
+            self.hidden = 8 - self.hidden  # every other time
+            return super().forecast(past, num_leads)
+
+    result = score({"x": Sometimes(1), "y": Constant(2)}, a)
+    assert result.num_cases == 4
+    assert "x: forecasts nothing but missing values in 4 cases, which so count for nobody" in caplog.text
+    assert "left out" in caplog.text
 
 
 def test_no_complete_case_gives_the_account_on_two_lines(tmp_path):
@@ -182,8 +205,15 @@ def test_a_forecast_file_is_scored_by_valid_time(tmp_path):
     assert result.total("perfect").sum_sq_error.tolist() == [0, 0, 0]
     assert result.total("persistence").sum_sq_error.min() > 0
     other = record(tmp_path, fields, name="b", times=a.times + np.timedelta64(1, "D"))
-    with pytest.raises(DataError, match="with a forecast in every file that is named"):
+    expected = (
+        r"perfect has forecasts from 2020-06-01T00:10:00Z to 2020-06-01T00:25:00Z: no overlap in time\.\n"
+        r"b goes from 2020-06-02T00:00:00Z to 2020-06-02T00:55:00Z\.$"
+    )
+    with pytest.raises(DataError, match=expected):
         score([FileForecaster(read_forecast(path), "perfect")], other)
+    late = record(tmp_path, fields, name="c", times=a.times + np.timedelta64(150, "s"))
+    with pytest.raises(DataError, match="no frame at any of these times"):
+        score([FileForecaster(read_forecast(path), "perfect")], late)
 
 
 def test_different_time_steps_are_refused_by_name(tmp_path):
@@ -220,20 +250,49 @@ def test_several_records_pool_and_make_blocks_by_day(tmp_path):
     np.testing.assert_array_equal(both.total("constant 1").hits, expected.hits)
 
 
-def test_the_example_is_the_wettest_case_of_the_first_record(tmp_path):
-    fields = np.zeros((20, 8, 8), np.float32)
-    fields[13] = 3.0
-    wetter = record(tmp_path, np.full((20, 9, 9), 9.0), name="b")
-    result = score([Constant(1, lead_frames=1)], [record(tmp_path, fields), wetter])
-    assert result.example.record == "a"
-    assert result.example.reference == START + 60 * MINUTES
-    assert result.example.observed.shape == (1, 8, 8)
+def rising(folder, **options):
+    """Frame n has 3 mm/h in its first n rows of 20: who says 3 everywhere has a CSI of n / 20 there."""
+    fields = np.zeros((20, 20, 8), np.float32)
+    for n in range(20):
+        fields[n, :n] = 3.0
+    return record(folder, fields, **options)
+
+
+@pytest.mark.parametrize("y_ascending", [False, True])
+def test_the_examples_are_the_best_median_and_worst_case_and_show_their_fields(tmp_path, y_ascending):
+    one = rising(tmp_path, y_ascending=y_ascending)
+    sources = {"three": Constant(3, lead_frames=1)}
+    result = evaluate(sources, [one], selection=EVERYTHING, thresholds=(1.0,), examples=True)
+    told = {e.rank: (e.case.csi, int((e.case.reference - START) / (5 * MINUTES)) + 1) for e in result.examples}
+    assert told == {"best": (0.95, 19), "median": (0.7, 14), "worst": (0.5, 10)}  # of frames 1 to 19 the wetter half
+    for example in result.examples:
+        frame = told[example.rank][1]
+        np.testing.assert_array_equal(example.observed, one.read([frame]))  # north first, whichever way the file runs
+        np.testing.assert_array_equal(example.forecasts["three"], np.full((1, 20, 8), 3, np.float32))
+        assert example.extent_km == (20, 8)
+
+
+def test_no_case_is_forecast_again_unless_it_is_asked_for(tmp_path):
+    result = score([Constant(3, lead_frames=1)], rising(tmp_path))
+    assert (len(result.cases), result.examples) == (19, [])
+
+
+def test_what_was_scored_on_what_is_told(tmp_path):
+    records = [rising(tmp_path), record(tmp_path, rain(frames=12, shape=(8, 8)), name="b")]
+    result = score([Constant(3, lead_frames=1), Persistence()], records, selection=Selection(start=START + 30 * MINUTES))
+    first, second = result.about["records"]
+    assert (first["name"], first["num_cases"], first["num_frames"], first["grid"]) == ("a", 13, 20, "20 × 8, 1 × 1 km")
+    assert (first["first_case"], first["last_case"]) == ("2020-06-01T00:30:00", "2020-06-01T01:30:00")
+    assert second["num_cases"] == 5
+    assert result.about["forecasters"]["persistence"]["kind"] == "baseline"
+    json.dumps(result.about)
 
 
 def test_rows_have_exactly_the_columns_and_no_row_twice(tmp_path):
     rows = score([Constant(1), Persistence()], record(tmp_path, rain(frames=12, shape=(8, 8)))).rows()
     assert all(tuple(row) == COLUMNS for row in rows)
-    keys = [(row["forecaster"], row["lead_minutes"], row["threshold"], row["score"]) for row in rows]
+    columns = ("forecaster", "against", "lead_minutes", "threshold", "scale_km", "score")
+    keys = [tuple(row[column] for column in columns) for row in rows]
     assert len(set(keys)) == len(keys)
     assert {row["score"] for row in rows} == {*SCORES, *(f"{name}_mean_over_leads" for name in SCORES)}
 
@@ -263,6 +322,55 @@ def test_intervals_are_those_of_the_score_itself():
     row = find(rows, score="csi_mean_over_leads", threshold=1.0)
     assert (row["low"], row["high"]) == (low[1], high[1])
     assert row["value"] == SCORES["csi"].mean_over_leads(result.total("x"))[1]
+
+
+def test_differences_to_each_baseline_are_paired():
+    result = blocks(8, names=("x", "extrapolation", "persistence"))
+    rows, parts = result.rows(), {name: [tally["pairs"] for tally in found.values()] for name, found in result.blocks.items()}
+    for against in ("persistence", "extrapolation"):
+        at = {"lead_minutes": 10.0, "threshold": 1.0, "score": "csi"}
+        row = find(rows, forecaster="x", against=against, **at)
+        values = [find(rows, forecaster=name, **at)["value"] for name in ("x", against)]
+        assert row["value"] == values[0] - values[1]
+        low, high = difference_interval(parts["x"], parts[against], "csi")
+        assert (row["low"], row["high"]) == (low[1, 1], high[1, 1])
+        mean = find(rows, forecaster="x", against=against, score="csi_mean_over_leads", threshold=1.0)
+        low, high = difference_interval(parts["x"], parts[against], SCORES["csi"].mean_over_leads)
+        assert (mean["low"], mean["high"]) == (low[1], high[1])
+        pooled = find(rows, forecaster="x", against=against, score="rmse", lead_minutes=None)
+        low, high = difference_interval(parts["x"], parts[against], SCORES["rmse"].pooled)
+        assert (pooled["low"], pooled["high"]) == (low[0], high[0])
+    compared = {(row["forecaster"], row["against"]) for row in rows if row["against"]}
+    assert compared == {("x", "persistence"), ("x", "extrapolation"), ("extrapolation", "persistence")}
+
+
+def test_windows_and_spectra_have_their_own_numbers_of_cases_and_pairs(tmp_path):
+    fields = rain(frames=4, shape=(30, 34))
+    fields[3, :, 10:20] = np.nan
+    result = score([Constant(1), Persistence()], record(tmp_path, fields))
+    rows = result.rows()
+    at = {"forecaster": "persistence", "threshold": 1.0}
+    first = find(rows, **at, lead_minutes=10.0, score="fss", scale_km=5.0)
+    assert (first["num_cases"], first["num_pairs"]) == (2, 26 * 30 + 26 * (6 + 10))
+    wide = find(rows, **at, lead_minutes=10.0, score="fss", scale_km=20.0)  # 21 cells: none beside the hole
+    assert (wide["num_cases"], wide["num_pairs"]) == (1, 10 * 14)
+    huge = find(rows, **at, lead_minutes=10.0, score="fss", scale_km=40.0)
+    assert (huge["num_cases"], huge["num_pairs"], math.isnan(huge["value"])) == (0, 0, True)
+    assert find(rows, **at, lead_minutes=None, score="fss", scale_km=20.0)["num_cases"] == 2
+    assert find(rows, **at, lead_minutes=None, score="fss", scale_km=40.0)["num_cases"] == 0
+    assert find(rows, **at, lead_minutes=None, score="csi")["num_cases"] == 2
+    spectrum = find(rows, forecaster="persistence", lead_minutes=10.0, score="spectrum_ratio", scale_km=4.0)
+    assert (spectrum["num_cases"], spectrum["num_pairs"]) == (2, 30 * 34 + 30 * 24)
+
+
+def test_a_dry_record_has_no_scores_of_events_and_no_error(tmp_path):
+    result = score([Persistence(), Extrapolation()], record(tmp_path, np.zeros((20, 30, 30))))
+    assert result.num_cases == 5
+    values = {row["score"]: row["value"] for row in result.rows() if row["lead_minutes"] is None and not row["against"]}
+    undefined = {name for name, value in values.items() if math.isnan(value)}
+    assert {"csi", "fss", "correlation", "spectrum_ratio", "effective_resolution"} <= undefined
+    assert (values["mae"], values["accuracy"], values["ssim"]) == (0, 1, 1)
+    assert "Nothing of 0.5 or 1 or 5 or 10 mm/h or more was observed: only false alarms can be told there." in table(result)
 
 
 def test_too_few_blocks_give_no_interval():

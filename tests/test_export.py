@@ -101,19 +101,13 @@ def compare(forecast, made, **shape):
     np.testing.assert_allclose(forecast(frames), expected, rtol=1e-4, atol=1e-4)  # mm/h
 
 
-def test_every_model_forecasts_the_same_in_onnx_runtime(exported):
-    forecast = export.from_onnx(exported.onnx)
-    compare(forecast, exported.network)
-    compare(forecast, exported.network, cases=1, shape=(9, 40))
+def test_every_model_forecasts_the_same_in_onnx_runtime_and_as_a_program_of_torch(exported):
+    for forecast in (export.from_onnx(exported.onnx), export.from_pt2(exported.pt2)):
+        compare(forecast, exported.network)
+        compare(forecast, exported.network, cases=1, shape=(9, 40))
     proto = onnx.load(io.BytesIO(exported.onnx))
     axes = [dim.dim_param or dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim]
     assert axes == ["case", 2, *getattr(exported.network.model, "grid", ("y", "x"))]
-
-
-def test_every_model_forecasts_the_same_as_a_program_of_torch(exported):
-    forecast = export.from_pt2(exported.pt2)
-    compare(forecast, exported.network)
-    compare(forecast, exported.network, cases=1, shape=(9, 40))
 
 
 @pytest.mark.parametrize("exported", ["encoder_forecaster"], indirect=True)

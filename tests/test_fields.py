@@ -22,12 +22,12 @@ def test_a_standard_name_wins_over_units_and_a_rate_over_reflectivity(tmp_path):
 
 
 def test_winds_and_heights_are_not_taken_for_rain(tmp_path):
-    path = write(tmp_path / "a.nc", np.ones((2, 3, 3), "f4"), units="m s-1")
+    path = write(tmp_path / "a.nc", np.full((2, 3, 3), 1e-6, "f4"), units="m s-1")
     add_variable(path, "height", units="m")
     add_variable(path, "wind", units="mm/h", standard_name="eastward_wind")
     with pytest.raises(DataError, match=r"no variable that is known to be rain; it has rr\(time, y, x\) \[m s-1\], h"):
         open_records([path])
-    assert read_one(path, variable="rr").max() == pytest.approx(3.6e6)
+    assert read_one(path, variable="rr").max() == pytest.approx(3.6)
 
 
 def test_several_equal_candidates_are_named(tmp_path):
@@ -52,7 +52,11 @@ def test_no_candidate_lists_what_there_is(tmp_path):
 def test_groups_are_not_read_and_said_so(tmp_path):
     with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
         file.createGroup("dataset1")
-    with pytest.raises(DataError, match="it has the groups dataset1, which are not read"):
+    with pytest.raises(DataError, match=r"a.nc has nothing but groups \(dataset1\), which are not read\.\nRight would be var"):
+        open_records([tmp_path / "a.nc"])
+    with edit(tmp_path / "a.nc") as file:
+        file.createVariable("version", "i4")
+    with pytest.raises(DataError, match=r"it has version.*, the groups dataset1, which are not read"):
         open_records([tmp_path / "a.nc"])
 
 
@@ -100,6 +104,11 @@ def test_dimensions_one_long_are_dropped_and_longer_ones_refused_by_name(tmp_pat
     with pytest.raises(DataError, match=message):
         open_records([path])
     path = write(tmp_path / "untimed.nc", np.ones((5, 3, 4), "f4"), dims=("member", "y", "x"))
+    with pytest.raises(DataError, match=r"untimed.nc: rr has more dimensions than time, y and x: member \(5\)"):
+        open_records([path])
+    with edit(path) as file:
+        file.renameVariable("time", "other")
+        file["other"].standard_name = "forecast_reference_time"
     with pytest.raises(DataError, match=r"untimed.nc: rr has no times\."):
         open_records([path])
 

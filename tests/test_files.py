@@ -12,6 +12,7 @@ from makers import rain, write_record
 from stored import edit, open_one, read_one, write
 
 from nowcast.errors import DataError, UsageError
+from nowcast.file_format import check_whole
 from nowcast.netcdf import open_records
 
 
@@ -155,10 +156,58 @@ def test_a_huge_declared_variable_opens_without_memory(tmp_path):
 
 def test_a_coordinate_too_long_to_read_is_refused(tmp_path):
     with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
-        file.createDimension("y", 10**12)
+        file.createDimension("y", 10**8)
         file.createDimension("x", 2)
         file.createVariable("rr", "f4", ("y", "x"), chunksizes=(10, 2)).units = "mm/h"
         file.createVariable("time", "i4").units = "seconds since 2020-01-01"
         file["time"][...] = 0
-    with pytest.raises(DataError, match=r"a.nc: dimension y has 1000000000000 cells\.\nRight would be at most 500000"):
+    with pytest.raises(DataError, match=r"a.nc: dimension y has 100000000 cells\.\nRight would be at most 500000"):
         open_records([tmp_path / "a.nc"])
+
+
+def test_a_damaged_coordinate_is_named_with_its_file(tmp_path):
+    path = tmp_path / "a.nc"
+    plain_path = write_record(tmp_path / "plain.nc", rain(frames=2, shape=(8, 64)))
+    with netCDF4.Dataset(plain_path) as plain, netCDF4.Dataset(path, "w") as file:
+        for name, dim in plain.dimensions.items():
+            file.createDimension(name, len(dim))
+        for name in ("time", "y", "x", "rainfall_rate"):
+            copy = file.createVariable(name, plain[name].dtype, plain[name].dimensions, fletcher32=True)
+            copy.setncatts({key: value for key, value in plain[name].__dict__.items() if key != "_FillValue"})
+            copy[:] = plain[name][:]
+    content = bytearray(path.read_bytes())
+    content[content.find((1000 * np.arange(64.0)).tobytes()) + 100] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a.nc is damaged \(NetCDF: HDF error\)\.\nRight would be a whole NetCDF file\."):
+        open_records([path])
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / os.fsdecode(b"a\xff.nc")
+    write_record(tmp_path / "a.nc", rain(frames=2)).rename(path)
+    with pytest.raises(DataError, match=r"a\\udcff.nc' has a name that cannot be printed, or is not UTF-8\.\nRename it\."):
+        open_records([path])
+
+
+@pytest.mark.parametrize("format", ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA"])
+@pytest.mark.parametrize("kinds", [("i2",), ("i1", "f4"), ("i1", "i2", "f8")])
+@pytest.mark.parametrize("unlimited", [True, False])
+def test_the_header_tells_the_last_byte_of_a_classic_file(tmp_path, format, kinds, unlimited):
+    path = tmp_path / "a.nc"
+    with netCDF4.Dataset(path, "w", format=format) as file:
+        file.createDimension("time", None if unlimited else 5)
+        file.createDimension("x", 3)
+        for number, kind in enumerate(kinds):
+            variable = file.createVariable(f"v{number}", kind, ("time", "x"))
+            variable.comment = "é" * number
+            variable[0:5] = 1
+        file.createVariable("scalar", "f4")[...] = 1
+    check_whole(path)
+    whole, refused = path.read_bytes(), 0
+    for lost in range(1, 9):
+        path.write_bytes(whole[:-lost])
+        try:
+            check_whole(path)
+        except DataError:
+            refused += 1
+    assert refused >= 8 - 3  # all but the padding of the last number

@@ -2,16 +2,21 @@
 
 import numpy as np
 import pytest
+import test_models
 import torch
 from makers import rain, tiny_experiment, tiny_run, write_record
 
 import nowcast.forecaster as module
+from nowcast import config
 from nowcast.baselines import BASELINES, available
-from nowcast.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
+from nowcast.checkpoint import BEST, LAST, Checkpoint, read_checkpoint, write_checkpoint
 from nowcast.errors import CheckpointError, DataError, UsageError
-from nowcast.forecast_file import read_forecast, write_forecast
+from nowcast.forecast_file import write_forecast
+from nowcast.forecast_reader import read_forecast
 from nowcast.forecaster import FileForecaster, Network, open_forecaster
+from nowcast.models import make_model, model_config
 from nowcast.netcdf import open_records
+from nowcast.training import resolve
 
 CPU = torch.device("cpu")
 START = np.datetime64("2020-06-01T00:00:00")
@@ -215,7 +220,7 @@ def test_a_forecast_file_gives_back_its_forecasts(tmp_path):
     opened = file_of(tmp_path / "f.nc", grid, references=3)
     assert isinstance(opened, FileForecaster)
     assert (opened.name, opened.lead_frames) == ("f", 3)
-    forecast = opened.forecast_at(START + 10 * MINUTES, 2)
+    forecast = opened.forecast_at(START + 10 * MINUTES, np.array([5, 10]) * MINUTES)
     np.testing.assert_allclose(forecast, rain(frames=3, shape=grid.shape)[:2] + 2, rtol=1e-6)
 
 
@@ -224,13 +229,14 @@ def test_a_forecast_file_may_begin_with_the_analysis(tmp_path):
     opened = file_of(tmp_path / "f.nc", a.grid, leads=(0, 1, 2))
     assert opened.time_step(a) == np.timedelta64(300, "s")
     assert opened.lead_frames == 2
-    np.testing.assert_allclose(opened.forecast_at(START, 2), rain(frames=3, shape=a.grid.shape)[1:], rtol=1e-6)
+    forecast = opened.forecast_at(START, np.array([5, 10]) * MINUTES)
+    np.testing.assert_allclose(forecast, rain(frames=3, shape=a.grid.shape)[1:], rtol=1e-6)
 
 
 def test_a_forecast_file_must_fit_the_record(tmp_path):
     a = record(tmp_path)
     other = record(tmp_path, name="b", shape=(20, 28))
-    with pytest.raises(DataError, match=r"f \(20 × 28\) is not on the grid of a \(24 × 28\)"):
+    with pytest.raises(DataError, match=r"f is not on the grid of a: 20 × 28 cells in place of 24 × 28\.\nRegrid one"):
         file_of(tmp_path / "f.nc", other.grid).time_step(a)
     with pytest.raises(DataError, match="uneven has lead times that are not 1, 2, 3"):
         file_of(tmp_path / "uneven.nc", a.grid, leads=(1, 2, 4)).time_step(a)
@@ -249,3 +255,37 @@ def test_a_folder_named_like_a_baseline_is_reached_by_its_path(run, tmp_path):
 def test_a_baseline_that_is_not_installed_says_how_to_install_it():
     with pytest.raises(UsageError, match=r"pip install 'nowcast\[pysteps\]'"):
         open_forecaster("pysteps", device=CPU)
+
+
+# All dry
+
+
+@pytest.mark.parametrize("name", available())
+def test_a_baseline_forecasts_dry_weather_from_dry_weather(name):
+    assert_dry(BASELINES[name]())
+
+
+@pytest.mark.parametrize("name", test_models.SMALL)
+def test_a_network_forecasts_dry_weather_from_dry_weather(name):
+    """Also one that was not trained, which answers zeros with whatever its weights make of them."""
+    tree = config.as_dict(resolve(tiny_experiment(["x.nc"])))
+    tree["model"] = {"name": name, **test_models.SMALL[name]}
+    experiment = resolve(config.from_dict(tree, source="test"))
+    torch.manual_seed(1)
+    weights = make_model(model_config(experiment.model)).state_dict()
+    facts = {"config": config.as_dict(experiment), "input_frames": 2, "lead_frames": 3, "time_steps": [300]}
+    checkpoint = Checkpoint(facts | {"quantity": "rain_rate"}, {f"model.{key}": value for key, value in weights.items()}, "")
+    assert_dry(Network(checkpoint, name, device=CPU))
+
+
+def assert_dry(forecaster):
+    """Also where a part is missing, and where there is less than what counts as rain; what was never seen stays missing."""
+    past = np.zeros((3, 4, 12, 12), np.float32)
+    past[1, :, 2:4, 5:9] = np.nan
+    past[2] = 0.04
+    forecast = forecaster.forecast(past, 3)
+    assert np.isnan(forecast[1, :, 2:4, 5:9]).all()
+    assert np.isfinite(forecast[[0, 2]]).all()
+    assert np.isfinite(forecast[1]).sum() == 3 * (144 - 8)
+    assert np.nanmax(forecast) <= 0.04 + 1e-6
+    assert np.nanmin(forecast) >= 0

@@ -5,7 +5,7 @@ import torch
 from makers import rain, tiny_experiment, write_record
 
 from nowcast.checkpoint import LAST, read_checkpoint
-from nowcast.dataset import load
+from nowcast.loading import load
 from nowcast.models.convlstm import ConvLSTM
 from nowcast.planning import make_plan
 from nowcast.stopwatch import Stopwatch

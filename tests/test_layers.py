@@ -12,24 +12,35 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nowcast"
 # A module may import from the lines above its own, and from its own line (but never in a circle).
 LAYERS = """
 errors
-atomic config units windows metrics motion signals stopwatch
+atomic config config_text units windows sums motion signals stopwatch file_format frame_store thinning
+decoding pairs spatial spectra probability examples
 fields grid files lagrangian times progress
-netcdf baselines
-forecast_file cache file_index
+netcdf baselines metrics
+forecast_file forecast_layout forecast_reader damage cache file_index bootstrap probability_scores pictures
+diagrams example_pictures plotting probability_diagrams
+fingerprint frame_choice choices
 device transform losses native memory models
 dataset checkpoint distributed optimisation run_folder tiles
-planning forecaster validation
-cases training
-prediction evaluation inspection estimate export
-report
-commands
+planning forecaster validation scored loading starting_weights
+cases training probability_cases
+prediction provenance inspection estimate export findings resuming
+evaluation watching
+score_files
+html_tables
+html_report
+report pooling recipe
+commands plan_command
 cli
 __main__
 """
 RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
 WITHOUT_TORCH = {
-    *("errors", "atomic", "config", "units", "windows", "metrics", "motion", "signals", "stopwatch", "fields", "grid", "files"),
-    *("times", "lagrangian", "progress", "netcdf", "baselines", "forecast_file", "cache", "file_index", "inspection", "cli"),
+    *("errors", "atomic", "config", "units", "windows", "sums", "pairs", "spatial", "spectra", "metrics", "bootstrap"),
+    *("probability", "probability_scores", "signals", "stopwatch", "fields", "grid", "files", "times", "progress"),
+    *("netcdf", "baselines", "forecast_file", "forecast_layout", "forecast_reader", "cache", "file_index", "inspection"),
+    *("cli", "thinning", "examples", "pictures", "diagrams", "example_pictures", "plotting", "probability_diagrams"),
+    *("decoding", "file_format", "frame_store", "damage"),
+    *("config_text", "fingerprint", "frame_choice", "choices", "motion", "lagrangian"),
 }
 
 OUTPUT = {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}

@@ -9,21 +9,10 @@ import xarray as xr
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nowcast.metrics import (
-    MIN_BLOCKS,
-    SCORES,
-    THRESHOLDS,
-    Sums,
-    bias,
-    correlation,
-    csi,
-    difference_interval,
-    hss,
-    interval,
-    mae,
-    mse,
-    sums,
-)
+from nowcast.metrics import SCORES, THRESHOLDS, Setup, Sums, csi, mae, sums, tallies
+from nowcast.pairs import BALANCED_THRESHOLDS, BALANCED_WEIGHTS, bias, correlation, hss, mse
+from nowcast.spectra import WAVELENGTHS_KM
+from nowcast.sums import Tally
 
 NAN = np.nan
 LEVELS = [0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 2.25, 5.0, 7.5, 10.0, 30.0]  # dyadic: their sums are exact in any order
@@ -58,7 +47,7 @@ def table(hits, misses, false_alarms, correct_negatives) -> Sums:
 
 
 KNOWN = {"csi": 0.57343, "pod": 0.78095, "far": 0.31667, "frequency_bias": 1.14286, "pofd": 0.14615, "hss": 0.60887,
-         "hk": 0.6348, "ets": 0.43768, "f1": 0.72889}  # fmt: skip
+         "hk": 0.6348, "ets": 0.43768, "f1": 0.72889, "accuracy": 304 / 365}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -84,6 +73,8 @@ def test_sums_of_a_four_by_four_field_by_hand():
         "sum_error": [-1 + 2 + 1 - 2 - 2 + 4],
         "sum_abs_error": [1 + 2 + 1 + 2 + 2 + 4],
         "sum_sq_error": [1 + 4 + 1 + 4 + 4 + 16],
+        "sum_weighted_abs_error": [1 + 2 + 1 + 5 * 2 + 2 * 2 + 4],  # errors of 2 where 7 and 2 mm/h were observed
+        "sum_weighted_sq_error": [1 + 4 + 1 + 5 * 4 + 2 * 4 + 16],
         "sum_f": [1 + 2 + 1 + 5 + 3 + 4],
         "sum_o": [1 + 1 + 7 + 3 + 2],
         "sum_ff": [1 + 4 + 1 + 25 + 9 + 16],
@@ -116,10 +107,21 @@ def test_scores_of_a_four_by_four_field_by_hand():
     assert bias(s) == 2 / 13
 
 
+def tally(forecast, observed, **setup) -> Tally:
+    """The sums of every kind of one case on cells of 1 km, with windows of 1 and 3 cells."""
+    known = np.isfinite(forecast) & np.isfinite(observed)
+    setup = Setup(**{"spacing_km": (1.0, 1.0), "scales_km": (1.0, 3.0)} | setup)
+    return tallies({"x": forecast}, observed, known, setup)["x"]
+
+
 def test_every_score_has_its_shape_and_a_docstring_with_range_best_and_nan_rule():
-    s = sums(*random_case(np.random.default_rng(0), (3, 8, 8)))
+    s = tally(*random_case(np.random.default_rng(0), (3, 16, 16), missing=0))
+    sizes = {"lead": 3, "threshold": len(THRESHOLDS), "scale": 2, "wavelength": len(WAVELENGTHS_KM)}
     for name, score in SCORES.items():
-        assert score(s).shape == ((3, len(THRESHOLDS)) if score.needs_threshold else (3,)), name
+        assert score(s).shape == tuple(sizes[axis] for axis in score.axes), name
+        assert np.isfinite(score(s)).any(), name
+        assert score.pooled(s).shape == (1, *score(s).shape[1:]), name
+        assert score.mean_over_leads(s).shape == score(s).shape[1:], name
         assert score.function.__name__ == name
         for word in ("Range", "best", "NaN"):
             assert word in score.function.__doc__, (name, word)
@@ -147,10 +149,12 @@ def test_a_float32_value_equals_the_threshold_it_was_made_from(threshold):
 @given(cases())
 def test_a_perfect_forecast_is_perfect(case):
     _, observed = case[0]
-    s = sums(observed, observed)
+    s = tally(observed, observed)
     for name, score in SCORES.items():
         values = score(s)
-        np.testing.assert_allclose(values[~np.isnan(values)], score.best, rtol=1e-12, err_msg=name)
+        if score.best is not None:
+            np.testing.assert_allclose(values[~np.isnan(values)], score.best, rtol=1e-12, err_msg=name)
+    s = s["pairs"]
     has_event, has_dry = s.hits > 0, s.correct_negatives > 0
     np.testing.assert_array_equal(csi(s) == 1, has_event)
     np.testing.assert_array_equal(hss(s) == 1, has_event & has_dry)
@@ -160,7 +164,7 @@ def test_a_perfect_forecast_is_perfect(case):
 @settings(max_examples=100, deadline=None)
 @given(cases())
 def test_scores_stay_in_their_range_and_are_never_infinite(case):
-    s = sums(*case[0])
+    s = tally(*case[0])
     for name, score in SCORES.items():
         values = score(s)
         values = values[~np.isnan(values)]
@@ -169,13 +173,14 @@ def test_scores_stay_in_their_range_and_are_never_infinite(case):
         assert ((values >= low - 1e-12) & (values <= high + 1e-12)).all(), name
 
 
+OF_PAIRS = {name for name, score in SCORES.items() if score.kind == "pairs"}
 NO_EVENT = {"csi", "pod", "far", "frequency_bias", "hss", "hk", "ets", "f1"}
 
 
 @pytest.mark.parametrize(
     ("counts", "undefined"),
     [
-        ((0, 0, 0, 0), set(SCORES)),
+        ((0, 0, 0, 0), OF_PAIRS),
         ((0, 0, 0, 9), NO_EVENT | {"correlation", "uncentred_correlation"}),
         ((9, 0, 0, 0), {"pofd", "hss", "hk", "ets", "correlation"}),
         ((0, 4, 0, 5), {"far", "correlation", "uncentred_correlation"}),
@@ -186,7 +191,7 @@ NO_EVENT = {"csi", "pod", "far", "frequency_bias", "hss", "hk", "ets", "f1"}
 )
 def test_undefined_is_nan_and_nothing_else_is(counts, undefined):
     s = table(*counts)
-    assert {name for name, score in SCORES.items() if np.isnan(score(s)).all()} == undefined
+    assert {name for name in OF_PAIRS if np.isnan(SCORES[name](s)).all()} == undefined
 
 
 @pytest.mark.parametrize("value", [0.1, 0.3, 1 / 3, 99.9])
@@ -317,6 +322,7 @@ ORACLE_NAMES = {
     "hk": "hanssen_and_kuipers_discriminant",
     "ets": "equitable_threat_score",
     "f1": "f1_score",
+    "accuracy": "accuracy",
 }
 
 
@@ -357,6 +363,7 @@ def test_scores_agree_with_scikit_learn(case, threshold):
     known = ~np.isnan(forecast) & ~np.isnan(observed)
     f, o = forecast[known].astype(np.float64), observed[known].astype(np.float64)
     events = o >= threshold, f >= threshold
+    weights = np.array(BALANCED_WEIGHTS)[np.searchsorted(BALANCED_THRESHOLDS, o, side="right")]
     assume(events[0].any() and events[1].any() and not (events[0] & events[1]).all())
     s = sums(forecast, observed, thresholds=[threshold])
     theirs = {
@@ -365,6 +372,9 @@ def test_scores_agree_with_scikit_learn(case, threshold):
         "far": 1 - metrics.precision_score(*events),
         "f1": metrics.f1_score(*events),
         "hss": metrics.cohen_kappa_score(*events),
+        "accuracy": metrics.accuracy_score(*events),
+        "b_mae": metrics.mean_absolute_error(o, f, sample_weight=weights) * weights.mean(),
+        "b_mse": metrics.mean_squared_error(o, f, sample_weight=weights) * weights.mean(),
         "mae": metrics.mean_absolute_error(o, f),
         "mse": metrics.mean_squared_error(o, f),
         "rmse": metrics.root_mean_squared_error(o, f),
@@ -379,7 +389,7 @@ def test_scores_agree_with_pysteps_where_no_value_is_missing_or_at_a_threshold()
     forecast, observed = random_case(np.random.default_rng(5), (1, 40, 40), missing=0, levels=[0, 0.3, 2, 7, 20])
     s = sums(forecast, observed)
     names = {"csi": "CSI", "pod": "POD", "far": "FAR", "pofd": "FA", "frequency_bias": "BIAS", "hss": "HSS",
-             "hk": "HK", "ets": "ETS", "f1": "F1"}  # fmt: skip
+             "hk": "HK", "ets": "ETS", "f1": "F1", "accuracy": "ACC"}  # fmt: skip
     for column, threshold in enumerate(THRESHOLDS):
         theirs = pysteps.detcatscores.det_cat_fct(forecast[0], observed[0], threshold, scores=list(names.values()))
         for name, key in names.items():
@@ -388,102 +398,3 @@ def test_scores_agree_with_pysteps_where_no_value_is_missing_or_at_a_threshold()
     theirs = pysteps.detcontscores.det_cont_fct(*fields, scores=["MAE", "MSE", "RMSE", "ME", "corr_p"])
     for name, key in {"mae": "MAE", "mse": "MSE", "rmse": "RMSE", "bias": "ME", "correlation": "corr_p"}.items():
         np.testing.assert_allclose(SCORES[name](s)[0], theirs[key], rtol=1e-9, err_msg=name)
-
-
-def blocks_of(num_blocks, *, seed=0, error=0.0, shape=(2, 12, 12)) -> list[Sums]:
-    """Blocks with errors of their own size (gamma), `error` more in each, on the same observations for each seed."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for _ in range(num_blocks):
-        observed = rng.gamma(0.5, 6, shape)
-        forecast = observed + rng.gamma(2, 2) + error
-        made.append(sums(forecast, observed))
-    return made
-
-
-def test_an_interval_of_fewer_than_five_blocks_is_nan():
-    low, high = interval(blocks_of(MIN_BLOCKS - 1), "csi")
-    assert low.shape == high.shape == (2, 4)
-    assert np.isnan([low, high]).all()
-    assert not np.isnan(interval(blocks_of(MIN_BLOCKS), "csi")).any()
-    assert np.isnan(interval([], "csi")).all()
-
-
-@pytest.mark.parametrize("name", SCORES)
-def test_an_interval_surrounds_the_pooled_score_and_repeats_with_its_seed(name):
-    blocks = blocks_of(30)
-    low, high = interval(blocks, name)
-    score = SCORES[name](sum(blocks))
-    assert low.shape == score.shape
-    assert ((low < score) & (score < high) | (low == high)).all()
-    np.testing.assert_array_equal(interval(blocks, name, seed=0), (low, high))
-    if name == "mae":
-        assert (low != interval(blocks, name, seed=1)[0]).any()
-
-
-def test_the_interval_of_a_mean_has_the_width_of_its_standard_error():
-    blocks = blocks_of(200, seed=4, shape=(1, 3, 3))
-    means = np.array([mae(block).item() for block in blocks])
-    for level, normal_quantile in ((0.95, 1.960), (0.8, 1.2816)):
-        low, high = interval(blocks, "mae", num_samples=4000, level=level)
-        expected = 2 * normal_quantile * means.std() / np.sqrt(len(means))
-        assert abs((high - low).item() / expected - 1) < 0.06
-        assert abs((high + low).item() / 2 - means.mean()) < 0.1 * expected
-
-
-def test_blocks_that_are_alike_leave_no_doubt():
-    low, high = interval(blocks_of(1) * 8, "rmse")
-    np.testing.assert_allclose(low, high, rtol=1e-12)
-
-
-def test_a_resample_holds_as_many_blocks_as_there_are():
-    blocks = blocks_of(7)
-    np.testing.assert_array_equal(interval(blocks, lambda s: s.num_pairs), [sum(blocks).num_pairs] * 2)
-
-
-def test_one_resample_has_one_score():
-    low, high = interval(blocks_of(9), "mae", num_samples=1)
-    assert low.tolist() == high.tolist()
-    assert (low != mae(sum(blocks_of(9)))).all()
-
-
-def test_blocks_without_pairs_are_no_blocks():
-    blocks = blocks_of(6)
-    np.testing.assert_array_equal(interval([*blocks, Sums.zeros(2)], "ets"), interval(blocks, "ets"))
-    assert np.isnan(interval(blocks[:4] + [Sums.zeros(2)] * 4, "ets")).all()
-
-
-def test_an_interval_is_nan_where_many_resamples_have_no_score():
-    rain, dry = np.full((1, 4, 4), 7.0), np.zeros((1, 4, 4))
-    rare = [sums(rain, rain)] + [sums(dry, dry)] * 7  # 5 mm/h is absent from a third of the resamples
-    low, high = interval(rare, "csi")
-    assert np.isnan(low).all()
-    assert np.isnan(high).all()
-    assert not np.isnan(interval(rare, "mae")).any()
-
-
-def test_an_interval_of_the_mean_over_leads_is_that_of_leads_resampled_together():
-    blocks = blocks_of(20)
-    low, high = interval(blocks, SCORES["csi"].mean_over_leads)
-    score = SCORES["csi"].mean_over_leads(sum(blocks))
-    assert low.shape == (4,)
-    assert ((low < score) & (score < high)).all()
-
-
-def test_a_paired_difference_is_sharper_than_the_two_intervals():
-    ours, theirs = blocks_of(12, error=0.0), blocks_of(12, error=0.5)
-    low, high = difference_interval(theirs, ours, "bias")
-    np.testing.assert_allclose([low, high], 0.5, rtol=1e-9)  # the same on every block, though blocks differ much
-    alone = interval(ours, "bias")
-    assert (alone[1] - alone[0] > 1).all()
-    assert (difference_interval(ours, ours, "csi")[0] == 0).all()
-    assert (difference_interval(ours, theirs, "mae")[1] < 0).all()
-
-
-def test_a_paired_difference_needs_the_same_pairs():
-    blocks = blocks_of(6)
-    with pytest.raises(ValueError, match="cannot be paired"):
-        difference_interval(blocks, blocks[:5], "csi")
-    with pytest.raises(ValueError, match="same pairs"):
-        difference_interval(blocks, [*blocks[:5], blocks[0] + blocks[5]], "csi")
-    assert np.isnan(difference_interval(blocks[:4], blocks[:4], "csi")).all()

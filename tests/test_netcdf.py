@@ -100,7 +100,7 @@ def test_a_window_is_read_without_its_record(shared):
     y_ascending=st.booleans(),
     packing=st.sampled_from(["f4", ">f4", "f8", "i2", ">i2", "u2", "u1", "i4"]),
     offset=st.sampled_from([0.0, 20.0]),
-    units=st.sampled_from([("mm h-1", 1.0), ("kg m-2 s-1", 3600.0), ("0.1 mm/5min", 1.2), ("inches/hour", 25.4)]),
+    units=st.sampled_from([("mm h-1", 1.0), ("g m-2 s-1", 3.6), ("0.1 mm/5min", 1.2), ("inches/hour", 25.4)]),
     seed=st.integers(0, 2**31),
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

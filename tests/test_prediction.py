@@ -14,7 +14,7 @@ from nowcast.baselines import Extrapolation, Persistence
 from nowcast.cases import KeptFrames, Selection, read_past, references_of
 from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
 from nowcast.files import OPEN_FILES
-from nowcast.forecast_file import read_forecast
+from nowcast.forecast_reader import read_forecast
 from nowcast.forecaster import open_forecaster
 from nowcast.netcdf import Record, open_records
 from nowcast.prediction import predict
@@ -225,7 +225,7 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):
     with pytest.raises(OutputError, match="cannot make the folder"):
         run(make(tmp_path), tmp_path / "file" / "out", folder=True)
     with pytest.raises(OutputError, match="there is no folder"):
-        run(make(tmp_path), tmp_path / "absent" / "f.nc")
+        run(make(tmp_path, name="b"), tmp_path / "absent" / "f.nc")
 
 
 def test_the_file_says_where_it_comes_from(tmp_path):

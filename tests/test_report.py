@@ -1,43 +1,30 @@
-"""Table, files, pictures and page say the same, hold nothing unescaped, and replace nothing unasked."""
+"""Pictures and page hold nothing unescaped, and replace nothing unasked."""
 
 import base64
-import csv
+import gc
 import html
-import io
 import json
 import re
+import weakref
 
 import numpy as np
 import pytest
-import xarray as xr
-from makers import write_record
+from makers import evaluation
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from nowcast import report
-from nowcast.baselines import Extrapolation, Persistence
-from nowcast.cases import Selection
+from nowcast import html_report, report
+from nowcast.baselines import BASELINES
 from nowcast.errors import OutputError
-from nowcast.evaluation import Evaluation, Example, evaluate
-from nowcast.metrics import SCORES, THRESHOLDS, Sums, sums
-from nowcast.netcdf import open_records
+from nowcast.example_pictures import draw_animation, draw_maps
+from nowcast.examples import ScoredCase, make_example
+from nowcast.metrics import SCORES
+from nowcast.probability import EnsembleSums, ExceedanceSums, add_members
+from nowcast.probability_scores import PROBABILITY_SCORES as SCORES_OF_PROBABILITIES
+from nowcast.sums import Tally
 
 HOSTILE = "<script>alert('a&b')</script>"
-
-
-def evaluation(*, names=("persistence", "net"), records=("a",), leads=3, thresholds=THRESHOLDS, **facts):
-    quantity, num_blocks = facts.get("quantity", "rain_rate"), facts.get("num_blocks", 6)
-    rng = np.random.default_rng(0)
-    minutes = tuple(5.0 * n for n in range(1, leads + 1))
-    result = Evaluation(minutes, thresholds, quantity, list(records), num_cases=num_blocks)
-    for name in names:
-        for block in range(num_blocks):
-            forecast, observed = rng.gamma(0.3, 4, (2, leads, 10, 12)).astype(np.float32)
-            result.add(name, (records[0], f"day {block}"), sums(forecast, observed, None, thresholds))
-    shown = rng.gamma(0.3, 4, (len(names) + 1, 2, 10, 12)).astype(np.float32)
-    shown[:, :, :2] = np.nan
-    forecasts = dict(zip(names, shown[1:], strict=True))
-    result.example = Example(records[0], np.datetime64("2020-06-01T00:00:00"), (minutes[0], minutes[-1]), shown[0], forecasts)
-    return result
+MOST_BYTES = 5_000_000
 
 
 def write(result, folder, **options):
@@ -49,88 +36,13 @@ def written(tmp_path_factory):
     """(evaluation, folder) with a name in it that would be a script if it were not escaped."""
     result = evaluation(names=("persistence", HOSTILE), records=(HOSTILE,))
     folder = tmp_path_factory.mktemp("report") / "deep" / "scores"
-    assert write(result, folder) == [folder / name for name in report.FILES]
+    assert write(result, folder, command=f"nowcast evaluate {HOSTILE}") == [folder / name for name in report.FILES]
     return result, folder
 
 
-def test_the_table_of_a_hand_made_record(tmp_path):
-    fields = np.zeros((16, 4, 4), np.float32)
-    fields[:4, :2] = 2  # the past: rain in the upper half; then in the left half
-    fields[4:, :, :2] = 2
-    record = open_records([write_record(tmp_path / "a.nc", fields)])
-    sources = {"persistence": Persistence(), "extrapolation": Extrapolation()}
-    result = evaluate(sources, record, selection=Selection(), thresholds=(1.0, 5.0))
-    assert report.table(result).splitlines() == [
-        "pooled over leads  CSI≥1  CSI≥5  bias≥1  bias≥5    MAE   RMSE   corr  cases  pairs",
-        "persistence        0.333      –   1.000       –  1.000  1.414  0.000      1    192",
-        "extrapolation      0.333      –   1.000       –  1.000  1.414  0.000      1    192",
-        "",
-        "CSI≥1 at minute      5     10     15     20     25     30     35     40     45     50     55     60",
-        "persistence      0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333",
-        "extrapolation    0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333",
-        "",
-        "No interval can be given: 1 block (a record's day), at least 5 are needed.",
-    ]
-
-
-def test_the_table_of_many_leads_stays_readable():
-    lines = report.table(evaluation(leads=60)).splitlines()
-    assert max(map(len, lines)) < 130
-    assert lines[4].split()[3:6] == ["5", "30", "55"]
-
-
-def test_the_csv_is_tidy():
-    result = evaluation()
-    text = report.as_csv(result.rows())
-    rows = list(csv.DictReader(io.StringIO(text)))
-    assert text.splitlines()[0] == "forecaster,lead_minutes,threshold,scale_km,score,value,low,high,num_cases,num_pairs"
-    by_lead, of_all = 9 * 4 + 6, 2 * (9 * 4 + 6)
-    assert len(rows) == 2 * (3 * by_lead + of_all)
-    assert {row["lead_minutes"] for row in rows} == {"", *(f"{m:.1f}" for m in result.lead_minutes)}
-    for column in ("lead_minutes", "threshold", "value", "low", "high", "num_cases", "num_pairs"):
-        assert all(np.isfinite(float(row[column])) for row in rows if row[column])
-    assert "nan" not in text.lower()
-
-
-def test_json_csv_and_netcdf_agree(written):
-    _, folder = written
-    told = json.loads((folder / report.SCORES_JSON).read_text())
-    assert told["records"] == [HOSTILE]
-    assert (told["num_cases"], told["num_blocks"], told["quantity"]) == (6, 6, "rain_rate")
-    with (folder / report.SCORES_CSV).open() as file:
-        table = list(csv.DictReader(file))
-    assert len(told["scores"]) == len(table)
-    with xr.open_dataset(folder / report.SCORES_NC, engine="netcdf4") as scores:
-        assert {f"{name}{end}" for name in SCORES for end in ("", "_low", "_high", "_pooled")} <= set(scores)
-        values = {name: scores[name].to_series() for name in scores if not name.startswith("block_") and scores[name].dims}
-        for row, line in zip(told["scores"], table, strict=True):
-            assert all(str("" if value is None else value) == line[key] for key, value in row.items())
-            at = tuple(row[key] for key in ("forecaster", "lead_minutes", "threshold") if row[key] is not None)
-            pooled = "_pooled" if row["lead_minutes"] is None and row["score"] in SCORES else ""
-            for column, end in (("value", ""), ("low", "_low"), ("high", "_high")):
-                found = values[f"{row['score']}{pooled}{end}"].loc[at if len(at) > 1 else at[0]]
-                assert found == row[column] or (np.isnan(found) and row[column] is None)
-
-
-def test_sums_by_block_can_be_added_up_again(written):
-    result, folder = written
-    with xr.open_dataset(folder / report.SCORES_NC, engine="netcdf4") as scores:
-        chosen = scores.sel(forecaster=HOSTILE).sum("block")
-        arrays = {name: chosen[f"block_{name}"].values for name in Sums.zeros(1).arrays()}
-        again = Sums(tuple(scores["threshold"].values.tolist()), **arrays)
-        np.testing.assert_array_equal(SCORES["csi"](again), SCORES["csi"](result.total(HOSTILE)))
-        assert scores["lead_minutes"].attrs["units"] == "min"
-        assert scores["lead_minutes"].dtype == np.float64
-
-
-def test_undefined_is_a_dash_empty_null_and_nan(tmp_path):
-    result = evaluation(thresholds=(1.0, 1e5))
-    rows = result.rows()
-    undefined = [row for row in rows if row["threshold"] == 1e5 and row["score"] == "csi"]
-    assert report.number(undefined[0]["value"]) == "–"
-    assert ",csi,,,," in report.as_csv(undefined)
-    assert '"value": null' in report.as_json(result, undefined)
-    assert np.isnan(report.as_dataset(result, rows)["csi"].sel(threshold=1e5)).all()
+@pytest.fixture(scope="module")
+def page(written):
+    return (written[1] / report.REPORT_HTML).read_text()
 
 
 def test_the_folder_holds_the_files_and_nothing_else(written):
@@ -146,7 +58,7 @@ def test_nothing_existing_is_replaced_unasked(tmp_path, name):
     with pytest.raises(OutputError, match=f"{re.escape(name)} exists already"):
         report.ready(tmp_path, overwrite=False)
     with pytest.raises(OutputError, match="exists already"):
-        write(evaluation(), tmp_path)
+        report.write(None, [], tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
     report.ready(tmp_path, overwrite=True)
 
@@ -159,40 +71,125 @@ def test_a_folder_that_cannot_be_is_refused_early_and_made_late(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_the_page_is_self_contained_and_escaped(written):
-    _, folder = written
-    page = (folder / report.REPORT_HTML).read_text()
+def test_the_page_is_self_contained_and_escaped(page):
     assert "<script" not in page
-    assert page.count(html.escape(HOSTILE)) >= 3
+    for place in ("<h1>Scores of persistence, {}</h1>", '<th scope="row">{}</th>', "<td>{}</td>", "</b>{}</li>", "evaluate {}"):
+        assert place.format(html.escape(HOSTILE).replace("&#x27;", "&#39;")) in page
     assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "default-src 'none'" in page
+
+
+def test_the_pictures_of_the_page_are_those_of_the_folder(written, page):
+    _, folder = written
     pictures = [base64.b64decode(text) for text in re.findall(r"base64,([^\"]+)", page)]
-    assert pictures == [(folder / name).read_bytes() for name in (report.LEADS_PNG, report.MAPS_PNG)]
-    assert "6 cases of" in page
+    assert all((folder / name).read_bytes() in pictures for name in (report.MAPS_PNG, report.ANIMATION_GIF))
+    for picture in pictures:
+        assert HOSTILE.encode() not in picture
+        assert picture.startswith((b"\x89PNG", b"GIF89a", b"<?xml"))
 
 
-@pytest.mark.parametrize("name", ["a$b$c", "_hidden", "$\\frac{", "雨", "x" * 300])
-def test_any_name_can_be_drawn(name):
-    result = evaluation(names=(name, "persistence"), records=(name,), leads=2, num_blocks=1)
-    legend = report.draw_scores(result, result.rows()).axes[len(result.thresholds) - 1].get_legend()
-    assert len(legend.get_texts()) == 2
-    assert report.png(report.draw_maps(result)).startswith(b"\x89PNG")
+def test_the_page_says_what_was_scored_on_what(page):
+    text = html.unescape(re.sub(r"<[^>]+>", "\n", page))
+    said = ["6 cases of 1 record, on 6 days", "for 5 to 15 minutes ahead", "0.5, 1, 5, 10 mm/h", "10 × 12", 64 * "0"]
+    said += ["Intervals: 95 % block bootstrap over 6 blocks", "Written by nowcast"]
+    assert [part for part in said if part not in text] == []
+    for heading in ("Performance", "Spectra", "Fractions skill score", "Scores against lead time", "Cases to look at"):
+        assert heading in text
 
 
-def test_pictures_have_north_at_the_top_and_show_what_is_missing():
-    figure = report.draw_maps(evaluation())
-    maps = [axis for axis in figure.axes if axis.images]
-    assert len(maps) == 3 * 2  # observed and two forecasters at two leads
-    assert all(axis.images[0].origin == "upper" for axis in maps)
-    colours, norm = report.colour_scale(evaluation())
-    assert colours(norm(np.ma.masked_invalid([np.nan])))[0].tolist() == pytest.approx([217 / 255] * 3 + [1])
-    assert colours(norm([0.0]))[0].tolist() == [1, 1, 1, 1]
+def cells(page, caption):
+    """The rows of the table with that caption, as lists of text."""
+    table = next(t for t in re.findall(r"<table.*?</table>", page, re.DOTALL) if f"<caption>{caption}" in t)
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    return [[html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)] for row in rows]
 
 
-def test_a_quantity_that_is_not_rain_has_its_own_units_and_colours():
-    result = evaluation(quantity="dimensionless", thresholds=(0.5,), leads=2, num_blocks=1)
-    assert report.as_dataset(result, result.rows())["threshold"].attrs["units"] == "1"
-    images = [axis.images[0] for axis in report.draw_maps(result).axes if axis.images]
-    assert {(image.norm.vmin, image.norm.vmax) for image in images} == {(0, 1)}
+def test_the_tables_hold_the_scores_with_their_intervals(written, page):
+    result, _ = written
+    overall = [row for row in result.rows() if row["lead_minutes"] is None]
+    rows = {(row["forecaster"], row["score"], row["threshold"], row["against"]): row for row in overall}
+    header, persistence, net = cells(page, "CSI, all leads pooled")
+    assert header == ["forecaster", "≥ 0.5 mm/h", "≥ 1 mm/h", "≥ 5 mm/h", "≥ 10 mm/h"]
+    row = rows["persistence", "csi", 5.0, None]
+    assert persistence[3] == f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    assert net[0] == HOSTILE
+    difference = rows[HOSTILE, "csi", 5.0, "persistence"]["value"]
+    assert cells(page, "Difference")[1][3].startswith(f"{difference:+.3f} [".replace("-", "−"))
+    assert float(persistence[3].split()[0]) == round(SCORES["csi"].pooled(result.tally("persistence"))[0, 2], 3)
+
+
+def test_undefined_is_a_dash_in_the_page():
+    result = evaluation(thresholds=(1.0, 1e5), num_blocks=1, leads=1)
+    result.examples = []
+    page = html_report.as_html(result, result.rows(), [], [])
+    assert [row[2] for row in cells(page, "CSI, all leads pooled")] == ["≥ 100000 mm/h", "–", "–"]
+    assert "nan" not in re.sub(r"base64,[^\"]+", "", page).lower()
+    assert "No interval can be given" in page
+
+
+def test_cases_that_a_network_was_trained_on_are_pointed_out():
+    result = evaluation(num_blocks=1, leads=1, thresholds=(1.0,))
+    result.examples = []
+    result.about["forecasters"]["net"]["num_cases_in_training"] = 1
+    page = html_report.as_html(result, result.rows(), [], [])
+    assert "1 of the 1 cases lie in the time that net was trained on" in page
+    assert page.count('class="warning"') == 1
+
+
+def test_scores_without_fields_or_kilometres_make_a_page_without_their_pictures(tmp_path):
+    result = evaluation(num_blocks=1, leads=1, thresholds=(1.0,))
+    result.examples, result.about = [], {}
+    for name, blocks in result.blocks.items():
+        for block, tally in blocks.items():
+            result.blocks[name][block] = type(tally)({"pairs": tally["pairs"]})
+    written = write(result, tmp_path / "scores")
+    page = (tmp_path / "scores" / report.REPORT_HTML).read_text()
+    assert {path.name for path in written} == set(report.FILES) - {report.MAPS_PNG, report.ANIMATION_GIF}
+    assert "Cases to look at" not in page
+    assert "Spectra" not in page
+    assert "Fractions skill" not in page
+    assert "Scores against lead time" in page
+
+
+def test_probabilities_have_a_section_and_who_gives_them_alone_has_dashes_elsewhere():
+    rng, shape = np.random.default_rng(0), (10, 12)
+    result = evaluation(names=("persistence",), leads=1, thresholds=(1.0,), num_blocks=1)
+    observed, everywhere = rng.gamma(0.5, 4, shape).astype(np.float32), np.ones(shape, bool)
+    alone, ensemble = ExceedanceSums.zeros(1, (1.0,)), EnsembleSums.zeros(1, most_members=3)
+    add_members(alone, ensemble, 0, rng.gamma(0.5, 4, (3, *shape)).astype(np.float32), observed, everywhere)
+    (block,) = result.blocks["persistence"]
+    result.add("chance", block, Tally({"probabilities": alone}))
+    result.add("ens", block, Tally({"probabilities": alone, "members": ensemble}))
+    result.examples = []
+    page = html_report.as_html(result, result.rows(), [], [])
+    assert cells(page, "CSI, all leads pooled")[2] == ["chance", "–"]
+    brier = SCORES_OF_PROBABILITIES["brier"].pooled(alone)[0, 0]
+    assert [row[:2] for row in cells(page, "Probabilities of ≥ 1 mm/h")[1:]] == [[n, f"{brier:.3f}"] for n in ("chance", "ens")]
+    assert [row[0] for row in cells(page, "Ensembles")[1:]] == ["ens"]
+    assert [page.count(f"<figcaption>{what}") for what in ("Reliability", "ROC", "Ranks: ens", "Ranks: chance")] == [1, 1, 1, 0]
+
+
+def test_the_pictures_of_noise_on_a_large_grid_stay_small():
+    """Noise is the rain whose pictures are largest. There are three cases in a page, and text takes 4/3 of the bytes."""
+    rng, minutes = np.random.default_rng(0), [5.0 * n for n in range(1, 25)]
+    observed = rng.gamma(0.3, 4, (24, 400, 500)).astype(np.float32)
+    case = ScoredCase("noise", np.datetime64("2020-06-01"), 0.5, 100)
+    names = ("network", *BASELINES)
+    example = make_example("best", case, minutes, observed, dict.fromkeys(names, observed), spacing_km=(1.0, 1.0))
+    sizes = [len(draw(example, "rain_rate")) for draw in (draw_maps, draw_animation)]
+    assert 3 * 4 / 3 * sum(sizes) < 0.8 * MOST_BYTES
+
+
+def test_no_figure_is_kept(monkeypatch):
+    made = weakref.WeakSet()
+    build = Figure.__init__
+    monkeypatch.setattr(Figure, "__init__", lambda self, *args, **options: (made.add(self), build(self, *args, **options))[1])
+    result = evaluation(num_blocks=1, leads=1, thresholds=(1.0,))
+    examples = result.examples
+    maps, animations = ([draw(example, "rain_rate") for example in examples] for draw in (draw_maps, draw_animation))
+    html_report.as_html(result, result.rows(), maps, animations)
+    gc.collect()
+    assert len(made) == 0
 
 
 def test_the_curve_of_a_training_is_drawn_from_its_events(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 
 import numpy as np
@@ -13,7 +14,7 @@ from makers import rain, tiny_experiment, write_record
 from nowcast import config, run_folder
 from nowcast.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint, write_checkpoint
 from nowcast.commands import train_run
-from nowcast.errors import CheckpointError, DataError, DivergenceError, OutputError, Stopped
+from nowcast.errors import CheckpointError, DataError, DivergenceError, OutputError, Stopped, UsageError
 from nowcast.optimisation import Average, learning_rate
 from nowcast.planning import make_plan
 from nowcast.run_folder import CONFIG, LOG, METRICS, PICTURE
@@ -134,7 +135,7 @@ def test_resuming_nothing_or_another_model_is_a_checkpoint_error(record, tmp_pat
     other = tiny_experiment([record]).model_copy(
         update={"model": config.NamedSection(name="encoder_forecaster", hidden_channels=[5], kernel_sizes=[3])}
     )
-    with pytest.raises(CheckpointError, match="does not fit the config"):
+    with pytest.raises(CheckpointError, match=r"model\.hidden_channels = \[5\] \(before: \[4\]\), model\.patch"):
         run(other, tmp_path / "run", resume=True)
 
 
@@ -173,6 +174,36 @@ def test_a_step_that_is_read_later_is_named_and_nothing_after_it_is_saved(record
         made.run()
     assert made.state.step == 6
     assert read_checkpoint(tmp_path / "run" / LAST).facts["step"] == 3
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_compiling_is_reported_and_goes_on_without_where_it_fails(record, tmp_path, monkeypatch, caplog, works):
+    def compiler(model, **_):
+        def compiled(*given, **named):
+            if not works:
+                raise RuntimeError("no working C++ compiler\nwas found")
+            return model(*given, **named)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    with caplog.at_level("INFO", logger="nowcast"):
+        run(tiny_experiment([record], compile=True), tmp_path / "run")
+    told = [message for message in caplog.messages if "compile" in message]
+    assert len(told) == 1
+    assert (
+        re.fullmatch(r"compiled in \d+ s", told[0])
+        if works
+        else told[0] == ("torch.compile failed (no working C++ compiler): training goes on without")
+    )
+
+
+def test_checkpoint_steps_are_refused_where_nothing_would_follow_them(record, tmp_path):
+    experiment = tiny_experiment([record], checkpoint_steps=1)
+    layers = {"hidden_channels": [4], "kernel_sizes": [3], "down_channels": [4], "down_kernels": [3], "strides": [2]}
+    model = config.NamedSection(name="convgru", **layers, up_kernels=[4])
+    with pytest.raises(UsageError, match=r"checkpoint_steps = 1: this model has no ConvLSTM stack"):
+        trainer(experiment.model_copy(update={"model": model}), tmp_path / "run")
 
 
 def test_early_stopping_counts_validations_without_a_better_loss(record, tmp_path):

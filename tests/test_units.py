@@ -11,7 +11,7 @@ from nowcast.units import meaning, to_rain_rate
 # (what 1 of it is in mm/h, spellings)
 _RATES = [
     (1, "mm h-1, mm/h, mm/hr, mm hr-1, mm h^-1, mm h**-1, mm/hour, mm per hour, millimeters per hour, mm h⁻¹"),
-    (1, "mm h^{-1}, mm.h-1, L m-2 h-1, kg m-2 h-1, mm/1h"),
+    (1, "mm\u202fh\u22121, mm h^{-1}, mm.h-1, L m-2 h-1, kg m-2 h-1, mm/1h"),
     (3.6e6, "m s-1, m/s"),
     (3600, "kg m-2 s-1, kg m**-2 s**-1, kg/m2/s, mm s-1"),
     (1 / 24, "mm/day, mm d-1"),
@@ -48,7 +48,7 @@ def test_an_amount_is_divided_by_its_interval(units, millimetres):
     assert conversion(np.float32([0, 1, 3])) == pytest.approx([0, 10 * millimetres, 30 * millimetres], rel=1e-6)
 
 
-@pytest.mark.parametrize("units", ["dBZ", "dbz", "DBZ", "dBz", " dBZ ", "dBZe", "0.1 lg(re 1 mm^6 m^-3)"])
+@pytest.mark.parametrize("units", ["dBZ", "dbz", "DBZ", "dBz", " dBZ ", "dBZe", "dBZh", "0.1 lg(re 1 mm^6 m^-3)"])
 def test_reflectivity_follows_marshall_and_palmer(units):
     dbz = np.float32([10 * np.log10(200), 10 * np.log10(200 * 10**1.6), 23.01])
     rate = to_rain_rate(units)(dbz)
@@ -61,7 +61,9 @@ def test_reflectivity_takes_another_relation():
     assert conversion.describe == "dBZ -> mm/h (Z = 223 R^1.53)"
 
 
-@pytest.mark.parametrize("units", ["K", "hPa", "mm Hg", "m3", "degC", "nonsense", "dB", "seconds since 1970-01-01", "mm2 h-1"])
+@pytest.mark.parametrize(
+    "units", ["K", "Mm/h", "mm/timestep", "hPa", "mm Hg", "m3", "degC", "nonsense", "dB", "seconds since 1970-01-01", "mm2 h-1"]
+)
 def test_units_that_measure_no_rain_are_refused(units):
     assert meaning(units) is None
     message = rf'^f.nc: rr has units "{units}", which is no measure of rain\.\nRight would be a rate'

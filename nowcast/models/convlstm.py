@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nowcast.errors import UsageError
 from nowcast.models.engine import run_layer
 
 State = tuple[Tensor, Tensor]
@@ -188,16 +189,23 @@ class ConvLSTM(nn.Module):
 
 
 def set_checkpoint_steps(model: nn.Module, num_steps: int) -> None:
-    """Have all ConvLSTM stacks of a model keep only the states every `num_steps` steps; 0: everything."""
-    for module in model.modules():
-        if isinstance(module, ConvLSTM):
-            module.checkpoint_steps = num_steps
+    """Have all ConvLSTM stacks of a model keep only the states every `num_steps` steps; 0: everything.
+
+    Raises UsageError (exit 2) for a model without one.
+    """
+    stacks = [module for module in model.modules() if isinstance(module, ConvLSTM)]
+    if num_steps and not stacks:
+        raise UsageError(
+            f"training.checkpoint_steps = {num_steps}: this model has no ConvLSTM stack, which alone can do it; set 0"
+        )
+    for stack in stacks:
+        stack.checkpoint_steps = num_steps
 
 
 def _engine_takes(like: Tensor, weight: Tensor) -> bool:
-    """Compilers and exporters want to see the equations; the engine's states are float32, which is too little for float64."""
+    """Compilers and exporters want to see the equations; the engine's bias, peepholes and cell states are float32."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
-    return not traced and like.device.type in ("cpu", "cuda") and weight.dtype != torch.float64
+    return not traced and like.device.type in ("cpu", "cuda") and weight.dtype == torch.float32
 
 
 def _run_layer(

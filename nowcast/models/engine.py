@@ -34,11 +34,14 @@ def run_layer(
     """Hidden states of all steps (time, case, hidden, y, x) and the last state.
 
     `frames` is None for an unfed layer, `state` None for zeros on the grid of `like` (case, channel, y, x). Arithmetic is in
-    autocast's dtype where that is on.
+    autocast's dtype where that is on. Bias and peepholes are float32. ValueError for a state of another shape.
     """
     kind = like.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else state_weight.dtype
     hidden, cell = state if state is not None else (None, None)
+    expected = (len(like), state_weight.shape[1], *like.shape[-2:])
+    if state is not None and not hidden.shape == cell.shape == expected:
+        raise ValueError(f"the state has shapes {tuple(hidden.shape)} and {tuple(cell.shape)}; both should be {expected}")
     tensors = (frames, hidden, cell, input_weight, state_weight, bias, peepholes)
     gates = gate_arithmetic(*activations, kind, dtype)
     shape = (num_steps, len(like), state_weight.shape[1], *like.shape[-2:])

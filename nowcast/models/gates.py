@@ -130,7 +130,10 @@ def _or_plain(compiled, plain):
         nonlocal compiled
         if compiled is not None:
             try:
-                return compiled(*tensors)
+                # .data: whether a tensor is a view, or wants a gradient, would each be compiled for apart
+                return compiled(*(None if tensor is None else tensor.data for tensor in tensors))
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:  # whatever dynamo, inductor or triton raises; nothing is written before it runs
                 log.warning("inductor failed (%s): the gates take separate kernels", str(error).splitlines()[0])
                 compiled = None

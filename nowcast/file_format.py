@@ -1,0 +1,163 @@
+"""What a file's own bytes say of how long it must be, before any library reads it.
+
+A classic NetCDF file that was cut off opens, and its missing tail reads as zeros, which is dry weather; one with nonsense in
+its header can bring the library down. So its header is read here, by the NetCDF user's guide, "File Format Specifications".
+"""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from nowcast.errors import DataError
+
+CLASSIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
+HDF5 = b"\x89HDF\r\n\x1a\n"
+_DIMENSIONS, _VARIABLES, _ATTRIBUTES = 10, 11, 12
+_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}  # of each external type
+_MOST = 100_000  # entries of a list: no archive has as many dimensions, variables or attributes
+_HEADERS = (1 << 16, 1 << 26)  # bytes to read: nearly all headers, and the longest there are
+
+
+class _Damaged(Exception):
+    """The header contradicts itself."""
+
+
+class _CutOff(Exception):
+    """The header goes on behind the end of the file."""
+
+
+@dataclass(frozen=True)
+class _Variable:
+    dims: tuple[int, ...]
+    itemsize: int
+    begin: int
+
+
+def check_whole(path: Path) -> None:
+    """DataError unless `path` begins as a NetCDF file does and, where it is classic, is as long as its header says."""
+    try:
+        with open(path, "rb") as file:
+            size, start = os.fstat(file.fileno()).st_size, file.read(8)
+            needed = _classic_size(file, size) if start.startswith(CLASSIC) else 0
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.\nRight would be a NetCDF file.") from error
+    except _Damaged as error:
+        raise DataError(f"{path} is damaged: its header has {error}.\nRight would be a whole NetCDF file.") from error
+    if not start:
+        raise DataError(f"{path} is empty (0 bytes).\nRight would be a NetCDF file with at least one frame.")
+    if not start.startswith((*CLASSIC, HDF5)):
+        raise DataError(f"{path} is not a NetCDF file: it starts with {start[:4]!r}.\n{_cure(start)}")
+    if size < needed:
+        raise DataError(f"{path} is cut off: it is shorter than its header says.\nRight would be a whole NetCDF file.")
+
+
+def _cure(start: bytes) -> str:
+    if start.lstrip().startswith((b"<", b"{")):
+        return "It is a web page or another text, perhaps what a server answered: download it again."
+    return "Convert it to CF NetCDF first."
+
+
+def _classic_size(file, size: int) -> int:
+    """How long a classic file must be: longer than it is where its header does not end."""
+    for most in _HEADERS:
+        file.seek(0)
+        try:
+            return _promised(file.read(most))
+        except _CutOff:
+            if size <= most:
+                break
+    return size + 1
+
+
+def _promised(content: bytes) -> int:
+    """Bytes up to the last number that the header promises."""
+    header = _Header(content)
+    num_records = header.count(limit=math.inf)
+    lengths = header.items(_DIMENSIONS, header.dimension)
+    header.items(_ATTRIBUTES, header.attribute)
+    variables = header.items(_VARIABLES, header.variable)
+    streaming = num_records == (1 << 8 * header.width) - 1  # "as many records as there are"
+    ends, record_parts = [header.position], []
+    for variable in variables:
+        if any(dim >= len(lengths) for dim in variable.dims) or any(lengths[dim] == 0 for dim in variable.dims[1:]):
+            raise _Damaged("a variable with dimensions that are not there")
+        if variable.begin < header.position:
+            raise _Damaged("a variable that begins within the header")
+        is_record = bool(variable.dims) and lengths[variable.dims[0]] == 0
+        values = math.prod(lengths[dim] for dim in variable.dims[is_record:]) * variable.itemsize
+        if is_record:
+            record_parts.append((variable.begin, values))
+        else:
+            ends.append(variable.begin + values)
+    if num_records and not streaming:
+        # padded to four bytes each, but for a single one
+        stride = sum(-(-values // 4) * 4 for _, values in record_parts) if len(record_parts) > 1 else 0
+        ends += [begin + (num_records - 1) * (stride or values) + values for begin, values in record_parts]
+    return max(ends)
+
+
+class _Header:
+    """Reads one item after the other from the beginning of a classic file."""
+
+    def __init__(self, content: bytes):
+        version = content[3]
+        self.content, self.position = content, 4
+        self.width = 8 if version == 5 else 4  # bytes of a count
+        self.offset_width = 4 if version == 1 else 8
+
+    def number(self, width: int) -> int:
+        return int.from_bytes(self.take(width), "big")
+
+    def take(self, size: int) -> bytes:
+        if size > len(self.content) - self.position:
+            raise _CutOff
+        self.position += size
+        return self.content[self.position - size : self.position]
+
+    def count(self, limit: float = _MOST) -> int:
+        value = self.number(self.width)
+        if value > limit:
+            raise _Damaged(f"a list of {value} entries")
+        return value
+
+    def items(self, tag: int, read) -> list:
+        found, count = self.number(4), self.count()
+        if found != tag and (found or count):
+            raise _Damaged("another list than it should")
+        return [read() for _ in range(count)]
+
+    def padded(self, size: int) -> bytes:
+        return self.take(-(-size // 4) * 4)[:size]
+
+    def name(self) -> None:
+        name = self.padded(self.count())
+        try:
+            legal = name.decode("utf-8").isprintable() and b"/" not in name
+        except UnicodeDecodeError:
+            legal = False
+        if not legal:
+            raise _Damaged(f"a name that is none ({name[:20]!r})")
+
+    def kind(self) -> int:
+        code = self.number(4)
+        if code not in _BYTES or (code > 6 and self.width == 4):
+            raise _Damaged(f"numbers of an unknown type ({code})")
+        return _BYTES[code]
+
+    def dimension(self) -> int:
+        self.name()
+        return self.count(limit=math.inf)
+
+    def attribute(self) -> None:
+        self.name()
+        itemsize = self.kind()
+        self.padded(self.count(limit=math.inf) * itemsize)
+
+    def variable(self) -> _Variable:
+        self.name()
+        dims = tuple(self.count(limit=math.inf) for _ in range(self.count()))
+        self.items(_ATTRIBUTES, self.attribute)
+        itemsize = self.kind()
+        self.count(limit=math.inf)  # its size, which the dimensions tell as well
+        return _Variable(dims, itemsize, self.number(self.offset_width))
