@@ -5,6 +5,7 @@ Both sides of the call are mm/h with NaN for missing; network values exist only 
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,14 +15,17 @@ from torch import Tensor
 
 from nowcast import config
 from nowcast.baselines import BASELINES, DRY_THRESHOLD
-from nowcast.checkpoint import Checkpoint, read_checkpoint
+from nowcast.checkpoint import PRETRAINED, Checkpoint, read_checkpoint
 from nowcast.device import arithmetic, pick_precision
 from nowcast.errors import CheckpointError, DataError, NowcastError
 from nowcast.forecast_reader import Forecasts, read_forecast
 from nowcast.grid import difference
+from nowcast.lagrangian import from_lagrangian, past_to_lagrangian
+from nowcast.losses import make_loss
 from nowcast.models import make_model, model_config
+from nowcast.motion import motion
 from nowcast.netcdf import Record
-from nowcast.tiles import Tiling, available_bytes, bytes_per_cell, choose_tiles, find_reach, forecast_in_tiles
+from nowcast.tiles import Run, Tiling, available_bytes, bytes_per_cell, choose_tiles, find_reach, forecast_in_tiles
 from nowcast.transform import Transform, make_transform, network_input
 
 log = logging.getLogger(__name__)
@@ -65,7 +69,7 @@ class Network:
         self.facts: dict[str, Any] = dict(facts)
         self.model.to(device).eval()
         self.precision = pick_precision(self.experiment.training.precision, device)
-        self._tilings: dict[tuple[tuple[int, int], int], Tiling | None] = {}  # by grid and number of leads
+        self._tilings: dict[tuple[tuple[int, int], int, int], Tiling | None] = {}  # by grid, leads and fields for each
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -74,14 +78,45 @@ class Network:
         named = self.quantity != "rain_rate" and data.variable != "auto"
         return {"variable": data.variable if named else None, "zr_a": data.zr_a, "zr_b": data.zr_b}
 
-    @torch.inference_mode()
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Those of which it can tell the probability, as it was trained to; none for a network that forecasts values."""
+        loss = make_loss(self.experiment.loss)
+        return tuple(map(float, loss.thresholds)) if loss.of_distributions else ()
+
     def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         past = np.ascontiguousarray(past[:, -self.input_frames :], np.float32)
-        if tiling := self._tiling(past.shape[-2:], num_leads):
-            return self._kept_dry(past, forecast_in_tiles(self._forecast, past, num_leads, tiling))
+        return self._kept_dry(past, self._along_motion(past, num_leads, self._forecast))
+
+    def exceedance(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> np.ndarray:
+        """The probabilities (case, lead, threshold, y, x) of these rates, mm/h, or more: float32 of 0 to 1, NaN as in `forecast`.
+
+        Of networks that have `thresholds`; any other rate may be asked for as well.
+        """
+        past = np.ascontiguousarray(past[:, -self.input_frames :], np.float32)
+        run = partial(self._exceedance, thresholds=thresholds)
+        joined = self._kept_dry(past, self._along_motion(past, num_leads, run, fields=len(thresholds)))
+        return joined.reshape(len(past), num_leads, len(thresholds), *past.shape[-2:])
+
+    def _along_motion(self, past: np.ndarray, num_leads: int, run: Run, *, fields: int = 1) -> np.ndarray:
+        """What `run` makes of a past, with so many fields for each lead, in the coordinates that the network was trained in."""
+        if self.experiment.data.coordinates != "lagrangian":
+            return self._in_parts(past, num_leads, run, fields)
+        flows = [motion(case) for case in past]
+        still = np.stack([past_to_lagrangian(case, flow) for case, flow in zip(past, flows, strict=True)])
+        made = self._in_parts(still, num_leads, run, fields)
+        made = made.reshape(len(past), num_leads, fields, *past.shape[-2:])
+        moved = np.stack([from_lagrangian(case, flow) for case, flow in zip(made, flows, strict=True)])
+        return moved.reshape(len(past), num_leads * fields, *past.shape[-2:])
+
+    @torch.inference_mode()
+    def _in_parts(self, past: np.ndarray, num_leads: int, run: Run, fields: int) -> np.ndarray:
+        """Some cases at a time, or tiles of one: as much as fits in memory."""
+        if tiling := self._tiling(past.shape[-2:], num_leads, run, fields):
+            return forecast_in_tiles(run, past, num_leads, tiling, fields=fields)
         cases = self.cases_at_once(past.shape[-2:])
-        parts = [self._forecast(past[n : n + cases], num_leads) for n in range(0, len(past), cases)]
-        return self._kept_dry(past, parts[0] if len(parts) == 1 else np.concatenate(parts))
+        parts = [run(past[n : n + cases], num_leads) for n in range(0, len(past), cases)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _kept_dry(self, past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
         """A network answers to a clear sky with a little drizzle: of a past without rain anywhere the forecast has none."""
@@ -99,17 +134,27 @@ class Network:
         with arithmetic(self.device, self.precision):
             return forecast_rain(self.model, self.transform, rain, num_leads).cpu().numpy()
 
-    def _tiling(self, grid: tuple[int, int], num_leads: int) -> Tiling | None:
+    def _exceedance(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> np.ndarray:
+        """(case, lead × threshold, y, x)"""
+        rain = torch.from_numpy(past).to(self.device)
+        with arithmetic(self.device, self.precision):
+            outputs = self.model(network_input(rain, self.transform), num_leads)
+        values = [float(self.transform.encode(torch.tensor(float(threshold)))) for threshold in thresholds]
+        probabilities = self.model.exceedance(outputs, values).flatten(1, 2)
+        return torch.where(torch.isnan(rain).all(dim=1, keepdim=True), torch.nan, probabilities).cpu().numpy()
+
+    def _tiling(self, grid: tuple[int, int], num_leads: int, run: Run, fields: int) -> Tiling | None:
         """The tiles for a grid that does not fit in memory as a whole, None where it does; found out once."""
         if grid[0] * grid[1] <= SURELY_FIT or getattr(self.model, "grid", None):
             return None
-        if (grid, num_leads) not in self._tilings:
-            self._tilings[grid, num_leads] = self._plan_tiles(grid, num_leads)
-        return self._tilings[grid, num_leads]
+        key = grid, num_leads, fields
+        if key not in self._tilings:
+            self._tilings[key] = self._plan_tiles(grid, num_leads, run)
+        return self._tilings[key]
 
-    def _plan_tiles(self, grid: tuple[int, int], num_leads: int) -> Tiling | None:
+    def _plan_tiles(self, grid: tuple[int, int], num_leads: int, run: Run) -> Tiling | None:
         multiple = self.model.cell_multiple
-        per_cell = bytes_per_cell(self._forecast, self.input_frames, num_leads, grid, self.device)
+        per_cell = bytes_per_cell(run, self.input_frames, num_leads, grid, self.device)
         num_bytes = available_bytes(self.device)
         if grid[0] * grid[1] * per_cell <= num_bytes:
             return None
@@ -235,7 +280,8 @@ def _minutes(*steps: np.timedelta64) -> str:
 
 def forecast_rain(model: torch.nn.Module, transform: Transform, rain: Tensor, num_leads: int) -> Tensor:
     """Past (case, time, y, x) -> forecast (case, lead, y, x), both mm/h with NaN for missing, through the network."""
-    forecast = transform.decode(model(network_input(rain, transform), num_leads))
+    values = model(network_input(rain, transform), num_leads)
+    forecast = transform.decode(model.point(values) if hasattr(model, "point") else values)
     return torch.where(torch.isnan(rain).all(dim=1, keepdim=True), torch.nan, forecast)
 
 
@@ -268,7 +314,7 @@ def _first_line(error: Exception) -> str:
 
 
 def open_forecaster(name: str, *, device: torch.device, variable: str | None = None) -> Forecaster | FileForecaster:
-    """The baseline of that name, the network of a run folder or checkpoint, or the forecasts of NetCDF files.
+    """The baseline of that name, the network of a run folder or checkpoint or "pretrained", or the forecasts of NetCDF files.
 
     These may be one file, a folder or a glob; `variable` is theirs, where they have it. Raises CheckpointError (exit 4)
     where there is none of these, DataError (3) for NetCDF files without forecasts.
@@ -276,6 +322,8 @@ def open_forecaster(name: str, *, device: torch.device, variable: str | None = N
     path = Path(name)
     if name in BASELINES:
         return BASELINES[name]()
+    if name == PRETRAINED:
+        return Network(read_checkpoint(name), name, device=device)
     if _is_glob(path):
         return FileForecaster(read_forecast(name, variable=variable), path.absolute().parent.name)
     if not path.exists():

@@ -5,23 +5,33 @@ where it will be, along the motion of the past frames; so what only moves stands
 decay and what the motion misses. Fields are mm/h with NaN for missing, or network values.
 """
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 
-from nowcast.motion import Places, motion, read_at, trace
+from nowcast.motion import Places, read_at, trace
+
+MARGIN = 48  # cells around a crop that are read to find its motion, which is smooth over some tens of cells
 
 
-def to_lagrangian(window: np.ndarray, num_past: int) -> np.ndarray:
-    """Window (time, y, x) mm/h, of which `num_past` frames are past -> the same frames in Lagrangian coordinates.
+def past_to_lagrangian(past: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Past (time, y, x) -> the same frames in Lagrangian coordinates, read bilinearly; the newest is as it was.
 
-    The newest past frame is unchanged. Past frames are read bilinearly; future ones at the nearest cell, as they were observed.
+    `flow` is the motion (2, y, x), in cells per frame.
     """
-    window = np.asarray(window, np.float32)
-    past, future = window[:num_past], window[num_past:]
-    flow = motion(past)
-    before = [read_at(frame, places) for frame, places in zip(past[-2::-1], trace(flow, num_past - 1), strict=True)]
-    after = [_nearest(frame, places) for frame, places in zip(future, trace(flow, len(future), forward=True), strict=True)]
-    return np.stack([*before[::-1], past[-1], *after])
+    before = [read_at(frame, places) for frame, places in zip(past[-2::-1], trace(flow, len(past) - 1), strict=True)]
+    return np.stack([*before[::-1], past[-1]])
+
+
+def future_places(flow: np.ndarray, num_leads: int) -> Iterator[Places]:
+    """Where, lead after lead, future frames are to be read: columns and rows (y, x), which may lie outside the grid."""
+    return trace(flow, num_leads, forward=True)
+
+
+def read_nearest(frame: np.ndarray, places: Places) -> np.ndarray:
+    """The frame (y, x) at the nearest cells, as it was observed; NaN outside."""
+    return cv2.remap(frame, *places, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=float("nan"))
 
 
 def from_lagrangian(fields: np.ndarray, flow: np.ndarray) -> np.ndarray:
@@ -34,7 +44,3 @@ def from_lagrangian(fields: np.ndarray, flow: np.ndarray) -> np.ndarray:
         for index in np.ndindex(field.shape[:-2]):
             target[index] = read_at(field[index], places)
     return out
-
-
-def _nearest(frame: np.ndarray, places: Places) -> np.ndarray:
-    return cv2.remap(frame, *places, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=float("nan"))

@@ -3,8 +3,16 @@
 import numpy as np
 from makers import rain
 
-from nowcast.lagrangian import from_lagrangian, to_lagrangian
+from nowcast.lagrangian import from_lagrangian, future_places, past_to_lagrangian, read_nearest
 from nowcast.motion import motion, semi_lagrangian, trace
+
+
+def to_lagrangian(window, num_past):
+    past, future = window[:num_past], window[num_past:]
+    flow = motion(past)
+    after = [read_nearest(frame, places) for frame, places in zip(future, future_places(flow, len(future)), strict=True)]
+    return np.stack([*past_to_lagrangian(past, flow), *after])
+
 
 INSIDE = np.s_[..., 40:-40, 40:-40]
 

@@ -20,7 +20,7 @@ forecast_file forecast_layout forecast_reader damage cache file_index bootstrap 
 diagrams example_pictures plotting probability_diagrams
 fingerprint frame_choice choices
 device transform losses native memory models
-dataset checkpoint distributed optimisation run_folder tiles
+dataset checkpoint calibration distributed optimisation run_folder tiles
 planning forecaster validation scored loading starting_weights
 cases training probability_cases
 prediction provenance inspection estimate export findings resuming

@@ -3,6 +3,7 @@
 Every model is called as `model(past, num_leads)`: past (case, time, 2, y, x), the values and their validity ->
 forecast values (case, lead, y, x) in float32. Its grid is any that has at least `cell_multiple` cells each way, or where
 it has an attribute `grid` that (y, x) alone. With `learns_from_future` it takes `future` and `done` while it trains.
+One that forecasts a distribution gives its parameters, (case, lead, parameter, y, x); `point` and `exceedance` read them.
 """
 
 from torch import nn
@@ -14,9 +15,11 @@ from nowcast.models.fc_lstm import FCLSTM, FCLSTMConfig
 from nowcast.models.many_to_many import ManyToMany, ManyToManyConfig
 from nowcast.models.multiscale import ConvGRUConfig, Multiscale, MultiscaleConfig, TrajGRUConfig
 from nowcast.models.next_frame import NextFrame, NextFrameConfig
+from nowcast.models.probabilistic import Probabilistic, ProbabilisticConfig
 
 MODELS: dict[str, tuple[type[Section], type[nn.Module]]] = {
     "encoder_forecaster": (EncoderForecasterConfig, EncoderForecaster),
+    "probabilistic": (ProbabilisticConfig, Probabilistic),
     "multiscale": (MultiscaleConfig, Multiscale),
     "convgru": (ConvGRUConfig, Multiscale),
     "trajgru": (TrajGRUConfig, Multiscale),
