@@ -12,7 +12,7 @@ from nowcast import config, distributed, pooling, run_folder
 from nowcast.atomic import refuse_inputs, replacing
 from nowcast.baselines import BASELINES, available
 from nowcast.cases import Selection
-from nowcast.checkpoint import Checkpoint, read_checkpoint
+from nowcast.checkpoint import PRETRAINED, PRETRAINED_FILE, Checkpoint, read_checkpoint
 from nowcast.config import Experiment
 from nowcast.device import pick_device
 from nowcast.errors import CheckpointError, MemoryLimitError, UsageError, is_out_of_memory
@@ -249,6 +249,8 @@ def model_files(forecaster: str) -> list[Path]:
     path = Path(forecaster)
     if forecaster in BASELINES:
         return []
+    if forecaster == PRETRAINED:
+        return [PRETRAINED_FILE]
     if path.is_dir() and run_folder.checkpoints(path):
         return run_folder.checkpoints(path)
     return [path] if path.is_file() else expand(forecaster)

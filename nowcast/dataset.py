@@ -167,7 +167,8 @@ class Batches(Dataset):
         frames = [*past_to_lagrangian(past, flow)[:, *crop]]
         future = positions[num_past:]
         for position, (columns, rows) in zip(future, future_places(flow, len(future)), strict=True):
-            frames.append(self._read_along(number, position, columns[crop] + box[1], rows[crop] + box[0]))
+            frame = self._read_along(number, position, columns[crop] + box[1], rows[crop] + box[0])
+            frames.append(np.where(np.isnan(frames[num_past - 1]), np.nan, frame))  # what is not forecast is not learnt
         return self._filled(from_numpy(np.stack(frames)).half())
 
     def _read_along(self, number: int, position: int, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -89,7 +89,7 @@ class Network:
         return self._kept_dry(past, self._along_motion(past, num_leads, self._forecast))
 
     def exceedance(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> np.ndarray:
-        """The probabilities (case, lead, threshold, y, x) of these rates, mm/h, or more: float32 of 0 to 1, NaN as in `forecast`.
+        """Probabilities (case, lead, threshold, y, x) of these rates (mm/h) or more: float32 of 0 to 1, NaN as in `forecast`.
 
         Of networks that have `thresholds`; any other rate may be asked for as well.
         """
@@ -106,6 +106,7 @@ class Network:
         still = np.stack([past_to_lagrangian(case, flow) for case, flow in zip(past, flows, strict=True)])
         made = self._in_parts(still, num_leads, run, fields)
         made = made.reshape(len(past), num_leads, fields, *past.shape[-2:])
+        made = np.where(np.isnan(past[:, -1])[:, None, None], np.float32(np.nan), made)  # as of an extrapolation
         moved = np.stack([from_lagrangian(case, flow) for case, flow in zip(made, flows, strict=True)])
         return moved.reshape(len(past), num_leads * fields, *past.shape[-2:])
 

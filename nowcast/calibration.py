@@ -1,0 +1,102 @@
+"""What a network's odds are worth, counted on validation cases: which of them to forecast at, and what truly followed them.
+
+A network that forecasts a distribution is trained on a few crops of a few events. On cases that it was not trained on its
+probabilities come out too high or too low, and no single probability is the right one to forecast rain at: the best by CSI
+falls with the threshold and with the lead. Both are corrected by a few numbers, too few to be fitted to the cases by chance.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nowcast.models.probabilistic import Probabilistic, log_odds
+from nowcast.transform import Transform
+
+LIMIT, WIDTH = 6.0, 0.25  # of log-odds: beyond the limits all are alike
+BIN_STARTS = torch.arange(-LIMIT, LIMIT, WIDTH, dtype=torch.float64)
+FEWEST_EVENTS = 100  # pixels at or above a threshold, for its odds to count
+LEAST_BIAS, MOST_BIAS = 0.8, 1.2  # a better CSI is not to be had by forecasting more rain than falls, or less
+FIRM = 3.0  # events that the numbers of a new network are worth, against what is counted
+ITERATIONS = 30
+
+
+@dataclass(frozen=True)
+class OddsCounts:
+    """counts (lead, threshold, bin of log-odds, 2): pixels where the threshold was not reached, and where it was."""
+
+    counts: Tensor
+    values: tuple[float, ...]  # network values of the thresholds
+
+    def __add__(self, other: "OddsCounts") -> "OddsCounts":
+        return OddsCounts(self.counts + other.counts, self.values)
+
+
+def count_odds(
+    outputs: Tensor, observed: Tensor, validity: Tensor, transform: Transform, thresholds: Sequence[float]
+) -> OddsCounts:
+    """Outputs (case, lead, 2, y, x) beside observed mm/h and their validity (case, lead, y, x)."""
+    num_leads, bins = outputs.shape[1], len(BIN_STARTS)
+    values = tuple(float(transform.encode(torch.tensor(float(threshold)))) for threshold in thresholds)
+    lead = torch.arange(num_leads, device=outputs.device)[:, None, None]
+    counts = []
+    for threshold, value in zip(thresholds, values, strict=True):
+        places = ((log_odds(outputs.float(), value) + LIMIT) / WIDTH).long().clamp(0, bins - 1)
+        index = ((lead * bins + places) * 2 + (observed >= threshold))[validity > 0]
+        counts.append(torch.bincount(index, minlength=num_leads * bins * 2).view(num_leads, bins, 2))
+    return OddsCounts(torch.stack(counts, dim=1).double().cpu(), values)
+
+
+def calibrate(model: Probabilistic, counted: OddsCounts) -> None:
+    """Set `model.decision` and `model.reliability` by what was counted."""
+    model.decision.copy_(fit_decision(counted, model.config.leads, first=model.first_decision))
+    model.reliability.copy_(fit_reliability(counted))
+
+
+def fit_decision(counted: OddsCounts, leads: int, *, first: Sequence[float]) -> Tensor:
+    """(start, slope, later) of the log-odds start + slope v + later lead / leads with the best CSI at a fair bias.
+
+    By weighted least squares through the best odds of each lead and threshold.
+    """
+    rows, odds, weights = [], [], []
+    for lead, of_lead in enumerate(counted.counts, 1):
+        for value, of_threshold in zip(counted.values, of_lead, strict=True):
+            if of_threshold[:, 1].sum() >= FEWEST_EVENTS:
+                rows.append([1.0, value, min(lead / leads, 1.0)])
+                odds.append(_best_odds(of_threshold))
+                weights.append(float(of_threshold[:, 1].sum()) ** 0.5)
+    first = torch.tensor(first, dtype=torch.float64)
+    if not rows:
+        return first
+    x, y, w = (torch.tensor(part, dtype=torch.float64) for part in (rows, odds, weights))
+    gram = (x * w[:, None]).T @ x + FIRM * torch.eye(3, dtype=torch.float64)
+    return first + torch.linalg.solve(gram, (x * w[:, None]).T @ (y - x @ first))
+
+
+def _best_odds(counts: Tensor) -> float:
+    """Where to cut (bin, 2) counts: the log-odds with the best CSI of those whose frequency bias is fair."""
+    hits = counts[:, 1].flip(0).cumsum(0).flip(0)  # of a forecast wherever the odds are in this bin or a higher one
+    forecast = counts.sum(dim=1).flip(0).cumsum(0).flip(0)
+    events = counts[:, 1].sum()
+    bias, csi = forecast / events, hits / (events + forecast - hits)
+    fair = (bias >= LEAST_BIAS) & (bias <= MOST_BIAS)
+    best = torch.where(fair, csi, -1.0).argmax() if fair.any() else (bias - 1).abs().argmin()
+    return float(BIN_STARTS[best])
+
+
+def fit_reliability(counted: OddsCounts) -> Tensor:
+    """(a, b): the log-odds a + b z have the greatest likelihood where the network has z, over all leads and thresholds.
+
+    Logistic regression (Platt 1999) by Newton's method, with the prior a = 0, b = 1.
+    """
+    counts = counted.counts.sum(dim=(0, 1))
+    z = (BIN_STARTS + WIDTH / 2)[:, None] ** torch.arange(2, dtype=torch.float64)
+    first = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    weights, total = first.clone(), counts.sum(dim=1)
+    for _ in range(ITERATIONS):
+        p = torch.sigmoid(z @ weights)
+        slope = z.T @ (counts[:, 1] - total * p) - FIRM * (weights - first)
+        curvature = (z * (total * p * (1 - p))[:, None]).T @ z + FIRM * torch.eye(2, dtype=torch.float64)
+        weights = weights + torch.linalg.solve(curvature, slope)
+    return weights

@@ -1,0 +1,98 @@
+"""Odds are counted where they are, and calibration finds what made them."""
+
+import math
+
+import pytest
+import torch
+
+from nowcast.calibration import OddsCounts, calibrate, count_odds, fit_decision, fit_reliability
+from nowcast.config import NamedSection
+from nowcast.models import make_model, model_config
+from nowcast.models.probabilistic import log_odds
+from nowcast.transform import make_transform
+
+LINEAR = make_transform(NamedSection(name="linear", scale=10.0))
+FIRST = (math.log(0.3 / 0.7), 0.0, 0.0)
+
+
+def drawn(shift=0.0, factor=1.0, cells=120, seed=0):
+    """Outputs (case, lead, 2, y, x) and rain (mm/h) whose log-odds to exceed a value are shift + factor × the outputs'."""
+    generator = torch.Generator().manual_seed(seed)
+    location = torch.rand(2, 3, cells, cells, generator=generator)
+    spread = torch.full_like(location, 0.08)
+    uniform = torch.rand(location.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
+    rain = location + spread / factor * (torch.logit(uniform) + shift)
+    return torch.stack([location, spread.log()], dim=2), 10 * rain
+
+
+def counted(outputs, rain, thresholds=(2.0, 5.0, 8.0), validity=None):
+    return count_odds(outputs, rain, torch.ones_like(rain) if validity is None else validity, LINEAR, thresholds)
+
+
+def network(leads=3):
+    return make_model(model_config(NamedSection(name="probabilistic", hidden_channels=[4], kernel_sizes=[3], leads=leads)))
+
+
+def test_every_known_pixel_is_counted_once_for_each_threshold():
+    outputs, rain = drawn(cells=20)
+    validity = (torch.rand(rain.shape, generator=torch.Generator().manual_seed(1)) > 0.4).float()
+    found = counted(outputs, rain, validity=validity)
+    assert found.values == pytest.approx((0.2, 0.5, 0.8))
+    known = validity.sum(dim=(0, 2, 3))
+    assert torch.equal(found.counts.sum(dim=(2, 3)), known[:, None].expand(3, 3).double())
+    reached = ((rain >= 5.0) & (validity > 0)).sum(dim=(0, 2, 3))
+    assert torch.equal(found.counts[:, 1, :, 1].sum(dim=1), reached.double())
+
+
+def test_counts_of_parts_add_up():
+    outputs, rain = drawn(cells=24)
+    whole, parts = counted(outputs, rain), [counted(outputs[n : n + 1], rain[n : n + 1]) for n in range(2)]
+    assert torch.equal((parts[0] + parts[1]).counts, whole.counts)
+
+
+@pytest.mark.parametrize(("shift", "factor"), [(0.0, 1.0), (0.8, 0.6), (-0.5, 1.5)])
+def test_reliability_is_what_the_rain_was_drawn_with(shift, factor):
+    found = fit_reliability(counted(*drawn(shift, factor)))
+    assert found.tolist() == pytest.approx([shift, factor], abs=0.06)
+
+
+def test_nothing_counted_changes_nothing():
+    nothing = OddsCounts(torch.zeros(3, 2, 48, 2, dtype=torch.float64), (0.2, 0.5))
+    assert fit_decision(nothing, 3, first=FIRST).tolist() == pytest.approx(FIRST)
+    assert fit_reliability(nothing).tolist() == pytest.approx([0.0, 1.0])
+
+
+@pytest.mark.parametrize("shift", [-1.0, 0.0, 1.0])
+def test_the_decision_gives_a_fair_bias_and_a_better_csi_than_far_from_it(shift):
+    outputs, rain = drawn(shift)
+    model = network()
+    calibrate(model, counted(outputs, rain))
+    forecast = 10 * model.point(outputs)
+    for threshold in (2.0, 5.0):
+        bias = float((forecast >= threshold).sum() / (rain >= threshold).sum())
+        assert 0.75 < bias < 1.25
+        assert csi(forecast, rain, threshold) > csi(forecast + 2, rain, threshold)
+        assert csi(forecast, rain, threshold) > csi(forecast - 2, rain, threshold)
+
+
+def csi(forecast, rain, threshold):
+    hits = ((forecast >= threshold) & (rain >= threshold)).sum()
+    return float(hits / ((forecast >= threshold) | (rain >= threshold)).sum())
+
+
+def test_a_value_is_forecast_where_the_odds_reach_the_decision():
+    model, (outputs, _) = network(), drawn(cells=30)
+    model.decision.copy_(torch.tensor([-0.8, -1.5, -0.4]))
+    forecast = model.point(outputs)
+    lead_share = torch.tensor([1 / 3, 2 / 3, 1.0])[:, None, None]
+    for value in (0.2, 0.5, 0.9):
+        reached = log_odds(outputs, value) >= -0.8 - 1.5 * value - 0.4 * lead_share
+        assert ((forecast >= value) == reached).float().mean() > 0.9999
+
+
+def test_probabilities_fall_with_the_threshold():
+    model, (outputs, _) = network(), drawn(cells=10)
+    probabilities = model.exceedance(outputs, (0.1, 0.3, 0.7))
+    assert probabilities.shape == (2, 3, 3, 10, 10)
+    assert (probabilities.diff(dim=2) < 0).all()
+    assert ((probabilities > 0) & (probabilities < 1)).all()
