@@ -144,7 +144,7 @@ def pretrained(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("pretrained")
 def test_the_pretrained_network_is_a_forecaster_by_name(tmp_path):
-    write_record(tmp_path / "a.nc", rain(frames=4, shape=(40, 44)))
+    write_record(tmp_path / "a.nc", rain(frames=12, shape=(40, 44)))
     assert open_forecaster(PRETRAINED, device=CPU).name == "pretrained"
     code, out, err = command("predict", PRETRAINED, "a.nc", "--output", "f.nc", "--device", "cpu")
     assert (code, out) == (0, "f.nc\n"), err
