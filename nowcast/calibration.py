@@ -36,7 +36,7 @@ class OddsCounts:
 def count_odds(
     outputs: Tensor, observed: Tensor, validity: Tensor, transform: Transform, thresholds: Sequence[float]
 ) -> OddsCounts:
-    """Outputs (case, lead, 2, y, x) beside observed mm/h and their validity (case, lead, y, x)."""
+    """Outputs (case, lead, parameter, y, x) beside observed mm/h and their validity (case, lead, y, x)."""
     num_leads, bins = outputs.shape[1], len(BIN_STARTS)
     values = tuple(float(transform.encode(torch.tensor(float(threshold)))) for threshold in thresholds)
     lead = torch.arange(num_leads, device=outputs.device)[:, None, None]

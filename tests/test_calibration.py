@@ -16,13 +16,13 @@ FIRST = (math.log(0.3 / 0.7), 0.0, 0.0)
 
 
 def drawn(shift=0.0, factor=1.0, cells=120, seed=0):
-    """Outputs (case, lead, 2, y, x) and rain (mm/h) whose log-odds to exceed a value are shift + factor × the outputs'."""
+    """Outputs (case, lead, 6, y, x) and rain (mm/h) whose log-odds to exceed a value are shift + factor × the outputs'."""
     generator = torch.Generator().manual_seed(seed)
     location = torch.rand(2, 3, cells, cells, generator=generator)
     spread = torch.full_like(location, 0.08)
     uniform = torch.rand(location.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
     rain = location + spread / factor * (torch.logit(uniform) + shift)
-    return torch.stack([location, spread.log()], dim=2), 10 * rain
+    return torch.stack([*[location] * 3, *[spread.log()] * 3], dim=2), 10 * rain
 
 
 def counted(outputs, rain, thresholds=(2.0, 5.0, 8.0), validity=None):

@@ -17,8 +17,8 @@ LOG = make_transform(NamedSection(name="log"))
 def fields(loss=LOSSES["mse"], seed=0):
     generator = torch.Generator().manual_seed(seed)
     forecast = torch.rand(2, 3, 4, 5, generator=generator) * 0.9 + 0.05
-    if loss.of_distributions:  # location and log of the spread
-        forecast = torch.stack([forecast, forecast - 2], dim=2)
+    if loss.of_distributions:  # locations and logs of the spread
+        forecast = torch.stack([*[forecast] * 3, *[forecast - 2] * 3], dim=2)
     observed = torch.rand(2, 3, 4, 5, generator=generator) * 40
     validity = (torch.rand(2, 3, 4, 5, generator=generator) > 0.3).float()
     return forecast.requires_grad_(), observed, validity
@@ -77,7 +77,7 @@ def test_values_by_hand():
 def test_exceedance_is_the_cross_entropy_of_the_logistic_distribution():
     loss = make_loss(NamedSection(name="exceedance", thresholds=[1.0, 4.0], weights=[1.0, 3.0]))
     location, spread = 2.0, 0.5
-    forecast = torch.tensor([location, math.log(spread)]).reshape(1, 1, 2, 1, 1)
+    forecast = torch.tensor([location] * 3 + [math.log(spread)] * 3).reshape(1, 1, 6, 1, 1)
     above = [1 / (1 + math.exp((threshold - location) / spread)) for threshold in (1.0, 4.0)]
     expected = -math.log(above[0]) - 3 * math.log(1 - above[1])
     observed = torch.full((1, 1, 1, 1), 1.0)  # at the first threshold: reached

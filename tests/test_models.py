@@ -59,7 +59,7 @@ def test_any_grid_and_any_number_of_leads(model, grid, leads):
             model(network_input(past(y=grid[0], x=grid[1]), LOG), leads)
         return
     forecast = model(network_input(past(y=grid[0], x=grid[1]), LOG), leads)
-    parameters = (2,) if model.config.name in OF_DISTRIBUTIONS else ()
+    parameters = (6,) if model.config.name in OF_DISTRIBUTIONS else ()
     assert forecast.shape == (2, leads, *parameters, *grid)
     assert forecast.dtype == torch.float32
     assert torch.isfinite(forecast).all()
