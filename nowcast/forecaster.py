@@ -33,6 +33,7 @@ FORECAST_SUFFIXES = {".nc", ".nc4", ".cdf"}
 # cells that go through the network at once: more take longer each on a CPU, whose cache they leave
 BATCH_CELLS = {"cpu": 1 << 17, "cuda": 1 << 20}
 LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # s, and as in config.py: no checkpoint can ask for more
+OTHER_STEPS = 3.0  # times as long or short as any that a network was trained on, and it still forecasts along the motion
 SURELY_FIT = 1 << 16  # cells; the greediest recipe, keras_next_frame, takes 17 KB for each
 
 
@@ -181,9 +182,15 @@ class Network:
         step = int(record.time_step / np.timedelta64(1, "s"))
         if self.time_steps[0] <= step <= self.time_steps[-1]:
             return np.timedelta64(step, "s")
-        multiples = [trained for trained in self.time_steps if trained % step == 0]
+        trained = " to ".join(f"{s / 60:g}" for s in dict.fromkeys((self.time_steps[0], self.time_steps[-1])))
+        # along the motion, another step is only another speed of growth and decay, of which the past frames tell
+        slack = OTHER_STEPS if self.experiment.data.coordinates == "lagrangian" else 1.0
+        if self.time_steps[0] / slack <= step <= self.time_steps[-1] * slack:
+            told = "%s has a time step of %g min and %s was trained on %s min: its scores may be lower"
+            log.warning(told, record.name, step / 60, self.name, trained)
+            return np.timedelta64(step, "s")
+        multiples = [seconds for seconds in self.time_steps if seconds % step == 0]
         if not multiples:
-            trained = " to ".join(f"{s / 60:g}" for s in dict.fromkeys((self.time_steps[0], self.time_steps[-1])))
             raise DataError(
                 f"{record.name} has a time step of {step / 60:g} min but {self.name} was trained on {trained} min; "
                 "use a record of that step or train on this one"
