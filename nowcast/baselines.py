@@ -11,12 +11,14 @@ import io
 import logging
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from nowcast.errors import UsageError
 from nowcast.motion import MOTION_FRAMES, motion, semi_lagrangian
+from nowcast.neighbourhood import RADIUS_PER_FRAME, neighbourhood_exceedance, radius_per_frame
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +67,26 @@ class Extrapolation(Baseline):
 
     name = "extrapolation"
     input_frames = 2
+    thresholds: ClassVar[tuple[float, ...]] = (0.5, 1.0, 5.0, 10.0)  # mm/h; of which it gives probabilities unless asked
+
+    def __init__(self, growth: float = RADIUS_PER_FRAME):
+        self.growth = growth  # of the neighbourhood, in cells per frame
+
+    def on(self, minutes: float, spacing_km: tuple[float, float]) -> "Extrapolation":
+        """The same with the neighbourhood for frames so many minutes apart and cells of this (y, x) size."""
+        return Extrapolation(radius_per_frame(minutes, spacing_km))
 
     def forecast_case(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         return semi_lagrangian(past[-1], motion(past), num_leads)
+
+    def exceedance(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> np.ndarray:
+        """Past (case, time, y, x) mm/h -> probability of each threshold or more, (case, lead, threshold, y, x) float32.
+
+        0 to 1, and NaN where the forecast is: see neighbourhood.
+        """
+        forecasts = self.forecast(past, num_leads)
+        parts = [neighbourhood_exceedance(forecast, thresholds, growth=self.growth)[None] for forecast in forecasts]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class Pysteps(Baseline):

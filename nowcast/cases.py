@@ -63,6 +63,17 @@ def num_leads(forecaster: Forecaster | FileForecaster) -> int:
     return getattr(forecaster, "lead_frames", DEFAULT_LEADS)
 
 
+def own_thresholds(forecaster: Forecaster | FileForecaster) -> tuple[float, ...]:
+    """Those (mm/h) that it gives exceedance probabilities of unless asked otherwise; none where it gives no probabilities."""
+    return tuple(getattr(forecaster, "thresholds", ()))
+
+
+def on_record(forecaster: Forecaster, record: Record, step: np.timedelta64) -> Forecaster:
+    """The forecaster as it is for these frames and cells, where that makes a difference to it."""
+    fitted = getattr(forecaster, "on", None)
+    return fitted(float(step / np.timedelta64(60, "s")), record.grid.spacing_km) if fitted else forecaster
+
+
 def most_past_frames(forecaster: Forecaster | FileForecaster) -> int:
     """The most past frames that it makes use of, at least its `input_frames`."""
     follows_motion = isinstance(forecaster, Baseline) and forecaster.input_frames > 1

@@ -38,7 +38,11 @@ SURELY_FIT = 1 << 16  # cells; the greediest recipe, keras_next_frame, takes 17 
 
 
 class Forecaster(Protocol):
-    """`forecast` maps the newest frames to `num_leads` future ones, both in mm/h with NaN for missing."""
+    """`forecast` maps the newest frames to `num_leads` future ones, both in mm/h with NaN for missing.
+
+    One that gives probabilities has `thresholds`, mm/h, not empty, and `exceedance(past, num_leads, thresholds)`, which maps
+    them to (case, num_leads, threshold, y, x) float32 of 0 to 1: the probability of as much or more, NaN for missing.
+    """
 
     name: str
     input_frames: int
