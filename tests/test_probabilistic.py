@@ -44,6 +44,7 @@ def extrapolating(**options):
     with torch.no_grad():
         model.head.weight.zero_()
         model.lead_gates.copy_(torch.tensor([50.0, -50.0]).expand(3, 3, 2))
+        model.lead_growth.zero_()
         model.decision.zero_()
     return Network(made_checkpoint(model.state_dict(), **options), "network", device=CPU)
 
