@@ -12,7 +12,6 @@ bit what `nowcast evaluate` would have made of them. Called again, what is done 
 import argparse
 import json
 import logging
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from nowcast import report
 from nowcast.atomic import replacing
 from nowcast.baselines import BASELINES, available
 from nowcast.cases import Selection, num_leads, time_step
@@ -32,6 +30,8 @@ from nowcast.forecaster import FileForecaster, Forecaster, Network, open_forecas
 from nowcast.metrics import THRESHOLDS
 from nowcast.netcdf import Record, open_records
 from nowcast.prediction import predict
+from nowcast.score_files import SCORES_JSON, SCORES_NC, as_dataset, as_json, write_dataset
+from nowcast.scored import Evaluation
 from nowcast.windows import plan
 
 PAST, LEADS, STARTS = 4, 12, 6
@@ -115,9 +115,7 @@ def identity(network: Forecaster, cases: Cases, path: Path) -> dict[str, Any]:
     return facts
 
 
-def score_record(
-    path: Path, network: str, output: Path, baselines: Path, *, starts: int, device: str, command: str = ""
-) -> str:
+def score_record(path: Path, network: str, output: Path, baselines: Path, *, starts: int, device: str) -> str:
     """Score a network (a run, a checkpoint or a baseline's name) and all baselines on a record; returns a line about it.
 
     A network that cannot forecast the record is written down with the reason; the table says so.
@@ -139,9 +137,19 @@ def score_record(
     (output / CASES).unlink(missing_ok=True)
     sources = sources_of(opened, record, cases, baselines)
     evaluation = evaluate(sources, [record], selection=Selection(), thresholds=THRESHOLDS)
-    report.write(evaluation, evaluation.rows(), output, command=command, overwrite=True)
+    write_scores(evaluation, output)
     _write(output, facts)
     return f"{output}: {evaluation.num_cases} cases of {cases.num_leads} leads"
+
+
+def write_scores(evaluation: Evaluation, output: Path) -> None:
+    """scores.nc and scores.json as `nowcast evaluate` writes them; given scores.nc, it makes the report and its pictures."""
+    output.mkdir(parents=True, exist_ok=True)
+    rows = evaluation.rows()
+    with replacing(output / SCORES_JSON) as temporary:
+        temporary.write_text(as_json(evaluation, rows), encoding="utf-8")
+    with replacing(output / SCORES_NC) as temporary:
+        write_dataset(as_dataset(evaluation, rows), temporary)
 
 
 def read_cases(output: Path) -> dict[str, Any] | None:
@@ -166,9 +174,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     given = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    command = shlex.join(["python", *sys.argv])
     try:
-        options = {"starts": given.starts, "device": given.device, "command": command}
+        options = {"starts": given.starts, "device": given.device}
         print(score_record(given.record, given.network, given.output, given.baselines, **options))
     except NowcastError as error:
         print(f"error: {error}", file=sys.stderr)
