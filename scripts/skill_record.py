@@ -107,9 +107,10 @@ def seen_of(network: Forecaster, service: Path) -> list[str]:
     return sorted(seen & {path.stem for path in service.glob("*.nc")})
 
 
-def identity(network: Forecaster, cases: Cases, path: Path) -> dict[str, Any]:
+def identity(network: Forecaster, record: Record, cases: Cases) -> dict[str, Any]:
     """Everything that the scores depend on, and what the table says of the network."""
-    facts: dict[str, Any] = {"network": network.name, "seen": seen_of(network, path.parent), **cases.as_dict()}
+    facts: dict[str, Any] = {"network": network.name, "seen": seen_of(network, record.paths[0].parent), **cases.as_dict()}
+    facts["record_minutes"] = record.time_step / MINUTE  # a network may forecast in longer steps
     if isinstance(network, Network):
         facts |= {"digest": network.digest, "step": network.facts["step"], "model": network.experiment.model.name}
     return facts
@@ -131,7 +132,7 @@ def score_record(path: Path, network: str, output: Path, baselines: Path, *, sta
     except DataError as error:
         _write(output, {"network": opened.name, "refused": str(error).splitlines()[0]})
         return f"{output}: {error}"
-    facts = identity(opened, cases, path)
+    facts = identity(opened, record, cases)
     if read_cases(output) == facts:
         return f"{output}: done already"
     (output / CASES).unlink(missing_ok=True)

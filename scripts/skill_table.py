@@ -63,7 +63,7 @@ class Scored:
     @property
     def is_watched(self) -> bool:
         """One of those on which the network may never be worse than extrapolation."""
-        return self.name in NEARLY_DRY or self.cases.get("step_minutes") == QUICK
+        return self.name in NEARLY_DRY or self.cases.get("record_minutes") == QUICK
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def as_markdown(scored: Sequence[Scored], summary: Summary, found: Sequence[Goal
     units = {"MAE": "MAE, mm/h", "RMSE": "RMSE, mm/h", "FSS≥1": "FSS≥1, 10 km", "resolution": "resolution, km"}
     header = ["service", "forecaster", *(units.get(figure, figure) for figure in SHOWN)]
     lines += ["**All figures**", "", *markdown(header, absolute_rows(summary)), ""]
-    header = ["record", "fold", "network", "cases × leads", "minutes", "seen", *RATIOS]
+    header = ["record", "fold", "network", "cases × leads", "step, min", "seen", *RATIOS]
     lines += ["**Records, network ÷ extrapolation**", "", *markdown(header, record_rows(scored)), "", "**Goals**", ""]
     lines += markdown(["goal", "wanted", "found", ""], [list(asdict(goal).values()) for goal in found])
     return "\n".join(lines) + "\n"

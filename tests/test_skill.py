@@ -16,8 +16,10 @@ from makers import command, rain, tiny_experiment, write_record
 
 from nowcast import config
 from nowcast.baselines import BASELINES, Extrapolation, Persistence, available
+from nowcast.cases import Selection
 from nowcast.checkpoint import BEST, LAST, read_checkpoint
 from nowcast.errors import CheckpointError, DataError, NowcastError, UsageError
+from nowcast.evaluation import evaluate
 from nowcast.netcdf import open_records
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
@@ -263,6 +265,28 @@ def test_scores_from_kept_forecasts_are_those_of_nowcast_evaluate(quick, tmp_pat
     check_equal_to_nowcast_evaluate(path, tmp_path)
 
 
+class Coarse(Halved):
+    """What a network is to an evaluation that was trained on 10 minutes and 3 leads."""
+
+    name, input_frames, lead_frames = "coarse", 4, 3
+
+    def time_step(self, record):
+        return np.timedelta64(600, "s")
+
+
+def test_baselines_are_kept_in_the_step_and_leads_of_the_network(quick, tmp_path):
+    record, network = one(tmp_path / "a.nc", rain(frames=16, missing=0.02)), Coarse()
+    cases = skill_record.choose_cases(record, np.timedelta64(600, "s"), most_leads=3, starts=99)
+    kept = skill_record.sources_of(network, record, cases, tmp_path / "baselines")
+    direct = {"coarse": network} | {name: BASELINES[name]() for name in BASELINES}
+    found, expected = (evaluate(s, [record], selection=Selection(), thresholds=[0.5, 5]) for s in (kept, direct))
+    assert found.lead_minutes == (10, 20, 30)
+    assert found.num_cases == len(cases.references) == 4
+    for name in direct:
+        for part, array in expected.total(name).arrays().items():
+            np.testing.assert_array_equal(found.total(name).arrays()[part], array)
+
+
 @pytest.mark.skipif("pysteps" not in available(), reason="pysteps is not installed")
 def test_those_of_pysteps_are_as_well(tmp_path):
     check_equal_to_nowcast_evaluate(write_record(tmp_path / "a.nc", rain(frames=17, shape=(40, 44), motion=(1, 1))), tmp_path)
@@ -299,7 +323,7 @@ def values(**by_forecaster):
 
 
 def scored(service, record, found, *, fold="A", **cases):
-    cases = {"network": "net", "seen": [], "step_minutes": 5.0, "leads": 12} | cases
+    cases = {"network": "net", "seen": [], "step_minutes": 5.0, "record_minutes": 5.0, "leads": 12} | cases
     return skill_table.Scored(fold, service, record, cases, 6, found)
 
 
@@ -331,12 +355,12 @@ def results(records, *, complete=True):
 def test_goals_are_met_at_their_bounds_and_missed_below():
     network = {"CSI≥0.5": 0.5525, "CSI≥1": 0.5525, "CSI≥5": 0.525, "MSE": 0.4215, "bias≥5": 1.3}
     sprog = {"CSI≥0.5": 0.5, "CSI≥1": 0.5, "CSI≥5": 0.5}
-    good = scored("a", "1", values(network=network, sprog=sprog), step_minutes=2.0)
+    good = scored("a", "1", values(network=network, sprog=sprog), record_minutes=2.0)
     assert results([good]) == ["met"] * 10
     assert results([good], complete=False) == ["open"] * 10
     for figure, goals in (("CSI≥0.5", [0, 4, 7, 9]), ("CSI≥5", [2, 6]), ("MSE", [3]), ("bias≥5", [8])):
         worse = network | {figure: 1.4 if figure in ("MSE", "bias≥5") else 0.4}
-        missed = results([scored("a", "1", values(network=worse, sprog=sprog), step_minutes=2.0)])
+        missed = results([scored("a", "1", values(network=worse, sprog=sprog), record_minutes=2.0)])
         assert [n for n, result in enumerate(missed) if result == "missed"] == goals
 
 
