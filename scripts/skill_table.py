@@ -148,7 +148,7 @@ def summarise(scored: Sequence[Scored]) -> Summary:
 
 
 def goals(scored: Sequence[Scored], summary: Summary, *, complete: bool) -> list[Goal]:
-    """What issue 7 asks for. Not `complete`: nothing is called met, as what is absent may miss it."""
+    """What is asked for. Not `complete`: nothing is called met, as what is absent may miss it."""
     bounds = [("pysteps", "CSI≥0.5", 1.105), ("pysteps", "CSI≥1", 1.105), ("pysteps", "CSI≥5", 1.05), ("pysteps", "MSE", 0.843)]
     bounds += [("sprog", figure, 1.03) for figure in ("CSI≥0.5", "CSI≥1", "CSI≥5")]
     found = [_against(summary, *bound, complete=complete) for bound in bounds]
@@ -156,7 +156,7 @@ def goals(scored: Sequence[Scored], summary: Summary, *, complete: bool) -> list
                   for service, values in summary.services.items() for f in NEVER_WORSE}  # fmt: skip
     found.append(_never_worse("no service lost to extrapolation, CSI≥0.5 and ≥1", by_service, complete=complete))
     bias = summary.overall[NETWORK]["bias≥5"]
-    found.append(Goal("bias≥5", "0.7 to 1.3", number(bias), _result(0.7 <= bias <= 1.3, complete)))
+    found.append(Goal("bias≥5", "0.7 to 1.3", number(bias), _result([bias], 0.7 <= bias <= 1.3, complete)))
     watched = {(r.name, f): ratio(r.values, "extrapolation", f)
                for r in scored if r.is_watched and not r.refused for f in NEVER_WORSE}  # fmt: skip
     what = f"no loss to extrapolation on records of {QUICK:g}-minute steps and nearly dry ones, CSI≥0.5 and ≥1"
@@ -170,7 +170,7 @@ def _against(summary: Summary, against: str, figure: str, bound: float, *, compl
     is_error = figure == "MSE"
     met = all(value <= bound if is_error else value >= bound for value in both)
     found = f"{number(both[0])} (of the means: {number(both[1])})"
-    return Goal(f"{figure} ÷ {against}", f"{'≤' if is_error else '≥'} {bound:g}", found, _result(met, complete))
+    return Goal(f"{figure} ÷ {against}", f"{'≤' if is_error else '≥'} {bound:g}", found, _result(both, met, complete))
 
 
 def _never_worse(what: str, ratios: Mapping[tuple[str, str], float], *, complete: bool) -> Goal:
@@ -179,11 +179,15 @@ def _never_worse(what: str, ratios: Mapping[tuple[str, str], float], *, complete
     lost = sorted((value, *where) for where, value in defined.items() if value < 1)
     lowest = number(min(defined.values(), default=math.nan))
     named = ": " + ", ".join(f"{where} {figure} {number(value)}" for value, where, figure in lost) if lost else ""
-    return Goal(what, "≥ 1", f"lowest {lowest}{named}", _result(bool(defined) and not lost, complete))
+    return Goal(what, "≥ 1", f"lowest {lowest}{named}", _result(list(defined.values()), bool(defined) and not lost, complete))
 
 
-def _result(met: bool, complete: bool) -> str:
-    return ("met" if complete else "open") if met else "missed"
+def _result(figures: Sequence[float], met: bool, complete: bool) -> str:
+    """“open” until all is scored, unless what is there misses the goal already."""
+    known = bool(figures) and all(map(math.isfinite, figures))
+    if complete:
+        return "met" if met else "missed"
+    return "open" if met or not known else "missed"
 
 
 def number(value: float) -> str:

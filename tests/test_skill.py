@@ -364,6 +364,11 @@ def test_goals_are_met_at_their_bounds_and_missed_below():
         assert [n for n, result in enumerate(missed) if result == "missed"] == goals
 
 
+def test_goals_without_figures_are_open_until_everything_is_scored():
+    assert results([], complete=False) == ["open"] * 10
+    assert results([], complete=True) == ["missed"] * 10
+
+
 def test_one_lost_service_misses_the_goal_and_is_named():
     records = [scored("a", "1", values(network=0.9)), scored("b", "1", values(network={"CSI≥1": 0.4}))]
     found = skill_table.goals(records, skill_table.summarise(records), complete=True)
