@@ -83,7 +83,9 @@ def kept_forecasts(name: str, record: Record, cases: Cases, folder: Path) -> Fil
     path = folder / record.paths[0].parent.name / record.name / f"{name}_{shape}.nc"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        predict(baseline(name, cases), [record], path, selection=Selection(listed=cases.references), folder=False)
+        # replacing what another process may have made in the meantime: it is the same
+        options = {"selection": Selection(listed=cases.references), "folder": False, "overwrite": True}
+        predict(baseline(name, cases), [record], path, **options)
     opened = open_forecaster(str(path), device=pick_device("cpu"))
     opened.name = name
     return opened
