@@ -110,10 +110,11 @@ class Network:
         flows = [motion(case) for case in past]
         still = np.stack([past_to_lagrangian(case, flow) for case, flow in zip(past, flows, strict=True)])
         made = self._in_parts(still, num_leads, run, fields)
-        made = made.reshape(len(past), num_leads, fields, *past.shape[-2:])
-        made = np.where(np.isnan(past[:, -1])[:, None, None], np.float32(np.nan), made)  # as of an extrapolation
-        moved = np.stack([from_lagrangian(case, flow) for case, flow in zip(made, flows, strict=True)])
-        return moved.reshape(len(past), num_leads * fields, *past.shape[-2:])
+        each = made.reshape(len(past), num_leads, fields, *past.shape[-2:])
+        np.copyto(each, np.nan, where=np.isnan(past[:, -1])[:, None, None])  # as of an extrapolation
+        for case, flow in zip(each, flows, strict=True):  # in place: of a continent, every copy is a gigabyte
+            from_lagrangian(case, flow, out=case)
+        return made
 
     @torch.inference_mode()
     def _in_parts(self, past: np.ndarray, num_leads: int, run: Run, fields: int) -> np.ndarray:

@@ -34,12 +34,12 @@ def read_nearest(frame: np.ndarray, places: Places) -> np.ndarray:
     return cv2.remap(frame, *places, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=float("nan"))
 
 
-def from_lagrangian(fields: np.ndarray, flow: np.ndarray) -> np.ndarray:
+def from_lagrangian(fields: np.ndarray, flow: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
     """Fields (lead, ..., y, x) of leads 1, 2, … carried to where the air will be; NaN for air from outside the grid.
 
-    `flow` is the motion (2, y, x), in cells per frame.
+    `flow` is the motion (2, y, x), in cells per frame; `out` may be the fields themselves.
     """
-    out = np.empty_like(fields, dtype=np.float32)
+    out = np.empty_like(fields, dtype=np.float32) if out is None else out
     for field, target, places in zip(fields, out, trace(flow, len(fields)), strict=True):
         for index in np.ndindex(field.shape[:-2]):
             target[index] = read_at(field[index], places)
