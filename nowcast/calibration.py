@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nowcast.models.probabilistic import Probabilistic, log_odds
+from nowcast.models.probabilistic import DECISION_LEADS, Probabilistic, log_odds
 from nowcast.transform import Transform
 
 LIMIT, WIDTH = 6.0, 0.25  # of log-odds: beyond the limits all are alike
@@ -50,12 +50,12 @@ def count_odds(
 
 def calibrate(model: Probabilistic, counted: OddsCounts) -> None:
     """Set `model.decision` and `model.reliability` by what was counted."""
-    model.decision.copy_(fit_decision(counted, model.config.leads, first=model.first_decision))
+    model.decision.copy_(fit_decision(counted, first=model.first_decision))
     model.reliability.copy_(fit_reliability(counted))
 
 
-def fit_decision(counted: OddsCounts, leads: int, *, first: Sequence[float]) -> Tensor:
-    """(start, slope, later) of the log-odds start + slope v + later lead / leads with the best CSI at a fair bias.
+def fit_decision(counted: OddsCounts, *, first: Sequence[float]) -> Tensor:
+    """(start, slope, later) of the log-odds start + slope v + later lead / DECISION_LEADS with the best CSI at a fair bias.
 
     By weighted least squares through the best odds of each lead and threshold.
     """
@@ -63,7 +63,7 @@ def fit_decision(counted: OddsCounts, leads: int, *, first: Sequence[float]) -> 
     for lead, of_lead in enumerate(counted.counts, 1):
         for value, of_threshold in zip(counted.values, of_lead, strict=True):
             if of_threshold[:, 1].sum() >= FEWEST_EVENTS:
-                rows.append([1.0, value, min(lead / leads, 1.0)])
+                rows.append([1.0, value, min(lead / DECISION_LEADS, 1.0)])
                 odds.append(_best_odds(of_threshold))
                 weights.append(float(of_threshold[:, 1].sum()) ** 0.5)
     first = torch.tensor(first, dtype=torch.float64)

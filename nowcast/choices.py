@@ -185,7 +185,7 @@ def _choose_transform(found: Fingerprint, choices: Choices) -> None:
 
 def _choose_model(found: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
     if not is_lagrangian(found):
-        model = {key: value for key, value in choices.tree["model"].items() if key not in ("smoothing", "leads")}
+        model = {key: value for key, value in choices.tree["model"].items() if key != "smoothing"}
         model |= {"name": "encoder_forecaster", "output": "linear"}
         reasons = {"name": "Shi et al. 2015, in place of the reference recipe's, which is for rain", "output": "any value"}
         comments = {key: choices.comments.get(f"model.{key}", "") for key in model} | reasons

@@ -8,7 +8,7 @@ import torch
 from nowcast.calibration import OddsCounts, calibrate, count_odds, fit_decision, fit_reliability
 from nowcast.config import NamedSection
 from nowcast.models import make_model, model_config
-from nowcast.models.probabilistic import log_odds
+from nowcast.models.probabilistic import DECISION_LEADS, log_odds
 from nowcast.transform import make_transform
 
 LINEAR = make_transform(NamedSection(name="linear", scale=10.0))
@@ -29,8 +29,8 @@ def counted(outputs, rain, thresholds=(2.0, 5.0, 8.0), validity=None):
     return count_odds(outputs, rain, torch.ones_like(rain) if validity is None else validity, LINEAR, thresholds)
 
 
-def network(leads=3):
-    return make_model(model_config(NamedSection(name="probabilistic", hidden_channels=[4], kernel_sizes=[3], leads=leads)))
+def network():
+    return make_model(model_config(NamedSection(name="probabilistic", hidden_channels=[4], kernel_sizes=[3])))
 
 
 def test_every_known_pixel_is_counted_once_for_each_threshold():
@@ -58,7 +58,7 @@ def test_reliability_is_what_the_rain_was_drawn_with(shift, factor):
 
 def test_nothing_counted_changes_nothing():
     nothing = OddsCounts(torch.zeros(3, 2, 48, 2, dtype=torch.float64), (0.2, 0.5))
-    assert fit_decision(nothing, 3, first=FIRST).tolist() == pytest.approx(FIRST)
+    assert fit_decision(nothing, first=FIRST).tolist() == pytest.approx(FIRST)
     assert fit_reliability(nothing).tolist() == pytest.approx([0.0, 1.0])
 
 
@@ -84,7 +84,7 @@ def test_a_value_is_forecast_where_the_odds_reach_the_decision():
     model, (outputs, _) = network(), drawn(cells=30)
     model.decision.copy_(torch.tensor([-0.8, -1.5, -0.4]))
     forecast = model.point(outputs)
-    lead_share = torch.tensor([1 / 3, 2 / 3, 1.0])[:, None, None]
+    lead_share = (torch.arange(1, 4) / DECISION_LEADS)[:, None, None]
     for value in (0.2, 0.5, 0.9):
         reached = log_odds(outputs, value) >= -0.8 - 1.5 * value - 0.4 * lead_share
         assert ((forecast >= value) == reached).float().mean() > 0.9999

@@ -1,11 +1,12 @@
-"""An encoder–forecaster whose forecast is a distribution around the newest frame, smoothed as much as lead and rate ask for.
+"""An encoder–forecaster whose forecast is a distribution around the newest frame, smoothed as much as age and rate ask for.
 
 For each cell and lead, the network value reaches v with the probability 1 / (1 + exp(-z)), z = (location - v) / spread.
 Location and spread are given at three levels of v and interpolated between: what is known of drizzle an hour ahead is a
 field without detail, while of a downpour the place matters most. A location is a mean, at several smoothings, of the newest
-frame and its growth since two frames ago, which the network weights from place to place, plus a correction. It is meant for
-Lagrangian coordinates, in which the newest frame itself is the extrapolation: a new network, whose corrections are 0, is an
-extrapolation that is smoothed and goes on growing.
+frame and its growth since two frames ago, and a shift. Smoothing, growth, shift and spread are learnt as tables by the age
+of the forecast, which counts the time in which the rain itself changes: the past tells how fast it does, so that one table
+serves steps of minutes and of a quarter of an hour, showers and fronts. What the ConvLSTM adds, from place to place, starts
+at nothing. It is meant for Lagrangian coordinates, in which the newest frame itself is the extrapolation.
 """
 
 import math
@@ -22,35 +23,43 @@ from nowcast.config import Many
 from nowcast.models.encoder_forecaster import Layers, LayersConfig, pad_to_multiple
 
 LEVELS = (0.2, 0.5, 0.8)  # network values: 0.3, 3 and 25 mm/h of the log transform
-LEAST_SHARE = 0.05  # of a box that has to be known, before its mean is drawn towards dry
-# The smoothing (standard deviation in cells) with the best CSI was found to be 1.2 cells a lead from 0.5 to 1 mm/h (MeteoSwiss,
-# KNMI, FMI, BoM; 5 and 6 minutes, 0.5 and 1 km) and far less at 5 mm/h. It is what a new network begins with at each level.
-CELLS_A_LEAD = (1.2, 0.5, 0.2)
-# And the growth of the last two steps is best continued at so many times its size a lead; more at 0.5 mm/h, less at 5.
-GROWTH_A_LEAD = (0.16, 0.08, 0.03)
-TREND_FRAMES = 3  # from the oldest of these to the newest is the growth
-SHARPNESS = 4.0  # of that choice among the smoothings: log-weights fall so with the square of the log-ratio
-FIRST_SPREAD, LAST_SPREAD = 0.04, 0.10  # network values, of a new network at the first and last lead
-LEAST_LOG_SPREAD, MOST_LOG_SPREAD = -5.0, 0.0
-ANCHORS = tuple(k / 20 for k in range(2, 20))  # network values at which the odds are compared; below the first it is dry
+ANCHORS = tuple(k / 20 for k in range(2, 20))  # network values at which odds are compared; below the first it is dry
 MOST_STEPS = 4.0  # between anchors that a value may lie above the last but one
+DECISION_LEADS = 12  # from where on the decision changes no more
+
+# What a new network begins with, at each level. The smoothing (standard deviation in cells) with the best CSI was 1.2 cells a
+# lead from 0.5 to 1 mm/h, in records of 5 and 6 minutes and 0.5 and 1 km, and far less at 5 mm/h; the growth of the last two
+# steps was best continued at 0.16 times its size a lead, less at 5 mm/h.
+AGES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # leads of rain that changes as fast as UNIT_CHANGE says
+CELLS_AN_AGE = (1.2, 0.5, 0.2)
+GROWTH_AN_AGE, MOST_GROWTH_AGE = (0.16, 0.08, 0.03), 16.0
+SPREAD_AT_1, SPREAD_POWER = 0.045, 0.35  # network values, and how they rise with the age
+SHARPNESS = 4.0  # log-weights of the smoothings fall so with the square of the log-ratio to the best one
+PACE = 20.0  # times that the tables learn as fast as the weights, of which there are a thousand times as many
+
+TREND_FRAMES = 3  # from the oldest of these to the newest is the growth
+UNIT_CHANGE = 0.038 / 3  # of smoothed rain, squared and relative, in a step: MeteoSwiss, five minutes and 1 km
+LEAST_RATE, MOST_RATE = 0.1, 4.0  # of change, in that unit
+CHANGE_CELLS = 4  # each way that are averaged before frames are compared: what differs within is noise
+AROUND = 32  # cells each way over which the rate of change is one
+FAINT = 0.005  # squared network values: where rain is less, its rate of change is drawn to the unit
+LEAST_SHARE = 0.05  # of a box that has to be known, before its mean is drawn towards dry
+LEAST_LOG_SPREAD, MOST_LOG_SPREAD = -5.0, 0.0
 
 
 class ProbabilisticConfig(LayersConfig):
     """Keys of `[model]` for name = "probabilistic"."""
 
     name: Literal["probabilistic"] = "probabilistic"
-    smoothing: Many[Annotated[int, Field(ge=0, le=128)]] = Field(
-        (0, 2, 6, 14, 28), min_length=1, max_length=8
-    )  # cells each way
-    leads: int = Field(12, ge=2, le=1000)  # that have weights of their own; later ones use the last
+    # cells each way
+    smoothing: Many[Annotated[int, Field(ge=0, le=128)]] = Field((0, 2, 6, 14, 28), min_length=1, max_length=8)
 
 
 class Probabilistic(Layers):
     """(case, time, 2, y, x) values and validity -> (case, lead, 6, y, x): locations at LEVELS, logs of the spread; float32.
 
     `decision` and `reliability` are set by calibration on validation cases, not by gradients: the log-odds d0 + d1 v + d2
-    lead / leads from which on a value v is forecast, and (a, b) of the calibrated log-odds a + b z of the network's z.
+    lead / DECISION_LEADS from which on a value v is forecast, and (a, b) of the calibrated log-odds a + b z.
     """
 
     calibrated = ("decision", "reliability")
@@ -58,46 +67,51 @@ class Probabilistic(Layers):
 
     def __init__(self, config: ProbabilisticConfig):
         self.num_scales, levels = len(config.smoothing), len(LEVELS)
-        super().__init__(config, levels * (2 * config.patch**2 + self.num_scales + 1))
+        self.sizes = [levels * self.num_scales, levels, levels, levels]  # smoothing, growth, shift, spread
+        super().__init__(config, sum(self.sizes))
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)
-        self.lead_gates = nn.Parameter(first_gates(config.smoothing, config.leads))  # (lead, level, scale)
-        growth = torch.arange(1, config.leads + 1)[:, None] * torch.tensor(GROWTH_A_LEAD)
-        self.lead_growth = nn.Parameter(growth)  # (lead, level)
-        spread = torch.linspace(FIRST_SPREAD, LAST_SPREAD, config.leads).log()
-        self.lead_spread = nn.Parameter(spread[:, None].repeat(1, levels))  # (lead, level)
+        self.register_buffer("first", first_table(config.smoothing))  # (age, all of the above)
+        self.learnt = nn.Parameter(torch.zeros_like(self.first))
         self.register_buffer("decision", torch.tensor(self.first_decision))
         self.register_buffer("reliability", torch.tensor([0.0, 1.0]))
 
     def forward(self, past: Tensor, num_leads: int) -> Tensor:
         y, x = past.shape[-2:]
-        frames = pad_to_multiple(past[:, -TREND_FRAMES:].float(), self.cell_multiple)
-        newest, growth = (self._smoothings(frame) for frame in (frames[:, -1], change(frames[:, 0], frames[:, -1])))
+        frames = pad_to_multiple(past.float(), self.cell_multiple)
+        newest, earlier = frames[:, -1], frames[:, -TREND_FRAMES:][:, 0]
+        fields = torch.stack([self._smoothings(frame) for frame in (newest, change(earlier, newest))], dim=1)
+        rate = rate_of_change(frames, self.config.patch)
         made, lead = [], 0
         for part in self.outputs(past, num_leads):
-            leads = torch.arange(lead, lead := lead + part.shape[1], device=part.device).clamp(max=self.config.leads - 1)
-            made.append(self._distribution(part.float(), newest, growth, leads)[..., :y, :x])
+            leads = torch.arange(lead + 1, (lead := lead + part.shape[1]) + 1, device=part.device)
+            ages = leads[:, None, None] * rate[:, None]
+            made.append(self._distribution(part.float() + self._at(ages), fields)[..., :y, :x])
         return torch.cat(made, dim=1)
 
     def _smoothings(self, frame: Tensor) -> Tensor:
         """(case, scale, y, x)"""
         return torch.cat([smooth(frame, cells) for cells in self.config.smoothing], dim=1)
 
-    def _distribution(self, part: Tensor, newest: Tensor, growth: Tensor, leads: Tensor) -> Tensor:
-        patch, levels, scales = self.config.patch, len(LEVELS), self.num_scales
-        fine, coarse = part.split([2 * levels * patch**2, levels * (scales + 1)], dim=2)
-        corrections = F.pixel_shuffle(fine, patch)
-        gates, rates = coarse.split([levels * scales, levels], dim=2)
-        gates = torch.softmax(gates.unflatten(2, (levels, scales)) + self.lead_gates[leads, :, :, None, None], dim=3)
-        rates = rates + self.lead_growth[leads, :, None, None]
-        coarse = torch.cat([gates.flatten(2, 3), rates], dim=2)
-        coarse = F.interpolate(coarse.flatten(0, 1), scale_factor=patch, mode="bilinear").unflatten(0, part.shape[:2])
-        gates, rates = coarse.split([levels * scales, levels], dim=2)
+    def _at(self, ages: Tensor) -> Tensor:
+        """The table at ages (case, lead, y, x): (case, lead, entry, y, x), linear in the log of the age between its rows."""
+        table = self.first + PACE * self.learnt
+        rows = torch.log2(ages / AGES[0]).clamp(0, len(AGES) - 1.001)
+        row = rows.nan_to_num(0).long()  # a NaN, which a search for the reach sends in, goes on by its share
+        share = (rows - row)[..., None]
+        return torch.lerp(table[row], table[row + 1], share).movedim(-1, 2)
+
+    def _distribution(self, coarse: Tensor, fields: Tensor) -> Tensor:
+        """Entries of the table (case, lead, entry, y / patch, x / patch) and fields (case, newest or growth, scale, y, x)."""
+        levels, scales = len(LEVELS), self.num_scales
+        gates, *others = coarse.split(self.sizes, dim=2)
+        gates = torch.softmax(gates.unflatten(2, (levels, scales)), dim=3).flatten(2, 3)
+        fine = torch.cat([gates, *others], dim=2).flatten(0, 1)
+        fine = F.interpolate(fine, scale_factor=self.config.patch, mode="bilinear").unflatten(0, coarse.shape[:2])
+        gates, growth, shift, spread = fine.split(self.sizes, dim=2)
         gates = gates.unflatten(2, (levels, scales))
-        grown = rates * (gates * growth[:, None, None]).sum(dim=3)
-        locations = (gates * newest[:, None, None]).sum(dim=3) + grown + corrections[:, :, :levels]
-        log_spreads = self.lead_spread[leads, :, None, None] + corrections[:, :, levels:]
-        return torch.cat([locations, log_spreads.clamp(LEAST_LOG_SPREAD, MOST_LOG_SPREAD)], dim=2)
+        newest, trend = ((gates * field[:, None, None]).sum(dim=3) for field in fields.unbind(1))
+        return torch.cat([newest + growth * trend + shift, spread.clamp(LEAST_LOG_SPREAD, MOST_LOG_SPREAD)], dim=2)
 
     def point(self, outputs: Tensor) -> Tensor:
         """(case, lead, 6, y, x) -> the value to forecast (case, lead, y, x): the highest whose log-odds reach `decision`.
@@ -105,7 +119,8 @@ class Probabilistic(Layers):
         Linear between ANCHORS and beyond the last; 0 where the first is not reached.
         """
         start, slope, later = self.decision
-        odds = start + later * self._lead_share(outputs.shape[1])
+        leads = torch.arange(1, outputs.shape[1] + 1, device=outputs.device).clamp(max=DECISION_LEADS)
+        odds = start + later * (leads / DECISION_LEADS)[:, None, None]
         margin = log_odds(outputs, ANCHORS[0]) - odds - slope * ANCHORS[0]
         value = torch.where(margin >= 0, ANCHORS[0], 0.0)
         for before, anchor in pairwise(ANCHORS):
@@ -128,10 +143,6 @@ class Probabilistic(Layers):
             found[value] = torch.sigmoid(shift + factor * least)
         return torch.stack([found[value] for value in values], dim=2)
 
-    def _lead_share(self, num_leads: int) -> Tensor:
-        leads = torch.arange(1, num_leads + 1, device=self.decision.device).clamp(max=self.config.leads)
-        return (leads / self.config.leads)[:, None, None]
-
 
 def log_odds(outputs: Tensor, value: float) -> Tensor:
     """z = ln(p / (1 - p)) of this network value or more: (case, lead, 6, y, x) -> (case, lead, y, x)."""
@@ -145,18 +156,40 @@ def log_odds(outputs: Tensor, value: float) -> Tensor:
     return (location - value) * torch.exp(-log_spread)
 
 
+def first_table(smoothing: Sequence[int]) -> Tensor:
+    """(age, entry): log-weights of the smoothings by level, then growth, shift and log of the spread of each level."""
+    deviations = torch.tensor([cells / math.sqrt(3) for cells in smoothing])  # of a box of so many cells each way
+    ages = torch.tensor(AGES)[:, None]
+    ratio = torch.log((deviations + 1) / ((ages * torch.tensor(CELLS_AN_AGE))[..., None] + 1))
+    growth = ages.clamp(max=MOST_GROWTH_AGE) * torch.tensor(GROWTH_AN_AGE)
+    spread = (SPREAD_AT_1 * ages**SPREAD_POWER).log().expand_as(growth)
+    return torch.cat([(-SHARPNESS * ratio.square()).flatten(1), growth, torch.zeros_like(growth), spread], dim=1)
+
+
 def change(earlier: Tensor, later: Tensor) -> Tensor:
     """From one (case, 2, y, x) to another: the difference of the values where both are known, and where that is."""
     known = earlier[:, 1:] * later[:, 1:]
     return torch.cat([(later[:, :1] - earlier[:, :1]) * known, known], dim=1)
 
 
-def first_gates(smoothing: Sequence[int], leads: int) -> Tensor:
-    """(lead, level, scale): log-weights of the smoothings, the highest where they come near CELLS_A_LEAD."""
-    deviations = torch.tensor([cells / math.sqrt(3) for cells in smoothing])  # of a box of so many cells each way
-    wanted = torch.arange(1, leads + 1)[:, None] * torch.tensor(CELLS_A_LEAD)
-    ratio = torch.log((deviations + 1) / (wanted[..., None] + 1))
-    return -SHARPNESS * ratio.square()
+def rate_of_change(frames: Tensor, patch: int) -> Tensor:
+    """How fast the rain around changes, in the unit of AGES: (case, time, 2, y, x) -> (case, y / patch, x / patch).
+
+    The squared difference of the oldest and the newest frame, smoothed, beside their squares: twice one less their
+    correlation. Of a single frame it is 1.
+    """
+    steps = frames.shape[1] - 1
+    if not steps:
+        return frames.new_ones(len(frames), *(size // patch for size in frames.shape[-2:]))
+    oldest, newest = (smooth(frames[:, n], CHANGE_CELLS) for n in (0, -1))
+    known = frames[:, 0, 1:] * frames[:, -1, 1:]
+    parts = torch.cat([(newest - oldest).square(), oldest.square() + newest.square()], dim=1) * known
+    parts = F.avg_pool2d(parts, patch)
+    cells = AROUND // patch
+    joined = F.pad(parts, (cells,) * 4, mode="replicate")
+    moved, there = F.avg_pool2d(F.avg_pool2d(joined, (2 * cells + 1, 1), 1), (1, 2 * cells + 1), 1).unbind(1)
+    rate = (moved + FAINT * UNIT_CHANGE * steps) / (there + FAINT) / (UNIT_CHANGE * steps)
+    return rate.clamp(LEAST_RATE, MOST_RATE)
 
 
 def smooth(frame: Tensor, cells: int) -> Tensor:
