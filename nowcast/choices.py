@@ -17,6 +17,7 @@ FASTEST_KM_PER_HOUR = 60.0  # of rain, where its motion could not be measured
 MARGIN, GRAIN = 32, 32  # cells: seen beside what moves through a crop, and what crops are a multiple of
 SMALLEST_CROP, LARGEST_CROP = 128, {"cpu": 256, "cuda": 384, "mps": 256}
 WHOLE_GRID = 1.5  # times the cells of a crop, up to which the whole grid is taken instead
+MOVING_CROP = 160  # cells that move with the rain: twice as far each way as it is smoothed in an hour
 PATCHES = ((64, 4), (16, 2), (0, 1))  # (smallest side of grid or crop, cells to a patch)
 REACH_SLACK = 0.5  # cells a step that the state may fall short
 CEILINGS = (100.0, 200.0, 300.0)  # mm/h
@@ -98,7 +99,7 @@ def is_lagrangian(found: Fingerprint) -> bool:
 def first_size(found: Fingerprint, frames: FrameChoice, device: str) -> Size:
     """The size to try first on such a device. In Lagrangian coordinates a crop need not hold the way of the rain."""
     motion, _ = cells_per_step(found, frames)
-    needed = SMALLEST_CROP if is_lagrangian(found) else 2 * motion * frames.lead_frames + MARGIN
+    needed = MOVING_CROP if is_lagrangian(found) else 2 * motion * frames.lead_frames + MARGIN
     crop = min(max(math.ceil(needed / GRAIN) * GRAIN, SMALLEST_CROP), LARGEST_CROP[device])
     shapes = {part.shape for part in found.series}
     if len(shapes) == 1 and math.prod(next(iter(shapes))) <= WHOLE_GRID * crop**2:

@@ -191,7 +191,7 @@ def test_what_nothing_decides_is_the_reference_recipe():
 def test_rain_that_is_followed_needs_no_more_room_or_reach_where_it_is_fast(motion):
     experiment, made = chosen([of_900_cells()], motion=motion)
     assert experiment.data.coordinates == "lagrangian"
-    assert (experiment.data.crop, experiment.model.patch, experiment.model.kernel_sizes) == (128, 4, [3, 3])
+    assert (experiment.data.crop, experiment.model.patch, experiment.model.kernel_sizes) == (160, 4, [3, 3])
     assert not made.warnings
 
 
@@ -376,7 +376,7 @@ def test_a_size_that_is_too_slow_or_too_large_gives_way_to_a_smaller(tmp_path, m
     monkeypatch.setattr(recipe, "_measure", slow)
     path = record(tmp_path, shape=(300, 300), motion=(3, 4), frames=30)
     made = plan_records([str(path)], device="cpu")
-    assert tried == [(48, 128, 4), (24, 128, 2)], "the second is chosen by what the first took"
+    assert tried == [(48, 160, 4), (24, 128, 2)], "the second is chosen by what the first took"
     assert made.experiment.model.hidden_channels == [24, 24]
     assert "2.5 s a step" in made.comments["training.steps"]
 
