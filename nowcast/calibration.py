@@ -1,8 +1,7 @@
-"""What a network's odds are worth, counted on validation cases: which of them to forecast at, and what truly followed them.
+"""What a network's odds are worth, counted on validation cases: what truly followed them.
 
-A network that forecasts a distribution is trained on a few crops of a few events. On cases that it was not trained on its
-probabilities come out too high or too low, and no single probability is the right one to forecast rain at: the best by CSI
-falls with the threshold and with the lead. Both are corrected by a few numbers, too few to be fitted to the cases by chance.
+A network that forecasts a distribution is trained on a few crops of a few events. On cases that it was not trained on it is
+surer of itself than it should be. Two numbers correct that, too few to be fitted to the cases by chance.
 """
 
 from collections.abc import Sequence
@@ -11,13 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nowcast.models.probabilistic import DECISION_LEADS, Probabilistic, log_odds
+from nowcast.models.probabilistic import Probabilistic, log_odds
 from nowcast.transform import Transform
 
 LIMIT, WIDTH = 6.0, 0.25  # of log-odds: beyond the limits all are alike
 BIN_STARTS = torch.arange(-LIMIT, LIMIT, WIDTH, dtype=torch.float64)
-FEWEST_EVENTS = 100  # pixels at or above a threshold, for its odds to count
-LEAST_BIAS, MOST_BIAS = 0.8, 1.2  # a better CSI is not to be had by forecasting more rain than falls, or less
 FIRM = 3.0  # events that the numbers of a new network are worth, against what is counted
 ITERATIONS = 30
 
@@ -49,40 +46,8 @@ def count_odds(
 
 
 def calibrate(model: Probabilistic, counted: OddsCounts) -> None:
-    """Set `model.decision` and `model.reliability` by what was counted."""
-    model.decision.copy_(fit_decision(counted, first=model.first_decision))
+    """Set `model.reliability` by what was counted."""
     model.reliability.copy_(fit_reliability(counted))
-
-
-def fit_decision(counted: OddsCounts, *, first: Sequence[float]) -> Tensor:
-    """(start, slope, later) of the log-odds start + slope v + later lead / DECISION_LEADS with the best CSI at a fair bias.
-
-    By weighted least squares through the best odds of each lead and threshold.
-    """
-    rows, odds, weights = [], [], []
-    for lead, of_lead in enumerate(counted.counts, 1):
-        for value, of_threshold in zip(counted.values, of_lead, strict=True):
-            if of_threshold[:, 1].sum() >= FEWEST_EVENTS:
-                rows.append([1.0, value, min(lead / DECISION_LEADS, 1.0)])
-                odds.append(_best_odds(of_threshold))
-                weights.append(float(of_threshold[:, 1].sum()) ** 0.5)
-    first = torch.tensor(first, dtype=torch.float64)
-    if not rows:
-        return first
-    x, y, w = (torch.tensor(part, dtype=torch.float64) for part in (rows, odds, weights))
-    gram = (x * w[:, None]).T @ x + FIRM * torch.eye(3, dtype=torch.float64)
-    return first + torch.linalg.solve(gram, (x * w[:, None]).T @ (y - x @ first))
-
-
-def _best_odds(counts: Tensor) -> float:
-    """Where to cut (bin, 2) counts: the log-odds with the best CSI of those whose frequency bias is fair."""
-    hits = counts[:, 1].flip(0).cumsum(0).flip(0)  # of a forecast wherever the odds are in this bin or a higher one
-    forecast = counts.sum(dim=1).flip(0).cumsum(0).flip(0)
-    events = counts[:, 1].sum()
-    bias, csi = forecast / events, hits / (events + forecast - hits)
-    fair = (bias >= LEAST_BIAS) & (bias <= MOST_BIAS)
-    best = torch.where(fair, csi, -1.0).argmax() if fair.any() else (bias - 1).abs().argmin()
-    return float(BIN_STARTS[best])
 
 
 def fit_reliability(counted: OddsCounts) -> Tensor:

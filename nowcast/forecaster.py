@@ -22,7 +22,8 @@ from nowcast.forecast_reader import Forecasts, read_forecast
 from nowcast.grid import difference
 from nowcast.lagrangian import from_lagrangian, past_to_lagrangian
 from nowcast.losses import make_loss
-from nowcast.models import make_model, model_config
+from nowcast.models import make_model, model_config, point_values
+from nowcast.models.probabilistic import stride_for
 from nowcast.motion import motion
 from nowcast.netcdf import Record
 from nowcast.tiles import Run, Tiling, available_bytes, bytes_per_cell, choose_tiles, find_reach, forecast_in_tiles
@@ -120,10 +121,22 @@ class Network:
     def _in_parts(self, past: np.ndarray, num_leads: int, run: Run, fields: int) -> np.ndarray:
         """Some cases at a time, or tiles of one: as much as fits in memory."""
         if tiling := self._tiling(past.shape[-2:], num_leads, run, fields):
-            return forecast_in_tiles(run, past, num_leads, tiling, fields=fields)
+            if run != self._forecast or not self.thresholds:
+                return forecast_in_tiles(run, past, num_leads, tiling, fields=fields)
+            return np.concatenate([self._matched_in_tiles(case[None], num_leads, tiling) for case in past])
         cases = self.cases_at_once(past.shape[-2:])
         parts = [run(past[n : n + cases], num_leads) for n in range(0, len(past), cases)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _matched_in_tiles(self, past: np.ndarray, num_leads: int, tiling: Tiling) -> np.ndarray:
+        """One case: areas are of the whole grid, so all tiles are computed once to match them and once to forecast."""
+        stride, samples = stride_for(past.shape[-2:]), []
+        for y, x in tiling:
+            core = (..., *(axis.core for axis in (y, x)))
+            outputs, inputs = self._outputs(np.ascontiguousarray(past[..., y.read, x.read]), num_leads)
+            samples.append(self.model.sample(outputs[core], inputs[core], stride))
+        cuts = self.model.match(*(torch.cat(parts, dim=-1) for parts in zip(*samples, strict=True)))
+        return forecast_in_tiles(partial(self._forecast, cuts=cuts), past, num_leads, tiling)
 
     def _kept_dry(self, past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
         """A network answers to a clear sky with a little drizzle: of a past without rain anywhere the forecast has none."""
@@ -136,19 +149,24 @@ class Network:
         """How many cases are best forecast together."""
         return max(BATCH_CELLS.get(self.device.type, BATCH_CELLS["cpu"]) // (grid[0] * grid[1]), 1)
 
-    def _forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
+    def _forecast(self, past: np.ndarray, num_leads: int, *, cuts: Tensor | None = None) -> np.ndarray:
         rain = torch.from_numpy(past).to(self.device)
         with arithmetic(self.device, self.precision):
-            return forecast_rain(self.model, self.transform, rain, num_leads).cpu().numpy()
+            return forecast_rain(self.model, self.transform, rain, num_leads, cuts=cuts).cpu().numpy()
+
+    def _outputs(self, past: np.ndarray, num_leads: int) -> tuple[Tensor, Tensor]:
+        """What the network itself gives, and what it was given."""
+        inputs = network_input(torch.from_numpy(past).to(self.device), self.transform)
+        with arithmetic(self.device, self.precision):
+            return self.model(inputs, num_leads), inputs
 
     def _exceedance(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> np.ndarray:
         """(case, lead × threshold, y, x)"""
-        rain = torch.from_numpy(past).to(self.device)
-        with arithmetic(self.device, self.precision):
-            outputs = self.model(network_input(rain, self.transform), num_leads)
+        outputs, inputs = self._outputs(past, num_leads)
         values = [float(self.transform.encode(torch.tensor(float(threshold)))) for threshold in thresholds]
         probabilities = self.model.exceedance(outputs, values).flatten(1, 2)
-        return torch.where(torch.isnan(rain).all(dim=1, keepdim=True), torch.nan, probabilities).cpu().numpy()
+        unknown = (inputs[:, :, 1] == 0).all(dim=1, keepdim=True)
+        return torch.where(unknown, torch.nan, probabilities).cpu().numpy()
 
     def _tiling(self, grid: tuple[int, int], num_leads: int, run: Run, fields: int) -> Tiling | None:
         """The tiles for a grid that does not fit in memory as a whole, None where it does; found out once."""
@@ -291,10 +309,16 @@ def _minutes(*steps: np.timedelta64) -> str:
     return ", ".join(numbers if len(numbers) < 6 else [*numbers[:3], f"… {numbers[-1]}"]) + " min"
 
 
-def forecast_rain(model: torch.nn.Module, transform: Transform, rain: Tensor, num_leads: int) -> Tensor:
-    """Past (case, time, y, x) -> forecast (case, lead, y, x), both mm/h with NaN for missing, through the network."""
-    values = model(network_input(rain, transform), num_leads)
-    forecast = transform.decode(model.point(values) if hasattr(model, "point") else values)
+def forecast_rain(
+    model: torch.nn.Module, transform: Transform, rain: Tensor, num_leads: int, *, cuts: Tensor | None = None
+) -> Tensor:
+    """Past (case, time, y, x) -> forecast (case, lead, y, x), both mm/h with NaN for missing, through the network.
+
+    `cuts` are those of a larger grid that this is a tile of, for networks that match areas.
+    """
+    past = network_input(rain, transform)
+    outputs = model(past, num_leads)
+    forecast = transform.decode(point_values(model, outputs, past) if cuts is None else model.point(outputs, cuts))
     return torch.where(torch.isnan(rain).all(dim=1, keepdim=True), torch.nan, forecast)
 
 

@@ -41,6 +41,12 @@ class Span:
     given: slice
     weight: np.ndarray
 
+    @property
+    def core(self) -> slice:
+        """Of what it reads, the cells where no other tile has more weight."""
+        most = np.flatnonzero(self.weight >= 0.5) + self.given.start - self.read.start
+        return slice(int(most[0]), int(most[-1]) + 1)
+
 
 @dataclass(frozen=True)
 class Tiling:

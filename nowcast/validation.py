@@ -15,6 +15,7 @@ from nowcast.dataset import Batches
 from nowcast.device import arithmetic
 from nowcast.losses import Loss, at_least_one
 from nowcast.metrics import THRESHOLDS, csi, mae, sums
+from nowcast.models import point_values
 from nowcast.transform import Transform, network_input, split_missing
 
 
@@ -51,7 +52,7 @@ def validate(
     """Forecast batches 0 to `num_batches` - 1, always the same cases, and score them beside persistence.
 
     Several processes forecast their shares, and all get the scores of the whole. A model that forecasts a distribution is
-    calibrated on these cases afterwards; its scores are those of the calibration that it came with.
+    calibrated on these cases afterwards.
     """
     model.eval()
     parts, network, persistence, odds = torch.zeros(2, num_batches), [], [], []
@@ -64,7 +65,7 @@ def validate(
         parts[:, k] = torch.stack(loss.parts(values, observed, validity, transform)).cpu()
         if hasattr(model, "point"):
             odds.append(count_odds(values, observed, validity, transform, thresholds))
-            values = model.point(values)
+            values = point_values(model, values, network_input(batch.past.to(device), transform))
         forecast, observed = transform.decode(values).cpu().numpy(), batch.future.numpy()
         last = np.repeat(batch.past.numpy()[:, -1:], num_leads, axis=1)
         known = np.isfinite(observed) & np.isfinite(last)

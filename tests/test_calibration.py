@@ -1,18 +1,15 @@
-"""Odds are counted where they are, and calibration finds what made them."""
-
-import math
+"""Odds are counted where they are, calibration finds what made them, and areas are those of the newest frame."""
 
 import pytest
 import torch
 
-from nowcast.calibration import OddsCounts, calibrate, count_odds, fit_decision, fit_reliability
+from nowcast.calibration import OddsCounts, calibrate, count_odds, fit_reliability
 from nowcast.config import NamedSection
-from nowcast.models import make_model, model_config
-from nowcast.models.probabilistic import DECISION_LEADS, log_odds
+from nowcast.models import make_model, model_config, point_values
+from nowcast.models.probabilistic import ANCHORS
 from nowcast.transform import make_transform
 
 LINEAR = make_transform(NamedSection(name="linear", scale=10.0))
-FIRST = (math.log(0.3 / 0.7), 0.0, 0.0)
 
 
 def drawn(shift=0.0, factor=1.0, cells=120, seed=0):
@@ -58,36 +55,7 @@ def test_reliability_is_what_the_rain_was_drawn_with(shift, factor):
 
 def test_nothing_counted_changes_nothing():
     nothing = OddsCounts(torch.zeros(3, 2, 48, 2, dtype=torch.float64), (0.2, 0.5))
-    assert fit_decision(nothing, first=FIRST).tolist() == pytest.approx(FIRST)
     assert fit_reliability(nothing).tolist() == pytest.approx([0.0, 1.0])
-
-
-@pytest.mark.parametrize("shift", [-1.0, 0.0, 1.0])
-def test_the_decision_gives_a_fair_bias_and_a_better_csi_than_far_from_it(shift):
-    outputs, rain = drawn(shift)
-    model = network()
-    calibrate(model, counted(outputs, rain))
-    forecast = 10 * model.point(outputs)
-    for threshold in (2.0, 5.0):
-        bias = float((forecast >= threshold).sum() / (rain >= threshold).sum())
-        assert 0.75 < bias < 1.25
-        assert csi(forecast, rain, threshold) > csi(forecast + 2, rain, threshold)
-        assert csi(forecast, rain, threshold) > csi(forecast - 2, rain, threshold)
-
-
-def csi(forecast, rain, threshold):
-    hits = ((forecast >= threshold) & (rain >= threshold)).sum()
-    return float(hits / ((forecast >= threshold) | (rain >= threshold)).sum())
-
-
-def test_a_value_is_forecast_where_the_odds_reach_the_decision():
-    model, (outputs, _) = network(), drawn(cells=30)
-    model.decision.copy_(torch.tensor([-0.8, -1.5, -0.4]))
-    forecast = model.point(outputs)
-    lead_share = (torch.arange(1, 4) / DECISION_LEADS)[:, None, None]
-    for value in (0.2, 0.5, 0.9):
-        reached = log_odds(outputs, value) >= -0.8 - 1.5 * value - 0.4 * lead_share
-        assert ((forecast >= value) == reached).float().mean() > 0.9999
 
 
 def test_probabilities_fall_with_the_threshold():
@@ -96,3 +64,38 @@ def test_probabilities_fall_with_the_threshold():
     assert probabilities.shape == (2, 3, 3, 10, 10)
     assert (probabilities.diff(dim=2) < 0).all()
     assert ((probabilities > 0) & (probabilities < 1)).all()
+
+
+def newest_frame(cells=60, seed=5):
+    """Network input of one case of 3 frames, a tenth of it missing."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.rand(1, 3, cells, cells, generator=generator) ** 2
+    validity = (torch.rand(1, 3, cells, cells, generator=generator) > 0.1).float()
+    return torch.stack([values * validity, validity], dim=2)
+
+
+def test_a_forecast_has_the_areas_of_the_newest_frame_where_they_are_likeliest():
+    past, (outputs, _) = newest_frame(), drawn(cells=60)
+    outputs = outputs[:1]
+    forecast = point_values(network(), outputs, past)
+    newest, known = past[0, -1, 0], past[0, -1, 1] > 0
+    for anchor in ANCHORS[::3]:
+        area = ((newest >= anchor) & known).sum()
+        for lead in range(3):
+            reached = (forecast[0, lead] >= anchor - 1e-6) & known
+            assert abs(int(reached.sum() - area)) <= 1
+            location = outputs[0, lead, 0]
+            assert location[reached].min() >= location[known & ~reached].max() - 1e-6
+    assert (forecast >= 0).all()
+
+
+def test_of_a_dry_newest_frame_no_rain_is_forecast():
+    past, (outputs, _) = newest_frame(), drawn(cells=60)
+    past[:, -1, 0] = 0.05
+    assert (point_values(network(), outputs[:1], past) == 0).all()
+
+
+def test_calibration_is_put_into_the_network():
+    model = network()
+    calibrate(model, counted(*drawn(0.5, 0.7)))
+    assert model.reliability.tolist() == pytest.approx([0.5, 0.7], abs=0.06)

@@ -26,7 +26,6 @@ ONE_SCALE = {"hidden_channels": [4], "kernel_sizes": [3], "down_channels": [4], 
              "strides": [2], "up_kernels": [4]}  # fmt: skip
 TINY = {  # of one layer where that is a whole model: the exporter takes a second for every few operations
     "encoder_forecaster": {"hidden_channels": [4], "kernel_sizes": [3], "patch": 2, "peepholes": True},
-    "probabilistic": {"hidden_channels": [4], "kernel_sizes": [3], "patch": 2, "smoothing": [0, 1, 2]},
     "multiscale": {**ONE_SCALE, "peepholes": True},
     "convgru": ONE_SCALE,
     "trajgru": {**ONE_SCALE, "links": [1]},

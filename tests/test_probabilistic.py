@@ -39,13 +39,12 @@ def made_checkpoint(weights, **options):
 
 
 def extrapolating(**options):
-    """A network whose distribution lies around the newest frame as it is, and that forecasts its middle."""
+    """A network whose distribution lies around the newest frame as it is."""
     model = make_model(model_config(config.NamedSection(**MODEL)))
     with torch.no_grad():
         model.head.weight.zero_()
         model.first[:, :6] = torch.tensor([50.0, -50.0]).repeat(3)  # no smoothing at any level
         model.first[:, 6:9] = 0  # no growth
-        model.decision.zero_()
     return Network(made_checkpoint(model.state_dict(), **options), "network", device=CPU)
 
 
@@ -62,18 +61,22 @@ def past(cases=2, shape=(44, 51)):
     return np.stack([rain(frames=2, shape=shape, motion=(1, -2), missing=0.05, seed=seed) for seed in range(cases)])
 
 
+def assert_close(forecast, expected):
+    """Missing alike, and but for the steps in which areas are matched the same."""
+    np.testing.assert_array_equal(np.isnan(forecast), np.isnan(expected))
+    assert np.nanmean(np.abs(forecast - expected)) < 0.03 * np.nanmean(expected)
+
+
 def test_without_correction_it_is_the_extrapolation():
     frames = past()
     frames[frames < 0.1] = 0  # what is less is dry to it
-    np.testing.assert_allclose(
-        extrapolating().forecast(frames, 5), BASELINES["extrapolation"]().forecast(frames, 5), rtol=1e-4, atol=1e-4
-    )
+    assert_close(extrapolating().forecast(frames, 5), BASELINES["extrapolation"]().forecast(frames, 5))
 
 
 def test_in_coordinates_of_the_grid_it_is_persistence():
     frames, network = np.nan_to_num(past()), extrapolating(coordinates="grid")
     frames[frames < 0.1] = 0
-    np.testing.assert_allclose(network.forecast(frames, 2), np.repeat(frames[:, -1:], 2, axis=1), rtol=1e-4, atol=1e-4)
+    assert_close(network.forecast(frames, 2), np.repeat(frames[:, -1:], 2, axis=1))
 
 
 def test_probabilities_move_with_the_rain_and_fall_with_the_threshold():
@@ -128,7 +131,7 @@ def test_a_loss_that_is_not_of_what_the_model_gives_is_refused(model, loss):
 
 
 def test_what_follows_the_rain_is_not_exported(tmp_path):
-    with pytest.raises(UsageError, match=r"found outside of the network\.\nRight would be a network of"):
+    with pytest.raises(UsageError, match=r"found outside of the network\.\nRight would be another model"):
         export(extrapolating(), tmp_path / "network.pt2")
     assert not (tmp_path / "network.pt2").exists()
 

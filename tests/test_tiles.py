@@ -17,6 +17,7 @@ from nowcast.forecaster import forecast_rain, open_forecaster
 from nowcast.models import MODELS
 from nowcast.models.probabilistic import PACE
 from nowcast.tiles import LARGEST_MARGIN, Tiling, available_bytes, bytes_per_cell, choose_tiles, find_reach, plan_tiles
+from nowcast.transform import network_input
 
 CPU = torch.device("cpu")
 PAST, LEADS = 2, 3
@@ -42,6 +43,8 @@ def model(request):
 def runner(model):
     @torch.inference_mode()
     def run(past, num_leads):
+        if hasattr(model, "point"):  # areas are matched on the whole grid; what each tile gives to that are locations
+            return LOG.decode(model(network_input(torch.from_numpy(past), LOG), num_leads)[:, :, 0]).numpy()
         return forecast_rain(model, LOG, torch.from_numpy(past), num_leads).numpy()
 
     return run

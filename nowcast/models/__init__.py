@@ -6,7 +6,7 @@ it has an attribute `grid` that (y, x) alone. With `learns_from_future` it takes
 One that forecasts a distribution gives its parameters, (case, lead, parameter, y, x); `point` and `exceedance` read them.
 """
 
-from torch import nn
+from torch import Tensor, nn
 
 from nowcast.config import NamedSection, Section, check, lookup
 from nowcast.models.cnn_lstm import CNNLSTM, CNNLSTMConfig
@@ -15,7 +15,7 @@ from nowcast.models.fc_lstm import FCLSTM, FCLSTMConfig
 from nowcast.models.many_to_many import ManyToMany, ManyToManyConfig
 from nowcast.models.multiscale import ConvGRUConfig, Multiscale, MultiscaleConfig, TrajGRUConfig
 from nowcast.models.next_frame import NextFrame, NextFrameConfig
-from nowcast.models.probabilistic import Probabilistic, ProbabilisticConfig
+from nowcast.models.probabilistic import Probabilistic, ProbabilisticConfig, stride_for
 
 MODELS: dict[str, tuple[type[Section], type[nn.Module]]] = {
     "encoder_forecaster": (EncoderForecasterConfig, EncoderForecaster),
@@ -40,6 +40,16 @@ def make_model(config: Section) -> nn.Module:
     """The untrained network of a checked config."""
     _, module = MODELS[config.name]
     return module(config)
+
+
+def point_values(model: nn.Module, outputs: Tensor, past: Tensor) -> Tensor:
+    """What the outputs for the network input `past` forecast: network values (case, lead, y, x).
+
+    The outputs themselves, or of a model of distributions the values whose areas are those of the newest frame.
+    """
+    if not hasattr(model, "point"):
+        return outputs
+    return model.point(outputs, model.match(*model.sample(outputs, past, stride_for(past.shape[-2:]))))
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -25,7 +25,8 @@ from nowcast.models.encoder_forecaster import Layers, LayersConfig, pad_to_multi
 LEVELS = (0.2, 0.5, 0.8)  # network values: 0.3, 3 and 25 mm/h of the log transform
 ANCHORS = tuple(k / 20 for k in range(2, 20))  # network values at which odds are compared; below the first it is dry
 MOST_STEPS = 4.0  # between anchors that a value may lie above the last but one
-DECISION_LEADS = 12  # from where on the decision changes no more
+NEVER = 1e4  # log-odds
+SAMPLE = 1 << 15  # cells, about, whose areas are matched
 
 # What a new network begins with, at each level. The smoothing (standard deviation in cells) with the best CSI was 1.2 cells a
 # lead from 0.5 to 1 mm/h, in records of 5 and 6 minutes and 0.5 and 1 km, and far less at 5 mm/h; the growth of the last two
@@ -58,12 +59,10 @@ class ProbabilisticConfig(LayersConfig):
 class Probabilistic(Layers):
     """(case, time, 2, y, x) values and validity -> (case, lead, 6, y, x): locations at LEVELS, logs of the spread; float32.
 
-    `decision` and `reliability` are set by calibration on validation cases, not by gradients: the log-odds d0 + d1 v + d2
-    lead / DECISION_LEADS from which on a value v is forecast, and (a, b) of the calibrated log-odds a + b z.
+    `reliability` is set by calibration on validation cases, not by gradients: (a, b) of the calibrated log-odds a + b z.
     """
 
-    calibrated = ("decision", "reliability")
-    first_decision = (math.log(0.3 / 0.7), 0.0, 0.0)
+    calibrated = ("reliability",)
 
     def __init__(self, config: ProbabilisticConfig):
         self.num_scales, levels = len(config.smoothing), len(LEVELS)
@@ -73,7 +72,6 @@ class Probabilistic(Layers):
         nn.init.zeros_(self.head.bias)
         self.register_buffer("first", first_table(config.smoothing))  # (age, all of the above)
         self.learnt = nn.Parameter(torch.zeros_like(self.first))
-        self.register_buffer("decision", torch.tensor(self.first_decision))
         self.register_buffer("reliability", torch.tensor([0.0, 1.0]))
 
     def forward(self, past: Tensor, num_leads: int) -> Tensor:
@@ -113,18 +111,35 @@ class Probabilistic(Layers):
         newest, trend = ((gates * field[:, None, None]).sum(dim=3) for field in fields.unbind(1))
         return torch.cat([newest + growth * trend + shift, spread.clamp(LEAST_LOG_SPREAD, MOST_LOG_SPREAD)], dim=2)
 
-    def point(self, outputs: Tensor) -> Tensor:
-        """(case, lead, 6, y, x) -> the value to forecast (case, lead, y, x): the highest whose log-odds reach `decision`.
+    def sample(self, outputs: Tensor, past: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every so many cells each way z (case, lead, anchor, cell), and the newest value and validity (case, cell)."""
+        outputs, newest = (field[..., ::stride, ::stride].flatten(-2) for field in (outputs, past[:, -1]))
+        odds = torch.stack([log_odds(outputs, anchor) for anchor in ANCHORS], dim=2)
+        return odds, newest[:, 0], newest[:, 1]
 
+    def match(self, odds: Tensor, newest: Tensor, validity: Tensor) -> Tensor:
+        """Of a `sample`, the z (case, lead, anchor) from which on as much area is forecast as the newest frame has."""
+        cuts = torch.full(odds.shape[:3], NEVER, device=odds.device)
+        for case, known in enumerate(validity > 0):
+            for number, anchor in enumerate(ANCHORS):
+                area = int(((newest[case] >= anchor) & known).sum())
+                if area:
+                    ranked = odds[case, :, number, known]
+                    cuts[case, :, number] = ranked.kthvalue(ranked.shape[1] - area + 1, dim=1).values
+        return cuts
+
+    def point(self, outputs: Tensor, cuts: Tensor) -> Tensor:
+        """(case, lead, 6, y, x) -> the value to forecast (case, lead, y, x): the highest whose z reaches the cut of `match`.
+
+        So a forecast has the rates of the newest frame, where they are likeliest. No single probability is right to forecast
+        rain at everywhere, and what is right for one service is too much rain for another; areas last longer than places.
         Linear between ANCHORS and beyond the last; 0 where the first is not reached.
         """
-        start, slope, later = self.decision
-        leads = torch.arange(1, outputs.shape[1] + 1, device=outputs.device).clamp(max=DECISION_LEADS)
-        odds = start + later * (leads / DECISION_LEADS)[:, None, None]
-        margin = log_odds(outputs, ANCHORS[0]) - odds - slope * ANCHORS[0]
+        cuts = cuts[..., None, None]
+        margin = log_odds(outputs, ANCHORS[0]) - cuts[:, :, 0]
         value = torch.where(margin >= 0, ANCHORS[0], 0.0)
-        for before, anchor in pairwise(ANCHORS):
-            above = torch.minimum(margin, log_odds(outputs, anchor) - odds - slope * anchor)
+        for number, (before, anchor) in enumerate(pairwise(ANCHORS), 1):
+            above = torch.minimum(margin, log_odds(outputs, anchor) - cuts[:, :, number])
             most = MOST_STEPS if anchor == ANCHORS[-1] else 1.0
             value = value + (anchor - before) * (margin / (margin - above).clamp(min=1e-6)).clamp(0, most)
             margin = above
@@ -142,6 +157,11 @@ class Probabilistic(Layers):
             least = odds[value] if least is None else torch.minimum(least, odds[value])
             found[value] = torch.sigmoid(shift + factor * least)
         return torch.stack([found[value] for value in values], dim=2)
+
+
+def stride_for(grid: Sequence[int]) -> int:
+    """That of a `sample` of about SAMPLE cells."""
+    return max(math.isqrt(math.prod(grid) // SAMPLE), 1)
 
 
 def log_odds(outputs: Tensor, value: float) -> Tensor:
