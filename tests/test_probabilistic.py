@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from makers import command, rain, tiny_experiment, write_record
+from makers import rain, tiny_experiment, write_record
 
-from nowcast import checkpoint, commands, config, forecaster
+from nowcast import config, forecaster
 from nowcast.baselines import BASELINES
-from nowcast.checkpoint import PRETRAINED, Checkpoint, read_checkpoint, write_checkpoint
+from nowcast.checkpoint import Checkpoint, read_checkpoint
 from nowcast.commands import train_run
-from nowcast.errors import CheckpointError, UsageError
+from nowcast.errors import UsageError
 from nowcast.export import export
-from nowcast.forecaster import Network, open_forecaster
+from nowcast.forecaster import Network
 from nowcast.models import make_model, model_config
 from nowcast.training import resolve
 
@@ -134,40 +134,3 @@ def test_what_follows_the_rain_is_not_exported(tmp_path):
     with pytest.raises(UsageError, match=r"found outside of the network\.\nRight would be another model"):
         export(extrapolating(), tmp_path / "network.pt2")
     assert not (tmp_path / "network.pt2").exists()
-
-
-# The network of the package
-
-
-@pytest.fixture
-def pretrained(tmp_path, monkeypatch):
-    """A network of this package: as long as there is another one in the place of what it is tested with."""
-    made = made_checkpoint(extrapolating().model.state_dict())
-    for module in (checkpoint, commands):
-        monkeypatch.setattr(module, "PRETRAINED_FILE", tmp_path / "radar.safetensors")
-    write_checkpoint(checkpoint.PRETRAINED_FILE, made.facts, made.tensors)
-
-
-@pytest.mark.usefixtures("pretrained")
-def test_the_pretrained_network_is_a_forecaster_by_name(tmp_path):
-    write_record(tmp_path / "a.nc", rain(frames=12, shape=(40, 44)))
-    assert open_forecaster(PRETRAINED, device=CPU).name == "pretrained"
-    code, out, err = command("predict", PRETRAINED, "a.nc", "--output", "f.nc", "--device", "cpu")
-    assert (code, out) == (0, "f.nc\n"), err
-    code, out, err = command("evaluate", PRETRAINED, "--observations", "a.nc", "--output", "scores", "--device", "cpu")
-    assert code == 0, err
-
-
-@pytest.mark.usefixtures("pretrained")
-def test_a_training_begins_with_the_pretrained_network(tmp_path):
-    record = write_record(tmp_path / "a.nc", rain(frames=60, shape=(40, 40), motion=(1, 1)))
-    train_run(experiment([record], start_from=PRETRAINED, steps=1, learning_rate=1e-9), tmp_path / "run",
-              resume=False, overwrite=False, device="cpu")  # fmt: skip
-    found, begun = read_checkpoint(tmp_path / "run").part("model"), read_checkpoint(PRETRAINED).part("model")
-    assert torch.allclose(found["first"], begun["first"]), "which a new network would not have"
-
-
-def test_a_folder_of_that_name_is_reached_by_its_path(tmp_path):
-    (tmp_path / "pretrained").mkdir()
-    with pytest.raises(CheckpointError, match=r"pretrained holds no best\.safetensors"):
-        read_checkpoint("./pretrained")
