@@ -12,7 +12,7 @@ from nowcast.commands import train_run
 from nowcast.errors import UsageError
 from nowcast.export import export
 from nowcast.forecaster import Network
-from nowcast.models import make_model, model_config
+from nowcast.models import make_model, model_config, probabilistic
 from nowcast.training import resolve
 
 CPU = torch.device("cpu")
@@ -62,17 +62,24 @@ def past(cases=2, shape=(44, 51)):
 
 
 def assert_close(forecast, expected):
-    """Missing alike, and but for the steps in which areas are matched the same."""
+    """Missing alike, and the same but for the steps in which areas are matched, when their shares are 1."""
     np.testing.assert_array_equal(np.isnan(forecast), np.isnan(expected))
     assert np.nanmean(np.abs(forecast - expected)) < 0.03 * np.nanmean(expected)
 
 
+@pytest.fixture
+def same_areas(monkeypatch):
+    monkeypatch.setattr(probabilistic, "area_share", lambda value, lead: 1.0)
+
+
+@pytest.mark.usefixtures("same_areas")
 def test_without_correction_it_is_the_extrapolation():
     frames = past()
     frames[frames < 0.1] = 0  # what is less is dry to it
     assert_close(extrapolating().forecast(frames, 5), BASELINES["extrapolation"]().forecast(frames, 5))
 
 
+@pytest.mark.usefixtures("same_areas")
 def test_in_coordinates_of_the_grid_it_is_persistence():
     frames, network = np.nan_to_num(past()), extrapolating(coordinates="grid")
     frames[frames < 0.1] = 0

@@ -27,6 +27,10 @@ ANCHORS = tuple(k / 20 for k in range(2, 20))  # network values at which odds ar
 MOST_STEPS = 4.0  # between anchors that a value may lie above the last but one
 NEVER = 1e4  # log-odds
 SAMPLE = 1 << 15  # cells, about, whose areas are matched
+# Of crops of MeteoSwiss, BoM and MRMS, a tenth more area of rain gave a CSI at 1 mm/h that was .012 higher than as much as there
+# is, and less area of heavy rain, which is hardly ever where it is expected, a squared error that was .85 of it.
+MORE, MORE_BY = 0.1, 6  # of light rain, in full from this lead on
+LESS, LESS_FROM, MOST_LESS, LESS_BY = 2.5, 0.5, 0.9, 4  # of heavy rain: for each unit of network value above this one
 
 # What a new network begins with, at each level. The smoothing (standard deviation in cells) with the best CSI was 1.2 cells a
 # lead from 0.5 to 1 mm/h, in records of 5 and 6 minutes and 0.5 and 1 km, and far less at 5 mm/h; the growth of the last two
@@ -118,21 +122,23 @@ class Probabilistic(Layers):
         return odds, newest[:, 0], newest[:, 1]
 
     def match(self, odds: Tensor, newest: Tensor, validity: Tensor) -> Tensor:
-        """Of a `sample`, the z (case, lead, anchor) from which on as much area is forecast as the newest frame has."""
+        """Of a `sample`, the z (case, lead, anchor) from which on the newest frame's area, times `area_share`, is forecast."""
         cuts = torch.full(odds.shape[:3], NEVER, device=odds.device)
         for case, known in enumerate(validity > 0):
+            of_case, num_known = odds[case, :, :, known], int(known.sum())
             for number, anchor in enumerate(ANCHORS):
                 area = int(((newest[case] >= anchor) & known).sum())
-                if area:
-                    ranked = odds[case, :, number, known]
-                    cuts[case, :, number] = ranked.kthvalue(ranked.shape[1] - area + 1, dim=1).values
+                for lead in range(len(of_case)) if area else ():
+                    wanted = min(max(round(area * area_share(anchor, lead + 1)), 1), num_known)
+                    cuts[case, lead, number] = of_case[lead, number].kthvalue(num_known - wanted + 1).values
         return cuts
 
     def point(self, outputs: Tensor, cuts: Tensor) -> Tensor:
         """(case, lead, 6, y, x) -> the value to forecast (case, lead, y, x): the highest whose z reaches the cut of `match`.
 
-        So a forecast has the rates of the newest frame, where they are likeliest. No single probability is right to forecast
-        rain at everywhere, and what is right for one service is too much rain for another; areas last longer than places.
+        So a forecast has about the rates of the newest frame, where they are likeliest. No single probability is right to
+        forecast rain at everywhere, and what is right for one service is too much rain for another; areas last longer than
+        places.
         Linear between ANCHORS and beyond the last; 0 where the first is not reached.
         """
         cuts = cuts[..., None, None]
@@ -157,6 +163,13 @@ class Probabilistic(Layers):
             least = odds[value] if least is None else torch.minimum(least, odds[value])
             found[value] = torch.sigmoid(shift + factor * least)
         return torch.stack([found[value] for value in values], dim=2)
+
+
+def area_share(value: float, lead: int) -> float:
+    """How much area to forecast with this network value or more, for each cell that has it in the newest frame."""
+    more = 1 + MORE * min(lead / MORE_BY, 1)
+    less = min(max(value - LESS_FROM, 0) * LESS, MOST_LESS) * min(lead / LESS_BY, 1)
+    return more * (1 - less)
 
 
 def stride_for(grid: Sequence[int]) -> int:
