@@ -27,8 +27,8 @@ ANCHORS = tuple(k / 20 for k in range(2, 20))  # network values at which odds ar
 MOST_STEPS = 4.0  # between anchors that a value may lie above the last but one
 NEVER = 1e4  # log-odds
 SAMPLE = 1 << 15  # cells, about, whose areas are matched
-# Of crops of MeteoSwiss, BoM and MRMS, a tenth more area of rain gave a CSI at 1 mm/h that was .012 higher than as much as there
-# is, and less area of heavy rain, which is hardly ever where it is expected, a squared error that was .85 of it.
+# On crops of MeteoSwiss, BoM and MRMS, a tenth more area of rain gave a CSI at 1 mm/h that was .012 higher than as much as
+# there is, and less area of heavy rain, which is hardly ever where it is expected, a squared error that was .85 of it.
 MORE, MORE_BY = 0.1, 6  # of light rain, in full from this lead on
 LESS, LESS_FROM, MOST_LESS, LESS_BY = 2.5, 0.5, 0.9, 4  # of heavy rain: for each unit of network value above this one
 
