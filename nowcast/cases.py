@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nowcast.baselines import MOTION_FRAMES, Baseline
+from nowcast.baselines import Baseline
 from nowcast.errors import NotEnoughFrames, UsageError
 from nowcast.forecaster import FileForecaster, Forecaster
+from nowcast.motion import MOTION_FRAMES
 from nowcast.netcdf import Record
 from nowcast.windows import plan_references
 
@@ -60,6 +61,17 @@ class Selection:
 def num_leads(forecaster: Forecaster | FileForecaster) -> int:
     """How many frames it forecasts unless asked otherwise."""
     return getattr(forecaster, "lead_frames", DEFAULT_LEADS)
+
+
+def own_thresholds(forecaster: Forecaster | FileForecaster) -> tuple[float, ...]:
+    """Those (mm/h) that it gives exceedance probabilities of unless asked otherwise; none where it gives no probabilities."""
+    return tuple(getattr(forecaster, "thresholds", ()))
+
+
+def on_record(forecaster: Forecaster, record: Record, step: np.timedelta64) -> Forecaster:
+    """The forecaster as it is for these frames and cells, where that makes a difference to it."""
+    fitted = getattr(forecaster, "on", None)
+    return fitted(float(step / np.timedelta64(60, "s")), record.grid.spacing_km) if fitted else forecaster
 
 
 def most_past_frames(forecaster: Forecaster | FileForecaster) -> int:

@@ -25,6 +25,8 @@ from nowcast.memory import total_memory
 
 FORMAT = 1
 MAX_HEADER_BYTES = 16 << 20
+PRETRAINED = "pretrained"  # the name of the network that comes with the package
+PRETRAINED_FILE = Path(__file__).parent / "pretrained" / "radar.safetensors"
 BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
 
 
@@ -61,12 +63,12 @@ def write_checkpoint(path: Path, facts: Mapping[str, Any], tensors: Mapping[str,
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """The checkpoint at `path`, or of a run folder its best one (else its last).
+    """The checkpoint at `path`, or of a run folder its best one (else its last); the package's own for "pretrained".
 
     Raises CheckpointError (exit 4) when it is absent, not a checkpoint, truncated, changed or of a newer format, and
     MemoryLimitError (7) when it does not fit in the memory of this machine.
     """
-    path = find(Path(path))
+    path = PRETRAINED_FILE if path == PRETRAINED else find(Path(path))
     try:
         _check_header(path)
         _check_size(path)

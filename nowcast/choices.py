@@ -17,11 +17,12 @@ FASTEST_KM_PER_HOUR = 60.0  # of rain, where its motion could not be measured
 MARGIN, GRAIN = 32, 32  # cells: seen beside what moves through a crop, and what crops are a multiple of
 SMALLEST_CROP, LARGEST_CROP = 128, {"cpu": 256, "cuda": 384, "mps": 256}
 WHOLE_GRID = 1.5  # times the cells of a crop, up to which the whole grid is taken instead
+MOVING_CROP = 160  # cells that move with the rain: twice as far each way as it is smoothed in an hour
 PATCHES = ((64, 4), (16, 2), (0, 1))  # (smallest side of grid or crop, cells to a patch)
 REACH_SLACK = 0.5  # cells a step that the state may fall short
 CEILINGS = (100.0, 200.0, 300.0)  # mm/h
 CREDIBLE = 1e-3  # of the wet pixels: what fewer reach is a speck
-HEAVY, MOST_HEAVY = 5.0, 0.5  # mm/h, and the largest share of the loss's weight from it on
+HEAVY = 5.0  # mm/h, whose share is told
 STRETCHED = 1.2  # sides of a cell: longer than so many times the other, turned rain is another rain
 OUTAGE = 0.3  # more of a frame missing than usual
 MANY_WINDOWS = 1000  # so many that some may be dropped
@@ -90,10 +91,15 @@ def cells_per_step(found: Fingerprint, frames: FrameChoice) -> tuple[float, str]
     return cells, f"too little rain to measure motion; {FASTEST_KM_PER_HOUR:g} km/h would be {cells:.1f} cells a step"
 
 
+def is_lagrangian(found: Fingerprint) -> bool:
+    """Rain is forecast along its motion, as in the reference recipe; whether another quantity moves so is not known."""
+    return found.quantity == "rain_rate"
+
+
 def first_size(found: Fingerprint, frames: FrameChoice, device: str) -> Size:
-    """The size to try first on such a device."""
+    """The size to try first on such a device. In Lagrangian coordinates a crop need not hold the way of the rain."""
     motion, _ = cells_per_step(found, frames)
-    needed = 2 * motion * frames.lead_frames + MARGIN
+    needed = MOVING_CROP if is_lagrangian(found) else 2 * motion * frames.lead_frames + MARGIN
     crop = min(max(math.ceil(needed / GRAIN) * GRAIN, SMALLEST_CROP), LARGEST_CROP[device])
     shapes = {part.shape for part in found.series}
     if len(shapes) == 1 and math.prod(next(iter(shapes))) <= WHOLE_GRID * crop**2:
@@ -134,12 +140,16 @@ def _choose_windows(found: Fingerprint, frames: FrameChoice, choices: Choices) -
         choices.set("data.max_missing", 1.0, f"keep all: {missing}")
     if found.quantity != "rain_rate":
         choices.set("data.sampler", "uniform", "not rain: every window alike")
+    if not is_lagrangian(found):
+        choices.set("data.coordinates", "grid", "not rain: whether it moves with the air is not known")
 
 
 def _choose_crop(found: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
     motion, source = cells_per_step(found, frames)
     shapes = {part.shape for part in found.series}
-    if size.crop:
+    if size.crop and is_lagrangian(found):
+        choices.set("data.crop", size.crop, f"moves with the rain ({source}), so it needs room for growth and decay alone")
+    elif size.crop:
         wanted = 2 * motion * frames.lead_frames + MARGIN
         is_less = "; no more for time, memory or grid" if size.crop < wanted else ""
         limit = (
@@ -175,24 +185,29 @@ def _choose_transform(found: Fingerprint, choices: Choices) -> None:
 
 
 def _choose_model(found: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
+    if not is_lagrangian(found):
+        model = {key: value for key, value in choices.tree["model"].items() if key != "smoothing"}
+        model |= {"name": "encoder_forecaster", "output": "linear"}
+        reasons = {"name": "Shi et al. 2015, in place of the reference recipe's, which is for rain", "output": "any value"}
+        comments = {key: choices.comments.get(f"model.{key}", "") for key in model} | reasons
+        choices.replace_section("model", {key: (value, comments[key]) for key, value in model.items()})
     model = choices.tree["model"]
     motion, _ = cells_per_step(found, frames)
     smallest = min(min(part.shape) for part in found.series)
     side = min(size.crop or smallest, smallest)
     finest = next(patch for least, patch in PATCHES if side >= least)
     coarser = 2 * finest if smallest >= 2 * finest else finest
-    offered = ((finest, 3), (finest, 5), (coarser, 5), (coarser, 7))
+    offered = ((finest, 3),) if is_lagrangian(found) else ((finest, 3), (finest, 5), (coarser, 5), (coarser, 7))
     patch, kernel = next((o for o in offered if _reach(*o) >= motion - REACH_SLACK), offered[-1])
     reach = _reach(patch, kernel)
     if "kernel_sizes" in model and "patch" in model:
-        reason = (
-            f"{kernel} × {kernel} patches of {patch} move a state {reach} cells a step, and the rain moves up to {motion:.1f}"
-        )
+        reason = f"{kernel} × {kernel} patches of {patch} move a state {reach} cells a step"
+        reason += ", and rain stands still" if is_lagrangian(found) else f", and what it shows moves up to {motion:.1f}"
         choices.set("model.kernel_sizes", [kernel] * len(model["kernel_sizes"]), reason)
         choices.set("model.patch", patch, f"{patch} × {patch} cells become channels: fewer places to convolve, farther reach")
-        if reach < motion - REACH_SLACK:
+        if reach < motion - REACH_SLACK and not is_lagrangian(found):
             choices.warnings.append(
-                f"the rain moves {motion:.1f} cells a step but a state {reach}: a coarser grid would serve better"
+                f"what it shows moves {motion:.1f} cells a step but a state {reach}: a coarser grid would serve better"
             )
     if "hidden_channels" in model:
         hidden = [max(round(width * size.width), 4) for width in model["hidden_channels"]]
@@ -207,29 +222,8 @@ def _reach(patch: int, kernel: int) -> int:
 
 
 def _choose_loss(found: Fingerprint, choices: Choices) -> None:
-    loss = choices.tree["loss"]
     if found.quantity != "rain_rate":
         choices.replace_section("loss", {"name": ("mae", "not rain: no rate weighs more than another")})
-        return
-    if "weights" not in loss or "thresholds" not in loss:
-        return
-    heavy = _heavy_share(found, loss["thresholds"], loss["weights"])
-    reason = (
-        f"rain from {HEAVY:g} mm/h on ({percent(found.share_from(HEAVY), 2)} of the pixels) has {percent(heavy)} of the weight"
-    )
-    if heavy > MOST_HEAVY:
-        loss["weights"] = [round(math.sqrt(weight), 2) for weight in loss["weights"]]
-        less = _heavy_share(found, loss["thresholds"], loss["weights"])
-        reason = f"square roots of the reference recipe's, whose {reason}; so it is {percent(less)}"
-    choices.set("loss.weights", loss["weights"], reason)
-
-
-def _heavy_share(found: Fingerprint, thresholds: list[float], weights: list[float]) -> float:
-    """The share of all the loss's weight that lies on heavy rain."""
-    from_ = [1.0, *(found.share_from(threshold) for threshold in thresholds), 0.0]
-    parts = [weight * (above - beyond) for weight, above, beyond in zip(weights, from_[:-1], from_[1:], strict=True)]
-    heavy = [part for part, threshold in zip(parts[1:], thresholds, strict=True) if threshold >= HEAVY]
-    return sum(heavy) / max(sum(parts), 1e-9)
 
 
 def num_steps(found: Fingerprint, frames: FrameChoice, size: Size, *, device: str, seconds: float, orientations: int):

@@ -179,6 +179,8 @@ def predict(
     reference_time: Annotated[list[str] | None, typer.Option(metavar="T", help="Forecast from this time, UTC.")] = None,
     start: Start = None, end: End = None, every: Every = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay, and forecast from each frame that comes.")] = False,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also of exceeding thresholds of rain.")] = False,
+    thresholds: Annotated[str | None, typer.Option(help="Of --probabilities, such as 0.5,1,5,10 mm/h.")] = None,
     variable: Variable = None, device: Device = "auto",
     overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
 ) -> None:  # fmt: skip
@@ -192,14 +194,17 @@ def predict(
     _refuse_stdout(output)
     from nowcast.commands import predict_files, watch_folder
 
+    if thresholds and not probabilities:
+        raise UsageError("--thresholds belongs to --probabilities: a forecast in mm/h has none")
+    options = {"variable": variable, "device": device, "probabilities": probabilities, "thresholds": _thresholds(thresholds)}
     if watch:
         if reference_time or start or end or every or overwrite or len(records) != 1:
             raise UsageError("--watch takes one folder to watch, no times and no --overwrite: it forecasts what comes, once")
-        for path in watch_folder(forecaster, records[0], output, variable=variable, device=device):
+        for path in watch_folder(forecaster, records[0], output, **options):
             typer.echo(path)
         return
     selection = _selection(reference_time, start, end, every)
-    written = predict_files(forecaster, records, output, selection, variable=variable, device=device, overwrite=overwrite)
+    written = predict_files(forecaster, records, output, selection, overwrite=overwrite, **options)
     typer.echo("\n".join(map(str, written)))
     _next(f"nowcast evaluate {shlex.quote(forecaster)} --observations {shlex.join(records)} --output scores/")
 

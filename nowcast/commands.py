@@ -11,14 +11,15 @@ import torch
 from nowcast import config, distributed, pooling, run_folder
 from nowcast.atomic import refuse_inputs, replacing
 from nowcast.baselines import BASELINES, available
-from nowcast.cases import Selection
-from nowcast.checkpoint import Checkpoint, read_checkpoint
+from nowcast.cases import Selection, own_thresholds
+from nowcast.checkpoint import PRETRAINED, PRETRAINED_FILE, Checkpoint, read_checkpoint
 from nowcast.config import Experiment
 from nowcast.device import pick_device
 from nowcast.errors import CheckpointError, MemoryLimitError, UsageError, is_out_of_memory
 from nowcast.estimate import estimate, largest_batch, what_would_fit
 from nowcast.evaluation import Evaluation, Source, evaluate
 from nowcast.files import expand
+from nowcast.forecast_layout import names_probabilities
 from nowcast.forecaster import FileForecaster, Forecaster, Network, open_forecaster
 from nowcast.models import num_parameters
 from nowcast.netcdf import open_records
@@ -220,20 +221,37 @@ def predict_files(
     variable: str | None,
     device: str,
     overwrite: bool,
+    probabilities: bool = False,
+    thresholds: tuple[float, ...] | None = None,
 ) -> list[Path]:
-    """Open, check, forecast, write; returns the files written."""
+    """Open, check, forecast, write; returns the files written.
+
+    With `probabilities` they hold those of exceeding `thresholds`, mm/h (default: the forecaster's own), as well.
+    """
     opened = _open_maker(forecaster, device)
+    levels = _levels(opened, thresholds) if probabilities else ()
     folder = output.endswith("/") or Path(output).is_dir()
     series = open_records(records, **_reading([opened], variable))
     refuse_inputs([] if folder else [Path(output)], model_files(forecaster))
-    return predict(opened, series, Path(output), selection=selection, folder=folder, overwrite=overwrite)
+    return predict(opened, series, Path(output), selection=selection, folder=folder, thresholds=levels, overwrite=overwrite)
 
 
-def watch_folder(forecaster: str, folder: str, output: str, *, variable: str | None, device: str) -> Iterator[Path]:
+def watch_folder(
+    forecaster: str,
+    folder: str,
+    output: str,
+    *,
+    variable: str | None,
+    device: str,
+    probabilities: bool = False,
+    thresholds: tuple[float, ...] | None = None,
+) -> Iterator[Path]:
     """Forecast from each frame that arrives in a folder, until a signal comes; gives the files as they are written."""
     opened = _open_maker(forecaster, device)
+    levels = _levels(opened, thresholds) if probabilities else ()
+    reading = _reading([opened], variable)
     with stop_on_signals() as stop:
-        yield from watch(opened, Path(folder), Path(output), reading=_reading([opened], variable), stop=stop)
+        yield from watch(opened, Path(folder), Path(output), reading=reading, stop=stop, thresholds=levels)
         raise stop.error("stopped watching; what was begun is written")
 
 
@@ -244,11 +262,23 @@ def _open_maker(name: str, device: str) -> Forecaster:
     return opened
 
 
+def _levels(forecaster: Forecaster, asked: tuple[float, ...] | None) -> tuple[float, ...]:
+    """The thresholds to give probabilities of; UsageError where a forecaster gives none."""
+    own = own_thresholds(forecaster)
+    if not own:
+        raise UsageError(
+            f"{forecaster.name} gives no probabilities.\nRight would be extrapolation, or a network that was trained for them."
+        )
+    return asked or own
+
+
 def model_files(forecaster: str) -> list[Path]:
     """The files that a forecaster is read from, which no output may replace: checkpoints, or forecast files."""
     path = Path(forecaster)
     if forecaster in BASELINES:
         return []
+    if forecaster == PRETRAINED:
+        return [PRETRAINED_FILE]
     if path.is_dir() and run_folder.checkpoints(path):
         return run_folder.checkpoints(path)
     return [path] if path.is_file() else expand(forecaster)
@@ -267,9 +297,12 @@ def export_run(run: str, output: Path, *, overwrite: bool) -> str:
 
 
 def _reading(sources: Iterable[Source], variable: str | None) -> dict[str, Any]:
-    """How to read records for these forecasters: as the first network was trained, but for a variable asked for."""
+    """How to read records for these forecasters: as the first network was trained, but for a variable asked for.
+
+    One of probabilities is a forecast file's: no record holds it.
+    """
     found = next((source.reading for source in sources if isinstance(source, Network)), {"variable": None})
-    return found if variable is None else {**found, "variable": variable}
+    return found if variable is None or names_probabilities(variable) else {**found, "variable": variable}
 
 
 def evaluate_forecasters(

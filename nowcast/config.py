@@ -81,6 +81,7 @@ class Data(Section):
     lead_frames: int = Field(12, ge=1, le=1000)
     time_step: Literal["auto"] | Annotated[Number, Field(gt=0)] = "auto"
     stride: int = Field(1, ge=1)
+    coordinates: Literal["grid", "lagrangian"] = "grid"
     splits: Splits = Splits()
     crop: int = Field(0, ge=0, le=1 << 14)
     sampler: Literal["rain", "uniform", "each"] = "rain"

@@ -2,6 +2,7 @@
 
 Batch k is a pure function of (seed, k): the same whatever the number of workers, and after a resume. A batch is mm/h with
 NaN for missing, (case, time, y, x) for the past and for the future; where a crop reaches over a grid's edge it is missing.
+In Lagrangian coordinates a crop is what moves with the rain that is in it at the reference time.
 """
 
 import contextlib
@@ -10,12 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, from_numpy
 from torch.utils.data import Dataset
 
 from nowcast.cache import BLOCK, PackedFrames
+from nowcast.lagrangian import MARGIN, future_places, past_to_lagrangian, read_nearest
+from nowcast.motion import motion
 from nowcast.windows import Windows
 
 # Every window keeps this share of the chance that a uniform draw would give it: dry weather must be seen as well.
@@ -77,9 +81,12 @@ class Batches(Dataset):
         seed: int,
         sampler: str = "uniform",
         augmentation: Sequence[str] = (),
+        coordinates: str = "grid",
         share: tuple[int, int] = (0, 1),
     ):
-        self.share = share
+        self.share, self.lagrangian = share, coordinates == "lagrangian"
+        if self.lagrangian:
+            cv2.setNumThreads(1)  # before workers are forked, in which threads of this process would not be
         self.series = [part for part in series if len(part.windows)]
         assert self.series, "no windows to draw from"
         self.batch_size, self.crop, self.seed = batch_size, crop, seed
@@ -108,8 +115,8 @@ class Batches(Dataset):
             orientation = self._orientation(case, rng)
             if number % self.share[1] != self.share[0]:
                 continue
-            window = _turn(self._read(*case), *orientation)
             num_past = self.series[case[0]].windows.input_frames
+            window = _turn(self._moving(*case, num_past) if self.lagrangian else self._read(*case), *orientation)
             cases.append(case)
             pasts.append(window[:num_past])
             futures.append(window[num_past:])
@@ -146,24 +153,57 @@ class Batches(Dataset):
 
     def _read(self, number: int, window: int, top: int, left: int) -> Tensor:
         """float16 (time, y, x): a view of the packed frames where it can be one."""
-        cut = self._cut(self.series[number].frames, number, self.series[number].windows.positions[window], top, left)
+        positions = self.series[number].windows.positions[window]
+        return self._filled(self._cut(number, positions, *self._box(number, top, left)))
+
+    def _moving(self, number: int, window: int, top: int, left: int, num_past: int) -> Tensor:
+        """As `_read`, in Lagrangian coordinates: the motion is that of the crop and MARGIN cells around it."""
+        positions = self.series[number].windows.positions[window]
+        box = self._box(number, top, left, margin=MARGIN)
+        past = self._cut(number, positions[:num_past], *box).float().numpy()
+        flow = motion(past)
+        crop = tuple(slice(start - first, start - first + self.crop) if self.crop else slice(None)
+                     for start, first in zip((top, left), box[:2], strict=True))  # fmt: skip
+        frames = [*past_to_lagrangian(past, flow)[:, *crop]]
+        future = positions[num_past:]
+        for position, (columns, rows) in zip(future, future_places(flow, len(future)), strict=True):
+            frame = self._read_along(number, position, columns[crop] + box[1], rows[crop] + box[0])
+            frames.append(np.where(np.isnan(frames[num_past - 1]), np.nan, frame))  # what is not forecast is not learnt
+        return self._filled(from_numpy(np.stack(frames)).half())
+
+    def _read_along(self, number: int, position: int, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(y, x) of one frame at these places of the grid, NaN outside; what is read of it is the box around them."""
+        shape = self.series[number].frames.shape[1:]
+        first = [min(max(int(places.min()), 0), size) for places, size in zip((rows, columns), shape, strict=True)]
+        last = [min(max(int(places.max()) + 2, 0), size) for places, size in zip((rows, columns), shape, strict=True)]
+        if first[0] >= last[0] or first[1] >= last[1]:
+            return np.full(rows.shape, np.nan, np.float32)
+        frame = self._cut(number, np.array([position]), *first, *last)[0].float().numpy()
+        return read_nearest(frame, (columns - first[1], rows - first[0]))
+
+    def _filled(self, cut: Tensor) -> Tensor:
+        """A crop of full size, missing where it is not in the grid."""
         if not self.crop or cut.shape[1:] == (self.crop, self.crop):
             return cut
         out = torch.full((len(cut), self.crop, self.crop), torch.nan, dtype=cut.dtype)
         out[:, : cut.shape[1], : cut.shape[2]] = cut
         return out
 
-    def _cut(self, packed: PackedFrames, number: int, positions: np.ndarray, top: int, left: int) -> Tensor:
-        """The part of the crop that lies in the grid."""
+    def _box(self, number: int, top: int, left: int, *, margin: int = 0) -> tuple[int, int, int, int]:
+        """Top, left, bottom and right of what lies in the grid of the crop and a margin around it."""
+        shape = self.series[number].frames.shape[1:]
+        if not self.crop:
+            return 0, 0, *shape
+        ends = (min(start + self.crop + margin, size) for start, size in zip((top, left), shape, strict=True))
+        return max(top - margin, 0), max(left - margin, 0), *ends
+
+    def _cut(self, number: int, positions: np.ndarray, top: int, left: int, bottom: int, right: int) -> Tensor:
+        packed = self.series[number].frames
         if packed.in_tiles:
-            bottom, right = (min(start + self.crop, size) if self.crop else size
-                             for start, size in zip((top, left), packed.shape[1:], strict=True))  # fmt: skip
             return from_numpy(packed.tiles.cut(positions, top, left, bottom, right))
         if number not in self._frames:
             self._frames[number] = _tensor(packed.frames())
-        frames = self._frames[number]
-        if self.crop:
-            frames = frames[:, top : top + self.crop, left : left + self.crop]
+        frames = self._frames[number][:, top:bottom, left:right]
         first, stop = int(positions[0]), int(positions[-1]) + 1
         return frames[first:stop] if stop - first == len(positions) else frames[from_numpy(positions)]
 

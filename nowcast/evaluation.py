@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from nowcast import distributed
-from nowcast.cases import Selection, most_past_frames, num_leads, time_step
+from nowcast.cases import Selection, most_past_frames, num_leads, on_record, time_step
 from nowcast.errors import DataError, UsageError
 from nowcast.examples import Example, ScoredCase, choose, make_example
 from nowcast.forecaster import FileForecaster, Forecaster
@@ -160,21 +160,23 @@ def _score_record(
     before, setup = evaluation.num_cases, _setup(evaluation, record)
     mine = windows.positions[distributed.rank() :: distributed.size()]
     lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
-    given = probabilities.matched if probabilities else {}
+    sources = {name: on_record(source, record, windows.time_step) for name, source in sources.items()}
+    alone = [name for name, source in sources.items() if not _has_fields(source)]
     for positions in track(mine, f"scoring {record.name}", unit="case"):
         past = record.read(positions[: windows.input_frames])
         if np.isnan(past).all(axis=(1, 2)).any():
             continue  # nobody can be asked to forecast from an empty frame
         observed = record.read(positions[windows.input_frames :])
         reference = record.times[positions[windows.input_frames - 1]]
-        forecasts = {n: _forecast(source, past, reference, lead_times) for n, source in sources.items() if n not in given}
-        chances = probabilities.read(sources, reference, lead_times) if probabilities else {}
+        forecasts = {n: _forecast(source, past, reference, lead_times) for n, source in sources.items() if n not in alone}
+        chances = probabilities.read(sources, past, reference, lead_times) if probabilities else {}
         evaluation.num_read += 1
         known = np.isfinite(observed)
-        for name, forecast in {**forecasts, **chances}.items():
-            finite = np.isfinite(forecast)
-            known &= finite.all(axis=0) if name in given else finite
-            evaluation.silent[name] = evaluation.silent.get(name, 0) + (not finite.any())
+        for name in sources:
+            said = [np.isfinite(forecasts[name])] if name in forecasts else []
+            said += [np.isfinite(chances[name])] if name in chances else []
+            known &= np.logical_and.reduce([finite if finite.ndim == 3 else finite.all(axis=0) for finite in said])
+            evaluation.silent[name] = evaluation.silent.get(name, 0) + (not all(finite.any() for finite in said))
         if not known.any():
             continue
         block = (record.name, str(reference.astype("datetime64[D]")))
@@ -207,10 +209,8 @@ def _with_probabilities(
     """Every source's sums with those of probabilities beside them; what gives probabilities alone has these alone."""
     whole = {}
     for name, source in sources.items():
-        if name in chances:
-            whole[name] = Tally(probabilities.sums_given(name, case, chances[name]))
-        else:
-            whole[name] = Tally({**found[name].kinds, **probabilities.sums_of(source, case, forecasts[name])})
+        its = probabilities.sums_of(name, source, case, forecast=forecasts.get(name), given=chances.get(name))
+        whole[name] = Tally({**(found[name].kinds if name in found else {}), **its})
     return whole
 
 

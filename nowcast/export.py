@@ -60,6 +60,11 @@ def export(network: Network, output: Path) -> str:
 
     Raises UsageError (exit 2) for a network that the format cannot hold, OutputError (5) where it cannot be written.
     """
+    if network.experiment.data.coordinates == "lagrangian" or network.thresholds:
+        raise UsageError(
+            f"{network.name} works along the motion of the rain or with its area, which are found outside of the network.\n"
+            'Right would be another model, of data.coordinates = "grid"; this one forecasts with nowcast predict.'
+        )
     make, load = FORMATS[output.suffix]
     log.info("exporting %s, which takes a minute or so", network.name)
     try:

@@ -50,6 +50,14 @@ def _what_kind(evaluation: Evaluation) -> Iterator[str]:
     for name in evaluation.having("probabilities"):
         if name not in evaluation.having("pairs"):
             yield f"{name} gives probabilities alone: it has no scores of a field."
+        elif _states_probabilities(evaluation, name):
+            yield f"{name} gives probabilities beside its field: Brier score and ROC are of these, the others of the field."
+
+
+def _states_probabilities(evaluation: Evaluation, name: str) -> bool:
+    """Whether probabilities of a single forecast are not the 0 and 1 that its field comes to."""
+    is_one = ensemble_size(evaluation.total(name, "members").pooled())[0] == 1
+    return bool(is_one and evaluation.total(name, "probabilities").num_forecast[..., 1:-1].any())
 
 
 def _how_long(evaluation: Evaluation, name: str, baseline: str) -> str:

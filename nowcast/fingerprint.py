@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from nowcast.baselines import motion
 from nowcast.cache import WET
 from nowcast.damage import Damage
 from nowcast.errors import DataError
+from nowcast.motion import motion
 from nowcast.netcdf import Record
 from nowcast.progress import track
 

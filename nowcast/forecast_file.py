@@ -1,13 +1,14 @@
 """Forecasts as CF-1.11 NetCDF-4: written whole or not at all. forecast_reader reads them back.
 
 One reference time: `(time, y, x)` with a scalar forecast_reference_time. Many: `(forecast_reference_time,
-forecast_period, y, x)` with a 2-D time. Fields come and go with row 0 northernmost; in the file rows follow y.
+forecast_period, y, x)` with a 2-D time. Exceedance probabilities, where there are any, stand beside the fields with a
+dimension `threshold` before that of the lead times. Fields come and go with row 0 northernmost; in the file rows follow y.
 """
 
 import contextlib
 import itertools
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import netCDF4
@@ -23,25 +24,38 @@ _FILL = np.float32(netCDF4.default_fillvals["f4"])
 _STORAGE = {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
 _RAIN = {"standard_name": "rainfall_rate", "long_name": "forecast rain rate", "units": "mm h-1"}
 _OTHER = {"long_name": "forecast value", "units": "1"}
+PROBABILITY = "probability_of_rainfall_above_threshold"
+# improver goes by the long name, and by the threshold's standard_name and attribute
+_PROBABILITY = {"long_name": "probability_of_rainfall_rate_above_threshold", "units": "1"}
+_THRESHOLD = {
+    "standard_name": "rainfall_rate",
+    "long_name": "threshold of the rain rate",
+    "units": "mm h-1",
+    "spp__relative_to_threshold": "greater_than_or_equal_to",
+}
+# Packed: nobody knows a probability to a ten-thousandth, and two bytes compress to a fraction of float32's four.
+_SCALE, _PACKED_FILL = 1e-4, np.int16(netCDF4.default_fillvals["i2"])
 _PROJ4 = ("proj4", "proj4_params", "proj4_string", "proj_string")
 
 
 def write_forecast(
     path: Path,
-    cases: Iterable[tuple[np.datetime64, np.ndarray]],
+    cases: Iterable[tuple],
     *,
     grid: Grid,
     lead_times: np.ndarray,
     quantity: str,
     attributes: dict,
     single: bool,
+    thresholds: Sequence[float] = (),
     overwrite: bool = False,
 ) -> None:
     """Write forecasts, one (reference time, fields) after the other; fields are (lead, y, x), north first, NaN missing.
 
-    lead_times: timedelta64, one per field. attributes: the global ones (title, institution, source, history,
-    references). Raises OutputError where the file exists already or cannot be written; nothing is left behind then.
-    Errors of `cases` itself pass through.
+    With `thresholds`, mm/h ascending, each case has as a third the probabilities (lead, threshold, y, x) of as much or more,
+    0 to 1, kept to 0.0001. lead_times: timedelta64, one per field. attributes: the global ones (title, institution, source,
+    history, references). Raises OutputError where the file exists already or cannot be written; nothing is left behind
+    then. Errors of `cases` itself pass through.
     """
     path = Path(path)
     seconds = np.asarray(lead_times, "timedelta64[s]").astype(np.int64)
@@ -50,12 +64,14 @@ def write_forecast(
         with _output_errors(path):
             dataset = netCDF4.Dataset(partial, "w", format="NETCDF4")
         try:
-            layout = _create_single if single else _create_many
-            sums = _write_cases(dataset, path, iter(cases), layout, grid, seconds, quantity, attributes)
+            with _output_errors(path):
+                _write_globals(dataset, grid, attributes)
+                _write_grid(dataset, grid)
+            sums = _write_cases(dataset, path, iter(cases), grid, seconds, quantity, tuple(thresholds), single=single)
         finally:
             with _output_errors(path):
                 dataset.close()
-        _check_written(partial, path, grid, quantity, sums)
+        _check_written(partial, path, grid, sums)
 
 
 def variable_name(quantity: str) -> str:
@@ -63,32 +79,47 @@ def variable_name(quantity: str) -> str:
     return "precip_intensity" if quantity == "rain_rate" else "value"
 
 
-def _write_cases(dataset, path, cases, layout, grid, seconds, quantity, attributes) -> list[int]:
-    """Stream the cases into an open dataset, one case in memory at a time; the check sum of each."""
+def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, *, single) -> dict[str, list[int]]:
+    """Stream the cases into an open dataset, one case in memory at a time; by variable the check sum of each."""
     first = next(cases, None)
     assert first is not None, "no forecast to write"
     reference = np.datetime64(first[0], "s")
     with _output_errors(path):
-        _write_globals(dataset, grid, attributes)
-        _write_grid(dataset, grid)
-        layout(dataset, reference, seconds)
-        variable = _create_variable(dataset, grid, quantity)
-    sums = []
-    for case, (time, fields) in enumerate(itertools.chain([first], cases)):
-        fields = np.where(np.isnan(fields), _FILL, fields).astype(np.float32, copy=False)
-        assert fields.shape == (len(seconds), *grid.shape), f"{fields.shape} for {len(seconds)} leads on {grid.shape}"
-        fields = np.ascontiguousarray(fields[:, ::-1] if grid.y_ascending else fields)
-        sums.append(zlib.crc32(fields))
-        with _output_errors(path):
-            if "forecast_reference_time" not in dataset.dimensions:
-                assert case == 0, "one reference time to a file of this layout"
-                variable[:] = fields
-                continue
+        (_create_single if single else _create_many)(dataset, reference, seconds)
+        variables = [_create_fields(dataset, grid, quantity)]
+        if thresholds:
+            variables.append(_create_probabilities(dataset, grid, thresholds))
+    sums: dict[str, list[int]] = {variable.name: [] for variable in variables}
+    for case, (time, *parts) in enumerate(itertools.chain([first], cases)):
+        assert not (single and case), "one reference time to a file of this layout"
+        if not single:
             since = int((np.datetime64(time, "s") - reference).astype(np.int64))
-            dataset["forecast_reference_time"][case] = since
-            dataset["time"][case] = since + seconds
-            variable[case] = fields
+            with _output_errors(path):
+                dataset["forecast_reference_time"][case] = since
+                dataset["time"][case] = since + seconds
+        for variable, part in zip(variables, parts, strict=True):
+            part = part[..., ::-1, :] if grid.y_ascending else part
+            stored = _packed(part) if variable.name == PROBABILITY else np.ascontiguousarray(_filled(part))
+            shape = variable.shape if single else variable.shape[1:]
+            assert stored.shape == shape, f"{variable.name} of {stored.shape} in place of {shape}"
+            sums[variable.name].append(zlib.crc32(stored))
+            with _output_errors(path):
+                variable[... if single else case] = stored
     return sums
+
+
+def _filled(fields: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(fields), _FILL, fields).astype(np.float32, copy=False)
+
+
+def _packed(probabilities: np.ndarray) -> np.ndarray:
+    """(lead, threshold, y, x) of 0 to 1 -> (threshold, lead, y, x) of int16; temporaries are of one lead."""
+    leads, thresholds, *grid = probabilities.shape
+    stored = np.empty((thresholds, leads, *grid), np.int16)
+    for lead, part in enumerate(probabilities):
+        missing = np.isnan(part)
+        stored[:, lead] = np.where(missing, _PACKED_FILL, np.rint(np.where(missing, 0, part) / _SCALE))
+    return stored
 
 
 def _write_globals(dataset, grid: Grid, attributes: dict) -> None:
@@ -147,35 +178,60 @@ def _create_period(dataset, dim: str):
     return variable
 
 
-def _create_variable(dataset, grid: Grid, quantity: str):
-    single = "time" in dataset.dimensions
-    dims = ("time",) if single else ("forecast_reference_time", "forecast_period")
-    chunks = [1] * len(dims) + list(grid.shape)
-    dims = (*dims, grid.y_name, grid.x_name)
-    name = variable_name(quantity)
-    variable = dataset.createVariable(name, "f4", dims, fill_value=_FILL, chunksizes=chunks, **_STORAGE)
+def _create_fields(dataset, grid: Grid, quantity: str):
+    dims = ("time",) if _is_single(dataset) else ("forecast_reference_time", "forecast_period")
+    variable = _create_variable(dataset, grid, variable_name(quantity), "f4", dims, _FILL)
     variable.setncatts(_RAIN if quantity == "rain_rate" else _OTHER)
-    variable.coordinates = "forecast_reference_time forecast_period" if single else "time"
+    return variable
+
+
+def _create_probabilities(dataset, grid: Grid, thresholds: Sequence[float]):
+    dataset.createDimension("threshold", len(thresholds))
+    coordinate = dataset.createVariable("threshold", "f8", ("threshold",), fletcher32=True)
+    coordinate.setncatts(_THRESHOLD)
+    coordinate[:] = thresholds
+    times = ("threshold", "time") if _is_single(dataset) else ("forecast_reference_time", "threshold", "forecast_period")
+    variable = _create_variable(dataset, grid, PROBABILITY, "i2", times, _PACKED_FILL)
+    variable.setncatts(_PROBABILITY | {"scale_factor": _SCALE})
+    return variable
+
+
+def _is_single(dataset) -> bool:
+    return "time" in dataset.dimensions
+
+
+def _create_variable(dataset, grid: Grid, name: str, kind: str, dims: tuple[str, ...], fill):
+    """A variable over these dimensions and the grid, in chunks of one frame."""
+    chunks = [1] * len(dims) + list(grid.shape)
+    variable = dataset.createVariable(
+        name, kind, (*dims, grid.y_name, grid.x_name), fill_value=fill, chunksizes=chunks, **_STORAGE
+    )
+    variable.set_auto_maskandscale(False)  # what is stored is made above, and checked by its sum
+    variable.coordinates = "forecast_reference_time forecast_period" if _is_single(dataset) else "time"
     if grid.mapping_name:
         variable.grid_mapping = grid.mapping_name
     return variable
 
 
-def _check_written(partial: Path, path: Path, grid: Grid, quantity: str, sums: Sequence[int]) -> None:
+def _check_written(partial: Path, path: Path, grid: Grid, sums: Mapping[str, Sequence[int]]) -> None:
     """Look before it gets its name: not every disk that is full or failing says so, and without its projection a forecast
     looks like any other."""
     try:
         with open_dataset(partial) as dataset:
-            variable = dataset[variable_name(quantity)]
-            written = text(variable, "grid_mapping")
-            cases = (variable[:] if len(variable.shape) == 3 else variable[case] for case in range(len(sums)))
-            same = [zlib.crc32(np.ascontiguousarray(fields)) for fields in cases] == list(sums)
-            assert written == grid.mapping_name, f"grid_mapping is {written}, not {grid.mapping_name}"
-            assert written is None or written in dataset.variables
+            same = all(_is_as_written(dataset, name, grid, mine) for name, mine in sums.items())
     except (DataError, OSError, RuntimeError, IndexError) as error:
         raise OutputError(f"{path} cannot be written: it cannot be read back ({str(error).splitlines()[0]}).") from error
     if not same:
         raise OutputError(f"{path} cannot be written: it does not read back as it was written.\nIs the disk failing?")
+
+
+def _is_as_written(dataset, name: str, grid: Grid, sums: Sequence[int]) -> bool:
+    variable = dataset[name]
+    written = text(variable, "grid_mapping")
+    assert written == grid.mapping_name, f"grid_mapping is {written}, not {grid.mapping_name}"
+    assert written is None or written in dataset.variables
+    cases = (variable[:] if _is_single(dataset) else variable[case] for case in range(len(sums)))
+    return [zlib.crc32(np.ascontiguousarray(fields)) for fields in cases] == list(sums)
 
 
 def _check_free(path: Path, overwrite: bool) -> None:

@@ -93,10 +93,15 @@ def _find(dataset, where: str, variable: str | None) -> Field:
         return find_field(dataset, where, likely[0])
 
 
+def names_probabilities(name: str) -> bool:
+    """Whether a variable of this name, standard name or long name holds exceedance probabilities."""
+    return bool(_PROBABILITY.fullmatch(name.strip().lower().replace(" ", "_")))
+
+
 def _is_probability(dataset, name: str) -> bool:
     variable = dataset.variables[name]
     names = (name, text(variable, "standard_name") or "", text(variable, "long_name") or "")
-    return is_numeric(variable) and any(_PROBABILITY.fullmatch(known.strip().lower().replace(" ", "_")) for known in names)
+    return is_numeric(variable) and any(map(names_probabilities, names))
 
 
 def _is_member(dataset, dim: str) -> bool:

@@ -5,6 +5,7 @@ Both sides of the call are mm/h with NaN for missing; network values exist only 
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,14 +15,18 @@ from torch import Tensor
 
 from nowcast import config
 from nowcast.baselines import BASELINES, DRY_THRESHOLD
-from nowcast.checkpoint import Checkpoint, read_checkpoint
+from nowcast.checkpoint import PRETRAINED, Checkpoint, read_checkpoint
 from nowcast.device import arithmetic, pick_precision
 from nowcast.errors import CheckpointError, DataError, NowcastError
 from nowcast.forecast_reader import Forecasts, read_forecast
 from nowcast.grid import difference
-from nowcast.models import make_model, model_config
+from nowcast.lagrangian import from_lagrangian, past_to_lagrangian
+from nowcast.losses import make_loss
+from nowcast.models import make_model, model_config, point_values
+from nowcast.models.probabilistic import stride_for
+from nowcast.motion import motion
 from nowcast.netcdf import Record
-from nowcast.tiles import Tiling, available_bytes, bytes_per_cell, choose_tiles, find_reach, forecast_in_tiles
+from nowcast.tiles import Run, Tiling, available_bytes, bytes_per_cell, choose_tiles, find_reach, forecast_in_tiles
 from nowcast.transform import Transform, make_transform, network_input
 
 log = logging.getLogger(__name__)
@@ -29,11 +34,16 @@ FORECAST_SUFFIXES = {".nc", ".nc4", ".cdf"}
 # cells that go through the network at once: more take longer each on a CPU, whose cache they leave
 BATCH_CELLS = {"cpu": 1 << 17, "cuda": 1 << 20}
 LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # s, and as in config.py: no checkpoint can ask for more
+OTHER_STEPS = 3.0  # times as long or short as any that a network was trained on, and it still forecasts along the motion
 SURELY_FIT = 1 << 16  # cells; the greediest recipe, keras_next_frame, takes 17 KB for each
 
 
 class Forecaster(Protocol):
-    """`forecast` maps the newest frames to `num_leads` future ones, both in mm/h with NaN for missing."""
+    """`forecast` maps the newest frames to `num_leads` future ones, both in mm/h with NaN for missing.
+
+    One that gives probabilities has `thresholds`, mm/h, not empty, and `exceedance(past, num_leads, thresholds)`, which maps
+    them to (case, num_leads, threshold, y, x) float32 of 0 to 1: the probability of as much or more, NaN for missing.
+    """
 
     name: str
     input_frames: int
@@ -65,7 +75,7 @@ class Network:
         self.facts: dict[str, Any] = dict(facts)
         self.model.to(device).eval()
         self.precision = pick_precision(self.experiment.training.precision, device)
-        self._tilings: dict[tuple[tuple[int, int], int], Tiling | None] = {}  # by grid and number of leads
+        self._tilings: dict[tuple[tuple[int, int], int, int], Tiling | None] = {}  # by grid, leads and fields for each
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -74,14 +84,59 @@ class Network:
         named = self.quantity != "rain_rate" and data.variable != "auto"
         return {"variable": data.variable if named else None, "zr_a": data.zr_a, "zr_b": data.zr_b}
 
-    @torch.inference_mode()
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Those of which it can tell the probability, as it was trained to; none for a network that forecasts values."""
+        loss = make_loss(self.experiment.loss)
+        return tuple(map(float, loss.thresholds)) if loss.of_distributions else ()
+
     def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         past = np.ascontiguousarray(past[:, -self.input_frames :], np.float32)
-        if tiling := self._tiling(past.shape[-2:], num_leads):
-            return self._kept_dry(past, forecast_in_tiles(self._forecast, past, num_leads, tiling))
+        return self._kept_dry(past, self._along_motion(past, num_leads, self._forecast))
+
+    def exceedance(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> np.ndarray:
+        """Probabilities (case, lead, threshold, y, x) of these rates (mm/h) or more: float32 of 0 to 1, NaN as in `forecast`.
+
+        Of networks that have `thresholds`; any other rate may be asked for as well.
+        """
+        past = np.ascontiguousarray(past[:, -self.input_frames :], np.float32)
+        run = partial(self._exceedance, thresholds=thresholds)
+        joined = self._kept_dry(past, self._along_motion(past, num_leads, run, fields=len(thresholds)))
+        return joined.reshape(len(past), num_leads, len(thresholds), *past.shape[-2:])
+
+    def _along_motion(self, past: np.ndarray, num_leads: int, run: Run, *, fields: int = 1) -> np.ndarray:
+        """What `run` makes of a past, with so many fields for each lead, in the coordinates that the network was trained in."""
+        if self.experiment.data.coordinates != "lagrangian":
+            return self._in_parts(past, num_leads, run, fields)
+        flows = [motion(case) for case in past]
+        still = np.stack([past_to_lagrangian(case, flow) for case, flow in zip(past, flows, strict=True)])
+        made = self._in_parts(still, num_leads, run, fields)
+        each = made.reshape(len(past), num_leads, fields, *past.shape[-2:])
+        np.copyto(each, np.nan, where=np.isnan(past[:, -1])[:, None, None])  # as of an extrapolation
+        for case, flow in zip(each, flows, strict=True):  # in place: of a continent, every copy is a gigabyte
+            from_lagrangian(case, flow, out=case)
+        return made
+
+    @torch.inference_mode()
+    def _in_parts(self, past: np.ndarray, num_leads: int, run: Run, fields: int) -> np.ndarray:
+        """Some cases at a time, or tiles of one: as much as fits in memory."""
+        if tiling := self._tiling(past.shape[-2:], num_leads, run, fields):
+            if run != self._forecast or not self.thresholds:
+                return forecast_in_tiles(run, past, num_leads, tiling, fields=fields)
+            return np.concatenate([self._matched_in_tiles(case[None], num_leads, tiling) for case in past])
         cases = self.cases_at_once(past.shape[-2:])
-        parts = [self._forecast(past[n : n + cases], num_leads) for n in range(0, len(past), cases)]
-        return self._kept_dry(past, parts[0] if len(parts) == 1 else np.concatenate(parts))
+        parts = [run(past[n : n + cases], num_leads) for n in range(0, len(past), cases)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _matched_in_tiles(self, past: np.ndarray, num_leads: int, tiling: Tiling) -> np.ndarray:
+        """One case: areas are of the whole grid, so all tiles are computed once to match them and once to forecast."""
+        stride, samples = stride_for(past.shape[-2:]), []
+        for y, x in tiling:
+            core = (..., *(axis.core for axis in (y, x)))
+            outputs, inputs = self._outputs(np.ascontiguousarray(past[..., y.read, x.read]), num_leads)
+            samples.append(self.model.sample(outputs[core], inputs[core], stride))
+        cuts = self.model.match(*(torch.cat(parts, dim=-1) for parts in zip(*samples, strict=True)))
+        return forecast_in_tiles(partial(self._forecast, cuts=cuts), past, num_leads, tiling)
 
     def _kept_dry(self, past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
         """A network answers to a clear sky with a little drizzle: of a past without rain anywhere the forecast has none."""
@@ -94,22 +149,37 @@ class Network:
         """How many cases are best forecast together."""
         return max(BATCH_CELLS.get(self.device.type, BATCH_CELLS["cpu"]) // (grid[0] * grid[1]), 1)
 
-    def _forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
+    def _forecast(self, past: np.ndarray, num_leads: int, *, cuts: Tensor | None = None) -> np.ndarray:
         rain = torch.from_numpy(past).to(self.device)
         with arithmetic(self.device, self.precision):
-            return forecast_rain(self.model, self.transform, rain, num_leads).cpu().numpy()
+            return forecast_rain(self.model, self.transform, rain, num_leads, cuts=cuts).cpu().numpy()
 
-    def _tiling(self, grid: tuple[int, int], num_leads: int) -> Tiling | None:
+    def _outputs(self, past: np.ndarray, num_leads: int) -> tuple[Tensor, Tensor]:
+        """What the network itself gives, and what it was given."""
+        inputs = network_input(torch.from_numpy(past).to(self.device), self.transform)
+        with arithmetic(self.device, self.precision):
+            return self.model(inputs, num_leads), inputs
+
+    def _exceedance(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> np.ndarray:
+        """(case, lead × threshold, y, x)"""
+        outputs, inputs = self._outputs(past, num_leads)
+        values = [float(self.transform.encode(torch.tensor(float(threshold)))) for threshold in thresholds]
+        probabilities = self.model.exceedance(outputs, values).flatten(1, 2)
+        unknown = (inputs[:, :, 1] == 0).all(dim=1, keepdim=True)
+        return torch.where(unknown, torch.nan, probabilities).cpu().numpy()
+
+    def _tiling(self, grid: tuple[int, int], num_leads: int, run: Run, fields: int) -> Tiling | None:
         """The tiles for a grid that does not fit in memory as a whole, None where it does; found out once."""
         if grid[0] * grid[1] <= SURELY_FIT or getattr(self.model, "grid", None):
             return None
-        if (grid, num_leads) not in self._tilings:
-            self._tilings[grid, num_leads] = self._plan_tiles(grid, num_leads)
-        return self._tilings[grid, num_leads]
+        key = grid, num_leads, fields
+        if key not in self._tilings:
+            self._tilings[key] = self._plan_tiles(grid, num_leads, run)
+        return self._tilings[key]
 
-    def _plan_tiles(self, grid: tuple[int, int], num_leads: int) -> Tiling | None:
+    def _plan_tiles(self, grid: tuple[int, int], num_leads: int, run: Run) -> Tiling | None:
         multiple = self.model.cell_multiple
-        per_cell = bytes_per_cell(self._forecast, self.input_frames, num_leads, grid, self.device)
+        per_cell = bytes_per_cell(run, self.input_frames, num_leads, grid, self.device)
         num_bytes = available_bytes(self.device)
         if grid[0] * grid[1] * per_cell <= num_bytes:
             return None
@@ -135,9 +205,15 @@ class Network:
         step = int(record.time_step / np.timedelta64(1, "s"))
         if self.time_steps[0] <= step <= self.time_steps[-1]:
             return np.timedelta64(step, "s")
-        multiples = [trained for trained in self.time_steps if trained % step == 0]
+        trained = " to ".join(f"{s / 60:g}" for s in dict.fromkeys((self.time_steps[0], self.time_steps[-1])))
+        # along the motion, another step is only another speed of growth and decay, of which the past frames tell
+        slack = OTHER_STEPS if self.experiment.data.coordinates == "lagrangian" else 1.0
+        if self.time_steps[0] / slack <= step <= self.time_steps[-1] * slack:
+            told = "%s has a time step of %g min and %s was trained on %s min: its scores may be lower"
+            log.warning(told, record.name, step / 60, self.name, trained)
+            return np.timedelta64(step, "s")
+        multiples = [seconds for seconds in self.time_steps if seconds % step == 0]
         if not multiples:
-            trained = " to ".join(f"{s / 60:g}" for s in dict.fromkeys((self.time_steps[0], self.time_steps[-1])))
             raise DataError(
                 f"{record.name} has a time step of {step / 60:g} min but {self.name} was trained on {trained} min; "
                 "use a record of that step or train on this one"
@@ -233,9 +309,16 @@ def _minutes(*steps: np.timedelta64) -> str:
     return ", ".join(numbers if len(numbers) < 6 else [*numbers[:3], f"… {numbers[-1]}"]) + " min"
 
 
-def forecast_rain(model: torch.nn.Module, transform: Transform, rain: Tensor, num_leads: int) -> Tensor:
-    """Past (case, time, y, x) -> forecast (case, lead, y, x), both mm/h with NaN for missing, through the network."""
-    forecast = transform.decode(model(network_input(rain, transform), num_leads))
+def forecast_rain(
+    model: torch.nn.Module, transform: Transform, rain: Tensor, num_leads: int, *, cuts: Tensor | None = None
+) -> Tensor:
+    """Past (case, time, y, x) -> forecast (case, lead, y, x), both mm/h with NaN for missing, through the network.
+
+    `cuts` are those of a larger grid that this is a tile of, for networks that match areas.
+    """
+    past = network_input(rain, transform)
+    outputs = model(past, num_leads)
+    forecast = transform.decode(point_values(model, outputs, past) if cuts is None else model.point(outputs, cuts))
     return torch.where(torch.isnan(rain).all(dim=1, keepdim=True), torch.nan, forecast)
 
 
@@ -268,7 +351,7 @@ def _first_line(error: Exception) -> str:
 
 
 def open_forecaster(name: str, *, device: torch.device, variable: str | None = None) -> Forecaster | FileForecaster:
-    """The baseline of that name, the network of a run folder or checkpoint, or the forecasts of NetCDF files.
+    """The baseline of that name, the network of a run folder or checkpoint or "pretrained", or the forecasts of NetCDF files.
 
     These may be one file, a folder or a glob; `variable` is theirs, where they have it. Raises CheckpointError (exit 4)
     where there is none of these, DataError (3) for NetCDF files without forecasts.
@@ -276,6 +359,8 @@ def open_forecaster(name: str, *, device: torch.device, variable: str | None = N
     path = Path(name)
     if name in BASELINES:
         return BASELINES[name]()
+    if name == PRETRAINED:
+        return Network(read_checkpoint(name), name, device=device)
     if _is_glob(path):
         return FileForecaster(read_forecast(name, variable=variable), path.absolute().parent.name)
     if not path.exists():

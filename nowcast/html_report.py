@@ -234,7 +234,8 @@ def _probabilities(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping
         "Reliability: of all pixels that were given a probability, the share that had the event; on the diagonal it is what it "
         "should be, below it the forecast is too sure of rain. ROC: the farther to the upper left, the better events and "
         "non-events are told apart. Ranks: a reliable ensemble is flat, one with too little spread is high at both ends. "
-        "A deterministic forecast is an ensemble of one."
+        "A deterministic forecast is an ensemble of one; the probability of extrapolation is the share of the cells around "
+        "with the event, in a disc that grows with lead time (Germann & Zawadzki, 2004)."
     )
     sums = {name: evaluation.total(name, "probabilities").pooled() for name in names}
     levels = [(evaluation.thresholds.index(threshold), level_name(evaluation, threshold)) for threshold in _shown(evaluation)]

@@ -7,19 +7,22 @@ stands under the mask, not even inf, reaches the loss or its gradient.
 """
 
 from functools import cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from nowcast.config import Many, NamedSection, Number, Section, check, lookup
+from nowcast.models.probabilistic import log_odds
 from nowcast.pairs import BALANCED_THRESHOLDS, BALANCED_WEIGHTS
 from nowcast.transform import Transform
 
 
 class Loss(Section):
     """Called with (forecast values, observed mm/h, validity, transform); returns a float32 scalar."""
+
+    of_distributions: ClassVar[bool] = False  # whether it takes a model's distributions in the place of values
 
     def __call__(self, forecast: Tensor, observed: Tensor, validity: Tensor, transform: Transform) -> Tensor:
         total, count = self.parts(forecast, observed, validity, transform)
@@ -116,11 +119,42 @@ class BinaryCrossEntropy(Loss):
         return entropy, validity.new_full((), len(forecast)) if self.reduction == "sum" else validity.sum()
 
 
+class Exceedance(Loss):
+    """Cross entropy, in nats, of the probabilities of a distribution to exceed each threshold, weighted and added up.
+
+    A proper score (with equal weights and all thresholds the CRPS has its minimum at the same forecast) that has no
+    reward for a blur: where rain may be here or there, the probabilities say so. Of models that forecast a distribution.
+    """
+
+    of_distributions: ClassVar[bool] = True
+    name: Literal["exceedance"] = "exceedance"
+    thresholds: Many[Number] = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # mm/h
+    weights: Many[Number] = (0.5, 1.0, 1.0, 1.0, 1.5, 2.0, 2.0)
+
+    @model_validator(mode="after")
+    def _match(self) -> "Exceedance":
+        if len(self.weights) != len(self.thresholds) or not self.thresholds:
+            raise ValueError(f"{len(self.thresholds)} thresholds need as many weights, and at least one")
+        if list(self.thresholds) != sorted(self.thresholds):
+            raise ValueError("thresholds must ascend")
+        return self
+
+    def parts(self, forecast, observed, validity, transform):
+        total = torch.zeros((), device=observed.device)
+        for threshold, weight in zip(self.thresholds, self.weights, strict=True):
+            odds = torch.where(validity > 0, log_odds(forecast, float(transform.encode(torch.tensor(threshold)))), 0.0)
+            reached = (observed >= threshold) & (validity > 0)
+            entropy = torch.nn.functional.softplus(odds) - torch.where(reached, odds, 0.0)
+            total = total + weight * (entropy * validity).sum()
+        return total, validity.sum()
+
+
 LOSSES: dict[str, type[Loss]] = {
     "mse": MeanSquaredError,
     "mae": MeanAbsoluteError,
     "balanced": Balanced,
     "bce": BinaryCrossEntropy,
+    "exceedance": Exceedance,
 }
 
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from nowcast import __version__
 from nowcast.atomic import making_folder, refuse_inputs, remove_stale
-from nowcast.cases import KeptFrames, Selection, listing, num_leads, read_past, references_of, time_step
+from nowcast.baselines import Extrapolation
+from nowcast.cases import KeptFrames, Selection, listing, num_leads, on_record, read_past, references_of, time_step
 from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
 from nowcast.files import OPEN_FILES
 from nowcast.forecast_file import write_forecast
@@ -26,10 +27,11 @@ from nowcast.netcdf import Record
 from nowcast.progress import Progress
 
 Item = TypeVar("Item")
-Case = tuple[np.datetime64, np.ndarray]  # reference time, fields (lead, y, x)
+Case = tuple  # reference time, fields (lead, y, x), and where they are asked for probabilities (lead, threshold, y, x)
 BYTES_AHEAD = 1 << 27  # of forecasts; where one case has more, nothing is done ahead of the writing
 REFERENCES = {  # of baselines and of models
     "extrapolation": "Kroeger et al. (2016), arXiv 1603.03590 (the motion)",
+    "neighbourhood": "Germann & Zawadzki (2004), J. Appl. Meteor. 43 (the probabilities)",
     "pysteps": "Pulkkinen et al. (2019), doi 10.5194/gmd-12-4185-2019",
     "sprog": "Seed (2003); Pulkkinen et al. (2019), doi 10.5194/gmd-12-4185-2019",
     "encoder_forecaster": "Shi et al. (2015), arXiv 1506.04214",
@@ -39,11 +41,13 @@ REFERENCES = {  # of baselines and of models
 
 @dataclass(frozen=True)
 class Job:
-    """What is forecast from one record: `references` one time step apart or more, in time order."""
+    """What is forecast from one record: `references` one time step apart or more, in time order; of which `thresholds` also
+    the probabilities."""
 
     record: Record
     step: np.timedelta64
     references: tuple[np.datetime64, ...]
+    thresholds: tuple[float, ...] = ()
 
 
 def predict(
@@ -53,19 +57,21 @@ def predict(
     *,
     selection: Selection,
     folder: bool,
+    thresholds: Sequence[float] = (),
     overwrite: bool = False,
 ) -> list[Path]:
     """Forecast every record and write one file, or with `folder` one per reference time; returns the files.
 
-    Memory is bounded by a few cases, and where they are large by one. Raises NotEnoughFrames (exit 75), DataError (3),
-    UsageError (2), OutputError (5).
+    With `thresholds`, mm/h ascending, they also hold the probabilities of as much rain or more, which a forecaster without
+    them cannot be asked for. Memory is bounded by a few cases, and where they are large by one. Raises NotEnoughFrames
+    (exit 75), DataError (3), UsageError (2), OutputError (5).
     """
     if len(records) > 1 and not folder:
         names = ", ".join(record.name for record in records)
         raise UsageError(
             f"{len(records)} series on different grids do not fit in one file: {names}.\nGive a folder: --output FOLDER/"
         )
-    jobs = plan_jobs(forecaster, records, selection)
+    jobs = plan_jobs(forecaster, records, selection, thresholds)
     inputs = [path for record in records for path in record.paths]
     if not folder:
         refuse_inputs([output], inputs)
@@ -92,22 +98,28 @@ def file_name(reference: np.datetime64) -> str:
     return str(reference.astype("datetime64[s]")).replace("-", "").replace(":", "") + "Z.nc"
 
 
-def predict_one(forecaster: Forecaster, record: Record, reference: np.datetime64, path: Path) -> None:
+def predict_one(
+    forecaster: Forecaster, record: Record, reference: np.datetime64, path: Path, thresholds: Sequence[float] = ()
+) -> None:
     """Forecast from one time into a file of its own, which must not be there. Raises what `predict` raises."""
-    (job,) = plan_jobs(forecaster, [record], Selection(listed=(reference,)))
+    (job,) = plan_jobs(forecaster, [record], Selection(listed=(reference,)), thresholds)
     with closing(_forecasts(forecaster, job)) as cases:
         for case in cases:
             with OPEN_FILES.lock:
                 _write(forecaster, job, path, [case], single=True, overwrite=False)
 
 
-def plan_jobs(forecaster: Forecaster, records: Sequence[Record], selection: Selection) -> list[Job]:
+def plan_jobs(
+    forecaster: Forecaster, records: Sequence[Record], selection: Selection, thresholds: Sequence[float] = ()
+) -> list[Job]:
     """One job for each record of which something is asked; NotEnoughFrames for a time that is in none of them."""
+    if thresholds and (other := next((record for record in records if record.quantity != "rain_rate"), None)):
+        raise DataError(f"{other.name} holds {other.quantity}.\nRight would be rain: probabilities are those of a rain rate.")
     jobs = []
     for record in records:
         step = time_step(forecaster, record)
         if references := references_of(record, selection, forecaster.input_frames, step):
-            jobs.append(Job(record, step, tuple(references)))
+            jobs.append(Job(record, step, tuple(references), tuple(thresholds)))
     absent = set(selection.listed).difference(*(job.references for job in jobs))
     if absent:
         raise NotEnoughFrames(f"no frame to forecast from at {listing(list(absent))}.\n{_spans(records)}.")
@@ -146,8 +158,9 @@ def _write(forecaster: Forecaster, job: Job, path: Path, cases: Iterable[Case], 
         grid=job.record.grid,
         lead_times=np.arange(1, num_leads(forecaster) + 1) * job.step,
         quantity=job.record.quantity,
-        attributes=attributes(forecaster, job.record),
+        attributes=attributes(forecaster, job.record, thresholds=job.thresholds),
         single=single,
+        thresholds=job.thresholds,
         overwrite=overwrite,
     )
 
@@ -168,14 +181,21 @@ def _unlocked(cases: Iterator[Case], progress: Progress) -> Iterator[Case]:
 
 def _forecasts(forecaster: Forecaster, job: Job) -> Iterator[Case]:
     """The forecasts of a job, one after the other, made several at once where that is faster."""
+    forecaster = on_record(forecaster, job.record, job.step)
     leads, grid = num_leads(forecaster), job.record.grid.shape
     at_once = forecaster.cases_at_once(grid) if isinstance(forecaster, Network) else 1
-    case_bytes = 4 * leads * grid[0] * grid[1]
+    case_bytes = 4 * leads * (1 + len(job.thresholds)) * grid[0] * grid[1]
     at_once = max(min(at_once, BYTES_AHEAD // case_bytes), 1)
     ahead = _ahead if len(job.references) > 1 and at_once * case_bytes <= BYTES_AHEAD else iter
-    made = ((times, forecaster.forecast(past, leads)) for times, past in ahead(_pasts(forecaster, job, at_once)))
-    for times, fields in ahead(made):
-        yield from zip(times, fields, strict=True)
+    made = ((times, *_made(forecaster, past, leads, job)) for times, past in ahead(_pasts(forecaster, job, at_once)))
+    for parts in ahead(made):
+        yield from zip(*parts, strict=True)
+
+
+def _made(forecaster: Forecaster, past: np.ndarray, leads: int, job: Job) -> list[np.ndarray]:
+    """The fields (case, lead, y, x) and, where they are asked for, the probabilities (case, lead, threshold, y, x)."""
+    fields = forecaster.forecast(past, leads)
+    return [fields, forecaster.exceedance(past, leads, job.thresholds)] if job.thresholds else [fields]
 
 
 def _pasts(forecaster: Forecaster, job: Job, at_once: int) -> Iterator[tuple[list[np.datetime64], np.ndarray]]:
@@ -208,18 +228,22 @@ def _ahead(items: Iterable[Item]) -> Iterator[Item]:
             yield item
 
 
-def attributes(forecaster: Forecaster, record: Record) -> dict[str, str]:
+def attributes(forecaster: Forecaster, record: Record, *, thresholds: Sequence[float] = ()) -> dict[str, str]:
     """The global attributes of a forecast file: the institution is the record's, the source is the forecaster."""
     model, checkpoint, references = forecaster.name, "", "none"
     if isinstance(forecaster, Network):
         model, references = forecaster.experiment.model.name, REFERENCES["encoder_forecaster"]
         checkpoint = f" (checkpoint SHA-256 {forecaster.digest})"
+    references, asked = REFERENCES.get(model, references), ""
+    if thresholds:
+        asked = f" --probabilities --thresholds {','.join(f'{threshold:g}' for threshold in thresholds)}"
+        references += f"; {REFERENCES['neighbourhood']}" if isinstance(forecaster, Extrapolation) else ""
     return {
         "title": f"Nowcast of {'rain rate' if record.quantity == 'rain_rate' else record.variable} from {record.name}",
         "institution": record.institution or "not stated in the observations",
         "source": f"{model}{checkpoint}, nowcast {__version__}",
-        "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} nowcast predict {forecaster.name} {record.name}",
-        "references": REFERENCES.get(model, references),
+        "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} nowcast predict {forecaster.name} {record.name}{asked}",
+        "references": references,
     }
 
 

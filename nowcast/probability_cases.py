@@ -1,6 +1,7 @@
 """The probabilities in a case: which sources give any, where these are known, and the sums of every source beside them.
 
-Where one forecaster is an ensemble or gives probabilities, the others are scored as what they then are: ensembles of one.
+Where a file is an ensemble or gives probabilities, or a network gives them, every source is scored by its own: those of a
+deterministic one are those of an ensemble of one. What gives a field as well is scored by both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,12 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nowcast.baselines import Baseline
+from nowcast.cases import own_thresholds
 from nowcast.errors import UsageError
 from nowcast.forecaster import FileForecaster, Forecaster
 from nowcast.probability import EnsembleSums, ExceedanceSums, add_members, add_probabilities
 from nowcast.sums import Additive
 
 _ALIKE = 1e-4  # thresholds that differ by less are the same, written in another unit
+Source = Forecaster | FileForecaster
 
 
 @dataclass(frozen=True)
@@ -35,49 +39,74 @@ class Probabilities:
     matched: Mapping[str, tuple[tuple[float, ...], tuple[int, ...]]]
 
     @classmethod
-    def of(cls, sources: Mapping[str, Forecaster | FileForecaster], thresholds: Sequence[float]) -> "Probabilities | None":
-        """None where all forecasts are deterministic. Raises UsageError where a source has none of the thresholds."""
+    def of(cls, sources: Mapping[str, Source], thresholds: Sequence[float]) -> "Probabilities | None":
+        """None where no file and no network gives any: what baselines give is scored beside those alone.
+
+        Raises UsageError where a file has none of the thresholds.
+        """
         thresholds = tuple(map(float, thresholds))
-        files = {name: source.file for name, source in sources.items() if isinstance(source, FileForecaster)}
-        if all(file.kind == "deterministic" for file in files.values()):
+        if not any(_is_asked_for(source) for source in sources.values()):
             return None
-        matched = {
+        matched = {name: (thresholds, tuple(range(len(thresholds)))) for name, s in sources.items() if own_thresholds(s)}
+        files = {name: source.file for name, source in sources.items() if isinstance(source, FileForecaster)}
+        matched |= {
             name: _match(name, file.thresholds, thresholds) for name, file in files.items() if file.kind == "probability"
         }
         return cls(thresholds, max((file.num_members for file in files.values()), default=1), matched)
 
     def read(
-        self, sources: Mapping[str, Forecaster | FileForecaster], reference: np.datetime64, lead_times: np.ndarray
+        self, sources: Mapping[str, Source], past: np.ndarray, reference: np.datetime64, lead_times: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """(threshold, lead, y, x) of 0 to 1, NaN missing, of the sources that give probabilities."""
+        """(threshold, lead, y, x) of 0 to 1, NaN missing, of the sources that give probabilities; past (time, y, x)."""
         given = {}
         for name, (thresholds, _) in self.matched.items():
-            leads = [sources[name].probabilities_at(reference, lead, thresholds) for lead in lead_times]
-            given[name] = np.stack(leads, axis=1)
+            source = sources[name]
+            if isinstance(source, FileForecaster):
+                leads = [source.probabilities_at(reference, lead, thresholds) for lead in lead_times]
+                given[name] = np.stack(leads, axis=1)
+            else:
+                given[name] = source.exceedance(past[None], len(lead_times), thresholds)[0].swapaxes(0, 1)
         return given
 
-    def sums_of(self, source: Forecaster | FileForecaster, case: Case, forecast: np.ndarray) -> dict[str, Additive]:
-        """The sums of a case by kind, of members (lead by lead, as many as there are) or of a deterministic forecast."""
+    def sums_of(
+        self, name: str, source: Source, case: Case, *, forecast: np.ndarray | None, given: np.ndarray | None
+    ) -> dict[str, Additive]:
+        """The sums of a case by kind: of the probabilities (threshold, lead, y, x) that a source gives, and of its members.
+
+        Without `given`, probabilities are the shares of members; a deterministic forecast (lead, y, x) is an ensemble of
+        one. Without `forecast`, there are probabilities alone.
+        """
         exceedance = ExceedanceSums.zeros(len(case.observed), self.thresholds)
+        if given is not None:
+            for n in range(len(case.observed)):
+                add_probabilities(exceedance, n, given[:, n], case.observed[n], case.known[n], self.matched[name][1])
+        if forecast is None:
+            return {"probabilities": exceedance}
+        # where a source states its probabilities, those of its field as an ensemble of one are not looked at
+        shares = exceedance if given is None else ExceedanceSums.zeros(len(case.observed), ())
         ensemble = EnsembleSums.zeros(len(case.observed), most_members=self.most_members)
         has_members = isinstance(source, FileForecaster) and source.file.kind == "ensemble"
         for n, lead_time in enumerate(case.lead_times):
             members = source.members_at(case.reference, lead_time) if has_members else forecast[n][None]
-            add_members(exceedance, ensemble, n, members, case.observed[n], case.known[n])
+            add_members(shares, ensemble, n, members, case.observed[n], case.known[n])
         return {"probabilities": exceedance, "members": ensemble}
 
-    def sums_given(self, name: str, case: Case, given: np.ndarray) -> dict[str, Additive]:
-        """The sums of a case by kind, of probabilities (threshold, lead, y, x)."""
-        total = ExceedanceSums.zeros(len(case.observed), self.thresholds)
-        for n in range(len(case.observed)):
-            add_probabilities(total, n, given[:, n], case.observed[n], case.known[n], self.matched[name][1])
-        return {"probabilities": total}
+
+def _is_asked_for(source: Source) -> bool:
+    """Whether someone means its probabilities to be scored: a baseline stands beside whatever is scored."""
+    if isinstance(source, FileForecaster):
+        return source.file.kind != "deterministic"
+    return bool(own_thresholds(source)) and not isinstance(source, Baseline)
 
 
-def given_thresholds(sources: Mapping[str, Forecaster | FileForecaster]) -> tuple[float, ...]:
-    """The thresholds of the first source that gives probabilities, in order; none where there is no such source."""
-    files = (source.file for source in sources.values() if isinstance(source, FileForecaster))
-    return next((tuple(sorted(file.thresholds)) for file in files if file.kind == "probability"), ())
+def given_thresholds(sources: Mapping[str, Source]) -> tuple[float, ...]:
+    """The thresholds of the first file or network that gives probabilities, in order; none where there is none."""
+    for source in sources.values():
+        if isinstance(source, FileForecaster) and source.file.kind == "probability":
+            return tuple(sorted(source.file.thresholds))
+        if not isinstance(source, FileForecaster) and _is_asked_for(source):
+            return tuple(sorted(own_thresholds(source)))
+    return ()
 
 
 def _match(name: str, given: Sequence[float], thresholds: Sequence[float]) -> tuple[tuple[float, ...], tuple[int, ...]]:

@@ -41,6 +41,12 @@ class Span:
     given: slice
     weight: np.ndarray
 
+    @property
+    def core(self) -> slice:
+        """Of what it reads, the cells where no other tile has more weight."""
+        most = np.flatnonzero(self.weight >= 0.5) + self.given.start - self.read.start
+        return slice(int(most[0]), int(most[-1]) + 1)
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -117,9 +123,9 @@ def _counts(size: int, multiple: int, least: int) -> dict[int, int]:
     return {count: -(-blocks // count) * multiple for count in range(1, most + 1)}
 
 
-def forecast_in_tiles(run: Run, past: np.ndarray, num_leads: int, tiling: Tiling) -> np.ndarray:
-    """(case, time, y, x) -> (case, lead, y, x), one tile of one case after the other."""
-    out = np.zeros((len(past), num_leads, *past.shape[-2:]), np.float32)
+def forecast_in_tiles(run: Run, past: np.ndarray, num_leads: int, tiling: Tiling, *, fields: int = 1) -> np.ndarray:
+    """(case, time, y, x) -> (case, lead × fields, y, x), one tile of one case after the other."""
+    out = np.zeros((len(past), num_leads * fields, *past.shape[-2:]), np.float32)
     for case, (y, x) in product(range(len(past)), tiling):
         tile = run(np.ascontiguousarray(past[case : case + 1, :, y.read, x.read]), num_leads)[0]
         tile = tile[:, y.given.start - y.read.start :, x.given.start - x.read.start :]
@@ -141,7 +147,7 @@ def find_reach(model: nn.Module, input_frames: int, num_leads: int, *, like: Ten
     while True:
         strip = like.new_zeros(1, input_frames, 2, multiple, (2 * half + 1) * multiple)
         strip[..., half * multiple : (half + 1) * multiple] = torch.nan
-        reached = model(strip, num_leads).isnan().any(dim=2).any(dim=1)[0].unflatten(0, (-1, multiple)).any(dim=1)
+        reached = model(strip, num_leads).isnan()[0].flatten(0, -2).any(dim=0).unflatten(0, (-1, multiple)).any(dim=1)
         places = reached.nonzero().flatten() - half
         farthest = int(places.abs().max())
         if farthest < half:

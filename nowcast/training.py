@@ -14,14 +14,14 @@ import torch
 
 from nowcast import __version__, config, distributed
 from nowcast.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, write_checkpoint
-from nowcast.config import Experiment, NamedSection
+from nowcast.config import Experiment, NamedSection, Section
 from nowcast.dataset import Batch, Batches
 from nowcast.device import Compiled, arithmetic, pick_precision
 from nowcast.errors import CheckpointError, DataError, DivergenceError, LoadingError, UsageError
 from nowcast.loading import load
-from nowcast.losses import at_least_one, make_loss
+from nowcast.losses import Loss, at_least_one, make_loss
 from nowcast.metrics import THRESHOLDS
-from nowcast.models import make_model, model_config, num_parameters
+from nowcast.models import MODELS, make_model, model_config, num_parameters
 from nowcast.models.convlstm import set_checkpoint_steps
 from nowcast.netcdf import Record
 from nowcast.optimisation import Average, learning_rate, make_optimizer, optimizer_tensors, restore_optimizer
@@ -45,8 +45,17 @@ def resolve(experiment: Experiment) -> Experiment:
         "model": model_config(experiment.model),
         "loss": make_loss(experiment.loss),
     }
+    check_output(sections["model"], sections["loss"])
     dumped = {name: NamedSection(**section.model_dump(mode="json")) for name, section in sections.items()}
     return experiment.model_copy(update=dumped)
+
+
+def check_output(model: Section, loss: Loss) -> None:
+    """UsageError where the loss is not of what the model gives."""
+    gives = "distributions" if hasattr(MODELS[model.name][1], "point") else "values"
+    takes = "distributions" if loss.of_distributions else "values"
+    if gives != takes:
+        raise UsageError(f"config: loss.name = {loss.name!r} is of {takes} but model.name = {model.name!r} gives {gives}")
 
 
 @dataclass
@@ -162,7 +171,8 @@ class Trainer:
     def prepare_data(self) -> None:
         """Pack the records and draw up the batches of training and validation."""
         data, share = self.experiment.data, (distributed.rank(), distributed.size())
-        common = {"batch_size": self.settings.batch_size, "crop": data.crop, "sampler": data.sampler, "share": share}
+        common = {"batch_size": self.settings.batch_size, "crop": data.crop, "sampler": data.sampler, "share": share,
+                  "coordinates": data.coordinates}  # fmt: skip
         training = self.plan.series("training")
         self.batches = Batches(training, seed=self.settings.seed, augmentation=data.augmentation, **common)
         self.validation_batches, validation = None, self.plan.series("validation")
@@ -339,6 +349,7 @@ class Trainer:
     def _validate(self) -> Validation:
         num_batches = math.ceil(self.settings.validation_cases / self.settings.batch_size)
         trained = {name: value.clone() for name, value in self.model.state_dict().items()} if self.average else None
+        calibrated = getattr(self.model, "calibrated", ())
         if self.average:
             self.model.load_state_dict(self.average.weights)
         try:
@@ -348,6 +359,8 @@ class Trainer:
             )  # fmt: skip
         finally:
             if trained:
+                for name in calibrated:  # belongs to both
+                    trained[name] = self.average.weights[name] = self.model.get_buffer(name).clone()
                 self.model.load_state_dict(trained)
 
     def _best_weights(self) -> Mapping[str, torch.Tensor]:

@@ -1,6 +1,8 @@
 """How good the network is while it trains: the loss and the scores in mm/h on fixed validation cases."""
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +10,12 @@ import torch
 from torch import nn
 
 from nowcast import distributed
+from nowcast.calibration import OddsCounts, calibrate, count_odds
 from nowcast.dataset import Batches
 from nowcast.device import arithmetic
 from nowcast.losses import Loss, at_least_one
 from nowcast.metrics import THRESHOLDS, csi, mae, sums
+from nowcast.models import point_values
 from nowcast.transform import Transform, network_input, split_missing
 
 
@@ -47,10 +51,11 @@ def validate(
 ) -> Validation:
     """Forecast batches 0 to `num_batches` - 1, always the same cases, and score them beside persistence.
 
-    Several processes forecast their shares, and all get the scores of the whole.
+    Several processes forecast their shares, and all get the scores of the whole. A model that forecasts a distribution is
+    calibrated on these cases afterwards.
     """
     model.eval()
-    parts, network, persistence = torch.zeros(2, num_batches), [], []
+    parts, network, persistence, odds = torch.zeros(2, num_batches), [], [], []
     for k in range(num_batches):
         batch = batches[k]
         num_leads = batch.future.shape[1]
@@ -58,6 +63,9 @@ def validate(
             values = model(network_input(batch.past.to(device), transform), num_leads)
         observed, validity = split_missing(batch.future.to(device))
         parts[:, k] = torch.stack(loss.parts(values, observed, validity, transform)).cpu()
+        if hasattr(model, "point"):
+            odds.append(count_odds(values, observed, validity, transform, thresholds))
+            values = point_values(model, values, network_input(batch.past.to(device), transform))
         forecast, observed = transform.decode(values).cpu().numpy(), batch.future.numpy()
         last = np.repeat(batch.past.numpy()[:, -1:], num_leads, axis=1)
         known = np.isfinite(observed) & np.isfinite(last)
@@ -67,6 +75,8 @@ def validate(
     model.train()
     (losses, counts), found = _of_all(parts), distributed.gather((sum(network), sum(persistence)))
     network, persistence = (sum(part).pooled() for part in zip(*found, strict=True))
+    if odds:
+        calibrate(model, _total(part for share in distributed.gather(odds) for part in share))
     return Validation(
         loss=float((losses / at_least_one(counts)).mean()),
         csi=dict(zip(thresholds, csi(network)[0].tolist(), strict=True)),
@@ -74,6 +84,10 @@ def validate(
         mae=float(mae(network)[0]),
         persistence_mae=float(mae(persistence)[0]),
     )
+
+
+def _total(counts: Iterable[OddsCounts]) -> OddsCounts:
+    return functools.reduce(operator.add, counts)
 
 
 def _of_all(parts: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ newest first. So restarts, gaps and late frames need no rules of their own, and 
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,13 @@ def watch(
     *,
     reading: Mapping[str, Any],
     stop: StopRequest,
+    thresholds: Sequence[float] = (),
     poll: float = POLL_SECONDS,
 ) -> Iterator[Path]:
     """Forecast into `output`, a file for each reference time, until a signal comes; gives each file once it is written.
 
-    reading: keywords of `open_records`. Raises UsageError (exit 2) for folders that will not do, OutputError (5) when a
-    forecast cannot be written; bad input ends nothing.
+    reading: keywords of `open_records`; thresholds: as in `predict`. Raises UsageError (exit 2) for folders that will not do,
+    OutputError (5) when a forecast cannot be written; bad input ends nothing.
     """
     if not folder.is_dir():
         raise UsageError(f"--watch: {folder} is no folder.\nRight would be the folder that the new files come to.")
@@ -55,12 +56,19 @@ def watch(
         unable: dict[np.datetime64, str] = {}
         while not stop.received:
             if watched.look(reading):
-                yield from _forecast(forecaster, watched, reading, unable, stop)
+                yield from _forecast(forecaster, watched, reading, unable, stop, thresholds)
             OPEN_FILES.close()  # whoever writes to the folder may want to add to a file
             stop.wait(poll)
 
 
-def _forecast(forecaster: Forecaster, watched: "Watched", reading: Mapping, unable: dict, stop: StopRequest) -> Iterator[Path]:
+def _forecast(
+    forecaster: Forecaster,
+    watched: "Watched",
+    reading: Mapping,
+    unable: dict,
+    stop: StopRequest,
+    thresholds: Sequence[float],
+) -> Iterator[Path]:
     """What is not forecast yet; `unable` remembers what was told, of the times that may still be asked for."""
     try:
         record = watched.record(reading, forecaster.input_frames)
@@ -75,7 +83,7 @@ def _forecast(forecaster: Forecaster, watched: "Watched", reading: Mapping, unab
         if stop.received or path.exists():
             continue
         try:
-            predict_one(forecaster, record, time, path)
+            predict_one(forecaster, record, time, path, thresholds)
             yield path
         except OutputError:
             if not path.exists():  # another process may watch as well

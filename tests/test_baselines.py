@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers import rain
 
-from nowcast.baselines import BASELINES, Extrapolation, Persistence, available, motion, semi_lagrangian
+from nowcast.baselines import BASELINES, Extrapolation, Persistence, available
 from nowcast.errors import UsageError
+from nowcast.motion import motion, semi_lagrangian
 
 needs_pysteps = pytest.mark.skipif(not importlib.util.find_spec("pysteps"), reason="pysteps is not installed")
 

@@ -66,8 +66,25 @@ def test_each_takes_every_window_once_before_any_comes_again(two_grids):
     assert drawn[:number] != drawn[number : 2 * number]
 
 
-def test_workers_change_nothing(two_grids):
-    batches = Batches(two_grids, batch_size=2, crop=32, seed=0, sampler="rain", augmentation=("flips",))
+@pytest.mark.parametrize("crop", [32, 0])
+def test_in_lagrangian_coordinates_what_only_moves_stands_still(tmp_path, crop):
+    """Also far from where it was: at the last lead by 40 cells, out of the crop and of the part that gave the motion."""
+    part = series(tmp_path / "a.nc", rain(frames=14, shape=(180, 200), motion=(3, 4)), past=4, future=9)
+    options = {"batch_size": 4, "crop": crop, "seed": 3, "sampler": "rain"}
+    still, moving = (Batches([part], coordinates=name, **options)[0] for name in ("lagrangian", "grid"))
+    assert still.cases == moving.cases
+    assert torch.equal(still.past[:, -1].nan_to_num(-1), moving.past[:, -1].nan_to_num(-1))
+    newest, last = still.past[:, -1], still.future[:, -1]
+    known = torch.isfinite(newest) & torch.isfinite(last)
+    assert known.float().mean() > 0.3
+    change = (last - newest)[known].abs().mean()
+    assert change < 0.35 * (moving.future[:, -1] - newest)[known].abs().mean()
+
+
+@pytest.mark.parametrize("coordinates", ["grid", "lagrangian"])
+def test_workers_change_nothing(two_grids, coordinates):
+    batches = Batches(two_grids, batch_size=2, crop=32, seed=0, sampler="rain", augmentation=("flips",),
+                      coordinates=coordinates)  # fmt: skip
     alone = list(load(batches, 3, 9, workers=0))
     helped = list(load(batches, 3, 9, workers=2))
     assert len(alone) == len(helped) == 6

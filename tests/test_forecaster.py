@@ -270,6 +270,8 @@ def test_a_network_forecasts_dry_weather_from_dry_weather(name):
     """Also one that was not trained, which answers zeros with whatever its weights make of them."""
     tree = config.as_dict(resolve(tiny_experiment(["x.nc"])))
     tree["model"] = {"name": name, **test_models.SMALL[name]}
+    if name in test_models.OF_DISTRIBUTIONS:
+        tree["loss"] = {"name": "exceedance"}
     experiment = resolve(config.from_dict(tree, source="test"))
     torch.manual_seed(1)
     weights = make_model(model_config(experiment.model)).state_dict()

@@ -12,15 +12,15 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nowcast"
 # A module may import from the lines above its own, and from its own line (but never in a circle).
 LAYERS = """
 errors
-atomic config config_text units windows sums signals stopwatch file_format frame_store thinning
+atomic config config_text neighbourhood units windows sums motion signals stopwatch file_format frame_store thinning
 decoding pairs spatial spectra probability examples
-fields grid files times progress
+fields grid files lagrangian times progress
 netcdf baselines metrics
 forecast_file forecast_layout forecast_reader damage cache file_index bootstrap probability_scores pictures
 diagrams example_pictures plotting probability_diagrams
 fingerprint frame_choice choices
 device transform losses native memory models
-dataset checkpoint distributed optimisation run_folder tiles
+dataset checkpoint calibration distributed optimisation run_folder tiles
 planning forecaster validation scored loading starting_weights
 cases training probability_cases
 prediction provenance inspection estimate export findings resuming
@@ -40,7 +40,7 @@ WITHOUT_TORCH = {
     *("netcdf", "baselines", "forecast_file", "forecast_layout", "forecast_reader", "cache", "file_index", "inspection"),
     *("cli", "thinning", "examples", "pictures", "diagrams", "example_pictures", "plotting", "probability_diagrams"),
     *("decoding", "file_format", "frame_store", "damage"),
-    *("config_text", "fingerprint", "frame_choice", "choices"),
+    *("neighbourhood", "config_text", "fingerprint", "frame_choice", "choices", "motion", "lagrangian"),
 }
 
 OUTPUT = {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}

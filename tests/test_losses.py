@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nowcast.config import NamedSection
+from nowcast.errors import UsageError
 from nowcast.losses import LOSSES, make_loss
 from nowcast.transform import make_transform
 
@@ -13,9 +14,11 @@ LINEAR = make_transform(NamedSection(name="linear"))
 LOG = make_transform(NamedSection(name="log"))
 
 
-def fields(seed=0):
+def fields(loss=LOSSES["mse"], seed=0):
     generator = torch.Generator().manual_seed(seed)
     forecast = torch.rand(2, 3, 4, 5, generator=generator) * 0.9 + 0.05
+    if loss.of_distributions:  # locations and logs of the spread
+        forecast = torch.stack([*[forecast] * 3, *[forecast - 2] * 3], dim=2)
     observed = torch.rand(2, 3, 4, 5, generator=generator) * 40
     validity = (torch.rand(2, 3, 4, 5, generator=generator) > 0.3).float()
     return forecast.requires_grad_(), observed, validity
@@ -27,19 +30,21 @@ def loss(request):
 
 
 def test_a_loss_is_a_finite_scalar_with_gradients_only_where_known(loss):
-    forecast, observed, validity = fields()
+    forecast, observed, validity = fields(loss)
     value = loss(forecast, observed, validity, LOG)
     value.backward()
     assert value.shape == ()
     assert math.isfinite(value.item())
     assert value.item() > 0
-    assert (forecast.grad[validity == 0] == 0).all()
-    assert (forecast.grad[validity == 1] != 0).all()
+    gradient = forecast.grad if forecast.ndim == 5 else forecast.grad[:, :, None]
+    known = validity[:, :, None].expand_as(gradient) > 0
+    assert (gradient[~known] == 0).all()
+    assert (gradient[known] != 0).all()
 
 
 @pytest.mark.parametrize("under_mask", [0.0, 1e30, torch.inf, torch.nan])
 def test_what_is_under_the_mask_changes_nothing(loss, under_mask):
-    forecast, observed, validity = fields()
+    forecast, observed, validity = fields(loss)
     reference = loss(forecast, observed, validity, LOG)
     (gradient,) = torch.autograd.grad(reference, forecast)
     changed = torch.where(validity > 0, observed, under_mask)
@@ -50,7 +55,7 @@ def test_what_is_under_the_mask_changes_nothing(loss, under_mask):
 
 
 def test_nothing_known_gives_zero_and_no_gradient(loss):
-    forecast, observed, validity = fields()
+    forecast, observed, validity = fields(loss)
     value = loss(forecast, observed, torch.zeros_like(validity), LOG)
     value.backward()
     assert value.item() == 0
@@ -67,6 +72,23 @@ def test_values_by_hand():
     assert LOSSES["mae"]()(forecast, observed, known, LINEAR).item() == pytest.approx((2 + 0.5) / 2)
     entropy = LOSSES["bce"]()(one(0.25), one(1.0), one(1.0), LINEAR)
     assert entropy.item() == pytest.approx(-math.log(0.25))
+
+
+def test_exceedance_is_the_cross_entropy_of_the_logistic_distribution():
+    loss = make_loss(NamedSection(name="exceedance", thresholds=[1.0, 4.0], weights=[1.0, 3.0]))
+    location, spread = 2.0, 0.5
+    forecast = torch.tensor([location] * 3 + [math.log(spread)] * 3).reshape(1, 1, 6, 1, 1)
+    above = [1 / (1 + math.exp((threshold - location) / spread)) for threshold in (1.0, 4.0)]
+    expected = -math.log(above[0]) - 3 * math.log(1 - above[1])
+    observed = torch.full((1, 1, 1, 1), 1.0)  # at the first threshold: reached
+    assert loss(forecast, observed, torch.ones(1, 1, 1, 1), LINEAR).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("keys", [{"weights": [1.0]}, {"thresholds": [2.0, 1.0], "weights": [1.0, 1.0]},
+                                  {"thresholds": [], "weights": []}])  # fmt: skip
+def test_thresholds_of_exceedance_ascend_and_have_a_weight_each(keys):
+    with pytest.raises(UsageError, match="thresholds"):
+        make_loss(NamedSection(name="exceedance", **keys))
 
 
 def test_balanced_weights_follow_the_observed_rain_with_thresholds_included():

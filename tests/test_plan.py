@@ -170,19 +170,35 @@ def chosen(parts, *, size=None, device="cpu", seconds=1.0, **facts):
     return resolve(made.experiment()), made
 
 
+def of_900_cells():
+    part = series(300)
+    return type(part)(part.name, part.times, part.time_step, (900, 900), (1.0, 1.0), 0.1)
+
+
 def test_what_nothing_decides_is_the_reference_recipe():
     experiment, made = chosen([series(300)])
     found, reference = (config.as_dict(e) for e in (experiment, resolve(config.read(REFERENCE))))
-    for section, keys in {"transform": ("name", "offset"), "loss": ("name", "mse"), "training": ("optimizer", "clip")}.items():
+    for section, keys in {
+        "transform": ("name", "offset"),
+        "loss": ("name", "weights"),
+        "training": ("optimizer", "clip"),
+    }.items():
         assert all(found[section][key] == reference[section][key] for key in keys)
     assert made.comments["training.clip"] == commented_keys(REFERENCE)["training.clip"]
 
 
+@pytest.mark.parametrize("motion", [0.2, 40.0])
+def test_rain_that_is_followed_needs_no_more_room_or_reach_where_it_is_fast(motion):
+    experiment, made = chosen([of_900_cells()], motion=motion)
+    assert experiment.data.coordinates == "lagrangian"
+    assert (experiment.data.crop, experiment.model.patch, experiment.model.kernel_sizes) == (160, 4, [3, 3])
+    assert not made.warnings
+
+
 @pytest.mark.parametrize(("motion", "crop"), [(0.2, 128), (3.1, 128), (6.0, 192), (9.0, 256), (40.0, 256)])
 def test_crops_hold_what_moves_through_them(motion, crop):
-    part = series(300)
-    large = type(part)(part.name, part.times, part.time_step, (900, 900), (1.0, 1.0), 0.1)
-    experiment, made = chosen([large], motion=motion)
+    experiment, made = chosen([of_900_cells()], motion=motion, quantity="dimensionless")
+    assert experiment.data.coordinates == "grid"
     assert experiment.data.crop == crop
     assert f"moves at most {motion:.1f} cells a step" in made.comments["data.crop"]
 
@@ -193,17 +209,15 @@ def test_a_small_grid_is_taken_whole_and_finely():
 
 
 @pytest.mark.parametrize("motion", [0.5, 2.0, 4.2, 7.0, 9.6, 14.4, 24.0])
-def test_a_state_can_move_as_far_as_the_rain(motion):
-    part = series(300)
-    large = type(part)(part.name, part.times, part.time_step, (900, 900), (1.0, 1.0), 0.1)
-    experiment, made = chosen([large], motion=motion)
+def test_a_state_can_move_as_far_as_what_it_follows(motion):
+    experiment, made = chosen([of_900_cells()], motion=motion, quantity="dimensionless")
     reach = experiment.model.patch * (experiment.model.kernel_sizes[0] - 1) // 2
     assert reach >= motion - choices.REACH_SLACK
     assert not made.warnings
 
 
 def test_motion_that_no_network_follows_is_told():
-    _, made = chosen([series(300)], motion=40.0)
+    _, made = chosen([series(300)], motion=40.0, quantity="dimensionless")
     assert "a coarser grid would serve better" in made.warnings[0]
 
 
@@ -221,14 +235,6 @@ def test_outages_are_dropped_from_a_long_archive_only():
     assert chosen([series(3000)], missing=0.2, most_missing=0.3)[0].data.max_missing == 1.0
 
 
-@pytest.mark.parametrize(("heavy", "is_flatter"), [(0.001, False), (0.05, False), (0.4, True)])
-def test_weights_are_flatter_where_rain_is_heavy_as_a_rule(heavy, is_flatter):
-    reference = resolve(config.read(REFERENCE)).loss.weights
-    weights = chosen([series(300)], heavy=heavy)[0].loss.weights
-    assert (max(weights) < max(reference)) is is_flatter
-    assert len(weights) == len(reference)
-
-
 @pytest.mark.parametrize(("top", "ceiling"), [(40.0, 100.0), (150.0, 200.0), (800.0, 300.0)])
 def test_the_ceiling_is_above_the_highest_credible_rate(top, ceiling, monkeypatch):
     monkeypatch.setattr(choices, "CREDIBLE", 1e-5)
@@ -238,7 +244,8 @@ def test_the_ceiling_is_above_the_highest_credible_rate(top, ceiling, monkeypatc
 def test_what_is_not_rain_is_left_as_it_is():
     experiment, made = chosen([series(300)], quantity="dimensionless", top=0.9)
     assert (experiment.transform.name, experiment.transform.scale, experiment.loss.name) == ("linear", 1.0, "mae")
-    assert experiment.data.sampler == "uniform"
+    assert (experiment.data.sampler, experiment.data.coordinates) == ("uniform", "grid")
+    assert experiment.model.name == "encoder_forecaster"
     assert {key for key in made.comments if key.startswith("loss.")} == {"loss.name"}
 
 
@@ -369,8 +376,8 @@ def test_a_size_that_is_too_slow_or_too_large_gives_way_to_a_smaller(tmp_path, m
     monkeypatch.setattr(recipe, "_measure", slow)
     path = record(tmp_path, shape=(300, 300), motion=(3, 4), frames=30)
     made = plan_records([str(path)], device="cpu")
-    assert tried == [(32, 128, 4), (16, 128, 2)], "the second is chosen by what the first took"
-    assert made.experiment.model.hidden_channels == [16, 16]
+    assert tried == [(48, 160, 4), (24, 128, 2)], "the second is chosen by what the first took"
+    assert made.experiment.model.hidden_channels == [24, 24]
     assert "2.5 s a step" in made.comments["training.steps"]
 
 

@@ -15,7 +15,9 @@ from nowcast import forecaster, tiles
 from nowcast.errors import MemoryLimitError
 from nowcast.forecaster import forecast_rain, open_forecaster
 from nowcast.models import MODELS
+from nowcast.models.probabilistic import PACE
 from nowcast.tiles import LARGEST_MARGIN, Tiling, available_bytes, bytes_per_cell, choose_tiles, find_reach, plan_tiles
+from nowcast.transform import network_input
 
 CPU = torch.device("cpu")
 PAST, LEADS = 2, 3
@@ -28,7 +30,8 @@ def shaken(name):
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if "flow" not in key:  # which would then point anywhere
-                parameter.add_(0.1 * torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)))
+                size = 0.1 / PACE if key == "learnt" else 0.1
+                parameter.add_(size * torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)))
     return model
 
 
@@ -40,6 +43,8 @@ def model(request):
 def runner(model):
     @torch.inference_mode()
     def run(past, num_leads):
+        if hasattr(model, "point"):  # areas are matched on the whole grid; what each tile gives to that are locations
+            return LOG.decode(model(network_input(torch.from_numpy(past), LOG), num_leads)[:, :, 0]).numpy()
         return forecast_rain(model, LOG, torch.from_numpy(past), num_leads).numpy()
 
     return run
@@ -93,8 +98,9 @@ def test_the_reach_is_that_of_kernels_patches_and_steps():
 
 
 def test_a_smaller_margin_gives_it_about(model):
-    whole = runner(model)(past(), LEADS)
-    off = [np.nanmax(np.abs(in_tiles(model, past(), margin=blocks * model.cell_multiple) - whole)) for blocks in (0, 8)]
+    whole, reach, multiple = runner(model)(past(), LEADS), reach_of(model), model.cell_multiple
+    most = 16 if reach == math.inf else 3 * reach // 4 // multiple * multiple
+    off = [np.nanmax(np.abs(in_tiles(model, past(), margin=margin) - whole)) for margin in (0, most)]
     assert off[0] > 2 * off[1]
 
 
@@ -208,4 +214,4 @@ def test_a_margin_below_the_reach_is_told(run, little_memory, monkeypatch, caplo
 def test_a_network_of_one_grid_is_never_tiled(run, little_memory):
     network = open_forecaster(str(run), device=CPU)
     network.model.grid = (64, 64)
-    assert network._tiling((64, 64), LEADS) is None
+    assert network._tiling((64, 64), LEADS, network._forecast, 1) is None

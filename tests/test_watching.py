@@ -241,6 +241,15 @@ def test_a_file_can_be_added_to_where_it_lies(inbox):
     assert watched(inbox, *nothing, add, *nothing) == names(2, 1, 0, 3)
 
 
+def test_forecasts_of_a_folder_can_hold_probabilities(inbox):
+    output, radar = inbox.parent / "out", Radar(*arrivals(inbox, range(3)), lambda: None, lambda: None)
+    opened = BASELINES["extrapolation"]()
+    (first, *_) = watch(opened, inbox, output, reading=READING, stop=radar, thresholds=(0.5, 2.0))
+    found = read_forecast(first, variable="probability_of_rainfall_above_threshold")
+    assert found.thresholds == (0.5, 2.0)
+    assert np.nanmax(found.probabilities(0, 0, [0])) > 0
+
+
 def test_an_output_that_cannot_be_written_ends_it(inbox, monkeypatch):
     def fails(*_):
         raise OutputError("No space left on device")

@@ -3,9 +3,10 @@
 Every model is called as `model(past, num_leads)`: past (case, time, 2, y, x), the values and their validity ->
 forecast values (case, lead, y, x) in float32. Its grid is any that has at least `cell_multiple` cells each way, or where
 it has an attribute `grid` that (y, x) alone. With `learns_from_future` it takes `future` and `done` while it trains.
+One that forecasts a distribution gives its parameters, (case, lead, parameter, y, x); `point` and `exceedance` read them.
 """
 
-from torch import nn
+from torch import Tensor, nn
 
 from nowcast.config import NamedSection, Section, check, lookup
 from nowcast.models.cnn_lstm import CNNLSTM, CNNLSTMConfig
@@ -14,9 +15,11 @@ from nowcast.models.fc_lstm import FCLSTM, FCLSTMConfig
 from nowcast.models.many_to_many import ManyToMany, ManyToManyConfig
 from nowcast.models.multiscale import ConvGRUConfig, Multiscale, MultiscaleConfig, TrajGRUConfig
 from nowcast.models.next_frame import NextFrame, NextFrameConfig
+from nowcast.models.probabilistic import Probabilistic, ProbabilisticConfig, stride_for
 
 MODELS: dict[str, tuple[type[Section], type[nn.Module]]] = {
     "encoder_forecaster": (EncoderForecasterConfig, EncoderForecaster),
+    "probabilistic": (ProbabilisticConfig, Probabilistic),
     "multiscale": (MultiscaleConfig, Multiscale),
     "convgru": (ConvGRUConfig, Multiscale),
     "trajgru": (TrajGRUConfig, Multiscale),
@@ -37,6 +40,16 @@ def make_model(config: Section) -> nn.Module:
     """The untrained network of a checked config."""
     _, module = MODELS[config.name]
     return module(config)
+
+
+def point_values(model: nn.Module, outputs: Tensor, past: Tensor) -> Tensor:
+    """What the outputs for the network input `past` forecast: network values (case, lead, y, x).
+
+    The outputs themselves, or of a model of distributions the values whose areas are those of the newest frame.
+    """
+    if not hasattr(model, "point"):
+        return outputs
+    return model.point(outputs, model.match(*model.sample(outputs, past, stride_for(past.shape[-2:]))))
 
 
 def num_parameters(model: nn.Module) -> int:

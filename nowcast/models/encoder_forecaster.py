@@ -5,7 +5,7 @@ layers together give the frame through one 1 × 1 convolution. Frames are folded
 what does not divide is padded with missing pixels and cut off again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated, Literal
 
@@ -27,20 +27,18 @@ def require_odd(name: str, sizes: Sequence[int]) -> None:
         raise ValueError(f"{name} must be odd, not {even[0]}")
 
 
-class EncoderForecasterConfig(Section):
-    """Keys of `[model]` for name = "encoder_forecaster"."""
+class LayersConfig(Section):
+    """The keys that encoder–forecasters share."""
 
-    name: Literal["encoder_forecaster"] = "encoder_forecaster"
     hidden_channels: Many[Channels] = Field((64, 64), min_length=1, max_length=16)
     kernel_sizes: Many[KernelSize] = (3, 3)
     input_kernel_sizes: Many[KernelSize] = ()  # () = as kernel_sizes
     patch: int = Field(4, ge=1, le=32)
     peepholes: bool = False
     validity_channel: bool = True
-    output: Output = "linear"
 
     @model_validator(mode="after")
-    def _match(self) -> "EncoderForecasterConfig":
+    def _match(self) -> "LayersConfig":
         layers = len(self.hidden_channels)
         for name in ("kernel_sizes", "input_kernel_sizes"):
             sizes = getattr(self, name)
@@ -50,10 +48,17 @@ class EncoderForecasterConfig(Section):
         return self
 
 
-class EncoderForecaster(nn.Module):
-    """(case, time, 2, y, x) values and validity -> (case, lead, y, x) forecast values, float32, any number of leads."""
+class EncoderForecasterConfig(LayersConfig):
+    """Keys of `[model]` for name = "encoder_forecaster"."""
 
-    def __init__(self, config: EncoderForecasterConfig):
+    name: Literal["encoder_forecaster"] = "encoder_forecaster"
+    output: Output = "linear"
+
+
+class Layers(nn.Module):
+    """The encoder, the forecaster and its 1 × 1 convolution to `num_outputs` channels of folded frames."""
+
+    def __init__(self, config: LayersConfig, num_outputs: int):
         super().__init__()
         self.config = config
         self.cell_multiple = config.patch
@@ -62,24 +67,34 @@ class EncoderForecaster(nn.Module):
         options = {"input_kernel_sizes": config.input_kernel_sizes, "options": CellOptions(peepholes=config.peepholes)}
         self.encoder = ConvLSTM(channels, **layers, **options)
         self.forecaster = ConvLSTM(0, **layers, **options)
-        self.head = nn.Conv2d(sum(config.hidden_channels), config.patch**2, 1)
+        self.head = nn.Conv2d(sum(config.hidden_channels), num_outputs, 1)
 
-    def forward(self, past: Tensor, num_leads: int) -> Tensor:
-        grid = past.shape[-2:]
+    def outputs(self, past: Tensor, num_leads: int) -> Iterator[Tensor]:
+        """(case, time, 2, y, x) -> (case, lead, num_outputs, y / patch, x / patch), a stretch of leads at a time."""
         frames = past if self.config.validity_channel else past[:, :, :1]
         frames = F.pixel_unshuffle(pad_to_multiple(frames, self.cell_multiple), self.config.patch)
         _, states = self.encoder(frames)
-        forecast = []
         for num_steps in steps_at_once(num_leads):
             hidden, states = self.forecaster(None, states, num_steps=num_steps)
-            forecast.append(F.pixel_shuffle(self._head(hidden), self.config.patch)[:, :, 0])
-        return activate(torch.cat(forecast, dim=1), self.config.output)[..., : grid[0], : grid[1]]
+            yield self._head(hidden)
 
     def _head(self, hidden: Sequence[Tensor]) -> Tensor:
         """The 1 × 1 convolution over the layers' channels, a layer at a time: joined they would be copied."""
         weights = self.head.weight.split(self.config.hidden_channels, dim=1)
         biases = (self.head.bias, *[None] * (len(hidden) - 1))
         return sum(over_time(partial(F.conv2d, weight=w, bias=b), h) for h, w, b in zip(hidden, weights, biases, strict=True))
+
+
+class EncoderForecaster(Layers):
+    """(case, time, 2, y, x) values and validity -> (case, lead, y, x) forecast values, float32, any number of leads."""
+
+    def __init__(self, config: EncoderForecasterConfig):
+        super().__init__(config, config.patch**2)
+
+    def forward(self, past: Tensor, num_leads: int) -> Tensor:
+        y, x = past.shape[-2:]
+        forecast = [F.pixel_shuffle(part, self.config.patch)[:, :, 0] for part in self.outputs(past, num_leads)]
+        return activate(torch.cat(forecast, dim=1), self.config.output)[..., :y, :x]
 
 
 def steps_at_once(num_leads: int) -> list[int]:

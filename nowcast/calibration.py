@@ -1,0 +1,67 @@
+"""What a network's odds are worth, counted on validation cases: what truly followed them.
+
+A network that forecasts a distribution is trained on a few crops of a few events. On cases that it was not trained on it is
+surer of itself than it should be. Two numbers correct that, too few to be fitted to the cases by chance.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nowcast.models.probabilistic import Probabilistic, log_odds
+from nowcast.transform import Transform
+
+LIMIT, WIDTH = 6.0, 0.25  # of log-odds: beyond the limits all are alike
+BIN_STARTS = torch.arange(-LIMIT, LIMIT, WIDTH, dtype=torch.float64)
+FIRM = 3.0  # events that the numbers of a new network are worth, against what is counted
+ITERATIONS = 30
+
+
+@dataclass(frozen=True)
+class OddsCounts:
+    """counts (lead, threshold, bin of log-odds, 2): pixels where the threshold was not reached, and where it was."""
+
+    counts: Tensor
+    values: tuple[float, ...]  # network values of the thresholds
+
+    def __add__(self, other: "OddsCounts") -> "OddsCounts":
+        return OddsCounts(self.counts + other.counts, self.values)
+
+
+def count_odds(
+    outputs: Tensor, observed: Tensor, validity: Tensor, transform: Transform, thresholds: Sequence[float]
+) -> OddsCounts:
+    """Outputs (case, lead, parameter, y, x) beside observed mm/h and their validity (case, lead, y, x)."""
+    num_leads, bins = outputs.shape[1], len(BIN_STARTS)
+    values = tuple(float(transform.encode(torch.tensor(float(threshold)))) for threshold in thresholds)
+    lead = torch.arange(num_leads, device=outputs.device)[:, None, None]
+    counts = []
+    for threshold, value in zip(thresholds, values, strict=True):
+        places = ((log_odds(outputs.float(), value) + LIMIT) / WIDTH).long().clamp(0, bins - 1)
+        index = ((lead * bins + places) * 2 + (observed >= threshold))[validity > 0]
+        counts.append(torch.bincount(index, minlength=num_leads * bins * 2).view(num_leads, bins, 2))
+    return OddsCounts(torch.stack(counts, dim=1).double().cpu(), values)
+
+
+def calibrate(model: Probabilistic, counted: OddsCounts) -> None:
+    """Set `model.reliability` by what was counted."""
+    model.reliability.copy_(fit_reliability(counted))
+
+
+def fit_reliability(counted: OddsCounts) -> Tensor:
+    """(a, b): the log-odds a + b z have the greatest likelihood where the network has z, over all leads and thresholds.
+
+    Logistic regression (Platt 1999) by Newton's method, with the prior a = 0, b = 1.
+    """
+    counts = counted.counts.sum(dim=(0, 1))
+    z = (BIN_STARTS + WIDTH / 2)[:, None] ** torch.arange(2, dtype=torch.float64)
+    first = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    weights, total = first.clone(), counts.sum(dim=1)
+    for _ in range(ITERATIONS):
+        p = torch.sigmoid(z @ weights)
+        slope = z.T @ (counts[:, 1] - total * p) - FIRM * (weights - first)
+        curvature = (z * (total * p * (1 - p))[:, None]).T @ z + FIRM * torch.eye(2, dtype=torch.float64)
+        weights = weights + torch.linalg.solve(curvature, slope)
+    return weights

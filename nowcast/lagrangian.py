@@ -1,0 +1,46 @@
+"""Lagrangian coordinates: fields as an observer sees them who moves with the rain.
+
+Every place stands for the air that is there at the reference time. Past frames are read where that air was and future ones
+where it will be, along the motion of the past frames; so what only moves stands still, and a network is left with growth,
+decay and what the motion misses. Fields are mm/h with NaN for missing, or network values.
+"""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from nowcast.motion import Places, read_at, trace
+
+MARGIN = 48  # cells around a crop that are read to find its motion, which is smooth over some tens of cells
+
+
+def past_to_lagrangian(past: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Past (time, y, x) -> the same frames in Lagrangian coordinates, read bilinearly; the newest is as it was.
+
+    `flow` is the motion (2, y, x), in cells per frame.
+    """
+    before = [read_at(frame, places) for frame, places in zip(past[-2::-1], trace(flow, len(past) - 1), strict=True)]
+    return np.stack([*before[::-1], past[-1]])
+
+
+def future_places(flow: np.ndarray, num_leads: int) -> Iterator[Places]:
+    """Where, lead after lead, future frames are to be read: columns and rows (y, x), which may lie outside the grid."""
+    return trace(flow, num_leads, forward=True)
+
+
+def read_nearest(frame: np.ndarray, places: Places) -> np.ndarray:
+    """The frame (y, x) at the nearest cells, as it was observed; NaN outside."""
+    return cv2.remap(frame, *places, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=float("nan"))
+
+
+def from_lagrangian(fields: np.ndarray, flow: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    """Fields (lead, ..., y, x) of leads 1, 2, … carried to where the air will be; NaN for air from outside the grid.
+
+    `flow` is the motion (2, y, x), in cells per frame; `out` may be the fields themselves.
+    """
+    out = np.empty_like(fields, dtype=np.float32) if out is None else out
+    for field, target, places in zip(fields, out, trace(flow, len(fields)), strict=True):
+        for index in np.ndindex(field.shape[:-2]):
+            target[index] = read_at(field[index], places)
+    return out

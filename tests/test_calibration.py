@@ -1,0 +1,107 @@
+"""Odds are counted where they are, calibration finds what made them, and areas are those of the newest frame."""
+
+import pytest
+import torch
+
+from nowcast.calibration import OddsCounts, calibrate, count_odds, fit_reliability
+from nowcast.config import NamedSection
+from nowcast.models import make_model, model_config, point_values
+from nowcast.models.probabilistic import ANCHORS, area_share
+from nowcast.transform import make_transform
+
+LINEAR = make_transform(NamedSection(name="linear", scale=10.0))
+
+
+def drawn(shift=0.0, factor=1.0, cells=120, seed=0):
+    """Outputs (case, lead, 6, y, x) and rain (mm/h) whose log-odds to exceed a value are shift + factor × the outputs'."""
+    generator = torch.Generator().manual_seed(seed)
+    location = torch.rand(2, 3, cells, cells, generator=generator)
+    spread = torch.full_like(location, 0.08)
+    uniform = torch.rand(location.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
+    rain = location + spread / factor * (torch.logit(uniform) + shift)
+    return torch.stack([*[location] * 3, *[spread.log()] * 3], dim=2), 10 * rain
+
+
+def counted(outputs, rain, thresholds=(2.0, 5.0, 8.0), validity=None):
+    return count_odds(outputs, rain, torch.ones_like(rain) if validity is None else validity, LINEAR, thresholds)
+
+
+def network():
+    return make_model(model_config(NamedSection(name="probabilistic", hidden_channels=[4], kernel_sizes=[3])))
+
+
+def test_every_known_pixel_is_counted_once_for_each_threshold():
+    outputs, rain = drawn(cells=20)
+    validity = (torch.rand(rain.shape, generator=torch.Generator().manual_seed(1)) > 0.4).float()
+    found = counted(outputs, rain, validity=validity)
+    assert found.values == pytest.approx((0.2, 0.5, 0.8))
+    known = validity.sum(dim=(0, 2, 3))
+    assert torch.equal(found.counts.sum(dim=(2, 3)), known[:, None].expand(3, 3).double())
+    reached = ((rain >= 5.0) & (validity > 0)).sum(dim=(0, 2, 3))
+    assert torch.equal(found.counts[:, 1, :, 1].sum(dim=1), reached.double())
+
+
+def test_counts_of_parts_add_up():
+    outputs, rain = drawn(cells=24)
+    whole, parts = counted(outputs, rain), [counted(outputs[n : n + 1], rain[n : n + 1]) for n in range(2)]
+    assert torch.equal((parts[0] + parts[1]).counts, whole.counts)
+
+
+@pytest.mark.parametrize(("shift", "factor"), [(0.0, 1.0), (0.8, 0.6), (-0.5, 1.5)])
+def test_reliability_is_what_the_rain_was_drawn_with(shift, factor):
+    found = fit_reliability(counted(*drawn(shift, factor)))
+    assert found.tolist() == pytest.approx([shift, factor], abs=0.06)
+
+
+def test_nothing_counted_changes_nothing():
+    nothing = OddsCounts(torch.zeros(3, 2, 48, 2, dtype=torch.float64), (0.2, 0.5))
+    assert fit_reliability(nothing).tolist() == pytest.approx([0.0, 1.0])
+
+
+def test_probabilities_fall_with_the_threshold():
+    model, (outputs, _) = network(), drawn(cells=10)
+    probabilities = model.exceedance(outputs, (0.1, 0.3, 0.7))
+    assert probabilities.shape == (2, 3, 3, 10, 10)
+    assert (probabilities.diff(dim=2) < 0).all()
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+
+
+def newest_frame(cells=60, seed=5):
+    """Network input of one case of 3 frames, a tenth of it missing."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.rand(1, 3, cells, cells, generator=generator) ** 2
+    validity = (torch.rand(1, 3, cells, cells, generator=generator) > 0.1).float()
+    return torch.stack([values * validity, validity], dim=2)
+
+
+def test_a_forecast_has_about_the_areas_of_the_newest_frame_where_they_are_likeliest():
+    past, (outputs, _) = newest_frame(), drawn(cells=60)
+    outputs = outputs[:1]
+    forecast = point_values(network(), outputs, past)
+    newest, known = past[0, -1, 0], past[0, -1, 1] > 0
+    for anchor in ANCHORS[::3]:
+        area = ((newest >= anchor) & known).sum()
+        for lead in range(3):
+            reached = (forecast[0, lead] >= anchor - 1e-6) & known
+            assert abs(int(reached.sum()) - area * area_share(anchor, lead + 1)) <= 1
+            location = outputs[0, lead, 0]
+            assert location[reached].min() >= location[known & ~reached].max() - 1e-6
+    assert (forecast >= 0).all()
+
+
+def test_light_rain_gets_more_area_with_the_lead_and_heavy_rain_less():
+    assert area_share(0.3, 1) < area_share(0.3, 6) == area_share(0.3, 12) == pytest.approx(1.1)
+    assert area_share(0.8, 12) < area_share(0.6, 12) < 1 < area_share(0.5, 12)
+    assert all(area_share(value / 20, lead) > 0 for value in range(40) for lead in (1, 4, 100))
+
+
+def test_of_a_dry_newest_frame_no_rain_is_forecast():
+    past, (outputs, _) = newest_frame(), drawn(cells=60)
+    past[:, -1, 0] = 0.05
+    assert (point_values(network(), outputs[:1], past) == 0).all()
+
+
+def test_calibration_is_put_into_the_network():
+    model = network()
+    calibrate(model, counted(*drawn(0.5, 0.7)))
+    assert model.reliability.tolist() == pytest.approx([0.5, 0.7], abs=0.06)

@@ -1,0 +1,143 @@
+"""A probabilistic network in Lagrangian coordinates: without correction it is the extrapolation; it trains and resumes."""
+
+import numpy as np
+import pytest
+import torch
+from makers import rain, tiny_experiment, write_record
+
+from nowcast import config, forecaster
+from nowcast.baselines import BASELINES
+from nowcast.checkpoint import Checkpoint, read_checkpoint
+from nowcast.commands import train_run
+from nowcast.errors import UsageError
+from nowcast.export import export
+from nowcast.forecaster import Network
+from nowcast.models import make_model, model_config, probabilistic
+from nowcast.training import resolve
+
+CPU = torch.device("cpu")
+MODEL = {"name": "probabilistic", "hidden_channels": [4], "kernel_sizes": [3], "patch": 2, "smoothing": [0, 2]}
+LOSS = {"name": "exceedance"}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def experiment(records=("x.nc",), *, coordinates="lagrangian", model=MODEL, loss=LOSS, **training):
+    tree = config.as_dict(tiny_experiment(records, **training))
+    tree["data"]["coordinates"] = coordinates
+    return config.from_dict(tree | {"model": model, "loss": loss}, source="test")
+
+
+def made_checkpoint(weights, **options):
+    facts = {"config": config.as_dict(resolve(experiment(**options))), "input_frames": 2, "lead_frames": 3,
+             "time_steps": [300], "quantity": "rain_rate", "units": "mm h-1"}  # fmt: skip
+    return Checkpoint(facts, {f"model.{name}": value for name, value in weights.items()}, "0" * 64)
+
+
+def extrapolating(**options):
+    """A network whose distribution lies around the newest frame as it is."""
+    model = make_model(model_config(config.NamedSection(**MODEL)))
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.first[:, :6] = torch.tensor([50.0, -50.0]).repeat(3)  # no smoothing at any level
+        model.first[:, 6:9] = 0  # no growth
+    return Network(made_checkpoint(model.state_dict(), **options), "network", device=CPU)
+
+
+def shaken(seed=0):
+    torch.manual_seed(seed)
+    model = make_model(model_config(config.NamedSection(**MODEL)))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.add_((0.002 if name == "learnt" else 0.05) * torch.randn_like(parameter))
+    return Network(made_checkpoint(model.state_dict()), "network", device=CPU)
+
+
+def past(cases=2, shape=(44, 51)):
+    return np.stack([rain(frames=2, shape=shape, motion=(1, -2), missing=0.05, seed=seed) for seed in range(cases)])
+
+
+def assert_close(forecast, expected):
+    """Missing alike, and the same but for the steps in which areas are matched, when their shares are 1."""
+    np.testing.assert_array_equal(np.isnan(forecast), np.isnan(expected))
+    assert np.nanmean(np.abs(forecast - expected)) < 0.03 * np.nanmean(expected)
+
+
+@pytest.fixture
+def same_areas(monkeypatch):
+    monkeypatch.setattr(probabilistic, "area_share", lambda value, lead: 1.0)
+
+
+@pytest.mark.usefixtures("same_areas")
+def test_without_correction_it_is_the_extrapolation():
+    frames = past()
+    frames[frames < 0.1] = 0  # what is less is dry to it
+    assert_close(extrapolating().forecast(frames, 5), BASELINES["extrapolation"]().forecast(frames, 5))
+
+
+@pytest.mark.usefixtures("same_areas")
+def test_in_coordinates_of_the_grid_it_is_persistence():
+    frames, network = np.nan_to_num(past()), extrapolating(coordinates="grid")
+    frames[frames < 0.1] = 0
+    assert_close(network.forecast(frames, 2), np.repeat(frames[:, -1:], 2, axis=1))
+
+
+def test_probabilities_move_with_the_rain_and_fall_with_the_threshold():
+    frames, network = past(), extrapolating()
+    assert network.thresholds == (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+    probabilities, forecast = network.exceedance(frames, 4, (0.5, 2.0, 8.0)), network.forecast(frames, 4)
+    assert probabilities.shape == (2, 4, 3, 44, 51)
+    np.testing.assert_array_equal(np.isnan(probabilities), np.isnan(forecast)[:, :, None].repeat(3, axis=2))
+    known = ~np.isnan(forecast)
+    assert (np.diff(probabilities, axis=2)[known[:, :, None].repeat(2, axis=2)] <= 0).all()
+    at_two = probabilities[:, :, 1]
+    assert at_two[known & (forecast > 4)].mean() > 0.8
+    assert at_two[known & (forecast < 1)].mean() < 0.2
+
+
+def test_a_clear_sky_has_no_chance_of_rain():
+    assert (shaken().exceedance(np.zeros((1, 2, 20, 20), np.float32), 3, (0.5, 5.0)) == 0).all()
+
+
+def test_tiles_give_what_the_whole_grid_gives(monkeypatch):
+    network, frames = shaken(), past(shape=(420, 90))
+    whole = network.forecast(frames, 3), network.exceedance(frames, 3, (0.5, 2.0))
+    monkeypatch.setattr(forecaster, "SURELY_FIT", 0)
+    monkeypatch.setattr(forecaster, "available_bytes", lambda device: 7e6)
+    tiled = shaken()
+    for one, other in zip(whole, (tiled.forecast(frames, 3), tiled.exceedance(frames, 3, (0.5, 2.0))), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+    assert all(tiled._tilings.values()), "they were forecast in tiles"
+    assert len(tiled._tilings) == 2
+
+
+def test_training_calibrates_and_a_resumed_run_is_the_straight_one(tmp_path):
+    record = write_record(tmp_path / "a.nc", rain(frames=60, shape=(40, 40), motion=(1, 1), missing=0.02))
+    whole = experiment([record], steps=6)
+    train_run(whole, tmp_path / "straight", resume=False, overwrite=False, device="cpu")
+    train_run(experiment([record], steps=6), tmp_path / "resumed", resume=False, overwrite=False, device="cpu")
+    (tmp_path / "resumed" / "last.safetensors").unlink()  # goes on from the state before
+    train_run(whole, tmp_path / "resumed", resume=True, overwrite=False, device="cpu")
+    found = [read_checkpoint(tmp_path / name / "last.safetensors") for name in ("straight", "resumed")]
+    for name, value in found[0].tensors.items():
+        assert torch.equal(value, found[1].tensors[name]), name
+    best = read_checkpoint(tmp_path / "straight").part("model")
+    assert best["reliability"].tolist() != [0.0, 1.0]
+
+
+@pytest.mark.parametrize(("model", "loss"), [(MODEL, {"name": "mae"}),
+                                             ({"name": "encoder_forecaster"}, {"name": "exceedance"})])  # fmt: skip
+def test_a_loss_that_is_not_of_what_the_model_gives_is_refused(model, loss):
+    with pytest.raises(UsageError, match=r"loss.name = '\w+' is of \w+ but model.name = '\w+' gives \w+") as error:
+        resolve(experiment(model=model, loss=loss))
+    assert error.value.exit_code == 2
+
+
+def test_what_follows_the_rain_is_not_exported(tmp_path):
+    with pytest.raises(UsageError, match=r"found outside of the network\.\nRight would be another model"):
+        export(extrapolating(), tmp_path / "network.pt2")
+    assert not (tmp_path / "network.pt2").exists()
