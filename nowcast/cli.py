@@ -87,7 +87,7 @@ def inspect(
         _print_json(facts)
     else:
         typer.echo("\n".join(inspection.lines(facts)))
-    _next(f"nowcast train configs/radar.toml {' '.join(f'--data {shlex.quote(record)}' for record in records)}")
+    _next(f"nowcast plan {shlex.join(records)} --output my.toml")
 
 
 @app.command(epilog="Example: nowcast plan radar/2015 --output my.toml")

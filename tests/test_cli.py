@@ -381,7 +381,7 @@ def test_inspect_prints_facts_and_names_the_next_command(inputs):
     code, out, err = command("inspect", inputs / "rain.nc")
     assert code == 0
     assert out.startswith("rain  (1 file, variable rainfall_rate)\n")
-    assert err == f"next: nowcast train configs/radar.toml --data {inputs / 'rain.nc'}\n"
+    assert err == f"next: nowcast plan {inputs / 'rain.nc'} --output my.toml\n"
     code, out, err = command("inspect", inputs / "rain.nc", "--format", "json", "-q")
     assert (code, err) == (0, "")
     assert [record["num_frames"] for record in json.loads(out)] == [40]
