@@ -99,7 +99,7 @@ def test_the_first_leads_do_not_depend_on_how_many_are_asked_for(model):
     torch.testing.assert_close(model(values, 6)[:, :2], model(values, 2))
 
 
-@pytest.mark.parametrize("name", MODELS.keys() - OF_DISTRIBUTIONS)
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - OF_DISTRIBUTIONS))
 def test_a_sigmoid_output_lies_in_the_unit_interval(name):
     forecast = build(name, output="sigmoid")(network_input(past(), LOG), 2)
     assert ((forecast > 0) & (forecast < 1)).all()
