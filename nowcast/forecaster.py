@@ -110,7 +110,7 @@ class Network:
             return self._in_parts(past, num_leads, run, fields)
         flows = [motion(case) for case in past]
         still = np.stack([past_to_lagrangian(case, flow) for case, flow in zip(past, flows, strict=True)])
-        made = self._in_parts(still, num_leads, run, fields)
+        made = np.ascontiguousarray(self._in_parts(still, num_leads, run, fields))
         each = made.reshape(len(past), num_leads, fields, *past.shape[-2:])
         np.copyto(each, np.nan, where=np.isnan(past[:, -1])[:, None, None])  # as of an extrapolation
         for case, flow in zip(each, flows, strict=True):  # in place: of a continent, every copy is a gigabyte
