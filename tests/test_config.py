@@ -82,7 +82,7 @@ NAMED_ERRORS = [
     (["transform.offset=0"], "transform.offset = 0: it should be greater than 0"),
     (["transform.name=dbz", "transform.floor=60"], "transform: floor 60 dBZ must be below ceiling 55.0 dBZ"),
     (["loss.name=balanced", "loss.weights=[1, 2]"], "loss: 5 thresholds need 6 weights"),
-    (["loss.name=huber"], "loss.name = 'huber' is not known; known: balanced, bce, mae, mse"),
+    (["loss.name=huber"], "loss.name = 'huber' is not known; known: balanced, bce, exceedance, mae, mse"),
 ]
 
 

@@ -378,7 +378,7 @@ def test_a_size_that_is_too_slow_or_too_large_gives_way_to_a_smaller(tmp_path, m
     made = plan_records([str(path)], device="cpu")
     assert tried == [(48, 160, 4), (24, 128, 2)], "the second is chosen by what the first took"
     assert made.experiment.model.hidden_channels == [24, 24]
-    assert "2.5 s a step" in made.comments["training.steps"]
+    assert "5.6 s a step" in made.comments["training.steps"]
 
 
 def test_a_grid_too_large_for_the_memory_is_told(tmp_path, measured, monkeypatch):

@@ -418,9 +418,11 @@ time.sleep(60)"""
             time.sleep(0.02)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+    given = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are told to ignore it
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         skill.run_all([[sys.executable, "-c", waits, str(ready), str(ended)], [sys.executable, "-c", ""]], jobs=1)
+    signal.signal(signal.SIGINT, given)
     assert ended.exists()
 
 
