@@ -5,7 +5,6 @@ surer of itself than it should be. Two numbers correct that, too few to be fitte
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,43 +18,33 @@ FIRM = 3.0  # events that the numbers of a new network are worth, against what i
 ITERATIONS = 30
 
 
-@dataclass(frozen=True)
-class OddsCounts:
-    """counts (lead, threshold, bin of log-odds, 2): pixels where the threshold was not reached, and where it was."""
-
-    counts: Tensor
-    values: tuple[float, ...]  # network values of the thresholds
-
-    def __add__(self, other: "OddsCounts") -> "OddsCounts":
-        return OddsCounts(self.counts + other.counts, self.values)
-
-
 def count_odds(
     outputs: Tensor, observed: Tensor, validity: Tensor, transform: Transform, thresholds: Sequence[float]
-) -> OddsCounts:
-    """Outputs (case, lead, parameter, y, x) beside observed mm/h and their validity (case, lead, y, x)."""
-    num_leads, bins = outputs.shape[1], len(BIN_STARTS)
-    values = tuple(float(transform.encode(torch.tensor(float(threshold)))) for threshold in thresholds)
-    lead = torch.arange(num_leads, device=outputs.device)[:, None, None]
-    counts = []
-    for threshold, value in zip(thresholds, values, strict=True):
+) -> Tensor:
+    """(bin of log-odds, 2): pixels where a threshold was not reached and where it was, of all leads and thresholds together.
+
+    Outputs (case, lead, parameter, y, x) beside observed mm/h and their validity (case, lead, y, x).
+    """
+    bins = len(BIN_STARTS)
+    counts = torch.zeros(bins * 2, dtype=torch.float64)
+    for threshold in thresholds:
+        value = float(transform.encode(torch.tensor(float(threshold))))
         places = ((log_odds(outputs.float(), value) + LIMIT) / WIDTH).long().clamp(0, bins - 1)
-        index = ((lead * bins + places) * 2 + (observed >= threshold))[validity > 0]
-        counts.append(torch.bincount(index, minlength=num_leads * bins * 2).view(num_leads, bins, 2))
-    return OddsCounts(torch.stack(counts, dim=1).double().cpu(), values)
+        index = (places * 2 + (observed >= threshold))[validity > 0]
+        counts += torch.bincount(index, minlength=bins * 2).cpu()
+    return counts.view(bins, 2)
 
 
-def calibrate(model: Probabilistic, counted: OddsCounts) -> None:
-    """Set `model.reliability` by what was counted."""
-    model.reliability.copy_(fit_reliability(counted))
+def calibrate(model: Probabilistic, counts: Tensor) -> None:
+    """Set `model.reliability` by what `count_odds` found."""
+    model.reliability.copy_(fit_reliability(counts))
 
 
-def fit_reliability(counted: OddsCounts) -> Tensor:
-    """(a, b): the log-odds a + b z have the greatest likelihood where the network has z, over all leads and thresholds.
+def fit_reliability(counts: Tensor) -> Tensor:
+    """(a, b): the log-odds a + b z have the greatest likelihood where the network has z, by counts (bin, 2).
 
     Logistic regression (Platt 1999) by Newton's method, with the prior a = 0, b = 1.
     """
-    counts = counted.counts.sum(dim=(0, 1))
     z = (BIN_STARTS + WIDTH / 2)[:, None] ** torch.arange(2, dtype=torch.float64)
     first = torch.tensor([0.0, 1.0], dtype=torch.float64)
     weights, total = first.clone(), counts.sum(dim=1)

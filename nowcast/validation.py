@@ -1,8 +1,6 @@
 """How good the network is while it trains: the loss and the scores in mm/h on fixed validation cases."""
 
-import functools
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +8,7 @@ import torch
 from torch import nn
 
 from nowcast import distributed
-from nowcast.calibration import OddsCounts, calibrate, count_odds
+from nowcast.calibration import calibrate, count_odds
 from nowcast.dataset import Batches
 from nowcast.device import arithmetic
 from nowcast.losses import Loss, at_least_one
@@ -60,12 +58,13 @@ def validate(
         batch = batches[k]
         num_leads = batch.future.shape[1]
         with arithmetic(device, precision):
-            values = model(network_input(batch.past.to(device), transform), num_leads)
+            past = network_input(batch.past.to(device), transform)
+            values = model(past, num_leads)
         observed, validity = split_missing(batch.future.to(device))
         parts[:, k] = torch.stack(loss.parts(values, observed, validity, transform)).cpu()
         if hasattr(model, "point"):
             odds.append(count_odds(values, observed, validity, transform, thresholds))
-            values = point_values(model, values, network_input(batch.past.to(device), transform))
+            values = point_values(model, values, past)
         forecast, observed = transform.decode(values).cpu().numpy(), batch.future.numpy()
         last = np.repeat(batch.past.numpy()[:, -1:], num_leads, axis=1)
         known = np.isfinite(observed) & np.isfinite(last)
@@ -76,7 +75,7 @@ def validate(
     (losses, counts), found = _of_all(parts), distributed.gather((sum(network), sum(persistence)))
     network, persistence = (sum(part).pooled() for part in zip(*found, strict=True))
     if odds:
-        calibrate(model, _total(part for share in distributed.gather(odds) for part in share))
+        calibrate(model, _of_all(sum(odds)))
     return Validation(
         loss=float((losses / at_least_one(counts)).mean()),
         csi=dict(zip(thresholds, csi(network)[0].tolist(), strict=True)),
@@ -84,10 +83,6 @@ def validate(
         mae=float(mae(network)[0]),
         persistence_mae=float(mae(persistence)[0]),
     )
-
-
-def _total(counts: Iterable[OddsCounts]) -> OddsCounts:
-    return functools.reduce(operator.add, counts)
 
 
 def _of_all(parts: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nowcast.calibration import OddsCounts, calibrate, count_odds, fit_reliability
+from nowcast.calibration import BIN_STARTS, LIMIT, WIDTH, calibrate, count_odds, fit_reliability
 from nowcast.config import NamedSection
 from nowcast.models import make_model, model_config, point_values
 from nowcast.models.probabilistic import ANCHORS, area_share
@@ -34,17 +34,21 @@ def test_every_known_pixel_is_counted_once_for_each_threshold():
     outputs, rain = drawn(cells=20)
     validity = (torch.rand(rain.shape, generator=torch.Generator().manual_seed(1)) > 0.4).float()
     found = counted(outputs, rain, validity=validity)
-    assert found.values == pytest.approx((0.2, 0.5, 0.8))
-    known = validity.sum(dim=(0, 2, 3))
-    assert torch.equal(found.counts.sum(dim=(2, 3)), known[:, None].expand(3, 3).double())
-    reached = ((rain >= 5.0) & (validity > 0)).sum(dim=(0, 2, 3))
-    assert torch.equal(found.counts[:, 1, :, 1].sum(dim=1), reached.double())
+    reached = sum(((rain >= threshold) & (validity > 0)).sum() for threshold in (2.0, 5.0, 8.0))
+    assert found.sum(dim=0).tolist() == [3 * float(validity.sum()) - float(reached), float(reached)]
+
+
+def test_a_pixel_is_counted_in_the_bin_of_its_odds():
+    outputs, rain = torch.zeros(1, 1, 6, 1, 1), torch.full((1, 1, 1, 1), 5.0)
+    outputs[:, :, :3] = 0.75  # spread 1: z = 0.75 - 0.5
+    found = counted(outputs, rain, thresholds=(5.0,))
+    assert found.nonzero().tolist() == [[int((0.25 + LIMIT) / WIDTH), 1]]
 
 
 def test_counts_of_parts_add_up():
     outputs, rain = drawn(cells=24)
     whole, parts = counted(outputs, rain), [counted(outputs[n : n + 1], rain[n : n + 1]) for n in range(2)]
-    assert torch.equal((parts[0] + parts[1]).counts, whole.counts)
+    assert torch.equal(parts[0] + parts[1], whole)
 
 
 @pytest.mark.parametrize(("shift", "factor"), [(0.0, 1.0), (0.8, 0.6), (-0.5, 1.5)])
@@ -54,8 +58,7 @@ def test_reliability_is_what_the_rain_was_drawn_with(shift, factor):
 
 
 def test_nothing_counted_changes_nothing():
-    nothing = OddsCounts(torch.zeros(3, 2, 48, 2, dtype=torch.float64), (0.2, 0.5))
-    assert fit_reliability(nothing).tolist() == pytest.approx([0.0, 1.0])
+    assert fit_reliability(torch.zeros(len(BIN_STARTS), 2, dtype=torch.float64)).tolist() == pytest.approx([0.0, 1.0])
 
 
 def test_probabilities_fall_with_the_threshold():
