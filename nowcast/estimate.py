@@ -23,6 +23,7 @@ from nowcast.training import Trainer
 
 log = logging.getLogger(__name__)
 SECONDS = 5.0  # what the longest probe of an estimate may take, roughly
+FEW = 4  # cases that it has all the same: the line through one and two leans on what the allocator kept by chance
 SHARE = 0.8  # of the free memory that batch_size = "auto" fills: validation, workers and other processes need some too
 LARGEST = 4096  # cases
 
@@ -56,7 +57,7 @@ def estimate(trainer: Trainer) -> Estimate:
     settings = trainer.settings
     probe(trainer, 1)  # the first run pays for set-up
     one = probe(trainer, 1)
-    few = min(settings.batch_size, max(int(SECONDS / one.seconds), 2))
+    few = min(settings.batch_size, max(int(SECONDS / one.seconds), FEW))
     found = _at(settings.batch_size, one, probe(trainer, few)) if few > 1 else one
     return Estimate(found.seconds * settings.accumulate, found.memory_bytes)
 

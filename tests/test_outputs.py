@@ -193,26 +193,33 @@ def test_forecasts_are_compressed_and_carry_check_sums(inputs):
             assert all(file[name].filters()["fletcher32"] for name in ("y", "x", "time", "forecast_period"))
 
 
+WHOLE = netCDF4.Dataset
+
+
+class Failing(WHOLE):
+    """Takes everything, and once closed lies `how` on the disk; a type of the module, as netCDF4's end needs its type alive."""
+
+    how = "as written"
+
+    def close(self):
+        path, writing = Path(self.filepath()), "rain.nc" not in self.filepath()
+        super().close()
+        if not writing:
+            return
+        if type(self).how == "a value":
+            with WHOLE(path, "a") as file:
+                file["precip_intensity"][..., 3, 3] = 55.0
+        elif type(self).how == "cut off":
+            os.truncate(path, path.stat().st_size // 2)
+        else:
+            path.write_bytes(b"")
+
+
 @pytest.mark.parametrize("how", ["a value", "cut off", "gone"])
 @pytest.mark.parametrize("more", [(), ("--every", "30")], ids=["one", "many"])
 def test_a_file_that_does_not_read_back_as_it_was_written_gets_no_name(inputs, monkeypatch, how, more):
     """The disk takes everything and gives something else back."""
-    whole = netCDF4.Dataset
-
-    class Failing(whole):
-        def close(self):
-            path, writing = Path(self.filepath()), "rain.nc" not in self.filepath()
-            super().close()
-            if not writing:
-                return
-            if how == "a value":
-                with whole(path, "a") as file:
-                    file["precip_intensity"][..., 3, 3] = 55.0
-            elif how == "cut off":
-                os.truncate(path, path.stat().st_size // 2)
-            else:
-                path.write_bytes(b"")
-
+    monkeypatch.setattr(Failing, "how", how)
     monkeypatch.setattr("nowcast.forecast_file.netCDF4.Dataset", Failing)
     before = sorted(os.listdir())
     code, out, err = command("predict", "persistence", "rain.nc", "--output", "f.nc", *more)
