@@ -118,7 +118,7 @@ def key(row):
 
 
 def test_a_run_whose_process_was_killed_ends_with_the_same_weights(tmp_path):
-    settings = {"steps": 100, "every": 10}
+    settings = {"steps": 60, "every": 6}
     assert run(torchrun(*train_arguments(tmp_path / "straight", **settings))).returncode == 0
     folder = tmp_path / "killed"
     with subprocess.Popen(torchrun(*train_arguments(folder, **settings), restarts=1), env=environment(),
