@@ -26,7 +26,7 @@ from nowcast.models import make_model, model_config, point_values
 from nowcast.models.probabilistic import stride_for
 from nowcast.motion import motion
 from nowcast.netcdf import Record
-from nowcast.tiles import Run, Tiling, available_bytes, bytes_per_cell, choose_tiles, find_reach, forecast_in_tiles
+from nowcast.tiles import Run, Tiling, available_bytes, bytes_per_cell, choose_tiles, find_reach, forecast_in_tiles, tile_multiple
 from nowcast.transform import Transform, make_transform, network_input
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ class Network:
         return self._tilings[key]
 
     def _plan_tiles(self, grid: tuple[int, int], num_leads: int, run: Run) -> Tiling | None:
-        multiple = self.model.cell_multiple
+        multiple = tile_multiple(self.model)
         per_cell = bytes_per_cell(run, self.input_frames, num_leads, grid, self.device)
         num_bytes = available_bytes(self.device)
         if grid[0] * grid[1] * per_cell <= num_bytes:

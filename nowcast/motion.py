@@ -5,12 +5,12 @@ column. A path is where the air of each cell was, or will be, after so many fram
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 
-MOTION_FRAMES = 4  # newest frames whose successive pairs are averaged into one motion field
+MOTION_FRAMES = 4  # newest frames from whose pairs the motion is averaged
 
 # Chosen on the MeteoSwiss, FMI, KNMI, BoM, MRMS and OPERA records (4 -> 12 frames, CSI at 1 mm/h), where each of them
 # may be halved or doubled for less than 0.003 of CSI.
@@ -31,22 +31,35 @@ def motion(past: np.ndarray) -> np.ndarray:
 
     Dense optical flow (DIS: Kroeger et al. 2016, arXiv 1603.03590) between successive frames, averaged where there is
     rain, trusted less where flow forward and back disagree or the missing area is near, smoothed, and continued from
-    the rain into the dry and missing areas. Without rain, or from one frame, it is zero.
+    the rain into the dry and missing areas. Then once more between the newest frame and each earlier one as that motion
+    carries it: what is left over several frames is found finer than between two. Without rain, or from one frame, it is zero.
     """
     past = np.asarray(past, np.float32)[-MOTION_FRAMES:]
-    images, known = zip(*map(_image, past), strict=True)
-    margin = np.ones((2 * MISSING_MARGIN + 1, 2 * MISSING_MARGIN + 1), np.uint8)
-    missing = (~np.logical_and.reduce(known)).astype(np.uint8)
-    near = cv2.dilate(missing, margin, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    trust = np.where(near > 0, np.float32(EDGE_TRUST), np.float32(1))
-    moved, weight = np.zeros((*past.shape[1:], 2), np.float32), np.zeros(past.shape[1:], np.float32)
-    for earlier, later in itertools.pairwise(images):
+    field = _mean_flow([(earlier, later, 1) for earlier, later in itertools.pairwise(past)], past.shape[1:])
+    carried = [read_at(frame, places) for frame, places in zip(past[-2::-1], trace(field, len(past) - 1), strict=True)]
+    return field + _mean_flow([(earlier, past[-1], n) for n, earlier in enumerate(carried, 1)], past.shape[1:])
+
+
+def _mean_flow(pairs: Sequence[tuple[np.ndarray, np.ndarray, int]], grid: tuple[int, int]) -> np.ndarray:
+    """Of pairs of an earlier and a later field so many frames apart, the motion (2, y, x) in cells per frame."""
+    moved, weight = np.zeros((*grid, 2), np.float32), np.zeros(grid, np.float32)
+    images = [(*_image(earlier), *_image(later), steps) for earlier, later, steps in pairs]
+    trust = _trust([known for image in images for known in (image[1], image[3])], grid)
+    for earlier, _, later, _, steps in images:
         flow, agreement = _flow(earlier, later)
         pair_weight = trust * agreement * ((earlier > 0) | (later > 0))
         moved += pair_weight[..., None] * flow
-        weight += pair_weight
+        weight += steps * pair_weight
     field = _continued(_smoothed(moved, MOTION_SIGMA), _smoothed(weight, MOTION_SIGMA))
     return np.ascontiguousarray(np.moveaxis(field[..., ::-1], -1, 0))  # OpenCV says x first
+
+
+def _trust(known: Sequence[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
+    """1 where all is known, little near what is not in any of the fields."""
+    missing = (~np.logical_and.reduce([np.ones(grid, bool), *known])).astype(np.uint8)
+    margin = np.ones((2 * MISSING_MARGIN + 1, 2 * MISSING_MARGIN + 1), np.uint8)
+    near = cv2.dilate(missing, margin, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.where(near > 0, np.float32(EDGE_TRUST), np.float32(1))
 
 
 def _image(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """Grids that do not fit in memory: forecast in tiles that overlap, and put together without seams.
 
-A tile is a core and a margin around it, on the raster of the model's `cell_multiple`. What a network forecasts at a place
+A tile is a core and a margin around it, on the raster of the model's `tile_multiple`. What a network forecasts at a place
 depends on the past within its reach; with a margin of the reach the tiles give what the whole grid gives, to rounding.
 A smaller margin gives it about: with the reference recipe (4 -> 12 frames, trained, radar of MeteoSwiss and FMI) the largest
 difference is .19 of the values at a margin of 4 cells, .03 at 32, 2e-4 at 44 and none at its reach, 68; a trained network
@@ -134,16 +134,22 @@ def forecast_in_tiles(run: Run, past: np.ndarray, num_leads: int, tiling: Tiling
     return out
 
 
+def tile_multiple(model: nn.Module) -> int:
+    """Cells that tiles begin at multiples of, so that what a model averages is the same cells as on the whole grid."""
+    return getattr(model, "tile_multiple", model.cell_multiple)
+
+
 @torch.inference_mode()
 def find_reach(model: nn.Module, input_frames: int, num_leads: int, *, like: Tensor) -> float:
-    """How many cells away the past still changes the forecast, at its last lead: a multiple of `cell_multiple`.
+    """How many cells away the past still changes the forecast, at its last lead: a multiple of `tile_multiple`.
 
     Found by one pass over a narrow strip with a NaN in its middle, which spreads to all that depends on it. `like` gives
     device and dtype. Infinite where a state is read along flows, which may point anywhere.
     """
     if any(isinstance(part, TrajGRU) for part in model.modules()):
         return math.inf
-    multiple, half = model.cell_multiple, math.ceil(64 / model.cell_multiple)  # in multiples
+    multiple = tile_multiple(model)
+    half = math.ceil(64 / multiple)  # in multiples
     while True:
         strip = like.new_zeros(1, input_frames, 2, multiple, (2 * half + 1) * multiple)
         strip[..., half * multiple : (half + 1) * multiple] = torch.nan

@@ -1,0 +1,114 @@
+"""Rain in bands of scale, each continued as it has changed so far: S-PROG, of every place by itself.
+
+A frame is the sum of bands, from the finest detail to the mean of BLOCK cells (the pyramid of Burt and Adelson 1983). Each is
+forecast by an autoregression of second order whose correlations in time are those of the past frames (Seed 2003; Bowler,
+Pierce and Seed 2006): what changes fast fades from the forecast as it becomes unpredictable, and what grows goes on growing.
+The correlations are measured around each place, not over the whole grid (as in ANVIL, Pulkkinen et al. 2020), so that fronts
+and showers side by side, steps of two minutes and of a quarter of an hour each have their own. Nothing of it is learnt.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NUM_STEPS = 5  # of the pyramid, each a half
+BLOCK = 1 << NUM_STEPS  # cells; a grid is a multiple of them
+AROUND = 2  # blocks each way over which correlations are measured
+ORDER = 2
+MOST_CORRELATION = 0.9999
+FAINT = 1e-7  # squared network values: a band with less is nothing that could be continued
+
+
+@dataclass
+class Band:
+    """One band: its last two frames (case, y, x), and around each block the autoregression and its first correlation."""
+
+    before: Tensor
+    newest: Tensor
+    weights: tuple[Tensor, Tensor]  # of the newest and of the one before, (case, block, block)
+    correlation: Tensor
+
+
+def widen(field: Tensor, factor: int = 2) -> Tensor:
+    """(case, channel, y, x) to a finer grid."""
+    return field if factor == 1 else F.interpolate(field, scale_factor=factor, mode="bilinear")
+
+
+def split(values: Tensor, known: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Frames (case, time, y, x) and where they are known -> bands and how much of each cell is known, the finest first.
+
+    The frames are the sum of the bands, each widened to the grid of the next finer one; missing cells are as their
+    surroundings, without detail. y and x are multiples of BLOCK.
+    """
+    means = [(values, known)]
+    for _ in range(NUM_STEPS):
+        mean, share = means[-1]
+        shared = F.avg_pool2d(share, 2)
+        means.append((F.avg_pool2d(mean * share, 2) / shared.clamp(min=1e-6), shared))
+    (whole, share), *finer = means[::-1]
+    bands = [(whole, share)]
+    for mean, share in finer:
+        smooth = widen(whole)
+        whole = torch.where(share > 0, mean, smooth)
+        bands.append((whole - smooth, share))
+    return bands[::-1]
+
+
+def joined(bands: list[Tensor]) -> Tensor:
+    """The sum of bands (case, channel, y, x), the finest first, each of half as many cells each way as the one before."""
+    *finer, whole = bands
+    for band in finer[::-1]:
+        whole = widen(whole) + band
+    return whole
+
+
+def autoregression(frames: Tensor, known: Tensor, block: int) -> Band:
+    """How a band (case, time, y, x) goes on, by blocks of so many of its cells. Of two frames it is of first order, of one
+    persistence.
+    """
+    first, second = (_correlation(frames, known, block, lag) for lag in (1, 2))
+    if first is None:
+        first = torch.full_like(frames[:, 0, ::block, ::block], MOST_CORRELATION)
+    first = first.clamp(0, MOST_CORRELATION)
+    square = first.square()
+    if second is None:
+        weights = first, torch.zeros_like(first)
+    else:
+        # a process with such correlations exists above the first bound, and its forecasts do not swing above the other
+        # (Box and Jenkins 1976)
+        least = torch.maximum(2 * square - 1, (3 * square - 2 + 2 * (1 - square) ** 1.5) / square.clamp(min=1e-6))
+        second = torch.maximum(second, least).clamp(max=MOST_CORRELATION)
+        weights = first * (1 - second) / (1 - square), (second - square) / (1 - square)
+    return Band(frames[:, max(frames.shape[1] - 2, 0)], frames[:, -1], weights, first)
+
+
+def _correlation(frames: Tensor, known: Tensor, block: int, lag: int) -> Tensor | None:
+    """Of frames so many steps apart, around each block, in 0..1 where there is anything to correlate; None for too few."""
+    if frames.shape[1] <= lag:
+        return None
+    earlier, later = frames[:, :-lag], frames[:, lag:]
+    both = known[:, :-lag] * known[:, lag:]
+    sums = [_around(product * both, block) for product in (earlier * later, earlier.square(), later.square())]
+    return sums[0].sum(dim=1) / ((sums[1] * sums[2]).sqrt().sum(dim=1) + FAINT)
+
+
+def _around(products: Tensor, block: int) -> Tensor:
+    """Means over the blocks around each block."""
+    return F.avg_pool2d(F.avg_pool2d(products, block), 2 * AROUND + 1, stride=1, padding=AROUND)
+
+
+def continued(band: Band, block: int, num_leads: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Lead after lead the band (case, y, x), and of its variance the part (case, block, block) that cannot be foreseen."""
+    fine = [widen(weight[:, None], block)[:, 0] for weight in band.weights]
+    before, newest = band.before, band.newest
+    one, none = torch.ones_like(band.correlation), torch.zeros_like(band.correlation)
+    of_newer, of_older = (one, none), (none, one)  # shares of the newest frame and of the one before in the last two leads
+    for _ in range(num_leads):
+        newest, before = fine[0] * newest + fine[1] * before, newest
+        made = tuple(band.weights[0] * newer + band.weights[1] * older for newer, older in zip(of_newer, of_older, strict=True))
+        of_newer, of_older = made, of_newer
+        explained = made[0].square() + made[1].square() + 2 * made[0] * made[1] * band.correlation
+        yield newest, (1 - explained).clamp(0, 1)
