@@ -17,7 +17,7 @@ FASTEST_KM_PER_HOUR = 60.0  # of rain, where its motion could not be measured
 MARGIN, GRAIN = 32, 32  # cells: seen beside what moves through a crop, and what crops are a multiple of
 SMALLEST_CROP, LARGEST_CROP = 128, {"cpu": 256, "cuda": 384, "mps": 256}
 WHOLE_GRID = 1.5  # times the cells of a crop, up to which the whole grid is taken instead
-MOVING_CROP = 160  # cells that move with the rain: in its middle the widest smoothing does not reach the border
+MOVING_CROP = 160  # cells that move with the rain: as many as the correlations of a place are measured over
 PATCHES = ((64, 4), (16, 2), (0, 1))  # (smallest side of grid or crop, cells to a patch)
 REACH_SLACK = 0.5  # cells a step that the state may fall short
 CEILINGS = (100.0, 200.0, 300.0)  # mm/h
@@ -186,8 +186,7 @@ def _choose_transform(found: Fingerprint, choices: Choices) -> None:
 
 def _choose_model(found: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
     if not is_lagrangian(found):
-        model = {key: value for key, value in choices.tree["model"].items() if key != "smoothing"}
-        model |= {"name": "encoder_forecaster", "output": "linear"}
+        model = {**choices.tree["model"], "name": "encoder_forecaster", "output": "linear"}
         reasons = {"name": "Shi et al. 2015, in place of the reference recipe's, which is for rain", "output": "any value"}
         comments = {key: choices.comments.get(f"model.{key}", "") for key in model} | reasons
         choices.replace_section("model", {key: (value, comments[key]) for key, value in model.items()})

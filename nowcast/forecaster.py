@@ -26,7 +26,16 @@ from nowcast.models import make_model, model_config, point_values
 from nowcast.models.probabilistic import stride_for
 from nowcast.motion import motion
 from nowcast.netcdf import Record
-from nowcast.tiles import Run, Tiling, available_bytes, bytes_per_cell, choose_tiles, find_reach, forecast_in_tiles, tile_multiple
+from nowcast.tiles import (
+    Run,
+    Tiling,
+    available_bytes,
+    bytes_per_cell,
+    choose_tiles,
+    find_reach,
+    forecast_in_tiles,
+    tile_multiple,
+)
 from nowcast.transform import Transform, make_transform, network_input
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import torch
 from nowcast.calibration import BIN_STARTS, LIMIT, WIDTH, calibrate, count_odds, fit_reliability
 from nowcast.config import NamedSection
 from nowcast.models import make_model, model_config, point_values
-from nowcast.models.probabilistic import ANCHORS, area_share
+from nowcast.models.probabilistic import ANCHORS, area_share, log_odds
 from nowcast.transform import make_transform
 
 LINEAR = make_transform(NamedSection(name="linear", scale=10.0))
@@ -19,7 +19,7 @@ def drawn(shift=0.0, factor=1.0, cells=120, seed=0):
     spread = torch.full_like(location, 0.08)
     uniform = torch.rand(location.shape, generator=generator).clamp(1e-6, 1 - 1e-6)
     rain = location + spread / factor * (torch.logit(uniform) + shift)
-    return torch.stack([*[location] * 3, *[spread.log()] * 3], dim=2), 10 * rain
+    return torch.stack([*[location / spread] * 3, *[1 / spread] * 3], dim=2), 10 * rain
 
 
 def counted(outputs, rain, thresholds=(2.0, 5.0, 8.0), validity=None):
@@ -40,7 +40,7 @@ def test_every_known_pixel_is_counted_once_for_each_threshold():
 
 def test_a_pixel_is_counted_in_the_bin_of_its_odds():
     outputs, rain = torch.zeros(1, 1, 6, 1, 1), torch.full((1, 1, 1, 1), 5.0)
-    outputs[:, :, :3] = 0.75  # spread 1: z = 0.75 - 0.5
+    outputs[:, :, :3], outputs[:, :, 3:] = 0.75, 1.0  # z = 0.75 - 0.5
     found = counted(outputs, rain, thresholds=(5.0,))
     assert found.nonzero().tolist() == [[int((0.25 + LIMIT) / WIDTH), 1]]
 
@@ -87,8 +87,8 @@ def test_a_forecast_has_about_the_areas_of_the_newest_frame_where_they_are_likel
         for lead in range(3):
             reached = (forecast[0, lead] >= anchor - 1e-6) & known
             assert abs(int(reached.sum()) - area * area_share(anchor, lead + 1)) <= 1
-            location = outputs[0, lead, 0]
-            assert location[reached].min() >= location[known & ~reached].max() - 1e-6
+            odds = log_odds(outputs, anchor)[0, lead]
+            assert odds[reached].min() >= odds[known & ~reached].max() - 1e-3
     assert (forecast >= 0).all()
 
 
@@ -100,7 +100,7 @@ def test_light_rain_gets_more_area_with_the_lead_and_heavy_rain_less():
 
 def test_of_a_dry_newest_frame_no_rain_is_forecast():
     past, (outputs, _) = newest_frame(), drawn(cells=60)
-    past[:, -1, 0] = 0.05
+    past[:, -1, 0] = 0.03
     assert (point_values(network(), outputs[:1], past) == 0).all()
 
 

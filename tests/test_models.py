@@ -15,7 +15,7 @@ TWO_SCALES = {
 }  # fmt: skip
 SMALL = {
     "encoder_forecaster": {"hidden_channels": [5, 4], "kernel_sizes": [3, 3], "patch": 2, "peepholes": True},
-    "probabilistic": {"hidden_channels": [5, 4], "kernel_sizes": [3, 3], "patch": 2, "smoothing": [0, 1, 3]},
+    "probabilistic": {"hidden_channels": [5, 4], "kernel_sizes": [3, 3], "patch": 2},
     "multiscale": {**TWO_SCALES, "peepholes": True},
     "convgru": TWO_SCALES,
     "trajgru": {**TWO_SCALES, "links": [3, 2]},

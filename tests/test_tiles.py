@@ -16,12 +16,27 @@ from nowcast.errors import MemoryLimitError
 from nowcast.forecaster import forecast_rain, open_forecaster
 from nowcast.models import MODELS
 from nowcast.models.probabilistic import PACE
-from nowcast.tiles import LARGEST_MARGIN, Tiling, available_bytes, bytes_per_cell, choose_tiles, find_reach, plan_tiles
+from nowcast.tiles import (
+    LARGEST_MARGIN,
+    Tiling,
+    available_bytes,
+    bytes_per_cell,
+    choose_tiles,
+    find_reach,
+    plan_tiles,
+    tile_multiple,
+)
 from nowcast.transform import network_input
 
 CPU = torch.device("cpu")
 PAST, LEADS = 2, 3
 SHAPE = (150, 131)
+WIDE = (352, 331)
+
+
+def shape_of(model):
+    """Some times the cells that matter to a place."""
+    return WIDE if tile_multiple(model) > model.cell_multiple else SHAPE
 
 
 def shaken(name):
@@ -30,7 +45,7 @@ def shaken(name):
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if "flow" not in key:  # which would then point anywhere
-                size = 0.1 / PACE if key == "learnt" else 0.1
+                size = 0.1 / PACE if key in ("gain", "width") else 0.1
                 parameter.add_(size * torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)))
     return model
 
@@ -44,7 +59,8 @@ def runner(model):
     @torch.inference_mode()
     def run(past, num_leads):
         if hasattr(model, "point"):  # areas are matched on the whole grid; what each tile gives to that are locations
-            return LOG.decode(model(network_input(torch.from_numpy(past), LOG), num_leads)[:, :, 0]).numpy()
+            outputs = model(network_input(torch.from_numpy(past), LOG), num_leads)
+            return LOG.decode(outputs[:, :, 0] / outputs[:, :, 3]).numpy()
         return forecast_rain(model, LOG, torch.from_numpy(past), num_leads).numpy()
 
     return run
@@ -59,7 +75,7 @@ def reach_of(model):
 
 
 def in_tiles(model, frames, *, margin, counts=(2, 2)):
-    multiple = model.cell_multiple
+    multiple = tile_multiple(model)
     blend = math.ceil(8 / multiple) * multiple
     tiling = Tiling(frames.shape[-2:], counts, multiple, margin + blend, blend)
     return tiles.forecast_in_tiles(runner(model), frames, LEADS, tiling)
@@ -68,15 +84,17 @@ def in_tiles(model, frames, *, margin, counts=(2, 2)):
 def test_with_a_margin_of_its_reach_every_model_gives_what_the_whole_grid_gives(model):
     reach = reach_of(model)
     margin = 48 if reach == math.inf else reach  # untrained flows are short
-    assert 2 * margin < min(SHAPE)
-    whole = runner(model)(past(cases=2), LEADS)
-    np.testing.assert_allclose(in_tiles(model, past(cases=2), margin=margin), whole, rtol=1e-4, atol=1e-4)
+    assert 2 * margin < min(shape_of(model))
+    frames = past(shape_of(model), cases=2)
+    whole = runner(model)(frames, LEADS)
+    np.testing.assert_allclose(in_tiles(model, frames, margin=margin), whole, rtol=1e-4, atol=1e-4)
 
 
 def test_nothing_beyond_the_reach_matters(model):
-    frames, multiple = np.zeros((1, PAST, *SHAPE), np.float32), model.cell_multiple
+    shape, multiple = shape_of(model), tile_multiple(model)
+    frames = np.zeros((1, PAST, *shape), np.float32)
     changed = frames.copy()
-    first = SHAPE[1] // 2 // multiple * multiple
+    first = shape[1] // 2 // multiple * multiple
     changed[..., first : first + multiple] = 80.0
     before, after = (runner(model)(rain, LEADS) for rain in (frames, changed))
     columns = np.flatnonzero((before != after).any(axis=(0, 1, 2)))
@@ -98,9 +116,10 @@ def test_the_reach_is_that_of_kernels_patches_and_steps():
 
 
 def test_a_smaller_margin_gives_it_about(model):
-    whole, reach, multiple = runner(model)(past(), LEADS), reach_of(model), model.cell_multiple
+    frames, reach, multiple = past(shape_of(model)), reach_of(model), tile_multiple(model)
+    whole = runner(model)(frames, LEADS)
     most = 16 if reach == math.inf else 3 * reach // 4 // multiple * multiple
-    off = [np.nanmax(np.abs(in_tiles(model, past(), margin=margin) - whole)) for margin in (0, most)]
+    off = [np.nanmax(np.abs(in_tiles(model, frames, margin=margin) - whole)) for margin in (0, most)]
     assert off[0] > 2 * off[1]
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 NUM_STEPS = 5  # of the pyramid, each a half
 BLOCK = 1 << NUM_STEPS  # cells; a grid is a multiple of them
 AROUND = 2  # blocks each way over which correlations are measured
-ORDER = 2
 MOST_CORRELATION = 0.9999
 FAINT = 1e-7  # squared network values: a band with less is nothing that could be continued
 
@@ -66,23 +65,28 @@ def joined(bands: list[Tensor]) -> Tensor:
 
 
 def autoregression(frames: Tensor, known: Tensor, block: int) -> Band:
-    """How a band (case, time, y, x) goes on, by blocks of so many of its cells. Of two frames it is of first order, of one
-    persistence.
+    """How a band (case, time, y, x) goes on, by blocks of so many of its cells.
+
+    Of two frames it is of first order; one goes on as it is.
     """
     first, second = (_correlation(frames, known, block, lag) for lag in (1, 2))
     if first is None:
         first = torch.full_like(frames[:, 0, ::block, ::block], MOST_CORRELATION)
     first = first.clamp(0, MOST_CORRELATION)
+    weights = (first, torch.zeros_like(first)) if second is None else _second_order(first, second)
+    return Band(frames[:, -2:][:, 0], frames[:, -1], weights, first)
+
+
+def _second_order(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """The weights of the last frame and the one before, by the Yule–Walker equations.
+
+    The second correlation is raised to where there is such a process, and to where its forecasts do not swing (the roots of
+    1 - a x - b x² are real: a² + 4 b >= 0).
+    """
     square = first.square()
-    if second is None:
-        weights = first, torch.zeros_like(first)
-    else:
-        # a process with such correlations exists above the first bound, and its forecasts do not swing above the other
-        # (Box and Jenkins 1976)
-        least = torch.maximum(2 * square - 1, (3 * square - 2 + 2 * (1 - square) ** 1.5) / square.clamp(min=1e-6))
-        second = torch.maximum(second, least).clamp(max=MOST_CORRELATION)
-        weights = first * (1 - second) / (1 - square), (second - square) / (1 - square)
-    return Band(frames[:, max(frames.shape[1] - 2, 0)], frames[:, -1], weights, first)
+    real = (3 * square - 2 + 2 * (1 - square) ** 1.5) / square.clamp(min=1e-6)
+    second = torch.maximum(second, torch.maximum(2 * square - 1, real)).clamp(max=MOST_CORRELATION)
+    return first * (1 - second) / (1 - square), (second - square) / (1 - square)
 
 
 def _correlation(frames: Tensor, known: Tensor, block: int, lag: int) -> Tensor | None:

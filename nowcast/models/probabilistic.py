@@ -118,6 +118,8 @@ class Probabilistic(Layers):
             of_case, num_known = odds[case, :, :, known], int(known.sum())
             for number, anchor in enumerate(ANCHORS):
                 area = int(((newest[case] >= anchor) & known).sum())
+                if not area and number:  # rates above the newest frame's go on as those below
+                    cuts[case, :, number] = cuts[case, :, number - 1]
                 for lead in range(len(of_case)) if area else ():
                     wanted = min(max(round(area * area_share(anchor, lead + 1)), 1), num_known)
                     cuts[case, lead, number] = of_case[lead, number].kthvalue(num_known - wanted + 1).values
