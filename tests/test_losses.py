@@ -77,7 +77,7 @@ def test_values_by_hand():
 def test_exceedance_is_the_cross_entropy_of_the_logistic_distribution():
     loss = make_loss(NamedSection(name="exceedance", thresholds=[1.0, 4.0], weights=[1.0, 3.0]))
     location, spread = 2.0, 0.5
-    forecast = torch.tensor([location] * 3 + [math.log(spread)] * 3).reshape(1, 1, 6, 1, 1)
+    forecast = torch.tensor([location / spread] * 3 + [1 / spread] * 3).reshape(1, 1, 6, 1, 1)
     above = [1 / (1 + math.exp((threshold - location) / spread)) for threshold in (1.0, 4.0)]
     expected = -math.log(above[0]) - 3 * math.log(1 - above[1])
     observed = torch.full((1, 1, 1, 1), 1.0)  # at the first threshold: reached
