@@ -24,6 +24,7 @@ MOTION_SIGMA = 10.0  # cells; smaller differences of motion do not last as long 
 COARSER_WEIGHT = 1.0  # of the next coarser scale's motion, in cells of perfect rain
 
 Places = tuple[np.ndarray, np.ndarray]  # columns and rows (y, x), float32
+Image = tuple[np.ndarray, np.ndarray]  # grey (y, x), 8 bits, and where it is known
 
 
 def motion(past: np.ndarray) -> np.ndarray:
@@ -35,17 +36,17 @@ def motion(past: np.ndarray) -> np.ndarray:
     carries it: what is left over several frames is found finer than between two. Without rain, or from one frame, it is zero.
     """
     past = np.asarray(past, np.float32)[-MOTION_FRAMES:]
-    field = _mean_flow([(earlier, later, 1) for earlier, later in itertools.pairwise(past)], past.shape[1:])
+    images = [_image(frame) for frame in past]
+    field = _mean_flow([(earlier, later, 1) for earlier, later in itertools.pairwise(images)], past.shape[1:])
     carried = [read_at(frame, places) for frame, places in zip(past[-2::-1], trace(field, len(past) - 1), strict=True)]
-    return field + _mean_flow([(earlier, past[-1], n) for n, earlier in enumerate(carried, 1)], past.shape[1:])
+    return field + _mean_flow([(_image(frame), images[-1], n) for n, frame in enumerate(carried, 1)], past.shape[1:])
 
 
-def _mean_flow(pairs: Sequence[tuple[np.ndarray, np.ndarray, int]], grid: tuple[int, int]) -> np.ndarray:
-    """Of pairs of an earlier and a later field so many frames apart, the motion (2, y, x) in cells per frame."""
+def _mean_flow(pairs: Sequence[tuple[Image, Image, int]], grid: tuple[int, int]) -> np.ndarray:
+    """Of pairs of an earlier and a later image so many frames apart, the motion (2, y, x) in cells per frame."""
     moved, weight = np.zeros((*grid, 2), np.float32), np.zeros(grid, np.float32)
-    images = [(*_image(earlier), *_image(later), steps) for earlier, later, steps in pairs]
-    trust = _trust([known for image in images for known in (image[1], image[3])], grid)
-    for earlier, _, later, _, steps in images:
+    trust = _trust([known for *images, _ in pairs for _, known in images], grid)
+    for (earlier, _), (later, _), steps in pairs:
         flow, agreement = _flow(earlier, later)
         pair_weight = trust * agreement * ((earlier > 0) | (later > 0))
         moved += pair_weight[..., None] * flow
@@ -62,7 +63,7 @@ def _trust(known: Sequence[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
     return np.where(near > 0, np.float32(EDGE_TRUST), np.float32(1))
 
 
-def _image(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _image(field: np.ndarray) -> Image:
     """Rain rate (y, x) -> its 8-bit logarithmic image, and where most of the smoothing window is known."""
     known = ~np.isnan(field)
     grey = np.log(np.clip(np.where(known, field, 0), RAIN_FLOOR, RAIN_CEILING) / RAIN_FLOOR)

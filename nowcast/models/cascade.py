@@ -90,7 +90,7 @@ def _second_order(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _correlation(frames: Tensor, known: Tensor, block: int, lag: int) -> Tensor | None:
-    """Of frames so many steps apart, around each block, in 0..1 where there is anything to correlate; None for too few."""
+    """Of frames so many steps apart, around each block, 0 where there is nothing to correlate; None for too few."""
     if frames.shape[1] <= lag:
         return None
     earlier, later = frames[:, :-lag], frames[:, lag:]

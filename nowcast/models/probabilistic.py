@@ -28,8 +28,7 @@ ANCHORS = tuple(math.log1p(rate / OFFSET) / math.log1p(CEILING / OFFSET) - 1e-6 
 MOST_STEPS = 4.0  # between anchors that a value may lie above the last but one
 NEVER = 1e4  # log-odds
 SAMPLE = 1 << 15  # cells, about, whose areas are matched
-# Less area of heavy rain, which is hardly ever where it is expected: on crops of MeteoSwiss, BoM and MRMS the squared error
-# was .85 of that with as much. Of light rain as much as there is was best; a tenth more or less cost .005 of CSI.
+# Less area of heavy rain: it is hardly ever where it is expected, and costs most of the squared error.
 LESS, LESS_FROM, MOST_LESS, LESS_BY = 2.5, 0.5, 0.9, 4  # for each unit of network value above this one; in full from this lead
 
 PACE = 20.0  # times that the tables learn as fast as the weights, of which there are a thousand times as many
