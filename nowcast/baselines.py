@@ -79,14 +79,15 @@ class Extrapolation(Baseline):
     def forecast_case(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         return semi_lagrangian(past[-1], motion(past), num_leads)
 
-    def exceedance(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> np.ndarray:
-        """Past (case, time, y, x) mm/h -> probability of each threshold or more, (case, lead, threshold, y, x) float32.
-
-        0 to 1, and NaN where the forecast is: see neighbourhood.
+    def forecast_and_exceedance(
+        self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Past (case, time, y, x) mm/h -> the forecast, and the probability (case, lead, threshold, y, x) of each threshold
+        or more: float32 of 0 to 1, and NaN where the forecast is: see neighbourhood.
         """
         forecasts = self.forecast(past, num_leads)
         parts = [neighbourhood_exceedance(forecast, thresholds, growth=self.growth)[None] for forecast in forecasts]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return forecasts, parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class Pysteps(Baseline):

@@ -18,7 +18,8 @@ MARGIN, GRAIN = 32, 32  # cells: seen beside what moves through a crop, and what
 SMALLEST_CROP, LARGEST_CROP = 128, {"cpu": 256, "cuda": 384, "mps": 256}
 WHOLE_GRID = 1.5  # times the cells of a crop, up to which the whole grid is taken instead
 MOVING_CROP = 160  # cells that move with the rain: as many as the correlations of a place are measured over
-PATCHES = ((64, 4), (16, 2), (0, 1))  # (smallest side of grid or crop, cells to a patch)
+PATCHES = ((128, 8), (64, 4), (16, 2), (0, 1))  # (smallest side of grid or crop, cells to a patch)
+LARGEST_PATCH = 4  # of a network that must tell where the rain goes, not only how it changes
 REACH_SLACK = 0.5  # cells a step that the state may fall short
 CEILINGS = (100.0, 200.0, 300.0)  # mm/h
 CREDIBLE = 1e-3  # of the wet pixels: what fewer reach is a speck
@@ -194,7 +195,8 @@ def _choose_model(found: Fingerprint, frames: FrameChoice, size: Size, choices: 
     motion, _ = cells_per_step(found, frames)
     smallest = min(min(part.shape) for part in found.series)
     side = min(size.crop or smallest, smallest)
-    finest = next(patch for least, patch in PATCHES if side >= least)
+    largest = model["patch"] if is_lagrangian(found) else LARGEST_PATCH
+    finest = min(next(patch for least, patch in PATCHES if side >= least), largest)
     coarser = 2 * finest if smallest >= 2 * finest else finest
     offered = ((finest, 3),) if is_lagrangian(found) else ((finest, 3), (finest, 5), (coarser, 5), (coarser, 7))
     patch, kernel = next((o for o in offered if _reach(*o) >= motion - REACH_SLACK), offered[-1])

@@ -164,10 +164,10 @@ class Batches(Dataset):
         flow = motion(past)
         crop = tuple(slice(start - first, start - first + self.crop) if self.crop else slice(None)
                      for start, first in zip((top, left), box[:2], strict=True))  # fmt: skip
-        frames = [*past_to_lagrangian(past, flow)[:, *crop]]
+        frames = [*past_to_lagrangian(past, flow, crop)]
         future = positions[num_past:]
-        for position, (columns, rows) in zip(future, future_places(flow, len(future)), strict=True):
-            frame = self._read_along(number, position, columns[crop] + box[1], rows[crop] + box[0])
+        for position, (columns, rows) in zip(future, future_places(flow, len(future), crop), strict=True):
+            frame = self._read_along(number, position, columns + box[1], rows + box[0])
             frames.append(np.where(np.isnan(frames[num_past - 1]), np.nan, frame))  # what is not forecast is not learnt
         return self._filled(from_numpy(np.stack(frames)).half())
 

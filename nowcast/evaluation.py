@@ -161,15 +161,13 @@ def _score_record(
     mine = windows.positions[distributed.rank() :: distributed.size()]
     lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
     sources = {name: on_record(source, record, windows.time_step) for name, source in sources.items()}
-    alone = [name for name, source in sources.items() if not _has_fields(source)]
     for positions in track(mine, f"scoring {record.name}", unit="case"):
         past = record.read(positions[: windows.input_frames])
         if np.isnan(past).all(axis=(1, 2)).any():
             continue  # nobody can be asked to forecast from an empty frame
         observed = record.read(positions[windows.input_frames :])
         reference = record.times[positions[windows.input_frames - 1]]
-        forecasts = {n: _forecast(source, past, reference, lead_times) for n, source in sources.items() if n not in alone}
-        chances = probabilities.read(sources, past, reference, lead_times) if probabilities else {}
+        forecasts, chances = _forecasts(sources, past, reference, lead_times, probabilities)
         evaluation.num_read += 1
         known = np.isfinite(observed)
         for name in sources:
@@ -221,14 +219,28 @@ def _setup(evaluation: Evaluation, record: Record) -> Setup:
     return Setup(evaluation.thresholds, record.grid.spacing_km, data_range)
 
 
-def _forecast(source: Source, past: np.ndarray, reference: np.datetime64, lead_times: np.ndarray) -> np.ndarray:
-    if isinstance(source, FileForecaster):
-        return source.forecast_at(reference, lead_times)
-    return source.forecast(past[None], len(lead_times))[0]
-
-
-def _has_fields(source: Source) -> bool:
-    return not isinstance(source, FileForecaster) or source.file.kind != "probability"
+def _forecasts(
+    sources: Mapping[str, Source],
+    past: np.ndarray,
+    reference: np.datetime64,
+    lead_times: np.ndarray,
+    probabilities: Probabilities | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """By source the field (lead, y, x) and what is scored of its probabilities (threshold, lead, y, x), where it has them."""
+    fields, chances = {}, {}
+    for name, source in sources.items():
+        asked = probabilities.asked_of(name) if probabilities else ()
+        if isinstance(source, FileForecaster):
+            if source.file.kind != "probability":
+                fields[name] = source.forecast_at(reference, lead_times)
+            if asked:
+                chances[name] = np.stack([source.probabilities_at(reference, lead, asked) for lead in lead_times], axis=1)
+        elif asked:
+            field, exceedance = source.forecast_and_exceedance(past[None], len(lead_times), asked)
+            fields[name], chances[name] = field[0], exceedance[0].swapaxes(0, 1)
+        else:
+            fields[name] = source.forecast(past[None], len(lead_times))[0]
+    return fields, chances
 
 
 def _scored_case(evaluation: Evaluation, record: Record, reference: np.datetime64, first: Sums) -> ScoredCase:
@@ -251,5 +263,5 @@ def _example(
     positions = windows.positions[np.flatnonzero(references == case.reference)[0]]
     past, observed = record.read(positions[: windows.input_frames]), record.read(positions[windows.input_frames :])
     lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
-    forecasts = {n: _forecast(s, past, case.reference, lead_times) for n, s in sources.items() if _has_fields(s)}
+    forecasts, _ = _forecasts(sources, past, case.reference, lead_times)
     return make_example(rank, case, evaluation.lead_minutes, observed, forecasts, spacing_km=record.grid.spacing_km)

@@ -50,8 +50,9 @@ SURELY_FIT = 1 << 16  # cells; the greediest recipe, keras_next_frame, takes 17 
 class Forecaster(Protocol):
     """`forecast` maps the newest frames to `num_leads` future ones, both in mm/h with NaN for missing.
 
-    One that gives probabilities has `thresholds`, mm/h, not empty, and `exceedance(past, num_leads, thresholds)`, which maps
-    them to (case, num_leads, threshold, y, x) float32 of 0 to 1: the probability of as much or more, NaN for missing.
+    One that gives probabilities has `thresholds`, mm/h, not empty, and `forecast_and_exceedance(past, num_leads, thresholds)`,
+    which gives the forecast and (case, num_leads, threshold, y, x) float32 of 0 to 1: the probability of as much or more,
+    NaN for missing.
     """
 
     name: str
@@ -100,52 +101,55 @@ class Network:
         return tuple(map(float, loss.thresholds)) if loss.of_distributions else ()
 
     def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
-        past = np.ascontiguousarray(past[:, -self.input_frames :], np.float32)
-        return self._kept_dry(past, self._along_motion(past, num_leads, self._forecast))
+        return self._fields(past, num_leads)[:, :, 0]
 
-    def exceedance(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> np.ndarray:
-        """Probabilities (case, lead, threshold, y, x) of these rates (mm/h) or more: float32 of 0 to 1, NaN as in `forecast`.
-
-        Of networks that have `thresholds`; any other rate may be asked for as well.
+    def forecast_and_exceedance(
+        self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The forecast (case, lead, y, x), and of networks that have `thresholds`, these or any other, the probabilities
+        (case, lead, threshold, y, x) of these rates (mm/h) or more: float32 of 0 to 1, NaN as in the forecast.
         """
-        past = np.ascontiguousarray(past[:, -self.input_frames :], np.float32)
-        run = partial(self._exceedance, thresholds=thresholds)
-        joined = self._kept_dry(past, self._along_motion(past, num_leads, run, fields=len(thresholds)))
-        return joined.reshape(len(past), num_leads, len(thresholds), *past.shape[-2:])
+        fields = self._fields(past, num_leads, thresholds)
+        return fields[:, :, 0], fields[:, :, 1:]
 
-    def _along_motion(self, past: np.ndarray, num_leads: int, run: Run, *, fields: int = 1) -> np.ndarray:
-        """What `run` makes of a past, with so many fields for each lead, in the coordinates that the network was trained in."""
+    def _fields(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float] = ()) -> np.ndarray:
+        """(case, lead, 1 + threshold, y, x): the forecast and the probabilities, in the coordinates of the grid."""
+        past = np.ascontiguousarray(past[:, -self.input_frames :], np.float32)
         if self.experiment.data.coordinates != "lagrangian":
-            return self._in_parts(past, num_leads, run, fields)
+            return self._kept_dry(past, self._in_parts(past, num_leads, thresholds))
         flows = [motion(case) for case in past]
         still = np.stack([past_to_lagrangian(case, flow) for case, flow in zip(past, flows, strict=True)])
-        made = np.ascontiguousarray(self._in_parts(still, num_leads, run, fields))
-        each = made.reshape(len(past), num_leads, fields, *past.shape[-2:])
-        np.copyto(each, np.nan, where=np.isnan(past[:, -1])[:, None, None])  # as of an extrapolation
-        for case, flow in zip(each, flows, strict=True):  # in place: of a continent, every copy is a gigabyte
+        made = self._in_parts(still, num_leads, thresholds)
+        np.copyto(made, np.nan, where=np.isnan(past[:, -1])[:, None, None])  # as of an extrapolation
+        for case, flow in zip(made, flows, strict=True):  # in place: of a continent, every copy is a gigabyte
             from_lagrangian(case, flow, out=case)
-        return made
+        return self._kept_dry(past, made)
 
     @torch.inference_mode()
-    def _in_parts(self, past: np.ndarray, num_leads: int, run: Run, fields: int) -> np.ndarray:
-        """Some cases at a time, or tiles of one: as much as fits in memory."""
-        if tiling := self._tiling(past.shape[-2:], num_leads, run, fields):
-            if run != self._forecast or not self.thresholds:
-                return forecast_in_tiles(run, past, num_leads, tiling, fields=fields)
-            return np.concatenate([self._matched_in_tiles(case[None], num_leads, tiling) for case in past])
+    def _in_parts(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> np.ndarray:
+        """As `_fields`, some cases at a time, or tiles of one: as much as fits in memory."""
+        run = partial(self._run, thresholds=thresholds)
+        if tiling := self._tiling(past.shape[-2:], num_leads, run, 1 + len(thresholds)):
+            return np.concatenate([self._in_tiles(case[None], num_leads, run, tiling) for case in past])
         cases = self.cases_at_once(past.shape[-2:])
         parts = [run(past[n : n + cases], num_leads) for n in range(0, len(past), cases)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _matched_in_tiles(self, past: np.ndarray, num_leads: int, tiling: Tiling) -> np.ndarray:
-        """One case: areas are of the whole grid, so all tiles are computed once to match them and once to forecast."""
+    def _in_tiles(self, past: np.ndarray, num_leads: int, run: Run, tiling: Tiling) -> np.ndarray:
+        """One case. Where areas are matched they are of the whole grid: all tiles are computed once for that before."""
+        if hasattr(self.model, "match"):
+            run = partial(run, cuts=self._cuts(past, num_leads, tiling))
+        return forecast_in_tiles(run, past, num_leads, tiling)
+
+    def _cuts(self, past: np.ndarray, num_leads: int, tiling: Tiling) -> Tensor:
         stride, samples = stride_for(past.shape[-2:]), []
         for y, x in tiling:
             core = (..., *(axis.core for axis in (y, x)))
-            outputs, inputs = self._outputs(np.ascontiguousarray(past[..., y.read, x.read]), num_leads)
+            inputs = network_input(self._on_device(past[..., y.read, x.read]), self.transform)
+            with arithmetic(self.device, self.precision):
+                outputs = self.model(inputs, num_leads)
             samples.append(self.model.sample(outputs[core], inputs[core], stride))
-        cuts = self.model.match(*(torch.cat(parts, dim=-1) for parts in zip(*samples, strict=True)))
-        return forecast_in_tiles(partial(self._forecast, cuts=cuts), past, num_leads, tiling)
+        return self.model.match(*(torch.cat(parts, dim=-1) for parts in zip(*samples, strict=True)))
 
     def _kept_dry(self, past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
         """A network answers to a clear sky with a little drizzle: of a past without rain anywhere the forecast has none."""
@@ -158,24 +162,13 @@ class Network:
         """How many cases are best forecast together."""
         return max(BATCH_CELLS.get(self.device.type, BATCH_CELLS["cpu"]) // (grid[0] * grid[1]), 1)
 
-    def _forecast(self, past: np.ndarray, num_leads: int, *, cuts: Tensor | None = None) -> np.ndarray:
-        rain = torch.from_numpy(past).to(self.device)
+    def _run(self, past: np.ndarray, num_leads: int, **options: Any) -> np.ndarray:
         with arithmetic(self.device, self.precision):
-            return forecast_rain(self.model, self.transform, rain, num_leads, cuts=cuts).cpu().numpy()
+            fields = forecast_fields(self.model, self.transform, self._on_device(past), num_leads, **options)
+        return fields.cpu().numpy()
 
-    def _outputs(self, past: np.ndarray, num_leads: int) -> tuple[Tensor, Tensor]:
-        """What the network itself gives, and what it was given."""
-        inputs = network_input(torch.from_numpy(past).to(self.device), self.transform)
-        with arithmetic(self.device, self.precision):
-            return self.model(inputs, num_leads), inputs
-
-    def _exceedance(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> np.ndarray:
-        """(case, lead × threshold, y, x)"""
-        outputs, inputs = self._outputs(past, num_leads)
-        values = [float(self.transform.encode(torch.tensor(float(threshold)))) for threshold in thresholds]
-        probabilities = self.model.exceedance(outputs, values).flatten(1, 2)
-        unknown = (inputs[:, :, 1] == 0).all(dim=1, keepdim=True)
-        return torch.where(unknown, torch.nan, probabilities).cpu().numpy()
+    def _on_device(self, past: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(past)).to(self.device)
 
     def _tiling(self, grid: tuple[int, int], num_leads: int, run: Run, fields: int) -> Tiling | None:
         """The tiles for a grid that does not fit in memory as a whole, None where it does; found out once."""
@@ -318,17 +311,32 @@ def _minutes(*steps: np.timedelta64) -> str:
     return ", ".join(numbers if len(numbers) < 6 else [*numbers[:3], f"… {numbers[-1]}"]) + " min"
 
 
-def forecast_rain(
-    model: torch.nn.Module, transform: Transform, rain: Tensor, num_leads: int, *, cuts: Tensor | None = None
+def forecast_rain(model: torch.nn.Module, transform: Transform, rain: Tensor, num_leads: int) -> Tensor:
+    """Past (case, time, y, x) -> forecast (case, lead, y, x), both mm/h with NaN for missing, through the network."""
+    return forecast_fields(model, transform, rain, num_leads)[:, :, 0]
+
+
+def forecast_fields(
+    model: torch.nn.Module,
+    transform: Transform,
+    rain: Tensor,
+    num_leads: int,
+    *,
+    thresholds: Sequence[float] = (),
+    cuts: Tensor | None = None,
 ) -> Tensor:
-    """Past (case, time, y, x) -> forecast (case, lead, y, x), both mm/h with NaN for missing, through the network.
+    """Past (case, time, y, x) mm/h -> (case, lead, 1 + threshold, y, x): the forecast in mm/h and probabilities of thresholds.
 
     `cuts` are those of a larger grid that this is a tile of, for networks that match areas.
     """
     past = network_input(rain, transform)
     outputs = model(past, num_leads)
-    forecast = transform.decode(point_values(model, outputs, past) if cuts is None else model.point(outputs, cuts))
-    return torch.where(torch.isnan(rain).all(dim=1, keepdim=True), torch.nan, forecast)
+    values = point_values(model, outputs, past) if cuts is None else model.point(outputs, cuts)
+    fields = transform.decode(values)[:, :, None]
+    if thresholds:
+        encoded = transform.encode(torch.tensor(thresholds, dtype=torch.float32)).tolist()
+        fields = torch.cat([fields, model.exceedance(outputs, encoded)], dim=2)
+    return torch.where(torch.isnan(rain).all(dim=1)[:, None, None], torch.nan, fields)
 
 
 def _load_model(experiment: config.Experiment, checkpoint: Checkpoint) -> torch.nn.Module:

@@ -10,23 +10,24 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from nowcast.motion import Places, read_at, trace
+from nowcast.motion import ALL, Cells, Places, read_at, trace
 
 MARGIN = 48  # cells around a crop that are read to find its motion, which is smooth over some tens of cells
 
 
-def past_to_lagrangian(past: np.ndarray, flow: np.ndarray) -> np.ndarray:
+def past_to_lagrangian(past: np.ndarray, flow: np.ndarray, cells: Cells = ALL) -> np.ndarray:
     """Past (time, y, x) -> the same frames in Lagrangian coordinates, read bilinearly; the newest is as it was.
 
-    `flow` is the motion (2, y, x), in cells per frame.
+    `flow` is the motion (2, y, x), in cells per frame; of the grid, only `cells` are given.
     """
-    before = [read_at(frame, places) for frame, places in zip(past[-2::-1], trace(flow, len(past) - 1), strict=True)]
-    return np.stack([*before[::-1], past[-1]])
+    places = trace(flow, len(past) - 1, cells=cells)
+    before = [read_at(frame, at) for frame, at in zip(past[-2::-1], places, strict=True)]
+    return np.stack([*before[::-1], past[-1][cells]])
 
 
-def future_places(flow: np.ndarray, num_leads: int) -> Iterator[Places]:
-    """Where, lead after lead, future frames are to be read: columns and rows (y, x), which may lie outside the grid."""
-    return trace(flow, num_leads, forward=True)
+def future_places(flow: np.ndarray, num_leads: int, cells: Cells = ALL) -> Iterator[Places]:
+    """Where, lead after lead, future frames are to be read for these cells: columns and rows, maybe outside the grid."""
+    return trace(flow, num_leads, forward=True, cells=cells)
 
 
 def read_nearest(frame: np.ndarray, places: Places) -> np.ndarray:

@@ -194,8 +194,9 @@ def _forecasts(forecaster: Forecaster, job: Job) -> Iterator[Case]:
 
 def _made(forecaster: Forecaster, past: np.ndarray, leads: int, job: Job) -> list[np.ndarray]:
     """The fields (case, lead, y, x) and, where they are asked for, the probabilities (case, lead, threshold, y, x)."""
-    fields = forecaster.forecast(past, leads)
-    return [fields, forecaster.exceedance(past, leads, job.thresholds)] if job.thresholds else [fields]
+    if job.thresholds:
+        return list(forecaster.forecast_and_exceedance(past, leads, job.thresholds))
+    return [forecaster.forecast(past, leads)]
 
 
 def _pasts(forecaster: Forecaster, job: Job, at_once: int) -> Iterator[tuple[list[np.datetime64], np.ndarray]]:

@@ -54,19 +54,9 @@ class Probabilities:
         }
         return cls(thresholds, max((file.num_members for file in files.values()), default=1), matched)
 
-    def read(
-        self, sources: Mapping[str, Source], past: np.ndarray, reference: np.datetime64, lead_times: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """(threshold, lead, y, x) of 0 to 1, NaN missing, of the sources that give probabilities; past (time, y, x)."""
-        given = {}
-        for name, (thresholds, _) in self.matched.items():
-            source = sources[name]
-            if isinstance(source, FileForecaster):
-                leads = [source.probabilities_at(reference, lead, thresholds) for lead in lead_times]
-                given[name] = np.stack(leads, axis=1)
-            else:
-                given[name] = source.exceedance(past[None], len(lead_times), thresholds)[0].swapaxes(0, 1)
-        return given
+    def asked_of(self, name: str) -> tuple[float, ...]:
+        """The thresholds of which this source's own probabilities are scored; none for one that gives none."""
+        return self.matched[name][0] if name in self.matched else ()
 
     def sums_of(
         self, name: str, source: Source, case: Case, *, forecast: np.ndarray | None, given: np.ndarray | None

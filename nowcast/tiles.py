@@ -30,7 +30,7 @@ QUICK_BYTES = 1 << 28  # of a tile: on a CPU larger ones take up to twice the ti
 MOST_MORE = 1.5  # times the cells that large tiles compute
 PROBE_SHARE = 8  # memory is measured on a grid of 1/8 of the sides, which takes 1/64 of the time
 
-Run = Callable[[np.ndarray, int], np.ndarray]  # (case, time, y, x), number of leads -> (case, lead, y, x)
+Run = Callable[[np.ndarray, int], np.ndarray]  # (case, time, y, x), number of leads -> (case, lead, ..., y, x)
 
 
 @dataclass(frozen=True)
@@ -123,14 +123,16 @@ def _counts(size: int, multiple: int, least: int) -> dict[int, int]:
     return {count: -(-blocks // count) * multiple for count in range(1, most + 1)}
 
 
-def forecast_in_tiles(run: Run, past: np.ndarray, num_leads: int, tiling: Tiling, *, fields: int = 1) -> np.ndarray:
-    """(case, time, y, x) -> (case, lead × fields, y, x), one tile of one case after the other."""
-    out = np.zeros((len(past), num_leads * fields, *past.shape[-2:]), np.float32)
+def forecast_in_tiles(run: Run, past: np.ndarray, num_leads: int, tiling: Tiling) -> np.ndarray:
+    """(case, time, y, x) -> what `run` gives, (case, lead, ..., y, x), of one tile of one case after the other."""
+    out = None
     for case, (y, x) in product(range(len(past)), tiling):
         tile = run(np.ascontiguousarray(past[case : case + 1, :, y.read, x.read]), num_leads)[0]
-        tile = tile[:, y.given.start - y.read.start :, x.given.start - x.read.start :]
-        tile = tile[:, : len(y.weight), : len(x.weight)]
-        out[case, :, y.given, x.given] += tile * (y.weight[:, None] * x.weight)
+        if out is None:
+            out = np.zeros((len(past), *tile.shape[:-2], *past.shape[-2:]), np.float32)
+        tile = tile[..., y.given.start - y.read.start :, x.given.start - x.read.start :]
+        tile = tile[..., : len(y.weight), : len(x.weight)]
+        out[case, ..., y.given, x.given] += tile * (y.weight[:, None] * x.weight)
     return out
 
 

@@ -80,7 +80,7 @@ def test_dry_places_stay_exactly_dry_in_large_discs():
 def test_extrapolation_is_as_sure_as_its_neighbourhood_and_silent_where_it_knows_nothing():
     past = np.stack([rain(frames=4, shape=(40, 44), motion=(2, 3), missing=0.02, seed=seed) for seed in (0, 1)])
     method = Extrapolation()
-    found, forecast = method.exceedance(past, 5, (1.0, 5.0)), method.forecast(past, 5)
+    forecast, found = method.forecast_and_exceedance(past, 5, (1.0, 5.0))
     assert (found.dtype, found.shape) == (np.float32, (2, 5, 2, 40, 44))
     np.testing.assert_array_equal(np.isnan(found), np.broadcast_to(np.isnan(forecast)[:, :, None], found.shape))
     np.testing.assert_array_equal(found[1], neighbourhood_exceedance(forecast[1], (1.0, 5.0), growth=RADIUS_PER_FRAME))
@@ -95,7 +95,7 @@ def test_it_scores_better_than_certainty_on_a_real_record(shared):
     frames = record.read(range(4 + 12))
     past, observed = frames[None, :4], frames[4:]
     method = Extrapolation()
-    forecast, (found,) = method.forecast(past, 12)[0], method.exceedance(past, 12, (0.5, 1.0))
+    (forecast,), (found,) = method.forecast_and_exceedance(past, 12, (0.5, 1.0))
     for column, threshold in enumerate((0.5, 1.0)):
         known = np.isfinite(observed) & np.isfinite(forecast)
         event = observed[known] >= threshold

@@ -32,11 +32,11 @@ class Sure:
     def forecast(self, past, num_leads):
         return np.repeat(past[:, -1:], num_leads, axis=1)
 
-    def exceedance(self, past, num_leads, thresholds):
+    def forecast_and_exceedance(self, past, num_leads, thresholds):
         self.asked.append((past.shape, num_leads, thresholds))
         out = np.full((len(past), num_leads, len(thresholds), *past.shape[2:]), self.chance, np.float32)
         out[..., : self.hidden, :] = np.nan
-        return out
+        return self.forecast(past, num_leads), out
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_extrapolation_stands_beside_it_by_its_neighbourhood_and_persistence_as_
     method, expected = on_record(Extrapolation(), record, record.time_step), 0
     for first in range(result.num_cases):
         frames = record.read(range(first, first + 7))
-        chances = method.exceedance(frames[None, :4], 3, (0.5, 2.0))[0].swapaxes(0, 1)
+        chances = method.forecast_and_exceedance(frames[None, :4], 3, (0.5, 2.0))[1][0].swapaxes(0, 1)
         expected = expected + exceedance_sums(chances, frames[4:], thresholds=(0.5, 2.0))["probabilities"]
     found = result.total("extrapolation", "probabilities")
     for part in ("num_forecast", "num_observed", "sum_brier"):
@@ -108,7 +108,7 @@ def test_deterministic_forecasts_are_not_asked_for_probabilities(record, monkeyp
     def never(*_):
         raise AssertionError("an evaluation of deterministic forecasts must not get slower")
 
-    monkeypatch.setattr(Extrapolation, "exceedance", never)
+    monkeypatch.setattr(Extrapolation, "forecast_and_exceedance", never)
     assert score(record, Sure()).having("probabilities") == []
 
 

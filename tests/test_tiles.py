@@ -233,4 +233,4 @@ def test_a_margin_below_the_reach_is_told(run, little_memory, monkeypatch, caplo
 def test_a_network_of_one_grid_is_never_tiled(run, little_memory):
     network = open_forecaster(str(run), device=CPU)
     network.model.grid = (64, 64)
-    assert network._tiling((64, 64), LEADS, network._forecast, 1) is None
+    assert network._tiling((64, 64), LEADS, network._run, 1) is None

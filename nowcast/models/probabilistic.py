@@ -3,21 +3,21 @@
 For each cell and lead, the network value reaches v with the probability 1 / (1 + exp(-z)), z = slope · (location - v).
 Location and slope are given at three levels of v and z is interpolated between: of drizzle an hour ahead less is known than
 of a downpour's place. The location is the cascade's forecast (cascade.py), the slope what the cascade could not foresee of
-the past: a network that has learnt nothing is S-PROG of every place by itself. Tables of a few numbers, which bands count
-more at a level and how wide it is, and what the ConvLSTM adds from place to place are learnt. It is meant for Lagrangian
-coordinates, in which the newest frame itself is the extrapolation.
+the past: a network that has learnt nothing is S-PROG of every place by itself. How wide each level is and what the ConvLSTM
+adds from place to place are learnt. It is meant for Lagrangian coordinates, in which the newest frame itself is the
+extrapolation.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nowcast.models.cascade import BLOCK, NUM_STEPS, autoregression, continued, joined, split, widen
+from nowcast.models.cascade import BLOCK, autoregression, continued, joined, split, widen
 from nowcast.models.encoder_forecaster import Layers, LayersConfig, pad_to_multiple
 
 LEVELS = (0.2, 0.5, 0.8)  # network values: 0.7, 5 and 31 mm/h of the recipe's transform
@@ -31,7 +31,7 @@ SAMPLE = 1 << 15  # cells, about, whose areas are matched
 # Less area of heavy rain: it is hardly ever where it is expected, and costs most of the squared error.
 LESS, LESS_FROM, MOST_LESS, LESS_BY = 2.5, 0.5, 0.9, 4  # for each unit of network value above this one; in full from this lead
 
-PACE = 20.0  # times that the tables learn as fast as the weights, of which there are a thousand times as many
+PACE = 20.0  # times that the widths learn as fast as the weights, of which there are a thousand times as many
 NEAR = 2  # cells of a band each way over which its energy is measured
 LEAST_DEVIATION = 0.02  # network values
 TO_LOGISTIC = math.sqrt(3) / math.pi  # from a standard deviation to the scale of a logistic distribution
@@ -42,7 +42,7 @@ class ProbabilisticConfig(LayersConfig):
     """Keys of `[model]` for name = "probabilistic"."""
 
     name: Literal["probabilistic"] = "probabilistic"
-    patch: Literal[1, 2, 4, 8] = 4
+    patch: Literal[1, 2, 4, 8] = 8
 
 
 class Probabilistic(Layers):
@@ -58,7 +58,6 @@ class Probabilistic(Layers):
         self.tile_multiple = BLOCK
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)
-        self.gain = nn.Parameter(torch.zeros(len(LEVELS), NUM_STEPS + 1))  # log / PACE of what a band counts at a level
         self.width = nn.Parameter(torch.zeros(len(LEVELS)))  # log / PACE
         self.register_buffer("reliability", torch.tensor([0.0, 1.0]))
 
@@ -70,19 +69,18 @@ class Probabilistic(Layers):
         return torch.cat(made, dim=1)
 
     def _cascade(self, frames: Tensor, num_leads: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Lead after lead the location at each level (case, level, y, x), and the square of what could not be foreseen
-        (case, 1, y / patch, x / patch).
+        """Lead after lead the location (case, 1, y, x), and the square of what could not be foreseen
+        (case, 1, y / patch, x / patch). Neither has a gradient.
         """
         known = frames[:, :, 1]
         bands = split(frames[:, :, 0] * known, known)
         blocks = [BLOCK >> n for n in range(len(bands))]
         energies = [self._energy(band[:, -1:], n) for n, (band, _) in enumerate(bands)]
-        gains = (PACE * self.gain).exp()[:, :, None, None]
         parts = [continued(autoregression(*band, block), block, num_leads) for band, block in zip(bands, blocks, strict=True)]
         for leads in zip(*parts, strict=True):
-            location = joined([band[:, None] * gains[:, n] for n, (band, _) in enumerate(leads)])
             unforeseen = (widen(share[:, None], BLOCK // self.config.patch) for _, share in leads)
-            yield location, sum(energy * share for energy, share in zip(energies, unforeseen, strict=True))
+            square = sum(energy * share for energy, share in zip(energies, unforeseen, strict=True))
+            yield joined([band[:, None] for band, _ in leads]), square
 
     def _energy(self, newest: Tensor, number: int) -> Tensor:
         """The mean square of a band around each place, of as many cells as there are patches."""
@@ -131,14 +129,12 @@ class Probabilistic(Layers):
         places.
         Linear between ANCHORS and beyond the last; 0 where the first is not reached.
         """
-        cuts = cuts[..., None, None]
-        margin = log_odds(outputs, ANCHORS[0]) - cuts[:, :, 0]
-        value = torch.where(margin >= 0, ANCHORS[0], 0.0)
-        for number, (before, anchor) in enumerate(pairwise(ANCHORS), 1):
-            above = torch.minimum(margin, log_odds(outputs, anchor) - cuts[:, :, number])
-            most = MOST_STEPS if anchor == ANCHORS[-1] else 1.0
-            value = value + (anchor - before) * (margin / (margin - above).clamp(min=1e-6)).clamp(0, most)
-            margin = above
+        value = outputs.new_zeros(*outputs.shape[:2], *outputs.shape[3:])
+        for case, lead in product(range(len(outputs)), range(outputs.shape[1])):
+            of_lead = outputs[case, lead][None, None]
+            margin = log_odds(of_lead, ANCHORS[0]) - cuts[case, lead, 0]
+            wet = margin[0, 0] >= 0
+            value[case, lead][wet] = _between_anchors(of_lead[..., wet], margin[..., wet], cuts[case, lead])
         return value
 
     def exceedance(self, outputs: Tensor, values: Sequence[float]) -> Tensor:
@@ -147,12 +143,25 @@ class Probabilistic(Layers):
         It never rises with the value.
         """
         shift, factor = self.reliability
-        odds = {value: log_odds(outputs, value) for value in values}
-        found, least = {}, None
-        for value in sorted(values):
-            least = odds[value] if least is None else torch.minimum(least, odds[value])
-            found[value] = torch.sigmoid(shift + factor * least)
-        return torch.stack([found[value] for value in values], dim=2)
+        found = outputs.new_empty(*outputs.shape[:2], len(values), *outputs.shape[3:])
+        for lead in range(outputs.shape[1]):  # one by one they stay in a processor's cache
+            least, of_lead = None, outputs[:, lead : lead + 1]
+            for number in sorted(range(len(values)), key=values.__getitem__):
+                odds = log_odds(of_lead, values[number])[:, 0]
+                least = odds if least is None else torch.minimum(least, odds)
+                found[:, lead, number] = torch.sigmoid(shift + factor * least)
+        return found
+
+
+def _between_anchors(outputs: Tensor, margin: Tensor, cuts: Tensor) -> Tensor:
+    """Of cells (1, 1, 6, cell) that reach the first cut (anchor) by this margin, the values (cell)."""
+    value = torch.full_like(margin, ANCHORS[0])
+    for number, (before, anchor) in enumerate(pairwise(ANCHORS), 1):
+        above = torch.minimum(margin, log_odds(outputs, anchor) - cuts[number])
+        most = MOST_STEPS if anchor == ANCHORS[-1] else 1.0
+        value += (anchor - before) * (margin / (margin - above).clamp(min=1e-6)).clamp(0, most)
+        margin = above
+    return value[0, 0]
 
 
 def area_share(value: float, lead: int) -> float:
