@@ -23,7 +23,7 @@ from nowcast.errors import MemoryLimitError
 from nowcast.memory import free_memory, peak_memory, restart_peak
 from nowcast.models.convgru import TrajGRU
 
-LARGEST_MARGIN = 128  # cells: what comes from further away in an hour is rounding, in all that was measured
+LARGEST_MARGIN = 192  # cells: what comes from further away in an hour is rounding, in all that was measured
 BLEND = 8  # cells to either side of a seam over which one tile fades into the next
 MOST_BYTES = 4 << 30  # of one forecast on a CPU, where others work too
 QUICK_BYTES = 1 << 28  # of a tile: on a CPU larger ones take up to twice the time for each cell, which leave its caches

@@ -5,6 +5,7 @@ Everything that a step does is a function of the seed and the step's number, so 
 
 import logging
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,12 +234,17 @@ class Trainer:
         )
 
     def _load(self):
-        workers = self.settings.workers
-        if workers == "auto":
-            workers = 0 if self.device.type == "cpu" else 4
         start = self.state.step * self.settings.accumulate
         stop = self.num_steps * self.settings.accumulate
-        return load(self.batches, start, stop, workers=workers, device=self.device)
+        return load(self.batches, start, stop, workers=self._workers(), device=self.device)
+
+    def _workers(self) -> int:
+        """Processes that read ahead. Beside a CPU's own work they pay only where a case takes as long as finding its motion."""
+        if self.settings.workers != "auto":
+            return self.settings.workers
+        if self.device.type != "cpu":
+            return 4
+        return int(self.batches.lagrangian and (os.cpu_count() or 1) > 1)
 
     def _update(self, batches, watch: Stopwatch) -> None:
         step, accumulate = self.state.step, self.settings.accumulate

@@ -26,6 +26,14 @@ def test_moving_rain_stands_still():
     assert np.nanmean(np.abs(still[INSIDE] - still[3][INSIDE])) < 0.2 * moved
 
 
+def test_some_cells_are_as_in_the_whole():
+    window, cells = rain(frames=6, shape=(64, 72), motion=(1, 2), missing=0.05), np.s_[10:30, 20:72]
+    flow = motion(window[:3])
+    np.testing.assert_array_equal(past_to_lagrangian(window[:3], flow, cells), past_to_lagrangian(window[:3], flow)[:, *cells])
+    for some, whole in zip(future_places(flow, 3, cells), future_places(flow, 3), strict=True):
+        np.testing.assert_array_equal(some, [places[cells] for places in whole])
+
+
 def test_the_newest_frame_carried_back_is_the_extrapolation():
     past = rain(frames=4, shape=(64, 72), motion=(1, 2), missing=0.05)
     flow = motion(past)

@@ -191,7 +191,7 @@ def test_what_nothing_decides_is_the_reference_recipe():
 def test_rain_that_is_followed_needs_no_more_room_or_reach_where_it_is_fast(motion):
     experiment, made = chosen([of_900_cells()], motion=motion)
     assert experiment.data.coordinates == "lagrangian"
-    assert (experiment.data.crop, experiment.model.patch, experiment.model.kernel_sizes) == (160, 4, [3, 3])
+    assert (experiment.data.crop, experiment.model.patch, experiment.model.kernel_sizes) == (160, 8, [3, 3])
     assert not made.warnings
 
 

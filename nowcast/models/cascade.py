@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NUM_STEPS = 5  # of the pyramid, each a half
+NUM_STEPS = 6  # of the pyramid, each a half
 BLOCK = 1 << NUM_STEPS  # cells; a grid is a multiple of them
-AROUND = 2  # blocks each way over which correlations are measured
+AROUND = 1  # block each way over which correlations are measured
 MOST_CORRELATION = 0.9999
 FAINT = 1e-7  # squared network values: a band with less is nothing that could be continued
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from nowcast.models.cascade import BLOCK, autoregression, continued, joined, split, widen
 from nowcast.models.encoder_forecaster import Layers, LayersConfig, pad_to_multiple
 
-LEVELS = (0.2, 0.5, 0.8)  # network values: 0.7, 5 and 31 mm/h of the recipe's transform
-OFFSET, CEILING = 0.3, 100.0  # mm/h, of that transform
+LEVELS = (0.2, 0.5, 0.8)  # network values: 0.9, 6.6 and 34 mm/h of the recipe's transform
+OFFSET, CEILING = 0.5, 100.0  # mm/h, of that transform
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # mm/h at which areas are matched: those that are asked about
 # a hair less, as cells of just such a rate are many where rates are rounded; below the first it is dry
 ANCHORS = tuple(math.log1p(rate / OFFSET) / math.log1p(CEILING / OFFSET) - 1e-6 for rate in RATES)
@@ -29,7 +29,7 @@ MOST_STEPS = 4.0  # between anchors that a value may lie above the last but one
 NEVER = 1e4  # log-odds
 SAMPLE = 1 << 15  # cells, about, whose areas are matched
 # Less area of heavy rain: it is hardly ever where it is expected, and costs most of the squared error.
-LESS, LESS_FROM, MOST_LESS, LESS_BY = 2.5, 0.5, 0.9, 4  # for each unit of network value above this one; in full from this lead
+LESS, LESS_FROM, MOST_LESS, LESS_BY = 2.3, 0.45, 0.9, 4  # for each unit of network value above this one; in full from this lead
 
 PACE = 20.0  # times that the widths learn as fast as the weights, of which there are a thousand times as many
 NEAR = 2  # cells of a band each way over which its energy is measured
@@ -65,7 +65,7 @@ class Probabilistic(Layers):
         y, x = past.shape[-2:]
         frames = pad_to_multiple(past.float(), BLOCK)
         cascade = self._cascade(frames, num_leads)
-        made = [self._distribution(part.float(), cascade)[..., :y, :x] for part in self.outputs(frames, num_leads)]
+        made = [self._distribution(part.float(), cascade)[..., :y, :x] for part in self.outputs(past.float(), num_leads)]
         return torch.cat(made, dim=1)
 
     def _cascade(self, frames: Tensor, num_leads: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -93,11 +93,13 @@ class Probabilistic(Layers):
         made = []
         for correction in corrections.unbind(1):
             location, unforeseen = next(cascade)
+            (y, x), patch = correction.shape[-2:], self.config.patch
+            location, unforeseen = location[..., : patch * y, : patch * x], unforeseen[..., :y, :x]
             shift, wider = correction.chunk(2, dim=1)
             width = TO_LOGISTIC * (unforeseen + LEAST_DEVIATION**2).sqrt()
             log_slope = -width.log() - (PACE * self.width)[:, None, None] - wider
             slope = log_slope.clamp(LEAST_LOG_SLOPE, MOST_LOG_SLOPE).exp()
-            shift, slope = widen(torch.cat([shift, slope], dim=1), self.config.patch).chunk(2, dim=1)
+            shift, slope = widen(torch.cat([shift, slope], dim=1), patch).chunk(2, dim=1)
             made.append(torch.cat([slope * (location + shift), slope], dim=1))
         return torch.stack(made, dim=1)
 
