@@ -1,10 +1,10 @@
 """An encoder–forecaster whose forecast is a distribution around what the rain would do if it went on as it has.
 
-For each cell and lead, the network value reaches v with the probability 1 / (1 + exp(-z)), z = slope · (location - v).
-Location and slope are given at three levels of v and z is interpolated between: of drizzle an hour ahead less is known than
+For each cell and lead, the network value reaches v with the probability 1 / (1 + exp(-z)), z = slope · (location - v) + shift.
+Shift and slope are given at three levels of v and z is interpolated between: of drizzle an hour ahead less is known than
 of a downpour's place. The location is the cascade's forecast (cascade.py), the slope what the cascade could not foresee of
 the past: a network that has learnt nothing is S-PROG of every place by itself. How wide each level is and what the ConvLSTM
-adds from place to place are learnt. It is meant for Lagrangian coordinates, in which the newest frame itself is the
+adds from place to place, in odds and so the less the surer the cascade is, are learnt. It is meant for Lagrangian coordinates, in which the newest frame itself is the
 extrapolation.
 """
 
@@ -31,7 +31,7 @@ SAMPLE = 1 << 15  # cells, about, whose areas are matched
 # Less area of heavy rain: it is hardly ever where it is expected, and costs most of the squared error.
 LESS, LESS_FROM, MOST_LESS, LESS_BY = 2.3, 0.45, 0.9, 4  # for each unit of network value above this one; in full from this lead
 
-PACE = 20.0  # times that the widths learn as fast as the weights, of which there are a thousand times as many
+PACE = 40.0  # times that the widths learn as fast as the weights, of which there are a thousand times as many
 NEAR = 2  # cells of a band each way over which its energy is measured
 LEAST_DEVIATION = 0.02  # network values
 TO_LOGISTIC = math.sqrt(3) / math.pi  # from a standard deviation to the scale of a logistic distribution
@@ -46,7 +46,7 @@ class ProbabilisticConfig(LayersConfig):
 
 
 class Probabilistic(Layers):
-    """(case, time, 2, y, x) values and validity -> (case, lead, 6, y, x): slope · location at LEVELS, slopes; float32.
+    """(case, time, 2, y, x) values and validity -> (case, lead, 6, y, x): slope · location + shift at LEVELS, slopes; float32.
 
     `reliability` is set by calibration on validation cases, not by gradients: (a, b) of the calibrated log-odds a + b z.
     """
@@ -100,7 +100,7 @@ class Probabilistic(Layers):
             log_slope = -width.log() - (PACE * self.width)[:, None, None] - wider
             slope = log_slope.clamp(LEAST_LOG_SLOPE, MOST_LOG_SLOPE).exp()
             shift, slope = widen(torch.cat([shift, slope], dim=1), patch).chunk(2, dim=1)
-            made.append(torch.cat([slope * (location + shift), slope], dim=1))
+            made.append(torch.cat([slope * location + shift, slope], dim=1))
         return torch.stack(made, dim=1)
 
     def sample(self, outputs: Tensor, past: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
