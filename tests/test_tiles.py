@@ -31,7 +31,7 @@ from nowcast.transform import network_input
 CPU = torch.device("cpu")
 PAST, LEADS = 2, 3
 SHAPE = (150, 131)
-WIDE = (352, 331)
+WIDE = (430, 405)
 
 
 def shape_of(model):
@@ -45,7 +45,7 @@ def shaken(name):
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if "flow" not in key:  # which would then point anywhere
-                size = 0.1 / PACE if key in ("gain", "width") else 0.1
+                size = 0.1 / PACE if key == "width" else 0.1
                 parameter.add_(size * torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)))
     return model
 

@@ -3,9 +3,9 @@
 For each cell and lead, the network value reaches v with the probability 1 / (1 + exp(-z)), z = slope · (location - v) + shift.
 Shift and slope are given at three levels of v and z is interpolated between: of drizzle an hour ahead less is known than
 of a downpour's place. The location is the cascade's forecast (cascade.py), the slope what the cascade could not foresee of
-the past: a network that has learnt nothing is S-PROG of every place by itself. How wide each level is and what the ConvLSTM
-adds from place to place, in odds and so the less the surer the cascade is, are learnt. It is meant for Lagrangian coordinates, in which the newest frame itself is the
-extrapolation.
+the past: a network that has learnt nothing is S-PROG of every place by itself. What is learnt is how wide each level is, and
+what the ConvLSTM adds from place to place: in odds, so that it moves the rain the less the surer the cascade is. It is meant
+for Lagrangian coordinates, in which the newest frame itself is the extrapolation.
 """
 
 import math
