@@ -132,8 +132,8 @@ def trace(motion: np.ndarray, num_steps: int, *, forward: bool = False, cells: C
     rows, columns = (places[cells] for places in np.indices(motion.shape[1:], dtype=np.float32))
     flow = sign * np.dstack([motion[1], motion[0]]).astype(np.float32)
     step = flow[cells]
-    for _ in range(num_steps):
-        for _ in range(2):
+    for number in range(num_steps):
+        for _ in range(1 if number else 2):  # the step before is as good a guess as the first one's second
             midpoint = (columns + step[..., 0] / 2, rows + step[..., 1] / 2)
             step = cv2.remap(flow, *midpoint, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         columns, rows = columns + step[..., 0], rows + step[..., 1]

@@ -101,7 +101,7 @@ class Probabilistic(Layers):
             slope = log_slope.clamp(LEAST_LOG_SLOPE, MOST_LOG_SLOPE).exp()
             shift, slope = widen(torch.cat([shift, slope], dim=1), patch).chunk(2, dim=1)
             made.append(torch.cat([slope * location + shift, slope], dim=1))
-        return torch.stack(made, dim=1)
+        return torch.stack(made, dim=1) if len(made) > 1 else made[0][:, None]
 
     def sample(self, outputs: Tensor, past: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of every so many cells each way z (case, lead, anchor, cell), and the newest value and validity (case, cell)."""
