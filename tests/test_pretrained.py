@@ -71,8 +71,8 @@ def test_a_training_begins_with_it(tmp_path):
                 'data.splits.by="fractions"']  # fmt: skip
     train_run(config.read(RECIPE, settings), tmp_path / "run", resume=False, overwrite=False, device="cpu")
     found, begun = (read_checkpoint(name).part("model") for name in (tmp_path / "run", PRETRAINED))
-    assert torch.allclose(found["gain"], begun["gain"], atol=1e-6)
-    assert begun["gain"].abs().max() > 0
+    assert torch.allclose(found["width"], begun["width"], atol=1e-6)
+    assert begun["width"].abs().max() > 0
 
 
 def test_a_folder_of_that_name_is_reached_by_its_path(tmp_path):
