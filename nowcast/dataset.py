@@ -98,6 +98,11 @@ class Batches(Dataset):
         # memory maps are opened by each worker for itself
         return {key: value for key, value in self.__dict__.items() if key != "weights"} | {"_frames": {}}
 
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        if self.lagrangian:  # in a worker that is not forked
+            cv2.setNumThreads(1)
+
     @cached_property
     def num_windows(self) -> int:
         return sum(len(part.windows) for part in self.series)

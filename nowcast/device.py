@@ -1,6 +1,7 @@
 """Which device computes, and in which precision."""
 
 import logging
+import os
 import time
 from contextlib import AbstractContextManager
 from typing import Any
@@ -25,6 +26,11 @@ def pick_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError):  # such as cpu:foo, or the ninth of eight GPUs
         raise UsageError(f"--device {name}: there is no such device here; write cpu, cuda or cuda:0") from None
+
+
+def num_cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:

@@ -130,9 +130,10 @@ class Network:
         """As `_fields`, some cases at a time, or tiles of one: as much as fits in memory."""
         run = partial(self._run, thresholds=thresholds)
         if tiling := self._tiling(past.shape[-2:], num_leads, run, 1 + len(thresholds)):
-            return np.concatenate([self._in_tiles(case[None], num_leads, run, tiling) for case in past])
-        cases = self.cases_at_once(past.shape[-2:])
-        parts = [run(past[n : n + cases], num_leads) for n in range(0, len(past), cases)]
+            parts = [self._in_tiles(case[None], num_leads, run, tiling) for case in past]
+        else:
+            cases = self.cases_at_once(past.shape[-2:])
+            parts = [run(past[n : n + cases], num_leads) for n in range(0, len(past), cases)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _in_tiles(self, past: np.ndarray, num_leads: int, run: Run, tiling: Tiling) -> np.ndarray:
@@ -142,6 +143,7 @@ class Network:
         return forecast_in_tiles(run, past, num_leads, tiling)
 
     def _cuts(self, past: np.ndarray, num_leads: int, tiling: Tiling) -> Tensor:
+        """The z (case, lead, anchor) of the model's `match`, from a sample of the core of each tile."""
         stride, samples = stride_for(past.shape[-2:]), []
         for y, x in tiling:
             core = (..., *(axis.core for axis in (y, x)))

@@ -12,7 +12,7 @@ import numpy as np
 
 from nowcast.motion import ALL, Cells, Places, read_at, trace
 
-MARGIN = 48  # cells around a crop that are read to find its motion, which is smooth over some tens of cells
+MARGIN = 48  # cells around a crop that are read to find its motion: at its edge nearly that of the whole grid
 
 
 def past_to_lagrangian(past: np.ndarray, flow: np.ndarray, cells: Cells = ALL) -> np.ndarray:

@@ -13,12 +13,14 @@ from nowcast.dataset import Batch, Batches
 from nowcast.errors import LoadingError
 
 WORKER_TIMEOUT = 45  # s: a batch takes milliseconds, and a job that hangs should end within a minute
+CASE_TIMEOUT = 1  # s more for each case whose motion is found: it takes .1 s, on a busy machine several times that
 
 
 def load(batches: Batches, start: int, stop: int, *, workers: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
     """Batches `start` to `stop` - 1 in order on `device`, read ahead by `workers` processes (0: in this one).
 
-    Asking for a batch raises LoadingError (exit 75) when a worker died, or gave nothing for WORKER_TIMEOUT seconds.
+    Asking for a batch raises LoadingError (exit 75) when a worker died, or gave nothing for WORKER_TIMEOUT seconds
+    and CASE_TIMEOUT for each case.
     """
     device = torch.device(device)
     on_gpu = device.type == "cuda"
@@ -27,9 +29,9 @@ def load(batches: Batches, start: int, stop: int, *, workers: int, device: torch
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=(4 if on_gpu else 1) if workers else None,  # they lie in shared memory, of which a container has little
         pin_memory=on_gpu,
-        timeout=WORKER_TIMEOUT if workers else 0,
+        timeout=WORKER_TIMEOUT + CASE_TIMEOUT * batches.lagrangian * batches.batch_size if workers else 0,
     )
     loaded = _from_workers(loader) if workers else iter(loader)
     return _copied_ahead(loaded, device) if on_gpu else (batch.to(device) for batch in loaded)
@@ -109,5 +111,6 @@ def _explain(error: Exception) -> str:
     # where the death interrupted the waiting, torch says how the worker died in the error before
     told = str(error.__cause__ if isinstance(error.__cause__, RuntimeError) else error) or type(error).__name__
     reason = told.splitlines()[0].rstrip(". ")
-    hint = "too little memory?" if "Killed" in reason else "is the disk of the cache slow or gone?"
+    hints = {"Killed": "too little memory?", "Bus error": "is /dev/shm too small? training.workers=0 needs none"}
+    hint = next((hint for word, hint in hints.items() if word in reason), "is the disk of the cache slow or gone?")
     return f"a process that reads training data failed ({reason}; {hint})"

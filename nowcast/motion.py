@@ -14,11 +14,13 @@ import numpy as np
 MOTION_FRAMES = 4  # newest frames from whose pairs the motion is averaged
 
 # Chosen on the records of nine services, 4 -> 12 frames, by the CSI at 0.5 and 1 mm/h of what goes on changing along the motion
-# (models/cascade.py). IMAGE_CELL and MOTION_SIGMA are worth 1.5 % against 1 and 10; the others may be halved or doubled.
+# (models/cascade.py): IMAGE_CELL and MOTION_SIGMA together are worth 1.5 % against 1 and 10, IMAGE_SIGMA 1 % against 2, and a
+# fifth or three times of COARSER_WEIGHT costs half a percent. Those of rain, trust and agreement suited the extrapolation best.
 RAIN_FLOOR, RAIN_CEILING = 0.2, 100.0  # mm/h; the image is grey between them on a logarithmic scale, black below
 IMAGE_SIGMA = 1.0  # cells; takes the speckle out of the images and fills their isolated missing cells
 IMAGE_CELL = 1.5  # cells each way
 PATCH, PATCH_STRIDE = 16, 8  # of the finest scale; with some others, such as 24 and 12, DIS writes where it must not
+NARROW = 24  # cells: of a grid with less one way hardly a row would be left of images as coarse
 FIRST_SCALE, THEN_SCALE = 2, 1  # the finest, halved so often: what the first time misses is found the second time
 MISSING_MARGIN = 4  # cells; the standing edge of the missing area looks like rain that does not move
 EDGE_TRUST = 0.01  # the weight of the flow within that margin
@@ -86,7 +88,8 @@ def _image(field: np.ndarray) -> Image:
     grey = np.log(np.clip(np.where(known, field, 0), RAIN_FLOOR, RAIN_CEILING) / RAIN_FLOOR)
     share = _smoothed(known.astype(np.float32), IMAGE_SIGMA)
     grey = _smoothed(np.float32(255 / np.log(RAIN_CEILING / RAIN_FLOOR)) * grey, IMAGE_SIGMA) / np.maximum(share, 0.5)
-    grey = _resized(np.clip(grey, 0, 255), tuple(math.ceil(cells / IMAGE_CELL) for cells in field.shape))
+    cell = IMAGE_CELL if min(field.shape) >= NARROW else 1
+    grey = _resized(np.clip(grey, 0, 255), tuple(math.ceil(cells / cell) for cells in field.shape))
     return grey.astype(np.uint8), share >= 0.5
 
 
@@ -99,21 +102,27 @@ def _flow(earlier: np.ndarray, later: np.ndarray, grid: tuple[int, int], scale: 
 
     Both are `_coarse`. The finest that is looked at are the images halved `scale` times.
     """
-    finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    finder.setPatchSize(PATCH)
-    finder.setPatchStride(PATCH_STRIDE)
-    finder.setFinestScale(scale)
-    finder.setVariationalRefinementIterations(0)  # it sharpens edges that are smoothed away below
     ny, nx = earlier.shape
-    least = max(PATCH << scale, 2 * PATCH)  # DIS refuses less
+    scale = scale if min(grid) >= NARROW else THEN_SCALE
+    least = max(PATCH << scale, 2 * PATCH)  # DIS refuses images much smaller
     fill = (0, max(0, least - ny), 0, max(0, least - nx), cv2.BORDER_REPLICATE)
     earlier, later = cv2.copyMakeBorder(earlier, *fill), cv2.copyMakeBorder(later, *fill)
-    flows = (finder.calc(*pair, None)[:ny, :nx] for pair in ((earlier, later), (later, earlier)))
+    flows = (_finder(scale).calc(*pair, None)[:ny, :nx] for pair in ((earlier, later), (later, earlier)))
     forward, back = (_resized(flow, _coarse(grid)) * np.float32([grid[1] / nx, grid[0] / ny]) for flow in flows)
     rows, columns = np.indices(_coarse(grid), dtype=np.float32)
     at = (columns + forward[..., 0] / COARSE, rows + forward[..., 1] / COARSE)
     apart = forward + cv2.remap(back, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return forward, 1 / (1 + (apart**2).sum(-1) / DISAGREEMENT**2)
+
+
+def _finder(scale: int) -> cv2.DISOpticalFlow:
+    """One for each search: where an image is small, DIS changes scale and patch for good (to a finer one, and 8 cells)."""
+    finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    finder.setPatchSize(PATCH)
+    finder.setPatchStride(PATCH_STRIDE)
+    finder.setFinestScale(scale)
+    finder.setVariationalRefinementIterations(0)  # it sharpens edges that are smoothed away anyway
+    return finder
 
 
 def _continued(moved: np.ndarray, weight: np.ndarray) -> np.ndarray:

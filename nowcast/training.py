@@ -5,7 +5,6 @@ Everything that a step does is a function of the seed and the step's number, so 
 
 import logging
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from nowcast import __version__, config, distributed
 from nowcast.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, write_checkpoint
 from nowcast.config import Experiment, NamedSection, Section
 from nowcast.dataset import Batch, Batches
-from nowcast.device import Compiled, arithmetic, pick_precision
+from nowcast.device import Compiled, arithmetic, num_cores, pick_precision
 from nowcast.errors import CheckpointError, DataError, DivergenceError, LoadingError, UsageError
 from nowcast.loading import load
 from nowcast.losses import Loss, at_least_one, make_loss
@@ -239,12 +238,12 @@ class Trainer:
         return load(self.batches, start, stop, workers=self._workers(), device=self.device)
 
     def _workers(self) -> int:
-        """Processes that read ahead. Beside a CPU's own work they pay only where a case takes as long as finding its motion."""
+        """Processes that read ahead. Beside a CPU's own work they can pay only where each case's motion has to be found."""
         if self.settings.workers != "auto":
             return self.settings.workers
         if self.device.type != "cpu":
             return 4
-        return int(self.batches.lagrangian and (os.cpu_count() or 1) > 1)
+        return int(self.batches.lagrangian and num_cores() > distributed.size_here())
 
     def _update(self, batches, watch: Stopwatch) -> None:
         step, accumulate = self.state.step, self.settings.accumulate

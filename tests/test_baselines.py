@@ -118,6 +118,12 @@ def test_motion_is_found_with_its_sign_and_order(by, missing):
     assert np.abs(found - uniform((96, 104), *by)).max() < 0.3
 
 
+@pytest.mark.parametrize(("shape", "by"), [((8, 300), (0, 2)), ((300, 9), (2, 0)), ((23, 200), (0, -3)), ((24, 200), (0, -3))])
+def test_motion_along_a_narrow_grid_is_found(shape, by):
+    found = motion(rain(frames=4, shape=shape, motion=by))
+    np.testing.assert_allclose(found.mean((1, 2)), by, atol=0.3)
+
+
 def test_motion_reaches_into_the_dry_area():
     fields = rain(frames=4, shape=(128, 128), motion=(1, 2))
     fields[:, :, 64:] = 0

@@ -216,6 +216,11 @@ def test_a_state_can_move_as_far_as_what_it_follows(motion):
     assert not made.warnings
 
 
+def test_what_must_tell_where_things_go_has_finer_patches():
+    assert chosen([of_900_cells()], motion=0.5, quantity="dimensionless")[0].model.patch == choices.LARGEST_PATCH == 4
+    assert chosen([of_900_cells()], motion=0.5)[0].model.patch == 8
+
+
 def test_motion_that_no_network_follows_is_told():
     _, made = chosen([series(300)], motion=40.0, quantity="dimensionless")
     assert "a coarser grid would serve better" in made.warnings[0]

@@ -100,6 +100,19 @@ def test_probabilities_move_with_the_rain_and_fall_with_the_threshold():
     assert at_two[known & (forecast < 1)].mean() < 0.2
 
 
+def test_what_was_never_seen_has_no_probability_and_a_dry_case_beside_a_wet_one_none_of_rain():
+    frames = past()
+    frames[0], frames[:, :, :9, :9] = 0, np.nan
+    for coordinates in ("grid", "lagrangian"):
+        network = Network(made_checkpoint(shaken().model.state_dict(), coordinates=coordinates), "network", device=CPU)
+        forecast, probabilities = network.forecast_and_exceedance(frames, 3, (0.5, 2.0))
+        np.testing.assert_array_equal(np.isnan(probabilities), np.isnan(forecast)[:, :, None].repeat(2, axis=2))
+        assert np.isnan(forecast[:, 0, :5, :5]).all()
+        for dry in (forecast[0], probabilities[0]):
+            assert (dry[np.isfinite(dry)] == 0).all()
+        assert np.nanmax(probabilities[1]) > 0
+
+
 def test_a_clear_sky_has_no_chance_of_rain():
     for found in shaken().forecast_and_exceedance(np.zeros((1, 2, 20, 20), np.float32), 3, (0.5, 5.0)):
         assert (found == 0).all()

@@ -81,6 +81,13 @@ def test_its_field_scores_as_it_does_without_probabilities(record):
     )
 
 
+def test_a_case_is_forecast_once_for_its_field_and_its_probabilities(record, monkeypatch):
+    net, made = Sure(0.3), []
+    monkeypatch.setattr(net, "forecast", lambda past, num_leads: made.append(1) or Sure.forecast(net, past, num_leads))
+    result = score(record, net)
+    assert len(made) == len(net.asked) >= result.num_cases
+
+
 def test_extrapolation_stands_beside_it_by_its_neighbourhood_and_persistence_as_it_is(record):
     result = score(record, Sure(0.3))
     method, expected = on_record(Extrapolation(), record, record.time_step), 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 from makers import rain, tiny_experiment, write_record
 
-from nowcast import config, run_folder
+from nowcast import config, run_folder, training
 from nowcast.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint, write_checkpoint
 from nowcast.commands import train_run
 from nowcast.errors import CheckpointError, DataError, DivergenceError, OutputError, Stopped, UsageError
@@ -174,6 +174,17 @@ def test_a_step_that_is_read_later_is_named_and_nothing_after_it_is_saved(record
         made.run()
     assert made.state.step == 6
     assert read_checkpoint(tmp_path / "run" / LAST).facts["step"] == 3
+
+
+READING = [("lagrangian", 2, "auto", 1), ("lagrangian", 1, "auto", 0), ("grid", 8, "auto", 0), ("grid", 1, 3, 3)]
+
+
+@pytest.mark.parametrize(("coordinates", "cores", "wanted", "expected"), READING)
+def test_a_process_reads_ahead_where_motion_is_found(record, tmp_path, monkeypatch, coordinates, cores, wanted, expected):
+    monkeypatch.setattr(training, "num_cores", lambda: cores)
+    tree = config.as_dict(tiny_experiment([record], workers=wanted))
+    tree["data"]["coordinates"] = coordinates
+    assert trainer(config.from_dict(tree, source="test"), tmp_path / "run")._workers() == expected
 
 
 @pytest.mark.parametrize("works", [True, False])

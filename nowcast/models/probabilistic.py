@@ -31,7 +31,7 @@ SAMPLE = 1 << 15  # cells, about, whose areas are matched
 # Less area of heavy rain: it is hardly ever where it is expected, and costs most of the squared error.
 LESS, LESS_FROM, MOST_LESS, LESS_BY = 2.3, 0.45, 0.9, 4  # for each unit of network value above this one; in full from this lead
 
-PACE = 40.0  # times that the widths learn as fast as the weights, of which there are a thousand times as many
+PACE = 40.0  # times that the widths learn as fast as the weights, of which there are a hundred thousand times as many
 NEAR = 2  # cells of a band each way over which its energy is measured
 LEAST_DEVIATION = 0.02  # network values
 TO_LOGISTIC = math.sqrt(3) / math.pi  # from a standard deviation to the scale of a logistic distribution
