@@ -14,8 +14,8 @@ import numpy as np
 MOTION_FRAMES = 4  # newest frames from whose pairs the motion is averaged
 
 # Chosen on the records of nine services, 4 -> 12 frames, by the CSI at 0.5 and 1 mm/h of what goes on changing along the motion
-# (models/cascade.py): IMAGE_CELL and MOTION_SIGMA together are worth 1.5 % against 1 and 10, IMAGE_SIGMA 1 % against 2, and a
-# fifth or three times of COARSER_WEIGHT costs half a percent. Those of rain, trust and agreement suited the extrapolation best.
+# (models/cascade.py), which IMAGE_CELL, MOTION_SIGMA and IMAGE_SIGMA change most. Those of rain, trust and agreement suited the
+# extrapolation best.
 RAIN_FLOOR, RAIN_CEILING = 0.2, 100.0  # mm/h; the image is grey between them on a logarithmic scale, black below
 IMAGE_SIGMA = 1.0  # cells; takes the speckle out of the images and fills their isolated missing cells
 IMAGE_CELL = 1.5  # cells each way

@@ -30,6 +30,7 @@ from skill_record import STARTS
 from nowcast import config
 from nowcast.checkpoint import BEST, LAST, read_checkpoint
 from nowcast.config import Data, Experiment
+from nowcast.device import num_cores
 from nowcast.errors import CheckpointError, DataError, NowcastError, UsageError
 from nowcast.planning import open_split
 from nowcast.run_folder import CONFIG, is_resumable
@@ -154,8 +155,7 @@ def run_all(commands: Sequence[list[str]], *, jobs: int) -> None:
 
     What stops this program stops them, once: a training saves its state.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment = {"OMP_NUM_THREADS": f"{max(cores // jobs, 1)}"} | os.environ
+    environment = {"OMP_NUM_THREADS": f"{max(num_cores() // jobs, 1)}"} | os.environ
     running: list[subprocess.Popen] = []
 
     def call(words: list[str]) -> int:
