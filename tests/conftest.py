@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,3 +19,10 @@ def shared() -> Path:
     if not (folder / "radar").is_dir():
         pytest.skip(f"no radar records under {folder} (set NOWCAST_SHARED)")
     return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Diagrams of a report are made but not rendered, which takes most of its time: tests/test_report.py renders them."""
+    monkeypatch.setattr("nowcast.html_report.svg", lambda _: b"<svg/>")
+    monkeypatch.setattr("nowcast.report.drawn", lambda _: np.zeros((1, 1, 3), np.uint8))

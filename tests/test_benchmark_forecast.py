@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from makers import rain, tiny_run, write_record
 
-from nowcast.commands import export_run
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -20,15 +18,33 @@ def benchmark(tmp_path, *argv, shared=None):
     return subprocess.run([*map(str, command)], capture_output=True, text=True, env=env)
 
 
-def test_networks_and_baselines_stand_in_one_table(tmp_path):
-    done = benchmark(tmp_path, ROOT / "configs" / "quickstart.toml", "--grids", "40x48")
+def write_onnx(path):
+    """A file with the names and facts that `nowcast export` writes (tests/test_export.py), whose forecast is the past."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    shape = ["case", 2, "y", "x"]
+    taken, given = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("past", "forecast"))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["past"], ["forecast"])], "g", [taken], [given])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    model.metadata_props.add(key="input_frames", value="2")
+    onnx.save(model, path)
+    return path
+
+
+def test_networks_and_baselines_stand_in_one_table(tmp_path, monkeypatch):
+    """A network as a config, as a run folder and as an exported file."""
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+    run = tiny_run(tmp_path / "run", [write_record(tmp_path / "rain.nc", rain(frames=40))])
+    exported = write_onnx(tmp_path / "run.onnx")
+    done = benchmark(tmp_path, ROOT / "configs" / "quickstart.toml", run, exported, "--grids", "40x48")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("12 frames from 4 on ")
     assert lines[2] == "| grid | forecaster | seconds | ÷ pysteps | MB | ÷ pysteps |"
     number = r"[\d.,]+ \([\d.,]+–[\d.,]+\)"
-    assert re.fullmatch(rf"\| 40 × 48 \| `\S+quickstart\.toml` \| {number} \| [\d.]* \| {number} \| [\d.]* \|", lines[4])
-    assert "`extrapolation`" in lines[5]
+    for name, line in zip(("quickstart.toml", "run", "run.onnx"), lines[4:], strict=False):
+        assert re.fullmatch(rf"\| 40 × 48 \| `\S+/{name}` \| {number} \| [\d.]* \| {number} \| [\d.]* \|", line)
+    assert "`extrapolation`" in lines[7]
 
 
 @pytest.mark.parametrize("real", [False, True])
@@ -41,16 +57,6 @@ def test_frames_have_the_grid_that_is_asked_for(tmp_path, monkeypatch, request, 
     fields = benchmark_forecast.past_frames((1300, 50))
     assert fields.shape == (4, 1300, 50)
     assert (fields > 1).mean() > 0.01
-
-
-def test_an_exported_network_stands_beside_the_run_that_it_is_from(tmp_path, monkeypatch):
-    pytest.importorskip("onnxruntime")
-    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
-    run = tiny_run(tmp_path / "run", [write_record(tmp_path / "rain.nc", rain(frames=40))])
-    export_run(str(run), tmp_path / "run.onnx", overwrite=False)
-    done = benchmark(tmp_path, run, tmp_path / "run.onnx", "--grids", "40x48")
-    assert done.returncode == 0, done.stderr
-    assert "run.onnx`" in done.stdout.splitlines()[5]
 
 
 def test_a_network_of_more_past_frames_is_named(tmp_path):

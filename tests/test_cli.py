@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from makers import command, rain, tiny_experiment, tiny_run, write_record
 
-from nowcast import __version__, cli, config
+from nowcast import __version__, cli, config, export
 from nowcast.forecast_file import write_forecast
 from nowcast.forecast_reader import read_forecast
 from nowcast.netcdf import open_records
@@ -344,10 +344,16 @@ def test_only_a_trained_network_can_be_exported(inputs):
     expect(2, "export", inputs / "run", says=r"Missing option '--output'\.\nSee nowcast export -h")
 
 
-def test_export_names_the_file_and_how_to_call_it(inputs):
+def test_export_names_the_file_and_how_to_call_it(inputs, monkeypatch):
+    """What is in it, tests/test_export.py looks at."""
+    monkeypatch.setattr(export, "program", lambda _: None)
+    monkeypatch.setattr(export, "check", lambda *_: None)
+    for suffix in (".onnx", ".pt2"):
+        monkeypatch.setitem(export.FORMATS, suffix, (lambda *_: b"network", lambda _: None))
     code, out, err = command("export", inputs / "run", "--output", "m.onnx", "-q")
     assert (code, out, err) == (0, "m.onnx\n", "")
     assert os.listdir() == ["m.onnx"]
+    assert Path("m.onnx").read_bytes() == b"network"
     expect(5, "export", inputs / "run", "--output", "m.onnx", says=r"m\.onnx exists already\.\nChoose another name")
     code, out, err = command("export", inputs / "run", "--output", "m.pt2")
     assert (code, out) == (0, "m.pt2\n")

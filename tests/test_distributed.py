@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from makers import command
 from safetensors.numpy import load_file
 
 from nowcast import distributed
@@ -37,12 +38,23 @@ def environment():
     return {key: value for key, value in os.environ.items() if not key.startswith("TORCHELASTIC")} | {"OMP_NUM_THREADS": "1"}
 
 
-def torchrun(*arguments, processes=2, restarts=0):
+FORKED = """
+import torch._dynamo, torch.distributed.run
+import nowcast.commands, nowcast.distributed, nowcast.plan_command, nowcast.report
+torch.distributed.run.main()
+"""
+
+
+def torchrun(*arguments, restarts=0, forked=True):
+    """The command of two processes. `forked`, they are copies of torchrun that has imported all; else as README starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
-    return [sys.executable, *launcher, "--master-addr=127.0.0.1", f"--master-port={port}", "-m", "--", "nowcast", *arguments]
+    options = ["--nproc-per-node=2", f"--max-restarts={restarts}", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    if forked:
+        program = ["--start-method=fork", "--run-path", "--", str(ROOT / "nowcast" / "__main__.py")]
+        return [sys.executable, "-c", FORKED, *options, *program, *arguments]
+    return [sys.executable, "-m", "torch.distributed.run", *options, "-m", "--", "nowcast", *arguments]
 
 
 def run(command):
@@ -50,7 +62,10 @@ def run(command):
 
 
 def alone(*arguments):
-    return run([sys.executable, "-m", "nowcast", *arguments])
+    """What one process prints."""
+    code, out, err = command(*arguments)
+    assert code == 0, err
+    return out
 
 
 def events(folder):
@@ -69,13 +84,12 @@ def assert_same_training(one, two):
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one") / "run"
-    done = alone(*train_arguments(folder))
-    assert done.returncode == 0, done.stderr
+    alone(*train_arguments(folder))
     return folder
 
 
 def test_two_processes_with_unequal_shares_train_as_one(one_process, tmp_path):
-    done = run(torchrun(*train_arguments(tmp_path / "run")))
+    done = run(torchrun(*train_arguments(tmp_path / "run"), forked=False))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best.safetensors") == 1, "one process speaks"
     assert_same_training(one_process, tmp_path / "run")
@@ -90,20 +104,20 @@ def test_micro_batches_make_the_same_step_as_the_whole_batch(tmp_path):
             f"training.batch_size={batch}",
             f"training.accumulate={accumulate}",
         )
-        done = alone(*train_arguments(tmp_path / name, *settings, "data.crop=0", steps=2, every=2))
-        assert done.returncode == 0, done.stderr
+        alone(*train_arguments(tmp_path / name, *settings, "data.crop=0", steps=2, every=2))
     weights, others = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "parts"))
     for name, values in weights.items():
         assert others[name] == pytest.approx(values, abs=1e-6), name
 
 
 def test_two_processes_score_as_one(one_process, tmp_path):
-    arguments = ["evaluate", str(one_process), "--observations", str(SAMPLE), "--start", "2021-07-02", "--every", "30"]
-    done = alone(*arguments, "--format", "json")
+    cases = ["--observations", str(SAMPLE), "--start", "2021-07-02", "--every", "30", "--thresholds", "1,5"]
+    arguments = ["evaluate", str(one_process), *cases]
+    told = alone(*arguments, "--format", "json")
     shared = run(torchrun(*arguments, "--format", "json", "--output", str(tmp_path / "scores")))
-    assert done.returncode == shared.returncode == 0, shared.stderr
+    assert shared.returncode == 0, shared.stderr
     assert (tmp_path / "scores" / "report.html").is_file()
-    rows, others = ({key(row): row for row in json.loads(text.stdout)["scores"]} for text in (done, shared))
+    rows, others = ({key(row): row for row in json.loads(text)["scores"]} for text in (told, shared.stdout))
     assert rows.keys() == others.keys()
     for name, row in rows.items():
         close = (
@@ -118,8 +132,8 @@ def key(row):
 
 
 def test_a_run_whose_process_was_killed_ends_with_the_same_weights(tmp_path):
-    settings = {"steps": 60, "every": 6}
-    assert run(torchrun(*train_arguments(tmp_path / "straight", **settings))).returncode == 0
+    settings = {"steps": 30, "every": 3}
+    alone(*train_arguments(tmp_path / "straight", **settings))
     folder = tmp_path / "killed"
     with subprocess.Popen(torchrun(*train_arguments(folder, **settings), restarts=1), env=environment(),
                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as launched:  # fmt: skip
@@ -169,15 +183,18 @@ def wait_until(true, launched):
 
 
 def worker_of(launcher, *, rank):
+    """Of the launcher's children, which it starts in the order of their ranks."""
+    found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 parent = re.search(r"PPid:\s+(\d+)", (folder / "status").read_text())
-                if int(parent[1]) == launcher and f"\0RANK={rank}\0" in f"\0{(folder / 'environ').read_text()}":
-                    return int(folder.name)
             except OSError:
                 continue
-    raise AssertionError("no such worker")
+            if int(parent[1]) == launcher:
+                found.append(int(folder.name))
+    assert len(found) == 2
+    return sorted(found)[rank]
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,14 @@ from nowcast.training import resolve
 CPU = torch.device("cpu")
 ONE_SCALE = {"hidden_channels": [4], "kernel_sizes": [3], "down_channels": [4], "down_kernels": [3],
              "strides": [2], "up_kernels": [4]}  # fmt: skip
+ANY_SIZE = {"strides": [1], "up_kernels": [5]}  # needs no padding, whose symbolic sizes take as long as all the rest
 TINY = {  # of one layer where that is a whole model: the exporter takes a second for every few operations
     "encoder_forecaster": {"hidden_channels": [4], "kernel_sizes": [3], "patch": 2, "peepholes": True},
     "multiscale": {**ONE_SCALE, "peepholes": True},
-    "convgru": ONE_SCALE,
-    "trajgru": {**ONE_SCALE, "links": [1]},
-    "next_frame": {"hidden_channels": [4, 4], "kernel_sizes": [3, 3], "patch": 2, "head_kernel": 3},
-    "many_to_many": {"hidden_channels": [4], "kernel_sizes": [3], "patch": 2},
+    "convgru": {**ONE_SCALE, **ANY_SIZE},
+    "trajgru": {**ONE_SCALE, **ANY_SIZE, "links": [1]},
+    "next_frame": {"hidden_channels": [4, 4], "kernel_sizes": [3, 3], "patch": 1, "head_kernel": 3},
+    "many_to_many": {"hidden_channels": [5], "kernel_sizes": [3], "patch": 1},
     "cnn_lstm": {"grid": [12, 16], "channels": [4], "hidden": 6},
     "fc_lstm": {"grid": [12, 16], "hidden": [6]},
 }

@@ -161,7 +161,7 @@ def test_the_thresholds_are_those_of_the_probabilities_unless_asked_for(here, fi
     refused(2, folder, "--thresholds", "5,10", says=says)
 
 
-def test_the_files_of_scores_hold_the_sums_of_probabilities(here, fields):
+def test_the_files_of_scores_hold_the_sums_of_probabilities(here, fields, undrawn):
     ensemble_folder(here / "ens", fields), probability_folder(here / "chance", fields)
     argv = ["evaluate", "ens", "chance", "--observations", "observed.nc", "--output", "scores", "--thresholds", "0.5,1", "-q"]
     code, out, err = command(*argv)

@@ -70,7 +70,7 @@ def test_pooled_scores_are_those_of_one_evaluation(scored):
         assert_same(row, other)
 
 
-def test_the_command_pools_without_observations(scored, tmp_path):
+def test_the_command_pools_without_observations(scored, tmp_path, undrawn):
     files = [scored / f"scores_{name}" / "scores.nc" for name in ("first", "rest")]
     code, out, err = command("evaluate", *files, "--output", tmp_path / "both", "--format", "json")
     assert code == 0, err

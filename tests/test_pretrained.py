@@ -54,11 +54,12 @@ def test_its_card_names_what_it_was_trained_on(facts):
         assert re.search(rf"{first[:10]} {first[11:16]} to {last[11:16]}", CARD), first
 
 
-def test_it_is_a_forecaster_by_name(tmp_path):
+def test_it_is_a_forecaster_by_name(tmp_path, undrawn):
     write_record(tmp_path / "a.nc", rain(frames=18, shape=(40, 44)))
     code, out, err = command("predict", PRETRAINED, "a.nc", "--output", "f.nc", "--device", "cpu", "--probabilities")
     assert (code, out) == (0, "f.nc\n"), err
-    code, out, err = command("evaluate", PRETRAINED, "--observations", "a.nc", "--output", "scores", "--device", "cpu")
+    scored = ("--observations", "a.nc", "--output", "scores", "--thresholds", "1", "--device", "cpu")
+    code, out, err = command("evaluate", PRETRAINED, *scored)
     assert code == 0, err
     code, _, err = command("predict", PRETRAINED, "a.nc", "--output", str(PRETRAINED_FILE), "--device", "cpu", "--overwrite")
     assert code == 5, err
