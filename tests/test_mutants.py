@@ -18,7 +18,6 @@ from makers import command, rain, tiny_experiment
 from stored import write
 
 from nowcast import config
-from nowcast.baselines import Persistence
 
 NUMBER = int(os.environ.get("NOWCAST_MUTANTS", 200))  # of each format
 BATCH = 20  # mutants to a child: a fork costs as much as two commands
@@ -118,7 +117,6 @@ def answer(mutants, path, writer):
 @pytest.mark.parametrize("format", FORMATS)
 def test_mutants_are_answered_in_words(tmp_path, monkeypatch, format):
     monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(Persistence, "lead_frames", 2, raising=False)  # scores of 12 leads take longer than all the reading
     path = tmp_path / "mutant.nc"
     content = whole(tmp_path / "whole.nc", format).read_bytes()
     for words in commands(tmp_path / "whole.nc").values():
