@@ -7,6 +7,8 @@ in front, which the bootstrap uses, so scores and sums count axes from the end.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
+from types import MappingProxyType
 from typing import ClassVar, Self
 
 import numpy as np
@@ -28,9 +30,10 @@ class Additive:
     axis_facts: ClassVar[Mapping[str, str]] = {}  # axis -> the fact that holds its values
 
     @classmethod
-    def axes(cls) -> dict[str, tuple[str, ...]]:
+    @cache  # asked for with every sum that is added
+    def axes(cls) -> Mapping[str, tuple[str, ...]]:
         """The axes of every array by name."""
-        return {part.name: part.metadata["axes"] for part in fields(cls) if "axes" in part.metadata}
+        return MappingProxyType({part.name: part.metadata["axes"] for part in fields(cls) if "axes" in part.metadata})
 
     @classmethod
     def empty(cls, num_leads: int, **facts) -> Self:
