@@ -20,6 +20,9 @@ WHOLE_GRID = 1.5  # times the cells of a crop, up to which the whole grid is tak
 MOVING_CROP = 160  # cells that move with the rain: nearly as many as the correlations of a place are measured over (192)
 PATCHES = ((128, 8), (64, 4), (16, 2), (0, 1))  # (smallest side of grid or crop, cells to a patch)
 LARGEST_PATCH = 4  # of a network that must tell where the rain goes, not only how it changes
+PLAIN_WIDER = 2  # times the recipe's channels, which is shown more than frames
+PLAIN_TRAINING = {"learning_rate": 5e-4, "weight_decay": 1e-2}
+MANY_DAYS = 30  # so many that what is learnt is believed as a whole
 REACH_SLACK = 0.5  # cells a step that the state may fall short
 CEILINGS = (100.0, 200.0, 300.0)  # mm/h
 CREDIBLE = 1e-3  # of the wet pixels: what fewer reach is a speck
@@ -187,10 +190,17 @@ def _choose_transform(found: Fingerprint, choices: Choices) -> None:
 
 def _choose_model(found: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
     if not is_lagrangian(found):
-        model = {**choices.tree["model"], "name": "encoder_forecaster", "output": "linear"}
-        reasons = {"name": "Shi et al. 2015, in place of the reference recipe's, which is for rain", "output": "any value"}
+        model = {key: value for key, value in choices.tree["model"].items() if key != "trust"}
+        model |= {"name": "encoder_forecaster", "output": "linear", "input_kernel_sizes": []}
+        model["hidden_channels"] = [PLAIN_WIDER * width for width in model["hidden_channels"]]
+        reasons = {"name": "Shi et al. 2015, in place of the reference recipe's, which is for rain", "output": "any value",
+                   "input_kernel_sizes": "input-to-state; [] means the same"}  # fmt: skip
         comments = {key: choices.comments.get(f"model.{key}", "") for key in model} | reasons
         choices.replace_section("model", {key: (value, comments[key]) for key, value in model.items()})
+        for key, value in PLAIN_TRAINING.items():
+            choices.set(f"training.{key}", value, "of a network that has all to find out by itself")
+    elif found.num_days >= MANY_DAYS:
+        choices.set("model.trust", 1.0, f"{found.num_days} days of weather: what is learnt of them holds")
     model = choices.tree["model"]
     motion, _ = cells_per_step(found, frames)
     smallest = min(min(part.shape) for part in found.series)
@@ -205,14 +215,15 @@ def _choose_model(found: Fingerprint, frames: FrameChoice, size: Size, choices: 
         reason = f"{kernel} × {kernel} patches of {patch} move a state {reach} cells a step"
         reason += ", and rain stands still" if is_lagrangian(found) else f", and what it shows moves up to {motion:.1f}"
         choices.set("model.kernel_sizes", [kernel] * len(model["kernel_sizes"]), reason)
-        choices.set("model.patch", patch, f"{patch} × {patch} cells become channels: fewer places to convolve, farther reach")
+        choices.set("model.patch", patch, f"{patch} × {patch} cells are one place: fewer to convolve, farther reach")
         if reach < motion - REACH_SLACK and not is_lagrangian(found):
             choices.warnings.append(
                 f"what it shows moves {motion:.1f} cells a step but a state {reach}: a coarser grid would serve better"
             )
     if "hidden_channels" in model:
         hidden = [max(round(width * size.width), 4) for width in model["hidden_channels"]]
-        widths = {1.0: "as in the reference recipe", 2.0: "twice the reference recipe's: a GPU has room"}
+        plain = "" if is_lagrangian(found) else f", but {PLAIN_WIDER} times as wide: it has all to find out by itself"
+        widths = {1.0: f"as in the reference recipe{plain}", 2.0: f"twice the reference recipe's{plain}: a GPU has room"}
         narrow = f"{size.width:g} times the reference recipe's: more takes too much time or memory here"
         choices.set("model.hidden_channels", hidden, widths.get(size.width, narrow))
 
@@ -246,6 +257,10 @@ def choose_training(
     choices: Choices, size: Size, *, steps: int, reason: str, seconds: float, on: str, memory_mb: float
 ) -> None:
     """What hangs on the machine's speed, which has been measured."""
+    training = choices.tree["training"]
+    if steps > training["steps"]:
+        decay = float(f"{training['weight_decay'] * training['steps'] / steps:.1g}")
+        choices.set("training.weight_decay", decay, "the longer the run, the less in each step")
     spent = f"{steps * seconds / 3600:.2g} h at {seconds:.2g} s a step {on}"
     choices.set("training.steps", steps, f"{spent}; {reason}")
     choices.set("training.epochs", 0, "in place of steps")

@@ -146,11 +146,11 @@ class Network:
         """The z (case, lead, anchor) of the model's `match`, from a sample of the core of each tile."""
         stride, samples = stride_for(past.shape[-2:]), []
         for y, x in tiling:
-            core = (..., *(axis.core for axis in (y, x)))
+            core = (..., *(axis.core_from(stride) for axis in (y, x)))
             inputs = network_input(self._on_device(past[..., y.read, x.read]), self.transform)
             with arithmetic(self.device, self.precision):
-                outputs = self.model(inputs, num_leads)
-            samples.append(self.model.sample(outputs[core], inputs[core], stride))
+                leads = [self.model.sample(part[core], inputs[core], stride) for part in self.model.leads(inputs, num_leads)]
+            samples.append((torch.cat([odds for odds, *_ in leads], dim=1), *leads[0][1:]))
         return self.model.match(*(torch.cat(parts, dim=-1) for parts in zip(*samples, strict=True)))
 
     def _kept_dry(self, past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
@@ -332,12 +332,16 @@ def forecast_fields(
     `cuts` are those of a larger grid that this is a tile of, for networks that match areas.
     """
     past = network_input(rain, transform)
-    outputs = model(past, num_leads)
-    values = point_values(model, outputs, past) if cuts is None else model.point(outputs, cuts)
-    fields = transform.decode(values)[:, :, None]
-    if thresholds:
+    if not hasattr(model, "leads"):
+        fields = transform.decode(model(past, num_leads))[:, :, None]
+    else:
         encoded = transform.encode(torch.tensor(thresholds, dtype=torch.float32)).tolist()
-        fields = torch.cat([fields, model.exceedance(outputs, encoded)], dim=2)
+        made = []
+        for lead, outputs in enumerate(model.leads(past, num_leads)):
+            of_lead = None if cuts is None else cuts[:, lead : lead + 1]
+            field = transform.decode(point_values(model, outputs, past, cuts=of_lead, first_lead=lead + 1))[:, :, None]
+            made.append(torch.cat([field, model.exceedance(outputs, encoded)], dim=2) if thresholds else field)
+        fields = torch.cat(made, dim=1)
     return torch.where(torch.isnan(rain).all(dim=1)[:, None, None], torch.nan, fields)
 
 

@@ -47,6 +47,10 @@ class Span:
         most = np.flatnonzero(self.weight >= 0.5) + self.given.start - self.read.start
         return slice(int(most[0]), int(most[-1]) + 1)
 
+    def core_from(self, stride: int) -> slice:
+        """The core from its first cell on that is one of every so many of the whole axis."""
+        return slice(self.core.start + -(self.read.start + self.core.start) % stride, self.core.stop)
+
 
 @dataclass(frozen=True)
 class Tiling:

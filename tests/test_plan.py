@@ -375,14 +375,14 @@ def test_a_size_that_is_too_slow_or_too_large_gives_way_to_a_smaller(tmp_path, m
     def slow(experiment, plan, device, wanted):
         width, crop, cases = experiment.model.hidden_channels[0], experiment.data.crop, experiment.training.batch_size
         tried.append((width, crop, cases))
-        seconds = 20.0 * cases * (crop / 256 * width / 21) ** 2
+        seconds = 20.0 * cases * (crop / 256 * width / 10.5) ** 2
         return Estimate(seconds, int(1e8)), recipe.Trainer(experiment, plan, Path(), device=device)
 
     monkeypatch.setattr(recipe, "_measure", slow)
     path = record(tmp_path, shape=(300, 300), motion=(3, 4), frames=30)
     made = plan_records([str(path)], device="cpu")
-    assert tried == [(32, 160, 4), (16, 128, 2)], "the second is chosen by what the first took"
-    assert made.experiment.model.hidden_channels == [16, 16]
+    assert tried == [(16, 160, 4), (8, 128, 2)], "the second is chosen by what the first took"
+    assert made.experiment.model.hidden_channels == [8, 8]
     assert "5.8 s a step" in made.comments["training.steps"]
 
 

@@ -122,7 +122,7 @@ def test_tiles_give_what_the_whole_grid_gives(monkeypatch):
     network, frames = shaken(), past(shape=(1300, 90))
     whole = network.forecast_and_exceedance(frames, 3, (0.5, 2.0))
     monkeypatch.setattr(forecaster, "SURELY_FIT", 0)
-    monkeypatch.setattr(forecaster, "available_bytes", lambda device: 6e7)  # three tiles with all that they reach
+    monkeypatch.setattr(forecaster, "available_bytes", lambda device: 2.5e8)  # three tiles with all that they reach
     tiled = shaken()
     for one, other in zip(whole, tiled.forecast_and_exceedance(frames, 3, (0.5, 2.0)), strict=True):
         np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
@@ -132,6 +132,32 @@ def test_tiles_give_what_the_whole_grid_gives(monkeypatch):
     assert all(tiled._tilings.values()), "they were forecast in tiles"
     again = tiled.forecast(frames, 3)
     assert np.nanmean(np.abs(again - whole[0]) > 1e-3 * (1 + whole[0])) < 1e-5, "and without probabilities"
+
+
+def test_leads_come_one_by_one_as_they_come_together():
+    model = shaken().model
+    inputs = torch.rand(1, 2, 2, 70, 90, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        one_by_one = torch.cat(list(model.leads(inputs, 4)), dim=1)
+        together = model(inputs, 4)
+    assert torch.equal(one_by_one, together)
+    torch.testing.assert_close(model(inputs, 4), together)  # where gradients are asked for, the forecaster runs over all
+
+
+def test_a_part_of_what_is_learnt_forecasts():
+    inputs = torch.rand(1, 2, 2, 64, 64, generator=torch.Generator().manual_seed(1))
+    found = {}
+    for trust in (0.25, 0.5, 1.0):
+        model = make_model(model_config(config.NamedSection(**MODEL, trust=trust)))
+        model.load_state_dict(shaken().model.state_dict())
+        with torch.no_grad():
+            found[trust] = model.eval()(inputs, 2)
+            torch.testing.assert_close(model.train()(inputs, 2), found.setdefault("learnt", model(inputs, 2)))
+    assert torch.equal(found["learnt"], found[1.0]), "all of it is trained"
+    slope = [found[trust][:, :, 3:].log() for trust in (0.25, 0.5, 1.0)]
+    free = (slope[2] > 0.01) & (slope[2] < 5.9)  # not cut off
+    torch.testing.assert_close((slope[1] - slope[0])[free], (slope[2] - slope[1])[free] / 2, atol=0.01, rtol=0.05)
+    assert (slope[2] - slope[0]).abs().max() > 0.05
 
 
 def test_training_calibrates_and_a_resumed_run_is_the_straight_one(tmp_path):

@@ -31,7 +31,7 @@ from nowcast.transform import network_input
 CPU = torch.device("cpu")
 PAST, LEADS = 2, 3
 SHAPE = (150, 131)
-WIDE = (430, 405)
+WIDE = (560, 535)
 
 
 def shape_of(model):
@@ -121,6 +121,14 @@ def test_a_smaller_margin_gives_it_about(model):
     most = 16 if reach == math.inf else 3 * reach // 4 // multiple * multiple
     off = [np.nanmax(np.abs(in_tiles(model, frames, margin=margin) - whole)) for margin in (0, most)]
     assert off[0] > 2 * off[1]
+
+
+@given(size=st.integers(1, 900), count=st.integers(1, 5), stride=st.integers(1, 9))
+def test_what_is_sampled_of_tiles_is_what_is_sampled_of_the_grid(size, count, stride):
+    tiling = Tiling((size, 16), (min(count, max(size // 64, 1)), 1), 16, 32, 16)
+    cells = np.arange(size)
+    found = [cells[y.read][y.core_from(stride)][::stride] for y, _ in tiling]
+    np.testing.assert_array_equal(np.concatenate(found), cells[::stride])
 
 
 @given(

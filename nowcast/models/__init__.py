@@ -42,14 +42,17 @@ def make_model(config: Section) -> nn.Module:
     return module(config)
 
 
-def point_values(model: nn.Module, outputs: Tensor, past: Tensor) -> Tensor:
+def point_values(model: nn.Module, outputs: Tensor, past: Tensor, *, cuts: Tensor | None = None, first_lead: int = 1) -> Tensor:
     """What the outputs for the network input `past` forecast: network values (case, lead, y, x).
 
-    The outputs themselves, or of a model of distributions the values whose areas are those of the newest frame.
+    The outputs themselves, or of a model of distributions, whose first lead may be a later one, the values whose areas are
+    those of the newest frame; `cuts` are its `match` where that is known.
     """
     if not hasattr(model, "point"):
         return outputs
-    return model.point(outputs, model.match(*model.sample(outputs, past, stride_for(past.shape[-2:]))))
+    if cuts is None:
+        cuts = model.match(*model.sample(outputs, past, stride_for(past.shape[-2:])), first_lead)
+    return model.point(outputs, cuts)
 
 
 def num_parameters(model: nn.Module) -> int:

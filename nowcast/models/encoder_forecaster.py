@@ -56,17 +56,20 @@ class EncoderForecasterConfig(LayersConfig):
 
 
 class Layers(nn.Module):
-    """The encoder, the forecaster and its 1 × 1 convolution to `num_outputs` channels of folded frames."""
+    """The encoder, the forecaster and its 1 × 1 convolution to `num_outputs` channels of folded frames.
 
-    def __init__(self, config: LayersConfig, num_outputs: int):
+    The encoder sees folded frames or `num_seen` other channels, and the forecaster is fed `num_fed`.
+    """
+
+    def __init__(self, config: LayersConfig, num_outputs: int, *, num_seen: int = 0, num_fed: int = 0):
         super().__init__()
         self.config = config
         self.cell_multiple = config.patch
-        channels = config.patch**2 * (2 if config.validity_channel else 1)
+        channels = num_seen or config.patch**2 * (2 if config.validity_channel else 1)
         layers = {"hidden_channels": config.hidden_channels, "kernel_sizes": config.kernel_sizes}
         options = {"input_kernel_sizes": config.input_kernel_sizes, "options": CellOptions(peepholes=config.peepholes)}
         self.encoder = ConvLSTM(channels, **layers, **options)
-        self.forecaster = ConvLSTM(0, **layers, **options)
+        self.forecaster = ConvLSTM(num_fed, **layers, **options)
         self.head = nn.Conv2d(sum(config.hidden_channels), num_outputs, 1)
 
     def outputs(self, past: Tensor, num_leads: int) -> Iterator[Tensor]:

@@ -4,8 +4,9 @@ For each cell and lead, the network value reaches v with the probability 1 / (1 
 Shift and slope are given at three levels of v and z is interpolated between: of drizzle an hour ahead less is known than
 of a downpour's place. The location is the cascade's forecast (cascade.py), the slope what the cascade could not foresee of
 the past: a network that has learnt nothing is S-PROG of every place by itself. What is learnt is how wide each level is, and
-what the ConvLSTM adds from place to place: in odds, so that it moves the rain the less the surer the cascade is. It is meant
-for Lagrangian coordinates, in which the newest frame itself is the extrapolation.
+what the ConvLSTM adds from place to place: in odds, so that it moves the rain the less the surer the cascade is. The encoder
+sees the past frames and the forecaster is fed at each lead what the cascade knows of it, patch by patch (shown.py). It is
+meant for Lagrangian coordinates, in which the newest frame itself is the extrapolation.
 """
 
 import math
@@ -15,10 +16,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from nowcast.models import shown
 from nowcast.models.cascade import BLOCK, autoregression, continued, joined, split, widen
-from nowcast.models.encoder_forecaster import Layers, LayersConfig, pad_to_multiple
+from nowcast.models.encoder_forecaster import Layers, LayersConfig, pad_to_multiple, steps_at_once
 
 LEVELS = (0.2, 0.5, 0.8)  # network values: 0.9, 6.6 and 34 mm/h of the recipe's transform
 OFFSET, CEILING = 0.5, 100.0  # mm/h, of that transform
@@ -32,6 +35,7 @@ SAMPLE = 1 << 15  # cells, about, whose areas are matched
 LESS, LESS_FROM, MOST_LESS, LESS_BY = 2.3, 0.45, 0.9, 4  # for each unit of network value above this one; in full from this lead
 
 PACE = 40.0  # times that the widths learn as fast as the weights, of which there are a hundred thousand times as many
+WET = ANCHORS[1]
 NEAR = 2  # cells of a band each way over which its energy is measured
 LEAST_DEVIATION = 0.02  # network values
 TO_LOGISTIC = math.sqrt(3) / math.pi  # from a standard deviation to the scale of a logistic distribution
@@ -43,6 +47,7 @@ class ProbabilisticConfig(LayersConfig):
 
     name: Literal["probabilistic"] = "probabilistic"
     patch: Literal[1, 2, 4, 8] = 8
+    trust: float = Field(0.5, gt=0, le=1)  # share of the ConvLSTM's part that forecasts: of few events, half holds elsewhere
 
 
 class Probabilistic(Layers):
@@ -54,7 +59,9 @@ class Probabilistic(Layers):
     calibrated = ("reliability",)
 
     def __init__(self, config: ProbabilisticConfig):
-        super().__init__(config, 2 * len(LEVELS))
+        seen, change = (n + config.validity_channel for n in (shown.NUM_OF_FRAMES, shown.NUM_OF_CHANGE))
+        super().__init__(config, 2 * len(LEVELS), num_seen=seen, num_fed=change + shown.NUM_OF_LEAD)
+        self.num_seen, self.num_of_change = seen, change
         self.tile_multiple = BLOCK
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)
@@ -62,25 +69,42 @@ class Probabilistic(Layers):
         self.register_buffer("reliability", torch.tensor([0.0, 1.0]))
 
     def forward(self, past: Tensor, num_leads: int) -> Tensor:
+        return torch.cat(list(self.leads(past, num_leads)), dim=1)
+
+    def leads(self, past: Tensor, num_leads: int) -> Iterator[Tensor]:
+        """What `forward` gives, one lead (case, 1, 6, y, x) after the other: all of them take six times a forecast's memory."""
         y, x = past.shape[-2:]
         frames = pad_to_multiple(past.float(), BLOCK)
-        cascade = self._cascade(frames, num_leads)
-        made = [self._distribution(part.float(), cascade)[..., :y, :x] for part in self.outputs(past.float(), num_leads)]
-        return torch.cat(made, dim=1)
+        values, known = frames[:, :, 0] * frames[:, :, 1], frames[:, :, 1]
+        fields = values, (values >= WET).float(), known
+        bands = split(values, known)
+        with torch.no_grad():
+            seen = shown.of_frames(bands, *fields, self.config.patch)
+        _, states = self.encoder(seen[:, :, : self.num_seen])
+        cascade = self._cascade(bands, fields, num_leads)
+        for num_steps in steps_at_once(num_leads):
+            locations, unforeseen, fed = zip(*(next(cascade) for _ in range(num_steps)), strict=True)
+            hidden, states = self.forecaster(torch.stack(fed, dim=1), states)
+            parts = zip(self._head(hidden).float().unbind(1), locations, unforeseen, strict=True)
+            yield from (self._distribution(*part)[:, None, ..., :y, :x] for part in parts)
 
-    def _cascade(self, frames: Tensor, num_leads: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Lead after lead the location (case, 1, y, x), and the square of what could not be foreseen
-        (case, 1, y / patch, x / patch). Neither has a gradient.
+    @torch.no_grad()
+    def _cascade(
+        self, bands: list[tuple[Tensor, Tensor]], fields: tuple[Tensor, Tensor, Tensor], num_leads: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Lead after lead the location (case, 1, y, x), the square of what could not be foreseen
+        (case, 1, y / patch, x / patch), and what the forecaster is fed (case, channel, y / patch, x / patch).
         """
-        known = frames[:, :, 1]
-        bands = split(frames[:, :, 0] * known, known)
-        blocks = [BLOCK >> n for n in range(len(bands))]
+        patch, blocks = self.config.patch, [BLOCK >> n for n in range(len(bands))]
         energies = [self._energy(band[:, -1:], n) for n, (band, _) in enumerate(bands)]
-        parts = [continued(autoregression(*band, block), block, num_leads) for band, block in zip(bands, blocks, strict=True)]
-        for leads in zip(*parts, strict=True):
-            unforeseen = (widen(share[:, None], BLOCK // self.config.patch) for _, share in leads)
+        each = [autoregression(*band, block) for band, block in zip(bands, blocks, strict=True)]
+        change = shown.of_change(each, *fields, patch)[:, : self.num_of_change]
+        parts = [continued(band, block, num_leads) for band, block in zip(each, blocks, strict=True)]
+        for lead, leads in enumerate(zip(*parts, strict=True), 1):
+            unforeseen = (widen(share[:, None], BLOCK // patch) for _, share in leads)
             square = sum(energy * share for energy, share in zip(energies, unforeseen, strict=True))
-            yield joined([band[:, None] for band, _ in leads]), square
+            location = joined([band[:, None] for band, _ in leads])
+            yield location, square, torch.cat([change, shown.of_lead(location, square, lead, patch)], dim=1)
 
     def _energy(self, newest: Tensor, number: int) -> Tensor:
         """The mean square of a band around each place, of as many cells as there are patches."""
@@ -88,20 +112,15 @@ class Probabilistic(Layers):
         size, patch = 1 << number, self.config.patch
         return F.avg_pool2d(square, patch // size) if size < patch else widen(square, size // patch)
 
-    def _distribution(self, corrections: Tensor, cascade: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
-        """The ConvLSTM's part for some leads (case, lead, 6, y / patch, x / patch), and the cascade from the first of them."""
-        made = []
-        for correction in corrections.unbind(1):
-            location, unforeseen = next(cascade)
-            (y, x), patch = correction.shape[-2:], self.config.patch
-            location, unforeseen = location[..., : patch * y, : patch * x], unforeseen[..., :y, :x]
-            shift, wider = correction.chunk(2, dim=1)
-            width = TO_LOGISTIC * (unforeseen + LEAST_DEVIATION**2).sqrt()
-            log_slope = -width.log() - (PACE * self.width)[:, None, None] - wider
-            slope = log_slope.clamp(LEAST_LOG_SLOPE, MOST_LOG_SLOPE).exp()
-            shift, slope = widen(torch.cat([shift, slope], dim=1), patch).chunk(2, dim=1)
-            made.append(torch.cat([slope * location + shift, slope], dim=1))
-        return torch.stack(made, dim=1) if len(made) > 1 else made[0][:, None]
+    def _distribution(self, correction: Tensor, location: Tensor, unforeseen: Tensor) -> Tensor:
+        """A lead (case, 6, y, x) of the cascade with the ConvLSTM's part (case, 6, y / patch, x / patch)."""
+        shift, wider = (correction if self.training else self.config.trust * correction).chunk(2, dim=1)
+        width = TO_LOGISTIC * (unforeseen + LEAST_DEVIATION**2).sqrt()
+        log_slope = -width.log() - (PACE * self.width)[:, None, None] - wider
+        slope = log_slope.clamp(LEAST_LOG_SLOPE, MOST_LOG_SLOPE).exp()
+        outputs = widen(torch.cat([shift, slope], dim=1), self.config.patch)
+        outputs[:, : len(LEVELS)].addcmul_(outputs[:, len(LEVELS) :], location)
+        return outputs
 
     def sample(self, outputs: Tensor, past: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of every so many cells each way z (case, lead, anchor, cell), and the newest value and validity (case, cell)."""
@@ -109,8 +128,10 @@ class Probabilistic(Layers):
         odds = torch.stack([log_odds(outputs, anchor) for anchor in ANCHORS], dim=2)
         return odds, newest[:, 0], newest[:, 1]
 
-    def match(self, odds: Tensor, newest: Tensor, validity: Tensor) -> Tensor:
-        """Of a `sample`, the z (case, lead, anchor) from which on the newest frame's area, times `area_share`, is forecast."""
+    def match(self, odds: Tensor, newest: Tensor, validity: Tensor, first_lead: int = 1) -> Tensor:
+        """Of a `sample` from this lead on, the z (case, lead, anchor) from which on rain is forecast: where the newest
+        frame's area, times `area_share`, has it.
+        """
         cuts = torch.full(odds.shape[:3], NEVER, device=odds.device)
         for case, known in enumerate(validity > 0):
             of_case, num_known = odds[case, :, :, known], int(known.sum())
@@ -119,7 +140,7 @@ class Probabilistic(Layers):
                 if not area and number:  # rates above the newest frame's go on as those below
                     cuts[case, :, number] = cuts[case, :, number - 1]
                 for lead in range(len(of_case)) if area else ():
-                    wanted = min(max(round(area * area_share(anchor, lead + 1)), 1), num_known)
+                    wanted = min(max(round(area * area_share(anchor, first_lead + lead)), 1), num_known)
                     cuts[case, lead, number] = of_case[lead, number].kthvalue(num_known - wanted + 1).values
         return cuts
 
