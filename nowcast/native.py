@@ -1,7 +1,7 @@
-"""The compiled gate arithmetic for CPUs: builds gates.c once for this machine and calls it.
+"""What is compiled for CPUs: builds gates.c and winograd.c once for this machine.
 
-The library lies in the cache under a name that holds source, compiler and processor; where there is no compiler, or it
-fails, `load` says so once and returns None, and the same arithmetic is done in torch.
+A library lies in the cache under a name that holds source, compiler and processor; where there is no compiler, or it
+fails, `load` says so once and returns None, and the same is done in torch.
 """
 
 import ctypes
@@ -21,26 +21,26 @@ from nowcast.cache import cache_folder
 from nowcast.errors import NowcastError
 
 log = logging.getLogger(__name__)
-SOURCE = Path(__file__).with_name("gates.c")
+WHAT = {"gates": "the gates", "winograd": "the convolutions"}
 # no value is changed by these; without the first two the compiler must keep errno and traps, and does not vectorise
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 SECONDS = 60  # a compiler that hangs
 
 
 @cache
-def load(*defines: str) -> ctypes.CDLL | None:
-    """The library compiled with these macros defined; None, said once, where it cannot be had."""
+def load(*defines: str, source: str = "gates") -> ctypes.CDLL | None:
+    """The library of this source, compiled with these macros defined; None, said once, where it cannot be had."""
     compiler = _compiler()
     if compiler is None:
         return None
     try:
-        path = cache_folder() / "native" / f"gates-{_fingerprint(compiler, defines)}.so"
+        path = cache_folder() / "native" / f"{source}-{_fingerprint(compiler, defines, source)}.so"
         with suppress(OSError):  # not built yet, or damaged
-            return _declare(ctypes.CDLL(str(path)))
-        _build(compiler, defines, path)
-        return _declare(ctypes.CDLL(str(path)))
+            return _declare(ctypes.CDLL(str(path)), source)
+        _build(compiler, defines, path, source)
+        return _declare(ctypes.CDLL(str(path)), source)
     except (OSError, AttributeError, subprocess.SubprocessError, NowcastError) as error:
-        _say(f"{compiler} did not build gates.c ({_reason(error)})")
+        _say(f"{compiler} did not build {source}.c ({_reason(error)})", source)
         return None
 
 
@@ -53,17 +53,17 @@ def _compiler() -> str | None:
 
 
 @cache
-def _say(why: str) -> None:
-    log.warning("%s: the gates are computed in torch, which takes more time", why)
+def _say(why: str, source: str = "gates") -> None:
+    log.warning("%s: %s are computed in torch, which takes more time", why, WHAT[source])
 
 
-def _build(compiler: str, defines: tuple[str, ...], path: Path) -> None:
+def _build(compiler: str, defines: tuple[str, ...], path: Path, source: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with replacing(path) as temporary:
-        command = [compiler, *FLAGS, *(f"-D{name}" for name in defines), str(SOURCE), "-o", str(temporary)]
+        command = [compiler, *FLAGS, *(f"-D{name}" for name in defines), str(_file(source)), "-o", str(temporary)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS)
-    log.info("compiled the gate arithmetic in %.1f s, kept in %s", time.perf_counter() - start, path)
+    log.info("compiled %s.c in %.1f s, kept in %s", source, time.perf_counter() - start, path)
 
 
 def _reason(error: Exception) -> str:
@@ -71,10 +71,14 @@ def _reason(error: Exception) -> str:
     return said.strip().splitlines()[0] if said.strip() else type(error).__name__
 
 
-def _fingerprint(compiler: str, defines: tuple[str, ...]) -> str:
+def _file(source: str) -> Path:
+    return Path(__file__).with_name(f"{source}.c")
+
+
+def _fingerprint(compiler: str, defines: tuple[str, ...], source: str = "gates") -> str:
     """-march=native depends on the processor: a cache that machines share keeps a library for each kind."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=SECONDS, check=True).stdout
-    parts = (SOURCE.read_text(encoding="utf-8"), version, *FLAGS, *defines, platform.machine(), _processor())
+    parts = (_file(source).read_text(encoding="utf-8"), version, *FLAGS, *defines, platform.machine(), _processor())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 
@@ -86,9 +90,16 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
-    pointer, size = ctypes.c_void_p, ctypes.c_int64
-    library.gates_forward.argtypes = [pointer] * 8 + [size, size, ctypes.c_int]
-    library.gates_backward.argtypes = [pointer] * 7 + [size, size, ctypes.c_int]
-    library.gates_forward.restype = library.gates_backward.restype = None
+def _declare(library: ctypes.CDLL, source: str) -> ctypes.CDLL:
+    pointer, size, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    functions = {
+        "gates": {"gates_forward": [pointer] * 8 + [size] * 2, "gates_backward": [pointer] * 7 + [size] * 2},
+        "winograd": {
+            "convolve": [pointer, size, pointer, size, pointer, pointer] + [size] * 5 + [pointer],
+            "weight_gradient": [pointer, size, pointer, size, pointer] + [size] * 4 + [pointer],
+        },
+    }
+    for name, arguments in functions[source].items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = [*arguments, threads], None
     return library

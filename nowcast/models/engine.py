@@ -3,6 +3,7 @@
 Forward, per step: the convolutions, then the gate arithmetic in one pass over memory. Kept for the backward pass: the gates
 after their nonlinearity and the states, each once. Backward, per step: the gate arithmetic, in place, and the gradient of
 the state; the gradients of weights and input are formed afterwards, for all steps together.
+Convolutions are torch's, or where there are channels enough those of winograd.py.
 Tensors are (time, case, channel, y, x) with the channels innermost in memory; cell states are float32.
 """
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nowcast.models import winograd
 from nowcast.models.gates import GateArithmetic, gate_arithmetic
 
 PLACES_AT_ONCE = 4096  # of one matrix product of the weight gradient: its inputs stay in the cache
@@ -77,7 +79,7 @@ class LayerSequence(torch.autograd.Function):
         gates, ctx.gates = ctx.gates, None
         frames, hidden0, cell0, input_weight, state_weight, peepholes, values, cells, hidden = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        state_kernel = _kernel(state_weight, ctx.dtype)
+        state_kernel = _backward_kernel(state_weight, ctx.dtype)
         d_hidden, d_cell = _laid_out(d_hidden, ctx.dtype), _laid_out(d_cell.float(), torch.float32).clone()
         d_peepholes = torch.zeros_like(peepholes) if peepholes is not None else None
         d_next = None
@@ -93,7 +95,7 @@ class LayerSequence(torch.autograd.Function):
             d_all = values.flatten(0, 1)
             d_input_weight = _weight_gradient(d_all, frames.flatten(0, 1), input_weight)
             if needs[0]:
-                kernel = _kernel(input_weight, ctx.dtype)
+                kernel = _backward_kernel(input_weight, ctx.dtype)
                 d_frames = _over_time(_input_gradient(d_all, frames.flatten(0, 1), kernel), frames.shape).to(ctx.frames_dtype)
         d_state_weight = _state_weight_gradient(values, hidden, hidden0, state_weight)
         d_bias = values.sum(dim=(0, 1, 3, 4), dtype=torch.float32)
@@ -123,11 +125,15 @@ class _Convolutions:
     """The convolutions of a step. Those of input and state are one where their kernels are of one size, which is faster."""
 
     def __init__(self, frames: Tensor | None, input_weight: Tensor | None, state_weight: Tensor, dtype: torch.dtype):
-        self.frames, self.state_kernel = frames, _kernel(state_weight, dtype)
+        self.frames, self.joined, self.kernel = frames, None, None
+        alike = frames is not None and input_weight.shape[-1] == state_weight.shape[-1]
+        if alike and _by_winograd(state_weight, dtype):
+            self.kernel = winograd.Convolution(torch.cat([input_weight, state_weight], dim=1))
+            return
+        self.state_kernel = _kernel(state_weight, dtype)
         self.input_kernel = None if frames is None else _kernel(input_weight, dtype)
-        self.joined = None
-        if frames is not None and input_weight.shape[-1] == state_weight.shape[-1] and input_weight.shape[1] >= FEW_CHANNELS:
-            self.kernel = _kernel(torch.cat([input_weight, state_weight], dim=1), dtype)
+        if alike and input_weight.shape[1] >= FEW_CHANNELS:
+            self.kernel = _direct_kernel(torch.cat([input_weight, state_weight], dim=1), dtype)
             shape = (frames.shape[1], self.kernel.shape[1], *frames.shape[-2:])
             self.joined = _empty(shape, 1, like=frames, dtype=dtype)
 
@@ -136,6 +142,8 @@ class _Convolutions:
         if self.frames is None:
             return None, torch.zeros_like(like) if hidden is None else _same(hidden, self.state_kernel)
         frame = self.frames[time]
+        if isinstance(self.kernel, winograd.Convolution):
+            return None, self.kernel(frame, hidden)
         if hidden is None:
             return None, _same(frame, self.input_kernel)
         if self.joined is None:
@@ -165,11 +173,31 @@ def _over_time(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     return _laid_out(values, values.dtype).unflatten(0, shape[:2])
 
 
-def _kernel(weight: Tensor, dtype: torch.dtype) -> Tensor:
+Kernel = Tensor | winograd.Convolution
+
+
+def _by_winograd(weight: Tensor, dtype: torch.dtype) -> bool:
+    return dtype == torch.float32 and winograd.takes(weight)
+
+
+def _kernel(weight: Tensor, dtype: torch.dtype) -> Kernel:
+    return winograd.Convolution(weight) if _by_winograd(weight, dtype) else _direct_kernel(weight, dtype)
+
+
+def _direct_kernel(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight.to(dtype, memory_format=torch.channels_last)
 
 
-def _same(values: Tensor, kernel: Tensor) -> Tensor:
+def _backward_kernel(weight: Tensor, dtype: torch.dtype) -> Kernel:
+    """The gradient of the input is a convolution too, with the weight turned by 180°, in and out exchanged."""
+    if _by_winograd(weight, dtype):
+        return winograd.Convolution(weight.flip(2, 3).transpose(0, 1))
+    return _direct_kernel(weight, dtype)
+
+
+def _same(values: Tensor, kernel: Kernel) -> Tensor:
+    if isinstance(kernel, winograd.Convolution):
+        return kernel(values)
     if _is_faster_by_planes(values, kernel):
         values, kernel = values.contiguous(), kernel.contiguous()
     return _laid_out(F.conv2d(values, kernel, padding=kernel.shape[-1] // 2), values.dtype)
@@ -188,20 +216,24 @@ def _gradient(d_out: Tensor, values: Tensor, kernel: Tensor, wanted: tuple[bool,
     )
 
 
-def _input_gradient(d_out: Tensor, like: Tensor, kernel: Tensor) -> Tensor:
+def _input_gradient(d_out: Tensor, like: Tensor, kernel: Kernel) -> Tensor:
+    if isinstance(kernel, winograd.Convolution):
+        return kernel(d_out)
     return _gradient(d_out, like, kernel, (True, False, False))[0]
 
 
-def _state_gradient(d_gates: Tensor, like: Tensor, kernel: Tensor) -> Tensor:
-    if _is_faster_by_planes(d_gates, kernel):
+def _state_gradient(d_gates: Tensor, like: Tensor, kernel: Kernel) -> Tensor:
+    if isinstance(kernel, Tensor) and _is_faster_by_planes(d_gates, kernel):
         d_gates, like, kernel = d_gates.contiguous(), torch.empty(like.shape), kernel.contiguous()
     return _laid_out(_input_gradient(d_gates, like, kernel), d_gates.dtype)
 
 
 def _weight_gradient(d_out: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+    if _by_winograd(weight, d_out.dtype):
+        return winograd.weight_gradient(d_out, values, weight)
     if values.device.type == "cpu" and values.dtype == torch.float32 and weight.shape[1] >= FEW_CHANNELS:
         return _weight_gradient_by_products(d_out, values, weight)
-    return _gradient(d_out, values, _kernel(weight, d_out.dtype), (False, True, False))[1].to(weight.dtype)
+    return _gradient(d_out, values, _direct_kernel(weight, d_out.dtype), (False, True, False))[1].to(weight.dtype)
 
 
 def _weight_gradient_by_products(d_out: Tensor, values: Tensor, weight: Tensor) -> Tensor:
