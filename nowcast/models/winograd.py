@@ -1,11 +1,11 @@
-"""Convolutions of 3 × 3 and 5 × 5 by Winograd's algorithm, for a CPU in float32: 4 and 6¼ times fewer multiplications.
+"""Convolutions of 3 × 3 and 5 × 5 by Winograd's algorithm, for a CPU in float32: 4 and 4.6 times fewer multiplications.
 
     Y = Aᵀ [ Σ (G g Gᵀ) ⊙ (Bᵀ d B) ] A
 
-Lavin & Gray (2016), arXiv 1509.09308, eq. 8 and 12, F(4×4, 3×3) and F(4×4, 5×5): d is a tile of the input, g a kernel, Y 4 × 4
-places of the output, the sum over input channels. Polynomials are multiplied through their values at a few points; those
-chosen here round least (Barabasz et al. 2020, arXiv 1803.10986, find the same: small, of both signs). The sum is a matrix
-product for each pair of points; winograd.c does all of it but the transforms of the weights.
+Lavin & Gray (2016), arXiv 1509.09308, eq. 8 and 12, F(4×4, 3×3) and F(3×3, 5×5): d is a tile of the input, g a kernel, Y 4 × 4
+or 3 × 3 places of the output, the sum over input channels. Polynomials are multiplied through their values at a few points;
+those chosen here were found to round little. The sum is a matrix product for each pair of points; winograd.c
+does all of it but the transforms of the weights.
 Tensors are (case, channel, y, x) with the channels innermost in memory.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nowcast import native
 
-TILE = {3: 4, 5: 3}  # 4 for 5 × 5 would take .8 of the time, with twice the error
+TILE = {3: 4, 5: 3}  # 4 for 5 × 5 has twice the error
 POINTS = {3: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2), 5: (9 / 32, -9 / 32, 27 / 32, -27 / 32, 7 / 4, -7 / 4)}  # and infinity
 ROWS, PAD = 6, 16  # as in winograd.c
 TILES_AT_ONCE = 48  # of a thread: what they are transformed into stays in the cache
