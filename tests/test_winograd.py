@@ -84,17 +84,19 @@ def test_the_number_of_threads_changes_no_bit(kernel, threads):
     assert all(torch.equal(one, found[0]) for one in found)
 
 
-def test_few_channels_other_kernels_and_dtypes_are_torchs():
-    taken = torch.randn(64, 16, 3, 3)
-    assert winograd.takes(taken)
-    others = (taken[:, :8], taken[:8], taken[..., :1, :1], torch.randn(64, 16, 7, 7), taken.double(), taken.to("meta"))
-    assert not any(winograd.takes(weight) for weight in others)
+def test_few_channels_small_grids_other_kernels_and_dtypes_are_torchs():
+    taken, grid = torch.randn(128, 32, 3, 3), (32, 32)
+    assert winograd.takes(taken, grid)
+    assert not winograd.takes(taken, (31, 32))
+    assert winograd.takes(torch.randn(128, 32, 5, 5), (16, 16))
+    others = (taken[:, :31], taken[:31], taken[..., :1, :1], torch.randn(128, 32, 7, 7), taken.double(), taken.to("meta"))
+    assert not any(winograd.takes(weight, grid) for weight in others)
 
 
 def test_without_a_compiler_they_are_torchs(monkeypatch):
     monkeypatch.setattr(native, "load", lambda *_, **__: None)
     winograd._library.cache_clear()
-    assert not winograd.takes(torch.randn(64, 16, 3, 3))
+    assert not winograd.takes(torch.randn(128, 32, 3, 3), (32, 32))
     winograd._library.cache_clear()
 
 
@@ -111,11 +113,13 @@ def outputs_and_gradients(net, frames, states):
 @pytest.mark.parametrize("in_channels", [1, 20])
 def test_the_engine_with_them_equals_the_cell_step_by_step(in_channels, kernels, given_states, monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setattr(winograd, "MANY_CHANNELS", 16)
+    monkeypatch.setattr(winograd, "MANY_PLACES", {3: 1, 5: 1})
     net = ConvLSTM(in_channels, (16, 20), kernels, input_kernel_sizes=(3, 5), options=CellOptions(peepholes=True))
     frames, states = torch.randn(2, 4, in_channels, 7, 9, requires_grad=True), None
     if given_states:
         states = [[torch.randn(2, h, 7, 9, requires_grad=True) for _ in range(2)] for h in (16, 20)]
-    assert all(winograd.takes(cell.state_weight) for cell in net.cells)
+    assert all(winograd.takes(cell.state_weight, (7, 9)) for cell in net.cells)
     fast = outputs_and_gradients(net, frames, states)
     monkeypatch.setattr(convlstm, "_engine_takes", lambda *_: False)
     for found, expected in zip(fast, outputs_and_gradients(net, frames, states), strict=True):

@@ -17,6 +17,8 @@ from torch.autograd.function import once_differentiable
 from nowcast.models import winograd
 from nowcast.models.gates import GateArithmetic, gate_arithmetic
 
+Kernel, Grid = Tensor | winograd.Convolution, tuple[int, int]
+
 PLACES_AT_ONCE = 4096  # of one matrix product of the weight gradient: its inputs stay in the cache
 FEW_CHANNELS = 8  # below that, what pays for many channels does not
 
@@ -52,7 +54,7 @@ def run_layer(
             hidden, last_cell = LayerSequence.apply(*tensors, gates, shape, dtype)
         else:
             frames, hidden, cell = _laid_out(frames, dtype), _laid_out(hidden, dtype), _laid_out(cell, torch.float32)
-            convolve = _Convolutions(frames, input_weight, state_weight, dtype)
+            convolve = _Convolutions(frames, input_weight, state_weight, dtype, shape[-2:])
             _, cells, hidden = _run(convolve, hidden, cell, bias, peepholes, gates, shape, dtype, keep=False)
             last_cell = cells[-1]
     return hidden, (hidden[-1], last_cell)
@@ -66,7 +68,7 @@ class LayerSequence(torch.autograd.Function):
         ctx.gates, ctx.dtype, ctx.frames_dtype = gates, dtype, None if frames is None else frames.dtype
         ctx.state_dtype = None if hidden0 is None else hidden0.dtype
         frames, hidden0, cell0 = _laid_out(frames, dtype), _laid_out(hidden0, dtype), _laid_out(cell0, torch.float32)
-        convolve = _Convolutions(frames, input_weight, state_weight, dtype)
+        convolve = _Convolutions(frames, input_weight, state_weight, dtype, shape[-2:])
         values, cells, hidden = _run(convolve, hidden0, cell0, bias, peepholes, gates, shape, dtype, keep=True)
         ctx.save_for_backward(frames, hidden0, cell0, input_weight, state_weight, peepholes, values, cells, hidden)
         return hidden, cells[-1].clone()
@@ -79,7 +81,7 @@ class LayerSequence(torch.autograd.Function):
         gates, ctx.gates = ctx.gates, None
         frames, hidden0, cell0, input_weight, state_weight, peepholes, values, cells, hidden = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        state_kernel = _backward_kernel(state_weight, ctx.dtype)
+        state_kernel = _backward_kernel(state_weight, ctx.dtype, hidden.shape[-2:])
         d_hidden, d_cell = _laid_out(d_hidden, ctx.dtype), _laid_out(d_cell.float(), torch.float32).clone()
         d_peepholes = torch.zeros_like(peepholes) if peepholes is not None else None
         d_next = None
@@ -95,7 +97,7 @@ class LayerSequence(torch.autograd.Function):
             d_all = values.flatten(0, 1)
             d_input_weight = _weight_gradient(d_all, frames.flatten(0, 1), input_weight)
             if needs[0]:
-                kernel = _backward_kernel(input_weight, ctx.dtype)
+                kernel = _backward_kernel(input_weight, ctx.dtype, hidden.shape[-2:])
                 d_frames = _over_time(_input_gradient(d_all, frames.flatten(0, 1), kernel), frames.shape).to(ctx.frames_dtype)
         d_state_weight = _state_weight_gradient(values, hidden, hidden0, state_weight)
         d_bias = values.sum(dim=(0, 1, 3, 4), dtype=torch.float32)
@@ -124,14 +126,16 @@ def _run(
 class _Convolutions:
     """The convolutions of a step. Those of input and state are one where their kernels are of one size, which is faster."""
 
-    def __init__(self, frames: Tensor | None, input_weight: Tensor | None, state_weight: Tensor, dtype: torch.dtype):
+    def __init__(
+        self, frames: Tensor | None, input_weight: Tensor | None, state_weight: Tensor, dtype: torch.dtype, grid: Grid
+    ):
         self.frames, self.joined, self.kernel = frames, None, None
         alike = frames is not None and input_weight.shape[-1] == state_weight.shape[-1]
-        if alike and _by_winograd(state_weight, dtype):
+        if alike and _by_winograd(state_weight, dtype, grid):
             self.kernel = winograd.Convolution(torch.cat([input_weight, state_weight], dim=1))
             return
-        self.state_kernel = _kernel(state_weight, dtype)
-        self.input_kernel = None if frames is None else _kernel(input_weight, dtype)
+        self.state_kernel = _kernel(state_weight, dtype, grid)
+        self.input_kernel = None if frames is None else _kernel(input_weight, dtype, grid)
         if alike and input_weight.shape[1] >= FEW_CHANNELS:
             self.kernel = _direct_kernel(torch.cat([input_weight, state_weight], dim=1), dtype)
             shape = (frames.shape[1], self.kernel.shape[1], *frames.shape[-2:])
@@ -173,24 +177,21 @@ def _over_time(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     return _laid_out(values, values.dtype).unflatten(0, shape[:2])
 
 
-Kernel = Tensor | winograd.Convolution
+def _by_winograd(weight: Tensor, dtype: torch.dtype, grid: Grid) -> bool:
+    return dtype == torch.float32 and winograd.takes(weight, grid)
 
 
-def _by_winograd(weight: Tensor, dtype: torch.dtype) -> bool:
-    return dtype == torch.float32 and winograd.takes(weight)
-
-
-def _kernel(weight: Tensor, dtype: torch.dtype) -> Kernel:
-    return winograd.Convolution(weight) if _by_winograd(weight, dtype) else _direct_kernel(weight, dtype)
+def _kernel(weight: Tensor, dtype: torch.dtype, grid: Grid) -> Kernel:
+    return winograd.Convolution(weight) if _by_winograd(weight, dtype, grid) else _direct_kernel(weight, dtype)
 
 
 def _direct_kernel(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight.to(dtype, memory_format=torch.channels_last)
 
 
-def _backward_kernel(weight: Tensor, dtype: torch.dtype) -> Kernel:
+def _backward_kernel(weight: Tensor, dtype: torch.dtype, grid: Grid) -> Kernel:
     """The gradient of the input is a convolution too, with the weight turned by 180°, in and out exchanged."""
-    if _by_winograd(weight, dtype):
+    if _by_winograd(weight, dtype, grid):
         return winograd.Convolution(weight.flip(2, 3).transpose(0, 1))
     return _direct_kernel(weight, dtype)
 
@@ -229,7 +230,7 @@ def _state_gradient(d_gates: Tensor, like: Tensor, kernel: Kernel) -> Tensor:
 
 
 def _weight_gradient(d_out: Tensor, values: Tensor, weight: Tensor) -> Tensor:
-    if _by_winograd(weight, d_out.dtype):
+    if _by_winograd(weight, d_out.dtype, d_out.shape[-2:]):
         return winograd.weight_gradient(d_out, values, weight)
     if values.device.type == "cpu" and values.dtype == torch.float32 and weight.shape[1] >= FEW_CHANNELS:
         return _weight_gradient_by_products(d_out, values, weight)

@@ -24,12 +24,13 @@ POINTS = {3: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2), 5: (9 / 32, -9 / 32, 27 / 32, -2
 ROWS, PAD = 6, 16  # as in winograd.c
 TILES_AT_ONCE = 48  # of a thread: what they are transformed into stays in the cache
 TILES_OF_GRADIENT = 192  # of all threads
-MANY_CHANNELS = 16  # below that, the transforms cost more than they save
+# below them, the transforms cost more than they save, at least in training
+MANY_CHANNELS, MANY_PLACES = 32, {3: 1024, 5: 256}
 
 
-def takes(weight: Tensor) -> bool:
-    """Whether convolutions with this weight (out, in, y, x) are faster here than torch's."""
-    many = min(weight.shape[:2]) >= MANY_CHANNELS and weight.shape[-1] in POINTS
+def takes(weight: Tensor, grid: tuple[int, int]) -> bool:
+    """Whether convolutions with this weight (out, in, y, x) are faster on such a grid (y, x) than torch's."""
+    many = min(weight.shape[:2]) >= MANY_CHANNELS and math.prod(grid) >= MANY_PLACES.get(weight.shape[-1], math.inf)
     return many and weight.device.type == "cpu" and weight.dtype == torch.float32 and _library(weight.shape[-1]) is not None
 
 
