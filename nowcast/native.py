@@ -21,6 +21,7 @@ from nowcast.cache import cache_folder
 from nowcast.errors import NowcastError
 
 log = logging.getLogger(__name__)
+Library = ctypes.CDLL
 WHAT = {"gates": "the gates", "winograd": "the convolutions"}
 # no value is changed by these; without the first two the compiler must keep errno and traps, and does not vectorise
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
@@ -28,7 +29,7 @@ SECONDS = 60  # a compiler that hangs
 
 
 @cache
-def load(*defines: str, source: str = "gates") -> ctypes.CDLL | None:
+def load(*defines: str, source: str = "gates") -> Library | None:
     """The library of this source, compiled with these macros defined; None, said once, where it cannot be had."""
     compiler = _compiler()
     if compiler is None:
@@ -71,6 +72,11 @@ def _reason(error: Exception) -> str:
     return said.strip().splitlines()[0] if said.strip() else type(error).__name__
 
 
+def constant(library: Library, name: str) -> int:
+    """What a source says of itself."""
+    return ctypes.c_int.in_dll(library, name).value
+
+
 def _file(source: str) -> Path:
     return Path(__file__).with_name(f"{source}.c")
 
@@ -90,7 +96,7 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def _declare(library: ctypes.CDLL, source: str) -> ctypes.CDLL:
+def _declare(library: Library, source: str) -> Library:
     pointer, size, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     functions = {
         "gates": {"gates_forward": [pointer] * 8 + [size] * 2, "gates_backward": [pointer] * 7 + [size] * 2},

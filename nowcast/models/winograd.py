@@ -9,7 +9,6 @@ does all of it but the transforms of the weights.
 Tensors are (case, channel, y, x) with the channels innermost in memory.
 """
 
-import ctypes
 import math
 from functools import cache
 
@@ -96,7 +95,7 @@ def _weight_transform(kernel: int) -> Tensor:
 
 
 @cache
-def _library(kernel: int) -> ctypes.CDLL | None:
+def _library(kernel: int) -> native.Library | None:
     output, _, values = matrices(kernel)
     tables = {"INPUT": values, "OUTPUT": output, "GRADIENT": output.T}
     sizes = (f"KERNEL={kernel}", f"TILE={TILE[kernel]}")
@@ -109,7 +108,7 @@ def _table(matrix: np.ndarray) -> str:
 
 
 def _panel(kernel: int) -> int:
-    return ctypes.c_int.in_dll(_library(kernel), "panel").value
+    return native.constant(_library(kernel), "panel")
 
 
 def _up(number: int, multiple: int) -> int:
