@@ -72,15 +72,6 @@ class Layers(nn.Module):
         self.forecaster = ConvLSTM(num_fed, **layers, **options)
         self.head = nn.Conv2d(sum(config.hidden_channels), num_outputs, 1)
 
-    def outputs(self, past: Tensor, num_leads: int) -> Iterator[Tensor]:
-        """(case, time, 2, y, x) -> (case, lead, num_outputs, y / patch, x / patch), a stretch of leads at a time."""
-        frames = past if self.config.validity_channel else past[:, :, :1]
-        frames = F.pixel_unshuffle(pad_to_multiple(frames, self.cell_multiple), self.config.patch)
-        _, states = self.encoder(frames)
-        for num_steps in steps_at_once(num_leads):
-            hidden, states = self.forecaster(None, states, num_steps=num_steps)
-            yield self._head(hidden)
-
     def _head(self, hidden: Sequence[Tensor]) -> Tensor:
         """The 1 × 1 convolution over the layers' channels, a layer at a time: joined they would be copied."""
         weights = self.head.weight.split(self.config.hidden_channels, dim=1)
@@ -96,8 +87,17 @@ class EncoderForecaster(Layers):
 
     def forward(self, past: Tensor, num_leads: int) -> Tensor:
         y, x = past.shape[-2:]
-        forecast = [F.pixel_shuffle(part, self.config.patch)[:, :, 0] for part in self.outputs(past, num_leads)]
+        forecast = [F.pixel_shuffle(part, self.config.patch)[:, :, 0] for part in self._outputs(past, num_leads)]
         return activate(torch.cat(forecast, dim=1), self.config.output)[..., :y, :x]
+
+    def _outputs(self, past: Tensor, num_leads: int) -> Iterator[Tensor]:
+        """(case, time, 2, y, x) -> (case, lead, num_outputs, y / patch, x / patch), a stretch of leads at a time."""
+        frames = past if self.config.validity_channel else past[:, :, :1]
+        frames = F.pixel_unshuffle(pad_to_multiple(frames, self.cell_multiple), self.config.patch)
+        _, states = self.encoder(frames)
+        for num_steps in steps_at_once(num_leads):
+            hidden, states = self.forecaster(None, states, num_steps=num_steps)
+            yield self._head(hidden)
 
 
 def steps_at_once(num_leads: int) -> list[int]:

@@ -34,7 +34,7 @@ SAMPLE = 1 << 15  # cells, about, whose areas are matched
 # Less area of heavy rain: it is hardly ever where it is expected, and costs most of the squared error.
 LESS, LESS_FROM, MOST_LESS, LESS_BY = 2.3, 0.45, 0.9, 4  # for each unit of network value above this one; in full from this lead
 
-PACE = 40.0  # times that the widths learn as fast as the weights, of which there are a hundred thousand times as many
+PACE = 40.0  # times that the widths learn as fast as the weights, of which there are ten thousand times as many
 WET = ANCHORS[1]
 NEAR = 2  # cells of a band each way over which its energy is measured
 LEAST_DEVIATION = 0.02  # network values
