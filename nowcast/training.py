@@ -3,6 +3,7 @@
 Everything that a step does is a function of the seed and the step's number, so a resumed run repeats a straight one.
 """
 
+import contextlib
 import logging
 import math
 from collections.abc import Mapping
@@ -192,6 +193,7 @@ class Trainer:
         with (
             stop_on_signals() as stop,
             Progress("training", total=self.num_steps, unit="step", start=self.state.step) as progress,
+            contextlib.closing(self._load()) as batches,  # or a worker that outlives a stop dies in the next run's name
         ):
             log.info("%s", self.describe())
             if self.validation_batches is None:
@@ -199,7 +201,6 @@ class Trainer:
             if not self.state.step:
                 self._save_state()  # so that a run can be resumed, and a disk that takes no checkpoint is found, from the start
             watch = Stopwatch()
-            batches = self._load()
             while True:
                 if received := distributed.largest(stop.received):  # all stop after the same step
                     stop.received = received

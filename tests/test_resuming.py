@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -191,15 +192,24 @@ def test_a_worker_that_dies_or_hangs_ends_training_with_its_state_saved(place, t
     assert_same(place / "straight", tmp_path / "run")
 
 
-def test_a_signal_to_the_whole_group_stops_training_although_it_kills_the_workers(place, tmp_path, monkeypatch):
-    """A service manager terminates all processes of a service at once."""
-    read = dataset.Batches.__getitem__
+@pytest.mark.parametrize("dies_late", [False, True])
+def test_a_signal_to_the_whole_group_stops_training_although_it_kills_the_workers(place, tmp_path, monkeypatch, dies_late):
+    """A service manager terminates all processes of a service at once; the next run is not told of the deaths of this one."""
+    read, resumed = dataset.Batches.__getitem__, tmp_path / "resumed"
 
     def terminate_all(self, k):
         if k == 5 and torch.utils.data.get_worker_info():
             os.kill(os.getppid(), signal.SIGTERM)
+            until = time.monotonic() + 3
+            while dies_late and not resumed.exists() and time.monotonic() < until:
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGTERM)
             signal.pause()
+        return read(self, k)
+
+    def read_slowly(self, k):
+        resumed.touch()
+        time.sleep(0.2)
         return read(self, k)
 
     with monkeypatch.context() as patch:
@@ -207,6 +217,7 @@ def test_a_signal_to_the_whole_group_stops_training_although_it_kills_the_worker
         with pytest.raises(Stopped, match="state saved") as stopped:
             train(experiment(place, workers=1), tmp_path / "run")
     assert stopped.value.exit_code == 143
+    monkeypatch.setattr(dataset.Batches, "__getitem__", read_slowly)
     train(experiment(place, workers=1), tmp_path / "run", resume=True)
     assert_same(place / "straight", tmp_path / "run")
 
