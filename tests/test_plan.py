@@ -264,6 +264,19 @@ def test_steps_are_those_of_the_time_but_no_more_than_the_data_bears():
     assert "orientations" in made.comments["training.steps"]
 
 
+def test_a_longer_run_decays_less_in_each_step():
+    reference = config.read(REFERENCE).training
+    long, made = chosen([series(3000)], seconds=2.0)
+    decays = long.training.steps * long.training.weight_decay / (reference.steps * reference.weight_decay)
+    assert decays == pytest.approx(1, rel=0.1)
+    assert "longer" in made.comments["training.weight_decay"]
+
+
+@pytest.mark.parametrize(("days", "trust"), [(choices.MANY_DAYS - 1, 0.5), (choices.MANY_DAYS, 1.0)])
+def test_what_many_days_teach_is_believed_whole(days, trust):
+    assert chosen([series(288 * days)])[0].model.trust == trust
+
+
 def test_sizes_shrink_to_an_end():
     size, work = Size(2.0, 384, 16), []
     while size:
