@@ -18,6 +18,9 @@ NUM_STEPS = 6  # of the pyramid, each a half
 BLOCK = 1 << NUM_STEPS  # cells; a grid is a multiple of them
 AROUND = 1  # block each way over which correlations are measured
 MOST_CORRELATION = 0.9999
+# Of what differs between two successive frames, the share that is error of the measurement and of the motion: it does not grow,
+# but makes what does look as if it came and went. Chosen as those of motion.py are.
+ERROR_SHARE = 0.15
 FAINT = 1e-7  # squared network values: a band with less is nothing that could be continued
 
 
@@ -73,7 +76,9 @@ def autoregression(frames: Tensor, known: Tensor, block: int) -> Band:
     if first is None:
         first = torch.full_like(frames[:, 0, ::block, ::block], MOST_CORRELATION)
     first = first.clamp(0, MOST_CORRELATION)
-    weights = (first, torch.zeros_like(first)) if second is None else _second_order(first, second)
+    without_error = 1 - ERROR_SHARE * (1 - first)  # of the variance
+    first = (first / without_error).clamp(max=MOST_CORRELATION)
+    weights = (first, torch.zeros_like(first)) if second is None else _second_order(first, second / without_error)
     return Band(frames[:, -2:][:, 0], frames[:, -1], weights, first)
 
 
