@@ -68,8 +68,9 @@ def _one_thread() -> Iterator[None]:
 class Batches(Dataset):
     """`self[k]` is batch k. `crop = 0` takes whole frames, which must then all be of one grid.
 
-    sampler: "rain" draws records alike and windows and crops by their rain, "uniform" draws all windows alike, "each" takes every window once before
-    any comes again, in an order of its own in each epoch. `share = (n, m)` keeps of each batch the n-th of every m cases.
+    sampler: "rain" draws records alike and windows and crops by their rain, "uniform" draws all windows alike, "each" takes
+    every window once before any comes again, in an order of its own in each epoch. `share = (n, m)` keeps of each batch the
+    n-th of every m cases.
     """
 
     def __init__(
@@ -250,7 +251,8 @@ class Weights:
     """Chances of windows of a record, and within a window of crop corners, in proportion to the rain in them.
 
     All records have the same chance, so that none with a large grid or heavy rain is all that is learnt. That of a record's
-    window is UNIFORM_SHARE / n plus the rest in proportion to its mean of 1 - exp(-r) over its future frames; the corner is chosen the same way among those on the lattice of blocks and then moved within its block.
+    window is UNIFORM_SHARE / n plus the rest in proportion to its mean of 1 - exp(-r) over its future frames; the corner is
+    chosen the same way among those on the lattice of blocks and then moved within its block.
     """
 
     series: Sequence[Series]

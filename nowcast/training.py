@@ -248,15 +248,16 @@ class Trainer:
 
     def _update(self, batches, watch: Stopwatch) -> None:
         step, accumulate = self.state.step, self.settings.accumulate
-        torch.manual_seed(self.settings.seed * 1_000_003 + step)  # for whatever a model draws in this step
         rate = learning_rate(step, self.num_steps, self.settings, num_plateaus=self.state.num_plateaus)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         sums, seen = torch.zeros(2, device=self.device), []
-        for _ in range(accumulate):
+        for part in range(accumulate):
             with watch.waiting():
                 batch = next(batches)
+            # for whatever a model draws; after the first batch, as a loader that begins draws as well
+            torch.manual_seed(self.settings.seed * 1_000_003 + step * accumulate + part)
             seen += batch.cases
             loss, count = self._loss_parts(batch)
             loss.backward()
