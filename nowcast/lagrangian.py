@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from nowcast.motion import ALL, Cells, Places, origins, read_at, trace
+from nowcast.motion import ALL, Cells, Places, read_at, trace
 
 MARGIN = 48  # cells around a crop that are read to find its motion: at its edge nearly that of the whole grid
 
@@ -41,7 +41,7 @@ def from_lagrangian(fields: np.ndarray, flow: np.ndarray, *, out: np.ndarray | N
     `flow` is the motion (2, y, x), in cells per frame; `out` may be the fields themselves.
     """
     out = np.empty_like(fields, dtype=np.float32) if out is None else out
-    for field, target, places in zip(fields, out, origins(flow, len(fields)), strict=True):
+    for field, target, places in zip(fields, out, trace(flow, len(fields)), strict=True):
         for index in np.ndindex(field.shape[:-2]):
             target[index] = read_at(field[index], places)
     return out

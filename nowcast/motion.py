@@ -1,8 +1,7 @@
 """The motion of the rain, and fields carried along it.
 
 Fields are rain rate in mm/h, float32, NaN = missing; motion is in cells per frame, (y, x), positive towards larger row and
-column. A path is where the air of each cell was, or will be, so many frames away. The motion is steady, but for its pattern,
-which moves itself: what turns or brakes the rain travels, though not as fast as the rain.
+column. A path is where the air of each cell was, or will be, after so many frames of steady motion.
 """
 
 import itertools
@@ -29,7 +28,6 @@ DISAGREEMENT = 1.0  # cells; where flow forward and flow back differ by as much,
 MOTION_SIGMA = 20.0  # cells; smaller differences of motion do not last as long as a forecast
 COARSE = 4  # cells each way: as smooth a motion is averaged on a grid as coarse
 COARSER_WEIGHT = 0.3  # of the next coarser scale's motion, in cells of perfect rain on that grid
-CARRIED = 0.4  # of the mean motion: so fast the pattern of the motion moves itself
 
 Places = tuple[np.ndarray, np.ndarray]  # columns and rows (y, x), float32
 Cells = tuple[slice, slice]  # rows and columns
@@ -138,39 +136,17 @@ def _continued(moved: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def trace(motion: np.ndarray, num_steps: int, *, forward: bool = False, cells: Cells = ALL) -> Iterator[Places]:
-    """Where the air that is in each cell now was 1 .. num_steps frames ago, or with `forward` will be.
-
-    Each step by the midpoint rule, in the frame in which the pattern of the motion stands still.
-    """
-    sign, drift = np.float32(1 if forward else -1), _drift(motion)
+    """Where each cell's air was 1 .. num_steps frames ago, or with `forward` will be; each step by the midpoint rule."""
+    sign = np.float32(1 if forward else -1)
     rows, columns = (places[cells] for places in np.indices(motion.shape[1:], dtype=np.float32))
-    flow = sign * (np.dstack([motion[1], motion[0]]).astype(np.float32) - drift)
+    flow = sign * np.dstack([motion[1], motion[0]]).astype(np.float32)
     step = flow[cells]
     for number in range(num_steps):
         for _ in range(1 if number else 2):  # the step before is as good a guess as the first one's second
             midpoint = (columns + step[..., 0] / 2, rows + step[..., 1] / 2)
             step = cv2.remap(flow, *midpoint, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         columns, rows = columns + step[..., 0], rows + step[..., 1]
-        x, y = sign * (number + 1) * drift
-        yield columns + x, rows + y
-
-
-def origins(motion: np.ndarray, num_leads: int) -> Iterator[Places]:
-    """Where the air that will be in each cell after 1 .. num_leads frames is now.
-
-    As far away as the air was so many frames ago that is now where the pattern of the motion will have come from.
-    """
-    (x, y), (rows, columns) = _drift(motion), np.indices(motion.shape[1:], dtype=np.float32)
-    for lead, (from_x, from_y) in enumerate(trace(motion, num_leads), 1):
-        upstream = np.float32([[1, 0, -lead * x], [0, 1, -lead * y]])
-        options = {"flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, "borderMode": cv2.BORDER_REPLICATE}
-        away = cv2.warpAffine(np.dstack([from_x - columns, from_y - rows]), upstream, rows.shape[::-1], **options)
-        yield columns + away[..., 0], rows + away[..., 1]
-
-
-def _drift(motion: np.ndarray) -> np.ndarray:
-    """Of the pattern of the motion, x first, in cells per frame."""
-    return np.float32(CARRIED) * motion[::-1].mean((1, 2), dtype=np.float64).astype(np.float32)
+        yield columns, rows
 
 
 def read_at(field: np.ndarray, places: Places) -> np.ndarray:
@@ -183,8 +159,8 @@ def read_at(field: np.ndarray, places: Places) -> np.ndarray:
 
 
 def semi_lagrangian(field: np.ndarray, motion: np.ndarray, num_leads: int) -> np.ndarray:
-    """Field (y, x) carried along the motion (2, y, x) for 1 .. num_leads frames -> (lead, y, x) float32.
+    """Field (y, x) carried along the steady motion (2, y, x) for 1 .. num_leads frames -> (lead, y, x) float32.
 
     Backward: each cell's origin is traced, and the field is read there once. NaN as in `read_at`.
     """
-    return np.stack([read_at(field, places) for places in origins(motion, num_leads)])
+    return np.stack([read_at(field, places) for places in trace(motion, num_leads)])

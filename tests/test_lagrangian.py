@@ -1,12 +1,10 @@
 """In Lagrangian coordinates what only moves stands still, and comes back to where it was."""
 
-import cv2
 import numpy as np
-import pytest
 from makers import rain
 
 from nowcast.lagrangian import from_lagrangian, future_places, past_to_lagrangian, read_nearest
-from nowcast.motion import CARRIED, motion, origins, semi_lagrangian, trace
+from nowcast.motion import motion, semi_lagrangian, trace
 
 
 def to_lagrangian(window, num_past):
@@ -55,40 +53,6 @@ def test_there_and_back_along_a_steady_flow():
     for number, (there, back) in enumerate(zip(trace(flow, 5, forward=True), trace(flow, 5), strict=True), 1):
         np.testing.assert_allclose(there[0][30, 30] - 30, -0.75 * number, rtol=1e-5)
         np.testing.assert_allclose(30 - back[1][30, 30], 1.5 * number, rtol=1e-5)
-
-
-def turning(at=0.0, size=120):
-    """A flow to the right in which a wave stands at time 0; by then its crests have moved with CARRIED of the mean."""
-    rows, columns = np.indices((size, size), dtype=np.float32)
-    phase = 2 * np.pi * (columns - CARRIED * 2 * at) / 60
-    return np.stack([np.sin(phase), 2 + 0 * rows])
-
-
-def finely(at, seconds, steps):
-    """A place carried through `turning` in many short steps."""
-    row, column, time = at[0], at[1], seconds[0]
-    step = (seconds[1] - seconds[0]) / steps
-    for _ in range(steps):
-        row += step * np.sin(2 * np.pi * (column - CARRIED * 2 * time) / 60)
-        column, time = column + 2 * step, time + step
-    return row, column
-
-
-def test_the_pattern_of_the_motion_moves_with_a_part_of_it():
-    flow, leads = turning().astype(np.float32), 6
-    for forward, sign in ((True, 1), (False, -1)):
-        *_, (columns, rows) = trace(flow, leads, forward=forward)
-        assert (rows[60, 60], columns[60, 60]) == pytest.approx(finely((60, 60), (0, sign * leads), 600), abs=0.05)
-    *_, (columns, rows) = origins(flow, leads)
-    assert (rows[60, 60], columns[60, 60]) == pytest.approx(finely((60, 60), (leads, 0), 600), abs=0.05)
-
-
-def test_origins_are_where_paths_begin():
-    flow = turning().astype(np.float32)
-    for (columns, rows), (x, y) in zip(origins(flow, 8), trace(flow, 8, forward=True), strict=True):
-        there = cv2.remap(np.dstack([x, y]), columns, rows, cv2.INTER_LINEAR)[30:-30, 30:-30]
-        at_home = np.dstack(np.indices(rows.shape, dtype=np.float32)[::-1])[30:-30, 30:-30]
-        np.testing.assert_allclose(there, at_home, atol=0.1)
 
 
 def test_missing_stays_missing_and_outside_is_missing():

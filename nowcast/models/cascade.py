@@ -18,9 +18,9 @@ NUM_STEPS = 6  # of the pyramid, each a half
 BLOCK = 1 << NUM_STEPS  # cells; a grid is a multiple of them
 AROUND = 1  # block each way over which correlations are measured
 MOST_CORRELATION = 0.9999
-# Of what differs between two successive frames, the share that is error of the measurement and of the motion: it does not grow,
-# but makes what does look as if it came and went. Chosen as those of motion.py are.
-ERROR_SHARE = 0.15
+# Of what differs between two successive frames, the share that is error of the measurement and of the motion. It hides how
+# steadily rain grows and decays. Chosen as those of motion.py are.
+ERROR_SHARE = 0.2
 FAINT = 1e-7  # squared network values: a band with less is nothing that could be continued
 
 
