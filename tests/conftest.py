@@ -1,6 +1,7 @@
-"""Where the real radar records are, and one thread each for tests that run side by side."""
+"""Where the real radar records are, one thread each for tests that run side by side, and the seed."""
 
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
@@ -19,6 +20,13 @@ def shared() -> Path:
     if not (folder / "radar").is_dir():
         pytest.skip(f"no radar records under {folder} (set NOWCAST_SHARED)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same random tensors in every run; a test that needs no torch does not import it."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture

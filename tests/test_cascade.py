@@ -120,8 +120,10 @@ def test_nothing_to_go_on_is_nothing():
 
 
 def test_widening_keeps_the_mean_within():
-    field = torch.rand(1, 1, 4, 4)
+    field = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     wide = widen(field, 8)
     assert wide.shape == (1, 1, 32, 32)
-    assert (wide.min() >= field.min()) & (wide.max() <= field.max())
+    assert field.min() - 1e-6 <= wide.min()
+    assert wide.max() <= field.max() + 1e-6
+    assert wide.mean() == pytest.approx(float(field.mean()), rel=0.1)
     assert widen(field, 1) is field
