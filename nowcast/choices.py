@@ -260,7 +260,7 @@ def choose_training(
     """What hangs on the machine's speed, which has been measured."""
     training = choices.tree["training"]
     if steps > training["steps"]:
-        decay = float(f"{training['weight_decay'] * training['steps'] / steps:.1g}")
+        decay = float(f"{training['weight_decay'] * training['steps'] / steps:.2g}")
         choices.set("training.weight_decay", decay, "the longer the run, the less in each step")
     spent = f"{steps * seconds / 3600:.2g} h at {seconds:.2g} s a step {on}"
     choices.set("training.steps", steps, f"{spent}; {reason}")
