@@ -190,7 +190,7 @@ def _choose_transform(found: Fingerprint, choices: Choices) -> None:
 
 def _choose_model(found: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
     if not is_lagrangian(found):
-        model = {key: value for key, value in choices.tree["model"].items() if key not in ("trust", "dropout")}
+        model = {key: value for key, value in choices.tree["model"].items() if key != "trust"}
         model |= {"name": "encoder_forecaster", "output": "linear", "input_kernel_sizes": []}
         model["hidden_channels"] = [PLAIN_WIDER * width for width in model["hidden_channels"]]
         reasons = {"name": "Shi et al. 2015, in place of the reference recipe's, which is for rain", "output": "any value",
@@ -201,7 +201,6 @@ def _choose_model(found: Fingerprint, frames: FrameChoice, size: Size, choices: 
             choices.set(f"training.{key}", value, "of a network that has all to find out by itself")
     elif found.num_days >= MANY_DAYS:
         choices.set("model.trust", 1.0, f"{found.num_days} days of weather: what is learnt of them holds")
-        choices.set("model.dropout", 0.0, "nor is it soon known by heart")
     model = choices.tree["model"]
     motion, _ = cells_per_step(found, frames)
     smallest = min(min(part.shape) for part in found.series)

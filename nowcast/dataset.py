@@ -68,9 +68,8 @@ def _one_thread() -> Iterator[None]:
 class Batches(Dataset):
     """`self[k]` is batch k. `crop = 0` takes whole frames, which must then all be of one grid.
 
-    sampler: "rain" draws records alike and windows and crops by their rain, "uniform" draws all windows alike, "each" takes
-    every window once before any comes again, in an order of its own in each epoch. `share = (n, m)` keeps of each batch the
-    n-th of every m cases.
+    sampler: "rain" draws windows and crops by their rain, "uniform" draws all alike, "each" takes every window once before
+    any comes again, in an order of its own in each epoch. `share = (n, m)` keeps of each batch the n-th of every m cases.
     """
 
     def __init__(
@@ -248,11 +247,10 @@ def _float32(windows: Sequence[Tensor]) -> Tensor:
 
 @dataclass
 class Weights:
-    """Chances of windows of a record, and within a window of crop corners, in proportion to the rain in them.
+    """Chances of windows, and within a window of crop corners, in proportion to the rain in them.
 
-    All records have the same chance, so that none with a large grid or heavy rain is all that is learnt. That of a record's
-    window is UNIFORM_SHARE / n plus the rest in proportion to its mean of 1 - exp(-r) over its future frames; the corner is
-    chosen the same way among those on the lattice of blocks and then moved within its block.
+    The chance of a window is UNIFORM_SHARE / n plus the rest in proportion to its mean of 1 - exp(-r) over its future
+    frames; the corner is chosen the same way among those on the lattice of blocks and then moved within its block.
     """
 
     series: Sequence[Series]
@@ -261,13 +259,14 @@ class Weights:
     index: np.ndarray = field(init=False)  # (window of all series, 2): series, window
 
     def __post_init__(self):
-        chances, index = [], []
+        rain, index = [], []
         for number, part in enumerate(self.series):
             future = part.windows.positions[:, part.windows.input_frames :]
-            chances.append(_chances(part.frames.rain[future].mean(axis=1)) / len(self.series))
+            # a large grid offers more places to crop: weight it by its area
+            rain.append(part.frames.rain[future].mean(axis=1) * np.prod(part.frames.shape[1:]))
             index.append(np.stack([np.full(len(future), number), np.arange(len(future))], axis=1))
         self.index = np.concatenate(index)
-        self.cumulative = np.cumsum(np.concatenate(chances))
+        self.cumulative = np.cumsum(_chances(np.concatenate(rain)))
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """(series, window, top row, left column)"""

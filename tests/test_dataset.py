@@ -148,14 +148,6 @@ def test_crops_and_windows_follow_the_rain(tmp_path):
     assert max(tops) <= 64
 
 
-def test_all_records_are_drawn_alike(tmp_path):
-    much, little = np.full((40, 96, 96), 20.0, np.float32), np.zeros((12, 32, 32), np.float32)
-    little[:, 3:8, 3:8] = 0.2
-    parts = [series(tmp_path / "much.nc", much), series(tmp_path / "little.nc", little)]
-    batches = Batches(parts, batch_size=400, crop=16, seed=0, sampler="rain")
-    assert 160 < sum(number == 0 for number, *_ in batches[0].cases) < 240
-
-
 def test_dry_weather_is_drawn_as_well(tmp_path):
     fields = np.zeros((40, 32, 32), np.float32)
     fields[20:] = 5.0

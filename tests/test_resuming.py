@@ -222,6 +222,27 @@ def test_a_signal_to_the_whole_group_stops_training_although_it_kills_the_worker
     assert_same(place / "straight", tmp_path / "run")
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_model_draws_at_random_is_the_same_in_a_resumed_run(place, tmp_path, monkeypatch, workers):
+    """Also in its first step, in which a loader begins that draws from the same generator."""
+    parts, drawn = Trainer._loss_parts, []
+
+    def draw(self, batch):
+        drawn.append(float(torch.rand(())))
+        return parts(self, batch)
+
+    monkeypatch.setattr(Trainer, "_loss_parts", draw)
+    run = experiment(place, workers=workers, accumulate=2, steps=6)
+    train(run, tmp_path / "run")
+    straight = [*drawn]
+    assert len(set(straight)) == len(straight)
+    (tmp_path / "run" / LAST).unlink()  # goes on from the state before
+    drawn.clear()
+    train(run, tmp_path / "run", resume=True)
+    assert 0 < len(drawn) < len(straight)
+    assert drawn == straight[-len(drawn) :]
+
+
 # Only the same run is resumed
 
 

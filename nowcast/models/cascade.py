@@ -18,9 +18,6 @@ NUM_STEPS = 6  # of the pyramid, each a half
 BLOCK = 1 << NUM_STEPS  # cells; a grid is a multiple of them
 AROUND = 1  # block each way over which correlations are measured
 MOST_CORRELATION = 0.9999
-# Of what differs between two successive frames, the share that is error of the measurement and of the motion. It hides how
-# steadily rain grows and decays. Chosen as those of motion.py are.
-ERROR_SHARE = 0.2
 FAINT = 1e-7  # squared network values: a band with less is nothing that could be continued
 
 
@@ -76,9 +73,7 @@ def autoregression(frames: Tensor, known: Tensor, block: int) -> Band:
     if first is None:
         first = torch.full_like(frames[:, 0, ::block, ::block], MOST_CORRELATION)
     first = first.clamp(0, MOST_CORRELATION)
-    without_error = 1 - ERROR_SHARE * (1 - first)  # of the variance
-    first = (first / without_error).clamp(max=MOST_CORRELATION)
-    weights = (first, torch.zeros_like(first)) if second is None else _second_order(first, second / without_error)
+    weights = (first, torch.zeros_like(first)) if second is None else _second_order(first, second)
     return Band(frames[:, -2:][:, 0], frames[:, -1], weights, first)
 
 

@@ -48,7 +48,6 @@ class ProbabilisticConfig(LayersConfig):
     name: Literal["probabilistic"] = "probabilistic"
     patch: Literal[1, 2, 4, 8] = 8
     trust: float = Field(0.5, gt=0, le=1)  # share of the ConvLSTM's part that forecasts: of few events, half holds elsewhere
-    dropout: float = Field(0.2, ge=0, lt=1)  # in training, of the channels shown and of the hidden states
 
 
 class Probabilistic(Layers):
@@ -81,18 +80,13 @@ class Probabilistic(Layers):
         bands = split(values, known)
         with torch.no_grad():
             seen = shown.of_frames(bands, *fields, self.config.patch)
-        _, states = self.encoder(self._without_some(seen[:, :, : self.num_seen]))
+        _, states = self.encoder(seen[:, :, : self.num_seen])
         cascade = self._cascade(bands, fields, num_leads)
         for num_steps in steps_at_once(num_leads):
             locations, unforeseen, fed = zip(*(next(cascade) for _ in range(num_steps)), strict=True)
-            hidden, states = self.forecaster(self._without_some(torch.stack(fed, dim=1)), states)
-            hidden = [F.dropout(state, self.config.dropout, self.training) for state in hidden]
+            hidden, states = self.forecaster(torch.stack(fed, dim=1), states)
             parts = zip(self._head(hidden).float().unbind(1), locations, unforeseen, strict=True)
             yield from (self._distribution(*part)[:, None, ..., :y, :x] for part in parts)
-
-    def _without_some(self, channels: Tensor) -> Tensor:
-        """In training some channels of (case, time, channel, y, x) are left out, of each case the same all the time."""
-        return channels * F.dropout(torch.ones_like(channels[:, :1, :, :1, :1]), self.config.dropout, self.training)
 
     @torch.no_grad()
     def _cascade(
