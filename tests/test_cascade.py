@@ -6,7 +6,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nowcast.models.cascade import AROUND, BLOCK, NUM_STEPS, autoregression, continued, joined, split, widen
+from nowcast.models.cascade import (
+    AROUND,
+    BLOCK,
+    NUM_STEPS,
+    autoregression,
+    continued,
+    joined,
+    lasting,
+    split,
+    steadied,
+    widen,
+    without_error,
+)
 
 CELLS = 2 * BLOCK
 
@@ -59,6 +71,53 @@ def test_weights_are_those_of_the_process_that_made_the_frames(first, second):
     band = autoregression(frames, torch.ones_like(frames), BLOCK)
     found = [float(weight[..., AROUND:-AROUND, AROUND:-AROUND].mean()) for weight in band.weights]
     assert found == pytest.approx([first, second], abs=0.02)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.9, 0.0), (1.1, -0.3)])
+def test_the_weights_are_found_under_errors_whose_share_is_told(first, second):
+    clean = process(first, second, 6)
+    apart = (clean[:, 1:] - clean[:, :-1]).square().mean() / 2
+    error = 0.5 * apart  # of what differs between two frames then, a third
+    frames = clean + error.sqrt() * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    found = autoregression(frames, torch.ones_like(frames), BLOCK)
+    as_is, without = (
+        [float(weight[..., AROUND:-AROUND, AROUND:-AROUND].mean()) for weight in band.weights]
+        for band in (found, without_error(found, float(error / (error + apart))))
+    )
+    assert without == pytest.approx([first, second], abs=0.03)
+    assert abs(as_is[0] - first) > 0.1
+    assert without_error(found, 0.0).weights[0] == pytest.approx(found.weights[0])
+
+
+def test_a_change_that_goes_on_is_steadied_to_itself_and_chance_to_less():
+    start, change = torch.rand(2, 8, 8), torch.rand(2, 8, 8)
+    frames = torch.stack([start + n * change for n in range(4)], dim=1)
+    band = autoregression(frames, torch.ones_like(frames), 2)
+    np.testing.assert_allclose(steadied(band, frames).before, frames[:, -2], atol=1e-6)
+    chance = frames + torch.randn(frames.shape)
+    band = autoregression(chance, torch.ones_like(frames), 2)
+    errors = [(band.newest - before - change).std() for before in (band.before, steadied(band, chance).before)]
+    assert errors[1] < 0.9 * errors[0]
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_with_fewer_frames_the_last_change_is_all_there_is(frames):
+    values, known = fields(frames=frames)
+    band = autoregression(values, known, BLOCK)
+    np.testing.assert_allclose(steadied(band, values).before, values[:, 0], atol=1e-6)
+    assert (without_error(band, 0.5).weights[1] == 0).all()
+
+
+def test_what_lasts_is_the_change_that_goes_on_for_longer():
+    start, change = torch.rand(1, 12, 12), 0.02 * torch.randn(1, 12, 12)
+    frames = torch.stack([start + n * change + 0.01 * torch.randn(1, 12, 12) for n in range(4)], dim=1)
+    parts = (frames, 2), (frames[..., ::2, ::2], 1)
+    fine, whole = (autoregression(part, torch.ones_like(part), block) for part, block in parts)
+    assert all((more == 0).all() for more in lasting([fine, whole], (0.0, 0.0), 3)), "without errors nothing is added"
+    *_, more = lasting([fine, whole], (0.4, 0.4), 12)
+    assert more.shape == (1, 1, 12, 12)
+    both = change + widen(change[:, None, ::2, ::2])[:, 0]
+    assert np.corrcoef(more.flatten(), both.flatten())[0, 1] > 0.6
 
 
 def test_what_is_not_foreseen_is_the_error_that_the_forecast_has():

@@ -144,6 +144,28 @@ def test_leads_come_one_by_one_as_they_come_together():
     torch.testing.assert_close(model(inputs, 4), together)  # where gradients are asked for, the forecaster runs over all
 
 
+def growing(frames=4, cells=192):
+    """Values (1, time, 2, y, x) of a broad shower that grows on one side, with errors that hide it, and their validity."""
+    rows, columns = torch.meshgrid(torch.linspace(-1, 1, cells), torch.linspace(-1, 1, cells), indexing="ij")
+    shower = 0.3 * torch.exp(-3 * (rows**2 + columns**2))
+    values = torch.stack([shower * (1 + 0.05 * n * (1 + columns)) for n in range(frames)])
+    values = (values * (1 + 0.05 * torch.randn(frames, 3, 3).repeat_interleave(64, 1).repeat_interleave(64, 2))).clamp(min=0)
+    return torch.stack([values, torch.ones_like(values)], dim=1)[None]
+
+
+def test_light_rain_goes_on_changing_for_longer(monkeypatch):
+    past, model, found = growing(), extrapolating().model, {}
+    for share in (0.0, 0.4):
+        monkeypatch.setattr(probabilistic, "ERRORS", (share,) * 4)
+        with torch.no_grad():
+            found[share] = model(past, 6)
+    more = found[0.4] - found[0.0]
+    assert torch.equal(found[0.4][:, :, 1:], found[0.0][:, :, 1:]), "heavy rain and the slopes are as they were"
+    right, left = more[0, :, 0, 64:128, 128:160].mean(dim=(1, 2)), more[0, :, 0, 64:128, 32:64].mean(dim=(1, 2))
+    assert (right > left).all()
+    assert right[-1] > right[0]
+
+
 def test_a_part_of_what_is_learnt_forecasts():
     inputs = torch.rand(1, 2, 2, 64, 64, generator=torch.Generator().manual_seed(1))
     found = {}

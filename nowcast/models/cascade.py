@@ -4,11 +4,12 @@ A frame is the sum of bands, from the finest detail to the mean of BLOCK cells (
 forecast by an autoregression of second order whose correlations in time are those of the past frames (Seed 2003; Bowler,
 Pierce and Seed 2006): what changes fast fades from the forecast as it becomes unpredictable, and what grows goes on growing.
 The correlations are measured around each place, not over the whole grid (as in ANVIL, Pulkkinen et al. 2020), so that fronts
-and showers side by side, steps of two minutes and of a quarter of an hour each have their own. Nothing of it is learnt.
+and showers side by side, steps of two minutes and of a quarter of an hour each have their own. What errors add to the change of
+a frame hides that the rest of it lasts, and may be taken out (`lasting`). Nothing of it is learnt.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +24,13 @@ FAINT = 1e-7  # squared network values: a band with less is nothing that could b
 
 @dataclass
 class Band:
-    """One band: its last two frames (case, y, x), and around each block the autoregression and its first correlation."""
+    """One band: its last two frames (case, y, x), and around each block the autoregression and its correlations."""
 
     before: Tensor
     newest: Tensor
     weights: tuple[Tensor, Tensor]  # of the newest and of the one before, (case, block, block)
-    correlation: Tensor
+    correlation: Tensor  # of frames one step apart
+    second: Tensor | None  # of frames two steps apart
 
 
 def widen(field: Tensor, factor: int = 2) -> Tensor:
@@ -73,8 +75,30 @@ def autoregression(frames: Tensor, known: Tensor, block: int) -> Band:
     if first is None:
         first = torch.full_like(frames[:, 0, ::block, ::block], MOST_CORRELATION)
     first = first.clamp(0, MOST_CORRELATION)
-    weights = (first, torch.zeros_like(first)) if second is None else _second_order(first, second)
-    return Band(frames[:, -2:][:, 0], frames[:, -1], weights, first)
+    return Band(frames[:, -2:][:, 0], frames[:, -1], _weights(first, second), first, second)
+
+
+def steadied(band: Band, frames: Tensor) -> Band:
+    """With the mean change per step since each earlier frame (case, time, y, x): that of the last step alone is half chance."""
+    if frames.shape[1] == 1:
+        return band
+    steps = torch.arange(frames.shape[1] - 1, 0, -1, device=frames.device)[:, None, None]
+    return replace(band, before=band.newest - ((frames[:, -1:] - frames[:, :-1]) / steps).mean(dim=1))
+
+
+def without_error(band: Band, share: float) -> Band:
+    """As it goes on where so much of what differs between two frames is error, of measurement and motion.
+
+    Error does not last, but hides that change does.
+    """
+    variance = 1 - share * (1 - band.correlation)
+    first, second = (None if found is None else found / variance for found in (band.correlation, band.second))
+    first = first.clamp(max=MOST_CORRELATION)
+    return replace(band, weights=_weights(first, second), correlation=first, second=second)
+
+
+def _weights(first: Tensor, second: Tensor | None) -> tuple[Tensor, Tensor]:
+    return (first, torch.zeros_like(first)) if second is None else _second_order(first, second)
 
 
 def _second_order(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,3 +140,15 @@ def continued(band: Band, block: int, num_leads: int) -> Iterator[tuple[Tensor, 
         of_newer, of_older = made, of_newer
         explained = made[0].square() + made[1].square() + 2 * made[0] * made[1] * band.correlation
         yield newest, (1 - explained).clamp(0, 1)
+
+
+def lasting(bands: list[Band], errors: Sequence[float], num_leads: int) -> Iterator[Tensor]:
+    """Lead after lead how much higher the sum of the coarsest bands is (case, 1, y, x) for being continued `without_error`."""
+    blocks = [1 << n for n in reversed(range(len(bands)))]
+    light = [without_error(band, share) for band, share in zip(bands, errors, strict=True)]
+    as_is, without = (
+        zip(*(continued(band, block, num_leads) for band, block in zip(each, blocks, strict=True)), strict=True)
+        for each in (bands, light)
+    )
+    for before, leads in zip(as_is, without, strict=True):
+        yield joined([(band - there)[:, None] for (band, _), (there, _) in zip(leads, before, strict=True)])

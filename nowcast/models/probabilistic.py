@@ -2,11 +2,12 @@
 
 For each cell and lead, the network value reaches v with the probability 1 / (1 + exp(-z)), z = slope · (location - v) + shift.
 Shift and slope are given at three levels of v and z is interpolated between: of drizzle an hour ahead less is known than
-of a downpour's place. The location is the cascade's forecast (cascade.py), the slope what the cascade could not foresee of
-the past: a network that has learnt nothing is S-PROG of every place by itself. What is learnt is how wide each level is, and
-what the ConvLSTM adds from place to place: in odds, so that it moves the rain the less the surer the cascade is. The encoder
-sees the past frames and the forecaster is fed at each lead what the cascade knows of it, patch by patch (shown.py). It is
-meant for Lagrangian coordinates, in which the newest frame itself is the extrapolation.
+of a downpour's place. The location is the cascade's forecast (cascade.py), at the lowest level with more of its change, as
+light rain changes for longer; the slope is what the cascade could not foresee of the past: a network that has learnt nothing
+is S-PROG of every place by itself. What is learnt is how wide each level is, and what the ConvLSTM adds from place to place:
+in odds, so that it moves the rain the less the surer the cascade is. The encoder sees the past frames and the forecaster is
+fed at each lead what the cascade knows of it, patch by patch (shown.py). It is meant for Lagrangian
+coordinates, in which the newest frame itself is the extrapolation.
 """
 
 import math
@@ -20,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nowcast.models import shown
-from nowcast.models.cascade import BLOCK, autoregression, continued, joined, split, widen
+from nowcast.models.cascade import BLOCK, autoregression, continued, joined, lasting, split, steadied, widen
 from nowcast.models.encoder_forecaster import Layers, LayersConfig, pad_to_multiple, steps_at_once
 
 LEVELS = (0.2, 0.5, 0.8)  # network values: 0.9, 6.6 and 34 mm/h of the recipe's transform
@@ -33,6 +34,10 @@ NEVER = 1e4  # log-odds
 SAMPLE = 1 << 15  # cells, about, whose areas are matched
 # Less area of heavy rain: it is hardly ever where it is expected, and costs most of the squared error.
 LESS, LESS_FROM, MOST_LESS, LESS_BY = 2.3, 0.45, 0.9, 4  # for each unit of network value above this one; in full from this lead
+# Light rain grows and decays for longer than correlations tell, heavy rain does not. For it so much of what differs between two
+# frames is taken for error, in bands of 8, 16, 32 and 64 cells.
+ERRORS = (0.15, 0.15, 0.4, 0.4)
+STEADIED = 2  # of the bands, the coarsest
 
 PACE = 40.0  # times that the widths learn as fast as the weights, of which there are ten thousand times as many
 WET = ANCHORS[1]
@@ -47,7 +52,7 @@ class ProbabilisticConfig(LayersConfig):
 
     name: Literal["probabilistic"] = "probabilistic"
     patch: Literal[1, 2, 4, 8] = 8
-    trust: float = Field(0.5, gt=0, le=1)  # share of the ConvLSTM's part that forecasts: of few events, half holds elsewhere
+    trust: float = Field(0.3, gt=0, le=1)  # share of the ConvLSTM's part that forecasts: of few events, a third holds elsewhere
 
 
 class Probabilistic(Layers):
@@ -83,28 +88,32 @@ class Probabilistic(Layers):
         _, states = self.encoder(seen[:, :, : self.num_seen])
         cascade = self._cascade(bands, fields, num_leads)
         for num_steps in steps_at_once(num_leads):
-            locations, unforeseen, fed = zip(*(next(cascade) for _ in range(num_steps)), strict=True)
+            *known, fed = zip(*(next(cascade) for _ in range(num_steps)), strict=True)
             hidden, states = self.forecaster(torch.stack(fed, dim=1), states)
-            parts = zip(self._head(hidden).float().unbind(1), locations, unforeseen, strict=True)
+            parts = zip(self._head(hidden).float().unbind(1), *known, strict=True)
             yield from (self._distribution(*part)[:, None, ..., :y, :x] for part in parts)
 
     @torch.no_grad()
     def _cascade(
         self, bands: list[tuple[Tensor, Tensor]], fields: tuple[Tensor, Tensor, Tensor], num_leads: int
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Lead after lead the location (case, 1, y, x), the square of what could not be foreseen
-        (case, 1, y / patch, x / patch), and what the forecaster is fed (case, channel, y / patch, x / patch).
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Lead after lead the location (case, 1, y, x), how much higher it is for light rain (case, 1, y / patch, x / patch),
+        the square of what could not be foreseen (as many), and what the forecaster is fed (case, channel, …).
         """
         patch, blocks = self.config.patch, [BLOCK >> n for n in range(len(bands))]
         energies = [self._energy(band[:, -1:], n) for n, (band, _) in enumerate(bands)]
         each = [autoregression(*band, block) for band, block in zip(bands, blocks, strict=True)]
+        coarsest = zip(each[-STEADIED:], bands[-STEADIED:], strict=True)
+        each[-STEADIED:] = [steadied(band, frames) for band, (frames, _) in coarsest]
         change = shown.of_change(each, *fields, patch)[:, : self.num_of_change]
+        light = lasting(each[-len(ERRORS) :], ERRORS, num_leads)
         parts = [continued(band, block, num_leads) for band, block in zip(each, blocks, strict=True)]
         for lead, leads in enumerate(zip(*parts, strict=True), 1):
             unforeseen = (widen(share[:, None], BLOCK // patch) for _, share in leads)
             square = sum(energy * share for energy, share in zip(energies, unforeseen, strict=True))
             location = joined([band[:, None] for band, _ in leads])
-            yield location, square, torch.cat([change, shown.of_lead(location, square, lead, patch)], dim=1)
+            higher = widen(next(light), BLOCK // blocks[-len(ERRORS)] // patch)
+            yield location, higher, square, torch.cat([change, shown.of_lead(location, square, lead, patch)], dim=1)
 
     def _energy(self, newest: Tensor, number: int) -> Tensor:
         """The mean square of a band around each place, of as many cells as there are patches."""
@@ -112,13 +121,14 @@ class Probabilistic(Layers):
         size, patch = 1 << number, self.config.patch
         return F.avg_pool2d(square, patch // size) if size < patch else widen(square, size // patch)
 
-    def _distribution(self, correction: Tensor, location: Tensor, unforeseen: Tensor) -> Tensor:
+    def _distribution(self, correction: Tensor, location: Tensor, higher: Tensor, unforeseen: Tensor) -> Tensor:
         """A lead (case, 6, y, x) of the cascade with the ConvLSTM's part (case, 6, y / patch, x / patch)."""
         shift, wider = (correction if self.training else self.config.trust * correction).chunk(2, dim=1)
         width = TO_LOGISTIC * (unforeseen + LEAST_DEVIATION**2).sqrt()
         log_slope = -width.log() - (PACE * self.width)[:, None, None] - wider
         slope = log_slope.clamp(LEAST_LOG_SLOPE, MOST_LOG_SLOPE).exp()
-        outputs = widen(torch.cat([shift, slope], dim=1), self.config.patch)
+        light = shift[:, :1] + slope[:, :1] * higher
+        outputs = widen(torch.cat([light, shift[:, 1:], slope], dim=1), self.config.patch)
         outputs[:, : len(LEVELS)].addcmul_(outputs[:, len(LEVELS) :], location)
         return outputs
 
