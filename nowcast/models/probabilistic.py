@@ -27,8 +27,6 @@ from nowcast.models.encoder_forecaster import Layers, LayersConfig, pad_to_multi
 LEVELS = (0.2, 0.5, 0.8)  # network values: 0.9, 6.6 and 34 mm/h of the recipe's transform
 OFFSET, CEILING = 0.5, 100.0  # mm/h, of that transform
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # mm/h at which areas are matched: those that are asked about
-# a hair less, as cells of just such a rate are many where rates are rounded; below the first it is dry
-ANCHORS = tuple(math.log1p(rate / OFFSET) / math.log1p(CEILING / OFFSET) - 1e-6 for rate in RATES)
 MOST_STEPS = 4.0  # between anchors that a value may lie above the last but one
 NEVER = 1e4  # log-odds
 SAMPLE = 1 << 15  # cells, about, whose areas are matched
@@ -40,11 +38,19 @@ ERRORS = (0.15, 0.15, 0.4, 0.4)
 STEADIED = 2  # of the bands, the coarsest
 
 PACE = 40.0  # times that the widths learn as fast as the weights, of which there are ten thousand times as many
-WET = ANCHORS[1]
 NEAR = 2  # cells of a band each way over which its energy is measured
 LEAST_DEVIATION = 0.02  # network values
 TO_LOGISTIC = math.sqrt(3) / math.pi  # from a standard deviation to the scale of a logistic distribution
 LEAST_LOG_SLOPE, MOST_LOG_SLOPE = 0.0, 6.0
+
+
+def anchors() -> tuple[float, ...]:
+    """The network values of RATES: a hair less, as cells of just such a rate are many where rates are rounded."""
+    return tuple(math.log1p(rate / OFFSET) / math.log1p(CEILING / OFFSET) - 1e-6 for rate in RATES)
+
+
+ANCHORS = anchors()  # below the first it is dry
+WET = ANCHORS[1]
 
 
 class ProbabilisticConfig(LayersConfig):
