@@ -2,9 +2,9 @@
 """The few constants that no training finds, chosen for each fold of skill.py without its services: are the folds blind to them?
 
 A network that has learnt nothing forecasts the cases of skill_record.py with the package's constants, and with each of the
-other values below in the place of one. For each fold, every constant gets the value whose CSI at 0.5, 1 and 5 mm/h beside
-pysteps, as the ratio of the means over services, is best on the services outside the fold; so chosen, the fold is forecast.
-Printed is what was chosen, and the ratios over all folds beside those of the package's constants.
+other values below in the place of one. For each fold, every constant gets the value whose CSI at 0.5 and 1 mm/h beside pysteps,
+as the ratio of the means over services, is best on the services outside the fold; so chosen, the fold is forecast. Printed is
+what was chosen, and the ratios over all folds beside those of the package's constants.
 
     python scripts/skill_constants.py --baselines runs/skill/baselines --jobs 2
 """
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from skill import FOLDS, ROOT, records_of
 from skill_record import KEPT, LEADS, PAST, Cases, choose_cases, kept_forecasts
-from skill_table import markdown, mean, number
+from skill_table import markdown, number
 
 from nowcast import config, motion
 from nowcast.checkpoint import Checkpoint
@@ -37,9 +37,11 @@ from nowcast.netcdf import Record, open_records
 from nowcast.windows import plan
 
 THRESHOLDS = (0.5, 1.0, 5.0)  # mm/h
+LIGHT = slice(2)  # of them, by which is chosen
 NETWORK, AGAINST = "network", "pysteps"
 Counts = np.ndarray  # (threshold, 3): hits, misses and false alarms
 Chosen = tuple[tuple[str, Any], ...]  # constants that are not as in the package, by name
+Scores = dict[Chosen, np.ndarray]  # CSI (2, threshold): of the network, and of pysteps
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,6 @@ CONSTANTS = {
         Constant(probabilistic, "OFFSET", (0.3, 0.5, 1.0)),
         Constant(probabilistic, "STEADIED", (1, 2, 4)),
         Constant(probabilistic, "ERRORS", ((0.0,) * 4, (0.15, 0.15, 0.4, 0.4), (0.3, 0.3, 0.3, 0.3))),
-        Constant(probabilistic, "LESS", (1.5, 2.3, 3.0)),
     )
 }
 
@@ -116,25 +117,23 @@ def csi(counts: Counts) -> np.ndarray:
     return np.divide(counts[:, 0], total, out=np.full(len(total), math.nan), where=total > 0)
 
 
-def score_record(path: Path, source: Path, baselines: Path, candidates: Sequence[Chosen]) -> dict[Chosen | str, np.ndarray]:
-    """The CSI of a record by candidate, and that of pysteps under its name; nothing of a record without cases."""
+def score_record(path: Path, source: Path, baselines: Path, candidates: Sequence[Chosen]) -> Scores:
+    """By candidate the CSI (2, threshold) of a record, its own and that of pysteps where it knows; empty without cases."""
     (record,) = open_records([path])
     try:
         cases = choose_cases(record, record.time_step)
     except DataError:
         return {}
     kept = {name: kept_forecasts(name, record, cases, baselines) for name in KEPT}
-    sums: dict[Chosen | str, Counts] = {}
+    sums: dict[Chosen, np.ndarray] = {}
     for past, observed, others in _cases(record, cases, kept):
         known = np.isfinite(observed) & np.logical_and.reduce([np.isfinite(field) for field in others.values()])
         for candidate in candidates:
             with using(candidate):
                 forecast = untrained(source).forecast(past[None], cases.num_leads)[0]
-            # where candidates differ in what comes from outside, each is judged by what it knows
-            of_candidate = known & np.isfinite(forecast)
-            sums[candidate] = sums.get(candidate, 0) + counted(forecast, observed, of_candidate)
-        sums[AGAINST] = sums.get(AGAINST, 0) + counted(others[AGAINST], observed, known)
-    return {name: csi(counts) for name, counts in sums.items()}
+            both = [counted(field, observed, known & np.isfinite(forecast)) for field in (forecast, others[AGAINST])]
+            sums[candidate] = sums.get(candidate, 0) + np.array(both)
+    return {name: np.array([csi(ours), csi(theirs)]) for name, (ours, theirs) in sums.items()}
 
 
 def _cases(
@@ -149,7 +148,9 @@ def _cases(
         yield record.read(positions[:PAST]), record.read(positions[PAST:]), fields
 
 
-def score_all(paths: Sequence[Path], given: argparse.Namespace, candidates: Mapping[str, Sequence[Chosen]]) -> dict[str, Any]:
+def score_all(
+    paths: Sequence[Path], given: argparse.Namespace, candidates: Mapping[str, Sequence[Chosen]]
+) -> dict[str, Scores]:
     """By service what `score_record` finds, averaged over its records; each service has its own candidates."""
     tasks = [(path, given.config, given.baselines, candidates[path.parent.name]) for path in paths]
     if given.jobs == 1:
@@ -163,44 +164,45 @@ def score_all(paths: Sequence[Path], given: argparse.Namespace, candidates: Mapp
     }
 
 
-def averaged(records: Sequence[Mapping[Chosen | str, np.ndarray]]) -> dict[Chosen | str, np.ndarray]:
+def averaged(records: Sequence[Scores]) -> Scores:
     """Over the records in which a figure is defined for all; NaN where it is in none."""
-    defined = np.array([np.isfinite(list(record.values())).all(axis=0) for record in records])
-    return {
-        name: np.array([mean(record[name][n] for record, is_defined in zip(records, defined, strict=True) if is_defined[n])
-                        for n in range(len(THRESHOLDS))])
+    defined = [np.isfinite(list(record.values())).all(axis=(0, 1)) for record in records]
+    number_defined = np.sum(defined, axis=0)
+    sums = {
+        name: sum(np.where(is_defined, record[name], 0) for record, is_defined in zip(records, defined, strict=True))
         for name in records[0]
-    }  # fmt: skip
+    }
+    return {name: np.where(number_defined > 0, total / np.maximum(number_defined, 1), math.nan) for name, total in sums.items()}
 
 
-def ratio_of_means(services: Sequence[Mapping[Chosen | str, np.ndarray]], candidate: Chosen) -> np.ndarray:
-    """By threshold, of the services in which it is defined."""
-    return np.nansum([each[candidate] for each in services], axis=0) / np.nansum([each[AGAINST] for each in services], axis=0)
+def ratio_of_means(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """By threshold, of services in which it is defined."""
+    ours, theirs = np.nansum(scores, axis=0)
+    return ours / theirs
 
 
-def choose(services: Sequence[Mapping[Chosen | str, np.ndarray]]) -> Chosen:
+def choose(services: Sequence[Scores]) -> Chosen:
     """The constants that are best on these services, each beside the package's others; those of the package left out."""
-    chosen = []
+    chosen: Chosen = ()
     for constant in CONSTANTS.values():
         candidates = [(), *(((constant.name, value),) for value in constant.others)]
-        chosen += max(candidates, key=lambda candidate: ratio_of_means(services, candidate).mean())
-    return tuple(chosen)
+        chosen += max(candidates, key=lambda candidate: ratio_of_means([each[candidate] for each in services])[LIGHT].mean())
+    return chosen
 
 
-def table(found: Mapping[str, Any], chosen: Mapping[str, Chosen], blind: Mapping[str, Any]) -> str:
+def table(found: Mapping[str, Scores], chosen: Mapping[str, Chosen], blind: Mapping[str, Scores]) -> str:
     """What each fold got, and the ratios to pysteps with the package's constants and with those."""
     rows = [
         [name, f"{constant.own}", *(f"{dict(chosen[fold]).get(name, constant.own)}" for fold in FOLDS)]
         for name, constant in CONSTANTS.items()
     ]
     lines = markdown(["constant", "package", *(f"fold {fold}" for fold in FOLDS)], rows)
-    package = [(each[()], each[AGAINST]) for each in found.values()]
-    own = [(each[chosen[fold]], each[AGAINST]) for fold, services in FOLDS.items() for each in (blind[s] for s in services)]
+    own = [blind[service][chosen[fold]] for fold, services in FOLDS.items() for service in services]
     rows = []
-    for name, pairs in (("the package's", package), ("chosen without the fold", own)):
-        ours, theirs = (np.array(column) for column in zip(*pairs, strict=True))
-        ratios, of_means = np.nanmean(ours / theirs, axis=0), np.nansum(ours, axis=0) / np.nansum(theirs, axis=0)
-        rows.append([name, *(f"{number(one)} ({number(other)})" for one, other in zip(ratios, of_means, strict=True))])
+    for name, scores in (("the package's", [each[()] for each in found.values()]), ("chosen without the fold", own)):
+        ratios = np.nanmean([ours / theirs for ours, theirs in scores], axis=0)
+        both = zip(ratios, ratio_of_means(scores), strict=True)
+        rows.append([name, *(f"{number(mean_ratio)} ({number(of_means)})" for mean_ratio, of_means in both)])
     header = ["constants", *(f"CSI≥{threshold:g} ÷ {AGAINST} (of the means)" for threshold in THRESHOLDS)]
     return "\n".join([*lines, "", *markdown(header, rows)])
 

@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
 import skill
 import skill_constants
 import skill_record
-from skill_constants import AGAINST, averaged, choose, counted, csi, using
+from skill_constants import averaged, choose, counted, csi, using
 
 WIDE, NARROW = (("MOTION_SIGMA", 30.0),), (("MOTION_SIGMA", 10.0),)
 
@@ -28,8 +28,10 @@ def two(monkeypatch):
     monkeypatch.setattr(skill_constants, "CONSTANTS", {"MOTION_SIGMA": skill_constants.CONSTANTS["MOTION_SIGMA"]})
 
 
-def figures(package, wide, narrow, against=0.5):
-    return {(): np.full(3, package), WIDE: np.full(3, wide), NARROW: np.full(3, narrow), AGAINST: np.full(3, against)}
+def figures(*given, against=0.5):
+    return {
+        name: np.stack([np.full(3, ours), np.full(3, against)]) for name, ours in zip(((), WIDE, NARROW), given, strict=True)
+    }
 
 
 def test_constants_are_those_asked_for_and_then_the_package_s_again():
@@ -54,11 +56,12 @@ def test_what_is_counted_is_known_to_all():
 
 
 def test_a_record_in_which_a_figure_is_undefined_for_one_counts_for_none():
-    rain_and_none = [{"a": np.array([0.4, np.nan, 0.1]), "b": np.array([0.2, 0.2, 0.1])},
-                     {"a": np.array([0.6, 0.5, np.nan]), "b": np.array([0.4, 0.1, 0.3])}]  # fmt: skip
-    found = averaged(rain_and_none)
-    np.testing.assert_allclose(found["a"], [0.5, 0.5, 0.1])
-    np.testing.assert_allclose(found["b"], [0.3, 0.1, 0.1])
+    none, pysteps = np.nan, [0.5, 0.4, 0.2]
+    records = [{"a": np.array([[0.4, none, 0.1], pysteps]), "b": np.array([[0.2, 0.2, none], pysteps])},
+               {"a": np.array([[0.6, 0.5, 0.2], pysteps]), "b": np.array([[0.4, 0.1, none], pysteps])}]  # fmt: skip
+    found = averaged(records)
+    np.testing.assert_allclose(found["a"], [[0.5, 0.5, np.nan], [0.5, 0.4, np.nan]])
+    np.testing.assert_allclose(found["b"], [[0.3, 0.1, np.nan], [0.5, 0.4, np.nan]])
 
 
 @pytest.mark.usefixtures("two")
