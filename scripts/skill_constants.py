@@ -46,7 +46,7 @@ Scores = dict[Chosen, np.ndarray]  # CSI (2, threshold): of the network, and of 
 
 @dataclass(frozen=True)
 class Constant:
-    """One number of a module, or several, and the values to choose from; the package's own is among them or added."""
+    """One number of a module, or several, and the values to choose from, the package's own among them."""
 
     module: ModuleType
     name: str
@@ -102,7 +102,7 @@ def untrained(path: Path) -> Network:
 
 
 def counted(forecast: np.ndarray, observed: np.ndarray, known: np.ndarray) -> Counts:
-    """Of all leads, where both are known to all."""
+    """Of all leads together, where `known`."""
     rows = []
     for threshold in THRESHOLDS:
         said, seen = (forecast >= threshold) & known, (observed >= threshold) & known
