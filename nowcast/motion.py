@@ -14,14 +14,16 @@ import numpy as np
 MOTION_FRAMES = 4  # newest frames from whose pairs the motion is averaged
 
 # Chosen on the records of nine services, 4 -> 12 frames, by the CSI at 0.5 and 1 mm/h of what goes on changing along the motion
-# (models/cascade.py), which IMAGE_CELL, MOTION_SIGMA and IMAGE_SIGMA change most. Those of rain, trust and agreement suited the
-# extrapolation best.
+# (models/cascade.py), which the cells, MOTION_SIGMA and IMAGE_SIGMA change most; scripts/skill_constants.py chooses cells and
+# MOTION_SIGMA without a fold's services. Those of rain, trust and agreement suited the extrapolation best.
 RAIN_FLOOR, RAIN_CEILING = 0.2, 100.0  # mm/h; the image is grey between them on a logarithmic scale, black below
 IMAGE_SIGMA = 1.0  # cells; takes the speckle out of the images and fills their isolated missing cells
-IMAGE_CELL = 1.5  # cells each way
 PATCH, PATCH_STRIDE = 16, 8  # of the finest scale; with some others, such as 24 and 12, DIS writes where it must not
-NARROW = 24  # cells: of a grid with less one way hardly a row would be left of images as coarse
-FIRST_SCALE, THEN_SCALE = 2, 1  # the finest, halved so often: what the first time misses is found the second time
+# Of the first time and the second, which finds what the first misses: the cells of the images, in cells of the grid each way,
+# and the finest scale at which they are looked at, halved so often.
+CELLS = (2, 1)
+SCALES = (2, 1)
+NARROW = 24  # cells: an image with fewer one way is as fine as the grid, and a grid with fewer is looked at as the second time
 MISSING_MARGIN = 4  # cells; the standing edge of the missing area looks like rain that does not move
 EDGE_TRUST = 0.01  # the weight of the flow within that margin
 DISAGREEMENT = 1.0  # cells; where flow forward and flow back differ by as much, its weight is halved
@@ -32,7 +34,7 @@ COARSER_WEIGHT = 0.3  # of the next coarser scale's motion, in cells of perfect 
 Places = tuple[np.ndarray, np.ndarray]  # columns and rows (y, x), float32
 Cells = tuple[slice, slice]  # rows and columns
 ALL = slice(None), slice(None)
-Image = tuple[np.ndarray, np.ndarray]  # grey, 8 bits, in cells IMAGE_CELL times as large; and where the field is known (y, x)
+Image = tuple[np.ndarray, np.ndarray]  # grey, 8 bits, maybe in larger cells; and where the field is known (y, x)
 
 
 def motion(past: np.ndarray) -> np.ndarray:
@@ -44,10 +46,11 @@ def motion(past: np.ndarray) -> np.ndarray:
     carries it: what is left over several frames is found finer than between two. Without rain, or from one frame, it is zero.
     """
     past = np.asarray(past, np.float32)[-MOTION_FRAMES:]
-    images, grid = [_image(frame) for frame in past], past.shape[1:]
-    field = _mean_flow([(earlier, later, 1) for earlier, later in itertools.pairwise(images)], grid, FIRST_SCALE)
+    grid, images = past.shape[1:], [_image(frame, CELLS[0]) for frame in past]
+    field = _mean_flow([(earlier, later, 1) for earlier, later in itertools.pairwise(images)], grid, SCALES[0])
     carried = [read_at(frame, places) for frame, places in zip(past[-2::-1], trace(field, len(past) - 1), strict=True)]
-    return field + _mean_flow([(_image(frame), images[-1], n) for n, frame in enumerate(carried, 1)], grid, THEN_SCALE)
+    *earlier, newest = (_image(frame, CELLS[1]) for frame in [*carried, past[-1]])
+    return field + _mean_flow([(image, newest, steps) for steps, image in enumerate(earlier, 1)], grid, SCALES[1])
 
 
 def _mean_flow(pairs: Sequence[tuple[Image, Image, int]], grid: tuple[int, int], scale: int) -> np.ndarray:
@@ -82,13 +85,13 @@ def _trust(known: Sequence[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
     return np.where(near > 0, np.float32(EDGE_TRUST), np.float32(1))
 
 
-def _image(field: np.ndarray) -> Image:
-    """The logarithmic image of a rain rate (y, x), and where most of the smoothing window is known."""
+def _image(field: np.ndarray, cell: float) -> Image:
+    """The logarithmic image of a rain rate (y, x) in cells so large, and where most of the smoothing window is known."""
     known = ~np.isnan(field)
     grey = np.log(np.clip(np.where(known, field, 0), RAIN_FLOOR, RAIN_CEILING) / RAIN_FLOOR)
     share = _smoothed(known.astype(np.float32), IMAGE_SIGMA)
     grey = _smoothed(np.float32(255 / np.log(RAIN_CEILING / RAIN_FLOOR)) * grey, IMAGE_SIGMA) / np.maximum(share, 0.5)
-    cell = IMAGE_CELL if min(field.shape) >= NARROW else 1
+    cell = cell if min(field.shape) >= NARROW * cell else 1
     grey = _resized(np.clip(grey, 0, 255), tuple(math.ceil(cells / cell) for cells in field.shape))
     return grey.astype(np.uint8), share >= 0.5
 
@@ -103,7 +106,7 @@ def _flow(earlier: np.ndarray, later: np.ndarray, grid: tuple[int, int], scale: 
     Both are `_coarse`. The finest that is looked at are the images halved `scale` times.
     """
     ny, nx = earlier.shape
-    scale = scale if min(grid) >= NARROW else THEN_SCALE
+    scale = scale if min(grid) >= NARROW else SCALES[1]
     least = max(PATCH << scale, 2 * PATCH)  # DIS refuses images much smaller
     fill = (0, max(0, least - ny), 0, max(0, least - nx), cv2.BORDER_REPLICATE)
     earlier, later = cv2.copyMakeBorder(earlier, *fill), cv2.copyMakeBorder(later, *fill)
@@ -138,21 +141,22 @@ def _continued(moved: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def trace(motion: np.ndarray, num_steps: int, *, forward: bool = False, cells: Cells = ALL) -> Iterator[Places]:
     """Where each cell's air was 1 .. num_steps frames ago, or with `forward` will be; each step by the midpoint rule."""
     sign = np.float32(1 if forward else -1)
-    rows, columns = (places[cells] for places in np.indices(motion.shape[1:], dtype=np.float32))
-    flow = sign * np.dstack([motion[1], motion[0]]).astype(np.float32)
-    step = flow[cells]
+    rows, columns = (np.ascontiguousarray(places[cells]) for places in np.indices(motion.shape[1:], dtype=np.float32))
+    flow = sign * cv2.merge([motion[1], motion[0]]).astype(np.float32, copy=False)
+    along, down = cv2.split(np.ascontiguousarray(flow[cells]))  # a plane each: twice as fast as the two of them in turns
     for number in range(num_steps):
         for _ in range(1 if number else 2):  # the step before is as good a guess as the first one's second
-            midpoint = (columns + step[..., 0] / 2, rows + step[..., 1] / 2)
-            step = cv2.remap(flow, *midpoint, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        columns, rows = columns + step[..., 0], rows + step[..., 1]
+            midpoint = (columns + along / 2, rows + down / 2)
+            along, down = cv2.split(cv2.remap(flow, *midpoint, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+        columns, rows = columns + along, rows + down
         yield columns, rows
 
 
 def read_at(field: np.ndarray, places: Places) -> np.ndarray:
     """The field (y, x) at these places, bilinearly; NaN where less than half of the cells around are known and in the grid."""
     known = ~np.isnan(field)
-    values = np.dstack([np.where(known, field, 0), known]).astype(np.float32)
+    values = np.empty((*field.shape, 2), np.float32)
+    values[..., 0], values[..., 1] = np.where(known, field, 0), known
     read = cv2.remap(values, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
     value, share = read[..., 0], read[..., 1]
     return np.where(share >= 0.5, value / np.maximum(share, 0.5), np.float32(np.nan))

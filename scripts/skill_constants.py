@@ -2,9 +2,10 @@
 """The few constants that no training finds, chosen for each fold of skill.py without its services: are the folds blind to them?
 
 A network that has learnt nothing forecasts the cases of skill_record.py with the package's constants, and with each of the
-other values below in the place of one. For each fold, every constant gets the value whose CSI at 0.5 and 1 mm/h beside pysteps,
-as the ratio of the means over services, is best on the services outside the fold; so chosen, the fold is forecast. Printed is
-what was chosen, and the ratios over all folds beside those of the package's constants.
+other values below in the place of one: of the records as they are, and of the same at half their resolution, as radar of other
+grids is what is to be forecast. For each fold, every constant gets the value whose CSI at 0.5 and 1 mm/h, as the mean over
+services, is best on the services outside the fold; so chosen, the fold is forecast. Printed is what was chosen, and the CSI
+over all folds beside that of pysteps and of the package's constants.
 
     python scripts/skill_constants.py --baselines runs/skill/baselines --jobs 2
 """
@@ -31,17 +32,19 @@ from skill_table import markdown, number
 from nowcast import config, motion
 from nowcast.checkpoint import Checkpoint
 from nowcast.errors import DataError, NowcastError
-from nowcast.forecaster import Network
+from nowcast.forecaster import FileForecaster, Network
 from nowcast.models import cascade, make_model, model_config, probabilistic
 from nowcast.netcdf import Record, open_records
 from nowcast.windows import plan
 
 THRESHOLDS = (0.5, 1.0, 5.0)  # mm/h
 LIGHT = slice(2)  # of them, by which is chosen
-NETWORK, AGAINST = "network", "pysteps"
-Counts = np.ndarray  # (threshold, 3): hits, misses and false alarms
+NETWORK = "network"
+WHOLE, HALF = 0, -1  # of Scores: the network's of records as they are and at half their resolution; those of KEPT are between
+SMALLEST = 2 * cascade.BLOCK  # cells one way of a grid that is halved
+Counts = np.ndarray  # (whose, threshold, 3): hits, misses and false alarms
 Chosen = tuple[tuple[str, Any], ...]  # constants that are not as in the package, by name
-Scores = dict[Chosen, np.ndarray]  # CSI (2, threshold): of the network, and of pysteps
+Scores = dict[Chosen, np.ndarray]  # CSI (whose, threshold)
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,13 @@ class Constant:
 CONSTANTS = {
     constant.name: constant
     for constant in (
-        Constant(motion, "IMAGE_CELL", (1.0, 1.5, 2.0)),
+        Constant(motion, "CELLS", ((1, 1), (1.5, 1.5), (2, 1), (2, 2))),
         Constant(motion, "MOTION_SIGMA", (10.0, 20.0, 30.0)),
         Constant(cascade, "AROUND", (1, 2)),
         Constant(probabilistic, "OFFSET", (0.3, 0.5, 1.0)),
         Constant(probabilistic, "STEADIED", (1, 2, 4)),
-        Constant(probabilistic, "ERRORS", ((0.0,) * 4, (0.15, 0.15, 0.4, 0.4), (0.3, 0.3, 0.3, 0.3))),
+        Constant(probabilistic, "ERROR", (0.0, 0.15, 0.3, 0.45, 0.6)),
+        Constant(probabilistic, "MORE", (0.0, 0.05, 0.1)),
     )
 }
 
@@ -101,51 +105,66 @@ def untrained(path: Path) -> Network:
     return Network(Checkpoint(facts, tensors, "0" * 64), NETWORK, device=torch.device("cpu"))
 
 
-def counted(forecast: np.ndarray, observed: np.ndarray, known: np.ndarray) -> Counts:
-    """Of all leads together, where `known`."""
-    rows = []
-    for threshold in THRESHOLDS:
-        said, seen = (forecast >= threshold) & known, (observed >= threshold) & known
-        hits = int((said & seen).sum())
-        rows.append((hits, int(seen.sum()) - hits, int(said.sum()) - hits))
-    return np.array(rows)
+def counted(observed: np.ndarray, *forecasts: np.ndarray) -> Counts:
+    """Of each forecast (lead, y, x), all leads together, where all are known."""
+    known = np.isfinite(observed) & np.isfinite(forecasts).all(axis=0)
+    return np.array([[_counts(forecast[known] >= threshold, observed[known] >= threshold) for threshold in THRESHOLDS]
+                     for forecast in forecasts])  # fmt: skip
+
+
+def _counts(said: np.ndarray, seen: np.ndarray) -> tuple[int, int, int]:
+    hits = int((said & seen).sum())
+    return hits, int(seen.sum()) - hits, int(said.sum()) - hits
 
 
 def csi(counts: Counts) -> np.ndarray:
-    """By threshold; NaN where nobody forecast or observed an event."""
-    total = counts.sum(axis=1)
-    return np.divide(counts[:, 0], total, out=np.full(len(total), math.nan), where=total > 0)
+    """(whose, threshold); NaN where nobody forecast or observed an event."""
+    total = counts.sum(axis=-1)
+    return np.divide(counts[..., 0], total, out=np.full(total.shape, math.nan), where=total > 0)
+
+
+def halved(field: np.ndarray) -> np.ndarray:
+    """Rain rate (..., y, x) in cells twice as large; NaN where less than half of one is known."""
+    y, x = (size // 2 * 2 for size in field.shape[-2:])
+    cells = [field[..., row:y:2, column:x:2] for row in range(2) for column in range(2)]
+    number = np.sum(np.isfinite(cells), axis=0)
+    return np.where(number >= 2, np.nansum(cells, axis=0) / np.maximum(number, 1), np.nan).astype(np.float32)
 
 
 def score_record(path: Path, source: Path, baselines: Path, candidates: Sequence[Chosen]) -> Scores:
-    """By candidate the CSI (2, threshold) of a record, its own and that of pysteps where it knows; empty without cases."""
+    """By candidate the CSI of a record, NaN at half the resolution of a grid too small for it; empty without cases."""
     (record,) = open_records([path])
     try:
         cases = choose_cases(record, record.time_step)
     except DataError:
         return {}
-    kept = {name: kept_forecasts(name, record, cases, baselines) for name in KEPT}
-    sums: dict[Chosen, np.ndarray] = {}
+    kept = [kept_forecasts(name, record, cases, baselines) for name in KEPT]
+    sums = dict.fromkeys(candidates, 0)
     for past, observed, others in _cases(record, cases, kept):
-        known = np.isfinite(observed) & np.logical_and.reduce([np.isfinite(field) for field in others.values()])
         for candidate in candidates:
             with using(candidate):
-                forecast = untrained(source).forecast(past[None], cases.num_leads)[0]
-            both = [counted(field, observed, known & np.isfinite(forecast)) for field in (forecast, others[AGAINST])]
-            sums[candidate] = sums.get(candidate, 0) + np.array(both)
-    return {name: np.array([csi(ours), csi(theirs)]) for name, (ours, theirs) in sums.items()}
+                sums[candidate] += count_case(untrained(source), past, observed, others)
+    return {candidate: csi(counts) for candidate, counts in sums.items()}
+
+
+def count_case(network: Network, past: np.ndarray, observed: np.ndarray, others: Sequence[np.ndarray]) -> Counts:
+    """Of the network, of the others, and of the network at half the resolution."""
+    whole = counted(observed, network.forecast(past[None], len(observed))[0], *others)
+    if min(observed.shape[1:]) < SMALLEST:
+        return np.concatenate([whole, np.zeros_like(whole[:1])])
+    return np.concatenate([whole, counted(halved(observed), network.forecast(halved(past)[None], len(observed))[0])])
 
 
 def _cases(
-    record: Record, cases: Cases, kept: Mapping[str, Any]
-) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
-    """Past frames, observed ones, and the forecasts of the baselines."""
+    record: Record, cases: Cases, kept: Sequence[FileForecaster]
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[np.ndarray]]]:
+    """Past frames, observed ones, and the forecasts that are kept."""
     windows = plan(record.times, input_frames=PAST, lead_frames=cases.num_leads, time_step=cases.step)
     lead_times = np.arange(1, cases.num_leads + 1) * cases.step
     for positions in windows.select(np.isin(record.times[windows.reference_positions], cases.references)).positions:
         reference = record.times[positions[PAST - 1]]
-        fields = {name: forecast.forecast_at(reference, lead_times) for name, forecast in kept.items()}
-        yield record.read(positions[:PAST]), record.read(positions[PAST:]), fields
+        others = [forecasts.forecast_at(reference, lead_times) for forecasts in kept]
+        yield record.read(positions[:PAST]), record.read(positions[PAST:]), others
 
 
 def score_all(
@@ -166,7 +185,9 @@ def score_all(
 
 def averaged(records: Sequence[Scores]) -> Scores:
     """Over the records in which a figure is defined for all; NaN where it is in none."""
-    defined = [np.isfinite(list(record.values())).all(axis=(0, 1)) for record in records]
+    defined = [np.isfinite(list(record.values())).all(axis=0) for record in records]  # (whose, threshold)
+    for each in defined:
+        each[:HALF] = each[:HALF].all(axis=0)
     number_defined = np.sum(defined, axis=0)
     sums = {
         name: sum(np.where(is_defined, record[name], 0) for record, is_defined in zip(records, defined, strict=True))
@@ -175,36 +196,42 @@ def averaged(records: Sequence[Scores]) -> Scores:
     return {name: np.where(number_defined > 0, total / np.maximum(number_defined, 1), math.nan) for name, total in sums.items()}
 
 
-def ratio_of_means(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """By threshold, of services in which it is defined."""
-    ours, theirs = np.nansum(scores, axis=0)
-    return ours / theirs
-
-
 def choose(services: Sequence[Scores]) -> Chosen:
     """The constants that are best on these services, each beside the package's others; those of the package left out."""
     chosen: Chosen = ()
     for constant in CONSTANTS.values():
         candidates = [(), *(((constant.name, value),) for value in constant.others)]
-        chosen += max(candidates, key=lambda candidate: ratio_of_means([each[candidate] for each in services])[LIGHT].mean())
+        chosen += max(candidates, key=lambda candidate: gain(services, candidate))
     return chosen
 
 
-def table(found: Mapping[str, Scores], chosen: Mapping[str, Chosen], blind: Mapping[str, Scores]) -> str:
-    """What each fold got, and the ratios to pysteps with the package's constants and with those."""
+def gain(services: Sequence[Scores], candidate: Chosen) -> float:
+    """Of the mean over services beside the package's, as the mean of both resolutions and thresholds."""
+    ours, package = (np.nansum([each[which][[WHOLE, HALF], LIGHT] for each in services], axis=0) for which in (candidate, ()))
+    return float(np.mean(ours / package))
+
+
+def table(found: Mapping[str, Scores], chosen: Mapping[str, Chosen]) -> str:
+    """What each fold got, and the ratios to those who are kept with the package's constants and with those."""
     rows = [
         [name, f"{constant.own}", *(f"{dict(chosen[fold]).get(name, constant.own)}" for fold in FOLDS)]
         for name, constant in CONSTANTS.items()
     ]
     lines = markdown(["constant", "package", *(f"fold {fold}" for fold in FOLDS)], rows)
-    own = [blind[service][chosen[fold]] for fold, services in FOLDS.items() for service in services]
-    rows = []
-    for name, scores in (("the package's", [each[()] for each in found.values()]), ("chosen without the fold", own)):
-        ratios = np.nanmean([ours / theirs for ours, theirs in scores], axis=0)
-        both = zip(ratios, ratio_of_means(scores), strict=True)
-        rows.append([name, *(f"{number(mean_ratio)} ({number(of_means)})" for mean_ratio, of_means in both)])
-    header = ["constants", *(f"CSI≥{threshold:g} ÷ {AGAINST} (of the means)" for threshold in THRESHOLDS)]
+    both = {
+        "the package's": [each[()] for each in found.values()],
+        "chosen without the fold": [found[service][chosen[fold]] for fold, inside in FOLDS.items() for service in inside],
+    }
+    rows = [[name, against, *_ratios(np.array(scores)[:, [WHOLE, number]])]
+            for name, scores in both.items() for number, against in enumerate(KEPT, 1)]  # fmt: skip
+    header = ["constants", "beside", *(f"CSI≥{threshold:g} (of the means)" for threshold in THRESHOLDS)]
     return "\n".join([*lines, "", *markdown(header, rows)])
+
+
+def _ratios(scores: np.ndarray) -> list[str]:
+    """Of (service, 2, threshold): by threshold the mean of the services' ratios, and in brackets the ratio of their means."""
+    mean_ratios, sums = np.nanmean(scores[:, 0] / scores[:, 1], axis=0), np.nansum(scores, axis=0)
+    return [f"{number(ratio)} ({number(of_means)})" for ratio, of_means in zip(mean_ratios, sums[0] / sums[1], strict=True)]
 
 
 def work(given: argparse.Namespace) -> str:
@@ -213,8 +240,11 @@ def work(given: argparse.Namespace) -> str:
     candidates = [(), *(((name, value),) for name, constant in CONSTANTS.items() for value in constant.others)]
     found = score_all(paths, given, dict.fromkeys(services, candidates))
     chosen = {fold: choose([found[s] for s in services if s not in inside]) for fold, inside in FOLDS.items()}
-    own = {service: [chosen[fold]] for fold, inside in FOLDS.items() for service in inside}
-    return table(found, chosen, score_all(paths, given, own))
+    own = {service: chosen[fold] for fold, inside in FOLDS.items() for service in inside}
+    unknown = {service: [constants] for service, constants in own.items() if constants not in found[service]}
+    for service, scores in score_all([path for path in paths if path.parent.name in unknown], given, unknown).items():
+        found[service] |= scores
+    return table(found, chosen)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -92,10 +92,13 @@ def test_a_forecast_has_about_the_areas_of_the_newest_frame_where_they_are_likel
     assert (forecast >= 0).all()
 
 
-def test_light_rain_keeps_its_area_and_heavy_rain_loses_with_the_lead():
-    assert all(area_share(value, lead) == 1 for value in (0.1, 0.3, 0.45) for lead in (1, 6, 12))
+def test_light_rain_gains_area_with_the_lead_and_heavy_rain_loses():
+    gained = [area_share(0.3, lead) for lead in (1, 4, 12, 24)]
+    assert gained == pytest.approx([1 + 0.05 / 12, 1 + 0.05 / 3, 1.05, 1.05])
+    assert all(area_share(value, 12) == 1.05 for value in (0.1, 0.45))
     assert area_share(0.8, 12) < area_share(0.6, 12) < area_share(0.6, 1) < 1
-    assert area_share(0.8, 4) == area_share(0.8, 12) == pytest.approx(1 - 2.3 * 0.35)
+    assert area_share(0.8, 12) / area_share(0.3, 12) == pytest.approx(1 - 2.3 * 0.35)
+    assert area_share(0.8, 4) / area_share(0.3, 4) == pytest.approx(1 - 2.3 * 0.35), "all of it from the fourth lead on"
     assert all(area_share(value / 20, lead) > 0 for value in range(40) for lead in (1, 4, 100))
 
 

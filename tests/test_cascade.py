@@ -113,8 +113,8 @@ def test_what_lasts_is_the_change_that_goes_on_for_longer():
     frames = torch.stack([start + n * change + 0.01 * torch.randn(1, 12, 12) for n in range(4)], dim=1)
     parts = (frames, 2), (frames[..., ::2, ::2], 1)
     fine, whole = (autoregression(part, torch.ones_like(part), block) for part, block in parts)
-    assert all((more == 0).all() for more in lasting([fine, whole], (0.0, 0.0), 3)), "without errors nothing is added"
-    *_, more = lasting([fine, whole], (0.4, 0.4), 12)
+    assert all((more == 0).all() for more in lasting([fine, whole], 0.0, 3)), "without errors nothing is added"
+    *_, more = lasting([fine, whole], 0.4, 12)
     assert more.shape == (1, 1, 12, 12)
     both = change + widen(change[:, None, ::2, ::2])[:, 0]
     assert np.corrcoef(more.flatten(), both.flatten())[0, 1] > 0.6

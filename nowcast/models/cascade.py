@@ -8,7 +8,7 @@ and showers side by side, steps of two minutes and of a quarter of an hour each 
 a frame hides that the rest of it lasts, and may be taken out (`lasting`). Nothing of it is learnt.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -142,10 +142,10 @@ def continued(band: Band, block: int, num_leads: int) -> Iterator[tuple[Tensor, 
         yield newest, (1 - explained).clamp(0, 1)
 
 
-def lasting(bands: list[Band], errors: Sequence[float], num_leads: int) -> Iterator[Tensor]:
+def lasting(bands: list[Band], error: float, num_leads: int) -> Iterator[Tensor]:
     """Lead after lead how much higher the sum of the coarsest bands is (case, 1, y, x) for being continued `without_error`."""
     blocks = [1 << n for n in reversed(range(len(bands)))]
-    light = [without_error(band, share) for band, share in zip(bands, errors, strict=True)]
+    light = [without_error(band, error) for band in bands]
     as_is, without = (
         zip(*(continued(band, block, num_leads) for band, block in zip(each, blocks, strict=True)), strict=True)
         for each in (bands, light)

@@ -30,12 +30,15 @@ RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # mm/h at which areas 
 MOST_STEPS = 4.0  # between anchors that a value may lie above the last but one
 NEVER = 1e4  # log-odds
 SAMPLE = 1 << 15  # cells, about, whose areas are matched
+# More area of rain, in full from this lead: a CSI is best where rain is forecast from a probability of CSI / (1 + CSI) on, less
+# than a half.
+MORE, MORE_BY = 0.05, 12
 # Less area of heavy rain: it is hardly ever where it is expected, and costs most of the squared error.
 LESS, LESS_FROM, MOST_LESS, LESS_BY = 2.3, 0.45, 0.9, 4  # for each unit of network value above this one; in full from this lead
 # Light rain grows and decays for longer than correlations tell, heavy rain does not. For it so much of what differs between two
-# frames is taken for error, in bands of 8, 16, 32 and 64 cells.
-ERRORS = (0.15, 0.15, 0.4, 0.4)
-STEADIED = 2  # of the bands, the coarsest
+# frames is taken for error, in the coarsest bands: of 8, 16, 32 and 64 cells.
+ERROR, LASTING = 0.45, 4
+STEADIED = 1  # of the bands, the coarsest
 
 PACE = 40.0  # times that the widths learn as fast as the weights, of which there are ten thousand times as many
 NEAR = 2  # cells of a band each way over which its energy is measured
@@ -112,13 +115,13 @@ class Probabilistic(Layers):
         coarsest = zip(each[-STEADIED:], bands[-STEADIED:], strict=True)
         each[-STEADIED:] = [steadied(band, frames) for band, (frames, _) in coarsest]
         change = shown.of_change(each, *fields, patch)[:, : self.num_of_change]
-        light = lasting(each[-len(ERRORS) :], ERRORS, num_leads)
+        light = lasting(each[-LASTING:], ERROR, num_leads)
         parts = [continued(band, block, num_leads) for band, block in zip(each, blocks, strict=True)]
         for lead, leads in enumerate(zip(*parts, strict=True), 1):
             unforeseen = (widen(share[:, None], BLOCK // patch) for _, share in leads)
             square = sum(energy * share for energy, share in zip(energies, unforeseen, strict=True))
             location = joined([band[:, None] for band, _ in leads])
-            higher = widen(next(light), BLOCK // blocks[-len(ERRORS)] // patch)
+            higher = widen(next(light), BLOCK // blocks[-LASTING] // patch)
             yield location, higher, square, torch.cat([change, shown.of_lead(location, square, lead, patch)], dim=1)
 
     def _energy(self, newest: Tensor, number: int) -> Tensor:
@@ -205,7 +208,8 @@ def _between_anchors(outputs: Tensor, margin: Tensor, cuts: Tensor) -> Tensor:
 
 def area_share(value: float, lead: int) -> float:
     """How much area to forecast with this network value or more, for each cell that has it in the newest frame."""
-    return 1 - min(max(value - LESS_FROM, 0) * LESS, MOST_LESS) * min(lead / LESS_BY, 1)
+    less = min(max(value - LESS_FROM, 0) * LESS, MOST_LESS) * min(lead / LESS_BY, 1)
+    return (1 + MORE * min(lead / MORE_BY, 1)) * (1 - less)
 
 
 def stride_for(grid: Sequence[int]) -> int:
