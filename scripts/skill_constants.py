@@ -35,6 +35,7 @@ from nowcast.errors import DataError, NowcastError
 from nowcast.forecaster import FileForecaster, Network
 from nowcast.models import cascade, make_model, model_config, probabilistic
 from nowcast.netcdf import Record, open_records
+from nowcast.thinning import thinned
 from nowcast.windows import plan
 
 THRESHOLDS = (0.5, 1.0, 5.0)  # mm/h
@@ -124,11 +125,9 @@ def csi(counts: Counts) -> np.ndarray:
 
 
 def halved(field: np.ndarray) -> np.ndarray:
-    """Rain rate (..., y, x) in cells twice as large; NaN where less than half of one is known."""
+    """Rain rate (..., y, x) in cells twice as large, without an odd last row or column."""
     y, x = (size // 2 * 2 for size in field.shape[-2:])
-    cells = [field[..., row:y:2, column:x:2] for row in range(2) for column in range(2)]
-    number = np.sum(np.isfinite(cells), axis=0)
-    return np.where(number >= 2, np.nansum(cells, axis=0) / np.maximum(number, 1), np.nan).astype(np.float32)
+    return thinned(field[..., :y, :x], 2)
 
 
 def score_record(path: Path, source: Path, baselines: Path, candidates: Sequence[Chosen]) -> Scores:
