@@ -9,8 +9,7 @@ more than `frame_store.WHOLE` bytes are kept as tiles.
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from nowcast.damage import Damage
 from nowcast.errors import OutputError
 from nowcast.frame_store import Rows, Tiles, TileWriter
 from nowcast.netcdf import Record
+from nowcast.threads import ahead
 
 BLOCK = 16  # cells: the grain at which crops are weighted by rain
 WET = 0.1  # mm/h: the dry threshold
@@ -142,7 +142,7 @@ def _fill(
     with (
         closing(TileWriter(folder, shape) if in_tiles else Rows(folder / "frames.npy", np.float16, shape)) as frames,
         closing(Rows(folder / "rain_blocks.npy", np.float32, blocks_shape)) as blocks,
-        closing(_ahead(damage.read, range(shape[0]))) as read,
+        closing(ahead(map(damage.read, range(shape[0])))) as read,
     ):
         for position in progress(range(shape[0])):
             frame = next(read)
@@ -170,16 +170,6 @@ def _rain_blocks(frame: np.ndarray) -> np.ndarray | None:
     values = np.zeros_like(frame)
     values[wet] = 1 - np.exp(-frame[wet])
     return block_means(values)
-
-
-def _ahead(read: Callable[[int], np.ndarray], positions: Sequence[int]) -> Iterator[np.ndarray]:
-    """`read` of each position, in a thread of its own while the one before is used."""
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        coming = thread.submit(read, positions[0])
-        for position in positions[1:]:
-            ready, coming = coming.result(), thread.submit(read, position)
-            yield ready
-        yield coming.result()
 
 
 def missing_and_wet(frame: np.ndarray) -> tuple[float, float]:

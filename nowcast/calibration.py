@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nowcast.models.probabilistic import Probabilistic, log_odds
+from nowcast.models.odds import log_odds
+from nowcast.models.probabilistic import Probabilistic
 from nowcast.transform import Transform
 
 LIMIT, WIDTH = 6.0, 0.25  # of log-odds: beyond the limits all are alike

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from nowcast.motion import ALL, Cells, Places, read_at, trace
+from nowcast.motion import ALL, Cells, Places, carried, read_at, trace
+from nowcast.threads import side_by_side
 
 MARGIN = 48  # cells around a crop that are read to find its motion: at its edge nearly that of the whole grid
 
@@ -20,8 +21,7 @@ def past_to_lagrangian(past: np.ndarray, flow: np.ndarray, cells: Cells = ALL) -
 
     `flow` is the motion (2, y, x), in cells per frame; of the grid, only `cells` are given.
     """
-    places = trace(flow, len(past) - 1, cells=cells)
-    before = [read_at(frame, at) for frame, at in zip(past[-2::-1], places, strict=True)]
+    before = list(carried(past[:-1], flow, cells))
     return np.stack([*before[::-1], past[-1][cells]])
 
 
@@ -41,7 +41,12 @@ def from_lagrangian(fields: np.ndarray, flow: np.ndarray, *, out: np.ndarray | N
     `flow` is the motion (2, y, x), in cells per frame; `out` may be the fields themselves.
     """
     out = np.empty_like(fields, dtype=np.float32) if out is None else out
-    for field, target, places in zip(fields, out, trace(flow, len(fields)), strict=True):
+
+    def carry(lead: tuple[np.ndarray, np.ndarray, Places]) -> None:
+        field, target, places = lead
         for index in np.ndindex(field.shape[:-2]):
             target[index] = read_at(field[index], places)
+
+    for _ in side_by_side(carry, zip(fields, out, trace(flow, len(fields)), strict=True)):
+        pass
     return out

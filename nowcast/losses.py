@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from nowcast.config import Many, NamedSection, Number, Section, check, lookup
-from nowcast.models.probabilistic import log_odds
+from nowcast.models.odds import log_odds
 from nowcast.pairs import BALANCED_THRESHOLDS, BALANCED_WEIGHTS
 from nowcast.transform import Transform
 

@@ -7,9 +7,12 @@ column. A path is where the air of each cell was, or will be, after so many fram
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import cv2
 import numpy as np
+
+from nowcast.threads import side_by_side
 
 MOTION_FRAMES = 4  # newest frames from whose pairs the motion is averaged
 
@@ -46,10 +49,9 @@ def motion(past: np.ndarray) -> np.ndarray:
     carries it: what is left over several frames is found finer than between two. Without rain, or from one frame, it is zero.
     """
     past = np.asarray(past, np.float32)[-MOTION_FRAMES:]
-    grid, images = past.shape[1:], [_image(frame, CELLS[0]) for frame in past]
+    grid, images = past.shape[1:], side_by_side(partial(_image, cell=CELLS[0]), past)
     field = _mean_flow([(earlier, later, 1) for earlier, later in itertools.pairwise(images)], grid, SCALES[0])
-    carried = [read_at(frame, places) for frame, places in zip(past[-2::-1], trace(field, len(past) - 1), strict=True)]
-    *earlier, newest = (_image(frame, CELLS[1]) for frame in [*carried, past[-1]])
+    *earlier, newest = side_by_side(partial(_image, cell=CELLS[1]), [*carried(past[:-1], field), past[-1]])
     return field + _mean_flow([(image, newest, steps) for steps, image in enumerate(earlier, 1)], grid, SCALES[1])
 
 
@@ -57,10 +59,13 @@ def _mean_flow(pairs: Sequence[tuple[Image, Image, int]], grid: tuple[int, int],
     """Of pairs of an earlier and a later image so many frames apart, the motion (2, y, x) in cells per frame."""
     trust = _resized(_trust([known for *images, _ in pairs for _, known in images], grid), _coarse(grid))
     moved, weight = np.zeros((*trust.shape, 2), np.float32), np.zeros_like(trust)
+    both_ways = [way for (earlier, _), (later, _), _ in pairs for way in ((earlier, later), (later, earlier))]
+    flows = side_by_side(partial(_flow, grid=grid, scale=scale), both_ways)
     for (earlier, _), (later, _), steps in pairs:
-        flow, agreement = _flow(earlier, later, grid, scale)
-        pair_weight = trust * agreement * _resized(np.float32((earlier > 0) | (later > 0)), trust.shape)
-        moved += pair_weight[..., None] * flow
+        forward, back = next(flows), next(flows)
+        rain = _resized(np.float32((earlier > 0) | (later > 0)), trust.shape)
+        pair_weight = trust * _agreement(forward, back) * rain
+        moved += pair_weight[..., None] * forward
         weight += steps * pair_weight
     sigma = MOTION_SIGMA / COARSE
     field = cv2.resize(_continued(_smoothed(moved, sigma), _smoothed(weight, sigma)), grid[::-1])
@@ -100,22 +105,25 @@ def _smoothed(field: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(field, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
 
 
-def _flow(earlier: np.ndarray, later: np.ndarray, grid: tuple[int, int], scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """Flow (y, x, 2) of two images of this grid in its cells, x first, and its agreement 0..1 with the flow back.
+def _flow(images: tuple[np.ndarray, np.ndarray], grid: tuple[int, int], scale: int) -> np.ndarray:
+    """`_coarse` flow (y, x, 2) from the first to the second of two images of this grid, in its cells, x first.
 
-    Both are `_coarse`. The finest that is looked at are the images halved `scale` times.
+    The finest that is looked at are the images halved `scale` times.
     """
-    ny, nx = earlier.shape
+    ny, nx = images[0].shape
     scale = scale if min(grid) >= NARROW else SCALES[1]
     least = max(PATCH << scale, 2 * PATCH)  # DIS refuses images much smaller
     fill = (0, max(0, least - ny), 0, max(0, least - nx), cv2.BORDER_REPLICATE)
-    earlier, later = cv2.copyMakeBorder(earlier, *fill), cv2.copyMakeBorder(later, *fill)
-    flows = (_finder(scale).calc(*pair, None)[:ny, :nx] for pair in ((earlier, later), (later, earlier)))
-    forward, back = (_resized(flow, _coarse(grid)) * np.float32([grid[1] / nx, grid[0] / ny]) for flow in flows)
-    rows, columns = np.indices(_coarse(grid), dtype=np.float32)
+    flow = _finder(scale).calc(*(cv2.copyMakeBorder(image, *fill) for image in images), None)[:ny, :nx]
+    return _resized(flow, _coarse(grid)) * np.float32([grid[1] / nx, grid[0] / ny])
+
+
+def _agreement(forward: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """0..1 (y, x) of two `_coarse` flows: 1 where the flow back leads to where the flow forward began."""
+    rows, columns = np.indices(forward.shape[:2], dtype=np.float32)
     at = (columns + forward[..., 0] / COARSE, rows + forward[..., 1] / COARSE)
     apart = forward + cv2.remap(back, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return forward, 1 / (1 + (apart**2).sum(-1) / DISAGREEMENT**2)
+    return 1 / (1 + (apart**2).sum(-1) / DISAGREEMENT**2)
 
 
 def _finder(scale: int) -> cv2.DISOpticalFlow:
@@ -161,9 +169,14 @@ def read_at(field: np.ndarray, places: Places) -> np.ndarray:
     return np.where(share >= 0.5, value / np.maximum(share, 0.5), np.float32(np.nan))
 
 
+def carried(past: np.ndarray, motion: np.ndarray, cells: Cells = ALL) -> Iterator[np.ndarray]:
+    """Frames (time, y, x), the last of them first, each read where the air of these cells was 1, 2, … frames ago."""
+    return side_by_side(lambda one: read_at(*one), zip(past[::-1], trace(motion, len(past), cells=cells), strict=True))
+
+
 def semi_lagrangian(field: np.ndarray, motion: np.ndarray, num_leads: int) -> np.ndarray:
     """Field (y, x) carried along the steady motion (2, y, x) for 1 .. num_leads frames -> (lead, y, x) float32.
 
     Backward: each cell's origin is traced, and the field is read there once. NaN as in `read_at`.
     """
-    return np.stack([read_at(field, places) for places in trace(motion, num_leads)])
+    return np.stack(list(side_by_side(partial(read_at, field), trace(motion, num_leads))))

@@ -1,4 +1,4 @@
-"""What is compiled for CPUs: builds gates.c and winograd.c once for this machine.
+"""What is compiled for CPUs: builds gates.c, winograd.c and point.c once for this machine.
 
 A library lies in the cache under a name that holds source, compiler and processor; where there is no compiler, or it
 fails, `load` says so once and returns None, and the same is done in torch.
@@ -22,7 +22,7 @@ from nowcast.errors import NowcastError
 
 log = logging.getLogger(__name__)
 Library = ctypes.CDLL
-WHAT = {"gates": "the gates", "winograd": "the convolutions"}
+WHAT = {"gates": "the gates", "winograd": "the convolutions", "point": "the values of a distribution"}
 # no value is changed by these; without the first two the compiler must keep errno and traps, and does not vectorise
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 SECONDS = 60  # a compiler that hangs
@@ -97,12 +97,15 @@ def _processor() -> str:
 
 
 def _declare(library: Library, source: str) -> Library:
-    pointer, size, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    pointer, size, number, threads = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_int
     functions = {
         "gates": {"gates_forward": [pointer] * 8 + [size] * 2, "gates_backward": [pointer] * 7 + [size] * 2},
         "winograd": {
             "convolve": [pointer, size, pointer, size, pointer, pointer] + [size] * 5 + [pointer],
             "weight_gradient": [pointer, size, pointer, size, pointer] + [size] * 4 + [pointer],
+        },
+        "point": {
+            "highest_reached": [pointer] + [size] * 4 + [number] + [pointer] * 4 + [number, ctypes.c_float, pointer],
         },
     }
     for name, arguments in functions[source].items():

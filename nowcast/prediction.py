@@ -6,12 +6,10 @@ NetCDF library bears one thread at a time: whoever reads or writes holds `OPEN_F
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -25,8 +23,8 @@ from nowcast.forecast_file import write_forecast
 from nowcast.forecaster import Forecaster, Network
 from nowcast.netcdf import Record
 from nowcast.progress import Progress
+from nowcast.threads import ahead
 
-Item = TypeVar("Item")
 Case = tuple  # reference time, fields (lead, y, x), and where they are asked for probabilities (lead, threshold, y, x)
 BYTES_AHEAD = 1 << 27  # of forecasts; where one case has more, nothing is done ahead of the writing
 REFERENCES = {  # of baselines and of models
@@ -186,9 +184,9 @@ def _forecasts(forecaster: Forecaster, job: Job) -> Iterator[Case]:
     at_once = forecaster.cases_at_once(grid) if isinstance(forecaster, Network) else 1
     case_bytes = 4 * leads * (1 + len(job.thresholds)) * grid[0] * grid[1]
     at_once = max(min(at_once, BYTES_AHEAD // case_bytes), 1)
-    ahead = _ahead if len(job.references) > 1 and at_once * case_bytes <= BYTES_AHEAD else iter
-    made = ((times, *_made(forecaster, past, leads, job)) for times, past in ahead(_pasts(forecaster, job, at_once)))
-    for parts in ahead(made):
+    made_ahead = ahead if len(job.references) > 1 and at_once * case_bytes <= BYTES_AHEAD else iter
+    made = ((times, *_made(forecaster, past, leads, job)) for times, past in made_ahead(_pasts(forecaster, job, at_once)))
+    for parts in made_ahead(made):
         yield from zip(*parts, strict=True)
 
 
@@ -217,16 +215,6 @@ def _pasts(forecaster: Forecaster, job: Job, at_once: int) -> Iterator[tuple[lis
             yield times, np.stack(pasts)
         raise
     yield times, np.stack(pasts)
-
-
-def _ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The items, each made in another thread while the one before is used."""
-    items, end = iter(items), object()
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        coming = thread.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = thread.submit(next, items, end)
-            yield item
 
 
 def attributes(forecaster: Forecaster, record: Record, *, thresholds: Sequence[float] = ()) -> dict[str, str]:

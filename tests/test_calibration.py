@@ -6,7 +6,8 @@ import torch
 from nowcast.calibration import BIN_STARTS, LIMIT, WIDTH, calibrate, count_odds, fit_reliability
 from nowcast.config import NamedSection
 from nowcast.models import make_model, model_config, point_values
-from nowcast.models.probabilistic import ANCHORS, area_share, log_odds
+from nowcast.models.odds import log_odds
+from nowcast.models.probabilistic import ANCHORS, area_share
 from nowcast.transform import make_transform
 
 LINEAR = make_transform(NamedSection(name="linear", scale=10.0))

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nowcast"
 # A module may import from the lines above its own, and from its own line (but never in a circle).
 LAYERS = """
 errors
-atomic config config_text neighbourhood units windows sums motion signals stopwatch file_format frame_store thinning
+atomic config config_text neighbourhood units windows sums motion signals stopwatch file_format frame_store thinning threads
 decoding pairs spatial spectra probability examples
 fields grid files lagrangian times progress
 netcdf baselines metrics
@@ -40,7 +40,7 @@ WITHOUT_TORCH = {
     *("netcdf", "baselines", "forecast_file", "forecast_layout", "forecast_reader", "cache", "file_index", "inspection"),
     *("cli", "thinning", "examples", "pictures", "diagrams", "example_pictures", "plotting", "probability_diagrams"),
     *("decoding", "file_format", "frame_store", "damage"),
-    *("neighbourhood", "config_text", "fingerprint", "frame_choice", "choices", "motion", "lagrangian"),
+    *("neighbourhood", "config_text", "fingerprint", "frame_choice", "choices", "motion", "lagrangian", "threads"),
 }
 
 OUTPUT = {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}

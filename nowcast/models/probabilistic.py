@@ -12,7 +12,6 @@ coordinates, in which the newest frame itself is the extrapolation.
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise, product
 from typing import Literal
 
 import torch
@@ -23,12 +22,12 @@ from torch import Tensor, nn
 from nowcast.models import shown
 from nowcast.models.cascade import BLOCK, autoregression, continued, joined, lasting, split, steadied, widen
 from nowcast.models.encoder_forecaster import Layers, LayersConfig, pad_to_multiple, steps_at_once
+from nowcast.models.odds import LEVELS, highest_reached, log_odds
 
-LEVELS = (0.2, 0.5, 0.8)  # network values: 0.9, 6.6 and 34 mm/h of the recipe's transform
 OFFSET, CEILING = 0.5, 100.0  # mm/h, of that transform
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # mm/h at which areas are matched: those that are asked about
-MOST_STEPS = 4.0  # between anchors that a value may lie above the last but one
 NEVER = 1e4  # log-odds
+HAIR = 1e-4  # log-odds; more than they are rounded: the cell whose odds are the cut is to reach it
 SAMPLE = 1 << 15  # cells, about, whose areas are matched
 # More area of rain, in full from this lead: a CSI is best where rain is forecast from a probability of CSI / (1 + CSI) on, less
 # than a half.
@@ -160,7 +159,7 @@ class Probabilistic(Layers):
                     cuts[case, :, number] = cuts[case, :, number - 1]
                 for lead in range(len(of_case)) if area else ():
                     wanted = min(max(round(area * area_share(anchor, first_lead + lead)), 1), num_known)
-                    cuts[case, lead, number] = of_case[lead, number].kthvalue(num_known - wanted + 1).values
+                    cuts[case, lead, number] = of_case[lead, number].kthvalue(num_known - wanted + 1).values - HAIR
         return cuts
 
     def point(self, outputs: Tensor, cuts: Tensor) -> Tensor:
@@ -169,15 +168,8 @@ class Probabilistic(Layers):
         So a forecast has about the rates of the newest frame, where they are likeliest. No single probability is right to
         forecast rain at everywhere, and what is right for one service is too much rain for another; areas last longer than
         places.
-        Linear between ANCHORS and beyond the last; 0 where the first is not reached.
         """
-        value = outputs.new_zeros(*outputs.shape[:2], *outputs.shape[3:])
-        for case, lead in product(range(len(outputs)), range(outputs.shape[1])):
-            of_lead = outputs[case, lead][None, None]
-            margin = log_odds(of_lead, ANCHORS[0]) - cuts[case, lead, 0]
-            wet = margin[0, 0] >= 0
-            value[case, lead][wet] = _between_anchors(of_lead[..., wet], margin[..., wet], cuts[case, lead])
-        return value
+        return highest_reached(outputs, ANCHORS, cuts)
 
     def exceedance(self, outputs: Tensor, values: Sequence[float]) -> Tensor:
         """(case, lead, 6, y, x) -> the calibrated probability (case, lead, value, y, x) of each of the values or more.
@@ -195,17 +187,6 @@ class Probabilistic(Layers):
         return found
 
 
-def _between_anchors(outputs: Tensor, margin: Tensor, cuts: Tensor) -> Tensor:
-    """Of cells (1, 1, 6, cell) that reach the first cut (anchor) by this margin, the values (cell)."""
-    value = torch.full_like(margin, ANCHORS[0])
-    for number, (before, anchor) in enumerate(pairwise(ANCHORS), 1):
-        above = torch.minimum(margin, log_odds(outputs, anchor) - cuts[number])
-        most = MOST_STEPS if anchor == ANCHORS[-1] else 1.0
-        value += (anchor - before) * (margin / (margin - above).clamp(min=1e-6)).clamp(0, most)
-        margin = above
-    return value[0, 0]
-
-
 def area_share(value: float, lead: int) -> float:
     """How much area to forecast with this network value or more, for each cell that has it in the newest frame."""
     less = min(max(value - LESS_FROM, 0) * LESS, MOST_LESS) * min(lead / LESS_BY, 1)
@@ -215,13 +196,3 @@ def area_share(value: float, lead: int) -> float:
 def stride_for(grid: Sequence[int]) -> int:
     """That of a `sample` of about SAMPLE cells."""
     return max(math.isqrt(math.prod(grid) // SAMPLE), 1)
-
-
-def log_odds(outputs: Tensor, value: float) -> Tensor:
-    """z = ln(p / (1 - p)) of this network value or more: (case, lead, 6, y, x) -> (case, lead, y, x)."""
-    levels = len(LEVELS)
-    upper = next((k for k in range(1, levels) if value <= LEVELS[k]), levels - 1)
-    share = (value - LEVELS[upper - 1]) / (LEVELS[upper] - LEVELS[upper - 1])
-    share = min(max(share, 0.0), 1.0)
-    scaled, slope = (torch.lerp(outputs[:, :, first + upper - 1], outputs[:, :, first + upper], share) for first in (0, levels))
-    return scaled - value * slope
