@@ -205,6 +205,8 @@ def predict(
         return
     selection = _selection(reference_time, start, end, every)
     written = predict_files(forecaster, records, output, selection, overwrite=overwrite, **options)
+    if not _is_first():
+        return
     typer.echo("\n".join(map(str, written)))
     _next(f"nowcast evaluate {shlex.quote(forecaster)} --observations {shlex.join(records)} --output scores/")
 

@@ -228,7 +228,7 @@ def predict_files(
 
     With `probabilities` they hold those of exceeding `thresholds`, mm/h (default: the forecaster's own), as well.
     """
-    opened = _open_maker(forecaster, device)
+    opened = _open_maker(forecaster, distributed.join(pick_device(device)))
     levels = _levels(opened, thresholds) if probabilities else ()
     folder = output.endswith("/") or Path(output).is_dir()
     series = open_records(records, **_reading([opened], variable))
@@ -247,7 +247,9 @@ def watch_folder(
     thresholds: tuple[float, ...] | None = None,
 ) -> Iterator[Path]:
     """Forecast from each frame that arrives in a folder, until a signal comes; gives the files as they are written."""
-    opened = _open_maker(forecaster, device)
+    if distributed.size() > 1:
+        raise UsageError(f"{distributed.size()} processes cannot watch one folder: each would forecast the same; start one")
+    opened = _open_maker(forecaster, pick_device(device))
     levels = _levels(opened, thresholds) if probabilities else ()
     reading = _reading([opened], variable)
     with stop_on_signals() as stop:
@@ -255,8 +257,8 @@ def watch_folder(
         raise stop.error("stopped watching; what was begun is written")
 
 
-def _open_maker(name: str, device: str) -> Forecaster:
-    opened = open_forecaster(name, device=pick_device(device))
+def _open_maker(name: str, device: torch.device) -> Forecaster:
+    opened = open_forecaster(name, device=device)
     if isinstance(opened, FileForecaster):
         raise UsageError(f"{name} is a file of forecasts: nothing can be forecast with it; give a run or a baseline")
     return opened

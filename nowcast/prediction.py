@@ -7,13 +7,13 @@ NetCDF library bears one thread at a time: whoever reads or writes holds `OPEN_F
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from nowcast import __version__
+from nowcast import __version__, distributed
 from nowcast.atomic import making_folder, refuse_inputs, remove_stale
 from nowcast.baselines import Extrapolation
 from nowcast.cases import KeptFrames, Selection, listing, num_leads, on_record, read_past, references_of, time_step
@@ -61,9 +61,12 @@ def predict(
     """Forecast every record and write one file, or with `folder` one per reference time; returns the files.
 
     With `thresholds`, mm/h ascending, they also hold the probabilities of as much rain or more, which a forecaster without
-    them cannot be asked for. Memory is bounded by a few cases, and where they are large by one. Raises NotEnoughFrames
-    (exit 75), DataError (3), UsageError (2), OutputError (5).
+    them cannot be asked for. Memory is bounded by a few cases, and where they are large by one. Several processes share the
+    reference times; each returns all files once all are written. Raises NotEnoughFrames (exit 75), DataError (3),
+    UsageError (2), OutputError (5).
     """
+    if distributed.size() > 1 and not folder:
+        raise UsageError(f"{distributed.size()} processes cannot write one file.\nGive a folder: --output FOLDER/")
     if len(records) > 1 and not folder:
         names = ", ".join(record.name for record in records)
         raise UsageError(
@@ -80,11 +83,26 @@ def predict(
     paths = list(itertools.chain(*files))
     refuse_inputs(paths, inputs)
     _check_free(paths, overwrite)
-    with making_folder(output), Progress(f"forecasting with {forecaster.name}", total=len(paths), unit="case") as progress:
+    distributed.gather(None)  # all have looked for files that are there before the first is written
+    shares = list(_share(jobs, files))
+    total = sum(len(own) for _, own in shares)
+    with making_folder(output), Progress(f"forecasting with {forecaster.name}", total=total, unit="case") as progress:
         remove_stale(output)
-        for job, own in zip(jobs, files, strict=True):
+        for job, own in shares:
             _write_files(forecaster, job, own, progress, overwrite=overwrite)
+    distributed.gather(None)
     return paths
+
+
+def _share(jobs: Sequence[Job], files: Sequence[list[Path]]) -> Iterator[tuple[Job, list[Path]]]:
+    """This process's part of the reference times, in one piece: their pasts overlap; with the files of each."""
+    total, number, processes = sum(map(len, files)), distributed.rank(), distributed.size()
+    first, stop = total * number // processes, total * (number + 1) // processes
+    for job, own in zip(jobs, files, strict=True):
+        part = slice(max(first, 0), max(stop, 0))
+        if own[part]:
+            yield replace(job, references=job.references[part]), own[part]
+        first, stop = first - len(own), stop - len(own)
 
 
 def _files(job: Job, folder: Path, *, prefix: str) -> list[Path]:

@@ -6,7 +6,8 @@ cells, with zlib and without. All give windows of float32 mm/h, NaN where missin
 files in the page cache. "first epoch" opens and packs the record and then takes every window once; "later" is the loader of
 training from then on, batches of `--batch` included, and "turned" the same with flips and rotations. The readers take turns
 in every round; a figure is the median over the rounds with its range, a ratio the median of the ratios within the rounds.
-xbatcher is measured where it is installed; its crops lie on a lattice.
+xbatcher is measured where it is installed; its crops lie on a lattice. "copied" is what memory allows: the whole record lies
+in it as float32, and a window is one copy of it to the same place each time.
 
     python scripts/benchmark_data.py --crops 0 128
 """
@@ -40,6 +41,7 @@ AUGMENTATION = ("flips", "rotations")
 NAMES = {
     "plain": "xarray `isel`",
     "xbatcher": "xbatcher",
+    "copied": "copied in memory",
     "first": "ours, first epoch",
     "later": "ours, later",
     "turned": "ours, later, turned",
@@ -104,6 +106,17 @@ def plain_windows(path: Path, length: int, crop: int, seed: int) -> Iterator[np.
             yield field.isel(corner).values
 
 
+def copied_windows(fields: np.ndarray, length: int, crop: int, seed: int) -> Iterator[np.ndarray]:
+    """Windows (frame, y, x) of fields that lie in memory as they are to be, all into the same place."""
+    rng = np.random.default_rng(seed)
+    sizes = [length, crop or fields.shape[1], crop or fields.shape[2]]
+    window = np.empty(sizes, np.float32)
+    while True:
+        starts = [rng.integers(total - size + 1) for total, size in zip(fields.shape, sizes, strict=True)]
+        np.copyto(window, fields[tuple(slice(at, at + size) for at, size in zip(starts, sizes, strict=True))])
+        yield window
+
+
 def xbatcher_windows(path: Path, length: int, crop: int, seed: int) -> Iterator[np.ndarray]:
     """Windows (frame, y, x) of a BatchGenerator that begin at every frame, in random order."""
     from xbatcher import BatchGenerator
@@ -157,7 +170,12 @@ def measure(path: Path, given: argparse.Namespace, seed: int) -> dict[int, dict[
         began = time.perf_counter()
         series = packed_series(path, given.window)
         packing = time.perf_counter() - began
-        return {crop: measure_crop(path, series, packing, given, crop, seed) for crop in given.crops}
+        found = {crop: measure_crop(path, series, packing, given, crop, seed) for crop in given.crops}
+    with xarray.open_dataset(path, engine="netcdf4") as dataset:
+        fields = dataset[VARIABLE].values
+    for crop, rates in found.items():
+        rates["copied"] = rate(copied_windows(fields, given.window, crop, seed), given.seconds)
+    return found
 
 
 def measure_crop(
@@ -180,11 +198,11 @@ def measure_crop(
 
 def table(rounds: dict[Layout, list[dict[str, float]]]) -> list[str]:
     """Markdown: a row per layout; windows per second as median (range), and over the plain loop."""
-    lines = [f"| chunks | {' | '.join(NAMES.values())} | later ÷ plain | turned ÷ plain |"]
-    lines.append(f"| --- |{' ---: |' * (len(NAMES) + 2)}")
+    lines = [f"| chunks | {' | '.join(NAMES.values())} | later ÷ plain | turned ÷ plain | copied ÷ plain |"]
+    lines.append(f"| --- |{' ---: |' * (len(NAMES) + 3)}")
     for layout, measured in rounds.items():
         cells = [_figure([one[name] for one in measured]) if name in measured[0] else "not installed" for name in NAMES]
-        ratios = [f"{median(one[name] / one['plain'] for one in measured):.1f}" for name in ("later", "turned")]
+        ratios = [f"{median(one[name] / one['plain'] for one in measured):.1f}" for name in ("later", "turned", "copied")]
         lines.append(f"| {layout.name} | {' | '.join([*cells, *ratios])} |")
     return lines
 

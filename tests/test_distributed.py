@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import xarray
 from makers import command
 from safetensors.numpy import load_file
 
@@ -127,6 +128,39 @@ def test_two_processes_score_as_one(one_process, tmp_path):
         )  # where a curve crosses a line: sums add in another order
         for part in ("value", "low", "high", "num_cases", "num_pairs"):
             assert others[name][part] == (row[part] and pytest.approx(row[part], rel=close, abs=1e-12)), (name, part)
+
+
+def test_two_processes_share_the_forecasts_of_an_archive(one_process, tmp_path):
+    asked = ["predict", str(one_process), str(SAMPLE), "--start", "2021-07-02", "--every", "45"]
+    told = alone(*asked, "--output", f"{tmp_path}/alone/")
+    shared = run(torchrun(*asked, "--output", f"{tmp_path}/shared/"))
+    assert shared.returncode == 0, shared.stderr
+    assert shared.stdout == told.replace("/alone/", "/shared/"), "one process names all files"
+    files = sorted((tmp_path / "alone").iterdir())
+    assert len(files) > 2
+    assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == [path.name for path in files]
+    for path in files:
+        with xarray.open_dataset(path) as expected, xarray.open_dataset(tmp_path / "shared" / path.name) as found:
+            xarray.testing.assert_allclose(found, expected, atol=1e-5)
+    again = run(torchrun(*asked, "--output", f"{tmp_path}/shared/"))
+    assert again.returncode != 0
+    assert "exists already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--output one.nc", "error: 2 processes cannot write one file.\nGive a folder: --output FOLDER/\n"),
+        ("--output many/ --watch",
+         "error: 2 processes cannot watch one folder: each would forecast the same; start one\n"),
+    ],
+)  # fmt: skip
+def test_what_several_processes_cannot_forecast_is_refused(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "join", lambda device: device)
+    assert command("predict", "extrapolation", str(SAMPLE), *arguments.split()) == (2, "", message)
+    assert not list(tmp_path.iterdir())
 
 
 def key(row):
