@@ -67,7 +67,7 @@ def largest_batch(experiment: Experiment, plan: Plan, device: torch.device) -> i
 
     Raises MemoryLimitError (exit 7) where one case does not fit.
     """
-    single = experiment.training.model_copy(update={"batch_size": 1})
+    single = experiment.training.model_copy(update={"batch_size": 1, "compile": False})  # CUDA graphs keep their memory
     trainer = Trainer(experiment.model_copy(update={"training": single}), plan, Path(), device=device)
     most = max(min(plan.num_windows("training"), LARGEST), 1)
     found = _largest_on_gpu(trainer, most) if device.type == "cuda" else _largest_on_cpu(trainer, most)

@@ -192,6 +192,7 @@ def available_bytes(device: torch.device) -> float:
 
 def _peak_bytes(run: Callable[[], object], device: torch.device) -> int:
     if device.type == "cuda":
+        run()  # the first pays for set-up, in memory too
         before = torch.cuda.memory_allocated(device)
         restart_peak(device)
         run()

@@ -119,7 +119,7 @@ class Outcome:
             self.values = torch.empty(values.shape, pin_memory=True)
             self.values.copy_(values, non_blocking=True)
             self.copied = torch.cuda.Event()
-            self.copied.record()
+            self.copied.record(torch.cuda.current_stream(values.device))  # which need not be that of the current device
 
     def read(self) -> tuple[float, float]:
         """Loss and norm, once the step is done."""

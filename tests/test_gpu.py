@@ -4,6 +4,7 @@ import pytest
 import torch
 from makers import rain, tiny_experiment, write_record
 
+from nowcast import config
 from nowcast.checkpoint import LAST, read_checkpoint
 from nowcast.loading import load
 from nowcast.models.convlstm import ConvLSTM
@@ -19,6 +20,17 @@ def experiment(tmp_path, monkeypatch):
     monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
     record = write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28), missing=0.02))
     return tiny_experiment([record], steps=6, validate_every=3)
+
+
+@pytest.fixture
+def probabilistic(experiment):
+    """The recipe's model and loss, in Lagrangian coordinates."""
+    sections = {
+        "data": config.as_dict(experiment)["data"] | {"coordinates": "lagrangian"},
+        "model": {"name": "probabilistic", "hidden_channels": [4], "kernel_sizes": [3], "patch": 2},
+        "loss": {"name": "exceedance"},
+    }
+    return config.from_dict(config.as_dict(experiment) | sections, source="test")
 
 
 def trainer(experiment, output, device="cuda"):
@@ -40,13 +52,15 @@ def test_batches_come_in_order_and_unchanged(experiment, tmp_path, workers):
     assert len(there) == 6
 
 
-def test_a_step_never_waits_for_the_device(experiment, tmp_path):
-    made, watch = trainer(experiment, tmp_path / "run"), Stopwatch()
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # is a prototype
+@pytest.mark.parametrize("kind", ["experiment", "probabilistic"])
+def test_a_step_never_waits_for_the_device(kind, tmp_path, request):
+    made, watch = trainer(request.getfixturevalue(kind), tmp_path / "run"), Stopwatch()
     batches = made._load()
     for _ in range(2):  # compiles, allocates
         made._update(batches, watch)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         for _ in range(3):
             made._update(batches, watch)
     finally:

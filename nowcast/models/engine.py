@@ -56,7 +56,7 @@ def run_layer(
             frames, hidden, cell = _laid_out(frames, dtype), _laid_out(hidden, dtype), _laid_out(cell, torch.float32)
             convolve = _Convolutions(frames, input_weight, state_weight, dtype, shape[-2:])
             _, cells, hidden = _run(convolve, hidden, cell, bias, peepholes, gates, shape, dtype, keep=False)
-            last_cell = cells[-1]
+            last_cell = cells[(num_steps - 1) % 2]
     return hidden, (hidden[-1], last_cell)
 
 
@@ -110,16 +110,18 @@ def _run(
     convolve: "_Convolutions", hidden0: Tensor | None, cell0: Tensor | None, bias: Tensor, peepholes: Tensor | None,
     gates: GateArithmetic, shape: tuple[int, ...], dtype: torch.dtype, *, keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The forward pass: gates and cell states of all steps, or with `keep = False` of the last, and all hidden states."""
-    kept = shape if keep else (1, *shape[1:])
-    hidden, values = _empty(shape, 1, like=bias, dtype=dtype), _empty(kept, 4, like=bias, dtype=dtype)
-    cells = _empty(kept, 1, like=bias, dtype=torch.float32)
+    """The forward pass: gates and cell states of all steps, and all hidden states. With `keep = False`, gates of the last
+    step, and two cell states that take turns: inductor compiles nothing whose input is also its output.
+    """
+    hidden = _empty(shape, 1, like=bias, dtype=dtype)
+    values = _empty(shape if keep else (1, *shape[1:]), 4, like=bias, dtype=dtype)
+    cells = _empty(shape if keep else (min(2, shape[0]), *shape[1:]), 1, like=bias, dtype=torch.float32)
     h, c = hidden0, _or_zeros(cell0, cells[0])
     for time in range(shape[0]):
-        now = time if keep else 0
-        from_input, from_state = convolve(time, h, like=values[now])
-        gates.forward(from_input, from_state, bias, peepholes, c, values[now], cells[now], hidden[time])
-        h, c = hidden[time], cells[now]
+        made, cell = values[time if keep else 0], cells[time if keep else time % 2]
+        from_input, from_state = convolve(time, h, like=made)
+        gates.forward(from_input, from_state, bias, peepholes, c, made, cell, hidden[time])
+        h, c = hidden[time], cell
     return values, cells, hidden
 
 

@@ -14,6 +14,7 @@ from nowcast import native
 
 log = logging.getLogger(__name__)
 NATIVE_DTYPES = {torch.float32: (), torch.bfloat16: ("BFLOAT16",)}
+MOST_VARIANTS = 64  # that dynamo compiles: one case, a view at 0, two of one size, … are each compiled anew
 
 
 class GateArithmetic:
@@ -120,6 +121,9 @@ def gate_arithmetic(activation: str, gate_activation: str, device: str, dtype: t
 
 def _compiled(gates: GateArithmetic) -> GateArithmetic:
     """Fused by inductor, one kernel each way; in plain torch from the first time that inductor fails, which is said once."""
+    import torch._dynamo  # takes a second
+
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_VARIANTS)
     for name in ("forward", "backward"):
         setattr(gates, name, _or_plain(torch.compile(getattr(gates, name), dynamic=True), getattr(gates, name)))
     return gates
@@ -135,7 +139,7 @@ def _or_plain(compiled, plain):
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # whatever dynamo, inductor or triton raises; nothing is written before it runs
-                log.warning("inductor failed (%s): the gates take separate kernels", str(error).splitlines()[0])
+                log.warning("inductor failed (%s): the gates take separate kernels", " ".join(str(error).split())[:200])
                 compiled = None
         return plain(*tensors)
 

@@ -32,8 +32,9 @@ def of_frames(bands: list[tuple[Tensor, Tensor]], values: Tensor, wet: Tensor, k
 
 def of_change(bands: list[Band], values: Tensor, wet: Tensor, known: Tensor, patch: int) -> Tensor:
     """The newest frame and how it has changed, the same at every lead; last the known share."""
-    ends = [0, -1]
-    share, wet, values = (F.avg_pool2d(field[:, ends], patch) for field in (known, wet, values))
+    # stacked: a list as index lies on the CPU, and a GPU's step would wait for its copy
+    ends = (torch.stack([field[:, 0], field[:, -1]], dim=1) for field in (known, wet, values))
+    share, wet, values = (F.avg_pool2d(field, patch) for field in ends)
     channels = []
     for n, band in enumerate(bands):
         newest, before = band.newest[:, None], band.before[:, None]
