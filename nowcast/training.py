@@ -33,9 +33,10 @@ from nowcast.signals import StopRequest, stop_on_signals
 from nowcast.starting_weights import fitting_weights
 from nowcast.stopwatch import Stopwatch
 from nowcast.transform import make_transform, network_input, split_missing
-from nowcast.validation import Validation, validate
+from nowcast.validation import Kept, Validation, validate
 
 log = logging.getLogger(__name__)
+FEW_WORKERS, MOST_WORKERS = 4, 12  # beside a GPU
 VALIDATION_SEED = 1 << 32  # above every seed of training, so that the two never draw the same cases
 
 
@@ -178,7 +179,8 @@ class Trainer:
         self.batches = Batches(training, seed=self.settings.seed, augmentation=data.augmentation, **common)
         self.validation_batches, validation = None, self.plan.series("validation")
         if validation:
-            self.validation_batches = Batches(validation, seed=VALIDATION_SEED, **common)
+            batches = Batches(validation, seed=VALIDATION_SEED, **common)
+            self.validation_batches = Kept(batches) if batches.lagrangian else batches
         if distributed.is_first():
             for line in dict.fromkeys(line for part in [*training, *validation] for line in part.frames.damaged):
                 log.warning("%s", line)
@@ -239,12 +241,13 @@ class Trainer:
         return load(self.batches, start, stop, workers=self._workers(), device=self.device)
 
     def _workers(self) -> int:
-        """Processes that read ahead. Beside a CPU's own work they can pay only where each case's motion has to be found."""
+        """Processes that read ahead: more where each case's motion has to be found, and only there beside a CPU's own work."""
         if self.settings.workers != "auto":
             return self.settings.workers
-        if self.device.type != "cpu":
-            return 4
-        return int(self.batches.lagrangian and num_cores() > distributed.size_here())
+        cores, processes = num_cores(), distributed.size_here()
+        if self.device.type == "cpu":
+            return int(self.batches.lagrangian and cores > processes)
+        return min(max(cores // processes - 1, FEW_WORKERS), MOST_WORKERS) if self.batches.lagrangian else FEW_WORKERS
 
     def _update(self, batches, watch: Stopwatch) -> None:
         step, accumulate = self.state.step, self.settings.accumulate

@@ -9,12 +9,14 @@ from torch import nn
 
 from nowcast import distributed
 from nowcast.calibration import calibrate, count_odds
-from nowcast.dataset import Batches
+from nowcast.dataset import Batch, Batches
 from nowcast.device import arithmetic
 from nowcast.losses import Loss, at_least_one
 from nowcast.metrics import THRESHOLDS, csi, mae, sums
 from nowcast.models import point_values
 from nowcast.transform import Transform, network_input, split_missing
+
+MOST_BYTES = 1 << 28  # of validation batches that are kept
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,27 @@ class Validation:
         return {"loss": self.loss, "csi": csi, "persistence_csi": persistence_csi, **maes}
 
 
+class Kept:
+    """Batches that are read once and kept, up to MOST_BYTES: every validation takes the same, and to find motion is slow."""
+
+    def __init__(self, batches: Batches):
+        self.batches, self.num_bytes = batches, 0
+        self.kept: dict[int, Batch] = {}
+
+    def __getitem__(self, k: int) -> Batch:
+        if k in self.kept:
+            return self.kept[k]
+        batch = self.batches[k]
+        num_bytes = batch.past.nbytes + batch.future.nbytes
+        if self.num_bytes + num_bytes <= MOST_BYTES:
+            self.kept[k], self.num_bytes = batch, self.num_bytes + num_bytes
+        return batch
+
+
 @torch.no_grad()
 def validate(
     model: nn.Module,
-    batches: Batches,
+    batches: Batches | Kept,
     num_batches: int,
     *,
     transform: Transform,

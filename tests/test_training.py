@@ -11,7 +11,7 @@ import pytest
 import torch
 from makers import rain, tiny_experiment, write_record
 
-from nowcast import config, run_folder, training
+from nowcast import config, run_folder, training, validation
 from nowcast.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint, write_checkpoint
 from nowcast.commands import train_run
 from nowcast.errors import CheckpointError, DataError, DivergenceError, OutputError, Stopped, UsageError
@@ -185,6 +185,33 @@ def test_a_process_reads_ahead_where_motion_is_found(record, tmp_path, monkeypat
     tree = config.as_dict(tiny_experiment([record], workers=wanted))
     tree["data"]["coordinates"] = coordinates
     assert trainer(config.from_dict(tree, source="test"), tmp_path / "run")._workers() == expected
+
+
+@pytest.mark.parametrize(("coordinates", "cores", "expected"), [("grid", 32, 4), ("lagrangian", 2, 4), ("lagrangian", 8, 7),
+                                                                ("lagrangian", 32, 12)])  # fmt: skip
+def test_more_processes_find_motion_beside_a_gpu(record, tmp_path, monkeypatch, coordinates, cores, expected):
+    monkeypatch.setattr(training, "num_cores", lambda: cores)
+    tree = config.as_dict(tiny_experiment([record]))
+    tree["data"]["coordinates"] = coordinates
+    made = trainer(config.from_dict(tree, source="test"), tmp_path / "run")
+    made.device = torch.device("cuda")
+    assert made._workers() == expected
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "limit", "read"), [("lagrangian", 1 << 28, 1), ("lagrangian", 0, 3), ("grid", 1 << 28, 3)]
+)
+def test_validation_finds_the_motion_of_its_cases_once(record, tmp_path, monkeypatch, coordinates, limit, read):
+    monkeypatch.setattr(validation, "MOST_BYTES", limit)
+    tree = config.as_dict(tiny_experiment([record], validation_cases=4, batch_size=2))
+    tree["data"]["coordinates"] = coordinates
+    made, asked = trainer(config.from_dict(tree, source="test"), tmp_path / "run"), []
+    batches = getattr(made.validation_batches, "batches", made.validation_batches)
+    draw = batches._draw
+    monkeypatch.setattr(batches, "_draw", lambda *given: asked.append(given[1]) or draw(*given))
+    found = [made._validate() for _ in range(3)]
+    assert len(asked) == 4 * read
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("works", [True, False])

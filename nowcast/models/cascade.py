@@ -17,6 +17,7 @@ from torch import Tensor
 
 NUM_STEPS = 6  # of the pyramid, each a half
 BLOCK = 1 << NUM_STEPS  # cells; a grid is a multiple of them
+MOST_POOLED = 8  # cells each way at once: a GPU gives each mean to one thread
 AROUND = 1  # block each way over which correlations are measured
 MOST_CORRELATION = 0.9999
 FAINT = 1e-7  # squared network values: a band with less is nothing that could be continued
@@ -125,6 +126,8 @@ def _correlation(frames: Tensor, known: Tensor, block: int, lag: int) -> Tensor 
 
 def _around(products: Tensor, block: int) -> Tensor:
     """Means over the blocks around each block."""
+    while block > MOST_POOLED:
+        products, block = F.avg_pool2d(products, MOST_POOLED), block // MOST_POOLED
     return F.avg_pool2d(F.avg_pool2d(products, block), 2 * AROUND + 1, stride=1, padding=AROUND)
 
 
