@@ -228,10 +228,14 @@ def predict_files(
 
     With `probabilities` they hold those of exceeding `thresholds`, mm/h (default: the forecaster's own), as well.
     """
-    opened = _open_maker(forecaster, distributed.join(pick_device(device)))
-    levels = _levels(opened, thresholds) if probabilities else ()
     folder = output.endswith("/") or Path(output).is_dir()
-    series = open_records(records, **_reading([opened], variable))
+    if distributed.size() > 1 and not folder:
+        raise UsageError(f"{distributed.size()} processes cannot write one file.\nGive a folder: --output FOLDER/")
+    where = distributed.join(pick_device(device))
+    with distributed.in_turn():
+        opened = _open_maker(forecaster, where)
+        levels = _levels(opened, thresholds) if probabilities else ()
+        series = open_records(records, **_reading([opened], variable))
     refuse_inputs([] if folder else [Path(output)], model_files(forecaster))
     return predict(opened, series, Path(output), selection=selection, folder=folder, thresholds=levels, overwrite=overwrite)
 

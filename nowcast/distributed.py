@@ -1,4 +1,4 @@
-"""Several processes that train one network: who this one is, and what they add up or agree on.
+"""Several processes that train, score or forecast together: who this one is, and what they add up or agree on.
 
 torchrun starts them and says so in the environment (RANK, WORLD_SIZE, LOCAL_RANK); without it there is one, and every function
 here returns at once. Gradients are added up by ourselves instead of by DistributedDataParallel: the shares of a batch may
@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import cv2
 import torch
 from torch import Tensor
 
+from nowcast.device import num_cores
 from nowcast.errors import NowcastError, UsageError
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,8 @@ def join(device: torch.device) -> torch.device:
         device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     elif device.type != "cpu":
-        raise UsageError(f"--device {device.type}: several processes train on cpu or cuda")
+        raise UsageError(f"--device {device.type}: several processes work on cpu or cuda")
+    cv2.setNumThreads(max(num_cores() // size_here(), 1))
     if not torch.distributed.is_initialized():
         store, _, _ = next(torch.distributed.rendezvous("env://"))
         store = torch.distributed.PrefixStore(f"nowcast-{_attempt()}", store)
@@ -136,3 +139,15 @@ def in_turn() -> Iterator[None]:
         if code := gather(None)[0]:
             raise SystemExit(code)
         yield
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """The processes leave the block together: where one fails, the others finish theirs and then end with its exit code."""
+    try:
+        yield
+    except Exception as error:
+        gather(getattr(error, "exit_code", 1))
+        raise
+    if code := max(gather(0)):
+        raise SystemExit(code)

@@ -13,6 +13,7 @@ from nowcast.dataset import Batch, Batches
 from nowcast.errors import LoadingError
 
 WORKER_TIMEOUT = 45  # s: a batch takes milliseconds, and a job that hangs should end within a minute
+BATCHES_AHEAD = 16  # beside a GPU; they lie in shared memory, of which a container has little
 CASE_TIMEOUT = 1  # s more for each case whose motion is found: it takes .1 s, on a busy machine several times that
 
 
@@ -29,7 +30,7 @@ def load(batches: Batches, start: int, stop: int, *, workers: int, device: torch
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
-        prefetch_factor=(4 if on_gpu else 1) if workers else None,  # they lie in shared memory, of which a container has little
+        prefetch_factor=(max(BATCHES_AHEAD // workers, 1) if on_gpu else 1) if workers else None,
         pin_memory=on_gpu,
         timeout=WORKER_TIMEOUT + CASE_TIMEOUT * batches.lagrangian * batches.batch_size if workers else 0,
     )

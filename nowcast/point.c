@@ -26,10 +26,10 @@ INLINED void strip(const float *outputs, int64_t plane, int levels, const int32_
             float above = odds - cut;
             if (k) {
                 float margin = margins[c];
-                above = above < margin ? above : margin;
+                above = margin < above ? margin : above; /* NaN stays NaN, here and below */
                 float apart = margin - above;
-                float ratio = margin / (apart > 1e-6f ? apart : 1e-6f);
-                values[c] += step * (ratio > steps ? steps : (ratio > 0 ? ratio : 0));
+                float ratio = margin / (apart < 1e-6f ? 1e-6f : apart);
+                values[c] += margin >= 0 ? step * (ratio > steps ? steps : ratio) : 0;
             } else {
                 values[c] = above >= 0 ? anchor : 0;
             }

@@ -65,14 +65,13 @@ def predict(
     reference times; each returns all files once all are written. Raises NotEnoughFrames (exit 75), DataError (3),
     UsageError (2), OutputError (5).
     """
-    if distributed.size() > 1 and not folder:
-        raise UsageError(f"{distributed.size()} processes cannot write one file.\nGive a folder: --output FOLDER/")
     if len(records) > 1 and not folder:
         names = ", ".join(record.name for record in records)
         raise UsageError(
             f"{len(records)} series on different grids do not fit in one file: {names}.\nGive a folder: --output FOLDER/"
         )
-    jobs = plan_jobs(forecaster, records, selection, thresholds)
+    with distributed.in_turn():
+        jobs = plan_jobs(forecaster, records, selection, thresholds)
     inputs = [path for record in records for path in record.paths]
     if not folder:
         refuse_inputs([output], inputs)
@@ -82,16 +81,20 @@ def predict(
     files = [_files(job, output, prefix=f"{job.record.name}_" if len(records) > 1 else "") for job in jobs]
     paths = list(itertools.chain(*files))
     refuse_inputs(paths, inputs)
-    _check_free(paths, overwrite)
-    distributed.gather(None)  # all have looked for files that are there before the first is written
-    shares = list(_share(jobs, files))
+    with distributed.in_turn():
+        if distributed.is_first():  # the others come when it may be writing already
+            _check_free(paths, overwrite)
+    with distributed.together():
+        _write_share(forecaster, list(_share(jobs, files)), output, overwrite=overwrite)
+    return paths
+
+
+def _write_share(forecaster: Forecaster, shares: Sequence[tuple[Job, list[Path]]], output: Path, *, overwrite: bool) -> None:
     total = sum(len(own) for _, own in shares)
     with making_folder(output), Progress(f"forecasting with {forecaster.name}", total=total, unit="case") as progress:
         remove_stale(output)
         for job, own in shares:
             _write_files(forecaster, job, own, progress, overwrite=overwrite)
-    distributed.gather(None)
-    return paths
 
 
 def _share(jobs: Sequence[Job], files: Sequence[list[Path]]) -> Iterator[tuple[Job, list[Path]]]:

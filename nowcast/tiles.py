@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from nowcast import distributed
 from nowcast.errors import MemoryLimitError
 from nowcast.memory import free_memory, peak_memory, restart_peak
 from nowcast.models.convgru import TrajGRU
@@ -181,11 +182,11 @@ def bytes_per_cell(run: Run, input_frames: int, num_leads: int, grid: tuple[int,
 
 
 def available_bytes(device: torch.device) -> float:
-    """What one forecast may take: half of what is free, and on a CPU no more than MOST_BYTES."""
+    """What one forecast may take: half of what is free, and on a CPU its share of that among processes, at most MOST_BYTES."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / 2
     try:
-        return min(free_memory() / 2, MOST_BYTES)
+        return min(free_memory() / 2 / distributed.size_here(), MOST_BYTES)
     except MemoryLimitError:  # it cannot be found out
         return MOST_BYTES
 

@@ -6,8 +6,8 @@ cells, with zlib and without. All give windows of float32 mm/h, NaN where missin
 files in the page cache. "first epoch" opens and packs the record and then takes every window once; "later" is the loader of
 training from then on, batches of `--batch` included, and "turned" the same with flips and rotations. The readers take turns
 in every round; a figure is the median over the rounds with its range, a ratio the median of the ratios within the rounds.
-xbatcher is measured where it is installed; its crops lie on a lattice. "copied" is what memory allows: the whole record lies
-in it as float32, and a window is one copy of it to the same place each time.
+xbatcher is measured where it is installed; its crops lie on a lattice. "copied" is NumPy's copy: the whole record lies in
+memory as float32, and a window is one copy of it to the same place each time.
 
     python scripts/benchmark_data.py --crops 0 128
 """

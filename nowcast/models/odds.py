@@ -50,7 +50,8 @@ def _in_torch(outputs: Tensor, anchors: Sequence[float], cuts: Tensor, value: Te
     for number, (before, anchor) in enumerate(pairwise(anchors), 1):
         above = torch.minimum(margin, log_odds(outputs, anchor)[0, 0] - cuts[number])
         most = MOST_STEPS if anchor == anchors[-1] else 1.0
-        found += (anchor - before) * (margin / (margin - above).clamp(min=1e-6)).clamp(0, most)
+        ratio = (margin / (margin - above).clamp(min=1e-6)).clamp(max=most)
+        found += (anchor - before) * torch.where(margin >= 0, ratio, 0.0)
         margin = above
     value.zero_()[wet] = found
 
