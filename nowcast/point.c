@@ -3,13 +3,12 @@
    `outputs` are planes of float `plane` apart, their rows `row` apart: shifts of all levels, then slopes. For each anchor
    come the level below it, its share of the way to the next level, its value and its cut. */
 
-#include <math.h>
 #include <stdint.h>
 
 #define STRIP 128 /* cells whose values stay in the cache meanwhile */
 #define INLINED static inline __attribute__((always_inline))
 
-/* As torch rounds it. */
+/* As torch.lerp does, which is exact at both ends. */
 INLINED float between(float a, float b, float share) { return share < 0.5f ? a + share * (b - a) : b - (b - a) * (1.0f - share); }
 
 INLINED void strip(const float *outputs, int64_t plane, int levels, const int32_t *lower, const float *share,

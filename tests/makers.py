@@ -60,6 +60,12 @@ def _coordinate(file, name, values, kind, **attributes):
     variable[:] = values
 
 
+PROBABILISTIC = {  # sections of a config: the recipe's model, small, and its loss
+    "model": {"name": "probabilistic", "hidden_channels": [4], "kernel_sizes": [3], "patch": 2},
+    "loss": {"name": "exceedance"},
+}
+
+
 def tiny_experiment(records, **training):
     """An experiment that trains in a second: 2 frames in, 3 out, crops of 16 cells."""
     from nowcast import config

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from makers import rain, tiny_experiment, write_record
+from makers import PROBABILISTIC, rain, tiny_experiment, write_record
 
 from nowcast import config
 from nowcast.checkpoint import LAST, read_checkpoint
@@ -25,12 +25,9 @@ def experiment(tmp_path, monkeypatch):
 @pytest.fixture
 def probabilistic(experiment):
     """The recipe's model and loss, in Lagrangian coordinates."""
-    sections = {
-        "data": config.as_dict(experiment)["data"] | {"coordinates": "lagrangian"},
-        "model": {"name": "probabilistic", "hidden_channels": [4], "kernel_sizes": [3], "patch": 2},
-        "loss": {"name": "exceedance"},
-    }
-    return config.from_dict(config.as_dict(experiment) | sections, source="test")
+    tree = config.as_dict(experiment) | PROBABILISTIC
+    tree["data"]["coordinates"] = "lagrangian"
+    return config.from_dict(tree, source="test")
 
 
 def trainer(experiment, output, device="cuda"):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from makers import rain, tiny_experiment, write_record
+from makers import PROBABILISTIC, rain, tiny_experiment, write_record
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -22,13 +22,7 @@ WAITING = (
     "repeat_interleave",
 )  # the host reads values or sizes
 INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
-SECTIONS = {
-    "encoder_forecaster": {},
-    "probabilistic": {
-        "model": {"name": "probabilistic", "hidden_channels": [4], "kernel_sizes": [3], "patch": 2},
-        "loss": {"name": "exceedance"},
-    },
-}
+SECTIONS = {"encoder_forecaster": {}, "probabilistic": PROBABILISTIC}
 
 
 class Device(TorchDispatchMode):

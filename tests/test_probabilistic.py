@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from makers import rain, tiny_experiment, write_record
+from makers import PROBABILISTIC, rain, tiny_experiment, write_record
 
 from nowcast import config, forecaster
 from nowcast.baselines import BASELINES
@@ -16,8 +16,7 @@ from nowcast.models import cascade, make_model, model_config, probabilistic
 from nowcast.training import resolve
 
 CPU = torch.device("cpu")
-MODEL = {"name": "probabilistic", "hidden_channels": [4], "kernel_sizes": [3], "patch": 2}
-LOSS = {"name": "exceedance"}
+MODEL, LOSS = PROBABILISTIC["model"], PROBABILISTIC["loss"]
 
 
 @pytest.fixture(autouse=True)
