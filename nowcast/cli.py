@@ -79,14 +79,14 @@ def inspect(
     Grid, times, gaps, missing and wet pixels, and how many training windows they give.
     """
     _set_up_log(quiet, verbose)
-    from nowcast import inspection
-    from nowcast.netcdf import open_records
+    from nowcast.commands import inspect as commands_inspect
+    from nowcast.netcdf.opening import open_records
 
-    facts = [inspection.inspect(record) for record in open_records(records, variable=variable)]
+    facts = [commands_inspect.inspect(record) for record in open_records(records, variable=variable)]
     if format is Layout.json:
         _print_json(facts)
     else:
-        typer.echo("\n".join(inspection.lines(facts)))
+        typer.echo("\n".join(commands_inspect.lines(facts)))
     _next(f"nowcast plan {shlex.join(records)} --output my.toml")
 
 
@@ -102,17 +102,17 @@ def plan(
     A look at them and a few steps on this machine decide; every value comes with its reason, and `train` takes the file.
     """
     _set_up_log(quiet, verbose)
-    from nowcast import plan_command
+    from nowcast.commands import plan as commands_plan
 
     if output:
         _refuse_stdout(output)
-        plan_command.check_output(output, records, overwrite=overwrite)
-    recipe = plan_command.plan_records(records, variable=variable or "auto", device=device)
+        commands_plan.check_output(output, records, overwrite=overwrite)
+    recipe = commands_plan.plan_records(records, variable=variable or "auto", device=device)
     if output is None:
         typer.echo(recipe.text(), nl=False)
         _next("nowcast train my.toml  # with the text above in my.toml")
         return
-    plan_command.write(recipe, output)
+    commands_plan.write(recipe, output)
     typer.echo(output)
     _next(f"nowcast train {shlex.quote(str(output))} --output {shlex.quote(str(Path('runs') / output.stem))}")
 
@@ -135,9 +135,9 @@ def train(
     """
     _set_up_log(quiet, verbose)
     from nowcast import config as configs
-    from nowcast.commands import dry_run_facts, dry_run_lines, train_run
-    from nowcast.plan_command import planned, run_config
-    from nowcast.run_folder import check_free
+    from nowcast.commands.plan import planned, run_config
+    from nowcast.commands.train import dry_run_facts, dry_run_lines, train_run
+    from nowcast.training.run_folder import check_free
 
     if config is None and not data:
         raise UsageError("nothing to train: give a CONFIG such as configs/radar.toml, or --data RECORD to have one planned")
@@ -192,7 +192,7 @@ def predict(
     """
     _set_up_log(quiet, verbose)
     _refuse_stdout(output)
-    from nowcast.commands import predict_files, watch_folder
+    from nowcast.commands.predict import predict_files, watch_folder
 
     if thresholds and not probabilities:
         raise UsageError("--thresholds belongs to --probabilities: a forecast in mm/h has none")
@@ -222,7 +222,7 @@ def export(
     The file maps past mm/h to forecast mm/h, NaN for missing, and runs without nowcast.
     """
     _set_up_log(quiet, verbose)
-    from nowcast.commands import export_run
+    from nowcast.commands.export import export_run
 
     call = export_run(run, output, overwrite=overwrite)
     typer.echo(output)
@@ -246,15 +246,17 @@ def evaluate(
     scores.nc files are pooled, without --observations.
     """
     _set_up_log(quiet, verbose)
-    from nowcast import report, score_files
-    from nowcast.commands import evaluate_forecasters, pooled_scores
+    from nowcast.commands.evaluate import evaluate_forecasters, pooled_scores
+    from nowcast.evaluation import score_files
+    from nowcast.report import folder
+    from nowcast.report.table import table
 
     levels = _thresholds(thresholds)
     selection = _selection(None, start, end, every)
     if output and _is_first():
         _refuse_stdout(output)
-        report.ready(output, overwrite=overwrite)
-    outputs = [output / name for name in report.FILES] if output else []
+        folder.ready(output, overwrite=overwrite)
+    outputs = [output / name for name in folder.FILES] if output else []
     options = {"--observations": observations, "--thresholds": thresholds, "--variable": variable}
     options |= {"--start": start, "--end": end, "--every": every}
     result = pooled_scores(forecasters, options, outputs=outputs)
@@ -273,13 +275,13 @@ def evaluate(
         return
     rows = result.rows()
     text = {
-        ScoreLayout.table: lambda: score_files.table(result),
+        ScoreLayout.table: lambda: table(result),
         ScoreLayout.json: lambda: score_files.as_json(result, rows).rstrip(),
         ScoreLayout.csv: lambda: score_files.as_csv(rows).rstrip(),
     }
     typer.echo(text[format]())
     if output:
-        paths = report.write(result, rows, output, command=context.obj or "", overwrite=overwrite)
+        paths = folder.write(result, rows, output, command=context.obj or "", overwrite=overwrite)
         log.info("written: %s", ", ".join(map(str, paths)))
         _next(f"open {shlex.quote(str(paths[0]))}")
     else:
@@ -302,7 +304,7 @@ def plot(
     Maps of the newest forecast, or of the newest frames, unless others are asked for.
     """
     _set_up_log(quiet, verbose)
-    from nowcast.plotting import plot as draw
+    from nowcast.commands.plot import plot as draw
 
     times = [_time(text, option) for text, option in ((reference_time, "--reference-time"), (start, "--start"), (end, "--end"))]
     drawn = draw(path, output, variable=variable, reference=times[0], span=tuple(times[1:]), overwrite=overwrite)
@@ -314,7 +316,7 @@ def plot(
 
 
 def _selection(listed: list[str] | None, start: str | None, end: str | None, every: float | None):
-    from nowcast.cases import Selection
+    from nowcast.prediction.cases import Selection
 
     times = tuple(_time(text, "--reference-time") for text in listed or [])
     return Selection(times, _time(start, "--start"), _time(end, "--end"), every)
@@ -379,7 +381,7 @@ def _print_json(value: object) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point: runs a command and turns what a user can act on into one or two lines and an exit code."""
-    from nowcast.signals import Terminated, terminating
+    from nowcast.runtime.signals import Terminated, terminating
 
     try:
         arguments = _many_observations(sys.argv[1:] if argv is None else argv)

@@ -2,6 +2,12 @@
 
 Fields are rain rate in mm/h, float32, NaN = missing; motion is in cells per frame, (y, x), positive towards larger row and
 column. A path is where the air of each cell was, or will be, after so many frames of steady motion.
+
+Lagrangian coordinates: fields as an observer sees them who moves with the rain.
+
+Every place stands for the air that is there at the reference time. Past frames are read where that air was and future ones
+where it will be, along the motion of the past frames; so what only moves stands still, and a network is left with growth,
+decay and what the motion misses. Fields are mm/h with NaN for missing, or network values.
 """
 
 import itertools
@@ -12,12 +18,12 @@ from functools import partial
 import cv2
 import numpy as np
 
-from nowcast.threads import side_by_side
+from nowcast.runtime.threads import side_by_side
 
 MOTION_FRAMES = 4  # newest frames from whose pairs the motion is averaged
 
 # Chosen on the records of nine services, 4 -> 12 frames, by the CSI at 0.5 and 1 mm/h of what goes on changing along the motion
-# (models/cascade.py), which the cells, MOTION_SIGMA and IMAGE_SIGMA change most; scripts/skill_constants.py chooses cells and
+# (models/cascade.py), which the cells, MOTION_SIGMA and IMAGE_SIGMA change most; scripts/skill/constants.py chooses cells and
 # MOTION_SIGMA without a fold's services. Those of rain, trust and agreement suited the extrapolation best.
 RAIN_FLOOR, RAIN_CEILING = 0.2, 100.0  # mm/h; the image is grey between them on a logarithmic scale, black below
 IMAGE_SIGMA = 1.0  # cells; takes the speckle out of the images and fills their isolated missing cells
@@ -180,3 +186,42 @@ def semi_lagrangian(field: np.ndarray, motion: np.ndarray, num_leads: int) -> np
     Backward: each cell's origin is traced, and the field is read there once. NaN as in `read_at`.
     """
     return np.stack(list(side_by_side(partial(read_at, field), trace(motion, num_leads))))
+
+
+MARGIN = 48  # cells around a crop that are read to find its motion: at its edge nearly that of the whole grid
+
+
+def past_to_lagrangian(past: np.ndarray, flow: np.ndarray, cells: Cells = ALL) -> np.ndarray:
+    """Past (time, y, x) -> the same frames in Lagrangian coordinates, read bilinearly; the newest is as it was.
+
+    `flow` is the motion (2, y, x), in cells per frame; of the grid, only `cells` are given.
+    """
+    before = list(carried(past[:-1], flow, cells))
+    return np.stack([*before[::-1], past[-1][cells]])
+
+
+def future_places(flow: np.ndarray, num_leads: int, cells: Cells = ALL) -> Iterator[Places]:
+    """Where, lead after lead, future frames are to be read for these cells: columns and rows, maybe outside the grid."""
+    return trace(flow, num_leads, forward=True, cells=cells)
+
+
+def read_nearest(frame: np.ndarray, places: Places) -> np.ndarray:
+    """The frame (y, x) at the nearest cells, as it was observed; NaN outside."""
+    return cv2.remap(frame, *places, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=float("nan"))
+
+
+def from_lagrangian(fields: np.ndarray, flow: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    """Fields (lead, ..., y, x) of leads 1, 2, … carried to where the air will be; NaN for air from outside the grid.
+
+    `flow` is the motion (2, y, x), in cells per frame; `out` may be the fields themselves.
+    """
+    out = np.empty_like(fields, dtype=np.float32) if out is None else out
+
+    def carry(lead: tuple[np.ndarray, np.ndarray, Places]) -> None:
+        field, target, places = lead
+        for index in np.ndindex(field.shape[:-2]):
+            target[index] = read_at(field[index], places)
+
+    for _ in side_by_side(carry, zip(fields, out, trace(flow, len(fields)), strict=True)):
+        pass
+    return out

@@ -32,5 +32,5 @@ def seeded():
 @pytest.fixture
 def undrawn(monkeypatch):
     """Diagrams of a report are made but not rendered, which takes most of its time: tests/test_report.py renders them."""
-    monkeypatch.setattr("nowcast.html_report.svg", lambda _: b"<svg/>")
-    monkeypatch.setattr("nowcast.report.drawn", lambda _: np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr("nowcast.report.maps.svg", lambda _: b"<svg/>")
+    monkeypatch.setattr("nowcast.report.maps.drawn", lambda _: np.zeros((1, 1, 3), np.uint8))

@@ -8,14 +8,13 @@ One that forecasts a distribution gives its parameters, (case, lead, parameter, 
 
 from torch import Tensor, nn
 
-from nowcast.config import NamedSection, Section, check, lookup
-from nowcast.models.cnn_lstm import CNNLSTM, CNNLSTMConfig
+from nowcast.config.schema import NamedSection, Section, check, lookup
 from nowcast.models.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
-from nowcast.models.fc_lstm import FCLSTM, FCLSTMConfig
 from nowcast.models.many_to_many import ManyToMany, ManyToManyConfig
 from nowcast.models.multiscale import ConvGRUConfig, Multiscale, MultiscaleConfig, TrajGRUConfig
 from nowcast.models.next_frame import NextFrame, NextFrameConfig
-from nowcast.models.probabilistic import Probabilistic, ProbabilisticConfig, stride_for
+from nowcast.models.probabilistic.network import Probabilistic, ProbabilisticConfig, stride_for
+from nowcast.models.vector_lstm import CNNLSTM, FCLSTM, CNNLSTMConfig, FCLSTMConfig
 
 MODELS: dict[str, tuple[type[Section], type[nn.Module]]] = {
     "encoder_forecaster": (EncoderForecasterConfig, EncoderForecaster),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nowcast.errors import UsageError
-from nowcast.models.engine import run_layer
+from nowcast.models.engine.layer import run_layer
 
 State = tuple[Tensor, Tensor]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from nowcast.config import Many, Section
+from nowcast.config.schema import Many, Section
 from nowcast.models.convlstm import CellOptions, ConvLSTM
 
 Channels = Annotated[int, Field(ge=1, le=4096)]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from nowcast.config import Many, Section
+from nowcast.config.schema import Many, Section
 from nowcast.models.convgru import ConvGRU, TrajGRU
 from nowcast.models.convlstm import CellOptions, ConvLSTM
 from nowcast.models.encoder_forecaster import (

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from nowcast.config import Many, Number, Section
+from nowcast.config.schema import Many, Number, Section
 from nowcast.models.convlstm import CellOptions, State
 from nowcast.models.encoder_forecaster import Channels, KernelSize, Output, activate, pad_to_multiple, require_odd
 from nowcast.models.normalised import NormalisedConvLSTM

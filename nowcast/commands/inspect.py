@@ -1,0 +1,96 @@
+"""What a record holds: grid, times, gaps, missing and wet pixels, and the windows that a default training would find."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nowcast.dataset.packed import WET
+from nowcast.dataset.windows import find_windows
+from nowcast.netcdf.record import Damage, Record
+from nowcast.runtime.progress import track
+
+SAMPLE = 200  # frames read for the percentages; a longer record is sampled evenly
+INPUT_FRAMES, LEAD_FRAMES = 4, 12
+
+
+def inspect(record: Record) -> dict[str, Any]:
+    """Facts of one record as JSON values; percentages wet are of the known pixels of `num_frames_read` frames."""
+    windows = find_windows(record.times, input_frames=INPUT_FRAMES, lead_frames=LEAD_FRAMES, time_step=record.time_step)
+    steps = np.diff(record.times)
+    step = record.time_step
+    return {
+        "name": record.name,
+        "files": len(record.paths),
+        "variable": record.variable,
+        "quantity": record.quantity,
+        "units": record.units,
+        "start": f"{record.times[0]}Z",
+        "end": f"{record.times[-1]}Z",
+        "num_frames": len(record.times),
+        "time_step_minutes": None if np.isnat(step) else float(step / np.timedelta64(60, "s")),
+        "num_gaps": int((steps > step).sum()),
+        "grid": list(record.grid.shape),
+        "spacing_km": [round(float(s), 4) if np.isfinite(s) else None for s in record.grid.spacing_km],
+        "y_ascending": bool(record.grid.y_ascending),
+        "grid_mapping": record.grid.mapping_attributes.get("grid_mapping_name"),
+        **_pixels(record),
+        "windows": {"input_frames": INPUT_FRAMES, "lead_frames": LEAD_FRAMES, **windows.account.as_dict()},
+        "account": windows.account.lines(),
+    }
+
+
+def _pixels(record: Record) -> dict[str, Any]:
+    chosen = np.unique(np.linspace(0, len(record.times) - 1, min(SAMPLE, len(record.times))).round().astype(int))
+    known = total = 0
+    wet = dict.fromkeys((WET, 1.0, 5.0), 0)
+    highest, damage = -np.inf, Damage(record)
+    for position in track(chosen, f"reading {record.name}", unit="frame"):
+        frame = damage.read(position)
+        values = frame[np.isfinite(frame)]
+        known, total = known + values.size, total + frame.size
+        for threshold in wet:
+            wet[threshold] += int((values >= threshold).sum())
+        highest = max(highest, float(values.max(initial=-np.inf)))
+    if damage.all_failed:
+        raise damage.first
+    return {
+        "num_frames_read": len(chosen),
+        "damaged": damage.lines(),
+        "missing_percent": round(100 * (1 - known / total), 2),
+        "wet_percent": {f"{t:g}": round(100 * n / known, 3) if known else None for t, n in wet.items()},
+        "maximum": round(highest, 3) if known else None,
+    }
+
+
+def lines(facts: Sequence[dict[str, Any]]) -> list[str]:
+    """The facts for people."""
+    return [line for record in facts for line in _lines(record)]
+
+
+def _lines(record: dict[str, Any]) -> list[str]:
+    spacing = " × ".join("?" if s is None else f"{s:g}" for s in record["spacing_km"])
+    y, x = record["grid"]
+    step = "no time step" if record["time_step_minutes"] is None else f"every {record['time_step_minutes']:g} min"
+    frames, gaps = _count(record["num_frames"], "frame"), _count(record["num_gaps"], "gap")
+    files, mapping = _count(record["files"], "file"), record["grid_mapping"] or "no grid mapping"
+    return [
+        f"{record['name']}  ({files}, variable {record['variable']})",
+        f"  times    {record['start']} to {record['end']}, {frames} {step}, {gaps}",
+        f"  grid     {y} × {x} cells of {spacing} km, y {'up' if record['y_ascending'] else 'down'}, {mapping}",
+        f"  values   {_values(record)} ({_count(record['num_frames_read'], 'frame')} read)",
+        f"  windows  {INPUT_FRAMES} + {LEAD_FRAMES} frames: {'; '.join(line.strip() for line in record['account'])}",
+        *(f"  damaged  {line}" for line in record["damaged"]),
+    ]
+
+
+def _values(record: dict[str, Any]) -> str:
+    if record["maximum"] is None:
+        return "nothing but missing"
+    unit = " mm/h" if record["quantity"] == "rain_rate" else ""
+    wet = ", ".join(f"≥ {threshold}{unit}: {percent:g} %" for threshold, percent in record["wet_percent"].items())
+    return f"{record['missing_percent']:g} % missing; {wet}; maximum {record['maximum']:g}{unit}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'s' if number != 1 else ''}"

@@ -1,0 +1,207 @@
+"""A record or forecast file as a picture: panels of its frames (PNG) or an animation (GIF).
+
+Frames are read one by one and thinned for display, so memory does not grow with the record.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
+from nowcast.evaluation.coarsen import block_size, spread, thinned
+from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
+from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.record import Record
+from nowcast.report.maps import MapGrid, colour_scale, gif, ground_aspect, is_rain, moment, plain, png, short, unit
+from nowcast.runtime.outputs import replacing
+
+log = logging.getLogger(__name__)
+SUFFIXES = (".png", ".gif")
+NEWEST = 12  # frames of a record, unless others are asked for
+MOST_PANELS, MOST_FRAMES = 12, 120  # of more, some are shown, evenly spread
+PANEL_INCHES, ANIMATION_INCHES, PANEL_CELLS, ANIMATION_CELLS = 2.7, 6.0, 320, 640
+Times = tuple[np.datetime64 | None, np.datetime64 | None]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What is drawn: `read(n)` gives frame n, (y, x), row 0 northernmost, NaN missing; `labels` say when it is."""
+
+    title: str
+    labels: Sequence[str]
+    read: Callable[[int], np.ndarray]
+    quantity: str
+    label: str  # of the colour scale
+    extent_km: tuple[float, float]
+    shape: tuple[int, int]
+    is_forecast: bool = False
+
+
+def plot(
+    path: str,
+    output: Path,
+    *,
+    variable: str | None = None,
+    reference: np.datetime64 | None = None,
+    span: Times = (None, None),
+    overwrite: bool = False,
+) -> Frames:
+    """Draw a forecast (from `reference`; default: its newest) or the frames of a record in `span` (default: the newest).
+
+    Raises UsageError (exit 2) for a suffix that is no picture's, or times that do not belong to what is drawn, DataError (3)
+    for files that cannot be used, OutputError (5) for an output that exists already or cannot be written, NotEnoughFrames
+    (75) where nothing is at the times asked for.
+    """
+    check_output(output, overwrite=overwrite)
+    frames = open_frames(path, variable, reference, span)
+    with replacing(output) as temporary:
+        temporary.write_bytes(_animation(frames) if output.suffix == ".gif" else _panels(frames))
+    return frames
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """UsageError or OutputError before anything is read."""
+    if output.suffix not in SUFFIXES:
+        raise UsageError(f"--output {output}: end the name in .png for panels or in .gif for an animation")
+    if output.exists() and (output.is_dir() or not overwrite):
+        raise OutputError(f"{output} exists already.\nChoose another --output, or replace it with --overwrite.")
+    if not output.parent.is_dir():
+        raise OutputError(f"{output} cannot be written: there is no folder {output.parent}")
+
+
+def open_frames(path: str, variable: str | None, reference: np.datetime64 | None, span: Times) -> Frames:
+    """What `plot` draws."""
+    forecasts = _open_forecast(path, variable)
+    if forecasts is None:
+        return _of_record(_open_record(path, variable), path, reference, span)
+    if any(time is not None for time in span):
+        raise UsageError(f"{path} holds forecasts: choose one by --reference-time; --start and --end are for records")
+    return _of_forecast(forecasts, path, reference)
+
+
+def _open_forecast(path: str, variable: str | None) -> Forecasts | None:
+    """None where the file holds no forecasts; what is wrong with it is then found out by reading it as a record."""
+    try:
+        found = read_forecast(path, variable=variable)
+    except DataError:
+        return None
+    return found if (found.lead_times > np.timedelta64(0, "s")).any() else None  # an analysis is a record
+
+
+def _open_record(path: str, variable: str | None) -> Record:
+    records = open_records([path], variable=variable)
+    if len(records) > 1:
+        named = ", ".join(record.name for record in records[:4]) + (", …" if len(records) > 4 else "")
+        raise UsageError(f"{path} holds {len(records)} records on different grids ({named}): plot one of them")
+    return records[0]
+
+
+def _of_record(record: Record, path: str, reference: np.datetime64 | None, span: Times) -> Frames:
+    if reference is not None:
+        raise UsageError(f"{path} is a record: choose frames by --start and --end; --reference-time is for forecasts")
+    chosen = _within(record, span)
+    return Frames(
+        title=f"{plain(short(record.name, 40))}, {moment(record.times[chosen[0]])} to {moment(record.times[chosen[-1]])}",
+        labels=[moment(record.times[n]) for n in chosen],
+        read=lambda n: record.read([chosen[n]])[0],
+        quantity=record.quantity,
+        label=unit(record.quantity),
+        extent_km=_extent(record.grid),
+        shape=record.grid.shape,
+    )
+
+
+def _within(record: Record, span: Times) -> np.ndarray:
+    if span == (None, None):
+        return np.arange(max(len(record) - NEWEST, 0), len(record))
+    start, end = span
+    if start is not None and end is not None and start > end:
+        raise UsageError(f"--start {start} is after --end {end}")
+    first = 0 if start is None else np.searchsorted(record.times, start)
+    last = len(record) if end is None else np.searchsorted(record.times, end, side="right")
+    if first >= last:
+        goes = f"it goes from {record.times[0]}Z to {record.times[-1]}Z"
+        raise NotEnoughFrames(f"{record.name} has no frame in the times asked for; {goes}")
+    return np.arange(first, last)
+
+
+def _of_forecast(forecasts: Forecasts, path: str, reference: np.datetime64 | None) -> Frames:
+    times = forecasts.reference_times
+    if reference is not None and reference not in times:
+        there = f"{len(times):,} reference times from {times[0]}Z to {times[-1]}Z" if len(times) > 1 else f"{times[0]}Z alone"
+        raise NotEnoughFrames(f"{path} has no forecast from {reference}Z.\nIt has {there}.")
+    case = len(times) - 1 if reference is None else int(np.flatnonzero(times == reference)[0])
+    leads = forecasts.lead_times
+    what, read = _reader(forecasts, case)
+    return Frames(
+        title=f"{plain(short(Path(path).name, 40))}, {what} from {moment(times[case])}",
+        labels=[f"+{lead / np.timedelta64(60, 's'):g} min, {str(times[case] + lead)[11:16]}" for lead in leads],
+        read=read,
+        quantity=forecasts.quantity if forecasts.kind != "probability" else "probability",
+        label=unit(forecasts.quantity) if forecasts.kind != "probability" else "probability",
+        extent_km=_extent(forecasts.grid),
+        shape=forecasts.grid.shape,
+        is_forecast=True,
+    )
+
+
+def _reader(forecasts: Forecasts, case: int) -> tuple[str, Callable[[int], np.ndarray]]:
+    """What the fields of a case are, and how one is read: of several thresholds, the one nearest to 1 mm/h."""
+    if forecasts.kind != "probability":
+        what = f"mean of {forecasts.num_members} members" if forecasts.kind == "ensemble" else "forecast"
+        return what, lambda lead: forecasts.read(case, [lead])[0]
+    column = int(np.argmin(np.abs(np.log(np.maximum(forecasts.thresholds, 1e-9)))))
+    what = f"probability of {forecasts.thresholds[column]:g} {unit('rain_rate')} or more"
+    return what, lambda lead: forecasts.probabilities(case, lead, [column])[0]
+
+
+def _extent(grid) -> tuple[float, float]:
+    return grid.shape[0] * grid.spacing_km[0], grid.shape[1] * grid.spacing_km[1]
+
+
+def _chosen(frames: Frames, most: int) -> list[int]:
+    chosen = spread(len(frames.labels), most)
+    if len(chosen) < len(frames.labels):
+        log.info("shown are %d of %d frames, evenly spread; choose fewer by --start and --end", len(chosen), len(frames.labels))
+    return chosen
+
+
+def _title(frames: Frames, block: int) -> str:
+    thinning = f"; pixels are means of {block} × {block} cells" if block > 1 else ""
+    return f"{frames.title}\n(grey: missing{thinning})"
+
+
+def _panels(frames: Frames) -> bytes:
+    chosen, block = _chosen(frames, MOST_PANELS), block_size(frames.shape, PANEL_CELLS)
+    aspect = ground_aspect(frames.shape, frames.extent_km)
+    columns = min(len(chosen), max(1, round(math.sqrt(len(chosen) * max(aspect, 0.5) * 1.3))))
+    rows = math.ceil(len(chosen) / columns)
+    grid = MapGrid(rows, columns, aspect, width=PANEL_INCHES, title=_title(frames, block), above=0.22)
+    for place, n in enumerate(chosen):
+        row, column = divmod(place, columns)
+        grid.paste(row, column, thinned(frames.read(n), block), colour_scale(frames.quantity))
+        grid.label(row, column, frames.labels[n])
+    return png(_finished(grid, frames).pixels())
+
+
+def _animation(frames: Frames) -> bytes:
+    chosen, block = _chosen(frames, MOST_FRAMES), block_size(frames.shape, ANIMATION_CELLS)
+    aspect = ground_aspect(frames.shape, frames.extent_km)
+    grid = MapGrid(1, 1, aspect, width=ANIMATION_INCHES / max(aspect, 1), title=_title(frames, block), above=0.22)
+    label = grid.label(0, 0, "")
+
+    def show(n: int) -> None:
+        grid.paste(0, 0, thinned(frames.read(chosen[n]), block), colour_scale(frames.quantity))
+        label.set_text(frames.labels[chosen[n]])
+
+    return gif(_finished(grid, frames), show, len(chosen), frames.quantity)
+
+
+def _finished(grid: MapGrid, frames: Frames) -> MapGrid:
+    grid.draw_distance(frames.extent_km[1])
+    grid.scale(colour_scale(frames.quantity), frames.label, extend="max" if is_rain(frames.quantity) else "neither")
+    return grid

@@ -1,0 +1,186 @@
+"""TOML <-> Experiment: read, --set, check, write.
+
+An Experiment is one text file: strict, frozen and complete. The sections `transform`, `model` and `loss` are checked by
+whatever their `name` chooses (each beside its owner, through `check`); the rest is here. Every key has a value that TOML
+can write ("auto" and 0 stand for "not set"), so a resolved config can be written back and read again unchanged.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from nowcast.errors import UsageError
+
+
+class Section(BaseModel):
+    """A frozen, strict part of a config: an unknown key or a wrong type is an error."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class NamedSection(BaseModel):
+    """A section whose own keys belong to whatever `name` chooses."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+    name: str
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
+
+
+def _as_datetime(value: Any) -> Any:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return datetime(value.year, value.month, value.day)
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.astimezone(UTC).replace(tzinfo=None)
+    return value
+
+
+Item = TypeVar("Item")
+# TOML has arrays only; a frozen section holds tuples.
+Many = Annotated[tuple[Item, ...], BeforeValidator(_as_tuple)]
+Number = float | int
+Time = Annotated[datetime, BeforeValidator(_as_datetime)]
+Span = Annotated[tuple[Time, Time], BeforeValidator(_as_tuple)]
+
+
+class Splits(Section):
+    """Which windows train, which validate, which are kept for a test; no frame is in two of them."""
+
+    by: Literal["fractions", "events", "spans", "records"] = "fractions"
+    fractions: Annotated[tuple[Number, Number, Number], BeforeValidator(_as_tuple)] = (0.75, 0.25, 0.0)
+    training: Many[Span] = ()
+    validation: Many[Span] = ()
+    test: Many[Span] = ()
+    validation_records: Many[str] = ()
+    test_records: Many[str] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Splits":
+        if self.by in ("fractions", "events") and (min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6):
+            raise ValueError(f"fractions {list(self.fractions)} must be three numbers of at least 0 with sum 1")
+        if self.by == "spans" and not self.training:
+            raise ValueError('by = "spans" needs training = [[start, end], ...]')
+        return self
+
+
+class Data(Section):
+    """What is read, and how windows and crops are drawn from it."""
+
+    records: Many[str] = ()
+    variable: str = "auto"
+    input_frames: int = Field(4, ge=1, le=1000)
+    lead_frames: int = Field(12, ge=1, le=1000)
+    time_step: Literal["auto"] | Annotated[Number, Field(gt=0)] = "auto"
+    stride: int = Field(1, ge=1)
+    coordinates: Literal["grid", "lagrangian"] = "grid"
+    splits: Splits = Splits()
+    crop: int = Field(0, ge=0, le=1 << 14)
+    sampler: Literal["rain", "uniform", "each"] = "rain"
+    augmentation: Many[Literal["flips", "rotations"]] = ()
+    zr_a: Number = Field(200.0, gt=0)
+    zr_b: Number = Field(1.6, gt=0)
+    max_missing: Number = Field(1.0, ge=0, le=1)
+    min_wet: Number = Field(0.0, ge=0, le=1)
+
+
+class Training(Section):
+    """How the weights are found. One of `steps` and `epochs` is 0; a step is one update of the weights."""
+
+    steps: int = Field(0, ge=0)
+    epochs: int = Field(0, ge=0)
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=1 << 16)] = 8
+    optimizer: Literal["adamw", "adam", "rmsprop", "adadelta", "sgd"] = "adamw"
+    learning_rate: Number = Field(1e-3, gt=0)
+    weight_decay: Number = Field(0.0, ge=0)
+    betas: Annotated[tuple[Number, Number], BeforeValidator(_as_tuple)] = (0.9, 0.999)
+    schedule: Literal["constant", "cosine", "onecycle", "decay", "plateau"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    decay_factor: Number = Field(0.7, gt=0, lt=1)
+    decay_every: int = Field(20_000, ge=1)
+    plateau_factor: Number = Field(0.1, gt=0, lt=1)
+    plateau_patience: int = Field(5, ge=1)
+    plateau_delta: Number = Field(0.0, ge=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    clip: Number = Field(0.0, ge=0)
+    seed: int = Field(0, ge=0, lt=1 << 32)
+    validate_every: int = Field(500, ge=1)
+    validation_cases: int = Field(64, ge=1)
+    early_stopping: int = Field(0, ge=0)
+    ema: Number = Field(0.0, ge=0, lt=1)
+    accumulate: int = Field(1, ge=1)
+    checkpoint_steps: int = Field(0, ge=0)
+    compile: bool = False
+    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = "auto"
+    start_from: str = ""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Training":
+        if bool(self.steps) == bool(self.epochs):
+            raise ValueError("give either steps or epochs (the other one 0)")
+        return self
+
+
+class Experiment(Section):
+    """One run, described whole."""
+
+    data: Data = Data()
+    transform: NamedSection
+    model: NamedSection
+    loss: NamedSection
+    training: Training
+
+
+AnySection = TypeVar("AnySection", bound=BaseModel)
+
+
+def check(kind: type[AnySection], values: Mapping[str, Any], *, where: str = "", source: str = "config") -> AnySection:
+    """`values` as a `kind`, or a UsageError that names the dotted path and, for a near miss, the key that was meant."""
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise UsageError(f"{source}: {_explain(error.errors(), kind, where)}") from None
+
+
+def _explain(problems: Sequence[Mapping[str, Any]], kind: type[BaseModel], where: str) -> str:
+    problem = problems[0]
+    path = _path(problem)
+    dotted = ".".join(filter(None, [where, *map(str, path)]))
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(kind, path[:-1])
+        near = difflib.get_close_matches(str(path[-1]), known, n=1)
+        return f"unknown key {dotted}" + (f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(known)}")
+    if problem["type"] == "missing":
+        return f"{dotted} is missing"
+    if problem["type"] == "value_error":
+        return f"{dotted}: {problem['msg'].removeprefix('Value error, ')}"
+    # each branch of a union reports for itself; together they say what is allowed
+    allowed = dict.fromkeys(other["msg"].removeprefix("Input ") for other in problems if _path(other) == path)
+    return f"{dotted} = {problem['input']!r}: it {', or '.join(allowed)}"
+
+
+def _path(problem: Mapping[str, Any]) -> list[str | int]:
+    # pydantic names the branch of a union in the path of an error; no key of ours has such a name.
+    branch = re.compile(r"int|float|str|constrained-.*|.*\[.*")
+    return [part for part in problem["loc"] if not (isinstance(part, str) and branch.fullmatch(part))]
+
+
+def _keys_at(kind: Any, path: Sequence[Any]) -> list[str]:
+    for part in path:
+        if isinstance(part, str):
+            kind = kind.model_fields[part].annotation
+    return sorted(kind.model_fields)
+
+
+def lookup(registry: Mapping[str, Any], name: str, *, where: str, source: str = "config") -> Any:
+    """The entry `name` of a registry such as MODELS, or a UsageError that lists the entries."""
+    if name in registry:
+        return registry[name]
+    near = difflib.get_close_matches(name, registry, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(registry))}"
+    raise UsageError(f"{source}: {where} = {name!r} is not known; {hint}")

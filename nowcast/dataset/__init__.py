@@ -1,0 +1,1 @@
+"""Records to batches: windows, splits, packed frames, batches."""

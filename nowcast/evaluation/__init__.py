@@ -1,0 +1,1 @@
+"""Forecasters and records to scores with intervals."""

@@ -1,0 +1,244 @@
+"""A trained network in one file that runs without nowcast: ONNX (.onnx), or a program of torch.export (.pt2).
+
+In goes the past, float32 (case, time, y, x) in mm/h with NaN for missing and the newest frame last; out comes the forecast
+(case, lead, y, x) in mm/h, NaN where no past frame saw the cell. Transform, validity and padding are inside; any number of
+cases and any grid will do, unless the network is made for one. Nothing is written before the file's own forecast is ours.
+"""
+
+import copy
+import io
+import json
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from nowcast import __version__
+from nowcast.errors import NowcastError, OutputError, UsageError
+from nowcast.forecasters.baselines import DRY_THRESHOLD
+from nowcast.forecasters.network import Network, forecast_rain
+from nowcast.runtime.outputs import replacing
+
+log = logging.getLogger(__name__)
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-4  # of mm/h, absolute and relative
+LARGEST = 2_000_000_000  # bytes; a protobuf holds no more
+PT2_FACTS = "nowcast.json"  # what a .pt2 calls them, among its extra files; an ONNX file has them as metadata
+CALLS = {
+    ".onnx": 'onnxruntime.InferenceSession("{path}").run(None, {{"past": past}})[0]',
+    ".pt2": 'torch.export.load("{path}").module()(torch.from_numpy(past))',
+}
+Forecast = Callable[[np.ndarray], np.ndarray]
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """What can be said before a checkpoint is read: UsageError (exit 2), OutputError (5)."""
+    if output.suffix not in FORMATS:
+        raise UsageError(f"{output}: the name says the format, and must end in {' or '.join(FORMATS)}")
+    missing = [name for name in PACKAGES if output.suffix == ".onnx" and find_spec(name) is None]
+    if missing:
+        raise UsageError(f"{', '.join(missing)} is not installed: pip install 'nowcast[export]', or write a .pt2")
+    if output.is_dir() or not output.parent.is_dir():
+        reason = "it is a folder" if output.is_dir() else f"there is no folder {output.parent}"
+        raise OutputError(f"{output} cannot be written: {reason}.")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists already.\nChoose another name, or replace it with --overwrite.")
+
+
+def export(network: Network, output: Path) -> str:
+    """Write the network, in float32 on the CPU, to `output`; returns the Python expression that forecasts with it.
+
+    Raises UsageError (exit 2) for a network that the format cannot hold, OutputError (5) where it cannot be written.
+    """
+    if network.experiment.data.coordinates == "lagrangian" or network.thresholds:
+        raise UsageError(
+            f"{network.name} works along the motion of the rain or with its area, which are found outside of the network.\n"
+            'Right would be another model, of data.coordinates = "grid"; this one forecasts with nowcast predict.'
+        )
+    make, load = FORMATS[output.suffix]
+    log.info("exporting %s, which takes a minute or so", network.name)
+    try:
+        content = make(program(network), facts(network))
+        check(load(content), network)
+    except (NowcastError, MemoryError):
+        raise
+    except Exception as error:  # whatever the exporter raises for what it does not know
+        model = network.experiment.model.name
+        raise UsageError(f"{network.name} ({model}) cannot be exported to {output.suffix}: {_reason(error)}") from error
+    with replacing(output) as temporary:
+        temporary.write_bytes(content)
+    return CALLS[output.suffix].format(path=output)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong first."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def facts(network: Network) -> dict[str, Any]:
+    """What a file tells about itself; texts and numbers."""
+    grid = getattr(network.model, "grid", None)
+    return {
+        "nowcast_version": __version__,
+        "checkpoint_sha256": network.digest,
+        "model": network.experiment.model.name,
+        "quantity": network.quantity,
+        "units": "mm h-1" if network.quantity == "rain_rate" else "1",
+        "missing": "NaN",
+        "input": "past (case, time, y, x), float32, newest frame last, row 0 northernmost",
+        "output": "forecast (case, lead, y, x), float32",
+        "input_frames": network.input_frames,
+        "lead_frames": network.lead_frames,
+        "time_steps_seconds": network.time_steps,
+        "grid": list(grid) if grid else "any",
+    }
+
+
+class _Whole(nn.Module):
+    """mm/h to mm/h. Grids are padded here, and cut by index: the exporter takes slices for a promise about the size."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.model, self.transform, self.num_leads = _without_norms(network.model), network.transform, network.lead_frames
+        self.is_rain = network.quantity == "rain_rate"
+
+    def forward(self, past: Tensor) -> Tensor:
+        y, x = past.shape[-2:]
+        multiple = self.model.cell_multiple
+        after = [multiple * ((size + multiple - 1) // multiple) - size for size in (x, y)]
+        padded = F.pad(past, (0, after[0], 0, after[1]), value=math.nan)
+        forecast = forecast_rain(self.model, self.transform, padded, self.num_leads)
+        forecast = forecast.index_select(2, torch.arange(y)).index_select(3, torch.arange(x))
+        if not self.is_rain:
+            return forecast
+        wet = torch.nan_to_num(past).amax(dim=(1, 2, 3), keepdim=True) >= DRY_THRESHOLD
+        return torch.where(wet | torch.isnan(forecast), forecast, 0.0)  # as in Network
+
+
+class _Scaled(nn.Module):
+    """A trained batch normalisation as what it is: a scale and a shift. The exporter ties its own to the number of cases."""
+
+    def __init__(self, norm: nn.BatchNorm3d):
+        super().__init__()
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        self.register_buffer("scale", scale.detach().view(-1, 1, 1, 1))
+        self.register_buffer("shift", (norm.bias - norm.running_mean * scale).detach().view(-1, 1, 1, 1))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values.clone(memory_format=torch.contiguous_format) * self.scale + self.shift
+
+
+def _without_norms(model: nn.Module) -> nn.Module:
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm3d):
+                setattr(parent, name, _Scaled(child))
+    return model.eval()
+
+
+def program(network: Network) -> ExportedProgram:
+    """The network as a graph of torch operations, for any number of cases and any grid that it takes."""
+    sizes = {0: torch.export.Dim.DYNAMIC}
+    if not getattr(network.model, "grid", None):
+        sizes |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    past = _made_up(network, *_grids(network)[0], cases=2)
+    with _quiet(), torch.no_grad():  # strict: without it, len() of a tensor would make the number of cases a constant
+        return torch.export.export(_Whole(network), (past,), dynamic_shapes=(sizes,), strict=True)
+
+
+def to_onnx(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
+    """By the exporter that starts from torch's graph; the older one, which records a run, is deprecated."""
+    if sum(tensor.nbytes for tensor in graph.state_dict.values()) > LARGEST:
+        raise UsageError("the network is larger than an ONNX file can be (2 GB); write a .pt2")
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.aten.clamp.default:  # the exporter fails where one limit is an int and one a float
+            node.args = (node.args[0], *(float(limit) if isinstance(limit, int) else limit for limit in node.args[1:]))
+    with _quiet():
+        made = torch.onnx.export(graph, dynamo=True, verbose=False, input_names=["past"], output_names=["forecast"])
+    proto = made.model_proto
+    axes = zip(("case", "time", "y", "x"), proto.graph.input[0].type.tensor_type.shape.dim, strict=True)
+    names = {dim.dim_param: axis for axis, dim in axes}
+    for value in (*proto.graph.input, *proto.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = names.get(dim.dim_param, dim.dim_param)
+    proto.producer_name, proto.producer_version = "nowcast", __version__
+    for key, fact in about.items():
+        proto.metadata_props.add(key=key, value=fact if isinstance(fact, str) else json.dumps(fact))
+    return proto.SerializeToString()
+
+
+def from_onnx(content: bytes) -> Forecast:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return lambda past: session.run(None, {"past": past})[0]
+
+
+def to_pt2(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    with _quiet():
+        torch.export.save(graph, buffer, extra_files={PT2_FACTS: json.dumps(about, indent=1)})
+    return buffer.getvalue()
+
+
+def from_pt2(content: bytes) -> Forecast:
+    with _quiet():
+        module = torch.export.load(io.BytesIO(content)).module()
+    return lambda past: module(torch.from_numpy(past)).detach().numpy()
+
+
+FORMATS = {".onnx": (to_onnx, from_onnx), ".pt2": (to_pt2, from_pt2)}
+
+
+def check(forecast: Forecast, network: Network) -> None:
+    """ValueError unless it is the network's own, on another grid and for another number of cases than the export's."""
+    past = _made_up(network, *_grids(network)[1], cases=1)
+    with torch.no_grad():
+        expected = forecast_rain(network.model, network.transform, past, network.lead_frames).numpy()
+    found = forecast(past.numpy())
+    if not np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+        raise ValueError(f"its forecast differs by up to {np.nanmax(np.abs(found - expected)):.2g} from the network's")
+
+
+def _grids(network: Network) -> tuple[tuple[int, int], tuple[int, int]]:
+    """One to export with and another to try it on: neither of them whole multiples, where any grid will do."""
+    if grid := getattr(network.model, "grid", None):
+        return grid, grid
+    multiple = network.model.cell_multiple
+    return (5 * multiple + 1, 7 * multiple + 1), (8 * multiple - 1, 6 * multiple + 3)
+
+
+def _made_up(network: Network, y: int, x: int, *, cases: int) -> Tensor:
+    """Rain with cells that are missing now and then, and some that always are."""
+    generator = torch.Generator().manual_seed(y)
+    past = 20 * torch.rand(cases, network.input_frames, y, x, generator=generator) ** 4
+    past[torch.rand(past.shape, generator=generator) < 0.1] = torch.nan
+    past[..., : y // 3, : x // 3] = torch.nan
+    return past
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters tell of their own deprecations and of every optimisation that they leave out."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,272 @@
+"""Anything that maps past frames to future frames is a Forecaster: a trained network or a baseline, by one call.
+
+Both sides of the call are mm/h with NaN for missing; network values exist only inside `Network`.
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nowcast import config
+from nowcast.errors import CheckpointError, DataError, NowcastError
+from nowcast.forecasters.baselines import DRY_THRESHOLD
+from nowcast.forecasters.tiles import (
+    Run,
+    Tiling,
+    available_bytes,
+    bytes_per_cell,
+    choose_tiles,
+    find_reach,
+    forecast_in_tiles,
+    tile_multiple,
+)
+from nowcast.models import make_model, model_config, point_values
+from nowcast.models.checkpoint import Checkpoint
+from nowcast.models.losses import make_loss
+from nowcast.models.probabilistic.network import stride_for
+from nowcast.models.transform import Transform, make_transform, network_input
+from nowcast.motion import from_lagrangian, motion, past_to_lagrangian
+from nowcast.netcdf.record import Record
+from nowcast.runtime.device import arithmetic, pick_precision
+
+log = logging.getLogger(__name__)
+# cells that go through the network at once: more take longer each on a CPU, whose cache they leave
+BATCH_CELLS = {"cpu": 1 << 17, "cuda": 1 << 20}
+LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # s, and as in config.py: no checkpoint can ask for more
+OTHER_STEPS = 3.0  # times as long or short as any that a network was trained on, and it still forecasts along the motion
+SURELY_FIT = 1 << 16  # cells; the greediest recipe, keras_next_frame, takes 17 KB for each
+
+
+class Network:
+    """A trained network from its checkpoint.
+
+    A pixel that is missing in every past frame stays missing. `time_steps` are those it was trained on, in seconds.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, name: str, *, device: torch.device):
+        self.name, self.device, self.digest = name, device, checkpoint.digest
+        facts = checkpoint.facts
+        try:
+            self.experiment = config.from_dict(facts["config"], source=f"the config in {name}")
+            self.input_frames, self.lead_frames = (_bounded(facts[key]) for key in ("input_frames", "lead_frames"))
+            self.time_steps, self.quantity = _time_steps(facts["time_steps"]), str(facts["quantity"])
+            self.transform = make_transform(self.experiment.transform)
+            self.model = _load_model(self.experiment, checkpoint)
+        except CheckpointError:
+            raise
+        except (NowcastError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(f"{name} cannot be used: {_first_line(error)}") from None
+        self.facts: dict[str, Any] = dict(facts)
+        self.model.to(device).eval()
+        self.precision = pick_precision(self.experiment.training.precision, device)
+        self._tilings: dict[tuple[tuple[int, int], int, int], Tiling | None] = {}  # by grid, leads and fields for each
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How records were read for it: keywords of `open_records`. Rain is found by itself, another quantity by its name."""
+        data = self.experiment.data
+        named = self.quantity != "rain_rate" and data.variable != "auto"
+        return {"variable": data.variable if named else None, "zr_a": data.zr_a, "zr_b": data.zr_b}
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Those of which it can tell the probability, as it was trained to; none for a network that forecasts values."""
+        loss = make_loss(self.experiment.loss)
+        return tuple(map(float, loss.thresholds)) if loss.of_distributions else ()
+
+    def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
+        return self._fields(past, num_leads)[:, :, 0]
+
+    def forecast_and_exceedance(
+        self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The forecast (case, lead, y, x), and of networks that have `thresholds`, these or any other, the probabilities
+        (case, lead, threshold, y, x) of these rates (mm/h) or more: float32 of 0 to 1, NaN as in the forecast.
+        """
+        fields = self._fields(past, num_leads, thresholds)
+        return fields[:, :, 0], fields[:, :, 1:]
+
+    def _fields(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float] = ()) -> np.ndarray:
+        """(case, lead, 1 + threshold, y, x): the forecast and the probabilities, in the coordinates of the grid."""
+        past = np.ascontiguousarray(past[:, -self.input_frames :], np.float32)
+        if self.experiment.data.coordinates != "lagrangian":
+            return self._kept_dry(past, self._in_parts(past, num_leads, thresholds))
+        flows = [motion(case) for case in past]
+        still = np.stack([past_to_lagrangian(case, flow) for case, flow in zip(past, flows, strict=True)])
+        made = self._in_parts(still, num_leads, thresholds)
+        np.copyto(made, np.nan, where=np.isnan(past[:, -1])[:, None, None])  # as of an extrapolation
+        for case, flow in zip(made, flows, strict=True):  # in place: of a continent, every copy is a gigabyte
+            from_lagrangian(case, flow, out=case)
+        return self._kept_dry(past, made)
+
+    @torch.inference_mode()
+    def _in_parts(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> np.ndarray:
+        """As `_fields`, some cases at a time, or tiles of one: as much as fits in memory."""
+        run = partial(self._run, thresholds=thresholds)
+        if tiling := self._tiling(past.shape[-2:], num_leads, run, 1 + len(thresholds)):
+            parts = [self._in_tiles(case[None], num_leads, run, tiling) for case in past]
+        else:
+            cases = self.cases_at_once(past.shape[-2:])
+            parts = [run(past[n : n + cases], num_leads) for n in range(0, len(past), cases)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _in_tiles(self, past: np.ndarray, num_leads: int, run: Run, tiling: Tiling) -> np.ndarray:
+        """One case. Where areas are matched they are of the whole grid: all tiles are computed once for that before."""
+        if hasattr(self.model, "match"):
+            run = partial(run, cuts=self._cuts(past, num_leads, tiling))
+        return forecast_in_tiles(run, past, num_leads, tiling)
+
+    def _cuts(self, past: np.ndarray, num_leads: int, tiling: Tiling) -> Tensor:
+        """The z (case, lead, anchor) of the model's `match`, from a sample of the core of each tile."""
+        stride, samples = stride_for(past.shape[-2:]), []
+        for y, x in tiling:
+            core = (..., *(axis.core_from(stride) for axis in (y, x)))
+            inputs = network_input(self._on_device(past[..., y.read, x.read]), self.transform)
+            with arithmetic(self.device, self.precision):
+                leads = [self.model.sample(part[core], inputs[core], stride) for part in self.model.leads(inputs, num_leads)]
+            samples.append((torch.cat([odds for odds, *_ in leads], dim=1), *leads[0][1:]))
+        return self.model.match(*(torch.cat(parts, dim=-1) for parts in zip(*samples, strict=True)))
+
+    def _kept_dry(self, past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
+        """A network answers to a clear sky with a little drizzle: of a past without rain anywhere the forecast has none."""
+        if self.quantity == "rain_rate":
+            dry = ~(past >= DRY_THRESHOLD).any(axis=(1, 2, 3))
+            forecast[dry] = np.where(np.isnan(forecast[dry]), np.nan, 0)
+        return forecast
+
+    def cases_at_once(self, grid: tuple[int, int]) -> int:
+        """How many cases are best forecast together."""
+        return max(BATCH_CELLS.get(self.device.type, BATCH_CELLS["cpu"]) // (grid[0] * grid[1]), 1)
+
+    def _run(self, past: np.ndarray, num_leads: int, **options: Any) -> np.ndarray:
+        with arithmetic(self.device, self.precision):
+            fields = forecast_fields(self.model, self.transform, self._on_device(past), num_leads, **options)
+        return fields.cpu().numpy()
+
+    def _on_device(self, past: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(past)).to(self.device)
+
+    def _tiling(self, grid: tuple[int, int], num_leads: int, run: Run, fields: int) -> Tiling | None:
+        """The tiles for a grid that does not fit in memory as a whole, None where it does; found out once."""
+        if grid[0] * grid[1] <= SURELY_FIT or getattr(self.model, "grid", None):
+            return None
+        key = grid, num_leads, fields
+        if key not in self._tilings:
+            self._tilings[key] = self._plan_tiles(grid, num_leads, run)
+        return self._tilings[key]
+
+    def _plan_tiles(self, grid: tuple[int, int], num_leads: int, run: Run) -> Tiling | None:
+        multiple = tile_multiple(self.model)
+        per_cell = bytes_per_cell(run, self.input_frames, num_leads, grid, self.device)
+        num_bytes = available_bytes(self.device)
+        if grid[0] * grid[1] * per_cell <= num_bytes:
+            return None
+        reach = find_reach(self.model, self.input_frames, num_leads, like=next(self.model.parameters()))
+        tiling = choose_tiles(grid, multiple, num_bytes=num_bytes, per_cell=per_cell, reach=reach, device=self.device)
+        margin = tiling.margin - tiling.blend
+        log.info(
+            "%d × %d cells do not fit in memory at once: forecast in %d × %d tiles with %d cells around each%s",
+            *grid, *tiling.counts, margin, "" if margin >= reach else f" (exact with {reach:g})",
+        )  # fmt: skip
+        return tiling
+
+    def time_step(self, record: Record) -> np.timedelta64:
+        """The time step to forecast `record` in; DataError (exit 3) where quantity, grid or step do not fit the training.
+
+        A record whose own step divides a trained step is forecast in that one, from every so many frames.
+        """
+        if record.quantity != self.quantity:
+            raise DataError(f"{record.name} holds {record.quantity} but {self.name} was trained on {self.quantity}")
+        self._check_grid(record)
+        if np.isnat(record.time_step):  # a single frame fits only a network of one input frame, in its own step
+            return np.timedelta64(self.time_steps[0], "s")
+        step = int(record.time_step / np.timedelta64(1, "s"))
+        if self.time_steps[0] <= step <= self.time_steps[-1]:
+            return np.timedelta64(step, "s")
+        trained = " to ".join(f"{s / 60:g}" for s in dict.fromkeys((self.time_steps[0], self.time_steps[-1])))
+        # along the motion, another step is only another speed of growth and decay, of which the past frames tell
+        slack = OTHER_STEPS if self.experiment.data.coordinates == "lagrangian" else 1.0
+        if self.time_steps[0] / slack <= step <= self.time_steps[-1] * slack:
+            told = "%s has a time step of %g min and %s was trained on %s min: its scores may be lower"
+            log.warning(told, record.name, step / 60, self.name, trained)
+            return np.timedelta64(step, "s")
+        multiples = [seconds for seconds in self.time_steps if seconds % step == 0]
+        if not multiples:
+            raise DataError(
+                f"{record.name} has a time step of {step / 60:g} min but {self.name} was trained on {trained} min; "
+                "use a record of that step or train on this one"
+            )
+        return np.timedelta64(multiples[0], "s")
+
+    def _check_grid(self, record: Record) -> None:
+        y, x = record.grid.shape
+        cells, only = self.model.cell_multiple, getattr(self.model, "grid", None)
+        if only and (y, x) != tuple(only):
+            raise DataError(f"{record.name} has a grid of {y} × {x} cells; {self.name} is made for {only[0]} × {only[1]} alone")
+        if min(y, x) < cells:
+            raise DataError(f"{record.name} has a grid of {y} × {x} cells; {self.name} needs at least {cells} each way")
+
+
+def forecast_rain(model: torch.nn.Module, transform: Transform, rain: Tensor, num_leads: int) -> Tensor:
+    """Past (case, time, y, x) -> forecast (case, lead, y, x), both mm/h with NaN for missing, through the network."""
+    return forecast_fields(model, transform, rain, num_leads)[:, :, 0]
+
+
+def forecast_fields(
+    model: torch.nn.Module,
+    transform: Transform,
+    rain: Tensor,
+    num_leads: int,
+    *,
+    thresholds: Sequence[float] = (),
+    cuts: Tensor | None = None,
+) -> Tensor:
+    """Past (case, time, y, x) mm/h -> (case, lead, 1 + threshold, y, x): the forecast in mm/h and probabilities of thresholds.
+
+    `cuts` are those of a larger grid that this is a tile of, for networks that match areas.
+    """
+    past = network_input(rain, transform)
+    if not hasattr(model, "leads"):
+        fields = transform.decode(model(past, num_leads))[:, :, None]
+    else:
+        encoded = transform.encode(torch.tensor(thresholds, dtype=torch.float32)).tolist()
+        made = []
+        for lead, outputs in enumerate(model.leads(past, num_leads)):
+            of_lead = None if cuts is None else cuts[:, lead : lead + 1]
+            field = transform.decode(point_values(model, outputs, past, cuts=of_lead, first_lead=lead + 1))[:, :, None]
+            made.append(torch.cat([field, model.exceedance(outputs, encoded)], dim=2) if thresholds else field)
+        fields = torch.cat(made, dim=1)
+    return torch.where(torch.isnan(rain).all(dim=1)[:, None, None], torch.nan, fields)
+
+
+def _load_model(experiment: config.Experiment, checkpoint: Checkpoint) -> torch.nn.Module:
+    # on "meta" nothing is allocated, so a config that lies about sizes fails by the tensors' shapes
+    with torch.device("meta"):
+        model = make_model(model_config(experiment.model))
+    # a checkpoint to resume from holds the newest weights and, where one is kept, their average, which forecasts better
+    model.load_state_dict(checkpoint.part("average") or checkpoint.part("model"), assign=True)
+    return model
+
+
+def _bounded(frames: int) -> int:
+    """As many as a config can ask for; ValueError otherwise."""
+    if not 1 <= int(frames) <= MOST_FRAMES:
+        raise ValueError(f"{str(frames)[:40]} frames")
+    return int(frames)
+
+
+def _time_steps(values: list) -> list[int]:
+    """Seconds, ascending; ValueError where they cannot be time steps."""
+    steps = [int(value) for value in values]
+    if not steps or steps != sorted(steps) or not 0 < steps[0] <= steps[-1] <= LONGEST_STEP:
+        raise ValueError(f"time steps of {str(steps)[:40]} s")
+    return steps
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,127 @@
+"""One self-describing file, written atomically.
+
+A checkpoint is a safetensors file: tensors, and in its metadata one canonical JSON (`nowcast`) and the SHA-256 (`sha256`)
+over that JSON and every tensor's name, dtype, shape and bytes. Neither safetensors nor torch.load notices a flipped bit;
+the digest does. No pickle is ever read, and the sizes that the header claims are bounded before anything is allocated.
+"""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from nowcast.errors import CheckpointError, MemoryLimitError
+from nowcast.runtime.memory import total_memory
+from nowcast.runtime.outputs import remove_stale, replacing, size, write_synced
+
+FORMAT = 1
+MAX_HEADER_BYTES = 16 << 20
+PRETRAINED = "pretrained"  # the name of the network that comes with the package
+PRETRAINED_FILE = Path(__file__).resolve().parents[1] / "pretrained" / "radar.safetensors"
+BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`facts` is the JSON (config, units, spans, step, ...); `tensors` are named `model.…`, `average.…`, `optimizer.…`."""
+
+    facts: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    digest: str
+    path: Path = Path()  # where it was read
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under `prefix.`, without it."""
+        return {name.removeprefix(f"{prefix}."): t for name, t in self.tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def write_checkpoint(path: Path, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], *, keep: Path | None = None) -> str:
+    """Write a checkpoint whole or not at all and return its digest; what stood at `path` moves to `keep` if given.
+
+    Whatever fails and whenever the process is killed, a whole checkpoint is left under one of the two names if there was
+    one. Raises OutputError (exit 5) when the file cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = _canonical({"format": FORMAT, **facts})
+    digest = _digest(text, tensors)
+    content = save(tensors, metadata={"nowcast": text, "sha256": digest})
+    remove_stale(path.parent)
+    with replacing(path, num_bytes=len(content)) as temporary:
+        write_synced(temporary, content)  # whole on disk before the old one loses its name
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+    return digest
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """The checkpoint at `path`, or of a run folder its best one (else its last); the package's own for "pretrained".
+
+    Raises CheckpointError (exit 4) when it is absent, not a checkpoint, truncated, changed or of a newer format, and
+    MemoryLimitError (7) when it does not fit in the memory of this machine.
+    """
+    path = PRETRAINED_FILE if path == PRETRAINED else find(Path(path))
+    try:
+        _check_header(path)
+        _check_size(path)
+        content = path.read_bytes()
+        header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
+        tensors = load(content)
+        text, digest = header["__metadata__"]["nowcast"], header["__metadata__"]["sha256"]
+        facts = dict(json.loads(text))
+    except (SafetensorError, ValueError, KeyError, TypeError, OSError, RecursionError, OverflowError) as error:
+        raise CheckpointError(f"{path} is not a nowcast checkpoint or is damaged ({type(error).__name__})") from None
+    if _digest(text, tensors) != digest:
+        raise CheckpointError(f"{path} is damaged: its contents do not match its SHA-256; use another checkpoint of the run")
+    if facts.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has format {facts.get('format')!r}; this version of nowcast reads format {FORMAT}")
+    return Checkpoint(facts, tensors, digest, path)
+
+
+def find(path: Path) -> Path:
+    """The checkpoint file that `path` (a file or a run folder) means; CheckpointError where there is none."""
+    if path.is_dir():
+        for name in (BEST, LAST, PREVIOUS):
+            if (path / name).is_file():
+                return path / name
+        raise CheckpointError(f"{path} holds no {BEST}: is it a run folder, and has its training begun?")
+    if not path.is_file():
+        raise CheckpointError(f"no such checkpoint or run folder: {path}")
+    return path
+
+
+def _check_header(path: Path) -> None:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+    header = struct.unpack("<Q", start)[0] if len(start) == 8 else None
+    if header is None or header > min(MAX_HEADER_BYTES, size - 8):
+        raise CheckpointError(f"{path} is not a nowcast checkpoint (not a safetensors file, or truncated)")
+
+
+def _check_size(path: Path) -> None:
+    """A sparse file of a terabyte is made in no time; reading it would end the process."""
+    needed, there = 2 * path.stat().st_size, total_memory()  # the file's bytes, and the tensors made of them
+    if needed > there:
+        raise MemoryLimitError(f"{path} takes {size(needed)} of memory to read and this machine has {size(there)}")
+
+
+def _canonical(facts: Mapping[str, Any]) -> str:
+    return json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()

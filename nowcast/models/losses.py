@@ -1,0 +1,164 @@
+"""LOSSES: what training makes small, all masked.
+
+A loss gets forecast values (network space, from the model), observed rain (mm/h, any finite number where missing) and the
+validity (1 known, 0 missing), all (case, time, y, x), and gives a scalar: the mean over the known pixels, as a sum and what
+it is divided by, so that parts of a batch add up to the whole. The error is masked before it is squared, so nothing that
+stands under the mask, not even inf, reaches the loss or its gradient.
+"""
+
+from functools import cache
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from nowcast.config.schema import Many, NamedSection, Number, Section, check, lookup
+from nowcast.models.probabilistic.distribution import log_odds
+from nowcast.models.transform import Transform
+from nowcast.scores.pixels import BALANCED_THRESHOLDS, BALANCED_WEIGHTS
+
+
+class Loss(Section):
+    """Called with (forecast values, observed mm/h, validity, transform); returns a float32 scalar."""
+
+    of_distributions: ClassVar[bool] = False  # whether it takes a model's distributions in the place of values
+
+    def __call__(self, forecast: Tensor, observed: Tensor, validity: Tensor, transform: Transform) -> Tensor:
+        total, count = self.parts(forecast, observed, validity, transform)
+        return total / at_least_one(count)
+
+    def parts(self, forecast: Tensor, observed: Tensor, validity: Tensor, transform: Transform) -> tuple[Tensor, Tensor]:
+        """The sum of the errors and the count that divides it, float32 scalars that add over parts of a batch."""
+        raise NotImplementedError
+
+
+def at_least_one(count: Tensor) -> Tensor:
+    """A batch with no known pixel gives 0, not 0/0: it teaches nothing and breaks nothing."""
+    return count.clamp(min=1)
+
+
+def _errors(forecast: Tensor, observed: Tensor, validity: Tensor, transform: Transform) -> Tensor:
+    target = transform.encode(torch.where(validity > 0, observed, 0.0))
+    return torch.where(validity > 0, forecast.float() - target, 0.0)
+
+
+@cache
+def _constants(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Made once: to make them at each step, a GPU would have to be waited for."""
+    return torch.tensor(values, device=device, dtype=dtype)
+
+
+class MeanSquaredError(Loss):
+    """Mean over known pixels of (forecast - observed)², in network values."""
+
+    name: Literal["mse"] = "mse"
+
+    def parts(self, forecast, observed, validity, transform):
+        return _errors(forecast, observed, validity, transform).square().sum(), validity.sum()
+
+
+class MeanAbsoluteError(Loss):
+    """Mean over known pixels of |forecast - observed|, in network values."""
+
+    name: Literal["mae"] = "mae"
+
+    def parts(self, forecast, observed, validity, transform):
+        return _errors(forecast, observed, validity, transform).abs().sum(), validity.sum()
+
+
+class Balanced(Loss):
+    """B-MSE and B-MAE (Shi et al. 2017, arXiv 1706.03458, section 4.2): errors weighted by the observed rain.
+
+    Weight k applies where the observed rate is at or above threshold k - 1 (weights 1, 1, 2, 5, 10, 30 at 0, 0.5, 2, 5,
+    10, 30 mm/h). `space = "values"` takes the errors in network values, "rain_rate" in mm/h (decoded without cutting).
+    """
+
+    name: Literal["balanced"] = "balanced"
+    thresholds: Many[Number] = BALANCED_THRESHOLDS  # mm/h
+    weights: Many[Number] = BALANCED_WEIGHTS
+    mse: Number = Field(1.0, ge=0)
+    mae: Number = Field(1.0, ge=0)
+    space: Literal["values", "rain_rate"] = "values"
+
+    @model_validator(mode="after")
+    def _match(self) -> "Balanced":
+        if len(self.weights) != len(self.thresholds) + 1:
+            raise ValueError(f"{len(self.thresholds)} thresholds need {len(self.thresholds) + 1} weights")
+        if list(self.thresholds) != sorted(self.thresholds):
+            raise ValueError("thresholds must ascend")
+        return self
+
+    def parts(self, forecast, observed, validity, transform):
+        observed = torch.where(validity > 0, observed, 0.0)
+        bounds = _constants(self.thresholds, observed.device, observed.dtype)
+        # right=True counts a rate equal to a threshold as above it
+        level = torch.bucketize(observed, bounds, right=True)
+        weight = _constants(self.weights, observed.device, torch.float32)[level]
+        if self.space == "values":
+            error = _errors(forecast, observed, validity, transform)
+        else:
+            error = torch.where(validity > 0, transform.decode(forecast.float()) - observed, 0.0)
+        return (weight * (self.mse * error.square() + self.mae * error.abs())).sum(), validity.sum()
+
+
+class BinaryCrossEntropy(Loss):
+    """-o ln f - (1 - o) ln(1 - f) in nats, for models whose output is a probability-like value in (0, 1).
+
+    `reduction = "mean"` over known pixels; "sum" adds pixels and frames and averages over cases, as Shi et al. (2015)
+    quote it.
+    """
+
+    name: Literal["bce"] = "bce"
+    reduction: Literal["mean", "sum"] = "mean"
+
+    def parts(self, forecast, observed, validity, transform):
+        target = transform.encode(torch.where(validity > 0, observed, 0.0)).clamp(0, 1)
+        forecast = torch.where(validity > 0, forecast.float(), target)
+        entropy = torch.nn.functional.binary_cross_entropy(forecast, target, weight=validity, reduction="sum")
+        return entropy, validity.new_full((), len(forecast)) if self.reduction == "sum" else validity.sum()
+
+
+class Exceedance(Loss):
+    """Cross entropy, in nats, of the probabilities of a distribution to exceed each threshold, weighted and added up.
+
+    A proper score (with equal weights and all thresholds the CRPS has its minimum at the same forecast) that has no
+    reward for a blur: where rain may be here or there, the probabilities say so. Of models that forecast a distribution.
+    """
+
+    of_distributions: ClassVar[bool] = True
+    name: Literal["exceedance"] = "exceedance"
+    thresholds: Many[Number] = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # mm/h
+    weights: Many[Number] = (0.5, 1.0, 1.0, 1.0, 1.5, 2.0, 2.0)
+
+    @model_validator(mode="after")
+    def _match(self) -> "Exceedance":
+        if len(self.weights) != len(self.thresholds) or not self.thresholds:
+            raise ValueError(f"{len(self.thresholds)} thresholds need as many weights, and at least one")
+        if list(self.thresholds) != sorted(self.thresholds):
+            raise ValueError("thresholds must ascend")
+        return self
+
+    def parts(self, forecast, observed, validity, transform):
+        total = torch.zeros((), device=observed.device)
+        for threshold, weight in zip(self.thresholds, self.weights, strict=True):
+            odds = torch.where(validity > 0, log_odds(forecast, float(transform.encode(torch.tensor(threshold)))), 0.0)
+            reached = (observed >= threshold) & (validity > 0)
+            entropy = torch.nn.functional.softplus(odds) - torch.where(reached, odds, 0.0)
+            total = total + weight * (entropy * validity).sum()
+        return total, validity.sum()
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "mse": MeanSquaredError,
+    "mae": MeanAbsoluteError,
+    "balanced": Balanced,
+    "bce": BinaryCrossEntropy,
+    "exceedance": Exceedance,
+}
+
+
+def make_loss(section: NamedSection) -> Loss:
+    """The loss that the config's `[loss]` describes; UsageError for an unknown name or key."""
+    kind = lookup(LOSSES, section.name, where="loss.name")
+    return check(kind, section.model_dump(), where="loss")

@@ -1,0 +1,1 @@
+"""The network that forecasts a distribution, and the cascade that it starts from."""

@@ -1,0 +1,106 @@
+"""Rain rate <-> network values, and the validity mask.
+
+Physical fields are mm/h with NaN for missing. Network values are dimensionless, about 0 to 1, with 0 (dry) where missing;
+the validity (1 known, 0 missing) travels beside them, so that a missing pixel is never mistaken for a dry one.
+A quantity other than rain (units "1") goes through the same functions, with its own unit in the place of mm/h.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from nowcast.config.schema import NamedSection, Number, Section, check, lookup
+
+
+class Transform(Section):
+    """`encode` maps mm/h >= 0 to network values, `decode` back; decode(encode(r)) = r for 0 <= r <= ceiling."""
+
+    def encode(self, rain: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def decode(self, values: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Log(Transform):
+    """values = ln(1 + r / offset) / ln(1 + ceiling / offset): linear below `offset`, logarithmic above it."""
+
+    name: Literal["log"] = "log"
+    offset: Number = Field(0.1, gt=0)  # mm/h: the usual dry threshold
+    ceiling: Number = Field(100.0, gt=0)  # mm/h that becomes 1; higher forecasts are cut to it
+
+    @property
+    def _scale(self) -> float:
+        return math.log1p(self.ceiling / self.offset)
+
+    def encode(self, rain: Tensor) -> Tensor:
+        return torch.log1p(rain / self.offset) / self._scale
+
+    def decode(self, values: Tensor) -> Tensor:
+        return self.offset * torch.expm1(values.clamp(0, 1) * self._scale)
+
+
+class Dbz(Transform):
+    """values = (dBZ - floor) / (ceiling - floor), dBZ = 10 log10(a r^b): the radar's own scale; 0 is dry.
+
+    Rates whose reflectivity lies below `floor` become dry.
+    """
+
+    name: Literal["dbz"] = "dbz"
+    floor: Number = 0.0  # dBZ
+    ceiling: Number = 55.0  # dBZ
+    zr_a: Number = Field(200.0, gt=0)  # Marshall & Palmer (1948)
+    zr_b: Number = Field(1.6, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Dbz":
+        if self.floor >= self.ceiling:
+            raise ValueError(f"floor {self.floor} dBZ must be below ceiling {self.ceiling} dBZ")
+        return self
+
+    def encode(self, rain: Tensor) -> Tensor:
+        dbz = 10 * torch.log10(self.zr_a * rain.clamp(min=1e-6) ** self.zr_b)
+        return ((dbz - self.floor) / (self.ceiling - self.floor)).clamp(min=0)
+
+    def decode(self, values: Tensor) -> Tensor:
+        values = values.clamp(0, 1)
+        reflectivity = 10 ** ((values * (self.ceiling - self.floor) + self.floor) / 10)
+        return torch.where(values > 0, (reflectivity / self.zr_a) ** (1 / self.zr_b), 0.0)
+
+
+class Linear(Transform):
+    """values = r / scale; for quantities that lie in [0, 1] already, scale = 1. Forecasts are cut at 0 and `ceiling`."""
+
+    name: Literal["linear"] = "linear"
+    scale: Number = Field(1.0, gt=0)
+    ceiling: Number = Field(1e4, gt=0)
+
+    def encode(self, rain: Tensor) -> Tensor:
+        return rain / self.scale
+
+    def decode(self, values: Tensor) -> Tensor:
+        return (values * self.scale).clamp(0, self.ceiling)
+
+
+TRANSFORMS: dict[str, type[Transform]] = {"log": Log, "dbz": Dbz, "linear": Linear}
+
+
+def make_transform(section: NamedSection) -> Transform:
+    """The transform that the config's `[transform]` describes; UsageError for an unknown name or key."""
+    kind = lookup(TRANSFORMS, section.name, where="transform.name")
+    return check(kind, section.model_dump(), where="transform")
+
+
+def split_missing(rain: Tensor) -> tuple[Tensor, Tensor]:
+    """(rain with 0 where missing, validity): both of `rain`'s shape, validity 1.0 known and 0.0 missing."""
+    known = torch.isfinite(rain)
+    return torch.where(known, rain, 0.0), known.to(rain.dtype)
+
+
+def network_input(rain: Tensor, transform: Transform) -> Tensor:
+    """(case, time, y, x) mm/h with NaN -> (case, time, 2, y, x): the values and their validity."""
+    filled, validity = split_missing(rain)
+    return torch.stack([transform.encode(filled) * validity, validity], dim=2)

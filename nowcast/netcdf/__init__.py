@@ -1,0 +1,11 @@
+"""Reading and writing NetCDF: the only folder that imports netCDF4, cftime and cf_units.
+
+Records (observed series) are opened by `open_records`; forecasts are read by forecast_reader.py and written by
+forecast_writer.py.
+"""
+
+from nowcast.netcdf.grid import Grid
+from nowcast.netcdf.opening import FileFacts, Index, open_records
+from nowcast.netcdf.record import Record
+
+__all__ = ["FileFacts", "Grid", "Index", "Record", "open_records"]

@@ -1,0 +1,220 @@
+"""Forecast files as one forecaster's forecasts: ours, pysteps' exports, CF files; deterministic, ensembles, probabilities.
+
+A file, or a folder or glob of them, holds one case for each reference time, whether these stand in one file or one to a
+file, with all lead times or one to a file. Fields are read when asked for, with row 0 northernmost.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.errors import DataError
+from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
+from nowcast.netcdf.forecast_layout import Layout, Times, read_layout
+from nowcast.netcdf.grid import Grid, difference, read_grid
+from nowcast.netcdf.record import keep_chunks
+
+log = logging.getLogger(__name__)
+_MINUTE = np.timedelta64(60, "s")
+_ABOVE_ONE = 1.001  # a probability up to here is rounding
+
+
+@dataclass(frozen=True, eq=False)
+class _File:
+    path: Path
+    layout: Layout
+    times: Times
+    grid: Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Forecasts:
+    """One forecaster's forecasts: one case per reference time (datetime64[s]), at the same lead times (timedelta64[s]).
+
+    sources: (case, lead, 2), the index of the file, and the position in it counted over its time dimensions.
+    """
+
+    grid: Grid
+    quantity: str
+    kind: str  # deterministic, ensemble or probability
+    num_members: int
+    thresholds: tuple[float, ...]  # mm/h, of probabilities
+    conversion: str  # such as "m s-1 -> mm/h"
+    reference_times: np.ndarray
+    lead_times: np.ndarray
+    sources: np.ndarray
+    files: tuple[_File, ...]
+
+    def read(self, case: int, leads: Sequence[int] | None = None) -> np.ndarray:
+        """(lead, y, x) float32 mm/h, NaN missing, row 0 northernmost; of an ensemble the mean, NaN where a member is.
+
+        Probabilities have no such field: TypeError.
+        """
+        if self.kind == "probability":
+            raise TypeError("exceedance probabilities are no rain rates")
+        leads = range(len(self.lead_times)) if leads is None else leads
+        if self.kind == "ensemble":
+            means = [self.members(case, lead).mean(axis=0, dtype=np.float64) for lead in leads]
+            return np.stack(means).astype(np.float32)
+        self._require(case)
+        return np.concatenate([self._read(case, *run) for run in self._runs(case, leads)])
+
+    def members(self, case: int, lead: int) -> np.ndarray:
+        """(member, y, x) mm/h at one lead; a deterministic forecast is an ensemble of one."""
+        return self._read(case, lead, 1).reshape(self.num_members, *self.grid.shape)
+
+    def probabilities(self, case: int, lead: int, columns: Sequence[int]) -> np.ndarray:
+        """(threshold, y, x) of 0 to 1 at one lead, of the thresholds at these positions.
+
+        Raises DataError where there is more than 1, as of percent that are not called so.
+        """
+        found = np.concatenate([self._read(case, lead, 1, threshold=column) for column in columns])
+        highest = np.nanmax(found, initial=0)
+        if highest > _ABOVE_ONE:
+            file = self.files[self.sources[case, lead, 0]]
+            raise DataError(
+                f'{file.path}: {file.layout.field.variable} goes to {highest:g} in units "{file.layout.field.units}".\n'
+                'Right would be probabilities from 0 to 1, or the units "%".'
+            )
+        return np.minimum(found, 1, out=found)
+
+    def _require(self, case: int) -> None:
+        if not 0 <= case < len(self.reference_times):
+            raise IndexError(f"case {case} of {len(self.reference_times)}")
+
+    def _runs(self, case: int, leads: Sequence[int]) -> list[tuple[int, int]]:
+        """(first lead, count) of stretches that lie one after the other in one file: each is one read."""
+        runs: list[tuple[int, int]] = []
+        for lead in leads:
+            if runs and lead == sum(runs[-1]) and self._follows(case, lead):
+                runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+            else:
+                runs.append((lead, 1))
+        return runs
+
+    def _follows(self, case: int, lead: int) -> bool:
+        """Whether a lead is the next along the last time dimension of the file that holds the lead before it."""
+        (file, position), before = self.sources[case, lead], self.sources[case, lead - 1]
+        last = self.files[file].times.valid.shape[-1:]
+        return bool(last) and (before == (file, position - 1)).all() and position % last[0] > 0
+
+    def _read(self, case: int, lead: int, count: int, *, threshold: int = 0) -> np.ndarray:
+        """(member or lead, y, x), of `count` leads from `lead` on."""
+        self._require(case)
+        number, position = (int(n) for n in self.sources[case, lead])
+        file = self.files[number]
+        frames = _selection(file, position, count, threshold)
+        with OPEN_FILES.lock:
+            try:
+                dataset = OPEN_FILES.get(file.path)
+                keep_chunks(dataset.variables[file.layout.field.variable], file.layout.field, also=file.layout.member_dim)
+                fields = file.layout.field.read(dataset, frames, file.layout.conversion, flip=file.grid.y_ascending)
+            except (OSError, RuntimeError, IndexError, KeyError, ValueError) as error:
+                raise DataError(f"{file.path}: case {case} cannot be read ({error}).\nThe file is damaged.") from error
+        return fields.reshape(-1, *self.grid.shape)
+
+
+def _selection(file: _File, position: int, count: int, threshold: int) -> dict[str, int | slice]:
+    """What to read of each frame dimension: `count` frames along the last time dimension, all members, one threshold."""
+    layout, shape = file.layout, file.times.valid.shape
+    frames: dict = dict(zip(layout.time_dims, (int(n) for n in np.unravel_index(position, shape)), strict=True))
+    if count > 1:
+        frames[layout.time_dims[-1]] = slice(frames[layout.time_dims[-1]], frames[layout.time_dims[-1]] + count)
+    if layout.member_dim:
+        frames[layout.member_dim] = slice(None)
+    if layout.threshold_dim:
+        frames[layout.threshold_dim] = threshold
+    return frames
+
+
+def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6) -> Forecasts:
+    """Open a forecast file, or a folder or glob of them as one forecaster's; coordinates only, fields are read when needed.
+
+    variable: where a file has it. In a folder or glob an unusable file is left out and reported, unless none is usable.
+    Raises UsageError for what is not there, DataError for what is no forecast, or not of one grid, kind and lead times.
+    """
+    paths, errors = expand(where), []
+    files: list[_File] = []
+    shared: dict = {}
+    for path in paths:
+        try:
+            file = _open(path, variable, zr_a, zr_b)
+        except DataError as error:
+            errors.append(error)
+            continue
+        _require_alike(file, files[0] if files else file)
+        # of thousands of files the coordinates are kept once
+        grid = shared.setdefault(file.grid.y_ascending, file.grid)
+        files.append(replace(file, grid=grid, layout=shared.setdefault(file.layout, file.layout)))
+    if errors and not files:
+        raise errors[0]
+    if errors:
+        log.warning("left out %d of %d files of %s, the first since: %s", len(errors), len(paths), where, errors[0])
+    for inferred in sorted({file.times.inferred for file in files} - {None}):
+        log.info("%s: no forecast_reference_time is stated; taken from %s", where, inferred)
+    references, leads, sources = _cases(files, str(where))
+    layout = files[0].layout
+    facts = (files[0].grid, layout.quantity, layout.kind, layout.num_members, layout.thresholds, layout.conversion.describe)
+    return Forecasts(*facts, references, leads, sources, tuple(files))
+
+
+def _open(path: Path, variable: str | None, zr_a: float, zr_b: float) -> _File:
+    with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
+        layout, times = read_layout(dataset, str(path), variable=variable, zr_a=zr_a, zr_b=zr_b)
+        return _File(path, layout, times, read_grid(dataset, layout.field, str(path)))
+
+
+def _require_alike(file: _File, first: _File) -> None:
+    """DataError where a file differs in grid, quantity, kind, number of members or thresholds from the first."""
+    told = "Right would be one forecaster's files: name the others by themselves."
+    if differs := difference(file.grid, first.grid):
+        raise DataError(f"{file.path} is not on the grid of {first.path}: {differs}.\n{told}")
+    for mine, its in zip(_facts(file.layout), _facts(first.layout), strict=True):
+        if mine != its:
+            raise DataError(f"{file.path} holds {mine} but {first.path} holds {its}.\n{told}")
+
+
+def _facts(layout: Layout) -> tuple[str, str, str]:
+    kinds = {"deterministic": "one forecast", "ensemble": f"{layout.num_members} members", "probability": "probabilities"}
+    thresholds = ", ".join(f"{threshold:g}" for threshold in layout.thresholds)
+    return layout.quantity, kinds[layout.kind], f"the thresholds {thresholds}"
+
+
+def _cases(files: list[_File], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(reference_times, lead_times, sources) of all files, in order of time."""
+    references = np.concatenate([file.times.references.ravel() for file in files])
+    leads = np.concatenate([file.times.valid.ravel() for file in files]) - references
+    number = np.repeat(np.arange(len(files)), [file.times.valid.size for file in files])
+    position = np.concatenate([np.arange(file.times.valid.size) for file in files])
+    order = np.lexsort((leads, references))
+    references, leads, sources = references[order], leads[order], np.stack([number, position], axis=-1)[order]
+    same = np.flatnonzero((references[1:] == references[:-1]) & (leads[1:] == leads[:-1]))
+    if len(same):
+        raise DataError(
+            _doubled(references[same[0]], leads[same[0]], [files[n].path for n in sources[same[0] : same[0] + 2, 0]])
+        )
+    starts = np.flatnonzero(np.append(True, references[1:] != references[:-1]))
+    cases = list(zip(references[starts], np.split(leads, starts[1:]), sources[starts, 0], strict=True))
+    for reference, found, file in cases:
+        if not np.array_equal(found, cases[0][1]):
+            raise DataError(
+                f"{where}: lead times differ between reference times.\n"
+                f"{_span(cases[0][1])} from {cases[0][0]}Z ({files[cases[0][2]].path.name}), "
+                f"{_span(found)} from {reference}Z ({files[file].path.name}); right would be the same for all."
+            )
+    return references[starts], cases[0][1], sources.reshape(len(starts), -1, 2)
+
+
+def _span(leads: np.ndarray) -> str:
+    return f"{len(leads)} to {leads[-1] / _MINUTE:g} min"
+
+
+def _doubled(reference: np.datetime64, lead: np.timedelta64, paths: list[Path]) -> str:
+    if paths[0] == paths[1]:
+        twice = f"{paths[0]}: the forecast from {reference}Z has the valid time {reference + lead}Z twice"
+        return f"{twice}.\nRight would be every time once."
+    files = f"two files, {paths[0]} and {paths[1]}"
+    return f"the forecast from {reference}Z for {reference + lead}Z is in {files}.\nRight would be one: leave the other out."

@@ -1,0 +1,197 @@
+"""Radar records: one observed series on one grid, from any CF-like NetCDF files.
+
+Opening reads coordinates only; fields are read frame by frame when asked for, as float32 mm/h with NaN for missing and
+row 0 northernmost. A Record holds no open file, so it can be pickled and sent to other processes.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from nowcast.errors import DataError
+from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
+from nowcast.netcdf.grid import Grid, read_grid
+from nowcast.netcdf.rain_variable import Field, find_field, text
+from nowcast.netcdf.record import SEQUENCE, Record, _Layout, most_frequent_step
+from nowcast.netcdf.times import interval_seconds, on_raster, read_times, time_variable
+
+__all__ = ["FileFacts", "Grid", "Index", "Record", "open_records"]
+
+log = logging.getLogger(__name__)
+_DAY = np.timedelta64(86400, "s")
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What opening a file finds out: everything but its fields.
+
+    `interval` is the accumulation interval in seconds, None where unknown. Files of one `place` are one series.
+    """
+
+    path: Path
+    field: Field
+    grid: Grid
+    place: tuple
+    times: np.ndarray
+    interval: float | None
+    institution: str | None
+    sequence_length: int
+
+
+class Index(Protocol):
+    """Remembers the facts of files from one call of `open_records` to the next: opening a file takes milliseconds."""
+
+    def get(self, path: Path) -> FileFacts | None:
+        """The facts of a file that has not changed since they were put; None if it has, or they never were."""
+
+    def put(self, facts: FileFacts) -> None: ...
+
+    def save(self) -> None: ...
+
+
+def open_records(
+    paths: Sequence[str | Path],
+    *,
+    variable: str | None = None,
+    zr_a: float = 200.0,
+    zr_b: float = 1.6,
+    index: Index | None = None,
+) -> list[Record]:
+    """The records in files, folders and globs: files on equal grids are one series, in time order.
+
+    Raises UsageError for what is not there, DataError for a file that cannot be used. In a folder or glob of several
+    files an unusable one is left out and reported, unless none is usable. An `index`, of this variable, knows files
+    that were opened before.
+    """
+    groups: dict[tuple, list[FileFacts]] = {}
+    shared: dict = {}
+    for argument in [paths] if isinstance(paths, str | Path) else paths:
+        for file in _inspect_all(argument, variable, index):
+            # An archive of 100,000 files has few different fields and grids: keep one object of each.
+            grid = shared.setdefault((file.place, file.grid.y_ascending), file.grid)
+            file = replace(file, field=shared.setdefault(file.field, file.field), grid=grid)
+            groups.setdefault(file.place, []).append(file)
+    if index is not None:
+        index.save()
+    records = [_assemble(files, zr_a, zr_b) for files in groups.values()]
+    taken = Counter(record.name for record in records)
+    return [replace(r, name=f"{r.name}-{r.paths[0].stem}") if taken[r.name] > 1 else r for r in records]
+
+
+def _inspect_all(argument: str | Path, variable: str | None, index: Index | None) -> list[FileFacts]:
+    paths = expand(argument)
+    found, errors = [], []
+    for path in paths:
+        try:
+            found.append(_inspect_once(path, variable, index))
+        except DataError as error:
+            errors.append(error)
+    if errors and not found:
+        raise errors[0]
+    if errors:
+        log.warning("left out %d of %d files of %s, the first since: %s", len(errors), len(paths), argument, errors[0])
+    return found
+
+
+def _inspect_once(path: Path, variable: str | None, index: Index | None) -> FileFacts:
+    if index is None:
+        return _inspect(path, variable)
+    facts = index.get(path)
+    if facts is None:
+        facts = _inspect(path, variable)
+        index.put(facts)
+    return facts
+
+
+def _inspect(path: Path, variable: str | None) -> FileFacts:
+    """Everything about a file but its fields."""
+    with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
+        found = find_field(dataset, str(path), variable)
+        found.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used
+        name = _frame_times(dataset, found, path)
+        times = np.atleast_1d(read_times(dataset, name, found.frame_dims, str(path)))
+        interval = interval_seconds(dataset, found, times, str(path)) if found.kind == "amount" else None
+        sequences = len(dataset.dimensions[SEQUENCE]) if SEQUENCE in found.frame_dims else 0
+        if sequences:
+            times, length = _one_after_the_other(times, sequences), len(times)
+        grid, institution = read_grid(dataset, found, str(path)), text(dataset, "institution")
+        place = (grid.key, found.quantity)
+        return FileFacts(path, found, grid, place, times, interval, institution, length if sequences else 0)
+
+
+def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
+    """Times of every frame of every sequence, each sequence whole days after the one before, so that gaps part them."""
+    apart = (int((times.max() - times.min()) / _DAY) * 2 + 2) * _DAY
+    return (times + np.arange(sequences)[:, None] * apart).ravel()
+
+
+def _frame_times(dataset, found: Field, path: Path) -> str:
+    """The name of the time variable; DataError where frames have no times or more dimensions than time, y and x."""
+    name = time_variable(dataset, found)
+    over_time = [dim for dim in dataset.variables[name].dimensions if dim in found.frame_dims] if name else []
+    sizes = {dim: len(dataset.dimensions[dim]) for dim in found.frame_dims if dim != SEQUENCE}
+    extra = [f"{dim} ({size})" for dim, size in sizes.items() if dim not in over_time or len(over_time) > 1]
+    if len(sizes) > 1 or (name and extra):
+        raise DataError(
+            f"{path}: {found.variable} has more dimensions than time, y and x: {', '.join(extra)}.\n"
+            "Right would be a file with one of each selected."
+        )
+    if name is None:
+        raise DataError(f"{path}: {found.variable} has no times.\nRight would be a time coordinate for every frame.")
+    if 0 in sizes.values():
+        raise DataError(f"{path}: {found.variable} has no frames.\nRight would be at least one.")
+    return name
+
+
+def _assemble(files: list[FileFacts], zr_a: float, zr_b: float) -> Record:
+    """One record of files on one grid: frames in time order, of equal times the last file's."""
+    times = np.concatenate([file.times for file in files])
+    name = files[0].path.stem if len(files) == 1 else files[0].path.resolve().parent.name
+    file_of = np.repeat(np.arange(len(files)), [len(file.times) for file in files])
+    frame_of = np.concatenate([np.arange(len(file.times)) for file in files])
+    order = np.argsort(times, kind="stable")
+    times[order] = _on_raster(times[order], name)
+    kept = order[np.append(times[order][1:] != times[order][:-1], True)]
+    if num_duplicates := len(times) - len(kept):
+        log.warning("%s: left out %d of %d frames, whose times come again later", name, num_duplicates, len(times))
+    return Record(
+        name=name,
+        times=times[kept],
+        grid=files[-1].grid,
+        quantity=files[0].field.quantity,
+        variable=files[0].field.variable,
+        paths=tuple(file.path for file in files),
+        frame_sources=np.stack([file_of, frame_of], axis=1)[kept],
+        layouts=_layouts(files, most_frequent_step(times[kept]), zr_a, zr_b),
+        institution=next((file.institution for file in files if file.institution), None),
+    )
+
+
+def _on_raster(times: np.ndarray, name: str) -> np.ndarray:
+    meant = on_raster(times)
+    if moved := int((meant != times).sum()):
+        furthest = np.abs(meant - times).max().astype(np.int64)
+        log.warning("%s: %d of %d times, up to %d s early or late, are taken as even", name, moved, len(times), furthest)
+    return meant
+
+
+def _layouts(files: list[FileFacts], step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[_Layout, ...]:
+    """How each file is read. An accumulation that names no interval covers the time step."""
+    layouts: dict = {}
+    for file in files:
+        key = _layout_key(file)
+        if key not in layouts:
+            interval = file.interval or (None if np.isnat(step) else int(step.astype(np.int64)))
+            where = str(file.path)
+            conversion = file.field.conversion(interval_seconds=interval, zr_a=zr_a, zr_b=zr_b, where=where)
+            layouts[key] = _Layout(file.field, conversion, file.grid.y_ascending, file.sequence_length)
+    return tuple(layouts[_layout_key(file)] for file in files)
+
+
+def _layout_key(file: FileFacts) -> tuple:
+    return file.field, file.interval, file.grid.y_ascending, file.sequence_length

@@ -1,0 +1,227 @@
+"""Finding the rain variable in an open CF dataset, and reading it as mm/h with NaN for missing.
+
+A `Field` is everything about a variable that is the same in every file of an archive: dimensions, units and packing.
+It holds no open file and no field values; `read` takes the dataset. Rows come out with the northernmost first.
+"""
+
+import logging
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.errors import DataError
+from nowcast.netcdf import units
+from nowcast.netcdf.packing import HIGHEST, Packing, decode, read_packing
+
+log = logging.getLogger(__name__)
+
+_Y_NAMES = {"projection_y_coordinate", "latitude", "grid_latitude", "degrees_north", "degree_north"}
+_X_NAMES = {"projection_x_coordinate", "longitude", "grid_longitude", "degrees_east", "degree_east"}
+_Y_DIMENSIONS = {"y", "yc", "lat", "latitude", "rlat", "south_north", "north_south", "row", "rows", "nj", "j"}
+_X_DIMENSIONS = {"x", "xc", "lon", "longitude", "rlon", "west_east", "east_west", "column", "columns", "ni", "i"}
+_TIER = {"rate": 0, "amount": 1, "reflectivity": 2}
+# Coarser units than these (mm/h, mm) are heights and winds, not rain, unless a standard name says so.
+_COARSEST = {"rate": 1e4, "amount": 100.0, "reflectivity": np.inf}
+_SAID: set[tuple[Path, str]] = set()  # what has been warned of
+_MOST_CELLS = 1 << 30  # of a frame: 4 GB as float32
+_LARGEST_CHUNK = 1 << 29  # bytes, decompressed
+
+
+@dataclass(frozen=True)
+class Field:
+    """A rain variable: `frame_dims` are its dimensions longer than 1 other than y and x, in the file's order."""
+
+    variable: str
+    frame_dims: tuple[str, ...]
+    y_dim: str
+    x_dim: str
+    units: str | None
+    standard_name: str | None
+    packing: Packing = field(default_factory=Packing)
+
+    def conversion(self, *, interval_seconds=None, zr_a=200.0, zr_b=1.6, where: str = "") -> units.Conversion:
+        """Declared units -> mm/h. `where` (a file) is named in the DataError."""
+        return units.to_rain_rate(
+            self.units,
+            standard_name=self.standard_name,
+            interval_seconds=interval_seconds,
+            zr_a=zr_a,
+            zr_b=zr_b,
+            variable=f"{where}: {self.variable}",
+        )
+
+    @property
+    def kind(self) -> str | None:
+        """rate, amount, reflectivity or dimensionless; None for units that mean none of these."""
+        if not self.units:
+            return "reflectivity" if self.standard_name in units.REFLECTIVITY_NAMES else None
+        found = units.meaning(self.units)
+        return found.kind if found else None
+
+    @property
+    def quantity(self) -> str:
+        return "dimensionless" if self.kind == "dimensionless" else "rain_rate"
+
+    def read(self, dataset, frames: dict, conversion: units.Conversion, *, flip: bool) -> np.ndarray:
+        """(frame dims…, y, x) float32 in mm/h, NaN missing; `frames` maps each frame dimension to an index or slice."""
+        variable = dataset.variables[self.variable]
+        index = {self.y_dim: slice(None), self.x_dim: slice(None)} | frames
+        stored = variable[tuple(index.get(name, 0) for name in variable.dimensions)]
+        kept = [name for name in variable.dimensions if isinstance(index.get(name, 0), slice)]
+        order = [name for name in self.frame_dims if name in kept] + [self.y_dim, self.x_dim]
+        stored = np.transpose(stored, [kept.index(name) for name in order])
+        out = np.ascontiguousarray(decode(stored[..., ::-1, :] if flip else stored, self.packing, conversion))
+        too_high = out == np.inf
+        if too_high.any():
+            _say_once(Path(dataset.filepath()), self.variable)
+            out[too_high] = np.nan
+        return out
+
+
+def _say_once(file: Path, variable: str) -> None:
+    """A warning for the first file of a folder: the others of an archive are alike."""
+    if (file.parent, variable) not in _SAID:
+        _SAID.add((file.parent, variable))
+        log.warning("%s: values of %s above %g mm/h are taken as missing. Are its units right?", file, variable, HIGHEST)
+
+
+def attributes(variable) -> dict:
+    return {name: variable.getncattr(name) for name in variable.ncattrs()}
+
+
+def text(variable, name: str) -> str | None:
+    """A text attribute, stripped; None where it is absent or not text."""
+    value = getattr(variable, name, None)
+    return value.strip() if isinstance(value, str) else None
+
+
+def find_field(dataset, where: str, variable: str | None = None) -> Field:
+    """The rain variable of an open dataset, or the one called `variable`.
+
+    By standard name first, then by units; rates before amounts before reflectivity. Raises DataError where there is
+    none or where several are equally good.
+    """
+    if variable is not None:
+        if variable not in dataset.variables:
+            raise DataError(f'{where} has no variable "{variable}".\nIt has {_inventory(dataset)}.')
+        return _describe(dataset, variable, where)
+    ranked = [(rank, name) for name in dataset.variables if (rank := _rank(dataset, name)) is not None]
+    if not ranked and dataset.groups and not dataset.variables:
+        groups = ", ".join(dataset.groups)
+        raise DataError(
+            f"{where} has nothing but groups ({groups}), which are not read.\n"
+            "Right would be variables outside of groups: `ncks -G : IN.nc OUT.nc` takes them out."
+        )
+    if not ranked:
+        raise DataError(
+            f"{where} has no variable that is known to be rain; it has {_inventory(dataset)}.\n"
+            "Right would be a CF standard name such as rainfall_rate; or choose one with --variable (data.variable)."
+        )
+    best = [name for rank, name in ranked if rank == min(ranked)[0]]
+    if len(best) > 1:
+        raise DataError(f"{where} has several rain variables: {', '.join(best)}.\nChoose one with --variable (data.variable).")
+    return _describe(dataset, best[0], where)
+
+
+def _rank(dataset, name: str) -> tuple | None:
+    """Smaller is better; None is no candidate."""
+    variable = dataset.variables[name]
+    if name in dataset.dimensions or not is_numeric(variable) or _horizontal(dataset, variable) is None:
+        return None
+    num_extra = max(0, sum(size != 1 for size in variable.shape) - 3)
+    standard_name = text(variable, "standard_name")
+    if standard_name in units.RAIN_NAMES:
+        tier = [standard_name in names for names in (units.RATE_NAMES, units.AMOUNT_NAMES)]
+        return (num_extra, 0, tier.index(True) if any(tier) else 2)
+    found = units.meaning(text(variable, "units") or "")
+    if standard_name or found is None or found.scale > _COARSEST.get(found.kind, 0):
+        return None
+    return (num_extra, 1, _TIER[found.kind])
+
+
+def is_numeric(variable) -> bool:
+    return variable.dtype is not str and getattr(variable.dtype, "kind", "") in "iuf"
+
+
+def _inventory(dataset) -> str:
+    """The variables of a dataset as `name(dims) [units]`, for a message."""
+    listed = [
+        f"{name}({', '.join(variable.dimensions)}) [{text(variable, 'units') or 'no units'}]"
+        for name, variable in dataset.variables.items()
+        if name not in dataset.dimensions
+    ]
+    if dataset.groups:
+        listed.append(f"the groups {', '.join(dataset.groups)}, which are not read")
+    shown = listed[:12] + (["…"] if len(listed) > 12 else [])
+    return ", ".join(shown) or "no variables"
+
+
+def _describe(dataset, name: str, where: str) -> Field:
+    """The Field of one variable; DataError unless it is numeric and has y and x."""
+    variable = dataset.variables[name]
+    if not is_numeric(variable):
+        raise DataError(f"{where}: {name} is not numeric.\nRight would be a field of numbers over (time, y, x).")
+    horizontal = _horizontal(dataset, variable)
+    if horizontal is None:
+        dims = ", ".join(variable.dimensions)
+        raise DataError(f"{where}: {name} has dimensions ({dims}).\nRight would be (time, y, x).")
+    y_dim, x_dim = horizontal
+    others = [
+        dim for dim, size in zip(variable.dimensions, variable.shape, strict=True) if size != 1 and dim not in (y_dim, x_dim)
+    ]
+    _check_size(dataset, variable, y_dim, x_dim, where)
+    return Field(
+        variable=name,
+        frame_dims=tuple(others),
+        y_dim=y_dim,
+        x_dim=x_dim,
+        units=text(variable, "units"),
+        standard_name=text(variable, "standard_name"),
+        packing=read_packing(variable, f"{where}: {name}"),
+    )
+
+
+def _check_size(dataset, variable, y_dim: str, x_dim: str, where: str) -> None:
+    """DataError for frames and chunks that cannot be meant, before memory is asked for them."""
+    y, x = len(dataset.dimensions[y_dim]), len(dataset.dimensions[x_dim])
+    if y * x > _MOST_CELLS:
+        raise DataError(
+            f"{where}: {variable.name} declares frames of {y} × {x} cells.\nRight would be at most {_MOST_CELLS:,} cells."
+        )
+    chunks = variable.chunking()
+    num_bytes = math.prod(chunks) * variable.dtype.itemsize if isinstance(chunks, list) else 0
+    if num_bytes > _LARGEST_CHUNK:
+        shape, wanted = " × ".join(map(str, chunks)), _one_frame(variable, y_dim, x_dim)
+        raise DataError(
+            f"{where}: {variable.name} is stored in chunks of {num_bytes / 1e9:.1f} GB ({shape}), read whole for every frame.\n"
+            f"Right would be chunks of one frame: `nccopy -c {variable.name}:{wanted} IN.nc OUT.nc`."
+        )
+
+
+def _one_frame(variable, y_dim: str, x_dim: str) -> str:
+    """The chunks of one frame, as nccopy takes them."""
+    sizes = zip(variable.dimensions, variable.shape, strict=True)
+    return ",".join(str(size if dim in (y_dim, x_dim) else 1) for dim, size in sizes)
+
+
+def _horizontal(dataset, variable) -> tuple[str, str] | None:
+    """The y and x dimensions: by their coordinate variables, else by their names, else the last two but time."""
+    rest = list(variable.dimensions)
+    y = next((dim for dim in rest if _is_axis(dataset, dim, "Y", _Y_NAMES, _Y_DIMENSIONS)), None)
+    x = next((dim for dim in rest if _is_axis(dataset, dim, "X", _X_NAMES, _X_DIMENSIONS)), None)
+    long = [dim for dim in rest if dim not in (y, x) and not _is_axis(dataset, dim, "T", {"time"}, {"time"})]
+    if len(long) < (y is None) + (x is None):
+        return None
+    x = x or long.pop()
+    return y or long.pop(), x
+
+
+def _is_axis(dataset, dim: str, axis: str, standard_names: set, names: set) -> bool:
+    coordinate = dataset.variables.get(dim)
+    marks = {text(coordinate, mark) for mark in ("axis", "standard_name", "units")} - {None}
+    if marks & (standard_names | {axis}):
+        return True
+    declared = coordinate is not None and (text(coordinate, "axis") or text(coordinate, "standard_name"))
+    return not declared and dim.lower() in names

@@ -1,0 +1,213 @@
+"""Radar records: one observed series on one grid, from any CF-like NetCDF files.
+
+Opening reads coordinates only; fields are read frame by frame when asked for, as float32 mm/h with NaN for missing and
+row 0 northernmost. A Record holds no open file, so it can be pickled and sent to other processes.
+
+Frames of a record that its files no longer give, such as one with a flipped bit in its chunk: missing, and named.
+"""
+
+import hashlib
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.errors import DataError
+from nowcast.netcdf.files import OPEN_FILES
+from nowcast.netcdf.grid import Grid
+from nowcast.netcdf.rain_variable import Field
+from nowcast.netcdf.units import Conversion
+
+SEQUENCE = "sequence"  # the one other dimension that frames may have: independent events of one length
+_CHUNK_ROOM = 1 << 28  # bytes, of one file
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the frames of a file are read; one object serves all files that agree.
+
+    Frames are counted through all sequences, `sequence_length` to each; 0 where the file has no sequences.
+    """
+
+    field: Field
+    conversion: Conversion
+    flip: bool
+    sequence_length: int
+
+    def selections(self, frame: int, count: int) -> list[dict[str, slice]]:
+        """What to read of each dimension for `count` frames from `frame` on: one selection, or one per sequence."""
+        time = [dim for dim in self.field.frame_dims if dim != SEQUENCE]
+        if not self.sequence_length:
+            return [{dim: slice(frame, frame + count) for dim in time}]
+        chosen = []
+        while count > 0:
+            sequence, first = divmod(frame, self.sequence_length)
+            here = min(count, self.sequence_length - first)
+            chosen.append({SEQUENCE: slice(sequence, sequence + 1)} | {dim: slice(first, first + here) for dim in time})
+            frame, count = frame + here, count - here
+        return chosen
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One observed series on one grid. Make it with `open_records`.
+
+    times: datetime64[s], sorted and unique. frame_sources: (frame, 2) int64, for each frame the index of its file in
+    `paths` and its position there.
+    """
+
+    name: str
+    times: np.ndarray
+    grid: Grid
+    quantity: str
+    variable: str
+    paths: tuple[Path, ...]
+    frame_sources: np.ndarray
+    layouts: tuple[_Layout, ...]
+    institution: str | None = None  # the global attribute of the first file that has one
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def units(self) -> str:
+        return "mm h-1" if self.quantity == "rain_rate" else "1"
+
+    @property
+    def time_step(self) -> np.timedelta64:
+        """The most frequent difference between frames (the shorter of equals); NaT for a single frame."""
+        return most_frequent_step(self.times)
+
+    def read(self, positions: Sequence[int]) -> np.ndarray:
+        """(frame, y, x) float32 mm/h, NaN missing, row 0 northernmost, of these frames in this order."""
+        positions = np.asarray(positions, np.int64).ravel()
+        if positions.size and not (positions.min() >= 0 and positions.max() < len(self)):
+            raise IndexError(f"positions {positions.min()} to {positions.max()} of a record of {len(self)} frames")
+        out = np.empty((len(positions), *self.grid.shape), np.float32)
+        for first, stop in _runs(self.frame_sources[positions]):
+            file, frame = (int(n) for n in self.frame_sources[positions[first]])
+            out[first:stop] = self._read_file(file, frame, stop - first)
+        return out
+
+    def _read_file(self, file: int, frame: int, count: int) -> np.ndarray:
+        path, layout = self.paths[file], self.layouts[file]
+        with OPEN_FILES.lock:
+            try:
+                dataset = OPEN_FILES.get(path)
+                keep_chunks(dataset.variables[layout.field.variable], layout.field)
+                parts = [layout.field.read(dataset, selection, layout.conversion, flip=layout.flip)
+                         for selection in layout.selections(frame, count)]  # fmt: skip
+                return np.concatenate([part.reshape(-1, *self.grid.shape) for part in parts]).reshape(count, *self.grid.shape)
+            except (OSError, RuntimeError, IndexError, KeyError, ValueError) as error:
+                last = f" to {frame + count - 1}" if count > 1 else ""
+                raise DataError(
+                    f"{path}: frame {frame}{last} of {layout.field.variable} cannot be read ({error}).\n"
+                    "The file is damaged or has changed: get it again, or leave it out."
+                ) from error
+
+    def source(self, position: int) -> Path:
+        """The file that holds a frame, for messages."""
+        return self.paths[self.frame_sources[position, 0]]
+
+    def digest(self, positions: Sequence[int] | None = None) -> str:
+        """SHA-256 (hex) of what is read: files (path, size, time of change), conversions, frames."""
+        found = hashlib.sha256()
+        described = {id(layout): repr(layout) for layout in self.layouts}
+        for path, layout in zip(resolved(self.paths), self.layouts, strict=True):
+            facts = path.stat()
+            found.update(f"({str(path)!r}, {facts.st_size}, {facts.st_mtime_ns}, {described[id(layout)]})".encode())
+        found.update(np.ascontiguousarray(self.frame_sources, "<i8").tobytes())
+        found.update(np.ascontiguousarray(self.times.astype(np.int64), "<i8").tobytes())
+        if positions is not None:
+            found.update(np.ascontiguousarray(positions, "<i8").tobytes())
+        return found.hexdigest()
+
+
+def resolved(paths: Sequence[Path]) -> list[Path]:
+    """`Path.resolve` of many files of few folders, each of which is looked up once."""
+    folders = {folder: folder.resolve() for folder in {path.parent for path in paths}}
+    return [path.resolve() if path.is_symlink() else folders[path.parent] / path.name for path in paths]
+
+
+def keep_chunks(variable, field: Field, *, also: str | None = None) -> None:
+    """Give the library room for every chunk that a frame lies in, where chunks hold several frames, and no more elsewhere.
+
+    `also` is a dimension of which a read takes everything.
+    Without it, the next frame would have the same chunks decompressed again: a hundred times the work for a file that
+    was written with the library's own choice of chunks. Chunks of one frame are not read twice, and its default of 64 MiB
+    for each open file adds up to a gigabyte.
+    """
+    chunks = variable.chunking()
+    if not isinstance(chunks, list):
+        return  # a classic or contiguous file
+    sizes = dict(zip(variable.dimensions, zip(variable.shape, chunks, strict=True), strict=True))
+    across = math.prod(math.ceil(sizes[dim][0] / sizes[dim][1]) for dim in (field.y_dim, field.x_dim, also) if dim)
+    needed = across * math.prod(chunks) * variable.dtype.itemsize
+    room, slots, preemption = variable.get_var_chunk_cache()
+    if all(sizes[dim][1] == 1 for dim in field.frame_dims):
+        wanted = min(room, needed)
+    else:
+        wanted = needed if room < needed <= _CHUNK_ROOM else room
+    if wanted != room:
+        variable.set_var_chunk_cache(wanted, max(slots, 2 * across), preemption)
+
+
+def most_frequent_step(times: np.ndarray) -> np.timedelta64:
+    """The most frequent difference of sorted times (the shorter of equals); NaT for fewer than two."""
+    steps, counts = np.unique(np.diff(times), return_counts=True)
+    return steps[np.argmax(counts)] if len(steps) else np.timedelta64("NaT", "s")
+
+
+def _runs(sources: np.ndarray) -> list[tuple[int, int]]:
+    """(first, stop) of stretches that are consecutive frames of one file: each is one read."""
+    if not len(sources):
+        return []
+    breaks = np.flatnonzero((np.diff(sources, axis=0) != (0, 1)).any(axis=1)) + 1
+    ends = [0, *breaks.tolist(), len(sources)]
+    return list(itertools.pairwise(ends))
+
+
+NAMED_TIMES = 4  # of damaged frames, in a message
+
+
+class Damage:
+    """Reads the frames of a record one by one, and keeps account of those that cannot be read."""
+
+    def __init__(self, record: Record):
+        self.record, self.num_read = record, 0
+        self.first: DataError | None = None
+        self.positions: dict[Path, list[int]] = {}
+
+    def read(self, position: int) -> np.ndarray:
+        """(y, x) mm/h; all NaN for a frame that is damaged. DataError where the file itself is gone."""
+        self.num_read += 1
+        try:
+            return self.record.read([position])[0]
+        except DataError as error:
+            # Only what will be as damaged the next time: a disk that is away for a while would be cached as missing.
+            if isinstance(error.__cause__, OSError):
+                raise
+            self.first = self.first or error
+            self.positions.setdefault(self.record.source(position), []).append(position)
+            return np.full(self.record.grid.shape, np.nan, np.float32)
+
+    @property
+    def num_damaged(self) -> int:
+        return sum(map(len, self.positions.values()))
+
+    @property
+    def all_failed(self) -> bool:
+        return 0 < self.num_read == self.num_damaged
+
+    def lines(self) -> list[str]:
+        """For example `rain.nc: 2 frames cannot be read and count as missing: 2020-06-01T00:10:00Z, …`."""
+        return [self._line(path, positions) for path, positions in self.positions.items()]
+
+    def _line(self, path: Path, positions: list[int]) -> str:
+        times = ", ".join(f"{time}Z" for time in self.record.times[positions[:NAMED_TIMES]])
+        count = f"{len(positions)} frame{'s' if len(positions) > 1 else ''}"
+        more = ", …" if len(positions) > NAMED_TIMES else ""
+        return f"{path}: {count} cannot be read and count{'s' if len(positions) == 1 else ''} as missing: {times}{more}"

@@ -1,0 +1,218 @@
+"""Times -> datetime64[s]: of frames, of reference times, and the interval that an accumulation covers.
+
+CF times count from a reference; frames may also have theirs as ISO 8601 text or as numbers such as 202006010005. A series
+may hold its times on a dimension or one scalar time per file. Times that are stored too coarsely to tell frames apart are
+refused, since a window needs frames exactly one time step apart.
+"""
+
+import re
+from datetime import UTC, datetime
+
+import cf_units
+import cftime
+import netCDF4
+import numpy as np
+
+from nowcast.errors import DataError
+from nowcast.netcdf.grid import MAX_COORDINATE
+from nowcast.netcdf.packing import stored_as
+from nowcast.netcdf.rain_variable import Field, text
+
+_CALENDARS = {"standard", "gregorian", "proleptic_gregorian"}
+_MOST_OFF = 90  # seconds that a frame may be early or late
+_FURTHEST = 1e10  # seconds from 1970, the year 2286: NaT and other fills lie beyond
+
+
+def time_variable(dataset, found: Field, standard_name: str = "time") -> str | None:
+    """The variable of times (or reference times) over the field's frame dimensions, or scalar; None if there is none.
+
+    Where several would do: one that counts from a reference, then that of a dimension or of the `coordinates` attribute,
+    then the one with the plain name.
+    """
+    variable = dataset.variables[found.variable]
+    listed = [*variable.dimensions, *(text(variable, "coordinates") or "").split()]
+    fitting = [name for name in dataset.variables if _is_time(dataset.variables[name], standard_name, found.frame_dims)]
+
+    def order(name: str) -> tuple:
+        return not _counts(dataset.variables[name]), name not in listed, name != standard_name
+
+    return min(fitting, key=order, default=None)
+
+
+def _is_time(variable, standard_name: str, frame_dims: tuple[str, ...]) -> bool:
+    declared = text(variable, "standard_name")
+    plain = {standard_name, f"valid_{standard_name}"}
+    names = plain | set(frame_dims if standard_name == "time" and (_counts(variable) or _is_text(variable)) else ())
+    named = declared == standard_name if declared else variable.name in names
+    dims = dict(zip(variable.dimensions, variable.shape, strict=True))
+    if _is_text(variable) and variable.dtype == "S1" and dims:
+        dims.popitem()  # the characters of a text
+    return named and {dim for dim, size in dims.items() if size != 1} <= set(frame_dims)
+
+
+def _counts(variable) -> bool:
+    return " since " in (text(variable, "units") or "")
+
+
+def _is_text(variable) -> bool:
+    return variable.dtype is str or variable.dtype == "S1"
+
+
+def read_times(dataset, name: str, dims: tuple[str, ...], where: str) -> np.ndarray:
+    """datetime64[s] of a time variable, with an axis for each of `dims` that it has (the others are 1 long).
+
+    Raises DataError for missing times, impossible calendars, and times stored too coarsely to tell frames apart.
+    """
+    variable, where = dataset.variables[name], f"{where}: {name}"
+    if variable.size > MAX_COORDINATE:
+        raise DataError(f"{where} declares {variable.size} times.\nRight would be at most {MAX_COORDINATE}.")
+    of_text = variable.dimensions[-1:] if variable.dtype == "S1" else ()
+    kept = [dim for dim in variable.dimensions if dim in dims]
+    index = tuple(slice(None) if dim in (*dims, *of_text) else 0 for dim in variable.dimensions)
+    stored = np.asarray(variable[index])
+    stored = netCDF4.chartostring(stored) if of_text else stored
+    stored = stored.transpose([kept.index(dim) for dim in dims if dim in kept])
+    if _is_text(variable):
+        return _parse_times(stored, where)
+    fill = getattr(variable, "_FillValue", netCDF4.default_fillvals[variable.dtype.str[1:]])
+    fills = stored_as(fill, variable.dtype, variable.dtype)
+    if not np.isfinite(stored).all() or np.isin(stored, fills).any():
+        raise DataError(f"{where} has missing times.\nRight would be a time for every frame.")
+    declared = text(variable, "units") or ""
+    if not _counts(variable) and (stamped := _stamped_times(stored)) is not None:
+        return stamped
+    return decode_times(stored, declared, text(variable, "calendar") or "standard", where)
+
+
+def _parse_times(stored: np.ndarray, where: str) -> np.ndarray:
+    """ISO 8601 text, UTC where it names no zone, to the second."""
+    parsed = [_parse_time(str(entry).strip("\0 "), where) for entry in stored.ravel()]
+    return np.array(parsed, "datetime64[s]").reshape(stored.shape)
+
+
+def _parse_time(entry: str, where: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(entry)
+        return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    except (ValueError, OverflowError):
+        raise DataError(f'{where} has the text "{entry[:40]}".\nRight would be times such as 2020-06-01T00:05:00Z.') from None
+
+
+def _stamped_times(stored: np.ndarray) -> np.ndarray | None:
+    """Numbers that read yyyymmddhh, yyyymmddhhmm or yyyymmddhhmmss as times; None where they are none."""
+    exact = stored.dtype.itemsize == 8 and stored.size and (stored == np.round(stored)).all()
+    for digits in (10, 12, 14) if exact else ():
+        scale = 10 ** (digits - 4)
+        years = stored.astype(np.int64) // scale
+        if ((years >= 1900) & (years < 2200)).all():
+            entries = (f"{number}" for number in stored.astype(np.int64).ravel())
+            try:
+                parsed = [datetime.strptime(entry, "%Y%m%d%H%M%S"[: digits - 2]) for entry in entries]
+            except ValueError:
+                return None
+            return np.array(parsed, "datetime64[s]").reshape(stored.shape)
+    return None
+
+
+def decode_times(stored: np.ndarray, declared: str, calendar: str, where: str) -> np.ndarray:
+    """Numbers in CF time units ("minutes since 2020-01-01") -> datetime64[s], to the nearest second."""
+    if calendar.lower() not in _CALENDARS:
+        raise DataError(f'{where} is in the calendar "{calendar}".\nRight would be "standard".')
+    try:
+        epoch, later = cftime.num2date([0, 1], declared, calendar, only_use_cftime_datetimes=True)
+        # Every unit that cftime takes in these calendars has a fixed length.
+        unit = (later - epoch).total_seconds()
+        seconds = stored * unit + cftime.date2num(epoch, "seconds since 1970-01-01", calendar)
+    except (ValueError, OverflowError, TypeError) as error:
+        raise DataError(
+            f'{where} has units "{declared}" that give no times ({error}).\nRight would be such as "seconds since 1970-01-01".'
+        ) from error
+    resolution = np.spacing(np.abs(stored).max()) * unit if stored.dtype.kind == "f" else 0
+    if resolution > 30:
+        raise DataError(
+            f'{where} is {stored.dtype} "{declared}", in steps of {resolution:.0f} s: frames cannot be told apart.\n'
+            "Right would be int32 or float64."
+        )
+    if stored.size and not np.abs(seconds).max() < _FURTHEST:
+        largest = f'{np.abs(stored.astype(np.float64)).max():g} "{declared}"'
+        raise DataError(f"{where} has {largest}, which is no time of a frame.\nRight would be a time for every frame.")
+    grain = 60 if resolution > 0.5 else 1  # what storage rounded goes back to the minute
+    return (np.round(seconds / grain) * grain).astype(np.int64).astype("datetime64[s]")
+
+
+def interval_seconds(dataset, found: Field, times: np.ndarray, where: str) -> float | None:
+    """Over how many seconds each frame accumulates: by time bounds, a start_time, or cell_methods; None if none tells.
+
+    In this order, since the interval of cell_methods is, strictly, the one between the numbers that were summed.
+    `times` are the frames' own.
+    """
+    spans = _spans(dataset, found, times, where)
+    if spans is not None:
+        lengths = np.unique(spans.astype(np.int64))
+        if len(lengths) > 1:
+            raise DataError(
+                f"{where}: {found.variable} accumulates over {lengths[0]} to {lengths[-1]} s.\n"
+                "Right would be one interval for all frames of a file."
+            )
+        return float(lengths[0])
+    methods = text(dataset.variables[found.variable], "cell_methods") or ""
+    given = re.search(r"interval:\s*([\d.]+)\s*([A-Za-z]+)", methods)
+    try:
+        return float(cf_units.Unit(given[2]).convert(float(given[1]), "s")) if given else None
+    except ValueError:
+        return None
+
+
+def _spans(dataset, found: Field, times: np.ndarray, where: str) -> np.ndarray | None:
+    """timedelta64[s] per frame from the time variable's bounds or from a `start_time`."""
+    variable = dataset.variables[time_variable(dataset, found)]
+    bounds = dataset.variables.get(text(variable, "bounds") or "")
+    if bounds is not None and bounds.shape[-1:] == (2,):
+        calendar = text(variable, "calendar") or "standard"
+        ends = decode_times(np.asarray(bounds[:]), text(variable, "units") or "", calendar, f"{where}: {bounds.name}")
+        return ends[..., 1] - ends[..., 0]
+    start = dataset.variables.get("start_time")
+    if start is None or " since " not in (text(start, "units") or ""):
+        return None
+    return times - read_times(dataset, "start_time", found.frame_dims, where)
+
+
+def on_raster(times: np.ndarray) -> np.ndarray:
+    """Sorted times of frames, each moved to the time that it was meant for: radars are some seconds early or late.
+
+    Each stretch between gaps has a raster of its own, on whole minutes where most of its frames are not on one already. It
+    moves only if all its frames are within a quarter of the time step, and 90 s, of the raster.
+    """
+    seconds = times.astype(np.int64)
+    steps = np.diff(seconds)
+    step = _meant_step(steps[steps > 0])
+    if step == 0:
+        return times
+    meant = seconds.copy()
+    for stretch in np.split(np.arange(len(seconds)), np.flatnonzero(steps > 1.5 * step) + 1):
+        if (steps[stretch[:-1]] != step).any():
+            off = _off_raster(seconds[stretch], step)
+            if np.abs(off).max() <= min(step / 4, _MOST_OFF):
+                meant[stretch] -= off
+    return meant.astype("datetime64[s]")
+
+
+def _meant_step(steps: np.ndarray) -> int:
+    """The usual step in seconds; where none is, that of whole minutes which most are near; 0 where there is none either."""
+    if len(steps) < 2:
+        return 0
+    values, counts = np.unique(steps, return_counts=True)
+    if counts.max() * 2 >= len(steps):
+        return int(values[counts.argmax()])
+    step = round(float(steps[steps < 1.5 * np.median(steps)].mean()) / 60) * 60
+    return step if (np.abs(steps - step) <= min(step / 2, 2 * _MOST_OFF)).mean() > 0.5 else 0
+
+
+def _off_raster(seconds: np.ndarray, step: int) -> np.ndarray:
+    """How many seconds each time is after (before: negative) the nearest point of the raster that most are nearest to."""
+    phases, counts = np.unique(seconds % step, return_counts=True)
+    phase = int(phases[counts.argmax()])
+    if counts.max() * 2 < len(seconds):
+        turns = np.exp(2j * np.pi * (seconds % step) / step).mean()
+        phase = round(float(np.angle(turns)) / (2 * np.pi) * step / 60) * 60
+    return (seconds - phase + step // 2) % step - step // 2

@@ -1,0 +1,211 @@
+"""`nowcast plan`: records -> fingerprint -> a complete config with the reason for every value, tried on this machine.
+
+In the manner of nnU-Net (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z): what can be told from the data is told, what
+cannot stays as in the reference recipe, configs/radar.toml, and the result is a file that people can read and change.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nowcast import __version__, config
+from nowcast.config.schema import Data, Experiment
+from nowcast.config.toml import inline, read_comments, write_commented
+from nowcast.dataset.archive import Archive, check_alike, open_archive, open_split
+from nowcast.errors import MemoryLimitError
+from nowcast.netcdf.record import Record
+from nowcast.plan.choices import HEAVY, HOURS, Choices, Size, choose, choose_training, first_size, num_steps, percent
+from nowcast.plan.fingerprint import Fingerprint, take_fingerprint
+from nowcast.plan.frames import ENOUGH, FrameChoice, choose_frames
+from nowcast.runtime.memory import free_memory, resident_memory
+from nowcast.training.experiment import resolve
+from nowcast.training.step_cost import Estimate, estimate, probe
+from nowcast.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+SHARE = 0.6  # of the free memory that a step may take: validation and other processes need some too
+LEAST_STEPS = 1000  # in the time there is: where a step takes too long for them, smaller sizes are tried
+NEARLY_DRY = 0.005  # wet share
+MAIN = ("data.input_frames", "data.lead_frames", "data.splits.by", "data.crop", "model.patch", "model.kernel_sizes",
+        "model.hidden_channels", "training.batch_size", "training.steps")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A config, the comment at each key, what stands above it, and what its user should know before training."""
+
+    experiment: Experiment
+    comments: Mapping[str, str]
+    head: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def text(self, experiment: Experiment | None = None) -> str:
+        """TOML for people; of an `experiment` that --set made different, with the reasons that still hold."""
+        written = experiment or self.experiment
+        same = {key for key in self.comments if _value(written, key) == _value(self.experiment, key)}
+        comments = {key: text if key in same else "set by hand" for key, text in self.comments.items()}
+        return write_commented(written, comments, self.head)
+
+    def lines(self) -> list[str]:
+        """The main choices, one to a line."""
+        return [
+            f"{key} = {inline(_value(self.experiment, key))}  # {self.comments[key]}" for key in MAIN if key in self.comments
+        ]
+
+
+def _value(experiment: Experiment, key: str):
+    value = config.as_toml(experiment)
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def make_recipe(paths: Sequence[str], *, variable: str = "auto", device: torch.device) -> Recipe:
+    """Look at the records and plan a training of them on this device.
+
+    Raises what opening records raises, DataError (exit 3) where nothing was observed, NotEnoughFrames (75) where training
+    and validation cannot both have a window, MemoryLimitError (7) where not even the smallest size fits.
+    """
+    records = open_split(paths, Data(records=tuple(paths), variable=variable))
+    check_alike(records)
+    found = take_fingerprint(records)
+    frames = choose_frames(found.series)
+    size, measured, trainer, choices = _try_sizes(found, frames, paths, variable, device)
+    _finish(found, frames, size, measured, trainer, choices)
+    warnings = (*_warnings(found, frames), *choices.warnings)
+    return Recipe(resolve(choices.experiment()), choices.comments, tuple(_head(records, found, warnings)), warnings)
+
+
+def reference_choices() -> Choices:
+    """The reference recipe with its comments, and nothing chosen yet."""
+    path = Path(__file__).with_name("radar.toml")
+    return Choices(resolve(config.read(path)), read_comments(path.read_text(encoding="utf-8")))
+
+
+def _try_sizes(
+    found: Fingerprint, frames: FrameChoice, paths: Sequence[str], variable: str, device: torch.device
+) -> tuple[Size, Estimate, Trainer, Choices]:
+    """The largest size, from the wished one down, whose steps fit into memory and time; real steps decide."""
+    plan, size = None, first_size(found, frames, device.type)
+    while True:
+        choices = reference_choices()
+        choices.set("data.records", list(paths), "what was planned from")
+        choices.set("data.variable", variable, "found by CF standard name and units" if variable == "auto" else "as asked for")
+        choose(found, frames, size, choices)
+        experiment = _with_batch(choices.experiment(), size)
+        plan = plan or open_archive(experiment.data.model_copy(update={"max_missing": 1.0}))
+        limit, seconds_wanted = _memory_limit(device), HOURS[device.type] * 3600 / LEAST_STEPS
+        measured, trainer = _measure(experiment, plan, device, seconds_wanted)
+        fits = measured is not None and measured.memory_bytes <= limit
+        seconds = measured.seconds_per_step if fits else math.inf
+        smaller = _smaller(size, seconds, seconds_wanted)
+        if fits and (seconds <= seconds_wanted or smaller is None):
+            return size, measured, trainer, choices
+        if smaller is None:
+            raise MemoryLimitError(f"not even one case of a small network fits into {limit / 1e9:.1f} GB; free some memory")
+        log.debug("%s takes %s a step; trying %s", size, f"{seconds:.2g} s" if fits else "too much memory", smaller)
+        size = smaller
+
+
+def _smaller(size: Size, seconds: float, wanted: float) -> Size | None:
+    """The next smaller size; where steps are too slow, one that should be quick enough, for every try takes time."""
+    smaller = size.smaller()
+    while smaller and seconds < math.inf and seconds * smaller.work / size.work > wanted and smaller.smaller():
+        smaller = smaller.smaller()
+    return smaller
+
+
+def _with_batch(experiment: Experiment, size: Size) -> Experiment:
+    training = experiment.training.model_copy(update={"batch_size": size.batch_size})
+    return experiment.model_copy(update={"training": training})
+
+
+def _measure(experiment: Experiment, plan: Archive, device: torch.device, wanted: float) -> tuple[Estimate | None, Trainer]:
+    """What a step takes, roughly where it is far slower than wanted; None where it does not fit into a GPU's memory."""
+    trainer, cases = Trainer(experiment, plan, Path(), device=device), experiment.training.batch_size
+    try:
+        if device.type == "cpu":  # on a GPU the first step tells nothing
+            first = probe(trainer, 1)
+            if first.seconds * cases > 2 * wanted:
+                return Estimate(first.seconds * cases, first.memory_bytes), trainer
+        return estimate(trainer), trainer
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return None, trainer
+
+
+def _memory_limit(device: torch.device) -> float:
+    if device.type == "cuda":
+        return SHARE * torch.cuda.get_device_properties(device).total_memory
+    return resident_memory() + SHARE * free_memory()
+
+
+def _finish(
+    found: Fingerprint, frames: FrameChoice, size: Size, measured: Estimate, trainer: Trainer, choices: Choices
+) -> None:
+    seconds, precision = measured.seconds_per_step, str(trainer.precision).removeprefix("torch.")
+    augmentation = choices.tree["data"]["augmentation"]
+    orientations = (4 if "flips" in augmentation else 1) * (2 if "rotations" in augmentation else 1)
+    steps, reason = num_steps(
+        found, frames, size, device=trainer.device.type, seconds=seconds, orientations=orientations
+    )  # fmt: skip
+    choose_training(
+        choices, size, steps=steps, reason=reason, seconds=seconds, memory_mb=measured.memory_bytes / 1e6,
+        on=f"on {_device_name(trainer.device)}",
+    )  # fmt: skip
+    choices.set(
+        "training.precision", "auto", f"bfloat16 where a probe finds it faster; {precision} on this {trainer.device.type}"
+    )
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{device.type} ({threads} thread{'s' if threads > 1 else ''})"
+
+
+def _warnings(found: Fingerprint, frames: FrameChoice) -> list[str]:
+    """What stands in the way of a good network, each with what would help."""
+    told, leads = [], f"{frames.lead_minutes:g} of {frames.wanted_leads * frames.minutes:g} minutes"
+    if frames.lead_frames < frames.wanted_leads:
+        told.append(f"the runs of frames are short and allow {leads} of leads; longer runs would help")
+    if not frames.is_apart:
+        told.append("validation follows training without a gap, and flatters: score the network on another day")
+    if min(frames.num_training, frames.num_validation) < ENOUGH[0][1]:
+        numbers = f"{frames.num_training:,} training and {frames.num_validation:,} validation windows"
+        told.append(f"{numbers}: enough to try things, too few to learn weather; more days would help")
+    if found.wet < NEARLY_DRY:
+        told.append(f"{percent(found.wet, 2)} of the pixels are wet: there is hardly any rain to learn from")
+    if not found.num_pairs:
+        told.append("motion could not be measured for want of rain: crop, patch and kernels are guesses")
+    return told
+
+
+def _head(records: Sequence[Record], found: Fingerprint, warnings: Sequence[str]) -> list[str]:
+    steps = dict.fromkeys(f"{part.minutes:g}" for part in found.series if math.isfinite(part.minutes))
+    grids = dict.fromkeys("{} × {} cells of {} km".format(*part.shape, _km(part.spacing_km)) for part in found.series)
+    names, shown = ", ".join(record.name for record in records[:8]), list(grids)[:4]
+    values = f"{percent(found.wet, 2)} wet, {percent(found.share_from(HEAVY), 3)} from {HEAVY:g} mm/h on"
+    moved = f"motion {found.motion_median:.1f} cells a step, 95 % of it up to {found.motion_95:.1f}"
+    return [
+        f"Planned by nowcast {__version__} from its fingerprint of the records; every key is here, and may be changed.",
+        "",
+        f"{found.num_frames:,} frames on {_count(found.num_days, 'day')} every {', '.join(steps)} minutes: {names}",
+        ", ".join(shown) + (f" and {len(grids) - len(shown)} other grids" if len(grids) > len(shown) else ""),
+        f"{values}, {percent(found.missing)} missing ({_count(found.num_frames_read, 'frame')} read)",
+        f"{moved} ({_count(found.num_pairs, 'pair')} of frames)" if found.num_pairs else "motion not measured: too little rain",
+        *(f"Beware: {warning}." for warning in warnings),
+    ]
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'s' if number != 1 else ''}"
+
+
+def _km(spacing: tuple[float, float]) -> str:
+    return " × ".join(f"{km:.3g}" if math.isfinite(km) else "?" for km in spacing)

@@ -1,0 +1,1 @@
+"""Forecaster and records to forecast files."""

@@ -1,0 +1,267 @@
+"""Forecaster + records -> forecast files: which reference times, their past frames, and the files they go to.
+
+Reading, forecasting and writing go on at the same time, each in a thread of its own, as far as memory is bounded so. The
+NetCDF library bears one thread at a time: whoever reads or writes holds `OPEN_FILES.lock`.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from nowcast import __version__
+from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
+from nowcast.forecasters.baselines import Extrapolation
+from nowcast.forecasters.forecaster import Forecaster, num_leads, on_record, time_step
+from nowcast.forecasters.network import Network
+from nowcast.netcdf.files import OPEN_FILES
+from nowcast.netcdf.forecast_writer import write_forecast
+from nowcast.netcdf.record import Record
+from nowcast.prediction.cases import KeptFrames, Selection, listing, read_past, references_of
+from nowcast.runtime import distributed
+from nowcast.runtime.outputs import making_folder, refuse_inputs, remove_stale
+from nowcast.runtime.progress import Progress
+from nowcast.runtime.threads import ahead
+
+Case = tuple  # reference time, fields (lead, y, x), and where they are asked for probabilities (lead, threshold, y, x)
+BYTES_AHEAD = 1 << 27  # of forecasts; where one case has more, nothing is done ahead of the writing
+REFERENCES = {  # of baselines and of models
+    "extrapolation": "Kroeger et al. (2016), arXiv 1603.03590 (the motion)",
+    "neighbourhood": "Germann & Zawadzki (2004), J. Appl. Meteor. 43 (the probabilities)",
+    "pysteps": "Pulkkinen et al. (2019), doi 10.5194/gmd-12-4185-2019",
+    "sprog": "Seed (2003); Pulkkinen et al. (2019), doi 10.5194/gmd-12-4185-2019",
+    "encoder_forecaster": "Shi et al. (2015), arXiv 1506.04214",
+    "multiscale": "Shi et al. (2017), arXiv 1706.03458",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is forecast from one record: `references` one time step apart or more, in time order; of which `thresholds` also
+    the probabilities."""
+
+    record: Record
+    step: np.timedelta64
+    references: tuple[np.datetime64, ...]
+    thresholds: tuple[float, ...] = ()
+
+
+def predict(
+    forecaster: Forecaster,
+    records: Sequence[Record],
+    output: Path,
+    *,
+    selection: Selection,
+    folder: bool,
+    thresholds: Sequence[float] = (),
+    overwrite: bool = False,
+) -> list[Path]:
+    """Forecast every record and write one file, or with `folder` one per reference time; returns the files.
+
+    With `thresholds`, mm/h ascending, they also hold the probabilities of as much rain or more, which a forecaster without
+    them cannot be asked for. Memory is bounded by a few cases, and where they are large by one. Several processes share the
+    reference times; each returns all files once all are written. Raises NotEnoughFrames (exit 75), DataError (3),
+    UsageError (2), OutputError (5).
+    """
+    if len(records) > 1 and not folder:
+        names = ", ".join(record.name for record in records)
+        raise UsageError(
+            f"{len(records)} series on different grids do not fit in one file: {names}.\nGive a folder: --output FOLDER/"
+        )
+    with distributed.in_turn():
+        jobs = plan_jobs(forecaster, records, selection, thresholds)
+    inputs = [path for record in records for path in record.paths]
+    if not folder:
+        refuse_inputs([output], inputs)
+        remove_stale(output.parent)
+        _write_file(forecaster, jobs[0], output, overwrite=overwrite)
+        return [output]
+    files = [_files(job, output, prefix=f"{job.record.name}_" if len(records) > 1 else "") for job in jobs]
+    paths = list(itertools.chain(*files))
+    refuse_inputs(paths, inputs)
+    with distributed.in_turn():
+        if distributed.is_first():  # the others come when it may be writing already
+            _check_free(paths, overwrite)
+    with distributed.together():
+        _write_share(forecaster, list(_share(jobs, files)), output, overwrite=overwrite)
+    return paths
+
+
+def _write_share(forecaster: Forecaster, shares: Sequence[tuple[Job, list[Path]]], output: Path, *, overwrite: bool) -> None:
+    total = sum(len(own) for _, own in shares)
+    with making_folder(output), Progress(f"forecasting with {forecaster.name}", total=total, unit="case") as progress:
+        remove_stale(output)
+        for job, own in shares:
+            _write_files(forecaster, job, own, progress, overwrite=overwrite)
+
+
+def _share(jobs: Sequence[Job], files: Sequence[list[Path]]) -> Iterator[tuple[Job, list[Path]]]:
+    """This process's part of the reference times, in one piece: their pasts overlap; with the files of each."""
+    total, number, processes = sum(map(len, files)), distributed.rank(), distributed.size()
+    first, stop = total * number // processes, total * (number + 1) // processes
+    for job, own in zip(jobs, files, strict=True):
+        part = slice(max(first, 0), max(stop, 0))
+        if own[part]:
+            yield replace(job, references=job.references[part]), own[part]
+        first, stop = first - len(own), stop - len(own)
+
+
+def _files(job: Job, folder: Path, *, prefix: str) -> list[Path]:
+    return [folder / f"{prefix}{file_name(time)}" for time in job.references]
+
+
+def file_name(reference: np.datetime64) -> str:
+    """As 20160928T150000Z.nc: ISO 8601 without the colons that some file systems refuse."""
+    return str(reference.astype("datetime64[s]")).replace("-", "").replace(":", "") + "Z.nc"
+
+
+def predict_one(
+    forecaster: Forecaster, record: Record, reference: np.datetime64, path: Path, thresholds: Sequence[float] = ()
+) -> None:
+    """Forecast from one time into a file of its own, which must not be there. Raises what `predict` raises."""
+    (job,) = plan_jobs(forecaster, [record], Selection(listed=(reference,)), thresholds)
+    with closing(_forecasts(forecaster, job)) as cases:
+        for case in cases:
+            with OPEN_FILES.lock:
+                _write(forecaster, job, path, [case], single=True, overwrite=False)
+
+
+def plan_jobs(
+    forecaster: Forecaster, records: Sequence[Record], selection: Selection, thresholds: Sequence[float] = ()
+) -> list[Job]:
+    """One job for each record of which something is asked; NotEnoughFrames for a time that is in none of them."""
+    if thresholds and (other := next((record for record in records if record.quantity != "rain_rate"), None)):
+        raise DataError(f"{other.name} holds {other.quantity}.\nRight would be rain: probabilities are those of a rain rate.")
+    jobs = []
+    for record in records:
+        step = time_step(forecaster, record)
+        if references := references_of(record, selection, forecaster.input_frames, step):
+            jobs.append(Job(record, step, tuple(references), tuple(thresholds)))
+    absent = set(selection.listed).difference(*(job.references for job in jobs))
+    if absent:
+        raise NotEnoughFrames(f"no frame to forecast from at {listing(list(absent))}.\n{_spans(records)}.")
+    if not jobs:
+        needed = f"the {forecaster.input_frames} past frames that {forecaster.name} needs"
+        raise NotEnoughFrames(f"no reference time in the range has {needed}.\n{_spans(records)}.")
+    return jobs
+
+
+def _spans(records: Sequence[Record]) -> str:
+    spans = [f"{record.name} goes from {record.times[0]}Z to {record.times[-1]}Z" for record in records[:3]]
+    return "; ".join(spans) + ("; …" if len(records) > 3 else "")
+
+
+def _write_file(forecaster: Forecaster, job: Job, path: Path, *, overwrite: bool) -> None:
+    """All forecasts of a job into one file."""
+    total = len(job.references)
+    progress = Progress(f"forecasting {job.record.name}", total=total, unit="case")
+    # `cases` are closed after the lock is released: the threads behind them may still wait for it
+    with progress, closing(_forecasts(forecaster, job)) as cases, OPEN_FILES.lock:
+        _write(forecaster, job, path, _unlocked(cases, progress), single=total == 1, overwrite=overwrite)
+
+
+def _write_files(forecaster: Forecaster, job: Job, paths: Sequence[Path], progress: Progress, *, overwrite: bool) -> None:
+    with closing(_forecasts(forecaster, job)) as cases:
+        for path, case in zip(paths, cases, strict=True):
+            with OPEN_FILES.lock:
+                _write(forecaster, job, path, [case], single=True, overwrite=overwrite)
+            progress.advance()
+
+
+def _write(forecaster: Forecaster, job: Job, path: Path, cases: Iterable[Case], *, single: bool, overwrite: bool) -> None:
+    write_forecast(
+        path,
+        cases,
+        grid=job.record.grid,
+        lead_times=np.arange(1, num_leads(forecaster) + 1) * job.step,
+        quantity=job.record.quantity,
+        attributes=attributes(forecaster, job.record, thresholds=job.thresholds),
+        single=single,
+        thresholds=job.thresholds,
+        overwrite=overwrite,
+    )
+
+
+def _unlocked(cases: Iterator[Case], progress: Progress) -> Iterator[Case]:
+    """The cases for a writer that holds the lock: while it waits for the next one, frames can be read."""
+    while True:
+        OPEN_FILES.lock.release()
+        try:
+            case = next(cases, None)
+        finally:
+            OPEN_FILES.lock.acquire()
+        if case is None:
+            return
+        yield case
+        progress.advance()
+
+
+def _forecasts(forecaster: Forecaster, job: Job) -> Iterator[Case]:
+    """The forecasts of a job, one after the other, made several at once where that is faster."""
+    forecaster = on_record(forecaster, job.record, job.step)
+    leads, grid = num_leads(forecaster), job.record.grid.shape
+    at_once = forecaster.cases_at_once(grid) if isinstance(forecaster, Network) else 1
+    case_bytes = 4 * leads * (1 + len(job.thresholds)) * grid[0] * grid[1]
+    at_once = max(min(at_once, BYTES_AHEAD // case_bytes), 1)
+    made_ahead = ahead if len(job.references) > 1 and at_once * case_bytes <= BYTES_AHEAD else iter
+    made = ((times, *_made(forecaster, past, leads, job)) for times, past in made_ahead(_pasts(forecaster, job, at_once)))
+    for parts in made_ahead(made):
+        yield from zip(*parts, strict=True)
+
+
+def _made(forecaster: Forecaster, past: np.ndarray, leads: int, job: Job) -> list[np.ndarray]:
+    """The fields (case, lead, y, x) and, where they are asked for, the probabilities (case, lead, threshold, y, x)."""
+    if job.thresholds:
+        return list(forecaster.forecast_and_exceedance(past, leads, job.thresholds))
+    return [forecaster.forecast(past, leads)]
+
+
+def _pasts(forecaster: Forecaster, job: Job, at_once: int) -> Iterator[tuple[list[np.datetime64], np.ndarray]]:
+    """Reference times and their pasts (case, time, y, x), up to `at_once` cases that have as many frames."""
+    times: list[np.datetime64] = []
+    pasts: list[np.ndarray] = []
+    kept = KeptFrames(job.record)
+    try:
+        for reference in job.references:
+            past = read_past(job.record, reference, forecaster, job.step, kept=kept)
+            if pasts and (len(pasts) == at_once or len(past) != len(pasts[0])):
+                yield times, np.stack(pasts)
+                times, pasts = [], []
+            times.append(reference)
+            pasts.append(past)
+    except DataError:
+        if pasts:  # what came before the error is still forecast
+            yield times, np.stack(pasts)
+        raise
+    yield times, np.stack(pasts)
+
+
+def attributes(forecaster: Forecaster, record: Record, *, thresholds: Sequence[float] = ()) -> dict[str, str]:
+    """The global attributes of a forecast file: the institution is the record's, the source is the forecaster."""
+    model, checkpoint, references = forecaster.name, "", "none"
+    if isinstance(forecaster, Network):
+        model, references = forecaster.experiment.model.name, REFERENCES["encoder_forecaster"]
+        checkpoint = f" (checkpoint SHA-256 {forecaster.digest})"
+    references, asked = REFERENCES.get(model, references), ""
+    if thresholds:
+        asked = f" --probabilities --thresholds {','.join(f'{threshold:g}' for threshold in thresholds)}"
+        references += f"; {REFERENCES['neighbourhood']}" if isinstance(forecaster, Extrapolation) else ""
+    return {
+        "title": f"Nowcast of {'rain rate' if record.quantity == 'rain_rate' else record.variable} from {record.name}",
+        "institution": record.institution or "not stated in the observations",
+        "source": f"{model}{checkpoint}, nowcast {__version__}",
+        "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} nowcast predict {forecaster.name} {record.name}{asked}",
+        "references": references,
+    }
+
+
+def _check_free(paths: Sequence[Path], overwrite: bool) -> None:
+    """All names are looked at before the first forecast is made."""
+    existing = [path for path in paths if path.exists()]
+    if existing and not overwrite:
+        more = f", and so do {len(existing) - 1} others" if len(existing) > 1 else ""
+        raise OutputError(f"{existing[0]} exists already{more}.\nChoose another folder, or replace with --overwrite.")

@@ -1,0 +1,209 @@
+"""A folder that a radar writes to: one forecast from each frame as it arrives, for days.
+
+A file is read when it has looked the same twice and opens whole. What cannot be read is told once and left alone until it
+changes. Of the files that came, a few dozen are remembered; what is not yet forecast of their newest frames is forecast, the
+newest first. So restarts, gaps and late frames need no rules of their own, and nothing grows.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
+from nowcast.forecasters import FORECAST_SUFFIXES
+from nowcast.forecasters.forecaster import Forecaster, most_past_frames
+from nowcast.netcdf.files import OPEN_FILES
+from nowcast.netcdf.opening import FileFacts, open_records
+from nowcast.netcdf.record import Record
+from nowcast.prediction.pipeline import file_name, predict_one
+from nowcast.runtime.outputs import making_folder, remove_stale
+from nowcast.runtime.signals import StopRequest
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 2.0
+NEWEST = 12  # frames: what was missed before them is of no use to anybody any more
+TRIES = 3  # to open a file that has settled: its writer may hold it open for a while
+SUFFIXES = tuple(FORECAST_SUFFIXES)
+State = tuple[int, int, int]  # size, time of change, inode
+
+
+def watch(
+    forecaster: Forecaster,
+    folder: Path,
+    output: Path,
+    *,
+    reading: Mapping[str, Any],
+    stop: StopRequest,
+    thresholds: Sequence[float] = (),
+    poll: float = POLL_SECONDS,
+) -> Iterator[Path]:
+    """Forecast into `output`, a file for each reference time, until a signal comes; gives each file once it is written.
+
+    reading: keywords of `open_records`; thresholds: as in `predict`. Raises UsageError (exit 2) for folders that will not do,
+    OutputError (5) when a forecast cannot be written; bad input ends nothing.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"--watch: {folder} is no folder.\nRight would be the folder that the new files come to.")
+    if output.exists() and output.samefile(folder):
+        raise UsageError(f"--watch: forecasts in {output} would be taken for new frames.\nGive another folder as --output.")
+    watched = Watched(folder, output, keep=NEWEST + 4 * most_past_frames(forecaster))
+    with making_folder(output):
+        remove_stale(output)
+        log.info("watching %s; Ctrl-C ends it", folder)
+        unable: dict[np.datetime64, str] = {}
+        while not stop.received:
+            if watched.look(reading):
+                yield from _forecast(forecaster, watched, reading, unable, stop, thresholds)
+            OPEN_FILES.close()  # whoever writes to the folder may want to add to a file
+            stop.wait(poll)
+
+
+def _forecast(
+    forecaster: Forecaster,
+    watched: "Watched",
+    reading: Mapping,
+    unable: dict,
+    stop: StopRequest,
+    thresholds: Sequence[float],
+) -> Iterator[Path]:
+    """What is not forecast yet; `unable` remembers what was told, of the times that may still be asked for."""
+    try:
+        record = watched.record(reading, forecaster.input_frames)
+    except (DataError, UsageError) as error:  # files go away while they are looked at
+        log.warning("%s", error)
+        return
+    times = watched.newest(record)
+    for gone in set(unable) - set(times):
+        del unable[gone]
+    for time in reversed(times):
+        path = watched.output / file_name(time)
+        if stop.received or path.exists():
+            continue
+        try:
+            predict_one(forecaster, record, time, path, thresholds)
+            yield path
+        except OutputError:
+            if not path.exists():  # another process may watch as well
+                raise
+        except DataError as error:
+            if unable.get(time) != str(error):
+                level = logging.INFO if isinstance(error, NotEnoughFrames) else logging.WARNING
+                log.log(level, "no forecast from %sZ: %s", time, error)
+            unable[time] = str(error)
+
+
+class Watched:
+    """The files of a folder: which of them are new, whole and recent.
+
+    It is the `netcdf.Index` of the newest ones as well, so each file is opened once to see what it is.
+    """
+
+    def __init__(self, folder: Path, output: Path, *, keep: int):
+        self.folder, self.output, self.keep = folder, output, keep
+        # by path as text: a folder may hold 100,000 files, and is looked at every two seconds
+        self._seen: dict[str, State] = {}  # at the last look, and not settled
+        self._settled: dict[str, State | None] = {}  # None: too old to be looked at again
+        self._failures: dict[str, int] = {}
+        self._facts: dict[str, FileFacts] = {}  # in the order of their arrival
+        self._is_there = True
+
+    def get(self, path: Path) -> FileFacts | None:
+        return self._facts.get(str(path))
+
+    def put(self, facts: FileFacts) -> None:
+        for path in [path for path, other in self._facts.items() if _is_same(facts, other)]:
+            del self._facts[path]  # a file that was delivered again under another name
+        self._facts[str(facts.path)] = facts
+
+    def save(self) -> None:
+        """Nothing is kept beyond the process."""
+
+    def look(self, reading: Mapping[str, Any]) -> bool:
+        """Take in what has come and settled since the last look; whether there is anything new."""
+        try:
+            there = dict.fromkeys(self._list())
+        except OSError as error:  # such as a network disk that is away
+            if self._is_there:
+                log.warning("%s cannot be looked at: %s; it is tried again", self.folder, error.strerror)
+            self._is_there = False
+            return False
+        self._is_there = True
+        for known in (self._seen, self._settled, self._failures, self._facts):
+            for path in [path for path in known if path not in there]:
+                del known[path]
+        whole = sorted(filter(self._has_settled, there), key=lambda path: (self._settled[path][1], path))
+        for path in whole[: -self.keep]:
+            self._settled[path] = None
+        arrived = [path for path in whole[-self.keep :] if self._opens(path, reading)]
+        while len(self._facts) > self.keep:
+            oldest = next(iter(self._facts))
+            del self._facts[oldest]
+            self._settled[oldest] = None
+        return bool(arrived)
+
+    def _list(self) -> list[str]:
+        """The NetCDF files of the folder, or where it has none those of its subfolders; hidden ones are not meant yet."""
+        if found := _netcdf_files(self.folder):
+            return found
+        with os.scandir(self.folder) as entries:
+            folders = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return [file for folder in folders if not self.output.samefile(folder) for file in _netcdf_files(folder)]
+
+    def _has_settled(self, path: str) -> bool:
+        """It is new or changed, and looks as it did the last time."""
+        settled = self._settled.get(path, ())
+        if settled is None:
+            return False
+        try:
+            facts = os.stat(path)
+        except OSError:  # gone already
+            return False
+        state = (facts.st_size, facts.st_mtime_ns, facts.st_ino)
+        if settled == state:
+            return False
+        self._facts.pop(path, None)
+        if self._seen.get(path) != state:
+            self._seen[path] = state
+            return False
+        del self._seen[path]
+        self._settled[path] = state
+        return True
+
+    def _opens(self, path: str, reading: Mapping[str, Any]) -> bool:
+        try:
+            open_records([path], index=self, **reading)
+        except (DataError, UsageError) as error:
+            failures = self._failures[path] = self._failures.get(path, 0) + 1
+            if failures < TRIES:
+                del self._settled[path]
+            elif failures == TRIES:
+                log.warning("left out: %s", error)
+            return False
+        self._failures.pop(path, None)
+        return True
+
+    def record(self, reading: Mapping[str, Any], input_frames: int) -> Record:
+        """The series of the newest files; of several grids the one that came last and is long enough."""
+        records = open_records(list(self._facts), index=self, **reading)
+        enough = [record for record in records if len(record) >= max(input_frames, 2)] or records
+        series = {str(path): record for record in enough for path in record.paths}
+        return next(series[path] for path in reversed(self._facts) if path in series)
+
+    def newest(self, record: Record) -> list[np.datetime64]:
+        """The newest times of the record's files that came last, ascending."""
+        own = set(map(str, record.paths))
+        last = [self._facts[path].times[-NEWEST:] for path in list(self._facts)[-NEWEST:] if path in own]
+        return list(np.unique(np.concatenate(last))[-NEWEST:]) if last else []
+
+
+def _is_same(facts: FileFacts, other: FileFacts) -> bool:
+    return facts.place == other.place and np.array_equal(facts.times, other.times)
+
+
+def _netcdf_files(folder: str | Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [e.path for e in entries if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".") and e.is_file()]

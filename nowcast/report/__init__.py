@@ -1,0 +1,1 @@
+"""What people look at: tables, sentences, pictures, report.html."""

@@ -1,0 +1,78 @@
+"""Pictures of one example case: maps of what was observed, forecast and wrong by lead time, and an animation."""
+
+import numpy as np
+
+from nowcast.evaluation.coarsen import spread
+from nowcast.evaluation.examples import Example
+from nowcast.report.maps import (
+    MapGrid,
+    colour_scale,
+    difference_scale,
+    gif,
+    ground_aspect,
+    is_rain,
+    moment,
+    plain,
+    png,
+    short,
+    unit,
+)
+
+MAP_LEADS = 3  # rows of maps
+WIDEST, WIDE = 11.5, 2.6  # inches, of all maps of a row and of one
+HIGHEST = 16.0
+ANIMATED_DPI = 80
+ANIMATED_PIXELS = 150_000  # of all maps of a frame: three animations stay under 3 MB
+
+
+def draw_maps(example: Example, quantity: str) -> bytes:
+    """PNG: for a few leads, observed and forecast fields above, and forecast minus observed below."""
+    leads = spread(len(example.lead_minutes), MAP_LEADS)
+    aspect, columns = _aspect(example), 1 + len(example.forecasts)
+    width = min(WIDE, WIDEST / columns, HIGHEST / (2 * len(leads) * aspect))
+    grid = MapGrid(2 * len(leads), columns, aspect, width=width, title=_title(example))
+    grid.name_columns(["observed", *example.forecasts])
+    for row, lead in zip(range(0, 2 * len(leads), 2), leads, strict=True):
+        observed = example.observed[lead]
+        grid.label_row(row, f"+{example.lead_minutes[lead]:g} min")
+        grid.paste(row, 0, observed, colour_scale(quantity))
+        for column, forecast in enumerate(example.forecasts.values(), 1):
+            grid.paste(row, column, forecast[lead], colour_scale(quantity))
+            grid.paste(row + 1, column, forecast[lead] - observed, difference_scale(quantity))
+        grid.write(0.95, row + 1.45, "forecast\nminus\nobserved", ha="right", va="center", fontsize=9)
+    grid.draw_distance(example.extent_km[1])
+    high, both = ("max", "both") if is_rain(quantity) else ("neither", "neither")
+    grid.scale(colour_scale(quantity), _with_unit("rain rate", quantity), part=0, parts=2, extend=high)
+    grid.scale(difference_scale(quantity), _with_unit("difference", quantity), part=1, parts=2, extend=both)
+    return png(grid.pixels())
+
+
+def _with_unit(what: str, quantity: str) -> str:
+    return f"{what}, {unit(quantity)}" if unit(quantity) else ""
+
+
+def draw_animation(example: Example, quantity: str) -> bytes:
+    """GIF: observed and forecast fields side by side, lead by lead."""
+    aspect, columns = _aspect(example), 1 + len(example.forecasts)
+    width = min(WIDE, WIDEST / columns, (ANIMATED_PIXELS / columns / aspect) ** 0.5 / ANIMATED_DPI)
+    grid = MapGrid(1, columns, aspect, width=width, title="", dpi=ANIMATED_DPI)
+    grid.name_columns(["observed", *example.forecasts])
+    grid.draw_distance(example.extent_km[1])
+    grid.scale(colour_scale(quantity), unit(quantity), extend="max" if is_rain(quantity) else "neither")
+
+    def show(lead: int) -> None:
+        minutes = example.lead_minutes[lead]
+        valid = example.case.reference + np.timedelta64(round(minutes * 60), "s")
+        grid.title.set_text(f"+{minutes:g} min, valid {moment(valid)}")
+        for column, fields in enumerate([example.observed, *example.forecasts.values()]):
+            grid.paste(0, column, fields[lead], colour_scale(quantity))
+
+    return gif(grid, show, len(example.lead_minutes), quantity)
+
+
+def _aspect(example: Example) -> float:
+    return ground_aspect(example.observed.shape, example.extent_km)
+
+
+def _title(example: Example) -> str:
+    return f"{plain(short(example.case.record, 40))}, forecast from {moment(example.case.reference)} (grey: missing)"

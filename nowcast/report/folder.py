@@ -1,0 +1,81 @@
+"""The folder that an evaluation leaves: tables, pictures and report.html; and the curve of a training."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nowcast.errors import OutputError
+from nowcast.evaluation.result import Evaluation
+from nowcast.evaluation.score_files import SCORES_CSV, SCORES_JSON, SCORES_NC, as_csv, as_dataset, as_json, write_dataset
+from nowcast.report.case_maps import draw_animation, draw_maps
+from nowcast.report.diagrams import draw_scores
+from nowcast.report.maps import drawn, png, unit
+from nowcast.report.page import as_html
+from nowcast.runtime.outputs import replacing
+
+LEADS_PNG, MAPS_PNG, ANIMATION_GIF, REPORT_HTML = "scores_by_lead.png", "forecasts.png", "forecasts.gif", "report.html"
+FILES = (REPORT_HTML, SCORES_CSV, SCORES_JSON, SCORES_NC, LEADS_PNG, MAPS_PNG, ANIMATION_GIF)
+
+
+def write(
+    evaluation: Evaluation, rows: Sequence[Mapping], output: Path, *, command: str = "", overwrite: bool = False
+) -> list[Path]:
+    """Write scores.nc, .csv, .json, the pictures and report.html to the folder `output`; returns their paths.
+
+    Pictures of forecasts show the middle one of the examples, and are absent where there is none. `command` is what was
+    typed. Raises OutputError (exit 5) where one of the files exists already or cannot be written.
+    """
+    ready(output, overwrite=overwrite)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {output}: {error.strerror}") from None
+    contents = {
+        SCORES_CSV: as_csv(rows).encode(),
+        SCORES_JSON: as_json(evaluation, rows).encode(),
+        LEADS_PNG: png(drawn(draw_scores(rows, evaluation.thresholds, list(evaluation.blocks), unit(evaluation.quantity)))),
+    }
+    maps, animations = ([draw(e, evaluation.quantity) for e in evaluation.examples] for draw in (draw_maps, draw_animation))
+    if maps:
+        middle = len(maps) // 2
+        contents |= {MAPS_PNG: maps[middle], ANIMATION_GIF: animations[middle]}
+    contents[REPORT_HTML] = as_html(evaluation, rows, maps, animations, command=command).encode()
+    for name, content in contents.items():
+        with replacing(output / name) as temporary:
+            temporary.write_bytes(content)
+    with replacing(output / SCORES_NC) as temporary:
+        write_dataset(as_dataset(evaluation, rows), temporary)
+    return [output / name for name in FILES if name in contents or name == SCORES_NC]
+
+
+def ready(output: Path, *, overwrite: bool) -> None:
+    """OutputError, before hours of scoring, if the folder holds scores already or cannot be made."""
+    existing = [name for name in FILES if (output / name).exists()]
+    if existing and not overwrite:
+        raise OutputError(f"{output / existing[0]} exists already.\nChoose another --output, or replace it with --overwrite.")
+    nearest = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise OutputError(f"cannot write to {output}: {nearest} is {'read-only' if nearest.is_dir() else 'a file'}")
+
+
+def draw_training(events: Sequence[Mapping]) -> Figure:
+    """Draw loss of training and validation, and CSI beside persistence, against the step, from the events of metrics.jsonl."""
+    figure = Figure(figsize=(10, 4.1), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for split in ("training", "validation"):
+        mine = [event for event in events if event["split"] == split]
+        left.plot([e["step"] for e in mine], [e["loss"] for e in mine], marker=".", label=split)
+    left.set(xlabel="step", ylabel="loss", yscale="log")
+    left.legend()
+    validation = [event for event in events if event["split"] == "validation"]
+    for n, threshold in enumerate(validation[0]["csi"] if validation else ()):
+        for key, style, label in (("csi", ".-", f"≥ {threshold}"), ("persistence_csi", ":", None)):
+            values = [np.nan if e[key][threshold] is None else e[key][threshold] for e in validation]
+            right.plot([e["step"] for e in validation], values, style, color=f"C{n}", label=label)
+    right.set(xlabel="step", ylabel="CSI (dotted: persistence)")
+    if validation:
+        right.legend()
+    return figure

@@ -1,0 +1,190 @@
+"""The tables of report.html as text: what was scored on what, the scores with their intervals, and differences."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nowcast.evaluation.coarsen import spread
+from nowcast.evaluation.result import EVERY_SCORE, Evaluation, nearest_threshold
+from nowcast.report.diagrams import curves
+from nowcast.report.maps import moment, unit
+from nowcast.report.table import number
+from nowcast.scores import PROBABILITY_SCORES, SCORES
+
+MOST_NAMED = 4  # training spans; there can be thousands
+TABLE_LEADS = 12  # columns
+UNDEFINED = "–"
+_ACRONYMS = ("csi", "pod", "far", "pofd", "hss", "hk", "ets", "f1", "mae", "mse", "rmse", "ssim", "fss")
+_NAMES = {name: name.upper() for name in _ACRONYMS} | {
+    **{name: name.replace("brier", "Brier").replace("_", " ") for name in PROBABILITY_SCORES},
+    "b_mae": "B-MAE",
+    "b_mse": "B-MSE",
+    "fss_useful": "useful FSS",
+    "brier": "Brier score",
+    "crps_fair": "fair CRPS",
+    "crps_ecdf": "CRPS (ecdf)",
+    "roc_area": "ROC area",
+    "mean_rmse": "RMSE of the mean",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows; the first column names the rows."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    closed: bool = False  # opened by a click
+
+
+def about_tables(evaluation: Evaluation) -> list[Table]:
+    """The records and the forecasters."""
+    return [*_about_records(evaluation), *_about_forecasters(evaluation)]
+
+
+def _about_records(evaluation: Evaluation) -> Iterable[Table]:
+    records = evaluation.about.get("records", [])
+    header = ["record", "variable", "observed", "frames", "step", "grid", "cases", "first case", "last case", "institution"]
+    rows = [
+        [
+            record["name"],
+            record["variable"],
+            f"{moment(record['first_frame'])} to {moment(record['last_frame'])}",
+            f"{record['num_frames']:,}",
+            f"{record['step_minutes']:g} min",
+            record["grid"],
+            f"{record['num_cases']:,}",
+            moment(record["first_case"]),
+            moment(record["last_case"]),
+            record["institution"],
+        ]
+        for record in records
+    ]
+    if rows:
+        yield Table("Observed", header, rows)
+    else:
+        yield Table("Observed", ["record"], [[name] for name in evaluation.records])
+
+
+def _about_forecasters(evaluation: Evaluation) -> Iterable[Table]:
+    rows = []
+    for name, facts in evaluation.about.get("forecasters", {}).items():
+        trained = [f"{record}, {moment(start)} to {moment(end)}" for record, start, end in facts.get("trained_on", [])]
+        named = "; ".join(trained[:MOST_NAMED]) + (f"; and {len(trained) - MOST_NAMED:,} more" if trained[MOST_NAMED:] else "")
+        rows.append([name, facts["kind"], facts["what"], facts.get("digest", ""), named])
+    if rows:
+        yield Table("Forecasters", ["forecaster", "kind", "what it is", "checkpoint SHA-256", "trained on"], rows)
+
+
+def score_tables(evaluation: Evaluation, rows: Sequence[Mapping]) -> list[Table]:
+    """The tables that are read first, then all the rest, closed."""
+    found = _overall(rows)
+    by_threshold = [_by_threshold(evaluation, found, score) for score in ("csi", "frequency_bias")]
+    tables = [*by_threshold, _errors(evaluation, found), _csi_by_lead(evaluation, rows), *_differences(evaluation, found)]
+    return [*tables, *_full_tables(evaluation, found)]
+
+
+def _overall(rows: Sequence[Mapping]) -> dict[tuple, Mapping]:
+    """The rows of all leads pooled, by forecaster, the baseline it is compared with or None, score, threshold and scale."""
+    columns = ("forecaster", "against", "score", "threshold", "scale_km")
+    return {tuple(row[column] for column in columns): row for row in rows if row["lead_minutes"] is None}
+
+
+def _by_threshold(evaluation: Evaluation, found: Mapping[tuple, Mapping], score: str) -> Table:
+    header = ["forecaster", *_levels(evaluation)]
+    cells = [
+        [name, *(_cell(found.get((name, None, score, t, None))) for t in evaluation.thresholds)] for name in evaluation.blocks
+    ]
+    name = heading(score)
+    return Table(f"{name[0].upper()}{name[1:]}, all leads pooled", header, cells)
+
+
+def _levels(evaluation: Evaluation) -> list[str]:
+    return [level_name(evaluation, threshold) for threshold in evaluation.thresholds]
+
+
+def level_name(evaluation: Evaluation, threshold: float) -> str:
+    return f"≥ {threshold:g} {unit(evaluation.quantity)}".rstrip()
+
+
+def _errors(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Table:
+    scores = [name for name, score in SCORES.items() if score.axes == ("lead",)]
+    cells = []
+    for name in evaluation.having("pairs"):
+        values = [_cell(found.get((name, None, score, None, None))) for score in scores]
+        pairs = found[name, None, "mae", None, None]["num_pairs"]
+        cells.append([name, *values, f"{evaluation.num_cases:,}", f"{pairs:,}"])
+    return Table("Scores without a threshold, all leads pooled", ["forecaster", *map(heading, scores), "cases", "pairs"], cells)
+
+
+def heading(score: str) -> str:
+    units = {"mm h-1": "mm/h", "mm2 h-2": "(mm/h)²", "km": "km"}.get(EVERY_SCORE[score].units)
+    name = _NAMES.get(score, score.replace("_", " "))
+    return name + (f", {units}" if units else "")
+
+
+def _cell(row: Mapping | None, form: str = ".3f") -> str:
+    if row is None or not math.isfinite(row["value"]):
+        return UNDEFINED
+    given = math.isfinite(row["low"]) and math.isfinite(row["high"])
+    text = f"{row['value']:{form}}" + (f" [{row['low']:{form}}, {row['high']:{form}}]" if given else "")
+    return text.replace("-", "−")
+
+
+def _csi_by_lead(evaluation: Evaluation, rows: Sequence[Mapping]) -> Table:
+    threshold = evaluation.thresholds[nearest_threshold(evaluation)]
+    leads = [evaluation.lead_minutes[n] for n in spread(len(evaluation.lead_minutes), TABLE_LEADS)]
+    found = curves(rows, "csi", threshold=threshold)
+    values = {(name, lead): value for name, points in found.items() for lead, value in points[:, :2].tolist()}
+    cells = [[name, *(number(values[name, lead]) for lead in leads)] for name in found]
+    title = f"CSI {level_name(evaluation, threshold)} by lead time, minutes"
+    return Table(title, ["forecaster", *(f"{lead:g}" for lead in leads)], cells)
+
+
+def _differences(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Iterable[Table]:
+    """CSI and errors less those of each baseline, of the forecasters that are no baselines (or of all, where all are)."""
+    names = [name for name in evaluation.blocks if name not in evaluation.baselines] or evaluation.baselines
+    header = ["", *(f"CSI {level}" for level in _levels(evaluation)), heading("mae"), heading("rmse")]
+    wanted = [*(("csi", t) for t in evaluation.thresholds), ("mae", None), ("rmse", None)]
+    level = evaluation.thresholds[0]
+    pairs = [(n, other) for n in names for other in evaluation.baselines if (n, other, "csi", level, None) in found]
+    cells = [
+        [f"{name} − {other}", *(_cell(found.get((name, other, score, t, None)), "+.3f") for score, t in wanted)]
+        for name, other in pairs
+    ]
+    if cells:
+        note = (
+            "Above 0 is better for CSI, below 0 for the errors. Intervals are paired: both sides are drawn from the same days. "
+            "An interval on one side of 0 is more than chance."
+        )
+        yield Table("Difference to each baseline, all leads pooled", header, cells, note)
+
+
+def _full_tables(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Iterable[Table]:
+    """Every score at every threshold, and FSS at every scale."""
+    scores = [name for name, score in SCORES.items() if score.axes == ("lead", "threshold")]
+    scales = sorted({scale for _, _, score, _, scale in found if score == "fss"})
+    for threshold in evaluation.thresholds:
+        level = level_name(evaluation, threshold)
+        cells = [[name, *(_cell(found.get((name, None, s, threshold, None))) for s in scores)] for name in evaluation.blocks]
+        yield Table(f"All scores {level}, all leads pooled", ["forecaster", *map(heading, scores)], cells, closed=True)
+        if scales:
+            cells = [[n, *(_cell(found.get((n, None, "fss", threshold, s))) for s in scales)] for n in evaluation.blocks]
+            header = ["forecaster", *(f"{scale:g} km" for scale in scales)]
+            yield Table(f"FSS {level} by scale, all leads pooled", header, cells, closed=True)
+
+
+def probability_tables(evaluation: Evaluation, rows: Sequence[Mapping]) -> Iterable[Table]:
+    found, by_threshold = _overall(rows), [name for name, score in PROBABILITY_SCORES.items() if score.needs_threshold]
+    names = evaluation.having("probabilities")
+    for threshold in evaluation.thresholds:
+        cells = [[name, *(_cell(found.get((name, None, s, threshold, None))) for s in by_threshold)] for name in names]
+        title = f"Probabilities of {level_name(evaluation, threshold)}, all leads pooled"
+        yield Table(title, ["forecaster", *map(heading, by_threshold)], cells)
+    of_members = [name for name, score in PROBABILITY_SCORES.items() if not score.needs_threshold]
+    names = evaluation.having("members")
+    cells = [[name, *(_cell(found.get((name, None, score, None, None))) for score in of_members)] for name in names]
+    if cells:
+        yield Table("Ensembles, all leads pooled", ["forecaster", *map(heading, of_members)], cells)

@@ -1,0 +1,1 @@
+"""The machine: outputs, signals, threads, processes, devices, memory, progress, compiled C."""

@@ -1,0 +1,90 @@
+"""Progress that people can read: a bar with rate and time left on a terminal, now and then a log line elsewhere.
+
+Where the time of training goes: windows per second, and the share of it spent waiting for data.
+"""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+SECONDS_BETWEEN_LINES = 20
+
+
+class Progress:
+    """Counts done work: `with Progress("training", total=1000, unit="step") as progress: progress.advance(loss=0.1)`."""
+
+    def __init__(self, what: str, *, total: int, unit: str, start: int = 0):
+        self.what, self.total, self.unit, self.done, self.start = what, total, unit, start, start
+        self.quiet = not log.isEnabledFor(logging.INFO)
+        self.terminal = sys.stderr.isatty() and not self.quiet
+        self.bar = tqdm(
+            total=total, initial=start, desc=what, unit=unit, file=sys.stderr, disable=not self.terminal, leave=False
+        )
+        self.began = self.spoke = time.monotonic()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.close()
+
+    def advance(self, **facts: str) -> None:
+        """One more unit of work is done; `facts` stand behind the bar or in the log line."""
+        self.done += 1
+        if self.terminal:
+            self.bar.set_postfix(facts, refresh=False)
+            self.bar.update()
+        elif time.monotonic() - self.spoke > SECONDS_BETWEEN_LINES:
+            self.spoke = time.monotonic()
+            log.info("%s", self.line(facts))
+
+    def line(self, facts: dict[str, str]) -> str:
+        """For example `training 120/1,000 step, 2.1 step/s, 00:07:03 left, loss 0.02`."""
+        rate = (self.done - self.start) / max(time.monotonic() - self.began, 1e-9)
+        left = time.strftime("%H:%M:%S", time.gmtime((self.total - self.done) / rate)) if rate else "?"
+        words = "".join(f", {name} {value}" for name, value in facts.items())
+        return f"{self.what} {self.done:,}/{self.total:,} {self.unit}, {rate:.3g} {self.unit}/s, {left} left{words}"
+
+
+def track(items: Iterable[Item], what: str, *, unit: str) -> Iterator[Item]:
+    """The items, with progress over their number."""
+    total = len(items) if isinstance(items, Sized) else 0
+    with Progress(what, total=total, unit=unit) as progress:
+        for item in items:
+            yield item
+            progress.advance()
+
+
+class Stopwatch:
+    """Counts windows since the last `restart`."""
+
+    def __init__(self):
+        self.restart()
+
+    def restart(self) -> None:
+        self.began, self.waited, self.windows = time.perf_counter(), 0.0, 0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent in this block is waiting for data."""
+        start = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - start
+
+    def count(self, *, windows: int) -> None:
+        self.windows += windows
+
+    def read(self) -> dict[str, float]:
+        """Windows per second, and the share of the time spent waiting for data, since the last restart."""
+        elapsed = time.perf_counter() - self.began
+        return {
+            "windows_per_second": round(self.windows / elapsed, 3),
+            "waiting_share": round(self.waited / elapsed, 4),
+        }

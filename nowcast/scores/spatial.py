@@ -1,0 +1,207 @@
+"""Windows of pixels: the fractions skill score by threshold and scale, and the structural similarity.
+
+A window counts only where it lies wholly in the grid and every pair in it is known: a missing pixel is as good as the edge of
+the grid. So a rim of missing pixels changes no score, and where pixels are missing everywhere there is no score. Windows are
+counted in integers, from summed-area tables, so sums of squares are exact.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+from nowcast.scores.sums import Additive
+from nowcast.scores.sums import ratio
+from nowcast.scores.sums import summed
+from typing import ClassVar
+import cv2
+import numpy as np
+
+
+SCALES_KM = (5.0, 10.0, 20.0, 40.0)
+SSIM_CELLS, SSIM_SIGMA, SSIM_K1, SSIM_K2 = 11, 1.5, 0.01, 0.03  # Wang et al. (2004), section III
+_RIM = SSIM_CELLS // 2
+Cells = tuple[int, int]
+Box = tuple[slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
+class WindowSums(Additive):
+    """What the fractions skill score needs. Pf and Po are the forecast and observed share of events in a window.
+
+    `num_pairs` counts windows, which are the same for all thresholds.
+    """
+
+    axis_facts: ClassVar[Mapping[str, str]] = {"threshold": "thresholds", "scale": "scales_km"}
+
+    thresholds: tuple[float, ...]
+    scales_km: tuple[float, ...]
+    num_cases: np.ndarray = field(metadata=summed("lead", "scale", dtype=np.int64))
+    num_whole_cases: np.ndarray = field(metadata=summed("scale", dtype=np.int64))
+    num_pairs: np.ndarray = field(metadata=summed("lead", "scale", dtype=np.int64))
+    sum_sq_difference: np.ndarray = field(metadata=summed("lead", "threshold", "scale"))  # of (Pf - Po)^2
+    sum_sq_fractions: np.ndarray = field(metadata=summed("lead", "threshold", "scale"))  # of Pf^2 + Po^2
+
+
+def window_cells(scale_km: float, spacing_km: tuple[float, float]) -> Cells:
+    """(y, x) cells of a square window of that side: the nearest odd numbers, of two as near the larger one."""
+    return tuple(2 * int(scale_km / spacing / 2 + 1e-9) + 1 for spacing in spacing_km)
+
+
+def add_windows(
+    totals: Sequence[WindowSums],
+    lead: int,
+    forecasts: Sequence[np.ndarray],
+    observed: np.ndarray,
+    known: np.ndarray,
+    spacing_km: tuple[float, float],
+) -> None:
+    """Fill in one lead of one case, for several forecasts (y, x) of the same observed (y, x); `known` is their mask.
+
+    Nothing is filled in where the grid's spacing is unknown (NaN).
+    """
+    if not np.isfinite(spacing_km).all():
+        return
+    windows = [window_cells(scale, spacing_km) for scale in totals[0].scales_km]
+    full = full_windows(known, windows)
+    numbers = [np.count_nonzero(mask) for mask in full]
+    for total in totals:
+        total.num_pairs[lead] = numbers
+        total.num_cases[lead] = np.minimum(numbers, 1)
+    for column, threshold in enumerate(totals[0].thresholds):
+        events = [(field >= threshold) & known for field in (observed, *forecasts)]
+        box = _around(events, max(windows))
+        if box is not None:  # windows without any event add nothing
+            _add_threshold(totals, (lead, column), [field[box] for field in events], windows, _cut(full, windows, box))
+
+
+def full_windows(known: np.ndarray, windows: Sequence[Cells]) -> list[np.ndarray]:
+    """For each size of window a mask of its positions in the grid where all is known."""
+    table = _summed_area(known)
+    return [_count_in_windows(table, cells) == cells[0] * cells[1] for cells in windows]
+
+
+def _add_threshold(totals, at: tuple[int, int], events: list[np.ndarray], windows: Sequence[Cells], full: list) -> None:
+    """`events` are the observed and then the forecast ones, cut to a box; `full` are the windows in it that count."""
+    tables = [_summed_area(field) for field in events]
+    for scale, (cells, mask) in enumerate(zip(windows, full, strict=True)):
+        if not mask.any():
+            continue
+        mask = None if mask.all() else mask
+        observed = _count_in_windows(tables[0], cells, mask)
+        observed_sq = cv2.norm(observed, cv2.NORM_L2SQR)
+        num_cells_sq = (cells[0] * cells[1]) ** 2
+        for total, table in zip(totals, tables[1:], strict=True):
+            forecast = _count_in_windows(table, cells, mask)
+            total.sum_sq_difference[*at, scale] = cv2.norm(forecast, observed, cv2.NORM_L2SQR) / num_cells_sq
+            total.sum_sq_fractions[*at, scale] = (cv2.norm(forecast, cv2.NORM_L2SQR) + observed_sq) / num_cells_sq
+
+
+def _summed_area(flags: np.ndarray) -> np.ndarray:
+    """(y + 1, x + 1) int32: how many flags lie above and to the left."""
+    return cv2.integral(np.ascontiguousarray(flags).view(np.uint8))
+
+
+def _count_in_windows(table: np.ndarray, cells: Cells, mask: np.ndarray | None = None) -> np.ndarray:
+    """int32, how many flags are in each full window, 0 where the mask is not set; empty where no window fits."""
+    y, x = cells
+    if y >= table.shape[0] or x >= table.shape[1]:
+        return np.zeros((0, 0), np.int32)
+    counts = table[y:, x:] - table[:-y, x:]
+    counts -= table[y:, :-x]
+    counts += table[:-y, :-x]
+    return counts if mask is None else np.multiply(counts, mask, out=counts)
+
+
+def _around(flags: Sequence[np.ndarray], cells: Cells) -> Box | None:
+    """The part of the grid whose windows hold a flag of any of the fields, None without any flag."""
+    box = []
+    for axis, reach in ((1, cells[0] - 1), (0, cells[1] - 1)):
+        found = np.flatnonzero(np.logical_or.reduce([field.any(axis=axis) for field in flags]))
+        if not len(found):
+            return None
+        box.append(slice(max(int(found[0]) - reach, 0), int(found[-1]) + reach + 1))
+    return tuple(box)
+
+
+def _cut(full: Sequence[np.ndarray], windows: Sequence[Cells], box: Box) -> list[np.ndarray]:
+    """The masks of window positions for the part of the grid in the box."""
+    cut = []
+    for mask, cells in zip(full, windows, strict=True):
+        y, x = (slice(part.start, max(part.stop - size + 1, part.start)) for part, size in zip(box, cells, strict=True))
+        cut.append(mask[y, x])
+    return cut
+
+
+def fss(s: WindowSums) -> np.ndarray:
+    """Fractions skill score: 1 - sum of (Pf - Po)^2 / sum of (Pf^2 + Po^2). Range 0 to 1, best 1.
+
+    Pf and Po are the shares of events in each window; numerators and denominators are added over cases. Also: FBS-based
+    skill score; 1 - (misses + false alarms) / (2 hits + misses + false alarms) = f1 with windows of one cell. Useful from
+    `fss_useful` on. NaN where no window holds an event, or no full window is known. Roberts & Lean (2008).
+    """
+    return 1 - ratio(s.sum_sq_difference, s.sum_sq_fractions)
+
+
+@dataclass(frozen=True, eq=False)
+class SimilaritySums(Additive):
+    """What the structural similarity needs. `num_pairs` counts windows; `data_range` is in mm/h."""
+
+    data_range: float
+    num_cases: np.ndarray = field(metadata=summed("lead", dtype=np.int64))
+    num_whole_cases: np.ndarray = field(metadata=summed(dtype=np.int64))
+    num_pairs: np.ndarray = field(metadata=summed("lead", dtype=np.int64))
+    sum_ssim: np.ndarray = field(metadata=summed("lead"))
+
+
+def add_similarity(
+    totals: Sequence[SimilaritySums], lead: int, forecasts: Sequence[np.ndarray], observed: np.ndarray, known: np.ndarray
+) -> None:
+    """Fill in one lead of one case, for several forecasts (y, x) of the same observed (y, x); `known` is their mask."""
+    window = (SSIM_CELLS, SSIM_CELLS)
+    (full,) = full_windows(known, [window])
+    number = np.count_nonzero(full)
+    if not number:
+        return
+    fields = [np.where(known, field, 0).astype(np.float64) for field in (observed, *forecasts)]
+    box = _around([field != 0 for field in fields], window)
+    inside = _cut([full], [window], box)[0] if box is not None else full[:0]
+    num_dry = number - np.count_nonzero(inside)  # where both sides are 0 they are alike
+    observed, *forecasts = (field[box] for field in fields) if box is not None else fields
+    similar = _similarities(observed, forecasts, totals[0].data_range) if inside.any() else [full[:0]] * len(forecasts)
+    for total, found in zip(totals, similar, strict=True):
+        total.num_pairs[lead], total.num_cases[lead] = number, 1
+        total.sum_ssim[lead] = num_dry + found[inside].sum() if found.size else num_dry
+
+
+def _similarities(observed: np.ndarray, forecasts: Sequence[np.ndarray], data_range: float) -> list[np.ndarray]:
+    """The SSIM of each forecast with the observed field in every full window."""
+    c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
+    mean_o, squares = _blur(observed), observed * observed
+    sq_o = mean_o * mean_o
+    found = []
+    for forecast in forecasts:
+        mean_f = _blur(forecast)
+        product, means = mean_f * mean_o, mean_f * mean_f
+        means += sq_o
+        variances = _blur(forecast * forecast + squares)
+        variances -= means
+        covariance = _blur(forecast * observed)
+        covariance -= product
+        found.append((2 * product + c1) * (2 * covariance + c2) / ((means + c1) * (variances + c2)))
+    return found
+
+
+def _blur(field: np.ndarray) -> np.ndarray:
+    """The Gaussian-weighted mean in every full window."""
+    kernel = cv2.getGaussianKernel(SSIM_CELLS, SSIM_SIGMA, cv2.CV_64F)
+    return cv2.sepFilter2D(field, cv2.CV_64F, kernel, kernel)[_RIM:-_RIM, _RIM:-_RIM]
+
+
+def ssim(s: SimilaritySums) -> np.ndarray:
+    """Structural similarity: mean over windows of (2 mf mo + c1)(2 cov + c2) / ((mf^2 + mo^2 + c1)(vf + vo + c2)).
+
+    m, v and cov are means, variances and covariance in 11 × 11 cells with Gaussian weights (1.5 cells), c1 = (0.01 L)^2,
+    c2 = (0.03 L)^2, L the data range, without which the number means nothing. Range -1 to 1, best 1. Dry windows count,
+    and are alike. NaN where no full window is known. Wang et al. (2004).
+    """
+    return ratio(s.sum_ssim, s.num_pairs)

@@ -1,0 +1,1 @@
+"""Windows to a trained network in a run folder."""

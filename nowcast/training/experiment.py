@@ -1,0 +1,77 @@
+"""The loop, in reading order: validate and save -> stop after the last step -> batch -> loss -> check -> update.
+
+Everything that a step does is a function of the seed and the step's number, so a resumed run repeats a straight one.
+"""
+
+import torch
+
+from nowcast.config.schema import Experiment, NamedSection, Section
+from nowcast.dataset.archive import Archive
+from nowcast.errors import DataError, UsageError
+from nowcast.models import MODELS, model_config
+from nowcast.models.losses import Loss, make_loss
+from nowcast.models.transform import make_transform
+from nowcast.runtime import distributed
+from nowcast.scores.pixels import THRESHOLDS
+
+
+def resolve(experiment: Experiment) -> Experiment:
+    """The experiment with every default of its named sections filled in; UsageError for keys that they do not know."""
+    sections = {
+        "transform": make_transform(experiment.transform),
+        "model": model_config(experiment.model),
+        "loss": make_loss(experiment.loss),
+    }
+    check_output(sections["model"], sections["loss"])
+    dumped = {name: NamedSection(**section.model_dump(mode="json")) for name, section in sections.items()}
+    return experiment.model_copy(update=dumped)
+
+
+def check_output(model: Section, loss: Loss) -> None:
+    """UsageError where the loss is not of what the model gives."""
+    gives = "distributions" if hasattr(MODELS[model.name][1], "point") else "values"
+    takes = "distributions" if loss.of_distributions else "values"
+    if gives != takes:
+        raise UsageError(f"config: loss.name = {loss.name!r} is of {takes} but model.name = {model.name!r} gives {gives}")
+
+
+def thresholds_for(quantity: str) -> tuple[float, ...]:
+    """mm/h for rain; 0.5 for a quantity in [0, 1]."""
+    return THRESHOLDS if quantity == "rain_rate" else (0.5,)
+
+
+def check_shares(model: torch.nn.Module, batch_size: int) -> None:
+    """UsageError where several processes cannot train as one would."""
+    processes = distributed.size()
+    if batch_size < processes:
+        raise UsageError(f"training.batch_size = {batch_size} cannot be shared by {processes} processes: give at least as many")
+    normalised = any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    if processes > 1 and getattr(getattr(model, "config", None), "scheduled_sampling", 0):
+        raise UsageError(
+            f"scheduled sampling over {processes} processes would draw other numbers than one does: "
+            "train in one, or with model.scheduled_sampling = 0"
+        )
+    if processes > 1 and normalised:
+        raise UsageError(
+            f"batch normalisation over {processes} processes would see a part of each batch alone: "
+            "train in one, or with model.batch_norm = false"
+        )
+
+
+def check_grids(plan: Archive, crop: int, model: torch.nn.Module) -> None:
+    """DataError for a grid that the model cannot take, or for grids that differ while `crop` is 0."""
+    cells, only = model.cell_multiple, getattr(model, "grid", None)
+    for record in plan.records:
+        trained = (crop, crop) if crop else record.grid.shape
+        if only and trained != only:
+            raise DataError(
+                f"{record.name} gives {trained[0]} × {trained[1]} cells but this model is made for {only[0]} × {only[1]}; "
+                "set model.grid or data.crop"
+            )
+        if min(record.grid.shape) < cells:
+            y, x = record.grid.shape
+            raise DataError(f"{record.name} has a grid of {y} × {x} cells; this model needs at least {cells} each way")
+    shapes = {record.grid.shape for record in plan.records}
+    if not crop and len(shapes) > 1:
+        found = ", ".join(f"{y} × {x}" for y, x in sorted(shapes))
+        raise DataError(f"the records have different grids ({found}); set data.crop so that they can share a batch")

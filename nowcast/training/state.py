@@ -1,0 +1,60 @@
+"""The loop, in reading order: validate and save -> stop after the last step -> batch -> loss -> check -> update.
+
+Everything that a step does is a function of the seed and the step's number, so a resumed run repeats a straight one.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class State:
+    """What changes during training beside the weights; goes into `last.safetensors` as JSON."""
+
+    step: int = 0
+    validated_step: int = 0
+    best_loss: float = math.inf
+    best_step: int = 0
+    validations_since_best: int = 0
+    plateau_loss: float = math.inf
+    validations_since_cut: int = 0
+    num_plateaus: int = 0
+    loss_sum: float = 0.0  # of the steps since the last validation
+    num_losses: int = 0
+
+    def as_dict(self) -> dict[str, int | float | None]:
+        """As JSON values: a loss that there is not yet is null."""
+        return {key: None if value == math.inf else value for key, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "State":
+        """The inverse of `as_dict`; TypeError for what is not a number."""
+        if wrong := [key for key, value in values.items() if value is not None and type(value) not in (int, float)]:
+            raise TypeError(f"{wrong[0]} is {values[wrong[0]]!r}")
+        return cls(**{key: math.inf if value is None else value for key, value in values.items()})
+
+    def add_loss(self, loss: float) -> None:
+        self.loss_sum, self.num_losses = self.loss_sum + loss, self.num_losses + 1
+
+    def take_mean_loss(self) -> float:
+        """The mean since it was last asked for."""
+        mean = self.loss_sum / max(self.num_losses, 1)
+        self.loss_sum, self.num_losses = 0.0, 0
+        return mean
+
+    def judge(self, loss: float, *, patience: int, delta: float) -> bool:
+        """Take note of a validation loss; True if it is the best yet.
+
+        A plateau is `patience` validations without a loss that is better by more than `delta` (as Keras counts).
+        """
+        self.validations_since_cut += 1
+        if loss < self.plateau_loss - delta:
+            self.plateau_loss, self.validations_since_cut = loss, 0
+        elif self.validations_since_cut >= patience:
+            self.num_plateaus, self.validations_since_cut = self.num_plateaus + 1, 0
+        self.validations_since_best += 1
+        if loss < self.best_loss:
+            self.best_loss, self.best_step, self.validations_since_best = loss, self.step, 0
+        return not self.validations_since_best

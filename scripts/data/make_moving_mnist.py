@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Moving MNIST: two handwritten digits that cross a 64 × 64 frame and bounce off its edges, 20 frames to a sequence.
+
+`--rules 2015` (Shi et al., arXiv 1506.04214): digits from a subset of 500, start and direction uniform, speed uniform in
+[3, 5) cells per frame, true reflection at the edges. `--rules fixed` (the generator behind the later benchmarks): all digits
+of the file, 3.6 cells per frame, and at an edge the digit stops there and turns round.
+Training, validation and test use digits apart: the first 50,000 training images, the last 10,000, and the test images.
+
+    python scripts/data/make_moving_mnist.py --digits shared/mnist --rules 2015 --split training --output mmnist_training.nc
+"""
+
+import argparse
+import gzip
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from sequence_file import write_sequences
+
+FRAMES, SIZE, DIGIT = 20, 64, 28
+ROOM = SIZE - DIGIT  # the corner of a digit moves in [0, ROOM]
+NUMBER = {"training": 10_000, "validation": 2_000, "test": 3_000}
+SUBSET = 500
+FIXED_SPEED = 0.1 * ROOM
+
+
+def read_digits(folder: Path, split: str) -> np.ndarray:
+    """uint8 (digit, 28, 28) of the split, from the original gzipped IDX files."""
+    name = "t10k-images-idx3-ubyte.gz" if split == "test" else "train-images-idx3-ubyte.gz"
+    try:
+        content = gzip.decompress((folder / name).read_bytes())
+    except OSError as error:
+        raise SystemExit(f"error: cannot read {folder / name}: {error.strerror or error}; give --digits FOLDER") from None
+    digits = np.frombuffer(content, np.uint8, offset=16).reshape(-1, DIGIT, DIGIT)
+    return {"training": digits[:50_000], "validation": digits[50_000:], "test": digits}[split]
+
+
+def reflected(rng: np.random.Generator) -> np.ndarray:
+    """Corners (frame, 2) by the rules of 2015: the path of a point in a box, folded back at its walls."""
+    start, angle, speed = rng.uniform(0, ROOM, 2), rng.uniform(0, 2 * np.pi), rng.uniform(3, 5)
+    straight = start + np.arange(FRAMES)[:, None] * speed * np.array([np.sin(angle), np.cos(angle)])
+    return ROOM - abs(straight % (2 * ROOM) - ROOM)
+
+
+def stopped(rng: np.random.Generator) -> np.ndarray:
+    """Corners (frame, 2) by the fixed-speed rules: a digit that would leave stops at the edge and turns round."""
+    place, angle = rng.uniform(0, ROOM, 2), rng.uniform(0, 2 * np.pi)
+    motion = FIXED_SPEED * np.array([np.sin(angle), np.cos(angle)])
+    corners = np.empty((FRAMES, 2))
+    for frame in corners:
+        place = place + motion
+        motion = np.where((place <= 0) | (place >= ROOM), -motion, motion)
+        place = place.clip(0, ROOM)
+        frame[:] = place
+    return corners
+
+
+RULES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {"2015": reflected, "fixed": stopped}
+
+
+def sequences(digits: np.ndarray, number: int, rules: str, seed: int) -> Iterator[np.ndarray]:
+    """Sequences (20, 64, 64) in [0, 1]; where the two digits meet the brighter one shows."""
+    rng = np.random.default_rng(seed)
+    if rules == "2015":
+        digits = digits[rng.choice(len(digits), SUBSET, replace=False)]
+    for _ in range(number):
+        frames = np.zeros((FRAMES, SIZE, SIZE), np.uint8)
+        for digit in digits[rng.integers(len(digits), size=2)]:
+            for frame, corner in zip(frames, RULES[rules](rng), strict=True):
+                y, x = (int(c) for c in (np.round(corner) if rules == "2015" else corner))
+                np.maximum(frame[y : y + DIGIT, x : x + DIGIT], digit, out=frame[y : y + DIGIT, x : x + DIGIT])
+        yield frames / 255
+
+
+def make(output: Path, digits: Path, split: str, *, rules: str, number: int, seed: int) -> int:
+    """Write `number` sequences of a split; returns how many that were."""
+    # another split never repeats a draw of this one
+    drawn = sequences(read_digits(digits, split), number, rules, seed * len(NUMBER) + list(NUMBER).index(split))
+    source = f"make_moving_mnist.py --rules {rules} --split {split} --seed {seed}"
+    return write_sequences(output, drawn, title="Moving MNIST", source=source)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--digits", type=Path, required=True, help="the folder of the four original MNIST files")
+    parser.add_argument("--rules", choices=RULES, default="2015")
+    parser.add_argument("--split", choices=NUMBER, default="training")
+    parser.add_argument("--sequences", type=int, help="default: 10,000 / 2,000 / 3,000")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    number = given.sequences or NUMBER[given.split]
+    count = make(given.output, given.digits, given.split, rules=given.rules, number=number, seed=given.seed)
+    print(f"{given.output}: {count} sequences of {FRAMES} frames, {SIZE} × {SIZE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""The moving squares of the 2016 Keras ConvLSTM example: 3 to 7 squares of 4 or 6 cells cross a 40 × 40 frame, 15 frames.
+
+Each starts within the middle of an 80 × 80 field and moves by -1, 0 or 1 cell per frame and axis; the frame is the middle of
+the field. Where squares overlap the value stays 1. The example disturbs its inputs by ± 0.1 in and around a square, in every
+second frame on average; `--noise` does so here, but as the record is both input and target, it is in the targets as well.
+
+    python scripts/data/make_moving_squares.py --output squares.nc
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from sequence_file import write_sequences
+
+FRAMES, FIELD, MARGIN = 15, 80, 20
+
+
+def sequence(rng: np.random.Generator, *, noise: bool) -> np.ndarray:
+    """One sequence, float64 (15, 40, 40) in [0, 1]."""
+    field = np.zeros((FRAMES, FIELD, FIELD))
+    for _ in range(rng.integers(3, 8)):
+        start, motion = rng.integers(MARGIN, FIELD - MARGIN, 2), rng.integers(-1, 2, 2)
+        half = rng.integers(2, 4)
+        for time in range(FRAMES):
+            y, x = start + motion * time
+            field[time, y - half : y + half, x - half : x + half] += 1
+            if noise and rng.random() < 0.5:
+                field[time, y - half - 1 : y + half + 1, x - half - 1 : x + half + 1] += rng.choice((-0.1, 0.1))
+    return field[:, MARGIN:-MARGIN, MARGIN:-MARGIN].clip(0, 1)
+
+
+def sequences(number: int, seed: int, *, noise: bool = False) -> Iterator[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    for _ in range(number):
+        yield sequence(rng, noise=noise)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("data/moving_squares.nc"))
+    parser.add_argument("--sequences", type=int, default=1200)
+    parser.add_argument("--noise", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    made = sequences(given.sequences, given.seed, noise=given.noise)
+    count = write_sequences(given.output, made, title="Moving squares", source=f"make_moving_squares.py --seed {given.seed}")
+    print(f"{given.output}: {count} sequences of {FRAMES} frames, {FIELD - 2 * MARGIN} × {FIELD - 2 * MARGIN}")
+
+
+if __name__ == "__main__":
+    main()

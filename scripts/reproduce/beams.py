@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""The torch convLSTM check in one command: trains configs/beams.toml with three seeds and lays the losses beside the published.
+
+A seed draws the sequences and the weights. The curve is that of the loss of each epoch's update, before it; the best seed is
+the one that stays nearest to the published curve from epoch 40 to 100, where it should lie within 25 %. Called again, it
+resumes what was begun and keeps what is done.
+
+    python scripts/reproduce/beams.py --work runs/beams
+"""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "data"))
+
+import make_beams
+from sequence_file import write_sequences
+
+from nowcast import config
+from nowcast.commands.train import train_run
+from nowcast.errors import NowcastError
+from nowcast.models.checkpoint import LAST
+from nowcast.training.run_folder import METRICS
+
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "beams.toml"
+# The published run, epoch -> loss; what a seed draws makes it earlier or later
+PUBLISHED = {
+    10: 0.008522, 20: 0.008079, 30: 0.006187, 40: 0.003828, 50: 0.002322,
+    60: 0.001594, 70: 0.001376, 80: 0.001258, 90: 0.001218, 100: 0.001171,
+}  # fmt: skip
+JUDGED_FROM, TOLERANCE = 40, 0.25
+Curve = dict[int, float]
+
+
+def train(work: Path, seed: int, *, epochs: int, device: str) -> Curve:
+    """Train with one seed unless that is done; the loss of every epoch."""
+    records, run = work / f"beams_{seed}.nc", work / f"seed_{seed}"
+    if not records.exists():
+        write_sequences(records, make_beams.sequences(100, seed), title="Moving beams", source=f"make_beams.py --seed {seed}")
+    settings = [f"data.records={json.dumps([str(records)])}", f"training.seed={seed}", f"training.epochs={epochs}"]
+    train_run(config.read(CONFIG, settings), run, resume=(run / LAST).exists(), overwrite=True, device=device)
+    events = [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
+    return {event["step"]: event["loss"] for event in events if event["split"] == "training"}
+
+
+def furthest(curve: Curve) -> float:
+    """The largest relative distance from the published curve at the epochs that are judged; inf where there is none yet."""
+    judged = [epoch for epoch in PUBLISHED if epoch >= JUDGED_FROM and epoch in curve]
+    return max((abs(curve[epoch] / PUBLISHED[epoch] - 1) for epoch in judged), default=float("inf"))
+
+
+def table(curves: dict[int, Curve], best: int) -> list[str]:
+    """Markdown: a row per published epoch, a column per seed, the ratio of the best one to the published."""
+    lines = [
+        f"| epoch | published | {' | '.join(f'seed {seed}' for seed in curves)} | seed {best} / published |",
+        f"| ---: | ---: | {'---: | ' * len(curves)}---: |",
+    ]
+    for epoch, loss in PUBLISHED.items():
+        if epoch in curves[best]:
+            measured = " | ".join(f"{curve[epoch]:.6f}" for curve in curves.values())
+            lines.append(f"| {epoch} | {loss:.6f} | {measured} | {curves[best][epoch] / loss:.2f} |")
+    return lines
+
+
+def run_all(given: argparse.Namespace) -> str:
+    """Train with every seed; returns the table with the verdict, and writes it."""
+    curves = {seed: train(given.work, seed, epochs=given.epochs, device=given.device) for seed in given.seeds}
+    best = min(curves, key=lambda seed: furthest(curves[seed]))
+    text = "\n".join(table(curves, best))
+    if given.epochs >= JUDGED_FROM:
+        away = furthest(curves[best])
+        verdict = "within" if away <= TOLERANCE else "not within"
+        text += f"\n\nSeed {best} is {verdict} {TOLERANCE:.0%} of the published curve from epoch {JUDGED_FROM} on: "
+        text += f"{away:.1%} off at most."
+    (given.work / "results.md").write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("runs/beams"), help="folder of the records and runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--device", default="auto")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        print(run_all(parser.parse_args()))
+    except NowcastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

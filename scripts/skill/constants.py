@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+"""The few constants that no training finds, chosen for each fold of skill.py without its services: are the folds blind to them?
+
+A network that has learnt nothing forecasts the cases of skill_record.py with the package's constants, and with each of the
+other values below in the place of one: of the records as they are, and of the same at half their resolution, as radar of other
+grids is what is to be forecast. For each fold, every constant gets the value whose CSI at 0.5 and 1 mm/h, as the mean over
+services, is best on the services outside the fold; so chosen, the fold is forecast. Printed is what was chosen, and the CSI
+over all folds beside that of pysteps and of the package's constants.
+
+    python scripts/skill/constants.py --baselines runs/skill/baselines --jobs 2
+"""
+
+import argparse
+import math
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import starmap
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from record import KEPT, LEADS, PAST, Cases, choose_cases, kept_forecasts
+from services import FOLDS, ROOT, records_of
+from table import markdown, number
+
+from nowcast import config, motion
+from nowcast.dataset.windows import find_windows
+from nowcast.errors import DataError, NowcastError
+from nowcast.evaluation.coarsen import thinned
+from nowcast.forecasters.forecast_files import FileForecaster
+from nowcast.forecasters.network import Network
+from nowcast.models import make_model, model_config
+from nowcast.models.checkpoint import Checkpoint
+from nowcast.models.probabilistic import cascade
+from nowcast.models.probabilistic import network as probabilistic_network
+from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.record import Record
+
+THRESHOLDS = (0.5, 1.0, 5.0)  # mm/h
+LIGHT = slice(2)  # of them, by which is chosen
+NETWORK = "network"
+WHOLE, HALF = 0, -1  # of Scores: the network's of records as they are and at half their resolution; those of KEPT are between
+SMALLEST = 2 * cascade.BLOCK  # cells one way of a grid that is halved
+Counts = np.ndarray  # (whose, threshold, 3): hits, misses and false alarms
+Chosen = tuple[tuple[str, Any], ...]  # constants that are not as in the package, by name
+Scores = dict[Chosen, np.ndarray]  # CSI (whose, threshold)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One number of a module, or several, and the values to choose from, the package's own among them."""
+
+    module: ModuleType
+    name: str
+    values: tuple[Any, ...]
+
+    @property
+    def own(self) -> Any:
+        return getattr(self.module, self.name)
+
+    @property
+    def others(self) -> tuple[Any, ...]:
+        return tuple(value for value in self.values if value != self.own)
+
+
+CONSTANTS = {
+    constant.name: constant
+    for constant in (
+        Constant(motion, "CELLS", ((1, 1), (1.5, 1.5), (2, 1), (2, 2))),
+        Constant(motion, "MOTION_SIGMA", (10.0, 20.0, 30.0)),
+        Constant(cascade, "AROUND", (1, 2)),
+        Constant(probabilistic_network, "OFFSET", (0.3, 0.5, 1.0)),
+        Constant(probabilistic_network, "STEADIED", (1, 2, 4)),
+        Constant(probabilistic_network, "ERROR", (0.0, 0.15, 0.3, 0.45, 0.6)),
+        Constant(probabilistic_network, "MORE", (0.0, 0.05, 0.1)),
+    )
+}
+
+
+@contextmanager
+def using(chosen: Chosen) -> Iterator[None]:
+    """These constants in the place of the package's."""
+    before = {(CONSTANTS[name].module, name): CONSTANTS[name].own for name, _ in chosen}
+    before |= {(probabilistic_network, name): getattr(probabilistic_network, name) for name in ("ANCHORS", "WET")}
+    try:
+        for name, value in chosen:
+            setattr(CONSTANTS[name].module, name, value)
+        probabilistic_network.ANCHORS = probabilistic_network.anchors()
+        probabilistic_network.WET = probabilistic_network.ANCHORS[1]
+        yield
+    finally:
+        for (module, name), value in before.items():
+            setattr(module, name, value)
+
+
+def untrained(path: Path) -> Network:
+    """The network of a config, as the constants have it, that has learnt nothing."""
+    experiment = config.read(path, [f"transform.offset={probabilistic_network.OFFSET}"])
+    model = make_model(model_config(experiment.model))
+    torch.nn.init.zeros_(model.head.weight)
+    facts = {"config": config.as_dict(experiment), "input_frames": experiment.data.input_frames, "lead_frames": LEADS,
+             "time_steps": [300], "quantity": "rain_rate", "units": "mm h-1"}  # fmt: skip
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    return Network(Checkpoint(facts, tensors, "0" * 64), NETWORK, device=torch.device("cpu"))
+
+
+def counted(observed: np.ndarray, *forecasts: np.ndarray) -> Counts:
+    """Of each forecast (lead, y, x), all leads together, where all are known."""
+    known = np.isfinite(observed) & np.isfinite(forecasts).all(axis=0)
+    return np.array([[_counts(forecast[known] >= threshold, observed[known] >= threshold) for threshold in THRESHOLDS]
+                     for forecast in forecasts])  # fmt: skip
+
+
+def _counts(said: np.ndarray, seen: np.ndarray) -> tuple[int, int, int]:
+    hits = int((said & seen).sum())
+    return hits, int(seen.sum()) - hits, int(said.sum()) - hits
+
+
+def csi(counts: Counts) -> np.ndarray:
+    """(whose, threshold); NaN where nobody forecast or observed an event."""
+    total = counts.sum(axis=-1)
+    return np.divide(counts[..., 0], total, out=np.full(total.shape, math.nan), where=total > 0)
+
+
+def halved(field: np.ndarray) -> np.ndarray:
+    """Rain rate (..., y, x) in cells twice as large, without an odd last row or column."""
+    y, x = (size // 2 * 2 for size in field.shape[-2:])
+    return thinned(field[..., :y, :x], 2)
+
+
+def score_record(path: Path, source: Path, baselines: Path, candidates: Sequence[Chosen]) -> Scores:
+    """By candidate the CSI of a record, NaN at half the resolution of a grid too small for it; empty without cases."""
+    (record,) = open_records([path])
+    try:
+        cases = choose_cases(record, record.time_step)
+    except DataError:
+        return {}
+    kept = [kept_forecasts(name, record, cases, baselines) for name in KEPT]
+    sums = dict.fromkeys(candidates, 0)
+    for past, observed, others in _cases(record, cases, kept):
+        for candidate in candidates:
+            with using(candidate):
+                sums[candidate] += count_case(untrained(source), past, observed, others)
+    return {candidate: csi(counts) for candidate, counts in sums.items()}
+
+
+def count_case(network: Network, past: np.ndarray, observed: np.ndarray, others: Sequence[np.ndarray]) -> Counts:
+    """Of the network, of the others, and of the network at half the resolution."""
+    whole = counted(observed, network.forecast(past[None], len(observed))[0], *others)
+    if min(observed.shape[1:]) < SMALLEST:
+        return np.concatenate([whole, np.zeros_like(whole[:1])])
+    return np.concatenate([whole, counted(halved(observed), network.forecast(halved(past)[None], len(observed))[0])])
+
+
+def _cases(
+    record: Record, cases: Cases, kept: Sequence[FileForecaster]
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[np.ndarray]]]:
+    """Past frames, observed ones, and the forecasts that are kept."""
+    windows = find_windows(record.times, input_frames=PAST, lead_frames=cases.num_leads, time_step=cases.step)
+    lead_times = np.arange(1, cases.num_leads + 1) * cases.step
+    for positions in windows.select(np.isin(record.times[windows.reference_positions], cases.references)).positions:
+        reference = record.times[positions[PAST - 1]]
+        others = [forecasts.forecast_at(reference, lead_times) for forecasts in kept]
+        yield record.read(positions[:PAST]), record.read(positions[PAST:]), others
+
+
+def score_all(
+    paths: Sequence[Path], given: argparse.Namespace, candidates: Mapping[str, Sequence[Chosen]]
+) -> dict[str, Scores]:
+    """By service what `score_record` finds, averaged over its records; each service has its own candidates."""
+    tasks = [(path, given.config, given.baselines, candidates[path.parent.name]) for path in paths]
+    if given.jobs == 1:
+        found = list(starmap(score_record, tasks))
+    else:
+        with multiprocessing.get_context("spawn").Pool(given.jobs, torch.set_num_threads, (1,)) as pool:
+            found = pool.starmap(score_record, tasks, chunksize=1)
+    return {
+        service: averaged([one for path, one in zip(paths, found, strict=True) if path.parent.name == service and one])
+        for service in candidates
+    }
+
+
+def averaged(records: Sequence[Scores]) -> Scores:
+    """Over the records in which a figure is defined for all; NaN where it is in none."""
+    defined = [np.isfinite(list(record.values())).all(axis=0) for record in records]  # (whose, threshold)
+    for each in defined:
+        each[:HALF] = each[:HALF].all(axis=0)
+    number_defined = np.sum(defined, axis=0)
+    sums = {
+        name: sum(np.where(is_defined, record[name], 0) for record, is_defined in zip(records, defined, strict=True))
+        for name in records[0]
+    }
+    return {name: np.where(number_defined > 0, total / np.maximum(number_defined, 1), math.nan) for name, total in sums.items()}
+
+
+def choose(services: Sequence[Scores]) -> Chosen:
+    """The constants that are best on these services, each beside the package's others; those of the package left out."""
+    chosen: Chosen = ()
+    for constant in CONSTANTS.values():
+        candidates = [(), *(((constant.name, value),) for value in constant.others)]
+        chosen += max(candidates, key=lambda candidate: gain(services, candidate))
+    return chosen
+
+
+def gain(services: Sequence[Scores], candidate: Chosen) -> float:
+    """Of the mean over services beside the package's, as the mean of both resolutions and thresholds."""
+    ours, package = (np.nansum([each[which][[WHOLE, HALF], LIGHT] for each in services], axis=0) for which in (candidate, ()))
+    return float(np.mean(ours / package))
+
+
+def table(found: Mapping[str, Scores], chosen: Mapping[str, Chosen]) -> str:
+    """What each fold got, and the ratios to those who are kept with the package's constants and with those."""
+    rows = [
+        [name, f"{constant.own}", *(f"{dict(chosen[fold]).get(name, constant.own)}" for fold in FOLDS)]
+        for name, constant in CONSTANTS.items()
+    ]
+    lines = markdown(["constant", "package", *(f"fold {fold}" for fold in FOLDS)], rows)
+    both = {
+        "the package's": [each[()] for each in found.values()],
+        "chosen without the fold": [found[service][chosen[fold]] for fold, inside in FOLDS.items() for service in inside],
+    }
+    rows = [[name, against, *_ratios(np.array(scores)[:, [WHOLE, number]])]
+            for name, scores in both.items() for number, against in enumerate(KEPT, 1)]  # fmt: skip
+    header = ["constants", "beside", *(f"CSI≥{threshold:g} (of the means)" for threshold in THRESHOLDS)]
+    return "\n".join([*lines, "", *markdown(header, rows)])
+
+
+def _ratios(scores: np.ndarray) -> list[str]:
+    """Of (service, 2, threshold): by threshold the mean of the services' ratios, and in brackets the ratio of their means."""
+    mean_ratios, sums = np.nanmean(scores[:, 0] / scores[:, 1], axis=0), np.nansum(scores, axis=0)
+    return [f"{number(ratio)} ({number(of_means)})" for ratio, of_means in zip(mean_ratios, sums[0] / sums[1], strict=True)]
+
+
+def work(given: argparse.Namespace) -> str:
+    services = [service for fold in FOLDS.values() for service in fold]
+    paths = records_of(given.radar, services)
+    candidates = [(), *(((name, value),) for name, constant in CONSTANTS.items() for value in constant.others)]
+    found = score_all(paths, given, dict.fromkeys(services, candidates))
+    chosen = {fold: choose([found[s] for s in services if s not in inside]) for fold, inside in FOLDS.items()}
+    own = {service: chosen[fold] for fold, inside in FOLDS.items() for service in inside}
+    unknown = {service: [constants] for service, constants in own.items() if constants not in found[service]}
+    for service, scores in score_all([path for path in paths if path.parent.name in unknown], given, unknown).items():
+        found[service] |= scores
+    return table(found, chosen)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    shared = Path(os.environ.get("NOWCAST_SHARED", ROOT.parent / "shared"))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "radar.toml")
+    parser.add_argument(
+        "--baselines", type=Path, required=True, help="folder of the baselines' forecasts, as skill.py keeps them"
+    )
+    parser.add_argument("--radar", type=Path, default=shared / "radar", help="folder with a folder of records for each service")
+    parser.add_argument("--jobs", type=int, default=1, help="records at once; of several, each on one core")
+    given = parser.parse_args(argv)
+    try:
+        print(work(given))
+    except NowcastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

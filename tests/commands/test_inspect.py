@@ -1,0 +1,90 @@
+"""What `inspect` says of a record is what is in it."""
+
+import numpy as np
+import pytest
+from makers import rain, write_record
+
+from nowcast.commands import inspect as commands_inspect
+from nowcast.netcdf.opening import open_records
+
+START = np.datetime64("2020-06-01T00:00:00")
+MINUTES = np.timedelta64(60, "s")
+
+
+def inspect(path, **options):
+    (record,) = open_records([path], **options)
+    return commands_inspect.inspect(record)
+
+
+def test_the_facts_of_a_small_record(tmp_path):
+    fields = np.zeros((20, 4, 5), np.float32)
+    fields[:, 0] = np.nan
+    fields[3, 1, :3] = (0.1, 1.0, 7.5)
+    facts = inspect(write_record(tmp_path / "a.nc", fields, y_ascending=True))
+    assert facts["name"] == "a"
+    assert facts["grid"] == [4, 5]
+    assert facts["spacing_km"] == [1.0, 1.0]
+    assert facts["y_ascending"] is True
+    assert facts["grid_mapping"] == "azimuthal_equidistant"
+    assert (facts["variable"], facts["quantity"], facts["units"]) == ("rainfall_rate", "rain_rate", "mm h-1")
+    assert (facts["start"], facts["end"]) == ("2020-06-01T00:00:00Z", "2020-06-01T01:35:00Z")
+    assert (facts["num_frames"], facts["time_step_minutes"], facts["num_gaps"]) == (20, 5.0, 0)
+    assert facts["missing_percent"] == 25
+    assert facts["wet_percent"] == {"0.1": 1.0, "1": pytest.approx(0.667), "5": pytest.approx(0.333)}
+    assert facts["maximum"] == 7.5
+    assert (facts["windows"]["num_windows"], facts["windows"]["num_gap"]) == (5, 15)
+
+
+def test_gaps_are_counted(tmp_path):
+    times = START + np.array([0, 5, 10, 30, 35, 60]) * MINUTES
+    facts = inspect(write_record(tmp_path / "a.nc", rain(frames=6, shape=(4, 4)), times=times))
+    assert (facts["num_gaps"], facts["windows"]["num_windows"]) == (2, 0)
+
+
+def test_a_single_frame_and_an_empty_record_can_be_inspected(tmp_path):
+    facts = inspect(write_record(tmp_path / "a.nc", np.full((1, 4, 4), np.nan)))
+    assert facts["time_step_minutes"] is None
+    assert facts["missing_percent"] == 100
+    assert facts["maximum"] is None
+    assert set(facts["wet_percent"].values()) == {None}
+    text = "\n".join(commands_inspect.lines([facts]))
+    assert "no time step" in text
+    assert "nothing but missing (1 frame read)" in text
+    assert "None" not in text
+
+
+def test_a_long_record_is_sampled_evenly(tmp_path):
+    facts = inspect(write_record(tmp_path / "a.nc", np.ones((500, 2, 2)), step_minutes=1))
+    assert facts["num_frames_read"] == commands_inspect.SAMPLE
+    assert facts["missing_percent"] == 0
+
+
+def test_the_lines_for_people_hold_the_facts(tmp_path):
+    lines = commands_inspect.lines([inspect(write_record(tmp_path / "a.nc", rain(frames=20, shape=(8, 9))))])
+    assert lines[0] == "a  (1 file, variable rainfall_rate)"
+    assert "20 frames every 5 min, 0 gaps" in lines[1]
+    assert "8 × 9 cells of 1 × 1 km, y down, azimuthal_equidistant" in lines[2]
+    assert "5 windows of 20 candidates" in lines[4]
+
+
+FACTS = [  # from the README of the shared records: frames, minutes, y, x, missing, >= 0.1, >= 1, >= 5 (per cent), maximum
+    ("mch/20150515.nc", 40, 5, 640, 710, 30.9, 17.3, 8.4, 1.29, 116),
+    ("dwd/yw_20170816.nc", 12, 5, 1100, 900, 38.9, 14.6, 7.9, 2.40, 143),
+    ("mrms/20190610_southeast.nc", 36, 2, 512, 512, 0.0, 30.4, 21.8, 3.96, 153),
+    ("opera/cirrus_20241126_alps_germany.nc", 13, 5, 768, 768, 0.2, 44.5, 19.7, 3.45, 655),
+    ("smhi/gothenburg_20150827.nc", 145, 5, 48, 37, 0.0, 63.4, 41.3, 10.74, 82),
+    ("meteofrance/nw_201608_gappy.nc", 45, 5, 565, 784, 12.5, 0.7, 0.1, 0.01, 30),
+]
+
+
+@pytest.mark.parametrize(("name", "frames", "minutes", "y", "x", "missing", "light", "rain", "heavy", "highest"), FACTS)
+def test_real_records_hold_what_their_readme_says(shared, name, frames, minutes, y, x, missing, light, rain, heavy, highest):
+    facts = inspect(shared / "radar" / name)
+    assert (facts["num_frames"], facts["time_step_minutes"], facts["grid"]) == (frames, minutes, [y, x])
+    assert facts["y_ascending"] == name.startswith("dwd")
+    assert facts["missing_percent"] == pytest.approx(missing, abs=0.06)
+    wet = facts["wet_percent"]
+    assert (wet["0.1"], wet["1"]) == (pytest.approx(light, abs=0.06), pytest.approx(rain, abs=0.06))
+    assert wet["5"] == pytest.approx(heavy, abs=0.006)
+    assert facts["maximum"] == pytest.approx(highest, abs=0.51)
+    assert facts["num_gaps"] == (9 if "gappy" in name else 0)

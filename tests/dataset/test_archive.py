@@ -1,0 +1,118 @@
+"""Which windows a run trains on: splits that share no frame, and refusals that say why."""
+
+import os
+from datetime import datetime
+
+import numpy as np
+import pytest
+from makers import rain, tiny_experiment, write_record
+
+from nowcast.dataset.archive import open_archive
+from nowcast.errors import DataError, UsageError
+from nowcast.netcdf import opening
+from nowcast.netcdf.index import MANY
+
+EPOCH = np.datetime64("2020-06-01T00:00:00")
+MINUTES = np.timedelta64(60, "s")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+
+
+def data(records, **changes):
+    return tiny_experiment(records).data.model_copy(update=changes)
+
+
+def splits(records, **changes):
+    experiment = tiny_experiment(records)
+    return experiment.data.model_copy(update={"splits": experiment.data.splits.model_copy(update=changes)})
+
+
+def used(plan, split):
+    return {(r.name, int(p)) for r, w in zip(plan.records, plan.windows[split], strict=True) for p in w.positions.ravel()}
+
+
+def test_no_records_is_a_usage_error():
+    with pytest.raises(UsageError, match=r"no records to train on: give --data RECORD or data\.records in the config"):
+        open_archive(data([]))
+
+
+def test_no_complete_window_says_why(tmp_path):
+    with pytest.raises(DataError, match=r"no complete training window of 2 \+ 3 frames.*\n.*\n +4 cross a gap") as caught:
+        open_archive(data([write_record(tmp_path / "a.nc", rain(frames=4))]))
+    assert caught.value.exit_code == 3
+
+
+def test_fractions_leave_a_whole_window_between_splits(tmp_path):
+    plan = open_archive(data([write_record(tmp_path / "a.nc", rain(frames=60))]))
+    training, validation = used(plan, "training"), used(plan, "validation")
+    assert training
+    assert validation
+    assert min(p for _, p in validation) - max(p for _, p in training) > 5
+
+
+def test_events_are_kept_whole(tmp_path):
+    times = [EPOCH + (day * 1440 + 5 * n) * MINUTES for day in range(4) for n in range(10)]
+    record = write_record(tmp_path / "a.nc", rain(frames=40), times=times)
+    plan = open_archive(splits([record], by="events", fractions=(0.5, 0.25, 0.25)))
+    assert used(plan, "test") == {("a", n) for n in range(30, 40)}
+    assert used(plan, "validation") == {("a", n) for n in range(20, 30)}
+    assert used(plan, "training") == {("a", n) for n in range(20)}
+
+
+def test_records_are_split_by_their_names(tmp_path):
+    names = ("a.nc", "b.nc", "c.nc")
+    paths = [write_record(tmp_path / name, rain(frames=10, shape=(20 + n, 20))) for n, name in enumerate(names)]
+    plan = open_archive(splits(paths, by="records", validation_records=("*/b.nc",), test_records=("*/c.*",)))
+    assert {name for name, _ in used(plan, "training")} == {"a"}
+    assert {name for name, _ in used(plan, "validation")} == {"b"}
+    assert {name for name, _ in used(plan, "test")} == {"c"}
+
+
+def test_spans_choose_by_time(tmp_path):
+    record = write_record(tmp_path / "a.nc", rain(frames=24))
+    start, middle, end = datetime(2020, 6, 1), datetime(2020, 6, 1, 1), datetime(2020, 6, 2)
+    spans = {"training": ((start, middle),), "validation": ((middle, end),)}
+    plan = open_archive(splits([record], by="spans", **spans))
+    assert used(plan, "training") == {("a", n) for n in range(12)}
+    assert used(plan, "validation") == {("a", n) for n in range(12, 24)}
+
+
+def test_windows_with_too_much_missing_or_too_little_rain_are_dropped(tmp_path):
+    fields = np.zeros((12, 20, 20), np.float32)
+    fields[6:] = 1.0
+    fields[3, :12] = np.nan
+    record = write_record(tmp_path / "a.nc", fields)
+    keep_all = splits([record], fractions=(1.0, 0.0, 0.0))
+    assert open_archive(keep_all).num_windows("training") == 8
+    account = open_archive(keep_all.model_copy(update={"max_missing": 0.5, "min_wet": 0.5})).account
+    assert (account.num_windows, account.num_missing, account.num_dry) == (4, 4, 0)
+    account = open_archive(keep_all.model_copy(update={"min_wet": 0.5})).account
+    assert account.num_dry == 4
+
+
+def test_a_longer_time_step_takes_every_so_many_frames(tmp_path):
+    record = write_record(tmp_path / "a.nc", rain(frames=20))
+    plan = open_archive(splits([record], fractions=(1.0, 0.0, 0.0)).model_copy(update={"time_step": 10}))
+    assert plan.time_steps() == [600]
+    assert (np.diff(plan.windows["training"][0].positions, axis=1) == 2).all()
+
+
+def test_rain_and_another_quantity_do_not_train_together(tmp_path):
+    a = write_record(tmp_path / "a.nc", rain(frames=10))
+    b = write_record(tmp_path / "b.nc", rain(frames=10) / 100, units="1", standard_name="probability")
+    with pytest.raises(DataError):
+        open_archive(data([a, b]))
+
+
+def test_the_files_of_an_archive_are_opened_once(tmp_path, monkeypatch):
+    for number in range(MANY):
+        time = [EPOCH + 5 * number * MINUTES]
+        write_record(tmp_path / f"{number}.nc", rain(frames=1, shape=(16, 16)), times=time)
+        os.utime(tmp_path / f"{number}.nc", (0, 0))  # what has just changed is not believed to stay as it is
+    first = open_archive(data([tmp_path]))
+    monkeypatch.setattr(opening, "_inspect", None)
+    again = open_archive(data([tmp_path]))
+    assert used(again, "training") == used(first, "training")

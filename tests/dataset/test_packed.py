@@ -1,0 +1,114 @@
+"""The packed frames of a record (cache.py)."""
+
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from makers import rain, write_record
+
+from nowcast.dataset import packed_tiles
+from nowcast.dataset.batches import Batches, Series
+from nowcast.dataset.packed import pack
+from nowcast.dataset.windows import find_windows
+from nowcast.errors import OutputError
+from nowcast.netcdf.opening import open_records
+
+
+def test_packed_frames_are_mapped_once_in_each_process(tmp_path):
+    (record,) = open_records([write_record(tmp_path / "a.nc", rain(frames=3))])
+    packed = pack(record)
+    frames = packed.frames()
+    assert packed.frames() is frames
+    assert packed.rain_blocks() is packed.rain_blocks()
+    with pytest.raises(ValueError, match="read-only"):
+        frames[0] = 0
+    sent = pickle.dumps(packed)
+    assert len(sent) < frames.nbytes
+    np.testing.assert_array_equal(pickle.loads(sent).frames(), frames)
+
+
+def in_both(tmp_path, monkeypatch, fields):
+    """The record of `fields`, packed whole and in tiles of 16 cells."""
+    (record,) = open_records([write_record(tmp_path / "a.nc", fields)])
+    kept = []
+    for name, limit in (("whole", 1 << 40), ("tiles", 0)):
+        monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / name))
+        monkeypatch.setattr(packed_tiles, "WHOLE", limit)
+        monkeypatch.setattr(packed_tiles, "TILE", 16)
+        kept.append(pack(record))
+    assert [packed.in_tiles for packed in kept] == [False, True]
+    return kept
+
+
+def sparse(*, frames=8, shape=(50, 37)):
+    """Rain that comes and goes in a circle of view, with a dry, a missing and a dotted frame."""
+    y, x = np.indices(shape)
+    fields = np.where(rain(frames=frames, shape=shape) > 4, rain(frames=frames, shape=shape), 0)
+    fields[:, np.hypot(y - 25, x - 18) > 22] = np.nan
+    fields[2][~np.isnan(fields[2])] = 0
+    fields[3] = np.nan
+    fields[4, ::7, ::5] = np.nan
+    fields[6] = fields[5]
+    return fields
+
+
+@pytest.mark.parametrize("crop", [0, 16, 21, 40, 64])
+def test_tiles_give_the_batches_that_whole_frames_give(tmp_path, monkeypatch, crop):
+    whole, tiled = in_both(tmp_path, monkeypatch, sparse())
+    windows = find_windows(open_times(8), input_frames=2, lead_frames=3, time_step=np.timedelta64(300, "s"))
+    sparse_windows = find_windows(open_times(8), input_frames=2, lead_frames=1, time_step=np.timedelta64(600, "s"))
+    for chosen in (windows, sparse_windows):
+        for sampler in ("rain", "uniform", "each"):
+            options = {"batch_size": 3, "crop": crop, "seed": 1, "sampler": sampler, "augmentation": ("flips", "rotations")}
+            pair = [Batches([Series("a", packed, chosen)], **options) for packed in (whole, tiled)]
+            for k in range(4):
+                a, b = (batches[k] for batches in pair)
+                assert a.cases == b.cases
+                np.testing.assert_array_equal(a.past, b.past)
+                np.testing.assert_array_equal(a.future, b.future)
+
+
+def open_times(frames):
+    return np.datetime64("2020-06-01T00:00:00") + 300 * np.arange(frames)
+
+
+def test_every_cut_of_tiles_is_that_of_the_frames(tmp_path, monkeypatch):
+    whole, tiled = in_both(tmp_path, monkeypatch, sparse())
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        top, bottom = sorted(rng.choice(51, 2, replace=False))
+        left, right = sorted(rng.choice(38, 2, replace=False))
+        positions = rng.choice(8, rng.integers(1, 8))
+        expected = whole.frames()[positions, top:bottom, left:right]
+        np.testing.assert_array_equal(tiled.tiles.cut(positions, top, left, bottom, right), expected)
+    sent = pickle.loads(pickle.dumps(tiled))
+    np.testing.assert_array_equal(sent.tiles.cut(np.arange(8), 0, 0, 50, 37), whole.frames())
+
+
+def test_what_is_dry_missing_or_a_mask_is_stored_once(tmp_path, monkeypatch):
+    fields = np.zeros((40, 64, 64), np.float32)
+    fields[:, :, 40:] = np.nan  # through tiles, and one column of them as a whole
+    _, tiled = in_both(tmp_path, monkeypatch, fields)
+    assert len(tiled.tiles.tiles) == 3  # dry, missing, and half of each
+    fields[7, 3, 3] = 1.0
+    write_record(tmp_path / "new.nc", fields).replace(tmp_path / "a.nc")
+    (record,) = open_records([tmp_path / "a.nc"])
+    assert len(pack(record).tiles.tiles) == 4
+
+
+def test_room_for_tiles_is_asked_for_by_a_sample_of_the_frames(tmp_path, monkeypatch):
+    fields = np.zeros((40, 64, 64), np.float32)
+    fields[:, :16, :16] = 1.0  # a tile of sixteen
+    (record,) = open_records([write_record(tmp_path / "a.nc", fields)])
+    monkeypatch.setattr(packed_tiles, "WHOLE", 0)
+    monkeypatch.setattr(packed_tiles, "TILE", 16)
+    needed = fields.size * 2 * (1 / 16 + 1 / 64)
+    for free, fits in ((needed - 1, False), (needed + 1, True)):
+        monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / f"cache{fits}"))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: shutil._ntuple_diskusage(0, 0, free))
+        if fits:
+            assert pack(record).in_tiles
+        else:
+            with pytest.raises(OutputError, match=r"packing a needs 0.0 GB in .*, which has 0.0 GB free; set NOWCAST_CACHE"):
+                pack(record)

@@ -1,0 +1,171 @@
+"""A network that gives probabilities is scored by them, beside the neighbourhood and forecasts that give none."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from makers import command, rain, write_record
+
+from nowcast import forecasters
+from nowcast.commands import evaluate as commands_evaluate
+from nowcast.errors import DataError
+from nowcast.evaluation.evaluate import evaluate
+from nowcast.evaluation.probabilities import given_thresholds
+from nowcast.forecasters.baselines import Extrapolation, Persistence
+from nowcast.forecasters.forecaster import on_record
+from nowcast.forecasters.neighbourhood import RADIUS_PER_FRAME
+from nowcast.netcdf.opening import open_records
+from nowcast.prediction.cases import Selection
+from nowcast.scores import PROBABILITY_SCORES
+from nowcast.scores.exceedance import exceedance_sums
+
+EVERYTHING = Selection()
+BRIER = PROBABILITY_SCORES["brier"]
+
+
+class Sure:
+    """A network's stand-in: the newest frame, and with `chance` the same probability everywhere but in its `hidden` rows."""
+
+    input_frames, lead_frames = 2, 3
+
+    def __init__(self, chance=None, *, thresholds=(0.5, 2.0), hidden=0, name="net"):
+        self.name, self.chance, self.hidden, self.asked = name, chance, hidden, []
+        self.thresholds = thresholds if chance is not None else ()
+
+    def forecast(self, past, num_leads):
+        return np.repeat(past[:, -1:], num_leads, axis=1)
+
+    def forecast_and_exceedance(self, past, num_leads, thresholds):
+        self.asked.append((past.shape, num_leads, thresholds))
+        out = np.full((len(past), num_leads, len(thresholds), *past.shape[2:]), self.chance, np.float32)
+        out[..., : self.hidden, :] = np.nan
+        return self.forecast(past, num_leads), out
+
+
+@pytest.fixture
+def record(tmp_path):
+    return open_records([write_record(tmp_path / "observed.nc", rain(frames=12, shape=(20, 24)))])[0]
+
+
+def score(record, *sources, thresholds=(0.5, 2.0)):
+    sources = {source.name: source for source in (*sources, Persistence(), Extrapolation())}
+    return evaluate(sources, [record], selection=EVERYTHING, thresholds=thresholds)
+
+
+def test_a_constant_probability_scores_by_hand(record):
+    result = score(record, Sure(0.3))
+    sums = result.total("net", "probabilities").pooled()
+    rate = sums.num_observed.sum(axis=-1) / sums.num_pairs
+    np.testing.assert_allclose(BRIER(sums), rate * 0.7**2 + (1 - rate) * 0.3**2, rtol=1e-6)
+    assert (sums.num_forecast[..., 30] == sums.num_pairs).all()
+    for name in result.blocks:
+        pairs = result.total(name, "probabilities").num_pairs
+        np.testing.assert_array_equal(pairs, np.repeat(result.total(name).num_pairs[:, None], 2, axis=1))
+
+
+def test_the_network_is_asked_for_the_thresholds_that_are_scored(record):
+    net = Sure(0.3)
+    result = score(record, net, thresholds=(1.0, 5.0, 7.0))
+    assert net.asked == [((1, 4, 20, 24), 3, (1.0, 5.0, 7.0))] * result.num_cases
+    assert (result.total("net", "probabilities").num_pairs > 0).all()
+
+
+def test_its_field_scores_as_it_does_without_probabilities(record):
+    both, plain = score(record, Sure(0.3)), score(record, Sure())
+    assert not plain.having("probabilities")
+    for name in both.blocks:
+        for part, array in both.total(name).arrays().items():
+            np.testing.assert_array_equal(array, plain.total(name).arrays()[part])
+    assert (
+        both.having("pairs")
+        == both.having("members")
+        == both.having("probabilities")
+        == ["net", "persistence", "extrapolation"]
+    )
+
+
+def test_a_case_is_forecast_once_for_its_field_and_its_probabilities(record, monkeypatch):
+    net, made = Sure(0.3), []
+    monkeypatch.setattr(net, "forecast", lambda past, num_leads: made.append(1) or Sure.forecast(net, past, num_leads))
+    result = score(record, net)
+    assert len(made) == len(net.asked) >= result.num_cases
+
+
+def test_extrapolation_stands_beside_it_by_its_neighbourhood_and_persistence_as_it_is(record):
+    result = score(record, Sure(0.3))
+    method, expected = on_record(Extrapolation(), record, record.time_step), 0
+    for first in range(result.num_cases):
+        frames = record.read(range(first, first + 7))
+        chances = method.forecast_and_exceedance(frames[None, :4], 3, (0.5, 2.0))[1][0].swapaxes(0, 1)
+        expected = expected + exceedance_sums(chances, frames[4:], thresholds=(0.5, 2.0))["probabilities"]
+    found = result.total("extrapolation", "probabilities")
+    for part in ("num_forecast", "num_observed", "sum_brier"):
+        np.testing.assert_allclose(found.arrays()[part], expected.arrays()[part], rtol=1e-9, err_msg=part)
+    members, field = result.total("persistence", "probabilities"), result.total("persistence")
+    np.testing.assert_allclose(members.sum_brier, field.misses + field.false_alarms)
+
+
+def test_the_neighbourhood_grows_by_half_a_kilometre_a_minute(record):
+    assert on_record(Extrapolation(), record, record.time_step).growth == pytest.approx(0.5 * 5)
+    assert on_record(Extrapolation(), record, 3 * record.time_step).growth == pytest.approx(0.5 * 15)
+    assert Extrapolation().on(5, (4.0, 1.0)).growth == pytest.approx(0.5 * 5 / 2)
+    assert Extrapolation().on(5, (np.nan, np.nan)).growth == RADIUS_PER_FRAME
+    net = Sure()
+    assert on_record(net, record, record.time_step) is net
+
+
+def test_deterministic_forecasts_are_not_asked_for_probabilities(record, monkeypatch):
+    def never(*_):
+        raise AssertionError("an evaluation of deterministic forecasts must not get slower")
+
+    monkeypatch.setattr(Extrapolation, "forecast_and_exceedance", never)
+    assert score(record, Sure()).having("probabilities") == []
+
+
+def test_the_common_mask_is_where_the_probabilities_are_known_too(record):
+    result = score(record, Sure(0.3, hidden=7))
+    whole = score(record, Sure(0.3))
+    assert (result.total("persistence").num_pairs < whole.total("persistence").num_pairs).all()
+    assert (result.total("persistence").num_pairs <= result.num_cases * 13 * 24).all()
+
+
+def test_probabilities_that_are_all_missing_are_named(record):
+    with pytest.raises(DataError, match=r"^net forecasts nothing but missing values in all 6 cases: nothing can be scored\."):
+        score(record, Sure(0.3, hidden=20))
+
+
+def test_the_thresholds_of_the_first_that_gives_probabilities_are_scored_unless_asked():
+    nets = {"a": Sure(), "b": Sure(0.3, thresholds=(4.0, 2.0)), "c": Sure(0.1), "extrapolation": Extrapolation()}
+    assert given_thresholds(nets) == (2.0, 4.0)
+    assert given_thresholds({"extrapolation": Extrapolation(), "a": Sure()}) == ()
+
+
+def test_the_report_says_and_shows_it(record, tmp_path, monkeypatch):
+    opened = forecasters.open_forecaster
+    nets = {"net": Sure(0.3), "other": Sure(0.6, name="other")}
+    monkeypatch.setattr(commands_evaluate, "open_forecaster", lambda name, **options: nets.get(name) or opened(name, **options))
+    monkeypatch.setattr(commands_evaluate, "model_files", lambda name: [])
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command("evaluate", "net", "other", "--observations", "observed.nc", "--output", "scores", "-q")
+    assert (code, err) == (0, "")
+    assert "net gives probabilities beside its field: Brier score and ROC are of these, the others of the field.\n" in out
+    assert "extrapolation gives probabilities beside its field: " in out
+    assert "persistence gives" not in out
+    report = (tmp_path / "scores" / "report.html").read_text()
+    for title in ("Reliability ≥ 0.5 mm/h", "ROC ≥ 2 mm/h", "Probabilities of ≥ 2 mm/h, all leads pooled"):
+        assert title in report
+    assert "the probability of extrapolation is the share of the cells around" in report
+    with xr.open_dataset(tmp_path / "scores" / "scores.nc", engine="netcdf4") as scores:
+        assert scores.threshold.values.tolist() == [0.5, 2.0]
+        assert scores.has_probabilities.values.tolist() == [1] * len(scores.forecaster)
+        assert np.isfinite(scores.brier).all()
+
+
+def test_differences_in_brier_score_are_those_to_the_neighbourhood(record):
+    result = score(record, Sure(0.3))
+    (row,) = (
+        row for row in result.rows()
+        if (row["score"], row["against"], row["lead_minutes"], row["threshold"]) == ("brier", "extrapolation", None, 0.5)
+        and row["forecaster"] == "net"
+    )  # fmt: skip
+    sides = [BRIER(result.total(name, "probabilities").pooled())[0, 0] for name in ("net", "extrapolation")]
+    assert row["value"] == pytest.approx(sides[0] - sides[1])

@@ -1,0 +1,114 @@
+"""Every loss is masked: what stands under the mask changes neither it nor its gradient. Values by hand."""
+
+import math
+
+import pytest
+import torch
+
+from nowcast.config.schema import NamedSection
+from nowcast.errors import UsageError
+from nowcast.models.losses import LOSSES, make_loss
+from nowcast.models.transform import make_transform
+
+LINEAR = make_transform(NamedSection(name="linear"))
+LOG = make_transform(NamedSection(name="log"))
+
+
+def fields(loss=LOSSES["mse"], seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    forecast = torch.rand(2, 3, 4, 5, generator=generator) * 0.9 + 0.05
+    if loss.of_distributions:  # locations and logs of the spread
+        forecast = torch.stack([*[forecast] * 3, *[forecast - 2] * 3], dim=2)
+    observed = torch.rand(2, 3, 4, 5, generator=generator) * 40
+    validity = (torch.rand(2, 3, 4, 5, generator=generator) > 0.3).float()
+    return forecast.requires_grad_(), observed, validity
+
+
+@pytest.fixture(params=LOSSES)
+def loss(request):
+    return make_loss(NamedSection(name=request.param))
+
+
+def test_a_loss_is_a_finite_scalar_with_gradients_only_where_known(loss):
+    forecast, observed, validity = fields(loss)
+    value = loss(forecast, observed, validity, LOG)
+    value.backward()
+    assert value.shape == ()
+    assert math.isfinite(value.item())
+    assert value.item() > 0
+    gradient = forecast.grad if forecast.ndim == 5 else forecast.grad[:, :, None]
+    known = validity[:, :, None].expand_as(gradient) > 0
+    assert (gradient[~known] == 0).all()
+    assert (gradient[known] != 0).all()
+
+
+@pytest.mark.parametrize("under_mask", [0.0, 1e30, torch.inf, torch.nan])
+def test_what_is_under_the_mask_changes_nothing(loss, under_mask):
+    forecast, observed, validity = fields(loss)
+    reference = loss(forecast, observed, validity, LOG)
+    (gradient,) = torch.autograd.grad(reference, forecast)
+    changed = torch.where(validity > 0, observed, under_mask)
+    again = loss(forecast, changed, validity, LOG)
+    (gradient_again,) = torch.autograd.grad(again, forecast)
+    assert again.item() == reference.item()
+    assert torch.equal(gradient, gradient_again)
+
+
+def test_nothing_known_gives_zero_and_no_gradient(loss):
+    forecast, observed, validity = fields(loss)
+    value = loss(forecast, observed, torch.zeros_like(validity), LOG)
+    value.backward()
+    assert value.item() == 0
+    assert (forecast.grad == 0).all()
+
+
+def one(*values):
+    return torch.tensor(values).reshape(1, 1, 1, -1)
+
+
+def test_values_by_hand():
+    forecast, observed, known = one(1.0, 2.0, 9.0), one(3.0, 2.5, 0.0), one(1.0, 1.0, 0.0)
+    assert LOSSES["mse"]()(forecast, observed, known, LINEAR).item() == pytest.approx((4 + 0.25) / 2)
+    assert LOSSES["mae"]()(forecast, observed, known, LINEAR).item() == pytest.approx((2 + 0.5) / 2)
+    entropy = LOSSES["bce"]()(one(0.25), one(1.0), one(1.0), LINEAR)
+    assert entropy.item() == pytest.approx(-math.log(0.25))
+
+
+def test_exceedance_is_the_cross_entropy_of_the_logistic_distribution():
+    loss = make_loss(NamedSection(name="exceedance", thresholds=[1.0, 4.0], weights=[1.0, 3.0]))
+    location, spread = 2.0, 0.5
+    forecast = torch.tensor([location / spread] * 3 + [1 / spread] * 3).reshape(1, 1, 6, 1, 1)
+    above = [1 / (1 + math.exp((threshold - location) / spread)) for threshold in (1.0, 4.0)]
+    expected = -math.log(above[0]) - 3 * math.log(1 - above[1])
+    observed = torch.full((1, 1, 1, 1), 1.0)  # at the first threshold: reached
+    assert loss(forecast, observed, torch.ones(1, 1, 1, 1), LINEAR).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("keys", [{"weights": [1.0]}, {"thresholds": [2.0, 1.0], "weights": [1.0, 1.0]},
+                                  {"thresholds": [], "weights": []}])  # fmt: skip
+def test_thresholds_of_exceedance_ascend_and_have_a_weight_each(keys):
+    with pytest.raises(UsageError, match="thresholds"):
+        make_loss(NamedSection(name="exceedance", **keys))
+
+
+def test_balanced_weights_follow_the_observed_rain_with_thresholds_included():
+    balanced = make_loss(NamedSection(name="balanced", mse=0.0, space="rain_rate"))
+    rates = [0.0, 0.49, 0.5, 2.0, 5.0, 9.9, 10.0, 30.0, 80.0]
+    weights = [1, 1, 1, 2, 5, 5, 10, 30, 30]
+    for rate, weight in zip(rates, weights, strict=True):
+        loss = balanced(one(rate + 1.0), one(rate), one(1.0), LINEAR)
+        assert loss.item() == pytest.approx(weight, rel=1e-5), rate
+
+
+def test_balanced_in_rain_rate_and_in_values_differ_by_the_transform():
+    forecast, observed, known = one(0.5), one(1.0), one(1.0)
+    in_values = make_loss(NamedSection(name="balanced", mse=0.0))(forecast, observed, known, LOG)
+    assert in_values.item() == pytest.approx(abs(0.5 - LOG.encode(observed).item()), rel=1e-5)
+    in_rates = make_loss(NamedSection(name="balanced", mse=0.0, space="rain_rate"))(forecast, observed, known, LOG)
+    assert in_rates.item() == pytest.approx(LOG.decode(forecast).item() - 1.0, rel=1e-5)
+
+
+def test_cross_entropy_as_the_2015_paper_counts_it_sums_frames_and_pixels_per_case():
+    forecast, observed, known = torch.full((2, 3, 4, 5), 0.5), torch.ones(2, 3, 4, 5), torch.ones(2, 3, 4, 5)
+    summed = make_loss(NamedSection(name="bce", reduction="sum"))(forecast, observed, known, LINEAR)
+    assert summed.item() == pytest.approx(3 * 4 * 5 * math.log(2), rel=1e-5)

@@ -1,0 +1,199 @@
+"""Fields: the rain variable is found or asked for, and missing numbers of every kind come out as NaN."""
+
+import re
+
+import netCDF4
+import numpy as np
+import pytest
+from makers.stored import add_variable, edit, open_one, read_one, write
+
+from nowcast.errors import DataError
+from nowcast.netcdf.opening import open_records
+
+
+def test_a_standard_name_wins_over_units_and_a_rate_over_reflectivity(tmp_path):
+    path = write(tmp_path / "a.nc", np.ones((2, 3, 3), "f4"), standard_name="rainfall_rate")
+    add_variable(path, "quality", units="1")
+    add_variable(path, "other", units="mm/h")
+    add_variable(path, "z", units="dBZ", standard_name="equivalent_reflectivity_factor")
+    add_variable(path, "error", units="mm/h", standard_name="rainfall_rate standard_error")
+    assert open_one(path).variable == "rr"
+    assert read_one(path).max() == 1
+
+
+def test_winds_and_heights_are_not_taken_for_rain(tmp_path):
+    path = write(tmp_path / "a.nc", np.full((2, 3, 3), 1e-6, "f4"), units="m s-1")
+    add_variable(path, "height", units="m")
+    add_variable(path, "wind", units="mm/h", standard_name="eastward_wind")
+    with pytest.raises(DataError, match=r"no variable that is known to be rain; it has rr\(time, y, x\) \[m s-1\], h"):
+        open_records([path])
+    assert read_one(path, variable="rr").max() == pytest.approx(3.6)
+
+
+def test_several_equal_candidates_are_named(tmp_path):
+    path = write(tmp_path / "a.nc", np.ones((2, 3, 3), "f4"))
+    add_variable(path, "rain2", units="mm/h")
+    message = f"{path} has several rain variables: rr, rain2.\nChoose one with --variable (data.variable)."
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        open_records([path])
+    assert open_one(path, variable="rain2").read([0]).max() == 5
+
+
+def test_no_candidate_lists_what_there_is(tmp_path):
+    path = write(tmp_path / "a.nc", np.ones((2, 3, 3), "f4"), units="K", name="temperature")
+    message = (
+        f"{path} has no variable that is known to be rain; it has temperature(time, y, x) [K].\n"
+        "Right would be a CF standard name such as rainfall_rate; or choose one with --variable (data.variable)."
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        open_records([path])
+
+
+def test_groups_are_not_read_and_said_so(tmp_path):
+    with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
+        file.createGroup("dataset1")
+    with pytest.raises(DataError, match=r"a.nc has nothing but groups \(dataset1\), which are not read\.\nRight would be var"):
+        open_records([tmp_path / "a.nc"])
+    with edit(tmp_path / "a.nc") as file:
+        file.createVariable("version", "i4")
+    with pytest.raises(DataError, match=r"it has version.*, the groups dataset1, which are not read"):
+        open_records([tmp_path / "a.nc"])
+
+
+def test_a_variable_that_is_not_there_is_named(tmp_path):
+    path = write(tmp_path / "a.nc", np.ones((2, 3, 3), "f4"))
+    with pytest.raises(DataError, match=r'a.nc has no variable "rain"\.\nIt has rr\(time, y, x\) \[mm h-1\]\.$'):
+        open_records([path], variable="rain")
+
+
+def test_a_variable_without_rows_and_columns_is_refused(tmp_path):
+    path = write(tmp_path / "a.nc", np.ones((2, 3, 3), "f4"))
+    add_variable(path, "mean", dims=("time", "y"), units="mm/h")
+    with pytest.raises(DataError, match=r"a.nc: mean has dimensions \(time, y\)\.\nRight would be \(time, y, x\)\."):
+        open_records([path], variable="mean")
+    assert open_one(path).variable == "rr"
+
+
+@pytest.mark.parametrize("name", ["rainfall_rate", "precipitation_flux"])
+def test_unknown_units_are_refused_where_the_name_says_rain(tmp_path, name):
+    path = write(tmp_path / "a.nc", np.ones((2, 3, 3), "f4"), units="counts/pixel", standard_name=name)
+    with pytest.raises(DataError, match=r'a\.nc: rr has units "counts/pixel", which is no measure of rain'):
+        open_records([path])
+
+
+def test_missing_units_are_asked_for(tmp_path):
+    path = write(tmp_path / "a.nc", np.ones((2, 3, 3), "f4"), standard_name="rainfall_rate")
+    with edit(path) as file:
+        del file["rr"].units
+    with pytest.raises(DataError, match=r"a.nc: rr has no units attribute\."):
+        open_records([path])
+
+
+def test_a_named_variable_may_be_dimensionless(tmp_path):
+    path = write(tmp_path / "a.nc", np.full((2, 3, 3), 0.5, "f4"), units="1", name="brightness")
+    record = open_one(path, variable="brightness")
+    assert (record.quantity, record.units) == ("dimensionless", "1")
+    assert record.read([0]).max() == 0.5
+
+
+def test_dimensions_one_long_are_dropped_and_longer_ones_refused_by_name(tmp_path):
+    path = write(tmp_path / "one.nc", np.ones((1, 2, 3, 4), "f4"), dims=("member", "time", "y", "x"))
+    assert read_one(path).shape == (2, 3, 4)
+    path = write(tmp_path / "two.nc", np.ones((2, 5, 3, 4), "f4"), dims=("time", "member", "y", "x"))
+    message = r"two.nc: rr has more dimensions than time, y and x: member \(5\)\.\nRight would be"
+    with pytest.raises(DataError, match=message):
+        open_records([path])
+    path = write(tmp_path / "untimed.nc", np.ones((5, 3, 4), "f4"), dims=("member", "y", "x"))
+    with pytest.raises(DataError, match=r"untimed.nc: rr has more dimensions than time, y and x: member \(5\)"):
+        open_records([path])
+    with edit(path) as file:
+        file.renameVariable("time", "other")
+        file["other"].standard_name = "forecast_reference_time"
+    with pytest.raises(DataError, match=r"untimed.nc: rr has no times\."):
+        open_records([path])
+
+
+def test_a_time_dimension_of_no_frames_is_refused(tmp_path):
+    path = write(tmp_path / "a.nc", np.ones((0, 3, 4), "f4"))
+    with pytest.raises(DataError, match=r"a.nc: rr has no frames\.\nRight would be at least one\."):
+        open_records([path])
+
+
+@pytest.mark.parametrize("dims", [("latitude", "longitude"), ("lat", "lon"), ("south_north", "west_east"), ("a", "b")])
+def test_rows_and_columns_are_known_by_many_names(tmp_path, dims):
+    path = write(tmp_path / "a.nc", np.arange(24, dtype="f4").reshape(2, 3, 4), dims=("time", *dims))
+    record = open_one(path)
+    assert (record.grid.y_name, record.grid.x_name) == dims
+    assert record.read([0]).shape == (1, 3, 4)
+
+
+def test_coordinates_tell_rows_from_columns_before_names(tmp_path):
+    path = write(tmp_path / "a.nc", np.zeros((2, 3, 4), "f4"))
+    with edit(path) as file:
+        for dim, axis in (("y", "X"), ("x", "Y")):
+            file[dim].delncattr("standard_name")
+            file[dim].axis = axis
+    assert open_one(path).grid.shape == (4, 3)
+
+
+NOTHING = -32768
+
+
+@pytest.mark.parametrize(
+    ("stored", "fill", "attributes"),
+    [
+        (np.float32([1, -9999, 2]), np.float32(-9999), {}),
+        (np.float32([1, -9999, 2]), None, {}),  # an undeclared sentinel
+        (np.float32([1, -1, 2]), None, {}),
+        (np.float32([1, 9999, 2]), None, {}),
+        (np.float32([1, np.nan, 2]), None, {}),
+        (np.float32([1, np.inf, 2]), None, {}),
+        (np.float32([1, netCDF4.default_fillvals["f4"], 2]), None, {}),
+        (np.float32([1, netCDF4.default_fillvals["f4"], 2]), np.float32(-1), {}),
+        (np.float32([1, 77, 2]), None, {"missing_value": np.float32(77)}),
+        (np.float32([1, 77, 2]), np.float32(-1), {"missing_value": np.float64([55, 77])}),
+        (np.float32([1, 77, 2]), None, {"valid_max": np.float32(50)}),
+        (np.float32([1, 77, 2]), None, {"valid_range": np.float32([0, 50])}),
+        (np.float32([1, 0.25, 2]), None, {"valid_min": np.float32(0.5)}),
+        (np.int16([1, netCDF4.default_fillvals["i2"], 2]), None, {}),
+        (np.int16([1, -9999, 2]), None, {}),
+        (np.int16([1, -9999, 2]), None, {"missing_value": "none"}),
+        (np.uint16([10, 65535, 20]), np.uint16(65535), {"scale_factor": 0.1}),
+        (np.uint16([10, 65535, 20]), None, {"scale_factor": 0.1}),
+        (np.int16([-20, NOTHING, -10]), np.int16(NOTHING), {"scale_factor": 0.1, "add_offset": 3.0}),
+        (np.int16([10, 500, 20]), None, {"scale_factor": 0.1, "valid_max": np.int16(499)}),
+        (np.int16([10, 500, 20]), None, {"scale_factor": 0.1, "valid_max": np.float32(49.9)}),
+        (np.int16([-10, -500, -20]), None, {"scale_factor": -0.1, "valid_range": np.float32([0, 49.9])}),
+        (np.int8([10, -1, 20]), np.int8(-1), {"scale_factor": 0.1, "_Unsigned": "true"}),
+        (np.int8([1, -56, 2]), None, {"_Unsigned": "true", "valid_range": np.int8([0, -57])}),
+        (np.int8([1, -56, 2]), None, {"_Unsigned": "true", "missing_value": np.int16(200)}),
+    ],
+)
+def test_missing_of_every_kind_is_nan(tmp_path, stored, fill, attributes):
+    stored = np.tile(stored, (1, 2, 1))
+    fields = read_one(write(tmp_path / "a.nc", stored, fill=fill, **attributes))
+    np.testing.assert_allclose(fields[0], [[1, np.nan, 2]] * 2, rtol=1e-6)
+
+
+def test_unsigned_bytes_reach_255(tmp_path):
+    stored = np.int8([[[0, 127, -128, -2]] * 2])
+    assert read_one(write(tmp_path / "a.nc", stored, _Unsigned="true"))[0, 0].tolist() == [0, 127, 128, 254]
+
+
+@pytest.mark.parametrize("sentinel", [-9999, -999, -99.99, -99, 9999, 1e31, -np.inf])
+def test_reflectivity_may_be_negative_but_no_sentinel(tmp_path, sentinel):
+    stored = np.float32([[[-32, sentinel, 23.0103]] * 2])
+    fields = read_one(write(tmp_path / "a.nc", stored, units="dBZ"))
+    assert fields[0, 0] == pytest.approx([0.00036, np.nan, 1], abs=1e-4, nan_ok=True)
+
+
+def test_rounding_below_zero_is_dry(tmp_path):
+    fields = read_one(write(tmp_path / "a.nc", np.float32([[[-0.005, 0, -0.02]] * 2])))
+    assert fields[0, 0].tolist()[:2] == [0, 0]
+    assert np.isnan(fields[0, 0, 2])
+    assert not np.signbit(fields[0, 0, 0])
+
+
+def test_another_relation_of_reflectivity_is_used(tmp_path):
+    path = write(tmp_path / "a.nc", np.full((1, 2, 2), 10 * np.log10(223), "f4"), units="dBZ")
+    assert read_one(path, zr_a=223, zr_b=1.53) == pytest.approx(1)

@@ -1,0 +1,166 @@
+"""Times: frames in order, to the second, each once; an accumulation covers the interval that the file tells."""
+
+import logging
+import re
+
+import netCDF4
+import numpy as np
+import pytest
+from makers import write_record
+from makers.stored import START, edit, open_one, read_one, write
+
+from nowcast.errors import DataError
+from nowcast.netcdf.opening import open_records
+
+
+def test_frames_are_sorted_and_the_last_of_equal_times_is_kept(tmp_path, caplog):
+    stored = np.arange(4, dtype="f4")[:, None, None] * np.ones((4, 2, 2), "f4")
+    times = START + np.array([600, 0, 300, 0])
+    with caplog.at_level(logging.WARNING):
+        record = open_one(write(tmp_path / "a.nc", stored, times=times))
+    assert record.times.astype(int).tolist() == [START, START + 300, START + 600]
+    assert record.read(range(3))[:, 0, 0].tolist() == [3, 2, 0]
+    assert [r.getMessage() for r in caplog.records] == ["a: left out 1 of 4 frames, whose times come again later"]
+
+
+def test_later_files_win_over_earlier_ones(tmp_path, caplog):
+    old = write_record(tmp_path / "old.nc", np.full((3, 4, 4), 1.0))
+    times = np.datetime64("2020-06-01T00:10") + np.arange(3)
+    new = write_record(tmp_path / "new.nc", np.full((3, 4, 4), 2.0), times=times)
+    (record,) = open_records([old, new])
+    assert len(record) == 5
+    assert record.read(range(5))[:, 0, 0].tolist() == [1, 1, 2, 2, 2]
+    assert record.source(1) == old
+    assert record.source(4) == new
+    assert "left out 1 of 6 frames" in caplog.text
+
+
+def test_a_long_series_that_comes_twice_is_read_from_its_later_file(tmp_path):
+    paths = [write_record(tmp_path / f"{i}.nc", np.full((300, 2, 2), i), step_minutes=1) for i in range(2)]
+    (record,) = open_records(paths)
+    assert len(record) == 300
+    assert record.read(range(300)).min() == 1
+
+
+def test_gaps_are_kept_and_the_time_step_is_the_usual_one(tmp_path):
+    times = np.datetime64("2020-06-01") + np.array([0, 5, 10, 40, 45]).astype("timedelta64[m]")
+    record = open_one(write_record(tmp_path / "a.nc", np.zeros((5, 4, 4)), times=times))
+    np.testing.assert_array_equal(record.times, times)
+    assert record.times.dtype == "datetime64[s]"
+    assert record.time_step == np.timedelta64(300, "s")
+
+
+def test_one_frame_has_no_time_step(tmp_path):
+    assert np.isnat(open_one(write_record(tmp_path / "a.nc", np.zeros((1, 4, 4)))).time_step)
+
+
+@pytest.mark.parametrize(
+    ("kind", "units", "values"),
+    [
+        ("i4", "seconds since 1970-01-01 00:00:00 UTC", [START, START + 300]),
+        ("i8", "seconds since 1970-01-01T00:00:00Z", [START, START + 300]),
+        ("f8", "days since 1970-01-01", [START / 86400, (START + 300) / 86400]),
+        ("f8", "hours since 1900-01-01", [START / 3600 + 613608, (START + 300) / 3600 + 613608]),
+        ("f4", "hours since 2020-09-01", [300.5, 300.5 + 1 / 12]),
+        ("i2", "minutes since 2020-09-13 12:00", [30, 35]),
+    ],
+)
+def test_times_in_any_units_are_read_to_the_second(tmp_path, kind, units, values):
+    path = write(tmp_path / "a.nc", np.zeros((2, 3, 3), "f4"))
+    with edit(path) as file:
+        file.renameVariable("time", "old")
+        file["old"].standard_name = "other"
+        time = file.createVariable("time", kind, ("time",))
+        time.units = units
+        time[:] = values
+    assert open_one(path).times.astype(int).tolist() == [START, START + 300]
+
+
+def test_times_too_coarse_to_tell_frames_apart_are_refused(tmp_path):
+    path = write(tmp_path / "a.nc", np.zeros((2, 3, 3), "f4"))
+    with edit(path) as file:
+        file.renameVariable("time", "old")
+        file["old"].standard_name = "other"
+        time = file.createVariable("time", "f4", ("time",))
+        time.units = "hours since 1900-01-01"
+        time[:] = [1058052.5, 1058052.6]
+    message = r'time is float32 "hours since 1900-01-01", in steps of 450 s: frames cannot be told apart\.\nRight would'
+    with pytest.raises(DataError, match=message):
+        open_records([path])
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("calendar", "360_day", 'a.nc: time is in the calendar "360_day".\nRight would be "standard".'),
+        ("units", "weeks since 1970-01-01", 'a.nc: time has units "weeks since 1970-01-01" that give no times ('),
+        ("units", "months since 1970-01-01", 'a.nc: time has units "months since 1970-01-01" that give no times ('),
+        ("_FillValue", None, "a.nc: time has missing times.\nRight would be a time for every frame."),
+    ],
+)
+def test_times_that_are_none_are_refused(tmp_path, attribute, value, message):
+    times = [START, netCDF4.default_fillvals["i4"]] if value is None else None
+    path = write(tmp_path / "a.nc", np.zeros((2, 3, 3), "f4"), times=times)
+    if value is not None:
+        with edit(path) as file:
+            file["time"].setncattr(attribute, value)
+    with pytest.raises(DataError, match=re.escape(message)):
+        open_records([path])
+
+
+def test_a_scalar_time_per_file_makes_a_series(tmp_path):
+    for i in (2, 0, 1):
+        write(tmp_path / f"{i}.nc", np.full((3, 3), float(i), "f4"), dims=("y", "x"), times=START + 300 * i)
+    record = open_one(tmp_path)
+    assert record.read([2, 0, 1])[:, 0, 0].tolist() == [2, 0, 1]
+    assert record.name == tmp_path.name
+    assert record.frame_sources.tolist() == [[0, 0], [1, 0], [2, 0]]
+
+
+def accumulation(path, **attributes):
+    attributes = {"units": "mm", "standard_name": "rainfall_amount"} | attributes
+    return write(path, np.full((3, 3, 3), 2.0, "f4"), **attributes)
+
+
+def test_an_accumulation_covers_the_interval_of_its_cell_methods(tmp_path):
+    path = accumulation(tmp_path / "a.nc", cell_methods="area: mean time: sum (interval: 10 minutes comment: gauges)")
+    assert read_one(path) == pytest.approx(12)
+
+
+def test_an_accumulation_covers_its_time_bounds_before_its_cell_methods(tmp_path):
+    path = accumulation(tmp_path / "a.nc", cell_methods="time: sum (interval: 10 minutes)")
+    with edit(path) as file:
+        file["time"].bounds = "time_bnds"
+        file.createDimension("nv", 2)
+        bounds = file.createVariable("time_bnds", "i4", ("time", "nv"))
+        bounds[:] = file["time"][:][:, None] + [-900, 0]
+    assert read_one(path) == pytest.approx(8)
+
+
+def test_an_accumulation_covers_the_time_since_its_start(tmp_path):
+    path = accumulation(tmp_path / "a.nc")
+    with edit(path) as file:
+        start = file.createVariable("start_time", "i4", ("time",))
+        start.units = "seconds since 1970-01-01"
+        start[:] = file["time"][:] - 600
+    assert read_one(path) == pytest.approx(12)
+
+
+def test_an_accumulation_without_an_interval_covers_the_time_step(tmp_path):
+    assert read_one(accumulation(tmp_path / "a.nc")) == pytest.approx(24)
+
+
+def test_an_accumulation_over_varying_intervals_is_refused(tmp_path):
+    path = accumulation(tmp_path / "a.nc")
+    with edit(path) as file:
+        start = file.createVariable("start_time", "i4", ("time",))
+        start.units = "seconds since 1970-01-01"
+        start[:] = file["time"][:] - [300, 300, 600]
+    with pytest.raises(DataError, match=r"a.nc: rr accumulates over 300 to 600 s\.\nRight would be one interval"):
+        open_records([path])
+
+
+def test_one_accumulation_over_an_unknown_interval_is_refused(tmp_path):
+    path = write(tmp_path / "a.nc", np.ones((1, 3, 3), "f4"), units="mm")
+    with pytest.raises(DataError, match=r'a.nc: rr is an accumulation \("mm"\) over an unknown interval\.\n'):
+        open_records([path])

@@ -1,0 +1,133 @@
+"""Units: every spelling that means the same gives the same rain rate."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nowcast.errors import DataError
+from nowcast.netcdf.units import meaning, to_rain_rate
+
+# (what 1 of it is in mm/h, spellings)
+_RATES = [
+    (1, "mm h-1, mm/h, mm/hr, mm hr-1, mm h^-1, mm h**-1, mm/hour, mm per hour, millimeters per hour, mm h⁻¹"),
+    (1, "mm\u202fh\u22121, mm h^{-1}, mm.h-1, L m-2 h-1, kg m-2 h-1, mm/1h"),
+    (3.6e6, "m s-1, m/s"),
+    (3600, "kg m-2 s-1, kg m**-2 s**-1, kg/m2/s, mm s-1"),
+    (1 / 24, "mm/day, mm d-1"),
+    (25.4, "inches/hour, in/hr, inch h-1"),
+    (0.1, "0.1 mm/h"),
+    (10, "cm/h, kg m-2 / 360 s"),
+    (12, "mm/5min, mm/5 min, mm / 5 minutes, mm per 5 minutes, mm/(5 min), mm (5 min)-1, mm 5min-1, mm 5 min-1"),
+    (6, "mm/10min"),
+    (0.12, "0.01 mm/5min"),
+]
+_AMOUNTS = [
+    (1, "mm, millimeter, kg m-2, kg/m^2, l/m2"),
+    (1000, "m, m of water equivalent"),
+    (0.1, "0.1 mm"),
+    (0.01, "1/100 mm, 0.01mm"),
+    (25.4, "in, inches"),
+    (10, "cm"),
+]
+RATES = [(units, factor) for factor, spellings in _RATES for units in spellings.split(", ")]
+AMOUNTS = [(units, factor) for factor, spellings in _AMOUNTS for units in spellings.split(", ")]
+
+
+@pytest.mark.parametrize(("units", "factor"), RATES)
+def test_every_spelling_of_a_rate_is_understood(units, factor):
+    conversion = to_rain_rate(units)
+    assert conversion.quantity == "rain_rate"
+    assert conversion(np.float32([0, 1, 2.5])) == pytest.approx([0, factor, 2.5 * factor], rel=1e-6)
+
+
+@pytest.mark.parametrize(("units", "millimetres"), AMOUNTS)
+def test_an_amount_is_divided_by_its_interval(units, millimetres):
+    conversion = to_rain_rate(units, interval_seconds=360)
+    assert conversion.describe == f"{units} per 360 s -> mm/h"
+    assert conversion(np.float32([0, 1, 3])) == pytest.approx([0, 10 * millimetres, 30 * millimetres], rel=1e-6)
+
+
+@pytest.mark.parametrize("units", ["dBZ", "dbz", "DBZ", "dBz", " dBZ ", "dBZe", "dBZh", "0.1 lg(re 1 mm^6 m^-3)"])
+def test_reflectivity_follows_marshall_and_palmer(units):
+    dbz = np.float32([10 * np.log10(200), 10 * np.log10(200 * 10**1.6), 23.01])
+    rate = to_rain_rate(units)(dbz)
+    assert rate == pytest.approx([1, 10, 1], rel=1e-4)
+
+
+def test_reflectivity_takes_another_relation():
+    conversion = to_rain_rate("dBZ", zr_a=223, zr_b=1.53)
+    assert conversion(np.float64([10 * np.log10(223 * 5**1.53)])) == pytest.approx([5], rel=1e-6)
+    assert conversion.describe == "dBZ -> mm/h (Z = 223 R^1.53)"
+
+
+@pytest.mark.parametrize(
+    "units", ["K", "Mm/h", "mm/timestep", "hPa", "mm Hg", "m3", "degC", "nonsense", "dB", "seconds since 1970-01-01", "mm2 h-1"]
+)
+def test_units_that_measure_no_rain_are_refused(units):
+    assert meaning(units) is None
+    message = rf'^f.nc: rr has units "{units}", which is no measure of rain\.\nRight would be a rate'
+    with pytest.raises(DataError, match=message):
+        to_rain_rate(units, variable="f.nc: rr", interval_seconds=300)
+
+
+def test_rain_cannot_be_dimensionless():
+    with pytest.raises(DataError, match='has units "1", which is no measure of rain'):
+        to_rain_rate("1", standard_name="rainfall_rate")
+
+
+@pytest.mark.parametrize(("units", "factor"), [("1", 1), ("fraction", 1), ("%", 0.01), ("percent", 0.01)])
+def test_a_quantity_that_is_no_rain_may_be_dimensionless(units, factor):
+    conversion = to_rain_rate(units)
+    assert conversion.quantity == "dimensionless"
+    assert conversion(np.float32([0.5])) == pytest.approx([0.5 * factor])
+
+
+@pytest.mark.parametrize("units", [None, "", "  "])
+def test_missing_units_are_asked_for(units):
+    with pytest.raises(DataError, match=r"^rr has no units attribute\.\nIts units must be a rate \(mm h-1"):
+        to_rain_rate(units, standard_name="rainfall_rate", variable="rr")
+
+
+def test_reflectivity_needs_no_units():
+    assert to_rain_rate(None, standard_name="equivalent_reflectivity_factor").zr == (200, 1.6)
+
+
+@pytest.mark.parametrize("interval", [None, 0, -300, np.nan])
+def test_an_amount_over_no_interval_is_refused(interval):
+    message = r'^rr is an accumulation \("mm"\) over an unknown interval\.\nRight would be time bounds'
+    with pytest.raises(DataError, match=message):
+        to_rain_rate("mm", interval_seconds=interval, variable="rr")
+
+
+def test_counts_reach_their_thresholds_exactly():
+    counts = np.arange(20000, dtype=np.int16)
+    rate = to_rain_rate("mm h-1").unpacking(0.01, 0.0)(counts)
+    np.testing.assert_array_equal(rate, (counts / 100).astype(np.float32))
+
+
+@given(
+    value=st.floats(0, 500, width=32),
+    units=st.sampled_from(RATES),
+    scale=st.sampled_from([1, 0.01, 0.5, 2.0]),
+    offset=st.sampled_from([0.0, -3.0, 100.0]),
+)
+@settings(max_examples=150)
+def test_packing_and_unit_undo_each_other(value, units, scale, offset):
+    name, factor = units
+    stored = np.float64([value / factor - offset]) / scale
+    assert to_rain_rate(name).unpacking(scale, offset)(stored) == pytest.approx([value], rel=1e-5, abs=1e-4)
+
+
+@given(
+    rate=st.floats(1e-3, 300),
+    a=st.floats(50, 500),
+    b=st.floats(1.2, 2.0),
+    kind=st.sampled_from([np.float32, ">f4", np.float64]),
+)
+def test_reflectivity_is_inverted_for_any_relation(rate, a, b, kind):
+    dbz = np.array([10 * np.log10(a * rate**b), np.nan], kind)
+    out = to_rain_rate("dBZ", zr_a=a, zr_b=b)(dbz)
+    assert out.dtype == np.dtype("=f4")
+    assert out[0] == pytest.approx(rate, rel=1e-3)
+    assert np.isnan(out[1])

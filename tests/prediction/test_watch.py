@@ -1,0 +1,336 @@
+"""One forecast from each frame as it arrives, whatever else comes, for days."""
+
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import netCDF4
+import numpy as np
+import pytest
+import torch
+from makers import command, rain, tiny_run, write_record
+from makers.stored import write
+
+from nowcast.errors import OutputError, UsageError
+from nowcast.forecasters.baselines import BASELINES, Persistence
+from nowcast.netcdf.files import OPEN_FILES
+from nowcast.netcdf.forecast_reader import read_forecast
+from nowcast.prediction.watch import NEWEST, TRIES, watch
+from nowcast.runtime.memory import resident_memory
+
+START = np.datetime64("2020-06-01T00:00:00")
+STEP = np.timedelta64(300, "s")
+READING = {"variable": None}
+MARK = 1_234_567_891  # a time that is found again among the bytes of a file
+FIELDS = rain(frames=60, shape=(8, 9))
+
+
+class Writer:
+    """Frame n as the bytes of a classic file: those of a template but for its time and values, which takes no time to make."""
+
+    def __init__(self, folder):
+        path = folder / "template.nc"
+        write(path, FIELDS[:1], times=[MARK], format="NETCDF3_CLASSIC")
+        self.content = bytearray(path.read_bytes())
+        path.unlink()
+        self.time, self.values = (self._place(value) for value in (np.array([MARK], ">i4"), FIELDS[:1].astype(">f4")))
+
+    def _place(self, stored):
+        assert self.content.count(stored.tobytes()) == 1
+        return self.content.index(stored.tobytes())
+
+    def frame(self, n):
+        values = FIELDS[n % len(FIELDS)].astype(">f4").tobytes()
+        self.content[self.time : self.time + 4] = int((START + n * STEP).astype(int)).to_bytes(4, "big")
+        self.content[self.values : self.values + len(values)] = values
+        return self.content
+
+
+class Radar:
+    """Stands in for the clock and the signals of a watch: what `acts` does at each look, until they are used up."""
+
+    def __init__(self, *acts):
+        self.acts, self.received, self.looks = iter(acts), 0, 0
+
+    def wait(self, seconds):
+        self.looks += 1
+        act = next(self.acts, None)
+        if act is None:
+            self.received = signal.SIGTERM
+        else:
+            act()
+
+
+@pytest.fixture
+def inbox(tmp_path):
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"
+
+
+def names(*numbers):
+    return [name(n) for n in numbers]
+
+
+def name(n):
+    return f"{str(START + n * STEP).replace('-', '').replace(':', '')}Z.nc"
+
+
+def put(inbox, n, *, field=None, called=None):
+    """Frame n, as a radar puts it there: written elsewhere, then moved."""
+    elsewhere = inbox.parent / "being_written.nc"
+    write_record(elsewhere, FIELDS[[n % len(FIELDS)]] if field is None else field, times=[START + n * STEP])
+    os.replace(elsewhere, inbox / (called or f"frame{n:05}.nc"))
+
+
+def arrivals(inbox, numbers):
+    """Each frame comes by itself and is looked at twice."""
+    return [act for n in numbers for act in (lambda n=n: put(inbox, n), lambda: None)]
+
+
+def watched(inbox, *acts, forecaster="persistence", output=None):
+    output = output or inbox.parent / "out"
+    radar = Radar(*acts, lambda: None, lambda: None)
+    opened = BASELINES[forecaster]() if isinstance(forecaster, str) else forecaster
+    return [path.name for path in watch(opened, inbox, output, reading=READING, stop=radar)]
+
+
+# the second frame tells the time step: only then can persistence, which needs no more than one, forecast from the first
+@pytest.mark.parametrize(("forecaster", "expected"), [("persistence", (1, 0, 2, 3, 4, 5)), ("extrapolation", (1, 2, 3, 4, 5))])
+def test_each_frame_gives_a_forecast_as_it_comes(inbox, forecaster, expected):
+    made = watched(inbox, *arrivals(inbox, range(6)), forecaster=forecaster)
+    assert made == names(*expected)
+    newest = read_forecast(inbox.parent / "out" / made[-1])
+    assert newest.reference_times == START + 5 * STEP
+    if forecaster == "persistence":
+        np.testing.assert_allclose(newest.read(0)[0], FIELDS[5], rtol=1e-6)
+
+
+def test_what_lies_there_already_is_forecast_from_its_newest_frames_first(inbox):
+    for n in range(40):
+        put(inbox, n)
+    assert watched(inbox) == names(*range(39, 39 - NEWEST, -1))
+
+
+def test_forecasts_that_exist_are_left_as_they_are(inbox):
+    first = watched(inbox, *arrivals(inbox, range(6)))
+    before = {path: path.stat().st_mtime_ns for path in (inbox.parent / "out").iterdir()}
+    assert watched(inbox, *arrivals(inbox, [6])) == [name(6)]
+    assert len(first) == len(before) == 6
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_file_is_read_when_it_has_looked_the_same_twice(inbox):
+    for n in range(3):
+        put(inbox, n)
+    put(inbox, 3, called="whole")
+    content = (inbox / "whole").read_bytes()
+    (inbox / "whole").unlink()
+    growing, seen = inbox / "growing.nc", []
+
+    def grow(size):
+        seen.append(sorted(path.name for path in (inbox.parent / "out").glob("*.nc")))
+        growing.write_bytes(content[:size])
+
+    parts = [len(content) * part // 5 for part in range(1, 6)]
+    made = watched(inbox, *[lambda size=size: grow(size) for size in parts])
+    assert made == names(2, 1, 0, 3)
+    assert not any(name(3) in found for found in seen)
+
+
+def test_a_writer_that_pauses_is_waited_for(inbox, caplog):
+    for n in range(3):
+        put(inbox, n)
+    put(inbox, 3, called="whole")
+    content = (inbox / "whole").read_bytes()
+    (inbox / "whole").unlink()
+    pause = [lambda: None] * 2
+    half, rest = (lambda size=size: (inbox / "slow.nc").write_bytes(content[:size]) for size in (len(content) // 2, None))
+    assert watched(inbox, half, *pause, rest, *pause)[-1] == name(3)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("called", [".frame.nc", "frame.nc.tmp", "frame.nc.part", "frame.txt"])
+def test_temporary_names_are_not_looked_at(inbox, called):
+    for n in range(3):
+        put(inbox, n)
+    put(inbox, 3, called=called)
+    assert name(3) not in watched(inbox)
+
+
+def test_bad_files_are_told_once_and_left(inbox, caplog):
+    bad = {"cut.nc": b"\x89HDF\r\n\x1a\n" + b"x" * 50, "page.nc": b"<html>", "empty.nc": b""}
+    for called, content in bad.items():
+        (inbox / called).write_bytes(content)
+    (inbox / "folder.nc").mkdir()
+    put(inbox, 0, field=np.full((1, 8, 9), 1.0), called="winds.nc")
+    looks = [lambda: None] * (2 * TRIES)
+    assert watched(inbox, *arrivals(inbox, range(5)), *looks) == names(1, 0, 2, 3, 4)
+    told = [message for message in caplog.messages if message.startswith("left out")]
+    assert len(told) == len(bad)
+    assert all(any(called in message for message in told) for called in bad)
+
+
+def test_a_bad_file_that_is_put_right_is_taken(inbox):
+    (inbox / "frame00002.nc").write_bytes(b"<html>")
+    acts = [*arrivals(inbox, [0, 1]), *[lambda: None] * (2 * TRIES), *arrivals(inbox, [2])]
+    assert watched(inbox, *acts) == names(1, 0, 2)
+
+
+def test_after_a_gap_forecasts_begin_again_when_their_past_is_there(inbox, tmp_path):
+    network = tiny_network(tmp_path)
+    made = watched(inbox, *arrivals(inbox, [0, 1, 2, 5, 6, 7]), forecaster=network)
+    assert made == names(1, 2, 6, 7)
+
+
+def test_a_frame_that_comes_late_completes_what_waited_for_it(inbox, tmp_path):
+    network = tiny_network(tmp_path)
+    made = watched(inbox, *arrivals(inbox, [0, 1, 3, 2, 4]), forecaster=network)
+    assert made == names(1, 3, 2, 4)
+
+
+def test_a_frame_on_another_grid_disturbs_nothing(inbox):
+    def stray():
+        put(inbox, 4, field=np.ones((1, 5, 5)), called="stray.nc")
+
+    assert watched(inbox, *arrivals(inbox, range(4)), stray, *arrivals(inbox, [4, 5])) == names(1, 0, 2, 3, 4, 5)
+
+
+def test_a_frame_without_any_value_gives_no_forecast(inbox, tmp_path, caplog):
+    network = tiny_network(tmp_path)
+    acts = [*arrivals(inbox, [0, 1]), lambda: put(inbox, 2, field=np.full((1, 8, 9), np.nan)), lambda: None]
+    assert watched(inbox, *acts, *arrivals(inbox, [3, 4]), forecaster=network) == names(1, 4)
+
+
+def test_a_folder_that_goes_away_is_waited_for(inbox, caplog):
+    away = inbox.parent / "away"
+    acts = [*arrivals(inbox, [0, 1]), lambda: os.rename(inbox, away), lambda: None, lambda: os.rename(away, inbox)]
+    assert watched(inbox, *acts, *arrivals(inbox, [2])) == names(1, 0, 2)
+    assert [message for message in caplog.messages if "cannot be looked at" in message] == [
+        f"{inbox} cannot be looked at: No such file or directory; it is tried again"
+    ]
+
+
+def test_days_in_subfolders_are_watched_as_well(inbox):
+    (inbox / "day1").mkdir()
+    acts = arrivals(inbox / "day1", range(3))
+    assert watched(inbox, *acts, output=inbox / "out") == names(1, 0, 2)
+
+
+def test_a_file_that_grows_by_frames_gives_a_forecast_for_each(inbox):
+    def grown(frames):
+        write_record(inbox.parent / "being_written.nc", FIELDS[:frames])
+        os.replace(inbox.parent / "being_written.nc", inbox / "day.nc")
+
+    acts = [act for n in (3, 4, 5) for act in (lambda n=n: grown(n), lambda: None)]
+    assert watched(inbox, *acts) == names(2, 1, 0, 3, 4)
+
+
+def test_a_file_can_be_added_to_where_it_lies(inbox):
+    """HDF5 refuses to write to a file that is open: none may be while the watch waits."""
+    write_record(inbox / "day.nc", FIELDS[:3])
+
+    def add():
+        with netCDF4.Dataset(inbox / "day.nc", "a") as file:
+            file["time"][2] += 300
+
+    nothing = [lambda: None] * 2
+    assert watched(inbox, *nothing, add, *nothing) == names(2, 1, 0, 3)
+
+
+def test_forecasts_of_a_folder_can_hold_probabilities(inbox):
+    output, radar = inbox.parent / "out", Radar(*arrivals(inbox, range(3)), lambda: None, lambda: None)
+    opened = BASELINES["extrapolation"]()
+    (first, *_) = watch(opened, inbox, output, reading=READING, stop=radar, thresholds=(0.5, 2.0))
+    found = read_forecast(first, variable="probability_of_rainfall_above_threshold")
+    assert found.thresholds == (0.5, 2.0)
+    assert np.nanmax(found.probabilities(0, 0, [0])) > 0
+
+
+def test_an_output_that_cannot_be_written_ends_it(inbox, monkeypatch):
+    def fails(*_):
+        raise OutputError("No space left on device")
+
+    monkeypatch.setattr("nowcast.prediction.watch.predict_one", fails)
+    with pytest.raises(OutputError, match="No space left on device"):
+        watched(inbox, *arrivals(inbox, [0, 1]))
+    assert not (inbox.parent / "out").exists()
+
+
+def test_folders_that_will_not_do_are_usage_errors(inbox):
+    with pytest.raises(UsageError, match="is no folder"):
+        watched(inbox / "absent")
+    with pytest.raises(UsageError, match="would be taken for new frames"):
+        watched(inbox, output=inbox)
+
+
+_NETWORK = {}
+
+
+def tiny_network(tmp_path):
+    """A network for 2 frames in, 3 out; trained once."""
+    from nowcast.forecasters import open_forecaster
+
+    if "network" not in _NETWORK:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+            run = tiny_run(tmp_path / "run", [write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28)))])
+        _NETWORK["network"] = open_forecaster(str(run), device=torch.device("cpu"))
+    return _NETWORK["network"]
+
+
+class OneLead(Persistence):
+    lead_frames = 1
+
+
+def test_it_keeps_its_pace_for_2000_frames_without_growing(inbox, monkeypatch):
+    """A week of frames, of which the folder keeps a day: memory, open files and the time of a look stay what they were."""
+    monkeypatch.setattr("nowcast.runtime.outputs.os.fsync", lambda _: None)  # the disk's time is not ours
+    memory, handles, seconds, writer = [], [], [], Writer(inbox.parent)
+
+    def frame(n):
+        (inbox / f"frame{n:05}.nc").write_bytes(writer.frame(n))
+        (inbox / f"frame{n - 288:05}.nc").unlink(missing_ok=True)
+        if n % 500 == 499:
+            gc.collect()
+            memory.append(resident_memory())
+            handles.append(len(os.listdir("/proc/self/fd")))
+            seconds.append(time.process_time())
+
+    made = watched(inbox, *[lambda n=n: frame(n) for n in range(2000)], forecaster=OneLead())
+    assert made == names(1, 0, *range(2, 2000))
+    assert memory[-1] - memory[0] < 4e6
+    assert handles[-1] <= handles[0]
+    assert len(OPEN_FILES) == 0
+    paces = np.diff(seconds)
+    assert paces[-1] < 2 * paces[0]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_command_cleanly(inbox, number, code):
+    for n in range(3):
+        put(inbox, n)
+    output = inbox.parent / "out"
+    argv = [sys.executable, "-m", "nowcast", "predict", "persistence", str(inbox), "--watch", "--output", str(output)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = process.stdout.readline().strip()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert first == str(output / name(2))
+    assert process.returncode == code
+    assert err == f"watching {inbox}; Ctrl-C ends it\nerror: stopped watching; what was begun is written\n"
+    assert not [path for path in output.iterdir() if path.name.startswith(".")]
+
+
+def test_options_that_do_not_go_with_it(inbox, tmp_path):
+    watching = ("predict", "persistence", inbox, "--watch", "--output", tmp_path / "o")
+    for more in (("--start", "2020-06-01"), ("--every", "10"), ("--overwrite",), ("--reference-time", "2020-06-01"), (inbox,)):
+        code, out, err = command(*watching, *more)
+        assert (code, out) == (2, "")
+        assert "--watch takes one folder to watch" in err
+    code, _, err = command("predict", "persistence", tmp_path / "absent", "--watch", "--output", tmp_path / "o")
+    assert code == 2
+    assert "is no folder" in err

@@ -1,0 +1,117 @@
+"""Curves hold the scores that they say, with one colour for each forecaster, and nothing where a score is undefined."""
+
+import numpy as np
+import pytest
+from makers import evaluation
+
+from nowcast.forecasters.baselines import BASELINES
+from nowcast.report import diagrams
+from nowcast.report.diagrams import curves, panel, pooled, styles
+from nowcast.report.maps import svg
+from nowcast.scores import SCORES
+
+NAMES = ("net", *BASELINES)
+
+
+@pytest.fixture(scope="module")
+def scored():
+    result = evaluation(names=NAMES, leads=2)
+    return result, result.rows(), styles(NAMES)
+
+
+def lines(axes, name):
+    """The data of the line with that label."""
+    return next(line.get_xydata() for line in axes.lines if line.get_label() == name)
+
+
+def test_a_forecaster_keeps_its_colour_whoever_stands_beside_it():
+    alone, beside = styles(["net", "extrapolation"]), styles(["net", "other", *BASELINES])
+    assert alone["extrapolation"] == beside["extrapolation"]
+    assert alone["net"] == beside["net"]
+    many = styles([*BASELINES, *(f"net {n}" for n in range(12))])
+    assert len({(style.colour, style.marker) for style in many.values()}) == len(many)
+    assert {style.line for name, style in many.items() if name in BASELINES} == {"--"}
+
+
+def test_curves_hold_the_scores_and_their_intervals(scored):
+    result, rows, _ = scored
+    np.testing.assert_allclose(curves(rows, "csi", threshold=5.0)["net"][:, 1], SCORES["csi"](result.tally("net"))[:, 2])
+    np.testing.assert_allclose(
+        pooled(rows, "pod")["net"][:, :2].T, [result.thresholds, SCORES["pod"].pooled(result.tally("net"))[0]]
+    )
+    points = curves(rows, "mae")["net"]
+    assert (points[:, 2] <= points[:, 1]).all()
+    assert (points[:, 1] <= points[:, 3]).all()
+
+
+def test_an_undefined_score_is_left_out_and_not_drawn_as_0():
+    result = evaluation(names=("net",), thresholds=(1e5,), leads=2, num_blocks=1)
+    _, axes = panel()
+    diagrams.draw_lead(axes, result.rows(), "csi", styles(["net"]), label="CSI", threshold=1e5)
+    assert np.isnan(lines(axes, "net")[:, 1]).all()
+
+
+def test_the_performance_diagram_has_pod_over_success_ratio(scored):
+    result, rows, how = scored
+    axes = diagrams.draw_performance(rows, how).axes[0]
+    tally = result.tally("net")
+    expected = np.stack([1 - SCORES["far"].pooled(tally)[0], SCORES["pod"].pooled(tally)[0]], axis=-1)
+    np.testing.assert_allclose(lines(axes, "net"), expected)
+    assert [text.get_text() for text in axes.texts if text.get_color() == how["net"].colour] == ["0.5", "1", "5", "10"]
+    by_lead = diagrams.draw_performance(rows, how, threshold=1.0).axes[0]
+    np.testing.assert_allclose(lines(by_lead, "net")[:, 1], SCORES["pod"](tally)[:, 1])
+
+
+def test_the_contours_of_the_performance_diagram_are_those_of_csi(scored):
+    """On a contour of CSI c: 1 / (1 / SR + 1 / POD - 1) = c; on a line of bias b: POD = b SR."""
+    axes = diagrams.draw_performance(scored[1], scored[2]).axes[0]
+    for level, path in zip(axes.collections[0].levels, axes.collections[0].get_paths(), strict=True):
+        success, detection = path.vertices.T
+        np.testing.assert_allclose(1 / (1 / success + 1 / detection - 1), level, atol=0.01)
+    dashed = [line.get_xydata()[1] for line in axes.lines if line.get_label().startswith("_")]
+    assert [round(y / x, 3) for x, y in dashed] == [0.25, 0.5, 1, 2, 4]
+
+
+def test_fss_is_drawn_by_scale_with_the_line_from_which_it_is_useful(scored):
+    result, rows, how = scored
+    axes = diagrams.draw_fss(rows, how, 1.0).axes[0]
+    expected = SCORES["fss"].pooled(result.tally("net"))[0, 1]
+    np.testing.assert_allclose(lines(axes, "net"), np.stack([[1.0, 3.0], expected], axis=-1))
+    assert axes.lines[-1].get_ydata()[0] == pytest.approx(SCORES["fss_useful"].pooled(result.tally("net"))[0, 1])
+
+
+def test_the_ratio_of_spectra_is_drawn_by_wavelength(scored):
+    result, rows, how = scored
+    axes = diagrams.draw_spectrum_ratio(rows, how).axes[0]
+    np.testing.assert_allclose(lines(axes, "net")[:, 1], SCORES["spectrum_ratio"].pooled(result.tally("net"))[0])
+    assert axes.get_xlim()[0] > axes.get_xlim()[1]  # long waves at the left
+
+
+def test_the_bias_is_drawn_by_threshold_and_0_is_left_out(scored):
+    _, rows, how = scored
+    axes = diagrams.draw_bias(rows, how, "mm/h").axes[0]
+    np.testing.assert_allclose(lines(axes, "net"), pooled(rows, "frequency_bias")["net"][:, :2])
+    nothing = [row | {"value": 0.0} for row in rows if row["forecaster"] == "net"]
+    assert np.isnan(lines(diagrams.draw_bias(nothing, how, "mm/h").axes[0], "net")[:, 1]).all()
+
+
+def test_panels_of_one_score_share_their_height(scored):
+    result, rows, _ = scored
+    figure = diagrams.draw_scores(rows, result.thresholds, NAMES, "mm/h")
+    assert len({axes.get_ylim() for axes in figure.axes[:4]}) == 1
+    top = max(row["value"] for row in rows if row["score"] == "csi" and row["against"] is None)
+    assert figure.axes[0].get_ylim()[1] >= top
+    assert len(figure.axes[3].get_legend().get_texts()) == len(NAMES)
+
+
+@pytest.mark.parametrize("name", ["a$b$c", "_hidden", "$\\frac{", "雨", "x" * 300, "</text><script>"])
+def test_any_name_can_be_drawn_in_a_legend_and_in_svg(name):
+    result = evaluation(names=(name, "persistence"), leads=1, num_blocks=1)
+    figure = diagrams.draw_scores(result.rows(), result.thresholds, list(result.blocks), "mm/h")
+    assert len(figure.axes[3].get_legend().get_texts()) == 2
+    assert b"<script>" not in svg(figure)
+
+
+def test_svg_of_the_same_scores_is_the_same(scored):
+    _, rows, how = scored
+    assert svg(diagrams.draw_bias(rows, how, "mm/h")) == svg(diagrams.draw_bias(rows, how, "mm/h"))

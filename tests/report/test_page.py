@@ -1,0 +1,204 @@
+"""Pictures and page hold nothing unescaped, and replace nothing unasked."""
+
+import base64
+import gc
+import html
+import re
+import weakref
+
+import numpy as np
+import pytest
+from makers import evaluation
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from nowcast.errors import OutputError
+from nowcast.evaluation.examples import ScoredCase, make_example
+from nowcast.forecasters.baselines import BASELINES
+from nowcast.report import folder as report_folder
+from nowcast.report import page as report_page
+from nowcast.report.case_maps import draw_animation, draw_maps
+from nowcast.scores import PROBABILITY_SCORES as SCORES_OF_PROBABILITIES
+from nowcast.scores import SCORES
+from nowcast.scores.ensemble import EnsembleSums, add_members
+from nowcast.scores.exceedance import ExceedanceSums
+from nowcast.scores.sums import Tally
+
+HOSTILE = "<script>alert('a&b')</script>"
+MOST_BYTES = 5_000_000
+
+
+def write(result, folder, **options):
+    return report_folder.write(result, result.rows(), folder, **options)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """(evaluation, folder) with a name in it that would be a script if it were not escaped."""
+    result = evaluation(names=("persistence", HOSTILE), records=(HOSTILE,))
+    folder = tmp_path_factory.mktemp("report") / "deep" / "scores"
+    assert write(result, folder, command=f"nowcast evaluate {HOSTILE}") == [folder / name for name in report_folder.FILES]
+    return result, folder
+
+
+@pytest.fixture(scope="module")
+def page(written):
+    return (written[1] / report_folder.REPORT_HTML).read_text()
+
+
+def test_the_folder_holds_the_files_and_nothing_else(written):
+    _, folder = written
+    assert sorted(path.name for path in folder.iterdir()) == sorted(report_folder.FILES)
+    for picture in (report_folder.LEADS_PNG, report_folder.MAPS_PNG):
+        assert all(300 < size < 2500 for size in imread(folder / picture).shape[:2])
+
+
+@pytest.mark.parametrize("name", report_folder.FILES)
+def test_nothing_existing_is_replaced_unasked(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match=f"{re.escape(name)} exists already"):
+        report_folder.ready(tmp_path, overwrite=False)
+    with pytest.raises(OutputError, match="exists already"):
+        report_folder.write(None, [], tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+    report_folder.ready(tmp_path, overwrite=True)
+
+
+def test_a_folder_that_cannot_be_is_refused_early_and_made_late(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file is a file"):
+        report_folder.ready(tmp_path / "file" / "scores", overwrite=False)
+    report_folder.ready(tmp_path / "new" / "scores", overwrite=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_page_is_self_contained_and_escaped(page):
+    assert "<script" not in page
+    for place in ("<h1>Scores of persistence, {}</h1>", '<th scope="row">{}</th>', "<td>{}</td>", "</b>{}</li>", "evaluate {}"):
+        assert place.format(html.escape(HOSTILE).replace("&#x27;", "&#39;")) in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "default-src 'none'" in page
+
+
+def test_the_pictures_of_the_page_are_those_of_the_folder(written, page):
+    _, folder = written
+    pictures = [base64.b64decode(text) for text in re.findall(r"base64,([^\"]+)", page)]
+    assert all((folder / name).read_bytes() in pictures for name in (report_folder.MAPS_PNG, report_folder.ANIMATION_GIF))
+    for picture in pictures:
+        assert HOSTILE.encode() not in picture
+        assert picture.startswith((b"\x89PNG", b"GIF89a", b"<?xml"))
+
+
+def test_the_page_says_what_was_scored_on_what(page):
+    text = html.unescape(re.sub(r"<[^>]+>", "\n", page))
+    said = ["6 cases of 1 record, on 6 days", "for 5 to 15 minutes ahead", "0.5, 1, 5, 10 mm/h", "10 × 12", 64 * "0"]
+    said += ["Intervals: 95 % block bootstrap over 6 blocks", "Written by nowcast"]
+    assert [part for part in said if part not in text] == []
+    for heading in ("Performance", "Spectra", "Fractions skill score", "Scores against lead time", "Cases to look at"):
+        assert heading in text
+
+
+def cells(page, caption):
+    """The rows of the table with that caption, as lists of text."""
+    table = next(t for t in re.findall(r"<table.*?</table>", page, re.DOTALL) if f"<caption>{caption}" in t)
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    return [[html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)] for row in rows]
+
+
+def test_the_tables_hold_the_scores_with_their_intervals(written, page):
+    result, _ = written
+    overall = [row for row in result.rows() if row["lead_minutes"] is None]
+    rows = {(row["forecaster"], row["score"], row["threshold"], row["against"]): row for row in overall}
+    header, persistence, net = cells(page, "CSI, all leads pooled")
+    assert header == ["forecaster", "≥ 0.5 mm/h", "≥ 1 mm/h", "≥ 5 mm/h", "≥ 10 mm/h"]
+    row = rows["persistence", "csi", 5.0, None]
+    assert persistence[3] == f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    assert net[0] == HOSTILE
+    difference = rows[HOSTILE, "csi", 5.0, "persistence"]["value"]
+    assert cells(page, "Difference")[1][3].startswith(f"{difference:+.3f} [".replace("-", "−"))
+    assert float(persistence[3].split()[0]) == round(SCORES["csi"].pooled(result.tally("persistence"))[0, 2], 3)
+
+
+def test_undefined_is_a_dash_in_the_page():
+    result = evaluation(thresholds=(1.0, 1e5), num_blocks=1, leads=1)
+    result.examples = []
+    page = report_page.as_html(result, result.rows(), [], [])
+    assert [row[2] for row in cells(page, "CSI, all leads pooled")] == ["≥ 100000 mm/h", "–", "–"]
+    assert "nan" not in re.sub(r"base64,[^\"]+", "", page).lower()
+    assert "No interval can be given" in page
+
+
+def test_cases_that_a_network_was_trained_on_are_pointed_out():
+    result = evaluation(num_blocks=1, leads=1, thresholds=(1.0,))
+    result.examples = []
+    result.about["forecasters"]["net"]["num_cases_in_training"] = 1
+    page = report_page.as_html(result, result.rows(), [], [])
+    assert "1 of the 1 cases lie in the time that net was trained on" in page
+    assert page.count('class="warning"') == 1
+
+
+def test_scores_without_fields_or_kilometres_make_a_page_without_their_pictures(tmp_path):
+    result = evaluation(num_blocks=1, leads=1, thresholds=(1.0,))
+    result.examples, result.about = [], {}
+    for name, blocks in result.blocks.items():
+        for block, tally in blocks.items():
+            result.blocks[name][block] = type(tally)({"pairs": tally["pairs"]})
+    written = write(result, tmp_path / "scores")
+    page = (tmp_path / "scores" / report_folder.REPORT_HTML).read_text()
+    assert {path.name for path in written} == set(report_folder.FILES) - {report_folder.MAPS_PNG, report_folder.ANIMATION_GIF}
+    assert "Cases to look at" not in page
+    assert "Spectra" not in page
+    assert "Fractions skill" not in page
+    assert "Scores against lead time" in page
+
+
+def test_probabilities_have_a_section_and_who_gives_them_alone_has_dashes_elsewhere():
+    rng, shape = np.random.default_rng(0), (10, 12)
+    result = evaluation(names=("persistence",), leads=1, thresholds=(1.0,), num_blocks=1)
+    observed, everywhere = rng.gamma(0.5, 4, shape).astype(np.float32), np.ones(shape, bool)
+    alone, ensemble = ExceedanceSums.zeros(1, (1.0,)), EnsembleSums.zeros(1, most_members=3)
+    add_members(alone, ensemble, 0, rng.gamma(0.5, 4, (3, *shape)).astype(np.float32), observed, everywhere)
+    (block,) = result.blocks["persistence"]
+    result.add("chance", block, Tally({"probabilities": alone}))
+    result.add("ens", block, Tally({"probabilities": alone, "members": ensemble}))
+    result.examples = []
+    page = report_page.as_html(result, result.rows(), [], [])
+    assert cells(page, "CSI, all leads pooled")[2] == ["chance", "–"]
+    brier = SCORES_OF_PROBABILITIES["brier"].pooled(alone)[0, 0]
+    assert [row[:2] for row in cells(page, "Probabilities of ≥ 1 mm/h")[1:]] == [[n, f"{brier:.3f}"] for n in ("chance", "ens")]
+    assert [row[0] for row in cells(page, "Ensembles")[1:]] == ["ens"]
+    assert [page.count(f"<figcaption>{what}") for what in ("Reliability", "ROC", "Ranks: ens", "Ranks: chance")] == [1, 1, 1, 0]
+
+
+def test_the_pictures_of_noise_on_a_large_grid_stay_small():
+    """Noise is the rain whose pictures are largest. There are three cases in a page, and text takes 4/3 of the bytes."""
+    rng, minutes = np.random.default_rng(0), [5.0 * n for n in range(1, 25)]
+    observed = rng.gamma(0.3, 4, (24, 400, 500)).astype(np.float32)
+    case = ScoredCase("noise", np.datetime64("2020-06-01"), 0.5, 100)
+    names = ("network", *BASELINES)
+    example = make_example("best", case, minutes, observed, dict.fromkeys(names, observed), spacing_km=(1.0, 1.0))
+    sizes = [len(draw(example, "rain_rate")) for draw in (draw_maps, draw_animation)]
+    assert 3 * 4 / 3 * sum(sizes) < 0.8 * MOST_BYTES
+
+
+def test_no_figure_is_kept(monkeypatch):
+    made = weakref.WeakSet()
+    build = Figure.__init__
+    monkeypatch.setattr(Figure, "__init__", lambda self, *args, **options: (made.add(self), build(self, *args, **options))[1])
+    result = evaluation(num_blocks=1, leads=1, thresholds=(1.0,))
+    examples = result.examples
+    maps, animations = ([draw(example, "rain_rate") for example in examples] for draw in (draw_maps, draw_animation))
+    report_page.as_html(result, result.rows(), maps, animations)
+    gc.collect()
+    assert len(made) == 0
+
+
+def test_the_curve_of_a_training_is_drawn_from_its_events():
+    events = [
+        {"step": 5, "split": "training", "loss": 0.5},
+        {"step": 5, "split": "validation", "loss": 0.6, "csi": {"1": None}, "persistence_csi": {"1": 0.2}},
+        {"step": 10, "split": "validation", "loss": 0.4, "csi": {"1": 0.3}, "persistence_csi": {"1": 0.2}},
+    ]
+    left, right = report_folder.draw_training(events).axes
+    assert [line.get_xydata().tolist() for line in left.lines] == [[[5, 0.5]], [[5, 0.6], [10, 0.4]]]
+    assert len(right.lines) == 2

@@ -1,0 +1,138 @@
+"""The sentences below the table say what is so, and only then: who is better for how long, who wins by smoothness."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from nowcast.evaluation.result import Evaluation
+from nowcast.report.sentences import findings
+from nowcast.scores import Setup, tallies
+
+THRESHOLDS = (1.0, 5.0)
+
+
+def evaluation(forecasts, observed, *, days=1, thresholds=THRESHOLDS, spacing=(1.0, 1.0)):
+    """The same case on each of so many days, every 5 minutes."""
+    result = Evaluation(tuple(5.0 * n for n in range(1, len(observed) + 1)), thresholds, "rain_rate", ["a"], num_cases=days)
+    found = tallies(forecasts, observed, np.isfinite(observed), Setup(thresholds, spacing))
+    for name, tally in found.items():
+        for day in range(days):
+            result.add(name, ("a", f"day {day}"), tally)
+    return result
+
+
+def by_lead(*errors, shape=(8, 8)):
+    """A forecast of half-wet fields of 9 mm/h which misses so many wet rows at each lead."""
+    observed = np.zeros((len(errors), *shape), np.float32)
+    observed[:, :4] = 9
+    forecast = observed.copy()
+    for lead, rows in enumerate(errors):
+        forecast[lead, :rows] = 0
+    return forecast, observed
+
+
+def test_how_long_a_forecaster_is_better_is_told_by_threshold():
+    forecast, observed = by_lead(1, 1, 2, 3)
+    baseline, _ = by_lead(2, 2, 3, 2)
+    weak = np.where(np.arange(4)[:, None, None] < 1, forecast, np.minimum(forecast, 3))  # under 5 mm/h from the second lead on
+    said = findings(evaluation({"net": weak, "persistence": baseline}, observed, days=3))
+    assert said == ["net has a higher CSI than persistence to 15 minutes at 1 mm/h, to 5 at 5."]
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "said"),
+    [
+        ((1, 1, 1, 1), (2, 2, 2, 2), "to 20 minutes at every threshold"),
+        ((2, 1, 1, 2), (2, 2, 2, 2), "from 10 to 15 minutes at every threshold"),
+        ((2, 2, 1, 2), (2, 2, 2, 2), "at 15 minutes at every threshold"),
+        ((1, 2, 1, 1), (2, 2, 2, 2), "to 5 and from 15 to 20 minutes at every threshold"),
+        ((1, 2, 1, 2, 1, 2), (2,) * 6, "at 3 of 6 lead times to 25 minutes at every threshold"),
+        ((2, 2, 2, 2), (2, 2, 2, 2), "at no lead time"),
+    ],
+)
+def test_the_lead_times_at_which_one_is_better_are_told_as_they_are(mine, theirs, said):
+    (forecast, observed), (baseline, _) = by_lead(*mine), by_lead(*theirs)
+    result = evaluation({"net": forecast, "extrapolation": baseline}, observed, days=2)
+    assert findings(result) == [f"net has a higher CSI than extrapolation {said}."]
+
+
+def test_with_five_days_it_is_told_how_surely():
+    rng = np.random.default_rng(0)
+    result = Evaluation((5.0, 10.0), (1.0,), "rain_rate", ["a"], num_cases=8)
+    for day in range(8):
+        observed = rng.gamma(0.5, 4, (2, 12, 12))
+        good, bad = observed + 0.1, observed + rng.normal(0, 3, observed.shape)
+        good[1] = bad[1] + (0.5 if day % 2 else -0.4)  # at the second lead as good as the other, by and large
+        for name, tally in tallies({"net": good, "persistence": bad}, observed, np.isfinite(observed), Setup((1.0,))).items():
+            result.add(name, ("a", str(day)), tally)
+    (said,) = [text for text in findings(result) if "CSI" in text]
+    assert said == "net has a higher CSI than persistence to 10 minutes at 1 mm/h; with 95 % confidence to 5 minutes at 1 mm/h."
+
+
+def test_thresholds_without_any_confidence_are_left_out_of_it():
+    """At 5 mm/h it is better on one day of six and as good on the others, at 1 mm/h better on all."""
+    (better, observed), (baseline, _) = by_lead(1, 1), by_lead(2, 2)
+    result = Evaluation((5.0, 10.0), THRESHOLDS, "rain_rate", ["a"], num_cases=6)
+    lighter = np.where(baseline > 0, baseline, np.minimum(better, 2))
+    for day in range(6):
+        forecasts = {"net": lighter if day else better, "persistence": baseline}
+        for name, tally in tallies(forecasts, observed, np.isfinite(observed), Setup(THRESHOLDS)).items():
+            result.add(name, ("a", str(day)), tally)
+    assert findings(result)[0] == (
+        "net has a higher CSI than persistence to 10 minutes at every threshold; with 95 % confidence to 10 minutes at 1 mm/h."
+    )
+
+
+def test_confidence_names_the_thresholds_it_is_for():
+    forecast, observed = by_lead(1, 1, 2)
+    baseline, _ = by_lead(2, 2, 2)
+    always = evaluation({"net": forecast, "persistence": baseline}, observed, days=6)
+    assert findings(always) == [
+        "net has a higher CSI than persistence to 10 minutes at every threshold, all of it with 95 % confidence."
+    ]
+    weak = np.where(observed > 0, np.float32(3), forecast)  # once it is better at 1 mm/h alone
+    other = evaluation({"net": np.minimum(weak, 3), "persistence": baseline}, observed, days=6)
+    assert findings(other)[0] == (
+        "net has a higher CSI than persistence to 15 minutes at 1 mm/h, not at all at 5, all of it with 95 % confidence."
+    )
+
+
+def test_a_smooth_win_is_told_with_what_it_lost():
+    rng = np.random.default_rng(0)
+    observed = np.stack([gaussian_filter(field, 1.5) * 4 for field in rng.gamma(0.1, 4, (3, 80, 80))])
+    moved = np.roll(observed, 4, axis=2)
+    smooth = np.stack([gaussian_filter(field, 6) for field in moved])
+    said = [text for text in findings(evaluation({"net": smooth, "extrapolation": moved}, observed, days=3)) if "MSE" in text]
+    assert len(said) == 1
+    assert said[0].startswith("net has a lower MSE than extrapolation (")
+    assert "% of the observed area at 5 mm/h (extrapolation: 100%)" in said[0]
+    assert "has lost detail finer than" in said[0]
+    assert said[0].endswith(": part of that win is smoothness.")
+    unknown = findings(evaluation({"net": smooth, "extrapolation": moved}, observed, days=3, spacing=(np.nan, np.nan)))
+    assert "% of the observed area" in unknown[-1]
+    assert "detail" not in unknown[-1]
+
+
+def test_a_win_without_loss_and_a_loss_without_a_win_are_no_smooth_wins():
+    forecast, observed = by_lead(0, 0)
+    worse, _ = by_lead(3, 3)
+    for forecasts in ({"net": forecast, "persistence": worse}, {"net": worse, "persistence": forecast}):
+        assert not [text for text in findings(evaluation(forecasts, observed, days=2)) if "MSE" in text]
+
+
+def test_baselines_are_compared_among_themselves_only_where_they_are_alone():
+    forecast, observed = by_lead(1, 1)
+    names = ("extrapolation", "persistence")
+    alone = findings(evaluation(dict.fromkeys(names, forecast), observed, days=2))
+    assert alone == ["extrapolation has a higher CSI than persistence at no lead time."]
+    beside = findings(evaluation(dict.fromkeys((*names, "net"), forecast), observed, days=2))
+    assert [text.split(" has ")[0] for text in beside] == ["net", "net"]
+
+
+def test_one_case_and_thresholds_without_events_are_told():
+    forecast, observed = by_lead(1, 1)
+    said = findings(evaluation({"persistence": forecast}, observed, thresholds=(1.0, 10.0, 20.0)))
+    assert said == [
+        "One case was scored: this is what happened once, not what to expect.",
+        "Nothing of 10 or 20 mm/h or more was observed: only false alarms can be told there.",
+    ]

@@ -1,0 +1,47 @@
+"""The first signal is noted, the second ends at once, and afterwards everything is as it was."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from nowcast.runtime.signals import StopRequest, Terminated, stop_on_signals, terminating
+
+BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    given = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are told to ignore it
+    before = [signal.getsignal(number) for number in BOTH]
+    yield
+    assert [signal.getsignal(number) for number in BOTH] == before
+    signal.signal(signal.SIGINT, given)
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_the_first_signal_is_noted_and_the_second_ends_at_once(number):
+    with terminating(), stop_on_signals() as stop:
+        os.kill(os.getpid(), number)
+        assert stop.received == number
+        assert stop.error("stopped").exit_code == 128 + number
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_sigterm_unwinds_where_nothing_else_looks_after_it():
+    with pytest.raises(Terminated), terminating():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_waiting_ends_when_a_signal_comes():
+    stop, start = StopRequest(), time.monotonic()
+    signal.signal(signal.SIGALRM, lambda number, _: setattr(stop, "received", number))
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    stop.wait(60)
+    assert time.monotonic() - start < 20
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    stop.wait(60)  # it has come already
+    StopRequest().wait(0)

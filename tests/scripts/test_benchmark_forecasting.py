@@ -1,0 +1,65 @@
+"""The benchmark of forecasts runs in one command and prints a table; a network that does not fit is named."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from makers import rain, tiny_run, write_record
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def benchmark(tmp_path, *argv, shared=None):
+    command = [sys.executable, ROOT / "scripts" / "benchmarks" / "forecasting.py", *argv, "--rounds", "1"]
+    env = {**os.environ, "NOWCAST_SHARED": str(shared or tmp_path)}  # an empty folder: synthetic rain
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, env=env)
+
+
+def write_onnx(path):
+    """A file with the names and facts that `nowcast export` writes (tests/test_export.py), whose forecast is the past."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    shape = ["case", 2, "y", "x"]
+    taken, given = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("past", "forecast"))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["past"], ["forecast"])], "g", [taken], [given])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    model.metadata_props.add(key="input_frames", value="2")
+    onnx.save(model, path)
+    return path
+
+
+def test_networks_and_baselines_stand_in_one_table(tmp_path, monkeypatch):
+    """A network as a config, as a run folder and as an exported file."""
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+    run = tiny_run(tmp_path / "run", [write_record(tmp_path / "rain.nc", rain(frames=40))])
+    exported = write_onnx(tmp_path / "run.onnx")
+    done = benchmark(tmp_path, ROOT / "configs" / "quickstart.toml", run, exported, "--grids", "40x48")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("12 frames from 4 on ")
+    assert lines[2] == "| grid | forecaster | seconds | ÷ pysteps | MB | ÷ pysteps |"
+    number = r"[\d.,]+ \([\d.,]+–[\d.,]+\)"
+    for name, line in zip(("quickstart.toml", "run", "run.onnx"), lines[4:], strict=False):
+        assert re.fullmatch(rf"\| 40 × 48 \| `\S+/{name}` \| {number} \| [\d.]* \| {number} \| [\d.]* \|", line)
+    assert "`extrapolation`" in lines[7]
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_frames_have_the_grid_that_is_asked_for(tmp_path, monkeypatch, request, real):
+    import forecasting as benchmark_forecast
+
+    folder = request.getfixturevalue("shared") if real else tmp_path
+    monkeypatch.setenv("NOWCAST_SHARED", str(folder))
+    fields = benchmark_forecast.past_frames((1300, 50))
+    assert fields.shape == (4, 1300, 50)
+    assert (fields > 1).mean() > 0.01
+
+
+def test_a_network_of_more_past_frames_is_named(tmp_path):
+    done = benchmark(tmp_path, ROOT / "configs" / "beams_small.toml", "--grids", "24x24")
+    assert done.returncode == 1
+    assert "beams_small.toml forecasts from 5 frames; here there are 4" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,77 @@
+"""report.html in a real browser: it renders, asks for nothing and fits wide and narrow windows. Skipped without a Chromium."""
+
+import pytest
+from makers import evaluation
+from makers.browser import browser, find_browser
+
+from nowcast.report import folder as report_folder
+
+pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium is installed")
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+LONG = "a_name_without_any_place_to_break_it_" * 6
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report") / "scores"
+    result = evaluation(names=(LONG, HOSTILE, "persistence", "extrapolation"), records=(HOSTILE,), leads=2)
+    return report_folder.write(result, result.rows(), folder, command=f"nowcast evaluate {LONG}")[0]
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("profile")) as running:
+        yield running
+
+
+def complaints(tab):
+    """What the browser wrote to its console."""
+    written = [entry["entry"]["text"] for entry in tab.heard("Log.entryAdded")]
+    called = [str(entry["args"]) for entry in tab.heard("Runtime.consoleAPICalled")]
+    return written + called + [str(thrown) for thrown in tab.heard("Runtime.exceptionThrown")]
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_renders_whole_and_fits_the_window(page, tab, width):
+    tab.open(page, width=width)
+    assert complaints(tab) == []
+    sizes = tab.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth, i.getBoundingClientRect().width])")
+    assert len(sizes) > 15
+    assert all(complete and natural > 0 and 100 < shown <= width for complete, natural, shown in sizes)
+    assert tab.evaluate("innerWidth") == width
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    outside = "[...document.body.children].filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"
+    assert tab.evaluate(outside) == []
+
+
+def test_nothing_is_asked_of_the_network(page, tab):
+    tab.open(page, width=1280)
+    asked = [request["request"]["url"].partition(",")[0] for request in tab.heard("Network.requestWillBeSent")]
+    assert [url for url in asked if not url.startswith("data:")] == [page.resolve().as_uri()]
+
+
+def test_what_looks_like_a_script_in_a_name_is_shown_and_not_run(page, tab):
+    tab.open(page, width=1280)
+    assert tab.evaluate("document.title").startswith("nowcast: scores of ")
+    assert tab.evaluate("document.scripts.length") == 0
+    assert HOSTILE in tab.evaluate("document.body.innerText")
+
+
+def test_tables_are_as_wide_as_they_need_and_scroll_by_themselves(page, tab):
+    tab.open(page, width=400)
+    wide = tab.evaluate("[...document.querySelectorAll('.table')].filter(e => e.scrollWidth > e.clientWidth).length")
+    clipped = tab.evaluate(
+        "[...document.querySelectorAll('.table')].filter(e => getComputedStyle(e).overflowX != 'auto').length"
+    )
+    assert wide > 0
+    assert clipped == 0
+
+
+def test_the_probe_finds_faults(tmp_path, tab):
+    """The checks above can fail: a page with a script error, a request and something too wide."""
+    (tmp_path / "bad.html").write_text("<p style='width:2000px'>wide</p><img src='absent.png'><script>unknown()</script>")
+    tab.open(tmp_path / "bad.html", width=400)
+    assert any("unknown" in text for text in complaints(tab))
+    assert len(tab.heard("Network.requestWillBeSent")) == 2
+    assert tab.evaluate("document.documentElement.scrollWidth") > 400
+    assert tab.evaluate("document.images[0].naturalWidth") == 0

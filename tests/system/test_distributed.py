@@ -1,0 +1,283 @@
+"""Several processes that train or score together (distributed.py), as torchrun starts them, against one process."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import xarray
+from makers import command
+from safetensors.numpy import load_file
+
+from nowcast.errors import UsageError
+from nowcast.models import make_model
+from nowcast.models.many_to_many import ManyToManyConfig
+from nowcast.models.next_frame import NextFrameConfig
+from nowcast.runtime import distributed
+from nowcast.training.experiment import check_shares
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = ROOT / "data" / "sample.nc"
+# float32: in bfloat16, which "auto" takes where a processor has units for it, sums of other shares are rounded otherwise
+SMALL = ("model.hidden_channels=[6]", "model.kernel_sizes=[3]", "training.validation_cases=6", "training.batch_size=3",
+         "training.precision=float32")  # fmt: skip
+
+
+def train_arguments(output, *settings, steps=6, every=3):
+    settings = [f'data.records=["{SAMPLE}"]', "data.stride=20", *SMALL, f"training.steps={steps}",
+                f"training.validate_every={every}", *settings]  # fmt: skip
+    given = [part for setting in settings for part in ("--set", setting)]
+    return ["train", str(ROOT / "configs" / "quickstart.toml"), "--output", str(output), "--device", "cpu", *given]
+
+
+def environment():
+    return {key: value for key, value in os.environ.items() if not key.startswith("TORCHELASTIC")} | {"OMP_NUM_THREADS": "1"}
+
+
+FORKED = """
+import torch._dynamo, torch.distributed.run
+import nowcast.commands.evaluate, nowcast.runtime.distributed, nowcast.commands.plan, nowcast.report.folder
+torch.distributed.run.main()
+"""
+
+
+def torchrun(*arguments, restarts=0, forked=True):
+    """The command of two processes. `forked`, they are copies of torchrun that has imported all; else as README starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--nproc-per-node=2", f"--max-restarts={restarts}", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    if forked:
+        program = ["--start-method=fork", "--run-path", "--", str(ROOT / "nowcast" / "__main__.py")]
+        return [sys.executable, "-c", FORKED, *options, *program, *arguments]
+    return [sys.executable, "-m", "torch.distributed.run", *options, "-m", "--", "nowcast", *arguments]
+
+
+def run(command):
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=240, check=False)
+
+
+def alone(*arguments):
+    """What one process prints."""
+    code, out, err = command(*arguments)
+    assert code == 0, err
+    return out
+
+
+def events(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def assert_same_training(one, two):
+    for mine, theirs in zip(events(one), events(two), strict=True):
+        assert (mine["step"], mine["split"]) == (theirs["step"], theirs["split"])
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-5, rel=1e-5)
+    weights, others = load_file(one / "last.safetensors"), load_file(two / "last.safetensors")
+    for name, values in weights.items():
+        assert others[name] == pytest.approx(values, abs=1e-5), name
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one") / "run"
+    alone(*train_arguments(folder))
+    return folder
+
+
+def test_two_processes_with_unequal_shares_train_as_one(one_process, tmp_path):
+    done = run(torchrun(*train_arguments(tmp_path / "run"), forked=False))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("best.safetensors") == 1, "one process speaks"
+    assert_same_training(one_process, tmp_path / "run")
+
+
+def test_micro_batches_make_the_same_step_as_the_whole_batch(tmp_path):
+    for name, batch, accumulate in (("whole", 4, 1), ("parts", 2, 2)):
+        # "each" draws the same cases whatever the batch; flips come from each batch's own numbers
+        settings = (
+            "data.sampler=each",
+            "data.augmentation=[]",
+            f"training.batch_size={batch}",
+            f"training.accumulate={accumulate}",
+        )
+        alone(*train_arguments(tmp_path / name, *settings, "data.crop=0", steps=2, every=2))
+    weights, others = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "parts"))
+    for name, values in weights.items():
+        assert others[name] == pytest.approx(values, abs=1e-6), name
+
+
+def test_two_processes_score_as_one(one_process, tmp_path):
+    cases = ["--observations", str(SAMPLE), "--start", "2021-07-02", "--every", "30", "--thresholds", "1,5"]
+    arguments = ["evaluate", str(one_process), *cases]
+    told = alone(*arguments, "--format", "json")
+    shared = run(torchrun(*arguments, "--format", "json", "--output", str(tmp_path / "scores")))
+    assert shared.returncode == 0, shared.stderr
+    assert (tmp_path / "scores" / "report.html").is_file()
+    rows, others = ({key(row): row for row in json.loads(text)["scores"]} for text in (told, shared.stdout))
+    assert rows.keys() == others.keys()
+    for name, row in rows.items():
+        close = (
+            1e-6 if row["score"] == "effective_resolution" else 1e-9
+        )  # where a curve crosses a line: sums add in another order
+        for part in ("value", "low", "high", "num_cases", "num_pairs"):
+            assert others[name][part] == (row[part] and pytest.approx(row[part], rel=close, abs=1e-12)), (name, part)
+
+
+def test_two_processes_share_the_forecasts_of_an_archive(one_process, tmp_path):
+    asked = ["predict", str(one_process), str(SAMPLE), "--start", "2021-07-02", "--every", "45"]
+    told = alone(*asked, "--output", f"{tmp_path}/alone/")
+    shared = run(torchrun(*asked, "--output", f"{tmp_path}/shared/"))
+    assert shared.returncode == 0, shared.stderr
+    assert shared.stdout == told.replace("/alone/", "/shared/"), "one process names all files"
+    files = sorted((tmp_path / "alone").iterdir())
+    assert len(files) > 2
+    assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == [path.name for path in files]
+    for path in files:
+        with xarray.open_dataset(path) as expected, xarray.open_dataset(tmp_path / "shared" / path.name) as found:
+            xarray.testing.assert_allclose(found, expected, atol=1e-5)
+    again = run(torchrun(*asked, "--output", f"{tmp_path}/shared/"))
+    assert again.returncode != 0
+    assert again.stderr.count("exists already") == 1, "one process speaks"
+
+
+@pytest.mark.parametrize("blocked", [0, -1])
+def test_where_one_process_cannot_write_the_others_end_without_a_word(blocked, tmp_path):
+    asked = ["predict", "persistence", str(SAMPLE), "--start", "2021-07-02", "--every", "90", "--overwrite"]
+    files = alone(*asked, "--output", f"{tmp_path}/").split()
+    Path(files[blocked]).unlink()
+    (Path(files[blocked]) / "in the way").mkdir(parents=True)
+    done = run(torchrun(*asked, "--output", f"{tmp_path}/"))
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert done.stderr.count("error: ") == 1
+    assert "exitcode  : 5" in done.stderr
+    assert "RuntimeError" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--output one.nc", "error: 2 processes cannot write one file.\nGive a folder: --output FOLDER/\n"),
+        ("--output many/ --watch",
+         "error: 2 processes cannot watch one folder: each would forecast the same; start one\n"),
+    ],
+)  # fmt: skip
+def test_what_several_processes_cannot_forecast_is_refused(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "join", lambda device: device)
+    assert command("predict", "extrapolation", str(SAMPLE), *arguments.split()) == (2, "", message)
+    assert not list(tmp_path.iterdir())
+
+
+def key(row):
+    return tuple(row[column] for column in ("forecaster", "against", "score", "lead_minutes", "threshold", "scale_km"))
+
+
+def test_a_run_whose_process_was_killed_ends_with_the_same_weights(tmp_path):
+    settings = {"steps": 30, "every": 3}
+    alone(*train_arguments(tmp_path / "straight", **settings))
+    folder = tmp_path / "killed"
+    with subprocess.Popen(torchrun(*train_arguments(folder, **settings), restarts=1), env=environment(),
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as launched:  # fmt: skip
+        wait_until(lambda: (folder / "metrics.jsonl").exists() and len(events(folder)) > 3, launched)
+        os.kill(worker_of(launched.pid, rank=1), signal.SIGKILL)
+        _, said = launched.communicate(timeout=200)
+    assert launched.returncode == 0, said
+    assert_same_training(tmp_path / "straight", folder)
+
+
+def test_a_restart_does_not_replace_a_run_that_was_there(one_process, tmp_path):
+    folder = shutil.copytree(one_process, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    done = run(torchrun(*train_arguments(folder, "training.seed=5"), restarts=1))
+    assert done.returncode != 0
+    assert done.stderr.count("holds a run already") == 2, "once in each attempt"
+    assert "RuntimeError" not in done.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_automatic_batch_is_shared_by_the_processes(tmp_path):
+    given = train_arguments(tmp_path / "run", 'training.batch_size="auto"', "data.stride=60")
+    done = run(torchrun(*given, "--dry-run", "--format", "json"))
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)  # one process speaks
+    assert facts["config"]["training"]["batch_size"] % 2 == 0
+
+
+def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
+    folder = tmp_path / "run"
+    with subprocess.Popen(torchrun(*train_arguments(folder, steps=600, every=20)), env=environment(),
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as launched:  # fmt: skip
+        wait_until(lambda: (folder / "last.safetensors").exists(), launched)
+        os.kill(worker_of(launched.pid, rank=1), signal.SIGTERM)
+        _, said = launched.communicate(timeout=100)
+    assert launched.returncode != 0
+    (step,) = set(re.findall(r"stopped at step ([\d,]+), state saved", said))
+    assert int(step.replace(",", "")) >= 1
+
+
+def wait_until(true, launched):
+    deadline = time.monotonic() + 100
+    while not true():
+        assert launched.poll() is None, launched.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def worker_of(launcher, *, rank):
+    """Of the launcher's children, which it starts in the order of their ranks."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                parent = re.search(r"PPid:\s+(\d+)", (folder / "status").read_text())
+            except OSError:
+                continue
+            if int(parent[1]) == launcher:
+                found.append(int(folder.name))
+    assert len(found) == 2
+    return sorted(found)[rank]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("training.batch_size=1",), "training.batch_size = 1 cannot be shared by 2 processes: give at least as many"),
+        (("model.batch_norm=true",), "batch normalisation over 2 processes would see a part of each batch alone"),
+        (("model.scheduled_sampling=0.5",), "scheduled sampling over 2 processes would draw other numbers than one does"),
+    ],
+)
+def test_what_several_processes_cannot_train_is_refused(settings, message, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    layers = {"hidden_channels": (2,), "kernel_sizes": (3,)}
+    model = make_model(ManyToManyConfig(**layers, batch_norm="norm" in settings[0]))
+    if "sampling" in settings[0]:
+        model = make_model(NextFrameConfig(**layers, batch_norm=False, scheduled_sampling=0.5))
+    with pytest.raises(UsageError, match=re.escape(message)):
+        check_shares(model, 1 if "size" in settings[0] else 2)
+
+
+def test_a_launch_has_a_name_that_outlives_its_processes(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert distributed.launch() == ""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job 7")
+    assert distributed.launch() == "job 7"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # torchrun's own, where it is given none
+    assert str(os.getppid()) in distributed.launch()
+
+
+def test_one_process_needs_no_group():
+    assert (distributed.rank(), distributed.size(), distributed.is_first()) == (0, 1, True)
+    assert distributed.gather("all") == ["all"]
+    assert distributed.largest(7) == 7
+    with distributed.in_turn():
+        pass
+    distributed.leave()

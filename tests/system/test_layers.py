@@ -1,0 +1,169 @@
+"""Each folder imports only from the layers before its own; what is heavy stays out of the way until it is needed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "nowcast"
+
+# A folder (or a module that lies beside the folders) imports from the rows before its own, and from its own row.
+LAYERS = """
+errors quantity
+config runtime scores
+motion models netcdf
+dataset forecasters
+training prediction
+plan evaluation
+report
+commands
+cli
+__main__
+"""
+RANK = {name: rank for rank, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
+WITHOUT_TORCH = {"errors", "quantity", "config", "scores", "netcdf", "motion", "report", "cli"}
+# what only one folder may import: the rest of the package goes through it
+ONLY_IN = {
+    "netcdf": {"netCDF4", "cftime", "cf_units"},
+    "report": {"matplotlib", "PIL", "jinja2"},
+}
+MOST_FILES, MOST_ENTRIES = 14, 21
+
+
+def modules():
+    """Name in LAYERS -> the files of that folder, or of that module alone."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if name != "__init__":
+            found.setdefault(name, []).append(path)
+    return found
+
+
+MODULES = modules()
+FILES = {path.relative_to(PACKAGE).as_posix(): path for paths in MODULES.values() for path in paths}
+
+
+def imports(path, *, top_only=False):
+    """The dotted names that a file imports; `top_only` leaves out what functions import."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path.name} imports relatively"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def inner(name):
+    """The other names in LAYERS that a folder or module imports."""
+    names = (dotted.split(".") for path in MODULES[name] for dotted in imports(path))
+    return {parts[1] for parts in names if parts[0] == "nowcast" and len(parts) > 1 and parts[1] in MODULES} - {name}
+
+
+def outer(path, **options):
+    """The packages that a file imports, but for this one."""
+    return {dotted.split(".")[0] for dotted in imports(path, **options)} - {"nowcast"}
+
+
+def test_every_folder_has_a_layer():
+    assert set(MODULES) <= set(RANK)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_folder_imports_from_its_own_layer_and_those_before(name):
+    after = {other for other in inner(name) if RANK[other] > RANK[name]}
+    assert not after
+
+
+def module_name(path):
+    """As `nowcast.netcdf.grid`; of a folder's __init__.py the folder."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def needed(path, names):
+    """The files of the package that a file imports: of `from folder import module` the module, not the folder."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            dotted = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= dotted & set(names) if dotted & set(names) else {node.module}
+    return found & set(names)
+
+
+def test_no_imports_go_round_in_a_circle():
+    """Of files: a folder may import from another of its layer, and that from the first, but no two files each other."""
+    names = {module_name(path): path for path in FILES.values()}
+    remaining = {name: needed(path, names) - {name} for name, path in names.items()}
+    while remaining:
+        free = {name for name, imported in remaining.items() if not imported & set(remaining)}
+        assert free, f"these import each other: {sorted(remaining)}"
+        remaining = {name: imported for name, imported in remaining.items() if name not in free}
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_TORCH & set(MODULES)))
+def test_folders_that_need_no_torch_do_not_load_it(name):
+    program = f"import sys, {', '.join(map(module_name, MODULES[name]))}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(("folder", "package"), [(f, p) for f, packages in ONLY_IN.items() for p in sorted(packages)])
+def test_some_packages_are_imported_in_one_folder_alone(folder, package):
+    assert {name.split("/")[0] for name, path in FILES.items() if package in outer(path)} <= {folder}
+
+
+def test_models_load_no_netcdf():
+    program = "import sys, nowcast.models; print([name for name in ('netCDF4', 'cf_units', 'xarray') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_command_line_imports_nothing_heavy():
+    (path,) = MODULES["cli"]
+    assert {name for name in imports(path, top_only=True) if name.startswith("nowcast.")} <= {
+        "nowcast.__version__", "nowcast.errors", *(name for name in imports(path) if name.startswith("nowcast.errors."))
+    }  # fmt: skip
+    assert outer(path, top_only=True) <= {"typer", *sys.stdlib_module_names}
+
+
+def test_a_folder_has_few_entries():
+    folders = {path.parent for path in FILES.values()} - {PACKAGE}
+    for folder in folders:
+        files = [path.name for path in folder.iterdir() if path.is_file()]
+        assert len(files) <= MOST_FILES, f"{folder.name}: {len(files)} files"
+    entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= MOST_ENTRIES, sorted(entries)
+
+
+@pytest.mark.parametrize("name", sorted(set(FILES) - {"cli.py"}))
+def test_only_the_command_line_prints_exits_and_sets_up_logging(name):
+    for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}, called
+
+
+def test_no_pickle_is_read():
+    forbidden = {"torch.load", "pickle.load", "pickle.loads", "yaml.load", "eval", "exec", "os.system"}
+    for paths in MODULES.values():
+        for path in paths:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+            assert not called & forbidden, path.name
+            loads = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load"]
+            assert not any(keyword.arg == "allow_pickle" for node in loads for keyword in node.keywords), path.name
+
+
+def test_help_imports_neither_torch_nor_numpy():
+    program = "import sys; from nowcast import cli; sys.argv[1:] = ['--help']\ntry: cli.main()\nexcept SystemExit: pass\n"
+    program += "print([name for name in ('torch', 'numpy', 'xarray', 'matplotlib', 'netCDF4', 'cv2') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,148 @@
+"""training.start_from takes the weights of another run where they mean the same, and refuses the others with exit code 4."""
+
+import pytest
+import torch
+from makers import command, rain, tiny_experiment, tiny_run, write_record
+
+from nowcast import config
+from nowcast.commands.train import train_run
+from nowcast.dataset.archive import open_archive
+from nowcast.errors import CheckpointError
+from nowcast.models.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
+from nowcast.training.trainer import Trainer
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NOWCAST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    return write_record(tmp_path_factory.mktemp("radar") / "rain.nc", rain(frames=40, shape=(24, 28), missing=0.02))
+
+
+@pytest.fixture(scope="module")
+def source(record, cache, tmp_path_factory):
+    return tiny_run(tmp_path_factory.mktemp("runs") / "source", [record], seed=5)
+
+
+def started(record, source, tmp_path, **training):
+    experiment = tiny_experiment([record], start_from=str(source), **training)
+    trainer = Trainer(experiment, open_archive(experiment.data), tmp_path / "run", device=torch.device("cpu"))
+    trainer.start_from(read_checkpoint(source))
+    return trainer
+
+
+def run(experiment, output, **options):
+    return train_run(experiment, output, **{"resume": False, "overwrite": False} | options, device="cpu")
+
+
+def test_weights_and_their_average_are_those_of_the_run_and_nothing_else_is(record, source, tmp_path):
+    trainer = started(record, source, tmp_path)
+    expected = read_checkpoint(source / BEST).part("model")
+    for found in (trainer.model.state_dict(), trainer.average.weights):
+        assert set(found) == set(expected)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert trainer.state.step == 0
+    assert not trainer.optimizer.state
+
+
+def test_of_a_last_checkpoint_the_average_is_taken_which_it_forecasts_with(record, source, tmp_path):
+    last = read_checkpoint(source / LAST)
+    assert not torch.equal(last.part("average")["head.weight"], last.part("model")["head.weight"])
+    trainer = started(record, source / LAST, tmp_path)
+    assert torch.equal(trainer.model.head.weight, last.part("average")["head.weight"])
+
+
+def test_a_run_begins_with_the_weights_and_says_whose_they_are(record, source, tmp_path):
+    # a rate this small leaves the weights where they were
+    experiment = tiny_experiment([record], start_from=str(source), learning_rate=1e-12, steps=2)
+    run(experiment, tmp_path / "run")
+    begun, ended = read_checkpoint(source), read_checkpoint(tmp_path / "run")
+    assert torch.allclose(begun.part("model")["head.weight"], ended.part("model")["head.weight"], atol=1e-6)
+    assert ended.facts["started_from"] == {"checkpoint": str(source), "sha256": begun.digest}
+    assert config.read(tmp_path / "run" / "config.toml").training.start_from == str(source)
+    assert "started_from" not in begun.facts
+
+
+def test_a_resumed_run_does_not_look_at_the_key(record, source, tmp_path):
+    for name in ("straight", "resumed"):
+        run(tiny_experiment([record], start_from=str(source), steps=4 if name == "straight" else 2), tmp_path / name)
+    run(tiny_experiment([record], start_from="gone", steps=2), tmp_path / "resumed", resume=True)
+    resumed = read_checkpoint(tmp_path / "resumed" / LAST)
+    assert resumed.facts["state"]["step"] == 2
+    run(tiny_experiment([record], start_from="gone", steps=4), tmp_path / "resumed", resume=True)
+    resumed = read_checkpoint(tmp_path / "resumed" / LAST)
+    assert resumed.facts["state"]["step"] == 4
+    assert resumed.facts["started_from"]["sha256"] == read_checkpoint(source).digest
+
+
+def other(experiment, **sections):
+    return experiment.model_copy(update={name: config.NamedSection(**values) for name, values in sections.items()})
+
+
+MODEL = {"name": "encoder_forecaster", "hidden_channels": [4], "kernel_sizes": [3], "patch": 2}
+
+
+@pytest.mark.parametrize(
+    ("sections", "says"),
+    [
+        (
+            {"model": MODEL | {"hidden_channels": [8]}},
+            r"encoder\.\S+ has shape [\d ×]+ there and [\d ×]+ here\nmodel\.hidden_channels is \[4\] there and \[8\] here$",
+        ),
+        (
+            {"model": MODEL | {"peepholes": True}},
+            r"has shape none there and 3 × 4 × 1 × 1 here\nmodel\.peepholes is False there and True",
+        ),
+        ({"model": MODEL | {"output": "sigmoid"}}, r"model\.output is 'linear' there and 'sigmoid' here; take its \[model\]"),
+        (
+            {"model": {"name": "many_to_many"}},
+            r"has shape [\s\S]*model\.name is .encoder_forecaster. there and .many_to_many. here",
+        ),
+        (
+            {"transform": {"name": "log", "ceiling": 50.0}},
+            r"transform\.ceiling is 100\.0 there and 50\.0 here; take its \[transform\] or another run",
+        ),
+        ({"transform": {"name": "linear"}}, r"transform\.name is 'log' there and 'linear' here"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_no_run_begins(record, source, tmp_path, sections, says):
+    experiment = other(tiny_experiment([record], start_from=str(source)), **sections)
+    with pytest.raises(CheckpointError, match=says) as error:
+        run(experiment, tmp_path / "run")
+    assert error.value.exit_code == 4
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "says"),
+    [
+        ("quantity", "dimensionless", r"trained on dimensionless but the records hold rain_rate \(quantity\)"),
+        ("units", "1", r"trained on 1 but the records hold mm h-1 \(units\); use records of 1"),
+        ("config", {}, r"its config cannot be used \('transform'\)"),
+    ],
+)
+def test_weights_for_something_else_are_refused(record, source, tmp_path, fact, value, says):
+    checkpoint = read_checkpoint(source)
+    write_checkpoint(tmp_path / "other.safetensors", {**checkpoint.facts, fact: value}, checkpoint.tensors)
+    with pytest.raises(CheckpointError, match=says):
+        started(record, tmp_path / "other.safetensors", tmp_path)
+
+
+def test_the_command_line_ends_with_exit_code_4(record, source, tmp_path):
+    (tmp_path / "tiny.toml").write_text(config.write(tiny_experiment([record])))
+    train = ("train", tmp_path / "tiny.toml", "--output", tmp_path / "run", "--set")
+    code, out, err = command(*train, "training.start_from=absent")
+    assert (code, out, err) == (4, "", "error: no such checkpoint or run folder: absent\n")
+    setting = f"training.start_from={source}"
+    code, out, err = command(*train, setting, "--set", "model.hidden_channels=[8]", "--dry-run")
+    assert (code, out, err.count("\n")) == (4, "", 2)
+    assert err.startswith(f"error: training.start_from = {source}: encoder.")
+    code, out, err = command(*train, setting, "--dry-run")
+    assert code == 0
+    assert f'start_from = "{source}"' in out
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,168 @@
+"""What a training would cost (estimate.py), and the batch that fits (memory.py)."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nowcast import config
+from nowcast.commands.train import _with_batch_size, train_run
+from nowcast.dataset.archive import open_archive
+from nowcast.errors import MemoryLimitError
+from nowcast.runtime import memory
+from nowcast.training import step_cost
+from nowcast.training.step_cost import Probe, largest_batch
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICKSTART = ROOT / "configs" / "quickstart.toml"
+RECORD = f'data.records=["{ROOT / "data" / "sample.nc"}"]'
+
+
+def experiment(*settings):
+    return config.read(QUICKSTART, [RECORD, *settings])
+
+
+WITH_PEAK = """
+import atexit, sys
+from pathlib import Path
+from nowcast.cli import main
+atexit.register(lambda: Path(sys.argv.pop()).write_text(Path("/proc/self/status").read_text()))
+main(sys.argv[1:-1])
+"""
+
+
+def nowcast(folder, *arguments):
+    """The command in a process of its own: its stdout, and the most memory that it has taken.
+
+    As the process itself tells it: what wait4 tells a parent is no less than the parent's own.
+    """
+    status = folder / "status"
+    done = subprocess.run([sys.executable, "-c", WITH_PEAK, *arguments, str(status)], stdout=subprocess.PIPE, check=True)
+    (peak,) = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())
+    return done.stdout, 1024 * int(peak)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is told by Linux alone")
+def test_the_predicted_memory_is_within_a_fifth_of_the_measured(tmp_path):
+    settings = [RECORD, "model.hidden_channels=[64, 64]", "model.patch=2", "training.batch_size=12", "training.steps=1"]
+    given = [str(QUICKSTART), *(part for setting in settings for part in ("--set", setting))]
+    told, _ = nowcast(tmp_path, "train", *given, "--dry-run", "--format", "json")
+    predicted = 1e6 * json.loads(told)["estimated_memory_mb"]
+    _, measured = nowcast(tmp_path, "train", *given, "--output", str(tmp_path / "run"), "--set", "training.validation_cases=1")
+    assert predicted > 0.7e9, "activations should dominate here"
+    assert predicted == pytest.approx(measured, rel=0.2)
+
+
+def linear_probe(monkeypatch, *, base, per_case, free):
+    """Stand-ins for a machine of known memory; gives the list of the batches that were tried."""
+    tried = []
+
+    def probe(trainer, cases):
+        tried.append(cases)
+        return Probe(cases, 0.1, base + per_case * cases)
+
+    monkeypatch.setattr(step_cost, "probe", probe)
+    monkeypatch.setattr(step_cost, "resident_memory", lambda: base)
+    monkeypatch.setattr(step_cost, "free_memory", lambda: free)
+    return tried
+
+
+@pytest.mark.parametrize("fitting", [1, 2, 3, 4, 5, 17, 63, 64])
+def test_an_automatic_batch_is_the_largest_that_fits(fitting, monkeypatch):
+    tried = linear_probe(monkeypatch, base=1000, per_case=100, free=(100 * fitting + 50) / step_cost.SHARE)
+    wanted = experiment("training.batch_size=auto")
+    plan = open_archive(wanted.data)
+    assert plan.num_windows("training") > 64
+    assert largest_batch(wanted, plan, torch.device("cpu")) == fitting
+    assert max(tried) <= 4 * fitting
+
+
+def test_an_automatic_batch_has_no_more_cases_than_there_are_windows(monkeypatch):
+    linear_probe(monkeypatch, base=1000, per_case=1, free=10**9)
+    wanted = experiment("training.batch_size=auto", "data.stride=40")
+    plan = open_archive(wanted.data)
+    assert largest_batch(wanted, plan, torch.device("cpu")) == plan.num_windows("training")
+
+
+def test_one_case_that_does_not_fit_is_an_error_with_a_cure(monkeypatch):
+    linear_probe(monkeypatch, base=1e9, per_case=3e9, free=1e9)
+    wanted = experiment("training.batch_size=auto")
+    with pytest.raises(MemoryLimitError, match=r"one case takes 4\.0 GB in a step but 1\.8 GB are free"):
+        largest_batch(wanted, open_archive(wanted.data), torch.device("cpu"))
+
+
+def test_an_automatic_batch_is_a_number_in_the_run(monkeypatch, caplog):
+    monkeypatch.setattr(step_cost, "LARGEST", 3)
+    wanted = experiment("training.batch_size=auto")
+    with caplog.at_level(logging.INFO, "nowcast"):
+        found = _with_batch_size(wanted, open_archive(wanted.data), torch.device("cpu"))
+    assert found.training.batch_size == 3
+    assert "batch_size = 3: the largest whose step fits into memory on cpu" in caplog.text
+
+
+def test_a_resumed_run_keeps_the_batch_that_it_began_with(tmp_path, monkeypatch):
+    given = ("training.batch_size=auto", "training.steps=1", "training.validation_cases=1", "data.stride=20")
+    monkeypatch.setattr(step_cost, "LARGEST", 3)
+    train_run(experiment(*given), tmp_path / "run", resume=False, overwrite=False, device="cpu")
+    monkeypatch.setattr(step_cost, "LARGEST", 2)
+    train_run(experiment(*given, "training.steps=2"), tmp_path / "run", resume=True, overwrite=False, device="cpu")
+    assert "batch_size = 3" in (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")
+
+
+def test_peak_memory_sees_what_was_freed_and_begins_anew():
+    device = torch.device("cpu")
+    memory.restart_peak(device)
+    before = memory.peak_memory(device)
+    torch.ones(64 << 20)  # 256 MB
+    assert memory.peak_memory(device) - before > 200e6
+    memory.restart_peak(device)
+    assert memory.peak_memory(device) - before < 200e6
+
+
+def test_free_memory_is_within_the_machine():
+    assert 0 < memory.free_memory() < 1 << 50
+
+
+def out_of_memory(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+OUT_OF_MEMORY = [(8, 3, ": 3 would fit"), (8, 20, ": 7 would fit"), (1, 1, ", the smallest\\.\nChoose a data.crop below 64")]
+
+
+@pytest.mark.parametrize(("batch", "fitting", "says"), OUT_OF_MEMORY)
+def test_a_training_that_runs_out_of_memory_names_the_batch_that_fits(tmp_path, monkeypatch, batch, fitting, says):
+    linear_probe(monkeypatch, base=1000, per_case=100, free=(100 * fitting + 50) / step_cost.SHARE)
+    monkeypatch.setattr("nowcast.training.trainer.Trainer._update", out_of_memory)
+    wanted = experiment(f"training.batch_size={batch}", "data.stride=4")
+    with pytest.raises(MemoryLimitError, match=rf"out of memory with training\.batch_size = {batch}{says}") as error:
+        train_run(wanted, tmp_path / "run", resume=False, overwrite=False, device="cpu")
+    assert error.value.exit_code == 7
+    assert f"The checkpoints in {tmp_path / 'run'} are kept" in str(error.value)
+    assert (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_a_training_of_which_not_one_case_fits_names_the_crop_that_does(tmp_path, monkeypatch):
+    linear_probe(monkeypatch, base=1e9, per_case=4e9, free=1e9 / step_cost.SHARE)
+    monkeypatch.setattr("nowcast.training.trainer.Trainer._update", out_of_memory)
+    wanted = experiment("training.batch_size=2", "data.crop=64", "data.stride=4")
+    with pytest.raises(MemoryLimitError, match=r"one case takes 5\.0 GB .*2\.0 GB are free\.\ndata\.crop = 32 would fit"):
+        train_run(wanted, tmp_path / "run", resume=False, overwrite=False, device="cpu")
+
+
+def test_memory_is_limited_by_the_tightest_control_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "PROCESS_GROUPS", tmp_path / "own")
+    (tmp_path / "own").write_text("1:name=x:/\n0::/job/step\n")
+    for name, limit, held, files in (("job", "9000000", 5000000, 1000000), ("job/step", "max", 3000000, 0), (".", "", 0, 0)):
+        group = tmp_path / name
+        group.mkdir(exist_ok=True)
+        (group / "memory.max").write_text(limit)
+        (group / "memory.current").write_text(str(held))
+        (group / "memory.stat").write_text(f"anon 1\ninactive_file {files}\n")
+    assert memory.free_memory() == 5_000_000  # what files hold is given up when asked for

@@ -1,0 +1,384 @@
+"""Training learns, stops as it is told, loses nothing, and a resumed run is the straight run."""
+
+import json
+import math
+import os
+import re
+import signal
+
+import numpy as np
+import pytest
+import torch
+from makers import rain, tiny_experiment, write_record
+
+from nowcast import config
+from nowcast.commands.train import train_run
+from nowcast.dataset.archive import open_archive
+from nowcast.errors import CheckpointError, DataError, DivergenceError, OutputError, Stopped, UsageError
+from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint, write_checkpoint
+from nowcast.training import run_folder
+from nowcast.training import trainer as training_trainer
+from nowcast.training import validation as training_validation
+from nowcast.training.experiment import resolve
+from nowcast.training.optimizer import Average, learning_rate
+from nowcast.training.run_folder import CONFIG, LOG, METRICS, PICTURE
+from nowcast.training.state import State
+from nowcast.training.trainer import Trainer
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def record(tmp_path):
+    return write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28), missing=0.02))
+
+
+def run(experiment, output, *, resume=False, overwrite=False):
+    return train_run(experiment, output, resume=resume, overwrite=overwrite, device="cpu")
+
+
+def trainer(experiment, output):
+    output.mkdir(exist_ok=True)
+    made = Trainer(experiment, open_archive(experiment.data), output, device=torch.device("cpu"))
+    made.prepare_data()
+    return made
+
+
+def events(output, split):
+    lines = (output / METRICS).read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["split"] == split]
+
+
+def test_a_run_leaves_the_whole_run_folder(record, tmp_path):
+    result = run(tiny_experiment([record]), tmp_path / "run")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {BEST, LAST, PREVIOUS, CONFIG, METRICS, LOG, PICTURE}
+    assert "best at step" in result
+    assert (tmp_path / "run" / PICTURE).read_bytes().startswith(b"\x89PNG")
+    assert config.read(tmp_path / "run" / CONFIG) == resolve(tiny_experiment([record]))
+    training_validation = events(tmp_path / "run", "validation")
+    assert [event["step"] for event in training_validation] == [3, 6]
+    assert set(training_validation[0]) >= {"loss", "csi", "persistence_csi", "mae"}
+    assert set(events(tmp_path / "run", "training")[0]) >= {"loss", "learning_rate", "windows_per_second", "waiting_share"}
+
+
+def test_the_checkpoint_describes_itself(record, tmp_path):
+    run(tiny_experiment([record]), tmp_path / "run")
+    facts = read_checkpoint(tmp_path / "run").facts
+    assert facts["input_frames"] == 2
+    assert facts["lead_frames"] == 3
+    assert facts["time_steps"] == [300]
+    assert facts["units"] == "mm h-1"
+    assert facts["quantity"] == "rain_rate"
+    assert facts["spacing_km"] == [[1.0, 1.0]]
+    assert facts["spans"]["training"][0][0] == "rain"
+    assert facts["config"]["model"]["hidden_channels"] == [4]
+
+
+def test_training_learns(record, tmp_path):
+    experiment = tiny_experiment([record], steps=60, validate_every=20, batch_size=4, learning_rate=3e-2)
+    model = config.NamedSection(name="encoder_forecaster", hidden_channels=[8], kernel_sizes=[3], patch=2)
+    run(experiment.model_copy(update={"model": model}), tmp_path / "run")
+    losses = [event["loss"] for event in events(tmp_path / "run", "validation")]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4])
+def test_a_resumed_run_equals_a_straight_one(record, tmp_path, stop_at):
+    experiment = tiny_experiment([record])
+    run(experiment, tmp_path / "straight")
+    first = trainer(experiment, tmp_path / "resumed")
+    update = first._update
+
+    def update_then_signal(*args):
+        update(*args)
+        if first.state.step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    first._update = update_then_signal
+    with pytest.raises(Stopped, match=f"stopped at step {stop_at}, state saved; --resume") as stopped:
+        first.run()
+    assert stopped.value.exit_code == 143
+    run(experiment, tmp_path / "resumed", resume=True)
+    straight, resumed = (read_checkpoint(tmp_path / name / LAST) for name in ("straight", "resumed"))
+    assert set(straight.tensors) == set(resumed.tensors)
+    for name, tensor in straight.tensors.items():
+        assert torch.equal(tensor, resumed.tensors[name]), name
+    assert straight.facts == resumed.facts
+    assert [e["loss"] for e in events(tmp_path / "straight", "validation")] == [
+        e["loss"] for e in events(tmp_path / "resumed", "validation")
+    ]
+
+
+def test_a_finished_run_has_nothing_to_resume(record, tmp_path):
+    experiment = tiny_experiment([record])
+    run(experiment, tmp_path / "run")
+    before = (tmp_path / "run" / LAST).read_bytes()
+    assert "is trained to its last step, 6, already" in run(experiment, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / LAST).read_bytes() == before
+
+
+def test_resuming_falls_back_to_the_previous_checkpoint(record, tmp_path, caplog):
+    experiment = tiny_experiment([record])
+    run(experiment, tmp_path / "run")
+    content = bytearray((tmp_path / "run" / LAST).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "run" / LAST).write_bytes(content)
+    checkpoint = run_folder.resumable(tmp_path / "run")
+    assert checkpoint.facts["step"] == 3
+    assert "is damaged" in caplog.text
+    assert "going on from previous.safetensors" in caplog.text
+
+
+def test_resuming_nothing_or_another_model_is_a_checkpoint_error(record, tmp_path):
+    with pytest.raises(CheckpointError, match=r"holds no last\.safetensors to resume from"):
+        run(tiny_experiment([record]), tmp_path / "run", resume=True)
+    run(tiny_experiment([record]), tmp_path / "run")
+    other = tiny_experiment([record]).model_copy(
+        update={"model": config.NamedSection(name="encoder_forecaster", hidden_channels=[5], kernel_sizes=[3])}
+    )
+    with pytest.raises(CheckpointError, match=r"model\.hidden_channels = \[5\] \(before: \[4\]\), model\.patch"):
+        run(other, tmp_path / "run", resume=True)
+
+
+def test_a_run_is_not_overwritten_unasked(record, tmp_path):
+    experiment = tiny_experiment([record])
+    run(experiment, tmp_path / "run")
+    before = (tmp_path / "run" / BEST).read_bytes()
+    with pytest.raises(OutputError, match="holds a run already: --resume goes on with it, --overwrite replaces it"):
+        run(experiment, tmp_path / "run")
+    assert (tmp_path / "run" / BEST).read_bytes() == before
+    run(tiny_experiment([record], seed=5), tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / BEST).read_bytes() != before
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_before_the_update(record, tmp_path, value):
+    made = trainer(tiny_experiment([record]), tmp_path / "run")
+    before = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
+    made._loss_parts = lambda batch: (sum(p.sum() for p in made.model.parameters()) * value, torch.ones(()))
+    with pytest.raises(DivergenceError, match=r"diverged at step 1: loss .*, cases rain at frame \d+") as caught:
+        made.run()
+    assert caught.value.exit_code == 6
+    assert all(torch.equal(tensor, before[name]) for name, tensor in made.model.state_dict().items())
+
+
+def test_a_step_that_is_read_later_is_named_and_nothing_after_it_is_saved(record, tmp_path):
+    made = trainer(tiny_experiment([record], validate_every=3), tmp_path / "run")
+    made.most_unread, parts = 1, made._loss_parts  # as on a GPU
+
+    def poisoned(batch):
+        loss, count = parts(batch)
+        return loss * (math.nan if made.state.step == 5 else 1), count
+
+    made._loss_parts = poisoned
+    with pytest.raises(DivergenceError, match="diverged at step 6: loss nan"):
+        made.run()
+    assert made.state.step == 6
+    assert read_checkpoint(tmp_path / "run" / LAST).facts["step"] == 3
+
+
+READING = [("lagrangian", 2, "auto", 1), ("lagrangian", 1, "auto", 0), ("grid", 8, "auto", 0), ("grid", 1, 3, 3)]
+
+
+@pytest.mark.parametrize(("coordinates", "cores", "wanted", "expected"), READING)
+def test_a_process_reads_ahead_where_motion_is_found(record, tmp_path, monkeypatch, coordinates, cores, wanted, expected):
+    monkeypatch.setattr(training_trainer, "num_cores", lambda: cores)
+    tree = config.as_dict(tiny_experiment([record], workers=wanted))
+    tree["data"]["coordinates"] = coordinates
+    assert trainer(config.from_dict(tree, source="test"), tmp_path / "run")._workers() == expected
+
+
+@pytest.mark.parametrize(("coordinates", "cores", "expected"), [("grid", 32, 4), ("lagrangian", 2, 4), ("lagrangian", 8, 7),
+                                                                ("lagrangian", 32, 12)])  # fmt: skip
+def test_more_processes_find_motion_beside_a_gpu(record, tmp_path, monkeypatch, coordinates, cores, expected):
+    monkeypatch.setattr(training_trainer, "num_cores", lambda: cores)
+    tree = config.as_dict(tiny_experiment([record]))
+    tree["data"]["coordinates"] = coordinates
+    made = trainer(config.from_dict(tree, source="test"), tmp_path / "run")
+    made.device = torch.device("cuda")
+    assert made._workers() == expected
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "limit", "read"), [("lagrangian", 1 << 28, 1), ("lagrangian", 0, 3), ("grid", 1 << 28, 3)]
+)
+def test_validation_finds_the_motion_of_its_cases_once(record, tmp_path, monkeypatch, coordinates, limit, read):
+    monkeypatch.setattr(training_validation, "MOST_BYTES", limit)
+    tree = config.as_dict(tiny_experiment([record], validation_cases=4, batch_size=2))
+    tree["data"]["coordinates"] = coordinates
+    made, asked = trainer(config.from_dict(tree, source="test"), tmp_path / "run"), []
+    batches = getattr(made.validation_batches, "batches", made.validation_batches)
+    draw = batches._draw
+    monkeypatch.setattr(batches, "_draw", lambda *given: asked.append(given[1]) or draw(*given))
+    found = [made._validate() for _ in range(3)]
+    assert len(asked) == 4 * read
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_compiling_is_reported_and_goes_on_without_where_it_fails(record, tmp_path, monkeypatch, caplog, works):
+    def compiler(model, **_):
+        def compiled(*given, **named):
+            if not works:
+                raise RuntimeError("no working C++ compiler\nwas found")
+            return model(*given, **named)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    with caplog.at_level("INFO", logger="nowcast"):
+        run(tiny_experiment([record], compile=True), tmp_path / "run")
+    told = [message for message in caplog.messages if "compile" in message and ".c in" not in message]  # nor the engine's own
+    assert len(told) == 1
+    assert (
+        re.fullmatch(r"compiled in \d+ s", told[0])
+        if works
+        else told[0] == ("torch.compile failed (no working C++ compiler): training goes on without")
+    )
+
+
+def test_checkpoint_steps_are_refused_where_nothing_would_follow_them(record, tmp_path):
+    experiment = tiny_experiment([record], checkpoint_steps=1)
+    layers = {"hidden_channels": [4], "kernel_sizes": [3], "down_channels": [4], "down_kernels": [3], "strides": [2]}
+    model = config.NamedSection(name="convgru", **layers, up_kernels=[4])
+    with pytest.raises(UsageError, match=r"checkpoint_steps = 1: this model has no ConvLSTM stack"):
+        trainer(experiment.model_copy(update={"model": model}), tmp_path / "run")
+
+
+def test_early_stopping_counts_validations_without_a_better_loss(record, tmp_path):
+    experiment = tiny_experiment([record], steps=40, validate_every=2, early_stopping=3, learning_rate=1e-12, ema=0.0)
+    made = trainer(experiment, tmp_path / "run")
+    result = made.run()
+    assert result.step < 40
+    assert result.step - result.best_step == 3 * 2
+
+
+def test_the_best_checkpoint_is_that_of_the_smallest_validation_loss(record, tmp_path):
+    run(tiny_experiment([record], steps=12, validate_every=2, learning_rate=0.2), tmp_path / "run")
+    training_validation = events(tmp_path / "run", "validation")
+    best = min(training_validation, key=lambda event: event["loss"])
+    assert read_checkpoint(tmp_path / "run" / BEST).facts["step"] == best["step"]
+
+
+def test_without_validation_windows_the_newest_weights_are_kept(record, tmp_path, caplog):
+    experiment = tiny_experiment([record])
+    splits = experiment.data.splits.model_copy(update={"fractions": (1.0, 0.0, 0.0)})
+    experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"splits": splits})})
+    run(experiment, tmp_path / "run")
+    assert "no window is left for validation" in (tmp_path / "run" / LOG).read_text()
+    assert read_checkpoint(tmp_path / "run" / BEST).facts["step"] == 6
+
+
+def test_accumulated_batches_equal_one_large_batch(record, tmp_path):
+    weights = []
+    for name, size, accumulate in (("whole", 4, 1), ("parts", 2, 2)):
+        made = trainer(tiny_experiment([record], batch_size=size, accumulate=accumulate, ema=0.0), tmp_path / name)
+        cases = trainer(tiny_experiment([record], batch_size=2, ema=0.0), tmp_path / f"{name}-cases").batches
+        pair = [cases[0], cases[1]]
+        if accumulate == 1:
+            whole = type(pair[0])(*(torch.cat([getattr(b, part) for b in pair]) for part in ("past", "future")),
+                                  pair[0].cases + pair[1].cases)  # fmt: skip
+            pair = [whole]
+        made.batches = type("Fixed", (), {"__getitem__": lambda self, k, pair=pair: pair[k]})()
+        from nowcast.runtime.progress import Stopwatch
+
+        made._update(iter(pair), Stopwatch())
+        weights.append(made.model.state_dict())
+    # the known pixels of the two halves differ a little, and so do the means over them
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], weights[1][name], rtol=2e-2, atol=2e-3)
+
+
+def test_several_grids_train_together(tmp_path):
+    records = [
+        write_record(tmp_path / "a.nc", rain(frames=20, shape=(24, 28))),
+        write_record(tmp_path / "b.nc", rain(frames=20, shape=(12, 40)), y_ascending=True),
+    ]
+    run(tiny_experiment(records), tmp_path / "run")
+    assert {span[0] for span in read_checkpoint(tmp_path / "run").facts["spans"]["training"]} == {"a", "b"}
+
+
+def test_grids_that_do_not_fit_are_named(tmp_path):
+    small = write_record(tmp_path / "small.nc", rain(frames=20, shape=(3, 28)))
+    other = write_record(tmp_path / "other.nc", rain(frames=20, shape=(24, 28)))
+    experiment = tiny_experiment([small])
+    model = config.NamedSection(name="encoder_forecaster", hidden_channels=[4], kernel_sizes=[3], patch=4)
+    with pytest.raises(DataError, match="small has a grid of 3 × 28 cells; this model needs at least 4 each way"):
+        run(experiment.model_copy(update={"model": model}), tmp_path / "run")
+    data = tiny_experiment([small, other]).data.model_copy(update={"crop": 0})
+    with pytest.raises(DataError, match=r"different grids \(3 × 28, 24 × 28\); set data\.crop"):
+        run(tiny_experiment([]).model_copy(update={"data": data}), tmp_path / "run")
+
+
+def test_learning_rates_by_hand():
+    settings = tiny_experiment([], schedule="cosine", warmup_steps=4).training
+    rates = [learning_rate(step, 14, settings) for step in (0, 3, 4, 9, 14)]
+    np.testing.assert_allclose(rates, [0.0025, 0.01, 0.01, 0.005, 0], atol=1e-12)
+    settings = tiny_experiment([], schedule="plateau", plateau_factor=0.5).training
+    assert learning_rate(9, 10, settings, num_plateaus=2) == pytest.approx(0.0025)
+    assert learning_rate(9, 10, tiny_experiment([], schedule="constant").training) == 0.01
+    settings = tiny_experiment([], schedule="decay", decay_factor=0.7, decay_every=5).training
+    np.testing.assert_allclose([learning_rate(step, 20, settings) for step in (0, 4, 5, 14)], [0.01, 0.01, 0.007, 0.0049])
+
+
+def test_onecycle_is_torchs():
+    import torch
+
+    settings = tiny_experiment([], schedule="onecycle").training
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    torchs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=1001)
+    for step in range(1000):
+        assert learning_rate(step, 1000, settings) == pytest.approx(torchs.get_last_lr()[0], rel=0.02), step
+        optimizer.step()
+        torchs.step()
+
+
+def test_a_plateau_is_patience_validations_without_a_better_loss():
+    state = State()
+    best = [state.judge(loss, patience=2, delta=0.0) for loss in (3.0, 2.0, 2.5, 2.5, 2.5, 2.5, 1.0)]
+    assert best == [True, True, False, False, False, False, True]
+    assert state.num_plateaus == 2
+    assert state.best_loss == 1.0
+    assert state.validations_since_best == 0
+    assert State.from_dict(state.as_dict()) == state
+    assert State.from_dict(State().as_dict()) == State()
+
+
+def test_a_gain_no_larger_than_delta_is_a_plateau_but_still_the_best():
+    state = State()
+    best = [state.judge(loss, patience=2, delta=0.1) for loss in (1.0, 0.95, 0.92, 0.5)]
+    assert best == [True] * 4
+    assert state.num_plateaus == 1
+
+
+def test_the_average_follows_the_weights():
+    model = torch.nn.Linear(2, 1)
+    average = Average(model, 0.5)
+    start = average.weights["weight"].clone()
+    with torch.no_grad():
+        model.weight += 1
+    average.update(model, step=1000)
+    torch.testing.assert_close(average.weights["weight"], start + 0.5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "rmsprop", "adadelta", "sgd"])
+def test_every_optimizer_trains_and_resumes(record, tmp_path, name):
+    experiment = tiny_experiment([record], optimizer=name, steps=3, validate_every=3)
+    run(experiment, tmp_path / "run")
+    checkpoint = read_checkpoint(tmp_path / "run" / LAST)
+    made = trainer(experiment, tmp_path / "run")
+    made.restore(checkpoint)
+    again = made.output / "again"
+    write_checkpoint(again, {}, {f"optimizer.{n}": t for n, t in made_state(made).items()})
+    for tensor_name, tensor in read_checkpoint(again).part("optimizer").items():
+        assert torch.equal(tensor, checkpoint.part("optimizer")[tensor_name])
+
+
+def made_state(made):
+    from nowcast.training.optimizer import optimizer_tensors
+
+    return optimizer_tensors(made.optimizer)
