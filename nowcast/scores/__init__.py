@@ -10,35 +10,18 @@ Like the scores of `metrics` they use the last axes of the sums, and what is und
 probability are those of `probability`, one percent wide.
 """
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from nowcast.scores.ensemble import crps_ecdf
-from nowcast.scores.ensemble import crps_fair
-from nowcast.scores.ensemble import mean_rmse
-from nowcast.scores.ensemble import spread
-from nowcast.scores.ensemble import spread_skill
-from nowcast.scores.exceedance import brier
-from nowcast.scores.exceedance import brier_reliability
-from nowcast.scores.exceedance import brier_resolution
-from nowcast.scores.exceedance import brier_skill
-from nowcast.scores.exceedance import brier_uncertainty
-from nowcast.scores.exceedance import roc_area
-from nowcast.scores.pixels import Sums
-from nowcast.scores.pixels import THRESHOLDS
-from nowcast.scores.pixels import csi
-from nowcast.scores.pixels import mae
-from nowcast.scores.pixels import sums
-from nowcast.scores.spatial import SCALES_KM
-from nowcast.scores.spatial import SimilaritySums
-from nowcast.scores.spatial import WindowSums
-from nowcast.scores.spectra import SpectrumSums
-from nowcast.scores.spectra import WAVELENGTHS_KM
-from nowcast.scores.sums import Additive
-from nowcast.scores.sums import Tally
+
 import numpy as np
 
+from nowcast.scores import ensemble, exceedance, pixels, spatial, spectra
+from nowcast.scores.ensemble import crps_ecdf, crps_fair, mean_rmse, spread, spread_skill
+from nowcast.scores.exceedance import brier, brier_reliability, brier_resolution, brier_skill, brier_uncertainty, roc_area
+from nowcast.scores.pixels import THRESHOLDS, Sums, csi, mae, sums
+from nowcast.scores.spatial import SCALES_KM, SimilaritySums, WindowSums
+from nowcast.scores.spectra import WAVELENGTHS_KM, SpectrumSums
+from nowcast.scores.sums import Additive, Tally
 
 __all__ = ["DATA_RANGES", "KINDS", "SCORES", "THRESHOLDS", "Score", "Setup", "Sums", "csi", "mae", "sums", "tallies"]
 # mm/h, and of a quantity in [0, 1]: 30 is HKO-7's highest threshold; with 100, all but cloudbursts would count as flat
@@ -192,7 +175,6 @@ SCORES = {
 }  # fmt: skip
 
 
-_INF = float("inf")
 _BY_THRESHOLD = {"axes": ("lead", "threshold"), "kind": "probabilities"}
 _OF_MEMBERS = {"kind": "members"}
 _RATE = {"kind": "members", "units": "mm h-1"}

@@ -3,14 +3,12 @@
 Sides that are compared are drawn alike. With few blocks there is no interval: the draws would say nothing about the spread.
 """
 
-from collections.abc import Callable
-from collections.abc import Sequence
-from nowcast.scores import SCORES
-from nowcast.scores.sums import Additive
-from nowcast.scores.sums import Tally
-from nowcast.scores.sums import require_alike
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
+from nowcast.scores import SCORES
+from nowcast.scores.sums import Additive, Tally, require_alike
 
 MIN_BLOCKS = 5
 MAX_UNDEFINED = 0.05  # share of resamples without a score above which an interval is not given

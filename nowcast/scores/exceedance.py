@@ -5,20 +5,14 @@ counted in classes of one percent, centred on 0, 1, … 100 %: whole percents, a
 have a class of their own. A deterministic forecast is an ensemble of one. The scores are in probability_scores.
 """
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-from nowcast.scores.pixels import THRESHOLDS
-from nowcast.scores.sums import Additive
-from nowcast.scores.sums import Tally
-from nowcast.scores.sums import ratio
-from nowcast.scores.sums import summed
-from typing import ClassVar
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
 import numpy as np
 
+from nowcast.scores.pixels import THRESHOLDS
+from nowcast.scores.sums import Additive, Tally, ratio, summed
 
 PERCENTS = tuple(range(101))  # the classes of probability
 _PAIRS_AT_ONCE = 1 << 15  # bounds the memory beside the members themselves
@@ -111,6 +105,7 @@ def add_probability(total: ExceedanceSums, place: tuple[int, int], probability: 
     total.num_forecast[place] += np.bincount(found, minlength=most)
     total.num_observed[place] += np.bincount(found[event], minlength=most)
     total.sum_probability[place] += np.bincount(found, weights=probability, minlength=most)
+
 
 DIAGRAM_CLASSES = 11  # of the reliability diagram: centred on 0, 10, … 100 %
 

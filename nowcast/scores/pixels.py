@@ -5,16 +5,13 @@ Whatever is undefined (0/0) is NaN, never 0 and never saved by an epsilon. Score
 (lead,) and (lead, threshold), which the bootstrap uses.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-from nowcast.scores.sums import Additive
-from nowcast.scores.sums import ratio
-from nowcast.scores.sums import summed
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
+
 import numpy as np
 
+from nowcast.scores.sums import Additive, ratio, summed
 
 THRESHOLDS = (0.5, 1.0, 5.0, 10.0)  # mm/h
 # weight k applies from threshold k - 1 on: Shi et al. (2017), section 4.2

@@ -5,17 +5,14 @@ the grid. So a rim of missing pixels changes no score, and where pixels are miss
 counted in integers, from summed-area tables, so sums of squares are exact.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-from nowcast.scores.sums import Additive
-from nowcast.scores.sums import ratio
-from nowcast.scores.sums import summed
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
+
 import cv2
 import numpy as np
 
+from nowcast.scores.sums import Additive, ratio, summed
 
 SCALES_KM = (5.0, 10.0, 20.0, 40.0)
 SSIM_CELLS, SSIM_SIGMA, SSIM_K1, SSIM_K2 = 11, 1.5, 0.01, 0.03  # Wang et al. (2004), section III

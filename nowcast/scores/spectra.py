@@ -5,19 +5,16 @@ cases of several grids add. Fields are known only in places: each side loses its
 weight that falls to 0 towards whatever is not a pair, the edge of the grid included.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import field
-from nowcast.scores.sums import Additive
-from nowcast.scores.sums import ratio
-from nowcast.scores.sums import summed
-from scipy import fft
-from typing import ClassVar
-import cv2
 import functools
-import numpy as np
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
 
+import cv2
+import numpy as np
+from scipy import fft
+
+from nowcast.scores.sums import Additive, ratio, summed
 
 # the middles of the bands, powers of the root of 2: band n reaches a quarter of an octave to both sides of 2^(n/2) km
 WAVELENGTHS_KM = (1.0, 1.41, 2.0, 2.83, 4.0, 5.66, 8.0, 11.3, 16.0, 22.6, 32.0, 45.3, 64.0, 90.5, 128.0, 181.0, 256.0)

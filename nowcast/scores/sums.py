@@ -5,16 +5,13 @@ described by `summed`, whose axes have names. A `Tally` is one forecaster's sums
 in front, which the bootstrap uses, so scores and sums count axes from the end.
 """
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
 from types import MappingProxyType
-from typing import ClassVar
-from typing import Self
-import numpy as np
+from typing import ClassVar, Self
 
+import numpy as np
 
 
 def summed(*axes: str, dtype: type = np.float64) -> dict:

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from makers.ensembles import LEVELS, NAN, ensemble, ensembles, single
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers.ensembles import NAN, ensemble, ensembles, single
 
 from nowcast.scores import PROBABILITY_SCORES, SCORES, exceedance
 from nowcast.scores.ensemble import EnsembleSums, ensemble_size, ensemble_sums, rank_histogram
@@ -21,18 +21,12 @@ brier, brier_reliability, brier_resolution, brier_uncertainty, roc_area, crps_ec
 )
 
 
-
-
-
-
 def assert_same(a: Tally, b: Tally, *, tolerance=1e-12):
     assert list(a) == list(b)
     for kind in a:
         assert a[kind].facts == b[kind].facts
         for name, array in a[kind].arrays().items():
             np.testing.assert_allclose(array, b[kind].arrays()[name], err_msg=name, rtol=tolerance, atol=tolerance)
-
-
 
 
 # -- by hand ----------------------------------------------------------------------------------------------------------
