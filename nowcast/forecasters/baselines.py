@@ -141,7 +141,7 @@ class Sprog(Baseline):
 
 def _require_pysteps() -> None:
     if not _has_pysteps():
-        raise UsageError("pysteps is not installed: pip install 'nowcast[pysteps]'")
+        raise UsageError("pysteps is not installed: pip install pysteps")
 
 
 def _has_pysteps() -> bool:

@@ -47,7 +47,7 @@ def check_output(output: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{output}: the name says the format, and must end in {' or '.join(FORMATS)}")
     missing = [name for name in PACKAGES if output.suffix == ".onnx" and find_spec(name) is None]
     if missing:
-        raise UsageError(f"{', '.join(missing)} is not installed: pip install 'nowcast[export]', or write a .pt2")
+        raise UsageError(f"{', '.join(missing)} is not installed: pip install {' '.join(PACKAGES)}, or write a .pt2")
     if output.is_dir() or not output.parent.is_dir():
         reason = "it is a folder" if output.is_dir() else f"there is no folder {output.parent}"
         raise OutputError(f"{output} cannot be written: {reason}.")

@@ -128,7 +128,7 @@ def score_record(path: Path, network: str, output: Path, baselines: Path, *, sta
     A network that cannot forecast the record is written down with the reason; the table says so.
     """
     if missing := [name for name in KEPT if name not in available()]:
-        raise UsageError(f"{' and '.join(missing)} cannot be scored without pysteps: pip install 'nowcast[pysteps]'")
+        raise UsageError(f"{' and '.join(missing)} cannot be scored without pysteps: pip install pysteps")
     opened = open_forecaster(network, device=pick_device(device))
     if isinstance(opened, FileForecaster) or opened.input_frames > PAST:
         raise UsageError(f"{network} is no network of at most {PAST} input frames")

@@ -245,7 +245,7 @@ def test_pysteps_baselines_say_what_to_install_where_it_is_absent(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert available() == ("persistence", "extrapolation")
     for name in ("pysteps", "sprog"):
-        with pytest.raises(UsageError, match=r"pysteps is not installed: pip install 'nowcast\[pysteps\]'"):
+        with pytest.raises(UsageError, match=r"pysteps is not installed: pip install pysteps"):
             BASELINES[name]()
 
 

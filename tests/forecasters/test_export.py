@@ -190,6 +190,6 @@ def test_what_can_be_known_is_said_before_the_work(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="there is no folder"):
         export.check_output(tmp_path / "absent" / "m.onnx", overwrite=False)
     monkeypatch.setattr(export, "PACKAGES", ("onnx", "absent_package"))
-    with pytest.raises(UsageError, match=r"absent_package is not installed: pip install 'nowcast\[export\]', or write a \.pt2"):
+    with pytest.raises(UsageError, match=r"absent_package is not installed: pip install onnx absent_package, or write a \.pt2"):
         export.check_output(tmp_path / "n.onnx", overwrite=False)
     export.check_output(tmp_path / "n.pt2", overwrite=False)
