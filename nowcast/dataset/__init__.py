@@ -1,1 +1,1 @@
-"""Records to batches: windows, splits, packed frames, batches."""
+"""From records to batches: find windows, split them, pack the frames, draw and load batches."""

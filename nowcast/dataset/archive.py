@@ -1,6 +1,7 @@
-"""What a run trains on: config and records -> series of windows per split, and the account of what was dropped.
+"""Open the records that a run trains on, and find their windows of each split.
 
-Times decide the windows; fields are read only where the config asks for it (`max_missing`, `min_wet`) or training begins.
+Windows are found from the times alone. Fields are read only if the config asks for it (`max_missing`, `min_wet`), and when
+training begins.
 """
 
 import hashlib
@@ -28,17 +29,17 @@ Packer = Callable[[Record], PackedFrames]
 
 
 def packed(record: Record) -> PackedFrames:
-    """The packed frames of a record, with progress where they have to be packed now."""
+    """Return the packed frames of a record; show progress if they are not in the cache and must be packed now."""
     return pack(record, progress=lambda positions: track(positions, f"packing {record.name}", unit="frame"))
 
 
 @dataclass(frozen=True)
 class Archive:
-    """Records and their windows: `windows[split]` has one entry per record, in the order of `records`."""
+    """The records of a run and their windows. `windows[split]` has one entry per record, in the order of `records`."""
 
     records: tuple[Record, ...]
     windows: Mapping[str, tuple[Windows, ...]]
-    account: Account  # of all records, before the split
+    account: Account  # of all records together, before they are split
 
     @property
     def quantity(self) -> str:
@@ -48,71 +49,73 @@ class Archive:
         return sum(len(windows) for windows in self.windows[split])
 
     def time_steps(self) -> list[int]:
-        """The different time steps in use, in seconds, ascending."""
+        """Return the different time steps of the training windows, in seconds, ascending."""
         windows = (w for w in self.windows["training"] if len(w))
         return sorted({int(w.time_step / np.timedelta64(1, "s")) for w in windows})
 
     def spans(self, split: str) -> list[list[str]]:
-        """[record, first time, last time] of the frames that the split's windows use."""
+        """Return [record name, first time, last time] of each record with windows in the split, for the checkpoint."""
         used = ((r, r.times[w.positions]) for r, w in zip(self.records, self.windows[split], strict=True) if len(w))
         return [[record.name, f"{times.min()}Z", f"{times.max()}Z"] for record, times in used]
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of what batches are drawn from: the grids, and the frames of every window by their times."""
-        found = hashlib.sha256()
+        """SHA-256 (hex) of the grids and of the times of all frames of all windows: two archives with the same digest give
+        the same batches."""
+        digest = hashlib.sha256()
         for split in SPLITS:
             for record, windows in zip(self.records, self.windows[split], strict=True):
                 if len(windows):
-                    found.update(f"{split} {record.grid.shape} {windows.positions.shape}\n".encode())
-                    found.update(record.times[windows.positions].astype("<i8").tobytes())
-        return found.hexdigest()
+                    digest.update(f"{split} {record.grid.shape} {windows.positions.shape}\n".encode())
+                    digest.update(record.times[windows.positions].astype("<i8").tobytes())
+        return digest.hexdigest()
 
     def series(self, split: str, packer: Packer = packed) -> list[Series]:
-        """The split's windows with their packed frames."""
+        """Return the packed frames and windows of each record with windows in the split."""
         pairs = zip(self.records, self.windows[split], strict=True)
         return [Series(record.name, packer(record), windows) for record, windows in pairs if len(windows)]
 
 
 def open_archive(data: Data, *, packer: Packer = packed) -> Archive:
-    """Open the records of `[data]` and plan their windows.
+    """Open the records of `[data]`, find their windows and split them.
 
-    Raises UsageError without records, DataError for records that cannot be read, do not fit together or hold no
-    complete window; the account says why.
+    Raises UsageError (exit 2) without records. Raises DataError (exit 3) for records that cannot be read, hold different
+    quantities or have no complete training window; the message then contains the account of the windows.
     """
     if not data.records:
         raise UsageError("no records to train on: give --data RECORD or data.records in the config")
-    parts = [(split, open_split(paths, data)) for split, paths in _paths_by_split(data).items() if paths]
-    records = [record for _, opened in parts for record in opened]
+    records_by_split = {split: open_split(paths, data) for split, paths in _paths_by_split(data).items() if paths}
+    records = [record for opened in records_by_split.values() for record in opened]
     check_alike(records)
-    planned = [_plan_record(record, data, packer) for record in records]
-    account = sum((windows.account for windows in planned[1:]), planned[0].account)
-    assigned = [split for split, opened in parts for _ in opened]
-    windows = _split(records, planned, assigned, data.splits)
-    archive = Archive(tuple(records), windows, account)
+    windows = [_windows_of(record, data, packer) for record in records]
+    account = sum((w.account for w in windows[1:]), windows[0].account)
+    assigned = [split for split, opened in records_by_split.items() for _ in opened]
+    archive = Archive(tuple(records), split_records(records, windows, assigned, data.splits), account)
     if not archive.num_windows("training"):
         raise DataError("\n".join([_no_window(data), *account.lines()]))
     return archive
 
 
 def open_split(paths: Sequence[str | Path], data: Data) -> list[Record]:
+    """Open the records in these files or folders with the variable and the Z-R relation that `[data]` gives."""
     variable = None if data.variable == "auto" else data.variable
     return open_records(paths, variable=variable, zr_a=data.zr_a, zr_b=data.zr_b, index=FileIndex(variable))
 
 
 def _paths_by_split(data: Data) -> dict[str, list]:
+    """Return the paths of each split if the config assigns records to splits by name, else all of them under "" alone."""
     if data.splits.by != "records":
         return {"": list(data.records)}
     paths: dict[str, list] = {"training": [], "validation": [], "test": []}
     patterns = {"validation": data.splits.validation_records, "test": data.splits.test_records}
-    for path in (path for given in data.records for path in expand(given)):
-        matching = [split for split, wanted in patterns.items() if any(fnmatch(str(path), p) for p in wanted)]
+    for path in (path for pattern in data.records for path in expand(pattern)):
+        matching = [split for split, named in patterns.items() if any(fnmatch(str(path), pattern) for pattern in named)]
         paths[matching[0] if matching else "training"].append(path)
     return paths
 
 
 def check_alike(records: Sequence[Record]) -> None:
-    """DataError unless all records hold the same quantity."""
+    """Raise DataError (exit 3) unless all records hold the same quantity."""
     for record in records[1:]:
         if record.quantity != records[0].quantity:
             raise DataError(
@@ -121,7 +124,7 @@ def check_alike(records: Sequence[Record]) -> None:
             )
 
 
-def _plan_record(record: Record, data: Data, packer: Packer) -> Windows:
+def _windows_of(record: Record, data: Data, packer: Packer) -> Windows:
     needs_fields = data.max_missing < 1 or data.min_wet > 0
     frames = packer(record) if needs_fields else None
     step = record.time_step if data.time_step == "auto" else np.timedelta64(round(data.time_step * 60), "s")
@@ -138,17 +141,22 @@ def _plan_record(record: Record, data: Data, packer: Packer) -> Windows:
     )
 
 
-def _split(
-    records: Sequence[Record], planned: Sequence[Windows], assigned: Sequence[str], splits: Splits
+def split_records(
+    records: Sequence[Record], windows: Sequence[Windows], assigned: Sequence[str], splits: Splits
 ) -> dict[str, tuple[Windows, ...]]:
+    """Divide the windows of all records as `[data.splits]` says.
+
+    `windows` has one entry per record, and so has each split that is returned. `assigned` is the split of each record; it
+    is used only if `splits.by` is "records".
+    """
     times = [record.times for record in records]
     if splits.by == "records":
-        return {name: tuple(w if s == name else w.none() for w, s in zip(planned, assigned, strict=True)) for name in SPLITS}
+        return {name: tuple(w if s == name else w.none() for w, s in zip(windows, assigned, strict=True)) for name in SPLITS}
     if splits.by == "events":
-        return split_by_events(planned, times, fractions=splits.fractions)
-    chosen = {"fractions": splits.fractions} if splits.by == "fractions" else {"spans": _spans(splits)}
-    parts = [split_windows(windows, t, **chosen) for windows, t in zip(planned, times, strict=True)]
-    return {name: tuple(part[name] for part in parts) for name in SPLITS}
+        return split_by_events(windows, times, fractions=splits.fractions)
+    how = {"fractions": splits.fractions} if splits.by == "fractions" else {"spans": _spans(splits)}
+    divided = [split_windows(w, t, **how) for w, t in zip(windows, times, strict=True)]
+    return {name: tuple(splits_of_record[name] for splits_of_record in divided) for name in SPLITS}
 
 
 def _spans(splits: Splits) -> dict[str, Iterable]:

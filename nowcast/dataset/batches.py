@@ -1,8 +1,8 @@
-"""Windows -> batches: random crops, weighted by rain, flipped and turned.
+"""Draw batches of windows: random crops, weighted by their rain, flipped and transposed at random.
 
-Batch k is a pure function of (seed, k): the same whatever the number of workers, and after a resume. A batch is mm/h with
-NaN for missing, (case, time, y, x) for the past and for the future; where a crop reaches over a grid's edge it is missing.
-In Lagrangian coordinates a crop is what moves with the rain that is in it at the reference time.
+Batch k depends on the seed and on k alone: it is the same for any number of worker processes, and after a resume. Fields are
+in mm/h with NaN for missing. The cells of a crop beyond the edge of the grid are missing. In Lagrangian coordinates
+the cells of a crop follow the motion of the rain that is in it at the reference time.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from nowcast.dataset.packed import BLOCK, PackedFrames
 from nowcast.dataset.windows import Windows
 from nowcast.motion import MARGIN, future_places, motion, past_to_lagrangian, read_nearest
 
-# Every window keeps this share of the chance that a uniform draw would give it: dry weather must be seen as well.
+# Fraction of the draws that are uniform, whatever the rain, so that networks also learn from dry weather.
 UNIFORM_SHARE = 0.1
-_EPOCHS = 1 << 40  # no batch has this number: the orders of epochs are drawn apart from the batches
+_EPOCHS = 1 << 40  # seeds the order of an epoch, in the place of a batch number; larger than any of these
 
 
 @dataclass(frozen=True)
 class Series:
-    """The windows of one packed record that belong to one split."""
+    """The packed frames of one record, and its windows in one split."""
 
     name: str
     frames: PackedFrames
@@ -37,25 +37,31 @@ class Series:
 
 @dataclass(frozen=True)
 class Batch:
-    """float32 mm/h, NaN missing: past (case, input_frames, y, x), future (case, lead_frames, y, x)."""
+    """Past and future frames of several cases.
+
+    past: (case, input_frames, y, x) float32 mm/h, NaN missing
+    future: (case, lead_frames, y, x) float32 mm/h, NaN missing
+    cases: (series, window, top row, left column) of each case
+    """
 
     past: Tensor
     future: Tensor
-    cases: tuple[tuple[int, int, int, int], ...]  # (series, window, top row, left column) of each case
+    cases: tuple[tuple[int, int, int, int], ...]
 
     def pin_memory(self) -> "Batch":
-        """In memory that a GPU reads by itself; the DataLoader calls this."""
+        """Copy the batch to pinned memory, from which a GPU can copy it in the background. Called by the DataLoader."""
         return Batch(self.past.pin_memory(), self.future.pin_memory(), self.cases)
 
     def to(self, device: torch.device) -> "Batch":
-        """On that device; from pinned memory the host does not wait for the copy."""
-        past, future = (part.to(device, non_blocking=True) for part in (self.past, self.future))
+        """Copy the batch to a device, without waiting for the copy from pinned memory to a GPU."""
+        past, future = (frames.to(device, non_blocking=True) for frames in (self.past, self.future))
         return Batch(past, future, self.cases)
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Reading is so many so short operations that on a busy machine waiting for a second thread takes ten times as long."""
+    """Limit torch to one thread: a batch is read by many tiny operations, which are ten times slower if they must wait for
+    a second thread on a busy machine."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -65,10 +71,14 @@ def _one_thread() -> Iterator[None]:
 
 
 class Batches(Dataset):
-    """`self[k]` is batch k. `crop = 0` takes whole frames, which must then all be of one grid.
+    """All batches of a training or a validation: `batches[k]` reads batch k.
 
-    sampler: "rain" draws windows and crops by their rain, "uniform" draws all alike, "each" takes every window once before
-    any comes again, in an order of its own in each epoch. `share = (n, m)` keeps of each batch the n-th of every m cases.
+    crop: side of the crops in cells; 0 for whole frames, which must then all have the same shape.
+    sampler: "rain" draws windows and crops in proportion to their rain; "uniform" draws all with the same chance; "each"
+    takes every window once per epoch, in a new random order.
+    augmentation: "flips" (along y and x) and "rotations" (exchange y and x), each applied to a case by chance.
+    coordinates: "grid" or "lagrangian".
+    share: (rank, number of processes); each process reads only every so many cases of a batch, starting with its rank.
     """
 
     def __init__(
@@ -85,8 +95,8 @@ class Batches(Dataset):
     ):
         self.share, self.lagrangian = share, coordinates == "lagrangian"
         if self.lagrangian:
-            cv2.setNumThreads(1)  # before workers are forked, in which threads of this process would not be
-        self.series = [part for part in series if len(part.windows)]
+            cv2.setNumThreads(1)  # before workers are forked: OpenCV's threads would not exist in them
+        self.series = [one for one in series if len(one.windows)]
         assert self.series, "no windows to draw from"
         self.batch_size, self.crop, self.seed = batch_size, crop, seed
         self.sampler, self.augmentation = sampler, frozenset(augmentation)
@@ -94,17 +104,17 @@ class Batches(Dataset):
         self._epoch_order = (-1, np.zeros(0, int))
 
     def __getstate__(self) -> dict:
-        # memory maps are opened by each worker for itself
+        # Each worker opens the memory maps, and computes the weights, for itself.
         return {key: value for key, value in self.__dict__.items() if key != "weights"} | {"_frames": {}}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        if self.lagrangian:  # in a worker that is not forked
+        if self.lagrangian:  # in a worker that is spawned
             cv2.setNumThreads(1)
 
     @cached_property
     def num_windows(self) -> int:
-        return sum(len(part.windows) for part in self.series)
+        return sum(len(one.windows) for one in self.series)
 
     @cached_property
     def weights(self) -> "Weights":
@@ -120,25 +130,27 @@ class Batches(Dataset):
             if number % self.share[1] != self.share[0]:
                 continue
             num_past = self.series[case[0]].windows.input_frames
-            window = _turn(self._moving(*case, num_past) if self.lagrangian else self._read(*case), *orientation)
+            frames = self._read_lagrangian(*case, num_past) if self.lagrangian else self._read(*case)
+            frames = _orient(frames, *orientation)
             cases.append(case)
-            pasts.append(window[:num_past])
-            futures.append(window[num_past:])
-        return Batch(_float32(pasts), _float32(futures), tuple(cases))
+            pasts.append(frames[:num_past])
+            futures.append(frames[num_past:])
+        return Batch(_stack_float32(pasts), _stack_float32(futures), tuple(cases))
 
     def describe_case(self, case: tuple[int, int, int, int]) -> str:
-        """For example `2015_event at frame 17, rows from 32, columns from 64`."""
-        number, window, top, left = case
-        windows = self.series[number].windows
+        """Describe a case for a message, for example `2015_event at frame 17, rows from 32, columns from 64`."""
+        index, window, top, left = case
+        windows = self.series[index].windows
         frame = windows.reference_positions[window]
-        return f"{self.series[number].name} at frame {frame}, rows from {top}, columns from {left}"
+        return f"{self.series[index].name} at frame {frame}, rows from {top}, columns from {left}"
 
     def _draw(self, rng: np.random.Generator, number: int) -> tuple[int, int, int, int]:
+        """Draw the series, window and crop of a case. `number`: of the case since the start of the training."""
         if self.sampler == "rain":
             return self.weights.draw(rng)
         if self.sampler == "each":
             epoch, place = divmod(number, self.num_windows)
-            index = int(self._order(epoch)[place])
+            index = int(self._order_of_epoch(epoch)[place])
         else:
             index = int(rng.integers(self.num_windows))
         series = int(np.searchsorted(self._ends, index, side="right"))
@@ -147,141 +159,146 @@ class Batches(Dataset):
 
     @cached_property
     def _ends(self) -> np.ndarray:
-        return np.cumsum([len(part.windows) for part in self.series])
+        """Number of windows up to the end of each series."""
+        return np.cumsum([len(one.windows) for one in self.series])
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def _order_of_epoch(self, epoch: int) -> np.ndarray:
         if self._epoch_order[0] != epoch:
             order = np.random.default_rng([self.seed, _EPOCHS, epoch]).permutation(self.num_windows)
             self._epoch_order = (epoch, order)
         return self._epoch_order[1]
 
-    def _read(self, number: int, window: int, top: int, left: int) -> Tensor:
-        """float16 (time, y, x): a view of the packed frames where it can be one."""
-        positions = self.series[number].windows.positions[window]
-        return self._filled(self._cut(number, positions, *self._box(number, top, left)))
+    def _read(self, index: int, window: int, top: int, left: int) -> Tensor:
+        """Read the crop of a window of the series `index`: (time, y, x) float16, if possible a view of the packed frames."""
+        positions = self.series[index].windows.positions[window]
+        return self._pad_to_crop(self._read_box(index, positions, *self._box(index, top, left)))
 
-    def _moving(self, number: int, window: int, top: int, left: int, num_past: int) -> Tensor:
-        """As `_read`, in Lagrangian coordinates: the motion is that of the crop and MARGIN cells around it."""
-        positions = self.series[number].windows.positions[window]
-        box = self._box(number, top, left, margin=MARGIN)
-        past = self._cut(number, positions[:num_past], *box).float().numpy()
+    def _read_lagrangian(self, index: int, window: int, top: int, left: int, num_past: int) -> Tensor:
+        """Read like `_read`, in Lagrangian coordinates. The motion is found in the crop and MARGIN cells around it."""
+        positions = self.series[index].windows.positions[window]
+        box = self._box(index, top, left, margin=MARGIN)
+        past = self._read_box(index, positions[:num_past], *box).float().numpy()
         flow = motion(past)
         crop = tuple(slice(start - first, start - first + self.crop) if self.crop else slice(None)
                      for start, first in zip((top, left), box[:2], strict=True))  # fmt: skip
         frames = [*past_to_lagrangian(past, flow, crop)]
         future = positions[num_past:]
         for position, (columns, rows) in zip(future, future_places(flow, len(future), crop), strict=True):
-            frame = self._read_along(number, position, columns + box[1], rows + box[0])
-            frames.append(np.where(np.isnan(frames[num_past - 1]), np.nan, frame))  # what is not forecast is not learnt
-        return self._filled(from_numpy(np.stack(frames)).half())
+            frame = self._read_places(index, position, columns + box[1], rows + box[0])
+            # A cell that is missing in the newest past frame gets no forecast, so it is not learnt either.
+            frames.append(np.where(np.isnan(frames[num_past - 1]), np.nan, frame))
+        return self._pad_to_crop(from_numpy(np.stack(frames)).half())
 
-    def _read_along(self, number: int, position: int, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """(y, x) of one frame at these places of the grid, NaN outside; what is read of it is the box around them."""
-        shape = self.series[number].frames.shape[1:]
+    def _read_places(self, index: int, position: int, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Read one frame at the given places of its grid (y, x), NaN outside of it."""
+        shape = self.series[index].frames.shape[1:]
         first = [min(max(int(places.min()), 0), size) for places, size in zip((rows, columns), shape, strict=True)]
         last = [min(max(int(places.max()) + 2, 0), size) for places, size in zip((rows, columns), shape, strict=True)]
         if first[0] >= last[0] or first[1] >= last[1]:
             return np.full(rows.shape, np.nan, np.float32)
-        frame = self._cut(number, np.array([position]), *first, *last)[0].float().numpy()
+        frame = self._read_box(index, np.array([position]), *first, *last)[0].float().numpy()
         return read_nearest(frame, (columns - first[1], rows - first[0]))
 
-    def _filled(self, cut: Tensor) -> Tensor:
-        """A crop of full size, missing where it is not in the grid."""
-        if not self.crop or cut.shape[1:] == (self.crop, self.crop):
-            return cut
-        out = torch.full((len(cut), self.crop, self.crop), torch.nan, dtype=cut.dtype)
-        out[:, : cut.shape[1], : cut.shape[2]] = cut
+    def _pad_to_crop(self, frames: Tensor) -> Tensor:
+        """Pad frames (time, y, x) at the bottom and right to the size of a crop, with NaN."""
+        if not self.crop or frames.shape[1:] == (self.crop, self.crop):
+            return frames
+        out = torch.full((len(frames), self.crop, self.crop), torch.nan, dtype=frames.dtype)
+        out[:, : frames.shape[1], : frames.shape[2]] = frames
         return out
 
-    def _box(self, number: int, top: int, left: int, *, margin: int = 0) -> tuple[int, int, int, int]:
-        """Top, left, bottom and right of what lies in the grid of the crop and a margin around it."""
-        shape = self.series[number].frames.shape[1:]
+    def _box(self, index: int, top: int, left: int, *, margin: int = 0) -> tuple[int, int, int, int]:
+        """Return the top, left, bottom and right of a crop with a margin around it, cut off at the edges of the grid."""
+        shape = self.series[index].frames.shape[1:]
         if not self.crop:
             return 0, 0, *shape
         ends = (min(start + self.crop + margin, size) for start, size in zip((top, left), shape, strict=True))
         return max(top - margin, 0), max(left - margin, 0), *ends
 
-    def _cut(self, number: int, positions: np.ndarray, top: int, left: int, bottom: int, right: int) -> Tensor:
-        packed = self.series[number].frames
+    def _read_box(self, index: int, positions: np.ndarray, top: int, left: int, bottom: int, right: int) -> Tensor:
+        """Read a box of the frames at `positions`: (time, y, x) float16."""
+        packed = self.series[index].frames
         if packed.in_tiles:
             return from_numpy(packed.tiles.cut(positions, top, left, bottom, right))
-        if number not in self._frames:
-            self._frames[number] = _tensor(packed.frames())
-        frames = self._frames[number][:, top:bottom, left:right]
+        if index not in self._frames:
+            self._frames[index] = _as_tensor(packed.frames())
+        frames = self._frames[index][:, top:bottom, left:right]
         first, stop = int(positions[0]), int(positions[-1]) + 1
         return frames[first:stop] if stop - first == len(positions) else frames[from_numpy(positions)]
 
     def _orientation(self, case: tuple[int, int, int, int], rng: np.random.Generator) -> tuple[int, int, bool]:
-        """Steps along y and x, and whether the two change places."""
+        """Draw the directions along y and x (-1: flipped), and whether y and x are exchanged."""
         y, x = (rng.choice((1, -1)), rng.choice((1, -1))) if "flips" in self.augmentation else (1, 1)
         height, width = self.series[case[0]].frames.shape[1:]
         square = bool(self.crop) or height == width
         return y, x, "rotations" in self.augmentation and square and rng.random() < 0.5
 
 
-def _turn(window: Tensor, y: int, x: int, swapped: bool) -> Tensor:
-    bits = window.view(torch.int16)  # torch turns whole numbers several times as fast as halves
-    dims = [dim for dim, step in ((1, y), (2, x)) if step < 0]
+def _orient(frames: Tensor, y: int, x: int, exchanged: bool) -> Tensor:
+    bits = frames.view(torch.int16)  # torch flips integers several times faster than float16
+    dims = [dim for dim, direction in ((1, y), (2, x)) if direction < 0]
     bits = bits.flip(dims) if dims else bits
-    return (bits.transpose(1, 2).contiguous() if swapped else bits).view(torch.float16)
+    return (bits.transpose(1, 2).contiguous() if exchanged else bits).view(torch.float16)
 
 
-def _tensor(frames: np.ndarray) -> Tensor:
-    """A tensor over a read-only memory map. Nothing may write into it."""
+def _as_tensor(frames: np.ndarray) -> Tensor:
+    """Return a tensor on a read-only memory map; nothing may write to it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         return from_numpy(frames)
 
 
-def _float32(windows: Sequence[Tensor]) -> Tensor:
-    """One tensor of float16 windows, each converted on its way into it: numpy's conversion takes 20 times as long.
+def _stack_float32(cases: Sequence[Tensor]) -> Tensor:
+    """Stack float16 tensors into one of float32.
 
-    The memory is numpy's, which asks for huge pages: torch's own costs more to get than a large batch to fill.
+    torch converts, as NumPy takes 20 times as long. NumPy allocates, as it asks for huge pages: to allocate a large batch by
+    torch takes longer than to fill it.
     """
-    out = from_numpy(np.empty((len(windows), *windows[0].shape), np.float32))
-    for place, window in zip(out, windows, strict=True):
-        place.copy_(window)
+    out = from_numpy(np.empty((len(cases), *cases[0].shape), np.float32))
+    for target, case in zip(out, cases, strict=True):
+        target.copy_(case)
     return out
 
 
 @dataclass
 class Weights:
-    """Chances of windows, and within a window of crop corners, in proportion to the rain in them.
+    """Probabilities of drawing each window, and each corner of a crop in it, which grow with the rain in the future frames.
 
-    The chance of a window is UNIFORM_SHARE / n plus the rest in proportion to its mean of 1 - exp(-r) over its future
-    frames; the corner is chosen the same way among those on the lattice of blocks and then moved within its block.
+    The rain of a window is the mean of 1 - exp(-r / 1 mm/h) over its future frames. The probability of one of n windows is
+    UNIFORM_SHARE / n, plus 1 - UNIFORM_SHARE times its share of the rain of all. The corner of a crop is drawn likewise
+    among the corners of blocks, and then moved by up to half a block.
     """
 
     series: Sequence[Series]
     crop: int
     cumulative: np.ndarray = field(init=False)
-    index: np.ndarray = field(init=False)  # (window of all series, 2): series, window
+    index: np.ndarray = field(init=False)  # (window of all series, 2): the series, and the window in it
 
     def __post_init__(self):
         rain, index = [], []
-        for number, part in enumerate(self.series):
-            future = part.windows.positions[:, part.windows.input_frames :]
-            # a large grid offers more places to crop: weight it by its area
-            rain.append(part.frames.rain[future].mean(axis=1) * np.prod(part.frames.shape[1:]))
+        for number, series in enumerate(self.series):
+            future = series.windows.positions[:, series.windows.input_frames :]
+            # weighted by the area of the grid, since a larger one has room for more crops
+            rain.append(series.frames.rain[future].mean(axis=1) * np.prod(series.frames.shape[1:]))
             index.append(np.stack([np.full(len(future), number), np.arange(len(future))], axis=1))
         self.index = np.concatenate(index)
-        self.cumulative = np.cumsum(_chances(np.concatenate(rain)))
+        self.cumulative = np.cumsum(_probabilities(np.concatenate(rain)))
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """(series, window, top row, left column)"""
+        """Draw a case: (series, window, top row, left column)."""
         chosen = min(np.searchsorted(self.cumulative, rng.random(), side="right"), len(self.index) - 1)
         number, window = (int(value) for value in self.index[chosen])
         return number, window, *self._corner(self.series[number], window, rng)
 
-    def _corner(self, part: Series, window: int, rng: np.random.Generator) -> tuple[int, int]:
-        shape = part.frames.shape[1:]
+    def _corner(self, series: Series, window: int, rng: np.random.Generator) -> tuple[int, int]:
+        shape = series.frames.shape[1:]
         if not self.crop or (self.crop >= shape[0] and self.crop >= shape[1]):
             return 0, 0
-        future = part.windows.positions[window, part.windows.input_frames :]
-        rain = part.frames.rain_blocks()[future].mean(axis=0, dtype=np.float64)
+        future = series.windows.positions[window, series.windows.input_frames :]
+        rain = series.frames.rain_blocks()[future].mean(axis=0, dtype=np.float64)
         size = max(self.crop // BLOCK, 1)
         boxes = _box_sums(rain, min(size, rain.shape[0]), min(size, rain.shape[1]))
-        chosen = np.searchsorted(np.cumsum(_chances(boxes.ravel())), rng.random(), side="right")
+        chosen = np.searchsorted(np.cumsum(_probabilities(boxes.ravel())), rng.random(), side="right")
         row, column = divmod(min(int(chosen), boxes.size - 1), boxes.shape[1])
         shift = rng.integers(-BLOCK // 2, BLOCK // 2 + 1, size=2).tolist()
         return tuple(
@@ -290,21 +307,22 @@ class Weights:
         )
 
 
-def _chances(rain: np.ndarray) -> np.ndarray:
+def _probabilities(rain: np.ndarray) -> np.ndarray:
     total = rain.sum()
     share = UNIFORM_SHARE if total > 0 else 1.0
     return share / rain.size + (1 - share) * rain / (total or 1.0)
 
 
 def _box_sums(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Sum values (y, x) over all boxes of height × width cells that lie within them."""
     sums = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
     sums[1:, 1:] = values.cumsum(axis=0).cumsum(axis=1)
     boxes = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    return boxes.clip(min=0)  # differences of sums can fall a rounding error below 0
+    return boxes.clip(min=0)  # rounding errors of the differences can be negative
 
 
 def uniform_corner(shape: Sequence[int], crop: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A crop's (top row, left column), every one that lies within the grid alike."""
+    """Draw the (top row, left column) of a crop, with equal chance for all crops that lie within the grid."""
     if not crop:
         return 0, 0
     return tuple(int(rng.integers(max(cells - crop, 0) + 1)) for cells in shape)

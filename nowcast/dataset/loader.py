@@ -1,4 +1,4 @@
-"""Batches in order: read ahead by processes of their own, and copied to a GPU ahead of their use."""
+"""Load batches in order: worker processes read them ahead, and they are copied to a GPU before they are used."""
 
 import contextlib
 import itertools
@@ -12,16 +12,16 @@ from torch.utils.data import DataLoader
 from nowcast.dataset.batches import Batch, Batches
 from nowcast.errors import LoadingError
 
-WORKER_TIMEOUT = 45  # s: a batch takes milliseconds, and a job that hangs should end within a minute
-BATCHES_AHEAD = 16  # beside a GPU; they lie in shared memory, of which a container has little
-CASE_TIMEOUT = 1  # s more for each case whose motion is found: it takes .1 s, on a busy machine several times that
+WORKER_TIMEOUT = 45  # seconds to wait for a batch, which takes milliseconds; a job that hangs should end within a minute
+CASE_TIMEOUT = 1  # seconds to wait longer for each case whose motion is found, which takes 0.1 s, or more on a busy machine
+BATCHES_AHEAD = 16  # batches read ahead for a GPU; they lie in shared memory, which is small in a container
 
 
 def load(batches: Batches, start: int, stop: int, *, workers: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
-    """Batches `start` to `stop` - 1 in order on `device`, read ahead by `workers` processes (0: in this one).
+    """Yield batches `start` to `stop` - 1 on `device`, read ahead by `workers` processes, or by this one if 0.
 
-    Asking for a batch raises LoadingError (exit 75) when a worker died, or gave nothing for WORKER_TIMEOUT seconds
-    and CASE_TIMEOUT for each case.
+    Raises LoadingError (exit 75) if a worker has died, or has not read a batch within WORKER_TIMEOUT (in Lagrangian
+    coordinates plus CASE_TIMEOUT for each case).
     """
     device = torch.device(device)
     on_gpu = device.type == "cuda"
@@ -34,34 +34,34 @@ def load(batches: Batches, start: int, stop: int, *, workers: int, device: torch
         pin_memory=on_gpu,
         timeout=WORKER_TIMEOUT + CASE_TIMEOUT * batches.lagrangian * batches.batch_size if workers else 0,
     )
-    loaded = _from_workers(loader) if workers else iter(loader)
-    return _copied_ahead(loaded, device) if on_gpu else (batch.to(device) for batch in loaded)
+    loaded = _load_by_workers(loader) if workers else iter(loader)
+    return _copy_ahead(loaded, device) if on_gpu else (batch.to(device) for batch in loaded)
 
 
-def _copied_ahead(loaded: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """Each batch on the GPU, copied on a stream of its own while the one before is computed on."""
-    copying, coming = torch.cuda.Stream(device), None
+def _copy_ahead(loaded: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """Copy each batch to the GPU, on a CUDA stream of its own, while the batch before it is used."""
+    copying, next_batch = torch.cuda.Stream(device), None
     for batch in itertools.chain(loaded, [None]):
-        ready, computing = coming, torch.cuda.current_stream(device)
-        computing.wait_stream(copying)  # for what was queued by now: the copy of `ready`
+        ready, computing = next_batch, torch.cuda.current_stream(device)
+        computing.wait_stream(copying)  # the only copy that can be queued now is that of `ready`
         if batch is not None:
             with torch.cuda.stream(copying):
-                coming = batch.to(device)
+                next_batch = batch.to(device)
         if ready is not None:
-            for part in (ready.past, ready.future):
-                part.record_stream(computing)  # its memory is not used again before this stream is done with it
+            for frames in (ready.past, ready.future):
+                frames.record_stream(computing)  # keeps the memory from being reused while this stream still reads it
             yield ready
 
 
-def _from_workers(loader: DataLoader) -> Iterator[Batch]:
+def _load_by_workers(loader: DataLoader) -> Iterator[Batch]:
     batches = iter(loader)
-    _DEATHS.take_over()
+    _WORKER_DEATHS.install()
     while True:
         try:
-            with _DEATHS.told():
+            with _WORKER_DEATHS.raised():
                 batch = next(batches, None)
-        except (RuntimeError, OSError, EOFError) as error:  # the last two: it died while it handed over a batch
-            if isinstance(error, RuntimeError) and str(error).startswith("Caught"):  # our own, in a worker
+        except (RuntimeError, OSError, EOFError) as error:  # OSError and EOFError: died while sending a batch
+            if isinstance(error, RuntimeError) and str(error).startswith("Caught"):  # an error in our own code in a worker
                 raise
             raise LoadingError(_explain(error)) from None
         if batch is None:
@@ -69,49 +69,50 @@ def _from_workers(loader: DataLoader) -> Iterator[Batch]:
         yield batch
 
 
-class _Deaths:
-    """torch raises in the main thread the moment a worker dies, be it between two halves of an update or of a save.
+class _WorkerDeaths:
+    """Signal handler that raises an error for a dead worker only while a batch is being loaded.
 
-    With this, only while a batch is asked for: a death at another time is told the next time.
+    torch's own handler raises in the main thread at the moment when a worker dies, which may be in the middle of an update of
+    the weights, or while a checkpoint is written. With this class, such a death raises when the next batch is loaded.
     """
 
     def __init__(self):
-        self.torchs: Callable | None = None
-        self.happened = False
+        self.torch_handler: Callable | None = None
+        self.pending = False  # whether a worker has died since the last batch was loaded
 
-    def take_over(self) -> None:
-        """In place of torch's handler, which the first loader of a process installs, once."""
-        self.happened = False
+    def install(self) -> None:
+        """Replace torch's handler, which it installs once, for the first DataLoader of a process."""
+        self.pending = False
         current = signal.getsignal(signal.SIGCHLD)
         if callable(current) and current != self.note and threading.current_thread() is threading.main_thread():
-            self.torchs = current
+            self.torch_handler = current
             signal.signal(signal.SIGCHLD, self.note)
 
     def note(self, *_) -> None:
-        self.happened = True
+        self.pending = True
 
     @contextlib.contextmanager
-    def told(self) -> Iterator[None]:
-        """Inside the block torch raises RuntimeError, also for what happened before."""
-        if self.torchs is None or threading.current_thread() is not threading.main_thread():
+    def raised(self) -> Iterator[None]:
+        """Let torch raise RuntimeError inside the block, also for a death that is pending."""
+        if self.torch_handler is None or threading.current_thread() is not threading.main_thread():
             yield
             return
-        signal.signal(signal.SIGCHLD, self.torchs)
+        signal.signal(signal.SIGCHLD, self.torch_handler)
         try:
-            if self.happened:
-                self.torchs(signal.SIGCHLD, None)
+            if self.pending:
+                self.torch_handler(signal.SIGCHLD, None)
             yield
         finally:
             signal.signal(signal.SIGCHLD, self.note)
 
 
-_DEATHS = _Deaths()
+_WORKER_DEATHS = _WorkerDeaths()
 
 
 def _explain(error: Exception) -> str:
-    # where the death interrupted the waiting, torch says how the worker died in the error before
-    told = str(error.__cause__ if isinstance(error.__cause__, RuntimeError) else error) or type(error).__name__
-    reason = told.splitlines()[0].rstrip(". ")
+    # If the worker died while this process waited for it, the error's cause says how.
+    text = str(error.__cause__ if isinstance(error.__cause__, RuntimeError) else error) or type(error).__name__
+    reason = text.splitlines()[0].rstrip(". ")
     hints = {"Killed": "too little memory?", "Bus error": "is /dev/shm too small? training.workers=0 needs none"}
     hint = next((hint for word, hint in hints.items() if word in reason), "is the disk of the cache slow or gone?")
     return f"a process that reads training data failed ({reason}; {hint})"

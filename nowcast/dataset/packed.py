@@ -1,9 +1,9 @@
-"""A record's frames decoded once onto the disk, with the per-frame facts that planning and sampling need.
+"""Pack records: decode all frames once, and store them uncompressed on disk with a few statistics of each frame.
 
-Decompressing NetCDF costs more than a training step on a small crop, so each record is packed once as float16 mm/h (NaN
-missing; relative error under 0.05 %) under `$NOWCAST_CACHE` (default: the user's cache folder), named by the record's
-digest; a changed file has another digest. Only training reads it: forecasts and scores read the NetCDF files. Frames of
-more than `frame_store.WHOLE` bytes are kept as tiles.
+To decompress NetCDF takes longer than a training step on a small crop. So each record is stored once as float16 mm/h (NaN
+missing; relative error under 0.05 %) under `$NOWCAST_CACHE` (default: the user's cache folder), in a folder named by the
+record's digest, which changes with its files. Only training reads packed frames; forecasts and scores read the NetCDF
+files. Records of more than `packed_tiles.WHOLE` bytes are stored in tiles.
 """
 
 import json
@@ -25,21 +25,24 @@ from nowcast.runtime.cache import cache_folder
 from nowcast.runtime.outputs import remove_stale, temporary_path
 from nowcast.runtime.threads import ahead
 
-BLOCK = 16  # cells: the grain at which crops are weighted by rain
-WET = 0.1  # mm/h: the dry threshold
-LARGEST = 65504.0  # float16
-LAYOUT = 2  # of a packed record's files: those of another are packed anew
-SAMPLE = 64  # frames read to find out how much room the tiles of a record take
+BLOCK = 16  # cells: side of the blocks whose mean rain decides how often crops are drawn there
+WET = 0.1  # mm/h: a cell with at least this rain rate is wet
+LARGEST = 65504.0  # mm/h: the largest number in float16
+LAYOUT = 2  # version of the stored files; records stored in another version are packed again
+SAMPLE = 64  # number of frames read to estimate the disk space that the tiles of a record need
 
 
 @dataclass(frozen=True)
 class PackedFrames:
-    """Frames of one record on disk; opened anew (not copied) in every process that unpickles it.
+    """Packed frames of one record on disk. A process that unpickles it opens the files itself; no frame is copied.
 
-    `missing` and `wet` are fractions per frame (wet: of the known pixels, NaN where none is known), float64 (time,);
-    `rain_blocks` float32 (time, y / BLOCK, x / BLOCK) is the mean of 1 - exp(-r / 1 mm/h), missing counted as dry, and
-    `rain` float64 (time,) the mean of its blocks. `in_tiles`: read by `tiles`, not as `frames`.
-    `damaged` are lines about frames that could not be read and count as missing, one for each file with such frames.
+        shape: (time, y, x) of the frames
+        missing: (time,) float64, fraction of missing cells
+        wet: (time,) float64, fraction of wet cells among the known ones, NaN where no cell is known
+        rain: (time,) float64, mean of the frame's `rain_blocks`
+
+    `in_tiles`: the frames are read through `tiles`, not `frames`. `damaged`: one line for each file with frames that could
+    not be read and count as missing.
     """
 
     folder: Path
@@ -54,10 +57,11 @@ class PackedFrames:
         return {name: value for name, value in vars(self).items() if name not in ("_maps", "tiles")}
 
     def frames(self) -> np.ndarray:
-        """float16 (time, y, x) mm/h, NaN missing, row 0 northernmost; a read-only memory map."""
+        """Return a read-only memory map of the frames: (time, y, x) float16 mm/h, NaN missing, row 0 northernmost."""
         return self._map("frames.npy")
 
     def rain_blocks(self) -> np.ndarray:
+        """Return the mean of 1 - exp(-r / 1 mm/h) of each block: (time, y / BLOCK, x / BLOCK) float32; missing is dry."""
         return self._map("rain_blocks.npy")
 
     @cached_property
@@ -69,18 +73,20 @@ class PackedFrames:
         return {}
 
     def _map(self, name: str) -> np.ndarray:
-        """Opened once: that takes longer than reading a crop, and the class of the map makes every slice slower."""
+        """Open a memory map, once: that takes longer than to read a crop. As a plain array it is faster to slice."""
         if name not in self._maps:
             self._maps[name] = np.asarray(np.load(self.folder / name, mmap_mode="r"))
         return self._maps[name]
 
 
 def pack(record: Record, *, progress: Callable[[Iterable], Iterable] = iter) -> PackedFrames:
-    """The packed frames of `record`, decoded now unless they are in the cache already.
+    """Return the packed frames of `record`, after packing it if it is not in the cache.
 
-    A frame that its file no longer gives, such as one with a flipped bit in its chunk, is missing as a whole. `progress`
-    wraps the frame positions. Raises OutputError when the cache cannot be written, naming the space needed, and DataError
-    where no frame at all can be read.
+    A frame that cannot be read, for example because a bit of its file has flipped, is stored as missing. `progress` wraps
+    the iterable of frame positions.
+
+    Raises OutputError (exit 5) if the cache cannot be written or its disk is too small, and DataError (exit 3) if no frame
+    can be read.
     """
     folder = cache_folder() / f"{record.digest()}-{LAYOUT}"
     if not (folder / "facts.json").is_file():
@@ -96,7 +102,7 @@ def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(folder.parent)
-        free, needed = shutil.disk_usage(folder.parent).free, _needed(record, shape, in_tiles)
+        free, needed = shutil.disk_usage(folder.parent).free, _bytes_needed(record, shape, in_tiles)
         if needed > free:
             raise OutputError(
                 f"packing {record.name} needs {needed / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB free; "
@@ -105,32 +111,33 @@ def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable
         temporary = temporary_path(folder)
         temporary.mkdir()
         try:
-            _fill(record, temporary, shape, progress, in_tiles=in_tiles)
+            _store(record, temporary, shape, progress, in_tiles=in_tiles)
             if not folder.exists():
                 os.rename(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         if (folder / "facts.json").is_file():
-            return  # another process packed the same record meanwhile
+            return  # another process has packed the same record meanwhile
         raise OutputError(f"cannot write the cache {folder.parent}: {error.strerror}; set NOWCAST_CACHE") from error
 
 
-def _needed(record: Record, shape: tuple[int, int, int], in_tiles: bool) -> int:
-    """Bytes on the disk: of tiles as many as a sample of the frames has with rain, and of blocks."""
-    whole = 2 * int(np.prod(shape, dtype=np.int64))
+def _bytes_needed(record: Record, shape: tuple[int, int, int], in_tiles: bool) -> int:
+    """Estimate the disk space of a packed record; in tiles, from the fraction of tiles with rain in a sample of frames."""
+    whole = 2 * int(np.prod(shape, dtype=np.int64))  # bytes of float16
     if not in_tiles:
         return whole
     sample = np.unique(np.linspace(0, shape[0] - 1, SAMPLE).astype(int))
-    damage = Damage(record)  # a damaged frame is stored without any rain
-    share = np.mean([packed_tiles.share_of_rain(damage.read(position)) for position in sample])
-    return int(whole * (share + 1 / (4 * BLOCK)))
+    damage = Damage(record)  # reads damaged frames as missing, which take no tiles
+    fraction = np.mean([packed_tiles.fraction_with_rain(damage.read(position)) for position in sample])
+    return int(whole * (fraction + 1 / (4 * BLOCK)))
 
 
-def _fill(
+def _store(
     record: Record, folder: Path, shape: tuple[int, int, int], progress: Callable[[Iterable], Iterable], *, in_tiles: bool
 ) -> None:
-    summary, before, damage = np.empty((3, shape[0])), None, Damage(record)
+    """Write the files of a packed record to `folder`; facts.json comes last."""
+    statistics, before, damage = np.empty((3, shape[0])), None, Damage(record)
     blocks_shape = (shape[0], -(-shape[1] // BLOCK), -(-shape[2] // BLOCK))
     with (
         closing(TileWriter(folder, shape) if in_tiles else Rows(folder / "frames.npy", np.float16, shape)) as frames,
@@ -139,16 +146,17 @@ def _fill(
     ):
         for position in progress(range(shape[0])):
             frame = next(read)
-            if before is not None and np.array_equal(frame.view(np.int32), before.view(np.int32)):  # dry, most of the time
+            # Equal frames in a row are common in dry weather, and faster to compare than to store anew.
+            if before is not None and np.array_equal(frame.view(np.int32), before.view(np.int32)):
                 frames.write_again()
             else:
                 frames.write(np.minimum(frame, LARGEST))
                 rain = _rain_blocks(frame)
-                facts = (*missing_and_wet(frame), 0.0 if rain is None else rain.mean(dtype=np.float64))
+                frame_statistics = (*missing_and_wet(frame), 0.0 if rain is None else rain.mean(dtype=np.float64))
             blocks.write(rain)
-            summary[:, position] = facts
+            statistics[:, position] = frame_statistics
             before = frame
-    np.save(folder / "summary.npy", summary)
+    np.save(folder / "summary.npy", statistics)
     if damage.all_failed:
         raise damage.first
     facts = {"shape": shape, "record": record.name, "in_tiles": in_tiles, "damaged": damage.lines()}
@@ -156,23 +164,23 @@ def _fill(
 
 
 def _rain_blocks(frame: np.ndarray) -> np.ndarray | None:
-    """Means of 1 - exp(-r / 1 mm/h), missing counted as dry; None where nothing is wet."""
-    wet = frame > 0
-    if not wet.any():
+    """Compute block means of 1 - exp(-r / 1 mm/h) of a frame (y, x), missing counted as dry; None if there is no rain."""
+    rainy = frame > 0
+    if not rainy.any():
         return None
     values = np.zeros_like(frame)
-    values[wet] = 1 - np.exp(-frame[wet])
+    values[rainy] = 1 - np.exp(-frame[rainy])
     return block_means(values)
 
 
 def missing_and_wet(frame: np.ndarray) -> tuple[float, float]:
-    """The missing fraction of a frame (y, x), and the wet fraction of its known pixels (NaN where none is known)."""
+    """Compute the fraction of missing cells of a frame (y, x) mm/h, and of wet cells among the known ones (NaN if none)."""
     missing = float(np.isnan(frame).mean())
     return missing, float((frame >= WET).mean() / (1 - missing)) if missing < 1 else np.nan
 
 
 def block_means(values: np.ndarray) -> np.ndarray:
-    """Means over BLOCK × BLOCK cells of (y, x); the blocks at the far edges are filled up with 0."""
+    """Compute means over blocks of BLOCK × BLOCK cells of a field (y, x); blocks that reach over its edges are padded by 0."""
     y, x = (-(-size // BLOCK) for size in values.shape)
     padded = np.zeros((y * BLOCK, x * BLOCK), np.float32)
     padded[: values.shape[0], : values.shape[1]] = values

@@ -1,23 +1,24 @@
-"""Decoded frames on disk as float16: whole, or for a long record only the tiles of them that hold something.
+"""Store frames on disk as float16 in tiles, so that tiles without rain take no space.
 
-A year of frames every five minutes on 900 × 900 cells is 170 GB as a whole. Most tiles of it are dry or beyond the radar's
-range: these are kept once, however often they come. Both are read as memory maps.
+A year of frames every five minutes on 900 × 900 cells takes 170 GB. Most of its tiles are dry or beyond the range of the
+radar. Such a tile is stored once, however often it occurs. Files are read as memory maps.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-WHOLE = 8 << 30  # bytes of frames up to which they are stored whole, where reading one is a single copy
-TILE = 64  # cells, at most: the side of a tile
-_DRY, _MISSING = 0, 1  # the first two tiles of every store
-_MASKS = 4096  # tiles without rain that are remembered, to be stored once
+WHOLE = 8 << 30  # bytes: records up to this size are stored without tiles, as whole frames are faster to read
+TILE = 64  # cells: largest side of a tile
+_DRY, _MISSING = 0, 1  # numbers of the first two tiles of every file: one all dry, one all missing
+_MAX_MASKS = 4096  # number of partly missing tiles without rain that are remembered while writing
 
 
 class Rows:
-    """Writes a .npy file of known shape row by row; rows of zeros may be left out, and take no room on most disks.
+    """Writer of a .npy file of known shape, row by row along its first axis.
 
-    From front to back: a memory map would meet a full disk with SIGBUS.
+    Rows of zeros are skipped: on most file systems they take no space. No memory map is used, because a full disk would
+    then end the process by SIGBUS instead of raising an error.
     """
 
     def __init__(self, path: Path, dtype: type, shape: tuple[int, ...]):
@@ -28,12 +29,12 @@ class Rows:
         self.dtype, self._last, self.end = dtype, None, self.file.tell() + shape[0] * self.row_bytes
 
     def write(self, row: np.ndarray | None) -> None:
-        """The next row; None for zeros."""
+        """Write the next row; None stands for zeros."""
         self._last = None if row is None else np.ascontiguousarray(row, self.dtype)
         self.write_again()
 
     def write_again(self) -> None:
-        """The row that was written last, once more."""
+        """Write the same row as the last time."""
         if self._last is None:
             self.file.seek(self.row_bytes, 1)
         else:
@@ -45,7 +46,10 @@ class Rows:
 
 
 class TileWriter:
-    """Writes frames (time, y, x) as tiles, each tile that is dry or missing as a whole, or a known mask, only once."""
+    """Writer of frames (y, x) mm/h in tiles. Tiles that are all dry or all missing, or equal masks, are stored once.
+
+    A mask is a tile that is partly missing and else dry, as at the edge of the radar's range.
+    """
 
     def __init__(self, folder: Path, shape: tuple[int, int, int]):
         self.tile, self.counts = tile_shape(shape[1:]), tile_counts(shape[1:])
@@ -54,35 +58,36 @@ class TileWriter:
         for value in (0.0, np.nan):
             self.file.write(np.full(self.tile, value, np.float16))
         self.num_tiles = 2
-        self._masks: dict[bytes, int] = {}
+        self._masks: dict[bytes, int] = {}  # the number of each mask by its content
 
     def write(self, frame: np.ndarray) -> None:
+        """Write the next frame."""
         tiles = to_tiles(frame).reshape(-1, self.tile[0] * self.tile[1])
         numbers = np.full(len(tiles), _DRY, np.uint32)
-        held = np.flatnonzero(tiles.any(axis=1))  # NaN counts
-        unknown = np.isnan(tiles[held])
+        not_dry = np.flatnonzero(tiles.any(axis=1))  # NaN counts as true
+        unknown = np.isnan(tiles[not_dry])
         missing = unknown.all(axis=1)
-        numbers[held[missing]] = _MISSING
-        without_rain = (unknown | (tiles[held] == 0)).all(axis=1)
-        for tile, is_mask in zip(held[~missing], without_rain[~missing], strict=True):
+        numbers[not_dry[missing]] = _MISSING
+        without_rain = (unknown | (tiles[not_dry] == 0)).all(axis=1)
+        for tile, is_mask in zip(not_dry[~missing], without_rain[~missing], strict=True):
             content = tiles[tile].astype(np.float16)
-            numbers[tile] = self._mask(content) if is_mask else self._new(content)
+            numbers[tile] = self._mask_number(content) if is_mask else self._append(content)
         self.index.write(numbers.reshape(self.counts))
 
     def write_again(self) -> None:
-        """The frame that was written last, once more."""
+        """Write the same frame as the last time."""
         self.index.write_again()
 
-    def _mask(self, tile: np.ndarray) -> int:
+    def _mask_number(self, tile: np.ndarray) -> int:
         content = tile.tobytes()
         if content not in self._masks:
-            number = self._new(tile)
-            if len(self._masks) == _MASKS:
+            number = self._append(tile)
+            if len(self._masks) == _MAX_MASKS:
                 return number
             self._masks[content] = number
         return self._masks[content]
 
-    def _new(self, tile: np.ndarray) -> int:
+    def _append(self, tile: np.ndarray) -> int:
         self.file.write(tile)
         self.num_tiles += 1
         return self.num_tiles - 1
@@ -93,7 +98,7 @@ class TileWriter:
 
 
 class Tiles:
-    """Reads what a TileWriter wrote."""
+    """Reader of the files of a TileWriter for frames on a grid (y, x)."""
 
     def __init__(self, folder: Path, grid: tuple[int, int]):
         self.tile = tile_shape(grid)
@@ -101,34 +106,42 @@ class Tiles:
         self.tiles = np.asarray(np.memmap(folder / "tiles.bin", np.float16, "r")).reshape(-1, *self.tile)
 
     def cut(self, positions: np.ndarray, top: int, left: int, bottom: int, right: int) -> np.ndarray:
-        """float16 (frame, y, x) of the frames at `positions`, the cells from `top` to `bottom` and `left` to `right`."""
+        """Return a rectangle of several frames, rows [top, bottom) and columns [left, right).
+
+        positions: (frame,) positions of the frames
+        returns: (frame, y, x) float16 mm/h, NaN missing
+        """
         height, width = self.tile
         y, x = top // height, left // width
         numbers = self.index[positions, y : -(-bottom // height), x : -(-right // width)]
-        found = self.tiles[numbers].swapaxes(2, 3)  # (frame, tile, y, tile, x)
-        found = found.reshape(len(numbers), numbers.shape[1] * height, numbers.shape[2] * width)
-        return found[:, top - y * height : bottom - y * height, left - x * width : right - x * width]
+        cells = self.tiles[numbers].swapaxes(2, 3)  # (frame, tile, y, tile, x)
+        cells = cells.reshape(len(numbers), numbers.shape[1] * height, numbers.shape[2] * width)
+        return cells[:, top - y * height : bottom - y * height, left - x * width : right - x * width]
 
 
 def tile_counts(grid: tuple[int, int]) -> tuple[int, int]:
-    """How many tiles lie along y and x."""
+    """Return the number of tiles along y and x."""
     return -(-grid[0] // TILE), -(-grid[1] // TILE)
 
 
 def tile_shape(grid: tuple[int, int]) -> tuple[int, int]:
-    """(y, x) cells of a tile: as even as they can be."""
+    """Return the cells of a tile along y and x: as few as `tile_counts` tiles need to cover the grid."""
     (y, x), (rows, columns) = grid, tile_counts(grid)
     return -(-y // rows), -(-x // columns)
 
 
 def to_tiles(frame: np.ndarray) -> np.ndarray:
-    """(tile, y, x) of a frame (y, x), row by row; tiles at the far edges are filled up with the last cells."""
+    """Cut a frame into tiles, row by row. Tiles that reach over its edges are padded with the cells at the edge.
+
+    frame: (y, x)
+    returns: (tile, y in tile, x in tile)
+    """
     (height, width), (rows, columns) = tile_shape(frame.shape), tile_counts(frame.shape)
     beyond = ((0, rows * height - frame.shape[0]), (0, columns * width - frame.shape[1]))
     padded = np.pad(frame, beyond, mode="edge") if any(after for _, after in beyond) else frame
     return np.ascontiguousarray(padded.reshape(rows, height, columns, width).swapaxes(1, 2)).reshape(-1, height, width)
 
 
-def share_of_rain(frame: np.ndarray) -> float:
-    """The share of a frame's tiles that hold some rain: what of it is stored, but for a few masks."""
+def fraction_with_rain(frame: np.ndarray) -> float:
+    """Return the fraction of the tiles of a frame (y, x) with any rain: almost all that are stored, besides a few masks."""
     return float((to_tiles(np.nan_to_num(frame)) > 0).any(axis=(1, 2)).mean())

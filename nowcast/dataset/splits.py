@@ -1,8 +1,7 @@
-"""Which stretches of a record make complete cases: positions only, no field is read here.
+"""Divide windows into training, validation and test, so that no frame is in two splits.
 
-A window is `input_frames` past and `lead_frames` future frames, each exactly one `time_step` from the next, held as
-positions into the record's sorted times. Every frame is a candidate for the reference frame (the last past frame) of
-one window, and the account says what became of each candidate. Splits never share a frame.
+Three ways: fractions of one record in time order, spans of time, and whole rain events of several records. A split may
+come out empty; its account says how many windows it has.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,8 @@ from nowcast.dataset.windows import Account, Windows
 from nowcast.errors import UsageError
 
 SPLITS = ("training", "validation", "test")
-Instant = str | date | datetime | np.datetime64
+Instant = str | date | datetime | np.datetime64  # a time; one without a time zone is in UTC
+Span = tuple[np.datetime64, np.datetime64]  # start and end in UTC; the end is not part of it
 
 
 def split_windows(
@@ -26,21 +26,48 @@ def split_windows(
     fractions: Sequence[float] | None = None,
     spans: Mapping[str, Sequence[tuple[Instant, Instant]]] | None = None,
 ) -> dict[str, Windows]:
-    """Divide the windows of one record by time; a split may come out empty. No frame is ever in two splits.
+    """Divide the windows of one record by `fractions` or by `spans`.
 
-    `fractions` of the frames in time order for training, validation and test, adding to 1; a split begins one whole
-    window of frames after the one before it ended, and the windows that cross or touch this gap are purged.
-    `spans` are half-open, [start, end), in UTC: a window belongs to a split if all its frames lie in one of its spans.
-    Spans of one split that touch count as one.
+    `fractions`: shares of the frames in time order for training, validation and test, which add to 1. Between two splits
+    lies a gap of one whole window; windows that cross or touch it are purged.
+    `spans`: spans of time [start, end) for each split. A window belongs to a split if all its frames lie in one of the
+    split's spans. Spans of the same split that touch or overlap count as one span.
 
-    Raises UsageError for fractions that do not add to 1, empty spans, and spans of two splits that overlap.
+    Raises UsageError (exit 2) for fractions that do not add to 1, empty spans, and overlapping spans of two splits.
     """
     if (fractions is None) == (spans is None):
-        given = "neither" if fractions is None else "both"
-        raise UsageError(f"{given} of fractions and spans are given for the splits\ngive one of the two")
+        number = "neither" if fractions is None else "both"
+        raise UsageError(f"{number} of fractions and spans are given for the splits\ngive one of the two")
     if fractions is not None:
         return _split_by_fractions(windows, times, fractions)
     return _split_by_spans(windows, times, spans)
+
+
+def split_by_events(
+    windows: Sequence[Windows], times: Sequence[np.ndarray], *, fractions: Sequence[float]
+) -> dict[str, tuple[Windows, ...]]:
+    """Divide whole events of several records.
+
+    `windows` and `times` have one entry per record, as has each split that is returned. An event is a stretch of a record
+    between gaps of at least one whole window. From the newest event of all records to the oldest, each goes to the test
+    split if that still has room for all its frames, else to validation if that has, else to training. The room of a split is
+    its fraction of all frames. So a split is empty if every event is larger than its room.
+    """
+    room = dict(zip(SPLITS, np.array(fractions) * sum(map(len, times)) + 1e-6, strict=True))  # 1e-6 frames for rounding
+    split_of_frame = [np.full(len(t), "training", object) for t in times]
+    events = [
+        (record, positions)
+        for record, (w, t) in enumerate(zip(windows, times, strict=True))
+        for positions in _event_positions(t, w)
+    ]
+    for record, positions in sorted(events, key=lambda event: times[event[0]][event[1][-1]], reverse=True):
+        split = next((name for name in ("test", "validation") if len(positions) <= room[name]), "training")
+        split_of_frame[record][positions] = split
+        room[split] -= len(positions)
+    return {
+        name: tuple(_select_frames(w, frames == name) for w, frames in zip(windows, split_of_frame, strict=True))
+        for name in SPLITS
+    }
 
 
 def _split_by_fractions(windows: Windows, times: np.ndarray, fractions: Sequence[float]) -> dict[str, Windows]:
@@ -56,7 +83,7 @@ def _split_by_fractions(windows: Windows, times: np.ndarray, fractions: Sequence
         inside = candidate & (last < end)
         if start > 0:
             inside &= times[first] > times[start - 1] + duration
-        splits[name] = _part(windows, candidate, inside, num_frames=int(end - start))
+        splits[name] = _select_split(windows, candidate, inside, num_frames=int(end - start))
     return splits
 
 
@@ -70,22 +97,23 @@ def _split_by_spans(windows: Windows, times: np.ndarray, spans: Mapping) -> dict
     splits = {}
     for name, ranges in merged.items():
         starts, ends = ([span[side] for span in ranges] for side in (0, 1))
-        owner = _span_of(first, starts, ends)
-        inside = (owner >= 0) & (owner == _span_of(last, starts, ends))
-        num_frames = int((_span_of(times, starts, ends) >= 0).sum())
-        splits[name] = _part(windows, owner >= 0, inside, num_frames=num_frames)
+        span_of_first = _find_spans(first, starts, ends)
+        inside = (span_of_first >= 0) & (span_of_first == _find_spans(last, starts, ends))
+        num_frames = int((_find_spans(times, starts, ends) >= 0).sum())
+        splits[name] = _select_split(windows, span_of_first >= 0, inside, num_frames=num_frames)
     return splits
 
 
-def _span_of(instants: np.ndarray, starts: list[np.datetime64], ends: list[np.datetime64]) -> np.ndarray:
-    """Which of the ordered, disjoint spans [start, end) holds each instant; -1 for none."""
+def _find_spans(instants: np.ndarray, starts: list[np.datetime64], ends: list[np.datetime64]) -> np.ndarray:
+    """Return for each instant the number of the span [start, end) that holds it, or -1. Spans are in order, disjoint."""
     if not starts:
         return np.full(len(instants), -1)
     span = np.searchsorted(np.array(starts), instants, side="right") - 1
     return np.where(instants < np.array(ends)[span], span, -1)
 
 
-def _part(windows: Windows, candidate: np.ndarray, inside: np.ndarray, *, num_frames: int) -> Windows:
+def _select_split(windows: Windows, candidate: np.ndarray, inside: np.ndarray, *, num_frames: int) -> Windows:
+    """Return the windows `inside` a split. `candidate` (window,): the first frame is in the split, the last maybe not."""
     account = Account(
         num_frames=num_frames,
         num_candidates=int(candidate.sum()),
@@ -95,10 +123,10 @@ def _part(windows: Windows, candidate: np.ndarray, inside: np.ndarray, *, num_fr
     return replace(windows, positions=windows.positions[inside], account=account)
 
 
-def _merge(name: str, spans: Sequence[tuple[Instant, Instant]]) -> list[tuple[np.datetime64, np.datetime64]]:
-    """The spans in order, those that touch or overlap made one."""
-    merged: list[tuple[np.datetime64, np.datetime64]] = []
-    for start, end in sorted((_instant(start), _instant(end)) for start, end in spans):
+def _merge(name: str, spans: Sequence[tuple[Instant, Instant]]) -> list[Span]:
+    """Sort the spans of one split, and merge those that touch or overlap."""
+    merged: list[Span] = []
+    for start, end in sorted((_as_utc(start), _as_utc(end)) for start, end in spans):
         if not start < end:
             raise UsageError(f"the {name} span {start} to {end} is empty: the end must be after the start")
         if merged and start <= merged[-1][1]:
@@ -108,56 +136,36 @@ def _merge(name: str, spans: Sequence[tuple[Instant, Instant]]) -> list[tuple[np
     return merged
 
 
-def _refuse_overlap(merged: Mapping[str, Sequence[tuple[np.datetime64, np.datetime64]]]) -> None:
+def _refuse_overlap(merged: Mapping[str, Sequence[Span]]) -> None:
     ordered = sorted((start, end, name) for name, ranges in merged.items() for start, end in ranges)
     for (_, end, name), (start, _, other) in pairwise(ordered):
         if start < end:
             raise UsageError(
                 f"the {name} and {other} spans overlap from {start} to {end}\n"
-                "a span ends before the next begins (its end is not part of it)"
+                "a span must end before the next begins, or at the same time (its end is not part of it)"
             )
 
 
-def _instant(value: Instant) -> np.datetime64:
-    """A time in UTC; one without a zone is taken as UTC."""
+def _as_utc(value: Instant) -> np.datetime64:
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
-            raise UsageError(f"{value!r} is no time: write it like 2020-06-01 or 2020-06-01T12:00") from None
+            raise UsageError(f"{value!r} is not a time: write it like 2020-06-01 or 2020-06-01T12:00") from None
     if isinstance(value, datetime) and value.tzinfo is not None:
         value = value.astimezone(UTC).replace(tzinfo=None)
     return np.datetime64(value, "s")
 
 
-def split_by_events(
-    windows: Sequence[Windows], times: Sequence[np.ndarray], *, fractions: Sequence[float]
-) -> dict[str, tuple[Windows, ...]]:
-    """Divide whole events of several records; no event, hence no frame, is in two splits.
-
-    An event is a stretch of a record's `times` between gaps of at least one whole window. Going back from the newest event
-    of all records, each joins the test split while the test's share of all frames has room for it, else validation, else
-    training; so a split can come out empty where every event is larger than its share.
-    """
-    room = dict(zip(SPLITS, np.array(fractions) * sum(map(len, times)) + 1e-6, strict=True))  # for rounding
-    splits = [np.full(len(t), "training", object) for t in times]  # per record, the split of each frame
-    events = ((record, part) for record, (w, t) in enumerate(zip(windows, times, strict=True)) for part in _events(t, w))
-    for record, part in sorted(events, key=lambda event: times[event[0]][event[1][-1]], reverse=True):
-        split = next((name for name in ("test", "validation") if len(part) <= room[name]), "training")
-        splits[record][part] = split
-        room[split] -= len(part)
-    return {name: tuple(_of_frames(w, frames == name) for w, frames in zip(windows, splits, strict=True)) for name in SPLITS}
-
-
-def _events(times: np.ndarray, windows: Windows) -> list[np.ndarray]:
-    """The positions of the frames of each event."""
+def _event_positions(times: np.ndarray, windows: Windows) -> list[np.ndarray]:
+    """Return the positions of the frames of each event of one record."""
     if not len(times) or np.isnat(windows.time_step):
         return [np.array([position]) for position in range(len(times))]
-    apart = np.diff(times) >= windows.positions.shape[1] * windows.time_step
-    return np.split(np.arange(len(times)), np.flatnonzero(apart) + 1)
+    long_gap = np.diff(times) >= windows.positions.shape[1] * windows.time_step
+    return np.split(np.arange(len(times)), np.flatnonzero(long_gap) + 1)
 
 
-def _of_frames(windows: Windows, chosen: np.ndarray) -> Windows:
-    """The windows whose frames are `chosen`, a mask (time,)."""
+def _select_frames(windows: Windows, chosen: np.ndarray) -> Windows:
+    """Return the windows whose first frame is chosen by the mask (time,); events are never divided."""
     inside = chosen[windows.positions[:, 0]]
-    return _part(windows, inside, inside, num_frames=int(chosen.sum()))
+    return _select_split(windows, inside, inside, num_frames=int(chosen.sum()))

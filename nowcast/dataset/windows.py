@@ -1,8 +1,8 @@
-"""Which stretches of a record make complete cases: positions only, no field is read here.
+"""Find the windows of a record: which of its frames make complete cases.
 
-A window is `input_frames` past and `lead_frames` future frames, each exactly one `time_step` from the next, held as
-positions into the record's sorted times. Every frame is a candidate for the reference frame (the last past frame) of
-one window, and the account says what became of each candidate. Splits never share a frame.
+A window is `input_frames` past and `lead_frames` future frames, each exactly one `time_step` after the one before. It is
+held as positions into the sorted times of the record, so no field is read to find it. The reference frame of a window is
+its last past frame. Every frame of a record is a candidate for the reference frame of one window.
 """
 
 from dataclasses import asdict, dataclass, fields, replace
@@ -11,8 +11,7 @@ import numpy as np
 
 from nowcast.errors import UsageError
 
-_EXACT = np.timedelta64(0, "s")
-
+# The counts of dropped candidates, and how they are described to the user.
 _REASONS = {
     "num_gap": "cross a gap or an end of the record",
     "num_strided": "skipped by the stride",
@@ -24,10 +23,11 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Account:
-    """What became of every candidate: `num_candidates` is `num_windows` plus every number dropped, exactly.
+    """Number of candidates, of windows kept, and of candidates dropped for each reason.
 
-    After `plan` the candidates are all frames of the record; after `split_windows` they are the windows whose first
-    frame lies in the split, and `num_frames` counts the frames in it. Accounts of several records add.
+    `num_candidates` always equals `num_windows` plus all numbers dropped. After `find_windows` the candidates are all
+    frames of the record. After a split they are the windows whose first frame lies in the split, and `num_frames` is the
+    number of frames in the split. Accounts of several records can be added.
     """
 
     num_frames: int
@@ -49,7 +49,7 @@ class Account:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """One line with the number kept, then one for each reason that dropped any."""
+        """Describe the account: one line with the number kept, then one for each reason that dropped a candidate."""
         dropped = [(getattr(self, name), words) for name, words in _REASONS.items()]
         kept = f"{self.num_windows:,} windows of {self.num_candidates:,} candidates in {self.num_frames:,} frames"
         return [kept] + [f"  {number:,} {words}" for number, words in dropped if number]
@@ -57,7 +57,10 @@ class Account:
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Cases of one record: `positions` int64 (window, input_frames + lead_frames) into its times, in time order."""
+    """Windows of one record in time order.
+
+    positions: (window, input_frames + lead_frames) int64, into the times of the record
+    """
 
     positions: np.ndarray
     input_frames: int
@@ -69,16 +72,16 @@ class Windows:
         return len(self.positions)
 
     def select(self, chosen: np.ndarray) -> "Windows":
-        """Only the `chosen` windows, a mask (window,); the account stays that of the plan."""
+        """Return only the windows where the mask `chosen` (window,) is true, with the account unchanged."""
         return replace(self, positions=self.positions[chosen])
 
     def none(self) -> "Windows":
-        """The same record with no window."""
+        """Return the same without any window."""
         return replace(self, positions=self.positions[:0], account=Account(0, 0, 0))
 
     @property
     def reference_positions(self) -> np.ndarray:
-        """(window,) the last past frame of each: its time is the forecast_reference_time."""
+        """Positions (window,) of the reference frames, whose times are the forecast_reference_times."""
         return self.positions[:, self.input_frames - 1]
 
 
@@ -93,31 +96,33 @@ def find_windows(
     wet: np.ndarray | None = None,
     max_missing: float = 1.0,
     min_wet: float = 0.0,
-    tolerance: np.timedelta64 = _EXACT,
 ) -> Windows:
-    """All windows of a record with sorted, unique `times` (datetime64), and the account of the others.
+    """Find all windows of a record, and count the candidates that were dropped.
 
-    `time_step` may be a multiple of the record's own: windows then pick every so many frames. Of the complete windows
-    every `stride`-th is kept, in frames of the record; then those go that hold a frame with more than `max_missing`
-    missing, or whose mean wet fraction is under `min_wet`. `missing` and `wet` are fractions per frame, (time,); a wet
-    fraction of NaN (nothing known) is left out of the mean, and a window with no other counts as dry. `tolerance`
-    (under half a time step) lets each frame be off its exact distance from the reference frame.
+        times: (time,) datetime64, sorted and unique
+        missing: (time,) fraction of missing cells of each frame
+        wet: (time,) fraction of wet cells among the known ones of each frame, NaN where no cell is known
 
-    Raises UsageError for numbers that no window can have.
+    `time_step` may be a multiple of the record's own time step: a window then takes every second (third, ...) frame.
+    Candidates are dropped in this order: those without all their frames, all but every `stride`-th of the rest, those with
+    a frame whose missing fraction is above `max_missing` or unknown, and those whose mean wet fraction is below `min_wet`.
+    Frames with an unknown wet fraction are left out of the mean; a window of such frames alone counts as dry.
+
+    Raises UsageError (exit 2) for numbers of frames, a stride or a time step that no window can have.
     """
-    _check(input_frames, lead_frames, stride)
-    missing, wet = _per_frame(missing, times, "missing"), _per_frame(wet, times, "wet")
-    complete = _complete(times, range(1 - input_frames, lead_frames + 1), time_step, tolerance)
+    _check_lengths(input_frames, lead_frames, stride)
+    missing, wet = _as_fractions(missing, times, "missing"), _as_fractions(wet, times, "wet")
+    complete = _complete_windows(times, range(1 - input_frames, lead_frames + 1), time_step)
     positions = complete[::stride]
     num_strided = len(complete) - len(positions)
 
     num_missing = num_dry = 0
     if missing is not None:
-        known = missing <= max_missing  # NaN is unknown, hence not known to be good
-        keep = known[positions].all(axis=1)
+        complete_enough = missing <= max_missing  # False for NaN
+        keep = complete_enough[positions].all(axis=1)
         num_missing, positions = int((~keep).sum()), positions[keep]
     if wet is not None and min_wet > 0:
-        keep = _mean_known(wet[positions]) >= min_wet
+        keep = _mean_of_known(wet[positions]) >= min_wet
         num_dry, positions = int((~keep).sum()), positions[keep]
 
     account = Account(
@@ -132,25 +137,29 @@ def find_windows(
     return Windows(positions, input_frames, lead_frames, time_step, account)
 
 
-def find_references(
-    times: np.ndarray, *, input_frames: int, time_step: np.timedelta64, tolerance: np.timedelta64 = _EXACT
-) -> np.ndarray:
-    """Every complete past: int64 (reference, input_frames), in time order, so the newest is the last row.
+def find_references(times: np.ndarray, *, input_frames: int, time_step: np.timedelta64) -> np.ndarray:
+    """Find every complete past of a record; no future frame is needed.
 
-    No future frame is needed. The newest frame of the record is a reference only if its own past is complete.
+        times: (time,) datetime64, sorted and unique
+        returns: (reference, input_frames) int64 positions into `times`, in time order: the last row is the newest
+
+    The newest frame of the record is a reference frame only if its own past is complete.
+
+    Raises UsageError (exit 2) for a number of frames or a time step that no past can have.
     """
-    _check(input_frames, 0, 1)
-    return _complete(times, range(1 - input_frames, 1), time_step, tolerance)
+    _check_lengths(input_frames, 0, 1)
+    return _complete_windows(times, range(1 - input_frames, 1), time_step)
 
 
-def _check(input_frames: int, lead_frames: int, stride: int) -> None:
+def _check_lengths(input_frames: int, lead_frames: int, stride: int) -> None:
     limits = (("input_frames", input_frames, 1), ("lead_frames", lead_frames, 0), ("stride", stride, 1))
     for name, value, least in limits:
         if value < least:
             raise UsageError(f"{name} is {value}: at least {least} is needed")
 
 
-def _per_frame(values: np.ndarray | None, times: np.ndarray, name: str) -> np.ndarray | None:
+def _as_fractions(values: np.ndarray | None, times: np.ndarray, name: str) -> np.ndarray | None:
+    """Return one float64 for each time, or None for None."""
     if values is None:
         return None
     values = np.asarray(values, np.float64)
@@ -158,39 +167,27 @@ def _per_frame(values: np.ndarray | None, times: np.ndarray, name: str) -> np.nd
     return values
 
 
-def _complete(times: np.ndarray, offsets: range, time_step, tolerance) -> np.ndarray:
-    """Positions (window, offset) of every reference frame that has a frame at each offset, in time steps, from it."""
+def _complete_windows(times: np.ndarray, offsets: range, time_step: np.timedelta64) -> np.ndarray:
+    """Return the positions (window, offset) of the windows that have a frame at every offset.
+
+    Offsets are in time steps from the reference frame.
+    """
     times = np.asarray(times)
     assert np.all(times[1:] > times[:-1]), "times are not sorted and unique"
-    if np.isnat(time_step):  # a record of one frame has no step: its only windows are of one frame
+    if np.isnat(time_step):  # a record of one frame has no time step: its only windows are of one frame
         return np.arange(len(times) if len(offsets) == 1 else 0).reshape(-1, len(offsets))
-    _check_step(time_step, tolerance)
+    if time_step <= np.timedelta64(0):
+        raise UsageError(f"time_step is {time_step}: it must be positive")
     positions = np.empty((len(offsets), len(times)), np.int64)
     complete = np.ones(len(times), bool)
     for row, offset in zip(positions, offsets, strict=True):
-        row[:], near = _nearest(times, times + offset * time_step, tolerance)
-        complete &= near
+        valid_times = times + offset * time_step
+        row[:] = np.searchsorted(times, valid_times).clip(max=len(times) - 1)
+        complete &= times[row] == valid_times
     return np.ascontiguousarray(positions[:, complete].T)
 
 
-def _check_step(time_step: np.timedelta64, tolerance: np.timedelta64) -> None:
-    if time_step <= np.timedelta64(0):
-        raise UsageError(f"time_step is {time_step}: it must be positive")
-    if tolerance < np.timedelta64(0) or 2 * tolerance >= time_step:  # else one frame could stand for two
-        raise UsageError(f"the time tolerance is {tolerance}: it must be under half the time step of {time_step}")
-
-
-def _nearest(times: np.ndarray, wanted: np.ndarray, tolerance: np.timedelta64) -> tuple[np.ndarray, np.ndarray]:
-    """The position nearest to each wanted time, and whether it is near enough."""
-    after = np.searchsorted(times, wanted).clip(max=len(times) - 1)
-    if not tolerance:
-        return after, times[after] == wanted
-    before = (after - 1).clip(min=0)
-    found = np.where(wanted - times[before] <= abs(times[after] - wanted), before, after)
-    return found, abs(times[found] - wanted) <= tolerance
-
-
-def _mean_known(values: np.ndarray) -> np.ndarray:
-    """The mean over axis 1 of what is not NaN; 0 where nothing is known."""
+def _mean_of_known(values: np.ndarray) -> np.ndarray:
+    """Return the mean over axis 1 without NaN; 0 where all are NaN."""
     known = ~np.isnan(values)
     return np.where(known, values, 0).sum(axis=1) / known.sum(axis=1).clip(min=1)

@@ -132,36 +132,9 @@ def test_a_single_frame_has_no_time_step_and_no_window():
     assert find_references(times_at([3]), input_frames=2, time_step=unknown).shape == (0, 2)
 
 
-def test_jitter_is_refused_unless_within_the_tolerance():
-    jitter = np.array([0, 20, -20, 15, -10, 0, 70, 0]) * np.timedelta64(1, "s")
-    times = times_at(range(8)) + jitter
-    exact = find_windows(times, input_frames=2, lead_frames=1, time_step=FIVE)
-    near = find_windows(times, input_frames=2, lead_frames=1, time_step=FIVE, tolerance=np.timedelta64(40, "s"))
-    assert len(exact) == 0
-    assert near.positions.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5]]
-
-
-def test_tolerance_takes_the_nearest_frame_and_none_twice():
-    times = START + np.array([0, 290, 305, 600]) * np.timedelta64(1, "s")
-    windows = find_windows(times, input_frames=1, lead_frames=2, time_step=FIVE, tolerance=np.timedelta64(30, "s"))
-    assert windows.positions.tolist() == [[0, 2, 3]]
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.sets(st.integers(0, 40), min_size=30),
-    st.lists(st.integers(-60, 60), min_size=41, max_size=41),
-    st.integers(0, 149),
-)
-def test_with_a_tolerance_every_frame_is_near_its_place(slots, jitter, tolerance):
-    slots = sorted(slots)
-    times = times_at(slots) + np.array([jitter[s] for s in slots], np.int64) * np.timedelta64(1, "s")
-    tolerance = np.timedelta64(tolerance, "s")
-    windows = find_windows(times, input_frames=2, lead_frames=2, time_step=FIVE, tolerance=tolerance)
-    wanted = times[windows.reference_positions][:, None] + np.arange(-1, 3) * FIVE
-    assert (abs(times[windows.positions] - wanted) <= tolerance).all()
-    assert (np.diff(windows.positions, axis=1) > 0).all()
-    assert len(windows) >= len(find_windows(times, input_frames=2, lead_frames=2, time_step=FIVE))
+def test_frames_off_their_exact_time_make_no_window():
+    times = times_at(range(8)) + np.array([0, 20, -20, 15, -10, 0, 70, 0]) * np.timedelta64(1, "s")
+    assert len(find_windows(times, input_frames=2, lead_frames=1, time_step=FIVE)) == 0
 
 
 @pytest.mark.parametrize(
@@ -170,7 +143,6 @@ def test_with_a_tolerance_every_frame_is_near_its_place(slots, jitter, tolerance
         ({"input_frames": 0}, "input_frames is 0: at least 1"),
         ({"stride": 0}, "stride is 0: at least 1"),
         ({"time_step": 0 * MINUTE}, "time_step is 0 seconds: it must be positive"),
-        ({"tolerance": 150 * np.timedelta64(1, "s")}, "under half the time step of 300 seconds"),
     ],
 )
 def test_numbers_that_no_window_can_have_are_refused(wrong, words):
@@ -334,7 +306,7 @@ def test_spans_of_one_split_may_nest_and_touch():
         ({"training": [("2020-06-01", "2020-06-03")], "test": [("2020-06-02", "2020-06-04")]}, "training and test"),
         ({"training": [("2020-06-01", "2020-06-09")], "test": [("2020-06-02", "2020-06-03")]}, "training and test"),
         ({"training": [("2020-06-02", "2020-06-02")]}, "training span .* is empty"),
-        ({"training": [("yesterday", "2020-06-02")]}, "'yesterday' is no time"),
+        ({"training": [("yesterday", "2020-06-02")]}, "'yesterday' is not a time"),
         ({"train": [("2020-06-01", "2020-06-02")]}, "no such split: train"),
     ],
 )

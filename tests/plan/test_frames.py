@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from makers.archives import MINUTES, START, series
 
 from nowcast.config.schema import Data
-from nowcast.dataset.archive import _split as split_windows_of
+from nowcast.dataset.archive import split_records
 from nowcast.dataset.windows import find_windows
 from nowcast.errors import NotEnoughFrames
 from nowcast.plan.frames import ENOUGH, choose_frames
@@ -20,7 +20,7 @@ def used(parts, chosen):
         for p in parts
     ]
     records = [type("Record", (), {"times": part.times}) for part in parts]
-    found = split_windows_of(records, planned, [""] * len(parts), chosen.splits)
+    found = split_records(records, planned, [""] * len(parts), chosen.splits)
     return {
         name: {(n, int(p)) for n, windows in enumerate(found[name]) for p in windows.positions.ravel()}
         for name in ("training", "validation", "test")
