@@ -1,4 +1,4 @@
-"""Experiments: their schema (schema.py), and how they are read from and written to TOML (toml.py)."""
+"""The config of a run, called Experiment: its sections and keys (schema.py), and its text form (toml.py)."""
 
 from nowcast.config.schema import Data, Experiment, Many, NamedSection, Number, Section, Splits, Training, check, lookup
 from nowcast.config.toml import (

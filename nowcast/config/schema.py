@@ -1,8 +1,8 @@
-"""TOML <-> Experiment: read, --set, check, write.
+"""The sections and keys of a config, and how their values are checked.
 
-An Experiment is one text file: strict, frozen and complete. The sections `transform`, `model` and `loss` are checked by
-whatever their `name` chooses (each beside its owner, through `check`); the rest is here. Every key has a value that TOML
-can write ("auto" and 0 stand for "not set"), so a resolved config can be written back and read again unchanged.
+A config is strict and frozen. The keys of `[data]` and `[training]` are defined here. Those of `[transform]`, `[model]` and
+`[loss]` depend on the `name` in the section, and are defined beside the transform, model or loss of that name, which checks
+them by `check`. Every key has a value that TOML can write ("auto" or 0 where nothing is set).
 """
 
 import difflib
@@ -17,13 +17,13 @@ from nowcast.errors import UsageError
 
 
 class Section(BaseModel):
-    """A frozen, strict part of a config: an unknown key or a wrong type is an error."""
+    """Section of a config, frozen and strict: an unknown key or a value of the wrong type is an error."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class NamedSection(BaseModel):
-    """A section whose own keys belong to whatever `name` chooses."""
+    """Section whose further keys are those of the transform, model or loss called `name`; they are checked by it later."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="allow")
     name: str
@@ -34,6 +34,7 @@ def _as_tuple(value: Any) -> Any:
 
 
 def _as_datetime(value: Any) -> Any:
+    """Turn a date or time into a time in UTC without a time zone; leave anything else for pydantic to refuse."""
     if isinstance(value, date) and not isinstance(value, datetime):
         return datetime(value.year, value.month, value.day)
     if isinstance(value, datetime) and value.tzinfo is not None:
@@ -42,7 +43,7 @@ def _as_datetime(value: Any) -> Any:
 
 
 Item = TypeVar("Item")
-# TOML has arrays only; a frozen section holds tuples.
+# TOML has only arrays, which are read as lists; a frozen section holds tuples.
 Many = Annotated[tuple[Item, ...], BeforeValidator(_as_tuple)]
 Number = float | int
 Time = Annotated[datetime, BeforeValidator(_as_datetime)]
@@ -50,7 +51,7 @@ Span = Annotated[tuple[Time, Time], BeforeValidator(_as_tuple)]
 
 
 class Splits(Section):
-    """Which windows train, which validate, which are kept for a test; no frame is in two of them."""
+    """`[data.splits]`: how the windows are divided into training, validation and test. No frame is in two splits."""
 
     by: Literal["fractions", "events", "spans", "records"] = "fractions"
     fractions: Annotated[tuple[Number, Number, Number], BeforeValidator(_as_tuple)] = (0.75, 0.25, 0.0)
@@ -70,7 +71,7 @@ class Splits(Section):
 
 
 class Data(Section):
-    """What is read, and how windows and crops are drawn from it."""
+    """`[data]`: the records that are read, and how windows and crops are drawn from them."""
 
     records: Many[str] = ()
     variable: str = "auto"
@@ -90,7 +91,7 @@ class Data(Section):
 
 
 class Training(Section):
-    """How the weights are found. One of `steps` and `epochs` is 0; a step is one update of the weights."""
+    """`[training]`: how the weights are optimized. A step is one update; one of `steps` and `epochs` must be 0."""
 
     steps: int = Field(0, ge=0)
     epochs: int = Field(0, ge=0)
@@ -127,7 +128,7 @@ class Training(Section):
 
 
 class Experiment(Section):
-    """One run, described whole."""
+    """The complete config of one run."""
 
     data: Data = Data()
     transform: NamedSection
@@ -140,7 +141,11 @@ AnySection = TypeVar("AnySection", bound=BaseModel)
 
 
 def check(kind: type[AnySection], values: Mapping[str, Any], *, where: str = "", source: str = "config") -> AnySection:
-    """`values` as a `kind`, or a UsageError that names the dotted path and, for a near miss, the key that was meant."""
+    """Return `values` as a section of class `kind`.
+
+    Raises UsageError (exit 2) for a wrong value or key, with the dotted path (after `where`) and, for a key that is misspelt,
+    the one most like it.
+    """
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
@@ -148,6 +153,7 @@ def check(kind: type[AnySection], values: Mapping[str, Any], *, where: str = "",
 
 
 def _explain(problems: Sequence[Mapping[str, Any]], kind: type[BaseModel], where: str) -> str:
+    """Describe the first of the problems that pydantic found."""
     problem = problems[0]
     path = _path(problem)
     dotted = ".".join(filter(None, [where, *map(str, path)]))
@@ -159,26 +165,28 @@ def _explain(problems: Sequence[Mapping[str, Any]], kind: type[BaseModel], where
         return f"{dotted} is missing"
     if problem["type"] == "value_error":
         return f"{dotted}: {problem['msg'].removeprefix('Value error, ')}"
-    # each branch of a union reports for itself; together they say what is allowed
+    # pydantic reports one problem for each type that a key may have; together they name all values that are allowed.
     allowed = dict.fromkeys(other["msg"].removeprefix("Input ") for other in problems if _path(other) == path)
     return f"{dotted} = {problem['input']!r}: it {', or '.join(allowed)}"
 
 
 def _path(problem: Mapping[str, Any]) -> list[str | int]:
-    # pydantic names the branch of a union in the path of an error; no key of ours has such a name.
-    branch = re.compile(r"int|float|str|constrained-.*|.*\[.*")
-    return [part for part in problem["loc"] if not (isinstance(part, str) and branch.fullmatch(part))]
+    """Return the keys and list positions that lead to the problem."""
+    # For a key that may have several types, pydantic adds the name of a type to the path. No key of ours has such a name.
+    type_name = re.compile(r"int|float|str|constrained-.*|.*\[.*")
+    return [key for key in problem["loc"] if not (isinstance(key, str) and type_name.fullmatch(key))]
 
 
 def _keys_at(kind: Any, path: Sequence[Any]) -> list[str]:
-    for part in path:
-        if isinstance(part, str):
-            kind = kind.model_fields[part].annotation
+    """Return the keys that are known in the section at `path`."""
+    for key in path:
+        if isinstance(key, str):
+            kind = kind.model_fields[key].annotation
     return sorted(kind.model_fields)
 
 
 def lookup(registry: Mapping[str, Any], name: str, *, where: str, source: str = "config") -> Any:
-    """The entry `name` of a registry such as MODELS, or a UsageError that lists the entries."""
+    """Return the entry `name` of a registry such as MODELS. Raises UsageError (exit 2) for an unknown name."""
     if name in registry:
         return registry[name]
     near = difflib.get_close_matches(name, registry, n=1)

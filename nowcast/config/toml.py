@@ -1,12 +1,7 @@
-"""TOML <-> Experiment: read, --set, check, write.
+"""Read a config from TOML, change it by `--set`, and write it as TOML, with or without comments.
 
-An Experiment is one text file: strict, frozen and complete. The sections `transform`, `model` and `loss` are checked by
-whatever their `name` chooses (each beside its owner, through `check`); the rest is here. Every key has a value that TOML
-can write ("auto" and 0 stand for "not set"), so a resolved config can be written back and read again unchanged.
-
-A config as people write it: one line for each key, with a comment that says why, and the comments read back.
-
-`config.write` gives bare TOML; this is the layout of configs/radar.toml.
+A config that was read and written can be read again unchanged. `write` gives TOML without comments. `write_commented` gives
+the layout of configs/radar.toml: one line for each key with a comment behind it, below a head of comment lines.
 """
 
 import re
@@ -21,11 +16,14 @@ import tomli_w
 from nowcast.config.schema import Experiment, check
 from nowcast.errors import UsageError
 
+COMMENT_COLUMN = 30  # the column of the # before a comment, counted from 1
+_KEY_LINE = re.compile(r"(\w+) = [^#]*?(?:#\s*(.*))?$")  # a key and its comment
+
 
 def read(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
-    """The experiment of a TOML file, with each `SECTION.KEY=VALUE` of `settings` applied.
+    """Read a config from a TOML file, and change it by each `SECTION.KEY=VALUE` of `settings`.
 
-    Raises UsageError (exit 2) for a missing or unreadable file, broken TOML, an unknown key or a wrong value.
+    Raises UsageError (exit 2) for a file that is missing, unreadable or not valid TOML, an unknown key or a wrong value.
     """
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -42,13 +40,13 @@ def read(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
 
 
 def with_settings(tree: dict[str, Any], settings: Sequence[str], *, source: str) -> Experiment:
-    """The experiment of TOML values, with each `SECTION.KEY=VALUE` of `settings` applied; UsageError as for `read`."""
+    """Make a config of TOML values, changed by each `SECTION.KEY=VALUE` of `settings`. Raises UsageError like `read`."""
     for setting in settings:
-        _apply(tree, setting)
+        _apply_setting(tree, setting)
     return check(Experiment, tree, source=source)
 
 
-def _apply(tree: dict, setting: str) -> None:
+def _apply_setting(tree: dict, setting: str) -> None:
     dotted, equals, text = setting.partition("=")
     keys = [key.strip() for key in dotted.split(".")]
     if not equals or len(keys) < 2 or not all(keys):
@@ -57,27 +55,28 @@ def _apply(tree: dict, setting: str) -> None:
         tree = tree.setdefault(key, {})
         if not isinstance(tree, dict):
             raise UsageError(f"--set {setting}: {key} is a value, not a section")
-    tree[keys[-1]] = _value(text.strip())
+    tree[keys[-1]] = _parse_value(text.strip())
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text  # a bare word is a string: --set model.name=encoder_forecaster
+        return text  # a word without quotes is a string: --set model.name=encoder_forecaster
 
 
 def as_dict(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as plain TOML and JSON values (lists, not tuples; datetimes as ISO text)."""
+    """Return the config as JSON values: lists for tuples, ISO text for times."""
     return experiment.model_dump(mode="json")
 
 
 def from_dict(tree: Mapping[str, Any], *, source: str) -> Experiment:
-    """The inverse of `as_dict`."""
+    """Make a config of the values that `as_dict` returns. Raises UsageError (exit 2) for a wrong key or value."""
     return check(Experiment, _with_times(tree), source=source)
 
 
 def _with_times(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with the ISO text in the spans of [data.splits] turned into times."""
     tree = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     splits = dict(tree.get("data", {}).get("splits", {}))
     for name in ("training", "validation", "test"):
@@ -89,21 +88,20 @@ def _with_times(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_toml(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as TOML values: lists, and datetimes as such."""
+    """Return the config as TOML values: lists for tuples, times as they are."""
     return _with_times(as_dict(experiment))
 
 
 def write(experiment: Experiment) -> str:
-    """The experiment as TOML text that `read` takes back unchanged."""
+    """Return the config as TOML text that `read` reads back unchanged."""
     return tomli_w.dumps(as_toml(experiment))
 
 
-COMMENT_COLUMN = 30
-_LINE = re.compile(r"(\w+) = [^#]*?(?:#\s*(.*))?$")
-
-
 def write_commented(experiment: Experiment, comments: Mapping[str, str], head: Sequence[str] = ()) -> str:
-    """TOML text with every key in its section's order; `comments` go by dotted key, `head` stands above it all."""
+    """Return the config as TOML text with comments.
+
+    `comments` maps the dotted path of a key to the comment behind it; `head` holds comment lines above all sections.
+    """
     lines = [f"# {line}".rstrip() for line in head]
     for section, values in _sections(as_toml(experiment)):
         lines += ["", f"[{section}]"] if lines else [f"[{section}]"]
@@ -114,18 +112,18 @@ def write_commented(experiment: Experiment, comments: Mapping[str, str], head: S
 
 
 def read_comments(text: str) -> dict[str, str]:
-    """{dotted key: comment} of the keys that have one on their line."""
-    found, section = {}, ""
+    """Return the comments that stand behind keys in a TOML text, by the dotted path of the key."""
+    comments, section = {}, ""
     for line in text.splitlines():
-        if opened := re.match(r"\[([\w.]+)\]", line):
-            section = opened[1]
-        elif (key := _LINE.match(line)) and key[2]:
-            found[f"{section}.{key[1]}"] = key[2]
-    return found
+        if header := re.match(r"\[([\w.]+)\]", line):
+            section = header[1]
+        elif (key := _KEY_LINE.match(line)) and key[2]:
+            comments[f"{section}.{key[1]}"] = key[2]
+    return comments
 
 
 def rewritten(text: str, experiment: Experiment) -> str:
-    """The experiment with the comments and the head of a config that was written before."""
+    """Return the config as TOML text, with the head and the comments of an earlier TOML text."""
     head = []
     for line in text.splitlines():
         if not line.startswith("#"):
@@ -135,7 +133,7 @@ def rewritten(text: str, experiment: Experiment) -> str:
 
 
 def _sections(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """(dotted name, plain keys) of every table, sub-tables after the keys of their own table."""
+    """Yield (dotted name, keys) of every table of TOML values below the table `above`; tables come after plain keys."""
     plain = {key: value for key, value in tree.items() if not isinstance(value, Mapping)}
     if above:
         yield above, plain
@@ -145,7 +143,7 @@ def _sections(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, d
 
 
 def inline(value: Any) -> str:
-    """A TOML value on one line."""
+    """Return a TOML value as text on one line."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(inline, value))}]"
     return tomli_w.dumps({"key": value}).removeprefix("key = ").rstrip("\n")
