@@ -53,13 +53,22 @@ Span = Annotated[tuple[Time, Time], BeforeValidator(_as_tuple)]
 class Splits(Section):
     """`[data.splits]`: how the windows are divided into training, validation and test. No frame is in two splits."""
 
-    by: Literal["fractions", "events", "spans", "records"] = "fractions"
+    by: Literal["fractions", "events", "spans", "records", "days"] = "fractions"
     fractions: Annotated[tuple[Number, Number, Number], BeforeValidator(_as_tuple)] = (0.75, 0.25, 0.0)
     training: Many[Span] = ()
     validation: Many[Span] = ()
     test: Many[Span] = ()
     validation_records: Many[str] = ()
     test_records: Many[str] = ()
+    every_days: int = Field(10, ge=2, le=1000)
+    training_days: Many[int] = (0, 1, 2, 3, 4)
+    validation_days: Many[int] = (6,)
+    test_days: Many[int] = (7,)
+
+    @property
+    def days(self) -> dict[str, tuple[int, ...]]:
+        """The day numbers of each split, for by = "days"."""
+        return {"training": self.training_days, "validation": self.validation_days, "test": self.test_days}
 
     @model_validator(mode="after")
     def _complete(self) -> "Splits":
@@ -67,7 +76,19 @@ class Splits(Section):
             raise ValueError(f"fractions {list(self.fractions)} must be three numbers of at least 0 with sum 1")
         if self.by == "spans" and not self.training:
             raise ValueError('by = "spans" needs training = [[start, end], ...]')
+        if self.by == "days":
+            self._check_days()
         return self
+
+    def _check_days(self) -> None:
+        numbers = [day for days in self.days.values() for day in days]
+        if outside := [day for day in numbers if not 0 <= day < self.every_days]:
+            last = self.every_days - 1
+            raise ValueError(f"there is no day {outside[0]}: every_days = {self.every_days} numbers them 0 to {last}")
+        if twice := sorted({day for day in numbers if numbers.count(day) > 1}):
+            raise ValueError(f"day {twice[0]} is listed twice: a day belongs to one split")
+        if not self.training_days:
+            raise ValueError('by = "days" needs training_days')
 
 
 class Data(Section):

@@ -16,7 +16,7 @@ import numpy as np
 from nowcast.config.schema import Data, Splits
 from nowcast.dataset.batches import Series
 from nowcast.dataset.packed import PackedFrames, pack
-from nowcast.dataset.splits import SPLITS, split_by_events, split_windows
+from nowcast.dataset.splits import SPLITS, split_by_days, split_by_events, split_windows
 from nowcast.dataset.windows import Account, Windows, find_windows
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.files import expand
@@ -154,6 +154,10 @@ def split_records(
         return {name: tuple(w if s == name else w.none() for w, s in zip(windows, assigned, strict=True)) for name in SPLITS}
     if splits.by == "events":
         return split_by_events(windows, times, fractions=splits.fractions)
+    if splits.by == "days":
+        cycle = {"every_days": splits.every_days, "days": splits.days}
+        divided = [split_by_days(w, t, **cycle) for w, t in zip(windows, times, strict=True)]
+        return {name: tuple(splits_of_record[name] for splits_of_record in divided) for name in SPLITS}
     how = {"fractions": splits.fractions} if splits.by == "fractions" else {"spans": _spans(splits)}
     divided = [split_windows(w, t, **how) for w, t in zip(windows, times, strict=True)]
     return {name: tuple(splits_of_record[name] for splits_of_record in divided) for name in SPLITS}

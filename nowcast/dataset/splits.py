@@ -43,6 +43,31 @@ def split_windows(
     return _split_by_spans(windows, times, spans)
 
 
+def split_by_days(
+    windows: Windows, times: np.ndarray, *, every_days: int, days: Mapping[str, Sequence[int]]
+) -> dict[str, Windows]:
+    """Divide the windows of one record by the number of their day: days since 1970-01-01 UTC, modulo `every_days`.
+
+    `days` lists the day numbers of each split; days in no list are left out, which keeps the splits apart in weather too.
+    Days of one split that follow each other count as one span, and a window belongs to a split if it lies within one
+    span. A window that leaves the span of its first frame is purged.
+
+    times: (time,) datetime64, UTC
+    """
+    splits = np.full(every_days, -1)
+    for index, name in enumerate(SPLITS):
+        splits[list(days.get(name, ()))] = index
+    split, span = _day_spans(np.asarray(times), splits)
+    first, last = windows.positions[:, 0], windows.positions[:, -1]
+    is_within = span[first] == span[last]
+    divided = {}
+    for index, name in enumerate(SPLITS):
+        candidate = split[first] == index
+        num_frames = int((split == index).sum())
+        divided[name] = _select_split(windows, candidate, candidate & is_within, num_frames=num_frames)
+    return divided
+
+
 def split_by_events(
     windows: Sequence[Windows], times: Sequence[np.ndarray], *, fractions: Sequence[float]
 ) -> dict[str, tuple[Windows, ...]]:
@@ -110,6 +135,18 @@ def _find_spans(instants: np.ndarray, starts: list[np.datetime64], ends: list[np
         return np.full(len(instants), -1)
     span = np.searchsorted(np.array(starts), instants, side="right") - 1
     return np.where(instants < np.array(ends)[span], span, -1)
+
+
+def _day_spans(times: np.ndarray, splits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the split of each frame's day and the number of its span, which grows by one where the split changes.
+
+    splits: (every_days,) the index of the split of each day number, -1 for days left out
+    returns: two arrays (time,)
+    """
+    day = times.astype("datetime64[D]").astype(np.int64)
+    cycle, number = np.divmod(day, len(splits))
+    changes = splits != np.roll(splits, 1)  # from the day before; day 0 follows the last day of a cycle
+    return splits[number], cycle * changes.sum() + np.cumsum(changes)[number]
 
 
 def _select_split(windows: Windows, candidate: np.ndarray, inside: np.ndarray, *, num_frames: int) -> Windows:

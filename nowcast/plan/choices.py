@@ -131,8 +131,11 @@ def _choose_windows(found: Fingerprint, frames: FrameChoice, choices: Choices) -
     steps = sorted({part.minutes for part in found.series if math.isfinite(part.minutes)})
     if len(steps) > 1:
         choices.set("data.time_step", "auto", f"each record's own: {', '.join(f'{step:g}' for step in steps)} minutes")
-    choices.set("data.splits.by", frames.splits.by, frames.splits_reason)
     numbers = f"{frames.num_training:,} training and {frames.num_validation:,} validation windows"
+    if frames.num_test:
+        numbers = f"{frames.num_training:,} training, {frames.num_validation:,} validation and {frames.num_test:,} test windows"
+    counted = f"; {numbers}" if frames.splits.by == "days" else ""
+    choices.set("data.splits.by", frames.splits.by, frames.splits_reason + counted)
     for key, value in frames.splits.model_dump().items():
         if key != "by":
             comment = numbers if key == ("validation" if frames.splits.by == "spans" else "fractions") else None

@@ -4,13 +4,13 @@ The longest windows come first; for each the splits are tried from the fairest t
 plan the windows of the training, and the first that leaves enough of both is taken.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from nowcast.config.schema import Splits
-from nowcast.dataset.splits import split_by_events, split_windows
+from nowcast.dataset.archive import split_records
 from nowcast.dataset.windows import Windows, find_windows
 from nowcast.errors import NotEnoughFrames
 from nowcast.plan.fingerprint import SeriesFacts
@@ -18,6 +18,8 @@ from nowcast.plan.fingerprint import SeriesFacts
 LEAD_MINUTES, MOST_LEADS, FEWEST_LEADS = 60, 30, 4  # an hour; of very short or long steps so many frames
 MOST_INPUTS, FEWEST_INPUTS = 4, 2  # four show motion and its change, two the motion alone
 ENOUGH = ((8, 4), (1, 1))  # windows for training and validation: what is wished, and what is the least
+CYCLE_DAYS = 21  # an archive of more days is split by days: weather of the whole archive in every split
+FEW_DAYS = 5  # of validation: fewer say little about other weather
 LONG_DAYS = 40  # an archive as long can spare a tenth for a test
 SHARES = ((0.75, 0.25, 0.0), (0.6, 0.4, 0.0), (0.5, 0.5, 0.0), (0.4, 0.6, 0.0))
 DRY = 0.002  # the wet share below which a record's windows do not count: no rain is learnt or judged from them
@@ -36,11 +38,18 @@ class FrameChoice:
     splits_reason: str
     num_training: int
     num_validation: int
+    num_test: int
+    num_validation_days: int
     is_apart: bool  # whether a gap of a window lies between training and validation
 
     @property
     def lead_minutes(self) -> float:
         return self.lead_frames * self.minutes
+
+    @property
+    def has_few_days(self) -> bool:
+        """Whether validation days were chosen and have windows on fewer than FEW_DAYS."""
+        return self.splits.by == "days" and self.num_validation_days < FEW_DAYS
 
 
 def choose_frames(series: Sequence[SeriesFacts]) -> FrameChoice:
@@ -55,7 +64,10 @@ def choose_frames(series: Sequence[SeriesFacts]) -> FrameChoice:
     for counted, enough in [(c, e) for c in (rainy, [True] * len(usable)) for e in ENOUGH]:
         for inputs, leads in _sizes(wanted, longest):
             if found := _first_split(usable, counted, inputs, leads, enough):
-                return FrameChoice(inputs, leads, wanted, minutes, *found)
+                splits, reason, is_apart, windows = found
+                return FrameChoice(
+                    inputs, leads, wanted, minutes, splits, reason, is_apart=is_apart, **_windows_of(usable, windows)
+                )
     raise NotEnoughFrames(
         f"the longest run of frames without a gap has {longest}: too few for a plan\n"
         "right would be 6 frames in a row, or several runs of 3: 2 past and 1 future for training, as many for validation"
@@ -83,18 +95,24 @@ def _sizes(wanted: int, longest: int) -> Iterator[tuple[int, int]]:
 
 def _first_split(
     series: Sequence[SeriesFacts], counted: Sequence[bool], inputs: int, leads: int, enough: tuple[int, int]
-) -> tuple[Splits, str, int, int, bool] | None:
+) -> tuple[Splits, str, bool, Mapping[str, Sequence[Windows]]] | None:
     planned = [find_windows(p.times, input_frames=inputs, lead_frames=leads, time_step=p.time_step) for p in series]
     if _count(planned, counted) < sum(enough):
         return None
-    times = [part.times for part in series]
     for splits, reason, is_apart in _candidates(series, inputs + leads, enough):
-        found = _split(planned, times, splits)
-        training, validation = (_count(found[name], counted) for name in ("training", "validation"))
+        windows = split_records(series, planned, (), splits)
+        training, validation = (_count(windows[name], counted) for name in ("training", "validation"))
         if training >= enough[0] and validation >= enough[1]:
-            numbers = (sum(map(len, found[name])) for name in ("training", "validation"))
-            return splits, reason, *numbers, is_apart
+            return splits, reason, is_apart, windows
     return None
+
+
+def _windows_of(series: Sequence[SeriesFacts], windows: Mapping[str, Sequence[Windows]]) -> dict[str, int]:
+    """Count the windows of each split, and the days of the validation."""
+    numbers = {f"num_{split}": sum(map(len, of_split)) for split, of_split in windows.items()}
+    pairs = zip(series, windows["validation"], strict=True)
+    days = [part.times[w.reference_positions].astype("datetime64[D]") for part, w in pairs]
+    return numbers | {"num_validation_days": len(np.unique(np.concatenate(days)))}
 
 
 def _count(windows: Sequence[Windows], counted: Sequence[bool]) -> int:
@@ -104,6 +122,8 @@ def _count(windows: Sequence[Windows], counted: Sequence[bool]) -> int:
 def _candidates(series: Sequence[SeriesFacts], size: int, enough: tuple[int, int]) -> Iterator[tuple[Splits, str, bool]]:
     """Splits, their reason, and whether they keep a gap; from the fairest on."""
     days = len(np.unique(np.concatenate([part.times.astype("datetime64[D]") for part in series])))
+    if days > CYCLE_DAYS:
+        yield _by_days(days), "every split has weather of the whole archive; of every ten days two are left out, as a gap", True
     shares = ((0.8, 0.1, 0.1), *SHARES) if days >= LONG_DAYS else SHARES
     for by, what in (("events", "whole events, the newest for validation"), ("fractions", "by time, a window's gap between")):
         for fractions in shares:
@@ -115,6 +135,12 @@ def _candidates(series: Sequence[SeriesFacts], size: int, enough: tuple[int, int
             "each run of frames cut in two: too short for a gap",
             False,
         )
+
+
+def _by_days(days: int) -> Splits:
+    """Train on six of every ten days, days 9 to 4; validate on 6, and test on 7 if there are days enough for both."""
+    validation, test = ((6,), (7,)) if days >= 10 * FEW_DAYS else ((6, 7), ())
+    return Splits(by="days", training_days=(0, 1, 2, 3, 4, 9), validation_days=validation, test_days=test)
 
 
 def _spans(series: Sequence[SeriesFacts], size: int, enough: tuple[int, int]) -> tuple[tuple, tuple] | None:
@@ -156,14 +182,3 @@ def _merged_runs(series: Sequence[SeriesFacts]) -> list[tuple[np.datetime64, np.
 
 def _datetime(instant: np.datetime64):
     return instant.astype("datetime64[s]").item()
-
-
-def _split(planned: Sequence[Windows], times: Sequence[np.ndarray], splits: Splits) -> dict[str, Sequence[Windows]]:
-    if splits.by == "events":
-        return split_by_events(planned, times, fractions=splits.fractions)
-    if splits.by == "fractions":
-        chosen = {"fractions": splits.fractions}
-    else:
-        chosen = {"spans": {"training": splits.training, "validation": splits.validation}}
-    parts = [split_windows(windows, t, **chosen) for windows, t in zip(planned, times, strict=True)]
-    return {name: tuple(part[name] for part in parts) for name in ("training", "validation")}

@@ -20,7 +20,7 @@ from nowcast.errors import MemoryLimitError
 from nowcast.netcdf.record import Record
 from nowcast.plan.choices import HEAVY, HOURS, Choices, Size, choose, choose_training, first_size, num_steps, percent
 from nowcast.plan.fingerprint import Fingerprint, take_fingerprint
-from nowcast.plan.frames import ENOUGH, FrameChoice, choose_frames
+from nowcast.plan.frames import ENOUGH, FEW_DAYS, FrameChoice, choose_frames
 from nowcast.runtime.memory import free_memory, resident_memory
 from nowcast.training.experiment import resolve
 from nowcast.training.step_cost import Estimate, estimate, probe
@@ -179,6 +179,11 @@ def _warnings(found: Fingerprint, frames: FrameChoice) -> list[str]:
     if min(frames.num_training, frames.num_validation) < ENOUGH[0][1]:
         numbers = f"{frames.num_training:,} training and {frames.num_validation:,} validation windows"
         told.append(f"{numbers}: enough to try things, too few to learn weather; more days would help")
+    if frames.has_few_days:
+        told.append(
+            f"validation has windows of {_count(frames.num_validation_days, 'day')}: "
+            f"fewer than {FEW_DAYS} say little about other weather; more months would help"
+        )
     if found.wet < NEARLY_DRY:
         told.append(f"{percent(found.wet, 2)} of the pixels are wet: there is hardly any rain to learn from")
     if not found.num_pairs:

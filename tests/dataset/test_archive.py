@@ -80,6 +80,15 @@ def test_spans_choose_by_time(tmp_path):
     assert used(plan, "validation") == {("a", n) for n in range(12, 24)}
 
 
+def test_days_choose_by_their_number(tmp_path):
+    times = [EPOCH + 120 * n * MINUTES for n in range(60)]  # 2020-06-01 has the day number 4
+    record = write_record(tmp_path / "a.nc", rain(frames=60), times=times)
+    plan = open_archive(splits([record], by="days"))
+    assert used(plan, "training") == {("a", n) for n in range(12)}
+    assert used(plan, "validation") == {("a", n) for n in range(24, 36)}
+    assert used(plan, "test") == {("a", n) for n in range(36, 48)}
+
+
 def test_windows_with_too_much_missing_or_too_little_rain_are_dropped(tmp_path):
     fields = np.zeros((12, 20, 20), np.float32)
     fields[6:] = 1.0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nowcast.dataset.splits import SPLITS, split_by_events, split_windows
+from nowcast.dataset.splits import SPLITS, split_by_days, split_by_events, split_windows
 from nowcast.dataset.windows import Account, Windows, find_references, find_windows
 from nowcast.errors import UsageError
 
@@ -331,6 +331,63 @@ def test_splits_need_fractions_or_spans():
         split_windows(windows, times_at(range(9)))
     with pytest.raises(UsageError, match="both"):
         split_windows(windows, times_at(range(9)), fractions=(1, 0, 0), spans={})
+
+
+HOUR = 12 * FIVE
+CYCLE = {"every_days": 10, "days": {"training": (0, 1, 2, 3, 4), "validation": (6,), "test": (7,)}}
+
+
+def day_of(times) -> np.ndarray:
+    """Days since 1970-01-01, UTC."""
+    return np.asarray(times).astype("datetime64[D]").astype(int)
+
+
+def test_days_are_split_by_their_number():
+    assert day_of(START) % 10 == 4  # 2020-06-01 is 18414 days after 1970-01-01
+    times = START + np.arange(24 * 20) * HOUR
+    windows = find_windows(times, input_frames=1, lead_frames=2, time_step=HOUR)
+    splits = split_by_days(windows, times, **CYCLE)
+    used = {name: np.unique(day_of(times[part.positions])) - day_of(START) for name, part in splits.items()}
+    assert used["training"].tolist() == [0, 6, 7, 8, 9, 10, 16, 17, 18, 19]  # the rest of the cycle is left out
+    assert used["validation"].tolist() == [2, 12]
+    assert used["test"].tolist() == [3, 13]
+
+
+def test_days_of_one_split_in_a_row_are_one_span():
+    times = START + np.arange(24 * 20) * HOUR
+    windows = find_windows(times, input_frames=1, lead_frames=2, time_step=HOUR)
+    splits = split_by_days(windows, times, **CYCLE)
+    assert splits["training"].account == Account(240, 238, 234, num_purged=4)  # two at the end of each day 4
+    assert splits["validation"].account == Account(48, 48, 44, num_purged=4)
+    around = split_by_days(windows, times, every_days=10, days={"training": (9, 0), "test": (1,)})
+    assert around["training"].account == Account(96, 96, 92, num_purged=4)  # from day 9 to 0 no window is lost
+    everything = split_by_days(windows, times, every_days=2, days={"training": (0, 1)})
+    assert everything["training"].positions.tolist() == windows.positions.tolist()
+
+
+@st.composite
+def cycles(draw):
+    every_days = draw(st.integers(2, 7))
+    owners = draw(st.lists(st.sampled_from([*SPLITS, "unused"]), min_size=every_days, max_size=every_days))
+    return every_days, {name: tuple(n for n, owner in enumerate(owners) if owner == name) for name in SPLITS}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sets(st.integers(-100, 100), max_size=120), lengths, cycles())
+def test_day_splits_agree_with_brute_force(slots, length, cycle):
+    """Frames every six hours around 1970: a window is kept if it, and every day that it passes, is of one split."""
+    every_days, days = cycle
+    times = np.datetime64("1970-01-01T00:00:00") + np.array(sorted(slots), np.int64) * 6 * HOUR
+    windows = find_windows(times, **(length | {"time_step": length["time_step"] * 72}))
+    splits = split_by_days(windows, times, every_days=every_days, days=days)
+    assert_disjoint(splits)
+    for name in SPLITS:
+        passed = [range(day_of(times[row[0]]), day_of(times[row[-1]]) + 1) for row in windows.positions]
+        inside = [all(day % every_days in days[name] for day in span) for span in passed]
+        assert splits[name].positions.tolist() == windows.positions[np.array(inside, bool)].tolist()
+        frames = [day % every_days in days[name] for day in day_of(times)]
+        assert splits[name].account.num_frames == sum(frames)
+        assert splits[name].account.num_candidates == sum(frames[row[0]] for row in windows.positions)
 
 
 @st.composite

@@ -43,10 +43,28 @@ def test_many_events_are_kept_whole():
     assert (chosen.splits.by, chosen.splits.fractions) == ("events", (0.75, 0.25, 0.0))
 
 
-def test_months_of_data_leave_a_tenth_for_a_test():
-    chosen = choose_frames([series(*[60] * 50, gap_hours=20)])
-    assert chosen.splits.fractions == (0.8, 0.1, 0.1)
-    assert "test" in chosen.splits_reason
+def test_more_than_three_weeks_are_split_by_days():
+    for days, by in ((21, "events"), (22, "days")):
+        chosen = choose_frames([series(*[48] * days, gap_hours=20)])
+        assert chosen.splits.by == by
+    assert (chosen.splits.validation_days, chosen.splits.test_days, chosen.num_test) == ((6, 7), (), 0)
+    assert chosen.num_validation_days == 4
+    assert chosen.has_few_days
+    assert chosen.num_validation == 4 * 33
+    assert chosen.is_apart
+
+
+def test_months_of_data_leave_days_for_a_test():
+    chosen = choose_frames([series(*[60] * 60, gap_hours=19)])
+    assert (chosen.splits.validation_days, chosen.splits.test_days) == ((6,), (7,))
+    assert (chosen.num_validation_days, chosen.num_test) == (6, 6 * 45)
+    assert not chosen.has_few_days
+
+
+def test_months_whose_validation_days_are_empty_are_split_by_events():
+    runs = [series(60, name=str(n), start=START + (n // 5 * 10 + 6 + n % 5) * 1440 * MINUTES) for n in range(25)]
+    chosen = choose_frames(runs)  # 2020-06-01 has the day number 4: these are days 0 to 4
+    assert (chosen.splits.by, chosen.splits.fractions) == ("events", (0.75, 0.25, 0.0))
 
 
 def test_a_short_record_keeps_its_leads_as_far_as_both_splits_have_windows():

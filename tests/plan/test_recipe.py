@@ -279,6 +279,12 @@ def test_what_many_days_teach_is_believed_whole(days, trust):
     assert chosen([series(288 * days)])[0].model.trust == trust
 
 
+def test_a_split_by_days_comes_with_its_windows():
+    _, made = chosen([series(*[60] * 60, gap_hours=19)])
+    assert made.comments["data.splits.by"].endswith("; 1,620 training, 270 validation and 270 test windows")
+    assert made.tree["data"]["splits"]["test_days"] == (7,)
+
+
 def test_sizes_shrink_to_an_end():
     size, work = Size(2.0, 384, 16), []
     while size:
