@@ -6,14 +6,15 @@ from pathlib import Path
 
 import torch
 
-from nowcast.commands.predict import model_files, reading_for
+from nowcast.commands.predict import reading_for
 from nowcast.errors import UsageError
 from nowcast.evaluation import pooling
-from nowcast.evaluation.evaluate import Source, evaluate
-from nowcast.evaluation.probabilities import given_thresholds
+from nowcast.evaluation.evaluate import evaluate
+from nowcast.evaluation.probabilities import default_thresholds
 from nowcast.evaluation.result import Evaluation
 from nowcast.forecasters import open_forecaster
 from nowcast.forecasters.baselines import BASELINES, available
+from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
 from nowcast.runtime import distributed
@@ -22,7 +23,6 @@ from nowcast.runtime.outputs import refuse_inputs
 from nowcast.training.experiment import thresholds_for
 
 log = logging.getLogger(__name__)
-ALWAYS = ("persistence", "extrapolation", "pysteps", "sprog")  # beside every evaluation, where they are installed
 
 
 def evaluate_forecasters(
@@ -41,12 +41,13 @@ def evaluate_forecasters(
     outputs: the files that will be written; OutputError (exit 5) where one of them is an input.
     """
     where = distributed.join(pick_device(device))
-    sources = open_sources(forecasters, device=where, variable=variable)
-    records = open_records(observations, **reading_for(sources.values(), variable))
-    files = [path for record in records for path in record.paths]
-    refuse_inputs(outputs, [*files, *(path for forecaster in forecasters for path in model_files(forecaster))])
-    levels = thresholds or given_thresholds(sources) or thresholds_for(records[0].quantity)
-    return evaluate(sources, records, selection=selection, thresholds=levels, examples=examples)
+    opened = open_all(forecasters, device=where, variable=variable)
+    records = open_records(observations, **reading_for(opened.values(), variable))
+    inputs = [path for record in records for path in record.paths]
+    inputs += [path for forecaster in opened.values() for path in forecaster.files]
+    refuse_inputs(outputs, inputs)
+    thresholds = thresholds or default_thresholds(opened.values()) or thresholds_for(records[0].quantity)
+    return evaluate(opened, records, selection=selection, thresholds=thresholds, examples=examples)
 
 
 def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, outputs: Sequence[Path] = ()) -> Evaluation | None:
@@ -68,17 +69,19 @@ def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, output
     return pooling.pool(names)
 
 
-def open_sources(forecasters: Sequence[str], *, device: torch.device, variable: str | None = None) -> dict[str, Source]:
-    """The forecasters by the names that scores give them: first those asked for, then the baselines of every evaluation.
+def open_all(names: Sequence[str], *, device: torch.device, variable: str | None = None) -> dict[str, Forecaster]:
+    """Return the named forecasters, then the baselines that every evaluation scores, by the names that scores give them.
 
-    A run or file that is named like another, or like a baseline, goes by its path.
+    A run or a file that has the same name as another forecaster, or as a baseline, goes by its path. Raises UsageError
+    (exit 2) for a forecaster that is named twice.
     """
-    sources: dict[str, Source] = {}
-    for given in [*forecasters, *(name for name in ALWAYS if name in available() and name not in forecasters)]:
-        opened = open_forecaster(given, device=device, variable=variable)
-        taken = opened.name in sources or (opened.name in BASELINES and given not in BASELINES)
-        name = given if taken else opened.name
-        if name in sources:
-            raise UsageError(f"{given} is named twice among the forecasters")
-        sources[name] = opened
-    return sources
+    always = [name for name in available() if BASELINES[name].always_scored and name not in names]
+    opened: dict[str, Forecaster] = {}
+    for path in [*names, *always]:
+        forecaster = open_forecaster(path, device=device, variable=variable)
+        is_taken = forecaster.name in opened or (forecaster.name in BASELINES and path not in BASELINES)
+        name = path if is_taken else forecaster.name
+        if name in opened:
+            raise UsageError(f"{path} is named twice among the forecasters")
+        opened[name] = forecaster
+    return opened

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 
-from nowcast.commands.predict import model_files
 from nowcast.errors import UsageError
 from nowcast.forecasters import open_forecaster
 from nowcast.forecasters.baselines import BASELINES
@@ -20,5 +19,5 @@ def export_run(run: str, output: Path, *, overwrite: bool) -> str:
     opened = None if run in BASELINES else open_forecaster(run, device=torch.device("cpu"))
     if not isinstance(opened, Network):
         raise UsageError(f"{run} is no trained network: export takes a run folder or a checkpoint")
-    refuse_inputs([output], model_files(run))
+    refuse_inputs([output], opened.files)
     return export.export(opened, output)

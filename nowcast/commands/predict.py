@@ -7,14 +7,8 @@ from typing import Any
 import torch
 
 from nowcast.errors import UsageError
-from nowcast.evaluation.evaluate import Source
 from nowcast.forecasters import open_forecaster
-from nowcast.forecasters.baselines import BASELINES
-from nowcast.forecasters.forecast_files import FileForecaster
-from nowcast.forecasters.forecaster import Forecaster, own_thresholds
-from nowcast.forecasters.network import Network
-from nowcast.models.checkpoint import PRETRAINED, PRETRAINED_FILE
-from nowcast.netcdf.files import expand
+from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.forecast_layout import names_probabilities
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
@@ -24,7 +18,6 @@ from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
 from nowcast.runtime.outputs import refuse_inputs
 from nowcast.runtime.signals import stop_on_signals
-from nowcast.training import run_folder
 
 
 def predict_files(
@@ -51,7 +44,7 @@ def predict_files(
         opened = _open_maker(forecaster, where)
         levels = _levels(opened, thresholds) if probabilities else ()
         series = open_records(records, **reading_for([opened], variable))
-    refuse_inputs([] if folder else [Path(output)], model_files(forecaster))
+    refuse_inputs([] if folder else [Path(output)], opened.files)
     return predict(opened, series, Path(output), selection=selection, folder=folder, thresholds=levels, overwrite=overwrite)
 
 
@@ -78,37 +71,24 @@ def watch_folder(
 
 def _open_maker(name: str, device: torch.device) -> Forecaster:
     opened = open_forecaster(name, device=device)
-    if isinstance(opened, FileForecaster):
+    if not opened.makes_forecasts:
         raise UsageError(f"{name} is a file of forecasts: nothing can be forecast with it; give a run or a baseline")
     return opened
 
 
 def _levels(forecaster: Forecaster, asked: tuple[float, ...] | None) -> tuple[float, ...]:
     """The thresholds to give probabilities of; UsageError where a forecaster gives none."""
-    own = own_thresholds(forecaster)
-    if not own:
+    if not forecaster.thresholds:
         raise UsageError(
             f"{forecaster.name} gives no probabilities.\nRight would be extrapolation, or a network that was trained for them."
         )
-    return asked or own
+    return asked or forecaster.thresholds
 
 
-def model_files(forecaster: str) -> list[Path]:
-    """The files that a forecaster is read from, which no output may replace: checkpoints, or forecast files."""
-    path = Path(forecaster)
-    if forecaster in BASELINES:
-        return []
-    if forecaster == PRETRAINED:
-        return [PRETRAINED_FILE]
-    if path.is_dir() and run_folder.checkpoints(path):
-        return run_folder.checkpoints(path)
-    return [path] if path.is_file() else expand(forecaster)
+def reading_for(forecasters: Iterable[Forecaster], variable: str | None) -> dict[str, Any]:
+    """Return the keyword arguments of `open_records` that suit these forecasters: those of the first that has any.
 
-
-def reading_for(sources: Iterable[Source], variable: str | None) -> dict[str, Any]:
-    """How to read records for these forecasters: as the first network was trained, but for a variable asked for.
-
-    One of probabilities is a forecast file's: no record holds it.
+    `variable` replaces theirs, except one of probabilities: it is a forecast file's, and no record holds it.
     """
-    found = next((source.reading for source in sources if isinstance(source, Network)), {"variable": None})
-    return found if variable is None or names_probabilities(variable) else {**found, "variable": variable}
+    reading = next((dict(each.reading) for each in forecasters if each.reading is not None), {"variable": None})
+    return reading if variable is None or names_probabilities(variable) else {**reading, "variable": variable}

@@ -15,8 +15,7 @@ from nowcast.evaluation.examples import Example, ScoredCase, choose, make_exampl
 from nowcast.evaluation.probabilities import Case, Probabilities
 from nowcast.evaluation.provenance import about
 from nowcast.evaluation.result import Evaluation, nearest_threshold
-from nowcast.forecasters.forecast_files import FileForecaster
-from nowcast.forecasters.forecaster import Forecaster, most_past_frames, num_leads, on_record, time_step
+from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.record import Record
 from nowcast.prediction.cases import Selection
 from nowcast.runtime import distributed
@@ -26,48 +25,47 @@ from nowcast.scores.pixels import Sums, csi
 from nowcast.scores.sums import Tally
 
 log = logging.getLogger(__name__)
-Source = Forecaster | FileForecaster
 MINUTE = np.timedelta64(60, "s")
 
 
 def evaluate(
-    sources: Mapping[str, Source],
+    forecasters: Mapping[str, Forecaster],
     records: Sequence[Record],
     *,
     selection: Selection,
     thresholds: Sequence[float],
     examples: bool = False,
 ) -> Evaluation:
-    """Score every source on all cases that the records hold and all sources can forecast.
+    """Score all forecasters on the cases that are complete in the records and that every forecaster can forecast.
 
-    Several processes score their shares, and all get the whole; with `examples` the first of them forecasts a few cases
-    again, to be looked at. Memory is bounded by one case. Raises DataError (exit 3)
-    where no case is complete or the sources do not fit the records, UsageError (2) where they do not fit each other.
+    Several processes each score a share, and all return the whole. With `examples`, the first process forecasts a few
+    cases again and keeps their fields for pictures. One case at a time is in memory. Raises DataError (exit 3) if no case
+    is complete or a forecaster does not fit a record, UsageError (2) if forecasters or records do not fit each other.
     """
     if different := [record for record in records if record.quantity != records[0].quantity]:
         raise DataError(
             f"{different[0].name} holds {different[0].quantity} but {records[0].name} holds {records[0].quantity}.\n"
             "Evaluate them one by one."
         )
-    probabilities = Probabilities.of(sources, thresholds)
-    planned = [_windows(sources, record, selection) for record in records]
+    probabilities = Probabilities.of(forecasters, thresholds)
+    planned = [_windows(forecasters, record, selection) for record in records]
     steps = {windows.time_step: record.name for record, windows in zip(records, planned, strict=True) if len(windows)}
     if not steps:
-        raise DataError(_not_in_time(sources, records) or _no_case(planned))
+        raise DataError(_not_in_time(forecasters, records) or _no_case(planned))
     if len(steps) > 1:
-        found = ", ".join(f"{name} {step / MINUTE:g} min" for step, name in steps.items())
-        raise UsageError(f"the records are forecast in different time steps ({found}): evaluate them one by one")
+        listed = ", ".join(f"{name} {step / MINUTE:g} min" for step, name in steps.items())
+        raise UsageError(f"the records are forecast in different time steps ({listed}): evaluate them one by one")
     step, leads = next(iter(steps)), planned[0].lead_frames
     minutes = tuple((np.arange(1, leads + 1) * step / MINUTE).tolist())
     evaluation = Evaluation(minutes, tuple(map(float, thresholds)), records[0].quantity)
     for record, windows in zip(records, planned, strict=True):
         if len(windows):
-            _score_record(evaluation, sources, record, windows, probabilities)
+            _score_record(evaluation, forecasters, record, windows, probabilities)
     evaluation, *others = distributed.gather(evaluation)
     for other in others:
         evaluation.merge(other)
     evaluation.sort()
-    evaluation.about = about(sources, records, evaluation.cases)
+    evaluation.about = about(forecasters, records, evaluation.cases)
     if not evaluation.num_cases:
         raise DataError(_no_case(planned, evaluation))
     for name in (name for name, number in evaluation.silent.items() if number):
@@ -75,57 +73,56 @@ def evaluate(
         log.warning("%s: forecasts nothing but missing values in %d cases, which so count for nobody", name, number)
     if examples and distributed.is_first():
         chosen = choose(evaluation.cases)
-        evaluation.examples = [_example(evaluation, sources, records, planned, *ranked) for ranked in chosen.items()]
+        evaluation.examples = [_example(evaluation, forecasters, records, planned, *ranked) for ranked in chosen.items()]
     return evaluation
 
 
-def _windows(sources: Mapping[str, Source], record: Record, selection: Selection) -> Windows:
-    """The cases of a record that every source can forecast, each with the most past frames that one of them uses."""
+def _windows(forecasters: Mapping[str, Forecaster], record: Record, selection: Selection) -> Windows:
+    """Return the cases of a record that all forecasters can forecast, with as many past frames as any of them uses."""
     windows = find_windows(
         record.times,
-        input_frames=max(most_past_frames(source) for source in sources.values()),
-        lead_frames=_common_leads(sources.values(), record),
-        time_step=_common_step(sources, record),
+        input_frames=max(forecaster.most_past_frames for forecaster in forecasters.values()),
+        lead_frames=_common_leads(forecasters, record),
+        time_step=_common_step(forecasters, record),
     )
     chosen = selection.select(record.times)[windows.reference_positions]
     references = record.times[windows.reference_positions]
-    for source in sources.values():
-        if isinstance(source, FileForecaster):
-            chosen &= np.isin(references, source.file.reference_times)
+    for forecaster in forecasters.values():
+        if forecaster.reference_times is not None:
+            chosen &= np.isin(references, forecaster.reference_times)
     return windows.select(chosen)
 
 
-def _common_leads(sources, record: Record) -> int:
-    found = [
-        source.num_leads(record) if isinstance(source, FileForecaster) else num_leads(source)
-        for source in sources
-        if hasattr(source, "lead_frames")
-    ]
-    return min(found) if found else num_leads(next(iter(sources)))
+def _common_leads(forecasters: Mapping[str, Forecaster], record: Record) -> int:
+    """Return how many lead times all of them can forecast."""
+    limits = [leads for forecaster in forecasters.values() if (leads := forecaster.leads_on(record)) is not None]
+    return min(limits) if limits else next(iter(forecasters.values())).num_leads
 
 
-def _common_step(sources: Mapping[str, Source], record: Record) -> np.timedelta64:
-    steps = {name: source.time_step(record) for name, source in sources.items() if hasattr(source, "time_step")}
-    if len(set(steps.values())) > 1:
-        found = ", ".join(f"{name} {step / MINUTE:g} min" for name, step in steps.items())
-        raise UsageError(f"the forecasters have different time steps on {record.name} ({found}): evaluate them one by one")
-    return next(iter(steps.values())) if steps else time_step(next(iter(sources.values())), record)
+def _common_step(forecasters: Mapping[str, Forecaster], record: Record) -> np.timedelta64:
+    """Return the time step in which all of them forecast; UsageError (exit 2) if they have to forecast in different ones."""
+    own = {name: forecaster.own_time_step(record) for name, forecaster in forecasters.items()}
+    own = {name: step for name, step in own.items() if step is not None}
+    if len(set(own.values())) > 1:
+        steps = ", ".join(f"{name} {step / MINUTE:g} min" for name, step in own.items())
+        raise UsageError(f"the forecasters have different time steps on {record.name} ({steps}): evaluate them one by one")
+    return next(iter(own.values())) if own else next(iter(forecasters.values())).time_step(record)
 
 
-def _not_in_time(sources: Mapping[str, Source], records: Sequence[Record]) -> str | None:
-    """Why files of forecasts have no case, where their times are what is wrong."""
-    files = {name: source.file.reference_times for name, source in sources.items() if isinstance(source, FileForecaster)}
+def _not_in_time(forecasters: Mapping[str, Forecaster], records: Sequence[Record]) -> str | None:
+    """Return why forecast files have no case if the reason is their reference times, else None."""
+    files = {name: f.reference_times for name, f in forecasters.items() if f.reference_times is not None}
     spans = "; ".join(f"{record.name} goes from {record.times[0]}Z to {record.times[-1]}Z" for record in records)
     for name, times in files.items():
         if not any(np.isin(times, record.times).any() for record in records):
             inside = any(((times >= record.times[0]) & (times <= record.times[-1])).any() for record in records)
-            told = "no frame at any of these times" if inside else "no overlap in time"
-            return f"{name} has forecasts from {_span(times)}: {told}.\n{spans}."
+            reason = "no frame at any of these times" if inside else "no overlap in time"
+            return f"{name} has forecasts from {_span(times)}: {reason}.\n{spans}."
     common = set.intersection(*(set(times.tolist()) for times in files.values())) if files else {()}
     if not common:
-        found = "; ".join(f"{name} from {_span(times)}" for name, times in files.items())
+        references = "; ".join(f"{name} from {_span(times)}" for name, times in files.items())
         return (
-            f"the files of forecasts have no reference time in common: {found}.\n"
+            f"the files of forecasts have no reference time in common: {references}.\n"
             "The files of one forecaster are named by their folder, or by a glob in quotes."
         )
     return None
@@ -154,64 +151,64 @@ def _no_case(planned: Sequence[Windows], evaluation: Evaluation | None = None) -
 
 def _score_record(
     evaluation: Evaluation,
-    sources: Mapping[str, Source],
+    forecasters: Mapping[str, Forecaster],
     record: Record,
     windows: Windows,
     probabilities: Probabilities | None,
 ) -> None:
     before, setup = evaluation.num_cases, _setup(evaluation, record)
-    mine = windows.positions[distributed.rank() :: distributed.size()]
+    own_share = windows.positions[distributed.rank() :: distributed.size()]
     lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
-    sources = {name: on_record(source, record, windows.time_step) for name, source in sources.items()}
-    for positions in track(mine, f"scoring {record.name}", unit="case"):
+    forecasters = {name: forecaster.on_record(record, windows.time_step) for name, forecaster in forecasters.items()}
+    for positions in track(own_share, f"scoring {record.name}", unit="case"):
         past = record.read(positions[: windows.input_frames])
         if np.isnan(past).all(axis=(1, 2)).any():
-            continue  # nobody can be asked to forecast from an empty frame
+            continue  # a frame without any observation is nothing to forecast from
         observed = record.read(positions[windows.input_frames :])
         reference = record.times[positions[windows.input_frames - 1]]
-        forecasts, chances = _forecasts(sources, past, reference, lead_times, probabilities)
+        fields, exceedances = _forecasts(forecasters, past, reference, lead_times, probabilities)
         evaluation.num_read += 1
         known = np.isfinite(observed)
-        for name in sources:
-            said = [np.isfinite(forecasts[name])] if name in forecasts else []
-            said += [np.isfinite(chances[name])] if name in chances else []
-            known &= np.logical_and.reduce([finite if finite.ndim == 3 else finite.all(axis=0) for finite in said])
-            evaluation.silent[name] = evaluation.silent.get(name, 0) + (not all(finite.any() for finite in said))
+        for name in forecasters:
+            finite = [np.isfinite(arrays[name]) for arrays in (fields, exceedances) if name in arrays]
+            known &= np.logical_and.reduce([each if each.ndim == 3 else each.all(axis=0) for each in finite])
+            evaluation.silent[name] = evaluation.silent.get(name, 0) + (not all(each.any() for each in finite))
         if not known.any():
             continue
         block = (record.name, str(reference.astype("datetime64[D]")))
-        found = tallies(forecasts, observed, known, setup)
+        of_case = tallies(fields, observed, known, setup)
         if probabilities:
             case = Case(reference, lead_times, observed, known)
-            found = _with_probabilities(found, probabilities, sources, case, forecasts, chances)
-        for name, tally in found.items():
+            of_case = _with_probabilities(of_case, probabilities, forecasters, case, fields, exceedances)
+        for name, tally in of_case.items():
             evaluation.add(name, block, tally)
         evaluation.num_cases += 1
-        first = next((tally["pairs"] for tally in found.values() if "pairs" in tally), None)
+        first = next((tally["pairs"] for tally in of_case.values() if "pairs" in tally), None)
         evaluation.cases += [_scored_case(evaluation, record, reference, first)] if first else []
     if evaluation.num_cases > before:
         evaluation.records.append(record.name)
-    if left_out := len(mine) - (evaluation.num_cases - before):
+    if left_out := len(own_share) - (evaluation.num_cases - before):
         log.warning(
             "%s: left out %d of %d cases, where a whole frame is missing or no pixel is known to all",
-            record.name, left_out, len(mine),
+            record.name, left_out, len(own_share),
         )  # fmt: skip
 
 
 def _with_probabilities(
-    found: Mapping[str, Tally],
+    tallies: Mapping[str, Tally],
     probabilities: Probabilities,
-    sources: Mapping[str, Source],
+    forecasters: Mapping[str, Forecaster],
     case: Case,
-    forecasts: Mapping[str, np.ndarray],
-    chances: Mapping[str, np.ndarray],
+    fields: Mapping[str, np.ndarray],
+    exceedances: Mapping[str, np.ndarray],
 ) -> dict[str, Tally]:
-    """Every source's sums with those of probabilities beside them; what gives probabilities alone has these alone."""
-    whole = {}
-    for name, source in sources.items():
-        its = probabilities.sums_of(name, source, case, forecast=forecasts.get(name), given=chances.get(name))
-        whole[name] = Tally({**(found[name].kinds if name in found else {}), **its})
-    return whole
+    """Return the tallies of fields, with the sums of probabilities added to them; `tallies` is empty for a forecaster
+    that gives probabilities only."""
+    complete = {}
+    for name, forecaster in forecasters.items():
+        sums = probabilities.sums_of(name, forecaster, case, field=fields.get(name), exceedance=exceedances.get(name))
+        complete[name] = Tally({**(tallies[name].kinds if name in tallies else {}), **sums})
+    return complete
 
 
 def _setup(evaluation: Evaluation, record: Record) -> Setup:
@@ -222,27 +219,22 @@ def _setup(evaluation: Evaluation, record: Record) -> Setup:
 
 
 def _forecasts(
-    sources: Mapping[str, Source],
+    forecasters: Mapping[str, Forecaster],
     past: np.ndarray,
     reference: np.datetime64,
     lead_times: np.ndarray,
     probabilities: Probabilities | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """By source the field (lead, y, x) and what is scored of its probabilities (threshold, lead, y, x), where it has them."""
-    fields, chances = {}, {}
-    for name, source in sources.items():
-        asked = probabilities.asked_of(name) if probabilities else ()
-        if isinstance(source, FileForecaster):
-            if source.file.kind != "probability":
-                fields[name] = source.forecast_at(reference, lead_times)
-            if asked:
-                chances[name] = np.stack([source.probabilities_at(reference, lead, asked) for lead in lead_times], axis=1)
-        elif asked:
-            field, exceedance = source.forecast_and_exceedance(past[None], len(lead_times), asked)
-            fields[name], chances[name] = field[0], exceedance[0].swapaxes(0, 1)
-        else:
-            fields[name] = source.forecast(past[None], len(lead_times))[0]
-    return fields, chances
+    """Return, by forecaster, the field (lead, y, x) and the probabilities (threshold, lead, y, x); only those that it gives."""
+    fields, exceedances = {}, {}
+    for name, forecaster in forecasters.items():
+        thresholds = probabilities.thresholds_of(name) if probabilities else ()
+        field, exceedance = forecaster.forecast_one(past, reference, lead_times, thresholds)
+        if field is not None:
+            fields[name] = field
+        if exceedance is not None:
+            exceedances[name] = exceedance
+    return fields, exceedances
 
 
 def _scored_case(evaluation: Evaluation, record: Record, reference: np.datetime64, first: Sums) -> ScoredCase:
@@ -253,7 +245,7 @@ def _scored_case(evaluation: Evaluation, record: Record, reference: np.datetime6
 
 def _example(
     evaluation: Evaluation,
-    sources: Mapping[str, Source],
+    forecasters: Mapping[str, Forecaster],
     records: Sequence[Record],
     planned: Sequence[Windows],
     rank: str,
@@ -265,5 +257,5 @@ def _example(
     positions = windows.positions[np.flatnonzero(references == case.reference)[0]]
     past, observed = record.read(positions[: windows.input_frames]), record.read(positions[windows.input_frames :])
     lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
-    forecasts, _ = _forecasts(sources, past, case.reference, lead_times)
+    forecasts, _ = _forecasts(forecasters, past, case.reference, lead_times)
     return make_example(rank, case, evaluation.lead_minutes, observed, forecasts, spacing_km=record.grid.spacing_km)

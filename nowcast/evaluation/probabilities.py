@@ -1,29 +1,27 @@
-"""The probabilities in a case: which sources give any, where these are known, and the sums of every source beside them.
+"""Score the probabilities of a case: which forecasters give any, and the sums of each.
 
-Where a file is an ensemble or gives probabilities, or a network gives them, every source is scored by its own: those of a
-deterministic one are those of an ensemble of one. What gives a field as well is scored by both.
+As soon as one forecaster is probabilistic (an ensemble, a file of probabilities, a network that forecasts them), all are
+scored by probabilities: a deterministic forecast is taken as an ensemble of one member. A forecaster that gives a field as
+well is scored by both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from nowcast.errors import UsageError
-from nowcast.forecasters.baselines import Baseline
-from nowcast.forecasters.forecast_files import FileForecaster
-from nowcast.forecasters.forecaster import Forecaster, own_thresholds
+from nowcast.forecasters.forecaster import Forecaster
 from nowcast.scores.ensemble import EnsembleSums, add_members
 from nowcast.scores.exceedance import ExceedanceSums, add_probabilities
 from nowcast.scores.sums import Additive
 
-_ALIKE = 1e-4  # thresholds that differ by less are the same, written in another unit
-Source = Forecaster | FileForecaster
+_TOLERANCE = 1e-4  # relative; thresholds that differ by less are the same one, converted from another unit
 
 
 @dataclass(frozen=True)
 class Case:
-    """One case of a record: its reference time, its lead times, the observation (lead, y, x) and where all is known."""
+    """One case to score: reference time, lead times, observation (lead, y, x), and where all forecasters are known."""
 
     reference: np.datetime64
     lead_times: np.ndarray
@@ -33,79 +31,73 @@ class Case:
 
 @dataclass(frozen=True)
 class Probabilities:
-    """What is scored of probabilities. `matched`: for sources that give them, their thresholds and the places of these."""
+    """What to score in probabilities.
+
+    `matched` has, for each forecaster that gives probabilities, its thresholds (mm/h) and their positions in `thresholds`.
+    """
 
     thresholds: tuple[float, ...]
     most_members: int
     matched: Mapping[str, tuple[tuple[float, ...], tuple[int, ...]]]
 
     @classmethod
-    def of(cls, sources: Mapping[str, Source], thresholds: Sequence[float]) -> "Probabilities | None":
-        """None where no file and no network gives any: what baselines give is scored beside those alone.
+    def of(cls, forecasters: Mapping[str, Forecaster], thresholds: Sequence[float]) -> "Probabilities | None":
+        """Return what to score for these forecasters and thresholds; None if none of them is probabilistic.
 
-        Raises UsageError where a file has none of the thresholds.
+        Raises UsageError (exit 2) if a file has the probabilities of none of the thresholds.
         """
         thresholds = tuple(map(float, thresholds))
-        if not any(_is_asked_for(source) for source in sources.values()):
+        if not any(forecaster.is_probabilistic for forecaster in forecasters.values()):
             return None
-        matched = {name: (thresholds, tuple(range(len(thresholds)))) for name, s in sources.items() if own_thresholds(s)}
-        files = {name: source.file for name, source in sources.items() if isinstance(source, FileForecaster)}
-        matched |= {
-            name: _match(name, file.thresholds, thresholds) for name, file in files.items() if file.kind == "probability"
-        }
-        return cls(thresholds, max((file.num_members for file in files.values()), default=1), matched)
+        matched = {}
+        for name, forecaster in forecasters.items():
+            if forecaster.thresholds and forecaster.has_fixed_thresholds:
+                matched[name] = _match(name, forecaster.thresholds, thresholds)
+            elif forecaster.thresholds:
+                matched[name] = (thresholds, tuple(range(len(thresholds))))
+        return cls(thresholds, max(forecaster.num_members for forecaster in forecasters.values()), matched)
 
-    def asked_of(self, name: str) -> tuple[float, ...]:
-        """The thresholds of which this source's own probabilities are scored; none for one that gives none."""
+    def thresholds_of(self, name: str) -> tuple[float, ...]:
+        """Return the thresholds (mm/h) whose probabilities are scored for this forecaster; () if it gives none."""
         return self.matched[name][0] if name in self.matched else ()
 
     def sums_of(
-        self, name: str, source: Source, case: Case, *, forecast: np.ndarray | None, given: np.ndarray | None
+        self, name: str, forecaster: Forecaster, case: Case, *, field: np.ndarray | None, exceedance: np.ndarray | None
     ) -> dict[str, Additive]:
-        """The sums of a case by kind: of the probabilities (threshold, lead, y, x) that a source gives, and of its members.
+        """Return the sums of one case by kind: "probabilities", and "members" if the forecaster gives a field.
 
-        Without `given`, probabilities are the shares of members; a deterministic forecast (lead, y, x) is an ensemble of
-        one. Without `forecast`, there are probabilities alone.
+        field: (lead, y, x) mm/h, or None
+        exceedance: (threshold, lead, y, x) from 0 to 1; None: the shares of members that reach each threshold
         """
-        exceedance = ExceedanceSums.zeros(len(case.observed), self.thresholds)
-        if given is not None:
-            for n in range(len(case.observed)):
-                add_probabilities(exceedance, n, given[:, n], case.observed[n], case.known[n], self.matched[name][1])
-        if forecast is None:
-            return {"probabilities": exceedance}
-        # where a source states its probabilities, those of its field as an ensemble of one are not looked at
-        shares = exceedance if given is None else ExceedanceSums.zeros(len(case.observed), ())
-        ensemble = EnsembleSums.zeros(len(case.observed), most_members=self.most_members)
-        has_members = isinstance(source, FileForecaster) and source.file.kind == "ensemble"
+        num_leads = len(case.observed)
+        sums = ExceedanceSums.zeros(num_leads, self.thresholds)
+        if exceedance is not None:
+            for n in range(num_leads):
+                add_probabilities(sums, n, exceedance[:, n], case.observed[n], case.known[n], self.matched[name][1])
+        if field is None:
+            return {"probabilities": sums}
+        # if the forecaster gives probabilities, the shares of its members are not scored as such
+        shares = sums if exceedance is None else ExceedanceSums.zeros(num_leads, ())
+        ensemble = EnsembleSums.zeros(num_leads, most_members=self.most_members)
         for n, lead_time in enumerate(case.lead_times):
-            members = source.members_at(case.reference, lead_time) if has_members else forecast[n][None]
+            is_ensemble = forecaster.num_members > 1
+            members = forecaster.members_at(case.reference, lead_time) if is_ensemble else field[n][None]
             add_members(shares, ensemble, n, members, case.observed[n], case.known[n])
-        return {"probabilities": exceedance, "members": ensemble}
+        return {"probabilities": sums, "members": ensemble}
 
 
-def _is_asked_for(source: Source) -> bool:
-    """Whether someone means its probabilities to be scored: a baseline stands beside whatever is scored."""
-    if isinstance(source, FileForecaster):
-        return source.file.kind != "deterministic"
-    return bool(own_thresholds(source)) and not isinstance(source, Baseline)
+def default_thresholds(forecasters: Iterable[Forecaster]) -> tuple[float, ...]:
+    """Return the thresholds (mm/h, ascending) of the first probabilistic forecaster that has any; () if there is none."""
+    return next((tuple(sorted(each.thresholds)) for each in forecasters if each.is_probabilistic and each.thresholds), ())
 
 
-def given_thresholds(sources: Mapping[str, Source]) -> tuple[float, ...]:
-    """The thresholds of the first file or network that gives probabilities, in order; none where there is none."""
-    for source in sources.values():
-        if isinstance(source, FileForecaster) and source.file.kind == "probability":
-            return tuple(sorted(source.file.thresholds))
-        if not isinstance(source, FileForecaster) and _is_asked_for(source):
-            return tuple(sorted(own_thresholds(source)))
-    return ()
-
-
-def _match(name: str, given: Sequence[float], thresholds: Sequence[float]) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    pairs = [(g, n) for n, t in enumerate(thresholds) for g in given if abs(g - t) <= _ALIKE * t]
+def _match(name: str, own: Sequence[float], scored: Sequence[float]) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Return those of a forecaster's own thresholds that are scored, and the position of each among the scored ones."""
+    pairs = [(threshold, n) for n, t in enumerate(scored) for threshold in own if abs(threshold - t) <= _TOLERANCE * t]
     if not pairs:
-        own, asked = (", ".join(f"{value:g}" for value in values) for values in (given, thresholds))
+        listed_own, listed = (", ".join(f"{value:g}" for value in values) for values in (own, scored))
         raise UsageError(
-            f"{name} gives probabilities of {own} mm/h and none of the thresholds {asked}.\n"
-            f"Right would be --thresholds {own.replace(' ', '')}."
+            f"{name} gives probabilities of {listed_own} mm/h and none of the thresholds {listed}.\n"
+            f"Right would be --thresholds {listed_own.replace(' ', '')}."
         )
-    return tuple(g for g, _ in pairs), tuple(n for _, n in pairs)
+    return tuple(threshold for threshold, _ in pairs), tuple(n for _, n in pairs)

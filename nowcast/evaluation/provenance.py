@@ -1,6 +1,6 @@
-"""What was scored on what, in words: records with their spans and grids, forecasters with their checkpoints.
+"""Describe what was scored on what: records with their time spans and grids, forecasters with their checkpoints.
 
-Everything is text or numbers, so that it can be kept beside the scores.
+Everything is text or numbers, so that it can be written into the score files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,26 +9,22 @@ from typing import Any
 import numpy as np
 
 from nowcast.evaluation.examples import ScoredCase
-from nowcast.forecasters.forecast_files import FileForecaster
-from nowcast.forecasters.forecaster import Forecaster, most_past_frames
-from nowcast.forecasters.network import Network
-from nowcast.models import num_parameters
-from nowcast.netcdf.forecast_reader import Forecasts
+from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.record import Record
 
 MINUTE = np.timedelta64(60, "s")
 
 
 def of_records(records: Sequence[Record], cases: Sequence[ScoredCase]) -> list[dict[str, Any]]:
-    """One entry for each record that has cases: observed span, frames, step, grid, and the cases' reference times."""
-    found = []
+    """Return an entry for each record that has cases: time span, frames, time step, grid, first and last reference time."""
+    entries = []
     for record in records:
         references = sorted(case.reference for case in cases if case.record == record.name)
         if references:
-            found.append(_of_record(record) | {
+            entries.append(_of_record(record) | {
                 "num_cases": len(references), "first_case": str(references[0]), "last_case": str(references[-1]),
             })  # fmt: skip
-    return found
+    return entries
 
 
 def _of_record(record: Record) -> dict[str, Any]:
@@ -46,35 +42,16 @@ def _of_record(record: Record) -> dict[str, Any]:
     }
 
 
-def of_forecaster(source: Forecaster | FileForecaster, cases: Sequence[ScoredCase]) -> dict[str, Any]:
-    """What a forecaster is; of a network also its checkpoint's digest and how many of the cases it was trained on."""
-    if isinstance(source, FileForecaster):
-        return {"kind": f"{source.file.kind} forecasts in files", "what": _of_files(source.file)}
-    if not isinstance(source, Network):
-        frames = most_past_frames(source)
-        what = (type(source).__doc__ or source.name).splitlines()[0].rstrip(".")
-        return {"kind": "baseline", "what": f"{what} ({frames} past frame{'' if frames == 1 else 's'})"}
-    model = source.experiment.model.name
-    size = f"{num_parameters(source.model):,} parameters, {source.input_frames} past frames"
-    spans = source.facts.get("spans", {}).get("training", [])
-    return {
-        "kind": "network",
-        "what": f"{model}, {size}",
-        "digest": source.digest,
-        "trained_on": [[name, start.removesuffix("Z"), end.removesuffix("Z")] for name, start, end in spans],
-        "num_cases_in_training": num_within(cases, spans),
-    }
-
-
-def _of_files(forecasts: Forecasts) -> str:
-    files, times = forecasts.files, forecasts.reference_times
-    named = files[0].path.name + (f" and {len(files) - 1:,} more" if len(files) > 1 else "")
-    members = f", {forecasts.num_members} members" if forecasts.num_members > 1 else ""
-    return f"{named}{members}: {len(times):,} reference time{'' if len(times) == 1 else 's'} from {times[0]}Z"
+def of_forecaster(forecaster: Forecaster, cases: Sequence[ScoredCase]) -> dict[str, Any]:
+    """Return a forecaster's description; of a network also how many of the cases lie in the time that it was trained on."""
+    description = forecaster.describe()
+    if "trained_on" in description:
+        description["num_cases_in_training"] = num_within(cases, description["trained_on"])
+    return description
 
 
 def num_within(cases: Sequence[ScoredCase], spans: Sequence[Sequence[str]]) -> int:
-    """How many cases start within a span (record, start, end) of a record of the same name."""
+    """Return how many cases have a reference time within a span (record, start, end) of the record of the same name."""
     by_name: dict[str, list[tuple[np.datetime64, np.datetime64]]] = {}
     for name, start, end in spans:
         by_name.setdefault(name, []).append((_time(start), _time(end)))
@@ -85,11 +62,9 @@ def _time(text: str) -> np.datetime64:
     return np.datetime64(text.removesuffix("Z"), "s")
 
 
-def about(
-    sources: Mapping[str, Forecaster | FileForecaster], records: Sequence[Record], cases: Sequence[ScoredCase]
-) -> dict[str, Any]:
-    """Both, by `records` and `forecasters`."""
+def about(forecasters: Mapping[str, Forecaster], records: Sequence[Record], cases: Sequence[ScoredCase]) -> dict[str, Any]:
+    """Return what was scored on what: `records` and `forecasters`."""
     return {
         "records": of_records(records, cases),
-        "forecasters": {name: of_forecaster(source, cases) for name, source in sources.items()},
+        "forecasters": {name: of_forecaster(forecaster, cases) for name, forecaster in forecasters.items()},
     }

@@ -1,6 +1,6 @@
-"""Anything that maps past frames to future frames is a Forecaster: a trained network or a baseline, by one call.
+"""Open any Forecaster by name: a baseline, a trained network, or forecasts stored in files.
 
-Both sides of the call are mm/h with NaN for missing; network values exist only inside `Network`.
+The contract that all of them implement is in forecaster.py. A new baseline is a class in baselines.py and a line in BASELINES.
 """
 
 from pathlib import Path
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from nowcast.errors import CheckpointError
 from nowcast.forecasters.baselines import BASELINES
-from nowcast.forecasters.forecast_files import FileForecaster
+from nowcast.forecasters.forecast_files import ForecastFiles
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.netcdf.files import expand
 from nowcast.netcdf.forecast_reader import read_forecast
 
 if TYPE_CHECKING:
@@ -18,30 +19,35 @@ if TYPE_CHECKING:
 FORECAST_SUFFIXES = {".nc", ".nc4", ".cdf"}
 
 
-def open_forecaster(name: str, *, device: "torch.device", variable: str | None = None) -> Forecaster | FileForecaster:
-    """The baseline of that name, the network of a run folder or checkpoint or "pretrained", or the forecasts of NetCDF files.
+def open_forecaster(name: str, *, device: "torch.device", variable: str | None = None) -> Forecaster:
+    """Open the baseline of that name, a run folder, a checkpoint, "pretrained", or NetCDF forecasts.
 
-    These may be one file, a folder or a glob; `variable` is theirs, where they have it. Raises CheckpointError (exit 4)
-    where there is none of these, DataError (3) for NetCDF files without forecasts.
+    NetCDF forecasts are one file, a folder or a glob; `variable` is the one to read in them, if they have it. Raises
+    CheckpointError (exit 4) if `name` is none of these, DataError (3) for NetCDF files without forecasts.
     """
     path = Path(name)
     if name in BASELINES:
         return BASELINES[name]()
-    from nowcast.forecasters.network import Network  # baselines do without torch
-    from nowcast.models.checkpoint import PRETRAINED, read_checkpoint
+    from nowcast.forecasters.network import Network  # here, so that baselines can be used without loading torch
+    from nowcast.models.checkpoint import PRETRAINED, PRETRAINED_FILE, checkpoints, read_checkpoint
 
     if name == PRETRAINED:
-        return Network(read_checkpoint(name), name, device=device)
+        return Network(read_checkpoint(name), name, device=device, files=[PRETRAINED_FILE])
     if _is_glob(path):
-        return FileForecaster(read_forecast(name, variable=variable), path.absolute().parent.name)
+        return _open_files(name, path.absolute().parent.name, variable)
     if not path.exists():
         raise CheckpointError(f"no such run folder, checkpoint or baseline: {name} (baselines: {', '.join(BASELINES)})")
     if path.suffix in FORECAST_SUFFIXES:
-        return FileForecaster(read_forecast(path, variable=variable), path.stem)
+        return _open_files(path, path.stem, variable)
     if _holds_forecasts(path):
-        return FileForecaster(read_forecast(path, variable=variable), path.resolve().name)
+        return _open_files(path, path.resolve().name, variable)
     folder = path.resolve() if path.is_dir() else path.resolve().parent
-    return Network(read_checkpoint(path), folder.name, device=device)
+    files = checkpoints(path) if path.is_dir() else [path]
+    return Network(read_checkpoint(path), folder.name, device=device, files=files)
+
+
+def _open_files(where: str | Path, name: str, variable: str | None) -> ForecastFiles:
+    return ForecastFiles(read_forecast(where, variable=variable), name, files=expand(where))
 
 
 def _is_glob(path: Path) -> bool:
@@ -49,7 +55,7 @@ def _is_glob(path: Path) -> bool:
 
 
 def _holds_forecasts(path: Path) -> bool:
-    """Whether it is a folder of NetCDF files, and not of a run."""
+    """Return whether it is a folder of NetCDF files and not a run folder."""
     if not path.is_dir() or (path / "config.toml").exists() or any(path.glob("*.safetensors")):
         return False
     return any(file.suffix in FORECAST_SUFFIXES for pattern in ("*", "*/*") for file in path.glob(pattern))

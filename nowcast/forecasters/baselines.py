@@ -1,8 +1,8 @@
 """Forecasters that learn nothing: persistence, extrapolation along the motion of the rain, and those of pysteps.
 
-Fields are rain rate in mm/h, float32, NaN = missing; motion is in cells per frame, (y, x), positive towards larger
-row and column. A baseline maps past (case, time, y, x) to forecast (case, lead, y, x), one case at a time and from
-its newest frames alone. What comes from outside the grid or from a missing cell is NaN, never dry.
+Fields are rain rate in mm/h, float32, NaN missing. Motion is in cells per frame, (y, x), positive towards higher row and
+column numbers. A baseline forecasts each case separately, from the newest frames only. Cells that the motion brings from
+outside the grid or from a missing cell become NaN, never dry.
 """
 
 import contextlib
@@ -10,38 +10,46 @@ import importlib.util
 import io
 import logging
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from nowcast.errors import UsageError
+from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.neighbourhood import RADIUS_PER_FRAME, neighbourhood_exceedance, radius_per_frame
 from nowcast.motion import MOTION_FRAMES, motion, semi_lagrangian
+from nowcast.netcdf.record import Record
 
 log = logging.getLogger(__name__)
 
-DRY_DBR = -15.0  # 10 log10(mm/h) that pysteps' examples give to anything below its rain threshold
-DRY_THRESHOLD = 0.1  # mm/h; pysteps' rain threshold
+DRY_DBR = -15.0  # 10 log10(mm/h) that pysteps' examples give to everything below the rain threshold
+DRY_THRESHOLD = 0.1  # mm/h, pysteps' rain threshold
+MINUTE = np.timedelta64(60, "s")
 
 
-class Baseline(ABC):
-    """One case after another; a baseline says how many past frames it needs and how one case is forecast."""
+class Baseline(Forecaster):
+    """A forecaster that treats each case separately. A subclass implements `forecast_case` for one case."""
 
-    name: ClassVar[str]
-    input_frames: ClassVar[int]  # the fewest past frames; newer than four, more are not used
+    requires: ClassVar[str | None] = None  # optional package that it needs
+
+    def __init__(self):
+        self.require_package()
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        """Return whether the package that it requires is there."""
+        return cls.requires is None or importlib.util.find_spec(cls.requires) is not None
+
+    @classmethod
+    def require_package(cls) -> None:
+        """Raise UsageError (exit 2) if the package that it requires is missing."""
+        if not cls.is_installed():
+            raise UsageError(f"{cls.requires} is not installed: pip install {cls.requires}")
 
     def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
-        """Past (case, time, y, x) mm/h -> forecast (case, lead, y, x) mm/h, float32, NaN = unknown.
-
-        Raises UsageError for fewer past frames than `input_frames`.
-        """
-        past = np.asarray(past, np.float32)
-        if past.ndim != 4:
-            raise ValueError(f"past has shape {past.shape}: (case, time, y, x) is wanted")
-        if past.shape[1] < self.input_frames:
-            raise UsageError(f"{self.name} needs {self.input_frames} past frames, and {past.shape[1]} were given")
+        past = self.check_past(past)
         out = np.empty((past.shape[0], num_leads, *past.shape[2:]), np.float32)
         for case, frames in enumerate(past):
             out[case] = self.forecast_case(frames, num_leads)
@@ -49,13 +57,19 @@ class Baseline(ABC):
 
     @abstractmethod
     def forecast_case(self, past: np.ndarray, num_leads: int) -> np.ndarray:
-        """Past (time, y, x) mm/h -> forecast (lead, y, x) mm/h."""
+        """Forecast one case.
+
+        past: (time, y, x) mm/h, newest frame last, NaN missing
+        returns: (lead, y, x) mm/h, NaN where nothing is known
+        """
 
 
 class Persistence(Baseline):
     """The newest frame, repeated exactly."""
 
     name = "persistence"
+    description = "The newest frame, repeated exactly"
+    always_scored = True
     input_frames = 1
 
     def forecast_case(self, past: np.ndarray, num_leads: int) -> np.ndarray:
@@ -63,18 +77,27 @@ class Persistence(Baseline):
 
 
 class Extrapolation(Baseline):
-    """The newest frame moved along the motion field of the newest four, unchanged in strength."""
+    """The newest frame moved along the motion field of the newest four, unchanged in strength.
+
+    Its probabilities are the neighbourhood's (neighbourhood.py); `growth` is the growth of its radius, in cells per frame.
+    """
 
     name = "extrapolation"
+    description = "The newest frame moved along the motion field of the newest four, unchanged in strength"
+    citation = "Kroeger et al. (2016), arXiv 1603.03590 (the motion)"
+    probability_citation = "Germann & Zawadzki (2004), J. Appl. Meteor. 43 (the probabilities)"
+    always_scored = True
     input_frames = 2
-    thresholds: ClassVar[tuple[float, ...]] = (0.5, 1.0, 5.0, 10.0)  # mm/h; of which it gives probabilities unless asked
+    most_past_frames = MOTION_FRAMES
+    thresholds = (0.5, 1.0, 5.0, 10.0)  # mm/h
 
     def __init__(self, growth: float = RADIUS_PER_FRAME):
-        self.growth = growth  # of the neighbourhood, in cells per frame
+        super().__init__()
+        self.growth = growth
 
-    def on(self, minutes: float, spacing_km: tuple[float, float]) -> "Extrapolation":
-        """The same with the neighbourhood for frames so many minutes apart and cells of this (y, x) size."""
-        return Extrapolation(radius_per_frame(minutes, spacing_km))
+    def on_record(self, record: Record, step: np.timedelta64) -> "Extrapolation":
+        """Return the extrapolation whose neighbourhood grows at the rate that suits this time step and cell size."""
+        return Extrapolation(radius_per_frame(float(step / MINUTE), record.grid.spacing_km))
 
     def forecast_case(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         return semi_lagrangian(past[-1], motion(past), num_leads)
@@ -82,25 +105,24 @@ class Extrapolation(Baseline):
     def forecast_and_exceedance(
         self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Past (case, time, y, x) mm/h -> the forecast, and the probability (case, lead, threshold, y, x) of each threshold
-        or more: float32 of 0 to 1, and NaN where the forecast is: see neighbourhood.
-        """
         forecasts = self.forecast(past, num_leads)
-        parts = [neighbourhood_exceedance(forecast, thresholds, growth=self.growth)[None] for forecast in forecasts]
-        return forecasts, parts[0] if len(parts) == 1 else np.concatenate(parts)
+        exceedance = [neighbourhood_exceedance(forecast, thresholds, growth=self.growth)[None] for forecast in forecasts]
+        return forecasts, exceedance[0] if len(exceedance) == 1 else np.concatenate(exceedance)
 
 
 class Pysteps(Baseline):
     """pysteps' dense Lucas-Kanade motion and semi-Lagrangian extrapolation, as its examples use them."""
 
     name = "pysteps"
+    description = "pysteps' dense Lucas-Kanade motion and semi-Lagrangian extrapolation, as its examples use them"
+    citation = "Pulkkinen et al. (2019), doi 10.5194/gmd-12-4185-2019"
+    requires = "pysteps"
+    always_scored = True
     input_frames = 2
-
-    def __init__(self):
-        _require_pysteps()
+    most_past_frames = MOTION_FRAMES
 
     def forecast_case(self, past: np.ndarray, num_leads: int) -> np.ndarray:
-        if _is_dry(past):  # pysteps fails on fields without rain or without anything
+        if _is_dry(past):  # pysteps fails on fields without rain or without a known cell
             return np.repeat(past[-1:], num_leads, axis=0)
         with _quiet():
             from pysteps import extrapolation
@@ -113,10 +135,12 @@ class Sprog(Baseline):
     """pysteps' S-PROG (Seed 2003): extrapolation that loses its small scales at the rate at which they change."""
 
     name = "sprog"
+    description = "pysteps' S-PROG (Seed 2003): extrapolation that loses its small scales at the rate at which they change"
+    citation = "Seed (2003); Pulkkinen et al. (2019), doi 10.5194/gmd-12-4185-2019"
+    requires = "pysteps"
+    always_scored = True
     input_frames = 3  # for its autoregression of order 2
-
-    def __init__(self):
-        _require_pysteps()
+    most_past_frames = MOTION_FRAMES
 
     def forecast_case(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         if _is_dry(past[-3:]):
@@ -133,41 +157,33 @@ class Sprog(Baseline):
                     n_cascade_levels=max(3, min(6, int(np.log2(min(past.shape[1:]))) - 1)),
                 )
             except (ValueError, IndexError, np.linalg.LinAlgError) as error:
-                # a few single cells, uniform rain or rain that stands still have no correlations to go by
+                # isolated cells, uniform rain or rain that does not change have no correlations to estimate
                 log.debug("S-PROG cannot forecast from these frames (%s): extrapolated without it", error)
                 return Pysteps().forecast_case(past, num_leads)
         return np.where(rain < 10 * np.log10(DRY_THRESHOLD), 0, 10 ** (rain / 10))  # NaN stays NaN
 
 
-def _require_pysteps() -> None:
-    if not _has_pysteps():
-        raise UsageError("pysteps is not installed: pip install pysteps")
-
-
-def _has_pysteps() -> bool:
-    return importlib.util.find_spec("pysteps") is not None
-
-
 @contextlib.contextmanager
 def _quiet():
-    """pysteps prints its settings on stdout, where results go, and divides by zero where nothing moves."""
+    """Silence pysteps: it prints its settings on stdout, where results go, and divides by zero where nothing moves."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         yield
 
 
 def _is_dry(past: np.ndarray) -> bool:
-    """No rain in one of the frames, or nothing known: there is nothing to follow."""
+    """Return whether a frame has no rain or no known cell, so that there is no motion to find."""
     return not (past >= DRY_THRESHOLD).any(axis=(1, 2)).all()
 
 
 def _reflectivity_like(past: np.ndarray) -> np.ndarray:
+    """Return 10 log10(mm/h), as pysteps' examples transform rain rates."""
     rain = 10 * np.log10(np.maximum(past, DRY_THRESHOLD))  # NaN stays NaN
     return np.where(past < DRY_THRESHOLD, DRY_DBR, rain)
 
 
 def _lucas_kanade(past: np.ndarray) -> np.ndarray:
-    """(2, y, x) in pysteps' order: x first."""
+    """Return the motion (2, y, x) in cells per frame, in pysteps' order: x first."""
     from pysteps import motion as methods
 
     return methods.get_method("LK")(_reflectivity_like(past[-MOTION_FRAMES:]))
@@ -177,5 +193,5 @@ BASELINES = {baseline.name: baseline for baseline in (Persistence, Extrapolation
 
 
 def available() -> tuple[str, ...]:
-    """Names of the baselines that can be used here: those of pysteps only where it is installed."""
-    return tuple(name for name in BASELINES if _has_pysteps() or not issubclass(BASELINES[name], Pysteps | Sprog))
+    """Return the names of the baselines whose packages are installed."""
+    return tuple(name for name, baseline in BASELINES.items() if baseline.is_installed())

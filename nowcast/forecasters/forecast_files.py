@@ -1,14 +1,14 @@
-"""Anything that maps past frames to future frames is a Forecaster: a trained network or a baseline, by one call.
-
-Both sides of the call are mm/h with NaN for missing; network values exist only inside `Network`.
-"""
+"""Forecasts stored in files, ours or anyone's, as a Forecaster: they are scored like forecasts made now."""
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from nowcast.errors import DataError
+from nowcast.errors import DataError, UsageError
+from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.forecast_reader import Forecasts
 from nowcast.netcdf.grid import difference
 from nowcast.netcdf.record import Record
@@ -16,47 +16,67 @@ from nowcast.netcdf.record import Record
 log = logging.getLogger(__name__)
 
 
-class FileForecaster:
-    """Forecasts made earlier, by anyone, in forecast files: they can be scored, but not asked for other times.
+class ForecastFiles(Forecaster):
+    """Forecasts that were made earlier: they can be scored, but not asked for other reference times.
 
-    A lead time of 0, the analysis that some centres file with their forecasts, is no forecast and left out.
+    Fields, ensemble members or exceedance probabilities, as the files hold them. A lead time of 0 (the analysis that some
+    centres store with their forecasts) is no forecast and is left out.
     """
 
     input_frames = 1
+    makes_forecasts = False
+    has_fixed_thresholds = True
 
-    def __init__(self, file: Forecasts, name: str):
-        self.file, self.name = file, name
-        self.lead_times = file.lead_times[file.lead_times > np.timedelta64(0, "s")]
+    def __init__(self, forecasts: Forecasts, name: str, *, files: Sequence[Path] = ()):
+        self.forecasts, self.name = forecasts, name
+        self.files = tuple(files) or tuple(file.path for file in forecasts.files)
+        self.lead_times = forecasts.lead_times[forecasts.lead_times > np.timedelta64(0, "s")]
         self.lead_frames = len(self.lead_times)
         if not self.lead_frames:
             raise DataError(f"{name} has no lead time above 0.\nRight would be forecasts for later than their reference time.")
+        self.reference_times = forecasts.reference_times
+        self.num_members = forecasts.num_members
+        self.gives_fields = forecasts.kind != "probability"
+        self.thresholds = () if self.gives_fields else forecasts.thresholds
+        self.is_probabilistic = forecasts.kind != "deterministic"
 
-    def time_step(self, record: Record) -> np.timedelta64:
-        """The step between its leads on this record; DataError where grid, quantity or leads do not fit it."""
+    def describe(self) -> dict[str, Any]:
+        """Return the kind of the forecasts, the file's name, and the number of members and reference times."""
+        files, times = self.forecasts.files, self.reference_times
+        name = files[0].path.name + (f" and {len(files) - 1:,} more" if len(files) > 1 else "")
+        members = f", {self.num_members} members" if self.num_members > 1 else ""
+        what = f"{name}{members}: {len(times):,} reference time{'' if len(times) == 1 else 's'} from {times[0]}Z"
+        return {"kind": f"{self.forecasts.kind} forecasts in files", "what": what}
+
+    def own_time_step(self, record: Record) -> np.timedelta64:
+        """Return the step between the lead times on this record, and report lead times that are left out.
+
+        Raises DataError (exit 3) if quantity, grid or lead times do not fit the record.
+        """
         leads = self._leads_on(record)
         if len(leads) < self.lead_frames:
-            told = "%s: left out %d of %d lead times, at which %s, a frame every %s, has none"
-            log.warning(
-                told, self.name, self.lead_frames - len(leads), self.lead_frames, record.name, _minutes(record.time_step)
-            )
-        self._tell_of_projections(record)
+            num_left_out, step = self.lead_frames - len(leads), _minutes(record.time_step)
+            message = "%s: left out %d of %d lead times, at which %s, a frame every %s, has none"
+            log.warning(message, self.name, num_left_out, self.lead_frames, record.name, step)
+        self._report_projections(record)
         return leads[0]
 
-    def _tell_of_projections(self, record: Record) -> None:
-        stated = [grid.mapping_attributes.get("grid_mapping_name") for grid in (self.file.grid, record.grid)]
+    def _report_projections(self, record: Record) -> None:
+        """Log it if only one of the two states its map projection."""
+        stated = [grid.mapping_attributes.get("grid_mapping_name") for grid in (self.forecasts.grid, record.grid)]
         if (stated[0] is None) != (stated[1] is None):
             without, other = (self.name, record.name) if stated[0] is None else (record.name, self.name)
             log.info("%s states no map projection: taken to be that of %s, whose coordinates are the same", without, other)
 
-    def num_leads(self, record: Record) -> int:
-        """How many of its leads this record has frames for."""
+    def leads_on(self, record: Record) -> int:
+        """Return for how many of the lead times this record can have frames."""
         return len(self._leads_on(record))
 
     def _leads_on(self, record: Record) -> np.ndarray:
-        """The lead times whose valid times this record can have frames at: 1, 2, 3, … of one time step."""
-        if self.file.quantity != record.quantity:
-            raise DataError(f"{self.name} forecasts {self.file.quantity} but {record.name} holds {record.quantity}")
-        if differs := difference(self.file.grid, record.grid):
+        """Return the lead times at which this record can have frames: 1, 2, 3, … times one time step."""
+        if self.forecasts.quantity != record.quantity:
+            raise DataError(f"{self.name} forecasts {self.forecasts.quantity} but {record.name} holds {record.quantity}")
+        if differs := difference(self.forecasts.grid, record.grid):
             raise DataError(f"{self.name} is not on the grid of {record.name}: {differs}.\nRegrid one of them first.")
         leads, step = self.lead_times, record.time_step
         if not np.isnat(step):
@@ -70,27 +90,40 @@ class FileForecaster:
             raise DataError(f"{self.name} has lead times that are not 1, 2, 3, … of one time step: {_minutes(*leads)}")
         return leads
 
+    def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
+        """Raise UsageError (exit 2): files hold forecasts and cannot make new ones."""
+        raise UsageError(f"{self.name} is a file of forecasts: nothing can be forecast with it; give a run or a baseline")
+
+    def forecast_one(
+        self, past: np.ndarray, reference: np.datetime64, lead_times: np.ndarray, thresholds: Sequence[float] = ()
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Look up the forecast from `reference`; the past is not used. See `Forecaster.forecast_one`."""
+        field = self.forecast_at(reference, lead_times) if self.gives_fields else None
+        if not thresholds:
+            return field, None
+        return field, np.stack([self.probabilities_at(reference, lead, thresholds) for lead in lead_times], axis=1)
+
     def forecast_at(self, reference: np.datetime64, lead_times: np.ndarray) -> np.ndarray:
-        """(lead, y, x) mm/h of the forecast from that time; of an ensemble its mean."""
-        return self.file.read(self._case(reference), self._positions(lead_times))
+        """Return the forecast (lead, y, x), mm/h, from a reference time; of an ensemble the mean."""
+        return self.forecasts.read(self._case(reference), self._positions(lead_times))
 
     def members_at(self, reference: np.datetime64, lead_time: np.timedelta64) -> np.ndarray:
-        """(member, y, x) mm/h of the forecast from that time."""
-        return self.file.members(self._case(reference), self._positions([lead_time])[0])
+        """Return the members (member, y, x), mm/h, of the forecast from a reference time."""
+        return self.forecasts.members(self._case(reference), self._positions([lead_time])[0])
 
     def probabilities_at(self, reference: np.datetime64, lead_time: np.timedelta64, thresholds: Sequence[float]) -> np.ndarray:
-        """(threshold, y, x) of 0 to 1, of some of `self.file.thresholds`."""
-        columns = [self.file.thresholds.index(threshold) for threshold in thresholds]
-        return self.file.probabilities(self._case(reference), self._positions([lead_time])[0], columns)
+        """Return the probabilities (threshold, y, x), 0 to 1, of some of the file's own thresholds."""
+        columns = [self.thresholds.index(threshold) for threshold in thresholds]
+        return self.forecasts.probabilities(self._case(reference), self._positions([lead_time])[0], columns)
 
     def _case(self, reference: np.datetime64) -> int:
-        return int(np.flatnonzero(self.file.reference_times == reference)[0])
+        return int(np.flatnonzero(self.reference_times == reference)[0])
 
     def _positions(self, lead_times: Sequence[np.timedelta64]) -> list[int]:
-        return np.searchsorted(self.file.lead_times, np.asarray(lead_times, "timedelta64[s]")).tolist()
+        return np.searchsorted(self.forecasts.lead_times, np.asarray(lead_times, "timedelta64[s]")).tolist()
 
 
 def _minutes(*steps: np.timedelta64) -> str:
-    """As "5, 10, 15, … 60 min", for a message."""
+    """Return lead times as "5, 10, 15, … 60 min", for a message."""
     numbers = [f"{step / np.timedelta64(60, 's'):g}" for step in steps]
     return ", ".join(numbers if len(numbers) < 6 else [*numbers[:3], f"… {numbers[-1]}"]) + " min"

@@ -1,67 +1,147 @@
-"""Anything that maps past frames to future frames is a Forecaster: a trained network or a baseline, by one call.
+"""The contract of a Forecaster: what prediction and evaluation may ask of a network, a baseline or a forecast file.
 
-Both sides of the call are mm/h with NaN for missing; network values exist only inside `Network`.
+Every method and attribute has a default here, except the name, the number of past frames and `forecast`. Fields are
+rain rate in mm/h (or another quantity in its own unit), float32, NaN missing; network values never leave `Network`.
 """
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from nowcast.errors import NotEnoughFrames
-from nowcast.forecasters.baselines import Baseline
-from nowcast.forecasters.forecast_files import FileForecaster
-from nowcast.motion import MOTION_FRAMES
+from nowcast.errors import NotEnoughFrames, UsageError
 from nowcast.netcdf.record import Record
 
+DEFAULT_LEADS = 12  # lead times that a forecaster without a number of its own forecasts
 
-class Forecaster(Protocol):
-    """`forecast` maps the newest frames to `num_leads` future ones, both in mm/h with NaN for missing.
 
-    One that gives probabilities has `thresholds`, mm/h, not empty, and `forecast_and_exceedance(past, num_leads, thresholds)`,
-    which gives the forecast and (case, num_leads, threshold, y, x) float32 of 0 to 1: the probability of as much or more,
-    NaN for missing.
-    """
+class Forecaster(ABC):
+    """Anything that maps past frames to future frames: a trained network, a baseline, or forecasts stored in files."""
 
+    # What it is
     name: str
-    input_frames: int
+    description: str = ""  # one sentence for the report; of a baseline how it forecasts
+    citation: str = "none"  # paper that a forecast file names in its attribute `references`
+    probability_citation: str = ""  # paper of the method behind its probabilities, if that is another
+    files: tuple[Path, ...] = ()  # files that it was read from, which no output may replace
+    reading: Mapping[str, Any] | None = None  # keyword arguments of `open_records` that suit it; None: the defaults
+    always_scored: ClassVar[bool] = False  # whether `nowcast evaluate` scores it even if it is not named
 
+    # What it takes
+    input_frames: int  # fewest past frames
+
+    # What it gives
+    makes_forecasts: bool = True  # False for forecast files: they hold forecasts and cannot make new ones
+    lead_frames: int | None = None  # number of lead times that it is made for; None: any number
+    reference_times: np.ndarray | None = None  # reference times that it has forecasts for (datetime64); None: any
+    num_members: int = 1  # ensemble members; above 1 `members_at` gives them
+    thresholds: tuple[float, ...] = ()  # mm/h whose exceedance probabilities it gives by default; () if it gives none
+    has_fixed_thresholds: bool = False  # True for files: they hold the probabilities of `thresholds` and of no others
+    # True if its probabilities are meant to be scored, so that all forecasters beside it are scored by probabilities as well
+    is_probabilistic: bool = False
+
+    @property
+    def most_past_frames(self) -> int:
+        """Return the largest number of past frames that change its forecast: at least `input_frames`."""
+        return self.input_frames
+
+    @property
+    def num_leads(self) -> int:
+        """Return how many lead times it forecasts unless asked for another number."""
+        return DEFAULT_LEADS if self.lead_frames is None else self.lead_frames
+
+    @property
+    def source(self) -> str:
+        """Return the text that identifies it in a forecast file's attribute `source`."""
+        return self.name
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the scores say about it: `kind` and `what`, texts; a network adds its checkpoint and its training."""
+        frames = f"{self.most_past_frames} past frame{'' if self.most_past_frames == 1 else 's'}"
+        return {"kind": "baseline", "what": f"{self.description or self.name} ({frames})"}
+
+    def own_time_step(self, record: Record) -> np.timedelta64 | None:
+        """Return the time step in which it has to forecast `record`; None if it can forecast in any.
+
+        Raises DataError (exit 3) if the record does not fit the forecaster: another quantity, grid or time step.
+        """
+        return None
+
+    def time_step(self, record: Record) -> np.timedelta64:
+        """Return the time step in which it forecasts `record`: its own, else that of the record.
+
+        Raises DataError (exit 3) as `own_time_step`, NotEnoughFrames (75) if the record has no time step.
+        """
+        own = self.own_time_step(record)
+        if own is not None:
+            return own
+        if np.isnat(record.time_step):
+            raise NotEnoughFrames(f"{record.name} has a single frame: its time step, and so the lead times, are unknown")
+        return record.time_step
+
+    def leads_on(self, record: Record) -> int | None:
+        """Return how many lead times it can forecast on `record`; None for any number."""
+        return self.lead_frames
+
+    def on_record(self, record: Record, step: np.timedelta64) -> "Forecaster":
+        """Return the forecaster adapted to the time step and the cell size of a record; by default itself."""
+        return self
+
+    def cases_at_once(self, grid: tuple[int, int]) -> int:
+        """Return how many cases on a grid of this (y, x) shape are forecast fastest in one call."""
+        return 1
+
+    @abstractmethod
     def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
-        """(case, time, y, x), time >= input_frames with the newest last -> (case, num_leads, y, x), float32."""
-        ...
+        """Forecast the next `num_leads` frames.
 
+            past: (case, time, y, x) mm/h, newest frame last, NaN missing
+            returns: (case, lead, y, x) mm/h, float32, NaN where nothing is known
 
-DEFAULT_LEADS = 12  # for a baseline, which has no number of its own
+        Raises UsageError (exit 2) for fewer past frames than `input_frames`.
+        """
 
+    def forecast_and_exceedance(
+        self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Forecast fields and the probabilities of reaching each threshold (mm/h).
 
-def num_leads(forecaster: Forecaster | FileForecaster) -> int:
-    """How many frames it forecasts unless asked otherwise."""
-    return getattr(forecaster, "lead_frames", DEFAULT_LEADS)
+            past: (case, time, y, x) mm/h, newest frame last, NaN missing
+            returns: (case, lead, y, x) mm/h, and (case, lead, threshold, y, x) float32 from 0 to 1; NaN in both alike
 
+        Raises UsageError (exit 2) if it gives no probabilities, or for too few past frames.
+        """
+        raise UsageError(
+            f"{self.name} gives no probabilities.\nRight would be extrapolation, or a network that was trained for them."
+        )
 
-def own_thresholds(forecaster: Forecaster | FileForecaster) -> tuple[float, ...]:
-    """Those (mm/h) that it gives exceedance probabilities of unless asked otherwise; none where it gives no probabilities."""
-    return tuple(getattr(forecaster, "thresholds", ()))
+    def forecast_one(
+        self, past: np.ndarray, reference: np.datetime64, lead_times: np.ndarray, thresholds: Sequence[float] = ()
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return the field and the probabilities of one case for evaluation; None for what it does not give.
 
+            past: (time, y, x) mm/h, the last frame at `reference`
+            lead_times: (lead,) timedelta64, equally spaced
+            returns: (lead, y, x) mm/h or None, and (threshold, lead, y, x) from 0 to 1 or None
 
-def on_record(forecaster: Forecaster, record: Record, step: np.timedelta64) -> Forecaster:
-    """The forecaster as it is for these frames and cells, where that makes a difference to it."""
-    fitted = getattr(forecaster, "on", None)
-    return fitted(float(step / np.timedelta64(60, "s")), record.grid.spacing_km) if fitted else forecaster
+        Forecast files override it to look the case up by its reference time. Without `thresholds` there are no probabilities.
+        """
+        if not thresholds:
+            return self.forecast(past[None], len(lead_times))[0], None
+        field, probabilities = self.forecast_and_exceedance(past[None], len(lead_times), thresholds)
+        return field[0], probabilities[0].swapaxes(0, 1)
 
+    def members_at(self, reference: np.datetime64, lead_time: np.timedelta64) -> np.ndarray:
+        """Return the ensemble members (member, y, x), mm/h; only asked of forecasters with `num_members` above 1."""
+        raise NotImplementedError(f"{self.name} is no ensemble")
 
-def most_past_frames(forecaster: Forecaster | FileForecaster) -> int:
-    """The most past frames that it makes use of, at least its `input_frames`."""
-    follows_motion = isinstance(forecaster, Baseline) and forecaster.input_frames > 1
-    return MOTION_FRAMES if follows_motion else forecaster.input_frames
-
-
-def time_step(forecaster: Forecaster | FileForecaster, record: Record) -> np.timedelta64:
-    """The step to forecast `record` in.
-
-    Raises DataError (exit 3) where the record does not fit the forecaster, NotEnoughFrames (75) where it has no step.
-    """
-    if hasattr(forecaster, "time_step"):
-        return forecaster.time_step(record)
-    if np.isnat(record.time_step):
-        raise NotEnoughFrames(f"{record.name} has a single frame: its time step, and so the lead times, are unknown")
-    return record.time_step
+    def check_past(self, past: np.ndarray) -> np.ndarray:
+        """Return the past as float32; raise UsageError (exit 2) for fewer frames than `input_frames`."""
+        past = np.asarray(past, np.float32)
+        if past.ndim != 4:
+            raise ValueError(f"past has shape {past.shape}: (case, time, y, x) is wanted")
+        if past.shape[1] < self.input_frames:
+            raise UsageError(f"{self.name} needs {self.input_frames} past frames, and {past.shape[1]} were given")
+        return past

@@ -6,6 +6,7 @@ Both sides of the call are mm/h with NaN for missing; network values exist only 
 import logging
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from nowcast import config
 from nowcast.errors import CheckpointError, DataError, NowcastError
 from nowcast.forecasters.baselines import DRY_THRESHOLD
+from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.tiles import (
     Run,
     Tiling,
@@ -25,7 +27,7 @@ from nowcast.forecasters.tiles import (
     forecast_in_tiles,
     tile_multiple,
 )
-from nowcast.models import make_model, model_config, point_values
+from nowcast.models import make_model, model_config, num_parameters, point_values
 from nowcast.models.checkpoint import Checkpoint
 from nowcast.models.losses import make_loss
 from nowcast.models.probabilistic.network import stride_for
@@ -37,19 +39,23 @@ from nowcast.runtime.device import arithmetic, pick_precision
 log = logging.getLogger(__name__)
 # cells that go through the network at once: more take longer each on a CPU, whose cache they leave
 BATCH_CELLS = {"cpu": 1 << 17, "cuda": 1 << 20}
+CITATIONS = {  # papers of the models
+    "encoder_forecaster": "Shi et al. (2015), arXiv 1506.04214",
+    "multiscale": "Shi et al. (2017), arXiv 1706.03458",
+}
 LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # s, and as in config.py: no checkpoint can ask for more
 OTHER_STEPS = 3.0  # times as long or short as any that a network was trained on, and it still forecasts along the motion
 SURELY_FIT = 1 << 16  # cells; the greediest recipe, keras_next_frame, takes 17 KB for each
 
 
-class Network:
+class Network(Forecaster):
     """A trained network from its checkpoint.
 
-    A pixel that is missing in every past frame stays missing. `time_steps` are those it was trained on, in seconds.
+    A cell that is missing in every past frame stays missing. `time_steps` are those that it was trained on, in seconds.
     """
 
-    def __init__(self, checkpoint: Checkpoint, name: str, *, device: torch.device):
-        self.name, self.device, self.digest = name, device, checkpoint.digest
+    def __init__(self, checkpoint: Checkpoint, name: str, *, device: torch.device, files: Sequence[Path] = ()):
+        self.name, self.device, self.digest, self.files = name, device, checkpoint.digest, tuple(files)
         facts = checkpoint.facts
         try:
             self.experiment = config.from_dict(facts["config"], source=f"the config in {name}")
@@ -67,17 +73,42 @@ class Network:
         self._tilings: dict[tuple[tuple[int, int], int, int], Tiling | None] = {}  # by grid, leads and fields for each
 
     @property
+    def citation(self) -> str:
+        """Return the paper of the model."""
+        return CITATIONS.get(self.experiment.model.name, CITATIONS["encoder_forecaster"])
+
+    @property
+    def source(self) -> str:
+        """Return the model's name and the checkpoint's SHA-256."""
+        return f"{self.experiment.model.name} (checkpoint SHA-256 {self.digest})"
+
+    def describe(self) -> dict[str, Any]:
+        """Return the model, its size, the checkpoint's SHA-256, and the time spans (record, start, end) that trained it."""
+        size = f"{num_parameters(self.model):,} parameters, {self.input_frames} past frames"
+        spans = self.facts.get("spans", {}).get("training", [])
+        return {
+            "kind": "network",
+            "what": f"{self.experiment.model.name}, {size}",
+            "digest": self.digest,
+            "trained_on": [[name, start.removesuffix("Z"), end.removesuffix("Z")] for name, start, end in spans],
+        }
+
+    @property
     def reading(self) -> dict[str, Any]:
-        """How records were read for it: keywords of `open_records`. Rain is found by itself, another quantity by its name."""
+        """Return how records were read for training. Rain is found by its attributes, another quantity by its variable."""
         data = self.experiment.data
         named = self.quantity != "rain_rate" and data.variable != "auto"
         return {"variable": data.variable if named else None, "zr_a": data.zr_a, "zr_b": data.zr_b}
 
     @property
     def thresholds(self) -> tuple[float, ...]:
-        """Those of which it can tell the probability, as it was trained to; none for a network that forecasts values."""
+        """Return the thresholds of its loss, mm/h; () for a network that forecasts values, not distributions."""
         loss = make_loss(self.experiment.loss)
         return tuple(map(float, loss.thresholds)) if loss.of_distributions else ()
+
+    @property
+    def is_probabilistic(self) -> bool:
+        return bool(self.thresholds)
 
     def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         return self._fields(past, num_leads)[:, :, 0]
@@ -85,15 +116,14 @@ class Network:
     def forecast_and_exceedance(
         self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The forecast (case, lead, y, x), and of networks that have `thresholds`, these or any other, the probabilities
-        (case, lead, threshold, y, x) of these rates (mm/h) or more: float32 of 0 to 1, NaN as in the forecast.
-        """
+        if not self.is_probabilistic:
+            return super().forecast_and_exceedance(past, num_leads, thresholds)
         fields = self._fields(past, num_leads, thresholds)
         return fields[:, :, 0], fields[:, :, 1:]
 
     def _fields(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float] = ()) -> np.ndarray:
         """(case, lead, 1 + threshold, y, x): the forecast and the probabilities, in the coordinates of the grid."""
-        past = np.ascontiguousarray(past[:, -self.input_frames :], np.float32)
+        past = np.ascontiguousarray(self.check_past(past)[:, -self.input_frames :], np.float32)
         if self.experiment.data.coordinates != "lagrangian":
             return self._kept_dry(past, self._in_parts(past, num_leads, thresholds))
         flows = [motion(case) for case in past]
@@ -175,10 +205,11 @@ class Network:
         )  # fmt: skip
         return tiling
 
-    def time_step(self, record: Record) -> np.timedelta64:
-        """The time step to forecast `record` in; DataError (exit 3) where quantity, grid or step do not fit the training.
+    def own_time_step(self, record: Record) -> np.timedelta64:
+        """Return the time step in which to forecast `record`.
 
-        A record whose own step divides a trained step is forecast in that one, from every so many frames.
+        If the record's step divides a step that the network was trained on, it is that one, and frames between are skipped.
+        Raises DataError (exit 3) if quantity, grid or time step do not fit the training.
         """
         if record.quantity != self.quantity:
             raise DataError(f"{record.name} holds {record.quantity} but {self.name} was trained on {self.quantity}")

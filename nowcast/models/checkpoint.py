@@ -86,6 +86,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(facts, tensors, digest, path)
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints that are in a run folder: best, last and previous."""
+    return [folder / name for name in (BEST, LAST, PREVIOUS) if (folder / name).is_file()]
+
+
 def find(path: Path) -> Path:
     """The checkpoint file that `path` (a file or a run folder) means; CheckpointError where there is none."""
     if path.is_dir():

@@ -14,7 +14,7 @@ import numpy as np
 
 from nowcast.dataset.windows import find_references
 from nowcast.errors import NotEnoughFrames, UsageError
-from nowcast.forecasters.forecaster import Forecaster, most_past_frames
+from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.record import Record
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def read_past(
     `kept` are frames of the cases before. Raises NotEnoughFrames (exit 75), naming the frames, where one that it needs is
     absent or has no known pixel.
     """
-    wanted = reference - np.arange(most_past_frames(forecaster)) * step  # newest first, until the order is turned below
+    wanted = reference - np.arange(forecaster.most_past_frames) * step  # newest first, until the order is turned below
     positions = np.searchsorted(record.times, wanted).clip(max=len(record.times) - 1)
     there = record.times[positions] == wanted
     least = forecaster.input_frames

@@ -15,9 +15,7 @@ import numpy as np
 
 from nowcast import __version__
 from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
-from nowcast.forecasters.baselines import Extrapolation
-from nowcast.forecasters.forecaster import Forecaster, num_leads, on_record, time_step
-from nowcast.forecasters.network import Network
+from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.record import Record
@@ -27,16 +25,9 @@ from nowcast.runtime.outputs import making_folder, refuse_inputs, remove_stale
 from nowcast.runtime.progress import Progress
 from nowcast.runtime.threads import ahead
 
-Case = tuple  # reference time, fields (lead, y, x), and where they are asked for probabilities (lead, threshold, y, x)
+# reference time, fields (lead, y, x) and, if they are asked for, probabilities (lead, threshold, y, x)
+CaseFields = tuple[np.datetime64, *tuple[np.ndarray, ...]]
 BYTES_AHEAD = 1 << 27  # of forecasts; where one case has more, nothing is done ahead of the writing
-REFERENCES = {  # of baselines and of models
-    "extrapolation": "Kroeger et al. (2016), arXiv 1603.03590 (the motion)",
-    "neighbourhood": "Germann & Zawadzki (2004), J. Appl. Meteor. 43 (the probabilities)",
-    "pysteps": "Pulkkinen et al. (2019), doi 10.5194/gmd-12-4185-2019",
-    "sprog": "Seed (2003); Pulkkinen et al. (2019), doi 10.5194/gmd-12-4185-2019",
-    "encoder_forecaster": "Shi et al. (2015), arXiv 1506.04214",
-    "multiscale": "Shi et al. (2017), arXiv 1706.03458",
-}
 
 
 @dataclass(frozen=True)
@@ -138,7 +129,7 @@ def plan_jobs(
         raise DataError(f"{other.name} holds {other.quantity}.\nRight would be rain: probabilities are those of a rain rate.")
     jobs = []
     for record in records:
-        step = time_step(forecaster, record)
+        step = forecaster.time_step(record)
         if references := references_of(record, selection, forecaster.input_frames, step):
             jobs.append(Job(record, step, tuple(references), tuple(thresholds)))
     absent = set(selection.listed).difference(*(job.references for job in jobs))
@@ -172,12 +163,12 @@ def _write_files(forecaster: Forecaster, job: Job, paths: Sequence[Path], progre
             progress.advance()
 
 
-def _write(forecaster: Forecaster, job: Job, path: Path, cases: Iterable[Case], *, single: bool, overwrite: bool) -> None:
+def _write(forecaster: Forecaster, job: Job, path: Path, cases: Iterable[CaseFields], *, single: bool, overwrite: bool) -> None:
     write_forecast(
         path,
         cases,
         grid=job.record.grid,
-        lead_times=np.arange(1, num_leads(forecaster) + 1) * job.step,
+        lead_times=np.arange(1, forecaster.num_leads + 1) * job.step,
         quantity=job.record.quantity,
         attributes=attributes(forecaster, job.record, thresholds=job.thresholds),
         single=single,
@@ -186,7 +177,7 @@ def _write(forecaster: Forecaster, job: Job, path: Path, cases: Iterable[Case], 
     )
 
 
-def _unlocked(cases: Iterator[Case], progress: Progress) -> Iterator[Case]:
+def _unlocked(cases: Iterator[CaseFields], progress: Progress) -> Iterator[CaseFields]:
     """The cases for a writer that holds the lock: while it waits for the next one, frames can be read."""
     while True:
         OPEN_FILES.lock.release()
@@ -200,24 +191,24 @@ def _unlocked(cases: Iterator[Case], progress: Progress) -> Iterator[Case]:
         progress.advance()
 
 
-def _forecasts(forecaster: Forecaster, job: Job) -> Iterator[Case]:
+def _forecasts(forecaster: Forecaster, job: Job) -> Iterator[CaseFields]:
     """The forecasts of a job, one after the other, made several at once where that is faster."""
-    forecaster = on_record(forecaster, job.record, job.step)
-    leads, grid = num_leads(forecaster), job.record.grid.shape
-    at_once = forecaster.cases_at_once(grid) if isinstance(forecaster, Network) else 1
-    case_bytes = 4 * leads * (1 + len(job.thresholds)) * grid[0] * grid[1]
+    num_leads, grid = forecaster.num_leads, job.record.grid.shape
+    forecaster = forecaster.on_record(job.record, job.step)
+    at_once = forecaster.cases_at_once(grid)
+    case_bytes = 4 * num_leads * (1 + len(job.thresholds)) * grid[0] * grid[1]
     at_once = max(min(at_once, BYTES_AHEAD // case_bytes), 1)
     made_ahead = ahead if len(job.references) > 1 and at_once * case_bytes <= BYTES_AHEAD else iter
-    made = ((times, *_made(forecaster, past, leads, job)) for times, past in made_ahead(_pasts(forecaster, job, at_once)))
+    made = ((times, *_made(forecaster, past, num_leads, job)) for times, past in made_ahead(_pasts(forecaster, job, at_once)))
     for parts in made_ahead(made):
         yield from zip(*parts, strict=True)
 
 
-def _made(forecaster: Forecaster, past: np.ndarray, leads: int, job: Job) -> list[np.ndarray]:
+def _made(forecaster: Forecaster, past: np.ndarray, num_leads: int, job: Job) -> list[np.ndarray]:
     """The fields (case, lead, y, x) and, where they are asked for, the probabilities (case, lead, threshold, y, x)."""
     if job.thresholds:
-        return list(forecaster.forecast_and_exceedance(past, leads, job.thresholds))
-    return [forecaster.forecast(past, leads)]
+        return list(forecaster.forecast_and_exceedance(past, num_leads, job.thresholds))
+    return [forecaster.forecast(past, num_leads)]
 
 
 def _pasts(forecaster: Forecaster, job: Job, at_once: int) -> Iterator[tuple[list[np.datetime64], np.ndarray]]:
@@ -242,20 +233,16 @@ def _pasts(forecaster: Forecaster, job: Job, at_once: int) -> Iterator[tuple[lis
 
 def attributes(forecaster: Forecaster, record: Record, *, thresholds: Sequence[float] = ()) -> dict[str, str]:
     """The global attributes of a forecast file: the institution is the record's, the source is the forecaster."""
-    model, checkpoint, references = forecaster.name, "", "none"
-    if isinstance(forecaster, Network):
-        model, references = forecaster.experiment.model.name, REFERENCES["encoder_forecaster"]
-        checkpoint = f" (checkpoint SHA-256 {forecaster.digest})"
-    references, asked = REFERENCES.get(model, references), ""
+    options, references = "", [forecaster.citation]
     if thresholds:
-        asked = f" --probabilities --thresholds {','.join(f'{threshold:g}' for threshold in thresholds)}"
-        references += f"; {REFERENCES['neighbourhood']}" if isinstance(forecaster, Extrapolation) else ""
+        options = f" --probabilities --thresholds {','.join(f'{threshold:g}' for threshold in thresholds)}"
+        references += [forecaster.probability_citation] if forecaster.probability_citation else []
     return {
         "title": f"Nowcast of {'rain rate' if record.quantity == 'rain_rate' else record.variable} from {record.name}",
         "institution": record.institution or "not stated in the observations",
-        "source": f"{model}{checkpoint}, nowcast {__version__}",
-        "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} nowcast predict {forecaster.name} {record.name}{asked}",
-        "references": references,
+        "source": f"{forecaster.source}, nowcast {__version__}",
+        "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} nowcast predict {forecaster.name} {record.name}{options}",
+        "references": "; ".join(references),
     }
 
 

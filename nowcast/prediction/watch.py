@@ -15,7 +15,7 @@ import numpy as np
 
 from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
 from nowcast.forecasters import FORECAST_SUFFIXES
-from nowcast.forecasters.forecaster import Forecaster, most_past_frames
+from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.opening import FileFacts, open_records
 from nowcast.netcdf.record import Record
@@ -50,7 +50,7 @@ def watch(
         raise UsageError(f"--watch: {folder} is no folder.\nRight would be the folder that the new files come to.")
     if output.exists() and output.samefile(folder):
         raise UsageError(f"--watch: forecasts in {output} would be taken for new frames.\nGive another folder as --output.")
-    watched = Watched(folder, output, keep=NEWEST + 4 * most_past_frames(forecaster))
+    watched = Watched(folder, output, keep=NEWEST + 4 * forecaster.most_past_frames)
     with making_folder(output):
         remove_stale(output)
         log.info("watching %s; Ctrl-C ends it", folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nowcast.errors import CheckpointError, OutputError
-from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, read_checkpoint
+from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, checkpoints, read_checkpoint
 from nowcast.runtime.outputs import free_space, making_folder, remove_stale, replacing, size
 
 log = logging.getLogger(__name__)
@@ -65,11 +65,6 @@ def begin(output: Path, config_text: str) -> None:
 def write_config(output: Path, config_text: str) -> None:
     with replacing(output / CONFIG) as temporary:
         temporary.write_text(config_text, encoding="utf-8")
-
-
-def checkpoints(output: Path) -> list[Path]:
-    """Those that are there."""
-    return [output / name for name in (BEST, LAST, PREVIOUS) if (output / name).is_file()]
 
 
 def is_resumable(output: Path) -> bool:

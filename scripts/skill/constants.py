@@ -33,7 +33,7 @@ from nowcast import config, motion
 from nowcast.dataset.windows import find_windows
 from nowcast.errors import DataError, NowcastError
 from nowcast.evaluation.coarsen import thinned
-from nowcast.forecasters.forecast_files import FileForecaster
+from nowcast.forecasters.forecast_files import ForecastFiles
 from nowcast.forecasters.network import Network
 from nowcast.models import make_model, model_config
 from nowcast.models.checkpoint import Checkpoint
@@ -159,7 +159,7 @@ def count_case(network: Network, past: np.ndarray, observed: np.ndarray, others:
 
 
 def _cases(
-    record: Record, cases: Cases, kept: Sequence[FileForecaster]
+    record: Record, cases: Cases, kept: Sequence[ForecastFiles]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[np.ndarray]]]:
     """Past frames, observed ones, and the forecasts that are kept."""
     windows = find_windows(record.times, input_frames=PAST, lead_frames=cases.num_leads, time_step=cases.step)

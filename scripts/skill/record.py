@@ -22,13 +22,13 @@ import numpy as np
 
 from nowcast.dataset.windows import find_windows
 from nowcast.errors import DataError, NowcastError, UsageError
-from nowcast.evaluation.evaluate import MINUTE, Source, evaluate
+from nowcast.evaluation.evaluate import MINUTE, evaluate
 from nowcast.evaluation.result import Evaluation
 from nowcast.evaluation.score_files import SCORES_JSON, SCORES_NC, as_dataset, as_json, write_dataset
 from nowcast.forecasters import open_forecaster
 from nowcast.forecasters.baselines import BASELINES, available
-from nowcast.forecasters.forecast_files import FileForecaster
-from nowcast.forecasters.forecaster import Forecaster, num_leads, time_step
+from nowcast.forecasters.forecast_files import ForecastFiles
+from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.network import Network
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.record import Record
@@ -76,11 +76,11 @@ def choose_cases(record: Record, step: np.timedelta64, *, most_leads: int = LEAD
 def baseline(name: str, cases: Cases) -> Forecaster:
     """A baseline that forecasts these leads in this step, as it does beside a network of them."""
     made = BASELINES[name]()
-    made.lead_frames, made.time_step = cases.num_leads, lambda record: cases.step
+    made.lead_frames, made.own_time_step = cases.num_leads, lambda record: cases.step
     return made
 
 
-def kept_forecasts(name: str, record: Record, cases: Cases, folder: Path) -> FileForecaster:
+def kept_forecasts(name: str, record: Record, cases: Cases, folder: Path) -> ForecastFiles:
     """The baseline's forecasts of the cases from the file that is kept in `folder`, made now if it is not there."""
     first, last = (str(cases.references[n]).replace(":", "").replace("-", "") for n in (0, -1))
     shape = f"{cases.num_leads}x{cases.step / MINUTE:g}min_{len(cases.references)}_from_{first}_to_{last}"
@@ -95,7 +95,7 @@ def kept_forecasts(name: str, record: Record, cases: Cases, folder: Path) -> Fil
     return opened
 
 
-def sources_of(network: Forecaster, record: Record, cases: Cases, baselines: Path) -> dict[str, Source]:
+def sources_of(network: Forecaster, record: Record, cases: Cases, baselines: Path) -> dict[str, Forecaster]:
     """The network first, then the baselines that are not the network itself."""
     named = {network.name: baseline(network.name, cases) if network.name in BASELINES else network}
     for name in BASELINES:
@@ -130,11 +130,11 @@ def score_record(path: Path, network: str, output: Path, baselines: Path, *, sta
     if missing := [name for name in KEPT if name not in available()]:
         raise UsageError(f"{' and '.join(missing)} cannot be scored without pysteps: pip install pysteps")
     opened = open_forecaster(network, device=pick_device(device))
-    if isinstance(opened, FileForecaster) or opened.input_frames > PAST:
+    if not opened.makes_forecasts or opened.input_frames > PAST:
         raise UsageError(f"{network} is no network of at most {PAST} input frames")
-    (record,) = open_records([path], **(opened.reading if isinstance(opened, Network) else {}))
+    (record,) = open_records([path], **(opened.reading or {}))
     try:
-        cases = choose_cases(record, time_step(opened, record), most_leads=min(LEADS, num_leads(opened)), starts=starts)
+        cases = choose_cases(record, opened.time_step(record), most_leads=min(LEADS, opened.num_leads), starts=starts)
     except DataError as error:
         _write(output, {"network": opened.name, "refused": str(error).splitlines()[0]})
         return f"{output}: {error}"

@@ -12,7 +12,8 @@ from nowcast.evaluation.evaluate import evaluate
 from nowcast.evaluation.result import Evaluation
 from nowcast.evaluation.score_files import COLUMNS
 from nowcast.forecasters.baselines import BASELINES, Extrapolation, Persistence
-from nowcast.forecasters.forecast_files import FileForecaster
+from nowcast.forecasters.forecast_files import ForecastFiles
+from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import open_records
@@ -28,14 +29,14 @@ MINUTES = np.timedelta64(60, "s")
 EVERYTHING = Selection()
 
 
-class Constant:
+class Constant(Forecaster):
     """A forecaster that says the same everywhere, and nothing in the first `hidden` rows."""
 
     def __init__(self, value, *, input_frames=1, lead_frames=2, hidden=0, seconds=None):
         self.value, self.hidden = value, hidden
         self.name, self.input_frames, self.lead_frames = f"constant {value}", input_frames, lead_frames
         if seconds:
-            self.time_step = lambda record: np.timedelta64(seconds, "s")
+            self.own_time_step = lambda record: np.timedelta64(seconds, "s")
 
     def forecast(self, past, num_leads):
         assert past.shape[1] >= self.input_frames
@@ -204,7 +205,7 @@ def test_a_forecast_file_is_scored_by_valid_time(tmp_path):
     leads = np.arange(1, 4) * 5 * MINUTES
     path = tmp_path / "perfect.nc"
     write_forecast(path, cases, grid=a.grid, lead_times=leads, quantity="rain_rate", attributes={}, single=False)
-    result = score([FileForecaster(read_forecast(path), "perfect"), Persistence()], a)
+    result = score([ForecastFiles(read_forecast(path), "perfect"), Persistence()], a)
     assert result.num_cases == 2
     assert result.total("perfect").sum_sq_error.tolist() == [0, 0, 0]
     assert result.total("persistence").sum_sq_error.min() > 0
@@ -214,10 +215,10 @@ def test_a_forecast_file_is_scored_by_valid_time(tmp_path):
         r"b goes from 2020-06-02T00:00:00Z to 2020-06-02T00:55:00Z\.$"
     )
     with pytest.raises(DataError, match=expected):
-        score([FileForecaster(read_forecast(path), "perfect")], other)
+        score([ForecastFiles(read_forecast(path), "perfect")], other)
     late = record(tmp_path, fields, name="c", times=a.times + np.timedelta64(150, "s"))
     with pytest.raises(DataError, match="no frame at any of these times"):
-        score([FileForecaster(read_forecast(path), "perfect")], late)
+        score([ForecastFiles(read_forecast(path), "perfect")], late)
 
 
 def test_different_time_steps_are_refused_by_name(tmp_path):

@@ -9,10 +9,10 @@ from nowcast import forecasters
 from nowcast.commands import evaluate as commands_evaluate
 from nowcast.errors import DataError
 from nowcast.evaluation.evaluate import evaluate
-from nowcast.evaluation.probabilities import given_thresholds
+from nowcast.evaluation.probabilities import default_thresholds
 from nowcast.forecasters.baselines import Extrapolation, Persistence
-from nowcast.forecasters.forecaster import on_record
-from nowcast.forecasters.neighbourhood import RADIUS_PER_FRAME
+from nowcast.forecasters.forecaster import Forecaster
+from nowcast.forecasters.neighbourhood import RADIUS_PER_FRAME, radius_per_frame
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
 from nowcast.scores import PROBABILITY_SCORES
@@ -22,7 +22,7 @@ EVERYTHING = Selection()
 BRIER = PROBABILITY_SCORES["brier"]
 
 
-class Sure:
+class Sure(Forecaster):
     """A network's stand-in: the newest frame, and with `chance` the same probability everywhere but in its `hidden` rows."""
 
     input_frames, lead_frames = 2, 3
@@ -30,6 +30,7 @@ class Sure:
     def __init__(self, chance=None, *, thresholds=(0.5, 2.0), hidden=0, name="net"):
         self.name, self.chance, self.hidden, self.asked = name, chance, hidden, []
         self.thresholds = thresholds if chance is not None else ()
+        self.is_probabilistic = chance is not None
 
     def forecast(self, past, num_leads):
         return np.repeat(past[:, -1:], num_leads, axis=1)
@@ -92,7 +93,7 @@ def test_a_case_is_forecast_once_for_its_field_and_its_probabilities(record, mon
 
 def test_extrapolation_stands_beside_it_by_its_neighbourhood_and_persistence_as_it_is(record):
     result = score(record, Sure(0.3))
-    method, expected = on_record(Extrapolation(), record, record.time_step), 0
+    method, expected = Extrapolation().on_record(record, record.time_step), 0
     for first in range(result.num_cases):
         frames = record.read(range(first, first + 7))
         chances = method.forecast_and_exceedance(frames[None, :4], 3, (0.5, 2.0))[1][0].swapaxes(0, 1)
@@ -105,12 +106,12 @@ def test_extrapolation_stands_beside_it_by_its_neighbourhood_and_persistence_as_
 
 
 def test_the_neighbourhood_grows_by_half_a_kilometre_a_minute(record):
-    assert on_record(Extrapolation(), record, record.time_step).growth == pytest.approx(0.5 * 5)
-    assert on_record(Extrapolation(), record, 3 * record.time_step).growth == pytest.approx(0.5 * 15)
-    assert Extrapolation().on(5, (4.0, 1.0)).growth == pytest.approx(0.5 * 5 / 2)
-    assert Extrapolation().on(5, (np.nan, np.nan)).growth == RADIUS_PER_FRAME
+    assert Extrapolation().on_record(record, record.time_step).growth == pytest.approx(0.5 * 5)
+    assert Extrapolation().on_record(record, 3 * record.time_step).growth == pytest.approx(0.5 * 15)
+    assert radius_per_frame(5, (4.0, 1.0)) == pytest.approx(0.5 * 5 / 2)
+    assert radius_per_frame(5, (np.nan, np.nan)) == RADIUS_PER_FRAME
     net = Sure()
-    assert on_record(net, record, record.time_step) is net
+    assert net.on_record(record, record.time_step) is net
 
 
 def test_deterministic_forecasts_are_not_asked_for_probabilities(record, monkeypatch):
@@ -135,15 +136,14 @@ def test_probabilities_that_are_all_missing_are_named(record):
 
 def test_the_thresholds_of_the_first_that_gives_probabilities_are_scored_unless_asked():
     nets = {"a": Sure(), "b": Sure(0.3, thresholds=(4.0, 2.0)), "c": Sure(0.1), "extrapolation": Extrapolation()}
-    assert given_thresholds(nets) == (2.0, 4.0)
-    assert given_thresholds({"extrapolation": Extrapolation(), "a": Sure()}) == ()
+    assert default_thresholds(nets.values()) == (2.0, 4.0)
+    assert default_thresholds([Extrapolation(), Sure()]) == ()
 
 
 def test_the_report_says_and_shows_it(record, tmp_path, monkeypatch):
     opened = forecasters.open_forecaster
     nets = {"net": Sure(0.3), "other": Sure(0.6, name="other")}
     monkeypatch.setattr(commands_evaluate, "open_forecaster", lambda name, **options: nets.get(name) or opened(name, **options))
-    monkeypatch.setattr(commands_evaluate, "model_files", lambda name: [])
     monkeypatch.chdir(tmp_path)
     code, out, err = command("evaluate", "net", "other", "--observations", "observed.nc", "--output", "scores", "-q")
     assert (code, err) == (0, "")

@@ -11,7 +11,7 @@ from nowcast import config
 from nowcast.errors import CheckpointError, DataError, UsageError
 from nowcast.forecasters import open_forecaster
 from nowcast.forecasters.baselines import BASELINES, available
-from nowcast.forecasters.forecast_files import FileForecaster
+from nowcast.forecasters.forecast_files import ForecastFiles
 from nowcast.forecasters.network import Network
 from nowcast.models import make_model, model_config
 from nowcast.models.checkpoint import BEST, LAST, Checkpoint, read_checkpoint, write_checkpoint
@@ -220,7 +220,7 @@ def test_a_network_of_one_grid_refuses_every_other(run, tmp_path):
 def test_a_forecast_file_gives_back_its_forecasts(tmp_path):
     grid = record(tmp_path).grid
     opened = file_of(tmp_path / "f.nc", grid, references=3)
-    assert isinstance(opened, FileForecaster)
+    assert isinstance(opened, ForecastFiles)
     assert (opened.name, opened.lead_frames) == ("f", 3)
     forecast = opened.forecast_at(START + 10 * MINUTES, np.array([5, 10]) * MINUTES)
     np.testing.assert_allclose(forecast, rain(frames=3, shape=grid.shape)[:2] + 2, rtol=1e-6)
@@ -244,7 +244,7 @@ def test_a_forecast_file_must_fit_the_record(tmp_path):
         file_of(tmp_path / "uneven.nc", a.grid, leads=(1, 2, 4)).time_step(a)
     share = write_forecasts(tmp_path / "share.nc", a.grid, quantity="dimensionless")
     with pytest.raises(DataError, match="share forecasts dimensionless but a holds rain_rate"):
-        FileForecaster(read_forecast(share, variable="value"), "share").time_step(a)
+        ForecastFiles(read_forecast(share, variable="value"), "share").time_step(a)
 
 
 def test_a_folder_named_like_a_baseline_is_reached_by_its_path(run, tmp_path):

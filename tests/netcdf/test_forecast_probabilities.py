@@ -247,10 +247,7 @@ def test_one_time_many_and_a_folder_hold_the_same_probabilities(tmp_path, record
 
 
 def test_a_case_with_probabilities_counts_as_so_many_fields(tmp_path, record, monkeypatch):
-    monkeypatch.setattr(pipeline, "Network", Chancy)
-    monkeypatch.setattr(Chancy, "cases_at_once", lambda self, grid: 8, raising=False)
-    monkeypatch.setattr(Chancy, "digest", "0", raising=False)
-    monkeypatch.setattr(pipeline, "attributes", lambda *_, **__: {"title": "t"})
+    monkeypatch.setattr(Chancy, "cases_at_once", lambda self, grid: 8)
     monkeypatch.setattr(pipeline, "BYTES_AHEAD", 2 * (3 * 3 * 20 * 24 * 4))  # two cases of three fields at each lead
     forecaster = Chancy()
     run(record, tmp_path / "f.nc", forecaster=forecaster, start=record.times[0])

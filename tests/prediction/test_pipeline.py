@@ -32,6 +32,7 @@ class Spy(Persistence):
 
     name = "spy"
     input_frames = 2
+    most_past_frames = 4
     lead_frames = 3
 
     def __init__(self):

@@ -266,7 +266,7 @@ class Coarse(Halved):
 
     name, input_frames, lead_frames = "coarse", 4, 3
 
-    def time_step(self, record):
+    def own_time_step(self, record):
         return np.timedelta64(600, "s")
 
 
