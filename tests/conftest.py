@@ -9,17 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
+from makers import SHARED
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real radar records and digits; a test that asks for it skips where it is absent."""
-    folder = Path(os.environ.get("NOWCAST_SHARED", ROOT.parent / "shared")).resolve()
-    if not (folder / "radar").is_dir():
-        pytest.skip(f"no radar records under {folder} (set NOWCAST_SHARED)")
-    return folder
+    if not (SHARED / "radar").is_dir():
+        pytest.skip(f"no radar records under {SHARED} (set NOWCAST_SHARED)")
+    return SHARED
 
 
 @pytest.fixture(autouse=True)

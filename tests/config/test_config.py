@@ -1,17 +1,15 @@
 """A config is strict: each error names the dotted path, the value and what would be right, and a round trip changes nothing."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from makers import ROOT
 
 from nowcast import config
 from nowcast.config.schema import Experiment
 from nowcast.errors import UsageError
 from nowcast.training.experiment import resolve
 
-ROOT = Path(__file__).resolve().parents[2]
 MINIMAL = """
 [transform]
 name = "log"

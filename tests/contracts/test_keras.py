@@ -1,10 +1,10 @@
 """Keras as the outside oracle: with copied weights our layers give what ConvLSTM2D gives."""
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
+from makers import ROOT
 
 os.environ["KERAS_BACKEND"] = "torch"
 keras = pytest.importorskip("keras")
@@ -14,7 +14,7 @@ from nowcast.config.schema import NamedSection  # noqa: E402
 from nowcast.models import make_model, model_config, num_parameters  # noqa: E402
 from nowcast.models.convlstm import CellOptions, ConvLSTM  # noqa: E402
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = ROOT / "configs"
 
 
 def weights(layer):

@@ -4,14 +4,13 @@ import gzip
 import importlib
 import json
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import netCDF4
 import numpy as np
 import pytest
 import torch
-from makers import command, rain, tiny_experiment, write_record
+from makers import ROOT, command, rain, tiny_experiment, write_record
 
 from nowcast import config
 from nowcast.commands.train import train_run
@@ -20,7 +19,6 @@ from nowcast.models import make_model, model_config, num_parameters
 from nowcast.models.convgru import warp
 from nowcast.training.run_folder import METRICS
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 
 import make_beams  # noqa: E402

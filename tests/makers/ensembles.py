@@ -2,7 +2,6 @@
 
 import numpy as np
 from hypothesis import strategies as st
-
 from nowcast.scores.ensemble import ensemble_sums
 
 NAN = np.nan

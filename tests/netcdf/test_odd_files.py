@@ -1,13 +1,12 @@
 """Odd files of every kind: the right rain, or one or two lines that name the file and the cure; never a wrong field."""
 
 import logging
-from pathlib import Path
 
 import netCDF4
 import numpy as np
 import pytest
 import tomli_w
-from makers import command, tiny_experiment, write_record
+from makers import ROOT, command, tiny_experiment, write_record
 from makers.odd_files import RAIN, REFUSED, RIGHT, degrees
 from makers.stored import START, edit, open_one, read_one
 
@@ -162,5 +161,5 @@ def test_an_unlikely_amount_of_rain_is_missing_and_said_once(tmp_path, caplog):
 
 
 def test_readme_counts_them():
-    text = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"{len(RIGHT)} kinds that are read right, their values compared, and {len(REFUSED)} that are refused" in text

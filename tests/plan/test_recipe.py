@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from makers import command, rain, write_record
+from makers import ROOT, SHARED, command, rain, write_record
 from makers.archives import MINUTES, START, series
 from makers.configs import commented_keys, dotted
 
@@ -32,7 +32,7 @@ from nowcast.training import trainer as training_trainer
 from nowcast.training.experiment import resolve
 from nowcast.training.step_cost import Estimate
 
-REFERENCE = Path(__file__).resolve().parents[2] / "configs" / "radar.toml"
+REFERENCE = ROOT / "configs" / "radar.toml"
 CPU = torch.device("cpu")
 
 
@@ -368,7 +368,7 @@ def test_a_plan_of_real_steps_trains_as_it_is(tmp_path):
 
 
 def real_records():
-    root = Path(os.environ.get("NOWCAST_SHARED", REFERENCE.parent.parent.parent / "shared")).resolve() / "radar"
+    root = SHARED / "radar"
     files = [path.relative_to(root) for path in sorted(root.glob("[!r]*/*.nc"))]
     return [str(path) for path in [*sorted({file.parent for file in files}), *files]]
 

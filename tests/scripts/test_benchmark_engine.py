@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "benchmarks" / "engine.py"
+from makers import ROOT
+
+SCRIPT = ROOT / "scripts" / "benchmarks" / "engine.py"
 
 
 def test_the_tables_have_a_row_for_each_stack_and_recipe():

@@ -4,12 +4,9 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from makers import rain, tiny_run, write_record
-
-ROOT = Path(__file__).resolve().parents[2]
+from makers import ROOT, rain, tiny_run, write_record
 
 
 def benchmark(tmp_path, *argv, shared=None):

@@ -1,15 +1,15 @@
 """The made-up archive is one series without a gap, sparse, and written quickly because its days come again."""
 
 import importlib.util
-from pathlib import Path
 
 import numpy as np
+from makers import ROOT
 
 from nowcast.netcdf.opening import open_records
 
 
 def load():
-    path = Path(__file__).resolve().parents[2] / "scripts" / "data" / "make_archive.py"
+    path = ROOT / "scripts" / "data" / "make_archive.py"
     spec = importlib.util.spec_from_file_location("make_archive", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -2,14 +2,13 @@
 
 import importlib.util
 from itertools import islice
-from pathlib import Path
 
 import netCDF4
 import numpy as np
 import pytest
+from makers import ROOT
 from scipy.ndimage import map_coordinates
 
-ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "data" / "sample.nc"
 
 

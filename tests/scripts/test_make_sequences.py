@@ -4,18 +4,18 @@ import gzip
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import netCDF4
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers import ROOT
 
 from nowcast.dataset.windows import find_windows
 from nowcast.netcdf.opening import open_records
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "data"
+SCRIPTS = ROOT / "scripts" / "data"
 
 import make_beams  # noqa: E402
 import make_moving_mnist as mnist  # noqa: E402

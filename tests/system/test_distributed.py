@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import xarray
-from makers import command
+from makers import ROOT, command
 from safetensors.numpy import load_file
 
 from nowcast.errors import UsageError
@@ -23,7 +23,6 @@ from nowcast.models.next_frame import NextFrameConfig
 from nowcast.runtime import distributed
 from nowcast.training.experiment import check_shares
 
-ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "data" / "sample.nc"
 # float32: in bfloat16, which "auto" takes where a processor has units for it, sums of other shares are rounded otherwise
 SMALL = ("model.hidden_channels=[6]", "model.kernel_sizes=[3]", "training.validation_cases=6", "training.batch_size=3",

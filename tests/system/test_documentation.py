@@ -11,13 +11,12 @@ import re
 import shlex
 import subprocess
 import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tomli_w
 import typer
-from makers import rain, write_record
+from makers import ROOT, rain, write_record
 from makers.configs import commented_keys, dotted
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -29,7 +28,6 @@ from nowcast.forecasters import baselines, export
 from nowcast.models import losses, transform
 from nowcast.training import experiment as training_experiment
 
-ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = typer.main.get_command(cli.app).commands
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))

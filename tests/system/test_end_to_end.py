@@ -2,19 +2,17 @@
 
 import csv
 import json
-from pathlib import Path
 
 import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
-from makers import command, rain, tiny_run, write_record
+from makers import ROOT, command, rain, tiny_run, write_record
 
 from nowcast.forecasters.baselines import BASELINES, Extrapolation, available
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.opening import open_records
 
-ROOT = Path(__file__).resolve().parents[2]
 FEW = ("training.steps=4", "training.validate_every=4", "training.validation_cases=4", "training.batch_size=2", "data.crop=64",
        "model.hidden_channels=[8, 8]")  # fmt: skip
 

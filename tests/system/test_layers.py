@@ -3,11 +3,11 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from makers import ROOT
 
-PACKAGE = Path(__file__).resolve().parents[2] / "nowcast"
+PACKAGE = ROOT / "nowcast"
 
 # A folder (or a module that lies beside the folders) imports from the rows before its own, and from its own row.
 LAYERS = """

@@ -5,19 +5,18 @@ import os
 import signal
 import socket
 import sys
-from pathlib import Path
 
 import netCDF4
 import numpy as np
 import pytest
 import tomli_w
-from makers import command, rain, tiny_experiment, tiny_run, write_record
+from makers import ROOT, command, rain, tiny_experiment, tiny_run, write_record
 from makers.stored import edit
 
 from nowcast import config
 from nowcast.netcdf.opening import open_records
 
-PACKAGE = Path(__file__).resolve().parents[2] / "nowcast"
+PACKAGE = ROOT / "nowcast"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PICKLES = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "copyreg", "yaml"}
 NETWORK = {"socket", "ssl", "http", "urllib", "urllib3", "requests", "ftplib", "smtplib", "xmlrpc", "asyncio", "fsspec"}

@@ -5,10 +5,10 @@ import logging
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from makers import ROOT
 
 from nowcast import config
 from nowcast.commands.train import _with_batch_size, train_run
@@ -18,7 +18,6 @@ from nowcast.runtime import memory
 from nowcast.training import step_cost
 from nowcast.training.step_cost import Probe, largest_batch
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "configs" / "quickstart.toml"
 RECORD = f'data.records=["{ROOT / "data" / "sample.nc"}"]'
 

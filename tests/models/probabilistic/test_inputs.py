@@ -1,11 +1,9 @@
 """What a network is shown: of every patch, alike in scale, and nothing that changes where nothing does."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from makers import SHARED
 
 from nowcast.models.probabilistic import inputs
 from nowcast.models.probabilistic.cascade import BLOCK, NUM_STEPS, autoregression, split
@@ -13,7 +11,7 @@ from nowcast.models.probabilistic.network import WET
 from nowcast.models.transform import Log, network_input
 from nowcast.netcdf.opening import open_records
 
-RADAR = Path(os.environ.get("NOWCAST_SHARED", Path(__file__).parents[4] / "shared")) / "radar"
+RADAR = SHARED / "radar"
 LOG = Log(offset=0.5, ceiling=100.0)
 
 
