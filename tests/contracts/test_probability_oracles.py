@@ -6,9 +6,9 @@ import xarray as xr
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from makers.ensembles import ensemble, ensembles, single
-from nowcast.scores.ensemble import ensemble_sums, rank_histogram
 
 from nowcast.scores import PROBABILITY_SCORES
+from nowcast.scores.ensemble import ensemble_sums, rank_histogram
 from nowcast.scores.exceedance import exceedance_sums, reliability_diagram, roc_curve
 
 brier, roc_area, crps_ecdf, crps_fair, spread = (

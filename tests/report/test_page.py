@@ -11,7 +11,6 @@ import pytest
 from makers import evaluation
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from nowcast.scores.ensemble import EnsembleSums, add_members
 
 from nowcast.errors import OutputError
 from nowcast.evaluation.examples import ScoredCase, make_example
@@ -21,6 +20,7 @@ from nowcast.report import page as report_page
 from nowcast.report.case_maps import draw_animation, draw_maps
 from nowcast.scores import PROBABILITY_SCORES as SCORES_OF_PROBABILITIES
 from nowcast.scores import SCORES
+from nowcast.scores.ensemble import EnsembleSums, add_members
 from nowcast.scores.exceedance import ExceedanceSums
 from nowcast.scores.sums import Tally
 

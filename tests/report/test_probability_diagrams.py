@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from nowcast.scores.ensemble import EnsembleSums, add_members, rank_histogram
 
 from nowcast.report import probability_diagrams as diagrams
 from nowcast.report.diagrams import styles
+from nowcast.scores.ensemble import EnsembleSums, add_members, rank_histogram
 from nowcast.scores.exceedance import ExceedanceSums, reliability_diagram, roc_curve
 
 HOW = styles(["ens", "persistence"])
