@@ -384,7 +384,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from nowcast.runtime.signals import Terminated, terminating
 
     try:
-        arguments = _many_observations(sys.argv[1:] if argv is None else argv)
+        arguments = spread_observations(sys.argv[1:] if argv is None else argv)
         with terminating():
             code = app(args=arguments, prog_name="nowcast", standalone_mode=False, obj=shlex.join(["nowcast", *arguments]))
     except NowcastError as error:
@@ -402,7 +402,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _many_observations(argv: Sequence[str]) -> list[str]:
+def spread_observations(argv: Sequence[str]) -> list[str]:
     """`--observations A B` as `--observations A --observations B`: a shell writes a glob out as A B."""
     out, inside = [], False
     for n, word in enumerate(argv):

@@ -29,6 +29,8 @@ def seeded():
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Diagrams of a report are made but not rendered, which takes most of its time: tests/test_report.py renders them."""
-    monkeypatch.setattr("nowcast.report.maps.svg", lambda _: b"<svg/>")
-    monkeypatch.setattr("nowcast.report.maps.drawn", lambda _: np.zeros((1, 1, 3), np.uint8))
+    """Make the diagrams of a report without rendering them, which takes most of its time; tests/report renders them."""
+    from nowcast.report import maps
+
+    monkeypatch.setattr(maps, "svg", lambda _: b"<svg/>")
+    monkeypatch.setattr(maps, "drawn", lambda _: np.zeros((1, 1, 3), np.uint8))

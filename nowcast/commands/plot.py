@@ -170,7 +170,7 @@ def _chosen(frames: Frames, most: int) -> list[int]:
     return chosen
 
 
-def _title(frames: Frames, block: int) -> str:
+def picture_title(frames: Frames, block: int) -> str:
     thinning = f"; pixels are means of {block} × {block} cells" if block > 1 else ""
     return f"{frames.title}\n(grey: missing{thinning})"
 
@@ -180,7 +180,7 @@ def _panels(frames: Frames) -> bytes:
     aspect = ground_aspect(frames.shape, frames.extent_km)
     columns = min(len(chosen), max(1, round(math.sqrt(len(chosen) * max(aspect, 0.5) * 1.3))))
     rows = math.ceil(len(chosen) / columns)
-    grid = MapGrid(rows, columns, aspect, width=PANEL_INCHES, title=_title(frames, block), above=0.22)
+    grid = MapGrid(rows, columns, aspect, width=PANEL_INCHES, title=picture_title(frames, block), above=0.22)
     for place, n in enumerate(chosen):
         row, column = divmod(place, columns)
         grid.paste(row, column, thinned(frames.read(n), block), colour_scale(frames.quantity))
@@ -191,7 +191,7 @@ def _panels(frames: Frames) -> bytes:
 def _animation(frames: Frames) -> bytes:
     chosen, block = _chosen(frames, MOST_FRAMES), block_size(frames.shape, ANIMATION_CELLS)
     aspect = ground_aspect(frames.shape, frames.extent_km)
-    grid = MapGrid(1, 1, aspect, width=ANIMATION_INCHES / max(aspect, 1), title=_title(frames, block), above=0.22)
+    grid = MapGrid(1, 1, aspect, width=ANIMATION_INCHES / max(aspect, 1), title=picture_title(frames, block), above=0.22)
     label = grid.label(0, 0, "")
 
     def show(n: int) -> None:

@@ -144,6 +144,7 @@ class ConvLSTM(nn.Module):
         super().__init__()
         if len(hidden_channels) != len(kernel_sizes):
             raise ValueError(f"{len(hidden_channels)} hidden_channels need as many kernel_sizes, not {len(kernel_sizes)}")
+        self.use_engine = True  # False: call the cells step by step everywhere, for comparison
         inputs = [in_channels, *hidden_channels[:-1]]
         input_kernel_sizes = input_kernel_sizes or kernel_sizes
         self.cells = nn.ModuleList(
@@ -175,7 +176,8 @@ class ConvLSTM(nn.Module):
     def _run(
         self, cell: ConvLSTMCell, frames: Tensor | None, state: State | None, like: Tensor, num_steps: int
     ) -> tuple[Tensor, State]:
-        run = partial(_run_layer if _engine_takes(like, cell.state_weight) else _run_step_by_step, cell, like)
+        by_layer = self.use_engine and _engine_takes(like, cell.state_weight)
+        run = partial(_run_layer if by_layer else _run_step_by_step, cell, like)
         length = self.checkpoint_steps
         if not (0 < length < num_steps and torch.is_grad_enabled()):
             return run(frames, state, num_steps)

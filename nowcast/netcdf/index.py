@@ -70,7 +70,7 @@ class _Folder:
         self.folder, self.is_new = folder, False
         name = hashlib.sha256(f"{folder}\n{variable}".encode()).hexdigest()
         self.path = cache_folder() / "index" / f"{name}.json"
-        self.files, self.shared = _read_checked(self.path)
+        self.files, self.shared = read_checked(self.path)
         self._numbers = {text: number for number, text in enumerate(self.shared)}
         self._states: dict[str, list[int]] = {}
         self._decoded: dict[int, FileFacts] = {}
@@ -107,12 +107,12 @@ class _Folder:
             present = {entry.name for entry in os.scandir(self.folder)}
             kept = {name: entry for name, entry in self.files.items() if name in present}
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _write_checked(self.path, kept, self.shared)
+            write_checked(self.path, kept, self.shared)
         self.is_new = False
 
 
-def _read_checked(path: Path) -> tuple[dict, list[str]]:
-    """`files` and `shared` as `_write_checked` wrote them; empty ones if it is not exactly that."""
+def read_checked(path: Path) -> tuple[dict, list[str]]:
+    """`files` and `shared` as `write_checked` wrote them; empty ones if it is not exactly that."""
     try:
         digest, _, text = path.read_bytes().partition(b"\n")
         files, shared = json.loads(text) if digest == _digest(text) else ({}, [])
@@ -123,7 +123,7 @@ def _read_checked(path: Path) -> tuple[dict, list[str]]:
     return {}, []
 
 
-def _write_checked(path: Path, files: dict, shared: list[str]) -> None:
+def write_checked(path: Path, files: dict, shared: list[str]) -> None:
     text = json.dumps([files, shared], separators=(",", ":")).encode()
     with replacing(path) as temporary:
         temporary.write_bytes(_digest(text) + b"\n" + text)
@@ -131,11 +131,11 @@ def _write_checked(path: Path, files: dict, shared: list[str]) -> None:
 
 def _digest(text: bytes) -> bytes:
     """Of the text and of the code that found out what it says."""
-    return hashlib.sha256(_reader() + text).hexdigest().encode()
+    return hashlib.sha256(reading_code() + text).hexdigest().encode()
 
 
 @cache
-def _reader() -> bytes:
+def reading_code() -> bytes:
     """The code of this folder, which found out what an index says."""
     return b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 

@@ -22,7 +22,7 @@ from nowcast.netcdf.rain_variable import Field
 from nowcast.netcdf.units import Conversion
 
 SEQUENCE = "sequence"  # the one other dimension that frames may have: independent events of one length
-_CHUNK_ROOM = 1 << 28  # bytes, of one file
+CHUNK_ROOM = 1 << 28  # bytes, of one file
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def keep_chunks(variable, field: Field, *, also: str | None = None) -> None:
     if all(sizes[dim][1] == 1 for dim in field.frame_dims):
         wanted = min(room, needed)
     else:
-        wanted = needed if room < needed <= _CHUNK_ROOM else room
+        wanted = needed if room < needed <= CHUNK_ROOM else room
     if wanted != room:
         variable.set_var_chunk_cache(wanted, max(slots, 2 * across), preemption)
 

@@ -64,6 +64,12 @@ def _say(why: str, source: str = "gates") -> None:
     log.warning("%s: %s are computed in torch, which takes more time", why, WHAT[source])
 
 
+def forget() -> None:
+    """Forget the libraries loaded, the compiler found and the warnings given, so that `load` starts anew."""
+    for function in (load, _compiler, _say):
+        function.cache_clear()
+
+
 def _build(compiler: str, defines: tuple[str, ...], path: Path, source: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()

@@ -15,7 +15,7 @@ from nowcast.scores.pixels import THRESHOLDS
 from nowcast.scores.sums import Additive, Tally, ratio, summed
 
 PERCENTS = tuple(range(101))  # the classes of probability
-_PAIRS_AT_ONCE = 1 << 15  # bounds the memory beside the members themselves
+PAIRS_AT_ONCE = 1 << 15  # bounds the memory beside the members themselves
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +92,8 @@ def add_probabilities(
 def known_parts(forecast: np.ndarray, observed: np.ndarray, known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(member or threshold, pair) and (pair,) of the known pixels, a few at a time."""
     known, observed, forecast = np.flatnonzero(known), observed.ravel(), forecast.reshape(len(forecast), -1)
-    for first in range(0, len(known), _PAIRS_AT_ONCE):
-        chosen = known[first : first + _PAIRS_AT_ONCE]
+    for first in range(0, len(known), PAIRS_AT_ONCE):
+        chosen = known[first : first + PAIRS_AT_ONCE]
         yield forecast[:, chosen], observed[chosen]
 
 

@@ -113,7 +113,7 @@ def test_everything_missing_is_a_grey_picture(tmp_path):
 def test_a_large_grid_is_thinned_and_says_so(tmp_path):
     path = str(write_record(tmp_path / "rain.nc", corner_rain(shape=(700, 900))))
     frames = plot.open_frames(path, None, None, (None, None))
-    assert "means of 3 × 3 cells" in plot._title(frames, 3)
+    assert "means of 3 × 3 cells" in plot.picture_title(frames, 3)
     plot.plot(path, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size < 100_000
 

@@ -9,7 +9,7 @@ from makers import rain, tiny_experiment, write_record
 
 from nowcast.dataset.archive import open_archive
 from nowcast.errors import DataError, UsageError
-from nowcast.netcdf import opening
+from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.index import MANY
 
 EPOCH = np.datetime64("2020-06-01T00:00:00")
@@ -122,6 +122,6 @@ def test_the_files_of_an_archive_are_opened_once(tmp_path, monkeypatch):
         write_record(tmp_path / f"{number}.nc", rain(frames=1, shape=(16, 16)), times=time)
         os.utime(tmp_path / f"{number}.nc", (0, 0))  # what has just changed is not believed to stay as it is
     first = open_archive(data([tmp_path]))
-    monkeypatch.setattr(opening, "_inspect", None)
+    monkeypatch.setattr(OPEN_FILES, "briefly", lambda path: pytest.fail(f"{path} is opened again"))
     again = open_archive(data([tmp_path]))
     assert used(again, "training") == used(first, "training")

@@ -8,7 +8,8 @@ import pytest
 from makers import rain, stored, write_record
 
 from nowcast.errors import DataError
-from nowcast.netcdf import index, opening
+from nowcast.netcdf import index
+from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.index import MANY, FileIndex
 from nowcast.netcdf.opening import open_records
 
@@ -24,8 +25,8 @@ def kept(tmp_path, monkeypatch):
 @pytest.fixture
 def opened(monkeypatch):
     """The names of the files that are opened, in order."""
-    names, inspect = [], opening._inspect
-    monkeypatch.setattr(opening, "_inspect", lambda path, variable: names.append(path.name) or inspect(path, variable))
+    names, open_briefly = [], OPEN_FILES.briefly
+    monkeypatch.setattr(OPEN_FILES, "briefly", lambda path: names.append(path.name) or open_briefly(path))
     return names
 
 
@@ -146,7 +147,7 @@ def test_new_files_join_the_index_and_those_that_have_gone_leave_it(tmp_path, ke
     aged(one_frame(folder / "new.nc", MANY))
     assert len(reopen(folder)) == MANY
     assert opened == ["new.nc"]
-    names, _ = index._read_checked(index_file(kept))
+    names, _ = index.read_checked(index_file(kept))
     assert "new.nc" in names
     assert "000.nc" not in names
     opened.clear()
@@ -198,7 +199,7 @@ def test_without_an_index_nothing_is_written(tmp_path, kept):
 def test_the_index_of_other_code_is_not_believed(tmp_path, opened, monkeypatch):
     folder = archive(tmp_path / "a")
     reopen(folder)
-    monkeypatch.setattr(index, "_reader", lambda: b"the next version")
+    monkeypatch.setattr(index, "reading_code", lambda: b"the next version")
     reopen(folder)
     assert len(opened) == 2 * MANY
 
@@ -240,8 +241,8 @@ def test_a_forged_index_does_no_more_than_have_files_opened(tmp_path, kept, open
     folder = archive(tmp_path / "a")
     first = reopen(folder)
     path = index_file(kept)
-    for wrong in forged(*index._read_checked(path)):
-        index._write_checked(path, *wrong)
+    for wrong in forged(*index.read_checked(path)):
+        index.write_checked(path, *wrong)
         opened.clear()
         assert_same(reopen(folder), first)
         assert "003.nc" in opened

@@ -16,6 +16,7 @@ from makers import rain, write_record
 from makers.stored import edit, open_one, read_one, write
 
 from nowcast.errors import DataError
+from nowcast.netcdf import record as record_module
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.record import resolved
 
@@ -292,7 +293,7 @@ def test_chunks_of_several_frames_stay_for_the_next_frame(tmp_path):
 
 @pytest.mark.usefixtures("small_chunk_cache")
 def test_chunks_larger_than_memory_can_bear_are_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr("nowcast.netcdf.record._CHUNK_ROOM", 100_000)
+    monkeypatch.setattr(record_module, "CHUNK_ROOM", 100_000)
     fields = rain(frames=20, shape=(40, 50))
     record = open_one(chunked(tmp_path / "deep.nc", (16, 16, 32), fields))
     np.testing.assert_array_equal(record.read(range(20)), fields)

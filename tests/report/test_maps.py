@@ -9,7 +9,7 @@ from PIL import Image
 
 from nowcast.evaluation.coarsen import DISPLAY_CELLS, block_size, spread, thinned
 from nowcast.evaluation.examples import ScoredCase, choose, make_example
-from nowcast.report import maps
+from nowcast.report import case_maps, maps
 from nowcast.report.case_maps import draw_animation, draw_maps
 from nowcast.report.maps import MapGrid, colour_scale, difference_scale
 
@@ -163,7 +163,7 @@ def share(pixels, colour):
 def test_the_maps_of_a_case_show_observed_forecast_and_difference(monkeypatch):
     kept = []
     make = MapGrid
-    monkeypatch.setattr("nowcast.report.case_maps.MapGrid", lambda *a, **options: kept.append(make(*a, **options)) or kept[0])
+    monkeypatch.setattr(case_maps, "MapGrid", lambda *a, **options: kept.append(make(*a, **options)) or kept[0])
     content = draw_maps(example(), "rain_rate")
     (grid,) = kept
     pixels = grid.pixels()

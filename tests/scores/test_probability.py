@@ -206,7 +206,7 @@ def test_the_shares_of_an_ensemble_are_exceedance_probabilities(case):
 def test_pairs_can_be_counted_in_parts(monkeypatch):
     members, observed = ensemble(3)
     whole = ensemble_sums(members, observed)
-    monkeypatch.setattr(exceedance, "_PAIRS_AT_ONCE", 5)
+    monkeypatch.setattr(exceedance, "PAIRS_AT_ONCE", 5)
     assert_same(ensemble_sums(members, observed), whole)
 
 

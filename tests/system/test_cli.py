@@ -16,6 +16,7 @@ import pytest
 from makers import command, rain, tiny_experiment, tiny_run, write_record
 
 from nowcast import __version__, cli, config
+from nowcast.commands import predict as predict_command
 from nowcast.forecasters import export
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.forecast_writer import write_forecast
@@ -450,7 +451,7 @@ def test_several_observations_follow_one_option(inputs, tmp_path):
 
 def test_words_after_an_option_of_many_values_are_its_own():
     def spread(text):
-        return " ".join(cli._many_observations(text.split()))
+        return " ".join(cli.spread_observations(text.split()))
 
     assert spread("evaluate a --observations b c --output d") == "evaluate a --observations b --observations c --output d"
     assert spread("evaluate a --observations b -q --every 5 c") == "evaluate a --observations b -q --every 5 c"
@@ -526,17 +527,17 @@ def failing(error):
     ],
 )
 def test_failures_of_the_machine_are_told_in_a_line(inputs, monkeypatch, error, code, says):
-    monkeypatch.setattr("nowcast.commands.predict.open_records", failing(error))
+    monkeypatch.setattr(predict_command, "open_records", failing(error))
     expect(code, "predict", "persistence", inputs / "rain.nc", "--output", "f.nc", says=says)
 
 
 def test_sigterm_ends_a_command_in_a_line(inputs, monkeypatch):
-    monkeypatch.setattr("nowcast.commands.predict.open_records", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(predict_command, "open_records", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     expect(143, "predict", "persistence", inputs / "rain.nc", "--output", "f.nc", says="^error: terminated\n$")
 
 
 def test_a_bug_keeps_its_traceback(inputs, monkeypatch):
-    monkeypatch.setattr("nowcast.commands.predict.open_records", failing(ZeroDivisionError("a bug")))
+    monkeypatch.setattr(predict_command, "open_records", failing(ZeroDivisionError("a bug")))
     with pytest.raises(ZeroDivisionError):
         command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc")
 

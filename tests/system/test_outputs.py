@@ -220,7 +220,7 @@ class Failing(WHOLE):
 def test_a_file_that_does_not_read_back_as_it_was_written_gets_no_name(inputs, monkeypatch, how, more):
     """The disk takes everything and gives something else back."""
     monkeypatch.setattr(Failing, "how", how)
-    monkeypatch.setattr("nowcast.netcdf.forecast_writer.netCDF4.Dataset", Failing)
+    monkeypatch.setattr(netCDF4, "Dataset", Failing)
     before = sorted(os.listdir())
     code, out, err = command("predict", "persistence", "rain.nc", "--output", "f.nc", *more)
     assert (code, out) == (5, "")

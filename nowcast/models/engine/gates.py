@@ -116,20 +116,20 @@ def gate_arithmetic(activation: str, gate_activation: str, device: str, dtype: t
         defines = (names[key] for key in (activation, gate_activation) if key in names)
         library = runtime_compiled.load(*NATIVE_DTYPES[dtype], *defines)
         return plain if library is None else NativeGates(activation, gate_activation, library)
-    return _compiled(plain) if device == "cuda" else plain
+    return compile_gates(plain) if device == "cuda" else plain
 
 
-def _compiled(gates: GateArithmetic) -> GateArithmetic:
+def compile_gates(gates: GateArithmetic) -> GateArithmetic:
     """Fused by inductor, one kernel each way; in plain torch from the first time that inductor fails, which is said once."""
     import torch._dynamo  # takes a second
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_VARIANTS)
     for name in ("forward", "backward"):
-        setattr(gates, name, _or_plain(torch.compile(getattr(gates, name), dynamic=True), getattr(gates, name)))
+        setattr(gates, name, with_fallback(torch.compile(getattr(gates, name), dynamic=True), getattr(gates, name)))
     return gates
 
 
-def _or_plain(compiled, plain):
+def with_fallback(compiled, plain):
     def call(*tensors):
         nonlocal compiled
         if compiled is not None:

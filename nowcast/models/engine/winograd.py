@@ -30,7 +30,7 @@ MANY_CHANNELS, MANY_PLACES = 32, {3: 1024, 5: 256}
 def takes(weight: Tensor, grid: tuple[int, int]) -> bool:
     """Whether convolutions with this weight (out, in, y, x) are faster on such a grid (y, x) than torch's."""
     many = min(weight.shape[:2]) >= MANY_CHANNELS and math.prod(grid) >= MANY_PLACES.get(weight.shape[-1], math.inf)
-    return many and weight.device.type == "cpu" and weight.dtype == torch.float32 and _library(weight.shape[-1]) is not None
+    return many and weight.device.type == "cpu" and weight.dtype == torch.float32 and library(weight.shape[-1]) is not None
 
 
 class Convolution:
@@ -38,7 +38,7 @@ class Convolution:
 
     def __init__(self, weight: Tensor):
         self.out_channels, self.channels, _, self.kernel = weight.shape
-        self.library, self.panel = _library(self.kernel), _panel(self.kernel)
+        self.library, self.panel = library(self.kernel), _panel(self.kernel)
         padded = weight.new_zeros(_up(self.out_channels, self.panel), self.channels, self.kernel**2)
         padded[: self.out_channels] = weight.flatten(2)
         # (panel, point, channel × output channel of the panel)
@@ -64,7 +64,7 @@ def weight_gradient(d_out: Tensor, values: Tensor, weight: Tensor) -> Tensor:
     rows, columns = _up(channels, ROWS), _up(out_channels, _panel(kernel))
     total = torch.zeros(len(transform), rows, columns)
     scratch = torch.empty(len(transform) * block * (rows + columns + 2 * PAD))
-    _library(kernel).weight_gradient(
+    library(kernel).weight_gradient(
         values.data_ptr(), channels, d_out.data_ptr(), out_channels, total.data_ptr(),
         cases, y, x, block, scratch.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
@@ -95,7 +95,7 @@ def _weight_transform(kernel: int) -> Tensor:
 
 
 @cache
-def _library(kernel: int) -> compiled.Library | None:
+def library(kernel: int) -> compiled.Library | None:
     output, _, values = matrices(kernel)
     tables = {"INPUT": values, "OUTPUT": output, "GRADIENT": output.T}
     sizes = (f"KERNEL={kernel}", f"TILE={TILE[kernel]}")
@@ -108,7 +108,7 @@ def _table(matrix: np.ndarray) -> str:
 
 
 def _panel(kernel: int) -> int:
-    return compiled.constant(_library(kernel), "panel")
+    return compiled.constant(library(kernel), "panel")
 
 
 def _up(number: int, multiple: int) -> int:

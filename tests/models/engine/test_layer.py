@@ -1,4 +1,4 @@
-"""The engine (models/engine.py, models/gates.py, native.py) against the cell's equations, step by step."""
+"""The ConvLSTM engine (layer.py, gates.py and gates.c) gives what the cell gives when it is called step by step."""
 
 import logging
 import subprocess
@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch._dynamo.backends.debugging import aot_eager
 
-from nowcast.models import convlstm
 from nowcast.models.convlstm import CellOptions, ConvLSTM
-from nowcast.models.engine.gates import GateArithmetic, NativeGates, _compiled, _or_plain, gate_arithmetic
-from nowcast.models.engine.layer import _weight_gradient_by_products
+from nowcast.models.engine import layer
+from nowcast.models.engine.gates import GateArithmetic, NativeGates, compile_gates, gate_arithmetic, with_fallback
+from nowcast.models.engine.layer import weight_gradient_by_products
 from nowcast.runtime import compiled as runtime_compiled
 
 KINDS = [(a, g) for a in ("tanh", "relu") for g in ("sigmoid", "hard_sigmoid")]
@@ -21,12 +21,14 @@ KINDS = [(a, g) for a in ("tanh", "relu") for g in ("sigmoid", "hard_sigmoid")]
 def fresh_compiler(tmp_path, monkeypatch):
     """An empty cache and nothing remembered of an earlier compilation."""
     monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path))
-    caches = (runtime_compiled.load, runtime_compiled._compiler, runtime_compiled._say, gate_arithmetic)
-    for cached in caches:
-        cached.cache_clear()
+    forget_libraries()
     yield tmp_path
-    for cached in caches:
-        cached.cache_clear()
+    forget_libraries()
+
+
+def forget_libraries():
+    runtime_compiled.forget()
+    gate_arithmetic.cache_clear()
 
 
 def stack(in_channels=9, *, hidden=(8, 5), kernels=(3, 5), seed=0, **options):
@@ -52,10 +54,6 @@ def run(net, frames, states, num_steps=0):
     return [part.detach() for part in outputs], torch.autograd.grad(loss, inputs)
 
 
-def step_by_step(monkeypatch):
-    monkeypatch.setattr(convlstm, "_engine_takes", lambda *_: False)
-
-
 def assert_equal(found, expected, tolerance=1e-5):
     for one, other in zip(found, expected, strict=True):
         assert one.shape == other.shape
@@ -76,22 +74,22 @@ CASES = {
 
 @pytest.mark.parametrize("states", ["no state", "a state"])
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
-def test_the_engine_equals_the_cell_called_step_by_step(options, states, monkeypatch):
+def test_the_engine_equals_the_cell_called_step_by_step(options, states):
     net = stack(**options)
     frames = torch.randn(2, 4, net.cells[0].input_weight.shape[1], 7, 9, requires_grad=True)
     given = random_states(net) if states == "a state" else None
     fast = run(net, frames, given)
-    step_by_step(monkeypatch)
+    net.use_engine = False
     for found, expected in zip(fast, run(net, frames, given), strict=True):
         assert_equal(found, expected)
 
 
 @pytest.mark.parametrize("peepholes", [False, True])
-def test_the_engine_equals_an_unfed_stack_called_step_by_step(peepholes, monkeypatch):
+def test_the_engine_equals_an_unfed_stack_called_step_by_step(peepholes):
     net = stack(0, peepholes=peepholes)
     states = random_states(net)
     fast = run(net, None, states, num_steps=5)
-    step_by_step(monkeypatch)
+    net.use_engine = False
     for found, expected in zip(fast, run(net, None, states, num_steps=5), strict=True):
         assert_equal(found, expected)
 
@@ -116,7 +114,7 @@ def test_torch_arithmetic_equals_the_cell_too(monkeypatch):
     net, frames = stack(peepholes=True), torch.randn(2, 3, 9, 7, 9, requires_grad=True)
     fast = run(net, frames, None)
     gate_arithmetic.cache_clear()
-    step_by_step(monkeypatch)
+    net.use_engine = False
     for found, expected in zip(fast, run(net, frames, None), strict=True):
         assert_equal(found, expected)
 
@@ -130,7 +128,7 @@ def test_checkpointed_stretches_change_no_gradient(length):
         assert_equal(found, whole, 1e-6)
 
 
-def test_bfloat16_keeps_cell_states_and_weights_in_float32(monkeypatch):
+def test_bfloat16_keeps_cell_states_and_weights_in_float32():
     net, frames = stack(peepholes=True), torch.randn(2, 4, 9, 7, 9, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         hidden, states = net(frames)
@@ -166,14 +164,12 @@ def test_a_compiler_sees_the_equations_instead_of_the_engine():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (4, 2), (9, 7)])
 @pytest.mark.parametrize("kernel", [1, 3, 5])
-def test_weight_gradient_by_products_is_the_convolutions(kernel, size, monkeypatch):
-    monkeypatch.setattr(
-        "nowcast.models.engine.layer.PLACES_AT_ONCE", 2 * size[0] * size[1]
-    )  # so that the last product is smaller
+def test_weight_gradient_by_products_is_the_convolutions(kernel, size):
     values, d_out = torch.randn(5, 8, *size), torch.randn(5, 12, *size)
     weight = torch.randn(12, 8, kernel, kernel, requires_grad=True)
     (expected,) = torch.autograd.grad((torch.conv2d(values, weight, padding=kernel // 2) * d_out).sum(), weight)
-    assert_equal([_weight_gradient_by_products(d_out, values, weight)], [expected])
+    found = weight_gradient_by_products(d_out, values, weight, places_at_once=2 * size[0] * size[1])  # the last is smaller
+    assert_equal([found], [expected])
 
 
 def arguments(dtype, *, spread=3.0, seed=0):
@@ -225,14 +221,16 @@ def test_native_gates_saturate_without_nan_and_pass_nan_on():
     assert cell.isnan().nonzero().tolist() == hidden.isnan().nonzero().tolist() == [[0, 2, 1, 2]]
 
 
-def test_the_library_is_compiled_once_and_says_so(fresh_compiler, caplog, monkeypatch):
+def test_the_library_is_compiled_once_and_says_so(fresh_compiler, caplog):
     with caplog.at_level(logging.INFO, "nowcast"):
         assert runtime_compiled.load() is not None
     assert "compiled gates.c in" in caplog.text
     assert len(list(fresh_compiler.rglob("*.so"))) == 1
+    (library,) = fresh_compiler.rglob("*.so")
+    written = library.stat().st_mtime_ns
     runtime_compiled.load.cache_clear()
-    monkeypatch.setattr(runtime_compiled, "_build", lambda *_: pytest.fail("compiled again"))
     assert runtime_compiled.load() is not None
+    assert library.stat().st_mtime_ns == written
 
 
 def test_without_a_compiler_the_gates_are_computed_in_torch_and_it_is_said_once(fresh_compiler, caplog, monkeypatch):
@@ -245,31 +243,37 @@ def test_without_a_compiler_the_gates_are_computed_in_torch_and_it_is_said_once(
     ]
 
 
+def fake_compiler(path, *lines):
+    """A shell script that stands in for a C compiler and runs these lines when it is to compile; return its path."""
+    path.write_text("\n".join(["#!/bin/sh", '[ "$1" = --version ] && exit 0', *lines, ""]))
+    path.chmod(0o755)
+    return str(path)
+
+
 def test_a_compiler_that_fails_is_named_with_its_first_line(fresh_compiler, caplog, monkeypatch):
-    compiler = fresh_compiler / "cc"
-    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\necho "no such flag" >&2\necho more >&2\nexit 1\n')
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CC", str(compiler))
+    compiler = fake_compiler(fresh_compiler / "cc", 'echo "no such flag" >&2', "echo more >&2", "exit 1")
+    monkeypatch.setenv("CC", compiler)
     assert runtime_compiled.load() is None
     (record,) = caplog.records
     assert record.message.startswith(f"{compiler} did not build gates.c (no such flag): the gates are computed in torch")
     assert not list(fresh_compiler.rglob("*.so*"))
 
 
-def test_a_damaged_library_is_compiled_again(fresh_compiler):
-    path = fresh_compiler / "native" / f"gates-{runtime_compiled._fingerprint(runtime_compiled._compiler(), ('RELU',))}.so"
-    path.parent.mkdir()
+def test_a_damaged_library_is_compiled_again(fresh_compiler, monkeypatch):
+    assert runtime_compiled.load() is not None
+    (whole,) = fresh_compiler.rglob("*.so")
+    monkeypatch.setenv("NOWCAST_CACHE", str(fresh_compiler / "other"))  # this process has the first path loaded
+    path = fresh_compiler / "other" / whole.relative_to(fresh_compiler)
+    path.parent.mkdir(parents=True)
     path.write_bytes(b"not a library")
-    assert runtime_compiled.load("RELU") is not None
+    runtime_compiled.forget()
+    assert runtime_compiled.load() is not None
     assert path.stat().st_size > 1000
 
 
 def test_a_library_that_does_not_load_is_replaced_by_torch(fresh_compiler, caplog, monkeypatch):
-    monkeypatch.setattr(
-        runtime_compiled,
-        "_build",
-        lambda compiler, defines, path, source: (path.parent.mkdir(), path.write_bytes(b"no library")),
-    )
+    compiler = fake_compiler(fresh_compiler / "cc", 'while [ "$1" != -o ]; do shift; done', 'echo "no library" >"$2"')
+    monkeypatch.setenv("CC", compiler)
     assert runtime_compiled.load() is None
     assert "did not build gates.c" in caplog.text
 
@@ -291,10 +295,10 @@ def test_a_compiler_that_hangs_is_given_up(fresh_compiler, caplog, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_weights_that_are_not_float32_go_step_by_step(dtype, monkeypatch):
+def test_weights_that_are_not_float32_go_step_by_step(dtype):
     net, frames = stack(hidden=(8,), kernels=(3,)).to(dtype), torch.randn(2, 4, 9, 7, 9).to(dtype)
     found, _ = net(frames)
-    step_by_step(monkeypatch)
+    net.use_engine = False
     assert torch.equal(net(frames)[0][-1], found[-1])
 
 
@@ -305,18 +309,16 @@ def test_a_state_of_another_shape_is_refused():
 
 
 @pytest.fixture
-def graphs(monkeypatch):
+def graphs(monkeypatch, caplog):
     """The graphs that `graphs.backend` compiled, which stands in for inductor; an error where it is given up."""
     torch._dynamo.reset()
     made = Graphs()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=made.compile))
-    plain = []
-    monkeypatch.setattr("nowcast.models.engine.gates.log.warning", lambda *said: plain.append(said))
-    compiled = _compiled(GateArithmetic("tanh", "sigmoid"))
-    monkeypatch.setattr("nowcast.models.engine.layer.gate_arithmetic", lambda *_: compiled)
+    compiled = compile_gates(GateArithmetic("tanh", "sigmoid"))
+    monkeypatch.setattr(layer, "gate_arithmetic", lambda *_: compiled)
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
         yield made
-    assert not plain
+    assert not caplog.records
 
 
 class Graphs(list):
@@ -352,4 +354,4 @@ def test_running_out_of_memory_is_no_fault_of_inductor():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        _or_plain(full, lambda *_: "plain")(None)
+        with_fallback(full, lambda *_: "plain")(None)

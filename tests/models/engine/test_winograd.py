@@ -1,4 +1,4 @@
-"""The convolutions of models/winograd.py against torch's in float64."""
+"""Winograd convolutions and their gradients equal those of torch in float64, to rounding."""
 
 import math
 
@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nowcast.models import convlstm
 from nowcast.models.convlstm import CellOptions, ConvLSTM
 from nowcast.models.engine import winograd
 from nowcast.runtime import compiled
@@ -96,9 +95,9 @@ def test_few_channels_small_grids_other_kernels_and_dtypes_are_torchs():
 
 def test_without_a_compiler_they_are_torchs(monkeypatch):
     monkeypatch.setattr(compiled, "load", lambda *_, **__: None)
-    winograd._library.cache_clear()
+    winograd.library.cache_clear()
     assert not winograd.takes(torch.randn(128, 32, 3, 3), (32, 32))
-    winograd._library.cache_clear()
+    winograd.library.cache_clear()
 
 
 def outputs_and_gradients(net, frames, states):
@@ -122,7 +121,7 @@ def test_the_engine_with_them_equals_the_cell_step_by_step(in_channels, kernels,
         states = [[torch.randn(2, h, 7, 9, requires_grad=True) for _ in range(2)] for h in (16, 20)]
     assert all(winograd.takes(cell.state_weight, (7, 9)) for cell in net.cells)
     fast = outputs_and_gradients(net, frames, states)
-    monkeypatch.setattr(convlstm, "_engine_takes", lambda *_: False)
+    net.use_engine = False
     for found, expected in zip(fast, outputs_and_gradients(net, frames, states), strict=True):
         assert found.shape == expected.shape
         assert float((found - expected).detach().abs().max()) <= 1e-5 * max(float(expected.detach().abs().max()), 1)
