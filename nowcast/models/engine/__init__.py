@@ -1,1 +1,1 @@
-"""The ConvLSTM engine: faster ways to the same values. It need not be read to change a model."""
+"""Faster computation of ConvLSTM layers, with the same results. It need not be read to understand or change a model."""

@@ -1,15 +1,15 @@
-/* The gate arithmetic of one ConvLSTM step in one pass over memory, forward and backward: GateArithmetic of
-   models/gates.py in C.
+/* The gates and states of a ConvLSTM at one time, forward and backward, in one pass over memory: the equations of
+   GateArithmetic (gates.py) in C.
 
-   Everything is channels last: the channels of a gate lie together at each place, the gates in the order i, f, c, o. Gates,
-   hidden states and their gradients are `value`; cell states and their gradients are float. Compiled once for each choice of
-   BFLOAT16, RELU and HARD_SIGMOID (native.py), so that the inner loops have no branches and vectorise. */
+   The channels are innermost in memory: for each grid cell come the channels of the gates i, f, c, o. Gates, hidden states and
+   their gradients are of type `value`, cell states and their gradients are float. The file is compiled once for each choice of
+   the macros BFLOAT16, RELU and HARD_SIGMOID, so that the inner loops have no branches and can be vectorised. */
 
 #include <stdint.h>
 #include <string.h>
 
 #ifdef BFLOAT16
-typedef uint16_t value; /* the upper half of a float */
+typedef uint16_t value; /* bfloat16: the upper half of a float */
 
 static inline float get(value v) {
     uint32_t bits = (uint32_t)v << 16;
@@ -21,7 +21,7 @@ static inline float get(value v) {
 static inline value put(float x) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
-    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16; /* to the nearest, ties to even */
+    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16; /* to nearest, ties to even */
     return x == x ? (value)rounded : 0x7fc0;
 }
 #else
@@ -31,10 +31,11 @@ static inline float get(value v) { return v; }
 static inline value put(float x) { return x; }
 #endif
 
-/* e^x to 2 ulp as 2^n times a polynomial (Cephes' expf), which the compiler vectorises; NaN stays NaN */
+/* e^x as 2^n times a polynomial (expf of the Cephes library), with an error of up to 2 units in the last place. The compiler
+   can vectorise it. NaN stays NaN. */
 static inline float exponential(float x) {
     float bounded = x > 88.0f ? 88.0f : (x < -87.0f ? -87.0f : x);
-    float shifted = bounded * 1.44269504f + 12582912.0f; /* adding 1.5 * 2^23 rounds to the nearest whole number */
+    float shifted = bounded * 1.44269504f + 12582912.0f; /* adding 1.5 * 2^23 rounds to an integer */
     float n = shifted - 12582912.0f;
     float r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -71,11 +72,13 @@ static inline float activation(float x) { return 1.0f - 2.0f / (1.0f + exponenti
 static inline float activation_slope(float y) { return 1.0f - y * y; }
 #endif
 
-/* Optional pointers are told apart outside the inner loops, by calls with a constant NULL that are inlined: a branch inside
-   becomes a masked load, which is very slow where it masks a NULL. */
+/* Whether an optional pointer is NULL is tested outside the inner loops, which are inlined with a constant NULL. A test inside
+   a loop would be compiled to masked loads, which are very slow from address 0. */
 #define INLINED static inline __attribute__((always_inline))
 
-/* One place: `gates` after their nonlinearity, and the new states. `x` may be NULL or `g` itself, `peepholes` (i, f, o) NULL. */
+/* Computes for one grid cell the gate values `g` and the new states `cell` and `hidden`, of n channels each. `x` and `s` are the
+   convolutions of input and state, `before` is the cell state before. `x` may be NULL or `g` itself; `peepholes` (of i, f, o)
+   may be NULL. */
 INLINED void place_forward(const value *x, const value *s, const float *bias, const float *peepholes, const float *before,
                           value *g, float *cell, value *hidden, int64_t n) {
 #pragma omp simd
@@ -94,8 +97,9 @@ INLINED void place_forward(const value *x, const value *s, const float *bias, co
     }
 }
 
-/* One place: turns `g`, the gates, into the gradient of their arguments, and `d_cell`, which comes as that of the new cell state,
-   into that of the one before. `d_out` from the outputs and `d_next` from the step after add up; `d_next` may be NULL. */
+/* Computes for one grid cell the gradients, in place. `g` holds the gate values, and then the gradients of their arguments.
+   `d_cell` holds the gradient of the new cell state, and then that of the cell state before. The gradient of the hidden state
+   is `d_out`, from the outputs, plus `d_next`, from the next time, which may be NULL. */
 INLINED void place_backward(value *g, const float *before, const float *cell, const float *peepholes, const value *d_out,
                            const value *d_next, float *d_cell, int64_t n) {
 #pragma omp simd
@@ -103,9 +107,9 @@ INLINED void place_backward(value *g, const float *before, const float *cell, co
         float i = get(g[c]), f = get(g[n + c]), a = get(g[2 * n + c]), o = get(g[3 * n + c]);
         float d_hidden = get(d_out[c]);
         if (d_next) d_hidden += get(d_next[c]);
-        float shown = activation(cell[c]);
-        float d_o = d_hidden * shown * squash_slope(o);
-        float d = d_cell[c] + d_hidden * o * activation_slope(shown);
+        float activated = activation(cell[c]);
+        float d_o = d_hidden * activated * squash_slope(o);
+        float d = d_cell[c] + d_hidden * o * activation_slope(activated);
         if (peepholes) d += d_o * peepholes[2 * n + c];
         float d_i = d * a * squash_slope(i), d_f = d * before[c] * squash_slope(f);
         float d_before = d * f;
@@ -116,7 +120,8 @@ INLINED void place_backward(value *g, const float *before, const float *cell, co
     }
 }
 
-/* `from_input` and `peepholes` may be NULL; `from_input` or `from_state` may be `gates` itself. */
+/* Computes gate values and new states of all grid cells, `places` in number, with n channels. `from_input` and `peepholes` may
+   be NULL; `from_input` or `from_state` may be `gates` itself. */
 void gates_forward(const value *from_input, const value *from_state, const float *bias, const float *peepholes,
                    const float *before, value *gates, float *cell, value *hidden, int64_t places, int64_t n, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -136,7 +141,7 @@ void gates_forward(const value *from_input, const value *from_state, const float
     }
 }
 
-/* `peepholes` and `d_hidden_next` may be NULL. */
+/* Computes the gradients of all grid cells in place, as in place_backward. `peepholes` and `d_hidden_next` may be NULL. */
 void gates_backward(value *gates, const float *before, const float *cell, const float *peepholes, const value *d_hidden,
                     const value *d_hidden_next, float *d_cell, int64_t places, int64_t n, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)

@@ -1,10 +1,12 @@
-"""The pointwise part of a ConvLSTM step, forward and backward, in one pass: in C on a CPU, by inductor on a GPU, or in torch.
+"""Compute the gates and states of a ConvLSTM at one time, forward and backward, in one pass over memory.
 
-All tensors are (case, channel, y, x) in channels_last; gates have the channels of i, f, c, o one after the other. Gates and
-hidden states are of one dtype, cell states and their gradients float32. Results are written into tensors of the caller.
+This is done in C on a CPU (gates.c), by inductor on a GPU, and in torch where neither works. All tensors are (case, channel,
+y, x) with the channels innermost in memory; the channels of the gates i, f, c, o follow one another. Cell
+states and their gradients are float32. Results are written to tensors that the caller gives.
 """
 
 import logging
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -13,12 +15,13 @@ from torch import Tensor
 from nowcast.runtime import compiled as runtime_compiled
 
 log = logging.getLogger(__name__)
-NATIVE_DTYPES = {torch.float32: (), torch.bfloat16: ("BFLOAT16",)}
-MOST_VARIANTS = 64  # that dynamo compiles: one case, a view at 0, two of one size, … are each compiled anew
+NATIVE_DTYPES = {torch.float32: (), torch.bfloat16: ("BFLOAT16",)}  # dtypes that gates.c supports, and their macros
+# Largest number of variants that dynamo compiles; a single case, a view at offset 0, two equal sizes, ... are each one.
+MOST_VARIANTS = 64
 
 
 class GateArithmetic:
-    """The equations in torch; `activation` and `gate_activation` as in `CellOptions`."""
+    """The equations of the gates in torch, with the activations of `CellOptions`."""
 
     def __init__(self, activation: str, gate_activation: str):
         self.relu, self.hard = activation == "relu", gate_activation == "hard_sigmoid"
@@ -27,7 +30,15 @@ class GateArithmetic:
         self, from_input: Tensor | None, from_state: Tensor, bias: Tensor, peepholes: Tensor | None,
         before: Tensor, gates: Tensor, cell: Tensor, hidden: Tensor,
     ) -> None:  # fmt: skip
-        """Write the `gates` after their nonlinearity and the new states from the two convolutions and the cell `before`."""
+        """Compute the gate values and the new states from the two convolutions and the cell state before.
+
+        from_input, from_state: (case, 4 × channel, y, x); `from_input` None if there is none or it is in the other
+        bias: (4 × channel) float32
+        peepholes: (3, channel, 1, 1) float32, or None
+        before: (case, channel, y, x) float32, cell state before
+        gates: (case, 4 × channel, y, x), written: values after the activations
+        cell, hidden: (case, channel, y, x), written: new states
+        """
         arguments = from_state.float() + bias.view(-1, 1, 1)
         if from_input is not None:
             arguments = arguments + from_input.float()
@@ -39,8 +50,8 @@ class GateArithmetic:
         if peepholes is not None:
             o = o + peepholes[2] * now
         o = self._squash(o)
-        for part, values in zip(gates.chunk(4, dim=1), (i, f, a, o), strict=True):
-            part.copy_(values)
+        for gate, values in zip(gates.chunk(4, dim=1), (i, f, a, o), strict=True):
+            gate.copy_(values)
         cell.copy_(now)
         hidden.copy_(o * self._activate(now))
 
@@ -48,16 +59,20 @@ class GateArithmetic:
         self, gates: Tensor, before: Tensor, cell: Tensor, peepholes: Tensor | None,
         d_hidden: Tensor | None, d_hidden_next: Tensor | None, d_cell: Tensor,
     ) -> None:  # fmt: skip
-        """Turn `gates` into the gradient of their arguments, and `d_cell` into that of the cell `before`.
+        """Compute the gradients of the gates' arguments and of the cell state before, in place.
 
-        The gradients of the hidden state add up: `d_hidden` from the outputs, `d_hidden_next` from the step after.
+        gates: (case, 4 × channel, y, x); overwritten by the gradients of their arguments
+        before, cell: (case, channel, y, x) float32, cell states before and after
+        d_hidden: gradient of the hidden state from the outputs, or None
+        d_hidden_next: gradient of the hidden state from the next time, or None; added to `d_hidden`
+        d_cell: (case, channel, y, x) float32, gradient of `cell`; overwritten by that of `before`
         """
-        i, f, a, o = (part.float() for part in gates.chunk(4, dim=1))
-        parts = [part.float() for part in (d_hidden, d_hidden_next) if part is not None]
-        d_h = sum(parts) if parts else torch.zeros_like(d_cell)
-        shown = self._activate(cell)
-        d_o = d_h * shown * self._squash_slope(o)
-        d = d_cell + d_h * o * self._activation_slope(shown)
+        i, f, a, o = (gate.float() for gate in gates.chunk(4, dim=1))
+        gradients = [gradient.float() for gradient in (d_hidden, d_hidden_next) if gradient is not None]
+        d_h = sum(gradients) if gradients else torch.zeros_like(d_cell)
+        activated = self._activate(cell)
+        d_o = d_h * activated * self._squash_slope(o)
+        d = d_cell + d_h * o * self._activation_slope(activated)
         if peepholes is not None:
             d = d + d_o * peepholes[2]
         d_i, d_f = d * a * self._squash_slope(i), d * before * self._squash_slope(f)
@@ -65,8 +80,8 @@ class GateArithmetic:
         if peepholes is not None:
             d_before = d_before + d_i * peepholes[0] + d_f * peepholes[1]
         d_a = d * i * self._activation_slope(a)
-        for part, values in zip(gates.chunk(4, dim=1), (d_i, d_f, d_a, d_o), strict=True):
-            part.copy_(values)
+        for gate, values in zip(gates.chunk(4, dim=1), (d_i, d_f, d_a, d_o), strict=True):
+            gate.copy_(values)
         d_cell.copy_(d_before)
 
     def _squash(self, x: Tensor) -> Tensor:
@@ -83,7 +98,7 @@ class GateArithmetic:
 
 
 class NativeGates(GateArithmetic):
-    """The same in C, on the threads that torch uses."""
+    """The equations of the gates in C, on as many threads as torch uses."""
 
     def __init__(self, activation: str, gate_activation: str, library):
         super().__init__(activation, gate_activation)
@@ -109,7 +124,7 @@ def _sizes(cell: Tensor) -> tuple[int, int]:
 
 @cache
 def gate_arithmetic(activation: str, gate_activation: str, device: str, dtype: torch.dtype) -> GateArithmetic:
-    """The fastest that works for these activations on this kind of device in this dtype."""
+    """Return the fastest implementation that works for these activations, this type of device and this dtype."""
     plain = GateArithmetic(activation, gate_activation)
     if device == "cpu" and dtype in NATIVE_DTYPES:
         names = {"relu": "RELU", "hard_sigmoid": "HARD_SIGMOID"}
@@ -120,7 +135,10 @@ def gate_arithmetic(activation: str, gate_activation: str, device: str, dtype: t
 
 
 def compile_gates(gates: GateArithmetic) -> GateArithmetic:
-    """Fused by inductor, one kernel each way; in plain torch from the first time that inductor fails, which is said once."""
+    """Have inductor compile the equations to one GPU kernel each for forward and backward.
+
+    If inductor fails, the equations are computed by torch from then on, and one warning is logged.
+    """
     import torch._dynamo  # takes a second
 
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_VARIANTS)
@@ -129,17 +147,22 @@ def compile_gates(gates: GateArithmetic) -> GateArithmetic:
     return gates
 
 
-def with_fallback(compiled, plain):
+def with_fallback(compiled: Callable[..., None], plain: Callable[..., None]) -> Callable[..., None]:
+    """Return a function that calls `compiled`, and only `plain` after `compiled` has failed once."""
+
     def call(*tensors):
         nonlocal compiled
         if compiled is not None:
             try:
-                # .data: whether a tensor is a view, or wants a gradient, would each be compiled for apart
+                # .data, as otherwise views and tensors that require a gradient would be compiled separately
                 return compiled(*(None if tensor is None else tensor.data for tensor in tensors))
             except torch.OutOfMemoryError:
                 raise
-            except Exception as error:  # whatever dynamo, inductor or triton raises; nothing is written before it runs
-                log.warning("inductor failed (%s): the gates take separate kernels", " ".join(str(error).split())[:200])
+            except Exception as error:  # of dynamo, inductor or triton, before anything is written
+                log.warning(
+                    "inductor failed (%s): the gates are computed by separate kernels, which takes more time",
+                    " ".join(str(error).split())[:200],
+                )
                 compiled = None
         return plain(*tensors)
 

@@ -1,10 +1,11 @@
-"""One ConvLSTM layer over a whole sequence, with its own backward pass: the fast path of convlstm.py, equal to it.
+"""Run one ConvLSTM layer over a whole sequence of frames, with a backward pass of its own.
 
-Forward, per step: the convolutions, then the gate arithmetic in one pass over memory. Kept for the backward pass: the gates
-after their nonlinearity and the states, each once. Backward, per step: the gate arithmetic, in place, and the gradient of
-the state; the gradients of weights and input are formed afterwards, for all steps together.
-Convolutions are torch's, or where there are channels enough those of winograd.py.
-Tensors are (time, case, channel, y, x) with the channels innermost in memory; cell states are float32.
+It computes the same as the cell in convlstm.py, faster. The forward pass computes at each time the convolutions, and then the
+gates and states in one pass over memory (gates.py). It keeps only the gate values and the states for the backward
+pass. The backward pass computes at each time the gradients of the gates and of the state, and at the end the gradients of
+weights and inputs for all times at once. Convolutions are computed by torch, or for many channels by winograd.py.
+
+Tensors are (time, case, channel, y, x) with the channels innermost in memory ("channels last"). Cell states are float32.
 """
 
 from typing import Any
@@ -19,8 +20,8 @@ from nowcast.models.engine.gates import GateArithmetic, gate_arithmetic
 
 Kernel, Grid = Tensor | winograd.Convolution, tuple[int, int]
 
-PLACES_AT_ONCE = 4096  # of one matrix product of the weight gradient: its inputs stay in the cache
-FEW_CHANNELS = 8  # below that, what pays for many channels does not
+PLACES_AT_ONCE = 4096  # grid cells in one matrix product of the weight gradient, so that its inputs stay in the CPU's cache
+FEW_CHANNELS = 8  # with fewer channels, joining convolutions and computing gradients by matrix products is not faster
 
 
 def run_layer(
@@ -35,21 +36,28 @@ def run_layer(
     peepholes: Tensor | None,
     activations: tuple[str, str],
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Hidden states of all steps (time, case, hidden, y, x) and the last state.
+    """Compute the hidden states of a layer at `num_steps` times, and its last state (hidden, cell).
 
-    `frames` is None for an unfed layer, `state` None for zeros on the grid of `like` (case, channel, y, x). Arithmetic is in
-    autocast's dtype where that is on. Bias and peepholes are float32. ValueError for a state of another shape.
+        frames: (time, case, channel, y, x), or None for a layer without input
+        state: hidden and cell, (case, hidden channel, y, x) each, or None for zeros
+        like: (case, channel, y, x), gives the number of cases, the grid and the device
+        input_weight, state_weight: (4 × hidden channel, channel, y, x)
+        bias: (4 × hidden channel) float32
+        peepholes: (3, hidden channel, 1, 1) float32, or None
+        returns: (time, case, hidden channel, y, x), and the last state
+
+    If autocast is on, the arithmetic is in its dtype. Raises ValueError for a state of another shape.
     """
-    kind = like.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else state_weight.dtype
+    device = like.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else state_weight.dtype
     hidden, cell = state if state is not None else (None, None)
     expected = (len(like), state_weight.shape[1], *like.shape[-2:])
     if state is not None and not hidden.shape == cell.shape == expected:
         raise ValueError(f"the state has shapes {tuple(hidden.shape)} and {tuple(cell.shape)}; both should be {expected}")
     tensors = (frames, hidden, cell, input_weight, state_weight, bias, peepholes)
-    gates = gate_arithmetic(*activations, kind, dtype)
+    gates = gate_arithmetic(*activations, device, dtype)
     shape = (num_steps, len(like), state_weight.shape[1], *like.shape[-2:])
-    with torch.autocast(kind, enabled=False):
+    with torch.autocast(device, enabled=False):
         if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
             hidden, last_cell = LayerSequence.apply(*tensors, gates, shape, dtype)
         else:
@@ -61,7 +69,7 @@ def run_layer(
 
 
 class LayerSequence(torch.autograd.Function):
-    """See the module's text; `apply` gives the hidden states of all steps and the last cell state."""
+    """Autograd function of a layer; `apply` returns the hidden states at all times and the last cell state."""
 
     @staticmethod
     def forward(ctx: Any, frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, gates, shape, dtype):
@@ -77,7 +85,7 @@ class LayerSequence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_hidden: Tensor, d_cell: Tensor):
         if ctx.gates is None:
-            raise RuntimeError("the backward pass uses up what the forward pass kept: it can be called once")
+            raise RuntimeError("the backward pass overwrites what the forward pass kept: it can be called once")
         gates, ctx.gates = ctx.gates, None
         frames, hidden0, cell0, input_weight, state_weight, peepholes, values, cells, hidden = ctx.saved_tensors
         needs = ctx.needs_input_grad
@@ -110,53 +118,55 @@ def _run(
     convolve: "_Convolutions", hidden0: Tensor | None, cell0: Tensor | None, bias: Tensor, peepholes: Tensor | None,
     gates: GateArithmetic, shape: tuple[int, ...], dtype: torch.dtype, *, keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The forward pass: gates and cell states of all steps, and all hidden states. With `keep = False`, gates of the last
-    step, and two cell states that take turns: inductor compiles nothing whose input is also its output.
+    """Run the forward pass. Return gate values, cell states and hidden states, each with a time axis.
+
+    With `keep = False`, gate values are those of the last time only, and there are two cell states, used in turn: inductor
+    cannot compile a function that writes to its own input.
     """
     hidden = _empty(shape, 1, like=bias, dtype=dtype)
     values = _empty(shape if keep else (1, *shape[1:]), 4, like=bias, dtype=dtype)
     cells = _empty(shape if keep else (min(2, shape[0]), *shape[1:]), 1, like=bias, dtype=torch.float32)
     h, c = hidden0, _or_zeros(cell0, cells[0])
     for time in range(shape[0]):
-        made, cell = values[time if keep else 0], cells[time if keep else time % 2]
-        from_input, from_state = convolve(time, h, like=made)
-        gates.forward(from_input, from_state, bias, peepholes, c, made, cell, hidden[time])
+        gates_now, cell = values[time if keep else 0], cells[time if keep else time % 2]
+        from_input, from_state = convolve(time, h, like=gates_now)
+        gates.forward(from_input, from_state, bias, peepholes, c, gates_now, cell, hidden[time])
         h, c = hidden[time], cell
     return values, cells, hidden
 
 
 class _Convolutions:
-    """The convolutions of a step. Those of input and state are one where their kernels are of one size, which is faster."""
+    """The convolutions at one time. If the kernels of input and state have the same size, both are computed as one, faster."""
 
     def __init__(
         self, frames: Tensor | None, input_weight: Tensor | None, state_weight: Tensor, dtype: torch.dtype, grid: Grid
     ):
         self.frames, self.joined, self.kernel = frames, None, None
-        alike = frames is not None and input_weight.shape[-1] == state_weight.shape[-1]
-        if alike and _by_winograd(state_weight, dtype, grid):
+        same_size = frames is not None and input_weight.shape[-1] == state_weight.shape[-1]
+        if same_size and _by_winograd(state_weight, dtype, grid):
             self.kernel = winograd.Convolution(torch.cat([input_weight, state_weight], dim=1))
             return
         self.state_kernel = _kernel(state_weight, dtype, grid)
         self.input_kernel = None if frames is None else _kernel(input_weight, dtype, grid)
-        if alike and input_weight.shape[1] >= FEW_CHANNELS:
+        if same_size and input_weight.shape[1] >= FEW_CHANNELS:
             self.kernel = _direct_kernel(torch.cat([input_weight, state_weight], dim=1), dtype)
             shape = (frames.shape[1], self.kernel.shape[1], *frames.shape[-2:])
             self.joined = _empty(shape, 1, like=frames, dtype=dtype)
 
     def __call__(self, time: int, hidden: Tensor | None, *, like: Tensor) -> tuple[Tensor | None, Tensor]:
-        """The summands of the gates' arguments: (from the input, or None, and from the state), laid out as `like`."""
+        """Compute the two parts of the gates' arguments: from the input (None if it is in the other), and from the state."""
         if self.frames is None:
-            return None, torch.zeros_like(like) if hidden is None else _same(hidden, self.state_kernel)
+            return None, torch.zeros_like(like) if hidden is None else _convolve(hidden, self.state_kernel)
         frame = self.frames[time]
         if isinstance(self.kernel, winograd.Convolution):
             return None, self.kernel(frame, hidden)
         if hidden is None:
-            return None, _same(frame, self.input_kernel)
+            return None, _convolve(frame, self.input_kernel)
         if self.joined is None:
-            return _same(frame, self.input_kernel), _same(hidden, self.state_kernel)
+            return _convolve(frame, self.input_kernel), _convolve(hidden, self.state_kernel)
         self.joined[:, : frame.shape[1]].copy_(frame)
         self.joined[:, frame.shape[1] :].copy_(hidden)
-        return None, _same(self.joined, self.kernel)
+        return None, _convolve(self.joined, self.kernel)
 
 
 def _or_zeros(state: Tensor | None, like: Tensor) -> Tensor:
@@ -164,18 +174,18 @@ def _or_zeros(state: Tensor | None, like: Tensor) -> Tensor:
 
 
 def _empty(shape: tuple[int, ...], times: int, *, like: Tensor, dtype: torch.dtype) -> Tensor:
-    """(..., times × channel, y, x) with the channels innermost in memory."""
+    """Allocate (..., times × channel, y, x) with the channels innermost in memory."""
     *leading, channels, y, x = shape
     return torch.empty(*leading, y, x, times * channels, device=like.device, dtype=dtype).movedim(-1, -3)
 
 
 def _laid_out(values: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """In this dtype with the channels innermost in memory; itself where it is so already."""
+    """Return the tensor in this dtype with the channels innermost in memory; the same tensor if it is so already."""
     return None if values is None else values.to(dtype).movedim(-3, -1).contiguous().movedim(-1, -3)
 
 
 def _over_time(values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(time × case, ...) -> (time, case, ...)."""
+    """Turn (time × case, ...) into (time, case, ...)."""
     return _laid_out(values, values.dtype).unflatten(0, shape[:2])
 
 
@@ -192,22 +202,24 @@ def _direct_kernel(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _backward_kernel(weight: Tensor, dtype: torch.dtype, grid: Grid) -> Kernel:
-    """The gradient of the input is a convolution too, with the weight turned by 180°, in and out exchanged."""
+    """Return the kernel of the input's gradient: a convolution with the weight rotated by 180°, its channels exchanged."""
     if _by_winograd(weight, dtype, grid):
         return winograd.Convolution(weight.flip(2, 3).transpose(0, 1))
     return _direct_kernel(weight, dtype)
 
 
-def _same(values: Tensor, kernel: Kernel) -> Tensor:
+def _convolve(values: Tensor, kernel: Kernel) -> Tensor:
+    """Convolve with zero padding, so that the grid stays the same."""
     if isinstance(kernel, winograd.Convolution):
         return kernel(values)
-    if _is_faster_by_planes(values, kernel):
+    if _is_faster_channels_first(values, kernel):
         values, kernel = values.contiguous(), kernel.contiguous()
     return _laid_out(F.conv2d(values, kernel, padding=kernel.shape[-1] // 2), values.dtype)
 
 
-def _is_faster_by_planes(values: Tensor, kernel: Tensor) -> bool:
-    """AVX2 alone takes 1.2 (forward) to 1.5 (backward) times as long for a step's 5 × 5 convolution in channels_last."""
+def _is_faster_channels_first(values: Tensor, kernel: Tensor) -> bool:
+    """Return whether torch is faster with the channels outermost: so on CPUs with AVX2 but not AVX-512, where a 5 × 5
+    convolution takes 1.2 (forward) to 1.5 (backward) times as long with the channels innermost."""
     avx2 = values.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
     return avx2 and values.dtype == torch.float32 and kernel.shape[-1] > 3
 
@@ -226,7 +238,7 @@ def _input_gradient(d_out: Tensor, like: Tensor, kernel: Kernel) -> Tensor:
 
 
 def _state_gradient(d_gates: Tensor, like: Tensor, kernel: Kernel) -> Tensor:
-    if isinstance(kernel, Tensor) and _is_faster_by_planes(d_gates, kernel):
+    if isinstance(kernel, Tensor) and _is_faster_channels_first(d_gates, kernel):
         d_gates, like, kernel = d_gates.contiguous(), torch.empty(like.shape), kernel.contiguous()
     return _laid_out(_input_gradient(d_gates, like, kernel), d_gates.dtype)
 
@@ -242,9 +254,14 @@ def _weight_gradient(d_out: Tensor, values: Tensor, weight: Tensor) -> Tensor:
 def weight_gradient_by_products(
     d_out: Tensor, values: Tensor, weight: Tensor, *, places_at_once: int = PLACES_AT_ONCE
 ) -> Tensor:
-    """The same as matrix products, which take 0.6 of the time of the processor's convolution in float32 and channels_last.
+    """Compute the gradient of a convolution's weight by matrix products, in 0.6 of torch's time on a CPU in float32.
 
-    Every row of `values` is laid out once with its shifts along x side by side; a shift along y is then only an offset.
+        d_out: (case, out channel, y, x), gradient of the output
+        values: (case, channel, y, x), input
+        weight: (out channel, channel, y, x)
+        returns: gradient of the weight, of its shape
+
+    The rows of `values` are copied once for each shift along x; a shift along y is then only an offset in memory.
     """
     cases, out_channels, y, x = d_out.shape
     channels, kernel = weight.shape[1], weight.shape[-1]

@@ -1,8 +1,9 @@
-/* Winograd's convolutions F(TILE x TILE, KERNEL x KERNEL) of models/winograd.py: stride 1, zeros around, the grid kept.
+/* Convolutions by Winograd's algorithm F(TILE x TILE, KERNEL x KERNEL), see winograd.py. The stride is 1, the padding is zero, and
+   the output has the grid of the input.
 
-   Images are (case, y, x, channel). A tile is TILE x TILE places of the output, which POINTS x POINTS places of the input
-   reach. TILE, KERNEL, INPUT, OUTPUT and GRADIENT (B^T, A^T and A of the equations) are macros of the compiler's command, so
-   that zeros cost nothing. Each sum has one order, whatever the number of threads. */
+   Images are (case, y, x, channel). A tile is TILE x TILE cells of the output; it depends on POINTS x POINTS cells of the input.
+   TILE, KERNEL and the matrices INPUT (B^T), OUTPUT (A^T) and GRADIENT (A) are macros on the compiler's command line, so that
+   multiplications by zero are left out. Each sum is computed in the same order for any number of threads. */
 
 #include <omp.h>
 #include <stdint.h>
@@ -17,13 +18,15 @@
 #else
 #define LANES 4
 #endif
-#define ROWS 6 /* of a matrix product at once: ROWS x PANEL sums stay in registers */
-#define PANEL (2 * LANES)
-#define PART 32 /* of a sum */
-#define PAD 16 /* rows that lie a power of two apart would take turns in a few lines of the cache */
+#define ROWS 6 /* rows of a matrix product computed at once: ROWS x PANEL sums fit in the registers */
+#define PANEL (2 * LANES) /* columns of a matrix product computed at once */
+#define PART 32 /* number of terms of a partial sum */
+#define PAD 16 /* numbers added to each row: rows a power of two apart would share a few lines of the CPU's cache */
 #define INLINED static inline __attribute__((always_inline))
 
+/* a vector of the CPU */
 typedef float lanes __attribute__((vector_size(4 * LANES)));
+/* a tile: the image, the tile's first row and column, and the size of the image */
 typedef struct {
     float *image;
     int64_t top, left, y, x, channels;
@@ -31,8 +34,9 @@ typedef struct {
 
 static const float input[POINTS][POINTS] = INPUT, output[TILE][POINTS] = OUTPUT, gradient[POINTS][TILE] = GRADIENT;
 
-const int panel = PANEL;
+const int panel = PANEL; /* read by winograd.py */
 
+/* Loads the first n numbers, at most LANES; the others are 0. */
 INLINED lanes load(const float *from, int64_t n) {
     lanes v = {0};
     memcpy(&v, from, n >= LANES ? sizeof v : 4 * n);
@@ -41,6 +45,7 @@ INLINED lanes load(const float *from, int64_t n) {
 
 INLINED void store(float *to, lanes v, int64_t n) { memcpy(to, &v, n >= LANES ? sizeof v : 4 * n); }
 
+/* Rounds n up to a multiple. */
 INLINED int64_t up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 INLINED int64_t number_of_tiles(int64_t cases, int64_t y, int64_t x) { return cases * (up(y, TILE) / TILE) * (up(x, TILE) / TILE); }
@@ -51,7 +56,7 @@ INLINED place place_of(int64_t tile, const float *values, int64_t y, int64_t x, 
     return (place){image, tile / across % down * TILE, tile % across * TILE, y, x, channels};
 }
 
-/* out[r] = sum over c of matrix[r][c] in[c] */
+/* Computes out[r] = sum over c of matrix[r][c] in[c]. */
 INLINED void combine(const float *matrix, int rows, int columns, const lanes *in, int in_step, lanes *out, int out_step) {
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++) {
@@ -63,8 +68,8 @@ INLINED void combine(const float *matrix, int rows, int columns, const lanes *in
     }
 }
 
-/* matrix d matrix^T for the `side` x `side` places d that begin `before` the tile, zero outside the image; a cache line of
-   channels at a time, and each point's channels at out + point * step */
+/* Transforms a tile: computes matrix d matrix^T, where d are `side` x `side` cells of the image, zero outside it. d begins
+   `before` cells above and to the left of the tile. The channels of each pair of points are written to out + pair * step. */
 INLINED void spread(const float *matrix, int side, int before, place at, float *out, int64_t step) {
     for (int64_t channel = 0; channel < at.channels; channel += PANEL) {
         lanes values[2][SQUARE], half[SQUARE], whole[POINTS];
@@ -89,7 +94,8 @@ INLINED void spread(const float *matrix, int side, int before, place at, float *
     }
 }
 
-/* A^T m A for the PANEL channels from `channel` on, into those places of the tile that the image has */
+/* Transforms back: computes A^T m A for PANEL channels from `channel` on, and writes the cells of the tile that lie in the
+   image. */
 INLINED void gather(const float *m, place at, int64_t channel) {
     for (int64_t part = 0, n = at.channels - channel; part < 2 && n > 0; part++, n -= LANES) {
         lanes column[POINTS], half[TILE * POINTS], whole[TILE];
@@ -108,8 +114,8 @@ INLINED void gather(const float *m, place at, int64_t channel) {
     }
 }
 
-/* m (ROWS x PANEL) = or += the sum over n of the outer products of a column of `v` and a row of `u`; in parts, whose sums
-   round less than one long sum does */
+/* Computes a matrix product of ROWS x PANEL numbers: m = or, with `add`, m += the sum of n outer products of a column of `v` and
+   a row of `u`. The sum is made of partial sums of PART terms, which have smaller rounding errors than one long sum. */
 INLINED void multiply(const float *v, int64_t v_row, int64_t v_step, const float *u, int64_t u_step, int64_t n, float *m,
                       int64_t m_row, int add) {
     for (int64_t first = 0; first < n; first += PART, add = 1) {
@@ -132,9 +138,9 @@ INLINED void multiply(const float *v, int64_t v_row, int64_t v_step, const float
     }
 }
 
-/* The convolution of images `one` and `two` joined (`two` may be NULL, and its weights are then unused) into `out`. `weights`
-   are (panel, point, channel, PANEL); `scratch` has threads * block * SQUARE * (channels + PAD + PANEL) numbers; `block`, a
-   multiple of ROWS, is how many tiles a thread takes at once. */
+/* Convolves the images `one` and `two`, joined along their channels, and writes `out`. `two` may be NULL, which stands for
+   zeros. `weights` are (panel, pair of points, channel, PANEL). A thread transforms `block` tiles at once, a multiple of ROWS.
+   `scratch` has room for threads * block * SQUARE * (channels + PAD + PANEL) numbers. */
 void convolve(const float *one, int64_t one_channels, const float *two, int64_t two_channels, const float *weights, float *out,
               int64_t out_channels, int64_t cases, int64_t y, int64_t x, int64_t block, float *scratch, int threads) {
     int64_t tiles = number_of_tiles(cases, y, x), all = one_channels + two_channels, channels = two ? all : one_channels;
@@ -163,8 +169,9 @@ void convolve(const float *one, int64_t one_channels, const float *two, int64_t 
     }
 }
 
-/* Adds the gradient of the transformed weights to `total` (point, channel rounded up to ROWS, output channel to PANEL).
-   `scratch` has SQUARE * block * (channels + output channels + 2 PAD, each rounded up likewise) numbers. */
+/* Adds the gradient of the transformed weights to `total` (pair of points, channel, output channel), where the channels are
+   rounded up to a multiple of ROWS and the output channels to one of PANEL. `scratch` has room for SQUARE * block * (channels +
+   output channels + 2 PAD) numbers, rounded up likewise. */
 void weight_gradient(const float *values, int64_t channels, const float *d_out, int64_t out_channels, float *total,
                      int64_t cases, int64_t y, int64_t x, int64_t block, float *scratch, int threads) {
     int64_t tiles = number_of_tiles(cases, y, x), rows = up(channels, ROWS), columns = up(out_channels, PANEL);
