@@ -20,7 +20,6 @@ from nowcast.prediction.cases import Selection
 from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
 from nowcast.runtime.outputs import refuse_inputs
-from nowcast.training.experiment import thresholds_for
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ def evaluate_forecasters(
     inputs = [path for record in records for path in record.paths]
     inputs += [path for forecaster in opened.values() for path in forecaster.files]
     refuse_inputs(outputs, inputs)
-    thresholds = thresholds or default_thresholds(opened.values()) or thresholds_for(records[0].quantity)
+    thresholds = thresholds or default_thresholds(opened.values()) or records[0].quantity.thresholds
     return evaluate(opened, records, selection=selection, thresholds=thresholds, examples=examples)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from nowcast.dataset.packed import WET
 from nowcast.dataset.windows import find_windows
 from nowcast.netcdf.record import Damage, Record
+from nowcast.quantity import Quantity
 from nowcast.runtime.progress import track
 
 SAMPLE = 200  # frames read for the percentages; a longer record is sampled evenly
@@ -23,7 +24,7 @@ def inspect(record: Record) -> dict[str, Any]:
         "name": record.name,
         "files": len(record.paths),
         "variable": record.variable,
-        "quantity": record.quantity,
+        "quantity": record.quantity.name,
         "units": record.units,
         "start": f"{record.times[0]}Z",
         "end": f"{record.times[-1]}Z",
@@ -87,7 +88,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
 def _values(record: dict[str, Any]) -> str:
     if record["maximum"] is None:
         return "nothing but missing"
-    unit = " mm/h" if record["quantity"] == "rain_rate" else ""
+    unit = f" {Quantity.named(record['quantity']).unit}".rstrip()
     wet = ", ".join(f"≥ {threshold}{unit}: {percent:g} %" for threshold, percent in record["wet_percent"].items())
     return f"{record['missing_percent']:g} % missing; {wet}; maximum {record['maximum']:g}{unit}"
 

@@ -16,7 +16,8 @@ from nowcast.evaluation.coarsen import block_size, spread, thinned
 from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.record import Record
-from nowcast.report.maps import MapGrid, colour_scale, gif, ground_aspect, is_rain, moment, plain, png, short, unit
+from nowcast.quantity import Quantity
+from nowcast.report.maps import MapGrid, colour_scale, gif, ground_aspect, moment, plain, png, short
 from nowcast.runtime.outputs import replacing
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Frames:
     title: str
     labels: Sequence[str]
     read: Callable[[int], np.ndarray]
-    quantity: str
+    quantity: Quantity
     label: str  # of the colour scale
     extent_km: tuple[float, float]
     shape: tuple[int, int]
@@ -109,7 +110,7 @@ def _of_record(record: Record, path: str, reference: np.datetime64 | None, span:
         labels=[moment(record.times[n]) for n in chosen],
         read=lambda n: record.read([chosen[n]])[0],
         quantity=record.quantity,
-        label=unit(record.quantity),
+        label=record.quantity.unit,
         extent_km=_extent(record.grid),
         shape=record.grid.shape,
     )
@@ -141,8 +142,8 @@ def _of_forecast(forecasts: Forecasts, path: str, reference: np.datetime64 | Non
         title=f"{plain(short(Path(path).name, 40))}, {what} from {moment(times[case])}",
         labels=[f"+{lead / np.timedelta64(60, 's'):g} min, {str(times[case] + lead)[11:16]}" for lead in leads],
         read=read,
-        quantity=forecasts.quantity if forecasts.kind != "probability" else "probability",
-        label=unit(forecasts.quantity) if forecasts.kind != "probability" else "probability",
+        quantity=forecasts.quantity if forecasts.kind != "probability" else Quantity.named("probability"),
+        label=forecasts.quantity.unit if forecasts.kind != "probability" else "probability",
         extent_km=_extent(forecasts.grid),
         shape=forecasts.grid.shape,
         is_forecast=True,
@@ -155,7 +156,7 @@ def _reader(forecasts: Forecasts, case: int) -> tuple[str, Callable[[int], np.nd
         what = f"mean of {forecasts.num_members} members" if forecasts.kind == "ensemble" else "forecast"
         return what, lambda lead: forecasts.read(case, [lead])[0]
     column = int(np.argmin(np.abs(np.log(np.maximum(forecasts.thresholds, 1e-9)))))
-    what = f"probability of {forecasts.thresholds[column]:g} {unit('rain_rate')} or more"
+    what = f"probability of {forecasts.thresholds[column]:g} {forecasts.quantity.unit} or more"
     return what, lambda lead: forecasts.probabilities(case, lead, [column])[0]
 
 
@@ -203,5 +204,5 @@ def _animation(frames: Frames) -> bytes:
 
 def _finished(grid: MapGrid, frames: Frames) -> MapGrid:
     grid.draw_distance(frames.extent_km[1])
-    grid.scale(colour_scale(frames.quantity), frames.label, extend="max" if is_rain(frames.quantity) else "neither")
+    grid.scale(colour_scale(frames.quantity), frames.label, extend="max" if frames.quantity.is_rain else "neither")
     return grid

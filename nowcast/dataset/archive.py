@@ -23,6 +23,7 @@ from nowcast.netcdf.files import expand
 from nowcast.netcdf.index import FileIndex
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.record import Record
+from nowcast.quantity import Quantity
 from nowcast.runtime.progress import track
 
 Packer = Callable[[Record], PackedFrames]
@@ -42,7 +43,7 @@ class Archive:
     account: Account  # of all records together, before they are split
 
     @property
-    def quantity(self) -> str:
+    def quantity(self) -> Quantity:
         return self.records[0].quantity
 
     def num_windows(self, split: str) -> int:

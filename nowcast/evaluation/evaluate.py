@@ -20,7 +20,7 @@ from nowcast.netcdf.record import Record
 from nowcast.prediction.cases import Selection
 from nowcast.runtime import distributed
 from nowcast.runtime.progress import track
-from nowcast.scores import DATA_RANGES, Setup, tallies
+from nowcast.scores import Setup, tallies
 from nowcast.scores.pixels import Sums, csi
 from nowcast.scores.sums import Tally
 
@@ -214,8 +214,7 @@ def _with_probabilities(
 def _setup(evaluation: Evaluation, record: Record) -> Setup:
     if not np.isfinite(record.grid.spacing_km).all():
         log.info("%s: no scores by scale or wavelength, as its grid does not tell kilometres", record.name)
-    data_range = DATA_RANGES.get(evaluation.quantity, 1.0)
-    return Setup(evaluation.thresholds, record.grid.spacing_km, data_range)
+    return Setup(evaluation.thresholds, record.grid.spacing_km, evaluation.quantity.data_range)
 
 
 def _forecasts(

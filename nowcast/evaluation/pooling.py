@@ -10,6 +10,7 @@ import xarray as xr
 from nowcast.errors import DataError, UsageError
 from nowcast.evaluation.result import Evaluation
 from nowcast.evaluation.score_files import DIMS, FORMAT, FORMAT_NUMBER, block_variable
+from nowcast.quantity import Quantity
 from nowcast.scores import KINDS
 from nowcast.scores.sums import Additive, Tally
 
@@ -125,7 +126,8 @@ def read_scores(path: str | Path) -> Evaluation:
 def _restored(dataset: xr.Dataset) -> Evaluation:
     blocks = list(zip(map(str, dataset["block_record"].values), map(str, dataset["block_day"].values), strict=True))
     leads, thresholds = (tuple(dataset[name].values.tolist()) for name in ("lead_minutes", "threshold"))
-    evaluation = Evaluation(leads, thresholds, str(dataset.attrs["quantity"]), list(dict.fromkeys(name for name, _ in blocks)))
+    quantity = Quantity.named(str(dataset.attrs["quantity"]))
+    evaluation = Evaluation(leads, thresholds, quantity, list(dict.fromkeys(name for name, _ in blocks)))
     evaluation.num_cases, evaluation.about = int(dataset["num_cases"]), json.loads(dataset.attrs["about"])
     kinds = [kind for kind in KINDS if f"has_{kind}" in dataset]
     for n, name in enumerate(map(str, dataset["forecaster"].values)):

@@ -8,6 +8,7 @@ import numpy as np
 
 from nowcast.evaluation.examples import Example, ScoredCase
 from nowcast.forecasters.baselines import BASELINES
+from nowcast.quantity import Quantity
 from nowcast.scores import PROBABILITY_SCORES, SCORES, Score
 from nowcast.scores.bootstrap import quantiles, resample
 from nowcast.scores.sums import Additive, Tally
@@ -27,7 +28,7 @@ class Evaluation:
 
     lead_minutes: tuple[float, ...]
     thresholds: tuple[float, ...]
-    quantity: str
+    quantity: Quantity
     records: list[str] = field(default_factory=list)
     blocks: dict[str, dict[Block, Tally]] = field(default_factory=dict)
     num_cases: int = 0

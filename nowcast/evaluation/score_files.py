@@ -44,7 +44,7 @@ def as_json(evaluation: Evaluation, rows: Iterable[Mapping]) -> str:
     """One object: what was scored on what, and the tidy rows; undefined is null."""
     facts = {
         "nowcast": __version__,
-        "quantity": evaluation.quantity,
+        "quantity": evaluation.quantity.name,
         "records": evaluation.records,
         "num_cases": evaluation.num_cases,
         "num_blocks": evaluation.num_blocks,
@@ -71,12 +71,18 @@ def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
     names = list(evaluation.blocks)
     blocks = list(evaluation.blocks[names[0]])
     values = _coordinate_values(evaluation)
-    units = {"percent": "%", "lead_minutes": "min", "threshold": unit(evaluation), "scale_km": "km", "wavelength_km": "km"}
+    units = {
+        "percent": "%",
+        "lead_minutes": "min",
+        "threshold": evaluation.quantity.units,
+        "scale_km": "km",
+        "wavelength_km": "km",
+    }
     coordinates = {dim: (dim, list(found), {"units": units[dim]} if dim in units else {}) for dim, found in values.items()}
     coordinates |= {f"block_{part}": ("block", [block[n] for block in blocks]) for n, part in enumerate(("record", "day"))}
     data = _block_sums(evaluation, names, blocks) | _score_arrays(rows, values)
     data["num_cases"] = ((), evaluation.num_cases, {"long_name": "number of cases"})
-    facts = {"title": "Scores of nowcasts", "source": f"nowcast {__version__}", "quantity": evaluation.quantity}
+    facts = {"title": "Scores of nowcasts", "source": f"nowcast {__version__}", "quantity": evaluation.quantity.name}
     facts |= {"about": json.dumps(evaluation.about)}  # records and forecasters, as in scores.json
     return xr.Dataset(data, coordinates, facts | {FORMAT: FORMAT_NUMBER})
 
@@ -154,12 +160,3 @@ def _score_arrays(rows: Iterable[Mapping], values: Mapping[str, Sequence]) -> di
                 arrays[name + suffix] = (dims, np.full([len(values[dim]) for dim in dims], np.nan), facts)
             arrays[name + suffix][1][at] = row[column]
     return arrays
-
-
-def is_rain(evaluation: Evaluation) -> bool:
-    return evaluation.quantity == "rain_rate"
-
-
-def unit(evaluation: Evaluation) -> str:
-    """Of the quantity, as CF writes it."""
-    return "mm h-1" if is_rain(evaluation) else "1"

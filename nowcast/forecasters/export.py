@@ -94,8 +94,8 @@ def facts(network: Network) -> dict[str, Any]:
         "nowcast_version": __version__,
         "checkpoint_sha256": network.digest,
         "model": network.experiment.model.name,
-        "quantity": network.quantity,
-        "units": "mm h-1" if network.quantity == "rain_rate" else "1",
+        "quantity": network.quantity.name,
+        "units": network.quantity.units,
         "missing": "NaN",
         "input": "past (case, time, y, x), float32, newest frame last, row 0 northernmost",
         "output": "forecast (case, lead, y, x), float32",
@@ -112,7 +112,7 @@ class _Whole(nn.Module):
     def __init__(self, network: Network):
         super().__init__()
         self.model, self.transform, self.num_leads = _without_norms(network.model), network.transform, network.lead_frames
-        self.is_rain = network.quantity == "rain_rate"
+        self.is_rain = network.quantity.is_rain
 
     def forward(self, past: Tensor) -> Tensor:
         y, x = past.shape[-2:]

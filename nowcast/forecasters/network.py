@@ -34,6 +34,7 @@ from nowcast.models.probabilistic.network import stride_for
 from nowcast.models.transform import Transform, make_transform, network_input
 from nowcast.motion import from_lagrangian, motion, past_to_lagrangian
 from nowcast.netcdf.record import Record
+from nowcast.quantity import Quantity
 from nowcast.runtime.device import arithmetic, pick_precision
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class Network(Forecaster):
         try:
             self.experiment = config.from_dict(facts["config"], source=f"the config in {name}")
             self.input_frames, self.lead_frames = (_bounded(facts[key]) for key in ("input_frames", "lead_frames"))
-            self.time_steps, self.quantity = _time_steps(facts["time_steps"]), str(facts["quantity"])
+            self.time_steps, self.quantity = _time_steps(facts["time_steps"]), Quantity.named(str(facts["quantity"]))
             self.transform = make_transform(self.experiment.transform)
             self.model = _load_model(self.experiment, checkpoint)
         except CheckpointError:
@@ -97,7 +98,7 @@ class Network(Forecaster):
     def reading(self) -> dict[str, Any]:
         """Return how records were read for training. Rain is found by its attributes, another quantity by its variable."""
         data = self.experiment.data
-        named = self.quantity != "rain_rate" and data.variable != "auto"
+        named = not self.quantity.is_rain and data.variable != "auto"
         return {"variable": data.variable if named else None, "zr_a": data.zr_a, "zr_b": data.zr_b}
 
     @property
@@ -164,7 +165,7 @@ class Network(Forecaster):
 
     def _kept_dry(self, past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
         """A network answers to a clear sky with a little drizzle: of a past without rain anywhere the forecast has none."""
-        if self.quantity == "rain_rate":
+        if self.quantity.is_rain:
             dry = ~(past >= DRY_THRESHOLD).any(axis=(1, 2, 3))
             forecast[dry] = np.where(np.isnan(forecast[dry]), np.nan, 0)
         return forecast

@@ -17,6 +17,7 @@ from nowcast.netcdf.rain_variable import Field, find_field, is_numeric, text
 from nowcast.netcdf.record import most_frequent_step
 from nowcast.netcdf.times import decode_times, interval_seconds, read_times, time_variable
 from nowcast.netcdf.units import RAIN_NAMES, Conversion, to_rain_rate
+from nowcast.quantity import RAIN_RATE, Quantity
 
 _MEMBERS = {"ens_number", "realization", "realisation", "member", "number", "ensemble", "ensemble_member", "ens"}
 _PERIODS = {"forecast_period", "lead_time", "leadtime"}
@@ -45,8 +46,8 @@ class Layout:
         return "ensemble" if self.member_dim else "deterministic"
 
     @property
-    def quantity(self) -> str:
-        return "rain_rate" if self.thresholds else self.conversion.quantity
+    def quantity(self) -> Quantity:
+        return RAIN_RATE if self.thresholds else self.conversion.quantity
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
 from nowcast.netcdf.forecast_layout import Layout, Times, read_layout
 from nowcast.netcdf.grid import Grid, difference, read_grid
 from nowcast.netcdf.record import keep_chunks
+from nowcast.quantity import Quantity
 
 log = logging.getLogger(__name__)
 _MINUTE = np.timedelta64(60, "s")
@@ -38,7 +39,7 @@ class Forecasts:
     """
 
     grid: Grid
-    quantity: str
+    quantity: Quantity
     kind: str  # deterministic, ensemble or probability
     num_members: int
     thresholds: tuple[float, ...]  # mm/h, of probabilities
@@ -177,7 +178,7 @@ def _require_alike(file: _File, first: _File) -> None:
             raise DataError(f"{file.path} holds {mine} but {first.path} holds {its}.\n{told}")
 
 
-def _facts(layout: Layout) -> tuple[str, str, str]:
+def _facts(layout: Layout) -> tuple[Quantity, str, str]:
     kinds = {"deterministic": "one forecast", "ensemble": f"{layout.num_members} members", "probability": "probabilities"}
     thresholds = ", ".join(f"{threshold:g}" for threshold in layout.thresholds)
     return layout.quantity, kinds[layout.kind], f"the thresholds {thresholds}"

@@ -18,6 +18,7 @@ from nowcast.errors import DataError, OutputError
 from nowcast.netcdf.files import open_dataset
 from nowcast.netcdf.grid import Grid
 from nowcast.netcdf.rain_variable import text
+from nowcast.quantity import Quantity
 from nowcast.runtime.outputs import free_space, replacing, size
 
 _FILL = np.float32(netCDF4.default_fillvals["f4"])
@@ -44,7 +45,7 @@ def write_forecast(
     *,
     grid: Grid,
     lead_times: np.ndarray,
-    quantity: str,
+    quantity: Quantity,
     attributes: dict,
     single: bool,
     thresholds: Sequence[float] = (),
@@ -74,9 +75,9 @@ def write_forecast(
         _check_written(partial, path, grid, sums)
 
 
-def variable_name(quantity: str) -> str:
+def variable_name(quantity: Quantity) -> str:
     """pysteps looks for `precip_intensity`; what is not rain is not called so."""
-    return "precip_intensity" if quantity == "rain_rate" else "value"
+    return "precip_intensity" if quantity.is_rain else "value"
 
 
 def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, *, single) -> dict[str, list[int]]:
@@ -178,10 +179,10 @@ def _create_period(dataset, dim: str):
     return variable
 
 
-def _create_fields(dataset, grid: Grid, quantity: str):
+def _create_fields(dataset, grid: Grid, quantity: Quantity):
     dims = ("time",) if _is_single(dataset) else ("forecast_reference_time", "forecast_period")
     variable = _create_variable(dataset, grid, variable_name(quantity), "f4", dims, _FILL)
-    variable.setncatts(_RAIN if quantity == "rain_rate" else _OTHER)
+    variable.setncatts(_RAIN if quantity.is_rain else _OTHER)
     return variable
 
 

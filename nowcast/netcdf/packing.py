@@ -66,7 +66,7 @@ def _decode(stored: np.ndarray, packing: Packing, conversion: Conversion) -> np.
         missing |= out < replace(conversion, scale=1.0, offset=0.0)(np.float32(_LOWEST_DBZ))
     missing |= out < -_NOISE
     np.maximum(out, 0, out=out)
-    if conversion.quantity == "rain_rate":
+    if conversion.quantity.is_rain:
         out[out > HIGHEST] = np.inf
     out[missing] = np.nan
     return out

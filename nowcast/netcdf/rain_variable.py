@@ -14,6 +14,7 @@ import numpy as np
 from nowcast.errors import DataError
 from nowcast.netcdf import units
 from nowcast.netcdf.packing import HIGHEST, Packing, decode, read_packing
+from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,8 @@ class Field:
         return found.kind if found else None
 
     @property
-    def quantity(self) -> str:
-        return "dimensionless" if self.kind == "dimensionless" else "rain_rate"
+    def quantity(self) -> Quantity:
+        return DIMENSIONLESS if self.kind == "dimensionless" else RAIN_RATE
 
     def read(self, dataset, frames: dict, conversion: units.Conversion, *, flip: bool) -> np.ndarray:
         """(frame dims…, y, x) float32 in mm/h, NaN missing; `frames` maps each frame dimension to an index or slice."""

@@ -20,6 +20,7 @@ from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.grid import Grid
 from nowcast.netcdf.rain_variable import Field
 from nowcast.netcdf.units import Conversion
+from nowcast.quantity import Quantity
 
 SEQUENCE = "sequence"  # the one other dimension that frames may have: independent events of one length
 CHUNK_ROOM = 1 << 28  # bytes, of one file
@@ -62,7 +63,7 @@ class Record:
     name: str
     times: np.ndarray
     grid: Grid
-    quantity: str
+    quantity: Quantity
     variable: str
     paths: tuple[Path, ...]
     frame_sources: np.ndarray
@@ -74,7 +75,7 @@ class Record:
 
     @property
     def units(self) -> str:
-        return "mm h-1" if self.quantity == "rain_rate" else "1"
+        return self.quantity.units
 
     @property
     def time_step(self) -> np.timedelta64:

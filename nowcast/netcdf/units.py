@@ -13,6 +13,7 @@ import cf_units
 import numpy as np
 
 from nowcast.errors import DataError
+from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity
 
 RATE_NAMES = frozenset({"rainfall_rate", "lwe_precipitation_rate", "rainfall_flux", "precipitation_flux"})
 AMOUNT_NAMES = frozenset({"rainfall_amount", "precipitation_amount", "lwe_thickness_of_precipitation_amount"})
@@ -64,7 +65,7 @@ class Conversion:
     `value * scale + offset` is the result, or for reflectivity dBZ, of which `zr` = (a, b) makes a rate.
     """
 
-    quantity: str
+    quantity: Quantity
     describe: str
     scale: float
     offset: float = 0.0
@@ -133,12 +134,12 @@ def to_rain_rate(
     if found is None or (found.kind == "dimensionless" and standard_name in RAIN_NAMES):
         raise DataError(f'{variable} has units "{units}", which is no measure of rain.\nRight would be {RIGHT_UNITS}.')
     if found.kind == "dimensionless":
-        return Conversion("dimensionless", f"{units} -> 1", found.scale, found.offset)
+        return Conversion(DIMENSIONLESS, f"{units} -> 1", found.scale, found.offset)
     if found.kind == "reflectivity":
         text = f"{units} -> mm/h (Z = {zr_a:g} R^{zr_b:g})"
-        return Conversion("rain_rate", text, found.scale, found.offset, (float(zr_a), float(zr_b)))
+        return Conversion(RAIN_RATE, text, found.scale, found.offset, (float(zr_a), float(zr_b)))
     if found.kind == "rate":
-        return Conversion("rain_rate", f"{units} -> mm/h", found.scale, found.offset)
+        return Conversion(RAIN_RATE, f"{units} -> mm/h", found.scale, found.offset)
     if interval_seconds is None or not interval_seconds > 0:
         raise DataError(
             f'{variable} is an accumulation ("{units}") over an unknown interval.\n'
@@ -146,4 +147,4 @@ def to_rain_rate(
         )
     per_hour = 3600.0 / interval_seconds
     text = f"{units} per {interval_seconds:g} s -> mm/h"
-    return Conversion("rain_rate", text, found.scale * per_hour, found.offset * per_hour)
+    return Conversion(RAIN_RATE, text, found.scale * per_hour, found.offset * per_hour)

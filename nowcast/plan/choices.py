@@ -98,7 +98,7 @@ def cells_per_step(found: Fingerprint, frames: FrameChoice) -> tuple[float, str]
 
 def is_lagrangian(found: Fingerprint) -> bool:
     """Rain is forecast along its motion, as in the reference recipe; whether another quantity moves so is not known."""
-    return found.quantity == "rain_rate"
+    return found.quantity.is_rain
 
 
 def first_size(found: Fingerprint, frames: FrameChoice, device: str) -> Size:
@@ -146,7 +146,7 @@ def _choose_windows(found: Fingerprint, frames: FrameChoice, choices: Choices) -
     else:
         missing = f"{percent(found.missing)} of a frame is missing, {percent(found.most_missing)} at most"
         choices.set("data.max_missing", 1.0, f"keep all: {missing}")
-    if found.quantity != "rain_rate":
+    if not found.quantity.is_rain:
         choices.set("data.sampler", "uniform", "not rain: every window alike")
     if not is_lagrangian(found):
         choices.set("data.coordinates", "grid", "not rain: whether it moves with the air is not known")
@@ -178,7 +178,7 @@ def _choose_crop(found: Fingerprint, frames: FrameChoice, size: Size, choices: C
 
 
 def _choose_transform(found: Fingerprint, choices: Choices) -> None:
-    if found.quantity != "rain_rate":
+    if not found.quantity.is_rain:
         top = max(found.maximum, 1.0)
         choices.replace_section("transform", {
             "name": ("linear", "not rain: values as they are"),
@@ -238,7 +238,7 @@ def _reach(patch: int, kernel: int) -> int:
 
 
 def _choose_loss(found: Fingerprint, choices: Choices) -> None:
-    if found.quantity != "rain_rate":
+    if not found.quantity.is_rain:
         choices.replace_section("loss", {"name": ("mae", "not rain: no rate weighs more than another")})
 
 

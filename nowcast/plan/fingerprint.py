@@ -16,6 +16,7 @@ from nowcast.dataset.packed import WET
 from nowcast.errors import DataError
 from nowcast.motion import motion
 from nowcast.netcdf.record import Damage, Record
+from nowcast.quantity import Quantity
 from nowcast.runtime.progress import track
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Fingerprint:
     """
 
     series: tuple[SeriesFacts, ...]
-    quantity: str
+    quantity: Quantity
     num_frames_read: int
     missing: float
     most_missing: float

@@ -125,7 +125,7 @@ def plan_jobs(
     forecaster: Forecaster, records: Sequence[Record], selection: Selection, thresholds: Sequence[float] = ()
 ) -> list[Job]:
     """One job for each record of which something is asked; NotEnoughFrames for a time that is in none of them."""
-    if thresholds and (other := next((record for record in records if record.quantity != "rain_rate"), None)):
+    if thresholds and (other := next((record for record in records if not record.quantity.is_rain), None)):
         raise DataError(f"{other.name} holds {other.quantity}.\nRight would be rain: probabilities are those of a rain rate.")
     jobs = []
     for record in records:
@@ -238,7 +238,7 @@ def attributes(forecaster: Forecaster, record: Record, *, thresholds: Sequence[f
         options = f" --probabilities --thresholds {','.join(f'{threshold:g}' for threshold in thresholds)}"
         references += [forecaster.probability_citation] if forecaster.probability_citation else []
     return {
-        "title": f"Nowcast of {'rain rate' if record.quantity == 'rain_rate' else record.variable} from {record.name}",
+        "title": f"Nowcast of {record.quantity.label or record.variable} from {record.name}",
         "institution": record.institution or "not stated in the observations",
         "source": f"{forecaster.source}, nowcast {__version__}",
         "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} nowcast predict {forecaster.name} {record.name}{options}",

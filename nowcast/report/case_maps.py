@@ -4,18 +4,17 @@ import numpy as np
 
 from nowcast.evaluation.coarsen import spread
 from nowcast.evaluation.examples import Example
+from nowcast.quantity import Quantity
 from nowcast.report.maps import (
     MapGrid,
     colour_scale,
     difference_scale,
     gif,
     ground_aspect,
-    is_rain,
     moment,
     plain,
     png,
     short,
-    unit,
 )
 
 MAP_LEADS = 3  # rows of maps
@@ -25,7 +24,7 @@ ANIMATED_DPI = 80
 ANIMATED_PIXELS = 150_000  # of all maps of a frame: three animations stay under 3 MB
 
 
-def draw_maps(example: Example, quantity: str) -> bytes:
+def draw_maps(example: Example, quantity: Quantity) -> bytes:
     """PNG: for a few leads, observed and forecast fields above, and forecast minus observed below."""
     leads = spread(len(example.lead_minutes), MAP_LEADS)
     aspect, columns = _aspect(example), 1 + len(example.forecasts)
@@ -41,24 +40,24 @@ def draw_maps(example: Example, quantity: str) -> bytes:
             grid.paste(row + 1, column, forecast[lead] - observed, difference_scale(quantity))
         grid.write(0.95, row + 1.45, "forecast\nminus\nobserved", ha="right", va="center", fontsize=9)
     grid.draw_distance(example.extent_km[1])
-    high, both = ("max", "both") if is_rain(quantity) else ("neither", "neither")
-    grid.scale(colour_scale(quantity), _with_unit("rain rate", quantity), part=0, parts=2, extend=high)
+    high, both = ("max", "both") if quantity.is_rain else ("neither", "neither")
+    grid.scale(colour_scale(quantity), _with_unit(quantity.label, quantity), part=0, parts=2, extend=high)
     grid.scale(difference_scale(quantity), _with_unit("difference", quantity), part=1, parts=2, extend=both)
     return png(grid.pixels())
 
 
-def _with_unit(what: str, quantity: str) -> str:
-    return f"{what}, {unit(quantity)}" if unit(quantity) else ""
+def _with_unit(what: str, quantity: Quantity) -> str:
+    return f"{what}, {quantity.unit}" if quantity.unit else ""
 
 
-def draw_animation(example: Example, quantity: str) -> bytes:
+def draw_animation(example: Example, quantity: Quantity) -> bytes:
     """GIF: observed and forecast fields side by side, lead by lead."""
     aspect, columns = _aspect(example), 1 + len(example.forecasts)
     width = min(WIDE, WIDEST / columns, (ANIMATED_PIXELS / columns / aspect) ** 0.5 / ANIMATED_DPI)
     grid = MapGrid(1, columns, aspect, width=width, title="", dpi=ANIMATED_DPI)
     grid.name_columns(["observed", *example.forecasts])
     grid.draw_distance(example.extent_km[1])
-    grid.scale(colour_scale(quantity), unit(quantity), extend="max" if is_rain(quantity) else "neither")
+    grid.scale(colour_scale(quantity), quantity.unit, extend="max" if quantity.is_rain else "neither")
 
     def show(lead: int) -> None:
         minutes = example.lead_minutes[lead]

@@ -12,7 +12,7 @@ from nowcast.evaluation.result import Evaluation
 from nowcast.evaluation.score_files import SCORES_CSV, SCORES_JSON, SCORES_NC, as_csv, as_dataset, as_json, write_dataset
 from nowcast.report.case_maps import draw_animation, draw_maps
 from nowcast.report.diagrams import draw_scores
-from nowcast.report.maps import drawn, png, unit
+from nowcast.report.maps import drawn, png
 from nowcast.report.page import as_html
 from nowcast.runtime.outputs import replacing
 
@@ -36,7 +36,7 @@ def write(
     contents = {
         SCORES_CSV: as_csv(rows).encode(),
         SCORES_JSON: as_json(evaluation, rows).encode(),
-        LEADS_PNG: png(drawn(draw_scores(rows, evaluation.thresholds, list(evaluation.blocks), unit(evaluation.quantity)))),
+        LEADS_PNG: png(drawn(draw_scores(rows, evaluation.thresholds, list(evaluation.blocks), evaluation.quantity.unit))),
     }
     maps, animations = ([draw(e, evaluation.quantity) for e in evaluation.examples] for draw in (draw_maps, draw_animation))
     if maps:

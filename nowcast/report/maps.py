@@ -16,6 +16,8 @@ from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, Normalize,
 from matplotlib.figure import Figure
 from PIL import Image
 
+from nowcast.quantity import Quantity
+
 RAIN_LEVELS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # mm/h
 RAIN_COLOURS = ("#c9e8f5", "#8fcdec", "#4a9fd8", "#1f68b0", "#2b8a3e", "#8ac926", "#ffd60a", "#f77f00", "#d00000")
 HIGHEST_COLOUR = "#7b2cbf"
@@ -27,25 +29,17 @@ LETTERS_PER_INCH = 12  # of a name above a map
 FRAME_SECONDS, LAST_FRAME_SECONDS = 0.35, 1.4
 
 
-def is_rain(quantity: str) -> bool:
-    return quantity == "rain_rate"
-
-
-def unit(quantity: str) -> str:
-    return "mm/h" if is_rain(quantity) else ""
-
-
-def colour_scale(quantity: str) -> tuple[Colormap, Normalize]:
+def colour_scale(quantity: Quantity) -> tuple[Colormap, Normalize]:
     """Colours of rain from 0.1 to 100 mm/h, white when dry, grey when missing; one scale for a quantity in [0, 1]."""
-    if not is_rain(quantity):
+    if not quantity.is_rain:
         return matplotlib.colormaps["magma"].with_extremes(bad=MISSING_COLOUR), Normalize(0, 1)
     colours = ListedColormap(RAIN_COLOURS).with_extremes(under="white", over=HIGHEST_COLOUR, bad=MISSING_COLOUR)
     return colours, BoundaryNorm(RAIN_LEVELS, len(RAIN_COLOURS))
 
 
-def difference_scale(quantity: str) -> tuple[Colormap, Normalize]:
+def difference_scale(quantity: Quantity) -> tuple[Colormap, Normalize]:
     """Brown where too little is forecast, green where too much, white where within half a mm/h."""
-    if not is_rain(quantity):
+    if not quantity.is_rain:
         return matplotlib.colormaps["BrBG"].with_extremes(bad=MISSING_COLOUR), Normalize(-1, 1)
     steps = matplotlib.colormaps["BrBG"](np.linspace(0, 1, len(DIFFERENCE_LEVELS) + 1))
     steps[len(steps) // 2] = 1  # white
@@ -99,7 +93,7 @@ def _pixels(figure: Figure) -> np.ndarray:
     return np.array(canvas.buffer_rgba())
 
 
-def gif(grid: "MapGrid", show: Callable[[int], None], num_frames: int, quantity: str) -> bytes:
+def gif(grid: "MapGrid", show: Callable[[int], None], num_frames: int, quantity: Quantity) -> bytes:
     """An animation: `show(n)` changes the maps into frame n. The last frame stays a while."""
     palette, frames = _palette(quantity), []
     for n in range(num_frames):
@@ -111,10 +105,10 @@ def gif(grid: "MapGrid", show: Callable[[int], None], num_frames: int, quantity:
     return content.getvalue()
 
 
-def _palette(quantity: str) -> Image.Image:
+def _palette(quantity: Quantity) -> Image.Image:
     """One palette for all frames: the colours of the maps and the greys of the text."""
     colours, _ = colour_scale(quantity)
-    named = [*RAIN_COLOURS, HIGHEST_COLOUR] if is_rain(quantity) else colours(np.linspace(0, 1, 200))
+    named = [*RAIN_COLOURS, HIGHEST_COLOUR] if quantity.is_rain else colours(np.linspace(0, 1, 200))
     wanted = [to_rgb(colour) for colour in [*named, MISSING_COLOUR]] + [(level,) * 3 for level in np.linspace(0, 1, 16)]
     image = Image.new("P", (1, 1))
     image.putpalette(np.round(255 * np.array(wanted)).astype(np.uint8).tobytes())

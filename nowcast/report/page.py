@@ -31,7 +31,7 @@ from nowcast.report.diagrams import (
     panel,
     styles,
 )
-from nowcast.report.maps import moment, svg, unit
+from nowcast.report.maps import moment, svg
 from nowcast.report.page_tables import Table, about_tables, heading, level_name, probability_tables, score_tables
 from nowcast.report.probability_diagrams import draw_ranks, draw_reliability, draw_roc
 from nowcast.report.sentences import findings
@@ -118,7 +118,7 @@ def _summary(evaluation: Evaluation) -> list[str]:
     return [
         f"{what}, were forecast for {first:g} to {last:g} minutes ahead.",
         f"Every forecaster is scored on the same cases and under one mask: a pixel counts at a lead time only where {mask}.",
-        f"An event is a value at or above a threshold: {thresholds} {unit(evaluation.quantity)}".rstrip() + ".",
+        f"An event is a value at or above a threshold: {thresholds} {evaluation.quantity.unit}".rstrip() + ".",
         "Counts are added over all cases before a score is computed from them.",
         confidence(evaluation),
     ]
@@ -179,7 +179,7 @@ def _drawn(title: str, figure: Figure) -> Picture:
 
 
 def _performance(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Section:
-    level, unit_ = evaluation.thresholds[nearest_threshold(evaluation)], unit(evaluation.quantity)
+    level, unit_ = evaluation.thresholds[nearest_threshold(evaluation)], evaluation.quantity.unit
     text = (
         "First two: best is the upper right corner. Along a grey curve CSI is the same; along a dashed line the "
         "frequency bias, whose value stands at its end: above the diagonal too much rain is forecast, below it too little. "
@@ -259,7 +259,7 @@ def _cases(evaluation: Evaluation, maps: Sequence[bytes], animations: Sequence[b
     first, level = evaluation.having("pairs")[0], evaluation.thresholds[nearest_threshold(evaluation)]
     block = evaluation.examples[0].block
     text = (
-        f"Ranked by the CSI of {first} at {level:g} {unit(evaluation.quantity)}, all leads pooled, among the wetter half of "
+        f"Ranked by the CSI of {first} at {level:g} {evaluation.quantity.unit}, all leads pooled, among the wetter half of "
         "the cases. Lower rows: forecast minus observed, green too much and brown too little. Grey is missing, north is up."
     )
     if block > 1:

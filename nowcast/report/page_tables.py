@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nowcast.evaluation.coarsen import spread
 from nowcast.evaluation.result import EVERY_SCORE, Evaluation, nearest_threshold
 from nowcast.report.diagrams import curves
-from nowcast.report.maps import moment, unit
+from nowcast.report.maps import moment
 from nowcast.report.table import number
 from nowcast.scores import PROBABILITY_SCORES, SCORES
 
@@ -106,7 +106,7 @@ def _levels(evaluation: Evaluation) -> list[str]:
 
 
 def level_name(evaluation: Evaluation, threshold: float) -> str:
-    return f"≥ {threshold:g} {unit(evaluation.quantity)}".rstrip()
+    return f"≥ {threshold:g} {evaluation.quantity.unit}".rstrip()
 
 
 def _errors(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Table:

@@ -145,7 +145,7 @@ def _area(evaluation: Evaluation, column: int, lost: np.ndarray, kept: np.ndarra
 
 
 def _unit(evaluation: Evaluation) -> str:
-    return " mm/h" if evaluation.quantity == "rain_rate" else ""
+    return f" {evaluation.quantity.unit}".rstrip()
 
 
 def _listed(numbers: Sequence[float]) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nowcast.quantity import RAIN_RATE
 from nowcast.scores import ensemble, exceedance, pixels, spatial, spectra
 from nowcast.scores.ensemble import crps_ecdf, crps_fair, mean_rmse, spread, spread_skill
 from nowcast.scores.exceedance import brier, brier_reliability, brier_resolution, brier_skill, brier_uncertainty, roc_area
@@ -23,9 +24,7 @@ from nowcast.scores.spatial import SCALES_KM, SimilaritySums, WindowSums
 from nowcast.scores.spectra import WAVELENGTHS_KM, SpectrumSums
 from nowcast.scores.sums import Additive, Tally
 
-__all__ = ["DATA_RANGES", "KINDS", "SCORES", "THRESHOLDS", "Score", "Setup", "Sums", "csi", "mae", "sums", "tallies"]
-# mm/h, and of a quantity in [0, 1]: 30 is HKO-7's highest threshold; with 100, all but cloudbursts would count as flat
-DATA_RANGES = {"rain_rate": 30.0}
+__all__ = ["KINDS", "SCORES", "THRESHOLDS", "Score", "Setup", "Sums", "csi", "mae", "sums", "tallies"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Setup:
 
     thresholds: tuple[float, ...] = THRESHOLDS
     spacing_km: tuple[float, float] = (np.nan, np.nan)
-    data_range: float = DATA_RANGES["rain_rate"]
+    data_range: float = RAIN_RATE.data_range
     scales_km: tuple[float, ...] = SCALES_KM
 
 

@@ -11,9 +11,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from nowcast.quantity import RAIN_RATE
 from nowcast.scores.sums import Additive, ratio, summed
 
-THRESHOLDS = (0.5, 1.0, 5.0, 10.0)  # mm/h
+THRESHOLDS = RAIN_RATE.thresholds  # mm/h
 # weight k applies from threshold k - 1 on: Shi et al. (2017), section 4.2
 BALANCED_THRESHOLDS = (0.5, 2.0, 5.0, 10.0, 30.0)  # mm/h
 BALANCED_WEIGHTS = (1.0, 1.0, 2.0, 5.0, 10.0, 30.0)

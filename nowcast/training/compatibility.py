@@ -20,6 +20,7 @@ from nowcast.errors import CheckpointError, NowcastError, UsageError
 from nowcast.models import model_config
 from nowcast.models.checkpoint import Checkpoint
 from nowcast.models.transform import make_transform
+from nowcast.quantity import Quantity
 from nowcast.training.experiment import resolve
 
 FIXED = {"training.optimizer", "training.ema"}
@@ -73,14 +74,14 @@ def _flat(tree: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]
 
 
 def fitting_weights(
-    checkpoint: Checkpoint, name: str, model: nn.Module, experiment: Experiment, *, quantity: str, units: str
+    checkpoint: Checkpoint, name: str, model: nn.Module, experiment: Experiment, *, quantity: Quantity
 ) -> dict[str, Tensor]:
     """The weights that the checkpoint `name` forecasts with, for a `model` of this resolved `experiment`.
 
     Raises CheckpointError (exit 4) where quantity, units, transform or model differ, with what would be right.
     """
     facts = checkpoint.facts
-    for what, mine in (("quantity", quantity), ("units", units)):
+    for what, mine in (("quantity", quantity.name), ("units", quantity.units)):
         if facts.get(what) != mine:
             raise CheckpointError(
                 f"training.start_from = {name}: trained on {facts.get(what)} but the records hold {mine} ({what}); "

@@ -12,7 +12,6 @@ from nowcast.models import MODELS, model_config
 from nowcast.models.losses import Loss, make_loss
 from nowcast.models.transform import make_transform
 from nowcast.runtime import distributed
-from nowcast.scores.pixels import THRESHOLDS
 
 
 def resolve(experiment: Experiment) -> Experiment:
@@ -33,11 +32,6 @@ def check_output(model: Section, loss: Loss) -> None:
     takes = "distributions" if loss.of_distributions else "values"
     if gives != takes:
         raise UsageError(f"config: loss.name = {loss.name!r} is of {takes} but model.name = {model.name!r} gives {gives}")
-
-
-def thresholds_for(quantity: str) -> tuple[float, ...]:
-    """mm/h for rain; 0.5 for a quantity in [0, 1]."""
-    return THRESHOLDS if quantity == "rain_rate" else (0.5,)
 
 
 def check_shares(model: torch.nn.Module, batch_size: int) -> None:

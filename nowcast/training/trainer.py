@@ -30,7 +30,7 @@ from nowcast.runtime.device import Compiled, arithmetic, num_cores, pick_precisi
 from nowcast.runtime.progress import Progress, Stopwatch
 from nowcast.runtime.signals import StopRequest, stop_on_signals
 from nowcast.training.compatibility import fitting_weights
-from nowcast.training.experiment import check_grids, resolve, thresholds_for
+from nowcast.training.experiment import check_grids, resolve
 from nowcast.training.optimizer import Average, learning_rate, make_optimizer, optimizer_tensors, restore_optimizer
 from nowcast.training.run_folder import METRICS, append_event
 from nowcast.training.state import State
@@ -295,7 +295,7 @@ class Trainer:
         try:
             return validate(
                 self.model, self.validation_batches, num_batches, transform=self.transform, loss=self.loss,
-                device=self.device, precision=self.precision, thresholds=thresholds_for(self.plan.quantity),
+                device=self.device, precision=self.precision, thresholds=self.plan.quantity.thresholds,
             )  # fmt: skip
         finally:
             if trained:
@@ -312,8 +312,8 @@ class Trainer:
             "version": __version__,
             "torch": str(torch.__version__),
             "config": config.as_dict(self.experiment),
-            "quantity": plan.quantity,
-            "units": plan.records[0].units,
+            "quantity": plan.quantity.name,
+            "units": plan.quantity.units,
             "input_frames": data.input_frames,
             "lead_frames": data.lead_frames,
             "time_steps": plan.time_steps(),
@@ -369,10 +369,8 @@ class Trainer:
 
     def start_from(self, checkpoint: Checkpoint) -> None:
         """Take the weights of `training.start_from`; CheckpointError where they do not fit this training."""
-        name, units = self.settings.start_from, self.plan.records[0].units
-        weights = fitting_weights(
-            checkpoint, name, self.model, self.experiment, quantity=self.plan.quantity, units=units
-        )  # fmt: skip
+        name = self.settings.start_from
+        weights = fitting_weights(checkpoint, name, self.model, self.experiment, quantity=self.plan.quantity)
         self.model.load_state_dict(weights)
         if self.average:
             self.average = Average(self.model, self.settings.ema)

@@ -8,6 +8,7 @@ from PIL import Image
 from nowcast.commands import plot
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import open_records
+from nowcast.quantity import RAIN_RATE
 from nowcast.report import maps
 
 START = np.datetime64("2020-06-01T00:00:00")
@@ -32,7 +33,7 @@ def forecast_file(path, record, *, cases=2, leads=3):
     (record,) = open_records([record])
     fields = np.repeat(record.read([0]), leads, axis=0)
     made = [(START + n * STEP, fields * (n + 1)) for n in range(cases)]
-    facts = {"lead_times": np.arange(1, leads + 1) * STEP, "quantity": "rain_rate", "attributes": {}}
+    facts = {"lead_times": np.arange(1, leads + 1) * STEP, "quantity": RAIN_RATE, "attributes": {}}
     write_forecast(path, made, grid=record.grid, single=cases == 1, **facts)
     return path
 

@@ -19,6 +19,7 @@ from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.record import Record
 from nowcast.prediction.cases import Selection
+from nowcast.quantity import RAIN_RATE
 from nowcast.report.table import table
 from nowcast.scores import SCORES
 from nowcast.scores.bootstrap import difference_interval, interval
@@ -204,7 +205,7 @@ def test_a_forecast_file_is_scored_by_valid_time(tmp_path):
     cases = [(time, fields[n + 1 : n + 4]) for n, time in zip((2, 5), references, strict=True)]
     leads = np.arange(1, 4) * 5 * MINUTES
     path = tmp_path / "perfect.nc"
-    write_forecast(path, cases, grid=a.grid, lead_times=leads, quantity="rain_rate", attributes={}, single=False)
+    write_forecast(path, cases, grid=a.grid, lead_times=leads, quantity=RAIN_RATE, attributes={}, single=False)
     result = score([ForecastFiles(read_forecast(path), "perfect"), Persistence()], a)
     assert result.num_cases == 2
     assert result.total("perfect").sum_sq_error.tolist() == [0, 0, 0]
@@ -304,7 +305,7 @@ def test_rows_have_exactly_the_columns_and_no_row_twice(tmp_path):
 
 def blocks(num_blocks, *, names=("x",), leads=3):
     rng = np.random.default_rng(0)
-    result = Evaluation(tuple(5.0 * n for n in range(1, leads + 1)), THRESHOLDS, "rain_rate", ["a"])
+    result = Evaluation(tuple(5.0 * n for n in range(1, leads + 1)), THRESHOLDS, RAIN_RATE, ["a"])
     for name in names:
         for block in range(num_blocks):
             forecast, observed = rng.gamma(0.3, 4, (2, leads, 12, 12)).astype(np.float32)

@@ -18,6 +18,7 @@ from nowcast.models.checkpoint import BEST, LAST, Checkpoint, read_checkpoint, w
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import open_records
+from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
 from nowcast.training.experiment import resolve
 
 CPU = torch.device("cpu")
@@ -47,7 +48,7 @@ def record(folder, *, name="a", frames=20, shape=(24, 28), **options):
     return open_records([write_record(folder / f"{name}.nc", rain(frames=frames, shape=shape), **options)])[0]
 
 
-def write_forecasts(path, grid, *, leads=(1, 2, 3), quantity="rain_rate", references=1):
+def write_forecasts(path, grid, *, leads=(1, 2, 3), quantity=RAIN_RATE, references=1):
     fields = rain(frames=len(leads), shape=grid.shape)
     cases = [(START + 5 * n * MINUTES, fields + n) for n in range(references)]
     times = np.array(leads) * 5 * MINUTES
@@ -242,7 +243,7 @@ def test_a_forecast_file_must_fit_the_record(tmp_path):
         file_of(tmp_path / "f.nc", other.grid).time_step(a)
     with pytest.raises(DataError, match="uneven has lead times that are not 1, 2, 3"):
         file_of(tmp_path / "uneven.nc", a.grid, leads=(1, 2, 4)).time_step(a)
-    share = write_forecasts(tmp_path / "share.nc", a.grid, quantity="dimensionless")
+    share = write_forecasts(tmp_path / "share.nc", a.grid, quantity=DIMENSIONLESS)
     with pytest.raises(DataError, match="share forecasts dimensionless but a holds rain_rate"):
         ForecastFiles(read_forecast(share, variable="value"), "share").time_step(a)
 

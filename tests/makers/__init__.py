@@ -116,9 +116,10 @@ def evaluation(*, names=("persistence", "net"), records=("a",), leads=3, thresho
     """An Evaluation of random rain on 1 km: a case in each of `num_blocks` days, and an example to look at."""
     from nowcast.evaluation.examples import ScoredCase, make_example
     from nowcast.evaluation.result import Evaluation
+    from nowcast.quantity import RAIN_RATE
     from nowcast.scores import Setup, tallies
 
-    quantity, num_blocks = facts.get("quantity", "rain_rate"), facts.get("num_blocks", 6)
+    quantity, num_blocks = facts.get("quantity", RAIN_RATE), facts.get("num_blocks", 6)
     rng = np.random.default_rng(0)
     minutes = tuple(5.0 * n for n in range(1, leads + 1))
     result = Evaluation(minutes, thresholds, quantity, list(records), num_cases=num_blocks)

@@ -24,6 +24,7 @@ from nowcast.netcdf.opening import open_records
 from nowcast.prediction import pipeline
 from nowcast.prediction.cases import Selection
 from nowcast.prediction.pipeline import predict
+from nowcast.quantity import RAIN_RATE
 
 LEADS = np.array([5, 10, 15], "timedelta64[m]")
 START = np.datetime64("2020-06-01T00:15:00")
@@ -72,7 +73,7 @@ def made(grid, *, cases=2, thresholds=THRESHOLDS, leads=3, seed=0):
 
 def write(path, record, *, single=False, thresholds=THRESHOLDS, **options):
     cases = list(made(record.grid, cases=1 if single else 2, thresholds=thresholds))
-    options = {"lead_times": LEADS, "quantity": "rain_rate", "attributes": {"title": "t"}} | options
+    options = {"lead_times": LEADS, "quantity": RAIN_RATE, "attributes": {"title": "t"}} | options
     write_forecast(path, iter(cases), grid=record.grid, single=single, thresholds=thresholds, **options)
     return cases
 
@@ -89,8 +90,8 @@ def given_back(path, case, leads=range(3)):
 def test_probabilities_come_back_and_the_fields_are_what_is_read_unless_they_are_named(tmp_path, record, single):
     cases = write(tmp_path / "f.nc", record, single=single)
     plain, chances = read_forecast(tmp_path / "f.nc"), read_forecast(tmp_path / "f.nc", variable=PROBABILITY)
-    assert (plain.kind, plain.quantity, plain.thresholds) == ("deterministic", "rain_rate", ())
-    assert (chances.kind, chances.quantity, chances.thresholds) == ("probability", "rain_rate", THRESHOLDS)
+    assert (plain.kind, plain.quantity, plain.thresholds) == ("deterministic", RAIN_RATE, ())
+    assert (chances.kind, chances.quantity, chances.thresholds) == ("probability", RAIN_RATE, THRESHOLDS)
     np.testing.assert_array_equal(chances.reference_times, plain.reference_times)
     np.testing.assert_array_equal(chances.lead_times, plain.lead_times)
     for n, (_, fields, given_) in enumerate(cases):
@@ -114,7 +115,7 @@ def test_any_number_of_cases_leads_thresholds_and_cells_comes_back(
     source.unlink(missing_ok=True)
     grid = open_one(write_record(source, np.zeros((2, *shape)), y_ascending=y_ascending), variable="rainfall_rate").grid
     cases = list(made(grid, cases=num_cases, thresholds=thresholds, leads=num_leads, seed=seed))
-    facts = {"grid": grid, "lead_times": LEADS[:num_leads], "quantity": "rain_rate", "attributes": {}}
+    facts = {"grid": grid, "lead_times": LEADS[:num_leads], "quantity": RAIN_RATE, "attributes": {}}
     for single in {False, num_cases == 1}:
         write_forecast(path, iter(cases), single=single, thresholds=thresholds, overwrite=True, **facts)
         assert read_forecast(path, variable=PROBABILITY).thresholds == tuple(thresholds)
@@ -126,7 +127,7 @@ def test_any_number_of_cases_leads_thresholds_and_cells_comes_back(
 def test_none_and_certain_are_exact(tmp_path, record):
     chances = np.tile(np.float32([0, 1, np.nan, 1]), (3, 1, 20, 6))
     case = (START, np.zeros((3, 20, 24), np.float32), chances)
-    facts = {"lead_times": LEADS, "quantity": "rain_rate", "attributes": {}}
+    facts = {"lead_times": LEADS, "quantity": RAIN_RATE, "attributes": {}}
     write_forecast(tmp_path / "f.nc", [case], grid=record.grid, single=True, thresholds=[1.0], **facts)
     np.testing.assert_array_equal(given_back(tmp_path / "f.nc", 0), chances)
 
@@ -204,7 +205,7 @@ def test_cases_are_written_one_at_a_time(tmp_path, record):
         for i in range(num):
             yield START + 300 * i, np.zeros((3, 20, 24), np.float32), np.full((3, 2, 20, 24), i / num, np.float32)
 
-    facts = {"lead_times": LEADS, "quantity": "rain_rate", "attributes": {}}
+    facts = {"lead_times": LEADS, "quantity": RAIN_RATE, "attributes": {}}
     tracemalloc.start()
     write_forecast(tmp_path / "f.nc", cases(200), grid=record.grid, single=False, thresholds=THRESHOLDS, **facts)
     peak = tracemalloc.get_traced_memory()[1]

@@ -13,6 +13,7 @@ from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.grid import Grid, difference
+from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
 
 REFERENCE = np.datetime64("2020-06-01T00:15:00")
 MINUTES = np.timedelta64(60, "s")
@@ -27,7 +28,7 @@ def record(tmp_path_factory):
 def ours(path, record, *, references=(REFERENCE,), leads=LEADS, seed=0, **options):
     """A forecast file of our own; returns the path and the fields (case, lead, y, x)."""
     fields = np.stack([rain(frames=len(leads), seed=seed + n, missing=0.1) for n in range(len(references))])
-    options = {"quantity": "rain_rate", "attributes": {}, "single": len(references) == 1} | options
+    options = {"quantity": RAIN_RATE, "attributes": {}, "single": len(references) == 1} | options
     write_forecast(path, zip(references, fields, strict=True), grid=record.grid, lead_times=leads, **options)
     return path, fields
 
@@ -52,7 +53,7 @@ def test_an_export_of_pysteps_is_a_forecast_and_a_record(tmp_path, record):
     found = read_forecast(path)
     assert found.reference_times.tolist() == [REFERENCE.item()]
     assert found.lead_times.tolist() == LEADS.tolist()
-    assert (found.kind, found.quantity, found.num_members) == ("deterministic", "rain_rate", 1)
+    assert (found.kind, found.quantity, found.num_members) == ("deterministic", RAIN_RATE, 1)
     np.testing.assert_array_equal(found.read(0), fields)
     np.testing.assert_array_equal(open_one(path).read(range(3)), fields)
 
@@ -118,7 +119,7 @@ def test_exceedance_probabilities_come_with_their_thresholds(tmp_path, units, sc
     probabilities[0, 0, 2, 3] = np.nan
     options = {"variable": variable, "units": units, "scale": scale, "thresholds": (0.03, 0.1, 1.0)}
     found = read_forecast(one_per_lead(tmp_path / "fc", probabilities, **options))
-    assert (found.kind, found.quantity, found.thresholds) == ("probability", "rain_rate", (0.03, 0.1, 1.0))
+    assert (found.kind, found.quantity, found.thresholds) == ("probability", RAIN_RATE, (0.03, 0.1, 1.0))
     np.testing.assert_allclose(found.probabilities(0, 1, [0, 2]), probabilities[[0, 2], 1], rtol=1e-5)
     assert np.isnan(found.probabilities(0, 0, [0])[0, 2, 3])
     with pytest.raises(TypeError, match="no rain rates"):
@@ -248,10 +249,10 @@ def test_a_dimension_that_is_no_time_is_named(tmp_path, record):
 
 
 def test_what_is_no_rain_is_found_by_its_name_or_ours(tmp_path, record):
-    path, fields = ours(tmp_path / "f.nc", record, quantity="dimensionless")
+    path, fields = ours(tmp_path / "f.nc", record, quantity=DIMENSIONLESS)
     for variable in (None, "value", "cloud_area_fraction"):
         found = read_forecast(path, variable=variable)
-        assert found.quantity == "dimensionless"
+        assert found.quantity == DIMENSIONLESS
         np.testing.assert_array_equal(found.read(0), fields[0])
 
 
@@ -297,7 +298,7 @@ def test_files_that_are_not_alike_are_refused(tmp_path, record):
     small = open_one(write_record(tmp_path / "small.nc", rain(frames=3, shape=(20, 56))))
     fields = rain(frames=3, shape=(20, 56))
     later = REFERENCE + 5 * MINUTES
-    options = {"lead_times": LEADS, "quantity": "rain_rate", "attributes": {}, "single": True}
+    options = {"lead_times": LEADS, "quantity": RAIN_RATE, "attributes": {}, "single": True}
     write_forecast(tmp_path / "fc" / "b.nc", [(later, fields)], grid=small.grid, **options)
     with pytest.raises(DataError, match=r"b.nc is not on the grid of .*a.nc: 20 × 56 cells in place of 48 × 56\.\nRight would"):
         read_forecast(tmp_path / "fc")

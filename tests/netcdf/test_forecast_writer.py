@@ -20,6 +20,7 @@ from nowcast.errors import DataError, OutputError
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import open_records
+from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
 
 LEADS = np.array([5, 10, 15], "timedelta64[m]")
 REFERENCES = np.array(["2020-06-01T00:15", "2020-06-01T00:20"], "datetime64[s]")
@@ -41,7 +42,7 @@ def forecasts(grid, *, cases=2, missing=0.1):
 
 def write(path, record, *, single=False, cases=None, **options):
     cases = forecasts(record.grid, cases=1 if single else 2) if cases is None else cases
-    options = {"lead_times": LEADS, "quantity": "rain_rate", "attributes": ATTRIBUTES} | options
+    options = {"lead_times": LEADS, "quantity": RAIN_RATE, "attributes": ATTRIBUTES} | options
     write_forecast(path, iter(cases), grid=record.grid, single=single, **options)
     return cases
 
@@ -67,7 +68,7 @@ def test_forecasts_come_back_as_they_were(tmp_path, record, single):
     assert found.reference_times.dtype == "datetime64[s]"
     assert found.reference_times.tolist() == [time.item() for time, _ in cases]
     assert found.lead_times.tolist() == LEADS.tolist()
-    assert found.quantity == "rain_rate"
+    assert found.quantity == RAIN_RATE
     assert found.grid.key == record.grid.key
     for i, (_, fields) in enumerate(cases):
         np.testing.assert_array_equal(found.read(i), fields)
@@ -158,13 +159,13 @@ def test_global_attributes_are_those_given_and_the_conventions(tmp_path, record)
 
 
 def test_what_is_no_rain_is_not_called_so(tmp_path, record):
-    cases = write(tmp_path / "f.nc", record, quantity="dimensionless")
+    cases = write(tmp_path / "f.nc", record, quantity=DIMENSIONLESS)
     with netCDF4.Dataset(tmp_path / "f.nc") as file:
         assert "precip_intensity" not in file.variables
         assert file["value"].units == "1"
         assert "standard_name" not in file["value"].ncattrs()
     found = read_forecast(tmp_path / "f.nc", variable="value")
-    assert found.quantity == "dimensionless"
+    assert found.quantity == DIMENSIONLESS
     np.testing.assert_array_equal(found.read(1), cases[1][1])
 
 
@@ -331,6 +332,7 @@ import numpy as np
 from nowcast.errors import OutputError
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import open_records
+from nowcast.quantity import RAIN_RATE
 (record,) = open_records([sys.argv[1]])
 noise = np.random.default_rng(0).random((20, 3, *record.grid.shape), np.float32)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -338,7 +340,7 @@ cases = [(np.datetime64("2020-06-01") + 300 * i, fields) for i, fields in enumer
 leads = np.array([5, 10, 15], "timedelta64[m]")
 try:
     write_forecast(
-        sys.argv[2], cases, grid=record.grid, lead_times=leads, quantity="rain_rate", attributes={}, single=False
+        sys.argv[2], cases, grid=record.grid, lead_times=leads, quantity=RAIN_RATE, attributes={}, single=False
     )
 except OutputError as error:
     print(error)

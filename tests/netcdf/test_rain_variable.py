@@ -9,6 +9,7 @@ from makers.stored import add_variable, edit, open_one, read_one, write
 
 from nowcast.errors import DataError
 from nowcast.netcdf.opening import open_records
+from nowcast.quantity import DIMENSIONLESS
 
 
 def test_a_standard_name_wins_over_units_and_a_rate_over_reflectivity(tmp_path):
@@ -92,7 +93,7 @@ def test_missing_units_are_asked_for(tmp_path):
 def test_a_named_variable_may_be_dimensionless(tmp_path):
     path = write(tmp_path / "a.nc", np.full((2, 3, 3), 0.5, "f4"), units="1", name="brightness")
     record = open_one(path, variable="brightness")
-    assert (record.quantity, record.units) == ("dimensionless", "1")
+    assert (record.quantity, record.units) == (DIMENSIONLESS, "1")
     assert record.read([0]).max() == 0.5
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from nowcast.errors import DataError
 from nowcast.netcdf.units import meaning, to_rain_rate
+from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
 
 # (what 1 of it is in mm/h, spellings)
 _RATES = [
@@ -37,7 +38,7 @@ AMOUNTS = [(units, factor) for factor, spellings in _AMOUNTS for units in spelli
 @pytest.mark.parametrize(("units", "factor"), RATES)
 def test_every_spelling_of_a_rate_is_understood(units, factor):
     conversion = to_rain_rate(units)
-    assert conversion.quantity == "rain_rate"
+    assert conversion.quantity == RAIN_RATE
     assert conversion(np.float32([0, 1, 2.5])) == pytest.approx([0, factor, 2.5 * factor], rel=1e-6)
 
 
@@ -79,7 +80,7 @@ def test_rain_cannot_be_dimensionless():
 @pytest.mark.parametrize(("units", "factor"), [("1", 1), ("fraction", 1), ("%", 0.01), ("percent", 0.01)])
 def test_a_quantity_that_is_no_rain_may_be_dimensionless(units, factor):
     conversion = to_rain_rate(units)
-    assert conversion.quantity == "dimensionless"
+    assert conversion.quantity == DIMENSIONLESS
     assert conversion(np.float32([0.5])) == pytest.approx([0.5 * factor])
 
 

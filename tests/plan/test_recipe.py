@@ -28,6 +28,7 @@ from nowcast.plan import choices, fingerprint, recipe
 from nowcast.plan.choices import Size, choose, choose_training, first_size, num_steps
 from nowcast.plan.fingerprint import RATES, Fingerprint, take_fingerprint
 from nowcast.plan.frames import choose_frames
+from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
 from nowcast.training import trainer as training_trainer
 from nowcast.training.experiment import resolve
 from nowcast.training.step_cost import Estimate
@@ -142,7 +143,7 @@ def test_the_wettest_part_of_a_large_grid_gives_the_motion(tmp_path, monkeypatch
 # Choices
 
 
-def made_up(parts, *, motion=4.0, heavy=0.01, missing=0.1, most_missing=0.1, top=60.0, quantity="rain_rate"):
+def made_up(parts, *, motion=4.0, heavy=0.01, missing=0.1, most_missing=0.1, top=60.0, quantity=RAIN_RATE):
     """A fingerprint with that motion, of which a tenth is wet and `heavy` has 8 mm/h."""
     counts = np.zeros(len(RATES) - 1)
     for rate, share in ((0.0, 0.9 - heavy), (0.3, 0.1), (8.0, heavy), (top, 1e-4)):
@@ -199,7 +200,7 @@ def test_rain_that_is_followed_needs_no_more_room_or_reach_where_it_is_fast(moti
 
 @pytest.mark.parametrize(("motion", "crop"), [(0.2, 128), (3.1, 128), (6.0, 192), (9.0, 256), (40.0, 256)])
 def test_crops_hold_what_moves_through_them(motion, crop):
-    experiment, made = chosen([of_900_cells()], motion=motion, quantity="dimensionless")
+    experiment, made = chosen([of_900_cells()], motion=motion, quantity=DIMENSIONLESS)
     assert experiment.data.coordinates == "grid"
     assert experiment.data.crop == crop
     assert f"moves at most {motion:.1f} cells a step" in made.comments["data.crop"]
@@ -212,19 +213,19 @@ def test_a_small_grid_is_taken_whole_and_finely():
 
 @pytest.mark.parametrize("motion", [0.5, 2.0, 4.2, 7.0, 9.6, 14.4, 24.0])
 def test_a_state_can_move_as_far_as_what_it_follows(motion):
-    experiment, made = chosen([of_900_cells()], motion=motion, quantity="dimensionless")
+    experiment, made = chosen([of_900_cells()], motion=motion, quantity=DIMENSIONLESS)
     reach = experiment.model.patch * (experiment.model.kernel_sizes[0] - 1) // 2
     assert reach >= motion - choices.REACH_SLACK
     assert not made.warnings
 
 
 def test_what_must_tell_where_things_go_has_finer_patches():
-    assert chosen([of_900_cells()], motion=0.5, quantity="dimensionless")[0].model.patch == choices.LARGEST_PATCH == 4
+    assert chosen([of_900_cells()], motion=0.5, quantity=DIMENSIONLESS)[0].model.patch == choices.LARGEST_PATCH == 4
     assert chosen([of_900_cells()], motion=0.5)[0].model.patch == 8
 
 
 def test_motion_that_no_network_follows_is_told():
-    _, made = chosen([series(300)], motion=40.0, quantity="dimensionless")
+    _, made = chosen([series(300)], motion=40.0, quantity=DIMENSIONLESS)
     assert "a coarser grid would serve better" in made.warnings[0]
 
 
@@ -249,7 +250,7 @@ def test_the_ceiling_is_above_the_highest_credible_rate(top, ceiling, monkeypatc
 
 
 def test_what_is_not_rain_is_left_as_it_is():
-    experiment, made = chosen([series(300)], quantity="dimensionless", top=0.9)
+    experiment, made = chosen([series(300)], quantity=DIMENSIONLESS, top=0.9)
     assert (experiment.transform.name, experiment.transform.scale, experiment.loss.name) == ("linear", 1.0, "mae")
     assert (experiment.data.sampler, experiment.data.coordinates) == ("uniform", "grid")
     assert experiment.model.name == "encoder_forecaster"
@@ -319,7 +320,7 @@ def archives(draw):
     st.floats(0, 1),
     st.floats(0, 1),
     st.floats(0, 2000),
-    st.sampled_from(["rain_rate", "dimensionless"]),
+    st.sampled_from([RAIN_RATE, DIMENSIONLESS]),
     st.sampled_from(["cpu", "cuda", "mps"]),
     st.floats(1e-3, 1e3),
 )

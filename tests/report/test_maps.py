@@ -9,6 +9,7 @@ from PIL import Image
 
 from nowcast.evaluation.coarsen import DISPLAY_CELLS, block_size, spread, thinned
 from nowcast.evaluation.examples import ScoredCase, choose, make_example
+from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
 from nowcast.report import case_maps, maps
 from nowcast.report.case_maps import draw_animation, draw_maps
 from nowcast.report.maps import MapGrid, colour_scale, difference_scale
@@ -33,13 +34,13 @@ def test_row_0_is_drawn_at_the_top_and_missing_is_grey():
     field = np.zeros((10, 20), np.float32)
     field[:5, :10], field[:5, 10:], field[5:, :10] = 0.15, 150, np.nan
     grid = MapGrid(1, 1, 0.5, width=2, title="")
-    grid.paste(0, 0, field, colour_scale("rain_rate"))
+    grid.paste(0, 0, field, colour_scale(RAIN_RATE))
     expected = [rgb(maps.RAIN_COLOURS[0]), rgb(maps.HIGHEST_COLOUR), GREY, WHITE]
     assert corners(grid.pixels(), grid) == expected
 
 
 def test_a_value_at_a_level_has_the_colour_above_it():
-    colours, norm = colour_scale("rain_rate")
+    colours, norm = colour_scale(RAIN_RATE)
     for n, level in enumerate(maps.RAIN_LEVELS[:-1]):
         assert tuple(colours(norm([np.float32(level)]))[0][:3]) == pytest.approx(to_rgb(maps.RAIN_COLOURS[n]))
     assert tuple(colours(norm([0.09]))[0][:3]) == (1, 1, 1)
@@ -47,7 +48,7 @@ def test_a_value_at_a_level_has_the_colour_above_it():
 
 
 def test_differences_are_brown_where_too_little_and_green_where_too_much():
-    colours, norm = difference_scale("rain_rate")
+    colours, norm = difference_scale(RAIN_RATE)
     none, little, much = (colours(norm([value]))[0][:3] for value in (0.2, -8, 8))
     assert none.tolist() == [1, 1, 1]
     assert little[0] > little[1] > little[2]
@@ -55,8 +56,8 @@ def test_differences_are_brown_where_too_little_and_green_where_too_much():
 
 
 def test_a_quantity_that_is_not_rain_has_its_own_units_and_colours():
-    _, norm = colour_scale("dimensionless")
-    assert (norm.vmin, norm.vmax, maps.unit("dimensionless")) == (0, 1, "")
+    _, norm = colour_scale(DIMENSIONLESS)
+    assert (norm.vmin, norm.vmax, DIMENSIONLESS.unit) == (0, 1, "")
 
 
 # how each of the three kinds of cones sees a colour without the green or the red ones: Machado et al. (2009), severity 1
@@ -164,10 +165,10 @@ def test_the_maps_of_a_case_show_observed_forecast_and_difference(monkeypatch):
     kept = []
     make = MapGrid
     monkeypatch.setattr(case_maps, "MapGrid", lambda *a, **options: kept.append(make(*a, **options)) or kept[0])
-    content = draw_maps(example(), "rain_rate")
+    content = draw_maps(example(), RAIN_RATE)
     (grid,) = kept
     pixels = grid.pixels()
-    rain, (colours, norm) = rgb(maps.RAIN_COLOURS[7]), difference_scale("rain_rate")
+    rain, (colours, norm) = rgb(maps.RAIN_COLOURS[7]), difference_scale(RAIN_RATE)
     little, much = (rgb(colours(norm([value]))[0]) for value in (-30, 30))
     assert (grid.rows, grid.columns) == (6, 2)
     assert corners(pixels, grid, 0, 0) == [rain, WHITE, GREY, WHITE]
@@ -178,7 +179,7 @@ def test_the_maps_of_a_case_show_observed_forecast_and_difference(monkeypatch):
 
 
 def test_an_animation_has_a_frame_for_each_lead_and_keeps_its_colours():
-    animation = opened(draw_animation(example(leads=30), "rain_rate"))
+    animation = opened(draw_animation(example(leads=30), RAIN_RATE))
     assert animation.n_frames == 12
     frames = []
     for n in range(animation.n_frames):
@@ -191,12 +192,12 @@ def test_an_animation_has_a_frame_for_each_lead_and_keeps_its_colours():
 @pytest.mark.parametrize("name", ["a$b$c", "_hidden", "$\\frac{", "雨", "x" * 300])
 @pytest.mark.parametrize("draw", [draw_maps, draw_animation])
 def test_any_name_can_be_drawn(name, draw):
-    assert opened(draw(example(names=(name,), leads=1), "rain_rate")).size[0] > 300
+    assert opened(draw(example(names=(name,), leads=1), RAIN_RATE)).size[0] > 300
 
 
 def test_many_forecasters_and_odd_grids_still_fit():
     for shape in ((4, 400), (400, 4), (1, 1)):
-        sizes = opened(draw_maps(example(names=[f"net {n}" for n in range(9)], shape=shape), "rain_rate")).size
+        sizes = opened(draw_maps(example(names=[f"net {n}" for n in range(9)], shape=shape), RAIN_RATE)).size
         assert max(sizes) < 2500
 
 

@@ -15,6 +15,7 @@ from matplotlib.image import imread
 from nowcast.errors import OutputError
 from nowcast.evaluation.examples import ScoredCase, make_example
 from nowcast.forecasters.baselines import BASELINES
+from nowcast.quantity import RAIN_RATE
 from nowcast.report import folder as report_folder
 from nowcast.report import page as report_page
 from nowcast.report.case_maps import draw_animation, draw_maps
@@ -177,7 +178,7 @@ def test_the_pictures_of_noise_on_a_large_grid_stay_small():
     case = ScoredCase("noise", np.datetime64("2020-06-01"), 0.5, 100)
     names = ("network", *BASELINES)
     example = make_example("best", case, minutes, observed, dict.fromkeys(names, observed), spacing_km=(1.0, 1.0))
-    sizes = [len(draw(example, "rain_rate")) for draw in (draw_maps, draw_animation)]
+    sizes = [len(draw(example, RAIN_RATE)) for draw in (draw_maps, draw_animation)]
     assert 3 * 4 / 3 * sum(sizes) < 0.8 * MOST_BYTES
 
 
@@ -187,7 +188,7 @@ def test_no_figure_is_kept(monkeypatch):
     monkeypatch.setattr(Figure, "__init__", lambda self, *args, **options: (made.add(self), build(self, *args, **options))[1])
     result = evaluation(num_blocks=1, leads=1, thresholds=(1.0,))
     examples = result.examples
-    maps, animations = ([draw(example, "rain_rate") for example in examples] for draw in (draw_maps, draw_animation))
+    maps, animations = ([draw(example, RAIN_RATE) for example in examples] for draw in (draw_maps, draw_animation))
     report_page.as_html(result, result.rows(), maps, animations)
     gc.collect()
     assert len(made) == 0

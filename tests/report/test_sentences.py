@@ -5,6 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from nowcast.evaluation.result import Evaluation
+from nowcast.quantity import RAIN_RATE
 from nowcast.report.sentences import findings
 from nowcast.scores import Setup, tallies
 
@@ -13,7 +14,7 @@ THRESHOLDS = (1.0, 5.0)
 
 def evaluation(forecasts, observed, *, days=1, thresholds=THRESHOLDS, spacing=(1.0, 1.0)):
     """The same case on each of so many days, every 5 minutes."""
-    result = Evaluation(tuple(5.0 * n for n in range(1, len(observed) + 1)), thresholds, "rain_rate", ["a"], num_cases=days)
+    result = Evaluation(tuple(5.0 * n for n in range(1, len(observed) + 1)), thresholds, RAIN_RATE, ["a"], num_cases=days)
     found = tallies(forecasts, observed, np.isfinite(observed), Setup(thresholds, spacing))
     for name, tally in found.items():
         for day in range(days):
@@ -58,7 +59,7 @@ def test_the_lead_times_at_which_one_is_better_are_told_as_they_are(mine, theirs
 
 def test_with_five_days_it_is_told_how_surely():
     rng = np.random.default_rng(0)
-    result = Evaluation((5.0, 10.0), (1.0,), "rain_rate", ["a"], num_cases=8)
+    result = Evaluation((5.0, 10.0), (1.0,), RAIN_RATE, ["a"], num_cases=8)
     for day in range(8):
         observed = rng.gamma(0.5, 4, (2, 12, 12))
         good, bad = observed + 0.1, observed + rng.normal(0, 3, observed.shape)
@@ -72,7 +73,7 @@ def test_with_five_days_it_is_told_how_surely():
 def test_thresholds_without_any_confidence_are_left_out_of_it():
     """At 5 mm/h it is better on one day of six and as good on the others, at 1 mm/h better on all."""
     (better, observed), (baseline, _) = by_lead(1, 1), by_lead(2, 2)
-    result = Evaluation((5.0, 10.0), THRESHOLDS, "rain_rate", ["a"], num_cases=6)
+    result = Evaluation((5.0, 10.0), THRESHOLDS, RAIN_RATE, ["a"], num_cases=6)
     lighter = np.where(baseline > 0, baseline, np.minimum(better, 2))
     for day in range(6):
         forecasts = {"net": lighter if day else better, "persistence": baseline}

@@ -14,6 +14,7 @@ from makers import ROOT
 
 from nowcast.dataset.windows import find_windows
 from nowcast.netcdf.opening import open_records
+from nowcast.quantity import DIMENSIONLESS
 
 SCRIPTS = ROOT / "scripts" / "data"
 
@@ -193,7 +194,7 @@ def test_a_script_says_what_it_made(made):
 def test_a_record_of_sequences_has_one_run_without_gaps_for_each(made):
     path, raw, _ = made
     (record,) = open_records([path], variable="intensity")
-    assert (record.quantity, record.units, len(record)) == ("dimensionless", "1", raw.shape[0] * raw.shape[1])
+    assert (record.quantity, record.units, len(record)) == (DIMENSIONLESS, "1", raw.shape[0] * raw.shape[1])
     jumps = np.diff(record.times) != record.time_step
     assert np.flatnonzero(jumps).tolist() == [n * raw.shape[1] - 1 for n in range(1, raw.shape[0])]
     windows = find_windows(record.times, input_frames=raw.shape[1] - 1, lead_frames=1, time_step=record.time_step)

@@ -21,6 +21,7 @@ from nowcast.forecasters import export
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import open_records
+from nowcast.quantity import RAIN_RATE
 
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
@@ -464,7 +465,7 @@ def test_a_forecast_file_is_judged_by_its_name(inputs):
     (record,) = open_records([inputs / "rain.nc"])
     cases = [(record.times[10], record.read([11, 12])), (record.times[20], record.read([21, 22]))]
     leads = np.array([5, 10]) * MINUTES
-    write_forecast("centre.nc", cases, grid=record.grid, lead_times=leads, quantity="rain_rate", attributes={}, single=False)
+    write_forecast("centre.nc", cases, grid=record.grid, lead_times=leads, quantity=RAIN_RATE, attributes={}, single=False)
     code, out, err = command("evaluate", "centre.nc", "--observations", inputs / "rain.nc")
     assert code == 0, err
     line = out.splitlines()[1].split()
