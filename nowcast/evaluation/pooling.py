@@ -66,7 +66,10 @@ def _require_alike(a: Evaluation, b: Evaluation, path_a: str | Path, path_b: str
 def _description(evaluation: Evaluation) -> dict[str, object]:
     tallies = {name: next(iter(blocks.values())) for name, blocks in evaluation.blocks.items()}
     facts = {
-        fact.replace("_", " "): value for tally in tallies.values() for k in tally for fact, value in tally[k].facts.items()
+        fact.replace("_", " "): value
+        for tally in tallies.values()
+        for k in tally
+        for fact, value in tally[k].parameters.items()
     }
     found = {"quantities": evaluation.quantity, "forecasters": sorted(tallies), "lead times": evaluation.lead_minutes}
     return found | facts | {"kinds of sums": sorted(f"{name}: {' '.join(sorted(tallies[name]))}" for name in tallies)}

@@ -9,13 +9,12 @@ import numpy as np
 from nowcast.evaluation.examples import Example, ScoredCase
 from nowcast.forecasters.baselines import BASELINES
 from nowcast.quantity import Quantity
-from nowcast.scores import PROBABILITY_SCORES, SCORES, Score
+from nowcast.scores import SCORES, Score
 from nowcast.scores.bootstrap import quantiles, resample
 from nowcast.scores.sums import Additive, Tally
 
 Block = tuple[str, str]  # a record's name and a UTC day
 MEAN = "_mean_over_leads"
-EVERY_SCORE = SCORES | PROBABILITY_SCORES
 COLUMN_OF_AXIS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "scale_km"}
 
 
@@ -100,7 +99,7 @@ class _View(NamedTuple):
 
 
 def _views() -> Iterator[_View]:
-    for name, score in EVERY_SCORE.items():
+    for name, score in SCORES.items():
         yield _View(score, name, True, score)
         yield _View(score, name, False, score.pooled)
         yield _View(score, f"{name}{MEAN}", False, score.mean_over_leads)

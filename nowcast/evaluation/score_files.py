@@ -15,7 +15,8 @@ import numpy as np
 import xarray as xr
 
 from nowcast import __version__
-from nowcast.evaluation.result import EVERY_SCORE, MEAN, Block, Evaluation
+from nowcast.evaluation.result import MEAN, Block, Evaluation
+from nowcast.scores import SCORES
 from nowcast.scores.sums import Additive, Tally
 
 COLUMNS = (
@@ -125,7 +126,7 @@ def _block_sums(evaluation: Evaluation, names: Sequence[str], blocks: Sequence[B
         model = _any_block(evaluation, kind)
         nothing = {part: np.zeros_like(array) for part, array in model.arrays().items()}
         having = [kind in any_tally(evaluation, name) for name in names]
-        data[f"has_{kind}"] = ("forecaster", np.array(having, np.int8), {"facts": json.dumps(model.facts)})
+        data[f"has_{kind}"] = ("forecaster", np.array(having, np.int8), {"facts": json.dumps(model.parameters)})
         for part, axes in model.axes().items():
             stacked = [
                 [evaluation.blocks[name][block][kind].arrays()[part] if there else nothing[part] for block in blocks]
@@ -147,7 +148,7 @@ def _score_arrays(rows: Iterable[Mapping], values: Mapping[str, Sequence]) -> di
     arrays = {}
     for row in rows:
         plain_name = row["score"].removesuffix(MEAN)
-        score, by_lead = EVERY_SCORE[plain_name], row["lead_minutes"] is not None
+        score, by_lead = SCORES[plain_name], row["lead_minutes"] is not None
         name = row["score"] if by_lead or row["score"] != plain_name else f"{plain_name}_pooled"
         dims = ["forecaster", *(DIMS[axis] for axis in score.axes if by_lead or axis != "lead")]
         if row["against"] is not None:

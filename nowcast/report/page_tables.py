@@ -5,18 +5,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nowcast.evaluation.coarsen import spread
-from nowcast.evaluation.result import EVERY_SCORE, Evaluation, nearest_threshold
+from nowcast.evaluation.result import Evaluation, nearest_threshold
 from nowcast.report.diagrams import curves
 from nowcast.report.maps import moment
 from nowcast.report.table import number
-from nowcast.scores import PROBABILITY_SCORES, SCORES
+from nowcast.scores import FIELD_KINDS, SCORES
 
 MOST_NAMED = 4  # training spans; there can be thousands
 TABLE_LEADS = 12  # columns
 UNDEFINED = "–"
 _ACRONYMS = ("csi", "pod", "far", "pofd", "hss", "hk", "ets", "f1", "mae", "mse", "rmse", "ssim", "fss")
 _NAMES = {name: name.upper() for name in _ACRONYMS} | {
-    **{name: name.replace("brier", "Brier").replace("_", " ") for name in PROBABILITY_SCORES},
+    **{
+        name: name.replace("brier", "Brier").replace("_", " ")
+        for name, score in SCORES.items()
+        if score.kind not in FIELD_KINDS
+    },
     "b_mae": "B-MAE",
     "b_mse": "B-MSE",
     "fss_useful": "useful FSS",
@@ -110,7 +114,7 @@ def level_name(evaluation: Evaluation, threshold: float) -> str:
 
 
 def _errors(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Table:
-    scores = [name for name, score in SCORES.items() if score.axes == ("lead",)]
+    scores = [name for name, score in SCORES.items() if score.kind in FIELD_KINDS and score.axes == ("lead",)]
     cells = []
     for name in evaluation.having("pairs"):
         values = [_cell(found.get((name, None, score, None, None))) for score in scores]
@@ -120,7 +124,7 @@ def _errors(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Table:
 
 
 def heading(score: str) -> str:
-    units = {"mm h-1": "mm/h", "mm2 h-2": "(mm/h)²", "km": "km"}.get(EVERY_SCORE[score].units)
+    units = {"mm h-1": "mm/h", "mm2 h-2": "(mm/h)²", "km": "km"}.get(SCORES[score].units)
     name = _NAMES.get(score, score.replace("_", " "))
     return name + (f", {units}" if units else "")
 
@@ -164,7 +168,7 @@ def _differences(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Iter
 
 def _full_tables(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Iterable[Table]:
     """Every score at every threshold, and FSS at every scale."""
-    scores = [name for name, score in SCORES.items() if score.axes == ("lead", "threshold")]
+    scores = [name for name, score in SCORES.items() if score.kind == "pairs" and score.needs_threshold]
     scales = sorted({scale for _, _, score, _, scale in found if score == "fss"})
     for threshold in evaluation.thresholds:
         level = level_name(evaluation, threshold)
@@ -177,13 +181,13 @@ def _full_tables(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Iter
 
 
 def probability_tables(evaluation: Evaluation, rows: Sequence[Mapping]) -> Iterable[Table]:
-    found, by_threshold = _overall(rows), [name for name, score in PROBABILITY_SCORES.items() if score.needs_threshold]
+    found, by_threshold = _overall(rows), [name for name, score in SCORES.items() if score.kind == "probabilities"]
     names = evaluation.having("probabilities")
     for threshold in evaluation.thresholds:
         cells = [[name, *(_cell(found.get((name, None, s, threshold, None))) for s in by_threshold)] for name in names]
         title = f"Probabilities of {level_name(evaluation, threshold)}, all leads pooled"
         yield Table(title, ["forecaster", *map(heading, by_threshold)], cells)
-    of_members = [name for name, score in PROBABILITY_SCORES.items() if not score.needs_threshold]
+    of_members = [name for name, score in SCORES.items() if score.kind == "members"]
     names = evaluation.having("members")
     cells = [[name, *(_cell(found.get((name, None, score, None, None))) for score in of_members)] for name in names]
     if cells:

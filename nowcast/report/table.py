@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nowcast.evaluation.result import EVERY_SCORE, Evaluation, nearest_threshold
+from nowcast.evaluation.result import Evaluation, nearest_threshold
 from nowcast.evaluation.score_files import any_tally
 from nowcast.report.sentences import findings
 from nowcast.scores import SCORES
@@ -91,9 +91,9 @@ def _of_probabilities(evaluation: Evaluation) -> list[list[str]]:
     rows = [["probabilities, pooled over leads", *header, *of_members.values(), "members"]]
     for name in evaluation.having("probabilities"):
         tally = evaluation.tally(name).pooled()
-        scores = [value for score in by_threshold for value in EVERY_SCORE[score](tally)[0]]
+        scores = [value for score in by_threshold for value in SCORES[score](tally)[0]]
         has_members = "members" in tally
-        scores += [EVERY_SCORE[score](tally)[0] if has_members else math.nan for score in of_members]
+        scores += [SCORES[score](tally)[0] if has_members else math.nan for score in of_members]
         size = f"{ensemble_size(tally['members'])[0]:g}" if has_members else number(math.nan)
         rows.append([name, *map(number, scores), size])
     return rows

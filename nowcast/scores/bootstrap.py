@@ -1,6 +1,7 @@
-"""Intervals of scores by the block bootstrap: whole days or events are drawn, so what is near in time stays together.
+"""Confidence intervals of scores by the block bootstrap: whole days or events are resampled, as cases near in time correlate.
 
-Sides that are compared are drawn alike. With few blocks there is no interval: the draws would say nothing about the spread.
+Forecasters that are compared are resampled with the same blocks. With fewer than MIN_BLOCKS blocks there is no interval (NaN),
+because the resamples would not show the sampling uncertainty.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,12 +11,13 @@ import numpy as np
 from nowcast.scores import SCORES
 from nowcast.scores.sums import Additive, Tally, require_alike
 
-MIN_BLOCKS = 5
-MAX_UNDEFINED = 0.05  # share of resamples without a score above which an interval is not given
-NUM_SAMPLES, SEED, LEVEL = 1000, 0, 0.95
+MIN_BLOCKS = 5  # fewest blocks for which there is an interval
+MAX_UNDEFINED = 0.05  # largest fraction of resamples with an undefined score for which there is an interval
+NUM_SAMPLES, SEED = 1000, 0  # number of resamples and seed of the random generator
+LEVEL = 0.95  # confidence level
 Block = Additive | Tally
 Function = Callable[[Block], np.ndarray]
-Interval = tuple[np.ndarray, np.ndarray]
+Interval = tuple[np.ndarray, np.ndarray]  # low and high end
 
 
 def interval(
@@ -34,7 +36,7 @@ def interval(
     """
     function = SCORES[score] if isinstance(score, str) else score
     resampled = resample(blocks, num_samples=num_samples, seed=seed)
-    return _nowhere(function, blocks) if resampled is None else quantiles(function(resampled), level)
+    return _undefined(function, blocks) if resampled is None else quantiles(function(resampled), level)
 
 
 def difference_interval(
@@ -46,18 +48,23 @@ def difference_interval(
     seed: int = SEED,
     level: float = LEVEL,
 ) -> Interval:
-    """(low, high) of score(a) - score(b), paired: both sides are resampled with the same blocks. See `interval`.
+    """Compute the (low, high) interval of score(a) - score(b) by the paired percentile block bootstrap.
 
-    Raises ValueError if the sides do not hold the same blocks under one mask (as many pairs in each).
+        blocks_a, blocks_b: the sums of two forecasters by event or day, the same blocks in the same order
+        returns: two arrays in the shape of the score
+
+    `score` is a name in SCORES or any function of sums. Both forecasters are resampled with the same blocks. NaN with fewer
+    than MIN_BLOCKS blocks that hold pairs, and where the score is undefined in more than MAX_UNDEFINED of the resamples.
+    Raises ValueError if the blocks do not hold the same number of pairs. Efron & Tibshirani (1993), ch. 13.
     """
     function = SCORES[score] if isinstance(score, str) else score
     require_paired(blocks_a, blocks_b)
     sides = [resample(blocks, num_samples=num_samples, seed=seed) for blocks in (blocks_a, blocks_b)]
-    return _nowhere(function, blocks_a) if None in sides else quantiles(function(sides[0]) - function(sides[1]), level)
+    return _undefined(function, blocks_a) if None in sides else quantiles(function(sides[0]) - function(sides[1]), level)
 
 
 def require_paired(blocks_a: Sequence[Block], blocks_b: Sequence[Block]) -> None:
-    """ValueError where blocks are not of the same cases and pairs."""
+    """Raise ValueError unless both hold the same number of blocks with the same number of pairs in each."""
     if len(blocks_a) != len(blocks_b):
         raise ValueError(f"{len(blocks_a)} blocks cannot be paired with {len(blocks_b)}")
     for a, b in zip(map(_first_kind, blocks_a), map(_first_kind, blocks_b), strict=True):
@@ -73,23 +80,25 @@ def _first_kind(block: Block) -> Additive:
 def resample(
     blocks: Sequence[Block], *, num_samples: int = NUM_SAMPLES, seed: int = SEED, kinds: Sequence[str] | None = None
 ) -> Block | None:
-    """The sums with a leading axis of resamples, the same draws for as many blocks; None with too few blocks.
+    """Return the sums of every resample, as arrays with a leading axis of resamples; None with fewer than MIN_BLOCKS blocks.
 
-    Of a Tally only these `kinds` (default: all) are drawn. Kinds that have pairs in too few of the blocks come without any,
-    so that their scores are undefined.
+    Blocks without pairs do not count. Lists of equally many blocks get the same draws. `kinds` are the kinds of sums of a Tally
+    to resample (default: all). A kind that has pairs in fewer than MIN_BLOCKS of the blocks gets sums of zero, so that its
+    scores are undefined.
     """
     blocks = [block for block in blocks if _first_kind(block).num_pairs.any()]
     if len(blocks) < MIN_BLOCKS:
         return None
-    shares = np.full(len(blocks), 1 / len(blocks))
-    draws = np.random.default_rng(seed).multinomial(len(blocks), shares, size=num_samples)
-    draws = draws.astype(np.float64)  # float64: exact for counts to 2^53, and a matrix product
+    chances = np.full(len(blocks), 1 / len(blocks))
+    draws = np.random.default_rng(seed).multinomial(len(blocks), chances, size=num_samples)
+    draws = draws.astype(np.float64)  # exact for counts up to 2^53, and makes the sum a matrix product
     if not isinstance(blocks[0], Tally):
-        return _drawn(draws, blocks)
-    return Tally({kind: _drawn(draws, [block[kind] for block in blocks]) for kind in kinds or blocks[0]})
+        return _resampled(draws, blocks)
+    return Tally({kind: _resampled(draws, [block[kind] for block in blocks]) for kind in kinds or blocks[0]})
 
 
-def _drawn(draws: np.ndarray, blocks: Sequence[Additive]) -> Additive:
+def _resampled(draws: np.ndarray, blocks: Sequence[Additive]) -> Additive:
+    """Add up the blocks as often as each was drawn, draws (resample, block)."""
     enough = sum(bool(block.num_pairs.any()) for block in blocks) >= MIN_BLOCKS
     arrays = {}
     for name in blocks[0].arrays():
@@ -99,15 +108,15 @@ def _drawn(draws: np.ndarray, blocks: Sequence[Additive]) -> Additive:
 
 
 def quantiles(values: np.ndarray, level: float = LEVEL) -> Interval:
-    """The central `level` of the values over axis 0, NaN where too many of them are undefined."""
-    unknown = np.isnan(values)
-    undefined = unknown.mean(axis=0) > MAX_UNDEFINED
+    """Return the ends of the central interval of the values over axis 0 (resamples), NaN where too many are undefined."""
+    missing = np.isnan(values)
+    undefined = missing.mean(axis=0) > MAX_UNDEFINED
     filled = np.where(undefined, 0, values)
-    quantile = np.nanquantile if (unknown & ~undefined).any() else np.quantile  # 20 times as fast without NaN
+    quantile = np.nanquantile if (missing & ~undefined).any() else np.quantile  # quantile is 20 times as fast
     low, high = quantile(filled, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
 
 
-def _nowhere(function: Function, blocks: Sequence[Block]) -> Interval:
+def _undefined(function: Function, blocks: Sequence[Block]) -> Interval:
     nan = np.full(np.shape(function(blocks[0])) if len(blocks) else (), np.nan)
     return nan, nan.copy()

@@ -1,8 +1,8 @@
-"""Windows of pixels: the fractions skill score by threshold and scale, and the structural similarity.
+"""Scores of windows of pixels: the fractions skill score by threshold and scale, and the structural similarity.
 
-A window counts only where it lies wholly in the grid and every pair in it is known: a missing pixel is as good as the edge of
-the grid. So a rim of missing pixels changes no score, and where pixels are missing everywhere there is no score. Windows are
-counted in integers, from summed-area tables, so sums of squares are exact.
+A window counts only where it lies wholly inside the grid and every pair in it is known: a missing pixel is treated like the
+edge of the grid. A margin of missing pixels around the grid therefore changes no score, and where every window has a missing
+pixel there is no score. Events in windows are counted in integers, from summed-area tables, so sums of squares are exact.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,21 +14,23 @@ import numpy as np
 
 from nowcast.scores.sums import Additive, ratio, summed
 
-SCALES_KM = (5.0, 10.0, 20.0, 40.0)
-SSIM_CELLS, SSIM_SIGMA, SSIM_K1, SSIM_K2 = 11, 1.5, 0.01, 0.03  # Wang et al. (2004), section III
-_RIM = SSIM_CELLS // 2
-Cells = tuple[int, int]
-Box = tuple[slice, slice]
+SCALES_KM = (5.0, 10.0, 20.0, 40.0)  # side of the square window of the fractions skill score
+# structural similarity, Wang et al. (2004), section III: side of the window and standard deviation of its Gaussian weights, in
+# cells, and the two stabilising constants as fractions of the data range
+SSIM_CELLS, SSIM_SIGMA, SSIM_K1, SSIM_K2 = 11, 1.5, 0.01, 0.03
+_MARGIN = SSIM_CELLS // 2  # cells at each edge that are not the centre of a full window
+Cells = tuple[int, int]  # height and width of a window
+Box = tuple[slice, slice]  # rows and columns of a part of the grid
 
 
 @dataclass(frozen=True, eq=False)
 class WindowSums(Additive):
-    """What the fractions skill score needs. Pf and Po are the forecast and observed share of events in a window.
+    """Sums for the fractions skill score. Pf and Po are the forecast and observed area fractions with an event in a window.
 
     `num_pairs` counts windows, which are the same for all thresholds.
     """
 
-    axis_facts: ClassVar[Mapping[str, str]] = {"threshold": "thresholds", "scale": "scales_km"}
+    axis_parameters: ClassVar[Mapping[str, str]] = {"threshold": "thresholds", "scale": "scales_km"}
 
     thresholds: tuple[float, ...]
     scales_km: tuple[float, ...]
@@ -40,7 +42,10 @@ class WindowSums(Additive):
 
 
 def window_cells(scale_km: float, spacing_km: tuple[float, float]) -> Cells:
-    """(y, x) cells of a square window of that side: the nearest odd numbers, of two as near the larger one."""
+    """Return the height and width, in cells, of a square window with this side in km: the nearest odd numbers.
+
+    Halfway between two odd numbers, the larger one.
+    """
     return tuple(2 * int(scale_km / spacing / 2 + 1e-9) + 1 for spacing in spacing_km)
 
 
@@ -52,9 +57,15 @@ def add_windows(
     known: np.ndarray,
     spacing_km: tuple[float, float],
 ) -> None:
-    """Fill in one lead of one case, for several forecasts (y, x) of the same observed (y, x); `known` is their mask.
+    """Fill in one lead time of one case, for several forecasts of the same observed field.
 
-    Nothing is filled in where the grid's spacing is unknown (NaN).
+        totals: the sums to fill in, one for each forecast
+        forecasts: fields (y, x) mm/h
+        observed: (y, x) mm/h
+        known: (y, x) bool, where pairs count
+        spacing_km: (y, x) distance between cells
+
+    The sums stay zero if the grid's spacing is unknown (NaN).
     """
     if not np.isfinite(spacing_km).all():
         return
@@ -72,13 +83,13 @@ def add_windows(
 
 
 def full_windows(known: np.ndarray, windows: Sequence[Cells]) -> list[np.ndarray]:
-    """For each size of window a mask of its positions in the grid where all is known."""
+    """Return a mask for each window size: the positions of the window at which every cell in it is known."""
     table = _summed_area(known)
     return [_count_in_windows(table, cells) == cells[0] * cells[1] for cells in windows]
 
 
-def _add_threshold(totals, at: tuple[int, int], events: list[np.ndarray], windows: Sequence[Cells], full: list) -> None:
-    """`events` are the observed and then the forecast ones, cut to a box; `full` are the windows in it that count."""
+def _add_threshold(totals, place: tuple[int, int], events: list[np.ndarray], windows: Sequence[Cells], full: list) -> None:
+    """Fill in one (lead, threshold): `events` observed, then forecast, cut to a box; `full` masks the windows that count."""
     tables = [_summed_area(field) for field in events]
     for scale, (cells, mask) in enumerate(zip(windows, full, strict=True)):
         if not mask.any():
@@ -89,17 +100,17 @@ def _add_threshold(totals, at: tuple[int, int], events: list[np.ndarray], window
         num_cells_sq = (cells[0] * cells[1]) ** 2
         for total, table in zip(totals, tables[1:], strict=True):
             forecast = _count_in_windows(table, cells, mask)
-            total.sum_sq_difference[*at, scale] = cv2.norm(forecast, observed, cv2.NORM_L2SQR) / num_cells_sq
-            total.sum_sq_fractions[*at, scale] = (cv2.norm(forecast, cv2.NORM_L2SQR) + observed_sq) / num_cells_sq
+            total.sum_sq_difference[*place, scale] = cv2.norm(forecast, observed, cv2.NORM_L2SQR) / num_cells_sq
+            total.sum_sq_fractions[*place, scale] = (cv2.norm(forecast, cv2.NORM_L2SQR) + observed_sq) / num_cells_sq
 
 
 def _summed_area(flags: np.ndarray) -> np.ndarray:
-    """(y + 1, x + 1) int32: how many flags lie above and to the left."""
+    """Return the summed-area table (y + 1, x + 1), int32: the number of flags above and to the left."""
     return cv2.integral(np.ascontiguousarray(flags).view(np.uint8))
 
 
 def _count_in_windows(table: np.ndarray, cells: Cells, mask: np.ndarray | None = None) -> np.ndarray:
-    """int32, how many flags are in each full window, 0 where the mask is not set; empty where no window fits."""
+    """Return the number of flags in each full window, int32: 0 where the mask is False, empty if no window fits the grid."""
     y, x = cells
     if y >= table.shape[0] or x >= table.shape[1]:
         return np.zeros((0, 0), np.int32)
@@ -110,38 +121,38 @@ def _count_in_windows(table: np.ndarray, cells: Cells, mask: np.ndarray | None =
 
 
 def _around(flags: Sequence[np.ndarray], cells: Cells) -> Box | None:
-    """The part of the grid whose windows hold a flag of any of the fields, None without any flag."""
+    """Return the part of the grid covered by windows that hold a flag of any of the fields; None if there is no flag."""
     box = []
     for axis, reach in ((1, cells[0] - 1), (0, cells[1] - 1)):
-        found = np.flatnonzero(np.logical_or.reduce([field.any(axis=axis) for field in flags]))
-        if not len(found):
+        flagged = np.flatnonzero(np.logical_or.reduce([field.any(axis=axis) for field in flags]))
+        if not len(flagged):
             return None
-        box.append(slice(max(int(found[0]) - reach, 0), int(found[-1]) + reach + 1))
+        box.append(slice(max(int(flagged[0]) - reach, 0), int(flagged[-1]) + reach + 1))
     return tuple(box)
 
 
 def _cut(full: Sequence[np.ndarray], windows: Sequence[Cells], box: Box) -> list[np.ndarray]:
-    """The masks of window positions for the part of the grid in the box."""
+    """Return the masks of window positions, cut to the part of the grid in the box."""
     cut = []
     for mask, cells in zip(full, windows, strict=True):
-        y, x = (slice(part.start, max(part.stop - size + 1, part.start)) for part, size in zip(box, cells, strict=True))
+        y, x = (slice(side.start, max(side.stop - size + 1, side.start)) for side, size in zip(box, cells, strict=True))
         cut.append(mask[y, x])
     return cut
 
 
 def fss(s: WindowSums) -> np.ndarray:
-    """Fractions skill score: 1 - sum of (Pf - Po)^2 / sum of (Pf^2 + Po^2). Range 0 to 1, best 1.
+    """Compute the fractions skill score: 1 - sum of (Pf - Po)^2 / sum of (Pf^2 + Po^2). Range 0 to 1, best 1.
 
-    Pf and Po are the shares of events in each window; numerators and denominators are added over cases. Also: FBS-based
-    skill score; 1 - (misses + false alarms) / (2 hits + misses + false alarms) = f1 with windows of one cell. Useful from
-    `fss_useful` on. NaN where no window holds an event, or no full window is known. Roberts & Lean (2008).
+    Pf and Po are the forecast and observed area fractions with an event in each window; numerator and denominator are added
+    over cases. Also called: skill score of the fractions Brier score (FBS). With windows of one cell it is `f1`. Useful from
+    `fss_useful` on. NaN where no window holds an event, and where no window is fully known. Roberts & Lean (2008).
     """
     return 1 - ratio(s.sum_sq_difference, s.sum_sq_fractions)
 
 
 @dataclass(frozen=True, eq=False)
 class SimilaritySums(Additive):
-    """What the structural similarity needs. `num_pairs` counts windows; `data_range` is in mm/h."""
+    """Sums for the structural similarity. `num_pairs` counts windows; `data_range` is in the unit of the fields."""
 
     data_range: float
     num_cases: np.ndarray = field(metadata=summed("lead", dtype=np.int64))
@@ -153,7 +164,13 @@ class SimilaritySums(Additive):
 def add_similarity(
     totals: Sequence[SimilaritySums], lead: int, forecasts: Sequence[np.ndarray], observed: np.ndarray, known: np.ndarray
 ) -> None:
-    """Fill in one lead of one case, for several forecasts (y, x) of the same observed (y, x); `known` is their mask."""
+    """Fill in one lead time of one case, for several forecasts of the same observed field.
+
+    totals: the sums to fill in, one for each forecast
+    forecasts: fields (y, x) mm/h
+    observed: (y, x) mm/h
+    known: (y, x) bool, where pairs count
+    """
     window = (SSIM_CELLS, SSIM_CELLS)
     (full,) = full_windows(known, [window])
     number = np.count_nonzero(full)
@@ -162,20 +179,20 @@ def add_similarity(
     fields = [np.where(known, field, 0).astype(np.float64) for field in (observed, *forecasts)]
     box = _around([field != 0 for field in fields], window)
     inside = _cut([full], [window], box)[0] if box is not None else full[:0]
-    num_dry = number - np.count_nonzero(inside)  # where both sides are 0 they are alike
+    num_dry = number - np.count_nonzero(inside)  # windows where all fields are 0: similarity 1
     observed, *forecasts = (field[box] for field in fields) if box is not None else fields
-    similar = _similarities(observed, forecasts, totals[0].data_range) if inside.any() else [full[:0]] * len(forecasts)
-    for total, found in zip(totals, similar, strict=True):
+    similarities = _similarities(observed, forecasts, totals[0].data_range) if inside.any() else [full[:0]] * len(forecasts)
+    for total, similarity in zip(totals, similarities, strict=True):
         total.num_pairs[lead], total.num_cases[lead] = number, 1
-        total.sum_ssim[lead] = num_dry + found[inside].sum() if found.size else num_dry
+        total.sum_ssim[lead] = num_dry + similarity[inside].sum() if similarity.size else num_dry
 
 
 def _similarities(observed: np.ndarray, forecasts: Sequence[np.ndarray], data_range: float) -> list[np.ndarray]:
-    """The SSIM of each forecast with the observed field in every full window."""
+    """Return the SSIM of each forecast with the observed field in every full window, (y, x) for each forecast."""
     c1, c2 = (SSIM_K1 * data_range) ** 2, (SSIM_K2 * data_range) ** 2
     mean_o, squares = _blur(observed), observed * observed
     sq_o = mean_o * mean_o
-    found = []
+    similarities = []
     for forecast in forecasts:
         mean_f = _blur(forecast)
         product, means = mean_f * mean_o, mean_f * mean_f
@@ -184,21 +201,22 @@ def _similarities(observed: np.ndarray, forecasts: Sequence[np.ndarray], data_ra
         variances -= means
         covariance = _blur(forecast * observed)
         covariance -= product
-        found.append((2 * product + c1) * (2 * covariance + c2) / ((means + c1) * (variances + c2)))
-    return found
+        similarities.append((2 * product + c1) * (2 * covariance + c2) / ((means + c1) * (variances + c2)))
+    return similarities
 
 
 def _blur(field: np.ndarray) -> np.ndarray:
-    """The Gaussian-weighted mean in every full window."""
+    """Return the Gaussian-weighted mean of the field in every full window."""
     kernel = cv2.getGaussianKernel(SSIM_CELLS, SSIM_SIGMA, cv2.CV_64F)
-    return cv2.sepFilter2D(field, cv2.CV_64F, kernel, kernel)[_RIM:-_RIM, _RIM:-_RIM]
+    return cv2.sepFilter2D(field, cv2.CV_64F, kernel, kernel)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
 
 
 def ssim(s: SimilaritySums) -> np.ndarray:
-    """Structural similarity: mean over windows of (2 mf mo + c1)(2 cov + c2) / ((mf^2 + mo^2 + c1)(vf + vo + c2)).
+    """Compute the structural similarity (SSIM). Range -1 to 1, best 1.
 
-    m, v and cov are means, variances and covariance in 11 × 11 cells with Gaussian weights (1.5 cells), c1 = (0.01 L)^2,
-    c2 = (0.03 L)^2, L the data range, without which the number means nothing. Range -1 to 1, best 1. Dry windows count,
-    and are alike. NaN where no full window is known. Wang et al. (2004).
+    Mean over windows of (2 mf mo + c1)(2 cov + c2) / ((mf^2 + mo^2 + c1)(vf + vo + c2)), where m, v and cov are the means,
+    variances and covariance of forecast (f) and observation (o) in 11 × 11 cells with Gaussian weights (sigma: 1.5 cells),
+    c1 = (0.01 L)^2, c2 = (0.03 L)^2. The value depends on the data range L: compare values for the same L only. Windows that
+    are dry in both fields count, with similarity 1. NaN where no window is fully known. Wang et al. (2004).
     """
     return ratio(s.sum_ssim, s.num_pairs)

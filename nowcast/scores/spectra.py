@@ -1,8 +1,8 @@
-"""Power by wavelength of forecast and observed fields: how much of the observed detail a forecast keeps.
+"""Scores from power spectra: how much of the observed small-scale detail a forecast keeps.
 
-Power is added over all directions and over bands of half an octave, which are the same in kilometres on every grid, so that
-cases of several grids add. Fields are known only in places: each side loses its own mean, and both are multiplied by one
-weight that falls to 0 towards whatever is not a pair, the edge of the grid included.
+Power is summed over all directions and over bands of wavelength half an octave wide. The bands are the same in kilometres on
+every grid, so that cases on different grids add. Fields have missing pixels: the mean of each field is subtracted, and both
+fields are multiplied by the same taper, a weight that falls to 0 towards missing pixels and the edge of the grid.
 """
 
 import functools
@@ -16,18 +16,18 @@ from scipy import fft
 
 from nowcast.scores.sums import Additive, ratio, summed
 
-# the middles of the bands, powers of the root of 2: band n reaches a quarter of an octave to both sides of 2^(n/2) km
+# centres of the bands, km: 2^(n/2), rounded; each band reaches a quarter of an octave to both sides of its centre
 WAVELENGTHS_KM = (1.0, 1.41, 2.0, 2.83, 4.0, 5.66, 8.0, 11.3, 16.0, 22.6, 32.0, 45.3, 64.0, 90.5, 128.0, 181.0, 256.0)
-TAPER = 0.1  # of the grid's shorter side: how far from what is unknown the weight reaches 1
-CONSTANT = 1e-24  # variance / mean^2 of the rounding of a constant: float32 data cannot vary by less
-KEPT_POWER = 0.5  # share of the observed power below which a scale counts as lost
+TAPER = 0.1  # fraction of the grid's shorter side: the distance to a missing pixel at which the weight reaches 1
+CONSTANT = 1e-24  # variance / mean^2 up to which a field is constant but for rounding: float32 data cannot vary by less
+KEPT_POWER = 0.5  # forecast / observed power below which a wavelength counts as lost
 
 
 @dataclass(frozen=True, eq=False)
 class SpectrumSums(Additive):
-    """Power of both sides by wavelength, (mm/h)^2. `num_pairs` counts the pairs of pixels that have a weight."""
+    """Sums of the power of forecast (f) and observation (o) by wavelength, (mm/h)^2. `num_pairs` counts pairs of pixels."""
 
-    axis_facts: ClassVar[Mapping[str, str]] = {"wavelength": "wavelengths_km"}
+    axis_parameters: ClassVar[Mapping[str, str]] = {"wavelength": "wavelengths_km"}
 
     wavelengths_km: tuple[float, ...]
     num_cases: np.ndarray = field(metadata=summed("lead", dtype=np.int64))
@@ -45,9 +45,15 @@ def add_spectra(
     known: np.ndarray,
     spacing_km: tuple[float, float],
 ) -> None:
-    """Fill in one lead of one case, for several forecasts (y, x) of the same observed (y, x); `known` is their mask.
+    """Fill in one lead time of one case, for several forecasts of the same observed field.
 
-    Nothing is filled in where the grid's spacing is unknown (NaN).
+        totals: the sums to fill in, one for each forecast
+        forecasts: fields (y, x) mm/h
+        observed: (y, x) mm/h
+        known: (y, x) bool, where pairs count
+        spacing_km: (y, x) distance between cells
+
+    The sums stay zero if the grid's spacing is unknown (NaN).
     """
     if not np.isfinite(spacing_km).all() or not known.any():
         return
@@ -59,25 +65,31 @@ def add_spectra(
 
 
 def taper(known: np.ndarray) -> np.ndarray:
-    """(y, x) weights: 0 where unknown, rising as sin^2 to 1 over TAPER of the shorter side."""
-    inside = np.pad(known.astype(np.uint8), 1)  # beyond the grid nothing is known
+    """Return weights (y, x): 0 at missing pixels, rising as sin^2 to 1 over TAPER of the grid's shorter side."""
+    inside = np.pad(known.astype(np.uint8), 1)  # outside the grid everything is missing
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     reach = 1 + TAPER * min(known.shape)
-    # the square is a whole number: rounded, as its float32 root differs with the number of threads
+    # squared distances are whole numbers; rounding removes differences of float32 that depend on the number of threads
     squared = np.rint(np.square(np.minimum(distance, reach + 1))).astype(np.int32)
     return np.sin(np.pi / 2 * np.minimum(np.sqrt(np.arange(squared.max() + 1)) / reach, 1))[squared] ** 2
 
 
 def band_power(field: np.ndarray, weight: np.ndarray, spacing_km: tuple[float, float]) -> np.ndarray:
-    """Variance of the weighted field in each band of WAVELENGTHS_KM; it is not looked at where the weight is 0."""
+    """Compute the power (variance) of a field in each band of WAVELENGTHS_KM.
+
+    field: (y, x) mm/h, may be NaN where the weight is 0
+    weight: (y, x) 0 to 1, from `taper`
+    spacing_km: (y, x) distance between cells
+    returns: (wavelength,) (mm/h)^2
+    """
     values = np.where(weight > 0, field, 0) * weight
     mean, energy = values.sum() / weight.sum(), np.square(weight).sum()
     values -= mean * weight
     spectrum = fft.rfft2(values, overwrite_x=True)
     power = np.square(spectrum.real)
     power += np.square(spectrum.imag)
-    bands, times = _bands(field.shape, spacing_km)
-    power *= times
+    bands, multiplicity = _bands(field.shape, spacing_km)
+    power *= multiplicity
     if power.sum() <= CONSTANT * energy * mean**2 * field.size:
         return np.zeros(len(WAVELENGTHS_KM))
     by_band = np.bincount(bands, power.ravel(), minlength=len(WAVELENGTHS_KM) + 1)[:-1]
@@ -86,38 +98,42 @@ def band_power(field: np.ndarray, weight: np.ndarray, spacing_km: tuple[float, f
 
 @functools.lru_cache(maxsize=4)
 def _bands(shape: tuple[int, int], spacing_km: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """For each coefficient of a real transform the number of its band (the last: none); by column how often it counts.
+    """Return the band of each coefficient of a real Fourier transform, and how often the coefficients of a column count.
 
-    Waves shorter than two cells of the wider spacing run in some directions only, and are in no band.
+        returns: (y * (x // 2 + 1),) index into WAVELENGTHS_KM, len(WAVELENGTHS_KM) for no band
+        returns: (x // 2 + 1,) 1 or 2
+
+    Wavelengths shorter than two cells of the wider spacing exist in some directions only and are in no band.
     """
     frequency_y, frequency_x = fft.fftfreq(shape[0], spacing_km[0]), fft.rfftfreq(shape[1], spacing_km[1])
     frequency = np.hypot(frequency_y[:, None], frequency_x)  # waves per km
     none = len(WAVELENGTHS_KM)
     band = np.rint(-2 * np.log2(frequency, where=frequency > 0, out=np.full_like(frequency, np.inf)))
     outside = (frequency == 0) | (frequency > (1 + 1e-9) / (2 * max(spacing_km))) | (band < 0) | (band >= none)
-    times = np.full(len(frequency_x), 2.0)  # the other half of the plane is its mirror image
-    times[0] = 1
+    multiplicity = np.full(len(frequency_x), 2.0)  # a real transform leaves out the mirror image of these coefficients
+    multiplicity[0] = 1
     if shape[1] % 2 == 0:
-        times[-1] = 1
-    return np.where(outside, none, band).astype(np.int64).ravel(), times
+        multiplicity[-1] = 1
+    return np.where(outside, none, band).astype(np.int64).ravel(), multiplicity
 
 
 def spectrum_ratio(s: SpectrumSums) -> np.ndarray:
-    """Forecast power / observed power at each wavelength. Range 0 to infinity, best 1.
+    """Compute forecast power / observed power at each wavelength. Range 0 to infinity, best 1.
 
-    Below 1 the forecast is smoother than the weather, above 1 rougher; where things are does not matter. Also: ratio of
-    radially averaged power spectra (RAPSD). NaN where nothing was observed or the grid has no such wavelength. Harris et al.
-    (2001).
+    Below 1 the forecast is smoother than the observation, above 1 rougher. Displacement does not change it. Also called: ratio
+    of radially averaged power spectra (RAPSD). NaN where the observed power is 0 or the grid does not resolve the wavelength.
+    Harris et al. (2001).
     """
     return ratio(s.power_f, s.power_o)
 
 
 def effective_resolution(s: SpectrumSums) -> np.ndarray:
-    """The wavelength, km, below which less than half of the observed power is forecast. Range 0 to infinity, best small.
+    """Compute the effective resolution, km: the wavelength below which less than half of the observed power is forecast.
 
-    Bands are gone through from long to short up to the first that keeps less than KEPT_POWER, and the wavelength is
-    interpolated between it and the one before. Where all keep it: the shortest wavelength of the grid; where not even the
-    longest does: the longest. NaN where nothing was observed. After Skamarock (2004).
+    Range 0 to infinity, smaller is better but no value is best. From long to short wavelengths, the first band with a ratio of
+    power below KEPT_POWER is searched, and the wavelength is interpolated between that band and the one before it. If all bands
+    keep enough power: the shortest wavelength of the grid. If not even the longest does: the longest. NaN where the observed
+    power is 0. After Skamarock (2004).
     """
     kept = spectrum_ratio(s)[..., ::-1]
     octaves = np.log2(np.array(s.wavelengths_km[::-1], np.float64))
@@ -128,6 +144,6 @@ def effective_resolution(s: SpectrumSums) -> np.ndarray:
     before = np.where(known & (position < first_lost[..., None]), position, -1).max(axis=-1)
     before = np.where(lost.any(axis=-1) & (before >= 0), before, first_lost)
     high, low = (np.take_along_axis(kept, at[..., None], axis=-1)[..., 0] for at in (before, first_lost))
-    part = ratio(high - KEPT_POWER, np.where(before == first_lost, 0, high - low))
-    found = octaves[before] + np.where(np.isnan(part), 0, part) * (octaves[first_lost] - octaves[before])
-    return np.where(last < 0, np.nan, np.exp2(found))
+    fraction = ratio(high - KEPT_POWER, np.where(before == first_lost, 0, high - low))
+    crossing = octaves[before] + np.where(np.isnan(fraction), 0, fraction) * (octaves[first_lost] - octaves[before])
+    return np.where(last < 0, np.nan, np.exp2(crossing))

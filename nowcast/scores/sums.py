@@ -1,8 +1,8 @@
-"""Sums of several kinds, which add over cases, blocks, shards and processes.
+"""The counts and sums that scores are computed from. They add over cases, blocks and processes.
 
-A kind of sums is a frozen dataclass derived from `Additive`: facts, which must be equal where sums are added, and arrays
-described by `summed`, whose axes have names. A `Tally` is one forecaster's sums of every kind. Arrays may have further axes
-in front, which the bootstrap uses, so scores and sums count axes from the end.
+A kind of sums is a frozen dataclass derived from `Additive`. Its fields are parameters (thresholds, scales), which must be
+equal where sums are added, and arrays with named axes, declared with `summed`. A `Tally` holds one forecaster's sums of every
+kind. The bootstrap puts a further axis in front of all arrays, so scores and sums count axes from the end.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,64 +15,65 @@ import numpy as np
 
 
 def summed(*axes: str, dtype: type = np.float64) -> dict:
-    """The metadata of a field of an `Additive`: an array with these axes, "lead" first where it has one."""
+    """Return the metadata that declares a field of an `Additive` as an array with these axes ("lead" comes first)."""
     return {"axes": axes, "dtype": dtype}
 
 
 @dataclass(frozen=True, eq=False)
 class Additive:
-    """Base of a kind of sums. `a + b` is the sums of both sets of cases.
+    """Base class of a kind of sums. `a + b` holds the sums over the cases of both.
 
-    Every kind has `num_cases`, the cases with at least one pair at that lead, and `num_pairs`. A kind whose pairs can be
-    absent from a case that others have also counts `num_whole_cases`, those with a pair at any lead.
+    Every kind has `num_pairs` (of forecast and observed values) and `num_cases`, the number of cases with at least one pair at
+    that lead time. A kind that can lack pairs in a case where others have some also has `num_whole_cases`, the number of
+    cases with a pair at any lead time.
     """
 
-    axis_facts: ClassVar[Mapping[str, str]] = {}  # axis -> the fact that holds its values
+    axis_parameters: ClassVar[Mapping[str, str]] = {}  # axis -> the parameter that holds the values along it
 
     @classmethod
-    @cache  # asked for with every sum that is added
+    @cache  # called in every addition
     def axes(cls) -> Mapping[str, tuple[str, ...]]:
-        """The axes of every array by name."""
-        return MappingProxyType({part.name: part.metadata["axes"] for part in fields(cls) if "axes" in part.metadata})
+        """Return the names of the axes of every array, by array name."""
+        return MappingProxyType({f.name: f.metadata["axes"] for f in fields(cls) if "axes" in f.metadata})
 
     @classmethod
-    def empty(cls, num_leads: int, **facts) -> Self:
-        """The sums of no case at all."""
-        sizes = {"lead": num_leads} | {axis: len(facts[fact]) for axis, fact in cls.axis_facts.items()}
-        parts = [part for part in fields(cls) if "axes" in part.metadata]
-        shapes = {part.name: tuple(sizes[axis] for axis in part.metadata["axes"]) for part in parts}
-        return cls(**facts, **{part.name: np.zeros(shapes[part.name], part.metadata["dtype"]) for part in parts})
+    def empty(cls, num_leads: int, **parameters) -> Self:
+        """Return sums over no cases: all arrays zero."""
+        sizes = {"lead": num_leads} | {axis: len(parameters[name]) for axis, name in cls.axis_parameters.items()}
+        arrays = [f for f in fields(cls) if "axes" in f.metadata]
+        shapes = {f.name: tuple(sizes[axis] for axis in f.metadata["axes"]) for f in arrays}
+        return cls(**parameters, **{f.name: np.zeros(shapes[f.name], f.metadata["dtype"]) for f in arrays})
 
     @property
-    def facts(self) -> dict:
-        """What is no array: thresholds, scales and the like."""
-        return {part.name: getattr(self, part.name) for part in fields(self) if "axes" not in part.metadata}
+    def parameters(self) -> dict:
+        """Return the fields that are not arrays: thresholds, scales and the like."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if "axes" not in f.metadata}
 
     @property
     def coordinates(self) -> dict[str, tuple]:
-        """The values along each axis but "lead"."""
-        return {axis: getattr(self, fact) for axis, fact in self.axis_facts.items()}
+        """Return the values along each axis except "lead"."""
+        return {axis: getattr(self, name) for axis, name in self.axis_parameters.items()}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Every array by name, for files and for reduction over processes; `like` restores."""
+        """Return every array by name, to write it to a file or add it over processes. `like` is the inverse."""
         return {name: getattr(self, name) for name in self.axes()}
 
     def like(self, arrays: Mapping[str, np.ndarray]) -> Self:
-        """The same kind with the same facts, of other arrays."""
-        return type(self)(**self.facts, **arrays)
+        """Return sums of the same kind and parameters with other arrays."""
+        return type(self)(**self.parameters, **arrays)
 
     def __add__(self, other: Self) -> Self:
         if type(other) is not type(self):
             return NotImplemented
         require_alike(self, other)
-        theirs = other.arrays()
-        return self.like({name: array + theirs[name] for name, array in self.arrays().items()})
+        addends = other.arrays()
+        return self.like({name: array + addends[name] for name, array in self.arrays().items()})
 
     def __radd__(self, other: int) -> Self:
         return self if other == 0 else NotImplemented  # so that sum([...]) works
 
     def pooled(self) -> Self:
-        """The sums over all leads as one lead: scores of it are pooled over leads, not means over leads."""
+        """Return the sums over all lead times, as one lead: its scores are pooled over leads, not averaged over leads."""
         arrays = {name: _over_leads(array, self.axes()[name]) for name, array in self.arrays().items()}
         if "num_whole_cases" in arrays:
             axis = self.axes()["num_cases"].index("lead") - len(self.axes()["num_cases"])
@@ -85,22 +86,23 @@ def _over_leads(array: np.ndarray, axes: tuple[str, ...]) -> np.ndarray:
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """numerator / denominator in float64, NaN where the denominator is 0."""
+    """Return numerator / denominator in float64, NaN where the denominator is 0."""
     numerator, denominator = np.float64(numerator), np.float64(denominator)
     return np.divide(numerator, denominator, out=np.full(np.shape(denominator), np.nan), where=denominator != 0)
 
 
 def require_alike(a: Additive, b: Additive) -> None:
-    """ValueError where two sums of one kind are not of the same leads and facts."""
-    if a.facts != b.facts or a.num_pairs.shape != b.num_pairs.shape:
+    """Raise ValueError where two sums of one kind differ in their parameters or lead times."""
+    if a.parameters != b.parameters or a.num_pairs.shape != b.num_pairs.shape:
         raise ValueError(
-            f"sums of {a.num_pairs.shape} leads with {a.facts} do not add to sums of {b.num_pairs.shape} leads with {b.facts}"
+            f"sums of {a.num_pairs.shape} leads with {a.parameters} do not add to sums of {b.num_pairs.shape} leads with "
+            f"{b.parameters}"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """One forecaster's sums of every kind by name, `tally["pairs"]`, of the same cases."""
+    """One forecaster's sums over the same cases, by kind: `tally["pairs"]`."""
 
     kinds: Mapping[str, Additive]
 
@@ -118,11 +120,11 @@ class Tally:
             return NotImplemented
         if set(self.kinds) != set(other.kinds):
             raise ValueError(f"sums of {sorted(self.kinds)} do not add to sums of {sorted(other.kinds)}")
-        return Tally({kind: mine + other[kind] for kind, mine in self.kinds.items()})
+        return Tally({kind: sums + other[kind] for kind, sums in self.kinds.items()})
 
     def __radd__(self, other: int) -> "Tally":
         return self if other == 0 else NotImplemented
 
     def pooled(self) -> "Tally":
-        """Every kind pooled over leads."""
-        return Tally({kind: mine.pooled() for kind, mine in self.kinds.items()})
+        """Return the sums of every kind pooled over lead times."""
+        return Tally({kind: sums.pooled() for kind, sums in self.kinds.items()})

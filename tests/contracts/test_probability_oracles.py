@@ -7,12 +7,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from makers.ensembles import ensemble, ensembles, single
 
-from nowcast.scores import PROBABILITY_SCORES
+from nowcast.scores import SCORES
 from nowcast.scores.ensemble import ensemble_sums, rank_histogram
 from nowcast.scores.exceedance import exceedance_sums, reliability_diagram, roc_curve
 
 brier, roc_area, crps_ecdf, crps_fair, spread = (
-    PROBABILITY_SCORES[name] for name in ("brier", "roc_area", "crps_ecdf", "crps_fair", "spread")
+    SCORES[name] for name in ("brier", "roc_area", "crps_ecdf", "crps_fair", "spread")
 )
 
 THRESHOLDS = (0.25, 1.0, 5.0)

@@ -15,11 +15,11 @@ from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.neighbourhood import RADIUS_PER_FRAME, radius_per_frame
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
-from nowcast.scores import PROBABILITY_SCORES
+from nowcast.scores import SCORES
 from nowcast.scores.exceedance import exceedance_sums
 
 EVERYTHING = Selection()
-BRIER = PROBABILITY_SCORES["brier"]
+BRIER = SCORES["brier"]
 
 
 class Sure(Forecaster):

@@ -16,9 +16,10 @@ from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
 from nowcast.report import folder as report_folder
 from nowcast.report import table as report_table
-from nowcast.scores import SCORES
+from nowcast.scores import FIELD_KINDS, SCORES
 from nowcast.scores.pixels import Sums
 
+FIELD_SCORES = {name: score for name, score in SCORES.items() if score.kind in FIELD_KINDS}
 COORDINATES = ("forecaster", "against", "lead_minutes", "threshold", "scale_km")
 HOSTILE = "<script>alert('a&b')</script>"
 
@@ -93,7 +94,7 @@ def test_json_csv_and_netcdf_agree(written):
         table = list(csv.DictReader(file))
     assert len(told["scores"]) == len(table)
     with xr.open_dataset(folder / score_files.SCORES_NC, engine="netcdf4") as scores:
-        assert {f"{name}{end}" for name in SCORES for end in ("", "_low", "_high", "_pooled")} <= set(scores)
+        assert {f"{name}{end}" for name in FIELD_SCORES for end in ("", "_low", "_high", "_pooled")} <= set(scores)
         assert {f"{name}{view}_difference_low" for name in ("csi", "fss") for view in ("", "_pooled")} <= set(scores)
         values = {name: scores[name].values for name in scores}
         index = {dim: {v: n for n, v in enumerate(scores[dim].values.tolist())} for dim in scores.dims if dim in scores.coords}

@@ -19,7 +19,6 @@ from nowcast.quantity import RAIN_RATE
 from nowcast.report import folder as report_folder
 from nowcast.report import page as report_page
 from nowcast.report.case_maps import draw_animation, draw_maps
-from nowcast.scores import PROBABILITY_SCORES as SCORES_OF_PROBABILITIES
 from nowcast.scores import SCORES
 from nowcast.scores.ensemble import EnsembleSums, add_members
 from nowcast.scores.exceedance import ExceedanceSums
@@ -165,7 +164,7 @@ def test_probabilities_have_a_section_and_who_gives_them_alone_has_dashes_elsewh
     result.examples = []
     page = report_page.as_html(result, result.rows(), [], [])
     assert cells(page, "CSI, all leads pooled")[2] == ["chance", "–"]
-    brier = SCORES_OF_PROBABILITIES["brier"].pooled(alone)[0, 0]
+    brier = SCORES["brier"].pooled(alone)[0, 0]
     assert [row[:2] for row in cells(page, "Probabilities of ≥ 1 mm/h")[1:]] == [[n, f"{brier:.3f}"] for n in ("chance", "ens")]
     assert [row[0] for row in cells(page, "Ensembles")[1:]] == ["ens"]
     assert [page.count(f"<figcaption>{what}") for what in ("Reliability", "ROC", "Ranks: ens", "Ranks: chance")] == [1, 1, 1, 0]

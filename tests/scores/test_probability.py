@@ -6,14 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers.ensembles import NAN, ensemble, ensembles, single
 
-from nowcast.scores import PROBABILITY_SCORES, SCORES, exceedance
+from nowcast.scores import FIELD_KINDS, SCORES, exceedance
 from nowcast.scores.ensemble import EnsembleSums, ensemble_size, ensemble_sums, rank_histogram
 from nowcast.scores.exceedance import PERCENTS, ExceedanceSums, exceedance_sums, reliability_diagram, roc_curve
 from nowcast.scores.pixels import sums
 from nowcast.scores.sums import Tally
 
+PROBABILITY_SCORES = {name: score for name, score in SCORES.items() if score.kind not in FIELD_KINDS}
 brier, brier_reliability, brier_resolution, brier_uncertainty, roc_area, crps_ecdf, crps_fair, spread, spread_skill = (
-    PROBABILITY_SCORES[name]
+    SCORES[name]
     for name in (
         *("brier", "brier_reliability", "brier_resolution", "brier_uncertainty", "roc_area"),
         *("crps_ecdf", "crps_fair", "spread", "spread_skill"),
@@ -24,7 +25,7 @@ brier, brier_reliability, brier_resolution, brier_uncertainty, roc_area, crps_ec
 def assert_same(a: Tally, b: Tally, *, tolerance=1e-12):
     assert list(a) == list(b)
     for kind in a:
-        assert a[kind].facts == b[kind].facts
+        assert a[kind].parameters == b[kind].parameters
         for name, array in a[kind].arrays().items():
             np.testing.assert_allclose(array, b[kind].arrays()[name], err_msg=name, rtol=tolerance, atol=tolerance)
 

@@ -9,7 +9,7 @@ import xarray as xr
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nowcast.scores import SCORES, Setup, tallies
+from nowcast.scores import FIELD_KINDS, SCORES, Setup, tallies
 from nowcast.scores.pixels import (
     BALANCED_THRESHOLDS,
     BALANCED_WEIGHTS,
@@ -26,6 +26,7 @@ from nowcast.scores.pixels import (
 from nowcast.scores.spectra import WAVELENGTHS_KM
 from nowcast.scores.sums import Tally
 
+FIELD_SCORES = {name: score for name, score in SCORES.items() if score.kind in FIELD_KINDS}
 NAN = np.nan
 LEVELS = [0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 2.25, 5.0, 7.5, 10.0, 30.0]  # dyadic: their sums are exact in any order
 
@@ -129,7 +130,7 @@ def tally(forecast, observed, **setup) -> Tally:
 def test_every_score_has_its_shape_and_a_docstring_with_range_best_and_nan_rule():
     s = tally(*random_case(np.random.default_rng(0), (3, 16, 16), missing=0))
     sizes = {"lead": 3, "threshold": len(THRESHOLDS), "scale": 2, "wavelength": len(WAVELENGTHS_KM)}
-    for name, score in SCORES.items():
+    for name, score in FIELD_SCORES.items():
         assert score(s).shape == tuple(sizes[axis] for axis in score.axes), name
         assert np.isfinite(score(s)).any(), name
         assert score.pooled(s).shape == (1, *score(s).shape[1:]), name
@@ -162,7 +163,7 @@ def test_a_float32_value_equals_the_threshold_it_was_made_from(threshold):
 def test_a_perfect_forecast_is_perfect(case):
     _, observed = case[0]
     s = tally(observed, observed)
-    for name, score in SCORES.items():
+    for name, score in FIELD_SCORES.items():
         values = score(s)
         if score.best is not None:
             np.testing.assert_allclose(values[~np.isnan(values)], score.best, rtol=1e-12, err_msg=name)
@@ -177,7 +178,7 @@ def test_a_perfect_forecast_is_perfect(case):
 @given(cases())
 def test_scores_stay_in_their_range_and_are_never_infinite(case):
     s = tally(*case[0])
-    for name, score in SCORES.items():
+    for name, score in FIELD_SCORES.items():
         values = score(s)
         values = values[~np.isnan(values)]
         low, high = score.range

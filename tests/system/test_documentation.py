@@ -214,7 +214,6 @@ REGISTRIES = {
     "TRANSFORMS": transform.TRANSFORMS,
     "BASELINES": baselines.BASELINES,
     "SCORES": scores.SCORES,
-    "PROBABILITY_SCORES": scores.PROBABILITY_SCORES,
 }
 
 
