@@ -89,7 +89,7 @@ def _reason(error: BaseException) -> str:
 
 def facts(network: Network) -> dict[str, Any]:
     """What a file tells about itself; texts and numbers."""
-    grid = getattr(network.model, "grid", None)
+    grid = network.model.grid
     return {
         "nowcast_version": __version__,
         "checkpoint_sha256": network.digest,
@@ -152,7 +152,7 @@ def _without_norms(model: nn.Module) -> nn.Module:
 def program(network: Network) -> ExportedProgram:
     """The network as a graph of torch operations, for any number of cases and any grid that it takes."""
     sizes = {0: torch.export.Dim.DYNAMIC}
-    if not getattr(network.model, "grid", None):
+    if not network.model.grid:
         sizes |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     past = _made_up(network, *_grids(network)[0], cases=2)
     with _quiet(), torch.no_grad():  # strict: without it, len() of a tensor would make the number of cases a constant
@@ -216,7 +216,7 @@ def check(forecast: Forecast, network: Network) -> None:
 
 def _grids(network: Network) -> tuple[tuple[int, int], tuple[int, int]]:
     """One to export with and another to try it on: neither of them whole multiples, where any grid will do."""
-    if grid := getattr(network.model, "grid", None):
+    if grid := network.model.grid:
         return grid, grid
     multiple = network.model.cell_multiple
     return (5 * multiple + 1, 7 * multiple + 1), (8 * multiple - 1, 6 * multiple + 3)

@@ -25,12 +25,11 @@ from nowcast.forecasters.tiles import (
     choose_tiles,
     find_reach,
     forecast_in_tiles,
-    tile_multiple,
 )
-from nowcast.models import make_model, model_config, num_parameters, point_values
+from nowcast.models import make_model, model_config, num_parameters
 from nowcast.models.checkpoint import Checkpoint
 from nowcast.models.losses import make_loss
-from nowcast.models.probabilistic.network import stride_for
+from nowcast.models.model import Model
 from nowcast.models.transform import Transform, make_transform, network_input
 from nowcast.motion import from_lagrangian, motion, past_to_lagrangian
 from nowcast.netcdf.record import Record
@@ -40,10 +39,6 @@ from nowcast.runtime.device import arithmetic, pick_precision
 log = logging.getLogger(__name__)
 # cells that go through the network at once: more take longer each on a CPU, whose cache they leave
 BATCH_CELLS = {"cpu": 1 << 17, "cuda": 1 << 20}
-CITATIONS = {  # papers of the models
-    "encoder_forecaster": "Shi et al. (2015), arXiv 1506.04214",
-    "multiscale": "Shi et al. (2017), arXiv 1706.03458",
-}
 LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # s, and as in config.py: no checkpoint can ask for more
 OTHER_STEPS = 3.0  # times as long or short as any that a network was trained on, and it still forecasts along the motion
 SURELY_FIT = 1 << 16  # cells; the greediest recipe, keras_next_frame, takes 17 KB for each
@@ -76,7 +71,7 @@ class Network(Forecaster):
     @property
     def citation(self) -> str:
         """Return the paper of the model."""
-        return CITATIONS.get(self.experiment.model.name, CITATIONS["encoder_forecaster"])
+        return self.model.citation
 
     @property
     def source(self) -> str:
@@ -147,14 +142,14 @@ class Network(Forecaster):
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _in_tiles(self, past: np.ndarray, num_leads: int, run: Run, tiling: Tiling) -> np.ndarray:
-        """One case. Where areas are matched they are of the whole grid: all tiles are computed once for that before."""
-        if hasattr(self.model, "match"):
+        """Forecast one case in tiles; if the model matches areas, a first pass over all tiles finds those of the whole grid."""
+        if self.model.matches_areas:
             run = partial(run, cuts=self._cuts(past, num_leads, tiling))
         return forecast_in_tiles(run, past, num_leads, tiling)
 
     def _cuts(self, past: np.ndarray, num_leads: int, tiling: Tiling) -> Tensor:
-        """The z (case, lead, anchor) of the model's `match`, from a sample of the core of each tile."""
-        stride, samples = stride_for(past.shape[-2:]), []
+        """Return the log-odds cuts (case, lead, value) of the model's `match`, from a sample of the core of each tile."""
+        stride, samples = self.model.sample_stride(past.shape[-2:]), []
         for y, x in tiling:
             core = (..., *(axis.core_from(stride) for axis in (y, x)))
             inputs = network_input(self._on_device(past[..., y.read, x.read]), self.transform)
@@ -184,7 +179,7 @@ class Network(Forecaster):
 
     def _tiling(self, grid: tuple[int, int], num_leads: int, run: Run, fields: int) -> Tiling | None:
         """The tiles for a grid that does not fit in memory as a whole, None where it does; found out once."""
-        if grid[0] * grid[1] <= SURELY_FIT or getattr(self.model, "grid", None):
+        if grid[0] * grid[1] <= SURELY_FIT or self.model.grid:
             return None
         key = grid, num_leads, fields
         if key not in self._tilings:
@@ -192,7 +187,7 @@ class Network(Forecaster):
         return self._tilings[key]
 
     def _plan_tiles(self, grid: tuple[int, int], num_leads: int, run: Run) -> Tiling | None:
-        multiple = tile_multiple(self.model)
+        multiple = self.model.tile_multiple
         per_cell = bytes_per_cell(run, self.input_frames, num_leads, grid, self.device)
         num_bytes = available_bytes(self.device)
         if grid[0] * grid[1] * per_cell <= num_bytes:
@@ -237,20 +232,24 @@ class Network(Forecaster):
 
     def _check_grid(self, record: Record) -> None:
         y, x = record.grid.shape
-        cells, only = self.model.cell_multiple, getattr(self.model, "grid", None)
+        cells, only = self.model.cell_multiple, self.model.grid
         if only and (y, x) != tuple(only):
             raise DataError(f"{record.name} has a grid of {y} × {x} cells; {self.name} is made for {only[0]} × {only[1]} alone")
         if min(y, x) < cells:
             raise DataError(f"{record.name} has a grid of {y} × {x} cells; {self.name} needs at least {cells} each way")
 
 
-def forecast_rain(model: torch.nn.Module, transform: Transform, rain: Tensor, num_leads: int) -> Tensor:
-    """Past (case, time, y, x) -> forecast (case, lead, y, x), both mm/h with NaN for missing, through the network."""
+def forecast_rain(model: Model, transform: Transform, rain: Tensor, num_leads: int) -> Tensor:
+    """Forecast with a model and its transform.
+
+    rain: (case, time, y, x) mm/h, NaN missing
+    returns: (case, lead, y, x) mm/h, NaN where every past frame is missing
+    """
     return forecast_fields(model, transform, rain, num_leads)[:, :, 0]
 
 
 def forecast_fields(
-    model: torch.nn.Module,
+    model: Model,
     transform: Transform,
     rain: Tensor,
     num_leads: int,
@@ -258,25 +257,27 @@ def forecast_fields(
     thresholds: Sequence[float] = (),
     cuts: Tensor | None = None,
 ) -> Tensor:
-    """Past (case, time, y, x) mm/h -> (case, lead, 1 + threshold, y, x): the forecast in mm/h and probabilities of thresholds.
+    """Forecast fields and the probabilities of reaching each threshold, with a model and its transform.
 
-    `cuts` are those of a larger grid that this is a tile of, for networks that match areas.
+    rain: (case, time, y, x) mm/h, NaN missing
+    thresholds: mm/h; only for a DistributionModel
+    cuts: (case, lead, value) log-odds cuts of a larger grid of which this is a tile, for models that match areas
+    returns: (case, lead, 1 + threshold, y, x), mm/h, then probabilities; NaN where every past frame is missing
     """
     past = network_input(rain, transform)
-    if not hasattr(model, "leads"):
-        fields = transform.decode(model(past, num_leads))[:, :, None]
-    else:
-        encoded = transform.encode(torch.tensor(thresholds, dtype=torch.float32)).tolist()
-        made = []
-        for lead, outputs in enumerate(model.leads(past, num_leads)):
-            of_lead = None if cuts is None else cuts[:, lead : lead + 1]
-            field = transform.decode(point_values(model, outputs, past, cuts=of_lead, first_lead=lead + 1))[:, :, None]
-            made.append(torch.cat([field, model.exceedance(outputs, encoded)], dim=2) if thresholds else field)
-        fields = torch.cat(made, dim=1)
+    encoded = transform.encode(torch.tensor(thresholds, dtype=torch.float32)).tolist() if thresholds else []
+    parts, lead = [], 0
+    for outputs in model.leads(past, num_leads):
+        stop = lead + outputs.shape[1]
+        own_cuts = None if cuts is None else cuts[:, lead:stop]
+        field = transform.decode(model.values(outputs, past, first_lead=lead + 1, cuts=own_cuts))[:, :, None]
+        parts.append(torch.cat([field, model.exceedance(outputs, encoded)], dim=2) if thresholds else field)
+        lead = stop
+    fields = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     return torch.where(torch.isnan(rain).all(dim=1)[:, None, None], torch.nan, fields)
 
 
-def _load_model(experiment: config.Experiment, checkpoint: Checkpoint) -> torch.nn.Module:
+def _load_model(experiment: config.Experiment, checkpoint: Checkpoint) -> Model:
     # on "meta" nothing is allocated, so a config that lies about sizes fails by the tensors' shapes
     with torch.device("meta"):
         model = make_model(model_config(experiment.model))

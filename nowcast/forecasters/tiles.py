@@ -15,12 +15,12 @@ from itertools import pairwise, product
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nowcast.errors import MemoryLimitError
-from nowcast.models.convgru import TrajGRU
+from nowcast.models.model import Model
 from nowcast.runtime import distributed
 from nowcast.runtime.memory import free_memory, peak_memory, restart_peak
 
@@ -141,21 +141,16 @@ def forecast_in_tiles(run: Run, past: np.ndarray, num_leads: int, tiling: Tiling
     return out
 
 
-def tile_multiple(model: nn.Module) -> int:
-    """Cells that tiles begin at multiples of, so that what a model averages is the same cells as on the whole grid."""
-    return getattr(model, "tile_multiple", model.cell_multiple)
-
-
 @torch.inference_mode()
-def find_reach(model: nn.Module, input_frames: int, num_leads: int, *, like: Tensor) -> float:
+def find_reach(model: Model, input_frames: int, num_leads: int, *, like: Tensor) -> float:
     """How many cells away the past still changes the forecast, at its last lead: a multiple of `tile_multiple`.
 
     Found by one pass over a narrow strip with a NaN in its middle, which spreads to all that depends on it. `like` gives
     device and dtype. Infinite where a state is read along flows, which may point anywhere.
     """
-    if any(isinstance(part, TrajGRU) for part in model.modules()):
+    if not model.reach_is_bounded:
         return math.inf
-    multiple = tile_multiple(model)
+    multiple = model.tile_multiple
     half = math.ceil(64 / multiple)  # in multiples
     while True:
         strip = like.new_zeros(1, input_frames, 2, multiple, (2 * half + 1) * multiple)

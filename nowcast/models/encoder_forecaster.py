@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nowcast.config.schema import Many, Section
 from nowcast.models.convlstm import CellOptions, ConvLSTM
+from nowcast.models.model import Model
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
 KernelSize = Annotated[int, Field(ge=1, le=31)]
@@ -55,15 +56,14 @@ class EncoderForecasterConfig(LayersConfig):
     output: Output = "linear"
 
 
-class Layers(nn.Module):
+class Layers(Model):
     """The encoder, the forecaster and its 1 × 1 convolution to `num_outputs` channels of folded frames.
 
     The encoder sees folded frames or `num_seen` other channels, and the forecaster is fed `num_fed`.
     """
 
     def __init__(self, config: LayersConfig, num_outputs: int, *, num_seen: int = 0, num_fed: int = 0):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.cell_multiple = config.patch
         channels = num_seen or config.patch**2 * (2 if config.validity_channel else 1)
         layers = {"hidden_channels": config.hidden_channels, "kernel_sizes": config.kernel_sizes}
@@ -80,7 +80,9 @@ class Layers(nn.Module):
 
 
 class EncoderForecaster(Layers):
-    """(case, time, 2, y, x) values and validity -> (case, lead, y, x) forecast values, float32, any number of leads."""
+    """The ConvLSTM encoder–forecaster; forward as `Model.forward`."""
+
+    citation = "Shi et al. (2015), arXiv 1506.04214"
 
     def __init__(self, config: EncoderForecasterConfig):
         super().__init__(config, config.patch**2)

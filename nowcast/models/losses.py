@@ -14,22 +14,26 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from nowcast.config.schema import Many, NamedSection, Number, Section, check, lookup
-from nowcast.models.probabilistic.distribution import log_odds
+from nowcast.models.model import Distribution
 from nowcast.models.transform import Transform
 from nowcast.scores.pixels import BALANCED_THRESHOLDS, BALANCED_WEIGHTS
 
 
 class Loss(Section):
-    """Called with (forecast values, observed mm/h, validity, transform); returns a float32 scalar."""
+    """What training minimises; its fields are the keys of `[loss]`. A subclass implements `parts`."""
 
-    of_distributions: ClassVar[bool] = False  # whether it takes a model's distributions in the place of values
+    of_distributions: ClassVar[bool] = False  # whether it takes a `Distribution` instead of forecast values
 
-    def __call__(self, forecast: Tensor, observed: Tensor, validity: Tensor, transform: Transform) -> Tensor:
-        total, count = self.parts(forecast, observed, validity, transform)
-        return total / at_least_one(count)
+    def parts(
+        self, forecast: "Tensor | Distribution", observed: Tensor, validity: Tensor, transform: Transform
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the sum of the errors and the number of pixels that it is to be divided by.
 
-    def parts(self, forecast: Tensor, observed: Tensor, validity: Tensor, transform: Transform) -> tuple[Tensor, Tensor]:
-        """The sum of the errors and the count that divides it, float32 scalars that add over parts of a batch."""
+        forecast: (case, time, y, x) network values; or a distribution, whose `log_odds(value)` has that shape
+        observed: (case, time, y, x) mm/h, any finite number where missing
+        validity: (case, time, y, x) 1 known, 0 missing
+        returns: two float32 scalars, which add up over parts of a batch
+        """
         raise NotImplementedError
 
 
@@ -142,7 +146,8 @@ class Exceedance(Loss):
     def parts(self, forecast, observed, validity, transform):
         total = torch.zeros((), device=observed.device)
         for threshold, weight in zip(self.thresholds, self.weights, strict=True):
-            odds = torch.where(validity > 0, log_odds(forecast, float(transform.encode(torch.tensor(threshold)))), 0.0)
+            odds = forecast.log_odds(float(transform.encode(torch.tensor(threshold))))
+            odds = torch.where(validity > 0, odds, 0.0)
             reached = (observed >= threshold) & (validity > 0)
             entropy = torch.nn.functional.softplus(odds) - torch.where(reached, odds, 0.0)
             total = total + weight * (entropy * validity).sum()

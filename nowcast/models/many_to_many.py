@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nowcast.config.schema import Many, Section
 from nowcast.models.convlstm import CellOptions
 from nowcast.models.encoder_forecaster import Channels, KernelSize, Output, activate, pad_to_multiple, require_odd
+from nowcast.models.model import Model
 from nowcast.models.normalised import NormalisedConvLSTM
 
 
@@ -37,12 +38,14 @@ class ManyToManyConfig(Section):
         return self
 
 
-class ManyToMany(nn.Module):
-    """(case, time, 2, y, x) values and validity -> (case, lead, y, x) forecast values, float32, any number of leads."""
+class ManyToMany(Model):
+    """The blank-padded many-to-many stack; forward as `Model.forward`."""
+
+    citation = "Shi et al. (2015), arXiv 1506.04214 (ConvLSTM, stacked, its input padded with blank frames)"
 
     def __init__(self, config: ManyToManyConfig):
-        super().__init__()
-        self.config, self.cell_multiple = config, config.patch
+        super().__init__(config)
+        self.cell_multiple = config.patch
         channels = config.patch**2 * (2 if config.validity_channel else 1)
         self.stack = NormalisedConvLSTM(
             channels, config.hidden_channels, config.kernel_sizes,

@@ -25,6 +25,7 @@ from nowcast.models.encoder_forecaster import (
     require_odd,
     steps_at_once,
 )
+from nowcast.models.model import Model
 
 
 class MultiscaleConfig(Section):
@@ -75,13 +76,15 @@ class TrajGRUConfig(MultiscaleConfig):
         return self
 
 
-class Multiscale(nn.Module):
-    """(case, time, 2, y, x) values and validity -> (case, lead, y, x) forecast values, float32, any number of leads."""
+class Multiscale(Model):
+    """The encoder–forecaster on several grids, with ConvLSTM, ConvGRU or TrajGRU layers; forward as `Model.forward`."""
+
+    citation = "Shi et al. (2017), arXiv 1706.03458"
 
     def __init__(self, config: MultiscaleConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.cell_multiple = math.prod(config.strides)
+        self.reach_is_bounded = not isinstance(config, TrajGRUConfig)  # its flows may point anywhere
         inputs = [2 if config.validity_channel else 1, *config.hidden_channels[:-1]]
         down, encoder, up, forecaster = [], [], [], []
         for n, hidden in enumerate(config.hidden_channels):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nowcast.config.schema import Many, Number, Section
 from nowcast.models.convlstm import CellOptions, State
 from nowcast.models.encoder_forecaster import Channels, KernelSize, Output, activate, pad_to_multiple, require_odd
+from nowcast.models.model import Model
 from nowcast.models.normalised import NormalisedConvLSTM
 
 
@@ -57,14 +58,16 @@ class NextFrameConfig(Section):
 Memory = tuple[list[State], Tensor] | None
 
 
-class NextFrame(nn.Module):
-    """See `forward`; only while it trains does it read `future`, and with `supervise = "all"` alone."""
+class NextFrame(Model):
+    """A stack that forecasts the next frame; later frames by reading its own forecasts. See `forward`."""
 
+    citation = "Next-Frame Video Prediction with Convolutional LSTMs (Keras code examples, 2021)"
     learns_from_future = True
 
     def __init__(self, config: NextFrameConfig):
-        super().__init__()
-        self.config, self.cell_multiple = config, config.patch
+        super().__init__(config)
+        self.cell_multiple = config.patch
+        self.draws_random_numbers = config.scheduled_sampling > 0
         channels = config.patch**2 * (2 if config.validity_channel else 1)
         options = CellOptions(
             forget_bias=config.forget_bias, activation=config.activation, gate_activation=config.gate_activation,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nowcast.config.schema import Many, Section
 from nowcast.models.convlstm import CellOptions, ConvLSTM
 from nowcast.models.encoder_forecaster import Channels, Output, activate, over_time
+from nowcast.models.model import Model
 
 
 class CNNLSTMConfig(Section):
@@ -38,12 +39,14 @@ class CNNLSTMConfig(Section):
         return self
 
 
-class CNNLSTM(nn.Module):
-    """(case, time, 2, y, x) -> (case, lead, y, x), float32; y and x are `grid`. The decoder LSTM is unfed."""
+class CNNLSTM(Model):
+    """Convolutions, an LSTM over vectors, transposed convolutions; for one `grid`. The decoder LSTM gets no input."""
+
+    citation = "Srivastava et al. (2015), arXiv 1502.04681"
 
     def __init__(self, config: CNNLSTMConfig):
-        super().__init__()
-        self.config, self.grid = config, tuple(config.grid)
+        super().__init__(config)
+        self.grid = tuple(config.grid)
         self.cell_multiple = 2 ** len(config.channels)
         inputs = [2 if config.validity_channel else 1, *config.channels[:-1]]
         self.small = [size // self.cell_multiple for size in config.grid]
@@ -87,12 +90,14 @@ class FCLSTMConfig(Section):
         return self
 
 
-class FCLSTM(nn.Module):
-    """(case, time, 2, y, x) -> (case, lead, y, x), float32; y and x are `grid`."""
+class FCLSTM(Model):
+    """An LSTM over frames as vectors, with dense weights; for one `grid`."""
+
+    citation = "Srivastava et al. (2015), arXiv 1502.04681"
 
     def __init__(self, config: FCLSTMConfig):
-        super().__init__()
-        self.config, self.grid, self.cell_multiple = config, tuple(config.grid), 1
+        super().__init__(config)
+        self.grid = tuple(config.grid)
         cells = config.grid[0] * config.grid[1]
         # an LSTM over vectors is a ConvLSTM on a grid of one cell
         kernels, options = (1,) * len(config.hidden), CellOptions(peepholes=config.peepholes)

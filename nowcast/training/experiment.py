@@ -3,13 +3,12 @@
 Everything that a step does is a function of the seed and the step's number, so a resumed run repeats a straight one.
 """
 
-import torch
-
 from nowcast.config.schema import Experiment, NamedSection, Section
 from nowcast.dataset.archive import Archive
 from nowcast.errors import DataError, UsageError
 from nowcast.models import MODELS, model_config
 from nowcast.models.losses import Loss, make_loss
+from nowcast.models.model import Model
 from nowcast.models.transform import make_transform
 from nowcast.runtime import distributed
 
@@ -28,33 +27,32 @@ def resolve(experiment: Experiment) -> Experiment:
 
 def check_output(model: Section, loss: Loss) -> None:
     """UsageError where the loss is not of what the model gives."""
-    gives = "distributions" if hasattr(MODELS[model.name][1], "point") else "values"
+    gives = "distributions" if MODELS[model.name][1].gives_distributions else "values"
     takes = "distributions" if loss.of_distributions else "values"
     if gives != takes:
         raise UsageError(f"config: loss.name = {loss.name!r} is of {takes} but model.name = {model.name!r} gives {gives}")
 
 
-def check_shares(model: torch.nn.Module, batch_size: int) -> None:
+def check_shares(model: Model, batch_size: int) -> None:
     """UsageError where several processes cannot train as one would."""
     processes = distributed.size()
     if batch_size < processes:
         raise UsageError(f"training.batch_size = {batch_size} cannot be shared by {processes} processes: give at least as many")
-    normalised = any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
-    if processes > 1 and getattr(getattr(model, "config", None), "scheduled_sampling", 0):
+    if processes > 1 and model.draws_random_numbers:
         raise UsageError(
             f"scheduled sampling over {processes} processes would draw other numbers than one does: "
             "train in one, or with model.scheduled_sampling = 0"
         )
-    if processes > 1 and normalised:
+    if processes > 1 and model.normalises_over_batch():
         raise UsageError(
             f"batch normalisation over {processes} processes would see a part of each batch alone: "
             "train in one, or with model.batch_norm = false"
         )
 
 
-def check_grids(plan: Archive, crop: int, model: torch.nn.Module) -> None:
+def check_grids(plan: Archive, crop: int, model: Model) -> None:
     """DataError for a grid that the model cannot take, or for grids that differ while `crop` is 0."""
-    cells, only = model.cell_multiple, getattr(model, "grid", None)
+    cells, only = model.cell_multiple, model.grid
     for record in plan.records:
         trained = (crop, crop) if crop else record.grid.shape
         if only and trained != only:

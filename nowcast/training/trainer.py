@@ -234,10 +234,10 @@ class Trainer:
             values = self.network(network_input(past, self.transform), future.shape[1], **self._teaching(future))
         # a model that is taught every next frame answers for frames of the past as well
         observed, validity = split_missing(torch.cat([past, future], dim=1)[:, -values.shape[1] :])
-        return self.loss.parts(values, observed, validity, self.transform)
+        return self.loss.parts(self.model.loss_input(values), observed, validity, self.transform)
 
     def _teaching(self, future: torch.Tensor) -> dict[str, Any]:
-        if not getattr(self.model, "learns_from_future", False):
+        if not self.model.learns_from_future:
             return {}
         return {"future": network_input(future, self.transform), "done": self.state.step / self.num_steps}
 
@@ -289,7 +289,6 @@ class Trainer:
     def _validate(self) -> Validation:
         num_batches = math.ceil(self.settings.validation_cases / self.settings.batch_size)
         trained = {name: value.clone() for name, value in self.model.state_dict().items()} if self.average else None
-        calibrated = getattr(self.model, "calibrated", ())
         if self.average:
             self.model.load_state_dict(self.average.weights)
         try:
@@ -299,7 +298,7 @@ class Trainer:
             )  # fmt: skip
         finally:
             if trained:
-                for name in calibrated:  # belongs to both
+                for name in self.model.calibrated:  # belongs to both
                     trained[name] = self.average.weights[name] = self.model.get_buffer(name).clone()
                 self.model.load_state_dict(trained)
 

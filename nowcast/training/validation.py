@@ -5,12 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from nowcast.dataset.batches import Batch, Batches
-from nowcast.models import point_values
 from nowcast.models.losses import Loss, at_least_one
-from nowcast.models.probabilistic.calibration import calibrate, count_odds
+from nowcast.models.model import Model
 from nowcast.models.transform import Transform, network_input, split_missing
 from nowcast.runtime import distributed
 from nowcast.runtime.device import arithmetic
@@ -56,7 +54,7 @@ class Kept:
 
 @torch.no_grad()
 def validate(
-    model: nn.Module,
+    model: Model,
     batches: Batches | Kept,
     num_batches: int,
     *,
@@ -72,19 +70,18 @@ def validate(
     calibrated on these cases afterwards.
     """
     model.eval()
-    parts, network, persistence, odds = torch.zeros(2, num_batches), [], [], []
+    parts, network, persistence = torch.zeros(2, num_batches), [], []
+    calibration = model.calibration(transform, thresholds)
     for k in range(num_batches):
         batch = batches[k]
         num_leads = batch.future.shape[1]
         with arithmetic(device, precision):
             past = network_input(batch.past.to(device), transform)
-            values = model(past, num_leads)
+            outputs = model(past, num_leads)
         observed, validity = split_missing(batch.future.to(device))
-        parts[:, k] = torch.stack(loss.parts(values, observed, validity, transform)).cpu()
-        if hasattr(model, "point"):
-            odds.append(count_odds(values, observed, validity, transform, thresholds))
-            values = point_values(model, values, past)
-        forecast, observed = transform.decode(values).cpu().numpy(), batch.future.numpy()
+        parts[:, k] = torch.stack(loss.parts(model.loss_input(outputs), observed, validity, transform)).cpu()
+        calibration.count(outputs, observed, validity)
+        forecast, observed = transform.decode(model.values(outputs, past)).cpu().numpy(), batch.future.numpy()
         last = np.repeat(batch.past.numpy()[:, -1:], num_leads, axis=1)
         known = np.isfinite(observed) & np.isfinite(last)
         for case in range(len(observed)):
@@ -93,8 +90,7 @@ def validate(
     model.train()
     (losses, counts), found = _of_all(parts), distributed.gather((sum(network), sum(persistence)))
     network, persistence = (sum(part).pooled() for part in zip(*found, strict=True))
-    if odds:
-        calibrate(model, _of_all(sum(odds)))
+    calibration.apply(_of_all)
     return Validation(
         loss=float((losses / at_least_one(counts)).mean()),
         csi=dict(zip(thresholds, csi(network)[0].tolist(), strict=True)),

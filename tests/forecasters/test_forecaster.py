@@ -4,22 +4,19 @@ import numpy as np
 import pytest
 import torch
 from makers import rain, tiny_experiment, tiny_run, write_record
-from makers.models import OF_DISTRIBUTIONS, SMALL
+from makers.models import SMALL, untrained_network
 
 import nowcast.forecasters.network as module
-from nowcast import config
 from nowcast.errors import CheckpointError, DataError, UsageError
 from nowcast.forecasters import open_forecaster
 from nowcast.forecasters.baselines import BASELINES, available
 from nowcast.forecasters.forecast_files import ForecastFiles
 from nowcast.forecasters.network import Network
-from nowcast.models import make_model, model_config
-from nowcast.models.checkpoint import BEST, LAST, Checkpoint, read_checkpoint, write_checkpoint
+from nowcast.models.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import open_records
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
-from nowcast.training.experiment import resolve
 
 CPU = torch.device("cpu")
 START = np.datetime64("2020-06-01T00:00:00")
@@ -271,16 +268,7 @@ def test_a_baseline_forecasts_dry_weather_from_dry_weather(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_a_network_forecasts_dry_weather_from_dry_weather(name):
     """Also one that was not trained, which answers zeros with whatever its weights make of them."""
-    tree = config.as_dict(resolve(tiny_experiment(["x.nc"])))
-    tree["model"] = {"name": name, **SMALL[name]}
-    if name in OF_DISTRIBUTIONS:
-        tree["loss"] = {"name": "exceedance"}
-    experiment = resolve(config.from_dict(tree, source="test"))
-    torch.manual_seed(1)
-    weights = make_model(model_config(experiment.model)).state_dict()
-    facts = {"config": config.as_dict(experiment), "input_frames": 2, "lead_frames": 3, "time_steps": [300]}
-    checkpoint = Checkpoint(facts | {"quantity": "rain_rate"}, {f"model.{key}": value for key, value in weights.items()}, "")
-    assert_dry(Network(checkpoint, name, device=CPU))
+    assert_dry(untrained_network(name))
 
 
 def assert_dry(forecaster):

@@ -23,7 +23,6 @@ from nowcast.forecasters.tiles import (
     choose_tiles,
     find_reach,
     plan_tiles,
-    tile_multiple,
 )
 from nowcast.models import MODELS
 from nowcast.models.probabilistic.network import PACE
@@ -37,7 +36,7 @@ WIDE = (560, 535)
 
 def shape_of(model):
     """Some times the cells that matter to a place."""
-    return WIDE if tile_multiple(model) > model.cell_multiple else SHAPE
+    return WIDE if model.tile_multiple > model.cell_multiple else SHAPE
 
 
 def shaken(name):
@@ -76,7 +75,7 @@ def reach_of(model):
 
 
 def in_tiles(model, frames, *, margin, counts=(2, 2)):
-    multiple = tile_multiple(model)
+    multiple = model.tile_multiple
     blend = math.ceil(8 / multiple) * multiple
     tiling = Tiling(frames.shape[-2:], counts, multiple, margin + blend, blend)
     return tiles.forecast_in_tiles(runner(model), frames, LEADS, tiling)
@@ -92,7 +91,7 @@ def test_with_a_margin_of_its_reach_every_model_gives_what_the_whole_grid_gives(
 
 
 def test_nothing_beyond_the_reach_matters(model):
-    shape, multiple = shape_of(model), tile_multiple(model)
+    shape, multiple = shape_of(model), model.tile_multiple
     frames = np.zeros((1, PAST, *shape), np.float32)
     changed = frames.copy()
     first = shape[1] // 2 // multiple * multiple
@@ -117,7 +116,7 @@ def test_the_reach_is_that_of_kernels_patches_and_steps():
 
 
 def test_a_smaller_margin_gives_it_about(model):
-    frames, reach, multiple = past(shape_of(model)), reach_of(model), tile_multiple(model)
+    frames, reach, multiple = past(shape_of(model)), reach_of(model), model.tile_multiple
     whole = runner(model)(frames, LEADS)
     most = 16 if reach == math.inf else 3 * reach // 4 // multiple * multiple
     off = [np.nanmax(np.abs(in_tiles(model, frames, margin=margin) - whole)) for margin in (0, most)]

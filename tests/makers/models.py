@@ -2,9 +2,13 @@
 
 import torch
 
+from nowcast import config
 from nowcast.config import NamedSection
+from nowcast.forecasters.network import Network
 from nowcast.models import make_model, model_config
+from nowcast.models.checkpoint import Checkpoint
 from nowcast.models.transform import make_transform
+from nowcast.training.experiment import resolve
 
 LOG = make_transform(NamedSection(name="log"))
 TWO_SCALES = {
@@ -32,3 +36,20 @@ def build(name, **keys):
     torch.manual_seed(0)
     model = make_model(model_config(NamedSection(name=name, **SMALL[name] | keys)))
     return model.eval() if name in EVALUATED else model
+
+
+def untrained_network(name):
+    """The forecaster of a model with random weights, of 2 frames in and 3 out in steps of 5 minutes."""
+    from makers import tiny_experiment
+
+    tree = config.as_dict(resolve(tiny_experiment(["x.nc"])))
+    tree["model"] = {"name": name, **SMALL[name]}
+    if name in OF_DISTRIBUTIONS:
+        tree["loss"] = {"name": "exceedance"}
+    experiment = resolve(config.from_dict(tree, source="test"))
+    torch.manual_seed(1)
+    weights = make_model(model_config(experiment.model)).state_dict()
+    facts = {"config": config.as_dict(experiment), "input_frames": 2, "lead_frames": 3, "time_steps": [300],
+             "quantity": "rain_rate"}  # fmt: skip
+    checkpoint = Checkpoint(facts, {f"model.{key}": value for key, value in weights.items()}, "")
+    return Network(checkpoint, name, device=torch.device("cpu"))

@@ -4,14 +4,24 @@ import math
 
 import pytest
 import torch
+from makers.models import build
 
 from nowcast.config.schema import NamedSection
 from nowcast.errors import UsageError
-from nowcast.models.losses import LOSSES, make_loss
+from nowcast.models.losses import LOSSES, at_least_one, make_loss
+from nowcast.models.model import Distribution
 from nowcast.models.transform import make_transform
 
 LINEAR = make_transform(NamedSection(name="linear"))
 LOG = make_transform(NamedSection(name="log"))
+
+
+def mean(loss, forecast, observed, validity, transform):
+    """The loss as training takes it: the sum of the errors divided by the count."""
+    if loss.of_distributions:
+        forecast = Distribution(build("probabilistic"), forecast)
+    total, count = loss.parts(forecast, observed, validity, transform)
+    return total / at_least_one(count)
 
 
 def fields(loss=LOSSES["mse"], seed=0):
@@ -31,7 +41,7 @@ def loss(request):
 
 def test_a_loss_is_a_finite_scalar_with_gradients_only_where_known(loss):
     forecast, observed, validity = fields(loss)
-    value = loss(forecast, observed, validity, LOG)
+    value = mean(loss, forecast, observed, validity, LOG)
     value.backward()
     assert value.shape == ()
     assert math.isfinite(value.item())
@@ -45,10 +55,10 @@ def test_a_loss_is_a_finite_scalar_with_gradients_only_where_known(loss):
 @pytest.mark.parametrize("under_mask", [0.0, 1e30, torch.inf, torch.nan])
 def test_what_is_under_the_mask_changes_nothing(loss, under_mask):
     forecast, observed, validity = fields(loss)
-    reference = loss(forecast, observed, validity, LOG)
+    reference = mean(loss, forecast, observed, validity, LOG)
     (gradient,) = torch.autograd.grad(reference, forecast)
     changed = torch.where(validity > 0, observed, under_mask)
-    again = loss(forecast, changed, validity, LOG)
+    again = mean(loss, forecast, changed, validity, LOG)
     (gradient_again,) = torch.autograd.grad(again, forecast)
     assert again.item() == reference.item()
     assert torch.equal(gradient, gradient_again)
@@ -56,7 +66,7 @@ def test_what_is_under_the_mask_changes_nothing(loss, under_mask):
 
 def test_nothing_known_gives_zero_and_no_gradient(loss):
     forecast, observed, validity = fields(loss)
-    value = loss(forecast, observed, torch.zeros_like(validity), LOG)
+    value = mean(loss, forecast, observed, torch.zeros_like(validity), LOG)
     value.backward()
     assert value.item() == 0
     assert (forecast.grad == 0).all()
@@ -68,9 +78,9 @@ def one(*values):
 
 def test_values_by_hand():
     forecast, observed, known = one(1.0, 2.0, 9.0), one(3.0, 2.5, 0.0), one(1.0, 1.0, 0.0)
-    assert LOSSES["mse"]()(forecast, observed, known, LINEAR).item() == pytest.approx((4 + 0.25) / 2)
-    assert LOSSES["mae"]()(forecast, observed, known, LINEAR).item() == pytest.approx((2 + 0.5) / 2)
-    entropy = LOSSES["bce"]()(one(0.25), one(1.0), one(1.0), LINEAR)
+    assert mean(LOSSES["mse"](), forecast, observed, known, LINEAR).item() == pytest.approx((4 + 0.25) / 2)
+    assert mean(LOSSES["mae"](), forecast, observed, known, LINEAR).item() == pytest.approx((2 + 0.5) / 2)
+    entropy = mean(LOSSES["bce"](), one(0.25), one(1.0), one(1.0), LINEAR)
     assert entropy.item() == pytest.approx(-math.log(0.25))
 
 
@@ -81,7 +91,7 @@ def test_exceedance_is_the_cross_entropy_of_the_logistic_distribution():
     above = [1 / (1 + math.exp((threshold - location) / spread)) for threshold in (1.0, 4.0)]
     expected = -math.log(above[0]) - 3 * math.log(1 - above[1])
     observed = torch.full((1, 1, 1, 1), 1.0)  # at the first threshold: reached
-    assert loss(forecast, observed, torch.ones(1, 1, 1, 1), LINEAR).item() == pytest.approx(expected, rel=1e-5)
+    assert mean(loss, forecast, observed, torch.ones(1, 1, 1, 1), LINEAR).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("keys", [{"weights": [1.0]}, {"thresholds": [2.0, 1.0], "weights": [1.0, 1.0]},
@@ -96,19 +106,19 @@ def test_balanced_weights_follow_the_observed_rain_with_thresholds_included():
     rates = [0.0, 0.49, 0.5, 2.0, 5.0, 9.9, 10.0, 30.0, 80.0]
     weights = [1, 1, 1, 2, 5, 5, 10, 30, 30]
     for rate, weight in zip(rates, weights, strict=True):
-        loss = balanced(one(rate + 1.0), one(rate), one(1.0), LINEAR)
+        loss = mean(balanced, one(rate + 1.0), one(rate), one(1.0), LINEAR)
         assert loss.item() == pytest.approx(weight, rel=1e-5), rate
 
 
 def test_balanced_in_rain_rate_and_in_values_differ_by_the_transform():
     forecast, observed, known = one(0.5), one(1.0), one(1.0)
-    in_values = make_loss(NamedSection(name="balanced", mse=0.0))(forecast, observed, known, LOG)
+    in_values = mean(make_loss(NamedSection(name="balanced", mse=0.0)), forecast, observed, known, LOG)
     assert in_values.item() == pytest.approx(abs(0.5 - LOG.encode(observed).item()), rel=1e-5)
-    in_rates = make_loss(NamedSection(name="balanced", mse=0.0, space="rain_rate"))(forecast, observed, known, LOG)
+    in_rates = mean(make_loss(NamedSection(name="balanced", mse=0.0, space="rain_rate")), forecast, observed, known, LOG)
     assert in_rates.item() == pytest.approx(LOG.decode(forecast).item() - 1.0, rel=1e-5)
 
 
 def test_cross_entropy_as_the_2015_paper_counts_it_sums_frames_and_pixels_per_case():
     forecast, observed, known = torch.full((2, 3, 4, 5), 0.5), torch.ones(2, 3, 4, 5), torch.ones(2, 3, 4, 5)
-    summed = make_loss(NamedSection(name="bce", reduction="sum"))(forecast, observed, known, LINEAR)
+    summed = mean(make_loss(NamedSection(name="bce", reduction="sum")), forecast, observed, known, LINEAR)
     assert summed.item() == pytest.approx(3 * 4 * 5 * math.log(2), rel=1e-5)

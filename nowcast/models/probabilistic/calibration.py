@@ -1,57 +1,62 @@
-"""What a network's odds are worth, counted on validation cases: what truly followed them.
+"""Calibrate the probabilities of a network on validation cases, which it was not trained on.
 
-A network that forecasts a distribution is trained on a few crops of a few events. On cases that it was not trained on it is
-surer of itself than it should be. Two numbers correct that, too few to be fitted to the cases by chance.
+A network that was trained on a few crops of a few events is overconfident elsewhere. Logistic calibration (Platt 1999)
+corrects that with two numbers, an intercept and a slope of the log-odds: too few to overfit the validation cases.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from nowcast.models.probabilistic.distribution import log_odds
-from nowcast.models.probabilistic.network import Probabilistic
+from nowcast.models.model import Calibration, DistributionModel
 from nowcast.models.transform import Transform
 
-LIMIT, WIDTH = 6.0, 0.25  # of log-odds: beyond the limits all are alike
+LIMIT, WIDTH = 6.0, 0.25  # log-odds: range of the bins (all beyond are in the outermost ones), and their width
 BIN_STARTS = torch.arange(-LIMIT, LIMIT, WIDTH, dtype=torch.float64)
-FIRM = 3.0  # events that the numbers of a new network are worth, against what is counted
-ITERATIONS = 30
+PRIOR_STRENGTH = 3.0  # weight of the prior (intercept 0, slope 1) in the fit, in pixels with a squared unit of log-odds
+ITERATIONS = 30  # of Newton's method, which converges in fewer
 
 
-def count_odds(
-    outputs: Tensor, observed: Tensor, validity: Tensor, transform: Transform, thresholds: Sequence[float]
-) -> Tensor:
-    """(bin of log-odds, 2): pixels where a threshold was not reached and where it was, of all leads and thresholds together.
+class ReliabilityCalibration(Calibration):
+    """Sets `model.reliability`, the intercept and slope of the calibrated log-odds, from counted validation cases."""
 
-    Outputs (case, lead, parameter, y, x) beside observed mm/h and their validity (case, lead, y, x).
-    """
-    bins = len(BIN_STARTS)
-    counts = torch.zeros(bins * 2, dtype=torch.float64)
-    for threshold in thresholds:
-        value = float(transform.encode(torch.tensor(float(threshold))))
-        places = ((log_odds(outputs.float(), value) + LIMIT) / WIDTH).long().clamp(0, bins - 1)
-        index = (places * 2 + (observed >= threshold))[validity > 0]
-        counts += torch.bincount(index, minlength=bins * 2).cpu()
-    return counts.view(bins, 2)
+    def __init__(self, model: DistributionModel, transform: Transform, thresholds: Sequence[float]):
+        self.model, self.transform, self.thresholds = model, transform, thresholds
+        self.counts = torch.zeros(len(BIN_STARTS), 2, dtype=torch.float64)
 
+    def count(self, outputs: Tensor, observed: Tensor, validity: Tensor) -> None:
+        """Count pixels by bin of log-odds, all lead times and thresholds together: not reached, reached.
 
-def calibrate(model: Probabilistic, counts: Tensor) -> None:
-    """Set `model.reliability` by what `count_odds` found."""
-    model.reliability.copy_(fit_reliability(counts))
+        outputs: (case, lead, parameter, y, x)
+        observed, validity: (case, lead, y, x), mm/h, and 1 known, 0 missing
+        """
+        bins = len(BIN_STARTS)
+        for threshold in self.thresholds:
+            value = float(self.transform.encode(torch.tensor(float(threshold))))
+            odds = self.model.log_odds(outputs.float(), value)
+            number = ((odds + LIMIT) / WIDTH).long().clamp(0, bins - 1)
+            index = (number * 2 + (observed >= threshold))[validity > 0]
+            self.counts += torch.bincount(index, minlength=bins * 2).cpu().view(bins, 2)
+
+    def apply(self, sum_over_processes: Callable[[Tensor], Tensor]) -> None:
+        self.model.reliability.copy_(fit_reliability(sum_over_processes(self.counts)))
 
 
 def fit_reliability(counts: Tensor) -> Tensor:
-    """(a, b): the log-odds a + b z have the greatest likelihood where the network has z, by counts (bin, 2).
+    """Fit the intercept a and the slope b of the calibrated log-odds a + b z by maximum likelihood.
 
-    Logistic regression (Platt 1999) by Newton's method, with the prior a = 0, b = 1.
+        counts: (bin of log-odds z, 2) pixels that did not reach and that reached the threshold
+        returns: (2,) a and b, float64
+
+    Logistic regression (Platt 1999) by Newton's method, with a Gaussian prior around a = 0, b = 1.
     """
-    z = (BIN_STARTS + WIDTH / 2)[:, None] ** torch.arange(2, dtype=torch.float64)
-    first = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    weights, total = first.clone(), counts.sum(dim=1)
+    z = (BIN_STARTS + WIDTH / 2)[:, None] ** torch.arange(2, dtype=torch.float64)  # (bin, 2): 1 and the bin's centre
+    prior = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    weights, total = prior.clone(), counts.sum(dim=1)
     for _ in range(ITERATIONS):
         p = torch.sigmoid(z @ weights)
-        slope = z.T @ (counts[:, 1] - total * p) - FIRM * (weights - first)
-        curvature = (z * (total * p * (1 - p))[:, None]).T @ z + FIRM * torch.eye(2, dtype=torch.float64)
-        weights = weights + torch.linalg.solve(curvature, slope)
+        gradient = z.T @ (counts[:, 1] - total * p) - PRIOR_STRENGTH * (weights - prior)
+        curvature = (z * (total * p * (1 - p))[:, None]).T @ z + PRIOR_STRENGTH * torch.eye(2, dtype=torch.float64)
+        weights = weights + torch.linalg.solve(curvature, gradient)
     return weights

@@ -20,15 +20,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nowcast.models.encoder_forecaster import Layers, LayersConfig, pad_to_multiple, steps_at_once
+from nowcast.models.model import DistributionModel
 from nowcast.models.probabilistic import inputs
+from nowcast.models.probabilistic.calibration import ReliabilityCalibration
 from nowcast.models.probabilistic.cascade import BLOCK, autoregression, continued, joined, lasting, split, steadied, widen
 from nowcast.models.probabilistic.distribution import LEVELS, highest_reached, log_odds
+from nowcast.models.transform import Transform
 
 OFFSET, CEILING = 0.5, 100.0  # mm/h, of that transform
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # mm/h at which areas are matched: those that are asked about
 NEVER = 1e4  # log-odds
 HAIR = 1e-4  # log-odds; more than they are rounded: the cell whose odds are the cut is to reach it
-SAMPLE = 1 << 15  # cells, about, whose areas are matched
 # More area of rain, in full from this lead: a CSI is best where rain is forecast from a probability of CSI / (1 + CSI) on, less
 # than a half.
 MORE, MORE_BY = 0.05, 12
@@ -63,19 +65,21 @@ class ProbabilisticConfig(LayersConfig):
     trust: float = Field(0.3, gt=0, le=1)  # share of the ConvLSTM's part that forecasts: of few events, a third holds elsewhere
 
 
-class Probabilistic(Layers):
+class Probabilistic(Layers, DistributionModel):
     """(case, time, 2, y, x) values and validity -> (case, lead, 6, y, x): slope · location + shift at LEVELS, slopes; float32.
 
     `reliability` is set by calibration on validation cases, not by gradients: (a, b) of the calibrated log-odds a + b z.
     """
 
+    citation = "Shi et al. (2015), arXiv 1506.04214; Seed (2003); Bowler, Pierce & Seed (2006)"
     calibrated = ("reliability",)
+    tile_multiple = BLOCK
+    matches_areas = True
 
     def __init__(self, config: ProbabilisticConfig):
         seen, change = (n + config.validity_channel for n in (inputs.NUM_OF_FRAMES, inputs.NUM_OF_CHANGE))
         super().__init__(config, 2 * len(LEVELS), num_seen=seen, num_fed=change + inputs.NUM_OF_LEAD)
         self.num_seen, self.num_of_change = seen, change
-        self.tile_multiple = BLOCK
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)
         self.width = nn.Parameter(torch.zeros(len(LEVELS)))  # log / PACE
@@ -162,13 +166,21 @@ class Probabilistic(Layers):
                     cuts[case, lead, number] = of_case[lead, number].kthvalue(num_known - wanted + 1).values - HAIR
         return cuts
 
-    def point(self, outputs: Tensor, cuts: Tensor) -> Tensor:
-        """(case, lead, 6, y, x) -> the value to forecast (case, lead, y, x): the highest whose z reaches the cut of `match`.
+    def log_odds(self, outputs: Tensor, value: float) -> Tensor:
+        return log_odds(outputs, value)
+
+    def calibration(self, transform: Transform, thresholds: Sequence[float]) -> ReliabilityCalibration:
+        return ReliabilityCalibration(self, transform, thresholds)
+
+    def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, cuts: Tensor | None = None) -> Tensor:
+        """Return the highest network value (case, lead, y, x) whose log-odds reach the cut of `match`.
 
         So a forecast has about the rates of the newest frame, where they are likeliest. No single probability is right to
         forecast rain at everywhere, and what is right for one service is too much rain for another; areas last longer than
         places.
         """
+        if cuts is None:
+            cuts = self.match(*self.sample(outputs, past, self.sample_stride(past.shape[-2:])), first_lead)
         return highest_reached(outputs, ANCHORS, cuts)
 
     def exceedance(self, outputs: Tensor, values: Sequence[float]) -> Tensor:
@@ -191,8 +203,3 @@ def area_share(value: float, lead: int) -> float:
     """How much area to forecast with this network value or more, for each cell that has it in the newest frame."""
     less = min(max(value - LESS_FROM, 0) * LESS, MOST_LESS) * min(lead / LESS_BY, 1)
     return (1 + MORE * min(lead / MORE_BY, 1)) * (1 - less)
-
-
-def stride_for(grid: Sequence[int]) -> int:
-    """That of a `sample` of about SAMPLE cells."""
-    return max(math.isqrt(math.prod(grid) // SAMPLE), 1)

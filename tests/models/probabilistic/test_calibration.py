@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from nowcast.config.schema import NamedSection
-from nowcast.models import make_model, model_config, point_values
-from nowcast.models.probabilistic.calibration import BIN_STARTS, LIMIT, WIDTH, calibrate, count_odds, fit_reliability
+from nowcast.models import make_model, model_config
+from nowcast.models.probabilistic.calibration import BIN_STARTS, LIMIT, WIDTH, ReliabilityCalibration, fit_reliability
 from nowcast.models.probabilistic.distribution import log_odds
 from nowcast.models.probabilistic.network import ANCHORS, area_share
 from nowcast.models.transform import make_transform
@@ -24,7 +24,9 @@ def drawn(shift=0.0, factor=1.0, cells=120, seed=0):
 
 
 def counted(outputs, rain, thresholds=(2.0, 5.0, 8.0), validity=None):
-    return count_odds(outputs, rain, torch.ones_like(rain) if validity is None else validity, LINEAR, thresholds)
+    calibration = ReliabilityCalibration(network(), LINEAR, thresholds)
+    calibration.count(outputs, rain, torch.ones_like(rain) if validity is None else validity)
+    return calibration.counts
 
 
 def network():
@@ -81,7 +83,7 @@ def newest_frame(cells=60, seed=5):
 def test_a_forecast_has_about_the_areas_of_the_newest_frame_where_they_are_likeliest():
     past, (outputs, _) = newest_frame(), drawn(cells=60)
     outputs = outputs[:1]
-    forecast = point_values(network(), outputs, past)
+    forecast = network().values(outputs, past)
     newest, known = past[0, -1, 0], past[0, -1, 1] > 0
     for anchor in ANCHORS[::3]:
         area = ((newest >= anchor) & known).sum()
@@ -106,10 +108,14 @@ def test_light_rain_gains_area_with_the_lead_and_heavy_rain_loses():
 def test_of_a_dry_newest_frame_no_rain_is_forecast():
     past, (outputs, _) = newest_frame(), drawn(cells=60)
     past[:, -1, 0] = 0.03
-    assert (point_values(network(), outputs[:1], past) == 0).all()
+    assert (network().values(outputs[:1], past) == 0).all()
 
 
 def test_calibration_is_put_into_the_network():
     model = network()
-    calibrate(model, counted(*drawn(0.5, 0.7)))
+    outputs, rain = drawn(0.5, 0.7)
+    calibration = model.calibration(LINEAR, (2.0, 5.0, 8.0))
+    for n in range(2):
+        calibration.count(outputs[n : n + 1], rain[n : n + 1], torch.ones_like(rain[:1]))
+    calibration.apply(lambda counts: counts)
     assert model.reliability.tolist() == pytest.approx([0.5, 0.7], abs=0.06)

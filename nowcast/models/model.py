@@ -1,0 +1,164 @@
+"""The contracts of the networks: Model, and DistributionModel for those that forecast a probability distribution.
+
+A model works in network values (transform.py), never in mm/h, and knows neither files nor times. Training, validation,
+forecasters and tiles use only what is documented here; everything but `forward` has a default.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nowcast.config.schema import Section
+from nowcast.models.transform import Transform
+
+SAMPLE_CELLS = 1 << 15  # about as many cells of a grid are sampled to match areas
+
+
+class Calibration:
+    """Adjusts a model's probabilities to validation cases. This one, for models without probabilities, does nothing."""
+
+    def count(self, outputs: Tensor, observed: Tensor, validity: Tensor) -> None:
+        """Add a batch of validation cases.
+
+        outputs: of the model, (case, lead, …)
+        observed: (case, lead, y, x) mm/h, 0 where missing
+        validity: (case, lead, y, x) 1 known, 0 missing
+        """
+
+    def apply(self, sum_over_processes: Callable[[Tensor], Tensor]) -> None:
+        """Set the model's calibration from all batches counted, in this process and the others."""
+
+
+class Model(nn.Module, ABC):
+    """A network: past frames in, forecast values out, for any number of lead times.
+
+    `config` holds the model's keys of the config. Registered in MODELS under the config's `name`.
+    """
+
+    citation: ClassVar[str]  # the paper, for the attribute `references` of forecast files
+    gives_distributions: ClassVar[bool] = False  # whether the outputs are the parameters of a distribution
+    learns_from_future: ClassVar[bool] = False  # whether `forward` takes `future` and `done` while it trains
+    calibrated: ClassVar[tuple[str, ...]] = ()  # names of the buffers that calibration sets
+
+    cell_multiple: int = 1  # fewest cells each way; the grid is padded to a multiple of it
+    grid: tuple[int, int] | None = None  # the only (y, x) shape that it takes; None: any
+    reach_is_bounded: bool = True  # False if a forecast may depend on the past at any distance, as along TrajGRU's flows
+    draws_random_numbers: bool = False  # True if training draws per case, which several processes would do differently
+    matches_areas: bool = False  # True if forecast values depend on the areas of the whole grid; see DistributionModel
+
+    def __init__(self, config: Section):
+        super().__init__()
+        self.config = config
+
+    @property
+    def tile_multiple(self) -> int:
+        """Return the number of cells that tiles of a grid begin at multiples of, so that block means are those of the grid."""
+        return self.cell_multiple
+
+    @abstractmethod
+    def forward(self, past: Tensor, num_leads: int) -> Tensor:
+        """Compute the outputs for all lead times.
+
+            past: (case, time, 2, y, x) network values (0 where missing) and validity (1 known, 0 missing)
+            returns: (case, lead, y, x) float32 network values; of a distribution (case, lead, parameter, y, x)
+
+        A model with `learns_from_future` also takes, while it trains, `future` (case, lead, 2, y, x) and `done`, the share of
+        the training that is over (0 to 1), and may then return outputs for frames of the past as well, before the leads.
+        """
+
+    def leads(self, past: Tensor, num_leads: int) -> Iterable[Tensor]:
+        """Return the outputs of `forward` in parts of one or more lead times, in order; by default all in one part.
+
+        Overridden by models whose outputs for all lead times would take much memory.
+        """
+        return [self(past, num_leads)]
+
+    def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, cuts: Tensor | None = None) -> Tensor:
+        """Return the network values (case, lead, y, x) to forecast, by default the outputs.
+
+        outputs: (case, lead, …) of `leads`, beginning at lead time number `first_lead` (1, 2, …)
+        past: (case, time, 2, y, x) as given to `forward`
+        cuts: (case, lead, value), of `match` on a larger grid of which this is a tile
+        """
+        return outputs
+
+    def loss_input(self, outputs: Tensor) -> "Tensor | Distribution":
+        """Return what a loss compares with the observation: the outputs, or the distribution that they describe."""
+        return outputs
+
+    def calibration(self, transform: Transform, thresholds: Sequence[float]) -> Calibration:
+        """Return an object that adjusts the probabilities of reaching `thresholds` (mm/h) to validation cases."""
+        return Calibration()
+
+    def normalises_over_batch(self) -> bool:
+        """Return whether it has batch normalisation, which needs the whole batch in one process."""
+        return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules())
+
+
+class DistributionModel(Model):
+    """A model whose outputs describe, for each cell and lead time, the distribution of the network value.
+
+    It is given by the log-odds z(v) = ln(p / (1 - p)) of the probability p that the network value reaches v. A model that
+    makes its forecast values from the areas of the whole grid sets `matches_areas` and implements `sample` and `match`.
+    """
+
+    gives_distributions = True
+
+    @abstractmethod
+    def log_odds(self, outputs: Tensor, value: float) -> Tensor:
+        """Return the log-odds of reaching a network value.
+
+        outputs: (case, lead, parameter, y, x)
+        returns: (case, lead, y, x)
+        """
+
+    @abstractmethod
+    def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, cuts: Tensor | None = None) -> Tensor:
+        """Return the single network value (case, lead, y, x) to forecast for each cell. Arguments as `Model.values`."""
+
+    def exceedance(self, outputs: Tensor, values: Sequence[float]) -> Tensor:
+        """Return the probability of reaching each network value.
+
+        outputs: (case, lead, parameter, y, x)
+        returns: (case, lead, value, y, x) from 0 to 1
+        """
+        return torch.stack([torch.sigmoid(self.log_odds(outputs, value)) for value in values], dim=2)
+
+    def loss_input(self, outputs: Tensor) -> "Distribution":
+        return Distribution(self, outputs)
+
+    def sample_stride(self, grid: Sequence[int]) -> int:
+        """Return the stride in cells, each way, that leaves about SAMPLE_CELLS cells of a grid of this (y, x) shape."""
+        return max(math.isqrt(math.prod(grid) // SAMPLE_CELLS), 1)
+
+    def sample(self, outputs: Tensor, past: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `match` needs of every `stride`-th cell each way; samples of tiles are joined along the cells.
+
+        outputs: (case, lead, parameter, y, x); past: (case, time, 2, y, x)
+        returns: log-odds (case, lead, value, cell), newest network values (case, cell) and validity (case, cell)
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not match areas")
+
+    def match(self, odds: Tensor, newest: Tensor, validity: Tensor, first_lead: int = 1) -> Tensor:
+        """Return the log-odds cut (case, lead, value) above which a cell is forecast to reach each value.
+
+        The arguments are a `sample` that begins at lead time number `first_lead`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not match areas")
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """The distribution that a model's outputs describe, as a loss sees it."""
+
+    model: DistributionModel
+    outputs: Tensor
+
+    def log_odds(self, value: float) -> Tensor:
+        """Return the log-odds (case, lead, y, x) of reaching a network value."""
+        return self.model.log_odds(self.outputs, value)
