@@ -28,6 +28,21 @@ def seeded():
 
 
 @pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """A cache folder of the test's own; nothing is in it, and it is not made yet."""
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, cache) -> Path:
+    """An empty current folder of the test's own, which then holds what a command leaves behind; and a cache beside it."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture
 def undrawn(monkeypatch):
     """Make the diagrams of a report without rendering them, which takes most of its time; tests/report renders them."""
     from nowcast.report import maps

@@ -1,5 +1,7 @@
 """nowcast plot draws the frames that are asked for, the right way up, and refuses the rest in a line with its exit code."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from makers import command, rain, write_record
@@ -11,14 +13,10 @@ from nowcast.netcdf.opening import open_records
 from nowcast.quantity import RAIN_RATE
 from nowcast.report import maps
 
+pytestmark = pytest.mark.usefixtures("workplace")
+
 START = np.datetime64("2020-06-01T00:00:00")
 STEP = np.timedelta64(300, "s")
-
-
-@pytest.fixture(autouse=True)
-def workplace(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
 
 
 def corner_rain(frames=1, shape=(20, 30)):
@@ -120,27 +118,27 @@ def test_a_large_grid_is_thinned_and_says_so(tmp_path):
 
 
 def refused(code, *argv, says):
-    before = {path: path.read_bytes() for path in plot.Path().iterdir() if path.is_file()}
+    before = {path: path.read_bytes() for path in Path().iterdir() if path.is_file()}
     found, out, err = command("plot", *argv)
     assert (found, out) == (code, ""), err
     assert err.startswith("error: ")
     assert says in err
     assert err.count("\n") <= 2
-    assert {path: path.read_bytes() for path in plot.Path().iterdir() if path.is_file()} == before
+    assert {path: path.read_bytes() for path in Path().iterdir() if path.is_file()} == before
 
 
-def test_what_cannot_be_drawn_is_refused_with_its_exit_code(tmp_path):
-    record = write_record(tmp_path / "rain.nc", rain(frames=4, shape=(8, 8)))
-    forecast = forecast_file(tmp_path / "f.nc", record)
-    (tmp_path / "text.nc").write_text("no NetCDF")
-    (tmp_path / "there.png").write_text("mine")
-    (tmp_path / "folder.png").mkdir()
+def test_what_cannot_be_drawn_is_refused_with_its_exit_code(workplace):
+    record = write_record(workplace / "rain.nc", rain(frames=4, shape=(8, 8)))
+    forecast = forecast_file(workplace / "f.nc", record)
+    (workplace / "text.nc").write_text("no NetCDF")
+    (workplace / "there.png").write_text("mine")
+    (workplace / "folder.png").mkdir()
     refused(2, record, "--output", "a.jpg", says="end the name in .png for panels or in .gif")
     refused(2, record, "--output", "a", says="--output a: end the name")
     refused(5, record, "--output", "there.png", says="there.png exists already.\nChoose another --output")
     refused(5, record, "--output", "folder.png", "--overwrite", says="folder.png exists already")
     refused(5, record, "--output", "absent/a.png", says="there is no folder absent")
-    refused(3, tmp_path / "text.nc", "--output", "a.png", says="is not a NetCDF file")
+    refused(3, workplace / "text.nc", "--output", "a.png", says="is not a NetCDF file")
     refused(2, "absent.nc", "--output", "a.png", says="no such file or folder: absent.nc")
     refused(3, record, "--output", "a.png", "--variable", "hail", says='has no variable "hail"')
     refused(2, record, "--output", "a.png", "--reference-time", "2020-06-01", says="is a record: choose frames by --start")
@@ -149,7 +147,7 @@ def test_what_cannot_be_drawn_is_refused_with_its_exit_code(tmp_path):
     refused(2, record, "--output", "a.png", "--start", "yesterday", says="--start yesterday: not a time")
     refused(75, record, "--output", "a.png", "--start", "2021-01-01", says="no frame in the times asked for")
     refused(75, forecast, "--output", "a.png", "--reference-time", "2021-01-01", says="It has 2 reference times from")
-    write_record(tmp_path / "other.nc", rain(frames=4, shape=(9, 9)))
-    refused(2, str(tmp_path / "*r*.nc"), "--output", "a.png", says="2 records on different grids (other, rain)")
+    write_record(workplace / "other.nc", rain(frames=4, shape=(9, 9)))
+    refused(2, str(workplace / "*r*.nc"), "--output", "a.png", says="2 records on different grids (other, rain)")
     assert command("plot", record, "--output", "there.png", "--overwrite", "-q")[0] == 0
-    assert (tmp_path / "there.png").read_bytes().startswith(b"\x89PNG")
+    assert (workplace / "there.png").read_bytes().startswith(b"\x89PNG")

@@ -25,10 +25,7 @@ import make_beams  # noqa: E402
 import make_moving_mnist  # noqa: E402
 from sequence_file import write_sequences  # noqa: E402
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def model(name, **keys):

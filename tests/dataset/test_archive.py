@@ -12,13 +12,10 @@ from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.index import MANY
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 EPOCH = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
 
 
 def data(records, **changes):

@@ -19,11 +19,7 @@ from nowcast.dataset.windows import find_windows
 from nowcast.errors import DataError, OutputError
 from nowcast.netcdf.opening import open_records
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def series(path, fields, *, past=2, future=3):

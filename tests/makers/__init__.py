@@ -9,8 +9,6 @@ from scipy.ndimage import gaussian_filter
 
 ROOT = Path(__file__).resolve().parents[2]  # the repository
 SHARED = Path(os.environ.get("NOWCAST_SHARED", ROOT.parent / "shared")).resolve()  # real radar records; may be absent
-# the environment of a child process that imports a test module, and with it these makers
-WITH_MAKERS = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])}
 
 
 def rain(*, frames=12, shape=(48, 56), motion=(1, 2), missing=0.0, seed=0) -> np.ndarray:

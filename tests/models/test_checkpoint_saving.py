@@ -7,11 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from makers import WITH_MAKERS
+from makers.processes import run_beside
 
 from nowcast.errors import OutputError
 from nowcast.models import checkpoint
@@ -123,9 +122,7 @@ def kill_at_every_call(parent):
 
 def test_a_save_that_is_killed_at_any_system_call_loses_nothing(tmp_path):
     program = "import sys, pathlib, test_checkpoint_saving as t; print(t.kill_at_every_call(pathlib.Path(sys.argv[1])))"
-    done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, cwd=Path(__file__).parent, env=WITH_MAKERS
-    )
+    done = run_beside(__file__, program, tmp_path)
     assert done.returncode == 0, done.stderr
     leftovers = 0
     for n in range(1, int(done.stdout) + 1):
@@ -141,8 +138,7 @@ def test_the_calls_that_are_counted_are_those_of_the_system(tmp_path):
     program = "import sys, pathlib, test_checkpoint_saving; test_checkpoint_saving.save(pathlib.Path(sys.argv[1]), 8)"
     calls = "openat,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,link,linkat,ftruncate"
     trace = ["strace", "-f", "--seccomp-bpf", "-qq", "-y", "-e", f"trace={calls}", "-o", tmp_path / "trace"]
-    argv = [*trace, sys.executable, "-c", program, tmp_path / "run"]
-    done = subprocess.run(argv, capture_output=True, text=True, cwd=Path(__file__).parent, env=WITH_MAKERS)
+    done = run_beside(__file__, program, tmp_path / "run", prefix=trace)
     if "ptrace" in done.stderr.lower():
         pytest.skip("tracing is not allowed here")
     assert done.returncode == 0, done.stderr

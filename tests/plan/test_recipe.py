@@ -33,16 +33,10 @@ from nowcast.training import trainer as training_trainer
 from nowcast.training.experiment import resolve
 from nowcast.training.step_cost import Estimate
 
+pytestmark = pytest.mark.usefixtures("workplace")
+
 REFERENCE = ROOT / "configs" / "radar.toml"
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def workplace(tmp_path, monkeypatch):
-    """An empty folder of its own for every test."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path / "work")
 
 
 @pytest.fixture

@@ -1,17 +1,12 @@
 """scripts/benchmarks/engine.py runs and says what it measured (no time is asserted)."""
 
-import subprocess
-import sys
-
-from makers import ROOT
-
-SCRIPT = ROOT / "scripts" / "benchmarks" / "engine.py"
+from makers.processes import run_script
 
 
 def test_the_tables_have_a_row_for_each_stack_and_recipe():
     options = ["--device", "cpu", "--precision", "float32", "--stacks", "8x3", "--grids", "8", "--rounds", "1"]
-    command = [sys.executable, str(SCRIPT), *options, "--recipes", "cnn_lstm"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = run_script("benchmarks/engine.py", *options, "--recipes", "cnn_lstm")
+    assert done.returncode == 0, done.stderr
     rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
     stacks = [row[1:4] for row in rows if row[0] == "3 × 8, 3×3, 8², batch 1"]
     assert [what for what, *_ in stacks] == ["plain float32", "engine float32"]

@@ -1,18 +1,15 @@
 """The benchmark of forecasts runs in one command and prints a table; a network that does not fit is named."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 from makers import ROOT, rain, tiny_run, write_record
+from makers.processes import run_script
 
 
 def benchmark(tmp_path, *argv, shared=None):
-    command = [sys.executable, ROOT / "scripts" / "benchmarks" / "forecasting.py", *argv, "--rounds", "1"]
-    env = {**os.environ, "NOWCAST_SHARED": str(shared or tmp_path)}  # an empty folder: synthetic rain
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, env=env)
+    # an empty folder of real records: synthetic rain
+    return run_script("benchmarks/forecasting.py", *argv, "--rounds", "1", NOWCAST_SHARED=shared or tmp_path)
 
 
 def write_onnx(path):

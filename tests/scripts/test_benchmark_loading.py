@@ -6,12 +6,9 @@ import loading as benchmark
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 SHAPE = (36, 40)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
 
 
 def record(path, layout, kind, *, frames=20):

@@ -1,20 +1,15 @@
 """The benchmark of scores runs in one command on tiny fields, checks that all agree, and prints a table."""
 
 import importlib.util
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from makers import ROOT
+from makers.processes import run_script
 
 
 def benchmark(tmp_path, *argv):
-    command = [sys.executable, ROOT / "scripts" / "benchmarks" / "scoring.py", *argv]
-    env = {**os.environ, "NOWCAST_SHARED": str(tmp_path)}  # an empty folder: synthetic rain
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, env=env)
+    return run_script("benchmarks/scoring.py", *argv, NOWCAST_SHARED=tmp_path)  # an empty folder: synthetic rain
 
 
 def test_the_tools_stand_in_one_table_and_agree(tmp_path):

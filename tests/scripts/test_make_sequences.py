@@ -1,27 +1,22 @@
 """The made-up sequences: digits, squares and beams move as their rules say, and are read back as they were made."""
 
 import gzip
-import subprocess
-import sys
 from itertools import pairwise
 
+import make_beams
+import make_moving_mnist as mnist
+import make_moving_squares as squares
 import netCDF4
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from makers import ROOT
+from makers.processes import run_script
+from sequence_file import write_sequences
 
 from nowcast.dataset.windows import find_windows
 from nowcast.netcdf.opening import open_records
 from nowcast.quantity import DIMENSIONLESS
-
-SCRIPTS = ROOT / "scripts" / "data"
-
-import make_beams  # noqa: E402
-import make_moving_mnist as mnist  # noqa: E402
-import make_moving_squares as squares  # noqa: E402
-from sequence_file import write_sequences  # noqa: E402
 
 seeds = st.integers(0, 2**32 - 1)
 some = settings(max_examples=40, deadline=None)
@@ -158,11 +153,6 @@ def test_a_moved_beam_is_the_beam_elsewhere_and_zero_beside_it(rows, columns):
     assert np.array_equal(moved, expected)
 
 
-def command(script, *arguments):
-    words = [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, check=False)
-
-
 COMMANDS = {
     "beams": ("make_beams.py", ["--sequences", 4], (4, 6, 24, 24)),
     "squares": ("make_moving_squares.py", ["--sequences", 3, "--noise"], (3, 15, 40, 40)),
@@ -176,7 +166,7 @@ def made(request, tmp_path_factory, digits):
     script, arguments, shape = COMMANDS[request.param]
     path = tmp_path_factory.mktemp(request.param) / "new" / "made.nc"
     folder = ["--digits", digits] if request.param == "digits" else []
-    done = command(script, *arguments, *folder, "--output", path)
+    done = run_script(f"data/{script}", *arguments, *folder, "--output", path)
     assert done.returncode == 0, done.stderr
     with netCDF4.Dataset(path) as file:
         file.set_auto_maskandscale(False)
@@ -216,7 +206,7 @@ def test_frames_are_read_in_the_order_of_the_array_whatever_is_asked_for(made):
 
 
 def test_without_the_digits_the_script_says_what_to_give(tmp_path):
-    done = command("make_moving_mnist.py", "--digits", tmp_path, "--output", tmp_path / "made.nc")
+    done = run_script("data/make_moving_mnist.py", "--digits", tmp_path, "--output", tmp_path / "made.nc")
     assert done.returncode == 1
     missing = tmp_path / "train-images-idx3-ubyte.gz"
     assert done.stderr == f"error: cannot read {missing}: No such file or directory; give --digits FOLDER\n"

@@ -23,18 +23,11 @@ from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import open_records
 from nowcast.quantity import RAIN_RATE
 
+pytestmark = pytest.mark.usefixtures("workplace")
+
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
 COMMANDS = ("inspect", "plan", "train", "predict", "evaluate", "export", "plot")
-
-
-@pytest.fixture(autouse=True)
-def workplace(tmp_path, monkeypatch):
-    """Every test works in an empty folder of its own, which then holds what a command leaves behind."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
 
 
 @pytest.fixture(scope="module")

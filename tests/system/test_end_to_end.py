@@ -13,6 +13,8 @@ from nowcast.forecasters.baselines import BASELINES, Extrapolation, available
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.opening import open_records
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 FEW = ("training.steps=4", "training.validate_every=4", "training.validation_cases=4", "training.batch_size=2", "data.crop=64",
        "model.hidden_channels=[8, 8]")  # fmt: skip
 
@@ -22,11 +24,6 @@ def nowcast(*words):
     code, out, err = command(*words)
     assert code == 0, err
     return out
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
 
 
 def part(path, folder, **window):

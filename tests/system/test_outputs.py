@@ -9,7 +9,8 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 import pytest
-from makers import WITH_MAKERS, command, rain, tiny_run, write_record
+from makers import command, rain, tiny_run, write_record
+from makers.processes import run_beside
 
 from nowcast.commands.predict import predict_files
 from nowcast.errors import OutputError
@@ -70,8 +71,7 @@ def test_forty_predictions_into_one_file_and_a_reader_that_always_sees_a_whole_o
     (tmp_path / "out").mkdir()
     program = "import pathlib, sys, test_outputs as t; a = sys.argv[1:]; "
     program += "t.write_together(pathlib.Path(a[0]), pathlib.Path(a[1]), overwrite=a[2] == 'True')"
-    argv = [sys.executable, "-c", program, str(record), str(tmp_path / "out" / "f.nc"), str(overwrite)]
-    done = subprocess.run(argv, capture_output=True, text=True, cwd=Path(__file__).parent, env=WITH_MAKERS, timeout=120)
+    done = run_beside(__file__, program, record, tmp_path / "out" / "f.nc", overwrite)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["left"] == ["f.nc"]

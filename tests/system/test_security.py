@@ -16,16 +16,13 @@ from makers.stored import edit
 from nowcast import config
 from nowcast.netcdf.opening import open_records
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 PACKAGE = ROOT / "nowcast"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PICKLES = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "copyreg", "yaml"}
 NETWORK = {"socket", "ssl", "http", "urllib", "urllib3", "requests", "ftplib", "smtplib", "xmlrpc", "asyncio", "fsspec"}
 RUN = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.startfile", "torch.load", "torch.hub.load"}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
 
 
 def calls(tree):

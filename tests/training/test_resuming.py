@@ -5,15 +5,14 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from makers import WITH_MAKERS, command, rain, tiny_experiment, write_record
+from makers import command, rain, tiny_experiment, write_record
+from makers.processes import run_beside
 
 from nowcast import config
 from nowcast.commands import train as commands_train
@@ -129,10 +128,7 @@ def killed_until_done(place, output, seed, workers):
 def test_a_run_killed_at_random_and_resumed_is_the_straight_one(place, tmp_path, seed, workers):
     program = "import pathlib, sys, test_resuming as t; a = sys.argv; "
     program += "print(t.killed_until_done(pathlib.Path(a[1]), pathlib.Path(a[2]), int(a[3]), int(a[4])))"
-    argv = [sys.executable, "-c", program, place, tmp_path / "run", seed, workers]
-    done = subprocess.run(
-        list(map(str, argv)), capture_output=True, text=True, cwd=Path(__file__).parent, env=WITH_MAKERS, timeout=120
-    )
+    done = run_beside(__file__, program, place, tmp_path / "run", seed, workers)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 0, "it was never killed"
     assert_same(place / "straight", tmp_path / "run")

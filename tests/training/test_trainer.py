@@ -25,10 +25,7 @@ from nowcast.training.run_folder import CONFIG, LOG, METRICS, PICTURE
 from nowcast.training.state import State
 from nowcast.training.trainer import Trainer
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
