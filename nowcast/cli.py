@@ -1,23 +1,22 @@
-"""The commands: parse, call, print, exit code.
+"""The command line: parse the arguments, call the command, print its result, set the exit code.
 
-Results go to stdout; progress, log and errors to stderr. Nothing heavy is imported before a command runs, so that
+Results go to stdout; progress, log and errors go to stderr. Heavy modules are imported inside the commands, so that
 `nowcast --help` answers at once.
 """
 
-import errno
 import logging
 import os
 import shlex
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from nowcast import __version__
-from nowcast.errors import MemoryLimitError, NowcastError, OutputError, UsageError, is_out_of_memory
+from nowcast.commands import arguments as args
+from nowcast.errors import NowcastError, UsageError, explain_failure
 
 app = typer.Typer(
     name="nowcast",
@@ -28,33 +27,7 @@ app = typer.Typer(
     epilog="Example: nowcast inspect data/sample.nc",
 )
 log = logging.getLogger("nowcast")
-_ParseError = typer.BadParameter.__base__  # of click or of typer's own copy of it, by typer's version
-
-
-class Layout(StrEnum):
-    """How `inspect` and `train --dry-run` print."""
-
-    table = "table"
-    json = "json"
-
-
-class ScoreLayout(StrEnum):
-    """How `evaluate` prints."""
-
-    table = "table"
-    json = "json"
-    csv = "csv"
-
-
-Records = Annotated[list[str], typer.Argument(metavar="RECORD", help="NetCDF files, folders of them, or globs.")]
-Variable = Annotated[str | None, typer.Option(help="The variable to read, where it cannot be found by CF.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Start = Annotated[str | None, typer.Option(metavar="T", help="First reference time, such as 2016-09-28T15:00 (UTC).")]
-End = Annotated[str | None, typer.Option(metavar="T", help="Last reference time, UTC.")]
-Every = Annotated[float | None, typer.Option(metavar="MINUTES", help="Minutes between reference times.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+_ParseError = typer.BadParameter.__base__  # a class of click, or of typer's own copy of click, depending on its version
 
 
 @app.callback(invoke_without_command=True)
@@ -71,99 +44,88 @@ def nowcast(
 
 @app.command(epilog="Example: nowcast inspect radar/2015*.nc")
 def inspect(
-    records: Records, variable: Variable = None, format: Annotated[Layout, typer.Option(help="How to print.")] = Layout.table,
-    quiet: Quiet = False, verbose: Verbose = False,
+    records: args.Records, variable: args.Variable = None,
+    format: Annotated[args.Format, typer.Option(help="Output format.")] = args.Format.table,
+    quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
-    """Show what radar records hold.
+    """Show what radar records contain.
 
-    Grid, times, gaps, missing and wet pixels, and how many training windows they give.
+    Shows the grid, times, gaps, percentages of missing and wet cells, and the number of training windows.
     """
     _set_up_log(quiet, verbose)
-    from nowcast.commands import inspect as commands_inspect
+    from nowcast.commands.inspect import as_lines, inspect_record
     from nowcast.netcdf.opening import open_records
 
-    facts = [commands_inspect.inspect(record) for record in open_records(records, variable=variable)]
-    if format is Layout.json:
-        _print_json(facts)
+    inspected = [inspect_record(record) for record in open_records(records, variable=variable)]
+    if format is args.Format.json:
+        _print_json(inspected)
     else:
-        typer.echo("\n".join(commands_inspect.lines(facts)))
+        typer.echo("\n".join(as_lines(inspected)))
     _next(f"nowcast plan {shlex.join(records)} --output my.toml")
 
 
 @app.command(epilog="Example: nowcast plan radar/2015 --output my.toml")
 def plan(
-    records: Records,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="The config to write, such as my.toml.")] = None,
-    variable: Variable = None, device: Device = "auto",
-    overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
+    records: args.Records,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Config to write; default: print it.")] = None,
+    variable: args.Variable = None, device: args.Device = "auto",
+    overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
-    """Write a config for these records.
+    """Write a config for training on these records.
 
-    A look at them and a few steps on this machine decide; every value comes with its reason, and `train` takes the file.
+    Values are chosen from the records and from a few trial steps on this machine. Each has a comment with the reason.
     """
     _set_up_log(quiet, verbose)
-    from nowcast.commands import plan as commands_plan
+    from nowcast.commands.plan import check_output, plan_records, write
 
     if output:
-        _refuse_stdout(output)
-        commands_plan.check_output(output, records, overwrite=overwrite)
-    recipe = commands_plan.plan_records(records, variable=variable or "auto", device=device)
+        args.refuse_stdout(output)
+        check_output(output, records, overwrite=overwrite)
+    recipe = plan_records(records, variable=variable or "auto", device=device)
     if output is None:
         typer.echo(recipe.text(), nl=False)
         _next("nowcast train my.toml  # with the text above in my.toml")
         return
-    commands_plan.write(recipe, output)
+    write(recipe, output)
     typer.echo(output)
     _next(f"nowcast train {shlex.quote(str(output))} --output {shlex.quote(str(Path('runs') / output.stem))}")
 
 
 @app.command(epilog="Example: nowcast train configs/radar.toml --data radar/ --set training.steps=500 --output runs/radar")
 def train(
-    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="A TOML file; without it --data is planned.")] = None,
-    data: Annotated[list[str] | None, typer.Option(metavar="RECORD", help="Records, in place of data.records.")] = None,
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="Config file; without it --data is planned.")] = None,
+    data: Annotated[list[str] | None, typer.Option(metavar="RECORD", help="Records, instead of those of the config.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key.")] = None,
-    output: Annotated[Path | None, typer.Option(metavar="RUN", help="The run folder; default runs/CONFIG.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
-    device: Device = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and train nothing.")] = False,
-    format: Annotated[Layout, typer.Option(help="How --dry-run prints.")] = Layout.table,
-    overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
+    output: Annotated[Path | None, typer.Option(metavar="RUN", help="Run folder to write; default runs/CONFIG.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of the run.")] = False,
+    device: args.Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, without training.")] = False,
+    format: Annotated[args.Format, typer.Option(help="Output format of --dry-run.")] = args.Format.table,
+    overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
     """Train a network on radar records.
 
-    The run folder then holds all that forecasting needs: the config, the best checkpoint, and the log.
+    The run folder then holds the config, the best checkpoint, from which forecasts are made, and the log.
     """
     _set_up_log(quiet, verbose)
-    from nowcast import config as configs
-    from nowcast.commands.plan import planned, run_config
+    from nowcast.commands.choose_config import choose_config
     from nowcast.commands.train import dry_run_facts, dry_run_lines, train_run
-    from nowcast.training.run_folder import check_free
 
     if config is None and not data:
         raise UsageError("nothing to train: give a CONFIG such as configs/radar.toml, or --data RECORD to have one planned")
-    if format is Layout.json and not dry_run:
+    if format is args.Format.json and not dry_run:
         raise UsageError("--format json belongs to --dry-run; a training writes RUN/metrics.jsonl")
     run = output or Path("runs") / (Path(config).stem if config else "planned")
-    settings, write = list(set_ or []), configs.write
-    if config is not None:
-        experiment = configs.read(config, settings)
-    elif resume:
-        experiment, write = run_config(run, settings)
-    else:
-        if not dry_run:
-            check_free(run, overwrite=overwrite)  # before the minute that a plan takes
-        experiment, recipe = planned(data, settings, device=device)
-        write = recipe.text
-    if data:
-        experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"records": tuple(data)})})
+    experiment, write = choose_config(
+        config, data or (), set_ or (), run=run, resume=resume, overwrite=overwrite, device=device, dry_run=dry_run
+    )
     if dry_run:
-        facts = dry_run_facts(experiment, device)
-        if not _is_first():
-            return
-        _print_json(facts) if format is Layout.json else typer.echo("\n".join(dry_run_lines(facts)))
-        _next("the same without --dry-run")
+        estimated = dry_run_facts(experiment, device)
+        if _is_first():
+            _print_json(estimated) if format is args.Format.json else typer.echo("\n".join(dry_run_lines(estimated)))
+            _next("the same without --dry-run")
         return
-    _refuse_stdout(run)
+    args.refuse_stdout(run)
     result = train_run(experiment, run, resume=resume, overwrite=overwrite, device=device, write=write)
     if not _is_first():
         return
@@ -173,37 +135,38 @@ def train(
 
 @app.command(epilog="Example: nowcast predict runs/radar radar/today/ --output forecast.nc")
 def predict(
-    forecaster: Annotated[str, typer.Argument(metavar="FORECASTER", help="A run folder, a checkpoint or a baseline's name.")],
-    records: Records,
-    output: Annotated[str, typer.Option(metavar="PATH", help="A file, or with a / at its end a folder: one file per time.")],
-    reference_time: Annotated[list[str] | None, typer.Option(metavar="T", help="Forecast from this time, UTC.")] = None,
-    start: Start = None, end: End = None, every: Every = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Stay, and forecast from each frame that comes.")] = False,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also of exceeding thresholds of rain.")] = False,
-    thresholds: Annotated[str | None, typer.Option(help="Of --probabilities, such as 0.5,1,5,10 mm/h.")] = None,
-    variable: Variable = None, device: Device = "auto",
-    overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
+    forecaster: Annotated[str, typer.Argument(metavar="FORECASTER", help="Run folder, checkpoint or name of a baseline.")],
+    records: args.Records,
+    output: Annotated[str, typer.Option(metavar="PATH", help="File to write, or folder/ for one file per time.")],
+    reference_time: Annotated[list[str] | None, typer.Option(metavar="T", help="Time to forecast from (UTC).")] = None,
+    start: args.Start = None, end: args.End = None, every: args.Every = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep running, and forecast from each new frame.")] = False,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also forecast probabilities.")] = False,
+    thresholds: Annotated[str | None, typer.Option(help="Thresholds of --probabilities in mm/h, such as 0.5,1,5,10.")] = None,
+    variable: args.Variable = None, device: args.Device = "auto",
+    overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
-    """Forecast into CF NetCDF.
+    """Make forecasts and write them as CF NetCDF.
 
-    Forecasts start from the newest frames of the records, or from the times asked for.
+    Forecasts start from the newest frames of the records, or from the reference times given.
 
-    With --watch, RECORD is one folder and PATH another: each new frame gives one forecast, until Ctrl-C or SIGTERM.
+    With --watch, RECORD and PATH are folders: each new frame in RECORD gives one forecast, until Ctrl-C or SIGTERM.
     """
     _set_up_log(quiet, verbose)
-    _refuse_stdout(output)
+    args.refuse_stdout(output)
     from nowcast.commands.predict import predict_files, watch_folder
 
     if thresholds and not probabilities:
         raise UsageError("--thresholds belongs to --probabilities: a forecast in mm/h has none")
-    options = {"variable": variable, "device": device, "probabilities": probabilities, "thresholds": _thresholds(thresholds)}
+    levels = args.parse_thresholds(thresholds)
+    options = {"variable": variable, "device": device, "probabilities": probabilities, "thresholds": levels}
     if watch:
         if reference_time or start or end or every or overwrite or len(records) != 1:
             raise UsageError("--watch takes one folder to watch, no times and no --overwrite: it forecasts what comes, once")
         for path in watch_folder(forecaster, records[0], output, **options):
             typer.echo(path)
         return
-    selection = _selection(reference_time, start, end, every)
+    selection = args.parse_selection(reference_time or (), start, end, every)
     written = predict_files(forecaster, records, output, selection, overwrite=overwrite, **options)
     if not _is_first():
         return
@@ -213,13 +176,13 @@ def predict(
 
 @app.command(epilog="Example: nowcast export runs/radar --output radar.onnx")
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder or a checkpoint.")],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The file to write, ending in .onnx or .pt2.")],
-    overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder or checkpoint.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="File to write, ending in .onnx or .pt2.")],
+    overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
-    """Write a trained network as ONNX or PyTorch program.
+    """Write a trained network as an ONNX or PyTorch program.
 
-    The file maps past mm/h to forecast mm/h, NaN for missing, and runs without nowcast.
+    The program takes past frames and returns forecast frames, in mm/h with NaN for missing, and runs without nowcast.
     """
     _set_up_log(quiet, verbose)
     from nowcast.commands.export import export_run
@@ -233,28 +196,27 @@ def export(
 def evaluate(
     context: typer.Context,
     forecasters: Annotated[list[str], typer.Argument(metavar="FORECASTER", help="Runs, baselines, forecast or scores files.")],
-    observations: Annotated[list[str] | None, typer.Option(metavar="RECORD...", help="The records to score against.")] = None,
-    output: Annotated[Path | None, typer.Option(metavar="DIR", help="A folder for tables, pictures and report.html.")] = None,
-    start: Start = None, end: End = None, every: Every = None,
-    thresholds: Annotated[str | None, typer.Option(help="Default 0.5,1,5,10 mm/h.")] = None,
-    variable: Variable = None, format: Annotated[ScoreLayout, typer.Option(help="How to print.")] = ScoreLayout.table,
-    device: Device = "auto", overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
+    observations: Annotated[list[str] | None, typer.Option(metavar="RECORD...", help="Records to score against.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for tables, pictures and report.html.")] = None,
+    start: args.Start = None, end: args.End = None, every: args.Every = None,
+    thresholds: Annotated[str | None, typer.Option(help="Thresholds in mm/h, by default 0.5,1,5,10.")] = None,
+    format: Annotated[args.ScoreFormat, typer.Option(help="Output format.")] = args.ScoreFormat.table,
+    variable: args.Variable = None, device: args.Device = "auto",
+    overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
     """Score forecasters against radar records.
 
-    Persistence and extrapolation are scored beside them, all on the same cases and under one common mask. Earlier
-    scores.nc files are pooled, without --observations.
+    Persistence and extrapolation are scored too; all are scored on the same cases and with the same missing cells.
+    Instead of forecasters, scores.nc files of earlier evaluations can be given, without --observations, to pool them.
     """
     _set_up_log(quiet, verbose)
-    from nowcast.commands.evaluate import evaluate_forecasters, pooled_scores
-    from nowcast.evaluation import score_files
+    from nowcast.commands.evaluate import evaluate_forecasters, pooled_scores, scores_text
     from nowcast.report import folder
-    from nowcast.report.table import table
 
-    levels = _thresholds(thresholds)
-    selection = _selection(None, start, end, every)
+    levels = args.parse_thresholds(thresholds)
+    selection = args.parse_selection((), start, end, every)
     if output and _is_first():
-        _refuse_stdout(output)
+        args.refuse_stdout(output)
         folder.ready(output, overwrite=overwrite)
     outputs = [output / name for name in folder.FILES] if output else []
     options = {"--observations": observations, "--thresholds": thresholds, "--variable": variable}
@@ -263,23 +225,14 @@ def evaluate(
     if not result and not observations:
         raise UsageError("Missing option '--observations'.\nSee nowcast evaluate -h")
     if not result:
-        facts = {
-            "thresholds": levels,
-            "variable": variable,
-            "device": device,
-            "examples": output is not None,
-            "outputs": outputs,
-        }
-        result = evaluate_forecasters(forecasters, observations, selection, **facts)
+        result = evaluate_forecasters(
+            forecasters, observations, selection, thresholds=levels, variable=variable,
+            device=device, examples=output is not None, outputs=outputs,
+        )  # fmt: skip
     if not _is_first():
         return
     rows = result.rows()
-    text = {
-        ScoreLayout.table: lambda: table(result),
-        ScoreLayout.json: lambda: score_files.as_json(result, rows).rstrip(),
-        ScoreLayout.csv: lambda: score_files.as_csv(rows).rstrip(),
-    }
-    typer.echo(text[format]())
+    typer.echo(scores_text(result, rows, format))
     if output:
         paths = folder.write(result, rows, output, command=context.obj or "", overwrite=overwrite)
         log.info("written: %s", ", ".join(map(str, paths)))
@@ -291,23 +244,24 @@ def evaluate(
 
 @app.command(epilog="Example: nowcast plot forecast.nc --output forecast.gif")
 def plot(
-    path: Annotated[str, typer.Argument(metavar="FORECAST|RECORD", help="A NetCDF file, a folder of them, or a glob.")],
-    output: Annotated[Path, typer.Option(metavar="PICTURE", help="The file to write: .png has panels, .gif is animated.")],
-    variable: Variable = None,
-    reference_time: Annotated[str | None, typer.Option(metavar="T", help="Of forecasts: from this time, UTC.")] = None,
-    start: Annotated[str | None, typer.Option(metavar="T", help="Of a record: the first frame, UTC.")] = None,
-    end: Annotated[str | None, typer.Option(metavar="T", help="Of a record: the last frame, UTC.")] = None,
-    overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
+    path: Annotated[str, typer.Argument(metavar="FORECAST|RECORD", help="NetCDF file, folder of them, or glob.")],
+    output: Annotated[Path, typer.Option(metavar="PICTURE", help="File to write: panels (.png) or an animation (.gif).")],
+    variable: args.Variable = None,
+    reference_time: Annotated[str | None, typer.Option(metavar="T", help="For forecasts: the time to draw (UTC).")] = None,
+    start: Annotated[str | None, typer.Option(metavar="T", help="For a record: time of the first frame (UTC).")] = None,
+    end: Annotated[str | None, typer.Option(metavar="T", help="For a record: time of the last frame (UTC).")] = None,
+    overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
     """Draw a forecast or a record.
 
-    Maps of the newest forecast, or of the newest frames, unless others are asked for.
+    By default the newest forecast, or the newest frames of a record, are drawn.
     """
     _set_up_log(quiet, verbose)
     from nowcast.commands.plot import plot as draw
 
-    times = [_time(text, option) for text, option in ((reference_time, "--reference-time"), (start, "--start"), (end, "--end"))]
-    drawn = draw(path, output, variable=variable, reference=times[0], span=tuple(times[1:]), overwrite=overwrite)
+    reference = args.parse_time(reference_time, "--reference-time")
+    span = args.parse_time(start, "--start"), args.parse_time(end, "--end")
+    drawn = draw(path, output, variable=variable, reference=reference, span=span, overwrite=overwrite)
     typer.echo(output)
     if drawn.is_forecast:
         _next(f"nowcast evaluate {shlex.quote(path)} --observations RECORD... --output scores/")
@@ -315,47 +269,8 @@ def plot(
         _next(f"nowcast predict extrapolation {shlex.quote(path)} --output forecast.nc")
 
 
-def _selection(listed: list[str] | None, start: str | None, end: str | None, every: float | None):
-    from nowcast.prediction.cases import Selection
-
-    times = tuple(_time(text, "--reference-time") for text in listed or [])
-    return Selection(times, _time(start, "--start"), _time(end, "--end"), every)
-
-
-def _time(text: str | None, option: str):
-    from datetime import UTC, datetime
-
-    import numpy as np
-
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-        time = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
-    except (ValueError, OverflowError):
-        raise UsageError(f"{option} {text}: not a time; write it as 2016-09-28T15:00 (UTC)") from None
-    return np.datetime64(time, "s")
-
-
-def _thresholds(text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        levels = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        levels = ()
-    if not levels or not all(0 < level < 1e6 for level in levels) or list(levels) != sorted(set(levels)):
-        raise UsageError(f"--thresholds {text}: write ascending numbers above 0 with commas, such as 0.5,1,5,10")
-    return levels
-
-
-def _refuse_stdout(output: str | Path) -> None:
-    if str(output) == "-":
-        raise UsageError("--output -: this cannot go to stdout; give a name (./- for one that is called so)")
-
-
 def _is_first() -> bool:
-    """Of several processes that torchrun started one speaks (distributed.py, which would import torch)."""
+    """Return whether this process is the one of several under torchrun that prints. Does not import torch to find out."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -380,11 +295,11 @@ def _print_json(value: object) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The entry point: runs a command and turns what a user can act on into one or two lines and an exit code."""
+    """Run the command line. Print an error that the user can act on in one or two lines, and exit with its code."""
     from nowcast.runtime.signals import Terminated, terminating
 
     try:
-        arguments = spread_observations(sys.argv[1:] if argv is None else argv)
+        arguments = args.spread_observations(sys.argv[1:] if argv is None else argv)
         with terminating():
             code = app(args=arguments, prog_name="nowcast", standalone_mode=False, obj=shlex.join(["nowcast", *arguments]))
     except NowcastError as error:
@@ -396,37 +311,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Terminated:
         _fail("terminated", 143)
     except Exception as error:
-        _fail(*_explain(error))
+        _fail(*explain_failure(error))
     if code == 130:
         _fail("interrupted", code)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def spread_observations(argv: Sequence[str]) -> list[str]:
-    """`--observations A B` as `--observations A --observations B`: a shell writes a glob out as A B."""
-    out, inside = [], False
-    for n, word in enumerate(argv):
-        if argv[0] == "evaluate" and inside and not word.startswith("-") and argv[n - 1] != "--observations":
-            out.append("--observations")
-        inside = word == "--observations" or (inside and not word.startswith("-"))
-        out.append(word)
-    return out
-
-
 def _parse_message(error: Exception) -> str:
-    """typer's message and where to look, on two lines; without the name of the exception that it quotes."""
+    """Return typer's message, without the name of the exception that it quotes, and a second line that names the help."""
     where = error.ctx.command_path if getattr(error, "ctx", None) else "nowcast"
     return f"{error.format_message().replace('Value error, ', '')}\nSee {where} -h"
-
-
-def _explain(error: Exception) -> tuple[str, int]:
-    """Message and exit code of what no part of the program foresaw but the user can act on; raises what is a bug."""
-    if is_out_of_memory(error):
-        hint = "out of memory; try a smaller training.batch_size or data.crop, or a machine with more"
-        return hint, MemoryLimitError.exit_code
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}:
-        return f"{error.filename or 'an output'}: {error.strerror}", OutputError.exit_code
-    raise error
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -15,6 +15,8 @@ Errors are divided by what the user should do. A message is one or two lines: wh
 value, where, and what would be right.
 """
 
+import errno
+
 
 class NowcastError(Exception):
     """Base of every error that is shown without a traceback."""
@@ -66,3 +68,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether numpy, torch or Python ran out of memory: by name, since torch's own class would have to be imported."""
     names = {"MemoryError", "OutOfMemoryError", "_ArrayMemoryError"}
     return type(error).__name__ in names or "can't allocate memory" in str(error)
+
+
+def explain_failure(error: Exception) -> tuple[str, int]:
+    """Return message and exit code for lack of memory or a disk that cannot be written; raise any other error, a bug."""
+    if is_out_of_memory(error):
+        hint = "out of memory; try a smaller training.batch_size or data.crop, or a machine with more"
+        return hint, MemoryLimitError.exit_code
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}:
+        return f"{error.filename or 'an output'}: {error.strerror}", OutputError.exit_code
+    raise error

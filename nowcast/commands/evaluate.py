@@ -8,7 +8,7 @@ import torch
 
 from nowcast.commands.predict import reading_for
 from nowcast.errors import UsageError
-from nowcast.evaluation import pooling
+from nowcast.evaluation import pooling, score_files
 from nowcast.evaluation.evaluate import evaluate
 from nowcast.evaluation.probabilities import default_thresholds
 from nowcast.evaluation.result import Evaluation
@@ -17,6 +17,7 @@ from nowcast.forecasters.baselines import BASELINES, available
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
+from nowcast.report.table import table
 from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
 from nowcast.runtime.outputs import refuse_inputs
@@ -66,6 +67,13 @@ def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, output
         raise UsageError(f"{twice} is named twice: its cases would count twice")
     refuse_inputs(outputs, map(Path, names))
     return pooling.pool(names)
+
+
+def scores_text(result: Evaluation, rows: list[dict], format: str) -> str:
+    """Return the scores as text for stdout, in the format "table", "json" or "csv". `rows` are those of the result."""
+    if format == "table":
+        return table(result)
+    return (score_files.as_json(result, rows) if format == "json" else score_files.as_csv(rows)).rstrip()
 
 
 def open_all(names: Sequence[str], *, device: torch.device, variable: str | None = None) -> dict[str, Forecaster]:

@@ -15,7 +15,7 @@ SAMPLE = 200  # frames read for the percentages; a longer record is sampled even
 INPUT_FRAMES, LEAD_FRAMES = 4, 12
 
 
-def inspect(record: Record) -> dict[str, Any]:
+def inspect_record(record: Record) -> dict[str, Any]:
     """Facts of one record as JSON values; percentages wet are of the known pixels of `num_frames_read` frames."""
     windows = find_windows(record.times, input_frames=INPUT_FRAMES, lead_frames=LEAD_FRAMES, time_step=record.time_step)
     steps = np.diff(record.times)
@@ -64,7 +64,7 @@ def _pixels(record: Record) -> dict[str, Any]:
     }
 
 
-def lines(facts: Sequence[dict[str, Any]]) -> list[str]:
+def as_lines(facts: Sequence[dict[str, Any]]) -> list[str]:
     """The facts for people."""
     return [line for record in facts for line in _lines(record)]
 

@@ -13,7 +13,7 @@ MINUTES = np.timedelta64(60, "s")
 
 def inspect(path, **options):
     (record,) = open_records([path], **options)
-    return commands_inspect.inspect(record)
+    return commands_inspect.inspect_record(record)
 
 
 def test_the_facts_of_a_small_record(tmp_path):
@@ -47,7 +47,7 @@ def test_a_single_frame_and_an_empty_record_can_be_inspected(tmp_path):
     assert facts["missing_percent"] == 100
     assert facts["maximum"] is None
     assert set(facts["wet_percent"].values()) == {None}
-    text = "\n".join(commands_inspect.lines([facts]))
+    text = "\n".join(commands_inspect.as_lines([facts]))
     assert "no time step" in text
     assert "nothing but missing (1 frame read)" in text
     assert "None" not in text
@@ -60,7 +60,7 @@ def test_a_long_record_is_sampled_evenly(tmp_path):
 
 
 def test_the_lines_for_people_hold_the_facts(tmp_path):
-    lines = commands_inspect.lines([inspect(write_record(tmp_path / "a.nc", rain(frames=20, shape=(8, 9))))])
+    lines = commands_inspect.as_lines([inspect(write_record(tmp_path / "a.nc", rain(frames=20, shape=(8, 9))))])
     assert lines[0] == "a  (1 file, variable rainfall_rate)"
     assert "20 frames every 5 min, 0 gaps" in lines[1]
     assert "8 × 9 cells of 1 × 1 km, y down, azimuthal_equidistant" in lines[2]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from makers import rain, tiny_run, write_record
 
-from nowcast.commands.inspect import inspect, lines
+from nowcast.commands.inspect import as_lines, inspect_record
 from nowcast.dataset.batches import Batches, Series
 from nowcast.dataset.loader import load
 from nowcast.dataset.packed import BLOCK, block_means, missing_and_wet, pack
@@ -232,8 +232,8 @@ def test_a_frame_that_cannot_be_read_is_missing_counted_and_named(tmp_path):
         assert packed.damaged == (says,)
         assert np.flatnonzero(packed.missing == 1).tolist() == [2, 5]
         np.testing.assert_allclose(packed.frames()[[0, 1, 3, 4, 6, 7]], fields[[0, 1, 3, 4, 6, 7]], rtol=6e-4)
-    assert inspect(record)["damaged"] == [says]
-    assert f"  damaged  {says}" in lines([inspect(record)])
+    assert inspect_record(record)["damaged"] == [says]
+    assert f"  damaged  {says}" in as_lines([inspect_record(record)])
 
 
 def test_a_record_none_of_whose_frames_can_be_read_is_refused(tmp_path, cache):
@@ -242,7 +242,7 @@ def test_a_record_none_of_whose_frames_can_be_read_is_refused(tmp_path, cache):
     with pytest.raises(DataError, match=r"a\.nc: frame 0 of rainfall_rate cannot be read"):
         pack(record)
     with pytest.raises(DataError, match=r"a\.nc: frame 0 of rainfall_rate cannot be read"):
-        inspect(record)
+        inspect_record(record)
     assert list(cache.iterdir()) == []
 
 

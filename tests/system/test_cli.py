@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from makers import command, rain, tiny_experiment, tiny_run, write_record
 
-from nowcast import __version__, cli, config
+from nowcast import __version__, config
 from nowcast.commands import predict as predict_command
+from nowcast.commands.arguments import spread_observations
 from nowcast.forecasters import export
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.forecast_writer import write_forecast
@@ -445,7 +446,7 @@ def test_several_observations_follow_one_option(inputs, tmp_path):
 
 def test_words_after_an_option_of_many_values_are_its_own():
     def spread(text):
-        return " ".join(cli.spread_observations(text.split()))
+        return " ".join(spread_observations(text.split()))
 
     assert spread("evaluate a --observations b c --output d") == "evaluate a --observations b --observations c --output d"
     assert spread("evaluate a --observations b -q --every 5 c") == "evaluate a --observations b -q --every 5 c"

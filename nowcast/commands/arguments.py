@@ -1,0 +1,95 @@
+"""The options that several commands share, and functions that check and convert the text of arguments."""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nowcast.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nowcast.prediction.cases import Selection
+
+
+class Format(StrEnum):
+    """Output formats of `inspect` and `train --dry-run`."""
+
+    table = "table"
+    json = "json"
+
+
+class ScoreFormat(StrEnum):
+    """Output formats of `evaluate`."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+Records = Annotated[list[str], typer.Argument(metavar="RECORD", help="NetCDF files, folders of them, or globs.")]
+Variable = Annotated[str | None, typer.Option(help="Name of the variable to read, if CF attributes do not identify it.")]
+Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda or mps.")]
+Start = Annotated[str | None, typer.Option(metavar="T", help="First reference time, such as 2016-09-28T15:00 (UTC).")]
+End = Annotated[str | None, typer.Option(metavar="T", help="Last reference time (UTC).")]
+Every = Annotated[float | None, typer.Option(metavar="MINUTES", help="Minutes between reference times.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist already.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log only warnings and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
+
+
+def parse_time(text: str | None, option: str) -> "np.datetime64 | None":
+    """Return a time in UTC; None for None. Raises UsageError (exit 2) for text that is not a time."""
+    from datetime import UTC, datetime
+
+    import numpy as np
+
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+        time = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+    except (ValueError, OverflowError):
+        raise UsageError(f"{option} {text}: not a time; write it as 2016-09-28T15:00 (UTC)") from None
+    return np.datetime64(time, "s")
+
+
+def parse_selection(reference_times: Sequence[str], start: str | None, end: str | None, every: float | None) -> "Selection":
+    """Return the reference times asked for, listed or from `start` to `end` in steps of `every` minutes."""
+    from nowcast.prediction.cases import Selection
+
+    times = tuple(parse_time(text, "--reference-time") for text in reference_times)
+    return Selection(times, parse_time(start, "--start"), parse_time(end, "--end"), every)
+
+
+def parse_thresholds(text: str | None) -> tuple[float, ...] | None:
+    """Return thresholds from text such as 0.5,1,5,10; None for None. Raises UsageError (exit 2) for anything else."""
+    if text is None:
+        return None
+    try:
+        thresholds = tuple(float(number) for number in text.split(","))
+    except ValueError:
+        thresholds = ()
+    if not thresholds or not all(0 < value < 1e6 for value in thresholds) or list(thresholds) != sorted(set(thresholds)):
+        raise UsageError(f"--thresholds {text}: write ascending numbers above 0 with commas, such as 0.5,1,5,10")
+    return thresholds
+
+
+def refuse_stdout(output: str | Path) -> None:
+    """Raise UsageError (exit 2) for an output called "-"."""
+    if str(output) == "-":
+        raise UsageError("--output -: this cannot go to stdout; give a name (./- for a file called -)")
+
+
+def spread_observations(argv: Sequence[str]) -> list[str]:
+    """Turn `--observations A B` into `--observations A --observations B`: a shell replaces a glob by several words."""
+    words, inside = [], False
+    for n, word in enumerate(argv):
+        if argv[0] == "evaluate" and inside and not word.startswith("-") and argv[n - 1] != "--observations":
+            words.append("--observations")
+        inside = word == "--observations" or (inside and not word.startswith("-"))
+        words.append(word)
+    return words
