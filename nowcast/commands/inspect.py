@@ -1,4 +1,4 @@
-"""What a record holds: grid, times, gaps, missing and wet pixels, and the windows that a default training would find."""
+"""Describe a record: its grid, times, gaps, missing and wet cells, and the windows that a training would find in it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,17 @@ from nowcast.netcdf.record import Damage, Record
 from nowcast.quantity import Quantity
 from nowcast.runtime.progress import track
 
-SAMPLE = 200  # frames read for the percentages; a longer record is sampled evenly
-INPUT_FRAMES, LEAD_FRAMES = 4, 12
+SAMPLE = 200  # largest number of frames read for the percentages; from a longer record, evenly spaced frames are read
+INPUT_FRAMES, LEAD_FRAMES = 4, 12  # of the windows that are counted: the defaults of a config
 
 
 def inspect_record(record: Record) -> dict[str, Any]:
-    """Facts of one record as JSON values; percentages wet are of the known pixels of `num_frames_read` frames."""
+    """Describe one record as JSON values.
+
+    `missing_percent` is of all cells, `wet_percent` of the known cells, of `num_frames_read` frames.
+
+    Raises DataError (exit 3) if no frame can be read.
+    """
     windows = find_windows(record.times, input_frames=INPUT_FRAMES, lead_frames=LEAD_FRAMES, time_step=record.time_step)
     steps = np.diff(record.times)
     step = record.time_step
@@ -35,13 +40,14 @@ def inspect_record(record: Record) -> dict[str, Any]:
         "spacing_km": [round(float(s), 4) if np.isfinite(s) else None for s in record.grid.spacing_km],
         "y_ascending": bool(record.grid.y_ascending),
         "grid_mapping": record.grid.mapping_attributes.get("grid_mapping_name"),
-        **_pixels(record),
+        **_statistics(record),
         "windows": {"input_frames": INPUT_FRAMES, "lead_frames": LEAD_FRAMES, **windows.account.as_dict()},
         "account": windows.account.lines(),
     }
 
 
-def _pixels(record: Record) -> dict[str, Any]:
+def _statistics(record: Record) -> dict[str, Any]:
+    """Read frames, and return the percentages of missing and wet cells and the maximum."""
     chosen = np.unique(np.linspace(0, len(record.times) - 1, min(SAMPLE, len(record.times))).round().astype(int))
     known = total = 0
     wet = dict.fromkeys((WET, 1.0, 5.0), 0)
@@ -64,9 +70,9 @@ def _pixels(record: Record) -> dict[str, Any]:
     }
 
 
-def as_lines(facts: Sequence[dict[str, Any]]) -> list[str]:
-    """The facts for people."""
-    return [line for record in facts for line in _lines(record)]
+def as_lines(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the descriptions of records as text, in lines."""
+    return [line for record in records for line in _lines(record)]
 
 
 def _lines(record: dict[str, Any]) -> list[str]:
@@ -87,7 +93,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
 
 def _values(record: dict[str, Any]) -> str:
     if record["maximum"] is None:
-        return "nothing but missing"
+        return "all missing"
     unit = f" {Quantity.named(record['quantity']).unit}".rstrip()
     wet = ", ".join(f"≥ {threshold}{unit}: {percent:g} %" for threshold, percent in record["wet_percent"].items())
     return f"{record['missing_percent']:g} % missing; {wet}; maximum {record['maximum']:g}{unit}"

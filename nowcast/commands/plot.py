@@ -1,6 +1,6 @@
-"""A record or forecast file as a picture: panels of its frames (PNG) or an animation (GIF).
+"""Draw a record or a forecast file as panels of its frames (PNG) or as an animation (GIF).
 
-Frames are read one by one and thinned for display, so memory does not grow with the record.
+Frames are read one at a time and averaged to fewer cells for display, so the memory does not grow with the record.
 """
 
 import logging
@@ -14,6 +14,7 @@ import numpy as np
 from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
 from nowcast.evaluation.coarsen import block_size, spread, thinned
 from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
+from nowcast.netcdf.grid import Grid
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.record import Record
 from nowcast.quantity import Quantity
@@ -22,21 +23,25 @@ from nowcast.runtime.outputs import replacing
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".gif")
-NEWEST = 12  # frames of a record, unless others are asked for
-MOST_PANELS, MOST_FRAMES = 12, 120  # of more, some are shown, evenly spread
-PANEL_INCHES, ANIMATION_INCHES, PANEL_CELLS, ANIMATION_CELLS = 2.7, 6.0, 320, 640
+NEWEST = 12  # number of frames of a record that are drawn by default
+MOST_PANELS, MOST_FRAMES = 12, 120  # of a picture and of an animation; of more frames, evenly spaced ones are drawn
+PANEL_INCHES, ANIMATION_INCHES = 2.7, 6.0  # width of a panel and of an animation
+PANEL_CELLS, ANIMATION_CELLS = 320, 640  # largest number of cells drawn along y or x; larger grids are averaged in blocks
 Times = tuple[np.datetime64 | None, np.datetime64 | None]
 
 
 @dataclass(frozen=True)
 class Frames:
-    """What is drawn: `read(n)` gives frame n, (y, x), row 0 northernmost, NaN missing; `labels` say when it is."""
+    """The frames to draw, and the text beside them.
+
+    `read(n)` returns frame n (y, x), row 0 northernmost, NaN missing. `labels` give the time of each frame.
+    """
 
     title: str
     labels: Sequence[str]
     read: Callable[[int], np.ndarray]
     quantity: Quantity
-    label: str  # of the colour scale
+    label: str  # beside the colour scale
     extent_km: tuple[float, float]
     shape: tuple[int, int]
     is_forecast: bool = False
@@ -51,11 +56,14 @@ def plot(
     span: Times = (None, None),
     overwrite: bool = False,
 ) -> Frames:
-    """Draw a forecast (from `reference`; default: its newest) or the frames of a record in `span` (default: the newest).
+    """Draw a forecast or a record, and return what was drawn.
 
-    Raises UsageError (exit 2) for a suffix that is no picture's, or times that do not belong to what is drawn, DataError (3)
-    for files that cannot be used, OutputError (5) for an output that exists already or cannot be written, NotEnoughFrames
-    (75) where nothing is at the times asked for.
+    Of a forecast file, the forecast from the time `reference` is drawn (default: the newest). Of a record, the frames in
+    `span` are drawn (default: the newest).
+
+    Raises UsageError (exit 2) for an output that ends in neither .png nor .gif and for times of the wrong kind, DataError
+    (exit 3) for files that cannot be used, OutputError (exit 5) for an output that exists already or cannot be written, and
+    NotEnoughFrames (exit 75) if there is no forecast or frame at the times given.
     """
     check_output(output, overwrite=overwrite)
     frames = open_frames(path, variable, reference, span)
@@ -65,7 +73,7 @@ def plot(
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
-    """UsageError or OutputError before anything is read."""
+    """Raise UsageError (exit 2) or OutputError (exit 5) for an output that cannot be written, before anything is read."""
     if output.suffix not in SUFFIXES:
         raise UsageError(f"--output {output}: end the name in .png for panels or in .gif for an animation")
     if output.exists() and (output.is_dir() or not overwrite):
@@ -75,7 +83,7 @@ def check_output(output: Path, *, overwrite: bool) -> None:
 
 
 def open_frames(path: str, variable: str | None, reference: np.datetime64 | None, span: Times) -> Frames:
-    """What `plot` draws."""
+    """Open what `plot` draws."""
     forecasts = _open_forecast(path, variable)
     if forecasts is None:
         return _of_record(_open_record(path, variable), path, reference, span)
@@ -85,12 +93,13 @@ def open_frames(path: str, variable: str | None, reference: np.datetime64 | None
 
 
 def _open_forecast(path: str, variable: str | None) -> Forecasts | None:
-    """None where the file holds no forecasts; what is wrong with it is then found out by reading it as a record."""
+    """Open a forecast file. Return None for any other file: it is then read as a record, which reports its errors."""
     try:
-        found = read_forecast(path, variable=variable)
+        forecasts = read_forecast(path, variable=variable)
     except DataError:
         return None
-    return found if (found.lead_times > np.timedelta64(0, "s")).any() else None  # an analysis is a record
+    # A file whose only lead time is 0 is an analysis, which is drawn as a record.
+    return forecasts if (forecasts.lead_times > np.timedelta64(0, "s")).any() else None
 
 
 def _open_record(path: str, variable: str | None) -> Record:
@@ -104,7 +113,7 @@ def _open_record(path: str, variable: str | None) -> Record:
 def _of_record(record: Record, path: str, reference: np.datetime64 | None, span: Times) -> Frames:
     if reference is not None:
         raise UsageError(f"{path} is a record: choose frames by --start and --end; --reference-time is for forecasts")
-    chosen = _within(record, span)
+    chosen = _positions_in(record, span)
     return Frames(
         title=f"{plain(short(record.name, 40))}, {moment(record.times[chosen[0]])} to {moment(record.times[chosen[-1]])}",
         labels=[moment(record.times[n]) for n in chosen],
@@ -116,7 +125,7 @@ def _of_record(record: Record, path: str, reference: np.datetime64 | None, span:
     )
 
 
-def _within(record: Record, span: Times) -> np.ndarray:
+def _positions_in(record: Record, span: Times) -> np.ndarray:
     if span == (None, None):
         return np.arange(max(len(record) - NEWEST, 0), len(record))
     start, end = span
@@ -125,21 +134,22 @@ def _within(record: Record, span: Times) -> np.ndarray:
     first = 0 if start is None else np.searchsorted(record.times, start)
     last = len(record) if end is None else np.searchsorted(record.times, end, side="right")
     if first >= last:
-        goes = f"it goes from {record.times[0]}Z to {record.times[-1]}Z"
-        raise NotEnoughFrames(f"{record.name} has no frame in the times asked for; {goes}")
+        extent = f"it goes from {record.times[0]}Z to {record.times[-1]}Z"
+        raise NotEnoughFrames(f"{record.name} has no frame in the times asked for; {extent}")
     return np.arange(first, last)
 
 
 def _of_forecast(forecasts: Forecasts, path: str, reference: np.datetime64 | None) -> Frames:
     times = forecasts.reference_times
     if reference is not None and reference not in times:
-        there = f"{len(times):,} reference times from {times[0]}Z to {times[-1]}Z" if len(times) > 1 else f"{times[0]}Z alone"
-        raise NotEnoughFrames(f"{path} has no forecast from {reference}Z.\nIt has {there}.")
+        span = f"{len(times):,} reference times from {times[0]}Z to {times[-1]}Z"
+        available = span if len(times) > 1 else f"only {times[0]}Z"
+        raise NotEnoughFrames(f"{path} has no forecast from {reference}Z.\nIt has {available}.")
     case = len(times) - 1 if reference is None else int(np.flatnonzero(times == reference)[0])
     leads = forecasts.lead_times
-    what, read = _reader(forecasts, case)
+    description, read = _reader(forecasts, case)
     return Frames(
-        title=f"{plain(short(Path(path).name, 40))}, {what} from {moment(times[case])}",
+        title=f"{plain(short(Path(path).name, 40))}, {description} from {moment(times[case])}",
         labels=[f"+{lead / np.timedelta64(60, 's'):g} min, {str(times[case] + lead)[11:16]}" for lead in leads],
         read=read,
         quantity=forecasts.quantity if forecasts.kind != "probability" else Quantity.named("probability"),
@@ -151,46 +161,50 @@ def _of_forecast(forecasts: Forecasts, path: str, reference: np.datetime64 | Non
 
 
 def _reader(forecasts: Forecasts, case: int) -> tuple[str, Callable[[int], np.ndarray]]:
-    """What the fields of a case are, and how one is read: of several thresholds, the one nearest to 1 mm/h."""
+    """Return what the fields of a case are, and a function that reads one by its lead time's number.
+
+    Of probabilities for several thresholds, those of the threshold nearest to 1 mm/h are drawn.
+    """
     if forecasts.kind != "probability":
-        what = f"mean of {forecasts.num_members} members" if forecasts.kind == "ensemble" else "forecast"
-        return what, lambda lead: forecasts.read(case, [lead])[0]
+        description = f"mean of {forecasts.num_members} members" if forecasts.kind == "ensemble" else "forecast"
+        return description, lambda lead: forecasts.read(case, [lead])[0]
     column = int(np.argmin(np.abs(np.log(np.maximum(forecasts.thresholds, 1e-9)))))
-    what = f"probability of {forecasts.thresholds[column]:g} {forecasts.quantity.unit} or more"
-    return what, lambda lead: forecasts.probabilities(case, lead, [column])[0]
+    description = f"probability of {forecasts.thresholds[column]:g} {forecasts.quantity.unit} or more"
+    return description, lambda lead: forecasts.probabilities(case, lead, [column])[0]
 
 
-def _extent(grid) -> tuple[float, float]:
+def _extent(grid: Grid) -> tuple[float, float]:
+    """Return the size of a grid along y and x, in km."""
     return grid.shape[0] * grid.spacing_km[0], grid.shape[1] * grid.spacing_km[1]
 
 
-def _chosen(frames: Frames, most: int) -> list[int]:
+def _choose_frames(frames: Frames, most: int) -> list[int]:
     chosen = spread(len(frames.labels), most)
     if len(chosen) < len(frames.labels):
-        log.info("shown are %d of %d frames, evenly spread; choose fewer by --start and --end", len(chosen), len(frames.labels))
+        log.info("drawing %d of %d frames, evenly spaced; choose fewer by --start and --end", len(chosen), len(frames.labels))
     return chosen
 
 
 def picture_title(frames: Frames, block: int) -> str:
-    thinning = f"; pixels are means of {block} × {block} cells" if block > 1 else ""
-    return f"{frames.title}\n(grey: missing{thinning})"
+    averaged = f"; pixels are means of {block} × {block} cells" if block > 1 else ""
+    return f"{frames.title}\n(grey: missing{averaged})"
 
 
 def _panels(frames: Frames) -> bytes:
-    chosen, block = _chosen(frames, MOST_PANELS), block_size(frames.shape, PANEL_CELLS)
+    chosen, block = _choose_frames(frames, MOST_PANELS), block_size(frames.shape, PANEL_CELLS)
     aspect = ground_aspect(frames.shape, frames.extent_km)
     columns = min(len(chosen), max(1, round(math.sqrt(len(chosen) * max(aspect, 0.5) * 1.3))))
     rows = math.ceil(len(chosen) / columns)
     grid = MapGrid(rows, columns, aspect, width=PANEL_INCHES, title=picture_title(frames, block), above=0.22)
-    for place, n in enumerate(chosen):
-        row, column = divmod(place, columns)
+    for panel, n in enumerate(chosen):
+        row, column = divmod(panel, columns)
         grid.paste(row, column, thinned(frames.read(n), block), colour_scale(frames.quantity))
         grid.label(row, column, frames.labels[n])
-    return png(_finished(grid, frames).pixels())
+    return png(_with_scales(grid, frames).pixels())
 
 
 def _animation(frames: Frames) -> bytes:
-    chosen, block = _chosen(frames, MOST_FRAMES), block_size(frames.shape, ANIMATION_CELLS)
+    chosen, block = _choose_frames(frames, MOST_FRAMES), block_size(frames.shape, ANIMATION_CELLS)
     aspect = ground_aspect(frames.shape, frames.extent_km)
     grid = MapGrid(1, 1, aspect, width=ANIMATION_INCHES / max(aspect, 1), title=picture_title(frames, block), above=0.22)
     label = grid.label(0, 0, "")
@@ -199,10 +213,11 @@ def _animation(frames: Frames) -> bytes:
         grid.paste(0, 0, thinned(frames.read(chosen[n]), block), colour_scale(frames.quantity))
         label.set_text(frames.labels[chosen[n]])
 
-    return gif(_finished(grid, frames), show, len(chosen), frames.quantity)
+    return gif(_with_scales(grid, frames), show, len(chosen), frames.quantity)
 
 
-def _finished(grid: MapGrid, frames: Frames) -> MapGrid:
+def _with_scales(grid: MapGrid, frames: Frames) -> MapGrid:
+    """Add the scale of distance and the colour scale."""
     grid.draw_distance(frames.extent_km[1])
     grid.scale(colour_scale(frames.quantity), frames.label, extend="max" if frames.quantity.is_rain else "neither")
     return grid

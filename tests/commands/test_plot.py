@@ -89,7 +89,7 @@ def test_an_animation_has_every_frame_and_a_picture_at_most_twelve(tmp_path):
     with Image.open("a.gif") as image:
         assert (image.n_frames, image.info["loop"]) == (30, 0)
     _, _, err = command("plot", path, "--output", "a.png", *asked)
-    assert "shown are 12 of 30 frames" in err
+    assert "drawing 12 of 30 frames" in err
 
 
 def test_what_comes_next_is_named(tmp_path):
