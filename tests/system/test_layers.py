@@ -126,12 +126,12 @@ def test_models_load_no_netcdf():
     assert done.stdout == "[]\n"
 
 
-def test_the_command_line_imports_nothing_heavy():
-    (path,) = MODULES["cli"]
-    assert {name for name in imports(path, top_only=True) if name.startswith("nowcast.")} <= {
-        "nowcast.__version__", "nowcast.errors", *(name for name in imports(path) if name.startswith("nowcast.errors."))
-    }  # fmt: skip
-    assert outer(path, top_only=True) <= {"typer", *sys.stdlib_module_names}
+@pytest.mark.parametrize("name", ["cli.py", "commands/arguments.py"])
+def test_the_command_line_imports_nothing_heavy(name):
+    own = {imported for imported in imports(FILES[name], top_only=True) if imported.startswith("nowcast.")}
+    light = ("nowcast.__version__", "nowcast.errors", "nowcast.commands.arguments")
+    assert {imported for imported in own if not imported.startswith(light)} <= {"nowcast.commands"}
+    assert outer(FILES[name], top_only=True) <= {"typer", *sys.stdlib_module_names}
 
 
 def test_a_folder_has_few_entries():
