@@ -15,7 +15,7 @@ import netCDF4
 import numpy as np
 
 from nowcast.errors import DataError, OutputError
-from nowcast.netcdf.files import open_dataset
+from nowcast.netcdf.files import OPEN_FILES, open_dataset
 from nowcast.netcdf.grid import Grid
 from nowcast.netcdf.rain_variable import text
 from nowcast.quantity import Quantity
@@ -62,17 +62,17 @@ def write_forecast(
     seconds = np.asarray(lead_times, "timedelta64[s]").astype(np.int64)
     _check_free(path, overwrite)
     with replacing(path, overwrite=overwrite) as partial:
-        with _output_errors(path):
+        with _library(path):
             dataset = netCDF4.Dataset(partial, "w", format="NETCDF4")
         try:
-            with _output_errors(path):
+            with _library(path):
                 _write_globals(dataset, grid, attributes)
                 _write_grid(dataset, grid)
-            sums = _write_cases(dataset, path, iter(cases), grid, seconds, quantity, tuple(thresholds), single=single)
+            checksums = _write_cases(dataset, path, iter(cases), grid, seconds, quantity, tuple(thresholds), single=single)
         finally:
-            with _output_errors(path):
+            with _library(path):
                 dataset.close()
-        _check_written(partial, path, grid, sums)
+        _check_written(partial, path, grid, checksums)
 
 
 def variable_name(quantity: Quantity) -> str:
@@ -81,32 +81,37 @@ def variable_name(quantity: Quantity) -> str:
 
 
 def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, *, single) -> dict[str, list[int]]:
-    """Stream the cases into an open dataset, one case in memory at a time; by variable the check sum of each."""
+    """Write the cases one by one into an open dataset; return the checksums of each variable, one per case.
+
+    One case is in memory at a time. The lock is free while the next case is awaited: the threads that make it read records.
+    """
     first = next(cases, None)
     assert first is not None, "no forecast to write"
     reference = np.datetime64(first[0], "s")
-    with _output_errors(path):
+    names = [variable_name(quantity), *([PROBABILITY] if thresholds else [])]
+    with _library(path):
         (_create_single if single else _create_many)(dataset, reference, seconds)
-        variables = [_create_fields(dataset, grid, quantity)]
+        _create_fields(dataset, grid, quantity)
         if thresholds:
-            variables.append(_create_probabilities(dataset, grid, thresholds))
-    sums: dict[str, list[int]] = {variable.name: [] for variable in variables}
-    for case, (time, *parts) in enumerate(itertools.chain([first], cases)):
+            _create_probabilities(dataset, grid, thresholds)
+    checksums: dict[str, list[int]] = {name: [] for name in names}
+    for case, (time, *fields) in enumerate(itertools.chain([first], cases)):
         assert not (single and case), "one reference time to a file of this layout"
         if not single:
             since = int((np.datetime64(time, "s") - reference).astype(np.int64))
-            with _output_errors(path):
+            with _library(path):
                 dataset["forecast_reference_time"][case] = since
                 dataset["time"][case] = since + seconds
-        for variable, part in zip(variables, parts, strict=True):
-            part = part[..., ::-1, :] if grid.y_ascending else part
-            stored = _packed(part) if variable.name == PROBABILITY else np.ascontiguousarray(_filled(part))
-            shape = variable.shape if single else variable.shape[1:]
-            assert stored.shape == shape, f"{variable.name} of {stored.shape} in place of {shape}"
-            sums[variable.name].append(zlib.crc32(stored))
-            with _output_errors(path):
+        for name, values in zip(names, fields, strict=True):
+            values = values[..., ::-1, :] if grid.y_ascending else values
+            stored = _packed(values) if name == PROBABILITY else np.ascontiguousarray(_filled(values))
+            checksums[name].append(zlib.crc32(stored))
+            with _library(path):
+                variable = dataset[name]
+                shape = variable.shape if single else variable.shape[1:]
+                assert stored.shape == shape, f"{name} of {stored.shape} in place of {shape}"
                 variable[... if single else case] = stored
-    return sums
+    return checksums
 
 
 def _filled(fields: np.ndarray) -> np.ndarray:
@@ -214,25 +219,27 @@ def _create_variable(dataset, grid: Grid, name: str, kind: str, dims: tuple[str,
     return variable
 
 
-def _check_written(partial: Path, path: Path, grid: Grid, sums: Mapping[str, Sequence[int]]) -> None:
-    """Look before it gets its name: not every disk that is full or failing says so, and without its projection a forecast
-    looks like any other."""
+def _check_written(partial: Path, path: Path, grid: Grid, checksums: Mapping[str, Sequence[int]]) -> None:
+    """Read the file back before it gets its name; OutputError (exit 5) if it is not what was written.
+
+    Not every disk that is full or failing reports an error, and a forecast without its projection looks like any other.
+    """
     try:
-        with open_dataset(partial) as dataset:
-            same = all(_is_as_written(dataset, name, grid, mine) for name, mine in sums.items())
+        with OPEN_FILES.lock, open_dataset(partial) as dataset:
+            same = all(_is_as_written(dataset, name, grid, expected) for name, expected in checksums.items())
     except (DataError, OSError, RuntimeError, IndexError) as error:
         raise OutputError(f"{path} cannot be written: it cannot be read back ({str(error).splitlines()[0]}).") from error
     if not same:
         raise OutputError(f"{path} cannot be written: it does not read back as it was written.\nIs the disk failing?")
 
 
-def _is_as_written(dataset, name: str, grid: Grid, sums: Sequence[int]) -> bool:
+def _is_as_written(dataset, name: str, grid: Grid, checksums: Sequence[int]) -> bool:
     variable = dataset[name]
     written = text(variable, "grid_mapping")
     assert written == grid.mapping_name, f"grid_mapping is {written}, not {grid.mapping_name}"
     assert written is None or written in dataset.variables
-    cases = (variable[:] if _is_single(dataset) else variable[case] for case in range(len(sums)))
-    return [zlib.crc32(np.ascontiguousarray(fields)) for fields in cases] == list(sums)
+    cases = (variable[:] if _is_single(dataset) else variable[case] for case in range(len(checksums)))
+    return [zlib.crc32(np.ascontiguousarray(fields)) for fields in cases] == list(checksums)
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
@@ -245,9 +252,14 @@ def _check_free(path: Path, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def _output_errors(path: Path) -> Iterator[None]:
+def _library(path: Path) -> Iterator[None]:
+    """Hold the lock of the NetCDF library for calls that write; their errors become OutputError (exit 5).
+
+    Nothing else may be waited for inside: another thread may need the lock to go on.
+    """
     try:
-        yield
+        with OPEN_FILES.lock:
+            yield
     except (OSError, RuntimeError) as error:
         reason, free = getattr(error, "strerror", None) or error, "unknown"
         with contextlib.suppress(OSError):

@@ -1,7 +1,6 @@
 """Forecaster + records -> forecast files: which reference times, their past frames, and the files they go to.
 
-Reading, forecasting and writing go on at the same time, each in a thread of its own, as far as memory is bounded so. The
-NetCDF library bears one thread at a time: whoever reads or writes holds `OPEN_FILES.lock`.
+Reading, forecasting and writing go on at the same time, each in a thread of its own, as far as memory is bounded so.
 """
 
 import itertools
@@ -16,7 +15,6 @@ import numpy as np
 from nowcast import __version__
 from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
 from nowcast.forecasters.forecaster import Forecaster
-from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.record import Record
 from nowcast.prediction.cases import KeptFrames, Selection, listing, read_past, references_of
@@ -117,8 +115,7 @@ def predict_one(
     (job,) = plan_jobs(forecaster, [record], Selection(listed=(reference,)), thresholds)
     with closing(_forecasts(forecaster, job)) as cases:
         for case in cases:
-            with OPEN_FILES.lock:
-                _write(forecaster, job, path, [case], single=True, overwrite=False)
+            _write(forecaster, job, path, [case], single=True, overwrite=False)
 
 
 def plan_jobs(
@@ -150,16 +147,14 @@ def _write_file(forecaster: Forecaster, job: Job, path: Path, *, overwrite: bool
     """All forecasts of a job into one file."""
     total = len(job.references)
     progress = Progress(f"forecasting {job.record.name}", total=total, unit="case")
-    # `cases` are closed after the lock is released: the threads behind them may still wait for it
-    with progress, closing(_forecasts(forecaster, job)) as cases, OPEN_FILES.lock:
-        _write(forecaster, job, path, _unlocked(cases, progress), single=total == 1, overwrite=overwrite)
+    with progress, closing(_forecasts(forecaster, job)) as cases:
+        _write(forecaster, job, path, _counted(cases, progress), single=total == 1, overwrite=overwrite)
 
 
 def _write_files(forecaster: Forecaster, job: Job, paths: Sequence[Path], progress: Progress, *, overwrite: bool) -> None:
     with closing(_forecasts(forecaster, job)) as cases:
         for path, case in zip(paths, cases, strict=True):
-            with OPEN_FILES.lock:
-                _write(forecaster, job, path, [case], single=True, overwrite=overwrite)
+            _write(forecaster, job, path, [case], single=True, overwrite=overwrite)
             progress.advance()
 
 
@@ -177,16 +172,9 @@ def _write(forecaster: Forecaster, job: Job, path: Path, cases: Iterable[CaseFie
     )
 
 
-def _unlocked(cases: Iterator[CaseFields], progress: Progress) -> Iterator[CaseFields]:
-    """The cases for a writer that holds the lock: while it waits for the next one, frames can be read."""
-    while True:
-        OPEN_FILES.lock.release()
-        try:
-            case = next(cases, None)
-        finally:
-            OPEN_FILES.lock.acquire()
-        if case is None:
-            return
+def _counted(cases: Iterator[CaseFields], progress: Progress) -> Iterator[CaseFields]:
+    """Yield the cases, and advance the progress bar as each has been written."""
+    for case in cases:
         yield case
         progress.advance()
 

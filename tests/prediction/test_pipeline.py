@@ -308,36 +308,62 @@ def test_kept_frames_are_the_records(tmp_path, every):
         assert len(kept._kept) <= 2 * every + 1
 
 
-def test_nothing_is_read_while_something_is_written(tmp_path, monkeypatch):
-    def try_to_read():
-        found = OPEN_FILES.lock.acquire(blocking=False)
-        if found:
-            OPEN_FILES.lock.release()
-        return found
+def is_free(lock):
+    """Whether another thread could take the lock."""
 
-    def can_read():
-        with ThreadPoolExecutor(1) as other:
-            return other.submit(try_to_read).result()
+    def try_to_take():
+        taken = lock.acquire(blocking=False)
+        if taken:
+            lock.release()
+        return taken
 
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(try_to_take).result()
+
+
+def test_nothing_is_read_while_the_library_writes(tmp_path, monkeypatch):
     seen = []
-    real = forecast_writer.write_forecast
 
-    def watched(path, items, **options):
+    class Watched(netCDF4.Dataset):
+        def createVariable(self, *arguments, **options):
+            seen.append(is_free(OPEN_FILES.lock))
+            return super().createVariable(*arguments, **options)
+
+        def __getitem__(self, name):
+            seen.append(is_free(OPEN_FILES.lock))
+            return super().__getitem__(name)
+
+        def close(self):
+            seen.append(is_free(OPEN_FILES.lock))
+            return super().close()
+
+    record = make(tmp_path)
+    monkeypatch.setattr(netCDF4, "Dataset", Watched)
+    run(record, tmp_path / "f.nc", start=START)
+    run(record, tmp_path / "out", folder=True, start=START)
+    assert len(seen) > 20
+    assert not any(seen)
+    assert is_free(OPEN_FILES.lock)
+
+
+def test_frames_can_be_read_while_the_next_case_is_awaited(tmp_path, monkeypatch):
+    seen = []
+    write = forecast_writer.write_forecast
+
+    def watched(path, cases, **options):
         def watching():
-            for item in items:
-                seen.append(can_read())
-                yield item
+            for case in cases:
+                seen.append(is_free(OPEN_FILES.lock))
+                yield case
 
-        seen.append(can_read())
-        real(path, watching(), **options)
+        write(path, watching(), **options)
 
     monkeypatch.setattr(pipeline, "write_forecast", watched)
     record = make(tmp_path)
     run(record, tmp_path / "f.nc", start=START)
     run(record, tmp_path / "out", folder=True, start=START)
-    assert len(seen) > 20
-    assert not any(seen)
-    assert can_read()
+    assert len(seen) > 10
+    assert all(seen)
 
 
 def test_forecasts_before_an_absent_frame_are_written_to_their_folder(tmp_path, network):
