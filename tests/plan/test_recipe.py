@@ -552,3 +552,9 @@ def test_spans_are_written_as_times():
     data = experiment.data.model_copy(update={"splits": chosen_.splits})
     text = write_commented(experiment.model_copy(update={"data": data}), {})
     assert config.with_settings(tomllib.loads(text), (), source="text").data.splits == chosen_.splits
+
+
+def test_the_packaged_reference_recipe_is_the_one_in_configs():
+    packaged = Path(recipe.__file__).with_name("radar.toml")
+    assert not packaged.is_symlink()
+    assert packaged.read_bytes() == REFERENCE.read_bytes()
