@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""A network on months of one radar: trained on some days, scored on others beside forecasts that learn nothing.
+
+A day's number is days since 1970-01-01 UTC modulo 10. Networks train on days 0 to 4; the cascade (cascade.py) is corrected
+on day 6; everything is scored on day 7, or on days 8 and 9 of the records in `--test`. A case is 4 past and 12 future frames
+that are at least 1 % wet (0.1 mm/h or more); `--cases` of them are taken, spread evenly over the days. `nowcast evaluate`'s own
+code scores them. Intervals are 95 % of a bootstrap over days, and those of ratios draw the same days on both sides.
+
+    python scripts/skill/archives.py --archive taasrad --output runs/taasrad_skill
+    python scripts/skill/archives.py --archive taasrad --network runs/taasrad --output runs/taasrad_skill
+    python scripts/skill/archives.py --archive taasrad --network pretrained --test days_8_and_9 --output runs/taasrad_test
+
+The forecasts of pysteps and S-PROG, if pysteps is installed, and the cascade's correction are kept in `--output`: called again,
+the program goes on from what is there. The table is printed, and written to archive.md and archive.json.
+"""
+
+import argparse
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from archive_table import write_table
+from cascade import LEADS, PAST, THRESHOLDS, Calibration, Cascade, Odds, calibrate, count
+
+from nowcast.config.schema import Data
+from nowcast.dataset.archive import open_split, packed
+from nowcast.dataset.splits import split_by_days
+from nowcast.dataset.windows import Windows, find_windows
+from nowcast.errors import DataError, NowcastError
+from nowcast.evaluation.evaluate import evaluate
+from nowcast.forecasters import open_forecaster
+from nowcast.forecasters.baselines import BASELINES, available
+from nowcast.forecasters.forecaster import Forecaster
+from nowcast.netcdf.record import Record
+from nowcast.prediction.cases import Selection
+from nowcast.prediction.pipeline import file_name, predict
+from nowcast.runtime.device import pick_device
+from nowcast.runtime.outputs import replacing
+from nowcast.runtime.progress import track
+from nowcast.runtime.signals import Terminated, terminating
+
+ROOT = Path(__file__).resolve().parents[2]
+ARCHIVES = ("meteocat", "singapore", "taasrad")
+EVERY_DAYS, VALIDATION_DAYS, TEST_DAYS, WITHHELD_DAYS = 10, (6,), (7,), (8, 9)
+MIN_WET = 0.01  # mean fraction of wet cells in the frames of a case
+CASES = 300
+KEPT = ("pysteps", "sprog")  # baselines whose forecasts are kept in files: they take up to seconds each
+
+log = logging.getLogger("nowcast.skill")
+
+
+@dataclass(frozen=True)
+class Cases:
+    """A record and the windows of its cases."""
+
+    record: Record
+    windows: Windows
+
+    @property
+    def references(self) -> np.ndarray:
+        """(case,) reference times, ascending."""
+        return self.record.times[self.windows.reference_positions]
+
+    def read(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Read the past and the future frames of a case, (time, y, x) mm/h."""
+        frames = self.record.read(self.windows.positions[number])
+        return frames[:PAST], frames[PAST:]
+
+
+def open_record(folder: Path) -> Record:
+    """Open the one record of a folder; DataError (exit 3) if its files are not on one grid."""
+    records = open_split([folder], Data())
+    if len(records) != 1:
+        raise DataError(f"{folder} holds {len(records)} records.\nRight would be one radar on one grid.")
+    return records[0]
+
+
+def choose_cases(record: Record, days: Sequence[int], most: int) -> Cases:
+    """Choose up to `most` wet cases on days of these numbers, as many on each day as far as it has them.
+
+    Raises DataError (exit 3) if there is none.
+    """
+    windows = find_windows(
+        record.times, input_frames=PAST, lead_frames=LEADS, time_step=record.time_step,
+        wet=packed(record).wet, min_wet=MIN_WET,
+    )  # fmt: skip
+    windows = split_by_days(windows, record.times, every_days=EVERY_DAYS, days={"test": days})["test"]
+    if not len(windows):
+        numbers = " and ".join(map(str, days))
+        raise DataError(f"{record.name} has no case of {PAST} + {LEADS} frames, 1 % wet, on days {numbers} of every ten")
+    day = record.times[windows.reference_positions].astype("datetime64[D]")
+    return Cases(record, windows.select(spread_over_days(day, most)))
+
+
+def spread_over_days(days: np.ndarray, most: int) -> np.ndarray:
+    """Choose `most` of the cases, or all, as evenly over the days as they allow, and evenly within each day.
+
+    days: (case,) the day of each, ascending
+    returns: mask (case,)
+    """
+    starts, sizes = np.unique(days, return_index=True, return_counts=True)[1:]
+    shares = np.zeros(len(sizes), np.int64)
+    while shares.sum() < min(most, len(days)):
+        open_days = np.flatnonzero(shares < sizes)
+        wanted = min(most, len(days)) - shares.sum()
+        if wanted < len(open_days):  # the last few go to days all over the archive
+            open_days = open_days[np.linspace(0, len(open_days) - 1, wanted).round().astype(int)]
+        shares[open_days] += 1
+    chosen = np.zeros(len(days), bool)
+    for start, size, share in zip(starts, sizes, shares, strict=True):
+        chosen[start + ((np.arange(share) + 0.5) * size / max(share, 1)).astype(int)] = True
+    return chosen
+
+
+def calibration_of(cases: Cases, odds: Odds, path: Path) -> Calibration:
+    """Return the cascade's correction from `path`, where one of the same cases is kept, or make it and keep it."""
+    identity = hashlib.sha256(f"{cases.record.name} {cases.references.tolist()}".encode()).hexdigest()
+    if path.exists():
+        with np.load(path) as kept:
+            if str(kept["identity"]) == identity:
+                return calibrate(kept["counts"])
+    numbers = track(range(len(cases.windows)), f"correcting the cascade on {cases.record.name}", unit="case")
+    counts = 0
+    for past, future in map(cases.read, numbers):
+        counts = counts + count(odds(past, LEADS), future)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, identity=identity, counts=counts)
+    return calibrate(counts)
+
+
+def kept_forecasts(name: str, cases: Cases, folder: Path) -> Forecaster:
+    """Return a baseline's forecasts of the cases from files in `folder`, made now as far as they are not there."""
+    missing = [reference for reference in cases.references if not (folder / file_name(reference)).exists()]
+    if missing:
+        predict(BASELINES[name](), [cases.record], folder, selection=Selection(listed=tuple(missing)), folder=True)
+    opened = open_forecaster(str(folder), device=pick_device("cpu"))
+    opened.name = name
+    return opened
+
+
+def tabulate(given: argparse.Namespace) -> str:
+    """Score the network, if one is named, the cascade and all baselines on the test cases; return the table."""
+    archive = open_record(given.archives / given.archive)
+    tested = open_record(given.test) if given.test else archive
+    cases = choose_cases(tested, WITHHELD_DAYS if given.test else TEST_DAYS, given.cases)
+    odds = Odds()
+    validation = choose_cases(archive, VALIDATION_DAYS, given.cases)
+    calibration = calibration_of(validation, odds, given.output / f"{given.archive}_cascade.npz")
+    forecasters: dict[str, Forecaster] = {}
+    if given.network:
+        network = open_forecaster(given.network, device=pick_device(given.device))
+        forecasters[network.name] = network
+    forecasters["cascade"] = Cascade(odds, calibration, cases.references)
+    for name in available():
+        folder = given.output / "baselines" / (given.test.resolve().name if given.test else given.archive) / name
+        if name not in forecasters:
+            forecasters[name] = kept_forecasts(name, cases, folder) if name in KEPT else BASELINES[name]()
+    if len(cases.windows) < given.cases:
+        log.warning("%s has only %d cases of the %d asked for", tested.name, len(cases.windows), given.cases)
+    evaluation = evaluate(forecasters, [tested], selection=Selection(), thresholds=THRESHOLDS)
+    named = network.name if given.network else None
+    return write_table(evaluation, given.output, archive=given.archive, test=given.test, network=named)
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    shared = Path(os.environ.get("NOWCAST_SHARED", ROOT.parent / "shared"))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--archive", required=True, choices=ARCHIVES)
+    parser.add_argument("--network", help="a run folder, a checkpoint or pretrained; default: the cascade and baselines alone")
+    parser.add_argument("--test", type=Path, metavar="FOLDER", help="other records of the same radar, to score on days 8 and 9")
+    parser.add_argument("--cases", type=int, default=CASES, help=f"cases to correct on and to score; default {CASES}")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the table and of what is kept")
+    parser.add_argument("--archives", type=Path, default=shared / "archives", help="folder with a folder for each archive")
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_args(argv)
+    if given.cases < 1:
+        parser.error("--cases is at least 1")
+    return given
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    given = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        with terminating():
+            given.output.mkdir(parents=True, exist_ok=True)
+            print(tabulate(given))
+    except NowcastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, Terminated) as stopped:
+        print(f"stopped: call again to go on from what is in {given.output}", file=sys.stderr)
+        sys.exit(130 if isinstance(stopped, KeyboardInterrupt) else 143)
+
+
+if __name__ == "__main__":
+    main()
