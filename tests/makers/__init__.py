@@ -1,6 +1,7 @@
 """Makers of small synthetic records: plain functions with keyword arguments, no fixtures."""
 
 import os
+import re
 from pathlib import Path
 
 import netCDF4
@@ -108,6 +109,18 @@ def command(*argv):
         except SystemExit as end:
             return end.code, out.getvalue(), err.getvalue()
     raise AssertionError("main always ends by SystemExit")
+
+
+def expect(code, *argv, says):
+    """Assert that `nowcast ARGV` ends with that code, one or two lines on stderr that match, no output and no new file."""
+    before = sorted(os.listdir())
+    found, out, err = command(*argv)
+    assert (found, out) == (code, ""), err
+    assert re.search(says, err), err
+    assert err.startswith("error: ")
+    assert err.count("\n") <= 2
+    assert "Traceback" not in err
+    assert sorted(os.listdir()) == before
 
 
 def evaluation(*, names=("persistence", "net"), records=("a",), leads=3, thresholds=(0.5, 1.0, 5.0, 10.0), **facts):

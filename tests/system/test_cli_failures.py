@@ -1,0 +1,91 @@
+"""What nobody foresaw: signals, a full disk, no memory and bugs end a command in a line and with their exit code."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from makers import command, expect
+
+from nowcast.commands import predict as predict_command
+
+pytestmark = pytest.mark.usefixtures("workplace")
+
+
+def failing(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (MemoryError(), 7, "out of memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 7, "out of memory"),
+        (OSError(28, "No space left on device", "run/metrics.jsonl"), 5, r"run/metrics\.jsonl: No space left on device"),
+        (PermissionError(13, "Permission denied", "x"), 5, "x: Permission denied"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_failures_of_the_machine_are_told_in_a_line(inputs, monkeypatch, error, code, says):
+    monkeypatch.setattr(predict_command, "open_records", failing(error))
+    expect(code, "predict", "persistence", inputs / "rain.nc", "--output", "f.nc", says=says)
+
+
+def test_sigterm_ends_a_command_in_a_line(inputs, monkeypatch):
+    monkeypatch.setattr(predict_command, "open_records", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    expect(143, "predict", "persistence", inputs / "rain.nc", "--output", "f.nc", says="^error: terminated\n$")
+
+
+def test_a_bug_keeps_its_traceback(inputs, monkeypatch):
+    monkeypatch.setattr(predict_command, "open_records", failing(ZeroDivisionError("a bug")))
+    with pytest.raises(ZeroDivisionError):
+        command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc")
+
+
+def test_a_reader_that_leaves_early_is_no_error(inputs):
+    line = f"{sys.executable} -m nowcast inspect {inputs / 'rain.nc'} --format json | head -1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert done.stdout == "[\n"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_training_with_its_state_saved(inputs, number, code):
+    argv = ["train", inputs / "tiny.toml", "--set", "training.steps=100000", "--output", "run"]
+    process = subprocess.Popen([sys.executable, "-m", "nowcast", *map(str, argv)], stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("step 3:"):
+            process.send_signal(number)
+            break
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "state saved; --resume goes on from there" in err
+    assert "Traceback" not in err
+    assert Path("run/last.safetensors").exists()
+
+
+def test_logging_is_set_up_once_however_often_commands_run(inputs):
+    for _ in range(3):
+        command("inspect", inputs / "rain.nc")
+    assert len(logging.getLogger("nowcast").handlers) == 1
+
+
+@pytest.mark.parametrize("device", ["cpu:foo", "cuda:99", "abacus"])
+def test_a_device_that_is_not_there_is_a_usage_error(inputs, device):
+    expect(
+        2,
+        "predict",
+        "persistence",
+        "rain.nc",
+        "--output",
+        "f.nc",
+        "--device",
+        device,
+        says=f"--device {device}: there is no such",
+    )
