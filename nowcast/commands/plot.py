@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
-from nowcast.evaluation.coarsen import block_size, spread, thinned
+from nowcast.evaluation.coarsen import block_means, block_size, evenly_spaced
 from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
 from nowcast.netcdf.grid import Grid
 from nowcast.netcdf.opening import open_records
@@ -179,7 +179,7 @@ def _extent(grid: Grid) -> tuple[float, float]:
 
 
 def _choose_frames(frames: Frames, most: int) -> list[int]:
-    chosen = spread(len(frames.labels), most)
+    chosen = evenly_spaced(len(frames.labels), most)
     if len(chosen) < len(frames.labels):
         log.info("drawing %d of %d frames, evenly spaced; choose fewer by --start and --end", len(chosen), len(frames.labels))
     return chosen
@@ -198,7 +198,7 @@ def _panels(frames: Frames) -> bytes:
     grid = MapGrid(rows, columns, aspect, width=PANEL_INCHES, title=picture_title(frames, block), above=0.22)
     for panel, n in enumerate(chosen):
         row, column = divmod(panel, columns)
-        grid.paste(row, column, thinned(frames.read(n), block), colour_scale(frames.quantity))
+        grid.paste(row, column, block_means(frames.read(n), block), colour_scale(frames.quantity))
         grid.label(row, column, frames.labels[n])
     return png(_with_scales(grid, frames).pixels())
 
@@ -210,7 +210,7 @@ def _animation(frames: Frames) -> bytes:
     label = grid.label(0, 0, "")
 
     def show(n: int) -> None:
-        grid.paste(0, 0, thinned(frames.read(chosen[n]), block), colour_scale(frames.quantity))
+        grid.paste(0, 0, block_means(frames.read(chosen[n]), block), colour_scale(frames.quantity))
         label.set_text(frames.labels[chosen[n]])
 
     return gif(_with_scales(grid, frames), show, len(chosen), frames.quantity)

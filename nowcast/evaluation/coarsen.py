@@ -1,33 +1,37 @@
-"""Fewer cells and fewer frames, for the eye: large grids as the means of blocks, long series in part."""
+"""Reduce fields for display: large grids to block means, long series to evenly spaced frames."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
-DISPLAY_CELLS = 320  # along the longer side of a map: more than a panel has pixels
+DISPLAY_CELLS = 320  # most pixels along the longer side of a map: more than a panel of a figure has
 
 
 def block_size(shape: Sequence[int], cells: int = DISPLAY_CELLS) -> int:
-    """How many cells each way become one pixel of a map, so that neither side has more than `cells`."""
+    """Return the side of the blocks, in grid cells, that leave at most `cells` blocks along either side of the grid."""
     return math.ceil(max(shape) / cells)
 
 
-def thinned(fields: np.ndarray, block: int) -> np.ndarray:
-    """(..., y, x) -> the mean of the known cells of each block, NaN where fewer than half are known; float32."""
+def block_means(fields: np.ndarray, block: int) -> np.ndarray:
+    """Compute the mean over the known cells of each block × block cells, NaN where fewer than half of them are known.
+
+    fields: (…, y, x), NaN missing
+    returns: (…, ceil(y / block), ceil(x / block)) float32, in the unit of `fields`
+    """
     if block == 1:
         return np.asarray(fields, np.float32)
     rows, columns = (np.arange(0, size, block) for size in fields.shape[-2:])
 
-    def added(values):
+    def block_sums(values):
         return np.add.reduceat(np.add.reduceat(values, rows, axis=-2), columns, axis=-1)
 
     known = np.isfinite(fields)
-    number, inside = added(known.astype(np.float32)), added(np.ones(fields.shape[-2:], np.float32))
-    total = added(np.where(known, fields, 0).astype(np.float32))
-    return np.divide(total, number, out=np.full(total.shape, np.nan, np.float32), where=number >= inside / 2)
+    num_known, num_cells = block_sums(known.astype(np.float32)), block_sums(np.ones(fields.shape[-2:], np.float32))
+    total = block_sums(np.where(known, fields, 0).astype(np.float32))
+    return np.divide(total, num_known, out=np.full(total.shape, np.nan, np.float32), where=num_known >= num_cells / 2)
 
 
-def spread(number: int, most: int) -> list[int]:
-    """Up to `most` of `number` positions, evenly spread, the first and the last among them."""
+def evenly_spaced(number: int, most: int) -> list[int]:
+    """Return up to `most` of the positions 0 … number - 1, evenly spaced, including the first and the last."""
     return sorted(set(np.linspace(0, number - 1, min(number, most)).round().astype(int).tolist()))

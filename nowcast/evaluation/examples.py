@@ -1,7 +1,7 @@
-"""The cases to look at: the best, the median and the worst by a score, chosen from one number for each case.
+"""Choose example cases for the report: the best, the median and the worst by CSI.
 
-While cases are scored only their times and scores are kept; the few that are chosen are forecast again at the end, and
-their fields are thinned for display.
+While cases are scored, only their times and scores are kept. The few chosen cases are forecast again at the end, and the block
+means of their fields are kept for display.
 """
 
 import math
@@ -10,45 +10,39 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nowcast.evaluation.coarsen import block_size, spread, thinned
+from nowcast.evaluation.coarsen import block_means, block_size, evenly_spaced
 
-MAX_FRAMES = 12  # leads of an example: more are shown in part
+MAX_FRAMES = 12  # most lead times of an example; of more, evenly spaced ones are shown
 
 
 @dataclass(frozen=True)
 class ScoredCase:
-    """One case by its record and forecast_reference_time: CSI of the first forecaster, and how much was observed.
-
-    `csi` is pooled over leads at one threshold, NaN where undefined; `num_events` counts observed pixels at or above it.
-    """
+    """A scored case, identified by its record and forecast_reference_time: its CSI and its observed events."""
 
     record: str
     reference: np.datetime64
-    csi: float
-    num_events: int
+    csi: float  # of the first forecaster at one threshold, pooled over lead times; NaN if undefined
+    num_events: int  # observed pixels at or above that threshold, all lead times together
 
 
 @dataclass(frozen=True)
 class Example:
-    """A case to look at: observed and forecast fields by forecaster, (lead, y, x) mm/h, thinned by blocks of `block` cells.
+    """An example case for the report: its observed and forecast fields, as block means for display."""
 
-    `rank` is its place among the cases ("best", …), `extent_km` the (height, width) of the grid, NaN where unknown.
-    """
-
-    rank: str
+    rank: str  # among the cases: "best", "median", "worst", …
     case: ScoredCase
     lead_minutes: tuple[float, ...]
-    observed: np.ndarray
-    forecasts: Mapping[str, np.ndarray]
-    extent_km: tuple[float, float]
-    block: int
+    observed: np.ndarray  # (lead, y, x) mm/h
+    forecasts: Mapping[str, np.ndarray]  # (lead, y, x) mm/h, by forecaster
+    extent_km: tuple[float, float]  # (height, width) of the grid, NaN if unknown
+    block: int  # side of the blocks, in grid cells
 
 
 def choose(cases: Sequence[ScoredCase]) -> dict[str, ScoredCase]:
-    """The best, median and worst case by rank, of the wetter half of those that have a score; fewer where there are few.
+    """Choose the best, the median and the worst case by CSI, by rank; fewer if there are few cases.
 
-    A case with three wet pixels can be the best or the worst of all and tells nothing. Equal scores are taken in time order,
-    so the choice does not depend on who scored which case.
+    Only the wetter half of the cases with a defined CSI is considered: a case with three wet pixels can have the best or worst
+    CSI by chance. Cases with equal CSI are ordered by time, so that the choice does not depend on the number of processes.
     """
     defined = [case for case in cases if math.isfinite(case.csi)]
     if not defined:
@@ -74,16 +68,20 @@ def make_example(
     *,
     spacing_km: tuple[float, float],
 ) -> Example:
-    """Keep of the fields (lead, y, x) up to MAX_FRAMES leads, the first and the last among them, thinned for display."""
-    leads = spread(len(observed), MAX_FRAMES)
+    """Return an example with block means at up to MAX_FRAMES lead times, including the first and the last.
+
+    observed, forecasts: (lead, y, x) mm/h
+    spacing_km: (y, x) distance between cells, NaN if unknown
+    """
+    leads = evenly_spaced(len(observed), MAX_FRAMES)
     shape = observed.shape[-2:]
     block = block_size(shape)
     return Example(
         rank=rank,
         case=case,
         lead_minutes=tuple(lead_minutes[lead] for lead in leads),
-        observed=thinned(observed[leads], block),
-        forecasts={name: thinned(forecast[leads], block) for name, forecast in forecasts.items()},
+        observed=block_means(observed[leads], block),
+        forecasts={name: block_means(forecast[leads], block) for name, forecast in forecasts.items()},
         extent_km=(shape[0] * spacing_km[0], shape[1] * spacing_km[1]),
         block=block,
     )

@@ -1,4 +1,4 @@
-"""Earlier scores.nc files pooled: their sums by block added up to one evaluation, as if all had been scored at once."""
+"""Pool scores.nc files: add their sums by block to one evaluation, as if all cases had been scored at once."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ SUFFIX = ".nc"
 
 
 def is_scores_file(name: str) -> bool:
-    """Whether it is a scores.nc of any number of format, and not a forecast file."""
+    """Whether a path is a scores.nc file (of any format number) and not, for example, a forecast file."""
     path = Path(name)
     if path.suffix != SUFFIX or not path.is_file():
         return False
@@ -26,14 +26,14 @@ def is_scores_file(name: str) -> bool:
         with xr.open_dataset(path, engine="netcdf4") as dataset:
             return FORMAT in dataset.attrs
     except (OSError, RuntimeError, ValueError):
-        return False  # whoever reads it as forecasts says what is wrong with it
+        return False  # reading it as a forecast file will raise the error that explains what is wrong with it
 
 
 def pool(paths: Sequence[str | Path]) -> Evaluation:
-    """The evaluations of these files as one.
+    """Read scores.nc files and return them as one evaluation.
 
-    Raises DataError (exit 3) for a file that cannot be read, UsageError (2) where files differ in what they score or hold
-    the same cases.
+    Raises DataError (exit 3) if a file cannot be read, UsageError (exit 2) if the files differ in what they score or hold the
+    same cases.
     """
     first, *others = (read_scores(path) for path in paths)
     origins = dict.fromkeys(next(iter(first.blocks.values())), paths[0])
@@ -46,7 +46,7 @@ def pool(paths: Sequence[str | Path]) -> Evaluation:
                     "Pool evaluations of different days or records."
                 )
             origins[block] = path
-        _require_other_rain(first, other, origins)
+        _require_different_rain(first, other, origins)
         first.about = _about_both(first.about, other.about, paths[0], path)
         first.merge(other)
     first.sort()
@@ -54,25 +54,23 @@ def pool(paths: Sequence[str | Path]) -> Evaluation:
 
 
 def _require_alike(a: Evaluation, b: Evaluation, path_a: str | Path, path_b: str | Path) -> None:
-    """UsageError where the two do not hold the same scores."""
-    found = [_description(one) for one in (a, b)]
-    for what, mine in found[0].items():
-        if mine != (theirs := found[1].get(what)):
+    """Raise UsageError if two evaluations differ in their quantity, forecasters, lead times, thresholds or scores."""
+    description_a, description_b = _description(a), _description(b)
+    for item, value_a in description_a.items():
+        if value_a != (value_b := description_b.get(item)):
             raise UsageError(
-                f"{path_a} and {path_b} cannot be pooled, as their {what} differ:\n{_text(mine)} | {_text(theirs)}"
+                f"{path_a} and {path_b} cannot be pooled, as their {item} differ:\n{_text(value_a)} | {_text(value_b)}"
             )
 
 
 def _description(evaluation: Evaluation) -> dict[str, object]:
+    """Return what must be equal in evaluations that are pooled, by its name in the plural."""
     tallies = {name: next(iter(blocks.values())) for name, blocks in evaluation.blocks.items()}
-    facts = {
-        fact.replace("_", " "): value
-        for tally in tallies.values()
-        for k in tally
-        for fact, value in tally[k].parameters.items()
-    }
-    found = {"quantities": evaluation.quantity, "forecasters": sorted(tallies), "lead times": evaluation.lead_minutes}
-    return found | facts | {"kinds of sums": sorted(f"{name}: {' '.join(sorted(tallies[name]))}" for name in tallies)}
+    all_sums = [tally[kind] for tally in tallies.values() for kind in tally]
+    parameters = {name.replace("_", " "): value for sums in all_sums for name, value in sums.parameters.items()}
+    subject = {"quantities": evaluation.quantity, "forecasters": sorted(tallies), "lead times": evaluation.lead_minutes}
+    kinds = sorted(f"{name}: {' '.join(sorted(tallies[name]))}" for name in tallies)
+    return subject | parameters | {"kinds of sums": kinds}
 
 
 def _text(value: object) -> str:
@@ -81,12 +79,15 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _require_other_rain(a: Evaluation, b: Evaluation, origins: dict) -> None:
-    """UsageError where two blocks under different names have one and the same observed rain."""
-    if not (having := a.having("pairs")):
+def _require_different_rain(a: Evaluation, b: Evaluation, origins: dict) -> None:
+    """Raise UsageError if a block of `a` and a block of `b` under different names hold the same observed rain.
+
+    `origins` has the path of the file of each block.
+    """
+    if not (names := a.forecasters_with("pairs")):
         return
-    seen = {_rain(tally["pairs"]): block for block, tally in a.blocks[having[0]].items()}
-    for block, tally in b.blocks[having[0]].items():
+    seen = {_rain(tally["pairs"]): block for block, tally in a.blocks[names[0]].items()}
+    for block, tally in b.blocks[names[0]].items():
         same = seen.get(_rain(tally["pairs"]))
         if same and tally["pairs"].sum_o.any():
             raise UsageError(
@@ -96,37 +97,38 @@ def _require_other_rain(a: Evaluation, b: Evaluation, origins: dict) -> None:
 
 
 def _about_both(a: dict, b: dict, path_a: str | Path, path_b: str | Path) -> dict:
-    """What was scored on what, of both. UsageError where two networks go by one name."""
-    mine, theirs = (about.get("forecasters", {}) for about in (a, b))
-    for name in mine.keys() & theirs.keys():
-        if mine[name].get("digest") != theirs[name].get("digest"):
+    """Merge the descriptions of records and forecasters. Raise UsageError if one name stands for two checkpoints."""
+    forecasters_a, forecasters_b = (about.get("forecasters", {}) for about in (a, b))
+    for name in forecasters_a.keys() & forecasters_b.keys():
+        if forecasters_a[name].get("digest") != forecasters_b[name].get("digest"):
             raise UsageError(f"{path_a} and {path_b} cannot be pooled, as {name} is another checkpoint in each")
-    seen = "num_cases_in_training"
-    merged = {name: facts | theirs.get(name, {}) for name, facts in mine.items()}
-    for name, facts in merged.items():
-        if seen in facts:
-            facts[seen] = mine[name].get(seen, 0) + theirs.get(name, {}).get(seen, 0)
+    count = "num_cases_in_training"
+    merged = {name: description | forecasters_b.get(name, {}) for name, description in forecasters_a.items()}
+    for name, description in merged.items():
+        if count in description:
+            description[count] = forecasters_a[name].get(count, 0) + forecasters_b.get(name, {}).get(count, 0)
     return {"records": a.get("records", []) + b.get("records", []), "forecasters": merged}
 
 
 def _rain(pairs: Additive) -> bytes:
+    """Return bytes that are equal only for blocks with the same observed rain."""
     return b"".join(array.tobytes() for array in (pairs.num_pairs, pairs.sum_o, pairs.sum_oo))
 
 
 def read_scores(path: str | Path) -> Evaluation:
-    """The evaluation in a scores.nc, without its example. Raises DataError (exit 3) where it cannot be read."""
+    """Read the evaluation in a scores.nc, without its example cases. Raises DataError (exit 3) if it cannot be read."""
     try:
         with xr.open_dataset(path, engine="netcdf4") as dataset:
             if dataset.attrs[FORMAT] != FORMAT_NUMBER:
                 raise DataError(f"{path} is of format {dataset.attrs[FORMAT]}; this nowcast reads format {FORMAT_NUMBER}")
-            return _restored(dataset.load())
+            return _evaluation(dataset.load())
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} cannot be read as scores: {str(error).splitlines()[0]}.\nEvaluate again to make it anew."
         ) from None
 
 
-def _restored(dataset: xr.Dataset) -> Evaluation:
+def _evaluation(dataset: xr.Dataset) -> Evaluation:
     blocks = list(zip(map(str, dataset["block_record"].values), map(str, dataset["block_day"].values), strict=True))
     leads, thresholds = (tuple(dataset[name].values.tolist()) for name in ("lead_minutes", "threshold"))
     quantity = Quantity.named(str(dataset.attrs["quantity"]))
@@ -134,23 +136,23 @@ def _restored(dataset: xr.Dataset) -> Evaluation:
     evaluation.num_cases, evaluation.about = int(dataset["num_cases"]), json.loads(dataset.attrs["about"])
     kinds = [kind for kind in KINDS if f"has_{kind}" in dataset]
     for n, name in enumerate(map(str, dataset["forecaster"].values)):
-        mine = [kind for kind in kinds if dataset[f"has_{kind}"].values[n]]
-        stacked = {kind: _arrays(dataset, kind, n) for kind in mine}
+        arrays = {kind: _arrays(dataset, kind, n) for kind in kinds if dataset[f"has_{kind}"].values[n]}
         for number, block in enumerate(blocks):
-            sums = {kind: _sums(dataset, kind, {part: a[number] for part, a in stacked[kind].items()}) for kind in mine}
-            evaluation.add(name, block, Tally(sums))
+            in_block = {kind: {array: values[number] for array, values in arrays[kind].items()} for kind in arrays}
+            evaluation.add(name, block, Tally({kind: _sums(dataset, kind, in_block[kind]) for kind in arrays}))
     return evaluation
 
 
 def _arrays(dataset: xr.Dataset, kind: str, forecaster: int) -> dict[str, np.ndarray]:
-    """Every array of a kind, (block, …), of one forecaster."""
-    found = {}
-    for part, axes in KINDS[kind].sums.axes().items():
-        variable = dataset[block_variable(kind, part)]
-        found[part] = variable.transpose("forecaster", "block", *(DIMS[axis] for axis in axes)).values[forecaster]
-    return found
+    """Return every array (block, …) of one kind of sums of one forecaster, by name."""
+    arrays = {}
+    for array, axes in KINDS[kind].sums.axes().items():
+        variable = dataset[block_variable(kind, array)]
+        arrays[array] = variable.transpose("forecaster", "block", *(DIMS[axis] for axis in axes)).values[forecaster]
+    return arrays
 
 
 def _sums(dataset: xr.Dataset, kind: str, arrays: dict[str, np.ndarray]) -> Additive:
-    facts = json.loads(dataset[f"has_{kind}"].attrs["facts"])
-    return KINDS[kind].sums(**{name: tuple(f) if isinstance(f, list) else f for name, f in facts.items()}, **arrays)
+    parameters = json.loads(dataset[f"has_{kind}"].attrs["facts"])
+    parameters = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
+    return KINDS[kind].sums(**parameters, **arrays)

@@ -1,4 +1,4 @@
-"""What an evaluation found: sums by forecaster and block, and the tidy rows of scores, differences and intervals."""
+"""Results of an evaluation: sums by forecaster and block, and the tidy rows of scores, differences and intervals."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,38 +13,35 @@ from nowcast.scores import SCORES, Score
 from nowcast.scores.bootstrap import quantiles, resample
 from nowcast.scores.sums import Additive, Tally
 
-Block = tuple[str, str]  # a record's name and a UTC day
-MEAN = "_mean_over_leads"
+Block = tuple[str, str]  # the name of a record and a UTC day: the unit that the bootstrap resamples
+MEAN_SUFFIX = "_mean_over_leads"  # of a score's name, where the scores of all lead times are averaged
 COLUMN_OF_AXIS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "scale_km"}
 
 
 @dataclass
 class Evaluation:
-    """Sums by forecaster and block, `blocks[name][(record, day)]`, all on the same `num_cases` cases.
-
-    What was scored on what is in `about` (provenance.py); `cases` and `examples` are to be looked at.
-    """
+    """The sums of several forecasters over the same cases, by block, and what they were scored on."""
 
     lead_minutes: tuple[float, ...]
     thresholds: tuple[float, ...]
     quantity: Quantity
-    records: list[str] = field(default_factory=list)
-    blocks: dict[str, dict[Block, Tally]] = field(default_factory=dict)
-    num_cases: int = 0
+    records: list[str] = field(default_factory=list)  # names of the records that have cases
+    blocks: dict[str, dict[Block, Tally]] = field(default_factory=dict)  # sums, by forecaster and block
+    num_cases: int = 0  # cases scored
     cases: list[ScoredCase] = field(default_factory=list)
-    examples: list[Example] = field(default_factory=list)
-    about: dict[str, Any] = field(default_factory=dict)
-    num_read: int = 0  # cases that every forecaster was asked for
-    silent: dict[str, int] = field(default_factory=dict)  # by forecaster, the cases in which it says nothing at all
+    examples: list[Example] = field(default_factory=list)  # a few cases with their fields, for the report
+    about: dict[str, Any] = field(default_factory=dict)  # descriptions of records and forecasters, see provenance.py
+    num_read: int = 0  # cases that were forecast, scored or not
+    silent: dict[str, int] = field(default_factory=dict)  # by forecaster, cases with nothing but missing values
 
     def add(self, name: str, block: Block, case: Tally | Additive) -> None:
-        """Take in a case, or many; sums of pairs alone may come without a Tally."""
+        """Add the sums of one or more cases to a block of a forecaster. Sums without a Tally are of pairs."""
         case = case if isinstance(case, Tally) else Tally({"pairs": case})
-        mine = self.blocks.setdefault(name, {})
-        mine[block] = mine[block] + case if block in mine else case
+        blocks = self.blocks.setdefault(name, {})
+        blocks[block] = blocks[block] + case if block in blocks else case
 
     def merge(self, other: "Evaluation") -> None:
-        """Take in the cases that another process scored."""
+        """Add the cases of another evaluation, which another process or an earlier command scored."""
         for name, blocks in other.blocks.items():
             for block, case in blocks.items():
                 self.add(name, block, case)
@@ -55,42 +52,44 @@ class Evaluation:
         self.cases += other.cases
 
     def sort(self) -> None:
-        """Blocks in one order, so that the bootstrap draws the same ones however many processes scored them."""
+        """Sort the blocks, so that the bootstrap draws the same ones for any number of processes."""
         self.blocks = {name: dict(sorted(blocks.items())) for name, blocks in self.blocks.items()}
 
     def tally(self, name: str) -> Tally:
-        """A forecaster's sums of every kind over all blocks."""
+        """Return a forecaster's sums of every kind over all blocks."""
         return sum(self.blocks[name].values())
 
     def total(self, name: str, kind: str = "pairs") -> Additive:
-        """A forecaster's sums of one kind over all blocks; KeyError where it has none, see `having`."""
+        """Return a forecaster's sums of one kind over all blocks. Raises KeyError if it has none, see `forecasters_with`."""
         return sum(block[kind] for block in self.blocks[name].values())
 
-    def having(self, kind: str) -> list[str]:
-        """The forecasters that have sums of a kind: what gives probabilities alone has no pairs."""
+    def forecasters_with(self, kind: str) -> list[str]:
+        """Return the names of the forecasters that have sums of this kind; one that gives only probabilities has no pairs."""
         return [name for name, blocks in self.blocks.items() if kind in next(iter(blocks.values()))]
 
     @property
     def num_blocks(self) -> int:
+        """Number of blocks: days of a record with cases."""
         return len(next(iter(self.blocks.values())))
 
     @property
     def baselines(self) -> list[str]:
-        """The forecasters that others are compared with, the simplest first."""
+        """Names of the forecasters that the others are compared with, the simplest first."""
         return [name for name in BASELINES if name in self.blocks]
 
     def rows(self) -> list[dict]:
-        """Tidy rows: one for each forecaster, score, lead, threshold and scale (or wavelength), in kilometres.
+        """Return tidy rows: one for each forecaster, score, lead time, threshold and scale (or wavelength).
 
-        Those without a lead (None) are of all leads: of the pooled counts under the score's own name, and their mean as
-        `…_mean_over_leads`. `low` and `high` bound the 95 % block-bootstrap interval, NaN with fewer than 5 blocks. Those
-        with a baseline's name in `against` hold the difference, the forecaster's score less the baseline's, on the same draws.
+        Rows with `lead_minutes` None are for all lead times: the score of the pooled sums under the score's own name, and the
+        mean of the scores of all lead times as `…_mean_over_leads`. `low` and `high` are the ends of the 95 % block-bootstrap
+        interval, NaN with fewer than 5 blocks. Rows with a baseline's name in `against` hold the difference: the forecaster's
+        score minus the baseline's, with a paired interval.
         """
         return list(_rows(self))
 
 
 class _View(NamedTuple):
-    """One way to look at a score: by lead, pooled over leads, or the mean over leads."""
+    """A score by lead time, pooled over lead times, or averaged over lead times, with its name in the rows."""
 
     score: Score
     name: str
@@ -102,90 +101,97 @@ def _views() -> Iterator[_View]:
     for name, score in SCORES.items():
         yield _View(score, name, True, score)
         yield _View(score, name, False, score.pooled)
-        yield _View(score, f"{name}{MEAN}", False, score.mean_over_leads)
+        yield _View(score, f"{name}{MEAN_SUFFIX}", False, score.mean_over_leads)
 
 
-class _Side(NamedTuple):
-    """A forecaster's sums, and pooled ones."""
+class _Totals(NamedTuple):
+    """A forecaster's sums over all blocks, by lead time and pooled over lead times."""
 
-    total: Tally
+    by_lead: Tally
     pooled: Tally
 
 
 def _rows(evaluation: Evaluation) -> Iterator[dict]:
-    totals = {name: evaluation.tally(name) for name in evaluation.blocks}
-    sides = {name: _Side(total, total.pooled()) for name, total in totals.items()}
-    resampled = _resampled(evaluation)
-    found = {name: [] for name in sides}
+    tallies = {name: evaluation.tally(name) for name in evaluation.blocks}
+    totals = {name: _Totals(tally, tally.pooled()) for name, tally in tallies.items()}
+    resamples = _resampled_scores(evaluation)
+    rows = {name: [] for name in totals}
     for number, view in enumerate(_views()):
-        having = {name: side for name, side in sides.items() if view.score.kind in side.total}
-        values = {name: view.function(side.total) for name, side in having.items()}
-        draws = {name: resampled[name, number] for name in having}
-        for name in having:
-            others = [other for other in _compared_with(evaluation, name) if other in having]
-            for against in (None, *(others if view.score.compared else ())):
-                value, drawn = values[name], draws[name]
+        names = [name for name in totals if view.score.kind in totals[name].by_lead]
+        values = {name: view.function(totals[name].by_lead) for name in names}
+        for name in names:
+            baselines = [other for other in _baselines_for(evaluation, name) if other in names]
+            for against in (None, *(baselines if view.score.compared else ())):
+                value, resampled = values[name], resamples[name, number]
                 if against is not None:
-                    value, drawn = value - values[against], None if drawn is None else drawn - draws[against]
-                facts = {"forecaster": name, "against": against}
-                found[name] += _of_view(evaluation, view, sides[name], facts, value, drawn)
-    for rows in found.values():
-        yield from sorted(rows, key=lambda row: row["against"] is not None)  # stable: a forecaster's own scores first
+                    value = value - values[against]
+                    resampled = None if resampled is None else resampled - resamples[against, number]
+                labels = {"forecaster": name, "against": against}
+                rows[name] += _rows_of_view(evaluation, view, totals[name], labels, value, resampled)
+    for own in rows.values():
+        yield from sorted(own, key=lambda row: row["against"] is not None)  # stable: scores first, then differences
 
 
-def _resampled(evaluation: Evaluation) -> dict[tuple[str, int], np.ndarray | None]:
-    """Every view of every forecaster's resampled sums, those of one kind at a time: of probabilities they are large."""
-    found = {}
+def _resampled_scores(evaluation: Evaluation) -> dict[tuple[str, int], np.ndarray | None]:
+    """Return the scores of all resamples by forecaster and number of the view; None with too few blocks.
+
+    Resampled one kind of sums at a time, because those of probabilities are large.
+    """
+    scores = {}
     for name, blocks in evaluation.blocks.items():
         for kind in next(iter(blocks.values())):
-            drawn = resample(list(blocks.values()), kinds=[kind])
-            of_kind = ((number, view) for number, view in enumerate(_views()) if view.score.kind == kind)
-            found |= {(name, number): None if drawn is None else view.function(drawn) for number, view in of_kind}
-    return found
+            sums = resample(list(blocks.values()), kinds=[kind])
+            views = ((number, view) for number, view in enumerate(_views()) if view.score.kind == kind)
+            scores |= {(name, number): None if sums is None else view.function(sums) for number, view in views}
+    return scores
 
 
-def _compared_with(evaluation: Evaluation, name: str) -> list[str]:
-    """The baselines a forecaster is compared with; one of them with those before it, as each pair is told once."""
+def _baselines_for(evaluation: Evaluation, name: str) -> list[str]:
+    """Return the baselines to compare a forecaster with. A baseline is compared with simpler ones only: each pair once."""
     order = evaluation.baselines
     return order[: order.index(name)] if name in order else order
 
 
-def _of_view(
-    evaluation: Evaluation, view: _View, side: _Side, facts: Mapping, value: np.ndarray, drawn: np.ndarray | None
+def _rows_of_view(
+    evaluation: Evaluation, view: _View, totals: _Totals, labels: Mapping, value: np.ndarray, resampled: np.ndarray | None
 ) -> Iterator[dict]:
-    counted = (side.total if view.by_lead else side.pooled)[view.score.kind]
+    """Yield a row for each element of a score or difference; `resampled` has a leading axis of resamples, or is None."""
+    sums = (totals.by_lead if view.by_lead else totals.pooled)[view.score.kind]
     axes = view.score.axes
-    coordinates = {"lead": evaluation.lead_minutes if view.by_lead else (None,), **counted.coordinates}
+    coordinates = {"lead": evaluation.lead_minutes if view.by_lead else (None,), **sums.coordinates}
     shape = tuple(len(coordinates[axis]) for axis in axes)
-    low, high = quantiles(drawn) if drawn is not None else (np.full(shape, np.nan),) * 2
-    value, low, high = (np.reshape(part, shape) for part in (value, low, high))
-    columns = {COLUMN_OF_AXIS[axis]: axis for axis in axes}
-    for at in np.ndindex(shape):
-        index = dict(zip(axes, at, strict=True))
-        where = {c: coordinates[columns[c]][index[columns[c]]] if c in columns else None for c in _WHERE}
+    low, high = quantiles(resampled) if resampled is not None else (np.full(shape, np.nan),) * 2
+    value, low, high = (np.reshape(values, shape) for values in (value, low, high))
+    axis_of_column = {COLUMN_OF_AXIS[axis]: axis for axis in axes}
+    for position in np.ndindex(shape):
+        index = dict(zip(axes, position, strict=True))
+        place = {
+            column: coordinates[axis_of_column[column]][index[axis_of_column[column]]] if column in axis_of_column else None
+            for column in _COORDINATE_COLUMNS
+        }
         yield {
-            **facts,
-            **where,
+            **labels,
+            **place,
             "score": view.name,
-            "value": float(value[at]),
-            "low": float(low[at]),
-            "high": float(high[at]),
-            "num_cases": _count(counted, "num_cases", index, evaluation.num_cases if not view.by_lead else None),
-            "num_pairs": _count(counted, "num_pairs", index, None),
+            "value": float(value[position]),
+            "low": float(low[position]),
+            "high": float(high[position]),
+            "num_cases": _count(sums, "num_cases", index, evaluation.num_cases if not view.by_lead else None),
+            "num_pairs": _count(sums, "num_pairs", index, None),
         }
 
 
-_WHERE = ("lead_minutes", "threshold", "scale_km")
+_COORDINATE_COLUMNS = ("lead_minutes", "threshold", "scale_km")
 
 
-def _count(counted: Additive, name: str, index: Mapping[str, int], all_cases: int | None) -> int:
-    """How many cases or pairs a value rests on; pairs of pixels are in all cases, other kinds count their own."""
-    if all_cases is not None and name == "num_cases" and "num_whole_cases" not in counted.axes():
+def _count(sums: Additive, name: str, index: Mapping[str, int], all_cases: int | None) -> int:
+    """Return the number of cases or pairs behind a value. Pairs of pixels are in all cases, other kinds count their own."""
+    if all_cases is not None and name == "num_cases" and "num_whole_cases" not in sums.axes():
         return all_cases
-    axes = counted.axes()[name]
-    return int(getattr(counted, name)[tuple(index[axis] for axis in axes)])
+    axes = sums.axes()[name]
+    return int(getattr(sums, name)[tuple(index[axis] for axis in axes)])
 
 
 def nearest_threshold(evaluation: Evaluation) -> int:
-    """The index of the threshold nearest to 1 on a logarithmic scale."""
+    """Return the index of the threshold nearest to 1 (mm/h for rain) on a logarithmic scale."""
     return int(np.argmin(np.abs(np.log(np.maximum(evaluation.thresholds, 1e-9)))))

@@ -1,6 +1,6 @@
-"""The scores as text and files: the table, scores.nc, scores.csv and scores.json.
+"""The files of scores: scores.csv, scores.json and scores.nc.
 
-Undefined values are "–" in the table, empty in CSV, null in JSON and NaN in NetCDF.
+Undefined values are empty in CSV, null in JSON and NaN in NetCDF.
 """
 
 import csv
@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from nowcast import __version__
-from nowcast.evaluation.result import MEAN, Block, Evaluation
+from nowcast.evaluation.result import MEAN_SUFFIX, Block, Evaluation
 from nowcast.scores import SCORES
 from nowcast.scores.sums import Additive, Tally
 
@@ -24,15 +24,16 @@ COLUMNS = (
     *("score", "value", "low", "high", "num_cases", "num_pairs"),
 )
 SCORES_NC, SCORES_CSV, SCORES_JSON = "scores.nc", "scores.csv", "scores.json"
-FORMAT, FORMAT_NUMBER = "nowcast_scores_format", 1
+FORMAT, FORMAT_NUMBER = "nowcast_scores_format", 1  # global attribute of scores.nc and its value
+# the dimension of scores.nc for each axis of scores and sums
 DIMS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "wavelength_km",
         "class": "percent", "rank": "rank"}  # fmt: skip
-COLUMN_OF_DIM = {"wavelength_km": "scale_km"}
-_COMPRESSED = {"zlib": True, "complevel": 4}  # of classes of probability most are empty
+COLUMN_OF_DIM = {"wavelength_km": "scale_km"}  # where a dimension and the column of the rows have different names
+_COMPRESSED = {"zlib": True, "complevel": 4}  # most classes of probability are empty
 
 
 def as_csv(rows: Iterable[Mapping]) -> str:
-    """Tidy CSV with one header line; undefined is empty."""
+    """Return the rows as CSV with one header line; undefined values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -42,8 +43,8 @@ def as_csv(rows: Iterable[Mapping]) -> str:
 
 
 def as_json(evaluation: Evaluation, rows: Iterable[Mapping]) -> str:
-    """One object: what was scored on what, and the tidy rows; undefined is null."""
-    facts = {
+    """Return one JSON object: what was scored, and the rows under "scores"; undefined values are null."""
+    header = {
         "nowcast": __version__,
         "quantity": evaluation.quantity.name,
         "records": evaluation.records,
@@ -53,9 +54,9 @@ def as_json(evaluation: Evaluation, rows: Iterable[Mapping]) -> str:
         "thresholds": evaluation.thresholds,
         "about": evaluation.about,
     }
-    # a line for each row: as readable as json's own indentation, and ten times as fast
+    # one line for each row: as readable as with json's own indentation, and ten times as fast to write
     scores = ",\n".join(json.dumps({k: None if _undefined(v) else v for k, v in row.items()}, allow_nan=False) for row in rows)
-    return f'{json.dumps(facts, indent=1, allow_nan=False)[:-2]},\n "scores": [\n{scores}\n ]\n}}\n'
+    return f'{json.dumps(header, indent=1, allow_nan=False)[:-2]},\n "scores": [\n{scores}\n ]\n}}\n'
 
 
 def _undefined(value) -> bool:
@@ -63,11 +64,12 @@ def _undefined(value) -> bool:
 
 
 def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
-    """The rows as arrays, and all sums by block, from which evaluations can be pooled.
+    """Return the contents of scores.nc: the rows as arrays, and all sums by block, so that evaluations can be pooled.
 
-    `csi`, `csi_low` and `csi_high` are by lead, `csi_pooled…` and `csi_mean_over_leads…` of all leads, `csi_difference…`,
-    `csi_pooled_difference…` to each baseline, along `against`. Sums are `block_hits`, and of other kinds than pairs
-    `block_windows_num_pairs` and so on; a forecaster that has none of a kind (`has_…`) has zeros.
+    Names of variables, with CSI as the example: `csi`, `csi_low` and `csi_high` are by lead time; `csi_pooled…` and
+    `csi_mean_over_leads…` are for all lead times; `csi_difference…` and `csi_pooled_difference…` are the differences to each
+    baseline, along the dimension `against`. Sums are named `block_hits`, `block_windows_num_pairs` and so on, with the kind in
+    the name unless it is "pairs". A forecaster without sums of a kind (`has_…` is 0) has zeros there.
     """
     names = list(evaluation.blocks)
     blocks = list(evaluation.blocks[names[0]])
@@ -79,17 +81,17 @@ def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
         "scale_km": "km",
         "wavelength_km": "km",
     }
-    coordinates = {dim: (dim, list(found), {"units": units[dim]} if dim in units else {}) for dim, found in values.items()}
-    coordinates |= {f"block_{part}": ("block", [block[n] for block in blocks]) for n, part in enumerate(("record", "day"))}
+    coordinates = {dim: (dim, list(along), {"units": units[dim]} if dim in units else {}) for dim, along in values.items()}
+    coordinates |= {f"block_{label}": ("block", [block[n] for block in blocks]) for n, label in enumerate(("record", "day"))}
     data = _block_sums(evaluation, names, blocks) | _score_arrays(rows, values)
     data["num_cases"] = ((), evaluation.num_cases, {"long_name": "number of cases"})
-    facts = {"title": "Scores of nowcasts", "source": f"nowcast {__version__}", "quantity": evaluation.quantity.name}
-    facts |= {"about": json.dumps(evaluation.about)}  # records and forecasters, as in scores.json
-    return xr.Dataset(data, coordinates, facts | {FORMAT: FORMAT_NUMBER})
+    attributes = {"title": "Scores of nowcasts", "source": f"nowcast {__version__}", "quantity": evaluation.quantity.name}
+    attributes |= {"about": json.dumps(evaluation.about)}  # records and forecasters, as in scores.json
+    return xr.Dataset(data, coordinates, attributes | {FORMAT: FORMAT_NUMBER})
 
 
 def write_dataset(dataset: xr.Dataset, path: Path) -> None:
-    """With compression and check sums wherever the format has them, and read back. OSError where that is not the same."""
+    """Write a dataset with compression and checksums, and read it back. Raises OSError if it differs."""
     filtered = [name for name, variable in dataset.variables.items() if variable.ndim and variable.dtype.kind in "biuf"]
     dataset.to_netcdf(path, engine="netcdf4", encoding={name: {"zlib": True, "fletcher32": True} for name in filtered})
     with xr.open_dataset(path, engine="netcdf4", decode_times=False) as written:
@@ -99,19 +101,20 @@ def write_dataset(dataset: xr.Dataset, path: Path) -> None:
 
 
 def _coordinate_values(evaluation: Evaluation) -> dict[str, Sequence]:
-    """The values along each dimension of scores.nc but "block"."""
+    """Return the values along each dimension of scores.nc except "block"."""
     values = {"forecaster": list(evaluation.blocks), "against": evaluation.baselines, "lead_minutes": evaluation.lead_minutes}
     for kind in _kinds(evaluation):
-        values |= {DIMS[axis]: found for axis, found in _any_block(evaluation, kind).coordinates.items()}
+        values |= {DIMS[axis]: along for axis, along in _any_block(evaluation, kind).coordinates.items()}
     return values
 
 
 def _kinds(evaluation: Evaluation) -> list[str]:
-    """The kinds of sums that any forecaster has."""
+    """Return the kinds of sums that at least one forecaster has."""
     return list(dict.fromkeys(kind for name in evaluation.blocks for kind in any_tally(evaluation, name)))
 
 
 def any_tally(evaluation: Evaluation, name: str) -> Tally:
+    """Return a forecaster's sums of its first block, to see which kinds it has."""
     return next(iter(evaluation.blocks[name].values()))
 
 
@@ -120,44 +123,44 @@ def _any_block(evaluation: Evaluation, kind: str) -> Additive:
 
 
 def _block_sums(evaluation: Evaluation, names: Sequence[str], blocks: Sequence[Block]) -> dict[str, tuple]:
-    """(dims, values, attributes) of every array of every kind, and which forecasters have that kind, with its facts."""
+    """Return (dims, values, attributes) of every array of sums, and of `has_…`: which forecasters have sums of a kind."""
     data = {}
     for kind in _kinds(evaluation):
-        model = _any_block(evaluation, kind)
-        nothing = {part: np.zeros_like(array) for part, array in model.arrays().items()}
-        having = [kind in any_tally(evaluation, name) for name in names]
-        data[f"has_{kind}"] = ("forecaster", np.array(having, np.int8), {"facts": json.dumps(model.parameters)})
-        for part, axes in model.axes().items():
+        sample = _any_block(evaluation, kind)
+        zeros = {array: np.zeros_like(values) for array, values in sample.arrays().items()}
+        has_kind = [kind in any_tally(evaluation, name) for name in names]
+        data[f"has_{kind}"] = ("forecaster", np.array(has_kind, np.int8), {"facts": json.dumps(sample.parameters)})
+        for array, axes in sample.axes().items():
             stacked = [
-                [evaluation.blocks[name][block][kind].arrays()[part] if there else nothing[part] for block in blocks]
-                for name, there in zip(names, having, strict=True)
+                [evaluation.blocks[name][block][kind].arrays()[array] if has else zeros[array] for block in blocks]
+                for name, has in zip(names, has_kind, strict=True)
             ]
             dims = ("forecaster", "block", *(DIMS[axis] for axis in axes))
-            data[block_variable(kind, part)] = (dims, np.array(stacked), {}, _COMPRESSED)
+            data[block_variable(kind, array)] = (dims, np.array(stacked), {}, _COMPRESSED)
     return data
 
 
-def block_variable(kind: str, part: str) -> str:
-    """The name in scores.nc of an array of a kind of sums."""
-    return f"block_{part}" if kind == "pairs" else f"block_{kind}_{part}"
+def block_variable(kind: str, array: str) -> str:
+    """Return the name in scores.nc of an array of a kind of sums."""
+    return f"block_{array}" if kind == "pairs" else f"block_{kind}_{array}"
 
 
 def _score_arrays(rows: Iterable[Mapping], values: Mapping[str, Sequence]) -> dict[str, tuple]:
-    """(dims, values, attributes) by name, NaN where there is no row."""
-    position = {dim: {value: n for n, value in enumerate(found)} for dim, found in values.items()}
+    """Return (dims, values, attributes) of every score, difference and end of an interval, NaN where there is no row."""
+    position = {dim: {value: n for n, value in enumerate(along)} for dim, along in values.items()}
     arrays = {}
     for row in rows:
-        plain_name = row["score"].removesuffix(MEAN)
+        plain_name = row["score"].removesuffix(MEAN_SUFFIX)
         score, by_lead = SCORES[plain_name], row["lead_minutes"] is not None
         name = row["score"] if by_lead or row["score"] != plain_name else f"{plain_name}_pooled"
         dims = ["forecaster", *(DIMS[axis] for axis in score.axes if by_lead or axis != "lead")]
         if row["against"] is not None:
             name, dims = f"{name}_difference", [dims[0], "against", *dims[1:]]
-        at = tuple(position[dim][row[COLUMN_OF_DIM.get(dim, dim)]] for dim in dims)
+        place = tuple(position[dim][row[COLUMN_OF_DIM.get(dim, dim)]] for dim in dims)
         for column, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
             if name + suffix not in arrays:
-                added = (name + suffix).removeprefix(plain_name).replace("_", " ")
-                facts = {"long_name": score.long_name + added, "units": score.units}
-                arrays[name + suffix] = (dims, np.full([len(values[dim]) for dim in dims], np.nan), facts)
-            arrays[name + suffix][1][at] = row[column]
+                ending = (name + suffix).removeprefix(plain_name).replace("_", " ")
+                attributes = {"long_name": score.long_name + ending, "units": score.units}
+                arrays[name + suffix] = (dims, np.full([len(values[dim]) for dim in dims], np.nan), attributes)
+            arrays[name + suffix][1][place] = row[column]
     return arrays

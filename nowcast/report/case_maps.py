@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nowcast.evaluation.coarsen import spread
+from nowcast.evaluation.coarsen import evenly_spaced
 from nowcast.evaluation.examples import Example
 from nowcast.quantity import Quantity
 from nowcast.report.maps import (
@@ -26,7 +26,7 @@ ANIMATED_PIXELS = 150_000  # of all maps of a frame: three animations stay under
 
 def draw_maps(example: Example, quantity: Quantity) -> bytes:
     """PNG: for a few leads, observed and forecast fields above, and forecast minus observed below."""
-    leads = spread(len(example.lead_minutes), MAP_LEADS)
+    leads = evenly_spaced(len(example.lead_minutes), MAP_LEADS)
     aspect, columns = _aspect(example), 1 + len(example.forecasts)
     width = min(WIDE, WIDEST / columns, HIGHEST / (2 * len(leads) * aspect))
     grid = MapGrid(2 * len(leads), columns, aspect, width=width, title=_title(example))

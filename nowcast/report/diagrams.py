@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nowcast.evaluation.coarsen import spread
+from nowcast.evaluation.coarsen import evenly_spaced
 from nowcast.forecasters.baselines import BASELINES
 from nowcast.report.maps import plain, short
 from nowcast.scores.spectra import KEPT_POWER
@@ -175,7 +175,7 @@ def draw_performance(rows: Sequence[Mapping], how: Mapping[str, Style], *, thres
 
 
 def _number_points(axes: Axes, x: np.ndarray, pod: np.ndarray, colour: str) -> None:
-    for n in spread(len(x), NUMBERED_POINTS):
+    for n in evenly_spaced(len(x), NUMBERED_POINTS):
         if math.isfinite(x[n] * pod[n, 1]):
             at = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 8, "color": colour}
             axes.annotate(f"{pod[n, 0]:g}", (x[n], pod[n, 1]), **at)

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from nowcast import __version__
-from nowcast.evaluation.coarsen import spread
+from nowcast.evaluation.coarsen import evenly_spaced
 from nowcast.evaluation.examples import Example
 from nowcast.evaluation.result import Evaluation, nearest_threshold
 from nowcast.report.diagrams import (
@@ -156,7 +156,7 @@ def _by_lead(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, 
 
 def _shown(evaluation: Evaluation) -> list[float]:
     """The thresholds that have diagrams of their own."""
-    return [evaluation.thresholds[n] for n in spread(len(evaluation.thresholds), MOST_THRESHOLDS)]
+    return [evaluation.thresholds[n] for n in evenly_spaced(len(evaluation.thresholds), MOST_THRESHOLDS)]
 
 
 def _curve(
@@ -204,7 +204,7 @@ def _scales(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, S
 
 
 def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Iterable[Section]:
-    sums = {name: evaluation.total(name, "spectra") for name in evaluation.having("spectra")}
+    sums = {name: evaluation.total(name, "spectra") for name in evaluation.forecasters_with("spectra")}
     first = next(iter(sums.values()), None)
     if first is None or not first.power_o.any():
         return
@@ -215,7 +215,7 @@ def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, 
         f"pools all leads, and is cut off at {HIGHEST_RATIO:g}."
     )
     pictures = []
-    for lead in spread(len(evaluation.lead_minutes), SPECTRUM_LEADS):
+    for lead in evenly_spaced(len(evaluation.lead_minutes), SPECTRUM_LEADS):
         cases = np.maximum(first.num_cases[lead], 1)
         forecasts = {name: mine.power_f[lead] / cases for name, mine in sums.items()}
         figure = draw_spectrum(np.array(first.wavelengths_km), first.power_o[lead] / cases, forecasts, how)
@@ -227,7 +227,7 @@ def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, 
 
 
 def _probabilities(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Iterable[Section]:
-    names = evaluation.having("probabilities")
+    names = evaluation.forecasters_with("probabilities")
     if not names:
         return
     text = (
@@ -243,7 +243,7 @@ def _probabilities(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping
         [_drawn(f"Reliability {level}", draw_reliability(sums, column, how)) for column, level in levels],
         [_drawn(f"ROC {level}", draw_roc(sums, column, how)) for column, level in levels],
     ]
-    members = {name: evaluation.total(name, "members").pooled() for name in evaluation.having("members")}
+    members = {name: evaluation.total(name, "members").pooled() for name in evaluation.forecasters_with("members")}
     ensembles = {name: mine for name, mine in members.items() if ensemble_size(mine)[0] > 1}
     if members:
         scores = [score for score in ("crps_fair", "spread", "mean_rmse") if ensembles or score == "crps_fair"]
@@ -256,7 +256,7 @@ def _probabilities(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping
 def _cases(evaluation: Evaluation, maps: Sequence[bytes], animations: Sequence[bytes]) -> Iterable[Section]:
     if not evaluation.examples:
         return
-    first, level = evaluation.having("pairs")[0], evaluation.thresholds[nearest_threshold(evaluation)]
+    first, level = evaluation.forecasters_with("pairs")[0], evaluation.thresholds[nearest_threshold(evaluation)]
     block = evaluation.examples[0].block
     text = (
         f"Ranked by the CSI of {first} at {level:g} {evaluation.quantity.unit}, all leads pooled, among the wetter half of "

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nowcast.evaluation.coarsen import spread
+from nowcast.evaluation.coarsen import evenly_spaced
 from nowcast.evaluation.result import Evaluation, nearest_threshold
 from nowcast.report.diagrams import curves
 from nowcast.report.maps import moment
@@ -116,7 +116,7 @@ def level_name(evaluation: Evaluation, threshold: float) -> str:
 def _errors(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Table:
     scores = [name for name, score in SCORES.items() if score.kind in FIELD_KINDS and score.axes == ("lead",)]
     cells = []
-    for name in evaluation.having("pairs"):
+    for name in evaluation.forecasters_with("pairs"):
         values = [_cell(found.get((name, None, score, None, None))) for score in scores]
         pairs = found[name, None, "mae", None, None]["num_pairs"]
         cells.append([name, *values, f"{evaluation.num_cases:,}", f"{pairs:,}"])
@@ -139,7 +139,7 @@ def _cell(row: Mapping | None, form: str = ".3f") -> str:
 
 def _csi_by_lead(evaluation: Evaluation, rows: Sequence[Mapping]) -> Table:
     threshold = evaluation.thresholds[nearest_threshold(evaluation)]
-    leads = [evaluation.lead_minutes[n] for n in spread(len(evaluation.lead_minutes), TABLE_LEADS)]
+    leads = [evaluation.lead_minutes[n] for n in evenly_spaced(len(evaluation.lead_minutes), TABLE_LEADS)]
     found = curves(rows, "csi", threshold=threshold)
     values = {(name, lead): value for name, points in found.items() for lead, value in points[:, :2].tolist()}
     cells = [[name, *(number(values[name, lead]) for lead in leads)] for name in found]
@@ -182,13 +182,13 @@ def _full_tables(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Iter
 
 def probability_tables(evaluation: Evaluation, rows: Sequence[Mapping]) -> Iterable[Table]:
     found, by_threshold = _overall(rows), [name for name, score in SCORES.items() if score.kind == "probabilities"]
-    names = evaluation.having("probabilities")
+    names = evaluation.forecasters_with("probabilities")
     for threshold in evaluation.thresholds:
         cells = [[name, *(_cell(found.get((name, None, s, threshold, None))) for s in by_threshold)] for name in names]
         title = f"Probabilities of {level_name(evaluation, threshold)}, all leads pooled"
         yield Table(title, ["forecaster", *map(heading, by_threshold)], cells)
     of_members = [name for name, score in SCORES.items() if score.kind == "members"]
-    names = evaluation.having("members")
+    names = evaluation.forecasters_with("members")
     cells = [[name, *(_cell(found.get((name, None, score, None, None))) for score in of_members)] for name in names]
     if cells:
         yield Table("Ensembles, all leads pooled", ["forecaster", *map(heading, of_members)], cells)

@@ -21,7 +21,7 @@ def findings(evaluation: Evaluation) -> list[str]:
 
     Baselines are compared among themselves only where nothing else was scored.
     """
-    others = [name for name in evaluation.having("pairs") if name not in evaluation.baselines]
+    others = [name for name in evaluation.forecasters_with("pairs") if name not in evaluation.baselines]
     pairs = [(name, baseline) for name in others for baseline in evaluation.baselines]
     if not others:
         pairs = [(name, before) for before, name in itertools.combinations(evaluation.baselines, 2)]
@@ -34,7 +34,7 @@ def findings(evaluation: Evaluation) -> list[str]:
 def _thin_ground(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.num_cases == 1:
         yield "One case was scored: this is what happened once, not what to expect."
-    if not (having := evaluation.having("pairs")):
+    if not (having := evaluation.forecasters_with("pairs")):
         return
     total = evaluation.total(having[0])
     never = [t for t, n in zip(evaluation.thresholds, (total.hits + total.misses).sum(axis=0), strict=True) if not n]
@@ -44,11 +44,11 @@ def _thin_ground(evaluation: Evaluation) -> Iterator[str]:
 
 def _what_kind(evaluation: Evaluation) -> Iterator[str]:
     """Which scores are not of a forecaster's own field."""
-    for name in evaluation.having("members"):
+    for name in evaluation.forecasters_with("members"):
         if (size := ensemble_size(evaluation.total(name, "members").pooled())[0]) > 1:
             yield f"{name} has {size:g} members: the scores of a single field are of their mean, which is smoother than each."
-    for name in evaluation.having("probabilities"):
-        if name not in evaluation.having("pairs"):
+    for name in evaluation.forecasters_with("probabilities"):
+        if name not in evaluation.forecasters_with("pairs"):
             yield f"{name} gives probabilities alone: it has no scores of a field."
         elif _states_probabilities(evaluation, name):
             yield f"{name} gives probabilities beside its field: Brier score and ROC are of these, the others of the field."

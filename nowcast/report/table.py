@@ -30,7 +30,7 @@ def table(evaluation: Evaluation) -> str:
 def _pooled(evaluation: Evaluation) -> list[list[str]]:
     header = ["pooled over leads", *(f"{name}≥{t:g}" for name in ("CSI", "bias") for t in evaluation.thresholds)]
     rows = [[*header, "MAE", "RMSE", "corr", "cases", "pairs"]]
-    for name in evaluation.having("pairs"):
+    for name in evaluation.forecasters_with("pairs"):
         total = evaluation.total(name).pooled()
         scores = [*SCORES["csi"](total)[0], *SCORES["frequency_bias"](total)[0]]
         scores += [SCORES[score](total)[0] for score in ("mae", "rmse", "correlation")]
@@ -42,7 +42,7 @@ def _csi_by_lead(evaluation: Evaluation) -> list[list[str]]:
     middle, leads = nearest_threshold(evaluation), np.arange(len(evaluation.lead_minutes))
     shown = leads[:: math.ceil(len(leads) / TABLE_LEADS)]
     rows = [[f"CSI≥{evaluation.thresholds[middle]:g} at minute", *(f"{evaluation.lead_minutes[n]:g}" for n in shown)]]
-    for name in evaluation.having("pairs"):
+    for name in evaluation.forecasters_with("pairs"):
         rows.append([name, *map(number, SCORES["csi"](evaluation.total(name))[shown, middle])])
     return rows
 
@@ -83,13 +83,13 @@ def _pooled_of(evaluation: Evaluation, kind: str) -> dict[str, Additive]:
 
 def _of_probabilities(evaluation: Evaluation) -> list[list[str]]:
     """Brier scores, ROC areas and what ensembles have, pooled over leads; nothing where all forecasts are deterministic."""
-    if not evaluation.having("probabilities"):
+    if not evaluation.forecasters_with("probabilities"):
         return []
     by_threshold = {"brier": "Brier", "roc_area": "ROC area"}
     of_members = {"crps_fair": "CRPS fair", "crps_ecdf": "CRPS ecdf", "spread_skill": "spread/RMSE"}
     header = [f"{short}≥{t:g}" for short in by_threshold.values() for t in evaluation.thresholds]
     rows = [["probabilities, pooled over leads", *header, *of_members.values(), "members"]]
-    for name in evaluation.having("probabilities"):
+    for name in evaluation.forecasters_with("probabilities"):
         tally = evaluation.tally(name).pooled()
         scores = [value for score in by_threshold for value in SCORES[score](tally)[0]]
         has_members = "members" in tally

@@ -32,7 +32,7 @@ from table import markdown, number
 from nowcast import config, motion
 from nowcast.dataset.windows import find_windows
 from nowcast.errors import DataError, NowcastError
-from nowcast.evaluation.coarsen import thinned
+from nowcast.evaluation.coarsen import block_means
 from nowcast.forecasters.forecast_files import ForecastFiles
 from nowcast.forecasters.network import Network
 from nowcast.models import make_model, model_config
@@ -131,7 +131,7 @@ def csi(counts: Counts) -> np.ndarray:
 def halved(field: np.ndarray) -> np.ndarray:
     """Rain rate (..., y, x) in cells twice as large, without an odd last row or column."""
     y, x = (size // 2 * 2 for size in field.shape[-2:])
-    return thinned(field[..., :y, :x], 2)
+    return block_means(field[..., :y, :x], 2)
 
 
 def score_record(path: Path, source: Path, baselines: Path, candidates: Sequence[Chosen]) -> Scores:

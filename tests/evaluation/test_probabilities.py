@@ -72,14 +72,14 @@ def test_the_network_is_asked_for_the_thresholds_that_are_scored(record):
 
 def test_its_field_scores_as_it_does_without_probabilities(record):
     both, plain = score(record, Sure(0.3)), score(record, Sure())
-    assert not plain.having("probabilities")
+    assert not plain.forecasters_with("probabilities")
     for name in both.blocks:
         for part, array in both.total(name).arrays().items():
             np.testing.assert_array_equal(array, plain.total(name).arrays()[part])
     assert (
-        both.having("pairs")
-        == both.having("members")
-        == both.having("probabilities")
+        both.forecasters_with("pairs")
+        == both.forecasters_with("members")
+        == both.forecasters_with("probabilities")
         == ["net", "persistence", "extrapolation"]
     )
 
@@ -119,7 +119,7 @@ def test_deterministic_forecasts_are_not_asked_for_probabilities(record, monkeyp
         raise AssertionError("an evaluation of deterministic forecasts must not get slower")
 
     monkeypatch.setattr(Extrapolation, "forecast_and_exceedance", never)
-    assert score(record, Sure()).having("probabilities") == []
+    assert score(record, Sure()).forecasters_with("probabilities") == []
 
 
 def test_the_common_mask_is_where_the_probabilities_are_known_too(record):

@@ -1,4 +1,4 @@
-"""Maps are the right way up, in the colours of their values, grey where missing; large grids are thinned, never cut."""
+"""Maps are the right way up, in the colours of their values, grey where missing; large grids are averaged, never cut."""
 
 import io
 
@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from nowcast.evaluation.coarsen import DISPLAY_CELLS, block_size, spread, thinned
+from nowcast.evaluation.coarsen import DISPLAY_CELLS, block_means, block_size, evenly_spaced
 from nowcast.evaluation.examples import ScoredCase, choose, make_example
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
 from nowcast.report import case_maps, maps
@@ -93,26 +93,26 @@ def test_the_colours_of_rain_can_be_told_apart(seen):
 
 def test_blocks_are_means_of_what_is_known():
     field = np.array([[1, 3, 5], [np.nan, 2, np.nan], [8, 8, 1]], np.float32)
-    np.testing.assert_array_equal(thinned(field, 2), np.array([[2, 5], [8, 1]], np.float32))
-    np.testing.assert_array_equal(thinned(field, 1), field)
-    assert thinned(np.full((4, 4), np.nan), 2).tolist() == [[pytest.approx(np.nan, nan_ok=True)] * 2] * 2
+    np.testing.assert_array_equal(block_means(field, 2), np.array([[2, 5], [8, 1]], np.float32))
+    np.testing.assert_array_equal(block_means(field, 1), field)
+    assert block_means(np.full((4, 4), np.nan), 2).tolist() == [[pytest.approx(np.nan, nan_ok=True)] * 2] * 2
 
 
 def test_a_block_of_which_more_than_half_is_missing_is_missing():
     field = np.ones((2, 4), np.float32)
     field[0, :2] = field[1, 0] = np.nan
-    assert np.isnan(thinned(field, 2)).tolist() == [[True, False]]
+    assert np.isnan(block_means(field, 2)).tolist() == [[True, False]]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (DISPLAY_CELLS, 10), (DISPLAY_CELLS + 1, 700), (2200, 1900)])
 def test_no_side_of_a_map_has_more_cells_than_asked(shape):
-    assert max(thinned(np.zeros(shape, np.float32), block_size(shape)).shape) <= DISPLAY_CELLS
+    assert max(block_means(np.zeros(shape, np.float32), block_size(shape)).shape) <= DISPLAY_CELLS
 
 
 def test_of_many_frames_some_are_chosen_with_the_first_and_the_last():
-    assert spread(3, 5) == [0, 1, 2]
-    assert spread(24, 3) == [0, 12, 23]
-    assert spread(1, 3) == [0]
+    assert evenly_spaced(3, 5) == [0, 1, 2]
+    assert evenly_spaced(24, 3) == [0, 12, 23]
+    assert evenly_spaced(1, 3) == [0]
 
 
 # Cases to look at

@@ -269,4 +269,4 @@ def test_sums_of_probabilities_come_back_from_files_and_pool(here, fields):
             for part, array in total.arrays().items():
                 again = pooled.total(name, kind).arrays()[part]
                 np.testing.assert_allclose(again, array, rtol=1e-12, atol=1e-12, err_msg=f"{name} {kind} {part}")
-    assert pooled.having("pairs") == ["ens", "persistence"]
+    assert pooled.forecasters_with("pairs") == ["ens", "persistence"]
