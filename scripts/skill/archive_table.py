@@ -7,7 +7,7 @@ days; both sides of a ratio are drawn with the same days. “–” is what is u
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from nowcast.evaluation.result import Evaluation
 from nowcast.scores.bootstrap import quantiles, resample
-from nowcast.scores.exceedance import brier, brier_skill
+from nowcast.scores.exceedance import ExceedanceSums, brier, brier_skill
 from nowcast.scores.pixels import csi, frequency_bias
 from nowcast.scores.sums import Tally
 
@@ -62,7 +62,9 @@ class Scored:
         self.num_days = len(next(iter(days.values())))
         totals = {name: sum(blocks.values()) for name, blocks in days.items()}
         drawn = {name: resample(list(blocks.values())) for name, blocks in days.items()}
-        self._sums = {False: totals, True: drawn}
+        self._sums = {(False, True): totals, (True, True): drawn}  # by whether they are resampled, and by lead
+        for is_drawn, sums in ((False, totals), (True, drawn)):
+            self._sums[is_drawn, False] = {name: side if side is None else side.pooled() for name, side in sums.items()}
 
     def of(self, score: str, name: str, *, by_lead: bool = False, against: str | None = None) -> Interval:
         """Return a forecaster's score, or its ratio to that of another one."""
@@ -71,10 +73,10 @@ class Scored:
         return Interval(value, low, high)
 
     def _value(self, score: str, name: str, against: str | None, *, by_lead: bool, drawn: bool) -> np.ndarray | None:
-        sides = [self._sums[drawn][side] for side in (name, against) if side is not None]
+        sides = [self._sums[drawn, by_lead][side] for side in (name, against) if side is not None]
         if None in sides:
             return None
-        values = [SCORES[score](side if by_lead else side.pooled()) for side in sides]
+        values = [SCORES[score](side) for side in sides]
         values = [value if by_lead else value[..., 0, :] for value in values]
         if against is None:
             return values[0]
@@ -85,9 +87,16 @@ def _by_day(evaluation: Evaluation, name: str) -> dict[str, Tally]:
     """Sum the blocks of one day."""
     days: dict[str, Tally] = {}
     for (_, day), block in sorted(evaluation.blocks[name].items(), key=lambda item: item[0][1]):
-        block = Tally({kind: block[kind] for kind in ("pairs", "probabilities")})
+        block = Tally({"pairs": block["pairs"], "probabilities": _in_one_class(block["probabilities"])})
         days[day] = days[day] + block if day in days else block
     return days
+
+
+def _in_one_class(sums: ExceedanceSums) -> ExceedanceSums:
+    """Join the classes of probability, which no score of the table needs and which take most of the memory."""
+    by_class = {name: array for name, array in sums.arrays().items() if "class" in sums.axes()[name]}
+    joined = {name: array.sum(axis=-1, keepdims=True) for name, array in by_class.items()}
+    return replace(sums, percents=(0,), **joined)
 
 
 def number(value: float) -> str:
