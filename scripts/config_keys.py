@@ -75,7 +75,7 @@ MEANING = {
     "training.validation_cases": "windows of a validation, always the same ones",
     "training.early_stopping": "stop after so many validations without improvement; 0: never",
     "training.ema": "decay of the average of the weights that forecasts; 0: the weights themselves",
-    "training.accumulate": "batches per update, to save memory",
+    "training.accumulate": "batches per update, to save memory; as one larger batch, but for batch statistics",
     "training.checkpoint_steps": "keep ConvLSTM states every n time steps, recompute the others (1 saves most); 0: keep all",
     "training.compile": "use torch.compile; it pays on a GPU",
     "training.workers": "processes that read ahead; `auto`: 4 beside a GPU, none on a CPU; with motion to find 4 to 12, and 1",

@@ -160,6 +160,6 @@ def test_an_unlikely_amount_of_rain_is_missing_and_said_once(tmp_path, caplog):
     assert caplog.messages == [message]
 
 
-def test_readme_counts_them():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"{len(RIGHT)} kinds that are read right, their values compared, and {len(REFUSED)} that are refused" in text
+def test_the_page_of_the_tests_counts_them():
+    text = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    assert f"{len(RIGHT)} kinds that are read correctly, values compared, and {len(REFUSED)} that are refused" in text

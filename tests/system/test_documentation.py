@@ -331,6 +331,14 @@ def test_the_map_names_every_folder_and_module_of_the_package():
     assert modules_on_the_map() == (modules - inner) | folders
 
 
+def test_the_layers_on_the_map_are_those_that_are_tested():
+    tested = re.search(
+        r'^LAYERS = """\n(.*?)^"""', (ROOT / "tests/system/test_layers.py").read_text(), re.MULTILINE | re.DOTALL
+    )[1]
+    rows = re.findall(r"^\| \d+ \| (.*) \|$", section("nowcast/README.md", "Layers"), re.MULTILINE)
+    assert " ".join(" ".join(re.findall(r"`(\w+)`", row)) for row in rows) == " ".join(tested.split()).removesuffix(" __main__")
+
+
 def test_the_reference_recipe_comments_every_key():
     resolved = config.as_dict(training_experiment.resolve(config.read(ROOT / "configs" / "radar.toml")))
     keys = commented_keys(ROOT / "configs" / "radar.toml")
