@@ -173,7 +173,7 @@ def bytes_per_cell(run: Run, input_frames: int, num_leads: int, grid: tuple[int,
     """
     y, x = (-(-size // PROBE_SHARE) for size in grid)
     past = np.ones((1, input_frames, y, x), np.float32)
-    return max(_peak_bytes(lambda: run(past, num_leads), device), 1) / (y * x)
+    return max(peak_bytes(lambda: run(past, num_leads), device), 1) / (y * x)
 
 
 def available_bytes(device: torch.device) -> float:
@@ -186,7 +186,7 @@ def available_bytes(device: torch.device) -> float:
         return MOST_BYTES
 
 
-def _peak_bytes(run: Callable[[], object], device: torch.device) -> int:
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
     if device.type == "cuda":
         run()  # the first pays for set-up, in memory too
         before = torch.cuda.memory_allocated(device)

@@ -102,26 +102,26 @@ class NextFrame(Model):
 
     def _forced(self, window: Tensor, num_past: int, done: float) -> Tensor:
         if not self.config.scheduled_sampling:
-            return self._run(window[:, :-1], None)[0]
+            return self.one_step_ahead(window[:, :-1], None)[0]
         own_share = min(done / self.config.scheduled_sampling, 1.0)
-        values, memory = self._run(window[:, :num_past], None)
+        values, memory = self.one_step_ahead(window[:, :num_past], None)
         forecast = [values]
         for time in range(num_past, window.shape[1] - 1):
             own = torch.rand(len(window), 1, 1, 1, device=window.device) < own_share  # drawn per case and frame
             frame = torch.where(own, as_input(forecast[-1][:, -1]), window[:, time])
-            values, memory = self._run(frame[:, None], memory)
+            values, memory = self.one_step_ahead(frame[:, None], memory)
             forecast.append(values)
         return torch.cat(forecast, dim=1)
 
     def _roll_out(self, past: Tensor, num_leads: int) -> Tensor:
-        values, memory = self._run(past, None)
+        values, memory = self.one_step_ahead(past, None)
         forecast = [values[:, -1]]
         while len(forecast) < num_leads:
-            values, memory = self._run(as_input(forecast[-1])[:, None], memory)
+            values, memory = self.one_step_ahead(as_input(forecast[-1])[:, None], memory)
             forecast.append(values[:, -1])
         return torch.stack(forecast, dim=1)
 
-    def _run(self, frames: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+    def one_step_ahead(self, frames: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """The next frame after each of `frames` (case, time, 2, y, x), and what the frames after them need."""
         if not self.config.validity_channel:
             frames = frames[:, :, :1]

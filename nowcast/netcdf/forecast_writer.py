@@ -186,7 +186,7 @@ def _create_period(dataset, dim: str):
 
 def _create_fields(dataset, grid: Grid, quantity: Quantity):
     dims = ("time",) if _is_single(dataset) else ("forecast_reference_time", "forecast_period")
-    variable = _create_variable(dataset, grid, variable_name(quantity), "f4", dims, _FILL)
+    variable = create_variable(dataset, grid, variable_name(quantity), "f4", dims, _FILL)
     variable.setncatts(_RAIN if quantity.is_rain else _OTHER)
     return variable
 
@@ -197,7 +197,7 @@ def _create_probabilities(dataset, grid: Grid, thresholds: Sequence[float]):
     coordinate.setncatts(_THRESHOLD)
     coordinate[:] = thresholds
     times = ("threshold", "time") if _is_single(dataset) else ("forecast_reference_time", "threshold", "forecast_period")
-    variable = _create_variable(dataset, grid, PROBABILITY, "i2", times, _PACKED_FILL)
+    variable = create_variable(dataset, grid, PROBABILITY, "i2", times, _PACKED_FILL)
     variable.setncatts(_PROBABILITY | {"scale_factor": _SCALE})
     return variable
 
@@ -206,7 +206,7 @@ def _is_single(dataset) -> bool:
     return "time" in dataset.dimensions
 
 
-def _create_variable(dataset, grid: Grid, name: str, kind: str, dims: tuple[str, ...], fill):
+def create_variable(dataset, grid: Grid, name: str, kind: str, dims: tuple[str, ...], fill):
     """A variable over these dimensions and the grid, in chunks of one frame."""
     chunks = [1] * len(dims) + list(grid.shape)
     variable = dataset.createVariable(

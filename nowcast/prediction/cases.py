@@ -85,6 +85,11 @@ class KeptFrames:
         self.record = record
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
 
+    @property
+    def num_kept(self) -> int:
+        """Return the number of frames kept now."""
+        return len(self._kept)
+
     def read(self, positions: Sequence[int]) -> np.ndarray:
         """As `Record.read`, (frame, y, x)."""
         positions = [int(position) for position in positions]

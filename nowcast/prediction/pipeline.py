@@ -187,7 +187,7 @@ def _forecasts(forecaster: Forecaster, job: Job) -> Iterator[CaseFields]:
     case_bytes = 4 * num_leads * (1 + len(job.thresholds)) * grid[0] * grid[1]
     at_once = max(min(at_once, BYTES_AHEAD // case_bytes), 1)
     made_ahead = ahead if len(job.references) > 1 and at_once * case_bytes <= BYTES_AHEAD else iter
-    made = ((times, *_made(forecaster, past, num_leads, job)) for times, past in made_ahead(_pasts(forecaster, job, at_once)))
+    made = ((times, *_made(forecaster, past, num_leads, job)) for times, past in made_ahead(pasts_of(forecaster, job, at_once)))
     for parts in made_ahead(made):
         yield from zip(*parts, strict=True)
 
@@ -199,7 +199,7 @@ def _made(forecaster: Forecaster, past: np.ndarray, num_leads: int, job: Job) ->
     return [forecaster.forecast(past, num_leads)]
 
 
-def _pasts(forecaster: Forecaster, job: Job, at_once: int) -> Iterator[tuple[list[np.datetime64], np.ndarray]]:
+def pasts_of(forecaster: Forecaster, job: Job, at_once: int) -> Iterator[tuple[list[np.datetime64], np.ndarray]]:
     """Reference times and their pasts (case, time, y, x), up to `at_once` cases that have as many frames."""
     times: list[np.datetime64] = []
     pasts: list[np.ndarray] = []

@@ -82,7 +82,7 @@ def test_the_next_frame_stack_equals_the_keras_example_but_for_its_look_ahead():
         model.head.weight.copy_(kernel.permute(4, 3, 0, 1, 2))
         model.head.bias.copy_(bias)
     past = torch.stack([frames[:, :, 0], torch.ones_like(frames[:, :, 0])], dim=2)
-    got, _ = model._run(past, None)
+    got, _ = model.one_step_ahead(past, None)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -191,7 +191,7 @@ def test_a_normalised_stack_in_use_knows_no_frame_but_those_before_it_either():
     network, window = stack("keras", batch_norm=True).eval(), frames(1, 8, 9, 9)
     other = window.clone()
     other[:, 5, 0] = 0
-    (first, _), (second, _) = (network._run(w, None) for w in (window, other))
+    (first, _), (second, _) = (network.one_step_ahead(w, None) for w in (window, other))
     assert torch.equal(first[:, :5], second[:, :5])
     assert not torch.equal(first[:, 5], second[:, 5])
 

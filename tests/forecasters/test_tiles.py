@@ -180,7 +180,7 @@ def test_small_tiles_are_taken_on_a_cpu_where_they_cost_little():
 
 def test_memory_is_not_reckoned_too_small(model):
     needed = bytes_per_cell(runner(model), PAST, LEADS, SHAPE, CPU) * math.prod(SHAPE)
-    taken = tiles._peak_bytes(lambda: runner(model)(past(), LEADS), CPU)
+    taken = tiles.peak_bytes(lambda: runner(model)(past(), LEADS), CPU)
     assert taken <= needed < 20 * taken  # twenty, as the grids are tiny
     assert taken > 4 * math.prod(SHAPE) * (PAST + LEADS)
 
@@ -238,7 +238,9 @@ def test_a_margin_below_the_reach_is_told(run, little_memory, monkeypatch, caplo
     assert caplog.records[0].getMessage().endswith(" tiles with 8 cells around each (exact with 10)")
 
 
-def test_a_network_of_one_grid_is_never_tiled(run, little_memory):
+def test_a_network_of_one_grid_is_never_tiled(run, little_memory, caplog):
     network = open_forecaster(str(run), device=CPU)
-    network.model.grid = (64, 64)
-    assert network._tiling((64, 64), LEADS, network._run, 1) is None
+    network.model.grid = (203, 190)
+    with caplog.at_level(logging.INFO, logger="nowcast"):
+        network.forecast(past((203, 190)), LEADS)
+    assert not caplog.records

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import random
 import resource
@@ -19,6 +20,7 @@ from makers import tiny_experiment
 from nowcast import config
 from nowcast.errors import CheckpointError, MemoryLimitError, OutputError
 from nowcast.forecasters.network import Network
+from nowcast.models import checkpoint
 from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, read_checkpoint, write_checkpoint
 from nowcast.training.experiment import resolve
 from nowcast.training.run_folder import resumable
@@ -248,7 +250,7 @@ def test_absent_checkpoints_are_named(tmp_path):
 
 
 def test_a_newer_format_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("nowcast.models.checkpoint.FORMAT", 2)
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
     write_checkpoint(tmp_path / BEST, FACTS, TENSORS)
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match=r"has format 2; this version of nowcast reads format 1"):
@@ -259,7 +261,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_nothing_else(path, monkeyp
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nowcast.runtime.outputs.os.replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OutputError, match="No space left on device"):
         write_checkpoint(path, {"step": 99}, TENSORS)
     monkeypatch.undo()

@@ -202,14 +202,14 @@ def test_cases_are_written_one_at_a_time(tmp_path, record):
 
 
 def test_probabilities_that_do_not_read_back_are_an_output_error(tmp_path, record, monkeypatch):
-    create = forecast_writer._create_variable
+    create = forecast_writer.create_variable
 
     def scaling(dataset, grid, name, *rest):
         variable = create(dataset, grid, name, *rest)
         variable.set_auto_maskandscale(name == PROBABILITY)  # the library would scale what is packed already
         return variable
 
-    monkeypatch.setattr(forecast_writer, "_create_variable", scaling)
+    monkeypatch.setattr(forecast_writer, "create_variable", scaling)
     with pytest.raises(OutputError, match=r"f.nc cannot be written: it does not read back as it was written\."):
         write(tmp_path / "f.nc", record)
     assert not (tmp_path / "f.nc").exists()

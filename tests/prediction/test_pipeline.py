@@ -279,7 +279,7 @@ def test_cases_forecast_together_are_as_one_by_one(tmp_path, network, monkeypatc
 def test_cases_with_fewer_past_frames_are_not_put_together_with_others(tmp_path):
     spy = Spy()
     record = make(tmp_path)
-    pasts = list(pipeline._pasts(spy, pipeline.Job(record, STEP, tuple(at(5, 10, 15, 20, 25))), 2))
+    pasts = list(pipeline.pasts_of(spy, pipeline.Job(record, STEP, tuple(at(5, 10, 15, 20, 25))), 2))
     assert [(len(times), past.shape[1]) for times, past in pasts] == [(1, 2), (1, 3), (2, 4), (1, 4)]
 
 
@@ -305,7 +305,7 @@ def test_kept_frames_are_the_records(tmp_path, every):
     for newest in range(6, 20):
         positions = newest - every * np.arange(3)
         np.testing.assert_array_equal(kept.read(positions), record.read(positions))
-        assert len(kept._kept) <= 2 * every + 1
+        assert kept.num_kept <= 2 * every + 1
 
 
 def is_free(lock):

@@ -19,6 +19,7 @@ from nowcast.errors import OutputError, UsageError
 from nowcast.forecasters.baselines import BASELINES, Persistence
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.forecast_reader import read_forecast
+from nowcast.prediction import watch as prediction_watch
 from nowcast.prediction.watch import NEWEST, TRIES, watch
 from nowcast.runtime.memory import resident_memory
 
@@ -254,7 +255,7 @@ def test_an_output_that_cannot_be_written_ends_it(inbox, monkeypatch):
     def fails(*_):
         raise OutputError("No space left on device")
 
-    monkeypatch.setattr("nowcast.prediction.watch.predict_one", fails)
+    monkeypatch.setattr(prediction_watch, "predict_one", fails)
     with pytest.raises(OutputError, match="No space left on device"):
         watched(inbox, *arrivals(inbox, [0, 1]))
     assert not (inbox.parent / "out").exists()
@@ -288,7 +289,7 @@ class OneLead(Persistence):
 
 def test_it_keeps_its_pace_for_2000_frames_without_growing(inbox, monkeypatch):
     """A week of frames, of which the folder keeps a day: memory, open files and the time of a look stay what they were."""
-    monkeypatch.setattr("nowcast.runtime.outputs.os.fsync", lambda _: None)  # the disk's time is not ours
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # the disk's time is not ours
     memory, handles, seconds, writer = [], [], [], Writer(inbox.parent)
 
     def frame(n):

@@ -72,7 +72,7 @@ def autoregression(frames: Tensor, known: Tensor, block: int) -> Band:
 
     Of two frames it is of first order; one goes on as it is.
     """
-    first, second = (_correlation(frames, known, block, lag) for lag in (1, 2))
+    first, second = (block_correlation(frames, known, block, lag) for lag in (1, 2))
     if first is None:
         first = torch.full_like(frames[:, 0, ::block, ::block], MOST_CORRELATION)
     first = first.clamp(0, MOST_CORRELATION)
@@ -114,7 +114,7 @@ def _second_order(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return first * (1 - second) / (1 - square), (second - square) / (1 - square)
 
 
-def _correlation(frames: Tensor, known: Tensor, block: int, lag: int) -> Tensor | None:
+def block_correlation(frames: Tensor, known: Tensor, block: int, lag: int) -> Tensor | None:
     """Of frames so many steps apart, around each block, 0 where there is nothing to correlate; None for too few."""
     if frames.shape[1] <= lag:
         return None
