@@ -49,6 +49,7 @@ ARCHIVES = ("meteocat", "singapore", "taasrad")
 EVERY_DAYS, VALIDATION_DAYS, TEST_DAYS, WITHHELD_DAYS = 10, (6,), (7,), (8, 9)
 MIN_WET = 0.01  # mean fraction of wet cells in the frames of a case
 CASES = 300
+COUNTED_AT_ONCE = 20  # cases from one saving of the counts to the next
 KEPT = ("pysteps", "sprog")  # baselines whose forecasts are kept in files: they take up to seconds each
 
 log = logging.getLogger("nowcast.skill")
@@ -118,19 +119,26 @@ def spread_over_days(days: np.ndarray, most: int) -> np.ndarray:
 
 
 def calibration_of(cases: Cases, odds: Odds, path: Path) -> Calibration:
-    """Return the cascade's correction from `path`, where one of the same cases is kept, or make it and keep it."""
+    """Fit the cascade's correction to the cases. Counts are kept in `path` as they grow, and continued from there."""
     identity = hashlib.sha256(f"{cases.record.name} {cases.references.tolist()}".encode()).hexdigest()
+    counts, num_counted = _kept_counts(path, identity)
+    numbers = range(num_counted, len(cases.windows))
+    for number in track(numbers, f"correcting the cascade on {cases.record.name}", unit="case"):
+        past, future = cases.read(number)
+        counts = counts + count(odds(past, LEADS), future)
+        if (number + 1) % COUNTED_AT_ONCE == 0 or number == numbers[-1]:
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, identity=identity, counts=counts, num_counted=number + 1)
+    return calibrate(counts)
+
+
+def _kept_counts(path: Path, identity: str) -> tuple[np.ndarray | int, int]:
+    """Return the counts in a file and the number of cases in them; zeros if it is absent or of other cases."""
     if path.exists():
         with np.load(path) as kept:
             if str(kept["identity"]) == identity:
-                return calibrate(kept["counts"])
-    numbers = track(range(len(cases.windows)), f"correcting the cascade on {cases.record.name}", unit="case")
-    counts = 0
-    for past, future in map(cases.read, numbers):
-        counts = counts + count(odds(past, LEADS), future)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, identity=identity, counts=counts)
-    return calibrate(counts)
+                return kept["counts"], int(kept["num_counted"])
+    return 0, 0
 
 
 def kept_forecasts(name: str, cases: Cases, folder: Path) -> Forecaster:
