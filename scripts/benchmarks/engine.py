@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""How fast the engine is: stacks and whole recipes beside a plain ConvLSTM, interleaved in one run, as Markdown tables.
+"""Measure the speed of the ConvLSTM engine against a plain ConvLSTM, for stacks of layers and for whole recipes.
 
-The plain one is what everybody writes: one convolution over input and state joined, gates one by one, autograd. Ratios are
-medians over rounds (smallest–largest), time or memory of ours by that of the plain one in float32. The ceiling is what the
-convolutions alone would take at the rates measured in the same run, in the better of two memory layouts.
+The plain ConvLSTM is the textbook one: one convolution over input and state joined, gates computed one by one, autograd.
+All variants are timed in turn in every round. Ratios are time or memory relative to the plain ConvLSTM in float32, as
+median over the rounds (smallest–largest). The ceiling is the rate of the convolutions alone, measured in the same run in
+the faster of two memory layouts. Tables are in Markdown.
 
     python scripts/benchmarks/engine.py
     python scripts/benchmarks/engine.py --stacks 64x3 --grids 128 --batches 1 8 --rounds 9 --peer mymodule:TheirConvLSTM
@@ -34,15 +35,15 @@ from nowcast.runtime.progress import Stopwatch
 from nowcast.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 10  # of a sequence
+STEPS = 10  # time steps of a sequence
 LAYERS = 3
-RECIPES = ("quickstart", "radar", "many_to_many", "cnn_lstm")  # those that the sample in data/ feeds
-STRICT = " without TF32"
+RECIPES = ("quickstart", "radar", "many_to_many", "cnn_lstm")  # configs that can be trained on data/sample.nc
+STRICT = " without TF32"  # suffix of a variant that does not use TF32 on a GPU
 Timed = Callable[[], float]
 
 
 class PlainConvLSTM(nn.Module):
-    """The textbook ConvLSTM; (case, time, channel, y, x) -> the last layer's hidden states."""
+    """The textbook ConvLSTM. Takes (case, time, channel, y, x), returns the last layer's hidden states at all times."""
 
     def __init__(self, in_channels: int, hidden_channels: Sequence[int], kernel_sizes: Sequence[int]):
         super().__init__()
@@ -90,19 +91,20 @@ class Stack:
         return torch.rand(self.batch, STEPS, 1, self.grid, self.grid, device=device)
 
     def forward_flop(self) -> float:
-        """Of the plain one's convolutions: two for each weight, place, case and step."""
+        """Return the operations of the plain ConvLSTM's convolutions: two for each weight, cell, case and time step."""
         inputs = 1 + self.hidden + (LAYERS - 1) * 2 * self.hidden
         return 2.0 * inputs * 4 * self.hidden * self.kernel**2 * self.grid**2 * self.batch * STEPS
 
 
 def last_hidden(output: object) -> Tensor:
-    """The hidden states in whatever a stack returns: ours gives (every layer's, states)."""
+    """Find the last layer's hidden states in what a stack returns: ours returns (all layers' hidden states, last states)."""
     while not isinstance(output, Tensor):
         output = output[0] if isinstance(output, tuple) else output[-1]
     return output
 
 
 def timed(run: Callable[[], object], device: torch.device) -> float:
+    """Return the seconds that a call takes, including its work on the GPU."""
     start = time.perf_counter()
     run()
     if device.type == "cuda":
@@ -111,12 +113,12 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
 
 
 def training_and_forward(stack: Stack, kind: str, device: torch.device, precision: torch.dtype) -> tuple[Timed, Timed]:
-    """Two calls that give seconds: forward and backward, and forward without gradients."""
+    """Return two functions that return seconds: of forward and backward, and of forward without gradients."""
     net, frames = stack.make(kind.removesuffix(STRICT)).to(device), stack.frames(device)
     cast = torch.autocast(device.type, precision) if precision != torch.float32 else nullcontext()
 
     def forward() -> Tensor:
-        torch.backends.cudnn.allow_tf32 = not kind.endswith(STRICT)  # the backward pass follows
+        torch.backends.cudnn.allow_tf32 = not kind.endswith(STRICT)  # also holds for the backward pass after it
         with cast:
             return last_hidden(net(frames))
 
@@ -132,7 +134,7 @@ def training_and_forward(stack: Stack, kind: str, device: torch.device, precisio
 
 
 def interleaved(runs: Sequence[Timed], rounds: int) -> list[list[float]]:
-    """Each run once per round, after a round that does not count; the seconds of each run."""
+    """Call all runs in turn in every round, after a warm-up round; return the seconds of each run by round."""
     for run in runs:
         run()
     seconds = [[run() for run in runs] for _ in range(rounds)]
@@ -140,13 +142,14 @@ def interleaved(runs: Sequence[Timed], rounds: int) -> list[list[float]]:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    found = sorted(one / other for one, other in zip(ours, theirs, strict=True))
-    return f"{statistics.median(found):.2f} ({found[0]:.2f}–{found[-1]:.2f})"
+    """Return the ratios of each round as text: median (smallest–largest)."""
+    ratios = sorted(one / other for one, other in zip(ours, theirs, strict=True))
+    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})"
 
 
 def convolution_rates(stack: Stack, device: torch.device, precision: torch.dtype) -> tuple[float, float]:
-    """FLOP per second of the stack's own convolution: forward, and of forward and both gradients together."""
-    fastest, times = {}, 20 if device.type == "cuda" else 1  # a launch takes as long as a small convolution
+    """Measure the FLOP per second of the stack's convolution alone: forward, and forward with both gradients."""
+    fastest, times = {}, 20 if device.type == "cuda" else 1  # on a GPU, a launch takes as long as a small convolution
     for layout, part in product((torch.contiguous_format, torch.channels_last), range(3)):
         run = repeated(_convolution(stack, device, precision, layout, part), times)
         fastest[part] = min(fastest.get(part, float("inf")), *(timed(run, device) / times for _ in range(4)))
@@ -176,7 +179,7 @@ def _convolution(stack: Stack, device: torch.device, precision: torch.dtype, lay
 
 
 def peak_of(stack: Stack, kind: str, device: str, precision: torch.dtype) -> int:
-    """Bytes that a training step adds at its peak, in a process of its own."""
+    """Measure the bytes that a training step needs at its peak, in a new process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak, (stack, kind, device, precision))
 
@@ -184,7 +187,7 @@ def peak_of(stack: Stack, kind: str, device: str, precision: torch.dtype) -> int
 def _peak(stack: Stack, kind: str, name: str, precision: torch.dtype) -> int:
     device = torch.device(name)
     tiny = Stack(8, stack.kernel, 8, 1)
-    training_and_forward(tiny, kind, device, precision)[0]()  # pays for set-up
+    training_and_forward(tiny, kind, device, precision)[0]()  # loads libraries, whose memory does not count
     train, _ = training_and_forward(stack, kind, device, precision)
     before = resident_memory() if device.type == "cpu" else torch.cuda.memory_allocated(device)
     restart_peak(device)
@@ -193,7 +196,7 @@ def _peak(stack: Stack, kind: str, name: str, precision: torch.dtype) -> int:
 
 
 def stack_rows(given: argparse.Namespace, device: torch.device, precision: torch.dtype) -> Iterator[str]:
-    """A row for each stack with the plain one, with the engine, and with each peer."""
+    """Yield the rows of the table: for each stack the plain ConvLSTM, the engine, and each peer."""
     same = str(precision).removeprefix("torch.")
     product_rate = matrix_product_rate(device) if device.type == "cuda" else None
     shown = " of the matrix product |" if product_rate else ""
@@ -231,7 +234,7 @@ def stack_rows(given: argparse.Namespace, device: torch.device, precision: torch
 
 
 def recipe_rows(given: argparse.Namespace, device: torch.device) -> Iterator[str]:
-    """A row for each recipe: whole steps, data included, with the engine and with the cells called step by step."""
+    """Yield a row for each recipe: whole training steps with data, with the engine and with the cells step by step."""
     yield "| recipe | ms per step | ÷ step by step | windows per second | waiting for data |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     for name in given.recipes:
@@ -247,7 +250,7 @@ def _steps(trainer: Trainer, rounds: int, device: torch.device) -> tuple[list[fl
     engine = lambda: timed(lambda: trainer._update(batches, watch), device)  # noqa: E731
     engine()
     other.waited, watch.waited = 0.0, 0.0
-    plain = lambda: _without_engine(lambda: timed(lambda: trainer._update(batches, other), device))  # noqa: E731
+    plain = lambda: _without_engine(trainer.model, lambda: timed(lambda: trainer._update(batches, other), device))  # noqa: E731
     plain()
     seconds = [(engine(), plain()) for _ in range(rounds)]
     ours, theirs = (list(column) for column in zip(*seconds, strict=True))
@@ -263,23 +266,26 @@ def _trainer(name: str, folder: Path, device: torch.device) -> Trainer:
     return trainer
 
 
-def _without_engine(run: Timed) -> float:
-    takes = convlstm._engine_takes
-    convlstm._engine_takes = lambda *_: False
+def _without_engine(model: nn.Module, run: Timed) -> float:
+    """Call `run` while the ConvLSTM stacks of a model compute their cells step by step."""
+    stacks = [module for module in model.modules() if isinstance(module, convlstm.ConvLSTM)]
+    for stack in stacks:
+        stack.use_engine = False
     try:
         return run()
     finally:
-        convlstm._engine_takes = takes
+        for stack in stacks:
+            stack.use_engine = True
 
 
 def matrix_product_rate(device: torch.device) -> float:
-    """FLOP per second of a large product in bfloat16."""
+    """Measure the FLOP per second of a large matrix product in bfloat16."""
     a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
     return 2 * 8192**3 / min(timed(lambda: a @ a, device) for _ in range(10))
 
 
 def gpu_ceilings(device: torch.device) -> str:
-    """The rate of a large product and of a large copy, which bound everything else."""
+    """Measure the rates of a large matrix product and of a large copy, the upper limits of all others."""
     product_rate = matrix_product_rate(device)
     big = torch.empty(1 << 30, device=device, dtype=torch.uint8)
     copy_rate = 2 * big.numel() / min(timed(lambda: big.clone(), device) for _ in range(10))

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""How long a forecast of 12 frames from 4 takes, and how much memory: networks, extrapolation and pysteps' Lucas–Kanade.
+"""Measure the time and memory of a forecast of 12 frames from 4: networks, extrapolation, and Lucas–Kanade of pysteps.
 
-Each forecaster runs in a process of its own: it is loaded, forecasts once to warm up, and is timed for the second forecast;
-memory is that of the whole process at its peak, Python and its libraries included. They take turns in every round; a figure
-is the median over the rounds with its range, a ratio the median of the ratios within the rounds. A network is a run folder,
-a checkpoint, an exported .onnx (run by ONNX Runtime), or a config, whose weights are then fresh (they take as long). Frames
-are real ones where NOWCAST_SHARED has them, repeated or cut to the grid, else synthetic. pysteps is
-measured where it is installed.
+Each forecaster runs in a process of its own. It is loaded, makes one forecast to warm up, and is timed for the second.
+Memory is the peak of the whole process, with Python and its libraries. All are timed in turn in every round. Times are the
+median over the rounds with the range, ratios the median of the ratios in each round. A network is a run folder, a
+checkpoint, an exported .onnx file (run by ONNX Runtime), or a config, which is run with untrained weights, as they take the
+same time. Frames are real ones from NOWCAST_SHARED if it has them, repeated or cut to the grid, else synthetic. pysteps is
+left out if it is not installed.
 
     python scripts/benchmarks/forecasting.py configs/radar.toml --grids 512x512 1226x760 --rounds 5
     python scripts/benchmarks/forecasting.py runs/radar --grids 4400x3800 --rounds 3
@@ -32,7 +32,7 @@ import make_rain
 
 PAST, LEADS = 4, 12
 RECORD = Path("radar") / "fmi" / "20160928.nc"
-FIRST = 20  # frame of the record: rain over half of the grid
+FIRST = 20  # the first frame used of the record, with rain over half of the grid
 BASELINES = ("extrapolation", "pysteps")
 ROOT = Path(__file__).resolve().parents[2]
 Grid = tuple[int, int]
@@ -40,7 +40,7 @@ Result = dict[str, float]  # "seconds", "bytes"
 
 
 def past_frames(grid: Grid) -> np.ndarray:
-    """(time, y, x) mm/h with NaN for missing: a field repeated side by side and cut to the grid."""
+    """Return past frames (time, y, x) mm/h, NaN missing: fields repeated side by side and cut to the grid."""
     fields = _real_frames()
     fields = _made_up_frames() if fields is None else fields
     repeats = [-(-size // have) for size, have in zip(grid, fields.shape[1:], strict=True)]
@@ -60,14 +60,14 @@ def _real_frames() -> np.ndarray | None:
 
 
 def _made_up_frames() -> np.ndarray:
-    """A field of make_rain that moves by (1, 2) cells a frame."""
+    """Make a field of rain that moves by (1, 2) cells per frame."""
     (field,) = make_rain.gaussian_fields(1, 1024, np.random.default_rng(1))
     rain = make_rain.to_rain(field, 0.52)
     return np.stack([np.roll(rain, (k, 2 * k), (0, 1)) for k in range(PAST)])
 
 
 def open_named(name: str):
-    """The forecaster of that name. Its imports are its own, as they count as memory."""
+    """Open a forecaster. Imports only what it needs, since imports count as memory."""
     if name in BASELINES:
         from nowcast.forecasters import baselines
 
@@ -86,7 +86,7 @@ def open_named(name: str):
 
 
 class Exported:
-    """An exported network in ONNX Runtime, on as many threads as torch would take."""
+    """An exported network in ONNX Runtime, on as many threads as torch would use."""
 
     def __init__(self, name: str):
         import onnxruntime
@@ -97,12 +97,12 @@ class Exported:
         self.input_frames = int(self.session.get_modelmeta().custom_metadata_map["input_frames"])
 
     def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
-        """As a Forecaster, but always as many leads as it was exported with."""
+        """Forecast like a Forecaster, but always with as many lead times as the network was exported with."""
         return self.session.run(None, {"past": past[:, -self.input_frames :]})[0]
 
 
 def _write_fresh(path: Path, folder: Path) -> None:
-    """A checkpoint of the config with the weights that training would start from."""
+    """Write a checkpoint of a config with untrained weights."""
     from nowcast import config
     from nowcast.models import make_model, model_config
     from nowcast.models.checkpoint import BEST, write_checkpoint
@@ -115,7 +115,7 @@ def _write_fresh(path: Path, folder: Path) -> None:
 
 
 def measure_here(name: str, frames: Path) -> Result:
-    """Seconds of the second forecast, and bytes of this process at its peak."""
+    """Measure the seconds of the second forecast, and the peak memory of this process in bytes."""
     import resource
 
     forecaster, past = open_named(name), np.load(frames)[None]
@@ -130,7 +130,7 @@ def measure_here(name: str, frames: Path) -> Result:
 
 
 def measure(name: str, frames: Path) -> Result:
-    """The same in a new process."""
+    """Call `measure_here` in a new process."""
     command = [sys.executable, __file__, name, "--measure-here", str(frames)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -139,7 +139,7 @@ def measure(name: str, frames: Path) -> Result:
 
 
 def measure_all(names: list[str], grid: Grid, rounds: int) -> list[dict[str, Result]]:
-    """The results of each round, by name."""
+    """Measure all forecasters in turn in every round; return the results of each round by name."""
     with tempfile.TemporaryDirectory() as folder:
         frames = Path(folder) / "past.npy"
         np.save(frames, past_frames(grid))
@@ -147,7 +147,7 @@ def measure_all(names: list[str], grid: Grid, rounds: int) -> list[dict[str, Res
 
 
 def rows(grid: Grid, found: list[dict[str, Result]]) -> list[str]:
-    """A row of the table for each forecaster."""
+    """Return a row of the Markdown table for each forecaster."""
     lines = []
     for name in found[0]:
         cells = [f"{grid[0]} × {grid[1]}", f"`{name}`"]

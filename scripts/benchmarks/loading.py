@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Windows per second: this project's loader beside a plain xarray `isel` loop and xbatcher's BatchGenerator.
+"""Measure windows per second of this project's loader, of a plain loop of xarray `isel`, and of xbatcher's BatchGenerator.
 
-Each row is the same synthetic rain in a NetCDF-4 file of its own: one frame a chunk, or blocks of 16 frames and 64 × 64
-cells, with zlib and without. All give windows of float32 mm/h, NaN where missing, at random places, on one thread, the
-files in the page cache. "first epoch" opens and packs the record and then takes every window once; "later" is the loader of
-training from then on, batches of `--batch` included, and "turned" the same with flips and rotations. The readers take turns
-in every round; a figure is the median over the rounds with its range, a ratio the median of the ratios within the rounds.
-xbatcher is measured where it is installed; its crops lie on a lattice. "copied" is NumPy's copy: the whole record lies in
-memory as float32, and a window is one copy of it to the same place each time.
+Each row of the table is the same synthetic rain in a NetCDF-4 file with other chunks: one frame, or blocks of 16 frames and
+64 × 64 cells, with zlib and without. All readers return windows of float32 mm/h, NaN missing, at random places, on one
+thread, from files in the page cache. "first epoch" opens and packs the record and then reads each window once. "later" is
+the loader during training after that, in batches of `--batch`; "turned" is the same with flips and rotations. "copied" is a
+copy by NumPy from a float32 record in memory, always to the same place. The crops of xbatcher lie on a lattice; it is left
+out if it is not installed. All are timed in turn in every round. Rates are the median over the rounds with the range,
+ratios the median of the ratios in each round.
 
     python scripts/benchmarks/loading.py --crops 0 128
 """
@@ -40,7 +40,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "data"))
 import make_rain
 
 VARIABLE = "rainfall_rate"
-BLOCK = (16, 64, 64)
+BLOCK = (16, 64, 64)  # chunk of a file in blocks: frames and cells
 AUGMENTATION = ("flips", "rotations")
 NAMES = {
     "plain": "xarray `isel`",
@@ -53,8 +53,8 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How the frames of a file are chunked and compressed."""
+class Storage:
+    """Chunks and compression of a file."""
 
     blocks: bool
     zlib: bool
@@ -65,19 +65,19 @@ class Layout:
         return f"{chunks}, {'zlib 4' if self.zlib else 'not compressed'}"
 
 
-LAYOUTS = tuple(Layout(blocks, zlib) for blocks in (False, True) for zlib in (False, True))
+STORAGES = tuple(Storage(blocks, zlib) for blocks in (False, True) for zlib in (False, True))
 
 
 def moving_rain(frames: int, shape: tuple[int, int], seed: int) -> Iterator[np.ndarray]:
-    """`frames` fields (y, x) mm/h: one of make_rain that only moves, as evolving ones take half a second a frame."""
+    """Yield `frames` fields (y, x) mm/h of rain that moves but does not evolve, which would take half a second a frame."""
     (field,) = make_rain.gaussian_fields(1, 2 ** int(np.ceil(np.log2(2 * max(shape)))), np.random.default_rng(seed))
     rain, observed = make_rain.to_rain(field, 0.52).astype(np.float32), make_rain.observed_mask(shape)
     for k in range(frames):
         yield np.where(observed, np.roll(rain, (k, 2 * k), (0, 1))[: shape[0], : shape[1]], np.nan)
 
 
-def write(path: Path, rain: Iterator[np.ndarray], sizes: tuple[int, int, int], layout: Layout, stored: str) -> None:
-    """A record as archives have it: int16 hundredths of mm/h with a fill value, or plain float32."""
+def write(path: Path, rain: Iterator[np.ndarray], sizes: tuple[int, int, int], storage: Storage, stored: str) -> None:
+    """Write a record as in archives: int16 in 0.01 mm/h with a fill value, or float32."""
     with netCDF4.Dataset(path, "w") as file:
         for name, step, size in zip(("time", "y", "x"), (300, -1000, 1000), sizes, strict=True):
             file.createDimension(name, size)
@@ -86,8 +86,8 @@ def write(path: Path, rain: Iterator[np.ndarray], sizes: tuple[int, int, int], l
         for name in "yx":
             file[name].setncatts({"standard_name": f"projection_{name}_coordinate", "units": "m"})
         fill = make_rain.FILL if stored == "int16" else np.float32(np.nan)
-        options = {"zlib": layout.zlib, "complevel": 4, "fill_value": fill}
-        chunks = np.minimum(BLOCK if layout.blocks else (1, *sizes[1:]), sizes)
+        options = {"zlib": storage.zlib, "complevel": 4, "fill_value": fill}
+        chunks = np.minimum(BLOCK if storage.blocks else (1, *sizes[1:]), sizes)
         variable = file.createVariable(VARIABLE, stored, ("time", "y", "x"), chunksizes=chunks, **options)
         variable.setncatts({"standard_name": VARIABLE, "units": "mm h-1"})
         if stored == "int16":
@@ -99,7 +99,7 @@ def write(path: Path, rain: Iterator[np.ndarray], sizes: tuple[int, int, int], l
 
 
 def plain_windows(path: Path, length: int, crop: int, seed: int) -> Iterator[np.ndarray]:
-    """Windows (frame, y, x) by `isel`, as everyone's first loader reads them."""
+    """Yield windows (frame, y, x) read by `isel`, the simplest way with xarray."""
     rng = np.random.default_rng(seed)
     with xarray.open_dataset(path, engine="netcdf4") as dataset:
         field = dataset[VARIABLE]
@@ -111,7 +111,7 @@ def plain_windows(path: Path, length: int, crop: int, seed: int) -> Iterator[np.
 
 
 def copied_windows(fields: np.ndarray, length: int, crop: int, seed: int) -> Iterator[np.ndarray]:
-    """Windows (frame, y, x) of fields that lie in memory as they are to be, all into the same place."""
+    """Yield windows (frame, y, x) copied from fields in memory, all to the same place."""
     rng = np.random.default_rng(seed)
     sizes = [length, crop or fields.shape[1], crop or fields.shape[2]]
     window = np.empty(sizes, np.float32)
@@ -122,7 +122,7 @@ def copied_windows(fields: np.ndarray, length: int, crop: int, seed: int) -> Ite
 
 
 def xbatcher_windows(path: Path, length: int, crop: int, seed: int) -> Iterator[np.ndarray]:
-    """Windows (frame, y, x) of a BatchGenerator that begin at every frame, in random order."""
+    """Yield windows (frame, y, x) of a BatchGenerator, which start at any frame, in random order."""
     from xbatcher import BatchGenerator
 
     rng = np.random.default_rng(seed)
@@ -142,7 +142,7 @@ def has_xbatcher() -> bool:
 
 
 def packed_series(path: Path, length: int) -> Series:
-    """The record with all its windows, packed unless it is in the cache."""
+    """Return the packed frames of a record and all its windows; pack it if it is not in the cache."""
     (record,) = open_records([path])
     past = min(4, length - 1)
     windows = find_windows(record.times, input_frames=past, lead_frames=length - past, time_step=record.time_step)
@@ -150,7 +150,7 @@ def packed_series(path: Path, length: int) -> Series:
 
 
 def rate(windows: Iterator, seconds: float, each: int = 1) -> float:
-    """Windows per second, `each` at a time; the first does not count."""
+    """Measure windows per second of an iterator that yields `each` at a time; the first item is not timed."""
     next(windows)
     began, number = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - began) < seconds:
@@ -160,7 +160,7 @@ def rate(windows: Iterator, seconds: float, each: int = 1) -> float:
 
 
 def epoch_seconds(batches: Batches) -> float:
-    """How long it takes to see every window once; the last batch may hold windows of the next epoch."""
+    """Measure the seconds to read each window once; the last batch may include windows of the next epoch."""
     began = time.perf_counter()
     for _ in load(batches, 0, -(-batches.num_windows // batches.batch_size), workers=0):
         pass
@@ -168,46 +168,46 @@ def epoch_seconds(batches: Batches) -> float:
 
 
 def measure(path: Path, given: argparse.Namespace, seed: int) -> dict[int, dict[str, float]]:
-    """For each crop the windows per second of each reader, one after the other; ours begin with an empty cache."""
+    """Measure the windows per second of each reader, by crop. Our loader starts with an empty cache."""
     with tempfile.TemporaryDirectory(dir=path.parent) as cache:
         os.environ["NOWCAST_CACHE"] = cache
         began = time.perf_counter()
         series = packed_series(path, given.window)
         packing = time.perf_counter() - began
-        found = {crop: measure_crop(path, series, packing, given, crop, seed) for crop in given.crops}
+        rates_by_crop = {crop: measure_crop(path, series, packing, given, crop, seed) for crop in given.crops}
     with xarray.open_dataset(path, engine="netcdf4") as dataset:
         fields = dataset[VARIABLE].values
-    for crop, rates in found.items():
+    for crop, rates in rates_by_crop.items():
         rates["copied"] = rate(copied_windows(fields, given.window, crop, seed), given.seconds)
-    return found
+    return rates_by_crop
 
 
 def measure_crop(
     path: Path, series: Series, packing: float, given: argparse.Namespace, crop: int, seed: int
 ) -> dict[str, float]:
-    """`measure` for one crop; `packing` is the seconds that it took."""
+    """Measure the windows per second of each reader for one crop; `packing`: seconds that packing took."""
 
     def ours(sampler: str, augmentation: tuple[str, ...] = ()) -> Batches:
         return Batches([series], batch_size=given.batch, crop=crop, seed=seed, sampler=sampler, augmentation=augmentation)
 
-    found = {"first": len(series.windows) / (packing + epoch_seconds(ours("each")))}
-    found["plain"] = rate(plain_windows(path, given.window, crop, seed), given.seconds)
+    rates = {"first": len(series.windows) / (packing + epoch_seconds(ours("each")))}
+    rates["plain"] = rate(plain_windows(path, given.window, crop, seed), given.seconds)
     if has_xbatcher():
-        found["xbatcher"] = rate(xbatcher_windows(path, given.window, crop, seed), given.seconds)
+        rates["xbatcher"] = rate(xbatcher_windows(path, given.window, crop, seed), given.seconds)
     for name, augmentation in (("later", ()), ("turned", AUGMENTATION)):
         batches = load(ours(given.sampler, augmentation), 0, 1 << 30, workers=0)
-        found[name] = rate(batches, given.seconds, given.batch)
-    return found
+        rates[name] = rate(batches, given.seconds, given.batch)
+    return rates
 
 
-def table(rounds: dict[Layout, list[dict[str, float]]]) -> list[str]:
-    """Markdown: a row per layout; windows per second as median (range), and over the plain loop."""
+def table(rounds: dict[Storage, list[dict[str, float]]]) -> list[str]:
+    """Return a Markdown table: a row per storage, with windows per second as median (range), and ratios to the plain loop."""
     lines = [f"| chunks | {' | '.join(NAMES.values())} | later ÷ plain | turned ÷ plain | copied ÷ plain |"]
     lines.append(f"| --- |{' ---: |' * (len(NAMES) + 3)}")
-    for layout, measured in rounds.items():
+    for storage, measured in rounds.items():
         cells = [_figure([one[name] for one in measured]) if name in measured[0] else "not installed" for name in NAMES]
         ratios = [f"{median(one[name] / one['plain'] for one in measured):.1f}" for name in ("later", "turned", "copied")]
-        lines.append(f"| {layout.name} | {' | '.join([*cells, *ratios])} |")
+        lines.append(f"| {storage.name} | {' | '.join([*cells, *ratios])} |")
     return lines
 
 
@@ -216,16 +216,16 @@ def _figure(values: list[float]) -> str:
 
 
 def run(given: argparse.Namespace, folder: Path) -> str:
-    """All the tables as one text."""
+    """Measure everything; return the tables as text."""
     torch.set_num_threads(1)
     shape = tuple(given.shape)
-    paths = {layout: folder / f"record_{number}.nc" for number, layout in enumerate(LAYOUTS)}
-    for layout, path in paths.items():
-        write(path, moving_rain(given.frames, shape, seed=1), (given.frames, *shape), layout, given.stored)
-    rounds: dict[int, dict[Layout, list]] = {crop: {layout: [] for layout in LAYOUTS} for crop in given.crops}
-    for seed, (layout, path) in itertools.product(range(given.rounds), paths.items()):
-        for crop, found in measure(path, given, seed).items():
-            rounds[crop][layout].append(found)
+    paths = {storage: folder / f"record_{number}.nc" for number, storage in enumerate(STORAGES)}
+    for storage, path in paths.items():
+        write(path, moving_rain(given.frames, shape, seed=1), (given.frames, *shape), storage, given.stored)
+    rounds: dict[int, dict[Storage, list]] = {crop: {storage: [] for storage in STORAGES} for crop in given.crops}
+    for seed, (storage, path) in itertools.product(range(given.rounds), paths.items()):
+        for crop, rates in measure(path, given, seed).items():
+            rounds[crop][storage].append(rates)
     texts = []
     for crop, measured in rounds.items():
         size = f"{crop} × {crop} crops of " if crop else ""
@@ -237,17 +237,17 @@ def run(given: argparse.Namespace, folder: Path) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--frames", type=int, default=2000, help="frames of the record; the library keeps 64 MiB of what it read"
+        "--frames", type=int, default=2000, help="frames of the record: many, as the library caches 64 MiB of chunks"
     )
     parser.add_argument("--shape", type=int, nargs=2, default=(256, 256), metavar=("Y", "X"))
     parser.add_argument("--window", type=int, default=20, help="frames of a window")
     parser.add_argument("--crops", type=int, nargs="+", default=[0, 128], help="a table for each; 0: whole frames")
     parser.add_argument("--batch", type=int, default=4, help="windows of a batch, ours only")
     parser.add_argument("--sampler", default="uniform", choices=("uniform", "rain", "each"), help="ours only")
-    parser.add_argument("--stored", default="int16", choices=("int16", "float32"), help="what the file holds")
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement")
+    parser.add_argument("--stored", default="int16", choices=("int16", "float32"), help="data type in the file")
+    parser.add_argument("--seconds", type=float, default=0.5, help="duration of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where the files are written and removed; default: the temporary folder")
+    parser.add_argument("--folder", type=Path, help="folder for the files, which are removed at the end; default: temporary")
     given = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # xbatcher's
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""How long the table of CSI, POD, FAR, HSS, ETS and FSS takes: nowcast beside the package scores and pysteps.verification.
+"""Measure how long CSI, POD, FAR, HSS, ETS and FSS take with nowcast, the package scores and pysteps.verification.
 
-5 thresholds × 4 scales × the leads of one case, on the same float32 fields, one thread each. All take turns in every round; a
-figure is the median over the rounds with its range, a ratio the median of the ratios within the rounds. Every number is
-checked to agree to 1e-9: so the fields have no missing pixel and a dry frame as wide as the largest window (borders count
-alike then), thresholds are `>=` for all, and whoever is asked for a score without events may say what he likes. Frames are
-real ones where NOWCAST_SHARED has them, else synthetic. What is not installed is left out.
+Scored are 5 thresholds × 4 scales × the lead times of one case, on the same float32 fields, with one thread each. All are
+timed in turn in every round. Times are the median over the rounds with the range, ratios the median of the ratios in each
+round. All scores must agree to 1e-9, so the fields have no missing pixels and a dry margin as wide as the largest window,
+where the packages treat borders alike; an event is >= the threshold for all; and scores that are undefined in ours are not
+compared. Frames are real ones from NOWCAST_SHARED if it has them, else synthetic. Packages that are not installed are left
+out.
 
     python scripts/benchmarks/scoring.py --grid 640x710 --leads 12 --rounds 5
 """
@@ -30,16 +31,16 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "data"))
 import make_rain
 
 THRESHOLDS = (0.5, 1.0, 2.0, 5.0, 10.0)  # mm/h
-CELLS = (5, 11, 21, 41)  # sides of the windows
+CELLS = (5, 11, 21, 41)  # sides of the FSS windows
 SCORES = ("csi", "pod", "far", "hss", "ets")
 RECORD = Path("radar") / "mch" / "20150515.nc"
-FIRST = 6  # frame of the record
+FIRST = 6  # the first frame used of the record
 ROOT = Path(__file__).resolve().parents[2]
 Table = dict[str, np.ndarray]  # score -> (lead, threshold); "fss" -> (lead, threshold, scale)
 
 
 def fields(grid: tuple[int, int], num_leads: int) -> tuple[np.ndarray, np.ndarray]:
-    """(forecast, observed), (lead, y, x) mm/h: the frames of a record, and its first frame as persistence."""
+    """Return forecast and observed fields (lead, y, x) mm/h: persistence of a first frame, and the frames after it."""
     frames = _real_frames(num_leads + 1)
     frames = _made_up_frames(num_leads + 1) if frames is None else frames
     repeats = [-(-size // have) for size, have in zip(grid, frames.shape[1:], strict=True)]
@@ -61,7 +62,7 @@ def _real_frames(number: int) -> np.ndarray | None:
 
 
 def _made_up_frames(number: int) -> np.ndarray:
-    """A field of make_rain that moves by (1, 2) cells a frame."""
+    """Make a field of rain that moves by (1, 2) cells per frame."""
     (field,) = make_rain.gaussian_fields(1, 512, np.random.default_rng(1))
     rain = make_rain.to_rain(field, 0.52).astype(np.float32)
     return np.stack([np.roll(rain, (k, 2 * k), (0, 1)) for k in range(number)])
@@ -96,14 +97,14 @@ def by_scores(forecast: np.ndarray, observed: np.ndarray) -> Table:
 
 
 def by_pysteps(forecast: np.ndarray, observed: np.ndarray) -> Table:
-    with contextlib.redirect_stdout(io.StringIO()):  # it says where its settings are
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the path of its settings
         from pysteps.verification import detcatscores, spatialscores
 
     table = {name: np.empty((len(forecast), len(THRESHOLDS))) for name in SCORES}
     table["fss"] = np.empty((*table["csi"].shape, len(CELLS)))
     for lead, (f, o) in enumerate(zip(forecast, observed, strict=True)):
         for column, threshold in enumerate(THRESHOLDS):
-            below = np.nextafter(np.float32(threshold), np.float32(0))  # pysteps: an event is above the threshold
+            below = np.nextafter(np.float32(threshold), np.float32(0))  # in pysteps an event is > the threshold
             found = detcatscores.det_cat_fct(f, o, below, scores=[name.upper() for name in SCORES])
             for name in SCORES:
                 table[name][lead, column] = found[name.upper()]
@@ -119,12 +120,12 @@ TOOLS: dict[str, Callable[[np.ndarray, np.ndarray], Table]] = {
 
 
 def largest_difference(ours: Table, theirs: Table) -> float:
-    """Over all numbers that are defined in ours."""
+    """Return the largest difference of all scores that are defined in ours."""
     return max(float(np.max(np.abs(ours[name] - theirs[name])[~np.isnan(ours[name])], initial=0)) for name in ours)
 
 
 def measure(names: list[str], grid: tuple[int, int], num_leads: int, rounds: int) -> tuple[list[dict], dict[str, Table]]:
-    """The seconds of each round by tool, after a round to warm up, and the tables."""
+    """Return the seconds of each round by package, after a warm-up round, and the scores of each package."""
     forecast, observed = fields(grid, num_leads)
     seconds, tables = [], {}
     for number in range(rounds + 1):
@@ -147,7 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
     if min(given.grid) <= max(CELLS):
         parser.error(f"--grid: the largest window has {max(CELLS)} cells each way")
     cv2.setNumThreads(1)
-    warnings.simplefilter("ignore")  # others warn where a score is undefined
+    warnings.simplefilter("ignore")  # the other packages warn of undefined scores
     names = [name for name in TOOLS if importlib.util.find_spec(name)]
     seconds, tables = measure(names, given.grid, given.leads, given.rounds)
     y, x = given.grid

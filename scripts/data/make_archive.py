@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""A large archive to try things on: a file a day of radar frames every five minutes on 900 × 900 cells, sparse and made up.
+"""Make a large synthetic archive for tests: one file a day, a frame every five minutes, 900 × 900 cells, mostly dry.
 
-A few days are made and compressed; every day of the archive is a copy of one of them with its own date, so that a year
-(105,120 frames, 170 GB when decoded) is written in a minute and takes two gigabytes. On some of the days rain moves in cells
-across the circle that the radar sees; the others are dry, and beyond the circle all is missing.
+A few days are generated and compressed. Each day of the archive is a copy of one of them with its own date, so a year
+(105,120 frames, 170 GB decoded) is written in a minute and takes two gigabytes. On some days cells of rain move across the
+circle that the radar observes; the other days are dry. Outside the circle all is missing.
 
     python scripts/data/make_archive.py --output archive --days 365
 """
@@ -18,19 +18,19 @@ import netCDF4
 import numpy as np
 
 FRAMES, STEP_SECONDS = 288, 300
-SCALE, FILL = 0.01, -1
-WET_DAYS, DRY_DAYS = 2, 6  # that are made
-CELLS, REACH = 6, 45  # cells of rain on a wet day, and how many grid cells each reaches from its centre
+SCALE, FILL = 0.01, -1  # mm/h per count; the count of a missing cell
+WET_DAYS, DRY_DAYS = 2, 6  # numbers of days that are generated
+CELLS, REACH = 6, 45  # number of rain cells on a wet day; radius of each in grid cells
 
 
 def observed(size: int) -> np.ndarray:
-    """(y, x) bool: the circle that the radar sees."""
+    """Return the circle (y, x) that the radar observes: bool."""
     y, x = np.indices((size, size)) - (size - 1) / 2
     return np.hypot(y, x) <= 0.49 * size
 
 
 def day(size: int, rng: np.random.Generator, num_cells: int) -> Iterator[np.ndarray]:
-    """The frames (y, x) of a day, int16 hundredths of mm/h."""
+    """Yield the frames (y, x) of a day, int16 in 0.01 mm/h."""
     known = observed(size)
     offsets = np.arange(-REACH, REACH + 1)
     shape = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * (REACH / 3) ** 2))
@@ -48,6 +48,7 @@ def day(size: int, rng: np.random.Generator, num_cells: int) -> Iterator[np.ndar
 
 
 def write_day(path: Path, frames: Iterator[np.ndarray], size: int) -> None:
+    """Write the frames of a day as CF NetCDF."""
     with netCDF4.Dataset(path, "w") as file:
         file.setncatts({"Conventions": "CF-1.11", "title": "A day of a made-up radar archive", "source": "make_archive.py"})
         for name, number in (("time", FRAMES), ("y", size), ("x", size)):
@@ -68,7 +69,7 @@ def write_day(path: Path, frames: Iterator[np.ndarray], size: int) -> None:
 
 
 def write_archive(folder: Path, *, days: int, size: int, start: np.datetime64, seed: int) -> None:
-    """Write `days` files, named by their date."""
+    """Write one file for each of `days` days, named by its date."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as made:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Moving MNIST: two handwritten digits that cross a 64 × 64 frame and bounce off its edges, 20 frames to a sequence.
+"""Make Moving MNIST: two handwritten digits that cross a frame of 64 × 64 cells and bounce off its edges, 20 frames a sequence.
 
-`--rules 2015` (Shi et al., arXiv 1506.04214): digits from a subset of 500, start and direction uniform, speed uniform in
-[3, 5) cells per frame, true reflection at the edges. `--rules fixed` (the generator behind the later benchmarks): all digits
-of the file, 3.6 cells per frame, and at an edge the digit stops there and turns round.
-Training, validation and test use digits apart: the first 50,000 training images, the last 10,000, and the test images.
+`--rules 2015` (Shi et al., arXiv 1506.04214): digits from a subset of 500, uniform start and direction, uniform speed in
+[3, 5) cells per frame, reflection at the edges. `--rules fixed` (the generator of later benchmarks): all digits of the
+file, 3.6 cells per frame; a digit that would leave the frame stops at the edge and turns round. Training, validation and
+test use different digits: the first 50,000 training images, the last 10,000, and the test images.
 
     python scripts/data/make_moving_mnist.py --digits shared/mnist --rules 2015 --split training --output mmnist_training.nc
 """
@@ -19,13 +19,13 @@ from sequence_file import write_sequences
 
 FRAMES, SIZE, DIGIT = 20, 64, 28
 ROOM = SIZE - DIGIT  # the corner of a digit moves in [0, ROOM]
-NUMBER = {"training": 10_000, "validation": 2_000, "test": 3_000}
-SUBSET = 500
-FIXED_SPEED = 0.1 * ROOM
+NUMBER = {"training": 10_000, "validation": 2_000, "test": 3_000}  # sequences of each split
+SUBSET = 500  # digits used by the rules of 2015
+FIXED_SPEED = 0.1 * ROOM  # cells per frame
 
 
 def read_digits(folder: Path, split: str) -> np.ndarray:
-    """uint8 (digit, 28, 28) of the split, from the original gzipped IDX files."""
+    """Read the digits of a split from the original gzipped IDX files: uint8 (digit, 28, 28)."""
     name = "t10k-images-idx3-ubyte.gz" if split == "test" else "train-images-idx3-ubyte.gz"
     try:
         content = gzip.decompress((folder / name).read_bytes())
@@ -36,14 +36,14 @@ def read_digits(folder: Path, split: str) -> np.ndarray:
 
 
 def reflected(rng: np.random.Generator) -> np.ndarray:
-    """Corners (frame, 2) by the rules of 2015: the path of a point in a box, folded back at its walls."""
+    """Draw a digit's corners (frame, 2) by the rules of 2015: a straight path that is reflected at the edges."""
     start, angle, speed = rng.uniform(0, ROOM, 2), rng.uniform(0, 2 * np.pi), rng.uniform(3, 5)
     straight = start + np.arange(FRAMES)[:, None] * speed * np.array([np.sin(angle), np.cos(angle)])
     return ROOM - abs(straight % (2 * ROOM) - ROOM)
 
 
 def stopped(rng: np.random.Generator) -> np.ndarray:
-    """Corners (frame, 2) by the fixed-speed rules: a digit that would leave stops at the edge and turns round."""
+    """Draw a digit's corners (frame, 2) by the fixed rules: a digit that would leave stops at the edge and turns round."""
     place, angle = rng.uniform(0, ROOM, 2), rng.uniform(0, 2 * np.pi)
     motion = FIXED_SPEED * np.array([np.sin(angle), np.cos(angle)])
     corners = np.empty((FRAMES, 2))
@@ -59,7 +59,7 @@ RULES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {"2015": reflect
 
 
 def sequences(digits: np.ndarray, number: int, rules: str, seed: int) -> Iterator[np.ndarray]:
-    """Sequences (20, 64, 64) in [0, 1]; where the two digits meet the brighter one shows."""
+    """Yield sequences (20, 64, 64) in [0, 1]; where digits overlap, the larger value is taken."""
     rng = np.random.default_rng(seed)
     if rules == "2015":
         digits = digits[rng.choice(len(digits), SUBSET, replace=False)]
@@ -73,8 +73,8 @@ def sequences(digits: np.ndarray, number: int, rules: str, seed: int) -> Iterato
 
 
 def make(output: Path, digits: Path, split: str, *, rules: str, number: int, seed: int) -> int:
-    """Write `number` sequences of a split; returns how many that were."""
-    # another split never repeats a draw of this one
+    """Write `number` sequences of a split; return their number."""
+    # each split has a seed of its own, so that no split repeats the draws of another
     drawn = sequences(read_digits(digits, split), number, rules, seed * len(NUMBER) + list(NUMBER).index(split))
     source = f"make_moving_mnist.py --rules {rules} --split {split} --seed {seed}"
     return write_sequences(output, drawn, title="Moving MNIST", source=source)
@@ -82,7 +82,7 @@ def make(output: Path, digits: Path, split: str, *, rules: str, number: int, see
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--digits", type=Path, required=True, help="the folder of the four original MNIST files")
+    parser.add_argument("--digits", type=Path, required=True, help="folder of the four original MNIST files")
     parser.add_argument("--rules", choices=RULES, default="2015")
     parser.add_argument("--split", choices=NUMBER, default="training")
     parser.add_argument("--sequences", type=int, help="default: 10,000 / 2,000 / 3,000")

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""The moving squares of the 2016 Keras ConvLSTM example: 3 to 7 squares of 4 or 6 cells cross a 40 × 40 frame, 15 frames.
+"""Make the moving squares of the Keras ConvLSTM example (2016): 3 to 7 squares of 4 or 6 cells cross a frame, 15 frames.
 
-Each starts within the middle of an 80 × 80 field and moves by -1, 0 or 1 cell per frame and axis; the frame is the middle of
-the field. Where squares overlap the value stays 1. The example disturbs its inputs by ± 0.1 in and around a square, in every
-second frame on average; `--noise` does so here, but as the record is both input and target, it is in the targets as well.
+The frame is the central 40 × 40 cells of a field of 80 × 80. Each square starts in the frame and moves by -1, 0 or 1 cell
+per frame along each axis. Where squares overlap, the value stays 1. The example disturbs its inputs by ± 0.1 in and around
+a square, in every second frame on average. `--noise` does the same, but here the targets are disturbed too, as inputs and
+targets are frames of the same record.
 
     python scripts/data/make_moving_squares.py --output squares.nc
 """
@@ -19,7 +20,7 @@ FRAMES, FIELD, MARGIN = 15, 80, 20
 
 
 def sequence(rng: np.random.Generator, *, noise: bool) -> np.ndarray:
-    """One sequence, float64 (15, 40, 40) in [0, 1]."""
+    """Draw one sequence, float64 (15, 40, 40) in [0, 1]."""
     field = np.zeros((FRAMES, FIELD, FIELD))
     for _ in range(rng.integers(3, 8)):
         start, motion = rng.integers(MARGIN, FIELD - MARGIN, 2), rng.integers(-1, 2, 2)

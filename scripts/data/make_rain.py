@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Make a synthetic radar rain record with known motion, as CF NetCDF; the defaults make data/sample.nc.
+"""Make a synthetic radar record of rain with known motion, as CF NetCDF; the defaults make data/sample.nc.
 
-A record is a row of events with gaps between. Each is a Gaussian field with a power-law spectrum whose octaves evolve
-by AR(1) processes in the frame that moves with the rain (small cells live minutes, large ones hours), carried by a
-steady flow and turned into rain by a steep power of its excess over a threshold. The flow, in cells per frame at
-(row, column) distance (y, x) from the grid's centre, is
+A record consists of events with gaps between them. Each event is a Gaussian field with a power-law spectrum. Its octaves
+evolve by AR(1) processes in coordinates that move with the rain, where small cells live for minutes and large ones for
+hours. The field is moved by a steady flow, and the rain rate grows steeply with the field's excess over a threshold. The
+flow, in cells per frame at the distance (y, x) (rows, columns) from the centre of the grid, is
 
     motion + turn * (-x, y) + stretch * (-y, x)
 
-where the three differ a little between events and are written to the file (`event_motion` and its neighbours). Cells
-beyond the radar's range are not observed. Stand-alone: it needs numpy, scipy and netCDF4 only.
+The three constants differ a little between events and are written to the file as event_motion, event_turn and
+event_stretch. Cells beyond the radar's range are missing. The script needs only numpy, scipy and netCDF4.
 """
 
 import argparse
@@ -23,27 +23,27 @@ from scipy.linalg import expm
 from scipy.ndimage import map_coordinates
 
 EVENT_FRAMES = 30
-SPECTRAL_SLOPE = 2.3  # of the radially averaged power spectrum; radar rain has 2 to 3
-LIFETIMES = {64: 240, 32: 100, 16: 45, 8: 22, 4: 10}  # frames, by wavelength in cells, of the AR(1) memory
+SPECTRAL_SLOPE = 2.3  # of the radially averaged power spectrum; that of radar rain is 2 to 3
+LIFETIMES = {64: 240, 32: 100, 16: 45, 8: 22, 4: 10}  # wavelength in cells -> decorrelation time of the AR(1) process in frames
 SCALE = 0.01  # mm/h per count
-FILL = np.int16(-1)
-HIGHEST = 32767 * SCALE  # mm/h that int16 can hold
-EARTH_RADIUS = 6371000.0
+FILL = np.int16(-1)  # count of a missing cell
+HIGHEST = 32767 * SCALE  # mm/h: the largest rain rate that int16 can hold
+EARTH_RADIUS = 6371000.0  # m
 
 
 @dataclass(frozen=True)
 class Flow:
-    """A steady flow in cells per frame: `motion` (y, x) at the centre, and its linear change with the distance."""
+    """A steady flow in cells per frame: `motion` at the centre of the grid, and its linear change with the distance from it."""
 
     motion: np.ndarray  # (y, x)
-    turn: float  # per frame; positive is anticlockwise with row 0 at the top
-    stretch: float  # per frame; positive draws out along x and together along y
+    turn: float  # rotation per frame; positive is anticlockwise with row 0 at the top
+    stretch: float  # deformation per frame; positive stretches along x and shrinks along y
 
     def gradient(self) -> np.ndarray:
         return np.array([[-self.stretch, -self.turn], [self.turn, self.stretch]])
 
     def origins(self, points: np.ndarray, num_frames: float) -> np.ndarray:
-        """Where the air at points (2, n), relative to the centre, was num_frames ago: exact for a linear flow."""
+        """Return where the air at points (2, n), relative to the centre, was `num_frames` ago; exact for a linear flow."""
         augmented = np.zeros((3, 3))
         augmented[:2, :2], augmented[:2, 2] = self.gradient(), self.motion
         back = expm(-num_frames * augmented)
@@ -51,11 +51,12 @@ class Flow:
 
 
 def octaves(size: int) -> list[tuple[np.ndarray, float, float]]:
-    """(amplitude filter on the rfft grid, share of variance, AR(1) memory per frame) of each octave of wavelengths."""
+    """Return for each octave of wavelengths the amplitude filter on the rfft grid, its fraction of the variance, and the AR(1)
+    coefficient per frame."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
     wavelength = 1 / np.maximum(frequency, 1 / (4 * size))
-    power = np.where(frequency > 0, wavelength ** (SPECTRAL_SLOPE + 1), 0)  # radial average: one power of k less
-    power[wavelength > 80] = 0  # no weather system larger than that
+    power = np.where(frequency > 0, wavelength ** (SPECTRAL_SLOPE + 1), 0)  # + 1, since the slope is of the radial average
+    power[wavelength > 80] = 0  # no weather system is larger than 80 cells
     bands, largest = [], max(LIFETIMES)
     for centre, lifetime in LIFETIMES.items():
         inside = (wavelength >= centre / 2**0.5) & ((wavelength < centre * 2**0.5) | (centre == largest))
@@ -66,7 +67,7 @@ def octaves(size: int) -> list[tuple[np.ndarray, float, float]]:
 
 
 def gaussian_fields(frames: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield `frames` periodic (size, size) fields of zero mean and unit variance, evolving where they are."""
+    """Yield `frames` periodic fields (size, size) with mean 0 and variance 1, which evolve without moving."""
     bands = octaves(size)
 
     def noise(band):
@@ -83,13 +84,13 @@ def gaussian_fields(frames: int, size: int, rng: np.random.Generator) -> Iterato
 
 
 def to_rain(field: np.ndarray, threshold: float) -> np.ndarray:
-    """Gaussian field -> mm/h: dry below the threshold, then steep at the edge and log-normal-like above."""
+    """Turn a Gaussian field into a rain rate in mm/h: 0 below the threshold, steep at its edge, almost log-normal above."""
     excess = np.maximum(field - threshold, 0)
     return np.where(excess > 0, 0.08 * np.exp(3.45 * excess**0.63), 0)
 
 
 def event(flow: Flow, frames: int, shape: tuple[int, int], threshold: float, rng: np.random.Generator) -> np.ndarray:
-    """(frame, y, x) mm/h of one event: an evolving field seen at where each cell's air was when the event began."""
+    """Make the fields (frame, y, x) mm/h of one event: an evolving field, read where each cell's air was at the start."""
     size = 2 ** int(np.ceil(np.log2(max(3 * max(shape), 128))))
     points = np.indices(shape).reshape(2, -1) - (np.array(shape)[:, None] - 1) / 2
     out = np.empty((frames, *shape))
@@ -102,18 +103,18 @@ def event(flow: Flow, frames: int, shape: tuple[int, int], threshold: float, rng
 def make_events(
     frames: int, shape: tuple[int, int], motion: tuple[float, float], seed: int, event_frames: int = EVENT_FRAMES
 ) -> Iterator[tuple[Flow, np.ndarray]]:
-    """Yield (flow, fields (frame, y, x) mm/h) of each event until `frames` are made; events do not share draws."""
+    """Yield the flow and the fields (frame, y, x) mm/h of each event, until `frames` are made. Events are independent."""
     for number, first in enumerate(range(0, frames, event_frames)):
         rng = np.random.default_rng([seed, number])
         angle, speed = np.deg2rad(rng.normal(0, 12)), float(np.clip(rng.normal(1, 0.12), 0.7, 1.3))
         turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.asarray(motion)
         flow = Flow(turned * speed, float(rng.normal(0, 0.003)), float(rng.normal(0, 0.002)))
-        threshold = 0.52 + rng.normal(0, 0.2)  # 0.52: 30 % of a normal distribution lies above
+        threshold = 0.52 + rng.normal(0, 0.2)  # 30 % of a normal distribution lies above 0.52
         yield flow, event(flow, min(event_frames, frames - first), shape, threshold, rng)
 
 
 def event_times(num_events: int, event_frames: int, step_minutes: int, seed: int) -> list[np.datetime64]:
-    """When each event begins: one every one to three days, at any whole time step of the day."""
+    """Draw the start of each event: one every one to three days, at any time step of the day."""
     rng = np.random.default_rng([seed, 10**6])
     length = event_frames * step_minutes
     starts, day = [], np.datetime64("2021-05-01T00:00:00")
@@ -125,7 +126,7 @@ def event_times(num_events: int, event_frames: int, step_minutes: int, seed: int
 
 
 def observed_mask(shape: tuple[int, int]) -> np.ndarray:
-    """True within the radar's range: a disk at the grid's centre that leaves out the corners."""
+    """Return the cells (y, x) within the radar's range: a disk around the centre of the grid, without the corners."""
     y, x = np.indices(shape) - (np.array(shape)[:, None, None] - 1) / 2
     return np.hypot(y, x) <= 0.58 * max(shape)
 
@@ -168,7 +169,7 @@ RAIN = {
 
 
 def write(path: Path, fields: np.ndarray, times: np.ndarray, flows: list[Flow], first: list[int], command: str) -> None:
-    """Write (time, y, x) mm/h on 1 km cells around a radar, NaN = not observed, as CF-1.11 NetCDF-4."""
+    """Write fields (time, y, x) mm/h, NaN missing, on cells of 1 km around a radar, as CF-1.11 NetCDF-4."""
     ny, nx = fields.shape[1:]
     with netCDF4.Dataset(path, "w") as file:
         file.setncatts(ABOUT | {"history": command})
@@ -208,7 +209,7 @@ def make(
     step_minutes: int,
     event_frames: int = EVENT_FRAMES,
 ) -> None:
-    """Make the record and write it; the same arguments give the same values."""
+    """Make a record and write it; the same arguments give the same values."""
     events = list(make_events(frames, shape, motion, seed, event_frames))
     starts = event_times(len(events), event_frames, step_minutes, seed)
     step = np.timedelta64(step_minutes * 60, "s")
@@ -227,10 +228,12 @@ def make(
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="the NetCDF file to write, e.g. data/sample.nc")
-    parser.add_argument("--frames", type=int, default=900, help="frames in all")
-    parser.add_argument("--event-frames", type=int, default=EVENT_FRAMES, help="frames of an event, without a gap")
-    parser.add_argument("--shape", type=int, nargs=2, default=(64, 64), metavar=("Y", "X"), help="cells of 1 km")
+    parser.add_argument("--output", type=Path, required=True, help="NetCDF file to write, such as data/sample.nc")
+    parser.add_argument("--frames", type=int, default=900, help="total number of frames")
+    parser.add_argument("--event-frames", type=int, default=EVENT_FRAMES, help="frames of one event")
+    parser.add_argument(
+        "--shape", type=int, nargs=2, default=(64, 64), metavar=("Y", "X"), help="number of cells, of 1 km each"
+    )
     parser.add_argument(
         "--motion",
         type=float,
@@ -240,7 +243,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="mean motion in cells per frame, towards larger row and column",
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--step-minutes", type=int, default=5, help="time between frames")
+    parser.add_argument("--step-minutes", type=int, default=5, help="time step")
     given = parser.parse_args(arguments)
     if min(given.frames, given.event_frames, given.step_minutes, *given.shape) < 1:
         parser.error("frames, shape and step must be at least 1")

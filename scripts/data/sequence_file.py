@@ -1,4 +1,4 @@
-"""Writing made-up sequences as CF NetCDF: dimensions (sequence, time, y, x), a quantity in [0, 1], units "1"."""
+"""Write synthetic sequences as CF NetCDF, with dimensions (sequence, time, y, x), of a quantity from 0 to 1 in units "1"."""
 
 import os
 from collections.abc import Iterable
@@ -7,13 +7,13 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 
-STEP_SECONDS = 60  # any step will do: the sequences are of no real time
+STEP_SECONDS = 60  # time step; any would do, as the sequences belong to no real time
 
 
 def write_sequences(path: Path, sequences: Iterable[np.ndarray], *, title: str, source: str) -> int:
-    """Write sequences (time, y, x) of values in [0, 1], one by one, packed in bytes; returns how many there were.
+    """Write sequences (time, y, x) of values in [0, 1], packed in bytes; return their number.
 
-    The file appears whole or not at all.
+    The file is complete or does not exist.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The torch convLSTM check in one command: trains configs/beams.toml with three seeds and lays the losses beside the published.
+"""Repeat a published test of a torch ConvLSTM: train configs/beams.toml with three seeds and compare the losses.
 
-A seed draws the sequences and the weights. The curve is that of the loss of each epoch's update, before it; the best seed is
-the one that stays nearest to the published curve from epoch 40 to 100, where it should lie within 25 %. Called again, it
-resumes what was begun and keeps what is done.
+A seed determines the sequences and the first weights. The loss of an epoch is that before its update. The best seed is the
+one whose loss stays nearest to the published one from epoch 40 to 100; it should differ by at most 25 %. Called again, the
+script resumes unfinished runs and keeps finished ones.
 
     python scripts/reproduce/beams.py --work runs/beams
 """
@@ -26,17 +26,17 @@ from nowcast.models.checkpoint import LAST
 from nowcast.training.run_folder import METRICS
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "beams.toml"
-# The published run, epoch -> loss; what a seed draws makes it earlier or later
+# Losses of the published run: epoch -> loss. With another seed the loss falls earlier or later.
 PUBLISHED = {
     10: 0.008522, 20: 0.008079, 30: 0.006187, 40: 0.003828, 50: 0.002322,
     60: 0.001594, 70: 0.001376, 80: 0.001258, 90: 0.001218, 100: 0.001171,
 }  # fmt: skip
-JUDGED_FROM, TOLERANCE = 40, 0.25
+JUDGED_FROM, TOLERANCE = 40, 0.25  # first epoch that is compared; largest relative difference
 Curve = dict[int, float]
 
 
 def train(work: Path, seed: int, *, epochs: int, device: str) -> Curve:
-    """Train with one seed unless that is done; the loss of every epoch."""
+    """Train with one seed, unless that is done; return the loss of each epoch."""
     records, run = work / f"beams_{seed}.nc", work / f"seed_{seed}"
     if not records.exists():
         write_sequences(records, make_beams.sequences(100, seed), title="Moving beams", source=f"make_beams.py --seed {seed}")
@@ -47,13 +47,13 @@ def train(work: Path, seed: int, *, epochs: int, device: str) -> Curve:
 
 
 def furthest(curve: Curve) -> float:
-    """The largest relative distance from the published curve at the epochs that are judged; inf where there is none yet."""
+    """Return the largest relative difference from the published losses at the epochs compared; inf before the first."""
     judged = [epoch for epoch in PUBLISHED if epoch >= JUDGED_FROM and epoch in curve]
     return max((abs(curve[epoch] / PUBLISHED[epoch] - 1) for epoch in judged), default=float("inf"))
 
 
 def table(curves: dict[int, Curve], best: int) -> list[str]:
-    """Markdown: a row per published epoch, a column per seed, the ratio of the best one to the published."""
+    """Return a Markdown table: a row per published epoch, a column per seed, and the ratio of the best to the published."""
     lines = [
         f"| epoch | published | {' | '.join(f'seed {seed}' for seed in curves)} | seed {best} / published |",
         f"| ---: | ---: | {'---: | ' * len(curves)}---: |",
@@ -66,7 +66,7 @@ def table(curves: dict[int, Curve], best: int) -> list[str]:
 
 
 def run_all(given: argparse.Namespace) -> str:
-    """Train with every seed; returns the table with the verdict, and writes it."""
+    """Train with every seed; write and return the table with the result."""
     curves = {seed: train(given.work, seed, epochs=given.epochs, device=given.device) for seed in given.seeds}
     best = min(curves, key=lambda seed: furthest(curves[seed]))
     text = "\n".join(table(curves, best))

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Table 1 of Shi et al. (2015) in one command: makes the Moving MNIST records, trains, and scores on the test sequences.
+"""Repeat table 1 of Shi et al. (2015): make the Moving MNIST records, train, and score on the test sequences.
 
-The score is the paper's: cross entropy in nats, summed over 10 frames of 64 × 64 pixels, mean over the test sequences, of
-the forecasts that the trained network makes of the test record. Beside it stand the levels that need no network: perfect
-(the entropy of grey pixels), the mean map of the test set, and its mean. Called again, it resumes what was begun and keeps
-what is done. `--steps` and `--sequences` shorten the work: the table says so, and its figures then stand for themselves.
+The score is that of the paper: the cross entropy in nats of the forecasts of the test record, summed over 10 frames of 64 ×
+64 pixels and averaged over the test sequences. For comparison the table has the scores of perfect forecasts (the entropy of
+the grey pixels), of the mean map of the test set, and of its mean. Called again, the script resumes unfinished trainings
+and keeps finished ones. `--steps` and `--sequences` shorten the work; the table states them, and is then not comparable
+with the paper.
 
     python scripts/reproduce/shi2015.py --work runs/shi2015
     python scripts/reproduce/shi2015.py --models shi2015_mmnist_3layer shi2015_mmnist_fc_lstm --steps 200 --sequences 1000
@@ -38,7 +39,7 @@ from nowcast.netcdf.record import Record
 from nowcast.runtime.device import pick_device
 
 ROOT = Path(__file__).resolve().parents[2]
-# config -> nats per sequence, table 1
+# Published scores of table 1: config -> nats per sequence.
 PUBLISHED = {
     "shi2015_mmnist_fc_lstm": 4832.49,
     "shi2015_mmnist_1layer": 3887.94,
@@ -48,8 +49,8 @@ PUBLISHED = {
     "shi2015_mmnist_9x9_3layer": 4231.50,
 }
 PAST, LEADS = 10, 10
-AT_ONCE = 50  # sequences that are read and forecast together
-# a logarithm no lower than this, as in the loss: a pixel that is wholly wrong costs 100 nats, not inf
+AT_ONCE = 50  # number of sequences that are read and forecast together
+# Lowest value of a logarithm, as in the loss: a pixel that is entirely wrong costs 100 nats instead of infinitely many.
 LOWEST = -100.0
 
 
@@ -66,7 +67,7 @@ class Row:
 
 
 def make_records(folder: Path, digits: Path, number: int) -> dict[str, Path]:
-    """The records of each split, made unless they are there: `number` sequences to train on, the others in proportion."""
+    """Make the record of each split, unless it exists: `number` sequences for training, the others in proportion."""
     paths = {}
     for split, full in make_moving_mnist.NUMBER.items():
         paths[split] = folder / f"{split}.nc"
@@ -78,7 +79,7 @@ def make_records(folder: Path, digits: Path, number: int) -> dict[str, Path]:
 
 
 def train(model: str, run: Path, paths: dict[str, Path], *, steps: int | None, settings: Sequence[str], device: str) -> None:
-    """Train one of the configs on the records, as far as it is not done: its own epochs, or `steps`."""
+    """Train one of the configs on the records for its epochs or for `steps`, unless that is done."""
     records = [str(paths["training"]), str(paths["validation"])]
     experiment = config.read(ROOT / "configs" / f"{model}.toml", [f"data.records={json.dumps(records)}", *settings])
     batch = experiment.training.batch_size * experiment.training.accumulate
@@ -100,7 +101,7 @@ def _sequences(path: Path) -> tuple[Record, Windows]:
 
 
 def read(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Past and future frames (sequence, frame, y, x) of all sequences, a few at once."""
+    """Yield past and future frames (sequence, frame, y, x), AT_ONCE sequences at a time."""
     record, windows = _sequences(path)
     for start in range(0, len(windows), AT_ONCE):
         positions = windows.positions[start : start + AT_ONCE]
@@ -109,7 +110,7 @@ def read(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def nats(forecast: np.ndarray, observed: np.ndarray) -> float:
-    """Cross entropy -o ln f - (1 - o) ln(1 - f), summed over everything."""
+    """Compute the cross entropy -o ln f - (1 - o) ln(1 - f), summed over all pixels."""
     forecast, observed = forecast.astype(np.float64), observed.astype(np.float64)
     with np.errstate(divide="ignore"):
         yes, no = np.log(forecast).clip(min=LOWEST), np.log1p(-forecast).clip(min=LOWEST)
@@ -117,19 +118,19 @@ def nats(forecast: np.ndarray, observed: np.ndarray) -> float:
 
 
 def score(network: Network, test: Path) -> float:
-    """Nats per sequence of the network's forecasts."""
+    """Compute the nats per sequence of the network's forecasts."""
     totals = [(nats(network.forecast(past, LEADS), future), len(future)) for past, future in read(test)]
     return sum(total for total, _ in totals) / sum(number for _, number in totals)
 
 
 def levels(test: Path) -> list[Row]:
-    """What forecasts without a network score, the means being those of the test frames themselves."""
+    """Score forecasts that need no network; the means are those of the test frames themselves."""
     number, perfect, summed = 0, 0.0, 0.0
     for _, future in read(test):
         number, perfect = number + len(future), perfect + nats(future, future)
         summed = summed + future.sum(axis=(0, 1), dtype=np.float64)
     mean_map = summed / (number * LEADS)
-    # the cross entropy is linear in the observed values, so their mean is enough
+    # The cross entropy is linear in the observed values, so it can be computed from their mean.
     constant = np.full_like(mean_map, mean_map.mean())
     return [
         Row("perfect", perfect / number),
@@ -139,7 +140,7 @@ def levels(test: Path) -> list[Row]:
 
 
 def result(model: str, run: Path, test: Path, *, device: str) -> Row:
-    """The row of a trained model: its best checkpoint, forecasting the test record."""
+    """Score the best checkpoint of a trained model on the test record."""
     network = open_forecaster(str(run), device=pick_device(device))
     done = read_checkpoint(run / LAST).facts["state"]["step"]
     steps = f"{network.facts['step']:,} of {done:,}"
@@ -148,7 +149,7 @@ def result(model: str, run: Path, test: Path, *, device: str) -> Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as Markdown."""
+    """Return the rows as a Markdown table."""
     lines = [
         "| model | parameters | best step of those done | device | nats per sequence | published |",
         "| --- | ---: | ---: | --- | ---: | ---: |",
@@ -162,7 +163,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def run_all(given: argparse.Namespace) -> str:
-    """Records, training, scores; returns the table with a line about the test set, and writes it after every model."""
+    """Make records, train and score; write the table after every model, and return it with a line about the test set."""
     folder = given.work / f"{given.sequences}_sequences"
     paths = make_records(folder, given.digits, given.sequences)
     caption = f"{_num_sequences(paths['training']):,} training and {_num_sequences(paths['test']):,} test sequences"
@@ -182,7 +183,12 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=PUBLISHED, default=["shi2015_mmnist_3layer"], metavar="CONFIG")
     parser.add_argument("--work", type=Path, default=Path("runs/shi2015"), help="folder of the records and runs")
     parser.add_argument("--digits", type=Path, default=shared / "mnist", help="folder of the four original MNIST files")
-    parser.add_argument("--sequences", type=int, default=10_000, help="to train on; a fifth validate, three tenths test")
+    parser.add_argument(
+        "--sequences",
+        type=int,
+        default=10_000,
+        help="sequences for training; validation has a fifth and test three tenths of this",
+    )
     parser.add_argument("--steps", type=int, help="instead of the config's epochs")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one key of the configs")
     parser.add_argument("--device", default="auto")

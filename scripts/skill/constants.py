@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The few constants that no training finds, chosen for each fold of skill.py without its services: are the folds blind to them?
+"""Check by cross-validation whether the constants of the package that are not trained are overfitted to the services.
 
-A network that has learnt nothing forecasts the cases of skill_record.py with the package's constants, and with each of the
-other values below in the place of one: of the records as they are, and of the same at half their resolution, as radar of other
-grids is what is to be forecast. For each fold, every constant gets the value whose CSI at 0.5 and 1 mm/h, as the mean over
-services, is best on the services outside the fold; so chosen, the fold is forecast. Printed is what was chosen, and the CSI
-over all folds beside that of pysteps and of the package's constants.
+An untrained network forecasts the cases of record.py with the package's constants, and with each of the other values below
+for one constant at a time. It does so for the records as they are and at half their resolution, since radars that are to be
+forecast have various grids. For each fold of services.py, each constant gets the value with the best CSI at 0.5 and 1 mm/h,
+averaged over the services outside the fold; with these values the fold is forecast. The script prints the values chosen,
+and the CSI over all folds relative to pysteps and S-PROG, with the chosen values and with the package's constants.
 
     python scripts/skill/constants.py --baselines runs/skill/baselines --jobs 2
 """
@@ -43,18 +43,19 @@ from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.record import Record
 
 THRESHOLDS = (0.5, 1.0, 5.0)  # mm/h
-LIGHT = slice(2)  # of them, by which is chosen
+LIGHT = slice(2)  # the thresholds by which values are chosen
 NETWORK = "network"
-WHOLE, HALF = 0, -1  # of Scores: the network's of records as they are and at half their resolution; those of KEPT are between
-SMALLEST = 2 * cascade.BLOCK  # cells one way of a grid that is halved
-Counts = np.ndarray  # (whose, threshold, 3): hits, misses and false alarms
-Chosen = tuple[tuple[str, Any], ...]  # constants that are not as in the package, by name
-Scores = dict[Chosen, np.ndarray]  # CSI (whose, threshold)
+# Positions of the network's counts at full and at half resolution; those of the baselines KEPT lie between.
+WHOLE, HALF = 0, -1
+SMALLEST = 2 * cascade.BLOCK  # cells: smaller grids are not forecast at half resolution
+Counts = np.ndarray  # (forecaster, threshold, 3): hits, misses and false alarms
+Chosen = tuple[tuple[str, Any], ...]  # (name, value) of constants that differ from the package's
+Scores = dict[Chosen, np.ndarray]  # CSI (forecaster, threshold) for each choice of constants
 
 
 @dataclass(frozen=True)
 class Constant:
-    """One number of a module, or several, and the values to choose from, the package's own among them."""
+    """A constant of a module, and the values to choose from, which include the package's own."""
 
     module: ModuleType
     name: str
@@ -85,7 +86,7 @@ CONSTANTS = {
 
 @contextmanager
 def using(chosen: Chosen) -> Iterator[None]:
-    """These constants in the place of the package's."""
+    """Replace constants of the package inside the block."""
     before = {(CONSTANTS[name].module, name): CONSTANTS[name].own for name, _ in chosen}
     before |= {(probabilistic_network, name): getattr(probabilistic_network, name) for name in ("ANCHORS", "WET")}
     try:
@@ -100,7 +101,7 @@ def using(chosen: Chosen) -> Iterator[None]:
 
 
 def untrained(path: Path) -> Network:
-    """The network of a config, as the constants have it, that has learnt nothing."""
+    """Make the untrained network of a config with the present constants."""
     experiment = config.read(path, [f"transform.offset={probabilistic_network.OFFSET}"])
     model = make_model(model_config(experiment.model))
     torch.nn.init.zeros_(model.head.weight)
@@ -111,31 +112,31 @@ def untrained(path: Path) -> Network:
 
 
 def counted(observed: np.ndarray, *forecasts: np.ndarray) -> Counts:
-    """Of each forecast (lead, y, x), all leads together, where all are known."""
+    """Count the events of each forecast (lead, y, x) over all lead times, in cells that are known in all of them."""
     known = np.isfinite(observed) & np.isfinite(forecasts).all(axis=0)
     return np.array([[_counts(forecast[known] >= threshold, observed[known] >= threshold) for threshold in THRESHOLDS]
                      for forecast in forecasts])  # fmt: skip
 
 
-def _counts(said: np.ndarray, seen: np.ndarray) -> tuple[int, int, int]:
-    hits = int((said & seen).sum())
-    return hits, int(seen.sum()) - hits, int(said.sum()) - hits
+def _counts(forecast: np.ndarray, observed: np.ndarray) -> tuple[int, int, int]:
+    hits = int((forecast & observed).sum())
+    return hits, int(observed.sum()) - hits, int(forecast.sum()) - hits
 
 
 def csi(counts: Counts) -> np.ndarray:
-    """(whose, threshold); NaN where nobody forecast or observed an event."""
+    """Compute the CSI (forecaster, threshold); NaN if no event was forecast or observed."""
     total = counts.sum(axis=-1)
     return np.divide(counts[..., 0], total, out=np.full(total.shape, math.nan), where=total > 0)
 
 
 def halved(field: np.ndarray) -> np.ndarray:
-    """Rain rate (..., y, x) in cells twice as large, without an odd last row or column."""
+    """Average the rain rate (..., y, x) over 2 × 2 cells, without an odd last row or column."""
     y, x = (size // 2 * 2 for size in field.shape[-2:])
     return block_means(field[..., :y, :x], 2)
 
 
 def score_record(path: Path, source: Path, baselines: Path, candidates: Sequence[Chosen]) -> Scores:
-    """By candidate the CSI of a record, NaN at half the resolution of a grid too small for it; empty without cases."""
+    """Compute the CSI of a record for each candidate; NaN at half resolution if the grid is too small; {} without cases."""
     (record,) = open_records([path])
     try:
         cases = choose_cases(record, record.time_step)
@@ -151,7 +152,7 @@ def score_record(path: Path, source: Path, baselines: Path, candidates: Sequence
 
 
 def count_case(network: Network, past: np.ndarray, observed: np.ndarray, others: Sequence[np.ndarray]) -> Counts:
-    """Of the network, of the others, and of the network at half the resolution."""
+    """Count the events of the network, of the other forecasts, and of the network at half the resolution."""
     whole = counted(observed, network.forecast(past[None], len(observed))[0], *others)
     if min(observed.shape[1:]) < SMALLEST:
         return np.concatenate([whole, np.zeros_like(whole[:1])])
@@ -161,7 +162,7 @@ def count_case(network: Network, past: np.ndarray, observed: np.ndarray, others:
 def _cases(
     record: Record, cases: Cases, kept: Sequence[ForecastFiles]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[np.ndarray]]]:
-    """Past frames, observed ones, and the forecasts that are kept."""
+    """Yield the past frames, the observed frames and the kept forecasts of each case."""
     windows = find_windows(record.times, input_frames=PAST, lead_frames=cases.num_leads, time_step=cases.step)
     lead_times = np.arange(1, cases.num_leads + 1) * cases.step
     for positions in windows.select(np.isin(record.times[windows.reference_positions], cases.references)).positions:
@@ -173,7 +174,7 @@ def _cases(
 def score_all(
     paths: Sequence[Path], given: argparse.Namespace, candidates: Mapping[str, Sequence[Chosen]]
 ) -> dict[str, Scores]:
-    """By service what `score_record` finds, averaged over its records; each service has its own candidates."""
+    """Average the CSI over the records of each service; each service has its own candidates."""
     tasks = [(path, given.config, given.baselines, candidates[path.parent.name]) for path in paths]
     if given.jobs == 1:
         found = list(starmap(score_record, tasks))
@@ -187,7 +188,7 @@ def score_all(
 
 
 def averaged(records: Sequence[Scores]) -> Scores:
-    """Over the records in which a figure is defined for all; NaN where it is in none."""
+    """Average each CSI over the records in which it is defined for all candidates; NaN if there are none."""
     defined = [np.isfinite(list(record.values())).all(axis=0) for record in records]  # (whose, threshold)
     for each in defined:
         each[:HALF] = each[:HALF].all(axis=0)
@@ -200,7 +201,7 @@ def averaged(records: Sequence[Scores]) -> Scores:
 
 
 def choose(services: Sequence[Scores]) -> Chosen:
-    """The constants that are best on these services, each beside the package's others; those of the package left out."""
+    """Choose the best value of each constant on these services, with the package's values for the other constants."""
     chosen: Chosen = ()
     for constant in CONSTANTS.values():
         candidates = [(), *(((constant.name, value),) for value in constant.others)]
@@ -209,13 +210,13 @@ def choose(services: Sequence[Scores]) -> Chosen:
 
 
 def gain(services: Sequence[Scores], candidate: Chosen) -> float:
-    """Of the mean over services beside the package's, as the mean of both resolutions and thresholds."""
+    """Compute the ratio of the candidate's CSI to that of the package, averaged over resolutions and light thresholds."""
     ours, package = (np.nansum([each[which][[WHOLE, HALF], LIGHT] for each in services], axis=0) for which in (candidate, ()))
     return float(np.mean(ours / package))
 
 
 def table(found: Mapping[str, Scores], chosen: Mapping[str, Chosen]) -> str:
-    """What each fold got, and the ratios to those who are kept with the package's constants and with those."""
+    """Return a table of the values chosen for each fold, and one of the ratios to the kept baselines."""
     rows = [
         [name, f"{constant.own}", *(f"{dict(chosen[fold]).get(name, constant.own)}" for fold in FOLDS)]
         for name, constant in CONSTANTS.items()
@@ -232,7 +233,10 @@ def table(found: Mapping[str, Scores], chosen: Mapping[str, Chosen]) -> str:
 
 
 def _ratios(scores: np.ndarray) -> list[str]:
-    """Of (service, 2, threshold): by threshold the mean of the services' ratios, and in brackets the ratio of their means."""
+    """Return for each threshold the mean of the services' ratios, and in brackets the ratio of their means.
+
+    scores: (service, 2, threshold) CSI of the network and of a baseline
+    """
     mean_ratios, sums = np.nanmean(scores[:, 0] / scores[:, 1], axis=0), np.nansum(scores, axis=0)
     return [f"{number(ratio)} ({number(of_means)})" for ratio, of_means in zip(mean_ratios, sums[0] / sums[1], strict=True)]
 
@@ -255,10 +259,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "radar.toml")
     parser.add_argument(
-        "--baselines", type=Path, required=True, help="folder of the baselines' forecasts, as skill.py keeps them"
+        "--baselines", type=Path, required=True, help="folder of the baselines' forecasts, as services.py keeps them"
     )
     parser.add_argument("--radar", type=Path, default=shared / "radar", help="folder with a folder of records for each service")
-    parser.add_argument("--jobs", type=int, default=1, help="records at once; of several, each on one core")
+    parser.add_argument("--jobs", type=int, default=1, help="number of records at a time; if more than one, each on one core")
     given = parser.parse_args(argv)
     try:
         print(work(given))

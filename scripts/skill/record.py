@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""One record of the protocol in skill.py: the cases to forecast, the baselines' forecasts, and the scores of a network.
+"""Score a network and the baselines on one record, as in services.py.
 
-A record is forecast from up to `--starts` reference times, spread evenly over those that have 4 past frames and the leads;
-12 leads where a stretch of the record allows, else as many as the longest does. What takes long and does not depend on the
-network, the forecasts of pysteps and S-PROG, is kept in `--baselines` as forecast files and scored from there: to the last
-bit what `nowcast evaluate` would have made of them. Called again, what is done is kept.
+A record is forecast from up to `--starts` reference times, evenly spaced among those with 4 past frames and all lead times.
+There are 12 lead times, or fewer if no part of the record without a gap is long enough. The forecasts of pysteps and
+S-PROG, which take long and do not depend on the network, are kept in `--baselines` as forecast files and scored from there,
+with the same scores as by `nowcast evaluate`. Called again, the script keeps what is done.
 
     python scripts/skill/record.py radar/fmi/20160928.nc --network runs/radar --output scores/fmi --baselines baselines
 """
@@ -39,15 +39,15 @@ from nowcast.runtime.outputs import replacing
 from nowcast.scores.pixels import THRESHOLDS
 
 PAST, LEADS, STARTS = 4, 12, 6
-KEPT = ("pysteps", "sprog")  # whose forecasts take long: up to minutes for a case of a large grid
-CASES = "cases.json"  # what was scored; written last, so that what it stands beside is whole
+KEPT = ("pysteps", "sprog")  # baselines whose forecasts are kept, since one can take minutes on a large grid
+CASES = "cases.json"  # what was scored; written last: in a folder with this file all others are complete
 
 log = logging.getLogger("nowcast.skill")
 
 
 @dataclass(frozen=True)
 class Cases:
-    """What is forecast of a record: from these reference times, so many leads of one time step."""
+    """The forecasts of a record that are scored: their reference times, number of lead times and time step."""
 
     step: np.timedelta64
     num_leads: int
@@ -59,9 +59,9 @@ class Cases:
 
 
 def choose_cases(record: Record, step: np.timedelta64, *, most_leads: int = LEADS, starts: int = STARTS) -> Cases:
-    """The cases of a record with `most_leads`, or else the most leads that any of its stretches has frames for.
+    """Choose the cases of a record, with `most_leads` lead times or as many as a part of it without a gap allows.
 
-    Frames that are missing as a whole can be no past frames. Raises DataError where not even one lead is there.
+    Frames that are all missing are not used as past frames. Raises DataError (exit 3) if no case has even one lead time.
     """
     empty = np.array([np.isnan(record.read([n])).all() for n in range(len(record))])
     for leads in range(most_leads, 0, -1):
@@ -74,20 +74,20 @@ def choose_cases(record: Record, step: np.timedelta64, *, most_leads: int = LEAD
 
 
 def baseline(name: str, cases: Cases) -> Forecaster:
-    """A baseline that forecasts these leads in this step, as it does beside a network of them."""
+    """Open a baseline that forecasts with the lead times and time step of the cases."""
     made = BASELINES[name]()
     made.lead_frames, made.own_time_step = cases.num_leads, lambda record: cases.step
     return made
 
 
 def kept_forecasts(name: str, record: Record, cases: Cases, folder: Path) -> ForecastFiles:
-    """The baseline's forecasts of the cases from the file that is kept in `folder`, made now if it is not there."""
+    """Open the baseline's forecasts of the cases, kept in a file in `folder`; make them if the file does not exist."""
     first, last = (str(cases.references[n]).replace(":", "").replace("-", "") for n in (0, -1))
     shape = f"{cases.num_leads}x{cases.step / MINUTE:g}min_{len(cases.references)}_from_{first}_to_{last}"
     path = folder / record.paths[0].parent.name / record.name / f"{name}_{shape}.nc"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        # replacing what another process may have made in the meantime: it is the same
+        # overwrite=True: another process may have written the same file in the meantime
         options = {"selection": Selection(listed=cases.references), "folder": False, "overwrite": True}
         predict(baseline(name, cases), [record], path, **options)
     opened = open_forecaster(str(path), device=pick_device("cpu"))
@@ -96,7 +96,7 @@ def kept_forecasts(name: str, record: Record, cases: Cases, folder: Path) -> For
 
 
 def sources_of(network: Forecaster, record: Record, cases: Cases, baselines: Path) -> dict[str, Forecaster]:
-    """The network first, then the baselines that are not the network itself."""
+    """Return the network, then the baselines other than the network itself."""
     named = {network.name: baseline(network.name, cases) if network.name in BASELINES else network}
     for name in BASELINES:
         if name in KEPT:
@@ -107,31 +107,31 @@ def sources_of(network: Forecaster, record: Record, cases: Cases, baselines: Pat
 
 
 def seen_of(network: Forecaster, service: Path) -> list[str]:
-    """The records of a service's folder that the network was trained or validated on, by their names."""
+    """Return the names of the records in a service's folder on which the network was trained or validated."""
     spans = network.facts.get("spans", {}) if isinstance(network, Network) else {}
     seen = {name for split in spans.values() for name, *_ in split}
     return sorted(seen & {path.stem for path in service.glob("*.nc")})
 
 
 def identity(network: Forecaster, record: Record, cases: Cases) -> dict[str, Any]:
-    """Everything that the scores depend on, and what the table says of the network."""
-    facts: dict[str, Any] = {"network": network.name, "seen": seen_of(network, record.paths[0].parent), **cases.as_dict()}
-    facts["record_minutes"] = record.time_step / MINUTE  # a network may forecast in longer steps
+    """Return all that the scores depend on, and what the table shows of the network, for cases.json."""
+    values: dict[str, Any] = {"network": network.name, "seen": seen_of(network, record.paths[0].parent), **cases.as_dict()}
+    values["record_minutes"] = record.time_step / MINUTE  # a network may forecast with a longer time step
     if isinstance(network, Network):
-        facts |= {"digest": network.digest, "step": network.facts["step"], "model": network.experiment.model.name}
-    return facts
+        values |= {"digest": network.digest, "step": network.facts["step"], "model": network.experiment.model.name}
+    return values
 
 
 def score_record(path: Path, network: str, output: Path, baselines: Path, *, starts: int, device: str) -> str:
-    """Score a network (a run, a checkpoint or a baseline's name) and all baselines on a record; returns a line about it.
+    """Score a network (a run, a checkpoint or a baseline's name) and all baselines on a record; return a line about it.
 
-    A network that cannot forecast the record is written down with the reason; the table says so.
+    If the network cannot forecast the record, cases.json holds the reason, and the table shows it.
     """
     if missing := [name for name in KEPT if name not in available()]:
         raise UsageError(f"{' and '.join(missing)} cannot be scored without pysteps: pip install pysteps")
     opened = open_forecaster(network, device=pick_device(device))
     if not opened.makes_forecasts or opened.input_frames > PAST:
-        raise UsageError(f"{network} is no network of at most {PAST} input frames")
+        raise UsageError(f"{network} is not a network of at most {PAST} input frames")
     (record,) = open_records([path], **(opened.reading or {}))
     try:
         cases = choose_cases(record, opened.time_step(record), most_leads=min(LEADS, opened.num_leads), starts=starts)
@@ -150,7 +150,7 @@ def score_record(path: Path, network: str, output: Path, baselines: Path, *, sta
 
 
 def write_scores(evaluation: Evaluation, output: Path) -> None:
-    """scores.nc and scores.json as `nowcast evaluate` writes them; given scores.nc, it makes the report and its pictures."""
+    """Write scores.nc and scores.json as `nowcast evaluate` does, which can make a report from scores.nc."""
     output.mkdir(parents=True, exist_ok=True)
     rows = evaluation.rows()
     with replacing(output / SCORES_JSON) as temporary:
@@ -160,7 +160,7 @@ def write_scores(evaluation: Evaluation, output: Path) -> None:
 
 
 def read_cases(output: Path) -> dict[str, Any] | None:
-    """What was scored into a folder; None where that is not complete."""
+    """Read what was scored into a folder; None if its scores are not complete."""
     path = output / CASES
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
@@ -173,8 +173,8 @@ def _write(output: Path, facts: dict[str, Any]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("record", type=Path, help="a file in the folder of its service")
-    parser.add_argument("--network", required=True, help="a run folder, a checkpoint, or a baseline's name")
+    parser.add_argument("record", type=Path, help="NetCDF file in the folder of its service")
+    parser.add_argument("--network", required=True, help="run folder, checkpoint, or name of a baseline")
     parser.add_argument("--output", type=Path, required=True, help="folder of the scores")
     parser.add_argument("--baselines", type=Path, required=True, help="folder of the baselines' forecasts")
     parser.add_argument("--starts", type=int, default=STARTS)

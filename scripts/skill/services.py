@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A network beside optical flow on radar it has never seen: leave services out, in one command that can be called again.
+"""Compare a network with optical flow on radars that it was not trained on, by cross-validation over weather services.
 
-The services are in four folds. For each fold the config is trained on the records of all other services, and the network is
-scored on the records of the fold (skill_record.py) beside persistence, extrapolation, pysteps and S-PROG, from 4 past frames
-for 12 leads where a record has them. The table (skill_table.py) is printed, and written to OUTPUT/skill.md and skill.json.
-What was interrupted goes on, what is done is kept. `--network` scores one network that is trained already on all folds.
+The services are divided into four folds. For each fold, the config is trained on the records of all other services. The
+network and persistence, extrapolation, pysteps and S-PROG are scored on the records of the fold (record.py), from 4 past
+frames for up to 12 lead times. The table (table.py) is printed, and written to OUTPUT/skill.md and skill.json. Called
+again, the script resumes interrupted work and keeps what is done. `--network` scores one trained network on all folds.
 
     python scripts/skill/services.py --output runs/skill
     python scripts/skill/services.py --output runs/skill --folds A B --only train --jobs 2 --set training.steps=5000
@@ -39,24 +39,24 @@ from nowcast.training.experiment import resolve
 from nowcast.training.run_folder import CONFIG, is_resumable
 
 ROOT = Path(__file__).resolve().parents[2]
-# whole services: no radar of a fold, nor another day of it, is in the training of its network
+# Folds hold whole services, so that a network is never trained on another day of a radar that it is scored on.
 FOLDS = {"A": ("mch", "mrms"), "B": ("fmi", "opera"), "C": ("knmi", "bom"), "D": ("dwd", "meteofrance", "smhi")}
 WORK = ("train", "evaluate", "table")
-SHOWN = 4  # keys that differ, in a message
+SHOWN = 4  # number of different keys that a message names
 
 
 def records_of(radar: Path, services: Sequence[str]) -> list[Path]:
-    """The files of these services; DataError where one has none."""
-    found = {service: sorted((radar / service).glob("*.nc")) for service in services}
-    if absent := [service for service, paths in found.items() if not paths]:
+    """Return the files of these services. Raises DataError (exit 3) if a service has none."""
+    paths_of = {service: sorted((radar / service).glob("*.nc")) for service in services}
+    if absent := [service for service, paths in paths_of.items() if not paths]:
         raise DataError(
             f"no records of {', '.join(absent)} in {radar}.\nRight would be a folder with a folder for each service."
         )
-    return [path for paths in found.values() for path in paths]
+    return [path for paths in paths_of.values() for path in paths]
 
 
 def training_records(radar: Path, fold: str, data: Data) -> tuple[list[Path], list[Path]]:
-    """The records of all services outside the fold: those with at least one training window, and those without."""
+    """Return the records of all services outside the fold: those with at least one training window, and the others."""
     others = [service for name, services in FOLDS.items() if name != fold for service in services]
     with_window, without = [], []
     for path in records_of(radar, others):
@@ -73,9 +73,9 @@ def _has_window(path: Path, data: Data) -> bool:
 
 
 def training_command(given: argparse.Namespace, fold: str) -> list[str] | None:
-    """The training of a fold's network: begun or resumed; None where it is done.
+    """Return the command that starts or resumes the training of a fold's network; None if it is trained.
 
-    Raises CheckpointError where the fold was begun with another config or other records.
+    Raises CheckpointError (exit 4) if the training was started with another config or other records.
     """
     run, settings = run_folder(given, fold), [setting.replace("{fold}", fold) for setting in given.set]
     experiment = config.read(given.config, settings)
@@ -95,11 +95,11 @@ def training_command(given: argparse.Namespace, fold: str) -> list[str] | None:
 
 
 def check_same(run: Path, experiment: Experiment) -> None:
-    """CheckpointError where a run was begun with other values or other records; where these lie does not matter."""
+    """Raise CheckpointError (exit 4) if a run was started with another config or other records, wherever these lie."""
     if not (run / CONFIG).is_file():
         return
     before, now = (_flat(config.as_dict(resolve(e))) for e in (config.read(run / CONFIG), experiment))
-    if now["training.batch_size"] == "auto":  # the run's own is a number
+    if now["training.batch_size"] == "auto":  # in the run's config it is a number
         now["training.batch_size"] = before["training.batch_size"]
     before["data.records"], now["data.records"] = (_names(map(Path, sorted(k["data.records"]))) for k in (before, now))
     differ = [key for key in {**before, **now} if before.get(key) != now.get(key)]
@@ -108,7 +108,7 @@ def check_same(run: Path, experiment: Experiment) -> None:
         more = f" and {len(differ) - SHOWN} more" if len(differ) > SHOWN else ""
         raise CheckpointError(
             f"{run} was trained with another config: {listed}{more}.\n"
-            "Give another --output, or the config that it was begun with."
+            "Give another --output, or the config that it was started with."
         )
 
 
@@ -124,7 +124,10 @@ def _names(paths: Iterator[Path] | Sequence[Path]) -> str:
 
 
 def is_trained(run: Path) -> bool:
-    """To its last step, or by early stopping; a network that is there without its state was brought from elsewhere."""
+    """Return whether training has ended, by its last step or by early stopping.
+
+    A run with a best checkpoint and no state to resume from was copied from elsewhere, and counts as trained.
+    """
     if not (run / LAST).is_file():
         return (run / BEST).is_file() and not is_resumable(run)
     facts = read_checkpoint(run / LAST).facts
@@ -137,7 +140,7 @@ def run_folder(given: argparse.Namespace, fold: str) -> Path:
 
 
 def evaluation_commands(given: argparse.Namespace, fold: str) -> list[list[str]]:
-    """One for each record of the fold."""
+    """Return the command that scores the network on a record, for each record of the fold."""
     run, script = run_folder(given, fold), Path(__file__).with_name("record.py")
     network = given.network or str(run)
     if given.network and (run / CONFIG).exists():
@@ -151,16 +154,16 @@ def evaluation_commands(given: argparse.Namespace, fold: str) -> list[list[str]]
 
 
 def run_all(commands: Sequence[list[str]], *, jobs: int) -> None:
-    """Run commands, `jobs` at a time; NowcastError with the exit code of the first that failed, after all have ended.
+    """Run commands, `jobs` at a time. If this program is stopped, so are they; a training then saves its state.
 
-    What stops this program stops them, once: a training saves its state.
+    Raises NowcastError with the exit code of the first command that failed, after all have ended.
     """
     environment = {"OMP_NUM_THREADS": f"{max(num_cores() // jobs, 1)}"} | os.environ
     running: list[subprocess.Popen] = []
 
     def call(words: list[str]) -> int:
         print(shlex.join(words), file=sys.stderr, flush=True)
-        # results to stderr: the table alone goes to stdout; in a session of its own Ctrl-C reaches it through here only
+        # stdout=2: only the table goes to stdout. A new session, so that Ctrl-C reaches the process only once, from here.
         process = subprocess.Popen(words, env=environment, stdout=2, start_new_session=True)
         running.append(process)
         return process.wait()
@@ -183,7 +186,7 @@ def run_all(commands: Sequence[list[str]], *, jobs: int) -> None:
 
 
 def work(given: argparse.Namespace) -> str:
-    """Train, evaluate and tabulate the folds, as far as asked for; returns the table, or a line where none was."""
+    """Do the work that `--only` names for the folds; return the table, or a line if no table was asked for."""
     if "train" in given.only and not given.network:
         commands = [training_command(given, fold) for fold in given.folds]
         run_all([words for words in commands if words], jobs=given.jobs)
@@ -203,12 +206,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
                         help="change one key of the config; {fold} in it stands for the fold's letter")  # fmt: skip
     parser.add_argument("--folds", nargs="+", choices=FOLDS, default=list(FOLDS), metavar="FOLD")
-    parser.add_argument("--only", nargs="+", choices=WORK, default=list(WORK), metavar="WORK", help="of train, evaluate, table")
-    parser.add_argument("--network", help="a run, a checkpoint or a baseline to score on all folds, and nothing is trained")
+    parser.add_argument(
+        "--only", nargs="+", choices=WORK, default=list(WORK), metavar="WORK", help="train, evaluate, table or some of them"
+    )
+    parser.add_argument("--network", help="run, checkpoint or baseline to score on all folds, without training")
     parser.add_argument("--baselines", type=Path, help="folder of the baselines' forecasts; default OUTPUT/baselines")
     parser.add_argument("--radar", type=Path, default=shared / "radar", help="folder with a folder of records for each service")
-    parser.add_argument("--starts", type=int, default=STARTS, help="forecasts of each record, at most")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings or records at once, each with its share of the cores")
+    parser.add_argument("--starts", type=int, default=STARTS, help="largest number of forecasts of each record")
+    parser.add_argument("--jobs", type=int, default=1, help="number of trainings or records at a time, which share the cores")
     parser.add_argument("--device", default="auto")
     given = parser.parse_args(argv)
     given.baselines = given.baselines or given.output / "baselines"
@@ -228,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, Terminated) as stopped:
-        print(f"stopped: call again to go on from what is in {given.output}", file=sys.stderr)
+        print(f"stopped: call again to continue from what is in {given.output}", file=sys.stderr)
         sys.exit(130 if isinstance(stopped, KeyboardInterrupt) else 143)
 
 

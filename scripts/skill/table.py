@@ -1,8 +1,8 @@
-"""The table of skill.py: figures of every record as `nowcast evaluate` wrote them, their averages and ratios, and the goals.
+"""Make the table of services.py: the scores of every record, their averages and ratios, and whether the goals are met.
 
-A figure is of all leads pooled. Records of a service are averaged first, then services, each counting alike. What is
-undefined for one forecaster (a CSI where nobody forecast or observed an event) is left out of the average for all of them, and
-where nothing is left the average is undefined too: “–” in the table, null in JSON.
+A figure is a score pooled over all lead times. Figures are averaged over the records of a service, and then over services
+with equal weights. A figure that is undefined for one forecaster, such as a CSI without any event, is left out of the
+average for all forecasters. An average of no figure is undefined: “–” in the table, null in JSON.
 """
 
 import json
@@ -20,7 +20,7 @@ from nowcast.scores.pixels import THRESHOLDS
 
 NETWORK = "network"
 FORECASTERS = (NETWORK, *BASELINES)
-# figure -> score, threshold and scale in scores.json
+# name of a figure -> score, threshold (mm/h) and scale (km) in scores.json
 FIGURES = {
     **{f"CSI≥{threshold:g}": ("csi", threshold, None) for threshold in THRESHOLDS},
     **{f"bias≥{threshold:g}": ("frequency_bias", threshold, None) for threshold in THRESHOLDS},
@@ -30,20 +30,21 @@ FIGURES = {
     "FSS≥1": ("fss", 1.0, 10.0),
     "resolution": ("effective_resolution", None, None),
 }
+# figures in the table of all figures
 SHOWN = [figure for figure in FIGURES if figure not in ("bias≥0.5", "bias≥10")]
 RATIOS = ("CSI≥0.5", "CSI≥1", "CSI≥5", "CSI≥10", "MSE", "MAE", "FSS≥1")
 AGAINST = ("extrapolation", "pysteps", "sprog")
-# where a network is told never to be worse than extrapolation, beside every record of 2-minute steps
+# On these records, and on all with a time step of QUICK, the network must not be worse than extrapolation.
 NEARLY_DRY = ("dwd/ry_20200101_dry", "meteofrance/nw_201608_gappy")
 QUICK = 2.0  # minutes
-NEVER_WORSE = ("CSI≥0.5", "CSI≥1")
+NEVER_WORSE = ("CSI≥0.5", "CSI≥1")  # figures by which it must not be worse
 
-Values = Mapping[str, Mapping[str, float]]  # by forecaster and figure
+Values = Mapping[str, Mapping[str, float]]  # forecaster -> figure -> value
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One record: what was forecast of it, and the figures of every forecaster; none where the network refused it."""
+    """One record: the cases scored, and the figures of each forecaster; no figures if the network cannot forecast it."""
 
     fold: str
     service: str
@@ -62,13 +63,13 @@ class Scored:
 
     @property
     def is_watched(self) -> bool:
-        """One of those on which the network may never be worse than extrapolation."""
+        """Return whether this is a record on which the network must not be worse than extrapolation."""
         return self.name in NEARLY_DRY or self.cases.get("record_minutes") == QUICK
 
 
 @dataclass(frozen=True)
 class Goal:
-    """One goal, the two ways to average it (or one), and what came of it."""
+    """A goal for a figure, the bound wanted, the value found, and the result."""
 
     goal: str
     wanted: str
@@ -77,7 +78,7 @@ class Goal:
 
 
 def read_scored(output: Path, folds: Mapping[str, Sequence[str]]) -> list[Scored]:
-    """Everything that was scored of these services, in their order."""
+    """Read all records of these services that are scored, in the order of services."""
     found = []
     for fold, services in folds.items():
         for service in services:
@@ -90,7 +91,7 @@ def read_scored(output: Path, folds: Mapping[str, Sequence[str]]) -> list[Scored
 
 
 def figures(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """By forecaster and figure, from scores.json; the forecaster named first is the network."""
+    """Return the figures of each forecaster from the content of scores.json; the first forecaster is the network."""
     pooled = {
         (row["forecaster"], row["score"], row["threshold"], row["scale_km"]): row["value"]
         for row in scores["scores"]
@@ -105,32 +106,32 @@ def _number(value: float | None) -> float:
 
 
 def average(parts: Sequence[Values]) -> dict[str, dict[str, float]]:
-    """The mean of every figure over those parts in which it is defined for every forecaster; NaN where it is in none."""
+    """Average each figure over the parts where it is defined for all forecasters; NaN if there are none."""
     defined = {f: [part for part in parts if all(math.isfinite(part[n][f]) for n in FORECASTERS)] for f in FIGURES}
     return {n: {f: mean(part[n][f] for part in defined[f]) for f in FIGURES} for n in FORECASTERS}
 
 
 def mean(values: Iterable[float]) -> float:
-    """NaN of nothing."""
+    """Compute the mean; NaN for no values."""
     values = list(values)
     return math.fsum(values) / len(values) if values else math.nan
 
 
 def ratio(values: Values, against: str, figure: str) -> float:
-    """Network ÷ baseline; NaN where the baseline has 0 or one of them is undefined."""
+    """Compute network ÷ baseline; NaN if the baseline's figure is 0 or one of the two is undefined."""
     below = values[against][figure]
     return values[NETWORK][figure] / below if below else math.nan
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Averages of records by service, and of services."""
+    """Figures averaged over the records of each service, and over services."""
 
     services: Mapping[str, Values]
     overall: Values
 
     def mean_ratio(self, against: str, figure: str) -> float:
-        """The mean over services of their ratios, where they are defined."""
+        """Compute the mean of the ratios of services, where these are defined."""
         ratios = (ratio(values, against, figure) for values in self.services.values())
         return mean(value for value in ratios if math.isfinite(value))
 
@@ -148,7 +149,7 @@ def summarise(scored: Sequence[Scored]) -> Summary:
 
 
 def goals(scored: Sequence[Scored], summary: Summary, *, complete: bool) -> list[Goal]:
-    """What is asked for. Not `complete`: nothing is called met, as what is absent may miss it."""
+    """Judge all goals. Unless all records are scored (`complete`), no goal counts as met."""
     bounds = [("pysteps", "CSI≥0.5", 1.105), ("pysteps", "CSI≥1", 1.105), ("pysteps", "CSI≥5", 1.05), ("pysteps", "MSE", 0.843)]
     bounds += [("sprog", figure, 1.03) for figure in ("CSI≥0.5", "CSI≥1", "CSI≥5")]
     found = [_against(summary, *bound, complete=complete) for bound in bounds]
@@ -165,7 +166,7 @@ def goals(scored: Sequence[Scored], summary: Summary, *, complete: bool) -> list
 
 
 def _against(summary: Summary, against: str, figure: str, bound: float, *, complete: bool) -> Goal:
-    """Met where it is met both as the mean of the services' ratios and as the ratio of the services' means."""
+    """Judge a bound on a ratio. It must hold for the mean of the services' ratios and for the ratio of their means."""
     both = summary.mean_ratio(against, figure), summary.ratio_of_means(against, figure)
     is_error = figure == "MSE"
     met = all(value <= bound if is_error else value >= bound for value in both)
@@ -174,7 +175,7 @@ def _against(summary: Summary, against: str, figure: str, bound: float, *, compl
 
 
 def _never_worse(what: str, ratios: Mapping[tuple[str, str], float], *, complete: bool) -> Goal:
-    """Undefined ratios, where there was nothing to forecast or the baseline had no hit either, are no loss."""
+    """Judge that no ratio is below 1. Undefined ratios (no event, or no hit of the baseline) do not count."""
     defined = {where: value for where, value in ratios.items() if math.isfinite(value)}
     lost = sorted((value, *where) for where, value in defined.items() if value < 1)
     lowest = number(min(defined.values(), default=math.nan))
@@ -183,7 +184,7 @@ def _never_worse(what: str, ratios: Mapping[tuple[str, str], float], *, complete
 
 
 def _result(figures: Sequence[float], met: bool, complete: bool) -> str:
-    """“open” until all is scored, unless what is there misses the goal already."""
+    """Return "met" or "missed"; "open" until all records are scored, unless the goal is missed already."""
     known = bool(figures) and all(map(math.isfinite, figures))
     if complete:
         return "met" if met else "missed"
@@ -195,7 +196,7 @@ def number(value: float) -> str:
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table whose first column is text and the others are numbers."""
+    """Return the lines of a table with a first column of text and further columns of numbers."""
     line = ["---", *["---:"] * (len(header) - 1)]
     return [f"| {' | '.join(row)} |" for row in (header, line, *rows)]
 
@@ -230,7 +231,7 @@ def record_rows(scored: Sequence[Scored]) -> list[list[str]]:
 
 
 def as_markdown(scored: Sequence[Scored], summary: Summary, found: Sequence[Goal], missing: Sequence[str]) -> str:
-    """The whole text: what was scored, the ratios to each baseline, all figures, the records, the goals."""
+    """Return the whole text: notes, ratios to each baseline, all figures, records and goals."""
     num_cases = {service: sum(r.num_cases for r in scored if r.service == service) for service in summary.services}
     lines = [*_notes(scored, missing), ""]
     for against in AGAINST:
@@ -251,8 +252,8 @@ def _notes(scored: Sequence[Scored], missing: Sequence[str]) -> list[str]:
     undefined = "what is undefined for one forecaster (–) is left out of the average for all"
     notes = [f"Network: {networks}. Figures are of all leads pooled, {averaged}; {undefined}."]
     if seen := sorted({record.service for record in scored if record.cases.get("seen")}):
-        told = "their figures are not of radar that it has never seen"
-        notes.append(f"**The network was trained or validated on records of {', '.join(seen)}: {told}.**")
+        warning = "their figures are not of radar that it has never seen"
+        notes.append(f"**The network was trained or validated on records of {', '.join(seen)}: {warning}.**")
     notes += [f"Not forecast: {r.name}, since {r.refused}" for r in scored if r.refused]
     if missing:
         notes.append(f"Not scored yet: {', '.join(missing)}.")
@@ -264,7 +265,7 @@ def _step(cases: Mapping[str, Any]) -> str:
 
 
 def write_table(output: Path, folds: Mapping[str, Sequence[str]], names: Sequence[str]) -> str:
-    """Write skill.md and skill.json of the records `names` that are scored; returns the text of the first."""
+    """Write skill.md and skill.json for those of the records `names` that are scored; return the text of skill.md."""
     scored = read_scored(output, folds)
     summary = summarise(scored)
     missing = [name for name in names if name not in {record.name for record in scored}]

@@ -1,4 +1,4 @@
-"""The benchmark of the loader: every reader gives the same windows, and the table has a row for each layout."""
+"""The benchmark of the loader: every reader gives the same windows, and the table has a row for each storage."""
 
 from itertools import islice
 
@@ -11,16 +11,16 @@ pytestmark = pytest.mark.usefixtures("cache")
 SHAPE = (36, 40)
 
 
-def record(path, layout, kind, *, frames=20):
+def record(path, storage, kind, *, frames=20):
     rain = np.stack(list(benchmark.moving_rain(frames, SHAPE, seed=3)))
-    benchmark.write(path, iter(rain), rain.shape, layout, kind)
+    benchmark.write(path, iter(rain), rain.shape, storage, kind)
     return rain
 
 
 @pytest.mark.parametrize("kind", ["int16", "float32"])
-@pytest.mark.parametrize("layout", benchmark.LAYOUTS, ids=lambda layout: layout.name)
-def test_all_readers_give_the_rain_that_was_written(tmp_path, layout, kind):
-    rain = record(tmp_path / "a.nc", layout, kind)
+@pytest.mark.parametrize("storage", benchmark.STORAGES, ids=lambda storage: storage.name)
+def test_all_readers_give_the_rain_that_was_written(tmp_path, storage, kind):
+    rain = record(tmp_path / "a.nc", storage, kind)
     assert np.isnan(rain).any()
     assert (rain > 1).any()
     series = benchmark.packed_series(tmp_path / "a.nc", 20)  # as long as the record: there is one window
@@ -37,7 +37,7 @@ def test_all_readers_give_the_rain_that_was_written(tmp_path, layout, kind):
 
 
 def test_plain_windows_are_as_large_as_asked_for(tmp_path):
-    record(tmp_path / "a.nc", benchmark.LAYOUTS[0], "int16")
+    record(tmp_path / "a.nc", benchmark.STORAGES[0], "int16")
     windows = list(islice(benchmark.plain_windows(tmp_path / "a.nc", 8, 16, 0), 5))
     assert {window.shape for window in windows} == {(8, 16, 16)}
     assert len({window.tobytes() for window in windows}) > 1
@@ -55,14 +55,14 @@ def test_one_command_prints_a_table_for_each_crop(capsys, tmp_path):
     first, second = capsys.readouterr().out.strip().split("\n\n")[1::2]
     for table in (first, second):
         header, _, *rows = table.splitlines()
-        assert [row.split("|")[1].strip() for row in rows] == [layout.name for layout in benchmark.LAYOUTS]
+        assert [row.split("|")[1].strip() for row in rows] == [storage.name for storage in benchmark.STORAGES]
         assert all(row.count("|") == header.count("|") for row in rows)
     assert not list(tmp_path.glob("tmp*")), "the records stay behind"
 
 
 def test_what_is_not_installed_is_said():
     found = dict.fromkeys(set(benchmark.NAMES) - {"xbatcher"}, 2.0)
-    rows = benchmark.table({benchmark.LAYOUTS[0]: [found]})
+    rows = benchmark.table({benchmark.STORAGES[0]: [found]})
     assert rows[-1].split("|")[3].strip() == "not installed"
 
 
