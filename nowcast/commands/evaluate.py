@@ -20,7 +20,7 @@ from nowcast.prediction.cases import Selection
 from nowcast.report.table import table
 from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
-from nowcast.runtime.outputs import refuse_inputs
+from nowcast.runtime.outputs import may_write
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def evaluate_forecasters(
     records = open_records(observations, **reading_for(opened.values(), variable))
     inputs = [path for record in records for path in record.paths]
     inputs += [path for forecaster in opened.values() for path in forecaster.files]
-    refuse_inputs(outputs, inputs)
+    may_write(outputs, overwrite=True, inputs=inputs, makes_folder=True)
     thresholds = thresholds or default_thresholds(opened.values()) or records[0].quantity.thresholds
     return evaluate(opened, records, selection=selection, thresholds=thresholds, examples=examples)
 
@@ -65,7 +65,7 @@ def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, output
         raise UsageError(f"{given[0]} cannot be given with scores.nc files: they hold what was scored")
     if twice := next((name for n, name in enumerate(names) if name in names[:n]), None):
         raise UsageError(f"{twice} is named twice: its cases would count twice")
-    refuse_inputs(outputs, map(Path, names))
+    may_write(outputs, overwrite=True, inputs=map(Path, names), makes_folder=True)
     return pooling.pool(names)
 
 

@@ -8,7 +8,7 @@ from nowcast.errors import UsageError
 from nowcast.forecasters import open_forecaster
 from nowcast.forecasters.baselines import BASELINES
 from nowcast.forecasters.network import Network
-from nowcast.runtime.outputs import refuse_inputs
+from nowcast.runtime.outputs import may_write
 
 
 def export_run(run: str, output: Path, *, overwrite: bool) -> str:
@@ -19,5 +19,5 @@ def export_run(run: str, output: Path, *, overwrite: bool) -> str:
     opened = None if run in BASELINES else open_forecaster(run, device=torch.device("cpu"))
     if not isinstance(opened, Network):
         raise UsageError(f"{run} is no trained network: export takes a run folder or a checkpoint")
-    refuse_inputs([output], opened.files)
+    may_write(output, overwrite=overwrite, inputs=opened.files)
     return export.export(opened, output)

@@ -8,12 +8,12 @@ from pathlib import Path
 from nowcast import config
 from nowcast.config.schema import Experiment
 from nowcast.config.toml import rewritten
-from nowcast.errors import CheckpointError, OutputError, UsageError
+from nowcast.errors import CheckpointError, UsageError
 from nowcast.netcdf.files import expand
 from nowcast.plan.recipe import Recipe, make_recipe
 from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
-from nowcast.runtime.outputs import refuse_inputs, replacing
+from nowcast.runtime.outputs import may_write, replacing
 from nowcast.training import run_folder
 
 log = logging.getLogger(__name__)
@@ -60,9 +60,4 @@ def write(recipe: Recipe, output: Path) -> None:
 
 def check_output(output: Path, records: Sequence[str], *, overwrite: bool) -> None:
     """OutputError (exit 5) for what cannot or must not be written, before anything is read; UsageError for no records."""
-    if output.is_dir() or not output.parent.is_dir():
-        reason = "it is a folder" if output.is_dir() else f"there is no folder {output.parent}"
-        raise OutputError(f"{output} cannot be written: {reason}.")
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists already.\nChoose another name, or replace it with --overwrite.")
-    refuse_inputs([output], (path for given in records for path in expand(given)))
+    may_write(output, overwrite=overwrite, inputs=(path for given in records for path in expand(given)))

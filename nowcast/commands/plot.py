@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
+from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.evaluation.coarsen import block_means, block_size, evenly_spaced
 from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
 from nowcast.netcdf.grid import Grid
@@ -19,7 +19,7 @@ from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.record import Record
 from nowcast.quantity import Quantity
 from nowcast.report.maps import MapGrid, colour_scale, gif, ground_aspect, moment, plain, png, short
-from nowcast.runtime.outputs import replacing
+from nowcast.runtime.outputs import may_write, replacing
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".gif")
@@ -76,10 +76,7 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     """Raise UsageError (exit 2) or OutputError (exit 5) for an output that cannot be written, before anything is read."""
     if output.suffix not in SUFFIXES:
         raise UsageError(f"--output {output}: end the name in .png for panels or in .gif for an animation")
-    if output.exists() and (output.is_dir() or not overwrite):
-        raise OutputError(f"{output} exists already.\nChoose another --output, or replace it with --overwrite.")
-    if not output.parent.is_dir():
-        raise OutputError(f"{output} cannot be written: there is no folder {output.parent}")
+    may_write(output, overwrite=overwrite, instead="another --output")
 
 
 def open_frames(path: str, variable: str | None, reference: np.datetime64 | None, span: Times) -> Frames:

@@ -16,7 +16,6 @@ from nowcast.prediction.pipeline import predict
 from nowcast.prediction.watch import watch
 from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
-from nowcast.runtime.outputs import refuse_inputs
 from nowcast.runtime.signals import stop_on_signals
 
 
@@ -44,7 +43,6 @@ def predict_files(
         opened = _open_maker(forecaster, where)
         levels = _levels(opened, thresholds) if probabilities else ()
         series = open_records(records, **reading_for([opened], variable))
-    refuse_inputs([] if folder else [Path(output)], opened.files)
     return predict(opened, series, Path(output), selection=selection, folder=folder, thresholds=levels, overwrite=overwrite)
 
 

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from nowcast import __version__
-from nowcast.errors import NowcastError, OutputError, UsageError
+from nowcast.errors import NowcastError, UsageError
 from nowcast.forecasters.baselines import DRY_THRESHOLD
 from nowcast.forecasters.network import Network, forecast_rain
-from nowcast.runtime.outputs import replacing
+from nowcast.runtime.outputs import may_write, replacing
 
 log = logging.getLogger(__name__)
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -48,11 +48,7 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     missing = [name for name in PACKAGES if output.suffix == ".onnx" and find_spec(name) is None]
     if missing:
         raise UsageError(f"{', '.join(missing)} is not installed: pip install {' '.join(PACKAGES)}, or write a .pt2")
-    if output.is_dir() or not output.parent.is_dir():
-        reason = "it is a folder" if output.is_dir() else f"there is no folder {output.parent}"
-        raise OutputError(f"{output} cannot be written: {reason}.")
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists already.\nChoose another name, or replace it with --overwrite.")
+    may_write(output, overwrite=overwrite)
 
 
 def export(network: Network, output: Path) -> str:

@@ -19,7 +19,7 @@ from nowcast.netcdf.files import OPEN_FILES, open_dataset
 from nowcast.netcdf.grid import Grid
 from nowcast.netcdf.rain_variable import text
 from nowcast.quantity import Quantity
-from nowcast.runtime.outputs import free_space, replacing, size
+from nowcast.runtime.outputs import free_space, may_write, replacing, size
 
 _FILL = np.float32(netCDF4.default_fillvals["f4"])
 _STORAGE = {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
@@ -60,7 +60,7 @@ def write_forecast(
     """
     path = Path(path)
     seconds = np.asarray(lead_times, "timedelta64[s]").astype(np.int64)
-    _check_free(path, overwrite)
+    may_write(path, overwrite=overwrite)
     with replacing(path, overwrite=overwrite) as partial:
         with _library(path):
             dataset = netCDF4.Dataset(partial, "w", format="NETCDF4")
@@ -240,15 +240,6 @@ def _is_as_written(dataset, name: str, grid: Grid, checksums: Sequence[int]) -> 
     assert written is None or written in dataset.variables
     cases = (variable[:] if _is_single(dataset) else variable[case] for case in range(len(checksums)))
     return [zlib.crc32(np.ascontiguousarray(fields)) for fields in cases] == list(checksums)
-
-
-def _check_free(path: Path, overwrite: bool) -> None:
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder.\nRight would be the name of a NetCDF file.")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already.\nChoose another name, or replace it with --overwrite.")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path} cannot be written: there is no folder {path.parent}.")
 
 
 @contextlib.contextmanager

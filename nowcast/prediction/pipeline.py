@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from nowcast import __version__
-from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
+from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.record import Record
 from nowcast.prediction.cases import KeptFrames, Selection, listing, read_past, references_of
 from nowcast.runtime import distributed
-from nowcast.runtime.outputs import making_folder, refuse_inputs, remove_stale
+from nowcast.runtime.outputs import making_folder, may_write, remove_stale
 from nowcast.runtime.progress import Progress
 from nowcast.runtime.threads import ahead
 
@@ -63,18 +63,17 @@ def predict(
         )
     with distributed.in_turn():
         jobs = plan_jobs(forecaster, records, selection, thresholds)
-    inputs = [path for record in records for path in record.paths]
+    inputs = [*forecaster.files, *(path for record in records for path in record.paths)]
     if not folder:
-        refuse_inputs([output], inputs)
+        may_write(output, overwrite=overwrite, inputs=inputs)
         remove_stale(output.parent)
         _write_file(forecaster, jobs[0], output, overwrite=overwrite)
         return [output]
     files = [_files(job, output, prefix=f"{job.record.name}_" if len(records) > 1 else "") for job in jobs]
     paths = list(itertools.chain(*files))
-    refuse_inputs(paths, inputs)
     with distributed.in_turn():
         if distributed.is_first():  # the others come when it may be writing already
-            _check_free(paths, overwrite)
+            may_write(paths, overwrite=overwrite, inputs=inputs, makes_folder=True, instead="another folder")
     with distributed.together():
         _write_share(forecaster, list(_share(jobs, files)), output, overwrite=overwrite)
     return paths
@@ -232,11 +231,3 @@ def attributes(forecaster: Forecaster, record: Record, *, thresholds: Sequence[f
         "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} nowcast predict {forecaster.name} {record.name}{options}",
         "references": "; ".join(references),
     }
-
-
-def _check_free(paths: Sequence[Path], overwrite: bool) -> None:
-    """All names are looked at before the first forecast is made."""
-    existing = [path for path in paths if path.exists()]
-    if existing and not overwrite:
-        more = f", and so do {len(existing) - 1} others" if len(existing) > 1 else ""
-        raise OutputError(f"{existing[0]} exists already{more}.\nChoose another folder, or replace with --overwrite.")

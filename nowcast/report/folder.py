@@ -14,7 +14,7 @@ from nowcast.report.case_maps import draw_animation, draw_maps
 from nowcast.report.diagrams import draw_scores
 from nowcast.report.maps import drawn, png
 from nowcast.report.page import as_html
-from nowcast.runtime.outputs import replacing
+from nowcast.runtime.outputs import may_write, replacing
 
 LEADS_PNG, MAPS_PNG, ANIMATION_GIF, REPORT_HTML = "scores_by_lead.png", "forecasts.png", "forecasts.gif", "report.html"
 FILES = (REPORT_HTML, SCORES_CSV, SCORES_JSON, SCORES_NC, LEADS_PNG, MAPS_PNG, ANIMATION_GIF)
@@ -53,9 +53,8 @@ def write(
 
 def ready(output: Path, *, overwrite: bool) -> None:
     """OutputError, before hours of scoring, if the folder holds scores already or cannot be made."""
-    existing = [name for name in FILES if (output / name).exists()]
-    if existing and not overwrite:
-        raise OutputError(f"{output / existing[0]} exists already.\nChoose another --output, or replace it with --overwrite.")
+    files = [output / name for name in FILES]
+    may_write(files, overwrite=overwrite, makes_folder=True, instead="another --output")
     nearest = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise OutputError(f"cannot write to {output}: {nearest} is {'read-only' if nearest.is_dir() else 'a file'}")

@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from nowcast.errors import OutputError
@@ -21,6 +21,51 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _TEMPORARY = re.compile(r"\..*\.(\d+)-\d+@(.*)\.partial", re.DOTALL)
 _DAY = 86400.0  # s: a temporary of another machine, whose processes cannot be seen from here, is stale when so old
 _numbers = itertools.count()
+
+
+def may_write(
+    paths: Path | Iterable[Path],
+    *,
+    overwrite: bool,
+    inputs: Iterable[Path] = (),
+    makes_folder: bool = False,
+    instead: str = "another name",
+) -> None:
+    """Check that output files may be written, before hours are spent on what goes into them.
+
+    inputs: files that are read, and never overwritten, whatever other name or link the output is given by. makes_folder:
+    the folder of the outputs will be made if it is absent. instead: what the user may choose in place of --overwrite, for the
+    message. Raises OutputError (exit 5).
+    """
+    paths = [paths] if isinstance(paths, Path) else list(paths)
+    _refuse_inputs(paths, inputs)
+    existing = [path for path in paths if path.exists()]
+    if folder := next((path for path in existing if path.is_dir()), None):
+        raise OutputError(f"{folder} cannot be written: it is a folder.")
+    if existing and not overwrite:
+        raise _exists_already(existing, instead)
+    for parent in () if makes_folder else dict.fromkeys(path.parent for path in paths):
+        if not parent.is_dir():
+            raise OutputError(f"{paths[0]} cannot be written: there is no folder {parent}.")
+
+
+def _exists_already(paths: Sequence[Path], instead: str = "another name") -> OutputError:
+    others = f", and so do {len(paths) - 1} others" if len(paths) > 1 else ""
+    return OutputError(f"{paths[0]} exists already{others}.\nChoose {instead}, or replace it with --overwrite.")
+
+
+def _refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """OutputError (exit 5) if an output is one of the inputs, by the same or another name, or through a link."""
+    existing = {}
+    for path in outputs:
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            existing[status.st_dev, status.st_ino] = path
+    for path in inputs if existing else ():
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            if output := existing.get((status.st_dev, status.st_ino)):
+                raise OutputError(f"{output} is an input ({path}), and no input is overwritten.\nChoose another output.")
 
 
 @contextlib.contextmanager
@@ -50,10 +95,10 @@ def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
     try:
         os.link(temporary, path)  # fails where there is a file, which a rename would replace
     except FileExistsError:
-        raise OutputError(f"{path} exists already.\nChoose another name, or replace it with --overwrite.") from None
+        raise _exists_already([path]) from None
     except OSError:  # a file system without links
         if path.exists():
-            raise OutputError(f"{path} exists already.\nChoose another name, or replace it with --overwrite.") from None
+            raise _exists_already([path]) from None
         os.replace(temporary, path)
 
 
@@ -180,17 +225,3 @@ def _probe(folder: Path) -> None:
                 os.unlink(probe)
     except OSError as error:
         raise OutputError(_explain(folder, error, None)) from None
-
-
-def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """OutputError (exit 5) where an output is one of the inputs, be it by another name or through a link."""
-    existing = {}
-    for path in outputs:
-        with contextlib.suppress(OSError):
-            facts = os.stat(path)
-            existing[facts.st_dev, facts.st_ino] = path
-    for path in inputs if existing else ():
-        with contextlib.suppress(OSError):
-            facts = os.stat(path)
-            if found := existing.get((facts.st_dev, facts.st_ino)):
-                raise OutputError(f"{found} is an input ({path}), and no input is overwritten.\nChoose another output.")

@@ -136,7 +136,7 @@ def test_what_cannot_be_drawn_is_refused_with_its_exit_code(workplace):
     refused(2, record, "--output", "a.jpg", says="end the name in .png for panels or in .gif")
     refused(2, record, "--output", "a", says="--output a: end the name")
     refused(5, record, "--output", "there.png", says="there.png exists already.\nChoose another --output")
-    refused(5, record, "--output", "folder.png", "--overwrite", says="folder.png exists already")
+    refused(5, record, "--output", "folder.png", "--overwrite", says="folder.png cannot be written: it is a folder")
     refused(5, record, "--output", "absent/a.png", says="there is no folder absent")
     refused(3, workplace / "text.nc", "--output", "a.png", says="is not a NetCDF file")
     refused(2, "absent.nc", "--output", "a.png", says="no such file or folder: absent.nc")

@@ -295,7 +295,7 @@ def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path, record):
 def test_a_folder_that_is_not_there_is_named(tmp_path, record):
     with pytest.raises(OutputError, match=r"f.nc cannot be written: there is no folder .*/none\.$"):
         write(tmp_path / "none" / "f.nc", record)
-    with pytest.raises(OutputError, match=r"records is a folder\.\nRight would be the name of a NetCDF file\.$"):
+    with pytest.raises(OutputError, match=r"records cannot be written: it is a folder\.$"):
         write(tmp_path / "records", record, overwrite=True)
 
 

@@ -308,17 +308,17 @@ def test_kept_frames_are_the_records(tmp_path, every):
         assert kept.num_kept <= 2 * every + 1
 
 
-def is_free(lock):
-    """Whether another thread could take the lock."""
+def is_free(lock, *, patience=0.0):
+    """Whether another thread gets the lock within so many seconds."""
 
-    def try_to_take():
-        taken = lock.acquire(blocking=False)
+    def take():
+        taken = lock.acquire(timeout=patience)
         if taken:
             lock.release()
         return taken
 
     with ThreadPoolExecutor(1) as other:
-        return other.submit(try_to_take).result()
+        return other.submit(take).result()
 
 
 def test_nothing_is_read_while_the_library_writes(tmp_path, monkeypatch):
@@ -353,7 +353,7 @@ def test_frames_can_be_read_while_the_next_case_is_awaited(tmp_path, monkeypatch
     def watched(path, cases, **options):
         def watching():
             for case in cases:
-                seen.append(is_free(OPEN_FILES.lock))
+                seen.append(is_free(OPEN_FILES.lock, patience=60))
                 yield case
 
         write(path, watching(), **options)
