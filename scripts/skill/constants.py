@@ -77,9 +77,9 @@ CONSTANTS = {
         Constant(motion, "MOTION_SIGMA", (10.0, 20.0, 30.0)),
         Constant(cascade, "AROUND", (1, 2)),
         Constant(probabilistic_network, "OFFSET", (0.3, 0.5, 1.0)),
-        Constant(probabilistic_network, "STEADIED", (1, 2, 4)),
-        Constant(probabilistic_network, "ERROR", (0.0, 0.15, 0.3, 0.45, 0.6)),
-        Constant(probabilistic_network, "MORE", (0.0, 0.05, 0.1)),
+        Constant(probabilistic_network, "NUM_AVERAGED_BANDS", (1, 2, 4)),
+        Constant(probabilistic_network, "ERROR_SHARE", (0.0, 0.15, 0.3, 0.45, 0.6)),
+        Constant(probabilistic_network, "AREA_GAIN", (0.0, 0.05, 0.1)),
     )
 }
 
@@ -88,12 +88,12 @@ CONSTANTS = {
 def using(chosen: Chosen) -> Iterator[None]:
     """Replace constants of the package inside the block."""
     before = {(CONSTANTS[name].module, name): CONSTANTS[name].own for name, _ in chosen}
-    before |= {(probabilistic_network, name): getattr(probabilistic_network, name) for name in ("ANCHORS", "WET")}
+    before |= {(probabilistic_network, name): getattr(probabilistic_network, name) for name in ("ANCHORS", "WET_VALUE")}
     try:
         for name, value in chosen:
             setattr(CONSTANTS[name].module, name, value)
         probabilistic_network.ANCHORS = probabilistic_network.anchors()
-        probabilistic_network.WET = probabilistic_network.ANCHORS[1]
+        probabilistic_network.WET_VALUE = probabilistic_network.ANCHORS[1]
         yield
     finally:
         for (module, name), value in before.items():

@@ -25,7 +25,7 @@ from nowcast.forecasters.tiles import (
     plan_tiles,
 )
 from nowcast.models import MODELS
-from nowcast.models.probabilistic.network import PACE
+from nowcast.models.probabilistic.network import WIDTH_RATE
 from nowcast.models.transform import network_input
 
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ def shaken(name):
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if "flow" not in key:  # which would then point anywhere
-                size = 0.1 / PACE if key == "width" else 0.1
+                size = 0.1 / WIDTH_RATE if key == "width" else 0.1
                 parameter.add_(size * torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)))
     return model
 

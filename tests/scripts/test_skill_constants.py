@@ -30,7 +30,7 @@ def figures(*given, half=0.3, kept=0.5):
 
 def test_constants_are_those_asked_for_and_then_the_package_s_again():
     def found():
-        return motion.CELLS, probabilistic_network.OFFSET, probabilistic_network.ANCHORS, probabilistic_network.WET
+        return motion.CELLS, probabilistic_network.OFFSET, probabilistic_network.ANCHORS, probabilistic_network.WET_VALUE
 
     before = found()
     with using((("CELLS", (2, 2)), ("OFFSET", 1.0))):

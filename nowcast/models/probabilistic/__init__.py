@@ -1,1 +1,1 @@
-"""The network that forecasts a distribution, and the cascade that it starts from."""
+"""The network that forecasts a probability distribution, and the cascade model that it starts from."""

@@ -1,11 +1,11 @@
-"""Rain in bands of scale, each continued as it has changed so far: S-PROG, of every place by itself.
+"""Forecast rain by S-PROG with local correlations: bands of scale, each extrapolated by its own autoregression.
 
-A frame is the sum of bands, from the finest detail to the mean of BLOCK cells (the pyramid of Burt and Adelson 1983). Each is
-forecast by an autoregression of second order whose correlations in time are those of the past frames (Seed 2003; Bowler,
-Pierce and Seed 2006): what changes fast fades from the forecast as it becomes unpredictable, and what grows goes on growing.
-The correlations are measured around each place, not over the whole grid (as in ANVIL, Pulkkinen et al. 2020), so that fronts
-and showers side by side, steps of two minutes and of a quarter of an hour each have their own. What errors add to the change of
-a frame hides that the rest of it lasts, and may be taken out (`lasting`). Nothing of it is learnt.
+A frame is the sum of bands, from the finest detail to means of BLOCK × BLOCK cells (the pyramid of Burt & Adelson 1983). Each
+band is forecast by a second-order autoregression in time (Seed 2003; Bowler, Pierce & Seed 2006): short-lived scales fade from
+the forecast as they become unpredictable, and a change that persists goes on. Correlations are estimated around each place and
+not over the whole grid (as in ANVIL, Pulkkinen et al. 2020), so fronts and showers in one frame, and time steps of 2 to 15
+minutes, each have their own. Errors of measurement and motion lower the correlations; `without_error` corrects for an assumed
+share of them. Nothing here is trained.
 """
 
 from collections.abc import Iterator
@@ -15,62 +15,68 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NUM_STEPS = 6  # of the pyramid, each a half
-BLOCK = 1 << NUM_STEPS  # cells; a grid is a multiple of them
-MOST_POOLED = 8  # cells each way at once: a GPU gives each mean to one thread
-AROUND = 1  # block each way over which correlations are measured
+NUM_STEPS = 6  # steps of the pyramid, each halves the resolution
+BLOCK = 1 << NUM_STEPS  # cells; grids are multiples of it
+MOST_POOLED = 8  # cells each way averaged at once: a GPU computes each mean in one thread
+AROUND = 1  # blocks each way over which correlations are averaged
 MOST_CORRELATION = 0.9999
-FAINT = 1e-7  # squared network values: a band with less is nothing that could be continued
+FAINT = 1e-7  # squared network values; the correlation of a band with less is reduced towards 0
 
 
 @dataclass
 class Band:
-    """One band: its last two frames (case, y, x), and around each block the autoregression and its correlations."""
+    """One band and how it evolves: its last two frames (case, y, x), and per block the autoregression (case, block, block)."""
 
     before: Tensor
     newest: Tensor
-    weights: tuple[Tensor, Tensor]  # of the newest and of the one before, (case, block, block)
-    correlation: Tensor  # of frames one step apart
-    second: Tensor | None  # of frames two steps apart
+    weights: tuple[Tensor, Tensor]  # of the newest frame and of the one before
+    correlation: Tensor  # of frames one time step apart
+    second: Tensor | None  # correlation of frames two time steps apart; None if there are fewer than three frames
 
 
-def widen(field: Tensor, factor: int = 2) -> Tensor:
-    """(case, channel, y, x) to a finer grid."""
+def upsample(field: Tensor, factor: int = 2) -> Tensor:
+    """Interpolate (case, channel, y, x) to a grid finer by `factor`."""
     return field if factor == 1 else F.interpolate(field, scale_factor=factor, mode="bilinear")
 
 
-def split(values: Tensor, known: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Frames (case, time, y, x) and where they are known -> bands and how much of each cell is known, the finest first.
+def split_bands(values: Tensor, known: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Split frames into bands; `join_bands` gives the frames back.
 
-    The frames are the sum of the bands, each widened to the grid of the next finer one; missing cells are as their
-    surroundings, without detail. y and x are multiples of BLOCK.
+        values: (case, time, y, x) network values; y and x are multiples of BLOCK
+        known: (case, time, y, x) 1 known, 0 missing
+        returns: for each band, the finest first, the band and the share of each cell that is known
+
+    Missing cells get the value of their surroundings, without detail. Each band has half the resolution of the one before.
     """
     means = [(values, known)]
     for _ in range(NUM_STEPS):
         mean, share = means[-1]
-        shared = F.avg_pool2d(share, 2)
-        means.append((F.avg_pool2d(mean * share, 2) / shared.clamp(min=1e-6), shared))
+        coarser_share = F.avg_pool2d(share, 2)
+        means.append((F.avg_pool2d(mean * share, 2) / coarser_share.clamp(min=1e-6), coarser_share))
     (whole, share), *finer = means[::-1]
     bands = [(whole, share)]
     for mean, share in finer:
-        smooth = widen(whole)
+        smooth = upsample(whole)
         whole = torch.where(share > 0, mean, smooth)
         bands.append((whole - smooth, share))
     return bands[::-1]
 
 
-def joined(bands: list[Tensor]) -> Tensor:
-    """The sum of bands (case, channel, y, x), the finest first, each of half as many cells each way as the one before."""
+def join_bands(bands: list[Tensor]) -> Tensor:
+    """Add up bands (case, channel, y, x), the finest first, each with half the resolution of the one before."""
     *finer, whole = bands
     for band in finer[::-1]:
-        whole = widen(whole) + band
+        whole = upsample(whole) + band
     return whole
 
 
-def autoregression(frames: Tensor, known: Tensor, block: int) -> Band:
-    """How a band (case, time, y, x) goes on, by blocks of so many of its cells.
+def fit_autoregression(frames: Tensor, known: Tensor, block: int) -> Band:
+    """Estimate the autoregression of a band around each block.
 
-    Of two frames it is of first order; one goes on as it is.
+        frames, known: (case, time, y, x) of `split_bands`
+        block: size of a block in cells of this band
+
+    Of second order; of first order for two frames; a single frame persists.
     """
     first, second = (block_correlation(frames, known, block, lag) for lag in (1, 2))
     if first is None:
@@ -79,8 +85,11 @@ def autoregression(frames: Tensor, known: Tensor, block: int) -> Band:
     return Band(frames[:, -2:][:, 0], frames[:, -1], _weights(first, second), first, second)
 
 
-def steadied(band: Band, frames: Tensor) -> Band:
-    """With the mean change per step since each earlier frame (case, time, y, x): that of the last step alone is half chance."""
+def with_mean_change(band: Band, frames: Tensor) -> Band:
+    """Return the band with its last change replaced by the mean change per time step since all earlier frames.
+
+    The last change alone is half chance. frames: (case, time, y, x) of the band.
+    """
     if frames.shape[1] == 1:
         return band
     steps = torch.arange(frames.shape[1] - 1, 0, -1, device=frames.device)[:, None, None]
@@ -88,12 +97,12 @@ def steadied(band: Band, frames: Tensor) -> Band:
 
 
 def without_error(band: Band, share: float) -> Band:
-    """As it goes on where so much of what differs between two frames is error, of measurement and motion.
+    """Return the band with correlations corrected for errors that make up this share of the change between two frames.
 
-    Error does not last, but hides that change does.
+    Errors of measurement and motion do not persist, and so hide that the rest of the change does.
     """
     variance = 1 - share * (1 - band.correlation)
-    first, second = (None if found is None else found / variance for found in (band.correlation, band.second))
+    first, second = (None if correlation is None else correlation / variance for correlation in (band.correlation, band.second))
     first = first.clamp(max=MOST_CORRELATION)
     return replace(band, weights=_weights(first, second), correlation=first, second=second)
 
@@ -103,10 +112,10 @@ def _weights(first: Tensor, second: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _second_order(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """The weights of the last frame and the one before, by the Yule–Walker equations.
+    """Solve the Yule–Walker equations for the weights of the newest frame and of the one before.
 
-    The second correlation is raised to where there is such a process, and to where its forecasts do not swing (the roots of
-    1 - a x - b x² are real: a² + 4 b >= 0).
+    The second correlation is raised until such a process exists and its forecasts do not oscillate: the roots of
+    1 - a x - b x² are real, a² + 4 b >= 0.
     """
     square = first.square()
     real = (3 * square - 2 + 2 * (1 - square) ** 1.5) / square.clamp(min=1e-6)
@@ -115,43 +124,51 @@ def _second_order(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def block_correlation(frames: Tensor, known: Tensor, block: int, lag: int) -> Tensor | None:
-    """Of frames so many steps apart, around each block, 0 where there is nothing to correlate; None for too few."""
+    """Estimate the correlation (case, block, block) of frames `lag` time steps apart; None if there are too few frames."""
     if frames.shape[1] <= lag:
         return None
     earlier, later = frames[:, :-lag], frames[:, lag:]
     both = known[:, :-lag] * known[:, lag:]
-    sums = [_around(product * both, block) for product in (earlier * later, earlier.square(), later.square())]
+    sums = [_mean_around(product * both, block) for product in (earlier * later, earlier.square(), later.square())]
     return sums[0].sum(dim=1) / ((sums[1] * sums[2]).sqrt().sum(dim=1) + FAINT)
 
 
-def _around(products: Tensor, block: int) -> Tensor:
-    """Means over the blocks around each block."""
+def _mean_around(products: Tensor, block: int) -> Tensor:
+    """Average over each block and the blocks around it."""
     while block > MOST_POOLED:
         products, block = F.avg_pool2d(products, MOST_POOLED), block // MOST_POOLED
     return F.avg_pool2d(F.avg_pool2d(products, block), 2 * AROUND + 1, stride=1, padding=AROUND)
 
 
-def continued(band: Band, block: int, num_leads: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Lead after lead the band (case, y, x), and of its variance the part (case, block, block) that cannot be foreseen."""
-    fine = [widen(weight[:, None], block)[:, 0] for weight in band.weights]
+def extrapolate(band: Band, block: int, num_leads: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield, for each lead time, the band's forecast and the share of its variance that cannot be predicted.
+
+    block: size of a block in cells of this band
+    yields: (case, y, x) and (case, block, block)
+    """
+    weights = [upsample(weight[:, None], block)[:, 0] for weight in band.weights]
     before, newest = band.before, band.newest
     one, none = torch.ones_like(band.correlation), torch.zeros_like(band.correlation)
-    of_newer, of_older = (one, none), (none, one)  # shares of the newest frame and of the one before in the last two leads
+    # the last two forecasts as combinations of the newest frame and the one before
+    last, last_but_one = (one, none), (none, one)
     for _ in range(num_leads):
-        newest, before = fine[0] * newest + fine[1] * before, newest
-        made = tuple(band.weights[0] * newer + band.weights[1] * older for newer, older in zip(of_newer, of_older, strict=True))
-        of_newer, of_older = made, of_newer
-        explained = made[0].square() + made[1].square() + 2 * made[0] * made[1] * band.correlation
+        newest, before = weights[0] * newest + weights[1] * before, newest
+        combined = tuple(band.weights[0] * a + band.weights[1] * b for a, b in zip(last, last_but_one, strict=True))
+        last, last_but_one = combined, last
+        explained = combined[0].square() + combined[1].square() + 2 * combined[0] * combined[1] * band.correlation
         yield newest, (1 - explained).clamp(0, 1)
 
 
-def lasting(bands: list[Band], error: float, num_leads: int) -> Iterator[Tensor]:
-    """Lead after lead how much higher the sum of the coarsest bands is (case, 1, y, x) for being continued `without_error`."""
+def change_of_lasting_rain(bands: list[Band], error_share: float, num_leads: int) -> Iterator[Tensor]:
+    """Yield, for each lead time, what is added to the sum of the coarsest bands if they are extrapolated `without_error`.
+
+    yields: (case, 1, y, x) on the grid of the first of these bands
+    """
     blocks = [1 << n for n in reversed(range(len(bands)))]
-    light = [without_error(band, error) for band in bands]
-    as_is, without = (
-        zip(*(continued(band, block, num_leads) for band, block in zip(each, blocks, strict=True)), strict=True)
-        for each in (bands, light)
+    corrected = [without_error(band, error_share) for band in bands]
+    plain, lasting = (
+        zip(*(extrapolate(band, block, num_leads) for band, block in zip(each, blocks, strict=True)), strict=True)
+        for each in (bands, corrected)
     )
-    for before, leads in zip(as_is, without, strict=True):
-        yield joined([(band - there)[:, None] for (band, _), (there, _) in zip(leads, before, strict=True)])
+    for plain_lead, lasting_lead in zip(plain, lasting, strict=True):
+        yield join_bands([(band - other)[:, None] for (band, _), (other, _) in zip(lasting_lead, plain_lead, strict=True)])

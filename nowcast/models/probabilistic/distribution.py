@@ -1,6 +1,6 @@
-"""The odds of rain of a distribution: at any network value, from those at LEVELS; and the value that reaches given odds.
+"""Evaluate the distribution that the probabilistic network forecasts: log-odds of any value, and the value at given log-odds.
 
-A distribution is (case, lead, 6, y, x): z = slope · location + shift at each level, then the slopes; see probabilistic.py.
+A distribution is (case, lead, 6, y, x): slope · location + shift at each of three LEVELS, then the slopes (network.py).
 """
 
 from collections.abc import Sequence
@@ -11,52 +11,63 @@ from torch import Tensor
 
 from nowcast.runtime import compiled
 
-LEVELS = (0.2, 0.5, 0.8)  # network values: 0.9, 6.6 and 34 mm/h of the recipe's transform
-MOST_STEPS = 4.0  # between anchors that a value may lie above the last but one
+LEVELS = (0.2, 0.5, 0.8)  # network values; 0.9, 6.6 and 34 mm/h with the transform log, offset 0.5, ceiling 100
+MOST_STEPS = 4.0  # how far a value may lie above the last anchor but one, in units of the distance between the last two
 
 
 def log_odds(outputs: Tensor, value: float) -> Tensor:
-    """z = ln(p / (1 - p)) of this network value or more: (case, lead, 6, y, x) -> (case, lead, y, x)."""
+    """Compute the log-odds z = ln(p / (1 - p)) of reaching a network value.
+
+    outputs: (case, lead, 6, y, x)
+    returns: (case, lead, y, x)
+    """
     lower, share = _between_levels(value)
     scaled, slope = (torch.lerp(outputs[:, :, n], outputs[:, :, n + 1], share) for n in (lower, len(LEVELS) + lower))
     return scaled - value * slope
 
 
 def _between_levels(value: float) -> tuple[int, float]:
-    """The level below this network value, and its share of the way to the next."""
+    """Return the number of the level below a network value, and the value's share of the distance to the next level."""
     lower = next((k for k in range(len(LEVELS) - 2) if value <= LEVELS[k + 1]), len(LEVELS) - 2)
     share = (value - LEVELS[lower]) / (LEVELS[lower + 1] - LEVELS[lower])
     return lower, min(max(share, 0.0), 1.0)
 
 
 def highest_reached(outputs: Tensor, anchors: Sequence[float], cuts: Tensor) -> Tensor:
-    """(case, lead, 6, y, x), of network values ascending and their cuts (case, lead, anchor) -> (case, lead, y, x): the
-    highest network value whose z reaches its cut, linear between the anchors and beyond the last; 0 where none does.
+    """Compute the highest network value whose log-odds reach its cut.
+
+        outputs: (case, lead, 6, y, x)
+        anchors: network values, ascending, at which the cuts are given
+        cuts: (case, lead, anchor) log-odds
+        returns: (case, lead, y, x), linear between anchors and beyond the last one; 0 if not even the first is reached
+
+    On a CPU in C (distribution.c), elsewhere in torch.
     """
     library = compiled.load(source="distribution") if outputs.device.type == "cpu" and outputs.dtype == torch.float32 else None
     value = outputs.new_empty(*outputs.shape[:2], *outputs.shape[3:])
     for case, lead in product(range(len(outputs)), range(outputs.shape[1])):
-        of_lead = outputs[case, lead], anchors, cuts[case, lead], value[case, lead]
-        _in_torch(*of_lead) if library is None else _in_c(library, *of_lead)
+        arguments = outputs[case, lead], anchors, cuts[case, lead], value[case, lead]
+        _in_torch(*arguments) if library is None else _in_c(library, *arguments)
     return value
 
 
 def _in_torch(outputs: Tensor, anchors: Sequence[float], cuts: Tensor, value: Tensor) -> None:
-    """One lead (6, y, x) into `value` (y, x)."""
+    """Compute one lead time (6, y, x) into `value` (y, x)."""
     first = log_odds(outputs[None, None], anchors[0])[0, 0] - cuts[0]
     wet = first >= 0
     outputs, margin = outputs[None, None, :, wet], first[wet]
-    found = torch.full_like(margin, anchors[0])
+    reached = torch.full_like(margin, anchors[0])
     for number, (before, anchor) in enumerate(pairwise(anchors), 1):
         above = torch.minimum(margin, log_odds(outputs, anchor)[0, 0] - cuts[number])
         most = MOST_STEPS if anchor == anchors[-1] else 1.0
         ratio = (margin / (margin - above).clamp(min=1e-6)).clamp(max=most)
-        found += (anchor - before) * torch.where(margin >= 0, ratio, 0.0)
+        reached += (anchor - before) * torch.where(margin >= 0, ratio, 0.0)
         margin = above
-    value.zero_()[wet] = found
+    value.zero_()[wet] = reached
 
 
 def _in_c(library: compiled.Library, outputs: Tensor, anchors: Sequence[float], cuts: Tensor, value: Tensor) -> None:
+    """Compute one lead time (6, y, x) into `value` (y, x), both float32 on the CPU."""
     outputs = outputs if outputs.stride(-1) == 1 else outputs.contiguous()
     lower, share = zip(*map(_between_levels, anchors), strict=True)
     tables = torch.tensor(lower, dtype=torch.int32), torch.tensor(share), torch.tensor(anchors), cuts.contiguous()

@@ -1,65 +1,84 @@
-"""What a network is shown of the rain, for each patch of cells, so that it has little left to find out by itself.
+"""Compute the input channels of the probabilistic network, per patch of cells, without gradient.
 
-Of a few events a network learns no filters that hold elsewhere. So it is shown the bands of the cascade (cascade.py), how
-they change and how long they last, how much of each patch and its surroundings is wet, and lead after lead the cascade's own
-forecast, each scaled to a deviation of about one. Bands coarser than a patch are shown as they are, finer ones as their
-deviation. Fields are of frames (case, time, y, x) in network values; what is shown is (case, ..., channel, y / patch,
-x / patch), without a gradient.
+A network that is trained on a few events learns no filters that hold elsewhere. So it gets what is known to matter: the bands
+of the cascade (cascade.py), their change and their correlation in time, the wet area of each patch and its surroundings, and at
+each lead time the cascade's forecast. Each channel is scaled to a standard deviation of about 1. A band that is coarser than a
+patch is given as it is, a finer one by its root mean square over the patch.
+
+Fields (case, time, y, x) are network values; `wet` and `known` are 1 or 0.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nowcast.models.probabilistic.cascade import BLOCK, NUM_STEPS, Band, widen
+from nowcast.models.probabilistic.cascade import BLOCK, NUM_STEPS, Band, upsample
 
-AROUND = (0, 1, 4)  # patches each way over which wet area and values are averaged
-# what makes the deviation of each kind about one, in the records of nine services
-BAND, CHANGE, CORRELATION, WET, VALUE, KNOWN = 32.0, 100.0, 3.0, 3.0, 10.0, 2.0
-MORE_OF_CHANGE = 4.0  # of wet area and values, as these change less than they differ
-LEADS = 4.0  # whose number is divided by it
+REACHES = (0, 1, 4)  # patches each way over which wet area and values are averaged
+# Factors that scale each kind of channel to a standard deviation of about 1, in the records of nine weather services
+BAND_SCALE, CHANGE_SCALE, CORRELATION_SCALE, WET_SCALE, VALUE_SCALE, KNOWN_SCALE = 32.0, 100.0, 3.0, 3.0, 10.0, 2.0
+AREA_CHANGE_SCALE = 4.0  # further factor for the change of wet area and values, which is smaller than their variation
+LEAD_SCALE = 4.0  # the number of the lead time is divided by it
 NUM_BANDS = NUM_STEPS + 1
-# channels, without that of the known share
-NUM_OF_FRAMES, NUM_OF_CHANGE, NUM_OF_LEAD = NUM_BANDS + 2, 3 * NUM_BANDS + 4 * len(AROUND), 4
+# numbers of channels, the share of known cells not counted
+NUM_FRAME_CHANNELS, NUM_CHANGE_CHANNELS, NUM_LEAD_CHANNELS = NUM_BANDS + 2, 3 * NUM_BANDS + 4 * len(REACHES), 4
 
 
-def of_frames(bands: list[tuple[Tensor, Tensor]], values: Tensor, wet: Tensor, known: Tensor, patch: int) -> Tensor:
-    """Each past frame: its bands, wet area and mean, and last the known share."""
-    channels = [BAND * of_patches(band, n, patch) for n, (band, _) in enumerate(bands)]
-    channels += [scale * F.avg_pool2d(field, patch) for field, scale in ((wet, WET), (values, VALUE), (known, KNOWN))]
+def frame_channels(bands: list[tuple[Tensor, Tensor]], values: Tensor, wet: Tensor, known: Tensor, patch: int) -> Tensor:
+    """Compute the channels of each past frame: its bands, wet area, mean value, and last the share of known cells.
+
+    bands: of `split_bands`
+    values, wet, known: (case, time, y, x)
+    returns: (case, time, channel, y / patch, x / patch)
+    """
+    channels = [BAND_SCALE * band_per_patch(band, n, patch) for n, (band, _) in enumerate(bands)]
+    scaled = (wet, WET_SCALE), (values, VALUE_SCALE), (known, KNOWN_SCALE)
+    channels += [scale * F.avg_pool2d(field, patch) for field, scale in scaled]
     return torch.stack(channels, dim=2)
 
 
-def of_change(bands: list[Band], values: Tensor, wet: Tensor, known: Tensor, patch: int) -> Tensor:
-    """The newest frame and how it has changed, the same at every lead; last the known share."""
-    # stacked: a list as index lies on the CPU, and a GPU's step would wait for its copy
+def change_channels(bands: list[Band], values: Tensor, wet: Tensor, known: Tensor, patch: int) -> Tensor:
+    """Compute the channels of the newest frame and its change, the same for all lead times; last the share of known cells.
+
+    bands: of `fit_autoregression`
+    values, wet, known: (case, time, y, x)
+    returns: (case, channel, y / patch, x / patch)
+    """
+    # stacked: indexing with a list would make a GPU wait for the list to be copied from the CPU
     ends = (torch.stack([field[:, 0], field[:, -1]], dim=1) for field in (known, wet, values))
     share, wet, values = (F.avg_pool2d(field, patch) for field in ends)
     channels = []
     for n, band in enumerate(bands):
         newest, before = band.newest[:, None], band.before[:, None]
-        channels += [BAND * of_patches(newest, n, patch), CHANGE * of_patches(newest - before, n, patch)]
-        channels.append(CORRELATION * widen(band.correlation[:, None], BLOCK // patch))
-    for reach in AROUND:
-        area = around(share, reach).clamp(min=1e-3)
-        for field, scale in ((wet, WET), (values, VALUE)):
-            first, last = (scale * around(field, reach) / area).split(1, dim=1)
-            channels += [last, MORE_OF_CHANGE * (last - first)]
+        channels += [BAND_SCALE * band_per_patch(newest, n, patch), CHANGE_SCALE * band_per_patch(newest - before, n, patch)]
+        channels.append(CORRELATION_SCALE * upsample(band.correlation[:, None], BLOCK // patch))
+    for reach in REACHES:
+        area = sum_around(share, reach).clamp(min=1e-3)
+        for field, scale in ((wet, WET_SCALE), (values, VALUE_SCALE)):
+            first, last = (scale * sum_around(field, reach) / area).split(1, dim=1)
+            channels += [last, AREA_CHANGE_SCALE * (last - first)]
     return torch.cat([*channels, share[:, 1:]], dim=1)
 
 
-def of_lead(location: Tensor, unforeseen: Tensor, lead: int, patch: int) -> Tensor:
-    """The cascade's forecast (case, 1, y, x) of a lead, how it differs from around, what it could not foresee, and the lead."""
-    mean = VALUE * F.avg_pool2d(location, patch)
-    return torch.cat([mean, mean - around(mean, 1), BAND * unforeseen.sqrt(), torch.full_like(mean, lead / LEADS)], dim=1)
+def lead_channels(location: Tensor, unpredicted: Tensor, lead: int, patch: int) -> Tensor:
+    """Compute the channels of one lead time: forecast, its contrast to the surroundings, unpredicted deviation, lead time.
+
+    location: (case, 1, y, x) the cascade's forecast, network values
+    unpredicted: (case, 1, y / patch, x / patch) variance that the cascade cannot predict
+    lead: number of the lead time, 1, 2, …
+    returns: (case, 4, y / patch, x / patch)
+    """
+    mean = VALUE_SCALE * F.avg_pool2d(location, patch)
+    contrast = mean - sum_around(mean, 1)
+    return torch.cat([mean, contrast, BAND_SCALE * unpredicted.sqrt(), torch.full_like(mean, lead / LEAD_SCALE)], dim=1)
 
 
-def of_patches(band: Tensor, number: int, patch: int) -> Tensor:
-    """A band, the finest being 0, for each patch: as it is, or its deviation where it is finer."""
+def band_per_patch(band: Tensor, number: int, patch: int) -> Tensor:
+    """Return band `number` (0 the finest) on the grid of patches: interpolated, or its root mean square if it is finer."""
     size = 1 << number
-    return widen(band, size // patch) if size >= patch else F.avg_pool2d(band.square(), patch // size).sqrt()
+    return upsample(band, size // patch) if size >= patch else F.avg_pool2d(band.square(), patch // size).sqrt()
 
 
-def around(field: Tensor, reach: int) -> Tensor:
-    """Sums of patches, divided alike everywhere: beyond the edge is nothing."""
+def sum_around(field: Tensor, reach: int) -> Tensor:
+    """Sum the patches up to `reach` away each way, divided by their number in the interior; beyond the edge counts as 0."""
     return F.avg_pool2d(field, 2 * reach + 1, stride=1, padding=reach) if reach else field

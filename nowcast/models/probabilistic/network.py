@@ -1,13 +1,19 @@
-"""An encoder–forecaster whose forecast is a distribution around what the rain would do if it went on as it has.
+"""A network that forecasts a probability distribution around S-PROG, a cascade model of the rain's own evolution.
 
-For each cell and lead, the network value reaches v with the probability 1 / (1 + exp(-z)), z = slope · (location - v) + shift.
-Shift and slope are given at three levels of v and z is interpolated between: of drizzle an hour ahead less is known than
-of a downpour's place. The location is the cascade's forecast (cascade.py), at the lowest level with more of its change, as
-light rain changes for longer; the slope is what the cascade could not foresee of the past: a network that has learnt nothing
-is S-PROG of every place by itself. What is learnt is how wide each level is, and what the ConvLSTM adds from place to place:
-in odds, so that it moves the rain the less the surer the cascade is. The encoder sees the past frames and the forecaster is
-fed at each lead what the cascade knows of it, patch by patch (shown.py). It is meant for Lagrangian
-coordinates, in which the newest frame itself is the extrapolation.
+For each cell and lead time, the network value reaches v with probability 1 / (1 + exp(-z)), where the log-odds are
+
+    z(v) = slope · (location - v) + shift
+
+    location  the cascade's forecast (cascade.py); for light rain with more of its change, which lasts longer
+    slope     inverse width of the distribution, from the variance that the cascade cannot predict
+    shift     correction by the ConvLSTM
+
+Shift and slope are given at three network values (LEVELS) and z is interpolated between them, because an hour ahead the
+occurrence of drizzle is less certain than that of heavy rain. An untrained network is S-PROG with local correlations. Training
+fits the width at each level, and the ConvLSTM's correction of shift and slope from patch to patch: a correction of log-odds
+moves the forecast less where the cascade is more certain. The encoder gets the past frames, and the forecaster gets the
+cascade's forecast at each lead time, both per patch (inputs.py). It is meant for Lagrangian coordinates, in which the newest
+frame itself is the extrapolation.
 """
 
 import math
@@ -23,38 +29,50 @@ from nowcast.models.encoder_forecaster import Layers, LayersConfig, pad_to_multi
 from nowcast.models.model import DistributionModel
 from nowcast.models.probabilistic import inputs
 from nowcast.models.probabilistic.calibration import ReliabilityCalibration
-from nowcast.models.probabilistic.cascade import BLOCK, autoregression, continued, joined, lasting, split, steadied, widen
+from nowcast.models.probabilistic.cascade import (
+    BLOCK,
+    change_of_lasting_rain,
+    extrapolate,
+    fit_autoregression,
+    join_bands,
+    split_bands,
+    upsample,
+    with_mean_change,
+)
 from nowcast.models.probabilistic.distribution import LEVELS, highest_reached, log_odds
 from nowcast.models.transform import Transform
 
-OFFSET, CEILING = 0.5, 100.0  # mm/h, of that transform
-RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # mm/h at which areas are matched: those that are asked about
-NEVER = 1e4  # log-odds
-HAIR = 1e-4  # log-odds; more than they are rounded: the cell whose odds are the cut is to reach it
-# More area of rain, in full from this lead: a CSI is best where rain is forecast from a probability of CSI / (1 + CSI) on, less
-# than a half.
-MORE, MORE_BY = 0.05, 12
-# Less area of heavy rain: it is hardly ever where it is expected, and costs most of the squared error.
-LESS, LESS_FROM, MOST_LESS, LESS_BY = 2.3, 0.45, 0.9, 4  # for each unit of network value above this one; in full from this lead
-# Light rain grows and decays for longer than correlations tell, heavy rain does not. For it so much of what differs between two
-# frames is taken for error, in the coarsest bands: of 8, 16, 32 and 64 cells.
-ERROR, LASTING = 0.45, 4
-STEADIED = 1  # of the bands, the coarsest
+OFFSET, CEILING = 0.5, 100.0  # mm/h, parameters of the log transform that the model is made for
+RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # mm/h, usual thresholds, at which areas are matched
 
-PACE = 40.0  # times that the widths learn as fast as the weights, of which there are ten thousand times as many
-NEAR = 2  # cells of a band each way over which its energy is measured
-LEAST_DEVIATION = 0.02  # network values
+# The forecast area of each rate is the area in the newest frame times `area_share`.
+# Rain of all rates gains area, because a CSI is best if rain is forecast from a probability of CSI / (1 + CSI) up, which is
+# less than a half; heavy rain loses area, because it is seldom where it is forecast and costs most of the squared error.
+AREA_GAIN, AREA_GAIN_LEAD = 0.05, 12  # fraction of the area; lead time number from which on it is complete
+AREA_LOSS, AREA_LOSS_FROM = 2.3, 0.45  # fraction per unit of network value; network value above which areas shrink
+MOST_AREA_LOSS, AREA_LOSS_LEAD = 0.9, 4  # fraction; lead time number from which on the loss is complete
+NEVER_REACHED = 1e4  # log-odds, a cut for rates that are not forecast anywhere
+CUT_TOLERANCE = 1e-4  # log-odds, above their rounding error: the cell that defines a cut has to reach it
+
+# Light rain grows and decays for longer than correlations suggest. For it, this fraction of the variance of the difference
+# between two frames is taken as error, in this many of the coarsest bands: those of 8, 16, 32 and 64 cells.
+ERROR_SHARE, NUM_LASTING_BANDS = 0.45, 4
+NUM_AVERAGED_BANDS = 1  # coarsest bands whose change is averaged over all past frames
+
+WIDTH_RATE = 40.0  # learning-rate multiplier of the widths, which are a few numbers beside ten thousands of weights
+ENERGY_REACH = 2  # cells of a band each way over which its mean square is taken
+LEAST_DEVIATION = 0.02  # network values, least standard deviation of the distribution
 TO_LOGISTIC = math.sqrt(3) / math.pi  # from a standard deviation to the scale of a logistic distribution
-LEAST_LOG_SLOPE, MOST_LOG_SLOPE = 0.0, 6.0
+LEAST_LOG_SLOPE, MOST_LOG_SLOPE = 0.0, 6.0  # bounds of the slope's logarithm
 
 
 def anchors() -> tuple[float, ...]:
-    """The network values of RATES: a hair less, as cells of just such a rate are many where rates are rounded."""
+    """Compute the network values of RATES, slightly lowered: rates are often rounded, so many cells lie exactly on them."""
     return tuple(math.log1p(rate / OFFSET) / math.log1p(CEILING / OFFSET) - 1e-6 for rate in RATES)
 
 
-ANCHORS = anchors()  # below the first it is dry
-WET = ANCHORS[1]
+ANCHORS = anchors()  # network values at which areas are matched; below the first one the forecast is 0
+WET_VALUE = ANCHORS[1]  # network value from which on a cell counts as wet
 
 
 class ProbabilisticConfig(LayersConfig):
@@ -62,13 +80,15 @@ class ProbabilisticConfig(LayersConfig):
 
     name: Literal["probabilistic"] = "probabilistic"
     patch: Literal[1, 2, 4, 8] = 8
-    trust: float = Field(0.3, gt=0, le=1)  # share of the ConvLSTM's part that forecasts: of few events, a third holds elsewhere
+    # fraction of the ConvLSTM's correction that is used in forecasts: trained on few events, about a third of it generalises
+    trust: float = Field(0.3, gt=0, le=1)
 
 
 class Probabilistic(Layers, DistributionModel):
-    """(case, time, 2, y, x) values and validity -> (case, lead, 6, y, x): slope · location + shift at LEVELS, slopes; float32.
+    """Encoder–forecaster that corrects the cascade's forecast and gives it a distribution.
 
-    `reliability` is set by calibration on validation cases, not by gradients: (a, b) of the calibrated log-odds a + b z.
+    The outputs (case, lead, 6, y, x) are slope · location + shift at the three LEVELS, then the three slopes. The buffer
+    `reliability` holds the intercept and slope of the calibrated log-odds; calibration sets it, not the gradient.
     """
 
     citation = "Shi et al. (2015), arXiv 1506.04214; Seed (2003); Bowler, Pierce & Seed (2006)"
@@ -77,94 +97,81 @@ class Probabilistic(Layers, DistributionModel):
     matches_areas = True
 
     def __init__(self, config: ProbabilisticConfig):
-        seen, change = (n + config.validity_channel for n in (inputs.NUM_OF_FRAMES, inputs.NUM_OF_CHANGE))
-        super().__init__(config, 2 * len(LEVELS), num_seen=seen, num_fed=change + inputs.NUM_OF_LEAD)
-        self.num_seen, self.num_of_change = seen, change
+        extra = int(config.validity_channel)  # the share of known cells
+        num_channels = inputs.NUM_FRAME_CHANNELS + extra, inputs.NUM_CHANGE_CHANNELS + extra
+        super().__init__(config, 2 * len(LEVELS), num_seen=num_channels[0], num_fed=num_channels[1] + inputs.NUM_LEAD_CHANNELS)
+        self.num_frame_channels, self.num_change_channels = num_channels
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)
-        self.width = nn.Parameter(torch.zeros(len(LEVELS)))  # log / PACE
+        self.width = nn.Parameter(torch.zeros(len(LEVELS)))  # logarithm of a factor, divided by WIDTH_RATE
         self.register_buffer("reliability", torch.tensor([0.0, 1.0]))
 
     def forward(self, past: Tensor, num_leads: int) -> Tensor:
         return torch.cat(list(self.leads(past, num_leads)), dim=1)
 
     def leads(self, past: Tensor, num_leads: int) -> Iterator[Tensor]:
-        """What `forward` gives, one lead (case, 1, 6, y, x) after the other: all of them take six times a forecast's memory."""
+        """Yield the outputs (case, 1, 6, y, x) of one lead time after the other; all together take six times a forecast."""
         y, x = past.shape[-2:]
         frames = pad_to_multiple(past.float(), BLOCK)
         values, known = frames[:, :, 0] * frames[:, :, 1], frames[:, :, 1]
-        fields = values, (values >= WET).float(), known
-        bands = split(values, known)
+        fields = values, (values >= WET_VALUE).float(), known
+        bands = split_bands(values, known)
         with torch.no_grad():
-            seen = inputs.of_frames(bands, *fields, self.config.patch)
-        _, states = self.encoder(seen[:, :, : self.num_seen])
+            seen = inputs.frame_channels(bands, *fields, self.config.patch)
+        _, states = self.encoder(seen[:, :, : self.num_frame_channels])
         cascade = self._cascade(bands, fields, num_leads)
         for num_steps in steps_at_once(num_leads):
-            *known, fed = zip(*(next(cascade) for _ in range(num_steps)), strict=True)
+            *forecast, fed = zip(*(next(cascade) for _ in range(num_steps)), strict=True)
             hidden, states = self.forecaster(torch.stack(fed, dim=1), states)
-            parts = zip(self._head(hidden).float().unbind(1), *known, strict=True)
-            yield from (self._distribution(*part)[:, None, ..., :y, :x] for part in parts)
+            per_lead = zip(self._head(hidden).float().unbind(1), *forecast, strict=True)
+            yield from (self._distribution(*arguments)[:, None, ..., :y, :x] for arguments in per_lead)
 
     @torch.no_grad()
     def _cascade(
         self, bands: list[tuple[Tensor, Tensor]], fields: tuple[Tensor, Tensor, Tensor], num_leads: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Lead after lead the location (case, 1, y, x), how much higher it is for light rain (case, 1, y / patch, x / patch),
-        the square of what could not be foreseen (as many), and what the forecaster is fed (case, channel, …).
+        """Yield the cascade's forecast of one lead time after the other.
+
+        location: (case, 1, y, x) network values
+        light_change: (case, 1, y / patch, x / patch) what is added to the location for light rain
+        unpredicted: (case, 1, y / patch, x / patch) variance that the cascade cannot predict
+        channels: (case, channel, y / patch, x / patch) inputs of the forecaster
         """
         patch, blocks = self.config.patch, [BLOCK >> n for n in range(len(bands))]
         energies = [self._energy(band[:, -1:], n) for n, (band, _) in enumerate(bands)]
-        each = [autoregression(*band, block) for band, block in zip(bands, blocks, strict=True)]
-        coarsest = zip(each[-STEADIED:], bands[-STEADIED:], strict=True)
-        each[-STEADIED:] = [steadied(band, frames) for band, (frames, _) in coarsest]
-        change = inputs.of_change(each, *fields, patch)[:, : self.num_of_change]
-        light = lasting(each[-LASTING:], ERROR, num_leads)
-        parts = [continued(band, block, num_leads) for band, block in zip(each, blocks, strict=True)]
-        for lead, leads in enumerate(zip(*parts, strict=True), 1):
-            unforeseen = (widen(share[:, None], BLOCK // patch) for _, share in leads)
-            square = sum(energy * share for energy, share in zip(energies, unforeseen, strict=True))
-            location = joined([band[:, None] for band, _ in leads])
-            higher = widen(next(light), BLOCK // blocks[-LASTING] // patch)
-            yield location, higher, square, torch.cat([change, inputs.of_lead(location, square, lead, patch)], dim=1)
+        fitted = [fit_autoregression(*band, block) for band, block in zip(bands, blocks, strict=True)]
+        coarsest = zip(fitted[-NUM_AVERAGED_BANDS:], bands[-NUM_AVERAGED_BANDS:], strict=True)
+        fitted[-NUM_AVERAGED_BANDS:] = [with_mean_change(band, frames) for band, (frames, _) in coarsest]
+        change = inputs.change_channels(fitted, *fields, patch)[:, : self.num_change_channels]
+        light_changes = change_of_lasting_rain(fitted[-NUM_LASTING_BANDS:], ERROR_SHARE, num_leads)
+        forecasts = [extrapolate(band, block, num_leads) for band, block in zip(fitted, blocks, strict=True)]
+        for lead, forecast in enumerate(zip(*forecasts, strict=True), 1):
+            shares = (upsample(share[:, None], BLOCK // patch) for _, share in forecast)
+            unpredicted = sum(energy * share for energy, share in zip(energies, shares, strict=True))
+            location = join_bands([band[:, None] for band, _ in forecast])
+            light_change = upsample(next(light_changes), BLOCK // blocks[-NUM_LASTING_BANDS] // patch)
+            channels = torch.cat([change, inputs.lead_channels(location, unpredicted, lead, patch)], dim=1)
+            yield location, light_change, unpredicted, channels
 
     def _energy(self, newest: Tensor, number: int) -> Tensor:
-        """The mean square of a band around each place, of as many cells as there are patches."""
-        square = F.avg_pool2d(newest.square(), 2 * NEAR + 1, stride=1, padding=NEAR)
+        """Compute the local mean square (case, 1, y / patch, x / patch) of band `number`, 0 being the finest."""
+        square = F.avg_pool2d(newest.square(), 2 * ENERGY_REACH + 1, stride=1, padding=ENERGY_REACH)
         size, patch = 1 << number, self.config.patch
-        return F.avg_pool2d(square, patch // size) if size < patch else widen(square, size // patch)
+        return F.avg_pool2d(square, patch // size) if size < patch else upsample(square, size // patch)
 
-    def _distribution(self, correction: Tensor, location: Tensor, higher: Tensor, unforeseen: Tensor) -> Tensor:
-        """A lead (case, 6, y, x) of the cascade with the ConvLSTM's part (case, 6, y / patch, x / patch)."""
+    def _distribution(self, correction: Tensor, location: Tensor, light_change: Tensor, unpredicted: Tensor) -> Tensor:
+        """Combine the cascade's forecast of one lead time with the ConvLSTM's correction (case, 6, y / patch, x / patch).
+
+        returns: (case, 6, y, x) slope · location + shift at LEVELS, then slopes
+        """
         shift, wider = (correction if self.training else self.config.trust * correction).chunk(2, dim=1)
-        width = TO_LOGISTIC * (unforeseen + LEAST_DEVIATION**2).sqrt()
-        log_slope = -width.log() - (PACE * self.width)[:, None, None] - wider
+        width = TO_LOGISTIC * (unpredicted + LEAST_DEVIATION**2).sqrt()
+        log_slope = -width.log() - (WIDTH_RATE * self.width)[:, None, None] - wider
         slope = log_slope.clamp(LEAST_LOG_SLOPE, MOST_LOG_SLOPE).exp()
-        light = shift[:, :1] + slope[:, :1] * higher
-        outputs = widen(torch.cat([light, shift[:, 1:], slope], dim=1), self.config.patch)
+        light_shift = shift[:, :1] + slope[:, :1] * light_change
+        outputs = upsample(torch.cat([light_shift, shift[:, 1:], slope], dim=1), self.config.patch)
         outputs[:, : len(LEVELS)].addcmul_(outputs[:, len(LEVELS) :], location)
         return outputs
-
-    def sample(self, outputs: Tensor, past: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Of every so many cells each way z (case, lead, anchor, cell), and the newest value and validity (case, cell)."""
-        outputs, newest = (field[..., ::stride, ::stride].flatten(-2) for field in (outputs, past[:, -1]))
-        odds = torch.stack([log_odds(outputs, anchor) for anchor in ANCHORS], dim=2)
-        return odds, newest[:, 0], newest[:, 1]
-
-    def match(self, odds: Tensor, newest: Tensor, validity: Tensor, first_lead: int = 1) -> Tensor:
-        """Of a `sample` from this lead on, the z (case, lead, anchor) from which on rain is forecast: where the newest
-        frame's area, times `area_share`, has it.
-        """
-        cuts = torch.full(odds.shape[:3], NEVER, device=odds.device)
-        for case, known in enumerate(validity > 0):
-            of_case, num_known = odds[case, :, :, known], int(known.sum())
-            for number, anchor in enumerate(ANCHORS):
-                area = int(((newest[case] >= anchor) & known).sum())
-                if not area and number:  # rates above the newest frame's go on as those below
-                    cuts[case, :, number] = cuts[case, :, number - 1]
-                for lead in range(len(of_case)) if area else ():
-                    wanted = min(max(round(area * area_share(anchor, first_lead + lead)), 1), num_known)
-                    cuts[case, lead, number] = of_case[lead, number].kthvalue(num_known - wanted + 1).values - HAIR
-        return cuts
 
     def log_odds(self, outputs: Tensor, value: float) -> Tensor:
         return log_odds(outputs, value)
@@ -172,34 +179,63 @@ class Probabilistic(Layers, DistributionModel):
     def calibration(self, transform: Transform, thresholds: Sequence[float]) -> ReliabilityCalibration:
         return ReliabilityCalibration(self, transform, thresholds)
 
-    def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, cuts: Tensor | None = None) -> Tensor:
-        """Return the highest network value (case, lead, y, x) whose log-odds reach the cut of `match`.
+    def sample(self, outputs: Tensor, past: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+        outputs, newest = (field[..., ::stride, ::stride].flatten(-2) for field in (outputs, past[:, -1]))
+        odds = torch.stack([log_odds(outputs, anchor) for anchor in ANCHORS], dim=2)
+        return odds, newest[:, 0], newest[:, 1]
 
-        So a forecast has about the rates of the newest frame, where they are likeliest. No single probability is right to
-        forecast rain at everywhere, and what is right for one service is too much rain for another; areas last longer than
-        places.
+    def match(self, odds: Tensor, newest: Tensor, validity: Tensor, first_lead: int = 1) -> Tensor:
+        """Return the log-odds cut (case, lead, anchor): cells above it are forecast to reach the anchor.
+
+            odds: (case, lead, anchor, cell), of `sample`, from lead time number `first_lead` on
+            newest, validity: (case, cell), of `sample`
+
+        It is chosen so that the forecast area equals the newest frame's area × `area_share` (probability matching).
+        """
+        cuts = torch.full(odds.shape[:3], NEVER_REACHED, device=odds.device)
+        for case, known in enumerate(validity > 0):
+            case_odds, num_known = odds[case, :, :, known], int(known.sum())
+            for number, anchor in enumerate(ANCHORS):
+                area = int(((newest[case] >= anchor) & known).sum())
+                if not area and number:  # for rates above the newest frame's, the cut of the rate below
+                    cuts[case, :, number] = cuts[case, :, number - 1]
+                for lead in range(len(case_odds)) if area else ():
+                    wanted = min(max(round(area * area_share(anchor, first_lead + lead)), 1), num_known)
+                    reached = case_odds[lead, number].kthvalue(num_known - wanted + 1).values
+                    cuts[case, lead, number] = reached - CUT_TOLERANCE
+        return cuts
+
+    def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, cuts: Tensor | None = None) -> Tensor:
+        """Return the highest network value whose log-odds reach the cut of `match`. Arguments as `Model.values`.
+
+        So a forecast has about the area of each rate in the newest frame, where that rate is most likely. No single
+        probability is right to forecast rain at: what is right for one radar is too much rain for another.
         """
         if cuts is None:
             cuts = self.match(*self.sample(outputs, past, self.sample_stride(past.shape[-2:])), first_lead)
         return highest_reached(outputs, ANCHORS, cuts)
 
     def exceedance(self, outputs: Tensor, values: Sequence[float]) -> Tensor:
-        """(case, lead, 6, y, x) -> the calibrated probability (case, lead, value, y, x) of each of the values or more.
+        """Return the calibrated probability of reaching each network value; it never increases with the value.
 
-        It never rises with the value.
+        outputs: (case, lead, 6, y, x)
+        returns: (case, lead, value, y, x) from 0 to 1
         """
-        shift, factor = self.reliability
-        found = outputs.new_empty(*outputs.shape[:2], len(values), *outputs.shape[3:])
+        intercept, slope = self.reliability
+        probabilities = outputs.new_empty(*outputs.shape[:2], len(values), *outputs.shape[3:])
         for lead in range(outputs.shape[1]):  # one by one they stay in a processor's cache
             least, of_lead = None, outputs[:, lead : lead + 1]
             for number in sorted(range(len(values)), key=values.__getitem__):
                 odds = log_odds(of_lead, values[number])[:, 0]
                 least = odds if least is None else torch.minimum(least, odds)
-                found[:, lead, number] = torch.sigmoid(shift + factor * least)
-        return found
+                probabilities[:, lead, number] = torch.sigmoid(intercept + slope * least)
+        return probabilities
 
 
 def area_share(value: float, lead: int) -> float:
-    """How much area to forecast with this network value or more, for each cell that has it in the newest frame."""
-    less = min(max(value - LESS_FROM, 0) * LESS, MOST_LESS) * min(lead / LESS_BY, 1)
-    return (1 + MORE * min(lead / MORE_BY, 1)) * (1 - less)
+    """Compute the area to forecast at a network value, as a fraction of its area in the newest frame.
+
+    lead: number of the lead time, 1, 2, …
+    """
+    loss = min(max(value - AREA_LOSS_FROM, 0) * AREA_LOSS, MOST_AREA_LOSS) * min(lead / AREA_LOSS_LEAD, 1)
+    return (1 + AREA_GAIN * min(lead / AREA_GAIN_LEAD, 1)) * (1 - loss)

@@ -10,13 +10,13 @@ from nowcast.models.probabilistic.cascade import (
     AROUND,
     BLOCK,
     NUM_STEPS,
-    autoregression,
-    continued,
-    joined,
-    lasting,
-    split,
-    steadied,
-    widen,
+    change_of_lasting_rain,
+    extrapolate,
+    fit_autoregression,
+    join_bands,
+    split_bands,
+    upsample,
+    with_mean_change,
     without_error,
 )
 
@@ -42,16 +42,16 @@ def process(first, second, frames, *, seed=0):
 @given(missing=st.sampled_from([0.0, 0.1, 0.9, 1.0]), seed=st.integers(0, 9))
 def test_the_bands_of_a_frame_add_up_to_it(missing, seed):
     values, known = fields(missing=missing, seed=seed)
-    whole = joined([band for band, _ in split(values, known)])
+    whole = join_bands([band for band, _ in split_bands(values, known)])
     assert ((whole - values) * known).abs().max() < 1e-5
     assert (whole >= -1e-5).all(), "missing cells are as their surroundings"
     assert (whole <= values.max() + 1e-5).all()
 
 
 def test_each_band_has_half_the_cells_of_the_finer_one_and_its_own_scale():
-    bands = [band for band, _ in split(*fields())]
+    bands = [band for band, _ in split_bands(*fields())]
     assert [band.shape[-2] for band in bands] == [CELLS >> n for n in range(NUM_STEPS + 1)]
-    even = split(torch.full((1, 1, CELLS, CELLS), 0.3), torch.ones(1, 1, CELLS, CELLS))
+    even = split_bands(torch.full((1, 1, CELLS, CELLS), 0.3), torch.ones(1, 1, CELLS, CELLS))
     assert all(band.abs().max() < 1e-6 for band, _ in even[:-1]), "what is the same everywhere has no detail"
     assert even[-1][0].numpy() == pytest.approx(0.3)
 
@@ -59,7 +59,7 @@ def test_each_band_has_half_the_cells_of_the_finer_one_and_its_own_scale():
 def test_missing_cells_add_no_detail():
     values, known = fields(frames=1, missing=0.0)
     known[..., : BLOCK + 3, :7] = 0
-    finer = split(values * known, known)[:-1]
+    finer = split_bands(values * known, known)[:-1]
     assert any((share == 0).any() for _, share in finer)
     for band, share in finer:
         assert (band[share == 0] == 0).all()
@@ -68,7 +68,7 @@ def test_missing_cells_add_no_detail():
 @pytest.mark.parametrize(("first", "second"), [(0.5, 0.0), (0.9, 0.0), (0.4, 0.3), (1.1, -0.3)])
 def test_weights_are_those_of_the_process_that_made_the_frames(first, second):
     frames = process(first, second, 6)
-    band = autoregression(frames, torch.ones_like(frames), BLOCK)
+    band = fit_autoregression(frames, torch.ones_like(frames), BLOCK)
     found = [float(weight[..., AROUND:-AROUND, AROUND:-AROUND].mean()) for weight in band.weights]
     assert found == pytest.approx([first, second], abs=0.02)
 
@@ -79,7 +79,7 @@ def test_the_weights_are_found_under_errors_whose_share_is_told(first, second):
     apart = (clean[:, 1:] - clean[:, :-1]).square().mean() / 2
     error = 0.5 * apart  # of what differs between two frames then, a third
     frames = clean + error.sqrt() * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
-    found = autoregression(frames, torch.ones_like(frames), BLOCK)
+    found = fit_autoregression(frames, torch.ones_like(frames), BLOCK)
     as_is, without = (
         [float(weight[..., AROUND:-AROUND, AROUND:-AROUND].mean()) for weight in band.weights]
         for band in (found, without_error(found, float(error / (error + apart))))
@@ -92,19 +92,19 @@ def test_the_weights_are_found_under_errors_whose_share_is_told(first, second):
 def test_a_change_that_goes_on_is_steadied_to_itself_and_chance_to_less():
     start, change = torch.rand(2, 8, 8), torch.rand(2, 8, 8)
     frames = torch.stack([start + n * change for n in range(4)], dim=1)
-    band = autoregression(frames, torch.ones_like(frames), 2)
-    np.testing.assert_allclose(steadied(band, frames).before, frames[:, -2], atol=1e-6)
+    band = fit_autoregression(frames, torch.ones_like(frames), 2)
+    np.testing.assert_allclose(with_mean_change(band, frames).before, frames[:, -2], atol=1e-6)
     chance = frames + torch.randn(frames.shape)
-    band = autoregression(chance, torch.ones_like(frames), 2)
-    errors = [(band.newest - before - change).std() for before in (band.before, steadied(band, chance).before)]
+    band = fit_autoregression(chance, torch.ones_like(frames), 2)
+    errors = [(band.newest - before - change).std() for before in (band.before, with_mean_change(band, chance).before)]
     assert errors[1] < 0.9 * errors[0]
 
 
 @pytest.mark.parametrize("frames", [1, 2])
 def test_with_fewer_frames_the_last_change_is_all_there_is(frames):
     values, known = fields(frames=frames)
-    band = autoregression(values, known, BLOCK)
-    np.testing.assert_allclose(steadied(band, values).before, values[:, 0], atol=1e-6)
+    band = fit_autoregression(values, known, BLOCK)
+    np.testing.assert_allclose(with_mean_change(band, values).before, values[:, 0], atol=1e-6)
     assert (without_error(band, 0.5).weights[1] == 0).all()
 
 
@@ -112,19 +112,19 @@ def test_what_lasts_is_the_change_that_goes_on_for_longer():
     start, change = torch.rand(1, 12, 12), 0.02 * torch.randn(1, 12, 12)
     frames = torch.stack([start + n * change + 0.01 * torch.randn(1, 12, 12) for n in range(4)], dim=1)
     parts = (frames, 2), (frames[..., ::2, ::2], 1)
-    fine, whole = (autoregression(part, torch.ones_like(part), block) for part, block in parts)
-    assert all((more == 0).all() for more in lasting([fine, whole], 0.0, 3)), "without errors nothing is added"
-    *_, more = lasting([fine, whole], 0.4, 12)
+    fine, whole = (fit_autoregression(part, torch.ones_like(part), block) for part, block in parts)
+    assert all((more == 0).all() for more in change_of_lasting_rain([fine, whole], 0.0, 3)), "without errors nothing is added"
+    *_, more = change_of_lasting_rain([fine, whole], 0.4, 12)
     assert more.shape == (1, 1, 12, 12)
-    both = change + widen(change[:, None, ::2, ::2])[:, 0]
+    both = change + upsample(change[:, None, ::2, ::2])[:, 0]
     assert np.corrcoef(more.flatten(), both.flatten())[0, 1] > 0.6
 
 
 def test_what_is_not_foreseen_is_the_error_that_the_forecast_has():
     frames = process(0.4, 0.3, 10)
-    band = autoregression(frames[:, :6], torch.ones_like(frames[:, :6]), BLOCK)
+    band = fit_autoregression(frames[:, :6], torch.ones_like(frames[:, :6]), BLOCK)
     variance = float(frames.var())
-    for lead, (forecast, share) in enumerate(continued(band, BLOCK, 4)):
+    for lead, (forecast, share) in enumerate(extrapolate(band, BLOCK, 4)):
         error = float((forecast - frames[:, 6 + lead]).square().mean())
         assert error == pytest.approx(variance * float(share.mean()), rel=0.03)
 
@@ -132,7 +132,7 @@ def test_what_is_not_foreseen_is_the_error_that_the_forecast_has():
 def test_what_only_stands_goes_on_standing():
     values, _ = fields(frames=1, missing=0.0)
     frames = values.repeat(1, 4, 1, 1)
-    *_, (forecast, share) = continued(autoregression(frames, torch.ones_like(frames), BLOCK), BLOCK, 12)
+    *_, (forecast, share) = extrapolate(fit_autoregression(frames, torch.ones_like(frames), BLOCK), BLOCK, 12)
     np.testing.assert_allclose(forecast, frames[:, -1], atol=0.01)
     assert share.max() < 0.01
 
@@ -140,7 +140,7 @@ def test_what_only_stands_goes_on_standing():
 def test_noise_is_gone_at_the_first_lead():
     generator = torch.Generator().manual_seed(0)
     frames = torch.randn(1, 4, 512, 512, generator=generator)
-    forecast, share = next(continued(autoregression(frames, torch.ones_like(frames), BLOCK), BLOCK, 1))
+    forecast, share = next(extrapolate(fit_autoregression(frames, torch.ones_like(frames), BLOCK), BLOCK, 1))
     assert forecast.std() < 0.02
     assert share.min() > 0.98
 
@@ -148,7 +148,7 @@ def test_noise_is_gone_at_the_first_lead():
 @pytest.mark.parametrize("frames", [1, 2])
 def test_a_short_past_is_of_lower_order(frames):
     values, known = fields(frames=frames)
-    band = autoregression(values, known, BLOCK)
+    band = fit_autoregression(values, known, BLOCK)
     assert (band.weights[1] == 0).all()
     assert ((band.weights[0] > 0.999) == (frames == 1)).all()
 
@@ -157,7 +157,7 @@ def test_no_past_makes_it_grow_without_end():
     for seed in range(20):
         values, known = fields(seed=seed, missing=0.3)
         values[:, -1] *= 1 + 5 * seed
-        *_, (forecast, share) = continued(autoregression(values, known, BLOCK), BLOCK, 100)
+        *_, (forecast, share) = extrapolate(fit_autoregression(values, known, BLOCK), BLOCK, 100)
         assert forecast.abs().max() <= 3 * values.max()
         assert ((share >= 0) & (share <= 1)).all()
 
@@ -165,17 +165,17 @@ def test_no_past_makes_it_grow_without_end():
 def test_nothing_to_go_on_is_nothing():
     frames = torch.zeros(1, 3, CELLS, CELLS)
     for known in (torch.zeros_like(frames), torch.ones_like(frames)):
-        for band, share in split(frames, known):
+        for band, share in split_bands(frames, known):
             block = BLOCK * band.shape[-1] // CELLS
-            for forecast, _ in continued(autoregression(band, share, block), block, 3):
+            for forecast, _ in extrapolate(fit_autoregression(band, share, block), block, 3):
                 assert (forecast == 0).all()
 
 
 def test_widening_keeps_the_mean_within():
     field = torch.rand(1, 1, 4, 4)
-    wide = widen(field, 8)
+    wide = upsample(field, 8)
     assert wide.shape == (1, 1, 32, 32)
     assert field.min() - 1e-6 <= wide.min()
     assert wide.max() <= field.max() + 1e-6
     assert wide.mean() == pytest.approx(float(field.mean()), rel=0.1)
-    assert widen(field, 1) is field
+    assert upsample(field, 1) is field

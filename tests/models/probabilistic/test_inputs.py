@@ -6,8 +6,8 @@ import torch
 from makers import SHARED
 
 from nowcast.models.probabilistic import inputs
-from nowcast.models.probabilistic.cascade import BLOCK, NUM_STEPS, autoregression, split
-from nowcast.models.probabilistic.network import WET
+from nowcast.models.probabilistic.cascade import BLOCK, NUM_STEPS, fit_autoregression, split_bands
+from nowcast.models.probabilistic.network import WET_VALUE
 from nowcast.models.transform import Log, network_input
 from nowcast.netcdf.opening import open_records
 
@@ -19,15 +19,15 @@ def fields(frames=4, cells=BLOCK, seed=0):
     generator = torch.Generator().manual_seed(seed)
     known = (torch.rand(2, frames, cells, 2 * cells, generator=generator) > 0.1).float()
     values = torch.rand(2, frames, cells, 2 * cells, generator=generator) * known
-    return values, (values >= WET).float(), known
+    return values, (values >= WET_VALUE).float(), known
 
 
 def of_all(given, patch):
     """What is shown of each frame, and of the change."""
     values, _, known = given
-    bands = split(values, known)
-    each = [autoregression(*band, BLOCK >> n) for n, band in enumerate(bands)]
-    return inputs.of_frames(bands, *given, patch), inputs.of_change(each, *given, patch)
+    bands = split_bands(values, known)
+    each = [fit_autoregression(*band, BLOCK >> n) for n, band in enumerate(bands)]
+    return inputs.frame_channels(bands, *given, patch), inputs.change_channels(each, *given, patch)
 
 
 @pytest.mark.parametrize("patch", [1, 2, 4, 8])
@@ -35,13 +35,13 @@ def test_every_patch_has_as_many_channels_as_are_said_and_last_its_known_share(p
     given = fields()
     frames, change = of_all(given, patch)
     cells = (BLOCK // patch, 2 * BLOCK // patch)
-    assert frames.shape == (2, 4, inputs.NUM_OF_FRAMES + 1, *cells)
-    assert change.shape == (2, inputs.NUM_OF_CHANGE + 1, *cells)
+    assert frames.shape == (2, 4, inputs.NUM_FRAME_CHANNELS + 1, *cells)
+    assert change.shape == (2, inputs.NUM_CHANGE_CHANNELS + 1, *cells)
     share = given[2].unflatten(-2, (-1, patch)).unflatten(-1, (-1, patch)).mean((-3, -1))
-    torch.testing.assert_close(frames[:, :, -1], inputs.KNOWN * share)
+    torch.testing.assert_close(frames[:, :, -1], inputs.KNOWN_SCALE * share)
     torch.testing.assert_close(change[:, -1], share[:, -1])
-    lead = inputs.of_lead(given[0][:, :1], torch.zeros(2, 1, *cells), 3, patch)
-    assert lead.shape == (2, inputs.NUM_OF_LEAD, *cells)
+    lead = inputs.lead_channels(given[0][:, :1], torch.zeros(2, 1, *cells), 3, patch)
+    assert lead.shape == (2, inputs.NUM_LEAD_CHANNELS, *cells)
 
 
 def test_what_stands_has_no_change():
@@ -57,21 +57,21 @@ def test_what_stands_has_no_change():
 
 def test_a_band_is_shown_as_it_is_and_a_finer_one_by_its_deviation():
     band = -torch.ones(1, 1, 8, 8)
-    assert (inputs.of_patches(band, 3, 8) == band).all()
-    assert inputs.of_patches(band, 4, 8).shape == (1, 1, 16, 16)
-    assert (inputs.of_patches(band, 1, 8) == torch.ones(1, 1, 2, 2)).all(), "of eight by eight cells of two by two"
+    assert (inputs.band_per_patch(band, 3, 8) == band).all()
+    assert inputs.band_per_patch(band, 4, 8).shape == (1, 1, 16, 16)
+    assert (inputs.band_per_patch(band, 1, 8) == torch.ones(1, 1, 2, 2)).all(), "of eight by eight cells of two by two"
 
 
 def test_the_cascade_is_shown_as_far_as_it_differs_from_around():
     location = torch.zeros(1, 1, 64, 64)
     location[..., 24:32, 24:32] = 0.9
-    mean, apart, unforeseen, lead = inputs.of_lead(location, torch.full((1, 1, 8, 8), 0.25), 6, 8)[0]
-    assert mean[3, 3] == pytest.approx(0.9 * inputs.VALUE)
-    assert mean.sum() == pytest.approx(0.9 * inputs.VALUE)
-    assert apart[3, 3] == pytest.approx(8 / 9 * 0.9 * inputs.VALUE)
+    mean, apart, unforeseen, lead = inputs.lead_channels(location, torch.full((1, 1, 8, 8), 0.25), 6, 8)[0]
+    assert mean[3, 3] == pytest.approx(0.9 * inputs.VALUE_SCALE)
+    assert mean.sum() == pytest.approx(0.9 * inputs.VALUE_SCALE)
+    assert apart[3, 3] == pytest.approx(8 / 9 * 0.9 * inputs.VALUE_SCALE)
     assert apart[0, 0] == 0
-    assert (unforeseen == inputs.BAND * 0.5).all()
-    assert (lead == 6 / inputs.LEADS).all()
+    assert (unforeseen == inputs.BAND_SCALE * 0.5).all()
+    assert (lead == 6 / inputs.LEAD_SCALE).all()
 
 
 @pytest.mark.skipif(not RADAR.is_dir(), reason=f"needs {RADAR}")
@@ -83,7 +83,7 @@ def test_of_real_rain_each_channel_deviates_by_about_one():
         assert np.nanmax(rain) > 5, "there is rain"
         past = network_input(torch.from_numpy(rain[None].astype(np.float32)), LOG)
         values, known = past[:, :, 0] * past[:, :, 1], past[:, :, 1]
-        frames, change = of_all((values, (values >= WET).float(), known), 8)
+        frames, change = of_all((values, (values >= WET_VALUE).float(), known), 8)
         found.append([part.flatten(-2).std(-1)[0] for part in (frames[:, -1, :-1], change[:, :-1])])
     for part in zip(*found, strict=True):
         deviation = torch.stack(part).mean(0)

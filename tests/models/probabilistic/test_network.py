@@ -159,7 +159,7 @@ def growing(frames=4, cells=192):
 def test_light_rain_goes_on_changing_for_longer(monkeypatch):
     past, model, found = growing(), extrapolating().model, {}
     for share in (0.0, 0.4):
-        monkeypatch.setattr(probabilistic_network, "ERROR", share)
+        monkeypatch.setattr(probabilistic_network, "ERROR_SHARE", share)
         with torch.no_grad():
             found[share] = model(past, 6)
     more = found[0.4] - found[0.0]
