@@ -1,8 +1,8 @@
-"""One self-describing file, written atomically.
+"""Read and write checkpoints: files that describe themselves, written completely or not at all.
 
-A checkpoint is a safetensors file: tensors, and in its metadata one canonical JSON (`nowcast`) and the SHA-256 (`sha256`)
-over that JSON and every tensor's name, dtype, shape and bytes. Neither safetensors nor torch.load notices a flipped bit;
-the digest does. No pickle is ever read, and the sizes that the header claims are bounded before anything is allocated.
+A checkpoint is a safetensors file with tensors and, in its metadata, a canonical JSON text (`nowcast`) and the SHA-256
+(`sha256`) of that text and of every tensor's name, dtype, shape and bytes. The SHA-256 detects flipped bits, which neither
+safetensors nor torch.load does. No pickle is ever read, and the sizes in the header are checked before memory is allocated.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from nowcast.errors import CheckpointError, MemoryLimitError
 from nowcast.runtime.memory import total_memory
 from nowcast.runtime.outputs import remove_stale, replacing, size, write_synced
 
-FORMAT = 1
+FORMAT = 1  # number of this file format
 MAX_HEADER_BYTES = 16 << 20
 PRETRAINED = "pretrained"  # the name of the network that comes with the package
 PRETRAINED_FILE = Path(__file__).resolve().parents[1] / "pretrained" / "radar.safetensors"
@@ -32,23 +32,27 @@ BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safeten
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`facts` is the JSON (config, units, spans, step, ...); `tensors` are named `model.…`, `average.…`, `optimizer.…`."""
+    """What a checkpoint file holds.
+
+    `facts` is the JSON: config, units, time spans, step, …. `tensors` are named `model.…`, `average.…` (moving average of the
+    weights) and `optimizer.…`. `digest` is the SHA-256.
+    """
 
     facts: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     digest: str
-    path: Path = Path()  # where it was read
+    path: Path = Path()  # of the file that it was read from
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under `prefix.`, without it."""
+        """Return the tensors whose names begin with `prefix.`, by the rest of their names."""
         return {name.removeprefix(f"{prefix}."): t for name, t in self.tensors.items() if name.startswith(f"{prefix}.")}
 
 
 def write_checkpoint(path: Path, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], *, keep: Path | None = None) -> str:
-    """Write a checkpoint whole or not at all and return its digest; what stood at `path` moves to `keep` if given.
+    """Write a checkpoint and return its SHA-256; an older file at `path` is renamed to `keep`, if given.
 
-    Whatever fails and whenever the process is killed, a whole checkpoint is left under one of the two names if there was
-    one. Raises OutputError (exit 5) when the file cannot be written.
+    If the process is killed or anything fails, a complete checkpoint remains under one of the two names, provided that there
+    was one before. Raises OutputError (exit 5) if the file cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = _canonical({"format": FORMAT, **facts})
@@ -56,17 +60,17 @@ def write_checkpoint(path: Path, facts: Mapping[str, Any], tensors: Mapping[str,
     content = save(tensors, metadata={"nowcast": text, "sha256": digest})
     remove_stale(path.parent)
     with replacing(path, num_bytes=len(content)) as temporary:
-        write_synced(temporary, content)  # whole on disk before the old one loses its name
+        write_synced(temporary, content)  # complete on disk before the old file loses its name
         if keep is not None and path.exists():
             os.replace(path, keep)
     return digest
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """The checkpoint at `path`, or of a run folder its best one (else its last); the package's own for "pretrained".
+    """Read a checkpoint file, or of a run folder the best one (else the last); "pretrained" is the package's own.
 
-    Raises CheckpointError (exit 4) when it is absent, not a checkpoint, truncated, changed or of a newer format, and
-    MemoryLimitError (7) when it does not fit in the memory of this machine.
+    Raises CheckpointError (exit 4) if it is absent, not a checkpoint, truncated, damaged or of a newer format, and
+    MemoryLimitError (7) if it does not fit in this machine's memory.
     """
     path = PRETRAINED_FILE if path == PRETRAINED else find(Path(path))
     try:
@@ -92,7 +96,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def find(path: Path) -> Path:
-    """The checkpoint file that `path` (a file or a run folder) means; CheckpointError where there is none."""
+    """Return the checkpoint file of a path to a file or a run folder; CheckpointError (exit 4) if there is none."""
     if path.is_dir():
         for name in (BEST, LAST, PREVIOUS):
             if (path / name).is_file():
@@ -104,6 +108,7 @@ def find(path: Path) -> Path:
 
 
 def _check_header(path: Path) -> None:
+    """Raise CheckpointError (exit 4) if the file does not begin like a safetensors file with a header of plausible size."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
@@ -113,10 +118,10 @@ def _check_header(path: Path) -> None:
 
 
 def _check_size(path: Path) -> None:
-    """A sparse file of a terabyte is made in no time; reading it would end the process."""
-    needed, there = 2 * path.stat().st_size, total_memory()  # the file's bytes, and the tensors made of them
-    if needed > there:
-        raise MemoryLimitError(f"{path} takes {size(needed)} of memory to read and this machine has {size(there)}")
+    """Raise MemoryLimitError (exit 7) if the file, which may be a sparse one of a terabyte, does not fit in memory."""
+    needed, available = 2 * path.stat().st_size, total_memory()  # the file's bytes, and the tensors made from them
+    if needed > available:
+        raise MemoryLimitError(f"{path} takes {size(needed)} of memory to read and this machine has {size(available)}")
 
 
 def _canonical(facts: Mapping[str, Any]) -> str:

@@ -1,11 +1,12 @@
-"""The recurrences of Shi et al. (2017), arXiv 1706.03458: ConvGRU (eq. 2) and TrajGRU (eq. 3), one layer each.
+"""One layer of ConvGRU and of TrajGRU: Shi et al. (2017), arXiv 1706.03458, eq. 2 and 3.
 
     Z = σ(Wxz*X + Whz*H' + bz)    R = σ(Wxr*X + Whr*H' + br)
     N = φ(Wxn*X + bn + R∘(Whn*H' + bhn))    H = (1 - Z)∘N + Z∘H'    with φ = leaky ReLU, slope 0.2
 
-TrajGRU replaces the convolutions over H' by 1 × 1 convolutions over H' warped along L flow fields, which a small network
-finds from X and H'. On the channel axis the parts stand in the order z, r, n. A state is (hidden,), so a layer stands in
-for `ConvLSTM` in a multiscale stack.
+X is the input, H' the hidden state of the step before, * a convolution and ∘ the elementwise product. TrajGRU replaces the
+convolutions over H' by 1 × 1 convolutions over H' read along L flow fields, which a small network computes from X and H'. The
+channels are in the order z, r, n. A state is the tuple (hidden,), so that a layer can take the place of `ConvLSTM` in a
+multiscale stack.
 """
 
 from collections.abc import Sequence
@@ -15,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 State = tuple[Tensor]
-FLOW_CHANNELS = 32  # of the network that finds the flows
+FLOW_CHANNELS = 32  # hidden channels of the network that computes the flows
 
 
 class ConvGRU(nn.Module):
-    """One layer. `in_channels = 0` builds an unfed one, whose `step` takes `frame = None`. Input kernels are 3 × 3."""
+    """One ConvGRU layer; input kernels are 3 × 3. With `in_channels = 0` it has no input, and `step` takes `frame = None`."""
 
     def __init__(self, in_channels: int, hidden_channels: int, kernel_size: int):
         super().__init__()
@@ -31,11 +32,11 @@ class ConvGRU(nn.Module):
         return nn.Conv2d(self.hidden_channels, 3 * self.hidden_channels, kernel_size, padding=kernel_size // 2)
 
     def initial_states(self, like: Tensor) -> list[State]:
-        """Zeros for the grid of `like` (case, channel, y, x)."""
+        """Return zero states for the grid of `like` (case, channel, y, x)."""
         return [(like.new_zeros(len(like), self.hidden_channels, *like.shape[-2:]),)]
 
     def step(self, frame: Tensor | None, states: Sequence[State]) -> list[State]:
-        """The state one time step on."""
+        """Advance the state by one time step; `frame` is (case, channel, y, x)."""
         ((hidden,),) = states
         z, r, n = self.look_back(frame, hidden).chunk(3, dim=1)
         if self.from_input is not None and frame is not None:
@@ -49,7 +50,7 @@ class ConvGRU(nn.Module):
     def forward(
         self, frames: Tensor | None, states: Sequence[State] | None = None, *, num_steps: int = 0
     ) -> tuple[list[Tensor], list[State]]:
-        """As `ConvLSTM.forward`: the hidden states at every step (case, time, hidden, y, x) and the last state."""
+        """Run over a sequence as `ConvLSTM.forward`; return all hidden states (case, time, hidden, y, x) and the last state."""
         states, hidden = self.initial_states(frames[:, 0]) if states is None else list(states), []
         for time in range(num_steps if frames is None else frames.shape[1]):
             states = self.step(None if frames is None else frames[:, time], states)
@@ -57,12 +58,12 @@ class ConvGRU(nn.Module):
         return [torch.stack(hidden, dim=1)], states
 
     def look_back(self, frame: Tensor | None, hidden: Tensor) -> Tensor:
-        """The state's share in z, r and n: (case, 3 hidden, y, x)."""
+        """Compute what the hidden state adds to z, r and n: (case, 3 hidden, y, x)."""
         return self.from_state(hidden)
 
 
 class TrajGRU(ConvGRU):
-    """One layer with `links` flow fields."""
+    """One TrajGRU layer with `links` flow fields."""
 
     def __init__(self, in_channels: int, hidden_channels: int, kernel_size: int, *, links: int):
         self.links = links
@@ -75,15 +76,19 @@ class TrajGRU(ConvGRU):
         return nn.Conv2d(self.hidden_channels * self.links, 3 * self.hidden_channels, 1)
 
     def look_back(self, frame: Tensor | None, hidden: Tensor) -> Tensor:
-        found = self.flow_from_state(hidden)
+        features = self.flow_from_state(hidden)
         if self.flow_from_input is not None and frame is not None:
-            found = found + self.flow_from_input(frame)
-        flows = self.flows(F.leaky_relu(found, 0.2)).unflatten(1, (self.links, 2))  # (case, link, (y, x), y, x)
+            features = features + self.flow_from_input(frame)
+        flows = self.flows(F.leaky_relu(features, 0.2)).unflatten(1, (self.links, 2))  # (case, link, (y, x), y, x)
         return self.from_state(torch.cat([warp(hidden, flows[:, link]) for link in range(self.links)], dim=1))
 
 
 def warp(field: Tensor, flow: Tensor) -> Tensor:
-    """`field` (case, channel, y, x) read at each cell plus `flow` (case, 2, y, x) in cells, (y, x); 0 outside the grid."""
+    """Read a field at each cell's position plus a flow, by bilinear interpolation; 0 outside the grid.
+
+    field: (case, channel, y, x)
+    flow: (case, 2, y, x) cells, (y, x)
+    """
     height, width = field.shape[-2:]
     rows = torch.arange(height, device=field.device, dtype=torch.float32).view(1, -1, 1) + flow[:, 0].float()
     columns = torch.arange(width, device=field.device, dtype=torch.float32).view(1, 1, -1) + flow[:, 1].float()

@@ -1,11 +1,11 @@
-"""The ConvLSTM cell, and the layer stack built from it.
+"""The ConvLSTM cell, and stacks of ConvLSTM layers.
 
     i = σ(Wxi*X + Whi*H' + wci∘C' + bi)      f = σ(Wxf*X + Whf*H' + wcf∘C' + bf)
     C = f∘C' + i∘tanh(Wxc*X + Whc*H' + bc)   o = σ(Wxo*X + Who*H' + wco∘C + bo)     H = o∘tanh(C)
 
-Shi et al. (2015), arXiv 1506.04214, eq. 3; * is a convolution, ∘ the elementwise product, ' the step before. The four gates
-are one convolution; on the channel axis they stand in the order i, f, c, o (Keras's). Peepholes wc are one number per
-channel, and without them wc = 0. A state is (hidden, cell), each (case, channel, y, x).
+Shi et al. (2015), arXiv 1506.04214, eq. 3. X is the input, * a convolution, ∘ the elementwise product, ' marks the step before.
+The four gates are computed by one convolution; on the channel axis their order is i, f, c, o, as in Keras. Peephole weights wc
+are one number per channel; without peepholes wc = 0. A state is the tuple (hidden, cell), each (case, channel, y, x).
 """
 
 import math
@@ -27,16 +27,17 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
     "sigmoid": torch.sigmoid,
-    "hard_sigmoid": lambda x: (0.2 * x + 0.5).clamp(0, 1),  # Keras 2's; torch's own has another slope
+    "hard_sigmoid": lambda x: (0.2 * x + 0.5).clamp(0, 1),  # as in Keras 2; that of torch has another slope
 }
 
 
 @dataclass(frozen=True)
 class CellOptions:
-    """What all cells of a stack share.
+    """Options that all cells of a stack share.
 
-    `initial = "keras"`: Glorot-uniform input weights, orthogonal state weights, zero bias but `forget_bias` for the forget
-    gate. `initial = "torch"`: all uniform in ± 1 / √fan-in of the one convolution over input and state, as nn.Conv2d.
+    `initial = "keras"` draws Glorot-uniform input weights and orthogonal state weights, and sets biases to 0, that of the
+    forget gate to `forget_bias`. `initial = "torch"` draws everything uniformly from ± 1 / √(fan-in of the convolution over
+    input and state together), as nn.Conv2d does.
     """
 
     peepholes: bool = False
@@ -47,10 +48,10 @@ class CellOptions:
 
 
 class ConvLSTMCell(nn.Module):
-    """One step of one layer.
+    """One time step of one ConvLSTM layer.
 
-    `in_channels = 0` builds a cell without an input convolution, which is called with `frame = None`. Kernels are odd;
-    `kernel_size` is the state-to-state one, `input_kernel_size` the input-to-state one (0: the same).
+    `kernel_size` is for state-to-state convolutions, `input_kernel_size` for input-to-state ones (0: the same); both odd.
+    With `in_channels = 0` the cell has no input and is called with `frame = None`.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class ConvLSTMCell(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew, as `CellOptions.initial` says; peepholes start at 0."""
+        """Draw new weights as set by `CellOptions.initial`; peephole weights are 0."""
         weights = [self.state_weight] if self.input_weight is None else [self.input_weight, self.state_weight]
         if self.options.initial == "torch":
             bound = 1 / math.sqrt(sum(weight[0].numel() for weight in weights))
@@ -90,12 +91,12 @@ class ConvLSTMCell(nn.Module):
             self.bias.view(4, -1)[1] = self.options.forget_bias
 
     def initial_state(self, like: Tensor) -> State:
-        """Zeros of the grid, device and dtype of `like` (case, channel, y, x)."""
+        """Return a zero state with the grid, device and dtype of `like` (case, channel, y, x)."""
         shape = (like.shape[0], self.hidden_channels, *like.shape[-2:])
         return like.new_zeros(shape), like.new_zeros(shape)
 
     def forward(self, frame: Tensor | None, state: State) -> State:
-        """The next (hidden, cell) from `frame` (case, channel, y, x) and `state`."""
+        """Compute the next state (hidden, cell) from `frame` (case, channel, y, x) and `state`."""
         hidden, cell = state
         gates = self._convolve(frame, hidden)
         input_gate, forget_gate, candidate, output_gate = gates.chunk(4, dim=1)
@@ -111,8 +112,8 @@ class ConvLSTMCell(nn.Module):
     def _convolve(self, frame: Tensor | None, hidden: Tensor) -> Tensor:
         if frame is None or self.input_weight is None:
             return _same(hidden, self.state_weight, self.bias)
-        # one convolution is faster than two, but joins the weights anew at each step, and keeps them for the gradient: not for
-        # 1 × 1, where the weights are as large as the work
+        # one convolution is faster than two, but it concatenates the weights at each step and keeps them for the gradient;
+        # with 1 × 1 kernels that costs as much as the convolution itself
         if self.input_weight.shape[-1] == self.state_weight.shape[-1] > 1:
             weight = torch.cat([self.input_weight, self.state_weight], dim=1)
             return _same(torch.cat([frame, hidden], dim=1), weight, self.bias)
@@ -126,8 +127,8 @@ def _same(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class ConvLSTM(nn.Module):
     """A stack of ConvLSTM layers; layer n + 1 reads the hidden states of layer n.
 
-    `hidden_channels` and `kernel_sizes` have one entry per layer. `in_channels = 0`: the first layer is unfed. With
-    `checkpoint_steps` above 0, stretches of so many steps are computed again in the backward pass instead of being kept.
+    `hidden_channels` and `kernel_sizes` have one entry per layer. With `in_channels = 0` the first layer has no input. With
+    `checkpoint_steps` above 0, only the states every so many time steps are kept; the backward pass computes the others again.
     """
 
     checkpoint_steps = 0
@@ -157,10 +158,13 @@ class ConvLSTM(nn.Module):
     def forward(
         self, frames: Tensor | None, states: Sequence[State] | None = None, *, num_steps: int = 0
     ) -> tuple[list[Tensor], list[State]]:
-        """Run over `frames` (case, time, channel, y, x), or `num_steps` steps without frames (None) where the stack is unfed.
+        """Run over a sequence, layer by layer; the result equals that of the cells called step by step.
 
-        Returns every layer's hidden states at every step, each (case, time, hidden, y, x), and every layer's last state.
-        Equal to the cells called step by step, but a layer goes over the whole sequence at once (engine.py).
+            frames: (case, time, channel, y, x); None for a stack without input, which then runs for `num_steps` steps
+            states: one per layer; None: zeros
+            returns: for each layer the hidden states (case, time, hidden, y, x), and for each layer the last state
+
+        Each layer goes over the whole sequence at once, if it can, with the code in engine/.
         """
         if frames is None and states is None:
             raise ValueError("a stack without frames needs states to start from")
@@ -191,9 +195,9 @@ class ConvLSTM(nn.Module):
 
 
 def set_checkpoint_steps(model: nn.Module, num_steps: int) -> None:
-    """Have all ConvLSTM stacks of a model keep only the states every `num_steps` steps; 0: everything.
+    """Make all ConvLSTM stacks of a model keep only the states every `num_steps` time steps; 0: all.
 
-    Raises UsageError (exit 2) for a model without one.
+    Raises UsageError (exit 2) for a model without a ConvLSTM stack.
     """
     stacks = [module for module in model.modules() if isinstance(module, ConvLSTM)]
     if num_steps and not stacks:
@@ -205,7 +209,7 @@ def set_checkpoint_steps(model: nn.Module, num_steps: int) -> None:
 
 
 def _engine_takes(like: Tensor, weight: Tensor) -> bool:
-    """Compilers and exporters want to see the equations; the engine's bias, peepholes and cell states are float32."""
+    """Return whether the code in engine/ can run a layer: not while torch compiles or exports, only with float32 weights."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
     return not traced and like.device.type in ("cpu", "cuda") and weight.dtype == torch.float32
 

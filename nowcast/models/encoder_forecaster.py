@@ -1,8 +1,8 @@
-"""The ConvLSTM encoder–forecaster of Shi et al. (2015), arXiv 1506.04214, on one grid.
+"""The ConvLSTM encoder–forecaster on one grid: Shi et al. (2015), arXiv 1506.04214.
 
-The forecaster's layers start from the encoder's last states; its first layer is unfed, and the hidden states of all its
-layers together give the frame through one 1 × 1 convolution. Frames are folded p × p into channels. It takes any grid:
-what does not divide is padded with missing pixels and cut off again.
+The forecaster's layers start from the encoder's last states, and its first layer has no input. A 1 × 1 convolution over the
+hidden states of all its layers gives the frame. Patches of p × p cells are folded into channels. A grid that is no multiple of
+the patch is padded with missing cells, which are cut off again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,16 +24,17 @@ Output = Literal["linear", "sigmoid"]
 
 
 def require_odd(name: str, sizes: Sequence[int]) -> None:
+    """Raise ValueError for an even kernel size."""
     if even := [size for size in sizes if size % 2 == 0]:
         raise ValueError(f"{name} must be odd, not {even[0]}")
 
 
 class LayersConfig(Section):
-    """The keys that encoder–forecasters share."""
+    """Keys of `[model]` that encoder–forecasters share; lists have one entry per layer."""
 
     hidden_channels: Many[Channels] = Field((64, 64), min_length=1, max_length=16)
     kernel_sizes: Many[KernelSize] = (3, 3)
-    input_kernel_sizes: Many[KernelSize] = ()  # () = as kernel_sizes
+    input_kernel_sizes: Many[KernelSize] = ()  # (): the same as kernel_sizes
     patch: int = Field(4, ge=1, le=32)
     peepholes: bool = False
     validity_channel: bool = True
@@ -57,9 +58,9 @@ class EncoderForecasterConfig(LayersConfig):
 
 
 class Layers(Model):
-    """The encoder, the forecaster and its 1 × 1 convolution to `num_outputs` channels of folded frames.
+    """The layers of an encoder–forecaster: encoder, forecaster, and a 1 × 1 convolution to `num_outputs` channels.
 
-    The encoder sees folded frames or `num_seen` other channels, and the forecaster is fed `num_fed`.
+    The encoder's input is the folded frames, or `num_seen` other channels; the forecaster's input has `num_fed` channels.
     """
 
     def __init__(self, config: LayersConfig, num_outputs: int, *, num_seen: int = 0, num_fed: int = 0):
@@ -73,7 +74,7 @@ class Layers(Model):
         self.head = nn.Conv2d(sum(config.hidden_channels), num_outputs, 1)
 
     def _head(self, hidden: Sequence[Tensor]) -> Tensor:
-        """The 1 × 1 convolution over the layers' channels, a layer at a time: joined they would be copied."""
+        """Apply the 1 × 1 convolution to the channels of all layers, one by one: concatenating them would copy them."""
         weights = self.head.weight.split(self.config.hidden_channels, dim=1)
         biases = (self.head.bias, *[None] * (len(hidden) - 1))
         return sum(over_time(partial(F.conv2d, weight=w, bias=b), h) for h, w, b in zip(hidden, weights, biases, strict=True))
@@ -93,7 +94,7 @@ class EncoderForecaster(Layers):
         return activate(torch.cat(forecast, dim=1), self.config.output)[..., :y, :x]
 
     def _outputs(self, past: Tensor, num_leads: int) -> Iterator[Tensor]:
-        """(case, time, 2, y, x) -> (case, lead, num_outputs, y / patch, x / patch), a stretch of leads at a time."""
+        """Yield the channels (case, lead, num_outputs, y / patch, x / patch), some lead times at a time."""
         frames = past if self.config.validity_channel else past[:, :, :1]
         frames = F.pixel_unshuffle(pad_to_multiple(frames, self.cell_multiple), self.config.patch)
         _, states = self.encoder(frames)
@@ -103,22 +104,22 @@ class EncoderForecaster(Layers):
 
 
 def steps_at_once(num_leads: int) -> list[int]:
-    """All leads together where a backward pass needs them anyway, else one by one to save memory."""
+    """Return the number of lead times to compute in each part: all for a backward pass, else one, to save memory."""
     return [num_leads] if torch.is_grad_enabled() else [1] * num_leads
 
 
 def over_time(function: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
-    """Apply a function of (case, channel, y, x) to (case, time, channel, y, x) as one batch, in the order in which it lies."""
+    """Apply a function of (case, channel, y, x) to (case, time, channel, y, x), all as one batch in time-first order."""
     time_first = frames.transpose(0, 1)
     return function(time_first.flatten(0, 1)).unflatten(0, time_first.shape[:2]).transpose(0, 1)
 
 
 def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
-    """(..., y, x) with zeros (dry and, in the validity channel, missing) after the last row and column."""
+    """Pad (…, y, x) after the last row and column with zeros: dry, and missing in the validity channel."""
     y, x = frames.shape[-2:]
     return F.pad(frames, (0, -x % multiple, 0, -y % multiple))
 
 
 def activate(values: Tensor, output: Output) -> Tensor:
-    """The output nonlinearity, in float32: a bfloat16 sigmoid is 1 from 6 on."""
+    """Apply the output nonlinearity in float32; a sigmoid in bfloat16 rounds to 1 from 6 up."""
     return values.float().sigmoid() if output == "sigmoid" else values.float()

@@ -1,9 +1,8 @@
-"""LOSSES: what training makes small, all masked.
+"""LOSSES: the functions that training minimises, by name.
 
-A loss gets forecast values (network space, from the model), observed rain (mm/h, any finite number where missing) and the
-validity (1 known, 0 missing), all (case, time, y, x), and gives a scalar: the mean over the known pixels, as a sum and what
-it is divided by, so that parts of a batch add up to the whole. The error is masked before it is squared, so nothing that
-stands under the mask, not even inf, reaches the loss or its gradient.
+A loss compares forecast values (network values) with the observed rain (mm/h) where it is known. It returns a sum and the
+count to divide it by, so that parts of a batch add up. Errors are masked before they are squared, so that no value of a
+missing pixel, not even inf, reaches the loss or its gradient.
 """
 
 from functools import cache
@@ -38,23 +37,24 @@ class Loss(Section):
 
 
 def at_least_one(count: Tensor) -> Tensor:
-    """A batch with no known pixel gives 0, not 0/0: it teaches nothing and breaks nothing."""
+    """Return the count, but at least 1, so that the loss of a batch without a known pixel is 0 and not 0 / 0."""
     return count.clamp(min=1)
 
 
 def _errors(forecast: Tensor, observed: Tensor, validity: Tensor, transform: Transform) -> Tensor:
+    """Return forecast - observed in network values, 0 where missing."""
     target = transform.encode(torch.where(validity > 0, observed, 0.0))
     return torch.where(validity > 0, forecast.float() - target, 0.0)
 
 
 @cache
 def _constants(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Made once: to make them at each step, a GPU would have to be waited for."""
+    """Return a tensor of constants, made once: making it in every step would wait for the GPU."""
     return torch.tensor(values, device=device, dtype=dtype)
 
 
 class MeanSquaredError(Loss):
-    """Mean over known pixels of (forecast - observed)², in network values."""
+    """Mean over known pixels of (forecast - observed)² in network values."""
 
     name: Literal["mse"] = "mse"
 
@@ -63,7 +63,7 @@ class MeanSquaredError(Loss):
 
 
 class MeanAbsoluteError(Loss):
-    """Mean over known pixels of |forecast - observed|, in network values."""
+    """Mean over known pixels of |forecast - observed| in network values."""
 
     name: Literal["mae"] = "mae"
 
@@ -72,10 +72,11 @@ class MeanAbsoluteError(Loss):
 
 
 class Balanced(Loss):
-    """B-MSE and B-MAE (Shi et al. 2017, arXiv 1706.03458, section 4.2): errors weighted by the observed rain.
+    """Squared and absolute errors weighted by the observed rain: B-MSE and B-MAE of Shi et al. (2017), section 4.2.
 
-    Weight k applies where the observed rate is at or above threshold k - 1 (weights 1, 1, 2, 5, 10, 30 at 0, 0.5, 2, 5,
-    10, 30 mm/h). `space = "values"` takes the errors in network values, "rain_rate" in mm/h (decoded without cutting).
+    The first weight applies below the first threshold, weight k + 1 from threshold k up (by default weights 1, 1, 2, 5, 10, 30
+    from 0, 0.5, 2, 5, 10, 30 mm/h). `mse` and `mae` are the factors of the two errors. `space = "values"` takes errors in
+    network values, "rain_rate" in mm/h. arXiv 1706.03458.
     """
 
     name: Literal["balanced"] = "balanced"
@@ -96,7 +97,7 @@ class Balanced(Loss):
     def parts(self, forecast, observed, validity, transform):
         observed = torch.where(validity > 0, observed, 0.0)
         bounds = _constants(self.thresholds, observed.device, observed.dtype)
-        # right=True counts a rate equal to a threshold as above it
+        # right=True: a rate equal to a threshold counts as above it
         level = torch.bucketize(observed, bounds, right=True)
         weight = _constants(self.weights, observed.device, torch.float32)[level]
         if self.space == "values":
@@ -107,10 +108,10 @@ class Balanced(Loss):
 
 
 class BinaryCrossEntropy(Loss):
-    """-o ln f - (1 - o) ln(1 - f) in nats, for models whose output is a probability-like value in (0, 1).
+    """Binary cross entropy -o ln f - (1 - o) ln(1 - f), in nats, of outputs f in (0, 1) and observed network values o.
 
-    `reduction = "mean"` over known pixels; "sum" adds pixels and frames and averages over cases, as Shi et al. (2015)
-    quote it.
+    `reduction = "mean"` averages over known pixels; "sum" adds up pixels and frames and averages over cases, as in the tables
+    of Shi et al. (2015), arXiv 1506.04214.
     """
 
     name: Literal["bce"] = "bce"
@@ -124,10 +125,9 @@ class BinaryCrossEntropy(Loss):
 
 
 class Exceedance(Loss):
-    """Cross entropy, in nats, of the probabilities of a distribution to exceed each threshold, weighted and added up.
+    """Cross entropy, in nats, of the forecast probabilities of reaching each threshold, added up with weights.
 
-    A proper score (with equal weights and all thresholds the CRPS has its minimum at the same forecast) that has no
-    reward for a blur: where rain may be here or there, the probabilities say so. Of models that forecast a distribution.
+    A proper score, so blurring the forecast does not lower it. For models that forecast a distribution.
     """
 
     of_distributions: ClassVar[bool] = True
@@ -164,6 +164,6 @@ LOSSES: dict[str, type[Loss]] = {
 
 
 def make_loss(section: NamedSection) -> Loss:
-    """The loss that the config's `[loss]` describes; UsageError for an unknown name or key."""
+    """Return the loss that the config's `[loss]` describes; UsageError (exit 2) for an unknown name or key."""
     kind = lookup(LOSSES, section.name, where="loss.name")
     return check(kind, section.model_dump(), where="loss")

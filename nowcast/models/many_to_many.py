@@ -1,7 +1,7 @@
-"""The blank-padded many-to-many stack: i frames and j blank ones in, the last j outputs are the forecast.
+"""A many-to-many ConvLSTM stack: the past frames and as many blank frames as lead times in, the last outputs are the forecast.
 
-It answers "ConvLSTM for regression, how to get from features to frames": a 1 × 1 convolution on the last layer's hidden
-states gives one value per cell and time. Blank frames carry validity 0, so they differ from dry ones.
+A 1 × 1 convolution over the last layer's hidden states gives one value per cell and time. Blank frames have validity 0, which
+distinguishes them from dry ones.
 """
 
 from typing import Literal
@@ -39,7 +39,7 @@ class ManyToManyConfig(Section):
 
 
 class ManyToMany(Model):
-    """The blank-padded many-to-many stack; forward as `Model.forward`."""
+    """A ConvLSTM stack over past and blank frames; forward as `Model.forward`."""
 
     citation = "Shi et al. (2015), arXiv 1506.04214 (ConvLSTM, stacked, its input padded with blank frames)"
 

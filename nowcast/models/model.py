@@ -40,7 +40,7 @@ class Model(nn.Module, ABC):
     `config` holds the model's keys of the config. Registered in MODELS under the config's `name`.
     """
 
-    citation: ClassVar[str]  # the paper, for the attribute `references` of forecast files
+    citation: ClassVar[str] = "none"  # the paper, for the attribute `references` of forecast files
     gives_distributions: ClassVar[bool] = False  # whether the outputs are the parameters of a distribution
     learns_from_future: ClassVar[bool] = False  # whether `forward` takes `future` and `done` while it trains
     calibrated: ClassVar[tuple[str, ...]] = ()  # names of the buffers that calibration sets

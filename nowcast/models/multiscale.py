@@ -1,7 +1,7 @@
-"""The encoder–forecaster of Shi et al. (2017), arXiv 1706.03458: strided convolutions between recurrent layers.
+"""The encoder–forecaster with strided convolutions between recurrent layers: Shi et al. (2017), arXiv 1706.03458.
 
-The forecaster is the encoder's mirror image and starts from its states; its coarsest layer is unfed, and each finer layer
-reads the upsampled coarser one. The recurrence is ConvLSTM ("multiscale"), ConvGRU or TrajGRU.
+The forecaster mirrors the encoder and starts from its states: its coarsest layer has no input, and each finer layer reads the
+upsampled output of the coarser one. The recurrent layers are ConvLSTM ("multiscale"), ConvGRU or TrajGRU.
 """
 
 import math
@@ -29,11 +29,11 @@ from nowcast.models.model import Model
 
 
 class MultiscaleConfig(Section):
-    """Keys of `[model]` for name = "multiscale"; one entry per layer, finest first. The defaults are HKO-7's."""
+    """Keys of `[model]` for name = "multiscale"; lists have one entry per layer, finest first. Defaults: those for HKO-7."""
 
     name: Literal["multiscale"] = "multiscale"
     hidden_channels: Many[Channels] = Field((64, 192, 192), min_length=1, max_length=8)
-    kernel_sizes: Many[KernelSize] = (5, 5, 3)  # state-to-state; input-to-state is 3 × 3
+    kernel_sizes: Many[KernelSize] = (5, 5, 3)  # state-to-state; input-to-state kernels are 3 × 3
     down_channels: Many[Channels] = (8, 192, 192)
     down_kernels: Many[KernelSize] = (7, 5, 3)
     strides: Many[Annotated[int, Field(ge=1, le=8)]] = (5, 3, 2)
@@ -56,14 +56,14 @@ class MultiscaleConfig(Section):
 
 
 class ConvGRUConfig(MultiscaleConfig):
-    """Keys of `[model]` for name = "convgru": the multiscale stack with ConvGRU layers, which have no peepholes."""
+    """Keys of `[model]` for name = "convgru": as multiscale, with ConvGRU layers, which have no peepholes."""
 
     name: Literal["convgru"] = "convgru"
     peepholes: Literal[False] = False
 
 
 class TrajGRUConfig(MultiscaleConfig):
-    """Keys of `[model]` for name = "trajgru"; `kernel_sizes` are not used: the state is read along `links` flows."""
+    """Keys of `[model]` for name = "trajgru": as multiscale; layers read the state along `links` flows, not `kernel_sizes`."""
 
     name: Literal["trajgru"] = "trajgru"
     peepholes: Literal[False] = False
@@ -119,6 +119,7 @@ class Multiscale(Model):
         return activate(torch.cat(forecast, dim=1), self.config.output)[..., : grid[0], : grid[1]]
 
     def _encode(self, values: Tensor) -> list:
+        """Return each layer's last state after the past frames (case, time, channel, y, x)."""
         states = []
         for down, layer in zip(self.down, self.encoder, strict=True):
             values = over_time(lambda frames, down=down: F.leaky_relu(down(frames), 0.2), values)
@@ -127,6 +128,7 @@ class Multiscale(Model):
         return states
 
     def _forecast(self, states: list, num_steps: int) -> tuple[list, Tensor]:
+        """Return the layers' states `num_steps` lead times later, and the outputs (case, lead, 1, y, x) on the way."""
         after, values = list(states), None
         for n in reversed(range(len(states))):
             (values,), (after[n],) = self.forecaster[n](values, [states[n]], num_steps=num_steps)

@@ -1,9 +1,9 @@
-"""Stacks that forecast the next frame from all frames before it, and reach further by reading their own forecasts.
+"""ConvLSTM stacks that forecast the next frame, and later frames by reading their own forecasts (rollout).
 
-Covers the Keras next-frame stack and moving squares (batch normalisation, Conv3D head), the torch convLSTM with its beams
-(the last layer's hidden state is the frame) and OpenSTL's ConvLSTM-S (patches, 1 × 1 head, scheduled sampling). Keras's
-"same" Conv3D looks at the frame after the one it forecasts from; the head here looks back only. A forecast is a rollout:
-no true future frame is ever read in it.
+Options cover the Keras next-frame example and its moving squares (batch normalisation, Conv3D head), ConvLSTMs whose last
+hidden state is the frame (head = "hidden"), and OpenSTL's ConvLSTM-S (patches, 1 × 1 head, scheduled sampling). Keras's "same"
+Conv3D also reads the frame after the newest one; the head here only reads the newest and earlier ones. A forecast never reads
+a true future frame.
 """
 
 from typing import Annotated, Literal
@@ -21,7 +21,7 @@ from nowcast.models.normalised import NormalisedConvLSTM
 
 
 class NextFrameConfig(Section):
-    """Keys of `[model]` for name = "next_frame"; the defaults are the 2021 Keras example's."""
+    """Keys of `[model]` for name = "next_frame"; the defaults are those of the Keras example of 2021."""
 
     name: Literal["next_frame"] = "next_frame"
     hidden_channels: Many[Channels] = Field((64, 64, 64), min_length=1, max_length=16)
@@ -32,12 +32,12 @@ class NextFrameConfig(Section):
     activation: Literal["tanh", "relu"] = "relu"
     gate_activation: Literal["sigmoid", "hard_sigmoid"] = "sigmoid"
     initial: Literal["keras", "torch"] = "keras"
-    forget_bias: Number = 1.0  # with initial = "keras"
+    forget_bias: Number = 1.0  # initial bias of the forget gate, with initial = "keras"
     head: Literal["conv3d", "conv2d", "hidden"] = "conv3d"
     head_kernel: Annotated[int, Field(ge=1, le=7)] = 3
-    # "all": trained on every next frame of a window, true frames in; "future": on its rollout, as it is used
+    # "all": trained to forecast every next frame of a window from true frames; "future": trained on its rollout
     supervise: Literal["all", "future"] = "all"
-    # share of the training over which own frames take the place of true ones; 0: true frames to the end
+    # share of the training over which its own forecasts gradually replace true frames as input; 0: true frames to the end
     scheduled_sampling: Number = Field(0.0, ge=0, le=1)
     validity_channel: bool = True
     output: Output = "sigmoid"
@@ -55,7 +55,7 @@ class NextFrameConfig(Section):
         return self
 
 
-Memory = tuple[list[State], Tensor] | None
+Memory = tuple[list[State], Tensor] | None  # the layers' states, and the features that the head looks back at
 
 
 class NextFrame(Model):
@@ -87,10 +87,12 @@ class NextFrame(Model):
             self.head = nn.Identity()
 
     def forward(self, past: Tensor, num_leads: int, *, future: Tensor | None = None, done: float = 0.0) -> Tensor:
-        """(case, time, 2, y, x) -> (case, num_leads, y, x); `past` and `future` hold values and validity.
+        """Compute the forecast as `Model.forward`.
 
-        While it trains, with `future` and `supervise = "all"`, it gives the forecast of every frame of the window but the
-        first instead, (case, time + num_leads - 1, y, x), from true frames; `done` is the share of the training that is over.
+        past, future: (case, time, 2, y, x) and (case, lead, 2, y, x) network values and validity
+        done: share of the training that is over, 0 to 1
+        returns: (case, lead, y, x); in training with `future` and `supervise = "all"` instead the forecasts of all frames
+            of the window but the first, (case, time + lead - 1, y, x), from true frames
         """
         y, x = past.shape[-2:]
         if self.training and future is not None and self.config.supervise == "all":
@@ -101,9 +103,10 @@ class NextFrame(Model):
         return values[..., :y, :x]
 
     def _forced(self, window: Tensor, num_past: int, done: float) -> Tensor:
+        """Forecast every frame of a window but the first from true frames, or with scheduled sampling from some of its own."""
         if not self.config.scheduled_sampling:
             return self.one_step_ahead(window[:, :-1], None)[0]
-        own_share = min(done / self.config.scheduled_sampling, 1.0)
+        own_share = min(done / self.config.scheduled_sampling, 1.0)  # probability of reading an own forecast
         values, memory = self.one_step_ahead(window[:, :num_past], None)
         forecast = [values]
         for time in range(num_past, window.shape[1] - 1):
@@ -114,6 +117,7 @@ class NextFrame(Model):
         return torch.cat(forecast, dim=1)
 
     def _roll_out(self, past: Tensor, num_leads: int) -> Tensor:
+        """Forecast the next frame, and each later one from the forecasts before it."""
         values, memory = self.one_step_ahead(past, None)
         forecast = [values[:, -1]]
         while len(forecast) < num_leads:
@@ -122,12 +126,12 @@ class NextFrame(Model):
         return torch.stack(forecast, dim=1)
 
     def one_step_ahead(self, frames: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """The next frame after each of `frames` (case, time, 2, y, x), and what the frames after them need."""
+        """Forecast the frame after each of `frames` (case, time, 2, y, x); return it and the memory to go on from."""
         if not self.config.validity_channel:
             frames = frames[:, :, :1]
         states, tail = memory or (None, None)
         features, states = self.stack(F.pixel_unshuffle(frames, self.config.patch), states)
-        if tail is None:  # before the first frame there was nothing
+        if tail is None:  # no features before the first frame
             tail = features.new_zeros(len(features), self.look_back, *features.shape[2:])
         seen = torch.cat([tail.to(features.dtype), features], dim=1)
         values = self.head(seen.transpose(1, 2)).transpose(1, 2)
@@ -136,5 +140,5 @@ class NextFrame(Model):
 
 
 def as_input(values: Tensor) -> Tensor:
-    """Own forecast values (case, y, x) as a frame to read, (case, 2, y, x): known everywhere."""
+    """Return forecast values (case, y, x) as an input frame (case, 2, y, x), with validity 1 everywhere."""
     return torch.stack([values, torch.ones_like(values)], dim=1)

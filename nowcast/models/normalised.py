@@ -1,4 +1,4 @@
-"""A ConvLSTM stack with batch normalisation after each layer: the body of the Keras examples and of many_to_many."""
+"""A ConvLSTM stack with batch normalisation after each layer, for next_frame and many_to_many."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,10 @@ from nowcast.models.convlstm import CellOptions, ConvLSTM, State
 
 
 class NormalisedConvLSTM(nn.Module):
-    """Layers of `ConvLSTM`, run one after the other over whole sequences, normalised over cases, times and cells.
+    """ConvLSTM layers, each followed by batch normalisation over cases, times and cells.
 
-    `last_norm = False` leaves the last layer as it is. Momentum and epsilon are Keras's.
+    `batch_norm = False` leaves out normalisation, `last_norm = False` that of the last layer. Momentum and epsilon are those of
+    Keras.
     """
 
     def __init__(
@@ -34,7 +35,10 @@ class NormalisedConvLSTM(nn.Module):
         self.layers, self.norms = nn.ModuleList(layers), nn.ModuleList(norms)
 
     def forward(self, frames: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
-        """(case, time, channel, y, x) -> the last layer's (case, time, hidden, y, x), and every layer's last state."""
+        """Run over frames (case, time, channel, y, x).
+
+        returns: the last layer's hidden states (case, time, hidden, y, x), and each layer's last state
+        """
         after = []
         for n, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             (hidden,), (state,) = layer(frames, None if states is None else [states[n]])

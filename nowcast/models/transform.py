@@ -1,8 +1,8 @@
-"""Rain rate <-> network values, and the validity mask.
+"""TRANSFORMS: rain rate to network values and back, and the validity mask.
 
-Physical fields are mm/h with NaN for missing. Network values are dimensionless, about 0 to 1, with 0 (dry) where missing;
-the validity (1 known, 0 missing) travels beside them, so that a missing pixel is never mistaken for a dry one.
-A quantity other than rain (units "1") goes through the same functions, with its own unit in the place of mm/h.
+Physical fields are in mm/h, NaN missing. Network values are dimensionless, about 0 to 1, and 0 (dry) where missing; the
+validity (1 known, 0 missing) is kept beside them, so that missing and dry differ. A quantity other than rain rate (units "1")
+uses the same functions, with its own unit instead of mm/h.
 """
 
 import math
@@ -16,12 +16,14 @@ from nowcast.config.schema import NamedSection, Number, Section, check, lookup
 
 
 class Transform(Section):
-    """`encode` maps mm/h >= 0 to network values, `decode` back; decode(encode(r)) = r for 0 <= r <= ceiling."""
+    """A map from rain rate to network values and its inverse; its fields are the keys of `[transform]`."""
 
     def encode(self, rain: Tensor) -> Tensor:
+        """Convert mm/h, at least 0, to network values."""
         raise NotImplementedError
 
     def decode(self, values: Tensor) -> Tensor:
+        """Convert network values to mm/h; decode(encode(r)) = r for 0 <= r <= the highest rate of the transform."""
         raise NotImplementedError
 
 
@@ -29,8 +31,8 @@ class Log(Transform):
     """values = ln(1 + r / offset) / ln(1 + ceiling / offset): linear below `offset`, logarithmic above it."""
 
     name: Literal["log"] = "log"
-    offset: Number = Field(0.1, gt=0)  # mm/h: the usual dry threshold
-    ceiling: Number = Field(100.0, gt=0)  # mm/h that becomes 1; higher forecasts are cut to it
+    offset: Number = Field(0.1, gt=0)  # mm/h; the default is the usual dry threshold
+    ceiling: Number = Field(100.0, gt=0)  # mm/h that becomes 1; higher forecasts are reduced to it
 
     @property
     def _scale(self) -> float:
@@ -44,9 +46,9 @@ class Log(Transform):
 
 
 class Dbz(Transform):
-    """values = (dBZ - floor) / (ceiling - floor), dBZ = 10 log10(a r^b): the radar's own scale; 0 is dry.
+    """values = (dBZ - floor) / (ceiling - floor), with reflectivity dBZ = 10 log10(a r^b) and rain rate r in mm/h.
 
-    Rates whose reflectivity lies below `floor` become dry.
+    Rates whose reflectivity is below `floor` become 0, dry.
     """
 
     name: Literal["dbz"] = "dbz"
@@ -72,7 +74,7 @@ class Dbz(Transform):
 
 
 class Linear(Transform):
-    """values = r / scale; for quantities that lie in [0, 1] already, scale = 1. Forecasts are cut at 0 and `ceiling`."""
+    """values = r / scale; scale = 1 for quantities from 0 to 1. Forecasts are limited to 0 … `ceiling` (mm/h)."""
 
     name: Literal["linear"] = "linear"
     scale: Number = Field(1.0, gt=0)
@@ -89,18 +91,22 @@ TRANSFORMS: dict[str, type[Transform]] = {"log": Log, "dbz": Dbz, "linear": Line
 
 
 def make_transform(section: NamedSection) -> Transform:
-    """The transform that the config's `[transform]` describes; UsageError for an unknown name or key."""
+    """Return the transform that the config's `[transform]` describes; UsageError (exit 2) for an unknown name or key."""
     kind = lookup(TRANSFORMS, section.name, where="transform.name")
     return check(kind, section.model_dump(), where="transform")
 
 
 def split_missing(rain: Tensor) -> tuple[Tensor, Tensor]:
-    """(rain with 0 where missing, validity): both of `rain`'s shape, validity 1.0 known and 0.0 missing."""
+    """Return the rain with 0 where missing, and its validity (1.0 known, 0.0 missing), both of the same shape."""
     known = torch.isfinite(rain)
     return torch.where(known, rain, 0.0), known.to(rain.dtype)
 
 
 def network_input(rain: Tensor, transform: Transform) -> Tensor:
-    """(case, time, y, x) mm/h with NaN -> (case, time, 2, y, x): the values and their validity."""
+    """Make a model's input.
+
+    rain: (case, time, y, x) mm/h, NaN missing
+    returns: (case, time, 2, y, x) network values and validity
+    """
     filled, validity = split_missing(rain)
     return torch.stack([transform.encode(filled) * validity, validity], dim=2)

@@ -1,11 +1,10 @@
-"""CNN + LSTM, the contrast to ConvLSTM: each frame becomes one vector, an LSTM runs over vectors, vectors become frames.
+"""LSTM networks over frames as vectors, to compare ConvLSTM with: CNN-LSTM and fully connected LSTM.
 
-Strided convolutions → flatten → LSTM → transposed convolutions. The flattening ties the weights to one grid size and to
-places on it: unlike ConvLSTM it neither runs on another grid nor moves its forecast when the input moves.
-
-The fully connected LSTM encoder–forecaster that Shi et al. (2015) compare with: frames as vectors, dense weights.
-
-Peepholes are one number per cell; the forecaster's first layer is unfed, and its top layer alone gives the frame.
+CNN-LSTM: strided convolutions turn each frame into a vector, an LSTM runs over the vectors, transposed convolutions turn them
+into frames. Fully connected LSTM: the encoder–forecaster of Srivastava et al. (2015), with which Shi et al. (2015) compare;
+each frame is a vector, with dense weights and peepholes of one number per unit. In both, weights belong to places on the grid,
+so unlike ConvLSTM they run on one grid only, and a shifted input does not give a shifted forecast. The forecaster's first
+layer has no input, and its last layer gives the frame.
 """
 
 import math
@@ -22,7 +21,7 @@ from nowcast.models.model import Model
 
 
 class CNNLSTMConfig(Section):
-    """Keys of `[model]` for name = "cnn_lstm"; `grid` is the (y, x) that it is made for."""
+    """Keys of `[model]` for name = "cnn_lstm"; `grid` is the only (y, x) shape that it takes."""
 
     name: Literal["cnn_lstm"] = "cnn_lstm"
     grid: Many[int] = Field((64, 64), min_length=2, max_length=2)
@@ -40,7 +39,7 @@ class CNNLSTMConfig(Section):
 
 
 class CNNLSTM(Model):
-    """Convolutions, an LSTM over vectors, transposed convolutions; for one `grid`. The decoder LSTM gets no input."""
+    """Convolutions, an LSTM over vectors, and transposed convolutions; forward as `Model.forward`."""
 
     citation = "Srivastava et al. (2015), arXiv 1502.04681"
 
@@ -74,7 +73,7 @@ class CNNLSTM(Model):
 
 
 class FCLSTMConfig(Section):
-    """Keys of `[model]` for name = "fc_lstm"; `grid` is the (y, x) that it is made for."""
+    """Keys of `[model]` for name = "fc_lstm"; `grid` is the only (y, x) shape that it takes."""
 
     name: Literal["fc_lstm"] = "fc_lstm"
     grid: Many[int] = Field((64, 64), min_length=2, max_length=2)
@@ -91,7 +90,7 @@ class FCLSTMConfig(Section):
 
 
 class FCLSTM(Model):
-    """An LSTM over frames as vectors, with dense weights; for one `grid`."""
+    """A fully connected LSTM over frames as vectors; forward as `Model.forward`."""
 
     citation = "Srivastava et al. (2015), arXiv 1502.04681"
 
