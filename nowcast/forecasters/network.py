@@ -1,7 +1,4 @@
-"""Anything that maps past frames to future frames is a Forecaster: a trained network or a baseline, by one call.
-
-Both sides of the call are mm/h with NaN for missing; network values exist only inside `Network`.
-"""
+"""A trained network as a Forecaster: mm/h in, mm/h out; network values exist only in here."""
 
 import logging
 from collections.abc import Sequence
@@ -37,11 +34,12 @@ from nowcast.quantity import Quantity
 from nowcast.runtime.device import arithmetic, pick_precision
 
 log = logging.getLogger(__name__)
-# cells that go through the network at once: more take longer each on a CPU, whose cache they leave
+# Cells of all cases in one call of the network; on a CPU more do not fit in its cache and take longer each
 BATCH_CELLS = {"cpu": 1 << 17, "cuda": 1 << 20}
-LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # s, and as in config.py: no checkpoint can ask for more
-OTHER_STEPS = 3.0  # times as long or short as any that a network was trained on, and it still forecasts along the motion
-SURELY_FIT = 1 << 16  # cells; the greediest recipe, keras_next_frame, takes 17 KB for each
+LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # seconds, and frames as in the config: limits for what a checkpoint says
+# Along the motion, a network also forecasts in time steps longer or shorter than trained, up to this factor
+MOST_STEP_FACTOR = 3.0
+SMALL_GRID = 1 << 16  # cells; such a grid fits in memory: the largest model, configs/keras_next_frame, takes 17 KB per cell
 
 
 class Network(Forecaster):
@@ -66,7 +64,8 @@ class Network(Forecaster):
         self.facts: dict[str, Any] = dict(facts)
         self.model.to(device).eval()
         self.precision = pick_precision(self.experiment.training.precision, device)
-        self._tilings: dict[tuple[tuple[int, int], int, int], Tiling | None] = {}  # by grid, leads and fields for each
+        # by grid, number of lead times and fields per lead time
+        self._tilings: dict[tuple[tuple[int, int], int, int], Tiling | None] = {}
 
     @property
     def citation(self) -> str:
@@ -118,21 +117,21 @@ class Network(Forecaster):
         return fields[:, :, 0], fields[:, :, 1:]
 
     def _fields(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float] = ()) -> np.ndarray:
-        """(case, lead, 1 + threshold, y, x): the forecast and the probabilities, in the coordinates of the grid."""
+        """Return the forecast and the probabilities (case, lead, 1 + threshold, y, x) on the grid of the record."""
         past = np.ascontiguousarray(self.check_past(past)[:, -self.input_frames :], np.float32)
         if self.experiment.data.coordinates != "lagrangian":
             return self._kept_dry(past, self._in_parts(past, num_leads, thresholds))
         flows = [motion(case) for case in past]
         still = np.stack([past_to_lagrangian(case, flow) for case, flow in zip(past, flows, strict=True)])
         made = self._in_parts(still, num_leads, thresholds)
-        np.copyto(made, np.nan, where=np.isnan(past[:, -1])[:, None, None])  # as of an extrapolation
-        for case, flow in zip(made, flows, strict=True):  # in place: of a continent, every copy is a gigabyte
+        np.copyto(made, np.nan, where=np.isnan(past[:, -1])[:, None, None])  # as in an extrapolation
+        for case, flow in zip(made, flows, strict=True):  # in place: for a continent, a copy takes a gigabyte
             from_lagrangian(case, flow, out=case)
         return self._kept_dry(past, made)
 
     @torch.inference_mode()
     def _in_parts(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> np.ndarray:
-        """As `_fields`, some cases at a time, or tiles of one: as much as fits in memory."""
+        """Compute `_fields` in the model's coordinates: some cases at a time, or one in tiles if it does not fit in memory."""
         run = partial(self._run, thresholds=thresholds)
         if tiling := self._tiling(past.shape[-2:], num_leads, run, 1 + len(thresholds)):
             parts = [self._in_tiles(case[None], num_leads, run, tiling) for case in past]
@@ -159,14 +158,14 @@ class Network(Forecaster):
         return self.model.match(*(torch.cat(parts, dim=-1) for parts in zip(*samples, strict=True)))
 
     def _kept_dry(self, past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
-        """A network answers to a clear sky with a little drizzle: of a past without rain anywhere the forecast has none."""
+        """Set the forecast of a case without rain in any past frame to 0, as networks answer a clear sky with weak drizzle."""
         if self.quantity.is_rain:
             dry = ~(past >= DRY_THRESHOLD).any(axis=(1, 2, 3))
             forecast[dry] = np.where(np.isnan(forecast[dry]), np.nan, 0)
         return forecast
 
     def cases_at_once(self, grid: tuple[int, int]) -> int:
-        """How many cases are best forecast together."""
+        """Return how many cases on a grid of this (y, x) shape are forecast fastest in one call."""
         return max(BATCH_CELLS.get(self.device.type, BATCH_CELLS["cpu"]) // (grid[0] * grid[1]), 1)
 
     def _run(self, past: np.ndarray, num_leads: int, **options: Any) -> np.ndarray:
@@ -178,8 +177,8 @@ class Network(Forecaster):
         return torch.from_numpy(np.ascontiguousarray(past)).to(self.device)
 
     def _tiling(self, grid: tuple[int, int], num_leads: int, run: Run, fields: int) -> Tiling | None:
-        """The tiles for a grid that does not fit in memory as a whole, None where it does; found out once."""
-        if grid[0] * grid[1] <= SURELY_FIT or self.model.grid:
+        """Return the tiles for a grid that does not fit in memory as a whole, else None; planned once per grid."""
+        if grid[0] * grid[1] <= SMALL_GRID or self.model.grid:
             return None
         key = grid, num_leads, fields
         if key not in self._tilings:
@@ -216,11 +215,11 @@ class Network(Forecaster):
         if self.time_steps[0] <= step <= self.time_steps[-1]:
             return np.timedelta64(step, "s")
         trained = " to ".join(f"{s / 60:g}" for s in dict.fromkeys((self.time_steps[0], self.time_steps[-1])))
-        # along the motion, another step is only another speed of growth and decay, of which the past frames tell
-        slack = OTHER_STEPS if self.experiment.data.coordinates == "lagrangian" else 1.0
-        if self.time_steps[0] / slack <= step <= self.time_steps[-1] * slack:
-            told = "%s has a time step of %g min and %s was trained on %s min: its scores may be lower"
-            log.warning(told, record.name, step / 60, self.name, trained)
+        # along the motion, another time step only changes the rates of growth and decay, which the past frames show
+        factor = MOST_STEP_FACTOR if self.experiment.data.coordinates == "lagrangian" else 1.0
+        if self.time_steps[0] / factor <= step <= self.time_steps[-1] * factor:
+            message = "%s has a time step of %g min and %s was trained on %s min: its scores may be lower"
+            log.warning(message, record.name, step / 60, self.name, trained)
             return np.timedelta64(step, "s")
         multiples = [seconds for seconds in self.time_steps if seconds % step == 0]
         if not multiples:
@@ -278,23 +277,23 @@ def forecast_fields(
 
 
 def _load_model(experiment: config.Experiment, checkpoint: Checkpoint) -> Model:
-    # on "meta" nothing is allocated, so a config that lies about sizes fails by the tensors' shapes
+    # on "meta" nothing is allocated, so a config with wrong sizes fails because the tensors' shapes do not match
     with torch.device("meta"):
         model = make_model(model_config(experiment.model))
-    # a checkpoint to resume from holds the newest weights and, where one is kept, their average, which forecasts better
+    # a checkpoint to resume from holds the newest weights and, if one is kept, their average, which forecasts better
     model.load_state_dict(checkpoint.part("average") or checkpoint.part("model"), assign=True)
     return model
 
 
 def _bounded(frames: int) -> int:
-    """As many as a config can ask for; ValueError otherwise."""
+    """Return a number of frames if a config can ask for as many, else raise ValueError."""
     if not 1 <= int(frames) <= MOST_FRAMES:
         raise ValueError(f"{str(frames)[:40]} frames")
     return int(frames)
 
 
 def _time_steps(values: list) -> list[int]:
-    """Seconds, ascending; ValueError where they cannot be time steps."""
+    """Return time steps in seconds, ascending; raise ValueError if they cannot be time steps."""
     steps = [int(value) for value in values]
     if not steps or steps != sorted(steps) or not 0 < steps[0] <= steps[-1] <= LONGEST_STEP:
         raise ValueError(f"time steps of {str(steps)[:40]} s")

@@ -1,10 +1,10 @@
-"""Grids that do not fit in memory: forecast in tiles that overlap, and put together without seams.
+"""Forecast grids that do not fit in memory: in overlapping tiles, joined without seams.
 
-A tile is a core and a margin around it, on the raster of the model's `tile_multiple`. What a network forecasts at a place
-depends on the past within its reach; with a margin of the reach the tiles give what the whole grid gives, to rounding.
-A smaller margin gives it about: of a plain encoder–forecaster (patch 4, 4 -> 12 frames, trained, radar of MeteoSwiss and FMI)
-the largest difference is .19 of the values at a margin of 4 cells, .03 at 32, 2e-4 at 44 and none at its reach, 68; a trained
-network on three scales that reaches 320 cells is off by 4e-5 at 32 and by rounding alone from 48 on.
+A tile is a core and a margin around it; cores begin at multiples of the model's `tile_multiple`. A network's forecast at a
+place depends on the past within its reach. With a margin as wide as the reach, tiles give the forecast of the whole grid except
+for rounding errors. A smaller margin gives it approximately: for a trained encoder–forecaster (patch 4, 4 past and 12 future
+frames, radar of MeteoSwiss and FMI) the largest difference in network values is .19 at a margin of 4 cells, .03 at 32, 2e-4 at
+44, and 0 at its reach, 68; for a trained multiscale network with a reach of 320 cells it is 4e-5 at 32, and rounding from 48.
 """
 
 import math
@@ -24,38 +24,38 @@ from nowcast.models.model import Model
 from nowcast.runtime import distributed
 from nowcast.runtime.memory import free_memory, peak_memory, restart_peak
 
-LARGEST_MARGIN = 192  # cells: what comes from further away in an hour is rounding, in all that was measured
+LARGEST_MARGIN = 192  # cells; in all measurements, the influence from further away in an hour was rounding
 BLEND = 8  # cells to either side of a seam over which one tile fades into the next
-MOST_BYTES = 4 << 30  # of one forecast on a CPU, where others work too
-QUICK_BYTES = 1 << 28  # of a tile: on a CPU larger ones take up to twice the time for each cell, which leave its caches
-MOST_MORE = 1.5  # times the cells that large tiles compute
-PROBE_SHARE = 8  # memory is measured on a grid of 1/8 of the sides, which takes 1/64 of the time
+MOST_BYTES = 4 << 30  # memory for one forecast on a CPU, which others use too
+CACHE_BYTES = 1 << 28  # memory of a tile; larger ones do not fit in a CPU's caches and take up to twice the time per cell
+MOST_OVERHEAD = 1.5  # cells that small tiles may compute, relative to large ones
+PROBE_FRACTION = 8  # memory is measured on a grid with 1/8 of the sides, which takes 1/64 of the time
 
 Run = Callable[[np.ndarray, int], np.ndarray]  # (case, time, y, x), number of leads -> (case, lead, ..., y, x)
 
 
 @dataclass(frozen=True)
 class Span:
-    """One axis of a tile: the cells that it reads, those of them that it gives, and with what weight."""
+    """One axis of a tile."""
 
-    read: slice
-    given: slice
-    weight: np.ndarray
+    read: slice  # cells that the tile reads: core and margins
+    written: slice  # cells that it contributes to: core and blend
+    weight: np.ndarray  # of the contribution to each cell written, 0 to 1
 
     @property
     def core(self) -> slice:
-        """Of what it reads, the cells where no other tile has more weight."""
-        most = np.flatnonzero(self.weight >= 0.5) + self.given.start - self.read.start
+        """Return the cells, counted from the first one read, where no other tile has more weight."""
+        most = np.flatnonzero(self.weight >= 0.5) + self.written.start - self.read.start
         return slice(int(most[0]), int(most[-1]) + 1)
 
     def core_from(self, stride: int) -> slice:
-        """The core from its first cell on that is one of every so many of the whole axis."""
+        """Return the core from the first of its cells whose position on the whole axis is a multiple of `stride`."""
         return slice(self.core.start + -(self.read.start + self.core.start) % stride, self.core.stop)
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """The tiles of a grid: `counts` (y, x) cores, and around each a `margin` that includes the `blend`."""
+    """The tiles of a grid: `counts` (y, x) cores, and around each a `margin` in cells that includes the `blend`."""
 
     shape: tuple[int, int]
     counts: tuple[int, int]
@@ -73,85 +73,94 @@ class Tiling:
 
     def _span(self, size: int, first: int, last: int) -> Span:
         read = slice(max(first - self.margin, 0), min(last + self.margin, size))
-        given = slice(max(first - self.blend, 0), min(last + self.blend, size))
-        cells = np.arange(given.start, given.stop, dtype=np.float32) + 0.5
+        written = slice(max(first - self.blend, 0), min(last + self.blend, size))
+        cells = np.arange(written.start, written.stop, dtype=np.float32) + 0.5
         weight, fade = np.ones_like(cells), 2 * self.blend
-        if given.start > 0:
-            weight = np.minimum(weight, (cells - given.start) / fade)
-        if given.stop < size:
-            weight = np.minimum(weight, (given.stop - cells) / fade)
-        return Span(read, given, weight)
+        if written.start > 0:
+            weight = np.minimum(weight, (cells - written.start) / fade)
+        if written.stop < size:
+            weight = np.minimum(weight, (written.stop - cells) / fade)
+        return Span(read, written, weight)
 
     @property
     def num_cells(self) -> int:
-        """How many cells are computed in all."""
+        """Return how many cells are computed in all tiles together."""
         return sum((y.read.stop - y.read.start) * (x.read.stop - x.read.start) for y, x in self)
 
 
 def choose_tiles(
     shape: tuple[int, int], multiple: int, *, num_bytes: float, per_cell: float, reach: float, device: torch.device
 ) -> Tiling:
-    """Tiles that take at most `num_bytes`; on a CPU small ones, where they have the same margin and compute few cells more."""
+    """Choose tiles that take at most `num_bytes` of memory.
+
+    per_cell: bytes per cell; reach: cells; cores begin at multiples of `multiple` cells. On a CPU, small tiles are preferred if
+    they have the same margin and compute few more cells.
+    """
     large = plan_tiles(shape, multiple, max_cells=int(num_bytes / per_cell), reach=reach)
-    if device.type != "cpu" or num_bytes <= QUICK_BYTES:
+    if device.type != "cpu" or num_bytes <= CACHE_BYTES:
         return large
-    quick = plan_tiles(shape, multiple, max_cells=int(QUICK_BYTES / per_cell), reach=reach)
-    return quick if quick.margin == large.margin and quick.num_cells <= MOST_MORE * large.num_cells else large
+    small = plan_tiles(shape, multiple, max_cells=int(CACHE_BYTES / per_cell), reach=reach)
+    return small if small.margin == large.margin and small.num_cells <= MOST_OVERHEAD * large.num_cells else large
 
 
 def plan_tiles(shape: tuple[int, int], multiple: int, *, max_cells: int, reach: float) -> Tiling:
-    """The tiles of at most `max_cells` that compute the fewest cells in all.
+    """Choose tiles of at most `max_cells` so that the fewest cells are computed in all.
 
-    Their margin is the reach, up to LARGEST_MARGIN, or less where tiles are so small that margins would be most of them.
+    Their margin is the reach, at most LARGEST_MARGIN, or less if margins would make up most of the small tiles.
     """
     blend = math.ceil(BLEND / multiple) * multiple
     margin = blend + math.ceil(min(reach, LARGEST_MARGIN) / multiple) * multiple
     while margin > blend:
-        if found := _fewest_cells(shape, multiple, max_cells, margin, blend):
-            return found
+        if tiling := _fewest_cells(shape, multiple, max_cells, margin, blend):
+            return tiling
         margin = margin // (2 * multiple) * multiple
     smallest = tuple(max(_counts(size, multiple, 2 * blend)) for size in shape)
     return _fewest_cells(shape, multiple, max_cells, blend, blend) or Tiling(shape, smallest, multiple, blend, blend)
 
 
 def _fewest_cells(shape: tuple[int, int], multiple: int, max_cells: int, margin: int, blend: int) -> Tiling | None:
-    least = max(margin, 2 * blend)  # of a core: blends must not meet, and a larger share of margins is never worth it
+    # least side of a core: blends must not meet, and tiles with smaller cores would compute mostly margins
+    least = max(margin, 2 * blend)
     sides = [{n: min(core + 2 * margin, size) for n, core in _counts(size, multiple, least).items()} for size in shape]
     fitting = [(ny * nx * y * x, (ny, nx)) for (ny, y), (nx, x) in product(*(s.items() for s in sides)) if y * x <= max_cells]
     return Tiling(shape, min(fitting)[1], multiple, margin, blend) if fitting else None
 
 
 def _counts(size: int, multiple: int, least: int) -> dict[int, int]:
-    """How many cores an axis can have where none is smaller than `least` cells, and the largest core of each choice."""
+    """Return, for each possible number of cores of an axis, the size of the largest; none is smaller than `least` cells."""
     blocks = -(-size // multiple)
     most = max(blocks // -(-least // multiple), 1)
     return {count: -(-blocks // count) * multiple for count in range(1, most + 1)}
 
 
 def forecast_in_tiles(run: Run, past: np.ndarray, num_leads: int, tiling: Tiling) -> np.ndarray:
-    """(case, time, y, x) -> what `run` gives, (case, lead, ..., y, x), of one tile of one case after the other."""
+    """Forecast one tile of one case after the other and join the tiles.
+
+    past: (case, time, y, x)
+    returns: (case, lead, …, y, x), as `run` does for a tile
+    """
     out = None
     for case, (y, x) in product(range(len(past)), tiling):
         tile = run(np.ascontiguousarray(past[case : case + 1, :, y.read, x.read]), num_leads)[0]
         if out is None:
             out = np.zeros((len(past), *tile.shape[:-2], *past.shape[-2:]), np.float32)
-        tile = tile[..., y.given.start - y.read.start :, x.given.start - x.read.start :]
+        tile = tile[..., y.written.start - y.read.start :, x.written.start - x.read.start :]
         tile = tile[..., : len(y.weight), : len(x.weight)]
-        out[case, ..., y.given, x.given] += tile * (y.weight[:, None] * x.weight)
+        out[case, ..., y.written, x.written] += tile * (y.weight[:, None] * x.weight)
     return out
 
 
 @torch.inference_mode()
 def find_reach(model: Model, input_frames: int, num_leads: int, *, like: Tensor) -> float:
-    """How many cells away the past still changes the forecast, at its last lead: a multiple of `tile_multiple`.
+    """Measure the reach: how many cells away the past changes the last lead time, a multiple of `tile_multiple`.
 
-    Found by one pass over a narrow strip with a NaN in its middle, which spreads to all that depends on it. `like` gives
-    device and dtype. Infinite where a state is read along flows, which may point anywhere.
+    The model runs over a narrow strip with a NaN in its middle, which spreads to all values that depend on it. `like` gives
+    device and dtype. Infinite for a model whose reach is not bounded.
     """
     if not model.reach_is_bounded:
         return math.inf
     multiple = model.tile_multiple
-    half = math.ceil(64 / multiple)  # in multiples
+    half = math.ceil(64 / multiple)  # half the strip's length, in multiples
     while True:
         strip = like.new_zeros(1, input_frames, 2, multiple, (2 * half + 1) * multiple)
         strip[..., half * multiple : (half + 1) * multiple] = torch.nan
@@ -160,35 +169,36 @@ def find_reach(model: Model, input_frames: int, num_leads: int, *, like: Tensor)
         farthest = int(places.abs().max())
         if farthest < half:
             return farthest * multiple
-        if half * multiple > 4 * LARGEST_MARGIN:  # no margin is as wide
+        if half * multiple > 4 * LARGEST_MARGIN:  # far wider than any margin
             return math.inf
         half *= 2
 
 
 @torch.inference_mode()
 def bytes_per_cell(run: Run, input_frames: int, num_leads: int, grid: tuple[int, int], device: torch.device) -> float:
-    """Bytes of memory per cell of `grid` at the peak of a forecast, measured on a grid of an eighth of its sides.
+    """Measure the peak memory of a forecast in bytes per cell of `grid`, on a grid with an eighth of its sides.
 
-    Never too few: what does not grow with the grid is counted as if it did.
+    Never too few, because memory that does not grow with the grid is counted as if it did.
     """
-    y, x = (-(-size // PROBE_SHARE) for size in grid)
+    y, x = (-(-size // PROBE_FRACTION) for size in grid)
     past = np.ones((1, input_frames, y, x), np.float32)
     return max(peak_bytes(lambda: run(past, num_leads), device), 1) / (y * x)
 
 
 def available_bytes(device: torch.device) -> float:
-    """What one forecast may take: half of what is free, and on a CPU its share of that among processes, at most MOST_BYTES."""
+    """Return the bytes that one forecast may take: half of the free memory; on a CPU shared by processes, up to MOST_BYTES."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / 2
     try:
         return min(free_memory() / 2 / distributed.size_here(), MOST_BYTES)
-    except MemoryLimitError:  # it cannot be found out
+    except MemoryLimitError:  # the system does not say how much is free
         return MOST_BYTES
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
+    """Measure the bytes of memory that a call takes at its peak."""
     if device.type == "cuda":
-        run()  # the first pays for set-up, in memory too
+        run()  # the first run also allocates what is set up once
         before = torch.cuda.memory_allocated(device)
         restart_peak(device)
         run()
@@ -199,9 +209,9 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
 
 
 class _Allocations(TorchDispatchMode):
-    """Counts the bytes of the tensors that are alive.
+    """Counts the bytes of all tensors alive, and their peak.
 
-    A CPU's allocator does not, and the memory of the process shows nothing where freed memory is used again.
+    The CPU allocator does not count, and the memory of the process does not show it when freed memory is used again.
     """
 
     def __init__(self):
@@ -211,7 +221,7 @@ class _Allocations(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # skipping it means importing it, which takes a second
+        return False  # True would import torch's compiler, which takes a second
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))

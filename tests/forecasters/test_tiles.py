@@ -141,12 +141,12 @@ def test_tiles_cover_every_cell_with_a_weight_of_one(shape, multiple, max_cells,
     tiling = plan_tiles(shape, multiple, max_cells=max_cells, reach=reach)
     weight = np.zeros(shape)
     for y, x in tiling:
-        weight[y.given, x.given] += y.weight[:, None] * x.weight
+        weight[y.written, x.written] += y.weight[:, None] * x.weight
         for span, size in ((y, shape[0]), (x, shape[1])):
             assert span.read.start % multiple == 0
             inside = tiling.margin - tiling.blend
-            assert span.read.start == 0 or span.given.start - span.read.start >= inside
-            assert span.read.stop == size or span.read.stop - span.given.stop >= inside
+            assert span.read.start == 0 or span.written.start - span.read.start >= inside
+            assert span.read.stop == size or span.read.stop - span.written.stop >= inside
     np.testing.assert_allclose(weight, 1, rtol=1e-5)
     assert tiling.margin - tiling.blend <= math.ceil(min(reach, LARGEST_MARGIN) / multiple) * multiple
 
@@ -208,7 +208,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def little_memory(monkeypatch):
-    monkeypatch.setattr(forecasters_network, "SURELY_FIT", 0)
+    monkeypatch.setattr(forecasters_network, "SMALL_GRID", 0)
     monkeypatch.setattr(tiles, "MOST_BYTES", 2_000_000)
 
 

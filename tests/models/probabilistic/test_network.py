@@ -123,7 +123,7 @@ def test_a_clear_sky_has_no_chance_of_rain():
 def test_tiles_give_what_the_whole_grid_gives(monkeypatch, caplog):
     network, frames = shaken(), past(shape=(1300, 90))
     whole = network.forecast_and_exceedance(frames, 3, (0.5, 2.0))
-    monkeypatch.setattr(forecasters_network, "SURELY_FIT", 0)
+    monkeypatch.setattr(forecasters_network, "SMALL_GRID", 0)
     monkeypatch.setattr(forecasters_network, "available_bytes", lambda device: 2.5e8)  # three tiles with all that they reach
     tiled = shaken()
     caplog.set_level("INFO", "nowcast")
