@@ -1,7 +1,7 @@
-"""What each command does once its arguments are parsed: the parts put together. Imports everything heavy."""
+"""What `nowcast train` does once its arguments are parsed: train, resume, or with --dry-run say what would be trained."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,35 @@ from nowcast import config
 from nowcast.config.schema import Experiment
 from nowcast.dataset.archive import Archive, open_archive
 from nowcast.errors import CheckpointError, MemoryLimitError, is_out_of_memory
-from nowcast.models import checkpoint as models_checkpoint
 from nowcast.models import num_parameters
-from nowcast.models.checkpoint import Checkpoint, read_checkpoint
+from nowcast.models.checkpoint import BEST, Checkpoint, read_checkpoint
 from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
 from nowcast.runtime.outputs import replacing
 from nowcast.training import run_folder
 from nowcast.training.compatibility import check_resumable
-from nowcast.training.experiment import check_shares
-from nowcast.training.step_cost import estimate, largest_batch, what_would_fit
-from nowcast.training.trainer import Trainer
+from nowcast.training.experiment import check_grids, check_shares
+from nowcast.training.learner import Learner
+from nowcast.training.optimizer import count_steps
+from nowcast.training.step_cost import case_shape, estimate, largest_batch, uncompiled, what_would_fit
+from nowcast.training.trainer import Result, Trainer
 
 log = logging.getLogger(__name__)
+
+
+def draw_curves(output: Path) -> None:
+    """Draw the losses and scores of a run's metrics.jsonl into its training.png; where that fails, only warn."""
+    if not distributed.is_first() or not (output / run_folder.METRICS).is_file():
+        return
+    try:
+        from nowcast.report import folder as report_folder
+        from nowcast.report import maps  # imports matplotlib
+
+        content = maps.png(maps.drawn(report_folder.draw_training(run_folder.read_events(output / run_folder.METRICS))))
+        with replacing(output / run_folder.PICTURE) as temporary:
+            temporary.write_bytes(content)
+    except Exception as error:  # a picture that cannot be drawn must not fail a run that is trained
+        log.warning("no %s: %s", run_folder.PICTURE, error)
 
 
 def train_run(
@@ -35,96 +51,146 @@ def train_run(
     overwrite: bool,
     device: str,
     write: Callable[[Experiment], str] = config.write,
+    draw: Callable[[Path], None] = draw_curves,
 ) -> str:
-    """Train and leave the run folder complete; returns a line about the result. `write` gives the text of its config."""
-    where = distributed.join(pick_device(device))
+    """Train, leave the run folder complete, and return one line about the result.
+
+    write: returns the text of the run folder's config.toml
+    draw: draws training.png in the run folder, after the training, also when it fails
+
+    Raises MemoryLimitError (exit 7) where a step does not fit into memory, and whatever opening records, checking the run
+    folder and training raise.
+    """
+    on = distributed.join(pick_device(device))
     with distributed.in_turn():
-        plan = open_archive(experiment.data)
-    checkpoint = _checkpoint_of(output, resume=resume)
-    resume = checkpoint is not None
-    weights = None if resume else _starting_checkpoint(experiment)
-    experiment = _with_batch_size(experiment, plan, where, checkpoint)
-    trainer = Trainer(experiment, plan, output, device=where)
-    check_shares(trainer.model, experiment.training.batch_size)
-    if checkpoint:
-        check_resumable(checkpoint, trainer.experiment, plan)
-        trainer.restore(checkpoint)
-        if trainer.is_finished:
-            return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
-    if weights:
-        trainer.start_from(weights)
-    with distributed.in_turn(), _run_folder(trainer, write, resumed=resume, overwrite=overwrite):
+        archive = open_archive(experiment.data)
+    checkpoint = _checkpoint_to_resume(output, resume=resume)
+    weights = None if checkpoint else starting_checkpoint(experiment)
+    experiment = with_batch_size(experiment, archive, on, checkpoint)
+    trainer = _make_trainer(experiment, archive, output, on, checkpoint, weights)
+    if checkpoint and trainer.is_finished:
+        return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
+    with distributed.in_turn(), _claimed_run_folder(trainer, write, is_resumed=bool(checkpoint), overwrite=overwrite):
         trainer.prepare_data()
-    with _log_file(output / run_folder.LOG):
-        for line in plan.account.lines():
-            log.info("%s", line)
-        try:
-            result = trainer.run()
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            result = None
-        finally:
-            _draw(output)
-        if result is None:
-            settings = trainer.experiment
-            del trainer  # and its memory
-            raise MemoryLimitError(f"{what_would_fit(settings, plan, where)}\nThe checkpoints in {output} are kept.")
-    return f"{result.output / models_checkpoint.BEST}  (best at step {result.best_step:,} of {result.step:,})"
+    result = _run(trainer, draw)
+    if result is None:
+        resolved = trainer.learner.experiment
+        del trainer  # frees its memory, so that what would fit can be measured
+        shape, most = case_shape(resolved.data, archive), archive.num_windows("training")
+        advice = what_would_fit(resolved, on, shape=shape, most=most)
+        raise MemoryLimitError(f"{advice}\nThe checkpoints in {output} are kept.")
+    return f"{result.output / BEST}  (best at step {result.best_step:,} of {result.step:,})"
 
 
-def _starting_checkpoint(experiment: Experiment) -> Checkpoint | None:
-    return read_checkpoint(experiment.training.start_from) if experiment.training.start_from else None
+def _checkpoint_to_resume(output: Path, *, resume: bool) -> Checkpoint | None:
+    """Return the checkpoint to resume from, or None. Set by --resume, or when torchrun restarted this launch's processes.
 
-
-def _checkpoint_of(output: Path, *, resume: bool) -> Checkpoint | None:
-    """What to go on from: asked for, or since this very launch began the run and torchrun has started its processes anew."""
-    found = run_folder.resumable(output) if resume else None
+    Raises CheckpointError (exit 4) where --resume finds none, or where the processes see different run folders.
+    """
+    checkpoint = run_folder.resumable(output) if resume else None
     launch = distributed.launch()
     if launch and not resume and run_folder.is_resumable(output):
         with suppress(CheckpointError):
-            left = run_folder.resumable(output)
-            found = left if left.facts.get("launch") == launch else None
-    steps = distributed.gather(found and found.facts.get("step"))
+            newest = run_folder.resumable(output)
+            checkpoint = newest if newest.facts.get("launch") == launch else None
+    steps = distributed.gather(checkpoint and checkpoint.facts.get("step"))
     if len(set(steps)) > 1:
         raise CheckpointError(f"the processes find different checkpoints in {output}: it must be one folder for all of them")
-    return found
+    return checkpoint
 
 
-@contextmanager
-def _run_folder(trainer: Trainer, write: Callable[[Experiment], str], *, resumed: bool, overwrite: bool):
-    """Around the packing of the data: what cannot be written is found before it, and an old run gives way after it."""
-    output, text = trainer.output, write(trainer.experiment)
-    best, last = trainer.checkpoint_bytes()
-    if not distributed.is_first():
-        yield
-    elif resumed:
-        run_folder.check_room(output, last)
-        yield
-        run_folder.write_config(output, text)  # it may ask for more steps than before
-        run_folder.forget_after(output / run_folder.METRICS, trainer.state.step)
-    else:
-        with run_folder.claimed(output, overwrite=overwrite, num_bytes=best + 3 * last):  # last, previous, a temporary
-            yield
-            run_folder.begin(output, text)
+def starting_checkpoint(experiment: Experiment) -> Checkpoint | None:
+    """Read the checkpoint that `training.start_from` names; None without one."""
+    return read_checkpoint(experiment.training.start_from) if experiment.training.start_from else None
 
 
-def _with_batch_size(
-    experiment: Experiment, plan: Archive, device: torch.device, resumed: Checkpoint | None = None
+def with_batch_size(
+    experiment: Experiment, archive: Archive, device: torch.device, resumed: Checkpoint | None = None
 ) -> Experiment:
-    """With a number for batch_size = "auto": a resumed run's own, else the largest that fits (into every process)."""
+    """Replace batch_size = "auto" by a number: that of the resumed run, or the largest batch that fits into memory.
+
+    Raises MemoryLimitError (exit 7) where not even one case fits.
+    """
     if experiment.training.batch_size != "auto":
         return experiment
     if resumed:
         number = resumed.facts["config"]["training"]["batch_size"]
     else:
-        number = min(distributed.gather(largest_batch(experiment, plan, device))) * distributed.size()
+        learner = uncompiled(experiment, device)
+        check_grids(archive, experiment.data.crop, learner.model)
+        shape, most = case_shape(experiment.data, archive), archive.num_windows("training")
+        # every process must be able to bear its share
+        number = min(distributed.gather(largest_batch(learner, shape=shape, most=most))) * distributed.size()
     training = experiment.training.model_copy(update={"batch_size": number})
     return experiment.model_copy(update={"training": training})
 
 
+def _make_trainer(
+    experiment: Experiment,
+    archive: Archive,
+    output: Path,
+    device: torch.device,
+    checkpoint: Checkpoint | None,
+    weights: Checkpoint | None,
+) -> Trainer:
+    """Return a trainer at its first step, or at that of the `checkpoint` to resume; `weights` are those to start with.
+
+    Raises CheckpointError (exit 4) where either does not fit the experiment.
+    """
+    trainer = Trainer(Learner(experiment, device), archive, output)
+    check_shares(trainer.learner.model, experiment.training.batch_size)
+    if checkpoint:
+        check_resumable(checkpoint, trainer.learner.experiment, archive)
+        trainer.restore(checkpoint)
+    if weights:
+        trainer.learner.start_from(weights, quantity=archive.quantity)
+    return trainer
+
+
 @contextmanager
-def _log_file(path: Path):
+def _claimed_run_folder(
+    trainer: Trainer, write: Callable[[Experiment], str], *, is_resumed: bool, overwrite: bool
+) -> Iterator[None]:
+    """Context manager around packing. Fails early if the run folder cannot be written; replaces an old run only after
+    packing succeeds.
+
+    Raises OutputError (exit 5).
+    """
+    output, text = trainer.output, write(trainer.learner.experiment)
+    best, last = trainer.snapshots.num_bytes()
+    if not distributed.is_first():
+        yield
+    elif is_resumed:
+        run_folder.check_room(output, last)
+        yield
+        run_folder.write_config(output, text)  # [training] may have changed, for example to more steps
+        run_folder.forget_after(output / run_folder.METRICS, trainer.state.step)
+    else:
+        # three times `last`: last, previous, and the temporary file that becomes the next last
+        with run_folder.claimed(output, overwrite=overwrite, num_bytes=best + 3 * last):
+            yield
+            run_folder.begin(output, text)
+
+
+def _run(trainer: Trainer, draw: Callable[[Path], None]) -> Result | None:
+    """Run the training with a log file beside it, then draw its curves. Return None where it ran out of memory."""
+    output = trainer.output
+    with _log_file(output / run_folder.LOG):
+        for line in trainer.archive.account.lines():
+            log.info("%s", line)
+        try:
+            return trainer.run()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        finally:
+            draw(output)
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Context manager that also writes the package's log to a file."""
     if not distributed.is_first():
         yield
         return
@@ -141,7 +207,7 @@ def _log_file(path: Path):
 
 
 class _LogFile(logging.FileHandler):
-    """A log that cannot be written, as on a full disk, is done without."""
+    """A log file that is given up, with one warning, where it cannot be written, as on a full disk."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         root = logging.getLogger("nowcast")
@@ -150,48 +216,38 @@ class _LogFile(logging.FileHandler):
             log.warning("%s cannot be written: training goes on without", self.baseFilename)
 
 
-def _draw(output: Path) -> None:
-    if not distributed.is_first() or not (output / run_folder.METRICS).is_file():
-        return
-    try:
-        from nowcast.report import folder as report_folder
-        from nowcast.report import maps  # matplotlib
-
-        content = maps.png(maps.drawn(report_folder.draw_training(run_folder.read_events(output / run_folder.METRICS))))
-        with replacing(output / run_folder.PICTURE) as temporary:
-            temporary.write_bytes(content)
-    except Exception as error:  # a picture never costs the run
-        log.warning("no %s: %s", run_folder.PICTURE, error)
-
-
 def dry_run_facts(experiment: Experiment, device: str) -> dict[str, Any]:
-    """What training would do, as one JSON object; nothing is written but the cache, where fields are asked for."""
-    from nowcast.report import folder as report_folder  # noqa: F401  matplotlib's memory counts: a training ends with a picture
+    """Return what training would do and cost, as one JSON object. Writes nothing but the cache of packed frames."""
+    # a training ends with a picture, so the memory of matplotlib counts
+    from nowcast.report import folder as report_folder  # noqa: F401
 
-    where = distributed.join(pick_device(device))
+    on = distributed.join(pick_device(device))
     with distributed.in_turn():
-        plan = open_archive(experiment.data)
-    weights = _starting_checkpoint(experiment)
-    trainer = Trainer(_with_batch_size(experiment, plan, where), plan, Path(), device=where)
+        archive = open_archive(experiment.data)
+    weights = starting_checkpoint(experiment)
+    learner = Learner(with_batch_size(experiment, archive, on), on)
+    check_grids(archive, experiment.data.crop, learner.model)
     if weights:
-        trainer.start_from(weights)
-    splits = {split: plan.num_windows(split) for split in plan.windows}
+        learner.start_from(weights, quantity=archive.quantity)
+    windows = {split: archive.num_windows(split) for split in archive.windows}
+    settings, num_steps = learner.settings, count_steps(learner.settings, windows["training"])
+    cost = estimate(learner, batch_size=settings.batch_size, shape=case_shape(experiment.data, archive))
     return {
-        "num_parameters": num_parameters(trainer.model),
-        "num_windows": sum(splits.values()),
-        "windows": splits,
-        "account": plan.account.as_dict(),
-        "num_steps": trainer.num_steps,
-        "device": trainer.device.type,
-        "precision": str(trainer.precision).removeprefix("torch."),
-        **estimate(trainer).as_dict(trainer.num_steps),
-        "records": [record.name for record in plan.records],
-        "config": config.as_dict(trainer.experiment),
+        "num_parameters": num_parameters(learner.model),
+        "num_windows": sum(windows.values()),
+        "windows": windows,
+        "account": archive.account.as_dict(),
+        "num_steps": num_steps,
+        "device": learner.device.type,
+        "precision": learner.precision_name,
+        **cost.as_dict(num_steps),
+        "records": [record.name for record in archive.records],
+        "config": config.as_dict(learner.experiment),
     }
 
 
 def dry_run_lines(facts: Mapping[str, Any]) -> list[str]:
-    """The same for people: the resolved config as TOML, then what it comes to."""
+    """Return the lines of `dry_run_facts` for people: the resolved config as TOML, then a summary."""
     resolved = config.write(config.from_dict(facts["config"], source="config"))
     splits = ", ".join(f"{number:,} {split}" for split, number in facts["windows"].items())
     account = ", ".join(f"{key.removeprefix('num_')} {value:,}" for key, value in facts["account"].items() if value)

@@ -6,7 +6,7 @@ cannot stays as in the reference recipe, configs/radar.toml, and the result is a
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +22,13 @@ from nowcast.plan.choices import HEAVY, HOURS, Choices, Size, choose, choose_tra
 from nowcast.plan.fingerprint import Fingerprint, take_fingerprint
 from nowcast.plan.frames import ENOUGH, FEW_DAYS, FrameChoice, choose_frames
 from nowcast.runtime.memory import free_memory, resident_memory
-from nowcast.training.experiment import resolve
-from nowcast.training.step_cost import Estimate, estimate, probe
-from nowcast.training.trainer import Trainer
+from nowcast.training.experiment import check_grids, resolve
+from nowcast.training.learner import Learner
+from nowcast.training.step_cost import Estimate, case_shape, estimate
 
 log = logging.getLogger(__name__)
-SHARE = 0.6  # of the free memory that a step may take: validation and other processes need some too
-LEAST_STEPS = 1000  # in the time there is: where a step takes too long for them, smaller sizes are tried
+MEMORY_SHARE = 0.6  # of the free memory (a GPU: of all) that a step may take; validation and other processes need some
+STEPS_IN_TIME = 1000  # that the time must allow; where steps take too long for that, a smaller size is tried
 NEARLY_DRY = 0.005  # wet share
 MAIN = ("data.input_frames", "data.lead_frames", "data.splits.by", "data.crop", "model.patch", "model.kernel_sizes",
         "model.hidden_channels", "training.batch_size", "training.steps")  # fmt: skip
@@ -64,55 +64,91 @@ def _value(experiment: Experiment, key: str):
     return value
 
 
-def make_recipe(paths: Sequence[str], *, variable: str = "auto", device: torch.device) -> Recipe:
-    """Look at the records and plan a training of them on this device.
+@dataclass(frozen=True)
+class Measured:
+    """A size that fits this machine, the config's choices for it, and what one of its steps costs in which precision."""
 
-    Raises what opening records raises, DataError (exit 3) where nothing was observed, NotEnoughFrames (75) where training
-    and validation cannot both have a window, MemoryLimitError (7) where not even the smallest size fits.
+    size: Size
+    choices: Choices
+    cost: Estimate
+    precision: str
+
+
+def make_recipe(
+    paths: Sequence[str],
+    *,
+    variable: str = "auto",
+    device: torch.device,
+    estimate: Callable[..., Estimate] = estimate,
+    memory_limit: float | None = None,
+) -> Recipe:
+    """Look at the records and choose a complete config for training on them, on this device.
+
+    estimate: measures a step, as `step_cost.estimate` does
+    memory_limit: bytes that a step may take, by default a share of those that are free
+
+    Raises what opening records raises, DataError (exit 3) where nothing was observed, NotEnoughFrames (exit 75) where
+    training and validation cannot both have a window, MemoryLimitError (exit 7) where not even the smallest size fits.
     """
     records = open_split(paths, Data(records=tuple(paths), variable=variable))
     check_alike(records)
-    found = take_fingerprint(records)
-    frames = choose_frames(found.series)
-    size, measured, trainer, choices = _try_sizes(found, frames, paths, variable, device)
-    _finish(found, frames, size, measured, trainer, choices)
-    warnings = (*_warnings(found, frames), *choices.warnings)
-    return Recipe(resolve(choices.experiment()), choices.comments, tuple(_head(records, found, warnings)), warnings)
+    fingerprint = take_fingerprint(records)
+    frames = choose_frames(fingerprint.series)
+    measured = _largest_size(fingerprint, frames, paths, variable, device, estimate, memory_limit)
+    _choose_training(fingerprint, frames, measured, device)
+    choices = measured.choices
+    warnings = (*_warnings(fingerprint, frames), *choices.warnings)
+    return Recipe(resolve(choices.experiment()), choices.comments, tuple(_head(records, fingerprint, warnings)), warnings)
 
 
 def reference_choices() -> Choices:
-    """The reference recipe with its comments, and nothing chosen yet."""
+    """Return the reference recipe's values with its comments, before anything is chosen."""
     path = Path(__file__).with_name("radar.toml")
     return Choices(resolve(config.read(path)), read_comments(path.read_text(encoding="utf-8")))
 
 
-def _try_sizes(
-    found: Fingerprint, frames: FrameChoice, paths: Sequence[str], variable: str, device: torch.device
-) -> tuple[Size, Estimate, Trainer, Choices]:
-    """The largest size, from the wished one down, whose steps fit into memory and time; real steps decide."""
-    plan, size = None, first_size(found, frames, device.type)
+def _largest_size(
+    fingerprint: Fingerprint,
+    frames: FrameChoice,
+    paths: Sequence[str],
+    variable: str,
+    device: torch.device,
+    estimate: Callable[..., Estimate],
+    memory_limit: float | None,
+) -> Measured:
+    """Try sizes from the wished one down, by real steps, until one fits into memory and its steps are quick enough."""
+    archive, size, seconds_wanted = (
+        None,
+        first_size(fingerprint, frames, device.type),
+        HOURS[device.type] * 3600 / STEPS_IN_TIME,
+    )
     while True:
-        choices = reference_choices()
-        choices.set("data.records", list(paths), "what was planned from")
-        choices.set("data.variable", variable, "found by CF standard name and units" if variable == "auto" else "as asked for")
-        choose(found, frames, size, choices)
+        choices = _choices_for(fingerprint, frames, size, paths, variable)
         experiment = _with_batch(choices.experiment(), size)
-        plan = plan or open_archive(experiment.data.model_copy(update={"max_missing": 1.0}))
-        limit, seconds_wanted = _memory_limit(device), HOURS[device.type] * 3600 / LEAST_STEPS
-        measured, trainer = _measure(experiment, plan, device, seconds_wanted)
-        fits = measured is not None and measured.memory_bytes <= limit
-        seconds = measured.seconds_per_step if fits else math.inf
+        archive = archive or open_archive(experiment.data.model_copy(update={"max_missing": 1.0}))
+        limit = memory_limit or _usable_memory(device)
+        cost, precision = _measure(experiment, archive, device, seconds_wanted, estimate)
+        fits = cost is not None and cost.memory_bytes <= limit
+        seconds = cost.seconds_per_step if fits else math.inf
         smaller = _smaller(size, seconds, seconds_wanted)
         if fits and (seconds <= seconds_wanted or smaller is None):
-            return size, measured, trainer, choices
+            return Measured(size, choices, cost, precision)
         if smaller is None:
             raise MemoryLimitError(f"not even one case of a small network fits into {limit / 1e9:.1f} GB; free some memory")
         log.debug("%s takes %s a step; trying %s", size, f"{seconds:.2g} s" if fits else "too much memory", smaller)
         size = smaller
 
 
+def _choices_for(fingerprint: Fingerprint, frames: FrameChoice, size: Size, paths: Sequence[str], variable: str) -> Choices:
+    choices = reference_choices()
+    choices.set("data.records", list(paths), "what was planned from")
+    choices.set("data.variable", variable, "found by CF standard name and units" if variable == "auto" else "as asked for")
+    choose(fingerprint, frames, size, choices)
+    return choices
+
+
 def _smaller(size: Size, seconds: float, wanted: float) -> Size | None:
-    """The next smaller size; where steps are too slow, one that should be quick enough, for every try takes time."""
+    """Return the next smaller size; where steps are too slow, skip those expected to be too slow: each try takes time."""
     smaller = size.smaller()
     while smaller and seconds < math.inf and seconds * smaller.work / size.work > wanted and smaller.smaller():
         smaller = smaller.smaller()
@@ -124,42 +160,46 @@ def _with_batch(experiment: Experiment, size: Size) -> Experiment:
     return experiment.model_copy(update={"training": training})
 
 
-def _measure(experiment: Experiment, plan: Archive, device: torch.device, wanted: float) -> tuple[Estimate | None, Trainer]:
-    """What a step takes, roughly where it is far slower than wanted; None where it does not fit into a GPU's memory."""
-    trainer, cases = Trainer(experiment, plan, Path(), device=device), experiment.training.batch_size
+def _measure(
+    experiment: Experiment,
+    archive: Archive,
+    device: torch.device,
+    seconds_wanted: float,
+    estimate: Callable[..., Estimate],
+) -> tuple[Estimate | None, str]:
+    """Return the cost of a step, None where it does not fit into a GPU's memory, and the precision it was computed in."""
+    learner = Learner(experiment, device)
+    check_grids(archive, experiment.data.crop, learner.model)
+    shape, batch_size = case_shape(experiment.data, archive), experiment.training.batch_size
     try:
-        if device.type == "cpu":  # on a GPU the first step tells nothing
-            first = probe(trainer, 1)
-            if first.seconds * cases > 2 * wanted:
-                return Estimate(first.seconds * cases, first.memory_bytes), trainer
-        return estimate(trainer), trainer
+        cost = estimate(learner, batch_size=batch_size, shape=shape, most_seconds=seconds_wanted)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
-        return None, trainer
+        cost = None
+    return cost, learner.precision_name
 
 
-def _memory_limit(device: torch.device) -> float:
+def _usable_memory(device: torch.device) -> float:
+    """Return the bytes that a step may take, of the whole process on a CPU, on the device on a GPU."""
     if device.type == "cuda":
-        return SHARE * torch.cuda.get_device_properties(device).total_memory
-    return resident_memory() + SHARE * free_memory()
+        return MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory
+    return resident_memory() + MEMORY_SHARE * free_memory()
 
 
-def _finish(
-    found: Fingerprint, frames: FrameChoice, size: Size, measured: Estimate, trainer: Trainer, choices: Choices
-) -> None:
-    seconds, precision = measured.seconds_per_step, str(trainer.precision).removeprefix("torch.")
+def _choose_training(fingerprint: Fingerprint, frames: FrameChoice, measured: Measured, device: torch.device) -> None:
+    """Choose what depends on how long a step takes: the number of steps, and with it the schedule; and the precision."""
+    seconds, choices = measured.cost.seconds_per_step, measured.choices
     augmentation = choices.tree["data"]["augmentation"]
     orientations = (4 if "flips" in augmentation else 1) * (2 if "rotations" in augmentation else 1)
     steps, reason = num_steps(
-        found, frames, size, device=trainer.device.type, seconds=seconds, orientations=orientations
+        fingerprint, frames, measured.size, device=device.type, seconds=seconds, orientations=orientations
     )  # fmt: skip
     choose_training(
-        choices, size, steps=steps, reason=reason, seconds=seconds, memory_mb=measured.memory_bytes / 1e6,
-        on=f"on {_device_name(trainer.device)}",
+        choices, measured.size, steps=steps, reason=reason, seconds=seconds,
+        memory_mb=measured.cost.memory_bytes / 1e6, on=f"on {_device_name(device)}",
     )  # fmt: skip
-    choices.set(
-        "training.precision", "auto", f"bfloat16 where a probe finds it faster; {precision} on this {trainer.device.type}"
-    )
+    faster = f"bfloat16 where a probe finds it faster; {measured.precision} on this {device.type}"
+    choices.set("training.precision", "auto", faster)
 
 
 def _device_name(device: torch.device) -> str:

@@ -24,6 +24,12 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
     return torch.optim.SGD(parameters, rate, momentum=betas[0], weight_decay=decay, fused=fused)
 
 
+def count_steps(training: Training, num_windows: int) -> int:
+    """Return the number of steps of a whole training: `training.steps`, or that of `training.epochs` over the windows."""
+    steps_per_epoch = math.ceil(num_windows / (training.batch_size * training.accumulate))
+    return training.steps or training.epochs * steps_per_epoch
+
+
 def learning_rate(step: int, num_steps: int, training: Training, *, num_plateaus: int = 0) -> float:
     """The rate of update `step` (from 0): a linear warm-up to `learning_rate`, then the schedule.
 

@@ -1,68 +1,43 @@
-"""The loop, in reading order: validate and save -> stop after the last step -> batch -> loss -> check -> update.
+"""Trainer: one training run, from its first step (or a checkpoint) to its last.
 
-Everything that a step does is a function of the seed and the step's number, so a resumed run repeats a straight one.
+The loop, in reading order: stop if a signal came; validate and save if it is time; end after the last step; read a batch,
+compute the gradients, check that they are finite, update the weights.
 """
 
 import contextlib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from nowcast import __version__, config
-from nowcast.config.schema import Experiment
 from nowcast.dataset.archive import Archive
 from nowcast.dataset.batches import Batch, Batches
 from nowcast.dataset.loader import load
-from nowcast.errors import CheckpointError, DivergenceError, LoadingError
-from nowcast.models import make_model, model_config, num_parameters
-from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, write_checkpoint
-from nowcast.models.convlstm import set_checkpoint_steps
-from nowcast.models.losses import at_least_one, make_loss
-from nowcast.models.transform import make_transform, network_input, split_missing
-from nowcast.netcdf.record import Record
+from nowcast.errors import DivergenceError, LoadingError
+from nowcast.models import num_parameters
+from nowcast.models.checkpoint import Checkpoint
 from nowcast.runtime import distributed
-from nowcast.runtime.device import Compiled, arithmetic, num_cores, pick_precision
+from nowcast.runtime.device import num_cores
 from nowcast.runtime.progress import Progress, Stopwatch
 from nowcast.runtime.signals import StopRequest, stop_on_signals
-from nowcast.training.compatibility import fitting_weights
-from nowcast.training.experiment import check_grids, resolve
-from nowcast.training.optimizer import Average, learning_rate, make_optimizer, optimizer_tensors, restore_optimizer
+from nowcast.training.experiment import check_grids
+from nowcast.training.learner import Learner, StepOutcome
+from nowcast.training.optimizer import count_steps, learning_rate
 from nowcast.training.run_folder import METRICS, append_event
+from nowcast.training.snapshots import Snapshots
 from nowcast.training.state import State
-from nowcast.training.validation import Kept, Validation, validate
+from nowcast.training.validation import Kept, Validation
 
 log = logging.getLogger(__name__)
-FEW_WORKERS, MOST_WORKERS = 4, 12  # beside a GPU
-VALIDATION_SEED = 1 << 32  # above every seed of training, so that the two never draw the same cases
-
-
-class Outcome:
-    """Loss and gradient norm of one step and its cases, on their way from the device; the host need not wait for them."""
-
-    def __init__(self, values: torch.Tensor, step: int, seen: list[tuple[int, int, int, int]]):
-        self.step, self.seen, self.values, self.copied = step, seen, values, None
-        if values.is_cuda:
-            self.values = torch.empty(values.shape, pin_memory=True)
-            self.values.copy_(values, non_blocking=True)
-            self.copied = torch.cuda.Event()
-            self.copied.record(torch.cuda.current_stream(values.device))  # which need not be that of the current device
-
-    def read(self) -> tuple[float, float]:
-        """Loss and norm, once the step is done."""
-        if self.copied is not None:
-            self.copied.synchronize()
-        loss, norm = self.values.tolist()
-        return loss, norm
+FEW_WORKERS, MOST_WORKERS = 4, 12  # processes that read batches while a GPU computes
+VALIDATION_SEED = 1 << 32  # larger than every training seed, so that validation never draws the training's cases
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a training ended: the run folder, the steps done, the best validation."""
+    """How a training ended: its run folder, the steps done, and the step and loss of the best validation."""
 
     output: Path
     step: int
@@ -71,334 +46,237 @@ class Result:
 
 
 class Trainer:
-    """One training run. `run()` does it; the methods below it are its steps, in order."""
+    """One training run: updates the learner's weights with the archive's windows and fills the run folder `output`.
 
-    def __init__(self, experiment: Experiment, plan: Archive, output: Path, *, device: torch.device):
-        self.experiment, self.settings = resolve(experiment), experiment.training
-        self.plan, self.output, self.device = plan, output, device
-        torch.manual_seed(self.settings.seed)
-        self.transform = make_transform(self.experiment.transform)
-        self.loss = make_loss(self.experiment.loss)
-        self.model = make_model(model_config(self.experiment.model)).to(device)
-        set_checkpoint_steps(self.model, self.settings.checkpoint_steps)
-        self.network = self.model
-        if self.settings.compile:
-            # CUDA graphs are launched as a whole; they cannot add up the gradients of several batches
-            graphs = device.type == "cuda" and self.settings.accumulate == 1
-            self.network = Compiled(self.model, mode="reduce-overhead" if graphs else None)
-        check_grids(plan, self.experiment.data.crop, self.model)
-        self.optimizer = make_optimizer(self.model, self.settings)
-        self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
-        self.precision = distributed.gather(pick_precision(self.settings.precision, device))[0]  # one for all
-        self.launch = distributed.launch()
-        self.state, self.last_is_damaged, self.records_metrics = State(), False, True
-        self.started_from = None
-        # a GPU is asked how the step before went, so that it is never idle; nothing is saved before all is read
-        self.unread, self.most_unread = [], 1 if device.type == "cuda" else 0
+    Raises DataError (exit 3) where the archive's grids do not fit the model.
+    """
+
+    def __init__(self, learner: Learner, archive: Archive, output: Path):
+        self.learner, self.archive, self.output = learner, archive, output
+        self.settings = learner.settings
+        check_grids(archive, learner.experiment.data.crop, learner.model)
+        self.num_steps = count_steps(self.settings, archive.num_windows("training"))
+        self.snapshots = Snapshots(learner, archive, output, num_steps=self.num_steps)
+        self.state, self.can_record = State(), True
+        # The outcome of a step is read while a GPU computes the next one, so that the GPU never waits for the host.
+        # Before anything is saved all outcomes are read.
+        self.unread: list[StepOutcome] = []
+        self.most_unread = 1 if learner.device.type == "cuda" else 0
         self.newest_loss = math.nan
-        windows_per_step = self.settings.batch_size * self.settings.accumulate
-        steps_per_epoch = math.ceil(plan.num_windows("training") / windows_per_step)
-        self.num_steps = self.settings.steps or self.settings.epochs * steps_per_epoch
 
     def prepare_data(self) -> None:
-        """Pack the records and draw up the batches of training and validation."""
-        data, share = self.experiment.data, (distributed.rank(), distributed.size())
-        common = {"batch_size": self.settings.batch_size, "crop": data.crop, "sampler": data.sampler, "share": share,
-                  "coordinates": data.coordinates}  # fmt: skip
-        training = self.plan.series("training")
+        """Pack the records and make the batches of training and validation; warn of damaged frames."""
+        data = self.learner.experiment.data
+        common = {"batch_size": self.settings.batch_size, "crop": data.crop, "sampler": data.sampler,
+                  "coordinates": data.coordinates, "share": (distributed.rank(), distributed.size())}  # fmt: skip
+        training, validation = self.archive.series("training"), self.archive.series("validation")
         self.batches = Batches(training, seed=self.settings.seed, augmentation=data.augmentation, **common)
-        self.validation_batches, validation = None, self.plan.series("validation")
+        self.validation_batches = None
         if validation:
             batches = Batches(validation, seed=VALIDATION_SEED, **common)
             self.validation_batches = Kept(batches) if batches.lagrangian else batches
         if distributed.is_first():
-            for line in dict.fromkeys(line for part in [*training, *validation] for line in part.frames.damaged):
+            for line in dict.fromkeys(line for series in [*training, *validation] for line in series.frames.damaged):
                 log.warning("%s", line)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a `last` or `previous` checkpoint. Raises CheckpointError (exit 4) where it does not fit the config."""
+        self.state = self.snapshots.restore(checkpoint)
 
     def run(self) -> Result:
         """Train to the last step (or early stopping) and leave the run folder complete.
 
-        Raises DivergenceError (exit 6) when loss or gradient stop being finite, Stopped (130, 143) after a signal, with
-        the state saved.
+        Raises DivergenceError (exit 6) when loss, gradient or weights stop being finite, Stopped (exit 130 or 143) after a
+        signal and LoadingError (exit 75) where no batch can be read any more, both with the state saved.
         """
-        self.model.train()
+        self.learner.model.train()
         with (
             stop_on_signals() as stop,
             Progress("training", total=self.num_steps, unit="step", start=self.state.step) as progress,
-            contextlib.closing(self._load()) as batches,  # or a worker that outlives a stop dies in the next run's name
+            # closed here: a worker that outlives this run and dies later would end the next run of this process
+            contextlib.closing(self.load_batches()) as batches,
         ):
-            log.info("%s", self.describe())
-            if self.validation_batches is None:
-                log.warning("no window is left for validation: best.safetensors will be the newest weights (see data.splits)")
+            self._announce()
             if not self.state.step:
-                self._save_state()  # so that a run can be resumed, and a disk that takes no checkpoint is found, from the start
+                self._save_last()  # can be resumed from the start on; and a full disk is found before any work is done
             watch = Stopwatch()
             while True:
-                if received := distributed.largest(stop.received):  # all stop after the same step
-                    stop.received = received
-                    self._settle(watch)
-                    self._stop(stop)
-                if self._is_due():
-                    self._settle(watch)
+                self._stop_if_asked(stop, watch)
+                if self._is_validation_due():
+                    self.read_outcomes(watch)
                     self._validate_and_save(watch)
                 if self.is_finished:
                     break
                 try:
-                    self._update(batches, watch)
+                    self.update(batches, watch)
                 except LoadingError as error:
-                    self._settle(watch)
-                    self._leave(stop, error)
+                    self._save_and_raise(error, stop, watch)
                 progress.advance(loss=f"{self.newest_loss:.4g}")
         return Result(self.output, self.state.step, self.state.best_step, self.state.best_loss)
 
     @property
     def is_finished(self) -> bool:
-        """All steps are done, or early stopping ended the run."""
+        """Whether all steps are done or early stopping ended the run."""
         stopped_early = 0 < self.settings.early_stopping <= self.state.validations_since_best
         return self.state.step >= self.num_steps or stopped_early
 
-    def describe(self) -> str:
-        training, validation = (self.plan.num_windows(split) for split in ("training", "validation"))
-        windows = f"{training:,} training and {validation:,} validation windows"
-        return (
-            f"{num_parameters(self.model):,} parameters, {windows}, {self.num_steps:,} steps "
-            f"on {self.device.type} in {str(self.precision).removeprefix('torch.')}"
-        )
+    def load_batches(self) -> Iterator[Batch]:
+        """Return the batches from the present step to the last, in order, read ahead by other processes."""
+        accumulate, device = self.settings.accumulate, self.learner.device
+        workers = count_workers(
+            self.settings.workers, finds_motion=self.batches.lagrangian, device_type=device.type,
+            cores=num_cores(), processes=distributed.size_here(),
+        )  # fmt: skip
+        start, stop = self.state.step * accumulate, self.num_steps * accumulate
+        return load(self.batches, start, stop, workers=workers, device=device)
 
-    def _load(self):
-        start = self.state.step * self.settings.accumulate
-        stop = self.num_steps * self.settings.accumulate
-        return load(self.batches, start, stop, workers=self._workers(), device=self.device)
+    def update(self, batches: Iterator[Batch], watch: Stopwatch) -> None:
+        """Make one update of the weights with the next `training.accumulate` batches.
 
-    def _workers(self) -> int:
-        """Processes that read ahead: more where each case's motion has to be found, and only there beside a CPU's own work."""
-        if self.settings.workers != "auto":
-            return self.settings.workers
-        cores, processes = num_cores(), distributed.size_here()
-        if self.device.type == "cpu":
-            return int(self.batches.lagrangian and cores > processes)
-        return min(max(cores // processes - 1, FEW_WORKERS), MOST_WORKERS) if self.batches.lagrangian else FEW_WORKERS
-
-    def _update(self, batches, watch: Stopwatch) -> None:
-        step, accumulate = self.state.step, self.settings.accumulate
+        Raises DivergenceError (exit 6), before the update, where loss or gradient is not finite.
+        """
+        step = self.state.step
+        micro_batches = self._next_batches(batches, watch)
+        outcome = self.learner.compute_gradients(micro_batches, step, progress=step / self.num_steps)
+        self.unread.append(outcome)
+        self.read_outcomes(watch, leave=self.most_unread)
         rate = learning_rate(step, self.num_steps, self.settings, num_plateaus=self.state.num_plateaus)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        sums, seen = torch.zeros(2, device=self.device), []
-        for part in range(accumulate):
-            with watch.waiting():
-                batch = next(batches)
-            # for whatever a model draws; after the first batch, as a loader that begins draws as well
-            torch.manual_seed(self.settings.seed * 1_000_003 + step * accumulate + part)
-            seen += batch.cases
-            loss, count = self._loss_parts(batch)
-            loss.backward()
-            sums += torch.stack([loss.detach(), count])
-        loss = self._average_gradients(sums)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
-        self.unread.append(Outcome(torch.stack([loss, norm]), step + 1, seen))
-        self._settle(watch, leave=self.most_unread)
-        self.optimizer.step()
-        if self.average:
-            self.average.update(self.model, step)
+        self.learner.apply_gradients(step, rate=rate)
         self.state.step += 1
 
-    def _settle(self, watch: Stopwatch, *, leave: int = 0) -> None:
-        """Read what came out of all steps but the last `leave`; DivergenceError where it is not finite."""
+    def _next_batches(self, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Batch]:
+        """Yield the batches of one step; count the time spent waiting for them."""
+        for _ in range(self.settings.accumulate):
+            with watch.waiting():
+                batch = next(batches)
+            yield batch
+
+    def read_outcomes(self, watch: Stopwatch, *, leave: int = 0) -> None:
+        """Read loss and gradient norm of all steps but the last `leave`.
+
+        Raises DivergenceError (exit 6) where one is not finite.
+        """
         while len(self.unread) > leave:
             outcome = self.unread.pop(0)
             loss, norm = outcome.read()
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise DivergenceError(self._divergence(outcome, loss, norm))
+                cases = self._describe_cases(outcome)
+                raise self._divergence(outcome.step, f"loss {loss:.4g}, gradient norm {norm:.4g}, cases {cases}")
             self.newest_loss = loss
             self.state.add_loss(loss)
             watch.count(windows=self.settings.accumulate * self.settings.batch_size)
 
-    def _average_gradients(self, sums: torch.Tensor) -> torch.Tensor:
-        """Divide the gradients of the summed errors by the count; the loss. Both sums are over micro-batches and processes."""
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        distributed.add_up([*gradients, sums])
-        loss, count = sums[0], at_least_one(sums[1])
-        torch._foreach_div_(gradients, count)
-        return loss / count
+    def _describe_cases(self, outcome: StepOutcome, *, most: int = 4) -> str:
+        cases = {self.batches.describe_case(case) for case in outcome.cases}
+        return ", ".join(sorted(cases)[:most]) + (", …" if len(cases) > most else "")
 
-    def batch_loss(self, batch: Batch) -> torch.Tensor:
-        """The loss of one batch by itself."""
-        loss, count = self._loss_parts(batch)
-        return loss / at_least_one(count)
-
-    def _loss_parts(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        past, future = batch.past.to(self.device), batch.future.to(self.device)
-        with arithmetic(self.device, self.precision):
-            values = self.network(network_input(past, self.transform), future.shape[1], **self._teaching(future))
-        # a model that is taught every next frame answers for frames of the past as well
-        observed, validity = split_missing(torch.cat([past, future], dim=1)[:, -values.shape[1] :])
-        return self.loss.parts(self.model.loss_input(values), observed, validity, self.transform)
-
-    def _teaching(self, future: torch.Tensor) -> dict[str, Any]:
-        if not self.model.learns_from_future:
-            return {}
-        return {"future": network_input(future, self.transform), "done": self.state.step / self.num_steps}
-
-    def _divergence(self, outcome: Outcome, loss: float, norm: float) -> str:
-        cases = {self.batches.describe_case(case) for case in outcome.seen}
-        shown = ", ".join(sorted(cases)[:4]) + (", …" if len(cases) > 4 else "")
-        return self._diverged(outcome.step, f"loss {loss:.4g}, gradient norm {norm:.4g}, cases {shown}")
-
-    def _diverged(self, step: int, what: str) -> str:
-        return (
+    def _divergence(self, step: int, what: str) -> DivergenceError:
+        return DivergenceError(
             f"training diverged at step {step}: {what}\n"
             f"the checkpoints in {self.output} are the last good ones; try a smaller training.learning_rate or training.clip"
         )
 
-    def _check_finite(self) -> None:
-        """A loss and a gradient that are finite can still make weights that are not."""
-        for name, value in self.model.state_dict().items():
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                raise DivergenceError(self._diverged(self.state.step, f"{name} is not finite"))
+    def _check_weights(self) -> None:
+        if name := self.learner.non_finite_weight():
+            raise self._divergence(self.state.step, f"{name} is not finite")
 
-    def _is_due(self) -> bool:
+    def _is_validation_due(self) -> bool:
         step = self.state.step
-        due = step % self.settings.validate_every == 0 or step >= self.num_steps
-        return due and step != self.state.validated_step  # a resumed run has validated this step already
+        is_due = step % self.settings.validate_every == 0 or step >= self.num_steps
+        return is_due and step != self.state.validated_step  # a resumed run has validated this step already
 
     def _validate_and_save(self, watch: Stopwatch) -> None:
-        settings, is_best = self.settings, True
-        self._check_finite()
+        self._check_weights()
         self.state.validated_step = self.state.step
         speed = watch.read()
-        self._record("training", loss=self.state.take_mean_loss(), **speed, learning_rate=self.optimizer.param_groups[0]["lr"])
+        self._record("training", loss=self.state.take_mean_loss(), **speed, learning_rate=self.learner.learning_rate)
         log.info("%.3g windows per second, %.1f %% of the time waiting for data",
                  speed["windows_per_second"], 100 * speed["waiting_share"])  # fmt: skip
-        if self.validation_batches is not None:
-            validation = self._validate()
-            if not math.isfinite(validation.loss):
-                raise DivergenceError(self._diverged(self.state.step, f"validation loss {validation.loss:.4g}"))
-            is_best = self.state.judge(validation.loss, patience=settings.plateau_patience, delta=settings.plateau_delta)
-            self._record("validation", **validation.as_dict())
-            log.info("step %d: %s%s", self.state.step, describe(validation), " (best)" if is_best else "")
-        else:
-            self.state.best_step = self.state.step
-        if is_best and distributed.is_first():
-            weights = self._best_weights()
-            write_checkpoint(self.output / BEST, self._facts(), {f"model.{name}": value for name, value in weights.items()})
-        self._save_state()
+        if self.validate():
+            self.snapshots.save_best(self.state)
+        self._save_last()
         watch.restart()
 
-    def _validate(self) -> Validation:
-        num_batches = math.ceil(self.settings.validation_cases / self.settings.batch_size)
-        trained = {name: value.clone() for name, value in self.model.state_dict().items()} if self.average else None
-        if self.average:
-            self.model.load_state_dict(self.average.weights)
-        try:
-            return validate(
-                self.model, self.validation_batches, num_batches, transform=self.transform, loss=self.loss,
-                device=self.device, precision=self.precision, thresholds=self.plan.quantity.thresholds,
-            )  # fmt: skip
-        finally:
-            if trained:
-                for name in self.model.calibrated:  # belongs to both
-                    trained[name] = self.average.weights[name] = self.model.get_buffer(name).clone()
-                self.model.load_state_dict(trained)
+    def validate(self) -> bool:
+        """Score the weights on the validation cases and record the scores; return whether they are the best so far.
 
-    def _best_weights(self) -> Mapping[str, torch.Tensor]:
-        return self.average.weights if self.average else self.model.state_dict()
+        Without validation windows the newest weights count as the best. Raises DivergenceError (exit 6) where the loss
+        is not finite.
+        """
+        if self.validation_batches is None:
+            self.state.best_step = self.state.step
+            return True
+        settings = self.settings
+        num_batches = math.ceil(settings.validation_cases / settings.batch_size)
+        validation = self.learner.validate(self.validation_batches, num_batches, thresholds=self.archive.quantity.thresholds)
+        if not math.isfinite(validation.loss):
+            raise self._divergence(self.state.step, f"validation loss {validation.loss:.4g}")
+        is_best = self.state.judge(validation.loss, patience=settings.plateau_patience, delta=settings.plateau_delta)
+        self._record("validation", **validation.as_dict())
+        log.info("step %d: %s%s", self.state.step, describe(validation), " (best)" if is_best else "")
+        return is_best
 
-    def _facts(self) -> dict[str, Any]:
-        data, plan = self.experiment.data, self.plan
-        return {
-            "version": __version__,
-            "torch": str(torch.__version__),
-            "config": config.as_dict(self.experiment),
-            "quantity": plan.quantity.name,
-            "units": plan.quantity.units,
-            "input_frames": data.input_frames,
-            "lead_frames": data.lead_frames,
-            "time_steps": plan.time_steps(),
-            "spacing_km": sorted({_spacing(record) for record in plan.records}),
-            "spans": {split: plan.spans(split) for split in ("training", "validation")},
-            "windows": {split: plan.num_windows(split) for split in ("training", "validation")},
-            "windows_sha256": plan.digest,
-            "precision": str(self.precision).removeprefix("torch."),
-            "step": self.state.step,
-            "best_loss": self.state.as_dict()["best_loss"],
-            **({"started_from": self.started_from} if self.started_from else {}),
-        }
+    def _save_last(self) -> None:
+        self._check_weights()
+        self.snapshots.save_last(self.state)
 
-    def _save_state(self) -> None:
-        self._check_finite()
-        if not distributed.is_first():
-            return
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        if self.average:
-            tensors |= {f"average.{name}": value for name, value in self.average.weights.items()}
-        tensors |= {f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizer).items()}
-        facts = self._facts() | {"state": self.state.as_dict(), "num_steps": self.num_steps, "launch": self.launch}
-        keep = None if self.last_is_damaged else self.output / PREVIOUS
-        write_checkpoint(self.output / LAST, facts, tensors, keep=keep)
-        self.last_is_damaged = False
+    def _stop_if_asked(self, stop: StopRequest, watch: Stopwatch) -> None:
+        """Save and end the run where this or another process has received a signal: all stop after the same step."""
+        if received := distributed.largest(stop.received):
+            stop.received = received
+            self.read_outcomes(watch)
+            self._save_and_stop(stop)
 
-    def checkpoint_bytes(self) -> tuple[int, int]:
-        """About what `best` and `last` take on disk."""
-        weights = sum(value.nbytes for value in self.model.state_dict().values())
-        copies = {"adamw": 2, "adam": 2, "adadelta": 2, "rmsprop": 1, "sgd": 1}[self.settings.optimizer]  # that it keeps
-        return weights, weights * (1 + copies + bool(self.average))
-
-    def _leave(self, stop: StopRequest, error: LoadingError) -> None:
-        """Save and end: the data do not come any more, maybe since the same signal ended the workers."""
-        if stop.received:
-            self._stop(stop)
-        self._save_state()
-        raise LoadingError(f"{error}\nStopped at step {self.state.step:,}, state saved; --resume goes on from there.")
-
-    def _stop(self, stop: StopRequest) -> None:
-        self._save_state()
+    def _save_and_stop(self, stop: StopRequest) -> None:
+        self._save_last()
         raise stop.error(f"stopped at step {self.state.step:,}, state saved; --resume goes on from there")
 
-    def _record(self, split: str, **facts: Any) -> None:
+    def _save_and_raise(self, error: LoadingError, stop: StopRequest, watch: Stopwatch) -> None:
+        """Save and end the run: no batch can be read, perhaps because the signal to stop has ended the workers as well."""
+        self.read_outcomes(watch)
+        if stop.received:
+            self._save_and_stop(stop)
+        self._save_last()
+        raise LoadingError(f"{error}\nStopped at step {self.state.step:,}, state saved; --resume goes on from there.")
+
+    def _record(self, split: str, **values: Any) -> None:
+        """Add a line to metrics.jsonl; where it cannot be written, warn once and go on."""
         if not distributed.is_first():
             return
         try:
-            append_event(self.output / METRICS, {"step": self.state.step, "split": split, **facts})
+            append_event(self.output / METRICS, {"step": self.state.step, "split": split, **values})
         except OSError as error:
-            if self.records_metrics:
+            if self.can_record:
                 log.warning("%s cannot be written (%s): training goes on without", self.output / METRICS, error.strerror)
-            self.records_metrics = False
+            self.can_record = False
 
-    def start_from(self, checkpoint: Checkpoint) -> None:
-        """Take the weights of `training.start_from`; CheckpointError where they do not fit this training."""
-        name = self.settings.start_from
-        weights = fitting_weights(checkpoint, name, self.model, self.experiment, quantity=self.plan.quantity)
-        self.model.load_state_dict(weights)
-        if self.average:
-            self.average = Average(self.model, self.settings.ema)
-        self.started_from = {"checkpoint": name, "sha256": checkpoint.digest}
-        log.info("the weights of %s to start from (SHA-256 %s)", name, checkpoint.digest[:12])
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a `last` or `previous` checkpoint; CheckpointError if it does not fit this config."""
-        facts = checkpoint.facts
-        try:
-            self.model.load_state_dict(checkpoint.part("model"))
-            restore_optimizer(self.optimizer, checkpoint.part("optimizer"))
-            if self.average:
-                self.average.weights = {n: t.to(self.device) for n, t in checkpoint.part("average").items()}
-            self.state, self.started_from = State.from_dict(facts["state"]), facts.get("started_from")
-            if self.settings.precision == "auto" and facts.get("precision") in ("float32", "bfloat16"):
-                self.precision = getattr(torch, facts["precision"])  # the probe might choose otherwise today
-        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-            message = str(error).splitlines()[0]
-            raise CheckpointError(f"the checkpoint in {self.output} does not fit the config: {message}") from None
-        self.last_is_damaged = checkpoint.path.name == PREVIOUS  # which then must not take the place of the good one
+    def _announce(self) -> None:
+        training, validation = (self.archive.num_windows(split) for split in ("training", "validation"))
+        log.info(
+            "%s parameters, %s training and %s validation windows, %s steps on %s in %s",
+            *(f"{number:,}" for number in (num_parameters(self.learner.model), training, validation, self.num_steps)),
+            self.learner.device.type, self.learner.precision_name,
+        )  # fmt: skip
+        if self.validation_batches is None:
+            log.warning("no window is left for validation: best.safetensors will be the newest weights (see data.splits)")
 
 
-def _spacing(record: Record) -> tuple[float, ...]:
-    return tuple(round(float(km), 4) if math.isfinite(km) else 0.0 for km in record.grid.spacing_km)
+def count_workers(wanted: int | str, *, finds_motion: bool, device_type: str, cores: int, processes: int) -> int:
+    """Return how many processes read batches ahead; `wanted` is `training.workers`, a number or "auto".
+
+    finds_motion: whether the motion of each case has to be found, which takes far longer than reading it
+    cores: CPU cores of this process
+    processes: training processes on this machine
+    """
+    if wanted != "auto":
+        return wanted
+    if device_type == "cpu":  # the cores are busy with the network itself
+        return int(finds_motion and cores > processes)
+    return min(max(cores // processes - 1, FEW_WORKERS), MOST_WORKERS) if finds_motion else FEW_WORKERS
 
 
 def describe(validation: Validation) -> str:
-    """For example `validation loss 0.021, CSI at 1: 0.52 (persistence 0.44), MAE 0.41 (0.52)`."""
+    """Return, for example, `validation loss 0.021, CSI at 1: 0.52 (persistence 0.44), MAE 0.41 (0.52)`."""
     scores = [
         f"CSI at {t:g}: {value:.3f} (persistence {validation.persistence_csi[t]:.3f})"
         for t, value in validation.csi.items()

@@ -32,6 +32,7 @@ from nowcast.models import convlstm
 from nowcast.runtime.device import pick_device, pick_precision
 from nowcast.runtime.memory import peak_memory, resident_memory, restart_peak
 from nowcast.runtime.progress import Stopwatch
+from nowcast.training.learner import Learner
 from nowcast.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -246,11 +247,12 @@ def recipe_rows(given: argparse.Namespace, device: torch.device) -> Iterator[str
 
 def _steps(trainer: Trainer, rounds: int, device: torch.device) -> tuple[list[float], list[float], float, int]:
     """Seconds of steps with the engine and without, the share of the former that is waiting for data, cases in a step."""
-    watch, other, batches = Stopwatch(), Stopwatch(), trainer._load()
-    engine = lambda: timed(lambda: trainer._update(batches, watch), device)  # noqa: E731
+    watch, other, batches = Stopwatch(), Stopwatch(), trainer.load_batches()
+    engine = lambda: timed(lambda: trainer.update(batches, watch), device)  # noqa: E731
     engine()
     other.waited, watch.waited = 0.0, 0.0
-    plain = lambda: _without_engine(trainer.model, lambda: timed(lambda: trainer._update(batches, other), device))  # noqa: E731
+    step = lambda: timed(lambda: trainer.update(batches, other), device)  # noqa: E731
+    plain = lambda: _without_engine(trainer.learner.model, step)  # noqa: E731
     plain()
     seconds = [(engine(), plain()) for _ in range(rounds)]
     ours, theirs = (list(column) for column in zip(*seconds, strict=True))
@@ -260,9 +262,9 @@ def _steps(trainer: Trainer, rounds: int, device: torch.device) -> tuple[list[fl
 def _trainer(name: str, folder: Path, device: torch.device) -> Trainer:
     record = f'data.records=["{ROOT / "data" / "sample.nc"}"]'
     experiment = config.read(ROOT / "configs" / f"{name}.toml", [record, "data.crop=64"])
-    trainer = Trainer(experiment, open_archive(experiment.data), folder, device=device)
+    trainer = Trainer(Learner(experiment, device), open_archive(experiment.data), folder)
     trainer.prepare_data()
-    trainer.model.train()
+    trainer.learner.model.train()
     return trainer
 
 

@@ -8,6 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from nowcast import config
 from nowcast.dataset.archive import open_archive
+from nowcast.training.learner import Learner
 from nowcast.training.trainer import Trainer
 
 CONSTANT = ("lift_fresh", "lift_fresh_copy")  # what makes tensors of the host's numbers
@@ -55,11 +56,12 @@ def test_loss_and_gradients_need_nothing_that_waits(name, tmp_path, monkeypatch)
     record = write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28), missing=0.02))
     tree = config.as_dict(tiny_experiment([record], steps=6)) | SECTIONS[name]
     experiment = config.from_dict(tree, source="test")
-    trainer = Trainer(experiment, open_archive(experiment.data), tmp_path, device=torch.device("cpu"))
+    learner = Learner(experiment, torch.device("cpu"))
+    trainer = Trainer(learner, open_archive(experiment.data), tmp_path)
     trainer.prepare_data()
     batch = trainer.batches[0]
     with Device() as device:
-        trainer.batch_loss(batch).backward()
+        learner.batch_loss(batch).backward()
     assert device.num_operations > 100
     assert device.waiting == []
 

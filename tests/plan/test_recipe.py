@@ -5,6 +5,7 @@ import math
 import os
 import re
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,12 @@ from makers.archives import MINUTES, START, series
 from makers.configs import commented_keys, dotted
 
 from nowcast import config, netcdf
+from nowcast.commands import plan as commands_plan
+from nowcast.commands import train as commands_train
 from nowcast.commands.plan import plan_records
 from nowcast.commands.train import dry_run_facts
 from nowcast.config.toml import read_comments, rewritten, write_commented
-from nowcast.errors import DataError, NotEnoughFrames
+from nowcast.errors import DataError, MemoryLimitError, NotEnoughFrames
 from nowcast.models import make_model, model_config
 from nowcast.models.checkpoint import read_checkpoint
 from nowcast.netcdf.opening import open_records
@@ -29,7 +32,6 @@ from nowcast.plan.choices import Size, choose, choose_training, first_size, num_
 from nowcast.plan.fingerprint import RATES, Fingerprint, take_fingerprint
 from nowcast.plan.frames import choose_frames
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
-from nowcast.training import trainer as training_trainer
 from nowcast.training.experiment import resolve
 from nowcast.training.step_cost import Estimate
 
@@ -41,11 +43,13 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def measured(monkeypatch):
-    """A machine of known speed and memory: 2 s a step at most, without a step made."""
-    for module in (recipe, __import__("nowcast.commands.train", fromlist=["estimate"])):
-        monkeypatch.setattr(module, "estimate", lambda trainer: Estimate(2.0, 500_000_000))
-    monkeypatch.setattr(recipe, "probe", lambda trainer, cases: Estimate(2.0, 500_000_000))
-    monkeypatch.setattr(Estimate, "seconds", property(lambda self: 0.5), raising=False)
+    """A machine of known speed and memory, 2 s and 500 MB a step, on which no step is made."""
+    monkeypatch.setattr(commands_train, "estimate", known_cost)
+    monkeypatch.setattr(commands_plan, "make_recipe", partial(recipe.make_recipe, estimate=known_cost))
+
+
+def known_cost(learner, **_):
+    return Estimate(2.0, 500_000_000)
 
 
 def record(folder, *, name="rain.nc", step_minutes=5, times=None, **options):
@@ -385,28 +389,26 @@ def test_real_records_are_planned_and_the_plan_accepted(name, shared, measured, 
         assert any("hardly any rain to learn from" in warning for warning in made.warnings)
 
 
-def test_a_size_that_is_too_slow_or_too_large_gives_way_to_a_smaller(tmp_path, monkeypatch):
+def test_a_size_that_is_too_slow_or_too_large_gives_way_to_a_smaller(tmp_path):
     tried = []
 
-    def slow(experiment, plan, device, wanted):
-        width, crop, cases = experiment.model.hidden_channels[0], experiment.data.crop, experiment.training.batch_size
-        tried.append((width, crop, cases))
-        seconds = 20.0 * cases * (crop / 256 * width / 10.5) ** 2
-        return Estimate(seconds, int(1e8)), training_trainer.Trainer(experiment, plan, Path(), device=device)
+    def slow(learner, *, batch_size, shape, most_seconds):
+        width, crop = learner.experiment.model.hidden_channels[0], shape[0]
+        tried.append((width, crop, batch_size))
+        return Estimate(20.0 * batch_size * (crop / 256 * width / 10.5) ** 2, int(1e8))
 
-    monkeypatch.setattr(recipe, "_measure", slow)
     path = record(tmp_path, shape=(300, 300), motion=(3, 4), frames=30)
-    made = plan_records([str(path)], device="cpu")
+    made = recipe.make_recipe([str(path)], device=CPU, estimate=slow)
     assert tried == [(16, 160, 4), (8, 128, 2)], "the second is chosen by what the first took"
     assert made.experiment.model.hidden_channels == [8, 8]
     assert "5.8 s a step" in made.comments["training.steps"]
 
 
-def test_a_grid_too_large_for_the_memory_is_told(tmp_path, measured, monkeypatch):
-    monkeypatch.setattr(recipe, "_memory_limit", lambda device: 1e6)
-    code, out, err = command("plan", record(tmp_path, shape=(24, 28)))
-    assert (code, out) == (7, "")
-    assert "not even one case of a small network fits into 0.0 GB" in err
+def test_a_grid_too_large_for_the_memory_is_told(tmp_path):
+    path = str(record(tmp_path, shape=(24, 28)))
+    with pytest.raises(MemoryLimitError, match=r"not even one case of a small network fits into 0\.0 GB") as error:
+        recipe.make_recipe([path], device=CPU, estimate=known_cost, memory_limit=1e6)
+    assert error.value.exit_code == 7
 
 
 # The commands

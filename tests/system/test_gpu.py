@@ -10,6 +10,7 @@ from nowcast.dataset.loader import load
 from nowcast.models.checkpoint import LAST, read_checkpoint
 from nowcast.models.convlstm import ConvLSTM
 from nowcast.runtime.progress import Stopwatch
+from nowcast.training.learner import Learner
 from nowcast.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -32,7 +33,7 @@ def probabilistic(experiment):
 
 def trainer(experiment, output, device="cuda"):
     output.mkdir()
-    made = Trainer(experiment, open_archive(experiment.data), output, device=torch.device(device))
+    made = Trainer(Learner(experiment, torch.device(device)), open_archive(experiment.data), output)
     made.prepare_data()
     return made
 
@@ -53,13 +54,13 @@ def test_batches_come_in_order_and_unchanged(experiment, tmp_path, workers):
 @pytest.mark.parametrize("kind", ["experiment", "probabilistic"])
 def test_a_step_never_waits_for_the_device(kind, tmp_path, request):
     made, watch = trainer(request.getfixturevalue(kind), tmp_path / "run"), Stopwatch()
-    batches = made._load()
+    batches = made.load_batches()
     for _ in range(2):  # compiles, allocates
-        made._update(batches, watch)
+        made.update(batches, watch)
     try:
         torch.cuda.set_sync_debug_mode("error")
         for _ in range(3):
-            made._update(batches, watch)
+            made.update(batches, watch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -15,17 +15,19 @@ from makers import command, rain, tiny_experiment, write_record
 from makers.processes import run_beside
 
 from nowcast import config
-from nowcast.commands import train as commands_train
-from nowcast.commands.train import train_run
+from nowcast.commands.train import draw_curves, train_run
 from nowcast.config.schema import NamedSection
 from nowcast.dataset import batches, loader
-from nowcast.errors import CheckpointError, LoadingError, OutputError, Stopped
+from nowcast.dataset.archive import open_archive
+from nowcast.errors import CheckpointError, DivergenceError, LoadingError, OutputError, Stopped
 from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint
+from nowcast.report import folder as report_folder
+from nowcast.runtime import outputs
+from nowcast.training.learner import Learner
 from nowcast.training.run_folder import CONFIG, METRICS
-from nowcast.training.trainer import Trainer
+from nowcast.training.snapshots import Snapshots
 
 STEPS = 9
-DRAW = commands_train._draw  # left out below where it does not matter: a picture takes longer than these trainings
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,6 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def cache(place, monkeypatch):
     monkeypatch.setenv("NOWCAST_CACHE", str(place / "cache"))
-    monkeypatch.setattr(commands_train, "_draw", lambda _: None)
 
 
 def experiment(place, **training):
@@ -51,8 +52,9 @@ def experiment(place, **training):
     return tiny_experiment([place / "rain.nc"], **{**keys, **training})
 
 
-def train(experiment, output, *, resume=False, overwrite=False):
-    return train_run(experiment, output, resume=resume, overwrite=overwrite, device="cpu")
+def train(experiment, output, *, resume=False, overwrite=False, draw=lambda _: None):
+    """Train on the CPU; without a picture, which takes longer than these trainings."""
+    return train_run(experiment, output, resume=resume, overwrite=overwrite, device="cpu", draw=draw)
 
 
 def assert_same(one, other):
@@ -72,17 +74,21 @@ def events(run):
     return [{key: value for key, value in line.items() if key not in speed} for line in lines]
 
 
+def after_update(step, act):
+    """Learner.apply_gradients that calls `act` with the learner at the end of that step (the first is 1)."""
+    apply = Learner.apply_gradients
+
+    def apply_then_act(self, number, **rate):
+        apply(self, number, **rate)
+        if number + 1 == step:
+            act(self)
+
+    return apply_then_act
+
+
 def signal_after(step, number):
-    """Trainer._update that sends itself a signal at the end of that step."""
-    update = Trainer._update
-
-    def update_then_signal(self, *args):
-        loss = update(self, *args)
-        if self.state.step == step:
-            os.kill(os.getpid(), number)
-        return loss
-
-    return update_then_signal
+    """Learner.apply_gradients that sends its own process a signal at the end of that step."""
+    return after_update(step, lambda _: os.kill(os.getpid(), number))
 
 
 STOPS = [(step, (signal.SIGTERM, signal.SIGINT)[step % 2], 0) for step in range(1, STEPS)]
@@ -91,7 +97,7 @@ STOPS = [(step, (signal.SIGTERM, signal.SIGINT)[step % 2], 0) for step in range(
 @pytest.mark.parametrize(("step", "number", "workers"), [*STOPS, (3, signal.SIGTERM, 2), (6, signal.SIGINT, 1)])
 def test_a_run_stopped_by_a_signal_and_resumed_is_the_straight_one(place, tmp_path, monkeypatch, step, number, workers):
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", signal_after(step, number))
+        patch.setattr(Learner, "apply_gradients", signal_after(step, number))
         with pytest.raises(Stopped, match=f"stopped at step {step}, state saved; --resume") as stopped:
             train(experiment(place, workers=workers), tmp_path / "run")
     assert stopped.value.exit_code == 128 + number
@@ -104,13 +110,12 @@ def killed_until_done(place, output, seed, workers):
     """Children that train on from where the last was killed, at random steps and at random times; counts them."""
     draw, kills = random.Random(seed), 0
     wanted = experiment(place, workers=workers)
-    commands_train._draw = lambda _: None
     train(wanted, output.with_name("warm"))  # what is loaded now, no child needs to load
     while True:
         child = os.fork()
         if not child:
             if draw.random() < 0.5:
-                Trainer._update = signal_after(draw.randrange(STEPS), signal.SIGKILL)
+                Learner.apply_gradients = signal_after(draw.randrange(STEPS), signal.SIGKILL)
             else:  # SIGALRM kills as SIGKILL does: in the middle of anything
                 signal.setitimer(signal.ITIMER_REAL, draw.uniform(0.01, 0.1 * (1 + kills)))
             resume = (output / LAST).exists() or (output / PREVIOUS).exists()
@@ -139,14 +144,14 @@ def test_a_run_killed_at_random_and_resumed_is_the_straight_one(place, tmp_path,
 def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(place, tmp_path, monkeypatch, caplog, name):
     output = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", signal_after(6, signal.SIGTERM))
+        patch.setattr(Learner, "apply_gradients", signal_after(6, signal.SIGTERM))
         with pytest.raises(Stopped):
             train(experiment(place), output)
     content = bytearray((output / name).read_bytes())
     content[len(content) // 2] ^= 16
     (output / name).write_bytes(content)
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", signal_after(7, signal.SIGTERM))
+        patch.setattr(Learner, "apply_gradients", signal_after(7, signal.SIGTERM))
         with pytest.raises(Stopped):
             train(experiment(place), output, resume=True)
     if name == LAST:
@@ -160,7 +165,7 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(place, tmp_p
 
 def test_a_line_of_metrics_that_was_cut_off_costs_nothing(place, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", signal_after(6, signal.SIGTERM))
+        patch.setattr(Learner, "apply_gradients", signal_after(6, signal.SIGTERM))
         with pytest.raises(Stopped):
             train(experiment(place), tmp_path / "run")
     with (tmp_path / "run" / METRICS).open("a") as file:
@@ -225,13 +230,13 @@ def test_a_signal_to_the_whole_group_stops_training_although_it_kills_the_worker
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_a_model_draws_at_random_is_the_same_in_a_resumed_run(place, tmp_path, monkeypatch, workers):
     """Also in its first step, in which a loader begins that draws from the same generator."""
-    parts, drawn = Trainer._loss_parts, []
+    loss_sum, drawn = Learner.loss_sum, []
 
-    def draw(self, batch):
+    def draw(self, batch, **progress):
         drawn.append(float(torch.rand(())))
-        return parts(self, batch)
+        return loss_sum(self, batch, **progress)
 
-    monkeypatch.setattr(Trainer, "_loss_parts", draw)
+    monkeypatch.setattr(Learner, "loss_sum", draw)
     run = experiment(place, workers=workers, accumulate=2, steps=6)
     train(run, tmp_path / "run")
     straight = [*drawn]
@@ -349,11 +354,11 @@ def test_a_run_can_be_resumed_from_its_first_step_on(place, tmp_path, monkeypatc
     class Killed(BaseException):
         pass
 
-    def die(self, *_):
+    def die(*_, **__):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", die)
+        patch.setattr(Learner, "compute_gradients", die)
         with pytest.raises(Killed):
             train(experiment(place), tmp_path / "run")
     train(experiment(place), tmp_path / "run", resume=True)
@@ -362,7 +367,7 @@ def test_a_run_can_be_resumed_from_its_first_step_on(place, tmp_path, monkeypatc
 
 def test_a_disk_without_room_is_found_before_training(place, toml, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr("nowcast.runtime.outputs.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr(outputs.shutil, "disk_usage", lambda _: usage)
     code, _, err = command("train", toml, "--output", "deep/run")
     assert code == 5
     assert err.startswith("error: the checkpoints in deep/run take ")
@@ -372,16 +377,11 @@ def test_a_disk_without_room_is_found_before_training(place, toml, monkeypatch):
 
 def test_the_room_asked_for_is_what_the_checkpoints_take(place, tmp_path):
     output = place / "straight"
-    trainer_bytes = Trainer(experiment(place), plan(place), output, device=torch.device("cpu")).checkpoint_bytes()
-    for name, reckoned in zip((BEST, LAST), trainer_bytes, strict=True):
+    archive, learner = open_archive(experiment(place).data), Learner(experiment(place), torch.device("cpu"))
+    expected = Snapshots(learner, archive, output, num_steps=STEPS).num_bytes()
+    for name, num_bytes in zip((BEST, LAST), expected, strict=True):
         tensors = sum(tensor.nbytes for tensor in read_checkpoint(output / name).tensors.values())
-        assert reckoned == pytest.approx(tensors, rel=0.01)
-
-
-def plan(place):
-    from nowcast.dataset.archive import open_archive
-
-    return open_archive(experiment(place).data)
+        assert num_bytes == pytest.approx(tensors, rel=0.01)
 
 
 def test_a_disk_that_fills_up_ends_training_with_the_last_state_kept(place, tmp_path, monkeypatch):
@@ -393,7 +393,7 @@ def test_a_disk_that_fills_up_ends_training_with_the_last_state_kept(place, tmp_
         return write(handle, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr("nowcast.runtime.outputs.os.write", full)
+        patch.setattr(outputs.os, "write", full)
         with pytest.raises(OutputError, match=r"safetensors: No space left on device; [\d.]+ kB are needed, .* are free"):
             train(experiment(place), tmp_path / "run")
     assert read_checkpoint(tmp_path / "run" / LAST).facts["step"] == 4
@@ -404,7 +404,7 @@ def test_a_disk_that_fills_up_ends_training_with_the_last_state_kept(place, tmp_
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_metrics_and_a_log_that_cannot_be_written_never_cost_the_run(place, tmp_path, monkeypatch, caplog):
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", signal_after(2, signal.SIGTERM))
+        patch.setattr(Learner, "apply_gradients", signal_after(2, signal.SIGTERM))
         with pytest.raises(Stopped):
             train(experiment(place), tmp_path / "run")
     for name in (METRICS, "log.txt"):
@@ -423,27 +423,19 @@ def test_a_picture_that_cannot_be_drawn_never_costs_the_run(place, tmp_path, mon
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(commands_train, "_draw", DRAW)
-    monkeypatch.setattr("nowcast.report.folder.draw_training", fail)
-    train(experiment(place), tmp_path / "run")
+    monkeypatch.setattr(report_folder, "draw_training", fail)
+    train(experiment(place), tmp_path / "run", draw=draw_curves)
     assert f"no training.png: {error}" in caplog.text
     assert_same(place / "straight", tmp_path / "run")
 
 
 def test_weights_that_are_not_finite_are_never_saved(place, tmp_path, monkeypatch):
-    update = Trainer._update
-
-    def spoil(self, *args):
-        loss = update(self, *args)
-        if self.state.step == 8:
-            with torch.no_grad():
-                next(self.model.parameters()).fill_(np.inf)
-        return loss
-
-    from nowcast.errors import DivergenceError
+    def spoil(learner):
+        with torch.no_grad():
+            next(learner.model.parameters()).fill_(np.inf)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", spoil)
+        patch.setattr(Learner, "apply_gradients", after_update(8, spoil))
         with pytest.raises(DivergenceError, match=r"diverged at step 8: .* is not finite[\s\S]*are the last good ones"):
             train(experiment(place), tmp_path / "run")
     assert read_checkpoint(tmp_path / "run" / LAST).facts["step"] == 4

@@ -9,7 +9,7 @@ from nowcast.commands.train import train_run
 from nowcast.dataset.archive import open_archive
 from nowcast.errors import CheckpointError
 from nowcast.models.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
-from nowcast.training.trainer import Trainer
+from nowcast.training.learner import Learner
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -29,32 +29,31 @@ def source(record, cache, tmp_path_factory):
     return tiny_run(tmp_path_factory.mktemp("runs") / "source", [record], seed=5)
 
 
-def started(record, source, tmp_path, **training):
+def started(record, source, **training):
     experiment = tiny_experiment([record], start_from=str(source), **training)
-    trainer = Trainer(experiment, open_archive(experiment.data), tmp_path / "run", device=torch.device("cpu"))
-    trainer.start_from(read_checkpoint(source))
-    return trainer
+    learner, archive = Learner(experiment, torch.device("cpu")), open_archive(experiment.data)
+    learner.start_from(read_checkpoint(source), quantity=archive.quantity)
+    return learner
 
 
 def run(experiment, output, **options):
     return train_run(experiment, output, **{"resume": False, "overwrite": False} | options, device="cpu")
 
 
-def test_weights_and_their_average_are_those_of_the_run_and_nothing_else_is(record, source, tmp_path):
-    trainer = started(record, source, tmp_path)
+def test_weights_and_their_average_are_those_of_the_run_and_nothing_else_is(record, source):
+    learner = started(record, source)
     expected = read_checkpoint(source / BEST).part("model")
-    for found in (trainer.model.state_dict(), trainer.average.weights):
+    for found in (learner.model.state_dict(), learner.average.weights):
         assert set(found) == set(expected)
         assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert trainer.state.step == 0
-    assert not trainer.optimizer.state
+    assert not learner.optimizer.state
 
 
-def test_of_a_last_checkpoint_the_average_is_taken_which_it_forecasts_with(record, source, tmp_path):
+def test_of_a_last_checkpoint_the_average_is_taken_which_it_forecasts_with(record, source):
     last = read_checkpoint(source / LAST)
     assert not torch.equal(last.part("average")["head.weight"], last.part("model")["head.weight"])
-    trainer = started(record, source / LAST, tmp_path)
-    assert torch.equal(trainer.model.head.weight, last.part("average")["head.weight"])
+    learner = started(record, source / LAST)
+    assert torch.equal(learner.model.head.weight, last.part("average")["head.weight"])
 
 
 def test_a_run_begins_with_the_weights_and_says_whose_they_are(record, source, tmp_path):
@@ -130,7 +129,7 @@ def test_weights_for_something_else_are_refused(record, source, tmp_path, fact, 
     checkpoint = read_checkpoint(source)
     write_checkpoint(tmp_path / "other.safetensors", {**checkpoint.facts, fact: value}, checkpoint.tensors)
     with pytest.raises(CheckpointError, match=says):
-        started(record, tmp_path / "other.safetensors", tmp_path)
+        started(record, tmp_path / "other.safetensors")
 
 
 def test_the_command_line_ends_with_exit_code_4(record, source, tmp_path):

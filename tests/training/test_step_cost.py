@@ -1,4 +1,4 @@
-"""What a training would cost (estimate.py), and the batch that fits (memory.py)."""
+"""What a training step costs in seconds and memory, and the largest batch that fits."""
 
 import json
 import logging
@@ -11,12 +11,13 @@ import torch
 from makers import ROOT
 
 from nowcast import config
-from nowcast.commands.train import _with_batch_size, train_run
-from nowcast.dataset.archive import open_archive
+from nowcast.commands.train import train_run, with_batch_size
+from nowcast.dataset.archive import Archive, open_archive
 from nowcast.errors import MemoryLimitError
 from nowcast.runtime import memory
 from nowcast.training import step_cost
-from nowcast.training.step_cost import Probe, largest_batch
+from nowcast.training.learner import Learner
+from nowcast.training.step_cost import MEMORY_SHARE, Probe, case_shape, largest_batch, uncompiled
 
 QUICKSTART = ROOT / "configs" / "quickstart.toml"
 RECORD = f'data.records=["{ROOT / "data" / "sample.nc"}"]'
@@ -58,10 +59,10 @@ def test_the_predicted_memory_is_within_a_fifth_of_the_measured(tmp_path):
 
 
 def linear_probe(monkeypatch, *, base, per_case, free):
-    """Stand-ins for a machine of known memory; gives the list of the batches that were tried."""
+    """Stand-ins for a machine of known memory; return the list of the batches that were tried."""
     tried = []
 
-    def probe(trainer, cases):
+    def probe(learner, cases, shape):
         tried.append(cases)
         return Probe(cases, 0.1, base + per_case * cases)
 
@@ -71,44 +72,50 @@ def linear_probe(monkeypatch, *, base, per_case, free):
     return tried
 
 
+def largest(experiment, archive: Archive):
+    """The largest batch of the experiment on a CPU."""
+    learner = uncompiled(experiment, torch.device("cpu"))
+    return largest_batch(learner, shape=case_shape(experiment.data, archive), most=archive.num_windows("training"))
+
+
 @pytest.mark.parametrize("fitting", [1, 2, 3, 4, 5, 17, 63, 64])
 def test_an_automatic_batch_is_the_largest_that_fits(fitting, monkeypatch):
-    tried = linear_probe(monkeypatch, base=1000, per_case=100, free=(100 * fitting + 50) / step_cost.SHARE)
+    tried = linear_probe(monkeypatch, base=1000, per_case=100, free=(100 * fitting + 50) / MEMORY_SHARE)
     wanted = experiment("training.batch_size=auto")
-    plan = open_archive(wanted.data)
-    assert plan.num_windows("training") > 64
-    assert largest_batch(wanted, plan, torch.device("cpu")) == fitting
+    archive = open_archive(wanted.data)
+    assert archive.num_windows("training") > 64
+    assert largest(wanted, archive) == fitting
     assert max(tried) <= 4 * fitting
 
 
 def test_an_automatic_batch_has_no_more_cases_than_there_are_windows(monkeypatch):
     linear_probe(monkeypatch, base=1000, per_case=1, free=10**9)
     wanted = experiment("training.batch_size=auto", "data.stride=40")
-    plan = open_archive(wanted.data)
-    assert largest_batch(wanted, plan, torch.device("cpu")) == plan.num_windows("training")
+    archive = open_archive(wanted.data)
+    assert largest(wanted, archive) == archive.num_windows("training")
 
 
 def test_one_case_that_does_not_fit_is_an_error_with_a_cure(monkeypatch):
     linear_probe(monkeypatch, base=1e9, per_case=3e9, free=1e9)
     wanted = experiment("training.batch_size=auto")
     with pytest.raises(MemoryLimitError, match=r"one case takes 4\.0 GB in a step but 1\.8 GB are free"):
-        largest_batch(wanted, open_archive(wanted.data), torch.device("cpu"))
+        largest(wanted, open_archive(wanted.data))
 
 
 def test_an_automatic_batch_is_a_number_in_the_run(monkeypatch, caplog):
-    monkeypatch.setattr(step_cost, "LARGEST", 3)
+    monkeypatch.setattr(step_cost, "MOST_CASES", 3)
     wanted = experiment("training.batch_size=auto")
     with caplog.at_level(logging.INFO, "nowcast"):
-        found = _with_batch_size(wanted, open_archive(wanted.data), torch.device("cpu"))
+        found = with_batch_size(wanted, open_archive(wanted.data), torch.device("cpu"))
     assert found.training.batch_size == 3
     assert "batch_size = 3: the largest whose step fits into memory on cpu" in caplog.text
 
 
 def test_a_resumed_run_keeps_the_batch_that_it_began_with(tmp_path, monkeypatch):
     given = ("training.batch_size=auto", "training.steps=1", "training.validation_cases=1", "data.stride=20")
-    monkeypatch.setattr(step_cost, "LARGEST", 3)
+    monkeypatch.setattr(step_cost, "MOST_CASES", 3)
     train_run(experiment(*given), tmp_path / "run", resume=False, overwrite=False, device="cpu")
-    monkeypatch.setattr(step_cost, "LARGEST", 2)
+    monkeypatch.setattr(step_cost, "MOST_CASES", 2)
     train_run(experiment(*given, "training.steps=2"), tmp_path / "run", resume=True, overwrite=False, device="cpu")
     assert "batch_size = 3" in (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")
 
@@ -127,7 +134,7 @@ def test_free_memory_is_within_the_machine():
     assert 0 < memory.free_memory() < 1 << 50
 
 
-def out_of_memory(*_):
+def out_of_memory(*_, **__):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
 
@@ -136,8 +143,8 @@ OUT_OF_MEMORY = [(8, 3, ": 3 would fit"), (8, 20, ": 7 would fit"), (1, 1, ", th
 
 @pytest.mark.parametrize(("batch", "fitting", "says"), OUT_OF_MEMORY)
 def test_a_training_that_runs_out_of_memory_names_the_batch_that_fits(tmp_path, monkeypatch, batch, fitting, says):
-    linear_probe(monkeypatch, base=1000, per_case=100, free=(100 * fitting + 50) / step_cost.SHARE)
-    monkeypatch.setattr("nowcast.training.trainer.Trainer._update", out_of_memory)
+    linear_probe(monkeypatch, base=1000, per_case=100, free=(100 * fitting + 50) / MEMORY_SHARE)
+    monkeypatch.setattr(Learner, "compute_gradients", out_of_memory)
     wanted = experiment(f"training.batch_size={batch}", "data.stride=4")
     with pytest.raises(MemoryLimitError, match=rf"out of memory with training\.batch_size = {batch}{says}") as error:
         train_run(wanted, tmp_path / "run", resume=False, overwrite=False, device="cpu")
@@ -147,8 +154,8 @@ def test_a_training_that_runs_out_of_memory_names_the_batch_that_fits(tmp_path, 
 
 
 def test_a_training_of_which_not_one_case_fits_names_the_crop_that_does(tmp_path, monkeypatch):
-    linear_probe(monkeypatch, base=1e9, per_case=4e9, free=1e9 / step_cost.SHARE)
-    monkeypatch.setattr("nowcast.training.trainer.Trainer._update", out_of_memory)
+    linear_probe(monkeypatch, base=1e9, per_case=4e9, free=1e9 / MEMORY_SHARE)
+    monkeypatch.setattr(Learner, "compute_gradients", out_of_memory)
     wanted = experiment("training.batch_size=2", "data.crop=64", "data.stride=4")
     with pytest.raises(MemoryLimitError, match=r"one case takes 5\.0 GB .*2\.0 GB are free\.\ndata\.crop = 32 would fit"):
         train_run(wanted, tmp_path / "run", resume=False, overwrite=False, device="cpu")

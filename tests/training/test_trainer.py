@@ -14,16 +14,17 @@ from makers import rain, tiny_experiment, write_record
 from nowcast import config
 from nowcast.commands.train import train_run
 from nowcast.dataset.archive import open_archive
+from nowcast.dataset.batches import Batch, Batches
 from nowcast.errors import CheckpointError, DataError, DivergenceError, OutputError, Stopped, UsageError
 from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint, write_checkpoint
 from nowcast.training import run_folder
-from nowcast.training import trainer as training_trainer
 from nowcast.training import validation as training_validation
 from nowcast.training.experiment import resolve
-from nowcast.training.optimizer import Average, learning_rate
+from nowcast.training.learner import Learner
+from nowcast.training.optimizer import Average, learning_rate, optimizer_tensors
 from nowcast.training.run_folder import CONFIG, LOG, METRICS, PICTURE
 from nowcast.training.state import State
-from nowcast.training.trainer import Trainer
+from nowcast.training.trainer import Trainer, count_workers
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -39,7 +40,7 @@ def run(experiment, output, *, resume=False, overwrite=False):
 
 def trainer(experiment, output):
     output.mkdir(exist_ok=True)
-    made = Trainer(experiment, open_archive(experiment.data), output, device=torch.device("cpu"))
+    made = Trainer(Learner(experiment, torch.device("cpu")), open_archive(experiment.data), output)
     made.prepare_data()
     return made
 
@@ -88,14 +89,14 @@ def test_a_resumed_run_equals_a_straight_one(record, tmp_path, stop_at):
     experiment = tiny_experiment([record])
     run(experiment, tmp_path / "straight")
     first = trainer(experiment, tmp_path / "resumed")
-    update = first._update
+    apply = first.learner.apply_gradients
 
-    def update_then_signal(*args):
-        update(*args)
-        if first.state.step == stop_at:
+    def apply_then_signal(step, **rate):
+        apply(step, **rate)
+        if step + 1 == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    first._update = update_then_signal
+    first.learner.apply_gradients = apply_then_signal
     with pytest.raises(Stopped, match=f"stopped at step {stop_at}, state saved; --resume") as stopped:
         first.run()
     assert stopped.value.exit_code == 143
@@ -155,49 +156,41 @@ def test_a_run_is_not_overwritten_unasked(record, tmp_path):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_ends_before_the_update(record, tmp_path, value):
     made = trainer(tiny_experiment([record]), tmp_path / "run")
-    before = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
-    made._loss_parts = lambda batch: (sum(p.sum() for p in made.model.parameters()) * value, torch.ones(()))
+    model = made.learner.model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    made.learner.loss_sum = lambda batch, **_: (sum(p.sum() for p in model.parameters()) * value, torch.ones(()))
     with pytest.raises(DivergenceError, match=r"diverged at step 1: loss .*, cases rain at frame \d+") as caught:
         made.run()
     assert caught.value.exit_code == 6
-    assert all(torch.equal(tensor, before[name]) for name, tensor in made.model.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_step_that_is_read_later_is_named_and_nothing_after_it_is_saved(record, tmp_path):
     made = trainer(tiny_experiment([record], validate_every=3), tmp_path / "run")
-    made.most_unread, parts = 1, made._loss_parts  # as on a GPU
+    made.most_unread, loss_sum = 1, made.learner.loss_sum  # as on a GPU
 
-    def poisoned(batch):
-        loss, count = parts(batch)
+    def poisoned(batch, **progress):
+        loss, count = loss_sum(batch, **progress)
         return loss * (math.nan if made.state.step == 5 else 1), count
 
-    made._loss_parts = poisoned
+    made.learner.loss_sum = poisoned
     with pytest.raises(DivergenceError, match="diverged at step 6: loss nan"):
         made.run()
     assert made.state.step == 6
     assert read_checkpoint(tmp_path / "run" / LAST).facts["step"] == 3
 
 
-READING = [("lagrangian", 2, "auto", 1), ("lagrangian", 1, "auto", 0), ("grid", 8, "auto", 0), ("grid", 1, 3, 3)]
+READING = [(True, 2, "auto", 1), (True, 1, "auto", 0), (False, 8, "auto", 0), (False, 1, 3, 3)]
 
 
-@pytest.mark.parametrize(("coordinates", "cores", "wanted", "expected"), READING)
-def test_a_process_reads_ahead_where_motion_is_found(record, tmp_path, monkeypatch, coordinates, cores, wanted, expected):
-    monkeypatch.setattr(training_trainer, "num_cores", lambda: cores)
-    tree = config.as_dict(tiny_experiment([record], workers=wanted))
-    tree["data"]["coordinates"] = coordinates
-    assert trainer(config.from_dict(tree, source="test"), tmp_path / "run")._workers() == expected
+@pytest.mark.parametrize(("finds_motion", "cores", "wanted", "expected"), READING)
+def test_a_process_reads_ahead_where_motion_is_found(finds_motion, cores, wanted, expected):
+    assert count_workers(wanted, finds_motion=finds_motion, device_type="cpu", cores=cores, processes=1) == expected
 
 
-@pytest.mark.parametrize(("coordinates", "cores", "expected"), [("grid", 32, 4), ("lagrangian", 2, 4), ("lagrangian", 8, 7),
-                                                                ("lagrangian", 32, 12)])  # fmt: skip
-def test_more_processes_find_motion_beside_a_gpu(record, tmp_path, monkeypatch, coordinates, cores, expected):
-    monkeypatch.setattr(training_trainer, "num_cores", lambda: cores)
-    tree = config.as_dict(tiny_experiment([record]))
-    tree["data"]["coordinates"] = coordinates
-    made = trainer(config.from_dict(tree, source="test"), tmp_path / "run")
-    made.device = torch.device("cuda")
-    assert made._workers() == expected
+@pytest.mark.parametrize(("finds_motion", "cores", "expected"), [(False, 32, 4), (True, 2, 4), (True, 8, 7), (True, 32, 12)])
+def test_more_processes_find_motion_beside_a_gpu(finds_motion, cores, expected):
+    assert count_workers("auto", finds_motion=finds_motion, device_type="cuda", cores=cores, processes=1) == expected
 
 
 @pytest.mark.parametrize(
@@ -208,11 +201,10 @@ def test_validation_finds_the_motion_of_its_cases_once(record, tmp_path, monkeyp
     tree = config.as_dict(tiny_experiment([record], validation_cases=4, batch_size=2))
     tree["data"]["coordinates"] = coordinates
     made, asked = trainer(config.from_dict(tree, source="test"), tmp_path / "run"), []
-    batches = getattr(made.validation_batches, "batches", made.validation_batches)
-    draw = batches._draw
-    monkeypatch.setattr(batches, "_draw", lambda *given: asked.append(given[1]) or draw(*given))
-    found = [made._validate() for _ in range(3)]
-    assert len(asked) == 4 * read
+    read_batch = Batches.__getitem__
+    monkeypatch.setattr(Batches, "__getitem__", lambda self, k: asked.append(k) or read_batch(self, k))
+    found = [made.learner.validate(made.validation_batches, 2, thresholds=(1.0,)) for _ in range(3)]
+    assert len(asked) == 2 * read
     assert found[0] == found[1] == found[2]
 
 
@@ -273,18 +265,15 @@ def test_without_validation_windows_the_newest_weights_are_kept(record, tmp_path
 def test_accumulated_batches_equal_one_large_batch(record, tmp_path):
     weights = []
     for name, size, accumulate in (("whole", 4, 1), ("parts", 2, 2)):
-        made = trainer(tiny_experiment([record], batch_size=size, accumulate=accumulate, ema=0.0), tmp_path / name)
-        cases = trainer(tiny_experiment([record], batch_size=2, ema=0.0), tmp_path / f"{name}-cases").batches
+        learner = Learner(tiny_experiment([record], batch_size=size, accumulate=accumulate, ema=0.0), torch.device("cpu"))
+        cases = trainer(tiny_experiment([record], batch_size=2, ema=0.0), tmp_path / name).batches
         pair = [cases[0], cases[1]]
         if accumulate == 1:
-            whole = type(pair[0])(*(torch.cat([getattr(b, part) for b in pair]) for part in ("past", "future")),
-                                  pair[0].cases + pair[1].cases)  # fmt: skip
-            pair = [whole]
-        made.batches = type("Fixed", (), {"__getitem__": lambda self, k, pair=pair: pair[k]})()
-        from nowcast.runtime.progress import Stopwatch
-
-        made._update(iter(pair), Stopwatch())
-        weights.append(made.model.state_dict())
+            past, future = (torch.cat([getattr(batch, part) for batch in pair]) for part in ("past", "future"))
+            pair = [Batch(past, future, pair[0].cases + pair[1].cases)]
+        learner.compute_gradients(pair, 0, progress=0.0)
+        learner.apply_gradients(0, rate=1e-2)
+        weights.append(learner.model.state_dict())
     # the known pixels of the two halves differ a little, and so do the means over them
     for name in weights[0]:
         torch.testing.assert_close(weights[0][name], weights[1][name], rtol=2e-2, atol=2e-3)
@@ -323,8 +312,6 @@ def test_learning_rates_by_hand():
 
 
 def test_onecycle_is_torchs():
-    import torch
-
     settings = tiny_experiment([], schedule="onecycle").training
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     torchs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=1001)
@@ -370,12 +357,6 @@ def test_every_optimizer_trains_and_resumes(record, tmp_path, name):
     made = trainer(experiment, tmp_path / "run")
     made.restore(checkpoint)
     again = made.output / "again"
-    write_checkpoint(again, {}, {f"optimizer.{n}": t for n, t in made_state(made).items()})
+    write_checkpoint(again, {}, {f"optimizer.{n}": t for n, t in optimizer_tensors(made.learner.optimizer).items()})
     for tensor_name, tensor in read_checkpoint(again).part("optimizer").items():
         assert torch.equal(tensor, checkpoint.part("optimizer")[tensor_name])
-
-
-def made_state(made):
-    from nowcast.training.optimizer import optimizer_tensors
-
-    return optimizer_tensors(made.optimizer)
