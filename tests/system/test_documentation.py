@@ -27,7 +27,7 @@ from packaging.utils import canonicalize_name
 from nowcast import cli, config, errors, models, scores
 from nowcast.dataset.archive import open_archive
 from nowcast.evaluation import score_files
-from nowcast.forecasters import baselines, export
+from nowcast.forecasters import baselines
 from nowcast.models import losses, transform
 from nowcast.training import experiment as training_experiment
 
@@ -117,6 +117,7 @@ def workspace(tmp_path_factory):
     write_events(folder / "data" / "sample.nc", ["2021-06-20T08", "2021-06-22T16", "2021-06-25T03", "2021-06-27T18"])
     write_events(folder / "radar" / "2015" / "rain.nc", [f"2015-05-{day}T15" for day in (15, 16, 17, 18)])
     write_events(folder / "radar" / "2016" / "rain.nc", ["2016-09-28T15"], frames=30)
+    write_events(folder / "radar" / "2017" / "rain.nc", ["2017-09-28T15"], frames=10)
     return folder
 
 
@@ -137,7 +138,6 @@ def write_events(path, starts, *, frames=20):
 def test_the_commands_of_the_pages_run(workspace, monkeypatch, capsys, request):
     monkeypatch.chdir(workspace)
     monkeypatch.setenv("NOWCAST_CACHE", str(workspace / "cache"))
-    monkeypatch.setattr(export, "program", one_program(export.program))
     for page in RUN:
         for words in nowcast_commands(page):
             with pytest.raises(SystemExit) as end:
@@ -154,18 +154,6 @@ def test_the_commands_of_the_pages_run(workspace, monkeypatch, capsys, request):
         assert (workspace / "runs" / "radar" / name).is_file(), name
     named = set(re.findall(r"`(\w+\.(?:csv|json|nc|png|gif|html))`", section("nowcast/scores/README.md", "What is written")))
     assert named == {path.name for path in (workspace / "scores").iterdir()}
-
-
-def one_program(make):
-    """Trace a network once, in whatever formats it is exported: tracing takes longest."""
-    made = {}
-
-    def program(network):
-        if network.digest not in made:
-            made[network.digest] = make(network)
-        return made[network.digest]
-
-    return program
 
 
 @pytest.mark.parametrize("page", pages())
