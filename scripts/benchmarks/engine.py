@@ -196,7 +196,7 @@ def _peak(stack: Stack, kind: str, name: str, precision: torch.dtype) -> int:
     return peak_memory(device) - before
 
 
-def stack_rows(given: argparse.Namespace, device: torch.device, precision: torch.dtype) -> Iterator[str]:
+def stack_rows(args: argparse.Namespace, device: torch.device, precision: torch.dtype) -> Iterator[str]:
     """Yield the rows of the table: for each stack the plain ConvLSTM, the engine, and each peer."""
     same = str(precision).removeprefix("torch.")
     product_rate = matrix_product_rate(device) if device.type == "cuda" else None
@@ -206,7 +206,7 @@ def stack_rows(given: argparse.Namespace, device: torch.device, precision: torch
         f"| of ceiling |{shown} memory, MB | ÷ plain |"
     )
     yield f"| --- | --- {'| ---: ' * (9 if shown else 8)}|"
-    for (hidden, kernel), grid, batch in product(given.stacks, given.grids, given.batches):
+    for (hidden, kernel), grid, batch in product(args.stacks, args.grids, args.batches):
         stack = Stack(hidden, kernel, grid, batch)
         variants = [("plain", torch.float32, "plain float32"), ("ours", precision, f"engine {same}")]
         if precision != torch.float32:
@@ -214,10 +214,10 @@ def stack_rows(given: argparse.Namespace, device: torch.device, precision: torch
         if device.type == "cuda":
             variants[0] = ("plain" + STRICT, torch.float32, "plain float32")
             variants.insert(1, ("plain", torch.float32, "plain TF32"))
-        variants += [(peer, torch.float32, peer) for peer in given.peer]
+        variants += [(peer, torch.float32, peer) for peer in args.peer]
         pairs = [training_and_forward(stack, kind, device, dtype) for kind, dtype, _ in variants]
-        training = interleaved([train for train, _ in pairs], given.rounds)
-        forward = interleaved([only for _, only in pairs], given.rounds)
+        training = interleaved([train for train, _ in pairs], args.rounds)
+        forward = interleaved([only for _, only in pairs], args.rounds)
         plain_memory = peak_of(stack, variants[0][0], str(device), torch.float32)
         for n, (kind, dtype, name) in enumerate(variants):
             torch.backends.cudnn.allow_tf32 = not kind.endswith(STRICT)
@@ -234,13 +234,13 @@ def stack_rows(given: argparse.Namespace, device: torch.device, precision: torch
             )
 
 
-def recipe_rows(given: argparse.Namespace, device: torch.device) -> Iterator[str]:
+def recipe_rows(args: argparse.Namespace, device: torch.device) -> Iterator[str]:
     """Yield a row for each recipe: whole training steps with data, with the engine and with the cells step by step."""
     yield "| recipe | ms per step | ÷ step by step | windows per second | waiting for data |"
     yield "| --- | ---: | ---: | ---: | ---: |"
-    for name in given.recipes:
+    for name in args.recipes:
         with tempfile.TemporaryDirectory() as folder:
-            ours, plain, waiting, cases = _steps(_trainer(name, Path(folder), device), given.rounds, device)
+            ours, plain, waiting, cases = _steps(_trainer(name, Path(folder), device), args.rounds, device)
         seconds = statistics.median(ours)
         yield f"| {name} | {1e3 * seconds:.0f} | {ratio(ours, plain)} | {cases / seconds:.1f} | {waiting:.1%} |"
 
@@ -311,16 +311,16 @@ def main() -> None:
     parser.add_argument(
         "--peer", action="append", default=[], metavar="MODULE:CLASS", help="called as (channels, hidden, kernels)"
     )
-    given = parser.parse_args()
-    device = pick_device(given.device)
-    precision = pick_precision(given.precision, device)
+    args = parser.parse_args()
+    device = pick_device(args.device)
+    precision = pick_precision(args.precision, device)
     print(
         f"torch {torch.__version__}, {device.type}, {torch.get_num_threads()} threads, {precision}, {STEPS} steps\n", flush=True
     )
     if device.type == "cuda":
         print(gpu_ceilings(device), flush=True)
-    tables = [stack_rows(given, device, precision)] if given.stacks else []
-    for rows in [*tables, *([recipe_rows(given, device)] if given.recipes else [])]:
+    tables = [stack_rows(args, device, precision)] if args.stacks else []
+    for rows in [*tables, *([recipe_rows(args, device)] if args.recipes else [])]:
         for row in rows:
             print(row, flush=True)
         print()

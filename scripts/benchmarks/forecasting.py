@@ -171,15 +171,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--grids", type=grid_of, nargs="+", default=[(512, 512), (1226, 760)], metavar="YxX")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--measure-here", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    if given.measure_here:
-        print(json.dumps(measure_here(given.networks[0], given.measure_here)))
+    args = parser.parse_args(arguments)
+    if args.measure_here:
+        print(json.dumps(measure_here(args.networks[0], args.measure_here)))
         return
     there = [name for name in BASELINES if name != "pysteps" or importlib.util.find_spec("pysteps")]
-    print(f"{LEADS} frames from {PAST} on {os.cpu_count()} cores; median of {given.rounds} rounds (range).\n")
+    print(f"{LEADS} frames from {PAST} on {os.cpu_count()} cores; median of {args.rounds} rounds (range).\n")
     print("| grid | forecaster | seconds | ÷ pysteps | MB | ÷ pysteps |\n| --- | --- | ---: | ---: | ---: | ---: |", flush=True)
-    for grid in given.grids:
-        print("\n".join(rows(grid, measure_all([*given.networks, *there], grid, given.rounds))), flush=True)
+    for grid in args.grids:
+        print("\n".join(rows(grid, measure_all([*args.networks, *there], grid, args.rounds))), flush=True)
 
 
 if __name__ == "__main__":

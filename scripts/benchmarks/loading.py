@@ -167,36 +167,36 @@ def epoch_seconds(batches: Batches) -> float:
     return time.perf_counter() - began
 
 
-def measure(path: Path, given: argparse.Namespace, seed: int) -> dict[int, dict[str, float]]:
+def measure(path: Path, args: argparse.Namespace, seed: int) -> dict[int, dict[str, float]]:
     """Measure the windows per second of each reader, by crop. Our loader starts with an empty cache."""
     with tempfile.TemporaryDirectory(dir=path.parent) as cache:
         os.environ["NOWCAST_CACHE"] = cache
         began = time.perf_counter()
-        series = packed_series(path, given.window)
+        series = packed_series(path, args.window)
         packing = time.perf_counter() - began
-        rates_by_crop = {crop: measure_crop(path, series, packing, given, crop, seed) for crop in given.crops}
+        rates_by_crop = {crop: measure_crop(path, series, packing, args, crop, seed) for crop in args.crops}
     with xarray.open_dataset(path, engine="netcdf4") as dataset:
         fields = dataset[VARIABLE].values
     for crop, rates in rates_by_crop.items():
-        rates["copied"] = rate(copied_windows(fields, given.window, crop, seed), given.seconds)
+        rates["copied"] = rate(copied_windows(fields, args.window, crop, seed), args.seconds)
     return rates_by_crop
 
 
 def measure_crop(
-    path: Path, series: Series, packing: float, given: argparse.Namespace, crop: int, seed: int
+    path: Path, series: Series, packing: float, args: argparse.Namespace, crop: int, seed: int
 ) -> dict[str, float]:
     """Measure the windows per second of each reader for one crop; `packing`: seconds that packing took."""
 
     def ours(sampler: str, augmentation: tuple[str, ...] = ()) -> Batches:
-        return Batches([series], batch_size=given.batch, crop=crop, seed=seed, sampler=sampler, augmentation=augmentation)
+        return Batches([series], batch_size=args.batch, crop=crop, seed=seed, sampler=sampler, augmentation=augmentation)
 
     rates = {"first": len(series.windows) / (packing + epoch_seconds(ours("each")))}
-    rates["plain"] = rate(plain_windows(path, given.window, crop, seed), given.seconds)
+    rates["plain"] = rate(plain_windows(path, args.window, crop, seed), args.seconds)
     if has_xbatcher():
-        rates["xbatcher"] = rate(xbatcher_windows(path, given.window, crop, seed), given.seconds)
+        rates["xbatcher"] = rate(xbatcher_windows(path, args.window, crop, seed), args.seconds)
     for name, augmentation in (("later", ()), ("turned", AUGMENTATION)):
-        batches = load(ours(given.sampler, augmentation), 0, 1 << 30, workers=0)
-        rates[name] = rate(batches, given.seconds, given.batch)
+        batches = load(ours(args.sampler, augmentation), 0, 1 << 30, workers=0)
+        rates[name] = rate(batches, args.seconds, args.batch)
     return rates
 
 
@@ -215,22 +215,22 @@ def _figure(values: list[float]) -> str:
     return f"{median(values):,.0f} ({min(values):,.0f}–{max(values):,.0f})"
 
 
-def run(given: argparse.Namespace, folder: Path) -> str:
+def run(args: argparse.Namespace, folder: Path) -> str:
     """Measure everything; return the tables as text."""
     torch.set_num_threads(1)
-    shape = tuple(given.shape)
+    shape = tuple(args.shape)
     paths = {storage: folder / f"record_{number}.nc" for number, storage in enumerate(STORAGES)}
     for storage, path in paths.items():
-        write(path, moving_rain(given.frames, shape, seed=1), (given.frames, *shape), storage, given.stored)
-    rounds: dict[int, dict[Storage, list]] = {crop: {storage: [] for storage in STORAGES} for crop in given.crops}
-    for seed, (storage, path) in itertools.product(range(given.rounds), paths.items()):
-        for crop, rates in measure(path, given, seed).items():
+        write(path, moving_rain(args.frames, shape, seed=1), (args.frames, *shape), storage, args.stored)
+    rounds: dict[int, dict[Storage, list]] = {crop: {storage: [] for storage in STORAGES} for crop in args.crops}
+    for seed, (storage, path) in itertools.product(range(args.rounds), paths.items()):
+        for crop, rates in measure(path, args, seed).items():
             rounds[crop][storage].append(rates)
     texts = []
     for crop, measured in rounds.items():
         size = f"{crop} × {crop} crops of " if crop else ""
-        about = f"{given.window} frames, {size}{given.shape[0]} × {given.shape[1]} cells, stored as {given.stored}"
-        texts += [f"Windows per second, {about}; median of {given.rounds} rounds (range).", "", *table(measured), ""]
+        about = f"{args.window} frames, {size}{args.shape[0]} × {args.shape[1]} cells, stored as {args.stored}"
+        texts += [f"Windows per second, {about}; median of {args.rounds} rounds (range).", "", *table(measured), ""]
     return "\n".join(texts)
 
 
@@ -248,10 +248,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="duration of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="folder for the files, which are removed at the end; default: temporary")
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # xbatcher's
-    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        print(run(given, Path(folder)))
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        print(run(args, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -91,9 +91,9 @@ def by_scores(forecast: np.ndarray, observed: np.ndarray) -> Table:
         for name, theirs in names.items():
             columns[name].append(getattr(manager, theirs)().values)
         options = {"event_threshold": threshold, "spatial_dims": ("y", "x"), "preserve_dims": ["lead"]}
-        found = [fss_2d(*sides, **options, window_size=(n, n), threshold_operator=np.greater_equal).values for n in CELLS]
-        columns["fss"].append(np.stack(found, axis=-1))
-    return {name: np.stack(found, axis=1) for name, found in columns.items()}
+        of_scales = [fss_2d(*sides, **options, window_size=(n, n), threshold_operator=np.greater_equal).values for n in CELLS]
+        columns["fss"].append(np.stack(of_scales, axis=-1))
+    return {name: np.stack(column, axis=1) for name, column in columns.items()}
 
 
 def by_pysteps(forecast: np.ndarray, observed: np.ndarray) -> Table:
@@ -105,9 +105,9 @@ def by_pysteps(forecast: np.ndarray, observed: np.ndarray) -> Table:
     for lead, (f, o) in enumerate(zip(forecast, observed, strict=True)):
         for column, threshold in enumerate(THRESHOLDS):
             below = np.nextafter(np.float32(threshold), np.float32(0))  # in pysteps an event is > the threshold
-            found = detcatscores.det_cat_fct(f, o, below, scores=[name.upper() for name in SCORES])
+            values = detcatscores.det_cat_fct(f, o, below, scores=[name.upper() for name in SCORES])
             for name in SCORES:
-                table[name][lead, column] = found[name.upper()]
+                table[name][lead, column] = values[name.upper()]
             table["fss"][lead, column] = [spatialscores.fss(f, o, threshold, cells) for cells in CELLS]
     return table
 
@@ -129,13 +129,13 @@ def measure(names: list[str], grid: tuple[int, int], num_leads: int, rounds: int
     forecast, observed = fields(grid, num_leads)
     seconds, tables = [], {}
     for number in range(rounds + 1):
-        found = {}
+        seconds_of_round = {}
         for name in names:
             began = time.perf_counter()
             tables[name] = TOOLS[name](forecast, observed)
-            found[name] = time.perf_counter() - began
+            seconds_of_round[name] = time.perf_counter() - began
         if number:
-            seconds.append(found)
+            seconds.append(seconds_of_round)
     return seconds, tables
 
 
@@ -144,21 +144,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--grid", type=lambda text: tuple(map(int, text.split("x"))), default=(640, 710), metavar="YxX")
     parser.add_argument("--leads", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args(arguments)
-    if min(given.grid) <= max(CELLS):
+    args = parser.parse_args(arguments)
+    if min(args.grid) <= max(CELLS):
         parser.error(f"--grid: the largest window has {max(CELLS)} cells each way")
     cv2.setNumThreads(1)
     warnings.simplefilter("ignore")  # the other packages warn of undefined scores
     names = [name for name in TOOLS if importlib.util.find_spec(name)]
-    seconds, tables = measure(names, given.grid, given.leads, given.rounds)
-    y, x = given.grid
-    print(f"{len(THRESHOLDS)} thresholds × {len(CELLS)} scales × {given.leads} leads on {y} × {x}; {given.rounds} rounds.\n")
+    seconds, tables = measure(names, args.grid, args.leads, args.rounds)
+    y, x = args.grid
+    print(f"{len(THRESHOLDS)} thresholds × {len(CELLS)} scales × {args.leads} leads on {y} × {x}; {args.rounds} rounds.\n")
     print("| tool | seconds | ÷ nowcast | largest difference |\n| --- | ---: | ---: | ---: |")
     for name in names:
-        mine = [one[name] for one in seconds]
+        times = [one[name] for one in seconds]
         ratio = median(one[name] / one["nowcast"] for one in seconds)
         difference = largest_difference(tables["nowcast"], tables[name])
-        print(f"| {name} | {median(mine):.3f} ({min(mine):.3f}–{max(mine):.3f}) | {ratio:.1f} | {difference:.1e} |")
+        print(f"| {name} | {median(times):.3f} ({min(times):.3f}–{max(times):.3f}) | {ratio:.1f} | {difference:.1e} |")
         if difference > 1e-9:
             raise SystemExit(f"{name} does not agree with nowcast to 1e-9")
 

@@ -90,10 +90,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=900, help="cells along y and along x")
     parser.add_argument("--start", type=lambda text: np.datetime64(text, "D"), default=np.datetime64("2021-01-01"))
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    write_archive(given.output, days=given.days, size=given.size, start=given.start, seed=given.seed)
-    total = sum(path.stat().st_size for path in given.output.glob("*.nc"))
-    print(f"{given.output}: {given.days} files, {given.days * FRAMES:,} frames, {total / 1e9:.2f} GB")
+    args = parser.parse_args()
+    write_archive(args.output, days=args.days, size=args.size, start=args.start, seed=args.seed)
+    total = sum(path.stat().st_size for path in args.output.glob("*.nc"))
+    print(f"{args.output}: {args.days} files, {args.days * FRAMES:,} frames, {total / 1e9:.2f} GB")
 
 
 if __name__ == "__main__":

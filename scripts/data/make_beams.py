@@ -45,11 +45,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("data/beams.nc"))
     parser.add_argument("--sequences", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    args = parser.parse_args()
     count = write_sequences(
-        given.output, sequences(given.sequences, given.seed), title="Moving beams", source=f"make_beams.py --seed {given.seed}"
+        args.output, sequences(args.sequences, args.seed), title="Moving beams", source=f"make_beams.py --seed {args.seed}"
     )
-    print(f"{given.output}: {count} sequences of {FRAMES} frames, {SIZE} × {SIZE}")
+    print(f"{args.output}: {count} sequences of {FRAMES} frames, {SIZE} × {SIZE}")
 
 
 if __name__ == "__main__":

@@ -88,10 +88,10 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, help="default: 10,000 / 2,000 / 3,000")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    number = given.sequences or NUMBER[given.split]
-    count = make(given.output, given.digits, given.split, rules=given.rules, number=number, seed=given.seed)
-    print(f"{given.output}: {count} sequences of {FRAMES} frames, {SIZE} × {SIZE}")
+    args = parser.parse_args()
+    number = args.sequences or NUMBER[args.split]
+    count = make(args.output, args.digits, args.split, rules=args.rules, number=number, seed=args.seed)
+    print(f"{args.output}: {count} sequences of {FRAMES} frames, {SIZE} × {SIZE}")
 
 
 if __name__ == "__main__":

@@ -45,10 +45,10 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=1200)
     parser.add_argument("--noise", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    made = sequences(given.sequences, given.seed, noise=given.noise)
-    count = write_sequences(given.output, made, title="Moving squares", source=f"make_moving_squares.py --seed {given.seed}")
-    print(f"{given.output}: {count} sequences of {FRAMES} frames, {FIELD - 2 * MARGIN} × {FIELD - 2 * MARGIN}")
+    args = parser.parse_args()
+    made = sequences(args.sequences, args.seed, noise=args.noise)
+    count = write_sequences(args.output, made, title="Moving squares", source=f"make_moving_squares.py --seed {args.seed}")
+    print(f"{args.output}: {count} sequences of {FRAMES} frames, {FIELD - 2 * MARGIN} × {FIELD - 2 * MARGIN}")
 
 
 if __name__ == "__main__":

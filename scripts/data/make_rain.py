@@ -244,17 +244,17 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--step-minutes", type=int, default=5, help="time step")
-    given = parser.parse_args(arguments)
-    if min(given.frames, given.event_frames, given.step_minutes, *given.shape) < 1:
+    args = parser.parse_args(arguments)
+    if min(args.frames, args.event_frames, args.step_minutes, *args.shape) < 1:
         parser.error("frames, shape and step must be at least 1")
     make(
-        given.output,
-        frames=given.frames,
-        shape=tuple(given.shape),
-        motion=tuple(given.motion),
-        seed=given.seed,
-        step_minutes=given.step_minutes,
-        event_frames=given.event_frames,
+        args.output,
+        frames=args.frames,
+        shape=tuple(args.shape),
+        motion=tuple(args.motion),
+        seed=args.seed,
+        step_minutes=args.step_minutes,
+        event_frames=args.event_frames,
     )
 
 

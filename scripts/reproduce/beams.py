@@ -65,17 +65,17 @@ def table(curves: dict[int, Curve], best: int) -> list[str]:
     return lines
 
 
-def run_all(given: argparse.Namespace) -> str:
+def run_all(args: argparse.Namespace) -> str:
     """Train with every seed; write and return the table with the result."""
-    curves = {seed: train(given.work, seed, epochs=given.epochs, device=given.device) for seed in given.seeds}
+    curves = {seed: train(args.work, seed, epochs=args.epochs, device=args.device) for seed in args.seeds}
     best = min(curves, key=lambda seed: furthest(curves[seed]))
     text = "\n".join(table(curves, best))
-    if given.epochs >= JUDGED_FROM:
+    if args.epochs >= JUDGED_FROM:
         away = furthest(curves[best])
         verdict = "within" if away <= TOLERANCE else "not within"
         text += f"\n\nSeed {best} is {verdict} {TOLERANCE:.0%} of the published curve from epoch {JUDGED_FROM} on: "
         text += f"{away:.1%} off at most."
-    (given.work / "results.md").write_text(text + "\n", encoding="utf-8")
+    (args.work / "results.md").write_text(text + "\n", encoding="utf-8")
     return text
 
 

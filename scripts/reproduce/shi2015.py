@@ -162,16 +162,16 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def run_all(given: argparse.Namespace) -> str:
+def run_all(args: argparse.Namespace) -> str:
     """Make records, train and score; write the table after every model, and return it with a line about the test set."""
-    folder = given.work / f"{given.sequences}_sequences"
-    paths = make_records(folder, given.digits, given.sequences)
+    folder = args.work / f"{args.sequences}_sequences"
+    paths = make_records(folder, args.digits, args.sequences)
     caption = f"{_num_sequences(paths['training']):,} training and {_num_sequences(paths['test']):,} test sequences"
     rows = levels(paths["test"])
-    for model in given.models:
+    for model in args.models:
         run = folder / model
-        train(model, run, paths, steps=given.steps, settings=given.set, device=given.device)
-        rows.append(result(model, run, paths["test"], device=given.device))
+        train(model, run, paths, steps=args.steps, settings=args.set, device=args.device)
+        rows.append(result(model, run, paths["test"], device=args.device))
         text = f"{caption}\n\n{table(rows)}\n"
         (folder / "results.md").write_text(text, encoding="utf-8")
     return text

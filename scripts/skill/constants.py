@@ -171,18 +171,16 @@ def _cases(
         yield record.read(positions[:PAST]), record.read(positions[PAST:]), others
 
 
-def score_all(
-    paths: Sequence[Path], given: argparse.Namespace, candidates: Mapping[str, Sequence[Chosen]]
-) -> dict[str, Scores]:
+def score_all(paths: Sequence[Path], args: argparse.Namespace, candidates: Mapping[str, Sequence[Chosen]]) -> dict[str, Scores]:
     """Average the CSI over the records of each service; each service has its own candidates."""
-    tasks = [(path, given.config, given.baselines, candidates[path.parent.name]) for path in paths]
-    if given.jobs == 1:
-        found = list(starmap(score_record, tasks))
+    tasks = [(path, args.config, args.baselines, candidates[path.parent.name]) for path in paths]
+    if args.jobs == 1:
+        scores = list(starmap(score_record, tasks))
     else:
-        with multiprocessing.get_context("spawn").Pool(given.jobs, torch.set_num_threads, (1,)) as pool:
-            found = pool.starmap(score_record, tasks, chunksize=1)
+        with multiprocessing.get_context("spawn").Pool(args.jobs, torch.set_num_threads, (1,)) as pool:
+            scores = pool.starmap(score_record, tasks, chunksize=1)
     return {
-        service: averaged([one for path, one in zip(paths, found, strict=True) if path.parent.name == service and one])
+        service: averaged([one for path, one in zip(paths, scores, strict=True) if path.parent.name == service and one])
         for service in candidates
     }
 
@@ -241,17 +239,17 @@ def _ratios(scores: np.ndarray) -> list[str]:
     return [f"{number(ratio)} ({number(of_means)})" for ratio, of_means in zip(mean_ratios, sums[0] / sums[1], strict=True)]
 
 
-def work(given: argparse.Namespace) -> str:
+def work(args: argparse.Namespace) -> str:
     services = [service for fold in FOLDS.values() for service in fold]
-    paths = records_of(given.radar, services)
+    paths = records_of(args.radar, services)
     candidates = [(), *(((name, value),) for name, constant in CONSTANTS.items() for value in constant.others)]
-    found = score_all(paths, given, dict.fromkeys(services, candidates))
-    chosen = {fold: choose([found[s] for s in services if s not in inside]) for fold, inside in FOLDS.items()}
+    scores_of = score_all(paths, args, dict.fromkeys(services, candidates))
+    chosen = {fold: choose([scores_of[s] for s in services if s not in inside]) for fold, inside in FOLDS.items()}
     own = {service: chosen[fold] for fold, inside in FOLDS.items() for service in inside}
-    unknown = {service: [constants] for service, constants in own.items() if constants not in found[service]}
-    for service, scores in score_all([path for path in paths if path.parent.name in unknown], given, unknown).items():
-        found[service] |= scores
-    return table(found, chosen)
+    unknown = {service: [constants] for service, constants in own.items() if constants not in scores_of[service]}
+    for service, scores in score_all([path for path in paths if path.parent.name in unknown], args, unknown).items():
+        scores_of[service] |= scores
+    return table(scores_of, chosen)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -263,9 +261,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--radar", type=Path, default=shared / "radar", help="folder with a folder of records for each service")
     parser.add_argument("--jobs", type=int, default=1, help="number of records at a time; if more than one, each on one core")
-    given = parser.parse_args(argv)
+    args = parser.parse_args(argv)
     try:
-        print(work(given))
+        print(work(args))
     except NowcastError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -179,11 +179,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--baselines", type=Path, required=True, help="folder of the baselines' forecasts")
     parser.add_argument("--starts", type=int, default=STARTS)
     parser.add_argument("--device", default="auto")
-    given = parser.parse_args(argv)
+    args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        options = {"starts": given.starts, "device": given.device}
-        print(score_record(given.record, given.network, given.output, given.baselines, **options))
+        options = {"starts": args.starts, "device": args.device}
+        print(score_record(args.record, args.network, args.output, args.baselines, **options))
     except NowcastError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

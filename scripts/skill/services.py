@@ -72,14 +72,14 @@ def _has_window(path: Path, data: Data) -> bool:
     return any(len(find_windows(record.times, time_step=step(record), **frames)) for record in open_split([path], data))
 
 
-def training_command(given: argparse.Namespace, fold: str) -> list[str] | None:
+def training_command(args: argparse.Namespace, fold: str) -> list[str] | None:
     """Return the command that starts or resumes the training of a fold's network; None if it is trained.
 
     Raises CheckpointError (exit 4) if the training was started with another config or other records.
     """
-    run, settings = run_folder(given, fold), [setting.replace("{fold}", fold) for setting in given.set]
-    experiment = config.read(given.config, settings)
-    records, left_out = training_records(given.radar, fold, experiment.data)
+    run, settings = run_folder(args, fold), [setting.replace("{fold}", fold) for setting in args.set]
+    experiment = config.read(args.config, settings)
+    records, left_out = training_records(args.radar, fold, experiment.data)
     if left_out:
         frames = f"{experiment.data.input_frames} + {experiment.data.lead_frames} frames"
         print(f"fold {fold}: not trained on {_names(left_out)}, too short for {frames}", file=sys.stderr)
@@ -88,7 +88,7 @@ def training_command(given: argparse.Namespace, fold: str) -> list[str] | None:
     if is_trained(run):
         print(f"fold {fold}: {run} is trained already", file=sys.stderr)
         return None
-    words = ["-m", "nowcast", "train", str(given.config), "--output", str(run), "--device", given.device]
+    words = ["-m", "nowcast", "train", str(args.config), "--output", str(run), "--device", args.device]
     words += [word for setting in settings for word in ("--set", setting)]
     words += [word for path in records for word in ("--data", str(path))]
     return [sys.executable, *words, "--resume" if is_resumable(run) else "--overwrite"]
@@ -135,20 +135,20 @@ def is_trained(run: Path) -> bool:
     return state["step"] >= facts["num_steps"] or 0 < patience <= state["validations_since_best"]
 
 
-def run_folder(given: argparse.Namespace, fold: str) -> Path:
-    return given.output / f"fold_{fold}"
+def run_folder(args: argparse.Namespace, fold: str) -> Path:
+    return args.output / f"fold_{fold}"
 
 
-def evaluation_commands(given: argparse.Namespace, fold: str) -> list[list[str]]:
+def evaluation_commands(args: argparse.Namespace, fold: str) -> list[list[str]]:
     """Return the command that scores the network on a record, for each record of the fold."""
-    run, script = run_folder(given, fold), Path(__file__).with_name("record.py")
-    network = given.network or str(run)
-    if given.network and (run / CONFIG).exists():
-        raise UsageError(f"{run} holds a network of its own: give another --output to score {given.network}")
-    if not given.network and not (run / BEST).exists():
+    run, script = run_folder(args, fold), Path(__file__).with_name("record.py")
+    network = args.network or str(run)
+    if args.network and (run / CONFIG).exists():
+        raise UsageError(f"{run} holds a network of its own: give another --output to score {args.network}")
+    if not args.network and not (run / BEST).exists():
         raise CheckpointError(f"{run} holds no trained network: run `--only train` first, or name one with --network")
-    words = ["--network", network, "--baselines", str(given.baselines), "--starts", str(given.starts), "--device", given.device]
-    paths = records_of(given.radar, FOLDS[fold])
+    words = ["--network", network, "--baselines", str(args.baselines), "--starts", str(args.starts), "--device", args.device]
+    paths = records_of(args.radar, FOLDS[fold])
     outputs = [run / path.parent.name / path.stem for path in paths]
     return [[sys.executable, str(script), str(p), "--output", str(o), *words] for p, o in zip(paths, outputs, strict=True)]
 
@@ -185,17 +185,17 @@ def run_all(commands: Sequence[list[str]], *, jobs: int) -> None:
         raise error
 
 
-def work(given: argparse.Namespace) -> str:
+def work(args: argparse.Namespace) -> str:
     """Do the work that `--only` names for the folds; return the table, or a line if no table was asked for."""
-    if "train" in given.only and not given.network:
-        commands = [training_command(given, fold) for fold in given.folds]
-        run_all([words for words in commands if words], jobs=given.jobs)
-    if "evaluate" in given.only:
-        run_all([words for fold in given.folds for words in evaluation_commands(given, fold)], jobs=given.jobs)
-    if "table" not in given.only:
-        return f"{given.output}: {' and '.join(given.only)} done"
-    names = [_names([path]) for services in FOLDS.values() for path in records_of(given.radar, services)]
-    return skill_table.write_table(given.output, {fold: FOLDS[fold] for fold in given.folds}, names)
+    if "train" in args.only and not args.network:
+        commands = [training_command(args, fold) for fold in args.folds]
+        run_all([words for words in commands if words], jobs=args.jobs)
+    if "evaluate" in args.only:
+        run_all([words for fold in args.folds for words in evaluation_commands(args, fold)], jobs=args.jobs)
+    if "table" not in args.only:
+        return f"{args.output}: {' and '.join(args.only)} done"
+    names = [_names([path]) for services in FOLDS.values() for path in records_of(args.radar, services)]
+    return skill_table.write_table(args.output, {fold: FOLDS[fold] for fold in args.folds}, names)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -215,25 +215,25 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--starts", type=int, default=STARTS, help="largest number of forecasts of each record")
     parser.add_argument("--jobs", type=int, default=1, help="number of trainings or records at a time, which share the cores")
     parser.add_argument("--device", default="auto")
-    given = parser.parse_args(argv)
-    given.baselines = given.baselines or given.output / "baselines"
-    if given.starts < 1 or given.jobs < 1:
+    args = parser.parse_args(argv)
+    args.baselines = args.baselines or args.output / "baselines"
+    if args.starts < 1 or args.jobs < 1:
         parser.error("--starts and --jobs are at least 1")
-    return given
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    given = parse(argv)
+    args = parse(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         with terminating():
-            given.output.mkdir(parents=True, exist_ok=True)
-            print(work(given))
+            args.output.mkdir(parents=True, exist_ok=True)
+            print(work(args))
     except NowcastError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, Terminated) as stopped:
-        print(f"stopped: call again to continue from what is in {given.output}", file=sys.stderr)
+        print(f"stopped: call again to continue from what is in {args.output}", file=sys.stderr)
         sys.exit(130 if isinstance(stopped, KeyboardInterrupt) else 143)
 
 

@@ -79,15 +79,15 @@ class Goal:
 
 def read_scored(output: Path, folds: Mapping[str, Sequence[str]]) -> list[Scored]:
     """Read all records of these services that are scored, in the order of services."""
-    found = []
+    scored = []
     for fold, services in folds.items():
         for service in services:
             for folder in sorted((output / f"fold_{fold}" / service).glob("*/")):
                 if cases := read_cases(folder):
                     scores = None if "refused" in cases else json.loads((folder / SCORES_JSON).read_text(encoding="utf-8"))
                     values, number = (figures(scores), scores["num_cases"]) if scores else ({}, 0)
-                    found.append(Scored(fold, service, folder.name, cases, number, values))
-    return found
+                    scored.append(Scored(fold, service, folder.name, cases, number, values))
+    return scored
 
 
 def figures(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -152,17 +152,17 @@ def goals(scored: Sequence[Scored], summary: Summary, *, complete: bool) -> list
     """Judge all goals. Unless all records are scored (`complete`), no goal counts as met."""
     bounds = [("pysteps", "CSI≥0.5", 1.105), ("pysteps", "CSI≥1", 1.105), ("pysteps", "CSI≥5", 1.05), ("pysteps", "MSE", 0.843)]
     bounds += [("sprog", figure, 1.03) for figure in ("CSI≥0.5", "CSI≥1", "CSI≥5")]
-    found = [_against(summary, *bound, complete=complete) for bound in bounds]
+    judged = [_against(summary, *bound, complete=complete) for bound in bounds]
     by_service = {(service, f): ratio(values, "extrapolation", f)
                   for service, values in summary.services.items() for f in NEVER_WORSE}  # fmt: skip
-    found.append(_never_worse("no service lost to extrapolation, CSI≥0.5 and ≥1", by_service, complete=complete))
+    judged.append(_never_worse("no service lost to extrapolation, CSI≥0.5 and ≥1", by_service, complete=complete))
     bias = summary.overall[NETWORK]["bias≥5"]
-    found.append(Goal("bias≥5", "0.7 to 1.3", number(bias), _result([bias], 0.7 <= bias <= 1.3, complete)))
+    judged.append(Goal("bias≥5", "0.7 to 1.3", number(bias), _result([bias], 0.7 <= bias <= 1.3, complete)))
     watched = {(r.name, f): ratio(r.values, "extrapolation", f)
                for r in scored if r.is_watched and not r.refused for f in NEVER_WORSE}  # fmt: skip
     what = f"no loss to extrapolation on records of {QUICK:g}-minute steps and nearly dry ones, CSI≥0.5 and ≥1"
-    found.append(_never_worse(what, watched, complete=complete))
-    return found
+    judged.append(_never_worse(what, watched, complete=complete))
+    return judged
 
 
 def _against(summary: Summary, against: str, figure: str, bound: float, *, complete: bool) -> Goal:
