@@ -26,11 +26,13 @@ REFERENCE = Path(__file__).resolve().parents[2] / "configs" / "radar.toml"
 UNUSED = "model.hidden_channels=[4, 4]"  # the ConvLSTM contributes nothing: as narrow as can be
 LIMIT, WIDTH = 12.0, 0.05  # of the histogram of log-odds: beyond the limits all are alike
 CENTRES = np.arange(-LIMIT, LIMIT, WIDTH) + WIDTH / 2
-# Few days have heavy rain, and say little about a lead and threshold by themselves. Counts of neighbouring leads and
-# thresholds are added to their own, scaled down to this number of observed events (cells) at most.
-NEIGHBOURS_WORTH = 3000.0
-LEAD_RANGE = 2.0  # leads at which a neighbour's weight falls to 1 / e
-THRESHOLD_WEIGHT = 0.5  # of the next higher and the next lower threshold
+# Few days have heavy rain, and say little about a lead and threshold by themselves. So the counts of other leads, and then of
+# the next thresholds, are added, scaled down to these numbers of observed events (cells) at most. Chosen on 12 days of taasrad,
+# each scored with the counts of the others: CSI at 1, 5, 10 and 20 mm/h is .212, .095, .062 and .039 without neighbours, .214,
+# .097, .066 and .043 with leads over a range of 2, .215, .098, .068 and .045 over 4. Thresholds worth 100 events bring the
+# frequency bias at 20 mm/h from 1.39 to 1.14 and at 50 mm/h from 2.8 to .9; worth 3000, the bias at 5 mm/h falls to .6.
+LEADS_WORTH, LEAD_RANGE = 1e5, 4.0  # events; leads at which a neighbour's weight falls to 1 / e
+THRESHOLDS_WORTH = 100.0  # events, of the next lower and the next higher threshold
 PRIOR = 3.0  # events that the intercept 0 and the slope 1 are worth
 ITERATIONS = 50  # of Newton's method
 
@@ -95,14 +97,18 @@ def calibrate(counts: np.ndarray) -> Calibration:
 
 
 def with_neighbours(counts: np.ndarray) -> np.ndarray:
-    """Add the counts of neighbouring leads and thresholds, worth NEIGHBOURS_WORTH events at most."""
+    """Add the counts of other leads, then of the next thresholds, scaled to LEADS_WORTH and THRESHOLDS_WORTH events at most."""
     leads, thresholds = (np.arange(size) for size in counts.shape[:2])
-    by_lead = np.exp(-abs(leads[:, None] - leads) / LEAD_RANGE)
-    apart = abs(thresholds[:, None] - thresholds)
-    by_threshold = np.where(apart <= 1, THRESHOLD_WEIGHT**apart, 0)
-    neighbours = np.einsum("lm,kn,mnbe->lkbe", by_lead, by_threshold, counts) - counts
-    events = neighbours[..., 1].sum(axis=-1)[..., None, None]
-    return counts + neighbours * np.minimum(NEIGHBOURS_WORTH / np.maximum(events, 1), 1)
+    weights = np.exp(-abs(leads[:, None] - leads) / LEAD_RANGE) - np.eye(len(leads))
+    counts = counts + _at_most(np.einsum("lm,mkbe->lkbe", weights, counts), LEADS_WORTH)
+    is_next = abs(thresholds[:, None] - thresholds) == 1
+    return counts + _at_most(np.einsum("kn,lnbe->lkbe", is_next, counts), THRESHOLDS_WORTH)
+
+
+def _at_most(counts: np.ndarray, worth: float) -> np.ndarray:
+    """Scale counts (lead, threshold, bin, 2) down to that many events."""
+    events = counts[..., 1].sum(axis=-1)[..., None, None]
+    return counts * np.minimum(worth / np.maximum(events, 1), 1)
 
 
 def logistic_regression(counts: np.ndarray) -> tuple[float, float]:

@@ -118,11 +118,14 @@ def test_as_many_cells_reach_the_cut_as_there_are_events():
 
 def test_few_events_lean_on_their_neighbours():
     counts = np.zeros((3, 2, len(cascade.CENTRES), 2))
-    counts[0], counts[2] = counted(0, 1), counted(0, 1, seed=1)
-    kept = cascade.with_neighbours(counts)
-    assert kept[1, 0, :, 1].sum() == pytest.approx(cascade.NEIGHBOURS_WORTH)
-    assert kept[0, 0, :, 1].sum() == pytest.approx(counts[0, 0, :, 1].sum() + cascade.NEIGHBOURS_WORTH)
-    assert cascade.calibrate(counts).cut[1] == pytest.approx(cascade.calibrate(counts).cut[0], abs=0.1)
+    counts[0, 0], counts[2, 0] = counted(0, 1, cells=40_000), counted(0, 1, seed=1, cells=40_000)
+    events, kept = counts[..., 1].sum(axis=-1), cascade.with_neighbours(counts)[..., 1].sum(axis=-1)
+    next_lead, lead_after = np.exp(-1 / cascade.LEAD_RANGE), np.exp(-2 / cascade.LEAD_RANGE)
+    assert kept[0, 0] == pytest.approx(events[0, 0] + lead_after * events[2, 0])
+    assert kept[1, 0] == pytest.approx(next_lead * (events[0, 0] + events[2, 0]))
+    assert kept[:, 1] == pytest.approx([cascade.THRESHOLDS_WORTH] * 3)
+    cut = cascade.calibrate(counts).cut
+    assert cut == pytest.approx(np.full_like(cut, cut[0, 0]), abs=0.1)
 
 
 def test_cells_are_counted_by_log_odds_and_event():
