@@ -20,25 +20,6 @@ Function = Callable[[Block], np.ndarray]
 Interval = tuple[np.ndarray, np.ndarray]  # low and high end
 
 
-def interval(
-    blocks: Sequence[Block],
-    score: str | Function,
-    *,
-    num_samples: int = NUM_SAMPLES,
-    seed: int = SEED,
-    level: float = LEVEL,
-) -> Interval:
-    """(low, high) of a score, in its shape, by the percentile block bootstrap over events or days.
-
-    `score` is a name in SCORES or any function of sums that uses the last axes: `SCORES["csi"].mean_over_leads`.
-    Blocks without pairs are no blocks; fewer than MIN_BLOCKS give NaN, and so does a score that is undefined in more
-    than MAX_UNDEFINED of the resamples. Efron & Tibshirani (1993), ch. 13.
-    """
-    function = SCORES[score] if isinstance(score, str) else score
-    resampled = resample(blocks, num_samples=num_samples, seed=seed)
-    return _undefined(function, blocks) if resampled is None else quantiles(function(resampled), level)
-
-
 def difference_interval(
     blocks_a: Sequence[Block],
     blocks_b: Sequence[Block],

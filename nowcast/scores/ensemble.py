@@ -3,15 +3,14 @@
 A deterministic forecast is an ensemble of one member. An undefined score (0/0) is NaN.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
-from nowcast.scores.exceedance import ExceedanceSums, add_probability, known_chunks, known_pairs, require_shape
-from nowcast.scores.pixels import THRESHOLDS
-from nowcast.scores.sums import Additive, Tally, ratio, summed
+from nowcast.scores.exceedance import ExceedanceSums, add_probability, known_chunks
+from nowcast.scores.sums import Additive, ratio, summed
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,29 +38,6 @@ class EnsembleSums(Additive):
     def zeros(cls, num_leads: int, *, most_members: int) -> "EnsembleSums":
         """Return sums over no cases: all arrays zero."""
         return cls.empty(num_leads, ranks=tuple(range(most_members + 1)))
-
-
-def ensemble_sums(
-    members: np.ndarray,
-    observed: np.ndarray,
-    mask: np.ndarray | None = None,
-    thresholds: Sequence[float] = THRESHOLDS,
-    *,
-    most_members: int | None = None,
-) -> Tally:
-    """The sums of one case of an ensemble: members (member, lead, y, x), observed and mask (lead, y, x), in mm/h.
-
-    A pair counts where the mask (default: everywhere) is True and neither the observation nor any member is NaN: an
-    ensemble that lacks a member is another ensemble. The order of the members does not matter.
-    """
-    members, observed = np.asarray(members), np.asarray(observed)
-    require_shape("members", members, observed, mask)
-    exceedance = ExceedanceSums.zeros(len(observed), thresholds)
-    ensemble = EnsembleSums.zeros(len(observed), most_members=most_members or len(members))
-    for lead in range(len(observed)):
-        known = known_pairs(members[:, lead], observed[lead], None if mask is None else mask[lead])
-        add_members(exceedance, ensemble, lead, members[:, lead], observed[lead], known)
-    return Tally({"probabilities": exceedance, "members": ensemble})
 
 
 def add_members(

@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from nowcast.scores.pixels import THRESHOLDS
-from nowcast.scores.sums import Additive, Tally, ratio, summed
+from nowcast.scores.sums import Additive, ratio, summed
 
 PERCENTS = tuple(range(101))  # centres of the classes of probability, %
 DIAGRAM_CLASSES = 11  # classes of the reliability diagram: centred on 0, 10, … 100 %
@@ -41,43 +41,6 @@ class ExceedanceSums(Additive):
     def zeros(cls, num_leads: int, thresholds: Sequence[float] = THRESHOLDS) -> "ExceedanceSums":
         """Return sums over no cases: all arrays zero."""
         return cls.empty(num_leads, thresholds=tuple(map(float, thresholds)), percents=PERCENTS)
-
-
-def exceedance_sums(
-    probabilities: np.ndarray,
-    observed: np.ndarray,
-    mask: np.ndarray | None = None,
-    thresholds: Sequence[float] = THRESHOLDS,
-    *,
-    columns: Sequence[int] | None = None,
-) -> Tally:
-    """The sums of one case of probabilities 0 to 1, (threshold, lead, y, x), of an observation at or above a threshold.
-
-    `columns` are the places in `thresholds` of those that probabilities are given for (default: all). A pair counts
-    where the mask is True and neither the observation nor any of the probabilities is NaN.
-    """
-    probabilities, observed = np.asarray(probabilities), np.asarray(observed)
-    require_shape("probabilities", probabilities, observed, mask)
-    columns = range(len(thresholds)) if columns is None else columns
-    total = ExceedanceSums.zeros(len(observed), thresholds)
-    for lead in range(len(observed)):
-        known = known_pairs(probabilities[:, lead], observed[lead], None if mask is None else mask[lead])
-        add_probabilities(total, lead, probabilities[:, lead], observed[lead], known, columns)
-    return Tally({"probabilities": total})
-
-
-def require_shape(name: str, forecast: np.ndarray, observed: np.ndarray, mask: np.ndarray | None) -> None:
-    if observed.ndim != 3 or forecast.shape[1:] != observed.shape or (mask is not None and mask.shape != observed.shape):
-        raise ValueError(
-            f"{name} {forecast.shape} must be (…, lead, y, x) over observed {observed.shape} and mask {np.shape(mask)}"
-        )
-
-
-def known_pairs(forecast: np.ndarray, observed: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    known = ~np.isnan(observed)
-    for part in forecast:
-        known &= ~np.isnan(part)
-    return known if mask is None else known & mask
 
 
 def add_probabilities(

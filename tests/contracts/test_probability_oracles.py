@@ -5,11 +5,11 @@ import pytest
 import xarray as xr
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from makers.ensembles import ensemble, ensembles, single
+from makers.ensembles import ensemble, ensemble_sums, ensembles, exceedance_sums, single
 
 from nowcast.scores import SCORES
-from nowcast.scores.ensemble import ensemble_sums, rank_histogram
-from nowcast.scores.exceedance import exceedance_sums, reliability_diagram, roc_curve
+from nowcast.scores.ensemble import rank_histogram
+from nowcast.scores.exceedance import reliability_diagram, roc_curve
 
 brier, roc_area, crps_ecdf, crps_fair, spread = (
     SCORES[name] for name in ("brier", "roc_area", "crps_ecdf", "crps_fair", "spread")

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from makers import rain, write_record
+from makers.intervals import interval
 
 from nowcast.errors import DataError, UsageError
 from nowcast.evaluation.evaluate import evaluate
@@ -22,7 +23,7 @@ from nowcast.prediction.cases import Selection
 from nowcast.quantity import RAIN_RATE
 from nowcast.report.table import table
 from nowcast.scores import FIELD_KINDS, SCORES
-from nowcast.scores.bootstrap import difference_interval, interval
+from nowcast.scores.bootstrap import difference_interval
 from nowcast.scores.pixels import THRESHOLDS, sums
 
 FIELD_SCORES = {name: score for name, score in SCORES.items() if score.kind in FIELD_KINDS}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from makers import command, rain, write_record
+from makers.ensembles import exceedance_sums
 
 from nowcast import forecasters
 from nowcast.commands import evaluate as commands_evaluate
@@ -16,7 +17,6 @@ from nowcast.forecasters.neighbourhood import RADIUS_PER_FRAME, radius_per_frame
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
 from nowcast.scores import SCORES
-from nowcast.scores.exceedance import exceedance_sums
 
 EVERYTHING = Selection()
 BRIER = SCORES["brier"]

@@ -3,7 +3,10 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from nowcast.scores.ensemble import ensemble_sums
+from nowcast.scores.ensemble import EnsembleSums, add_members
+from nowcast.scores.exceedance import ExceedanceSums, add_probabilities
+from nowcast.scores.pixels import THRESHOLDS
+from nowcast.scores.sums import Tally
 
 NAN = np.nan
 
@@ -34,3 +37,29 @@ def single(members, observed, thresholds=(1.0,)):
     """One lead and one row of pairs: members (member, pair)."""
     members, observed = np.array(members, np.float32), np.array(observed, np.float32)
     return ensemble_sums(members[:, None, None], observed[None, None], thresholds=thresholds)
+
+
+def ensemble_sums(members, observed, mask=None, thresholds=THRESHOLDS, *, most_members=None):
+    """The sums of one case of an ensemble: members (member, lead, y, x), observed and mask (lead, y, x), in mm/h."""
+    members, observed = np.asarray(members), np.asarray(observed)
+    exceedance = ExceedanceSums.zeros(len(observed), thresholds)
+    sums = EnsembleSums.zeros(len(observed), most_members=most_members or len(members))
+    for lead, known in enumerate(_known(members, observed, mask)):
+        add_members(exceedance, sums, lead, members[:, lead], observed[lead], known)
+    return Tally({"probabilities": exceedance, "members": sums})
+
+
+def exceedance_sums(probabilities, observed, mask=None, thresholds=THRESHOLDS, *, columns=None):
+    """The sums of one case of probabilities (threshold, lead, y, x) of the thresholds at `columns` (default: all)."""
+    probabilities, observed = np.asarray(probabilities), np.asarray(observed)
+    columns = range(len(thresholds)) if columns is None else columns
+    sums = ExceedanceSums.zeros(len(observed), thresholds)
+    for lead, known in enumerate(_known(probabilities, observed, mask)):
+        add_probabilities(sums, lead, probabilities[:, lead], observed[lead], known, columns)
+    return Tally({"probabilities": sums})
+
+
+def _known(forecast, observed, mask):
+    """(lead, y, x), where the mask is True and neither the observation nor any field of the forecast is NaN."""
+    known = ~np.isnan(observed) & ~np.isnan(forecast).any(axis=0)
+    return known if mask is None else known & mask

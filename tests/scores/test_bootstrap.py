@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from makers.intervals import interval
 
 from nowcast.scores import SCORES, Setup, tallies
-from nowcast.scores.bootstrap import MIN_BLOCKS, difference_interval, interval
+from nowcast.scores.bootstrap import MIN_BLOCKS, difference_interval
 from nowcast.scores.pixels import Sums, mae, sums
 from nowcast.scores.spatial import fss
 

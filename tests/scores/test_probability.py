@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from makers.ensembles import NAN, ensemble, ensembles, single
+from makers.ensembles import NAN, ensemble, ensemble_sums, ensembles, exceedance_sums, single
 
 from nowcast.scores import FIELD_KINDS, SCORES, exceedance
-from nowcast.scores.ensemble import EnsembleSums, ensemble_size, ensemble_sums, rank_histogram
-from nowcast.scores.exceedance import PERCENTS, ExceedanceSums, exceedance_sums, reliability_diagram, roc_curve
+from nowcast.scores.ensemble import EnsembleSums, ensemble_size, rank_histogram
+from nowcast.scores.exceedance import PERCENTS, ExceedanceSums, reliability_diagram, roc_curve
 from nowcast.scores.pixels import sums
 from nowcast.scores.sums import Tally
 
@@ -287,10 +287,3 @@ def test_sums_of_other_thresholds_leads_or_ranks_do_not_add():
     ):
         with pytest.raises(ValueError, match="do not add"):
             a + b
-
-
-def test_fields_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"members \(5, 2, 3, 3\) must be \(…, lead, y, x\) over observed \(2, 3, 4\)"):
-        ensemble_sums(np.zeros((5, 2, 3, 3)), np.zeros((2, 3, 4)))
-    with pytest.raises(ValueError, match="probabilities"):
-        exceedance_sums(np.zeros((4, 2, 3, 3)), np.zeros((2, 3, 3)), np.ones((2, 3), bool))

@@ -8,11 +8,11 @@ import cascade
 import numpy as np
 import pytest
 from makers import rain, write_record
+from makers.ensembles import exceedance_sums
 from scipy.special import expit
 
 from nowcast.errors import DataError
 from nowcast.forecasters.baselines import BASELINES, Persistence
-from nowcast.scores.exceedance import exceedance_sums
 
 DAY = np.datetime64("2020-06-03T00:00:00")  # day number 6
 HOUR, MINUTE = np.timedelta64(3600, "s"), np.timedelta64(60, "s")
