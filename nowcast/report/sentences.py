@@ -1,4 +1,4 @@
-"""What the scores say in words, where numbers alone mislead: who is better for how long, and who wins by being smooth."""
+"""Findings in words: what the scores are based on, up to which lead time a forecaster is better, and gains from smoothing."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -10,58 +10,65 @@ from nowcast.scores import SCORES
 from nowcast.scores.bootstrap import MIN_BLOCKS, difference_interval
 from nowcast.scores.ensemble import ensemble_size
 
-LOST_AREA = 0.8  # frequency bias below which rain is said to be lost
-LESS = 0.9  # of the other's bias: what is nearer to it is no difference
-MOST_SPANS = 2  # of lead times in a sentence; more are counted
-COARSER = 1.5  # ratio of effective resolutions from which on a forecast is said to be smoother
+LOST_AREA = 0.8  # frequency bias below which a forecast is reported to have lost rain area
+LESS = 0.9  # ratio of its bias to the baseline's below which the bias counts as smaller
+MOST_SPANS = 2  # most spans of lead times listed in a sentence; more are counted instead
+COARSER = 1.5  # ratio of effective resolutions above which a forecast is reported to be smoother than the baseline
 
 
 def findings(evaluation: Evaluation) -> list[str]:
-    """Sentences: what the scores rest on where that is little, how long each forecaster beats each baseline, smooth wins.
+    """Return sentences: warnings about few data, what was scored, CSI compared with each baseline, gains from smoothing.
 
-    Baselines are compared among themselves only where nothing else was scored.
+    Baselines are compared with each other only if nothing else was scored.
     """
     others = [name for name in evaluation.forecasters_with("pairs") if name not in evaluation.baselines]
     pairs = [(name, baseline) for name in others for baseline in evaluation.baselines]
     if not others:
         pairs = [(name, before) for before, name in itertools.combinations(evaluation.baselines, 2)]
-    found = [*_thin_ground(evaluation), *_what_kind(evaluation)]
-    found += [_how_long(evaluation, name, baseline) for name, baseline in pairs]
-    found += [text for name in others or evaluation.baselines for text in _smooth_win(evaluation, name)]
-    return found
+    sentences = [*_few_data(evaluation), *_what_was_scored(evaluation)]
+    sentences += [_csi_comparison(evaluation, name, baseline) for name, baseline in pairs]
+    sentences += [text for name in others or evaluation.baselines for text in _gains_from_smoothing(evaluation, name)]
+    return sentences
 
 
-def _thin_ground(evaluation: Evaluation) -> Iterator[str]:
+def _few_data(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.num_cases == 1:
-        yield "One case was scored: this is what happened once, not what to expect."
-    if not (having := evaluation.forecasters_with("pairs")):
+        yield "Only one case was scored: the scores of other cases can be very different."
+    if not (names := evaluation.forecasters_with("pairs")):
         return
-    total = evaluation.total(having[0])
+    total = evaluation.total(names[0])
     never = [t for t, n in zip(evaluation.thresholds, (total.hits + total.misses).sum(axis=0), strict=True) if not n]
     if never:
-        yield f"Nothing of {_listed(never)}{_unit(evaluation)} or more was observed: only false alarms can be told there."
+        values = f"{_listed(never)}{_unit(evaluation)}"
+        yield f"No value of {values} or more was observed: at such a threshold there can only be false alarms."
 
 
-def _what_kind(evaluation: Evaluation) -> Iterator[str]:
-    """Which scores are not of a forecaster's own field."""
+def _what_was_scored(evaluation: Evaluation) -> Iterator[str]:
+    """Yield which scores of a forecaster are those of its ensemble mean or of its probabilities."""
     for name in evaluation.forecasters_with("members"):
         if (size := ensemble_size(evaluation.total(name, "members").pooled())[0]) > 1:
-            yield f"{name} has {size:g} members: the scores of a single field are of their mean, which is smoother than each."
+            yield (
+                f"{name} has {size:g} members: its scores of a single field, such as CSI and MAE, are those of the ensemble "
+                "mean, which is smoother than each member."
+            )
     for name in evaluation.forecasters_with("probabilities"):
         if name not in evaluation.forecasters_with("pairs"):
-            yield f"{name} gives probabilities alone: it has no scores of a field."
+            yield f"{name} gives only probabilities: it has no scores of a single field, such as CSI and MAE."
         elif _states_probabilities(evaluation, name):
-            yield f"{name} gives probabilities beside its field: Brier score and ROC are of these, the others of the field."
+            yield (
+                f"{name} gives a field and probabilities: its Brier scores and ROC areas are those of the probabilities, all "
+                "other scores those of the field."
+            )
 
 
 def _states_probabilities(evaluation: Evaluation, name: str) -> bool:
-    """Whether probabilities of a single forecast are not the 0 and 1 that its field comes to."""
+    """Whether a single forecast has probabilities of its own, other than the 0 and 1 that follow from its field."""
     is_one = ensemble_size(evaluation.total(name, "members").pooled())[0] == 1
     return bool(is_one and evaluation.total(name, "probabilities").num_forecast[..., 1:-1].any())
 
 
-def _how_long(evaluation: Evaluation, name: str, baseline: str) -> str:
-    """To which lead time CSI is higher than the baseline's, at each threshold; and where surely so."""
+def _csi_comparison(evaluation: Evaluation, name: str, baseline: str) -> str:
+    """Return at which lead times CSI is higher than the baseline's, by threshold, and where with 95 % confidence."""
     csi = SCORES["csi"]
     better = csi(evaluation.total(name)) > csi(evaluation.total(baseline))
     if not better.any():
@@ -69,79 +76,80 @@ def _how_long(evaluation: Evaluation, name: str, baseline: str) -> str:
     text = f"{name} has a higher CSI than {baseline} {_spans(evaluation, better)}"
     if evaluation.num_blocks >= MIN_BLOCKS:
         blocks = ([tally["pairs"] for tally in evaluation.blocks[side].values()] for side in (name, baseline))
-        surely = difference_interval(*blocks, csi)[0] > 0
-        text += _how_surely(evaluation, better, surely)
+        significant = difference_interval(*blocks, csi)[0] > 0
+        text += _with_confidence(evaluation, better, significant)
     return f"{text}."
 
 
-def _how_surely(evaluation: Evaluation, better: np.ndarray, surely: np.ndarray) -> str:
-    if (better == surely).all():
-        return ", all of it with 95 % confidence"
-    return f"; with 95 % confidence {_spans(evaluation, surely, only_there=True) if surely.any() else 'at no lead time'}"
+def _with_confidence(evaluation: Evaluation, better: np.ndarray, significant: np.ndarray) -> str:
+    if (better == significant).all():
+        return ", everywhere with 95 % confidence"
+    spans = _spans(evaluation, significant, skip_empty=True) if significant.any() else "at no lead time"
+    return f"; with 95 % confidence {spans}"
 
 
-def _spans(evaluation: Evaluation, true: np.ndarray, *, only_there: bool = False) -> str:
-    """Where the (lead, threshold) flags are set: "to 45 minutes at 1 mm/h, to 25 at 5, not at all at 10".
+def _spans(evaluation: Evaluation, flags: np.ndarray, *, skip_empty: bool = False) -> str:
+    """Return where the flags (lead, threshold) are set: "up to 45 minutes at 1 mm/h, up to 25 at 5, not at all at 10".
 
-    `only_there` leaves out the thresholds at which none is.
+    With `skip_empty`, thresholds without a flag are left out.
     """
-    columns = [_runs(true[:, column]) for column in range(true.shape[1])]
+    columns = [_runs(flags[:, column]) for column in range(flags.shape[1])]
     if len(columns) > 1 and all(runs == columns[0] for runs in columns):
         return f"{_joined(evaluation, columns[0])} minutes at every threshold"
-    parts = []
+    phrases = []
     for runs, threshold in zip(columns, evaluation.thresholds, strict=True):
-        if only_there and not runs:
+        if skip_empty and not runs:
             continue
-        minutes, unit = ("", "") if parts else (" minutes", _unit(evaluation))
-        parts.append(f"{_joined(evaluation, runs)}{minutes if runs else ''} at {threshold:g}{unit}")
-    return ", ".join(parts)
+        minutes, unit = ("", "") if phrases else (" minutes", _unit(evaluation))
+        phrases.append(f"{_joined(evaluation, runs)}{minutes if runs else ''} at {threshold:g}{unit}")
+    return ", ".join(phrases)
 
 
 def _joined(evaluation: Evaluation, runs: Sequence[tuple[int, int]]) -> str:
     minutes = evaluation.lead_minutes
     if len(runs) > MOST_SPANS:
-        return f"at {sum(end - start + 1 for start, end in runs)} of {len(minutes)} lead times to {minutes[runs[-1][1]]:g}"
+        return f"at {sum(end - start + 1 for start, end in runs)} of {len(minutes)} lead times up to {minutes[runs[-1][1]]:g}"
     return " and ".join(_span(minutes, *run) for run in runs) or "not at all"
 
 
 def _span(minutes: Sequence[float], start: int, end: int) -> str:
     if start == 0:
-        return f"to {minutes[end]:g}"
+        return f"up to {minutes[end]:g}"
     return f"from {minutes[start]:g} to {minutes[end]:g}" if start != end else f"at {minutes[end]:g}"
 
 
 def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """First and last position of every run of set flags."""
+    """Return the first and last position of every run of set flags."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     return [(int(start), int(stop) - 1) for start, stop in edges.reshape(-1, 2)]
 
 
-def _smooth_win(evaluation: Evaluation, name: str) -> Iterator[str]:
-    """A lower MSE than a baseline's that goes with lost rain or lost detail."""
-    mine = evaluation.tally(name).pooled()
-    lost = SCORES["frequency_bias"](mine)[0]
+def _gains_from_smoothing(evaluation: Evaluation, name: str) -> Iterator[str]:
+    """Yield a sentence for each baseline with a higher MSE, if the forecast has lost rain area or detail compared with it."""
+    own = evaluation.tally(name).pooled()
+    own_bias = SCORES["frequency_bias"](own)[0]
     for baseline in evaluation.baselines:
         if baseline == name:
             continue
-        theirs = evaluation.tally(baseline).pooled()
-        errors = [SCORES["mse"](side)[0] for side in (mine, theirs)]
-        kept = SCORES["frequency_bias"](theirs)[0]
-        with_less = (lost < LOST_AREA) & (lost < LESS * kept)
-        facts = [_area(evaluation, n, lost, kept, baseline) for n in np.flatnonzero(with_less)]
-        if "spectra" in mine and "spectra" in theirs:
-            resolution = [SCORES["effective_resolution"](side)[0] for side in (mine, theirs)]
+        other = evaluation.tally(baseline).pooled()
+        errors = [SCORES["mse"](tally)[0] for tally in (own, other)]
+        bias = SCORES["frequency_bias"](other)[0]
+        has_lost_area = (own_bias < LOST_AREA) & (own_bias < LESS * bias)
+        losses = [_area(evaluation, n, own_bias, bias, baseline) for n in np.flatnonzero(has_lost_area)]
+        if "spectra" in own and "spectra" in other:
+            resolution = [SCORES["effective_resolution"](tally)[0] for tally in (own, other)]
             if resolution[0] > COARSER * resolution[1]:
-                facts.append(f"has lost detail finer than {resolution[0]:.0f} km ({baseline}: {resolution[1]:.0f} km)")
-        if errors[0] < errors[1] and facts:
+                losses.append(f"has lost detail finer than {resolution[0]:.0f} km ({baseline}: {resolution[1]:.0f} km)")
+        if errors[0] < errors[1] and losses:
             yield (
                 f"{name} has a lower MSE than {baseline} ({errors[0]:.3g} against {errors[1]:.3g}) but "
-                f"{', '.join(facts)}: part of that win is smoothness."
+                f"{', '.join(losses)}: part of the lower MSE comes from smoothing."
             )
 
 
-def _area(evaluation: Evaluation, column: int, lost: np.ndarray, kept: np.ndarray, baseline: str) -> str:
-    where = f"{evaluation.thresholds[column]:g}{_unit(evaluation)}"
-    return f"forecasts {lost[column]:.0%} of the observed area at {where} ({baseline}: {kept[column]:.0%})"
+def _area(evaluation: Evaluation, column: int, own_bias: np.ndarray, bias: np.ndarray, baseline: str) -> str:
+    threshold = f"{evaluation.thresholds[column]:g}{_unit(evaluation)}"
+    return f"forecasts {own_bias[column]:.0%} of the observed area at {threshold} ({baseline}: {bias[column]:.0%})"
 
 
 def _unit(evaluation: Evaluation) -> str:

@@ -1,7 +1,4 @@
-"""The scores as text and files: the table, scores.nc, scores.csv and scores.json.
-
-Undefined values are "–" in the table, empty in CSV, null in JSON and NaN in NetCDF.
-"""
+"""The tables of scores that `nowcast evaluate` prints on the terminal. Undefined values are "–"."""
 
 import math
 from collections.abc import Sequence
@@ -9,21 +6,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from nowcast.evaluation.result import Evaluation, nearest_threshold
-from nowcast.evaluation.score_files import any_tally
 from nowcast.report.sentences import findings
 from nowcast.scores import SCORES
 from nowcast.scores.bootstrap import LEVEL, MIN_BLOCKS, NUM_SAMPLES, SEED
 from nowcast.scores.ensemble import ensemble_size
 from nowcast.scores.sums import Additive
 
-TABLE_LEADS = 12  # columns; of more leads the table shows some, the files hold all
+TABLE_LEADS = 12  # most lead times in the table; the files hold all of them
 
 
 def table(evaluation: Evaluation) -> str:
-    """As text: scores pooled over leads, CSI by lead, FSS by scale, power by wavelength, then what they say in words."""
-    parts = [_pooled(evaluation), _csi_by_lead(evaluation), _fss_by_scale(evaluation), _power_kept(evaluation)]
-    parts.append(_of_probabilities(evaluation))
-    lines = [line for rows in parts if rows for line in (*_align(rows), "")]
+    """Return the tables as text, then the findings in words, then what the intervals are based on.
+
+    The tables are: scores pooled over lead times, CSI by lead time, FSS by scale, power ratio by wavelength, probabilities.
+    """
+    tables = [_pooled(evaluation), _csi_by_lead(evaluation), _fss_by_scale(evaluation), _power_ratio(evaluation)]
+    tables.append(_probabilities(evaluation))
+    lines = [line for rows in tables if rows for line in (*_align(rows), "")]
     return "\n".join([*lines, *findings(evaluation), confidence(evaluation)])
 
 
@@ -48,41 +47,40 @@ def _csi_by_lead(evaluation: Evaluation) -> list[list[str]]:
 
 
 def _fss_by_scale(evaluation: Evaluation) -> list[list[str]]:
-    """Pooled over leads, at the threshold of the table by lead; no rows where no window of any scale is known."""
+    """Return FSS pooled over lead times at the threshold of the table by lead time; no rows if no window is fully known."""
     middle = nearest_threshold(evaluation)
-    having = _pooled_of(evaluation, "windows")
-    if not any(windows.num_pairs.any() for windows in having.values()):
+    sums = _pooled_sums(evaluation, "windows")
+    if not any(windows.num_pairs.any() for windows in sums.values()):
         return []
-    scales = next(iter(having.values())).scales_km
+    scales = next(iter(sums.values())).scales_km
     rows = [[f"FSS≥{evaluation.thresholds[middle]:g} at km", *(f"{scale:g}" for scale in scales), "useful from"]]
-    for name, windows in having.items():
+    for name, windows in sums.items():
         useful = SCORES["fss_useful"](evaluation.total(name).pooled())[0, middle]
         rows.append([name, *map(number, SCORES["fss"](windows)[0, middle]), number(useful)])
     return rows
 
 
-def _power_kept(evaluation: Evaluation) -> list[list[str]]:
-    """Pooled over leads, at every second wavelength that any grid has."""
-    having = _pooled_of(evaluation, "spectra")
-    if not having or not (there := next(iter(having.values())).power_o[0] > 0).any():
+def _power_ratio(evaluation: Evaluation) -> list[list[str]]:
+    """Return forecast / observed power, pooled over lead times, at every second wavelength that a grid resolves."""
+    sums = _pooled_sums(evaluation, "spectra")
+    if not sums or not (observed := next(iter(sums.values())).power_o[0] > 0).any():
         return []
-    wavelengths = np.array(next(iter(having.values())).wavelengths_km)
-    shown = np.flatnonzero(there & (np.arange(len(wavelengths)) % 2 == 0))
-    rows = [["power kept at km", *(f"{wavelengths[n]:g}" for n in shown), "resolution, km"]]
-    for name, spectra in having.items():
-        kept, resolution = SCORES["spectrum_ratio"](spectra)[0, shown], SCORES["effective_resolution"](spectra)[0]
-        rows.append([name, *map(number, kept), "–" if math.isnan(resolution) else f"{resolution:.1f}"])
+    wavelengths = np.array(next(iter(sums.values())).wavelengths_km)
+    shown = np.flatnonzero(observed & (np.arange(len(wavelengths)) % 2 == 0))
+    rows = [["power ratio at km", *(f"{wavelengths[n]:g}" for n in shown), "resolution, km"]]
+    for name, spectra in sums.items():
+        power_ratio, resolution = SCORES["spectrum_ratio"](spectra)[0, shown], SCORES["effective_resolution"](spectra)[0]
+        rows.append([name, *map(number, power_ratio), "–" if math.isnan(resolution) else f"{resolution:.1f}"])
     return rows
 
 
-def _pooled_of(evaluation: Evaluation, kind: str) -> dict[str, Additive]:
-    """The pooled sums of one kind by forecaster, of those that have it."""
-    having = [name for name in evaluation.blocks if kind in any_tally(evaluation, name)]
-    return {name: evaluation.total(name, kind).pooled() for name in having}
+def _pooled_sums(evaluation: Evaluation, kind: str) -> dict[str, Additive]:
+    """Return the sums of one kind, pooled over lead times, for each forecaster that has them."""
+    return {name: evaluation.total(name, kind).pooled() for name in evaluation.forecasters_with(kind)}
 
 
-def _of_probabilities(evaluation: Evaluation) -> list[list[str]]:
-    """Brier scores, ROC areas and what ensembles have, pooled over leads; nothing where all forecasts are deterministic."""
+def _probabilities(evaluation: Evaluation) -> list[list[str]]:
+    """Return Brier scores, ROC areas and scores of ensembles, pooled over lead times; no rows without probabilities."""
     if not evaluation.forecasters_with("probabilities"):
         return []
     by_threshold = {"brier": "Brier", "roc_area": "ROC area"}
@@ -100,16 +98,20 @@ def _of_probabilities(evaluation: Evaluation) -> list[list[str]]:
 
 
 def confidence(evaluation: Evaluation) -> str:
-    """One line on what the intervals rest on."""
-    blocks = f"{evaluation.num_blocks} block{'s' if evaluation.num_blocks != 1 else ''} (a record's day)"
+    """Return one line that says what the confidence intervals are based on."""
+    blocks = f"{evaluation.num_blocks} block{'s' if evaluation.num_blocks != 1 else ''}"
     if evaluation.num_blocks < MIN_BLOCKS:
-        return f"No interval can be given: {blocks}, at least {MIN_BLOCKS} are needed."
-    each = f"on average {evaluation.num_cases / evaluation.num_blocks:.3g} cases each"
-    how = f"{NUM_SAMPLES} samples, seed {SEED}; differences are paired"
-    return f"Intervals: {100 * LEVEL:g} % block bootstrap over {blocks}, {each}; {how}."
+        return (
+            f"No confidence intervals: the cases are from {blocks}, at least {MIN_BLOCKS} are needed "
+            "(a block is one day of one record)."
+        )
+    cases = f"{evaluation.num_cases / evaluation.num_blocks:.3g} cases per block on average"
+    method = f"{NUM_SAMPLES} resamples, seed {SEED}; differences are paired"
+    return f"Intervals: {100 * LEVEL:g} % block bootstrap over {blocks} (a block is one day of one record), {cases}; {method}."
 
 
 def number(value: float) -> str:
+    """Return a value with three decimals, "–" if it is undefined."""
     return "–" if not math.isfinite(value) else f"{value:.3f}"
 
 

@@ -40,14 +40,14 @@ def test_the_table_of_a_hand_made_record(tmp_path):
         "persistence      0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333",
         "extrapolation    0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333  0.333",
         "",
-        "power kept at km      2      4  resolution, km",
-        "persistence       1.000  1.000             2.0",
-        "extrapolation     1.000  1.000             2.0",
+        "power ratio at km      2      4  resolution, km",
+        "persistence        1.000  1.000             2.0",
+        "extrapolation      1.000  1.000             2.0",
         "",
-        "One case was scored: this is what happened once, not what to expect.",
-        "Nothing of 5 mm/h or more was observed: only false alarms can be told there.",
+        "Only one case was scored: the scores of other cases can be very different.",
+        "No value of 5 mm/h or more was observed: at such a threshold there can only be false alarms.",
         "extrapolation has a higher CSI than persistence at no lead time.",
-        "No interval can be given: 1 block (a record's day), at least 5 are needed.",
+        "No confidence intervals: the cases are from 1 block, at least 5 are needed (a block is one day of one record).",
     ]
 
 

@@ -125,7 +125,7 @@ def test_undefined_is_a_dash_in_the_page():
     page = report_page.as_html(result, result.rows(), [], [])
     assert [row[2] for row in cells(page, "CSI, all leads pooled")] == ["≥ 100000 mm/h", "–", "–"]
     assert "nan" not in re.sub(r"base64,[^\"]+", "", page).lower()
-    assert "No interval can be given" in page
+    assert "No confidence intervals" in page
 
 
 def test_cases_that_a_network_was_trained_on_are_pointed_out():

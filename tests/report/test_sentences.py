@@ -1,4 +1,4 @@
-"""The sentences below the table say what is so, and only then: who is better for how long, who wins by smoothness."""
+"""The sentences below the table: which forecaster is better up to which lead time, and which gains by smoothing."""
 
 import numpy as np
 import pytest
@@ -37,17 +37,17 @@ def test_how_long_a_forecaster_is_better_is_told_by_threshold():
     baseline, _ = by_lead(2, 2, 3, 2)
     weak = np.where(np.arange(4)[:, None, None] < 1, forecast, np.minimum(forecast, 3))  # under 5 mm/h from the second lead on
     said = findings(evaluation({"net": weak, "persistence": baseline}, observed, days=3))
-    assert said == ["net has a higher CSI than persistence to 15 minutes at 1 mm/h, to 5 at 5."]
+    assert said == ["net has a higher CSI than persistence up to 15 minutes at 1 mm/h, up to 5 at 5."]
 
 
 @pytest.mark.parametrize(
     ("mine", "theirs", "said"),
     [
-        ((1, 1, 1, 1), (2, 2, 2, 2), "to 20 minutes at every threshold"),
+        ((1, 1, 1, 1), (2, 2, 2, 2), "up to 20 minutes at every threshold"),
         ((2, 1, 1, 2), (2, 2, 2, 2), "from 10 to 15 minutes at every threshold"),
         ((2, 2, 1, 2), (2, 2, 2, 2), "at 15 minutes at every threshold"),
-        ((1, 2, 1, 1), (2, 2, 2, 2), "to 5 and from 15 to 20 minutes at every threshold"),
-        ((1, 2, 1, 2, 1, 2), (2,) * 6, "at 3 of 6 lead times to 25 minutes at every threshold"),
+        ((1, 2, 1, 1), (2, 2, 2, 2), "up to 5 and from 15 to 20 minutes at every threshold"),
+        ((1, 2, 1, 2, 1, 2), (2,) * 6, "at 3 of 6 lead times up to 25 minutes at every threshold"),
         ((2, 2, 2, 2), (2, 2, 2, 2), "at no lead time"),
     ],
 )
@@ -67,7 +67,10 @@ def test_with_five_days_it_is_told_how_surely():
         for name, tally in tallies({"net": good, "persistence": bad}, observed, np.isfinite(observed), Setup((1.0,))).items():
             result.add(name, ("a", str(day)), tally)
     (said,) = [text for text in findings(result) if "CSI" in text]
-    assert said == "net has a higher CSI than persistence to 10 minutes at 1 mm/h; with 95 % confidence to 5 minutes at 1 mm/h."
+    assert (
+        said
+        == "net has a higher CSI than persistence up to 10 minutes at 1 mm/h; with 95 % confidence up to 5 minutes at 1 mm/h."
+    )
 
 
 def test_thresholds_without_any_confidence_are_left_out_of_it():
@@ -80,7 +83,8 @@ def test_thresholds_without_any_confidence_are_left_out_of_it():
         for name, tally in tallies(forecasts, observed, np.isfinite(observed), Setup(THRESHOLDS)).items():
             result.add(name, ("a", str(day)), tally)
     assert findings(result)[0] == (
-        "net has a higher CSI than persistence to 10 minutes at every threshold; with 95 % confidence to 10 minutes at 1 mm/h."
+        "net has a higher CSI than persistence up to 10 minutes at every threshold; "
+        "with 95 % confidence up to 10 minutes at 1 mm/h."
     )
 
 
@@ -89,12 +93,12 @@ def test_confidence_names_the_thresholds_it_is_for():
     baseline, _ = by_lead(2, 2, 2)
     always = evaluation({"net": forecast, "persistence": baseline}, observed, days=6)
     assert findings(always) == [
-        "net has a higher CSI than persistence to 10 minutes at every threshold, all of it with 95 % confidence."
+        "net has a higher CSI than persistence up to 10 minutes at every threshold, everywhere with 95 % confidence."
     ]
     weak = np.where(observed > 0, np.float32(3), forecast)  # once it is better at 1 mm/h alone
     other = evaluation({"net": np.minimum(weak, 3), "persistence": baseline}, observed, days=6)
     assert findings(other)[0] == (
-        "net has a higher CSI than persistence to 15 minutes at 1 mm/h, not at all at 5, all of it with 95 % confidence."
+        "net has a higher CSI than persistence up to 15 minutes at 1 mm/h, not at all at 5, everywhere with 95 % confidence."
     )
 
 
@@ -108,7 +112,7 @@ def test_a_smooth_win_is_told_with_what_it_lost():
     assert said[0].startswith("net has a lower MSE than extrapolation (")
     assert "% of the observed area at 5 mm/h (extrapolation: 100%)" in said[0]
     assert "has lost detail finer than" in said[0]
-    assert said[0].endswith(": part of that win is smoothness.")
+    assert said[0].endswith(": part of the lower MSE comes from smoothing.")
     unknown = findings(evaluation({"net": smooth, "extrapolation": moved}, observed, days=3, spacing=(np.nan, np.nan)))
     assert "% of the observed area" in unknown[-1]
     assert "detail" not in unknown[-1]
@@ -134,6 +138,6 @@ def test_one_case_and_thresholds_without_events_are_told():
     forecast, observed = by_lead(1, 1)
     said = findings(evaluation({"persistence": forecast}, observed, thresholds=(1.0, 10.0, 20.0)))
     assert said == [
-        "One case was scored: this is what happened once, not what to expect.",
-        "Nothing of 10 or 20 mm/h or more was observed: only false alarms can be told there.",
+        "Only one case was scored: the scores of other cases can be very different.",
+        "No value of 10 or 20 mm/h or more was observed: at such a threshold there can only be false alarms.",
     ]

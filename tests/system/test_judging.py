@@ -172,8 +172,8 @@ def test_the_files_of_scores_hold_the_sums_of_probabilities(here, fields, undraw
     assert (block[1].split()[0], block[1].split()[-1]) == ("ens", str(MEMBERS))
     assert block[2].split()[0] == "chance"
     assert block[2].split()[-4:] == ["–"] * 4
-    assert "ens has 4 members: the scores of a single field are of their mean, which is smoother than each.\n" in out
-    assert "chance gives probabilities alone: it has no scores of a field.\n" in out
+    assert "ens has 4 members: its scores of a single field, such as CSI and MAE, are those of the ensemble mean" in out
+    assert "chance gives only probabilities: it has no scores of a single field, such as CSI and MAE.\n" in out
     with xr.open_dataset("scores/scores.nc", engine="netcdf4") as scores:
         assert scores.has_probabilities.values.tolist() == [1] * len(scores.forecaster)
         assert scores.has_members.sel(forecaster="chance") == 0
@@ -192,7 +192,7 @@ def test_a_single_case_has_scores_and_no_interval(here, fields):
     pysteps_export(here, futures(truth(fields), 5), name="one", reference=reference(5))
     code, out, _ = command("evaluate", "one.nc", "--observations", "observed.nc", "-q")
     assert code == 0
-    assert "No interval can be given: 1 block (a record's day), at least 5 are needed." in out
+    assert "No confidence intervals: the cases are from 1 block, at least 5 are needed" in out
 
 
 def test_a_lead_time_of_zero_is_no_forecast(here, fields):
