@@ -1,4 +1,4 @@
-"""Pictures of one example case: maps of what was observed, forecast and wrong by lead time, and an animation."""
+"""Pictures of an example case: maps of observation, forecasts and their differences by lead time, and an animation."""
 
 import numpy as np
 
@@ -17,18 +17,18 @@ from nowcast.report.maps import (
     short,
 )
 
-MAP_LEADS = 3  # rows of maps
-WIDEST, WIDE = 11.5, 2.6  # inches, of all maps of a row and of one
-HIGHEST = 16.0
+MAP_LEADS = 3  # most lead times that have maps
+ROW_WIDTH, MAP_WIDTH = 11.5, 2.6  # inches: most for all maps of a row, and for one map
+TOTAL_HEIGHT = 16.0  # inches: most for all rows of maps
 ANIMATED_DPI = 80
-ANIMATED_PIXELS = 150_000  # of all maps of a frame: three animations stay under 3 MB
+ANIMATED_PIXELS = 150_000  # most for all maps of a frame: three animations then stay under 3 MB
 
 
 def draw_maps(example: Example, quantity: Quantity) -> bytes:
-    """PNG: for a few leads, observed and forecast fields above, and forecast minus observed below."""
+    """Return a PNG with two rows for each of a few lead times: observed and forecast fields, and forecast minus observed."""
     leads = evenly_spaced(len(example.lead_minutes), MAP_LEADS)
     aspect, columns = _aspect(example), 1 + len(example.forecasts)
-    width = min(WIDE, WIDEST / columns, HIGHEST / (2 * len(leads) * aspect))
+    width = min(MAP_WIDTH, ROW_WIDTH / columns, TOTAL_HEIGHT / (2 * len(leads) * aspect))
     grid = MapGrid(2 * len(leads), columns, aspect, width=width, title=_title(example))
     grid.name_columns(["observed", *example.forecasts])
     for row, lead in zip(range(0, 2 * len(leads), 2), leads, strict=True):
@@ -40,9 +40,9 @@ def draw_maps(example: Example, quantity: Quantity) -> bytes:
             grid.paste(row + 1, column, forecast[lead] - observed, difference_scale(quantity))
         grid.write(0.95, row + 1.45, "forecast\nminus\nobserved", ha="right", va="center", fontsize=9)
     grid.draw_distance(example.extent_km[1])
-    high, both = ("max", "both") if quantity.is_rain else ("neither", "neither")
-    grid.scale(colour_scale(quantity), _with_unit(quantity.label, quantity), part=0, parts=2, extend=high)
-    grid.scale(difference_scale(quantity), _with_unit("difference", quantity), part=1, parts=2, extend=both)
+    extend_rain, extend_difference = ("max", "both") if quantity.is_rain else ("neither", "neither")
+    grid.scale(colour_scale(quantity), _with_unit(quantity.label, quantity), part=0, parts=2, extend=extend_rain)
+    grid.scale(difference_scale(quantity), _with_unit("difference", quantity), part=1, parts=2, extend=extend_difference)
     return png(grid.pixels())
 
 
@@ -51,9 +51,9 @@ def _with_unit(what: str, quantity: Quantity) -> str:
 
 
 def draw_animation(example: Example, quantity: Quantity) -> bytes:
-    """GIF: observed and forecast fields side by side, lead by lead."""
+    """Return a GIF of observed and forecast fields side by side, one frame for each lead time."""
     aspect, columns = _aspect(example), 1 + len(example.forecasts)
-    width = min(WIDE, WIDEST / columns, (ANIMATED_PIXELS / columns / aspect) ** 0.5 / ANIMATED_DPI)
+    width = min(MAP_WIDTH, ROW_WIDTH / columns, (ANIMATED_PIXELS / columns / aspect) ** 0.5 / ANIMATED_DPI)
     grid = MapGrid(1, columns, aspect, width=width, title="", dpi=ANIMATED_DPI)
     grid.name_columns(["observed", *example.forecasts])
     grid.draw_distance(example.extent_km[1])

@@ -1,7 +1,7 @@
-"""Scores as curves: by lead time, by threshold, and the performance diagram, each from the tidy rows of an evaluation.
+"""Diagrams of scores by lead time, threshold, scale and wavelength, and performance diagrams, from the rows of an evaluation.
 
-A forecaster keeps one colour, marker and line through all diagrams; the colours (Okabe & Ito 2008) differ for people who see
-few of them. What is undefined is left out, never drawn as 0.
+A forecaster has the same colour, marker and line style in all diagrams; the colours (Okabe & Ito, 2008) can be told apart by
+people with colour vision deficiency. Undefined values are left out, never drawn as 0.
 """
 
 import math
@@ -18,11 +18,11 @@ from nowcast.forecasters.baselines import BASELINES
 from nowcast.report.maps import plain, short
 from nowcast.scores.spectra import KEPT_POWER
 
-HIGHEST_BIAS = 3.0  # where curves are cut off: with few events a frequency bias can be anything
-NUMBERED_POINTS = 6
-HIGHEST_RATIO = 2.0
-BIAS_RANGE = (1 / 8, 8.0)
-LEGEND_LETTERS = 30
+HIGHEST_BIAS = 3.0  # top of the axis of frequency bias by lead time: with few events it can be very large
+NUMBERED_POINTS = 6  # most points of a performance diagram that are labelled with their threshold or lead time
+HIGHEST_RATIO = 2.0  # top of the axis of forecast / observed power
+BIAS_RANGE = (1 / 8, 8.0)  # axis of frequency bias by threshold
+LEGEND_LETTERS = 30  # most letters of a name in a legend
 _BASELINE_COLOURS = {"persistence": "#767676", "extrapolation": "#E69F00", "pysteps": "#56B4E9", "sprog": "#009E73"}
 _COLOURS = ("#0072B2", "#D55E00", "#CC79A7", "#332288", "#882255", "#117733")
 _MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚"}
@@ -31,7 +31,7 @@ Rows = Iterable[Mapping]
 
 @dataclass(frozen=True)
 class Style:
-    """How a forecaster is drawn: baselines dashed, all others solid."""
+    """Colour, marker and line style of a forecaster: baselines are dashed, all others solid."""
 
     colour: str
     marker: str
@@ -39,77 +39,78 @@ class Style:
 
     @property
     def options(self) -> dict:
+        """Options of matplotlib's `plot`."""
         return {"color": self.colour, "marker": self.marker, "linestyle": self.line, "markersize": 4.5, "linewidth": 1.6}
 
     @property
     def sign(self) -> str:
-        """The same as letters, for a legend in text."""
+        """Line and marker as letters, for a legend in text."""
         stroke = "━" if self.line == "-" else "╍"
         return f"{stroke}{_MARKERS[self.marker]}{stroke}"
 
 
-def styles(names: Iterable[str]) -> dict[str, Style]:
-    """A style for each forecaster; a baseline has its own in every report."""
-    found, number = {}, 0
+def forecaster_styles(names: Iterable[str]) -> dict[str, Style]:
+    """Return a style for each forecaster by name; a baseline has the same one in every report."""
+    styles, number = {}, 0
     for name in names:
         if name in _BASELINE_COLOURS:
             marker = list(_MARKERS)[list(_BASELINE_COLOURS).index(name) + 1]
-            found[name] = Style(_BASELINE_COLOURS[name], marker, "--")
+            styles[name] = Style(_BASELINE_COLOURS[name], marker, "--")
         else:
             marker = list(_MARKERS)[(number // len(_COLOURS)) % len(_MARKERS)]
-            found[name] = Style(_COLOURS[number % len(_COLOURS)], marker, "--" if name in BASELINES else "-")
+            styles[name] = Style(_COLOURS[number % len(_COLOURS)], marker, "--" if name in BASELINES else "-")
             number += 1
-    return found
+    return styles
 
 
 def curves(rows: Rows, score: str, *, threshold: float | None = None) -> dict[str, np.ndarray]:
-    """(lead, 4) of minutes, value, low and high by forecaster."""
+    """Return a score by lead time: (lead, 4) of minutes, value, low and high, by forecaster."""
     return _points(rows, "lead_minutes", lambda row: row["score"] == score and row["threshold"] == threshold)
 
 
 def pooled(rows: Rows, score: str) -> dict[str, np.ndarray]:
-    """(threshold, 4) of threshold, value, low and high by forecaster, of all leads pooled."""
+    """Return a score pooled over lead times: (threshold, 4) of threshold, value, low and high, by forecaster."""
     return _points(rows, "threshold", lambda row: row["score"] == score and row["lead_minutes"] is None)
 
 
 def by_scale(rows: Rows, score: str, *, threshold: float | None = None) -> dict[str, np.ndarray]:
-    """(scale, 4) of kilometres, value, low and high by forecaster, of all leads pooled."""
+    """Return a score pooled over lead times: (scale, 4) of kilometres, value, low and high, by forecaster."""
     wanted = (score, threshold, None)
     return _points(rows, "scale_km", lambda row: (row["score"], row["threshold"], row["lead_minutes"]) == wanted)
 
 
 def _points(rows: Rows, x: str, wanted: Callable[[Mapping], bool]) -> dict[str, np.ndarray]:
-    found: dict[str, list] = {}
+    points: dict[str, list] = {}
     for row in rows:
         if row[x] is not None and row["against"] is None and wanted(row):
-            found.setdefault(row["forecaster"], []).append([row[column] for column in (x, "value", "low", "high")])
-    return {name: np.array(points, np.float64) for name, points in found.items()}
+            points.setdefault(row["forecaster"], []).append([row[column] for column in (x, "value", "low", "high")])
+    return {name: np.array(of_forecaster, np.float64) for name, of_forecaster in points.items()}
 
 
 def panel() -> tuple[Figure, Axes]:
-    """A figure of one small diagram. Its margins are fixed: finding the best ones takes as long as all the rest."""
+    """Return a small figure with one diagram. Margins are fixed: computing them takes as long as drawing everything else."""
     figure = Figure(figsize=(3.7, 2.75))
     return figure, figure.add_axes((0.18, 0.18, 0.79, 0.78))
 
 
 def large_panel() -> tuple[Figure, Axes]:
-    """A figure of one diagram that is as high as wide."""
+    """Return a square figure with one diagram."""
     figure = Figure(figsize=(4.2, 4.2), layout="constrained")
     return figure, figure.subplots()
 
 
-def draw_curves(axes: Axes, found: Mapping[str, np.ndarray], how: Mapping[str, Style]) -> None:
-    """Lines with their intervals; x, value, low and high in the columns."""
-    for name, points in found.items():
-        x, value, low, high = points.T
-        axes.plot(x, value, label=plain(short(name, LEGEND_LETTERS)), **how[name].options)
+def draw_curves(axes: Axes, points: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> None:
+    """Draw a line with its confidence interval for each forecaster, from arrays (point, 4) of x, value, low and high."""
+    for name, columns in points.items():
+        x, value, low, high = columns.T
+        axes.plot(x, value, label=plain(short(name, LEGEND_LETTERS)), **styles[name].options)
         if np.isfinite(low).any():
-            axes.fill_between(x, low, high, alpha=0.15, linewidth=0, color=how[name].colour)
+            axes.fill_between(x, low, high, alpha=0.15, linewidth=0, color=styles[name].colour)
     axes.grid(alpha=0.3)
 
 
 def highest(rows: Rows, score: str) -> float | None:
-    """The top of an axis that all panels of a score by lead time can share, None where it is not defined anywhere."""
+    """Return a common top of the axes of a score by lead time at all thresholds; None if it is undefined everywhere."""
     own = (row for row in rows if row["score"] == score and row["against"] is None and row["lead_minutes"] is not None)
     top = max((row["value"] for row in own if math.isfinite(row["value"])), default=None)
     if not top:
@@ -121,14 +122,14 @@ def draw_lead(
     axes: Axes,
     rows: Rows,
     score: str,
-    how: Mapping[str, Style],
+    styles: Mapping[str, Style],
     *,
     label: str,
     threshold: float | None = None,
     top: float | None = None,
 ) -> None:
-    """One score against lead time, from 0 (or the lowest value below it) to `top`."""
-    draw_curves(axes, curves(rows, score, threshold=threshold), how)
+    """Draw a score against lead time, on an axis from 0 (or the lowest value, if negative) to `top`."""
+    draw_curves(axes, curves(rows, score, threshold=threshold), styles)
     axes.set(xlabel="lead time, minutes", ylabel=label)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -139,50 +140,50 @@ def draw_lead(
 
 
 def draw_scores(rows: Sequence[Mapping], thresholds: Sequence[float], names: Sequence[str], unit: str) -> Figure:
-    """CSI and frequency bias against lead time in one figure, one column for each threshold."""
+    """Draw CSI and frequency bias against lead time in one figure, one column for each threshold."""
     labels = {"csi": "CSI", "frequency_bias": "frequency bias"}
     size = (3.4 * len(thresholds) + 1, 3 * len(labels) + 0.6)
-    figure, how = Figure(figsize=size, layout="constrained"), styles(names)
+    figure, styles = Figure(figsize=size, layout="constrained"), forecaster_styles(names)
     axes = figure.subplots(len(labels), len(thresholds), squeeze=False, sharex=True, sharey="row")
     for column, threshold in enumerate(thresholds):
         for row, (score, label) in enumerate(labels.items()):
-            draw_lead(axes[row, column], rows, score, how, label=label, threshold=threshold, top=highest(rows, score))
+            draw_lead(axes[row, column], rows, score, styles, label=label, threshold=threshold, top=highest(rows, score))
             axes[row, column].label_outer()
         axes[0, column].set_title(f"≥ {threshold:g} {unit}", fontsize=10)
     axes[0, -1].legend(fontsize=8)
     return figure
 
 
-def draw_performance(rows: Sequence[Mapping], how: Mapping[str, Style], *, threshold: float | None = None) -> Figure:
-    """POD against success ratio (1 - FAR), lines of equal CSI in grey and of equal frequency bias dashed. Roebber (2009).
+def draw_performance(rows: Sequence[Mapping], styles: Mapping[str, Style], *, threshold: float | None = None) -> Figure:
+    """Draw the performance diagram: POD against success ratio (1 - FAR). Roebber (2009).
 
-    Of all leads pooled, a point for each threshold; or of one `threshold`, a point for each lead. Numbers stand at the
-    points of the first forecaster.
+    Solid grey lines have equal CSI, dashed ones equal frequency bias. Without a threshold there is a point for each threshold,
+    pooled over lead times; with one, a point for each lead time. The points of the first forecaster are labelled.
     """
     figure, axes = large_panel()
     _draw_csi_and_bias(axes)
     if threshold is None:
-        detected, false = pooled(rows, "pod"), pooled(rows, "far")
+        pods, fars = pooled(rows, "pod"), pooled(rows, "far")
     else:
-        detected, false = (curves(rows, score, threshold=threshold) for score in ("pod", "far"))
-    for name, pod in detected.items():
-        success = 1 - false[name][:, 1]
-        axes.plot(success, pod[:, 1], label=plain(short(name, LEGEND_LETTERS)), **how[name].options)
-    for name in list(detected)[:1]:
-        _number_points(axes, 1 - false[name][:, 1], detected[name], how[name].colour)
+        pods, fars = (curves(rows, score, threshold=threshold) for score in ("pod", "far"))
+    for name, pod in pods.items():
+        success = 1 - fars[name][:, 1]
+        axes.plot(success, pod[:, 1], label=plain(short(name, LEGEND_LETTERS)), **styles[name].options)
+    for name in list(pods)[:1]:
+        _label_points(axes, 1 - fars[name][:, 1], pods[name], styles[name].colour)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="success ratio, 1 − FAR", ylabel="POD", aspect="equal")
     return figure
 
 
-def _number_points(axes: Axes, x: np.ndarray, pod: np.ndarray, colour: str) -> None:
+def _label_points(axes: Axes, x: np.ndarray, pod: np.ndarray, colour: str) -> None:
     for n in evenly_spaced(len(x), NUMBERED_POINTS):
         if math.isfinite(x[n] * pod[n, 1]):
-            at = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 8, "color": colour}
-            axes.annotate(f"{pod[n, 0]:g}", (x[n], pod[n, 1]), **at)
+            options = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 8, "color": colour}
+            axes.annotate(f"{pod[n, 0]:g}", (x[n], pod[n, 1]), **options)
 
 
-# 1 / CSI = 1 / success ratio + 1 / POD - 1; bias = POD / success ratio
 def _draw_csi_and_bias(axes: Axes) -> None:
+    """Draw lines of equal CSI, 1 / CSI = 1 / success ratio + 1 / POD - 1, and of equal bias = POD / success ratio."""
     success, detection = np.meshgrid(*[np.linspace(0.005, 1, 200)] * 2)
     csi = 1 / (1 / success + 1 / detection - 1)
     lines = axes.contour(success, detection, csi, np.arange(0.1, 1, 0.1), colors="#b5b5b5", linewidths=0.8)
@@ -190,17 +191,18 @@ def _draw_csi_and_bias(axes: Axes) -> None:
     for bias in (0.25, 0.5, 1, 2, 4):
         x, y = min(1, 1 / bias), min(1, bias)
         axes.plot([0, x], [0, y], color="#8f8f8f", linewidth=0.8, linestyle=(0, (4, 4)))
-        at = {"ha": "left" if bias <= 1 else "center", "va": "center" if bias <= 1 else "bottom"}
-        axes.annotate(f"{bias:g}", (x, y), xytext=(3, 0) if bias <= 1 else (0, 2), textcoords="offset points", fontsize=7, **at)
+        align = {"ha": "left" if bias <= 1 else "center", "va": "center" if bias <= 1 else "bottom"}
+        offset = (3, 0) if bias <= 1 else (0, 2)
+        axes.annotate(f"{bias:g}", (x, y), xytext=offset, textcoords="offset points", fontsize=7, **align)
 
 
-def draw_bias(rows: Sequence[Mapping], how: Mapping[str, Style], unit: str) -> Figure:
-    """Frequency bias against threshold, all leads pooled, both on logarithmic scales."""
+def draw_bias(rows: Sequence[Mapping], styles: Mapping[str, Style], unit: str) -> Figure:
+    """Draw frequency bias against threshold, pooled over lead times, both on logarithmic axes."""
     figure, axes = large_panel()
-    found = pooled(rows, "frequency_bias")
-    draw_curves(axes, {name: np.where(points > 0, points, np.nan) for name, points in found.items()}, how)
+    biases = pooled(rows, "frequency_bias")
+    draw_curves(axes, {name: np.where(points > 0, points, np.nan) for name, points in biases.items()}, styles)
     axes.axhline(1, color="black", linewidth=0.9)
-    _logarithmic(axes, sorted({threshold for points in found.values() for threshold in points[:, 0]}))
+    _logarithmic(axes, sorted({threshold for points in biases.values() for threshold in points[:, 0]}))
     axes.set_yscale("log", base=2)
     axes.set_ylim(*BIAS_RANGE)
     axes.set_yticks([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8], ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
@@ -208,10 +210,10 @@ def draw_bias(rows: Sequence[Mapping], how: Mapping[str, Style], unit: str) -> F
     return figure
 
 
-def draw_fss(rows: Sequence[Mapping], how: Mapping[str, Style], threshold: float) -> Figure:
-    """FSS by scale, all leads pooled; dashed: from where on a forecast is useful, 0.5 + f0 / 2. Roberts & Lean (2008)."""
+def draw_fss(rows: Sequence[Mapping], styles: Mapping[str, Style], threshold: float) -> Figure:
+    """Draw FSS by scale, pooled over lead times; dashed: the FSS of a useful forecast, 0.5 + f0 / 2. Roberts & Lean (2008)."""
     figure, axes = panel()
-    draw_curves(axes, by_scale(rows, "fss", threshold=threshold), how)
+    draw_curves(axes, by_scale(rows, "fss", threshold=threshold), styles)
     useful = [points[points[:, 0] == threshold, 1] for points in pooled(rows, "fss_useful").values()]
     if useful and np.isfinite(useful[0]).all():
         axes.axhline(*useful[0], color="black", linewidth=0.9, linestyle="--")
@@ -221,13 +223,13 @@ def draw_fss(rows: Sequence[Mapping], how: Mapping[str, Style], threshold: float
 
 
 def draw_spectrum(
-    wavelengths: np.ndarray, observed: np.ndarray, forecasts: Mapping[str, np.ndarray], how: Mapping[str, Style]
+    wavelengths: np.ndarray, observed: np.ndarray, forecasts: Mapping[str, np.ndarray], styles: Mapping[str, Style]
 ) -> Figure:
-    """Power by wavelength, long waves at the left; the observed in black."""
+    """Draw power by wavelength, long wavelengths at the left, the observed power in black."""
     figure, axes = panel()
     axes.plot(wavelengths, np.where(observed > 0, observed, np.nan), color="black", linewidth=2.4, label="observed")
     for name, power in forecasts.items():
-        options = how[name].options | {"markersize": 3.5}
+        options = styles[name].options | {"markersize": 3.5}
         axes.plot(wavelengths, np.where(power > 0, power, np.nan), label=plain(short(name, LEGEND_LETTERS)), **options)
     _wavelengths(axes)
     axes.set_yscale("log")
@@ -235,10 +237,10 @@ def draw_spectrum(
     return figure
 
 
-def draw_spectrum_ratio(rows: Sequence[Mapping], how: Mapping[str, Style]) -> Figure:
-    """Forecast power over observed power by wavelength, all leads pooled; dashed: half of it is lost."""
+def draw_spectrum_ratio(rows: Sequence[Mapping], styles: Mapping[str, Style]) -> Figure:
+    """Draw forecast / observed power by wavelength, pooled over lead times; dashed: half of the observed power."""
     figure, axes = panel()
-    draw_curves(axes, by_scale(rows, "spectrum_ratio"), how)
+    draw_curves(axes, by_scale(rows, "spectrum_ratio"), styles)
     axes.axhline(1, color="black", linewidth=0.9)
     axes.axhline(KEPT_POWER, color="black", linewidth=0.9, linestyle="--")
     _wavelengths(axes)
@@ -247,6 +249,7 @@ def draw_spectrum_ratio(rows: Sequence[Mapping], how: Mapping[str, Style]) -> Fi
 
 
 def _wavelengths(axes: Axes) -> None:
+    """Set a logarithmic axis over the wavelengths that have values, with ticks at powers of 2 km."""
     known = [x for line in axes.lines for x, y in line.get_xydata() if math.isfinite(y) and len(line.get_xdata()) > 2]
     lowest, highest = (min(known), max(known)) if known else (1.0, 2.0)
     _logarithmic(axes, [2.0**n for n in range(9) if lowest <= 2**n <= highest])

@@ -1,4 +1,4 @@
-"""The folder that an evaluation leaves: tables, pictures and report.html; and the curve of a training."""
+"""Write the output folder of an evaluation (scores, pictures, report.html), and draw the curves of a training run."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,10 @@ FILES = (REPORT_HTML, SCORES_CSV, SCORES_JSON, SCORES_NC, LEADS_PNG, MAPS_PNG, A
 def write(
     evaluation: Evaluation, rows: Sequence[Mapping], output: Path, *, command: str = "", overwrite: bool = False
 ) -> list[Path]:
-    """Write scores.nc, .csv, .json, the pictures and report.html to the folder `output`; returns their paths.
+    """Write scores.nc, scores.csv, scores.json, the pictures and report.html to the folder `output`; return their paths.
 
-    Pictures of forecasts show the middle one of the examples, and are absent where there is none. `command` is what was
-    typed. Raises OutputError (exit 5) where one of the files exists already or cannot be written.
+    forecasts.png and forecasts.gif show the middle one of the example cases (the median) and are left out without examples.
+    `command` is the command line, for the report. Raises OutputError (exit 5) if a file exists already or cannot be written.
     """
     ready(output, overwrite=overwrite)
     try:
@@ -61,12 +61,12 @@ def ready(output: Path, *, overwrite: bool) -> None:
 
 
 def draw_training(events: Sequence[Mapping]) -> Figure:
-    """Draw loss of training and validation, and CSI beside persistence, against the step, from the events of metrics.jsonl."""
+    """Draw training and validation loss, CSI and the CSI of persistence against the step, from the events of metrics.jsonl."""
     figure = Figure(figsize=(10, 4.1), layout="constrained")
     left, right = figure.subplots(1, 2)
     for split in ("training", "validation"):
-        mine = [event for event in events if event["split"] == split]
-        left.plot([e["step"] for e in mine], [e["loss"] for e in mine], marker=".", label=split)
+        of_split = [event for event in events if event["split"] == split]
+        left.plot([e["step"] for e in of_split], [e["loss"] for e in of_split], marker=".", label=split)
     left.set(xlabel="step", ylabel="loss", yscale="log")
     left.legend()
     validation = [event for event in events if event["split"] == "validation"]

@@ -1,6 +1,6 @@
-"""Maps of rain as pictures: colours, thinning for display, panels and animations.
+"""Draw maps of rain rate: colour scales, grids of maps, PNG, SVG and animated GIF.
 
-North is at the top, white is dry and grey is missing. Nothing here needs a display: figures are drawn by Agg into bytes.
+North is at the top, white is dry and grey is missing. No display is needed: matplotlib's Agg draws figures into memory.
 """
 
 import io
@@ -20,17 +20,17 @@ from nowcast.quantity import Quantity
 
 RAIN_LEVELS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # mm/h
 RAIN_COLOURS = ("#c9e8f5", "#8fcdec", "#4a9fd8", "#1f68b0", "#2b8a3e", "#8ac926", "#ffd60a", "#f77f00", "#d00000")
-HIGHEST_COLOUR = "#7b2cbf"
+HIGHEST_COLOUR = "#7b2cbf"  # above the last level
 DIFFERENCE_LEVELS = (-20, -10, -5, -2, -1, -0.5, 0.5, 1, 2, 5, 10, 20)  # mm/h
 MISSING_COLOUR = "#d9d9d9"
 DPI = 110
-HIGHEST_SCALE = 4.2  # inches
-LETTERS_PER_INCH = 12  # of a name above a map
-FRAME_SECONDS, LAST_FRAME_SECONDS = 0.35, 1.4
+COLOUR_BAR_HEIGHT = 4.2  # inches, at most
+LETTERS_PER_INCH = 12  # width of a name above a map
+FRAME_SECONDS, LAST_FRAME_SECONDS = 0.35, 1.4  # of an animation
 
 
 def colour_scale(quantity: Quantity) -> tuple[Colormap, Normalize]:
-    """Colours of rain from 0.1 to 100 mm/h, white when dry, grey when missing; one scale for a quantity in [0, 1]."""
+    """Return the colours of rain rate, 0.1 to 100 mm/h, white when dry; or of a quantity from 0 to 1. Missing is grey."""
     if not quantity.is_rain:
         return matplotlib.colormaps["magma"].with_extremes(bad=MISSING_COLOUR), Normalize(0, 1)
     colours = ListedColormap(RAIN_COLOURS).with_extremes(under="white", over=HIGHEST_COLOUR, bad=MISSING_COLOUR)
@@ -38,7 +38,7 @@ def colour_scale(quantity: Quantity) -> tuple[Colormap, Normalize]:
 
 
 def difference_scale(quantity: Quantity) -> tuple[Colormap, Normalize]:
-    """Brown where too little is forecast, green where too much, white where within half a mm/h."""
+    """Return the colours of forecast minus observed: brown if too little, green if too much, white within 0.5 mm/h."""
     if not quantity.is_rain:
         return matplotlib.colormaps["BrBG"].with_extremes(bad=MISSING_COLOUR), Normalize(-1, 1)
     steps = matplotlib.colormaps["BrBG"](np.linspace(0, 1, len(DIFFERENCE_LEVELS) + 1))
@@ -48,53 +48,53 @@ def difference_scale(quantity: Quantity) -> tuple[Colormap, Normalize]:
 
 
 def plain(name: str) -> str:
-    """A name as matplotlib shows it unchanged: no $ for formulas, no _ at its start, which would hide it in a legend."""
+    """Return a name that matplotlib shows unchanged: $ escaped (no formula), no _ at the start (hidden in a legend)."""
     return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def short(name: str, letters: int) -> str:
-    """The beginning and the end of a long name."""
+    """Return a name cut to this many letters, keeping its beginning and end."""
     return name if len(name) <= letters else f"{name[: letters // 2]}…{name[-(letters - letters // 2 - 1) :]}"
 
 
 def moment(time: np.datetime64) -> str:
-    """`2016-09-28 15:00 UTC`, with seconds only where there are any."""
+    """Return a time as text, such as `2016-09-28 15:00 UTC`, with seconds only if they are not 0."""
     return str(np.datetime64(time, "s")).replace("T", " ").removesuffix(":00") + " UTC"
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """(row, column, RGB) uint8 as PNG, in up to 256 colours, which makes maps a third as large."""
+    """Return pixels (row, column, RGB) uint8 as PNG with up to 256 colours, which makes maps a third of the size."""
     content = io.BytesIO()
     Image.fromarray(pixels).quantize(256, dither=Image.Dither.NONE).save(content, "PNG")
     return content.getvalue()
 
 
 def drawn(figure: Figure) -> np.ndarray:
-    """(row, column, RGB) uint8 of a figure."""
+    """Return a figure as pixels (row, column, RGB) uint8."""
     return _pixels(figure)[..., :3]
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as SVG, the same bytes every time; its text is left to the fonts of whoever looks at it."""
+    """Return a figure as SVG, the same bytes every time; text stays text, in the fonts of the reader."""
     content = io.BytesIO()
     settings = {"svg.fonttype": "none", "svg.hashsalt": "nowcast"}
     with warnings.catch_warnings(), matplotlib.rc_context(settings):
-        warnings.simplefilter("ignore")  # a name in letters that the font lacks
+        warnings.simplefilter("ignore")  # letters that the font lacks
         figure.savefig(content, format="svg", metadata={"Date": None})
     return content.getvalue()
 
 
 def _pixels(figure: Figure) -> np.ndarray:
-    """(row, column, RGBA) uint8."""
+    """Return a figure as pixels (row, column, RGBA) uint8."""
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a name in letters that the font lacks is drawn as boxes
+        warnings.simplefilter("ignore")  # letters that the font lacks are drawn as boxes
         canvas.draw()
     return np.array(canvas.buffer_rgba())
 
 
 def gif(grid: "MapGrid", show: Callable[[int], None], num_frames: int, quantity: Quantity) -> bytes:
-    """An animation: `show(n)` changes the maps into frame n. The last frame stays a while."""
+    """Return an animated GIF. `show(n)` pastes the maps of frame n into the grid. The last frame is shown longer."""
     palette, frames = _palette(quantity), []
     for n in range(num_frames):
         show(n)
@@ -106,7 +106,7 @@ def gif(grid: "MapGrid", show: Callable[[int], None], num_frames: int, quantity:
 
 
 def _palette(quantity: Quantity) -> Image.Image:
-    """One palette for all frames: the colours of the maps and the greys of the text."""
+    """Return the palette of all frames: the colours of the maps and greys for text."""
     colours, _ = colour_scale(quantity)
     named = [*RAIN_COLOURS, HIGHEST_COLOUR] if quantity.is_rain else colours(np.linspace(0, 1, 200))
     wanted = [to_rgb(colour) for colour in [*named, MISSING_COLOUR]] + [(level,) * 3 for level in np.linspace(0, 1, 16)]
@@ -116,13 +116,13 @@ def _palette(quantity: Quantity) -> Image.Image:
 
 
 class MapGrid:
-    """A picture of maps in rows and columns of one size, with room for names above, labels at the left, scales at the right.
+    """A picture of maps of one size in rows and columns, with names above, labels at the left and colour bars at the right.
 
-    `aspect` is the height of a map over its width; sizes are in inches. Maps are pasted as pixels below the text: an axes
-    for each of thirty maps would take seconds to draw.
+    `aspect` is the height of a map divided by its width; `width` (of a map) and `above` (room above each map) are in inches.
+    Maps are pasted as pixels below the text, because matplotlib needs seconds to draw thirty axes.
     """
 
-    LEFT, RIGHT, TOP, BOTTOM, GAP = 0.62, 0.95, 0.62, 0.08, 0.07
+    LEFT, RIGHT, TOP, BOTTOM, GAP = 0.62, 0.95, 0.62, 0.08, 0.07  # inches: margins, and between maps
 
     def __init__(
         self, rows: int, columns: int, aspect: float, *, width: float, title: str, above: float = 0.0, dpi: float = DPI
@@ -140,21 +140,21 @@ class MapGrid:
         self.title = self.write(0.0, -0.5, title, fontsize=11)
 
     def corner(self, row: int, column: int) -> tuple[int, int]:
-        """Pixels from the top and from the left of a map."""
+        """Return the position of a map in pixels from the top and from the left."""
         from_top = self.TOP * self.dpi + (row + 1) * self.steps[0] - self.GAP * self.dpi - self.map_pixels[0]
         return round(from_top), round(self.LEFT * self.dpi + column * self.steps[1])
 
     def paste(self, row: int, column: int, field: np.ndarray, scale: tuple[Colormap, Normalize]) -> None:
-        """One map (y, x), its row 0 at the top, in place of what was there."""
+        """Draw a map (y, x), row 0 at the top, over what was drawn at this place before."""
         colours, norm = scale
         y, x = (np.arange(n) * size // n for n, size in zip(self.map_pixels, field.shape, strict=True))
         pixels = colours(norm(np.ma.masked_invalid(field)), bytes=True)[..., :3][y[:, None], x]
-        pixels[[0, -1]], pixels[:, [0, -1]] = 70, 70  # its frame
+        pixels[[0, -1]], pixels[:, [0, -1]] = 70, 70  # dark grey frame
         top, left = self.corner(row, column)
         self.canvas[top : top + len(pixels), left : left + pixels.shape[1]] = pixels
 
     def write(self, column: float, row: float, text: str, **options):
-        """Text at the upper left of a map, or between maps; row -0.5 is the title."""
+        """Write text at the upper left of a map; fractional positions lie between maps, row -0.5 is the title."""
         top, left = self.corner(0, 0)
         x = left + column * self.steps[1]
         y = 0.1 * self.dpi if row == -0.5 else top + row * self.steps[0]
@@ -162,24 +162,26 @@ class MapGrid:
         return self.figure.text(*place, text, **{"va": "top", **options})
 
     def name_columns(self, names: Sequence[str]) -> None:
+        """Write a name above each column."""
         letters = round(self.width * LETTERS_PER_INCH)
         for column, name in enumerate(names):
             self.write(column, -0.03 / self.steps[0] * self.dpi, plain(short(name, letters)), fontsize=10, va="bottom")
 
     def label(self, row: int, column: int, text: str):
-        """Text above one map."""
+        """Write text above one map."""
         return self.write(column, row - 0.03 / self.steps[0] * self.dpi, text, fontsize=9.5, va="bottom")
 
     def label_row(self, row: int, text: str) -> None:
+        """Write text at the left of a row, rotated."""
         middle = row + 0.5 * self.map_pixels[0] / self.steps[0]
         self.write(-0.08 / self.steps[1] * self.dpi, middle, text, fontsize=10, rotation=90, va="center", ha="right")
 
     def scale(self, scale: tuple[Colormap, Normalize], label: str, part: int = 0, parts: int = 1, **options) -> None:
-        """A colour bar at the right, in one of `parts` of the height from the top."""
+        """Draw a colour bar at the right, in number `part` of `parts` equal parts of the height, from the top."""
         colours, norm = scale
         top, left = self.corner(0, self.columns)
         room = (self.size[1] - top / self.dpi - self.BOTTOM) / parts
-        height, above = min(0.92 * room, HIGHEST_SCALE), top / self.dpi + part * room
+        height, above = min(0.92 * room, COLOUR_BAR_HEIGHT), top / self.dpi + part * room
         x, y = self.size
         axes = self.figure.add_axes(((left / self.dpi + 0.06) / x, 1 - (above + height) / y, 0.13 / x, height / y))
         ticks = getattr(norm, "boundaries", None)
@@ -187,7 +189,7 @@ class MapGrid:
         self.figure.colorbar(shown, cax=axes, label=label, format="{x:g}", ticks=ticks, **options)
 
     def draw_distance(self, width_km: float) -> None:
-        """In the first map a bar of a round number of kilometres, up to half its width; nothing where it is unknown."""
+        """Draw a scale bar in the first map: a round number of km, up to half its width; nothing if the width is unknown."""
         if not math.isfinite(width_km) or width_km <= 0:
             return
         power = 10.0 ** math.floor(math.log10(width_km / 2))
@@ -201,7 +203,7 @@ class MapGrid:
         self.write(*at, f"{length:g} km", fontsize=8, va="bottom", bbox=box)
 
     def pixels(self) -> np.ndarray:
-        """(row, column, RGB) uint8 of the maps with everything written on them."""
+        """Return the picture as pixels (row, column, RGB) uint8: the maps with the text on top."""
         below = self.canvas.copy()
         if self.bar:
             below[self.bar] = 0
@@ -211,6 +213,6 @@ class MapGrid:
 
 
 def ground_aspect(shape: Sequence[int], extent_km: Sequence[float]) -> float:
-    """Height over width of a map on the ground; of its cells where its (height, width) in km is unknown."""
+    """Return height / width of a map from its (height, width) in km, or from its numbers of cells if these are unknown."""
     ratio = extent_km[0] / extent_km[1] if extent_km[1] else math.nan
     return ratio if math.isfinite(ratio) and ratio > 0 else shape[-2] / shape[-1]

@@ -1,7 +1,7 @@
-"""report.html: what was scored on what, the tables, the diagrams and the cases to look at, in one file.
+"""Make report.html: records and forecasters, tables, diagrams and example cases, in one file.
 
-The page needs nothing beside it and runs no script: its content security policy forbids both. Its words, names and numbers
-are put into page.html (a Jinja template), which escapes every one of them.
+The page loads no other file and runs no script; its content security policy forbids both. Texts and numbers are filled into
+page.html (a Jinja template), which escapes all of them.
 """
 
 import base64
@@ -27,9 +27,9 @@ from nowcast.report.diagrams import (
     draw_performance,
     draw_spectrum,
     draw_spectrum_ratio,
+    forecaster_styles,
     highest,
     panel,
-    styles,
 )
 from nowcast.report.maps import moment, svg
 from nowcast.report.page_tables import Table, about_tables, heading, level_name, probability_tables, score_tables
@@ -38,17 +38,17 @@ from nowcast.report.sentences import findings
 from nowcast.report.table import confidence, number
 from nowcast.scores.ensemble import ensemble_size
 
-MOST_THRESHOLDS = 6  # that have diagrams of their own; the tables have all
-SPECTRUM_LEADS = 2
+MOST_THRESHOLDS = 6  # most thresholds that have diagrams of their own; the tables have all
+SPECTRUM_LEADS = 2  # most lead times that have a diagram of the spectrum
 TABLES_TEXT = (
-    "In brackets the 95 % interval. “–” is undefined, because nothing was observed or forecast; it is never counted as 0."
+    "In brackets: the 95 % confidence interval. “–”: undefined, because nothing was observed or forecast; never counted as 0."
 )
 _FORMATS = {b"GIF8": "gif", b"\x89PNG": "png"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image inside the page; `wide` ones have a line of their own."""
+    """An image in the page; a `wide` one has a row of its own."""
 
     title: str
     content: bytes
@@ -56,15 +56,16 @@ class Picture:
 
     @property
     def source(self) -> str:
+        """The image as a data URL."""
         kind = _FORMATS.get(self.content[:4], "svg+xml")
         return f"data:image/{kind};base64,{base64.b64encode(self.content).decode()}"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what to see below it, and tables or groups of pictures, which may be `large`.
+    """A section of the page: heading, text, tables and groups of pictures.
 
-    A `legend` gives the forecasters' colours.
+    With `legend` it shows the colours of the forecasters; with `large` its pictures are wider.
     """
 
     title: str
@@ -78,15 +79,15 @@ class Section:
 def as_html(
     evaluation: Evaluation, rows: Sequence[Mapping], maps: Sequence[bytes], animations: Sequence[bytes], *, command: str = ""
 ) -> str:
-    """The page, from the tidy rows; `maps` and `animations` are the pictures of the evaluation's examples."""
-    how = styles(evaluation.blocks)
+    """Return the page; `rows` are the evaluation's, `maps` and `animations` the pictures of its example cases."""
+    styles = forecaster_styles(evaluation.blocks)
     sections = [
         Section("Scores", TABLES_TEXT, tables=score_tables(evaluation, rows)),
-        _by_lead(evaluation, rows, how),
-        _performance(evaluation, rows, how),
-        *_scales(evaluation, rows, how),
-        *_spectra(evaluation, rows, how),
-        *_probabilities(evaluation, rows, how),
+        _by_lead(evaluation, rows, styles),
+        _performance(evaluation, rows, styles),
+        *_scales(evaluation, rows, styles),
+        *_spectra(evaluation, rows, styles),
+        *_probabilities(evaluation, rows, styles),
         *_cases(evaluation, maps, animations),
     ]
     environment = Environment(
@@ -100,7 +101,7 @@ def as_html(
         warnings=_warnings(evaluation),
         findings=findings(evaluation),
         sections=sections,
-        legend=how,
+        legend=styles,
         command=command,
         version=__version__,
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -108,7 +109,7 @@ def as_html(
 
 
 def _summary(evaluation: Evaluation) -> list[str]:
-    """What was done, in a few sentences."""
+    """Return a few sentences on what was scored and how."""
     thresholds = ", ".join(f"{threshold:g}" for threshold in evaluation.thresholds)
     first, last = evaluation.lead_minutes[0], evaluation.lead_minutes[-1]
     records = len(evaluation.records)
@@ -117,7 +118,7 @@ def _summary(evaluation: Evaluation) -> list[str]:
     mask = "the observation and every forecast are known"
     return [
         f"{what}, were forecast for {first:g} to {last:g} minutes ahead.",
-        f"Every forecaster is scored on the same cases and under one mask: a pixel counts at a lead time only where {mask}.",
+        f"All forecasters are scored on the same cases and pixels: a pixel counts at a lead time only where {mask}.",
         f"An event is a value at or above a threshold: {thresholds} {evaluation.quantity.unit}".rstrip() + ".",
         "Counts are added over all cases before a score is computed from them.",
         confidence(evaluation),
@@ -129,40 +130,41 @@ def _s(number: int) -> str:
 
 
 def _warnings(evaluation: Evaluation) -> list[str]:
-    """What must not be overlooked."""
-    found = []
+    """Return warnings: cases that lie in the time that a network was trained on."""
+    warnings = []
     for name, facts in evaluation.about.get("forecasters", {}).items():
         if number := facts.get("num_cases_in_training", 0):
             text = f"{number:,} of the {evaluation.num_cases:,} cases lie in the time that {name} was trained on"
-            found.append(f"{text}: its scores on these are no forecast of how good it will be.")
-    return found
+            warnings.append(f"{text}: on these its scores are better than they will be on new data.")
+    return warnings
 
 
-def _by_lead(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Section:
-    chosen, groups = _shown(evaluation), []
+def _by_lead(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[str, Style]) -> Section:
+    thresholds, groups = _shown(evaluation), []
     for score, label in (("csi", "CSI"), ("frequency_bias", "frequency bias")):
-        titles = [f"{label} {level_name(evaluation, threshold)}" for threshold in chosen]
+        titles = [f"{label} {level_name(evaluation, threshold)}" for threshold in thresholds]
         top = highest(rows, score)
-        groups.append([_curve(rows, score, how, label, *of, top=top) for of in zip(titles, chosen, strict=True)])
-    having = {row["score"] for row in rows}
-    scores = [s for s in ("mae", "rmse", "correlation", "ssim") if s in having]
-    groups.append([_curve(rows, score, how, heading(score), heading(score)) for score in scores])
+        titled = zip(titles, thresholds, strict=True)
+        groups.append([_curve(rows, score, styles, label, title, threshold, top=top) for title, threshold in titled])
+    scored = {row["score"] for row in rows}
+    scores = [score for score in ("mae", "rmse", "correlation", "ssim") if score in scored]
+    groups.append([_curve(rows, score, styles, heading(score), heading(score)) for score in scores])
     text = (
-        "How fast each forecast loses its skill. Shaded are 95 % intervals, where there are enough days for them. Read the "
-        "frequency bias beside CSI: far below 1, the rain is missing from the forecast; far above, there is too much."
+        "How fast each forecast loses its skill. Shaded: 95 % confidence intervals, if there are enough days. Read frequency "
+        "bias together with CSI: if it is far below 1, the forecast lacks rain; if it is far above 1, it has too much."
     )
     return Section("Scores against lead time", text, groups, legend=True)
 
 
 def _shown(evaluation: Evaluation) -> list[float]:
-    """The thresholds that have diagrams of their own."""
+    """Return the thresholds that have diagrams of their own."""
     return [evaluation.thresholds[n] for n in evenly_spaced(len(evaluation.thresholds), MOST_THRESHOLDS)]
 
 
 def _curve(
     rows: Sequence[Mapping],
     score: str,
-    how: Mapping[str, Style],
+    styles: Mapping[str, Style],
     label: str,
     title: str,
     threshold: float | None = None,
@@ -170,7 +172,7 @@ def _curve(
     top: float | None = None,
 ) -> Picture:
     figure, axes = panel()
-    draw_lead(axes, rows, score, how, label=label, threshold=threshold, top=top)
+    draw_lead(axes, rows, score, styles, label=label, threshold=threshold, top=top)
     return _drawn(title, figure)
 
 
@@ -178,77 +180,77 @@ def _drawn(title: str, figure: Figure) -> Picture:
     return Picture(title, svg(figure))
 
 
-def _performance(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Section:
-    level, unit_ = evaluation.thresholds[nearest_threshold(evaluation)], evaluation.quantity.unit
+def _performance(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[str, Style]) -> Section:
+    level, unit = evaluation.thresholds[nearest_threshold(evaluation)], evaluation.quantity.unit
     text = (
-        "First two: best is the upper right corner. Along a grey curve CSI is the same; along a dashed line the "
-        "frequency bias, whose value stands at its end: above the diagonal too much rain is forecast, below it too little. "
-        "Last: a line that falls with the threshold is a forecast that smooths its heavy rain away (cut off at 1/8 and 8)."
+        "First two diagrams: the best forecast is in the upper right corner. Grey curves have equal CSI, dashed lines have "
+        "equal frequency bias (the number at the end): above the diagonal too much rain is forecast, below it too little. "
+        "Last diagram: a line that falls with the threshold is that of a forecast that smooths out heavy rain (axis cut off at "
+        "1/8 and 8)."
     )
     pictures = [
-        _drawn("All leads pooled, by threshold", draw_performance(rows, how)),
-        _drawn(f"{level_name(evaluation, level)}, by lead time in minutes", draw_performance(rows, how, threshold=level)),
-        _drawn("Frequency bias by threshold, all leads pooled", draw_bias(rows, how, unit_)),
+        _drawn("All leads pooled, by threshold", draw_performance(rows, styles)),
+        _drawn(f"{level_name(evaluation, level)}, by lead time in minutes", draw_performance(rows, styles, threshold=level)),
+        _drawn("Frequency bias by threshold, all leads pooled", draw_bias(rows, styles, unit)),
     ]
     return Section("Performance diagrams and bias", text, [pictures], legend=True, large=True)
 
 
-def _scales(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Iterable[Section]:
+def _scales(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[str, Style]) -> Iterable[Section]:
     if any(row["score"] == "fss" for row in rows):
         text = (
-            "How well rain is placed when it may be off by so much: the fraction of the area with rain is compared in windows "
-            "of each scale. Above the dashed line, half way between a random forecast and a perfect one, it is useful."
+            "How well rain is placed if displacements up to the scale are allowed: the area fraction with rain is compared in "
+            "windows of that size. Above the dashed line, half way between a random and a perfect one, a forecast is useful."
         )
-        pictures = [_drawn(f"FSS {level_name(evaluation, t)}", draw_fss(rows, how, t)) for t in _shown(evaluation)]
+        pictures = [_drawn(f"FSS {level_name(evaluation, t)}", draw_fss(rows, styles, t)) for t in _shown(evaluation)]
         yield Section("Fractions skill score by scale", text, [pictures], legend=True)
 
 
-def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Iterable[Section]:
+def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[str, Style]) -> Iterable[Section]:
     sums = {name: evaluation.total(name, "spectra") for name in evaluation.forecasters_with("spectra")}
     first = next(iter(sums.values()), None)
     if first is None or not first.power_o.any():
         return
     text = (
-        "How much detail there is at each wavelength, wherever it lies. A forecast whose line falls below the observed one "
-        "(black) is blurred. Its effective resolution is the wavelength below which it has less than half of the observed "
-        "power (dashed); what it shows at shorter ones is not what weather looks like. The third picture "
-        f"pools all leads, and is cut off at {HIGHEST_RATIO:g}."
+        "How much detail there is at each wavelength, independent of where it is. A forecast whose line is below the observed "
+        "one (black) is too smooth. Its effective resolution is the wavelength below which it has less than half of the "
+        f"observed power (dashed). The third diagram is pooled over lead times; its axis is cut off at {HIGHEST_RATIO:g}."
     )
     pictures = []
     for lead in evenly_spaced(len(evaluation.lead_minutes), SPECTRUM_LEADS):
         cases = np.maximum(first.num_cases[lead], 1)
-        forecasts = {name: mine.power_f[lead] / cases for name, mine in sums.items()}
-        figure = draw_spectrum(np.array(first.wavelengths_km), first.power_o[lead] / cases, forecasts, how)
+        forecasts = {name: spectrum.power_f[lead] / cases for name, spectrum in sums.items()}
+        figure = draw_spectrum(np.array(first.wavelengths_km), first.power_o[lead] / cases, forecasts, styles)
         pictures.append(_drawn(f"Power at +{evaluation.lead_minutes[lead]:g} min", figure))
-    pictures.append(_drawn("Forecast / observed power", draw_spectrum_ratio(rows, how)))
+    pictures.append(_drawn("Forecast / observed power", draw_spectrum_ratio(rows, styles)))
     resolution = heading("effective_resolution")
-    pictures.append(_curve(rows, "effective_resolution", how, resolution, resolution.capitalize()))
+    pictures.append(_curve(rows, "effective_resolution", styles, resolution, resolution.capitalize()))
     yield Section("Spectra", text, [pictures], legend=True)
 
 
-def _probabilities(evaluation: Evaluation, rows: Sequence[Mapping], how: Mapping[str, Style]) -> Iterable[Section]:
+def _probabilities(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[str, Style]) -> Iterable[Section]:
     names = evaluation.forecasters_with("probabilities")
     if not names:
         return
     text = (
-        "Reliability: of all pixels that were given a probability, the share that had the event; on the diagonal it is what it "
-        "should be, below it the forecast is too sure of rain. ROC: the farther to the upper left, the better events and "
-        "non-events are told apart. Ranks: a reliable ensemble is flat, one with too little spread is high at both ends. "
-        "A deterministic forecast is an ensemble of one; the probability of extrapolation is the share of the cells around "
-        "with the event, in a disc that grows with lead time (Germann & Zawadzki, 2004)."
+        "Reliability: the observed frequency of the event where a probability was forecast; a reliable forecast is on the "
+        "diagonal, below it the probabilities are too high. ROC: the closer to the upper left corner, the better the forecast "
+        "discriminates events from non-events. Ranks: the histogram of a reliable ensemble is flat, one of too little "
+        "spread is high at both ends. A deterministic forecast counts as an ensemble of one member. The probability of "
+        "extrapolation is the fraction of cells with the event in a disc that grows with lead time (Germann & Zawadzki, 2004)."
     )
     sums = {name: evaluation.total(name, "probabilities").pooled() for name in names}
     levels = [(evaluation.thresholds.index(threshold), level_name(evaluation, threshold)) for threshold in _shown(evaluation)]
     groups = [
-        [_drawn(f"Reliability {level}", draw_reliability(sums, column, how)) for column, level in levels],
-        [_drawn(f"ROC {level}", draw_roc(sums, column, how)) for column, level in levels],
+        [_drawn(f"Reliability {level}", draw_reliability(sums, column, styles)) for column, level in levels],
+        [_drawn(f"ROC {level}", draw_roc(sums, column, styles)) for column, level in levels],
     ]
     members = {name: evaluation.total(name, "members").pooled() for name in evaluation.forecasters_with("members")}
-    ensembles = {name: mine for name, mine in members.items() if ensemble_size(mine)[0] > 1}
+    ensembles = {name: ensemble for name, ensemble in members.items() if ensemble_size(ensemble)[0] > 1}
     if members:
         scores = [score for score in ("crps_fair", "spread", "mean_rmse") if ensembles or score == "crps_fair"]
-        groups.append([_curve(rows, score, how, heading(score), heading(score)) for score in scores])
-        ranked = [_drawn(f"Ranks: {name}", draw_ranks(mine, how[name])) for name, mine in ensembles.items()]
+        groups.append([_curve(rows, score, styles, heading(score), heading(score)) for score in scores])
+        ranked = [_drawn(f"Ranks: {name}", draw_ranks(ensemble, styles[name])) for name, ensemble in ensembles.items()]
         groups[-1] += ranked
     yield Section("Probabilities", text, groups, tables=list(probability_tables(evaluation, rows)), legend=True)
 
@@ -260,7 +262,7 @@ def _cases(evaluation: Evaluation, maps: Sequence[bytes], animations: Sequence[b
     block = evaluation.examples[0].block
     text = (
         f"Ranked by the CSI of {first} at {level:g} {evaluation.quantity.unit}, all leads pooled, among the wetter half of "
-        "the cases. Lower rows: forecast minus observed, green too much and brown too little. Grey is missing, north is up."
+        "the cases. Lower rows: forecast minus observed; green is too much, brown too little. Grey is missing, north is up."
     )
     if block > 1:
         text += f" For display, each pixel is the mean of {block} × {block} grid cells."

@@ -1,4 +1,4 @@
-"""The tables of report.html as text: what was scored on what, the scores with their intervals, and differences."""
+"""Make the tables of report.html: records and forecasters, scores with confidence intervals, differences to baselines."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,8 +11,8 @@ from nowcast.report.maps import moment
 from nowcast.report.table import number
 from nowcast.scores import FIELD_KINDS, SCORES
 
-MOST_NAMED = 4  # training spans; there can be thousands
-TABLE_LEADS = 12  # columns
+MOST_NAMED = 4  # training spans listed for a network; there can be thousands
+TABLE_LEADS = 12  # most lead times in a table
 UNDEFINED = "–"
 _ACRONYMS = ("csi", "pod", "far", "pofd", "hss", "hk", "ets", "f1", "mae", "mse", "rmse", "ssim", "fss")
 _NAMES = {name: name.upper() for name in _ACRONYMS} | {
@@ -34,17 +34,17 @@ _NAMES = {name: name.upper() for name in _ACRONYMS} | {
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows; the first column names the rows."""
+    """A table of text; the first column holds the names of the rows."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
-    closed: bool = False  # opened by a click
+    closed: bool = False  # True: shown after a click on its title
 
 
 def about_tables(evaluation: Evaluation) -> list[Table]:
-    """The records and the forecasters."""
+    """Return the tables that describe the records and the forecasters."""
     return [*_about_records(evaluation), *_about_forecasters(evaluation)]
 
 
@@ -83,23 +83,23 @@ def _about_forecasters(evaluation: Evaluation) -> Iterable[Table]:
 
 
 def score_tables(evaluation: Evaluation, rows: Sequence[Mapping]) -> list[Table]:
-    """The tables that are read first, then all the rest, closed."""
-    found = _overall(rows)
-    by_threshold = [_by_threshold(evaluation, found, score) for score in ("csi", "frequency_bias")]
-    tables = [*by_threshold, _errors(evaluation, found), _csi_by_lead(evaluation, rows), *_differences(evaluation, found)]
-    return [*tables, *_full_tables(evaluation, found)]
+    """Return the main tables of scores, then closed ones with every score."""
+    overall = _overall(rows)
+    by_threshold = [_by_threshold(evaluation, overall, score) for score in ("csi", "frequency_bias")]
+    tables = [*by_threshold, _errors(evaluation, overall), _csi_by_lead(evaluation, rows), *_differences(evaluation, overall)]
+    return [*tables, *_full_tables(evaluation, overall)]
 
 
 def _overall(rows: Sequence[Mapping]) -> dict[tuple, Mapping]:
-    """The rows of all leads pooled, by forecaster, the baseline it is compared with or None, score, threshold and scale."""
+    """Return the rows for all lead times, by (forecaster, baseline or None, score, threshold, scale)."""
     columns = ("forecaster", "against", "score", "threshold", "scale_km")
     return {tuple(row[column] for column in columns): row for row in rows if row["lead_minutes"] is None}
 
 
-def _by_threshold(evaluation: Evaluation, found: Mapping[tuple, Mapping], score: str) -> Table:
+def _by_threshold(evaluation: Evaluation, overall: Mapping[tuple, Mapping], score: str) -> Table:
     header = ["forecaster", *_levels(evaluation)]
     cells = [
-        [name, *(_cell(found.get((name, None, score, t, None))) for t in evaluation.thresholds)] for name in evaluation.blocks
+        [name, *(_cell(overall.get((name, None, score, t, None))) for t in evaluation.thresholds)] for name in evaluation.blocks
     ]
     name = heading(score)
     return Table(f"{name[0].upper()}{name[1:]}, all leads pooled", header, cells)
@@ -110,20 +110,22 @@ def _levels(evaluation: Evaluation) -> list[str]:
 
 
 def level_name(evaluation: Evaluation, threshold: float) -> str:
+    """Return the name of an event, such as "≥ 1 mm/h"."""
     return f"≥ {threshold:g} {evaluation.quantity.unit}".rstrip()
 
 
-def _errors(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Table:
+def _errors(evaluation: Evaluation, overall: Mapping[tuple, Mapping]) -> Table:
     scores = [name for name, score in SCORES.items() if score.kind in FIELD_KINDS and score.axes == ("lead",)]
     cells = []
     for name in evaluation.forecasters_with("pairs"):
-        values = [_cell(found.get((name, None, score, None, None))) for score in scores]
-        pairs = found[name, None, "mae", None, None]["num_pairs"]
+        values = [_cell(overall.get((name, None, score, None, None))) for score in scores]
+        pairs = overall[name, None, "mae", None, None]["num_pairs"]
         cells.append([name, *values, f"{evaluation.num_cases:,}", f"{pairs:,}"])
     return Table("Scores without a threshold, all leads pooled", ["forecaster", *map(heading, scores), "cases", "pairs"], cells)
 
 
 def heading(score: str) -> str:
+    """Return the name of a score for people, with its unit."""
     units = {"mm h-1": "mm/h", "mm2 h-2": "(mm/h)²", "km": "km"}.get(SCORES[score].units)
     name = _NAMES.get(score, score.replace("_", " "))
     return name + (f", {units}" if units else "")
@@ -132,63 +134,64 @@ def heading(score: str) -> str:
 def _cell(row: Mapping | None, form: str = ".3f") -> str:
     if row is None or not math.isfinite(row["value"]):
         return UNDEFINED
-    given = math.isfinite(row["low"]) and math.isfinite(row["high"])
-    text = f"{row['value']:{form}}" + (f" [{row['low']:{form}}, {row['high']:{form}}]" if given else "")
+    has_interval = math.isfinite(row["low"]) and math.isfinite(row["high"])
+    text = f"{row['value']:{form}}" + (f" [{row['low']:{form}}, {row['high']:{form}}]" if has_interval else "")
     return text.replace("-", "−")
 
 
 def _csi_by_lead(evaluation: Evaluation, rows: Sequence[Mapping]) -> Table:
     threshold = evaluation.thresholds[nearest_threshold(evaluation)]
     leads = [evaluation.lead_minutes[n] for n in evenly_spaced(len(evaluation.lead_minutes), TABLE_LEADS)]
-    found = curves(rows, "csi", threshold=threshold)
-    values = {(name, lead): value for name, points in found.items() for lead, value in points[:, :2].tolist()}
-    cells = [[name, *(number(values[name, lead]) for lead in leads)] for name in found]
+    csi = curves(rows, "csi", threshold=threshold)
+    values = {(name, lead): value for name, points in csi.items() for lead, value in points[:, :2].tolist()}
+    cells = [[name, *(number(values[name, lead]) for lead in leads)] for name in csi]
     title = f"CSI {level_name(evaluation, threshold)} by lead time, minutes"
     return Table(title, ["forecaster", *(f"{lead:g}" for lead in leads)], cells)
 
 
-def _differences(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Iterable[Table]:
-    """CSI and errors less those of each baseline, of the forecasters that are no baselines (or of all, where all are)."""
+def _differences(evaluation: Evaluation, overall: Mapping[tuple, Mapping]) -> Iterable[Table]:
+    """Yield a table of CSI, MAE and RMSE minus those of each baseline; baselines themselves only if nothing else was scored."""
     names = [name for name in evaluation.blocks if name not in evaluation.baselines] or evaluation.baselines
     header = ["", *(f"CSI {level}" for level in _levels(evaluation)), heading("mae"), heading("rmse")]
     wanted = [*(("csi", t) for t in evaluation.thresholds), ("mae", None), ("rmse", None)]
     level = evaluation.thresholds[0]
-    pairs = [(n, other) for n in names for other in evaluation.baselines if (n, other, "csi", level, None) in found]
+    pairs = [(n, other) for n in names for other in evaluation.baselines if (n, other, "csi", level, None) in overall]
     cells = [
-        [f"{name} − {other}", *(_cell(found.get((name, other, score, t, None)), "+.3f") for score, t in wanted)]
+        [f"{name} − {other}", *(_cell(overall.get((name, other, score, t, None)), "+.3f") for score, t in wanted)]
         for name, other in pairs
     ]
     if cells:
         note = (
-            "Above 0 is better for CSI, below 0 for the errors. Intervals are paired: both sides are drawn from the same days. "
-            "An interval on one side of 0 is more than chance."
+            "Above 0 is better for CSI, below 0 for MAE and RMSE. Intervals are paired: both forecasters are resampled "
+            "with the same days. If an interval does not contain 0, the difference is significant at the 5 % level."
         )
         yield Table("Difference to each baseline, all leads pooled", header, cells, note)
 
 
-def _full_tables(evaluation: Evaluation, found: Mapping[tuple, Mapping]) -> Iterable[Table]:
-    """Every score at every threshold, and FSS at every scale."""
+def _full_tables(evaluation: Evaluation, overall: Mapping[tuple, Mapping]) -> Iterable[Table]:
+    """Yield closed tables of every score at each threshold, and of FSS at each scale."""
     scores = [name for name, score in SCORES.items() if score.kind == "pairs" and score.needs_threshold]
-    scales = sorted({scale for _, _, score, _, scale in found if score == "fss"})
+    scales = sorted({scale for _, _, score, _, scale in overall if score == "fss"})
     for threshold in evaluation.thresholds:
         level = level_name(evaluation, threshold)
-        cells = [[name, *(_cell(found.get((name, None, s, threshold, None))) for s in scores)] for name in evaluation.blocks]
+        cells = [[name, *(_cell(overall.get((name, None, s, threshold, None))) for s in scores)] for name in evaluation.blocks]
         yield Table(f"All scores {level}, all leads pooled", ["forecaster", *map(heading, scores)], cells, closed=True)
         if scales:
-            cells = [[n, *(_cell(found.get((n, None, "fss", threshold, s))) for s in scales)] for n in evaluation.blocks]
+            cells = [[n, *(_cell(overall.get((n, None, "fss", threshold, s))) for s in scales)] for n in evaluation.blocks]
             header = ["forecaster", *(f"{scale:g} km" for scale in scales)]
             yield Table(f"FSS {level} by scale, all leads pooled", header, cells, closed=True)
 
 
 def probability_tables(evaluation: Evaluation, rows: Sequence[Mapping]) -> Iterable[Table]:
-    found, by_threshold = _overall(rows), [name for name, score in SCORES.items() if score.kind == "probabilities"]
+    """Yield tables of the scores of probabilities at each threshold, and of the scores of ensembles."""
+    overall, by_threshold = _overall(rows), [name for name, score in SCORES.items() if score.kind == "probabilities"]
     names = evaluation.forecasters_with("probabilities")
     for threshold in evaluation.thresholds:
-        cells = [[name, *(_cell(found.get((name, None, s, threshold, None))) for s in by_threshold)] for name in names]
+        cells = [[name, *(_cell(overall.get((name, None, s, threshold, None))) for s in by_threshold)] for name in names]
         title = f"Probabilities of {level_name(evaluation, threshold)}, all leads pooled"
         yield Table(title, ["forecaster", *map(heading, by_threshold)], cells)
     of_members = [name for name, score in SCORES.items() if score.kind == "members"]
     names = evaluation.forecasters_with("members")
-    cells = [[name, *(_cell(found.get((name, None, score, None, None))) for score in of_members)] for name in names]
+    cells = [[name, *(_cell(overall.get((name, None, score, None, None))) for score in of_members)] for name in names]
     if cells:
         yield Table("Ensembles, all leads pooled", ["forecaster", *map(heading, of_members)], cells)

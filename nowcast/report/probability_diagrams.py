@@ -1,4 +1,4 @@
-"""Diagrams of probabilities: reliability, ROC and rank histogram, from their sums pooled over leads."""
+"""Reliability diagrams, ROC curves and rank histograms, from sums pooled over lead times."""
 
 from collections.abc import Mapping
 
@@ -11,24 +11,24 @@ from nowcast.report.maps import plain, short
 from nowcast.scores.ensemble import EnsembleSums, rank_histogram
 from nowcast.scores.exceedance import ExceedanceSums, reliability_diagram, roc_curve
 
-FEWEST_PAIRS = 10  # in a class: a frequency of fewer is noise
+FEWEST_PAIRS = 10  # in a class of the reliability diagram: the observed frequency of fewer pairs is noise
 
 
-def draw_reliability(sums: Mapping[str, ExceedanceSums], column: int, how: Mapping[str, Style]) -> Figure:
-    """Observed frequency against forecast probability at one threshold, and below it how often each was forecast.
+def draw_reliability(sums: Mapping[str, ExceedanceSums], column: int, styles: Mapping[str, Style]) -> Figure:
+    """Draw observed frequency against forecast probability at one threshold, and below it the number of pairs in each class.
 
-    The thin line is the frequency over all pairs. Classes of fewer than FEWEST_PAIRS are left out.
+    The dashed line is the observed frequency over all pairs. Classes with fewer than FEWEST_PAIRS pairs are left out.
     """
     figure = Figure(figsize=(3.7, 4.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], color="black", linewidth=0.9)
-    for name, mine in sums.items():
-        found = reliability_diagram(mine)
-        count = found.num_pairs[0, column]
+    for name, sums_of_forecaster in sums.items():
+        diagram = reliability_diagram(sums_of_forecaster)
+        count = diagram.num_pairs[0, column]
         enough = count >= FEWEST_PAIRS
-        forecast, observed = (np.where(enough, part[0, column], np.nan) for part in (found.forecast, found.observed))
-        upper.plot(forecast, observed, label=plain(short(name, LEGEND_LETTERS)), **how[name].options)
-        lower.plot(found.forecast[0, column], np.where(count > 0, count, np.nan), **how[name].options)
+        forecast, observed = (np.where(enough, axis[0, column], np.nan) for axis in (diagram.forecast, diagram.observed))
+        upper.plot(forecast, observed, label=plain(short(name, LEGEND_LETTERS)), **styles[name].options)
+        lower.plot(diagram.forecast[0, column], np.where(count > 0, count, np.nan), **styles[name].options)
     if sums:
         first = next(iter(sums.values()))
         observed, pairs = first.num_observed[0, column].sum(), first.num_pairs[0, column]
@@ -40,13 +40,13 @@ def draw_reliability(sums: Mapping[str, ExceedanceSums], column: int, how: Mappi
     return figure
 
 
-def draw_roc(sums: Mapping[str, ExceedanceSums], column: int, how: Mapping[str, Style]) -> Figure:
-    """POD against POFD at one threshold, as it is warned from ever lower probabilities on; the diagonal knows nothing."""
+def draw_roc(sums: Mapping[str, ExceedanceSums], column: int, styles: Mapping[str, Style]) -> Figure:
+    """Draw POD against POFD at one threshold for warnings from each probability on; the diagonal has no discrimination."""
     figure, axes = large_panel()
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.9)
-    for name, mine in sums.items():
-        pofd, pod = (part[0, column] for part in roc_curve(mine))
-        options = how[name].options | {"markevery": 10, "markersize": 3.5}
+    for name, sums_of_forecaster in sums.items():
+        pofd, pod = (rate[0, column] for rate in roc_curve(sums_of_forecaster))
+        options = styles[name].options | {"markevery": 10, "markersize": 3.5}
         axes.plot(pofd, pod, label=plain(short(name, LEGEND_LETTERS)), **options)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="POFD", ylabel="POD", aspect="equal")
     _grid(axes)
@@ -54,14 +54,14 @@ def draw_roc(sums: Mapping[str, ExceedanceSums], column: int, how: Mapping[str, 
 
 
 def draw_ranks(sums: EnsembleSums, style: Style) -> Figure:
-    """Shares of the observations above 0, 1, … all members, without pairs that all are alike; the line is flat."""
+    """Draw the rank histogram without pairs whose members all equal the observation, and the line of a reliable ensemble."""
     figure, axes = panel()
-    shares = rank_histogram(sums, tied=False)[0]
-    shares = shares[np.isfinite(shares)]
-    axes.bar(np.arange(len(shares)), shares, color=style.colour)
-    if len(shares):
-        axes.axhline(1 / len(shares), color="black", linewidth=0.9)
-    axes.set(xlabel="members below the observation", ylabel="share of pairs")
+    fractions = rank_histogram(sums, tied=False)[0]
+    fractions = fractions[np.isfinite(fractions)]
+    axes.bar(np.arange(len(fractions)), fractions, color=style.colour)
+    if len(fractions):
+        axes.axhline(1 / len(fractions), color="black", linewidth=0.9)
+    axes.set(xlabel="members below the observation", ylabel="fraction of pairs")
     return figure
 
 

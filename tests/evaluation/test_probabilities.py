@@ -153,7 +153,7 @@ def test_the_report_says_and_shows_it(record, tmp_path, monkeypatch):
     report = (tmp_path / "scores" / "report.html").read_text()
     for title in ("Reliability ≥ 0.5 mm/h", "ROC ≥ 2 mm/h", "Probabilities of ≥ 2 mm/h, all leads pooled"):
         assert title in report
-    assert "the probability of extrapolation is the share of the cells around" in report
+    assert "extrapolation is the fraction of cells with the event in a disc that grows with lead time" in report
     with xr.open_dataset(tmp_path / "scores" / "scores.nc", engine="netcdf4") as scores:
         assert scores.threshold.values.tolist() == [0.5, 2.0]
         assert scores.has_probabilities.values.tolist() == [1] * len(scores.forecaster)

@@ -6,7 +6,7 @@ from makers import evaluation
 
 from nowcast.forecasters.baselines import BASELINES
 from nowcast.report import diagrams
-from nowcast.report.diagrams import curves, panel, pooled, styles
+from nowcast.report.diagrams import curves, forecaster_styles, panel, pooled
 from nowcast.report.maps import svg
 from nowcast.scores import SCORES
 
@@ -16,7 +16,7 @@ NAMES = ("net", *BASELINES)
 @pytest.fixture(scope="module")
 def scored():
     result = evaluation(names=NAMES, leads=2)
-    return result, result.rows(), styles(NAMES)
+    return result, result.rows(), forecaster_styles(NAMES)
 
 
 def lines(axes, name):
@@ -25,10 +25,10 @@ def lines(axes, name):
 
 
 def test_a_forecaster_keeps_its_colour_whoever_stands_beside_it():
-    alone, beside = styles(["net", "extrapolation"]), styles(["net", "other", *BASELINES])
+    alone, beside = forecaster_styles(["net", "extrapolation"]), forecaster_styles(["net", "other", *BASELINES])
     assert alone["extrapolation"] == beside["extrapolation"]
     assert alone["net"] == beside["net"]
-    many = styles([*BASELINES, *(f"net {n}" for n in range(12))])
+    many = forecaster_styles([*BASELINES, *(f"net {n}" for n in range(12))])
     assert len({(style.colour, style.marker) for style in many.values()}) == len(many)
     assert {style.line for name, style in many.items() if name in BASELINES} == {"--"}
 
@@ -47,7 +47,7 @@ def test_curves_hold_the_scores_and_their_intervals(scored):
 def test_an_undefined_score_is_left_out_and_not_drawn_as_0():
     result = evaluation(names=("net",), thresholds=(1e5,), leads=2, num_blocks=1)
     _, axes = panel()
-    diagrams.draw_lead(axes, result.rows(), "csi", styles(["net"]), label="CSI", threshold=1e5)
+    diagrams.draw_lead(axes, result.rows(), "csi", forecaster_styles(["net"]), label="CSI", threshold=1e5)
     assert np.isnan(lines(axes, "net")[:, 1]).all()
 
 

@@ -5,11 +5,11 @@ import pytest
 from matplotlib.colors import to_hex
 
 from nowcast.report import probability_diagrams as diagrams
-from nowcast.report.diagrams import styles
+from nowcast.report.diagrams import forecaster_styles
 from nowcast.scores.ensemble import EnsembleSums, add_members, rank_histogram
 from nowcast.scores.exceedance import ExceedanceSums, reliability_diagram, roc_curve
 
-HOW = styles(["ens", "persistence"])
+HOW = forecaster_styles(["ens", "persistence"])
 
 
 @pytest.fixture(scope="module")
