@@ -82,6 +82,7 @@ def test_a_forecast_shows_its_newest_case_or_the_one_asked_for(tmp_path):
     assert np.nanmax(plot.open_frames(path, None, START, (None, None)).read(2)) == 30
 
 
+@pytest.mark.slow
 def test_an_animation_has_every_frame_and_a_picture_at_most_twelve(tmp_path):
     path = write_record(tmp_path / "rain.nc", rain(frames=30, shape=(8, 8)))
     asked = ("--start", "2020-06-01")

@@ -88,6 +88,7 @@ SHI_2015 = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("state_kernel", "input_kernel", "hidden", "published"), SHI_2015)
 def test_parameter_counts_are_those_of_the_2015_paper(state_kernel, input_kernel, hidden, published):
     layers = len(hidden)

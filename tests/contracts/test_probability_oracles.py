@@ -68,6 +68,7 @@ def test_a_missing_member_drops_the_pair_here_and_shrinks_the_ensemble_in_the_pa
     assert theirs == (0.5 + 1) / 2
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(ensembles)
 def test_brier_and_roc_agree_with_the_package_scores(case):

@@ -66,6 +66,7 @@ def test_a_config_has_the_published_number_of_parameters(name, published):
     assert num_parameters(built) == published
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shi2015_mmnist_3layer", "beams"])
 def test_a_dry_run_shows_the_published_number_of_parameters(name, tmp_path):
     size, length = (24, 6) if name == "beams" else (64, 20)
@@ -101,6 +102,7 @@ def test_what_no_network_scores_on_the_beams_is_what_was_published():
     assert np.square(sequences[:, 5] - sequences[:, 4]).mean() == pytest.approx(0.0178, rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_small_beams_are_learnt_by_epoch_50(tmp_path):
     records = json.dumps([str(beams(tmp_path / "beams.nc"))])
     experiment = config.read(CONFIGS / "beams_small.toml", [f"data.records={records}"])
@@ -314,6 +316,7 @@ def test_a_flow_of_whole_cells_reads_that_many_cells_away_and_zero_outside(dy, d
 # ---- a quantity that is no rain
 
 
+@pytest.mark.slow
 def test_what_is_no_rain_trains_forecasts_and_is_scored_with_the_same_commands(tmp_path):
     record, run = beams(tmp_path / "beams.nc", 12), tmp_path / "run"
     changes = ["model.hidden_channels=[4, 1]", "training.epochs=2", "data.splits.fractions=[0.5, 0.5, 0]"]
@@ -337,6 +340,7 @@ def test_what_is_no_rain_trains_forecasts_and_is_scored_with_the_same_commands(t
 # ---- Moving MNIST
 
 
+@pytest.mark.slow
 def test_moving_mnist_has_the_published_error_of_saying_nothing(shared):
     digits = make_moving_mnist.read_digits(shared / "mnist", "test")
     made = np.stack(list(make_moving_mnist.sequences(digits, 300, "fixed", 0)))[:, 10:]
@@ -347,6 +351,7 @@ def test_moving_mnist_has_the_published_error_of_saying_nothing(shared):
 # ---- the table of 2015
 
 
+@pytest.mark.slow
 def test_the_script_of_the_2015_table_counts_nats_as_the_paper_does_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     """With digits made up, a network of a few weights and a few sequences."""
     digits = tmp_path / "mnist"

@@ -30,6 +30,7 @@ ORACLE_NAMES = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(cases())
 def test_counts_and_scores_agree_with_the_package_scores(case):

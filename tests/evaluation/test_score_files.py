@@ -85,6 +85,7 @@ def written(tmp_path_factory):
     return result, folder
 
 
+@pytest.mark.slow
 def test_json_csv_and_netcdf_agree(written):
     _, folder = written
     told = json.loads((folder / score_files.SCORES_JSON).read_text())

@@ -229,6 +229,7 @@ def test_extrapolation_uses_the_newest_frames_only():
     np.testing.assert_array_equal(Extrapolation().forecast(past[None], 2), Extrapolation().forecast(past[None, -4:], 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "start"), [("mch/20150515", 0), ("knmi/20100826", 25), ("mrms/20190610_southeast", 9)])
 def test_extrapolation_beats_persistence_on_radar_records(shared, name, start):
     with netCDF4.Dataset(shared / "radar" / f"{name}.nc") as file:

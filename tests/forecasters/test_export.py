@@ -103,6 +103,7 @@ def compare(forecast, made, **shape):
     np.testing.assert_allclose(forecast(frames), expected, rtol=1e-4, atol=1e-4)  # mm/h
 
 
+@pytest.mark.slow
 def test_every_model_forecasts_the_same_in_onnx_runtime_and_as_a_program_of_torch(exported):
     for forecast in (export.from_onnx(exported.onnx), export.from_pt2(exported.pt2)):
         compare(forecast, exported.network)

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from makers import rain, write_record
 from makers.stored import edit, open_one, read_one, write
+from makers.unusual_files import RAIN
 
 from nowcast.errors import DataError
 from nowcast.netcdf import record as record_module
@@ -298,3 +299,14 @@ def test_chunks_larger_than_memory_can_bear_are_not_kept(tmp_path, monkeypatch):
     record = open_one(chunked(tmp_path / "deep.nc", (16, 16, 32), fields))
     np.testing.assert_array_equal(record.read(range(20)), fields)
     assert room(record) == 4096
+
+
+def test_files_whose_rows_run_differently_are_one_series(tmp_path):
+    for number, up in enumerate((True, False, True)):
+        write_record(
+            tmp_path / f"{number}.nc",
+            RAIN[number : number + 1],
+            times=[np.datetime64("2020-06-01") + np.timedelta64(300 * number, "s")],
+            y_ascending=up,
+        )
+    np.testing.assert_array_equal(read_one(tmp_path), RAIN)

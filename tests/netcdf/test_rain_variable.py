@@ -5,6 +5,7 @@ import re
 import netCDF4
 import numpy as np
 import pytest
+from makers import write_record
 from makers.stored import add_variable, edit, open_one, read_one, write
 
 from nowcast.errors import DataError
@@ -198,3 +199,15 @@ def test_rounding_below_zero_is_dry(tmp_path):
 def test_another_relation_of_reflectivity_is_used(tmp_path):
     path = write(tmp_path / "a.nc", np.full((1, 2, 2), 10 * np.log10(223), "f4"), units="dBZ")
     assert read_one(path, zr_a=223, zr_b=1.53) == pytest.approx(1)
+
+
+def test_an_unlikely_amount_of_rain_is_missing_and_said_once(tmp_path, caplog):
+    for number in range(3):
+        rain = np.full((1, 4, 4), 1.0)
+        rain[0, 0, 0] = 2e4
+        write_record(tmp_path / f"{number}.nc", rain, times=[np.datetime64("2020-06-01") + np.timedelta64(300 * number, "s")])
+    fields = read_one(tmp_path)
+    assert np.isnan(fields[:, 0, 0]).all()
+    assert np.nansum(fields) == 45
+    message = f"{tmp_path / '0.nc'}: values of rainfall_rate above 10000 mm/h are taken as missing. Are its units right?"
+    assert caplog.messages == [message]

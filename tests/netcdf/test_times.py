@@ -164,3 +164,42 @@ def test_one_accumulation_over_an_unknown_interval_is_refused(tmp_path):
     path = write(tmp_path / "a.nc", np.ones((1, 3, 3), "f4"), units="mm")
     with pytest.raises(DataError, match=r'a.nc: rr is an accumulation \("mm"\) over an unknown interval\.\n'):
         open_records([path])
+
+
+def moments(seconds):
+    return np.datetime64("2020-06-01") + np.asarray(seconds).astype("timedelta64[s]")
+
+
+@pytest.mark.parametrize(
+    ("off", "meant"),
+    [
+        ([0, 60, -60, 0, 30, -45, 0, 60], 300 * np.arange(8)),  # by a minute
+        ([7, 11, 4, 9, 12, 6, 8, 10], 300 * np.arange(8)),  # some seconds late
+        ([0, 0, 0, 60, 0, 0, 0, 0], 300 * np.arange(8)),  # a single one
+    ],
+)
+def test_times_that_are_off_by_up_to_a_minute_are_taken_as_even(tmp_path, caplog, off, meant):
+    times = moments(300 * np.arange(8) + off)
+    with caplog.at_level(logging.WARNING):
+        record = open_one(write_record(tmp_path / "a.nc", np.zeros((8, 4, 4)), times=times))
+    np.testing.assert_array_equal(record.times, moments(meant))
+    (message,) = (r.getMessage() for r in caplog.records)
+    assert message == (f"a: {np.count_nonzero(off)} of 8 times, up to {np.abs(off).max()} s early or late, are taken as even")
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        303 * np.arange(20),  # a step of its own
+        [*range(0, 3600, 300), *range(3600, 9000, 360)],  # two steps
+        [*range(0, 1500, 300), *range(3660, 5400, 300)],  # another minute after an outage
+        [0, 300, 18_500_000, 44_400_000],  # no step at all
+        [0, 300, 600, 750, 900, 1200],  # half a step is no jitter
+        [0, 17],
+        [0],
+    ],
+)
+def test_times_that_are_even_in_their_own_way_stay(tmp_path, caplog, seconds):
+    record = open_one(write_record(tmp_path / "a.nc", np.zeros((len(seconds), 4, 4)), times=moments(seconds)))
+    np.testing.assert_array_equal(record.times, moments(seconds))
+    assert not caplog.records

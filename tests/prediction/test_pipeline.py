@@ -260,6 +260,7 @@ def written(path):
         return file["precip_intensity"][:].filled(np.nan)
 
 
+@pytest.mark.slow
 def test_cases_forecast_together_are_as_one_by_one(tmp_path, network, monkeypatch):
     record = make(tmp_path, minutes=range(0, 100, 5), fields=rain(frames=20, shape=(20, 24), missing=0.05))
     sizes = []

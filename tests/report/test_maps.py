@@ -161,6 +161,7 @@ def share(pixels, colour):
     return np.mean((np.asarray(pixels.convert("RGB")) == rgb(colour)).all(axis=-1))
 
 
+@pytest.mark.slow
 def test_the_maps_of_a_case_show_observed_forecast_and_difference(monkeypatch):
     kept = []
     make = MapGrid

@@ -135,6 +135,7 @@ def test_a_kind_with_pairs_in_too_few_blocks_has_no_interval():
     assert not np.isnan(interval([tally_of(seed, holed=seed >= MIN_BLOCKS) for seed in range(8)], "fss")[0]).any()
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_paired_difference_holds_the_truth_as_often_as_it_says():
     """120 archives of 30 days: the true difference of 0.3 lies in 80 % of the 80 % intervals."""
     rng, held = np.random.default_rng(1), 0

@@ -1,8 +1,10 @@
 """scripts/benchmarks/engine.py runs and says what it measured (no time is asserted)."""
 
+import pytest
 from makers.processes import run_script
 
 
+@pytest.mark.slow
 def test_the_tables_have_a_row_for_each_stack_and_recipe():
     options = ["--device", "cpu", "--precision", "float32", "--stacks", "8x3", "--grids", "8", "--rounds", "1"]
     done = run_script("benchmarks/engine.py", *options, "--recipes", "cnn_lstm")

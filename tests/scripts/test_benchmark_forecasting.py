@@ -25,6 +25,7 @@ def write_onnx(path):
     return path
 
 
+@pytest.mark.slow
 def test_networks_and_baselines_stand_in_one_table(tmp_path, monkeypatch):
     """A network as a config, as a run folder and as an exported file."""
     monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
@@ -52,6 +53,7 @@ def test_frames_have_the_grid_that_is_asked_for(tmp_path, monkeypatch, request, 
     assert (fields > 1).mean() > 0.01
 
 
+@pytest.mark.slow
 def test_a_network_of_more_past_frames_is_named(tmp_path):
     done = benchmark(tmp_path, ROOT / "configs" / "beams_small.toml", "--grids", "24x24")
     assert done.returncode == 1

@@ -12,6 +12,7 @@ def benchmark(tmp_path, *argv):
     return run_script("benchmarks/scoring.py", *argv, NOWCAST_SHARED=tmp_path)  # an empty folder: synthetic rain
 
 
+@pytest.mark.slow
 def test_the_tools_stand_in_one_table_and_agree(tmp_path):
     done = benchmark(tmp_path, "--grid", "100x110", "--leads", "2", "--rounds", "1")
     assert done.returncode == 0, done.stderr

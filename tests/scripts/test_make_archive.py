@@ -3,6 +3,7 @@
 import importlib.util
 
 import numpy as np
+import pytest
 from makers import ROOT
 
 from nowcast.netcdf.opening import open_records
@@ -35,6 +36,7 @@ def test_the_archive_is_one_even_series_of_sparse_rain(tmp_path):
     assert (frames[:, known].max(axis=1) == 0).any()
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_rain(tmp_path):
     for name in ("a", "b"):
         make_archive.write_archive(tmp_path / name, days=1, size=96, start=np.datetime64("2020-01-01"), seed=2)

@@ -35,6 +35,7 @@ def small(make_rain, path, **changes):
     return path
 
 
+@pytest.mark.slow
 def test_the_committed_sample_is_what_the_script_makes(make_rain, sample):
     fields, _, flows = sample
     for event, (flow, made) in enumerate(islice(make_rain.make_events(900, (64, 64), (0.8, 1.8), 1), 2)):

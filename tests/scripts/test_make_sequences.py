@@ -76,6 +76,7 @@ def test_the_splits_have_their_digits_for_themselves(digits):
     assert numbers["test"] == set(range(60_000, 70_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rules", "most"), [("2015", 500), ("fixed", 600)])
 def test_the_rules_of_2015_take_a_subset_of_500_digits(rules, most):
     """600 digits of one pixel each, all of another brightness or place; those that appear are counted by brightness."""

@@ -104,6 +104,7 @@ def test_the_watched_records_are_there(shared):
     assert all((shared / "radar" / f"{name}.nc").is_file() for name in skill_table.NEARLY_DRY)
 
 
+@pytest.mark.slow
 def test_folds_are_trained_without_their_service_then_scored_and_kept(quick, options, tmp_path, capsys):
     text = work(options)
     out = tmp_path / "out"
@@ -172,6 +173,7 @@ def test_nothing_is_scored_before_it_is_trained(quick, options):
         work(options, "--only", "evaluate")
 
 
+@pytest.mark.slow
 def test_one_network_is_scored_on_all_folds_and_the_table_says_what_it_has_seen(quick, options, tmp_path):
     work(options, "--folds", "A", "--only", "train")
     scored = [*options[:4], "--output", str(tmp_path / "other"), "--starts", "2", "--network", str(tmp_path / "out" / "fold_A")]
@@ -255,6 +257,7 @@ def check_equal_to_nowcast_evaluate(path, tmp_path):
     assert any(key[0] == "sprog" and value for key, value in found.items())
 
 
+@pytest.mark.slow
 def test_scores_from_kept_forecasts_are_those_of_nowcast_evaluate(quick, tmp_path):
     path = write_record(tmp_path / "gappy.nc", rain(frames=20, shape=(20, 24), missing=0.02))
     check_equal_to_nowcast_evaluate(path, tmp_path)

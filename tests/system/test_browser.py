@@ -6,7 +6,7 @@ from makers.browser import browser, find_browser
 
 from nowcast.report import folder as report_folder
 
-pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium is installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_browser() is None, reason="no Chromium is installed")]
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 LONG = "a_name_without_any_place_to_break_it_" * 6
 

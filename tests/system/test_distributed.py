@@ -23,6 +23,8 @@ from nowcast.models.next_frame import NextFrameConfig
 from nowcast.runtime import distributed
 from nowcast.training.experiment import check_shares
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = ROOT / "data" / "sample.nc"
 # float32: in bfloat16, which "auto" takes where a processor has units for it, sums of other shares are rounded otherwise
 SMALL = ("model.hidden_channels=[6]", "model.kernel_sizes=[3]", "training.validation_cases=6", "training.batch_size=3",

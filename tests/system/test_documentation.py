@@ -31,6 +31,8 @@ from nowcast.forecasters import baselines
 from nowcast.models import losses, transform
 from nowcast.training import experiment as training_experiment
 
+pytestmark = pytest.mark.slow
+
 # the pages whose commands run, in this order: later pages use what README.md's commands make
 RUN = (
     "README.md",

@@ -13,7 +13,7 @@ from nowcast.forecasters.baselines import BASELINES, Extrapolation, available
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.opening import open_records
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cache")]
 
 FEW = ("training.steps=4", "training.validate_every=4", "training.validation_cases=4", "training.batch_size=2", "data.crop=64",
        "model.hidden_channels=[8, 8]")  # fmt: skip

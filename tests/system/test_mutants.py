@@ -13,17 +13,18 @@ import traceback
 
 import numpy as np
 import pytest
-import tomli_w
-from makers import command, rain, tiny_experiment
+from makers import command, rain
+from makers.commands import reading_commands
 from makers.stored import write
 
-from nowcast import config
+pytestmark = pytest.mark.slow
 
 NUMBER = int(os.environ.get("NOWCAST_MUTANTS", 200))  # of each format
 BATCH = 20  # mutants to a child: a fork costs as much as two commands
 SECONDS = 20  # that a mutant may take; the slowest takes one
 FORMATS = ("NETCDF3_CLASSIC", "NETCDF4")
 CODES = {0, 3, 75}
+QUICK = ("--every", 30, "--thresholds", 1)  # options of evaluate
 
 
 def whole(path, format):
@@ -64,17 +65,6 @@ def mutant(content, number):
     return changed.tobytes()
 
 
-def commands(path):
-    recipe = path.with_suffix(".toml")
-    recipe.write_text(tomli_w.dumps(config.as_dict(tiny_experiment([path]))))
-    return {
-        "inspect": ("inspect", path),
-        "predict": ("predict", "persistence", path, "--output", path.with_name("forecast.nc"), "--overwrite"),
-        "evaluate": ("evaluate", "persistence", "--observations", path, "--every", 30, "--thresholds", 1),
-        "train": ("train", recipe, "--dry-run"),
-    }
-
-
 def outcomes(mutants, path):
     """(number, command, exit code, error) of each command on each of {number: bytes}, as the children tell them.
 
@@ -105,7 +95,7 @@ def answer(mutants, path, writer):
         signal.alarm(SECONDS)
         path.unlink(missing_ok=True)
         path.write_bytes(content)
-        for name, words in commands(path).items():
+        for name, words in reading_commands(path, path.parent, evaluate=QUICK).items():
             try:
                 code, _, err = command(*words)
             except BaseException:
@@ -119,7 +109,7 @@ def test_mutants_are_answered_in_words(tmp_path, monkeypatch, format):
     monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "mutant.nc"
     content = whole(tmp_path / "whole.nc", format).read_bytes()
-    for words in commands(tmp_path / "whole.nc").values():
+    for words in reading_commands(tmp_path / "whole.nc", tmp_path, evaluate=QUICK).values():
         assert command(*words)[0] == 0  # and what they import and set up is there for every child
     answers = []
     for first in range(0, NUMBER, BATCH):

@@ -1,4 +1,4 @@
-"""Makers of odd files: each maker writes RAIN, or what is to be refused, in one of the ways that archives have.
+"""Makers of unusual files: each maker writes RAIN, or what is to be refused, in one of the ways that archives have.
 
 `RIGHT` maps a name to (maker, rain that is to be read); `REFUSED` to (maker, the error's text without the file's name).
 Makers take the path to write to. Row 0 of the rain is the northernmost; NaN is missing.
