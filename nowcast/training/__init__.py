@@ -1,1 +1,1 @@
-"""Windows to a trained network in a run folder."""
+"""Train a network on the windows of an archive, and keep the run folder."""

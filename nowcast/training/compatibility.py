@@ -1,11 +1,9 @@
-"""Whether a run may go on from its checkpoint: what it learns, and from what, must be what it was.
+"""Which checkpoint fits which training: checks before a run resumes, and before it starts with another run's weights.
 
-Of `[training]` everything may change but `optimizer` and `ema`, whose state is in the checkpoint; of the rest nothing.
-Records may lie elsewhere than before if they hold the same windows.
+Resume: the config must be that of the run, except for `[training]`, where everything may change but `optimizer` and `ema`,
+whose state is in the checkpoint. The records may have moved, but must give the same windows.
 
-Weights to begin a training with: those of another run (`training.start_from`), and nothing else of it.
-
-They are taken only where they mean the same: equal quantity, units, transform and model, and every tensor of one shape.
+Start (`training.start_from`): only the weights are taken, so quantity, units, `[transform]` and `[model]` must be equal.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,38 +21,39 @@ from nowcast.models.transform import make_transform
 from nowcast.quantity import Quantity
 from nowcast.training.experiment import resolve
 
-FIXED = {"training.optimizer", "training.ema"}
-FREE = {"data.records"}  # the windows themselves are compared
-SHOWN = 4
+FIXED = {"training.optimizer", "training.ema"}  # keys of [training] that may not change when a run resumes
+FREE = {"data.records"}  # may change: the windows themselves are compared
+MOST_SHOWN = 4  # differences that a message lists
 
 
-def check_resumable(checkpoint: Checkpoint, experiment: Experiment, plan: Archive) -> None:
-    """CheckpointError (exit 4), with every key and both values, where the resolved experiment is another than the run's."""
+def check_resumable(checkpoint: Checkpoint, experiment: Experiment, archive: Archive) -> None:
+    """Raise CheckpointError (exit 4), naming keys and both values, where the resolved experiment is not that of the run."""
     try:
         before = dict(_flat(config.as_dict(resolve(config.from_dict(checkpoint.facts["config"], source="its config")))))
     except (NowcastError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path} cannot be resumed from: {error}") from None
     now = dict(_flat(config.as_dict(experiment)))
-    found = [key for key in {**before, **now} if _matters(key) and before.get(key) != now.get(key)]
-    if found:
-        listed = [f"{key} = {now.get(key)} (before: {before.get(key)})" for key in found[:SHOWN]]
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    changed = [key for key in {**before, **now} if _must_stay(key) and before.get(key) != now.get(key)]
+    if changed:
+        listed = [f"{key} = {now.get(key)} (before: {before.get(key)})" for key in changed[:MOST_SHOWN]]
+        more = f" and {len(changed) - MOST_SHOWN} more" if len(changed) > MOST_SHOWN else ""
         raise CheckpointError(
             f"the config is not that of {checkpoint.path}: {', '.join(listed)}{more}.\n"
             "Resume with the config of the run, or begin a new one; of [training] all but optimizer and ema may change."
         )
-    _check_windows(checkpoint, plan, now, before)
+    _check_windows(checkpoint, archive, now, before)
 
 
-def _matters(key: str) -> bool:
+def _must_stay(key: str) -> bool:
     return key in FIXED or not (key.startswith("training.") or key in FREE)
 
 
-def _check_windows(checkpoint: Checkpoint, plan: Archive, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+def _check_windows(checkpoint: Checkpoint, archive: Archive, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Raise CheckpointError where the archive's windows are not those of the run; now and before: dotted keys, values."""
     known = checkpoint.facts.get("windows_sha256")
-    if known is None or known == plan.digest:
+    if known is None or known == archive.digest:
         return
-    then, today = checkpoint.facts.get("windows"), plan.num_windows("training")
+    then, today = checkpoint.facts.get("windows"), archive.num_windows("training")
     then = then.get("training") if isinstance(then, Mapping) else "unknown"
     paths = (now["data.records"], before["data.records"])
     moved = f"data.records = {paths[0]} (before: {paths[1]}), " if paths[0] != paths[1] else ""
@@ -65,7 +64,7 @@ def _check_windows(checkpoint: Checkpoint, plan: Archive, now: Mapping[str, Any]
 
 
 def _flat(tree: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and their values."""
+    """Yield the dotted keys of a tree and their values."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{where}{key}.")
@@ -76,58 +75,61 @@ def _flat(tree: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]
 def fitting_weights(
     checkpoint: Checkpoint, name: str, model: nn.Module, experiment: Experiment, *, quantity: Quantity
 ) -> dict[str, Tensor]:
-    """The weights that the checkpoint `name` forecasts with, for a `model` of this resolved `experiment`.
+    """Return the weights that a checkpoint forecasts with, if they fit the `model` of this resolved experiment.
 
-    Raises CheckpointError (exit 4) where quantity, units, transform or model differ, with what would be right.
+    name: the checkpoint's name in `training.start_from`, for messages
+
+    Raises CheckpointError (exit 4) where quantity, units, transform or model differ; the message says what would fit.
     """
     facts = checkpoint.facts
-    for what, mine in (("quantity", quantity.name), ("units", quantity.units)):
-        if facts.get(what) != mine:
+    for what, ours in (("quantity", quantity.name), ("units", quantity.units)):
+        if facts.get(what) != ours:
             raise CheckpointError(
-                f"training.start_from = {name}: trained on {facts.get(what)} but the records hold {mine} ({what}); "
+                f"training.start_from = {name}: trained on {facts.get(what)} but the records hold {ours} ({what}); "
                 f"use records of {facts.get(what)} or another run"
             )
     theirs = _sections(facts, name)
-    _refuse("transform", experiment.transform.model_dump(mode="json"), theirs["transform"], name)
+    _check_section("transform", experiment.transform.model_dump(mode="json"), theirs["transform"], name)
     weights = checkpoint.part("average") or checkpoint.part("model")
     _check_shapes(model.state_dict(), weights, experiment.model.model_dump(mode="json"), theirs["model"], name)
-    _refuse("model", experiment.model.model_dump(mode="json"), theirs["model"], name)
+    _check_section("model", experiment.model.model_dump(mode="json"), theirs["model"], name)
     return weights
 
 
 def _sections(facts: Mapping[str, Any], name: str) -> dict[str, dict[str, Any]]:
-    """The checkpoint's `[transform]` and `[model]` with every key, also those that are newer than it."""
+    """Return the checkpoint's `[transform]` and `[model]`, with defaults for keys that are newer than the checkpoint."""
     try:
         named = {section: NamedSection(**facts["config"][section]) for section in ("transform", "model")}
-        found = {"transform": make_transform(named["transform"]), "model": model_config(named["model"])}
+        sections = {"transform": make_transform(named["transform"]), "model": model_config(named["model"])}
     except (UsageError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"training.start_from = {name}: its config cannot be used ({reason})") from None
-    return {section: value.model_dump(mode="json") for section, value in found.items()}
+    return {section: value.model_dump(mode="json") for section, value in sections.items()}
 
 
-def _different(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
-    """The first key whose value is another, or that only one of the two has."""
-    return next((key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)), None)
+def _first_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+    """Return the first key whose values differ or that only one of the two has; None where there is none."""
+    return next((key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)), None)
 
 
-def _refuse(section: str, mine: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> None:
-    key = _different(mine, theirs)
+def _check_section(section: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> None:
+    key = _first_difference(ours, theirs)
     if key is not None:
         raise CheckpointError(
-            f"training.start_from = {name}: {section}.{key} is {theirs.get(key)!r} there and {mine.get(key)!r} here; "
+            f"training.start_from = {name}: {section}.{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here; "
             f"take its [{section}] or another run"
         )
 
 
 def _check_shapes(
-    mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], my_keys: Mapping, their_keys: Mapping, name: str
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], our_keys: Mapping, their_keys: Mapping, name: str
 ) -> None:
-    for key in {**mine, **theirs}:
-        here, there = (tuple(tensors[key].shape) if key in tensors else None for tensors in (mine, theirs))
+    """Raise CheckpointError for the first tensor whose shape differs, with the key of `[model]` that differs."""
+    for key in {**ours, **theirs}:
+        here, there = (tuple(tensors[key].shape) if key in tensors else None for tensors in (ours, theirs))
         if here != there:
-            changed = _different(my_keys, their_keys)
-            values = f"{their_keys.get(changed)!r} there and {my_keys.get(changed)!r} here"
+            changed = _first_difference(our_keys, their_keys)
+            values = f"{their_keys.get(changed)!r} there and {our_keys.get(changed)!r} here"
             cause = f"\nmodel.{changed} is {values}" if changed else ""
             raise CheckpointError(
                 f"training.start_from = {name}: {key} has shape {_shown(there)} there and {_shown(here)} here{cause}"

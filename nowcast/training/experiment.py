@@ -1,7 +1,4 @@
-"""The loop, in reading order: validate and save -> stop after the last step -> batch -> loss -> check -> update.
-
-Everything that a step does is a function of the seed and the step's number, so a resumed run repeats a straight one.
-"""
+"""An experiment with all its defaults, and the checks that its parts fit together: loss, processes, grids."""
 
 from nowcast.config.schema import Experiment, NamedSection, Section
 from nowcast.dataset.archive import Archive
@@ -14,7 +11,7 @@ from nowcast.runtime import distributed
 
 
 def resolve(experiment: Experiment) -> Experiment:
-    """The experiment with every default of its named sections filled in; UsageError for keys that they do not know."""
+    """Fill in the defaults of `[transform]`, `[model]` and `[loss]`. Raises UsageError (exit 2) for unknown keys."""
     sections = {
         "transform": make_transform(experiment.transform),
         "model": model_config(experiment.model),
@@ -26,7 +23,7 @@ def resolve(experiment: Experiment) -> Experiment:
 
 
 def check_output(model: Section, loss: Loss) -> None:
-    """UsageError where the loss is not of what the model gives."""
+    """Raise UsageError (exit 2) where the loss needs distributions and the model gives values, or the other way round."""
     gives = "distributions" if MODELS[model.name][1].gives_distributions else "values"
     takes = "distributions" if loss.of_distributions else "values"
     if gives != takes:
@@ -34,7 +31,7 @@ def check_output(model: Section, loss: Loss) -> None:
 
 
 def check_shares(model: Model, batch_size: int) -> None:
-    """UsageError where several processes cannot train as one would."""
+    """Raise UsageError (exit 2) where several processes would not train the same network as one process."""
     processes = distributed.size()
     if batch_size < processes:
         raise UsageError(f"training.batch_size = {batch_size} cannot be shared by {processes} processes: give at least as many")
@@ -50,10 +47,13 @@ def check_shares(model: Model, batch_size: int) -> None:
         )
 
 
-def check_grids(plan: Archive, crop: int, model: Model) -> None:
-    """DataError for a grid that the model cannot take, or for grids that differ while `crop` is 0."""
+def check_grids(archive: Archive, crop: int, model: Model) -> None:
+    """Raise DataError (exit 3) for a grid that the model cannot take, and for different grids without a crop.
+
+    crop: cells of the side of a training case, 0 for whole grids
+    """
     cells, only = model.cell_multiple, model.grid
-    for record in plan.records:
+    for record in archive.records:
         trained = (crop, crop) if crop else record.grid.shape
         if only and trained != only:
             raise DataError(
@@ -63,7 +63,7 @@ def check_grids(plan: Archive, crop: int, model: Model) -> None:
         if min(record.grid.shape) < cells:
             y, x = record.grid.shape
             raise DataError(f"{record.name} has a grid of {y} × {x} cells; this model needs at least {cells} each way")
-    shapes = {record.grid.shape for record in plan.records}
+    shapes = {record.grid.shape for record in archive.records}
     if not crop and len(shapes) > 1:
-        found = ", ".join(f"{y} × {x}" for y, x in sorted(shapes))
-        raise DataError(f"the records have different grids ({found}); set data.crop so that they can share a batch")
+        listed = ", ".join(f"{y} × {x}" for y, x in sorted(shapes))
+        raise DataError(f"the records have different grids ({listed}); set data.crop so that they can share a batch")

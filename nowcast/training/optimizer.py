@@ -1,4 +1,4 @@
-"""How the weights move: the optimizer, its learning rate as a function of the step, and the average of the weights."""
+"""The optimizer, its learning rate as a function of the step, and the moving average of the weights."""
 
 import math
 
@@ -9,9 +9,9 @@ from nowcast.config.schema import Training
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """The optimizer of `[training]`; RMSProp and Adadelta decay their mean squares by betas[1]."""
+    """Return the optimizer of `[training]`; betas[1] is the decay of the mean squares in RMSProp and Adadelta too."""
     parameters = list(model.parameters())
-    fused = parameters[0].device.type == "cuda" or None  # one kernel for all weights; None: torch's choice
+    fused = parameters[0].device.type == "cuda" or None  # on a GPU one kernel for all weights; None: torch decides
     rate, decay, betas = training.learning_rate, training.weight_decay, tuple(training.betas)
     if training.optimizer == "adamw":
         return torch.optim.AdamW(parameters, rate, betas=betas, weight_decay=decay, fused=fused)
@@ -31,20 +31,24 @@ def count_steps(training: Training, num_windows: int) -> int:
 
 
 def learning_rate(step: int, num_steps: int, training: Training, *, num_plateaus: int = 0) -> float:
-    """The rate of update `step` (from 0): a linear warm-up to `learning_rate`, then the schedule.
+    """Compute the learning rate of update `step` (from 0): a linear warm-up to `training.learning_rate`, then the schedule.
 
-    "constant"; "cosine": half a cosine down to 0; "onecycle" (Smith & Topin 2018, as torch's defaults): a cosine up from
-    1/25 over the first 30 % and one down to 1/250,000; "decay": × decay_factor every decay_every steps; "plateau":
-    × plateau_factor at each plateau of the validation loss.
+    "constant": unchanged
+    "cosine": falls to 0 along half a cosine
+    "onecycle": rises from 1/25 of the rate over the first 30 % of the steps, then falls to 1/250,000, both along a cosine
+        (Smith & Topin 2018, with torch's defaults)
+    "decay": multiplied by decay_factor every decay_every steps
+    "plateau": multiplied by plateau_factor at each plateau of the validation loss
     """
     peak = training.learning_rate
     if step < training.warmup_steps:
         return peak * (step + 1) / training.warmup_steps
-    done = (step - training.warmup_steps) / max(num_steps - training.warmup_steps, 1)
+    progress = (step - training.warmup_steps) / max(num_steps - training.warmup_steps, 1)
     if training.schedule == "cosine":
-        return _cosine(peak, 0.0, done)
+        return _cosine(peak, 0.0, progress)
     if training.schedule == "onecycle":
-        return _cosine(peak / 25, peak, done / 0.3) if done < 0.3 else _cosine(peak, peak / 250_000, (done - 0.3) / 0.7)
+        is_rising = progress < 0.3
+        return _cosine(peak / 25, peak, progress / 0.3) if is_rising else _cosine(peak, peak / 250_000, (progress - 0.3) / 0.7)
     if training.schedule == "decay":
         return peak * training.decay_factor ** (step // training.decay_every)
     if training.schedule == "plateau":
@@ -52,12 +56,13 @@ def learning_rate(step: int, num_steps: int, training: Training, *, num_plateaus
     return peak
 
 
-def _cosine(start: float, end: float, done: float) -> float:
-    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+def _cosine(start: float, end: float, progress: float) -> float:
+    """Interpolate along half a cosine; progress from 0 (start) to 1 (end)."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
 
 
 class Average:
-    """The exponential moving average of a model's weights; its decay rises with the step, min(decay, (1+s)/(10+s))."""
+    """The exponential moving average of a model's weights. Its decay at step s is min(decay, (1 + s) / (10 + s))."""
 
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
@@ -65,6 +70,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
+        """Move the average towards the model's weights of that step; counters and other whole numbers are copied."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in model.state_dict().items():
             if value.is_floating_point():
@@ -74,14 +80,14 @@ class Average:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as flat tensors `number.key`, for a checkpoint."""
+    """Return the optimizer's state as tensors `number.key`, where number is that of the parameter, for a checkpoint."""
     state = optimizer.state_dict()["state"]
     flat = {f"{n}.{key}": value for n, entry in state.items() for key, value in entry.items() if value is not None}
     return {name: torch.as_tensor(value) for name, value in flat.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`."""
+    """Give the optimizer the state that `optimizer_tensors` returned."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         number, key = name.split(".", 1)

@@ -1,4 +1,4 @@
-"""The run folder: what is in it, how one begins, and how one is resumed."""
+"""The run folder: its files, the checks before a run begins or resumes, and the lines of metrics.jsonl."""
 
 import contextlib
 import json
@@ -18,10 +18,14 @@ CONFIG, METRICS, LOG, PICTURE = "config.toml", "metrics.jsonl", "log.txt", "trai
 
 @contextlib.contextmanager
 def claimed(output: Path, *, overwrite: bool, num_bytes: int) -> Iterator[None]:
-    """Around what comes before the training: no time is spent on a run that could not be written, and none is left behind.
+    """Context manager around what comes before a training. Fails early if the run could not be written.
 
-    num_bytes: what its checkpoints will take. Raises OutputError (exit 5) when the folder holds a run already, cannot be
-    made or written, or is on too full a disk. An old run stays as it is until `begin`.
+    A folder that it had to make is removed again if the block fails; an old run stays as it is until `begin`.
+
+    num_bytes: what the run's checkpoints will take
+
+    Raises OutputError (exit 5) where the folder already holds a run and `overwrite` is false, cannot be made or written,
+    or is on a disk that is too full.
     """
     check_free(output, overwrite=overwrite)
     with making_folder(output):
@@ -32,7 +36,7 @@ def claimed(output: Path, *, overwrite: bool, num_bytes: int) -> Iterator[None]:
 
 
 def check_free(output: Path, *, overwrite: bool) -> None:
-    """OutputError (exit 5) when the folder holds a run, or what is left of one, and may not lose it."""
+    """Raise OutputError (exit 5) where the folder holds a run, or a part of one, and `overwrite` is false."""
     if overwrite:
         return
     if is_resumable(output):
@@ -44,7 +48,7 @@ def check_free(output: Path, *, overwrite: bool) -> None:
 
 
 def check_room(output: Path, num_bytes: int) -> None:
-    """OutputError (exit 5) where the disk has less room than the checkpoints will take."""
+    """Raise OutputError (exit 5) where the disk has less than `num_bytes` free for the checkpoints."""
     if (free := free_space(output)) < num_bytes:
         raise OutputError(
             f"the checkpoints in {output} take {size(num_bytes)} more and its disk has {size(free)} free.\n"
@@ -53,7 +57,7 @@ def check_room(output: Path, num_bytes: int) -> None:
 
 
 def begin(output: Path, config_text: str) -> None:
-    """Leave the folder with nothing of an old run, and with the config of the new one. Raises OutputError (exit 5)."""
+    """Delete the files of an old run and write the new run's config. Raises OutputError (exit 5)."""
     try:
         for name in (BEST, LAST, PREVIOUS, METRICS, LOG, PICTURE):
             (output / name).unlink(missing_ok=True)
@@ -63,34 +67,41 @@ def begin(output: Path, config_text: str) -> None:
 
 
 def write_config(output: Path, config_text: str) -> None:
+    """Write config.toml. Raises OutputError (exit 5)."""
     with replacing(output / CONFIG) as temporary:
         temporary.write_text(config_text, encoding="utf-8")
 
 
 def is_resumable(output: Path) -> bool:
-    """There is something to go on from, whole or not."""
+    """Return whether there is a `last` or `previous` checkpoint, damaged or not."""
     return any((output / name).exists() for name in (LAST, PREVIOUS))
 
 
 def resumable(output: Path) -> Checkpoint:
-    """The checkpoint to go on from: `last`, or `previous` where that is damaged; CheckpointError (exit 4) without one."""
-    found = [output / name for name in (LAST, PREVIOUS) if (output / name).is_file()]
-    if not found:
+    """Read the checkpoint to resume from: `last`, or `previous` where `last` is damaged or absent.
+
+    Raises CheckpointError (exit 4) where neither can be read.
+    """
+    paths = [output / name for name in (LAST, PREVIOUS) if (output / name).is_file()]
+    if not paths:
         begun = "; it was stopped before its first checkpoint: begin it anew with --overwrite"
         raise CheckpointError(f"{output} holds no {LAST} to resume from{begun if (output / CONFIG).exists() else ''}")
-    if found[0].name == PREVIOUS:
+    if paths[0].name == PREVIOUS:
         log.warning("%s is absent; going on from %s", output / LAST, PREVIOUS)
     try:
-        return read_checkpoint(found[0])
+        return read_checkpoint(paths[0])
     except CheckpointError as error:
-        if len(found) == 1:
+        if len(paths) == 1:
             raise
-        log.warning("%s; going on from %s", error, found[1].name)
-        return read_checkpoint(found[1])
+        log.warning("%s; going on from %s", error, paths[1].name)
+        return read_checkpoint(paths[1])
 
 
 def append_event(metrics: Path, event: dict[str, Any]) -> None:
-    """Add a line to metrics.jsonl, a new one also where the last was cut off by a full disk or a kill."""
+    """Add an event to metrics.jsonl, on a line of its own even where the last line was cut off by a full disk or a kill.
+
+    Raises OSError.
+    """
     line = json.dumps(event, allow_nan=False).encode() + b"\n"
     with metrics.open("ab+", buffering=0) as file:
         if file.seek(0, os.SEEK_END):
@@ -100,7 +111,7 @@ def append_event(metrics: Path, event: dict[str, Any]) -> None:
 
 
 def read_events(metrics: Path) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl."""
+    """Read the events of metrics.jsonl; skip lines that were cut off."""
     events = []
     for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(ValueError):
@@ -111,7 +122,7 @@ def read_events(metrics: Path) -> list[dict[str, Any]]:
 
 
 def forget_after(metrics: Path, step: int) -> None:
-    """Drop the events that a resumed run will write again, and lines that were cut off."""
+    """Delete the events after `step`, which a resumed run will write again, and lines that were cut off."""
     if not metrics.is_file():
         return
     kept = "".join(json.dumps(event) + "\n" for event in read_events(metrics) if event["step"] <= step).encode()

@@ -1,7 +1,4 @@
-"""The loop, in reading order: validate and save -> stop after the last step -> batch -> loss -> check -> update.
-
-Everything that a step does is a function of the seed and the step's number, so a resumed run repeats a straight one.
-"""
+"""State: what changes during a training besides the weights; it decides about best checkpoints, plateaus and early stopping."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +8,7 @@ from typing import Any
 
 @dataclass
 class State:
-    """What changes during training beside the weights; goes into `last.safetensors` as JSON."""
+    """Counters and losses of a training, saved in `last.safetensors` as JSON. "Cut" means a cut of the learning rate."""
 
     step: int = 0
     validated_step: int = 0
@@ -21,33 +18,35 @@ class State:
     plateau_loss: float = math.inf
     validations_since_cut: int = 0
     num_plateaus: int = 0
-    loss_sum: float = 0.0  # of the steps since the last validation
+    loss_sum: float = 0.0  # of the losses of all steps since the last validation
     num_losses: int = 0
 
     def as_dict(self) -> dict[str, int | float | None]:
-        """As JSON values: a loss that there is not yet is null."""
+        """Return JSON values; a loss that is not known yet is null."""
         return {key: None if value == math.inf else value for key, value in vars(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "State":
-        """The inverse of `as_dict`; TypeError for what is not a number."""
+        """Return the state of an `as_dict`. Raises TypeError where a value is not a number."""
         if wrong := [key for key, value in values.items() if value is not None and type(value) not in (int, float)]:
             raise TypeError(f"{wrong[0]} is {values[wrong[0]]!r}")
         return cls(**{key: math.inf if value is None else value for key, value in values.items()})
 
     def add_loss(self, loss: float) -> None:
+        """Add the loss of one step to the mean."""
         self.loss_sum, self.num_losses = self.loss_sum + loss, self.num_losses + 1
 
     def take_mean_loss(self) -> float:
-        """The mean since it was last asked for."""
+        """Return the mean loss of the steps since the last call, and start a new mean."""
         mean = self.loss_sum / max(self.num_losses, 1)
         self.loss_sum, self.num_losses = 0.0, 0
         return mean
 
     def judge(self, loss: float, *, patience: int, delta: float) -> bool:
-        """Take note of a validation loss; True if it is the best yet.
+        """Record a validation loss; return whether it is the best so far.
 
-        A plateau is `patience` validations without a loss that is better by more than `delta` (as Keras counts).
+        After `patience` validations without an improvement by more than `delta` it counts a plateau, as Keras does; the
+        schedule "plateau" then cuts the learning rate.
         """
         self.validations_since_cut += 1
         if loss < self.plateau_loss - delta:

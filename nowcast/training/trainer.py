@@ -28,7 +28,7 @@ from nowcast.training.optimizer import count_steps, learning_rate
 from nowcast.training.run_folder import METRICS, append_event
 from nowcast.training.snapshots import Snapshots
 from nowcast.training.state import State
-from nowcast.training.validation import Kept, Validation
+from nowcast.training.validation import Kept
 
 log = logging.getLogger(__name__)
 FEW_WORKERS, MOST_WORKERS = 4, 12  # processes that read batches while a GPU computes
@@ -213,7 +213,7 @@ class Trainer:
             raise self._divergence(self.state.step, f"validation loss {validation.loss:.4g}")
         is_best = self.state.judge(validation.loss, patience=settings.plateau_patience, delta=settings.plateau_delta)
         self._record("validation", **validation.as_dict())
-        log.info("step %d: %s%s", self.state.step, describe(validation), " (best)" if is_best else "")
+        log.info("step %d: %s%s", self.state.step, validation.summary(), " (best)" if is_best else "")
         return is_best
 
     def _save_last(self) -> None:
@@ -273,14 +273,3 @@ def count_workers(wanted: int | str, *, finds_motion: bool, device_type: str, co
     if device_type == "cpu":  # the cores are busy with the network itself
         return int(finds_motion and cores > processes)
     return min(max(cores // processes - 1, FEW_WORKERS), MOST_WORKERS) if finds_motion else FEW_WORKERS
-
-
-def describe(validation: Validation) -> str:
-    """Return, for example, `validation loss 0.021, CSI at 1: 0.52 (persistence 0.44), MAE 0.41 (0.52)`."""
-    scores = [
-        f"CSI at {t:g}: {value:.3f} (persistence {validation.persistence_csi[t]:.3f})"
-        for t, value in validation.csi.items()
-        if t == 1 or len(validation.csi) == 1
-    ]
-    mae = f"MAE {validation.mae:.3f} ({validation.persistence_mae:.3f})"
-    return f"validation loss {validation.loss:.5g}, {', '.join([*scores, mae])}"

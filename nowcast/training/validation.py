@@ -1,4 +1,4 @@
-"""How good the network is while it trains: the loss and the scores in mm/h on fixed validation cases."""
+"""Validation: the loss and the scores, in mm/h, of a network on fixed cases while it trains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,17 @@ from nowcast.runtime import distributed
 from nowcast.runtime.device import arithmetic
 from nowcast.scores.pixels import THRESHOLDS, csi, mae, sums
 
-MOST_BYTES = 1 << 28  # of validation batches that are kept
+MOST_BYTES = 1 << 28  # of the validation batches that are kept in memory
 
 
 @dataclass(frozen=True)
 class Validation:
-    """`loss` as in training; CSI (pooled over cases and leads) of the network and of persistence by threshold; MAE in mm/h."""
+    """Scores of the network and of persistence on the validation cases.
+
+    loss: as in training
+    csi, persistence_csi: threshold (mm/h) -> critical success index, pooled over cases and lead times
+    mae, persistence_mae: mean absolute error, mm/h
+    """
 
     loss: float
     csi: dict[float, float]
@@ -28,18 +33,31 @@ class Validation:
     persistence_mae: float
 
     def as_dict(self) -> dict:
-        """As JSON values: thresholds become text, undefined scores null."""
+        """Return JSON values: thresholds as text, undefined scores as null."""
         csi = {f"{t:g}": _finite(value) for t, value in self.csi.items()}
         persistence_csi = {f"{t:g}": _finite(value) for t, value in self.persistence_csi.items()}
         maes = {"mae": _finite(self.mae), "persistence_mae": _finite(self.persistence_mae)}
         return {"loss": self.loss, "csi": csi, "persistence_csi": persistence_csi, **maes}
 
+    def summary(self) -> str:
+        """Return, for example, `validation loss 0.021, CSI at 1: 0.52 (persistence 0.44), MAE 0.41 (0.52)`."""
+        scores = [
+            f"CSI at {threshold:g}: {value:.3f} (persistence {self.persistence_csi[threshold]:.3f})"
+            for threshold, value in self.csi.items()
+            if threshold == 1 or len(self.csi) == 1
+        ]
+        mae = f"MAE {self.mae:.3f} ({self.persistence_mae:.3f})"
+        return f"validation loss {self.loss:.5g}, {', '.join([*scores, mae])}"
+
 
 class Kept:
-    """Batches that are read once and kept, up to MOST_BYTES: every validation takes the same, and to find motion is slow."""
+    """Batches that are read once and then kept in memory, up to `most_bytes`.
 
-    def __init__(self, batches: Batches):
-        self.batches, self.num_bytes = batches, 0
+    Every validation uses the same batches, and finding the motion of their cases is slow.
+    """
+
+    def __init__(self, batches: Batches, *, most_bytes: int = MOST_BYTES):
+        self.batches, self.most_bytes, self.num_bytes = batches, most_bytes, 0
         self.kept: dict[int, Batch] = {}
 
     def __getitem__(self, k: int) -> Batch:
@@ -47,7 +65,7 @@ class Kept:
             return self.kept[k]
         batch = self.batches[k]
         num_bytes = batch.past.nbytes + batch.future.nbytes
-        if self.num_bytes + num_bytes <= MOST_BYTES:
+        if self.num_bytes + num_bytes <= self.most_bytes:
             self.kept[k], self.num_bytes = batch, self.num_bytes + num_bytes
         return batch
 
@@ -64,13 +82,13 @@ def validate(
     precision: torch.dtype,
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> Validation:
-    """Forecast batches 0 to `num_batches` - 1, always the same cases, and score them beside persistence.
+    """Forecast batches 0 to `num_batches` - 1 and score the forecasts beside persistence; thresholds in mm/h.
 
-    Several processes forecast their shares, and all get the scores of the whole. A model that forecasts a distribution is
-    calibrated on these cases afterwards.
+    Each of several processes forecasts its share of the cases; all return the scores of all cases. Afterwards a model that
+    forecasts distributions is calibrated on these cases.
     """
     model.eval()
-    parts, network, persistence = torch.zeros(2, num_batches), [], []
+    parts, network, persistence = torch.zeros(2, num_batches), [], []  # parts: (sum of errors, count of pixels) per batch
     calibration = model.calibration(transform, thresholds)
     for k in range(num_batches):
         batch = batches[k]
@@ -88,9 +106,9 @@ def validate(
             network.append(sums(forecast[case], observed[case], known[case], thresholds))
             persistence.append(sums(last[case], observed[case], known[case], thresholds))
     model.train()
-    (losses, counts), found = _of_all(parts), distributed.gather((sum(network), sum(persistence)))
-    network, persistence = (sum(part).pooled() for part in zip(*found, strict=True))
-    calibration.apply(_of_all)
+    (losses, counts), gathered = _sum_over_processes(parts), distributed.gather((sum(network), sum(persistence)))
+    network, persistence = (sum(of_processes).pooled() for of_processes in zip(*gathered, strict=True))
+    calibration.apply(_sum_over_processes)
     return Validation(
         loss=float((losses / at_least_one(counts)).mean()),
         csi=dict(zip(thresholds, csi(network)[0].tolist(), strict=True)),
@@ -100,8 +118,8 @@ def validate(
     )
 
 
-def _of_all(parts: torch.Tensor) -> torch.Tensor:
-    return sum(distributed.gather(parts))
+def _sum_over_processes(values: torch.Tensor) -> torch.Tensor:
+    return sum(distributed.gather(values))
 
 
 def _finite(value: float) -> float | None:

@@ -18,7 +18,6 @@ from nowcast.dataset.batches import Batch, Batches
 from nowcast.errors import CheckpointError, DataError, DivergenceError, OutputError, Stopped, UsageError
 from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint, write_checkpoint
 from nowcast.training import run_folder
-from nowcast.training import validation as training_validation
 from nowcast.training.experiment import resolve
 from nowcast.training.learner import Learner
 from nowcast.training.optimizer import Average, learning_rate, optimizer_tensors
@@ -197,10 +196,10 @@ def test_more_processes_find_motion_beside_a_gpu(finds_motion, cores, expected):
     ("coordinates", "limit", "read"), [("lagrangian", 1 << 28, 1), ("lagrangian", 0, 3), ("grid", 1 << 28, 3)]
 )
 def test_validation_finds_the_motion_of_its_cases_once(record, tmp_path, monkeypatch, coordinates, limit, read):
-    monkeypatch.setattr(training_validation, "MOST_BYTES", limit)
     tree = config.as_dict(tiny_experiment([record], validation_cases=4, batch_size=2))
     tree["data"]["coordinates"] = coordinates
     made, asked = trainer(config.from_dict(tree, source="test"), tmp_path / "run"), []
+    made.validation_batches.most_bytes = limit
     read_batch = Batches.__getitem__
     monkeypatch.setattr(Batches, "__getitem__", lambda self, k: asked.append(k) or read_batch(self, k))
     found = [made.learner.validate(made.validation_batches, 2, thresholds=(1.0,)) for _ in range(3)]
