@@ -58,6 +58,7 @@ def test_the_pages_add_one_part_of_each_kind(added):
     assert added == {"trend", "logistic", "huber", "square_root", "success_ratio", "recent_mean"}
 
 
+@pytest.mark.slow
 def test_a_plain_model_loss_transform_baseline_and_score_work_together(added, record, tmp_path, undrawn):
     sections = {"model": {"name": "trend"}, "loss": {"name": "huber"}, "transform": {"name": "square_root"}}
     trained = train(record, tmp_path, **sections)
@@ -70,6 +71,7 @@ def test_a_plain_model_loss_transform_baseline_and_score_work_together(added, re
     assert all(0 <= value <= 1 for value in values)
 
 
+@pytest.mark.slow
 def test_a_model_of_a_distribution_trains_and_its_probabilities_are_scored(added, record, tmp_path, undrawn):
     trained = train(record, tmp_path, model={"name": "logistic"}, loss={"name": "exceedance"})
     run("predict", trained, record, "--probabilities", "--output", tmp_path / "forecast.nc")

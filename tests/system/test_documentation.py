@@ -31,8 +31,6 @@ from nowcast.forecasters import baselines
 from nowcast.models import losses, transform
 from nowcast.training import experiment as training_experiment
 
-pytestmark = pytest.mark.slow
-
 # the pages whose commands run, in this order: later pages use what README.md's commands make
 RUN = (
     "README.md",
@@ -137,6 +135,7 @@ def write_events(path, starts, *, frames=20):
     write_record(path, np.concatenate([rain(frames=frames, shape=(40, 44), seed=n) for n in range(len(starts))]), times=times)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_pages_run(workspace, monkeypatch, capsys, request):
     monkeypatch.chdir(workspace)
     monkeypatch.setenv("NOWCAST_CACHE", str(workspace / "cache"))
