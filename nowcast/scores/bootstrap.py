@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from nowcast.scores import SCORES
 from nowcast.scores.sums import Additive, Tally, require_alike
 
 MIN_BLOCKS = 5  # fewest blocks for which there is an interval
@@ -23,7 +22,7 @@ Interval = tuple[np.ndarray, np.ndarray]  # low and high end
 def difference_interval(
     blocks_a: Sequence[Block],
     blocks_b: Sequence[Block],
-    score: str | Function,
+    score: Function,
     *,
     num_samples: int = NUM_SAMPLES,
     seed: int = SEED,
@@ -31,17 +30,16 @@ def difference_interval(
 ) -> Interval:
     """Compute the (low, high) interval of score(a) - score(b) by the paired percentile block bootstrap.
 
-        blocks_a, blocks_b: the sums of two forecasters by event or day, the same blocks in the same order
-        returns: two arrays in the shape of the score
+    blocks_a, blocks_b: the sums of two forecasters by event or day, the same blocks in the same order
+    returns: two arrays in the shape of the score
 
-    `score` is a name in SCORES or any function of sums. Both forecasters are resampled with the same blocks. NaN with fewer
-    than MIN_BLOCKS blocks that hold pairs, and where the score is undefined in more than MAX_UNDEFINED of the resamples.
+    `score` is a score of SCORES or any other function of sums. Both forecasters are resampled with the same blocks. NaN with
+    fewer than MIN_BLOCKS blocks that hold pairs, and where the score is undefined in more than MAX_UNDEFINED of the resamples.
     Raises ValueError if the blocks do not hold the same number of pairs. Efron & Tibshirani (1993), ch. 13.
     """
-    function = SCORES[score] if isinstance(score, str) else score
     require_paired(blocks_a, blocks_b)
     sides = [resample(blocks, num_samples=num_samples, seed=seed) for blocks in (blocks_a, blocks_b)]
-    return _undefined(function, blocks_a) if None in sides else quantiles(function(sides[0]) - function(sides[1]), level)
+    return _undefined(score, blocks_a) if None in sides else quantiles(score(sides[0]) - score(sides[1]), level)
 
 
 def require_paired(blocks_a: Sequence[Block], blocks_b: Sequence[Block]) -> None:
@@ -98,6 +96,6 @@ def quantiles(values: np.ndarray, level: float = LEVEL) -> Interval:
     return np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
 
 
-def _undefined(function: Function, blocks: Sequence[Block]) -> Interval:
-    nan = np.full(np.shape(function(blocks[0])) if len(blocks) else (), np.nan)
+def _undefined(score: Function, blocks: Sequence[Block]) -> Interval:
+    nan = np.full(np.shape(score(blocks[0])) if len(blocks) else (), np.nan)
     return nan, nan.copy()

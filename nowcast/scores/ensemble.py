@@ -45,10 +45,10 @@ def add_members(
 ) -> None:
     """Fill in one lead time of one case.
 
-        exceedance, ensemble: the sums to fill in
-        members: (member, y, x) mm/h
-        observed: (y, x) mm/h
-        known: (y, x) bool, where pairs count
+    exceedance, ensemble: the sums to fill in
+    members: (member, y, x) mm/h
+    observed: (y, x) mm/h
+    known: (y, x) bool, where pairs count
 
     The exceedance probability of each threshold is the fraction of the members at or above it.
     """
@@ -140,7 +140,7 @@ def spread_skill(s: EnsembleSums) -> np.ndarray:
 def rank_histogram(s: EnsembleSums, *, tied: bool = True) -> np.ndarray:
     """Compute the rank histogram: the fractions of pairs whose observation is above 0, 1, … n members.
 
-        returns: (lead, rank) 0 to 1
+    returns: (lead, rank) 0 to 1
 
     Flat for a reliable ensemble. Also called: Talagrand diagram. An observation equal to e members counts in equal shares in
     e + 1 ranks, instead of in a random one of them. With `tied=False`, pairs whose members all equal the observation are left

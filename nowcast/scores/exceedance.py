@@ -182,7 +182,7 @@ class Reliability(NamedTuple):
 def reliability_diagram(s: ExceedanceSums, num_classes: int = DIAGRAM_CLASSES) -> Reliability:
     """Compute the reliability diagram in classes centred on 0, 1 / (num_classes - 1), …, 1.
 
-        returns: arrays (…, threshold, class)
+    returns: arrays (…, threshold, class)
 
     The first and last class are half as wide as the others. Each class joins whole classes of one percent; a one-percent class
     on the boundary belongs to the higher class. Also called: attributes diagram. As in Bröcker & Smith (2007), the mean

@@ -77,10 +77,10 @@ def tallies(
 ) -> dict[str, Tally]:
     """Compute the sums of one case for each forecast.
 
-        forecasts: (lead, y, x) mm/h, by name
-        observed: (lead, y, x) mm/h
-        known: (lead, y, x) bool, where pairs count; all fields must be finite there
-        returns: a Tally of these `kinds` of sums for each name
+    forecasts: (lead, y, x) mm/h, by name
+    observed: (lead, y, x) mm/h
+    known: (lead, y, x) bool, where pairs count; all fields must be finite there
+    returns: a Tally of these `kinds` of sums for each name
 
     Works lead by lead, so temporary arrays hold one frame only.
     """

@@ -62,8 +62,8 @@ def sums(
 ) -> Sums:
     """Compute the sums of one case.
 
-        forecast, observed: (lead, y, x) mm/h, NaN missing
-        mask: (lead, y, x) bool, default True everywhere
+    forecast, observed: (lead, y, x) mm/h, NaN missing
+    mask: (lead, y, x) bool, default True everywhere
 
     A pair counts where the mask is True and neither value is NaN. Values are compared with thresholds in the values' own
     precision, so a float32 0.1 reaches the threshold 0.1. Sums are accumulated in float64.

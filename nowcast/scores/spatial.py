@@ -59,11 +59,11 @@ def add_windows(
 ) -> None:
     """Fill in one lead time of one case, for several forecasts of the same observed field.
 
-        totals: the sums to fill in, one for each forecast
-        forecasts: fields (y, x) mm/h
-        observed: (y, x) mm/h
-        known: (y, x) bool, where pairs count
-        spacing_km: (y, x) distance between cells
+    totals: the sums to fill in, one for each forecast
+    forecasts: fields (y, x) mm/h
+    observed: (y, x) mm/h
+    known: (y, x) bool, where pairs count
+    spacing_km: (y, x) distance between cells
 
     The sums stay zero if the grid's spacing is unknown (NaN).
     """

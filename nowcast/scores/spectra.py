@@ -47,11 +47,11 @@ def add_spectra(
 ) -> None:
     """Fill in one lead time of one case, for several forecasts of the same observed field.
 
-        totals: the sums to fill in, one for each forecast
-        forecasts: fields (y, x) mm/h
-        observed: (y, x) mm/h
-        known: (y, x) bool, where pairs count
-        spacing_km: (y, x) distance between cells
+    totals: the sums to fill in, one for each forecast
+    forecasts: fields (y, x) mm/h
+    observed: (y, x) mm/h
+    known: (y, x) bool, where pairs count
+    spacing_km: (y, x) distance between cells
 
     The sums stay zero if the grid's spacing is unknown (NaN).
     """
@@ -100,8 +100,8 @@ def band_power(field: np.ndarray, weight: np.ndarray, spacing_km: tuple[float, f
 def _bands(shape: tuple[int, int], spacing_km: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     """Return the band of each coefficient of a real Fourier transform, and how often the coefficients of a column count.
 
-        returns: (y * (x // 2 + 1),) index into WAVELENGTHS_KM, len(WAVELENGTHS_KM) for no band
-        returns: (x // 2 + 1,) 1 or 2
+    returns: (y * (x // 2 + 1),) index into WAVELENGTHS_KM, len(WAVELENGTHS_KM) for no band
+    returns: (x // 2 + 1,) 1 or 2
 
     Wavelengths shorter than two cells of the wider spacing exist in some directions only and are in no band.
     """

@@ -340,7 +340,7 @@ def test_differences_to_each_baseline_are_paired():
         row = find(rows, forecaster="x", against=against, **at)
         values = [find(rows, forecaster=name, **at)["value"] for name in ("x", against)]
         assert row["value"] == values[0] - values[1]
-        low, high = difference_interval(parts["x"], parts[against], "csi")
+        low, high = difference_interval(parts["x"], parts[against], SCORES["csi"])
         assert (row["low"], row["high"]) == (low[1, 1], high[1, 1])
         mean = find(rows, forecaster="x", against=against, score="csi_mean_over_leads", threshold=1.0)
         low, high = difference_interval(parts["x"], parts[against], SCORES["csi"].mean_over_leads)

@@ -92,21 +92,21 @@ def test_an_interval_of_the_mean_over_leads_is_that_of_leads_resampled_together(
 
 def test_a_paired_difference_is_sharper_than_the_two_intervals():
     ours, theirs = blocks_of(12, error=0.0), blocks_of(12, error=0.5)
-    low, high = difference_interval(theirs, ours, "bias")
+    low, high = difference_interval(theirs, ours, SCORES["bias"])
     np.testing.assert_allclose([low, high], 0.5, rtol=1e-9)  # the same on every block, though blocks differ much
     alone = interval(ours, "bias")
     assert (alone[1] - alone[0] > 1).all()
-    assert (difference_interval(ours, ours, "csi")[0] == 0).all()
-    assert (difference_interval(ours, theirs, "mae")[1] < 0).all()
+    assert (difference_interval(ours, ours, SCORES["csi"])[0] == 0).all()
+    assert (difference_interval(ours, theirs, SCORES["mae"])[1] < 0).all()
 
 
 def test_a_paired_difference_needs_the_same_pairs():
     blocks = blocks_of(6)
     with pytest.raises(ValueError, match="cannot be paired"):
-        difference_interval(blocks, blocks[:5], "csi")
+        difference_interval(blocks, blocks[:5], SCORES["csi"])
     with pytest.raises(ValueError, match="same pairs"):
-        difference_interval(blocks, [*blocks[:5], blocks[0] + blocks[5]], "csi")
-    assert np.isnan(difference_interval(blocks[:4], blocks[:4], "csi")).all()
+        difference_interval(blocks, [*blocks[:5], blocks[0] + blocks[5]], SCORES["csi"])
+    assert np.isnan(difference_interval(blocks[:4], blocks[:4], SCORES["csi"])).all()
 
 
 def tally_of(seed, *, holed=False):
@@ -146,6 +146,6 @@ def test_the_interval_of_a_paired_difference_holds_the_truth_as_often_as_it_says
             error = rng.gamma(2, 2)
             for side, more in zip(sides, (0.3 + rng.normal(0, 0.5), 0.0), strict=True):
                 side.append(sums(observed + error + more, observed))
-        low, high = difference_interval(*sides, "bias", num_samples=400, level=0.8)
+        low, high = difference_interval(*sides, SCORES["bias"], num_samples=400, level=0.8)
         held += bool(low[0] <= 0.3 <= high[0])
     assert 0.68 < held / 120 < 0.9
