@@ -121,6 +121,7 @@ def test_a_grid_of_real_radar_is_forecast_the_same(exported, shared):
     np.testing.assert_allclose(export.from_onnx(exported.onnx)(frames), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_onnx_file_tells_what_it_is(small, tmp_path, monkeypatch):
     made, graph = small.network, small.graph
     monkeypatch.setattr(export, "program", lambda _: graph)
@@ -140,6 +141,7 @@ def test_an_onnx_file_tells_what_it_is(small, tmp_path, monkeypatch):
     np.testing.assert_allclose(found, made.forecast(past(made), 2), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_pt2_file_tells_what_it_is(small, tmp_path, monkeypatch):
     made, graph = small.network, small.graph

@@ -54,6 +54,7 @@ def test_its_card_names_what_it_was_trained_on(facts):
         assert re.search(rf"{first[:10]} {first[11:16]} to {last[11:16]}", CARD), first
 
 
+@pytest.mark.slow
 def test_it_is_a_forecaster_by_name(tmp_path, undrawn):
     write_record(tmp_path / "a.nc", rain(frames=18, shape=(40, 44)))
     code, out, err = command("predict", PRETRAINED, "a.nc", "--output", "f.nc", "--device", "cpu", "--probabilities")
@@ -82,6 +83,7 @@ def test_a_folder_of_that_name_is_reached_by_its_path(tmp_path):
         read_checkpoint("./pretrained")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 20])
 def test_on_radar_it_has_not_seen_it_beats_extrapolation(shared, first):
     (record,) = open_records([shared / "radar" / "bom" / "melbourne_20180616.nc"])

@@ -1,7 +1,8 @@
-"""Facts of made-up archives: runs of frames with gaps between them."""
+"""Synthetic archives to plan a training for: their facts alone, or a record of moving rain."""
 
 import numpy as np
 
+from makers import rain, write_record
 from nowcast.plan.fingerprint import SeriesFacts
 
 START = np.datetime64("2020-06-01T00:00:00")
@@ -19,3 +20,10 @@ def series(*runs, minutes=5, wet=0.1, name="a", start=START, gap_hours=6.0):
     times = np.concatenate(times).astype("datetime64[s]")
     step = minutes * MINUTES if len(times) > 1 else np.timedelta64("NaT", "s")
     return SeriesFacts(name, times, step, (40, 50), (1.0, 1.0), wet)
+
+
+def record(folder, *, name="rain.nc", step_minutes=5, times=None, **options):
+    """Write a record of moving rain and return its path; `options` are those of `makers.rain`."""
+    return write_record(
+        folder / name, rain(**{"frames": 60, "shape": (64, 72)} | options), times=times, step_minutes=step_minutes
+    )

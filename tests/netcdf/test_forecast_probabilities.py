@@ -56,11 +56,6 @@ def record(tmp_path):
     return open_one(write_record(tmp_path / "records" / "record.nc", rain(frames=6, shape=(20, 24)), y_ascending=True))
 
 
-@pytest.fixture(params=["one", "many"])
-def single(request):
-    return request.param == "one"
-
-
 def made(grid, *, cases=2, thresholds=THRESHOLDS, leads=3, seed=0):
     """Cases of random fields and probabilities (lead, threshold, y, x), some missing."""
     rng = np.random.default_rng(seed)

@@ -54,11 +54,6 @@ def record(tmp_path):
     return open_one(write_record(folder / "record.nc", rain(frames=3), y_ascending=True))
 
 
-@pytest.fixture(params=["one", "many"])
-def single(request):
-    return request.param == "one"
-
-
 # -- contents ---------------------------------------------------------------------------------------------------------
 
 

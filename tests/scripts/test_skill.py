@@ -298,6 +298,7 @@ def test_without_pysteps_it_says_how_to_install_it(radar, tmp_path, monkeypatch)
         )
 
 
+@pytest.mark.slow
 def test_another_network_or_other_starts_are_scored_anew(quick, radar, tmp_path):
     def score(network, starts):
         path, folders = radar / "south" / "rain.nc", (tmp_path / "out", tmp_path / "baselines")

@@ -96,6 +96,7 @@ def test_the_best_on_these_services_is_chosen_and_the_package_s_where_none_is_be
     assert choose([figures(0.5, 0.4, 0.4, half=np.nan), figures(0.5, 0.5, 0.5)]) == (), "undefined at half, for all alike"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two")
 @pytest.mark.parametrize("both_like", [(), (("OFFSET", 1.0),)])
 def test_a_fold_gets_what_is_best_outside_of_it(both_like, tmp_path, monkeypatch, capsys):

@@ -90,6 +90,7 @@ def test_inspect_prints_facts_and_names_the_next_command(inputs):
     assert [record["num_frames"] for record in json.loads(out)] == [40]
 
 
+@pytest.mark.slow
 def test_train_predict_and_evaluate_follow_each_other(inputs):
     code, out, err = command("train", inputs / "tiny.toml", "--set", "training.steps=2", "--output", "run")
     assert code == 0, err
@@ -135,6 +136,7 @@ def test_thresholds_are_those_asked_for(inputs):
     assert out.splitlines()[0].split()[3:7] == ["CSI≥0.2", "CSI≥2", "bias≥0.2", "bias≥2"]
 
 
+@pytest.mark.slow
 def test_several_observations_follow_one_option(inputs, tmp_path):
     other = write_record(tmp_path / "other.nc", rain(frames=40, shape=(16, 20)))
     argv = ("evaluate", "persistence", "--every", "60", "--format", "json", "-q", "--observations")

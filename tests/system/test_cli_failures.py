@@ -55,6 +55,7 @@ def test_a_reader_that_leaves_early_is_no_error(inputs):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_training_with_its_state_saved(inputs, number, code):
     argv = ["train", inputs / "tiny.toml", "--set", "training.steps=100000", "--output", "run"]

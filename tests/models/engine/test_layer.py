@@ -259,6 +259,7 @@ def test_a_compiler_that_fails_is_named_with_its_first_line(fresh_compiler, capl
     assert not list(fresh_compiler.rglob("*.so*"))
 
 
+@pytest.mark.slow
 def test_a_damaged_library_is_compiled_again(fresh_compiler, monkeypatch):
     assert runtime_compiled.load() is not None
     (whole,) = fresh_compiler.rglob("*.so")
@@ -329,6 +330,7 @@ class Graphs(list):
         return self.backend(graph, inputs)
 
 
+@pytest.mark.slow
 def test_all_variants_of_the_gates_are_compiled(graphs):
     """One case, views at 0 and views of one size are each compiled anew; above a limit dynamo runs the rest uncompiled."""
     net = stack(4, hidden=(6,), kernels=(3,))
@@ -341,6 +343,7 @@ def test_all_variants_of_the_gates_are_compiled(graphs):
     assert len(graphs) > 8
 
 
+@pytest.mark.slow
 def test_the_gates_of_a_forecast_can_be_compiled(graphs):
     """Not where an input is an output too, which "aot_eager", that does all of inductor but the kernels, finds as well."""
     graphs.backend = aot_eager

@@ -44,6 +44,7 @@ def in_torch(outputs, cuts):
         return highest_reached(outputs, ANCHORS, cuts)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(
     shape=st.tuples(st.integers(1, 9), st.integers(1, 300)),

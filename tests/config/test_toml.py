@@ -1,0 +1,50 @@
+"""Config text: comments, any text and times are written on one line and read back as they were."""
+
+import tomllib
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from makers import ROOT
+from makers.archives import MINUTES, START, series
+from makers.configs import commented_keys
+
+from nowcast import config
+from nowcast.config.toml import read_comments, rewritten, write_commented
+from nowcast.plan.frames import choose_frames
+from nowcast.training.experiment import resolve
+
+REFERENCE = ROOT / "configs" / "radar.toml"
+
+
+def test_a_commented_config_is_read_back_with_its_comments(tmp_path):
+    text = REFERENCE.read_text(encoding="utf-8")
+    comments = read_comments(text)
+    assert comments == {key: comment for key, comment in commented_keys(REFERENCE).items() if comment}
+    experiment = resolve(config.read(REFERENCE))
+    written = rewritten(text, experiment)
+    Path("again.toml").write_text(written, encoding="utf-8")
+    assert resolve(config.read("again.toml")) == experiment
+    assert read_comments(written) == comments
+    assert written.splitlines()[:2] == text.splitlines()[:2]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+def test_any_text_is_written_on_one_line(text):
+    line = f"key = {config_text_inline([text, 1, True, 0.5])}"
+    assert "\n" not in line
+    assert tomllib.loads(line)["key"] == [text, 1, True, 0.5]
+
+
+def config_text_inline(value):
+    from nowcast.config.toml import inline
+
+    return inline(value)
+
+
+def test_spans_are_written_as_times():
+    chosen_ = choose_frames([series(12, start=START + 5 * MINUTES)])
+    experiment = resolve(config.read(REFERENCE))
+    data = experiment.data.model_copy(update={"splits": chosen_.splits})
+    text = write_commented(experiment.model_copy(update={"data": data}), {})
+    assert config.with_settings(tomllib.loads(text), (), source="text").data.splits == chosen_.splits

@@ -1,0 +1,83 @@
+"""Tests reach the package by its public names, find the repository in one place, and write no helper twice."""
+
+import ast
+from collections import defaultdict
+
+import pytest
+from makers import ROOT
+
+TESTS = ROOT / "tests"
+FILES = {path.relative_to(TESTS).as_posix(): path for path in sorted(TESTS.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+MOST_PRIVATE = 10  # uses of private names of the package, in all tests together; each has a comment that gives the reason
+MOST_LINES = 450
+
+
+def private_names():
+    """The names that the package defines and that begin with one underscore: functions, classes, constants and attributes."""
+    names = set()
+    for path in (ROOT / "nowcast").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+                names.add(node.id if isinstance(node, ast.Name) else node.attr)
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def attribute_setters(tree):
+    """The calls of `setattr` and `monkeypatch.setattr`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "setattr":
+            yield node
+
+
+def uses_of(names, tree):
+    """The line and the text of each use of one of these names of another module: imported, read, or set by its name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "nowcast":
+            yield from ((node.lineno, alias.name) for alias in node.names if alias.name in names)
+        elif isinstance(node, ast.Attribute) and node.attr in names and ast.unparse(node.value) not in {"self", "cls"}:
+            yield node.lineno, ast.unparse(node)
+    for call in attribute_setters(tree):
+        if len(call.args) > 1 and isinstance(call.args[1], ast.Constant) and call.args[1].value in names:
+            yield call.lineno, ast.unparse(call)
+
+
+def test_few_tests_use_private_names_of_the_package():
+    names = private_names()
+    uses = [f"{file}:{line} {text}" for file, tree in TREES.items() for line, text in uses_of(names, tree)]
+    assert len(uses) <= MOST_PRIVATE, "\n".join(uses)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_attribute_is_set_by_a_dotted_string(name):
+    """It survives no move of a module, and a reader cannot follow it."""
+    assert not [call.lineno for call in attribute_setters(TREES[name]) if isinstance(call.args[0], ast.Constant)]
+
+
+def test_the_root_of_the_repository_is_found_in_one_place():
+    texts = {name: path.read_text(encoding="utf-8") for name, path in FILES.items()}
+    climbing = "__file__)" + ".resolve().parent"  # in two pieces, since this file is read too
+    assert [name for name, text in texts.items() if climbing in text] == ["makers/__init__.py"]
+
+
+def test_no_helper_is_written_twice():
+    """Functions of one name and one body in two files belong in the makers."""
+    where = defaultdict(set)
+    for name, tree in TREES.items():
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("test_"):
+                where[node.name, "\n".join(map(ast.unparse, node.body))].add(name)
+    assert [(helper, sorted(names)) for (helper, _), names in where.items() if len(names) > 1] == []
+
+
+def test_folders_mirror_the_package():
+    folders = {path.name for path in TESTS.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    package = {path.name for path in (ROOT / "nowcast").iterdir() if path.is_dir()}
+    assert folders - package == {"contracts", "makers", "scripts", "system"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_are_short_enough_to_read(name):
+    assert len(FILES[name].read_text(encoding="utf-8").splitlines()) <= MOST_LINES
