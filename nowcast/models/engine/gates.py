@@ -8,13 +8,20 @@ states and their gradients are float32. Results are written to tensors that the 
 import logging
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nowcast.runtime import compiled as runtime_compiled
+from nowcast.runtime.compiled import POINTER, SIZE, Source
 
 log = logging.getLogger(__name__)
+SOURCE = Source(
+    Path(__file__).with_name("gates.c"),
+    "the gates",
+    {"gates_forward": [POINTER] * 8 + [SIZE] * 2, "gates_backward": [POINTER] * 7 + [SIZE] * 2},
+)
 NATIVE_DTYPES = {torch.float32: (), torch.bfloat16: ("BFLOAT16",)}  # dtypes that gates.c supports, and their macros
 # Largest number of variants that dynamo compiles; a single case, a view at offset 0, two equal sizes, ... are each one.
 MOST_VARIANTS = 64
@@ -129,7 +136,7 @@ def gate_arithmetic(activation: str, gate_activation: str, device: str, dtype: t
     if device == "cpu" and dtype in NATIVE_DTYPES:
         names = {"relu": "RELU", "hard_sigmoid": "HARD_SIGMOID"}
         defines = (names[key] for key in (activation, gate_activation) if key in names)
-        library = runtime_compiled.load(*NATIVE_DTYPES[dtype], *defines)
+        library = runtime_compiled.load(SOURCE, *NATIVE_DTYPES[dtype], *defines)
         return plain if library is None else NativeGates(activation, gate_activation, library)
     return compile_gates(plain) if device == "cuda" else plain
 

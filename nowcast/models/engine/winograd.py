@@ -13,13 +13,23 @@ Tensors are (case, channel, y, x) with the channels innermost in memory.
 
 import math
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nowcast.runtime import compiled
+from nowcast.runtime.compiled import POINTER, SIZE, Source
 
+SOURCE = Source(
+    Path(__file__).with_name("winograd.c"),
+    "the convolutions",
+    {
+        "convolve": [POINTER, SIZE, POINTER, SIZE, POINTER, POINTER, *[SIZE] * 5, POINTER],
+        "weight_gradient": [POINTER, SIZE, POINTER, SIZE, POINTER, *[SIZE] * 4, POINTER],
+    },
+)
 TILE = {3: 4, 5: 3}  # cells: side of an output tile for each kernel size; 4 for 5 × 5 has twice the rounding error
 # Points of each kernel size at which polynomials are evaluated, besides infinity.
 POINTS = {3: (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2), 5: (9 / 32, -9 / 32, 27 / 32, -27 / 32, 7 / 4, -7 / 4)}
@@ -115,7 +125,7 @@ def library(kernel: int) -> compiled.Library | None:
     output, _, values = matrices(kernel)
     tables = {"INPUT": values, "OUTPUT": output, "GRADIENT": output.T}
     sizes = (f"KERNEL={kernel}", f"TILE={TILE[kernel]}")
-    return compiled.load(*sizes, *(f"{name}={_table(table)}" for name, table in tables.items()), source="winograd")
+    return compiled.load(SOURCE, *sizes, *(f"{name}={_table(table)}" for name, table in tables.items()))
 
 
 def _table(matrix: np.ndarray) -> str:

@@ -5,12 +5,19 @@ A distribution is (case, lead, 6, y, x): slope · location + shift at each of th
 
 from collections.abc import Sequence
 from itertools import pairwise, product
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nowcast.runtime import compiled
+from nowcast.runtime.compiled import FLOAT, INT, POINTER, SIZE, Source
 
+SOURCE = Source(
+    Path(__file__).with_name("distribution.c"),
+    "the values of a distribution",
+    {"highest_reached": [POINTER, *[SIZE] * 4, INT, *[POINTER] * 4, INT, FLOAT, POINTER]},
+)
 LEVELS = (0.2, 0.5, 0.8)  # network values; 0.9, 6.6 and 34 mm/h with the transform log, offset 0.5, ceiling 100
 MOST_STEPS = 4.0  # how far a value may lie above the last anchor but one, in units of the distance between the last two
 
@@ -43,7 +50,7 @@ def highest_reached(outputs: Tensor, anchors: Sequence[float], cuts: Tensor) -> 
 
     On a CPU in C (distribution.c), elsewhere in torch.
     """
-    library = compiled.load(source="distribution") if outputs.device.type == "cpu" and outputs.dtype == torch.float32 else None
+    library = compiled.load(SOURCE) if outputs.device.type == "cpu" and outputs.dtype == torch.float32 else None
     value = outputs.new_empty(*outputs.shape[:2], *outputs.shape[3:])
     for case, lead in product(range(len(outputs)), range(outputs.shape[1])):
         arguments = outputs[case, lead], anchors, cuts[case, lead], value[case, lead]

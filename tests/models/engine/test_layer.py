@@ -10,7 +10,7 @@ from torch._dynamo.backends.debugging import aot_eager
 
 from nowcast.models.convlstm import CellOptions, ConvLSTM
 from nowcast.models.engine import layer
-from nowcast.models.engine.gates import GateArithmetic, NativeGates, compile_gates, gate_arithmetic, with_fallback
+from nowcast.models.engine.gates import SOURCE, GateArithmetic, NativeGates, compile_gates, gate_arithmetic, with_fallback
 from nowcast.models.engine.layer import weight_gradient_by_products
 from nowcast.runtime import compiled as runtime_compiled
 
@@ -223,13 +223,13 @@ def test_native_gates_saturate_without_nan_and_pass_nan_on():
 
 def test_the_library_is_compiled_once_and_says_so(fresh_compiler, caplog):
     with caplog.at_level(logging.INFO, "nowcast"):
-        assert runtime_compiled.load() is not None
+        assert runtime_compiled.load(SOURCE) is not None
     assert "compiled gates.c in" in caplog.text
     assert len(list(fresh_compiler.rglob("*.so"))) == 1
     (library,) = fresh_compiler.rglob("*.so")
     written = library.stat().st_mtime_ns
     runtime_compiled.load.cache_clear()
-    assert runtime_compiled.load() is not None
+    assert runtime_compiled.load(SOURCE) is not None
     assert library.stat().st_mtime_ns == written
 
 
@@ -253,7 +253,7 @@ def fake_compiler(path, *lines):
 def test_a_compiler_that_fails_is_named_with_its_first_line(fresh_compiler, caplog, monkeypatch):
     compiler = fake_compiler(fresh_compiler / "cc", 'echo "no such flag" >&2', "echo more >&2", "exit 1")
     monkeypatch.setenv("CC", compiler)
-    assert runtime_compiled.load() is None
+    assert runtime_compiled.load(SOURCE) is None
     (record,) = caplog.records
     assert record.message.startswith(f"{compiler} did not build gates.c (no such flag): the gates are computed in torch")
     assert not list(fresh_compiler.rglob("*.so*"))
@@ -261,28 +261,28 @@ def test_a_compiler_that_fails_is_named_with_its_first_line(fresh_compiler, capl
 
 @pytest.mark.slow
 def test_a_damaged_library_is_compiled_again(fresh_compiler, monkeypatch):
-    assert runtime_compiled.load() is not None
+    assert runtime_compiled.load(SOURCE) is not None
     (whole,) = fresh_compiler.rglob("*.so")
     monkeypatch.setenv("NOWCAST_CACHE", str(fresh_compiler / "other"))  # this process has the first path loaded
     path = fresh_compiler / "other" / whole.relative_to(fresh_compiler)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not a library")
     runtime_compiled.forget()
-    assert runtime_compiled.load() is not None
+    assert runtime_compiled.load(SOURCE) is not None
     assert path.stat().st_size > 1000
 
 
 def test_a_library_that_does_not_load_is_replaced_by_torch(fresh_compiler, caplog, monkeypatch):
     compiler = fake_compiler(fresh_compiler / "cc", 'while [ "$1" != -o ]; do shift; done', 'echo "no library" >"$2"')
     monkeypatch.setenv("CC", compiler)
-    assert runtime_compiled.load() is None
+    assert runtime_compiled.load(SOURCE) is None
     assert "did not build gates.c" in caplog.text
 
 
 def test_a_cache_that_cannot_be_written_costs_speed_alone(fresh_compiler, caplog, monkeypatch):
     (fresh_compiler / "file").write_text("")
     monkeypatch.setenv("NOWCAST_CACHE", str(fresh_compiler / "file"))
-    assert runtime_compiled.load() is None
+    assert runtime_compiled.load(SOURCE) is None
     assert "the gates are computed in torch" in caplog.text
 
 
@@ -291,7 +291,7 @@ def test_a_compiler_that_hangs_is_given_up(fresh_compiler, caplog, monkeypatch):
         raise subprocess.TimeoutExpired(command, options["timeout"])
 
     monkeypatch.setattr(subprocess, "run", hang)
-    assert runtime_compiled.load() is None
+    assert runtime_compiled.load(SOURCE) is None
     assert "timed out" in caplog.text
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nowcast.models.probabilistic import distribution
-from nowcast.models.probabilistic.distribution import LEVELS, highest_reached, log_odds
+from nowcast.models.probabilistic.distribution import LEVELS, SOURCE, highest_reached, log_odds
 from nowcast.models.probabilistic.network import ANCHORS
 from nowcast.runtime import compiled
 
@@ -53,7 +53,7 @@ def in_torch(outputs, cuts):
     seed=st.integers(0, 99),
 )
 def test_values_in_c_equal_those_in_torch(shape, cases, leads, seed):
-    assert compiled.load(source="distribution") is not None, "no C compiler here?"
+    assert compiled.load(SOURCE) is not None, "no C compiler here?"
     outputs, cuts = distributions(cases, leads, *shape, seed=seed), cuts_of(cases, leads)
     torch.testing.assert_close(highest_reached(outputs, ANCHORS, cuts), in_torch(outputs, cuts), rtol=1e-5, atol=1e-4)
 
