@@ -1,4 +1,4 @@
-"""What `inspect` says of a record is what is in it."""
+"""`nowcast inspect` reports what is in a record."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""nowcast plot draws the frames that are asked for, the right way up, and refuses the rest in a line with its exit code."""
+"""`nowcast plot` draws the frames asked for, north up, and refuses the rest in one line with its exit code."""
 
 from pathlib import Path
 

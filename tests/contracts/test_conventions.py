@@ -1,6 +1,6 @@
-"""Where others count differently: one test for each disagreement, which states what is ours and what is theirs.
+"""Differences from other packages: one test for each, which states our convention and theirs.
 
-Windows and spectra have theirs in test_spatial.py and test_spectra.py; oracles of what agrees are in test_metrics.py.
+Those of windows and spectra are in tests/scores; agreement is tested in test_score_oracles.py.
 """
 
 import warnings

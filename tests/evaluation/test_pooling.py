@@ -1,4 +1,4 @@
-"""Pooled scores.nc files are as one evaluation; what would count twice or does not fit is refused by name."""
+"""Pooled scores.nc files equal one evaluation; files that overlap or do not fit together are refused by name."""
 
 import json
 import re

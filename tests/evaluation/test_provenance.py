@@ -1,4 +1,4 @@
-"""What a network was trained on is known beside its scores, and cases from that time are counted."""
+"""What a network was trained on is reported beside its scores, and cases within its training period are counted."""
 
 import numpy as np
 import pytest

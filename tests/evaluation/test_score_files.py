@@ -1,4 +1,4 @@
-"""Table, CSV, JSON and NetCDF say the same, and what is undefined is said so."""
+"""The table, CSV, JSON and NetCDF hold the same scores, and undefined scores are marked."""
 
 import csv
 import io

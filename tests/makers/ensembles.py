@@ -1,4 +1,4 @@
-"""Random ensembles, and one of a few pairs, beside what was observed."""
+"""Random ensembles beside an observation, and an ensemble of a few given pairs."""
 
 import numpy as np
 from hypothesis import strategies as st

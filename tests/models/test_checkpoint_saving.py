@@ -1,4 +1,4 @@
-"""Killed or failing at any system call of a save, a checkpoint is whole, the last good one is there, and nothing piles up."""
+"""A save that is killed or fails at any system call leaves a whole checkpoint, the last good one, and no stray files."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Every loss is masked: what stands under the mask changes neither it nor its gradient. Values by hand."""
+"""Losses by hand, and the mask: values under it change neither the loss nor its gradient."""
 
 import math
 

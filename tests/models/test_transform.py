@@ -1,4 +1,4 @@
-"""Encode and decode are inverses, dry is 0, and what is missing leaves no trace but its validity."""
+"""Transforms: encode and decode are inverses, dry is 0, and missing cells leave no trace but the validity channel."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The cache only saves time: what is remembered of files is what opening them finds, and nothing stale is believed."""
+"""The index of opened files saves time and nothing else: it holds what opening finds, and stale entries are not used."""
 
 import os
 

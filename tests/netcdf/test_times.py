@@ -1,4 +1,4 @@
-"""Times: frames in order, to the second, each once; an accumulation covers the interval that the file tells."""
+"""Times: frames in order, to the second, each once; an accumulation covers the interval that its file gives."""
 
 import logging
 import re

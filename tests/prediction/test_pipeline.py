@@ -1,4 +1,4 @@
-"""Which cases are forecast, from which frames, and into which files; what cannot be made is refused by name."""
+"""`nowcast predict`: which cases are forecast, from which frames, into which files; what is impossible is refused by name."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""One forecast from each frame as it arrives, whatever else comes, for days."""
+"""`nowcast predict --watch`: one forecast from each frame as it arrives, for days, whatever else arrives."""
 
 import gc
 import logging

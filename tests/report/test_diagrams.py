@@ -1,4 +1,4 @@
-"""Curves hold the scores that they say, with one colour for each forecaster, and nothing where a score is undefined."""
+"""Diagrams show the scores given, one colour for each forecaster, and nothing where a score is undefined."""
 
 import numpy as np
 import pytest

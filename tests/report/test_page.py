@@ -1,4 +1,4 @@
-"""Pictures and page hold nothing unescaped, and replace nothing unasked."""
+"""The report page: every word escaped, nothing replaced without --overwrite, and no figure kept in memory."""
 
 import base64
 import gc

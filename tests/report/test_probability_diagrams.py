@@ -1,4 +1,4 @@
-"""The diagrams of probabilities hold the points of their sums."""
+"""The diagrams of probabilities show the points computed from the sums."""
 
 import numpy as np
 import pytest

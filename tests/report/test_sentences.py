@@ -1,4 +1,4 @@
-"""The sentences below the table: which forecaster is better up to which lead time, and which gains by smoothing."""
+"""The sentences below the table: each is written only where the scores support it."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The first signal is noted, the second ends at once, and afterwards everything is as it was."""
+"""Signals: the first is noted, the second ends the process at once, and afterwards the old handlers are back."""
 
 import os
 import signal

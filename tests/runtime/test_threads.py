@@ -1,4 +1,4 @@
-"""Work in threads: in order, no further ahead than said, and errors where the item is asked for."""
+"""Work in threads: results in order, bounded work ahead, and errors raised where the item is asked for."""
 
 import threading
 import time

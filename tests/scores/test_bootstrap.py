@@ -1,4 +1,4 @@
-"""Intervals have the width they should, come from whole blocks, are paired, and are not given where too little is known."""
+"""Bootstrap intervals have the right width, draw whole blocks, pair forecasters, and are left out where blocks are too few."""
 
 import numpy as np
 import pytest

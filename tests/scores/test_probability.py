@@ -1,4 +1,4 @@
-"""Sums of probabilities add, whatever the order; their scores equal values by hand; undefined is NaN."""
+"""Sums and scores of ensembles and probabilities: equal to values by hand, additive in any order, NaN where undefined."""
 
 import numpy as np
 import pytest

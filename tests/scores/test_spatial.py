@@ -1,4 +1,4 @@
-"""Fractions skill score and structural similarity: by hand, by brute force, beside outside oracles, with missing pixels."""
+"""Fractions skill score and structural similarity: by hand, by brute force, against other packages, with missing pixels."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Power by wavelength: where a wave's power goes, on any grid; what is lost by blurring; beside pysteps."""
+"""Power spectra: the power of a wave at its wavelength on any grid, the loss by blurring, and agreement with pysteps."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""scripts/benchmarks/engine.py runs and says what it measured (no time is asserted)."""
+"""scripts/benchmarks/engine.py runs and prints its tables; no time is asserted."""
 
 import pytest
 from makers.processes import run_script

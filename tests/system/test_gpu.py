@@ -1,4 +1,4 @@
-"""What only a GPU does: batches copied ahead, steps read late, fused gates, several streams. Skipped without one."""
+"""What only a GPU does: batches copied ahead, steps that never wait, fused gates. Skipped without a GPU."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Anyone's forecasts, judged from the command line: ensembles, probabilities and single forecasts on the same pairs."""
+"""Forecasts of others, judged on the command line: ensembles, probabilities and single forecasts on the same pixels."""
 
 import csv
 import io

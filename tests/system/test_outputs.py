@@ -1,4 +1,4 @@
-"""Every reader sees a whole file, no input is overwritten, and what is written is looked at before it gets its name."""
+"""Readers always see whole files, no input is overwritten, and every output is read back before it gets its name."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What comes from a file is data and nothing else: it is not run, names no file, opens no connection."""
+"""Content of files is data only: it is never executed, names no output file, and opens no connection."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""Odds are counted where they are, calibration finds what made them, and areas are those of the newest frame."""
+"""Calibration: log-odds are counted in their classes, known odds are recovered, and forecast areas equal the newest frame's."""
 
 import pytest
 import torch

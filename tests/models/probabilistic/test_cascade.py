@@ -1,4 +1,4 @@
-"""The bands of a frame are the frame, and each goes on as an autoregression of its past does."""
+"""The cascade: bands add up to the frame, and each continues as the autoregression of its past frames."""
 
 import numpy as np
 import pytest

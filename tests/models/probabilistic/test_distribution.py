@@ -1,4 +1,4 @@
-"""The odds of a distribution, and the value that reaches given odds: in C as in torch, and as it is defined."""
+"""The distribution: log-odds of a value, and the value of given log-odds, equal in C and torch and by definition."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""What a network is shown: of every patch, alike in scale, and nothing that changes where nothing does."""
+"""The input channels of the probabilistic network: one set per patch, of similar scale, no change shown where there is none."""
 
 import numpy as np
 import pytest

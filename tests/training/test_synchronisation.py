@@ -1,4 +1,4 @@
-"""Loss and gradients ask nothing of the device that the host would have to wait for: told without a GPU, by the operations."""
+"""Loss and gradients use no operation that makes the host wait for the device. Checked on a CPU, by the operations called."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from nowcast.dataset.archive import open_archive
 from nowcast.training.learner import Learner
 from nowcast.training.trainer import Trainer
 
-CONSTANT = ("lift_fresh", "lift_fresh_copy")  # what makes tensors of the host's numbers
+CONSTANT = ("lift_fresh", "lift_fresh_copy")  # operations that make tensors of Python numbers
 WAITING = (
     "_local_scalar_dense",
     "nonzero",
@@ -21,13 +21,16 @@ WAITING = (
     "_unique2",
     "unique_consecutive",
     "repeat_interleave",
-)  # the host reads values or sizes
+)  # operations whose values or sizes the host reads
 INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 SECTIONS = {"encoder_forecaster": {}, "probabilistic": PROBABILISTIC}
 
 
 class Device(TorchDispatchMode):
-    """Takes what comes of constants of the host alone for the host's, all else for a device's, and notes what would wait."""
+    """Record the operations that would make the host wait for a GPU.
+
+    Tensors made of Python numbers alone count as the host's, and so do results of such tensors; all others as the device's.
+    """
 
     def __init__(self):
         super().__init__()
@@ -45,13 +48,13 @@ class Device(TorchDispatchMode):
         elif name in WAITING:
             self.waiting.append(name)
         elif name in INDEXING and (any(of_host) or any(index.dtype == torch.bool for index in tensors[1:])):
-            self.waiting.append(name)  # until an index is copied, or a mask's cells are counted
+            self.waiting.append(name)  # for an index to be copied, or for the True cells of a mask to be counted
         self.num_operations += 1
         return out
 
 
 @pytest.mark.parametrize("name", SECTIONS)
-def test_loss_and_gradients_need_nothing_that_waits(name, tmp_path, monkeypatch):
+def test_loss_and_gradients_never_wait_for_the_device(name, tmp_path, monkeypatch):
     monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
     record = write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28), missing=0.02))
     tree = config.as_dict(tiny_experiment([record], steps=6)) | SECTIONS[name]
@@ -66,7 +69,7 @@ def test_loss_and_gradients_need_nothing_that_waits(name, tmp_path, monkeypatch)
     assert device.waiting == []
 
 
-def test_what_waits_is_noticed():
+def test_operations_that_wait_are_noticed():
     values = torch.ones(3)
     with Device() as device:
         values[[0, -1]].sum().item()

@@ -1,4 +1,4 @@
-"""The network of the package: whole, small, told of in its card, used by name, and better than what it starts from."""
+"""The network that comes with the package: described in its card, opened by name, better than extrapolation on unseen radar."""
 
 import re
 
