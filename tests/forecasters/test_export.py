@@ -89,7 +89,7 @@ def small():
 
 def past(made, *, cases=3, shape=(22, 31)):
     """Rain with holes, and a corner that is never seen."""
-    shape = getattr(made.model, "grid", shape)
+    shape = made.model.grid or shape
     fields = np.stack([rain(frames=2, shape=shape, missing=0.1, seed=seed) for seed in range(cases)])
     fields[..., :5, :7] = np.nan
     return fields
@@ -110,7 +110,7 @@ def test_every_model_forecasts_the_same_in_onnx_runtime_and_as_a_program_of_torc
         compare(forecast, exported.network, cases=1, shape=(9, 40))
     proto = onnx.load(io.BytesIO(exported.onnx))
     axes = [dim.dim_param or dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim]
-    assert axes == ["case", 2, *getattr(exported.network.model, "grid", ("y", "x"))]
+    assert axes == ["case", 2, *(exported.network.model.grid or ("y", "x"))]
 
 
 @pytest.mark.parametrize("exported", ["encoder_forecaster"], indirect=True)
