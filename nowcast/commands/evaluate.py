@@ -1,4 +1,4 @@
-"""What each command does once its arguments are parsed: the parts put together. Imports everything heavy."""
+"""Do what `nowcast evaluate` is asked for: open forecasters and records and score them, or pool earlier scores."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -36,9 +36,9 @@ def evaluate_forecasters(
     examples: bool = False,
     outputs: Sequence[Path] = (),
 ) -> Evaluation:
-    """Score the forecasters, and always the baselines that are installed, on the same cases.
+    """Score the forecasters, and all installed baselines, on the same cases.
 
-    outputs: the files that will be written; OutputError (exit 5) where one of them is an input.
+    outputs: the files that will be written; OutputError (exit 5) if one of them is an input.
     """
     where = distributed.join(pick_device(device))
     opened = open_all(forecasters, device=where, variable=variable)
@@ -51,18 +51,18 @@ def evaluate_forecasters(
 
 
 def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, outputs: Sequence[Path] = ()) -> Evaluation | None:
-    """The evaluation that earlier scores.nc files add up to; None where the names are forecasters.
+    """Return the evaluation that earlier scores.nc files add up to; None if the names are forecasters.
 
-    `options` are those that say what to score, with what was given for them: UsageError if anything was. OutputError where
-    one of the `outputs` is among the files.
+    `options` are the values of command-line options that choose what to score, by option. Raises UsageError (exit 2) if one of
+    them has a value, OutputError (5) if one of the `outputs` is among the files.
     """
-    found = [name for name in names if pooling.is_scores_file(name)]
-    if not found:
+    score_files = [name for name in names if pooling.is_scores_file(name)]
+    if not score_files:
         return None
-    if others := [name for name in names if name not in found]:
-        raise UsageError(f"{found[0]} holds scores and {others[0]} does not: pool scores.nc files alone")
-    if given := [option for option, value in options.items() if value]:
-        raise UsageError(f"{given[0]} cannot be given with scores.nc files: they hold what was scored")
+    if others := [name for name in names if name not in score_files]:
+        raise UsageError(f"{score_files[0]} holds scores and {others[0]} does not: pool scores.nc files alone")
+    if set_options := [option for option, value in options.items() if value]:
+        raise UsageError(f"{set_options[0]} cannot be given with scores.nc files: they hold what was scored")
     if twice := next((name for n, name in enumerate(names) if name in names[:n]), None):
         raise UsageError(f"{twice} is named twice: its cases would count twice")
     may_write(outputs, overwrite=True, inputs=map(Path, names), makes_folder=True)

@@ -1,4 +1,4 @@
-"""What each command does once its arguments are parsed: the parts put together. Imports everything heavy."""
+"""Do what `nowcast export` is asked for: open a trained network and write it in a format that needs no nowcast."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from nowcast.runtime.outputs import may_write
 
 
 def export_run(run: str, output: Path, *, overwrite: bool) -> str:
-    """Write a trained network for use without nowcast; returns the Python expression that calls it."""
+    """Write a trained network for use without nowcast; return the Python expression that forecasts with the file."""
     from nowcast.forecasters import export
 
     export.check_output(output, overwrite=overwrite)

@@ -1,4 +1,4 @@
-"""What each command does once its arguments are parsed: the parts put together. Imports everything heavy."""
+"""Do what `nowcast predict` is asked for: check its arguments, open forecaster and records, forecast and write."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -31,17 +31,18 @@ def predict_files(
     probabilities: bool = False,
     thresholds: tuple[float, ...] | None = None,
 ) -> list[Path]:
-    """Open, check, forecast, write; returns the files written.
+    """Forecast records and write forecast files; return the files.
 
-    With `probabilities` they hold those of exceeding `thresholds`, mm/h (default: the forecaster's own), as well.
+    With `probabilities` they also hold the probabilities of reaching `thresholds`, mm/h (default: the forecaster's own). Raises
+    the errors of `prediction.pipeline.predict`, and CheckpointError (exit 4).
     """
     folder = output.endswith("/") or Path(output).is_dir()
     if distributed.size() > 1 and not folder:
         raise UsageError(f"{distributed.size()} processes cannot write one file.\nGive a folder: --output FOLDER/")
     where = distributed.join(pick_device(device))
     with distributed.in_turn():
-        opened = _open_maker(forecaster, where)
-        levels = _levels(opened, thresholds) if probabilities else ()
+        opened = _open(forecaster, where)
+        levels = _thresholds(opened, thresholds) if probabilities else ()
         series = open_records(records, **reading_for([opened], variable))
     return predict(opened, series, Path(output), selection=selection, folder=folder, thresholds=levels, overwrite=overwrite)
 
@@ -56,26 +57,27 @@ def watch_folder(
     probabilities: bool = False,
     thresholds: tuple[float, ...] | None = None,
 ) -> Iterator[Path]:
-    """Forecast from each frame that arrives in a folder, until a signal comes; gives the files as they are written."""
+    """Forecast from each frame that arrives in a folder until a signal comes; yield each file when it is written."""
     if distributed.size() > 1:
         raise UsageError(f"{distributed.size()} processes cannot watch one folder: each would forecast the same; start one")
-    opened = _open_maker(forecaster, pick_device(device))
-    levels = _levels(opened, thresholds) if probabilities else ()
+    opened = _open(forecaster, pick_device(device))
+    levels = _thresholds(opened, thresholds) if probabilities else ()
     reading = reading_for([opened], variable)
     with stop_on_signals() as stop:
         yield from watch(opened, Path(folder), Path(output), reading=reading, stop=stop, thresholds=levels)
         raise stop.error("stopped watching; what was begun is written")
 
 
-def _open_maker(name: str, device: torch.device) -> Forecaster:
+def _open(name: str, device: torch.device) -> Forecaster:
+    """Open a forecaster that can make forecasts; UsageError (exit 2) for forecast files."""
     opened = open_forecaster(name, device=device)
     if not opened.makes_forecasts:
         raise UsageError(f"{name} is a file of forecasts: nothing can be forecast with it; give a run or a baseline")
     return opened
 
 
-def _levels(forecaster: Forecaster, asked: tuple[float, ...] | None) -> tuple[float, ...]:
-    """The thresholds to give probabilities of; UsageError where a forecaster gives none."""
+def _thresholds(forecaster: Forecaster, asked: tuple[float, ...] | None) -> tuple[float, ...]:
+    """Return the thresholds (mm/h) to give probabilities of; UsageError (exit 2) if the forecaster gives none."""
     if not forecaster.thresholds:
         raise UsageError(
             f"{forecaster.name} gives no probabilities.\nRight would be extrapolation, or a network that was trained for them."

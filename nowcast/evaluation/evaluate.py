@@ -1,7 +1,7 @@
-"""Forecasters + records -> sums -> scores with intervals.
+"""Score forecasters against records, all on the same cases.
 
-Every forecaster is scored on the same cases under one common mask: a pixel counts at a lead only where the observation and
-every forecast are known. Sums are kept by block (a record's UTC day), so that intervals can be drawn from them.
+A cell counts at a lead time only if the observation and all forecasts are known there (common mask). Sums are kept by block (a
+UTC day of a record), from which confidence intervals are computed.
 """
 
 import logging
@@ -42,38 +42,54 @@ def evaluate(
     cases again and keeps their fields for pictures. One case at a time is in memory. Raises DataError (exit 3) if no case
     is complete or a forecaster does not fit a record, UsageError (2) if forecasters or records do not fit each other.
     """
+    _check_quantities(records)
+    probabilities = Probabilities.of(forecasters, thresholds)
+    planned = [_windows(forecasters, record, selection) for record in records]
+    step, leads = _time_step(forecasters, records, planned), planned[0].lead_frames
+    minutes = tuple((np.arange(1, leads + 1) * step / MINUTE).tolist())
+    evaluation = Evaluation(minutes, tuple(map(float, thresholds)), records[0].quantity)
+    for record, windows in zip(records, planned, strict=True):
+        if len(windows):
+            _score_record(evaluation, forecasters, record, windows, probabilities)
+    evaluation = _joined(evaluation)
+    evaluation.about = about(forecasters, records, evaluation.cases)
+    if not evaluation.num_cases:
+        raise DataError(_no_case(planned, evaluation))
+    for name, number in evaluation.silent.items():
+        if number:
+            log.warning("%s: forecasts nothing but missing values in %d cases, which so count for nobody", name, number)
+    if examples and distributed.is_first():
+        chosen = choose(evaluation.cases)
+        evaluation.examples = [_example(evaluation, forecasters, records, planned, *ranked) for ranked in chosen.items()]
+    return evaluation
+
+
+def _check_quantities(records: Sequence[Record]) -> None:
+    """Raise DataError (exit 3) for records of different quantities."""
     if different := [record for record in records if record.quantity != records[0].quantity]:
         raise DataError(
             f"{different[0].name} holds {different[0].quantity} but {records[0].name} holds {records[0].quantity}.\n"
             "Evaluate them one by one."
         )
-    probabilities = Probabilities.of(forecasters, thresholds)
-    planned = [_windows(forecasters, record, selection) for record in records]
+
+
+def _time_step(forecasters: Mapping[str, Forecaster], records: Sequence[Record], planned: Sequence[Windows]) -> np.timedelta64:
+    """Return the time step of all cases; DataError (exit 3) if there are none, UsageError (2) for different time steps."""
     steps = {windows.time_step: record.name for record, windows in zip(records, planned, strict=True) if len(windows)}
     if not steps:
         raise DataError(_not_in_time(forecasters, records) or _no_case(planned))
     if len(steps) > 1:
         listed = ", ".join(f"{name} {step / MINUTE:g} min" for step, name in steps.items())
         raise UsageError(f"the records are forecast in different time steps ({listed}): evaluate them one by one")
-    step, leads = next(iter(steps)), planned[0].lead_frames
-    minutes = tuple((np.arange(1, leads + 1) * step / MINUTE).tolist())
-    evaluation = Evaluation(minutes, tuple(map(float, thresholds)), records[0].quantity)
-    for record, windows in zip(records, planned, strict=True):
-        if len(windows):
-            _score_record(evaluation, forecasters, record, windows, probabilities)
+    return next(iter(steps))
+
+
+def _joined(evaluation: Evaluation) -> Evaluation:
+    """Return the evaluations of all processes as one."""
     evaluation, *others = distributed.gather(evaluation)
     for other in others:
         evaluation.merge(other)
     evaluation.sort()
-    evaluation.about = about(forecasters, records, evaluation.cases)
-    if not evaluation.num_cases:
-        raise DataError(_no_case(planned, evaluation))
-    for name in (name for name, number in evaluation.silent.items() if number):
-        number = evaluation.silent[name]
-        log.warning("%s: forecasts nothing but missing values in %d cases, which so count for nobody", name, number)
-    if examples and distributed.is_first():
-        chosen = choose(evaluation.cases)
-        evaluation.examples = [_example(evaluation, forecasters, records, planned, *ranked) for ranked in chosen.items()]
     return evaluation
 
 
@@ -133,7 +149,7 @@ def _span(times: np.ndarray) -> str:
 
 
 def _no_case(planned: Sequence[Windows], evaluation: Evaluation | None = None) -> str:
-    """Why there is nothing to score, from the account of all records, or from what was found in reading them."""
+    """Return why there is nothing to score: from the windows of all records, or from the cases that were read."""
     account = sum((windows.account for windows in planned[1:]), planned[0].account)
     frames = (
         f"{planned[0].input_frames} past and {planned[0].lead_frames} future frames {planned[0].time_step / MINUTE:g} min apart"
@@ -156,6 +172,7 @@ def _score_record(
     windows: Windows,
     probabilities: Probabilities | None,
 ) -> None:
+    """Add this process's share of a record's cases to the evaluation."""
     before, setup = evaluation.num_cases, _setup(evaluation, record)
     own_share = windows.positions[distributed.rank() :: distributed.size()]
     lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
@@ -167,24 +184,13 @@ def _score_record(
         observed = record.read(positions[windows.input_frames :])
         reference = record.times[positions[windows.input_frames - 1]]
         fields, exceedances = _forecasts(forecasters, past, reference, lead_times, probabilities)
-        evaluation.num_read += 1
-        known = np.isfinite(observed)
-        for name in forecasters:
-            finite = [np.isfinite(arrays[name]) for arrays in (fields, exceedances) if name in arrays]
-            known &= np.logical_and.reduce([each if each.ndim == 3 else each.all(axis=0) for each in finite])
-            evaluation.silent[name] = evaluation.silent.get(name, 0) + (not all(each.any() for each in finite))
-        if not known.any():
-            continue
-        block = (record.name, str(reference.astype("datetime64[D]")))
-        of_case = tallies(fields, observed, known, setup)
-        if probabilities:
-            case = Case(reference, lead_times, observed, known)
-            of_case = _with_probabilities(of_case, probabilities, forecasters, case, fields, exceedances)
-        for name, tally in of_case.items():
-            evaluation.add(name, block, tally)
-        evaluation.num_cases += 1
-        first = next((tally["pairs"] for tally in of_case.values() if "pairs" in tally), None)
-        evaluation.cases += [_scored_case(evaluation, record, reference, first)] if first else []
+        known = _common_mask(evaluation, forecasters, observed, fields, exceedances)
+        if known.any():
+            of_case = tallies(fields, observed, known, setup)
+            if probabilities:
+                case = Case(reference, lead_times, observed, known)
+                of_case = _with_probabilities(of_case, probabilities, forecasters, case, fields, exceedances)
+            _add_case(evaluation, record, reference, of_case)
     if evaluation.num_cases > before:
         evaluation.records.append(record.name)
     if left_out := len(own_share) - (evaluation.num_cases - before):
@@ -192,6 +198,33 @@ def _score_record(
             "%s: left out %d of %d cases, where a whole frame is missing or no pixel is known to all",
             record.name, left_out, len(own_share),
         )  # fmt: skip
+
+
+def _common_mask(
+    evaluation: Evaluation,
+    forecasters: Mapping[str, Forecaster],
+    observed: np.ndarray,
+    fields: Mapping[str, np.ndarray],
+    exceedances: Mapping[str, np.ndarray],
+) -> np.ndarray:
+    """Return where (lead, y, x) the observation and all forecasts are known; count forecasters that know nothing at all."""
+    known = np.isfinite(observed)
+    evaluation.num_read += 1
+    for name in forecasters:
+        finite = [np.isfinite(arrays[name]) for arrays in (fields, exceedances) if name in arrays]
+        known &= np.logical_and.reduce([each if each.ndim == 3 else each.all(axis=0) for each in finite])
+        evaluation.silent[name] = evaluation.silent.get(name, 0) + (not all(each.any() for each in finite))
+    return known
+
+
+def _add_case(evaluation: Evaluation, record: Record, reference: np.datetime64, of_case: Mapping[str, Tally]) -> None:
+    """Add the sums of one case, by forecaster, to those of its day."""
+    block = (record.name, str(reference.astype("datetime64[D]")))
+    for name, tally in of_case.items():
+        evaluation.add(name, block, tally)
+    evaluation.num_cases += 1
+    first = next((tally["pairs"] for tally in of_case.values() if "pairs" in tally), None)
+    evaluation.cases += [_scored_case(evaluation, record, reference, first)] if first else []
 
 
 def _with_probabilities(
@@ -250,7 +283,7 @@ def _example(
     rank: str,
     case: ScoredCase,
 ) -> Example:
-    """Read and forecast one case again, and keep what is shown of it."""
+    """Read and forecast one case again, and return the fields that the report shows."""
     record, windows = next(pair for pair in zip(records, planned, strict=True) if pair[0].name == case.record)
     references = record.times[windows.positions[:, windows.input_frames - 1]]
     positions = windows.positions[np.flatnonzero(references == case.reference)[0]]

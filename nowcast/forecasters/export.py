@@ -1,8 +1,10 @@
-"""A trained network in one file that runs without nowcast: ONNX (.onnx), or a program of torch.export (.pt2).
+"""Export a trained network to one file that runs without nowcast: ONNX (.onnx), or a program of torch.export (.pt2).
 
-In goes the past, float32 (case, time, y, x) in mm/h with NaN for missing and the newest frame last; out comes the forecast
-(case, lead, y, x) in mm/h, NaN where no past frame saw the cell. Transform, validity and padding are inside; any number of
-cases and any grid will do, unless the network is made for one. Nothing is written before the file's own forecast is ours.
+    input `past`: (case, time, y, x) float32 mm/h, NaN missing, newest frame last
+    output `forecast`: (case, lead, y, x) float32 mm/h, NaN where every past frame is missing
+
+Transform, validity mask and padding are part of the file. It takes any number of cases and any grid, unless the network is made
+for one grid. The file is written only if its forecast equals the network's own.
 """
 
 import copy
@@ -31,9 +33,9 @@ from nowcast.runtime.outputs import may_write, replacing
 
 log = logging.getLogger(__name__)
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-TOLERANCE = 1e-4  # of mm/h, absolute and relative
-LARGEST = 2_000_000_000  # bytes; a protobuf holds no more
-PT2_FACTS = "nowcast.json"  # what a .pt2 calls them, among its extra files; an ONNX file has them as metadata
+TOLERANCE = 1e-4  # mm/h, and relative: largest difference from the network's own forecast
+LARGEST = 2_000_000_000  # bytes; limit of a protobuf file
+PT2_FACTS = "nowcast.json"  # extra file of a .pt2 that holds the description; an ONNX file holds it as metadata
 CALLS = {
     ".onnx": 'onnxruntime.InferenceSession("{path}").run(None, {{"past": past}})[0]',
     ".pt2": 'torch.export.load("{path}").module()(torch.from_numpy(past))',
@@ -42,7 +44,7 @@ Forecast = Callable[[np.ndarray], np.ndarray]
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
-    """What can be said before a checkpoint is read: UsageError (exit 2), OutputError (5)."""
+    """Check format, packages and path before a checkpoint is read; raise UsageError (exit 2) or OutputError (5)."""
     if output.suffix not in FORMATS:
         raise UsageError(f"{output}: the name says the format, and must end in {' or '.join(FORMATS)}")
     missing = [name for name in PACKAGES if output.suffix == ".onnx" and find_spec(name) is None]
@@ -52,9 +54,9 @@ def check_output(output: Path, *, overwrite: bool) -> None:
 
 
 def export(network: Network, output: Path) -> str:
-    """Write the network, in float32 on the CPU, to `output`; returns the Python expression that forecasts with it.
+    """Write a network, in float32 on the CPU, to `output`; return the Python expression that forecasts with the file.
 
-    Raises UsageError (exit 2) for a network that the format cannot hold, OutputError (5) where it cannot be written.
+    Raises UsageError (exit 2) for a network that the format cannot hold, OutputError (5) if the file cannot be written.
     """
     if network.experiment.data.coordinates == "lagrangian" or network.thresholds:
         raise UsageError(
@@ -68,7 +70,7 @@ def export(network: Network, output: Path) -> str:
         check(load(content), network)
     except (NowcastError, MemoryError):
         raise
-    except Exception as error:  # whatever the exporter raises for what it does not know
+    except Exception as error:  # exporters raise errors of many types for what they do not support
         model = network.experiment.model.name
         raise UsageError(f"{network.name} ({model}) cannot be exported to {output.suffix}: {_reason(error)}") from error
     with replacing(output) as temporary:
@@ -77,14 +79,14 @@ def export(network: Network, output: Path) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what went wrong first."""
+    """Return the first line of the error that caused all others."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def facts(network: Network) -> dict[str, Any]:
-    """What a file tells about itself; texts and numbers."""
+    """Return the description of a network that its file holds, as texts and numbers."""
     grid = network.model.grid
     return {
         "nowcast_version": __version__,
@@ -103,7 +105,7 @@ def facts(network: Network) -> dict[str, Any]:
 
 
 class _Whole(nn.Module):
-    """mm/h to mm/h. Grids are padded here, and cut by index: the exporter takes slices for a promise about the size."""
+    """The whole forecast, mm/h to mm/h. Padding is cut off by index: the exporter would fix the grid's size for a slice."""
 
     def __init__(self, network: Network):
         super().__init__()
@@ -124,7 +126,7 @@ class _Whole(nn.Module):
 
 
 class _Scaled(nn.Module):
-    """A trained batch normalisation as what it is: a scale and a shift. The exporter ties its own to the number of cases."""
+    """A trained batch normalisation as a scale and a shift; exported as it is, it would fix the number of cases."""
 
     def __init__(self, norm: nn.BatchNorm3d):
         super().__init__()
@@ -137,6 +139,7 @@ class _Scaled(nn.Module):
 
 
 def _without_norms(model: nn.Module) -> nn.Module:
+    """Return a copy of a model with its batch normalisations replaced by scales and shifts."""
     model = copy.deepcopy(model)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
@@ -146,21 +149,21 @@ def _without_norms(model: nn.Module) -> nn.Module:
 
 
 def program(network: Network) -> ExportedProgram:
-    """The network as a graph of torch operations, for any number of cases and any grid that it takes."""
+    """Return the network as a graph of torch operations, for any number of cases and any grid that it takes."""
     sizes = {0: torch.export.Dim.DYNAMIC}
     if not network.model.grid:
         sizes |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     past = _made_up(network, *_grids(network)[0], cases=2)
-    with _quiet(), torch.no_grad():  # strict: without it, len() of a tensor would make the number of cases a constant
+    with _quiet(), torch.no_grad():  # without strict, len() of a tensor would make the number of cases a constant
         return torch.export.export(_Whole(network), (past,), dynamic_shapes=(sizes,), strict=True)
 
 
 def to_onnx(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
-    """By the exporter that starts from torch's graph; the older one, which records a run, is deprecated."""
+    """Return the content of an ONNX file, made by the exporter that takes torch's graph; the older one is deprecated."""
     if sum(tensor.nbytes for tensor in graph.state_dict.values()) > LARGEST:
         raise UsageError("the network is larger than an ONNX file can be (2 GB); write a .pt2")
     for node in graph.graph.nodes:
-        if node.target is torch.ops.aten.clamp.default:  # the exporter fails where one limit is an int and one a float
+        if node.target is torch.ops.aten.clamp.default:  # the exporter fails if one limit is an int and the other a float
             node.args = (node.args[0], *(float(limit) if isinstance(limit, int) else limit for limit in node.args[1:]))
     with _quiet():
         made = torch.onnx.export(graph, dynamo=True, verbose=False, input_names=["past"], output_names=["forecast"])
@@ -201,17 +204,17 @@ FORMATS = {".onnx": (to_onnx, from_onnx), ".pt2": (to_pt2, from_pt2)}
 
 
 def check(forecast: Forecast, network: Network) -> None:
-    """ValueError unless it is the network's own, on another grid and for another number of cases than the export's."""
+    """Raise ValueError if a file's forecast differs from the network's, on another grid and number of cases than exported."""
     past = _made_up(network, *_grids(network)[1], cases=1)
     with torch.no_grad():
         expected = forecast_rain(network.model, network.transform, past, network.lead_frames).numpy()
-    found = forecast(past.numpy())
-    if not np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
-        raise ValueError(f"its forecast differs by up to {np.nanmax(np.abs(found - expected)):.2g} from the network's")
+    exported = forecast(past.numpy())
+    if not np.allclose(exported, expected, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+        raise ValueError(f"its forecast differs by up to {np.nanmax(np.abs(exported - expected)):.2g} from the network's")
 
 
 def _grids(network: Network) -> tuple[tuple[int, int], tuple[int, int]]:
-    """One to export with and another to try it on: neither of them whole multiples, where any grid will do."""
+    """Return a grid to export with and another to check with, no multiples of `cell_multiple` unless the grid is fixed."""
     if grid := network.model.grid:
         return grid, grid
     multiple = network.model.cell_multiple
@@ -219,7 +222,7 @@ def _grids(network: Network) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _made_up(network: Network, y: int, x: int, *, cases: int) -> Tensor:
-    """Rain with cells that are missing now and then, and some that always are."""
+    """Return random rain with cells that are missing in some frames, and cells that are missing in all."""
     generator = torch.Generator().manual_seed(y)
     past = 20 * torch.rand(cases, network.input_frames, y, x, generator=generator) ** 4
     past[torch.rand(past.shape, generator=generator) < 0.1] = torch.nan
@@ -229,7 +232,7 @@ def _made_up(network: Network, y: int, x: int, *, cases: int) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters tell of their own deprecations and of every optimisation that they leave out."""
+    """Silence the exporters, which report their own deprecations and every optimisation that they leave out."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -1,1 +1,1 @@
-"""Forecaster and records to forecast files."""
+"""Make forecasts from records and write forecast files."""

@@ -1,7 +1,7 @@
-"""Which cases a forecaster is asked for: the reference times of a record, its time step, and the past frames.
+"""Select the cases to forecast: the reference times of a record and their past frames.
 
-A case is named by its forecast_reference_time, the time of the last frame used. A network takes exactly the past frames
-it was trained on; a baseline takes as many as are complete, up to the most that it uses.
+A case is identified by its reference time, the time of the last frame used. A network takes exactly as many past frames as it
+was trained with; a baseline takes all complete ones up to the most that it uses.
 """
 
 import logging
@@ -18,12 +18,12 @@ from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.record import Record
 
 log = logging.getLogger(__name__)
-NAMED_TIMES = 4  # in a message
+NAMED_TIMES = 4  # most times listed in a message
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which forecasts to make: the listed ones, or those from `start` to `end` every so many minutes, or the newest."""
+    """Reference times to forecast from: the listed ones, or `start` to `end` every `every` minutes, or the newest frame."""
 
     listed: tuple[np.datetime64, ...] = ()
     start: np.datetime64 | None = None
@@ -43,7 +43,7 @@ class Selection:
         return any(value is not None for value in (self.start, self.end, self.every))
 
     def select(self, times: np.ndarray) -> np.ndarray:
-        """Mask of the sorted `times` that lie in the range and on its raster, which begins at the first of them."""
+        """Return a mask of the ascending `times` that are selected: from `start` to `end`, counted from the first of them."""
         chosen = np.ones(len(times), bool)
         if self.start is not None:
             chosen &= times >= self.start
@@ -56,10 +56,10 @@ class Selection:
 
 
 def references_of(record: Record, selection: Selection, input_frames: int, step: np.timedelta64) -> list[np.datetime64]:
-    """The reference times asked of this record: the newest frame, the listed ones it has, or of a range the complete.
+    """Return the selected reference times of a record: the newest frame, the listed times that it has, or a range.
 
-    Of a range those are left out, with a warning, whose past has a gap or a frame that is missing as a whole; there may
-    be none.
+    Of a range, times are left out with a warning if their past has a gap or a frame without any observation; the list may be
+    empty.
     """
     if selection.listed:
         return sorted(set(selection.listed) & set(record.times))
@@ -76,9 +76,9 @@ def references_of(record: Record, selection: Selection, input_frames: int, step:
 
 
 class KeptFrames:
-    """Reads the frames of a record, and keeps as many as lie between the first and the last of those asked for.
+    """Reads frames of a record and keeps as many as lie between the first and the last frame of the newest case.
 
-    So cases that share frames, asked for in time order, have each decoded once.
+    If cases are read in time order, the frames that they share are decoded once.
     """
 
     def __init__(self, record: Record):
@@ -91,11 +91,11 @@ class KeptFrames:
         return len(self._kept)
 
     def read(self, positions: Sequence[int]) -> np.ndarray:
-        """As `Record.read`, (frame, y, x)."""
+        """Return the frames (frame, y, x), mm/h, as `Record.read`."""
         positions = [int(position) for position in positions]
         if absent := [position for position in positions if position not in self._kept]:
             self._kept.update(zip(absent, self.record.read(absent), strict=True))
-        for position in sorted(positions):  # the oldest is the first that no later case asks for
+        for position in sorted(positions):  # the oldest frame is the first that no later case needs
             self._kept.move_to_end(position)
         while len(self._kept) > max(positions) - min(positions) + 1:
             self._kept.popitem(last=False)
@@ -110,22 +110,22 @@ def read_past(
     *,
     kept: KeptFrames | None = None,
 ) -> np.ndarray:
-    """(time, y, x) mm/h: the newest complete frames up to `reference`, as many as the forecaster makes use of.
+    """Read the newest complete frames (time, y, x), mm/h, up to `reference`, as many as the forecaster uses.
 
-    `kept` are frames of the cases before. Raises NotEnoughFrames (exit 75), naming the frames, where one that it needs is
-    absent or has no known pixel.
+    `kept` reads from frames of earlier cases. Raises NotEnoughFrames (exit 75), which names the frames, if a frame that the
+    forecaster needs is absent or has no known cell.
     """
-    wanted = reference - np.arange(forecaster.most_past_frames) * step  # newest first, until the order is turned below
+    wanted = reference - np.arange(forecaster.most_past_frames) * step  # newest first; reversed below
     positions = np.searchsorted(record.times, wanted).clip(max=len(record.times) - 1)
-    there = record.times[positions] == wanted
+    is_there = record.times[positions] == wanted
     least = forecaster.input_frames
-    if not there[:least].all():
-        absent = wanted[:least][~there[:least]]
+    if not is_there[:least].all():
+        absent = wanted[:least][~is_there[:least]]
         raise NotEnoughFrames(
             f"{record.name}: a forecast from {reference}Z needs {least} frames {step / np.timedelta64(60, 's'):g} min apart.\n"
             f"Absent: {listing(absent)}; the record goes from {record.times[0]}Z to {record.times[-1]}Z."
         )
-    newest = _leading(there)
+    newest = _leading(is_there)
     past = (kept or record).read(positions[:newest][::-1])
     known = ~np.isnan(past).all(axis=(1, 2))[::-1]
     if not known[:least].all():
@@ -137,11 +137,11 @@ def read_past(
 
 
 def _leading(flags: np.ndarray) -> int:
-    """How many are True before the first that is not."""
+    """Count the flags that are True before the first that is False."""
     return len(flags) if flags.all() else int(flags.argmin())
 
 
 def listing(times: Sequence[np.datetime64]) -> str:
-    """The first few in time order, for a message."""
+    """Return the first few times in time order, for a message."""
     shown = [f"{time}Z" for time in sorted(times)[:NAMED_TIMES]]
     return ", ".join(shown) + (f" and {len(times) - NAMED_TIMES} more" if len(times) > NAMED_TIMES else "")

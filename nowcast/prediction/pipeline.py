@@ -1,6 +1,6 @@
-"""Forecaster + records -> forecast files: which reference times, their past frames, and the files they go to.
+"""Forecast records with a forecaster and write forecast files.
 
-Reading, forecasting and writing go on at the same time, each in a thread of its own, as far as memory is bounded so.
+Reading, forecasting and writing run at the same time, each in a thread of its own, if two forecasts fit in memory.
 """
 
 import itertools
@@ -25,13 +25,15 @@ from nowcast.runtime.threads import ahead
 
 # reference time, fields (lead, y, x) and, if they are asked for, probabilities (lead, threshold, y, x)
 CaseFields = tuple[np.datetime64, *tuple[np.ndarray, ...]]
-BYTES_AHEAD = 1 << 27  # of forecasts; where one case has more, nothing is done ahead of the writing
+BYTES_AHEAD = 1 << 27  # most bytes of forecasts made ahead of writing; if one case has more, none is made ahead
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is forecast from one record: `references` one time step apart or more, in time order; of which `thresholds` also
-    the probabilities."""
+    """The forecasts to make from one record: from `references` (reference times, ascending), in time steps of `step`.
+
+    `thresholds` (mm/h) are those whose exceedance probabilities are added; () for none.
+    """
 
     record: Record
     step: np.timedelta64
@@ -49,12 +51,12 @@ def predict(
     thresholds: Sequence[float] = (),
     overwrite: bool = False,
 ) -> list[Path]:
-    """Forecast every record and write one file, or with `folder` one per reference time; returns the files.
+    """Forecast every record and write one file, or with `folder` one file per reference time; return the files.
 
-    With `thresholds`, mm/h ascending, they also hold the probabilities of as much rain or more, which a forecaster without
-    them cannot be asked for. Memory is bounded by a few cases, and where they are large by one. Several processes share the
-    reference times; each returns all files once all are written. Raises NotEnoughFrames (exit 75), DataError (3),
-    UsageError (2), OutputError (5).
+    thresholds: mm/h, ascending; the files then also hold the probabilities of reaching each of them.
+
+    At most a few cases are in memory, or one if cases are large. Several processes share the reference times; each returns all
+    files when all are written. Raises NotEnoughFrames (exit 75), DataError (3), UsageError (2), OutputError (5).
     """
     if len(records) > 1 and not folder:
         names = ", ".join(record.name for record in records)
@@ -80,6 +82,7 @@ def predict(
 
 
 def _write_share(forecaster: Forecaster, shares: Sequence[tuple[Job, list[Path]]], output: Path, *, overwrite: bool) -> None:
+    """Write this process's share: for each job its files, one per reference time."""
     total = sum(len(own) for _, own in shares)
     with making_folder(output), Progress(f"forecasting with {forecaster.name}", total=total, unit="case") as progress:
         remove_stale(output)
@@ -88,13 +91,13 @@ def _write_share(forecaster: Forecaster, shares: Sequence[tuple[Job, list[Path]]
 
 
 def _share(jobs: Sequence[Job], files: Sequence[list[Path]]) -> Iterator[tuple[Job, list[Path]]]:
-    """This process's part of the reference times, in one piece: their pasts overlap; with the files of each."""
+    """Yield this process's share of each job, with its files; consecutive reference times, because their pasts overlap."""
     total, number, processes = sum(map(len, files)), distributed.rank(), distributed.size()
     first, stop = total * number // processes, total * (number + 1) // processes
     for job, own in zip(jobs, files, strict=True):
-        part = slice(max(first, 0), max(stop, 0))
-        if own[part]:
-            yield replace(job, references=job.references[part]), own[part]
+        share = slice(max(first, 0), max(stop, 0))
+        if own[share]:
+            yield replace(job, references=job.references[share]), own[share]
         first, stop = first - len(own), stop - len(own)
 
 
@@ -103,14 +106,14 @@ def _files(job: Job, folder: Path, *, prefix: str) -> list[Path]:
 
 
 def file_name(reference: np.datetime64) -> str:
-    """As 20160928T150000Z.nc: ISO 8601 without the colons that some file systems refuse."""
+    """Return the file name of a reference time, as 20160928T150000Z.nc: ISO 8601 without colons, for any file system."""
     return str(reference.astype("datetime64[s]")).replace("-", "").replace(":", "") + "Z.nc"
 
 
 def predict_one(
     forecaster: Forecaster, record: Record, reference: np.datetime64, path: Path, thresholds: Sequence[float] = ()
 ) -> None:
-    """Forecast from one time into a file of its own, which must not be there. Raises what `predict` raises."""
+    """Forecast from one reference time into a new file. Raises the errors of `predict`."""
     (job,) = plan_jobs(forecaster, [record], Selection(listed=(reference,)), thresholds)
     with closing(_forecasts(forecaster, job)) as cases:
         for case in cases:
@@ -120,7 +123,11 @@ def predict_one(
 def plan_jobs(
     forecaster: Forecaster, records: Sequence[Record], selection: Selection, thresholds: Sequence[float] = ()
 ) -> list[Job]:
-    """One job for each record of which something is asked; NotEnoughFrames for a time that is in none of them."""
+    """Return a job for each record that has any of the selected reference times.
+
+    Raises NotEnoughFrames (exit 75) if a listed time is in no record or no time has enough past frames, DataError (3) if
+    probabilities are asked for and a record holds another quantity than rain.
+    """
     if thresholds and (other := next((record for record in records if not record.quantity.is_rain), None)):
         raise DataError(f"{other.name} holds {other.quantity}.\nRight would be rain: probabilities are those of a rain rate.")
     jobs = []
@@ -143,7 +150,7 @@ def _spans(records: Sequence[Record]) -> str:
 
 
 def _write_file(forecaster: Forecaster, job: Job, path: Path, *, overwrite: bool) -> None:
-    """All forecasts of a job into one file."""
+    """Write all forecasts of a job into one file."""
     total = len(job.references)
     progress = Progress(f"forecasting {job.record.name}", total=total, unit="case")
     with progress, closing(_forecasts(forecaster, job)) as cases:
@@ -179,7 +186,7 @@ def _counted(cases: Iterator[CaseFields], progress: Progress) -> Iterator[CaseFi
 
 
 def _forecasts(forecaster: Forecaster, job: Job) -> Iterator[CaseFields]:
-    """The forecasts of a job, one after the other, made several at once where that is faster."""
+    """Yield the forecasts of a job one after the other; several are made in one call if that is faster."""
     num_leads, grid = forecaster.num_leads, job.record.grid.shape
     forecaster = forecaster.on_record(job.record, job.step)
     at_once = forecaster.cases_at_once(grid)
@@ -187,19 +194,19 @@ def _forecasts(forecaster: Forecaster, job: Job) -> Iterator[CaseFields]:
     at_once = max(min(at_once, BYTES_AHEAD // case_bytes), 1)
     made_ahead = ahead if len(job.references) > 1 and at_once * case_bytes <= BYTES_AHEAD else iter
     made = ((times, *_made(forecaster, past, num_leads, job)) for times, past in made_ahead(pasts_of(forecaster, job, at_once)))
-    for parts in made_ahead(made):
-        yield from zip(*parts, strict=True)
+    for arrays in made_ahead(made):
+        yield from zip(*arrays, strict=True)
 
 
 def _made(forecaster: Forecaster, past: np.ndarray, num_leads: int, job: Job) -> list[np.ndarray]:
-    """The fields (case, lead, y, x) and, where they are asked for, the probabilities (case, lead, threshold, y, x)."""
+    """Return the fields (case, lead, y, x) and, if thresholds are given, probabilities (case, lead, threshold, y, x)."""
     if job.thresholds:
         return list(forecaster.forecast_and_exceedance(past, num_leads, job.thresholds))
     return [forecaster.forecast(past, num_leads)]
 
 
 def pasts_of(forecaster: Forecaster, job: Job, at_once: int) -> Iterator[tuple[list[np.datetime64], np.ndarray]]:
-    """Reference times and their pasts (case, time, y, x), up to `at_once` cases that have as many frames."""
+    """Yield reference times and their pasts (case, time, y, x): up to `at_once` cases with the same number of frames."""
     times: list[np.datetime64] = []
     pasts: list[np.ndarray] = []
     kept = KeptFrames(job.record)
@@ -212,14 +219,14 @@ def pasts_of(forecaster: Forecaster, job: Job, at_once: int) -> Iterator[tuple[l
             times.append(reference)
             pasts.append(past)
     except DataError:
-        if pasts:  # what came before the error is still forecast
+        if pasts:  # cases before the error are still forecast
             yield times, np.stack(pasts)
         raise
     yield times, np.stack(pasts)
 
 
 def attributes(forecaster: Forecaster, record: Record, *, thresholds: Sequence[float] = ()) -> dict[str, str]:
-    """The global attributes of a forecast file: the institution is the record's, the source is the forecaster."""
+    """Return the global attributes of a forecast file: institution of the record, source and papers of the forecaster."""
     options, references = "", [forecaster.citation]
     if thresholds:
         options = f" --probabilities --thresholds {','.join(f'{threshold:g}' for threshold in thresholds)}"

@@ -1,8 +1,9 @@
-"""A folder that a radar writes to: one forecast from each frame as it arrives, for days.
+"""Watch a folder that a radar writes to, and forecast from each frame that arrives.
 
-A file is read when it has looked the same twice and opens whole. What cannot be read is told once and left alone until it
-changes. Of the files that came, a few dozen are remembered; what is not yet forecast of their newest frames is forecast, the
-newest first. So restarts, gaps and late frames need no rules of their own, and nothing grows.
+A file is read when its size and time have not changed between two looks and it opens without error. A file that cannot be read
+is reported once and left alone until it changes. The newest few dozen files are remembered. At each look, all reference times
+among their newest frames without a forecast file are forecast, the newest first. So restarts, gaps and late frames need no
+special treatment, and memory does not grow.
 """
 
 import logging
@@ -25,10 +26,10 @@ from nowcast.runtime.signals import StopRequest
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
-NEWEST = 12  # frames: what was missed before them is of no use to anybody any more
-TRIES = 3  # to open a file that has settled: its writer may hold it open for a while
+NEWEST = 12  # newest frames to forecast from; a missed forecast from an earlier frame is of no use any more
+TRIES = 3  # attempts to open a file that no longer changes; its writer may still hold it open
 SUFFIXES = tuple(FORECAST_SUFFIXES)
-State = tuple[int, int, int]  # size, time of change, inode
+State = tuple[int, int, int]  # size in bytes, time of change in ns, inode
 
 
 def watch(
@@ -41,10 +42,10 @@ def watch(
     thresholds: Sequence[float] = (),
     poll: float = POLL_SECONDS,
 ) -> Iterator[Path]:
-    """Forecast into `output`, a file for each reference time, until a signal comes; gives each file once it is written.
+    """Write a forecast file into `output` for each new reference time until a signal comes; yield each file when written.
 
-    reading: keywords of `open_records`; thresholds: as in `predict`. Raises UsageError (exit 2) for folders that will not do,
-    OutputError (5) when a forecast cannot be written; bad input ends nothing.
+    reading: keyword arguments of `open_records`; thresholds: as in `predict`. Raises UsageError (exit 2) for a folder that does
+    not exist or is the output, OutputError (5) if a forecast cannot be written. Unreadable input does not end it.
     """
     if not folder.is_dir():
         raise UsageError(f"--watch: {folder} is no folder.\nRight would be the folder that the new files come to.")
@@ -70,7 +71,10 @@ def _forecast(
     stop: StopRequest,
     thresholds: Sequence[float],
 ) -> Iterator[Path]:
-    """What is not forecast yet; `unable` remembers what was told, of the times that may still be asked for."""
+    """Make the missing forecasts from the newest frames; yield their files.
+
+    `unable` holds the reason logged for each time that cannot be forecast yet, so that it is logged once.
+    """
     try:
         record = watched.record(reading, forecaster.input_frames)
     except (DataError, UsageError) as error:  # files go away while they are looked at
@@ -97,15 +101,15 @@ def _forecast(
 
 
 class Watched:
-    """The files of a folder: which of them are new, whole and recent.
+    """The files of a watched folder: finds those that are new and complete, and remembers the newest.
 
-    It is the `netcdf.Index` of the newest ones as well, so each file is opened once to see what it is.
+    It also serves as the index of `open_records` for them, so that each file is opened only once to read its coordinates.
     """
 
     def __init__(self, folder: Path, output: Path, *, keep: int):
         self.folder, self.output, self.keep = folder, output, keep
-        # by path as text: a folder may hold 100,000 files, and is looked at every two seconds
-        self._seen: dict[str, State] = {}  # at the last look, and not settled
+        # by path as text, which is fast: a folder of 100,000 files is listed every two seconds
+        self._seen: dict[str, State] = {}  # files that were new or changed at the last look
         self._settled: dict[str, State | None] = {}  # None: too old to be looked at again
         self._failures: dict[str, int] = {}
         self._facts: dict[str, FileFacts] = {}  # in the order of their arrival
@@ -120,10 +124,10 @@ class Watched:
         self._facts[str(facts.path)] = facts
 
     def save(self) -> None:
-        """Nothing is kept beyond the process."""
+        """Do nothing: the index is not kept when the process ends."""
 
     def look(self, reading: Mapping[str, Any]) -> bool:
-        """Take in what has come and settled since the last look; whether there is anything new."""
+        """Read the files that have arrived since the last look and no longer change; return whether there are any."""
         try:
             there = dict.fromkeys(self._list())
         except OSError as error:  # such as a network disk that is away
@@ -146,7 +150,7 @@ class Watched:
         return bool(arrived)
 
     def _list(self) -> list[str]:
-        """The NetCDF files of the folder, or where it has none those of its subfolders; hidden ones are not meant yet."""
+        """List the NetCDF files of the folder, or of its subfolders if it has none; hidden files are still being written."""
         if found := _netcdf_files(self.folder):
             return found
         with os.scandir(self.folder) as entries:
@@ -154,7 +158,7 @@ class Watched:
         return [file for folder in folders if not self.output.samefile(folder) for file in _netcdf_files(folder)]
 
     def _has_settled(self, path: str) -> bool:
-        """It is new or changed, and looks as it did the last time."""
+        """Return whether a file is new or changed, and the same as at the last look."""
         settled = self._settled.get(path, ())
         if settled is None:
             return False
@@ -187,14 +191,14 @@ class Watched:
         return True
 
     def record(self, reading: Mapping[str, Any], input_frames: int) -> Record:
-        """The series of the newest files; of several grids the one that came last and is long enough."""
+        """Return the record of the newest files; of several grids, the newest one with enough frames."""
         records = open_records(list(self._facts), index=self, **reading)
         enough = [record for record in records if len(record) >= max(input_frames, 2)] or records
         series = {str(path): record for record in enough for path in record.paths}
         return next(series[path] for path in reversed(self._facts) if path in series)
 
     def newest(self, record: Record) -> list[np.datetime64]:
-        """The newest times of the record's files that came last, ascending."""
+        """Return the newest times, ascending, in the record's files that arrived last."""
         own = set(map(str, record.paths))
         last = [self._facts[path].times[-NEWEST:] for path in list(self._facts)[-NEWEST:] if path in own]
         return list(np.unique(np.concatenate(last))[-NEWEST:]) if last else []

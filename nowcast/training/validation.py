@@ -12,7 +12,7 @@ from nowcast.models.model import Model
 from nowcast.models.transform import Transform, network_input, split_missing
 from nowcast.runtime import distributed
 from nowcast.runtime.device import arithmetic
-from nowcast.scores.pixels import THRESHOLDS, csi, mae, sums
+from nowcast.scores.pixels import THRESHOLDS, Sums, csi, mae, sums
 
 MOST_BYTES = 1 << 28  # of the validation batches that are kept in memory
 
@@ -102,9 +102,8 @@ def validate(
         forecast, observed = transform.decode(model.values(outputs, past)).cpu().numpy(), batch.future.numpy()
         last = np.repeat(batch.past.numpy()[:, -1:], num_leads, axis=1)
         known = np.isfinite(observed) & np.isfinite(last)
-        for case in range(len(observed)):
-            network.append(sums(forecast[case], observed[case], known[case], thresholds))
-            persistence.append(sums(last[case], observed[case], known[case], thresholds))
+        network += _sums_by_case(forecast, observed, known, thresholds)
+        persistence += _sums_by_case(last, observed, known, thresholds)
     model.train()
     (losses, counts), gathered = _sum_over_processes(parts), distributed.gather((sum(network), sum(persistence)))
     network, persistence = (sum(of_processes).pooled() for of_processes in zip(*gathered, strict=True))
@@ -116,6 +115,11 @@ def validate(
         mae=float(mae(network)[0]),
         persistence_mae=float(mae(persistence)[0]),
     )
+
+
+def _sums_by_case(forecast: np.ndarray, observed: np.ndarray, known: np.ndarray, thresholds: Sequence[float]) -> list[Sums]:
+    """Return the sums of pixel scores for each case of (case, lead, y, x)."""
+    return [sums(*case, thresholds) for case in zip(forecast, observed, known, strict=True)]
 
 
 def _sum_over_processes(values: torch.Tensor) -> torch.Tensor:
