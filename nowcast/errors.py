@@ -1,63 +1,78 @@
-"""What a user can act on, and the exit code it ends with.
+"""Errors that a user can act on, and the exit code that a command ends with.
 
     NowcastError          1   (never raised itself: a bug has no class of its own)
     ├── UsageError        2   a command line or config that cannot be run
     ├── DataError         3   an input file that cannot be used
-    │   └── NotEnoughFrames  75   too few or too late frames: try again when more have come
-    ├── CheckpointError   4   a checkpoint that cannot be trusted or does not fit
+    │   └── NotEnoughFrames  75   too few or too late frames: try again when more have arrived
+    ├── CheckpointError   4   a checkpoint that is damaged or does not fit
     ├── OutputError       5   an output that cannot be written
-    ├── DivergenceError   6   training whose numbers stopped being finite
-    ├── MemoryLimitError  7   out of memory
+    ├── DivergenceError   6   training whose loss or gradients are no longer finite
+    ├── MemoryLimitError  7   not enough memory
     ├── LoadingError     75   a process that reads training data died or hangs: the state is saved, try again
     └── Stopped         130   SIGINT, or 143 for SIGTERM: the state is saved
 
-Errors are divided by what the user should do. A message is one or two lines: what is wrong with the
-value, where, and what would be right.
+Errors are divided by what the user should do. A message is one or two lines: what is wrong, where, and what would be right.
 """
 
 import errno
 
 
 class NowcastError(Exception):
-    """Base of every error that is shown without a traceback."""
+    """An error that is shown without a traceback: base of all others."""
 
     exit_code = 1
 
 
 class UsageError(NowcastError):
+    """A command line or config that cannot be run."""
+
     exit_code = 2
 
 
 class DataError(NowcastError):
+    """An input file that cannot be used."""
+
     exit_code = 3
 
 
 class NotEnoughFrames(DataError):
+    """Too few or too late frames: the same command can succeed when more have arrived."""
+
     exit_code = 75
 
 
 class CheckpointError(NowcastError):
+    """A checkpoint that is damaged or does not fit."""
+
     exit_code = 4
 
 
 class OutputError(NowcastError):
+    """An output that cannot be written."""
+
     exit_code = 5
 
 
 class DivergenceError(NowcastError):
+    """A training whose loss or gradients are no longer finite."""
+
     exit_code = 6
 
 
 class MemoryLimitError(NowcastError):
+    """Not enough memory."""
+
     exit_code = 7
 
 
 class LoadingError(NowcastError):
+    """A process that reads training data died or hangs; the state was saved, so training can be resumed."""
+
     exit_code = 75
 
 
 class Stopped(NowcastError):
-    """Training was stopped by a signal after its state was saved; `exit_code` is 128 + the signal."""
+    """A command that a signal stopped after its state was saved; the exit code is 128 + the number of the signal."""
 
     def __init__(self, message: str, *, signal_number: int):
         super().__init__(message)
@@ -65,7 +80,7 @@ class Stopped(NowcastError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether numpy, torch or Python ran out of memory: by name, since torch's own class would have to be imported."""
+    """Return whether numpy, torch or Python ran out of memory. Goes by class names, so that torch need not be imported."""
     names = {"MemoryError", "OutOfMemoryError", "_ArrayMemoryError"}
     return type(error).__name__ in names or "can't allocate memory" in str(error)
 

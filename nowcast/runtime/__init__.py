@@ -1,1 +1,1 @@
-"""The machine: outputs, signals, threads, processes, devices, memory, progress, compiled C."""
+"""Services of the machine: output files, signals, threads, processes, devices, memory, progress, compiled C."""

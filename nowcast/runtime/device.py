@@ -1,4 +1,4 @@
-"""Which device computes, and in which precision."""
+"""The device and the precision that a network computes in."""
 
 import logging
 import os
@@ -15,12 +15,15 @@ log = logging.getLogger(__name__)
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that `--device` names; "auto" is the first of CUDA, MPS and CPU that is there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """Return the device that `--device` names; "auto" is the first of CUDA, MPS and CPU that is available.
+
+    Raises UsageError (exit 2) if there is no such device.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(kind for kind, available in there.items() if available))
-    if not there.get(name.split(":")[0], False):
-        usable = ", ".join(kind for kind, available in there.items() if available)
+        return torch.device(next(kind for kind, is_available in available.items() if is_available))
+    if not available.get(name.split(":")[0], False):
+        usable = ", ".join(kind for kind, is_available in available.items() if is_available)
         raise UsageError(f"--device {name}: there is no such device here; usable: auto, {usable}")
     try:
         return torch.empty(0, device=name).device
@@ -29,19 +32,19 @@ def pick_device(name: str) -> torch.device:
 
 
 def num_cores() -> int:
-    """That this process may use."""
+    """Return the number of CPU cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of the network's arithmetic; "auto" takes bfloat16 where a short probe finds its convolutions faster."""
+    """Return the dtype of the network's arithmetic; "auto" is bfloat16 if a short test finds its convolutions faster."""
     if name == "auto":
         return torch.bfloat16 if device.type != "mps" and _bfloat16_is_faster(device) else torch.float32
     return getattr(torch, name)
 
 
 class Compiled:
-    """A model compiled by torch at its first call, whose seconds are logged; where that fails, said once, the model itself."""
+    """A compiled model. Compiles on the first call and logs the time. If that fails, logs one warning and runs eagerly."""
 
     def __init__(self, model: nn.Module, *, mode: str | None = None):
         self.model, self.compiled, self.is_new = model, torch.compile(model, mode=mode), True
@@ -63,7 +66,7 @@ class Compiled:
 
 
 def arithmetic(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
-    """The autocast context of a forward pass; weights, states of the optimizer and losses stay float32."""
+    """Return the autocast context of a forward pass; weights, optimizer states and losses stay float32."""
     return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
 
 
@@ -71,13 +74,13 @@ def arithmetic(device: torch.device, precision: torch.dtype) -> AbstractContextM
 def _bfloat16_is_faster(device: torch.device) -> bool:
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
-        # on a CPU small, as without bfloat16 units it takes a hundred times as long; on a GPU much longer than a launch
+        # small on a CPU: without bfloat16 units it takes a hundred times as long; on a GPU much longer than a kernel launch
         cases, channels, side = (1, 64, 32) if device.type == "cpu" else (16, 128, 128)
         frames = torch.ones(cases, channels, side, side, device=device, dtype=dtype)
         weight = torch.ones(channels, channels, 3, 3, device=device, dtype=dtype)
-        if device.type != "cpu":  # as the network's lie
+        if device.type != "cpu":  # the memory layout of the network
             frames, weight = (tensor.to(memory_format=torch.channels_last) for tensor in (frames, weight))
-        seconds[dtype] = min(_time(frames, weight, device) for _ in range(3))  # the first pays for the set-up
+        seconds[dtype] = min(_time(frames, weight, device) for _ in range(3))  # the first run includes the set-up
     return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
 
 

@@ -1,8 +1,8 @@
-"""Several processes that train, score or forecast together: who this one is, and what they add up or agree on.
+"""Several processes that train, score or forecast together: their ranks, and the sums and values that they exchange.
 
-torchrun starts them and says so in the environment (RANK, WORLD_SIZE, LOCAL_RANK); without it there is one, and every function
-here returns at once. Gradients are added up by ourselves instead of by DistributedDataParallel: the shares of a batch may
-differ, and the sum must be the gradient of the whole batch exactly.
+torchrun starts them and describes them in the environment (RANK, WORLD_SIZE, LOCAL_RANK). Without it there is one process, and
+every function here returns at once. Gradients are added up here and not by DistributedDataParallel, because processes may
+have different numbers of cases, and the sum must be exactly the gradient of the whole batch.
 """
 
 import atexit
@@ -21,33 +21,36 @@ from nowcast.errors import NowcastError, UsageError
 from nowcast.runtime.device import num_cores
 
 log = logging.getLogger(__name__)
-PATIENCE = timedelta(days=2)  # while the first packs an archive; torchrun ends those that wait for a dead one
+PATIENCE = timedelta(days=2)  # the first process may pack an archive meanwhile; torchrun ends those that wait for a dead one
 
 
 def rank() -> int:
+    """Return the number of this process among all, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 def size() -> int:
+    """Return the number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first() -> bool:
-    """Of all processes this one alone writes files and prints."""
+    """Return whether this is the first process, the only one that writes files and prints."""
     return rank() == 0
 
 
 def launch() -> str:
-    """What tells this call of torchrun from every other, the same for all its processes and those started anew; "" without."""
+    """Return a name of this call of torchrun, the same in all its processes and in those it restarts; "" without torchrun."""
     name = os.environ.get("TORCHELASTIC_RUN_ID", "")
     return gather(f"of process {os.getppid()}" if name == "none" else name)[0]
 
 
 def _attempt() -> int:
-    """The number of the process group in the store that processes share with torchrun, which outlives them.
+    """Return how often torchrun has restarted the processes; 0 if each group of processes has a store of its own.
 
-    Without a number of its own, a group that is started anew would call those that died. Torchrun counts on each node for
-    itself, so over nodes every group needs a store of its own, which one variable asks torchrun for (scripts/train.slurm).
+    Processes meet through a store. Torchrun's own store outlives them, so a restarted group needs another prefix in it, or it
+    would wait for processes that died. Each node counts its restarts separately, so on several nodes every group needs its own
+    store: scripts/train.slurm sets the variable that makes torchrun do so.
     """
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if shared and is_first() and int(os.environ.get("GROUP_WORLD_SIZE", "1")) > 1:
@@ -56,13 +59,16 @@ def _attempt() -> int:
 
 
 def join(device: torch.device) -> torch.device:
-    """Meet the other processes, once; returns this one's own device, of several GPUs the one of its number here."""
+    """Connect to the other processes, once; return the device of this one, which is a GPU of its own if there are several.
+
+    Raises UsageError (exit 2) if there are more processes than GPUs here, or the device is neither CPU nor CUDA.
+    """
     if size() == 1:
         return device
     if device.type == "cuda":
-        number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if number >= there:
-            raise UsageError(f"process {number + 1} on this machine has no GPU: there are {there}; start as many processes")
+        number, num_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if number >= num_gpus:
+            raise UsageError(f"process {number + 1} on this machine has no GPU: there are {num_gpus}; start as many processes")
         device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     elif device.type != "cpu":
@@ -78,50 +84,50 @@ def join(device: torch.device) -> torch.device:
 
 
 def leave() -> None:
-    """The end of what `join` began."""
+    """Disconnect from the other processes."""
     if size() > 1 and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def add_up(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its sum over the processes: one message for all of them, which are float32 on one device."""
+    """Replace each tensor by its sum over the processes, in one message. All must be float32 on one device."""
     if size() == 1:
         return
     flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
     torch.distributed.all_reduce(flat)
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    for tensor, part in zip(tensors, parts, strict=True):
-        tensor.detach().copy_(part.view_as(tensor))
+    sums = flat.split([tensor.numel() for tensor in tensors])
+    for tensor, total in zip(tensors, sums, strict=True):
+        tensor.detach().copy_(total.view_as(tensor))
 
 
 def largest(number: int) -> int:
-    """The largest of the processes' numbers: what one has, all learn of."""
+    """Return the largest of the processes' numbers."""
     if size() == 1:
         return number
-    found = torch.tensor([number])
-    torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
-    return int(found)
+    result = torch.tensor([number])
+    torch.distributed.all_reduce(result, op=torch.distributed.ReduceOp.MAX)
+    return int(result)
 
 
 def gather(value: Any) -> list[Any]:
-    """Every process's value, in the order of their ranks; values are pickled among processes of one user's run."""
+    """Return the values of all processes, by rank. They are pickled, between processes of one user's own run."""
     if size() == 1:
         return [value]
-    found = [None] * size()
-    torch.distributed.all_gather_object(found, value)
-    return found
+    values = [None] * size()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def size_here() -> int:
-    """How many of the processes share this machine."""
+    """Return the number of processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @contextmanager
 def in_turn() -> Iterator[None]:
-    """The first process goes through the block alone, then the others: they find what it left in the cache.
+    """Run the block in the first process alone, then in the others, which find the results in the cache.
 
-    Where it fails, the others end with its exit code and say nothing more.
+    If the first fails, the others end with its exit code and without a message.
     """
     if size() == 1:
         yield
@@ -143,7 +149,7 @@ def in_turn() -> Iterator[None]:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """The processes leave the block together: where one fails, the others finish theirs and then end with its exit code."""
+    """Let the processes leave the block together: if one fails, the others finish theirs and then end with its exit code."""
     try:
         yield
     except Exception as error:

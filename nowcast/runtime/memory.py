@@ -1,4 +1,4 @@
-"""How much memory a process takes and can still take, in bytes: from Linux's /proc, the control group, or CUDA."""
+"""Memory that a process uses and can still get, in bytes: from Linux's /proc, the control group, or CUDA."""
 
 import os
 import resource
@@ -14,9 +14,9 @@ GROUPS, PROCESS_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def free_memory() -> int:
-    """What the process can still take: what the system has available, or less where a control group limits it.
+    """Return the bytes that this process can still get: those available in the system, or fewer if a control group limits them.
 
-    MemoryLimitError (exit 7) where neither can be found out.
+    Raises MemoryLimitError (exit 7) if neither is known.
     """
     free = []
     with suppress(OSError, StopIteration):
@@ -26,12 +26,12 @@ def free_memory() -> int:
             limit, held = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
             free.append(limit - held + _reclaimable(group))
     if not free:
-        raise MemoryLimitError("how much memory is free cannot be found out here")
+        raise MemoryLimitError("the amount of free memory cannot be determined here")
     return max(min(free), 0)
 
 
 def _control_groups() -> list[Path]:
-    """The groups that the process is in, from its own to the outermost (version 2)."""
+    """Return the folders of the control groups (version 2) that hold this process, from its own to the outermost."""
     with suppress(OSError, StopIteration):
         lines = PROCESS_GROUPS.read_text(encoding="utf-8").splitlines()
         own = GROUPS / next(line for line in lines if line.startswith("0::")).removeprefix("0::").lstrip("/")
@@ -40,13 +40,13 @@ def _control_groups() -> list[Path]:
 
 
 def _reclaimable(group: Path) -> int:
-    """Pages of files that nobody uses any more, such as of the cache: they count as held and are given up when asked for."""
+    """Return the bytes of file pages that are no longer used: they count as held, but are freed when memory is needed."""
     lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
     return int(next(line for line in lines if line.startswith("inactive_file ")).split()[1])
 
 
 def total_memory() -> int:
-    """What a process could take if it were alone here."""
+    """Return the bytes that a process could get if it were alone here."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(OSError, ValueError):  # "max": no limit
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
@@ -54,14 +54,14 @@ def total_memory() -> int:
 
 
 def resident_memory() -> int:
-    """What the process holds now."""
+    """Return the bytes that this process holds now."""
     with suppress(OSError, StopIteration):
         return _read("/proc/self/status", "VmRSS")
-    return _most_so_far()
+    return _peak_of_process()
 
 
 def restart_peak(device: torch.device) -> None:
-    """Let `peak_memory` begin anew; on systems other than Linux it stays that of the process so far."""
+    """Reset `peak_memory`. On systems other than Linux it cannot be reset and stays the peak of the process so far."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -70,21 +70,21 @@ def restart_peak(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most since `restart_peak`: of the whole process, or on a GPU of what torch held there."""
+    """Return the most bytes held since `restart_peak`: by the whole process, or on a GPU by torch."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError, StopIteration):
         return _read("/proc/self/status", "VmHWM")
-    return _most_so_far()
+    return _peak_of_process()
 
 
-def _most_so_far() -> int:
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most
+def _peak_of_process() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, else KiB
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _read(path: str, key: str) -> int:
-    """From a line such as `VmRSS:  123456 kB`."""
+    """Read the bytes in a line such as `VmRSS:  123456 kB`."""
     lines = Path(path).read_text(encoding="ascii", errors="replace").splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])

@@ -1,7 +1,7 @@
-"""Output files appear whole or not at all: written under a temporary name in the same folder, fsynced, renamed.
+"""Output files, which appear whole or not at all: written under a temporary name in the same folder, fsynced, renamed.
 
-Everything that touches the disk here is one call of `os`, so that a test can let each of them fail. A temporary file that a
-killed process left behind is known by the process in its name, and removed when the next one writes there.
+Every access to the disk here is one call of `os`, so that a test can make each of them fail. The name of a temporary file holds
+the number of its process: files that a killed process left behind are removed when the next one writes to the folder.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from nowcast.errors import OutputError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _TEMPORARY = re.compile(r"\..*\.(\d+)-\d+@(.*)\.partial", re.DOTALL)
-_DAY = 86400.0  # s: a temporary of another machine, whose processes cannot be seen from here, is stale when so old
+_DAY = 86400.0  # s: age at which a temporary file of another machine, whose processes are not visible here, is stale
 _numbers = itertools.count()
 
 
@@ -70,10 +70,10 @@ def _refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, overwrite: bool = True, num_bytes: int | None = None) -> Iterator[Path]:
-    """A temporary path that becomes `path` when the block succeeds, and is removed when it does not.
+    """Yield a temporary path, which is renamed to `path` when the block succeeds and removed when it fails.
 
-    Without `overwrite` a file that appeared meanwhile is kept. Raises OutputError (exit 5) for any OSError, also one from
-    inside the block; where the disk is full it tells what is free beside the `num_bytes` that are needed.
+    Without `overwrite`, a file that appeared meanwhile is kept. Raises OutputError (exit 5) for any OSError, also one from
+    inside the block. If the disk is full, the message says how much is free and, with `num_bytes`, how much is needed.
     """
     temporary = temporary_path(path)
     try:
@@ -93,7 +93,7 @@ def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
         os.replace(temporary, path)
         return
     try:
-        os.link(temporary, path)  # fails where there is a file, which a rename would replace
+        os.link(temporary, path)  # fails if the file exists; a rename would replace it
     except FileExistsError:
         raise _exists_already([path]) from None
     except OSError:  # a file system without links
@@ -103,7 +103,7 @@ def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a new file and make it durable."""
+    """Write a new file, and wait until it is on the disk."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         rest = memoryview(content)
@@ -115,7 +115,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make a file or folder durable."""
+    """Wait until a file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -127,25 +127,25 @@ def sync(path: Path) -> None:
 
 
 def temporary_path(path: Path) -> Path:
-    """A name beside `path` that no other write takes, here or on another machine."""
-    # the whole name could be too long with what is added
+    """Return a path in the same folder that no other write uses, on this or another machine."""
+    # cut, because the whole name with the rest could be too long
     return path.with_name(f".{path.name[:40]}.{os.getpid()}-{next(_numbers)}@{_here()}.partial")
 
 
 def _here() -> str:
-    """Where a process number means this process: machine and, for containers of one name, its space of numbers."""
-    space = 0
+    """Return the machine and, since containers may share its name, the PID namespace: a process number is unique in it."""
+    namespace = 0
     with contextlib.suppress(OSError):
-        space = os.stat("/proc/self/ns/pid").st_ino
-    return f"{platform.node()[:40]}-{space}"
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    return f"{platform.node()[:40]}-{namespace}"
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the temporary files and folders in `folder` whose writers are gone."""
+    """Remove the temporary files and folders in `folder` whose processes are gone."""
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
-            found = _TEMPORARY.fullmatch(name)
-            if found and _is_stale(folder / name, int(found[1]), found[2]):
+            match = _TEMPORARY.fullmatch(name)
+            if match and _is_stale(folder / name, int(match[1]), match[2]):
                 _remove(folder / name)
 
 
@@ -156,7 +156,7 @@ def _is_stale(path: Path, process: int, place: str) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return True
-    except (OSError, OverflowError):  # it is somebody else's, or nobody's
+    except (OSError, OverflowError):  # the process of another user, or no process number at all
         return False
     return False
 
@@ -169,6 +169,7 @@ def _remove(path: Path) -> None:
 
 
 def _explain(path: Path, error: OSError, num_bytes: int | None) -> str:
+    """Return the message for a file that could not be written."""
     reason = f"cannot write {path}: {error.strerror or error}"
     if error.errno not in _FULL:
         return f"{reason}; is the disk full or the folder read-only?"
@@ -180,13 +181,13 @@ def _explain(path: Path, error: OSError, num_bytes: int | None) -> str:
 
 
 def free_space(folder: Path) -> int:
-    """Bytes that can still be written to the disk of a folder, or of the one above it that there is."""
+    """Return the bytes free on the disk of a folder, which need not exist yet."""
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     return shutil.disk_usage(existing).free
 
 
 def size(num_bytes: float) -> str:
-    """For example `1.5 GB`."""
+    """Return a size for people, such as `1.5 GB`."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if num_bytes >= scale:
             return f"{num_bytes / scale:.3g} {unit}"
@@ -195,11 +196,11 @@ def size(num_bytes: float) -> str:
 
 @contextlib.contextmanager
 def making_folder(path: Path) -> Iterator[None]:
-    """Make the folder; where the block fails before anything is in it, it is taken away again.
+    """Make a folder for the block, and remove it again if the block fails before anything is in it.
 
-    Raises OutputError (exit 5) where it cannot be made or nothing can be written to it.
+    Raises OutputError (exit 5) if it cannot be made or written to.
     """
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -208,14 +209,14 @@ def making_folder(path: Path) -> Iterator[None]:
         _probe(path)
         yield
     except BaseException:
-        for folder in made:
+        for folder in missing:
             with contextlib.suppress(OSError):  # not empty
                 folder.rmdir()
         raise
 
 
 def _probe(folder: Path) -> None:
-    """Write something: that alone shows a read-only file system, a full disk or a quota."""
+    """Write a small file: the only way to find a read-only file system, a full disk or an exhausted quota."""
     probe = temporary_path(folder / "probe")
     try:
         try:

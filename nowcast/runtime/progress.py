@@ -1,6 +1,6 @@
-"""Progress that people can read: a bar with rate and time left on a terminal, now and then a log line elsewhere.
+"""Progress for people: a bar with rate and time left on a terminal, a log line now and then elsewhere.
 
-Where the time of training goes: windows per second, and the share of it spent waiting for data.
+A stopwatch measures the speed of training: windows per second, and the fraction of the time spent waiting for data.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
-SECONDS_BETWEEN_LINES = 20
+SECONDS_BETWEEN_LINES = 20  # of the log, where there is no terminal
 
 
 class Progress:
-    """Counts done work: `with Progress("training", total=1000, unit="step") as progress: progress.advance(loss=0.1)`."""
+    """A counter of work done: `with Progress("training", total=1000, unit="step") as progress: progress.advance(loss=0.1)`."""
 
     def __init__(self, what: str, *, total: int, unit: str, start: int = 0):
         self.what, self.total, self.unit, self.done, self.start = what, total, unit, start, start
@@ -27,7 +27,7 @@ class Progress:
         self.bar = tqdm(
             total=total, initial=start, desc=what, unit=unit, file=sys.stderr, disable=not self.terminal, leave=False
         )
-        self.began = self.spoke = time.monotonic()
+        self.began = self.logged = time.monotonic()
 
     def __enter__(self) -> "Progress":
         return self
@@ -35,26 +35,26 @@ class Progress:
     def __exit__(self, *_) -> None:
         self.bar.close()
 
-    def advance(self, **facts: str) -> None:
-        """One more unit of work is done; `facts` stand behind the bar or in the log line."""
+    def advance(self, **values: str) -> None:
+        """Count one more unit of work; `values` are shown after the bar or in the log line."""
         self.done += 1
         if self.terminal:
-            self.bar.set_postfix(facts, refresh=False)
+            self.bar.set_postfix(values, refresh=False)
             self.bar.update()
-        elif time.monotonic() - self.spoke > SECONDS_BETWEEN_LINES:
-            self.spoke = time.monotonic()
-            log.info("%s", self.line(facts))
+        elif time.monotonic() - self.logged > SECONDS_BETWEEN_LINES:
+            self.logged = time.monotonic()
+            log.info("%s", self.line(values))
 
-    def line(self, facts: dict[str, str]) -> str:
-        """For example `training 120/1,000 step, 2.1 step/s, 00:07:03 left, loss 0.02`."""
+    def line(self, values: dict[str, str]) -> str:
+        """Return, for example, `training 120/1,000 step, 2.1 step/s, 00:07:03 left, loss 0.02`."""
         rate = (self.done - self.start) / max(time.monotonic() - self.began, 1e-9)
         left = time.strftime("%H:%M:%S", time.gmtime((self.total - self.done) / rate)) if rate else "?"
-        words = "".join(f", {name} {value}" for name, value in facts.items())
-        return f"{self.what} {self.done:,}/{self.total:,} {self.unit}, {rate:.3g} {self.unit}/s, {left} left{words}"
+        shown = "".join(f", {name} {value}" for name, value in values.items())
+        return f"{self.what} {self.done:,}/{self.total:,} {self.unit}, {rate:.3g} {self.unit}/s, {left} left{shown}"
 
 
 def track(items: Iterable[Item], what: str, *, unit: str) -> Iterator[Item]:
-    """The items, with progress over their number."""
+    """Yield the items, and show the progress."""
     total = len(items) if isinstance(items, Sized) else 0
     with Progress(what, total=total, unit=unit) as progress:
         for item in items:
@@ -63,7 +63,7 @@ def track(items: Iterable[Item], what: str, *, unit: str) -> Iterator[Item]:
 
 
 class Stopwatch:
-    """Counts windows since the last `restart`."""
+    """A counter of windows and of the time spent waiting for data, since the last `restart`."""
 
     def __init__(self):
         self.restart()
@@ -73,7 +73,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time spent in this block is waiting for data."""
+        """Count the time spent in this block as waiting for data."""
         start = time.perf_counter()
         yield
         self.waited += time.perf_counter() - start
@@ -82,7 +82,7 @@ class Stopwatch:
         self.windows += windows
 
     def read(self) -> dict[str, float]:
-        """Windows per second, and the share of the time spent waiting for data, since the last restart."""
+        """Return the windows per second, and the fraction of the time spent waiting for data."""
         elapsed = time.perf_counter() - self.began
         return {
             "windows_per_second": round(self.windows / elapsed, 3),

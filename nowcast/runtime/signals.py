@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask training to stop after its step; a second one ends it at once."""
+"""Ctrl-C and SIGTERM ask a long command to stop after its current step; a second one ends it at once."""
 
 import contextlib
 import signal
@@ -9,28 +9,29 @@ from nowcast.errors import Stopped
 
 
 class StopRequest:
-    """`received` is the number of the signal that came, or 0."""
+    """A request to stop: `received` is the number of the signal that arrived, or 0."""
 
     received = 0
 
     def wait(self, seconds: float) -> None:
-        """Sleep so long, or until a signal comes."""
+        """Sleep for so many seconds, or until a signal arrives."""
         end = time.monotonic() + seconds
-        # not threading.Event: a handler that sets it while the same thread is about to wait for it would wait for ever
+        # not threading.Event: a signal handler that sets it while the same thread is about to wait for it can deadlock
         while not self.received and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
 
     def error(self, message: str) -> Stopped:
+        """Return the error to end with."""
         return Stopped(message, signal_number=self.received)
 
 
 class Terminated(BaseException):
-    """SIGTERM came where nothing else looks after it: whatever is open is closed and temporary files are removed."""
+    """SIGTERM where nothing else handles it: as an exception, so that files are closed and temporary files removed."""
 
 
 @contextlib.contextmanager
 def terminating() -> Iterator[None]:
-    """Inside the block SIGTERM raises Terminated."""
+    """Make SIGTERM raise Terminated inside the block."""
 
     def end(_number, _frame) -> None:
         raise Terminated
@@ -41,13 +42,13 @@ def terminating() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Inside the block the first SIGINT or SIGTERM is only noted; the second has its usual effect."""
+    """Only note the first SIGINT or SIGTERM inside the block; the second has its usual effect."""
     request = StopRequest()
     with _handlers({}) as before:
 
         def note(number: int, _frame) -> None:
             _restore(before)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # of Python's own handlers none runs while torch computes
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Python's own handlers do not run while torch computes
             request.received = number
 
         _install(before, dict.fromkeys((signal.SIGINT, signal.SIGTERM), note))
@@ -56,7 +57,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 @contextlib.contextmanager
 def _handlers(handlers: dict) -> Iterator[dict]:
-    """Install them, and give what was there before, which is put back in the end."""
+    """Install handlers inside the block; yields those from before, which are restored at the end."""
     before: dict = {}
     _install(before, handlers)
     try:
@@ -66,7 +67,7 @@ def _handlers(handlers: dict) -> Iterator[dict]:
 
 
 def _install(before: dict, handlers: dict) -> None:
-    with contextlib.suppress(ValueError):  # not in the main thread: somebody else looks after signals there
+    with contextlib.suppress(ValueError):  # not in the main thread, which alone may handle signals
         for number, handler in handlers.items():
             before[number] = signal.signal(number, handler)
 

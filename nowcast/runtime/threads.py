@@ -1,4 +1,4 @@
-"""Work in threads: OpenCV, NumPy, NetCDF and the disk let other threads go on meanwhile."""
+"""Work in threads: while OpenCV, NumPy, NetCDF or the disk work in one, the others go on."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -9,11 +9,11 @@ import cv2
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-MOST_THREADS = 4  # side by side: each takes the memory of a few fields
+MOST_THREADS = 4  # in `side_by_side`: each takes the memory of a few fields
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The items, each made in another thread while the one before is used."""
+    """Yield the items; each is made in another thread while the one before it is used."""
     items, end = iter(items), object()
     with ThreadPoolExecutor(max_workers=1) as thread:
         coming = thread.submit(next, items, end)
@@ -23,9 +23,9 @@ def ahead(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def side_by_side(function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """`function` of each item, in order; several at once where OpenCV may use several threads.
+    """Yield `function` of each item, in order, computed in as many threads as OpenCV may use.
 
-    The items themselves are made in this thread, one more than are being worked on.
+    The items themselves are made in this thread, at most one more than are being worked on.
     """
     num_threads = min(cv2.getNumThreads(), MOST_THREADS)
     if num_threads < 2:
