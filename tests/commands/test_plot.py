@@ -110,7 +110,7 @@ def test_everything_missing_is_a_grey_picture(tmp_path):
     assert ((colours("a.png") == 217).all(axis=-1)).mean() > 0.3
 
 
-def test_a_large_grid_is_thinned_and_says_so(tmp_path):
+def test_a_large_grid_is_averaged_for_display_and_the_title_says_so(tmp_path):
     path = str(write_record(tmp_path / "rain.nc", corner_rain(shape=(700, 900))))
     frames = plot.open_frames(path, None, None, (None, None))
     assert "means of 3 × 3 cells" in plot.picture_title(frames, 3)

@@ -177,7 +177,7 @@ def stack(kind, **keys):
 
 @pytest.mark.parametrize("kind", STACKS)
 @pytest.mark.parametrize("changed", [1, 4, 7])
-def test_a_taught_forecast_knows_no_frame_but_those_before_it(kind, changed):
+def test_with_teacher_forcing_a_forecast_depends_on_earlier_frames_only(kind, changed):
     window = frames(2, 9, 8, 8)
     other = window.clone()
     other[:, changed, 0] = 1 - other[:, changed, 0]
@@ -188,7 +188,7 @@ def test_a_taught_forecast_knows_no_frame_but_those_before_it(kind, changed):
     assert not torch.equal(first[:, changed], second[:, changed])  # of the frame after the changed one
 
 
-def test_a_normalised_stack_in_use_knows_no_frame_but_those_before_it_either():
+def test_a_normalised_stack_in_evaluation_mode_depends_on_earlier_frames_only():
     """While it trains, batch normalisation takes its means over all frames; in use it has them."""
     network, window = stack("keras", batch_norm=True).eval(), frames(1, 8, 9, 9)
     other = window.clone()

@@ -151,7 +151,7 @@ def test_selected_windows_are_the_chosen_rows_and_none_is_empty():
     assert windows.none().input_frames == 2
 
 
-def test_accounts_add_and_are_told_in_words():
+def test_accounts_add_and_are_written_in_words():
     a = Account(105120, 105120, 105000, num_gap=24, num_dry=96)
     total = a + Account(40, 40, 25, num_gap=15)
     assert total == Account(105160, 105160, 105025, num_gap=39, num_dry=96)

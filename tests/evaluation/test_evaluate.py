@@ -165,7 +165,7 @@ def test_a_case_with_an_empty_past_frame_is_left_out_and_reported(tmp_path, capl
     assert "a: left out 2 of 7 cases" in caplog.text
 
 
-def test_a_record_without_a_single_known_pair_says_so(tmp_path):
+def test_a_record_without_a_known_pair_is_refused_by_name(tmp_path):
     fields = rain(frames=10, shape=(8, 8))
     fields[:, 4:] = np.nan
     with pytest.raises(DataError, match=r"no case of .* to score: each has a past frame without any observation, or no pixel"):
@@ -285,7 +285,7 @@ def test_no_case_is_forecast_again_unless_it_is_asked_for(tmp_path):
     assert (len(result.cases), result.examples) == (19, [])
 
 
-def test_what_was_scored_on_what_is_told(tmp_path):
+def test_the_result_describes_records_and_forecasters(tmp_path):
     records = [rising(tmp_path), record(tmp_path, rain(frames=12, shape=(8, 8)), name="b")]
     result = score([Constant(3, lead_frames=1), Persistence()], records, selection=Selection(start=START + 30 * MINUTES))
     first, second = result.about["records"]

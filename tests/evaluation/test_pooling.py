@@ -120,7 +120,7 @@ def test_what_differs_is_named(scored, tmp_path):
         pool([first, other])
 
 
-def test_what_was_scored_on_what_is_told_of_both(scored):
+def test_a_pooled_result_describes_records_and_forecasters_of_both_files(scored):
     about = pool([scored / "scores_first" / "scores.nc", scored / "scores_rest" / "scores.nc"]).about
     assert [(record["name"], record["num_cases"]) for record in about["records"]] == [("radar", 3), ("radar", 6)]
     assert set(about["forecasters"]) == {"persistence", "extrapolation"}
@@ -158,7 +158,7 @@ def test_without_scores_files_observations_are_asked_for():
     assert (code, out, err) == (2, "", "error: Missing option '--observations'.\nSee nowcast evaluate -h\n")
 
 
-def test_a_file_that_is_no_scores_file_is_told_apart(scored, tmp_path):
+def test_a_file_that_is_no_scores_file_is_recognised(scored, tmp_path):
     assert is_scores_file(str(scored / "scores_first" / "scores.nc"))
     (tmp_path / "bad.nc").write_text("no NetCDF")
     for name in (scored / "first" / "radar.nc", tmp_path / "bad.nc", tmp_path / "absent.nc", scored, "persistence"):

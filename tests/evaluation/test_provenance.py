@@ -31,7 +31,7 @@ def test_a_case_counts_where_its_record_and_time_were_trained_on(scored, expecte
     assert num_within([scored], SPANS) == expected
 
 
-def test_a_network_is_told_by_its_checkpoint_and_training(tmp_path, monkeypatch):
+def test_a_network_is_described_by_its_checkpoint_and_training_period(tmp_path, monkeypatch):
     monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
     record = write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28)))
     network = open_forecaster(str(tiny_run(tmp_path / "run", [record])), device=torch.device("cpu"))

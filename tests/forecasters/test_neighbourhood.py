@@ -77,7 +77,7 @@ def test_dry_places_stay_exactly_dry_in_large_discs():
     assert found[59, 100] > 0
 
 
-def test_extrapolation_is_as_sure_as_its_neighbourhood_and_silent_where_it_knows_nothing():
+def test_extrapolation_takes_probabilities_from_its_neighbourhood_and_none_where_that_is_missing():
     past = np.stack([rain(frames=4, shape=(40, 44), motion=(2, 3), missing=0.02, seed=seed) for seed in (0, 1)])
     method = Extrapolation()
     forecast, found = method.forecast_and_exceedance(past, 5, (1.0, 5.0))

@@ -234,7 +234,7 @@ def test_a_network_forecasts_in_tiles_where_memory_is_short(run, little_memory, 
     assert not caplog.records
 
 
-def test_a_margin_below_the_reach_is_told(run, little_memory, monkeypatch, caplog):
+def test_a_margin_below_the_reach_is_logged(run, little_memory, monkeypatch, caplog):
     monkeypatch.setattr(tiles, "LARGEST_MARGIN", 8)
     with caplog.at_level(logging.INFO, logger="nowcast"):
         open_forecaster(str(run), device=CPU).forecast(past((203, 190)), LEADS)

@@ -224,7 +224,7 @@ def test_cases_and_leads_are_found_in_any_layout(tmp_path, record, name):
         assert found.read(case, [len(values) - 1])[:, 0, 0].tolist() == values[-1:]
 
 
-def test_an_inferred_reference_time_is_told(tmp_path, record, caplog):
+def test_an_inferred_reference_time_is_logged(tmp_path, record, caplog):
     caplog.set_level("INFO", logger="nowcast")
     dims, sizes, times, _ = CF_LAYOUTS["one series of one lead time"]
     read_forecast(reshaped(tmp_path / "f.nc", record, dims=dims, sizes=sizes, times=times))
@@ -376,7 +376,7 @@ def test_the_same_grid_is_known_by_its_place(tmp_path, record):
     assert difference(grid_of(one_per_lead(tmp_path / "fc", fields)), record.grid) is None
 
 
-def test_another_grid_is_told_by_what_differs(tmp_path, record):
+def test_the_message_about_another_grid_names_what_differs(tmp_path, record):
     fields, stere = rain(frames=1), "+proj=stere +lat_0=90 +lon_0=5 +lat_ts=60 +x_0=0 +y_0=0"
     changes = [
         ({"x1": 500.0, "x2": 56500.0}, "x from 1000 to 56000 m in place of 0 to 55000"),

@@ -275,7 +275,7 @@ def test_a_flipped_bit_is_noticed(tmp_path, record):
 # -- whole or not at all ----------------------------------------------------------------------------------------------
 
 
-def test_an_existing_file_is_kept_unless_told_otherwise(tmp_path, record):
+def test_an_existing_file_is_kept_without_overwrite(tmp_path, record):
     path = tmp_path / "f.nc"
     path.write_text("precious")
     message = rf"^{path} exists already\.\nChoose another name, or replace it with --overwrite\.$"

@@ -106,7 +106,7 @@ def test_what_must_tell_where_things_go_has_finer_patches():
     assert chosen([of_900_cells()], motion=0.5)[0].model.patch == 8
 
 
-def test_motion_that_no_network_follows_is_told():
+def test_motion_too_fast_for_any_network_is_a_warning():
     _, made = chosen([series(300)], motion=40.0, quantity=DIMENSIONLESS)
     assert "a coarser grid would serve better" in made.warnings[0]
 

@@ -110,7 +110,7 @@ def test_a_size_that_is_too_slow_or_too_large_gives_way_to_a_smaller(tmp_path):
     assert "5.8 s a step" in made.comments["training.steps"]
 
 
-def test_a_grid_too_large_for_the_memory_is_told(tmp_path):
+def test_a_grid_too_large_for_the_memory_is_reported(tmp_path):
     path = str(record(tmp_path, shape=(24, 28)))
     with pytest.raises(MemoryLimitError, match=r"not even one case of a small network fits into 0\.0 GB") as error:
         recipe.make_recipe([path], device=CPU, estimate=known_cost, memory_limit=1e6)
@@ -172,7 +172,7 @@ def test_a_config_that_exists_is_kept(tmp_path, measured):
 
 
 @pytest.mark.slow
-def test_training_without_a_config_plans_and_says_so(tmp_path, measured):
+def test_training_without_a_config_makes_and_names_a_plan(tmp_path, measured):
     path = record(tmp_path, shape=(24, 28))
     train = ("train", "--data", path, "--output", "run")
     quick = [word for key in ("steps=2", "batch_size=1", "validation_cases=1") for word in ("--set", f"training.{key}")]

@@ -151,7 +151,7 @@ def test_a_single_frame_has_no_time_step(tmp_path):
         run(make(tmp_path, minutes=[0]), tmp_path / "f.nc")
 
 
-def test_a_range_leaves_out_what_is_not_complete_and_says_so(tmp_path, caplog):
+def test_a_range_leaves_out_incomplete_cases_and_logs_it(tmp_path, caplog):
     fields = rain(frames=11, shape=(20, 24))
     fields[1] = np.nan
     record = make(tmp_path, minutes=[*range(0, 30, 5), *range(35, 60, 5)], fields=fields)

@@ -162,7 +162,7 @@ def test_temporary_names_are_not_looked_at(inbox, called):
     assert name(3) not in watched(inbox)
 
 
-def test_bad_files_are_told_once_and_left(inbox, caplog):
+def test_bad_files_are_reported_once_and_left_out(inbox, caplog):
     bad = {"cut.nc": b"\x89HDF\r\n\x1a\n" + b"x" * 50, "page.nc": b"<html>", "empty.nc": b""}
     for called, content in bad.items():
         (inbox / called).write_bytes(content)

@@ -79,7 +79,7 @@ def opponents(colours):
 
 
 @pytest.mark.parametrize("seen", [np.eye(3), np.array(WITHOUT_GREEN), np.array(WITHOUT_RED)], ids=["all", "no green", "no red"])
-def test_the_colours_of_rain_can_be_told_apart(seen):
+def test_the_colours_of_rain_differ_visibly(seen):
     """A difference of 10 in L*, a*, b* is seen at a glance; 2 can just be seen."""
     named = np.array([to_rgb(colour) for colour in ("white", *maps.RAIN_COLOURS, maps.HIGHEST_COLOUR)])
     linear = np.where(named > 0.04045, ((named + 0.055) / 1.055) ** 2.4, named / 12.92)
@@ -128,7 +128,7 @@ def test_the_best_median_and_worst_case_are_chosen_by_their_score():
     assert choose(cases) == choose(cases[::-1])
 
 
-def test_a_case_with_hardly_any_rain_is_not_told_about():
+def test_no_sentence_is_written_about_a_case_with_hardly_any_rain():
     cases = [case(0.0, num_events=1), case(1.0, num_events=2, day=2), *(case(n / 10, day=n) for n in (3, 4, 5))]
     assert [chosen.csi for chosen in choose(cases).values()] == [0.5, 0.4, 0.3]
 

@@ -32,7 +32,7 @@ def by_lead(*errors, shape=(8, 8)):
     return forecast, observed
 
 
-def test_how_long_a_forecaster_is_better_is_told_by_threshold():
+def test_a_sentence_gives_how_long_a_forecaster_is_better_at_each_threshold():
     forecast, observed = by_lead(1, 1, 2, 3)
     baseline, _ = by_lead(2, 2, 3, 2)
     weak = np.where(np.arange(4)[:, None, None] < 1, forecast, np.minimum(forecast, 3))  # under 5 mm/h from the second lead on
@@ -51,13 +51,13 @@ def test_how_long_a_forecaster_is_better_is_told_by_threshold():
         ((2, 2, 2, 2), (2, 2, 2, 2), "at no lead time"),
     ],
 )
-def test_the_lead_times_at_which_one_is_better_are_told_as_they_are(mine, theirs, said):
+def test_a_sentence_lists_the_lead_times_at_which_one_is_better(mine, theirs, said):
     (forecast, observed), (baseline, _) = by_lead(*mine), by_lead(*theirs)
     result = evaluation({"net": forecast, "extrapolation": baseline}, observed, days=2)
     assert findings(result) == [f"net has a higher CSI than extrapolation {said}."]
 
 
-def test_with_five_days_it_is_told_how_surely():
+def test_with_five_days_the_sentence_gives_its_confidence():
     rng = np.random.default_rng(0)
     result = Evaluation((5.0, 10.0), (1.0,), RAIN_RATE, ["a"], num_cases=8)
     for day in range(8):
@@ -102,7 +102,7 @@ def test_confidence_names_the_thresholds_it_is_for():
     )
 
 
-def test_a_smooth_win_is_told_with_what_it_lost():
+def test_a_better_score_by_smoothing_is_reported_with_the_lost_power():
     rng = np.random.default_rng(0)
     observed = np.stack([gaussian_filter(field, 1.5) * 4 for field in rng.gamma(0.1, 4, (3, 80, 80))])
     moved = np.roll(observed, 4, axis=2)
@@ -134,7 +134,7 @@ def test_baselines_are_compared_among_themselves_only_where_they_are_alone():
     assert [text.split(" has ")[0] for text in beside] == ["net", "net"]
 
 
-def test_one_case_and_thresholds_without_events_are_told():
+def test_a_single_case_and_thresholds_without_events_are_mentioned():
     forecast, observed = by_lead(1, 1)
     said = findings(evaluation({"persistence": forecast}, observed, thresholds=(1.0, 10.0, 20.0)))
     assert said == [

@@ -46,7 +46,7 @@ def test_the_fields_have_events_and_a_dry_frame(tmp_path, monkeypatch, shape):
     assert not np.array_equal(forecast[0], observed[0])
 
 
-def test_numbers_that_differ_are_told(monkeypatch):
+def test_the_largest_difference_is_found(monkeypatch):
     import scoring as benchmark_scores
 
     ours = {"csi": np.array([[0.5, np.nan]]), "fss": np.array([[[0.25]]])}

@@ -235,7 +235,7 @@ def test_a_frame_without_anything_known_is_no_past_frame(tmp_path):
     assert cases.references == (record.times[4], record.times[5])
 
 
-def test_a_record_of_too_few_frames_is_told(tmp_path):
+def test_a_record_of_too_few_frames_is_named(tmp_path):
     record = one(tmp_path / "a.nc", rain(frames=4))
     with pytest.raises(DataError, match=r"a has no 4 \+ 1 frames 5 min apart"):
         skill_record.choose_cases(record, record.time_step)
@@ -311,7 +311,7 @@ def test_another_network_or_other_starts_are_scored_anew(quick, radar, tmp_path)
     assert score("persistence", 3).endswith("3 cases of 12 leads")
 
 
-def test_commands_run_with_their_share_of_the_cores_and_failures_are_told(tmp_path, monkeypatch):
+def test_commands_run_with_their_share_of_the_cores_and_failures_are_named(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(6), raising=False)
     tell = "import os, pathlib, sys; pathlib.Path(sys.argv[1]).write_text(os.environ['OMP_NUM_THREADS'])"

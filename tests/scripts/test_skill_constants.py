@@ -130,7 +130,7 @@ def test_a_fold_gets_what_is_best_outside_of_it(both_like, tmp_path, monkeypatch
             assert f"| chosen without the fold | {name} | 0.600 (0.600) | 0.600 (0.600) | 0.600 (0.600) |" in out
 
 
-def test_services_without_records_are_told(tmp_path, capsys):
+def test_services_without_records_are_named(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         skill_constants.main(["--radar", str(tmp_path), "--baselines", str(tmp_path)])
     assert stopped.value.code == 3

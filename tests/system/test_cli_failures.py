@@ -32,7 +32,7 @@ def failing(error):
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_failures_of_the_machine_are_told_in_a_line(inputs, monkeypatch, error, code, says):
+def test_failures_of_the_machine_end_in_one_line(inputs, monkeypatch, error, code, says):
     monkeypatch.setattr(predict_command, "open_records", failing(error))
     expect(code, "predict", "persistence", inputs / "rain.nc", "--output", "f.nc", says=says)
 

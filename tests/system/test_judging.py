@@ -204,7 +204,7 @@ def test_a_lead_time_of_zero_is_no_forecast(here, fields):
     refused(3, "c.nc", says=r"c has no lead time above 0\.\nRight would be forecasts for later than their reference time")
 
 
-def test_leads_between_the_frames_are_left_out_and_told(here, fields):
+def test_leads_between_the_frames_are_left_out_and_logged(here, fields):
     write_record("observed.nc", fields, step_minutes=10)
     path = pysteps_export(here, rain(frames=4, shape=(20, 24)), name="a", reference=str(START + 40 * MINUTES))
     assert {key[2] for key in evaluated(str(path))} == {"", "10.0", "20.0"}

@@ -255,7 +255,7 @@ def snapshot(run):
     return {path.name: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in run.iterdir()}
 
 
-def test_resuming_a_finished_run_says_so_and_changes_nothing(place):
+def test_resuming_a_finished_run_is_reported_and_changes_nothing(place):
     before = snapshot(place / "straight")
     assert f"is trained to its last step, {STEPS}, already" in train(experiment(place), place / "straight", resume=True)
     assert snapshot(place / "straight") == before

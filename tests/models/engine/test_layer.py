@@ -221,7 +221,7 @@ def test_native_gates_saturate_without_nan_and_pass_nan_on():
     assert cell.isnan().nonzero().tolist() == hidden.isnan().nonzero().tolist() == [[0, 2, 1, 2]]
 
 
-def test_the_library_is_compiled_once_and_says_so(fresh_compiler, caplog):
+def test_the_library_is_compiled_once_and_logged(fresh_compiler, caplog):
     with caplog.at_level(logging.INFO, "nowcast"):
         assert runtime_compiled.load(SOURCE) is not None
     assert "compiled gates.c in" in caplog.text

@@ -74,7 +74,7 @@ def test_weights_are_those_of_the_process_that_made_the_frames(first, second):
 
 
 @pytest.mark.parametrize(("first", "second"), [(0.9, 0.0), (1.1, -0.3)])
-def test_the_weights_are_found_under_errors_whose_share_is_told(first, second):
+def test_the_weights_are_found_under_errors_of_known_share(first, second):
     clean = process(first, second, 6)
     apart = (clean[:, 1:] - clean[:, :-1]).square().mean() / 2
     error = 0.5 * apart  # of what differs between two frames then, a third
