@@ -1,4 +1,4 @@
-"""What `nowcast plan` does, and `nowcast train` where no config is given: the recipe, its file, its training."""
+"""What `nowcast plan` does, and `nowcast train` where no config is given: make a recipe, write it, train it."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -20,8 +20,11 @@ log = logging.getLogger(__name__)
 
 
 def plan_records(records: Sequence[str], *, variable: str = "auto", device: str) -> Recipe:
-    """The recipe for these records on that device; what its user should know goes to the log."""
-    if distributed.size() > 1:  # each process would measure, and choose, something else
+    """Make the recipe for these records on that device, and log its warnings.
+
+    Raises UsageError (exit 2) under torchrun, and whatever `make_recipe` raises.
+    """
+    if distributed.size() > 1:  # each process would measure other speeds, and choose another config
         raise UsageError(
             "a plan is made by one process: nowcast plan RECORD... --output my.toml, then train my.toml with torchrun"
         )
@@ -32,9 +35,11 @@ def plan_records(records: Sequence[str], *, variable: str = "auto", device: str)
 
 
 def planned(records: Sequence[str], settings: Sequence[str], *, device: str) -> tuple[Experiment, Recipe]:
-    """What to train on records without a config: their recipe with each SECTION.KEY=VALUE of `settings` applied."""
+    """Return the experiment to train where no config is given: the recipe, changed by each SECTION.KEY=VALUE of settings."""
     log.info("no CONFIG given: a plan is made from the records")
-    asked = dict(setting.split("=", 1) for setting in settings if "=" in setting)  # what is no setting is refused below
+    asked = dict(
+        setting.split("=", 1) for setting in settings if "=" in setting
+    )  # anything else is refused below, by with_settings
     recipe = plan_records(records, variable=asked.get("data.variable", "auto").strip('"'), device=device)
     for line in recipe.lines():
         log.info("  %s", line)
@@ -42,9 +47,9 @@ def planned(records: Sequence[str], settings: Sequence[str], *, device: str) -> 
 
 
 def run_config(output: Path, settings: Sequence[str]) -> tuple[Experiment, Callable[[Experiment], str]]:
-    """The config that a run began with, changed by `settings`, and how to write it again with its comments.
+    """Return the config of the run folder, changed by `settings`, and a function that writes it with its comments.
 
-    Raises CheckpointError (exit 4) where there is no run.
+    Raises CheckpointError (exit 4) where the folder has no config.
     """
     path = output / run_folder.CONFIG
     if not path.is_file():
@@ -53,11 +58,14 @@ def run_config(output: Path, settings: Sequence[str]) -> tuple[Experiment, Calla
 
 
 def write(recipe: Recipe, output: Path) -> None:
-    """Write the recipe's config, whole or not at all."""
+    """Write the recipe's config, complete or not at all. Raises OutputError (exit 5)."""
     with replacing(output) as temporary:
         temporary.write_text(recipe.text(), encoding="utf-8")
 
 
 def check_output(output: Path, records: Sequence[str], *, overwrite: bool) -> None:
-    """OutputError (exit 5) for what cannot or must not be written, before anything is read; UsageError for no records."""
+    """Check, before anything is read, that `output` may be written.
+
+    Raises OutputError (exit 5) where it may not, and UsageError (exit 2) for records that do not exist.
+    """
     may_write(output, overwrite=overwrite, inputs=(path for given in records for path in expand(given)))

@@ -1,1 +1,1 @@
-"""`nowcast plan`: a config from a look at the records and this machine."""
+"""Choose a complete config from the records and the speed of this machine, for `nowcast plan`."""

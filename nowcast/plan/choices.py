@@ -1,7 +1,7 @@
-"""A fingerprint -> the value of every key that depends on the archive, and the reason for it.
+"""Choose the value of every config key that depends on the archive, and write down the reason.
 
-Everything else stays as in the reference recipe, configs/radar.toml. What depends on the machine too (size of the network,
-batch, steps) is chosen from `Size`, which recipe.py tries by real steps, and from what they took.
+All other keys stay as in the reference recipe, configs/radar.toml. Keys that depend on the machine as well (width of the
+network, crop, batch, steps) follow from a `Size`; recipe.py finds the largest one whose measured steps are quick enough.
 """
 
 import math
@@ -14,32 +14,37 @@ from nowcast.config.toml import as_toml, with_settings
 from nowcast.plan.fingerprint import Fingerprint
 from nowcast.plan.frames import FrameChoice
 
-FASTEST_KM_PER_HOUR = 60.0  # of rain, where its motion could not be measured
-MARGIN, GRAIN = 32, 32  # cells: seen beside what moves through a crop, and what crops are a multiple of
-SMALLEST_CROP, LARGEST_CROP = 128, {"cpu": 256, "cuda": 384, "mps": 256}
-WHOLE_GRID = 1.5  # times the cells of a crop, up to which the whole grid is taken instead
-MOVING_CROP = 160  # cells that move with the rain: nearly as many as the correlations of a place are measured over (192)
-PATCHES = ((128, 8), (64, 4), (16, 2), (0, 1))  # (smallest side of grid or crop, cells to a patch)
-LARGEST_PATCH = 4  # of a network that must tell where the rain goes, not only how it changes
-PLAIN_WIDER = 2  # times the recipe's channels, which is shown more than frames
-PLAIN_TRAINING = {"learning_rate": 5e-4, "weight_decay": 1e-2}
-MANY_DAYS = 30  # so many that what is learnt is believed as a whole
-REACH_SLACK = 0.5  # cells a step that the state may fall short
-CEILINGS = (100.0, 200.0, 300.0)  # mm/h
-CREDIBLE = 1e-3  # of the wet pixels: what fewer reach is a speck
-HEAVY = 5.0  # mm/h, whose share is told
-STRETCHED = 1.2  # sides of a cell: longer than so many times the other, turned rain is another rain
-OUTAGE = 0.3  # more of a frame missing than usual
-MANY_WINDOWS = 1000  # so many that some may be dropped
-HOURS = {"cpu": 2.0, "cuda": 1 / 3, "mps": 1.0}
-BATCH = {"cpu": 4, "cuda": 16, "mps": 8}
+FASTEST_KM_PER_HOUR = 60.0  # km/h, assumed speed of rain where its motion could not be measured
+MARGIN = 32  # cells of a crop beyond what moves through it
+CROP_MULTIPLE = 32  # cells; every crop is a multiple of this
+SMALLEST_CROP, LARGEST_CROP = 128, {"cpu": 256, "cuda": 384, "mps": 256}  # cells, by device
+WHOLE_GRID = 1.5  # a grid of at most so many times the cells of the crop is trained on whole
+MOVING_CROP = 160  # cells, in Lagrangian coordinates; the model measures correlations over windows of 192 cells
+PATCHES = ((128, 8), (64, 4), (16, 2), (0, 1))  # (smallest side of grid or crop in cells, side of a patch in cells)
+LARGEST_PATCH = 4  # cells, for a network on a fixed grid, which must also learn where the field moves
+PLAIN_WIDER = 2  # times the channels of the reference recipe, whose network gets more inputs than the frames alone
+PLAIN_TRAINING = {"learning_rate": 5e-4, "weight_decay": 1e-2}  # for a network that gets the frames alone
+MANY_DAYS = 30  # days of data from which on model.trust is 1
+REACH_SLACK = 0.5  # cells per time step by which the network's reach may be less than the motion
+CEILINGS = (100.0, 200.0, 300.0)  # mm/h, for transform.ceiling
+CREDIBLE = 1e-3  # share of the wet pixels; a rate that fewer of them reach is taken for noise
+HEAVY = 5.0  # mm/h; the head of the config gives the share of pixels from this rate on
+STRETCHED = 1.2  # ratio of a cell's sides above which fields are not rotated: rotated rain would have another shape
+OUTAGE = 0.3  # share of a frame that is missing beyond the average, from which on the radar counts as failed
+MANY_WINDOWS = 1000  # training windows from which on those with outages are dropped
+HOURS = {"cpu": 2.0, "cuda": 1 / 3, "mps": 1.0}  # h, of the whole training, by device
+BATCH = {"cpu": 4, "cuda": 16, "mps": 8}  # cases, by device
 FEWEST_STEPS, MOST_STEPS = 300, 20_000
-DRAWS = 10  # of each place of each window in each orientation, before more steps learn it by heart
+DRAWS = 10  # times that each place of each window is seen in each orientation; more would overfit
 
 
 @dataclass(frozen=True)
 class Size:
-    """What the machine must bear: the network's width as a multiple of the reference recipe's, crop (0: all) and batch."""
+    """What decides about time and memory of a step.
+
+    width: multiple of the reference recipe's number of channels
+    crop: cells of a side, 0 for whole grids
+    """
 
     width: float
     crop: int
@@ -47,29 +52,29 @@ class Size:
 
     @property
     def work(self) -> float:
-        """What a step takes, in proportion to other sizes of the same archive."""
+        """Return a number in proportion to the time of a step, to compare sizes for one archive."""
         return self.width**2 * max(self.crop, 1) ** 2 * self.batch_size
 
     def smaller(self) -> "Size | None":
-        """The next smaller one to try: fewer cases, then smaller crops, then a narrower network; None below that."""
+        """Return the next smaller size: fewer cases, then smaller crops, then a narrower network; None for the smallest."""
         if self.batch_size > 2:
             return replace(self, batch_size=self.batch_size // 2)
         if self.crop > SMALLEST_CROP:
-            return replace(self, crop=max(self.crop * 3 // 4 // GRAIN * GRAIN, SMALLEST_CROP))
+            return replace(self, crop=max(self.crop * 3 // 4 // CROP_MULTIPLE * CROP_MULTIPLE, SMALLEST_CROP))
         if self.width > 0.25:
             return replace(self, width=self.width / 2)
         return replace(self, batch_size=1) if self.batch_size > 1 else None
 
 
 class Choices:
-    """Values and reasons by dotted key, on top of the reference recipe and its comments."""
+    """Values and reasons by dotted key; what is not set stays as in the reference recipe, with its comments."""
 
     def __init__(self, reference: Experiment, comments: Mapping[str, str]):
         self.tree, self.comments = as_toml(reference), dict(comments)
         self.warnings: list[str] = []
 
     def set(self, key: str, value: Any, reason: str) -> None:
-        """A key of the reference recipe; one that its model or loss does not have is left out."""
+        """Set a key and its reason; ignore a key that the chosen model or loss does not have."""
         *sections, name = key.split(".")
         table = self.tree
         for section in sections:
@@ -78,57 +83,61 @@ class Choices:
             table[name], self.comments[key] = value, reason
 
     def replace_section(self, section: str, values: Mapping[str, tuple[Any, str]]) -> None:
-        """Another transform or loss than the reference recipe's, with its own keys."""
+        """Replace a whole section, such as `[loss]`, by key -> (value, reason)."""
         self.comments = {key: text for key, text in self.comments.items() if not key.startswith(f"{section}.")}
         self.tree[section] = {key: value for key, (value, _) in values.items()}
         self.comments |= {f"{section}.{key}": reason for key, (_, reason) in values.items()}
 
     def experiment(self) -> Experiment:
+        """Return the choices as a checked config. Raises UsageError (exit 2)."""
         return with_settings(self.tree, (), source="plan")
 
 
-def cells_per_step(found: Fingerprint, frames: FrameChoice) -> tuple[float, str]:
-    """Motion to reckon with, in cells per frame, and where it is from."""
-    if math.isfinite(found.motion_95):
-        return found.motion_95, f"95 % of the rain moves at most {found.motion_95:.1f} cells a step"
-    spacing = min((km for part in found.series for km in part.spacing_km if math.isfinite(km)), default=1.0)
+def cells_per_step(fingerprint: Fingerprint, frames: FrameChoice) -> tuple[float, str]:
+    """Return the motion to allow for, in cells per time step, and a text that says where the figure is from."""
+    if math.isfinite(fingerprint.motion_95):
+        return fingerprint.motion_95, f"95 % of the rain moves at most {fingerprint.motion_95:.1f} cells a step"
+    spacing = min((km for part in fingerprint.series for km in part.spacing_km if math.isfinite(km)), default=1.0)
     cells = min(max(FASTEST_KM_PER_HOUR * frames.minutes / 60 / spacing, 1.0), 32.0)
     return cells, f"too little rain to measure motion; {FASTEST_KM_PER_HOUR:g} km/h would be {cells:.1f} cells a step"
 
 
-def is_lagrangian(found: Fingerprint) -> bool:
-    """Rain is forecast along its motion, as in the reference recipe; whether another quantity moves so is not known."""
-    return found.quantity.is_rain
+def is_lagrangian(fingerprint: Fingerprint) -> bool:
+    """Return whether to forecast along the motion: only for rain, as other quantities may not move with the air."""
+    return fingerprint.quantity.is_rain
 
 
-def first_size(found: Fingerprint, frames: FrameChoice, device: str) -> Size:
-    """The size to try first on such a device. In Lagrangian coordinates a crop need not hold the way of the rain."""
-    motion, _ = cells_per_step(found, frames)
-    needed = MOVING_CROP if is_lagrangian(found) else 2 * motion * frames.lead_frames + MARGIN
-    crop = min(max(math.ceil(needed / GRAIN) * GRAIN, SMALLEST_CROP), LARGEST_CROP[device])
-    shapes = {part.shape for part in found.series}
+def first_size(fingerprint: Fingerprint, frames: FrameChoice, device: str) -> Size:
+    """Return the size to try first on a device of that type.
+
+    A crop on a fixed grid must hold the whole way of the rain; one in Lagrangian coordinates moves with it.
+    """
+    motion, _ = cells_per_step(fingerprint, frames)
+    needed = MOVING_CROP if is_lagrangian(fingerprint) else 2 * motion * frames.lead_frames + MARGIN
+    crop = min(max(math.ceil(needed / CROP_MULTIPLE) * CROP_MULTIPLE, SMALLEST_CROP), LARGEST_CROP[device])
+    shapes = {part.shape for part in fingerprint.series}
     if len(shapes) == 1 and math.prod(next(iter(shapes))) <= WHOLE_GRID * crop**2:
         crop = 0
     elif crop:
-        crop = min(crop, math.ceil(max(map(max, shapes)) / GRAIN) * GRAIN)
+        crop = min(crop, math.ceil(max(map(max, shapes)) / CROP_MULTIPLE) * CROP_MULTIPLE)
     return Size(width=1.0 if device == "cpu" else 2.0, crop=crop, batch_size=BATCH[device])
 
 
-def choose(found: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
-    """Set all that does not hang on how fast the machine is."""
-    _choose_windows(found, frames, choices)
-    _choose_crop(found, frames, size, choices)
-    _choose_transform(found, choices)
-    _choose_model(found, frames, size, choices)
-    _choose_loss(found, choices)
+def choose(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
+    """Choose every key that does not depend on the speed of the machine."""
+    _choose_windows(fingerprint, frames, choices)
+    _choose_crop(fingerprint, frames, size, choices)
+    _choose_transform(fingerprint, choices)
+    _choose_model(fingerprint, frames, size, choices)
+    _choose_loss(fingerprint, choices)
 
 
-def _choose_windows(found: Fingerprint, frames: FrameChoice, choices: Choices) -> None:
+def _choose_windows(fingerprint: Fingerprint, frames: FrameChoice, choices: Choices) -> None:
     minutes, inputs, leads = frames.minutes, frames.input_frames, frames.lead_frames
     choices.set("data.input_frames", inputs, f"{(inputs - 1) * minutes:g} minutes of motion at a {minutes:g} minute step")
     shorter = f"; {frames.wanted_leads} would not leave windows to train and validate on" if leads < frames.wanted_leads else ""
     choices.set("data.lead_frames", leads, f"{frames.lead_minutes:g} minutes at a {minutes:g} minute step{shorter}")
-    steps = sorted({part.minutes for part in found.series if math.isfinite(part.minutes)})
+    steps = sorted({part.minutes for part in fingerprint.series if math.isfinite(part.minutes)})
     if len(steps) > 1:
         choices.set("data.time_step", "auto", f"each record's own: {', '.join(f'{step:g}' for step in steps)} minutes")
     numbers = f"{frames.num_training:,} training and {frames.num_validation:,} validation windows"
@@ -140,26 +149,30 @@ def _choose_windows(found: Fingerprint, frames: FrameChoice, choices: Choices) -
         if key != "by":
             comment = numbers if key == ("validation" if frames.splits.by == "spans" else "fractions") else None
             choices.set(f"data.splits.{key}", value, comment or choices.comments.get(f"data.splits.{key}", ""))
-    if found.most_missing > found.missing + OUTAGE and frames.num_training >= MANY_WINDOWS:
-        limit = math.ceil(100 * (found.missing + OUTAGE)) / 100
-        choices.set("data.max_missing", limit, f"{percent(found.missing)} of a frame is missing as a rule: more is an outage")
+    if fingerprint.most_missing > fingerprint.missing + OUTAGE and frames.num_training >= MANY_WINDOWS:
+        limit = math.ceil(100 * (fingerprint.missing + OUTAGE)) / 100
+        choices.set(
+            "data.max_missing",
+            limit,
+            f"{percent(fingerprint.missing)} of a frame is missing on average; a frame with more is an outage of the radar",
+        )
     else:
-        missing = f"{percent(found.missing)} of a frame is missing, {percent(found.most_missing)} at most"
-        choices.set("data.max_missing", 1.0, f"keep all: {missing}")
-    if not found.quantity.is_rain:
-        choices.set("data.sampler", "uniform", "not rain: every window alike")
-    if not is_lagrangian(found):
-        choices.set("data.coordinates", "grid", "not rain: whether it moves with the air is not known")
+        missing = f"{percent(fingerprint.missing)} of a frame is missing, {percent(fingerprint.most_missing)} at most"
+        choices.set("data.max_missing", 1.0, f"keep all windows: {missing}")
+    if not fingerprint.quantity.is_rain:
+        choices.set("data.sampler", "uniform", "not rain: every window has the same chance")
+    if not is_lagrangian(fingerprint):
+        choices.set("data.coordinates", "grid", "not rain: it may not move with the air")
 
 
-def _choose_crop(found: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
-    motion, source = cells_per_step(found, frames)
-    shapes = {part.shape for part in found.series}
-    if size.crop and is_lagrangian(found):
-        choices.set("data.crop", size.crop, f"moves with the rain ({source}), so it needs room for growth and decay alone")
+def _choose_crop(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
+    motion, source = cells_per_step(fingerprint, frames)
+    shapes = {part.shape for part in fingerprint.series}
+    if size.crop and is_lagrangian(fingerprint):
+        choices.set("data.crop", size.crop, f"moves with the rain ({source}), so it need not hold the way of the rain")
     elif size.crop:
         wanted = 2 * motion * frames.lead_frames + MARGIN
-        is_less = "; no more for time, memory or grid" if size.crop < wanted else ""
+        is_less = "; time, memory or the grid allow no more" if size.crop < wanted else ""
         limit = (
             f"; {SMALLEST_CROP} at least"
             if size.crop == SMALLEST_CROP and not is_less
@@ -168,126 +181,154 @@ def _choose_crop(found: Fingerprint, frames: FrameChoice, size: Size, choices: C
         choices.set("data.crop", size.crop, f"{source}: {motion * frames.lead_frames:.0f} in {frames.lead_frames} steps{limit}")
     else:
         y, x = next(iter(shapes))
-        choices.set("data.crop", 0, f"whole frames: {y} × {x} cells are few, and rain moves {motion:.1f} of them a step")
+        choices.set("data.crop", 0, f"whole frames: {y} × {x} are few cells, and motion is {motion:.1f} cells a step")
     ratios = [
-        max(km) / min(km) for km in (part.spacing_km for part in found.series) if all(map(math.isfinite, km)) and min(km) > 0
+        max(km) / min(km)
+        for km in (part.spacing_km for part in fingerprint.series)
+        if all(map(math.isfinite, km)) and min(km) > 0
     ]
     if max(ratios, default=1.0) > STRETCHED and "rotations" in choices.tree["data"]["augmentation"]:
         kept = [name for name in choices.tree["data"]["augmentation"] if name != "rotations"]
-        choices.set("data.augmentation", kept, f"no rotations: a cell is {max(ratios):.2f} times as long one way as the other")
+        choices.set("data.augmentation", kept, f"no rotations: a cell is {max(ratios):.2f} times as long as it is wide")
 
 
-def _choose_transform(found: Fingerprint, choices: Choices) -> None:
-    if not found.quantity.is_rain:
-        top = max(found.maximum, 1.0)
+def _choose_transform(fingerprint: Fingerprint, choices: Choices) -> None:
+    if not fingerprint.quantity.is_rain:
+        top = max(fingerprint.maximum, 1.0)
         choices.replace_section("transform", {
-            "name": ("linear", "not rain: values as they are"),
-            "scale": (top, "becomes 1: the largest value read, or 1"),
-            "ceiling": (top, "forecasts are cut to it"),
+            "name": ("linear", "not rain: values are only scaled"),
+            "scale": (top, "the value that becomes 1: the largest one read, at least 1"),
+            "ceiling": (top, "the largest value that is forecast"),
         })  # fmt: skip
         return
-    credible = found.highest_credible(CREDIBLE)
+    credible = fingerprint.highest_credible(CREDIBLE)
     ceiling = next((limit for limit in CEILINGS if limit >= credible), CEILINGS[-1])
-    reason = f"mm/h that becomes 1: one wet pixel in {1 / CREDIBLE:,.0f} reaches {credible:.0f} with its neighbours"
-    choices.set("transform.ceiling", ceiling, f"{reason}; the highest is {found.maximum:.0f}")
+    reason = f"mm/h that becomes 1; one wet pixel in {1 / CREDIBLE:,.0f} and its neighbours reach {credible:.0f}"
+    choices.set("transform.ceiling", ceiling, f"{reason}; the highest is {fingerprint.maximum:.0f}")
 
 
-def _choose_model(found: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
-    if not is_lagrangian(found):
-        model = {key: value for key, value in choices.tree["model"].items() if key != "trust"}
-        model |= {"name": "encoder_forecaster", "output": "linear", "input_kernel_sizes": []}
-        model["hidden_channels"] = [PLAIN_WIDER * width for width in model["hidden_channels"]]
-        reasons = {"name": "Shi et al. 2015, in place of the reference recipe's, which is for rain", "output": "any value",
-                   "input_kernel_sizes": "input-to-state; [] means the same"}  # fmt: skip
-        comments = {key: choices.comments.get(f"model.{key}", "") for key in model} | reasons
-        choices.replace_section("model", {key: (value, comments[key]) for key, value in model.items()})
-        for key, value in PLAIN_TRAINING.items():
-            choices.set(f"training.{key}", value, "of a network that has all to find out by itself")
-    elif found.num_days >= MANY_DAYS:
-        choices.set("model.trust", 1.0, f"{found.num_days} days of weather: what is learnt of them holds")
+def _choose_model(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
+    if not is_lagrangian(fingerprint):
+        _choose_plain_model(choices)
+    elif fingerprint.num_days >= MANY_DAYS:
+        enough = f"{fingerprint.num_days} days of data are enough to use the learnt corrections in full"
+        choices.set("model.trust", 1.0, enough)
     model = choices.tree["model"]
-    motion, _ = cells_per_step(found, frames)
-    smallest = min(min(part.shape) for part in found.series)
-    side = min(size.crop or smallest, smallest)
-    largest = model["patch"] if is_lagrangian(found) else LARGEST_PATCH
-    finest = min(next(patch for least, patch in PATCHES if side >= least), largest)
-    coarser = 2 * finest if smallest >= 2 * finest else finest
-    offered = ((finest, 3),) if is_lagrangian(found) else ((finest, 3), (finest, 5), (coarser, 5), (coarser, 7))
-    patch, kernel = next((o for o in offered if _reach(*o) >= motion - REACH_SLACK), offered[-1])
-    reach = _reach(patch, kernel)
     if "kernel_sizes" in model and "patch" in model:
-        reason = f"{kernel} × {kernel} patches of {patch} move a state {reach} cells a step"
-        reason += ", and rain stands still" if is_lagrangian(found) else f", and what it shows moves up to {motion:.1f}"
-        choices.set("model.kernel_sizes", [kernel] * len(model["kernel_sizes"]), reason)
-        choices.set("model.patch", patch, f"{patch} × {patch} cells are one place: fewer to convolve, farther reach")
-        if reach < motion - REACH_SLACK and not is_lagrangian(found):
-            choices.warnings.append(
-                f"what it shows moves {motion:.1f} cells a step but a state {reach}: a coarser grid would serve better"
-            )
+        _choose_reach(fingerprint, frames, size, choices)
     if "hidden_channels" in model:
         hidden = [max(round(width * size.width), 4) for width in model["hidden_channels"]]
-        plain = "" if is_lagrangian(found) else f", but {PLAIN_WIDER} times as wide: it has all to find out by itself"
+        is_plain = not is_lagrangian(fingerprint)
+        plain = f", but {PLAIN_WIDER} times as wide, because it gets the frames alone" if is_plain else ""
         widths = {1.0: f"as in the reference recipe{plain}", 2.0: f"twice the reference recipe's{plain}: a GPU has room"}
         narrow = f"{size.width:g} times the reference recipe's: more takes too much time or memory here"
         choices.set("model.hidden_channels", hidden, widths.get(size.width, narrow))
 
 
+def _choose_plain_model(choices: Choices) -> None:
+    """Replace the reference recipe's model, which is for rain, by one that gets the frames alone."""
+    model = {key: value for key, value in choices.tree["model"].items() if key != "trust"}
+    model |= {"name": "encoder_forecaster", "output": "linear", "input_kernel_sizes": []}
+    model["hidden_channels"] = [PLAIN_WIDER * width for width in model["hidden_channels"]]
+    reasons = {"name": "Shi et al. 2015; the reference recipe's model is for rain only", "output": "not limited",
+               "input_kernel_sizes": "of the input-to-state convolutions; [] means as kernel_sizes"}  # fmt: skip
+    comments = {key: choices.comments.get(f"model.{key}", "") for key in model} | reasons
+    choices.replace_section("model", {key: (value, comments[key]) for key, value in model.items()})
+    for key, value in PLAIN_TRAINING.items():
+        choices.set(f"training.{key}", value, "for a network that gets the frames alone")
+
+
+def _choose_reach(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
+    """Choose patch and kernels: on a fixed grid so that the network's state can move as far in a time step as the rain."""
+    model, moves_along = choices.tree["model"], is_lagrangian(fingerprint)
+    motion, _ = cells_per_step(fingerprint, frames)
+    smallest = min(min(part.shape) for part in fingerprint.series)
+    side = min(size.crop or smallest, smallest)
+    finest = min(next(patch for least, patch in PATCHES if side >= least), model["patch"] if moves_along else LARGEST_PATCH)
+    coarser = 2 * finest if smallest >= 2 * finest else finest
+    offered = ((finest, 3),) if moves_along else ((finest, 3), (finest, 5), (coarser, 5), (coarser, 7))
+    patch, kernel = next((o for o in offered if _reach(*o) >= motion - REACH_SLACK), offered[-1])
+    reach = _reach(patch, kernel)
+    reason = f"{kernel} × {kernel} patches of {patch} cells: the network's state can move {reach} cells a step"
+    reason += ", and in Lagrangian coordinates rain stands still" if moves_along else f", the field moves up to {motion:.1f}"
+    choices.set("model.kernel_sizes", [kernel] * len(model["kernel_sizes"]), reason)
+    choices.set("model.patch", patch, f"{patch} × {patch} cells become the channels of one place: quicker, and a farther reach")
+    if reach < motion - REACH_SLACK and not moves_along:
+        choices.warnings.append(
+            f"the field moves {motion:.1f} cells a step but the network's state only {reach}: a coarser grid would serve better"
+        )
+
+
 def _reach(patch: int, kernel: int) -> int:
-    """Cells that a state can move in one step."""
+    """Return how many cells a convolution with that kernel, over patches of that side, can move a state in one time step."""
     return patch * (kernel - 1) // 2
 
 
-def _choose_loss(found: Fingerprint, choices: Choices) -> None:
-    if not found.quantity.is_rain:
-        choices.replace_section("loss", {"name": ("mae", "not rain: no rate weighs more than another")})
+def _choose_loss(fingerprint: Fingerprint, choices: Choices) -> None:
+    if not fingerprint.quantity.is_rain:
+        choices.replace_section("loss", {"name": ("mae", "not rain: all values have the same weight")})
 
 
-def num_steps(found: Fingerprint, frames: FrameChoice, size: Size, *, device: str, seconds: float, orientations: int):
-    """Steps for the time there is, or fewer where the data is soon known by heart; and the reason."""
+def num_steps(
+    fingerprint: Fingerprint, frames: FrameChoice, size: Size, *, device: str, seconds: float, orientations: int
+) -> tuple[int, str]:
+    """Return the number of training steps and the reason: what the time allows, or fewer where more would overfit.
+
+    seconds: of one step
+    orientations: number of flipped and rotated versions of each case
+    """
     in_time = HOURS[device] * 3600 / seconds
-    places = [max(math.prod(part.shape) / size.crop**2, 1.0) if size.crop else 1.0 for part in found.series]
-    mean_places = sum(n * len(part.times) for n, part in zip(places, found.series, strict=True)) / found.num_frames
+    places = [max(math.prod(part.shape) / size.crop**2, 1.0) if size.crop else 1.0 for part in fingerprint.series]
+    mean_places = sum(n * len(part.times) for n, part in zip(places, fingerprint.series, strict=True)) / fingerprint.num_frames
     in_data = DRAWS * orientations * frames.num_training * mean_places / size.batch_size
     steps = _two_digits(min(max(min(in_time, in_data), FEWEST_STEPS), MOST_STEPS))
     if in_data < in_time and steps < MOST_STEPS:
         windows = f"{frames.num_training:,} window{'s' if frames.num_training > 1 else ''}"
-        reason = f"each place of {windows} some {DRAWS} times in each of {orientations} orientations"
+        reason = f"each place of {windows} is seen about {DRAWS} times in each of {orientations} orientations"
     else:
-        reason = f"as many as {HOURS[device]:.2g} h allow" if steps < MOST_STEPS else "more would change little"
+        reason = f"as many as fit into {HOURS[device]:.2g} h" if steps < MOST_STEPS else "more would improve little"
     return steps, reason
 
 
 def choose_training(
     choices: Choices, size: Size, *, steps: int, reason: str, seconds: float, on: str, memory_mb: float
 ) -> None:
-    """What hangs on the machine's speed, which has been measured."""
+    """Choose the keys of `[training]` that depend on the measured speed.
+
+    seconds, memory_mb: of one step; on: the device's name in the comment
+    """
     training = choices.tree["training"]
     if steps > training["steps"]:
         decay = float(f"{training['weight_decay'] * training['steps'] / steps:.2g}")
-        choices.set("training.weight_decay", decay, "the longer the run, the less in each step")
+        choices.set("training.weight_decay", decay, "lower in proportion, because the run is longer")
     spent = f"{steps * seconds / 3600:.2g} h at {seconds:.2g} s a step {on}"
     choices.set("training.steps", steps, f"{spent}; {reason}")
-    choices.set("training.epochs", 0, "in place of steps")
+    choices.set("training.epochs", 0, "0, because steps are given")
     choices.set("training.batch_size", size.batch_size, f"a step takes {memory_mb:,.0f} MB at its peak")
     if size.width > 1:
         rate = choices.tree["training"]["learning_rate"] / size.width
-        choices.set("training.learning_rate", rate, "a wider network takes smaller steps; at the end of the warm-up")
+        choices.set("training.learning_rate", rate, "at the end of the warm-up; lower for a wider network")
     choices.set(
-        "training.warmup_steps", min(choices.tree["training"]["warmup_steps"], steps // 10), "the first gradients are wild"
+        "training.warmup_steps",
+        min(choices.tree["training"]["warmup_steps"], steps // 10),
+        "a rising rate, because the first gradients are large",
     )
     choices.set(
-        "training.validate_every", _two_digits(max(steps / 8, 1)), "about eight times in the run, each of which saves it"
+        "training.validate_every",
+        _two_digits(max(steps / 8, 1)),
+        "about eight times in the run; each time a checkpoint is saved",
     )
     horizon = min(max(steps / 24, 20), 1000)
     average = round(1 - 1 / horizon, 4)
-    choices.set("training.ema", average, f"the average of the weights over about {horizon:.0f} steps is what forecasts")
+    choices.set("training.ema", average, f"forecasts use the average of the weights over about {horizon:.0f} steps")
 
 
 def _two_digits(number: float) -> int:
+    """Round down to two significant digits."""
     grain = 10 ** max(math.floor(math.log10(number)) - 1, 0)
     return int(number // grain * grain)
 
 
 def percent(share: float, digits: int = 0) -> str:
-    """For example `30 %`."""
+    """Return, for example, `30 %`."""
     return f"{100 * share:.{digits}f} %"

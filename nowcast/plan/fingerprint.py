@@ -1,7 +1,7 @@
-"""What an archive is like: the facts by which `nowcast plan` chooses a recipe (choices.py).
+"""Fingerprint: the statistics of an archive by which `nowcast plan` chooses a config (choices.py).
 
-Time and memory are bounded for any archive: a seeded sample of its frames is read, and motion is measured between those of
-them that have most rain. (planning.py is something else: it finds the windows of a config that is there already.)
+Time and memory are bounded for any archive: only a random sample of its frames is read, always the same one, and motion is
+measured between a few pairs of frames with much rain.
 """
 
 import logging
@@ -20,20 +20,37 @@ from nowcast.quantity import Quantity
 from nowcast.runtime.progress import track
 
 log = logging.getLogger(__name__)
-FRAMES, FEWEST = 96, 12  # frames read, and read even where they are large
-CELLS = 60_000_000  # of all frames read
-PAIRS = 8  # of successive frames whose motion is measured
-SIDE = 768  # cells: of a larger grid the wettest square gives the motion
-SECONDS = 12.0  # for reading, and again for motion: files can be slow to read
-LEAST_RAIN = (50, 1e-3)  # cells, and share of them: less in a pair is specks, whose motion says nothing
-ROUND = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0)  # mm/h: rates that people ask for, counted exactly
-RATES = np.unique([0.0, *np.geomspace(WET, 1000.0, 401), *ROUND, np.inf])  # mm/h: edges of the bins of rates
-SPEEDS = np.linspace(0.0, 128.0, 2561)  # cells per frame: edges of the bins of motion
+MOST_FRAMES, FEWEST_FRAMES = 96, 12  # frames read; the fewest even where reading them takes long
+MOST_CELLS = 60_000_000  # of all frames read together
+PAIRS = 8  # pairs of successive frames whose motion is measured
+SIDE = 768  # cells; on a larger grid the motion is measured in the wettest square of this side
+MOST_SECONDS = 12.0  # s, for reading, and again for the motion
+LEAST_RAIN = (50, 1e-3)  # wet cells, and their share of all; the motion of a pair with less rain is not measured
+ROUND = (
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    20.0,
+    30.0,
+    50.0,
+    100.0,
+)  # mm/h; usual thresholds, which are edges of bins, so that counts are exact
+RATES = np.unique([0.0, *np.geomspace(WET, 1000.0, 401), *ROUND, np.inf])  # mm/h, edges of the bins of rain rate
+SPEEDS = np.linspace(0.0, 128.0, 2561)  # cells per time step, edges of the bins of speed
 
 
 @dataclass(frozen=True, eq=False)
 class SeriesFacts:
-    """One record of the archive: all its times, and the wet share of the known pixels that were read (NaN: none were)."""
+    """One record of the archive.
+
+    times: (time,) of all its frames
+    shape: (y, x) cells
+    spacing_km: (y, x) km
+    wet: share of wet pixels among the known ones that were read; NaN where none were read
+    """
 
     name: str
     times: np.ndarray
@@ -44,15 +61,20 @@ class SeriesFacts:
 
     @property
     def minutes(self) -> float:
+        """Return the time step in minutes."""
         return float(self.time_step / np.timedelta64(60, "s"))
 
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """The archive as a whole. Shares are of the known pixels read; motion is in cells per frame, weighed by rain.
+    """Statistics of the whole archive, from the frames that were read.
 
-    `counts` are the pixels in each bin of RATES, `supported` those of the frames' 3 × 3 medians, in which a rate counts only
-    where its neighbours have it too. `motion_median` and `motion_95` are NaN where there was too little rain to follow.
+    missing, most_missing: share of a frame that is missing, on average and at most
+    counts: (bin of RATES,) known pixels
+    supported: (bin of RATES,) the same of the 3 × 3 medians, which keep a rate only where the neighbours reach it too
+    maximum: the highest rate, mm/h
+    num_pairs: pairs of frames whose motion was measured
+    motion_median, motion_95: median and 95 % quantile of the speed, weighted by rain, cells per time step; NaN without pairs
     """
 
     series: tuple[SeriesFacts, ...]
@@ -69,15 +91,16 @@ class Fingerprint:
 
     @property
     def wet(self) -> float:
+        """Return the share of wet pixels among the known ones."""
         return self.share_from(WET)
 
     def share_from(self, rate: float) -> float:
-        """The share of the known pixels with at least that rate: exact for those of ROUND, else of its bin on."""
+        """Return the share of known pixels with at least that rate (mm/h); exact for the rates of ROUND."""
         first = np.searchsorted(RATES, rate * (1 + 1e-9), side="right") - 1
         return float(self.counts[first:].sum() / max(self.counts.sum(), 1))
 
     def highest_credible(self, share: float) -> float:
-        """The rate that this share of the wet pixels reaches together with their neighbours; 0 without rain."""
+        """Return the rate (mm/h) that this share of the wet pixels reaches together with their neighbours; 0 without rain."""
         wet = self.supported[1:]
         beyond = np.cumsum(wet[::-1])[::-1]
         reached = np.flatnonzero(beyond > share * wet.sum())
@@ -85,26 +108,31 @@ class Fingerprint:
 
     @property
     def num_frames(self) -> int:
+        """Return the number of frames of all records."""
         return sum(len(part.times) for part in self.series)
 
     @property
     def num_days(self) -> int:
+        """Return the number of days (UTC) with at least one frame."""
         days = [np.unique(part.times.astype("datetime64[D]")) for part in self.series]
         return len(np.unique(np.concatenate(days)))
 
 
 def take_fingerprint(records: Sequence[Record], *, seed: int = 0) -> Fingerprint:
-    """Sample the records' frames. Raises DataError (exit 3) where all that was read is missing or damaged."""
+    """Read a sample of the records' frames and compute their statistics.
+
+    Raises DataError (exit 3) where all pixels read are missing or damaged.
+    """
     rng = np.random.default_rng(seed)
     damage = [Damage(record) for record in records]
     read = [_Frame(damage[number], number, position) for number, position in _sample(records, rng)]
     done: list[_Frame] = []
     began, cells = time.monotonic(), 0
     for frame in track(read, "reading a sample", unit="frame"):
-        frame.look()
+        frame.read()
         done.append(frame)
         cells += int(np.prod(frame.record.grid.shape))
-        if len(done) >= FEWEST and (cells > CELLS or time.monotonic() - began > SECONDS):
+        if len(done) >= FEWEST_FRAMES and (cells > MOST_CELLS or time.monotonic() - began > MOST_SECONDS):
             break
     for line in (line for part in damage for line in part.lines()):
         log.warning("%s", line)
@@ -128,13 +156,13 @@ def take_fingerprint(records: Sequence[Record], *, seed: int = 0) -> Fingerprint
 
 
 class _Frame:
-    """One frame of the sample: what it adds to the histograms."""
+    """One frame of the sample and its histograms."""
 
     def __init__(self, damage: Damage, number: int, position: int):
         self.damage, self.record, self.number, self.position = damage, damage.record, number, position
 
-    def look(self) -> None:
-        """Read it and keep its figures."""
+    def read(self) -> None:
+        """Read the field, and keep only its statistics."""
         field = self.damage.read(self.position)
         known = np.isfinite(field)
         filled = np.where(known, field, 0).astype(np.float32)
@@ -146,11 +174,15 @@ class _Frame:
 
     @property
     def has_predecessor(self) -> bool:
+        """Return whether the record has a frame one time step earlier."""
         times, at = self.record.times, self.position
         return at > 0 and bool(times[at] - times[at - 1] == self.record.time_step)
 
     def with_predecessor(self) -> np.ndarray | None:
-        """(2, y, x) mm/h; None where the one before is damaged or missing."""
+        """Read this frame and the one before it; None where the latter is damaged or all missing.
+
+        returns: (2, y, x) mm/h
+        """
         try:
             pair = self.record.read([self.position - 1, self.position])
         except DataError:
@@ -159,13 +191,13 @@ class _Frame:
 
 
 def _sample(records: Sequence[Record], rng: np.random.Generator) -> list[tuple[int, int]]:
-    """(record, position) of frames spread over the whole archive, one at random in each stretch, in random order."""
+    """Draw (record, position) of frames: one in each of equal stretches of the archive, returned in random order."""
     ends = np.cumsum([len(record) for record in records])
-    edges = np.linspace(0, ends[-1], min(FRAMES, int(ends[-1])) + 1)
+    edges = np.linspace(0, ends[-1], min(MOST_FRAMES, int(ends[-1])) + 1)
     chosen = np.unique(rng.uniform(edges[:-1], edges[1:]).astype(int).clip(max=int(ends[-1]) - 1))
     numbers = np.searchsorted(ends, chosen, side="right")
-    found = [(int(n), int(at - (ends[n] - len(records[n])))) for n, at in zip(numbers, chosen, strict=True)]
-    return [found[place] for place in rng.permutation(len(found))]
+    frames = [(int(n), int(at - (ends[n] - len(records[n])))) for n, at in zip(numbers, chosen, strict=True)]
+    return [frames[place] for place in rng.permutation(len(frames))]
 
 
 def _series_facts(record: Record, frames: Sequence[_Frame]) -> SeriesFacts:
@@ -175,14 +207,18 @@ def _series_facts(record: Record, frames: Sequence[_Frame]) -> SeriesFacts:
 
 
 def _speeds(frames: Sequence[_Frame], rng: np.random.Generator) -> tuple[np.ndarray, int]:
-    """How much rain (1 - exp(-r / 1 mm/h), wet pixels) moves at each of SPEEDS; and from how many pairs of frames."""
+    """Measure the motion between pairs of frames, those with more rain more likely.
+
+    returns: (bin of SPEEDS,) rain that moves at that speed, as the sum of 1 - exp(-rate / 1 mm/h) over wet pixels; and the
+    number of pairs
+    """
     usable = [frame for frame in frames if frame.has_predecessor and frame.rain > 0]
-    found, num_pairs, began = np.zeros(len(SPEEDS) - 1), 0, time.monotonic()
+    histogram, num_pairs, began = np.zeros(len(SPEEDS) - 1), 0, time.monotonic()
     if not usable:
-        return found, 0
+        return histogram, 0
     rain = np.array([frame.rain for frame in usable])
     for place in rng.choice(len(usable), min(PAIRS, len(usable)), replace=False, p=rain / rain.sum()):
-        if num_pairs and time.monotonic() - began > SECONDS:
+        if num_pairs and time.monotonic() - began > MOST_SECONDS:
             break
         pair = usable[place].with_predecessor()
         if pair is None:
@@ -193,20 +229,26 @@ def _speeds(frames: Sequence[_Frame], rng: np.random.Generator) -> tuple[np.ndar
         if weights.sum() < max(LEAST_RAIN[0], LEAST_RAIN[1] * weights.size):
             continue
         speed = np.hypot(*motion(pair)).clip(max=SPEEDS[-1])
-        found += np.histogram(speed, SPEEDS, weights=weights)[0]
+        histogram += np.histogram(speed, SPEEDS, weights=weights)[0]
         num_pairs += 1
-    return found, num_pairs
+    return histogram, num_pairs
 
 
 def _wettest_square(pair: np.ndarray) -> np.ndarray:
-    """Of (2, y, x) the square of SIDE cells with most rain, on a lattice of half of it."""
+    """Cut out the square of SIDE cells with most rain; squares overlap by half.
+
+    pair: (2, y, x) mm/h
+    """
     corners = [range(0, max(size - SIDE, 0) + 1, SIDE // 2) for size in pair.shape[1:]]
     squares = [pair[:, top : top + SIDE, left : left + SIDE] for top in corners[0] for left in corners[1]]
     return max(squares, key=lambda square: float(np.minimum(np.nan_to_num(square[1]), 1).sum()))
 
 
 def _quantile(counts: np.ndarray, share: float) -> float:
-    """Of the speeds counted in the bins of SPEEDS; NaN where there are none."""
+    """Return a quantile of the speeds, in cells per time step; NaN without any.
+
+    counts: (bin of SPEEDS,)
+    """
     if not counts.sum():
         return np.nan
     return float(SPEEDS[1 + np.searchsorted(np.cumsum(counts), share * counts.sum())])

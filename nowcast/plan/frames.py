@@ -1,7 +1,7 @@
-"""How many frames in and out an archive allows, and how to split it, so that training and validation both have windows.
+"""Choose the number of past and future frames, and the split, so that training and validation both have windows.
 
-The longest windows come first; for each the splits are tried from the fairest to the barest, with the very code that will
-plan the windows of the training, and the first that leaves enough of both is taken.
+Longer windows are tried before shorter ones, and for each length fairer splits before poorer ones. The windows are counted
+by the code that the training uses; the first choice with enough of them is taken.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,45 +15,47 @@ from nowcast.dataset.windows import Windows, find_windows
 from nowcast.errors import NotEnoughFrames
 from nowcast.plan.fingerprint import SeriesFacts
 
-LEAD_MINUTES, MOST_LEADS, FEWEST_LEADS = 60, 30, 4  # an hour; of very short or long steps so many frames
-MOST_INPUTS, FEWEST_INPUTS = 4, 2  # four show motion and its change, two the motion alone
-ENOUGH = ((8, 4), (1, 1))  # windows for training and validation: what is wished, and what is the least
-CYCLE_DAYS = 21  # an archive of more days is split by days: weather of the whole archive in every split
-FEW_DAYS = 5  # of validation: fewer say little about other weather
-LONG_DAYS = 40  # an archive as long can spare a tenth for a test
-SHARES = ((0.75, 0.25, 0.0), (0.6, 0.4, 0.0), (0.5, 0.5, 0.0), (0.4, 0.6, 0.0))
-DRY = 0.002  # the wet share below which a record's windows do not count: no rain is learnt or judged from them
-MOST_SPANS = 8  # runs of frames that are cut in two by writing out their times
+LEAD_MINUTES = 60  # min, the wished lead time
+MOST_LEADS, FEWEST_LEADS = 30, 4  # frames; limits for very short and very long time steps
+MOST_INPUTS, FEWEST_INPUTS = 4, 2  # past frames; four show the motion and its change, two the motion alone
+ENOUGH = ((8, 4), (1, 1))  # (training, validation) windows: the wished numbers, then the fewest
+CYCLE_DAYS = 21  # an archive of more days is split by days, so that every split has weather of the whole archive
+FEW_DAYS = 5  # days of validation; fewer say little about other weather
+LONG_DAYS = 40  # an archive of at least so many days keeps a tenth for a test
+SHARES = ((0.75, 0.25, 0.0), (0.6, 0.4, 0.0), (0.5, 0.5, 0.0), (0.4, 0.6, 0.0))  # (training, validation, test)
+DRY = 0.002  # share of wet pixels below which a record's windows do not count as enough: they hold hardly any rain
+MOST_SPANS = 8  # runs of frames; with more of them a split by time spans would be too long to write
 
 
 @dataclass(frozen=True)
 class FrameChoice:
-    """Frames of a window, how windows are split, and how many windows that gives; `splits_reason` says why so."""
+    """Frames of a window, the split with its reason, and the number of windows in each part of it."""
 
     input_frames: int
     lead_frames: int
-    wanted_leads: int
-    minutes: float  # of the time step that most frames have
+    wanted_leads: int  # that the archive would need for LEAD_MINUTES
+    minutes: float  # the time step that most frames have
     splits: Splits
     splits_reason: str
     num_training: int
     num_validation: int
     num_test: int
     num_validation_days: int
-    is_apart: bool  # whether a gap of a window lies between training and validation
+    is_apart: bool  # whether there is a gap of one window between training and validation
 
     @property
     def lead_minutes(self) -> float:
+        """Return the longest lead time in minutes."""
         return self.lead_frames * self.minutes
 
     @property
     def has_few_days(self) -> bool:
-        """Whether validation days were chosen and have windows on fewer than FEW_DAYS."""
+        """Return whether the split is by days and validation has windows on fewer than FEW_DAYS days."""
         return self.splits.by == "days" and self.num_validation_days < FEW_DAYS
 
 
 def choose_frames(series: Sequence[SeriesFacts]) -> FrameChoice:
-    """The first choice that leaves enough windows. Raises NotEnoughFrames (exit 75) where not even the barest does."""
+    """Return the first choice that gives enough windows. Raises NotEnoughFrames (exit 75) where none does."""
     usable = [part for part in series if not np.isnat(part.time_step)]
     if not usable:
         raise NotEnoughFrames("every record has a single frame: a plan needs runs of frames, six in a row or more")
@@ -63,8 +65,8 @@ def choose_frames(series: Sequence[SeriesFacts]) -> FrameChoice:
     rainy = [part.wet >= DRY or np.isnan(part.wet) for part in usable]
     for counted, enough in [(c, e) for c in (rainy, [True] * len(usable)) for e in ENOUGH]:
         for inputs, leads in _sizes(wanted, longest):
-            if found := _first_split(usable, counted, inputs, leads, enough):
-                splits, reason, is_apart, windows = found
+            if choice := _first_split(usable, counted, inputs, leads, enough):
+                splits, reason, is_apart, windows = choice
                 return FrameChoice(
                     inputs, leads, wanted, minutes, splits, reason, is_apart=is_apart, **_windows_of(usable, windows)
                 )
@@ -84,7 +86,7 @@ def _longest_run(part: SeriesFacts) -> int:
 
 
 def _sizes(wanted: int, longest: int) -> Iterator[tuple[int, int]]:
-    """(input_frames, lead_frames), longest first: of windows with less than half the leads a third are past frames."""
+    """Return (input_frames, lead_frames) to try, longest first; below half the wished leads a third are past frames."""
     half = (wanted + 1) // 2
     sizes = [(MOST_INPUTS, leads) for leads in range(wanted, half - 1, -1)]
     for size in range(MOST_INPUTS + half - 1, FEWEST_INPUTS, -1):
@@ -120,7 +122,10 @@ def _count(windows: Sequence[Windows], counted: Sequence[bool]) -> int:
 
 
 def _candidates(series: Sequence[SeriesFacts], size: int, enough: tuple[int, int]) -> Iterator[tuple[Splits, str, bool]]:
-    """Splits, their reason, and whether they keep a gap; from the fairest on."""
+    """Yield splits to try, fairest first, each with its reason and whether it keeps a gap.
+
+    size: frames of a window
+    """
     days = len(np.unique(np.concatenate([part.times.astype("datetime64[D]") for part in series])))
     if days > CYCLE_DAYS:
         yield _by_days(days), "every split has weather of the whole archive; of every ten days two are left out, as a gap", True
@@ -144,9 +149,9 @@ def _by_days(days: int) -> Splits:
 
 
 def _spans(series: Sequence[SeriesFacts], size: int, enough: tuple[int, int]) -> tuple[tuple, tuple] | None:
-    """Training and validation spans that cut every run of frames in two; None for many runs.
+    """Return training and validation spans that cut every run of frames in two; None for more than MOST_SPANS runs.
 
-    Runs that overlap in time, such as those of two radars, are cut together, for a span holds for every record.
+    Runs that overlap in time, such as those of two radars, are cut together, because a span applies to every record.
     """
     training, validation = [], []
     runs = _merged_runs(series)
@@ -164,7 +169,7 @@ def _spans(series: Sequence[SeriesFacts], size: int, enough: tuple[int, int]) ->
 
 
 def _merged_runs(series: Sequence[SeriesFacts]) -> list[tuple[np.datetime64, np.datetime64, np.timedelta64]]:
-    """(first frame, one step after the last, time step) of runs of more than one frame, in time order, none overlapping."""
+    """Return (first time, one time step after the last, time step) of runs of frames, in order; overlapping runs as one."""
     runs = []
     for part in series:
         for run in np.split(part.times, np.flatnonzero(np.diff(part.times) != part.time_step) + 1):

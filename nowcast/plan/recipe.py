@@ -1,7 +1,8 @@
-"""`nowcast plan`: records -> fingerprint -> a complete config with the reason for every value, tried on this machine.
+"""Make a recipe: records -> fingerprint -> a complete config with the reason for every value, tried on this machine.
 
-In the manner of nnU-Net (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z): what can be told from the data is told, what
-cannot stays as in the reference recipe, configs/radar.toml, and the result is a file that people can read and change.
+The method is that of nnU-Net (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z): what the data can decide is computed from
+the data, everything else stays as in the reference recipe, configs/radar.toml, and the result is a file that people can read
+and change.
 """
 
 import logging
@@ -9,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,14 +31,14 @@ from nowcast.training.step_cost import Estimate, case_shape, estimate
 log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.6  # of the free memory (a GPU: of all) that a step may take; validation and other processes need some
 STEPS_IN_TIME = 1000  # that the time must allow; where steps take too long for that, a smaller size is tried
-NEARLY_DRY = 0.005  # wet share
-MAIN = ("data.input_frames", "data.lead_frames", "data.splits.by", "data.crop", "model.patch", "model.kernel_sizes",
+NEARLY_DRY = 0.005  # share of wet pixels below which a warning is given
+MAIN_KEYS = ("data.input_frames", "data.lead_frames", "data.splits.by", "data.crop", "model.patch", "model.kernel_sizes",
         "model.hidden_channels", "training.batch_size", "training.steps")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A config, the comment at each key, what stands above it, and what its user should know before training."""
+    """A config with a comment at each key, the lines above it, and warnings about the data for its user."""
 
     experiment: Experiment
     comments: Mapping[str, str]
@@ -44,20 +46,26 @@ class Recipe:
     warnings: tuple[str, ...]
 
     def text(self, experiment: Experiment | None = None) -> str:
-        """TOML for people; of an `experiment` that --set made different, with the reasons that still hold."""
+        """Return the config as commented TOML.
+
+        experiment: the config after --set has changed keys; those are commented "set by hand"
+        """
         written = experiment or self.experiment
         same = {key for key in self.comments if _value(written, key) == _value(self.experiment, key)}
         comments = {key: text if key in same else "set by hand" for key, text in self.comments.items()}
         return write_commented(written, comments, self.head)
 
     def lines(self) -> list[str]:
-        """The main choices, one to a line."""
+        """Return the most important choices with their reasons, one per line."""
         return [
-            f"{key} = {inline(_value(self.experiment, key))}  # {self.comments[key]}" for key in MAIN if key in self.comments
+            f"{key} = {inline(_value(self.experiment, key))}  # {self.comments[key]}"
+            for key in MAIN_KEYS
+            if key in self.comments
         ]
 
 
-def _value(experiment: Experiment, key: str):
+def _value(experiment: Experiment, key: str) -> Any:
+    """Return the value of a dotted key; None where there is none."""
     value = config.as_toml(experiment)
     for name in key.split("."):
         value = value.get(name) if isinstance(value, dict) else None
@@ -141,8 +149,8 @@ def _largest_size(
 
 def _choices_for(fingerprint: Fingerprint, frames: FrameChoice, size: Size, paths: Sequence[str], variable: str) -> Choices:
     choices = reference_choices()
-    choices.set("data.records", list(paths), "what was planned from")
-    choices.set("data.variable", variable, "found by CF standard name and units" if variable == "auto" else "as asked for")
+    choices.set("data.records", list(paths), "the records that this config was made for")
+    choices.set("data.variable", variable, "found by CF standard name and units" if variable == "auto" else "set by --variable")
     choose(fingerprint, frames, size, choices)
     return choices
 
@@ -198,7 +206,7 @@ def _choose_training(fingerprint: Fingerprint, frames: FrameChoice, measured: Me
         choices, measured.size, steps=steps, reason=reason, seconds=seconds,
         memory_mb=measured.cost.memory_bytes / 1e6, on=f"on {_device_name(device)}",
     )  # fmt: skip
-    faster = f"bfloat16 where a probe finds it faster; {measured.precision} on this {device.type}"
+    faster = f"bfloat16 where a short test finds it faster; {measured.precision} on this {device.type}"
     choices.set("training.precision", "auto", faster)
 
 
@@ -209,41 +217,46 @@ def _device_name(device: torch.device) -> str:
     return f"{device.type} ({threads} thread{'s' if threads > 1 else ''})"
 
 
-def _warnings(found: Fingerprint, frames: FrameChoice) -> list[str]:
-    """What stands in the way of a good network, each with what would help."""
-    told, leads = [], f"{frames.lead_minutes:g} of {frames.wanted_leads * frames.minutes:g} minutes"
+def _warnings(fingerprint: Fingerprint, frames: FrameChoice) -> list[str]:
+    """Return what in the data limits the network, each with what would help."""
+    warnings, leads = [], f"{frames.lead_minutes:g} of {frames.wanted_leads * frames.minutes:g} minutes"
     if frames.lead_frames < frames.wanted_leads:
-        told.append(f"the runs of frames are short and allow {leads} of leads; longer runs would help")
+        warnings.append(f"the runs of frames are short and allow {leads} of leads; longer runs would help")
     if not frames.is_apart:
-        told.append("validation follows training without a gap, and flatters: score the network on another day")
+        warnings.append(
+            "validation follows training without a gap, so its scores are too good: score the network on another day"
+        )
     if min(frames.num_training, frames.num_validation) < ENOUGH[0][1]:
         numbers = f"{frames.num_training:,} training and {frames.num_validation:,} validation windows"
-        told.append(f"{numbers}: enough to try things, too few to learn weather; more days would help")
+        warnings.append(f"{numbers}: enough for a test run, too few to train a useful network; more days would help")
     if frames.has_few_days:
-        told.append(
+        warnings.append(
             f"validation has windows of {_count(frames.num_validation_days, 'day')}: "
             f"fewer than {FEW_DAYS} say little about other weather; more months would help"
         )
-    if found.wet < NEARLY_DRY:
-        told.append(f"{percent(found.wet, 2)} of the pixels are wet: there is hardly any rain to learn from")
-    if not found.num_pairs:
-        told.append("motion could not be measured for want of rain: crop, patch and kernels are guesses")
-    return told
+    if fingerprint.wet < NEARLY_DRY:
+        warnings.append(f"{percent(fingerprint.wet, 2)} of the pixels are wet: there is hardly any rain to learn from")
+    if not fingerprint.num_pairs:
+        warnings.append("there is too little rain to measure motion: crop, patch and kernels are guesses")
+    return warnings
 
 
-def _head(records: Sequence[Record], found: Fingerprint, warnings: Sequence[str]) -> list[str]:
-    steps = dict.fromkeys(f"{part.minutes:g}" for part in found.series if math.isfinite(part.minutes))
-    grids = dict.fromkeys("{} × {} cells of {} km".format(*part.shape, _km(part.spacing_km)) for part in found.series)
+def _head(records: Sequence[Record], fingerprint: Fingerprint, warnings: Sequence[str]) -> list[str]:
+    """Return the lines above the config: what the records hold, and the warnings."""
+    steps = dict.fromkeys(f"{part.minutes:g}" for part in fingerprint.series if math.isfinite(part.minutes))
+    grids = dict.fromkeys("{} × {} cells of {} km".format(*part.shape, _km(part.spacing_km)) for part in fingerprint.series)
     names, shown = ", ".join(record.name for record in records[:8]), list(grids)[:4]
-    values = f"{percent(found.wet, 2)} wet, {percent(found.share_from(HEAVY), 3)} from {HEAVY:g} mm/h on"
-    moved = f"motion {found.motion_median:.1f} cells a step, 95 % of it up to {found.motion_95:.1f}"
+    values = f"{percent(fingerprint.wet, 2)} wet, {percent(fingerprint.share_from(HEAVY), 3)} from {HEAVY:g} mm/h on"
+    moved = f"motion {fingerprint.motion_median:.1f} cells a step, 95 % of it up to {fingerprint.motion_95:.1f}"
     return [
-        f"Planned by nowcast {__version__} from its fingerprint of the records; every key is here, and may be changed.",
+        f"Planned by nowcast {__version__} from a fingerprint of the records; every key is here, and may be changed.",
         "",
-        f"{found.num_frames:,} frames on {_count(found.num_days, 'day')} every {', '.join(steps)} minutes: {names}",
+        f"{fingerprint.num_frames:,} frames on {_count(fingerprint.num_days, 'day')} every {', '.join(steps)} minutes: {names}",
         ", ".join(shown) + (f" and {len(grids) - len(shown)} other grids" if len(grids) > len(shown) else ""),
-        f"{values}, {percent(found.missing)} missing ({_count(found.num_frames_read, 'frame')} read)",
-        f"{moved} ({_count(found.num_pairs, 'pair')} of frames)" if found.num_pairs else "motion not measured: too little rain",
+        f"{values}, {percent(fingerprint.missing)} missing ({_count(fingerprint.num_frames_read, 'frame')} read)",
+        f"{moved} ({_count(fingerprint.num_pairs, 'pair')} of frames)"
+        if fingerprint.num_pairs
+        else "motion not measured: too little rain",
         *(f"Beware: {warning}." for warning in warnings),
     ]
 

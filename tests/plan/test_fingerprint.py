@@ -34,7 +34,7 @@ def test_the_facts_of_a_record_of_known_motion(tmp_path):
 
 
 def test_the_sample_is_bounded_spread_and_always_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(fingerprint, "FRAMES", 20)
+    monkeypatch.setattr(fingerprint, "MOST_FRAMES", 20)
     path = record(tmp_path, frames=300, shape=(16, 16), motion=(0, 0))
     read, (opened,) = [], open_records([path])
     monkeypatch.setattr(
@@ -50,8 +50,8 @@ def test_the_sample_is_bounded_spread_and_always_the_same(tmp_path, monkeypatch)
 
 
 def test_frames_that_take_long_to_read_are_few(tmp_path, monkeypatch):
-    monkeypatch.setattr(fingerprint, "SECONDS", 0.0)
-    assert look(record(tmp_path, frames=60, shape=(16, 16))).num_frames_read == fingerprint.FEWEST
+    monkeypatch.setattr(fingerprint, "MOST_SECONDS", 0.0)
+    assert look(record(tmp_path, frames=60, shape=(16, 16))).num_frames_read == fingerprint.FEWEST_FRAMES
 
 
 def test_specks_and_dry_frames_say_nothing_about_motion(tmp_path):

@@ -54,7 +54,7 @@ def test_every_key_is_there_and_has_its_reason(tmp_path, measured):
     assert set(keys) == set(dotted(config.as_dict(read)))
     assert [key for key, comment in keys.items() if not comment] == []
     assert read.data.records == (str(tmp_path / "rain.nc"),)
-    assert re.match(r"# Planned by nowcast [\d.]+ from its fingerprint of the records", made.text())
+    assert re.match(r"# Planned by nowcast [\d.]+ from a fingerprint of the records", made.text())
     assert "60 frames on 1 day every 5 minutes: rain" in made.text()
 
 
@@ -79,7 +79,7 @@ def real_records():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", real_records())
 def test_real_records_are_planned_and_the_plan_accepted(name, shared, measured, monkeypatch):
-    monkeypatch.setattr(fingerprint, "FRAMES", 12)
+    monkeypatch.setattr(fingerprint, "MOST_FRAMES", 12)
     monkeypatch.setattr(fingerprint, "PAIRS", 1)
     monkeypatch.setattr(fingerprint, "SIDE", 256)
     made = plan_records([str(shared / "radar" / name)], device="cpu")
