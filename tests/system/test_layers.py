@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 from makers import ROOT
@@ -46,9 +47,15 @@ MODULES = modules()
 FILES = {path.relative_to(PACKAGE).as_posix(): path for paths in MODULES.values() for path in paths}
 
 
+@cache
+def parsed(path):
+    """Return the syntax tree of a file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports(path, *, top_only=False):
     """The dotted names that a file imports; `top_only` leaves out what functions import."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     nodes = tree.body if top_only else ast.walk(tree)
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -89,7 +96,7 @@ def module_name(path):
 def needed(path, names):
     """The files of the package that a file imports: of `from folder import module` the module, not the folder."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -145,7 +152,7 @@ def test_a_folder_has_few_entries():
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - {"cli.py"}))
 def test_only_the_command_line_prints_exits_and_sets_up_logging(name):
-    for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(FILES[name])):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}, called
@@ -155,7 +162,7 @@ def test_no_pickle_is_read():
     forbidden = {"torch.load", "pickle.load", "pickle.loads", "yaml.load", "eval", "exec", "os.system"}
     for paths in MODULES.values():
         for path in paths:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
+            tree = parsed(path)
             called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
             assert not called & forbidden, path.name
             loads = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load"]
