@@ -66,6 +66,7 @@ def test_it_is_a_forecaster_by_name(tmp_path, undrawn):
     assert code == 5, err
 
 
+@pytest.mark.slow
 def test_a_training_begins_with_it(tmp_path):
     path = write_record(tmp_path / "a.nc", rain(frames=60, shape=(40, 40), motion=(1, 1)))
     settings = [f'data.records=["{path}"]', "training.start_from=pretrained", "training.steps=1", "training.warmup_steps=0",

@@ -17,6 +17,8 @@ from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
 from nowcast.scores.pixels import THRESHOLDS
 
+pytestmark = pytest.mark.slow  # they share an evaluation that takes seconds
+
 BOTH = (Persistence(), Extrapolation())
 DAYS = ("2020-06-01", "2020-06-02", "2020-06-03")
 
@@ -60,7 +62,6 @@ def assert_same(row, other):
         assert value == (pytest.approx(other[key], rel=1e-9, abs=1e-9, nan_ok=True) if number else other[key]), (key, row)
 
 
-@pytest.mark.slow
 def test_pooled_scores_are_those_of_one_evaluation(scored):
     first, rest, whole = (scored / f"scores_{name}" / "scores.nc" for name in ("first", "rest", "all"))
     pooled, at_once = pool([rest, first]), read_scores(whole)
@@ -71,7 +72,6 @@ def test_pooled_scores_are_those_of_one_evaluation(scored):
         assert_same(row, other)
 
 
-@pytest.mark.slow
 def test_the_command_pools_without_observations(scored, tmp_path, undrawn):
     files = [scored / f"scores_{name}" / "scores.nc" for name in ("first", "rest")]
     code, out, err = command("evaluate", *files, "--output", tmp_path / "both", "--format", "json")
@@ -88,7 +88,6 @@ def test_the_command_pools_without_observations(scored, tmp_path, undrawn):
     assert again.num_cases == 9
 
 
-@pytest.mark.slow
 def test_the_same_day_twice_is_refused(scored):
     whole, rest = (scored / f"scores_{name}" / "scores.nc" for name in ("all", "rest"))
     with pytest.raises(UsageError, match=r"both hold radar on 2020-06-02: its cases would count twice\.\nPool evaluations of"):
@@ -98,14 +97,12 @@ def test_the_same_day_twice_is_refused(scored):
     assert err.startswith(f"error: {rest} is named twice: its cases would count twice")
 
 
-@pytest.mark.slow
 def test_the_same_rain_under_another_name_is_refused(scored, tmp_path):
     renamed = evaluate(tmp_path / "scores", days_record(tmp_path / "other.nc", DAYS[:1]))
     with pytest.raises(UsageError, match=r"radar on 2020-06-01 .* and other on 2020-06-01 .* are the same observations under"):
         pool([scored / "scores_first" / "scores.nc", renamed])
 
 
-@pytest.mark.slow
 def test_what_differs_is_named(scored, tmp_path):
     first, record = scored / "scores_first" / "scores.nc", days_record(tmp_path / "radar.nc", ["2020-06-09"])
     other = evaluate(tmp_path / "one", record, thresholds=(1.0, 5.0))
@@ -126,7 +123,6 @@ def test_a_pooled_result_describes_records_and_forecasters_of_both_files(scored)
     assert set(about["forecasters"]) == {"persistence", "extrapolation"}
 
 
-@pytest.mark.slow
 def test_another_checkpoint_under_the_same_name_is_refused(scored, tmp_path):
     paths = []
     for n, name in enumerate(("first", "rest")):
@@ -141,7 +137,6 @@ def test_another_checkpoint_under_the_same_name_is_refused(scored, tmp_path):
     assert pool(paths[:1]).about["forecasters"]["extrapolation"]["digest"] == "0"
 
 
-@pytest.mark.slow
 def test_scores_and_forecasters_do_not_mix(scored):
     scores = scored / "scores_first" / "scores.nc"
     code, _, err = command("evaluate", scores, "persistence", "--observations", scored / "first" / "radar.nc")

@@ -113,6 +113,7 @@ def test_json_csv_and_netcdf_agree(written):
                 assert value == row[column] or (np.isnan(value) and row[column] is None)
 
 
+@pytest.mark.slow
 def test_sums_by_block_can_be_added_up_again(written):
     result, folder = written
     with xr.open_dataset(folder / score_files.SCORES_NC, engine="netcdf4") as scores:

@@ -113,6 +113,7 @@ def test_every_model_forecasts_the_same_in_onnx_runtime_and_as_a_program_of_torc
     assert axes == ["case", 2, *(exported.network.model.grid or ("y", "x"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exported", ["encoder_forecaster"], indirect=True)
 def test_a_grid_of_real_radar_is_forecast_the_same(exported, shared):
     (record,) = open_records([shared / "radar" / "mch" / "20150515.nc"])
@@ -154,6 +155,7 @@ def test_a_pt2_file_tells_what_it_is(small, tmp_path, monkeypatch):
     np.testing.assert_allclose(found.detach(), made.forecast(past(made), 2), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_another_forecast_than_the_networks_is_not_written(small, tmp_path, monkeypatch):
     graph = small.graph
     monkeypatch.setattr(export, "program", lambda _: graph)

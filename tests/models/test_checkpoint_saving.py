@@ -120,6 +120,7 @@ def kill_at_every_call(parent):
     return total
 
 
+@pytest.mark.slow
 def test_a_save_that_is_killed_at_any_system_call_loses_nothing(tmp_path):
     program = "import sys, pathlib, test_checkpoint_saving as t; print(t.kill_at_every_call(pathlib.Path(sys.argv[1])))"
     done = run_beside(__file__, program, tmp_path)

@@ -47,6 +47,7 @@ def call(folder, *words):
     return json.loads((folder / "out" / "archive.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_table_of_all_forecasters_on_day_7_and_what_is_done_is_kept(folder, capsys, monkeypatch):
     found = call(folder)
     text = capsys.readouterr().out
@@ -59,6 +60,7 @@ def test_a_table_of_all_forecasters_on_day_7_and_what_is_done_is_kept(folder, ca
     assert call(folder) == found
 
 
+@pytest.mark.slow
 def test_a_network_is_named_with_where_it_misses(folder, capsys):
     call(folder, "--network", "persistence")
     text = capsys.readouterr().out

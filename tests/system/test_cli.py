@@ -191,6 +191,7 @@ def test_data_on_the_command_line_takes_the_place_of_the_configs(inputs, tmp_pat
     assert json.loads(out)["records"] == ["other"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_has_nothing_to_resume_and_a_longer_one_has(inputs):
     train = ("train", inputs / "tiny.toml", "--output", "run", "-q", "--set")
     assert command(*train, "training.steps=2")[0] == 0
