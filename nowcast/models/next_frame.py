@@ -14,10 +14,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nowcast.config.schema import Many, Number, Section
-from nowcast.models.convlstm import CellOptions, State
+from nowcast.models.convlstm import CellOptions, NormalisedConvLSTM, State
 from nowcast.models.encoder_forecaster import Channels, KernelSize, Output, activate, pad_to_multiple, require_odd
 from nowcast.models.model import Model
-from nowcast.models.normalised import NormalisedConvLSTM
 
 
 class NextFrameConfig(Section):
