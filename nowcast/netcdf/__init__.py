@@ -1,4 +1,4 @@
-"""Reading and writing NetCDF: the only folder that imports netCDF4, cftime and cf_units.
+"""Read and write NetCDF: the only folder that imports netCDF4, cftime and cf_units.
 
 Records (observed series) are opened by `open_records`; forecasts are read by forecast_reader.py and written by
 forecast_writer.py.

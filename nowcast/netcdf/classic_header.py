@@ -1,7 +1,7 @@
-"""What a file's own bytes say of how long it must be, before any library reads it.
+"""Check that a NetCDF file is complete, from its own bytes, before the NetCDF library opens it.
 
-A classic NetCDF file that was cut off opens, and its missing tail reads as zeros, which is dry weather; one with nonsense in
-its header can bring the library down. So its header is read here, by the NetCDF user's guide, "File Format Specifications".
+The library opens a classic NetCDF file that was cut off and reads its missing end as zeros, which is dry weather; nonsense in
+the header can crash it. So the header is parsed here, as in the NetCDF user's guide, "File Format Specifications".
 """
 
 import math
@@ -14,9 +14,9 @@ from nowcast.errors import DataError
 CLASSIC = (b"CDF\x01", b"CDF\x02", b"CDF\x05")
 HDF5 = b"\x89HDF\r\n\x1a\n"
 _DIMENSIONS, _VARIABLES, _ATTRIBUTES = 10, 11, 12
-_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}  # of each external type
-_MOST = 100_000  # entries of a list: no archive has as many dimensions, variables or attributes
-_HEADERS = (1 << 16, 1 << 26)  # bytes to read: nearly all headers, and the longest there are
+_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}  # bytes of each external type
+_MOST = 100_000  # entries of a list; no archive has so many dimensions, variables or attributes
+_HEADERS = (1 << 16, 1 << 26)  # bytes to read: enough for nearly every header, and for the longest
 
 
 class _Damaged(Exception):
@@ -24,7 +24,7 @@ class _Damaged(Exception):
 
 
 class _CutOff(Exception):
-    """The header goes on behind the end of the file."""
+    """The header continues after the end of what was read."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class _Variable:
 
 
 def check_whole(path: Path) -> None:
-    """DataError unless `path` begins as a NetCDF file does and, where it is classic, is as long as its header says."""
+    """Raise DataError (exit 3) unless a file starts like NetCDF and, in the classic format, is as long as its header says."""
     try:
         with open(path, "rb") as file:
             size, start = os.fstat(file.fileno()).st_size, file.read(8)
@@ -47,58 +47,58 @@ def check_whole(path: Path) -> None:
     if not start:
         raise DataError(f"{path} is empty (0 bytes).\nRight would be a NetCDF file with at least one frame.")
     if not start.startswith((*CLASSIC, HDF5)):
-        raise DataError(f"{path} is not a NetCDF file: it starts with {start[:4]!r}.\n{_cure(start)}")
+        raise DataError(f"{path} is not a NetCDF file: it starts with {start[:4]!r}.\n{_advice(start)}")
     if size < needed:
         raise DataError(f"{path} is cut off: it is shorter than its header says.\nRight would be a whole NetCDF file.")
 
 
-def _cure(start: bytes) -> str:
+def _advice(start: bytes) -> str:
     if start.lstrip().startswith((b"<", b"{")):
         return "It is a web page or another text, perhaps what a server answered: download it again."
     return "Convert it to CF NetCDF first."
 
 
 def _classic_size(file, size: int) -> int:
-    """How long a classic file must be: longer than it is where its header does not end."""
+    """Return the bytes that a classic file must have; more than `size` if its header is cut off."""
     for most in _HEADERS:
         file.seek(0)
         try:
-            return _promised(file.read(most))
+            return _declared_size(file.read(most))
         except _CutOff:
             if size <= most:
                 break
     return size + 1
 
 
-def _promised(content: bytes) -> int:
-    """Bytes up to the last number that the header promises."""
+def _declared_size(content: bytes) -> int:
+    """Return the bytes up to the last value that the header declares."""
     header = _Header(content)
     num_records = header.count(limit=math.inf)
     lengths = header.items(_DIMENSIONS, header.dimension)
     header.items(_ATTRIBUTES, header.attribute)
     variables = header.items(_VARIABLES, header.variable)
-    streaming = num_records == (1 << 8 * header.width) - 1  # "as many records as there are"
-    ends, record_parts = [header.position], []
+    streaming = num_records == (1 << 8 * header.width) - 1  # the number of records is not stated
+    ends, record_variables = [header.position], []
     for variable in variables:
         if any(dim >= len(lengths) for dim in variable.dims) or any(lengths[dim] == 0 for dim in variable.dims[1:]):
             raise _Damaged("a variable with dimensions that are not there")
         if variable.begin < header.position:
             raise _Damaged("a variable that begins within the header")
         is_record = bool(variable.dims) and lengths[variable.dims[0]] == 0
-        values = math.prod(lengths[dim] for dim in variable.dims[is_record:]) * variable.itemsize
+        num_bytes = math.prod(lengths[dim] for dim in variable.dims[is_record:]) * variable.itemsize
         if is_record:
-            record_parts.append((variable.begin, values))
+            record_variables.append((variable.begin, num_bytes))
         else:
-            ends.append(variable.begin + values)
+            ends.append(variable.begin + num_bytes)
     if num_records and not streaming:
-        # padded to four bytes each, but for a single one
-        stride = sum(-(-values // 4) * 4 for _, values in record_parts) if len(record_parts) > 1 else 0
-        ends += [begin + (num_records - 1) * (stride or values) + values for begin, values in record_parts]
+        # each is padded to four bytes, unless there is only one
+        stride = sum(-(-num_bytes // 4) * 4 for _, num_bytes in record_variables) if len(record_variables) > 1 else 0
+        ends += [begin + (num_records - 1) * (stride or num_bytes) + num_bytes for begin, num_bytes in record_variables]
     return max(ends)
 
 
 class _Header:
-    """Reads one item after the other from the beginning of a classic file."""
+    """A parser of the header of a classic file, item by item."""
 
     def __init__(self, content: bytes):
         version = content[3]
@@ -122,8 +122,8 @@ class _Header:
         return value
 
     def items(self, tag: int, read) -> list:
-        found, count = self.number(4), self.count()
-        if found != tag and (found or count):
+        stored_tag, count = self.number(4), self.count()
+        if stored_tag != tag and (stored_tag or count):
             raise _Damaged("another list than it should")
         return [read() for _ in range(count)]
 
@@ -159,5 +159,5 @@ class _Header:
         dims = tuple(self.count(limit=math.inf) for _ in range(self.count()))
         self.items(_ATTRIBUTES, self.attribute)
         itemsize = self.kind()
-        self.count(limit=math.inf)  # its size, which the dimensions tell as well
+        self.count(limit=math.inf)  # its size, which follows from the dimensions
         return _Variable(dims, itemsize, self.number(self.offset_width))

@@ -1,7 +1,8 @@
-"""NetCDF files on this machine: naming them, opening them, keeping a few open.
+"""NetCDF files on this machine: find them by name, open them, keep a few open.
 
-Only existing local regular files are opened, and only whole ones. Each process has its own `OPEN_FILES`, of which a
-forked child starts anew; its lock keeps threads out of the NetCDF library, which cannot bear two at once.
+Only existing, regular, complete local files are opened. The NetCDF library is not safe for threads: whoever calls it, within
+this folder alone, holds `OPEN_FILES.lock`, and waits for nothing else meanwhile. Each process has its own `OPEN_FILES`; a
+forked child starts with an empty one.
 """
 
 import contextlib
@@ -19,31 +20,31 @@ from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.classic_header import check_whole
 
 _SUFFIXES = (".nc", ".nc4", ".cdf")
-_NUM_OPEN = 16
+_NUM_OPEN = 16  # files kept open
 
 
 def expand(argument: str | Path) -> list[Path]:
-    """The files that an argument names: itself, the NetCDF files of a folder (or of its subfolders), or a glob's.
+    """Return the files that a path names: the file, the NetCDF files in a folder or else in its subfolders, or those of a glob.
 
-    Raises UsageError for a URL, for what is no file, and for what is not there.
+    Raises UsageError (exit 2) for a URL, for what is not a regular file, and if there are none.
     """
     text, path = str(argument), Path(argument)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
         raise UsageError(f"{text} is a URL.\nRight would be a file on this machine: download it first.")
     if path.is_dir():
-        found = _netcdf_files(path) or [file for folder in sorted(path.iterdir()) for file in _netcdf_files(folder)]
-        if not found:
+        files = _netcdf_files(path) or [file for folder in sorted(path.iterdir()) for file in _netcdf_files(folder)]
+        if not files:
             raise UsageError(f"no NetCDF files in {text}.\nRight would be files ending in {', '.join(_SUFFIXES)}.")
-        return found
+        return files
     if path.exists():
         if not path.is_file():
             raise UsageError(f"{text} is no regular file.\nRight would be a NetCDF file, a folder or a glob.")
         return [path]
     matches = (Path(match) for match in sorted(glob.glob(text, recursive=True)))
-    found = [match for match in matches if match.is_file()]
-    if not found:
+    files = [match for match in matches if match.is_file()]
+    if not files:
         raise UsageError(f"no such file or folder: {text}")
-    return found
+    return files
 
 
 def _netcdf_files(folder: Path) -> list[Path]:
@@ -57,10 +58,13 @@ def _is_netcdf_name(file: Path) -> bool:
 
 
 def open_dataset(path: Path) -> netCDF4.Dataset:
-    """An existing local NetCDF file, opened for reading stored numbers as they are. DataError if it is none."""
+    """Open a local NetCDF file to read the stored numbers as they are, without scaling or masking.
+
+    Hold `OPEN_FILES.lock`. Raises DataError (exit 3) if it is absent, damaged or no NetCDF file.
+    """
     if not path.is_file():
-        said = "no regular file" if path.exists() else "not there"
-        raise DataError(f"{path} is {said}.\nRight would be a NetCDF file on this machine.")
+        reason = "no regular file" if path.exists() else "not there"
+        raise DataError(f"{path} is {reason}.\nRight would be a NetCDF file on this machine.")
     if "\\" in str(path.absolute()):  # the library would look for another file
         raise DataError(f"{path} has a backslash in its name, which the NetCDF library takes for a folder.\nRename it.")
     if not str(path).isprintable():
@@ -77,7 +81,7 @@ def open_dataset(path: Path) -> netCDF4.Dataset:
 
 @contextlib.contextmanager
 def library_errors(path: Path) -> Iterator[None]:
-    """What the NetCDF library raises about damaged coordinates and attributes, as a DataError."""
+    """Turn errors of the NetCDF library about damaged coordinates and attributes into DataError (exit 3)."""
     try:
         yield
     except (OSError, RuntimeError, AttributeError, UnicodeError) as error:
@@ -87,13 +91,13 @@ def library_errors(path: Path) -> Iterator[None]:
 
 
 class OpenFiles:
-    """The datasets most recently read by this process, oldest closed first."""
+    """The datasets that this process read most recently, kept open; the least recent is closed first."""
 
     def __init__(self, limit: int):
         self.limit = limit
-        self._inherited = []
+        self._inherited = []  # of the parent: kept, since deleting a dataset would close it
         self._forget()
-        # A child must neither close nor wait for what its parent holds.
+        # A child must neither close the files of its parent nor wait for its lock.
         os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
@@ -105,13 +109,13 @@ class OpenFiles:
         return len(self._datasets)
 
     def close(self) -> None:
-        """Close them all: HDF5 lets nobody write to a file that another process reads."""
+        """Close all: HDF5 does not let other programs write to a file that is open here."""
         with self.lock:
             while self._datasets:
                 self._datasets.popitem()[1][1].close()
 
     def get(self, path: Path) -> netCDF4.Dataset:
-        """The open dataset; a file that has been replaced since is opened anew. Hold `lock` while using it."""
+        """Return the open dataset of a file, opened again if the file was replaced. Hold `lock` while using it."""
         key, state, dataset = self._known(path)
         dataset = dataset or open_dataset(path)
         self._datasets[key] = state, dataset
@@ -121,7 +125,7 @@ class OpenFiles:
 
     @contextlib.contextmanager
     def briefly(self, path: Path) -> Iterator[netCDF4.Dataset]:
-        """The dataset, closed again unless it was open before: a file that is open here cannot be written elsewhere."""
+        """Yield the dataset, and close it again unless it was open before: others cannot write to an open file. Hold `lock`."""
         key, state, dataset = self._known(path)
         if dataset is None:
             with open_dataset(path) as dataset:
@@ -131,17 +135,17 @@ class OpenFiles:
             yield dataset
 
     def _known(self, path: Path) -> tuple:
-        """Key and state of a file, and its dataset if it is open in that state, taken out.
+        """Return key, state and, if the file is open in that state, the dataset of a file, which is removed from the open ones.
 
-        A file is never open twice: the NetCDF library (4.10.1) can crash at the next opening of one that was.
+        A file that was replaced is closed first: the NetCDF library (4.10.1) can crash if a file is open twice.
         """
         try:
-            facts = path.stat()
+            status = path.stat()
         except OSError as error:
             raise DataError(f"{path} cannot be read any more: {error.strerror}.\nIt was there before.") from error
-        key, state = (facts.st_dev, facts.st_ino), (facts.st_size, facts.st_mtime_ns)
-        known, dataset = self._datasets.pop(key, (state, None))
-        if known != state:
+        key, state = (status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns)
+        opened_state, dataset = self._datasets.pop(key, (state, None))
+        if opened_state != state:
             dataset.close()
             dataset = None
         return key, state, dataset

@@ -1,7 +1,7 @@
-"""What opening the files of an archive found out, kept in the cache: unchanged files are not opened again to plan.
+"""An index of archives in the cache, so that files that have not changed need not be opened again.
 
-One JSON file for each folder, with a SHA-256 over its text and over the code that read the files: what is damaged
-or stale is as good as none.
+There is one JSON file for each folder, with a SHA-256 over its text and the code that read the files. An index that is damaged,
+or was written by other code, is ignored.
 """
 
 import base64
@@ -24,17 +24,16 @@ from nowcast.netcdf.rain_variable import Field
 from nowcast.runtime.cache import cache_folder
 from nowcast.runtime.outputs import replacing
 
-MANY = 20  # files in a folder, below which opening them is quick
-SETTLED = 2_000_000_000  # ns: what changed later than this could change again within a tick of the file system's clock
+MANY = 20  # fewest files of a folder that is indexed; opening fewer is quick
+SETTLED = 2_000_000_000  # ns: younger files could change again without a new time stamp, whose resolution is limited
 
 log = logging.getLogger(__name__)
 
 
 class FileIndex:
-    """A `netcdf.Index` of files opened as `variable`: a JSON file in the cache for each folder that holds MANY of them.
+    """A `netcdf.Index` of files opened as `variable`: a JSON file in the cache for each folder with at least MANY files.
 
-    A file counts as unchanged while its size, its inode and its times of change (of content and of inode) are. An index
-    that is damaged, or that another version of the reading code wrote, is as good as none.
+    A file is unchanged if its size, inode number and times of change (of content and of inode) are the same.
     """
 
     def __init__(self, variable: str | None):
@@ -51,7 +50,7 @@ class FileIndex:
         for folder in self._folders.values():
             try:
                 folder.save()
-            except (OSError, OutputError) as error:  # it only saves time: one that cannot be written is done without
+            except (OSError, OutputError) as error:  # the index only saves time, so it is not needed
                 log.debug("no index of %s: %s", folder.folder, error)
 
     def _folder(self, path: Path) -> "_Folder":
@@ -61,9 +60,10 @@ class FileIndex:
 
 
 class _Folder:
-    """The index of one folder: `files` maps a name to [state of the file, number of what it shares, times].
+    """The index of one folder.
 
-    `shared` holds, as JSON texts, what many files of an archive have in common: field and grid.
+    `files` maps a file's name to [state, position in `shared`, times in s from 1970]. `shared` holds, as JSON texts, what many
+    files of an archive have in common, such as field and grid.
     """
 
     def __init__(self, folder: Path, variable: str | None):
@@ -77,16 +77,16 @@ class _Folder:
 
     def get(self, path: Path) -> FileFacts | None:
         try:
-            # taken before the file is opened: should it change meanwhile, it will be opened again the next time
+            # taken before the file is opened: if the file changes meanwhile, it is opened again the next time
             self._states[path.name] = state = _state(path)
-            known, number, seconds = self.files[path.name]
-            if known != state:
+            indexed_state, number, seconds = self.files[path.name]
+            if indexed_state != state:
                 return None
             if number not in self._decoded:
                 self._decoded[number] = _decode_shared(self.shared[number])
             return replace(self._decoded[number], path=path, times=np.array(seconds, np.int64).astype("datetime64[s]"))
         except (OSError, ArithmeticError, LookupError, AttributeError, TypeError, ValueError, RecursionError):
-            return None  # no such file, or somebody else's JSON
+            return None  # no such file, or JSON of another form
 
     def put(self, facts: FileFacts) -> None:
         state = self._states.get(facts.path.name)
@@ -112,7 +112,7 @@ class _Folder:
 
 
 def read_checked(path: Path) -> tuple[dict, list[str]]:
-    """`files` and `shared` as `write_checked` wrote them; empty ones if it is not exactly that."""
+    """Read `files` and `shared` as written by `write_checked`; both empty if the file is damaged or of other code."""
     try:
         digest, _, text = path.read_bytes().partition(b"\n")
         files, shared = json.loads(text) if digest == _digest(text) else ({}, [])
@@ -124,34 +124,35 @@ def read_checked(path: Path) -> tuple[dict, list[str]]:
 
 
 def write_checked(path: Path, files: dict, shared: list[str]) -> None:
+    """Write `files` and `shared` with their checksum."""
     text = json.dumps([files, shared], separators=(",", ":")).encode()
     with replacing(path) as temporary:
         temporary.write_bytes(_digest(text) + b"\n" + text)
 
 
 def _digest(text: bytes) -> bytes:
-    """Of the text and of the code that found out what it says."""
+    """Return the SHA-256 (hex) of the text and of the code that read the files."""
     return hashlib.sha256(reading_code() + text).hexdigest().encode()
 
 
 @cache
 def reading_code() -> bytes:
-    """The code of this folder, which found out what an index says."""
+    """Return the code of this folder: an index is valid only for the code that read the files."""
     return b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 
 
 def _state(path: Path) -> list[int]:
-    facts = path.stat()
-    return [facts.st_size, facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns]
+    status = path.stat()
+    return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _encode_shared(facts: FileFacts) -> str:
-    own = {name: getattr(facts, name) for name in ("interval", "institution", "sequence_length")}
-    return json.dumps(own | {"field": asdict(facts.field), "grid": vars(facts.grid)}, default=_encode_numbers)
+    values = {name: getattr(facts, name) for name in ("interval", "institution", "sequence_length")}
+    return json.dumps(values | {"field": asdict(facts.field), "grid": vars(facts.grid)}, default=_encode_numbers)
 
 
 def _decode_shared(text: str) -> FileFacts:
-    """The inverse of `_encode_shared`, without path and times."""
+    """Return the facts from the JSON of `_encode_shared`; path and times are empty."""
     values = json.loads(text, object_hook=_decode_numbers)
     packing = values["field"]["packing"]
     packing = Packing(**packing | {"missing": tuple(packing["missing"])})
@@ -162,7 +163,7 @@ def _decode_shared(text: str) -> FileFacts:
 
 
 def _encode_numbers(values) -> dict:
-    """Exactly and with their type, which attributes keep when a forecast is written on the same grid."""
+    """Encode NumPy values exactly and with their type, which attributes keep if a forecast is written on the same grid."""
     if not isinstance(values, np.ndarray | np.generic) or values.dtype.kind not in "iufb":
         raise TypeError(f"{type(values)} is not kept")
     return {"__numpy__": values.dtype.str, "shape": values.shape, "data": base64.b64encode(values.tobytes()).decode()}
@@ -172,4 +173,4 @@ def _decode_numbers(values: dict):
     if "__numpy__" not in values:
         return values
     data = np.frombuffer(base64.b64decode(values["data"]), np.dtype(values["__numpy__"]))
-    return data.reshape(values["shape"]).copy()[()]  # a scalar where it was one
+    return data.reshape(values["shape"]).copy()[()]  # [()]: a scalar if it was one

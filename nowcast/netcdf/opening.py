@@ -1,7 +1,6 @@
-"""Radar records: one observed series on one grid, from any CF-like NetCDF files.
+"""Open records: find out what each file holds, and join files on equal grids to one series.
 
-Opening reads coordinates only; fields are read frame by frame when asked for, as float32 mm/h with NaN for missing and
-row 0 northernmost. A Record holds no open file, so it can be pickled and sent to other processes.
+Opening reads coordinates only, no fields.
 """
 
 import logging
@@ -17,8 +16,8 @@ from nowcast.errors import DataError
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
 from nowcast.netcdf.grid import Grid, read_grid
 from nowcast.netcdf.rain_variable import Field, find_field, text
-from nowcast.netcdf.record import SEQUENCE, Record, _Layout, most_frequent_step
-from nowcast.netcdf.times import interval_seconds, on_raster, read_times, time_variable
+from nowcast.netcdf.record import SEQUENCE, FrameLayout, Record, most_frequent_step
+from nowcast.netcdf.times import interval_seconds, nominal_times, read_times, time_variable
 
 __all__ = ["FileFacts", "Grid", "Index", "Record", "open_records"]
 
@@ -28,9 +27,9 @@ _DAY = np.timedelta64(86400, "s")
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What opening a file finds out: everything but its fields.
+    """All that a file holds except its fields.
 
-    `interval` is the accumulation interval in seconds, None where unknown. Files of one `place` are one series.
+    `interval`: the accumulation interval, s, None if not stated. Files with equal `place` (grid and quantity) are one series.
     """
 
     path: Path
@@ -44,14 +43,16 @@ class FileFacts:
 
 
 class Index(Protocol):
-    """Remembers the facts of files from one call of `open_records` to the next: opening a file takes milliseconds."""
+    """A store of FileFacts from one call of `open_records` to the next, since opening a file takes milliseconds."""
 
     def get(self, path: Path) -> FileFacts | None:
-        """The facts of a file that has not changed since they were put; None if it has, or they never were."""
+        """Return the facts of a file; None if they are not stored or the file has changed since."""
 
-    def put(self, facts: FileFacts) -> None: ...
+    def put(self, facts: FileFacts) -> None:
+        """Store the facts of a file."""
 
-    def save(self) -> None: ...
+    def save(self) -> None:
+        """Write to disk what is new."""
 
 
 def open_records(
@@ -62,17 +63,20 @@ def open_records(
     zr_b: float = 1.6,
     index: Index | None = None,
 ) -> list[Record]:
-    """The records in files, folders and globs: files on equal grids are one series, in time order.
+    """Open the records in files, folders and globs. Files on equal grids are one series, in time order.
 
-    Raises UsageError for what is not there, DataError for a file that cannot be used. In a folder or glob of several
-    files an unusable one is left out and reported, unless none is usable. An `index`, of this variable, knows files
-    that were opened before.
+    variable: name of the variable; None: found by its CF attributes
+    zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
+    index: facts of files that were opened before, as this variable
+
+    Of several files in a folder or glob those that cannot be used are left out, with a warning. Raises UsageError (exit 2) if
+    there are no files, DataError (exit 3) if a file named by itself, or every file, cannot be used.
     """
     groups: dict[tuple, list[FileFacts]] = {}
     shared: dict = {}
     for argument in [paths] if isinstance(paths, str | Path) else paths:
         for file in _inspect_all(argument, variable, index):
-            # An archive of 100,000 files has few different fields and grids: keep one object of each.
+            # an archive of 100,000 files has few different fields and grids: keep one object of each
             grid = shared.setdefault((file.place, file.grid.y_ascending), file.grid)
             file = replace(file, field=shared.setdefault(file.field, file.field), grid=grid)
             groups.setdefault(file.place, []).append(file)
@@ -85,17 +89,17 @@ def open_records(
 
 def _inspect_all(argument: str | Path, variable: str | None, index: Index | None) -> list[FileFacts]:
     paths = expand(argument)
-    found, errors = [], []
+    files, errors = [], []
     for path in paths:
         try:
-            found.append(_inspect_once(path, variable, index))
+            files.append(_inspect_once(path, variable, index))
         except DataError as error:
             errors.append(error)
-    if errors and not found:
+    if errors and not files:
         raise errors[0]
     if errors:
         log.warning("left out %d of %d files of %s, the first since: %s", len(errors), len(paths), argument, errors[0])
-    return found
+    return files
 
 
 def _inspect_once(path: Path, variable: str | None, index: Index | None) -> FileFacts:
@@ -109,53 +113,56 @@ def _inspect_once(path: Path, variable: str | None, index: Index | None) -> File
 
 
 def _inspect(path: Path, variable: str | None) -> FileFacts:
-    """Everything about a file but its fields."""
+    """Find out what a file holds. Raises DataError (exit 3) if it cannot be used."""
     with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
-        found = find_field(dataset, str(path), variable)
-        found.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used
-        name = _frame_times(dataset, found, path)
-        times = np.atleast_1d(read_times(dataset, name, found.frame_dims, str(path)))
-        interval = interval_seconds(dataset, found, times, str(path)) if found.kind == "amount" else None
-        sequences = len(dataset.dimensions[SEQUENCE]) if SEQUENCE in found.frame_dims else 0
+        field = find_field(dataset, str(path), variable)
+        field.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used
+        name = _frame_times(dataset, field, path)
+        times = np.atleast_1d(read_times(dataset, name, field.frame_dims, str(path)))
+        interval = interval_seconds(dataset, field, times, str(path)) if field.kind == "amount" else None
+        sequences = len(dataset.dimensions[SEQUENCE]) if SEQUENCE in field.frame_dims else 0
         if sequences:
             times, length = _one_after_the_other(times, sequences), len(times)
-        grid, institution = read_grid(dataset, found, str(path)), text(dataset, "institution")
-        place = (grid.key, found.quantity)
-        return FileFacts(path, found, grid, place, times, interval, institution, length if sequences else 0)
+        grid, institution = read_grid(dataset, field, str(path)), text(dataset, "institution")
+        place = (grid.key, field.quantity)
+        return FileFacts(path, field, grid, place, times, interval, institution, length if sequences else 0)
 
 
 def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
-    """Times of every frame of every sequence, each sequence whole days after the one before, so that gaps part them."""
+    """Return the times of all frames of all sequences. Each sequence starts whole days after the one before, with a gap."""
     apart = (int((times.max() - times.min()) / _DAY) * 2 + 2) * _DAY
     return (times + np.arange(sequences)[:, None] * apart).ravel()
 
 
-def _frame_times(dataset, found: Field, path: Path) -> str:
-    """The name of the time variable; DataError where frames have no times or more dimensions than time, y and x."""
-    name = time_variable(dataset, found)
-    over_time = [dim for dim in dataset.variables[name].dimensions if dim in found.frame_dims] if name else []
-    sizes = {dim: len(dataset.dimensions[dim]) for dim in found.frame_dims if dim != SEQUENCE}
+def _frame_times(dataset, field: Field, path: Path) -> str:
+    """Return the name of the time variable.
+
+    Raises DataError (exit 3) if frames have no times, or dimensions other than time, y and x.
+    """
+    name = time_variable(dataset, field)
+    over_time = [dim for dim in dataset.variables[name].dimensions if dim in field.frame_dims] if name else []
+    sizes = {dim: len(dataset.dimensions[dim]) for dim in field.frame_dims if dim != SEQUENCE}
     extra = [f"{dim} ({size})" for dim, size in sizes.items() if dim not in over_time or len(over_time) > 1]
     if len(sizes) > 1 or (name and extra):
         raise DataError(
-            f"{path}: {found.variable} has more dimensions than time, y and x: {', '.join(extra)}.\n"
+            f"{path}: {field.variable} has more dimensions than time, y and x: {', '.join(extra)}.\n"
             "Right would be a file with one of each selected."
         )
     if name is None:
-        raise DataError(f"{path}: {found.variable} has no times.\nRight would be a time coordinate for every frame.")
+        raise DataError(f"{path}: {field.variable} has no times.\nRight would be a time coordinate for every frame.")
     if 0 in sizes.values():
-        raise DataError(f"{path}: {found.variable} has no frames.\nRight would be at least one.")
+        raise DataError(f"{path}: {field.variable} has no frames.\nRight would be at least one.")
     return name
 
 
 def _assemble(files: list[FileFacts], zr_a: float, zr_b: float) -> Record:
-    """One record of files on one grid: frames in time order, of equal times the last file's."""
+    """Join files on one grid to a record, with frames in time order; of frames with equal times the last file's is used."""
     times = np.concatenate([file.times for file in files])
     name = files[0].path.stem if len(files) == 1 else files[0].path.resolve().parent.name
     file_of = np.repeat(np.arange(len(files)), [len(file.times) for file in files])
     frame_of = np.concatenate([np.arange(len(file.times)) for file in files])
     order = np.argsort(times, kind="stable")
-    times[order] = _on_raster(times[order], name)
+    times[order] = _nominal_times(times[order], name)
     kept = order[np.append(times[order][1:] != times[order][:-1], True)]
     if num_duplicates := len(times) - len(kept):
         log.warning("%s: left out %d of %d frames, whose times come again later", name, num_duplicates, len(times))
@@ -172,16 +179,16 @@ def _assemble(files: list[FileFacts], zr_a: float, zr_b: float) -> Record:
     )
 
 
-def _on_raster(times: np.ndarray, name: str) -> np.ndarray:
-    meant = on_raster(times)
-    if moved := int((meant != times).sum()):
-        furthest = np.abs(meant - times).max().astype(np.int64)
+def _nominal_times(times: np.ndarray, name: str) -> np.ndarray:
+    nominal = nominal_times(times)
+    if moved := int((nominal != times).sum()):
+        furthest = np.abs(nominal - times).max().astype(np.int64)
         log.warning("%s: %d of %d times, up to %d s early or late, are taken as even", name, moved, len(times), furthest)
-    return meant
+    return nominal
 
 
-def _layouts(files: list[FileFacts], step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[_Layout, ...]:
-    """How each file is read. An accumulation that names no interval covers the time step."""
+def _layouts(files: list[FileFacts], step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[FrameLayout, ...]:
+    """Return how each file is read. An accumulation without a stated interval is taken to cover the time step."""
     layouts: dict = {}
     for file in files:
         key = _layout_key(file)
@@ -189,7 +196,7 @@ def _layouts(files: list[FileFacts], step: np.timedelta64, zr_a: float, zr_b: fl
             interval = file.interval or (None if np.isnat(step) else int(step.astype(np.int64)))
             where = str(file.path)
             conversion = file.field.conversion(interval_seconds=interval, zr_a=zr_a, zr_b=zr_b, where=where)
-            layouts[key] = _Layout(file.field, conversion, file.grid.y_ascending, file.sequence_length)
+            layouts[key] = FrameLayout(file.field, conversion, file.grid.y_ascending, file.sequence_length)
     return tuple(layouts[_layout_key(file)] for file in files)
 
 

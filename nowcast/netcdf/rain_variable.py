@@ -1,7 +1,7 @@
-"""Finding the rain variable in an open CF dataset, and reading it as mm/h with NaN for missing.
+"""Find the rain variable of an open CF dataset, and read it as mm/h with NaN for missing.
 
-A `Field` is everything about a variable that is the same in every file of an archive: dimensions, units and packing.
-It holds no open file and no field values; `read` takes the dataset. Rows come out with the northernmost first.
+A `Field` describes what is the same in every file of an archive: name, dimensions, units and packing. It holds no open file and
+no values; `read` takes the dataset. Row 0 of what it returns is the northernmost.
 """
 
 import logging
@@ -22,17 +22,20 @@ _Y_NAMES = {"projection_y_coordinate", "latitude", "grid_latitude", "degrees_nor
 _X_NAMES = {"projection_x_coordinate", "longitude", "grid_longitude", "degrees_east", "degree_east"}
 _Y_DIMENSIONS = {"y", "yc", "lat", "latitude", "rlat", "south_north", "north_south", "row", "rows", "nj", "j"}
 _X_DIMENSIONS = {"x", "xc", "lon", "longitude", "rlon", "west_east", "east_west", "column", "columns", "ni", "i"}
-_TIER = {"rate": 0, "amount": 1, "reflectivity": 2}
-# Coarser units than these (mm/h, mm) are heights and winds, not rain, unless a standard name says so.
+_PREFERENCE = {"rate": 0, "amount": 1, "reflectivity": 2}  # of kinds of units, the smallest first
+# mm/h or mm per unit: larger units are those of heights and winds, not of rain, unless a standard name says so
 _COARSEST = {"rate": 1e4, "amount": 100.0, "reflectivity": np.inf}
-_SAID: set[tuple[Path, str]] = set()  # what has been warned of
-_MOST_CELLS = 1 << 30  # of a frame: 4 GB as float32
-_LARGEST_CHUNK = 1 << 29  # bytes, decompressed
+_WARNED: set[tuple[Path, str]] = set()  # folders and variables that a warning has been logged for
+_MOST_CELLS = 1 << 30  # cells of a frame, which take 4 GB as float32
+_LARGEST_CHUNK = 1 << 29  # bytes of a decompressed chunk
 
 
 @dataclass(frozen=True)
 class Field:
-    """A rain variable: `frame_dims` are its dimensions longer than 1 other than y and x, in the file's order."""
+    """A rain variable of a file.
+
+    `frame_dims` are its dimensions other than y and x that are longer than 1, in the order of the file.
+    """
 
     variable: str
     frame_dims: tuple[str, ...]
@@ -43,7 +46,7 @@ class Field:
     packing: Packing = field(default_factory=Packing)
 
     def conversion(self, *, interval_seconds=None, zr_a=200.0, zr_b=1.6, where: str = "") -> units.Conversion:
-        """Declared units -> mm/h. `where` (a file) is named in the DataError."""
+        """Return the conversion of the declared units to mm/h; `where` names the file in messages. Raises as `to_rain_rate`."""
         return units.to_rain_rate(
             self.units,
             standard_name=self.standard_name,
@@ -55,18 +58,24 @@ class Field:
 
     @property
     def kind(self) -> str | None:
-        """rate, amount, reflectivity or dimensionless; None for units that mean none of these."""
+        """The kind of the units: rate, amount, reflectivity or dimensionless; None for all others."""
         if not self.units:
             return "reflectivity" if self.standard_name in units.REFLECTIVITY_NAMES else None
-        found = units.meaning(self.units)
-        return found.kind if found else None
+        meaning = units.meaning(self.units)
+        return meaning.kind if meaning else None
 
     @property
     def quantity(self) -> Quantity:
         return DIMENSIONLESS if self.kind == "dimensionless" else RAIN_RATE
 
     def read(self, dataset, frames: dict, conversion: units.Conversion, *, flip: bool) -> np.ndarray:
-        """(frame dims…, y, x) float32 in mm/h, NaN missing; `frames` maps each frame dimension to an index or slice."""
+        """Read frames; rates above the highest credible one become NaN, with a warning.
+
+        frames: index or slice of each frame dimension
+        conversion: from the declared units to mm/h
+        flip: whether to reverse the rows, for files with the southernmost first
+        returns: (frame dimensions that are slices…, y, x) float32 mm/h, NaN missing
+        """
         variable = dataset.variables[self.variable]
         index = {self.y_dim: slice(None), self.x_dim: slice(None)} | frames
         stored = variable[tuple(index.get(name, 0) for name in variable.dimensions)]
@@ -76,33 +85,34 @@ class Field:
         out = np.ascontiguousarray(decode(stored[..., ::-1, :] if flip else stored, self.packing, conversion))
         too_high = out == np.inf
         if too_high.any():
-            _say_once(Path(dataset.filepath()), self.variable)
+            _warn_once(Path(dataset.filepath()), self.variable)
             out[too_high] = np.nan
         return out
 
 
-def _say_once(file: Path, variable: str) -> None:
-    """A warning for the first file of a folder: the others of an archive are alike."""
-    if (file.parent, variable) not in _SAID:
-        _SAID.add((file.parent, variable))
+def _warn_once(file: Path, variable: str) -> None:
+    """Log a warning for the first such file of a folder; the other files of an archive are usually like it."""
+    if (file.parent, variable) not in _WARNED:
+        _WARNED.add((file.parent, variable))
         log.warning("%s: values of %s above %g mm/h are taken as missing. Are its units right?", file, variable, HIGHEST)
 
 
 def attributes(variable) -> dict:
+    """Return all attributes of a variable by name."""
     return {name: variable.getncattr(name) for name in variable.ncattrs()}
 
 
 def text(variable, name: str) -> str | None:
-    """A text attribute, stripped; None where it is absent or not text."""
+    """Return a text attribute, stripped; None if it is absent or not text."""
     value = getattr(variable, name, None)
     return value.strip() if isinstance(value, str) else None
 
 
 def find_field(dataset, where: str, variable: str | None = None) -> Field:
-    """The rain variable of an open dataset, or the one called `variable`.
+    """Find the rain variable of an open dataset, or the variable called `variable`.
 
-    By standard name first, then by units; rates before amounts before reflectivity. Raises DataError where there is
-    none or where several are equally good.
+    Standard names count before units; rates before amounts before reflectivity. `where` names the file in messages. Raises
+    DataError (exit 3) if there is no such variable, or several fit equally well.
     """
     if variable is not None:
         if variable not in dataset.variables:
@@ -127,19 +137,19 @@ def find_field(dataset, where: str, variable: str | None = None) -> Field:
 
 
 def _rank(dataset, name: str) -> tuple | None:
-    """Smaller is better; None is no candidate."""
+    """Return the rank of a variable as a candidate for rain, the best smallest; None if it is none."""
     variable = dataset.variables[name]
     if name in dataset.dimensions or not is_numeric(variable) or _horizontal(dataset, variable) is None:
         return None
     num_extra = max(0, sum(size != 1 for size in variable.shape) - 3)
     standard_name = text(variable, "standard_name")
     if standard_name in units.RAIN_NAMES:
-        tier = [standard_name in names for names in (units.RATE_NAMES, units.AMOUNT_NAMES)]
-        return (num_extra, 0, tier.index(True) if any(tier) else 2)
-    found = units.meaning(text(variable, "units") or "")
-    if standard_name or found is None or found.scale > _COARSEST.get(found.kind, 0):
+        kinds = [standard_name in names for names in (units.RATE_NAMES, units.AMOUNT_NAMES)]
+        return (num_extra, 0, kinds.index(True) if any(kinds) else 2)
+    meaning = units.meaning(text(variable, "units") or "")
+    if standard_name or meaning is None or meaning.scale > _COARSEST.get(meaning.kind, 0):
         return None
-    return (num_extra, 1, _TIER[found.kind])
+    return (num_extra, 1, _PREFERENCE[meaning.kind])
 
 
 def is_numeric(variable) -> bool:
@@ -147,7 +157,7 @@ def is_numeric(variable) -> bool:
 
 
 def _inventory(dataset) -> str:
-    """The variables of a dataset as `name(dims) [units]`, for a message."""
+    """List the variables of a dataset as `name(dimensions) [units]`, for a message."""
     listed = [
         f"{name}({', '.join(variable.dimensions)}) [{text(variable, 'units') or 'no units'}]"
         for name, variable in dataset.variables.items()
@@ -160,7 +170,7 @@ def _inventory(dataset) -> str:
 
 
 def _describe(dataset, name: str, where: str) -> Field:
-    """The Field of one variable; DataError unless it is numeric and has y and x."""
+    """Return the Field of a variable. Raises DataError (exit 3) unless it is numeric and has y and x."""
     variable = dataset.variables[name]
     if not is_numeric(variable):
         raise DataError(f"{where}: {name} is not numeric.\nRight would be a field of numbers over (time, y, x).")
@@ -185,7 +195,7 @@ def _describe(dataset, name: str, where: str) -> Field:
 
 
 def _check_size(dataset, variable, y_dim: str, x_dim: str, where: str) -> None:
-    """DataError for frames and chunks that cannot be meant, before memory is asked for them."""
+    """Raise DataError (exit 3) for frames or chunks of absurd size, before memory is allocated for them."""
     y, x = len(dataset.dimensions[y_dim]), len(dataset.dimensions[x_dim])
     if y * x > _MOST_CELLS:
         raise DataError(
@@ -202,13 +212,13 @@ def _check_size(dataset, variable, y_dim: str, x_dim: str, where: str) -> None:
 
 
 def _one_frame(variable, y_dim: str, x_dim: str) -> str:
-    """The chunks of one frame, as nccopy takes them."""
+    """Return chunk sizes of one frame, in the form of nccopy's -c."""
     sizes = zip(variable.dimensions, variable.shape, strict=True)
     return ",".join(str(size if dim in (y_dim, x_dim) else 1) for dim, size in sizes)
 
 
 def _horizontal(dataset, variable) -> tuple[str, str] | None:
-    """The y and x dimensions: by their coordinate variables, else by their names, else the last two but time."""
+    """Return the y and x dimensions: by their coordinate variables, else by name, else the last two other than time."""
     rest = list(variable.dimensions)
     y = next((dim for dim in rest if _is_axis(dataset, dim, "Y", _Y_NAMES, _Y_DIMENSIONS)), None)
     x = next((dim for dim in rest if _is_axis(dataset, dim, "X", _X_NAMES, _X_DIMENSIONS)), None)

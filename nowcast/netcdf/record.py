@@ -1,9 +1,8 @@
-"""Radar records: one observed series on one grid, from any CF-like NetCDF files.
+"""Records: an observed series on one grid, from any CF-like NetCDF files.
 
-Opening reads coordinates only; fields are read frame by frame when asked for, as float32 mm/h with NaN for missing and
-row 0 northernmost. A Record holds no open file, so it can be pickled and sent to other processes.
-
-Frames of a record that its files no longer give, such as one with a flipped bit in its chunk: missing, and named.
+Fields are read when they are needed, as float32 mm/h with NaN for missing and row 0 northernmost. A Record holds no open file,
+so it can be pickled and sent to other processes. `Damage` reads frames that may be damaged, for example by a flipped bit, as
+missing.
 """
 
 import hashlib
@@ -22,15 +21,16 @@ from nowcast.netcdf.rain_variable import Field
 from nowcast.netcdf.units import Conversion
 from nowcast.quantity import Quantity
 
-SEQUENCE = "sequence"  # the one other dimension that frames may have: independent events of one length
-CHUNK_ROOM = 1 << 28  # bytes, of one file
+SEQUENCE = "sequence"  # dimension over independent events of equal length, the only one that frames may have besides time
+CHUNK_ROOM = 1 << 28  # bytes: largest chunk cache of a file
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """How the frames of a file are read; one object serves all files that agree.
+class FrameLayout:
+    """How the frames of a file are read; files that agree share one object.
 
-    Frames are counted through all sequences, `sequence_length` to each; 0 where the file has no sequences.
+    `flip`: the rows of the file start in the south. `sequence_length`: frames of each sequence, 0 if the file has no sequences.
+    Frames are numbered through all sequences.
     """
 
     field: Field
@@ -39,25 +39,25 @@ class _Layout:
     sequence_length: int
 
     def selections(self, frame: int, count: int) -> list[dict[str, slice]]:
-        """What to read of each dimension for `count` frames from `frame` on: one selection, or one per sequence."""
+        """Return what to read of each dimension for `count` frames from `frame` on: one selection, or one per sequence."""
         time = [dim for dim in self.field.frame_dims if dim != SEQUENCE]
         if not self.sequence_length:
             return [{dim: slice(frame, frame + count) for dim in time}]
-        chosen = []
+        selections = []
         while count > 0:
             sequence, first = divmod(frame, self.sequence_length)
-            here = min(count, self.sequence_length - first)
-            chosen.append({SEQUENCE: slice(sequence, sequence + 1)} | {dim: slice(first, first + here) for dim in time})
-            frame, count = frame + here, count - here
-        return chosen
+            number = min(count, self.sequence_length - first)
+            selections.append({SEQUENCE: slice(sequence, sequence + 1)} | {dim: slice(first, first + number) for dim in time})
+            frame, count = frame + number, count - number
+        return selections
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One observed series on one grid. Make it with `open_records`.
+    """An observed series on one grid. Made by `open_records`.
 
-    times: datetime64[s], sorted and unique. frame_sources: (frame, 2) int64, for each frame the index of its file in
-    `paths` and its position there.
+    times: (frame,) datetime64[s], sorted and unique
+    frame_sources: (frame, 2) int64, the index of the file in `paths` and the position of the frame in it
     """
 
     name: str
@@ -67,7 +67,7 @@ class Record:
     variable: str
     paths: tuple[Path, ...]
     frame_sources: np.ndarray
-    layouts: tuple[_Layout, ...]
+    layouts: tuple[FrameLayout, ...]  # one per file
     institution: str | None = None  # the global attribute of the first file that has one
 
     def __len__(self) -> int:
@@ -79,11 +79,16 @@ class Record:
 
     @property
     def time_step(self) -> np.timedelta64:
-        """The most frequent difference between frames (the shorter of equals); NaT for a single frame."""
+        """The most frequent difference between frames, of equally frequent ones the shortest; NaT for a single frame."""
         return most_frequent_step(self.times)
 
     def read(self, positions: Sequence[int]) -> np.ndarray:
-        """(frame, y, x) float32 mm/h, NaN missing, row 0 northernmost, of these frames in this order."""
+        """Read the frames at these positions, in this order.
+
+            returns: (frame, y, x) float32 mm/h, NaN missing, row 0 northernmost
+
+        Raises DataError (exit 3) for a frame that cannot be read.
+        """
         positions = np.asarray(positions, np.int64).ravel()
         if positions.size and not (positions.min() >= 0 and positions.max() < len(self)):
             raise IndexError(f"positions {positions.min()} to {positions.max()} of a record of {len(self)} frames")
@@ -99,9 +104,10 @@ class Record:
             try:
                 dataset = OPEN_FILES.get(path)
                 keep_chunks(dataset.variables[layout.field.variable], layout.field)
-                parts = [layout.field.read(dataset, selection, layout.conversion, flip=layout.flip)
-                         for selection in layout.selections(frame, count)]  # fmt: skip
-                return np.concatenate([part.reshape(-1, *self.grid.shape) for part in parts]).reshape(count, *self.grid.shape)
+                blocks = [layout.field.read(dataset, selection, layout.conversion, flip=layout.flip)
+                          for selection in layout.selections(frame, count)]  # fmt: skip
+                frames = np.concatenate([block.reshape(-1, *self.grid.shape) for block in blocks])
+                return frames.reshape(count, *self.grid.shape)
             except (OSError, RuntimeError, IndexError, KeyError, ValueError) as error:
                 last = f" to {frame + count - 1}" if count > 1 else ""
                 raise DataError(
@@ -110,40 +116,39 @@ class Record:
                 ) from error
 
     def source(self, position: int) -> Path:
-        """The file that holds a frame, for messages."""
+        """Return the file that holds a frame, for messages."""
         return self.paths[self.frame_sources[position, 0]]
 
     def digest(self, positions: Sequence[int] | None = None) -> str:
-        """SHA-256 (hex) of what is read: files (path, size, time of change), conversions, frames."""
-        found = hashlib.sha256()
+        """Return a SHA-256 (hex) over what is read: files (path, size, time of change), conversions, frames."""
+        digest = hashlib.sha256()
         described = {id(layout): repr(layout) for layout in self.layouts}
         for path, layout in zip(resolved(self.paths), self.layouts, strict=True):
-            facts = path.stat()
-            found.update(f"({str(path)!r}, {facts.st_size}, {facts.st_mtime_ns}, {described[id(layout)]})".encode())
-        found.update(np.ascontiguousarray(self.frame_sources, "<i8").tobytes())
-        found.update(np.ascontiguousarray(self.times.astype(np.int64), "<i8").tobytes())
+            status = path.stat()
+            digest.update(f"({str(path)!r}, {status.st_size}, {status.st_mtime_ns}, {described[id(layout)]})".encode())
+        digest.update(np.ascontiguousarray(self.frame_sources, "<i8").tobytes())
+        digest.update(np.ascontiguousarray(self.times.astype(np.int64), "<i8").tobytes())
         if positions is not None:
-            found.update(np.ascontiguousarray(positions, "<i8").tobytes())
-        return found.hexdigest()
+            digest.update(np.ascontiguousarray(positions, "<i8").tobytes())
+        return digest.hexdigest()
 
 
 def resolved(paths: Sequence[Path]) -> list[Path]:
-    """`Path.resolve` of many files of few folders, each of which is looked up once."""
+    """Resolve the paths of many files in few folders; each folder is resolved once."""
     folders = {folder: folder.resolve() for folder in {path.parent for path in paths}}
     return [path.resolve() if path.is_symlink() else folders[path.parent] / path.name for path in paths]
 
 
 def keep_chunks(variable, field: Field, *, also: str | None = None) -> None:
-    """Give the library room for every chunk that a frame lies in, where chunks hold several frames, and no more elsewhere.
+    """Set the chunk cache of an open variable so that every chunk of a frame fits, if chunks hold several frames.
 
-    `also` is a dimension of which a read takes everything.
-    Without it, the next frame would have the same chunks decompressed again: a hundred times the work for a file that
-    was written with the library's own choice of chunks. Chunks of one frame are not read twice, and its default of 64 MiB
-    for each open file adds up to a gigabyte.
+    Otherwise the next frame would decompress the same chunks again, which takes a hundred times longer for files with the
+    library's default chunks. Chunks of one frame are read only once, and get a smaller cache: the default of 64 MiB for each
+    open file adds up to a gigabyte. `also` is a further dimension that is read as a whole. Hold the lock of the library.
     """
     chunks = variable.chunking()
     if not isinstance(chunks, list):
-        return  # a classic or contiguous file
+        return  # not chunked: a classic or contiguous file
     sizes = dict(zip(variable.dimensions, zip(variable.shape, chunks, strict=True), strict=True))
     across = math.prod(math.ceil(sizes[dim][0] / sizes[dim][1]) for dim in (field.y_dim, field.x_dim, also) if dim)
     needed = across * math.prod(chunks) * variable.dtype.itemsize
@@ -157,13 +162,13 @@ def keep_chunks(variable, field: Field, *, also: str | None = None) -> None:
 
 
 def most_frequent_step(times: np.ndarray) -> np.timedelta64:
-    """The most frequent difference of sorted times (the shorter of equals); NaT for fewer than two."""
+    """Return the most frequent difference of sorted times, of equally frequent ones the shortest; NaT for fewer than two."""
     steps, counts = np.unique(np.diff(times), return_counts=True)
     return steps[np.argmax(counts)] if len(steps) else np.timedelta64("NaT", "s")
 
 
 def _runs(sources: np.ndarray) -> list[tuple[int, int]]:
-    """(first, stop) of stretches that are consecutive frames of one file: each is one read."""
+    """Return (first, stop) of runs of consecutive frames of one file, each of which is one read."""
     if not len(sources):
         return []
     breaks = np.flatnonzero((np.diff(sources, axis=0) != (0, 1)).any(axis=1)) + 1
@@ -171,11 +176,11 @@ def _runs(sources: np.ndarray) -> list[tuple[int, int]]:
     return list(itertools.pairwise(ends))
 
 
-NAMED_TIMES = 4  # of damaged frames, in a message
+NAMED_TIMES = 4  # damaged frames whose times a message lists
 
 
 class Damage:
-    """Reads the frames of a record one by one, and keeps account of those that cannot be read."""
+    """A reader of single frames of a record that counts those that are damaged."""
 
     def __init__(self, record: Record):
         self.record, self.num_read = record, 0
@@ -183,12 +188,12 @@ class Damage:
         self.positions: dict[Path, list[int]] = {}
 
     def read(self, position: int) -> np.ndarray:
-        """(y, x) mm/h; all NaN for a frame that is damaged. DataError where the file itself is gone."""
+        """Read a frame, (y, x) mm/h; all NaN if it is damaged. Raises DataError (exit 3) if the file itself cannot be read."""
         self.num_read += 1
         try:
             return self.record.read([position])[0]
         except DataError as error:
-            # Only what will be as damaged the next time: a disk that is away for a while would be cached as missing.
+            # not permanent damage: frames on a disk that is unavailable for a while must not be cached as missing
             if isinstance(error.__cause__, OSError):
                 raise
             self.first = self.first or error
@@ -204,7 +209,7 @@ class Damage:
         return 0 < self.num_read == self.num_damaged
 
     def lines(self) -> list[str]:
-        """For example `rain.nc: 2 frames cannot be read and count as missing: 2020-06-01T00:10:00Z, …`."""
+        """Return a line per file, such as `rain.nc: 2 frames cannot be read and count as missing: 2020-06-01T00:10:00Z, …`."""
         return [self._line(path, positions) for path, positions in self.positions.items()]
 
     def _line(self, path: Path, positions: list[int]) -> str:

@@ -1,8 +1,7 @@
-"""Times -> datetime64[s]: of frames, of reference times, and the interval that an accumulation covers.
+"""Read times as datetime64[s]: of frames, reference times, and the interval that an accumulation covers.
 
-CF times count from a reference; frames may also have theirs as ISO 8601 text or as numbers such as 202006010005. A series
-may hold its times on a dimension or one scalar time per file. Times that are stored too coarsely to tell frames apart are
-refused, since a window needs frames exactly one time step apart.
+Times may be CF times, ISO 8601 text or numbers such as 202006010005, along a dimension or one scalar per file. Times that are
+stored too coarsely to distinguish frames are refused, since windows need frames exactly one time step apart.
 """
 
 import re
@@ -19,19 +18,19 @@ from nowcast.netcdf.packing import stored_as
 from nowcast.netcdf.rain_variable import Field, text
 
 _CALENDARS = {"standard", "gregorian", "proleptic_gregorian"}
-_MOST_OFF = 90  # seconds that a frame may be early or late
-_FURTHEST = 1e10  # seconds from 1970, the year 2286: NaT and other fills lie beyond
+_MOST_OFF = 90  # s that a frame may be early or late
+_FURTHEST = 1e10  # s from 1970, in the year 2286: NaT and fill values are further away
 
 
-def time_variable(dataset, found: Field, standard_name: str = "time") -> str | None:
-    """The variable of times (or reference times) over the field's frame dimensions, or scalar; None if there is none.
+def time_variable(dataset, field: Field, standard_name: str = "time") -> str | None:
+    """Return the name of the time (or reference time) variable of a field, scalar or over its frame dimensions; None without.
 
-    Where several would do: one that counts from a reference, then that of a dimension or of the `coordinates` attribute,
-    then the one with the plain name.
+    Of several, those with units of the form "… since …" come first, then those of a dimension or in the `coordinates`
+    attribute, then the one that is called like the standard name.
     """
-    variable = dataset.variables[found.variable]
+    variable = dataset.variables[field.variable]
     listed = [*variable.dimensions, *(text(variable, "coordinates") or "").split()]
-    fitting = [name for name in dataset.variables if _is_time(dataset.variables[name], standard_name, found.frame_dims)]
+    fitting = [name for name in dataset.variables if _is_time(dataset.variables[name], standard_name, field.frame_dims)]
 
     def order(name: str) -> tuple:
         return not _counts(dataset.variables[name]), name not in listed, name != standard_name
@@ -46,7 +45,7 @@ def _is_time(variable, standard_name: str, frame_dims: tuple[str, ...]) -> bool:
     named = declared == standard_name if declared else variable.name in names
     dims = dict(zip(variable.dimensions, variable.shape, strict=True))
     if _is_text(variable) and variable.dtype == "S1" and dims:
-        dims.popitem()  # the characters of a text
+        dims.popitem()  # the dimension of the characters of a text
     return named and {dim for dim, size in dims.items() if size != 1} <= set(frame_dims)
 
 
@@ -59,18 +58,22 @@ def _is_text(variable) -> bool:
 
 
 def read_times(dataset, name: str, dims: tuple[str, ...], where: str) -> np.ndarray:
-    """datetime64[s] of a time variable, with an axis for each of `dims` that it has (the others are 1 long).
+    """Read a time variable.
 
-    Raises DataError for missing times, impossible calendars, and times stored too coarsely to tell frames apart.
+        dims: dimensions to keep, in this order; those that the variable lacks are left out, its others are 1 long
+        returns: (those of `dims`…) datetime64[s]
+
+    `where` names the file in messages. Raises DataError (exit 3) for missing times, unsupported calendars, and times stored too
+    coarsely to distinguish frames.
     """
     variable, where = dataset.variables[name], f"{where}: {name}"
     if variable.size > MAX_COORDINATE:
         raise DataError(f"{where} declares {variable.size} times.\nRight would be at most {MAX_COORDINATE}.")
-    of_text = variable.dimensions[-1:] if variable.dtype == "S1" else ()
+    characters = variable.dimensions[-1:] if variable.dtype == "S1" else ()
     kept = [dim for dim in variable.dimensions if dim in dims]
-    index = tuple(slice(None) if dim in (*dims, *of_text) else 0 for dim in variable.dimensions)
+    index = tuple(slice(None) if dim in (*dims, *characters) else 0 for dim in variable.dimensions)
     stored = np.asarray(variable[index])
-    stored = netCDF4.chartostring(stored) if of_text else stored
+    stored = netCDF4.chartostring(stored) if characters else stored
     stored = stored.transpose([kept.index(dim) for dim in dims if dim in kept])
     if _is_text(variable):
         return _parse_times(stored, where)
@@ -85,7 +88,7 @@ def read_times(dataset, name: str, dims: tuple[str, ...], where: str) -> np.ndar
 
 
 def _parse_times(stored: np.ndarray, where: str) -> np.ndarray:
-    """ISO 8601 text, UTC where it names no zone, to the second."""
+    """Parse ISO 8601 text, UTC if it names no time zone, to datetime64[s]."""
     parsed = [_parse_time(str(entry).strip("\0 "), where) for entry in stored.ravel()]
     return np.array(parsed, "datetime64[s]").reshape(stored.shape)
 
@@ -99,7 +102,7 @@ def _parse_time(entry: str, where: str) -> datetime:
 
 
 def _stamped_times(stored: np.ndarray) -> np.ndarray | None:
-    """Numbers that read yyyymmddhh, yyyymmddhhmm or yyyymmddhhmmss as times; None where they are none."""
+    """Return the times of numbers of the form yyyymmddhh, yyyymmddhhmm or yyyymmddhhmmss; None for other numbers."""
     exact = stored.dtype.itemsize == 8 and stored.size and (stored == np.round(stored)).all()
     for digits in (10, 12, 14) if exact else ():
         scale = 10 ** (digits - 4)
@@ -115,12 +118,15 @@ def _stamped_times(stored: np.ndarray) -> np.ndarray | None:
 
 
 def decode_times(stored: np.ndarray, declared: str, calendar: str, where: str) -> np.ndarray:
-    """Numbers in CF time units ("minutes since 2020-01-01") -> datetime64[s], to the nearest second."""
+    """Decode numbers in CF time units (such as "minutes since 2020-01-01") to datetime64[s], to the nearest second.
+
+    Raises DataError (exit 3) for units and calendars that give no times, and for times stored too coarsely.
+    """
     if calendar.lower() not in _CALENDARS:
         raise DataError(f'{where} is in the calendar "{calendar}".\nRight would be "standard".')
     try:
         epoch, later = cftime.num2date([0, 1], declared, calendar, only_use_cftime_datetimes=True)
-        # Every unit that cftime takes in these calendars has a fixed length.
+        # every unit that cftime accepts in these calendars has a fixed length
         unit = (later - epoch).total_seconds()
         seconds = stored * unit + cftime.date2num(epoch, "seconds since 1970-01-01", calendar)
     except (ValueError, OverflowError, TypeError) as error:
@@ -136,36 +142,38 @@ def decode_times(stored: np.ndarray, declared: str, calendar: str, where: str) -
     if stored.size and not np.abs(seconds).max() < _FURTHEST:
         largest = f'{np.abs(stored.astype(np.float64)).max():g} "{declared}"'
         raise DataError(f"{where} has {largest}, which is no time of a frame.\nRight would be a time for every frame.")
-    grain = 60 if resolution > 0.5 else 1  # what storage rounded goes back to the minute
-    return (np.round(seconds / grain) * grain).astype(np.int64).astype("datetime64[s]")
+    unit_seconds = 60 if resolution > 0.5 else 1  # times that storage has rounded are rounded back to the minute
+    return (np.round(seconds / unit_seconds) * unit_seconds).astype(np.int64).astype("datetime64[s]")
 
 
-def interval_seconds(dataset, found: Field, times: np.ndarray, where: str) -> float | None:
-    """Over how many seconds each frame accumulates: by time bounds, a start_time, or cell_methods; None if none tells.
+def interval_seconds(dataset, field: Field, times: np.ndarray, where: str) -> float | None:
+    """Return the seconds that each frame accumulates over: by time bounds, a start_time, or cell_methods; None if not stated.
 
-    In this order, since the interval of cell_methods is, strictly, the one between the numbers that were summed.
-    `times` are the frames' own.
+        times: datetime64[s] of the frames
+
+    In this order because, strictly, the interval of cell_methods is that between the numbers that were summed. Raises DataError
+    (exit 3) if the frames of a file differ.
     """
-    spans = _spans(dataset, found, times, where)
+    spans = _spans(dataset, field, times, where)
     if spans is not None:
         lengths = np.unique(spans.astype(np.int64))
         if len(lengths) > 1:
             raise DataError(
-                f"{where}: {found.variable} accumulates over {lengths[0]} to {lengths[-1]} s.\n"
+                f"{where}: {field.variable} accumulates over {lengths[0]} to {lengths[-1]} s.\n"
                 "Right would be one interval for all frames of a file."
             )
         return float(lengths[0])
-    methods = text(dataset.variables[found.variable], "cell_methods") or ""
-    given = re.search(r"interval:\s*([\d.]+)\s*([A-Za-z]+)", methods)
+    methods = text(dataset.variables[field.variable], "cell_methods") or ""
+    interval = re.search(r"interval:\s*([\d.]+)\s*([A-Za-z]+)", methods)
     try:
-        return float(cf_units.Unit(given[2]).convert(float(given[1]), "s")) if given else None
+        return float(cf_units.Unit(interval[2]).convert(float(interval[1]), "s")) if interval else None
     except ValueError:
         return None
 
 
-def _spans(dataset, found: Field, times: np.ndarray, where: str) -> np.ndarray | None:
-    """timedelta64[s] per frame from the time variable's bounds or from a `start_time`."""
-    variable = dataset.variables[time_variable(dataset, found)]
+def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray | None:
+    """Return the timedelta64[s] of each frame, from the bounds of the time variable or from a `start_time`; None without."""
+    variable = dataset.variables[time_variable(dataset, field)]
     bounds = dataset.variables.get(text(variable, "bounds") or "")
     if bounds is not None and bounds.shape[-1:] == (2,):
         calendar = text(variable, "calendar") or "standard"
@@ -174,31 +182,34 @@ def _spans(dataset, found: Field, times: np.ndarray, where: str) -> np.ndarray |
     start = dataset.variables.get("start_time")
     if start is None or " since " not in (text(start, "units") or ""):
         return None
-    return times - read_times(dataset, "start_time", found.frame_dims, where)
+    return times - read_times(dataset, "start_time", field.frame_dims, where)
 
 
-def on_raster(times: np.ndarray) -> np.ndarray:
-    """Sorted times of frames, each moved to the time that it was meant for: radars are some seconds early or late.
+def nominal_times(times: np.ndarray) -> np.ndarray:
+    """Move the times of frames to their nominal times: radars are some seconds early or late.
 
-    Each stretch between gaps has a raster of its own, on whole minutes where most of its frames are not on one already. It
-    moves only if all its frames are within a quarter of the time step, and 90 s, of the raster.
+        times: (frame,) datetime64[s], sorted
+        returns: (frame,) datetime64[s]
+
+    Nominal times are equally spaced between gaps, on whole minutes unless most frames have equally spaced times already. Frames
+    between two gaps are moved only if all are within a quarter of the time step, and 90 s, of their nominal times.
     """
     seconds = times.astype(np.int64)
     steps = np.diff(seconds)
-    step = _meant_step(steps[steps > 0])
+    step = _nominal_step(steps[steps > 0])
     if step == 0:
         return times
-    meant = seconds.copy()
+    nominal = seconds.copy()
     for stretch in np.split(np.arange(len(seconds)), np.flatnonzero(steps > 1.5 * step) + 1):
         if (steps[stretch[:-1]] != step).any():
-            off = _off_raster(seconds[stretch], step)
-            if np.abs(off).max() <= min(step / 4, _MOST_OFF):
-                meant[stretch] -= off
-    return meant.astype("datetime64[s]")
+            offsets = _offsets(seconds[stretch], step)
+            if np.abs(offsets).max() <= min(step / 4, _MOST_OFF):
+                nominal[stretch] -= offsets
+    return nominal.astype("datetime64[s]")
 
 
-def _meant_step(steps: np.ndarray) -> int:
-    """The usual step in seconds; where none is, that of whole minutes which most are near; 0 where there is none either."""
+def _nominal_step(steps: np.ndarray) -> int:
+    """Return the most frequent step, s, if half the steps have it; else one of whole minutes that most are near; else 0."""
     if len(steps) < 2:
         return 0
     values, counts = np.unique(steps, return_counts=True)
@@ -208,8 +219,8 @@ def _meant_step(steps: np.ndarray) -> int:
     return step if (np.abs(steps - step) <= min(step / 2, 2 * _MOST_OFF)).mean() > 0.5 else 0
 
 
-def _off_raster(seconds: np.ndarray, step: int) -> np.ndarray:
-    """How many seconds each time is after (before: negative) the nearest point of the raster that most are nearest to."""
+def _offsets(seconds: np.ndarray, step: int) -> np.ndarray:
+    """Return the seconds that each time is late (early: negative) of the nearest nominal time."""
     phases, counts = np.unique(seconds % step, return_counts=True)
     phase = int(phases[counts.argmax()])
     if counts.max() * 2 < len(seconds):

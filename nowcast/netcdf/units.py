@@ -1,8 +1,8 @@
-"""Any declared unit -> mm/h.
+"""Convert any declared units to mm/h.
 
-Units are parsed by udunits (through cf_units) and never compared as strings; `_SPELLINGS` only rewrites what udunits
-cannot read or reads otherwise than it is meant: to udunits `mm/5min` is mm/5 times minutes. 1 kg m-2 of water is 1 mm.
-What a unit may mean is its `Meaning`; the interval of an accumulation and the Z-R relation make it a `Conversion`.
+Units are parsed by udunits (through cf_units) and never compared as strings. `_SPELLINGS` rewrites only what udunits cannot
+read, or reads in another sense: to udunits `mm/5min` is mm/5 times minutes. 1 kg m-2 of water is 1 mm. A `Meaning` is what
+units can stand for; with the interval of an accumulation or a Z-R relation it becomes a `Conversion`.
 """
 
 import re
@@ -30,15 +30,15 @@ _SPELLINGS = tuple(
         (r"^\s*fraction\s*$", "1"),
         (r"\s+of\s+water(\s+equivalent)?\s*$", ""),
         (r"[{}$]", ""),
-        # A count of time below the fraction bar: mm/5min, mm per 5 minutes, mm 5min-1.
+        # per several units of time: mm/5min, mm per 5 minutes, mm 5min-1
         (rf"(?:/|\bper\b)\s*(\d+(?:\.\d+)?)\s*{_TIME}", r"/(\1 \2)"),
         (rf"(?<=[\w)])\s+(\d+(?:\.\d+)?)\s*{_TIME}\s*(?:\^|\*\*)?-1\b", r"/(\1 \2)"),
     )
 )
 _SIGNS = str.maketrans(
     "⁻⁰¹²³⁴⁵⁶⁷⁸⁹\u2212\u00a0\u202f", "-0123456789-  "
-)  # the last three: a minus sign, spaces that do not break
-_LARGEST = 1e7  # mm/h or mm: m s-1 is 3.6e6; above, a prefix such as that of `Mm` is meant otherwise
+)  # the last three: a minus sign and two no-break spaces
+_LARGEST = 1e7  # mm/h or mm per unit: m s-1 is 3.6e6; larger units, such as `Mm`, are not what was meant
 _TARGETS = (
     ("rate", "mm h-1"),
     ("rate", "kg m-2 h-1"),
@@ -51,7 +51,10 @@ _TARGETS = (
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a unit can stand for: value * scale + offset is in mm/h, mm, dBZ or 1, by `kind`."""
+    """What units can stand for.
+
+    value * scale + offset is in mm/h, mm, dBZ or 1 for the kinds rate, amount, reflectivity and dimensionless.
+    """
 
     kind: str
     scale: float
@@ -60,9 +63,9 @@ class Meaning:
 
 @dataclass(frozen=True)
 class Conversion:
-    """Values in declared units -> float32 in mm/h (or 1, for a dimensionless quantity). NaN stays NaN.
+    """A conversion of values in declared units to float32 in mm/h, or in 1 for a dimensionless quantity. NaN stays NaN.
 
-    `value * scale + offset` is the result, or for reflectivity dBZ, of which `zr` = (a, b) makes a rate.
+    The result is value * scale + offset; for reflectivity this is in dBZ, and `zr` = (a, b) of Z = a R^b gives the rate R.
     """
 
     quantity: Quantity
@@ -73,9 +76,9 @@ class Conversion:
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         values = np.asarray(values)
-        # In float32, 10 * 0.01 falls below 0.1, and an offset can cancel most of a rate's digits.
-        plain = values.dtype.kind == "f" and (self.zr or not self.offset)
-        kind = np.result_type(values.dtype.newbyteorder("="), np.float32) if plain else np.float64
+        # In float32, 10 * 0.01 is below 0.1, and an offset can cancel most digits of a rate.
+        float32_suffices = values.dtype.kind == "f" and (self.zr or not self.offset)
+        kind = np.result_type(values.dtype.newbyteorder("="), np.float32) if float32_suffices else np.float64
         with np.errstate(over="ignore", under="ignore"):
             out = np.multiply(values, self.scale, dtype=kind)
             if self.offset:
@@ -87,13 +90,13 @@ class Conversion:
             return out.astype(np.float32, copy=False)
 
     def unpacking(self, scale_factor: float, add_offset: float) -> "Conversion":
-        """This conversion applied to packed counts: one multiplication instead of two."""
+        """Return the conversion of packed numbers: one multiplication in place of two."""
         return replace(self, scale=self.scale * scale_factor, offset=self.scale * add_offset + self.offset)
 
 
 @lru_cache(maxsize=1024)
 def meaning(units: str) -> Meaning | None:
-    """What `units` can stand for, or None where that is nothing that this program reads."""
+    """Return what units can stand for; None if it is neither rain nor dimensionless."""
     text = units.translate(_SIGNS)
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
@@ -106,7 +109,7 @@ def meaning(units: str) -> Meaning | None:
         return None
     kind, target = fitting[0]
     if kind == "reflectivity" and "(re " not in unit.definition:
-        return None  # a volume: dBZ is the logarithm of mm6 m-3, which udunits makes cubic metres
+        return None  # a volume: dBZ is the logarithm of mm6 m-3, which udunits converts to cubic metres
     offset, one = unit.convert(0.0, target), unit.convert(1.0, target)
     return Meaning(kind, float(one - offset), float(offset)) if abs(one - offset) < _LARGEST else None
 
@@ -120,26 +123,29 @@ def to_rain_rate(
     zr_b: float = 1.6,
     variable: str = "the variable",
 ) -> Conversion:
-    """The conversion of values in `units` to mm/h, or to 1 for a dimensionless quantity that is not rain.
+    """Return the conversion of values in `units` to mm/h, or to 1 for a dimensionless quantity that is not rain.
 
-    `interval_seconds` is what an accumulation is divided by. Z = zr_a R^zr_b; 200 and 1.6: Marshall & Palmer (1948).
-    `variable` names the variable (and its file) in messages. Raises DataError for units that are missing, unknown or
-    no measure of rain, and for an accumulation over an unknown interval.
+    interval_seconds: the length that an accumulation is divided by, s
+    zr_a, zr_b: Z = zr_a R^zr_b; 200 and 1.6: Marshall & Palmer (1948)
+    variable: the variable and its file, for messages
+
+    Raises DataError (exit 3) for units that are missing, unknown or no measure of rain, and for an accumulation over an unknown
+    interval.
     """
     if units is None and standard_name in REFLECTIVITY_NAMES:
-        units = "dBZ"  # the one standard name whose unit nobody varies
+        units = "dBZ"  # the one standard name that is always in the same units
     if units is None or not units.strip():
         raise DataError(f"{variable} has no units attribute.\nIts units must be {RIGHT_UNITS}.")
-    found = meaning(units)
-    if found is None or (found.kind == "dimensionless" and standard_name in RAIN_NAMES):
+    meant = meaning(units)
+    if meant is None or (meant.kind == "dimensionless" and standard_name in RAIN_NAMES):
         raise DataError(f'{variable} has units "{units}", which is no measure of rain.\nRight would be {RIGHT_UNITS}.')
-    if found.kind == "dimensionless":
-        return Conversion(DIMENSIONLESS, f"{units} -> 1", found.scale, found.offset)
-    if found.kind == "reflectivity":
+    if meant.kind == "dimensionless":
+        return Conversion(DIMENSIONLESS, f"{units} -> 1", meant.scale, meant.offset)
+    if meant.kind == "reflectivity":
         text = f"{units} -> mm/h (Z = {zr_a:g} R^{zr_b:g})"
-        return Conversion(RAIN_RATE, text, found.scale, found.offset, (float(zr_a), float(zr_b)))
-    if found.kind == "rate":
-        return Conversion(RAIN_RATE, f"{units} -> mm/h", found.scale, found.offset)
+        return Conversion(RAIN_RATE, text, meant.scale, meant.offset, (float(zr_a), float(zr_b)))
+    if meant.kind == "rate":
+        return Conversion(RAIN_RATE, f"{units} -> mm/h", meant.scale, meant.offset)
     if interval_seconds is None or not interval_seconds > 0:
         raise DataError(
             f'{variable} is an accumulation ("{units}") over an unknown interval.\n'
@@ -147,4 +153,4 @@ def to_rain_rate(
         )
     per_hour = 3600.0 / interval_seconds
     text = f"{units} per {interval_seconds:g} s -> mm/h"
-    return Conversion(RAIN_RATE, text, found.scale * per_hour, found.offset * per_hour)
+    return Conversion(RAIN_RATE, text, meant.scale * per_hour, meant.offset * per_hour)
