@@ -45,10 +45,13 @@ SMALL_GRID = 1 << 16  # cells; such a grid fits in memory: the largest model, co
 class Network(Forecaster):
     """A trained network from its checkpoint.
 
-    A cell that is missing in every past frame stays missing. `time_steps` are those that it was trained on, in seconds.
+    A cell that is missing in every past frame stays missing. `time_steps` are those that it was trained on, in seconds. The
+    checkpoint's weights are loaded into `model`, by default the model of its config.
     """
 
-    def __init__(self, checkpoint: Checkpoint, name: str, *, device: torch.device, files: Sequence[Path] = ()):
+    def __init__(
+        self, checkpoint: Checkpoint, name: str, *, device: torch.device, files: Sequence[Path] = (), model: Model | None = None
+    ):
         self.name, self.device, self.digest, self.files = name, device, checkpoint.digest, tuple(files)
         facts = checkpoint.facts
         try:
@@ -56,7 +59,7 @@ class Network(Forecaster):
             self.input_frames, self.lead_frames = (_bounded(facts[key]) for key in ("input_frames", "lead_frames"))
             self.time_steps, self.quantity = _time_steps(facts["time_steps"]), Quantity.named(str(facts["quantity"]))
             self.transform = make_transform(self.experiment.transform)
-            self.model = _load_model(self.experiment, checkpoint)
+            self.model = _load_model(model or _untrained(self.experiment), checkpoint)
         except CheckpointError:
             raise
         except (NowcastError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -276,10 +279,13 @@ def forecast_fields(
     return torch.where(torch.isnan(rain).all(dim=1)[:, None, None], torch.nan, fields)
 
 
-def _load_model(experiment: config.Experiment, checkpoint: Checkpoint) -> Model:
+def _untrained(experiment: config.Experiment) -> Model:
     # on "meta" nothing is allocated, so a config with wrong sizes fails because the tensors' shapes do not match
     with torch.device("meta"):
-        model = make_model(model_config(experiment.model))
+        return make_model(model_config(experiment.model))
+
+
+def _load_model(model: Model, checkpoint: Checkpoint) -> Model:
     # a checkpoint to resume from holds the newest weights and, if one is kept, their average, which forecasts better
     model.load_state_dict(checkpoint.part("average") or checkpoint.part("model"), assign=True)
     return model

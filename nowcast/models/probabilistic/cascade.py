@@ -18,9 +18,23 @@ from torch import Tensor
 NUM_STEPS = 6  # steps of the pyramid, each halves the resolution
 BLOCK = 1 << NUM_STEPS  # cells; grids are multiples of it
 MOST_POOLED = 8  # cells each way averaged at once: a GPU computes each mean in one thread
-AROUND = 1  # blocks each way over which correlations are averaged
 MOST_CORRELATION = 0.9999
 FAINT = 1e-7  # squared network values; the correlation of a band with less is reduced towards 0
+
+
+@dataclass(frozen=True)
+class CascadeConstants:
+    """Constants of the cascade, chosen and not trained. The defaults are those of every trained network."""
+
+    correlation_reach: int = 1  # blocks each way over which correlations are averaged
+    num_averaged_bands: int = 1  # number of the coarsest bands whose change is averaged over all past frames
+    # Light rain grows and decays for longer than correlations suggest. For it, a part of the variance of the difference between
+    # two frames is taken as error, in the coarsest bands.
+    error_share: float = 0.45  # fraction of that variance
+    num_lasting_bands: int = 4  # number of these bands: with 4, those of 8, 16, 32 and 64 cells
+
+
+CASCADE = CascadeConstants()
 
 
 @dataclass
@@ -70,15 +84,16 @@ def join_bands(bands: list[Tensor]) -> Tensor:
     return whole
 
 
-def fit_autoregression(frames: Tensor, known: Tensor, block: int) -> Band:
+def fit_autoregression(frames: Tensor, known: Tensor, block: int, *, reach: int = CASCADE.correlation_reach) -> Band:
     """Estimate the autoregression of a band around each block.
 
         frames, known: (case, time, y, x) of `split_bands`
         block: size of a block in cells of this band
+        reach: blocks each way over which correlations are averaged
 
     Of second order; of first order for two frames; a single frame persists.
     """
-    first, second = (block_correlation(frames, known, block, lag) for lag in (1, 2))
+    first, second = (block_correlation(frames, known, block, lag, reach) for lag in (1, 2))
     if first is None:
         first = torch.full_like(frames[:, 0, ::block, ::block], MOST_CORRELATION)
     first = first.clamp(0, MOST_CORRELATION)
@@ -123,21 +138,27 @@ def _second_order(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return first * (1 - second) / (1 - square), (second - square) / (1 - square)
 
 
-def block_correlation(frames: Tensor, known: Tensor, block: int, lag: int) -> Tensor | None:
-    """Estimate the correlation (case, block, block) of frames `lag` time steps apart; None if there are too few frames."""
+def block_correlation(frames: Tensor, known: Tensor, block: int, lag: int, reach: int) -> Tensor | None:
+    """Estimate the correlation of frames `lag` time steps apart around each block; None if there are too few frames.
+
+    frames, known: (case, time, y, x) of `split_bands`
+    block: size of a block in cells of this band
+    reach: blocks each way over which it is averaged
+    returns: (case, block, block)
+    """
     if frames.shape[1] <= lag:
         return None
     earlier, later = frames[:, :-lag], frames[:, lag:]
     both = known[:, :-lag] * known[:, lag:]
-    sums = [_mean_around(product * both, block) for product in (earlier * later, earlier.square(), later.square())]
+    sums = [_mean_around(product * both, block, reach) for product in (earlier * later, earlier.square(), later.square())]
     return sums[0].sum(dim=1) / ((sums[1] * sums[2]).sqrt().sum(dim=1) + FAINT)
 
 
-def _mean_around(products: Tensor, block: int) -> Tensor:
-    """Average over each block and the blocks around it."""
+def _mean_around(products: Tensor, block: int, reach: int) -> Tensor:
+    """Average over each block and the blocks up to `reach` away from it."""
     while block > MOST_POOLED:
         products, block = F.avg_pool2d(products, MOST_POOLED), block // MOST_POOLED
-    return F.avg_pool2d(F.avg_pool2d(products, block), 2 * AROUND + 1, stride=1, padding=AROUND)
+    return F.avg_pool2d(F.avg_pool2d(products, block), 2 * reach + 1, stride=1, padding=reach)
 
 
 def extrapolate(band: Band, block: int, num_leads: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -31,6 +31,9 @@ from nowcast.models.probabilistic import inputs
 from nowcast.models.probabilistic.calibration import ReliabilityCalibration
 from nowcast.models.probabilistic.cascade import (
     BLOCK,
+    CASCADE,
+    Band,
+    CascadeConstants,
     change_of_lasting_rain,
     extrapolate,
     fit_autoregression,
@@ -40,39 +43,14 @@ from nowcast.models.probabilistic.cascade import (
     with_mean_change,
 )
 from nowcast.models.probabilistic.distribution import LEVELS, highest_reached, log_odds
+from nowcast.models.probabilistic.matching import MATCHING, MatchingConstants, match_areas
 from nowcast.models.transform import Transform
-
-OFFSET, CEILING = 0.5, 100.0  # mm/h, parameters of the log transform that the model is made for
-RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # mm/h, usual thresholds, at which areas are matched
-
-# The forecast area of each rate is the area in the newest frame times `area_share`.
-# Rain of all rates gains area, because a CSI is best if rain is forecast from a probability of CSI / (1 + CSI) up, which is
-# less than a half; heavy rain loses area, because it is seldom where it is forecast and costs most of the squared error.
-AREA_GAIN, AREA_GAIN_LEAD = 0.05, 12  # fraction of the area; lead time number from which on it is complete
-AREA_LOSS, AREA_LOSS_FROM = 2.3, 0.45  # fraction per unit of network value; network value above which areas shrink
-MOST_AREA_LOSS, AREA_LOSS_LEAD = 0.9, 4  # fraction; lead time number from which on the loss is complete
-NEVER_REACHED = 1e4  # log-odds, a cut for rates that are not forecast anywhere
-CUT_TOLERANCE = 1e-4  # log-odds, above their rounding error: the cell that defines a cut has to reach it
-
-# Light rain grows and decays for longer than correlations suggest. For it, this fraction of the variance of the difference
-# between two frames is taken as error, in this many of the coarsest bands: those of 8, 16, 32 and 64 cells.
-ERROR_SHARE, NUM_LASTING_BANDS = 0.45, 4
-NUM_AVERAGED_BANDS = 1  # coarsest bands whose change is averaged over all past frames
 
 WIDTH_RATE = 40.0  # learning-rate multiplier of the widths, which are a few numbers beside ten thousands of weights
 ENERGY_REACH = 2  # cells of a band each way over which its mean square is taken
 LEAST_DEVIATION = 0.02  # network values, least standard deviation of the distribution
 TO_LOGISTIC = math.sqrt(3) / math.pi  # from a standard deviation to the scale of a logistic distribution
 LEAST_LOG_SLOPE, MOST_LOG_SLOPE = 0.0, 6.0  # bounds of the slope's logarithm
-
-
-def anchors() -> tuple[float, ...]:
-    """Compute the network values of RATES, slightly lowered: rates are often rounded, so many cells lie exactly on them."""
-    return tuple(math.log1p(rate / OFFSET) / math.log1p(CEILING / OFFSET) - 1e-6 for rate in RATES)
-
-
-ANCHORS = anchors()  # network values at which areas are matched; below the first one the forecast is 0
-WET_VALUE = ANCHORS[1]  # network value from which on a cell counts as wet
 
 
 class ProbabilisticConfig(LayersConfig):
@@ -96,11 +74,19 @@ class Probabilistic(Layers, DistributionModel):
     tile_multiple = BLOCK
     matches_areas = True
 
-    def __init__(self, config: ProbabilisticConfig):
+    def __init__(
+        self,
+        config: ProbabilisticConfig,
+        *,
+        cascade_constants: CascadeConstants = CASCADE,
+        matching_constants: MatchingConstants = MATCHING,
+    ):
         extra = int(config.validity_channel)  # the share of known cells
         num_channels = inputs.NUM_FRAME_CHANNELS + extra, inputs.NUM_CHANGE_CHANNELS + extra
         super().__init__(config, 2 * len(LEVELS), num_seen=num_channels[0], num_fed=num_channels[1] + inputs.NUM_LEAD_CHANNELS)
         self.num_frame_channels, self.num_change_channels = num_channels
+        self.cascade_constants, self.matching_constants = cascade_constants, matching_constants
+        self.anchors, self.wet_value = matching_constants.anchors, matching_constants.wet_value
         nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)
         self.width = nn.Parameter(torch.zeros(len(LEVELS)))  # logarithm of a factor, divided by WIDTH_RATE
@@ -114,7 +100,7 @@ class Probabilistic(Layers, DistributionModel):
         y, x = past.shape[-2:]
         frames = pad_to_multiple(past.float(), BLOCK)
         values, known = frames[:, :, 0] * frames[:, :, 1], frames[:, :, 1]
-        fields = values, (values >= WET_VALUE).float(), known
+        fields = values, (values >= self.wet_value).float(), known
         bands = split_bands(values, known)
         with torch.no_grad():
             seen = inputs.frame_channels(bands, *fields, self.config.patch)
@@ -137,21 +123,28 @@ class Probabilistic(Layers, DistributionModel):
         unpredicted: (case, 1, y / patch, x / patch) variance that the cascade cannot predict
         channels: (case, channel, y / patch, x / patch) inputs of the forecaster
         """
-        patch, blocks = self.config.patch, [BLOCK >> n for n in range(len(bands))]
+        constants, patch, blocks = self.cascade_constants, self.config.patch, [BLOCK >> n for n in range(len(bands))]
+        num_lasting = constants.num_lasting_bands
         energies = [self._energy(band[:, -1:], n) for n, (band, _) in enumerate(bands)]
-        fitted = [fit_autoregression(*band, block) for band, block in zip(bands, blocks, strict=True)]
-        coarsest = zip(fitted[-NUM_AVERAGED_BANDS:], bands[-NUM_AVERAGED_BANDS:], strict=True)
-        fitted[-NUM_AVERAGED_BANDS:] = [with_mean_change(band, frames) for band, (frames, _) in coarsest]
+        fitted = self._fitted(bands, blocks)
         change = inputs.change_channels(fitted, *fields, patch)[:, : self.num_change_channels]
-        light_changes = change_of_lasting_rain(fitted[-NUM_LASTING_BANDS:], ERROR_SHARE, num_leads)
+        light_changes = change_of_lasting_rain(fitted[-num_lasting:], constants.error_share, num_leads)
         forecasts = [extrapolate(band, block, num_leads) for band, block in zip(fitted, blocks, strict=True)]
         for lead, forecast in enumerate(zip(*forecasts, strict=True), 1):
             shares = (upsample(share[:, None], BLOCK // patch) for _, share in forecast)
             unpredicted = sum(energy * share for energy, share in zip(energies, shares, strict=True))
             location = join_bands([band[:, None] for band, _ in forecast])
-            light_change = upsample(next(light_changes), BLOCK // blocks[-NUM_LASTING_BANDS] // patch)
+            light_change = upsample(next(light_changes), BLOCK // blocks[-num_lasting] // patch)
             channels = torch.cat([change, inputs.lead_channels(location, unpredicted, lead, patch)], dim=1)
             yield location, light_change, unpredicted, channels
+
+    def _fitted(self, bands: list[tuple[Tensor, Tensor]], blocks: list[int]) -> list[Band]:
+        """Fit the autoregression of each band; the coarsest bands continue the mean change of all past frames."""
+        reach, num_averaged = self.cascade_constants.correlation_reach, self.cascade_constants.num_averaged_bands
+        fitted = [fit_autoregression(*band, block, reach=reach) for band, block in zip(bands, blocks, strict=True)]
+        coarsest = zip(fitted[-num_averaged:], bands[-num_averaged:], strict=True)
+        fitted[-num_averaged:] = [with_mean_change(band, frames) for band, (frames, _) in coarsest]
+        return fitted
 
     def _energy(self, newest: Tensor, number: int) -> Tensor:
         """Compute the local mean square (case, 1, y / patch, x / patch) of band `number`, 0 being the finest."""
@@ -181,29 +174,11 @@ class Probabilistic(Layers, DistributionModel):
 
     def sample(self, outputs: Tensor, past: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
         outputs, newest = (field[..., ::stride, ::stride].flatten(-2) for field in (outputs, past[:, -1]))
-        odds = torch.stack([log_odds(outputs, anchor) for anchor in ANCHORS], dim=2)
+        odds = torch.stack([log_odds(outputs, anchor) for anchor in self.anchors], dim=2)
         return odds, newest[:, 0], newest[:, 1]
 
     def match(self, odds: Tensor, newest: Tensor, validity: Tensor, first_lead: int = 1) -> Tensor:
-        """Return the log-odds cut (case, lead, anchor): cells above it are forecast to reach the anchor.
-
-            odds: (case, lead, anchor, cell), of `sample`, from lead time number `first_lead` on
-            newest, validity: (case, cell), of `sample`
-
-        It is chosen so that the forecast area equals the newest frame's area × `area_share` (probability matching).
-        """
-        cuts = torch.full(odds.shape[:3], NEVER_REACHED, device=odds.device)
-        for case, known in enumerate(validity > 0):
-            case_odds, num_known = odds[case, :, :, known], int(known.sum())
-            for number, anchor in enumerate(ANCHORS):
-                area = int(((newest[case] >= anchor) & known).sum())
-                if not area and number:  # for rates above the newest frame's, the cut of the rate below
-                    cuts[case, :, number] = cuts[case, :, number - 1]
-                for lead in range(len(case_odds)) if area else ():
-                    wanted = min(max(round(area * area_share(anchor, first_lead + lead)), 1), num_known)
-                    reached = case_odds[lead, number].kthvalue(num_known - wanted + 1).values
-                    cuts[case, lead, number] = reached - CUT_TOLERANCE
-        return cuts
+        return match_areas(odds, newest, validity, first_lead, self.matching_constants)
 
     def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, cuts: Tensor | None = None) -> Tensor:
         """Return the highest network value whose log-odds reach the cut of `match`. Arguments as `Model.values`.
@@ -213,7 +188,7 @@ class Probabilistic(Layers, DistributionModel):
         """
         if cuts is None:
             cuts = self.match(*self.sample(outputs, past, self.sample_stride(past.shape[-2:])), first_lead)
-        return highest_reached(outputs, ANCHORS, cuts)
+        return highest_reached(outputs, self.anchors, cuts)
 
     def exceedance(self, outputs: Tensor, values: Sequence[float]) -> Tensor:
         """Return the calibrated probability of reaching each network value; it never increases with the value.
@@ -230,12 +205,3 @@ class Probabilistic(Layers, DistributionModel):
                 least = odds if least is None else torch.minimum(least, odds)
                 probabilities[:, lead, number] = torch.sigmoid(intercept + slope * least)
         return probabilities
-
-
-def area_share(value: float, lead: int) -> float:
-    """Compute the area to forecast at a network value, as a fraction of its area in the newest frame.
-
-    lead: number of the lead time, 1, 2, …
-    """
-    loss = min(max(value - AREA_LOSS_FROM, 0) * AREA_LOSS, MOST_AREA_LOSS) * min(lead / AREA_LOSS_LEAD, 1)
-    return (1 + AREA_GAIN * min(lead / AREA_GAIN_LEAD, 1)) * (1 - loss)

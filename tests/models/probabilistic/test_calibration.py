@@ -7,9 +7,10 @@ from nowcast.config.schema import NamedSection
 from nowcast.models import make_model, model_config
 from nowcast.models.probabilistic.calibration import BIN_STARTS, LIMIT, WIDTH, ReliabilityCalibration, fit_reliability
 from nowcast.models.probabilistic.distribution import log_odds
-from nowcast.models.probabilistic.network import ANCHORS, area_share
+from nowcast.models.probabilistic.matching import MATCHING
 from nowcast.models.transform import make_transform
 
+area_share = MATCHING.area_share
 LINEAR = make_transform(NamedSection(name="linear", scale=10.0))
 
 
@@ -85,7 +86,7 @@ def test_a_forecast_has_about_the_areas_of_the_newest_frame_where_they_are_likel
     outputs = outputs[:1]
     forecast = network().values(outputs, past)
     newest, known = past[0, -1, 0], past[0, -1, 1] > 0
-    for anchor in ANCHORS[::3]:
+    for anchor in MATCHING.anchors[::3]:
         area = ((newest >= anchor) & known).sum()
         for lead in range(3):
             reached = (forecast[0, lead] >= anchor - 1e-6) & known

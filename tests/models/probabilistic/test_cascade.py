@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nowcast.models.probabilistic.cascade import (
-    AROUND,
     BLOCK,
+    CASCADE,
     NUM_STEPS,
     change_of_lasting_rain,
     extrapolate,
@@ -21,6 +21,7 @@ from nowcast.models.probabilistic.cascade import (
 )
 
 CELLS = 2 * BLOCK
+REACH = CASCADE.correlation_reach
 
 
 def fields(frames=4, cases=2, missing=0.1, seed=0, shape=(CELLS, 3 * BLOCK)):
@@ -69,7 +70,7 @@ def test_missing_cells_add_no_detail():
 def test_weights_are_those_of_the_process_that_made_the_frames(first, second):
     frames = process(first, second, 6)
     band = fit_autoregression(frames, torch.ones_like(frames), BLOCK)
-    found = [float(weight[..., AROUND:-AROUND, AROUND:-AROUND].mean()) for weight in band.weights]
+    found = [float(weight[..., REACH:-REACH, REACH:-REACH].mean()) for weight in band.weights]
     assert found == pytest.approx([first, second], abs=0.02)
 
 
@@ -81,7 +82,7 @@ def test_the_weights_are_found_under_errors_of_known_share(first, second):
     frames = clean + error.sqrt() * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
     found = fit_autoregression(frames, torch.ones_like(frames), BLOCK)
     as_is, without = (
-        [float(weight[..., AROUND:-AROUND, AROUND:-AROUND].mean()) for weight in band.weights]
+        [float(weight[..., REACH:-REACH, REACH:-REACH].mean()) for weight in band.weights]
         for band in (found, without_error(found, float(error / (error + apart))))
     )
     assert without == pytest.approx([first, second], abs=0.03)

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from nowcast.models.probabilistic import distribution
 from nowcast.models.probabilistic.distribution import LEVELS, SOURCE, highest_reached, log_odds
-from nowcast.models.probabilistic.network import ANCHORS
+from nowcast.models.probabilistic.matching import MATCHING
 from nowcast.runtime import compiled
+
+ANCHORS = MATCHING.anchors
 
 
 @pytest.fixture(autouse=True)

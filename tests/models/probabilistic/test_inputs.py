@@ -7,7 +7,7 @@ from makers import SHARED
 
 from nowcast.models.probabilistic import inputs
 from nowcast.models.probabilistic.cascade import BLOCK, NUM_STEPS, fit_autoregression, split_bands
-from nowcast.models.probabilistic.network import WET_VALUE
+from nowcast.models.probabilistic.matching import MATCHING
 from nowcast.models.transform import Log, network_input
 from nowcast.netcdf.opening import open_records
 
@@ -19,7 +19,7 @@ def fields(frames=4, cells=BLOCK, seed=0):
     generator = torch.Generator().manual_seed(seed)
     known = (torch.rand(2, frames, cells, 2 * cells, generator=generator) > 0.1).float()
     values = torch.rand(2, frames, cells, 2 * cells, generator=generator) * known
-    return values, (values >= WET_VALUE).float(), known
+    return values, (values >= MATCHING.wet_value).float(), known
 
 
 def of_all(given, patch):
@@ -83,7 +83,7 @@ def test_of_real_rain_each_channel_deviates_by_about_one():
         assert np.nanmax(rain) > 5, "there is rain"
         past = network_input(torch.from_numpy(rain[None].astype(np.float32)), LOG)
         values, known = past[:, :, 0] * past[:, :, 1], past[:, :, 1]
-        frames, change = of_all((values, (values >= WET_VALUE).float(), known), 8)
+        frames, change = of_all((values, (values >= MATCHING.wet_value).float(), known), 8)
         found.append([part.flatten(-2).std(-1)[0] for part in (frames[:, -1, :-1], change[:, :-1])])
     for part in zip(*found, strict=True):
         deviation = torch.stack(part).mean(0)

@@ -15,7 +15,9 @@ from nowcast.forecasters.network import Network
 from nowcast.models import make_model, model_config
 from nowcast.models.checkpoint import Checkpoint, read_checkpoint
 from nowcast.models.probabilistic import cascade
-from nowcast.models.probabilistic import network as probabilistic_network
+from nowcast.models.probabilistic.cascade import CascadeConstants
+from nowcast.models.probabilistic.matching import MatchingConstants
+from nowcast.models.probabilistic.network import Probabilistic, ProbabilisticConfig
 from nowcast.training.experiment import resolve
 
 CPU = torch.device("cpu")
@@ -71,7 +73,7 @@ def assert_close(forecast, expected):
 def stands(monkeypatch):
     """Rain whose past says nothing of its change, and as much area as there is."""
     monkeypatch.setattr(cascade, "block_correlation", lambda *_: None)
-    monkeypatch.setattr(probabilistic_network, "area_share", lambda value, lead: 1.0)
+    monkeypatch.setattr(MatchingConstants, "area_share", lambda self, value, lead: 1.0)
 
 
 @pytest.mark.usefixtures("stands")
@@ -156,10 +158,11 @@ def growing(frames=4, cells=192):
     return torch.stack([values, torch.ones_like(values)], dim=1)[None]
 
 
-def test_light_rain_goes_on_changing_for_longer(monkeypatch):
-    past, model, found = growing(), extrapolating().model, {}
+def test_light_rain_goes_on_changing_for_longer():
+    past, found = growing(), {}
     for share in (0.0, 0.4):
-        monkeypatch.setattr(probabilistic_network, "ERROR_SHARE", share)
+        model = Probabilistic(ProbabilisticConfig(**MODEL), cascade_constants=CascadeConstants(error_share=share)).eval()
+        model.load_state_dict(extrapolating().model.state_dict())
         with torch.no_grad():
             found[share] = model(past, 6)
     more = found[0.4] - found[0.0]

@@ -1,0 +1,83 @@
+"""Probability matching: the log-odds cuts at which a forecast covers the area that each rain rate should cover.
+
+The forecast area of each rate is the area in the newest frame times `area_share`. Rain of all rates gains area, because a CSI
+is best if rain is forecast from a probability of CSI / (1 + CSI) up, which is less than a half; heavy rain loses area, because
+it is seldom where it is forecast and costs most of the squared error.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NEVER_REACHED = 1e4  # log-odds, a cut for rates that are not forecast anywhere
+CUT_TOLERANCE = 1e-4  # log-odds, above their rounding error: the cell that defines a cut has to reach it
+
+
+@dataclass(frozen=True)
+class MatchingConstants:
+    """Constants of probability matching, chosen and not trained. The defaults are those of every trained network."""
+
+    # parameters of the log transform that the model is made for
+    offset: float = 0.5  # mm/h, the rate below which it is about linear
+    ceiling: float = 100.0  # mm/h, the rate of network value 1
+    # usual thresholds, at which areas are matched
+    rates: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # mm/h
+
+    area_gain: float = 0.05  # fraction of the area
+    area_gain_lead: int = 12  # lead time number from which on the gain is complete
+    area_loss: float = 2.3  # fraction of the area per unit of network value above `area_loss_from`
+    area_loss_from: float = 0.45  # network value above which areas shrink
+    most_area_loss: float = 0.9  # fraction of the area
+    area_loss_lead: int = 4  # lead time number from which on the loss is complete
+
+    @property
+    def anchors(self) -> tuple[float, ...]:
+        """Return the network values of `rates`, at which areas are matched; below the first one the forecast is 0.
+
+        Slightly lowered: rates are often rounded, so many cells lie exactly on them.
+        """
+        scale = math.log1p(self.ceiling / self.offset)
+        return tuple(math.log1p(rate / self.offset) / scale - 1e-6 for rate in self.rates)
+
+    @property
+    def wet_value(self) -> float:
+        """Return the network value from which on a cell counts as wet: the second anchor."""
+        return self.anchors[1]
+
+    def area_share(self, value: float, lead: int) -> float:
+        """Compute the area to forecast at a network value, as a fraction of its area in the newest frame.
+
+        lead: number of the lead time, 1, 2, …
+        """
+        loss = min(max(value - self.area_loss_from, 0) * self.area_loss, self.most_area_loss)
+        loss *= min(lead / self.area_loss_lead, 1)
+        return (1 + self.area_gain * min(lead / self.area_gain_lead, 1)) * (1 - loss)
+
+
+MATCHING = MatchingConstants()
+
+
+def match_areas(odds: Tensor, newest: Tensor, validity: Tensor, first_lead: int, constants: MatchingConstants) -> Tensor:
+    """Compute the log-odds cut of each anchor: cells above it are forecast to reach the anchor.
+
+        odds: (case, lead, anchor, cell) from lead time number `first_lead` on
+        newest: (case, cell) network values of the newest frame
+        validity: (case, cell) 1 known, 0 missing
+        returns: (case, lead, anchor)
+
+    It is chosen so that the forecast area equals the newest frame's area × `area_share` (probability matching).
+    """
+    cuts = torch.full(odds.shape[:3], NEVER_REACHED, device=odds.device)
+    for case, known in enumerate(validity > 0):
+        case_odds, num_known = odds[case, :, :, known], int(known.sum())
+        for number, anchor in enumerate(constants.anchors):
+            area = int(((newest[case] >= anchor) & known).sum())
+            if not area and number:  # for rates above the newest frame's, the cut of the rate below
+                cuts[case, :, number] = cuts[case, :, number - 1]
+            for lead in range(len(case_odds)) if area else ():
+                wanted = min(max(round(area * constants.area_share(anchor, first_lead + lead)), 1), num_known)
+                reached = case_odds[lead, number].kthvalue(num_known - wanted + 1).values
+                cuts[case, lead, number] = reached - CUT_TOLERANCE
+    return cuts
