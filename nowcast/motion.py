@@ -12,6 +12,7 @@ values.
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import cv2
@@ -21,21 +22,19 @@ from nowcast.runtime.threads import side_by_side
 
 MOTION_FRAMES = 4  # newest frames that the motion is estimated from
 
-# All were chosen on the records of nine weather services, 4 past and 12 future frames. CELLS, MOTION_SIGMA and IMAGE_SIGMA
-# matter most: they were chosen by the CSI at 0.5 and 1 mm/h of the forecast of models/probabilistic/cascade.py, and
-# scripts/skill/constants.py repeats that for CELLS and MOTION_SIGMA by cross-validation over services. The others were chosen
-# for the extrapolation.
+# All were chosen on the records of nine weather services, 4 past and 12 future frames. MotionConstants and IMAGE_SIGMA matter
+# most: they were chosen by the CSI at 0.5 and 1 mm/h of the forecast of models/probabilistic/cascade.py, and
+# scripts/skill/constants.py repeats that for MotionConstants by cross-validation over services. The others were chosen for the
+# extrapolation.
 RAIN_FLOOR, RAIN_CEILING = 0.2, 100.0  # mm/h: black and white of the images, which are logarithmic in between
 IMAGE_SIGMA = 1.0  # cells: smoothing of the images, which removes speckle and fills isolated missing cells
 PATCH, PATCH_STRIDE = 16, 8  # pixels, of the finest scale; with some other values, such as 24 and 12, DIS writes out of bounds
-# The motion is estimated twice; the second pass finds what the first has missed. Of each pass:
-CELLS = (2, 1)  # width of a pixel of the images, in cells
-SCALES = (2, 1)  # finest scale that DIS works at: the images halved so many times
+# The motion is estimated twice; the second pass finds what the first has missed
+SCALES = (2, 1)  # of each pass, the finest scale that DIS works at: the images halved so many times
 NARROW = 24  # cells: images of narrower grids keep the cells of the grid, and their finest scale is that of the second pass
 MISSING_MARGIN = 4  # cells around missing data, whose fixed edge looks like rain that does not move
 EDGE_TRUST = 0.01  # weight of the flow within that margin, 1 elsewhere
 DISAGREEMENT = 1.0  # cells: difference of forward and backward flow that halves the weight of the flow
-MOTION_SIGMA = 20.0  # cells: smoothing of the motion; finer differences do not persist over the lead times of a forecast
 COARSE = 4  # cells: width of a cell of the grid that the motion, which is smooth, is averaged on
 COARSER_WEIGHT = 0.3  # weight of the motion of the next coarser scale; 1 is that of a cell of certain rain
 
@@ -45,7 +44,18 @@ ALL = slice(None), slice(None)
 Image = tuple[np.ndarray, np.ndarray]  # 8-bit grey values, perhaps in larger cells; and where the field is known (y, x)
 
 
-def motion(past: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class MotionConstants:
+    """Constants of the motion estimate, chosen on radar records. Only scripts/skill/constants.py tries other values."""
+
+    pixel_widths: tuple[float, float] = (2, 1)  # cells: width of a pixel of the images in the first and the second pass
+    smoothing: float = 20.0  # cells: smoothing of the motion; finer differences do not persist over a forecast's lead times
+
+
+MOTION = MotionConstants()
+
+
+def motion(past: np.ndarray, constants: MotionConstants = MOTION) -> np.ndarray:
     """Estimate the motion of the rain by dense optical flow.
 
         past: (time, y, x) mm/h, NaN missing
@@ -57,13 +67,15 @@ def motion(past: np.ndarray) -> np.ndarray:
     Without rain, or with a single frame, the motion is zero. Method: DIS, Kroeger et al. (2016), arXiv 1603.03590.
     """
     past = np.asarray(past, np.float32)[-MOTION_FRAMES:]
-    grid, images = past.shape[1:], side_by_side(partial(_image, cell=CELLS[0]), past)
-    field = _mean_flow([(earlier, later, 1) for earlier, later in itertools.pairwise(images)], grid, SCALES[0])
-    *earlier, newest = side_by_side(partial(_image, cell=CELLS[1]), [*carried(past[:-1], field), past[-1]])
-    return field + _mean_flow([(image, newest, steps) for steps, image in enumerate(earlier, 1)], grid, SCALES[1])
+    first_width, second_width = constants.pixel_widths
+    mean_flow = partial(_mean_flow, grid=past.shape[1:], smoothing=constants.smoothing)
+    images = side_by_side(partial(_image, cell=first_width), past)
+    field = mean_flow([(earlier, later, 1) for earlier, later in itertools.pairwise(images)], scale=SCALES[0])
+    *earlier, newest = side_by_side(partial(_image, cell=second_width), [*carried(past[:-1], field), past[-1]])
+    return field + mean_flow([(image, newest, steps) for steps, image in enumerate(earlier, 1)], scale=SCALES[1])
 
 
-def _mean_flow(pairs: Sequence[tuple[Image, Image, int]], grid: tuple[int, int], scale: int) -> np.ndarray:
+def _mean_flow(pairs: Sequence[tuple[Image, Image, int]], *, grid: tuple[int, int], scale: int, smoothing: float) -> np.ndarray:
     """Average the flow of pairs of images (earlier, later, number of frames between them).
 
     returns: (2, y, x) cells per frame
@@ -78,7 +90,7 @@ def _mean_flow(pairs: Sequence[tuple[Image, Image, int]], grid: tuple[int, int],
         pair_weight = trust * _agreement(forward, back) * rain
         moved += pair_weight[..., None] * forward
         weight += steps * pair_weight
-    sigma = MOTION_SIGMA / COARSE
+    sigma = smoothing / COARSE
     field = cv2.resize(_continued(_smoothed(moved, sigma), _smoothed(weight, sigma)), grid[::-1])
     return np.ascontiguousarray(np.moveaxis(field[..., ::-1], -1, 0))  # OpenCV puts x first
 

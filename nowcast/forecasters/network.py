@@ -28,7 +28,7 @@ from nowcast.models.checkpoint import Checkpoint
 from nowcast.models.losses import make_loss
 from nowcast.models.model import Model
 from nowcast.models.transform import Transform, make_transform, network_input
-from nowcast.motion import from_lagrangian, motion, past_to_lagrangian
+from nowcast.motion import MOTION, MotionConstants, from_lagrangian, motion, past_to_lagrangian
 from nowcast.netcdf.record import Record
 from nowcast.quantity import Quantity
 from nowcast.runtime.device import arithmetic, pick_precision
@@ -50,10 +50,17 @@ class Network(Forecaster):
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, name: str, *, device: torch.device, files: Sequence[Path] = (), model: Model | None = None
+        self,
+        checkpoint: Checkpoint,
+        name: str,
+        *,
+        device: torch.device,
+        files: Sequence[Path] = (),
+        model: Model | None = None,
+        motion_constants: MotionConstants = MOTION,
     ):
         self.name, self.device, self.digest, self.files = name, device, checkpoint.digest, tuple(files)
-        facts = checkpoint.facts
+        self.motion_constants, facts = motion_constants, checkpoint.facts
         try:
             self.experiment = config.from_dict(facts["config"], source=f"the config in {name}")
             self.input_frames, self.lead_frames = (_bounded(facts[key]) for key in ("input_frames", "lead_frames"))
@@ -124,7 +131,7 @@ class Network(Forecaster):
         past = np.ascontiguousarray(self.check_past(past)[:, -self.input_frames :], np.float32)
         if self.experiment.data.coordinates != "lagrangian":
             return self._kept_dry(past, self._in_parts(past, num_leads, thresholds))
-        flows = [motion(case) for case in past]
+        flows = [motion(case, self.motion_constants) for case in past]
         still = np.stack([past_to_lagrangian(case, flow) for case, flow in zip(past, flows, strict=True)])
         made = self._in_parts(still, num_leads, thresholds)
         np.copyto(made, np.nan, where=np.isnan(past[:, -1])[:, None, None])  # as in an extrapolation

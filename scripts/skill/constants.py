@@ -16,11 +16,9 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import starmap
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,16 +27,18 @@ from record import KEPT, LEADS, PAST, Cases, choose_cases, kept_forecasts
 from services import FOLDS, ROOT, records_of
 from table import markdown, number
 
-from nowcast import config, motion
+from nowcast import config
 from nowcast.dataset.windows import find_windows
 from nowcast.errors import DataError, NowcastError
 from nowcast.evaluation.coarsen import block_means
 from nowcast.forecasters.forecast_files import ForecastFiles
 from nowcast.forecasters.network import Network
-from nowcast.models import make_model, model_config
+from nowcast.models import model_config
 from nowcast.models.checkpoint import Checkpoint
-from nowcast.models.probabilistic import cascade
-from nowcast.models.probabilistic import network as probabilistic_network
+from nowcast.models.probabilistic.cascade import BLOCK, CASCADE, CascadeConstants
+from nowcast.models.probabilistic.matching import MATCHING, MatchingConstants
+from nowcast.models.probabilistic.network import Probabilistic
+from nowcast.motion import MOTION, MotionConstants
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.record import Record
 
@@ -47,23 +47,47 @@ LIGHT = slice(2)  # the thresholds by which values are chosen
 NETWORK = "network"
 # Positions of the network's counts at full and at half resolution; those of the baselines KEPT lie between.
 WHOLE, HALF = 0, -1
-SMALLEST = 2 * cascade.BLOCK  # cells: smaller grids are not forecast at half resolution
+SMALLEST = 2 * BLOCK  # cells: smaller grids are not forecast at half resolution
 Counts = np.ndarray  # (forecaster, threshold, 3): hits, misses and false alarms
 Chosen = tuple[tuple[str, Any], ...]  # (name, value) of constants that differ from the package's
 Scores = dict[Chosen, np.ndarray]  # CSI (forecaster, threshold) for each choice of constants
 
 
 @dataclass(frozen=True)
-class Constant:
-    """A constant of a module, and the values to choose from, which include the package's own."""
+class Constants:
+    """The package's constants that are not trained."""
 
-    module: ModuleType
-    name: str
+    motion: MotionConstants = MOTION
+    cascade: CascadeConstants = CASCADE
+    matching: MatchingConstants = MATCHING
+
+    def value(self, name: str) -> Any:
+        """Return the constant of a name such as "motion.smoothing"."""
+        group, field = name.split(".")
+        return getattr(getattr(self, group), field)
+
+    def having(self, chosen: Chosen) -> "Constants":
+        """Return these constants with the chosen values."""
+        constants = self
+        for name, value in chosen:
+            group, field = name.split(".")
+            constants = replace(constants, **{group: replace(getattr(constants, group), **{field: value})})
+        return constants
+
+
+PACKAGE = Constants()
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant of the package, and the values to choose from, which include the package's own."""
+
+    name: str  # group.field, as in Constants
     values: tuple[Any, ...]
 
     @property
     def own(self) -> Any:
-        return getattr(self.module, self.name)
+        return PACKAGE.value(self.name)
 
     @property
     def others(self) -> tuple[Any, ...]:
@@ -73,42 +97,28 @@ class Constant:
 CONSTANTS = {
     constant.name: constant
     for constant in (
-        Constant(motion, "CELLS", ((1, 1), (1.5, 1.5), (2, 1), (2, 2))),
-        Constant(motion, "MOTION_SIGMA", (10.0, 20.0, 30.0)),
-        Constant(cascade, "AROUND", (1, 2)),
-        Constant(probabilistic_network, "OFFSET", (0.3, 0.5, 1.0)),
-        Constant(probabilistic_network, "NUM_AVERAGED_BANDS", (1, 2, 4)),
-        Constant(probabilistic_network, "ERROR_SHARE", (0.0, 0.15, 0.3, 0.45, 0.6)),
-        Constant(probabilistic_network, "AREA_GAIN", (0.0, 0.05, 0.1)),
+        Constant("motion.pixel_widths", ((1, 1), (1.5, 1.5), (2, 1), (2, 2))),
+        Constant("motion.smoothing", (10.0, 20.0, 30.0)),
+        Constant("cascade.correlation_reach", (1, 2)),
+        Constant("matching.offset", (0.3, 0.5, 1.0)),
+        Constant("cascade.num_averaged_bands", (1, 2, 4)),
+        Constant("cascade.error_share", (0.0, 0.15, 0.3, 0.45, 0.6)),
+        Constant("matching.area_gain", (0.0, 0.05, 0.1)),
     )
 }
 
 
-@contextmanager
-def using(chosen: Chosen) -> Iterator[None]:
-    """Replace constants of the package inside the block."""
-    before = {(CONSTANTS[name].module, name): CONSTANTS[name].own for name, _ in chosen}
-    before |= {(probabilistic_network, name): getattr(probabilistic_network, name) for name in ("ANCHORS", "WET_VALUE")}
-    try:
-        for name, value in chosen:
-            setattr(CONSTANTS[name].module, name, value)
-        probabilistic_network.ANCHORS = probabilistic_network.anchors()
-        probabilistic_network.WET_VALUE = probabilistic_network.ANCHORS[1]
-        yield
-    finally:
-        for (module, name), value in before.items():
-            setattr(module, name, value)
-
-
-def untrained(path: Path) -> Network:
-    """Make the untrained network of a config with the present constants."""
-    experiment = config.read(path, [f"transform.offset={probabilistic_network.OFFSET}"])
-    model = make_model(model_config(experiment.model))
+def untrained(path: Path, constants: Constants) -> Network:
+    """Make the untrained network of a config with these constants."""
+    experiment = config.read(path, [f"transform.offset={constants.matching.offset}"])
+    options = {"cascade_constants": constants.cascade, "matching_constants": constants.matching}
+    model = Probabilistic(model_config(experiment.model), **options)
     torch.nn.init.zeros_(model.head.weight)
     facts = {"config": config.as_dict(experiment), "input_frames": experiment.data.input_frames, "lead_frames": LEADS,
              "time_steps": [300], "quantity": "rain_rate", "units": "mm h-1"}  # fmt: skip
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    return Network(Checkpoint(facts, tensors, "0" * 64), NETWORK, device=torch.device("cpu"))
+    checkpoint, device = Checkpoint(facts, tensors, "0" * 64), torch.device("cpu")
+    return Network(checkpoint, NETWORK, device=device, model=model, motion_constants=constants.motion)
 
 
 def counted(observed: np.ndarray, *forecasts: np.ndarray) -> Counts:
@@ -143,11 +153,11 @@ def score_record(path: Path, source: Path, baselines: Path, candidates: Sequence
     except DataError:
         return {}
     kept = [kept_forecasts(name, record, cases, baselines) for name in KEPT]
+    networks = {candidate: untrained(source, PACKAGE.having(candidate)) for candidate in candidates}
     sums = dict.fromkeys(candidates, 0)
     for past, observed, others in _cases(record, cases, kept):
-        for candidate in candidates:
-            with using(candidate):
-                sums[candidate] += count_case(untrained(source), past, observed, others)
+        for candidate, network in networks.items():
+            sums[candidate] += count_case(network, past, observed, others)
     return {candidate: csi(counts) for candidate, counts in sums.items()}
 
 

@@ -5,21 +5,20 @@ import numpy as np
 import pytest
 import record as skill_record
 import services as skill
-from constants import SMALLEST, averaged, choose, count_case, counted, csi, halved, using
-from makers import rain, write_record
+from constants import PACKAGE, SMALLEST, Constants, averaged, choose, count_case, counted, csi, halved, untrained
+from makers import ROOT, rain, write_record
 
-from nowcast import motion
 from nowcast.forecasters.baselines import BASELINES, Persistence
-from nowcast.models.probabilistic import network as probabilistic_network
+from nowcast.motion import MotionConstants
 
-WIDE, NARROW = (("MOTION_SIGMA", 30.0),), (("MOTION_SIGMA", 10.0),)
+WIDE, NARROW = (("motion.smoothing", 30.0),), (("motion.smoothing", 10.0),)
 
 
 @pytest.fixture
 def two(monkeypatch):
     """Two services, one to a fold, and a single constant."""
     monkeypatch.setattr(skill_constants, "FOLDS", {"A": ("north",), "B": ("south",)})
-    monkeypatch.setattr(skill_constants, "CONSTANTS", {"MOTION_SIGMA": skill_constants.CONSTANTS["MOTION_SIGMA"]})
+    monkeypatch.setattr(skill_constants, "CONSTANTS", {"motion.smoothing": skill_constants.CONSTANTS["motion.smoothing"]})
 
 
 def figures(*given, half=0.3, kept=0.5):
@@ -28,16 +27,14 @@ def figures(*given, half=0.3, kept=0.5):
     return {name: np.repeat([[own], [kept], [kept], [half]], 3, axis=1) for name, own in zip(names, given, strict=True)}
 
 
-def test_constants_are_those_asked_for_and_then_the_package_s_again():
-    def found():
-        return motion.CELLS, probabilistic_network.OFFSET, probabilistic_network.ANCHORS, probabilistic_network.WET_VALUE
-
-    before = found()
-    with using((("CELLS", (2, 2)), ("OFFSET", 1.0))):
-        cells, offset, anchors, wet = found()
-    assert (cells, offset, wet) == ((2, 2), 1.0, anchors[1])
-    assert anchors[3] == pytest.approx(np.log(2) / np.log(101), abs=1e-5)
-    assert found() == before
+def test_a_network_has_the_chosen_constants_and_the_package_keeps_its_own():
+    constants = PACKAGE.having((("motion.pixel_widths", (2, 2)), ("matching.offset", 1.0)))
+    network = untrained(ROOT / "configs" / "radar.toml", constants)
+    assert network.motion_constants == MotionConstants(pixel_widths=(2, 2))
+    assert network.transform.offset == 1.0
+    assert network.model.wet_value == network.model.anchors[1]
+    assert network.model.anchors[3] == pytest.approx(np.log(2) / np.log(101), abs=1e-5)
+    assert Constants() == PACKAGE
 
 
 def test_what_is_counted_is_known_to_all():
@@ -98,10 +95,10 @@ def test_the_best_on_these_services_is_chosen_and_the_package_s_where_none_is_be
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("two")
-@pytest.mark.parametrize("both_like", [(), (("OFFSET", 1.0),)])
+@pytest.mark.parametrize("both_like", [(), (("matching.offset", 1.0),)])
 def test_a_fold_gets_what_is_best_outside_of_it(both_like, tmp_path, monkeypatch, capsys):
-    offset = skill_constants.Constant(probabilistic_network, "OFFSET", (0.5, 1.0))
-    monkeypatch.setitem(skill_constants.CONSTANTS, "OFFSET", offset)
+    offset = skill_constants.Constant("matching.offset", (0.5, 1.0))
+    monkeypatch.setitem(skill_constants.CONSTANTS, "matching.offset", offset)
     for name in skill_record.KEPT:
         monkeypatch.setitem(BASELINES, name, Persistence)
     for service, seed in (("north", 1), ("south", 2)):
@@ -115,16 +112,16 @@ def test_a_fold_gets_what_is_best_outside_of_it(both_like, tmp_path, monkeypatch
         if len(asked) == 1:  # south likes it wide, north narrow
             for service, likes in (("south", (0.7, 0.3)), ("north", (0.3, 0.7))):
                 found[service] |= figures(0.5, *likes)
-                found[service][("OFFSET", 1.0),] = figures(0.6 if both_like else 0.4, 0, 0)[()]
+                found[service][("matching.offset", 1.0),] = figures(0.6 if both_like else 0.4, 0, 0)[()]
         return found
 
     monkeypatch.setattr(skill_constants, "score_all", told)
     skill_constants.main(["--radar", str(tmp_path), "--baselines", str(tmp_path / "kept")])
-    every = [(), NARROW, WIDE, (("OFFSET", 1.0),)]
+    every = [(), NARROW, WIDE, (("matching.offset", 1.0),)]
     assert asked[0] == {"north": every, "south": every}
     assert asked[1] == ({"north": [WIDE + both_like], "south": [NARROW + both_like]} if both_like else {}), "known, not asked"
     out = capsys.readouterr().out
-    assert "| MOTION_SIGMA | 20.0 | 30.0 | 10.0 |" in out
+    assert "| motion.smoothing | 20.0 | 30.0 | 10.0 |" in out
     if not both_like:
         for name in skill_record.KEPT:
             assert f"| chosen without the fold | {name} | 0.600 (0.600) | 0.600 (0.600) | 0.600 (0.600) |" in out
