@@ -1,7 +1,7 @@
-"""What a forecast file holds: its variable, and which dimension is which — reference and lead times, members, thresholds.
+"""Find out what a forecast file holds: its variable, and its dimensions of reference times, lead times, members, thresholds.
 
-Ours, pysteps' exports and those of CF programs such as improver are understood. A reference time that is not stated is
-inferred where nothing else can be meant, and refused elsewhere.
+Files of this program, of pysteps and of CF programs such as improver are understood. A reference time that is not stated is
+inferred if only one is possible; otherwise the file is refused.
 """
 
 import math
@@ -22,13 +22,16 @@ from nowcast.quantity import RAIN_RATE, Quantity
 _MEMBERS = {"ens_number", "realization", "realisation", "member", "number", "ensemble", "ensemble_member", "ens"}
 _PERIODS = {"forecast_period", "lead_time", "leadtime"}
 _PROBABILITY = re.compile(r"probability_of_\w+_above_threshold")
-_OTHER = "value"  # what our own forecasts call a quantity that is not rain
-_LONGEST = np.timedelta64(30, "D")  # a longer lead is a time counted from some epoch
+OTHER_NAME = "value"  # variable of this program's forecasts of a quantity other than rain
+_LONGEST = np.timedelta64(30, "D")  # longest lead time; a longer one is a time from some epoch
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How the forecasts of a file are read. `thresholds` (mm/h) are those of exceedance probabilities, else empty."""
+class ForecastLayout:
+    """How the forecasts of a file are read.
+
+    thresholds: mm/h, of exceedance probabilities; () for fields
+    """
 
     field: Field
     conversion: Conversion
@@ -40,37 +43,44 @@ class Layout:
 
     @property
     def kind(self) -> str:
-        """deterministic, ensemble or probability."""
+        """The kind of forecast: deterministic, ensemble or probability."""
         if self.thresholds:
             return "probability"
         return "ensemble" if self.member_dim else "deterministic"
 
     @property
     def quantity(self) -> Quantity:
+        """The quantity that is forecast; of probabilities that of their thresholds."""
         return RAIN_RATE if self.thresholds else self.conversion.quantity
 
 
 @dataclass(frozen=True, eq=False)
 class Times:
-    """datetime64[s] over the layout's time_dims; `inferred` says from what the reference times were, where not stated."""
+    """Times of a file: datetime64[s] over the time dimensions of the layout.
+
+    `inferred`: what reference times that are not stated were inferred from, for a message; None if they are stated.
+    """
 
     references: np.ndarray
     valid: np.ndarray
     inferred: str | None
 
 
-def read_layout(dataset, where: str, *, variable: str | None, zr_a: float, zr_b: float) -> tuple[Layout, Times]:
-    """The layout and times of an open forecast file. Raises DataError where it is none that can be understood."""
-    found = _find(dataset, where, variable)
-    thresholds, threshold_dim = _thresholds(dataset, found, where) if _is_probability(dataset, found.variable) else ((), None)
-    if thresholds and found.units is None:
-        found = replace(found, units="1")  # reading refuses what is above 1
-    member_dim = next((dim for dim in found.frame_dims if _is_member(dataset, dim)), None)
-    time_dims = tuple(dim for dim in found.frame_dims if dim not in (member_dim, threshold_dim))
-    times = _read_times(dataset, found, time_dims, where)
-    layout = Layout(
-        field=found,
-        conversion=_conversion(dataset, found, times, where, zr_a, zr_b),
+def read_layout(dataset, where: str, *, variable: str | None, zr_a: float, zr_b: float) -> tuple[ForecastLayout, Times]:
+    """Return layout and times of an open forecast file; `where` names it in messages.
+
+    Raises DataError (exit 3) if it is no forecast, or of a form that is not understood.
+    """
+    field = _find(dataset, where, variable)
+    thresholds, threshold_dim = _thresholds(dataset, field, where) if _is_probability(dataset, field.variable) else ((), None)
+    if thresholds and field.units is None:
+        field = replace(field, units="1")  # reading refuses what is above 1
+    member_dim = next((dim for dim in field.frame_dims if _is_member(dataset, dim)), None)
+    time_dims = tuple(dim for dim in field.frame_dims if dim not in (member_dim, threshold_dim))
+    times = _read_times(dataset, field, time_dims, where)
+    layout = ForecastLayout(
+        field=field,
+        conversion=_conversion(dataset, field, times, where, zr_a, zr_b),
         time_dims=time_dims,
         member_dim=member_dim,
         num_members=len(dataset.dimensions[member_dim]) if member_dim else 1,
@@ -81,21 +91,21 @@ def read_layout(dataset, where: str, *, variable: str | None, zr_a: float, zr_b:
 
 
 def _find(dataset, where: str, variable: str | None) -> Field:
-    """The variable asked for where the file has it, else rain, probabilities of rain, or what we write of other things."""
+    """Return the named variable if the file has it, else rain, else probabilities of rain, else the variable OTHER_NAME."""
     if variable in dataset.variables:
         return find_field(dataset, where, variable)
     try:
         return find_field(dataset, where)
     except DataError:
-        likely = [name for name in dataset.variables if _is_probability(dataset, name)]
-        likely = likely or [name for name in dataset.variables if name == _OTHER]
-        if len(likely) != 1:
+        candidates = [name for name in dataset.variables if _is_probability(dataset, name)]
+        candidates = candidates or [name for name in dataset.variables if name == OTHER_NAME]
+        if len(candidates) != 1:
             raise
-        return find_field(dataset, where, likely[0])
+        return find_field(dataset, where, candidates[0])
 
 
 def names_probabilities(name: str) -> bool:
-    """Whether a variable of this name, standard name or long name holds exceedance probabilities."""
+    """Return whether a variable with this name, standard name or long name holds exceedance probabilities."""
     return bool(_PROBABILITY.fullmatch(name.strip().lower().replace(" ", "_")))
 
 
@@ -110,61 +120,66 @@ def _is_member(dataset, dim: str) -> bool:
     return dim.lower() in _MEMBERS or (coordinate is not None and text(coordinate, "standard_name") == "realization")
 
 
-def _thresholds(dataset, found: Field, where: str) -> tuple[tuple[float, ...], str | None]:
-    """The thresholds in mm/h, and their dimension where there are several."""
+def _thresholds(dataset, field: Field, where: str) -> tuple[tuple[float, ...], str | None]:
+    """Return the thresholds of probabilities in mm/h, and their dimension if it is one of the field's."""
     fitting = [v for v in dataset.variables.values() if v.ndim <= 1 and is_numeric(v) and _is_threshold(v)]
-    fitting = [v for v in fitting if all(len(dataset.dimensions[dim]) == 1 or dim in found.frame_dims for dim in v.dimensions)]
+    fitting = [v for v in fitting if all(len(dataset.dimensions[dim]) == 1 or dim in field.frame_dims for dim in v.dimensions)]
     if not fitting:
-        raise DataError(f"{where}: {found.variable} has no threshold.\nRight would be a coordinate `threshold` in mm h-1.")
+        raise DataError(f"{where}: {field.variable} has no threshold.\nRight would be a coordinate `threshold` in mm h-1.")
     name = fitting[0].name
     standard_name, units = text(fitting[0], "standard_name"), text(fitting[0], "units")
     to_rate = to_rain_rate(units, standard_name=standard_name, variable=f"{where}: {name}")
     values = to_rate(np.atleast_1d(fitting[0][...]).astype(np.float64))
-    dim = next((dim for dim in fitting[0].dimensions if dim in found.frame_dims), None)
-    return tuple(float(f"{value:.6g}") for value in values), dim  # 0.1 again, which m s-1 in float32 is not
+    dim = next((dim for dim in fitting[0].dimensions if dim in field.frame_dims), None)
+    return tuple(
+        float(f"{value:.6g}") for value in values
+    ), dim  # rounded: 0.1 mm/h stored as m s-1 in float32 is not 0.1 any more
 
 
 def _is_threshold(variable) -> bool:
-    marked = "spp__relative_to_threshold" in variable.ncattrs() or text(variable, "standard_name") in RAIN_NAMES
-    return variable.name.startswith("threshold") or marked
+    is_marked = "spp__relative_to_threshold" in variable.ncattrs() or text(variable, "standard_name") in RAIN_NAMES
+    return variable.name.startswith("threshold") or is_marked
 
 
-def _conversion(dataset, found: Field, times: Times, where: str, zr_a: float, zr_b: float) -> Conversion:
-    """Declared units -> mm/h. An accumulation that names no interval covers the step between leads."""
+def _conversion(dataset, field: Field, times: Times, where: str, zr_a: float, zr_b: float) -> Conversion:
+    """Return the conversion to mm/h. An accumulation without a stated interval is taken to cover the step of lead times."""
     interval = None
-    if found.kind == "amount" and time_variable(dataset, found):
-        interval = interval_seconds(dataset, found, times.valid, where)
+    if field.kind == "amount" and time_variable(dataset, field):
+        interval = interval_seconds(dataset, field, times.valid, where)
     step = most_frequent_step(np.unique(times.valid - times.references))
     if interval is None and not np.isnat(step):
         interval = step.astype(np.int64).item()
-    return found.conversion(interval_seconds=interval, zr_a=zr_a, zr_b=zr_b, where=where)
+    return field.conversion(interval_seconds=interval, zr_a=zr_a, zr_b=zr_b, where=where)
 
 
-def _read_times(dataset, found: Field, dims: tuple[str, ...], where: str) -> Times:
-    """Reference and valid times, each over all of `dims`: stated, or one made from the other and the lead times."""
-    names = {which: time_variable(dataset, found, which) for which in ("time", "forecast_reference_time")}
+def _read_times(dataset, field: Field, dims: tuple[str, ...], where: str) -> Times:
+    """Read reference and valid times over all of `dims`; if one of the two is absent, it follows from the lead times."""
+    names = {which: time_variable(dataset, field, which) for which in ("time", "forecast_reference_time")}
     names["forecast_period"] = _period_variable(dataset, dims)
-    given = {which: _over(dataset, name, which, dims, where) for which, name in names.items() if name}
-    told = {dim for name in names.values() if name for dim in dataset[name].dimensions}
-    if not set(dims) <= told or len(dims) > 2:
+    stated = {which: _over(dataset, name, which, dims, where) for which, name in names.items() if name}
+    with_times = {dim for name in names.values() if name for dim in dataset[name].dimensions}
+    if not set(dims) <= with_times or len(dims) > 2:
         raise DataError(
-            f"{where}: {found.variable} has dimensions {', '.join(found.frame_dims)}, y and x.\n"
+            f"{where}: {field.variable} has dimensions {', '.join(field.frame_dims)}, y and x.\n"
             "Right would be (time, y, x), with one more for reference times, members or thresholds."
         )
-    if "time" not in given and {"forecast_reference_time", "forecast_period"} <= set(given):
-        given["time"] = given["forecast_reference_time"] + given["forecast_period"]
-    if "time" not in given:
-        raise DataError(f"{where}: {found.variable} has no times.\nRight would be a time for every lead time.")
-    if "forecast_reference_time" in given:
-        return Times(given["forecast_reference_time"], given["time"], None)
-    return _infer(dataset, given, names["time"], where)
+    if "time" not in stated and {"forecast_reference_time", "forecast_period"} <= set(stated):
+        stated["time"] = stated["forecast_reference_time"] + stated["forecast_period"]
+    if "time" not in stated:
+        raise DataError(f"{where}: {field.variable} has no times.\nRight would be a time for every lead time.")
+    if "forecast_reference_time" in stated:
+        return Times(stated["forecast_reference_time"], stated["time"], None)
+    return _infer(dataset, stated, names["time"], where)
 
 
-def _infer(dataset, given: dict[str, np.ndarray], name: str, where: str) -> Times:
-    """Reference times that are not stated: valid time less lead time, or what pysteps counts its times from."""
-    valid = given["time"]
-    if "forecast_period" in given:
-        return Times(valid - given["forecast_period"], valid, "the time less the forecast_period")
+def _infer(dataset, stated: dict[str, np.ndarray], name: str, where: str) -> Times:
+    """Infer reference times: valid time minus lead time, or for pysteps the epoch of its times.
+
+    Raises DataError (exit 3) if neither is possible.
+    """
+    valid = stated["time"]
+    if "forecast_period" in stated:
+        return Times(valid - stated["forecast_period"], valid, "the time less the forecast_period")
     marks = (text(dataset, "source"), text(dataset, "title"), text(dataset[name], "long_name"))
     if any(mark and (mark.startswith("pysteps") or mark == "forecast time") for mark in marks):
         units, calendar = text(dataset[name], "units"), text(dataset[name], "calendar") or "standard"
@@ -176,17 +191,17 @@ def _infer(dataset, given: dict[str, np.ndarray], name: str, where: str) -> Time
 
 
 def _period_variable(dataset, dims: tuple[str, ...]) -> str | None:
-    """The variable of lead times."""
+    """Return the name of the variable of lead times, or None."""
     for name, variable in dataset.variables.items():
-        long = {dim for dim, size in zip(variable.dimensions, variable.shape, strict=True) if size != 1}
-        named = (text(variable, "standard_name") or name) in _PERIODS
-        if named and is_numeric(variable) and long <= set(dims) and _seconds(text(variable, "units")) is not None:
+        long_dims = {dim for dim, size in zip(variable.dimensions, variable.shape, strict=True) if size != 1}
+        is_period = (text(variable, "standard_name") or name) in _PERIODS
+        if is_period and is_numeric(variable) and long_dims <= set(dims) and _seconds(text(variable, "units")) is not None:
             return name
     return None
 
 
 def _seconds(units: str | None) -> float | None:
-    """How long one of these units of time is."""
+    """Return the length of a unit of time, s; None if it is none."""
     try:
         return float(cf_units.Unit(units).convert(1.0, "s")) if units else None
     except ValueError:
@@ -194,7 +209,7 @@ def _seconds(units: str | None) -> float | None:
 
 
 def _over(dataset, name: str, which: str, dims: tuple[str, ...], where: str) -> np.ndarray:
-    """The times (or lead times) of a variable, spread over all of `dims`."""
+    """Read the times (or lead times) of a variable, and broadcast them to all of `dims`."""
     own = [dim for dim in dataset[name].dimensions if dim in dims]
     if which == "forecast_period":
         index = tuple(slice(None) if dim in dims else 0 for dim in dataset[name].dimensions)
@@ -208,5 +223,5 @@ def _over(dataset, name: str, which: str, dims: tuple[str, ...], where: str) -> 
     sizes = [len(dataset.dimensions[dim]) for dim in dims]
     if math.prod(sizes) > MAX_COORDINATE:
         raise DataError(f"{where} declares {math.prod(sizes)} forecast fields.\nRight would be at most {MAX_COORDINATE}.")
-    spread = values.reshape([size if dim in own else 1 for dim, size in zip(dims, sizes, strict=True)])
-    return np.broadcast_to(spread, sizes)
+    values = values.reshape([size if dim in own else 1 for dim, size in zip(dims, sizes, strict=True)])
+    return np.broadcast_to(values, sizes)

@@ -1,7 +1,7 @@
-"""Forecast files as one forecaster's forecasts: ours, pysteps' exports, CF files; deterministic, ensembles, probabilities.
+"""Read forecast files: of this program, of pysteps and of CF programs; deterministic, ensembles and probabilities.
 
-A file, or a folder or glob of them, holds one case for each reference time, whether these stand in one file or one to a
-file, with all lead times or one to a file. Fields are read when asked for, with row 0 northernmost.
+A file, or a folder or glob of files, holds the forecasts of one forecaster: one case for each reference time. Reference times
+and lead times may be in one file or spread over several. Fields are read when they are needed, with row 0 northernmost.
 """
 
 import logging
@@ -13,46 +13,50 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
-from nowcast.netcdf.forecast_layout import Layout, Times, read_layout
+from nowcast.netcdf.forecast_layout import ForecastLayout, Times, read_layout
 from nowcast.netcdf.grid import Grid, difference, read_grid
 from nowcast.netcdf.record import keep_chunks
 from nowcast.quantity import Quantity
 
 log = logging.getLogger(__name__)
 _MINUTE = np.timedelta64(60, "s")
-_ABOVE_ONE = 1.001  # a probability up to here is rounding
+_ABOVE_ONE = 1.001  # largest probability that a rounding error explains
 
 
 @dataclass(frozen=True, eq=False)
 class _File:
     path: Path
-    layout: Layout
+    layout: ForecastLayout
     times: Times
     grid: Grid
 
 
 @dataclass(frozen=True, eq=False)
 class Forecasts:
-    """One forecaster's forecasts: one case per reference time (datetime64[s]), at the same lead times (timedelta64[s]).
+    """The forecasts of one forecaster: one case per reference time, all with the same lead times. Made by `read_forecast`.
 
-    sources: (case, lead, 2), the index of the file, and the position in it counted over its time dimensions.
+    reference_times: (case,) datetime64[s]
+    lead_times: (lead,) timedelta64[s]
+    sources: (case, lead, 2), the index of the file and the position in it, counted over its time dimensions
     """
 
     grid: Grid
     quantity: Quantity
-    kind: str  # deterministic, ensemble or probability
+    kind: str  # "deterministic", "ensemble" or "probability"
     num_members: int
-    thresholds: tuple[float, ...]  # mm/h, of probabilities
-    conversion: str  # such as "m s-1 -> mm/h"
+    thresholds: tuple[float, ...]  # mm/h, of probabilities; () for fields
+    conversion: str  # of units, for messages, such as "m s-1 -> mm/h"
     reference_times: np.ndarray
     lead_times: np.ndarray
     sources: np.ndarray
     files: tuple[_File, ...]
 
     def read(self, case: int, leads: Sequence[int] | None = None) -> np.ndarray:
-        """(lead, y, x) float32 mm/h, NaN missing, row 0 northernmost; of an ensemble the mean, NaN where a member is.
+        """Read the fields of a case at these leads (default: all); of an ensemble its mean, NaN where any member is NaN.
 
-        Probabilities have no such field: TypeError.
+            returns: (lead, y, x) float32 mm/h, NaN missing, row 0 northernmost
+
+        Raises TypeError for probabilities, which have no such field, and DataError (exit 3) for a damaged file.
         """
         if self.kind == "probability":
             raise TypeError("exceedance probabilities are no rain rates")
@@ -64,30 +68,32 @@ class Forecasts:
         return np.concatenate([self._read(case, *run) for run in self._runs(case, leads)])
 
     def members(self, case: int, lead: int) -> np.ndarray:
-        """(member, y, x) mm/h at one lead; a deterministic forecast is an ensemble of one."""
+        """Read the members at one lead, (member, y, x) mm/h; a deterministic forecast has one member."""
         return self._read(case, lead, 1).reshape(self.num_members, *self.grid.shape)
 
     def probabilities(self, case: int, lead: int, columns: Sequence[int]) -> np.ndarray:
-        """(threshold, y, x) of 0 to 1 at one lead, of the thresholds at these positions.
+        """Read the probabilities at one lead of the thresholds at these positions.
 
-        Raises DataError where there is more than 1, as of percent that are not called so.
+            returns: (threshold, y, x) from 0 to 1
+
+        Raises DataError (exit 3) for values above 1, such as percent with wrong units.
         """
-        found = np.concatenate([self._read(case, lead, 1, threshold=column) for column in columns])
-        highest = np.nanmax(found, initial=0)
+        values = np.concatenate([self._read(case, lead, 1, threshold=column) for column in columns])
+        highest = np.nanmax(values, initial=0)
         if highest > _ABOVE_ONE:
             file = self.files[self.sources[case, lead, 0]]
             raise DataError(
                 f'{file.path}: {file.layout.field.variable} goes to {highest:g} in units "{file.layout.field.units}".\n'
                 'Right would be probabilities from 0 to 1, or the units "%".'
             )
-        return np.minimum(found, 1, out=found)
+        return np.minimum(values, 1, out=values)
 
     def _require(self, case: int) -> None:
         if not 0 <= case < len(self.reference_times):
             raise IndexError(f"case {case} of {len(self.reference_times)}")
 
     def _runs(self, case: int, leads: Sequence[int]) -> list[tuple[int, int]]:
-        """(first lead, count) of stretches that lie one after the other in one file: each is one read."""
+        """Return (first lead, count) of runs of leads that follow one another in one file, each of which is one read."""
         runs: list[tuple[int, int]] = []
         for lead in leads:
             if runs and lead == sum(runs[-1]) and self._follows(case, lead):
@@ -97,13 +103,13 @@ class Forecasts:
         return runs
 
     def _follows(self, case: int, lead: int) -> bool:
-        """Whether a lead is the next along the last time dimension of the file that holds the lead before it."""
+        """Return whether a lead follows the lead before it along the last time dimension of one file."""
         (file, position), before = self.sources[case, lead], self.sources[case, lead - 1]
         last = self.files[file].times.valid.shape[-1:]
         return bool(last) and (before == (file, position - 1)).all() and position % last[0] > 0
 
     def _read(self, case: int, lead: int, count: int, *, threshold: int = 0) -> np.ndarray:
-        """(member or lead, y, x), of `count` leads from `lead` on."""
+        """Read `count` leads from `lead` on: (member or lead, y, x)."""
         self._require(case)
         number, position = (int(n) for n in self.sources[case, lead])
         file = self.files[number]
@@ -119,7 +125,7 @@ class Forecasts:
 
 
 def _selection(file: _File, position: int, count: int, threshold: int) -> dict[str, int | slice]:
-    """What to read of each frame dimension: `count` frames along the last time dimension, all members, one threshold."""
+    """Return what to read of each frame dimension: `count` frames along the last time dimension, all members, one threshold."""
     layout, shape = file.layout, file.times.valid.shape
     frames: dict = dict(zip(layout.time_dims, (int(n) for n in np.unravel_index(position, shape)), strict=True))
     if count > 1:
@@ -132,10 +138,13 @@ def _selection(file: _File, position: int, count: int, threshold: int) -> dict[s
 
 
 def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6) -> Forecasts:
-    """Open a forecast file, or a folder or glob of them as one forecaster's; coordinates only, fields are read when needed.
+    """Open a forecast file, or a folder or glob of files as the forecasts of one forecaster. Reads coordinates, no fields.
 
-    variable: where a file has it. In a folder or glob an unusable file is left out and reported, unless none is usable.
-    Raises UsageError for what is not there, DataError for what is no forecast, or not of one grid, kind and lead times.
+    variable: name of the variable, used in files that have it; else it is found by its CF attributes
+    zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
+
+    Of several files those that cannot be used are left out, with a warning. Raises UsageError (exit 2) if there are no files,
+    DataError (exit 3) if none can be used, or if files differ in grid, kind or lead times.
     """
     paths, errors = expand(where), []
     files: list[_File] = []
@@ -147,7 +156,7 @@ def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float
             errors.append(error)
             continue
         _require_alike(file, files[0] if files else file)
-        # of thousands of files the coordinates are kept once
+        # thousands of files have the same coordinates: keep one object
         grid = shared.setdefault(file.grid.y_ascending, file.grid)
         files.append(replace(file, grid=grid, layout=shared.setdefault(file.layout, file.layout)))
     if errors and not files:
@@ -158,8 +167,18 @@ def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float
         log.info("%s: no forecast_reference_time is stated; taken from %s", where, inferred)
     references, leads, sources = _cases(files, str(where))
     layout = files[0].layout
-    facts = (files[0].grid, layout.quantity, layout.kind, layout.num_members, layout.thresholds, layout.conversion.describe)
-    return Forecasts(*facts, references, leads, sources, tuple(files))
+    return Forecasts(
+        grid=files[0].grid,
+        quantity=layout.quantity,
+        kind=layout.kind,
+        num_members=layout.num_members,
+        thresholds=layout.thresholds,
+        conversion=layout.conversion.describe,
+        reference_times=references,
+        lead_times=leads,
+        sources=sources,
+        files=tuple(files),
+    )
 
 
 def _open(path: Path, variable: str | None, zr_a: float, zr_b: float) -> _File:
@@ -169,23 +188,27 @@ def _open(path: Path, variable: str | None, zr_a: float, zr_b: float) -> _File:
 
 
 def _require_alike(file: _File, first: _File) -> None:
-    """DataError where a file differs in grid, quantity, kind, number of members or thresholds from the first."""
-    told = "Right would be one forecaster's files: name the others by themselves."
+    """Raise DataError (exit 3) if a file has another grid, quantity, kind, number of members or thresholds than the first."""
+    advice = "Right would be one forecaster's files: name the others by themselves."
     if differs := difference(file.grid, first.grid):
-        raise DataError(f"{file.path} is not on the grid of {first.path}: {differs}.\n{told}")
-    for mine, its in zip(_facts(file.layout), _facts(first.layout), strict=True):
-        if mine != its:
-            raise DataError(f"{file.path} holds {mine} but {first.path} holds {its}.\n{told}")
+        raise DataError(f"{file.path} is not on the grid of {first.path}: {differs}.\n{advice}")
+    for own, expected in zip(_contents(file.layout), _contents(first.layout), strict=True):
+        if own != expected:
+            raise DataError(f"{file.path} holds {own} but {first.path} holds {expected}.\n{advice}")
 
 
-def _facts(layout: Layout) -> tuple[Quantity, str, str]:
+def _contents(layout: ForecastLayout) -> tuple[Quantity, str, str]:
+    """Return quantity, kind and thresholds, for messages."""
     kinds = {"deterministic": "one forecast", "ensemble": f"{layout.num_members} members", "probability": "probabilities"}
     thresholds = ", ".join(f"{threshold:g}" for threshold in layout.thresholds)
     return layout.quantity, kinds[layout.kind], f"the thresholds {thresholds}"
 
 
 def _cases(files: list[_File], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(reference_times, lead_times, sources) of all files, in order of time."""
+    """Return (reference_times, lead_times, sources) of all files, as in Forecasts, in order of time.
+
+    Raises DataError (exit 3) if a forecast is there twice, or lead times differ between reference times.
+    """
     references = np.concatenate([file.times.references.ravel() for file in files])
     leads = np.concatenate([file.times.valid.ravel() for file in files]) - references
     number = np.repeat(np.arange(len(files)), [file.times.valid.size for file in files])
@@ -199,12 +222,12 @@ def _cases(files: list[_File], where: str) -> tuple[np.ndarray, np.ndarray, np.n
         )
     starts = np.flatnonzero(np.append(True, references[1:] != references[:-1]))
     cases = list(zip(references[starts], np.split(leads, starts[1:]), sources[starts, 0], strict=True))
-    for reference, found, file in cases:
-        if not np.array_equal(found, cases[0][1]):
+    for reference, case_leads, file in cases:
+        if not np.array_equal(case_leads, cases[0][1]):
             raise DataError(
                 f"{where}: lead times differ between reference times.\n"
                 f"{_span(cases[0][1])} from {cases[0][0]}Z ({files[cases[0][2]].path.name}), "
-                f"{_span(found)} from {reference}Z ({files[file].path.name}); right would be the same for all."
+                f"{_span(case_leads)} from {reference}Z ({files[file].path.name}); right would be the same for all."
             )
     return references[starts], cases[0][1], sources.reshape(len(starts), -1, 2)
 
@@ -214,6 +237,7 @@ def _span(leads: np.ndarray) -> str:
 
 
 def _doubled(reference: np.datetime64, lead: np.timedelta64, paths: list[Path]) -> str:
+    """Return the message for a forecast that is there twice."""
     if paths[0] == paths[1]:
         twice = f"{paths[0]}: the forecast from {reference}Z has the valid time {reference + lead}Z twice"
         return f"{twice}.\nRight would be every time once."

@@ -1,8 +1,8 @@
-"""Forecasts as CF-1.11 NetCDF-4: written whole or not at all. forecast_reader reads them back.
+"""Write forecasts as CF-1.11 NetCDF-4, completely or not at all. forecast_reader.py reads them.
 
-One reference time: `(time, y, x)` with a scalar forecast_reference_time. Many: `(forecast_reference_time,
-forecast_period, y, x)` with a 2-D time. Exceedance probabilities, where there are any, stand beside the fields with a
-dimension `threshold` before that of the lead times. Fields come and go with row 0 northernmost; in the file rows follow y.
+One reference time: `(time, y, x)` with a scalar forecast_reference_time. Many: `(forecast_reference_time, forecast_period, y,
+x)` with a 2-D time. Exceedance probabilities, if there are any, are a second variable with a dimension `threshold` before that
+of lead times. Fields have row 0 northernmost; in the file, rows are in the order of the coordinate y.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import numpy as np
 
 from nowcast.errors import DataError, OutputError
 from nowcast.netcdf.files import OPEN_FILES, open_dataset
+from nowcast.netcdf.forecast_layout import OTHER_NAME
 from nowcast.netcdf.grid import Grid
 from nowcast.netcdf.rain_variable import text
 from nowcast.quantity import Quantity
@@ -23,10 +24,10 @@ from nowcast.runtime.outputs import free_space, may_write, replacing, size
 
 _FILL = np.float32(netCDF4.default_fillvals["f4"])
 _STORAGE = {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
-_RAIN = {"standard_name": "rainfall_rate", "long_name": "forecast rain rate", "units": "mm h-1"}
-_OTHER = {"long_name": "forecast value", "units": "1"}
+_RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rain rate", "units": "mm h-1"}
+_OTHER_ATTRIBUTES = {"long_name": "forecast value", "units": "1"}
 PROBABILITY = "probability_of_rainfall_above_threshold"
-# improver goes by the long name, and by the threshold's standard_name and attribute
+# improver needs the long name, and the standard_name and the attribute spp__… of the threshold
 _PROBABILITY = {"long_name": "probability_of_rainfall_rate_above_threshold", "units": "1"}
 _THRESHOLD = {
     "standard_name": "rainfall_rate",
@@ -34,9 +35,9 @@ _THRESHOLD = {
     "units": "mm h-1",
     "spp__relative_to_threshold": "greater_than_or_equal_to",
 }
-# Packed: nobody knows a probability to a ten-thousandth, and two bytes compress to a fraction of float32's four.
+# Probabilities are packed to 0.0001, more than their accuracy: two bytes compress to a fraction of the four of float32.
 _SCALE, _PACKED_FILL = 1e-4, np.int16(netCDF4.default_fillvals["i2"])
-_PROJ4 = ("proj4", "proj4_params", "proj4_string", "proj_string")
+_PROJ4 = ("proj4", "proj4_params", "proj4_string", "proj_string")  # attributes of a grid mapping that hold a PROJ string
 
 
 def write_forecast(
@@ -51,12 +52,18 @@ def write_forecast(
     thresholds: Sequence[float] = (),
     overwrite: bool = False,
 ) -> None:
-    """Write forecasts, one (reference time, fields) after the other; fields are (lead, y, x), north first, NaN missing.
+    """Write forecasts to a file, case by case.
 
-    With `thresholds`, mm/h ascending, each case has as a third the probabilities (lead, threshold, y, x) of as much or more,
-    0 to 1, kept to 0.0001. lead_times: timedelta64, one per field. attributes: the global ones (title, institution, source,
-    history, references). Raises OutputError where the file exists already or cannot be written; nothing is left behind
-    then. Errors of `cases` itself pass through.
+        cases: (reference time, fields) or, with `thresholds`, (reference time, fields, probabilities)
+        fields: (lead, y, x) mm/h, row 0 northernmost, NaN missing
+        probabilities: (lead, threshold, y, x) from 0 to 1 of at least the threshold, stored to 0.0001
+        lead_times: (lead,) timedelta64
+        attributes: global attributes (title, institution, source, history, references)
+        single: write the form for one reference time, which `cases` must then have
+        thresholds: mm/h, ascending
+
+    Raises OutputError (exit 5) if the file exists already or cannot be written; then no file is left. Errors of `cases` pass
+    through.
     """
     path = Path(path)
     seconds = np.asarray(lead_times, "timedelta64[s]").astype(np.int64)
@@ -76,8 +83,8 @@ def write_forecast(
 
 
 def variable_name(quantity: Quantity) -> str:
-    """pysteps looks for `precip_intensity`; what is not rain is not called so."""
-    return "precip_intensity" if quantity.is_rain else "value"
+    """Return the name of the variable: for rain `precip_intensity`, which pysteps looks for."""
+    return "precip_intensity" if quantity.is_rain else OTHER_NAME
 
 
 def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, *, single) -> dict[str, list[int]]:
@@ -119,27 +126,31 @@ def _filled(fields: np.ndarray) -> np.ndarray:
 
 
 def _packed(probabilities: np.ndarray) -> np.ndarray:
-    """(lead, threshold, y, x) of 0 to 1 -> (threshold, lead, y, x) of int16; temporaries are of one lead."""
+    """Pack probabilities, lead by lead to save memory.
+
+    probabilities: (lead, threshold, y, x) from 0 to 1
+    returns: (threshold, lead, y, x) int16
+    """
     leads, thresholds, *grid = probabilities.shape
     stored = np.empty((thresholds, leads, *grid), np.int16)
-    for lead, part in enumerate(probabilities):
-        missing = np.isnan(part)
-        stored[:, lead] = np.where(missing, _PACKED_FILL, np.rint(np.where(missing, 0, part) / _SCALE))
+    for lead, values in enumerate(probabilities):
+        missing = np.isnan(values)
+        stored[:, lead] = np.where(missing, _PACKED_FILL, np.rint(np.where(missing, 0, values) / _SCALE))
     return stored
 
 
 def _write_globals(dataset, grid: Grid, attributes: dict) -> None:
     proj4 = [grid.mapping_attributes[name] for name in _PROJ4 if name in grid.mapping_attributes]
-    projection = {"projection": proj4[0]} if proj4 else {}  # where pysteps looks for it
+    projection = {"projection": proj4[0]} if proj4 else {}  # pysteps looks for it here
     dataset.setncatts({"Conventions": "CF-1.11"} | attributes | projection)
 
 
 def _write_grid(dataset, grid: Grid) -> None:
-    for name, values, found in ((grid.y_name, grid.y, grid.y_attributes), (grid.x_name, grid.x, grid.x_attributes)):
+    for name, values, attributes in ((grid.y_name, grid.y, grid.y_attributes), (grid.x_name, grid.x, grid.x_attributes)):
         dataset.createDimension(name, len(values))
         coordinate = dataset.createVariable(name, "f8", (name,), fletcher32=True)
-        for attribute, value in found.items():
-            # Limits must have the coordinate's type, and the variables that bounds point to stay behind.
+        for attribute, value in attributes.items():
+            # limits must have the type of the coordinate; the variable that `bounds` names is not copied
             if attribute != "bounds":
                 limit = attribute.startswith("valid_") or attribute == "actual_range"
                 coordinate.setncattr(attribute, np.asarray(value, np.float64) if limit else value)
@@ -165,7 +176,7 @@ def _create_many(dataset, reference: np.datetime64, seconds: np.ndarray) -> None
 
 
 def _create_time(dataset, name: str, dims: tuple[str, ...], standard_name: str, since: np.datetime64):
-    # int32, since CF before 1.9 knows no int64; no fill, which a coordinate may not have.
+    # int32, because CF before 1.9 has no int64; no fill value, which coordinates may not have
     chunks = [len(dataset.dimensions[dim]) or 256 for dim in dims] or None
     variable = dataset.createVariable(name, "i4", dims, fletcher32=bool(dims), chunksizes=chunks)
     variable.setncatts({
@@ -187,7 +198,7 @@ def _create_period(dataset, dim: str):
 def _create_fields(dataset, grid: Grid, quantity: Quantity):
     dims = ("time",) if _is_single(dataset) else ("forecast_reference_time", "forecast_period")
     variable = create_variable(dataset, grid, variable_name(quantity), "f4", dims, _FILL)
-    variable.setncatts(_RAIN if quantity.is_rain else _OTHER)
+    variable.setncatts(_RAIN_ATTRIBUTES if quantity.is_rain else _OTHER_ATTRIBUTES)
     return variable
 
 
@@ -207,12 +218,12 @@ def _is_single(dataset) -> bool:
 
 
 def create_variable(dataset, grid: Grid, name: str, kind: str, dims: tuple[str, ...], fill):
-    """A variable over these dimensions and the grid, in chunks of one frame."""
+    """Create a variable over these dimensions and the grid, in chunks of one frame."""
     chunks = [1] * len(dims) + list(grid.shape)
     variable = dataset.createVariable(
         name, kind, (*dims, grid.y_name, grid.x_name), fill_value=fill, chunksizes=chunks, **_STORAGE
     )
-    variable.set_auto_maskandscale(False)  # what is stored is made above, and checked by its sum
+    variable.set_auto_maskandscale(False)  # the stored numbers are computed here, so that their checksums are known
     variable.coordinates = "forecast_reference_time forecast_period" if _is_single(dataset) else "time"
     if grid.mapping_name:
         variable.grid_mapping = grid.mapping_name
