@@ -142,6 +142,7 @@ def test_a_convlstm_forecast_moves_with_its_input_and_that_of_vectors_does_not(s
     assert relative > 0.5
 
 
+@pytest.mark.slow
 def test_convlstm_weights_run_on_another_grid_and_those_of_vectors_are_refused(tmp_path):
     trained = write_record(tmp_path / "trained.nc", rain(frames=30, shape=(16, 16)))
     other = write_record(tmp_path / "other.nc", rain(frames=4, shape=(20, 24)))

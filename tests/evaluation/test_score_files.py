@@ -51,6 +51,7 @@ def test_the_table_of_a_hand_made_record(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_table_of_many_leads_stays_readable():
     lines = report_table.table(evaluation(leads=60)).splitlines()
     assert max(map(len, lines)) < 400  # the sentences below the tables

@@ -1,6 +1,7 @@
 """The share of events around a cell: equal to counting by hand, never more than is known, wider with each lead."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers import rain
@@ -88,6 +89,7 @@ def test_extrapolation_takes_probabilities_from_its_neighbourhood_and_none_where
     assert doubt == sorted(doubt)
 
 
+@pytest.mark.slow
 def test_it_scores_better_than_certainty_on_a_real_record(shared):
     from nowcast.netcdf.opening import open_records
 

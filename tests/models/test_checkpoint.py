@@ -113,6 +113,7 @@ def mutants(content):
     yield from others
 
 
+@pytest.mark.slow
 def test_of_600_mutants_none_is_read(tmp_path, caplog):
     write_checkpoint(tmp_path / LAST, FACTS, TENSORS)
     write_checkpoint(tmp_path / PREVIOUS, FACTS | {"step": 11}, TENSORS)
@@ -170,6 +171,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, time.process_
 """
 
 
+@pytest.mark.slow
 def test_no_header_makes_it_allocate_or_hang(tmp_path):
     for n, content in enumerate(HOSTILE_HEADERS.values()):
         (tmp_path / str(n)).write_bytes(content)

@@ -132,6 +132,7 @@ def test_a_save_that_is_killed_at_any_system_call_loses_nothing(tmp_path):
     assert leftovers > 3, "a kill leaves a temporary file, which the next save removes"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
 def test_the_calls_that_are_counted_are_those_of_the_system(tmp_path):
     """Between its first and its last system call on the folder a save makes no other that changes anything."""

@@ -71,6 +71,7 @@ def test_forecasts_come_back_as_they_were(tmp_path, record, single):
         found.read(len(cases))
 
 
+@pytest.mark.slow
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 5)),
     leads=st.lists(st.integers(1, 7200), min_size=1, max_size=4, unique=True).map(sorted),
@@ -164,6 +165,7 @@ def test_what_is_no_rain_is_not_called_so(tmp_path, record):
     np.testing.assert_array_equal(found.read(1), cases[1][1])
 
 
+@pytest.mark.slow
 def test_cases_are_written_one_at_a_time(tmp_path, record):
     def cases(num):
         for i in range(num):

@@ -212,6 +212,7 @@ def damage(content):
     yield from (b"", b"{}", b"\n", b"\x80\x04N.", b"[" * 100_000)
 
 
+@pytest.mark.slow
 def test_a_damaged_index_is_written_anew(tmp_path, kept, opened):
     folder = archive(tmp_path / "a")
     first = reopen(folder)
@@ -237,6 +238,7 @@ def forged(files, shared):
     yield from (([], shared), (files, {}), (files, 3), (None, None))
 
 
+@pytest.mark.slow
 def test_a_forged_index_does_no_more_than_have_files_opened(tmp_path, kept, opened):
     folder = archive(tmp_path / "a")
     first = reopen(folder)

@@ -35,6 +35,7 @@ def readme_rows(shared):
     return rows
 
 
+@pytest.mark.slow
 def test_every_real_record_has_the_figures_of_its_description(shared):
     rows = readme_rows(shared)
     assert len(rows) == len(list((shared / "radar").glob("*/*.nc"))) >= 14
@@ -171,6 +172,7 @@ def _sum(record):
     return float(record.read(range(len(record))).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_record_that_was_read_is_read_again_in_another_process(tmp_path, method):
     record = open_one(write_record(tmp_path / "a.nc", rain(frames=4)))

@@ -104,6 +104,7 @@ def test_panels_of_one_score_share_their_height(scored):
     assert len(figure.axes[3].get_legend().get_texts()) == len(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a$b$c", "_hidden", "$\\frac{", "雨", "x" * 300, "</text><script>"])
 def test_any_name_can_be_drawn_in_a_legend_and_in_svg(name):
     result = evaluation(names=(name, "persistence"), leads=1, num_blocks=1)

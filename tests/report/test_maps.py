@@ -179,6 +179,7 @@ def test_the_maps_of_a_case_show_observed_forecast_and_difference(monkeypatch):
     assert share(opened(content), maps.RAIN_COLOURS[7]) == pytest.approx(np.mean((pixels == rain).all(axis=-1)), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_an_animation_has_a_frame_for_each_lead_and_keeps_its_colours():
     animation = opened(draw_animation(example(leads=30), RAIN_RATE))
     assert animation.n_frames == 12
@@ -196,6 +197,7 @@ def test_any_name_can_be_drawn(name, draw):
     assert opened(draw(example(names=(name,), leads=1), RAIN_RATE)).size[0] > 300
 
 
+@pytest.mark.slow
 def test_many_forecasters_and_odd_grids_still_fit():
     for shape in ((4, 400), (400, 4), (1, 1)):
         sizes = opened(draw_maps(example(names=[f"net {n}" for n in range(9)], shape=shape), RAIN_RATE)).size

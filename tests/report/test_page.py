@@ -73,6 +73,7 @@ def test_a_folder_that_cannot_be_is_refused_early_and_made_late(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_the_page_is_self_contained_and_escaped(page):
     assert "<script" not in page
     for place in ("<h1>Scores of persistence, {}</h1>", '<th scope="row">{}</th>', "<td>{}</td>", "</b>{}</li>", "evaluate {}"):
@@ -130,6 +131,7 @@ def test_undefined_is_a_dash_in_the_page():
     assert "No confidence intervals" in page
 
 
+@pytest.mark.slow
 def test_cases_that_a_network_was_trained_on_are_pointed_out():
     result = evaluation(num_blocks=1, leads=1, thresholds=(1.0,))
     result.examples = []

@@ -74,6 +74,7 @@ def fss_by_brute_force(forecast, observed, threshold, cells):
     return number, 1 - numerator / denominator if denominator else NAN
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(cases())
 def test_fss_equals_brute_force_over_windows_that_are_wholly_known(case):

@@ -42,6 +42,7 @@ def test_networks_and_baselines_stand_in_one_table(tmp_path, monkeypatch):
     assert "`extrapolation`" in lines[7]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", [False, True])
 def test_frames_have_the_grid_that_is_asked_for(tmp_path, monkeypatch, request, real):
     import forecasting as benchmark_forecast

@@ -21,6 +21,7 @@ make_archive = load()
 FRAMES = make_archive.FRAMES
 
 
+@pytest.mark.slow
 def test_the_archive_is_one_even_series_of_sparse_rain(tmp_path):
     make_archive.write_archive(tmp_path / "archive", days=12, size=96, start=np.datetime64("2020-02-28"), seed=1)
     (record,) = open_records([tmp_path / "archive"])

@@ -123,6 +123,7 @@ def test_folds_are_trained_without_their_service_then_scored_and_kept(quick, opt
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lost", "how"), [("last", "--resume"), ("*", "--overwrite")])
 def test_a_training_that_was_interrupted_ends_as_if_it_had_not_been(quick, options, tmp_path, lost, how):
     work(options, "--folds", "A", "--only", "train")
@@ -186,6 +187,7 @@ def test_one_network_is_scored_on_all_folds_and_the_table_says_what_it_has_seen(
         work(options, "--folds", "A", "--only", "evaluate", "--network", "extrapolation")
 
 
+@pytest.mark.slow
 def test_extrapolation_is_as_good_as_itself(quick, options, tmp_path):
     work(options, "--network", "extrapolation")
     found = json.loads((tmp_path / "out" / "skill.json").read_text())
@@ -194,6 +196,7 @@ def test_extrapolation_is_as_good_as_itself(quick, options, tmp_path):
     assert (goal["found"], goal["result"]) == ("lowest 1.000", "met")
 
 
+@pytest.mark.slow
 def test_a_network_that_refuses_a_record_is_written_down(quick, options, tmp_path):
     work(options, "--folds", "A", "--only", "train")
     for service, minutes in (("north", 5), ("south", 7)):

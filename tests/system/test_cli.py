@@ -106,6 +106,7 @@ def test_train_predict_and_evaluate_follow_each_other(inputs):
     assert "scores/scores.csv" in err
 
 
+@pytest.mark.slow
 def test_quiet_leaves_warnings_and_errors_only(inputs):
     for argv in (
         ("train", inputs / "tiny.toml", "--set", "training.steps=1", "--output", "run"),

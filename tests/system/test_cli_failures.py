@@ -48,6 +48,7 @@ def test_a_bug_keeps_its_traceback(inputs, monkeypatch):
         command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc")
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error(inputs):
     line = f"{sys.executable} -m nowcast inspect {inputs / 'rain.nc'} --format json | head -1"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)

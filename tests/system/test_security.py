@@ -164,6 +164,7 @@ def test_an_address_is_no_file(address):
     assert err == f"error: {address} is a URL.\nRight would be a file on this machine: download it first.\n"
 
 
+@pytest.mark.slow
 def test_nothing_touches_the_network(tmp_path, monkeypatch, undrawn):
     def forbidden(*_):
         raise AssertionError("a connection is opened")
@@ -203,6 +204,7 @@ def hostile(path):
     return path
 
 
+@pytest.mark.slow
 def test_no_name_of_an_output_comes_from_what_is_in_a_file(tmp_path, monkeypatch, undrawn):
     work = tmp_path / "work"
     work.mkdir()

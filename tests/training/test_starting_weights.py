@@ -67,6 +67,7 @@ def test_a_run_begins_with_the_weights_and_says_whose_they_are(record, source, t
     assert "started_from" not in begun.facts
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_look_at_the_key(record, source, tmp_path):
     for name in ("straight", "resumed"):
         run(tiny_experiment([record], start_from=str(source), steps=4 if name == "straight" else 2), tmp_path / name)

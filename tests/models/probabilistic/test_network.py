@@ -122,6 +122,7 @@ def test_a_clear_sky_has_no_chance_of_rain():
         assert (found == 0).all()
 
 
+@pytest.mark.slow
 def test_tiles_give_what_the_whole_grid_gives(monkeypatch, caplog):
     network, frames = shaken(), past(shape=(1300, 90))
     whole = network.forecast_and_exceedance(frames, 3, (0.5, 2.0))
@@ -188,6 +189,7 @@ def test_a_part_of_what_is_learnt_forecasts():
     assert (slope[2] - slope[0]).abs().max() > 0.05
 
 
+@pytest.mark.slow
 def test_training_calibrates_and_a_resumed_run_is_the_straight_one(tmp_path):
     record = write_record(tmp_path / "a.nc", rain(frames=60, shape=(40, 40), motion=(1, 1), missing=0.02))
     whole = experiment([record], steps=6)
