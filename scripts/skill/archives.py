@@ -11,7 +11,8 @@ code scores them. Intervals are 95 % of a bootstrap over days, and those of rati
     python scripts/skill/archives.py --archive taasrad --network pretrained --test days_8_and_9 --output runs/taasrad_test
 
 The forecasts of pysteps and S-PROG, if pysteps is installed, and the cascade's correction are kept in `--output`: called again,
-the program goes on from what is there. The table is printed, and written to archive.md and archive.json.
+the program goes on from what is there. Started by torchrun, its processes share the cases. The table is printed, and written to
+archive.md and archive.json.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.record import Record
 from nowcast.prediction.cases import Selection
 from nowcast.prediction.pipeline import file_name, predict
+from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
 from nowcast.runtime.outputs import replacing
 from nowcast.runtime.progress import track
@@ -144,7 +146,7 @@ def _kept_counts(path: Path, identity: str) -> tuple[np.ndarray | int, int]:
 def kept_forecasts(name: str, cases: Cases, folder: Path) -> Forecaster:
     """Return a baseline's forecasts of the cases from files in `folder`, made now as far as they are not there."""
     missing = [reference for reference in cases.references if not (folder / file_name(reference)).exists()]
-    if missing:
+    if missing := distributed.gather(missing)[0]:  # as the first process saw the folder before any of them wrote
         predict(BASELINES[name](), [cases.record], folder, selection=Selection(listed=tuple(missing)), folder=True)
     opened = open_forecaster(str(folder), device=pick_device("cpu"))
     opened.name = name
@@ -153,24 +155,26 @@ def kept_forecasts(name: str, cases: Cases, folder: Path) -> Forecaster:
 
 def tabulate(given: argparse.Namespace) -> str:
     """Score the network, if one is named, the cascade and all baselines on the test cases; return the table."""
-    archive = open_record(given.archives / given.archive)
-    tested = open_record(given.test) if given.test else archive
-    cases = choose_cases(tested, WITHHELD_DAYS if given.test else TEST_DAYS, given.cases)
-    odds = Odds()
-    validation = choose_cases(archive, VALIDATION_DAYS, given.cases)
-    calibration = calibration_of(validation, odds, given.output / f"{given.archive}_cascade.npz")
+    device, odds = distributed.join(pick_device(given.device)), Odds()
+    with distributed.in_turn():  # the first process packs the frames and counts, the others find the results
+        archive = open_record(given.archives / given.archive)
+        tested = open_record(given.test) if given.test else archive
+        cases = choose_cases(tested, WITHHELD_DAYS if given.test else TEST_DAYS, given.cases)
+        validation = choose_cases(archive, VALIDATION_DAYS, given.cases)
+        calibration = calibration_of(validation, odds, given.output / f"{given.archive}_cascade.npz")
     forecasters: dict[str, Forecaster] = {}
     if given.network:
-        network = open_forecaster(given.network, device=pick_device(given.device))
+        network = open_forecaster(given.network, device=device)
         forecasters[network.name] = network
     forecasters["cascade"] = Cascade(odds, calibration, cases.references)
-    for name in available():
-        folder = given.output / "baselines" / (given.test.resolve().name if given.test else given.archive) / name
-        if name not in forecasters:
-            forecasters[name] = kept_forecasts(name, cases, folder) if name in KEPT else BASELINES[name]()
+    folder = given.output / "baselines" / (given.test.resolve().name if given.test else given.archive)
+    for name in (name for name in available() if name not in forecasters):
+        forecasters[name] = kept_forecasts(name, cases, folder / name) if name in KEPT else BASELINES[name]()
     if len(cases.windows) < given.cases:
         log.warning("%s has only %d cases of the %d asked for", tested.name, len(cases.windows), given.cases)
     evaluation = evaluate(forecasters, [tested], selection=Selection(), thresholds=THRESHOLDS)
+    if not distributed.is_first():
+        return ""
     named = network.name if given.network else None
     return write_table(evaluation, given.output, archive=given.archive, test=given.test, network=named)
 
@@ -197,7 +201,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with terminating():
             given.output.mkdir(parents=True, exist_ok=True)
-            print(tabulate(given))
+            if text := tabulate(given):
+                print(text)
     except NowcastError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
