@@ -146,23 +146,7 @@ def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float
     Of several files those that cannot be used are left out, with a warning. Raises UsageError (exit 2) if there are no files,
     DataError (exit 3) if none can be used, or if files differ in grid, kind or lead times.
     """
-    paths, errors = expand(where), []
-    files: list[_File] = []
-    shared: dict = {}
-    for path in paths:
-        try:
-            file = _open(path, variable, zr_a, zr_b)
-        except DataError as error:
-            errors.append(error)
-            continue
-        _require_alike(file, files[0] if files else file)
-        # thousands of files have the same coordinates: keep one object
-        grid = shared.setdefault(file.grid.y_ascending, file.grid)
-        files.append(replace(file, grid=grid, layout=shared.setdefault(file.layout, file.layout)))
-    if errors and not files:
-        raise errors[0]
-    if errors:
-        log.warning("left out %d of %d files of %s, the first since: %s", len(errors), len(paths), where, errors[0])
+    files = _open_usable(expand(where), where, variable, zr_a, zr_b)
     for inferred in sorted({file.times.inferred for file in files} - {None}):
         log.info("%s: no forecast_reference_time is stated; taken from %s", where, inferred)
     references, leads, sources = _cases(files, str(where))
@@ -179,6 +163,28 @@ def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float
         sources=sources,
         files=tuple(files),
     )
+
+
+def _open_usable(paths: Sequence[Path], where: str | Path, variable: str | None, zr_a: float, zr_b: float) -> list[_File]:
+    """Open the files that can be used, with a warning if some cannot. Raises DataError (exit 3) if none can be used."""
+    files: list[_File] = []
+    errors: list[DataError] = []
+    shared: dict = {}
+    for path in paths:
+        try:
+            file = _open(path, variable, zr_a, zr_b)
+        except DataError as error:
+            errors.append(error)
+            continue
+        _require_alike(file, files[0] if files else file)
+        # thousands of files have the same coordinates: keep one object
+        grid = shared.setdefault(file.grid.y_ascending, file.grid)
+        files.append(replace(file, grid=grid, layout=shared.setdefault(file.layout, file.layout)))
+    if errors and not files:
+        raise errors[0]
+    if errors:
+        log.warning("left out %d of %d files of %s, the first since: %s", len(errors), len(paths), where, errors[0])
+    return files
 
 
 def _open(path: Path, variable: str | None, zr_a: float, zr_b: float) -> _File:

@@ -33,9 +33,11 @@ def may_write(
 ) -> None:
     """Check that output files may be written, before hours are spent on what goes into them.
 
-    inputs: files that are read, and never overwritten, whatever other name or link the output is given by. makes_folder:
-    the folder of the outputs will be made if it is absent. instead: what the user may choose in place of --overwrite, for the
-    message. Raises OutputError (exit 5).
+    inputs: files that are read, which are never overwritten, even if the output is another name of one or a link to it
+    makes_folder: whether the folder of the outputs will be made if it is absent
+    instead: what the user may choose in place of --overwrite, for the message
+
+    Raises OutputError (exit 5).
     """
     paths = [paths] if isinstance(paths, Path) else list(paths)
     _refuse_inputs(paths, inputs)
