@@ -31,7 +31,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def facts():
-    return read_checkpoint(PRETRAINED).facts
+    return read_checkpoint(PRETRAINED).metadata
 
 
 def test_it_is_small_and_tells_no_path_of_the_machine_that_trained_it(facts):
@@ -73,7 +73,7 @@ def test_a_training_begins_with_it(tmp_path):
                 "training.learning_rate=1e-9", "training.validation_cases=3", "data.crop=32",
                 'data.splits.by="fractions"']  # fmt: skip
     train_run(config.read(RECIPE, settings), tmp_path / "run", resume=False, overwrite=False, device="cpu")
-    found, begun = (read_checkpoint(name).part("model") for name in (tmp_path / "run", PRETRAINED))
+    found, begun = (read_checkpoint(name).tensors_of("model") for name in (tmp_path / "run", PRETRAINED))
     assert torch.allclose(found["width"], begun["width"], atol=1e-6)
     assert begun["width"].abs().max() > 0
 

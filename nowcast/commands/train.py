@@ -92,8 +92,8 @@ def _checkpoint_to_resume(output: Path, *, resume: bool) -> Checkpoint | None:
     if launch and not resume and run_folder.is_resumable(output):
         with suppress(CheckpointError):
             newest = run_folder.resumable(output)
-            checkpoint = newest if newest.facts.get("launch") == launch else None
-    steps = distributed.gather(checkpoint and checkpoint.facts.get("step"))
+            checkpoint = newest if newest.metadata.get("launch") == launch else None
+    steps = distributed.gather(checkpoint and checkpoint.metadata.get("step"))
     if len(set(steps)) > 1:
         raise CheckpointError(f"the processes find different checkpoints in {output}: it must be one folder for all of them")
     return checkpoint
@@ -114,7 +114,7 @@ def with_batch_size(
     if experiment.training.batch_size != "auto":
         return experiment
     if resumed:
-        number = resumed.facts["config"]["training"]["batch_size"]
+        number = resumed.metadata["config"]["training"]["batch_size"]
     else:
         learner = uncompiled(experiment, device)
         check_grids(archive, experiment.data.crop, learner.model)

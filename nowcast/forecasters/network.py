@@ -60,7 +60,7 @@ class Network(Forecaster):
         motion_constants: MotionConstants = MOTION,
     ):
         self.name, self.device, self.digest, self.files = name, device, checkpoint.digest, tuple(files)
-        self.motion_constants, facts = motion_constants, checkpoint.facts
+        self.motion_constants, facts = motion_constants, checkpoint.metadata
         try:
             self.experiment = config.from_dict(facts["config"], source=f"the config in {name}")
             self.input_frames, self.lead_frames = (_bounded(facts[key]) for key in ("input_frames", "lead_frames"))
@@ -71,7 +71,7 @@ class Network(Forecaster):
             raise
         except (NowcastError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{name} cannot be used: {_first_line(error)}") from None
-        self.facts: dict[str, Any] = dict(facts)
+        self.metadata: dict[str, Any] = dict(facts)
         self.model.to(device).eval()
         self.precision = pick_precision(self.experiment.training.precision, device)
         # by grid, number of lead times and fields per lead time
@@ -90,7 +90,7 @@ class Network(Forecaster):
     def describe(self) -> dict[str, Any]:
         """Return the model, its size, the checkpoint's SHA-256, and the time spans (record, start, end) that trained it."""
         size = f"{num_parameters(self.model):,} parameters, {self.input_frames} past frames"
-        spans = self.facts.get("spans", {}).get("training", [])
+        spans = self.metadata.get("spans", {}).get("training", [])
         return {
             "kind": "network",
             "what": f"{self.experiment.model.name}, {size}",
@@ -109,7 +109,7 @@ class Network(Forecaster):
     def thresholds(self) -> tuple[float, ...]:
         """Return the thresholds of its loss, mm/h; () for a network that forecasts values, not distributions."""
         loss = make_loss(self.experiment.loss)
-        return tuple(map(float, loss.thresholds)) if loss.of_distributions else ()
+        return tuple(map(float, loss.thresholds)) if loss.takes_distributions else ()
 
     @property
     def is_probabilistic(self) -> bool:
@@ -294,7 +294,7 @@ def _untrained(experiment: config.Experiment) -> Model:
 
 def _load_model(model: Model, checkpoint: Checkpoint) -> Model:
     # a checkpoint to resume from holds the newest weights and, if one is kept, their average, which forecasts better
-    model.load_state_dict(checkpoint.part("average") or checkpoint.part("model"), assign=True)
+    model.load_state_dict(checkpoint.tensors_of("average") or checkpoint.tensors_of("model"), assign=True)
     return model
 
 

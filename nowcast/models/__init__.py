@@ -1,6 +1,6 @@
 """MODELS: the networks by name.
 
-A new one is a file here with its config (a `Section`) and its `Model`, whose contract is in model.py, and one line below.
+To add one, write a file here with its config (a `Section`) and its `Model` (the contract is in model.py), and add a line below.
 """
 
 from torch import nn

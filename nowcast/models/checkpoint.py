@@ -34,28 +34,30 @@ BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safeten
 class Checkpoint:
     """What a checkpoint file holds.
 
-    `facts` is the JSON: config, units, time spans, step, …. `tensors` are named `model.…`, `average.…` (moving average of the
-    weights) and `optimizer.…`. `digest` is the SHA-256.
+    `metadata` is the JSON object: config, units, time spans, step, …. `tensors` are named `model.…`, `average.…` (moving
+    average of the weights) and `optimizer.…`. `digest` is the SHA-256.
     """
 
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     digest: str
     path: Path = Path()  # of the file that it was read from
 
-    def part(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors whose names begin with `prefix.`, by the rest of their names."""
+    def tensors_of(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors whose names begin with `prefix.`; the prefix is removed from their names."""
         return {name.removeprefix(f"{prefix}."): t for name, t in self.tensors.items() if name.startswith(f"{prefix}.")}
 
 
-def write_checkpoint(path: Path, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], *, keep: Path | None = None) -> str:
+def write_checkpoint(
+    path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], *, keep: Path | None = None
+) -> str:
     """Write a checkpoint and return its SHA-256; an older file at `path` is renamed to `keep`, if given.
 
     If the process is killed or anything fails, a complete checkpoint remains under one of the two names, provided that there
     was one before. Raises OutputError (exit 5) if the file cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = _canonical({"format": FORMAT, **facts})
+    text = _canonical({"format": FORMAT, **metadata})
     digest = _digest(text, tensors)
     content = save(tensors, metadata={"nowcast": text, "sha256": digest})
     remove_stale(path.parent)
@@ -67,7 +69,7 @@ def write_checkpoint(path: Path, facts: Mapping[str, Any], tensors: Mapping[str,
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint file, or of a run folder the best one (else the last); "pretrained" is the package's own.
+    """Read a checkpoint: a file, the best one in a run folder (else the last), or "pretrained", the one in the package.
 
     Raises CheckpointError (exit 4) if it is absent, not a checkpoint, truncated, damaged or of a newer format, and
     MemoryLimitError (7) if it does not fit in this machine's memory.
@@ -80,14 +82,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
         tensors = load(content)
         text, digest = header["__metadata__"]["nowcast"], header["__metadata__"]["sha256"]
-        facts = dict(json.loads(text))
+        metadata = dict(json.loads(text))
     except (SafetensorError, ValueError, KeyError, TypeError, OSError, RecursionError, OverflowError) as error:
         raise CheckpointError(f"{path} is not a nowcast checkpoint or is damaged ({type(error).__name__})") from None
     if _digest(text, tensors) != digest:
         raise CheckpointError(f"{path} is damaged: its contents do not match its SHA-256; use another checkpoint of the run")
-    if facts.get("format") != FORMAT:
-        raise CheckpointError(f"{path} has format {facts.get('format')!r}; this version of nowcast reads format {FORMAT}")
-    return Checkpoint(facts, tensors, digest, path)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has format {metadata.get('format')!r}; this version of nowcast reads format {FORMAT}")
+    return Checkpoint(metadata, tensors, digest, path)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -96,7 +98,10 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def find(path: Path) -> Path:
-    """Return the checkpoint file of a path to a file or a run folder; CheckpointError (exit 4) if there is none."""
+    """Return the path itself, or the best (else the last) checkpoint in a run folder.
+
+    Raises CheckpointError (exit 4) if there is none.
+    """
     if path.is_dir():
         for name in (BEST, LAST, PREVIOUS):
             if (path / name).is_file():
@@ -124,8 +129,8 @@ def _check_size(path: Path) -> None:
         raise MemoryLimitError(f"{path} takes {size(needed)} of memory to read and this machine has {size(available)}")
 
 
-def _canonical(facts: Mapping[str, Any]) -> str:
-    return json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+def _canonical(metadata: Mapping[str, Any]) -> str:
+    return json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:

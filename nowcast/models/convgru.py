@@ -3,7 +3,7 @@
     Z = σ(Wxz*X + Whz*H' + bz)    R = σ(Wxr*X + Whr*H' + br)
     N = φ(Wxn*X + bn + R∘(Whn*H' + bhn))    H = (1 - Z)∘N + Z∘H'    with φ = leaky ReLU, slope 0.2
 
-X is the input, H' the hidden state of the step before, * a convolution and ∘ the elementwise product. TrajGRU replaces the
+X is the input, H' the hidden state one time step earlier, * a convolution and ∘ the elementwise product. TrajGRU replaces the
 convolutions over H' by 1 × 1 convolutions over H' read along L flow fields, which a small network computes from X and H'. The
 channels are in the order z, r, n. A state is the tuple (hidden,), so that a layer can take the place of `ConvLSTM` in a
 multiscale stack.
@@ -58,7 +58,7 @@ class ConvGRU(nn.Module):
         return [torch.stack(hidden, dim=1)], states
 
     def look_back(self, frame: Tensor | None, hidden: Tensor) -> Tensor:
-        """Compute what the hidden state adds to z, r and n: (case, 3 hidden, y, x)."""
+        """Compute the contributions of the hidden state to z, r and n: (case, 3 × hidden, y, x)."""
         return self.from_state(hidden)
 
 

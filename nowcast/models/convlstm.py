@@ -3,9 +3,10 @@
     i = σ(Wxi*X + Whi*H' + wci∘C' + bi)      f = σ(Wxf*X + Whf*H' + wcf∘C' + bf)
     C = f∘C' + i∘tanh(Wxc*X + Whc*H' + bc)   o = σ(Wxo*X + Who*H' + wco∘C + bo)     H = o∘tanh(C)
 
-Shi et al. (2015), arXiv 1506.04214, eq. 3. X is the input, * a convolution, ∘ the elementwise product, ' marks the step before.
-The four gates are computed by one convolution; on the channel axis their order is i, f, c, o, as in Keras. Peephole weights wc
-are one number per channel; without peepholes wc = 0. A state is the tuple (hidden, cell), each (case, channel, y, x).
+Shi et al. (2015), arXiv 1506.04214, eq. 3. X is the input, * a convolution, ∘ the elementwise product, ' marks the time
+step before. The four gates are computed by one convolution; on the channel axis their order is i, f, c, o, as in Keras.
+Peephole weights wc are one number per channel; without peepholes wc = 0. A state is the tuple (hidden, cell), each
+(case, channel, y, x).
 """
 
 import math
@@ -128,7 +129,7 @@ class ConvLSTM(nn.Module):
     """A stack of ConvLSTM layers; layer n + 1 reads the hidden states of layer n.
 
     `hidden_channels` and `kernel_sizes` have one entry per layer. With `in_channels = 0` the first layer has no input. With
-    `checkpoint_steps` above 0, only the states every so many time steps are kept; the backward pass computes the others again.
+    `checkpoint_steps` = n > 0, only every n-th state is kept; the backward pass computes the others again.
     """
 
     checkpoint_steps = 0
@@ -187,8 +188,8 @@ class ConvLSTM(nn.Module):
             return run(frames, state, num_steps)
         hidden = []
         for first in range(0, num_steps, length):
-            part = None if frames is None else frames[first : first + length]
-            arguments = (part, state, min(length, num_steps - first))
+            some_frames = None if frames is None else frames[first : first + length]
+            arguments = (some_frames, state, min(length, num_steps - first))
             stretch, state = checkpoint(run, *arguments, use_reentrant=False, preserve_rng_state=False)
             hidden.append(stretch)
         return torch.cat(hidden), state

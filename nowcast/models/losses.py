@@ -19,11 +19,11 @@ from nowcast.scores.pixels import BALANCED_THRESHOLDS, BALANCED_WEIGHTS
 
 
 class Loss(Section):
-    """What training minimises; its fields are the keys of `[loss]`. A subclass implements `parts`."""
+    """What training minimises; its fields are the keys of `[loss]`. A subclass implements `sum_and_count`."""
 
-    of_distributions: ClassVar[bool] = False  # whether it takes a `Distribution` instead of forecast values
+    takes_distributions: ClassVar[bool] = False  # whether it takes a `Distribution` instead of forecast values
 
-    def parts(
+    def sum_and_count(
         self, forecast: "Tensor | Distribution", observed: Tensor, validity: Tensor, transform: Transform
     ) -> tuple[Tensor, Tensor]:
         """Compute the sum of the errors and the number of pixels that it is to be divided by.
@@ -58,7 +58,7 @@ class MeanSquaredError(Loss):
 
     name: Literal["mse"] = "mse"
 
-    def parts(self, forecast, observed, validity, transform):
+    def sum_and_count(self, forecast, observed, validity, transform):
         return _errors(forecast, observed, validity, transform).square().sum(), validity.sum()
 
 
@@ -67,7 +67,7 @@ class MeanAbsoluteError(Loss):
 
     name: Literal["mae"] = "mae"
 
-    def parts(self, forecast, observed, validity, transform):
+    def sum_and_count(self, forecast, observed, validity, transform):
         return _errors(forecast, observed, validity, transform).abs().sum(), validity.sum()
 
 
@@ -94,7 +94,7 @@ class Balanced(Loss):
             raise ValueError("thresholds must ascend")
         return self
 
-    def parts(self, forecast, observed, validity, transform):
+    def sum_and_count(self, forecast, observed, validity, transform):
         observed = torch.where(validity > 0, observed, 0.0)
         bounds = _constants(self.thresholds, observed.device, observed.dtype)
         # right=True: a rate equal to a threshold counts as above it
@@ -117,7 +117,7 @@ class BinaryCrossEntropy(Loss):
     name: Literal["bce"] = "bce"
     reduction: Literal["mean", "sum"] = "mean"
 
-    def parts(self, forecast, observed, validity, transform):
+    def sum_and_count(self, forecast, observed, validity, transform):
         target = transform.encode(torch.where(validity > 0, observed, 0.0)).clamp(0, 1)
         forecast = torch.where(validity > 0, forecast.float(), target)
         entropy = torch.nn.functional.binary_cross_entropy(forecast, target, weight=validity, reduction="sum")
@@ -130,7 +130,7 @@ class Exceedance(Loss):
     A proper score, so blurring the forecast does not lower it. For models that forecast a distribution.
     """
 
-    of_distributions: ClassVar[bool] = True
+    takes_distributions: ClassVar[bool] = True
     name: Literal["exceedance"] = "exceedance"
     thresholds: Many[Number] = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # mm/h
     weights: Many[Number] = (0.5, 1.0, 1.0, 1.0, 1.5, 2.0, 2.0)
@@ -143,7 +143,7 @@ class Exceedance(Loss):
             raise ValueError("thresholds must ascend")
         return self
 
-    def parts(self, forecast, observed, validity, transform):
+    def sum_and_count(self, forecast, observed, validity, transform):
         total = torch.zeros((), device=observed.device)
         for threshold, weight in zip(self.thresholds, self.weights, strict=True):
             odds = forecast.log_odds(float(transform.encode(torch.tensor(threshold))))

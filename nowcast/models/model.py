@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nowcast.config.schema import Section
 from nowcast.models.transform import Transform
 
-SAMPLE_CELLS = 1 << 15  # about as many cells of a grid are sampled to match areas
+SAMPLE_CELLS = 1 << 15  # approximate number of cells in the sample of a grid by which areas are matched
 
 
 class Calibration:
@@ -45,10 +45,12 @@ class Model(nn.Module, ABC):
     learns_from_future: ClassVar[bool] = False  # whether `forward` takes `future` and `done` while it trains
     calibrated: ClassVar[tuple[str, ...]] = ()  # names of the buffers that calibration sets
 
-    cell_multiple: int = 1  # fewest cells each way; the grid is padded to a multiple of it
-    grid: tuple[int, int] | None = None  # the only (y, x) shape that it takes; None: any
+    cell_multiple: int = 1  # cells: smallest side of a grid; grids are padded to a multiple of it
+    grid: tuple[int, int] | None = None  # the only (y, x) shape that it can forecast; None: any
     reach_is_bounded: bool = True  # False if a forecast may depend on the past at any distance, as along TrajGRU's flows
-    draws_random_numbers: bool = False  # True if training draws per case, which several processes would do differently
+    draws_random_numbers: bool = (
+        False  # True if training draws random numbers for each case: one process alone can then train it
+    )
     matches_areas: bool = False  # True if forecast values depend on the areas of the whole grid; see DistributionModel
 
     def __init__(self, config: Section):
@@ -57,7 +59,7 @@ class Model(nn.Module, ABC):
 
     @property
     def tile_multiple(self) -> int:
-        """Return the number of cells that tiles of a grid begin at multiples of, so that block means are those of the grid."""
+        """Return the number of cells of which tile edges are multiples: block means in a tile then equal those of the grid."""
         return self.cell_multiple
 
     @abstractmethod
@@ -65,10 +67,10 @@ class Model(nn.Module, ABC):
         """Compute the outputs for all lead times.
 
             past: (case, time, 2, y, x) network values (0 where missing) and validity (1 known, 0 missing)
-            returns: (case, lead, y, x) float32 network values; of a distribution (case, lead, parameter, y, x)
+            returns: (case, lead, y, x) float32 network values, or parameters of a distribution (case, lead, parameter, y, x)
 
-        A model with `learns_from_future` also takes, while it trains, `future` (case, lead, 2, y, x) and `done`, the share of
-        the training that is over (0 to 1), and may then return outputs for frames of the past as well, before the leads.
+        During training, a model with `learns_from_future` also takes `future` (case, lead, 2, y, x) and `done`, the share of
+        the training that is over (0 to 1). It may then return outputs for past frames as well, before those for the lead times.
         """
 
     def leads(self, past: Tensor, num_leads: int) -> Iterable[Tensor]:
@@ -83,7 +85,7 @@ class Model(nn.Module, ABC):
 
         outputs: (case, lead, …) of `leads`, beginning at lead time number `first_lead` (1, 2, …)
         past: (case, time, 2, y, x) as given to `forward`
-        cuts: (case, lead, value), of `match` on a larger grid of which this is a tile
+        cuts: (case, lead, value) log-odds cuts of `match` on the larger grid of which this is a tile; None: no tile
         """
         return outputs
 
@@ -96,15 +98,15 @@ class Model(nn.Module, ABC):
         return Calibration()
 
     def normalises_over_batch(self) -> bool:
-        """Return whether it has batch normalisation, which needs the whole batch in one process."""
+        """Return whether the model has batch normalisation, which needs the whole batch in one process."""
         return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules())
 
 
 class DistributionModel(Model):
     """A model whose outputs describe, for each cell and lead time, the distribution of the network value.
 
-    It is given by the log-odds z(v) = ln(p / (1 - p)) of the probability p that the network value reaches v. A model that
-    makes its forecast values from the areas of the whole grid sets `matches_areas` and implements `sample` and `match`.
+    The distribution is expressed by the log-odds z(v) = ln(p / (1 - p)) of the probability p that the network value reaches v.
+    A model whose forecast values depend on areas of the whole grid sets `matches_areas` and implements `sample` and `match`.
     """
 
     gives_distributions = True
@@ -137,7 +139,7 @@ class DistributionModel(Model):
         return max(math.isqrt(math.prod(grid) // SAMPLE_CELLS), 1)
 
     def sample(self, outputs: Tensor, past: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what `match` needs of every `stride`-th cell each way; samples of tiles are joined along the cells.
+        """Return the input of `match` from every `stride`-th cell along y and x; samples of tiles are joined along the cells.
 
         outputs: (case, lead, parameter, y, x); past: (case, time, 2, y, x)
         returns: log-odds (case, lead, value, cell), newest network values (case, cell) and validity (case, cell)

@@ -90,19 +90,19 @@ class NextFrame(Model):
 
         past, future: (case, time, 2, y, x) and (case, lead, 2, y, x) network values and validity
         done: share of the training that is over, 0 to 1
-        returns: (case, lead, y, x); in training with `future` and `supervise = "all"` instead the forecasts of all frames
-            of the window but the first, (case, time + lead - 1, y, x), from true frames
+        returns: (case, lead, y, x); in training with `future` and `supervise = "all"`: (case, time + lead - 1, y, x), the
+            forecasts of all frames of the window but the first, each from the true frames before it
         """
         y, x = past.shape[-2:]
         if self.training and future is not None and self.config.supervise == "all":
             window = pad_to_multiple(torch.cat([past, future], dim=1), self.cell_multiple)
-            values = self._forced(window, past.shape[1], done)
+            values = self._teacher_forced(window, past.shape[1], done)
         else:
             values = self._roll_out(pad_to_multiple(past, self.cell_multiple), num_leads)
         return values[..., :y, :x]
 
-    def _forced(self, window: Tensor, num_past: int, done: float) -> Tensor:
-        """Forecast every frame of a window but the first from true frames, or with scheduled sampling from some of its own."""
+    def _teacher_forced(self, window: Tensor, num_past: int, done: float) -> Tensor:
+        """Forecast all frames of a window but the first from true frames; scheduled sampling replaces some by own forecasts."""
         if not self.config.scheduled_sampling:
             return self.one_step_ahead(window[:, :-1], None)[0]
         own_share = min(done / self.config.scheduled_sampling, 1.0)  # probability of reading an own forecast
@@ -116,7 +116,7 @@ class NextFrame(Model):
         return torch.cat(forecast, dim=1)
 
     def _roll_out(self, past: Tensor, num_leads: int) -> Tensor:
-        """Forecast the next frame, and each later one from the forecasts before it."""
+        """Forecast the next frame, then each later frame from the forecasts before it."""
         values, memory = self.one_step_ahead(past, None)
         forecast = [values[:, -1]]
         while len(forecast) < num_leads:

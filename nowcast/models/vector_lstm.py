@@ -1,4 +1,4 @@
-"""LSTM networks over frames as vectors, to compare ConvLSTM with: CNN-LSTM and fully connected LSTM.
+"""LSTM networks that treat a frame as a vector, for comparison with ConvLSTM: CNN-LSTM and fully connected LSTM.
 
 CNN-LSTM: strided convolutions turn each frame into a vector, an LSTM runs over the vectors, transposed convolutions turn them
 into frames. Fully connected LSTM: the encoder–forecaster of Srivastava et al. (2015), with which Shi et al. (2015) compare;

@@ -29,7 +29,7 @@ MOST_SHOWN = 4  # differences that a message lists
 def check_resumable(checkpoint: Checkpoint, experiment: Experiment, archive: Archive) -> None:
     """Raise CheckpointError (exit 4), naming keys and both values, where the resolved experiment is not that of the run."""
     try:
-        before = dict(_flat(config.as_dict(resolve(config.from_dict(checkpoint.facts["config"], source="its config")))))
+        before = dict(_flat(config.as_dict(resolve(config.from_dict(checkpoint.metadata["config"], source="its config")))))
     except (NowcastError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path} cannot be resumed from: {error}") from None
     now = dict(_flat(config.as_dict(experiment)))
@@ -50,10 +50,10 @@ def _must_stay(key: str) -> bool:
 
 def _check_windows(checkpoint: Checkpoint, archive: Archive, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
     """Raise CheckpointError where the archive's windows are not those of the run; now and before: dotted keys, values."""
-    known = checkpoint.facts.get("windows_sha256")
+    known = checkpoint.metadata.get("windows_sha256")
     if known is None or known == archive.digest:
         return
-    then, today = checkpoint.facts.get("windows"), archive.num_windows("training")
+    then, today = checkpoint.metadata.get("windows"), archive.num_windows("training")
     then = then.get("training") if isinstance(then, Mapping) else "unknown"
     paths = (now["data.records"], before["data.records"])
     moved = f"data.records = {paths[0]} (before: {paths[1]}), " if paths[0] != paths[1] else ""
@@ -81,25 +81,25 @@ def fitting_weights(
 
     Raises CheckpointError (exit 4) where quantity, units, transform or model differ; the message says what would fit.
     """
-    facts = checkpoint.facts
+    metadata = checkpoint.metadata
     for what, ours in (("quantity", quantity.name), ("units", quantity.units)):
-        if facts.get(what) != ours:
+        if metadata.get(what) != ours:
             raise CheckpointError(
-                f"training.start_from = {name}: trained on {facts.get(what)} but the records hold {ours} ({what}); "
-                f"use records of {facts.get(what)} or another run"
+                f"training.start_from = {name}: trained on {metadata.get(what)} but the records hold {ours} ({what}); "
+                f"use records of {metadata.get(what)} or another run"
             )
-    theirs = _sections(facts, name)
+    theirs = _sections(metadata, name)
     _check_section("transform", experiment.transform.model_dump(mode="json"), theirs["transform"], name)
-    weights = checkpoint.part("average") or checkpoint.part("model")
+    weights = checkpoint.tensors_of("average") or checkpoint.tensors_of("model")
     _check_shapes(model.state_dict(), weights, experiment.model.model_dump(mode="json"), theirs["model"], name)
     _check_section("model", experiment.model.model_dump(mode="json"), theirs["model"], name)
     return weights
 
 
-def _sections(facts: Mapping[str, Any], name: str) -> dict[str, dict[str, Any]]:
+def _sections(metadata: Mapping[str, Any], name: str) -> dict[str, dict[str, Any]]:
     """Return the checkpoint's `[transform]` and `[model]`, with defaults for keys that are newer than the checkpoint."""
     try:
-        named = {section: NamedSection(**facts["config"][section]) for section in ("transform", "model")}
+        named = {section: NamedSection(**metadata["config"][section]) for section in ("transform", "model")}
         sections = {"transform": make_transform(named["transform"]), "model": model_config(named["model"])}
     except (UsageError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]

@@ -25,7 +25,7 @@ def resolve(experiment: Experiment) -> Experiment:
 def check_output(model: Section, loss: Loss) -> None:
     """Raise UsageError (exit 2) where the loss needs distributions and the model gives values, or the other way round."""
     gives = "distributions" if MODELS[model.name][1].gives_distributions else "values"
-    takes = "distributions" if loss.of_distributions else "values"
+    takes = "distributions" if loss.takes_distributions else "values"
     if gives != takes:
         raise UsageError(f"config: loss.name = {loss.name!r} is of {takes} but model.name = {model.name!r} gives {gives}")
 

@@ -95,7 +95,7 @@ class Learner:
             outputs = self.network(network_input(past, self.transform), future.shape[1], **self._teaching(future, progress))
         # a model that is shown the true future also predicts frames of the past, each from those before it
         observed, validity = split_missing(torch.cat([past, future], dim=1)[:, -outputs.shape[1] :])
-        return self.loss.parts(self.model.loss_input(outputs), observed, validity, self.transform)
+        return self.loss.sum_and_count(self.model.loss_input(outputs), observed, validity, self.transform)
 
     def _teaching(self, future: Tensor, progress: float) -> dict[str, Any]:
         """Return the further arguments of a model that is shown the true future while it learns."""
@@ -188,12 +188,12 @@ class Learner:
 
         Raises RuntimeError, KeyError, TypeError, ValueError or AttributeError where they do not fit this network.
         """
-        self.model.load_state_dict(checkpoint.part("model"))
-        restore_optimizer(self.optimizer, checkpoint.part("optimizer"))
+        self.model.load_state_dict(checkpoint.tensors_of("model"))
+        restore_optimizer(self.optimizer, checkpoint.tensors_of("optimizer"))
         if self.average:
-            self.average.weights = {name: value.to(self.device) for name, value in checkpoint.part("average").items()}
-        self.started_from = checkpoint.facts.get("started_from")
-        precision = checkpoint.facts.get("precision")
+            self.average.weights = {name: value.to(self.device) for name, value in checkpoint.tensors_of("average").items()}
+        self.started_from = checkpoint.metadata.get("started_from")
+        precision = checkpoint.metadata.get("precision")
         if self.settings.precision == "auto" and precision in ("float32", "bfloat16"):
             self.precision = getattr(torch, precision)  # a new measurement might choose the other one
 

@@ -1,4 +1,4 @@
-"""Snapshots: the checkpoints that a training writes, and the facts about the training that each of them carries.
+"""Snapshots: the checkpoints that a training writes, and the metadata about the training that each of them carries.
 
 `best` holds the weights to forecast with, `last` all that a resumed run needs, `previous` the `last` before it.
 """
@@ -33,15 +33,15 @@ class Snapshots:
         """Write `best`: the weights to forecast with. Raises OutputError (exit 5)."""
         if distributed.is_first():
             weights = {f"model.{name}": value for name, value in self.learner.forecasting_weights().items()}
-            write_checkpoint(self.output / BEST, self._facts(state), weights)
+            write_checkpoint(self.output / BEST, self._metadata(state), weights)
 
     def save_last(self, state: State) -> None:
         """Write `last`, and keep the one before it as `previous`. Raises OutputError (exit 5)."""
         if not distributed.is_first():
             return
-        facts = self._facts(state) | {"state": state.as_dict(), "num_steps": self.num_steps, "launch": self.launch}
+        metadata = self._metadata(state) | {"state": state.as_dict(), "num_steps": self.num_steps, "launch": self.launch}
         keep = None if self.last_is_damaged else self.output / PREVIOUS
-        write_checkpoint(self.output / LAST, facts, self.learner.state_tensors(), keep=keep)
+        write_checkpoint(self.output / LAST, metadata, self.learner.state_tensors(), keep=keep)
         self.last_is_damaged = False
 
     def restore(self, checkpoint: Checkpoint) -> State:
@@ -51,7 +51,7 @@ class Snapshots:
         """
         try:
             self.learner.restore(checkpoint)
-            state = State.from_dict(checkpoint.facts["state"])
+            state = State.from_dict(checkpoint.metadata["state"])
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             message = str(error).splitlines()[0]
             raise CheckpointError(f"the checkpoint in {self.output} does not fit the config: {message}") from None
@@ -65,7 +65,7 @@ class Snapshots:
         copies = OPTIMIZER_COPIES[self.learner.settings.optimizer]
         return weights, weights * (1 + copies + bool(self.learner.average))
 
-    def _facts(self, state: State) -> dict[str, Any]:
+    def _metadata(self, state: State) -> dict[str, Any]:
         """Return the JSON object that every checkpoint carries: what it was trained on, how far, and with which config."""
         learner, archive = self.learner, self.archive
         return {

@@ -97,7 +97,7 @@ def validate(
             past = network_input(batch.past.to(device), transform)
             outputs = model(past, num_leads)
         observed, validity = split_missing(batch.future.to(device))
-        parts[:, k] = torch.stack(loss.parts(model.loss_input(outputs), observed, validity, transform)).cpu()
+        parts[:, k] = torch.stack(loss.sum_and_count(model.loss_input(outputs), observed, validity, transform)).cpu()
         calibration.count(outputs, observed, validity)
         forecast, observed = transform.decode(model.values(outputs, past)).cpu().numpy(), batch.future.numpy()
         last = np.repeat(batch.past.numpy()[:, -1:], num_leads, axis=1)

@@ -142,8 +142,8 @@ def levels(test: Path) -> list[Row]:
 def result(model: str, run: Path, test: Path, *, device: str) -> Row:
     """Score the best checkpoint of a trained model on the test record."""
     network = open_forecaster(str(run), device=pick_device(device))
-    done = read_checkpoint(run / LAST).facts["state"]["step"]
-    steps = f"{network.facts['step']:,} of {done:,}"
+    done = read_checkpoint(run / LAST).metadata["state"]["step"]
+    steps = f"{network.metadata['step']:,} of {done:,}"
     parameters = num_parameters(network.model)
     return Row(model, score(network, test), parameters, steps, network.device.type, PUBLISHED[model])
 

@@ -108,7 +108,7 @@ def sources_of(network: Forecaster, record: Record, cases: Cases, baselines: Pat
 
 def seen_of(network: Forecaster, service: Path) -> list[str]:
     """Return the names of the records in a service's folder on which the network was trained or validated."""
-    spans = network.facts.get("spans", {}) if isinstance(network, Network) else {}
+    spans = network.metadata.get("spans", {}) if isinstance(network, Network) else {}
     seen = {name for split in spans.values() for name, *_ in split}
     return sorted(seen & {path.stem for path in service.glob("*.nc")})
 
@@ -118,7 +118,7 @@ def identity(network: Forecaster, record: Record, cases: Cases) -> dict[str, Any
     values: dict[str, Any] = {"network": network.name, "seen": seen_of(network, record.paths[0].parent), **cases.as_dict()}
     values["record_minutes"] = record.time_step / MINUTE  # a network may forecast with a longer time step
     if isinstance(network, Network):
-        values |= {"digest": network.digest, "step": network.facts["step"], "model": network.experiment.model.name}
+        values |= {"digest": network.digest, "step": network.metadata["step"], "model": network.experiment.model.name}
     return values
 
 

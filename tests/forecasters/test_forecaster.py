@@ -130,7 +130,7 @@ def test_a_run_folder_and_its_best_checkpoint_are_one_forecaster(run):
 
 def test_the_last_checkpoint_forecasts_with_the_average_of_the_weights(run):
     last = open_forecaster(str(run / LAST), device=CPU)
-    average = read_checkpoint(run / LAST).part("average")
+    average = read_checkpoint(run / LAST).tensors_of("average")
     assert average
     for name, value in last.model.state_dict().items():
         torch.testing.assert_close(value, average[name], rtol=0, atol=0)
@@ -170,7 +170,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(run, tmp_path):
 )
 def test_a_checkpoint_that_does_not_describe_its_tensors_is_refused(run, tmp_path, change):
     checkpoint = read_checkpoint(run)
-    facts = {key: value for key, value in checkpoint.facts.items() if key != "format"} | change
+    facts = {key: value for key, value in checkpoint.metadata.items() if key != "format"} | change
     if change == {"config": "wider"}:
         facts["config"] = tiny_experiment([]).model_dump(mode="json")
         facts["config"]["model"]["hidden_channels"] = [4096]

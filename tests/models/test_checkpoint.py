@@ -42,26 +42,26 @@ def path(tmp_path):
 
 def test_facts_and_tensors_come_back(path):
     checkpoint = read_checkpoint(path)
-    assert {key: checkpoint.facts[key] for key in FACTS} == FACTS
+    assert {key: checkpoint.metadata[key] for key in FACTS} == FACTS
     assert set(checkpoint.tensors) == set(TENSORS)
     for name, tensor in TENSORS.items():
         assert torch.equal(checkpoint.tensors[name], tensor)
         assert checkpoint.tensors[name].dtype == tensor.dtype
-    assert set(checkpoint.part("model")) == {"weight", "step", "empty"}
+    assert set(checkpoint.tensors_of("model")) == {"weight", "step", "empty"}
 
 
 def test_a_run_folder_means_its_best_then_its_last(path):
     write_checkpoint(path.parent / LAST, FACTS | {"step": 13}, TENSORS)
-    assert read_checkpoint(path.parent).facts["step"] == 12
+    assert read_checkpoint(path.parent).metadata["step"] == 12
     path.unlink()
-    assert read_checkpoint(path.parent).facts["step"] == 13
+    assert read_checkpoint(path.parent).metadata["step"] == 13
 
 
 def test_what_stood_there_is_kept_when_asked(tmp_path):
     for step in range(3):
         write_checkpoint(tmp_path / "a", {"step": step}, TENSORS, keep=tmp_path / "b")
-    assert read_checkpoint(tmp_path / "a").facts["step"] == 2
-    assert read_checkpoint(tmp_path / "b").facts["step"] == 1
+    assert read_checkpoint(tmp_path / "a").metadata["step"] == 2
+    assert read_checkpoint(tmp_path / "b").metadata["step"] == 1
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b"]
 
 
@@ -128,7 +128,7 @@ def test_of_600_mutants_none_is_read(tmp_path, caplog):
         assert error.value.exit_code == 4
         assert str(tmp_path / LAST) in str(error.value)
         caplog.clear()
-        assert resumable(tmp_path).facts["step"] == 11
+        assert resumable(tmp_path).metadata["step"] == 11
         assert "; going on from previous.safetensors" in caplog.text
     assert tried >= 590
     (tmp_path / PREVIOUS).write_bytes(content[:-1])
@@ -267,7 +267,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_nothing_else(path, monkeyp
     with pytest.raises(OutputError, match="No space left on device"):
         write_checkpoint(path, {"step": 99}, TENSORS)
     monkeypatch.undo()
-    assert read_checkpoint(path).facts["step"] == 12
+    assert read_checkpoint(path).metadata["step"] == 12
     assert [file.name for file in path.parent.iterdir()] == [BEST]
 
 

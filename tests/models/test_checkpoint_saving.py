@@ -78,12 +78,12 @@ def num_calls(tmp_path):
 def check(folder):
     """What every interrupted save must leave; the next save clears the rest away."""
     final = [name for name in (LAST, PREVIOUS) if (folder / name).exists()]
-    steps = [read_checkpoint(folder / name).facts["step"] for name in final]  # raises for a torn one
-    assert resumable(folder).facts["step"] == max(steps) >= LAST_STEP
+    steps = [read_checkpoint(folder / name).metadata["step"] for name in final]  # raises for a torn one
+    assert resumable(folder).metadata["step"] == max(steps) >= LAST_STEP
     assert len(list(folder.iterdir())) <= len(final) + 1
     save(folder, LAST_STEP + 2)
     assert sorted(path.name for path in folder.iterdir()) == [LAST, PREVIOUS]
-    assert resumable(folder).facts["step"] == LAST_STEP + 2
+    assert resumable(folder).metadata["step"] == LAST_STEP + 2
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])

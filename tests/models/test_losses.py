@@ -18,16 +18,16 @@ LOG = make_transform(NamedSection(name="log"))
 
 def mean(loss, forecast, observed, validity, transform):
     """The loss as training takes it: the sum of the errors divided by the count."""
-    if loss.of_distributions:
+    if loss.takes_distributions:
         forecast = Distribution(build("probabilistic"), forecast)
-    total, count = loss.parts(forecast, observed, validity, transform)
+    total, count = loss.sum_and_count(forecast, observed, validity, transform)
     return total / at_least_one(count)
 
 
 def fields(loss=LOSSES["mse"], seed=0):
     generator = torch.Generator().manual_seed(seed)
     forecast = torch.rand(2, 3, 4, 5, generator=generator) * 0.9 + 0.05
-    if loss.of_distributions:  # locations and logs of the spread
+    if loss.takes_distributions:  # locations and logs of the spread
         forecast = torch.stack([*[forecast] * 3, *[forecast - 2] * 3], dim=2)
     observed = torch.rand(2, 3, 4, 5, generator=generator) * 40
     validity = (torch.rand(2, 3, 4, 5, generator=generator) > 0.3).float()

@@ -186,7 +186,7 @@ def test_training_without_a_config_makes_and_names_a_plan(tmp_path, measured):
     comments = read_comments(text)
     assert comments["training.steps"] == "set by hand"
     assert "minutes of motion" in comments["data.input_frames"]
-    assert config.as_dict(config.read("run/config.toml")) == read_checkpoint("run").facts["config"]
+    assert config.as_dict(config.read("run/config.toml")) == read_checkpoint("run").metadata["config"]
 
     refused_again = command(*train)
     assert refused_again[0] == 5

@@ -109,7 +109,7 @@ def test_folds_are_trained_without_their_service_then_scored_and_kept(quick, opt
     text = work(options)
     out = tmp_path / "out"
     for fold, other in (("A", "rain"), ("B", "long")):
-        facts = read_checkpoint(out / f"fold_{fold}" / BEST).facts
+        facts = read_checkpoint(out / f"fold_{fold}" / BEST).metadata
         assert {name for split in facts["spans"].values() for name, *_ in split} == {other}
         assert len(config.read(out / f"fold_{fold}" / "config.toml").data.records) == 1
     told = capsys.readouterr().err

@@ -68,7 +68,7 @@ def test_a_step_never_waits_for_the_device(kind, tmp_path, request):
 def test_training_is_about_that_of_a_cpu(experiment, tmp_path):
     for device in ("cpu", "cuda"):
         trainer(experiment, tmp_path / device, device).run()
-    tensors = [read_checkpoint(tmp_path / device / LAST).part("model") for device in ("cpu", "cuda")]
+    tensors = [read_checkpoint(tmp_path / device / LAST).tensors_of("model") for device in ("cpu", "cuda")]
     for name, weight in tensors[0].items():
         torch.testing.assert_close(weight, tensors[1][name], rtol=0.05, atol=5e-3)
 
@@ -78,7 +78,7 @@ def test_a_run_ends_with_its_state_saved(experiment, tmp_path, compiled):
     training = experiment.training.model_copy(update={"compile": compiled})
     made = trainer(experiment.model_copy(update={"training": training}), tmp_path / "run")
     assert made.run().step == 6
-    assert read_checkpoint(tmp_path / "run" / LAST).facts["step"] == 6
+    assert read_checkpoint(tmp_path / "run" / LAST).metadata["step"] == 6
 
 
 def test_the_engine_equals_the_cells_step_by_step():

@@ -63,7 +63,7 @@ def assert_same(one, other):
         assert set(mine.tensors) == set(theirs.tensors)
         for key, tensor in mine.tensors.items():
             assert torch.equal(tensor, theirs.tensors[key]), f"{name}: {key}"
-        assert {**mine.facts, "config": None} == {**theirs.facts, "config": None}
+        assert {**mine.metadata, "config": None} == {**theirs.metadata, "config": None}
     assert events(one) == events(other)
 
 
@@ -102,7 +102,7 @@ def test_a_run_stopped_by_a_signal_and_resumed_is_the_straight_one(place, tmp_pa
         with pytest.raises(Stopped, match=f"stopped at step {step}, state saved; --resume") as stopped:
             train(experiment(place, workers=workers), tmp_path / "run")
     assert stopped.value.exit_code == 128 + number
-    assert read_checkpoint(tmp_path / "run" / LAST).facts["step"] == step
+    assert read_checkpoint(tmp_path / "run" / LAST).metadata["step"] == step
     train(experiment(place, workers=workers), tmp_path / "run", resume=True)
     assert_same(place / "straight", tmp_path / "run")
 
@@ -159,8 +159,8 @@ def test_a_damaged_checkpoint_never_takes_the_place_of_the_good_one(place, tmp_p
     if name == LAST:
         assert "is damaged" in caplog.text
         assert "going on from previous.safetensors" in caplog.text
-        assert read_checkpoint(output / PREVIOUS).facts["step"] == 4
-    assert read_checkpoint(output / LAST).facts["step"] == 7
+        assert read_checkpoint(output / PREVIOUS).metadata["step"] == 4
+    assert read_checkpoint(output / LAST).metadata["step"] == 7
     train(experiment(place), output, resume=True)
     assert_same(place / "straight", output)
 
@@ -193,7 +193,7 @@ def test_a_worker_that_dies_or_hangs_ends_training_with_its_state_saved(place, t
             train(experiment(place, workers=1), tmp_path / "run")
     assert ended.value.exit_code == 75
     # a worker reads ahead, and dies while it does
-    assert read_checkpoint(tmp_path / "run" / LAST).facts["step"] <= 5
+    assert read_checkpoint(tmp_path / "run" / LAST).metadata["step"] <= 5
     assert loader.WORKER_TIMEOUT <= 50
     train(experiment(place, workers=1), tmp_path / "run", resume=True)
     assert_same(place / "straight", tmp_path / "run")
@@ -399,7 +399,7 @@ def test_a_disk_that_fills_up_ends_training_with_the_last_state_kept(place, tmp_
         patch.setattr(outputs.os, "write", full)
         with pytest.raises(OutputError, match=r"safetensors: No space left on device; [\d.]+ kB are needed, .* are free"):
             train(experiment(place), tmp_path / "run")
-    assert read_checkpoint(tmp_path / "run" / LAST).facts["step"] == 4
+    assert read_checkpoint(tmp_path / "run" / LAST).metadata["step"] == 4
     train(experiment(place), tmp_path / "run", resume=True)
     assert_same(place / "straight", tmp_path / "run")
 
@@ -441,5 +441,5 @@ def test_weights_that_are_not_finite_are_never_saved(place, tmp_path, monkeypatc
         patch.setattr(Learner, "apply_gradients", after_update(8, spoil))
         with pytest.raises(DivergenceError, match=r"diverged at step 8: .* is not finite[\s\S]*are the last good ones"):
             train(experiment(place), tmp_path / "run")
-    assert read_checkpoint(tmp_path / "run" / LAST).facts["step"] == 4
-    assert read_checkpoint(tmp_path / "run" / BEST).facts["step"] == 4
+    assert read_checkpoint(tmp_path / "run" / LAST).metadata["step"] == 4
+    assert read_checkpoint(tmp_path / "run" / BEST).metadata["step"] == 4

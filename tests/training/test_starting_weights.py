@@ -42,7 +42,7 @@ def run(experiment, output, **options):
 
 def test_weights_and_their_average_are_those_of_the_run_and_nothing_else_is(record, source):
     learner = started(record, source)
-    expected = read_checkpoint(source / BEST).part("model")
+    expected = read_checkpoint(source / BEST).tensors_of("model")
     for found in (learner.model.state_dict(), learner.average.weights):
         assert set(found) == set(expected)
         assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -51,9 +51,9 @@ def test_weights_and_their_average_are_those_of_the_run_and_nothing_else_is(reco
 
 def test_of_a_last_checkpoint_the_average_is_taken_which_it_forecasts_with(record, source):
     last = read_checkpoint(source / LAST)
-    assert not torch.equal(last.part("average")["head.weight"], last.part("model")["head.weight"])
+    assert not torch.equal(last.tensors_of("average")["head.weight"], last.tensors_of("model")["head.weight"])
     learner = started(record, source / LAST)
-    assert torch.equal(learner.model.head.weight, last.part("average")["head.weight"])
+    assert torch.equal(learner.model.head.weight, last.tensors_of("average")["head.weight"])
 
 
 def test_a_run_begins_with_the_weights_and_says_whose_they_are(record, source, tmp_path):
@@ -61,10 +61,10 @@ def test_a_run_begins_with_the_weights_and_says_whose_they_are(record, source, t
     experiment = tiny_experiment([record], start_from=str(source), learning_rate=1e-12, steps=2)
     run(experiment, tmp_path / "run")
     begun, ended = read_checkpoint(source), read_checkpoint(tmp_path / "run")
-    assert torch.allclose(begun.part("model")["head.weight"], ended.part("model")["head.weight"], atol=1e-6)
-    assert ended.facts["started_from"] == {"checkpoint": str(source), "sha256": begun.digest}
+    assert torch.allclose(begun.tensors_of("model")["head.weight"], ended.tensors_of("model")["head.weight"], atol=1e-6)
+    assert ended.metadata["started_from"] == {"checkpoint": str(source), "sha256": begun.digest}
     assert config.read(tmp_path / "run" / "config.toml").training.start_from == str(source)
-    assert "started_from" not in begun.facts
+    assert "started_from" not in begun.metadata
 
 
 @pytest.mark.slow
@@ -73,11 +73,11 @@ def test_a_resumed_run_does_not_look_at_the_key(record, source, tmp_path):
         run(tiny_experiment([record], start_from=str(source), steps=4 if name == "straight" else 2), tmp_path / name)
     run(tiny_experiment([record], start_from="gone", steps=2), tmp_path / "resumed", resume=True)
     resumed = read_checkpoint(tmp_path / "resumed" / LAST)
-    assert resumed.facts["state"]["step"] == 2
+    assert resumed.metadata["state"]["step"] == 2
     run(tiny_experiment([record], start_from="gone", steps=4), tmp_path / "resumed", resume=True)
     resumed = read_checkpoint(tmp_path / "resumed" / LAST)
-    assert resumed.facts["state"]["step"] == 4
-    assert resumed.facts["started_from"]["sha256"] == read_checkpoint(source).digest
+    assert resumed.metadata["state"]["step"] == 4
+    assert resumed.metadata["started_from"]["sha256"] == read_checkpoint(source).digest
 
 
 def other(experiment, **sections):
@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_refused_and_no_run_begins(record, source, tmp_path
 )
 def test_weights_for_something_else_are_refused(record, source, tmp_path, fact, value, says):
     checkpoint = read_checkpoint(source)
-    write_checkpoint(tmp_path / "other.safetensors", {**checkpoint.facts, fact: value}, checkpoint.tensors)
+    write_checkpoint(tmp_path / "other.safetensors", {**checkpoint.metadata, fact: value}, checkpoint.tensors)
     with pytest.raises(CheckpointError, match=says):
         started(record, tmp_path / "other.safetensors")
 

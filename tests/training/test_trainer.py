@@ -64,7 +64,7 @@ def test_a_run_leaves_the_whole_run_folder(record, tmp_path):
 
 def test_the_checkpoint_describes_itself(record, tmp_path):
     run(tiny_experiment([record]), tmp_path / "run")
-    facts = read_checkpoint(tmp_path / "run").facts
+    facts = read_checkpoint(tmp_path / "run").metadata
     assert facts["input_frames"] == 2
     assert facts["lead_frames"] == 3
     assert facts["time_steps"] == [300]
@@ -106,7 +106,7 @@ def test_a_resumed_run_equals_a_straight_one(record, tmp_path, stop_at):
     assert set(straight.tensors) == set(resumed.tensors)
     for name, tensor in straight.tensors.items():
         assert torch.equal(tensor, resumed.tensors[name]), name
-    assert straight.facts == resumed.facts
+    assert straight.metadata == resumed.metadata
     assert [e["loss"] for e in events(tmp_path / "straight", "validation")] == [
         e["loss"] for e in events(tmp_path / "resumed", "validation")
     ]
@@ -127,7 +127,7 @@ def test_resuming_falls_back_to_the_previous_checkpoint(record, tmp_path, caplog
     content[-1] ^= 1
     (tmp_path / "run" / LAST).write_bytes(content)
     checkpoint = run_folder.resumable(tmp_path / "run")
-    assert checkpoint.facts["step"] == 3
+    assert checkpoint.metadata["step"] == 3
     assert "is damaged" in caplog.text
     assert "going on from previous.safetensors" in caplog.text
 
@@ -179,7 +179,7 @@ def test_a_step_that_is_read_later_is_named_and_nothing_after_it_is_saved(record
     with pytest.raises(DivergenceError, match="diverged at step 6: loss nan"):
         made.run()
     assert made.state.step == 6
-    assert read_checkpoint(tmp_path / "run" / LAST).facts["step"] == 3
+    assert read_checkpoint(tmp_path / "run" / LAST).metadata["step"] == 3
 
 
 READING = [(True, 2, "auto", 1), (True, 1, "auto", 0), (False, 8, "auto", 0), (False, 1, 3, 3)]
@@ -252,7 +252,7 @@ def test_the_best_checkpoint_is_that_of_the_smallest_validation_loss(record, tmp
     run(tiny_experiment([record], steps=12, validate_every=2, learning_rate=0.2), tmp_path / "run")
     training_validation = events(tmp_path / "run", "validation")
     best = min(training_validation, key=lambda event: event["loss"])
-    assert read_checkpoint(tmp_path / "run" / BEST).facts["step"] == best["step"]
+    assert read_checkpoint(tmp_path / "run" / BEST).metadata["step"] == best["step"]
 
 
 def test_without_validation_windows_the_newest_weights_are_kept(record, tmp_path, caplog):
@@ -261,7 +261,7 @@ def test_without_validation_windows_the_newest_weights_are_kept(record, tmp_path
     experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"splits": splits})})
     run(experiment, tmp_path / "run")
     assert "no window is left for validation" in (tmp_path / "run" / LOG).read_text()
-    assert read_checkpoint(tmp_path / "run" / BEST).facts["step"] == 6
+    assert read_checkpoint(tmp_path / "run" / BEST).metadata["step"] == 6
 
 
 def test_accumulated_batches_equal_one_large_batch(record, tmp_path):
@@ -287,7 +287,7 @@ def test_several_grids_train_together(tmp_path):
         write_record(tmp_path / "b.nc", rain(frames=20, shape=(12, 40)), y_ascending=True),
     ]
     run(tiny_experiment(records), tmp_path / "run")
-    assert {span[0] for span in read_checkpoint(tmp_path / "run").facts["spans"]["training"]} == {"a", "b"}
+    assert {span[0] for span in read_checkpoint(tmp_path / "run").metadata["spans"]["training"]} == {"a", "b"}
 
 
 def test_grids_that_do_not_fit_are_named(tmp_path):
@@ -360,5 +360,5 @@ def test_every_optimizer_trains_and_resumes(record, tmp_path, name):
     made.restore(checkpoint)
     again = made.output / "again"
     write_checkpoint(again, {}, {f"optimizer.{n}": t for n, t in optimizer_tensors(made.learner.optimizer).items()})
-    for tensor_name, tensor in read_checkpoint(again).part("optimizer").items():
-        assert torch.equal(tensor, checkpoint.part("optimizer")[tensor_name])
+    for tensor_name, tensor in read_checkpoint(again).tensors_of("optimizer").items():
+        assert torch.equal(tensor, checkpoint.tensors_of("optimizer")[tensor_name])

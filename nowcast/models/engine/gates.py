@@ -2,7 +2,7 @@
 
 This is done in C on a CPU (gates.c), by inductor on a GPU, and in torch where neither works. All tensors are (case, channel,
 y, x) with the channels innermost in memory; the channels of the gates i, f, c, o follow one another. Cell
-states and their gradients are float32. Results are written to tensors that the caller gives.
+states and their gradients are float32. The caller passes the tensors to which results are written.
 """
 
 import logging
@@ -23,7 +23,7 @@ SOURCE = Source(
     {"gates_forward": [POINTER] * 8 + [SIZE] * 2, "gates_backward": [POINTER] * 7 + [SIZE] * 2},
 )
 NATIVE_DTYPES = {torch.float32: (), torch.bfloat16: ("BFLOAT16",)}  # dtypes that gates.c supports, and their macros
-# Largest number of variants that dynamo compiles; a single case, a view at offset 0, two equal sizes, ... are each one.
+# Largest number of variants that dynamo compiles: a single case, a view at offset 0 or two equal sizes each need their own.
 MOST_VARIANTS = 64
 
 
@@ -39,7 +39,7 @@ class GateArithmetic:
     ) -> None:  # fmt: skip
         """Compute the gate values and the new states from the two convolutions and the cell state before.
 
-        from_input, from_state: (case, 4 × channel, y, x); `from_input` None if there is none or it is in the other
+        from_input, from_state: (case, 4 × channel, y, x); `from_input` None if there is no input or `from_state` includes it
         bias: (4 × channel) float32
         peepholes: (3, channel, 1, 1) float32, or None
         before: (case, channel, y, x) float32, cell state before

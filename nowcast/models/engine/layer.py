@@ -61,7 +61,11 @@ def run_layer(
         if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
             hidden, last_cell = LayerSequence.apply(*tensors, gates, shape, dtype)
         else:
-            frames, hidden, cell = _laid_out(frames, dtype), _laid_out(hidden, dtype), _laid_out(cell, torch.float32)
+            frames, hidden, cell = (
+                _channels_last(frames, dtype),
+                _channels_last(hidden, dtype),
+                _channels_last(cell, torch.float32),
+            )
             convolve = _Convolutions(frames, input_weight, state_weight, dtype, shape[-2:])
             _, cells, hidden = _run(convolve, hidden, cell, bias, peepholes, gates, shape, dtype, keep=False)
             last_cell = cells[(num_steps - 1) % 2]
@@ -75,7 +79,11 @@ class LayerSequence(torch.autograd.Function):
     def forward(ctx: Any, frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, gates, shape, dtype):
         ctx.gates, ctx.dtype, ctx.frames_dtype = gates, dtype, None if frames is None else frames.dtype
         ctx.state_dtype = None if hidden0 is None else hidden0.dtype
-        frames, hidden0, cell0 = _laid_out(frames, dtype), _laid_out(hidden0, dtype), _laid_out(cell0, torch.float32)
+        frames, hidden0, cell0 = (
+            _channels_last(frames, dtype),
+            _channels_last(hidden0, dtype),
+            _channels_last(cell0, torch.float32),
+        )
         convolve = _Convolutions(frames, input_weight, state_weight, dtype, shape[-2:])
         values, cells, hidden = _run(convolve, hidden0, cell0, bias, peepholes, gates, shape, dtype, keep=True)
         ctx.save_for_backward(frames, hidden0, cell0, input_weight, state_weight, peepholes, values, cells, hidden)
@@ -90,7 +98,7 @@ class LayerSequence(torch.autograd.Function):
         frames, hidden0, cell0, input_weight, state_weight, peepholes, values, cells, hidden = ctx.saved_tensors
         needs = ctx.needs_input_grad
         state_kernel = _backward_kernel(state_weight, ctx.dtype, hidden.shape[-2:])
-        d_hidden, d_cell = _laid_out(d_hidden, ctx.dtype), _laid_out(d_cell.float(), torch.float32).clone()
+        d_hidden, d_cell = _channels_last(d_hidden, ctx.dtype), _channels_last(d_cell.float(), torch.float32).clone()
         d_peepholes = torch.zeros_like(peepholes) if peepholes is not None else None
         d_next = None
         for time in reversed(range(len(values))):
@@ -154,7 +162,7 @@ class _Convolutions:
             self.joined = _empty(shape, 1, like=frames, dtype=dtype)
 
     def __call__(self, time: int, hidden: Tensor | None, *, like: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Compute the two parts of the gates' arguments: from the input (None if it is in the other), and from the state."""
+        """Compute the gates' arguments as two summands: from the input (None if included in the second), and from the state."""
         if self.frames is None:
             return None, torch.zeros_like(like) if hidden is None else _convolve(hidden, self.state_kernel)
         frame = self.frames[time]
@@ -179,14 +187,14 @@ def _empty(shape: tuple[int, ...], times: int, *, like: Tensor, dtype: torch.dty
     return torch.empty(*leading, y, x, times * channels, device=like.device, dtype=dtype).movedim(-1, -3)
 
 
-def _laid_out(values: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def _channels_last(values: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """Return the tensor in this dtype with the channels innermost in memory; the same tensor if it is so already."""
     return None if values is None else values.to(dtype).movedim(-3, -1).contiguous().movedim(-1, -3)
 
 
 def _over_time(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Turn (time × case, ...) into (time, case, ...)."""
-    return _laid_out(values, values.dtype).unflatten(0, shape[:2])
+    return _channels_last(values, values.dtype).unflatten(0, shape[:2])
 
 
 def _by_winograd(weight: Tensor, dtype: torch.dtype, grid: Grid) -> bool:
@@ -214,7 +222,7 @@ def _convolve(values: Tensor, kernel: Kernel) -> Tensor:
         return kernel(values)
     if _is_faster_channels_first(values, kernel):
         values, kernel = values.contiguous(), kernel.contiguous()
-    return _laid_out(F.conv2d(values, kernel, padding=kernel.shape[-1] // 2), values.dtype)
+    return _channels_last(F.conv2d(values, kernel, padding=kernel.shape[-1] // 2), values.dtype)
 
 
 def _is_faster_channels_first(values: Tensor, kernel: Tensor) -> bool:
@@ -240,7 +248,7 @@ def _input_gradient(d_out: Tensor, like: Tensor, kernel: Kernel) -> Tensor:
 def _state_gradient(d_gates: Tensor, like: Tensor, kernel: Kernel) -> Tensor:
     if isinstance(kernel, Tensor) and _is_faster_channels_first(d_gates, kernel):
         d_gates, like, kernel = d_gates.contiguous(), torch.empty(like.shape), kernel.contiguous()
-    return _laid_out(_input_gradient(d_gates, like, kernel), d_gates.dtype)
+    return _channels_last(_input_gradient(d_gates, like, kernel), d_gates.dtype)
 
 
 def _weight_gradient(d_out: Tensor, values: Tensor, weight: Tensor) -> Tensor:

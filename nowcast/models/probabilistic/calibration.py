@@ -12,9 +12,9 @@ from torch import Tensor
 from nowcast.models.model import Calibration, DistributionModel
 from nowcast.models.transform import Transform
 
-LIMIT, WIDTH = 6.0, 0.25  # log-odds: range of the bins (all beyond are in the outermost ones), and their width
+LIMIT, WIDTH = 6.0, 0.25  # log-odds: bins cover -LIMIT to LIMIT (the outermost ones also hold all beyond), and their width
 BIN_STARTS = torch.arange(-LIMIT, LIMIT, WIDTH, dtype=torch.float64)
-PRIOR_STRENGTH = 3.0  # weight of the prior (intercept 0, slope 1) in the fit, in pixels with a squared unit of log-odds
+PRIOR_STRENGTH = 3.0  # inverse variance of the Gaussian prior around intercept 0 and slope 1
 ITERATIONS = 30  # of Newton's method, which converges in fewer
 
 

@@ -19,7 +19,7 @@ SOURCE = Source(
     {"highest_reached": [POINTER, *[SIZE] * 4, INT, *[POINTER] * 4, INT, FLOAT, POINTER]},
 )
 LEVELS = (0.2, 0.5, 0.8)  # network values; 0.9, 6.6 and 34 mm/h with the transform log, offset 0.5, ceiling 100
-MOST_STEPS = 4.0  # how far a value may lie above the last anchor but one, in units of the distance between the last two
+MOST_STEPS = 4.0  # largest distance of a value above the last anchor but one, in units of the distance of the last two anchors
 
 
 def log_odds(outputs: Tensor, value: float) -> Tensor:

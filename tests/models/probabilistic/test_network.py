@@ -200,7 +200,7 @@ def test_training_calibrates_and_a_resumed_run_is_the_straight_one(tmp_path):
     found = [read_checkpoint(tmp_path / name / "last.safetensors") for name in ("straight", "resumed")]
     for name, value in found[0].tensors.items():
         assert torch.equal(value, found[1].tensors[name]), name
-    best = read_checkpoint(tmp_path / "straight").part("model")
+    best = read_checkpoint(tmp_path / "straight").tensors_of("model")
     assert best["reliability"].tolist() != [0.0, 1.0]
 
 
