@@ -210,7 +210,7 @@ def evaluate(
     Instead of forecasters, scores.nc files of earlier evaluations can be given, without --observations, to pool them.
     """
     _set_up_log(quiet, verbose)
-    from nowcast.commands.evaluate import evaluate_forecasters, pooled_scores, scores_text
+    from nowcast.commands.evaluate import score, scores_text
     from nowcast.report import folder
 
     levels = args.parse_thresholds(thresholds)
@@ -218,24 +218,17 @@ def evaluate(
     if output and _is_first():
         args.refuse_stdout(output)
         folder.ready(output, overwrite=overwrite)
-    outputs = [output / name for name in folder.FILES] if output else []
     options = {"--observations": observations, "--thresholds": thresholds, "--variable": variable}
     options |= {"--start": start, "--end": end, "--every": every}
-    result = pooled_scores(forecasters, options, outputs=outputs)
-    if not result and not observations:
-        raise UsageError("Missing option '--observations'.\nSee nowcast evaluate -h")
-    if not result:
-        result = evaluate_forecasters(
-            forecasters, observations, selection, thresholds=levels, variable=variable,
-            device=device, examples=output is not None, outputs=outputs,
-        )  # fmt: skip
+    result = score(
+        forecasters, observations, selection, options, thresholds=levels, variable=variable, device=device, output=output
+    )
     if not _is_first():
         return
     rows = result.rows()
     typer.echo(scores_text(result, rows, format))
     if output:
         paths = folder.write(result, rows, output, command=context.obj or "", overwrite=overwrite)
-        log.info("written: %s", ", ".join(map(str, paths)))
         _next(f"open {shlex.quote(str(paths[0]))}")
     else:
         against = f" --observations {shlex.join(observations)}" if observations else ""

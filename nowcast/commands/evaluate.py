@@ -17,12 +17,44 @@ from nowcast.forecasters.baselines import BASELINES, available
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
+from nowcast.report.folder import FILES
 from nowcast.report.table import table
 from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
 from nowcast.runtime.outputs import may_write
 
 log = logging.getLogger(__name__)
+
+
+def score(
+    names: Sequence[str],
+    observations: Sequence[str] | None,
+    selection: Selection,
+    options: Mapping[str, object],
+    *,
+    thresholds: tuple[float, ...] | None,
+    variable: str | None,
+    device: str,
+    output: Path | None,
+) -> Evaluation:
+    """Score the named forecasters on the observations, or pool the scores of earlier scores.nc files if they are named.
+
+    options: the values of command-line options that choose what to score, by option
+    thresholds: mm/h
+    output: folder of the report to be written, or None
+
+    Raises UsageError (exit 2) for forecasters without observations, and as the functions below.
+    """
+    outputs = [output / name for name in FILES] if output else []
+    result = pooled_scores(names, options, outputs=outputs)
+    if result:
+        return result
+    if not observations:
+        raise UsageError("Missing option '--observations'.\nSee nowcast evaluate -h")
+    return evaluate_forecasters(
+        names, observations, selection, thresholds=thresholds, variable=variable,
+        device=device, examples=output is not None, outputs=outputs,
+    )  # fmt: skip
 
 
 def evaluate_forecasters(
@@ -38,7 +70,10 @@ def evaluate_forecasters(
 ) -> Evaluation:
     """Score the forecasters, and all installed baselines, on the same cases.
 
-    outputs: the files that will be written; OutputError (exit 5) if one of them is an input.
+    thresholds: mm/h, or None for the forecasters' or the quantity's own
+    outputs: the files that will be written
+
+    Raises OutputError (exit 5) if an input is among the outputs.
     """
     where = distributed.join(pick_device(device))
     opened = open_all(forecasters, device=where, variable=variable)

@@ -100,41 +100,48 @@ def find_windows(
     """Find all windows of a record, and count the candidates that were dropped.
 
         times: (time,) datetime64, sorted and unique
+        time_step: may be a multiple of the record's own time step: a window then takes every second (third, …) frame
         missing: (time,) fraction of missing cells of each frame
         wet: (time,) fraction of wet cells among the known ones of each frame, NaN where no cell is known
 
-    `time_step` may be a multiple of the record's own time step: a window then takes every second (third, ...) frame.
     Candidates are dropped in this order: those without all their frames, all but every `stride`-th of the rest, those with
     a frame whose missing fraction is above `max_missing` or unknown, and those whose mean wet fraction is below `min_wet`.
-    Frames with an unknown wet fraction are left out of the mean; a window of such frames alone counts as dry.
-
     Raises UsageError (exit 2) for numbers of frames, a stride or a time step that no window can have.
     """
     _check_lengths(input_frames, lead_frames, stride)
     missing, wet = _as_fractions(missing, times, "missing"), _as_fractions(wet, times, "wet")
     complete = _complete_windows(times, range(1 - input_frames, lead_frames + 1), time_step)
-    positions = complete[::stride]
-    num_strided = len(complete) - len(positions)
-
-    num_missing = num_dry = 0
-    if missing is not None:
-        complete_enough = missing <= max_missing  # False for NaN
-        keep = complete_enough[positions].all(axis=1)
-        num_missing, positions = int((~keep).sum()), positions[keep]
-    if wet is not None and min_wet > 0:
-        keep = _mean_of_known(wet[positions]) >= min_wet
-        num_dry, positions = int((~keep).sum()), positions[keep]
-
+    strided = complete[::stride]
+    observed = _without_missing(strided, missing, max_missing)
+    positions = _without_dry(observed, wet, min_wet)
     account = Account(
         num_frames=len(times),
         num_candidates=len(times),
         num_windows=len(positions),
         num_gap=len(times) - len(complete),
-        num_strided=num_strided,
-        num_missing=num_missing,
-        num_dry=num_dry,
+        num_strided=len(complete) - len(strided),
+        num_missing=len(strided) - len(observed),
+        num_dry=len(observed) - len(positions),
     )
     return Windows(positions, input_frames, lead_frames, time_step, account)
+
+
+def _without_missing(positions: np.ndarray, missing: np.ndarray | None, max_missing: float) -> np.ndarray:
+    """Return the windows (window, frame) that have no frame whose missing fraction (time,) is above the limit, or unknown."""
+    if missing is None:
+        return positions
+    complete_enough = missing <= max_missing  # False for NaN
+    return positions[complete_enough[positions].all(axis=1)]
+
+
+def _without_dry(positions: np.ndarray, wet: np.ndarray | None, min_wet: float) -> np.ndarray:
+    """Return the windows (window, frame) whose mean wet fraction, from `wet` (time,), is at least `min_wet`.
+
+    Frames with an unknown wet fraction are left out of the mean; a window of such frames alone counts as dry.
+    """
+    if wet is None or min_wet <= 0:
+        return positions
+    return positions[_mean_of_known(wet[positions]) >= min_wet]
 
 
 def find_references(times: np.ndarray, *, input_frames: int, time_step: np.timedelta64) -> np.ndarray:

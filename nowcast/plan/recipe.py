@@ -20,9 +20,10 @@ from nowcast.config.toml import inline, read_comments, write_commented
 from nowcast.dataset.archive import Archive, check_alike, open_archive, open_split
 from nowcast.errors import MemoryLimitError
 from nowcast.netcdf.record import Record
-from nowcast.plan.choices import HEAVY, HOURS, Choices, Size, choose, choose_training, first_size, num_steps, percent
+from nowcast.plan.choices import HEAVY, Choices, Size, choose, first_size, percent
 from nowcast.plan.fingerprint import Fingerprint, take_fingerprint
 from nowcast.plan.frames import ENOUGH, FEW_DAYS, FrameChoice, choose_frames
+from nowcast.plan.training import HOURS, choose_training, num_steps
 from nowcast.runtime.memory import free_memory, resident_memory
 from nowcast.training.experiment import check_grids, resolve
 from nowcast.training.learner import Learner

@@ -1,5 +1,6 @@
 """Write the output folder of an evaluation (scores, pictures, report.html), and draw the curves of a training run."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from nowcast.report.maps import drawn, png
 from nowcast.report.page import as_html
 from nowcast.runtime.outputs import may_write, replacing
 
+log = logging.getLogger(__name__)
 LEADS_PNG, MAPS_PNG, ANIMATION_GIF, REPORT_HTML = "scores_by_lead.png", "forecasts.png", "forecasts.gif", "report.html"
 FILES = (REPORT_HTML, SCORES_CSV, SCORES_JSON, SCORES_NC, LEADS_PNG, MAPS_PNG, ANIMATION_GIF)
 
@@ -48,7 +50,9 @@ def write(
             temporary.write_bytes(content)
     with replacing(output / SCORES_NC) as temporary:
         write_dataset(as_dataset(evaluation, rows), temporary)
-    return [output / name for name in FILES if name in contents or name == SCORES_NC]
+    paths = [output / name for name in FILES if name in contents or name == SCORES_NC]
+    log.info("written: %s", ", ".join(map(str, paths)))
+    return paths
 
 
 def ready(output: Path, *, overwrite: bool) -> None:

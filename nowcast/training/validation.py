@@ -92,29 +92,40 @@ def validate(
     calibration = model.calibration(transform, thresholds)
     for k in range(num_batches):
         batch = batches[k]
-        num_leads = batch.future.shape[1]
         with arithmetic(device, precision):
             past = network_input(batch.past.to(device), transform)
-            outputs = model(past, num_leads)
+            outputs = model(past, batch.future.shape[1])
         observed, validity = split_missing(batch.future.to(device))
         parts[:, k] = torch.stack(loss.sum_and_count(model.loss_input(outputs), observed, validity, transform)).cpu()
         calibration.count(outputs, observed, validity)
-        forecast, observed = transform.decode(model.values(outputs, past)).cpu().numpy(), batch.future.numpy()
-        last = np.repeat(batch.past.numpy()[:, -1:], num_leads, axis=1)
-        known = np.isfinite(observed) & np.isfinite(last)
-        network += _sums_by_case(forecast, observed, known, thresholds)
-        persistence += _sums_by_case(last, observed, known, thresholds)
+        forecast = transform.decode(model.values(outputs, past)).cpu().numpy()
+        network_sums, persistence_sums = _pixel_sums(forecast, batch, thresholds)
+        network += network_sums
+        persistence += persistence_sums
     model.train()
     (losses, counts), gathered = _sum_over_processes(parts), distributed.gather((sum(network), sum(persistence)))
-    network, persistence = (sum(of_processes).pooled() for of_processes in zip(*gathered, strict=True))
+    pooled = (sum(of_processes).pooled() for of_processes in zip(*gathered, strict=True))
     calibration.apply(_sum_over_processes)
+    return _scores(float((losses / at_least_one(counts)).mean()), *pooled, thresholds)
+
+
+def _scores(loss: float, network: Sums, persistence: Sums, thresholds: Sequence[float]) -> Validation:
+    """Compute the scores from sums over all cases and lead times."""
     return Validation(
-        loss=float((losses / at_least_one(counts)).mean()),
+        loss=loss,
         csi=dict(zip(thresholds, csi(network)[0].tolist(), strict=True)),
         persistence_csi=dict(zip(thresholds, csi(persistence)[0].tolist(), strict=True)),
         mae=float(mae(network)[0]),
         persistence_mae=float(mae(persistence)[0]),
     )
+
+
+def _pixel_sums(forecast: np.ndarray, batch: Batch, thresholds: Sequence[float]) -> tuple[list[Sums], list[Sums]]:
+    """Return the sums of pixel scores for each case, of the forecast (case, lead, y, x) mm/h and of persistence."""
+    observed = batch.future.numpy()
+    last = np.repeat(batch.past.numpy()[:, -1:], observed.shape[1], axis=1)
+    known = np.isfinite(observed) & np.isfinite(last)
+    return _sums_by_case(forecast, observed, known, thresholds), _sums_by_case(last, observed, known, thresholds)
 
 
 def _sums_by_case(forecast: np.ndarray, observed: np.ndarray, known: np.ndarray, thresholds: Sequence[float]) -> list[Sums]:

@@ -16,9 +16,10 @@ from nowcast.config.toml import write_commented
 from nowcast.errors import NotEnoughFrames
 from nowcast.models import make_model, model_config
 from nowcast.plan import choices, recipe
-from nowcast.plan.choices import Size, choose, choose_training, first_size, num_steps
+from nowcast.plan.choices import Size, choose, first_size
 from nowcast.plan.fingerprint import RATES, Fingerprint
 from nowcast.plan.frames import choose_frames
+from nowcast.plan.training import FEWEST_STEPS, MOST_STEPS, choose_training, num_steps
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
 from nowcast.training.experiment import resolve
 
@@ -142,10 +143,10 @@ def test_what_is_not_rain_is_left_as_it_is():
 def test_steps_are_those_of_the_time_but_no_more_than_the_data_bears():
     part = series(3000)
     assert chosen([part], seconds=2.0)[0].training.steps == 3600
-    assert chosen([part], seconds=100.0)[0].training.steps == choices.FEWEST_STEPS
-    assert chosen([part], seconds=0.01)[0].training.steps == choices.MOST_STEPS
+    assert chosen([part], seconds=100.0)[0].training.steps == FEWEST_STEPS
+    assert chosen([part], seconds=0.01)[0].training.steps == MOST_STEPS
     few, made = chosen([series(60)], seconds=0.01)
-    assert few.training.steps < choices.MOST_STEPS
+    assert few.training.steps < MOST_STEPS
     assert "orientations" in made.comments["training.steps"]
 
 

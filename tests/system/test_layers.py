@@ -31,6 +31,7 @@ ONLY_IN = {
     "report": {"matplotlib", "PIL", "jinja2"},
 }
 MOST_FILES, MOST_ENTRIES = 14, 21
+MOST_FILE_LINES, MOST_FUNCTION_LINES = 330, 40
 
 
 def modules():
@@ -148,6 +149,16 @@ def test_a_folder_has_few_entries():
         assert len(files) <= MOST_FILES, f"{folder.name}: {len(files)} files"
     entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
     assert len(entries) <= MOST_ENTRIES, sorted(entries)
+
+
+def test_files_and_functions_are_short():
+    for name, path in FILES.items():
+        source = path.read_text(encoding="utf-8")
+        assert len(source.splitlines()) <= MOST_FILE_LINES, name
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                num_lines = node.end_lineno - node.lineno + 1
+                assert num_lines <= MOST_FUNCTION_LINES, f"{name}: {node.name} has {num_lines} lines"
 
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - {"cli.py"}))

@@ -51,25 +51,32 @@ def run_layer(
     device = like.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else state_weight.dtype
     hidden, cell = state if state is not None else (None, None)
-    expected = (len(like), state_weight.shape[1], *like.shape[-2:])
-    if state is not None and not hidden.shape == cell.shape == expected:
-        raise ValueError(f"the state has shapes {tuple(hidden.shape)} and {tuple(cell.shape)}; both should be {expected}")
+    shape = (num_steps, len(like), state_weight.shape[1], *like.shape[-2:])
+    _check_state(state, shape[1:])
     tensors = (frames, hidden, cell, input_weight, state_weight, bias, peepholes)
     gates = gate_arithmetic(*activations, device, dtype)
-    shape = (num_steps, len(like), state_weight.shape[1], *like.shape[-2:])
     with torch.autocast(device, enabled=False):
         if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
             hidden, last_cell = LayerSequence.apply(*tensors, gates, shape, dtype)
         else:
-            frames, hidden, cell = (
-                _channels_last(frames, dtype),
-                _channels_last(hidden, dtype),
-                _channels_last(cell, torch.float32),
-            )
-            convolve = _Convolutions(frames, input_weight, state_weight, dtype, shape[-2:])
-            _, cells, hidden = _run(convolve, hidden, cell, bias, peepholes, gates, shape, dtype, keep=False)
-            last_cell = cells[(num_steps - 1) % 2]
+            hidden, last_cell = _without_gradient(*tensors, gates, shape, dtype)
     return hidden, (hidden[-1], last_cell)
+
+
+def _check_state(state: tuple[Tensor, Tensor] | None, shape: tuple[int, ...]) -> None:
+    """Raise ValueError if the hidden and the cell state have another shape."""
+    if state is not None and not state[0].shape == state[1].shape == shape:
+        shapes = " and ".join(str(tuple(tensor.shape)) for tensor in state)
+        raise ValueError(f"the state has shapes {shapes}; both should be {shape}")
+
+
+def _without_gradient(frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, gates, shape, dtype):
+    """Return the hidden states at all times and the last cell state. Arguments as `LayerSequence.forward`."""
+    frames, hidden0 = _channels_last(frames, dtype), _channels_last(hidden0, dtype)
+    convolve = _Convolutions(frames, input_weight, state_weight, dtype, shape[-2:])
+    cell0 = _channels_last(cell0, torch.float32)
+    _, cells, hidden = _run(convolve, hidden0, cell0, bias, peepholes, gates, shape, dtype, keep=False)
+    return hidden, cells[(shape[0] - 1) % 2]
 
 
 class LayerSequence(torch.autograd.Function):
