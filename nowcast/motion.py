@@ -29,14 +29,14 @@ MOTION_FRAMES = 4  # newest frames that the motion is estimated from
 RAIN_FLOOR, RAIN_CEILING = 0.2, 100.0  # mm/h: black and white of the images, which are logarithmic in between
 IMAGE_SIGMA = 1.0  # cells: smoothing of the images, which removes speckle and fills isolated missing cells
 PATCH, PATCH_STRIDE = 16, 8  # pixels, of the finest scale; with some other values, such as 24 and 12, DIS writes out of bounds
-# The motion is estimated twice; the second pass finds what the first has missed
-SCALES = (2, 1)  # of each pass, the finest scale that DIS works at: the images halved so many times
-NARROW = 24  # cells: images of narrower grids keep the cells of the grid, and their finest scale is that of the second pass
+# The motion is estimated in two passes; the second one corrects errors of the first.
+SCALES = (2, 1)  # finest scale that DIS works at in the first and in the second pass: the images halved so many times
+NARROW = 24  # cells: on narrower grids a pixel of the images is one cell, and the first pass uses the scale of the second
 MISSING_MARGIN = 4  # cells around missing data, whose fixed edge looks like rain that does not move
 EDGE_TRUST = 0.01  # weight of the flow within that margin, 1 elsewhere
 DISAGREEMENT = 1.0  # cells: difference of forward and backward flow that halves the weight of the flow
-COARSE = 4  # cells: width of a cell of the grid that the motion, which is smooth, is averaged on
-COARSER_WEIGHT = 0.3  # weight of the motion of the next coarser scale; 1 is that of a cell of certain rain
+COARSE = 4  # cells: cell width of the coarse grid on which flows are averaged; the motion is smooth
+COARSER_WEIGHT = 0.3  # weight of the motion of the next coarser scale, relative to 1 for a cell that certainly has rain
 
 Places = tuple[np.ndarray, np.ndarray]  # columns and rows, each (y, x) float32, in cells
 Cells = tuple[slice, slice]  # rows and columns
@@ -71,7 +71,7 @@ def motion(past: np.ndarray, constants: MotionConstants = MOTION) -> np.ndarray:
     mean_flow = partial(_mean_flow, grid=past.shape[1:], smoothing=constants.smoothing)
     images = side_by_side(partial(_image, cell=first_width), past)
     field = mean_flow([(earlier, later, 1) for earlier, later in itertools.pairwise(images)], scale=SCALES[0])
-    *earlier, newest = side_by_side(partial(_image, cell=second_width), [*carried(past[:-1], field), past[-1]])
+    *earlier, newest = side_by_side(partial(_image, cell=second_width), [*advected_past(past[:-1], field), past[-1]])
     return field + mean_flow([(image, newest, steps) for steps, image in enumerate(earlier, 1)], scale=SCALES[1])
 
 
@@ -170,13 +170,15 @@ def _continued(moved: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def trace(motion: np.ndarray, num_steps: int, *, forward: bool = False, cells: Cells = ALL) -> Iterator[Places]:
-    """Yield where the air of each cell was 1, 2, … num_steps frames ago, or with `forward` will be; by the midpoint rule."""
+    """Yield the position of the air of each cell 1, 2, … num_steps frames ago, or ahead with `forward`; midpoint rule."""
     sign = np.float32(1 if forward else -1)
     rows, columns = (places[cells] for places in np.indices(motion.shape[1:], dtype=np.float32))
     flow = sign * np.dstack([motion[1], motion[0]]).astype(np.float32)
     step = flow[cells]
     for number in range(num_steps):
-        for _ in range(1 if number else 2):  # the step before is as good a start as a second iteration
+        for _ in range(
+            1 if number else 2
+        ):  # later steps begin with the step before, which makes a second iteration unnecessary
             midpoint = (columns + step[..., 0] / 2, rows + step[..., 1] / 2)
             step = cv2.remap(flow, *midpoint, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         columns, rows = columns + step[..., 0], rows + step[..., 1]
@@ -192,8 +194,8 @@ def read_at(field: np.ndarray, places: Places) -> np.ndarray:
     return np.where(fraction >= 0.5, value / np.maximum(fraction, 0.5), np.float32(np.nan))
 
 
-def carried(past: np.ndarray, motion: np.ndarray, cells: Cells = ALL) -> Iterator[np.ndarray]:
-    """Yield frames (y, x), the last of `past` (time, y, x) first, read where the air of each cell was 1, 2, … frames ago."""
+def advected_past(past: np.ndarray, motion: np.ndarray, cells: Cells = ALL) -> Iterator[np.ndarray]:
+    """Advect the frames of `past` (time, y, x) to one time step after its newest; yield them (y, x), the newest first."""
     return side_by_side(lambda one: read_at(*one), zip(past[::-1], trace(motion, len(past), cells=cells), strict=True))
 
 
@@ -209,7 +211,7 @@ def semi_lagrangian(field: np.ndarray, motion: np.ndarray, num_leads: int) -> np
     return np.stack(list(side_by_side(partial(read_at, field), trace(motion, num_leads))))
 
 
-MARGIN = 48  # cells around a crop that its motion is estimated from, nearly as well as from the whole grid
+MARGIN = 48  # cells around a crop from which its motion is estimated too, almost as well as from the whole grid
 
 
 def past_to_lagrangian(past: np.ndarray, flow: np.ndarray, cells: Cells = ALL) -> np.ndarray:
@@ -220,7 +222,7 @@ def past_to_lagrangian(past: np.ndarray, flow: np.ndarray, cells: Cells = ALL) -
     cells: the part of the grid to return
     returns: (time, y, x) of that part
     """
-    before = list(carried(past[:-1], flow, cells))
+    before = list(advected_past(past[:-1], flow, cells))
     return np.stack([*before[::-1], past[-1][cells]])
 
 

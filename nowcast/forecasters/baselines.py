@@ -39,7 +39,7 @@ class Baseline(Forecaster):
 
     @classmethod
     def is_installed(cls) -> bool:
-        """Return whether the package that it requires is there."""
+        """Return whether the package that it requires is installed."""
         return cls.requires is None or importlib.util.find_spec(cls.requires) is not None
 
     @classmethod

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # mm/h, and relative: largest difference from the network's own forecast
 LARGEST = 2_000_000_000  # bytes; limit of a protobuf file
-PT2_FACTS = "nowcast.json"  # extra file of a .pt2 that holds the description; an ONNX file holds it as metadata
+PT2_DESCRIPTION = "nowcast.json"  # extra file of a .pt2 that holds the description; an ONNX file holds it as metadata
 CALLS = {
     ".onnx": 'onnxruntime.InferenceSession("{path}").run(None, {{"past": past}})[0]',
     ".pt2": 'torch.export.load("{path}").module()(torch.from_numpy(past))',
@@ -60,13 +60,13 @@ def export(network: Network, output: Path) -> str:
     """
     if network.experiment.data.coordinates == "lagrangian" or network.thresholds:
         raise UsageError(
-            f"{network.name} works along the motion of the rain or with its area, which are found outside of the network.\n"
-            'Right would be another model, of data.coordinates = "grid"; this one forecasts with nowcast predict.'
+            f"{network.name} cannot be exported: it needs the rain's motion or area, computed outside of the network.\n"
+            'Export a network with data.coordinates = "grid" that forecasts values; use this one with nowcast predict.'
         )
     make, load = FORMATS[output.suffix]
     log.info("exporting %s, which takes a minute or so", network.name)
     try:
-        content = make(program(network), facts(network))
+        content = make(program(network), description(network))
         check(load(content), network)
     except (NowcastError, MemoryError):
         raise
@@ -85,7 +85,7 @@ def _reason(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def facts(network: Network) -> dict[str, Any]:
+def description(network: Network) -> dict[str, Any]:
     """Return the description of a network that its file holds, as texts and numbers."""
     grid = network.model.grid
     return {
@@ -153,7 +153,7 @@ def program(network: Network) -> ExportedProgram:
     sizes = {0: torch.export.Dim.DYNAMIC}
     if not network.model.grid:
         sizes |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    past = _made_up(network, *_grids(network)[0], cases=2)
+    past = _random_past(network, *_grids(network)[0], cases=2)
     with _quiet(), torch.no_grad():  # without strict, len() of a tensor would make the number of cases a constant
         return torch.export.export(_Whole(network), (past,), dynamic_shapes=(sizes,), strict=True)
 
@@ -166,8 +166,8 @@ def to_onnx(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
         if node.target is torch.ops.aten.clamp.default:  # the exporter fails if one limit is an int and the other a float
             node.args = (node.args[0], *(float(limit) if isinstance(limit, int) else limit for limit in node.args[1:]))
     with _quiet():
-        made = torch.onnx.export(graph, dynamo=True, verbose=False, input_names=["past"], output_names=["forecast"])
-    proto = made.model_proto
+        exported = torch.onnx.export(graph, dynamo=True, verbose=False, input_names=["past"], output_names=["forecast"])
+    proto = exported.model_proto
     axes = zip(("case", "time", "y", "x"), proto.graph.input[0].type.tensor_type.shape.dim, strict=True)
     names = {dim.dim_param: axis for axis, dim in axes}
     for value in (*proto.graph.input, *proto.graph.output):
@@ -175,8 +175,8 @@ def to_onnx(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
             if dim.dim_param:
                 dim.dim_param = names.get(dim.dim_param, dim.dim_param)
     proto.producer_name, proto.producer_version = "nowcast", __version__
-    for key, fact in about.items():
-        proto.metadata_props.add(key=key, value=fact if isinstance(fact, str) else json.dumps(fact))
+    for key, value in about.items():
+        proto.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     return proto.SerializeToString()
 
 
@@ -190,7 +190,7 @@ def from_onnx(content: bytes) -> Forecast:
 def to_pt2(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     with _quiet():
-        torch.export.save(graph, buffer, extra_files={PT2_FACTS: json.dumps(about, indent=1)})
+        torch.export.save(graph, buffer, extra_files={PT2_DESCRIPTION: json.dumps(about, indent=1)})
     return buffer.getvalue()
 
 
@@ -205,7 +205,7 @@ FORMATS = {".onnx": (to_onnx, from_onnx), ".pt2": (to_pt2, from_pt2)}
 
 def check(forecast: Forecast, network: Network) -> None:
     """Raise ValueError if a file's forecast differs from the network's, on another grid and number of cases than exported."""
-    past = _made_up(network, *_grids(network)[1], cases=1)
+    past = _random_past(network, *_grids(network)[1], cases=1)
     with torch.no_grad():
         expected = forecast_rain(network.model, network.transform, past, network.lead_frames).numpy()
     exported = forecast(past.numpy())
@@ -221,7 +221,7 @@ def _grids(network: Network) -> tuple[tuple[int, int], tuple[int, int]]:
     return (5 * multiple + 1, 7 * multiple + 1), (8 * multiple - 1, 6 * multiple + 3)
 
 
-def _made_up(network: Network, y: int, x: int, *, cases: int) -> Tensor:
+def _random_past(network: Network, y: int, x: int, *, cases: int) -> Tensor:
     """Return random rain with cells that are missing in some frames, and cells that are missing in all."""
     generator = torch.Generator().manual_seed(y)
     past = 20 * torch.rand(cases, network.input_frames, y, x, generator=generator) ** 4
@@ -232,7 +232,7 @@ def _made_up(network: Network, y: int, x: int, *, cases: int) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporters, which report their own deprecations and every optimisation that they leave out."""
+    """Silence the exporters, which report their own deprecations and every optimisation that they do not make."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -64,6 +64,5 @@ def _counted(events: np.ndarray, disc: np.ndarray) -> np.ndarray:
     if not events.any():
         return np.zeros(events.shape, np.float32)
     counts = cv2.filter2D(events.astype(np.float32), -1, disc, borderType=cv2.BORDER_CONSTANT)
-    return np.rint(
-        counts
-    )  # OpenCV counts large discs by Fourier transforms; their rounding errors would give dry cells a probability
+    # OpenCV counts in large discs by Fourier transform; without rounding, dry cells would get a small probability
+    return np.rint(counts)

@@ -36,7 +36,7 @@ from nowcast.runtime.device import arithmetic, pick_precision
 log = logging.getLogger(__name__)
 # Cells of all cases in one call of the network; on a CPU more do not fit in its cache and take longer each
 BATCH_CELLS = {"cpu": 1 << 17, "cuda": 1 << 20}
-LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # seconds, and frames as in the config: limits for what a checkpoint says
+LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # s, and frames: limits of plausible numbers in a checkpoint, as in a config
 # Along the motion, a network also forecasts in time steps longer or shorter than trained, up to this factor
 MOST_STEP_FACTOR = 3.0
 SMALL_GRID = 1 << 16  # cells; such a grid fits in memory: the largest model, configs/keras_next_frame, takes 17 KB per cell
@@ -130,28 +130,28 @@ class Network(Forecaster):
         """Return the forecast and the probabilities (case, lead, 1 + threshold, y, x) on the grid of the record."""
         past = np.ascontiguousarray(self.check_past(past)[:, -self.input_frames :], np.float32)
         if self.experiment.data.coordinates != "lagrangian":
-            return self._kept_dry(past, self._in_parts(past, num_leads, thresholds))
+            return self._keep_dry(past, self._in_parts(past, num_leads, thresholds))
         flows = [motion(case, self.motion_constants) for case in past]
         still = np.stack([past_to_lagrangian(case, flow) for case, flow in zip(past, flows, strict=True)])
-        made = self._in_parts(still, num_leads, thresholds)
-        np.copyto(made, np.nan, where=np.isnan(past[:, -1])[:, None, None])  # as in an extrapolation
-        for case, flow in zip(made, flows, strict=True):  # in place: for a continent, a copy takes a gigabyte
+        fields = self._in_parts(still, num_leads, thresholds)
+        np.copyto(fields, np.nan, where=np.isnan(past[:, -1])[:, None, None])  # as in an extrapolation
+        for case, flow in zip(fields, flows, strict=True):  # in place: for a continent, a copy takes a gigabyte
             from_lagrangian(case, flow, out=case)
-        return self._kept_dry(past, made)
+        return self._keep_dry(past, fields)
 
     @torch.inference_mode()
     def _in_parts(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> np.ndarray:
         """Compute `_fields` in the model's coordinates: some cases at a time, or one in tiles if it does not fit in memory."""
         run = partial(self._run, thresholds=thresholds)
         if tiling := self._tiling(past.shape[-2:], num_leads, run, 1 + len(thresholds)):
-            parts = [self._in_tiles(case[None], num_leads, run, tiling) for case in past]
+            pieces = [self._in_tiles(case[None], num_leads, run, tiling) for case in past]
         else:
             cases = self.cases_at_once(past.shape[-2:])
-            parts = [run(past[n : n + cases], num_leads) for n in range(0, len(past), cases)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            pieces = [run(past[n : n + cases], num_leads) for n in range(0, len(past), cases)]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def _in_tiles(self, past: np.ndarray, num_leads: int, run: Run, tiling: Tiling) -> np.ndarray:
-        """Forecast one case in tiles; if the model matches areas, a first pass over all tiles finds those of the whole grid."""
+        """Forecast one case in tiles; if the model matches areas, a first pass computes the cuts of the whole grid."""
         if self.model.matches_areas:
             run = partial(run, cuts=self._cuts(past, num_leads, tiling))
         return forecast_in_tiles(run, past, num_leads, tiling)
@@ -165,10 +165,10 @@ class Network(Forecaster):
             with arithmetic(self.device, self.precision):
                 leads = [self.model.sample(part[core], inputs[core], stride) for part in self.model.leads(inputs, num_leads)]
             samples.append((torch.cat([odds for odds, *_ in leads], dim=1), *leads[0][1:]))
-        return self.model.match(*(torch.cat(parts, dim=-1) for parts in zip(*samples, strict=True)))
+        return self.model.match(*(torch.cat(pieces, dim=-1) for pieces in zip(*samples, strict=True)))
 
-    def _kept_dry(self, past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
-        """Set the forecast of a case without rain in any past frame to 0, as networks answer a clear sky with weak drizzle."""
+    def _keep_dry(self, past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
+        """Set the forecast of a case without rain in any past frame to 0, because networks turn dry frames into drizzle."""
         if self.quantity.is_rain:
             dry = ~(past >= DRY_THRESHOLD).any(axis=(1, 2, 3))
             forecast[dry] = np.where(np.isnan(forecast[dry]), np.nan, 0)
@@ -187,15 +187,15 @@ class Network(Forecaster):
         return torch.from_numpy(np.ascontiguousarray(past)).to(self.device)
 
     def _tiling(self, grid: tuple[int, int], num_leads: int, run: Run, fields: int) -> Tiling | None:
-        """Return the tiles for a grid that does not fit in memory as a whole, else None; planned once per grid."""
+        """Return the tiles for a grid that does not fit in memory as a whole, else None; chosen once per grid."""
         if grid[0] * grid[1] <= SMALL_GRID or self.model.grid:
             return None
         key = grid, num_leads, fields
         if key not in self._tilings:
-            self._tilings[key] = self._plan_tiles(grid, num_leads, run)
+            self._tilings[key] = self._choose_tiles(grid, num_leads, run)
         return self._tilings[key]
 
-    def _plan_tiles(self, grid: tuple[int, int], num_leads: int, run: Run) -> Tiling | None:
+    def _choose_tiles(self, grid: tuple[int, int], num_leads: int, run: Run) -> Tiling | None:
         multiple = self.model.tile_multiple
         per_cell = bytes_per_cell(run, self.input_frames, num_leads, grid, self.device)
         num_bytes = available_bytes(self.device)
@@ -275,14 +275,14 @@ def forecast_fields(
     """
     past = network_input(rain, transform)
     encoded = transform.encode(torch.tensor(thresholds, dtype=torch.float32)).tolist() if thresholds else []
-    parts, lead = [], 0
+    pieces, lead = [], 0
     for outputs in model.leads(past, num_leads):
         stop = lead + outputs.shape[1]
         own_cuts = None if cuts is None else cuts[:, lead:stop]
         field = transform.decode(model.values(outputs, past, first_lead=lead + 1, cuts=own_cuts))[:, :, None]
-        parts.append(torch.cat([field, model.exceedance(outputs, encoded)], dim=2) if thresholds else field)
+        pieces.append(torch.cat([field, model.exceedance(outputs, encoded)], dim=2) if thresholds else field)
         lead = stop
-    fields = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    fields = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
     return torch.where(torch.isnan(rain).all(dim=1)[:, None, None], torch.nan, fields)
 
 

@@ -28,7 +28,7 @@ LARGEST_MARGIN = 192  # cells; in all measurements, the influence from further a
 BLEND = 8  # cells to either side of a seam over which one tile fades into the next
 MOST_BYTES = 4 << 30  # memory for one forecast on a CPU, which others use too
 CACHE_BYTES = 1 << 28  # memory of a tile; larger ones do not fit in a CPU's caches and take up to twice the time per cell
-MOST_OVERHEAD = 1.5  # cells that small tiles may compute, relative to large ones
+MOST_OVERHEAD = 1.5  # largest number of cells computed in small tiles, relative to that in large ones
 PROBE_FRACTION = 8  # memory is measured on a grid with 1/8 of the sides, which takes 1/64 of the time
 
 Run = Callable[[np.ndarray, int], np.ndarray]  # (case, time, y, x), number of leads -> (case, lead, ..., y, x)
@@ -55,7 +55,10 @@ class Span:
 
 @dataclass(frozen=True)
 class Tiling:
-    """The tiles of a grid: `counts` (y, x) cores, and around each a `margin` in cells that includes the `blend`."""
+    """The tiles of a grid: `counts` (y, x) cores, each with a `margin` around it, in cells, that includes the `blend`.
+
+    The edges of cores are multiples of `multiple` cells.
+    """
 
     shape: tuple[int, int]
     counts: tuple[int, int]
@@ -96,29 +99,29 @@ def choose_tiles(
     per_cell: bytes per cell; reach: cells; cores begin at multiples of `multiple` cells. On a CPU, small tiles are preferred if
     they have the same margin and compute few more cells.
     """
-    large = plan_tiles(shape, multiple, max_cells=int(num_bytes / per_cell), reach=reach)
+    large = cheapest_tiles(shape, multiple, max_cells=int(num_bytes / per_cell), reach=reach)
     if device.type != "cpu" or num_bytes <= CACHE_BYTES:
         return large
-    small = plan_tiles(shape, multiple, max_cells=int(CACHE_BYTES / per_cell), reach=reach)
+    small = cheapest_tiles(shape, multiple, max_cells=int(CACHE_BYTES / per_cell), reach=reach)
     return small if small.margin == large.margin and small.num_cells <= MOST_OVERHEAD * large.num_cells else large
 
 
-def plan_tiles(shape: tuple[int, int], multiple: int, *, max_cells: int, reach: float) -> Tiling:
-    """Choose tiles of at most `max_cells` so that the fewest cells are computed in all.
+def cheapest_tiles(shape: tuple[int, int], multiple: int, *, max_cells: int, reach: float) -> Tiling:
+    """Choose tiles of at most `max_cells` cells, so that all tiles together have the fewest cells.
 
     Their margin is the reach, at most LARGEST_MARGIN, or less if margins would make up most of the small tiles.
     """
     blend = math.ceil(BLEND / multiple) * multiple
     margin = blend + math.ceil(min(reach, LARGEST_MARGIN) / multiple) * multiple
     while margin > blend:
-        if tiling := _fewest_cells(shape, multiple, max_cells, margin, blend):
+        if tiling := _cheapest_with_margin(shape, multiple, max_cells, margin, blend):
             return tiling
         margin = margin // (2 * multiple) * multiple
     smallest = tuple(max(_counts(size, multiple, 2 * blend)) for size in shape)
-    return _fewest_cells(shape, multiple, max_cells, blend, blend) or Tiling(shape, smallest, multiple, blend, blend)
+    return _cheapest_with_margin(shape, multiple, max_cells, blend, blend) or Tiling(shape, smallest, multiple, blend, blend)
 
 
-def _fewest_cells(shape: tuple[int, int], multiple: int, max_cells: int, margin: int, blend: int) -> Tiling | None:
+def _cheapest_with_margin(shape: tuple[int, int], multiple: int, max_cells: int, margin: int, blend: int) -> Tiling | None:
     # least side of a core: blends must not meet, and tiles with smaller cores would compute mostly margins
     least = max(margin, 2 * blend)
     sides = [{n: min(core + 2 * margin, size) for n, core in _counts(size, multiple, least).items()} for size in shape]

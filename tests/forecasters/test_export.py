@@ -70,11 +70,11 @@ class Exported:
 
     @cached_property
     def onnx(self):
-        return export.to_onnx(self.graph, export.facts(self.network))
+        return export.to_onnx(self.graph, export.description(self.network))
 
     @cached_property
     def pt2(self):
-        return export.to_pt2(self.graph, export.facts(self.network))
+        return export.to_pt2(self.graph, export.description(self.network))
 
 
 @pytest.fixture(scope="module", params=[name for name in MODELS if name != "probabilistic"])  # that is refused
@@ -148,9 +148,9 @@ def test_a_pt2_file_tells_what_it_is(small, tmp_path, monkeypatch):
     made, graph = small.network, small.graph
     monkeypatch.setattr(export, "program", lambda _: graph)
     call = export.export(made, tmp_path / "m.pt2")
-    told = {export.PT2_FACTS: ""}
+    told = {export.PT2_DESCRIPTION: ""}
     torch.export.load(tmp_path / "m.pt2", extra_files=told)
-    assert json.loads(told[export.PT2_FACTS]) == export.facts(made)
+    assert json.loads(told[export.PT2_DESCRIPTION]) == export.description(made)
     found = eval(call, {"torch": torch, "past": past(made)})
     np.testing.assert_allclose(found.detach(), made.forecast(past(made), 2), rtol=1e-4, atol=1e-4)
 

@@ -20,9 +20,9 @@ from nowcast.forecasters.tiles import (
     Tiling,
     available_bytes,
     bytes_per_cell,
+    cheapest_tiles,
     choose_tiles,
     find_reach,
-    plan_tiles,
 )
 from nowcast.models import MODELS
 from nowcast.models.probabilistic.network import WIDTH_RATE
@@ -142,7 +142,7 @@ def test_what_is_sampled_of_tiles_is_what_is_sampled_of_the_grid(size, count, st
     reach=st.one_of(st.integers(0, 200), st.just(math.inf)),
 )
 def test_tiles_cover_every_cell_with_a_weight_of_one(shape, multiple, max_cells, reach):
-    tiling = plan_tiles(shape, multiple, max_cells=max_cells, reach=reach)
+    tiling = cheapest_tiles(shape, multiple, max_cells=max_cells, reach=reach)
     weight = np.zeros(shape)
     for y, x in tiling:
         weight[y.written, x.written] += y.weight[:, None] * x.weight
@@ -156,16 +156,16 @@ def test_tiles_cover_every_cell_with_a_weight_of_one(shape, multiple, max_cells,
 
 
 def test_tiles_are_as_large_as_memory_allows_and_no_larger():
-    tiling = plan_tiles((4400, 3800), 4, max_cells=1_000_000, reach=68)
+    tiling = cheapest_tiles((4400, 3800), 4, max_cells=1_000_000, reach=68)
     assert tiling.margin - tiling.blend == 68
     sizes = [(y.read.stop - y.read.start) * (x.read.stop - x.read.start) for y, x in tiling]
     assert 700_000 < max(sizes) <= 1_000_000
     assert tiling.num_cells < 1.4 * 4400 * 3800
-    assert plan_tiles((4400, 3800), 4, max_cells=1 << 30, reach=68).counts == (1, 1)
+    assert cheapest_tiles((4400, 3800), 4, max_cells=1 << 30, reach=68).counts == (1, 1)
 
 
 def test_margins_become_smaller_where_tiles_are_small():
-    tiling = plan_tiles((1000, 1000), 4, max_cells=150 * 150, reach=200)
+    tiling = cheapest_tiles((1000, 1000), 4, max_cells=150 * 150, reach=200)
     assert 8 <= tiling.margin - tiling.blend < LARGEST_MARGIN
     assert max((y.read.stop - y.read.start) * (x.read.stop - x.read.start) for y, x in tiling) <= 150 * 150
 

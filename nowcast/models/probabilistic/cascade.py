@@ -17,9 +17,9 @@ from torch import Tensor
 
 NUM_STEPS = 6  # steps of the pyramid, each halves the resolution
 BLOCK = 1 << NUM_STEPS  # cells; grids are multiples of it
-MOST_POOLED = 8  # cells each way averaged at once: a GPU computes each mean in one thread
-MOST_CORRELATION = 0.9999
-FAINT = 1e-7  # squared network values; the correlation of a band with less is reduced towards 0
+MOST_POOLED = 8  # cells along y and x averaged in one step, because a GPU computes each mean in one thread
+MOST_CORRELATION = 0.9999  # largest correlation; the equations have no solution for 1
+FAINT = 1e-7  # squared network values: the correlation of a band with a smaller mean square is reduced towards 0
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def fit_autoregression(frames: Tensor, known: Tensor, block: int, *, reach: int 
 def with_mean_change(band: Band, frames: Tensor) -> Band:
     """Return the band with its last change replaced by the mean change per time step since all earlier frames.
 
-    The last change alone is half chance. frames: (case, time, y, x) of the band.
+    The last change alone is about half noise. frames: (case, time, y, x) of the band.
     """
     if frames.shape[1] == 1:
         return band
@@ -114,7 +114,7 @@ def with_mean_change(band: Band, frames: Tensor) -> Band:
 def without_error(band: Band, share: float) -> Band:
     """Return the band with correlations corrected for errors that make up this share of the change between two frames.
 
-    Errors of measurement and motion do not persist, and so hide that the rest of the change does.
+    Errors of measurement and motion do not persist. They lower the correlations, although the rest of the change persists.
     """
     variance = 1 - share * (1 - band.correlation)
     first, second = (None if correlation is None else correlation / variance for correlation in (band.correlation, band.second))
@@ -181,7 +181,7 @@ def extrapolate(band: Band, block: int, num_leads: int) -> Iterator[tuple[Tensor
 
 
 def change_of_lasting_rain(bands: list[Band], error_share: float, num_leads: int) -> Iterator[Tensor]:
-    """Yield, for each lead time, what is added to the sum of the coarsest bands if they are extrapolated `without_error`.
+    """Yield, for each lead time, the change in the sum of the coarsest bands when they are extrapolated `without_error`.
 
     yields: (case, 1, y, x) on the grid of the first of these bands
     """

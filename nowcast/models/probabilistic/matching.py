@@ -1,8 +1,8 @@
 """Probability matching: the log-odds cuts at which a forecast covers the area that each rain rate should cover.
 
-The forecast area of each rate is the area in the newest frame times `area_share`. Rain of all rates gains area, because a CSI
-is best if rain is forecast from a probability of CSI / (1 + CSI) up, which is less than a half; heavy rain loses area, because
-it is seldom where it is forecast and costs most of the squared error.
+The forecast area of each rate is the area in the newest frame times `area_share`. Rain of all rates gains area, because the
+CSI is best if rain is forecast wherever its probability is at least CSI / (1 + CSI), which is less than a half. Heavy rain
+loses area, because it is seldom where it is forecast and causes most of the squared error.
 """
 
 import math
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NEVER_REACHED = 1e4  # log-odds, a cut for rates that are not forecast anywhere
-CUT_TOLERANCE = 1e-4  # log-odds, above their rounding error: the cell that defines a cut has to reach it
+NEVER_REACHED = 1e4  # log-odds: the cut of rates that are not forecast anywhere
+CUT_TOLERANCE = 1e-4  # log-odds, more than their rounding error: cuts are lowered so that the cell that defines one reaches it
 
 
 @dataclass(frozen=True)

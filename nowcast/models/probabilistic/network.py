@@ -46,8 +46,8 @@ from nowcast.models.probabilistic.distribution import LEVELS, highest_reached, l
 from nowcast.models.probabilistic.matching import MATCHING, MatchingConstants, match_areas
 from nowcast.models.transform import Transform
 
-WIDTH_RATE = 40.0  # learning-rate multiplier of the widths, which are a few numbers beside ten thousands of weights
-ENERGY_REACH = 2  # cells of a band each way over which its mean square is taken
+WIDTH_RATE = 40.0  # learning-rate multiplier of the widths: they are three numbers, beside tens of thousands of weights
+ENERGY_REACH = 2  # cells of a band to each side over which its mean square is averaged
 LEAST_DEVIATION = 0.02  # network values, least standard deviation of the distribution
 TO_LOGISTIC = math.sqrt(3) / math.pi  # from a standard deviation to the scale of a logistic distribution
 LEAST_LOG_SLOPE, MOST_LOG_SLOPE = 0.0, 6.0  # bounds of the slope's logarithm
@@ -183,8 +183,8 @@ class Probabilistic(Layers, DistributionModel):
     def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, cuts: Tensor | None = None) -> Tensor:
         """Return the highest network value whose log-odds reach the cut of `match`. Arguments as `Model.values`.
 
-        So a forecast has about the area of each rate in the newest frame, where that rate is most likely. No single
-        probability is right to forecast rain at: what is right for one radar is too much rain for another.
+        For each rate the forecast thus covers about the area that the rate has in the newest frame, where it is most likely.
+        A fixed probability instead of the cut would not do: one that suits one radar gives too much rain for another.
         """
         if cuts is None:
             cuts = self.match(*self.sample(outputs, past, self.sample_stride(past.shape[-2:])), first_lead)

@@ -213,6 +213,6 @@ def test_a_loss_that_is_not_of_what_the_model_gives_is_refused(model, loss):
 
 
 def test_what_follows_the_rain_is_not_exported(tmp_path):
-    with pytest.raises(UsageError, match=r"found outside of the network\.\nRight would be another model"):
+    with pytest.raises(UsageError, match=r"computed outside of the network\.\nExport a network with"):
         export(extrapolating(), tmp_path / "network.pt2")
     assert not (tmp_path / "network.pt2").exists()
