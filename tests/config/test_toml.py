@@ -1,7 +1,6 @@
 """Config text: comments, any text and times are written on one line and read back as they were."""
 
 import tomllib
-from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,8 +22,8 @@ def test_a_commented_config_is_read_back_with_its_comments(tmp_path):
     assert comments == {key: comment for key, comment in commented_keys(REFERENCE).items() if comment}
     experiment = resolve(config.read(REFERENCE))
     written = rewritten(text, experiment)
-    Path("again.toml").write_text(written, encoding="utf-8")
-    assert resolve(config.read("again.toml")) == experiment
+    (tmp_path / "again.toml").write_text(written, encoding="utf-8")
+    assert resolve(config.read(tmp_path / "again.toml")) == experiment
     assert read_comments(written) == comments
     assert written.splitlines()[:2] == text.splitlines()[:2]
 
