@@ -170,7 +170,11 @@ def _continued(moved: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def trace(motion: np.ndarray, num_steps: int, *, forward: bool = False, cells: Cells = ALL) -> Iterator[Places]:
-    """Yield the position of the air of each cell 1, 2, … num_steps frames ago, or ahead with `forward`; midpoint rule."""
+    """Yield the position of the air of each cell 1, 2, … num_steps frames ago, or ahead with `forward`; midpoint rule.
+
+    motion: (2, y, x) cells per frame
+    yields: columns and rows, (y, x) each
+    """
     sign = np.float32(1 if forward else -1)
     rows, columns = (places[cells] for places in np.indices(motion.shape[1:], dtype=np.float32))
     flow = sign * np.dstack([motion[1], motion[0]]).astype(np.float32)
@@ -227,7 +231,11 @@ def past_to_lagrangian(past: np.ndarray, flow: np.ndarray, cells: Cells = ALL) -
 
 
 def future_places(flow: np.ndarray, num_leads: int, cells: Cells = ALL) -> Iterator[Places]:
-    """Yield, lead by lead, where the air of these cells will be: columns and rows, which may lie outside the grid."""
+    """Yield, lead by lead, where the air of these cells will be; it may lie outside the grid.
+
+    flow: (2, y, x) cells per frame
+    yields: columns and rows, (y, x) each
+    """
     return trace(flow, num_leads, forward=True, cells=cells)
 
 

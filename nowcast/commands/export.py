@@ -12,7 +12,10 @@ from nowcast.runtime.outputs import may_write
 
 
 def export_run(run: str, output: Path, *, overwrite: bool) -> str:
-    """Write a trained network for use without nowcast; return the Python expression that forecasts with the file."""
+    """Write a trained network for use without nowcast; return the Python expression that forecasts with the file.
+
+    Raises UsageError (exit 2) for anything but a trained network.
+    """
     from nowcast.forecasters import export
 
     export.check_output(output, overwrite=overwrite)

@@ -80,7 +80,7 @@ def check_output(output: Path, *, overwrite: bool) -> None:
 
 
 def open_frames(path: str, variable: str | None, reference: np.datetime64 | None, span: Times) -> Frames:
-    """Open what `plot` draws."""
+    """Open the forecast or the record that `plot` draws. Raises UsageError (exit 2) for times of the other kind."""
     forecasts = _open_forecast(path, variable)
     if forecasts is None:
         return _of_record(_open_record(path, variable), path, reference, span)

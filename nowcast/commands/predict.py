@@ -34,7 +34,8 @@ def predict_files(
     """Forecast records and write forecast files; return the files.
 
     With `probabilities` they also hold the probabilities of reaching `thresholds`, mm/h (default: the forecaster's own). Raises
-    the errors of `prediction.pipeline.predict`, and CheckpointError (exit 4).
+    UsageError (exit 2) for one output file from several processes, the errors of `prediction.pipeline.predict`, and
+    CheckpointError (exit 4).
     """
     folder = output.endswith("/") or Path(output).is_dir()
     if distributed.size() > 1 and not folder:
@@ -57,7 +58,10 @@ def watch_folder(
     probabilities: bool = False,
     thresholds: tuple[float, ...] | None = None,
 ) -> Iterator[Path]:
-    """Forecast from each frame that arrives in a folder until a signal comes; yield each file when it is written."""
+    """Forecast from each frame that arrives in a folder until a signal comes; yield each file when it is written.
+
+    Raises UsageError (exit 2) if several processes are started, and the errors of `prediction.watch.watch`.
+    """
     if distributed.size() > 1:
         raise UsageError(f"{distributed.size()} processes cannot watch one folder: each would forecast the same; start one")
     opened = _open(forecaster, pick_device(device))

@@ -29,7 +29,7 @@ class Rows:
         self.dtype, self._last, self.end = dtype, None, self.file.tell() + shape[0] * self.row_bytes
 
     def write(self, row: np.ndarray | None) -> None:
-        """Write the next row; None stands for zeros."""
+        """Write the next row, of the shape of the array without its first axis, (…,); None stands for zeros."""
         self._last = None if row is None else np.ascontiguousarray(row, self.dtype)
         self.write_again()
 
@@ -61,7 +61,7 @@ class TileWriter:
         self._masks: dict[bytes, int] = {}  # the number of each mask by its content
 
     def write(self, frame: np.ndarray) -> None:
-        """Write the next frame."""
+        """Write the next frame (y, x) mm/h."""
         tiles = to_tiles(frame).reshape(-1, self.tile[0] * self.tile[1])
         numbers = np.full(len(tiles), _DRY, np.uint32)
         not_dry = np.flatnonzero(tiles.any(axis=1))  # NaN counts as true

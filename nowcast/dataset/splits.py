@@ -28,10 +28,13 @@ def split_windows(
 ) -> dict[str, Windows]:
     """Divide the windows of one record by `fractions` or by `spans`.
 
-    `fractions`: shares of the frames in time order for training, validation and test, which add to 1. Between two splits
-    lies a gap of one whole window; windows that cross or touch it are purged.
-    `spans`: spans of time [start, end) for each split. A window belongs to a split if all its frames lie in one of the
-    split's spans. Spans of the same split that touch or overlap count as one span.
+        times: (time,) datetime64 of the record
+        fractions: shares of the frames in time order for training, validation and test, which add to 1
+        spans: spans of time [start, end) for each split
+
+    By fractions, a gap of one whole window lies between two splits; windows that cross or touch it are purged. By spans, a
+    window belongs to a split if all its frames lie in one of the split's spans. Spans of the same split that touch or overlap
+    count as one span.
 
     Raises UsageError (exit 2) for fractions that do not add to 1, empty spans, and overlapping spans of two splits.
     """
@@ -73,10 +76,12 @@ def split_by_events(
 ) -> dict[str, tuple[Windows, ...]]:
     """Divide whole events of several records.
 
-    `windows` and `times` have one entry per record, as has each split that is returned. An event is a stretch of a record
-    between gaps of at least one whole window. From the newest event of all records to the oldest, each goes to the test
-    split if that still has room for all its frames, else to validation if that has, else to training. The room of a split is
-    its fraction of all frames. So a split is empty if every event is larger than its room.
+        windows: one entry per record, as in each split that is returned
+        times: (time,) datetime64, one array per record
+
+    An event is a stretch of a record between gaps of at least one whole window. From the newest event of all records to the
+    oldest, each goes to the test split if that still has room for all its frames, else to validation if that has, else to
+    training. The room of a split is its fraction of all frames. So a split is empty if every event is larger than its room.
     """
     room = dict(zip(SPLITS, np.array(fractions) * sum(map(len, times)) + 1e-6, strict=True))  # 1e-6 frames for rounding
     split_of_frame = [np.full(len(t), "training", object) for t in times]

@@ -159,7 +159,10 @@ def program(network: Network) -> ExportedProgram:
 
 
 def to_onnx(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
-    """Return the content of an ONNX file, made by the exporter that takes torch's graph; the older one is deprecated."""
+    """Return the content of an ONNX file, made by the exporter that takes torch's graph; the older one is deprecated.
+
+    Raises UsageError (exit 2) for a network that is too large for the format.
+    """
     if sum(tensor.nbytes for tensor in graph.state_dict.values()) > LARGEST:
         raise UsageError("the network is larger than an ONNX file can be (2 GB); write a .pt2")
     for node in graph.graph.nodes:

@@ -91,13 +91,13 @@ class ForecastFiles(Forecaster):
         return leads
 
     def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
-        """Raise UsageError (exit 2): files hold forecasts and cannot make new ones."""
+        """Raise UsageError (exit 2) for any past (case, time, y, x): files hold forecasts and cannot make new ones."""
         raise UsageError(f"{self.name} is a file of forecasts: nothing can be forecast with it; give a run or a baseline")
 
     def forecast_one(
         self, past: np.ndarray, reference: np.datetime64, lead_times: np.ndarray, thresholds: Sequence[float] = ()
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Look up the forecast from `reference`; the past is not used. See `Forecaster.forecast_one`."""
+        """Look up the forecast from `reference`; the past is not used. Shapes as `Forecaster.forecast_one`."""
         field = self.forecast_at(reference, lead_times) if self.gives_fields else None
         if not thresholds:
             return field, None

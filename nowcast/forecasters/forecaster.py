@@ -138,7 +138,7 @@ class Forecaster(ABC):
         raise NotImplementedError(f"{self.name} is no ensemble")
 
     def check_past(self, past: np.ndarray) -> np.ndarray:
-        """Return the past as float32; raise UsageError (exit 2) for fewer frames than `input_frames`."""
+        """Return the past (case, time, y, x) as float32. Raises UsageError (exit 2) for fewer frames than `input_frames`."""
         past = np.asarray(past, np.float32)
         if past.ndim != 4:
             raise ValueError(f"past has shape {past.shape}: (case, time, y, x) is wanted")

@@ -157,8 +157,8 @@ def forecast_in_tiles(run: Run, past: np.ndarray, num_leads: int, tiling: Tiling
 def find_reach(model: Model, input_frames: int, num_leads: int, *, like: Tensor) -> float:
     """Measure the reach: how many cells away the past changes the last lead time, a multiple of `tile_multiple`.
 
-    The model runs over a narrow strip with a NaN in its middle, which spreads to all values that depend on it. `like` gives
-    device and dtype. Infinite for a model whose reach is not bounded.
+    The model runs over a narrow strip with a NaN in its middle, which spreads to all values that depend on it. `like`, of any
+    shape, gives device and dtype. Infinite for a model whose reach is not bounded.
     """
     if not model.reach_is_bounded:
         return math.inf

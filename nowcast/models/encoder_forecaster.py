@@ -121,5 +121,5 @@ def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
 
 
 def activate(values: Tensor, output: Output) -> Tensor:
-    """Apply the output nonlinearity in float32; a sigmoid in bfloat16 rounds to 1 from 6 up."""
+    """Apply the output nonlinearity to values of any shape, in float32; a sigmoid in bfloat16 rounds to 1 from 6 up."""
     return values.float().sigmoid() if output == "sigmoid" else values.float()

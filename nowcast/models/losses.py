@@ -37,7 +37,7 @@ class Loss(Section):
 
 
 def at_least_one(count: Tensor) -> Tensor:
-    """Return the count, but at least 1, so that the loss of a batch without a known pixel is 0 and not 0 / 0."""
+    """Return the count, a scalar, but at least 1, so that the loss of a batch without a known pixel is 0 and not 0 / 0."""
     return count.clamp(min=1)
 
 

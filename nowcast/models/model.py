@@ -31,7 +31,10 @@ class Calibration:
         """
 
     def apply(self, sum_over_processes: Callable[[Tensor], Tensor]) -> None:
-        """Set the model's calibration from all batches counted, in this process and the others."""
+        """Set the model's calibration from all batches counted, in this process and the others.
+
+        sum_over_processes: returns the sum of a tensor of any shape over the processes
+        """
 
 
 class Model(nn.Module, ABC):
@@ -76,6 +79,9 @@ class Model(nn.Module, ABC):
     def leads(self, past: Tensor, num_leads: int) -> Iterable[Tensor]:
         """Return the outputs of `forward` in parts of one or more lead times, in order; by default all in one part.
 
+            past: (case, time, 2, y, x) as given to `forward`
+            returns: (case, lead, …) each
+
         Overridden by models whose outputs for all lead times would take much memory.
         """
         return [self(past, num_leads)]
@@ -90,7 +96,7 @@ class Model(nn.Module, ABC):
         return outputs
 
     def loss_input(self, outputs: Tensor) -> "Tensor | Distribution":
-        """Return what a loss compares with the observation: the outputs, or the distribution that they describe."""
+        """Return what a loss compares with the observation: the outputs (case, lead, …), or the distribution they describe."""
         return outputs
 
     def calibration(self, transform: Transform, thresholds: Sequence[float]) -> Calibration:

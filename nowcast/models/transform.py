@@ -19,11 +19,11 @@ class Transform(Section):
     """A map from rain rate to network values and its inverse; its fields are the keys of `[transform]`."""
 
     def encode(self, rain: Tensor) -> Tensor:
-        """Convert mm/h, at least 0, to network values."""
+        """Convert rain of any shape, mm/h, at least 0, to network values."""
         raise NotImplementedError
 
     def decode(self, values: Tensor) -> Tensor:
-        """Convert network values to mm/h; decode(encode(r)) = r for 0 <= r <= the highest rate of the transform."""
+        """Convert network values of any shape to mm/h; decode(encode(r)) = r for 0 <= r <= the transform's highest rate."""
         raise NotImplementedError
 
 

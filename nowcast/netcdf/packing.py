@@ -38,7 +38,7 @@ class Packing:
 
 
 def decode(stored: np.ndarray, packing: Packing, conversion: Conversion) -> np.ndarray:
-    """Decode stored numbers to float32 in mm/h, missing ones to NaN.
+    """Decode stored numbers of any shape to float32 in mm/h, missing ones to NaN.
 
     Rates above `HIGHEST` become infinity, for the caller to report.
     """

@@ -74,7 +74,7 @@ class Field:
         frames: index or slice of each frame dimension
         conversion: from the declared units to mm/h
         flip: whether to reverse the rows, for files with the southernmost first
-        returns: (frame dimensions that are slices…, y, x) float32 mm/h, NaN missing
+        returns: (…, y, x) float32 mm/h, NaN missing; first the frame dimensions that are slices
         """
         variable = dataset.variables[self.variable]
         index = {self.y_dim: slice(None), self.x_dim: slice(None)} | frames

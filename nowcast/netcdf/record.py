@@ -162,7 +162,7 @@ def keep_chunks(variable, field: Field, *, also: str | None = None) -> None:
 
 
 def most_frequent_step(times: np.ndarray) -> np.timedelta64:
-    """Return the most frequent difference of sorted times, of equally frequent ones the shortest; NaT for fewer than two."""
+    """Return the most frequent difference of sorted times (time,), the shortest if several are; NaT for fewer than two."""
     steps, counts = np.unique(np.diff(times), return_counts=True)
     return steps[np.argmax(counts)] if len(steps) else np.timedelta64("NaT", "s")
 

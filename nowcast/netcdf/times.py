@@ -61,7 +61,7 @@ def read_times(dataset, name: str, dims: tuple[str, ...], where: str) -> np.ndar
     """Read a time variable.
 
         dims: dimensions to keep, in this order; those that the variable lacks are left out, its others are 1 long
-        returns: (those of `dims`…) datetime64[s]
+        returns: (…,) datetime64[s], an axis for each of `dims` that it has
 
     `where` names the file in messages. Raises DataError (exit 3) for missing times, unsupported calendars, and times stored too
     coarsely to distinguish frames.
@@ -118,7 +118,7 @@ def _stamped_times(stored: np.ndarray) -> np.ndarray | None:
 
 
 def decode_times(stored: np.ndarray, declared: str, calendar: str, where: str) -> np.ndarray:
-    """Decode numbers in CF time units (such as "minutes since 2020-01-01") to datetime64[s], to the nearest second.
+    """Decode numbers (time,) in CF time units (such as "minutes since 2020-01-01") to datetime64[s], to the nearest second.
 
     Raises DataError (exit 3) for units and calendars that give no times, and for times stored too coarsely.
     """
@@ -149,7 +149,7 @@ def decode_times(stored: np.ndarray, declared: str, calendar: str, where: str) -
 def interval_seconds(dataset, field: Field, times: np.ndarray, where: str) -> float | None:
     """Return the seconds that each frame accumulates over: by time bounds, a start_time, or cell_methods; None if not stated.
 
-        times: datetime64[s] of the frames
+        times: (time,) datetime64[s] of the frames
 
     In this order because, strictly, the interval of cell_methods is that between the numbers that were summed. Raises DataError
     (exit 3) if the frames of a file differ.

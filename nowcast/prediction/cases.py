@@ -43,7 +43,7 @@ class Selection:
         return any(value is not None for value in (self.start, self.end, self.every))
 
     def select(self, times: np.ndarray) -> np.ndarray:
-        """Return a mask of the ascending `times` that are selected: from `start` to `end`, counted from the first of them."""
+        """Return a mask (time,) of the ascending `times` from `start` to `end`; `every` counts from the first of them."""
         chosen = np.ones(len(times), bool)
         if self.start is not None:
             chosen &= times >= self.start

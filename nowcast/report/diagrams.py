@@ -225,7 +225,11 @@ def draw_fss(rows: Sequence[Mapping], styles: Mapping[str, Style], threshold: fl
 def draw_spectrum(
     wavelengths: np.ndarray, observed: np.ndarray, forecasts: Mapping[str, np.ndarray], styles: Mapping[str, Style]
 ) -> Figure:
-    """Draw power by wavelength, long wavelengths at the left, the observed power in black."""
+    """Draw power by wavelength, long wavelengths at the left, the observed power in black.
+
+    wavelengths: (wavelength,) km
+    observed, forecasts: (wavelength,) power, (mm/h)²; forecasts by name
+    """
     figure, axes = panel()
     axes.plot(wavelengths, np.where(observed > 0, observed, np.nan), color="black", linewidth=2.4, label="observed")
     for name, power in forecasts.items():

@@ -56,7 +56,7 @@ def write(
 
 
 def ready(output: Path, *, overwrite: bool) -> None:
-    """OutputError, before hours of scoring, if the folder holds scores already or cannot be made."""
+    """Raise OutputError (exit 5), before hours of scoring, if the folder holds scores already or cannot be made."""
     files = [output / name for name in FILES]
     may_write(files, overwrite=overwrite, makes_folder=True, instead="another --output")
     nearest = next(folder for folder in (output, *output.absolute().parents) if folder.exists())

@@ -90,7 +90,7 @@ def leave() -> None:
 
 
 def add_up(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its sum over the processes, in one message. All must be float32 on one device."""
+    """Replace tensors of any shape by their sums over the processes, in one message. All must be float32 on one device."""
     if size() == 1:
         return
     flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])

@@ -87,7 +87,11 @@ def _resampled(draws: np.ndarray, blocks: Sequence[Additive]) -> Additive:
 
 
 def quantiles(values: np.ndarray, level: float = LEVEL) -> Interval:
-    """Return the ends of the central interval of the values over axis 0 (resamples), NaN where too many are undefined."""
+    """Return the ends of the central interval of the values over the resamples, NaN where too many are undefined.
+
+    values: (resample, …)
+    returns: (…) each
+    """
     missing = np.isnan(values)
     undefined = missing.mean(axis=0) > MAX_UNDEFINED
     filled = np.where(undefined, 0, values)

@@ -93,7 +93,7 @@ def _add_ranks(total: EnsembleSums, lead: int, ties: np.ndarray) -> None:
 
 
 def crps_ecdf(s: EnsembleSums) -> np.ndarray:
-    """Compute the continuous ranked probability score (CRPS), mm/h: mean of E|x - y| - E|x - x'| / 2.
+    """Compute the continuous ranked probability score, CRPS (lead,), mm/h: mean of E|x - y| - E|x - x'| / 2.
 
     Range 0 to infinity, best 0. x and x' are members, y the observation. The means E are over all n members and all n^2 pairs
     of members: the CRPS of the ensemble's empirical distribution, which penalises small ensembles. For one member it is the
@@ -103,7 +103,7 @@ def crps_ecdf(s: EnsembleSums) -> np.ndarray:
 
 
 def crps_fair(s: EnsembleSums) -> np.ndarray:
-    """Compute the fair CRPS, mm/h: as `crps_ecdf`, but E|x - x'| is over the n (n - 1) pairs of different members.
+    """Compute the fair CRPS (lead,), mm/h: as `crps_ecdf`, but E|x - x'| is over the n (n - 1) pairs of different members.
 
     Range all numbers, best 0. An estimate of the CRPS of an infinitely large ensemble of the same kind; for a single case it
     can be negative. For one member it is the MAE here (some packages return NaN). NaN without members. Ferro (2014).
@@ -112,7 +112,7 @@ def crps_fair(s: EnsembleSums) -> np.ndarray:
 
 
 def spread(s: EnsembleSums) -> np.ndarray:
-    """Compute the ensemble spread, mm/h: square root of the mean of (n + 1) / n times the unbiased variance of n members.
+    """Compute the ensemble spread (lead,), mm/h: root of the mean of (n + 1) / n times the unbiased variance of n members.
 
     Range 0 to infinity, no best value. With the factor (n + 1) / n, the spread of a reliable ensemble equals the RMSE of its
     mean, see `spread_skill`. For one member it is 0. NaN without members. Fortin et al. (2014).
@@ -121,7 +121,7 @@ def spread(s: EnsembleSums) -> np.ndarray:
 
 
 def mean_rmse(s: EnsembleSums) -> np.ndarray:
-    """Compute the RMSE of the ensemble mean, mm/h: square root of the mean of (x mean - y)^2. Range 0 to infinity, best 0.
+    """Compute the RMSE of the ensemble mean (lead,), mm/h: root of the mean of (x mean - y)^2. Range 0 to infinity, best 0.
 
     For one member it is the RMSE. NaN without members. Wilks (2019), ch. 9.
     """
@@ -129,7 +129,7 @@ def mean_rmse(s: EnsembleSums) -> np.ndarray:
 
 
 def spread_skill(s: EnsembleSums) -> np.ndarray:
-    """Compute the spread-skill ratio: spread / RMSE of the ensemble mean. Range 0 to infinity, best 1.
+    """Compute the spread-skill ratio (lead,): spread / RMSE of the ensemble mean. Range 0 to infinity, best 1.
 
     Below 1 the ensemble is underdispersive (overconfident), above 1 overdispersive. Also called: spread-error ratio. For one
     member it is 0. NaN without members, and where the ensemble mean has no error. Fortin et al. (2014).

@@ -81,7 +81,7 @@ def add_probability(total: ExceedanceSums, place: tuple[int, int], probability: 
 
 
 def brier(s: ExceedanceSums) -> np.ndarray:
-    """Compute the Brier score: mean of (p - o)^2, where o is 1 for an event, else 0. Range 0 to 1, best 0.
+    """Compute the Brier score (lead, threshold): mean of (p - o)^2, where o is 1 for an event, else 0. Range 0 to 1, best 0.
 
     Half of the score that Brier defined. Computed from the probabilities themselves, not from classes. For a deterministic
     forecast: (misses + false alarms) / all pairs. NaN without pairs at that threshold. Brier (1950).
@@ -90,37 +90,37 @@ def brier(s: ExceedanceSums) -> np.ndarray:
 
 
 def brier_reliability(s: ExceedanceSums) -> np.ndarray:
-    """Compute the reliability term of the Brier score: sum over classes k of n_k (p_k - o_k)^2 / n. Range 0 to 1, best 0.
+    """Compute the reliability term of the Brier score (lead, threshold): sum over classes k of n_k (p_k - o_k)^2 / n.
 
-    In each class of 1 %, p_k is the mean probability, o_k the observed frequency and n_k the number of pairs. The Brier score
-    is reliability - resolution + uncertainty if all probabilities in a class are equal; otherwise a small remainder comes from
-    their differences (Stephenson et al., 2008). NaN without pairs at that threshold. Murphy (1973).
+    Range 0 to 1, best 0. In each class of 1 %, p_k is the mean probability, o_k the observed frequency and n_k the number of
+    pairs. The Brier score is reliability - resolution + uncertainty if all probabilities in a class are equal; otherwise a
+    small remainder comes from their differences (Stephenson et al., 2008). NaN without pairs at that threshold. Murphy (1973).
     """
     difference = ratio(s.sum_probability - s.num_observed, s.num_forecast)
     return _mean_over_classes(s, difference**2)
 
 
 def brier_resolution(s: ExceedanceSums) -> np.ndarray:
-    """Compute the resolution term of the Brier score: sum over classes k of n_k (o_k - o)^2 / n. Range 0 to 0.25, best 0.25.
+    """Compute the resolution term of the Brier score (lead, threshold): sum over classes k of n_k (o_k - o)^2 / n.
 
-    o_k is the observed frequency in a class of 1 %, o that over all pairs. At most the uncertainty term, reached when each
-    class holds either events only or none. NaN without pairs at that threshold. Murphy (1973).
+    Range 0 to 0.25, best 0.25. o_k is the observed frequency in a class of 1 %, o that over all pairs. At most the uncertainty
+    term, reached when each class holds either events only or none. NaN without pairs at that threshold. Murphy (1973).
     """
     frequency = ratio(s.num_observed, s.num_forecast)
     return _mean_over_classes(s, (frequency - _base_rate(s)[..., None]) ** 2)
 
 
 def brier_uncertainty(s: ExceedanceSums) -> np.ndarray:
-    """Compute the uncertainty term of the Brier score: o (1 - o), o the observed frequency. Range 0 to 0.25, no best value.
+    """Compute the uncertainty term of the Brier score (lead, threshold): o (1 - o), o the observed frequency.
 
-    Also called: Brier score of the sample climatology. The same for all forecasts of the same pairs. NaN without pairs at that
-    threshold. Murphy (1973).
+    Range 0 to 0.25, no best value. Also called: Brier score of the sample climatology. The same for all forecasts of the same
+    pairs. NaN without pairs at that threshold. Murphy (1973).
     """
     return _base_rate(s) * (1 - _base_rate(s))
 
 
 def brier_skill(s: ExceedanceSums) -> np.ndarray:
-    """Compute the Brier skill score: 1 - brier / uncertainty. Range -infinity to 1, best 1.
+    """Compute the Brier skill score (lead, threshold): 1 - brier / uncertainty. Range -infinity to 1, best 1.
 
     The reference is the climatology of the sample itself. NaN where every observation or none was an event. Wilks (2019),
     ch. 9.
@@ -162,10 +162,11 @@ def roc_curve(s: ExceedanceSums) -> Roc:
 
 
 def roc_area(s: ExceedanceSums) -> np.ndarray:
-    """Compute the area under the ROC curve by the trapezoidal rule. Range 0 to 1, best 1; 0.5 means no discrimination.
+    """Compute the area under the ROC curve (lead, threshold) by the trapezoidal rule.
 
-    Also called: AUC. The chance that an event had a higher probability (in classes of 1 %) than a non-event; equal ones count
-    half. For a deterministic forecast: (1 + hk) / 2. NaN where every observation or none was an event. Mason & Graham (2002).
+    Range 0 to 1, best 1; 0.5 means no discrimination. Also called: AUC. The chance that an event had a higher probability (in
+    classes of 1 %) than a non-event; equal ones count half. For a deterministic forecast: (1 + hk) / 2. NaN where every
+    observation or none was an event. Mason & Graham (2002).
     """
     pofd, pod = roc_curve(s)
     return np.trapezoid(pod, pofd, axis=-1)

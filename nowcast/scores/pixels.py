@@ -158,7 +158,7 @@ def _contingency_table(s: Sums) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 
 
 def csi(s: Sums) -> np.ndarray:
-    """Compute the critical success index: hits / (hits + misses + false alarms). Range 0 to 1, best 1.
+    """Compute the critical success index (lead, threshold): hits / (hits + misses + false alarms). Range 0 to 1, best 1.
 
     Also called: threat score, Jaccard index. NaN where no event was forecast or observed. Gilbert (1884).
     """
@@ -166,7 +166,7 @@ def csi(s: Sums) -> np.ndarray:
 
 
 def pod(s: Sums) -> np.ndarray:
-    """Compute the probability of detection: hits / (hits + misses). Range 0 to 1, best 1.
+    """Compute the probability of detection (lead, threshold): hits / (hits + misses). Range 0 to 1, best 1.
 
     Also called: hit rate, recall, sensitivity. NaN where no event was observed. Wilks (2019), ch. 9.
     """
@@ -174,7 +174,7 @@ def pod(s: Sums) -> np.ndarray:
 
 
 def far(s: Sums) -> np.ndarray:
-    """Compute the false alarm ratio: false alarms / (hits + false alarms). Range 0 to 1, best 0.
+    """Compute the false alarm ratio (lead, threshold): false alarms / (hits + false alarms). Range 0 to 1, best 0.
 
     Also called: 1 - precision. Not the false alarm rate, which is `pofd`. NaN where no event was forecast. Wilks (2019), ch. 9.
     """
@@ -182,15 +182,15 @@ def far(s: Sums) -> np.ndarray:
 
 
 def pofd(s: Sums) -> np.ndarray:
-    """Compute the probability of false detection: false alarms / (false alarms + correct negatives). Range 0 to 1, best 0.
+    """Compute the probability of false detection (lead, threshold): false alarms / (false alarms + correct negatives).
 
-    Also called: false alarm rate. NaN where every observed pixel was an event. Wilks (2019), ch. 9.
+    Range 0 to 1, best 0. Also called: false alarm rate. NaN where every observed pixel was an event. Wilks (2019), ch. 9.
     """
     return ratio(s.false_alarms, s.false_alarms + s.correct_negatives)
 
 
 def frequency_bias(s: Sums) -> np.ndarray:
-    """Compute the frequency bias: (hits + false alarms) / (hits + misses). Range 0 to infinity, best 1.
+    """Compute the frequency bias (lead, threshold): (hits + false alarms) / (hits + misses). Range 0 to infinity, best 1.
 
     The number of forecast events over the number of observed ones. NaN where no event was observed. Wilks (2019), ch. 9.
     """
@@ -198,7 +198,7 @@ def frequency_bias(s: Sums) -> np.ndarray:
 
 
 def hss(s: Sums) -> np.ndarray:
-    """Compute the Heidke skill score: 2 (ad - bc) / ((a + c)(c + d) + (a + b)(b + d)). Range -1 to 1, best 1.
+    """Compute the Heidke skill score (lead, threshold): 2 (ad - bc) / ((a + c)(c + d) + (a + b)(b + d)). Range -1 to 1, best 1.
 
     a: hits, b: false alarms, c: misses, d: correct negatives. Also called: Cohen's kappa. NaN where forecast and observation
     are both events everywhere or both nowhere. Heidke (1926).
@@ -208,7 +208,7 @@ def hss(s: Sums) -> np.ndarray:
 
 
 def hk(s: Sums) -> np.ndarray:
-    """Compute the Hanssen-Kuipers discriminant: pod - pofd. Range -1 to 1, best 1.
+    """Compute the Hanssen-Kuipers discriminant (lead, threshold): pod - pofd. Range -1 to 1, best 1.
 
     Also called: Peirce skill score, true skill statistic. NaN where `pod` or `pofd` is NaN. Hanssen & Kuipers (1965).
     """
@@ -216,10 +216,10 @@ def hk(s: Sums) -> np.ndarray:
 
 
 def ets(s: Sums) -> np.ndarray:
-    """Compute the equitable threat score: (hits - r) / (hits + misses + false alarms - r). Range -1/3 to 1, best 1.
+    """Compute the equitable threat score (lead, threshold): (hits - r) / (hits + misses + false alarms - r).
 
-    r = (hits + misses)(hits + false alarms) / all pairs: the hits expected by chance. Also called: Gilbert skill score. NaN
-    where forecast and observation are both events everywhere or both nowhere. Hogan et al. (2010).
+    Range -1/3 to 1, best 1. r = (hits + misses)(hits + false alarms) / all pairs: the hits expected by chance. Also called:
+    Gilbert skill score. NaN where forecast and observation are both events everywhere or both nowhere. Hogan et al. (2010).
     """
     a, c, b, d = _contingency_table(s)
     # numerator and denominator are multiplied by the number of pairs, so that r is not rounded
@@ -227,7 +227,7 @@ def ets(s: Sums) -> np.ndarray:
 
 
 def accuracy(s: Sums) -> np.ndarray:
-    """Compute the accuracy: (hits + correct negatives) / all pairs. Range 0 to 1, best 1.
+    """Compute the accuracy (lead, threshold): (hits + correct negatives) / all pairs. Range 0 to 1, best 1.
 
     Also called: proportion correct. High wherever it rarely rains. NaN without pairs. Finley (1884).
     """
@@ -235,17 +235,17 @@ def accuracy(s: Sums) -> np.ndarray:
 
 
 def fss_useful(s: Sums) -> np.ndarray:
-    """Compute the fractions skill score from which on a forecast is useful: 0.5 + f0 / 2. Range 0.5 to 1, no best value.
+    """Compute the fractions skill score from which on a forecast is useful (lead, threshold): 0.5 + f0 / 2.
 
-    f0 is the observed area fraction with an event (base rate). A reference line to read `fss` against. Also called: FSS of a
-    uniform forecast. NaN without pairs. Roberts & Lean (2008).
+    Range 0.5 to 1, no best value. f0 is the observed area fraction with an event (base rate). A reference line to read `fss`
+    against. Also called: FSS of a uniform forecast. NaN without pairs. Roberts & Lean (2008).
     """
     events = s.hits + s.misses
     return 0.5 + ratio(events, events + s.false_alarms + s.correct_negatives) / 2
 
 
 def f1(s: Sums) -> np.ndarray:
-    """Compute the F1 score: 2 hits / (2 hits + misses + false alarms). Range 0 to 1, best 1.
+    """Compute the F1 score (lead, threshold): 2 hits / (2 hits + misses + false alarms). Range 0 to 1, best 1.
 
     Also called: Dice coefficient. Equal to 2 csi / (1 + csi). NaN where no event was forecast or observed. Dice (1945).
     """
@@ -253,7 +253,7 @@ def f1(s: Sums) -> np.ndarray:
 
 
 def mae(s: Sums) -> np.ndarray:
-    """Compute the mean absolute error, mm/h: mean of |f - o|. Range 0 to infinity, best 0.
+    """Compute the mean absolute error (lead,), mm/h: mean of |f - o|. Range 0 to infinity, best 0.
 
     NaN without pairs. Wilks (2019), ch. 9.
     """
@@ -261,7 +261,7 @@ def mae(s: Sums) -> np.ndarray:
 
 
 def mse(s: Sums) -> np.ndarray:
-    """Compute the mean squared error, (mm/h)^2: mean of (f - o)^2. Range 0 to infinity, best 0.
+    """Compute the mean squared error (lead,), (mm/h)^2: mean of (f - o)^2. Range 0 to infinity, best 0.
 
     Also called: "Rainfall-MSE" by Shi et al. (2015). NaN without pairs. Wilks (2019), ch. 9.
     """
@@ -269,7 +269,7 @@ def mse(s: Sums) -> np.ndarray:
 
 
 def rmse(s: Sums) -> np.ndarray:
-    """Compute the root mean squared error, mm/h: square root of the MSE over all pairs. Range 0 to infinity, best 0.
+    """Compute the root mean squared error (lead,), mm/h: square root of the MSE over all pairs. Range 0 to infinity, best 0.
 
     Not the mean of the RMSE of each case. NaN without pairs. Wilks (2019), ch. 9.
     """
@@ -277,7 +277,7 @@ def rmse(s: Sums) -> np.ndarray:
 
 
 def b_mae(s: Sums) -> np.ndarray:
-    """Compute the balanced mean absolute error (B-MAE), mm/h: mean of w |f - o|. Range 0 to infinity, best 0.
+    """Compute the balanced mean absolute error, B-MAE (lead,), mm/h: mean of w |f - o|. Range 0 to infinity, best 0.
 
     The weight w is 1, 1, 2, 5, 10, 30 for observed rain rates from 0, 0.5, 2, 5, 10, 30 mm/h on. The paper takes the sum over
     the pixels of a frame instead of the mean: to compare, multiply by the number of pixels. NaN without pairs. Shi et al.
@@ -287,7 +287,7 @@ def b_mae(s: Sums) -> np.ndarray:
 
 
 def b_mse(s: Sums) -> np.ndarray:
-    """Compute the balanced mean squared error (B-MSE), (mm/h)^2: mean of w (f - o)^2. Range 0 to infinity, best 0.
+    """Compute the balanced mean squared error, B-MSE (lead,), (mm/h)^2: mean of w (f - o)^2. Range 0 to infinity, best 0.
 
     The weight w is that of `b_mae`. NaN without pairs. Shi et al. (2017), section 4.2.
     """
@@ -295,7 +295,7 @@ def b_mse(s: Sums) -> np.ndarray:
 
 
 def bias(s: Sums) -> np.ndarray:
-    """Compute the mean error, mm/h: mean of f - o, positive where too much is forecast. Range all numbers, best 0.
+    """Compute the mean error (lead,), mm/h: mean of f - o, positive where too much is forecast. Range all numbers, best 0.
 
     Also called: additive bias. Not the frequency bias. NaN without pairs. Wilks (2019), ch. 9.
     """
@@ -303,7 +303,7 @@ def bias(s: Sums) -> np.ndarray:
 
 
 def correlation(s: Sums) -> np.ndarray:
-    """Compute the Pearson correlation over all pairs. Range -1 to 1, best 1.
+    """Compute the Pearson correlation (lead,) over all pairs. Range -1 to 1, best 1.
 
     NaN without pairs, and where the forecast or the observation is constant. A variance under 1e-12 of the mean square counts
     as constant: it is rounding error, as float32 data cannot vary by less. Pearson (1895).
@@ -318,7 +318,7 @@ def correlation(s: Sums) -> np.ndarray:
 
 
 def uncentred_correlation(s: Sums) -> np.ndarray:
-    """Compute the uncentred correlation: sum(fo) / sqrt(sum(ff) sum(oo)). Range -1 to 1 (0 to 1 for rain), best 1.
+    """Compute the uncentred correlation (lead,): sum(fo) / sqrt(sum(ff) sum(oo)). Range -1 to 1 (0 to 1 for rain), best 1.
 
     Also called: cosine similarity; "correlation" by Shi et al. (2015). NaN where the forecast or the observation is 0
     everywhere.

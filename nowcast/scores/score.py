@@ -25,11 +25,13 @@ class Score:
         return self.function(s[self.kind] if isinstance(s, Tally) else s)
 
     def pooled(self, s: Additive | Tally) -> np.ndarray:
-        """Compute the score of the sums over all lead times; its axis "lead" has length 1."""
+        """Compute the score (1,) or (1, threshold, …) of the sums over all lead times."""
         return self(s.pooled())
 
     def mean_over_leads(self, s: Additive | Tally) -> np.ndarray:
-        """Compute the mean of the scores of all lead times, without the axis "lead"; NaN if the score of any lead time is NaN.
+        """Compute the mean of the scores of all lead times; NaN if the score of any lead time is NaN.
+
+        returns: () or (threshold, …)
 
         Not the same as the pooled score.
         """

@@ -83,7 +83,12 @@ def add_windows(
 
 
 def full_windows(known: np.ndarray, windows: Sequence[Cells]) -> list[np.ndarray]:
-    """Return a mask for each window size: the positions of the window at which every cell in it is known."""
+    """Return a mask for each window size: the positions of the window at which every cell in it is known.
+
+    known: (y, x) bool
+    windows: sizes in cells (y, x)
+    returns: (y, x) bool each, smaller by the size of the window less 1
+    """
     table = _summed_area(known)
     return [_count_in_windows(table, cells) == cells[0] * cells[1] for cells in windows]
 
@@ -141,11 +146,12 @@ def _cut(full: Sequence[np.ndarray], windows: Sequence[Cells], box: Box) -> list
 
 
 def fss(s: WindowSums) -> np.ndarray:
-    """Compute the fractions skill score: 1 - sum of (Pf - Po)^2 / sum of (Pf^2 + Po^2). Range 0 to 1, best 1.
+    """Compute the fractions skill score (lead, threshold, scale): 1 - sum of (Pf - Po)^2 / sum of (Pf^2 + Po^2).
 
-    Pf and Po are the forecast and observed area fractions with an event in each window; numerator and denominator are added
-    over cases. Also called: skill score of the fractions Brier score (FBS). With windows of one cell it is `f1`. Useful from
-    `fss_useful` on. NaN where no window holds an event, and where no window is fully known. Roberts & Lean (2008).
+    Range 0 to 1, best 1. Pf and Po are the forecast and observed area fractions with an event in each window; numerator and
+    denominator are added over cases. Also called: skill score of the fractions Brier score (FBS). With windows of one cell it
+    is `f1`. Useful from `fss_useful` on. NaN where no window holds an event, and where no window is fully known. Roberts & Lean
+    (2008).
     """
     return 1 - ratio(s.sum_sq_difference, s.sum_sq_fractions)
 
@@ -212,7 +218,7 @@ def _blur(field: np.ndarray) -> np.ndarray:
 
 
 def ssim(s: SimilaritySums) -> np.ndarray:
-    """Compute the structural similarity (SSIM). Range -1 to 1, best 1.
+    """Compute the structural similarity, SSIM (lead,). Range -1 to 1, best 1.
 
     Mean over windows of (2 mf mo + c1)(2 cov + c2) / ((mf^2 + mo^2 + c1)(vf + vo + c2)), where m, v and cov are the means,
     variances and covariance of forecast (f) and observation (o) in 11 × 11 cells with Gaussian weights (sigma: 1.5 cells),

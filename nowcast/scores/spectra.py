@@ -118,7 +118,7 @@ def _bands(shape: tuple[int, int], spacing_km: tuple[float, float]) -> tuple[np.
 
 
 def spectrum_ratio(s: SpectrumSums) -> np.ndarray:
-    """Compute forecast power / observed power at each wavelength. Range 0 to infinity, best 1.
+    """Compute forecast power / observed power (lead, wavelength) at each wavelength. Range 0 to infinity, best 1.
 
     Below 1 the forecast is smoother than the observation, above 1 rougher. Displacement does not change it. Also called: ratio
     of radially averaged power spectra (RAPSD). NaN where the observed power is 0 or the grid does not resolve the wavelength.
@@ -128,7 +128,7 @@ def spectrum_ratio(s: SpectrumSums) -> np.ndarray:
 
 
 def effective_resolution(s: SpectrumSums) -> np.ndarray:
-    """Compute the effective resolution, km: the wavelength below which less than half of the observed power is forecast.
+    """Compute the effective resolution (lead,), km: below this wavelength less than half of the observed power is forecast.
 
     Range 0 to infinity, smaller is better but no value is best. From long to short wavelengths, the first band with a ratio of
     power below KEPT_POWER is searched, and the wavelength is interpolated between that band and the one before it. If all bands

@@ -74,11 +74,18 @@ def lead_channels(location: Tensor, unpredicted: Tensor, lead: int, patch: int) 
 
 
 def band_per_patch(band: Tensor, number: int, patch: int) -> Tensor:
-    """Return band `number` (0 the finest) on the grid of patches: interpolated, or its root mean square if it is finer."""
+    """Return band `number` (0 the finest) on the grid of patches: interpolated, or its root mean square if it is finer.
+
+    band: (case, time, y, x)
+    returns: (case, time, y / patch, x / patch)
+    """
     size = 1 << number
     return upsample(band, size // patch) if size >= patch else F.avg_pool2d(band.square(), patch // size).sqrt()
 
 
 def sum_around(field: Tensor, reach: int) -> Tensor:
-    """Sum the patches up to `reach` away each way, divided by their number in the interior; beyond the edge counts as 0."""
+    """Sum the patches of a field (case, time, y, x) up to `reach` away each way, divided by their number in the interior.
+
+    Beyond the edge counts as 0.
+    """
     return F.avg_pool2d(field, 2 * reach + 1, stride=1, padding=reach) if reach else field
