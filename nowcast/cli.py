@@ -109,7 +109,7 @@ def train(
     """
     _set_up_log(quiet, verbose)
     from nowcast.commands.choose_config import choose_config
-    from nowcast.commands.train import dry_run_facts, dry_run_lines, train_run
+    from nowcast.commands.train import dry_run_lines, dry_run_summary, train_run
 
     if config is None and not data:
         raise UsageError("nothing to train: give a CONFIG such as configs/radar.toml, or --data RECORD to have one planned")
@@ -120,7 +120,7 @@ def train(
         config, data or (), set_ or (), run=run, resume=resume, overwrite=overwrite, device=device, dry_run=dry_run
     )
     if dry_run:
-        estimated = dry_run_facts(experiment, device)
+        estimated = dry_run_summary(experiment, device)
         if _is_first():
             _print_json(estimated) if format is args.Format.json else typer.echo("\n".join(dry_run_lines(estimated)))
             _next("the same without --dry-run")
@@ -162,7 +162,7 @@ def predict(
     options = {"variable": variable, "device": device, "probabilities": probabilities, "thresholds": levels}
     if watch:
         if reference_time or start or end or every or overwrite or len(records) != 1:
-            raise UsageError("--watch takes one folder to watch, no times and no --overwrite: it forecasts what comes, once")
+            raise UsageError("--watch takes one folder to watch, no times and no --overwrite: each new frame is forecast once")
         for path in watch_folder(forecaster, records[0], output, **options):
             typer.echo(path)
         return

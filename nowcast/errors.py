@@ -88,7 +88,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def explain_failure(error: Exception) -> tuple[str, int]:
     """Return message and exit code for lack of memory or a disk that cannot be written; raise any other error, a bug."""
     if is_out_of_memory(error):
-        hint = "out of memory; try a smaller training.batch_size or data.crop, or a machine with more"
+        hint = "out of memory; try a smaller training.batch_size or data.crop, or a machine with more memory"
         return hint, MemoryLimitError.exit_code
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}:
         return f"{error.filename or 'an output'}: {error.strerror}", OutputError.exit_code

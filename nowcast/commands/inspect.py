@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nowcast.dataset.packed import WET
+from nowcast.dataset.packed import WET_RATE
 from nowcast.dataset.windows import find_windows
 from nowcast.netcdf.record import Damage, Record
 from nowcast.quantity import Quantity
@@ -50,7 +50,7 @@ def _statistics(record: Record) -> dict[str, Any]:
     """Read frames, and return the percentages of missing and wet cells and the maximum."""
     chosen = np.unique(np.linspace(0, len(record.times) - 1, min(SAMPLE, len(record.times))).round().astype(int))
     known = total = 0
-    wet = dict.fromkeys((WET, 1.0, 5.0), 0)
+    wet = dict.fromkeys((WET_RATE, 1.0, 5.0), 0)
     highest, damage = -np.inf, Damage(record)
     for position in track(chosen, f"reading {record.name}", unit="frame"):
         frame = damage.read(position)

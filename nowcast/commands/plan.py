@@ -68,4 +68,4 @@ def check_output(output: Path, records: Sequence[str], *, overwrite: bool) -> No
 
     Raises OutputError (exit 5) where it may not, and UsageError (exit 2) for records that do not exist.
     """
-    may_write(output, overwrite=overwrite, inputs=(path for given in records for path in expand(given)))
+    may_write(output, overwrite=overwrite, inputs=(path for argument in records for path in expand(argument)))

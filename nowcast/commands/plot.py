@@ -83,10 +83,10 @@ def open_frames(path: str, variable: str | None, reference: np.datetime64 | None
     """Open the forecast or the record that `plot` draws. Raises UsageError (exit 2) for times of the other kind."""
     forecasts = _open_forecast(path, variable)
     if forecasts is None:
-        return _of_record(_open_record(path, variable), path, reference, span)
+        return _record_frames(_open_record(path, variable), path, reference, span)
     if any(time is not None for time in span):
         raise UsageError(f"{path} holds forecasts: choose one by --reference-time; --start and --end are for records")
-    return _of_forecast(forecasts, path, reference)
+    return _forecast_frames(forecasts, path, reference)
 
 
 def _open_forecast(path: str, variable: str | None) -> Forecasts | None:
@@ -107,7 +107,7 @@ def _open_record(path: str, variable: str | None) -> Record:
     return records[0]
 
 
-def _of_record(record: Record, path: str, reference: np.datetime64 | None, span: Times) -> Frames:
+def _record_frames(record: Record, path: str, reference: np.datetime64 | None, span: Times) -> Frames:
     if reference is not None:
         raise UsageError(f"{path} is a record: choose frames by --start and --end; --reference-time is for forecasts")
     chosen = _positions_in(record, span)
@@ -136,7 +136,7 @@ def _positions_in(record: Record, span: Times) -> np.ndarray:
     return np.arange(first, last)
 
 
-def _of_forecast(forecasts: Forecasts, path: str, reference: np.datetime64 | None) -> Frames:
+def _forecast_frames(forecasts: Forecasts, path: str, reference: np.datetime64 | None) -> Frames:
     times = forecasts.reference_times
     if reference is not None and reference not in times:
         span = f"{len(times):,} reference times from {times[0]}Z to {times[-1]}Z"

@@ -119,7 +119,7 @@ def with_batch_size(
         learner = uncompiled(experiment, device)
         check_grids(archive, experiment.data.crop, learner.model)
         shape, most = case_shape(experiment.data, archive), archive.num_windows("training")
-        # every process must be able to bear its share
+        # each process must have the memory for its share
         number = min(distributed.gather(largest_batch(learner, shape=shape, most=most))) * distributed.size()
     training = experiment.training.model_copy(update={"batch_size": number})
     return experiment.model_copy(update={"training": training})
@@ -216,7 +216,7 @@ class _LogFile(logging.FileHandler):
             log.warning("%s cannot be written: training goes on without", self.baseFilename)
 
 
-def dry_run_facts(experiment: Experiment, device: str) -> dict[str, Any]:
+def dry_run_summary(experiment: Experiment, device: str) -> dict[str, Any]:
     """Return what training would do and cost, as one JSON object. Writes nothing but the cache of packed frames."""
     # a training ends with a picture, so the memory of matplotlib counts
     from nowcast.report import folder as report_folder  # noqa: F401
@@ -246,18 +246,18 @@ def dry_run_facts(experiment: Experiment, device: str) -> dict[str, Any]:
     }
 
 
-def dry_run_lines(facts: Mapping[str, Any]) -> list[str]:
-    """Return the lines of `dry_run_facts` for people: the resolved config as TOML, then a summary."""
-    resolved = config.write(config.from_dict(facts["config"], source="config"))
-    splits = ", ".join(f"{number:,} {split}" for split, number in facts["windows"].items())
-    account = ", ".join(f"{key.removeprefix('num_')} {value:,}" for key, value in facts["account"].items() if value)
+def dry_run_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Return the lines of `dry_run_summary` for people: the resolved config as TOML, then a summary."""
+    resolved = config.write(config.from_dict(summary["config"], source="config"))
+    splits = ", ".join(f"{number:,} {split}" for split, number in summary["windows"].items())
+    account = ", ".join(f"{key.removeprefix('num_')} {value:,}" for key, value in summary["account"].items() if value)
     return [
         resolved.rstrip(),
         "",
-        f"records      {', '.join(facts['records'])}",
+        f"records      {', '.join(summary['records'])}",
         f"windows      {splits}  ({account})",
-        f"parameters   {facts['num_parameters']:,}",
-        f"steps        {facts['num_steps']:,} on {facts['device']} in {facts['precision']}",
-        f"time         {facts['seconds_per_step']:.3g} s a step, {facts['estimated_hours']:.2g} h in all",
-        f"memory       {facts['estimated_memory_mb']:,.0f} MB at the peak of a step",
+        f"parameters   {summary['num_parameters']:,}",
+        f"steps        {summary['num_steps']:,} on {summary['device']} in {summary['precision']}",
+        f"time         {summary['seconds_per_step']:.3g} s a step, {summary['estimated_hours']:.2g} h in all",
+        f"memory       {summary['estimated_memory_mb']:,.0f} MB at the peak of a step",
     ]

@@ -23,7 +23,7 @@ from nowcast.motion import MARGIN, future_places, motion, past_to_lagrangian, re
 
 # Fraction of the draws that are uniform, whatever the rain, so that networks also learn from dry weather.
 UNIFORM_SHARE = 0.1
-_EPOCHS = 1 << 40  # seeds the order of an epoch, in the place of a batch number; larger than any of these
+_EPOCHS = 1 << 40  # in place of a batch number, seeds the order of windows in an epoch; larger than any batch number
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Batches(Dataset):
     takes every window once per epoch, in a new random order.
     augmentation: "flips" (along y and x) and "rotations" (exchange y and x), each applied to a case by chance.
     coordinates: "grid" or "lagrangian".
-    share: (rank, number of processes); each process reads only every so many cases of a batch, starting with its rank.
+    share: (rank r, number n of processes); the process reads cases r, r + n, r + 2 n, … of each batch.
     """
 
     def __init__(

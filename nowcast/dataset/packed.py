@@ -3,7 +3,7 @@
 To decompress NetCDF takes longer than a training step on a small crop. So each record is stored once as float16 mm/h (NaN
 missing; relative error under 0.05 %) under `$NOWCAST_CACHE` (default: the user's cache folder), in a folder named by the
 record's digest, which changes with its files. Only training reads packed frames; forecasts and scores read the NetCDF
-files. Records of more than `packed_tiles.WHOLE` bytes are stored in tiles.
+files. Records of more than `packed_tiles.UNTILED_BYTES` bytes are stored in tiles.
 """
 
 import json
@@ -26,9 +26,9 @@ from nowcast.runtime.outputs import remove_stale, temporary_path
 from nowcast.runtime.threads import ahead
 
 BLOCK = 16  # cells: side of the blocks whose mean rain decides how often crops are drawn there
-WET = 0.1  # mm/h: a cell with at least this rain rate is wet
+WET_RATE = 0.1  # mm/h: a cell with at least this rain rate is wet
 LARGEST = 65504.0  # mm/h: the largest number in float16
-LAYOUT = 2  # version of the stored files; records stored in another version are packed again
+STORED_VERSION = 2  # of the files in the cache; records stored in another version are packed again
 SAMPLE = 64  # number of frames read to estimate the disk space that the tiles of a record need
 
 
@@ -88,17 +88,19 @@ def pack(record: Record, *, progress: Callable[[Iterable], Iterable] = iter) -> 
     Raises OutputError (exit 5) if the cache cannot be written or its disk is too small, and DataError (exit 3) if no frame
     can be read.
     """
-    folder = cache_folder() / f"{record.digest()}-{LAYOUT}"
+    folder = cache_folder() / f"{record.digest()}-{STORED_VERSION}"
     if not (folder / "facts.json").is_file():
         _build(record, folder, progress)
-    facts = json.loads((folder / "facts.json").read_text())
+    description = json.loads((folder / "facts.json").read_text())
     summary = np.load(folder / "summary.npy")
-    return PackedFrames(folder, tuple(facts["shape"]), *summary, in_tiles=facts["in_tiles"], damaged=tuple(facts["damaged"]))
+    return PackedFrames(
+        folder, tuple(description["shape"]), *summary, in_tiles=description["in_tiles"], damaged=tuple(description["damaged"])
+    )
 
 
 def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable]) -> None:
     shape = (len(record.times), *record.grid.shape)
-    in_tiles = bool(2 * np.prod(shape, dtype=np.int64) > packed_tiles.WHOLE)
+    in_tiles = bool(2 * np.prod(shape, dtype=np.int64) > packed_tiles.UNTILED_BYTES)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(folder.parent)
@@ -159,8 +161,8 @@ def _store(
     np.save(folder / "summary.npy", statistics)
     if damage.all_failed:
         raise damage.first
-    facts = {"shape": shape, "record": record.name, "in_tiles": in_tiles, "damaged": damage.lines()}
-    (folder / "facts.json").write_text(json.dumps(facts))
+    description = {"shape": shape, "record": record.name, "in_tiles": in_tiles, "damaged": damage.lines()}
+    (folder / "facts.json").write_text(json.dumps(description))
 
 
 def _rain_blocks(frame: np.ndarray) -> np.ndarray | None:
@@ -176,7 +178,7 @@ def _rain_blocks(frame: np.ndarray) -> np.ndarray | None:
 def missing_and_wet(frame: np.ndarray) -> tuple[float, float]:
     """Compute the fraction of missing cells of a frame (y, x) mm/h, and of wet cells among the known ones (NaN if none)."""
     missing = float(np.isnan(frame).mean())
-    return missing, float((frame >= WET).mean() / (1 - missing)) if missing < 1 else np.nan
+    return missing, float((frame >= WET_RATE).mean() / (1 - missing)) if missing < 1 else np.nan
 
 
 def block_means(values: np.ndarray) -> np.ndarray:

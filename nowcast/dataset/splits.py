@@ -1,7 +1,7 @@
 """Divide windows into training, validation and test, so that no frame is in two splits.
 
-Three ways: fractions of one record in time order, spans of time, and whole rain events of several records. A split may
-come out empty; its account says how many windows it has.
+Four ways: fractions of one record in time order, spans of time, numbered days, and whole rain events of several records. A
+split can be empty; its account holds its number of windows.
 """
 
 from collections.abc import Mapping, Sequence

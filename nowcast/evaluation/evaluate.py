@@ -44,23 +44,24 @@ def evaluate(
     """
     _check_quantities(records)
     probabilities = Probabilities.of(forecasters, thresholds)
-    planned = [_windows(forecasters, record, selection) for record in records]
-    step, leads = _time_step(forecasters, records, planned), planned[0].lead_frames
+    all_windows = [_windows(forecasters, record, selection) for record in records]
+    step, leads = _time_step(forecasters, records, all_windows), all_windows[0].lead_frames
     minutes = tuple((np.arange(1, leads + 1) * step / MINUTE).tolist())
     evaluation = Evaluation(minutes, tuple(map(float, thresholds)), records[0].quantity)
-    for record, windows in zip(records, planned, strict=True):
+    for record, windows in zip(records, all_windows, strict=True):
         if len(windows):
             _score_record(evaluation, forecasters, record, windows, probabilities)
     evaluation = _joined(evaluation)
     evaluation.about = about(forecasters, records, evaluation.cases)
     if not evaluation.num_cases:
-        raise DataError(_no_case(planned, evaluation))
-    for name, number in evaluation.silent.items():
+        raise DataError(_explain_no_case(all_windows, evaluation))
+    for name, number in evaluation.all_missing.items():
         if number:
-            log.warning("%s: forecasts nothing but missing values in %d cases, which so count for nobody", name, number)
+            message = "%s: forecasts nothing but missing values in %d cases, which are left out for all forecasters"
+            log.warning(message, name, number)
     if examples and distributed.is_first():
         chosen = choose(evaluation.cases)
-        evaluation.examples = [_example(evaluation, forecasters, records, planned, *ranked) for ranked in chosen.items()]
+        evaluation.examples = [_example(evaluation, forecasters, records, all_windows, *ranked) for ranked in chosen.items()]
     return evaluation
 
 
@@ -73,11 +74,13 @@ def _check_quantities(records: Sequence[Record]) -> None:
         )
 
 
-def _time_step(forecasters: Mapping[str, Forecaster], records: Sequence[Record], planned: Sequence[Windows]) -> np.timedelta64:
+def _time_step(
+    forecasters: Mapping[str, Forecaster], records: Sequence[Record], all_windows: Sequence[Windows]
+) -> np.timedelta64:
     """Return the time step of all cases; DataError (exit 3) if there are none, UsageError (2) for different time steps."""
-    steps = {windows.time_step: record.name for record, windows in zip(records, planned, strict=True) if len(windows)}
+    steps = {windows.time_step: record.name for record, windows in zip(records, all_windows, strict=True) if len(windows)}
     if not steps:
-        raise DataError(_not_in_time(forecasters, records) or _no_case(planned))
+        raise DataError(_explain_no_overlap(forecasters, records) or _explain_no_case(all_windows))
     if len(steps) > 1:
         listed = ", ".join(f"{name} {step / MINUTE:g} min" for step, name in steps.items())
         raise UsageError(f"the records are forecast in different time steps ({listed}): evaluate them one by one")
@@ -125,7 +128,7 @@ def _common_step(forecasters: Mapping[str, Forecaster], record: Record) -> np.ti
     return next(iter(own.values())) if own else next(iter(forecasters.values())).time_step(record)
 
 
-def _not_in_time(forecasters: Mapping[str, Forecaster], records: Sequence[Record]) -> str | None:
+def _explain_no_overlap(forecasters: Mapping[str, Forecaster], records: Sequence[Record]) -> str | None:
     """Return why forecast files have no case if the reason is their reference times, else None."""
     files = {name: f.reference_times for name, f in forecasters.items() if f.reference_times is not None}
     spans = "; ".join(f"{record.name} goes from {record.times[0]}Z to {record.times[-1]}Z" for record in records)
@@ -148,21 +151,21 @@ def _span(times: np.ndarray) -> str:
     return f"{times[0]}Z" if len(times) == 1 else f"{times[0]}Z to {times[-1]}Z"
 
 
-def _no_case(planned: Sequence[Windows], evaluation: Evaluation | None = None) -> str:
+def _explain_no_case(all_windows: Sequence[Windows], evaluation: Evaluation | None = None) -> str:
     """Return why there is nothing to score: from the windows of all records, or from the cases that were read."""
-    account = sum((windows.account for windows in planned[1:]), planned[0].account)
-    frames = (
-        f"{planned[0].input_frames} past and {planned[0].lead_frames} future frames {planned[0].time_step / MINUTE:g} min apart"
-    )
+    account = sum((windows.account for windows in all_windows[1:]), all_windows[0].account)
+    first = all_windows[0]
+    frames = f"{first.input_frames} past and {first.lead_frames} future frames {first.time_step / MINUTE:g} min apart"
     if not account.num_windows:
         return f"no complete case of {frames} to score.\n{'; '.join(line.strip() for line in account.lines())}."
-    if not any(len(windows) for windows in planned):
-        asked = "in the times asked for, with a forecast in every file that is named"
+    if not any(len(windows) for windows in all_windows):
+        asked = "in the range of times asked for and has a forecast in every forecast file"
         return f"none of the {account.num_windows:,} complete cases of {frames} is {asked}."
-    silent = [name for name, number in (evaluation.silent if evaluation else {}).items() if number == evaluation.num_read]
-    if silent:
-        return f"{silent[0]} forecasts nothing but missing values in all {evaluation.num_read:,} cases: nothing can be scored."
-    return f"no case of {frames} to score: each has a past frame without any observation, or no pixel known to all."
+    numbers = evaluation.all_missing if evaluation else {}
+    if name := next((name for name, number in numbers.items() if number == evaluation.num_read), None):
+        return f"{name} forecasts nothing but missing values in all {evaluation.num_read:,} cases: nothing can be scored."
+    reasons = "each has a past frame without any observation, or no pixel known in all forecasts and the observation"
+    return f"no case of {frames} to score: {reasons}."
 
 
 def _score_record(
@@ -186,16 +189,16 @@ def _score_record(
         fields, exceedances = _forecasts(forecasters, past, reference, lead_times, probabilities)
         known = _common_mask(evaluation, forecasters, observed, fields, exceedances)
         if known.any():
-            of_case = tallies(fields, observed, known, setup)
+            case_tallies = tallies(fields, observed, known, setup)
             if probabilities:
                 case = Case(reference, lead_times, observed, known)
-                of_case = _with_probabilities(of_case, probabilities, forecasters, case, fields, exceedances)
-            _add_case(evaluation, record, reference, of_case)
+                case_tallies = _with_probabilities(case_tallies, probabilities, forecasters, case, fields, exceedances)
+            _add_case(evaluation, record, reference, case_tallies)
     if evaluation.num_cases > before:
         evaluation.records.append(record.name)
     if left_out := len(own_share) - (evaluation.num_cases - before):
         log.warning(
-            "%s: left out %d of %d cases, where a whole frame is missing or no pixel is known to all",
+            "%s: left out %d of %d cases: a whole frame is missing, or no pixel is known in all forecasts and the observation",
             record.name, left_out, len(own_share),
         )  # fmt: skip
 
@@ -207,23 +210,23 @@ def _common_mask(
     fields: Mapping[str, np.ndarray],
     exceedances: Mapping[str, np.ndarray],
 ) -> np.ndarray:
-    """Return where (lead, y, x) the observation and all forecasts are known; count forecasters that know nothing at all."""
+    """Return where the observation and all forecasts are known, (lead, y, x); count forecasts of missing values alone."""
     known = np.isfinite(observed)
     evaluation.num_read += 1
     for name in forecasters:
         finite = [np.isfinite(arrays[name]) for arrays in (fields, exceedances) if name in arrays]
         known &= np.logical_and.reduce([each if each.ndim == 3 else each.all(axis=0) for each in finite])
-        evaluation.silent[name] = evaluation.silent.get(name, 0) + (not all(each.any() for each in finite))
+        evaluation.all_missing[name] = evaluation.all_missing.get(name, 0) + (not all(each.any() for each in finite))
     return known
 
 
-def _add_case(evaluation: Evaluation, record: Record, reference: np.datetime64, of_case: Mapping[str, Tally]) -> None:
+def _add_case(evaluation: Evaluation, record: Record, reference: np.datetime64, case_tallies: Mapping[str, Tally]) -> None:
     """Add the sums of one case, by forecaster, to those of its day."""
     block = (record.name, str(reference.astype("datetime64[D]")))
-    for name, tally in of_case.items():
+    for name, tally in case_tallies.items():
         evaluation.add(name, block, tally)
     evaluation.num_cases += 1
-    first = next((tally["pairs"] for tally in of_case.values() if "pairs" in tally), None)
+    first = next((tally["pairs"] for tally in case_tallies.values() if "pairs" in tally), None)
     evaluation.cases += [_scored_case(evaluation, record, reference, first)] if first else []
 
 
@@ -235,8 +238,10 @@ def _with_probabilities(
     fields: Mapping[str, np.ndarray],
     exceedances: Mapping[str, np.ndarray],
 ) -> dict[str, Tally]:
-    """Return the tallies of fields, with the sums of probabilities added to them; `tallies` is empty for a forecaster
-    that gives probabilities only."""
+    """Return the tallies of fields with the sums of probabilities added.
+
+    tallies: by forecaster; one that gives probabilities only has none
+    """
     complete = {}
     for name, forecaster in forecasters.items():
         sums = probabilities.sums_of(name, forecaster, case, field=fields.get(name), exceedance=exceedances.get(name))
@@ -246,7 +251,7 @@ def _with_probabilities(
 
 def _setup(evaluation: Evaluation, record: Record) -> Setup:
     if not np.isfinite(record.grid.spacing_km).all():
-        log.info("%s: no scores by scale or wavelength, as its grid does not tell kilometres", record.name)
+        log.info("%s: no scores by scale or wavelength, because its grid spacing in km is unknown", record.name)
     return Setup(evaluation.thresholds, record.grid.spacing_km, evaluation.quantity.data_range)
 
 
@@ -279,12 +284,12 @@ def _example(
     evaluation: Evaluation,
     forecasters: Mapping[str, Forecaster],
     records: Sequence[Record],
-    planned: Sequence[Windows],
+    all_windows: Sequence[Windows],
     rank: str,
     case: ScoredCase,
 ) -> Example:
     """Read and forecast one case again, and return the fields that the report shows."""
-    record, windows = next(pair for pair in zip(records, planned, strict=True) if pair[0].name == case.record)
+    record, windows = next(pair for pair in zip(records, all_windows, strict=True) if pair[0].name == case.record)
     references = record.times[windows.positions[:, windows.input_frames - 1]]
     positions = windows.positions[np.flatnonzero(references == case.reference)[0]]
     past, observed = record.read(positions[: windows.input_frames]), record.read(positions[windows.input_frames :])

@@ -47,7 +47,7 @@ def pool(paths: Sequence[str | Path]) -> Evaluation:
                 )
             origins[block] = path
         _require_different_rain(first, other, origins)
-        first.about = _about_both(first.about, other.about, paths[0], path)
+        first.about = _merge_about(first.about, other.about, paths[0], path)
         first.merge(other)
     first.sort()
     return first
@@ -59,7 +59,7 @@ def _require_alike(a: Evaluation, b: Evaluation, path_a: str | Path, path_b: str
     for item, value_a in description_a.items():
         if value_a != (value_b := description_b.get(item)):
             raise UsageError(
-                f"{path_a} and {path_b} cannot be pooled, as their {item} differ:\n{_text(value_a)} | {_text(value_b)}"
+                f"{path_a} and {path_b} cannot be pooled, because their {item} differ:\n{_text(value_a)} | {_text(value_b)}"
             )
 
 
@@ -96,12 +96,12 @@ def _require_different_rain(a: Evaluation, b: Evaluation, origins: dict) -> None
             )
 
 
-def _about_both(a: dict, b: dict, path_a: str | Path, path_b: str | Path) -> dict:
+def _merge_about(a: dict, b: dict, path_a: str | Path, path_b: str | Path) -> dict:
     """Merge the descriptions of records and forecasters. Raise UsageError if one name stands for two checkpoints."""
     forecasters_a, forecasters_b = (about.get("forecasters", {}) for about in (a, b))
     for name in forecasters_a.keys() & forecasters_b.keys():
         if forecasters_a[name].get("digest") != forecasters_b[name].get("digest"):
-            raise UsageError(f"{path_a} and {path_b} cannot be pooled, as {name} is another checkpoint in each")
+            raise UsageError(f"{path_a} and {path_b} cannot be pooled, because {name} is a different checkpoint in each")
     count = "num_cases_in_training"
     merged = {name: description | forecasters_b.get(name, {}) for name, description in forecasters_a.items()}
     for name, description in merged.items():

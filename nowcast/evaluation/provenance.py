@@ -15,19 +15,19 @@ from nowcast.netcdf.record import Record
 MINUTE = np.timedelta64(60, "s")
 
 
-def of_records(records: Sequence[Record], cases: Sequence[ScoredCase]) -> list[dict[str, Any]]:
+def describe_records(records: Sequence[Record], cases: Sequence[ScoredCase]) -> list[dict[str, Any]]:
     """Return an entry for each record that has cases: time span, frames, time step, grid, first and last reference time."""
     entries = []
     for record in records:
         references = sorted(case.reference for case in cases if case.record == record.name)
         if references:
-            entries.append(_of_record(record) | {
+            entries.append(_describe_record(record) | {
                 "num_cases": len(references), "first_case": str(references[0]), "last_case": str(references[-1]),
             })  # fmt: skip
     return entries
 
 
-def _of_record(record: Record) -> dict[str, Any]:
+def _describe_record(record: Record) -> dict[str, Any]:
     dy, dx = record.grid.spacing_km
     spacing = f", {dy:.3g} × {dx:.3g} km" if np.isfinite(dy * dx) else ""
     return {
@@ -42,7 +42,7 @@ def _of_record(record: Record) -> dict[str, Any]:
     }
 
 
-def of_forecaster(forecaster: Forecaster, cases: Sequence[ScoredCase]) -> dict[str, Any]:
+def describe_forecaster(forecaster: Forecaster, cases: Sequence[ScoredCase]) -> dict[str, Any]:
     """Return a forecaster's description; of a network also how many of the cases lie in the time that it was trained on."""
     description = forecaster.describe()
     if "trained_on" in description:
@@ -65,6 +65,6 @@ def _time(text: str) -> np.datetime64:
 def about(forecasters: Mapping[str, Forecaster], records: Sequence[Record], cases: Sequence[ScoredCase]) -> dict[str, Any]:
     """Return what was scored on what: `records` and `forecasters`."""
     return {
-        "records": of_records(records, cases),
-        "forecasters": {name: of_forecaster(forecaster, cases) for name, forecaster in forecasters.items()},
+        "records": describe_records(records, cases),
+        "forecasters": {name: describe_forecaster(forecaster, cases) for name, forecaster in forecasters.items()},
     }

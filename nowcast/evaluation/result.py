@@ -32,22 +32,23 @@ class Evaluation:
     examples: list[Example] = field(default_factory=list)  # a few cases with their fields, for the report
     about: dict[str, Any] = field(default_factory=dict)  # descriptions of records and forecasters, see provenance.py
     num_read: int = 0  # cases that were forecast, scored or not
-    silent: dict[str, int] = field(default_factory=dict)  # by forecaster, cases with nothing but missing values
+    all_missing: dict[str, int] = field(default_factory=dict)  # by forecaster, cases of which it forecasts no known value
 
-    def add(self, name: str, block: Block, case: Tally | Additive) -> None:
-        """Add the sums of one or more cases to a block of a forecaster. Sums without a Tally are of pairs."""
-        case = case if isinstance(case, Tally) else Tally({"pairs": case})
+    def add(self, name: str, block: Block, sums: Tally | Additive) -> None:
+        """Add the sums of one or more cases to a block of a forecaster. Sums that are no Tally are of the kind "pairs"."""
+        tally = sums if isinstance(sums, Tally) else Tally({"pairs": sums})
         blocks = self.blocks.setdefault(name, {})
-        blocks[block] = blocks[block] + case if block in blocks else case
+        blocks[block] = blocks[block] + tally if block in blocks else tally
 
     def merge(self, other: "Evaluation") -> None:
         """Add the cases of another evaluation, which another process or an earlier command scored."""
         for name, blocks in other.blocks.items():
-            for block, case in blocks.items():
-                self.add(name, block, case)
+            for block, tally in blocks.items():
+                self.add(name, block, tally)
         self.num_cases += other.num_cases
         self.num_read += other.num_read
-        self.silent = {name: self.silent.get(name, 0) + other.silent.get(name, 0) for name in self.silent | other.silent}
+        counts = self.all_missing, other.all_missing
+        self.all_missing = {name: sum(count.get(name, 0) for count in counts) for name in self.all_missing | other.all_missing}
         self.records += [name for name in other.records if name not in self.records]
         self.cases += other.cases
 

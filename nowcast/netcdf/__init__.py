@@ -5,7 +5,7 @@ forecast_writer.py.
 """
 
 from nowcast.netcdf.grid import Grid
-from nowcast.netcdf.opening import FileFacts, Index, open_records
+from nowcast.netcdf.opening import FileSummary, Index, open_records
 from nowcast.netcdf.record import Record
 
-__all__ = ["FileFacts", "Grid", "Index", "Record", "open_records"]
+__all__ = ["FileSummary", "Grid", "Index", "Record", "open_records"]

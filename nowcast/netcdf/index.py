@@ -18,7 +18,7 @@ import numpy as np
 
 from nowcast.errors import OutputError
 from nowcast.netcdf.grid import Grid
-from nowcast.netcdf.opening import FileFacts
+from nowcast.netcdf.opening import FileSummary
 from nowcast.netcdf.packing import Packing
 from nowcast.netcdf.rain_variable import Field
 from nowcast.runtime.cache import cache_folder
@@ -40,11 +40,11 @@ class FileIndex:
         self.variable = variable
         self._folders: dict[Path, _Folder] = {}
 
-    def get(self, path: Path) -> FileFacts | None:
+    def get(self, path: Path) -> FileSummary | None:
         return self._folder(path).get(path)
 
-    def put(self, facts: FileFacts) -> None:
-        self._folder(facts.path).put(facts)
+    def put(self, summary: FileSummary) -> None:
+        self._folder(summary.path).put(summary)
 
     def save(self) -> None:
         for folder in self._folders.values():
@@ -73,9 +73,9 @@ class _Folder:
         self.files, self.shared = read_checked(self.path)
         self._numbers = {text: number for number, text in enumerate(self.shared)}
         self._states: dict[str, list[int]] = {}
-        self._decoded: dict[int, FileFacts] = {}
+        self._decoded: dict[int, FileSummary] = {}
 
-    def get(self, path: Path) -> FileFacts | None:
+    def get(self, path: Path) -> FileSummary | None:
         try:
             # taken before the file is opened: if the file changes meanwhile, it is opened again the next time
             self._states[path.name] = state = _state(path)
@@ -88,18 +88,18 @@ class _Folder:
         except (OSError, ArithmeticError, LookupError, AttributeError, TypeError, ValueError, RecursionError):
             return None  # no such file, or JSON of another form
 
-    def put(self, facts: FileFacts) -> None:
-        state = self._states.get(facts.path.name)
+    def put(self, summary: FileSummary) -> None:
+        state = self._states.get(summary.path.name)
         if state is None or time.time_ns() - state[2] < SETTLED:
             return
         try:
-            text = _encode_shared(facts)
+            text = _encode_shared(summary)
         except TypeError:  # an attribute that is neither text nor numbers
             return
         if text not in self._numbers:
             self._numbers[text] = len(self.shared)
             self.shared.append(text)
-        self.files[facts.path.name] = [state, self._numbers[text], facts.times.astype(np.int64).tolist()]
+        self.files[summary.path.name] = [state, self._numbers[text], summary.times.astype(np.int64).tolist()]
         self.is_new = True
 
     def save(self) -> None:
@@ -146,20 +146,20 @@ def _state(path: Path) -> list[int]:
     return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _encode_shared(facts: FileFacts) -> str:
-    values = {name: getattr(facts, name) for name in ("interval", "institution", "sequence_length")}
-    return json.dumps(values | {"field": asdict(facts.field), "grid": vars(facts.grid)}, default=_encode_numbers)
+def _encode_shared(summary: FileSummary) -> str:
+    values = {name: getattr(summary, name) for name in ("interval", "institution", "sequence_length")}
+    return json.dumps(values | {"field": asdict(summary.field), "grid": vars(summary.grid)}, default=_encode_numbers)
 
 
-def _decode_shared(text: str) -> FileFacts:
-    """Return the facts from the JSON of `_encode_shared`; path and times are empty."""
+def _decode_shared(text: str) -> FileSummary:
+    """Return a summary from the JSON of `_encode_shared`; its path and times are empty."""
     values = json.loads(text, object_hook=_decode_numbers)
     packing = values["field"]["packing"]
     packing = Packing(**packing | {"missing": tuple(packing["missing"])})
     field = Field(**values["field"] | {"frame_dims": tuple(values["field"]["frame_dims"]), "packing": packing})
     grid = Grid(**values["grid"])
     place, nothing = (grid.key, field.quantity), np.zeros(0, "datetime64[s]")
-    return FileFacts(**values | {"path": Path(), "field": field, "grid": grid, "place": place, "times": nothing})
+    return FileSummary(**values | {"path": Path(), "field": field, "grid": grid, "place": place, "times": nothing})
 
 
 def _encode_numbers(values) -> dict:

@@ -19,15 +19,15 @@ from nowcast.netcdf.rain_variable import Field, find_field, text
 from nowcast.netcdf.record import SEQUENCE, FrameLayout, Record, most_frequent_step
 from nowcast.netcdf.times import interval_seconds, nominal_times, read_times, time_variable
 
-__all__ = ["FileFacts", "Grid", "Index", "Record", "open_records"]
+__all__ = ["FileSummary", "Grid", "Index", "Record", "open_records"]
 
 log = logging.getLogger(__name__)
 _DAY = np.timedelta64(86400, "s")
 
 
 @dataclass(frozen=True)
-class FileFacts:
-    """All that a file holds except its fields.
+class FileSummary:
+    """What a file holds, without the fields: read once when it is opened.
 
     `interval`: the accumulation interval, s, None if not stated. Files with equal `place` (grid and quantity) are one series.
     """
@@ -43,13 +43,13 @@ class FileFacts:
 
 
 class Index(Protocol):
-    """A store of FileFacts from one call of `open_records` to the next, since opening a file takes milliseconds."""
+    """A store of FileSummary from one call of `open_records` to the next, since opening a file takes milliseconds."""
 
-    def get(self, path: Path) -> FileFacts | None:
-        """Return the facts of a file; None if they are not stored or the file has changed since."""
+    def get(self, path: Path) -> FileSummary | None:
+        """Return the summary of a file; None if it is not stored or the file has changed since."""
 
-    def put(self, facts: FileFacts) -> None:
-        """Store the facts of a file."""
+    def put(self, summary: FileSummary) -> None:
+        """Store the summary of a file."""
 
     def save(self) -> None:
         """Write to disk what is new."""
@@ -67,12 +67,12 @@ def open_records(
 
     variable: name of the variable; None: found by its CF attributes
     zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
-    index: facts of files that were opened before, as this variable
+    index: summaries of files that were opened before, with this variable
 
     Of several files in a folder or glob those that cannot be used are left out, with a warning. Raises UsageError (exit 2) if
     there are no files, DataError (exit 3) if a file named by itself, or every file, cannot be used.
     """
-    groups: dict[tuple, list[FileFacts]] = {}
+    groups: dict[tuple, list[FileSummary]] = {}
     shared: dict = {}
     for argument in [paths] if isinstance(paths, str | Path) else paths:
         for file in _inspect_all(argument, variable, index):
@@ -87,7 +87,7 @@ def open_records(
     return [replace(r, name=f"{r.name}-{r.paths[0].stem}") if taken[r.name] > 1 else r for r in records]
 
 
-def _inspect_all(argument: str | Path, variable: str | None, index: Index | None) -> list[FileFacts]:
+def _inspect_all(argument: str | Path, variable: str | None, index: Index | None) -> list[FileSummary]:
     paths = expand(argument)
     files, errors = [], []
     for path in paths:
@@ -102,17 +102,17 @@ def _inspect_all(argument: str | Path, variable: str | None, index: Index | None
     return files
 
 
-def _inspect_once(path: Path, variable: str | None, index: Index | None) -> FileFacts:
+def _inspect_once(path: Path, variable: str | None, index: Index | None) -> FileSummary:
     if index is None:
         return _inspect(path, variable)
-    facts = index.get(path)
-    if facts is None:
-        facts = _inspect(path, variable)
-        index.put(facts)
-    return facts
+    summary = index.get(path)
+    if summary is None:
+        summary = _inspect(path, variable)
+        index.put(summary)
+    return summary
 
 
-def _inspect(path: Path, variable: str | None) -> FileFacts:
+def _inspect(path: Path, variable: str | None) -> FileSummary:
     """Find out what a file holds. Raises DataError (exit 3) if it cannot be used."""
     with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
         field = find_field(dataset, str(path), variable)
@@ -125,7 +125,7 @@ def _inspect(path: Path, variable: str | None) -> FileFacts:
             times, length = _one_after_the_other(times, sequences), len(times)
         grid, institution = read_grid(dataset, field, str(path)), text(dataset, "institution")
         place = (grid.key, field.quantity)
-        return FileFacts(path, field, grid, place, times, interval, institution, length if sequences else 0)
+        return FileSummary(path, field, grid, place, times, interval, institution, length if sequences else 0)
 
 
 def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
@@ -155,7 +155,7 @@ def _frame_times(dataset, field: Field, path: Path) -> str:
     return name
 
 
-def _assemble(files: list[FileFacts], zr_a: float, zr_b: float) -> Record:
+def _assemble(files: list[FileSummary], zr_a: float, zr_b: float) -> Record:
     """Join files on one grid to a record, with frames in time order; of frames with equal times the last file's is used."""
     times = np.concatenate([file.times for file in files])
     name = files[0].path.stem if len(files) == 1 else files[0].path.resolve().parent.name
@@ -187,7 +187,7 @@ def _nominal_times(times: np.ndarray, name: str) -> np.ndarray:
     return nominal
 
 
-def _layouts(files: list[FileFacts], step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[FrameLayout, ...]:
+def _layouts(files: list[FileSummary], step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[FrameLayout, ...]:
     """Return how each file is read. An accumulation without a stated interval is taken to cover the time step."""
     layouts: dict = {}
     for file in files:
@@ -200,5 +200,5 @@ def _layouts(files: list[FileFacts], step: np.timedelta64, zr_a: float, zr_b: fl
     return tuple(layouts[_layout_key(file)] for file in files)
 
 
-def _layout_key(file: FileFacts) -> tuple:
+def _layout_key(file: FileSummary) -> tuple:
     return file.field, file.interval, file.grid.y_ascending, file.sequence_length

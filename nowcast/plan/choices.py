@@ -94,7 +94,7 @@ def cells_per_step(fingerprint: Fingerprint, frames: FrameChoice) -> tuple[float
     """Return the motion to allow for, in cells per time step, and a text that says where the figure is from."""
     if math.isfinite(fingerprint.motion_95):
         return fingerprint.motion_95, f"95 % of the rain moves at most {fingerprint.motion_95:.1f} cells a step"
-    spacing = min((km for part in fingerprint.series for km in part.spacing_km if math.isfinite(km)), default=1.0)
+    spacing = min((km for record in fingerprint.series for km in record.spacing_km if math.isfinite(km)), default=1.0)
     cells = min(max(FASTEST_KM_PER_HOUR * frames.minutes / 60 / spacing, 1.0), 32.0)
     return cells, f"too little rain to measure motion; {FASTEST_KM_PER_HOUR:g} km/h would be {cells:.1f} cells a step"
 
@@ -112,7 +112,7 @@ def first_size(fingerprint: Fingerprint, frames: FrameChoice, device: str) -> Si
     motion, _ = cells_per_step(fingerprint, frames)
     needed = MOVING_CROP if is_lagrangian(fingerprint) else 2 * motion * frames.lead_frames + MARGIN
     crop = min(max(math.ceil(needed / CROP_MULTIPLE) * CROP_MULTIPLE, SMALLEST_CROP), LARGEST_CROP[device])
-    shapes = {part.shape for part in fingerprint.series}
+    shapes = {record.shape for record in fingerprint.series}
     if len(shapes) == 1 and math.prod(next(iter(shapes))) <= WHOLE_GRID * crop**2:
         crop = 0
     elif crop:
@@ -134,7 +134,7 @@ def _choose_windows(fingerprint: Fingerprint, frames: FrameChoice, choices: Choi
     choices.set("data.input_frames", inputs, f"{(inputs - 1) * minutes:g} minutes of motion at a {minutes:g} minute step")
     shorter = f"; {frames.wanted_leads} would not leave windows to train and validate on" if leads < frames.wanted_leads else ""
     choices.set("data.lead_frames", leads, f"{frames.lead_minutes:g} minutes at a {minutes:g} minute step{shorter}")
-    steps = sorted({part.minutes for part in fingerprint.series if math.isfinite(part.minutes)})
+    steps = sorted({record.minutes for record in fingerprint.series if math.isfinite(record.minutes)})
     if len(steps) > 1:
         choices.set("data.time_step", "auto", f"each record's own: {', '.join(f'{step:g}' for step in steps)} minutes")
     numbers = f"{frames.num_training:,} training and {frames.num_validation:,} validation windows"
@@ -164,7 +164,7 @@ def _choose_windows(fingerprint: Fingerprint, frames: FrameChoice, choices: Choi
 
 def _choose_crop(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
     motion, source = cells_per_step(fingerprint, frames)
-    shapes = {part.shape for part in fingerprint.series}
+    shapes = {record.shape for record in fingerprint.series}
     if size.crop and is_lagrangian(fingerprint):
         choices.set("data.crop", size.crop, f"moves with the rain ({source}), so it need not hold the way of the rain")
     elif size.crop:
@@ -181,7 +181,7 @@ def _choose_crop(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choi
         choices.set("data.crop", 0, f"whole frames: {y} × {x} are few cells, and motion is {motion:.1f} cells a step")
     ratios = [
         max(km) / min(km)
-        for km in (part.spacing_km for part in fingerprint.series)
+        for km in (record.spacing_km for record in fingerprint.series)
         if all(map(math.isfinite, km)) and min(km) > 0
     ]
     if max(ratios, default=1.0) > STRETCHED and "rotations" in choices.tree["data"]["augmentation"]:
@@ -239,7 +239,7 @@ def _choose_reach(fingerprint: Fingerprint, frames: FrameChoice, size: Size, cho
     """Choose patch and kernels: on a fixed grid so that the network's state can move as far in a time step as the rain."""
     model, moves_along = choices.tree["model"], is_lagrangian(fingerprint)
     motion, _ = cells_per_step(fingerprint, frames)
-    smallest = min(min(part.shape) for part in fingerprint.series)
+    smallest = min(min(record.shape) for record in fingerprint.series)
     side = min(size.crop or smallest, smallest)
     finest = min(next(patch for least, patch in PATCHES if side >= least), model["patch"] if moves_along else LARGEST_PATCH)
     coarser = 2 * finest if smallest >= 2 * finest else finest

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from nowcast.dataset.packed import WET
+from nowcast.dataset.packed import WET_RATE
 from nowcast.errors import DataError
 from nowcast.motion import motion
 from nowcast.netcdf.record import Damage, Record
@@ -38,12 +38,12 @@ ROUND = (
     50.0,
     100.0,
 )  # mm/h; usual thresholds, which are edges of bins, so that counts are exact
-RATES = np.unique([0.0, *np.geomspace(WET, 1000.0, 401), *ROUND, np.inf])  # mm/h, edges of the bins of rain rate
+RATES = np.unique([0.0, *np.geomspace(WET_RATE, 1000.0, 401), *ROUND, np.inf])  # mm/h, edges of the bins of rain rate
 SPEEDS = np.linspace(0.0, 128.0, 2561)  # cells per time step, edges of the bins of speed
 
 
 @dataclass(frozen=True, eq=False)
-class SeriesFacts:
+class RecordSummary:
     """One record of the archive.
 
     times: (time,) of all its frames
@@ -77,7 +77,7 @@ class Fingerprint:
     motion_median, motion_95: median and 95 % quantile of the speed, weighted by rain, cells per time step; NaN without pairs
     """
 
-    series: tuple[SeriesFacts, ...]
+    series: tuple[RecordSummary, ...]
     quantity: Quantity
     num_frames_read: int
     missing: float
@@ -92,7 +92,7 @@ class Fingerprint:
     @property
     def wet(self) -> float:
         """Return the share of wet pixels among the known ones."""
-        return self.share_from(WET)
+        return self.share_from(WET_RATE)
 
     def share_from(self, rate: float) -> float:
         """Return the share of known pixels with at least that rate (mm/h); exact for the rates of ROUND."""
@@ -109,12 +109,12 @@ class Fingerprint:
     @property
     def num_frames(self) -> int:
         """Return the number of frames of all records."""
-        return sum(len(part.times) for part in self.series)
+        return sum(len(record.times) for record in self.series)
 
     @property
     def num_days(self) -> int:
         """Return the number of days (UTC) with at least one frame."""
-        days = [np.unique(part.times.astype("datetime64[D]")) for part in self.series]
+        days = [np.unique(record.times.astype("datetime64[D]")) for record in self.series]
         return len(np.unique(np.concatenate(days)))
 
 
@@ -134,14 +134,14 @@ def take_fingerprint(records: Sequence[Record], *, seed: int = 0) -> Fingerprint
         cells += int(np.prod(frame.record.grid.shape))
         if len(done) >= FEWEST_FRAMES and (cells > MOST_CELLS or time.monotonic() - began > MOST_SECONDS):
             break
-    for line in (line for part in damage for line in part.lines()):
+    for line in (line for record_damage in damage for line in record_damage.lines()):
         log.warning("%s", line)
     if not any(frame.counts.sum() for frame in done):
         names = ", ".join(record.name for record in records[:3])
         raise DataError(f"{names}: nothing but missing in the {len(done)} frames read; right would be some observed rain")
     speeds, num_pairs = _speeds(done, rng)
     return Fingerprint(
-        series=tuple(_series_facts(record, [f for f in done if f.number == n]) for n, record in enumerate(records)),
+        series=tuple(_summarise(record, [f for f in done if f.number == n]) for n, record in enumerate(records)),
         quantity=records[0].quantity,
         num_frames_read=len(done),
         missing=float(np.mean([frame.missing for frame in done])),
@@ -200,10 +200,10 @@ def _sample(records: Sequence[Record], rng: np.random.Generator) -> list[tuple[i
     return [frames[place] for place in rng.permutation(len(frames))]
 
 
-def _series_facts(record: Record, frames: Sequence[_Frame]) -> SeriesFacts:
+def _summarise(record: Record, frames: Sequence[_Frame]) -> RecordSummary:
     counts = np.sum([frame.counts for frame in frames], axis=0) if frames else np.zeros(1)
     wet = float(counts[1:].sum() / counts.sum()) if counts.sum() else np.nan
-    return SeriesFacts(record.name, record.times, record.time_step, record.grid.shape, record.grid.spacing_km, wet)
+    return RecordSummary(record.name, record.times, record.time_step, record.grid.shape, record.grid.spacing_km, wet)
 
 
 def _speeds(frames: Sequence[_Frame], rng: np.random.Generator) -> tuple[np.ndarray, int]:
@@ -225,7 +225,7 @@ def _speeds(frames: Sequence[_Frame], rng: np.random.Generator) -> tuple[np.ndar
             continue
         pair = _wettest_square(pair)
         rate = np.nan_to_num(pair[1])
-        weights = np.where(rate >= WET, 1 - np.exp(-rate), 0)
+        weights = np.where(rate >= WET_RATE, 1 - np.exp(-rate), 0)
         if weights.sum() < max(LEAST_RAIN[0], LEAST_RAIN[1] * weights.size):
             continue
         speed = np.hypot(*motion(pair)).clip(max=SPEEDS[-1])

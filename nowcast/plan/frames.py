@@ -13,12 +13,12 @@ from nowcast.config.schema import Splits
 from nowcast.dataset.archive import split_records
 from nowcast.dataset.windows import Windows, find_windows
 from nowcast.errors import NotEnoughFrames
-from nowcast.plan.fingerprint import SeriesFacts
+from nowcast.plan.fingerprint import RecordSummary
 
-LEAD_MINUTES = 60  # min, the wished lead time
+LEAD_MINUTES = 60  # min, the desired longest lead time
 MOST_LEADS, FEWEST_LEADS = 30, 4  # frames; limits for very short and very long time steps
 MOST_INPUTS, FEWEST_INPUTS = 4, 2  # past frames; four show the motion and its change, two the motion alone
-ENOUGH = ((8, 4), (1, 1))  # (training, validation) windows: the wished numbers, then the fewest
+ENOUGH = ((8, 4), (1, 1))  # (training, validation) windows: the desired numbers, then the fewest
 CYCLE_DAYS = 21  # an archive of more days is split by days, so that every split has weather of the whole archive
 FEW_DAYS = 5  # days of validation; fewer say little about other weather
 LONG_DAYS = 40  # an archive of at least so many days keeps a tenth for a test
@@ -29,11 +29,11 @@ MOST_SPANS = 8  # runs of frames; with more of them a split by time spans would 
 
 @dataclass(frozen=True)
 class FrameChoice:
-    """Frames of a window, the split with its reason, and the number of windows in each part of it."""
+    """Frames of a window, the split with its reason, and the number of windows of each split."""
 
     input_frames: int
     lead_frames: int
-    wanted_leads: int  # that the archive would need for LEAD_MINUTES
+    wanted_leads: int  # lead frames that reach LEAD_MINUTES
     minutes: float  # the time step that most frames have
     splits: Splits
     splits_reason: str
@@ -54,15 +54,15 @@ class FrameChoice:
         return self.splits.by == "days" and self.num_validation_days < FEW_DAYS
 
 
-def choose_frames(series: Sequence[SeriesFacts]) -> FrameChoice:
+def choose_frames(series: Sequence[RecordSummary]) -> FrameChoice:
     """Return the first choice that gives enough windows. Raises NotEnoughFrames (exit 75) where none does."""
-    usable = [part for part in series if not np.isnat(part.time_step)]
+    usable = [record for record in series if not np.isnat(record.time_step)]
     if not usable:
         raise NotEnoughFrames("every record has a single frame: a plan needs runs of frames, six in a row or more")
-    minutes = max({part.minutes for part in usable}, key=lambda m: (_num_frames(usable, m), -m))
+    minutes = max({record.minutes for record in usable}, key=lambda m: (_num_frames(usable, m), -m))
     wanted = min(max(round(LEAD_MINUTES / minutes), FEWEST_LEADS), MOST_LEADS)
-    longest = max(_longest_run(part) for part in usable)
-    rainy = [part.wet >= DRY or np.isnan(part.wet) for part in usable]
+    longest = max(_longest_run(record) for record in usable)
+    rainy = [record.wet >= DRY or np.isnan(record.wet) for record in usable]
     for counted, enough in [(c, e) for c in (rainy, [True] * len(usable)) for e in ENOUGH]:
         for inputs, leads in _sizes(wanted, longest):
             if choice := _first_split(usable, counted, inputs, leads, enough):
@@ -76,17 +76,20 @@ def choose_frames(series: Sequence[SeriesFacts]) -> FrameChoice:
     )
 
 
-def _num_frames(series: Sequence[SeriesFacts], minutes: float) -> int:
-    return sum(len(part.times) for part in series if part.minutes == minutes)
+def _num_frames(series: Sequence[RecordSummary], minutes: float) -> int:
+    return sum(len(record.times) for record in series if record.minutes == minutes)
 
 
-def _longest_run(part: SeriesFacts) -> int:
-    breaks = np.flatnonzero(np.diff(part.times) != part.time_step) + 1
-    return int(np.diff([0, *breaks, len(part.times)]).max())
+def _longest_run(record: RecordSummary) -> int:
+    breaks = np.flatnonzero(np.diff(record.times) != record.time_step) + 1
+    return int(np.diff([0, *breaks, len(record.times)]).max())
 
 
 def _sizes(wanted: int, longest: int) -> Iterator[tuple[int, int]]:
-    """Return (input_frames, lead_frames) to try, longest first; below half the wished leads a third are past frames."""
+    """Return (input_frames, lead_frames) to try, longest first.
+
+    If fewer than half the desired lead frames fit, a third of the frames are past frames.
+    """
     half = (wanted + 1) // 2
     sizes = [(MOST_INPUTS, leads) for leads in range(wanted, half - 1, -1)]
     for size in range(MOST_INPUTS + half - 1, FEWEST_INPUTS, -1):
@@ -96,37 +99,37 @@ def _sizes(wanted: int, longest: int) -> Iterator[tuple[int, int]]:
 
 
 def _first_split(
-    series: Sequence[SeriesFacts], counted: Sequence[bool], inputs: int, leads: int, enough: tuple[int, int]
+    series: Sequence[RecordSummary], counted: Sequence[bool], inputs: int, leads: int, enough: tuple[int, int]
 ) -> tuple[Splits, str, bool, Mapping[str, Sequence[Windows]]] | None:
-    planned = [find_windows(p.times, input_frames=inputs, lead_frames=leads, time_step=p.time_step) for p in series]
-    if _count(planned, counted) < sum(enough):
+    all_windows = [find_windows(p.times, input_frames=inputs, lead_frames=leads, time_step=p.time_step) for p in series]
+    if _count(all_windows, counted) < sum(enough):
         return None
     for splits, reason, is_apart in _candidates(series, inputs + leads, enough):
-        windows = split_records(series, planned, (), splits)
+        windows = split_records(series, all_windows, (), splits)
         training, validation = (_count(windows[name], counted) for name in ("training", "validation"))
         if training >= enough[0] and validation >= enough[1]:
             return splits, reason, is_apart, windows
     return None
 
 
-def _windows_of(series: Sequence[SeriesFacts], windows: Mapping[str, Sequence[Windows]]) -> dict[str, int]:
+def _windows_of(series: Sequence[RecordSummary], windows: Mapping[str, Sequence[Windows]]) -> dict[str, int]:
     """Count the windows of each split, and the days of the validation."""
     numbers = {f"num_{split}": sum(map(len, of_split)) for split, of_split in windows.items()}
     pairs = zip(series, windows["validation"], strict=True)
-    days = [part.times[w.reference_positions].astype("datetime64[D]") for part, w in pairs]
+    days = [record.times[w.reference_positions].astype("datetime64[D]") for record, w in pairs]
     return numbers | {"num_validation_days": len(np.unique(np.concatenate(days)))}
 
 
 def _count(windows: Sequence[Windows], counted: Sequence[bool]) -> int:
-    return sum(len(part) for part, counts in zip(windows, counted, strict=True) if counts)
+    return sum(len(windows_of_record) for windows_of_record, counts in zip(windows, counted, strict=True) if counts)
 
 
-def _candidates(series: Sequence[SeriesFacts], size: int, enough: tuple[int, int]) -> Iterator[tuple[Splits, str, bool]]:
+def _candidates(series: Sequence[RecordSummary], size: int, enough: tuple[int, int]) -> Iterator[tuple[Splits, str, bool]]:
     """Yield splits to try, fairest first, each with its reason and whether it keeps a gap.
 
     size: frames of a window
     """
-    days = len(np.unique(np.concatenate([part.times.astype("datetime64[D]") for part in series])))
+    days = len(np.unique(np.concatenate([record.times.astype("datetime64[D]") for record in series])))
     if days > CYCLE_DAYS:
         yield _by_days(days), "every split has weather of the whole archive; of every ten days two are left out, as a gap", True
     shares = ((0.8, 0.1, 0.1), *SHARES) if days >= LONG_DAYS else SHARES
@@ -148,7 +151,7 @@ def _by_days(days: int) -> Splits:
     return Splits(by="days", training_days=(0, 1, 2, 3, 4, 9), validation_days=validation, test_days=test)
 
 
-def _spans(series: Sequence[SeriesFacts], size: int, enough: tuple[int, int]) -> tuple[tuple, tuple] | None:
+def _spans(series: Sequence[RecordSummary], size: int, enough: tuple[int, int]) -> tuple[tuple, tuple] | None:
     """Return training and validation spans that cut every run of frames in two; None for more than MOST_SPANS runs.
 
     Runs that overlap in time, such as those of two radars, are cut together, because a span applies to every record.
@@ -168,13 +171,13 @@ def _spans(series: Sequence[SeriesFacts], size: int, enough: tuple[int, int]) ->
     return tuple(training), tuple(validation)
 
 
-def _merged_runs(series: Sequence[SeriesFacts]) -> list[tuple[np.datetime64, np.datetime64, np.timedelta64]]:
+def _merged_runs(series: Sequence[RecordSummary]) -> list[tuple[np.datetime64, np.datetime64, np.timedelta64]]:
     """Return (first time, one time step after the last, time step) of runs of frames, in order; overlapping runs as one."""
     runs = []
-    for part in series:
-        for run in np.split(part.times, np.flatnonzero(np.diff(part.times) != part.time_step) + 1):
+    for record in series:
+        for run in np.split(record.times, np.flatnonzero(np.diff(record.times) != record.time_step) + 1):
             if len(run) > 1:
-                runs.append((run[0], run[-1] + part.time_step, part.time_step))
+                runs.append((run[0], run[-1] + record.time_step, record.time_step))
     merged: list[tuple] = []
     for start, stop, step in sorted(runs):
         if merged and start < merged[-1][1]:

@@ -30,8 +30,8 @@ from nowcast.training.learner import Learner
 from nowcast.training.step_cost import Estimate, case_shape, estimate
 
 log = logging.getLogger(__name__)
-MEMORY_SHARE = 0.6  # of the free memory (a GPU: of all) that a step may take; validation and other processes need some
-STEPS_IN_TIME = 1000  # that the time must allow; where steps take too long for that, a smaller size is tried
+MEMORY_SHARE = 0.6  # share of the free memory (on a GPU: of all memory) that a step may take; validation needs some as well
+STEPS_IN_TIME = 1000  # steps that must fit into HOURS; where steps take too long for that, a smaller size is tried
 NEARLY_DRY = 0.005  # share of wet pixels below which a warning is given
 MAIN_KEYS = ("data.input_frames", "data.lead_frames", "data.splits.by", "data.crop", "model.patch", "model.kernel_sizes",
         "model.hidden_channels", "training.batch_size", "training.steps")  # fmt: skip
@@ -125,7 +125,7 @@ def _largest_size(
     estimate: Callable[..., Estimate],
     memory_limit: float | None,
 ) -> Measured:
-    """Try sizes from the wished one down, by real steps, until one fits into memory and its steps are quick enough."""
+    """Try sizes, the desired one first, by real steps, until one fits into memory and its steps are quick enough."""
     archive, size, seconds_wanted = (
         None,
         first_size(fingerprint, frames, device.type),
@@ -244,8 +244,10 @@ def _warnings(fingerprint: Fingerprint, frames: FrameChoice) -> list[str]:
 
 def _head(records: Sequence[Record], fingerprint: Fingerprint, warnings: Sequence[str]) -> list[str]:
     """Return the lines above the config: what the records hold, and the warnings."""
-    steps = dict.fromkeys(f"{part.minutes:g}" for part in fingerprint.series if math.isfinite(part.minutes))
-    grids = dict.fromkeys("{} × {} cells of {} km".format(*part.shape, _km(part.spacing_km)) for part in fingerprint.series)
+    steps = dict.fromkeys(f"{record.minutes:g}" for record in fingerprint.series if math.isfinite(record.minutes))
+    grids = dict.fromkeys(
+        "{} × {} cells of {} km".format(*record.shape, _km(record.spacing_km)) for record in fingerprint.series
+    )
     names, shown = ", ".join(record.name for record in records[:8]), list(grids)[:4]
     values = f"{percent(fingerprint.wet, 2)} wet, {percent(fingerprint.share_from(HEAVY), 3)} from {HEAVY:g} mm/h on"
     moved = f"motion {fingerprint.motion_median:.1f} cells a step, 95 % of it up to {fingerprint.motion_95:.1f}"

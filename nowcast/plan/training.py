@@ -20,8 +20,10 @@ def num_steps(
     orientations: number of flipped and rotated versions of each case
     """
     in_time = HOURS[device] * 3600 / seconds
-    places = [max(math.prod(part.shape) / size.crop**2, 1.0) if size.crop else 1.0 for part in fingerprint.series]
-    mean_places = sum(n * len(part.times) for n, part in zip(places, fingerprint.series, strict=True)) / fingerprint.num_frames
+    places = [max(math.prod(record.shape) / size.crop**2, 1.0) if size.crop else 1.0 for record in fingerprint.series]
+    mean_places = (
+        sum(n * len(record.times) for n, record in zip(places, fingerprint.series, strict=True)) / fingerprint.num_frames
+    )
     in_data = DRAWS * orientations * frames.num_training * mean_places / size.batch_size
     steps = _two_digits(min(max(min(in_time, in_data), FEWEST_STEPS), MOST_STEPS))
     if in_data < in_time and steps < MOST_STEPS:

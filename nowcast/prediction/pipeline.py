@@ -64,7 +64,7 @@ def predict(
             f"{len(records)} series on different grids do not fit in one file: {names}.\nGive a folder: --output FOLDER/"
         )
     with distributed.in_turn():
-        jobs = plan_jobs(forecaster, records, selection, thresholds)
+        jobs = make_jobs(forecaster, records, selection, thresholds)
     inputs = [*forecaster.files, *(path for record in records for path in record.paths)]
     if not folder:
         may_write(output, overwrite=overwrite, inputs=inputs)
@@ -114,13 +114,13 @@ def predict_one(
     forecaster: Forecaster, record: Record, reference: np.datetime64, path: Path, thresholds: Sequence[float] = ()
 ) -> None:
     """Forecast from one reference time into a new file. Raises the errors of `predict`."""
-    (job,) = plan_jobs(forecaster, [record], Selection(listed=(reference,)), thresholds)
+    (job,) = make_jobs(forecaster, [record], Selection(listed=(reference,)), thresholds)
     with closing(_forecasts(forecaster, job)) as cases:
         for case in cases:
             _write(forecaster, job, path, [case], single=True, overwrite=False)
 
 
-def plan_jobs(
+def make_jobs(
     forecaster: Forecaster, records: Sequence[Record], selection: Selection, thresholds: Sequence[float] = ()
 ) -> list[Job]:
     """Return a job for each record that has any of the selected reference times.
@@ -192,13 +192,14 @@ def _forecasts(forecaster: Forecaster, job: Job) -> Iterator[CaseFields]:
     at_once = forecaster.cases_at_once(grid)
     case_bytes = 4 * num_leads * (1 + len(job.thresholds)) * grid[0] * grid[1]
     at_once = max(min(at_once, BYTES_AHEAD // case_bytes), 1)
-    made_ahead = ahead if len(job.references) > 1 and at_once * case_bytes <= BYTES_AHEAD else iter
-    made = ((times, *_made(forecaster, past, num_leads, job)) for times, past in made_ahead(pasts_of(forecaster, job, at_once)))
-    for arrays in made_ahead(made):
+    work_ahead = ahead if len(job.references) > 1 and at_once * case_bytes <= BYTES_AHEAD else iter
+    pasts = work_ahead(pasts_of(forecaster, job, at_once))
+    forecasts = ((times, *_forecast_cases(forecaster, past, num_leads, job)) for times, past in pasts)
+    for arrays in work_ahead(forecasts):
         yield from zip(*arrays, strict=True)
 
 
-def _made(forecaster: Forecaster, past: np.ndarray, num_leads: int, job: Job) -> list[np.ndarray]:
+def _forecast_cases(forecaster: Forecaster, past: np.ndarray, num_leads: int, job: Job) -> list[np.ndarray]:
     """Return the fields (case, lead, y, x) and, if thresholds are given, probabilities (case, lead, threshold, y, x)."""
     if job.thresholds:
         return list(forecaster.forecast_and_exceedance(past, num_leads, job.thresholds))

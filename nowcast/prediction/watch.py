@@ -1,9 +1,9 @@
 """Watch a folder that a radar writes to, and forecast from each frame that arrives.
 
-A file is read when its size and time have not changed between two looks and it opens without error. A file that cannot be read
-is reported once and left alone until it changes. The newest few dozen files are remembered. At each look, all reference times
-among their newest frames without a forecast file are forecast, the newest first. So restarts, gaps and late frames need no
-special treatment, and memory does not grow.
+The folder is listed every few seconds. A file is read when its size and time have not changed between two listings and it
+opens without error. A file that cannot be read is reported once and left alone until it changes. The newest few dozen files
+are remembered. After each listing, all reference times among their newest frames without a forecast file are forecast, the
+newest first. So restarts, gaps and late frames need no special treatment, and memory does not grow.
 """
 
 import logging
@@ -18,7 +18,7 @@ from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
 from nowcast.forecasters import FORECAST_SUFFIXES
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.files import OPEN_FILES
-from nowcast.netcdf.opening import FileFacts, open_records
+from nowcast.netcdf.opening import FileSummary, open_records
 from nowcast.netcdf.record import Record
 from nowcast.prediction.pipeline import file_name, predict_one
 from nowcast.runtime.outputs import making_folder, remove_stale
@@ -29,7 +29,7 @@ POLL_SECONDS = 2.0
 NEWEST = 12  # newest frames to forecast from; a missed forecast from an earlier frame is of no use any more
 TRIES = 3  # attempts to open a file that no longer changes; its writer may still hold it open
 SUFFIXES = tuple(FORECAST_SUFFIXES)
-State = tuple[int, int, int]  # size in bytes, time of change in ns, inode
+FileState = tuple[int, int, int]  # size in bytes, time of change in ns, inode
 
 
 def watch(
@@ -48,18 +48,20 @@ def watch(
     not exist or is the output, OutputError (5) if a forecast cannot be written. Unreadable input does not end it.
     """
     if not folder.is_dir():
-        raise UsageError(f"--watch: {folder} is no folder.\nRight would be the folder that the new files come to.")
+        raise UsageError(f"--watch: {folder} is not a folder.\nGive the folder in which new files arrive.")
     if output.exists() and output.samefile(folder):
-        raise UsageError(f"--watch: forecasts in {output} would be taken for new frames.\nGive another folder as --output.")
+        raise UsageError(
+            f"--watch: forecasts written to {output} would be read as new frames.\nGive another folder as --output."
+        )
     watched = Watched(folder, output, keep=NEWEST + 4 * forecaster.most_past_frames)
     with making_folder(output):
         remove_stale(output)
         log.info("watching %s; Ctrl-C ends it", folder)
-        unable: dict[np.datetime64, str] = {}
+        reasons: dict[np.datetime64, str] = {}
         while not stop.received:
             if watched.look(reading):
-                yield from _forecast(forecaster, watched, reading, unable, stop, thresholds)
-            OPEN_FILES.close()  # whoever writes to the folder may want to add to a file
+                yield from _forecast(forecaster, watched, reading, reasons, stop, thresholds)
+            OPEN_FILES.close()  # so that the program that writes to the folder can add to a file
             stop.wait(poll)
 
 
@@ -67,22 +69,22 @@ def _forecast(
     forecaster: Forecaster,
     watched: "Watched",
     reading: Mapping,
-    unable: dict,
+    reasons: dict,
     stop: StopRequest,
     thresholds: Sequence[float],
 ) -> Iterator[Path]:
     """Make the missing forecasts from the newest frames; yield their files.
 
-    `unable` holds the reason logged for each time that cannot be forecast yet, so that it is logged once.
+    `reasons` holds, for each time that cannot be forecast yet, the reason that was logged, so that it is logged only once.
     """
     try:
         record = watched.record(reading, forecaster.input_frames)
-    except (DataError, UsageError) as error:  # files go away while they are looked at
+    except (DataError, UsageError) as error:  # files can disappear while they are read
         log.warning("%s", error)
         return
     times = watched.newest(record)
-    for gone in set(unable) - set(times):
-        del unable[gone]
+    for gone in set(reasons) - set(times):
+        del reasons[gone]
     for time in reversed(times):
         path = watched.output / file_name(time)
         if stop.received or path.exists():
@@ -94,10 +96,10 @@ def _forecast(
             if not path.exists():  # another process may watch as well
                 raise
         except DataError as error:
-            if unable.get(time) != str(error):
+            if reasons.get(time) != str(error):
                 level = logging.INFO if isinstance(error, NotEnoughFrames) else logging.WARNING
                 log.log(level, "no forecast from %sZ: %s", time, error)
-            unable[time] = str(error)
+            reasons[time] = str(error)
 
 
 class Watched:
@@ -109,67 +111,67 @@ class Watched:
     def __init__(self, folder: Path, output: Path, *, keep: int):
         self.folder, self.output, self.keep = folder, output, keep
         # by path as text, which is fast: a folder of 100,000 files is listed every two seconds
-        self._seen: dict[str, State] = {}  # files that were new or changed at the last look
-        self._settled: dict[str, State | None] = {}  # None: too old to be looked at again
+        self._seen: dict[str, FileState] = {}  # state of files that were new or changed at the last listing
+        self._settled: dict[str, FileState | None] = {}  # state of files that were read; None: too old to be read again
         self._failures: dict[str, int] = {}
-        self._facts: dict[str, FileFacts] = {}  # in the order of their arrival
-        self._is_there = True
+        self._summaries: dict[str, FileSummary] = {}  # in the order of their arrival
+        self._is_readable = True
 
-    def get(self, path: Path) -> FileFacts | None:
-        return self._facts.get(str(path))
+    def get(self, path: Path) -> FileSummary | None:
+        return self._summaries.get(str(path))
 
-    def put(self, facts: FileFacts) -> None:
-        for path in [path for path, other in self._facts.items() if _is_same(facts, other)]:
-            del self._facts[path]  # a file that was delivered again under another name
-        self._facts[str(facts.path)] = facts
+    def put(self, summary: FileSummary) -> None:
+        for path in [path for path, other in self._summaries.items() if _is_same(summary, other)]:
+            del self._summaries[path]  # a file that was delivered again under another name
+        self._summaries[str(summary.path)] = summary
 
     def save(self) -> None:
         """Do nothing: the index is not kept when the process ends."""
 
     def look(self, reading: Mapping[str, Any]) -> bool:
-        """Read the files that have arrived since the last look and no longer change; return whether there are any."""
+        """Read the files that have arrived since the last listing and no longer change; return whether there are any."""
         try:
-            there = dict.fromkeys(self._list())
+            present = dict.fromkeys(self._list())
         except OSError as error:  # such as a network disk that is away
-            if self._is_there:
-                log.warning("%s cannot be looked at: %s; it is tried again", self.folder, error.strerror)
-            self._is_there = False
+            if self._is_readable:
+                log.warning("%s cannot be listed: %s; trying again", self.folder, error.strerror)
+            self._is_readable = False
             return False
-        self._is_there = True
-        for known in (self._seen, self._settled, self._failures, self._facts):
-            for path in [path for path in known if path not in there]:
+        self._is_readable = True
+        for known in (self._seen, self._settled, self._failures, self._summaries):
+            for path in [path for path in known if path not in present]:
                 del known[path]
-        whole = sorted(filter(self._has_settled, there), key=lambda path: (self._settled[path][1], path))
-        for path in whole[: -self.keep]:
+        settled = sorted(filter(self._has_settled, present), key=lambda path: (self._settled[path][1], path))
+        for path in settled[: -self.keep]:
             self._settled[path] = None
-        arrived = [path for path in whole[-self.keep :] if self._opens(path, reading)]
-        while len(self._facts) > self.keep:
-            oldest = next(iter(self._facts))
-            del self._facts[oldest]
+        arrived = [path for path in settled[-self.keep :] if self._opens(path, reading)]
+        while len(self._summaries) > self.keep:
+            oldest = next(iter(self._summaries))
+            del self._summaries[oldest]
             self._settled[oldest] = None
         return bool(arrived)
 
     def _list(self) -> list[str]:
         """List the NetCDF files of the folder, or of its subfolders if it has none; hidden files are still being written."""
-        if found := _netcdf_files(self.folder):
-            return found
+        if files := _netcdf_files(self.folder):
+            return files
         with os.scandir(self.folder) as entries:
             folders = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
         return [file for folder in folders if not self.output.samefile(folder) for file in _netcdf_files(folder)]
 
     def _has_settled(self, path: str) -> bool:
-        """Return whether a file is new or changed, and the same as at the last look."""
+        """Return whether a file is new or changed, and the same as at the last listing."""
         settled = self._settled.get(path, ())
         if settled is None:
             return False
         try:
-            facts = os.stat(path)
+            status = os.stat(path)
         except OSError:  # gone already
             return False
-        state = (facts.st_size, facts.st_mtime_ns, facts.st_ino)
+        state = (status.st_size, status.st_mtime_ns, status.st_ino)
         if settled == state:
             return False
-        self._facts.pop(path, None)
+        self._summaries.pop(path, None)
         if self._seen.get(path) != state:
             self._seen[path] = state
             return False
@@ -192,20 +194,20 @@ class Watched:
 
     def record(self, reading: Mapping[str, Any], input_frames: int) -> Record:
         """Return the record of the newest files; of several grids, the newest one with enough frames."""
-        records = open_records(list(self._facts), index=self, **reading)
+        records = open_records(list(self._summaries), index=self, **reading)
         enough = [record for record in records if len(record) >= max(input_frames, 2)] or records
         series = {str(path): record for record in enough for path in record.paths}
-        return next(series[path] for path in reversed(self._facts) if path in series)
+        return next(series[path] for path in reversed(self._summaries) if path in series)
 
     def newest(self, record: Record) -> list[np.datetime64]:
         """Return the newest times, ascending, in the record's files that arrived last."""
         own = set(map(str, record.paths))
-        last = [self._facts[path].times[-NEWEST:] for path in list(self._facts)[-NEWEST:] if path in own]
+        last = [self._summaries[path].times[-NEWEST:] for path in list(self._summaries)[-NEWEST:] if path in own]
         return list(np.unique(np.concatenate(last))[-NEWEST:]) if last else []
 
 
-def _is_same(facts: FileFacts, other: FileFacts) -> bool:
-    return facts.place == other.place and np.array_equal(facts.times, other.times)
+def _is_same(summary: FileSummary, other: FileSummary) -> bool:
+    return summary.place == other.place and np.array_equal(summary.times, other.times)
 
 
 def _netcdf_files(folder: str | Path) -> list[str]:

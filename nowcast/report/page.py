@@ -132,8 +132,8 @@ def _s(number: int) -> str:
 def _warnings(evaluation: Evaluation) -> list[str]:
     """Return warnings: cases that lie in the time that a network was trained on."""
     warnings = []
-    for name, facts in evaluation.about.get("forecasters", {}).items():
-        if number := facts.get("num_cases_in_training", 0):
+    for name, description in evaluation.about.get("forecasters", {}).items():
+        if number := description.get("num_cases_in_training", 0):
             text = f"{number:,} of the {evaluation.num_cases:,} cases lie in the time that {name} was trained on"
             warnings.append(f"{text}: on these its scores are better than they will be on new data.")
     return warnings

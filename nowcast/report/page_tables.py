@@ -74,10 +74,10 @@ def _about_records(evaluation: Evaluation) -> Iterable[Table]:
 
 def _about_forecasters(evaluation: Evaluation) -> Iterable[Table]:
     rows = []
-    for name, facts in evaluation.about.get("forecasters", {}).items():
-        trained = [f"{record}, {moment(start)} to {moment(end)}" for record, start, end in facts.get("trained_on", [])]
+    for name, description in evaluation.about.get("forecasters", {}).items():
+        trained = [f"{record}, {moment(start)} to {moment(end)}" for record, start, end in description.get("trained_on", [])]
         named = "; ".join(trained[:MOST_NAMED]) + (f"; and {len(trained) - MOST_NAMED:,} more" if trained[MOST_NAMED:] else "")
-        rows.append([name, facts["kind"], facts["what"], facts.get("digest", ""), named])
+        rows.append([name, description["kind"], description["what"], description.get("digest", ""), named])
     if rows:
         yield Table("Forecasters", ["forecaster", "kind", "what it is", "checkpoint SHA-256", "trained on"], rows)
 

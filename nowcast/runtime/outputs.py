@@ -57,7 +57,7 @@ def _exists_already(paths: Sequence[Path], instead: str = "another name") -> Out
 
 
 def _refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """OutputError (exit 5) if an output is one of the inputs, by the same or another name, or through a link."""
+    """Raise OutputError (exit 5) if an output is one of the inputs, by the same or another name, or through a link."""
     existing = {}
     for path in outputs:
         with contextlib.suppress(OSError):

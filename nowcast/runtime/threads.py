@@ -8,7 +8,7 @@ from typing import TypeVar
 import cv2
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 MOST_THREADS = 4  # in `side_by_side`: each takes the memory of a few fields
 
 
@@ -22,7 +22,7 @@ def ahead(items: Iterable[Item]) -> Iterator[Item]:
             yield item
 
 
-def side_by_side(function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield `function` of each item, in order, computed in as many threads as OpenCV may use.
 
     The items themselves are made in this thread, at most one more than are being worked on.

@@ -44,22 +44,22 @@ KINDS: dict[str, Kind] = {
     "pairs": Kind(
         pixels.Sums,
         lambda setup: {"thresholds": setup.thresholds},
-        lambda *case: pixels.add_pairs(*case[:-1]),
+        lambda *arguments: pixels.add_pairs(*arguments[:-1]),
     ),
     "windows": Kind(
         spatial.WindowSums,
         lambda setup: {"thresholds": setup.thresholds, "scales_km": setup.scales_km},
-        lambda *case: spatial.add_windows(*case[:-1], case[-1].spacing_km),
+        lambda *arguments: spatial.add_windows(*arguments[:-1], arguments[-1].spacing_km),
     ),
     "similarity": Kind(
         spatial.SimilaritySums,
         lambda setup: {"data_range": setup.data_range},
-        lambda *case: spatial.add_similarity(*case[:-1]),
+        lambda *arguments: spatial.add_similarity(*arguments[:-1]),
     ),
     "spectra": Kind(
         spectra.SpectrumSums,
         lambda setup: {"wavelengths_km": spectra.WAVELENGTHS_KM},
-        lambda *case: spectra.add_spectra(*case[:-1], case[-1].spacing_km),
+        lambda *arguments: spectra.add_spectra(*arguments[:-1], arguments[-1].spacing_km),
     ),
     "probabilities": Kind(exceedance.ExceedanceSums),
     "members": Kind(ensemble.EnsembleSums),
@@ -93,7 +93,7 @@ def tallies(
     for total in (total for totals_of_kind in totals.values() for total in totals_of_kind):
         if "num_whole_cases" in total.axes():
             total.num_whole_cases[...] = total.num_cases.max(axis=0)
-    return {name: Tally({kind: of_kind[n] for kind, of_kind in totals.items()}) for n, name in enumerate(names)}
+    return {name: Tally({kind: totals_of_kind[n] for kind, totals_of_kind in totals.items()}) for n, name in enumerate(names)}
 
 
 def _empty(kind: str, setup: Setup, num_leads: int) -> Additive:

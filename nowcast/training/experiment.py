@@ -17,17 +17,17 @@ def resolve(experiment: Experiment) -> Experiment:
         "model": model_config(experiment.model),
         "loss": make_loss(experiment.loss),
     }
-    check_output(sections["model"], sections["loss"])
+    check_loss(sections["model"], sections["loss"])
     dumped = {name: NamedSection(**section.model_dump(mode="json")) for name, section in sections.items()}
     return experiment.model_copy(update=dumped)
 
 
-def check_output(model: Section, loss: Loss) -> None:
+def check_loss(model: Section, loss: Loss) -> None:
     """Raise UsageError (exit 2) where the loss needs distributions and the model gives values, or the other way round."""
     gives = "distributions" if MODELS[model.name][1].gives_distributions else "values"
     takes = "distributions" if loss.takes_distributions else "values"
     if gives != takes:
-        raise UsageError(f"config: loss.name = {loss.name!r} is of {takes} but model.name = {model.name!r} gives {gives}")
+        raise UsageError(f"config: loss.name = {loss.name!r} takes {takes} but model.name = {model.name!r} gives {gives}")
 
 
 def check_shares(model: Model, batch_size: int) -> None:

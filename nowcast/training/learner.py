@@ -208,4 +208,4 @@ class Learner:
         if self.average:
             self.average = Average(self.model, self.settings.ema)
         self.started_from = {"checkpoint": name, "sha256": checkpoint.digest}
-        log.info("the weights of %s to start from (SHA-256 %s)", name, checkpoint.digest[:12])
+        log.info("starting with the weights of %s (SHA-256 %s)", name, checkpoint.digest[:12])

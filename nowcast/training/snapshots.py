@@ -16,7 +16,7 @@ from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, write_ch
 from nowcast.netcdf.record import Record
 from nowcast.runtime import distributed
 from nowcast.training.learner import Learner
-from nowcast.training.state import State
+from nowcast.training.state import TrainingState
 
 OPTIMIZER_COPIES = {"adamw": 2, "adam": 2, "adadelta": 2, "rmsprop": 1, "sgd": 1}  # tensors kept per weight tensor
 
@@ -29,13 +29,13 @@ class Snapshots:
         self.launch = distributed.launch()
         self.last_is_damaged = False
 
-    def save_best(self, state: State) -> None:
+    def save_best(self, state: TrainingState) -> None:
         """Write `best`: the weights to forecast with. Raises OutputError (exit 5)."""
         if distributed.is_first():
             weights = {f"model.{name}": value for name, value in self.learner.forecasting_weights().items()}
             write_checkpoint(self.output / BEST, self._metadata(state), weights)
 
-    def save_last(self, state: State) -> None:
+    def save_last(self, state: TrainingState) -> None:
         """Write `last`, and keep the one before it as `previous`. Raises OutputError (exit 5)."""
         if not distributed.is_first():
             return
@@ -44,14 +44,14 @@ class Snapshots:
         write_checkpoint(self.output / LAST, metadata, self.learner.state_tensors(), keep=keep)
         self.last_is_damaged = False
 
-    def restore(self, checkpoint: Checkpoint) -> State:
+    def restore(self, checkpoint: Checkpoint) -> TrainingState:
         """Give the learner what a `last` or `previous` checkpoint holds; return the state of the training.
 
         Raises CheckpointError (exit 4) where the checkpoint does not fit the config.
         """
         try:
             self.learner.restore(checkpoint)
-            state = State.from_dict(checkpoint.metadata["state"])
+            state = TrainingState.from_dict(checkpoint.metadata["state"])
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             message = str(error).splitlines()[0]
             raise CheckpointError(f"the checkpoint in {self.output} does not fit the config: {message}") from None
@@ -65,7 +65,7 @@ class Snapshots:
         copies = OPTIMIZER_COPIES[self.learner.settings.optimizer]
         return weights, weights * (1 + copies + bool(self.learner.average))
 
-    def _metadata(self, state: State) -> dict[str, Any]:
+    def _metadata(self, state: TrainingState) -> dict[str, Any]:
         """Return the JSON object that every checkpoint carries: what it was trained on, how far, and with which config."""
         learner, archive = self.learner, self.archive
         return {

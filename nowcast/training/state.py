@@ -1,4 +1,4 @@
-"""State: what changes during a training besides the weights; it decides about best checkpoints, plateaus and early stopping."""
+"""TrainingState: what changes in a training besides the weights. It decides on best checkpoints, plateaus, early stopping."""
 
 import math
 from collections.abc import Mapping
@@ -7,8 +7,8 @@ from typing import Any
 
 
 @dataclass
-class State:
-    """Counters and losses of a training, saved in `last.safetensors` as JSON. "Cut" means a cut of the learning rate."""
+class TrainingState:
+    """Counters and losses of a training, saved in `last.safetensors` as JSON. A "cut" lowers the learning rate."""
 
     step: int = 0
     validated_step: int = 0
@@ -26,7 +26,7 @@ class State:
         return {key: None if value == math.inf else value for key, value in vars(self).items()}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "State":
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainingState":
         """Return the state of an `as_dict`. Raises TypeError where a value is not a number."""
         if wrong := [key for key, value in values.items() if value is not None and type(value) not in (int, float)]:
             raise TypeError(f"{wrong[0]} is {values[wrong[0]]!r}")

@@ -149,13 +149,13 @@ def _cases_for(limit: float, small: Probe, large: Probe) -> int:
 
 def _largest_on_gpu(learner: Learner, shape: Shape, most: int) -> int:
     """Double the batch until it does not fit, then bisect to within an eighth."""
-    fits, does_not, cases = 0, most + 1, 1
-    while cases < does_not and _fits(learner, cases, shape):
-        fits, cases = cases, min(2 * cases, most) if cases < most else does_not
-    does_not = min(does_not, cases)
-    while fits and does_not - fits > max(fits // 8, 1):
-        middle = (fits + does_not) // 2
-        fits, does_not = (middle, does_not) if _fits(learner, middle, shape) else (fits, middle)
+    fits, too_large, cases = 0, most + 1, 1
+    while cases < too_large and _fits(learner, cases, shape):
+        fits, cases = cases, min(2 * cases, most) if cases < most else too_large
+    too_large = min(too_large, cases)
+    while fits and too_large - fits > max(fits // 8, 1):
+        middle = (fits + too_large) // 2
+        fits, too_large = (middle, too_large) if _fits(learner, middle, shape) else (fits, middle)
     if not fits:
         total = _gpu_memory(learner) / 1e9
         crop = _crop_on_gpu(learner, shape)

@@ -27,7 +27,7 @@ from nowcast.training.learner import Learner, StepOutcome
 from nowcast.training.optimizer import count_steps, learning_rate
 from nowcast.training.run_folder import METRICS, append_event
 from nowcast.training.snapshots import Snapshots
-from nowcast.training.state import State
+from nowcast.training.state import TrainingState
 from nowcast.training.validation import Kept
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Trainer:
         check_grids(archive, learner.experiment.data.crop, learner.model)
         self.num_steps = count_steps(self.settings, archive.num_windows("training"))
         self.snapshots = Snapshots(learner, archive, output, num_steps=self.num_steps)
-        self.state, self.can_record = State(), True
+        self.state, self.can_record = TrainingState(), True
         # The outcome of a step is read while a GPU computes the next one, so that the GPU never waits for the host.
         # Before anything is saved all outcomes are read.
         self.unread: list[StepOutcome] = []

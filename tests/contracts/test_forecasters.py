@@ -7,7 +7,7 @@ from makers import rain, write_record
 from makers.models import FIXED_GRID, OF_DISTRIBUTIONS, SMALL, untrained_network
 
 from nowcast.errors import NotEnoughFrames, UsageError
-from nowcast.evaluation.provenance import of_forecaster
+from nowcast.evaluation.provenance import describe_forecaster
 from nowcast.forecasters import open_forecaster
 from nowcast.forecasters.baselines import BASELINES, available
 from nowcast.forecasters.forecaster import DEFAULT_LEADS, Forecaster
@@ -68,7 +68,7 @@ def test_every_member_has_a_value(forecaster, record):
     assert forecaster.is_probabilistic <= bool(forecaster.thresholds) or forecaster.num_members > 1
     assert isinstance(forecaster.on_record(record, record.time_step), type(forecaster))
     assert forecaster.makes_forecasts == (forecaster.reference_times is None)
-    assert {"kind", "what"} <= set(of_forecaster(forecaster, []))
+    assert {"kind", "what"} <= set(describe_forecaster(forecaster, []))
 
 
 def test_every_forecaster_answers_for_one_case(forecaster, record):

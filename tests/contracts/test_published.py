@@ -246,14 +246,14 @@ def test_plateaus_and_early_stopping_mean_what_they_mean_in_keras(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     keras = pytest.importorskip("keras")
     from nowcast.training.optimizer import learning_rate
-    from nowcast.training.state import State
+    from nowcast.training.state import TrainingState
 
     rng = np.random.default_rng(0)
     settings = config.Training(epochs=1, learning_rate=1e-3, schedule="plateau", plateau_factor=0.5, plateau_patience=2)
     num_cuts = num_stops = 0
     for _ in range(30):
         losses = np.round(1 + np.cumsum(rng.choice([-0.1, -5e-5, 0, 0.05], 20)), 6).tolist()
-        state, stub = State(), SimpleNamespace(optimizer=SimpleNamespace(learning_rate=1e-3), stop_training=False)
+        state, stub = TrainingState(), SimpleNamespace(optimizer=SimpleNamespace(learning_rate=1e-3), stop_training=False)
         plateau = keras.callbacks.ReduceLROnPlateau(monitor="loss", factor=0.5, patience=2, min_delta=1e-4)
         stopping = keras.callbacks.EarlyStopping(monitor="loss", patience=4)
         for callback in (plateau, stopping):

@@ -35,7 +35,7 @@ def in_both(tmp_path, monkeypatch, fields):
     kept = []
     for name, limit in (("whole", 1 << 40), ("tiles", 0)):
         monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / name))
-        monkeypatch.setattr(packed_tiles, "WHOLE", limit)
+        monkeypatch.setattr(packed_tiles, "UNTILED_BYTES", limit)
         monkeypatch.setattr(packed_tiles, "TILE", 16)
         kept.append(pack(record))
     assert [packed.in_tiles for packed in kept] == [False, True]
@@ -102,7 +102,7 @@ def test_room_for_tiles_is_asked_for_by_a_sample_of_the_frames(tmp_path, monkeyp
     fields = np.zeros((40, 64, 64), np.float32)
     fields[:, :16, :16] = 1.0  # a tile of sixteen
     (record,) = open_records([write_record(tmp_path / "a.nc", fields)])
-    monkeypatch.setattr(packed_tiles, "WHOLE", 0)
+    monkeypatch.setattr(packed_tiles, "UNTILED_BYTES", 0)
     monkeypatch.setattr(packed_tiles, "TILE", 16)
     needed = fields.size * 2 * (1 / 16 + 1 / 64)
     for free, fits in ((needed - 1, False), (needed + 1, True)):

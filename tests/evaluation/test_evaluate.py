@@ -136,7 +136,7 @@ def test_the_selection_chooses_reference_times(tmp_path):
     a = record(tmp_path, rain(frames=24, shape=(8, 8)))
     selection = Selection(start=START + 20 * MINUTES, end=START + 60 * MINUTES, every=20)
     assert score([Constant(1)], a, selection=selection).num_cases == 3
-    with pytest.raises(DataError, match=r"none of the 22 complete cases of .* is in the times asked for"):
+    with pytest.raises(DataError, match=r"none of the 22 complete cases of .* is in the range of times asked for"):
         score([Constant(1)], a, selection=Selection(start=START + 600 * MINUTES))
 
 
@@ -186,7 +186,7 @@ def test_a_forecaster_that_says_nothing_is_named(tmp_path, caplog):
 
     result = score({"x": Sometimes(1), "y": Constant(2)}, a)
     assert result.num_cases == 4
-    assert "x: forecasts nothing but missing values in 4 cases, which so count for nobody" in caplog.text
+    assert "x: forecasts nothing but missing values in 4 cases, which are left out for all forecasters" in caplog.text
     assert "left out" in caplog.text
 
 

@@ -106,7 +106,7 @@ def test_the_same_rain_under_another_name_is_refused(scored, tmp_path):
 def test_what_differs_is_named(scored, tmp_path):
     first, record = scored / "scores_first" / "scores.nc", days_record(tmp_path / "radar.nc", ["2020-06-09"])
     other = evaluate(tmp_path / "one", record, thresholds=(1.0, 5.0))
-    with pytest.raises(UsageError, match=r"scores\.nc cannot be pooled, as their thresholds differ:\n0\.5 1 5 10 \| 1 5"):
+    with pytest.raises(UsageError, match=r"scores\.nc cannot be pooled, because their thresholds differ:\n0\.5 1 5 10 \| 1 5"):
         pool([first, other])
     other = evaluate(tmp_path / "two", record, sources=[Persistence()])
     with pytest.raises(UsageError, match=r"their forecasters differ:\nextrapolation persistence \| persistence$"):
@@ -132,7 +132,7 @@ def test_another_checkpoint_under_the_same_name_is_refused(scored, tmp_path):
             about = json.loads(file.about)
             about["forecasters"]["extrapolation"] |= {"digest": str(n), "num_cases_in_training": 0}
             file.about = json.dumps(about)
-    with pytest.raises(UsageError, match="as extrapolation is another checkpoint in each"):
+    with pytest.raises(UsageError, match="because extrapolation is a different checkpoint in each"):
         pool(paths)
     assert pool(paths[:1]).about["forecasters"]["extrapolation"]["digest"] == "0"
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from makers import rain, write_record
-from nowcast.plan.fingerprint import SeriesFacts
+from nowcast.plan.fingerprint import RecordSummary
 
 START = np.datetime64("2020-06-01T00:00:00")
 
@@ -19,7 +19,7 @@ def series(*runs, minutes=5, wet=0.1, name="a", start=START, gap_hours=6.0):
         at = times[-1][-1] + minutes * MINUTES + np.timedelta64(round(gap_hours * 3600), "s")
     times = np.concatenate(times).astype("datetime64[s]")
     step = minutes * MINUTES if len(times) > 1 else np.timedelta64("NaT", "s")
-    return SeriesFacts(name, times, step, (40, 50), (1.0, 1.0), wet)
+    return RecordSummary(name, times, step, (40, 50), (1.0, 1.0), wet)
 
 
 def record(folder, *, name="rain.nc", step_minutes=5, times=None, **options):

@@ -17,7 +17,7 @@ from nowcast import config
 from nowcast.commands import plan as commands_plan
 from nowcast.commands import train as commands_train
 from nowcast.commands.plan import plan_records
-from nowcast.commands.train import dry_run_facts
+from nowcast.commands.train import dry_run_summary
 from nowcast.config.toml import read_comments
 from nowcast.errors import MemoryLimitError
 from nowcast.models.checkpoint import read_checkpoint
@@ -84,7 +84,7 @@ def test_real_records_are_planned_and_the_plan_accepted(name, shared, measured, 
     monkeypatch.setattr(fingerprint, "SIDE", 256)
     made = plan_records([str(shared / "radar" / name)], device="cpu")
     Path("my.toml").write_text(made.text(), encoding="utf-8")
-    facts = dry_run_facts(config.read("my.toml"), "cpu")
+    facts = dry_run_summary(config.read("my.toml"), "cpu")
     assert facts["windows"]["training"] >= 1
     assert facts["windows"]["validation"] >= 1
     assert config.read("my.toml") == made.experiment

@@ -211,8 +211,8 @@ def test_a_folder_that_goes_away_is_waited_for(inbox, caplog):
     away = inbox.parent / "away"
     acts = [*arrivals(inbox, [0, 1]), lambda: os.rename(inbox, away), lambda: None, lambda: os.rename(away, inbox)]
     assert watched(inbox, *acts, *arrivals(inbox, [2])) == names(1, 0, 2)
-    assert [message for message in caplog.messages if "cannot be looked at" in message] == [
-        f"{inbox} cannot be looked at: No such file or directory; it is tried again"
+    assert [message for message in caplog.messages if "cannot be listed" in message] == [
+        f"{inbox} cannot be listed: No such file or directory; trying again"
     ]
 
 
@@ -263,9 +263,9 @@ def test_an_output_that_cannot_be_written_ends_it(inbox, monkeypatch):
 
 
 def test_folders_that_will_not_do_are_usage_errors(inbox):
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         watched(inbox / "absent")
-    with pytest.raises(UsageError, match="would be taken for new frames"):
+    with pytest.raises(UsageError, match="would be read as new frames"):
         watched(inbox, output=inbox)
 
 
@@ -337,4 +337,4 @@ def test_options_that_do_not_go_with_it(inbox, tmp_path):
         assert "--watch takes one folder to watch" in err
     code, _, err = command("predict", "persistence", tmp_path / "absent", "--watch", "--output", tmp_path / "o")
     assert code == 2
-    assert "is no folder" in err
+    assert "is not a folder" in err

@@ -22,7 +22,7 @@ from nowcast.training.experiment import resolve
 from nowcast.training.learner import Learner
 from nowcast.training.optimizer import Average, learning_rate, optimizer_tensors
 from nowcast.training.run_folder import CONFIG, LOG, METRICS, PICTURE
-from nowcast.training.state import State
+from nowcast.training.state import TrainingState
 from nowcast.training.trainer import Trainer, count_workers
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -324,18 +324,18 @@ def test_onecycle_is_torchs():
 
 
 def test_a_plateau_is_patience_validations_without_a_better_loss():
-    state = State()
+    state = TrainingState()
     best = [state.judge(loss, patience=2, delta=0.0) for loss in (3.0, 2.0, 2.5, 2.5, 2.5, 2.5, 1.0)]
     assert best == [True, True, False, False, False, False, True]
     assert state.num_plateaus == 2
     assert state.best_loss == 1.0
     assert state.validations_since_best == 0
-    assert State.from_dict(state.as_dict()) == state
-    assert State.from_dict(State().as_dict()) == State()
+    assert TrainingState.from_dict(state.as_dict()) == state
+    assert TrainingState.from_dict(TrainingState().as_dict()) == TrainingState()
 
 
 def test_a_gain_no_larger_than_delta_is_a_plateau_but_still_the_best():
-    state = State()
+    state = TrainingState()
     best = [state.judge(loss, patience=2, delta=0.1) for loss in (1.0, 0.95, 0.92, 0.5)]
     assert best == [True] * 4
     assert state.num_plateaus == 1
