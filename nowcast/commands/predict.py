@@ -84,7 +84,7 @@ def _thresholds(forecaster: Forecaster, asked: tuple[float, ...] | None) -> tupl
     """Return the thresholds (mm/h) to give probabilities of; UsageError (exit 2) if the forecaster gives none."""
     if not forecaster.thresholds:
         raise UsageError(
-            f"{forecaster.name} gives no probabilities.\nRight would be extrapolation, or a network that was trained for them."
+            f"{forecaster.name} gives no probabilities.\nUse extrapolation, or a network that was trained for them."
         )
     return asked or forecaster.thresholds
 

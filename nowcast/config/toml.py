@@ -27,7 +27,7 @@ def read(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
     """
     path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise UsageError(f"{path} is no regular file.\nRight would be a TOML file.")
+        raise UsageError(f"{path} is no regular file.\nExpected a TOML file.")
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

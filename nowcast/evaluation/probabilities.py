@@ -98,6 +98,6 @@ def _match(name: str, own: Sequence[float], scored: Sequence[float]) -> tuple[tu
         listed_own, listed = (", ".join(f"{value:g}" for value in values) for values in (own, scored))
         raise UsageError(
             f"{name} gives probabilities of {listed_own} mm/h and none of the thresholds {listed}.\n"
-            f"Right would be --thresholds {listed_own.replace(' ', '')}."
+            f"Use --thresholds {listed_own.replace(' ', '')}."
         )
     return tuple(threshold for threshold, _ in pairs), tuple(n for _, n in pairs)

@@ -33,7 +33,7 @@ class ForecastFiles(Forecaster):
         self.lead_times = forecasts.lead_times[forecasts.lead_times > np.timedelta64(0, "s")]
         self.lead_frames = len(self.lead_times)
         if not self.lead_frames:
-            raise DataError(f"{name} has no lead time above 0.\nRight would be forecasts for later than their reference time.")
+            raise DataError(f"{name} has no lead time above 0.\nExpected forecasts for later than their reference time.")
         self.reference_times = forecasts.reference_times
         self.num_members = forecasts.num_members
         self.gives_fields = forecasts.kind != "probability"
@@ -84,7 +84,7 @@ class ForecastFiles(Forecaster):
         if not len(leads):
             raise DataError(
                 f"{self.name} has lead times of {_minutes(*self.lead_times)}, {record.name} a frame every {_minutes(step)}.\n"
-                "Right would be observations at the times that are forecast."
+                "Expected observations at the times that are forecast."
             )
         if (leads != np.arange(1, len(leads) + 1) * leads[0]).any():
             raise DataError(f"{self.name} has lead times that are not 1, 2, 3, … of one time step: {_minutes(*leads)}")

@@ -113,9 +113,7 @@ class Forecaster(ABC):
 
         Raises UsageError (exit 2) if it gives no probabilities, or for too few past frames.
         """
-        raise UsageError(
-            f"{self.name} gives no probabilities.\nRight would be extrapolation, or a network that was trained for them."
-        )
+        raise UsageError(f"{self.name} gives no probabilities.\nUse extrapolation, or a network that was trained for them.")
 
     def forecast_one(
         self, past: np.ndarray, reference: np.datetime64, lead_times: np.ndarray, thresholds: Sequence[float] = ()

@@ -41,15 +41,15 @@ def check_whole(path: Path) -> None:
             size, start = os.fstat(file.fileno()).st_size, file.read(8)
             needed = _classic_size(file, size) if start.startswith(CLASSIC) else 0
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.\nRight would be a NetCDF file.") from error
+        raise DataError(f"{path} cannot be read: {error.strerror}.\nExpected a NetCDF file.") from error
     except _Damaged as error:
-        raise DataError(f"{path} is damaged: its header has {error}.\nRight would be a whole NetCDF file.") from error
+        raise DataError(f"{path} is damaged: its header has {error}.\nExpected a whole NetCDF file.") from error
     if not start:
-        raise DataError(f"{path} is empty (0 bytes).\nRight would be a NetCDF file with at least one frame.")
+        raise DataError(f"{path} is empty (0 bytes).\nExpected a NetCDF file with at least one frame.")
     if not start.startswith((*CLASSIC, HDF5)):
         raise DataError(f"{path} is not a NetCDF file: it starts with {start[:4]!r}.\n{_advice(start)}")
     if size < needed:
-        raise DataError(f"{path} is cut off: it is shorter than its header says.\nRight would be a whole NetCDF file.")
+        raise DataError(f"{path} is cut off: it is shorter than its header says.\nExpected a whole NetCDF file.")
 
 
 def _advice(start: bytes) -> str:

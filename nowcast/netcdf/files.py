@@ -30,15 +30,15 @@ def expand(argument: str | Path) -> list[Path]:
     """
     text, path = str(argument), Path(argument)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
-        raise UsageError(f"{text} is a URL.\nRight would be a file on this machine: download it first.")
+        raise UsageError(f"{text} is a URL.\nExpected a file on this machine: download it first.")
     if path.is_dir():
         files = _netcdf_files(path) or [file for folder in sorted(path.iterdir()) for file in _netcdf_files(folder)]
         if not files:
-            raise UsageError(f"no NetCDF files in {text}.\nRight would be files ending in {', '.join(_SUFFIXES)}.")
+            raise UsageError(f"no NetCDF files in {text}.\nExpected files ending in {', '.join(_SUFFIXES)}.")
         return files
     if path.exists():
         if not path.is_file():
-            raise UsageError(f"{text} is no regular file.\nRight would be a NetCDF file, a folder or a glob.")
+            raise UsageError(f"{text} is no regular file.\nExpected a NetCDF file, a folder or a glob.")
         return [path]
     matches = (Path(match) for match in sorted(glob.glob(text, recursive=True)))
     files = [match for match in matches if match.is_file()]
@@ -64,7 +64,7 @@ def open_dataset(path: Path) -> netCDF4.Dataset:
     """
     if not path.is_file():
         reason = "no regular file" if path.exists() else "not there"
-        raise DataError(f"{path} is {reason}.\nRight would be a NetCDF file on this machine.")
+        raise DataError(f"{path} is {reason}.\nExpected a NetCDF file on this machine.")
     if "\\" in str(path.absolute()):  # the library would look for another file
         raise DataError(f"{path} has a backslash in its name, which the NetCDF library takes for a folder.\nRename it.")
     if not str(path).isprintable():
@@ -74,7 +74,7 @@ def open_dataset(path: Path) -> netCDF4.Dataset:
         # absolute, since the library takes a name such as `http:x.nc` for an address
         dataset = netCDF4.Dataset(path.absolute(), "r")
     except (OSError, RuntimeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is damaged or incomplete ({error}).\nRight would be a whole NetCDF file.") from error
+        raise DataError(f"{path} is damaged or incomplete ({error}).\nExpected a whole NetCDF file.") from error
     dataset.set_auto_maskandscale(False)
     return dataset
 
@@ -87,7 +87,7 @@ def library_errors(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError, AttributeError, UnicodeError) as error:
         if "NetCDF" not in str(error) and not isinstance(error, UnicodeError):
             raise
-        raise DataError(f"{path} is damaged ({error}).\nRight would be a whole NetCDF file.") from error
+        raise DataError(f"{path} is damaged ({error}).\nExpected a whole NetCDF file.") from error
 
 
 class OpenFiles:

@@ -125,7 +125,7 @@ def _thresholds(dataset, field: Field, where: str) -> tuple[tuple[float, ...], s
     fitting = [v for v in dataset.variables.values() if v.ndim <= 1 and is_numeric(v) and _is_threshold(v)]
     fitting = [v for v in fitting if all(len(dataset.dimensions[dim]) == 1 or dim in field.frame_dims for dim in v.dimensions)]
     if not fitting:
-        raise DataError(f"{where}: {field.variable} has no threshold.\nRight would be a coordinate `threshold` in mm h-1.")
+        raise DataError(f"{where}: {field.variable} has no threshold.\nExpected a coordinate `threshold` in mm h-1.")
     name = fitting[0].name
     standard_name, units = text(fitting[0], "standard_name"), text(fitting[0], "units")
     to_rate = to_rain_rate(units, standard_name=standard_name, variable=f"{where}: {name}")
@@ -161,12 +161,12 @@ def _read_times(dataset, field: Field, dims: tuple[str, ...], where: str) -> Tim
     if not set(dims) <= with_times or len(dims) > 2:
         raise DataError(
             f"{where}: {field.variable} has dimensions {', '.join(field.frame_dims)}, y and x.\n"
-            "Right would be (time, y, x), with one more for reference times, members or thresholds."
+            "Expected (time, y, x), with one more for reference times, members or thresholds."
         )
     if "time" not in stated and {"forecast_reference_time", "forecast_period"} <= set(stated):
         stated["time"] = stated["forecast_reference_time"] + stated["forecast_period"]
     if "time" not in stated:
-        raise DataError(f"{where}: {field.variable} has no times.\nRight would be a time for every lead time.")
+        raise DataError(f"{where}: {field.variable} has no times.\nExpected a time for every lead time.")
     if "forecast_reference_time" in stated:
         return Times(stated["forecast_reference_time"], stated["time"], None)
     return _infer(dataset, stated, names["time"], where)
@@ -187,7 +187,7 @@ def _infer(dataset, stated: dict[str, np.ndarray], name: str, where: str) -> Tim
         longest = (valid - reference).max() if valid.size else np.timedelta64(0, "s")
         if np.timedelta64(0, "s") < longest < _LONGEST:
             return Times(np.full(valid.shape, reference), valid, "what pysteps counts its times from")
-    raise DataError(f"{where} does not say when its forecast starts.\nRight would be a forecast_reference_time.")
+    raise DataError(f"{where} does not say when its forecast starts.\nExpected a forecast_reference_time.")
 
 
 def _period_variable(dataset, dims: tuple[str, ...]) -> str | None:
@@ -215,13 +215,13 @@ def _over(dataset, name: str, which: str, dims: tuple[str, ...], where: str) -> 
         index = tuple(slice(None) if dim in dims else 0 for dim in dataset[name].dimensions)
         stored = np.asarray(dataset[name][index], np.float64)
         if not np.isfinite(stored).all():
-            raise DataError(f"{where}: {name} has missing values.\nRight would be a lead time for every forecast.")
+            raise DataError(f"{where}: {name} has missing values.\nExpected a lead time for every forecast.")
         stored = stored.transpose([own.index(dim) for dim in dims if dim in own])
         values = np.round(stored * _seconds(text(dataset[name], "units"))).astype("timedelta64[s]")
     else:
         values = read_times(dataset, name, dims, where)
     sizes = [len(dataset.dimensions[dim]) for dim in dims]
     if math.prod(sizes) > MAX_COORDINATE:
-        raise DataError(f"{where} declares {math.prod(sizes)} forecast fields.\nRight would be at most {MAX_COORDINATE}.")
+        raise DataError(f"{where} declares {math.prod(sizes)} forecast fields.\nExpected at most {MAX_COORDINATE}.")
     values = values.reshape([size if dim in own else 1 for dim, size in zip(dims, sizes, strict=True)])
     return np.broadcast_to(values, sizes)

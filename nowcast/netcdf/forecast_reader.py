@@ -84,7 +84,7 @@ class Forecasts:
             file = self.files[self.sources[case, lead, 0]]
             raise DataError(
                 f'{file.path}: {file.layout.field.variable} goes to {highest:g} in units "{file.layout.field.units}".\n'
-                'Right would be probabilities from 0 to 1, or the units "%".'
+                'Expected probabilities from 0 to 1, or the units "%".'
             )
         return np.minimum(values, 1, out=values)
 
@@ -195,7 +195,7 @@ def _open(path: Path, variable: str | None, zr_a: float, zr_b: float) -> _File:
 
 def _require_alike(file: _File, first: _File) -> None:
     """Raise DataError (exit 3) if a file has another grid, quantity, kind, number of members or thresholds than the first."""
-    advice = "Right would be one forecaster's files: name the others by themselves."
+    advice = "Expected one forecaster's files: name the others by themselves."
     if differs := difference(file.grid, first.grid):
         raise DataError(f"{file.path} is not on the grid of {first.path}: {differs}.\n{advice}")
     for own, expected in zip(_contents(file.layout), _contents(first.layout), strict=True):
@@ -233,7 +233,7 @@ def _cases(files: list[_File], where: str) -> tuple[np.ndarray, np.ndarray, np.n
             raise DataError(
                 f"{where}: lead times differ between reference times.\n"
                 f"{_span(cases[0][1])} from {cases[0][0]}Z ({files[cases[0][2]].path.name}), "
-                f"{_span(case_leads)} from {reference}Z ({files[file].path.name}); right would be the same for all."
+                f"{_span(case_leads)} from {reference}Z ({files[file].path.name}); expected the same for all."
             )
     return references[starts], cases[0][1], sources.reshape(len(starts), -1, 2)
 
@@ -246,6 +246,6 @@ def _doubled(reference: np.datetime64, lead: np.timedelta64, paths: list[Path]) 
     """Return the message for a forecast that is there twice."""
     if paths[0] == paths[1]:
         twice = f"{paths[0]}: the forecast from {reference}Z has the valid time {reference + lead}Z twice"
-        return f"{twice}.\nRight would be every time once."
+        return f"{twice}.\nExpected every time once."
     files = f"two files, {paths[0]} and {paths[1]}"
-    return f"the forecast from {reference}Z for {reference + lead}Z is in {files}.\nRight would be one: leave the other out."
+    return f"the forecast from {reference}Z for {reference + lead}Z is in {files}.\nExpected one: leave the other out."

@@ -232,7 +232,7 @@ def _coordinate(dataset, dim: str, where: str) -> tuple[np.ndarray, dict]:
     size = len(dataset.dimensions[dim])
     coordinate = dataset.variables.get(dim)
     if size > MAX_COORDINATE:
-        raise DataError(f"{where}: dimension {dim} has {size} cells.\nRight would be at most {MAX_COORDINATE}.")
+        raise DataError(f"{where}: dimension {dim} has {size} cells.\nExpected at most {MAX_COORDINATE}.")
     if coordinate is None or coordinate.dimensions != (dim,) or not is_numeric(coordinate):
         return np.arange(size, dtype=np.float64), {}
     attributes_ = _legal_attributes(coordinate)
@@ -240,7 +240,7 @@ def _coordinate(dataset, dim: str, where: str) -> tuple[np.ndarray, dict]:
     scale, offset = attributes_.pop("scale_factor", 1.0), attributes_.pop("add_offset", 0.0)
     values = coordinate[:].astype(np.float64) * scale + offset
     if not np.isfinite(values).all():
-        raise DataError(f"{where}: coordinate {dim} has missing values.\nRight would be a number for every cell.")
+        raise DataError(f"{where}: coordinate {dim} has missing values.\nExpected a number for every cell.")
     _check_even(values, dim, where)
     return values, attributes_
 
@@ -249,10 +249,10 @@ def _check_even(values: np.ndarray, dim: str, where: str) -> None:
     """Raise DataError (exit 3) for a coordinate that is not in equal steps: motion in cells would have no meaning."""
     steps = np.diff(values)
     if not ((steps > 0).all() or (steps < 0).all()):
-        raise DataError(f"{where}: coordinate {dim} neither rises nor falls all the way.\nRight would be an even grid.")
+        raise DataError(f"{where}: coordinate {dim} neither rises nor falls all the way.\nExpected an even grid.")
     even = np.linspace(values[0], values[-1], len(values))
     if len(values) > 2 and np.abs(values - even).max() > _UNEVEN * _step(values):
         sizes = f"{np.abs(steps).min():g} to {np.abs(steps).max():g}"
         raise DataError(
-            f"{where}: coordinate {dim} is uneven, in steps of {sizes}.\nRight would be an even grid: interpolate the fields."
+            f"{where}: coordinate {dim} is uneven, in steps of {sizes}.\nExpected an even grid: interpolate the fields."
         )

@@ -146,12 +146,12 @@ def _frame_times(dataset, field: Field, path: Path) -> str:
     if len(sizes) > 1 or (name and extra):
         raise DataError(
             f"{path}: {field.variable} has more dimensions than time, y and x: {', '.join(extra)}.\n"
-            "Right would be a file with one of each selected."
+            "Expected a file with one of each selected."
         )
     if name is None:
-        raise DataError(f"{path}: {field.variable} has no times.\nRight would be a time coordinate for every frame.")
+        raise DataError(f"{path}: {field.variable} has no times.\nExpected a time coordinate for every frame.")
     if 0 in sizes.values():
-        raise DataError(f"{path}: {field.variable} has no frames.\nRight would be at least one.")
+        raise DataError(f"{path}: {field.variable} has no frames.\nExpected at least one.")
     return name
 
 

@@ -86,7 +86,7 @@ def read_packing(variable, where: str) -> Packing:
         _one_number(attributes, name, default, where) for name, default in (("scale_factor", 1.0), ("add_offset", 0.0))
     )
     if scale == 0:
-        raise DataError(f"{where} has scale_factor = 0, which makes all values alike.\nRight would be another number, or none.")
+        raise DataError(f"{where} has scale_factor = 0, which makes all values alike.\nExpected another number, or none.")
     packed = scale != 1.0 or offset != 0.0
     unsigned = kind.kind == "i" and str(attributes.get("_Unsigned", "false")).lower() == "true"
     fills = [_numbers(attributes[name]) for name in ("_FillValue", "missing_value") if name in attributes]
@@ -97,7 +97,7 @@ def read_packing(variable, where: str) -> Packing:
     stored = np.dtype(kind.str.replace("i", "u")) if unsigned else kind
     missing = tuple(dict.fromkeys(value for fill in fills for value in stored_as(fill, kind, stored)))
     if len(missing) > _MOST_FILLS:
-        raise DataError(f"{where} declares {len(missing)} values as missing.\nRight would be at most {_MOST_FILLS}.")
+        raise DataError(f"{where} declares {len(missing)} values as missing.\nExpected at most {_MOST_FILLS}.")
     low, high = _valid_range(attributes, kind, stored, lambda value: (value - offset) / scale if packed else value)
     return Packing(scale, offset, missing, low, high, unsigned)
 
@@ -116,9 +116,7 @@ def _numbers(value) -> np.ndarray:
 def _one_number(attributes: dict, name: str, default: float, where: str) -> float:
     values = _numbers(attributes.get(name, default))
     if values.size != 1 or not np.isfinite(values).all():
-        raise DataError(
-            f"{where} has {name} = {str(attributes[name])[:40]!r}.\nRight would be one finite number, such as 0.01."
-        )
+        raise DataError(f"{where} has {name} = {str(attributes[name])[:40]!r}.\nExpected one finite number, such as 0.01.")
     return float(values[0])
 
 

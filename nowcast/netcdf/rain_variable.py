@@ -123,12 +123,12 @@ def find_field(dataset, where: str, variable: str | None = None) -> Field:
         groups = ", ".join(dataset.groups)
         raise DataError(
             f"{where} has nothing but groups ({groups}), which are not read.\n"
-            "Right would be variables outside of groups: `ncks -G : IN.nc OUT.nc` takes them out."
+            "Expected variables outside of groups: `ncks -G : IN.nc OUT.nc` takes them out."
         )
     if not ranked:
         raise DataError(
             f"{where} has no variable that is known to be rain; it has {_inventory(dataset)}.\n"
-            "Right would be a CF standard name such as rainfall_rate; or choose one with --variable (data.variable)."
+            "Expected a CF standard name such as rainfall_rate; or choose one with --variable (data.variable)."
         )
     best = [name for rank, name in ranked if rank == min(ranked)[0]]
     if len(best) > 1:
@@ -173,11 +173,11 @@ def _describe(dataset, name: str, where: str) -> Field:
     """Return the Field of a variable. Raises DataError (exit 3) unless it is numeric and has y and x."""
     variable = dataset.variables[name]
     if not is_numeric(variable):
-        raise DataError(f"{where}: {name} is not numeric.\nRight would be a field of numbers over (time, y, x).")
+        raise DataError(f"{where}: {name} is not numeric.\nExpected a field of numbers over (time, y, x).")
     horizontal = _horizontal(dataset, variable)
     if horizontal is None:
         dims = ", ".join(variable.dimensions)
-        raise DataError(f"{where}: {name} has dimensions ({dims}).\nRight would be (time, y, x).")
+        raise DataError(f"{where}: {name} has dimensions ({dims}).\nExpected (time, y, x).")
     y_dim, x_dim = horizontal
     others = [
         dim for dim, size in zip(variable.dimensions, variable.shape, strict=True) if size != 1 and dim not in (y_dim, x_dim)
@@ -199,7 +199,7 @@ def _check_size(dataset, variable, y_dim: str, x_dim: str, where: str) -> None:
     y, x = len(dataset.dimensions[y_dim]), len(dataset.dimensions[x_dim])
     if y * x > _MOST_CELLS:
         raise DataError(
-            f"{where}: {variable.name} declares frames of {y} × {x} cells.\nRight would be at most {_MOST_CELLS:,} cells."
+            f"{where}: {variable.name} declares frames of {y} × {x} cells.\nExpected at most {_MOST_CELLS:,} cells."
         )
     chunks = variable.chunking()
     num_bytes = math.prod(chunks) * variable.dtype.itemsize if isinstance(chunks, list) else 0
@@ -207,7 +207,7 @@ def _check_size(dataset, variable, y_dim: str, x_dim: str, where: str) -> None:
         shape, wanted = " × ".join(map(str, chunks)), _one_frame(variable, y_dim, x_dim)
         raise DataError(
             f"{where}: {variable.name} is stored in chunks of {num_bytes / 1e9:.1f} GB ({shape}), read whole for every frame.\n"
-            f"Right would be chunks of one frame: `nccopy -c {variable.name}:{wanted} IN.nc OUT.nc`."
+            f"Expected chunks of one frame: `nccopy -c {variable.name}:{wanted} IN.nc OUT.nc`."
         )
 
 

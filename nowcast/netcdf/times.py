@@ -68,7 +68,7 @@ def read_times(dataset, name: str, dims: tuple[str, ...], where: str) -> np.ndar
     """
     variable, where = dataset.variables[name], f"{where}: {name}"
     if variable.size > MAX_COORDINATE:
-        raise DataError(f"{where} declares {variable.size} times.\nRight would be at most {MAX_COORDINATE}.")
+        raise DataError(f"{where} declares {variable.size} times.\nExpected at most {MAX_COORDINATE}.")
     characters = variable.dimensions[-1:] if variable.dtype == "S1" else ()
     kept = [dim for dim in variable.dimensions if dim in dims]
     index = tuple(slice(None) if dim in (*dims, *characters) else 0 for dim in variable.dimensions)
@@ -80,7 +80,7 @@ def read_times(dataset, name: str, dims: tuple[str, ...], where: str) -> np.ndar
     fill = getattr(variable, "_FillValue", netCDF4.default_fillvals[variable.dtype.str[1:]])
     fills = stored_as(fill, variable.dtype, variable.dtype)
     if not np.isfinite(stored).all() or np.isin(stored, fills).any():
-        raise DataError(f"{where} has missing times.\nRight would be a time for every frame.")
+        raise DataError(f"{where} has missing times.\nExpected a time for every frame.")
     declared = text(variable, "units") or ""
     if not _counts(variable) and (stamped := _stamped_times(stored)) is not None:
         return stamped
@@ -98,7 +98,7 @@ def _parse_time(entry: str, where: str) -> datetime:
         time = datetime.fromisoformat(entry)
         return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
     except (ValueError, OverflowError):
-        raise DataError(f'{where} has the text "{entry[:40]}".\nRight would be times such as 2020-06-01T00:05:00Z.') from None
+        raise DataError(f'{where} has the text "{entry[:40]}".\nExpected times such as 2020-06-01T00:05:00Z.') from None
 
 
 def _stamped_times(stored: np.ndarray) -> np.ndarray | None:
@@ -123,7 +123,7 @@ def decode_times(stored: np.ndarray, declared: str, calendar: str, where: str) -
     Raises DataError (exit 3) for units and calendars that give no times, and for times stored too coarsely.
     """
     if calendar.lower() not in _CALENDARS:
-        raise DataError(f'{where} is in the calendar "{calendar}".\nRight would be "standard".')
+        raise DataError(f'{where} is in the calendar "{calendar}".\nExpected "standard".')
     try:
         epoch, later = cftime.num2date([0, 1], declared, calendar, only_use_cftime_datetimes=True)
         # every unit that cftime accepts in these calendars has a fixed length
@@ -131,17 +131,17 @@ def decode_times(stored: np.ndarray, declared: str, calendar: str, where: str) -
         seconds = stored * unit + cftime.date2num(epoch, "seconds since 1970-01-01", calendar)
     except (ValueError, OverflowError, TypeError) as error:
         raise DataError(
-            f'{where} has units "{declared}" that give no times ({error}).\nRight would be such as "seconds since 1970-01-01".'
+            f'{where} has units "{declared}" that give no times ({error}).\nExpected units such as "seconds since 1970-01-01".'
         ) from error
     resolution = np.spacing(np.abs(stored).max()) * unit if stored.dtype.kind == "f" else 0
     if resolution > 30:
         raise DataError(
             f'{where} is {stored.dtype} "{declared}", in steps of {resolution:.0f} s: frames cannot be told apart.\n'
-            "Right would be int32 or float64."
+            "Expected int32 or float64."
         )
     if stored.size and not np.abs(seconds).max() < _FURTHEST:
         largest = f'{np.abs(stored.astype(np.float64)).max():g} "{declared}"'
-        raise DataError(f"{where} has {largest}, which is no time of a frame.\nRight would be a time for every frame.")
+        raise DataError(f"{where} has {largest}, which is no time of a frame.\nExpected a time for every frame.")
     unit_seconds = 60 if resolution > 0.5 else 1  # times that storage has rounded are rounded back to the minute
     return (np.round(seconds / unit_seconds) * unit_seconds).astype(np.int64).astype("datetime64[s]")
 
@@ -160,7 +160,7 @@ def interval_seconds(dataset, field: Field, times: np.ndarray, where: str) -> fl
         if len(lengths) > 1:
             raise DataError(
                 f"{where}: {field.variable} accumulates over {lengths[0]} to {lengths[-1]} s.\n"
-                "Right would be one interval for all frames of a file."
+                "Expected one interval for all frames of a file."
             )
         return float(lengths[0])
     methods = text(dataset.variables[field.variable], "cell_methods") or ""

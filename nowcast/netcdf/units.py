@@ -20,7 +20,7 @@ AMOUNT_NAMES = frozenset({"rainfall_amount", "precipitation_amount", "lwe_thickn
 REFLECTIVITY_NAMES = frozenset({"equivalent_reflectivity_factor"})
 RAIN_NAMES = RATE_NAMES | AMOUNT_NAMES | REFLECTIVITY_NAMES
 
-RIGHT_UNITS = "a rate (mm h-1, kg m-2 s-1), an amount per interval (mm, kg m-2) or dBZ"
+EXPECTED_UNITS = "a rate (mm h-1, kg m-2 s-1), an amount per interval (mm, kg m-2) or dBZ"
 
 _TIME = r"(s|sec\w*|min\w*|h|hrs?|hours?|d|days?)\b"
 _SPELLINGS = tuple(
@@ -135,10 +135,10 @@ def to_rain_rate(
     if units is None and standard_name in REFLECTIVITY_NAMES:
         units = "dBZ"  # the one standard name that is always in the same units
     if units is None or not units.strip():
-        raise DataError(f"{variable} has no units attribute.\nIts units must be {RIGHT_UNITS}.")
+        raise DataError(f"{variable} has no units attribute.\nIts units must be {EXPECTED_UNITS}.")
     meant = meaning(units)
     if meant is None or (meant.kind == "dimensionless" and standard_name in RAIN_NAMES):
-        raise DataError(f'{variable} has units "{units}", which is no measure of rain.\nRight would be {RIGHT_UNITS}.')
+        raise DataError(f'{variable} has units "{units}", which is no measure of rain.\nExpected {EXPECTED_UNITS}.')
     if meant.kind == "dimensionless":
         return Conversion(DIMENSIONLESS, f"{units} -> 1", meant.scale, meant.offset)
     if meant.kind == "reflectivity":
@@ -149,7 +149,7 @@ def to_rain_rate(
     if interval_seconds is None or not interval_seconds > 0:
         raise DataError(
             f'{variable} is an accumulation ("{units}") over an unknown interval.\n'
-            'Right would be time bounds, or cell_methods such as "time: sum (interval: 5 minutes)".'
+            'Expected time bounds, or cell_methods such as "time: sum (interval: 5 minutes)".'
         )
     per_hour = 3600.0 / interval_seconds
     text = f"{units} per {interval_seconds:g} s -> mm/h"

@@ -72,7 +72,7 @@ def choose_frames(series: Sequence[RecordSummary]) -> FrameChoice:
                 )
     raise NotEnoughFrames(
         f"the longest run of frames without a gap has {longest}: too few for a plan\n"
-        "right would be 6 frames in a row, or several runs of 3: 2 past and 1 future for training, as many for validation"
+        "expected 6 frames in a row, or several runs of 3: 2 past and 1 future for training, as many for validation"
     )
 
 

@@ -129,7 +129,7 @@ def make_jobs(
     probabilities are asked for and a record holds another quantity than rain.
     """
     if thresholds and (other := next((record for record in records if not record.quantity.is_rain), None)):
-        raise DataError(f"{other.name} holds {other.quantity}.\nRight would be rain: probabilities are those of a rain rate.")
+        raise DataError(f"{other.name} holds {other.quantity}.\nExpected rain: probabilities are those of a rain rate.")
     jobs = []
     for record in records:
         step = forecaster.time_step(record)

@@ -79,7 +79,7 @@ def open_record(folder: Path) -> Record:
     """Open the one record of a folder; DataError (exit 3) if its files are not on one grid."""
     records = open_split([folder], Data())
     if len(records) != 1:
-        raise DataError(f"{folder} holds {len(records)} records.\nRight would be one radar on one grid.")
+        raise DataError(f"{folder} holds {len(records)} records.\nExpected one radar on one grid.")
     return records[0]
 
 

@@ -49,9 +49,7 @@ def records_of(radar: Path, services: Sequence[str]) -> list[Path]:
     """Return the files of these services. Raises DataError (exit 3) if a service has none."""
     paths_of = {service: sorted((radar / service).glob("*.nc")) for service in services}
     if absent := [service for service, paths in paths_of.items() if not paths]:
-        raise DataError(
-            f"no records of {', '.join(absent)} in {radar}.\nRight would be a folder with a folder for each service."
-        )
+        raise DataError(f"no records of {', '.join(absent)} in {radar}.\nExpected a folder with a folder for each service.")
     return [path for paths in paths_of.values() for path in paths]
 
 

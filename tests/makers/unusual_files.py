@@ -191,9 +191,9 @@ RIGHT = {
     "a frame of 3 TB in all, never written": (lambda path: declared(path, 200_000, 2000, 2000, chunks=(1, 2000, 2000)), None),
 }
 
-CUT = "is cut off: it is shorter than its header says.\nRight would be a whole NetCDF file."
-NO_TIMES = "time has missing times.\nRight would be a time for every frame."
-RIGHT_TIMES = 'Right would be such as "seconds since 1970-01-01".'
+CUT = "is cut off: it is shorter than its header says.\nExpected a whole NetCDF file."
+NO_TIMES = "time has missing times.\nExpected a time for every frame."
+RIGHT_TIMES = 'Expected units such as "seconds since 1970-01-01".'
 REFUSED = {
     **{
         f"{format} cut at {share}": (lambda path, share=share, format=format: cut(path, share, format), CUT)
@@ -210,9 +210,9 @@ REFUSED = {
     ),
     "a flipped byte in a list's number": (
         on_one_file(b"CDF\x01\0\0\0\0\0\0\0\x0a", b"CDF\x01\0\0\0\0\0\0\0\x4a"),
-        "is damaged: its header has another list than it should.\nRight would be a whole NetCDF file.",
+        "is damaged: its header has another list than it should.\nExpected a whole NetCDF file.",
     ),
-    "no bytes": (holding(b""), "is empty (0 bytes).\nRight would be a NetCDF file with at least one frame."),
+    "no bytes": (holding(b""), "is empty (0 bytes).\nExpected a NetCDF file with at least one frame."),
     "a web page": (
         holding(b"<!DOCTYPE html><html>not found</html>"),
         (
@@ -225,32 +225,32 @@ REFUSED = {
         in_group,
         (
             "has nothing but groups (radar), which are not read.\n"
-            "Right would be variables outside of groups: `ncks -G : IN.nc OUT.nc` takes them out."
+            "Expected variables outside of groups: `ncks -G : IN.nc OUT.nc` takes them out."
         ),
     ),
     "a scale_factor that is no number": (
         maker(PACKED, scale_factor="a quarter"),
-        ": rr has scale_factor = 'a quarter'.\nRight would be one finite number, such as 0.01.",
+        ": rr has scale_factor = 'a quarter'.\nExpected one finite number, such as 0.01.",
     ),
     "a scale_factor of nought": (
         maker(PACKED, scale_factor=0.0),
-        ": rr has scale_factor = 0, which makes all values alike.\nRight would be another number, or none.",
+        ": rr has scale_factor = 0, which makes all values alike.\nExpected another number, or none.",
     ),
     "an add_offset of NaN": (
         maker(PACKED, add_offset=np.nan),
-        ": rr has add_offset = 'nan'.\nRight would be one finite number, such as 0.01.",
+        ": rr has add_offset = 'nan'.\nExpected one finite number, such as 0.01.",
     ),
     "a thousand fill values": (
         maker(RAIN, missing_value=np.arange(1000, dtype="f4")),
-        ": rr declares 1004 values as missing.\nRight would be at most 100.",
+        ": rr declares 1004 values as missing.\nExpected at most 100.",
     ),
     "a dimension more": (
         maker(np.stack([RAIN, RAIN], 1), dims=("time", "member", "y", "x")),
-        ": rr has more dimensions than time, y and x: member (2).\nRight would be a file with one of each selected.",
+        ": rr has more dimensions than time, y and x: member (2).\nExpected a file with one of each selected.",
     ),
     "a dimension more, of one time": (
         maker(RAIN, dims=("level", "y", "x")),
-        ": rr has more dimensions than time, y and x: level (3).\nRight would be a file with one of each selected.",
+        ": rr has more dimensions than time, y and x: level (3).\nExpected a file with one of each selected.",
     ),
     "several candidates": (
         two_candidates,
@@ -258,21 +258,21 @@ REFUSED = {
     ),
     "an uneven x": (
         lambda path: coordinates(path, RAIN, [3, 2, 1, 0], [0, 1, 2, 4, 8, 16]),
-        ": coordinate x is uneven, in steps of 1 to 8.\nRight would be an even grid: interpolate the fields.",
+        ": coordinate x is uneven, in steps of 1 to 8.\nExpected an even grid: interpolate the fields.",
     ),
     "an x that turns": (
         lambda path: coordinates(path, RAIN, [3, 2, 1, 0], [0, 1, 2, 1, 0, 3]),
-        ": coordinate x neither rises nor falls all the way.\nRight would be an even grid.",
+        ": coordinate x neither rises nor falls all the way.\nExpected an even grid.",
     ),
     "times as other text": (
         timed(["noon", "one", "two"], str),
-        ': time has the text "noon".\nRight would be times such as 2020-06-01T00:05:00Z.',
+        ': time has the text "noon".\nExpected times such as 2020-06-01T00:05:00Z.',
     ),
     "times in float32 since 1900": (
         timed([1058052.5, 1058052.6, 1058052.7], "f4", units="hours since 1900-01-01"),
         (
             ': time is float32 "hours since 1900-01-01", in steps of 450 s: frames cannot be told apart.\n'
-            "Right would be int32 or float64."
+            "Expected int32 or float64."
         ),
     ),
     "times in months": (timed([0, 1, 2], units="months since 2020-01-01"), RIGHT_TIMES),
@@ -282,13 +282,13 @@ REFUSED = {
     "times with NaN": (minutes(0, 5, np.nan), NO_TIMES),
     "times with NaT": (
         timed(np.array([0, 5, np.iinfo("i8").min]), "i8", units="minutes since 2020-09-13"),
-        "which is no time of a frame.\nRight would be a time for every frame.",
+        "which is no time of a frame.\nExpected a time for every frame.",
     ),
-    "no times at all": (maker(RAIN[:0]), ": rr has no frames.\nRight would be at least one."),
+    "no times at all": (maker(RAIN[:0]), ": rr has no frames.\nExpected at least one."),
     **{
         f"the calendar {calendar}": (
             timed([0, 5, 10], units="minutes since 2020-09-13", calendar=calendar),
-            f': time is in the calendar "{calendar}".\nRight would be "standard".',
+            f': time is in the calendar "{calendar}".\nExpected "standard".',
         )
         for calendar in ("360_day", "noleap", "365_day", "julian")
     },
@@ -303,18 +303,18 @@ REFUSED = {
         maker(RAIN, units="1", standard_name="rainfall_rate"),
         (
             ': rr has units "1", which is no measure of rain.\n'
-            "Right would be a rate (mm h-1, kg m-2 s-1), an amount per interval (mm, kg m-2) or dBZ."
+            "Expected a rate (mm h-1, kg m-2 s-1), an amount per interval (mm, kg m-2) or dBZ."
         ),
     ),
     "a frame of 1 TB": (
         lambda path: declared(path, 3, 500_000, 500_000, chunks=(1, 1000, 1000)),
-        ": rr declares frames of 500000 × 500000 cells.\nRight would be at most 1,073,741,824 cells.",
+        ": rr declares frames of 500000 × 500000 cells.\nExpected at most 1,073,741,824 cells.",
     ),
     "a chunk of 1 GB": (
         lambda path: declared(path, 64, 2000, 2000, chunks=(64, 2000, 2000)),
         (
             ": rr is stored in chunks of 1.0 GB (64 × 2000 × 2000), read whole for every frame.\n"
-            "Right would be chunks of one frame: `nccopy -c rr:1,2000,2000 IN.nc OUT.nc`."
+            "Expected chunks of one frame: `nccopy -c rr:1,2000,2000 IN.nc OUT.nc`."
         ),
     ),
 }

@@ -67,10 +67,10 @@ def test_a_folder_a_subfolder_and_a_glob_are_the_same_files(tmp_path):
     [
         ("nowhere.nc", "no such file or folder: nowhere.nc"),
         ("none/*.nc", "no such file or folder: none/*.nc"),
-        ("https://host/a.nc", "https://host/a.nc is a URL.\nRight would be a file on this machine: download it first."),
+        ("https://host/a.nc", "https://host/a.nc is a URL.\nExpected a file on this machine: download it first."),
         ("s3://bucket/a.nc", "s3://bucket/a.nc is a URL."),
         (Path("http://host/a.nc"), "http:/host/a.nc is a URL."),
-        ("/dev/null", "/dev/null is no regular file.\nRight would be a NetCDF file, a folder or a glob."),
+        ("/dev/null", "/dev/null is no regular file.\nExpected a NetCDF file, a folder or a glob."),
     ],
 )
 def test_what_is_no_local_file_is_refused(argument, message):
@@ -79,16 +79,16 @@ def test_what_is_no_local_file_is_refused(argument, message):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"^no NetCDF files in .*\.\nRight would be files ending in \.nc, \.nc4, \.c"):
+    with pytest.raises(UsageError, match=r"^no NetCDF files in .*\.\nExpected files ending in \.nc, \.nc4, \.c"):
         open_records([tmp_path])
 
 
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        (b"", r"bad.nc is empty \(0 bytes\)\.\nRight would be a NetCDF file with at least one frame\."),
+        (b"", r"bad.nc is empty \(0 bytes\)\.\nExpected a NetCDF file with at least one frame\."),
         (b"GRIB....", r"bad.nc is not a NetCDF file: it starts with b'GRIB'\.\nConvert it to CF NetCDF first\."),
-        (b"\x89HDF\r\n\x1a\n" + b"x" * 99, r"bad.nc is damaged or incomplete \(.*\)\.\nRight would be a whole"),
+        (b"\x89HDF\r\n\x1a\n" + b"x" * 99, r"bad.nc is damaged or incomplete \(.*\)\.\nExpected a whole"),
     ],
 )
 def test_what_is_no_netcdf_is_refused(tmp_path, contents, message):
@@ -161,7 +161,7 @@ def test_a_coordinate_too_long_to_read_is_refused(tmp_path):
         file.createVariable("rr", "f4", ("y", "x"), chunksizes=(10, 2)).units = "mm/h"
         file.createVariable("time", "i4").units = "seconds since 2020-01-01"
         file["time"][...] = 0
-    with pytest.raises(DataError, match=r"a.nc: dimension y has 100000000 cells\.\nRight would be at most 500000"):
+    with pytest.raises(DataError, match=r"a.nc: dimension y has 100000000 cells\.\nExpected at most 500000"):
         open_records([tmp_path / "a.nc"])
 
 
@@ -178,7 +178,7 @@ def test_a_damaged_coordinate_is_named_with_its_file(tmp_path):
     content = bytearray(path.read_bytes())
     content[content.find((1000 * np.arange(64.0)).tobytes()) + 100] ^= 4
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"a.nc is damaged \(NetCDF: HDF error\)\.\nRight would be a whole NetCDF file\."):
+    with pytest.raises(DataError, match=r"a.nc is damaged \(NetCDF: HDF error\)\.\nExpected a whole NetCDF file\."):
         open_records([path])
 
 

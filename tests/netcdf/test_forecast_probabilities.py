@@ -257,9 +257,7 @@ def test_what_is_no_rain_has_no_probabilities(tmp_path):
         tmp_path / "c.nc", rain(frames=6) / 100, variable="cloud", standard_name="cloud_area_fraction", units="1"
     )
     (record,) = open_records([path], variable="cloud")
-    with pytest.raises(
-        DataError, match=r"^c holds dimensionless\.\nRight would be rain: probabilities are those of a rain rate"
-    ):
+    with pytest.raises(DataError, match=r"^c holds dimensionless\.\nExpected rain: probabilities are those of a rain rate"):
         run(record, tmp_path / "f.nc")
     assert not (tmp_path / "f.nc").exists()
 
@@ -304,10 +302,7 @@ def test_the_thresholds_can_be_chosen(observed):
     [
         (
             ["persistence", "observed.nc", "--probabilities"],
-            (
-                "error: persistence gives no probabilities.\n"
-                "Right would be extrapolation, or a network that was trained for them.\n"
-            ),
+            ("error: persistence gives no probabilities.\nUse extrapolation, or a network that was trained for them.\n"),
         ),
         (
             ["extrapolation", "observed.nc", "--thresholds", "1"],

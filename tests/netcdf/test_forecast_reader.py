@@ -142,9 +142,7 @@ def test_a_single_threshold_may_be_a_scalar(tmp_path):
 def test_percent_that_are_not_called_so_are_refused(tmp_path):
     options = {"variable": "probability_of_rainfall_rate_above_threshold", "units": "1", "scale": 1, "thresholds": (1.0,)}
     found = read_forecast(one_per_lead(tmp_path / "fc", np.full((1, 1, 4, 5), 60.0), **options))
-    with pytest.raises(
-        DataError, match=r'_above_threshold goes to 60 in units "1"\.\nRight would be probabilities from 0 to 1'
-    ):
+    with pytest.raises(DataError, match=r'_above_threshold goes to 60 in units "1"\.\nExpected probabilities from 0 to 1'):
         found.probabilities(0, 0, [0])
 
 
@@ -153,7 +151,7 @@ def test_probabilities_without_a_threshold_are_refused(tmp_path):
     path = improver_file(tmp_path / "p.nc", np.zeros((4, 5)), variable="probability_of_rain_above_threshold", **options)
     with edit(path) as file:
         file["probability_of_rain_above_threshold"].delncattr("standard_name")
-    with pytest.raises(DataError, match=r"probability_of_rain_above_threshold has no threshold\.\nRight would be a coord"):
+    with pytest.raises(DataError, match=r"probability_of_rain_above_threshold has no threshold\.\nExpected a coord"):
         read_forecast(path)
 
 
@@ -233,7 +231,7 @@ def test_an_inferred_reference_time_is_logged(tmp_path, record, caplog):
 
 def test_a_reference_time_that_could_be_any_is_refused(tmp_path, record):
     path = write_record(tmp_path / "observed.nc", rain(frames=3))
-    with pytest.raises(DataError, match=r"observed.nc does not say when its forecast starts\.\nRight would be a fo"):
+    with pytest.raises(DataError, match=r"observed.nc does not say when its forecast starts\.\nExpected a fo"):
         read_forecast(path)
     # counted from the day on: nothing says that the day is what is forecast from
     path = reshaped(tmp_path / "day.nc", record, dims=("time",), sizes=(2,), times=[("time", ("time",), [20, 25], SINCE)])
@@ -244,7 +242,7 @@ def test_a_reference_time_that_could_be_any_is_refused(tmp_path, record):
 def test_a_dimension_that_is_no_time_is_named(tmp_path, record):
     times = [("time", ("time",), [20, 25], SINCE), ("forecast_reference_time", (), 15, SINCE)]
     path = reshaped(tmp_path / "f.nc", record, dims=("height", "time"), sizes=(3, 2), times=times)
-    with pytest.raises(DataError, match=r"f.nc: precip_intensity has dimensions height, time, y and x\.\nRight would be \(t"):
+    with pytest.raises(DataError, match=r"f.nc: precip_intensity has dimensions height, time, y and x\.\nExpected \(t"):
         read_forecast(path)
 
 
@@ -300,12 +298,10 @@ def test_files_that_are_not_alike_are_refused(tmp_path, record):
     later = REFERENCE + 5 * MINUTES
     options = {"lead_times": LEADS, "quantity": RAIN_RATE, "attributes": {}, "single": True}
     write_forecast(tmp_path / "fc" / "b.nc", [(later, fields)], grid=small.grid, **options)
-    with pytest.raises(DataError, match=r"b.nc is not on the grid of .*a.nc: 20 × 56 cells in place of 48 × 56\.\nRight would"):
+    with pytest.raises(DataError, match=r"b.nc is not on the grid of .*a.nc: 20 × 56 cells in place of 48 × 56\.\nExpected"):
         read_forecast(tmp_path / "fc")
     shutil.copy(pysteps_export(tmp_path, np.stack([rain(frames=3)] * 2), reference=str(later)), tmp_path / "fc" / "b.nc")
-    with pytest.raises(
-        DataError, match=r"b.nc holds 2 members but .*a.nc holds one forecast\.\nRight would be one forecaster's"
-    ):
+    with pytest.raises(DataError, match=r"b.nc holds 2 members but .*a.nc holds one forecast\.\nExpected one forecaster's"):
         read_forecast(tmp_path / "fc")
 
 
@@ -321,9 +317,7 @@ def test_leads_that_differ_between_cases_are_refused(tmp_path, record):
     path, _ = ours(tmp_path / "f.nc", record, references=[REFERENCE, REFERENCE + 5 * MINUTES])
     with edit(path) as file:
         file["time"][1, 0] = 650
-    with pytest.raises(
-        DataError, match=r"f.nc: lead times differ between reference times\.\n.*right would be the same for all"
-    ):
+    with pytest.raises(DataError, match=r"f.nc: lead times differ between reference times\.\n.*expected the same for all"):
         read_forecast(path)
 
 
@@ -331,7 +325,7 @@ def test_a_valid_time_twice_is_refused(tmp_path, record):
     path, _ = ours(tmp_path / "f.nc", record)
     with edit(path) as file:
         file["time"][1] = 300
-    expected = r"f.nc: the forecast from 2020-06-01T00:15:00Z has the valid time 2020-06-01T00:20:00Z twice\.\nRight would be"
+    expected = r"f.nc: the forecast from 2020-06-01T00:15:00Z has the valid time 2020-06-01T00:20:00Z twice\.\nExpected"
     with pytest.raises(DataError, match=expected):
         read_forecast(path)
 
@@ -340,7 +334,7 @@ def test_a_reference_time_in_two_files_is_refused(tmp_path, record):
     (tmp_path / "fc").mkdir()
     for name in ("a.nc", "b.nc"):
         ours(tmp_path / "fc" / name, record)
-    expected = r"the forecast from 2020-06-01T00:15:00Z for 2020-06-01T00:20:00Z is in two files, .*a.nc and .*b.nc\.\nRight"
+    expected = r"the forecast from 2020-06-01T00:15:00Z for 2020-06-01T00:20:00Z is in two files, .*a.nc and .*b.nc\.\nExpected"
     with pytest.raises(DataError, match=expected):
         read_forecast(tmp_path / "fc")
 
@@ -356,7 +350,7 @@ def test_more_forecasts_than_can_be_are_refused_by_arithmetic(tmp_path):
         file.createVariable("precip_intensity", "f4", dims, chunksizes=chunks).units = "mm h-1"
         file["forecast_reference_time"][:] = np.arange(200_000)
         file["forecast_period"][:] = np.arange(2000)
-    with pytest.raises(DataError, match=r"many.nc declares 400000000 forecast fields\.\nRight would be at most"):
+    with pytest.raises(DataError, match=r"many.nc declares 400000000 forecast fields\.\nExpected at most"):
         read_forecast(tmp_path / "many.nc")
 
 

@@ -45,7 +45,7 @@ def test_no_candidate_lists_what_there_is(tmp_path):
     path = write(tmp_path / "a.nc", np.ones((2, 3, 3), "f4"), units="K", name="temperature")
     message = (
         f"{path} has no variable that is known to be rain; it has temperature(time, y, x) [K].\n"
-        "Right would be a CF standard name such as rainfall_rate; or choose one with --variable (data.variable)."
+        "Expected a CF standard name such as rainfall_rate; or choose one with --variable (data.variable)."
     )
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         open_records([path])
@@ -54,7 +54,7 @@ def test_no_candidate_lists_what_there_is(tmp_path):
 def test_groups_are_not_read_and_said_so(tmp_path):
     with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
         file.createGroup("dataset1")
-    with pytest.raises(DataError, match=r"a.nc has nothing but groups \(dataset1\), which are not read\.\nRight would be var"):
+    with pytest.raises(DataError, match=r"a.nc has nothing but groups \(dataset1\), which are not read\.\nExpected var"):
         open_records([tmp_path / "a.nc"])
     with edit(tmp_path / "a.nc") as file:
         file.createVariable("version", "i4")
@@ -71,7 +71,7 @@ def test_a_variable_that_is_not_there_is_named(tmp_path):
 def test_a_variable_without_rows_and_columns_is_refused(tmp_path):
     path = write(tmp_path / "a.nc", np.ones((2, 3, 3), "f4"))
     add_variable(path, "mean", dims=("time", "y"), units="mm/h")
-    with pytest.raises(DataError, match=r"a.nc: mean has dimensions \(time, y\)\.\nRight would be \(time, y, x\)\."):
+    with pytest.raises(DataError, match=r"a.nc: mean has dimensions \(time, y\)\.\nExpected \(time, y, x\)\."):
         open_records([path], variable="mean")
     assert open_one(path).variable == "rr"
 
@@ -102,7 +102,7 @@ def test_dimensions_one_long_are_dropped_and_longer_ones_refused_by_name(tmp_pat
     path = write(tmp_path / "one.nc", np.ones((1, 2, 3, 4), "f4"), dims=("member", "time", "y", "x"))
     assert read_one(path).shape == (2, 3, 4)
     path = write(tmp_path / "two.nc", np.ones((2, 5, 3, 4), "f4"), dims=("time", "member", "y", "x"))
-    message = r"two.nc: rr has more dimensions than time, y and x: member \(5\)\.\nRight would be"
+    message = r"two.nc: rr has more dimensions than time, y and x: member \(5\)\.\nExpected"
     with pytest.raises(DataError, match=message):
         open_records([path])
     path = write(tmp_path / "untimed.nc", np.ones((5, 3, 4), "f4"), dims=("member", "y", "x"))
@@ -117,7 +117,7 @@ def test_dimensions_one_long_are_dropped_and_longer_ones_refused_by_name(tmp_pat
 
 def test_a_time_dimension_of_no_frames_is_refused(tmp_path):
     path = write(tmp_path / "a.nc", np.ones((0, 3, 4), "f4"))
-    with pytest.raises(DataError, match=r"a.nc: rr has no frames\.\nRight would be at least one\."):
+    with pytest.raises(DataError, match=r"a.nc: rr has no frames\.\nExpected at least one\."):
         open_records([path])
 
 

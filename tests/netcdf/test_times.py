@@ -84,7 +84,7 @@ def test_times_too_coarse_to_tell_frames_apart_are_refused(tmp_path):
         time = file.createVariable("time", "f4", ("time",))
         time.units = "hours since 1900-01-01"
         time[:] = [1058052.5, 1058052.6]
-    message = r'time is float32 "hours since 1900-01-01", in steps of 450 s: frames cannot be told apart\.\nRight would'
+    message = r'time is float32 "hours since 1900-01-01", in steps of 450 s: frames cannot be told apart\.\nExpected'
     with pytest.raises(DataError, match=message):
         open_records([path])
 
@@ -92,10 +92,10 @@ def test_times_too_coarse_to_tell_frames_apart_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("attribute", "value", "message"),
     [
-        ("calendar", "360_day", 'a.nc: time is in the calendar "360_day".\nRight would be "standard".'),
+        ("calendar", "360_day", 'a.nc: time is in the calendar "360_day".\nExpected "standard".'),
         ("units", "weeks since 1970-01-01", 'a.nc: time has units "weeks since 1970-01-01" that give no times ('),
         ("units", "months since 1970-01-01", 'a.nc: time has units "months since 1970-01-01" that give no times ('),
-        ("_FillValue", None, "a.nc: time has missing times.\nRight would be a time for every frame."),
+        ("_FillValue", None, "a.nc: time has missing times.\nExpected a time for every frame."),
     ],
 )
 def test_times_that_are_none_are_refused(tmp_path, attribute, value, message):
@@ -156,7 +156,7 @@ def test_an_accumulation_over_varying_intervals_is_refused(tmp_path):
         start = file.createVariable("start_time", "i4", ("time",))
         start.units = "seconds since 1970-01-01"
         start[:] = file["time"][:] - [300, 300, 600]
-    with pytest.raises(DataError, match=r"a.nc: rr accumulates over 300 to 600 s\.\nRight would be one interval"):
+    with pytest.raises(DataError, match=r"a.nc: rr accumulates over 300 to 600 s\.\nExpected one interval"):
         open_records([path])
 
 

@@ -67,7 +67,7 @@ def test_reflectivity_takes_another_relation():
 )
 def test_units_that_measure_no_rain_are_refused(units):
     assert meaning(units) is None
-    message = rf'^f.nc: rr has units "{units}", which is no measure of rain\.\nRight would be a rate'
+    message = rf'^f.nc: rr has units "{units}", which is no measure of rain\.\nExpected a rate'
     with pytest.raises(DataError, match=message):
         to_rain_rate(units, variable="f.nc: rr", interval_seconds=300)
 
@@ -96,7 +96,7 @@ def test_reflectivity_needs_no_units():
 
 @pytest.mark.parametrize("interval", [None, 0, -300, np.nan])
 def test_an_amount_over_no_interval_is_refused(interval):
-    message = r'^rr is an accumulation \("mm"\) over an unknown interval\.\nRight would be time bounds'
+    message = r'^rr is an accumulation \("mm"\) over an unknown interval\.\nExpected time bounds'
     with pytest.raises(DataError, match=message):
         to_rain_rate("mm", interval_seconds=interval, variable="rr")
 

@@ -148,7 +148,7 @@ def test_what_cannot_be_planned_ends_with_its_exit_code(tmp_path):
         short,
         "--output",
         "my.toml",
-        says="the longest run of frames without a gap has 5: too few for a plan\nright",
+        says="the longest run of frames without a gap has 5: too few for a plan\nexpected",
     )
     refused(75, "train", "--data", short, says="the longest run of frames without a gap has 5")
     refused(2, "plan", short, "--device", "tpu", says="--device tpu: there is no such device")

@@ -67,7 +67,7 @@ def test_no_precipitation_variable_or_several(tmp_path):
 
 def test_unknown_units(tmp_path):
     strange = write_record(tmp_path / "strange.nc", rain(frames=4, shape=(8, 8)), units="degC")
-    expect(3, "inspect", strange, says=r'strange\.nc: rainfall_rate has units "degC"[\s\S]*Right would be')
+    expect(3, "inspect", strange, says=r'strange\.nc: rainfall_rate has units "degC"[\s\S]*Expected')
     expect(3, "predict", "persistence", strange, "--output", "f.nc", says="degC")
 
 

@@ -156,9 +156,7 @@ def test_the_thresholds_are_those_of_the_probabilities_unless_asked_for(here, fi
     assert found["chance", "brier", "5.0", "2.0"]["value"]
     assert found["chance", "brier", "5.0", "5.0"]["value"] == ""
     assert found["chance", "brier", "5.0", "5.0"]["num_pairs"] == "0"
-    says = (
-        r"chance gives probabilities of 0\.2, 2 mm/h and none of the thresholds 5, 10\.\nRight would be --thresholds 0\.2,2\."
-    )
+    says = r"chance gives probabilities of 0\.2, 2 mm/h and none of the thresholds 5, 10\.\nUse --thresholds 0\.2,2\."
     refused(2, folder, "--thresholds", "5,10", says=says)
 
 
@@ -201,7 +199,7 @@ def test_a_lead_time_of_zero_is_no_forecast(here, fields):
     alone = pysteps_export(here, fields[4:5], name="b", reference=reference(4), leads=[0])
     refused(3, str(alone), says="b.nc does not say when its forecast starts")
     improver_file(here / "c.nc", fields[4], reference=reference(4), lead_minutes=0)
-    refused(3, "c.nc", says=r"c has no lead time above 0\.\nRight would be forecasts for later than their reference time")
+    refused(3, "c.nc", says=r"c has no lead time above 0\.\nExpected forecasts for later than their reference time")
 
 
 def test_leads_between_the_frames_are_left_out_and_logged(here, fields):
@@ -211,7 +209,7 @@ def test_leads_between_the_frames_are_left_out_and_logged(here, fields):
     _, _, err = command("evaluate", path, "--observations", "observed.nc", "-q")
     assert err == "a: left out 2 of 4 lead times, at which observed, a frame every 10 min, has none\n"
     odd = pysteps_export(here, rain(frames=1, shape=(20, 24)), name="odd", reference=str(START + 40 * MINUTES))
-    refused(3, str(odd), says=r"odd has lead times of 5 min, observed a frame every 10 min\.\nRight would be observations at")
+    refused(3, str(odd), says=r"odd has lead times of 5 min, observed a frame every 10 min\.\nExpected observations at")
 
 
 def test_other_times_grids_and_blank_fields_are_refused(here, fields):

@@ -110,7 +110,7 @@ def test_only_regular_files_are_opened(tmp_path, kind):
     ):
         code, out, err = command(*words)
         assert (code, out) == (2, ""), words
-        assert f"{path} is no regular file.\nRight would be a NetCDF file" in err, words
+        assert f"{path} is no regular file.\nExpected a NetCDF file" in err, words
 
 
 @pytest.mark.usefixtures("in_time")
@@ -124,7 +124,7 @@ def test_a_config_or_checkpoint_is_a_regular_file_as_well(tmp_path, role):
         else ("predict", tmp_path / "pipe", good, "--output", "f.nc")
     )
     code, _, err = command(*words)
-    expected = {"config": (2, "pipe is no regular file.\nRight would be a TOML file."), "checkpoint": (4, "no such checkpoint")}
+    expected = {"config": (2, "pipe is no regular file.\nExpected a TOML file."), "checkpoint": (4, "no such checkpoint")}
     assert code == expected[role][0]
     assert expected[role][1] in err
 
@@ -161,7 +161,7 @@ def test_a_name_that_the_library_would_change_is_refused(tmp_path, monkeypatch):
 def test_an_address_is_no_file(address):
     code, out, err = command("inspect", address)
     assert (code, out) == (2, "")
-    assert err == f"error: {address} is a URL.\nRight would be a file on this machine: download it first.\n"
+    assert err == f"error: {address} is a URL.\nExpected a file on this machine: download it first.\n"
 
 
 @pytest.mark.slow

@@ -207,7 +207,7 @@ def test_training_calibrates_and_a_resumed_run_is_the_straight_one(tmp_path):
 @pytest.mark.parametrize(("model", "loss"), [(MODEL, {"name": "mae"}),
                                              ({"name": "encoder_forecaster"}, {"name": "exceedance"})])  # fmt: skip
 def test_a_loss_that_is_not_of_what_the_model_gives_is_refused(model, loss):
-    with pytest.raises(UsageError, match=r"loss.name = '\w+' is of \w+ but model.name = '\w+' gives \w+") as error:
+    with pytest.raises(UsageError, match=r"loss.name = '\w+' takes \w+ but model.name = '\w+' gives \w+") as error:
         resolve(experiment(model=model, loss=loss))
     assert error.value.exit_code == 2
 
