@@ -61,13 +61,13 @@ def train_run(
     Raises MemoryLimitError (exit 7) where a step does not fit into memory, and whatever opening records, checking the run
     folder and training raise.
     """
-    on = distributed.join(pick_device(device))
+    own_device = distributed.join(pick_device(device))
     with distributed.in_turn():
         archive = open_archive(experiment.data)
     checkpoint = _checkpoint_to_resume(output, resume=resume)
     weights = None if checkpoint else starting_checkpoint(experiment)
-    experiment = with_batch_size(experiment, archive, on, checkpoint)
-    trainer = _make_trainer(experiment, archive, output, on, checkpoint, weights)
+    experiment = with_batch_size(experiment, archive, own_device, checkpoint)
+    trainer = _make_trainer(experiment, archive, output, own_device, checkpoint, weights)
     if checkpoint and trainer.is_finished:
         return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
     with distributed.in_turn(), _claimed_run_folder(trainer, write, is_resumed=bool(checkpoint), overwrite=overwrite):
@@ -77,7 +77,7 @@ def train_run(
         resolved = trainer.learner.experiment
         del trainer  # frees its memory, so that what would fit can be measured
         shape, most = case_shape(resolved.data, archive), archive.num_windows("training")
-        advice = what_would_fit(resolved, on, shape=shape, most=most)
+        advice = what_would_fit(resolved, own_device, shape=shape, most=most)
         raise MemoryLimitError(f"{advice}\nThe checkpoints in {output} are kept.")
     return f"{result.output / BEST}  (best at step {result.best_step:,} of {result.step:,})"
 
@@ -221,11 +221,11 @@ def dry_run_summary(experiment: Experiment, device: str) -> dict[str, Any]:
     # a training ends with a picture, so the memory of matplotlib counts
     from nowcast.report import folder as report_folder  # noqa: F401
 
-    on = distributed.join(pick_device(device))
+    own_device = distributed.join(pick_device(device))
     with distributed.in_turn():
         archive = open_archive(experiment.data)
     weights = starting_checkpoint(experiment)
-    learner = Learner(with_batch_size(experiment, archive, on), on)
+    learner = Learner(with_batch_size(experiment, archive, own_device), own_device)
     check_grids(archive, experiment.data.crop, learner.model)
     if weights:
         learner.start_from(weights, quantity=archive.quantity)

@@ -60,18 +60,18 @@ class Network(Forecaster):
         motion_constants: MotionConstants = MOTION,
     ):
         self.name, self.device, self.digest, self.files = name, device, checkpoint.digest, tuple(files)
-        self.motion_constants, facts = motion_constants, checkpoint.metadata
+        self.motion_constants, metadata = motion_constants, checkpoint.metadata
         try:
-            self.experiment = config.from_dict(facts["config"], source=f"the config in {name}")
-            self.input_frames, self.lead_frames = (_bounded(facts[key]) for key in ("input_frames", "lead_frames"))
-            self.time_steps, self.quantity = _time_steps(facts["time_steps"]), Quantity.named(str(facts["quantity"]))
+            self.experiment = config.from_dict(metadata["config"], source=f"the config in {name}")
+            self.input_frames, self.lead_frames = (_bounded(metadata[key]) for key in ("input_frames", "lead_frames"))
+            self.time_steps, self.quantity = _time_steps(metadata["time_steps"]), Quantity.named(str(metadata["quantity"]))
             self.transform = make_transform(self.experiment.transform)
             self.model = _load_model(model or _untrained(self.experiment), checkpoint)
         except CheckpointError:
             raise
         except (NowcastError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{name} cannot be used: {_first_line(error)}") from None
-        self.metadata: dict[str, Any] = dict(facts)
+        self.metadata: dict[str, Any] = dict(metadata)
         self.model.to(device).eval()
         self.precision = pick_precision(self.experiment.training.precision, device)
         # by grid, number of lead times and fields per lead time
@@ -163,7 +163,9 @@ class Network(Forecaster):
             core = (..., *(axis.core_from(stride) for axis in (y, x)))
             inputs = network_input(self._on_device(past[..., y.read, x.read]), self.transform)
             with arithmetic(self.device, self.precision):
-                leads = [self.model.sample(part[core], inputs[core], stride) for part in self.model.leads(inputs, num_leads)]
+                leads = [
+                    self.model.sample(outputs[core], inputs[core], stride) for outputs in self.model.leads(inputs, num_leads)
+                ]
             samples.append((torch.cat([odds for odds, *_ in leads], dim=1), *leads[0][1:]))
         return self.model.match(*(torch.cat(pieces, dim=-1) for pieces in zip(*samples, strict=True)))
 

@@ -90,7 +90,7 @@ class EncoderForecaster(Layers):
 
     def forward(self, past: Tensor, num_leads: int) -> Tensor:
         y, x = past.shape[-2:]
-        forecast = [F.pixel_shuffle(part, self.config.patch)[:, :, 0] for part in self._outputs(past, num_leads)]
+        forecast = [F.pixel_shuffle(channels, self.config.patch)[:, :, 0] for channels in self._outputs(past, num_leads)]
         return activate(torch.cat(forecast, dim=1), self.config.output)[..., :y, :x]
 
     def _outputs(self, past: Tensor, num_leads: int) -> Iterator[Tensor]:

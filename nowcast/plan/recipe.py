@@ -205,7 +205,7 @@ def _choose_training(fingerprint: Fingerprint, frames: FrameChoice, measured: Me
     )  # fmt: skip
     choose_training(
         choices, measured.size, steps=steps, reason=reason, seconds=seconds,
-        memory_mb=measured.cost.memory_bytes / 1e6, on=f"on {_device_name(device)}",
+        memory_mb=measured.cost.memory_bytes / 1e6, device_name=_device_name(device),
     )  # fmt: skip
     faster = f"bfloat16 where a short test finds it faster; {measured.precision} on this {device.type}"
     choices.set("training.precision", "auto", faster)

@@ -35,17 +35,17 @@ def num_steps(
 
 
 def choose_training(
-    choices: Choices, size: Size, *, steps: int, reason: str, seconds: float, on: str, memory_mb: float
+    choices: Choices, size: Size, *, steps: int, reason: str, seconds: float, device_name: str, memory_mb: float
 ) -> None:
     """Choose the keys of `[training]` that depend on the measured speed.
 
-    seconds, memory_mb: of one step; on: the device's name in the comment
+    seconds, memory_mb: of one step; device_name: for the comment
     """
     training = choices.tree["training"]
     if steps > training["steps"]:
         decay = float(f"{training['weight_decay'] * training['steps'] / steps:.2g}")
         choices.set("training.weight_decay", decay, "lower in proportion, because the run is longer")
-    spent = f"{steps * seconds / 3600:.2g} h at {seconds:.2g} s a step {on}"
+    spent = f"{steps * seconds / 3600:.2g} h at {seconds:.2g} s a step on {device_name}"
     choices.set("training.steps", steps, f"{spent}; {reason}")
     choices.set("training.epochs", 0, "0, because steps are given")
     choices.set("training.batch_size", size.batch_size, f"a step takes {memory_mb:,.0f} MB at its peak")

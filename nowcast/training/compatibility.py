@@ -82,17 +82,17 @@ def fitting_weights(
     Raises CheckpointError (exit 4) where quantity, units, transform or model differ; the message says what would fit.
     """
     metadata = checkpoint.metadata
-    for what, ours in (("quantity", quantity.name), ("units", quantity.units)):
-        if metadata.get(what) != ours:
+    for item, value in (("quantity", quantity.name), ("units", quantity.units)):
+        if metadata.get(item) != value:
             raise CheckpointError(
-                f"training.start_from = {name}: trained on {metadata.get(what)} but the records hold {ours} ({what}); "
-                f"use records of {metadata.get(what)} or another run"
+                f"training.start_from = {name}: trained on {metadata.get(item)} but the records hold {value} ({item}); "
+                f"use records of {metadata.get(item)} or another run"
             )
-    theirs = _sections(metadata, name)
-    _check_section("transform", experiment.transform.model_dump(mode="json"), theirs["transform"], name)
+    stored = _sections(metadata, name)
+    _check_section("transform", experiment.transform.model_dump(mode="json"), stored["transform"], name)
     weights = checkpoint.tensors_of("average") or checkpoint.tensors_of("model")
-    _check_shapes(model.state_dict(), weights, experiment.model.model_dump(mode="json"), theirs["model"], name)
-    _check_section("model", experiment.model.model_dump(mode="json"), theirs["model"], name)
+    _check_shapes(model.state_dict(), weights, experiment.model.model_dump(mode="json"), stored["model"], name)
+    _check_section("model", experiment.model.model_dump(mode="json"), stored["model"], name)
     return weights
 
 
@@ -107,32 +107,37 @@ def _sections(metadata: Mapping[str, Any], name: str) -> dict[str, dict[str, Any
     return {section: value.model_dump(mode="json") for section, value in sections.items()}
 
 
-def _first_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+def _first_difference(needed: Mapping[str, Any], stored: Mapping[str, Any]) -> str | None:
     """Return the first key whose values differ or that only one of the two has; None where there is none."""
-    return next((key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)), None)
+    return next((key for key in {**needed, **stored} if needed.get(key) != stored.get(key)), None)
 
 
-def _check_section(section: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str) -> None:
-    key = _first_difference(ours, theirs)
+def _check_section(section: str, needed: Mapping[str, Any], stored: Mapping[str, Any], name: str) -> None:
+    key = _first_difference(needed, stored)
     if key is not None:
         raise CheckpointError(
-            f"training.start_from = {name}: {section}.{key} is {theirs.get(key)!r} there and {ours.get(key)!r} here; "
-            f"take its [{section}] or another run"
+            f"training.start_from = {name}: {section}.{key} is {stored.get(key)!r} in it and {needed.get(key)!r} in the config;"
+            f" use its [{section}] or another run"
         )
 
 
 def _check_shapes(
-    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], our_keys: Mapping, their_keys: Mapping, name: str
+    needed: Mapping[str, Tensor],
+    stored: Mapping[str, Tensor],
+    needed_keys: Mapping,
+    stored_keys: Mapping,
+    name: str,
 ) -> None:
     """Raise CheckpointError for the first tensor whose shape differs, with the key of `[model]` that differs."""
-    for key in {**ours, **theirs}:
-        here, there = (tuple(tensors[key].shape) if key in tensors else None for tensors in (ours, theirs))
-        if here != there:
-            changed = _first_difference(our_keys, their_keys)
-            values = f"{their_keys.get(changed)!r} there and {our_keys.get(changed)!r} here"
+    for key in {**needed, **stored}:
+        needed_shape, stored_shape = (tuple(tensors[key].shape) if key in tensors else None for tensors in (needed, stored))
+        if needed_shape != stored_shape:
+            changed = _first_difference(needed_keys, stored_keys)
+            values = f"{stored_keys.get(changed)!r} in it and {needed_keys.get(changed)!r} in the config"
             cause = f"\nmodel.{changed} is {values}" if changed else ""
             raise CheckpointError(
-                f"training.start_from = {name}: {key} has shape {_shown(there)} there and {_shown(here)} here{cause}"
+                f"training.start_from = {name}: {key} has shape {_shown(stored_shape)} in it and {_shown(needed_shape)} in the "
+                f"model{cause}"
             )
 
 

@@ -88,7 +88,11 @@ def validate(
     forecasts distributions is calibrated on these cases.
     """
     model.eval()
-    parts, network, persistence = torch.zeros(2, num_batches), [], []  # parts: (sum of errors, count of pixels) per batch
+    loss_sums, network, persistence = (
+        torch.zeros(2, num_batches),
+        [],
+        [],
+    )  # loss_sums: (sum of errors, count of pixels) per batch
     calibration = model.calibration(transform, thresholds)
     for k in range(num_batches):
         batch = batches[k]
@@ -96,15 +100,15 @@ def validate(
             past = network_input(batch.past.to(device), transform)
             outputs = model(past, batch.future.shape[1])
         observed, validity = split_missing(batch.future.to(device))
-        parts[:, k] = torch.stack(loss.sum_and_count(model.loss_input(outputs), observed, validity, transform)).cpu()
+        loss_sums[:, k] = torch.stack(loss.sum_and_count(model.loss_input(outputs), observed, validity, transform)).cpu()
         calibration.count(outputs, observed, validity)
         forecast = transform.decode(model.values(outputs, past)).cpu().numpy()
         network_sums, persistence_sums = _pixel_sums(forecast, batch, thresholds)
         network += network_sums
         persistence += persistence_sums
     model.train()
-    (losses, counts), gathered = _sum_over_processes(parts), distributed.gather((sum(network), sum(persistence)))
-    pooled = (sum(of_processes).pooled() for of_processes in zip(*gathered, strict=True))
+    (losses, counts), gathered = _sum_over_processes(loss_sums), distributed.gather((sum(network), sum(persistence)))
+    pooled = (sum(sums_of_processes).pooled() for sums_of_processes in zip(*gathered, strict=True))
     calibration.apply(_sum_over_processes)
     return _scores(float((losses / at_least_one(counts)).mean()), *pooled, thresholds)
 

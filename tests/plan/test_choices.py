@@ -52,7 +52,7 @@ def chosen(parts, *, size=None, device="cpu", seconds=1.0, **facts):
     made = recipe.reference_choices()
     choose(found, frames, size, made)
     steps, reason = num_steps(found, frames, size, device=device, seconds=seconds, orientations=8)
-    choose_training(made, size, steps=steps, reason=reason, seconds=seconds, on=f"on {device}", memory_mb=500)
+    choose_training(made, size, steps=steps, reason=reason, seconds=seconds, device_name=device, memory_mb=500)
     return resolve(made.experiment()), made
 
 

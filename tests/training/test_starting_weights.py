@@ -92,22 +92,25 @@ MODEL = {"name": "encoder_forecaster", "hidden_channels": [4], "kernel_sizes": [
     [
         (
             {"model": MODEL | {"hidden_channels": [8]}},
-            r"encoder\.\S+ has shape [\d ×]+ there and [\d ×]+ here\nmodel\.hidden_channels is \[4\] there and \[8\] here$",
+            r"encoder\S+ has shape [\d ×]+ in it and [\d ×]+ in the model\nmodel\.hidden_channels is \[4\] in it and \[8\] in",
         ),
         (
             {"model": MODEL | {"peepholes": True}},
-            r"has shape none there and 3 × 4 × 1 × 1 here\nmodel\.peepholes is False there and True",
+            r"has shape none in it and 3 × 4 × 1 × 1 in the model\nmodel\.peepholes is False in it and True",
         ),
-        ({"model": MODEL | {"output": "sigmoid"}}, r"model\.output is 'linear' there and 'sigmoid' here; take its \[model\]"),
+        (
+            {"model": MODEL | {"output": "sigmoid"}},
+            r"model\.output is 'linear' in it and 'sigmoid' in the config; use its \[model\]",
+        ),
         (
             {"model": {"name": "many_to_many"}},
-            r"has shape [\s\S]*model\.name is .encoder_forecaster. there and .many_to_many. here",
+            r"has shape [\s\S]*model\.name is .encoder_forecaster. in it and .many_to_many. in the config",
         ),
         (
             {"transform": {"name": "log", "ceiling": 50.0}},
-            r"transform\.ceiling is 100\.0 there and 50\.0 here; take its \[transform\] or another run",
+            r"transform\.ceiling is 100\.0 in it and 50\.0 in the config; use its \[transform\] or another run",
         ),
-        ({"transform": {"name": "linear"}}, r"transform\.name is 'log' there and 'linear' here"),
+        ({"transform": {"name": "linear"}}, r"transform\.name is 'log' in it and 'linear' in the config"),
     ],
 )
 def test_what_does_not_fit_is_refused_and_no_run_begins(record, source, tmp_path, sections, says):
