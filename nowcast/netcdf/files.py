@@ -72,7 +72,9 @@ def open_dataset(path: Path) -> netCDF4.Dataset:
     check_whole(path)
     try:
         # absolute, since the library takes a name such as `http:x.nc` for an address
-        dataset = netCDF4.Dataset(path.absolute(), "r")
+        # weak references to it from its variables, so that it is freed at once and not by the garbage collector: netCDF4 1.7.5
+        # prints "Exception ignored in Dataset.__dealloc__" where that happens to run while another exception is handled
+        dataset = netCDF4.Dataset(path.absolute(), "r", keepweakref=True)
     except (OSError, RuntimeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is damaged or incomplete ({error}).\nExpected a whole NetCDF file.") from error
     dataset.set_auto_maskandscale(False)

@@ -13,7 +13,7 @@ from nowcast.netcdf.opening import open_records
 from nowcast.quantity import RAIN_RATE
 from nowcast.report import maps
 
-pytestmark = pytest.mark.usefixtures("workplace")
+pytestmark = [pytest.mark.usefixtures("workplace"), pytest.mark.slow]
 
 START = np.datetime64("2020-06-01T00:00:00")
 STEP = np.timedelta64(300, "s")
@@ -82,7 +82,6 @@ def test_a_forecast_shows_its_newest_case_or_the_one_asked_for(tmp_path):
     assert np.nanmax(plot.open_frames(path, None, START, (None, None)).read(2)) == 30
 
 
-@pytest.mark.slow
 def test_an_animation_has_every_frame_and_a_picture_at_most_twelve(tmp_path):
     path = write_record(tmp_path / "rain.nc", rain(frames=30, shape=(8, 8)))
     asked = ("--start", "2020-06-01")

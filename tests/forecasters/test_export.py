@@ -22,6 +22,8 @@ from nowcast.models.checkpoint import Checkpoint
 from nowcast.netcdf.opening import open_records
 from nowcast.training.experiment import resolve
 
+pytestmark = pytest.mark.slow  # all of them together take seconds
+
 CPU = torch.device("cpu")
 ONE_SCALE = {"hidden_channels": [4], "kernel_sizes": [3], "down_channels": [4], "down_kernels": [3],
              "strides": [2], "up_kernels": [4]}  # fmt: skip
@@ -103,7 +105,6 @@ def compare(forecast, made, **shape):
     np.testing.assert_allclose(forecast(frames), expected, rtol=1e-4, atol=1e-4)  # mm/h
 
 
-@pytest.mark.slow
 def test_every_model_forecasts_the_same_in_onnx_runtime_and_as_a_program_of_torch(exported):
     for forecast in (export.from_onnx(exported.onnx), export.from_pt2(exported.pt2)):
         compare(forecast, exported.network)
@@ -113,7 +114,6 @@ def test_every_model_forecasts_the_same_in_onnx_runtime_and_as_a_program_of_torc
     assert axes == ["case", 2, *(exported.network.model.grid or ("y", "x"))]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("exported", ["encoder_forecaster"], indirect=True)
 def test_a_grid_of_real_radar_is_forecast_the_same(exported, shared):
     (record,) = open_records([shared / "radar" / "mch" / "20150515.nc"])
@@ -122,7 +122,6 @@ def test_a_grid_of_real_radar_is_forecast_the_same(exported, shared):
     np.testing.assert_allclose(export.from_onnx(exported.onnx)(frames), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_an_onnx_file_tells_what_it_is(small, tmp_path, monkeypatch):
     made, graph = small.network, small.graph
     monkeypatch.setattr(export, "program", lambda _: graph)
@@ -142,7 +141,6 @@ def test_an_onnx_file_tells_what_it_is(small, tmp_path, monkeypatch):
     np.testing.assert_allclose(found, made.forecast(past(made), 2), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_pt2_file_tells_what_it_is(small, tmp_path, monkeypatch):
     made, graph = small.network, small.graph
@@ -155,7 +153,6 @@ def test_a_pt2_file_tells_what_it_is(small, tmp_path, monkeypatch):
     np.testing.assert_allclose(found.detach(), made.forecast(past(made), 2), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_another_forecast_than_the_networks_is_not_written(small, tmp_path, monkeypatch):
     graph = small.graph
     monkeypatch.setattr(export, "program", lambda _: graph)

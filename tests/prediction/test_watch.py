@@ -23,6 +23,8 @@ from nowcast.prediction import watch as prediction_watch
 from nowcast.prediction.watch import NEWEST, TRIES, watch
 from nowcast.runtime.memory import resident_memory
 
+pytestmark = pytest.mark.slow  # all of them together take seconds
+
 START = np.datetime64("2020-06-01T00:00:00")
 STEP = np.timedelta64(300, "s")
 READING = {"variable": None}
@@ -181,7 +183,6 @@ def test_a_bad_file_that_is_put_right_is_taken(inbox):
     assert watched(inbox, *acts) == names(1, 0, 2)
 
 
-@pytest.mark.slow
 def test_after_a_gap_forecasts_begin_again_when_their_past_is_there(inbox, tmp_path):
     network = tiny_network(tmp_path)
     made = watched(inbox, *arrivals(inbox, [0, 1, 2, 5, 6, 7]), forecaster=network)
@@ -288,7 +289,6 @@ class OneLead(Persistence):
     lead_frames = 1
 
 
-@pytest.mark.slow
 def test_it_keeps_its_pace_for_2000_frames_without_growing(inbox, monkeypatch):
     """A week of frames, of which the folder keeps a day: memory, open files and the time of a look stay what they were."""
     monkeypatch.setattr(os, "fsync", lambda _: None)  # the disk's time is not ours
@@ -312,7 +312,6 @@ def test_it_keeps_its_pace_for_2000_frames_without_growing(inbox, monkeypatch):
     assert paces[-1] < 2 * paces[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_command_cleanly(inbox, number, code):
     for n in range(3):

@@ -24,6 +24,8 @@ from nowcast.scores.ensemble import EnsembleSums, add_members
 from nowcast.scores.exceedance import ExceedanceSums
 from nowcast.scores.sums import Tally
 
+pytestmark = pytest.mark.slow  # all of them together take seconds
+
 HOSTILE = "<script>alert('a&b')</script>"
 MOST_BYTES = 5_000_000
 
@@ -46,7 +48,6 @@ def page(written):
     return (written[1] / report_folder.REPORT_HTML).read_text()
 
 
-@pytest.mark.slow
 def test_the_folder_holds_the_files_and_nothing_else(written):
     _, folder = written
     assert sorted(path.name for path in folder.iterdir()) == sorted(report_folder.FILES)
@@ -73,7 +74,6 @@ def test_a_folder_that_cannot_be_is_refused_early_and_made_late(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.slow
 def test_the_page_is_self_contained_and_escaped(page):
     assert "<script" not in page
     for place in ("<h1>Scores of persistence, {}</h1>", '<th scope="row">{}</th>', "<td>{}</td>", "</b>{}</li>", "evaluate {}"):
@@ -121,7 +121,6 @@ def test_the_tables_hold_the_scores_with_their_intervals(written, page):
     assert float(persistence[3].split()[0]) == round(SCORES["csi"].pooled(result.tally("persistence"))[0, 2], 3)
 
 
-@pytest.mark.slow
 def test_undefined_is_a_dash_in_the_page():
     result = evaluation(thresholds=(1.0, 1e5), num_blocks=1, leads=1)
     result.examples = []
@@ -131,7 +130,6 @@ def test_undefined_is_a_dash_in_the_page():
     assert "No confidence intervals" in page
 
 
-@pytest.mark.slow
 def test_cases_that_a_network_was_trained_on_are_pointed_out():
     result = evaluation(num_blocks=1, leads=1, thresholds=(1.0,))
     result.examples = []
@@ -141,7 +139,6 @@ def test_cases_that_a_network_was_trained_on_are_pointed_out():
     assert page.count('class="warning"') == 1
 
 
-@pytest.mark.slow
 def test_scores_without_fields_or_kilometres_make_a_page_without_their_pictures(tmp_path):
     result = evaluation(num_blocks=1, leads=1, thresholds=(1.0,))
     result.examples, result.about = [], {}
@@ -157,7 +154,6 @@ def test_scores_without_fields_or_kilometres_make_a_page_without_their_pictures(
     assert "Scores against lead time" in page
 
 
-@pytest.mark.slow
 def test_probabilities_have_a_section_and_who_gives_them_alone_has_dashes_elsewhere():
     rng, shape = np.random.default_rng(0), (10, 12)
     result = evaluation(names=("persistence",), leads=1, thresholds=(1.0,), num_blocks=1)
@@ -176,7 +172,6 @@ def test_probabilities_have_a_section_and_who_gives_them_alone_has_dashes_elsewh
     assert [page.count(f"<figcaption>{what}") for what in ("Reliability", "ROC", "Ranks: ens", "Ranks: chance")] == [1, 1, 1, 0]
 
 
-@pytest.mark.slow
 def test_the_pictures_of_noise_on_a_large_grid_stay_small():
     """Noise is the rain whose pictures are largest. There are three cases in a page, and text takes 4/3 of the bytes."""
     rng, minutes = np.random.default_rng(0), [5.0 * n for n in range(1, 25)]
@@ -188,7 +183,6 @@ def test_the_pictures_of_noise_on_a_large_grid_stay_small():
     assert 3 * 4 / 3 * sum(sizes) < 0.8 * MOST_BYTES
 
 
-@pytest.mark.slow
 def test_no_figure_is_kept(monkeypatch):
     made = weakref.WeakSet()
     build = Figure.__init__

@@ -23,6 +23,8 @@ from nowcast.models.checkpoint import BEST, LAST, read_checkpoint
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
 
+pytestmark = pytest.mark.slow  # all of them together take seconds
+
 FOLDS = {"A": ("north",), "B": ("south",)}
 
 
@@ -104,7 +106,6 @@ def test_the_watched_records_are_there(shared):
     assert all((shared / "radar" / f"{name}.nc").is_file() for name in skill_table.NEARLY_DRY)
 
 
-@pytest.mark.slow
 def test_folds_are_trained_without_their_service_then_scored_and_kept(quick, options, tmp_path, capsys):
     text = work(options)
     out = tmp_path / "out"
@@ -123,7 +124,6 @@ def test_folds_are_trained_without_their_service_then_scored_and_kept(quick, opt
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("lost", "how"), [("last", "--resume"), ("*", "--overwrite")])
 def test_a_training_that_was_interrupted_ends_as_if_it_had_not_been(quick, options, tmp_path, lost, how):
     work(options, "--folds", "A", "--only", "train")
@@ -174,7 +174,6 @@ def test_nothing_is_scored_before_it_is_trained(quick, options):
         work(options, "--only", "evaluate")
 
 
-@pytest.mark.slow
 def test_one_network_is_scored_on_all_folds_and_the_table_says_what_it_has_seen(quick, options, tmp_path):
     work(options, "--folds", "A", "--only", "train")
     scored = [*options[:4], "--output", str(tmp_path / "other"), "--starts", "2", "--network", str(tmp_path / "out" / "fold_A")]
@@ -187,7 +186,6 @@ def test_one_network_is_scored_on_all_folds_and_the_table_says_what_it_has_seen(
         work(options, "--folds", "A", "--only", "evaluate", "--network", "extrapolation")
 
 
-@pytest.mark.slow
 def test_extrapolation_is_as_good_as_itself(quick, options, tmp_path):
     work(options, "--network", "extrapolation")
     found = json.loads((tmp_path / "out" / "skill.json").read_text())
@@ -196,7 +194,6 @@ def test_extrapolation_is_as_good_as_itself(quick, options, tmp_path):
     assert (goal["found"], goal["result"]) == ("lowest 1.000", "met")
 
 
-@pytest.mark.slow
 def test_a_network_that_refuses_a_record_is_written_down(quick, options, tmp_path):
     work(options, "--folds", "A", "--only", "train")
     for service, minutes in (("north", 5), ("south", 7)):
@@ -260,7 +257,6 @@ def check_equal_to_nowcast_evaluate(path, tmp_path):
     assert any(key[0] == "sprog" and value for key, value in found.items())
 
 
-@pytest.mark.slow
 def test_scores_from_kept_forecasts_are_those_of_nowcast_evaluate(quick, tmp_path):
     path = write_record(tmp_path / "gappy.nc", rain(frames=20, shape=(20, 24), missing=0.02))
     check_equal_to_nowcast_evaluate(path, tmp_path)
@@ -301,7 +297,6 @@ def test_without_pysteps_it_says_how_to_install_it(radar, tmp_path, monkeypatch)
         )
 
 
-@pytest.mark.slow
 def test_another_network_or_other_starts_are_scored_anew(quick, radar, tmp_path):
     def score(network, starts):
         path, folders = radar / "south" / "rain.nc", (tmp_path / "out", tmp_path / "baselines")

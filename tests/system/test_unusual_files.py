@@ -10,7 +10,7 @@ from makers.unusual_files import REFUSED, RIGHT
 
 from nowcast.commands import inspect
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

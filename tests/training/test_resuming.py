@@ -27,6 +27,8 @@ from nowcast.training.learner import Learner
 from nowcast.training.run_folder import CONFIG, METRICS
 from nowcast.training.snapshots import Snapshots
 
+pytestmark = pytest.mark.slow  # all of them together take seconds
+
 STEPS = 9
 
 
@@ -94,7 +96,6 @@ def signal_after(step, number):
 STOPS = [(step, (signal.SIGTERM, signal.SIGINT)[step % 2], 0) for step in range(1, STEPS)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("step", "number", "workers"), [*STOPS, (3, signal.SIGTERM, 2), (6, signal.SIGINT, 1)])
 def test_a_run_stopped_by_a_signal_and_resumed_is_the_straight_one(place, tmp_path, monkeypatch, step, number, workers):
     with monkeypatch.context() as patch:
@@ -130,7 +131,6 @@ def killed_until_done(place, output, seed, workers):
         kills += 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "workers"), [(1, 0), (2, 2)])
 def test_a_run_killed_at_random_and_resumed_is_the_straight_one(place, tmp_path, seed, workers):
     program = "import pathlib, sys, test_resuming as t; a = sys.argv; "
@@ -325,7 +325,6 @@ def toml(place, tmp_path, monkeypatch):
     return "tiny.toml"
 
 
-@pytest.mark.slow
 def test_an_old_run_stays_until_the_data_of_the_new_one_are_known_to_be_good(place, toml, tmp_path, monkeypatch):
     train(experiment(place, steps=2), tmp_path / "run")
     before = snapshot(tmp_path / "run")

@@ -19,6 +19,8 @@ from nowcast.training import step_cost
 from nowcast.training.learner import Learner
 from nowcast.training.step_cost import MEMORY_SHARE, Probe, case_shape, largest_batch, uncompiled
 
+pytestmark = pytest.mark.slow  # all of them together take seconds
+
 QUICKSTART = ROOT / "configs" / "quickstart.toml"
 RECORD = f'data.records=["{ROOT / "data" / "sample.nc"}"]'
 
@@ -47,7 +49,6 @@ def nowcast(folder, *arguments):
     return done.stdout, 1024 * int(peak)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is told by Linux alone")
 def test_the_predicted_memory_is_within_a_fifth_of_the_measured(tmp_path):
     settings = [RECORD, "model.hidden_channels=[64, 64]", "model.patch=2", "training.batch_size=12", "training.steps=1"]
@@ -112,7 +113,6 @@ def test_an_automatic_batch_is_a_number_in_the_run(monkeypatch, caplog):
     assert "batch_size = 3: the largest whose step fits into memory on cpu" in caplog.text
 
 
-@pytest.mark.slow
 def test_a_resumed_run_keeps_the_batch_that_it_began_with(tmp_path, monkeypatch):
     given = ("training.batch_size=auto", "training.steps=1", "training.validation_cases=1", "data.stride=20")
     monkeypatch.setattr(step_cost, "MOST_CASES", 3)
@@ -143,7 +143,6 @@ def out_of_memory(*_, **__):
 OUT_OF_MEMORY = [(8, 3, ": 3 would fit"), (8, 20, ": 7 would fit"), (1, 1, ", the smallest\\.\nChoose a data.crop below 64")]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "fitting", "says"), OUT_OF_MEMORY)
 def test_a_training_that_runs_out_of_memory_names_the_batch_that_fits(tmp_path, monkeypatch, batch, fitting, says):
     linear_probe(monkeypatch, base=1000, per_case=100, free=(100 * fitting + 50) / MEMORY_SHARE)

@@ -25,7 +25,7 @@ from nowcast.training.run_folder import CONFIG, LOG, METRICS, PICTURE
 from nowcast.training.state import TrainingState
 from nowcast.training.trainer import Trainer, count_workers
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.slow]
 
 
 @pytest.fixture
@@ -75,7 +75,6 @@ def test_the_checkpoint_describes_itself(record, tmp_path):
     assert facts["config"]["model"]["hidden_channels"] == [4]
 
 
-@pytest.mark.slow
 def test_training_learns(record, tmp_path):
     experiment = tiny_experiment([record], steps=60, validate_every=20, batch_size=4, learning_rate=3e-2)
     model = config.NamedSection(name="encoder_forecaster", hidden_channels=[8], kernel_sizes=[3], patch=2)
@@ -84,7 +83,6 @@ def test_training_learns(record, tmp_path):
     assert losses[-1] < 0.8 * losses[0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 3, 4])
 def test_a_resumed_run_equals_a_straight_one(record, tmp_path, stop_at):
     experiment = tiny_experiment([record])
@@ -143,7 +141,6 @@ def test_resuming_nothing_or_another_model_is_a_checkpoint_error(record, tmp_pat
         run(other, tmp_path / "run", resume=True)
 
 
-@pytest.mark.slow
 def test_a_run_is_not_overwritten_unasked(record, tmp_path):
     experiment = tiny_experiment([record])
     run(experiment, tmp_path / "run")
