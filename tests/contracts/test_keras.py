@@ -15,6 +15,7 @@ from nowcast.models import make_model, model_config, num_parameters  # noqa: E40
 from nowcast.models.convlstm import CellOptions, ConvLSTM  # noqa: E402
 
 CONFIGS = ROOT / "configs"
+pytestmark = pytest.mark.slow  # the import of Keras alone takes seconds
 
 
 def weights(layer):
