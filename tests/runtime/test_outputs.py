@@ -17,6 +17,7 @@ def existing(tmp_path):
 
 def test_a_new_file_in_a_folder_may_be_written(tmp_path):
     may_write(tmp_path / "a.nc", overwrite=False)
+    assert not any(tmp_path.iterdir()), "it only looks"
 
 
 def test_an_existing_file_is_replaced_only_when_asked(existing):
@@ -52,8 +53,6 @@ def test_an_input_is_never_overwritten_by_whatever_name(existing, link):
 
 
 def test_inputs_are_not_looked_for_where_nothing_would_be_replaced(tmp_path):
-    def inputs():
-        raise AssertionError("looked")
-        yield
-
-    may_write(tmp_path / "new.nc", overwrite=True, inputs=inputs())
+    inputs = iter([tmp_path / "in.nc"])
+    may_write(tmp_path / "new.nc", overwrite=True, inputs=inputs)
+    assert list(inputs) == [tmp_path / "in.nc"], "it was not read"
