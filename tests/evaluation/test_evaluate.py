@@ -26,6 +26,8 @@ from nowcast.scores import FIELD_KINDS, SCORES
 from nowcast.scores.bootstrap import difference_interval
 from nowcast.scores.pixels import THRESHOLDS, sums
 
+pytestmark = pytest.mark.slow  # all of them together take seconds
+
 FIELD_SCORES = {name: score for name, score in SCORES.items() if score.kind in FIELD_KINDS}
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")

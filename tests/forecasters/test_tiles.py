@@ -28,6 +28,8 @@ from nowcast.models import MODELS
 from nowcast.models.probabilistic.network import WIDTH_RATE
 from nowcast.models.transform import network_input
 
+pytestmark = pytest.mark.slow  # all of them together take seconds
+
 CPU = torch.device("cpu")
 PAST, LEADS = 2, 3
 SHAPE = (150, 131)
@@ -81,7 +83,6 @@ def in_tiles(model, frames, *, margin, counts=(2, 2)):
     return tiles.forecast_in_tiles(runner(model), frames, LEADS, tiling)
 
 
-@pytest.mark.slow
 def test_with_a_margin_of_its_reach_every_model_gives_what_the_whole_grid_gives(model):
     reach = reach_of(model)
     margin = 48 if reach == math.inf else reach  # untrained flows are short
@@ -91,7 +92,6 @@ def test_with_a_margin_of_its_reach_every_model_gives_what_the_whole_grid_gives(
     np.testing.assert_allclose(in_tiles(model, frames, margin=margin), whole, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_nothing_beyond_the_reach_matters(model):
     shape, multiple = shape_of(model), model.tile_multiple
     frames = np.zeros((1, PAST, *shape), np.float32)
@@ -117,7 +117,6 @@ def test_the_reach_is_that_of_kernels_patches_and_steps():
     assert find_reach(model, 4, 12, like=torch.zeros(1)) > find_reach(model, 4, 6, like=torch.zeros(1))
 
 
-@pytest.mark.slow
 def test_a_smaller_margin_gives_it_about(model):
     frames, reach, multiple = past(shape_of(model)), reach_of(model), model.tile_multiple
     whole = runner(model)(frames, LEADS)

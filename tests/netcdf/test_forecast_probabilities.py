@@ -26,6 +26,8 @@ from nowcast.prediction.cases import Selection
 from nowcast.prediction.pipeline import predict
 from nowcast.quantity import RAIN_RATE
 
+pytestmark = pytest.mark.slow  # all of them together take seconds
+
 LEADS = np.array([5, 10, 15], "timedelta64[m]")
 START = np.datetime64("2020-06-01T00:15:00")
 THRESHOLDS = (1.0, 10.0)
@@ -94,7 +96,6 @@ def test_probabilities_come_back_and_the_fields_are_what_is_read_unless_they_are
         np.testing.assert_allclose(given_back(tmp_path / "f.nc", n), given_, rtol=0, atol=HALF_A_COUNT)
 
 
-@pytest.mark.slow
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 5)),
     thresholds=st.lists(st.sampled_from([0.1, 0.3, 1.0, 7.5, 20.0]), min_size=1, max_size=4, unique=True).map(sorted),
@@ -183,7 +184,6 @@ def test_one_forecast_with_probabilities_is_still_a_record(tmp_path, record):
     np.testing.assert_array_equal(open_one(tmp_path / "one.nc").read(range(3)), fields)
 
 
-@pytest.mark.slow
 def test_cases_are_written_one_at_a_time(tmp_path, record):
     def cases(num):
         for i in range(num):
@@ -268,7 +268,6 @@ def observed(tmp_path, monkeypatch):
     return write_record("observed.nc", rain(frames=20, shape=(20, 24), missing=0.02))
 
 
-@pytest.mark.slow
 def test_the_command_forecasts_and_scores_probabilities(observed):
     code, _, err = command("predict", "extrapolation", "observed.nc", "--probabilities", "--output", "f.nc", "-q", *span())
     assert (code, err) == (0, "")

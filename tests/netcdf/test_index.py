@@ -13,6 +13,8 @@ from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.index import MANY, FileIndex
 from nowcast.netcdf.opening import open_records
 
+pytestmark = pytest.mark.slow  # all of them together take seconds
+
 LONG_AGO = 1_600_000_000_000_000_000  # ns
 
 
@@ -212,7 +214,6 @@ def damage(content):
     yield from (b"", b"{}", b"\n", b"\x80\x04N.", b"[" * 100_000)
 
 
-@pytest.mark.slow
 def test_a_damaged_index_is_written_anew(tmp_path, kept, opened):
     folder = archive(tmp_path / "a")
     first = reopen(folder)
@@ -238,7 +239,6 @@ def forged(files, shared):
     yield from (([], shared), (files, {}), (files, 3), (None, None))
 
 
-@pytest.mark.slow
 def test_a_forged_index_does_no_more_than_have_files_opened(tmp_path, kept, opened):
     folder = archive(tmp_path / "a")
     first = reopen(folder)

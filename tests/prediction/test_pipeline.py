@@ -22,6 +22,8 @@ from nowcast.prediction import pipeline
 from nowcast.prediction.cases import KeptFrames, Selection, read_past, references_of
 from nowcast.prediction.pipeline import predict
 
+pytestmark = pytest.mark.slow  # all of them together take seconds
+
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
 STEP = 5 * MINUTES
@@ -260,7 +262,6 @@ def written(path):
         return file["precip_intensity"][:].filled(np.nan)
 
 
-@pytest.mark.slow
 def test_cases_forecast_together_are_as_one_by_one(tmp_path, network, monkeypatch):
     record = make(tmp_path, minutes=range(0, 100, 5), fields=rain(frames=20, shape=(20, 24), missing=0.05))
     sizes = []

@@ -6,7 +6,7 @@ import loading as benchmark
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.slow]
 
 SHAPE = (36, 40)
 

@@ -18,6 +18,8 @@ from nowcast.dataset.windows import find_windows
 from nowcast.netcdf.opening import open_records
 from nowcast.quantity import DIMENSIONLESS
 
+pytestmark = pytest.mark.slow  # all of them together take seconds
+
 seeds = st.integers(0, 2**32 - 1)
 some = settings(max_examples=40, deadline=None)
 
@@ -76,7 +78,6 @@ def test_the_splits_have_their_digits_for_themselves(digits):
     assert numbers["test"] == set(range(60_000, 70_000))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("rules", "most"), [("2015", 500), ("fixed", 600)])
 def test_the_rules_of_2015_take_a_subset_of_500_digits(rules, most):
     """600 digits of one pixel each, all of another brightness or place; those that appear are counted by brightness."""

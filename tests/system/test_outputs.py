@@ -16,6 +16,8 @@ from nowcast.commands.predict import predict_files
 from nowcast.errors import OutputError
 from nowcast.prediction.cases import Selection
 
+pytestmark = pytest.mark.slow  # all of them together take seconds
+
 START = np.datetime64("2020-06-01T00:00:00")
 STEP = np.timedelta64(300, "s")
 WRITERS = 40
@@ -65,7 +67,6 @@ def write_together(record, output, *, overwrite):
     print(json.dumps({"codes": codes, "seen": seen, "left": sorted(path.name for path in output.parent.iterdir())}))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_forty_predictions_into_one_file_and_a_reader_that_always_sees_a_whole_one(tmp_path, overwrite):
     record = write_record(tmp_path / "rain.nc", FIELDS)
@@ -141,7 +142,6 @@ def test_a_forecast_in_the_run_folder_can_be_replaced(inputs):
         assert code == 0, err
 
 
-@pytest.mark.slow
 def test_scores_that_are_pooled_are_never_the_scores(inputs, undrawn):
     assert command("evaluate", "persistence", "--observations", "rain.nc", "--output", "scores")[0] == 0
     before = Path("scores/scores.nc").read_bytes()

@@ -20,6 +20,8 @@ from nowcast.models.probabilistic.cascade import (
     without_error,
 )
 
+pytestmark = pytest.mark.slow  # all of them together take seconds
+
 CELLS = 2 * BLOCK
 REACH = CASCADE.correlation_reach
 
@@ -66,7 +68,6 @@ def test_missing_cells_add_no_detail():
         assert (band[share == 0] == 0).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [(0.5, 0.0), (0.9, 0.0), (0.4, 0.3), (1.1, -0.3)])
 def test_weights_are_those_of_the_process_that_made_the_frames(first, second):
     frames = process(first, second, 6)
@@ -122,7 +123,6 @@ def test_what_lasts_is_the_change_that_goes_on_for_longer():
     assert np.corrcoef(more.flatten(), both.flatten())[0, 1] > 0.6
 
 
-@pytest.mark.slow
 def test_what_is_not_foreseen_is_the_error_that_the_forecast_has():
     frames = process(0.4, 0.3, 10)
     band = fit_autoregression(frames[:, :6], torch.ones_like(frames[:, :6]), BLOCK)
