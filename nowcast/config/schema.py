@@ -107,6 +107,7 @@ class Data(Section):
     augmentation: Many[Literal["flips", "rotations"]] = ()
     zr_a: Number = Field(200.0, gt=0)
     zr_b: Number = Field(1.6, gt=0)
+    kept_cases: int = Field(4000, ge=1, le=10_000_000)
     max_missing: Number = Field(1.0, ge=0, le=1)
     min_wet: Number = Field(0.0, ge=0, le=1)
 

@@ -8,7 +8,7 @@ the cells of a crop follow the motion of the rain that is in it at the reference
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import cv2
@@ -17,22 +17,12 @@ import torch
 from torch import Tensor, from_numpy
 from torch.utils.data import Dataset
 
-from nowcast.dataset.packed import BLOCK, PackedFrames
-from nowcast.dataset.windows import Windows
-from nowcast.motion import MARGIN, future_places, motion, past_to_lagrangian, read_nearest
+from nowcast.dataset.draws import Box, Case, Series, Weights, uniform_corner
+from nowcast.dataset.kept_cases import KeptCases
+from nowcast.motion import MARGIN, Cells, future_places, motion, past_to_lagrangian, read_nearest
 
-# Fraction of the draws that are uniform, whatever the rain, so that networks also learn from dry weather.
-UNIFORM_SHARE = 0.1
-_EPOCHS = 1 << 40  # in place of a batch number, seeds the order of windows in an epoch; larger than any batch number
-
-
-@dataclass(frozen=True)
-class Series:
-    """The packed frames of one record, and its windows in one split."""
-
-    name: str
-    frames: PackedFrames
-    windows: Windows
+# in place of a batch number, seed the order of windows in an epoch, and the cases to keep; larger than any batch number
+_EPOCHS, _KEPT = 1 << 40, 1 << 41
 
 
 @dataclass(frozen=True)
@@ -42,20 +32,28 @@ class Batch:
     past: (case, input_frames, y, x) float32 mm/h, NaN missing
     future: (case, lead_frames, y, x) float32 mm/h, NaN missing
     cases: (series, window, top row, left column) of each case
+    guidance: (case, lead_frames, rate, y, x) int8, for a model that takes it (models/guided/guidance.py), else None
     """
 
     past: Tensor
     future: Tensor
-    cases: tuple[tuple[int, int, int, int], ...]
+    cases: tuple[Case, ...]
+    guidance: Tensor | None = None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return tuple(tensor for tensor in (self.past, self.future, self.guidance) if tensor is not None)
 
     def pin_memory(self) -> "Batch":
         """Copy the batch to pinned memory, from which a GPU can copy it in the background. Called by the DataLoader."""
-        return Batch(self.past.pin_memory(), self.future.pin_memory(), self.cases)
+        return self._with([tensor.pin_memory() for tensor in self.tensors])
 
     def to(self, device: torch.device) -> "Batch":
         """Copy the batch to a device, without waiting for the copy from pinned memory to a GPU."""
-        past, future = (frames.to(device, non_blocking=True) for frames in (self.past, self.future))
-        return Batch(past, future, self.cases)
+        return self._with([tensor.to(device, non_blocking=True) for tensor in self.tensors])
+
+    def _with(self, tensors: Sequence[Tensor]) -> "Batch":
+        return Batch(*tensors[:2], self.cases, *tensors[2:])
 
 
 @contextlib.contextmanager
@@ -79,7 +77,10 @@ class Batches(Dataset):
     augmentation: "flips" (along y and x) and "rotations" (exchange y and x), each applied to a case by chance.
     coordinates: "grid" or "lagrangian".
     share: (rank r, number n of processes); the process reads cases r, r + n, r + 2 n, … of each batch.
+    kept: cases with their guidance, each of which is taken once per epoch, in a new random order, instead of drawing anew.
     """
+
+    kept: KeptCases | None = None
 
     def __init__(
         self,
@@ -123,19 +124,38 @@ class Batches(Dataset):
     @_one_thread()
     def __getitem__(self, k: int) -> Batch:
         rng = np.random.default_rng([self.seed, k])
-        cases, pasts, futures = [], [], []
+        cases, pasts, futures, guidances = [], [], [], []
         for number in range(self.batch_size):
-            case = self._draw(rng, k * self.batch_size + number)
+            case, guidance = self._next(rng, k * self.batch_size + number)
             orientation = self._orientation(case, rng)
             if number % self.share[1] != self.share[0]:
                 continue
             num_past = self.series[case[0]].windows.input_frames
-            frames = self._read_lagrangian(*case, num_past) if self.lagrangian else self._read(*case)
+            frames = self.read(case)
             frames = _orient(frames, *orientation)
             cases.append(case)
             pasts.append(frames[:num_past])
             futures.append(frames[num_past:])
-        return Batch(_stack_float32(pasts), _stack_float32(futures), tuple(cases))
+            if guidance is not None:
+                guidances.append(_orient(guidance, *orientation))
+        guidance = torch.stack(guidances) if guidances else None
+        return Batch(_stack_float32(pasts), _stack_float32(futures), tuple(cases), guidance)
+
+    def draw_cases(self, number: int) -> list[Case]:
+        """Draw the cases 0 to `number` - 1 to keep, which depend on the seed alone."""
+        return [self._draw(np.random.default_rng([self.seed, _KEPT, n]), n) for n in range(number)]
+
+    def read(self, case: Case) -> Tensor:
+        """Read past and future of a case, (time, y, x) float16 mm/h, if possible as a view of the packed frames."""
+        return self._read_lagrangian(*case, self.series[case[0]].windows.input_frames) if self.lagrangian else self._read(*case)
+
+    def _next(self, rng: np.random.Generator, number: int) -> tuple[Case, Tensor | None]:
+        """Return case `number` since the start of the training, and its guidance if cases are kept."""
+        if self.kept is None:
+            return self._draw(rng, number), None
+        epoch, place = divmod(number, len(self.kept.cases))
+        chosen = int(self._order_of_epoch(epoch, len(self.kept.cases))[place])
+        return self.kept.cases[chosen], from_numpy(self.kept.guidance(chosen))
 
     def describe_case(self, case: tuple[int, int, int, int]) -> str:
         """Describe a case for a message, for example `2015_event at frame 17, rows from 32, columns from 64`."""
@@ -150,7 +170,7 @@ class Batches(Dataset):
             return self.weights.draw(rng)
         if self.sampler == "each":
             epoch, place = divmod(number, self.num_windows)
-            index = int(self._order_of_epoch(epoch)[place])
+            index = int(self._order_of_epoch(epoch, self.num_windows)[place])
         else:
             index = int(rng.integers(self.num_windows))
         series = int(np.searchsorted(self._ends, index, side="right"))
@@ -162,9 +182,9 @@ class Batches(Dataset):
         """Number of windows up to the end of each series."""
         return np.cumsum([len(one.windows) for one in self.series])
 
-    def _order_of_epoch(self, epoch: int) -> np.ndarray:
+    def _order_of_epoch(self, epoch: int, number: int) -> np.ndarray:
         if self._epoch_order[0] != epoch:
-            order = np.random.default_rng([self.seed, _EPOCHS, epoch]).permutation(self.num_windows)
+            order = np.random.default_rng([self.seed, _EPOCHS, epoch]).permutation(number)
             self._epoch_order = (epoch, order)
         return self._epoch_order[1]
 
@@ -176,11 +196,8 @@ class Batches(Dataset):
     def _read_lagrangian(self, index: int, window: int, top: int, left: int, num_past: int) -> Tensor:
         """Read like `_read`, in Lagrangian coordinates. The motion is found in the crop and MARGIN cells around it."""
         positions = self.series[index].windows.positions[window]
-        box = self._box(index, top, left, margin=MARGIN)
-        past = self._read_box(index, positions[:num_past], *box).float().numpy()
+        past, crop, box = self.past_around((index, window, top, left), MARGIN)
         flow = motion(past)
-        crop = tuple(slice(start - first, start - first + self.crop) if self.crop else slice(None)
-                     for start, first in zip((top, left), box[:2], strict=True))  # fmt: skip
         frames = [*past_to_lagrangian(past, flow, crop)]
         future = positions[num_past:]
         for position, (columns, rows) in zip(future, future_places(flow, len(future), crop), strict=True):
@@ -188,6 +205,18 @@ class Batches(Dataset):
             # A cell that is missing in the newest past frame gets no forecast, so it is not learnt either.
             frames.append(np.where(np.isnan(frames[num_past - 1]), np.nan, frame))
         return self._pad_to_crop(from_numpy(np.stack(frames)).half())
+
+    def past_around(self, case: Case, margin: int) -> tuple[np.ndarray, Cells, Box]:
+        """Read the past frames of a case with `margin` cells around its crop, as far as the grid reaches.
+
+        returns: (time, y, x) mm/h float32; the crop in it; and its top, left, bottom and right on the grid
+        """
+        index, window, top, left = case
+        windows, box = self.series[index].windows, self._box(index, top, left, margin=margin)
+        past = self._read_box(index, windows.positions[window][: windows.input_frames], *box).float().numpy()
+        crop = tuple(slice(start - first, start - first + self.crop) if self.crop else slice(None)
+                     for start, first in zip((top, left), box[:2], strict=True))  # fmt: skip
+        return past, crop, box
 
     def _read_places(self, index: int, position: int, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Read one frame at the given places of its grid (y, x), NaN outside of it."""
@@ -207,7 +236,7 @@ class Batches(Dataset):
         out[:, : frames.shape[1], : frames.shape[2]] = frames
         return out
 
-    def _box(self, index: int, top: int, left: int, *, margin: int = 0) -> tuple[int, int, int, int]:
+    def _box(self, index: int, top: int, left: int, *, margin: int = 0) -> Box:
         """Return the top, left, bottom and right of a crop with a margin around it, cut off at the edges of the grid."""
         shape = self.series[index].frames.shape[1:]
         if not self.crop:
@@ -235,10 +264,12 @@ class Batches(Dataset):
 
 
 def _orient(frames: Tensor, y: int, x: int, exchanged: bool) -> Tensor:
-    bits = frames.view(torch.int16)  # torch flips integers several times faster than float16
-    dims = [dim for dim, direction in ((1, y), (2, x)) if direction < 0]
+    """Flip and transpose frames (…, y, x) of float16 or int8."""
+    # torch flips integers several times faster than float16
+    bits = frames.view(torch.int16) if frames.dtype == torch.float16 else frames
+    dims = [dim for dim, direction in ((-2, y), (-1, x)) if direction < 0]
     bits = bits.flip(dims) if dims else bits
-    return (bits.transpose(1, 2).contiguous() if exchanged else bits).view(torch.float16)
+    return (bits.transpose(-2, -1).contiguous() if exchanged else bits).view(frames.dtype)
 
 
 def _as_tensor(frames: np.ndarray) -> Tensor:
@@ -258,71 +289,3 @@ def _stack_float32(cases: Sequence[Tensor]) -> Tensor:
     for target, case in zip(out, cases, strict=True):
         target.copy_(case)
     return out
-
-
-@dataclass
-class Weights:
-    """Probabilities of drawing each window, and each corner of a crop in it, which grow with the rain in the future frames.
-
-    The rain of a window is the mean of 1 - exp(-r / 1 mm/h) over its future frames. The probability of one of n windows is
-    UNIFORM_SHARE / n, plus 1 - UNIFORM_SHARE times its share of the rain of all. The corner of a crop is drawn likewise
-    among the corners of blocks, and then moved by up to half a block.
-    """
-
-    series: Sequence[Series]
-    crop: int
-    cumulative: np.ndarray = field(init=False)
-    index: np.ndarray = field(init=False)  # (window of all series, 2): the series, and the window in it
-
-    def __post_init__(self):
-        rain, index = [], []
-        for number, series in enumerate(self.series):
-            future = series.windows.positions[:, series.windows.input_frames :]
-            # weighted by the area of the grid, since a larger one has room for more crops
-            rain.append(series.frames.rain[future].mean(axis=1) * np.prod(series.frames.shape[1:]))
-            index.append(np.stack([np.full(len(future), number), np.arange(len(future))], axis=1))
-        self.index = np.concatenate(index)
-        self.cumulative = np.cumsum(_probabilities(np.concatenate(rain)))
-
-    def draw(self, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """Draw a case: (series, window, top row, left column)."""
-        chosen = min(np.searchsorted(self.cumulative, rng.random(), side="right"), len(self.index) - 1)
-        number, window = (int(value) for value in self.index[chosen])
-        return number, window, *self._corner(self.series[number], window, rng)
-
-    def _corner(self, series: Series, window: int, rng: np.random.Generator) -> tuple[int, int]:
-        shape = series.frames.shape[1:]
-        if not self.crop or (self.crop >= shape[0] and self.crop >= shape[1]):
-            return 0, 0
-        future = series.windows.positions[window, series.windows.input_frames :]
-        rain = series.frames.rain_blocks()[future].mean(axis=0, dtype=np.float64)
-        size = max(self.crop // BLOCK, 1)
-        boxes = _box_sums(rain, min(size, rain.shape[0]), min(size, rain.shape[1]))
-        chosen = np.searchsorted(np.cumsum(_probabilities(boxes.ravel())), rng.random(), side="right")
-        row, column = divmod(min(int(chosen), boxes.size - 1), boxes.shape[1])
-        shift = rng.integers(-BLOCK // 2, BLOCK // 2 + 1, size=2).tolist()
-        return tuple(
-            min(max(block * BLOCK + moved, 0), max(cells - self.crop, 0))
-            for block, moved, cells in zip((row, column), shift, shape, strict=True)
-        )
-
-
-def _probabilities(rain: np.ndarray) -> np.ndarray:
-    total = rain.sum()
-    share = UNIFORM_SHARE if total > 0 else 1.0
-    return share / rain.size + (1 - share) * rain / (total or 1.0)
-
-
-def _box_sums(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Sum values (y, x) over all boxes of height × width cells that lie within them."""
-    sums = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
-    sums[1:, 1:] = values.cumsum(axis=0).cumsum(axis=1)
-    boxes = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    return boxes.clip(min=0)  # rounding errors of the differences can be negative
-
-
-def uniform_corner(shape: Sequence[int], crop: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Draw the (top row, left column) of a crop, with equal chance for all crops that lie within the grid."""
-    if not crop:
-        return 0, 0
-    return tuple(int(rng.integers(max(cells - crop, 0) + 1)) for cells in shape)

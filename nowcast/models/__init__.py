@@ -7,6 +7,7 @@ from torch import nn
 
 from nowcast.config.schema import NamedSection, Section, check, lookup
 from nowcast.models.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
+from nowcast.models.guided.network import Guided, GuidedConfig
 from nowcast.models.many_to_many import ManyToMany, ManyToManyConfig
 from nowcast.models.model import Model
 from nowcast.models.multiscale import ConvGRUConfig, Multiscale, MultiscaleConfig, TrajGRUConfig
@@ -17,6 +18,7 @@ from nowcast.models.vector_lstm import CNNLSTM, FCLSTM, CNNLSTMConfig, FCLSTMCon
 MODELS: dict[str, tuple[type[Section], type[Model]]] = {
     "encoder_forecaster": (EncoderForecasterConfig, EncoderForecaster),
     "probabilistic": (ProbabilisticConfig, Probabilistic),
+    "guided": (GuidedConfig, Guided),
     "multiscale": (MultiscaleConfig, Multiscale),
     "convgru": (ConvGRUConfig, Multiscale),
     "trajgru": (TrajGRUConfig, Multiscale),

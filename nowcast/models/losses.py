@@ -154,12 +154,37 @@ class Exceedance(Loss):
         return total, validity.sum()
 
 
+class RelativeExceedance(Loss):
+    """Mean over thresholds of the cross entropy of the forecast probabilities, divided by that of the guidance.
+
+    1 is no better than the guidance (models/guided), .9 a tenth better. For models that take guidance. Cells without guidance
+    count as missing.
+    """
+
+    takes_distributions: ClassVar[bool] = True
+    name: Literal["relative_exceedance"] = "relative_exceedance"
+    thresholds: Many[Number] = Field((0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0), min_length=1)  # mm/h
+
+    def sum_and_count(self, forecast, observed, validity, transform):
+        total = torch.zeros((), device=observed.device)
+        for threshold in self.thresholds:
+            value = float(transform.encode(torch.tensor(threshold)))
+            odds = forecast.log_odds(value)
+            known = (validity > 0) & ~odds.isnan()
+            odds = torch.where(known, odds, -torch.inf)  # adds nothing
+            reached = (observed >= threshold) & known
+            entropy = torch.nn.functional.softplus(odds) - torch.where(reached, odds, 0.0)
+            total = total + entropy.sum() / (forecast.reference_entropy(value) * len(self.thresholds))
+        return total, known.sum().float()
+
+
 LOSSES: dict[str, type[Loss]] = {
     "mse": MeanSquaredError,
     "mae": MeanAbsoluteError,
     "balanced": Balanced,
     "bce": BinaryCrossEntropy,
     "exceedance": Exceedance,
+    "relative_exceedance": RelativeExceedance,
 }
 
 

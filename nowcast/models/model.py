@@ -46,6 +46,7 @@ class Model(nn.Module, ABC):
     citation: ClassVar[str] = "none"  # the paper, for the attribute `references` of forecast files
     gives_distributions: ClassVar[bool] = False  # whether the outputs are the parameters of a distribution
     learns_from_future: ClassVar[bool] = False  # whether `forward` takes `future` and `done` while it trains
+    takes_guidance: ClassVar[bool] = False  # whether `forward` and `leads` take `guidance`; see models/guided/guidance.py
     calibrated: ClassVar[tuple[str, ...]] = ()  # names of the buffers that calibration sets
 
     cell_multiple: int = 1  # cells: smallest side of a grid; grids are padded to a multiple of it
@@ -140,6 +141,10 @@ class DistributionModel(Model):
     def loss_input(self, outputs: Tensor) -> "Distribution":
         return Distribution(self, outputs)
 
+    def reference_entropy(self, value: float) -> Tensor:
+        """Return the mean cross entropy, in nats, of the guidance's probability of reaching a network value, a scalar."""
+        raise NotImplementedError(f"{type(self).__name__} takes no guidance")
+
     def sample_stride(self, grid: Sequence[int]) -> int:
         """Return the stride in cells, each way, that leaves about SAMPLE_CELLS cells of a grid of this (y, x) shape."""
         return max(math.isqrt(math.prod(grid) // SAMPLE_CELLS), 1)
@@ -170,3 +175,7 @@ class Distribution:
     def log_odds(self, value: float) -> Tensor:
         """Return the log-odds (case, lead, y, x) of reaching a network value."""
         return self.model.log_odds(self.outputs, value)
+
+    def reference_entropy(self, value: float) -> Tensor:
+        """Return the mean cross entropy, in nats, that the guidance has for a network value, a scalar."""
+        return self.model.reference_entropy(value)

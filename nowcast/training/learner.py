@@ -25,7 +25,7 @@ from nowcast.runtime.device import Compiled, arithmetic, pick_precision
 from nowcast.training.compatibility import fitting_weights
 from nowcast.training.experiment import resolve
 from nowcast.training.optimizer import Average, make_optimizer, optimizer_tensors, restore_optimizer
-from nowcast.training.validation import Kept, Validation, validate
+from nowcast.training.validation import Kept, Validation, guidance_of, validate
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,8 @@ class Learner:
         """
         past, future = batch.past.to(self.device), batch.future.to(self.device)
         with arithmetic(self.device, self.precision):
-            outputs = self.network(network_input(past, self.transform), future.shape[1], **self._teaching(future, progress))
+            further = self._teaching(future, progress) | guidance_of(self.model, batch, self.device)
+            outputs = self.network(network_input(past, self.transform), future.shape[1], **further)
         # a model that is shown the true future also predicts frames of the past, each from those before it
         observed, validity = split_missing(torch.cat([past, future], dim=1)[:, -outputs.shape[1] :])
         return self.loss.sum_and_count(self.model.loss_input(outputs), observed, validity, self.transform)
@@ -172,6 +173,10 @@ class Learner:
                 return name
         return None
 
+    def restart_average(self) -> None:
+        """Begin the moving average anew with the present weights."""
+        self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
+
     def forecasting_weights(self) -> Mapping[str, Tensor]:
         """Return the weights to forecast with: the moving average, or without one the weights themselves."""
         return self.average.weights if self.average else self.model.state_dict()
@@ -205,7 +210,6 @@ class Learner:
         name = self.settings.start_from
         weights = fitting_weights(checkpoint, name, self.model, self.experiment, quantity=quantity)
         self.model.load_state_dict(weights)
-        if self.average:
-            self.average = Average(self.model, self.settings.ema)
+        self.restart_average()
         self.started_from = {"checkpoint": name, "sha256": checkpoint.digest}
         log.info("starting with the weights of %s (SHA-256 %s)", name, checkpoint.digest[:12])

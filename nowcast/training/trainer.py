@@ -23,6 +23,7 @@ from nowcast.runtime.device import num_cores
 from nowcast.runtime.progress import Progress, Stopwatch
 from nowcast.runtime.signals import StopRequest, stop_on_signals
 from nowcast.training.experiment import check_grids
+from nowcast.training.guidance import fit_correction, keep_guidance
 from nowcast.training.learner import Learner, StepOutcome
 from nowcast.training.optimizer import count_steps, learning_rate
 from nowcast.training.run_folder import METRICS, append_event
@@ -75,6 +76,13 @@ class Trainer:
         if validation:
             batches = Batches(validation, seed=VALIDATION_SEED, **common)
             self.validation_batches = Kept(batches) if batches.lagrangian else batches
+        if self.learner.model.takes_guidance:
+            keep_guidance(self.batches, data.kept_cases, "training")
+            if validation:
+                keep_guidance(batches, self.settings.validation_cases, "validation")
+            if not self.state.step and not self.settings.start_from:
+                fit_correction(self.learner.model, self.batches)
+                self.learner.restart_average()
         if distributed.is_first():
             for line in dict.fromkeys(line for series in [*training, *validation] for line in series.frames.damaged):
                 log.warning("%s", line)

@@ -70,6 +70,11 @@ class Kept:
         return batch
 
 
+def guidance_of(model: Model, batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the further argument of a model that takes guidance."""
+    return {"guidance": batch.guidance.to(device)} if model.takes_guidance else {}
+
+
 @torch.no_grad()
 def validate(
     model: Model,
@@ -98,7 +103,7 @@ def validate(
         batch = batches[k]
         with arithmetic(device, precision):
             past = network_input(batch.past.to(device), transform)
-            outputs = model(past, batch.future.shape[1])
+            outputs = model(past, batch.future.shape[1], **guidance_of(model, batch, device))
         observed, validity = split_missing(batch.future.to(device))
         loss_sums[:, k] = torch.stack(loss.sum_and_count(model.loss_input(outputs), observed, validity, transform)).cpu()
         calibration.count(outputs, observed, validity)

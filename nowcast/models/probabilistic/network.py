@@ -105,7 +105,7 @@ class Probabilistic(Layers, DistributionModel):
         with torch.no_grad():
             seen = inputs.frame_channels(bands, *fields, self.config.patch)
         _, states = self.encoder(seen[:, :, : self.num_frame_channels])
-        cascade = self._cascade(bands, fields, num_leads)
+        cascade = self._with_inputs(bands, fields, num_leads)
         for num_steps in steps_at_once(num_leads):
             *forecast, fed = zip(*(next(cascade) for _ in range(num_steps)), strict=True)
             hidden, states = self.forecaster(torch.stack(fed, dim=1), states)
@@ -113,34 +113,58 @@ class Probabilistic(Layers, DistributionModel):
             yield from (self._distribution(*arguments)[:, None, ..., :y, :x] for arguments in per_lead)
 
     @torch.no_grad()
-    def _cascade(
+    def _with_inputs(
         self, bands: list[tuple[Tensor, Tensor]], fields: tuple[Tensor, Tensor, Tensor], num_leads: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Yield the forecast of `cascade` for one lead time after the other, and with it the inputs of the forecaster.
+
+        channels: (case, channel, y / patch, x / patch), the last of the four
+        """
+        patch, fitted = self.config.patch, self._fitted(bands)
+        change = inputs.change_channels(fitted, *fields, patch)[:, : self.num_change_channels]
+        for lead, (location, light_change, unpredicted) in enumerate(self._extrapolated(bands, fitted, num_leads), 1):
+            channels = torch.cat([change, inputs.lead_channels(location, unpredicted, lead, patch)], dim=1)
+            yield location, light_change, unpredicted, channels
+
+    @torch.no_grad()
+    def cascade(self, past: Tensor, num_leads: int) -> Iterator[Tensor]:
+        """Yield the cascade's own distribution of one lead time after the other, without the ConvLSTM.
+
+        past: (case, time, 2, y, x) as given to `forward`
+        yields: (case, 6, y, x) as the outputs of `forward`
+        """
+        y, x = past.shape[-2:]
+        frames = pad_to_multiple(past.float(), BLOCK)
+        bands = split_bands(frames[:, :, 0] * frames[:, :, 1], frames[:, :, 1])
+        shape = (2 * len(LEVELS), *(side // self.config.patch for side in frames.shape[-2:]))
+        nothing = past.new_zeros(len(past), *shape)
+        for forecast in self._extrapolated(bands, self._fitted(bands), num_leads):
+            yield self._distribution(nothing, *forecast)[..., :y, :x]
+
+    def _extrapolated(
+        self, bands: list[tuple[Tensor, Tensor]], fitted: list[Band], num_leads: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield the cascade's forecast of one lead time after the other.
 
         location: (case, 1, y, x) network values
         light_change: (case, 1, y / patch, x / patch) what is added to the location for light rain
         unpredicted: (case, 1, y / patch, x / patch) variance that the cascade cannot predict
-        channels: (case, channel, y / patch, x / patch) inputs of the forecaster
         """
-        constants, patch, blocks = self.cascade_constants, self.config.patch, [BLOCK >> n for n in range(len(bands))]
+        constants, patch, blocks = self.cascade_constants, self.config.patch, _blocks(bands)
         num_lasting = constants.num_lasting_bands
         energies = [self._energy(band[:, -1:], n) for n, (band, _) in enumerate(bands)]
-        fitted = self._fitted(bands, blocks)
-        change = inputs.change_channels(fitted, *fields, patch)[:, : self.num_change_channels]
         light_changes = change_of_lasting_rain(fitted[-num_lasting:], constants.error_share, num_leads)
         forecasts = [extrapolate(band, block, num_leads) for band, block in zip(fitted, blocks, strict=True)]
-        for lead, forecast in enumerate(zip(*forecasts, strict=True), 1):
+        for forecast in zip(*forecasts, strict=True):
             shares = (upsample(share[:, None], BLOCK // patch) for _, share in forecast)
             unpredicted = sum(energy * share for energy, share in zip(energies, shares, strict=True))
             location = join_bands([band[:, None] for band, _ in forecast])
-            light_change = upsample(next(light_changes), BLOCK // blocks[-num_lasting] // patch)
-            channels = torch.cat([change, inputs.lead_channels(location, unpredicted, lead, patch)], dim=1)
-            yield location, light_change, unpredicted, channels
+            yield location, upsample(next(light_changes), BLOCK // blocks[-num_lasting] // patch), unpredicted
 
-    def _fitted(self, bands: list[tuple[Tensor, Tensor]], blocks: list[int]) -> list[Band]:
+    def _fitted(self, bands: list[tuple[Tensor, Tensor]]) -> list[Band]:
         """Fit the autoregression of each band; the coarsest bands continue the mean change of all past frames."""
         reach, num_averaged = self.cascade_constants.correlation_reach, self.cascade_constants.num_averaged_bands
+        blocks = _blocks(bands)
         fitted = [fit_autoregression(*band, block, reach=reach) for band, block in zip(bands, blocks, strict=True)]
         coarsest = zip(fitted[-num_averaged:], bands[-num_averaged:], strict=True)
         fitted[-num_averaged:] = [with_mean_change(band, frames) for band, (frames, _) in coarsest]
@@ -205,3 +229,8 @@ class Probabilistic(Layers, DistributionModel):
                 least = odds if least is None else torch.minimum(least, odds)
                 probabilities[:, lead, number] = torch.sigmoid(intercept + slope * least)
         return probabilities
+
+
+def _blocks(bands: list) -> list[int]:
+    """Return the size of a block in cells of each band, the finest first."""
+    return [BLOCK >> number for number in range(len(bands))]

@@ -1,0 +1,91 @@
+"""Draw windows and crops of them, by their rain or with equal chances."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nowcast.dataset.packed import BLOCK, PackedFrames
+from nowcast.dataset.windows import Windows
+
+# Fraction of the draws that are uniform, whatever the rain, so that networks also learn from dry weather.
+UNIFORM_SHARE = 0.1
+Case = tuple[int, int, int, int]  # series, window, top row, left column
+Box = tuple[int, int, int, int]  # top, left, bottom and right of a part of a grid
+
+
+@dataclass(frozen=True)
+class Series:
+    """The packed frames of one record, and its windows in one split."""
+
+    name: str
+    frames: PackedFrames
+    windows: Windows
+
+
+@dataclass
+class Weights:
+    """Probabilities of drawing each window, and each corner of a crop in it, which grow with the rain in the future frames.
+
+    The rain of a window is the mean of 1 - exp(-r / 1 mm/h) over its future frames. The probability of one of n windows is
+    UNIFORM_SHARE / n, plus 1 - UNIFORM_SHARE times its share of the rain of all. The corner of a crop is drawn likewise
+    among the corners of blocks, and then moved by up to half a block.
+    """
+
+    series: Sequence[Series]
+    crop: int
+    cumulative: np.ndarray = field(init=False)
+    index: np.ndarray = field(init=False)  # (window of all series, 2): the series, and the window in it
+
+    def __post_init__(self):
+        rain, index = [], []
+        for number, series in enumerate(self.series):
+            future = series.windows.positions[:, series.windows.input_frames :]
+            # weighted by the area of the grid, since a larger one has room for more crops
+            rain.append(series.frames.rain[future].mean(axis=1) * np.prod(series.frames.shape[1:]))
+            index.append(np.stack([np.full(len(future), number), np.arange(len(future))], axis=1))
+        self.index = np.concatenate(index)
+        self.cumulative = np.cumsum(_probabilities(np.concatenate(rain)))
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Draw a case: (series, window, top row, left column)."""
+        chosen = min(np.searchsorted(self.cumulative, rng.random(), side="right"), len(self.index) - 1)
+        number, window = (int(value) for value in self.index[chosen])
+        return number, window, *self._corner(self.series[number], window, rng)
+
+    def _corner(self, series: Series, window: int, rng: np.random.Generator) -> tuple[int, int]:
+        shape = series.frames.shape[1:]
+        if not self.crop or (self.crop >= shape[0] and self.crop >= shape[1]):
+            return 0, 0
+        future = series.windows.positions[window, series.windows.input_frames :]
+        rain = series.frames.rain_blocks()[future].mean(axis=0, dtype=np.float64)
+        size = max(self.crop // BLOCK, 1)
+        boxes = _box_sums(rain, min(size, rain.shape[0]), min(size, rain.shape[1]))
+        chosen = np.searchsorted(np.cumsum(_probabilities(boxes.ravel())), rng.random(), side="right")
+        row, column = divmod(min(int(chosen), boxes.size - 1), boxes.shape[1])
+        shift = rng.integers(-BLOCK // 2, BLOCK // 2 + 1, size=2).tolist()
+        return tuple(
+            min(max(block * BLOCK + moved, 0), max(cells - self.crop, 0))
+            for block, moved, cells in zip((row, column), shift, shape, strict=True)
+        )
+
+
+def _probabilities(rain: np.ndarray) -> np.ndarray:
+    total = rain.sum()
+    share = UNIFORM_SHARE if total > 0 else 1.0
+    return share / rain.size + (1 - share) * rain / (total or 1.0)
+
+
+def _box_sums(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Sum values (y, x) over all boxes of height × width cells that lie within them."""
+    sums = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
+    sums[1:, 1:] = values.cumsum(axis=0).cumsum(axis=1)
+    boxes = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    return boxes.clip(min=0)  # rounding errors of the differences can be negative
+
+
+def uniform_corner(shape: Sequence[int], crop: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Draw the (top row, left column) of a crop, with equal chance for all crops that lie within the grid."""
+    if not crop:
+        return 0, 0
+    return tuple(int(rng.integers(max(cells - crop, 0) + 1)) for cells in shape)

@@ -1,0 +1,136 @@
+"""Fit the few numbers that no gradient finds, to counts of how often rain was observed at which log-odds.
+
+Counts are (lead, rate, bin, 2): cells without and with the rate in each bin of log-odds. Few days have heavy rain, and say
+little about one lead time and rate by themselves, so the counts of other lead times and of the next rates are added, scaled
+down to a number of events. Arrays of log-odds are in natural logarithms.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nowcast.models.guided.guidance import LARGEST, MISSING, RATES, STEPS
+from nowcast.models.model import Calibration
+
+LIMIT, WIDTH = 12.0, 0.05  # of the histogram of a network's log-odds: beyond the limits all are alike
+CENTRES = np.arange(-LIMIT, LIMIT, WIDTH) + WIDTH / 2
+GUIDANCE_CENTRES = np.arange(-LARGEST, LARGEST + 1) / STEPS  # one bin for each value that guidance can have
+# Chosen on 12 days of one archive, each scored with the counts of the others (scripts/skill/archives.md)
+LEADS_WORTH, LEAD_RANGE = 1e5, 4.0  # events; lead times at which a neighbour's weight falls to 1 / e
+RATES_WORTH = 100.0  # events, of the next lower and the next higher rate
+PRIOR = 3.0  # events that the intercept 0 and the slope 1 are worth
+ITERATIONS = 50  # of Newton's method
+NEVER = 1e4  # log-odds that no cell reaches
+
+
+def count_guidance(coded: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Count cells by their guidance.
+
+    coded: (lead, rate, y, x) int8
+    observed: (lead, y, x) mm/h, NaN missing
+    returns: (lead, rate, bin of GUIDANCE_CENTRES, 2) int64
+    """
+    counts = np.zeros((*coded.shape[:2], 2 * LARGEST + 2, 2), np.int64)
+    for lead, rate in np.ndindex(coded.shape[:2]):
+        known = ~np.isnan(observed[lead])
+        bins = coded[lead, rate][known].astype(np.int64) - MISSING
+        counts[lead, rate] = _cells(bins, observed[lead][known] >= RATES[rate], 2 * LARGEST + 2)
+    return counts[:, :, 1:]  # the first bin is missing
+
+
+def count_odds(odds: Tensor, observed: Tensor, validity: Tensor) -> np.ndarray:
+    """Count cells by the log-odds of a network.
+
+    odds: (case, lead, rate, y, x), NaN missing
+    observed, validity: (case, lead, y, x), mm/h, and 1 known, 0 missing
+    returns: (lead, rate, bin of CENTRES, 2) int64
+    """
+    counts = np.zeros((*odds.shape[1:3], len(CENTRES), 2), np.int64)
+    for lead, rate in np.ndindex(counts.shape[:2]):
+        z = odds[:, lead, rate]
+        known = (validity[:, lead] > 0) & ~z.isnan()
+        bins = ((z[known] + LIMIT) / WIDTH).long().clamp(0, len(CENTRES) - 1).cpu().numpy()
+        counts[lead, rate] = _cells(bins, (observed[:, lead][known] >= RATES[rate]).cpu().numpy(), len(CENTRES))
+    return counts
+
+
+def _cells(bins: np.ndarray, reached: np.ndarray, number: int) -> np.ndarray:
+    return np.bincount(2 * bins + reached, minlength=2 * number).reshape(-1, 2)
+
+
+def with_neighbours(counts: np.ndarray) -> np.ndarray:
+    """Add the counts of other lead times, then of the next rates, scaled to LEADS_WORTH and RATES_WORTH events at most."""
+    leads, rates = (np.arange(size) for size in counts.shape[:2])
+    weights = np.exp(-abs(leads[:, None] - leads) / LEAD_RANGE) - np.eye(len(leads))
+    counts = counts + _at_most(np.einsum("lm,mkbe->lkbe", weights, counts), LEADS_WORTH)
+    is_next = abs(rates[:, None] - rates) == 1
+    return counts + _at_most(np.einsum("kn,lnbe->lkbe", is_next, counts), RATES_WORTH)
+
+
+def _at_most(counts: np.ndarray, worth: float) -> np.ndarray:
+    """Scale counts (lead, rate, bin, 2) down to that many events."""
+    events = counts[..., 1].sum(axis=-1)[..., None, None]
+    return counts * np.minimum(worth / np.maximum(events, 1), 1)
+
+
+def logistic_regression(counts: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Return (a, b) for which the log-odds a + b z are the likeliest; Newton's method, Platt (1999).
+
+    counts: (bin, 2)
+    centres: (bin,) log-odds z
+    """
+    first = np.array([0.0, 1.0])
+    z, total = centres[:, None] ** np.arange(2), counts.sum(axis=1)
+    weights = first
+    for _ in range(ITERATIONS):
+        p = 1 / (1 + np.exp(-(z @ weights).clip(-50, 50)))
+        gradient = z.T @ (counts[:, 1] - total * p) - PRIOR * (weights - first)
+        curvature = (z * (total * p * (1 - p))[:, None]).T @ z + PRIOR * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        weights = weights + step * min(1.0, 2.0 / max(np.abs(step).max(), 1e-9))  # a whole step may overshoot
+    return weights
+
+
+def correction(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fit intercept and slope of the guidance, (lead, rate, 2), to counts (lead, rate, bin, 2).
+
+    Also return the mean cross entropy, in nats, of the corrected guidance for each rate, (rate,).
+    """
+    steadied = with_neighbours(counts)
+    fitted = np.array([[logistic_regression(c, GUIDANCE_CENTRES) for c in of_lead] for of_lead in steadied])
+    odds = fitted[..., :1] + fitted[..., 1:] * GUIDANCE_CENTRES
+    entropy = (counts[..., 0] * np.logaddexp(0, odds) + counts[..., 1] * np.logaddexp(0, -odds)).sum(axis=(0, 2))
+    return fitted, entropy / np.maximum(counts.sum(axis=(0, 2, 3)), 1)
+
+
+def unbiased_cut(counts: np.ndarray) -> float:
+    """Return the log-odds above which there are as many cells as events, linear within a bin; counts (bin, 2)."""
+    above = np.concatenate([counts.sum(axis=1)[::-1].cumsum()[::-1], [0]])  # cells from the start of each bin on
+    events, edges = counts[:, 1].sum(), np.append(CENTRES - WIDTH / 2, LIMIT)
+    return float(np.interp(events, above[::-1], edges[::-1])) if events > 0 else NEVER
+
+
+def unbiased_cuts(counts: np.ndarray) -> np.ndarray:
+    """Return the cut of each lead time and rate, (lead, rate), by counts (lead, rate, bin, 2)."""
+    return np.array([[unbiased_cut(c) for c in of_lead] for of_lead in with_neighbours(counts)])
+
+
+def fill_rows(buffer: Tensor, values: np.ndarray) -> None:
+    """Set the rows of a buffer (row, …) to values (lead, …); the rows after the last lead time to those of the last."""
+    rows = values[np.minimum(np.arange(len(buffer)), len(values) - 1)]
+    buffer.copy_(torch.from_numpy(rows))
+
+
+class CutCalibration(Calibration):
+    """Sets the cuts of a network so that, over the validation cases, as many cells are forecast as were observed."""
+
+    def __init__(self, cuts: Tensor):
+        self.cuts, self.counts = cuts, 0
+
+    def count(self, outputs: Tensor, observed: Tensor, validity: Tensor) -> None:
+        self.counts = self.counts + count_odds(outputs, observed, validity)
+
+    def apply(self, sum_over_processes: Callable[[Tensor], Tensor]) -> None:
+        fill_rows(self.cuts, unbiased_cuts(sum_over_processes(torch.from_numpy(self.counts)).numpy()))

@@ -1,0 +1,145 @@
+"""A ConvLSTM encoder–forecaster that corrects guidance, cell by cell.
+
+For each cell, lead time and rate of RATES, the log-odds that the rain rate reaches it are
+
+    z = intercept + slope · guidance + correction
+
+    guidance          log-odds of the cascade in the coordinates of the grid (guidance.py)
+    intercept, slope  for each lead time and rate, fitted to training cases before the first step (calibration.py)
+    correction        the network's output, 0 before it learns
+
+The encoder sees the past frames. The forecaster is fed, at each lead time, the corrected guidance at the rates FED. A forecast
+covers the cells whose log-odds reach a cut, which validation sets for each lead time and rate.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from nowcast.config.schema import Many
+from nowcast.models.encoder_forecaster import Channels, Layers, LayersConfig, over_time, pad_to_multiple, steps_at_once
+from nowcast.models.guided.calibration import CutCalibration
+from nowcast.models.guided.guidance import RATES, VALUES, as_log_odds
+from nowcast.models.model import DistributionModel
+from nowcast.models.transform import Transform
+
+FED = (0, 2, 4, 6)  # numbers of the rates whose guidance the forecaster is fed: 0.1, 1, 5 and 20 mm/h
+FED_SCALE = 0.25  # scales log-odds to a standard deviation of about 1
+FAR_BELOW = -4.0  # log-odds that the forecaster is fed where guidance is missing
+MOST_LEADS = 48  # lead times with a correction and a cut of their own; later ones have those of the last
+
+
+class GuidedConfig(LayersConfig):
+    """Keys of `[model]` for name = "guided"."""
+
+    name: Literal["guided"] = "guided"
+    hidden_channels: Many[Channels] = Field((32, 32), min_length=1, max_length=16)
+    trust: float = Field(1.0, gt=0, le=1)  # fraction of the correction that is used in forecasts
+
+
+class Guided(Layers, DistributionModel):
+    """Encoder–forecaster whose output is added to the log-odds of guidance.
+
+    The outputs (case, lead, rate, y, x) are the log-odds of RATES, NaN where guidance is missing. Buffers, which no gradient
+    changes: `intercept`, `slope` (lead, rate) of the guidance, `entropy` (rate) its cross entropy, and `cuts` (lead, rate).
+    """
+
+    citation = "Shi et al. (2015), arXiv 1506.04214; Seed (2003); Bowler, Pierce & Seed (2006)"
+    calibrated = ("cuts",)
+    takes_guidance = True
+
+    def __init__(self, config: GuidedConfig):
+        folded = config.patch**2
+        super().__init__(config, len(RATES) * folded, num_fed=len(FED) * folded + 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        for name, value in (("intercept", 0.0), ("slope", 1.0), ("cuts", 0.0)):
+            self.register_buffer(name, torch.full((MOST_LEADS, len(RATES)), value))
+        self.register_buffer("entropy", torch.ones(len(RATES)))
+
+    def forward(self, past: Tensor, num_leads: int, guidance: Tensor) -> Tensor:
+        return torch.cat(list(self.leads(past, num_leads, guidance)), dim=1)
+
+    def leads(self, past: Tensor, num_leads: int, guidance: Tensor) -> Iterator[Tensor]:
+        y, x = past.shape[-2:]
+        frames = past if self.config.validity_channel else past[:, :, :1]
+        frames = F.pixel_unshuffle(pad_to_multiple(frames, self.config.patch), self.config.patch)
+        _, states = self.encoder(frames)
+        lead = 0
+        for num_steps in steps_at_once(num_leads):
+            corrected = self._corrected(guidance[:, lead : lead + num_steps], lead)
+            hidden, states = self.forecaster(self._fed(corrected), states)
+            correction = over_time(self._unfolded, self._head(hidden))[..., :y, :x]
+            yield corrected + (correction if self.training else self.config.trust * correction)
+            lead += num_steps
+
+    def _corrected(self, guidance: Tensor, first: int) -> Tensor:
+        """Return intercept + slope · guidance (case, lead, rate, y, x) from lead number `first` (0, 1, …), NaN where missing."""
+        rows = slice_of_leads(first, guidance.shape[1])
+        odds, known = as_log_odds(guidance)
+        odds = torch.addcmul(self.intercept[rows][..., None, None], self.slope[rows][..., None, None], odds)
+        return torch.where(known, odds, torch.nan)
+
+    def _fed(self, corrected: Tensor) -> Tensor:
+        """Return the forecaster's input (case, lead, channel, y / patch, x / patch)."""
+        y, x = corrected.shape[-2:]
+        padding = (0, -x % self.config.patch, 0, -y % self.config.patch)
+        chosen = F.pad(corrected[:, :, list(FED)], padding, value=torch.nan)
+        known = ~torch.isnan(chosen[:, :, 0])
+        share = F.avg_pool2d(known.float(), self.config.patch)
+        filled = FED_SCALE * torch.nan_to_num(chosen, nan=FAR_BELOW)
+        return torch.cat([F.pixel_unshuffle(filled, self.config.patch), share[:, :, None]], dim=2)
+
+    def _unfolded(self, channels: Tensor) -> Tensor:
+        return F.pixel_shuffle(channels, self.config.patch).float()
+
+    def log_odds(self, outputs: Tensor, value: float) -> Tensor:
+        """Return the log-odds of reaching a network value, linear between those of RATES and beyond. As `DistributionModel`."""
+        upper = min(max(sum(v < value for v in VALUES), 1), len(VALUES) - 1)
+        share = (value - VALUES[upper - 1]) / (VALUES[upper] - VALUES[upper - 1])
+        if abs(share - round(share)) < 1e-4:  # a rate of RATES
+            return outputs[:, :, upper - 1 + round(share)]
+        return torch.lerp(outputs[:, :, upper - 1], outputs[:, :, upper], share)
+
+    def reference_entropy(self, value: float) -> Tensor:
+        nearest = min(range(len(VALUES)), key=lambda number: abs(VALUES[number] - value))
+        return self.entropy[nearest]
+
+    def calibration(self, transform: Transform, thresholds: tuple[float, ...]) -> CutCalibration:
+        return CutCalibration(self.cuts)
+
+    def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, cuts: Tensor | None = None) -> Tensor:
+        """Return the highest network value whose log-odds reach the cut of its lead time. Arguments as `Model.values`."""
+        rows = slice_of_leads(first_lead - 1, outputs.shape[1])
+        return highest_reached(outputs - self.cuts[rows][..., None, None])
+
+    def exceedance(self, outputs: Tensor, values: tuple[float, ...]) -> Tensor:
+        """Return the probability of reaching each network value; it never increases with the value. As `DistributionModel`."""
+        outputs = outputs.cummin(dim=2).values
+        return torch.stack([torch.sigmoid(self.log_odds(outputs, value)) for value in values], dim=2)
+
+
+def slice_of_leads(first: int, number: int) -> list[int]:
+    """Return the rows of `number` lead times from number `first` (0, 1, …) on in a buffer (MOST_LEADS, …)."""
+    return [min(lead, MOST_LEADS - 1) for lead in range(first, first + number)]
+
+
+def highest_reached(margins: Tensor) -> Tensor:
+    """Return the highest network value that is reached, linear between those of RATES; 0 below the lowest.
+
+    margins: (case, lead, rate, y, x) log-odds above the cut; a rate is reached only where all lower ones are
+    returns: (case, lead, y, x), NaN as in `margins`
+    """
+    least = margins[:, :, 0]
+    reached = torch.where(least >= 0, VALUES[0], torch.where(least.isnan(), torch.nan, 0.0))
+    for number in range(1, len(VALUES)):
+        following = torch.minimum(least, margins[:, :, number])
+        share = (least / (least - following).clamp(min=1e-6)).clamp(max=1.0)
+        step = (VALUES[number] - VALUES[number - 1]) * share
+        reached = torch.where(least >= 0, reached + step, reached)
+        least = following
+    return reached
