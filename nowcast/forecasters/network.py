@@ -25,6 +25,7 @@ from nowcast.forecasters.tiles import (
 )
 from nowcast.models import make_model, model_config, num_parameters
 from nowcast.models.checkpoint import Checkpoint
+from nowcast.models.guided.guidance import guidance
 from nowcast.models.losses import make_loss
 from nowcast.models.model import Model
 from nowcast.models.transform import Transform, make_transform, network_input
@@ -130,7 +131,8 @@ class Network(Forecaster):
         """Return the forecast and the probabilities (case, lead, 1 + threshold, y, x) on the grid of the record."""
         past = np.ascontiguousarray(self.check_past(past)[:, -self.input_frames :], np.float32)
         if self.experiment.data.coordinates != "lagrangian":
-            return self._keep_dry(past, self._in_parts(past, num_leads, thresholds))
+            guided = np.stack([guidance(case, num_leads) for case in past]) if self.model.takes_guidance else None
+            return self._keep_dry(past, self._in_parts(past, num_leads, thresholds, guided))
         flows = [motion(case, self.motion_constants) for case in past]
         still = np.stack([past_to_lagrangian(case, flow) for case, flow in zip(past, flows, strict=True)])
         fields = self._in_parts(still, num_leads, thresholds)
@@ -140,21 +142,27 @@ class Network(Forecaster):
         return self._keep_dry(past, fields)
 
     @torch.inference_mode()
-    def _in_parts(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> np.ndarray:
+    def _in_parts(
+        self, past: np.ndarray, num_leads: int, thresholds: Sequence[float], guided: np.ndarray | None = None
+    ) -> np.ndarray:
         """Compute `_fields` in the model's coordinates: some cases at a time, or one in tiles if it does not fit in memory."""
         run = partial(self._run, thresholds=thresholds)
         if tiling := self._tiling(past.shape[-2:], num_leads, run, 1 + len(thresholds)):
-            pieces = [self._in_tiles(case[None], num_leads, run, tiling) for case in past]
+            cases, run = 1, partial(self._in_tiles, run=run, tiling=tiling)
         else:
             cases = self.cases_at_once(past.shape[-2:])
-            pieces = [run(past[n : n + cases], num_leads) for n in range(0, len(past), cases)]
+        parts = [slice(n, n + cases) for n in range(0, len(past), cases)]
+        further = [{} if guided is None else {"guidance": guided[part]} for part in parts]
+        pieces = [run(past[part], num_leads, **inputs) for part, inputs in zip(parts, further, strict=True)]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def _in_tiles(self, past: np.ndarray, num_leads: int, run: Run, tiling: Tiling) -> np.ndarray:
+    def _in_tiles(
+        self, past: np.ndarray, num_leads: int, guidance: np.ndarray | None = None, *, run: Run, tiling: Tiling
+    ) -> np.ndarray:
         """Forecast one case in tiles; if the model matches areas, a first pass computes the cuts of the whole grid."""
         if self.model.matches_areas:
             run = partial(run, cuts=self._cuts(past, num_leads, tiling))
-        return forecast_in_tiles(run, past, num_leads, tiling)
+        return forecast_in_tiles(run, past, num_leads, tiling, guidance)
 
     def _cuts(self, past: np.ndarray, num_leads: int, tiling: Tiling) -> Tensor:
         """Return the log-odds cuts (case, lead, value) of the model's `match`, from a sample of the core of each tile."""
@@ -180,9 +188,10 @@ class Network(Forecaster):
         """Return how many cases on a grid of this (y, x) shape are forecast fastest in one call."""
         return max(BATCH_CELLS.get(self.device.type, BATCH_CELLS["cpu"]) // (grid[0] * grid[1]), 1)
 
-    def _run(self, past: np.ndarray, num_leads: int, **options: Any) -> np.ndarray:
+    def _run(self, past: np.ndarray, num_leads: int, guidance: np.ndarray | None = None, **options: Any) -> np.ndarray:
+        further = {} if guidance is None else {"guidance": self._on_device(guidance)}
         with arithmetic(self.device, self.precision):
-            fields = forecast_fields(self.model, self.transform, self._on_device(past), num_leads, **options)
+            fields = forecast_fields(self.model, self.transform, self._on_device(past), num_leads, **further, **options)
         return fields.cpu().numpy()
 
     def _on_device(self, past: np.ndarray) -> Tensor:
@@ -199,7 +208,7 @@ class Network(Forecaster):
 
     def _choose_tiles(self, grid: tuple[int, int], num_leads: int, run: Run) -> Tiling | None:
         multiple = self.model.tile_multiple
-        per_cell = bytes_per_cell(run, self.input_frames, num_leads, grid, self.device)
+        per_cell = bytes_per_cell(self._measured(run), self.input_frames, num_leads, grid, self.device)
         num_bytes = available_bytes(self.device)
         if grid[0] * grid[1] * per_cell <= num_bytes:
             return None
@@ -211,6 +220,15 @@ class Network(Forecaster):
             *grid, *tiling.counts, margin, "" if margin >= reach else f" (exact with {reach:g})",
         )  # fmt: skip
         return tiling
+
+    def _measured(self, run: Run) -> Run:
+        """Return `run` with blank inputs beside the past frames."""
+
+        def measured(past: np.ndarray, num_leads: int) -> np.ndarray:
+            blank = self.model.blank_inputs(len(past), num_leads, past.shape[-2:])
+            return run(past, num_leads, **{name: value.cpu().numpy() for name, value in blank.items()})
+
+        return measured
 
     def own_time_step(self, record: Record) -> np.timedelta64:
         """Return the time step in which to forecast `record`.
@@ -267,18 +285,20 @@ def forecast_fields(
     *,
     thresholds: Sequence[float] = (),
     cuts: Tensor | None = None,
+    **further: Tensor,
 ) -> Tensor:
     """Forecast fields and the probabilities of reaching each threshold, with a model and its transform.
 
     rain: (case, time, y, x) mm/h, NaN missing
     thresholds: mm/h; only for a DistributionModel
     cuts: (case, lead, value) log-odds cuts of a larger grid of which this is a tile, for models that match areas
+    further: what the model takes beside past frames, such as guidance
     returns: (case, lead, 1 + threshold, y, x), mm/h, then probabilities; NaN where every past frame is missing
     """
     past = network_input(rain, transform)
     encoded = transform.encode(torch.tensor(thresholds, dtype=torch.float32)).tolist() if thresholds else []
     pieces, lead = [], 0
-    for outputs in model.leads(past, num_leads):
+    for outputs in model.leads(past, num_leads, **further):
         stop = lead + outputs.shape[1]
         own_cuts = None if cuts is None else cuts[:, lead:stop]
         field = transform.decode(model.values(outputs, past, first_lead=lead + 1, cuts=own_cuts))[:, :, None]

@@ -31,7 +31,8 @@ CACHE_BYTES = 1 << 28  # memory of a tile; larger ones do not fit in a CPU's cac
 MOST_OVERHEAD = 1.5  # largest number of cells computed in small tiles, relative to that in large ones
 PROBE_FRACTION = 8  # memory is measured on a grid with 1/8 of the sides, which takes 1/64 of the time
 
-Run = Callable[[np.ndarray, int], np.ndarray]  # (case, time, y, x), number of leads -> (case, lead, ..., y, x)
+# (case, time, y, x), number of leads, and for some models guidance (case, lead, rate, y, x) -> (case, lead, ..., y, x)
+Run = Callable[..., np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -136,15 +137,20 @@ def _counts(size: int, multiple: int, least: int) -> dict[int, int]:
     return {count: -(-blocks // count) * multiple for count in range(1, most + 1)}
 
 
-def forecast_in_tiles(run: Run, past: np.ndarray, num_leads: int, tiling: Tiling) -> np.ndarray:
+def forecast_in_tiles(
+    run: Run, past: np.ndarray, num_leads: int, tiling: Tiling, guidance: np.ndarray | None = None
+) -> np.ndarray:
     """Forecast one tile of one case after the other and join the tiles.
 
     past: (case, time, y, x)
+    guidance: (case, lead, rate, y, x) int8, for models that take it
     returns: (case, lead, …, y, x), as `run` does for a tile
     """
     out = None
     for case, (y, x) in product(range(len(past)), tiling):
-        tile = run(np.ascontiguousarray(past[case : case + 1, :, y.read, x.read]), num_leads)[0]
+        of_tile = (slice(case, case + 1), ..., y.read, x.read)
+        further = {} if guidance is None else {"guidance": np.ascontiguousarray(guidance[of_tile])}
+        tile = run(np.ascontiguousarray(past[of_tile]), num_leads, **further)[0]
         if out is None:
             out = np.zeros((len(past), *tile.shape[:-2], *past.shape[-2:]), np.float32)
         tile = tile[..., y.written.start - y.read.start :, x.written.start - x.read.start :]
@@ -167,7 +173,8 @@ def find_reach(model: Model, input_frames: int, num_leads: int, *, like: Tensor)
     while True:
         strip = like.new_zeros(1, input_frames, 2, multiple, (2 * half + 1) * multiple)
         strip[..., half * multiple : (half + 1) * multiple] = torch.nan
-        reached = model(strip, num_leads).isnan()[0].flatten(0, -2).any(dim=0).unflatten(0, (-1, multiple)).any(dim=1)
+        further = model.blank_inputs(1, num_leads, strip.shape[-2:])
+        reached = model(strip, num_leads, **further).isnan()[0].flatten(0, -2).any(dim=0).unflatten(0, (-1, multiple)).any(dim=1)
         places = reached.nonzero().flatten() - half
         farthest = int(places.abs().max())
         if farthest < half:

@@ -171,11 +171,30 @@ class RelativeExceedance(Loss):
             value = float(transform.encode(torch.tensor(threshold)))
             odds = forecast.log_odds(value)
             known = (validity > 0) & ~odds.isnan()
-            odds = torch.where(known, odds, -torch.inf)  # adds nothing
-            reached = (observed >= threshold) & known
-            entropy = torch.nn.functional.softplus(odds) - torch.where(reached, odds, 0.0)
-            total = total + entropy.sum() / (forecast.reference_entropy(value) * len(self.thresholds))
+            entropy = CrossEntropy.apply(odds, observed >= threshold, known)
+            total = total + entropy / (forecast.reference_entropy(value) * len(self.thresholds))
         return total, known.sum().float()
+
+
+class CrossEntropy(torch.autograd.Function):
+    """Sum of the cross entropy of log-odds, with its gradient computed in the same pass over the cells."""
+
+    @staticmethod
+    def forward(ctx, odds: Tensor, reached: Tensor, known: Tensor) -> Tensor:
+        """Sum ln(1 + exp(z)), or ln(1 + exp(-z)) where the event is observed, over the known cells.
+
+        odds, reached, known: of one shape
+        returns: a scalar
+        """
+        sign = 1.0 - 2.0 * reached
+        signed = (odds * sign).masked_fill_(~known, -torch.inf)
+        ctx.save_for_backward(torch.sigmoid(signed).mul_(sign))
+        return torch.nn.functional.softplus(signed).sum()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (saved,) = ctx.saved_tensors
+        return saved * gradient, None, None
 
 
 LOSSES: dict[str, type[Loss]] = {

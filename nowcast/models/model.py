@@ -100,6 +100,13 @@ class Model(nn.Module, ABC):
         """Return what a loss compares with the observation: the outputs (case, lead, …), or the distribution they describe."""
         return outputs
 
+    def blank_inputs(self, cases: int, num_leads: int, grid: Sequence[int]) -> dict[str, Tensor]:
+        """Return what `forward` and `leads` take beside past frames, as a measurement of time, memory or reach may give it.
+
+        grid: (y, x)
+        """
+        return {}
+
     def calibration(self, transform: Transform, thresholds: Sequence[float]) -> Calibration:
         """Return an object that adjusts the probabilities of reaching `thresholds` (mm/h) to validation cases."""
         return Calibration()

@@ -62,7 +62,7 @@ def case_shape(data: Data, archive: Archive) -> Shape:
 
 def probe(learner: Learner, cases: int, shape: Shape) -> Probe:
     """Measure one update with a batch of so many random cases of `shape` (y, x) cells."""
-    batch = _random_batch(learner.experiment.data, shape, cases)
+    batch = _random_batch(learner, shape, cases)
     restart_peak(learner.device)
     start = time.perf_counter()
     learner.model.train()
@@ -73,9 +73,11 @@ def probe(learner: Learner, cases: int, shape: Shape) -> Probe:
     return Probe(cases, time.perf_counter() - start, memory)
 
 
-def _random_batch(data: Data, shape: Shape, cases: int) -> Batch:
+def _random_batch(learner: Learner, shape: Shape, cases: int) -> Batch:
+    data = learner.experiment.data
     frames = torch.rand(cases, data.input_frames + data.lead_frames, *shape)
-    return Batch(frames[:, : data.input_frames], frames[:, data.input_frames :], ())
+    blank = learner.model.blank_inputs(cases, data.lead_frames, shape)
+    return Batch(frames[:, : data.input_frames], frames[:, data.input_frames :], (), blank.get("guidance"))
 
 
 def estimate(learner: Learner, *, batch_size: int, shape: Shape, most_seconds: float = math.inf) -> Estimate:

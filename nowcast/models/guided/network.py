@@ -12,7 +12,8 @@ The encoder sees the past frames. The forecaster is fed, at each lead time, the 
 covers the cells whose log-odds reach a cut, which validation sets for each lead time and rate.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -23,11 +24,11 @@ from torch import Tensor, nn
 from nowcast.config.schema import Many
 from nowcast.models.encoder_forecaster import Channels, Layers, LayersConfig, over_time, pad_to_multiple, steps_at_once
 from nowcast.models.guided.calibration import CutCalibration
-from nowcast.models.guided.guidance import RATES, VALUES, as_log_odds
-from nowcast.models.model import DistributionModel
+from nowcast.models.guided.guidance import MISSING, RATES, STEPS, VALUES
+from nowcast.models.model import Distribution, DistributionModel
 from nowcast.models.transform import Transform
 
-FED = (0, 2, 4, 6)  # numbers of the rates whose guidance the forecaster is fed: 0.1, 1, 5 and 20 mm/h
+FED = slice(0, 7, 2)  # numbers of the rates whose guidance the forecaster is fed: 0.1, 1, 5 and 20 mm/h
 FED_SCALE = 0.25  # scales log-odds to a standard deviation of about 1
 FAR_BELOW = -4.0  # log-odds that the forecaster is fed where guidance is missing
 MOST_LEADS = 48  # lead times with a correction and a cut of their own; later ones have those of the last
@@ -54,7 +55,7 @@ class Guided(Layers, DistributionModel):
 
     def __init__(self, config: GuidedConfig):
         folded = config.patch**2
-        super().__init__(config, len(RATES) * folded, num_fed=len(FED) * folded + 1)
+        super().__init__(config, len(RATES) * folded, num_fed=len(RATES[FED]) * folded + 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         for name, value in (("intercept", 0.0), ("slope", 1.0), ("cuts", 0.0)):
@@ -71,39 +72,50 @@ class Guided(Layers, DistributionModel):
         _, states = self.encoder(frames)
         lead = 0
         for num_steps in steps_at_once(num_leads):
-            corrected = self._corrected(guidance[:, lead : lead + num_steps], lead)
-            hidden, states = self.forecaster(self._fed(corrected), states)
+            coded, rows = guidance[:, lead : lead + num_steps], slice_of_leads(lead, num_steps)
+            hidden, states = self.forecaster(self._fed(coded, rows), states)
             correction = over_time(self._unfolded, self._head(hidden))[..., :y, :x]
-            yield corrected + (correction if self.training else self.config.trust * correction)
+            yield self._corrected(coded, rows, correction if self.training else self.config.trust * correction)
             lead += num_steps
 
-    def _corrected(self, guidance: Tensor, first: int) -> Tensor:
-        """Return intercept + slope · guidance (case, lead, rate, y, x) from lead number `first` (0, 1, …), NaN where missing."""
-        rows = slice_of_leads(first, guidance.shape[1])
-        odds, known = as_log_odds(guidance)
-        odds = torch.addcmul(self.intercept[rows][..., None, None], self.slope[rows][..., None, None], odds)
-        return torch.where(known, odds, torch.nan)
+    def blank_inputs(self, cases: int, num_leads: int, grid: Sequence[int]) -> dict[str, Tensor]:
+        return {"guidance": self.cuts.new_zeros(cases, num_leads, len(RATES), *grid, dtype=torch.int8)}
 
-    def _fed(self, corrected: Tensor) -> Tensor:
-        """Return the forecaster's input (case, lead, channel, y / patch, x / patch)."""
-        y, x = corrected.shape[-2:]
-        padding = (0, -x % self.config.patch, 0, -y % self.config.patch)
-        chosen = F.pad(corrected[:, :, list(FED)], padding, value=torch.nan)
-        known = ~torch.isnan(chosen[:, :, 0])
-        share = F.avg_pool2d(known.float(), self.config.patch)
-        filled = FED_SCALE * torch.nan_to_num(chosen, nan=FAR_BELOW)
-        return torch.cat([F.pixel_unshuffle(filled, self.config.patch), share[:, :, None]], dim=2)
+    def _corrected(self, coded: Tensor, rows: Sequence[int], correction: Tensor) -> Tensor:
+        """Return intercept + slope · guidance + correction (case, lead, rate, y, x), NaN where guidance is missing.
+
+        rows: (lead,) of the buffers
+        """
+        with torch.no_grad():
+            odds = torch.addcmul(
+                self.intercept[rows][..., None, None], self.slope[rows][..., None, None] / STEPS, coded.float()
+            ).masked_fill_(coded == MISSING, torch.nan)
+        return correction + odds
+
+    @torch.no_grad()
+    def _fed(self, coded: Tensor, rows: Sequence[int]) -> Tensor:
+        """Return the forecaster's input (case, lead, channel, y / patch, x / patch).
+
+        coded: guidance (case, lead, rate, y, x) int8
+        """
+        patch, (y, x) = self.config.patch, coded.shape[-2:]
+        chosen = F.pad(coded[:, :, FED], (0, -x % patch, 0, -y % patch), value=MISSING)
+        folded = _folded(chosen, patch)  # in int8, a quarter of the memory
+        intercept, slope = (FED_SCALE * b[rows][:, FED, None, None, None] for b in (self.intercept, self.slope / STEPS))
+        known = folded != MISSING
+        odds = torch.addcmul(intercept, slope, folded.float()).masked_fill_(~known, FED_SCALE * FAR_BELOW)
+        share = known[:, :, 0].float().mean(dim=2, keepdim=True)
+        return torch.cat([odds.flatten(2, 3), share], dim=2)
 
     def _unfolded(self, channels: Tensor) -> Tensor:
         return F.pixel_shuffle(channels, self.config.patch).float()
 
+    def loss_input(self, outputs: Tensor) -> "RatesDistribution":
+        return RatesDistribution(self, outputs)
+
     def log_odds(self, outputs: Tensor, value: float) -> Tensor:
         """Return the log-odds of reaching a network value, linear between those of RATES and beyond. As `DistributionModel`."""
-        upper = min(max(sum(v < value for v in VALUES), 1), len(VALUES) - 1)
-        share = (value - VALUES[upper - 1]) / (VALUES[upper] - VALUES[upper - 1])
-        if abs(share - round(share)) < 1e-4:  # a rate of RATES
-            return outputs[:, :, upper - 1 + round(share)]
-        return torch.lerp(outputs[:, :, upper - 1], outputs[:, :, upper], share)
+        return log_odds(outputs.unbind(2), value)
 
     def reference_entropy(self, value: float) -> Tensor:
         nearest = min(range(len(VALUES)), key=lambda number: abs(VALUES[number] - value))
@@ -121,6 +133,32 @@ class Guided(Layers, DistributionModel):
         """Return the probability of reaching each network value; it never increases with the value. As `DistributionModel`."""
         outputs = outputs.cummin(dim=2).values
         return torch.stack([torch.sigmoid(self.log_odds(outputs, value)) for value in values], dim=2)
+
+
+class RatesDistribution(Distribution):
+    """The distribution as a loss sees it; the outputs are divided by rate once, so that their gradient is joined once."""
+
+    @cached_property
+    def parts(self) -> tuple[Tensor, ...]:
+        return self.outputs.unbind(2)
+
+    def log_odds(self, value: float) -> Tensor:
+        return log_odds(self.parts, value)
+
+
+def log_odds(parts: Sequence[Tensor], value: float) -> Tensor:
+    """Return the log-odds of reaching a network value, from those of RATES; linear between them and beyond."""
+    upper = min(max(sum(v < value for v in VALUES), 1), len(VALUES) - 1)
+    share = (value - VALUES[upper - 1]) / (VALUES[upper] - VALUES[upper - 1])
+    if abs(share - round(share)) < 1e-4:  # a rate of RATES
+        return parts[upper - 1 + round(share)]
+    return torch.lerp(parts[upper - 1], parts[upper], share)
+
+
+def _folded(fields: Tensor, patch: int) -> Tensor:
+    """Fold patches of fields (case, lead, rate, y, x) into channels: (case, lead, rate, channel, y / patch, x / patch)."""
+    patches = fields.unflatten(-1, (-1, patch)).unflatten(-3, (-1, patch))  # (case, lead, rate, y, patch, x, patch)
+    return patches.permute(0, 1, 2, 4, 6, 3, 5).flatten(3, 4).contiguous()
 
 
 def slice_of_leads(first: int, number: int) -> list[int]:
