@@ -22,6 +22,7 @@ class Loss(Section):
     """What training minimises; its fields are the keys of `[loss]`. A subclass implements `sum_and_count`."""
 
     takes_distributions: ClassVar[bool] = False  # whether it takes a `Distribution` instead of forecast values
+    takes_guidance: ClassVar[bool] = False  # whether it compares with the guidance of a model that takes it
 
     def sum_and_count(
         self, forecast: "Tensor | Distribution", observed: Tensor, validity: Tensor, transform: Transform
@@ -162,6 +163,7 @@ class RelativeExceedance(Loss):
     """
 
     takes_distributions: ClassVar[bool] = True
+    takes_guidance: ClassVar[bool] = True
     name: Literal["relative_exceedance"] = "relative_exceedance"
     thresholds: Many[Number] = Field((0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0), min_length=1)  # mm/h
 

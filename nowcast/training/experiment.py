@@ -1,12 +1,13 @@
 """An experiment with all its defaults, and the checks that its parts fit together: loss, processes, grids."""
 
-from nowcast.config.schema import Experiment, NamedSection, Section
+from nowcast.config.schema import Data, Experiment, NamedSection, Section
 from nowcast.dataset.archive import Archive
 from nowcast.errors import DataError, UsageError
 from nowcast.models import MODELS, model_config
+from nowcast.models.guided.guidance import TRANSFORM
 from nowcast.models.losses import Loss, make_loss
 from nowcast.models.model import Model
-from nowcast.models.transform import make_transform
+from nowcast.models.transform import Transform, make_transform
 from nowcast.runtime import distributed
 
 
@@ -18,16 +19,30 @@ def resolve(experiment: Experiment) -> Experiment:
         "loss": make_loss(experiment.loss),
     }
     check_loss(sections["model"], sections["loss"])
+    check_guidance(experiment.data, sections["model"], sections["transform"])
     dumped = {name: NamedSection(**section.model_dump(mode="json")) for name, section in sections.items()}
     return experiment.model_copy(update=dumped)
 
 
 def check_loss(model: Section, loss: Loss) -> None:
     """Raise UsageError (exit 2) where the loss needs distributions and the model gives values, or the other way round."""
+    if loss.takes_guidance and not MODELS[model.name][1].takes_guidance:
+        raise UsageError(f"config: loss.name = {loss.name!r} compares with guidance but model.name = {model.name!r} takes none")
     gives = "distributions" if MODELS[model.name][1].gives_distributions else "values"
     takes = "distributions" if loss.takes_distributions else "values"
     if gives != takes:
         raise UsageError(f"config: loss.name = {loss.name!r} takes {takes} but model.name = {model.name!r} gives {gives}")
+
+
+def check_guidance(data: Data, model: Section, transform: Transform) -> None:
+    """Raise UsageError (exit 2) where a model that takes guidance would get values or coordinates that guidance is not in."""
+    if not MODELS[model.name][1].takes_guidance:
+        return
+    if data.coordinates != "grid":
+        raise UsageError(f"config: model.name = {model.name!r} takes guidance on the cells of the grid: data.coordinates = 'grid'")
+    if transform != TRANSFORM:
+        needed = ", ".join(f"{key} = {value!r}" for key, value in TRANSFORM.model_dump().items())
+        raise UsageError(f"config: model.name = {model.name!r} takes guidance that is made with [transform] {needed}")
 
 
 def check_shares(model: Model, batch_size: int) -> None:

@@ -2,8 +2,6 @@
 
 import logging
 
-import numpy as np
-
 from nowcast.dataset.batches import Batches
 from nowcast.dataset.kept_cases import keep_cases
 from nowcast.models.guided import calibration
@@ -12,7 +10,6 @@ from nowcast.models.guided.network import Guided
 
 log = logging.getLogger(__name__)
 FITTED_CASES = 1000  # most training cases that the correction is fitted to
-LEAST_ENTROPY = 1e-6  # nats: of rates that hardly occur, whose cross entropy would otherwise be divided by nearly 0
 
 
 def keep_guidance(batches: Batches, number: int, label: str) -> None:
@@ -33,8 +30,5 @@ def fit_correction(model: Guided, batches: Batches) -> None:
     for number, case in enumerate(kept.cases[:FITTED_CASES]):
         future = batches.read(case)[batches.series[case[0]].windows.input_frames :].float().numpy()
         counts = counts + calibration.count_guidance(kept.guidance(number), future)
-    fitted, entropy = calibration.correction(counts)
-    calibration.fill_rows(model.intercept, fitted[..., 0])
-    calibration.fill_rows(model.slope, fitted[..., 1])
-    calibration.fill_rows(model.entropy, np.maximum(entropy, LEAST_ENTROPY))
+    model.correct_guidance(counts)
 

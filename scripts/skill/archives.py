@@ -26,8 +26,10 @@ from pathlib import Path
 
 import numpy as np
 from archive_table import write_table
-from cascade import LEADS, PAST, THRESHOLDS, Calibration, Cascade, Odds, calibrate, count
+from cascade import LEADS, PAST, THRESHOLDS, Cascade, calibrated, count
 
+from nowcast import config
+from nowcast.commands.train import train_run
 from nowcast.config.schema import Data
 from nowcast.dataset.archive import open_split, packed
 from nowcast.dataset.splits import split_by_days
@@ -37,6 +39,7 @@ from nowcast.evaluation.evaluate import evaluate
 from nowcast.forecasters import open_forecaster
 from nowcast.forecasters.baselines import BASELINES, available
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.models.guided.network import Guided
 from nowcast.netcdf.record import Record
 from nowcast.prediction.cases import Selection
 from nowcast.prediction.pipeline import file_name, predict
@@ -45,6 +48,7 @@ from nowcast.runtime.device import pick_device
 from nowcast.runtime.outputs import replacing
 from nowcast.runtime.progress import track
 from nowcast.runtime.signals import Terminated, terminating
+from nowcast.training import run_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHIVES = ("meteocat", "singapore", "taasrad")
@@ -52,6 +56,8 @@ EVERY_DAYS, VALIDATION_DAYS, TEST_DAYS, WITHHELD_DAYS = 10, (6,), (7,), (8, 9)
 MIN_WET = 0.01  # mean fraction of wet cells in the frames of a case
 CASES = 300
 COUNTED_AT_ONCE = 20  # cases from one saving of the counts to the next
+CONFIG = ROOT / "configs" / "archive.toml"
+NO_NETWORK = "none"  # as --network: only the cascade and the baselines
 KEPT = ("pysteps", "sprog")  # baselines whose forecasts are kept in files: they take up to seconds each
 
 log = logging.getLogger("nowcast.skill")
@@ -120,18 +126,17 @@ def spread_over_days(days: np.ndarray, most: int) -> np.ndarray:
     return chosen
 
 
-def calibration_of(cases: Cases, odds: Odds, path: Path) -> Calibration:
+def cascade_of(cases: Cases, path: Path) -> Guided:
     """Fit the cascade's correction to the cases. Counts are kept in `path` as they grow, and continued from there."""
     identity = hashlib.sha256(f"{cases.record.name} {cases.references.tolist()}".encode()).hexdigest()
     counts, num_counted = _kept_counts(path, identity)
     numbers = range(num_counted, len(cases.windows))
     for number in track(numbers, f"correcting the cascade on {cases.record.name}", unit="case"):
-        past, future = cases.read(number)
-        counts = counts + count(odds(past, LEADS), future)
+        counts = counts + count(*cases.read(number))
         if (number + 1) % COUNTED_AT_ONCE == 0 or number == numbers[-1]:
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, identity=identity, counts=counts, num_counted=number + 1)
-    return calibrate(counts)
+    return calibrated(counts)
 
 
 def _kept_counts(path: Path, identity: str) -> tuple[np.ndarray | int, int]:
@@ -153,20 +158,33 @@ def kept_forecasts(name: str, cases: Cases, folder: Path) -> Forecaster:
     return opened
 
 
+def trained(given: argparse.Namespace) -> Path:
+    """Train CONFIG on the archive's training days, from where an interrupted call left it; return the run folder."""
+    folder, run = given.archives / given.archive, given.output / f"{given.archive}_run"
+    shape = open_record(folder).grid.shape
+    experiment = config.read(CONFIG, given.set)
+    if min(shape) <= experiment.data.crop:  # the grid is smaller than the recipe's crops
+        experiment = config.read(CONFIG, [*given.set, "data.crop=0"])
+    data = experiment.data.model_copy(update={"records": (str(folder),)})
+    is_begun = run_folder.is_resumable(run)
+    train_run(experiment.model_copy(update={"data": data}), run, resume=is_begun, overwrite=False, device=given.device)
+    return run
+
+
 def tabulate(given: argparse.Namespace) -> str:
-    """Score the network, if one is named, the cascade and all baselines on the test cases; return the table."""
-    device, odds = distributed.join(pick_device(given.device)), Odds()
+    """Score the network, the cascade and all baselines on the test cases; return the table."""
+    device = distributed.join(pick_device(given.device))
     with distributed.in_turn():  # the first process packs the frames and counts, the others find the results
         archive = open_record(given.archives / given.archive)
         tested = open_record(given.test) if given.test else archive
         cases = choose_cases(tested, WITHHELD_DAYS if given.test else TEST_DAYS, given.cases)
         validation = choose_cases(archive, VALIDATION_DAYS, given.cases)
-        calibration = calibration_of(validation, odds, given.output / f"{given.archive}_cascade.npz")
+        cascade = cascade_of(validation, given.output / f"{given.archive}_cascade.npz")
     forecasters: dict[str, Forecaster] = {}
-    if given.network:
-        network = open_forecaster(given.network, device=device)
+    if given.network != NO_NETWORK:
+        network = open_forecaster(given.network or str(trained(given)), device=device)
         forecasters[network.name] = network
-    forecasters["cascade"] = Cascade(odds, calibration, cases.references)
+    forecasters["cascade"] = Cascade(cascade, cases.references)
     folder = given.output / "baselines" / (given.test.resolve().name if given.test else given.archive)
     for name in (name for name in available() if name not in forecasters):
         forecasters[name] = kept_forecasts(name, cases, folder / name) if name in KEPT else BASELINES[name]()
@@ -175,7 +193,7 @@ def tabulate(given: argparse.Namespace) -> str:
     evaluation = evaluate(forecasters, [tested], selection=Selection(), thresholds=THRESHOLDS)
     if not distributed.is_first():
         return ""
-    named = network.name if given.network else None
+    named = None if given.network == NO_NETWORK else network.name
     return write_table(evaluation, given.output, archive=given.archive, test=given.test, network=named)
 
 
@@ -183,7 +201,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     shared = Path(os.environ.get("NOWCAST_SHARED", ROOT.parent / "shared"))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--archive", required=True, choices=ARCHIVES)
-    parser.add_argument("--network", help="a run folder, a checkpoint or pretrained; default: the cascade and baselines alone")
+    parser.add_argument("--network", help=f"a run folder, a checkpoint, pretrained, or {NO_NETWORK}; default: one is trained")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the config that is trained")
     parser.add_argument("--test", type=Path, metavar="FOLDER", help="other records of the same radar, to score on days 8 and 9")
     parser.add_argument("--cases", type=int, default=CASES, help=f"cases to correct on and to score; default {CASES}")
     parser.add_argument("--output", type=Path, required=True, help="folder of the table and of what is kept")

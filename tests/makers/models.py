@@ -7,6 +7,7 @@ from nowcast.config import NamedSection
 from nowcast.forecasters.network import Network
 from nowcast.models import make_model, model_config
 from nowcast.models.checkpoint import Checkpoint
+from nowcast.models.guided.guidance import TRANSFORM
 from nowcast.models.transform import make_transform
 from nowcast.training.experiment import resolve
 
@@ -18,6 +19,7 @@ TWO_SCALES = {
 SMALL = {
     "encoder_forecaster": {"hidden_channels": [5, 4], "kernel_sizes": [3, 3], "patch": 2, "peepholes": True},
     "probabilistic": {"hidden_channels": [5, 4], "kernel_sizes": [3, 3], "patch": 2},
+    "guided": {"hidden_channels": [5, 4], "kernel_sizes": [3, 3], "patch": 2},
     "multiscale": {**TWO_SCALES, "peepholes": True},
     "convgru": TWO_SCALES,
     "trajgru": {**TWO_SCALES, "links": [3, 2]},
@@ -27,7 +29,8 @@ SMALL = {
     "fc_lstm": {"grid": [12, 12], "hidden": [6, 5], "output": "linear", "validity_channel": True},
 }  # fmt: skip
 FIXED_GRID = {"cnn_lstm", "fc_lstm"}
-OF_DISTRIBUTIONS = {"probabilistic"}
+OF_DISTRIBUTIONS = {"probabilistic": 6, "guided": 8}  # and their number of parameters
+LOSS_OF = {"probabilistic": "exceedance", "guided": "relative_exceedance"}
 # its forced training is another path; a case in a batch is normalised with the others while it trains
 EVALUATED = {"next_frame", "many_to_many"}
 
@@ -35,7 +38,18 @@ EVALUATED = {"next_frame", "many_to_many"}
 def build(name, **keys):
     torch.manual_seed(0)
     model = make_model(model_config(NamedSection(name=name, **SMALL[name] | keys)))
+    if name == "guided":  # its correction begins at 0
+        torch.nn.init.normal_(model.head.weight, std=0.1)
     return model.eval() if name in EVALUATED else model
+
+
+def run(model, past, num_leads, seed=0):
+    """The outputs of a model, given random guidance if it takes any; that of the first cases and leads is the same for more."""
+    generator = torch.Generator().manual_seed(seed)
+    blank = model.blank_inputs(len(past), num_leads, past.shape[-2:])
+    whole = {name: torch.randint(-60, 20, (8, 8, *value.shape[2:]), generator=generator, dtype=torch.int8)
+             for name, value in blank.items()}  # fmt: skip
+    return model(past, num_leads, **{name: value[: len(past), :num_leads] for name, value in whole.items()})
 
 
 def untrained_network(name):
@@ -45,7 +59,9 @@ def untrained_network(name):
     tree = config.as_dict(resolve(tiny_experiment(["x.nc"])))
     tree["model"] = {"name": name, **SMALL[name]}
     if name in OF_DISTRIBUTIONS:
-        tree["loss"] = {"name": "exceedance"}
+        tree["loss"] = {"name": LOSS_OF[name]}
+    if name == "guided":
+        tree["transform"] = TRANSFORM.model_dump()
     experiment = resolve(config.from_dict(tree, source="test"))
     torch.manual_seed(1)
     weights = make_model(model_config(experiment.model)).state_dict()

@@ -105,16 +105,21 @@ def correction(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return fitted, entropy / np.maximum(counts.sum(axis=(0, 2, 3)), 1)
 
 
-def unbiased_cut(counts: np.ndarray) -> float:
-    """Return the log-odds above which there are as many cells as events, linear within a bin; counts (bin, 2)."""
+def unbiased_cut(counts: np.ndarray, centres: np.ndarray) -> float:
+    """Return the log-odds above which there are as many cells as events, linear within a bin; NEVER without an event.
+
+    counts: (bin, 2)
+    centres: (bin,) log-odds
+    """
     above = np.concatenate([counts.sum(axis=1)[::-1].cumsum()[::-1], [0]])  # cells from the start of each bin on
-    events, edges = counts[:, 1].sum(), np.append(CENTRES - WIDTH / 2, LIMIT)
+    half = (centres[1] - centres[0]) / 2
+    events, edges = counts[:, 1].sum(), np.append(centres - half, centres[-1] + half)
     return float(np.interp(events, above[::-1], edges[::-1])) if events > 0 else NEVER
 
 
-def unbiased_cuts(counts: np.ndarray) -> np.ndarray:
-    """Return the cut of each lead time and rate, (lead, rate), by counts (lead, rate, bin, 2)."""
-    return np.array([[unbiased_cut(c) for c in of_lead] for of_lead in with_neighbours(counts)])
+def unbiased_cuts(counts: np.ndarray, centres: np.ndarray = CENTRES) -> np.ndarray:
+    """Return the cut of each lead time and rate, (lead, rate), by counts (lead, rate, bin, 2) at `centres` (bin,)."""
+    return np.array([[unbiased_cut(c, centres) for c in of_lead] for of_lead in with_neighbours(counts)])
 
 
 def fill_rows(buffer: Tensor, values: np.ndarray) -> None:

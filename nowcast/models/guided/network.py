@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from nowcast.config.schema import Many
 from nowcast.models.encoder_forecaster import Channels, Layers, LayersConfig, over_time, pad_to_multiple, steps_at_once
-from nowcast.models.guided.calibration import CutCalibration
+from nowcast.models.guided.calibration import GUIDANCE_CENTRES, CutCalibration, correction, fill_rows, unbiased_cuts
 from nowcast.models.guided.guidance import MISSING, RATES, STEPS, VALUES
 from nowcast.models.model import Distribution, DistributionModel
 from nowcast.models.transform import Transform
@@ -31,6 +32,7 @@ from nowcast.models.transform import Transform
 FED = slice(0, 7, 2)  # numbers of the rates whose guidance the forecaster is fed: 0.1, 1, 5 and 20 mm/h
 FED_SCALE = 0.25  # scales log-odds to a standard deviation of about 1
 FAR_BELOW = -4.0  # log-odds that the forecaster is fed where guidance is missing
+LEAST_ENTROPY = 1e-6  # nats: of rates that hardly occur, whose cross entropy would otherwise be divided by nearly 0
 MOST_LEADS = 48  # lead times with a correction and a cut of their own; later ones have those of the last
 
 
@@ -120,6 +122,16 @@ class Guided(Layers, DistributionModel):
     def reference_entropy(self, value: float) -> Tensor:
         nearest = min(range(len(VALUES)), key=lambda number: abs(VALUES[number] - value))
         return self.entropy[nearest]
+
+    @torch.no_grad()
+    def correct_guidance(self, counts: np.ndarray) -> None:
+        """Fit the correction of the guidance, its cross entropy and the cuts to counts (lead, rate, bin, 2) of `count_guidance`."""
+        fitted, entropy = correction(counts)
+        intercept, slope = fitted[..., 0], fitted[..., 1]
+        cuts = intercept + slope * unbiased_cuts(counts, GUIDANCE_CENTRES)
+        for buffer, values in ((self.intercept, intercept), (self.slope, slope), (self.cuts, cuts)):
+            fill_rows(buffer, values)
+        self.entropy.copy_(torch.from_numpy(np.maximum(entropy, LEAST_ENTROPY)))
 
     def calibration(self, transform: Transform, thresholds: tuple[float, ...]) -> CutCalibration:
         return CutCalibration(self.cuts)
