@@ -28,7 +28,8 @@ from torch.export import ExportedProgram
 from nowcast import __version__
 from nowcast.errors import NowcastError, UsageError
 from nowcast.forecasters.baselines import DRY_THRESHOLD
-from nowcast.forecasters.network import Network, forecast_rain
+from nowcast.forecasters.fields import forecast_rain
+from nowcast.forecasters.network import Network
 from nowcast.runtime.outputs import may_write, replacing
 
 log = logging.getLogger(__name__)

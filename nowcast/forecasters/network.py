@@ -13,6 +13,7 @@ from torch import Tensor
 from nowcast import config
 from nowcast.errors import CheckpointError, DataError, NowcastError
 from nowcast.forecasters.baselines import DRY_THRESHOLD
+from nowcast.forecasters.fields import forecast_fields
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.tiles import (
     Run,
@@ -28,7 +29,7 @@ from nowcast.models.checkpoint import Checkpoint
 from nowcast.models.guided.guidance import guidance
 from nowcast.models.losses import make_loss
 from nowcast.models.model import Model
-from nowcast.models.transform import Transform, make_transform, network_input
+from nowcast.models.transform import make_transform, network_input
 from nowcast.motion import MOTION, MotionConstants, from_lagrangian, motion, past_to_lagrangian
 from nowcast.netcdf.record import Record
 from nowcast.quantity import Quantity
@@ -266,46 +267,6 @@ class Network(Forecaster):
             raise DataError(f"{record.name} has a grid of {y} × {x} cells; {self.name} is made for {only[0]} × {only[1]} alone")
         if min(y, x) < cells:
             raise DataError(f"{record.name} has a grid of {y} × {x} cells; {self.name} needs at least {cells} each way")
-
-
-def forecast_rain(model: Model, transform: Transform, rain: Tensor, num_leads: int) -> Tensor:
-    """Forecast with a model and its transform.
-
-    rain: (case, time, y, x) mm/h, NaN missing
-    returns: (case, lead, y, x) mm/h, NaN where every past frame is missing
-    """
-    return forecast_fields(model, transform, rain, num_leads)[:, :, 0]
-
-
-def forecast_fields(
-    model: Model,
-    transform: Transform,
-    rain: Tensor,
-    num_leads: int,
-    *,
-    thresholds: Sequence[float] = (),
-    cuts: Tensor | None = None,
-    **further: Tensor,
-) -> Tensor:
-    """Forecast fields and the probabilities of reaching each threshold, with a model and its transform.
-
-    rain: (case, time, y, x) mm/h, NaN missing
-    thresholds: mm/h; only for a DistributionModel
-    cuts: (case, lead, value) log-odds cuts of a larger grid of which this is a tile, for models that match areas
-    further: what the model takes beside past frames, such as guidance
-    returns: (case, lead, 1 + threshold, y, x), mm/h, then probabilities; NaN where every past frame is missing
-    """
-    past = network_input(rain, transform)
-    encoded = transform.encode(torch.tensor(thresholds, dtype=torch.float32)).tolist() if thresholds else []
-    pieces, lead = [], 0
-    for outputs in model.leads(past, num_leads, **further):
-        stop = lead + outputs.shape[1]
-        own_cuts = None if cuts is None else cuts[:, lead:stop]
-        field = transform.decode(model.values(outputs, past, first_lead=lead + 1, cuts=own_cuts))[:, :, None]
-        pieces.append(torch.cat([field, model.exceedance(outputs, encoded)], dim=2) if thresholds else field)
-        lead = stop
-    fields = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
-    return torch.where(torch.isnan(rain).all(dim=1)[:, None, None], torch.nan, fields)
 
 
 def _untrained(experiment: config.Experiment) -> Model:

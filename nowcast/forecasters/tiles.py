@@ -174,7 +174,9 @@ def find_reach(model: Model, input_frames: int, num_leads: int, *, like: Tensor)
         strip = like.new_zeros(1, input_frames, 2, multiple, (2 * half + 1) * multiple)
         strip[..., half * multiple : (half + 1) * multiple] = torch.nan
         further = model.blank_inputs(1, num_leads, strip.shape[-2:])
-        reached = model(strip, num_leads, **further).isnan()[0].flatten(0, -2).any(dim=0).unflatten(0, (-1, multiple)).any(dim=1)
+        reached = (
+            model(strip, num_leads, **further).isnan()[0].flatten(0, -2).any(dim=0).unflatten(0, (-1, multiple)).any(dim=1)
+        )
         places = reached.nonzero().flatten() - half
         farthest = int(places.abs().max())
         if farthest < half:

@@ -39,7 +39,9 @@ def check_guidance(data: Data, model: Section, transform: Transform) -> None:
     if not MODELS[model.name][1].takes_guidance:
         return
     if data.coordinates != "grid":
-        raise UsageError(f"config: model.name = {model.name!r} takes guidance on the cells of the grid: data.coordinates = 'grid'")
+        raise UsageError(
+            f"config: model.name = {model.name!r} takes guidance on the cells of the grid: data.coordinates = 'grid'"
+        )
     if transform != TRANSFORM:
         needed = ", ".join(f"{key} = {value!r}" for key, value in TRANSFORM.model_dump().items())
         raise UsageError(f"config: model.name = {model.name!r} takes guidance that is made with [transform] {needed}")

@@ -31,4 +31,3 @@ def fit_correction(model: Guided, batches: Batches) -> None:
         future = batches.read(case)[batches.series[case[0]].windows.input_frames :].float().numpy()
         counts = counts + calibration.count_guidance(kept.guidance(number), future)
     model.correct_guidance(counts)
-

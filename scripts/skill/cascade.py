@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from nowcast.forecasters.fields import forecast_fields
 from nowcast.forecasters.forecaster import Forecaster
-from nowcast.forecasters.network import forecast_fields
 from nowcast.models.guided import calibration
 from nowcast.models.guided.guidance import RATES, TRANSFORM, guidance
 from nowcast.models.guided.network import Guided, GuidedConfig

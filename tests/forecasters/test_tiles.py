@@ -14,7 +14,7 @@ from makers.models import FIXED_GRID, LOG, build
 from nowcast.errors import MemoryLimitError
 from nowcast.forecasters import network as forecasters_network
 from nowcast.forecasters import open_forecaster, tiles
-from nowcast.forecasters.network import forecast_rain
+from nowcast.forecasters.fields import forecast_rain
 from nowcast.forecasters.tiles import (
     LARGEST_MARGIN,
     Tiling,

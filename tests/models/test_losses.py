@@ -9,17 +9,16 @@ from makers.models import build
 from nowcast.config.schema import NamedSection
 from nowcast.errors import UsageError
 from nowcast.models.losses import LOSSES, at_least_one, make_loss
-from nowcast.models.model import Distribution
 from nowcast.models.transform import make_transform
 
 LINEAR = make_transform(NamedSection(name="linear"))
-LOG = make_transform(NamedSection(name="log"))
+LOG = make_transform(NamedSection(name="log", offset=0.5, ceiling=100.0))  # that of guidance
 
 
 def mean(loss, forecast, observed, validity, transform):
     """The loss as training takes it: the sum of the errors divided by the count."""
     if loss.takes_distributions:
-        forecast = Distribution(build("probabilistic"), forecast)
+        forecast = build("guided" if loss.takes_guidance else "probabilistic").loss_input(forecast)
     total, count = loss.sum_and_count(forecast, observed, validity, transform)
     return total / at_least_one(count)
 
@@ -27,7 +26,9 @@ def mean(loss, forecast, observed, validity, transform):
 def fields(loss=LOSSES["mse"], seed=0):
     generator = torch.Generator().manual_seed(seed)
     forecast = torch.rand(2, 3, 4, 5, generator=generator) * 0.9 + 0.05
-    if loss.takes_distributions:  # locations and logs of the spread
+    if loss.takes_guidance:  # log-odds at eight rates
+        forecast = torch.stack([3 * forecast - rate for rate in range(8)], dim=2)
+    elif loss.takes_distributions:  # locations and logs of the spread
         forecast = torch.stack([*[forecast] * 3, *[forecast - 2] * 3], dim=2)
     observed = torch.rand(2, 3, 4, 5, generator=generator) * 40
     validity = (torch.rand(2, 3, 4, 5, generator=generator) > 0.3).float()
