@@ -1,7 +1,8 @@
 """Guidance: log-odds, before anything is learnt, that the rain rate reaches each of RATES at each cell and lead time.
 
-They are those of the cascade (models/probabilistic), computed along the motion of the rain and carried back to the cells of the
-grid. A network corrects them (network.py). They depend on nothing that is trained, so training computes them once for each case.
+They are those of the cascade (models/probabilistic), computed along the motion of the rain and carried back to the cells of
+the grid. A network corrects them (network.py). They depend on nothing that is trained, so training computes them once for each
+case.
 
 Guidance is int8, in STEPS per unit of log-odds; MISSING where the air comes from outside the grid or from a missing cell.
 """

@@ -125,7 +125,10 @@ class Guided(Layers, DistributionModel):
 
     @torch.no_grad()
     def correct_guidance(self, counts: np.ndarray) -> None:
-        """Fit the correction of the guidance, its cross entropy and the cuts to counts (lead, rate, bin, 2) of `count_guidance`."""
+        """Fit the correction of the guidance, its cross entropy and the cuts.
+
+        counts: (lead, rate, bin, 2) of `count_guidance`
+        """
         fitted, entropy = correction(counts)
         intercept, slope = fitted[..., 0], fitted[..., 1]
         cuts = intercept + slope * unbiased_cuts(counts, GUIDANCE_CENTRES)
