@@ -30,7 +30,7 @@ from cascade import LEADS, PAST, THRESHOLDS, Cascade, calibrated, count
 
 from nowcast import config
 from nowcast.commands.train import train_run
-from nowcast.config.schema import Data
+from nowcast.config.schema import Data, Splits
 from nowcast.dataset.archive import open_split, packed
 from nowcast.dataset.splits import split_by_days
 from nowcast.dataset.windows import Windows, find_windows
@@ -158,17 +158,14 @@ def kept_forecasts(name: str, cases: Cases, folder: Path) -> Forecaster:
     return opened
 
 
-def trained(given: argparse.Namespace) -> Path:
-    """Train CONFIG on the archive's training days, from where an interrupted call left it; return the run folder."""
-    folder, run = given.archives / given.archive, given.output / f"{given.archive}_run"
-    shape = open_record(folder).grid.shape
-    experiment = config.read(CONFIG, given.set)
-    if min(shape) <= experiment.data.crop:  # the grid is smaller than the recipe's crops
-        experiment = config.read(CONFIG, [*given.set, "data.crop=0"])
-    data = experiment.data.model_copy(update={"records": (str(folder),)})
+def train(folder: Path, run: Path, settings: Sequence[str], *, device: str, splits: Splits | None = None) -> None:
+    """Train CONFIG, changed by `settings`, on the record in `folder`, from where an interrupted call left the run folder."""
+    experiment = config.read(CONFIG, settings)
+    if min(open_record(folder).grid.shape) <= experiment.data.crop:  # the grid is smaller than the recipe's crops
+        experiment = config.read(CONFIG, [*settings, "data.crop=0"])
+    data = experiment.data.model_copy(update={"records": (str(folder),), **({"splits": splits} if splits else {})})
     is_begun = run_folder.is_resumable(run)
-    train_run(experiment.model_copy(update={"data": data}), run, resume=is_begun, overwrite=False, device=given.device)
-    return run
+    train_run(experiment.model_copy(update={"data": data}), run, resume=is_begun, overwrite=False, device=device)
 
 
 def tabulate(given: argparse.Namespace) -> str:
@@ -182,7 +179,10 @@ def tabulate(given: argparse.Namespace) -> str:
         cascade = cascade_of(validation, given.output / f"{given.archive}_cascade.npz")
     forecasters: dict[str, Forecaster] = {}
     if given.network != NO_NETWORK:
-        network = open_forecaster(given.network or str(trained(given)), device=device)
+        run = given.output / f"{given.archive}_run"
+        if not given.network:
+            train(given.archives / given.archive, run, given.set, device=given.device)
+        network = open_forecaster(given.network or str(run), device=device)
         forecasters[network.name] = network
     forecasters["cascade"] = Cascade(cascade, cases.references)
     folder = given.output / "baselines" / (given.test.resolve().name if given.test else given.archive)

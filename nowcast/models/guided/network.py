@@ -24,11 +24,13 @@ from torch import Tensor, nn
 
 from nowcast.config.schema import Many
 from nowcast.models.encoder_forecaster import Channels, Layers, LayersConfig, over_time, pad_to_multiple, steps_at_once
-from nowcast.models.guided.calibration import GUIDANCE_CENTRES, CutCalibration, correction, fill_rows, unbiased_cuts
+from nowcast.models.guided.calibration import GUIDANCE_CENTRES, NEVER, CutCalibration, correction, fill_rows, unbiased_cuts
 from nowcast.models.guided.guidance import MISSING, RATES, STEPS, VALUES
 from nowcast.models.model import Distribution, DistributionModel
+from nowcast.models.probabilistic.matching import MatchingConstants, match_areas
 from nowcast.models.transform import Transform
 
+AREAS = MatchingConstants(rates=RATES)
 FED = slice(0, 7, 2)  # numbers of the rates whose guidance the forecaster is fed: 0.1, 1, 5 and 20 mm/h
 FED_SCALE = 0.25  # scales log-odds to a standard deviation of about 1
 FAR_BELOW = -4.0  # log-odds that the forecaster is fed where guidance is missing
@@ -42,6 +44,8 @@ class GuidedConfig(LayersConfig):
     name: Literal["guided"] = "guided"
     hidden_channels: Many[Channels] = Field((32, 32), min_length=1, max_length=16)
     trust: float = Field(1.0, gt=0, le=1)  # fraction of the correction that is used in forecasts
+    # where each rate is forecast: where the log-odds reach a cut of validation, or over the area of the newest frame
+    rule: Literal["cuts", "areas"] = "cuts"
 
 
 class Guided(Layers, DistributionModel):
@@ -63,6 +67,7 @@ class Guided(Layers, DistributionModel):
         for name, value in (("intercept", 0.0), ("slope", 1.0), ("cuts", 0.0)):
             self.register_buffer(name, torch.full((MOST_LEADS, len(RATES)), value))
         self.register_buffer("entropy", torch.ones(len(RATES)))
+        self.matches_areas = config.rule == "areas"
 
     def forward(self, past: Tensor, num_leads: int, guidance: Tensor) -> Tensor:
         return torch.cat(list(self.leads(past, num_leads, guidance)), dim=1)
@@ -140,9 +145,21 @@ class Guided(Layers, DistributionModel):
         return CutCalibration(self.cuts)
 
     def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, cuts: Tensor | None = None) -> Tensor:
-        """Return the highest network value whose log-odds reach the cut of its lead time. Arguments as `Model.values`."""
-        rows = slice_of_leads(first_lead - 1, outputs.shape[1])
-        return highest_reached(outputs - self.cuts[rows][..., None, None])
+        """Return the highest network value whose log-odds reach its cut. Arguments as `Model.values`."""
+        if cuts is None and self.matches_areas:
+            cuts = self.match(*self.sample(outputs, past, self.sample_stride(past.shape[-2:])), first_lead)
+        elif cuts is None:
+            cuts = self.cuts[slice_of_leads(first_lead - 1, outputs.shape[1])]
+        return highest_reached(outputs - cuts[..., None, None])
+
+    def sample(self, outputs: Tensor, past: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+        odds, newest = (field[..., ::stride, ::stride].flatten(-2) for field in (outputs, past[:, -1]))
+        # rain that leaves the part of the grid that has a forecast is not looked for in the rest
+        known = newest[:, 1] * ~odds.isnan().any(dim=2).any(dim=1)
+        return odds.nan_to_num(nan=-NEVER), newest[:, 0], known
+
+    def match(self, odds: Tensor, newest: Tensor, validity: Tensor, first_lead: int = 1) -> Tensor:
+        return match_areas(odds, newest, validity, first_lead, AREAS)
 
     def exceedance(self, outputs: Tensor, values: tuple[float, ...]) -> Tensor:
         """Return the probability of reaching each network value; it never increases with the value. As `DistributionModel`."""

@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""How much radar does a network need? Networks trained on 3, 10, 30 and all training days of an archive, scored on the same days.
+
+Days are numbered and split as in archives.py. The days to train on are spread evenly over the days 0 to 4 of every ten that have
+rain; each network is chosen and cut on day 6 and scored on day 7, beside the cascade, which learns nothing.
+
+    python scripts/skill/learning_curve.py --archive taasrad --output runs/curve
+    python scripts/skill/learning_curve.py --picture runs/curve/taasrad.json runs/curve/singapore.json --output curve.png
+
+Trainings are kept in `--output`: called again, the program goes on from what is there. It writes ARCHIVE.json, with the CSI ÷ that
+of the cascade and 95 % intervals of a paired bootstrap over days, and prints a table.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from archive_table import Scored, shown
+from archives import ARCHIVES, CASES, EVERY_DAYS, ROOT, TEST_DAYS, VALIDATION_DAYS, cascade_of, choose_cases, open_record, train
+from cascade import THRESHOLDS, Cascade
+
+from nowcast.config.schema import Splits
+from nowcast.errors import NowcastError
+from nowcast.evaluation.evaluate import evaluate
+from nowcast.forecasters import open_forecaster
+from nowcast.netcdf.record import Record
+from nowcast.prediction.cases import Selection
+from nowcast.report.maps import png
+from nowcast.runtime.device import pick_device
+
+TRAINING_DAYS = (0, 1, 2, 3, 4)
+NUMBERS = (3, 10, 30, 0)  # of training days; 0: all
+STEPS = {3: 400, 10: 700, 30: 1200, 0: 2000}  # few days are learnt by heart in fewer steps; validation chooses the best
+SHOWN = (1.0, 5.0)  # mm/h
+
+
+def days_with_rain(record: Record, numbers: Sequence[int]) -> np.ndarray:
+    """Return the days with these numbers that have a case, (day,) datetime64[D], ascending."""
+    references = choose_cases(record, numbers, most=10**9).references
+    return np.unique(references.astype("datetime64[D]"))
+
+
+def splits(record: Record, number: int) -> tuple[Splits, int]:
+    """Return splits with `number` days to train on, spread evenly over those that have rain, and their number; 0: all."""
+    available = days_with_rain(record, TRAINING_DAYS)
+    chosen = available if not 0 < number < len(available) else available[_spread(len(available), number)]
+    listed = {"training": chosen, **{name: days_with_rain(record, days) for name, days in
+                                     (("validation", VALIDATION_DAYS), ("test", TEST_DAYS))}}  # fmt: skip
+    spans = {name: tuple(_span(day) for day in days) for name, days in listed.items()}
+    return Splits(by="spans", every_days=EVERY_DAYS, **spans), len(chosen)
+
+
+def _spread(available: int, number: int) -> np.ndarray:
+    return ((np.arange(number) + 0.5) * available / number).astype(int)
+
+
+def _span(day: np.datetime64) -> tuple:
+    return day.astype("datetime64[s]").item(), (day + 1).astype("datetime64[s]").item()
+
+
+def curve(given: argparse.Namespace) -> dict:
+    """Train and score the networks; return the facts of ARCHIVE.json."""
+    record = open_record(given.archives / given.archive)
+    cases, device = choose_cases(record, TEST_DAYS, given.cases), pick_device(given.device)
+    validation = choose_cases(record, VALIDATION_DAYS, given.cases)
+    cascade = cascade_of(validation, given.output / f"{given.archive}_cascade.npz")
+    forecasters, days = {"cascade": Cascade(cascade, cases.references)}, {}
+    for number in NUMBERS:
+        own, found = splits(record, number)
+        if found in days.values():
+            continue  # the archive has no more days than that
+        steps = f"training.steps={given.steps or STEPS[number]}"
+        run = given.output / f"{given.archive}_{found}_days"
+        train(given.archives / given.archive, run, [*given.set, steps], device=given.device, splits=own)
+        name = f"{found} days"
+        forecasters[name], days[name] = open_forecaster(str(run), device=device), found
+    evaluation = evaluate(forecasters, [record], selection=Selection(), thresholds=THRESHOLDS)
+    scored = Scored(evaluation)
+    points = [{"days": found, **_ratios(scored, name)} for name, found in days.items()]
+    facts = {"archive": given.archive, "thresholds": SHOWN, "test_days": scored.num_days,
+             "num_cases": evaluation.num_cases, "points": points}  # fmt: skip
+    (given.output / f"{given.archive}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    _print_table(scored, days)
+    return facts
+
+
+def _ratios(scored: Scored, name: str) -> dict[str, list[float]]:
+    """Return value, low and high of the CSI ÷ that of the cascade, each a list over SHOWN."""
+    ratio, columns = scored.of("csi", name, against="cascade"), [THRESHOLDS.index(rate) for rate in SHOWN]
+    return {key: getattr(ratio, key)[columns].tolist() for key in ("value", "low", "high")}
+
+
+def _print_table(scored: Scored, days: dict[str, int]) -> None:
+    print(f"| training days | {' | '.join(f'CSI ≥ {rate:g} mm/h ÷ cascade' for rate in SHOWN)} |\n| ---: | ---: | ---: |")
+    for name, found in days.items():
+        ratio = scored.of("csi", name, against="cascade")
+        print(f"| {found} | {' | '.join(shown(ratio, THRESHOLDS.index(rate)) for rate in SHOWN)} |")
+
+
+def draw(curves: Sequence[dict]) -> bytes:
+    """Draw the curves of some archives: a panel for each threshold; return the PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 3.1), layout="constrained")
+    for panel, (axes, rate) in enumerate(zip(figure.subplots(1, len(SHOWN)), SHOWN, strict=True)):
+        for number, facts in enumerate(curves):
+            days = np.array([point["days"] for point in facts["points"]]) * 1.04**number  # so that intervals do not overlap
+            value, low, high = (np.array([p[key][panel] for p in facts["points"]]) for key in ("value", "low", "high"))
+            axes.errorbar(days, value, [value - low, high - value], marker="o", markersize=4, capsize=3, label=facts["archive"])
+        axes.axhline(1, color="0.4", linewidth=0.8, linestyle="--")
+        axes.set(xscale="log", xlabel="days of radar with rain to train on", title=f"≥ {rate:g} mm/h")
+        axes.set_xticks([3, 10, 30, 100], ["3", "10", "30", "100"])
+        axes.minorticks_off()
+    figure.axes[0].set_ylabel("CSI ÷ that of the cascade")
+    figure.axes[0].legend(frameon=False)
+    return png(figure)
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    shared = Path(os.environ.get("NOWCAST_SHARED", ROOT.parent / "shared"))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--archive", choices=ARCHIVES)
+    parser.add_argument("--picture", nargs="+", type=Path, metavar="JSON", help="draws these results to --output and ends")
+    parser.add_argument("--output", type=Path, required=True, help="folder of trainings and results, or with --picture the PNG")
+    parser.add_argument("--cases", type=int, default=CASES, help=f"cases to correct on and to score; default {CASES}")
+    parser.add_argument("--steps", type=int, help="steps of each training; default: more for more days")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the config that is trained")
+    parser.add_argument("--archives", type=Path, default=shared / "archives", help="folder with a folder for each archive")
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_args(argv)
+    if not given.archive and not given.picture:
+        parser.error("give --archive or --picture")
+    return given
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    given = parse(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        if given.picture:
+            given.output.write_bytes(draw([json.loads(path.read_text()) for path in given.picture]))
+            return
+        given.output.mkdir(parents=True, exist_ok=True)
+        curve(given)
+    except NowcastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
