@@ -102,7 +102,7 @@ class Batches(Dataset):
         self.batch_size, self.crop, self.seed = batch_size, crop, seed
         self.sampler, self.augmentation = sampler, frozenset(augmentation)
         self._frames: dict[int, Tensor] = {}
-        self._epoch_order = (-1, np.zeros(0, int))
+        self._epoch_order = ((-1, 0), np.zeros(0, int))
 
     def __getstate__(self) -> dict:
         # Each worker opens the memory maps, and computes the weights, for itself.
@@ -183,9 +183,9 @@ class Batches(Dataset):
         return np.cumsum([len(one.windows) for one in self.series])
 
     def _order_of_epoch(self, epoch: int, number: int) -> np.ndarray:
-        if self._epoch_order[0] != epoch:
+        if self._epoch_order[0] != (epoch, number):
             order = np.random.default_rng([self.seed, _EPOCHS, epoch]).permutation(number)
-            self._epoch_order = (epoch, order)
+            self._epoch_order = ((epoch, number), order)
         return self._epoch_order[1]
 
     def _read(self, index: int, window: int, top: int, left: int) -> Tensor:

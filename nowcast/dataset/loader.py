@@ -48,8 +48,8 @@ def _copy_ahead(loaded: Iterable[Batch], device: torch.device) -> Iterator[Batch
             with torch.cuda.stream(copying):
                 next_batch = batch.to(device)
         if ready is not None:
-            for frames in (ready.past, ready.future):
-                frames.record_stream(computing)  # keeps the memory from being reused while this stream still reads it
+            for tensor in ready.tensors:
+                tensor.record_stream(computing)  # keeps the memory from being reused while this stream still reads it
             yield ready
 
 
