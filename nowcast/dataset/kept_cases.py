@@ -4,10 +4,12 @@ Cases are drawn once. Their guidance (models/guided/guidance.py) is computed by 
 is interrupted, it goes on from there.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +21,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from nowcast.dataset.draws import Case, Series
-from nowcast.errors import OutputError
+from nowcast.errors import LoadingError, OutputError
 from nowcast.motion import Cells
 from nowcast.runtime.cache import cache_folder
 from nowcast.runtime.device import num_cores
+from nowcast.runtime.outputs import remove_stale, replacing, temporary_path
 from nowcast.runtime.progress import track
 
 Guide = Callable[[np.ndarray, int, Cells], np.ndarray]  # (time, y, x) mm/h, number of leads, cells -> (lead, rate, y, x) int8
+FILE, DONE = "guidance.npy", "done.json"  # the guidance of all cases, and how many of them are done
 SAVED_EVERY = 50  # cases from one note of how many are done to the next
 
 
@@ -65,7 +69,7 @@ class _Guided(Dataset):
         self.batches, self.cases, self.guide, self.margin, self.missing = batches, cases, guide, margin, missing
 
     def __getitem__(self, number: int) -> tuple[int, np.ndarray]:
-        cv2.setNumThreads(1)
+        cv2.setNumThreads(1)  # in a worker that is spawned
         torch.set_num_threads(1)
         case = self.cases[number]
         past, crop, _ = self.batches.past_around(case, self.margin)
@@ -93,44 +97,88 @@ def keep_cases(
     version: of what `guide` computes; the cache of another version is not used
     label: of the split, for the progress
 
-    Raises OutputError (exit 5) if the cache cannot be written or its disk is too small.
+    Raises OutputError (exit 5) if the cache cannot be written or its disk is too small, and LoadingError (exit 75) if a
+    process that computes guidance dies.
     """
-    cases = batches.draw_cases(number)
-    leads = batches.series[0].windows.lead_frames
-    shape = (number, leads, rates, *shape_of(batches))
-    folder = cache_folder() / f"{_digest(batches, cases, version)}-guidance"
-    path, done_path = folder / "guidance.npy", folder / "done.json"
+    cases, leads = batches.draw_cases(number), batches.series[0].windows.lead_frames
+    folder = cache_folder() / f"{_digest(batches, cases, version)}-guidance-{leads}"
     try:
-        done = _prepare(path, done_path, shape)
-        dataset = _Guided(batches, cases, guide, margin, missing)
-        remaining = range(done, number)
-        if remaining:
-            file = np.lib.format.open_memmap(path, mode="r+")
-            loader = DataLoader(dataset, batch_size=None, sampler=remaining, num_workers=num_cores())
-            for n, guidance in track(loader, f"guidance of {number:,} {label} cases", unit="case"):
-                file[n] = guidance
-                if (n + 1) % SAVED_EVERY == 0 or n + 1 == number:
-                    file.flush()
-                    done_path.write_text(json.dumps(n + 1))
+        done = _prepare(folder, (number, leads, rates, *shape_of(batches)))
+        if done < number:
+            dataset = _Guided(batches, cases, guide, margin, missing)
+            _compute(dataset, range(done, number), folder, f"guidance of {number:,} {label} cases")
     except OSError as error:
         raise OutputError(f"cannot write the cache {folder.parent}: {error.strerror}; set NOWCAST_CACHE") from error
-    return KeptCases(cases, path)
+    return KeptCases(cases, folder / FILE)
 
 
-def _prepare(path: Path, done_path: Path, shape: tuple[int, ...]) -> int:
-    """Make the file of guidance unless it is there; return the number of cases in it that are done."""
-    if done_path.exists():
-        return json.loads(done_path.read_text())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise OutputError(
-            f"the guidance of {shape[0]:,} cases needs {needed / 1e9:.1f} GB in {path.parent}, which has {free / 1e9:.1f} GB "
-            "free; set NOWCAST_CACHE to a larger disk, or a smaller data.crop or data.kept_cases"
-        )
-    np.lib.format.open_memmap(path, mode="w+", dtype=np.int8, shape=shape).flush()
-    done_path.write_text(json.dumps(0))
-    return 0
+def _compute(dataset: _Guided, remaining: range, folder: Path, what: str) -> None:
+    """Compute the guidance of the remaining cases in several processes, and write it to the file."""
+    file = np.lib.format.open_memmap(folder / FILE, mode="r+")
+    try:
+        with _one_opencv_thread():
+            loader = DataLoader(dataset, batch_size=None, sampler=remaining, num_workers=num_cores())
+            for number, guidance in track(loader, what, unit="case"):
+                file[number] = guidance
+                if (number + 1) % SAVED_EVERY == 0 or number == remaining[-1]:
+                    file.flush()
+                    with replacing(folder / DONE) as temporary:
+                        temporary.write_text(json.dumps(number + 1))
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):  # an error in our own code in a worker
+            raise
+        reason = str(error).splitlines()[0].rstrip(". ")
+        raise LoadingError(
+            f"a process that computes guidance has died ({reason}; too little memory?): what is done is kept"
+        ) from None
+
+
+@contextlib.contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """Limit OpenCV to one thread before workers are forked, as its threads would not exist in them."""
+    num_threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(num_threads)
+
+
+def _prepare(folder: Path, shape: tuple[int, ...]) -> int:
+    """Make the folder with a file of guidance unless it is there; return how many of its cases are done.
+
+    All blocks of the file are reserved: to write to a memory map whose disk is full ends a process without a message.
+    """
+    if not (folder / DONE).is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(folder.parent)
+        needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder.parent).free
+        if needed > free:
+            raise OutputError(
+                f"the guidance of {shape[0]:,} cases needs {needed / 1e9:.1f} GB in {folder.parent}, which has "
+                f"{free / 1e9:.1f} GB free.\nSet NOWCAST_CACHE to a larger disk, or a smaller data.crop or data.kept_cases."
+            )
+        temporary = temporary_path(folder)
+        temporary.mkdir()
+        try:
+            np.lib.format.open_memmap(temporary / FILE, mode="w+", dtype=np.int8, shape=shape).flush()
+            _reserve(temporary / FILE)
+            (temporary / DONE).write_text(json.dumps(0))
+            if not folder.exists():
+                os.rename(temporary, folder)  # fails if another process has made it meanwhile
+        except OSError:
+            if not (folder / DONE).is_file():
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return json.loads((folder / DONE).read_text())
+
+
+def _reserve(path: Path) -> None:
+    """Reserve the blocks of a file on the disk, where the system can."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _digest(batches: Drawn, cases: Sequence[Case], version: int) -> str:

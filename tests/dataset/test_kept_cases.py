@@ -1,0 +1,205 @@
+"""Kept cases: the same whatever computed them, computed anew where anything differs, and turned as their frames are."""
+
+import errno
+import itertools
+import json
+import os
+import shutil
+import signal
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from makers import rain, write_record
+
+from nowcast.dataset import kept_cases
+from nowcast.dataset.batches import Batches, Series
+from nowcast.dataset.kept_cases import keep_cases
+from nowcast.dataset.packed import pack
+from nowcast.dataset.windows import find_windows
+from nowcast.errors import LoadingError, OutputError
+from nowcast.netcdf.opening import open_records
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+NUMBER, CROP, MARGIN, MISSING = 11, 16, 6, -128
+
+
+def guide(past, num_leads, cells):
+    """In place of guidance (lead, rate, y, x): the newest frame and the number of cells that it is computed from."""
+    newest = np.nan_to_num(past[-1][cells], nan=-1.0).clip(max=120).astype(np.int8)
+    return np.stack([[newest, np.full_like(newest, (lead + past[0].size) % 100)] for lead in range(num_leads)])
+
+
+def fails(*_):
+    raise AssertionError("nothing is left to compute")
+
+
+def batches_of(folder, *, crop=CROP, seed=0, name="a", shape=(40, 44), **options):
+    path = folder / f"{name}.nc"
+    if not path.exists():
+        write_record(path, rain(frames=12, shape=shape, missing=0.02, seed=len(name)))
+    (record,) = open_records([path])
+    windows = find_windows(record.times, input_frames=2, lead_frames=3, time_step=record.time_step)
+    return Batches([Series(name, pack(record), windows)], batch_size=4, crop=crop, seed=seed, **options)
+
+
+def keep(batches, number=NUMBER, guide=guide, version=1):
+    return keep_cases(batches, number, guide, rates=2, margin=MARGIN, missing=MISSING, version=version, label="training")
+
+
+def stored(kept):
+    return np.load(kept.path)
+
+
+def test_the_kept_guidance_is_that_of_each_case(tmp_path):
+    batches = batches_of(tmp_path)
+    kept = keep(batches)
+    assert kept.cases == batches.draw_cases(NUMBER) == batches_of(tmp_path).draw_cases(NUMBER)
+    assert stored(kept).shape == (NUMBER, 3, 2, CROP, CROP)
+    for number, case in enumerate(kept.cases):
+        past, crop, _ = batches.past_around(case, MARGIN)
+        np.testing.assert_array_equal(kept.guidance(number), guide(past, 3, crop))
+    assert len(set(kept.cases)) > NUMBER // 2
+
+
+def test_a_crop_beyond_the_grid_is_missing_there(tmp_path):
+    kept = keep(batches_of(tmp_path, crop=48), 2)
+    assert (stored(kept)[:, :, :, :40, :44] != MISSING).all()
+    assert (stored(kept)[:, :, :, 40:] == MISSING).all()
+    assert (stored(kept)[:, :, :, :, 44:] == MISSING).all()
+
+
+def test_any_number_of_processes_computes_the_same(tmp_path, monkeypatch):
+    found = []
+    for number in (1, 2):
+        monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / f"cache of {number}"))
+        monkeypatch.setattr(kept_cases, "num_cores", lambda number=number: number)
+        found.append(keep(batches_of(tmp_path)))
+    assert found[0].cases == found[1].cases
+    assert found[0].path != found[1].path
+    assert found[0].path.read_bytes() == found[1].path.read_bytes()
+
+
+def test_an_interrupted_preparation_goes_on_and_gives_the_same(tmp_path, monkeypatch):
+    straight = keep(batches_of(tmp_path)).path.read_bytes()
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr(kept_cases, "SAVED_EVERY", 3)
+
+    def interrupted(items, *_, **__):
+        yield from itertools.islice(items, 8)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_cases, "track", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            keep(batches_of(tmp_path))
+    (done,) = (tmp_path / "other").glob("*-guidance-*/done.json")
+    assert json.loads(done.read_text()) == 6
+    computed = []
+
+    def tracked(items, *_, **__):
+        for item in items:
+            computed.append(item[0])
+            yield item
+
+    monkeypatch.setattr(kept_cases, "track", tracked)
+    assert keep(batches_of(tmp_path)).path.read_bytes() == straight
+    assert computed == list(range(6, NUMBER))
+
+
+@pytest.mark.slow
+def test_what_is_kept_is_used_again_and_anything_else_computed_anew(tmp_path):
+    first = keep(batches_of(tmp_path))
+    assert keep(batches_of(tmp_path), guide=fails).path == first.path
+    others = [
+        keep(batches_of(tmp_path, crop=20)),
+        keep(batches_of(tmp_path, name="another")),
+        keep(batches_of(tmp_path, seed=1)),
+        keep(batches_of(tmp_path), number=NUMBER + 1),
+        keep(batches_of(tmp_path), version=2),
+    ]
+    assert len({kept.path for kept in [first, *others]}) == 6
+    assert keep(batches_of(tmp_path), guide=fails).path == first.path
+
+
+@pytest.mark.parametrize("sampler", ["rain", "each"])
+def test_each_kept_case_is_taken_once_before_any_comes_again(tmp_path, sampler):
+    batches = batches_of(tmp_path, sampler=sampler, augmentation=("flips", "rotations"))
+    number = 2 * batches.num_windows + 2  # of "each", the windows of two epochs and more
+    batches.kept = keep(batches, number)
+    drawn = [case for k in range(number // 2) for case in batches[k].cases]
+    assert sorted(drawn[:number]) == sorted(drawn[number:]) == sorted(batches.kept.cases)
+    assert drawn[:number] != drawn[number:]
+    assert batches_of(tmp_path, sampler=sampler)[0].guidance is None
+
+
+def turned(fields, y, x, exchanged):
+    fields = fields[..., ::y, ::x]
+    return fields.swapaxes(-2, -1) if exchanged else fields
+
+
+def test_guidance_is_flipped_and_turned_as_its_frames_are(tmp_path):
+    batches = batches_of(tmp_path, augmentation=("flips", "rotations"))
+    kept = batches.kept = keep(batches)
+    orientations, seen = list(itertools.product((1, -1), (1, -1), (False, True))), set()
+    for k in range(6):
+        batch = batches[k]
+        assert batch.guidance.shape == (4, 3, 2, CROP, CROP)
+        for case, past, guidance in zip(batch.cases, batch.past.numpy(), batch.guidance.numpy(), strict=True):
+            frames = batches.read(case)[:2].float().numpy()
+            (how,) = [one for one in orientations if np.array_equal(turned(frames, *one), past, equal_nan=True)]
+            np.testing.assert_array_equal(guidance, turned(kept.guidance(kept.cases.index(case)), *how))
+            seen.add(how)
+    assert len(seen) > 4
+
+
+def test_a_disk_that_is_too_small_is_found_before_anything_is_computed(tmp_path, monkeypatch):
+    batches = batches_of(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 2000))
+    with pytest.raises(
+        OutputError, match=r"guidance of 11 cases needs 0\.0 GB in .* 0\.0 GB free\.\nSet NOWCAST_CACHE"
+    ) as caught:
+        keep(batches, guide=fails)
+    assert caught.value.exit_code == 5
+    assert not list((tmp_path / "cache").glob("*guidance*"))
+
+
+def test_a_disk_that_fills_up_ends_in_a_message(tmp_path, monkeypatch):
+    batches = batches_of(tmp_path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OutputError, match=r"cannot write the cache .*: No space left on device; set NOWCAST_CACHE"):
+        keep(batches, guide=fails)
+    assert not list((tmp_path / "cache").glob("*guidance*")), "nothing is left behind"
+
+
+def test_workers_compute_with_one_thread_each_also_where_opencv_has_used_several(tmp_path):
+    def threads(past, num_leads, cells):
+        found = guide(past, num_leads, cells)
+        found[:] = [[[[cv2.getNumThreads()]], [[torch.get_num_threads()]]]]
+        return found
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        cv2.GaussianBlur(np.zeros((900, 900), np.float32), (0, 0), 5.0)  # starts its threads
+        assert (stored(keep(batches_of(tmp_path), guide=threads)) == 1).all()
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_in_a_message_and_what_is_done_is_kept(tmp_path):
+    def dies(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(LoadingError, match=r"a process that computes guidance has died \(.*\): what is done is kept") as caught:
+        keep(batches_of(tmp_path), guide=dies)
+    assert caught.value.exit_code == 75
+    assert keep(batches_of(tmp_path)).cases
