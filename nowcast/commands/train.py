@@ -19,7 +19,7 @@ from nowcast.runtime.device import pick_device
 from nowcast.runtime.outputs import replacing
 from nowcast.training import run_folder
 from nowcast.training.compatibility import check_resumable
-from nowcast.training.experiment import check_grids, check_shares
+from nowcast.training.experiment import check_grids, check_quantity, check_shares
 from nowcast.training.learner import Learner
 from nowcast.training.optimizer import count_steps
 from nowcast.training.step_cost import case_shape, estimate, largest_batch, uncompiled, what_would_fit
@@ -226,6 +226,7 @@ def dry_run_summary(experiment: Experiment, device: str) -> dict[str, Any]:
         archive = open_archive(experiment.data)
     weights = starting_checkpoint(experiment)
     learner = Learner(with_batch_size(experiment, archive, own_device), own_device)
+    check_quantity(archive, learner.model.config)
     check_grids(archive, experiment.data.crop, learner.model)
     if weights:
         learner.start_from(weights, quantity=archive.quantity)

@@ -47,6 +47,16 @@ def check_guidance(data: Data, model: Section, transform: Transform) -> None:
         raise UsageError(f"config: model.name = {model.name!r} takes guidance that is made with [transform] {needed}")
 
 
+def check_quantity(archive: Archive, model: Section) -> None:
+    """Raise DataError (exit 3) where a model that takes guidance, which is made for rain, would get another quantity."""
+    quantity = archive.quantity
+    if MODELS[model.name][1].takes_guidance and not quantity.is_rain:
+        raise DataError(
+            f"model.name = {model.name!r} takes guidance, which is made for the rain rate, but {archive.records[0].name} holds "
+            f"{quantity}.\nUse records of the rain rate, or another model."
+        )
+
+
 def check_shares(model: Model, batch_size: int) -> None:
     """Raise UsageError (exit 2) where several processes would not train the same network as one process."""
     processes = distributed.size()

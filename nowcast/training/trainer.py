@@ -22,7 +22,7 @@ from nowcast.runtime import distributed
 from nowcast.runtime.device import num_cores
 from nowcast.runtime.progress import Progress, Stopwatch
 from nowcast.runtime.signals import StopRequest, stop_on_signals
-from nowcast.training.experiment import check_grids
+from nowcast.training.experiment import check_grids, check_quantity
 from nowcast.training.guidance import fit_correction, keep_guidance
 from nowcast.training.learner import Learner, StepOutcome
 from nowcast.training.optimizer import count_steps, learning_rate
@@ -49,12 +49,13 @@ class Result:
 class Trainer:
     """One training run: updates the learner's weights with the archive's windows and fills the run folder `output`.
 
-    Raises DataError (exit 3) where the archive's grids do not fit the model.
+    Raises DataError (exit 3) where the archive's quantity or grids do not fit the model.
     """
 
     def __init__(self, learner: Learner, archive: Archive, output: Path):
         self.learner, self.archive, self.output = learner, archive, output
         self.settings = learner.settings
+        check_quantity(archive, learner.model.config)
         check_grids(archive, learner.experiment.data.crop, learner.model)
         self.num_steps = count_steps(self.settings, archive.num_windows("training"))
         self.snapshots = Snapshots(learner, archive, output, num_steps=self.num_steps)
@@ -79,7 +80,7 @@ class Trainer:
         if self.learner.model.takes_guidance:
             keep_guidance(self.batches, data.kept_cases, "training")
             if validation:
-                keep_guidance(batches, self.settings.validation_cases, "validation")
+                keep_guidance(batches, self.num_validation_batches * self.settings.batch_size, "validation")
             if not self.state.step and not self.settings.start_from:
                 fit_correction(self.learner.model, self.batches)
                 self.learner.restart_average()
@@ -121,6 +122,10 @@ class Trainer:
                     self._save_and_raise(error, stop, watch)
                 progress.advance(loss=f"{self.newest_loss:.4g}")
         return Result(self.output, self.state.step, self.state.best_step, self.state.best_loss)
+
+    @property
+    def num_validation_batches(self) -> int:
+        return math.ceil(self.settings.validation_cases / self.settings.batch_size)
 
     @property
     def is_finished(self) -> bool:
@@ -214,9 +219,8 @@ class Trainer:
         if self.validation_batches is None:
             self.state.best_step = self.state.step
             return True
-        settings = self.settings
-        num_batches = math.ceil(settings.validation_cases / settings.batch_size)
-        validation = self.learner.validate(self.validation_batches, num_batches, thresholds=self.archive.quantity.thresholds)
+        settings, thresholds = self.settings, self.archive.quantity.thresholds
+        validation = self.learner.validate(self.validation_batches, self.num_validation_batches, thresholds=thresholds)
         if not math.isfinite(validation.loss):
             raise self._divergence(self.state.step, f"validation loss {validation.loss:.4g}")
         is_best = self.state.judge(validation.loss, patience=settings.plateau_patience, delta=settings.plateau_delta)
