@@ -167,6 +167,12 @@ class RelativeExceedance(Loss):
     name: Literal["relative_exceedance"] = "relative_exceedance"
     thresholds: Many[Number] = Field((0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0), min_length=1)  # mm/h
 
+    @model_validator(mode="after")
+    def _ascend(self) -> "RelativeExceedance":
+        if list(self.thresholds) != sorted(self.thresholds):
+            raise ValueError("thresholds must ascend")
+        return self
+
     def sum_and_count(self, forecast, observed, validity, transform):
         total = torch.zeros((), device=observed.device)
         for threshold in self.thresholds:

@@ -14,7 +14,7 @@ from makers.models import FIXED_GRID, LOG, build
 from nowcast.errors import MemoryLimitError
 from nowcast.forecasters import network as forecasters_network
 from nowcast.forecasters import open_forecaster, tiles
-from nowcast.forecasters.fields import forecast_rain
+from nowcast.forecasters.fields import forecast_fields
 from nowcast.forecasters.tiles import (
     LARGEST_MARGIN,
     Tiling,
@@ -57,13 +57,22 @@ def model(request):
     return shaken(request.param)
 
 
+def guided(model, frames):
+    """What the model takes beside past frames: random guidance."""
+    blank = model.blank_inputs(len(frames), LEADS, frames.shape[-2:])
+    rng = np.random.default_rng(0)
+    return {name: rng.integers(-60, 20, value.shape, np.int8) for name, value in blank.items()}
+
+
 def runner(model):
     @torch.inference_mode()
-    def run(past, num_leads):
+    def run(past, num_leads, **further):
         if hasattr(model, "point"):  # areas are matched on the whole grid; what each tile gives to that are locations
             outputs = model(network_input(torch.from_numpy(past), LOG), num_leads)
             return LOG.decode(outputs[:, :, 0] / outputs[:, :, 3]).numpy()
-        return forecast_rain(model, LOG, torch.from_numpy(past), num_leads).numpy()
+        further = {name: torch.from_numpy(values) for name, values in further.items()}
+        further = further or model.blank_inputs(len(past), num_leads, past.shape[-2:])
+        return forecast_fields(model, LOG, torch.from_numpy(past), num_leads, **further)[:, :, 0].numpy()
 
     return run
 
@@ -80,7 +89,7 @@ def in_tiles(model, frames, *, margin, counts=(2, 2)):
     multiple = model.tile_multiple
     blend = math.ceil(8 / multiple) * multiple
     tiling = Tiling(frames.shape[-2:], counts, multiple, margin + blend, blend)
-    return tiles.forecast_in_tiles(runner(model), frames, LEADS, tiling)
+    return tiles.forecast_in_tiles(runner(model), frames, LEADS, tiling, **guided(model, frames))
 
 
 def test_with_a_margin_of_its_reach_every_model_gives_what_the_whole_grid_gives(model):
@@ -88,7 +97,7 @@ def test_with_a_margin_of_its_reach_every_model_gives_what_the_whole_grid_gives(
     margin = 48 if reach == math.inf else reach  # untrained flows are short
     assert 2 * margin < min(shape_of(model))
     frames = past(shape_of(model), cases=2)
-    whole = runner(model)(frames, LEADS)
+    whole = runner(model)(frames, LEADS, **guided(model, frames))
     np.testing.assert_allclose(in_tiles(model, frames, margin=margin), whole, rtol=1e-4, atol=1e-4)
 
 
@@ -119,7 +128,7 @@ def test_the_reach_is_that_of_kernels_patches_and_steps():
 
 def test_a_smaller_margin_gives_it_about(model):
     frames, reach, multiple = past(shape_of(model)), reach_of(model), model.tile_multiple
-    whole = runner(model)(frames, LEADS)
+    whole = runner(model)(frames, LEADS, **guided(model, frames))
     most = 16 if reach == math.inf else 3 * reach // 4 // multiple * multiple
     off = [np.nanmax(np.abs(in_tiles(model, frames, margin=margin) - whole)) for margin in (0, most)]
     assert off[0] > 2 * off[1]

@@ -8,7 +8,10 @@ from makers.models import build
 
 from nowcast.config.schema import NamedSection
 from nowcast.errors import UsageError
-from nowcast.models.losses import LOSSES, at_least_one, make_loss
+from nowcast.models.guided.calibration import count_guidance
+from nowcast.models.guided.guidance import MISSING, RATES
+from nowcast.models.guided.network import Guided, GuidedConfig
+from nowcast.models.losses import LOSSES, CrossEntropy, at_least_one, make_loss
 from nowcast.models.transform import make_transform
 
 LINEAR = make_transform(NamedSection(name="linear"))
@@ -93,6 +96,63 @@ def test_exceedance_is_the_cross_entropy_of_the_logistic_distribution():
     expected = -math.log(above[0]) - 3 * math.log(1 - above[1])
     observed = torch.full((1, 1, 1, 1), 1.0)  # at the first threshold: reached
     assert mean(loss, forecast, observed, torch.ones(1, 1, 1, 1), LINEAR).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_of_the_guidance_itself_the_relative_loss_is_one_on_the_counts_it_was_fitted_to():
+    generator = torch.Generator().manual_seed(0)
+    coded = torch.randint(-60, 40, (3, 2, 1, 24, 28), generator=generator) - 6 * torch.arange(8)[:, None, None]
+    coded = torch.where(torch.rand(3, 2, 1, 24, 28, generator=generator) < 0.1, MISSING, coded).to(torch.int8)
+    chance = torch.sigmoid(0.7 * coded.float() / 10 - 0.5)
+    reached = torch.rand(3, 2, 1, 24, 28, generator=generator) < chance
+    observed = torch.tensor([0.0, *RATES])[reached.cumprod(dim=2).sum(dim=2)]
+    model = Guided(GuidedConfig(hidden_channels=(2,), kernel_sizes=(3,)))
+    model.correct_guidance(sum(count_guidance(one, rain) for one, rain in zip(coded.numpy(), observed.numpy(), strict=True)))
+    outputs = model(torch.zeros(3, 2, 2, 24, 28), 2, guidance=coded)
+    total, count = make_loss(NamedSection(name="relative_exceedance")).sum_and_count(
+        model.loss_input(outputs), observed, torch.ones_like(observed), LOG
+    )
+    assert count == (coded[:, :, 0] != MISSING).sum()
+    assert (total / count).item() == pytest.approx(1, rel=1e-4)
+
+
+def test_relative_exceedance_is_binary_cross_entropy_divided_by_that_of_the_guidance():
+    loss = make_loss(NamedSection(name="relative_exceedance", thresholds=[0.5, 5.0]))
+    forecast, observed, validity = fields(type(loss))
+    with torch.no_grad():
+        forecast[0, 1, :, 2, 3] = torch.nan
+    model = build("guided")
+    model.entropy.copy_(torch.arange(1.0, 9.0))
+    total, count = loss.sum_and_count(model.loss_input(forecast), observed, validity, LOG)
+    known = (validity > 0) & ~forecast[:, :, 0].isnan()
+    entropies = [
+        torch.nn.functional.binary_cross_entropy_with_logits(
+            forecast[:, :, rate][known], (observed >= RATES[rate])[known].float()
+        )
+        / model.entropy[rate]
+        for rate in (1, 4)
+    ]
+    assert count == known.sum()
+    torch.testing.assert_close(total / count, sum(entropies) / 2)
+    expected, found = (torch.autograd.grad(value, forecast)[0] for value in (sum(entropies) / 2, total / count))
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_gradient_of_cross_entropy_is_that_of_its_sum():
+    generator = torch.Generator().manual_seed(0)
+    odds = (4 * torch.randn(5, 6, generator=generator, dtype=torch.float64)).requires_grad_()
+    reached, known = (torch.rand(5, 6, generator=generator) < share for share in (0.4, 0.8))
+    assert torch.autograd.gradcheck(lambda z: CrossEntropy.apply(z, reached, known), odds)
+    far = torch.tensor([500.0, -500.0], requires_grad=True)
+    entropy = CrossEntropy.apply(far, torch.tensor([False, True]), torch.tensor([True, True]))
+    entropy.backward()
+    assert entropy.item() == 1000
+    assert far.grad.tolist() == [1, -1]
+
+
+@pytest.mark.parametrize("keys", [{"thresholds": [2.0, 1.0]}, {"thresholds": []}])
+def test_thresholds_of_relative_exceedance_ascend(keys):
+    with pytest.raises(UsageError, match="thresholds"):
+        make_loss(NamedSection(name="relative_exceedance", **keys))
 
 
 @pytest.mark.parametrize("keys", [{"weights": [1.0]}, {"thresholds": [2.0, 1.0], "weights": [1.0, 1.0]},

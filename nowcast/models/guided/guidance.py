@@ -13,7 +13,6 @@ from functools import cache, partial
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from nowcast.models.probabilistic.distribution import LEVELS, log_odds
 from nowcast.models.probabilistic.network import Probabilistic, ProbabilisticConfig
@@ -80,9 +79,3 @@ def _read(fields: np.ndarray, places: Places) -> np.ndarray:
     stacked = np.ascontiguousarray(np.moveaxis(fields, 0, -1))
     read = cv2.remap(stacked, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
     return np.moveaxis(read.reshape(*places[0].shape, len(fields)), -1, 0)
-
-
-def as_log_odds(coded: Tensor) -> tuple[Tensor, Tensor]:
-    """Decode guidance of any shape: log-odds float32, 0 where missing, and where it is known."""
-    known = coded != MISSING
-    return torch.where(known, coded.float() / STEPS, 0.0), known

@@ -182,7 +182,7 @@ def log_odds(parts: Sequence[Tensor], value: float) -> Tensor:
     """Return the log-odds of reaching a network value, from those of RATES; linear between them and beyond."""
     upper = min(max(sum(v < value for v in VALUES), 1), len(VALUES) - 1)
     share = (value - VALUES[upper - 1]) / (VALUES[upper] - VALUES[upper - 1])
-    if abs(share - round(share)) < 1e-4:  # a rate of RATES
+    if min(abs(share), abs(share - 1)) < 1e-4:  # a rate of RATES
         return parts[upper - 1 + round(share)]
     return torch.lerp(parts[upper - 1], parts[upper], share)
 
