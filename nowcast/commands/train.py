@@ -19,7 +19,7 @@ from nowcast.runtime.device import pick_device
 from nowcast.runtime.outputs import replacing
 from nowcast.training import run_folder
 from nowcast.training.compatibility import check_resumable
-from nowcast.training.experiment import check_grids, check_quantity, check_shares
+from nowcast.training.experiment import check_grids, check_quantity, check_shares, with_grid
 from nowcast.training.learner import Learner
 from nowcast.training.optimizer import count_steps
 from nowcast.training.step_cost import case_shape, estimate, largest_batch, uncompiled, what_would_fit
@@ -66,7 +66,7 @@ def train_run(
         archive = open_archive(experiment.data)
     checkpoint = _checkpoint_to_resume(output, resume=resume)
     weights = None if checkpoint else starting_checkpoint(experiment)
-    experiment = with_batch_size(experiment, archive, own_device, checkpoint)
+    experiment = with_batch_size(with_grid(experiment, archive), archive, own_device, checkpoint)
     trainer = _make_trainer(experiment, archive, output, own_device, checkpoint, weights)
     if checkpoint and trainer.is_finished:
         return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
@@ -225,7 +225,7 @@ def dry_run_summary(experiment: Experiment, device: str) -> dict[str, Any]:
     with distributed.in_turn():
         archive = open_archive(experiment.data)
     weights = starting_checkpoint(experiment)
-    learner = Learner(with_batch_size(experiment, archive, own_device), own_device)
+    learner = Learner(with_batch_size(with_grid(experiment, archive), archive, own_device), own_device)
     check_quantity(archive, learner.model.config)
     check_grids(archive, experiment.data.crop, learner.model)
     if weights:

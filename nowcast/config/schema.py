@@ -29,8 +29,9 @@ class NamedSection(BaseModel):
     name: str
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
+def as_tuple(value: Any) -> Any:
+    """Turn lists into tuples, at all depths; leave anything else for pydantic to refuse."""
+    return tuple(as_tuple(item) for item in value) if isinstance(value, list) else value
 
 
 def _as_datetime(value: Any) -> Any:
@@ -44,17 +45,17 @@ def _as_datetime(value: Any) -> Any:
 
 Item = TypeVar("Item")
 # TOML has only arrays, which are read as lists; a frozen section holds tuples.
-Many = Annotated[tuple[Item, ...], BeforeValidator(_as_tuple)]
+Many = Annotated[tuple[Item, ...], BeforeValidator(as_tuple)]
 Number = float | int
 Time = Annotated[datetime, BeforeValidator(_as_datetime)]
-Span = Annotated[tuple[Time, Time], BeforeValidator(_as_tuple)]
+Span = Annotated[tuple[Time, Time], BeforeValidator(as_tuple)]
 
 
 class Splits(Section):
     """`[data.splits]`: how the windows are divided into training, validation and test. No frame is in two splits."""
 
     by: Literal["fractions", "events", "spans", "records", "days"] = "fractions"
-    fractions: Annotated[tuple[Number, Number, Number], BeforeValidator(_as_tuple)] = (0.75, 0.25, 0.0)
+    fractions: Annotated[tuple[Number, Number, Number], BeforeValidator(as_tuple)] = (0.75, 0.25, 0.0)
     training: Many[Span] = ()
     validation: Many[Span] = ()
     test: Many[Span] = ()
@@ -121,7 +122,7 @@ class Training(Section):
     optimizer: Literal["adamw", "adam", "rmsprop", "adadelta", "sgd"] = "adamw"
     learning_rate: Number = Field(1e-3, gt=0)
     weight_decay: Number = Field(0.0, ge=0)
-    betas: Annotated[tuple[Number, Number], BeforeValidator(_as_tuple)] = (0.9, 0.999)
+    betas: Annotated[tuple[Number, Number], BeforeValidator(as_tuple)] = (0.9, 0.999)
     schedule: Literal["constant", "cosine", "onecycle", "decay", "plateau"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
     decay_factor: Number = Field(0.7, gt=0, lt=1)

@@ -74,7 +74,7 @@ class Archive:
     def series(self, split: str, packer: Packer = packed) -> list[Series]:
         """Return the packed frames and windows of each record with windows in the split."""
         pairs = zip(self.records, self.windows[split], strict=True)
-        return [Series(record.name, packer(record), windows) for record, windows in pairs if len(windows)]
+        return [Series(record.name, packer(record), windows, record.times) for record, windows in pairs if len(windows)]
 
 
 def open_archive(data: Data, *, packer: Packer = packed) -> Archive:

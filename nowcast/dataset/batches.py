@@ -164,6 +164,11 @@ class Batches(Dataset):
         frame = windows.reference_positions[window]
         return f"{self.series[index].name} at frame {frame}, rows from {top}, columns from {left}"
 
+    def day_of(self, series: int, window: int) -> int:
+        """Return the day of a window's reference frame, in days since 1970-01-01 UTC."""
+        one = self.series[series]
+        return int(one.times[one.windows.reference_positions[window]].astype("datetime64[D]").astype(int))
+
     def _draw(self, rng: np.random.Generator, number: int) -> tuple[int, int, int, int]:
         """Draw the series, window and crop of a case. `number`: of the case since the start of the training."""
         if self.sampler == "rain":

@@ -16,11 +16,12 @@ Box = tuple[int, int, int, int]  # top, left, bottom and right of a part of a gr
 
 @dataclass(frozen=True)
 class Series:
-    """The packed frames of one record, and its windows in one split."""
+    """The packed frames of one record, its windows in one split, and the times (time,) of its frames."""
 
     name: str
     frames: PackedFrames
     windows: Windows
+    times: np.ndarray | None = None
 
 
 @dataclass

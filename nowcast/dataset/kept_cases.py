@@ -45,21 +45,26 @@ class Drawn(Protocol):
 
 @dataclass(frozen=True)
 class KeptCases:
-    """Cases, and a file with the guidance of each: (case, lead, rate, y, x) int8."""
+    """Cases, and a file with the guidance of each: (case, lead, rate, y, x) int8.
+
+    placed: adds a correction to the guidance of a part of the grid, given its top row and left column; None: nothing is added
+    """
 
     cases: Sequence[Case]
     path: Path
+    placed: Callable[[np.ndarray, int, int], np.ndarray] | None = None
 
     @cached_property
     def _file(self) -> np.ndarray:
         return np.load(self.path, mmap_mode="r")
 
     def __getstate__(self) -> dict:
-        return {"cases": self.cases, "path": self.path}  # each worker opens the file for itself
+        return {"cases": self.cases, "path": self.path, "placed": self.placed}  # each worker opens the file for itself
 
     def guidance(self, number: int) -> np.ndarray:
         """Return the guidance of a case, (lead, rate, y, x) int8."""
-        return np.array(self._file[number])
+        guidance = np.array(self._file[number])
+        return self.placed(guidance, *self.cases[number][2:]) if self.placed else guidance
 
 
 class _Guided(Dataset):

@@ -26,7 +26,6 @@ from nowcast.forecasters.tiles import (
 )
 from nowcast.models import make_model, model_config, num_parameters
 from nowcast.models.checkpoint import Checkpoint
-from nowcast.models.guided.guidance import guidance
 from nowcast.models.losses import make_loss
 from nowcast.models.model import Model
 from nowcast.models.transform import make_transform, network_input
@@ -132,7 +131,7 @@ class Network(Forecaster):
         """Return the forecast and the probabilities (case, lead, 1 + threshold, y, x) on the grid of the record."""
         past = np.ascontiguousarray(self.check_past(past)[:, -self.input_frames :], np.float32)
         if self.experiment.data.coordinates != "lagrangian":
-            guided = np.stack([guidance(case, num_leads) for case in past]) if self.model.takes_guidance else None
+            guided = self.model.guidance(past, num_leads) if self.model.takes_guidance else None
             return self._keep_dry(past, self._in_parts(past, num_leads, thresholds, guided))
         flows = [motion(case, self.motion_constants) for case in past]
         still = np.stack([past_to_lagrangian(case, flow) for case, flow in zip(past, flows, strict=True)])

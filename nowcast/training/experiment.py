@@ -74,6 +74,16 @@ def check_shares(model: Model, batch_size: int) -> None:
         )
 
 
+def with_grid(experiment: Experiment, archive: Archive) -> Experiment:
+    """Replace model.grid = "auto" by the grid of the records, or by [0, 0], any grid, where they have several."""
+    model = experiment.model.model_dump()
+    if model.get("grid") != "auto":
+        return experiment
+    shapes = {record.grid.shape for record in archive.records}
+    grid = list(shapes.pop()) if len(shapes) == 1 else [0, 0]
+    return experiment.model_copy(update={"model": NamedSection(**model | {"grid": grid})})
+
+
 def check_grids(archive: Archive, crop: int, model: Model) -> None:
     """Raise DataError (exit 3) for a grid that the model cannot take, and for different grids without a crop.
 
@@ -81,7 +91,8 @@ def check_grids(archive: Archive, crop: int, model: Model) -> None:
     """
     cells, only = model.cell_multiple, model.grid
     for record in archive.records:
-        trained = (crop, crop) if crop else record.grid.shape
+        # a model that takes guidance sees the places of the whole grid also where it is trained on crops
+        trained = (crop, crop) if crop and not model.takes_guidance else record.grid.shape
         if only and trained != only:
             raise DataError(
                 f"{record.name} gives {trained[0]} × {trained[1]} cells but this model is made for {only[0]} × {only[1]}; "

@@ -23,7 +23,7 @@ from nowcast.runtime.device import num_cores
 from nowcast.runtime.progress import Progress, Stopwatch
 from nowcast.runtime.signals import StopRequest, stop_on_signals
 from nowcast.training.experiment import check_grids, check_quantity
-from nowcast.training.guidance import fit_correction, keep_guidance
+from nowcast.training.guidance import fit_correction, keep_guidance, use_place
 from nowcast.training.learner import Learner, StepOutcome
 from nowcast.training.optimizer import count_steps, learning_rate
 from nowcast.training.run_folder import METRICS, append_event
@@ -84,6 +84,7 @@ class Trainer:
             if not self.state.step and not self.settings.start_from:
                 fit_correction(self.learner.model, self.batches)
                 self.learner.restart_average()
+            use_place(self.learner.model, self.batches, *([batches] if validation else []))
         if distributed.is_first():
             for line in dict.fromkeys(line for series in [*training, *validation] for line in series.frames.damaged):
                 log.warning("%s", line)

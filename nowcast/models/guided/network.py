@@ -14,18 +14,19 @@ covers the cells whose log-odds reach a cut, which validation sets for each lead
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from nowcast.config.schema import Many
+from nowcast.config.schema import Many, as_tuple
 from nowcast.models.encoder_forecaster import Channels, Layers, LayersConfig, over_time, pad_to_multiple, steps_at_once
 from nowcast.models.guided.calibration import GUIDANCE_CENTRES, NEVER, CutCalibration, correction, fill_rows, unbiased_cuts
-from nowcast.models.guided.guidance import MISSING, RATES, STEPS, VALUES
+from nowcast.models.guided.guidance import MISSING, RATES, STEPS, VALUES, guidance
+from nowcast.models.guided.place import Place
 from nowcast.models.model import Distribution, DistributionModel
 from nowcast.models.probabilistic.matching import MatchingConstants, match_areas
 from nowcast.models.transform import Transform
@@ -46,6 +47,8 @@ class GuidedConfig(LayersConfig):
     trust: float = Field(1.0, gt=0, le=1)  # fraction of the correction that is used in forecasts
     # where each rate is forecast: where the log-odds reach a cut of validation, or over the area of the newest frame
     rule: Literal["cuts", "areas"] = "cuts"
+    # (y, x) cells of the one radar that is learnt by place too; [0, 0]: any grid, "auto": that of the records, if they have one
+    grid: Literal["auto"] | Annotated[tuple[int, int], BeforeValidator(as_tuple)] = (0, 0)
 
 
 class Guided(Layers, DistributionModel):
@@ -68,6 +71,10 @@ class Guided(Layers, DistributionModel):
             self.register_buffer(name, torch.full((MOST_LEADS, len(RATES)), value))
         self.register_buffer("entropy", torch.ones(len(RATES)))
         self.matches_areas = config.rule == "areas"
+        self.grid = config.grid if config.grid != "auto" and all(config.grid) else None
+        if self.grid:
+            self.register_buffer("place_shift", torch.zeros(len(RATES), *self.grid))
+            self.register_buffer("place_weight", torch.zeros(MOST_LEADS, len(RATES)))
 
     def forward(self, past: Tensor, num_leads: int, guidance: Tensor) -> Tensor:
         return torch.cat(list(self.leads(past, num_leads, guidance)), dim=1)
@@ -140,6 +147,22 @@ class Guided(Layers, DistributionModel):
         for buffer, values in ((self.intercept, intercept), (self.slope, slope), (self.cuts, cuts)):
             fill_rows(buffer, values)
         self.entropy.copy_(torch.from_numpy(np.maximum(entropy, LEAST_ENTROPY)))
+
+    def guidance(self, past: np.ndarray, num_leads: int) -> np.ndarray:
+        """Return the guidance of cases on the whole grid, (case, lead, rate, y, x) int8; past (case, time, y, x) mm/h."""
+        found = [guidance(case, num_leads) for case in past]
+        return np.stack([self.place.apply(case) for case in found] if self.grid else found)
+
+    @property
+    def place(self) -> Place | None:
+        """Return the correction (rate, y, x) of each place, which is added to the guidance; None for a network of any grid."""
+        return Place(self.place_shift.cpu().numpy(), self.place_weight.cpu().numpy()) if self.grid else None
+
+    @torch.no_grad()
+    def set_place(self, place: Place) -> None:
+        """Take the correction of each place; shift (rate, y, x), weight (lead, rate)."""
+        self.place_shift.copy_(torch.from_numpy(place.shift))
+        fill_rows(self.place_weight, place.weight)
 
     def calibration(self, transform: Transform, thresholds: tuple[float, ...]) -> CutCalibration:
         return CutCalibration(self.cuts)
