@@ -104,7 +104,7 @@ class Data(Section):
     coordinates: Literal["grid", "lagrangian"] = "grid"
     splits: Splits = Splits()
     crop: int = Field(0, ge=0, le=1 << 14)
-    sampler: Literal["rain", "uniform", "each"] = "rain"
+    sampler: Literal["rain", "past", "uniform", "each"] = "rain"
     augmentation: Many[Literal["flips", "rotations"]] = ()
     zr_a: Number = Field(200.0, gt=0)
     zr_b: Number = Field(1.6, gt=0)

@@ -72,7 +72,7 @@ class Batches(Dataset):
     """All batches of a training or a validation: `batches[k]` reads batch k.
 
     crop: side of the crops in cells; 0 for whole frames, which must then all have the same shape.
-    sampler: "rain" draws windows and crops in proportion to their rain; "uniform" draws all with the same chance; "each"
+    sampler: "rain" draws windows and crops in proportion to the rain in their future frames, "past" in their past ones; "uniform" draws all with the same chance; "each"
     takes every window once per epoch, in a new random order.
     augmentation: "flips" (along y and x) and "rotations" (exchange y and x), each applied to a case by chance.
     coordinates: "grid" or "lagrangian".
@@ -119,7 +119,7 @@ class Batches(Dataset):
 
     @cached_property
     def weights(self) -> "Weights":
-        return Weights(self.series, self.crop)
+        return Weights(self.series, self.crop, by_past=self.sampler == "past")
 
     @_one_thread()
     def __getitem__(self, k: int) -> Batch:
@@ -171,7 +171,7 @@ class Batches(Dataset):
 
     def _draw(self, rng: np.random.Generator, number: int) -> tuple[int, int, int, int]:
         """Draw the series, window and crop of a case. `number`: of the case since the start of the training."""
-        if self.sampler == "rain":
+        if self.sampler in ("rain", "past"):
             return self.weights.draw(rng)
         if self.sampler == "each":
             epoch, place = divmod(number, self.num_windows)

@@ -26,27 +26,34 @@ class Series:
 
 @dataclass
 class Weights:
-    """Probabilities of drawing each window, and each corner of a crop in it, which grow with the rain in the future frames.
+    """Probabilities of drawing each window, and each corner of a crop in it, which grow with the rain in some of its frames.
 
-    The rain of a window is the mean of 1 - exp(-r / 1 mm/h) over its future frames. The probability of one of n windows is
+    The rain of a window is the mean of 1 - exp(-r / 1 mm/h) over its future frames, or with `by_past` over its past frames:
+    chances that depend on the future would make rain look likelier than it is to a network that forecasts probabilities. The probability of one of n windows is
     UNIFORM_SHARE / n, plus 1 - UNIFORM_SHARE times its share of the rain of all. The corner of a crop is drawn likewise
     among the corners of blocks, and then moved by up to half a block.
     """
 
     series: Sequence[Series]
     crop: int
+    by_past: bool = False
     cumulative: np.ndarray = field(init=False)
     index: np.ndarray = field(init=False)  # (window of all series, 2): the series, and the window in it
 
     def __post_init__(self):
         rain, index = [], []
         for number, series in enumerate(self.series):
-            future = series.windows.positions[:, series.windows.input_frames :]
+            frames = self._frames(series)
             # weighted by the area of the grid, since a larger one has room for more crops
-            rain.append(series.frames.rain[future].mean(axis=1) * np.prod(series.frames.shape[1:]))
-            index.append(np.stack([np.full(len(future), number), np.arange(len(future))], axis=1))
+            rain.append(series.frames.rain[frames].mean(axis=1) * np.prod(series.frames.shape[1:]))
+            index.append(np.stack([np.full(len(frames), number), np.arange(len(frames))], axis=1))
         self.index = np.concatenate(index)
         self.cumulative = np.cumsum(_probabilities(np.concatenate(rain)))
+
+    def _frames(self, series: Series) -> np.ndarray:
+        """Return the positions (window, frame) of the frames whose rain counts."""
+        windows = series.windows
+        return windows.positions[:, : windows.input_frames] if self.by_past else windows.positions[:, windows.input_frames :]
 
     def draw(self, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Draw a case: (series, window, top row, left column)."""
@@ -58,8 +65,7 @@ class Weights:
         shape = series.frames.shape[1:]
         if not self.crop or (self.crop >= shape[0] and self.crop >= shape[1]):
             return 0, 0
-        future = series.windows.positions[window, series.windows.input_frames :]
-        rain = series.frames.rain_blocks()[future].mean(axis=0, dtype=np.float64)
+        rain = series.frames.rain_blocks()[self._frames(series)[window]].mean(axis=0, dtype=np.float64)
         size = max(self.crop // BLOCK, 1)
         boxes = _box_sums(rain, min(size, rain.shape[0]), min(size, rain.shape[1]))
         chosen = np.searchsorted(np.cumsum(_probabilities(boxes.ravel())), rng.random(), side="right")
