@@ -41,6 +41,7 @@ MEANING = {
     "data.augmentation": "random mirror images and quarter turns of the training windows",
     "data.zr_a": Z_R,
     "data.zr_b": Z_R,
+    "data.kept_cases": "for models that take guidance: training cases whose guidance is computed once and kept in the cache",
     "data.max_missing": "drop windows with a frame in which a larger fraction is missing",
     "data.min_wet": "drop windows in which a smaller fraction of pixels is wet (0.1 mm/h or more)",
     "data.splits.by": "how windows are divided; no frame is in two splits",
@@ -88,6 +89,7 @@ MEANING = {
     "validity_channel": "show the network which pixels are missing",
     "output": "nonlinearity of the output",
     "trust": "share of the learnt correction that is used in forecasts",
+    "rule": "where a rate is forecast: log-odds above a cut of validation, or the newest frame's area where it is likeliest",
     "down_channels": "channels of each downsampling convolution",
     "down_kernels": "kernels of the downsampling convolutions",
     "strides": "strides of the downsampling convolutions",
@@ -117,6 +119,7 @@ MEANING = {
     "balanced.thresholds": "mm/h at which the weight changes",
     "balanced.weights": "weights below, between and above them",
     "exceedance.thresholds": "mm/h whose probabilities are trained",
+    "relative_exceedance.thresholds": "mm/h whose probabilities are trained",
     "exceedance.weights": "one for each threshold",
     "mse": "weight of the squared error",
     "mae": "weight of the absolute error",
@@ -133,6 +136,7 @@ ABOUT = {
     "balanced": "B-MSE + B-MAE: errors weighted by observed rain (Shi et al. 2017)",
     "bce": "binary cross entropy, for outputs in (0, 1)",
     "exceedance": "cross entropy of exceedance probabilities, for models of distributions",
+    "relative_exceedance": "the same, at each threshold divided by that of the guidance: below 1 is better than the guidance",
 }
 
 
