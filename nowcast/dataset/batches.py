@@ -72,8 +72,8 @@ class Batches(Dataset):
     """All batches of a training or a validation: `batches[k]` reads batch k.
 
     crop: side of the crops in cells; 0 for whole frames, which must then all have the same shape.
-    sampler: "rain" draws windows and crops in proportion to the rain in their future frames, "past" in their past ones; "uniform" draws all with the same chance; "each"
-    takes every window once per epoch, in a new random order.
+    sampler: "rain" draws windows and crops in proportion to the rain in their future frames, "past" in their past ones;
+    "uniform" draws all with the same chance; "each" takes every window once per epoch, in a new random order.
     augmentation: "flips" (along y and x) and "rotations" (exchange y and x), each applied to a case by chance.
     coordinates: "grid" or "lagrangian".
     share: (rank r, number n of processes); the process reads cases r, r + n, r + 2 n, … of each batch.

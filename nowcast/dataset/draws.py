@@ -29,9 +29,9 @@ class Weights:
     """Probabilities of drawing each window, and each corner of a crop in it, which grow with the rain in some of its frames.
 
     The rain of a window is the mean of 1 - exp(-r / 1 mm/h) over its future frames, or with `by_past` over its past frames:
-    chances that depend on the future would make rain look likelier than it is to a network that forecasts probabilities. The probability of one of n windows is
-    UNIFORM_SHARE / n, plus 1 - UNIFORM_SHARE times its share of the rain of all. The corner of a crop is drawn likewise
-    among the corners of blocks, and then moved by up to half a block.
+    chances that depend on the future would make rain look likelier than it is to a network that forecasts probabilities. The
+    probability of one of n windows is UNIFORM_SHARE / n, plus 1 - UNIFORM_SHARE times its share of the rain of all. The
+    corner of a crop is drawn likewise among the corners of blocks, and then moved by up to half a block.
     """
 
     series: Sequence[Series]

@@ -1,9 +1,9 @@
 """The cascade: the guidance that a network learns to correct, with odds corrected and cut on validation days.
 
 It is the strongest forecast without learning, and so what a trained network is compared with (archives.py). It is the network
-of nowcast/models/guided before its first step: its log-odds are corrected by an intercept and a slope for each lead and threshold
-(logistic regression), and rain is forecast where they reach a cut that gives as many rainy cells as were observed: frequency
-bias 1 on the validation days.
+of nowcast/models/guided before its first step: its log-odds are corrected by an intercept and a slope for each lead and
+threshold (logistic regression), and rain is forecast where they reach a cut that gives as many rainy cells as were observed:
+frequency bias 1 on the validation days.
 """
 
 from collections.abc import Sequence

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""How much radar does a network need? Networks trained on 3, 10, 30 and all training days of an archive, scored on the same days.
+"""How much radar does a network need? Networks trained on 3, 10, 30 and all training days of an archive, scored alike.
 
-Days are numbered and split as in archives.py. The days to train on are spread evenly over the days 0 to 4 of every ten that have
-rain; each network is chosen and cut on day 6 and scored on day 7, beside the cascade, which learns nothing.
+Days are numbered and split as in archives.py. The days to train on are spread evenly over the days 0 to 4 of every ten that
+have rain; each network is chosen and cut on day 6 and scored on day 7, beside the cascade, which learns nothing.
 
     python scripts/skill/learning_curve.py --archive taasrad --output runs/curve
     python scripts/skill/learning_curve.py --picture runs/curve/taasrad.json runs/curve/singapore.json --output curve.png
 
-Trainings are kept in `--output`: called again, the program goes on from what is there. It writes ARCHIVE.json, with the CSI ÷ that
-of the cascade and 95 % intervals of a paired bootstrap over days, and prints a table.
+Trainings are kept in `--output`: called again, the program goes on from what is there. It writes ARCHIVE.json, with the CSI ÷
+that of the cascade and 95 % intervals of a paired bootstrap over days, and prints a table.
 """
 
 import argparse
