@@ -10,7 +10,7 @@ import numpy as np
 from nowcast.errors import DataError, UsageError
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.forecast_reader import Forecasts
-from nowcast.netcdf.grid import difference
+from nowcast.netcdf.places.grid import difference
 from nowcast.netcdf.record import Record
 
 log = logging.getLogger(__name__)

@@ -12,11 +12,12 @@ import cf_units
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.grid import MAX_COORDINATE
-from nowcast.netcdf.rain_variable import Field, find_field, is_numeric, text
+from nowcast.netcdf.attributes import is_numeric, text
+from nowcast.netcdf.places.grid import MAX_COORDINATE
+from nowcast.netcdf.rain.units import RAIN_NAMES, Conversion, to_rain_rate
+from nowcast.netcdf.rain.variable import Field, find_field
 from nowcast.netcdf.record import most_frequent_step
 from nowcast.netcdf.times import decode_times, interval_seconds, read_times, time_variable
-from nowcast.netcdf.units import RAIN_NAMES, Conversion, to_rain_rate
 from nowcast.quantity import RAIN_RATE, Quantity
 
 _MEMBERS = {"ens_number", "realization", "realisation", "member", "number", "ensemble", "ensemble_member", "ens"}

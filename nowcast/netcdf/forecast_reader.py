@@ -14,7 +14,7 @@ import numpy as np
 from nowcast.errors import DataError
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
 from nowcast.netcdf.forecast_layout import ForecastLayout, Times, read_layout
-from nowcast.netcdf.grid import Grid, difference, read_grid
+from nowcast.netcdf.places.grid import Grid, difference, read_grid
 from nowcast.netcdf.record import keep_chunks
 from nowcast.quantity import Quantity
 

@@ -15,10 +15,10 @@ import netCDF4
 import numpy as np
 
 from nowcast.errors import DataError, OutputError
+from nowcast.netcdf.attributes import text
 from nowcast.netcdf.files import OPEN_FILES, open_dataset
 from nowcast.netcdf.forecast_layout import OTHER_NAME
-from nowcast.netcdf.grid import Grid
-from nowcast.netcdf.rain_variable import text
+from nowcast.netcdf.places.grid import Grid
 from nowcast.quantity import Quantity
 from nowcast.runtime.outputs import free_space, may_write, replacing, size
 

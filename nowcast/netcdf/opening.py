@@ -13,9 +13,10 @@ from typing import Protocol
 import numpy as np
 
 from nowcast.errors import DataError
+from nowcast.netcdf.attributes import text
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
-from nowcast.netcdf.grid import Grid, read_grid
-from nowcast.netcdf.rain_variable import Field, find_field, text
+from nowcast.netcdf.places.grid import Grid, read_grid
+from nowcast.netcdf.rain.variable import Field, find_field
 from nowcast.netcdf.record import SEQUENCE, FrameLayout, Record, most_frequent_step
 from nowcast.netcdf.times import interval_seconds, nominal_times, read_times, time_variable
 

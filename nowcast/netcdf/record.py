@@ -16,9 +16,9 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.files import OPEN_FILES
-from nowcast.netcdf.grid import Grid
-from nowcast.netcdf.rain_variable import Field
-from nowcast.netcdf.units import Conversion
+from nowcast.netcdf.places.grid import Grid
+from nowcast.netcdf.rain.units import Conversion
+from nowcast.netcdf.rain.variable import Field
 from nowcast.quantity import Quantity
 
 SEQUENCE = "sequence"  # dimension over independent events of equal length, the only one that frames may have besides time

@@ -13,9 +13,10 @@ import netCDF4
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.grid import MAX_COORDINATE
-from nowcast.netcdf.packing import stored_as
-from nowcast.netcdf.rain_variable import Field, text
+from nowcast.netcdf.attributes import text
+from nowcast.netcdf.places.grid import MAX_COORDINATE
+from nowcast.netcdf.rain.packing import stored_as
+from nowcast.netcdf.rain.variable import Field
 
 _CALENDARS = {"standard", "gregorian", "proleptic_gregorian"}
 _MOST_OFF = 90  # s that a frame may be early or late

@@ -13,7 +13,8 @@ import cf_units
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.rain_variable import Field, attributes, is_numeric, text
+from nowcast.netcdf.attributes import attributes, is_numeric, text
+from nowcast.netcdf.rain.variable import Field
 
 MAX_COORDINATE = 50_000_000  # values; a longer coordinate is refused before it is read
 KM_PER_DEGREE = 6371.0 * math.pi / 180  # km along a great circle, on a sphere of the mean radius of the earth

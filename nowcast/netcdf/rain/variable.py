@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf import units
-from nowcast.netcdf.packing import HIGHEST, Packing, decode, read_packing
+from nowcast.netcdf.attributes import is_numeric, text
+from nowcast.netcdf.rain import units
+from nowcast.netcdf.rain.packing import HIGHEST, Packing, decode, read_packing
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity
 
 log = logging.getLogger(__name__)
@@ -97,17 +98,6 @@ def _warn_once(file: Path, variable: str) -> None:
         log.warning("%s: values of %s above %g mm/h are taken as missing. Are its units right?", file, variable, HIGHEST)
 
 
-def attributes(variable) -> dict:
-    """Return all attributes of a variable by name."""
-    return {name: variable.getncattr(name) for name in variable.ncattrs()}
-
-
-def text(variable, name: str) -> str | None:
-    """Return a text attribute, stripped; None if it is absent or not text."""
-    value = getattr(variable, name, None)
-    return value.strip() if isinstance(value, str) else None
-
-
 def find_field(dataset, where: str, variable: str | None = None) -> Field:
     """Find the rain variable of an open dataset, or the variable called `variable`.
 
@@ -150,10 +140,6 @@ def _rank(dataset, name: str) -> tuple | None:
     if standard_name or meaning is None or meaning.scale > _COARSEST.get(meaning.kind, 0):
         return None
     return (num_extra, 1, _PREFERENCE[meaning.kind])
-
-
-def is_numeric(variable) -> bool:
-    return variable.dtype is not str and getattr(variable.dtype, "kind", "") in "iuf"
 
 
 def _inventory(dataset) -> str:
