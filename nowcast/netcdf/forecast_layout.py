@@ -17,7 +17,10 @@ from nowcast.netcdf.places.grid import MAX_COORDINATE
 from nowcast.netcdf.rain.units import RAIN_NAMES, Conversion, to_rain_rate
 from nowcast.netcdf.rain.variable import Field, find_field
 from nowcast.netcdf.record import most_frequent_step
-from nowcast.netcdf.times import decode_times, interval_seconds, read_times, time_variable
+from nowcast.netcdf.times.epochs import decode_times
+from nowcast.netcdf.times.intervals import interval_seconds
+from nowcast.netcdf.times.values import read_times
+from nowcast.netcdf.times.variables import time_variable
 from nowcast.quantity import RAIN_RATE, Quantity
 
 _MEMBERS = {"ens_number", "realization", "realisation", "member", "number", "ensemble", "ensemble_member", "ens"}

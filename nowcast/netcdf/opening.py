@@ -18,7 +18,10 @@ from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
 from nowcast.netcdf.places.grid import Grid, read_grid
 from nowcast.netcdf.rain.variable import Field, find_field
 from nowcast.netcdf.record import SEQUENCE, FrameLayout, Record, most_frequent_step
-from nowcast.netcdf.times import interval_seconds, nominal_times, read_times, time_variable
+from nowcast.netcdf.times.intervals import interval_seconds
+from nowcast.netcdf.times.raster import nominal_times
+from nowcast.netcdf.times.values import read_times
+from nowcast.netcdf.times.variables import time_variable
 
 __all__ = ["FileSummary", "Grid", "Index", "Record", "open_records"]
 
