@@ -2,6 +2,7 @@
 
 from nowcast.netcdf.attributes import text
 from nowcast.netcdf.rain.variable import Field
+from nowcast.netcdf.times.epochs import counts_since
 
 
 def time_variable(dataset, field: Field, standard_name: str = "time") -> str | None:
@@ -33,7 +34,7 @@ def _is_time(variable, standard_name: str, frame_dims: tuple[str, ...]) -> bool:
 
 def counts(variable) -> bool:
     """Return whether the units of a variable are of the form "… since …"."""
-    return " since " in (text(variable, "units") or "")
+    return counts_since(text(variable, "units"))
 
 
 def is_text(variable) -> bool:
