@@ -6,11 +6,12 @@ import cf_units
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.attributes import text
+from nowcast.netcdf.attributes import attributes, text
+from nowcast.netcdf.rain.packing import read_packing
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.times.epochs import decode_times
-from nowcast.netcdf.times.values import read_times
-from nowcast.netcdf.times.variables import time_variable
+from nowcast.netcdf.times.values import read_times, unpacked
+from nowcast.netcdf.times.variables import counts, time_variable
 
 
 def interval_seconds(dataset, field: Field, times: np.ndarray, where: str) -> float | None:
@@ -43,10 +44,25 @@ def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray |
     variable = dataset.variables[time_variable(dataset, field)]
     bounds = dataset.variables.get(text(variable, "bounds") or "")
     if bounds is not None and bounds.shape[-1:] == (2,):
-        calendar = text(variable, "calendar") or "standard"
-        ends = decode_times(np.asarray(bounds[:]), text(variable, "units") or "", calendar, f"{where}: {bounds.name}")
+        ends = _read_bounds(bounds, variable, times, f"{where}: {bounds.name}")
         return ends[..., 1] - ends[..., 0]
     start = dataset.variables.get("start_time")
-    if start is None or " since " not in (text(start, "units") or ""):
+    if start is None or not counts(start):
         return None
     return times - read_times(dataset, "start_time", field.frame_dims, where)
+
+
+def _read_bounds(bounds, variable, times: np.ndarray, where: str) -> np.ndarray:
+    """Read time bounds (…, 2) as datetime64[s]: in their own units and packing, else in those of the time variable.
+
+    Bounds of a packed variable that say nothing of packing may be packed like it or not: read so that they end near the times.
+    """
+    declared = text(bounds, "units") or text(variable, "units") or ""
+    calendar = text(bounds, "calendar") or text(variable, "calendar") or "standard"
+    packing = read_packing(variable, where)
+    stored, resolution = unpacked(bounds, bounds.dimensions, where)
+    readings = [stored]
+    if not {"scale_factor", "add_offset"} & set(attributes(bounds)):
+        readings.append(stored * packing.scale_factor + packing.add_offset)
+    decoded = [decode_times(reading, declared, calendar, where, resolution=resolution) for reading in readings]
+    return min(decoded, key=lambda ends: abs(ends.max() - times.max())) if times.size else decoded[0]
