@@ -12,7 +12,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import is_numeric, text
-from nowcast.netcdf.places.grid import MAX_COORDINATE
+from nowcast.netcdf.places.coordinates import MAX_COORDINATE
 from nowcast.netcdf.rain.units import RAIN_NAMES, Conversion, to_rain_rate
 from nowcast.netcdf.rain.variable import Field, find_field
 from nowcast.netcdf.record import most_frequent_step

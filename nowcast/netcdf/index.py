@@ -157,7 +157,7 @@ def _decode_shared(text: str) -> FileSummary:
     packing = values["field"]["packing"]
     packing = Packing(**packing | {"missing": tuple(packing["missing"])})
     field = Field(**values["field"] | {"frame_dims": tuple(values["field"]["frame_dims"]), "packing": packing})
-    grid = Grid(**values["grid"])
+    grid = Grid(**values["grid"] | {"others": tuple(values["grid"]["others"]), "carried": ()})
     place, nothing = (grid.key, field.quantity), np.zeros(0, "datetime64[s]")
     return FileSummary(**values | {"path": Path(), "field": field, "grid": grid, "place": place, "times": nothing})
 

@@ -1,7 +1,7 @@
 """The horizontal grid of a record or forecast: its coordinates and map projection, as stored in the file.
 
-Coordinates keep the order of the file. Fields have row 0 northernmost everywhere, so `y_ascending` says whether the rows of a
-file must be reversed. Two grids with equal `key` cover the same cells, in whatever order of rows.
+Coordinates keep the order of the file. Fields have row 0 northernmost and column 0 westernmost everywhere, so `y_ascending` and
+`x_descending` say which axes of a file must be reversed.
 """
 
 import dataclasses
@@ -9,25 +9,30 @@ import math
 import re
 from dataclasses import dataclass
 
-import cf_units
 import numpy as np
 
-from nowcast.errors import DataError
-from nowcast.netcdf.attributes import attributes, is_numeric, text
+from nowcast.netcdf.attributes import attributes, is_numeric
+from nowcast.netcdf.places.axes import angle, declared_axis, listed
+from nowcast.netcdf.places.coordinates import Coordinate, converted, read_coordinate
+from nowcast.netcdf.places.degrees import read_degrees, sampled
+from nowcast.netcdf.places.distance import KM_PER_DEGREE, distance_km, map_scale
+from nowcast.netcdf.places.mapping import find_mapping
 from nowcast.netcdf.rain.variable import Field
 
-MAX_COORDINATE = 50_000_000  # values; a longer coordinate is refused before it is read
-KM_PER_DEGREE = 6371.0 * math.pi / 180  # km along a great circle, on a sphere of the mean radius of the earth
-_LATITUDES = {"latitude", "grid_latitude"}
-_DEGREES = (  # standard names, units and names of coordinates over (y, x)
-    {"latitude", "degrees_north", "degree_north", "lat"},
-    {"longitude", "degrees_east", "degree_east", "lon"},
-)
+_ROUNDED = 0.01  # share of a cell's size that a map may be off before the size on the ground is given in place of it
 # names of attributes that the NetCDF library accepts
 _LEGAL = re.compile(r"[^\W](?:[^\x00-\x1f/\x7f]*[^\x00-\x1f/\x7f\s])?")
 _RESERVED = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"}  # attributes of HDF5 itself
-_UNEVEN = 0.5  # cells that a coordinate may deviate from equal steps; rounded degrees deviate less
-_POLAR = {"polar_stereographic": "stereographic"}  # the same projection with one more parameter, the pole
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """A further coordinate of the grid, which forecasts keep: stored numbers over y, x or both, and all attributes."""
+
+    name: str
+    dims: tuple[str, ...]
+    stored: np.ndarray
+    attributes: dict
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +40,11 @@ class Grid:
     """A horizontal grid. Without coordinates in the file, `y` and `x` are 0, 1, … and have no attributes.
 
     y, x: (y,) and (x,) float64, in the order of the file
-    corners: (latitude or longitude, first or last row, first or last column) degrees, or None
-
-    `corners` is for files that have two-dimensional latitude and longitude in place of coordinates.
+    y_name, x_name: the dimensions
+    y_variable, x_variable: the coordinates, where they are not called like the dimensions
+    degrees: (latitude or longitude, y, x) at sampled rows and columns, from coordinates over the grid; None without
+    others: the names of further coordinates in the file
+    carried: these coordinates, in the grid of a record
     """
 
     y: np.ndarray
@@ -48,212 +55,185 @@ class Grid:
     x_attributes: dict = dataclasses.field(default_factory=dict)
     mapping_name: str | None = None
     mapping_attributes: dict = dataclasses.field(default_factory=dict)
-    corners: np.ndarray | None = None
+    degrees: np.ndarray | None = None
+    y_variable: str | None = None
+    x_variable: str | None = None
+    others: tuple[str, ...] = ()
+    carried: tuple[Carried, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.y), len(self.x)
 
     @property
+    def rows(self) -> Coordinate:
+        return Coordinate(self.y_variable or self.y_name, self.y, self.y_attributes)
+
+    @property
+    def columns(self) -> Coordinate:
+        return Coordinate(self.x_variable or self.x_name, self.x, self.x_attributes)
+
+    @property
     def y_ascending(self) -> bool:
-        """Whether row 0 of the file is the southernmost. Rows without a coordinate are taken to start in the north."""
-        if self.corners is not None:
-            north = self.corners[0].mean(axis=1)
-            return bool(north[1] > north[0])
-        return bool(self.y_attributes or not _is_index(self.y)) and len(self.y) > 1 and bool(self.y[-1] > self.y[0])
+        """Whether row 0 of the file is the southernmost. Rows of unknown latitude are taken to start in the north."""
+        rises = None if self.degrees is None else _rise(self.degrees[0], axis=0)
+        return self._is_ascending(self.rows, rises)
+
+    @property
+    def x_descending(self) -> bool:
+        """Whether column 0 of the file is the easternmost. Columns of unknown longitude are taken to start in the west."""
+        rises = None if self.degrees is None else _rise(self.degrees[1], axis=1)
+        return len(self.x) > 1 and self._is_ascending(self.columns, rises, otherwise=True) is False
+
+    def _is_ascending(self, coordinate: Coordinate, rises: float | None, *, otherwise: bool = False) -> bool:
+        """Return whether a coordinate runs to the north or east: by its values, or where they are no places by degrees."""
+        if rises and not (coordinate.is_measured and self.mapping_name):
+            return rises > 0
+        declared = coordinate.kind != "index" or {"axis", "standard_name"} & set(coordinate.attributes)
+        return coordinate.is_ascending if declared else otherwise
+
+    @property
+    def turned(self) -> tuple[bool, bool]:
+        """Whether rows, and columns, of the file must be reversed."""
+        return self.y_ascending, self.x_descending
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether the file says where its cells are."""
+        return self.degrees is not None or (self.rows.is_measured and self.columns.is_measured)
+
+    @property
+    def places(self) -> np.ndarray | None:
+        """Latitude and longitude (2, y, x) at sampled rows and columns, from the north and the west; None if unknown."""
+        degrees = self.degrees
+        if degrees is None and (self.rows.kind, self.columns.kind) == ("latitude", "longitude"):
+            y, x = self.y[sampled(len(self.y))], self.x[sampled(len(self.x))]
+            degrees = np.stack(np.meshgrid(y, x, indexing="ij"))
+        if degrees is None:
+            return None
+        return degrees[:, :: -1 if self.y_ascending else 1, :: -1 if self.x_descending else 1]
 
     @property
     def spacing_km(self) -> tuple[float, float]:
-        """The spacing (dy, dx) in km, of degrees at the middle latitude; NaN if the units are not known."""
-        if self.corners is not None:
-            (south_west, south_east), (north_west, _) = np.moveaxis(self.corners, 0, -1)
-            steps = [max(size - 1, 1) for size in self.shape]
-            return _distance_km(south_west, north_west) / steps[0], _distance_km(south_west, south_east) / steps[1]
-        dy, dx = _step(self.y), _step(self.x)
-        if self.y_attributes.get("standard_name") in _LATITUDES or self.y_attributes.get("units") == "degrees_north":
-            middle = math.radians(float(np.mean(self.y[[0, -1]])))
-            return dy * KM_PER_DEGREE, dx * KM_PER_DEGREE * math.cos(middle)
-        return dy * _kilometres(self.y_attributes), dx * _kilometres(self.x_attributes)
+        """The spacing (dy, dx) on the ground at the middle of the grid, km; NaN if it is unknown."""
+        if self.rows.kind == self.columns.kind == "length":
+            return self._map_spacing_km()
+        if self.degrees is not None:
+            return self._degrees_spacing_km()
+        if {self.rows.kind, self.columns.kind} <= {"latitude", "longitude", "rotated"}:
+            y, x = (_central(coordinate.unwrapped) for coordinate in (self.rows, self.columns))
+            return y[1] * KM_PER_DEGREE, x[1] * KM_PER_DEGREE * math.cos(math.radians(y[0]))
+        return math.nan, math.nan
+
+    def _map_spacing_km(self) -> tuple[float, float]:
+        y, x = (
+            np.array(_central(coordinate.values)) * converted(coordinate.attributes["units"], "km")
+            for coordinate in (self.rows, self.columns)
+        )
+        on_map = float(y[1]), float(x[1])
+        if self.degrees is not None and min(self.degrees.shape) > 1:
+            on_ground = self._degrees_spacing_km()
+        else:
+            scale = map_scale(self.mapping_attributes, float(y[0]), float(x[0]))
+            on_ground = on_map[0] / scale, on_map[1] / scale
+        return on_map if np.allclose(on_ground, on_map, rtol=_ROUNDED, equal_nan=True) else on_ground
+
+    def _degrees_spacing_km(self) -> tuple[float, float]:
+        """Return the spacing between the second and the last but one of the sampled rows and columns, in their middle."""
+        sizes = []
+        for axis, size in enumerate(self.shape):
+            positions = sampled(size)
+            first, last = (1, -2) if len(positions) > 3 else (0, -1)
+            line = np.moveaxis(self.degrees, 1 + axis, 1)
+            middle = line[:, :, line.shape[2] // 2]
+            cells = positions[last] - positions[first]
+            sizes.append(distance_km(middle[:, first], middle[:, last]) / cells if cells else math.nan)
+        return sizes[0], sizes[1]
 
     @property
     def key(self) -> tuple:
         """A hashable key that equal grids share: shape, extents to a thousandth of a cell, numbers of the projection."""
-        y = np.sort(self.y[[0, -1]])
         mapping = {name: value for name, value in self.mapping_attributes.items() if not isinstance(value, str)}
-        numbers = sorted((name, *(f"{v:.9g}" for v in np.ravel(value))) for name, value in mapping.items())
+        projection = sorted((name, *(f"{v:.9g}" for v in np.ravel(value))) for name, value in mapping.items())
         units = (self.y_attributes.get("units"), self.x_attributes.get("units"))
         name = self.mapping_attributes.get("grid_mapping_name")
-        ends = (*_extent(y, _step(self.y)), *_extent(self.x[[0, -1]], _step(self.x)))
-        return (self.shape, units, *ends, name, *numbers, *self._corner_key())
-
-    def _corner_key(self) -> list[tuple[float, ...]]:
-        """Return the corners to a ten-thousandth of a degree, in an order that does not depend on that of the rows."""
-        if self.corners is None:
-            return []
-        return sorted(tuple(round(float(degrees), 4) for degrees in corner) for corner in self.corners.reshape(2, 4).T)
+        ends = (*_extent(self.rows), *_extent(self.columns))
+        places = [] if self.degrees is None else self.places.round(4).ravel().tolist()
+        return (self.shape, units, *ends, name, *projection, *places)
 
 
-def _is_index(values: np.ndarray) -> bool:
-    return bool(np.array_equal(values, np.arange(len(values))))
+def _rise(angles: np.ndarray, axis: int) -> float:
+    """Return how many degrees angles (y, x) rise along an axis, in the mean."""
+    unwrapped = np.unwrap(angles, period=360, axis=axis)
+    return float((unwrapped.take(-1, axis) - unwrapped.take(0, axis)).mean())
 
 
-def _step(values: np.ndarray) -> float:
-    return abs(float(values[-1] - values[0])) / (len(values) - 1) if len(values) > 1 else math.nan
+def _central(values: np.ndarray) -> tuple[float, float]:
+    """Return the value in the middle of a coordinate (y,) and the step there, between a quarter and three quarters."""
+    last = len(values) - 1
+    first = last // 4
+    a, b = values[first], values[last - first]
+    return float(a + b) / 2, abs(float(b - a)) / (last - 2 * first) if last else math.nan
 
 
-def _extent(ends: np.ndarray, step: float) -> tuple[int | float, ...]:
-    """Return the ends in thousandths of a cell, rounded, so that coordinates that differ by rounding errors are equal."""
-    scale = step / 1000 if step > 0 else 1e-6
-    return tuple(round(float(end) / scale) for end in ends)
-
-
-def _distance_km(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the great-circle distance between two points (latitude, longitude) in degrees, by the haversine formula."""
-    (phi_a, lambda_a), (phi_b, lambda_b) = np.radians(a), np.radians(b)
-    half = np.sin((phi_b - phi_a) / 2) ** 2 + np.cos(phi_a) * np.cos(phi_b) * np.sin((lambda_b - lambda_a) / 2) ** 2
-    return float(np.degrees(2 * np.arcsin(np.sqrt(half))) * KM_PER_DEGREE)
-
-
-def _kilometres(attributes: dict) -> float:
-    try:
-        return float(cf_units.Unit(attributes.get("units", "unknown")).convert(1.0, "km"))
-    except ValueError:
-        return math.nan
-
-
-def difference(grid: Grid, other: Grid) -> str | None:
-    """Return how `grid` differs from `other`, for a message; None if they are equal, in whatever order of rows.
-
-    Coordinates may differ by a hundredth of a cell, since some programs store them as float32, and may have other units of
-    length. Of the projections only parameters that both files state are compared, since programs write more or fewer of them.
-    """
-    if grid.shape != other.shape:
-        return f"{grid.shape[0]} × {grid.shape[1]} cells in place of {other.shape[0]} × {other.shape[1]}"
-    sides = (
-        ("y", np.sort(grid.y), grid.y_attributes, np.sort(other.y), other.y_attributes),
-        ("x", grid.x, grid.x_attributes, other.x, other.x_attributes),
-    )
-    for name, values, own_attributes, expected, other_attributes in sides:
-        converted = _in_units(values, own_attributes.get("units"), other_attributes.get("units"))
-        units = other_attributes.get("units", "")
-        if converted is None:
-            return f"{name} in {own_attributes.get('units', 'no units')} in place of {units or 'no units'}"
-        step, distance = _step(expected), np.abs(converted - expected)
-        if name == "x" and units.startswith("degree"):
-            distance = np.minimum(distance % 360, -distance % 360)
-        if not distance.max() <= 0.01 * (step if step > 0 else 1):
-            span = f"{name} from {converted[0]:g} to {converted[-1]:g} {units}"
-            return f"{span} in place of {expected[0]:g} to {expected[-1]:g}".strip()
-    return _projection_difference(grid.mapping_attributes, other.mapping_attributes)
-
-
-def _in_units(values: np.ndarray, units: str | None, wanted: str | None) -> np.ndarray | None:
-    """Convert values to the wanted units; None if that is impossible. If either has no units they stay as they are."""
-    if units is None or wanted is None or units == wanted:
-        return values
-    try:
-        return cf_units.Unit(units).convert(values, wanted)
-    except ValueError:
-        return None
-
-
-def _projection_difference(own: dict, other: dict) -> str | None:
-    names = [parameters.get("grid_mapping_name") for parameters in (own, other)]
-    if None in names:
-        return None
-    if len({_POLAR.get(name, name) for name in names}) > 1:
-        return f"projection {names[0]} in place of {names[1]}"
-    for name in sorted(set(own) & set(other)):
-        a, b = (np.ravel(parameters[name]) for parameters in (own, other))
-        if a.dtype.kind not in "iuf" or b.dtype.kind not in "iuf":
-            continue  # names and remarks
-        distance = np.abs(a - b) if a.shape == b.shape else np.array([np.inf])
-        if name.startswith("longitude") or name.endswith(("_longitude", "longitude_from_pole")):
-            distance = np.minimum(distance % 360, -distance % 360)
-        if (distance > 1e-6 * np.maximum(np.abs(b).max(), 1)).any():
-            return f"{name} {own[name]} in place of {other[name]}"
-    return None
+def _extent(coordinate: Coordinate) -> tuple[int, ...]:
+    """Return the ends in thousandths of a step, the smaller first, so that coordinates equal but for rounding have the same."""
+    ends = np.sort(coordinate.unwrapped[[0, -1]]) if len(coordinate.values) else np.zeros(2)
+    if coordinate.kind == "longitude":
+        ends = ends - 360 * np.floor(ends[0] / 360)
+    step = float(f"{(ends[1] - ends[0]) / max(len(coordinate.values) - 1, 1):.4g}")
+    return tuple(round(float(end) / (step / 1000 if step > 0 else 1e-6)) for end in ends)
 
 
 def read_grid(dataset, field: Field, where: str) -> Grid:
-    """Read the coordinates of y and x, and the grid mapping that the variable refers to.
+    """Read the coordinates of y and x, latitude and longitude over the grid, and the grid mapping of a variable.
 
-    Raises DataError (exit 3) for coordinates that are too long, incomplete or not equally spaced.
+    Raises DataError (exit 3) for coordinates that are too long, incomplete or not equally spaced, and for a grid that moves.
     """
-    (y, y_attributes), (x, x_attributes) = (_coordinate(dataset, dim, where) for dim in (field.y_dim, field.x_dim))
-    # the long form is "name: coordinates name: coordinates", of which the first is that of x and y
-    mapping_name = (text(dataset.variables[field.variable], "grid_mapping") or "").split(":")[0].strip()
-    mapping = dataset.variables.get(mapping_name)
+    variable = dataset.variables[field.variable]
+    y, x = (read_coordinate(dataset, variable, dim, axis, where) for dim, axis in ((field.y_dim, "Y"), (field.x_dim, "X")))
+    mapping = find_mapping(dataset, variable, (y.name, x.name))
     return Grid(
-        y=y,
-        x=x,
+        y=y.values,
+        x=x.values,
         y_name=field.y_dim,
         x_name=field.x_dim,
-        y_attributes=y_attributes,
-        x_attributes=x_attributes,
-        mapping_name=mapping_name if mapping is not None else None,
-        mapping_attributes=_legal_attributes(mapping) if mapping is not None else {},
-        corners=_corners(dataset, field) if not y_attributes and not x_attributes else None,
+        y_attributes=_legal(y.attributes),
+        x_attributes=_legal(x.attributes),
+        mapping_name=mapping.name if mapping is not None else None,
+        mapping_attributes=_legal(attributes(mapping)) if mapping is not None else {},
+        degrees=read_degrees(dataset, variable, field.y_dim, field.x_dim, where),
+        y_variable=y.name if y.name != field.y_dim else None,
+        x_variable=x.name if x.name != field.x_dim else None,
+        others=tuple(_others(dataset, variable, (field.y_dim, field.x_dim), (y.name, x.name))),
     )
 
 
-def _legal_attributes(variable) -> dict:
+def _legal(declared: dict) -> dict:
     """Return the attributes that a forecast file can have too: files may hold names that the library refuses to write."""
-    return {name: value for name, value in attributes(variable).items() if _LEGAL.fullmatch(name) and name not in _RESERVED}
+    return {name: value for name, value in declared.items() if _LEGAL.fullmatch(name) and name not in _RESERVED}
 
 
-def _corners(dataset, field: Field) -> np.ndarray | None:
-    """Read the corners, (2, 2, 2) degrees, from latitude and longitude over (y, x); None if the file has none."""
-    degrees = [_over_grid(dataset, field, names) for names in _DEGREES]
-    if None in degrees:
-        return None
-    ends = [coordinate[:: max(coordinate.shape[0] - 1, 1), :: max(coordinate.shape[1] - 1, 1)] for coordinate in degrees]
-    ends = [end.T if coordinate.dimensions[0] == field.x_dim else end for end, coordinate in zip(ends, degrees, strict=True)]
-    corners = np.array(ends, np.float64)
-    known = corners.shape == (2, 2, 2) and np.isfinite(corners).all() and (np.abs(corners) <= 360).all()
-    return corners if known else None
+def _others(dataset, variable, dims: tuple[str, str], known: tuple[str, str]) -> list[str]:
+    """Return the names of further coordinates over y, x or both; of those of angles, a time may be among their dimensions."""
+    names = []
+    for name, other in dataset.variables.items():
+        own = {dim for dim, size in zip(other.dimensions, other.shape, strict=True) if size != 1 or dim in dims}
+        if name in (*known, variable.name) or not own & set(dims) or not is_numeric(other):
+            continue
+        declared = attributes(other)
+        is_place = name in (*dims, *listed(variable)) or declared_axis(name, declared) in ("Y", "X")
+        if is_place and (own <= set(dims) or angle(name, declared)):
+            names.append(name)
+    return names
 
 
-def _over_grid(dataset, field: Field, names: set):
-    """Return the variable over y and x alone that has one of the names as its name, standard name or units."""
-    for variable in dataset.variables.values():
-        marks = {variable.name.lower(), text(variable, "standard_name"), text(variable, "units")}
-        if (
-            set(variable.dimensions) == {field.y_dim, field.x_dim}
-            and variable.ndim == 2
-            and marks & names
-            and is_numeric(variable)
-        ):
-            return variable
-    return None
-
-
-def _coordinate(dataset, dim: str, where: str) -> tuple[np.ndarray, dict]:
-    """Read the values and attributes of a coordinate; 0, 1, … without attributes if the file has none."""
-    size = len(dataset.dimensions[dim])
-    coordinate = dataset.variables.get(dim)
-    if size > MAX_COORDINATE:
-        raise DataError(f"{where}: dimension {dim} has {size} cells.\nExpected at most {MAX_COORDINATE}.")
-    if coordinate is None or coordinate.dimensions != (dim,) or not is_numeric(coordinate):
-        return np.arange(size, dtype=np.float64), {}
-    attributes_ = _legal_attributes(coordinate)
-    attributes_.pop("_FillValue", None)  # CF forbids it on a coordinate
-    scale, offset = attributes_.pop("scale_factor", 1.0), attributes_.pop("add_offset", 0.0)
-    values = coordinate[:].astype(np.float64) * scale + offset
-    if not np.isfinite(values).all():
-        raise DataError(f"{where}: coordinate {dim} has missing values.\nExpected a number for every cell.")
-    _check_even(values, dim, where)
-    return values, attributes_
-
-
-def _check_even(values: np.ndarray, dim: str, where: str) -> None:
-    """Raise DataError (exit 3) for a coordinate that is not in equal steps: motion in cells would have no meaning."""
-    steps = np.diff(values)
-    if not ((steps > 0).all() or (steps < 0).all()):
-        raise DataError(f"{where}: coordinate {dim} neither rises nor falls all the way.\nExpected an even grid.")
-    even = np.linspace(values[0], values[-1], len(values))
-    if len(values) > 2 and np.abs(values - even).max() > _UNEVEN * _step(values):
-        sizes = f"{np.abs(steps).min():g} to {np.abs(steps).max():g}"
-        raise DataError(
-            f"{where}: coordinate {dim} is uneven, in steps of {sizes}.\nExpected an even grid: interpolate the fields."
-        )
+def carry(dataset, grid: Grid) -> Grid:
+    """Return a grid with its further coordinates, read from an open file."""
+    carried = []
+    for name in grid.others:
+        variable = dataset.variables[name]
+        dims = tuple(dim for dim in variable.dimensions if dim in (grid.y_name, grid.x_name))
+        stored = variable[tuple(slice(None) if dim in dims else 0 for dim in variable.dimensions)]
+        carried.append(Carried(name, dims, np.asarray(stored), _legal(attributes(variable))))
+    return dataclasses.replace(grid, carried=tuple(carried))

@@ -12,7 +12,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import attributes, text
-from nowcast.netcdf.places.grid import MAX_COORDINATE
+from nowcast.netcdf.places.coordinates import MAX_COORDINATE
 from nowcast.netcdf.rain.packing import read_packing, stored_as
 from nowcast.netcdf.times.epochs import decode_times, read_moment, seconds_per
 from nowcast.netcdf.times.variables import counts, is_text
