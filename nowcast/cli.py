@@ -268,9 +268,11 @@ def _is_first() -> bool:
 
 
 def _set_up_log(quiet: bool, verbose: bool) -> None:
+    from nowcast.runtime.log_lines import LogLines
+
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
     level = level if _is_first() else logging.ERROR
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogLines(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(level)

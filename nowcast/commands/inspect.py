@@ -39,6 +39,8 @@ def inspect_record(record: Record) -> dict[str, Any]:
         "grid": list(record.grid.shape),
         "spacing_km": [round(float(s), 4) if np.isfinite(s) else None for s in record.grid.spacing_km],
         "y_ascending": bool(record.grid.y_ascending),
+        "x_descending": bool(record.grid.x_descending),
+        "placed": bool(record.grid.is_placed),
         "grid_mapping": record.grid.mapping_attributes.get("grid_mapping_name"),
         **_statistics(record),
         "windows": {"input_frames": INPUT_FRAMES, "lead_frames": LEAD_FRAMES, **windows.account.as_dict()},
@@ -84,11 +86,17 @@ def _lines(record: dict[str, Any]) -> list[str]:
     return [
         f"{record['name']}  ({files}, variable {record['variable']})",
         f"  times    {record['start']} to {record['end']}, {frames} {step}, {gaps}",
-        f"  grid     {y} × {x} cells of {spacing} km, y {'up' if record['y_ascending'] else 'down'}, {mapping}",
+        f"  grid     {y} × {x} cells of {spacing} km, {_directions(record)}, {mapping}",
         f"  values   {_values(record)} ({_count(record['num_frames_read'], 'frame')} read)",
         f"  windows  {INPUT_FRAMES} + {LEAD_FRAMES} frames: {'; '.join(line.strip() for line in record['account'])}",
         *(f"  damaged  {line}" for line in record["damaged"]),
     ]
+
+
+def _directions(record: dict[str, Any]) -> str:
+    """Return which way rows run in the file, whether it says so, and whether columns start in the east."""
+    y = f"y {'up' if record['y_ascending'] else 'down'}" + ("" if record["placed"] else " (no coordinates say so)")
+    return y + (", x from the east" if record["x_descending"] else "")
 
 
 def _values(record: dict[str, Any]) -> str:

@@ -14,8 +14,8 @@ import numpy as np
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.evaluation.coarsen import block_means, block_size, evenly_spaced
 from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
-from nowcast.netcdf.grid import Grid
 from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.record import Record
 from nowcast.quantity import Quantity
 from nowcast.report.maps import MapGrid, colour_scale, gif, ground_aspect, moment, plain, png, short

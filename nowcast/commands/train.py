@@ -33,10 +33,10 @@ def draw_curves(output: Path) -> None:
     if not distributed.is_first() or not (output / run_folder.METRICS).is_file():
         return
     try:
-        from nowcast.report import folder as report_folder
-        from nowcast.report import maps  # imports matplotlib
+        from nowcast.report import maps, training_curves  # imports matplotlib
 
-        content = maps.png(maps.drawn(report_folder.draw_training(run_folder.read_events(output / run_folder.METRICS))))
+        figure = training_curves.draw_training(run_folder.read_events(output / run_folder.METRICS))
+        content = maps.png(maps.drawn(figure), exact=True)
         with replacing(output / run_folder.PICTURE) as temporary:
             temporary.write_bytes(content)
     except Exception as error:  # a picture that cannot be drawn must not fail a run that is trained
@@ -79,7 +79,8 @@ def train_run(
         shape, most = case_shape(resolved.data, archive), archive.num_windows("training")
         advice = what_would_fit(resolved, own_device, shape=shape, most=most)
         raise MemoryLimitError(f"{advice}\nThe checkpoints in {output} are kept.")
-    return f"{result.output / BEST}  (best at step {result.best_step:,} of {result.step:,})"
+    no_gain = "" if result.best_step else f": no later validation had a lower loss than {trainer.learner.start_name}"
+    return f"{result.output / BEST}  (best at step {result.best_step:,} of {result.step:,}{no_gain})"
 
 
 def _checkpoint_to_resume(output: Path, *, resume: bool) -> Checkpoint | None:
@@ -164,7 +165,8 @@ def _claimed_run_folder(
         run_folder.check_room(output, last)
         yield
         run_folder.write_config(output, text)  # [training] may have changed, for example to more steps
-        run_folder.forget_after(output / run_folder.METRICS, trainer.state.step)
+        # a validation that was recorded and not saved is made again
+        run_folder.forget_after(output / run_folder.METRICS, trainer.state.validated_step)
     else:
         # three times `last`: last, previous, and the temporary file that becomes the next last
         with run_folder.claimed(output, overwrite=overwrite, num_bytes=best + 3 * last):
@@ -219,7 +221,7 @@ class _LogFile(logging.FileHandler):
 def dry_run_summary(experiment: Experiment, device: str) -> dict[str, Any]:
     """Return what training would do and cost, as one JSON object. Writes nothing but the cache of packed frames."""
     # a training ends with a picture, so the memory of matplotlib counts
-    from nowcast.report import folder as report_folder  # noqa: F401
+    from nowcast.report import training_curves  # noqa: F401
 
     own_device = distributed.join(pick_device(device))
     with distributed.in_turn():

@@ -10,7 +10,7 @@ import numpy as np
 from nowcast.errors import DataError, UsageError
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.forecast_reader import Forecasts
-from nowcast.netcdf.grid import difference
+from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.record import Record
 
 log = logging.getLogger(__name__)
@@ -62,11 +62,14 @@ class ForecastFiles(Forecaster):
         return leads[0]
 
     def _report_projections(self, record: Record) -> None:
-        """Log it if only one of the two states its map projection."""
+        """Log it if only one of the two states its map projection, or its place at all."""
         stated = [grid.mapping_attributes.get("grid_mapping_name") for grid in (self.forecasts.grid, record.grid)]
         if (stated[0] is None) != (stated[1] is None):
             without, other = (self.name, record.name) if stated[0] is None else (record.name, self.name)
             log.info("%s states no map projection: taken to be that of %s, whose coordinates are the same", without, other)
+        if self.forecasts.grid.is_placed != record.grid.is_placed:
+            without, other = (record.name, self.name) if self.forecasts.grid.is_placed else (self.name, record.name)
+            log.warning("%s does not say where its cells are: taken to be those of %s, which has as many", without, other)
 
     def leads_on(self, record: Record) -> int:
         """Return for how many of the lead times this record can have frames."""

@@ -4,8 +4,8 @@ Records (observed series) are opened by `open_records`; forecasts are read by fo
 forecast_writer.py.
 """
 
-from nowcast.netcdf.grid import Grid
 from nowcast.netcdf.opening import FileSummary, Index, open_records
+from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.record import Record
 
 __all__ = ["FileSummary", "Grid", "Index", "Record", "open_records"]

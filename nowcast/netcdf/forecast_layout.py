@@ -8,15 +8,18 @@ import math
 import re
 from dataclasses import dataclass, replace
 
-import cf_units
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.grid import MAX_COORDINATE
-from nowcast.netcdf.rain_variable import Field, find_field, is_numeric, text
+from nowcast.netcdf.attributes import is_numeric, text
+from nowcast.netcdf.places.coordinates import MAX_COORDINATE
+from nowcast.netcdf.rain.units import RAIN_NAMES, Conversion, to_rain_rate
+from nowcast.netcdf.rain.variable import Field, find_field
 from nowcast.netcdf.record import most_frequent_step
-from nowcast.netcdf.times import decode_times, interval_seconds, read_times, time_variable
-from nowcast.netcdf.units import RAIN_NAMES, Conversion, to_rain_rate
+from nowcast.netcdf.times.epochs import decode_times, seconds_per
+from nowcast.netcdf.times.intervals import interval_seconds
+from nowcast.netcdf.times.values import read_periods, read_times
+from nowcast.netcdf.times.variables import time_variable
 from nowcast.quantity import RAIN_RATE, Quantity
 
 _MEMBERS = {"ens_number", "realization", "realisation", "member", "number", "ensemble", "ensemble_member", "ens"}
@@ -195,31 +198,15 @@ def _period_variable(dataset, dims: tuple[str, ...]) -> str | None:
     for name, variable in dataset.variables.items():
         long_dims = {dim for dim, size in zip(variable.dimensions, variable.shape, strict=True) if size != 1}
         is_period = (text(variable, "standard_name") or name) in _PERIODS
-        if is_period and is_numeric(variable) and long_dims <= set(dims) and _seconds(text(variable, "units")) is not None:
+        if is_period and is_numeric(variable) and long_dims <= set(dims) and seconds_per(text(variable, "units")) is not None:
             return name
     return None
-
-
-def _seconds(units: str | None) -> float | None:
-    """Return the length of a unit of time, s; None if it is none."""
-    try:
-        return float(cf_units.Unit(units).convert(1.0, "s")) if units else None
-    except ValueError:
-        return None
 
 
 def _over(dataset, name: str, which: str, dims: tuple[str, ...], where: str) -> np.ndarray:
     """Read the times (or lead times) of a variable, and broadcast them to all of `dims`."""
     own = [dim for dim in dataset[name].dimensions if dim in dims]
-    if which == "forecast_period":
-        index = tuple(slice(None) if dim in dims else 0 for dim in dataset[name].dimensions)
-        stored = np.asarray(dataset[name][index], np.float64)
-        if not np.isfinite(stored).all():
-            raise DataError(f"{where}: {name} has missing values.\nExpected a lead time for every forecast.")
-        stored = stored.transpose([own.index(dim) for dim in dims if dim in own])
-        values = np.round(stored * _seconds(text(dataset[name], "units"))).astype("timedelta64[s]")
-    else:
-        values = read_times(dataset, name, dims, where)
+    values = (read_periods if which == "forecast_period" else read_times)(dataset, name, dims, where)
     sizes = [len(dataset.dimensions[dim]) for dim in dims]
     if math.prod(sizes) > MAX_COORDINATE:
         raise DataError(f"{where} declares {math.prod(sizes)} forecast fields.\nExpected at most {MAX_COORDINATE}.")

@@ -14,7 +14,8 @@ import numpy as np
 from nowcast.errors import DataError
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
 from nowcast.netcdf.forecast_layout import ForecastLayout, Times, read_layout
-from nowcast.netcdf.grid import Grid, difference, read_grid
+from nowcast.netcdf.places.comparison import difference
+from nowcast.netcdf.places.grid import Grid, read_grid
 from nowcast.netcdf.record import keep_chunks
 from nowcast.quantity import Quantity
 
@@ -118,7 +119,7 @@ class Forecasts:
             try:
                 dataset = OPEN_FILES.get(file.path)
                 keep_chunks(dataset.variables[file.layout.field.variable], file.layout.field, also=file.layout.member_dim)
-                fields = file.layout.field.read(dataset, frames, file.layout.conversion, flip=file.grid.y_ascending)
+                fields = file.layout.field.read(dataset, frames, file.layout.conversion, turned=file.grid.turned)
             except (OSError, RuntimeError, IndexError, KeyError, ValueError) as error:
                 raise DataError(f"{file.path}: case {case} cannot be read ({error}).\nThe file is damaged.") from error
         return fields.reshape(-1, *self.grid.shape)
@@ -178,7 +179,7 @@ def _open_usable(paths: Sequence[Path], where: str | Path, variable: str | None,
             continue
         _require_alike(file, files[0] if files else file)
         # thousands of files have the same coordinates: keep one object
-        grid = shared.setdefault(file.grid.y_ascending, file.grid)
+        grid = shared.setdefault(file.grid.turned, file.grid)
         files.append(replace(file, grid=grid, layout=shared.setdefault(file.layout, file.layout)))
     if errors and not files:
         raise errors[0]

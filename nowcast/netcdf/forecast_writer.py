@@ -15,10 +15,10 @@ import netCDF4
 import numpy as np
 
 from nowcast.errors import DataError, OutputError
+from nowcast.netcdf.attributes import text
 from nowcast.netcdf.files import OPEN_FILES, open_dataset
 from nowcast.netcdf.forecast_layout import OTHER_NAME
-from nowcast.netcdf.grid import Grid
-from nowcast.netcdf.rain_variable import text
+from nowcast.netcdf.places.grid import Carried, Grid
 from nowcast.quantity import Quantity
 from nowcast.runtime.outputs import free_space, may_write, replacing, size
 
@@ -37,6 +37,7 @@ _THRESHOLD = {
 }
 # Probabilities are packed to 0.0001, more than their accuracy: two bytes compress to a fraction of the four of float32.
 _SCALE, _PACKED_FILL = 1e-4, np.int16(netCDF4.default_fillvals["i2"])
+_REFERENCES = {"bounds", "climatology", "coordinates", "grid_mapping", "cell_measures", "ancillary_variables"}  # not copied
 _PROJ4 = ("proj4", "proj4_params", "proj4_string", "proj_string")  # attributes of a grid mapping that hold a PROJ string
 
 
@@ -110,7 +111,7 @@ def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, *, s
                 dataset["forecast_reference_time"][case] = since
                 dataset["time"][case] = since + seconds
         for name, values in zip(names, fields, strict=True):
-            values = values[..., ::-1, :] if grid.y_ascending else values
+            values = values[..., :: -1 if grid.y_ascending else 1, :: -1 if grid.x_descending else 1]
             stored = _packed(values) if name == PROBABILITY else np.ascontiguousarray(_filled(values))
             checksums[name].append(zlib.crc32(stored))
             with _library(path):
@@ -146,17 +147,34 @@ def _write_globals(dataset, grid: Grid, attributes: dict) -> None:
 
 
 def _write_grid(dataset, grid: Grid) -> None:
-    for name, values, attributes in ((grid.y_name, grid.y, grid.y_attributes), (grid.x_name, grid.x, grid.x_attributes)):
-        dataset.createDimension(name, len(values))
-        coordinate = dataset.createVariable(name, "f8", (name,), fletcher32=True)
-        for attribute, value in attributes.items():
-            # limits must have the type of the coordinate; the variable that `bounds` names is not copied
-            if attribute != "bounds":
-                limit = attribute.startswith("valid_") or attribute == "actual_range"
-                coordinate.setncattr(attribute, np.asarray(value, np.float64) if limit else value)
-        coordinate[:] = values
+    for dim, coordinate in ((grid.y_name, grid.rows), (grid.x_name, grid.columns)):
+        dataset.createDimension(dim, len(coordinate.values))
+        variable = dataset.createVariable(coordinate.name, "f8", (dim,), fletcher32=True)
+        for attribute, value in coordinate.attributes.items():
+            if attribute not in _REFERENCES:
+                limit = attribute.startswith("valid_") or attribute == "actual_range"  # of the type of the coordinate
+                variable.setncattr(attribute, np.asarray(value, np.float64) if limit else value)
+        variable[:] = coordinate.values
+    for other in grid.carried:
+        _write_other(dataset, other)
     if grid.mapping_name:
         dataset.createVariable(grid.mapping_name, "i4").setncatts(grid.mapping_attributes)
+
+
+def _write_other(dataset, other: Carried) -> None:
+    """Write a further coordinate as it was stored, with its packing."""
+    own = {name: value for name, value in other.attributes.items() if name not in _REFERENCES}
+    options = {"fill_value": own.pop("_FillValue", None), "zlib": True, "fletcher32": True}
+    variable = dataset.createVariable(other.name, other.stored.dtype, other.dims, **options)
+    variable.set_auto_maskandscale(False)
+    variable.setncatts(own)
+    variable[...] = other.stored
+
+
+def _auxiliary(grid: Grid) -> list[str]:
+    """Return the names of the coordinates that are not called like a dimension, which `coordinates` must list."""
+    names = [grid.rows.name, grid.columns.name, *(other.name for other in grid.carried)]
+    return [name for name in names if name not in (grid.y_name, grid.x_name)]
 
 
 def _create_single(dataset, reference: np.datetime64, seconds: np.ndarray) -> None:
@@ -224,7 +242,8 @@ def create_variable(dataset, grid: Grid, name: str, kind: str, dims: tuple[str, 
         name, kind, (*dims, grid.y_name, grid.x_name), fill_value=fill, chunksizes=chunks, **_STORAGE
     )
     variable.set_auto_maskandscale(False)  # the stored numbers are computed here, so that their checksums are known
-    variable.coordinates = "forecast_reference_time forecast_period" if _is_single(dataset) else "time"
+    times = ("forecast_reference_time", "forecast_period") if _is_single(dataset) else ("time",)
+    variable.coordinates = " ".join([*times, *_auxiliary(grid)])
     if grid.mapping_name:
         variable.grid_mapping = grid.mapping_name
     return variable

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import OutputError
-from nowcast.netcdf.grid import Grid
 from nowcast.netcdf.opening import FileSummary
-from nowcast.netcdf.packing import Packing
-from nowcast.netcdf.rain_variable import Field
+from nowcast.netcdf.places.grid import Grid
+from nowcast.netcdf.rain.packing import Packing
+from nowcast.netcdf.rain.variable import Field
 from nowcast.runtime.cache import cache_folder
 from nowcast.runtime.outputs import replacing
 
@@ -137,8 +137,8 @@ def _digest(text: bytes) -> bytes:
 
 @cache
 def reading_code() -> bytes:
-    """Return the code of this folder: an index is valid only for the code that read the files."""
-    return b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    """Return the code of this folder and those in it: an index is valid only for the code that read the files."""
+    return b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
 
 
 def _state(path: Path) -> list[int]:
@@ -157,7 +157,7 @@ def _decode_shared(text: str) -> FileSummary:
     packing = values["field"]["packing"]
     packing = Packing(**packing | {"missing": tuple(packing["missing"])})
     field = Field(**values["field"] | {"frame_dims": tuple(values["field"]["frame_dims"]), "packing": packing})
-    grid = Grid(**values["grid"])
+    grid = Grid(**values["grid"] | {"others": tuple(values["grid"]["others"]), "carried": ()})
     place, nothing = (grid.key, field.quantity), np.zeros(0, "datetime64[s]")
     return FileSummary(**values | {"path": Path(), "field": field, "grid": grid, "place": place, "times": nothing})
 

@@ -13,11 +13,16 @@ from typing import Protocol
 import numpy as np
 
 from nowcast.errors import DataError
+from nowcast.netcdf.attributes import text
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
-from nowcast.netcdf.grid import Grid, read_grid
-from nowcast.netcdf.rain_variable import Field, find_field, text
+from nowcast.netcdf.places.comparison import is_same_series
+from nowcast.netcdf.places.grid import Grid, carry, read_grid
+from nowcast.netcdf.rain.variable import Field, find_field
 from nowcast.netcdf.record import SEQUENCE, FrameLayout, Record, most_frequent_step
-from nowcast.netcdf.times import interval_seconds, nominal_times, read_times, time_variable
+from nowcast.netcdf.times.intervals import interval_seconds
+from nowcast.netcdf.times.raster import nominal_times
+from nowcast.netcdf.times.values import read_times
+from nowcast.netcdf.times.variables import time_variable
 
 __all__ = ["FileSummary", "Grid", "Index", "Record", "open_records"]
 
@@ -74,17 +79,25 @@ def open_records(
     """
     groups: dict[tuple, list[FileSummary]] = {}
     shared: dict = {}
+    series: dict[tuple, tuple] = {}  # the place of a file -> that of the first file on this grid, but for rounding
     for argument in [paths] if isinstance(paths, str | Path) else paths:
         for file in _inspect_all(argument, variable, index):
             # an archive of 100,000 files has few different fields and grids: keep one object of each
-            grid = shared.setdefault((file.place, file.grid.y_ascending), file.grid)
+            grid = shared.setdefault((file.place, file.grid.turned), file.grid)
             file = replace(file, field=shared.setdefault(file.field, file.field), grid=grid)
-            groups.setdefault(file.place, []).append(file)
+            if file.place not in series:
+                alike = (place for place, files in groups.items() if _is_one_series(file, files[0]))
+                series[file.place] = next(alike, file.place)
+            groups.setdefault(series[file.place], []).append(file)
     if index is not None:
         index.save()
     records = [_assemble(files, zr_a, zr_b) for files in groups.values()]
     taken = Counter(record.name for record in records)
     return [replace(r, name=f"{r.name}-{r.paths[0].stem}") if taken[r.name] > 1 else r for r in records]
+
+
+def _is_one_series(file: FileSummary, other: FileSummary) -> bool:
+    return file.field.quantity == other.field.quantity and is_same_series(file.grid, other.grid)
 
 
 def _inspect_all(argument: str | Path, variable: str | None, index: Index | None) -> list[FileSummary]:
@@ -169,7 +182,7 @@ def _assemble(files: list[FileSummary], zr_a: float, zr_b: float) -> Record:
     return Record(
         name=name,
         times=times[kept],
-        grid=files[-1].grid,
+        grid=_with_others(files[-1]),
         quantity=files[0].field.quantity,
         variable=files[0].field.variable,
         paths=tuple(file.path for file in files),
@@ -177,6 +190,14 @@ def _assemble(files: list[FileSummary], zr_a: float, zr_b: float) -> Record:
         layouts=_layouts(files, most_frequent_step(times[kept]), zr_a, zr_b),
         institution=next((file.institution for file in files if file.institution), None),
     )
+
+
+def _with_others(file: FileSummary) -> Grid:
+    """Return the grid of a file with its further coordinates, which forecasts keep."""
+    if not file.grid.others:
+        return file.grid
+    with OPEN_FILES.lock, library_errors(file.path), OPEN_FILES.briefly(file.path) as dataset:
+        return carry(dataset, file.grid)
 
 
 def _nominal_times(times: np.ndarray, name: str) -> np.ndarray:
@@ -196,9 +217,9 @@ def _layouts(files: list[FileSummary], step: np.timedelta64, zr_a: float, zr_b: 
             interval = file.interval or (None if np.isnat(step) else int(step.astype(np.int64)))
             where = str(file.path)
             conversion = file.field.conversion(interval_seconds=interval, zr_a=zr_a, zr_b=zr_b, where=where)
-            layouts[key] = FrameLayout(file.field, conversion, file.grid.y_ascending, file.sequence_length)
+            layouts[key] = FrameLayout(file.field, conversion, file.grid.turned, file.sequence_length)
     return tuple(layouts[_layout_key(file)] for file in files)
 
 
 def _layout_key(file: FileSummary) -> tuple:
-    return file.field, file.interval, file.grid.y_ascending, file.sequence_length
+    return file.field, file.interval, file.grid.turned, file.sequence_length

@@ -16,9 +16,9 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.files import OPEN_FILES
-from nowcast.netcdf.grid import Grid
-from nowcast.netcdf.rain_variable import Field
-from nowcast.netcdf.units import Conversion
+from nowcast.netcdf.places.grid import Grid
+from nowcast.netcdf.rain.units import Conversion
+from nowcast.netcdf.rain.variable import Field
 from nowcast.quantity import Quantity
 
 SEQUENCE = "sequence"  # dimension over independent events of equal length, the only one that frames may have besides time
@@ -29,13 +29,13 @@ CHUNK_ROOM = 1 << 28  # bytes: largest chunk cache of a file
 class FrameLayout:
     """How the frames of a file are read; files that agree share one object.
 
-    `flip`: the rows of the file start in the south. `sequence_length`: frames of each sequence, 0 if the file has no sequences.
-    Frames are numbered through all sequences.
+    `turned`: whether the rows of the file start in the south, and its columns in the east. `sequence_length`: frames of each
+    sequence, 0 if the file has no sequences. Frames are numbered through all sequences.
     """
 
     field: Field
     conversion: Conversion
-    flip: bool
+    turned: tuple[bool, bool]
     sequence_length: int
 
     def selections(self, frame: int, count: int) -> list[dict[str, slice]]:
@@ -104,7 +104,7 @@ class Record:
             try:
                 dataset = OPEN_FILES.get(path)
                 keep_chunks(dataset.variables[layout.field.variable], layout.field)
-                blocks = [layout.field.read(dataset, selection, layout.conversion, flip=layout.flip)
+                blocks = [layout.field.read(dataset, selection, layout.conversion, turned=layout.turned)
                           for selection in layout.selections(frame, count)]  # fmt: skip
                 frames = np.concatenate([block.reshape(-1, *self.grid.shape) for block in blocks])
                 return frames.reshape(count, *self.grid.shape)

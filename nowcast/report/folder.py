@@ -1,12 +1,9 @@
-"""Write the output folder of an evaluation (scores, pictures, report.html), and draw the curves of a training run."""
+"""Write the output folder of an evaluation: scores, pictures, report.html."""
 
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
-from matplotlib.figure import Figure
 
 from nowcast.errors import OutputError
 from nowcast.evaluation.result import Evaluation
@@ -62,23 +59,3 @@ def ready(output: Path, *, overwrite: bool) -> None:
     nearest = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise OutputError(f"cannot write to {output}: {nearest} is {'read-only' if nearest.is_dir() else 'a file'}")
-
-
-def draw_training(events: Sequence[Mapping]) -> Figure:
-    """Draw training and validation loss, CSI and the CSI of persistence against the step, from the events of metrics.jsonl."""
-    figure = Figure(figsize=(10, 4.1), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for split in ("training", "validation"):
-        of_split = [event for event in events if event["split"] == split]
-        left.plot([e["step"] for e in of_split], [e["loss"] for e in of_split], marker=".", label=split)
-    left.set(xlabel="step", ylabel="loss", yscale="log")
-    left.legend()
-    validation = [event for event in events if event["split"] == "validation"]
-    for n, threshold in enumerate(validation[0]["csi"] if validation else ()):
-        for key, style, label in (("csi", ".-", f"≥ {threshold}"), ("persistence_csi", ":", None)):
-            values = [np.nan if e[key][threshold] is None else e[key][threshold] for e in validation]
-            right.plot([e["step"] for e in validation], values, style, color=f"C{n}", label=label)
-    right.set(xlabel="step", ylabel="CSI (dotted: persistence)")
-    if validation:
-        right.legend()
-    return figure

@@ -62,10 +62,13 @@ def moment(time: np.datetime64) -> str:
     return str(np.datetime64(time, "s")).replace("T", " ").removesuffix(":00") + " UTC"
 
 
-def png(pixels: np.ndarray) -> bytes:
-    """Return pixels (row, column, RGB) uint8 as PNG with up to 256 colours, which makes maps a third of the size."""
-    content = io.BytesIO()
-    Image.fromarray(pixels).quantize(256, dither=Image.Dither.NONE).save(content, "PNG")
+def png(pixels: np.ndarray, *, exact: bool = False) -> bytes:
+    """Return pixels (row, column, RGB) uint8 as PNG with up to 256 colours, which makes maps a third of the size.
+
+    exact: keep every colour; thin lines of few pixels could lose theirs
+    """
+    content, image = io.BytesIO(), Image.fromarray(pixels)
+    (image if exact else image.quantize(256, dither=Image.Dither.NONE)).save(content, "PNG")
     return content.getvalue()
 
 

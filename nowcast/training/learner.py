@@ -22,6 +22,7 @@ from nowcast.models.transform import make_transform, network_input, split_missin
 from nowcast.quantity import Quantity
 from nowcast.runtime import distributed
 from nowcast.runtime.device import Compiled, arithmetic, pick_precision
+from nowcast.training.baselines import Baselines
 from nowcast.training.compatibility import fitting_weights
 from nowcast.training.experiment import resolve
 from nowcast.training.optimizer import Average, make_optimizer, optimizer_tensors, restore_optimizer
@@ -147,8 +148,8 @@ class Learner:
         """Return the learning rate of the last update."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def validate(self, batches: Batches | Kept, num_batches: int, *, thresholds: Sequence[float]) -> Validation:
-        """Score the weights to forecast with on batches 0 to `num_batches` - 1; thresholds in mm/h.
+    def validate(self, batches: Batches | Kept, num_batches: int, baselines: Baselines) -> Validation:
+        """Score the weights to forecast with on batches 0 to `num_batches` - 1, beside the baselines.
 
         With a moving average these are the averaged weights; what validation calibrates is then set in both.
         """
@@ -158,7 +159,7 @@ class Learner:
         try:
             return validate(
                 self.model, batches, num_batches, transform=self.transform, loss=self.loss,
-                device=self.device, precision=self.precision, thresholds=thresholds,
+                device=self.device, precision=self.precision, baselines=baselines,
             )  # fmt: skip
         finally:
             if trained:
@@ -180,6 +181,11 @@ class Learner:
     def forecasting_weights(self) -> Mapping[str, Tensor]:
         """Return the weights to forecast with: the moving average, or without one the weights themselves."""
         return self.average.weights if self.average else self.model.state_dict()
+
+    @property
+    def start_name(self) -> str:
+        """Return the name of the weights that the training begins with: "untrained", or `training.start_from`."""
+        return self.started_from["checkpoint"] if self.started_from else "untrained"
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Return all that a resumed run needs: tensors `model.*`, `average.*` and `optimizer.*`."""

@@ -121,6 +121,15 @@ def read_events(metrics: Path) -> list[dict[str, Any]]:
     return events
 
 
+def first_validation(metrics: Path) -> dict[str, Any]:
+    """Return the event of the validation before the first step; empty where metrics.jsonl has none or cannot be read."""
+    events = []
+    with contextlib.suppress(OSError):
+        if metrics.is_file():  # a device such as /dev/full never ends
+            events = read_events(metrics)
+    return next((event for event in events if event["step"] == 0 and event.get("split") == "validation"), {})
+
+
 def forget_after(metrics: Path, step: int) -> None:
     """Delete the events after `step`, which a resumed run will write again, and lines that were cut off."""
     if not metrics.is_file():

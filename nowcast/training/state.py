@@ -11,7 +11,7 @@ class TrainingState:
     """Counters and losses of a training, saved in `last.safetensors` as JSON. A "cut" lowers the learning rate."""
 
     step: int = 0
-    validated_step: int = 0
+    validated_step: int = -1  # -1: not even the weights before the first step
     best_loss: float = math.inf
     best_step: int = 0
     validations_since_best: int = 0
@@ -48,12 +48,19 @@ class TrainingState:
         After `patience` validations without an improvement by more than `delta` it counts a plateau, as Keras does; the
         schedule "plateau" then cuts the learning rate.
         """
+        # The weights before the first step can be the best: a network that training makes worse is never kept, and early
+        # stopping ends a training that in so many validations has not beaten them. They are no part of a plateau, though:
+        # in Keras, and so in the published recipes, the first loss that a plateau is measured from is that of the first epoch.
+        if self.step:
+            self._count_plateau(loss, patience, delta)
+        self.validations_since_best += 1
+        if loss < self.best_loss:
+            self.best_loss, self.best_step, self.validations_since_best = loss, self.step, 0
+        return not self.validations_since_best
+
+    def _count_plateau(self, loss: float, patience: int, delta: float) -> None:
         self.validations_since_cut += 1
         if loss < self.plateau_loss - delta:
             self.plateau_loss, self.validations_since_cut = loss, 0
         elif self.validations_since_cut >= patience:
             self.num_plateaus, self.validations_since_cut = self.num_plateaus + 1, 0
-        self.validations_since_best += 1
-        if loss < self.best_loss:
-            self.best_loss, self.best_step, self.validations_since_best = loss, self.step, 0
-        return not self.validations_since_best

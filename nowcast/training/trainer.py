@@ -1,7 +1,7 @@
 """Trainer: one training run, from its first step (or a checkpoint) to its last.
 
-The loop, in reading order: stop if a signal came; validate and save if it is time; end after the last step; read a batch,
-compute the gradients, check that they are finite, update the weights.
+The loop, in reading order: stop if a signal came; validate and save if it is time, first before any update; end after the
+last step; read a batch, compute the gradients, check that they are finite, update the weights.
 """
 
 import contextlib
@@ -22,14 +22,15 @@ from nowcast.runtime import distributed
 from nowcast.runtime.device import num_cores
 from nowcast.runtime.progress import Progress, Stopwatch
 from nowcast.runtime.signals import StopRequest, stop_on_signals
+from nowcast.training.baselines import Baselines
 from nowcast.training.experiment import check_grids, check_quantity
 from nowcast.training.guidance import fit_correction, keep_guidance, use_place
 from nowcast.training.learner import Learner, StepOutcome
 from nowcast.training.optimizer import count_steps, learning_rate
-from nowcast.training.run_folder import METRICS, append_event
+from nowcast.training.run_folder import METRICS, append_event, first_validation
 from nowcast.training.snapshots import Snapshots
 from nowcast.training.state import TrainingState
-from nowcast.training.validation import Kept
+from nowcast.training.validation import Kept, Scores, Validation
 
 log = logging.getLogger(__name__)
 FEW_WORKERS, MOST_WORKERS = 4, 12  # processes that read batches while a GPU computes
@@ -65,6 +66,7 @@ class Trainer:
         self.unread: list[StepOutcome] = []
         self.most_unread = 1 if learner.device.type == "cuda" else 0
         self.newest_loss = math.nan
+        self.start_scores: dict[str, Scores] = {}  # of the weights before the first step, by their name, for the log
 
     def prepare_data(self) -> None:
         """Pack the records and make the batches of training and validation; warn of damaged frames."""
@@ -85,6 +87,7 @@ class Trainer:
                 fit_correction(self.learner.model, self.batches)
                 self.learner.restart_average()
             use_place(self.learner.model, self.batches, *([batches] if validation else []))
+        self.baselines = Baselines.suited_to(data, self.archive.quantity)
         if distributed.is_first():
             for line in dict.fromkeys(line for series in [*training, *validation] for line in series.frames.damaged):
                 log.warning("%s", line)
@@ -107,6 +110,7 @@ class Trainer:
             contextlib.closing(self.load_batches()) as batches,
         ):
             self._announce()
+            self.start_scores = self._read_start_scores()
             if not self.state.step:
                 self._save_last()  # can be resumed from the start on; and a full disk is found before any work is done
             watch = Stopwatch()
@@ -196,16 +200,19 @@ class Trainer:
 
     def _is_validation_due(self) -> bool:
         step = self.state.step
+        if not step and self.validation_batches is None:
+            return False  # there is nothing to tell yet, nor to keep
         is_due = step % self.settings.validate_every == 0 or step >= self.num_steps
         return is_due and step != self.state.validated_step  # a resumed run has validated this step already
 
     def _validate_and_save(self, watch: Stopwatch) -> None:
         self._check_weights()
         self.state.validated_step = self.state.step
-        speed = watch.read()
-        self._record("training", loss=self.state.take_mean_loss(), **speed, learning_rate=self.learner.learning_rate)
-        log.info("%.3g windows per second, %.1f %% of the time waiting for data",
-                 speed["windows_per_second"], 100 * speed["waiting_share"])  # fmt: skip
+        if self.state.step:
+            speed = watch.read()
+            self._record("training", loss=self.state.take_mean_loss(), **speed, learning_rate=self.learner.learning_rate)
+            log.info("%.3g windows per second, %.1f %% of the time waiting for data",
+                     speed["windows_per_second"], 100 * speed["waiting_share"])  # fmt: skip
         if self.validate():
             self.snapshots.save_best(self.state)
         self._save_last()
@@ -220,14 +227,32 @@ class Trainer:
         if self.validation_batches is None:
             self.state.best_step = self.state.step
             return True
-        settings, thresholds = self.settings, self.archive.quantity.thresholds
-        validation = self.learner.validate(self.validation_batches, self.num_validation_batches, thresholds=thresholds)
+        settings = self.settings
+        validation = self.learner.validate(self.validation_batches, self.num_validation_batches, self.baselines)
         if not math.isfinite(validation.loss):
             raise self._divergence(self.state.step, f"validation loss {validation.loss:.4g}")
         is_best = self.state.judge(validation.loss, patience=settings.plateau_patience, delta=settings.plateau_delta)
-        self._record("validation", **validation.as_dict())
-        log.info("step %d: %s%s", self.state.step, validation.summary(), " (best)" if is_best else "")
+        self._report(validation, is_best=is_best)
         return is_best
+
+    def _report(self, validation: Validation, *, is_best: bool) -> None:
+        """Record and log a validation; keep the scores of the weights before the first step to show beside later ones."""
+        step, name = self.state.step, self.learner.start_name
+        weights = {} if step else {"weights": name}
+        self._record("validation", **weights, **validation.as_dict(), unit=self.archive.quantity.unit)
+        summary = validation.summary(self.start_scores)
+        if step:
+            log.info("step %d: %s%s", step, summary, " (best)" if is_best else "")
+        else:
+            log.info("step 0, %s: %s", name, summary)
+            self.start_scores = {name: validation.network}
+
+    def _read_start_scores(self) -> dict[str, Scores]:
+        """Return the scores before the first step, by the name of the weights; empty where they are not known (any more)."""
+        event = first_validation(self.output / METRICS)
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            return {event["weights"]: Scores.from_dict(event)}
+        return {}
 
     def _save_last(self) -> None:
         self._check_weights()

@@ -1,9 +1,10 @@
 """Validation: the loss and the scores, in mm/h, of a network on fixed cases while it trains."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 
 from nowcast.dataset.batches import Batch, Batches
@@ -12,42 +13,65 @@ from nowcast.models.model import Model
 from nowcast.models.transform import Transform, network_input, split_missing
 from nowcast.runtime import distributed
 from nowcast.runtime.device import arithmetic
-from nowcast.scores.pixels import THRESHOLDS, Sums, csi, mae, sums
+from nowcast.scores.pixels import Sums, csi, mae
+from nowcast.training.baselines import Baselines, pixel_sums
 
 MOST_BYTES = 1 << 28  # of the validation batches that are kept in memory
+NETWORK = "network"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one forecaster on the validation cases, pooled over cases and lead times.
+
+    csi: threshold (mm/h) -> critical success index
+    mae: mean absolute error, mm/h
+    """
+
+    csi: dict[float, float]
+    mae: float
+
+    @classmethod
+    def from_sums(cls, pooled: Sums) -> "Scores":
+        """Compute the scores from sums that are pooled over cases and lead times."""
+        return cls(dict(zip(pooled.thresholds, csi(pooled)[0].tolist(), strict=True)), float(mae(pooled)[0]))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Scores":
+        """Return the scores of an `as_dict`. Raises KeyError, TypeError, ValueError or AttributeError where one is missing."""
+        csi = {float(threshold): _or_nan(value) for threshold, value in values["csi"].items()}
+        return cls(csi, _or_nan(values["mae"]))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values: thresholds as text, undefined scores as null."""
+        return {"csi": {f"{t:g}": _finite(value) for t, value in self.csi.items()}, "mae": _finite(self.mae)}
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores of the network and of persistence on the validation cases.
-
-    loss: as in training
-    csi, persistence_csi: threshold (mm/h) -> critical success index, pooled over cases and lead times
-    mae, persistence_mae: mean absolute error, mm/h
-    """
+    """The loss as in training, the scores of the network, and those of each baseline by name."""
 
     loss: float
-    csi: dict[float, float]
-    persistence_csi: dict[float, float]
-    mae: float
-    persistence_mae: float
+    network: Scores
+    baselines: dict[str, Scores]
 
-    def as_dict(self) -> dict:
-        """Return JSON values: thresholds as text, undefined scores as null."""
-        csi = {f"{t:g}": _finite(value) for t, value in self.csi.items()}
-        persistence_csi = {f"{t:g}": _finite(value) for t, value in self.persistence_csi.items()}
-        maes = {"mae": _finite(self.mae), "persistence_mae": _finite(self.persistence_mae)}
-        return {"loss": self.loss, "csi": csi, "persistence_csi": persistence_csi, **maes}
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values; the scores of a baseline begin with its name, as in `persistence_csi`."""
+        baselines = {f"{name}_{key}": value for name, of in self.baselines.items() for key, value in of.as_dict().items()}
+        return {"loss": self.loss, **self.network.as_dict(), **baselines}
 
-    def summary(self) -> str:
-        """Return, for example, `validation loss 0.021, CSI at 1: 0.52 (persistence 0.44), MAE 0.41 (0.52)`."""
-        scores = [
-            f"CSI at {threshold:g}: {value:.3f} (persistence {self.persistence_csi[threshold]:.3f})"
-            for threshold, value in self.csi.items()
-            if threshold == 1 or len(self.csi) == 1
-        ]
-        mae = f"MAE {self.mae:.3f} ({self.persistence_mae:.3f})"
-        return f"validation loss {self.loss:.5g}, {', '.join([*scores, mae])}"
+    def summary(self, start: Mapping[str, Scores]) -> str:
+        """Return `validation loss 0.021, CSI at 1: 0.52 (untrained 0.45, extrapolation 0.47), MAE 0.41 (…)`, for example.
+
+        start: the scores of the weights that the training began with, by their name; may be empty
+        """
+        others, parts = {**start, **self.baselines}, []
+        for threshold, value in self.network.csi.items():
+            if threshold == 1 or len(self.network.csi) == 1:
+                beside = _beside({name: of.csi.get(threshold, math.nan) for name, of in others.items()})
+                parts.append(f"CSI at {threshold:g}: {value:.3f}{beside}")
+        parts.append(f"MAE {self.network.mae:.3f}{_beside({name: of.mae for name, of in others.items()})}")
+        return f"validation loss {self.loss:.5g}, {', '.join(parts)}"
 
 
 class Kept:
@@ -85,20 +109,17 @@ def validate(
     loss: Loss,
     device: torch.device,
     precision: torch.dtype,
-    thresholds: Sequence[float] = THRESHOLDS,
+    baselines: Baselines,
 ) -> Validation:
-    """Forecast batches 0 to `num_batches` - 1 and score the forecasts beside persistence; thresholds in mm/h.
+    """Forecast batches 0 to `num_batches` - 1 and score the forecasts beside `baselines`, at their thresholds.
 
     Each of several processes forecasts its share of the cases; all return the scores of all cases. Afterwards a model that
     forecasts distributions is calibrated on these cases.
     """
     model.eval()
-    loss_sums, network, persistence = (
-        torch.zeros(2, num_batches),
-        [],
-        [],
-    )  # loss_sums: (sum of errors, count of pixels) per batch
-    calibration = model.calibration(transform, thresholds)
+    loss_sums = torch.zeros(2, num_batches)  # (sum of errors, count of pixels) per batch
+    totals: dict[str, list[Sums]] = {}  # by forecaster, per batch
+    calibration = model.calibration(transform, baselines.thresholds)
     for k in range(num_batches):
         batch = batches[k]
         with arithmetic(device, precision):
@@ -108,43 +129,36 @@ def validate(
         loss_sums[:, k] = torch.stack(loss.sum_and_count(model.loss_input(outputs), observed, validity, transform)).cpu()
         calibration.count(outputs, observed, validity)
         forecast = transform.decode(model.values(outputs, past)).cpu().numpy()
-        network_sums, persistence_sums = _pixel_sums(forecast, batch, thresholds)
-        network += network_sums
-        persistence += persistence_sums
+        known, beside = baselines.score(k, batch)
+        scored = {NETWORK: pixel_sums(forecast, batch.future.numpy(), known, baselines.thresholds), **beside}
+        for name, of_batch in scored.items():
+            totals.setdefault(name, []).append(of_batch)
     model.train()
-    (losses, counts), gathered = _sum_over_processes(loss_sums), distributed.gather((sum(network), sum(persistence)))
-    pooled = (sum(sums_of_processes).pooled() for sums_of_processes in zip(*gathered, strict=True))
+    losses, counts = _sum_over_processes(loss_sums)
     calibration.apply(_sum_over_processes)
-    return _scores(float((losses / at_least_one(counts)).mean()), *pooled, thresholds)
+    scores = _scores(totals)
+    return Validation(float((losses / at_least_one(counts)).mean()), scores.pop(NETWORK), scores)
 
 
-def _scores(loss: float, network: Sums, persistence: Sums, thresholds: Sequence[float]) -> Validation:
-    """Compute the scores from sums over all cases and lead times."""
-    return Validation(
-        loss=loss,
-        csi=dict(zip(thresholds, csi(network)[0].tolist(), strict=True)),
-        persistence_csi=dict(zip(thresholds, csi(persistence)[0].tolist(), strict=True)),
-        mae=float(mae(network)[0]),
-        persistence_mae=float(mae(persistence)[0]),
-    )
-
-
-def _pixel_sums(forecast: np.ndarray, batch: Batch, thresholds: Sequence[float]) -> tuple[list[Sums], list[Sums]]:
-    """Return the sums of pixel scores for each case, of the forecast (case, lead, y, x) mm/h and of persistence."""
-    observed = batch.future.numpy()
-    last = np.repeat(batch.past.numpy()[:, -1:], observed.shape[1], axis=1)
-    known = np.isfinite(observed) & np.isfinite(last)
-    return _sums_by_case(forecast, observed, known, thresholds), _sums_by_case(last, observed, known, thresholds)
-
-
-def _sums_by_case(forecast: np.ndarray, observed: np.ndarray, known: np.ndarray, thresholds: Sequence[float]) -> list[Sums]:
-    """Return the sums of pixel scores for each case of (case, lead, y, x)."""
-    return [sums(*case, thresholds) for case in zip(forecast, observed, known, strict=True)]
+def _scores(totals: Mapping[str, list[Sums]]) -> dict[str, Scores]:
+    """Compute the scores of each forecaster from the sums of all batches in all processes."""
+    gathered = distributed.gather({name: sum(of_batches) for name, of_batches in totals.items()})
+    return {name: Scores.from_sums(sum(of_process[name] for of_process in gathered).pooled()) for name in totals}
 
 
 def _sum_over_processes(values: torch.Tensor) -> torch.Tensor:
     return sum(distributed.gather(values))
 
 
+def _beside(values: Mapping[str, float]) -> str:
+    """Return, for example, ` (untrained 0.450, persistence 0.440)`; nothing without values."""
+    listed = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+    return f" ({listed})" if listed else ""
+
+
 def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+    return value if math.isfinite(value) else None
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else float(value)

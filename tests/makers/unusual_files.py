@@ -271,7 +271,7 @@ REFUSED = {
     "times in float32 since 1900": (
         timed([1058052.5, 1058052.6, 1058052.7], "f4", units="hours since 1900-01-01"),
         (
-            ': time is float32 "hours since 1900-01-01", in steps of 450 s: frames cannot be told apart.\n'
+            ': time, in "hours since 1900-01-01", is stored in steps of 450 s: frames cannot be told apart.\n'
             "Expected int32 or float64."
         ),
     ),

@@ -12,7 +12,8 @@ from makers.stored import edit, open_one
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.forecast_writer import write_forecast
-from nowcast.netcdf.grid import Grid, difference
+from nowcast.netcdf.places.comparison import difference
+from nowcast.netcdf.places.grid import Grid
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
 
 REFERENCE = np.datetime64("2020-06-01T00:15:00")

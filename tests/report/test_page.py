@@ -193,14 +193,3 @@ def test_no_figure_is_kept(monkeypatch):
     report_page.as_html(result, result.rows(), maps, animations)
     gc.collect()
     assert len(made) == 0
-
-
-def test_the_curve_of_a_training_is_drawn_from_its_events():
-    events = [
-        {"step": 5, "split": "training", "loss": 0.5},
-        {"step": 5, "split": "validation", "loss": 0.6, "csi": {"1": None}, "persistence_csi": {"1": 0.2}},
-        {"step": 10, "split": "validation", "loss": 0.4, "csi": {"1": 0.3}, "persistence_csi": {"1": 0.2}},
-    ]
-    left, right = report_folder.draw_training(events).axes
-    assert [line.get_xydata().tolist() for line in left.lines] == [[[5, 0.5]], [[5, 0.6], [10, 0.4]]]
-    assert len(right.lines) == 2

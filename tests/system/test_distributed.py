@@ -80,6 +80,9 @@ def assert_same_training(one, two):
     for mine, theirs in zip(events(one), events(two), strict=True):
         assert (mine["step"], mine["split"]) == (theirs["step"], theirs["split"])
         assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-5, rel=1e-5)
+        for key in ("extrapolation_csi", "extrapolation_mae", "persistence_csi", "persistence_mae"):
+            assert (key in mine) == (mine["split"] == "validation")
+            assert theirs.get(key) == pytest.approx(mine.get(key))
     weights, others = load_file(one / "last.safetensors"), load_file(two / "last.safetensors")
     for name, values in weights.items():
         assert others[name] == pytest.approx(values, abs=1e-5), name

@@ -89,7 +89,7 @@ def test_a_folder_imports_from_its_own_layer_and_those_before(name):
 
 
 def module_name(path):
-    """As `nowcast.netcdf.grid`; of a folder's __init__.py the folder."""
+    """As `nowcast.netcdf.places.grid`; of a folder's __init__.py the folder."""
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

@@ -21,7 +21,7 @@ from nowcast.dataset import batches, loader
 from nowcast.dataset.archive import open_archive
 from nowcast.errors import CheckpointError, DivergenceError, LoadingError, OutputError, Stopped
 from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint
-from nowcast.report import folder as report_folder
+from nowcast.report import training_curves
 from nowcast.runtime import outputs
 from nowcast.training.learner import Learner
 from nowcast.training.run_folder import CONFIG, METRICS
@@ -425,7 +425,7 @@ def test_a_picture_that_cannot_be_drawn_never_costs_the_run(place, tmp_path, mon
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(report_folder, "draw_training", fail)
+    monkeypatch.setattr(training_curves, "draw_training", fail)
     train(experiment(place), tmp_path / "run", draw=draw_curves)
     assert f"no training.png: {error}" in caplog.text
     assert_same(place / "straight", tmp_path / "run")

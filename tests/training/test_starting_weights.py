@@ -10,6 +10,7 @@ from nowcast.dataset.archive import open_archive
 from nowcast.errors import CheckpointError
 from nowcast.models.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
 from nowcast.training.learner import Learner
+from nowcast.training.run_folder import METRICS, first_validation
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -56,7 +57,8 @@ def test_of_a_last_checkpoint_the_average_is_taken_which_it_forecasts_with(recor
     assert torch.equal(learner.model.head.weight, last.tensors_of("average")["head.weight"])
 
 
-def test_a_run_begins_with_the_weights_and_says_whose_they_are(record, source, tmp_path):
+def test_a_run_begins_with_the_weights_and_says_whose_they_are(record, source, tmp_path, caplog):
+    caplog.set_level("INFO", logger="nowcast")
     # a rate this small leaves the weights where they were
     experiment = tiny_experiment([record], start_from=str(source), learning_rate=1e-12, steps=2)
     run(experiment, tmp_path / "run")
@@ -65,6 +67,12 @@ def test_a_run_begins_with_the_weights_and_says_whose_they_are(record, source, t
     assert ended.metadata["started_from"] == {"checkpoint": str(source), "sha256": begun.digest}
     assert config.read(tmp_path / "run" / "config.toml").training.start_from == str(source)
     assert "started_from" not in begun.metadata
+    event = first_validation(tmp_path / "run" / METRICS)
+    assert event["weights"] == str(source)
+    assert event["loss"] == pytest.approx(begun.metadata["best_loss"]), "the same weights, the same cases"
+    told = [line for line in caplog.messages if "validation loss" in line]
+    assert told[0].startswith(f"step 0, {source}: validation loss {event['loss']:.5g}, ")
+    assert f"({source} {event['csi']['1']:.3f}, extrapolation " in told[1]
 
 
 @pytest.mark.slow

@@ -57,9 +57,46 @@ def test_a_run_leaves_the_whole_run_folder(record, tmp_path):
     assert (tmp_path / "run" / PICTURE).read_bytes().startswith(b"\x89PNG")
     assert config.read(tmp_path / "run" / CONFIG) == resolve(tiny_experiment([record]))
     training_validation = events(tmp_path / "run", "validation")
-    assert [event["step"] for event in training_validation] == [3, 6]
-    assert set(training_validation[0]) >= {"loss", "csi", "persistence_csi", "mae"}
+    assert [event["step"] for event in training_validation] == [0, 3, 6]
+    baselines = {f"{name}_{score}" for name in ("persistence", "extrapolation") for score in ("csi", "mae")}
+    assert set(training_validation[1]) == {"step", "split", "loss", "csi", "mae", "unit"} | baselines
+    assert [event["step"] for event in events(tmp_path / "run", "training")] == [3, 6]
     assert set(events(tmp_path / "run", "training")[0]) >= {"loss", "learning_rate", "windows_per_second", "waiting_share"}
+
+
+def test_a_run_tells_what_training_is_worth(record, tmp_path, caplog):
+    """The scores before the first step and those of the baselines stand beside each validation, also in a resumed run."""
+    caplog.set_level("INFO", logger="nowcast")
+    run(tiny_experiment([record], steps=3), tmp_path / "run")
+    run(tiny_experiment([record], steps=6), tmp_path / "run", resume=True)
+    first, *later = events(tmp_path / "run", "validation")
+    assert (first["step"], first["weights"], first["unit"]) == (0, "untrained", "mm/h")
+    told = [line for line in (tmp_path / "run" / LOG).read_text().splitlines() if "validation loss" in line]
+    assert f"step 0, untrained: validation loss {first['loss']:.5g}, {scores(first, ())}" in told[0]
+    for event, line in zip(later, told[1:], strict=True):
+        assert f"step {event['step']}: validation loss {event['loss']:.5g}, {scores(event, [first])}" in line
+
+
+def scores(event, before):
+    """As the log tells the scores of a validation, beside those of the events `before`."""
+    names = ("extrapolation", "persistence")
+    csi = [("untrained", e["csi"]) for e in before] + [(name, event[f"{name}_csi"]) for name in names]
+    mae = [("untrained", e["mae"]) for e in before] + [(name, event[f"{name}_mae"]) for name in names]
+    beside_csi = ", ".join(f"{name} {value['1']:.3f}" for name, value in csi)
+    beside_mae = ", ".join(f"{name} {value:.3f}" for name, value in mae)
+    return f"CSI at 1: {event['csi']['1']:.3f} ({beside_csi}), MAE {event['mae']:.3f} ({beside_mae})"
+
+
+def test_a_network_that_training_makes_worse_is_not_kept(record, tmp_path):
+    result = run(tiny_experiment([record], optimizer="sgd", learning_rate=100.0, ema=0.0), tmp_path / "run")
+    first, *later = events(tmp_path / "run", "validation")
+    assert min(event["loss"] for event in later) > first["loss"]
+    assert result.endswith("(best at step 0 of 6: no later validation had a lower loss than untrained)")
+    kept = read_checkpoint(tmp_path / "run" / BEST)
+    assert kept.metadata["step"] == 0
+    untrained = Learner(tiny_experiment([record]), torch.device("cpu")).model.state_dict()
+    for name, weight in kept.tensors_of("model").items():
+        assert torch.equal(weight, untrained[name]), name
 
 
 def test_the_checkpoint_describes_itself(record, tmp_path):
@@ -202,7 +239,7 @@ def test_validation_finds_the_motion_of_its_cases_once(record, tmp_path, monkeyp
     made.validation_batches.most_bytes = limit
     read_batch = Batches.__getitem__
     monkeypatch.setattr(Batches, "__getitem__", lambda self, k: asked.append(k) or read_batch(self, k))
-    found = [made.learner.validate(made.validation_batches, 2, thresholds=(1.0,)) for _ in range(3)]
+    found = [made.learner.validate(made.validation_batches, 2, made.baselines) for _ in range(3)]
     assert len(asked) == 2 * read
     assert found[0] == found[1] == found[2]
 
@@ -321,7 +358,7 @@ def test_onecycle_is_torchs():
 
 
 def test_a_plateau_is_patience_validations_without_a_better_loss():
-    state = TrainingState()
+    state = TrainingState(step=1)
     best = [state.judge(loss, patience=2, delta=0.0) for loss in (3.0, 2.0, 2.5, 2.5, 2.5, 2.5, 1.0)]
     assert best == [True, True, False, False, False, False, True]
     assert state.num_plateaus == 2
@@ -332,10 +369,20 @@ def test_a_plateau_is_patience_validations_without_a_better_loss():
 
 
 def test_a_gain_no_larger_than_delta_is_a_plateau_but_still_the_best():
-    state = TrainingState()
+    state = TrainingState(step=1)
     best = [state.judge(loss, patience=2, delta=0.1) for loss in (1.0, 0.95, 0.92, 0.5)]
     assert best == [True] * 4
     assert state.num_plateaus == 1
+
+
+def test_the_weights_before_the_first_step_can_be_the_best_but_are_no_part_of_a_plateau():
+    state = TrainingState()
+    assert state.judge(1.0, patience=1, delta=0.0)
+    found = []
+    for state.step, loss in enumerate((3.0, 2.0, 1.5), 1):
+        found.append((state.judge(loss, patience=1, delta=0.0), state.validations_since_best, state.num_plateaus))
+    assert found == [(False, 1, 0), (False, 2, 0), (False, 3, 0)]
+    assert (state.best_step, state.best_loss) == (0, 1.0)
 
 
 def test_the_average_follows_the_weights():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nowcast.errors import DataError
-from nowcast.netcdf.units import meaning, to_rain_rate
+from nowcast.netcdf.rain.units import meaning, to_rain_rate
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
 
 # (what 1 of it is in mm/h, spellings)

@@ -12,16 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf import units
-from nowcast.netcdf.packing import HIGHEST, Packing, decode, read_packing
+from nowcast.netcdf.attributes import is_numeric, text
+from nowcast.netcdf.places.axes import horizontal
+from nowcast.netcdf.places.degrees import rows_and_columns
+from nowcast.netcdf.rain import units
+from nowcast.netcdf.rain.packing import HIGHEST, Packing, decode, read_packing
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity
 
 log = logging.getLogger(__name__)
 
-_Y_NAMES = {"projection_y_coordinate", "latitude", "grid_latitude", "degrees_north", "degree_north"}
-_X_NAMES = {"projection_x_coordinate", "longitude", "grid_longitude", "degrees_east", "degree_east"}
-_Y_DIMENSIONS = {"y", "yc", "lat", "latitude", "rlat", "south_north", "north_south", "row", "rows", "nj", "j"}
-_X_DIMENSIONS = {"x", "xc", "lon", "longitude", "rlon", "west_east", "east_west", "column", "columns", "ni", "i"}
 _PREFERENCE = {"rate": 0, "amount": 1, "reflectivity": 2}  # of kinds of units, the smallest first
 # mm/h or mm per unit: larger units are those of heights and winds, not of rain, unless a standard name says so
 _COARSEST = {"rate": 1e4, "amount": 100.0, "reflectivity": np.inf}
@@ -68,12 +67,12 @@ class Field:
     def quantity(self) -> Quantity:
         return DIMENSIONLESS if self.kind == "dimensionless" else RAIN_RATE
 
-    def read(self, dataset, frames: dict, conversion: units.Conversion, *, flip: bool) -> np.ndarray:
+    def read(self, dataset, frames: dict, conversion: units.Conversion, *, turned: tuple[bool, bool]) -> np.ndarray:
         """Read frames; rates above the highest credible one become NaN, with a warning.
 
         frames: index or slice of each frame dimension
         conversion: from the declared units to mm/h
-        flip: whether to reverse the rows, for files with the southernmost first
+        turned: whether to reverse the rows, for files with the southernmost first, and the columns, with the easternmost first
         returns: (…, y, x) float32 mm/h, NaN missing; first the frame dimensions that are slices
         """
         variable = dataset.variables[self.variable]
@@ -82,7 +81,8 @@ class Field:
         kept = [name for name in variable.dimensions if isinstance(index.get(name, 0), slice)]
         order = [name for name in self.frame_dims if name in kept] + [self.y_dim, self.x_dim]
         stored = np.transpose(stored, [kept.index(name) for name in order])
-        out = np.ascontiguousarray(decode(stored[..., ::-1, :] if flip else stored, self.packing, conversion))
+        rows, columns = (slice(None, None, -1 if turn else 1) for turn in turned)
+        out = np.ascontiguousarray(decode(stored[..., rows, columns], self.packing, conversion))
         too_high = out == np.inf
         if too_high.any():
             _warn_once(Path(dataset.filepath()), self.variable)
@@ -95,17 +95,6 @@ def _warn_once(file: Path, variable: str) -> None:
     if (file.parent, variable) not in _WARNED:
         _WARNED.add((file.parent, variable))
         log.warning("%s: values of %s above %g mm/h are taken as missing. Are its units right?", file, variable, HIGHEST)
-
-
-def attributes(variable) -> dict:
-    """Return all attributes of a variable by name."""
-    return {name: variable.getncattr(name) for name in variable.ncattrs()}
-
-
-def text(variable, name: str) -> str | None:
-    """Return a text attribute, stripped; None if it is absent or not text."""
-    value = getattr(variable, name, None)
-    return value.strip() if isinstance(value, str) else None
 
 
 def find_field(dataset, where: str, variable: str | None = None) -> Field:
@@ -139,7 +128,7 @@ def find_field(dataset, where: str, variable: str | None = None) -> Field:
 def _rank(dataset, name: str) -> tuple | None:
     """Return the rank of a variable as a candidate for rain, the best smallest; None if it is none."""
     variable = dataset.variables[name]
-    if name in dataset.dimensions or not is_numeric(variable) or _horizontal(dataset, variable) is None:
+    if name in dataset.dimensions or not is_numeric(variable) or horizontal(dataset, variable) is None:
         return None
     num_extra = max(0, sum(size != 1 for size in variable.shape) - 3)
     standard_name = text(variable, "standard_name")
@@ -150,10 +139,6 @@ def _rank(dataset, name: str) -> tuple | None:
     if standard_name or meaning is None or meaning.scale > _COARSEST.get(meaning.kind, 0):
         return None
     return (num_extra, 1, _PREFERENCE[meaning.kind])
-
-
-def is_numeric(variable) -> bool:
-    return variable.dtype is not str and getattr(variable.dtype, "kind", "") in "iuf"
 
 
 def _inventory(dataset) -> str:
@@ -174,11 +159,11 @@ def _describe(dataset, name: str, where: str) -> Field:
     variable = dataset.variables[name]
     if not is_numeric(variable):
         raise DataError(f"{where}: {name} is not numeric.\nExpected a field of numbers over (time, y, x).")
-    horizontal = _horizontal(dataset, variable)
-    if horizontal is None:
+    dims_yx = rows_and_columns(dataset, variable, where)
+    if dims_yx is None:
         dims = ", ".join(variable.dimensions)
         raise DataError(f"{where}: {name} has dimensions ({dims}).\nExpected (time, y, x).")
-    y_dim, x_dim = horizontal
+    y_dim, x_dim = dims_yx
     others = [
         dim for dim, size in zip(variable.dimensions, variable.shape, strict=True) if size != 1 and dim not in (y_dim, x_dim)
     ]
@@ -215,24 +200,3 @@ def _one_frame(variable, y_dim: str, x_dim: str) -> str:
     """Return chunk sizes of one frame, in the form of nccopy's -c."""
     sizes = zip(variable.dimensions, variable.shape, strict=True)
     return ",".join(str(size if dim in (y_dim, x_dim) else 1) for dim, size in sizes)
-
-
-def _horizontal(dataset, variable) -> tuple[str, str] | None:
-    """Return the y and x dimensions: by their coordinate variables, else by name, else the last two other than time."""
-    rest = list(variable.dimensions)
-    y = next((dim for dim in rest if _is_axis(dataset, dim, "Y", _Y_NAMES, _Y_DIMENSIONS)), None)
-    x = next((dim for dim in rest if _is_axis(dataset, dim, "X", _X_NAMES, _X_DIMENSIONS)), None)
-    long = [dim for dim in rest if dim not in (y, x) and not _is_axis(dataset, dim, "T", {"time"}, {"time"})]
-    if len(long) < (y is None) + (x is None):
-        return None
-    x = x or long.pop()
-    return y or long.pop(), x
-
-
-def _is_axis(dataset, dim: str, axis: str, standard_names: set, names: set) -> bool:
-    coordinate = dataset.variables.get(dim)
-    marks = {text(coordinate, mark) for mark in ("axis", "standard_name", "units")} - {None}
-    if marks & (standard_names | {axis}):
-        return True
-    declared = coordinate is not None and (text(coordinate, "axis") or text(coordinate, "standard_name"))
-    return not declared and dim.lower() in names

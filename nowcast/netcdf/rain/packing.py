@@ -11,7 +11,7 @@ import netCDF4
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.units import Conversion
+from nowcast.netcdf.rain.units import Conversion
 
 _SENTINELS = (9999, 99999, 999999)  # undeclared, in unpacked data; negative ones are below the two limits that follow
 _HUGE = 1e30  # larger numbers are fill values, such as 9.97e36, or infinite

@@ -1,0 +1,1 @@
+"""Where the cells of a file are: coordinates, map projection, cell sizes."""

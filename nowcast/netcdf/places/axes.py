@@ -1,0 +1,112 @@
+"""Find the dimensions y and x of a field, and the variables that say where its rows and columns are.
+
+As CF has it: a coordinate is known by its standard name, its units or its `axis`, whether it is called like its dimension
+(`lat(lat)`), has a name of its own (`lat(y)`), or lies over both dimensions (`lat(y, x)`). Names count only where nothing is
+declared.
+"""
+
+from nowcast.netcdf.attributes import attributes, is_numeric, text
+
+_NORTH = {"degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen"}  # CF's units, in lower case
+_EAST = {"degrees_east", "degree_east", "degrees_e", "degree_e", "degreese", "degreee"}
+_AXES = {
+    "projection_y_coordinate": "Y", "projection_y_angular_coordinate": "Y", "latitude": "Y", "grid_latitude": "Y",
+    "projection_x_coordinate": "X", "projection_x_angular_coordinate": "X", "longitude": "X", "grid_longitude": "X",
+    "time": "T",
+}  # fmt: skip
+_LATITUDES = {"lat", "lats", "latitude", "latitudes", "xlat", "nav_lat"}
+_LONGITUDES = {"lon", "lons", "long", "longitude", "longitudes", "xlong", "xlon", "nav_lon"}
+_ROWS = _LATITUDES | {"y", "yc", "rlat", "nlat", "ny", "south_north", "north_south", "row", "rows", "nrows", "nj", "j"}
+_COLUMNS = _LONGITUDES | {"x", "xc", "rlon", "nlon", "nx", "west_east", "east_west", "column", "columns", "col", "cols",
+                          "ncols", "ni", "i"}  # fmt: skip
+
+
+def angle(name: str, declared: dict) -> str | None:
+    """Return `latitude` or `longitude` if a variable with these attributes holds them, true ones; else None."""
+    standard_name, units = (_word(declared, key) for key in ("standard_name", "units"))
+    if standard_name in ("latitude", "longitude"):
+        return standard_name
+    if units in _NORTH | _EAST and standard_name not in _AXES:
+        return "latitude" if units in _NORTH else "longitude"
+    if standard_name or not (units == "" or units.startswith("deg")):
+        return None
+    return "latitude" if name.lower() in _LATITUDES else "longitude" if name.lower() in _LONGITUDES else None
+
+
+def _word(declared: dict, key: str) -> str:
+    value = declared.get(key)
+    return value.strip().lower() if isinstance(value, str) else ""
+
+
+def declared_axis(name: str, declared: dict) -> str | None:
+    """Return the axis (Y, X, T, …) of a coordinate by its attributes, or by the name of an angle without any; else None."""
+    if " since " in _word(declared, "units"):
+        return "T"
+    kind = angle(name, declared)
+    axis = _AXES.get(_word(declared, "standard_name")) or {"latitude": "Y", "longitude": "X"}.get(kind or "")
+    return axis or _word(declared, "axis").upper() or None
+
+
+def horizontal(dataset, variable) -> tuple[str, str] | None:
+    """Return the dimensions (y, x) of a variable: by coordinates, else by name, else the last two other than time."""
+    axes = {dim: _axis_along(dataset, variable, dim) or _named(dataset, dim) for dim in variable.dimensions}
+    y, x = (next((dim for dim, axis in axes.items() if axis == wanted), None) for wanted in "YX")
+    long = [dim for dim, axis in axes.items() if dim not in (y, x) and axis != "T"]
+    if len(long) < (y is None) + (x is None):
+        return None
+    x = x or long.pop()
+    return y or long.pop(), x
+
+
+def is_declared(dataset, variable, dims: tuple[str, str]) -> bool:
+    """Return whether the coordinates along one of the dimensions declare which axis it is."""
+    return any(_axis_along(dataset, variable, dim) for dim in dims)
+
+
+def _axis_along(dataset, variable, dim: str) -> str | None:
+    """Return which axis the coordinates along a dimension declare; None if they declare none, or Y and X both."""
+    own = dataset.variables.get(dim)
+    if own is not None and (axis := declared_axis(dim, attributes(own))):
+        return axis
+    axes = {declared_axis(other.name, attributes(other)) for other in along(dataset, variable, dim)} & {"Y", "X"}
+    return axes.pop() if len(axes) == 1 else None
+
+
+def _named(dataset, dim: str) -> str | None:
+    """Return the axis of a dimension by its name, unless its own coordinate declares that it is something else."""
+    own = dataset.variables.get(dim)
+    if own is not None and text(own, "standard_name"):
+        return None
+    name = dim.lower()
+    return "Y" if name in _ROWS else "X" if name in _COLUMNS else "T" if name == "time" else None
+
+
+def along(dataset, variable, dim: str) -> list:
+    """Return the variables over one dimension alone that can be its coordinates, but for `dim(dim)`; listed ones first."""
+    others = [
+        other
+        for name, other in dataset.variables.items()
+        if name not in (dim, variable.name) and other.dimensions == (dim,) and is_numeric(other)
+    ]
+    return _listed_first(others, variable)
+
+
+def over_grid(dataset, variable, y_dim: str, x_dim: str) -> tuple | None:
+    """Return the variables of latitude and of longitude over y and x (and perhaps a time); None if the file lacks either."""
+    fitting = [
+        other
+        for other in dataset.variables.values()
+        if {y_dim, x_dim} <= set(other.dimensions) and other.ndim <= 3 and is_numeric(other)
+    ]
+    fitting = sorted(_listed_first(fitting, variable), key=lambda other: other.ndim)
+    kinds = {kind: other for other in reversed(fitting) if (kind := angle(other.name, attributes(other)))}
+    return (kinds["latitude"], kinds["longitude"]) if len(kinds) == 2 else None
+
+
+def listed(variable) -> list[str]:
+    """Return the names in the `coordinates` attribute of a field."""
+    return (text(variable, "coordinates") or "").split()
+
+
+def _listed_first(others: list, variable) -> list:
+    return sorted(others, key=lambda other: other.name not in listed(variable))

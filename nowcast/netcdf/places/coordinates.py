@@ -1,0 +1,135 @@
+"""Read the coordinates of rows and of columns: `lat(lat)`, `lat(y)`, or 0, 1, … if a file has none."""
+
+from dataclasses import dataclass, field
+
+import cf_units
+import netCDF4
+import numpy as np
+
+from nowcast.errors import DataError
+from nowcast.netcdf.attributes import attributes, is_numeric
+from nowcast.netcdf.places.axes import along, angle, declared_axis, listed
+
+MAX_COORDINATE = 50_000_000  # values; a longer coordinate is refused before it is read
+PACKING = {"scale_factor", "add_offset", "_Unsigned", "_FillValue", "missing_value"}
+_UNEVEN = 0.5  # cells that a coordinate may deviate from equal steps; rounded degrees deviate less
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinate:
+    """A coordinate of rows or columns. Without one in the file, 0, 1, … without attributes.
+
+    values: (y,) or (x,) float64, in the order of the file
+    """
+
+    name: str
+    values: np.ndarray
+    attributes: dict = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """What the values are: latitude, longitude, length, rotated (degrees), index (numbers of rows), or bare numbers."""
+        units, standard_name = (str(self.attributes.get(key, "")) for key in ("units", "standard_name"))
+        if kind := angle(self.name, self.attributes):
+            return kind
+        if converted(units, "km") is not None:
+            return "length"
+        if standard_name.startswith("grid_l") and converted(units, "degrees") == 1.0:
+            return "rotated"
+        return "index" if _is_index(self.values) else "bare"
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the values are places, in known units."""
+        return self.kind not in ("index", "bare")
+
+    @property
+    def unwrapped(self) -> np.ndarray:
+        """The values; longitudes without the step from 360 to 0, or from 180 to -180. (y,) or (x,)"""
+        return np.unwrap(self.values, period=360) if self.kind == "longitude" else self.values
+
+    @property
+    def is_ascending(self) -> bool:
+        return len(self.values) > 1 and bool(self.unwrapped[-1] > self.unwrapped[0])
+
+
+def _is_index(values: np.ndarray) -> bool:
+    """Return whether values (y,) are numbers of rows: 0, 1, 2, … or 1, 2, 3, … or these from the last to the first."""
+    steps = np.diff(values)
+    return bool(len(values) and values.min() in (0, 1) and ((steps == 1).all() or (steps == -1).all()))
+
+
+def converted(units: str, wanted: str) -> float | None:
+    """Return one of a unit in another unit; None if it cannot be converted, or is no unit."""
+    try:
+        return float(cf_units.Unit(units).convert(1.0, wanted))
+    except ValueError:
+        return None
+
+
+def read_coordinate(dataset, variable, dim: str, axis: str, where: str) -> Coordinate:
+    """Read the coordinate of a dimension that is the field's axis Y or X: `dim(dim)`, or another that says more.
+
+    Raises DataError (exit 3) for coordinates that are too long, incomplete or not equally spaced.
+    """
+    size = len(dataset.dimensions[dim])
+    if size > MAX_COORDINATE:
+        raise DataError(f"{where}: dimension {dim} has {size} cells.\nExpected at most {MAX_COORDINATE}.")
+    own = dataset.variables.get(dim)
+    if own is not None and own.dimensions == (dim,) and is_numeric(own):
+        coordinate = _read(own, where)
+    else:
+        coordinate = Coordinate(dim, np.arange(size, dtype=np.float64))
+    if not coordinate.is_measured:
+        others = (_read(other, where) for other in along(dataset, variable, dim) if _is_place(other, variable, axis))
+        coordinate = next((other for other in others if other.is_measured), coordinate)
+    _check_even(coordinate, where)
+    return coordinate
+
+
+def _is_place(other, variable, axis: str) -> bool:
+    """Return whether a variable over a dimension alone says where its rows or columns are: it declares it or is listed."""
+    declared = declared_axis(other.name, attributes(other))
+    return declared == axis or (declared is None and other.name in listed(variable))
+
+
+def _read(variable, where: str) -> Coordinate:
+    declared = {name: value for name, value in attributes(variable).items() if name not in PACKING}
+    coordinate = Coordinate(variable.name, numbers(variable, variable[:]), declared)
+    if not np.isfinite(coordinate.values).all():
+        raise DataError(f"{where}: coordinate {variable.name} has missing values.\nExpected a number for every cell.")
+    return coordinate
+
+
+def numbers(variable, stored: np.ndarray) -> np.ndarray:
+    """Unpack stored numbers of a coordinate, (…,) of any shape, to float64; NaN where they are missing."""
+    stored = np.asarray(stored)
+    declared = attributes(variable)
+    fill = declared.get("_FillValue", netCDF4.default_fillvals.get(variable.dtype.str[1:]))
+    fills = [fill, *np.ravel(declared.get("missing_value", []))]
+    missing = np.isin(stored, [value for value in fills if isinstance(value, int | float | np.number)])
+    if str(declared.get("_Unsigned", "")).lower() == "true" and stored.dtype.kind == "i":
+        stored = stored.view(stored.dtype.str.replace("i", "u"))
+    values = stored * np.float64(declared.get("scale_factor", 1.0)) + np.float64(declared.get("add_offset", 0.0))
+    return np.where(missing, np.nan, values)
+
+
+def _check_even(coordinate: Coordinate, where: str) -> None:
+    """Raise DataError (exit 3) for a coordinate that is not in equal steps: motion in cells would have no meaning.
+
+    Latitudes may also be equally spaced on a Mercator map.
+    """
+    values, named = coordinate.unwrapped, f"{where}: coordinate {coordinate.name}"
+    steps = np.diff(values)
+    if not ((steps > 0).all() or (steps < 0).all()):
+        raise DataError(f"{named} neither rises nor falls all the way.\nExpected an even grid.")
+    is_mercator = coordinate.kind == "latitude" and np.abs(values).max() < 90
+    if not _is_even(values) and not (is_mercator and _is_even(np.arcsinh(np.tan(np.radians(values))))):
+        sizes = f"{np.abs(steps).min():g} to {np.abs(steps).max():g}"
+        raise DataError(f"{named} is uneven, in steps of {sizes}.\nExpected an even grid: interpolate the fields.")
+
+
+def _is_even(values: np.ndarray) -> bool:
+    """Return whether values (y,) are in equal steps, to half a step."""
+    step = abs(values[-1] - values[0]) / max(len(values) - 1, 1)
+    return len(values) < 3 or bool(np.abs(values - np.linspace(values[0], values[-1], len(values))).max() <= _UNEVEN * step)

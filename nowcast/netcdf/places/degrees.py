@@ -1,0 +1,80 @@
+"""Read latitude and longitude over the grid, at a few cells: they tell north from south, and one grid from another."""
+
+import numpy as np
+
+from nowcast.errors import DataError
+from nowcast.netcdf.places.axes import horizontal, is_declared, over_grid
+from nowcast.netcdf.places.coordinates import numbers
+
+SAMPLES = 5  # rows, and columns, at which latitude and longitude are read
+_CLEAR = 2.0  # how many times as much latitude must change along one dimension as along the other to call that one y
+_MOST = 540.0  # degrees; a larger number is a fill value
+_MOVED = 0.01  # degrees that a grid may move in the course of a file
+
+
+def sampled(size: int) -> np.ndarray:
+    """Return the positions (sample,) of rows or columns that are read: the first, the last, and three evenly between."""
+    return np.unique(np.round(np.linspace(0, size - 1, SAMPLES)).astype(int))
+
+
+def rows_and_columns(dataset, variable, where: str) -> tuple[str, str] | None:
+    """Return the dimensions (y, x) of a field as `horizontal`, but x and y of mere names if latitudes say so.
+
+    Raises DataError (exit 3) for a grid that moves.
+    """
+    dims = horizontal(dataset, variable)
+    if dims is None or is_declared(dataset, variable, dims):
+        return dims
+    degrees = read_degrees(dataset, variable, *dims, where)
+    if degrees is None or min(degrees.shape) < 2:
+        return dims
+    (lat_y, lat_x), (lon_y, lon_x) = (
+        [np.abs(np.diff(np.unwrap(angles, period=360, axis=axis), axis=axis)).mean() for axis in (0, 1)] for angles in degrees
+    )
+    return dims[::-1] if lat_x > _CLEAR * lat_y and lon_y > _CLEAR * lon_x else dims
+
+
+def read_degrees(dataset, variable, y_dim: str, x_dim: str, where: str) -> np.ndarray | None:
+    """Return latitude and longitude (2, y, x) in degrees at sampled rows and columns of a field; None if the file has none.
+
+    Where some are missing, those of a plane through all others are taken. Raises DataError (exit 3) if they change with time.
+    """
+    both = over_grid(dataset, variable, y_dim, x_dim)
+    if both is None or 0 in (len(dataset.dimensions[dim]) for dim in (y_dim, x_dim)):
+        return None
+    degrees = np.stack([_read(coordinate, y_dim, x_dim, where) for coordinate in both])
+    return degrees if np.isfinite(degrees).all() else None
+
+
+def _read(coordinate, y_dim: str, x_dim: str, where: str) -> np.ndarray:
+    """Return the values (y, x) of a coordinate at sampled rows and columns."""
+    sizes = dict(zip(coordinate.dimensions, coordinate.shape, strict=True))
+    chosen = {dim: sampled(sizes[dim]) for dim in coordinate.dimensions if dim in (y_dim, x_dim)}
+    values = _at(coordinate, chosen, 0)
+    others = [size for dim, size in sizes.items() if dim not in chosen]
+    if others and not np.allclose(_at(coordinate, chosen, others[0] - 1), values, rtol=0, atol=_MOVED, equal_nan=True):
+        raise DataError(f"{where}: {coordinate.name} changes with time.\nExpected a grid that stays where it is.")
+    if np.isnan(values).any():
+        values = _plane(_at(coordinate, {dim: np.arange(sizes[dim]) for dim in chosen}, 0), *chosen.values())
+    return values if list(chosen) == [y_dim, x_dim] else values.T
+
+
+def _at(coordinate, chosen: dict[str, np.ndarray], other: int) -> np.ndarray:
+    """Return the values at these rows and columns, in the order of the file's dimensions; at `other` of a third dimension."""
+    index = tuple(chosen.get(dim, other) for dim in coordinate.dimensions)
+    values = numbers(coordinate, coordinate[index])
+    return np.where(np.abs(values) <= _MOST, values, np.nan)
+
+
+def _plane(values: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the plane of least squares through the known values at these positions of both axes; NaN if too few are known.
+
+    values: (y, x); first: (y,); second: (x,); returns: (y, x)
+    """
+    known = np.argwhere(np.isfinite(values))
+    if len(known) < 3:
+        return np.full((len(first), len(second)), np.nan)
+    angles = values[tuple(known.T)]
+    angles = (angles - angles[0] + 180) % 360 - 180 + angles[0]
+    terms, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(known)), known]), angles, rcond=None)
+    return terms[0] + terms[1] * first[:, None] + terms[2] * second

@@ -1,0 +1,86 @@
+"""Distances on the ground, in km: between points, and of a kilometre on a conformal map.
+
+The earth is taken as a sphere, which changes distances by at most half a percent. Formulas: Snyder (1987), Map Projections: A
+Working Manual, U.S. Geological Survey Professional Paper 1395.
+"""
+
+import math
+
+import numpy as np
+
+EARTH_KM = 6371.0  # mean radius
+KM_PER_DEGREE = EARTH_KM * math.pi / 180
+
+
+def distance_km(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the great-circle distance between two points by the haversine formula.
+
+    a, b: (2,) latitude and longitude in degrees
+    """
+    (phi_a, lambda_a), (phi_b, lambda_b) = np.radians(a), np.radians(b)
+    half = np.sin((phi_b - phi_a) / 2) ** 2 + np.cos(phi_a) * np.cos(phi_b) * np.sin((lambda_b - lambda_a) / 2) ** 2
+    return float(np.degrees(2 * np.arcsin(np.sqrt(half))) * KM_PER_DEGREE)
+
+
+def map_scale(mapping: dict, y_km: float, x_km: float) -> float:
+    """Return how many times as long as on the ground distances are on the map at a point; 1 if the map is not conformal.
+
+    mapping: attributes of a CF grid mapping; y_km, x_km: the point on the map, km
+    """
+    function = _SCALES.get(str(mapping.get("grid_mapping_name")))
+    if function is None:
+        return 1.0
+    radius = _number(mapping, "earth_radius", _number(mapping, "semi_major_axis", EARTH_KM * 1000)) / 1000
+    y, x = y_km - _number(mapping, "false_northing") / 1000, x_km - _number(mapping, "false_easting") / 1000
+    try:
+        scale = function(mapping, y / radius, x / radius)
+    except (ArithmeticError, ValueError):
+        return 1.0  # parameters that are no projection
+    return scale if math.isfinite(scale) and scale > 0 else 1.0
+
+
+def _number(mapping: dict, name: str, default: float = 0.0) -> float:
+    values = np.ravel(mapping.get(name, default))
+    return float(values[0]) if values.size and values.dtype.kind in "iuf" else default
+
+
+def _mercator(mapping: dict, y: float, x: float) -> float:
+    parallel = math.cos(math.radians(_number(mapping, "standard_parallel")))
+    least = _number(mapping, "scale_factor_at_projection_origin", parallel)
+    return least * math.cosh(y / least)
+
+
+def _transverse_mercator(mapping: dict, y: float, x: float) -> float:
+    least = _number(mapping, "scale_factor_at_central_meridian", 1.0)
+    return least * math.cosh(x / least)
+
+
+def _stereographic(mapping: dict, y: float, x: float) -> float:
+    parallel = abs(math.radians(_number(mapping, "standard_parallel", 90.0)))
+    least = _number(mapping, "scale_factor_at_projection_origin", (1 + math.sin(parallel)) / 2)
+    return least * (1 + (math.hypot(y, x) / (2 * least)) ** 2)
+
+
+def _lambert(mapping: dict, y: float, x: float) -> float:
+    first, last = (math.radians(float(v)) for v in np.ravel(mapping.get("standard_parallel", np.nan))[[0, -1]])
+    origin = math.radians(_number(mapping, "latitude_of_projection_origin"))
+
+    def tangent(latitude: float) -> float:
+        return math.tan(math.pi / 4 + latitude / 2)
+
+    cone = math.sin(first)
+    if abs(first - last) > 1e-9:
+        cone = math.log(math.cos(first) / math.cos(last)) / math.log(tangent(last) / tangent(first))
+    size = math.cos(first) * tangent(first) ** cone / cone
+    radius = math.copysign(math.hypot(x, size / tangent(origin) ** cone - y), cone)
+    latitude = 2 * math.atan((size / radius) ** (1 / cone)) - math.pi / 2
+    return abs(cone * radius) / math.cos(latitude)
+
+
+_SCALES = {
+    "mercator": _mercator,
+    "transverse_mercator": _transverse_mercator,
+    "polar_stereographic": _stereographic,
+    "stereographic": _stereographic,
+    "lambert_conformal_conic": _lambert,
+}

@@ -1,0 +1,239 @@
+"""The horizontal grid of a record or forecast: its coordinates and map projection, as stored in the file.
+
+Coordinates keep the order of the file. Fields have row 0 northernmost and column 0 westernmost everywhere, so `y_ascending` and
+`x_descending` say which axes of a file must be reversed.
+"""
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from nowcast.netcdf.attributes import attributes, is_numeric
+from nowcast.netcdf.places.axes import angle, declared_axis, listed
+from nowcast.netcdf.places.coordinates import Coordinate, converted, read_coordinate
+from nowcast.netcdf.places.degrees import read_degrees, sampled
+from nowcast.netcdf.places.distance import KM_PER_DEGREE, distance_km, map_scale
+from nowcast.netcdf.places.mapping import find_mapping
+from nowcast.netcdf.rain.variable import Field
+
+_ROUNDED = 0.01  # share of a cell's size that a map may be off before the size on the ground is given in place of it
+# names of attributes that the NetCDF library accepts
+_LEGAL = re.compile(r"[^\W](?:[^\x00-\x1f/\x7f]*[^\x00-\x1f/\x7f\s])?")
+_RESERVED = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"}  # attributes of HDF5 itself
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """A further coordinate of the grid, which forecasts keep: stored numbers over y, x or both, and all attributes."""
+
+    name: str
+    dims: tuple[str, ...]
+    stored: np.ndarray
+    attributes: dict
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A horizontal grid. Without coordinates in the file, `y` and `x` are 0, 1, … and have no attributes.
+
+    y, x: (y,) and (x,) float64, in the order of the file
+    y_name, x_name: the dimensions
+    y_variable, x_variable: the coordinates, where they are not called like the dimensions
+    degrees: (latitude or longitude, y, x) at sampled rows and columns, from coordinates over the grid; None without
+    others: the names of further coordinates in the file
+    carried: these coordinates, in the grid of a record
+    """
+
+    y: np.ndarray
+    x: np.ndarray
+    y_name: str = "y"
+    x_name: str = "x"
+    y_attributes: dict = dataclasses.field(default_factory=dict)
+    x_attributes: dict = dataclasses.field(default_factory=dict)
+    mapping_name: str | None = None
+    mapping_attributes: dict = dataclasses.field(default_factory=dict)
+    degrees: np.ndarray | None = None
+    y_variable: str | None = None
+    x_variable: str | None = None
+    others: tuple[str, ...] = ()
+    carried: tuple[Carried, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.y), len(self.x)
+
+    @property
+    def rows(self) -> Coordinate:
+        return Coordinate(self.y_variable or self.y_name, self.y, self.y_attributes)
+
+    @property
+    def columns(self) -> Coordinate:
+        return Coordinate(self.x_variable or self.x_name, self.x, self.x_attributes)
+
+    @property
+    def y_ascending(self) -> bool:
+        """Whether row 0 of the file is the southernmost. Rows of unknown latitude are taken to start in the north."""
+        rises = None if self.degrees is None else _rise(self.degrees[0], axis=0)
+        return self._is_ascending(self.rows, rises)
+
+    @property
+    def x_descending(self) -> bool:
+        """Whether column 0 of the file is the easternmost. Columns of unknown longitude are taken to start in the west."""
+        rises = None if self.degrees is None else _rise(self.degrees[1], axis=1)
+        return len(self.x) > 1 and self._is_ascending(self.columns, rises, otherwise=True) is False
+
+    def _is_ascending(self, coordinate: Coordinate, rises: float | None, *, otherwise: bool = False) -> bool:
+        """Return whether a coordinate runs to the north or east: by its values, or where they are no places by degrees."""
+        if rises and not (coordinate.is_measured and self.mapping_name):
+            return rises > 0
+        declared = coordinate.kind != "index" or {"axis", "standard_name"} & set(coordinate.attributes)
+        return coordinate.is_ascending if declared else otherwise
+
+    @property
+    def turned(self) -> tuple[bool, bool]:
+        """Whether rows, and columns, of the file must be reversed."""
+        return self.y_ascending, self.x_descending
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether the file says where its cells are."""
+        return self.degrees is not None or (self.rows.is_measured and self.columns.is_measured)
+
+    @property
+    def places(self) -> np.ndarray | None:
+        """Latitude and longitude (2, y, x) at sampled rows and columns, from the north and the west; None if unknown."""
+        degrees = self.degrees
+        if degrees is None and (self.rows.kind, self.columns.kind) == ("latitude", "longitude"):
+            y, x = self.y[sampled(len(self.y))], self.x[sampled(len(self.x))]
+            degrees = np.stack(np.meshgrid(y, x, indexing="ij"))
+        if degrees is None:
+            return None
+        return degrees[:, :: -1 if self.y_ascending else 1, :: -1 if self.x_descending else 1]
+
+    @property
+    def spacing_km(self) -> tuple[float, float]:
+        """The spacing (dy, dx) on the ground at the middle of the grid, km; NaN if it is unknown."""
+        if self.rows.kind == self.columns.kind == "length":
+            return self._map_spacing_km()
+        if self.degrees is not None:
+            return self._degrees_spacing_km()
+        if {self.rows.kind, self.columns.kind} <= {"latitude", "longitude", "rotated"}:
+            y, x = (_central(coordinate.unwrapped) for coordinate in (self.rows, self.columns))
+            return y[1] * KM_PER_DEGREE, x[1] * KM_PER_DEGREE * math.cos(math.radians(y[0]))
+        return math.nan, math.nan
+
+    def _map_spacing_km(self) -> tuple[float, float]:
+        y, x = (
+            np.array(_central(coordinate.values)) * converted(coordinate.attributes["units"], "km")
+            for coordinate in (self.rows, self.columns)
+        )
+        on_map = float(y[1]), float(x[1])
+        if self.degrees is not None and min(self.degrees.shape) > 1:
+            on_ground = self._degrees_spacing_km()
+        else:
+            scale = map_scale(self.mapping_attributes, float(y[0]), float(x[0]))
+            on_ground = on_map[0] / scale, on_map[1] / scale
+        return on_map if np.allclose(on_ground, on_map, rtol=_ROUNDED, equal_nan=True) else on_ground
+
+    def _degrees_spacing_km(self) -> tuple[float, float]:
+        """Return the spacing between the second and the last but one of the sampled rows and columns, in their middle."""
+        sizes = []
+        for axis, size in enumerate(self.shape):
+            positions = sampled(size)
+            first, last = (1, -2) if len(positions) > 3 else (0, -1)
+            line = np.moveaxis(self.degrees, 1 + axis, 1)
+            middle = line[:, :, line.shape[2] // 2]
+            cells = positions[last] - positions[first]
+            sizes.append(distance_km(middle[:, first], middle[:, last]) / cells if cells else math.nan)
+        return sizes[0], sizes[1]
+
+    @property
+    def key(self) -> tuple:
+        """A hashable key that equal grids share: shape, extents to a thousandth of a cell, numbers of the projection."""
+        mapping = {name: value for name, value in self.mapping_attributes.items() if not isinstance(value, str)}
+        projection = sorted((name, *(f"{v:.9g}" for v in np.ravel(value))) for name, value in mapping.items())
+        units = (self.y_attributes.get("units"), self.x_attributes.get("units"))
+        name = self.mapping_attributes.get("grid_mapping_name")
+        ends = (*_extent(self.rows), *_extent(self.columns))
+        places = [] if self.degrees is None else self.places.round(4).ravel().tolist()
+        return (self.shape, units, *ends, name, *projection, *places)
+
+
+def _rise(angles: np.ndarray, axis: int) -> float:
+    """Return how many degrees angles (y, x) rise along an axis, in the mean."""
+    unwrapped = np.unwrap(angles, period=360, axis=axis)
+    return float((unwrapped.take(-1, axis) - unwrapped.take(0, axis)).mean())
+
+
+def _central(values: np.ndarray) -> tuple[float, float]:
+    """Return the value in the middle of a coordinate (y,) and the step there, between a quarter and three quarters."""
+    last = len(values) - 1
+    first = last // 4
+    a, b = values[first], values[last - first]
+    return float(a + b) / 2, abs(float(b - a)) / (last - 2 * first) if last else math.nan
+
+
+def _extent(coordinate: Coordinate) -> tuple[int, ...]:
+    """Return the ends in thousandths of a step, the smaller first, so that coordinates equal but for rounding have the same."""
+    ends = np.sort(coordinate.unwrapped[[0, -1]]) if len(coordinate.values) else np.zeros(2)
+    if coordinate.kind == "longitude":
+        ends = ends - 360 * np.floor(ends[0] / 360)
+    step = float(f"{(ends[1] - ends[0]) / max(len(coordinate.values) - 1, 1):.4g}")
+    return tuple(round(float(end) / (step / 1000 if step > 0 else 1e-6)) for end in ends)
+
+
+def read_grid(dataset, field: Field, where: str) -> Grid:
+    """Read the coordinates of y and x, latitude and longitude over the grid, and the grid mapping of a variable.
+
+    Raises DataError (exit 3) for coordinates that are too long, incomplete or not equally spaced, and for a grid that moves.
+    """
+    variable = dataset.variables[field.variable]
+    y, x = (read_coordinate(dataset, variable, dim, axis, where) for dim, axis in ((field.y_dim, "Y"), (field.x_dim, "X")))
+    mapping = find_mapping(dataset, variable, (y.name, x.name))
+    return Grid(
+        y=y.values,
+        x=x.values,
+        y_name=field.y_dim,
+        x_name=field.x_dim,
+        y_attributes=_legal(y.attributes),
+        x_attributes=_legal(x.attributes),
+        mapping_name=mapping.name if mapping is not None else None,
+        mapping_attributes=_legal(attributes(mapping)) if mapping is not None else {},
+        degrees=read_degrees(dataset, variable, field.y_dim, field.x_dim, where),
+        y_variable=y.name if y.name != field.y_dim else None,
+        x_variable=x.name if x.name != field.x_dim else None,
+        others=tuple(_others(dataset, variable, (field.y_dim, field.x_dim), (y.name, x.name))),
+    )
+
+
+def _legal(declared: dict) -> dict:
+    """Return the attributes that a forecast file can have too: files may hold names that the library refuses to write."""
+    return {name: value for name, value in declared.items() if _LEGAL.fullmatch(name) and name not in _RESERVED}
+
+
+def _others(dataset, variable, dims: tuple[str, str], known: tuple[str, str]) -> list[str]:
+    """Return the names of further coordinates over y, x or both; of those of angles, a time may be among their dimensions."""
+    names = []
+    for name, other in dataset.variables.items():
+        own = {dim for dim, size in zip(other.dimensions, other.shape, strict=True) if size != 1 or dim in dims}
+        if name in (*known, variable.name) or not own & set(dims) or not is_numeric(other):
+            continue
+        declared = attributes(other)
+        is_place = name in (*dims, *listed(variable)) or declared_axis(name, declared) in ("Y", "X")
+        if is_place and (own <= set(dims) or angle(name, declared)):
+            names.append(name)
+    return names
+
+
+def carry(dataset, grid: Grid) -> Grid:
+    """Return a grid with its further coordinates, read from an open file."""
+    carried = []
+    for name in grid.others:
+        variable = dataset.variables[name]
+        dims = tuple(dim for dim in variable.dimensions if dim in (grid.y_name, grid.x_name))
+        stored = variable[tuple(slice(None) if dim in dims else 0 for dim in variable.dimensions)]
+        carried.append(Carried(name, dims, np.asarray(stored), _legal(attributes(variable))))
+    return dataclasses.replace(grid, carried=tuple(carried))

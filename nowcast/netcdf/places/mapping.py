@@ -1,0 +1,43 @@
+"""Find the grid mapping of a field: the variable that describes its map projection."""
+
+import logging
+import re
+from pathlib import Path
+
+from nowcast.netcdf.attributes import text
+
+log = logging.getLogger(__name__)
+_DESCRIBES = {"grid_mapping_name", "crs_wkt", "spatial_ref", "proj4", "proj4_params", "proj4_string", "proj_string"}
+_WARNED: set[tuple[Path, str]] = set()  # folders and names that a warning has been logged for
+
+
+def find_mapping(dataset, variable, coordinates: tuple[str, str]):
+    """Return the variable of the grid mapping of a field whose coordinates have these names; None without.
+
+    One that is not named, or named otherwise than it is called, is taken if it is the only one; of the latter a warning tells.
+    """
+    named = _named(text(variable, "grid_mapping") or "", coordinates)
+    if named in dataset.variables:
+        return dataset.variables[named]
+    others = [other for other in dataset.variables.values() if other.size == 1 and _DESCRIBES & set(other.ncattrs())]
+    alike = [other for other in others if named and other.name.lower() == named.lower()]
+    (found,) = alike if len(alike) == 1 else others if len(others) == 1 else (None,)
+    if named:
+        _warn_once(Path(dataset.filepath()), variable.name, named, found)
+    return found
+
+
+def _named(text_: str, coordinates: tuple[str, str]) -> str:
+    """Return the name of the mapping; of the long form, "name: coordinates name: coordinates", that of these coordinates."""
+    if ":" not in text_:
+        return text_
+    listed = re.findall(r"(\S+)\s*:\s*((?:[^\s:]+(?!\s*:)(?:\s+|$))*)", text_)
+    fitting = [name for name, names in listed if set(coordinates) <= set(names.split())]
+    return (fitting or [name for name, _ in listed] or [""])[0]
+
+
+def _warn_once(file: Path, variable: str, named: str, found) -> None:
+    if (file.parent, named) not in _WARNED:
+        _WARNED.add((file.parent, named))
+        taken = f"taken to be {found.name}" if found is not None else "its map projection is unknown"
+        log.warning("%s: %s names the grid mapping %s, which the file does not have; %s", file, variable, named, taken)

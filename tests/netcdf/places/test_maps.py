@@ -1,0 +1,99 @@
+"""Map projections: cells have their size on the ground, and forecasts keep the grid mapping, however it is named."""
+
+import netCDF4
+import numpy as np
+import pytest
+from makers.places import MAP_X, MAP_Y, RAIN, on_map, over, placed
+from makers.stored import edit, open_one
+
+from nowcast.netcdf.forecast_writer import write_forecast
+from nowcast.quantity import RAIN_RATE
+
+POLAR = {"straight_vertical_longitude_from_pole": 10.0, "latitude_of_projection_origin": 90.0}
+CONIC = {"latitude_of_projection_origin": 38.5, "longitude_of_central_meridian": -97.0, "standard_parallel": 38.5}
+SOUTH = {"latitude_of_projection_origin": -30.0, "longitude_of_central_meridian": 135.0, "standard_parallel": [-18.0, -36.0]}
+# name, attributes, a point on the map in km (y, x), and how many times as long as on the ground pyproj 3.7 says it is there
+MAPS = {
+    "web Mercator at 41 N": ("mercator", {"standard_parallel": 0.0, "earth_radius": 6378137.0}, (5012.34, 222.64), 1.325),
+    "RADOLAN at 51 N": ("polar_stereographic", POLAR | {"standard_parallel": 60.0}, (-4220.16, -147.37), 1.0499),
+    "RADOLAN with a false origin": (
+        "polar_stereographic",
+        POLAR | {"scale_factor_at_projection_origin": 0.933, "false_easting": 5e5, "false_northing": 2e6},
+        (-2206.66, 353.10),
+        1.05,
+    ),
+    "HRRR at 25 N": ("lambert_conformal_conic", CONIC | {"false_easting": 1e5}, (-1352.66, 1849.21), 1.0268),
+    "two parallels at 12 S": ("lambert_conformal_conic", SOUTH, (1976.47, -556.05), 1.0215),
+    "16 degrees beside a meridian": (
+        "transverse_mercator", {"scale_factor_at_central_meridian": 0.9996, "false_easting": 5e5}, (5772.74, 1619.51), 1.015,
+    ),
+}  # fmt: skip
+CRS = {"grid_mapping_name": "azimuthal_equidistant", "latitude_of_projection_origin": 50.0, "proj4": "+proj=aeqd +lat_0=50"}
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_cells_have_their_size_on_the_ground(tmp_path, name, unit):
+    projection, parameters, (y, x), scale = MAPS[name]
+    declared = [each | {"units": {1.0: "km", 1000.0: "m"}[unit]} for each in (MAP_Y, MAP_X)]
+    coordinates = on_map(y0=(y + 4) * unit, x0=(x - 5) * unit, size=2 * unit, declared=declared)
+    mapping = {"grid_mapping_name": projection} | parameters
+    grid = open_one(placed(tmp_path / "a.nc", coordinates, mapping=mapping, grid_mapping="crs")).grid
+    assert grid.spacing_km == pytest.approx((2 / scale, 2 / scale), rel=0.005)
+
+
+def test_maps_that_are_true_to_a_hundredth_keep_their_own_size(tmp_path):
+    mapping = {"grid_mapping_name": "polar_stereographic", "standard_parallel": 60.0} | POLAR
+    coordinates = on_map(y0=-3_200_000.0)  # at 60.8 N
+    grid = open_one(placed(tmp_path / "a.nc", coordinates, mapping=mapping, grid_mapping="crs")).grid
+    assert grid.spacing_km == (1.0, 1.0)
+
+
+def test_latitudes_over_a_map_without_a_projection_give_the_size_on_the_ground(tmp_path):
+    record = open_one(placed(tmp_path / "a.nc", over() + on_map(size=1731.0)))
+    assert record.grid.spacing_km == pytest.approx((1.112, 1.072), abs=2e-3)
+
+
+def test_rows_may_be_even_on_a_mercator_map(tmp_path):
+    parallels = np.degrees(np.arcsin(np.tanh(0.8 - 0.1 * np.arange(5))))  # from 41.6 to 22.3 N
+    rows = [("lat", ("lat",), parallels, {"units": "degrees_north"})]
+    columns = [("lon", ("lon",), np.degrees(0.1) * np.arange(6), {"units": "degrees_east"})]
+    record = open_one(placed(tmp_path / "a.nc", rows + columns, dims=("lat", "lon"), turned=(True, False)))
+    np.testing.assert_array_equal(record.read([0, 1]), RAIN)
+    dy, dx = record.grid.spacing_km
+    assert dy == pytest.approx(dx, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("crs", ""),
+        (None, ""),
+        ("crs: y x", ""),
+        ("CRS", "rr names the grid mapping CRS, which the file does not have; taken to be crs"),
+        ("other", "rr names the grid mapping other, which the file does not have; taken to be crs"),
+    ],
+)
+def test_the_grid_mapping_is_found_and_kept(tmp_path, caplog, named, told):
+    options = {"grid_mapping": named} if named else {}
+    record = open_one(placed(tmp_path / "a.nc", on_map(), mapping=CRS, **options))
+    assert [told] == [line.split(".nc: ")[-1] for line in caplog.messages] or not (told or caplog.messages)
+    facts = {"lead_times": np.array([300], "timedelta64[s]"), "quantity": RAIN_RATE, "attributes": {}, "single": False}
+    write_forecast(tmp_path / "f.nc", [(record.times[1], RAIN[:1])], grid=record.grid, **facts)
+    with netCDF4.Dataset(tmp_path / "f.nc") as file:
+        assert file["precip_intensity"].grid_mapping == "crs"
+        assert {name: file["crs"].getncattr(name) for name in file["crs"].ncattrs()} == CRS
+
+
+def test_a_grid_mapping_that_is_absent_is_told(tmp_path, caplog):
+    assert open_one(placed(tmp_path / "a.nc", on_map(), grid_mapping="crs")).grid.mapping_name is None
+    assert caplog.messages == [
+        f"{tmp_path / 'a.nc'}: rr names the grid mapping crs, which the file does not have; its map projection is unknown"
+    ]
+
+
+def test_of_several_grid_mappings_that_of_the_coordinates_is_taken(tmp_path):
+    path = placed(tmp_path / "a.nc", on_map() + over(), mapping=CRS, grid_mapping="wgs84: lat lon crs: x y")
+    with edit(path) as file:
+        file.createVariable("wgs84", "i4").grid_mapping_name = "latitude_longitude"
+    assert open_one(path).grid.mapping_name == "crs"
