@@ -42,6 +42,7 @@ class Batch:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
+        """Return past, future and, if there is any, guidance: (case, time, y, x) and (case, lead, rate, y, x)."""
         return tuple(tensor for tensor in (self.past, self.future, self.guidance) if tensor is not None)
 
     def pin_memory(self) -> "Batch":

@@ -95,7 +95,7 @@ class Kept:
 
 
 def guidance_of(model: Model, batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
-    """Return the further argument of a model that takes guidance."""
+    """Return the further argument of a model that takes guidance, (case, lead, rate, y, x) int8; {} for others."""
     return {"guidance": batch.guidance.to(device)} if model.takes_guidance else {}
 
 

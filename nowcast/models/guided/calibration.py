@@ -61,7 +61,10 @@ def _cells(bins: np.ndarray, reached: np.ndarray, number: int) -> np.ndarray:
 
 
 def with_neighbours(counts: np.ndarray) -> np.ndarray:
-    """Add the counts of other lead times, then of the next rates, scaled to LEADS_WORTH and RATES_WORTH events at most."""
+    """Add the counts of other lead times, then of the next rates, scaled to LEADS_WORTH and RATES_WORTH events at most.
+
+    counts: (lead, rate, bin, 2)
+    """
     leads, rates = (np.arange(size) for size in counts.shape[:2])
     weights = np.exp(-abs(leads[:, None] - leads) / LEAD_RANGE) - np.eye(len(leads))
     counts = counts + _at_most(np.einsum("lm,mkbe->lkbe", weights, counts), LEADS_WORTH)

@@ -128,7 +128,7 @@ class Guided(Layers, DistributionModel):
         return RatesDistribution(self, outputs)
 
     def log_odds(self, outputs: Tensor, value: float) -> Tensor:
-        """Return the log-odds of reaching a network value, linear between those of RATES and beyond. As `DistributionModel`."""
+        """Return the log-odds of a network value, linear between RATES and beyond; shapes as `DistributionModel.log_odds`."""
         return log_odds(outputs.unbind(2), value)
 
     def reference_entropy(self, value: float) -> Tensor:
@@ -185,7 +185,10 @@ class Guided(Layers, DistributionModel):
         return match_areas(odds, newest, validity, first_lead, AREAS)
 
     def exceedance(self, outputs: Tensor, values: tuple[float, ...]) -> Tensor:
-        """Return the probability of reaching each network value; it never increases with the value. As `DistributionModel`."""
+        """Return the probability of reaching each network value, which never increases with the value.
+
+        Shapes are as `DistributionModel.exceedance`.
+        """
         outputs = outputs.cummin(dim=2).values
         return torch.stack([torch.sigmoid(self.log_odds(outputs, value)) for value in values], dim=2)
 
@@ -195,6 +198,7 @@ class RatesDistribution(Distribution):
 
     @cached_property
     def parts(self) -> tuple[Tensor, ...]:
+        """Return the log-odds of each of RATES, (case, lead, y, x)."""
         return self.outputs.unbind(2)
 
     def log_odds(self, value: float) -> Tensor:
@@ -202,7 +206,10 @@ class RatesDistribution(Distribution):
 
 
 def log_odds(parts: Sequence[Tensor], value: float) -> Tensor:
-    """Return the log-odds of reaching a network value, from those of RATES; linear between them and beyond."""
+    """Return the log-odds (case, lead, y, x) of reaching a network value, linear between those of RATES and beyond.
+
+    parts: of each of RATES, (case, lead, y, x)
+    """
     upper = min(max(sum(v < value for v in VALUES), 1), len(VALUES) - 1)
     share = (value - VALUES[upper - 1]) / (VALUES[upper] - VALUES[upper - 1])
     if min(abs(share), abs(share - 1)) < 1e-4:  # a rate of RATES
