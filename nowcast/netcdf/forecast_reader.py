@@ -13,10 +13,11 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
-from nowcast.netcdf.forecast_layout import ForecastLayout, Times, read_layout
+from nowcast.netcdf.forecast_layout import ForecastLayout, read_layout
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.places.grid import Grid, read_grid
 from nowcast.netcdf.record import keep_chunks
+from nowcast.netcdf.times.forecast import Times
 from nowcast.quantity import Quantity
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ from nowcast.netcdf.rain.variable import Field, find_field
 from nowcast.netcdf.record import SEQUENCE, FrameLayout, Record, most_frequent_step
 from nowcast.netcdf.times.intervals import interval_seconds
 from nowcast.netcdf.times.raster import nominal_times
-from nowcast.netcdf.times.values import read_times
-from nowcast.netcdf.times.variables import time_variable
+from nowcast.netcdf.times.values import read_valid_times
+from nowcast.netcdf.times.variables import find_times
 
 __all__ = ["FileSummary", "Grid", "Index", "Record", "open_records"]
 
@@ -130,8 +130,7 @@ def _inspect(path: Path, variable: str | None) -> FileSummary:
     with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
         field = find_field(dataset, str(path), variable)
         field.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used
-        name = _frame_times(dataset, field, path)
-        times = np.atleast_1d(read_times(dataset, name, field.frame_dims, str(path)))
+        times = np.atleast_1d(_frame_times(dataset, field, path))
         interval = interval_seconds(dataset, field, times, str(path)) if field.kind == "amount" else None
         sequences = len(dataset.dimensions[SEQUENCE]) if SEQUENCE in field.frame_dims else 0
         if sequences:
@@ -147,25 +146,30 @@ def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
     return (times + np.arange(sequences)[:, None] * apart).ravel()
 
 
-def _frame_times(dataset, field: Field, path: Path) -> str:
-    """Return the name of the time variable.
+def _frame_times(dataset, field: Field, path: Path) -> np.ndarray:
+    """Read the times of the frames.
+
+        returns: (frame,) datetime64[s], or a scalar
 
     Raises DataError (exit 3) if frames have no times, or dimensions other than time, y and x.
     """
-    name = time_variable(dataset, field)
-    over_time = [dim for dim in dataset.variables[name].dimensions if dim in field.frame_dims] if name else []
     sizes = {dim: len(dataset.dimensions[dim]) for dim in field.frame_dims if dim != SEQUENCE}
+    names = find_times(dataset, field.variable, sizes)
+    told = [name for name in (names.valid, names.reference, names.period) if name]
+    over_time = {dim for name in told for dim in dataset.variables[name].dimensions if dim in sizes}
     extra = [f"{dim} ({size})" for dim, size in sizes.items() if dim not in over_time or len(over_time) > 1]
-    if len(sizes) > 1 or (name and extra):
+    if len(sizes) > 1 or (told and extra):
         raise DataError(
             f"{path}: {field.variable} has more dimensions than time, y and x: {', '.join(extra)}.\n"
             "Expected a file with one of each selected."
         )
-    if name is None:
-        raise DataError(f"{path}: {field.variable} has no times.\nExpected a time coordinate for every frame.")
+    times = read_valid_times(dataset, names, tuple(sizes), str(path))
+    if times is None:
+        but = f" but those of the start of a forecast ({names.reference})" if names.reference else ""
+        raise DataError(f"{path}: {field.variable} has no times{but}.\nExpected a time coordinate for every frame.")
     if 0 in sizes.values():
         raise DataError(f"{path}: {field.variable} has no frames.\nExpected at least one.")
-    return name
+    return times
 
 
 def _assemble(files: list[FileSummary], zr_a: float, zr_b: float) -> Record:

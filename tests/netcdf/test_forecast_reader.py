@@ -325,7 +325,7 @@ def test_leads_that_differ_between_cases_are_refused(tmp_path, record):
 def test_a_valid_time_twice_is_refused(tmp_path, record):
     path, _ = ours(tmp_path / "f.nc", record)
     with edit(path) as file:
-        file["time"][1] = 300
+        file["time"][1] = file["forecast_period"][1] = 300
     expected = r"f.nc: the forecast from 2020-06-01T00:15:00Z has the valid time 2020-06-01T00:20:00Z twice\.\nExpected"
     with pytest.raises(DataError, match=expected):
         read_forecast(path)

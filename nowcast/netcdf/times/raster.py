@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_MOST_OFF = 90  # s that a frame may be early or late
+MOST_OFF = 90  # s that a frame may be early or late
 
 
 def nominal_times(times: np.ndarray) -> np.ndarray:
@@ -23,7 +23,7 @@ def nominal_times(times: np.ndarray) -> np.ndarray:
     for stretch in np.split(np.arange(len(seconds)), np.flatnonzero(steps > 1.5 * step) + 1):
         if (steps[stretch[:-1]] != step).any():
             offsets = _offsets(seconds[stretch], step)
-            if np.abs(offsets).max() <= min(step / 4, _MOST_OFF):
+            if np.abs(offsets).max() <= min(step / 4, MOST_OFF):
                 nominal[stretch] -= offsets
     return nominal.astype("datetime64[s]")
 
@@ -36,7 +36,7 @@ def _nominal_step(steps: np.ndarray) -> int:
     if counts.max() * 2 >= len(steps):
         return int(values[counts.argmax()])
     step = round(float(steps[steps < 1.5 * np.median(steps)].mean()) / 60) * 60
-    return step if (np.abs(steps - step) <= min(step / 2, 2 * _MOST_OFF)).mean() > 0.5 else 0
+    return step if (np.abs(steps - step) <= min(step / 2, 2 * MOST_OFF)).mean() > 0.5 else 0
 
 
 def _offsets(seconds: np.ndarray, step: int) -> np.ndarray:
