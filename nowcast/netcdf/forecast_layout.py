@@ -11,11 +11,12 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import is_numeric, text
+from nowcast.netcdf.rain.totals import says_total
 from nowcast.netcdf.rain.units import RAIN_NAMES, Conversion, to_rain_rate
 from nowcast.netcdf.rain.variable import Field, find_field
 from nowcast.netcdf.record import most_frequent_step
 from nowcast.netcdf.times.forecast import Times, read_forecast_times
-from nowcast.netcdf.times.intervals import interval_seconds
+from nowcast.netcdf.times.intervals import covers_all_since, interval_seconds
 from nowcast.quantity import RAIN_RATE, Quantity
 
 _MEMBERS = {"ens_number", "realization", "realisation", "member", "members", "mem", "number", "ensemble"}
@@ -29,6 +30,7 @@ class ForecastLayout:
     """How the forecasts of a file are read.
 
     thresholds: mm/h, of exceedance probabilities; () for fields
+    amounts: of amounts "stated" per interval, "assumed" to be per step, or "total" since the start; "" for other kinds
     """
 
     field: Field
@@ -38,6 +40,7 @@ class ForecastLayout:
     num_members: int
     threshold_dim: str | None
     thresholds: tuple[float, ...]
+    amounts: str = ""
 
     @property
     def kind(self) -> str:
@@ -64,14 +67,16 @@ def read_layout(dataset, where: str, *, variable: str | None, zr_a: float, zr_b:
     member_dim = next((dim for dim in field.frame_dims if _is_member(dataset, dim)), None)
     time_dims = tuple(dim for dim in field.frame_dims if dim not in (member_dim, threshold_dim))
     times = read_forecast_times(dataset, field, time_dims, where)
+    conversion, amounts = _conversion(dataset, field, times, where, zr_a, zr_b)
     layout = ForecastLayout(
         field=field,
-        conversion=_conversion(dataset, field, times, where, zr_a, zr_b),
+        conversion=conversion,
         time_dims=time_dims,
         member_dim=member_dim,
         num_members=len(dataset.dimensions[member_dim]) if member_dim else 1,
         threshold_dim=threshold_dim,
         thresholds=thresholds,
+        amounts=amounts,
     )
     return layout, times
 
@@ -127,12 +132,18 @@ def _is_threshold(variable) -> bool:
     return variable.name.startswith("threshold") or is_marked
 
 
-def _conversion(dataset, field: Field, times: Times, where: str, zr_a: float, zr_b: float) -> Conversion:
-    """Return the conversion to mm/h. An accumulation without a stated interval is taken to cover the step of lead times."""
-    interval = None
-    if field.kind == "amount":
+def _conversion(dataset, field: Field, times: Times, where: str, zr_a: float, zr_b: float) -> tuple[Conversion, str]:
+    """Return the conversion to mm/h, and what amounts are. Those without a stated interval cover the step of lead times."""
+    interval, amounts = None, "assumed" if field.kind == "amount" else ""
+    leads = times.valid - times.references
+    step = most_frequent_step(np.unique(leads))
+    if amounts and (
+        says_total(dataset.variables[field.variable]) or covers_all_since(dataset, field, leads, times.valid, where)
+    ):
+        amounts = "total"
+    elif amounts:
         interval = interval_seconds(dataset, field, times.valid, where)
-    step = most_frequent_step(np.unique(times.valid - times.references))
+        amounts = "assumed" if interval is None else "stated"
     if interval is None and not np.isnat(step):
         interval = step.astype(np.int64).item()
-    return field.conversion(interval_seconds=interval, zr_a=zr_a, zr_b=zr_b, where=where)
+    return field.conversion(interval_seconds=interval, zr_a=zr_a, zr_b=zr_b, where=where), amounts

@@ -16,7 +16,8 @@ from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
 from nowcast.netcdf.forecast_layout import ForecastLayout, read_layout
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.places.grid import Grid, read_grid
-from nowcast.netcdf.record import keep_chunks
+from nowcast.netcdf.record import keep_chunks, most_frequent_step
+from nowcast.netcdf.rain.totals import MOST_READ, never_falls
 from nowcast.netcdf.times.forecast import Times
 from nowcast.quantity import Quantity
 
@@ -52,6 +53,7 @@ class Forecasts:
     lead_times: np.ndarray
     sources: np.ndarray
     files: tuple[_File, ...]
+    are_totals: bool = False  # amounts since the start of the forecast, read as differences of lead times
 
     def read(self, case: int, leads: Sequence[int] | None = None) -> np.ndarray:
         """Read the fields of a case at these leads (default: all); of an ensemble its mean, NaN where any member is NaN.
@@ -113,6 +115,18 @@ class Forecasts:
     def _read(self, case: int, lead: int, count: int, *, threshold: int = 0) -> np.ndarray:
         """Read `count` leads from `lead` on: (member or lead, y, x)."""
         self._require(case)
+        fields = self._read_stored(case, lead, count, threshold=threshold)
+        if not self.are_totals:
+            return fields
+        before = self._read_stored(case, lead - 1, 1) if lead else np.zeros_like(fields[:1] if count > 1 else fields)
+        before = np.concatenate([before, fields[:-1]]) if count > 1 else before
+        # the amounts are divided by one time step, whatever the lead times are apart
+        apart = np.diff(self.lead_times, prepend=np.timedelta64(0, "s"))
+        steps = apart[lead : lead + count] / most_frequent_step(self.lead_times)
+        rates = (fields - before) / np.where(steps > 0, steps, np.nan).astype(np.float32)[:, None, None]
+        return np.maximum(rates, 0)
+
+    def _read_stored(self, case: int, lead: int, count: int, *, threshold: int = 0) -> np.ndarray:
         number, position = (int(n) for n in self.sources[case, lead])
         file = self.files[number]
         frames = _selection(file, position, count, threshold)
@@ -153,7 +167,7 @@ def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float
         log.info("%s: no forecast_reference_time is stated; taken from %s", where, inferred)
     references, leads, sources = _cases(files, str(where))
     layout = files[0].layout
-    return Forecasts(
+    forecasts = Forecasts(
         grid=files[0].grid,
         quantity=layout.quantity,
         kind=layout.kind,
@@ -165,6 +179,22 @@ def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float
         sources=sources,
         files=tuple(files),
     )
+    if not _are_totals(forecasts):
+        return forecasts
+    log.info(
+        "%s: %s is taken as the total since the start of the forecast; rates are differences", where, layout.field.variable
+    )
+    return replace(forecasts, are_totals=True)
+
+
+def _are_totals(forecasts: Forecasts) -> bool:
+    """Return whether amounts are totals since the start: they are said to be, or never fall in the first or last case."""
+    amounts = {file.layout.amounts for file in forecasts.files}
+    if amounts != {"assumed"}:
+        return "total" in amounts
+    cases = sorted({0, len(forecasts.reference_times) - 1})
+    leads = range(min(len(forecasts.lead_times), MOST_READ))
+    return any(never_falls(forecasts.read(case, leads)) for case in cases)
 
 
 def _open_usable(paths: Sequence[Path], where: str | Path, variable: str | None, zr_a: float, zr_b: float) -> list[_File]:
@@ -205,11 +235,12 @@ def _require_alike(file: _File, first: _File) -> None:
             raise DataError(f"{file.path} holds {own} but {first.path} holds {expected}.\n{advice}")
 
 
-def _contents(layout: ForecastLayout) -> tuple[Quantity, str, str]:
-    """Return quantity, kind and thresholds, for messages."""
+def _contents(layout: ForecastLayout) -> tuple[Quantity, str, str, str]:
+    """Return quantity, kind, thresholds and the interval of amounts, for messages."""
     kinds = {"deterministic": "one forecast", "ensemble": f"{layout.num_members} members", "probability": "probabilities"}
     thresholds = ", ".join(f"{threshold:g}" for threshold in layout.thresholds)
-    return layout.quantity, kinds[layout.kind], f"the thresholds {thresholds}"
+    interval = f"amounts in {layout.conversion.describe}" if layout.amounts else ""
+    return layout.quantity, kinds[layout.kind], f"the thresholds {thresholds}", interval
 
 
 def _cases(files: list[_File], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

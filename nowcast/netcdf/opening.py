@@ -1,6 +1,6 @@
 """Open records: find out what each file holds, and join files on equal grids to one series.
 
-Opening reads coordinates only, no fields.
+Opening reads coordinates only, and of amounts a few fields: are they totals since the start of a run?
 """
 
 import logging
@@ -17,6 +17,7 @@ from nowcast.netcdf.attributes import text
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
 from nowcast.netcdf.places.comparison import is_same_series
 from nowcast.netcdf.places.grid import Grid, carry, read_grid
+from nowcast.netcdf.rain.totals import MOST_READ, never_falls, says_total
 from nowcast.netcdf.rain.variable import Field, find_field
 from nowcast.netcdf.record import SEQUENCE, FrameLayout, Record, most_frequent_step
 from nowcast.netcdf.times.intervals import interval_seconds
@@ -28,6 +29,7 @@ __all__ = ["FileSummary", "Grid", "Index", "Record", "open_records"]
 
 log = logging.getLogger(__name__)
 _DAY = np.timedelta64(86400, "s")
+_RISES = 3  # steps in which amounts must rise without a fall to be a total
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ def _inspect(path: Path, variable: str | None) -> FileSummary:
         field.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used
         times = np.atleast_1d(_frame_times(dataset, field, path))
         interval = interval_seconds(dataset, field, times, str(path)) if field.kind == "amount" else None
+        if field.kind == "amount" and interval is None and says_total(dataset.variables[field.variable]):
+            raise DataError(_total(f"{path}: {field.variable}"))
         sequences = len(dataset.dimensions[SEQUENCE]) if SEQUENCE in field.frame_dims else 0
         if sequences:
             times, length = _one_after_the_other(times, sequences), len(times)
@@ -183,7 +187,7 @@ def _assemble(files: list[FileSummary], zr_a: float, zr_b: float) -> Record:
     kept = order[np.append(times[order][1:] != times[order][:-1], True)]
     if num_duplicates := len(times) - len(kept):
         log.warning("%s: left out %d of %d frames, whose times come again later", name, num_duplicates, len(times))
-    return Record(
+    record = Record(
         name=name,
         times=times[kept],
         grid=_with_others(files[-1]),
@@ -193,6 +197,27 @@ def _assemble(files: list[FileSummary], zr_a: float, zr_b: float) -> Record:
         frame_sources=np.stack([file_of, frame_of], axis=1)[kept],
         layouts=_layouts(files, most_frequent_step(times[kept]), zr_a, zr_b),
         institution=next((file.institution for file in files if file.institution), None),
+    )
+    if any(file.field.kind == "amount" and file.interval is None for file in files):
+        _refuse_totals(record)
+    return record
+
+
+def _refuse_totals(record: Record) -> None:
+    """Raise DataError (exit 3) for amounts that never fall in the middle or at the end of a record, but grow: totals."""
+    num = min(len(record), MOST_READ)
+    try:
+        places = [record.read(range(first, first + num)) for first in {(len(record) - num) // 2, len(record) - num}]
+    except DataError:  # a damaged frame, which is told where it is used
+        return
+    if any(never_falls(fields, least=_RISES) for fields in places):
+        raise DataError(_total(f"{record.paths[0]}: {record.variable}, which never falls,"))
+
+
+def _total(what: str) -> str:
+    return (
+        f"{what} is a total since the start of a run.\n"
+        "Expected amounts of each time step: `cdo deltat IN.nc OUT.nc` takes the differences."
     )
 
 

@@ -39,6 +39,17 @@ def interval_seconds(dataset, field: Field, times: np.ndarray, where: str) -> fl
         return None
 
 
+def covers_all_since(dataset, field: Field, leads: np.ndarray, times: np.ndarray, where: str) -> bool:
+    """Return whether the intervals of a forecast grow with the lead time: totals since its start.
+
+    leads, times: (…,) timedelta64[s] and datetime64[s], lead times and valid times
+    """
+    spans = _spans(dataset, field, times, where)
+    if spans is None or spans.size != leads.size or len(np.unique(leads)) < 2:
+        return False
+    return bool((spans.ravel() == leads.ravel()).all())
+
+
 def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray | None:
     """Return the timedelta64[s] of each frame, from the bounds of the time variable or from a `start_time`; None without."""
     variable = dataset.variables.get(find_times(dataset, field.variable, field.frame_dims).valid)
