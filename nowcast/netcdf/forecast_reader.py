@@ -19,6 +19,7 @@ from nowcast.netcdf.places.grid import Grid, read_grid
 from nowcast.netcdf.record import keep_chunks, most_frequent_step
 from nowcast.netcdf.rain.totals import MOST_READ, never_falls
 from nowcast.netcdf.times.forecast import Times
+from nowcast.netcdf.times.raster import nominal_times
 from nowcast.quantity import Quantity
 
 log = logging.getLogger(__name__)
@@ -260,7 +261,10 @@ def _cases(files: list[_File], where: str) -> tuple[np.ndarray, np.ndarray, np.n
             _doubled(references[same[0]], leads[same[0]], [files[n].path for n in sources[same[0] : same[0] + 2, 0]])
         )
     starts = np.flatnonzero(np.append(True, references[1:] != references[:-1]))
-    cases = list(zip(references[starts], np.split(leads, starts[1:]), sources[starts, 0], strict=True))
+    evened = [_even(reference, own) for reference, own in zip(references[starts], np.split(leads, starts[1:]), strict=True)]
+    cases = [(*case, file) for case, file in zip(evened, sources[starts, 0], strict=True)]
+    if moved := sum(len(case[1]) for case in cases) - int((np.concatenate([case[1] for case in cases]) == leads).sum()):
+        log.warning("%s: %d of %d lead times, some seconds off an even raster, are taken as on it", where, moved, len(leads))
     for reference, case_leads, file in cases:
         if not np.array_equal(case_leads, cases[0][1]):
             raise DataError(
@@ -268,7 +272,17 @@ def _cases(files: list[_File], where: str) -> tuple[np.ndarray, np.ndarray, np.n
                 f"{_span(cases[0][1])} from {cases[0][0]}Z ({files[cases[0][2]].path.name}), "
                 f"{_span(case_leads)} from {reference}Z ({files[file].path.name}); expected the same for all."
             )
-    return references[starts], cases[0][1], sources.reshape(len(starts), -1, 2)
+    return np.array([case[0] for case in cases]), cases[0][1], sources.reshape(len(starts), -1, 2)
+
+
+def _even(reference: np.datetime64, leads: np.ndarray) -> tuple[np.datetime64, np.ndarray]:
+    """Return reference time and lead times (lead,) of a case, moved to an even raster as the times of frames are."""
+    times = np.append(reference, reference + leads[leads > np.timedelta64(0, "s")])
+    nominal = nominal_times(times)
+    if (nominal == times).all():
+        return reference, leads
+    evened = nominal[1:] - nominal[0]
+    return nominal[0], np.concatenate([leads[: len(leads) - len(evened)], evened])
 
 
 def _span(leads: np.ndarray) -> str:

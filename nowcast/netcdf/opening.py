@@ -183,8 +183,10 @@ def _assemble(files: list[FileSummary], zr_a: float, zr_b: float) -> Record:
     file_of = np.repeat(np.arange(len(files)), [len(file.times) for file in files])
     frame_of = np.concatenate([np.arange(len(file.times)) for file in files])
     order = np.argsort(times, kind="stable")
+    stamps = times.copy()
     times[order] = _nominal_times(times[order], name)
     kept = order[np.append(times[order][1:] != times[order][:-1], True)]
+    is_moved = (stamps[kept] != times[kept]).any()
     if num_duplicates := len(times) - len(kept):
         log.warning("%s: left out %d of %d frames, whose times come again later", name, num_duplicates, len(times))
     record = Record(
@@ -197,6 +199,7 @@ def _assemble(files: list[FileSummary], zr_a: float, zr_b: float) -> Record:
         frame_sources=np.stack([file_of, frame_of], axis=1)[kept],
         layouts=_layouts(files, most_frequent_step(times[kept]), zr_a, zr_b),
         institution=next((file.institution for file in files if file.institution), None),
+        **({"stamps": stamps[kept]} if is_moved else {}),
     )
     if any(file.field.kind == "amount" and file.interval is None for file in files):
         _refuse_totals(record)

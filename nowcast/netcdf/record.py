@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.units import Conversion
 from nowcast.netcdf.rain.variable import Field
+from nowcast.netcdf.times.raster import nearest, tolerance
 from nowcast.quantity import Quantity
 
 SEQUENCE = "sequence"  # dimension over independent events of equal length, the only one that frames may have besides time
@@ -57,6 +58,7 @@ class Record:
     """An observed series on one grid. Made by `open_records`.
 
     times: (frame,) datetime64[s], sorted and unique
+    stamps: (frame,) datetime64[s], the times in the files, some seconds early or late; empty if they are the same
     frame_sources: (frame, 2) int64, the index of the file in `paths` and the position of the frame in it
     """
 
@@ -69,6 +71,7 @@ class Record:
     frame_sources: np.ndarray
     layouts: tuple[FrameLayout, ...]  # one per file
     institution: str | None = None  # the global attribute of the first file that has one
+    stamps: np.ndarray = field(default_factory=lambda: np.zeros(0, "datetime64[s]"))
 
     def __len__(self) -> int:
         return len(self.times)
@@ -81,6 +84,29 @@ class Record:
     def time_step(self) -> np.timedelta64:
         """The most frequent difference between frames, of equally frequent ones the shortest; NaT for a single frame."""
         return most_frequent_step(self.times)
+
+    def frames_at(self, times: np.ndarray) -> np.ndarray:
+        """Return the times of the frames that are meant by times as in the files, or up to the tolerance from a frame.
+
+        times: (time,) datetime64[s]
+        returns: (time,) datetime64[s], NaT where there is no frame
+        """
+        times = np.asarray(times, "datetime64[s]")
+        position, off = nearest(self.times, times)
+        if len(self.stamps):
+            stamp, stamp_off = nearest(self.stamps, times)
+            position = np.where(stamp_off < off, stamp, position)
+            off = np.minimum(off, stamp_off)
+        return np.where(off <= tolerance(self.time_step), self.times[position], np.datetime64("NaT", "s"))
+
+    def is_between(self, start: np.datetime64 | None, end: np.datetime64 | None) -> np.ndarray:
+        """Return a mask (frame,) of the frames whose time, or time in the file, is from `start` to `end`; None is no limit."""
+        masks = [
+            (times >= (times[0] if start is None else start)) & (times <= (times[-1] if end is None else end))
+            for times in (self.times, self.stamps)
+            if len(times)
+        ]
+        return np.logical_or.reduce(masks)
 
     def read(self, positions: Sequence[int]) -> np.ndarray:
         """Read the frames at these positions, in this order.

@@ -20,7 +20,7 @@ from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.opening import FileSummary, open_records
 from nowcast.netcdf.record import Record
-from nowcast.prediction.pipeline import file_name, predict_one
+from nowcast.prediction.pipeline import file_name, predict_one, reference_of
 from nowcast.runtime.outputs import making_folder, remove_stale
 from nowcast.runtime.signals import StopRequest
 
@@ -83,11 +83,12 @@ def _forecast(
         log.warning("%s", error)
         return
     times = watched.newest(record)
+    forecast = _forecast_already(watched.output, record)
     for gone in set(reasons) - set(times):
         del reasons[gone]
     for time in reversed(times):
         path = watched.output / file_name(time)
-        if stop.received or path.exists():
+        if stop.received or path.exists() or time in forecast:
             continue
         try:
             predict_one(forecaster, record, time, path, thresholds)
@@ -100,6 +101,18 @@ def _forecast(
                 level = logging.INFO if isinstance(error, NotEnoughFrames) else logging.WARNING
                 log.log(level, "no forecast from %sZ: %s", time, error)
             reasons[time] = str(error)
+
+
+def _forecast_already(output: Path, record: Record) -> set[np.datetime64]:
+    """Return the times of frames that have a forecast file under a time some seconds off.
+
+    Where times are moved to an even raster, it may be another by a few seconds when more frames have come.
+    """
+    if not len(record.stamps):
+        return set()
+    names = (entry.name for entry in os.scandir(output))
+    times = np.array([time for name in names if (time := reference_of(name)) is not None], "datetime64[s]")
+    return set(record.frames_at(times)) if len(times) else set()
 
 
 class Watched:
@@ -203,7 +216,10 @@ class Watched:
         """Return the newest times, ascending, in the record's files that arrived last."""
         own = set(map(str, record.paths))
         last = [self._summaries[path].times[-NEWEST:] for path in list(self._summaries)[-NEWEST:] if path in own]
-        return list(np.unique(np.concatenate(last))[-NEWEST:]) if last else []
+        if not last:
+            return []
+        frames = record.frames_at(np.concatenate(last))  # times in files may be some seconds off those of the record
+        return list(np.unique(frames[~np.isnat(frames)])[-NEWEST:])
 
 
 def _is_same(summary: FileSummary, other: FileSummary) -> bool:
