@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.attributes import text
+from nowcast.netcdf.attributes import made_by_nowcast, text
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
 from nowcast.netcdf.places.comparison import is_same_series
 from nowcast.netcdf.places.grid import Grid, carry, read_grid
@@ -37,6 +37,7 @@ class FileSummary:
     """What a file holds, without the fields: read once when it is opened.
 
     `interval`: the accumulation interval, s, None if not stated. Files with equal `place` (grid and quantity) are one series.
+    `is_own`: nowcast made it, as forecasts.
     """
 
     path: Path
@@ -47,6 +48,11 @@ class FileSummary:
     interval: float | None
     institution: str | None
     sequence_length: int
+    is_own: bool = False
+
+
+class OwnOutput(DataError):
+    """A file that nowcast made, forecasts or scores, among files of observations."""
 
 
 class Index(Protocol):
@@ -69,21 +75,25 @@ def open_records(
     zr_a: float = 200.0,
     zr_b: float = 1.6,
     index: Index | None = None,
+    forecasts_too: bool = True,
 ) -> list[Record]:
     """Open the records in files, folders and globs. Files on equal grids are one series, in time order.
 
     variable: name of the variable; None: found by its CF attributes
     zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
     index: summaries of files that were opened before, with this variable
+    forecasts_too: read a file named by itself also if it holds forecasts that nowcast made
 
-    Of several files in a folder or glob those that cannot be used are left out, with a warning. Raises UsageError (exit 2) if
-    there are no files, DataError (exit 3) if a file named by itself, or every file, cannot be used.
+    Of several files in a folder or glob those that cannot be used, and forecasts and scores that nowcast made, are left out,
+    with a warning. A record is named by the folder that was given. Raises UsageError (exit 2) if there are no files, DataError
+    (exit 3) if a file named by itself, or every file, cannot be used.
     """
+    names: dict[tuple, str] = {}
     groups: dict[tuple, list[FileSummary]] = {}
     shared: dict = {}
     series: dict[tuple, tuple] = {}  # the place of a file -> that of the first file on this grid, but for rounding
     for argument in [paths] if isinstance(paths, str | Path) else paths:
-        for file in _inspect_all(argument, variable, index):
+        for file in _inspect_all(argument, variable, index, forecasts_too=forecasts_too):
             # an archive of 100,000 files has few different fields and grids: keep one object of each
             grid = shared.setdefault((file.place, file.grid.turned), file.grid)
             file = replace(file, field=shared.setdefault(file.field, file.field), grid=grid)
@@ -91,9 +101,10 @@ def open_records(
                 alike = (place for place, files in groups.items() if _is_one_series(file, files[0]))
                 series[file.place] = next(alike, file.place)
             groups.setdefault(series[file.place], []).append(file)
+            names.setdefault(series[file.place], _name(argument, file.path))
     if index is not None:
         index.save()
-    records = [_assemble(files, zr_a, zr_b) for files in groups.values()]
+    records = [_assemble(files, names[place], zr_a, zr_b) for place, files in groups.items()]
     taken = Counter(record.name for record in records)
     return [replace(r, name=f"{r.name}-{r.paths[0].stem}") if taken[r.name] > 1 else r for r in records]
 
@@ -102,34 +113,48 @@ def _is_one_series(file: FileSummary, other: FileSummary) -> bool:
     return file.field.quantity == other.field.quantity and is_same_series(file.grid, other.grid)
 
 
-def _inspect_all(argument: str | Path, variable: str | None, index: Index | None) -> list[FileSummary]:
+def _name(argument: str | Path, path: Path) -> str:
+    """Return the name of a record: that of the folder that was given, else of the folder of its first file."""
+    return Path(argument).resolve().name if Path(argument).is_dir() else path.resolve().parent.name
+
+
+def _inspect_all(argument: str | Path, variable: str | None, index: Index | None, *, forecasts_too: bool) -> list[FileSummary]:
     paths = expand(argument)
-    files, errors = [], []
+    is_named = forecasts_too and paths == [Path(argument)]
+    files, errors, own = [], [], []
     for path in paths:
         try:
-            files.append(_inspect_once(path, variable, index))
+            files.append(_inspect_once(path, variable, index, own_too=is_named))
+        except OwnOutput as error:
+            own.append(error)
         except DataError as error:
             errors.append(error)
-    if errors and not files:
-        raise errors[0]
+    if not files:
+        raise (errors or own)[0]
+    if own:
+        log.warning("left out %d of %d files of %s, which nowcast made: forecasts or scores", len(own), len(paths), argument)
     if errors:
         log.warning("left out %d of %d files of %s, the first since: %s", len(errors), len(paths), argument, errors[0])
     return files
 
 
-def _inspect_once(path: Path, variable: str | None, index: Index | None) -> FileSummary:
+def _inspect_once(path: Path, variable: str | None, index: Index | None, *, own_too: bool) -> FileSummary:
     if index is None:
-        return _inspect(path, variable)
+        return _inspect(path, variable, own_too=own_too)
     summary = index.get(path)
     if summary is None:
-        summary = _inspect(path, variable)
-        index.put(summary)
+        summary = _inspect(path, variable, own_too=own_too)
+        if not summary.is_own:  # which is read where it is named, and left out elsewhere
+            index.put(summary)
     return summary
 
 
-def _inspect(path: Path, variable: str | None) -> FileSummary:
-    """Find out what a file holds. Raises DataError (exit 3) if it cannot be used."""
+def _inspect(path: Path, variable: str | None, *, own_too: bool) -> FileSummary:
+    """Find out what a file holds. Raises DataError (exit 3) if it cannot be used, OwnOutput (3) unless `own_too`."""
     with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
+        is_own = made_by_nowcast(dataset)
+        if is_own and not own_too:
+            raise OwnOutput(f"{path} holds forecasts or scores that nowcast made.\nExpected observations.")
         field = find_field(dataset, str(path), variable)
         field.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used
         times = np.atleast_1d(_frame_times(dataset, field, path))
@@ -141,7 +166,7 @@ def _inspect(path: Path, variable: str | None) -> FileSummary:
             times, length = _one_after_the_other(times, sequences), len(times)
         grid, institution = read_grid(dataset, field, str(path)), text(dataset, "institution")
         place = (grid.key, field.quantity)
-        return FileSummary(path, field, grid, place, times, interval, institution, length if sequences else 0)
+        return FileSummary(path, field, grid, place, times, interval, institution, length if sequences else 0, is_own)
 
 
 def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
@@ -176,10 +201,10 @@ def _frame_times(dataset, field: Field, path: Path) -> np.ndarray:
     return times
 
 
-def _assemble(files: list[FileSummary], zr_a: float, zr_b: float) -> Record:
+def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float) -> Record:
     """Join files on one grid to a record, with frames in time order; of frames with equal times the last file's is used."""
     times = np.concatenate([file.times for file in files])
-    name = files[0].path.stem if len(files) == 1 else files[0].path.resolve().parent.name
+    name = files[0].path.stem if len(files) == 1 else name
     file_of = np.repeat(np.arange(len(files)), [len(file.times) for file in files])
     frame_of = np.concatenate([np.arange(len(file.times)) for file in files])
     order = np.argsort(times, kind="stable")

@@ -79,7 +79,7 @@ def test_what_is_no_local_file_is_refused(argument, message):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"^no NetCDF files in .*\.\nExpected files ending in \.nc, \.nc4, \.c"):
+    with pytest.raises(UsageError, match=r"^no NetCDF files in .*\.\nExpected files ending in \.nc, \.nc4, \.nc3"):
         open_records([tmp_path])
 
 
