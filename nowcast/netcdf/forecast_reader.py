@@ -16,8 +16,8 @@ from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
 from nowcast.netcdf.forecast_layout import ForecastLayout, read_layout
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.places.grid import Grid, read_grid
-from nowcast.netcdf.record import keep_chunks, most_frequent_step
 from nowcast.netcdf.rain.totals import MOST_READ, never_falls
+from nowcast.netcdf.record import keep_chunks, most_frequent_step
 from nowcast.netcdf.times.forecast import Times
 from nowcast.netcdf.times.raster import nominal_times
 from nowcast.quantity import Quantity
