@@ -36,6 +36,7 @@ class ForecastFiles(Forecaster):
         if not self.lead_frames:
             raise DataError(f"{name} has no lead time above 0.\nExpected forecasts for later than their reference time.")
         self.reference_times = forecasts.reference_times
+        self.variable = forecasts.files[0].layout.field.variable
         self.num_members = forecasts.num_members
         self.gives_fields = forecasts.kind != "probability"
         self.thresholds = () if self.gives_fields else forecasts.thresholds

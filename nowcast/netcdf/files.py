@@ -28,7 +28,8 @@ def expand(argument: str | Path) -> list[Path]:
 
     Raises UsageError (exit 2) for a URL, for what is not a regular file, and if there are none.
     """
-    text, path = str(argument), Path(argument)
+    text = os.path.expanduser(argument)
+    path = Path(text)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
         raise UsageError(f"{text} is a URL.\nExpected a file on this machine: download it first.")
     if path.is_dir():
@@ -110,7 +111,7 @@ def open_dataset(path: Path) -> netCDF4.Dataset:
         # prints "Exception ignored in Dataset.__dealloc__" where that happens to run while another exception is handled
         dataset = netCDF4.Dataset(path.absolute(), "r", keepweakref=True)
     except (OSError, RuntimeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is damaged or incomplete ({error}).\nExpected a whole NetCDF file.") from error
+        raise DataError(f"{path} is damaged or incomplete ({reason(error)}).\nExpected a whole NetCDF file.") from error
     dataset.set_auto_maskandscale(False)
     return dataset
 
@@ -123,7 +124,26 @@ def library_errors(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError, AttributeError, UnicodeError) as error:
         if "NetCDF" not in str(error) and not isinstance(error, UnicodeError):
             raise
-        raise DataError(f"{path} is damaged ({error}).\nExpected a whole NetCDF file.") from error
+        raise DataError(f"{path} is damaged ({reason(error)}).\nExpected a whole NetCDF file.") from error
+
+
+def reason(error: Exception) -> str:
+    """Return what an error of the NetCDF library says, without the number and the path that Python adds."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+class FilterError(DataError):
+    """Values that are compressed by a filter that the NetCDF library does not have: no file is damaged."""
+
+
+def unreadable(error: Exception, what: str, hint: str) -> DataError:
+    """Return the error to raise if values cannot be read; `what` names them, `hint` says what to do if they are damaged."""
+    if "filter" in str(error).lower():
+        return FilterError(
+            f"{what}: compressed by a filter that is not installed here, such as lzf or zstd.\n"
+            "Expected zlib: `nccopy -d 4 IN.nc OUT.nc`, or h5repack, where the filter is; or its plugin in $HDF5_PLUGIN_PATH."
+        )
+    return DataError(f"{what} ({reason(error)}).\n{hint}")
 
 
 class OpenFiles:

@@ -13,7 +13,7 @@ from nowcast.errors import DataError
 from nowcast.netcdf.attributes import is_numeric, text
 from nowcast.netcdf.rain.totals import says_total
 from nowcast.netcdf.rain.units import RAIN_NAMES, Conversion, to_rain_rate
-from nowcast.netcdf.rain.variable import Field, find_field
+from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.record import most_frequent_step
 from nowcast.netcdf.times.forecast import Times, read_forecast_times
 from nowcast.netcdf.times.intervals import covers_all_since, interval_seconds
@@ -83,8 +83,8 @@ def read_layout(dataset, where: str, *, variable: str | None, zr_a: float, zr_b:
 
 def _find(dataset, where: str, variable: str | None) -> Field:
     """Return the named variable if the file has it, else rain, else probabilities of rain, else the variable OTHER_NAME."""
-    if variable in dataset.variables:
-        return find_field(dataset, where, variable)
+    if there := named(dataset, variable):
+        return find_field(dataset, where, there)
     try:
         return find_field(dataset, where)
     except DataError:

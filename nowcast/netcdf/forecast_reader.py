@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
+from nowcast.netcdf.files import OPEN_FILES, expand, library_errors, unreadable
 from nowcast.netcdf.forecast_layout import ForecastLayout, read_layout
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.places.grid import Grid, read_grid
@@ -137,7 +137,7 @@ class Forecasts:
                 keep_chunks(dataset.variables[file.layout.field.variable], file.layout.field, also=file.layout.member_dim)
                 fields = file.layout.field.read(dataset, frames, file.layout.conversion, turned=file.grid.turned)
             except (OSError, RuntimeError, IndexError, KeyError, ValueError) as error:
-                raise DataError(f"{file.path}: case {case} cannot be read ({error}).\nThe file is damaged.") from error
+                raise unreadable(error, f"{file.path}: case {case} cannot be read", "The file is damaged.") from error
         return fields.reshape(-1, *self.grid.shape)
 
 

@@ -18,7 +18,7 @@ from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
 from nowcast.netcdf.places.comparison import is_same_series
 from nowcast.netcdf.places.grid import Grid, carry, read_grid
 from nowcast.netcdf.rain.totals import MOST_READ, never_falls, says_total
-from nowcast.netcdf.rain.variable import Field, find_field
+from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.record import SEQUENCE, FrameLayout, Record, most_frequent_step
 from nowcast.netcdf.times.intervals import interval_seconds
 from nowcast.netcdf.times.raster import nominal_times
@@ -76,13 +76,15 @@ def open_records(
     zr_b: float = 1.6,
     index: Index | None = None,
     forecasts_too: bool = True,
+    strict: bool = True,
 ) -> list[Record]:
     """Open the records in files, folders and globs. Files on equal grids are one series, in time order.
 
-    variable: name of the variable; None: found by its CF attributes
+    variable: name of the variable, or names separated by commas of which files have one; None: found by its CF attributes
     zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
     index: summaries of files that were opened before, with this variable
     forecasts_too: read a file named by itself also if it holds forecasts that nowcast made
+    strict: whether files must have the variable; otherwise it is found in those that have not
 
     Of several files in a folder or glob those that cannot be used, and forecasts and scores that nowcast made, are left out,
     with a warning. A record is named by the folder that was given. Raises UsageError (exit 2) if there are no files, DataError
@@ -93,7 +95,7 @@ def open_records(
     shared: dict = {}
     series: dict[tuple, tuple] = {}  # the place of a file -> that of the first file on this grid, but for rounding
     for argument in [paths] if isinstance(paths, str | Path) else paths:
-        for file in _inspect_all(argument, variable, index, forecasts_too=forecasts_too):
+        for file in _inspect_all(argument, variable, index, forecasts_too=forecasts_too, strict=strict):
             # an archive of 100,000 files has few different fields and grids: keep one object of each
             grid = shared.setdefault((file.place, file.grid.turned), file.grid)
             file = replace(file, field=shared.setdefault(file.field, file.field), grid=grid)
@@ -118,13 +120,15 @@ def _name(argument: str | Path, path: Path) -> str:
     return Path(argument).resolve().name if Path(argument).is_dir() else path.resolve().parent.name
 
 
-def _inspect_all(argument: str | Path, variable: str | None, index: Index | None, *, forecasts_too: bool) -> list[FileSummary]:
+def _inspect_all(
+    argument: str | Path, variable: str | None, index: Index | None, *, forecasts_too: bool, strict: bool
+) -> list[FileSummary]:
     paths = expand(argument)
     is_named = forecasts_too and paths == [Path(argument)]
     files, errors, own = [], [], []
     for path in paths:
         try:
-            files.append(_inspect_once(path, variable, index, own_too=is_named))
+            files.append(_inspect_once(path, variable, index, own_too=is_named, strict=strict))
         except OwnOutput as error:
             own.append(error)
         except DataError as error:
@@ -138,24 +142,25 @@ def _inspect_all(argument: str | Path, variable: str | None, index: Index | None
     return files
 
 
-def _inspect_once(path: Path, variable: str | None, index: Index | None, *, own_too: bool) -> FileSummary:
+def _inspect_once(path: Path, variable: str | None, index: Index | None, **options: bool) -> FileSummary:
     if index is None:
-        return _inspect(path, variable, own_too=own_too)
+        return _inspect(path, variable, **options)
     summary = index.get(path)
     if summary is None:
-        summary = _inspect(path, variable, own_too=own_too)
+        summary = _inspect(path, variable, **options)
         if not summary.is_own:  # which is read where it is named, and left out elsewhere
             index.put(summary)
     return summary
 
 
-def _inspect(path: Path, variable: str | None, *, own_too: bool) -> FileSummary:
+def _inspect(path: Path, variable: str | None, *, own_too: bool, strict: bool) -> FileSummary:
     """Find out what a file holds. Raises DataError (exit 3) if it cannot be used, OwnOutput (3) unless `own_too`."""
     with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
         is_own = made_by_nowcast(dataset)
         if is_own and not own_too:
             raise OwnOutput(f"{path} holds forecasts or scores that nowcast made.\nExpected observations.")
-        field = find_field(dataset, str(path), variable)
+        there = named(dataset, variable)
+        field = find_field(dataset, str(path), there or (variable if strict else None))
         field.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used
         times = np.atleast_1d(_frame_times(dataset, field, path))
         interval = interval_seconds(dataset, field, times, str(path)) if field.kind == "amount" else None
