@@ -87,7 +87,7 @@ def test_an_empty_folder_is_refused(tmp_path):
     ("contents", "message"),
     [
         (b"", r"bad.nc is empty \(0 bytes\)\.\nExpected a NetCDF file with at least one frame\."),
-        (b"GRIB....", r"bad.nc is not a NetCDF file: it starts with b'GRIB'\.\nConvert it to CF NetCDF first\."),
+        (b"GRIB....", r'bad.nc is not a NetCDF file: it starts with "GRIB"\.\nConvert it to CF NetCDF first\.'),
         (b"\x89HDF\r\n\x1a\n" + b"x" * 99, r"bad.nc is damaged or incomplete \(.*\)\.\nExpected a whole"),
     ],
 )
