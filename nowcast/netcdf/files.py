@@ -98,8 +98,8 @@ def open_dataset(path: Path) -> netCDF4.Dataset:
     Hold `OPEN_FILES.lock`. Raises DataError (exit 3) if it is absent, damaged or no NetCDF file.
     """
     if not path.is_file():
-        reason = "no regular file" if path.exists() else "not there"
-        raise DataError(f"{path} is {reason}.\nExpected a NetCDF file on this machine.")
+        state = "no regular file" if path.exists() else "not there"
+        raise DataError(f"{path} is {state}.\nExpected a NetCDF file on this machine.")
     if "\\" in str(path.absolute()):  # the library would look for another file
         raise DataError(f"{path} has a backslash in its name, which the NetCDF library takes for a folder.\nRename it.")
     if not str(path).isprintable():

@@ -4,6 +4,7 @@ Opening reads coordinates only, and of amounts a few fields: are they totals sin
 """
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -94,7 +95,7 @@ def open_records(
     groups: dict[tuple, list[FileSummary]] = {}
     shared: dict = {}
     series: dict[tuple, tuple] = {}  # the place of a file -> that of the first file on this grid, but for rounding
-    for argument in [paths] if isinstance(paths, str | Path) else paths:
+    for argument in map(os.path.expanduser, [paths] if isinstance(paths, str | Path) else paths):
         for file in _inspect_all(argument, variable, index, forecasts_too=forecasts_too, strict=strict):
             # an archive of 100,000 files has few different fields and grids: keep one object of each
             grid = shared.setdefault((file.place, file.grid.turned), file.grid)
