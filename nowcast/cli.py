@@ -8,7 +8,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -61,7 +61,7 @@ def inspect(
         _print_json(inspected)
     else:
         typer.echo("\n".join(as_lines(inspected)))
-    _next(f"nowcast plan {shlex.join(records)} --output my.toml")
+    _next("nowcast plan", records, {"--output": "my.toml", "--variable": variable})
 
 
 @app.command(epilog="Example: nowcast plan radar/2015 --output my.toml")
@@ -88,7 +88,7 @@ def plan(
         return
     write(recipe, output)
     typer.echo(output)
-    _next(f"nowcast train {shlex.quote(str(output))} --output {shlex.quote(str(Path('runs') / output.stem))}")
+    _next("nowcast train", [output], {"--output": Path("runs") / output.stem})
 
 
 @app.command(epilog="Example: nowcast train configs/radar.toml --data radar/ --set training.steps=500 --output runs/radar")
@@ -130,7 +130,7 @@ def train(
     if not _is_first():
         return
     typer.echo(result)
-    _next(f"nowcast predict {shlex.quote(str(run))} RECORD... --output forecast.nc")
+    _next("nowcast predict", [run, ...], {"--output": "forecast.nc"})
 
 
 @app.command(epilog="Example: nowcast predict runs/radar radar/today/ --output forecast.nc")
@@ -171,7 +171,7 @@ def predict(
     if not _is_first():
         return
     typer.echo("\n".join(map(str, written)))
-    _next(f"nowcast evaluate {shlex.quote(forecaster)} --observations {shlex.join(records)} --output scores/")
+    _next("nowcast evaluate", [forecaster], {"--observations": records, "--variable": variable, "--output": "scores/"})
 
 
 @app.command(epilog="Example: nowcast export runs/radar --output radar.onnx")
@@ -231,8 +231,7 @@ def evaluate(
         paths = folder.write(result, rows, output, command=context.obj or "", overwrite=overwrite)
         _next(f"open {shlex.quote(str(paths[0]))}")
     else:
-        against = f" --observations {shlex.join(observations)}" if observations else ""
-        _next(f"nowcast evaluate {shlex.join(forecasters)}{against} --output scores/")
+        _next("nowcast evaluate", forecasters, options | {"--output": "scores/"})
 
 
 @app.command(epilog="Example: nowcast plot forecast.nc --output forecast.gif")
@@ -257,9 +256,9 @@ def plot(
     drawn = draw(path, output, variable=variable, reference=reference, span=span, overwrite=overwrite)
     typer.echo(output)
     if drawn.is_forecast:
-        _next(f"nowcast evaluate {shlex.quote(path)} --observations RECORD... --output scores/")
+        _next("nowcast evaluate", [path], {"--observations": ..., "--variable": variable, "--output": "scores/"})
     else:
-        _next(f"nowcast predict extrapolation {shlex.quote(path)} --output forecast.nc")
+        _next("nowcast predict extrapolation", [path], {"--variable": variable, "--output": "forecast.nc"})
 
 
 def _is_first() -> bool:
@@ -279,8 +278,8 @@ def _set_up_log(quiet: bool, verbose: bool) -> None:
     log.propagate = False
 
 
-def _next(command: str) -> None:
-    log.info("next: %s", command)
+def _next(command: str, arguments: Iterable = (), options: Mapping[str, object] | None = None) -> None:
+    log.info("next: %s", args.join_command(command, arguments, options or {}))
 
 
 def _print_json(value: object) -> None:
@@ -292,9 +291,11 @@ def _print_json(value: object) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line. Print an error that the user can act on in one or two lines, and exit with its code."""
     from nowcast.runtime.signals import Terminated, terminating
+    from nowcast.runtime.streams import open_streams
 
+    open_streams()
     try:
-        arguments = args.spread_observations(sys.argv[1:] if argv is None else argv)
+        arguments = args.spread_observations(args.expand_home(sys.argv[1:] if argv is None else argv))
         with terminating():
             code = app(args=arguments, prog_name="nowcast", standalone_mode=False, obj=shlex.join(["nowcast", *arguments]))
     except NowcastError as error:
@@ -319,5 +320,8 @@ def _parse_message(error: Exception) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    try:
+        print(f"error: {message}", file=sys.stderr, flush=True)
+    except OSError:  # nobody reads it: the exit code remains
+        os._exit(code)
     sys.exit(code)

@@ -1,6 +1,9 @@
 """The options that several commands share, and functions that check and convert the text of arguments."""
 
-from collections.abc import Sequence
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,7 +34,9 @@ class ScoreFormat(StrEnum):
 
 
 Records = Annotated[list[str], typer.Argument(metavar="RECORD", help="NetCDF files, folders of them, or globs.")]
-Variable = Annotated[str | None, typer.Option(help="Name of the variable to read, if CF attributes do not identify it.")]
+Variable = Annotated[
+    str | None, typer.Option(help="Variable to read, if CF attributes do not tell; A,B: the one that a file has.")
+]
 Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda or mps.")]
 Start = Annotated[str | None, typer.Option(metavar="T", help="First reference time, such as 2016-09-28T15:00 (UTC).")]
 End = Annotated[str | None, typer.Option(metavar="T", help="Last reference time (UTC).")]
@@ -82,6 +87,27 @@ def refuse_stdout(output: str | Path) -> None:
     """Raise UsageError (exit 2) for an output called "-"."""
     if str(output) == "-":
         raise UsageError("--output -: this cannot go to stdout; give a name (./- for a file called -)")
+
+
+def join_command(command: str, arguments: Iterable, options: Mapping[str, object]) -> str:
+    """Return a command line to go on with: of `options` those that have a value. Ellipsis stands for a RECORD to be chosen."""
+    words = [command, *map(_word, arguments)]
+    for option, value in options.items():
+        if value is not None and value != []:
+            words += [option, *map(_word, value if isinstance(value, list) else [value])]
+    return " ".join(words)
+
+
+def _word(argument: object) -> str:
+    if argument is ...:
+        return "RECORD..."
+    return f"{argument:g}" if isinstance(argument, float) else shlex.quote(str(argument))
+
+
+def expand_home(argv: Sequence[str]) -> list[str]:
+    """Replace ~ in words such as --output=~/runs, in which a shell leaves it."""
+    parts = (re.fullmatch(r"(--[a-z-]+=)(~(?:/.*)?)", word) for word in argv)
+    return [part[1] + os.path.expanduser(part[2]) if part else word for part, word in zip(parts, argv, strict=True)]
 
 
 def spread_observations(argv: Sequence[str]) -> list[str]:

@@ -77,7 +77,8 @@ def evaluate_forecasters(
     """
     where = distributed.join(pick_device(device))
     opened = open_all(forecasters, device=where, variable=variable)
-    records = open_records(observations, **reading_for(opened.values(), variable))
+    in_forecasts = any(forecaster.variable in (variable or "").split(",") for forecaster in opened.values())
+    records = open_records(observations, strict=not in_forecasts, **reading_for(opened.values(), variable))
     inputs = [path for record in records for path in record.paths]
     inputs += [path for forecaster in opened.values() for path in forecaster.files]
     may_write(outputs, overwrite=True, inputs=inputs, makes_folder=True)

@@ -17,6 +17,7 @@ from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.record import Record
+from nowcast.netcdf.times.raster import nearest, tolerance
 from nowcast.quantity import Quantity
 from nowcast.report.maps import MapGrid, colour_scale, gif, ground_aspect, moment, plain, png, short
 from nowcast.runtime.outputs import may_write, replacing
@@ -128,21 +129,23 @@ def _positions_in(record: Record, span: Times) -> np.ndarray:
     start, end = span
     if start is not None and end is not None and start > end:
         raise UsageError(f"--start {start} is after --end {end}")
-    first = 0 if start is None else np.searchsorted(record.times, start)
-    last = len(record) if end is None else np.searchsorted(record.times, end, side="right")
-    if first >= last:
+    chosen = np.flatnonzero(record.is_between(start, end))
+    if not len(chosen):
         extent = f"it goes from {record.times[0]}Z to {record.times[-1]}Z"
         raise NotEnoughFrames(f"{record.name} has no frame in the times asked for; {extent}")
-    return np.arange(first, last)
+    return chosen
 
 
 def _forecast_frames(forecasts: Forecasts, path: str, reference: np.datetime64 | None) -> Frames:
     times = forecasts.reference_times
-    if reference is not None and reference not in times:
+    case = len(times) - 1
+    if reference is not None:
+        position, off = nearest(times, np.array([reference]))
+        case = int(position[0]) if off[0] <= tolerance(forecasts.lead_times[0]) else None
+    if case is None:
         span = f"{len(times):,} reference times from {times[0]}Z to {times[-1]}Z"
         available = span if len(times) > 1 else f"only {times[0]}Z"
         raise NotEnoughFrames(f"{path} has no forecast from {reference}Z.\nIt has {available}.")
-    case = len(times) - 1 if reference is None else int(np.flatnonzero(times == reference)[0])
     leads = forecasts.lead_times
     description, read = _reader(forecasts, case)
     return Frames(

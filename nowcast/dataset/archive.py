@@ -100,7 +100,8 @@ def open_archive(data: Data, *, packer: Packer = packed) -> Archive:
 def open_split(paths: Sequence[str | Path], data: Data) -> list[Record]:
     """Open the records in these files or folders with the variable and the Z-R relation that `[data]` gives."""
     variable = None if data.variable == "auto" else data.variable
-    return open_records(paths, variable=variable, zr_a=data.zr_a, zr_b=data.zr_b, index=FileIndex(variable))
+    index, named = FileIndex(variable), data.splits.by != "records"  # where each file of a folder has been named
+    return open_records(paths, variable=variable, zr_a=data.zr_a, zr_b=data.zr_b, index=index, forecasts_too=named)
 
 
 def _paths_by_split(data: Data) -> dict[str, list]:

@@ -104,11 +104,11 @@ def _windows(forecasters: Mapping[str, Forecaster], record: Record, selection: S
         lead_frames=_common_leads(forecasters, record),
         time_step=_common_step(forecasters, record),
     )
-    chosen = selection.select(record.times)[windows.reference_positions]
+    chosen = selection.select(record)[windows.reference_positions]
     references = record.times[windows.reference_positions]
     for forecaster in forecasters.values():
         if forecaster.reference_times is not None:
-            chosen &= np.isin(references, forecaster.reference_times)
+            chosen &= np.isin(references, record.frames_at(forecaster.reference_times))
     return windows.select(chosen)
 
 
@@ -133,7 +133,7 @@ def _explain_no_overlap(forecasters: Mapping[str, Forecaster], records: Sequence
     files = {name: f.reference_times for name, f in forecasters.items() if f.reference_times is not None}
     spans = "; ".join(f"{record.name} goes from {record.times[0]}Z to {record.times[-1]}Z" for record in records)
     for name, times in files.items():
-        if not any(np.isin(times, record.times).any() for record in records):
+        if all(np.isnat(record.frames_at(times)).all() for record in records):
             inside = any(((times >= record.times[0]) & (times <= record.times[-1])).any() for record in records)
             reason = "no frame at any of these times" if inside else "no overlap in time"
             return f"{name} has forecasts from {_span(times)}: {reason}.\n{spans}."

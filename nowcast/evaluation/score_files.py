@@ -16,6 +16,7 @@ import xarray as xr
 
 from nowcast import __version__
 from nowcast.evaluation.result import MEAN_SUFFIX, Block, Evaluation
+from nowcast.netcdf.attributes import SCORES_FORMAT
 from nowcast.scores import SCORES
 from nowcast.scores.sums import Additive, Tally
 
@@ -24,7 +25,7 @@ COLUMNS = (
     *("score", "value", "low", "high", "num_cases", "num_pairs"),
 )
 SCORES_NC, SCORES_CSV, SCORES_JSON = "scores.nc", "scores.csv", "scores.json"
-FORMAT, FORMAT_NUMBER = "nowcast_scores_format", 1  # global attribute of scores.nc and its value
+FORMAT, FORMAT_NUMBER = SCORES_FORMAT, 1  # global attribute of scores.nc and its value
 # the dimension of scores.nc for each axis of scores and sums
 DIMS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "wavelength_km",
         "class": "percent", "rank": "rank"}  # fmt: skip

@@ -10,13 +10,11 @@ from nowcast.errors import CheckpointError
 from nowcast.forecasters.baselines import BASELINES
 from nowcast.forecasters.forecast_files import ForecastFiles
 from nowcast.forecasters.forecaster import Forecaster
-from nowcast.netcdf.files import expand
+from nowcast.netcdf.files import expand, is_netcdf_name, netcdf_files
 from nowcast.netcdf.forecast_reader import read_forecast
 
 if TYPE_CHECKING:
     import torch
-
-FORECAST_SUFFIXES = {".nc", ".nc4", ".cdf"}
 
 
 def open_forecaster(name: str, *, device: "torch.device", variable: str | None = None) -> Forecaster:
@@ -37,7 +35,7 @@ def open_forecaster(name: str, *, device: "torch.device", variable: str | None =
         return _open_files(name, path.absolute().parent.name, variable)
     if not path.exists():
         raise CheckpointError(f"no such run folder, checkpoint or baseline: {name} (baselines: {', '.join(BASELINES)})")
-    if path.suffix in FORECAST_SUFFIXES:
+    if is_netcdf_name(path.name):
         return _open_files(path, path.stem, variable)
     if _holds_forecasts(path):
         return _open_files(path, path.resolve().name, variable)
@@ -58,4 +56,4 @@ def _holds_forecasts(path: Path) -> bool:
     """Return whether it is a folder of NetCDF files and not a run folder."""
     if not path.is_dir() or (path / "config.toml").exists() or any(path.glob("*.safetensors")):
         return False
-    return any(file.suffix in FORECAST_SUFFIXES for pattern in ("*", "*/*") for file in path.glob(pattern))
+    return any(True for _ in netcdf_files(path))

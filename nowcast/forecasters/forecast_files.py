@@ -12,6 +12,7 @@ from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.forecast_reader import Forecasts
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.record import Record
+from nowcast.netcdf.times.raster import nearest, tolerance
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class ForecastFiles(Forecaster):
         if not self.lead_frames:
             raise DataError(f"{name} has no lead time above 0.\nExpected forecasts for later than their reference time.")
         self.reference_times = forecasts.reference_times
+        self.variable = forecasts.files[0].layout.field.variable
         self.num_members = forecasts.num_members
         self.gives_fields = forecasts.kind != "probability"
         self.thresholds = () if self.gives_fields else forecasts.thresholds
@@ -83,7 +85,8 @@ class ForecastFiles(Forecaster):
             raise DataError(f"{self.name} is not on the grid of {record.name}: {differs}.\nRegrid one of them first.")
         leads, step = self.lead_times, record.time_step
         if not np.isnat(step):
-            leads = leads[leads % step == np.timedelta64(0, "s")]
+            is_exact = leads % step == np.timedelta64(0, "s")
+            leads = leads[is_exact] if is_exact.any() else _near_multiples(leads, step)
         if not len(leads):
             raise DataError(
                 f"{self.name} has lead times of {_minutes(*self.lead_times)}, {record.name} a frame every {_minutes(step)}.\n"
@@ -120,10 +123,17 @@ class ForecastFiles(Forecaster):
         return self.forecasts.probabilities(self._case(reference), self._positions([lead_time])[0], columns)
 
     def _case(self, reference: np.datetime64) -> int:
-        return int(np.flatnonzero(self.reference_times == reference)[0])
+        """Return the case that starts nearest to a frame's time, which may be some seconds off."""
+        return int(nearest(self.reference_times, np.array([reference]))[0][0])
 
     def _positions(self, lead_times: Sequence[np.timedelta64]) -> list[int]:
-        return np.searchsorted(self.forecasts.lead_times, np.asarray(lead_times, "timedelta64[s]")).tolist()
+        return nearest(self.forecasts.lead_times, np.asarray(lead_times, "timedelta64[s]"))[0].tolist()
+
+
+def _near_multiples(leads: np.ndarray, step: np.timedelta64) -> np.ndarray:
+    """Return the multiples of a time step (lead,) that lead times are near, as those of frames some seconds off are."""
+    multiples = np.round(leads / step).astype(np.int64) * step
+    return np.unique(multiples[(np.abs(leads - multiples) <= tolerance(step)) & (multiples > np.timedelta64(0, "s"))])
 
 
 def _minutes(*steps: np.timedelta64) -> str:

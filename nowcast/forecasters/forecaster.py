@@ -36,6 +36,7 @@ class Forecaster(ABC):
     makes_forecasts: bool = True  # False for forecast files: they hold forecasts and cannot make new ones
     lead_frames: int | None = None  # number of lead times that it is made for; None: any number
     reference_times: np.ndarray | None = None  # reference times that it has forecasts for (datetime64); None: any
+    variable: str | None = None  # of forecast files the variable that they are read from
     num_members: int = 1  # ensemble members; above 1 `members_at` gives them
     thresholds: tuple[float, ...] = ()  # mm/h whose exceedance probabilities it gives by default; () if it gives none
     has_fixed_thresholds: bool = False  # True for files: they hold the probabilities of `thresholds` and of no others

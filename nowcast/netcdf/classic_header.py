@@ -47,12 +47,20 @@ def check_whole(path: Path) -> None:
     if not start:
         raise DataError(f"{path} is empty (0 bytes).\nExpected a NetCDF file with at least one frame.")
     if not start.startswith((*CLASSIC, HDF5)):
-        raise DataError(f"{path} is not a NetCDF file: it starts with {start[:4]!r}.\n{_advice(start)}")
+        raise DataError(f"{path} is not a NetCDF file: it starts with {_shown(start[:4])}.\n{_advice(start)}")
     if size < needed:
         raise DataError(f"{path} is cut off: it is shorter than its header says.\nExpected a whole NetCDF file.")
 
 
+def _shown(start: bytes) -> str:
+    """Return the first bytes of a file as text, or as numbers if they are none."""
+    text = start.decode("ascii", "replace")
+    return f'"{text}"' if text.isascii() and text.isprintable() else f"the bytes {start.hex(' ')}"
+
+
 def _advice(start: bytes) -> str:
+    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")):
+        return "It is compressed as a whole: unpack it first (gunzip, bunzip2, unxz, unzip, unzstd)."
     if start.lstrip().startswith((b"<", b"{")):
         return "It is a web page or another text, perhaps what a server answered: download it again."
     return "Convert it to CF NetCDF first."
@@ -137,7 +145,7 @@ class _Header:
         except UnicodeDecodeError:
             legal = False
         if not legal:
-            raise _Damaged(f"a name that is none ({name[:20]!r})")
+            raise _Damaged(f"a name that is none ({_shown(name[:20])})")
 
     def kind(self) -> int:
         code = self.number(4)

@@ -10,7 +10,7 @@ import glob
 import os
 import re
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,22 +19,23 @@ import netCDF4
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.classic_header import check_whole
 
-_SUFFIXES = (".nc", ".nc4", ".cdf")
+SUFFIXES = (".nc", ".nc4", ".nc3", ".netcdf", ".cdf")
 _NUM_OPEN = 16  # files kept open
 
 
 def expand(argument: str | Path) -> list[Path]:
-    """Return the files that a path names: the file, the NetCDF files in a folder or else in its subfolders, or those of a glob.
+    """Return the files that a path names: the file, the NetCDF files in a folder and its subfolders, or those of a glob.
 
     Raises UsageError (exit 2) for a URL, for what is not a regular file, and if there are none.
     """
-    text, path = str(argument), Path(argument)
+    text = os.path.expanduser(argument)
+    path = Path(text)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
         raise UsageError(f"{text} is a URL.\nExpected a file on this machine: download it first.")
     if path.is_dir():
-        files = _netcdf_files(path) or [file for folder in sorted(path.iterdir()) for file in _netcdf_files(folder)]
+        files = [Path(file) for file in netcdf_files(path)]
         if not files:
-            raise UsageError(f"no NetCDF files in {text}.\nExpected files ending in {', '.join(_SUFFIXES)}.")
+            raise UsageError(f"no NetCDF files in {text}{_others(path)}.\nExpected files ending in {', '.join(SUFFIXES)}.")
         return files
     if path.exists():
         if not path.is_file():
@@ -47,14 +48,48 @@ def expand(argument: str | Path) -> list[Path]:
     return files
 
 
-def _netcdf_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(file for file in folder.iterdir() if _is_netcdf_name(file) and file.is_file())
+def netcdf_files(folder: str | Path, *, without: Path | None = None) -> Iterator[str]:
+    """Yield the NetCDF files of a folder in order of their names, then those of its subfolders, on all levels.
+
+    Hidden files and folders, and the folder `without`, are left out. Raises OSError if the folder itself cannot be listed.
+    """
+    for path, names in _walk(folder, without):
+        yield from (os.path.join(path, name) for name in sorted(names) if is_netcdf_name(name))
 
 
-def _is_netcdf_name(file: Path) -> bool:
-    return file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
+def is_netcdf_name(name: str) -> bool:
+    """Return whether a file of this name is taken for NetCDF, in capitals or not."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def _walk(folder: str | Path, without: Path | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder and the names of its regular files. Symbolic links to folders are followed, but not in a circle."""
+    waiting, seen = [os.fspath(folder)], set()
+    while waiting:
+        path = waiting.pop()
+        try:
+            state = os.stat(path)
+            entries = list(os.scandir(path))
+        except OSError:
+            if path == os.fspath(folder):
+                raise
+            continue  # a folder that is gone, or may not be read
+        if (state.st_dev, state.st_ino) in seen or (without and without.exists() and os.path.samefile(path, without)):
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+        yield path, [entry.name for entry in shown if entry.is_file()]
+        waiting += sorted((entry.path for entry in shown if entry.is_dir()), reverse=True)
+
+
+def _others(folder: Path) -> str:
+    """Return what a folder without NetCDF files holds, for a message."""
+    endings = Counter("".join(Path(name).suffixes[-2:]) for _, names in _walk(folder) for name in names)
+    if not endings:
+        return ""
+    (ending, number), *more = endings.most_common()
+    ends = f"file{'s' if number > 1 else ''} end{'' if number > 1 else 's'} in {ending or 'no ending'}"
+    return f", where {number:,} {ends}{' among others' if more else ''}"
 
 
 def open_dataset(path: Path) -> netCDF4.Dataset:
@@ -63,8 +98,8 @@ def open_dataset(path: Path) -> netCDF4.Dataset:
     Hold `OPEN_FILES.lock`. Raises DataError (exit 3) if it is absent, damaged or no NetCDF file.
     """
     if not path.is_file():
-        reason = "no regular file" if path.exists() else "not there"
-        raise DataError(f"{path} is {reason}.\nExpected a NetCDF file on this machine.")
+        state = "no regular file" if path.exists() else "not there"
+        raise DataError(f"{path} is {state}.\nExpected a NetCDF file on this machine.")
     if "\\" in str(path.absolute()):  # the library would look for another file
         raise DataError(f"{path} has a backslash in its name, which the NetCDF library takes for a folder.\nRename it.")
     if not str(path).isprintable():
@@ -76,7 +111,7 @@ def open_dataset(path: Path) -> netCDF4.Dataset:
         # prints "Exception ignored in Dataset.__dealloc__" where that happens to run while another exception is handled
         dataset = netCDF4.Dataset(path.absolute(), "r", keepweakref=True)
     except (OSError, RuntimeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is damaged or incomplete ({error}).\nExpected a whole NetCDF file.") from error
+        raise DataError(f"{path} is damaged or incomplete ({reason(error)}).\nExpected a whole NetCDF file.") from error
     dataset.set_auto_maskandscale(False)
     return dataset
 
@@ -89,7 +124,26 @@ def library_errors(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError, AttributeError, UnicodeError) as error:
         if "NetCDF" not in str(error) and not isinstance(error, UnicodeError):
             raise
-        raise DataError(f"{path} is damaged ({error}).\nExpected a whole NetCDF file.") from error
+        raise DataError(f"{path} is damaged ({reason(error)}).\nExpected a whole NetCDF file.") from error
+
+
+def reason(error: Exception) -> str:
+    """Return what an error of the NetCDF library says, without the number and the path that Python adds."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+class FilterError(DataError):
+    """Values that are compressed by a filter that the NetCDF library does not have: no file is damaged."""
+
+
+def unreadable(error: Exception, what: str, hint: str) -> DataError:
+    """Return the error to raise if values cannot be read; `what` names them, `hint` says what to do if they are damaged."""
+    if "filter" in str(error).lower():
+        return FilterError(
+            f"{what}: compressed by a filter that is not installed here, such as lzf or zstd.\n"
+            "Expected zlib: `nccopy -d 4 IN.nc OUT.nc`, or h5repack, where the filter is; or its plugin in $HDF5_PLUGIN_PATH."
+        )
+    return DataError(f"{what} ({reason(error)}).\n{hint}")
 
 
 class OpenFiles:

@@ -4,7 +4,6 @@ Files of this program, of pysteps and of CF programs such as improver are unders
 inferred if only one is possible; otherwise the file is refused.
 """
 
-import math
 import re
 from dataclasses import dataclass, replace
 
@@ -12,21 +11,18 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import is_numeric, text
-from nowcast.netcdf.places.coordinates import MAX_COORDINATE
+from nowcast.netcdf.rain.totals import says_total
 from nowcast.netcdf.rain.units import RAIN_NAMES, Conversion, to_rain_rate
-from nowcast.netcdf.rain.variable import Field, find_field
+from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.record import most_frequent_step
-from nowcast.netcdf.times.epochs import decode_times, seconds_per
-from nowcast.netcdf.times.intervals import interval_seconds
-from nowcast.netcdf.times.values import read_periods, read_times
-from nowcast.netcdf.times.variables import time_variable
+from nowcast.netcdf.times.forecast import Times, read_forecast_times
+from nowcast.netcdf.times.intervals import covers_all_since, interval_seconds
 from nowcast.quantity import RAIN_RATE, Quantity
 
-_MEMBERS = {"ens_number", "realization", "realisation", "member", "number", "ensemble", "ensemble_member", "ens"}
-_PERIODS = {"forecast_period", "lead_time", "leadtime"}
+_MEMBERS = {"ens_number", "realization", "realisation", "member", "members", "mem", "number", "ensemble"}
+_MEMBERS |= {"ensemble_member", "ens", "ensemble_size"}
 _PROBABILITY = re.compile(r"probability_of_\w+_above_threshold")
 OTHER_NAME = "value"  # variable of this program's forecasts of a quantity other than rain
-_LONGEST = np.timedelta64(30, "D")  # longest lead time; a longer one is a time from some epoch
 
 
 @dataclass(frozen=True)
@@ -34,6 +30,7 @@ class ForecastLayout:
     """How the forecasts of a file are read.
 
     thresholds: mm/h, of exceedance probabilities; () for fields
+    amounts: of amounts "stated" per interval, "assumed" to be per step, or "total" since the start; "" for other kinds
     """
 
     field: Field
@@ -43,6 +40,7 @@ class ForecastLayout:
     num_members: int
     threshold_dim: str | None
     thresholds: tuple[float, ...]
+    amounts: str = ""
 
     @property
     def kind(self) -> str:
@@ -57,18 +55,6 @@ class ForecastLayout:
         return RAIN_RATE if self.thresholds else self.conversion.quantity
 
 
-@dataclass(frozen=True, eq=False)
-class Times:
-    """Times of a file: datetime64[s] over the time dimensions of the layout.
-
-    `inferred`: what reference times that are not stated were inferred from, for a message; None if they are stated.
-    """
-
-    references: np.ndarray
-    valid: np.ndarray
-    inferred: str | None
-
-
 def read_layout(dataset, where: str, *, variable: str | None, zr_a: float, zr_b: float) -> tuple[ForecastLayout, Times]:
     """Return layout and times of an open forecast file; `where` names it in messages.
 
@@ -80,23 +66,25 @@ def read_layout(dataset, where: str, *, variable: str | None, zr_a: float, zr_b:
         field = replace(field, units="1")  # reading refuses what is above 1
     member_dim = next((dim for dim in field.frame_dims if _is_member(dataset, dim)), None)
     time_dims = tuple(dim for dim in field.frame_dims if dim not in (member_dim, threshold_dim))
-    times = _read_times(dataset, field, time_dims, where)
+    times = read_forecast_times(dataset, field, time_dims, where)
+    conversion, amounts = _conversion(dataset, field, times, where, zr_a, zr_b)
     layout = ForecastLayout(
         field=field,
-        conversion=_conversion(dataset, field, times, where, zr_a, zr_b),
+        conversion=conversion,
         time_dims=time_dims,
         member_dim=member_dim,
         num_members=len(dataset.dimensions[member_dim]) if member_dim else 1,
         threshold_dim=threshold_dim,
         thresholds=thresholds,
+        amounts=amounts,
     )
     return layout, times
 
 
 def _find(dataset, where: str, variable: str | None) -> Field:
     """Return the named variable if the file has it, else rain, else probabilities of rain, else the variable OTHER_NAME."""
-    if variable in dataset.variables:
-        return find_field(dataset, where, variable)
+    if there := named(dataset, variable):
+        return find_field(dataset, where, there)
     try:
         return find_field(dataset, where)
     except DataError:
@@ -144,71 +132,18 @@ def _is_threshold(variable) -> bool:
     return variable.name.startswith("threshold") or is_marked
 
 
-def _conversion(dataset, field: Field, times: Times, where: str, zr_a: float, zr_b: float) -> Conversion:
-    """Return the conversion to mm/h. An accumulation without a stated interval is taken to cover the step of lead times."""
-    interval = None
-    if field.kind == "amount" and time_variable(dataset, field):
+def _conversion(dataset, field: Field, times: Times, where: str, zr_a: float, zr_b: float) -> tuple[Conversion, str]:
+    """Return the conversion to mm/h, and what amounts are. Those without a stated interval cover the step of lead times."""
+    interval, amounts = None, "assumed" if field.kind == "amount" else ""
+    leads = times.valid - times.references
+    step = most_frequent_step(np.unique(leads))
+    if amounts and (
+        says_total(dataset.variables[field.variable]) or covers_all_since(dataset, field, leads, times.valid, where)
+    ):
+        amounts = "total"
+    elif amounts:
         interval = interval_seconds(dataset, field, times.valid, where)
-    step = most_frequent_step(np.unique(times.valid - times.references))
+        amounts = "assumed" if interval is None else "stated"
     if interval is None and not np.isnat(step):
         interval = step.astype(np.int64).item()
-    return field.conversion(interval_seconds=interval, zr_a=zr_a, zr_b=zr_b, where=where)
-
-
-def _read_times(dataset, field: Field, dims: tuple[str, ...], where: str) -> Times:
-    """Read reference and valid times over all of `dims`; if one of the two is absent, it follows from the lead times."""
-    names = {which: time_variable(dataset, field, which) for which in ("time", "forecast_reference_time")}
-    names["forecast_period"] = _period_variable(dataset, dims)
-    stated = {which: _over(dataset, name, which, dims, where) for which, name in names.items() if name}
-    with_times = {dim for name in names.values() if name for dim in dataset[name].dimensions}
-    if not set(dims) <= with_times or len(dims) > 2:
-        raise DataError(
-            f"{where}: {field.variable} has dimensions {', '.join(field.frame_dims)}, y and x.\n"
-            "Expected (time, y, x), with one more for reference times, members or thresholds."
-        )
-    if "time" not in stated and {"forecast_reference_time", "forecast_period"} <= set(stated):
-        stated["time"] = stated["forecast_reference_time"] + stated["forecast_period"]
-    if "time" not in stated:
-        raise DataError(f"{where}: {field.variable} has no times.\nExpected a time for every lead time.")
-    if "forecast_reference_time" in stated:
-        return Times(stated["forecast_reference_time"], stated["time"], None)
-    return _infer(dataset, stated, names["time"], where)
-
-
-def _infer(dataset, stated: dict[str, np.ndarray], name: str, where: str) -> Times:
-    """Infer reference times: valid time minus lead time, or for pysteps the epoch of its times.
-
-    Raises DataError (exit 3) if neither is possible.
-    """
-    valid = stated["time"]
-    if "forecast_period" in stated:
-        return Times(valid - stated["forecast_period"], valid, "the time less the forecast_period")
-    marks = (text(dataset, "source"), text(dataset, "title"), text(dataset[name], "long_name"))
-    if any(mark and (mark.startswith("pysteps") or mark == "forecast time") for mark in marks):
-        units, calendar = text(dataset[name], "units"), text(dataset[name], "calendar") or "standard"
-        reference = decode_times(np.zeros(1, np.int64), units, calendar, f"{where}: {name}")[0]
-        longest = (valid - reference).max() if valid.size else np.timedelta64(0, "s")
-        if np.timedelta64(0, "s") < longest < _LONGEST:
-            return Times(np.full(valid.shape, reference), valid, "what pysteps counts its times from")
-    raise DataError(f"{where} does not say when its forecast starts.\nExpected a forecast_reference_time.")
-
-
-def _period_variable(dataset, dims: tuple[str, ...]) -> str | None:
-    """Return the name of the variable of lead times, or None."""
-    for name, variable in dataset.variables.items():
-        long_dims = {dim for dim, size in zip(variable.dimensions, variable.shape, strict=True) if size != 1}
-        is_period = (text(variable, "standard_name") or name) in _PERIODS
-        if is_period and is_numeric(variable) and long_dims <= set(dims) and seconds_per(text(variable, "units")) is not None:
-            return name
-    return None
-
-
-def _over(dataset, name: str, which: str, dims: tuple[str, ...], where: str) -> np.ndarray:
-    """Read the times (or lead times) of a variable, and broadcast them to all of `dims`."""
-    own = [dim for dim in dataset[name].dimensions if dim in dims]
-    values = (read_periods if which == "forecast_period" else read_times)(dataset, name, dims, where)
-    sizes = [len(dataset.dimensions[dim]) for dim in dims]
-    if math.prod(sizes) > MAX_COORDINATE:
-        raise DataError(f"{where} declares {math.prod(sizes)} forecast fields.\nExpected at most {MAX_COORDINATE}.")
-    values = values.reshape([size if dim in own else 1 for dim, size in zip(dims, sizes, strict=True)])
-    return np.broadcast_to(values, sizes)
+    return field.conversion(interval_seconds=interval, zr_a=zr_a, zr_b=zr_b, where=where), amounts

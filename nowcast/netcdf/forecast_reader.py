@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
-from nowcast.netcdf.forecast_layout import ForecastLayout, Times, read_layout
+from nowcast.netcdf.files import OPEN_FILES, expand, library_errors, unreadable
+from nowcast.netcdf.forecast_layout import ForecastLayout, read_layout
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.places.grid import Grid, read_grid
-from nowcast.netcdf.record import keep_chunks
+from nowcast.netcdf.rain.totals import MOST_READ, never_falls
+from nowcast.netcdf.record import keep_chunks, most_frequent_step
+from nowcast.netcdf.times.forecast import Times
+from nowcast.netcdf.times.raster import nominal_times
 from nowcast.quantity import Quantity
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,7 @@ class Forecasts:
     lead_times: np.ndarray
     sources: np.ndarray
     files: tuple[_File, ...]
+    are_totals: bool = False  # amounts since the start of the forecast, read as differences of lead times
 
     def read(self, case: int, leads: Sequence[int] | None = None) -> np.ndarray:
         """Read the fields of a case at these leads (default: all); of an ensemble its mean, NaN where any member is NaN.
@@ -112,6 +116,18 @@ class Forecasts:
     def _read(self, case: int, lead: int, count: int, *, threshold: int = 0) -> np.ndarray:
         """Read `count` leads from `lead` on: (member or lead, y, x)."""
         self._require(case)
+        fields = self._read_stored(case, lead, count, threshold=threshold)
+        if not self.are_totals:
+            return fields
+        before = self._read_stored(case, lead - 1, 1) if lead else np.zeros_like(fields[:1] if count > 1 else fields)
+        before = np.concatenate([before, fields[:-1]]) if count > 1 else before
+        # the amounts are divided by one time step, whatever the lead times are apart
+        apart = np.diff(self.lead_times, prepend=np.timedelta64(0, "s"))
+        steps = apart[lead : lead + count] / most_frequent_step(self.lead_times)
+        rates = (fields - before) / np.where(steps > 0, steps, np.nan).astype(np.float32)[:, None, None]
+        return np.maximum(rates, 0)
+
+    def _read_stored(self, case: int, lead: int, count: int, *, threshold: int = 0) -> np.ndarray:
         number, position = (int(n) for n in self.sources[case, lead])
         file = self.files[number]
         frames = _selection(file, position, count, threshold)
@@ -121,7 +137,7 @@ class Forecasts:
                 keep_chunks(dataset.variables[file.layout.field.variable], file.layout.field, also=file.layout.member_dim)
                 fields = file.layout.field.read(dataset, frames, file.layout.conversion, turned=file.grid.turned)
             except (OSError, RuntimeError, IndexError, KeyError, ValueError) as error:
-                raise DataError(f"{file.path}: case {case} cannot be read ({error}).\nThe file is damaged.") from error
+                raise unreadable(error, f"{file.path}: case {case} cannot be read", "The file is damaged.") from error
         return fields.reshape(-1, *self.grid.shape)
 
 
@@ -152,7 +168,7 @@ def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float
         log.info("%s: no forecast_reference_time is stated; taken from %s", where, inferred)
     references, leads, sources = _cases(files, str(where))
     layout = files[0].layout
-    return Forecasts(
+    forecasts = Forecasts(
         grid=files[0].grid,
         quantity=layout.quantity,
         kind=layout.kind,
@@ -164,6 +180,22 @@ def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float
         sources=sources,
         files=tuple(files),
     )
+    if not _are_totals(forecasts):
+        return forecasts
+    log.info(
+        "%s: %s is taken as the total since the start of the forecast; rates are differences", where, layout.field.variable
+    )
+    return replace(forecasts, are_totals=True)
+
+
+def _are_totals(forecasts: Forecasts) -> bool:
+    """Return whether amounts are totals since the start: they are said to be, or never fall in the first or last case."""
+    amounts = {file.layout.amounts for file in forecasts.files}
+    if amounts != {"assumed"}:
+        return "total" in amounts
+    cases = sorted({0, len(forecasts.reference_times) - 1})
+    leads = range(min(len(forecasts.lead_times), MOST_READ))
+    return any(never_falls(forecasts.read(case, leads)) for case in cases)
 
 
 def _open_usable(paths: Sequence[Path], where: str | Path, variable: str | None, zr_a: float, zr_b: float) -> list[_File]:
@@ -204,11 +236,12 @@ def _require_alike(file: _File, first: _File) -> None:
             raise DataError(f"{file.path} holds {own} but {first.path} holds {expected}.\n{advice}")
 
 
-def _contents(layout: ForecastLayout) -> tuple[Quantity, str, str]:
-    """Return quantity, kind and thresholds, for messages."""
+def _contents(layout: ForecastLayout) -> tuple[Quantity, str, str, str]:
+    """Return quantity, kind, thresholds and the interval of amounts, for messages."""
     kinds = {"deterministic": "one forecast", "ensemble": f"{layout.num_members} members", "probability": "probabilities"}
     thresholds = ", ".join(f"{threshold:g}" for threshold in layout.thresholds)
-    return layout.quantity, kinds[layout.kind], f"the thresholds {thresholds}"
+    interval = f"amounts in {layout.conversion.describe}" if layout.amounts else ""
+    return layout.quantity, kinds[layout.kind], f"the thresholds {thresholds}", interval
 
 
 def _cases(files: list[_File], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -228,7 +261,10 @@ def _cases(files: list[_File], where: str) -> tuple[np.ndarray, np.ndarray, np.n
             _doubled(references[same[0]], leads[same[0]], [files[n].path for n in sources[same[0] : same[0] + 2, 0]])
         )
     starts = np.flatnonzero(np.append(True, references[1:] != references[:-1]))
-    cases = list(zip(references[starts], np.split(leads, starts[1:]), sources[starts, 0], strict=True))
+    evened = [_even(reference, own) for reference, own in zip(references[starts], np.split(leads, starts[1:]), strict=True)]
+    cases = [(*case, file) for case, file in zip(evened, sources[starts, 0], strict=True)]
+    if moved := sum(len(case[1]) for case in cases) - int((np.concatenate([case[1] for case in cases]) == leads).sum()):
+        log.warning("%s: %d of %d lead times, some seconds off an even raster, are taken as on it", where, moved, len(leads))
     for reference, case_leads, file in cases:
         if not np.array_equal(case_leads, cases[0][1]):
             raise DataError(
@@ -236,7 +272,17 @@ def _cases(files: list[_File], where: str) -> tuple[np.ndarray, np.ndarray, np.n
                 f"{_span(cases[0][1])} from {cases[0][0]}Z ({files[cases[0][2]].path.name}), "
                 f"{_span(case_leads)} from {reference}Z ({files[file].path.name}); expected the same for all."
             )
-    return references[starts], cases[0][1], sources.reshape(len(starts), -1, 2)
+    return np.array([case[0] for case in cases]), cases[0][1], sources.reshape(len(starts), -1, 2)
+
+
+def _even(reference: np.datetime64, leads: np.ndarray) -> tuple[np.datetime64, np.ndarray]:
+    """Return reference time and lead times (lead,) of a case, moved to an even raster as the times of frames are."""
+    times = np.append(reference, reference + leads[leads > np.timedelta64(0, "s")])
+    nominal = nominal_times(times)
+    if (nominal == times).all():
+        return reference, leads
+    evened = nominal[1:] - nominal[0]
+    return nominal[0], np.concatenate([leads[: len(leads) - len(evened)], evened])
 
 
 def _span(leads: np.ndarray) -> str:

@@ -1,9 +1,10 @@
 """Open records: find out what each file holds, and join files on equal grids to one series.
 
-Opening reads coordinates only, no fields.
+Opening reads coordinates only, and of amounts a few fields: are they totals since the start of a run?
 """
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,21 +14,23 @@ from typing import Protocol
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.attributes import text
+from nowcast.netcdf.attributes import made_by_nowcast, text
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
 from nowcast.netcdf.places.comparison import is_same_series
 from nowcast.netcdf.places.grid import Grid, carry, read_grid
-from nowcast.netcdf.rain.variable import Field, find_field
+from nowcast.netcdf.rain.totals import MOST_READ, never_falls, says_total
+from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.record import SEQUENCE, FrameLayout, Record, most_frequent_step
 from nowcast.netcdf.times.intervals import interval_seconds
 from nowcast.netcdf.times.raster import nominal_times
-from nowcast.netcdf.times.values import read_times
-from nowcast.netcdf.times.variables import time_variable
+from nowcast.netcdf.times.values import read_valid_times
+from nowcast.netcdf.times.variables import find_times
 
 __all__ = ["FileSummary", "Grid", "Index", "Record", "open_records"]
 
 log = logging.getLogger(__name__)
 _DAY = np.timedelta64(86400, "s")
+_RISES = 3  # steps in which amounts must rise without a fall to be a total
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class FileSummary:
     """What a file holds, without the fields: read once when it is opened.
 
     `interval`: the accumulation interval, s, None if not stated. Files with equal `place` (grid and quantity) are one series.
+    `is_own`: nowcast made it, as forecasts.
     """
 
     path: Path
@@ -45,6 +49,11 @@ class FileSummary:
     interval: float | None
     institution: str | None
     sequence_length: int
+    is_own: bool = False
+
+
+class OwnOutput(DataError):
+    """A file that nowcast made, forecasts or scores, among files of observations."""
 
 
 class Index(Protocol):
@@ -67,21 +76,27 @@ def open_records(
     zr_a: float = 200.0,
     zr_b: float = 1.6,
     index: Index | None = None,
+    forecasts_too: bool = True,
+    strict: bool = True,
 ) -> list[Record]:
     """Open the records in files, folders and globs. Files on equal grids are one series, in time order.
 
-    variable: name of the variable; None: found by its CF attributes
+    variable: name of the variable, or names separated by commas of which files have one; None: found by its CF attributes
     zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
     index: summaries of files that were opened before, with this variable
+    forecasts_too: read a file named by itself also if it holds forecasts that nowcast made
+    strict: whether files must have the variable; otherwise it is found in those that have not
 
-    Of several files in a folder or glob those that cannot be used are left out, with a warning. Raises UsageError (exit 2) if
-    there are no files, DataError (exit 3) if a file named by itself, or every file, cannot be used.
+    Of several files in a folder or glob those that cannot be used, and forecasts and scores that nowcast made, are left out,
+    with a warning. A record is named by the folder that was given. Raises UsageError (exit 2) if there are no files, DataError
+    (exit 3) if a file named by itself, or every file, cannot be used.
     """
+    names: dict[tuple, str] = {}
     groups: dict[tuple, list[FileSummary]] = {}
     shared: dict = {}
     series: dict[tuple, tuple] = {}  # the place of a file -> that of the first file on this grid, but for rounding
-    for argument in [paths] if isinstance(paths, str | Path) else paths:
-        for file in _inspect_all(argument, variable, index):
+    for argument in map(os.path.expanduser, [paths] if isinstance(paths, str | Path) else paths):
+        for file in _inspect_all(argument, variable, index, forecasts_too=forecasts_too, strict=strict):
             # an archive of 100,000 files has few different fields and grids: keep one object of each
             grid = shared.setdefault((file.place, file.grid.turned), file.grid)
             file = replace(file, field=shared.setdefault(file.field, file.field), grid=grid)
@@ -89,9 +104,10 @@ def open_records(
                 alike = (place for place, files in groups.items() if _is_one_series(file, files[0]))
                 series[file.place] = next(alike, file.place)
             groups.setdefault(series[file.place], []).append(file)
+            names.setdefault(series[file.place], _name(argument, file.path))
     if index is not None:
         index.save()
-    records = [_assemble(files, zr_a, zr_b) for files in groups.values()]
+    records = [_assemble(files, names[place], zr_a, zr_b) for place, files in groups.items()]
     taken = Counter(record.name for record in records)
     return [replace(r, name=f"{r.name}-{r.paths[0].stem}") if taken[r.name] > 1 else r for r in records]
 
@@ -100,45 +116,63 @@ def _is_one_series(file: FileSummary, other: FileSummary) -> bool:
     return file.field.quantity == other.field.quantity and is_same_series(file.grid, other.grid)
 
 
-def _inspect_all(argument: str | Path, variable: str | None, index: Index | None) -> list[FileSummary]:
+def _name(argument: str | Path, path: Path) -> str:
+    """Return the name of a record: that of the folder that was given, else of the folder of its first file."""
+    return Path(argument).resolve().name if Path(argument).is_dir() else path.resolve().parent.name
+
+
+def _inspect_all(
+    argument: str | Path, variable: str | None, index: Index | None, *, forecasts_too: bool, strict: bool
+) -> list[FileSummary]:
     paths = expand(argument)
-    files, errors = [], []
+    is_named = forecasts_too and paths == [Path(argument)]
+    files, errors, own = [], [], []
     for path in paths:
         try:
-            files.append(_inspect_once(path, variable, index))
+            files.append(_inspect_once(path, variable, index, own_too=is_named, strict=strict))
+        except OwnOutput as error:
+            own.append(error)
         except DataError as error:
             errors.append(error)
-    if errors and not files:
-        raise errors[0]
+    if not files:
+        raise (errors or own)[0]
+    if own:
+        log.warning("left out %d of %d files of %s, which nowcast made: forecasts or scores", len(own), len(paths), argument)
     if errors:
         log.warning("left out %d of %d files of %s, the first since: %s", len(errors), len(paths), argument, errors[0])
     return files
 
 
-def _inspect_once(path: Path, variable: str | None, index: Index | None) -> FileSummary:
+def _inspect_once(path: Path, variable: str | None, index: Index | None, **options: bool) -> FileSummary:
     if index is None:
-        return _inspect(path, variable)
+        return _inspect(path, variable, **options)
     summary = index.get(path)
     if summary is None:
-        summary = _inspect(path, variable)
-        index.put(summary)
+        summary = _inspect(path, variable, **options)
+        if not summary.is_own:  # which is read where it is named, and left out elsewhere
+            index.put(summary)
     return summary
 
 
-def _inspect(path: Path, variable: str | None) -> FileSummary:
-    """Find out what a file holds. Raises DataError (exit 3) if it cannot be used."""
+def _inspect(path: Path, variable: str | None, *, own_too: bool, strict: bool) -> FileSummary:
+    """Find out what a file holds. Raises DataError (exit 3) if it cannot be used, OwnOutput (3) unless `own_too`."""
     with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
-        field = find_field(dataset, str(path), variable)
+        is_own = made_by_nowcast(dataset)
+        if is_own and not own_too:
+            raise OwnOutput(f"{path} holds forecasts or scores that nowcast made.\nExpected observations.")
+        there = named(dataset, variable)
+        field = find_field(dataset, str(path), there or (variable if strict else None))
         field.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used
-        name = _frame_times(dataset, field, path)
-        times = np.atleast_1d(read_times(dataset, name, field.frame_dims, str(path)))
+        times = np.atleast_1d(_frame_times(dataset, field, path))
         interval = interval_seconds(dataset, field, times, str(path)) if field.kind == "amount" else None
+        if field.kind == "amount" and interval is None and says_total(dataset.variables[field.variable]):
+            raise DataError(_total(f"{path}: {field.variable}"))
         sequences = len(dataset.dimensions[SEQUENCE]) if SEQUENCE in field.frame_dims else 0
         if sequences:
             times, length = _one_after_the_other(times, sequences), len(times)
         grid, institution = read_grid(dataset, field, str(path)), text(dataset, "institution")
         place = (grid.key, field.quantity)
-        return FileSummary(path, field, grid, place, times, interval, institution, length if sequences else 0)
+        return FileSummary(path, field, grid, place, times, interval, institution, length if sequences else 0, is_own)
 
 
 def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
@@ -147,39 +181,46 @@ def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
     return (times + np.arange(sequences)[:, None] * apart).ravel()
 
 
-def _frame_times(dataset, field: Field, path: Path) -> str:
-    """Return the name of the time variable.
+def _frame_times(dataset, field: Field, path: Path) -> np.ndarray:
+    """Read the times of the frames.
+
+        returns: (frame,) datetime64[s], or a scalar
 
     Raises DataError (exit 3) if frames have no times, or dimensions other than time, y and x.
     """
-    name = time_variable(dataset, field)
-    over_time = [dim for dim in dataset.variables[name].dimensions if dim in field.frame_dims] if name else []
     sizes = {dim: len(dataset.dimensions[dim]) for dim in field.frame_dims if dim != SEQUENCE}
+    names = find_times(dataset, field.variable, sizes)
+    told = [name for name in (names.valid, names.reference, names.period) if name]
+    over_time = {dim for name in told for dim in dataset.variables[name].dimensions if dim in sizes}
     extra = [f"{dim} ({size})" for dim, size in sizes.items() if dim not in over_time or len(over_time) > 1]
-    if len(sizes) > 1 or (name and extra):
+    if len(sizes) > 1 or (told and extra):
         raise DataError(
             f"{path}: {field.variable} has more dimensions than time, y and x: {', '.join(extra)}.\n"
             "Expected a file with one of each selected."
         )
-    if name is None:
-        raise DataError(f"{path}: {field.variable} has no times.\nExpected a time coordinate for every frame.")
+    times = read_valid_times(dataset, names, tuple(sizes), str(path))
+    if times is None:
+        but = f" but those of the start of a forecast ({names.reference})" if names.reference else ""
+        raise DataError(f"{path}: {field.variable} has no times{but}.\nExpected a time coordinate for every frame.")
     if 0 in sizes.values():
         raise DataError(f"{path}: {field.variable} has no frames.\nExpected at least one.")
-    return name
+    return times
 
 
-def _assemble(files: list[FileSummary], zr_a: float, zr_b: float) -> Record:
+def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float) -> Record:
     """Join files on one grid to a record, with frames in time order; of frames with equal times the last file's is used."""
     times = np.concatenate([file.times for file in files])
-    name = files[0].path.stem if len(files) == 1 else files[0].path.resolve().parent.name
+    name = files[0].path.stem if len(files) == 1 else name
     file_of = np.repeat(np.arange(len(files)), [len(file.times) for file in files])
     frame_of = np.concatenate([np.arange(len(file.times)) for file in files])
     order = np.argsort(times, kind="stable")
+    stamps = times.copy()
     times[order] = _nominal_times(times[order], name)
     kept = order[np.append(times[order][1:] != times[order][:-1], True)]
+    is_moved = (stamps[kept] != times[kept]).any()
     if num_duplicates := len(times) - len(kept):
         log.warning("%s: left out %d of %d frames, whose times come again later", name, num_duplicates, len(times))
-    return Record(
+    record = Record(
         name=name,
         times=times[kept],
         grid=_with_others(files[-1]),
@@ -189,6 +230,28 @@ def _assemble(files: list[FileSummary], zr_a: float, zr_b: float) -> Record:
         frame_sources=np.stack([file_of, frame_of], axis=1)[kept],
         layouts=_layouts(files, most_frequent_step(times[kept]), zr_a, zr_b),
         institution=next((file.institution for file in files if file.institution), None),
+        **({"stamps": stamps[kept]} if is_moved else {}),
+    )
+    if any(file.field.kind == "amount" and file.interval is None for file in files):
+        _refuse_totals(record)
+    return record
+
+
+def _refuse_totals(record: Record) -> None:
+    """Raise DataError (exit 3) for amounts that never fall in the middle or at the end of a record, but grow: totals."""
+    num = min(len(record), MOST_READ)
+    try:
+        places = [record.read(range(first, first + num)) for first in {(len(record) - num) // 2, len(record) - num}]
+    except DataError:  # a damaged frame, which is told where it is used
+        return
+    if any(never_falls(fields, least=_RISES) for fields in places):
+        raise DataError(_total(f"{record.paths[0]}: {record.variable}, which never falls,"))
+
+
+def _total(what: str) -> str:
+    return (
+        f"{what} is a total since the start of a run.\n"
+        "Expected amounts of each time step: `cdo deltat IN.nc OUT.nc` takes the differences."
     )
 
 

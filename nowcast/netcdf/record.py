@@ -7,22 +7,27 @@ missing.
 
 import hashlib
 import itertools
+import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.files import OPEN_FILES
+from nowcast.netcdf.files import OPEN_FILES, FilterError, unreadable
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.units import Conversion
 from nowcast.netcdf.rain.variable import Field
+from nowcast.netcdf.times.raster import nearest, tolerance
 from nowcast.quantity import Quantity
 
 SEQUENCE = "sequence"  # dimension over independent events of equal length, the only one that frames may have besides time
 CHUNK_ROOM = 1 << 28  # bytes: largest chunk cache of a file
+_WARNED: set[tuple[Path, str]] = set()  # folders and variables that a warning has been logged for
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Record:
     """An observed series on one grid. Made by `open_records`.
 
     times: (frame,) datetime64[s], sorted and unique
+    stamps: (frame,) datetime64[s], the times in the files, some seconds early or late; empty if they are the same
     frame_sources: (frame, 2) int64, the index of the file in `paths` and the position of the frame in it
     """
 
@@ -69,6 +75,7 @@ class Record:
     frame_sources: np.ndarray
     layouts: tuple[FrameLayout, ...]  # one per file
     institution: str | None = None  # the global attribute of the first file that has one
+    stamps: np.ndarray = field(default_factory=lambda: np.zeros(0, "datetime64[s]"))
 
     def __len__(self) -> int:
         return len(self.times)
@@ -81,6 +88,29 @@ class Record:
     def time_step(self) -> np.timedelta64:
         """The most frequent difference between frames, of equally frequent ones the shortest; NaT for a single frame."""
         return most_frequent_step(self.times)
+
+    def frames_at(self, times: np.ndarray) -> np.ndarray:
+        """Return the times of the frames that are meant by times as in the files, or up to the tolerance from a frame.
+
+        times: (time,) datetime64[s]
+        returns: (time,) datetime64[s], NaT where there is no frame
+        """
+        times = np.asarray(times, "datetime64[s]")
+        position, off = nearest(self.times, times)
+        if len(self.stamps):
+            stamp, stamp_off = nearest(self.stamps, times)
+            position = np.where(stamp_off < off, stamp, position)
+            off = np.minimum(off, stamp_off)
+        return np.where(off <= tolerance(self.time_step), self.times[position], np.datetime64("NaT", "s"))
+
+    def is_between(self, start: np.datetime64 | None, end: np.datetime64 | None) -> np.ndarray:
+        """Return a mask (frame,) of the frames whose time, or time in the file, is from `start` to `end`; None is no limit."""
+        masks = [
+            (times >= (times[0] if start is None else start)) & (times <= (times[-1] if end is None else end))
+            for times in (self.times, self.stamps)
+            if len(times)
+        ]
+        return np.logical_or.reduce(masks)
 
     def read(self, positions: Sequence[int]) -> np.ndarray:
         """Read the frames at these positions, in this order.
@@ -110,10 +140,9 @@ class Record:
                 return frames.reshape(count, *self.grid.shape)
             except (OSError, RuntimeError, IndexError, KeyError, ValueError) as error:
                 last = f" to {frame + count - 1}" if count > 1 else ""
-                raise DataError(
-                    f"{path}: frame {frame}{last} of {layout.field.variable} cannot be read ({error}).\n"
-                    "The file is damaged or has changed: get it again, or leave it out."
-                ) from error
+                what = f"{path}: frame {frame}{last} of {layout.field.variable} cannot be read"
+                hint = "The file is damaged or has changed: get it again, or leave it out."
+                raise unreadable(error, what, hint) from error
 
     def source(self, position: int) -> Path:
         """Return the file that holds a frame, for messages."""
@@ -157,8 +186,29 @@ def keep_chunks(variable, field: Field, *, also: str | None = None) -> None:
         wanted = min(room, needed)
     else:
         wanted = needed if room < needed <= CHUNK_ROOM else room
+        if needed > CHUNK_ROOM:
+            _warn_of_chunks(Path(variable.group().filepath()), variable, field, needed)
     if wanted != room:
         variable.set_var_chunk_cache(wanted, max(slots, 2 * across), preemption)
+
+
+def _warn_of_chunks(file: Path, variable, field: Field, needed: int) -> None:
+    """Log a warning, once for a folder, that reading a frame decompresses many others."""
+    if (file.parent, variable.name) in _WARNED:
+        return
+    _WARNED.add((file.parent, variable.name))
+    frames = math.prod(
+        size for dim, size in zip(variable.dimensions, variable.chunking(), strict=True) if dim in field.frame_dims
+    )
+    sizes = ",".join(
+        str(size if dim in (field.y_dim, field.x_dim) else 1)
+        for dim, size in zip(variable.dimensions, variable.shape, strict=True)
+    )
+    log.warning(
+        "%s: %s is stored in chunks of %d frames, %.1f GB for a grid, and decompressed anew for every frame: this is slow.\n"
+        "Expected chunks of one frame: `nccopy -c %s:%s IN.nc OUT.nc`.",
+        file, variable.name, frames, needed / 1e9, variable.name, sizes,
+    )  # fmt: skip
 
 
 def most_frequent_step(times: np.ndarray) -> np.timedelta64:
@@ -194,7 +244,7 @@ class Damage:
             return self.record.read([position])[0]
         except DataError as error:
             # not permanent damage: frames on a disk that is unavailable for a while must not be cached as missing
-            if isinstance(error.__cause__, OSError):
+            if isinstance(error.__cause__, OSError) or isinstance(error, FilterError):
                 raise
             self.first = self.first or error
             self.positions.setdefault(self.record.source(position), []).append(position)

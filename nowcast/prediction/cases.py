@@ -42,16 +42,12 @@ class Selection:
     def is_range(self) -> bool:
         return any(value is not None for value in (self.start, self.end, self.every))
 
-    def select(self, times: np.ndarray) -> np.ndarray:
-        """Return a mask (time,) of the ascending `times` from `start` to `end`; `every` counts from the first of them."""
-        chosen = np.ones(len(times), bool)
-        if self.start is not None:
-            chosen &= times >= self.start
-        if self.end is not None:
-            chosen &= times <= self.end
+    def select(self, record: Record) -> np.ndarray:
+        """Return a mask (frame,) of the frames from `start` to `end`; `every` counts from the first of them."""
+        chosen = record.is_between(self.start, self.end)
         if self.every is not None and chosen.any():
             every = np.timedelta64(round(self.every * 60), "s")
-            chosen &= (times - times[chosen][0]) % every == np.timedelta64(0, "s")
+            chosen &= (record.times - record.times[chosen][0]) % every == np.timedelta64(0, "s")
         return chosen
 
 
@@ -62,10 +58,11 @@ def references_of(record: Record, selection: Selection, input_frames: int, step:
     empty.
     """
     if selection.listed:
-        return sorted(set(selection.listed) & set(record.times))
+        frames = record.frames_at(np.array(selection.listed))
+        return list(np.unique(frames[~np.isnat(frames)]))
     if not selection.is_range:
         return [record.times[-1]]
-    asked = selection.select(record.times)
+    asked = selection.select(record)
     pasts = find_references(record.times, input_frames=input_frames, time_step=step)
     pasts = pasts[asked[pasts[:, -1]]]
     empty = [position for position in np.unique(pasts) if np.isnan(record.read([position])).all()]

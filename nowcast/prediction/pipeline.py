@@ -110,6 +110,14 @@ def file_name(reference: np.datetime64) -> str:
     return str(reference.astype("datetime64[s]")).replace("-", "").replace(":", "") + "Z.nc"
 
 
+def reference_of(name: str) -> np.datetime64 | None:
+    """Return the reference time in a name of `file_name`; None for other names."""
+    try:
+        return np.datetime64(datetime.strptime(name, "%Y%m%dT%H%M%SZ.nc"), "s")
+    except ValueError:
+        return None
+
+
 def predict_one(
     forecaster: Forecaster, record: Record, reference: np.datetime64, path: Path, thresholds: Sequence[float] = ()
 ) -> None:
@@ -135,9 +143,10 @@ def make_jobs(
         step = forecaster.time_step(record)
         if references := references_of(record, selection, forecaster.input_frames, step):
             jobs.append(Job(record, step, tuple(references), tuple(thresholds)))
-    absent = set(selection.listed).difference(*(job.references for job in jobs))
+    listed = np.array(selection.listed, "datetime64[s]")
+    absent = [time for time in listed if all(np.isnat(record.frames_at(time[None])).all() for record in records)]
     if absent:
-        raise NotEnoughFrames(f"no frame to forecast from at {listing(list(absent))}.\n{_spans(records)}.")
+        raise NotEnoughFrames(f"no frame to forecast from at {listing(absent)}.\n{_spans(records)}.")
     if not jobs:
         needed = f"the {forecaster.input_frames} past frames that {forecaster.name} needs"
         raise NotEnoughFrames(f"no reference time in the range has {needed}.\n{_spans(records)}.")

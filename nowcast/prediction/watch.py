@@ -9,18 +9,18 @@ newest first. So restarts, gaps and late frames need no special treatment, and m
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
-from nowcast.forecasters import FORECAST_SUFFIXES
 from nowcast.forecasters.forecaster import Forecaster
-from nowcast.netcdf.files import OPEN_FILES
+from nowcast.netcdf.files import OPEN_FILES, netcdf_files
 from nowcast.netcdf.opening import FileSummary, open_records
 from nowcast.netcdf.record import Record
-from nowcast.prediction.pipeline import file_name, predict_one
+from nowcast.prediction.pipeline import file_name, predict_one, reference_of
 from nowcast.runtime.outputs import making_folder, remove_stale
 from nowcast.runtime.signals import StopRequest
 
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 NEWEST = 12  # newest frames to forecast from; a missed forecast from an earlier frame is of no use any more
 TRIES = 3  # attempts to open a file that no longer changes; its writer may still hold it open
-SUFFIXES = tuple(FORECAST_SUFFIXES)
 FileState = tuple[int, int, int]  # size in bytes, time of change in ns, inode
 
 
@@ -83,11 +82,12 @@ def _forecast(
         log.warning("%s", error)
         return
     times = watched.newest(record)
+    forecast = _forecast_already(watched.output, record)
     for gone in set(reasons) - set(times):
         del reasons[gone]
     for time in reversed(times):
         path = watched.output / file_name(time)
-        if stop.received or path.exists():
+        if stop.received or path.exists() or time in forecast:
             continue
         try:
             predict_one(forecaster, record, time, path, thresholds)
@@ -100,6 +100,18 @@ def _forecast(
                 level = logging.INFO if isinstance(error, NotEnoughFrames) else logging.WARNING
                 log.log(level, "no forecast from %sZ: %s", time, error)
             reasons[time] = str(error)
+
+
+def _forecast_already(output: Path, record: Record) -> set[np.datetime64]:
+    """Return the times of frames that have a forecast file under a time some seconds off.
+
+    Where times are moved to an even raster, it may be another by a few seconds when more frames have come.
+    """
+    if not len(record.stamps):
+        return set()
+    names = (entry.name for entry in os.scandir(output))
+    times = np.array([time for name in names if (time := reference_of(name)) is not None], "datetime64[s]")
+    return set(record.frames_at(times)) if len(times) else set()
 
 
 class Watched:
@@ -151,13 +163,9 @@ class Watched:
             self._settled[oldest] = None
         return bool(arrived)
 
-    def _list(self) -> list[str]:
-        """List the NetCDF files of the folder, or of its subfolders if it has none; hidden files are still being written."""
-        if files := _netcdf_files(self.folder):
-            return files
-        with os.scandir(self.folder) as entries:
-            folders = sorted(entry.path for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-        return [file for folder in folders if not self.output.samefile(folder) for file in _netcdf_files(folder)]
+    def _list(self) -> Iterator[str]:
+        """List the NetCDF files of the folder and its subfolders; hidden files are still being written."""
+        return netcdf_files(self.folder, without=self.output)
 
     def _has_settled(self, path: str) -> bool:
         """Return whether a file is new or changed, and the same as at the last listing."""
@@ -181,7 +189,7 @@ class Watched:
 
     def _opens(self, path: str, reading: Mapping[str, Any]) -> bool:
         try:
-            open_records([path], index=self, **reading)
+            open_records([path], index=self, forecasts_too=False, **reading)
         except (DataError, UsageError) as error:
             failures = self._failures[path] = self._failures.get(path, 0) + 1
             if failures < TRIES:
@@ -197,19 +205,18 @@ class Watched:
         records = open_records(list(self._summaries), index=self, **reading)
         enough = [record for record in records if len(record) >= max(input_frames, 2)] or records
         series = {str(path): record for record in enough for path in record.paths}
-        return next(series[path] for path in reversed(self._summaries) if path in series)
+        newest = next(series[path] for path in reversed(self._summaries) if path in series)
+        return replace(newest, name=self.folder.resolve().name)
 
     def newest(self, record: Record) -> list[np.datetime64]:
         """Return the newest times, ascending, in the record's files that arrived last."""
         own = set(map(str, record.paths))
         last = [self._summaries[path].times[-NEWEST:] for path in list(self._summaries)[-NEWEST:] if path in own]
-        return list(np.unique(np.concatenate(last))[-NEWEST:]) if last else []
+        if not last:
+            return []
+        frames = record.frames_at(np.concatenate(last))  # times in files may be some seconds off those of the record
+        return list(np.unique(frames[~np.isnat(frames)])[-NEWEST:])
 
 
 def _is_same(summary: FileSummary, other: FileSummary) -> bool:
     return summary.place == other.place and np.array_equal(summary.times, other.times)
-
-
-def _netcdf_files(folder: str | Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return [e.path for e in entries if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".") and e.is_file()]

@@ -226,6 +226,23 @@ def test_a_forecast_file_is_scored_by_valid_time(tmp_path):
         score([ForecastFiles(read_forecast(path), "perfect")], late)
 
 
+@pytest.mark.parametrize("step", [300, 277])
+def test_forecasts_that_have_the_frames_own_times_are_scored(tmp_path, step):
+    """A forecast's reference and valid times as they stand in the files of the record, each some seconds late or early."""
+    fields, late = rain(frames=16, shape=(12, 14)), np.random.default_rng(1).integers(-4, 5, 16)
+    times = START + (step * np.arange(16) + late + 6) * np.timedelta64(1, "s")
+    a = record(tmp_path, fields, times=times)
+    assert len(np.unique(np.diff(a.times))) == 1
+    path, whole = tmp_path / "f.nc", tmp_path / "g.nc"
+    for each, leads in ((path, times[4:10] - times[3]), (whole, (1 + np.arange(6)) * a.time_step)):
+        options = {"lead_times": leads, "quantity": RAIN_RATE, "attributes": {}, "single": True}
+        write_forecast(each, [(times[3], fields[4:10])], grid=a.grid, **options)
+    result = score([ForecastFiles(read_forecast(each), each.stem) for each in (path, whole)], a)
+    assert result.num_cases == 1
+    for name in ("f", "g"):
+        assert find(result.rows(), forecaster=name, score="csi", threshold=1.0, lead_minutes=None)["value"] == 1
+
+
 def test_different_time_steps_are_refused_by_name(tmp_path):
     a = record(tmp_path, rain(frames=24, shape=(8, 8)))
     with pytest.raises(UsageError, match=r"different time steps on a \(x 5 min, y 10 min\): evaluate them one by one"):

@@ -216,11 +216,11 @@ REFUSED = {
     "a web page": (
         holding(b"<!DOCTYPE html><html>not found</html>"),
         (
-            "is not a NetCDF file: it starts with b'<!DO'.\n"
+            'is not a NetCDF file: it starts with "<!DO".\n'
             "It is a web page or another text, perhaps what a server answered: download it again."
         ),
     ),
-    "text": (holding(b"time,y,x,rain\n"), "is not a NetCDF file: it starts with b'time'.\nConvert it to CF NetCDF first."),
+    "text": (holding(b"time,y,x,rain\n"), 'is not a NetCDF file: it starts with "time".\nConvert it to CF NetCDF first.'),
     "data in a group": (
         in_group,
         (

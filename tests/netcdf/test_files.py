@@ -79,7 +79,7 @@ def test_what_is_no_local_file_is_refused(argument, message):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"^no NetCDF files in .*\.\nExpected files ending in \.nc, \.nc4, \.c"):
+    with pytest.raises(UsageError, match=r"^no NetCDF files in .*\.\nExpected files ending in \.nc, \.nc4, \.nc3"):
         open_records([tmp_path])
 
 
@@ -87,7 +87,7 @@ def test_an_empty_folder_is_refused(tmp_path):
     ("contents", "message"),
     [
         (b"", r"bad.nc is empty \(0 bytes\)\.\nExpected a NetCDF file with at least one frame\."),
-        (b"GRIB....", r"bad.nc is not a NetCDF file: it starts with b'GRIB'\.\nConvert it to CF NetCDF first\."),
+        (b"GRIB....", r'bad.nc is not a NetCDF file: it starts with "GRIB"\.\nConvert it to CF NetCDF first\.'),
         (b"\x89HDF\r\n\x1a\n" + b"x" * 99, r"bad.nc is damaged or incomplete \(.*\)\.\nExpected a whole"),
     ],
 )

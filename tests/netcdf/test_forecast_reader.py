@@ -317,15 +317,15 @@ def test_leads_that_differ_between_cases_are_refused(tmp_path, record):
         read_forecast(tmp_path / "fc")
     path, _ = ours(tmp_path / "f.nc", record, references=[REFERENCE, REFERENCE + 5 * MINUTES])
     with edit(path) as file:
-        file["time"][1, 0] = 650
-    with pytest.raises(DataError, match=r"f.nc: lead times differ between reference times\.\n.*expected the same for all"):
+        file["time"][1, 0] = 750
+    with pytest.raises(DataError, match=r"f.nc: time is up to 2.5 min from forecast_reference_time plus forecast_period\.\n"):
         read_forecast(path)
 
 
 def test_a_valid_time_twice_is_refused(tmp_path, record):
     path, _ = ours(tmp_path / "f.nc", record)
     with edit(path) as file:
-        file["time"][1] = 300
+        file["time"][1] = file["forecast_period"][1] = 300
     expected = r"f.nc: the forecast from 2020-06-01T00:15:00Z has the valid time 2020-06-01T00:20:00Z twice\.\nExpected"
     with pytest.raises(DataError, match=expected):
         read_forecast(path)

@@ -169,12 +169,33 @@ def test_a_range_without_a_complete_past_says_what_the_record_spans(tmp_path):
         run(record, tmp_path / "f.nc", start=at(600)[0])
 
 
-def test_the_raster_of_a_range_begins_at_its_first_frame():
-    times = at(*range(1, 60, 5))
-    assert times[Selection(every=15).select(times)].tolist() == at(1, 16, 31, 46).tolist()
-    assert times[Selection(start=START + 10 * MINUTES, every=20).select(times)].tolist() == at(11, 31, 51).tolist()
-    assert times[Selection(start=at(6)[0], end=at(16)[0]).select(times)].tolist() == at(6, 11, 16).tolist()
-    assert not Selection(start=at(90)[0], every=5).select(times).any()
+def test_the_raster_of_a_range_begins_at_its_first_frame(tmp_path):
+    record = make(tmp_path, minutes=range(1, 60, 5))
+
+    def selected(**options):
+        return record.times[Selection(**options).select(record)].tolist()
+
+    assert selected(every=15) == at(1, 16, 31, 46).tolist()
+    assert selected(start=START + 10 * MINUTES, every=20) == at(11, 31, 51).tolist()
+    assert selected(start=at(6)[0], end=at(16)[0]) == at(6, 11, 16).tolist()
+    assert selected(start=at(90)[0], every=5) == []
+
+
+@pytest.mark.parametrize("asked", [7, 0, -40, 70])
+def test_a_frame_some_seconds_late_is_found_by_its_own_time_or_one_as_near(tmp_path, asked):
+    """Frames at 7 s past; the record has them at the full minute."""
+    late = np.array([7, 6, 9, 7, 8, 7, 11, 7, 7, 5, 7, 12], "timedelta64[s]")
+    times = at(*range(0, 60, 5)) + late
+    path = write_record(tmp_path / "late.nc", rain(frames=12, shape=(20, 24)), times=times)
+    (record,) = open_records([path])
+    assert record.times.tolist() == at(*range(0, 60, 5)).tolist()
+    reference = START + 55 * MINUTES + np.timedelta64(asked, "s")
+    run(record, tmp_path / "f.nc", listed=(reference,))
+    assert read_forecast(tmp_path / "f.nc").reference_times.tolist() == at(55).tolist()
+    span = Selection(start=times[2], end=times[4])  # as the file has them, and the record has not
+    assert record.times[span.select(record)].tolist() == at(10, 15, 20).tolist()
+    with pytest.raises(NotEnoughFrames, match="no frame to forecast from at 2020-06-01T00:57:00Z"):
+        run(record, tmp_path / "g.nc", listed=(START + 57 * MINUTES,))
 
 
 @pytest.mark.parametrize("every", [0, -5, float("nan"), float("inf"), 0.001])

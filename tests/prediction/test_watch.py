@@ -112,6 +112,24 @@ def test_each_frame_gives_a_forecast_as_it_comes(inbox, forecaster, expected):
         np.testing.assert_allclose(newest.read(0)[0], FIELDS[5], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("step", "off"), [(300, 20), (277, 4)])
+def test_frames_some_seconds_off_are_each_forecast_once(inbox, step, off):
+    """Also where the raster of the first frames is another, by seconds, than that of all."""
+    random = np.random.default_rng(2)
+    times = START + (7 + step * np.arange(20) + random.integers(-off, off + 1, 20)) * np.timedelta64(1, "s")
+
+    def arrive(n):
+        write_record(inbox.parent / "being_written.nc", FIELDS[[n]], times=times[[n]])
+        os.replace(inbox.parent / "being_written.nc", inbox / f"frame{n:05}.nc")
+
+    acts = [act for n in range(20) for act in (lambda n=n: arrive(n), lambda: None)]
+    made = watched(inbox, *acts, forecaster="extrapolation")
+    references = np.sort([read_forecast(inbox.parent / "out" / name).reference_times[0] for name in made])
+    assert len(references) >= 18  # all but the first, as soon as the time step is known
+    assert np.diff(references).min() > np.timedelta64(step * 3 // 4, "s")
+    assert np.abs(references - times[-len(references) :]).max() <= np.timedelta64(60, "s")
+
+
 def test_what_lies_there_already_is_forecast_from_its_newest_frames_first(inbox):
     for n in range(40):
         put(inbox, n)

@@ -125,6 +125,12 @@ def find_field(dataset, where: str, variable: str | None = None) -> Field:
     return _describe(dataset, best[0], where)
 
 
+def named(dataset, variable: str | None) -> str | None:
+    """Return the first of the names in `variable`, separated by commas, that a dataset has; None if it has none of them."""
+    names = [variable, *variable.split(",")] if variable else []
+    return next((name for name in names if name in dataset.variables), None)
+
+
 def _rank(dataset, name: str) -> tuple | None:
     """Return the rank of a variable as a candidate for rain, the best smallest; None if it is none."""
     variable = dataset.variables[name]

@@ -11,7 +11,7 @@ from nowcast.netcdf.rain.packing import read_packing
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.times.epochs import decode_times
 from nowcast.netcdf.times.values import read_times, unpacked
-from nowcast.netcdf.times.variables import counts, time_variable
+from nowcast.netcdf.times.variables import counts, find_times
 
 
 def interval_seconds(dataset, field: Field, times: np.ndarray, where: str) -> float | None:
@@ -39,9 +39,20 @@ def interval_seconds(dataset, field: Field, times: np.ndarray, where: str) -> fl
         return None
 
 
+def covers_all_since(dataset, field: Field, leads: np.ndarray, times: np.ndarray, where: str) -> bool:
+    """Return whether the intervals of a forecast grow with the lead time: totals since its start.
+
+    leads, times: (…,) timedelta64[s] and datetime64[s], lead times and valid times
+    """
+    spans = _spans(dataset, field, times, where)
+    if spans is None or spans.size != leads.size or len(np.unique(leads)) < 2:
+        return False
+    return bool((spans.ravel() == leads.ravel()).all())
+
+
 def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray | None:
     """Return the timedelta64[s] of each frame, from the bounds of the time variable or from a `start_time`; None without."""
-    variable = dataset.variables[time_variable(dataset, field)]
+    variable = dataset.variables.get(find_times(dataset, field.variable, field.frame_dims).valid)
     bounds = dataset.variables.get(text(variable, "bounds") or "")
     if bounds is not None and bounds.shape[-1:] == (2,):
         ends = _read_bounds(bounds, variable, times, f"{where}: {bounds.name}")

@@ -1,8 +1,37 @@
-"""Move the times of frames, some seconds early or late, to an even raster."""
+"""Move the times of frames, some seconds early or late, to an even raster; and find frames again by times that are as far off.
+
+One tolerance holds for the times of records, forecasts and the command line: a quarter of the time step, and at most 90 s.
+"""
+
+import itertools
+import math
 
 import numpy as np
 
-_MOST_OFF = 90  # s that a frame may be early or late
+MOST_OFF = 90  # s that a frame may be early or late
+_SLOW = 1 / 20  # of the time step: steps that differ by no more are those of a radar that runs freely
+_JOINED = 2.5, 1.5  # time steps: longest step within a stretch of one phase, of one absent frame or of none
+_FINE = 30, 10  # s: steps of these are preferred to those of single seconds
+
+
+def tolerance(step: np.timedelta64) -> np.timedelta64:
+    """Return how far a time may be from that of a frame, timedelta64[s]; 0 for a record without a time step."""
+    if np.isnat(step):
+        return np.timedelta64(0, "s")
+    return np.timedelta64(int(min(step / np.timedelta64(4, "s"), MOST_OFF)), "s")
+
+
+def nearest(times: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the nearest of sorted times.
+
+    times, wanted: (time,) and (wanted,) datetime64[s]
+    returns: (wanted,) positions into `times`, and (wanted,) timedelta64[s], how far it is
+    """
+    after = np.searchsorted(times, wanted).clip(max=len(times) - 1)
+    before = (after - 1).clip(min=0)
+    is_before = np.abs(times[before] - wanted) < np.abs(times[after] - wanted)
+    position = np.where(is_before, before, after)
+    return position, np.abs(times[position] - wanted)
 
 
 def nominal_times(times: np.ndarray) -> np.ndarray:
@@ -11,32 +40,76 @@ def nominal_times(times: np.ndarray) -> np.ndarray:
         times: (frame,) datetime64[s], sorted
         returns: (frame,) datetime64[s]
 
-    Nominal times are equally spaced between gaps, on whole minutes unless most frames have equally spaced times already. Frames
-    between two gaps are moved only if all are within a quarter of the time step, and 90 s, of their nominal times.
+    Nominal times are equally spaced between gaps, on whole minutes unless frames have another step or equally spaced times
+    already. A stretch of frames is moved only if all are within the tolerance of their nominal times. The frames of a radar
+    that runs freely, whose steps differ by some seconds, are moved in stretches that are as long as that allows.
     """
     seconds = times.astype(np.int64)
     steps = np.diff(seconds)
     step = _nominal_step(steps[steps > 0])
     if step == 0:
         return times
-    nominal = seconds.copy()
-    for stretch in np.split(np.arange(len(seconds)), np.flatnonzero(steps > 1.5 * step) + 1):
-        if (steps[stretch[:-1]] != step).any():
-            offsets = _offsets(seconds[stretch], step)
-            if np.abs(offsets).max() <= min(step / 4, _MOST_OFF):
-                nominal[stretch] -= offsets
+    nominal = np.concatenate([_moved(seconds[part], step, _JOINED) for part in _stretches(seconds, _JOINED[0] * step)])
     return nominal.astype("datetime64[s]")
 
 
+def _moved(seconds: np.ndarray, step: int, joined: tuple[float, ...]) -> np.ndarray:
+    """Return the nominal times, s, of a stretch: moved as a whole, or in parts, if they are near an even raster.
+
+    joined: the longest steps within a stretch, in time steps: of this one, and of the parts that it may be split into
+    """
+    steps, most = np.diff(seconds), min(step / 4, MOST_OFF)
+    if (steps % step == 0).all():
+        return seconds
+    offsets = _offsets(seconds, step)
+    if np.abs(offsets).max() <= most:
+        return seconds - offsets
+    if len(joined) > 1:
+        parts = _stretches(seconds, joined[1] * step)
+        return np.concatenate([_moved(seconds[part], step, joined[1:]) for part in parts])
+    if (np.abs(steps - step) <= _SLOW * step).all():
+        return _drifting(seconds, np.arange(len(seconds)) * step, most)
+    return seconds
+
+
+def _drifting(seconds: np.ndarray, raster: np.ndarray, most: float) -> np.ndarray:
+    """Return nominal times, s, of times that drift against a raster (time,): the raster starts anew where they leave it."""
+    late, out, first = seconds - raster, seconds.copy(), 0
+    while first < len(seconds):
+        widest = np.maximum.accumulate(late[first:]) - np.minimum.accumulate(late[first:])
+        count = int(np.searchsorted(widest, 2 * most - 1, side="right"))  # `widest` never falls
+        part = slice(first, first + count)
+        out[part] = raster[part] + (int(late[part].max()) + int(late[part].min())) // 2
+        first += count
+    return out
+
+
+def _stretches(seconds: np.ndarray, longest: float) -> list[slice]:
+    """Return the stretches between gaps, steps that are longer, of times in s."""
+    breaks = np.flatnonzero(np.diff(seconds) > longest) + 1
+    ends = [0, *breaks.tolist(), len(seconds)]
+    return [slice(first, stop) for first, stop in itertools.pairwise(ends)]
+
+
 def _nominal_step(steps: np.ndarray) -> int:
-    """Return the most frequent step, s, if half the steps have it; else one of whole minutes that most are near; else 0."""
+    """Return the most frequent step, s, if half the steps have it; else one that most are near, or 0.
+
+    It is of whole minutes as long as chance explains the difference.
+    """
     if len(steps) < 2:
         return 0
     values, counts = np.unique(steps, return_counts=True)
     if counts.max() * 2 >= len(steps):
         return int(values[counts.argmax()])
-    step = round(float(steps[steps < 1.5 * np.median(steps)].mean()) / 60) * 60
-    return step if (np.abs(steps - step) <= min(step / 2, 2 * _MOST_OFF)).mean() > 0.5 else 0
+    near = steps[steps < 1.5 * np.median(steps)]
+    mean, spread = float(near.mean()), float(near.std())
+    step = round(mean / 60) * 60
+    if not step or abs(mean - step) > 2.5 * spread / math.sqrt(len(near)) + 0.5:
+        exact = 2 * spread / len(near) + 0.5  # what is left of the jitter of the first and the last time
+        step = next(
+            (round(mean / unit) * unit for unit in _FINE if abs(mean - round(mean / unit) * unit) <= exact), round(mean)
+        )
+    return step if step and (np.abs(steps - step) <= min(step / 2, 2 * MOST_OFF)).mean() > 0.5 else 0
 
 
 def _offsets(seconds: np.ndarray, step: int) -> np.ndarray:
@@ -44,6 +117,6 @@ def _offsets(seconds: np.ndarray, step: int) -> np.ndarray:
     phases, counts = np.unique(seconds % step, return_counts=True)
     phase = int(phases[counts.argmax()])
     if counts.max() * 2 < len(seconds):
-        turns = np.exp(2j * np.pi * (seconds % step) / step).mean()
-        phase = round(float(np.angle(turns)) / (2 * np.pi) * step / 60) * 60
+        turns, unit = np.exp(2j * np.pi * (seconds % step) / step).mean(), math.gcd(step, 60)
+        phase = round(float(np.angle(turns)) / (2 * np.pi) * step / unit) * unit
     return (seconds - phase + step // 2) % step - step // 2

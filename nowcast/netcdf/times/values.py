@@ -5,6 +5,7 @@ Times that are stored too coarsely to distinguish frames are refused, since wind
 """
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import netCDF4
@@ -15,7 +16,7 @@ from nowcast.netcdf.attributes import attributes, text
 from nowcast.netcdf.places.coordinates import MAX_COORDINATE
 from nowcast.netcdf.rain.packing import read_packing, stored_as
 from nowcast.netcdf.times.epochs import decode_times, read_moment, seconds_per
-from nowcast.netcdf.times.variables import counts, is_text
+from nowcast.netcdf.times.variables import TimeNames, counts, is_text
 
 _DATE_NUMBERS = re.compile(r"days? as %Y%m%d\.%f", re.IGNORECASE)  # the absolute times of CDO: 20200601.25 is 6 o'clock
 _DAY = 86400  # s
@@ -55,6 +56,33 @@ def read_periods(dataset, name: str, dims: tuple[str, ...], where: str) -> np.nd
     variable = dataset.variables[name]
     stored, _ = unpacked(variable, dims, f"{where}: {name}", what="a lead time for every forecast")
     return np.round(stored * seconds_per(text(variable, "units"))).astype("timedelta64[s]")
+
+
+def read_valid_times(dataset, names: TimeNames, dims: tuple[str, ...], where: str) -> np.ndarray | None:
+    """Read valid times, or add lead times to reference times; dimensions as `read_times`.
+
+        returns: (…,) datetime64[s] over all of `dims`; None if they are not stated for all of them
+
+    Raises DataError (exit 3) as `read_times`.
+    """
+    variables = dataset.variables
+    if names.valid and covered(dataset, [names.valid], dims):
+        return read_times(dataset, names.valid, dims, where)
+    if not (names.reference and names.period and covered(dataset, [names.reference, names.period], dims)):
+        return None
+    parts = (read_times, names.reference), (read_periods, names.period)
+    references, periods = (
+        read(dataset, name, dims, where).reshape([
+            len(dataset.dimensions[dim]) if dim in variables[name].dimensions else 1 for dim in dims
+        ])
+        for read, name in parts
+    )  # fmt: skip
+    return references + periods
+
+
+def covered(dataset, names: Iterable[str], dims: Iterable[str]) -> bool:
+    """Return whether variables extend over all of these dimensions, one or another of them over each."""
+    return set(dims) <= {dim for name in names for dim in dataset.variables[name].dimensions}
 
 
 def unpacked(variable, dims: tuple[str, ...], where: str, *, what="a time for every frame") -> tuple[np.ndarray, float]:

@@ -1,35 +1,116 @@
-"""Find out which variable of a dataset holds which times."""
+"""Find out which variable of a dataset holds which times: by standard name, then by name.
 
-from nowcast.netcdf.attributes import text
-from nowcast.netcdf.rain.variable import Field
-from nowcast.netcdf.times.epochs import counts_since
+A forecast has valid times, reference times (when it starts) and lead times, of which two give the third. Reference times are
+never taken for valid times. A variable called `time`, or a coordinate of another name, that has no standard name holds valid
+times, unless lead times or other valid times beside it show that it is the start.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from nowcast.netcdf.attributes import is_numeric, text
+from nowcast.netcdf.times.epochs import counts_since, seconds_per
+
+_STANDARD = {"time": "valid", "forecast_reference_time": "reference", "forecast_period": "period"}
+# names in small letters, without what is neither letter nor digit
+_VALID = {"validtime", "validitytime", "timevalid", "valid", "validdate", "forecastvalidtime", "verificationtime"}
+_REFERENCE = re.compile(
+    r"(forecast|model|nowcast)?(reference|ref|init\w*|base|analysis|issu\w+|run|cycle|origin)(forecast)?(date)?(time)?\d*"
+)
+_REFERENCE_WORDS = re.compile(r"\b(initial\w*|init|issue|model run|forecast reference) (date|time)\b")
+_PERIODS = {"forecastperiod", "leadtime", "leadtimes", "lead", "forecastlead", "forecastleadtime", "forecasthour", "step"}
+_PERIODS |= {"predictiontimedelta", "forecaststep"}
+_SINCE_START = {"step", "predictiontimedelta"}  # of cfgrib and WeatherBench, whose `time` is the start of the forecast
+_OTHERS = ("time", "times", "xtime", "datetime", "timestamp", "date")  # `Times` of WRF before its `XTIME`
+_ENDS = re.compile(r"(start|stop|end|begin)\w*")  # of the interval of an accumulation
 
 
-def time_variable(dataset, field: Field, standard_name: str = "time") -> str | None:
-    """Return the name of the time (or reference time) variable of a field, scalar or over its frame dimensions; None without.
+@dataclass(frozen=True)
+class TimeNames:
+    """The names of the variables of a field's times; None for those that it lacks.
 
-    Of several, those with units of the form "… since …" come first, then those of a dimension or in the `coordinates`
-    attribute, then the one that is called like the standard name.
+    `is_guess`: that `reference` holds the start of the forecast follows only from the valid times beside it.
     """
-    variable = dataset.variables[field.variable]
-    listed = [*variable.dimensions, *(text(variable, "coordinates") or "").split()]
-    fitting = [name for name in dataset.variables if _is_time(dataset.variables[name], standard_name, field.frame_dims)]
 
-    def order(name: str) -> tuple:
-        return not counts(dataset.variables[name]), name not in listed, name != standard_name
-
-    return min(fitting, key=order, default=None)
+    valid: str | None = None
+    reference: str | None = None
+    period: str | None = None
+    is_guess: bool = False
 
 
-def _is_time(variable, standard_name: str, frame_dims: tuple[str, ...]) -> bool:
-    declared = text(variable, "standard_name")
-    plain = {standard_name, f"valid_{standard_name}"}
-    names = plain | set(frame_dims if standard_name == "time" and (counts(variable) or is_text(variable)) else ())
-    named = declared == standard_name if declared else variable.name in names
-    dims = dict(zip(variable.dimensions, variable.shape, strict=True))
-    if is_text(variable) and variable.dtype == "S1" and dims:
-        dims.popitem()  # the dimension of the characters of a text
-    return named and {dim for dim, size in dims.items() if size != 1} <= set(frame_dims)
+@dataclass(frozen=True)
+class _Candidate:
+    name: str
+    role: str  # valid, reference, period, or other: valid or reference
+    dims: frozenset[str]
+    rank: tuple
+
+    def covers(self, dims: Iterable[str]) -> bool:
+        return set(dims) <= self.dims
+
+
+def find_times(dataset, variable: str, dims: Iterable[str]) -> TimeNames:
+    """Find the variables of times, scalar or over some of the dimensions `dims`, of a variable."""
+    dims = tuple(dims)
+    listed = [*dims, *(text(dataset.variables[variable], "coordinates") or "").split()]
+    candidates = [found for name in dataset.variables if (found := _candidate(dataset, name, dims, listed))]
+
+    def best(role: str) -> _Candidate | None:
+        fitting = [candidate for candidate in candidates if candidate.role == role]
+        return min(fitting, key=lambda each: (not each.covers(dims), each.rank), default=None)
+
+    valid, reference, period, other = (best(role) for role in ("valid", "reference", "period", "other"))
+    is_guess = False
+    if other and not (valid and valid.covers(dims)):
+        is_start = period and (period.dims - other.dims or _word(period.name) in _SINCE_START)
+        if not reference and (is_start or (valid and period)):
+            reference = other
+        elif not valid or other.covers(dims):
+            valid = other
+    elif other and not reference and _word(other.name) == "time":
+        reference, is_guess = other, True
+    return TimeNames(*(each.name if each else None for each in (valid, reference, period)), is_guess=is_guess)
+
+
+def _candidate(dataset, name: str, dims: tuple[str, ...], listed: list[str]) -> _Candidate | None:
+    variable = dataset.variables[name]
+    long = dict(zip(variable.dimensions, variable.shape, strict=True))
+    if is_text(variable) and variable.dtype == "S1" and long:
+        long.popitem()  # the dimension of the characters of a text
+    long = frozenset(dim for dim, size in long.items() if size != 1)
+    role = _role(variable, name in listed) if long <= set(dims) else None
+    if role is None:
+        return None
+    has_standard_name = text(variable, "standard_name") in _STANDARD
+    word = _word(name)
+    by_name = word not in _VALID, _OTHERS.index(word) if word in _OTHERS else len(_OTHERS), name not in listed
+    return _Candidate(name, role, long, (not has_standard_name, not (counts(variable) or is_text(variable)), *by_name))
+
+
+def _role(variable, is_listed: bool) -> str | None:
+    """Return which times a variable holds: valid, reference or period; other for valid or reference times; None for none."""
+    standard_name, units = text(variable, "standard_name"), text(variable, "units")
+    is_moment = counts(variable) or is_text(variable)
+    if not (is_text(variable) or is_numeric(variable)):
+        return None
+    if standard_name and standard_name != "unknown":
+        role = _STANDARD.get(standard_name)
+        return role if role != "period" or seconds_per(units) is not None else None
+    word, long_name = _word(variable.name), (text(variable, "long_name") or "").lower()
+    if word in _PERIODS:
+        return "period" if seconds_per(units) is not None else None
+    if _ENDS.fullmatch(word):
+        return None
+    if is_moment and (_REFERENCE.fullmatch(word) or _REFERENCE_WORDS.search(long_name)):
+        return "reference"
+    if word in _VALID:
+        return "valid"
+    return "other" if word == "time" or (is_moment and (is_listed or word in _OTHERS)) else None
+
+
+def _word(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def counts(variable) -> bool:

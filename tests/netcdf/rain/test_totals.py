@@ -1,0 +1,128 @@
+"""Totals since the start of a run are not read as amounts per step: forecasts are differenced, records refused."""
+
+import logging
+
+import netCDF4
+import numpy as np
+import pytest
+from makers import rain
+from makers.stored import open_one, write
+
+from nowcast.errors import DataError
+from nowcast.netcdf.forecast_reader import read_forecast
+from nowcast.netcdf.rain.totals import never_falls
+
+RATES = rain(frames=6, shape=(12, 16))  # mm/h, row 0 northernmost
+LEADS = np.array([10, 20, 30, 40, 50, 60])  # minutes
+
+
+def forecast(path, stored, *, leads=LEADS, bounds=None, **attributes):
+    """A forecast of amounts, mm ([member,] lead, y, x), from 2020-06-01T12:00; `bounds` are starts of intervals, minutes."""
+    with netCDF4.Dataset(path, "w") as file:
+        dims = ("member", "time", "y", "x")[-stored.ndim :]
+        for dim, size in zip(dims, stored.shape, strict=True):
+            file.createDimension(dim, size)
+        for dim, step in (("y", -1000.0), ("x", 1000.0)):
+            coordinate = file.createVariable(dim, "f8", (dim,))
+            coordinate.setncatts({"standard_name": f"projection_{dim}_coordinate", "units": "m"})
+            coordinate[:] = step * np.arange(len(file.dimensions[dim]))
+        for name, over, values in (("time", ("time",), leads), ("forecast_reference_time", (), 0)):
+            variable = file.createVariable(name, "f8", over)
+            variable.setncatts({"standard_name": name, "units": "minutes since 2020-06-01 12:00"})
+            variable[...] = values
+        if bounds is not None:
+            file["time"].bounds = "time_bnds"
+            file.createDimension("nv", 2)
+            file.createVariable("time_bnds", "f8", ("time", "nv"))[:] = np.stack(
+                [np.broadcast_to(bounds, len(leads)), leads], 1
+            )
+        amount = file.createVariable("acc", "f8", dims)
+        amount.setncatts({"units": "mm", "standard_name": "rainfall_amount"} | attributes)
+        amount[:] = stored
+    return path
+
+
+def totals(rates, leads=LEADS):
+    """Totals since the start, mm, of rates (…, lead, y, x) that last from one lead time to the next."""
+    hours = np.diff(leads, prepend=0) / 60
+    return np.cumsum(rates * hours[:, None, None], axis=-3)
+
+
+def test_a_total_since_the_start_of_a_forecast_is_differenced(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        found = read_forecast(forecast(tmp_path / "f.nc", totals(RATES)))
+    assert "f.nc: acc is taken as the total since the start of the forecast; rates are differences" in caplog.text
+    np.testing.assert_allclose(found.read(0), RATES, atol=1e-4)
+    np.testing.assert_allclose(found.read(0, [4, 2]), RATES[[4, 2]], atol=1e-4)
+
+
+def test_amounts_per_step_are_not(tmp_path):
+    np.testing.assert_allclose(read_forecast(forecast(tmp_path / "f.nc", RATES / 6)).read(0), RATES, atol=1e-4)
+    same = np.repeat(RATES[:1], 6, axis=0)  # persistence: nothing falls, but nothing rises
+    np.testing.assert_allclose(read_forecast(forecast(tmp_path / "p.nc", same / 6)).read(0), same, atol=1e-4)
+
+
+def test_members_are_differenced_each(tmp_path):
+    members = np.stack([RATES, 2 * RATES[::-1]])
+    found = read_forecast(forecast(tmp_path / "f.nc", totals(members)))
+    for lead in range(6):
+        np.testing.assert_allclose(found.members(0, lead), members[:, lead], atol=1e-4)
+
+
+def test_steps_of_the_lead_times_may_differ_and_packing_may_round(tmp_path):
+    leads = np.array([10, 20, 30, 40, 60, 90])
+    rounded = np.round(totals(RATES, leads), 3)
+    np.testing.assert_allclose(read_forecast(forecast(tmp_path / "f.nc", rounded, leads=leads)).read(0), RATES, atol=0.01)
+
+
+def test_missing_stays_missing_and_a_lead_time_of_0_has_no_rate(tmp_path):
+    stored = np.concatenate([np.zeros((1, 12, 16)), totals(RATES)])
+    stored[3:, 2, 5] = np.nan
+    rates = read_forecast(forecast(tmp_path / "f.nc", stored, leads=np.append(0, LEADS))).read(0)
+    assert np.isnan(rates[0]).all()
+    assert np.isnan(rates[3:, 2, 5]).all()
+    np.testing.assert_allclose(rates[1:3], RATES[:2], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "attributes"),
+    [(0, {}), (None, {"long_name": "ACCUMULATED TOTAL GRID SCALE PRECIPITATION"}), (None, {"comment": "rain since start"})],
+)
+def test_a_file_may_say_that_it_holds_totals(tmp_path, bounds, attributes):
+    found = read_forecast(forecast(tmp_path / "f.nc", totals(RATES)[:2], leads=LEADS[:2], bounds=bounds, **attributes))
+    np.testing.assert_allclose(found.read(0), RATES[:2], atol=1e-4)
+
+
+def test_stated_intervals_count_more_than_numbers_that_never_fall(tmp_path):
+    growing = np.cumsum(RATES, axis=0)
+    found = read_forecast(forecast(tmp_path / "f.nc", growing / 6, bounds=LEADS - 10))
+    np.testing.assert_allclose(found.read(0), growing, atol=1e-4)
+
+
+def test_files_of_single_lead_times_since_the_start_are_refused(tmp_path):
+    for n, lead in enumerate(LEADS[:3]):
+        forecast(tmp_path / f"{lead}.nc", totals(RATES)[n : n + 1], leads=[lead], bounds=0)
+    message = r"20.nc holds amounts in mm per 1200 s -> mm/h but .*10.nc holds amounts in mm per 600 s -> mm/h\.\nExpected one"
+    with pytest.raises(DataError, match=message):
+        read_forecast(tmp_path)
+
+
+def test_a_record_of_totals_is_refused(tmp_path):
+    amounts = RATES / 12
+    path = write(tmp_path / "a.nc", np.cumsum(amounts, axis=0), units="mm")
+    with pytest.raises(
+        DataError, match=r"a.nc: rr, which never falls, is a total since the start of a run\.\nExpected amounts"
+    ):
+        open_one(path)
+    path = write(tmp_path / "b.nc", amounts, units="mm", description="ACCUMULATED TOTAL CUMULUS PRECIPITATION")
+    with pytest.raises(DataError, match=r"b.nc: rr is a total since the start of a run\.\nExpected amounts of each time step"):
+        open_one(path)
+    np.testing.assert_allclose(open_one(write(tmp_path / "c.nc", amounts, units="mm")).read(range(6)), RATES, rtol=1e-5)
+
+
+def test_growing_and_falling():
+    assert never_falls(np.cumsum(RATES, axis=0))
+    assert not never_falls(RATES)
+    assert not never_falls(np.zeros((6, 3, 3)))
+    assert not never_falls(np.cumsum(RATES, axis=0), least=6)
+    assert not never_falls(RATES[:1])
