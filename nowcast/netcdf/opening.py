@@ -92,8 +92,7 @@ def open_records(
     (exit 3) if a file named by itself, or every file, cannot be used.
     """
     names: dict[tuple, str] = {}
-    groups: dict[tuple, list[FileSummary]] = {}
-    shared: dict = {}
+    groups, shared = {}, {}
     series: dict[tuple, tuple] = {}  # the place of a file -> that of the first file on this grid, but for rounding
     for argument in map(os.path.expanduser, [paths] if isinstance(paths, str | Path) else paths):
         for file in _inspect_all(argument, variable, index, forecasts_too=forecasts_too, strict=strict):
