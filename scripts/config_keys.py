@@ -37,7 +37,7 @@ MEANING = {
     "data.stride": "take every n-th window",
     "data.coordinates": "`lagrangian`: frames are read along the motion of the rain (see above); `grid`: as they lie",
     "data.crop": "side of the square crops that train, in cells; 0: whole grid",
-    "data.sampler": "draw windows and crops by future `rain`, by `past` rain or all alike, or take `each` window once per epoch",
+    "data.sampler": "draw windows and crops by future `rain`, by `past` rain, all alike, or take `each` once per epoch",
     "data.augmentation": "random mirror images and quarter turns of the training windows",
     "data.zr_a": Z_R,
     "data.zr_b": Z_R,

@@ -30,7 +30,7 @@ from nowcast.evaluation.evaluate import evaluate
 from nowcast.forecasters import open_forecaster
 from nowcast.netcdf.record import Record
 from nowcast.prediction.cases import Selection
-from nowcast.report.maps import png
+from nowcast.report.maps import drawn, png
 from nowcast.runtime.device import pick_device
 
 TRAINING_DAYS = (0, 1, 2, 3, 4)
@@ -118,7 +118,7 @@ def draw(curves: Sequence[dict]) -> bytes:
         axes.minorticks_off()
     figure.axes[0].set_ylabel("CSI ÷ that of the cascade")
     figure.axes[0].legend(frameon=False)
-    return png(figure)
+    return png(drawn(figure))
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
