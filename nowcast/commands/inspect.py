@@ -30,6 +30,7 @@ def inspect_record(record: Record) -> dict[str, Any]:
         "files": len(record.paths),
         "variable": record.variable,
         "quantity": record.quantity.name,
+        "readings": record.readings,
         "units": record.units,
         "start": f"{record.times[0]}Z",
         "end": f"{record.times[-1]}Z",
@@ -89,6 +90,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
         f"  grid     {y} × {x} cells of {spacing} km, {_directions(record)}, {mapping}",
         f"  values   {_values(record)} ({_count(record['num_frames_read'], 'frame')} read)",
         f"  windows  {INPUT_FRAMES} + {LEAD_FRAMES} frames: {'; '.join(line.strip() for line in record['account'])}",
+        *(f"  reads    {reading}" for reading in record["readings"]),
         *(f"  damaged  {line}" for line in record["damaged"]),
     ]
 

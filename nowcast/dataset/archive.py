@@ -72,9 +72,19 @@ class Archive:
         return digest.hexdigest()
 
     def series(self, split: str, packer: Packer = packed) -> list[Series]:
-        """Return the packed frames and windows of each record with windows in the split."""
+        """Return the packed frames and windows of each record with windows in the split.
+
+        Raises DataError (exit 3) if no cell of any of these frames is known: the loss would be 0.
+        """
         pairs = zip(self.records, self.windows[split], strict=True)
-        return [Series(record.name, packer(record), windows) for record, windows in pairs if len(windows)]
+        found = [Series(record.name, packer(record), windows) for record, windows in pairs if len(windows)]
+        if found and not any((each.frames.missing[each.windows.positions] < 1).any() for each in found):
+            names = ", ".join(each.name for each in found[:3]) + (", …" if len(found) > 3 else "")
+            raise DataError(
+                f"{names}: every cell of the frames of all {split} windows is missing.\n"
+                "Expected observations: see `nowcast inspect`; is the variable the right one, or dry stored as missing?"
+            )
+        return found
 
 
 def open_archive(data: Data, *, packer: Packer = packed) -> Archive:

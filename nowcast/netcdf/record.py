@@ -23,7 +23,9 @@ from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.times.raster import nearest, tolerance
 from nowcast.quantity import Quantity
 
+log = logging.getLogger(__name__)
 SEQUENCE = "sequence"  # dimension over independent events of equal length, the only one that frames may have besides time
+_MOST_READINGS = 4  # of a record, that are logged
 CHUNK_ROOM = 1 << 28  # bytes: largest chunk cache of a file
 _WARNED: set[tuple[Path, str]] = set()  # folders and variables that a warning has been logged for
 
@@ -42,6 +44,7 @@ class FrameLayout:
     conversion: Conversion
     turned: tuple[bool, bool]
     sequence_length: int
+    interval_source: str = ""  # where the interval of an amount is stated
 
     def selections(self, frame: int, count: int) -> list[dict[str, slice]]:
         """Return what to read of each dimension for `count` frames from `frame` on: one selection, or one per sequence."""
@@ -83,6 +86,13 @@ class Record:
     @property
     def units(self) -> str:
         return self.quantity.units
+
+    @property
+    def readings(self) -> list[str]:
+        """What is read as what, such as "rain in mm per 300 s -> mm/h (by the time bounds)": a text for each way."""
+        texts = {layout.conversion.describe: layout.interval_source for layout in self.layouts}
+        sources = (f"{said} ({source})" if source else said for said, source in texts.items())
+        return [f"{self.variable} as {self.quantity.name.replace('_', ' ')}: {said}" for said in sources]
 
     @property
     def time_step(self) -> np.timedelta64:
@@ -160,6 +170,18 @@ class Record:
         if positions is not None:
             digest.update(np.ascontiguousarray(positions, "<i8").tobytes())
         return digest.hexdigest()
+
+
+_TOLD: set[str] = set()  # readings that have been logged
+
+
+def log_readings(records: Sequence[Record]) -> None:
+    """Log once how each record is read: variable, quantity, units, conversion, interval."""
+    for record in records:
+        for reading in record.readings[:_MOST_READINGS]:
+            if (told := f"{record.name}: {reading}") not in _TOLD:
+                _TOLD.add(told)
+                log.info("%s", told)
 
 
 def resolved(paths: Sequence[Path]) -> list[Path]:
