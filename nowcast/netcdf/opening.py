@@ -101,11 +101,9 @@ def open_records(
             # an archive of 100,000 files has few different fields and grids: keep one object of each
             grid = shared.setdefault((file.place, file.grid.turned), file.grid)
             file = replace(file, field=shared.setdefault(file.field, file.field), grid=grid)
-            if file.place not in series:
-                alike = (place for place, files in groups.items() if _is_one_series(file, files[0]))
-                series[file.place] = next(alike, file.place)
-            groups.setdefault(series[file.place], []).append(file)
-            names.setdefault(series[file.place], _name(argument, file.path))
+            place = series[file.place] = series.get(file.place) or _place_in(groups, file)
+            groups.setdefault(place, []).append(file)
+            names.setdefault(place, _name(argument, file.path))
     if index is not None:
         index.save()
     records = [_assemble(files, names[place], zr_a, zr_b) for place, files in groups.items()]
@@ -113,8 +111,12 @@ def open_records(
     return [replace(r, name=f"{r.name}-{r.paths[0].stem}") if taken[r.name] > 1 else r for r in records]
 
 
-def _is_one_series(file: FileSummary, other: FileSummary) -> bool:
-    return file.field.quantity == other.field.quantity and is_same_series(file.grid, other.grid)
+def _place_in(groups: dict[tuple, list[FileSummary]], file: FileSummary) -> tuple:
+    """Return the place of the group on the same grid as a file, but for rounding; its own place if there is none."""
+    for place, (first, *_) in groups.items():
+        if file.field.quantity == first.field.quantity and is_same_series(file.grid, first.grid):
+            return place
+    return file.place
 
 
 def _name(argument: str | Path, path: Path) -> str:

@@ -41,8 +41,8 @@ def test_rain_comes_before_reflectivity(tmp_path, name, units):
 
 
 def test_an_amount_that_nothing_calls_rain_comes_last_and_is_asked_for_beside_another(tmp_path):
-    path = write(tmp_path / "a.nc", ONES, name="field1", units="mm")
-    assert open_one(path).variable == "field1"
+    assert open_one(write(tmp_path / "a.nc", ONES, name="field1", units="mm")).variable == "field1"
+    path = write(tmp_path / "b.nc", ONES, name="field1", units="mm")
     add_variable(path, "field2", units="kg m-2")
     with pytest.raises(DataError, match="several rain variables: field1, field2\\.\nChoose one with --variable"):
         open_one(path)

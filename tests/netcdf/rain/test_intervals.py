@@ -9,7 +9,7 @@ from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.rain.statements import lengths
 
-AMOUNTS = np.arange(1, 61, dtype="f4").reshape(5, 3, 4)  # mm, every 5 minutes
+AMOUNTS = (np.arange(60, dtype="f4") * 7 % 60 + 1).reshape(5, 3, 4)  # mm, every 5 minutes
 STATED = {  # seconds, attributes and, in place of rr, the name of the variable
     "interval": (3600, {"cell_methods": "time: sum (interval: 1 hour)"}),
     "interval in minutes": (3600, {"cell_methods": "time: sum (interval: 60 minutes)"}),
