@@ -106,7 +106,10 @@ def open_records(
             names.setdefault(place, _name(argument, file.path))
     if index is not None:
         index.save()
-    records = [_assemble(files, names[place], zr_a, zr_b) for place, files in groups.items()]
+    return _with_own_names([_assemble(files, names[place], zr_a, zr_b) for place, files in groups.items()])
+
+
+def _with_own_names(records: list[Record]) -> list[Record]:
     taken = Counter(record.name for record in records)
     return [replace(r, name=f"{r.name}-{r.paths[0].stem}") if taken[r.name] > 1 else r for r in records]
 
