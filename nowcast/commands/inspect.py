@@ -12,7 +12,7 @@ from nowcast.quantity import Quantity
 from nowcast.runtime.progress import track
 
 SAMPLE = 200  # largest number of frames read for the percentages; from a longer record, evenly spaced frames are read
-INPUT_FRAMES, LEAD_FRAMES = 4, 12  # of the windows that are counted: the defaults of a config
+INPUT_FRAMES, LEAD_FRAMES, MAX_ABSENT = 4, 12, 1  # of the windows that are counted: the defaults of a config
 
 
 def inspect_record(record: Record) -> dict[str, Any]:
@@ -22,7 +22,11 @@ def inspect_record(record: Record) -> dict[str, Any]:
 
     Raises DataError (exit 3) if no frame can be read.
     """
-    windows = find_windows(record.times, input_frames=INPUT_FRAMES, lead_frames=LEAD_FRAMES, time_step=record.time_step)
+    whole = record.with_absent(MAX_ABSENT)
+    windows = find_windows(
+        whole.times, input_frames=INPUT_FRAMES, lead_frames=LEAD_FRAMES, time_step=record.time_step,
+        absent=whole.is_absent, max_absent=MAX_ABSENT,
+    )  # fmt: skip
     steps = np.diff(record.times)
     step = record.time_step
     return {

@@ -108,6 +108,7 @@ class Data(Section):
     zr_a: Number = Field(200.0, gt=0)
     zr_b: Number = Field(1.6, gt=0)
     max_missing: Number = Field(1.0, ge=0, le=1)
+    max_absent: int = Field(1, ge=0)
     min_wet: Number = Field(0.0, ge=0, le=1)
 
 

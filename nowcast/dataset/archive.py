@@ -96,7 +96,7 @@ def open_archive(data: Data, *, packer: Packer = packed) -> Archive:
     if not data.records:
         raise UsageError("no records to train on: give --data RECORD or data.records in the config")
     records_by_split = {split: open_split(paths, data) for split, paths in _paths_by_split(data).items() if paths}
-    records = [record for opened in records_by_split.values() for record in opened]
+    records = [record.with_absent(data.max_absent) for opened in records_by_split.values() for record in opened]
     check_alike(records)
     windows = [_windows_of(record, data, packer) for record in records]
     account = sum((w.account for w in windows[1:]), windows[0].account)
@@ -150,6 +150,8 @@ def _windows_of(record: Record, data: Data, packer: Packer) -> Windows:
         wet=frames.wet if frames else None,
         max_missing=data.max_missing,
         min_wet=data.min_wet,
+        absent=record.is_absent,
+        max_absent=data.max_absent,
     )
 
 

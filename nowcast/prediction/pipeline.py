@@ -143,8 +143,8 @@ def make_jobs(
     jobs = []
     for record in records:
         step = forecaster.time_step(record)
-        if references := references_of(record, selection, forecaster.input_frames, step):
-            jobs.append(Job(record, step, tuple(references), tuple(thresholds)))
+        if references := references_of(record, selection, forecaster.input_frames, step, forecaster.max_absent):
+            jobs.append(Job(record.with_absent(forecaster.max_absent), step, tuple(references), tuple(thresholds)))
     listed = np.array(selection.listed, "datetime64[s]")
     absent = [time for time in listed if all(np.isnat(record.frames_at(time[None])).all() for record in records)]
     if absent:
