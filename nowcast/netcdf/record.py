@@ -201,12 +201,15 @@ _TOLD: set[str] = set()  # readings that have been logged
 
 
 def log_readings(records: Sequence[Record]) -> None:
-    """Log once how each record is read: variable, quantity, units, conversion, interval."""
+    """Log how records are read: variable, quantity, units, conversion, interval. What was logged before is not repeated."""
+    names: dict[str, list[str]] = {}
     for record in records:
         for reading in record.readings[:_MOST_READINGS]:
-            if (told := f"{record.name}: {reading}") not in _TOLD:
-                _TOLD.add(told)
-                log.info("%s", told)
+            names.setdefault(reading, []).append(record.name)
+    for reading in names.keys() - _TOLD:
+        more = ", …" if len(names[reading]) > _MOST_READINGS else ""
+        log.info("%s%s: %s", ", ".join(names[reading][:_MOST_READINGS]), more, reading)
+    _TOLD.update(names)
 
 
 def resolved(paths: Sequence[Path]) -> list[Path]:

@@ -90,8 +90,8 @@ def test_rates_have_no_interval(tmp_path):
 
 
 def test_inspect_and_forecasting_say_how_rain_is_read(tmp_path):
-    amounts(tmp_path / "a.nc", accutime=60.0)
-    said = "rr as rain rate: mm per 3600 s -> mm/h (accutime 60)"
+    amounts(tmp_path / "a.nc", accutime=60.0, name="rain_shown")  # what was said before in a process is not repeated
+    said = "rain_shown as rain rate: mm per 3600 s -> mm/h (accutime 60)"
     _, out, _ = command("inspect", tmp_path / "a.nc", "-q")
     assert f"  reads    {said}\n" in out
     code, _, err = command("predict", "persistence", tmp_path / "a.nc", "--output", tmp_path / "f.nc")
