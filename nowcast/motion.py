@@ -64,15 +64,21 @@ def motion(past: np.ndarray, constants: MotionConstants = MOTION) -> np.ndarray:
     The flow between successive frames is averaged where there is rain, weighted less where forward and backward flow disagree
     or data is missing near by, smoothed, and extended into dry and missing areas. A second pass takes the flow between the
     newest frame and each earlier one, moved along the first result: over several frames small errors of the motion are larger.
-    Without rain, or with a single frame, the motion is zero. Method: DIS, Kroeger et al. (2016), arXiv 1603.03590.
+    Without rain, or with a single frame, the motion is zero. A frame that is missing as a whole is passed over.
+
+    Method: DIS, Kroeger et al. (2016), arXiv 1603.03590.
     """
     past = np.asarray(past, np.float32)[-MOTION_FRAMES:]
     first_width, second_width = constants.pixel_widths
     mean_flow = partial(_mean_flow, grid=past.shape[1:], smoothing=constants.smoothing)
-    images = side_by_side(partial(_image, cell=first_width), past)
-    field = mean_flow([(earlier, later, 1) for earlier, later in itertools.pairwise(images)], scale=SCALES[0])
-    *earlier, newest = side_by_side(partial(_image, cell=second_width), [*advected_past(past[:-1], field), past[-1]])
-    return field + mean_flow([(image, newest, steps) for steps, image in enumerate(earlier, 1)], scale=SCALES[1])
+    ago = [n for n in range(len(past)) if n == 0 or not np.isnan(past[-1 - n]).all()][::-1]  # frames before the newest
+    images = side_by_side(partial(_image, cell=first_width), [past[-1 - n] for n in ago])
+    pairs = itertools.pairwise(zip(images, ago, strict=True))
+    field = mean_flow([(earlier, later, a - b) for (earlier, a), (later, b) in pairs], scale=SCALES[0])
+    moved = [frame for n, frame in enumerate(advected_past(past[:-1], field), 1) if n in ago]  # the newest first
+    *earlier, newest = side_by_side(partial(_image, cell=second_width), [*moved, past[-1]])
+    steps = ago[-2::-1]
+    return field + mean_flow([(image, newest, n) for n, image in zip(steps, earlier, strict=True)], scale=SCALES[1])
 
 
 def _mean_flow(pairs: Sequence[tuple[Image, Image, int]], *, grid: tuple[int, int], scale: int, smoothing: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from nowcast.quantity import Quantity
 from nowcast.runtime.progress import track
 
 SAMPLE = 200  # largest number of frames read for the percentages; from a longer record, evenly spaced frames are read
-INPUT_FRAMES, LEAD_FRAMES = 4, 12  # of the windows that are counted: the defaults of a config
+INPUT_FRAMES, LEAD_FRAMES, MAX_ABSENT = 4, 12, 1  # of the windows that are counted: the defaults of a config
 
 
 def inspect_record(record: Record) -> dict[str, Any]:
@@ -22,7 +22,11 @@ def inspect_record(record: Record) -> dict[str, Any]:
 
     Raises DataError (exit 3) if no frame can be read.
     """
-    windows = find_windows(record.times, input_frames=INPUT_FRAMES, lead_frames=LEAD_FRAMES, time_step=record.time_step)
+    whole = record.with_absent(MAX_ABSENT)
+    windows = find_windows(
+        whole.times, input_frames=INPUT_FRAMES, lead_frames=LEAD_FRAMES, time_step=record.time_step,
+        absent=whole.is_absent, max_absent=MAX_ABSENT,
+    )  # fmt: skip
     steps = np.diff(record.times)
     step = record.time_step
     return {
@@ -30,6 +34,7 @@ def inspect_record(record: Record) -> dict[str, Any]:
         "files": len(record.paths),
         "variable": record.variable,
         "quantity": record.quantity.name,
+        "readings": record.readings,
         "units": record.units,
         "start": f"{record.times[0]}Z",
         "end": f"{record.times[-1]}Z",
@@ -89,6 +94,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
         f"  grid     {y} × {x} cells of {spacing} km, {_directions(record)}, {mapping}",
         f"  values   {_values(record)} ({_count(record['num_frames_read'], 'frame')} read)",
         f"  windows  {INPUT_FRAMES} + {LEAD_FRAMES} frames: {'; '.join(line.strip() for line in record['account'])}",
+        *(f"  reads    {reading}" for reading in record["readings"]),
         *(f"  damaged  {line}" for line in record["damaged"]),
     ]
 

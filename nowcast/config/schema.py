@@ -110,6 +110,7 @@ class Data(Section):
     zr_b: Number = Field(1.6, gt=0)
     kept_cases: int = Field(4000, ge=1, le=10_000_000)
     max_missing: Number = Field(1.0, ge=0, le=1)
+    max_absent: int = Field(1, ge=0)
     min_wet: Number = Field(0.0, ge=0, le=1)
 
 

@@ -72,9 +72,19 @@ class Archive:
         return digest.hexdigest()
 
     def series(self, split: str, packer: Packer = packed) -> list[Series]:
-        """Return the packed frames and windows of each record with windows in the split."""
+        """Return the packed frames and windows of each record with windows in the split.
+
+        Raises DataError (exit 3) if no cell of any of these frames is known: the loss would be 0.
+        """
         pairs = zip(self.records, self.windows[split], strict=True)
-        return [Series(record.name, packer(record), windows, record.times) for record, windows in pairs if len(windows)]
+        found = [Series(record.name, packer(record), windows, record.times) for record, windows in pairs if len(windows)]
+        if found and not any((each.frames.missing[each.windows.positions] < 1).any() for each in found):
+            names = ", ".join(each.name for each in found[:3]) + (", …" if len(found) > 3 else "")
+            raise DataError(
+                f"{names}: every cell of the frames of all {split} windows is missing.\n"
+                "Expected observations: see `nowcast inspect`; is the variable the right one, or dry stored as missing?"
+            )
+        return found
 
 
 def open_archive(data: Data, *, packer: Packer = packed) -> Archive:
@@ -86,7 +96,7 @@ def open_archive(data: Data, *, packer: Packer = packed) -> Archive:
     if not data.records:
         raise UsageError("no records to train on: give --data RECORD or data.records in the config")
     records_by_split = {split: open_split(paths, data) for split, paths in _paths_by_split(data).items() if paths}
-    records = [record for opened in records_by_split.values() for record in opened]
+    records = [record.with_absent(data.max_absent) for opened in records_by_split.values() for record in opened]
     check_alike(records)
     windows = [_windows_of(record, data, packer) for record in records]
     account = sum((w.account for w in windows[1:]), windows[0].account)
@@ -140,6 +150,8 @@ def _windows_of(record: Record, data: Data, packer: Packer) -> Windows:
         wet=frames.wet if frames else None,
         max_missing=data.max_missing,
         min_wet=data.min_wet,
+        absent=record.is_absent,
+        max_absent=data.max_absent,
     )
 
 

@@ -96,6 +96,8 @@ def find_windows(
     wet: np.ndarray | None = None,
     max_missing: float = 1.0,
     min_wet: float = 0.0,
+    absent: np.ndarray | None = None,
+    max_absent: int = 0,
 ) -> Windows:
     """Find all windows of a record, and count the candidates that were dropped.
 
@@ -103,6 +105,7 @@ def find_windows(
         time_step: may be a multiple of the record's own time step: a window then takes every second (third, …) frame
         missing: (time,) fraction of missing cells of each frame
         wet: (time,) fraction of wet cells among the known ones of each frame, NaN where no cell is known
+        absent: (time,) mask of frames that are in no file; a window may have `max_absent` of them, but not as reference frame
 
     Candidates are dropped in this order: those without all their frames, all but every `stride`-th of the rest, those with
     a frame whose missing fraction is above `max_missing` or unknown, and those whose mean wet fraction is below `min_wet`.
@@ -111,19 +114,26 @@ def find_windows(
     _check_lengths(input_frames, lead_frames, stride)
     missing, wet = _as_fractions(missing, times, "missing"), _as_fractions(wet, times, "wet")
     complete = _complete_windows(times, range(1 - input_frames, lead_frames + 1), time_step)
+    is_absent = np.zeros(len(times), bool) if absent is None else absent
+    complete = complete[is_enough(complete, input_frames - 1, is_absent, max_absent)]
+    missing = None if missing is None else np.where(is_absent, 0, missing)  # what is absent counts for `max_absent` alone
     strided = complete[::stride]
     observed = _without_missing(strided, missing, max_missing)
     positions = _without_dry(observed, wet, min_wet)
-    account = Account(
-        num_frames=len(times),
-        num_candidates=len(times),
-        num_windows=len(positions),
-        num_gap=len(times) - len(complete),
-        num_strided=len(complete) - len(strided),
-        num_missing=len(strided) - len(observed),
-        num_dry=len(observed) - len(positions),
-    )
+    kept = [len(times) - int(is_absent.sum()), len(complete), len(strided), len(observed), len(positions)]
+    gap, skipped, unknown, dry = (-np.diff(kept)).tolist()
+    account = Account(kept[0], kept[0], kept[-1], num_gap=gap, num_strided=skipped, num_missing=unknown, num_dry=dry)
     return Windows(positions, input_frames, lead_frames, time_step, account)
+
+
+def is_enough(positions: np.ndarray, newest: int, absent: np.ndarray, max_absent: int) -> np.ndarray:
+    """Return a mask (window,) of windows with few enough absent frames, of which the newest past frame is none.
+
+    positions: (window, frame), of which column `newest` is the newest past frame
+    absent: (time,) mask
+    """
+    is_absent = absent[positions]
+    return ~is_absent[:, newest] & (is_absent.sum(axis=1) <= max_absent)
 
 
 def _without_missing(positions: np.ndarray, missing: np.ndarray | None, max_missing: float) -> np.ndarray:

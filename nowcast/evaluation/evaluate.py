@@ -16,7 +16,7 @@ from nowcast.evaluation.probabilities import Case, Probabilities
 from nowcast.evaluation.provenance import about
 from nowcast.evaluation.result import Evaluation, nearest_threshold
 from nowcast.forecasters.forecaster import Forecaster
-from nowcast.netcdf.record import Record
+from nowcast.netcdf.record import Record, log_readings
 from nowcast.prediction.cases import Selection
 from nowcast.runtime import distributed
 from nowcast.runtime.progress import track
@@ -47,6 +47,7 @@ def evaluate(
     all_windows = [_windows(forecasters, record, selection) for record in records]
     step, leads = _time_step(forecasters, records, all_windows), all_windows[0].lead_frames
     minutes = tuple((np.arange(1, leads + 1) * step / MINUTE).tolist())
+    log_readings(records)
     evaluation = Evaluation(minutes, tuple(map(float, thresholds)), records[0].quantity)
     for record, windows in zip(records, all_windows, strict=True):
         if len(windows):

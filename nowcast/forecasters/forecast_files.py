@@ -61,6 +61,7 @@ class ForecastFiles(Forecaster):
             message = "%s: left out %d of %d lead times, at which %s, a frame every %s, has none"
             log.warning(message, self.name, num_left_out, self.lead_frames, record.name, step)
         self._report_projections(record)
+        log.info("%s: %s", self.name, self.forecasts.conversion)
         return leads[0]
 
     def _report_projections(self, record: Record) -> None:

@@ -31,6 +31,7 @@ class Forecaster(ABC):
 
     # What it takes
     input_frames: int  # fewest past frames
+    max_absent: int = 0  # of its past frames that may be missing as a whole, but not the newest
 
     # What it gives
     makes_forecasts: bool = True  # False for forecast files: they hold forecasts and cannot make new ones

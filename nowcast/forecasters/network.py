@@ -65,6 +65,7 @@ class Network(Forecaster):
         try:
             self.experiment = config.from_dict(metadata["config"], source=f"the config in {name}")
             self.input_frames, self.lead_frames = (_bounded(metadata[key]) for key in ("input_frames", "lead_frames"))
+            self.max_absent = self.experiment.data.max_absent
             self.time_steps, self.quantity = _time_steps(metadata["time_steps"]), Quantity.named(str(metadata["quantity"]))
             self.transform = make_transform(self.experiment.transform)
             self.model = _load_model(model or _untrained(self.experiment), checkpoint)

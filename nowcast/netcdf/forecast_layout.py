@@ -6,6 +6,7 @@ inferred if only one is possible; otherwise the file is refused.
 
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from nowcast.netcdf.attributes import is_numeric, text
 from nowcast.netcdf.rain.totals import says_total
 from nowcast.netcdf.rain.units import RAIN_NAMES, Conversion, to_rain_rate
 from nowcast.netcdf.rain.variable import Field, find_field, named
+from nowcast.netcdf.reading import warn_of_contradiction
 from nowcast.netcdf.record import most_frequent_step
 from nowcast.netcdf.times.forecast import Times, read_forecast_times
-from nowcast.netcdf.times.intervals import covers_all_since, interval_seconds
+from nowcast.netcdf.times.intervals import covers_all_since, stated_interval
 from nowcast.quantity import RAIN_RATE, Quantity
 
 _MEMBERS = {"ens_number", "realization", "realisation", "member", "members", "mem", "number", "ensemble"}
@@ -142,7 +144,9 @@ def _conversion(dataset, field: Field, times: Times, where: str, zr_a: float, zr
     ):
         amounts = "total"
     elif amounts:
-        interval = interval_seconds(dataset, field, times.valid, where)
+        said = stated_interval(dataset, field, times.valid, where)
+        warn_of_contradiction(said, Path(where), field.variable)
+        interval = said.seconds if said else None
         amounts = "assumed" if interval is None else "stated"
     if interval is None and not np.isnat(step):
         interval = step.astype(np.int64).item()

@@ -21,6 +21,7 @@ from nowcast.netcdf.opening import FileSummary
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.packing import Packing
 from nowcast.netcdf.rain.variable import Field
+from nowcast.netcdf.times.intervals import Interval
 from nowcast.runtime.cache import cache_folder
 from nowcast.runtime.outputs import replacing
 
@@ -147,7 +148,8 @@ def _state(path: Path) -> list[int]:
 
 
 def _encode_shared(summary: FileSummary) -> str:
-    values = {name: getattr(summary, name) for name in ("interval", "institution", "sequence_length")}
+    values = {name: getattr(summary, name) for name in ("institution", "sequence_length")}
+    values["interval"] = summary.interval and list(summary.interval)
     return json.dumps(values | {"field": asdict(summary.field), "grid": vars(summary.grid)}, default=_encode_numbers)
 
 
@@ -155,11 +157,14 @@ def _decode_shared(text: str) -> FileSummary:
     """Return a summary from the JSON of `_encode_shared`; its path and times are empty."""
     values = json.loads(text, object_hook=_decode_numbers)
     packing = values["field"]["packing"]
-    packing = Packing(**packing | {"missing": tuple(packing["missing"])})
-    field = Field(**values["field"] | {"frame_dims": tuple(values["field"]["frame_dims"]), "packing": packing})
+    packing = Packing(**packing | {name: tuple(packing[name]) for name in ("missing", "dry")})
+    dims, zr = tuple(values["field"]["frame_dims"]), values["field"]["stated_zr"]
+    field = Field(**values["field"] | {"frame_dims": dims, "stated_zr": zr and tuple(zr), "packing": packing})
     grid = Grid(**values["grid"] | {"others": tuple(values["grid"]["others"]), "carried": ()})
     place, nothing = (grid.key, field.quantity), np.zeros(0, "datetime64[s]")
-    return FileSummary(**values | {"path": Path(), "field": field, "grid": grid, "place": place, "times": nothing})
+    interval = values["interval"] and Interval(*values["interval"])
+    known = {"path": Path(), "field": field, "grid": grid, "place": place, "times": nothing, "interval": interval}
+    return FileSummary(**values | known)
 
 
 def _encode_numbers(values) -> dict:

@@ -20,8 +20,9 @@ from nowcast.netcdf.places.comparison import is_same_series
 from nowcast.netcdf.places.grid import Grid, carry, read_grid
 from nowcast.netcdf.rain.totals import MOST_READ, never_falls, says_total
 from nowcast.netcdf.rain.variable import Field, find_field, named
-from nowcast.netcdf.record import SEQUENCE, FrameLayout, Record, most_frequent_step
-from nowcast.netcdf.times.intervals import interval_seconds
+from nowcast.netcdf.reading import make_layouts
+from nowcast.netcdf.record import SEQUENCE, Record, most_frequent_step
+from nowcast.netcdf.times.intervals import Interval, stated_interval
 from nowcast.netcdf.times.raster import nominal_times
 from nowcast.netcdf.times.values import read_valid_times
 from nowcast.netcdf.times.variables import find_times
@@ -37,7 +38,7 @@ _RISES = 3  # steps in which amounts must rise without a fall to be a total
 class FileSummary:
     """What a file holds, without the fields: read once when it is opened.
 
-    `interval`: the accumulation interval, s, None if not stated. Files with equal `place` (grid and quantity) are one series.
+    `interval`: that of an accumulation, None if not stated. Files with equal `place` (grid and quantity) are one series.
     `is_own`: nowcast made it, as forecasts.
     """
 
@@ -46,7 +47,7 @@ class FileSummary:
     grid: Grid
     place: tuple
     times: np.ndarray
-    interval: float | None
+    interval: Interval | None
     institution: str | None
     sequence_length: int
     is_own: bool = False
@@ -99,20 +100,25 @@ def open_records(
             # an archive of 100,000 files has few different fields and grids: keep one object of each
             grid = shared.setdefault((file.place, file.grid.turned), file.grid)
             file = replace(file, field=shared.setdefault(file.field, file.field), grid=grid)
-            if file.place not in series:
-                alike = (place for place, files in groups.items() if _is_one_series(file, files[0]))
-                series[file.place] = next(alike, file.place)
-            groups.setdefault(series[file.place], []).append(file)
-            names.setdefault(series[file.place], _name(argument, file.path))
+            place = series[file.place] = series.get(file.place) or _place_in(groups, file)
+            groups.setdefault(place, []).append(file)
+            names.setdefault(place, _name(argument, file.path))
     if index is not None:
         index.save()
-    records = [_assemble(files, names[place], zr_a, zr_b) for place, files in groups.items()]
+    return _with_own_names([_assemble(files, names[place], zr_a, zr_b) for place, files in groups.items()])
+
+
+def _with_own_names(records: list[Record]) -> list[Record]:
     taken = Counter(record.name for record in records)
     return [replace(r, name=f"{r.name}-{r.paths[0].stem}") if taken[r.name] > 1 else r for r in records]
 
 
-def _is_one_series(file: FileSummary, other: FileSummary) -> bool:
-    return file.field.quantity == other.field.quantity and is_same_series(file.grid, other.grid)
+def _place_in(groups: dict[tuple, list[FileSummary]], file: FileSummary) -> tuple:
+    """Return the place of the group on the same grid as a file, but for rounding; its own place if there is none."""
+    for place, (first, *_) in groups.items():
+        if file.field.quantity == first.field.quantity and is_same_series(file.grid, first.grid):
+            return place
+    return file.place
 
 
 def _name(argument: str | Path, path: Path) -> str:
@@ -163,7 +169,7 @@ def _inspect(path: Path, variable: str | None, *, own_too: bool, strict: bool) -
         field = find_field(dataset, str(path), there or (variable if strict else None))
         field.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used
         times = np.atleast_1d(_frame_times(dataset, field, path))
-        interval = interval_seconds(dataset, field, times, str(path)) if field.kind == "amount" else None
+        interval = stated_interval(dataset, field, times, str(path)) if field.kind == "amount" else None
         if field.kind == "amount" and interval is None and says_total(dataset.variables[field.variable]):
             raise DataError(_total(f"{path}: {field.variable}"))
         sequences = len(dataset.dimensions[SEQUENCE]) if SEQUENCE in field.frame_dims else 0
@@ -227,7 +233,7 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float) -> 
         variable=files[0].field.variable,
         paths=tuple(file.path for file in files),
         frame_sources=np.stack([file_of, frame_of], axis=1)[kept],
-        layouts=_layouts(files, most_frequent_step(times[kept]), zr_a, zr_b),
+        layouts=make_layouts(files, most_frequent_step(times[kept]), zr_a, zr_b),
         institution=next((file.institution for file in files if file.institution), None),
         **({"stamps": stamps[kept]} if is_moved else {}),
     )
@@ -268,20 +274,3 @@ def _nominal_times(times: np.ndarray, name: str) -> np.ndarray:
         furthest = np.abs(nominal - times).max().astype(np.int64)
         log.warning("%s: %d of %d times, up to %d s early or late, are taken as even", name, moved, len(times), furthest)
     return nominal
-
-
-def _layouts(files: list[FileSummary], step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[FrameLayout, ...]:
-    """Return how each file is read. An accumulation without a stated interval is taken to cover the time step."""
-    layouts: dict = {}
-    for file in files:
-        key = _layout_key(file)
-        if key not in layouts:
-            interval = file.interval or (None if np.isnat(step) else int(step.astype(np.int64)))
-            where = str(file.path)
-            conversion = file.field.conversion(interval_seconds=interval, zr_a=zr_a, zr_b=zr_b, where=where)
-            layouts[key] = FrameLayout(file.field, conversion, file.grid.turned, file.sequence_length)
-    return tuple(layouts[_layout_key(file)] for file in files)
-
-
-def _layout_key(file: FileSummary) -> tuple:
-    return file.field, file.interval, file.grid.turned, file.sequence_length

@@ -10,7 +10,7 @@ import itertools
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,9 @@ from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.times.raster import nearest, tolerance
 from nowcast.quantity import Quantity
 
+log = logging.getLogger(__name__)
 SEQUENCE = "sequence"  # dimension over independent events of equal length, the only one that frames may have besides time
+_MOST_READINGS = 4  # of a record, that are logged
 CHUNK_ROOM = 1 << 28  # bytes: largest chunk cache of a file
 _WARNED: set[tuple[Path, str]] = set()  # folders and variables that a warning has been logged for
 
@@ -42,6 +44,7 @@ class FrameLayout:
     conversion: Conversion
     turned: tuple[bool, bool]
     sequence_length: int
+    interval_source: str = ""  # where the interval of an amount is stated
 
     def selections(self, frame: int, count: int) -> list[dict[str, slice]]:
         """Return what to read of each dimension for `count` frames from `frame` on: one selection, or one per sequence."""
@@ -63,7 +66,7 @@ class Record:
 
     times: (frame,) datetime64[s], sorted and unique
     stamps: (frame,) datetime64[s], the times in the files, some seconds early or late; empty if they are the same
-    frame_sources: (frame, 2) int64, the index of the file in `paths` and the position of the frame in it
+    frame_sources: (frame, 2) int64, the index of the file in `paths` and the position of the frame in it; -1: absent
     """
 
     name: str
@@ -83,6 +86,38 @@ class Record:
     @property
     def units(self) -> str:
         return self.quantity.units
+
+    @property
+    def readings(self) -> list[str]:
+        """What is read as what, such as "rain in mm per 300 s -> mm/h (by the time bounds)": a text for each way."""
+        texts = {layout.conversion.describe: layout.interval_source for layout in self.layouts}
+        sources = (f"{said} ({source})" if source else said for said, source in texts.items())
+        return [f"{self.variable} as {self.quantity.name.replace('_', ' ')}: {said}" for said in sources]
+
+    @property
+    def is_absent(self) -> np.ndarray:
+        """Return a mask (frame,) of the frames that are in no file: put in by `with_absent`, and missing as a whole."""
+        return self.frame_sources[:, 0] < 0
+
+    def with_absent(self, most: int) -> "Record":
+        """Return the record with the frames put in that are absent between two others, up to `most` in a row.
+
+        A longer gap stays a gap.
+        """
+        step = self.time_step
+        if not most or np.isnat(step):
+            return self
+        count = np.diff(self.times) // step - 1
+        is_hole = (count > 0) & (count <= most) & (np.diff(self.times) % step == np.timedelta64(0, "s"))
+        holes = np.flatnonzero(is_hole)
+        if not len(holes):
+            return self
+        absent = np.concatenate([self.times[hole] + np.arange(1, count[hole] + 1) * step for hole in holes])
+        times = np.concatenate([self.times, absent])
+        order = np.argsort(times, kind="stable")
+        sources = np.concatenate([self.frame_sources, np.full((len(absent), 2), -1)])
+        stamps = np.concatenate([self.stamps, absent])[order] if len(self.stamps) else self.stamps
+        return replace(self, times=times[order], frame_sources=sources[order], stamps=stamps)
 
     @property
     def time_step(self) -> np.timedelta64:
@@ -125,7 +160,7 @@ class Record:
         out = np.empty((len(positions), *self.grid.shape), np.float32)
         for first, stop in _runs(self.frame_sources[positions]):
             file, frame = (int(n) for n in self.frame_sources[positions[first]])
-            out[first:stop] = self._read_file(file, frame, stop - first)
+            out[first:stop] = self._read_file(file, frame, stop - first) if file >= 0 else np.nan
         return out
 
     def _read_file(self, file: int, frame: int, count: int) -> np.ndarray:
@@ -160,6 +195,21 @@ class Record:
         if positions is not None:
             digest.update(np.ascontiguousarray(positions, "<i8").tobytes())
         return digest.hexdigest()
+
+
+_TOLD: set[str] = set()  # readings that have been logged
+
+
+def log_readings(records: Sequence[Record]) -> None:
+    """Log how records are read: variable, quantity, units, conversion, interval. What was logged before is not repeated."""
+    names: dict[str, list[str]] = {}
+    for record in records:
+        for reading in record.readings[:_MOST_READINGS]:
+            names.setdefault(reading, []).append(record.name)
+    for reading in names.keys() - _TOLD:
+        more = ", …" if len(names[reading]) > _MOST_READINGS else ""
+        log.info("%s%s: %s", ", ".join(names[reading][:_MOST_READINGS]), more, reading)
+    _TOLD.update(names)
 
 
 def resolved(paths: Sequence[Path]) -> list[Path]:

@@ -19,7 +19,7 @@ from nowcast.config.schema import Data, Experiment
 from nowcast.config.toml import inline, read_comments, write_commented
 from nowcast.dataset.archive import Archive, check_alike, open_archive, open_split
 from nowcast.errors import MemoryLimitError
-from nowcast.netcdf.record import Record
+from nowcast.netcdf.record import Record, log_readings
 from nowcast.plan.choices import HEAVY, Choices, Size, choose, first_size, percent
 from nowcast.plan.fingerprint import Fingerprint, take_fingerprint
 from nowcast.plan.frames import ENOUGH, FEW_DAYS, FrameChoice, choose_frames
@@ -102,6 +102,7 @@ def make_recipe(
     records = open_split(paths, Data(records=tuple(paths), variable=variable))
     check_alike(records)
     fingerprint = take_fingerprint(records)
+    log_readings(records)
     frames = choose_frames(fingerprint.series)
     measured = _largest_size(fingerprint, frames, paths, variable, device, estimate, memory_limit)
     _choose_training(fingerprint, frames, measured, device)

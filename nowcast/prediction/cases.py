@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nowcast.dataset.windows import find_references
+from nowcast.dataset.windows import find_references, is_enough
 from nowcast.errors import NotEnoughFrames, UsageError
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.record import Record
@@ -51,11 +51,13 @@ class Selection:
         return chosen
 
 
-def references_of(record: Record, selection: Selection, input_frames: int, step: np.timedelta64) -> list[np.datetime64]:
+def references_of(
+    record: Record, selection: Selection, input_frames: int, step: np.timedelta64, max_absent: int = 0
+) -> list[np.datetime64]:
     """Return the selected reference times of a record: the newest frame, the listed times that it has, or a range.
 
-    Of a range, times are left out with a warning if their past has a gap or a frame without any observation; the list may be
-    empty.
+    Of a range, times are left out with a warning if their past has a gap, or more than `max_absent` frames without any
+    observation; the list may be empty.
     """
     if selection.listed:
         frames = record.frames_at(np.array(selection.listed))
@@ -63,13 +65,17 @@ def references_of(record: Record, selection: Selection, input_frames: int, step:
     if not selection.is_range:
         return [record.times[-1]]
     asked = selection.select(record)
-    pasts = find_references(record.times, input_frames=input_frames, time_step=step)
-    pasts = pasts[asked[pasts[:, -1]]]
-    empty = [position for position in np.unique(pasts) if np.isnan(record.read([position])).all()]
-    pasts = pasts[~np.isin(pasts, empty).any(axis=1)]
+    whole = record.with_absent(max_absent)
+    is_asked = np.isin(whole.times, record.times[asked])
+    pasts = find_references(whole.times, input_frames=input_frames, time_step=step)
+    pasts = pasts[is_asked[pasts[:, -1]]]
+    empty = np.zeros(len(whole), bool)
+    for position in np.unique(pasts):
+        empty[position] = whole.is_absent[position] or np.isnan(whole.read([position])).all()
+    pasts = pasts[is_enough(pasts, input_frames - 1, empty, max_absent)]
     if left_out := int(asked.sum()) - len(pasts):
         log.warning("%s: left out %d of %d reference times, whose past is not complete", record.name, left_out, asked.sum())
-    return list(record.times[pasts[:, -1]])
+    return list(whole.times[pasts[:, -1]])
 
 
 class KeptFrames:
@@ -125,12 +131,12 @@ def read_past(
     newest = _leading(is_there)
     past = (kept or record).read(positions[:newest][::-1])
     known = ~np.isnan(past).all(axis=(1, 2))[::-1]
-    if not known[:least].all():
+    if not known[0] or (~known[:least]).sum() > forecaster.max_absent:
         raise NotEnoughFrames(
             f"{record.name}: a forecast from {reference}Z needs {least} frames with something observed.\n"
             f"Missing as a whole: {listing(wanted[:least][~known[:least]])}."
         )
-    return past[newest - _leading(known) :]
+    return past[newest - max(_leading(known), least) :]
 
 
 def _leading(flags: np.ndarray) -> int:

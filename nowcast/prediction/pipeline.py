@@ -16,7 +16,7 @@ from nowcast import __version__
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.forecast_writer import write_forecast
-from nowcast.netcdf.record import Record
+from nowcast.netcdf.record import Record, log_readings
 from nowcast.prediction.cases import KeptFrames, Selection, listing, read_past, references_of
 from nowcast.runtime import distributed
 from nowcast.runtime.outputs import making_folder, may_write, remove_stale
@@ -69,6 +69,7 @@ def predict(
     if not folder:
         may_write(output, overwrite=overwrite, inputs=inputs)
         remove_stale(output.parent)
+        log_readings(records)
         _write_file(forecaster, jobs[0], output, overwrite=overwrite)
         return [output]
     files = [_files(job, output, prefix=f"{job.record.name}_" if len(records) > 1 else "") for job in jobs]
@@ -76,6 +77,7 @@ def predict(
     with distributed.in_turn():
         if distributed.is_first():  # the others come when it may be writing already
             may_write(paths, overwrite=overwrite, inputs=inputs, makes_folder=True, instead="another folder")
+    log_readings(records)
     with distributed.together():
         _write_share(forecaster, list(_share(jobs, files)), output, overwrite=overwrite)
     return paths
@@ -141,8 +143,8 @@ def make_jobs(
     jobs = []
     for record in records:
         step = forecaster.time_step(record)
-        if references := references_of(record, selection, forecaster.input_frames, step):
-            jobs.append(Job(record, step, tuple(references), tuple(thresholds)))
+        if references := references_of(record, selection, forecaster.input_frames, step, forecaster.max_absent):
+            jobs.append(Job(record.with_absent(forecaster.max_absent), step, tuple(references), tuple(thresholds)))
     listed = np.array(selection.listed, "datetime64[s]")
     absent = [time for time in listed if all(np.isnat(record.frames_at(time[None])).all() for record in records)]
     if absent:

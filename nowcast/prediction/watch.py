@@ -19,7 +19,7 @@ from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.files import OPEN_FILES, netcdf_files
 from nowcast.netcdf.opening import FileSummary, open_records
-from nowcast.netcdf.record import Record
+from nowcast.netcdf.record import Record, log_readings
 from nowcast.prediction.pipeline import file_name, predict_one, reference_of
 from nowcast.runtime.outputs import making_folder, remove_stale
 from nowcast.runtime.signals import StopRequest
@@ -90,6 +90,7 @@ def _forecast(
         if stop.received or path.exists() or time in forecast:
             continue
         try:
+            log_readings([record])
             predict_one(forecaster, record, time, path, thresholds)
             yield path
         except OutputError:

@@ -18,6 +18,7 @@ from nowcast.dataset.loader import load
 from nowcast.errors import DivergenceError, LoadingError
 from nowcast.models import num_parameters
 from nowcast.models.checkpoint import Checkpoint
+from nowcast.netcdf.record import log_readings
 from nowcast.runtime import distributed
 from nowcast.runtime.device import num_cores
 from nowcast.runtime.progress import Progress, Stopwatch
@@ -289,6 +290,7 @@ class Trainer:
             self.can_record = False
 
     def _announce(self) -> None:
+        log_readings(self.archive.records)
         training, validation = (self.archive.num_windows(split) for split in ("training", "validation"))
         log.info(
             "%s parameters, %s training and %s validation windows, %s steps on %s in %s",

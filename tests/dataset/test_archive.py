@@ -119,6 +119,17 @@ def test_the_files_of_an_archive_are_opened_once(tmp_path, monkeypatch):
         write_record(tmp_path / f"{number}.nc", rain(frames=1, shape=(16, 16)), times=time)
         os.utime(tmp_path / f"{number}.nc", (0, 0))  # what has just changed is not believed to stay as it is
     first = open_archive(data([tmp_path]))
-    monkeypatch.setattr(OPEN_FILES, "briefly", lambda path: pytest.fail(f"{path} is opened again"))
+    opened, briefly = set(), OPEN_FILES.briefly
+    monkeypatch.setattr(OPEN_FILES, "briefly", lambda path: opened.add(path) or briefly(path))
     again = open_archive(data([tmp_path]))
     assert used(again, "training") == used(first, "training")
+    assert len(opened) <= 4  # a sample of the frames, in which undeclared numbers for dry are looked for
+
+
+def test_a_record_in_which_nothing_is_known_is_refused(tmp_path):
+    write_record(tmp_path / "a.nc", np.full((20, 8, 9), np.nan))
+    archive = open_archive(data([tmp_path / "a.nc"]))
+    with pytest.raises(DataError, match=r"^a: every cell of the frames of all training windows is missing\.\nExpected observ"):
+        archive.series("training")
+    write_record(tmp_path / "b.nc", rain(frames=20, shape=(8, 9)))
+    assert len(open_archive(data([tmp_path])).series("training")) == 1  # one series: b replaces a

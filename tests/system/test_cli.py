@@ -98,6 +98,7 @@ def test_train_predict_and_evaluate_follow_each_other(inputs):
     assert err.endswith("next: nowcast predict run RECORD... --output forecast.nc\n")
     code, out, err = command("predict", "run", inputs / "rain.nc", "--output", "f.nc")
     assert (code, out) == (0, "f.nc\n")
+    # how the record is read was said by `train` in this process
     assert err == f"next: nowcast evaluate run --observations {inputs / 'rain.nc'} --output scores/\n"
     code, out, err = command("evaluate", "run", "--observations", inputs / "rain.nc", "--every", "30", "--output", "scores")
     assert code == 0, err

@@ -17,6 +17,8 @@ _SENTINELS = (9999, 99999, 999999)  # undeclared, in unpacked data; negative one
 _HUGE = 1e30  # larger numbers are fill values, such as 9.97e36, or infinite
 _NOISE = 0.01  # mm/h: negative rain down to -0.01 is a rounding error, and dry; below, it is a sentinel
 _LOWEST_DBZ = -90.0  # dBZ; -99, -99.99 and -999 dBZ are sentinels
+_FILLS = ("_FillValue", "missing_value")
+_UNDETECT = ("_Undetect", "undetect")  # what ODIM calls the number that stands for no echo; pysteps has a `zerovalue`
 _MOST_FILLS = 100  # fill values, each of which is searched for in every frame
 HIGHEST = 10_000.0  # mm/h, four times the highest rate ever measured over a minute: above, the units or the number are wrong
 
@@ -25,8 +27,8 @@ HIGHEST = 10_000.0  # mm/h, four times the highest rate ever measured over a min
 class Packing:
     """The packing of a variable: value = stored * scale_factor + add_offset.
 
-    `missing` (equal to), `low` and `high` (outside of) are stored numbers that are missing. `unsigned`: signed integers are to
-    be read as unsigned ones.
+    `missing` (equal to), `low` and `high` (outside of) are stored numbers that are missing; `dry` those that are no rain.
+    `unsigned`: signed integers are to be read as unsigned ones.
     """
 
     scale_factor: float = 1.0
@@ -35,6 +37,7 @@ class Packing:
     low: float = -np.inf
     high: float = np.inf
     unsigned: bool = False
+    dry: tuple = ()
 
 
 def decode(stored: np.ndarray, packing: Packing, conversion: Conversion) -> np.ndarray:
@@ -73,6 +76,8 @@ def _decode(stored: np.ndarray, packing: Packing, conversion: Conversion) -> np.
     if conversion.quantity.is_rain:
         out[out > HIGHEST] = np.inf
     out[missing] = np.nan
+    for value in packing.dry:
+        out[stored == value] = 0
     return out
 
 
@@ -89,7 +94,7 @@ def read_packing(variable, where: str) -> Packing:
         raise DataError(f"{where} has scale_factor = 0, which makes all values alike.\nExpected another number, or none.")
     packed = scale != 1.0 or offset != 0.0
     unsigned = kind.kind == "i" and str(attributes.get("_Unsigned", "false")).lower() == "true"
-    fills = [_numbers(attributes[name]) for name in ("_FillValue", "missing_value") if name in attributes]
+    fills = [_numbers(attributes[name]) for name in _FILLS if name in attributes]
     if "_FillValue" not in attributes and kind.itemsize > 1:
         fills.append(netCDF4.default_fillvals[kind.str[1:]])  # the default of NetCDF, where nothing was written
     if not packed:
@@ -99,7 +104,11 @@ def read_packing(variable, where: str) -> Packing:
     if len(missing) > _MOST_FILLS:
         raise DataError(f"{where} declares {len(missing)} values as missing.\nExpected at most {_MOST_FILLS}.")
     low, high = _valid_range(attributes, kind, stored, lambda value: (value - offset) / scale if packed else value)
-    return Packing(scale, offset, missing, low, high, unsigned)
+    declared = [_numbers(attributes[name]) for name in _UNDETECT if name in attributes]
+    declared += [(_numbers(attributes["zerovalue"]) - offset) / scale] if "zerovalue" in attributes else []
+    filled = {value for name in _FILLS if name in attributes for value in stored_as(_numbers(attributes[name]), kind, stored)}
+    dry = dict.fromkeys(value for numbers in declared for value in stored_as(numbers, kind, stored) if value not in filled)
+    return Packing(scale, offset, missing, low, high, unsigned, tuple(dry))
 
 
 def _numbers(value) -> np.ndarray:

@@ -33,6 +33,8 @@ _SPELLINGS = tuple(
         # per several units of time: mm/5min, mm per 5 minutes, mm 5min-1
         (rf"(?:/|\bper\b)\s*(\d+(?:\.\d+)?)\s*{_TIME}", r"/(\1 \2)"),
         (rf"(?<=[\w)])\s+(\d+(?:\.\d+)?)\s*{_TIME}\s*(?:\^|\*\*)?-1\b", r"/(\1 \2)"),
+        # stored are the numbers times 32: mm/h*32
+        (r"(?<=\w)\s*(?:(?<!\*)\*(?!\*)|[x×](?=\s*\d))\s*([1-9]\d*(?:\.\d+)?)\s*$", r"/\1"),
     )
 )
 _SIGNS = str.maketrans(
@@ -121,16 +123,17 @@ def to_rain_rate(
     interval_seconds: float | None = None,
     zr_a: float = 200.0,
     zr_b: float = 1.6,
+    decibel: bool = False,
     variable: str = "the variable",
 ) -> Conversion:
     """Return the conversion of values in `units` to mm/h, or to 1 for a dimensionless quantity that is not rain.
 
     interval_seconds: the length that an accumulation is divided by, s
     zr_a, zr_b: Z = zr_a R^zr_b; 200 and 1.6: Marshall & Palmer (1948)
-    variable: the variable and its file, for messages
+    decibel: whether the values are ten times the decimal logarithm of a rate or an amount in these units
+    variable: for messages
 
-    Raises DataError (exit 3) for units that are missing, unknown or no measure of rain, and for an accumulation over an unknown
-    interval.
+    Raises DataError (exit 3) for units that are missing or no measure of rain, and for an amount over an unknown interval.
     """
     if units is None and standard_name in REFLECTIVITY_NAMES:
         units = "dBZ"  # the one standard name that is always in the same units
@@ -145,12 +148,18 @@ def to_rain_rate(
         text = f"{units} -> mm/h (Z = {zr_a:g} R^{zr_b:g})"
         return Conversion(RAIN_RATE, text, meant.scale, meant.offset, (float(zr_a), float(zr_b)))
     if meant.kind == "rate":
-        return Conversion(RAIN_RATE, f"{units} -> mm/h", meant.scale, meant.offset)
+        return _linear(f"{units} -> mm/h", meant.scale, meant.offset, decibel=decibel)
     if interval_seconds is None or not interval_seconds > 0:
         raise DataError(
             f'{variable} is an accumulation ("{units}") over an unknown interval.\n'
             'Expected time bounds, or cell_methods such as "time: sum (interval: 5 minutes)".'
         )
-    per_hour = 3600.0 / interval_seconds
-    text = f"{units} per {interval_seconds:g} s -> mm/h"
-    return Conversion(RAIN_RATE, text, meant.scale * per_hour, meant.offset * per_hour)
+    per_hour, text = 3600.0 / interval_seconds, f"{units} per {interval_seconds:g} s -> mm/h"
+    return _linear(text, meant.scale * per_hour, meant.offset * per_hour, decibel=decibel)
+
+
+def _linear(text: str, scale: float, offset: float, *, decibel: bool) -> Conversion:
+    """Return the conversion of rates, or of ten times their decimal logarithm: as a reflectivity Z with Z = R / scale."""
+    if not decibel:
+        return Conversion(RAIN_RATE, text, scale, offset)
+    return Conversion(RAIN_RATE, f"dB of {text}", 1.0, 0.0, (1 / scale, 1.0))

@@ -13,17 +13,14 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import is_numeric, text
-from nowcast.netcdf.places.axes import horizontal
 from nowcast.netcdf.places.degrees import rows_and_columns
 from nowcast.netcdf.rain import units
+from nowcast.netcdf.rain.candidates import declared_units, rank
 from nowcast.netcdf.rain.packing import HIGHEST, Packing, decode, read_packing
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity
 
 log = logging.getLogger(__name__)
 
-_PREFERENCE = {"rate": 0, "amount": 1, "reflectivity": 2}  # of kinds of units, the smallest first
-# mm/h or mm per unit: larger units are those of heights and winds, not of rain, unless a standard name says so
-_COARSEST = {"rate": 1e4, "amount": 100.0, "reflectivity": np.inf}
 _WARNED: set[tuple[Path, str]] = set()  # folders and variables that a warning has been logged for
 _MOST_CELLS = 1 << 30  # cells of a frame, which take 4 GB as float32
 _LARGEST_CHUNK = 1 << 29  # bytes of a decompressed chunk
@@ -34,6 +31,8 @@ class Field:
     """A rain variable of a file.
 
     `frame_dims` are its dimensions other than y and x that are longer than 1, in the order of the file.
+    `decibel`: the values are ten times the decimal logarithm of what the units say, as pysteps' transform "dB".
+    `stated_zr`: a and b of Z = a R^b, if the file states them.
     """
 
     variable: str
@@ -43,6 +42,8 @@ class Field:
     units: str | None
     standard_name: str | None
     packing: Packing = field(default_factory=Packing)
+    decibel: bool = False
+    stated_zr: tuple[float, float] | None = None
 
     def conversion(self, *, interval_seconds=None, zr_a=200.0, zr_b=1.6, where: str = "") -> units.Conversion:
         """Return the conversion of the declared units to mm/h; `where` names the file in messages. Raises as `to_rain_rate`."""
@@ -52,6 +53,7 @@ class Field:
             interval_seconds=interval_seconds,
             zr_a=zr_a,
             zr_b=zr_b,
+            decibel=self.decibel,
             variable=f"{where}: {self.variable}",
         )
 
@@ -75,6 +77,15 @@ class Field:
         turned: whether to reverse the rows, for files with the southernmost first, and the columns, with the easternmost first
         returns: (…, y, x) float32 mm/h, NaN missing; first the frame dimensions that are slices
         """
+        out = np.ascontiguousarray(decode(self.stored(dataset, frames, turned=turned), self.packing, conversion))
+        too_high = out == np.inf
+        if too_high.any():
+            _warn_once(Path(dataset.filepath()), self.variable)
+            out[too_high] = np.nan
+        return out
+
+    def stored(self, dataset, frames: dict, *, turned: tuple[bool, bool]) -> np.ndarray:
+        """Read frames as they are stored: (…, y, x). Arguments as `read`."""
         variable = dataset.variables[self.variable]
         index = {self.y_dim: slice(None), self.x_dim: slice(None)} | frames
         stored = variable[tuple(index.get(name, 0) for name in variable.dimensions)]
@@ -82,12 +93,7 @@ class Field:
         order = [name for name in self.frame_dims if name in kept] + [self.y_dim, self.x_dim]
         stored = np.transpose(stored, [kept.index(name) for name in order])
         rows, columns = (slice(None, None, -1 if turn else 1) for turn in turned)
-        out = np.ascontiguousarray(decode(stored[..., rows, columns], self.packing, conversion))
-        too_high = out == np.inf
-        if too_high.any():
-            _warn_once(Path(dataset.filepath()), self.variable)
-            out[too_high] = np.nan
-        return out
+        return stored[..., rows, columns]
 
 
 def _warn_once(file: Path, variable: str) -> None:
@@ -100,14 +106,14 @@ def _warn_once(file: Path, variable: str) -> None:
 def find_field(dataset, where: str, variable: str | None = None) -> Field:
     """Find the rain variable of an open dataset, or the variable called `variable`.
 
-    Standard names count before units; rates before amounts before reflectivity. `where` names the file in messages. Raises
-    DataError (exit 3) if there is no such variable, or several fit equally well.
+    Standard names count before units; rates before amounts before reflectivity, if words call them rain. `where` names the
+    file in messages. Raises DataError (exit 3) if there is no such variable, or several fit equally well.
     """
     if variable is not None:
         if variable not in dataset.variables:
             raise DataError(f'{where} has no variable "{variable}".\nIt has {_inventory(dataset)}.')
         return _describe(dataset, variable, where)
-    ranked = [(rank, name) for name in dataset.variables if (rank := _rank(dataset, name)) is not None]
+    ranked = [(rank_, name) for name in dataset.variables if (rank_ := rank(dataset, name)) is not None]
     if not ranked and dataset.groups and not dataset.variables:
         groups = ", ".join(dataset.groups)
         raise DataError(
@@ -119,7 +125,7 @@ def find_field(dataset, where: str, variable: str | None = None) -> Field:
             f"{where} has no variable that is known to be rain; it has {_inventory(dataset)}.\n"
             "Expected a CF standard name such as rainfall_rate; or choose one with --variable (data.variable)."
         )
-    best = [name for rank, name in ranked if rank == min(ranked)[0]]
+    best = [name for rank_, name in ranked if rank_ == min(ranked)[0]]
     if len(best) > 1:
         raise DataError(f"{where} has several rain variables: {', '.join(best)}.\nChoose one with --variable (data.variable).")
     return _describe(dataset, best[0], where)
@@ -131,26 +137,10 @@ def named(dataset, variable: str | None) -> str | None:
     return next((name for name in names if name in dataset.variables), None)
 
 
-def _rank(dataset, name: str) -> tuple | None:
-    """Return the rank of a variable as a candidate for rain, the best smallest; None if it is none."""
-    variable = dataset.variables[name]
-    if name in dataset.dimensions or not is_numeric(variable) or horizontal(dataset, variable) is None:
-        return None
-    num_extra = max(0, sum(size != 1 for size in variable.shape) - 3)
-    standard_name = text(variable, "standard_name")
-    if standard_name in units.RAIN_NAMES:
-        kinds = [standard_name in names for names in (units.RATE_NAMES, units.AMOUNT_NAMES)]
-        return (num_extra, 0, kinds.index(True) if any(kinds) else 2)
-    meaning = units.meaning(text(variable, "units") or "")
-    if standard_name or meaning is None or meaning.scale > _COARSEST.get(meaning.kind, 0):
-        return None
-    return (num_extra, 1, _PREFERENCE[meaning.kind])
-
-
 def _inventory(dataset) -> str:
     """List the variables of a dataset as `name(dimensions) [units]`, for a message."""
     listed = [
-        f"{name}({', '.join(variable.dimensions)}) [{text(variable, 'units') or 'no units'}]"
+        f"{name}({', '.join(variable.dimensions)}) [{declared_units(variable) or 'no units'}]"
         for name, variable in dataset.variables.items()
         if name not in dataset.dimensions
     ]
@@ -179,10 +169,26 @@ def _describe(dataset, name: str, where: str) -> Field:
         frame_dims=tuple(others),
         y_dim=y_dim,
         x_dim=x_dim,
-        units=text(variable, "units"),
+        units=declared_units(variable),
         standard_name=text(variable, "standard_name"),
+        decibel=_is_decibel(variable, f"{where}: {name}"),
+        stated_zr=_stated_zr(variable),
         packing=read_packing(variable, f"{where}: {name}"),
     )
+
+
+def _is_decibel(variable, where: str) -> bool:
+    """Return whether pysteps' transform is "dB". Raises DataError (exit 3) for another one, whose values are no rates."""
+    transform = text(variable, "transform") or "none"
+    if transform.lower() not in ("db", "none", ""):
+        raise DataError(f'{where} has transform = "{transform}".\nExpected "dB" or none: transform it back first.')
+    return transform.lower() == "db"
+
+
+def _stated_zr(variable) -> tuple[float, float] | None:
+    """Return a and b of Z = a R^b if the file states them, as pysteps does."""
+    stated = [np.ravel(getattr(variable, name, "")) for name in ("zr_a", "zr_b")]
+    return (float(stated[0][0]), float(stated[1][0])) if all(v.size == 1 and v.dtype.kind in "iuf" for v in stated) else None
 
 
 def _check_size(dataset, variable, y_dim: str, x_dim: str, where: str) -> None:

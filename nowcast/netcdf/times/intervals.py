@@ -1,27 +1,38 @@
 """Find the interval that an accumulation covers, s."""
 
-import re
+from typing import NamedTuple
 
-import cf_units
 import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import attributes, text
 from nowcast.netcdf.rain.packing import read_packing
+from nowcast.netcdf.rain.statements import Statement, statements
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.times.epochs import decode_times
 from nowcast.netcdf.times.values import read_times, unpacked
 from nowcast.netcdf.times.variables import counts, find_times
 
+_ROUNDED = 0.02  # share by which two statements of one interval may differ: 3597 s are an hour
 
-def interval_seconds(dataset, field: Field, times: np.ndarray, where: str) -> float | None:
-    """Return the seconds that each frame accumulates over: by time bounds, a start_time, or cell_methods; None if not stated.
+
+class Interval(NamedTuple):
+    """The interval of an accumulation, s, where it is stated, and what else is stated that contradicts it, or ""."""
+
+    seconds: float
+    source: str
+    contradiction: str = ""
+
+
+def stated_interval(dataset, field: Field, times: np.ndarray, where: str) -> Interval | None:
+    """Return what each frame accumulates over: by time bounds, a start_time, else attributes, texts or the name; None without.
 
         times: (time,) datetime64[s] of the frames
 
     In this order because, strictly, the interval of cell_methods is that between the numbers that were summed. Raises DataError
     (exit 3) if the frames of a file differ.
     """
+    said = statements(dataset.variables[field.variable])
     spans = _spans(dataset, field, times, where)
     if spans is not None:
         lengths = np.unique(spans.astype(np.int64))
@@ -30,13 +41,12 @@ def interval_seconds(dataset, field: Field, times: np.ndarray, where: str) -> fl
                 f"{where}: {field.variable} accumulates over {lengths[0]} to {lengths[-1]} s.\n"
                 "Expected one interval for all frames of a file."
             )
-        return float(lengths[0])
-    methods = text(dataset.variables[field.variable], "cell_methods") or ""
-    interval = re.search(r"interval:\s*([\d.]+)\s*([A-Za-z]+)", methods)
-    try:
-        return float(cf_units.Unit(interval[2]).convert(float(interval[1]), "s")) if interval else None
-    except ValueError:
+        said = [Statement(float(lengths[0]), "the time bounds"), *(each for each in said if not each.is_spacing)]
+    if not said:
         return None
+    others = [each for each in said[1:] if abs(each.seconds - said[0].seconds) > _ROUNDED * said[0].seconds]
+    contradiction = f"{others[0].where} ({others[0].seconds:g} s)" if others else ""
+    return Interval(said[0].seconds, said[0].where, contradiction)
 
 
 def covers_all_since(dataset, field: Field, leads: np.ndarray, times: np.ndarray, where: str) -> bool:

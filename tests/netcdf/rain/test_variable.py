@@ -111,7 +111,7 @@ def test_dimensions_one_long_are_dropped_and_longer_ones_refused_by_name(tmp_pat
     with edit(path) as file:
         file.renameVariable("time", "other")
         file["other"].standard_name = "forecast_reference_time"
-    with pytest.raises(DataError, match=r"untimed.nc: rr has no times\."):
+    with pytest.raises(DataError, match=r"untimed.nc: rr has more dimensions than time, y and x: member \(5\)"):
         open_records([path])
 
 

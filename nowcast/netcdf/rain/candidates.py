@@ -1,0 +1,55 @@
+"""Rank the variables of a file as candidates for rain: by standard name, else by units and words."""
+
+import re
+
+import numpy as np
+
+from nowcast.netcdf.attributes import is_numeric, text
+from nowcast.netcdf.places.axes import horizontal
+from nowcast.netcdf.rain import units
+
+_PREFERENCE = {"rate": 0, "amount": 1, "reflectivity": 2}  # of kinds of units, the smallest first
+# mm/h or mm per unit: larger units are those of heights and winds, not of rain, unless a standard name says so
+_COARSEST = {"rate": 1e4, "amount": 100.0, "reflectivity": np.inf}
+_UNNAMED = {"", "unknown", "undefined", "none", "~"}  # standard names that other programs write where they know none
+_RAIN_WORDS = re.compile(
+    r"rain|precip|prcp|pcp|prate|qpe|qpf|accum|shower|reflectivity|dbz|(?:^|[\W_])(?:rr|tp|acrr|rate|acc)(?:[\W_]|\d|$)",
+    re.IGNORECASE,
+)
+# what is measured in the units of an amount or a rate, and is no rain
+_OTHER_WORDS = re.compile(
+    r"(?:^|[\W_])(?:vil|d0|dm|pw|pwat|tcwv|iwv|lwp|iwp)(?:[\W_]|$)|integrated|precipitable|vapou?r|column|cloud|liquid_water|"
+    r"drop|diameter|snow|hail|graupel|\bice|depth|height|altitude|displacement|visib|evapo|soil|moisture|runoff|"
+    r"error|uncertain|quality|std_?dev|standard_deviation|variance|threshold",
+    re.IGNORECASE,
+)
+
+
+def declared_units(variable) -> str | None:
+    """Return the units of a variable: `units`, or `unit` as pysteps writes it; None without."""
+    return text(variable, "units") or text(variable, "unit")
+
+
+def rank(dataset, name: str) -> tuple | None:
+    """Return the rank of a variable as a candidate for rain, the best smallest; None if it is none.
+
+    Candidates of equal rank could each be meant: so are all amounts that no word calls rain.
+    """
+    variable = dataset.variables[name]
+    if name in dataset.dimensions or not is_numeric(variable) or horizontal(dataset, variable) is None:
+        return None
+    num_extra = max(0, sum(size != 1 for size in variable.shape) - 3)
+    standard_name = text(variable, "standard_name") or ""
+    if standard_name in units.RAIN_NAMES:
+        kinds = [standard_name in names for names in (units.RATE_NAMES, units.AMOUNT_NAMES)]
+        return (num_extra, 0, kinds.index(True) if any(kinds) else 2)
+    meaning = units.meaning(declared_units(variable) or "")
+    if meaning is None or meaning.scale > _COARSEST.get(meaning.kind, 0):
+        return None
+    is_named = standard_name.lower() not in _UNNAMED
+    said = " ".join([standard_name if is_named else name, text(variable, "long_name") or ""])
+    is_rain = meaning.kind != "amount" or bool(_RAIN_WORDS.search(said))
+    is_other = meaning.kind != "reflectivity" and bool(_OTHER_WORDS.search(f"{name} {said}"))
+    if is_other or (is_named and not _RAIN_WORDS.search(said)):
+        return None
+    return (num_extra, 1, _PREFERENCE[meaning.kind]) if is_rain else (num_extra, 2)

@@ -1,0 +1,115 @@
+"""How the files of a record are read: conversion, interval, and what undeclared numbers mean, with warnings of doubts."""
+
+import contextlib
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from nowcast.errors import DataError
+from nowcast.netcdf.files import OPEN_FILES
+from nowcast.netcdf.places.grid import Grid
+from nowcast.netcdf.rain.dryness import refine
+from nowcast.netcdf.rain.units import Conversion
+from nowcast.netcdf.rain.variable import Field
+from nowcast.netcdf.record import FrameLayout
+from nowcast.netcdf.times.intervals import Interval
+
+log = logging.getLogger(__name__)
+_SAMPLE = 4  # frames that are read to find out what undeclared numbers mean
+_MOST_CELLS = 1 << 18  # of a frame in the sample
+_MOST_FIELDS = 4  # different fields (such as packings) of a record that are sampled
+_WARNED: set[tuple] = set()  # folders, variables and texts that a warning has been logged for
+
+
+class File(Protocol):
+    """What is needed to know of a file of a record."""
+
+    path: Path
+    field: Field
+    grid: Grid
+    times: np.ndarray
+    interval: Interval | None
+    sequence_length: int
+
+
+def make_layouts(files: Sequence[File], step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[FrameLayout, ...]:
+    """Return how each file is read. An accumulation without a stated interval is taken to cover the time step.
+
+    Raises DataError (exit 3) for units that cannot be used.
+    """
+    layouts: dict = {}
+    alike: dict[Field, list[File]] = {}
+    for file in files:
+        key = _key(file)
+        alike.setdefault(file.field, []).append(file)
+        if key not in layouts:
+            conversion, source = _conversion(file, step, zr_a, zr_b)
+            layouts[key] = FrameLayout(file.field, conversion, file.grid.turned, file.sequence_length, source)
+    for field, own in list(alike.items())[:_MOST_FIELDS]:
+        refined = _refined(field, own, layouts[_key(own[0])].conversion)
+        layouts |= {_key(file): replace(layouts[_key(file)], field=refined) for file in own if refined is not field}
+    return tuple(layouts[_key(file)] for file in files)
+
+
+def _key(file: File) -> tuple:
+    return file.field, file.interval, file.grid.turned, file.sequence_length
+
+
+def _conversion(file: File, step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[Conversion, str]:
+    """Return the conversion to mm/h and, of an amount, where its interval is stated."""
+    seconds, source = (file.interval.seconds, file.interval.source) if file.interval else (None, "")
+    if file.field.kind == "amount" and seconds is None and not np.isnat(step):
+        seconds, source = int(step.astype(np.int64)), "the time step: no interval is stated"
+    conversion = file.field.conversion(interval_seconds=seconds, zr_a=zr_a, zr_b=zr_b, where=str(file.path))
+    warn_of_contradiction(file.interval, file.path, file.field.variable)
+    stated = file.field.stated_zr
+    if file.field.kind == "reflectivity" and stated and not np.allclose(stated, (zr_a, zr_b)):
+        used = f"Z = {zr_a:g} R^{zr_b:g} is used (data.zr_a, data.zr_b)"
+        warn_once(file.path, f"{file.field.variable} states Z = {stated[0]:g} R^{stated[1]:g}, but {used}")
+    return conversion, source
+
+
+def warn_of_contradiction(interval: Interval | None, path: Path, variable: str) -> None:
+    """Warn, once in a folder, if something contradicts the interval that an amount is divided by."""
+    if interval and interval.contradiction:
+        said = f"{variable} is divided by {interval.seconds:g} s ({interval.source})"
+        warn_once(path, f"{said}, but {interval.contradiction} contradicts it")
+
+
+def warn_once(path: Path, text: str) -> None:
+    """Log a warning for the first such file of a folder; the other files of an archive are usually like it."""
+    if (path.parent, text) not in _WARNED:
+        _WARNED.add((path.parent, text))
+        log.warning("%s: %s", path, text)
+
+
+def _refined(field: Field, files: Sequence[File], conversion: Conversion) -> Field:
+    """Return the field with what a few frames tell of undeclared numbers."""
+    if not field.quantity.is_rain:
+        return field
+    sample, every = [], max(1, math.prod(files[0].grid.shape) // _MOST_CELLS)  # rows
+    for number in np.unique(np.linspace(0, len(files) - 1, _SAMPLE).round().astype(int)):
+        file = files[number]
+        layout = FrameLayout(field, conversion, file.grid.turned, file.sequence_length)
+        frames = np.unique(np.linspace(0, len(file.times) - 1, max(_SAMPLE // len(files), 1)).round().astype(int))
+        chosen = [selection for frame in frames for selection in layout.selections(int(frame), 1)]
+        # a file or frame that is damaged is told when it is read
+        with (
+            contextlib.suppress(DataError, OSError, RuntimeError, IndexError, KeyError, ValueError),
+            OPEN_FILES.lock,
+            OPEN_FILES.briefly(file.path) as dataset,
+        ):
+            for selection in chosen:
+                stored = field.stored(dataset, selection, turned=(False, False)).reshape(1, *file.grid.shape)
+                sample.append(stored[:, ::every].copy())
+    if not sample:
+        return field
+    packing, remark = refine(np.concatenate(sample), field.packing, conversion)
+    if remark:
+        warn_once(files[0].path, f"{field.variable}: {remark}")
+    return field if packing == field.packing else replace(field, packing=packing)

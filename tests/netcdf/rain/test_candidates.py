@@ -1,0 +1,65 @@
+"""Which variable is rain: by what it says of itself; where several could be meant, the user is asked."""
+
+import numpy as np
+import pytest
+from makers.stored import add_variable, open_one, write
+
+from nowcast.errors import DataError
+
+ONES = np.ones((2, 3, 4), "f4")
+REFLECTIVITY = {"name": "DBZH", "units": "dBZ"}
+OTHERS = {
+    "VIL": {"units": "kg m-2"},
+    "vil_density": {"units": "kg m-2", "long_name": "vertically integrated liquid"},
+    "D0": {"units": "mm", "long_name": "median volume diameter"},
+    "Dm": {"units": "mm"},
+    "pwat": {"units": "kg m-2", "long_name": "precipitable water"},
+    "snow_depth": {"units": "cm"},
+    "evaporation": {"units": "mm"},
+    "rain_error": {"units": "mm/h"},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_measured_in_millimetres_and_is_no_rain_is_not_taken(tmp_path, name):
+    path = write(tmp_path / "a.nc", ONES, **REFLECTIVITY)
+    add_variable(path, name, **OTHERS[name])
+    assert open_one(path).variable == "DBZH"
+    assert open_one(path, variable=name).variable == name
+    alone = write(tmp_path / "b.nc", ONES, name=name, **OTHERS[name])
+    with pytest.raises(DataError, match=r"no variable that is known to be rain.*\n.*--variable"):
+        open_one(alone)
+
+
+@pytest.mark.parametrize(
+    ("name", "units"), [("precip", "mm"), ("rain_amount", "kg m-2"), ("prate", "kg m-2 s-1"), ("rr", "mm/h"), ("x1", "mm/h")]
+)
+def test_rain_comes_before_reflectivity(tmp_path, name, units):
+    path = write(tmp_path / "a.nc", ONES, **REFLECTIVITY)
+    add_variable(path, name, units=units)
+    assert open_one(path).variable == name
+
+
+def test_an_amount_that_nothing_calls_rain_comes_last_and_is_asked_for_beside_another(tmp_path):
+    assert open_one(write(tmp_path / "a.nc", ONES, name="field1", units="mm")).variable == "field1"
+    path = write(tmp_path / "b.nc", ONES, name="field1", units="mm")
+    add_variable(path, "field2", units="kg m-2")
+    with pytest.raises(DataError, match="several rain variables: field1, field2\\.\nChoose one with --variable"):
+        open_one(path)
+    add_variable(path, "DBZH", units="dBZ")
+    assert open_one(path).variable == "DBZH"
+
+
+@pytest.mark.parametrize(
+    ("standard_name", "is_rain"),
+    [("unknown", True), ("precipitation_rate", True), ("radar_equivalent_reflectivity_factor_h", True), ("wind_speed", False),
+     ("snowfall_amount", False), ("water_evaporation_amount", False)],
+)  # fmt: skip
+def test_standard_names_that_cf_does_not_have_are_read_as_words(tmp_path, standard_name, is_rain):
+    units = "dBZ" if "reflectivity" in standard_name else "mm" if "amount" in standard_name else "mm/h"
+    path = write(tmp_path / "a.nc", ONES, units=units, standard_name=standard_name)
+    if is_rain:
+        assert open_one(path).variable == "rr"
+    else:
+        with pytest.raises(DataError, match="no variable that is known to be rain"):
+            open_one(path)

@@ -1,0 +1,91 @@
+"""Dry that is stored as a number of its own is dry; where nothing can tell, a warning says so."""
+
+import numpy as np
+import pytest
+from makers.stored import read_one, write
+
+WET = np.linspace(0.2, 40, 48 * 60, dtype="f4").reshape(2, 24, 60)  # mm/h
+DRY = np.arange(2 * 24 * 60).reshape(2, 24, 60) % 2 == 0
+ABSENT = np.arange(2 * 24 * 60).reshape(2, 24, 60) % 12 < 2  # half of them dry
+TRUTH = np.where(ABSENT, np.nan, np.where(DRY, 0, WET))
+DBZ = 10 * np.log10(200 * WET**1.6)
+
+
+def stored(values, dry, absent, kind="f4"):
+    return np.where(ABSENT, absent, np.where(DRY, dry, values)).astype(kind)
+
+
+def packed(values, dry, absent):
+    return stored(np.clip(np.round((values + 32) * 2), 1, 254), dry, absent, "u1")
+
+
+SAID = " is taken as no rain, and what else is missing as missing"
+PACKED = {"units": "dBZ", "scale_factor": 0.5, "add_offset": -32.0}
+KINDS = {  # stored numbers, what is told, and attributes
+    "_Undetect": (stored(WET, -8888000, -9999000, "f8"), "", {"fill": -9999000.0, "_Undetect": -8888000.0}),
+    "_Undetect of bytes": (packed(DBZ, 0, 255), "", {"fill": np.uint8(255), "_Undetect": np.uint8(0), **PACKED}),
+    "undetect in the valid range's place": (packed(DBZ, 0, 255), "", {
+        "fill": np.uint8(255), "undetect": np.uint8(0), "valid_min": np.uint8(1), **PACKED}),
+    "-99 mm/h beside NaN": (stored(WET, -99, np.nan), f"-99{SAID}", {}),
+    "-99 dBZ beside NaN": (stored(DBZ, -99, np.nan), f"-99{SAID}", {"units": "dBZ"}),
+    "-99 dBZ beside -999": (stored(DBZ, -99, -999), f"-99{SAID}", {"units": "dBZ"}),
+    "-0.099 m beside NaN": (stored(WET / 1000, -0.099, np.nan), f"-0.099{SAID}", {"units": "m", "accutime": 60.0}),
+    "-1 beside a fill": (stored(WET, -1, -9999), f"-1{SAID}", {"fill": np.float32(-9999)}),
+    "both undeclared": (stored(WET, -8888000, -9999000, "f8"), f"-8.888e+06{SAID}", {}),
+    "a range that excludes 0": (stored(WET, 0, -9999), f"0{SAID}", {
+        "fill": np.float32(-9999), "valid_min": np.float32(0.1)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dry_is_dry_and_missing_is_missing(tmp_path, caplog, kind):
+    numbers, told, attributes = KINDS[kind]
+    path = write(tmp_path / "a.nc", numbers, standard_name="", **attributes)
+    fields = read_one(path, variable="rr")
+    np.testing.assert_array_equal(np.isnan(fields), np.isnan(TRUTH))
+    np.testing.assert_array_equal(fields == 0, TRUTH == 0)
+    np.testing.assert_allclose(fields, TRUTH, rtol=0.06 if attributes.get("scale_factor") else 1e-5)
+    assert caplog.messages == ([f"{path}: rr: {told}"] if told else [])
+
+
+def test_negative_numbers_beside_dry_zeros_stay_missing(tmp_path, caplog):
+    numbers = np.where(ABSENT, np.where(DRY, -1, -3), np.where(DRY, 0, WET)).astype("f4")
+    fields = read_one(write(tmp_path / "a.nc", numbers))
+    np.testing.assert_array_equal(fields, np.where(ABSENT, np.nan, np.where(DRY, 0, WET)).astype("f4"))
+    assert not caplog.messages
+
+
+def test_a_lone_number_that_could_be_dry_or_missing_is_told(tmp_path, caplog):
+    path = write(tmp_path / "a.nc", stored(WET, -99, -99))
+    assert np.isnan(read_one(path)).mean() > 0.4
+    (said,) = caplog.messages
+    assert said == (
+        f"{path}: rr: no known cell is dry, and -99 is taken as missing. "
+        "If it stands for no rain, say so in the files: an attribute _Undetect = -99"
+    )
+    assert not np.isnan(read_one(write(tmp_path / "b.nc", stored(WET, -99, -99), _Undetect=np.float32(-99)))).any()
+
+
+def test_a_record_without_any_dry_cell_is_told(tmp_path, caplog):
+    path = write(tmp_path / "a.nc", stored(WET, np.nan, np.nan))
+    read_one(path)
+    doubt = "if dry cells are stored as missing, scores and training see rain alone"
+    assert caplog.messages == [f"{path}: rr: no known cell is dry: {doubt}"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "rate"),
+    [({"units": "dBZ", "scale_factor": 0.4, "add_offset": -30.0}, 1153), ({"units": "mm/h", "scale_factor": 0.1}, 25.5)],
+)
+def test_the_largest_byte_is_missing_if_it_is_frequent_or_incredible(tmp_path, caplog, attributes, rate):
+    numbers = np.where(ABSENT, 255, np.arange(48 * 60).reshape(2, 24, 60) % 150).astype("u1")
+    path = write(tmp_path / "a.nc", numbers, **attributes)
+    np.testing.assert_array_equal(np.isnan(read_one(path)), ABSENT)
+    assert caplog.messages == [f"{path}: rr: 255, which would be {rate} mm/h, is taken as missing"]
+
+
+def test_a_largest_byte_that_is_one_of_many_values_is_rain(tmp_path, caplog):
+    numbers = (np.arange(48 * 60) % 256).astype("u1").reshape(2, 24, 60)
+    fields = read_one(write(tmp_path / "a.nc", numbers, scale_factor=0.1))
+    np.testing.assert_allclose(fields, numbers * 0.1, rtol=1e-6)
+    assert not caplog.messages

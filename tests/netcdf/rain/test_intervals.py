@@ -1,0 +1,155 @@
+"""Amounts: what they are divided by comes from what a file says, is shown, and is doubted where the file contradicts itself."""
+
+import numpy as np
+import pytest
+from makers import command
+from makers.stored import edit, open_one, read_one, write
+
+from nowcast.netcdf.forecast_reader import read_forecast
+from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.rain.statements import lengths
+
+AMOUNTS = (np.arange(60, dtype="f4") * 7 % 60 + 1).reshape(5, 3, 4)  # mm, every 5 minutes
+STATED = {  # seconds, attributes and, in place of rr, the name of the variable
+    "interval": (3600, {"cell_methods": "time: sum (interval: 1 hour)"}),
+    "interval in minutes": (3600, {"cell_methods": "time: sum (interval: 60 minutes)"}),
+    "interval as ISO 8601": (3600, {"cell_methods": "time: sum (interval: PT1H)"}),
+    "over": (3600, {"cell_methods": "time: sum over 60 minutes"}),
+    "comment": (3600, {"cell_methods": "time: sum (comment: previous 60 minutes)"}),
+    "comment beside the interval": (3600, {"cell_methods": "area: mean time: sum (interval: 5 min comment: of 1 h)"}),
+    "accutime": (3600, {"accutime": 60.0}),
+    "accutime before the interval": (3600, {"accutime": 60.0, "cell_methods": "time: sum (interval: 5 minutes)"}),
+    "steps of GRIB": (3600, {"GRIB_stepRange": "0-1", "GRIB_stepUnits": 1}),
+    "steps of GRIB in minutes": (900, {"GRIB_stepRange": "15m-30m"}),
+    "a text": (3600, {"long_name": "Radar precipitation accumulation 1-hour"}),
+    "a text with a word": (86400, {"long_name": "daily precipitation"}),
+    "a text with its frequency": (3600, {"long_name": "60 min rain sum, updated every 5 minutes"}),
+    "the name of hours": (3600, {"name": "RadarOnly_QPE_01H"}),
+    "the name of minutes": (900, {"name": "rain_15min"}),
+    "another name of minutes": (900, {"name": "MultiSensor_QPE_15M"}),
+}
+UNSTATED = {
+    "nothing": {},
+    "a plain sum": {"cell_methods": "time: sum"},
+    "how often": {"long_name": "rain amount, every 5 minutes"},
+    "two lengths": {"long_name": "sum over 1 h or 24 h"},
+    "another name": {"name": "rain_v2"},
+}
+
+
+def amounts(path, **attributes):
+    return write(path, AMOUNTS, units="mm", **attributes)
+
+
+@pytest.mark.parametrize("case", STATED)
+def test_an_amount_is_divided_by_what_the_file_says(tmp_path, case, caplog):
+    seconds, attributes = STATED[case]
+    record = open_one(amounts(tmp_path / "a.nc", **attributes))
+    np.testing.assert_allclose(record.read(range(5)), AMOUNTS * 3600 / seconds, rtol=1e-6)
+    (reading,) = record.readings
+    assert f" as rain rate: mm per {seconds} s -> mm/h (" in reading
+    assert "no interval is stated" not in reading
+
+
+@pytest.mark.parametrize("case", UNSTATED)
+def test_an_amount_of_which_nothing_is_said_covers_the_time_step(tmp_path, case):
+    record = open_one(amounts(tmp_path / "a.nc", **UNSTATED[case]))
+    np.testing.assert_allclose(record.read(range(5)), AMOUNTS * 12, rtol=1e-6)
+    assert record.readings == [f"{record.variable} as rain rate: mm per 300 s -> mm/h (the time step: no interval is stated)"]
+
+
+def test_bounds_come_before_texts_and_what_contradicts_is_told(tmp_path, caplog):
+    path = amounts(tmp_path / "a.nc", long_name="hourly rain", cell_methods="time: sum (interval: 5 minutes)")
+    with edit(path) as file:
+        file.createDimension("bnds", 2)
+        file["time"].bounds = "time_bnds"
+        times = file["time"][:]
+        file.createVariable("time_bnds", "i4", ("time", "bnds"))[:] = np.stack([times - 600, times], axis=1)
+    np.testing.assert_allclose(read_one(path), AMOUNTS * 6, rtol=1e-6)
+    said = f'{path}: rr is divided by 600 s (the time bounds), but long_name "hourly rain" (3600 s) contradicts it'
+    assert caplog.messages == [said]
+
+
+def test_what_contradicts_the_interval_of_a_forecast_is_told(tmp_path, caplog):
+    path = amounts(tmp_path / "f.nc", name="rain_1h", accutime=10.0)
+    with edit(path) as file:
+        start = file.createVariable("forecast_reference_time", "i4")
+        start.setncatts({"standard_name": "forecast_reference_time", "units": "seconds since 1970-01-01"})
+        start[...] = file["time"][0] - 300
+    forecasts = read_forecast(path)
+    np.testing.assert_allclose(forecasts.read(0), AMOUNTS * 6, rtol=1e-6)
+    assert forecasts.conversion == "mm per 600 s -> mm/h"
+    said = "rain_1h is divided by 600 s (accutime 10), but the name rain_1h (3600 s) contradicts it"
+    assert caplog.messages == [f"{path}: {said}"]
+
+
+def test_rates_have_no_interval(tmp_path):
+    record = open_one(write(tmp_path / "a.nc", AMOUNTS, name="rain_1h", long_name="hourly rain", accutime=60.0))
+    np.testing.assert_array_equal(record.read(range(5)), AMOUNTS)
+    assert record.readings == ["rain_1h as rain rate: mm h-1 -> mm/h"]
+
+
+def test_inspect_and_forecasting_say_how_rain_is_read(tmp_path):
+    amounts(tmp_path / "a.nc", accutime=60.0, name="rain_shown")  # what was said before in a process is not repeated
+    said = "rain_shown as rain rate: mm per 3600 s -> mm/h (accutime 60)"
+    _, out, _ = command("inspect", tmp_path / "a.nc", "-q")
+    assert f"  reads    {said}\n" in out
+    code, _, err = command("predict", "persistence", tmp_path / "a.nc", "--output", tmp_path / "f.nc")
+    assert code == 0
+    assert err.splitlines()[0] == f"a: {said}"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1 h", 3600), ("24-hour", 86400), ("PT30M", 1800), ("5 mins", 300), ("1.5 hours", 5400), ("5 m", None)],
+)
+def test_lengths_of_time_in_texts(text, seconds):
+    assert lengths(text) == ([] if seconds is None else [seconds])
+
+
+# -- pysteps' attributes ----------------------------------------------------------------------------------------------
+
+RATES = np.float32([0, 0.05, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 80, 120]).reshape(1, 3, 4)
+
+
+def test_decibels_of_a_rate_or_an_amount_are_undone(tmp_path):
+    decibels = np.where(RATES < 0.1, -15, 10 * np.log10(np.maximum(RATES, 0.1))).astype("f4")
+    marks = {"transform": "dB", "zerovalue": -15.0, "threshold": -10.0}
+    wanted = np.where(RATES < 0.1, 0, RATES)
+    rate = write(tmp_path / "rate.nc", decibels, units="mm/h", **marks)
+    amount = write(tmp_path / "amount.nc", decibels, units="mm", accutime=10.0, **marks)
+    np.testing.assert_allclose(read_one(rate), wanted, rtol=1e-5)
+    np.testing.assert_allclose(read_one(amount), 6 * wanted, rtol=1e-5)
+    assert open_one(rate).readings == ["rr as rain rate: dB of mm/h -> mm/h"]
+    dbz = write(tmp_path / "dbz.nc", np.float32([[[-32, 23.0103]]]), units="dBZ", transform="dB", zerovalue=-32.0)
+    np.testing.assert_allclose(read_one(dbz), [[[0, 1]]], rtol=1e-5)
+
+
+def test_unit_is_read_as_units(tmp_path):
+    path = write(tmp_path / "a.nc", RATES, unit="mm/h", standard_name="precipitation_rate")
+    with edit(path) as file:
+        del file["rr"].units
+    np.testing.assert_array_equal(read_one(path), RATES)
+
+
+def test_another_transform_is_refused(tmp_path):
+    write(tmp_path / "a.nc", RATES, transform="sqrt")
+    code, _, err = command("inspect", tmp_path / "a.nc")
+    assert code == 3
+    assert err == f'error: {tmp_path / "a.nc"}: rr has transform = "sqrt".\nExpected "dB" or none: transform it back first.\n'
+
+
+def test_another_relation_of_reflectivity_and_rain_is_told(tmp_path, caplog):
+    path = write(tmp_path / "a.nc", RATES, units="dBZ", zr_a=316.0, zr_b=1.5)
+    open_records([path])
+    used = "Z = 200 R^1.6 is used (data.zr_a, data.zr_b)"
+    assert caplog.messages == [f"{path}: rr states Z = 316 R^1.5, but {used}"]
+    open_records([path], zr_a=316.0, zr_b=1.5)
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("units", "factor"), [("mm/h*32", 1 / 32), ("mm h-1 * 10", 0.1), ("mm/h x 100", 0.01), ("kg m**-2 h**-1", 1)]
+)
+def test_numbers_that_are_stored_times_a_factor_are_divided_by_it(tmp_path, units, factor):
+    np.testing.assert_allclose(read_one(write(tmp_path / "a.nc", RATES, units=units)), RATES * factor, rtol=1e-6)
