@@ -39,6 +39,7 @@ from nowcast.evaluation.evaluate import evaluate
 from nowcast.forecasters import open_forecaster
 from nowcast.forecasters.baselines import BASELINES, available
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.models.guided.calibration import GUIDANCE_CENTRES
 from nowcast.models.guided.network import Guided
 from nowcast.netcdf.record import Record
 from nowcast.prediction.cases import Selection
@@ -140,10 +141,10 @@ def cascade_of(cases: Cases, path: Path) -> Guided:
 
 
 def _kept_counts(path: Path, identity: str) -> tuple[np.ndarray | int, int]:
-    """Return the counts in a file and the number of cases in them; zeros if it is absent or of other cases."""
+    """Return the counts in a file and the number of cases in them; zeros if it is absent, of other cases or other bins."""
     if path.exists():
         with np.load(path) as kept:
-            if str(kept["identity"]) == identity:
+            if str(kept["identity"]) == identity and kept["counts"].shape[2] == len(GUIDANCE_CENTRES):
                 return kept["counts"], int(kept["num_counted"])
     return 0, 0
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from makers import rain, write_record
 from makers.ensembles import exceedance_sums
-from scipy.special import expit
 
 from nowcast.errors import DataError
 from nowcast.forecasters.baselines import BASELINES, Persistence
+from nowcast.models.checkpoint import read_checkpoint
+from nowcast.models.guided.calibration import GUIDANCE_CENTRES
 
 DAY = np.datetime64("2020-06-03T00:00:00")  # day number 6
 HOUR, MINUTE = np.timedelta64(3600, "s"), np.timedelta64(60, "s")
@@ -28,12 +29,12 @@ class Halved(Persistence):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An archive of five cycles with rain on days 6 and 7 of each."""
+    """An archive of five cycles with rain on days 2, 6 and 7 of each."""
     monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
     for name in archives.KEPT:
         monkeypatch.setitem(BASELINES, name, Halved)
     monkeypatch.setattr(archives, "available", lambda: tuple(BASELINES))
-    starts = [DAY + (10 * cycle + day) * 24 * HOUR for cycle in range(5) for day in (0, 1)]
+    starts = [DAY + (10 * cycle + day) * 24 * HOUR for cycle in range(5) for day in (-4, 0, 1)]
     times = np.concatenate([start + 5 * MINUTE * np.arange(FRAMES) for start in starts])
     fields = np.concatenate([rain(frames=FRAMES, shape=(24, 28), seed=seed) for seed in range(len(starts))])
     (tmp_path / "archives" / "taasrad").mkdir(parents=True)
@@ -41,7 +42,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def call(folder, *words):
+def call(folder, *words, network="none"):
+    words = (*words, *(("--network", network) if network else ()))
     archives.main(["--archive", "taasrad", "--archives", str(folder / "archives"), "--cases", "10", "--device", "cpu",
                    "--output", str(folder / "out"), *map(str, words)])  # fmt: skip
     return json.loads((folder / "out" / "archive.json").read_text())
@@ -62,7 +64,7 @@ def test_a_table_of_all_forecasters_on_day_7_and_what_is_done_is_kept(folder, ca
 
 @pytest.mark.slow
 def test_a_network_is_named_with_where_it_misses(folder, capsys):
-    call(folder, "--network", "persistence")
+    call(folder, network="persistence")
     text = capsys.readouterr().out
     assert "**Where persistence misses what is asked of it**" in text
     assert "- CSI ≥ 1 mm/h ÷ cascade is" in text
@@ -96,59 +98,44 @@ def test_cases_are_spread_over_the_days_and_within_each():
     assert np.bincount(days[archives.spread_over_days(days, 2)]).tolist() == [0, 1, 0, 1]
 
 
-def counted(intercept, slope, seed=0, cells=400_000):
-    """Counts (bin, 2) of log-odds whose true ones are intercept + slope z."""
-    rng = np.random.default_rng(seed)
-    z = rng.normal(-2, 2, cells)
-    event = rng.random(cells) < expit(intercept + slope * z)
-    bins = ((z + cascade.LIMIT) / cascade.WIDTH).astype(int).clip(0, len(cascade.CENTRES) - 1)
-    return np.bincount(2 * bins + event, minlength=2 * len(cascade.CENTRES)).reshape(-1, 2)
+def test_the_cascade_is_the_guidance_cut_so_that_as_many_cells_are_forecast_as_were_observed():
+    cases = [rain(frames=7, shape=(40, 44), seed=seed) for seed in range(3)]
+    counts = sum(cascade.count(case[:4], case[4:]) for case in cases)
+    assert counts.shape == (3, len(cascade.THRESHOLDS), len(GUIDANCE_CENTRES), 2)
+    made = cascade.Cascade(cascade.calibrated(counts))
+    field, chances = made.forecast_and_exceedance(np.stack([case[:4] for case in cases]), 3, cascade.THRESHOLDS)
+    np.testing.assert_array_equal(made.forecast(np.stack([case[:4] for case in cases]), 3), field)
+    observed = np.stack([case[4:] for case in cases])
+    known = ~np.isnan(field)
+    assert 0.7 < known.mean() < 1
+    for number, threshold in enumerate(cascade.THRESHOLDS[:5]):
+        reached = (observed >= threshold) & known
+        assert (field >= threshold)[known].sum() == pytest.approx(reached.sum(), rel=0.1), threshold
+        assert chances[:, :, number][known].sum() == pytest.approx(reached.sum(), rel=0.1), threshold
 
 
-def test_the_correction_is_what_the_odds_were_distorted_by():
-    assert cascade.logistic_regression(counted(-0.5, 0.7)) == pytest.approx((-0.5, 0.7), abs=0.02)
-    assert cascade.logistic_regression(counted(0, 1) * 0) == pytest.approx((0, 1))
+@pytest.mark.slow
+def test_counts_of_an_earlier_version_are_counted_anew(folder):
+    cases = archives.choose_cases(archives.open_record(folder / "archives" / "taasrad"), (6,), 2)
+    first = archives.cascade_of(cases, folder / "counts.npz")
+    with np.load(folder / "counts.npz") as kept:
+        np.savez(folder / "counts.npz", **{**kept, "counts": kept["counts"][:, :, ::2]})
+    again = archives.cascade_of(cases, folder / "counts.npz")
+    assert first.slope.tolist() == again.slope.tolist()
 
 
-def test_as_many_cells_reach_the_cut_as_there_are_events():
-    counts = counted(-0.5, 0.7)
-    cut = cascade.unbiased_cut(counts)
-    above = counts[cut < cascade.CENTRES].sum()
-    assert above == pytest.approx(counts[:, 1].sum(), rel=0.05)
-    assert cascade.unbiased_cut(counts * [1, 0]) > cascade.LIMIT  # no event: never
-
-
-def test_few_events_lean_on_their_neighbours():
-    counts = np.zeros((3, 2, len(cascade.CENTRES), 2))
-    counts[0, 0], counts[2, 0] = counted(0, 1, cells=40_000), counted(0, 1, seed=1, cells=40_000)
-    events, kept = counts[..., 1].sum(axis=-1), cascade.with_neighbours(counts)[..., 1].sum(axis=-1)
-    next_lead, lead_after = np.exp(-1 / cascade.LEAD_RANGE), np.exp(-2 / cascade.LEAD_RANGE)
-    assert kept[0, 0] == pytest.approx(events[0, 0] + lead_after * events[2, 0])
-    assert kept[1, 0] == pytest.approx(next_lead * (events[0, 0] + events[2, 0]))
-    assert kept[:, 1] == pytest.approx([cascade.THRESHOLDS_WORTH] * 3)
-    cut = cascade.calibrate(counts).cut
-    assert cut == pytest.approx(np.full_like(cut, cut[0, 0]), abs=0.1)
-
-
-def test_cells_are_counted_by_log_odds_and_event():
-    odds = np.full((1, len(cascade.THRESHOLDS), 1, 3), -1.0, np.float32)
-    odds[0, :, 0, 2] = np.nan
-    counts = cascade.count(odds, np.array([[[0.7, 0.0, 3.0]]], np.float32))
-    at = int((cascade.LIMIT - 1.0) / cascade.WIDTH)
-    assert counts.sum() == 2 * len(cascade.THRESHOLDS)
-    assert counts[0, 1, at].tolist() == [1, 1]  # 0.7 mm/h reaches 0.5
-    assert counts[0, 2, at].tolist() == [2, 0]
-
-
-def test_the_rate_is_the_highest_reached_and_linear_between():
-    margins = np.full((len(cascade.THRESHOLDS), 1, 4), -1.0)
-    margins[0, 0, 1:] = 1.0
-    margins[1, 0, 1] = -1.0  # half way from 0.1 to 0.5
-    margins[:3, 0, 2] = 1.0
-    margins[:, 0, 3] = 2.0
-    assert cascade.rain_rate(margins).ravel().tolist() == pytest.approx([0, 0.3, 1.5, 50])
-    margins[:, 0, 0] = np.nan
-    assert np.isnan(cascade.rain_rate(margins)[0, 0])
+@pytest.mark.slow
+def test_a_network_is_trained_where_none_is_named_and_goes_on_where_it_was(folder, capsys):
+    model = ("model.hidden_channels=[3]", "model.kernel_sizes=[3]", "model.input_kernel_sizes=[1]")
+    short = ("training.steps=2", "training.batch_size=2", "training.validation_cases=2", "training.validate_every=1")
+    words = [word for setting in ("data.kept_cases=4", *model, *short) for word in ("--set", setting)]
+    found = call(folder, *words, network=None)
+    assert "CSI ≥ 1 mm/h ÷ cascade" in capsys.readouterr().out
+    assert "taasrad_run" in found["scores"]
+    checkpoint = read_checkpoint(folder / "out" / "taasrad_run")
+    assert checkpoint.metadata["config"]["model"]["grid"] == [24, 28]
+    assert checkpoint.metadata["spans"]["training"][0][1].startswith("2020-05-30")
+    assert call(folder, *words, network=None) == found
 
 
 def test_crps_is_the_integral_of_the_brier_score():

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import xarray
 from makers import ROOT, command
+from makers.guided import guided_experiment
 from safetensors.numpy import load_file
 
+from nowcast import config
 from nowcast.errors import UsageError
 from nowcast.models import make_model
 from nowcast.models.many_to_many import ManyToManyConfig
@@ -115,6 +117,16 @@ def test_micro_batches_make_the_same_step_as_the_whole_batch(tmp_path):
     weights, others = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "parts"))
     for name, values in weights.items():
         assert others[name] == pytest.approx(values, abs=1e-6), name
+
+
+def test_two_processes_correct_guidance_as_one(tmp_path):
+    path = tmp_path / "guided.toml"
+    path.write_text(config.write(guided_experiment([SAMPLE], data={"stride": 20}, model={"grid": "auto"}, batch_size=3)))
+    alone("train", str(path), "--output", str(tmp_path / "one"), "--device", "cpu")
+    done = run(torchrun("train", str(path), "--output", str(tmp_path / "two"), "--device", "cpu"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("best.safetensors") == 1, "one process speaks"
+    assert_same_training(tmp_path / "one", tmp_path / "two")
 
 
 def test_two_processes_score_as_one(one_process, tmp_path):
