@@ -107,7 +107,7 @@ def test_nothing_beyond_the_reach_matters(model):
     changed = frames.copy()
     first = shape[1] // 2 // multiple * multiple
     changed[..., first : first + multiple] = 80.0
-    before, after = (runner(model)(rain, LEADS) for rain in (frames, changed))
+    before, after = (runner(model)(rain, LEADS, **guided(model, frames)) for rain in (frames, changed))
     columns = np.flatnonzero((before != after).any(axis=(0, 1, 2)))
     found = max(first - columns.min(), columns.max() - (first + multiple - 1))
     reach = reach_of(model)
