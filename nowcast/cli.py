@@ -68,12 +68,12 @@ def inspect(
 def plan(
     records: args.Records,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Config to write; default: print it.")] = None,
-    variable: args.Variable = None, device: args.Device = "auto",
+    hours: args.Hours = None, variable: args.Variable = None, device: args.Device = "auto",
     overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
     """Write a config for training on these records.
 
-    Values are chosen from the records and from a few trial steps on this machine. Each has a comment with the reason.
+    Values are chosen from the records and the speed of this machine. Each has a comment with the reason.
     """
     _set_up_log(quiet, verbose)
     from nowcast.commands.plan import check_output, plan_records, write
@@ -81,7 +81,7 @@ def plan(
     if output:
         args.refuse_stdout(output)
         check_output(output, records, overwrite=overwrite)
-    recipe = plan_records(records, variable=variable or "auto", device=device)
+    recipe = plan_records(records, variable=variable or "auto", device=device, hours=hours)
     if output is None:
         typer.echo(recipe.text(), nl=False)
         _next("nowcast train my.toml  # with the text above in my.toml")
@@ -98,7 +98,7 @@ def train(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="RUN", help="Run folder to write; default runs/CONFIG.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of the run.")] = False,
-    device: args.Device = "auto",
+    hours: args.Hours = None, device: args.Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, without training.")] = False,
     format: Annotated[args.Format, typer.Option(help="Output format of --dry-run.")] = args.Format.table,
     overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
@@ -117,8 +117,9 @@ def train(
         raise UsageError("--format json belongs to --dry-run; a training writes RUN/metrics.jsonl")
     run = output or Path("runs") / (Path(config).stem if config else "planned")
     experiment, write = choose_config(
-        config, data or (), set_ or (), run=run, resume=resume, overwrite=overwrite, device=device, dry_run=dry_run
-    )
+        config, data or (), set_ or (), run=run, resume=resume, overwrite=overwrite, device=device, dry_run=dry_run,
+        hours=hours,
+    )  # fmt: skip
     if dry_run:
         estimated = dry_run_summary(experiment, device)
         if _is_first():

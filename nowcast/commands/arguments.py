@@ -38,6 +38,7 @@ Variable = Annotated[
     str | None, typer.Option(help="Variable to read, if CF attributes do not tell; A,B: the one that a file has.")
 ]
 Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda or mps.")]
+Hours = Annotated[float | None, typer.Option(metavar="H", help="Hours that a planned training may take; default 2 on a CPU.")]
 Start = Annotated[str | None, typer.Option(metavar="T", help="First reference time, such as 2016-09-28T15:00 (UTC).")]
 End = Annotated[str | None, typer.Option(metavar="T", help="Last reference time (UTC).")]
 Every = Annotated[float | None, typer.Option(metavar="MINUTES", help="Minutes between reference times.")]

@@ -1,6 +1,7 @@
 """What `nowcast plan` does, and `nowcast train` where no config is given: make a recipe, write it, train it."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,30 +20,36 @@ from nowcast.training import run_folder
 log = logging.getLogger(__name__)
 
 
-def plan_records(records: Sequence[str], *, variable: str = "auto", device: str) -> Recipe:
-    """Make the recipe for these records on that device, and log its warnings.
+def plan_records(records: Sequence[str], *, variable: str = "auto", device: str, hours: float | None = None) -> Recipe:
+    """Make the recipe for these records on that device, and log what was found, chosen and advised.
 
-    Raises UsageError (exit 2) under torchrun, and whatever `make_recipe` raises.
+    hours: that the training may take; None: as long as is usual on the device
+
+    Raises UsageError (exit 2) under torchrun or for hours that are not above 0, and whatever `make_recipe` raises.
     """
-    if distributed.size() > 1:  # each process would measure other speeds, and choose another config
+    if distributed.size() > 1:  # each process would make a plan of its own
         raise UsageError(
             "a plan is made by one process: nowcast plan RECORD... --output my.toml, then train my.toml with torchrun"
         )
-    recipe = make_recipe(records, variable=variable, device=pick_device(device))
-    for warning in recipe.warnings:
-        log.warning("%s", warning)
+    if hours is not None and not (hours > 0 and math.isfinite(hours)):
+        raise UsageError(f"--hours {hours:g}: expected a number of hours above 0, such as 0.5")
+    recipe = make_recipe(records, variable=variable, device=pick_device(device), hours=hours)
+    *found, advice = recipe.lines
+    for line in found:
+        log.info("%s", line)
+    log.log(logging.WARNING if recipe.warnings else logging.INFO, "%s", advice)
     return recipe
 
 
-def planned(records: Sequence[str], settings: Sequence[str], *, device: str) -> tuple[Experiment, Recipe]:
+def planned(
+    records: Sequence[str], settings: Sequence[str], *, device: str, hours: float | None = None
+) -> tuple[Experiment, Recipe]:
     """Return the experiment to train where no config is given: the recipe, changed by each SECTION.KEY=VALUE of settings."""
     log.info("no CONFIG given: a plan is made from the records")
     asked = dict(
         setting.split("=", 1) for setting in settings if "=" in setting
     )  # anything else is refused below, by with_settings
-    recipe = plan_records(records, variable=asked.get("data.variable", "auto").strip('"'), device=device)
-    for line in recipe.lines():
-        log.info("  %s", line)
+    recipe = plan_records(records, variable=asked.get("data.variable", "auto").strip('"'), device=device, hours=hours)
     return config.with_settings(config.as_toml(recipe.experiment), settings, source="--set"), recipe
 
 

@@ -1,7 +1,8 @@
 """Choose the value of every config key that depends on the archive, and write down the reason.
 
-All other keys stay as in the reference recipe, configs/radar.toml. Keys that depend on the machine as well (width of the
-network, crop, batch, steps) follow from a `Size`; recipe.py finds the largest one whose measured steps are quick enough.
+All other keys stay as in the recipe that the plan starts from: configs/radar.toml, or configs/archive.toml (own_archive.py).
+Keys that depend on the machine as well (width of the network, crop, batch, steps) follow from a `Size`; recipe.py finds the
+largest one whose steps are quick enough.
 """
 
 import math
@@ -79,6 +80,13 @@ class Choices:
         if name in table:
             table[name], self.comments[key] = value, reason
 
+    def value(self, key: str) -> Any:
+        """Return the value of a dotted key; None where there is none."""
+        value: Any = self.tree
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
     def replace_section(self, section: str, values: Mapping[str, tuple[Any, str]]) -> None:
         """Replace a whole section, such as `[loss]`, by key -> (value, reason)."""
         self.comments = {key: text for key, text in self.comments.items() if not key.startswith(f"{section}.")}
@@ -105,7 +113,7 @@ def is_lagrangian(fingerprint: Fingerprint) -> bool:
 
 
 def first_size(fingerprint: Fingerprint, frames: FrameChoice, device: str) -> Size:
-    """Return the size to try first on a device of that type.
+    """Return the size of the radar recipe to try first on a device of that type.
 
     A crop on a fixed grid must hold the whole way of the rain; one in Lagrangian coordinates moves with it.
     """
@@ -117,19 +125,21 @@ def first_size(fingerprint: Fingerprint, frames: FrameChoice, device: str) -> Si
         crop = 0
     elif crop:
         crop = min(crop, math.ceil(max(map(max, shapes)) / CROP_MULTIPLE) * CROP_MULTIPLE)
-    return Size(width=1.0 if device == "cpu" else 2.0, crop=crop, batch_size=BATCH[device])
+    has_few_events = frames.splits.by != "days"
+    return Size(width=1.0 if device == "cpu" or has_few_events else 2.0, crop=crop, batch_size=BATCH[device])
 
 
 def choose(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
-    """Choose every key that does not depend on the speed of the machine."""
-    _choose_windows(fingerprint, frames, choices)
+    """Choose every key of the radar recipe that does not depend on the speed of the machine."""
+    choose_windows(fingerprint, frames, choices)
     _choose_crop(fingerprint, frames, size, choices)
     _choose_transform(fingerprint, choices)
     _choose_model(fingerprint, frames, size, choices)
     _choose_loss(fingerprint, choices)
 
 
-def _choose_windows(fingerprint: Fingerprint, frames: FrameChoice, choices: Choices) -> None:
+def choose_windows(fingerprint: Fingerprint, frames: FrameChoice, choices: Choices) -> None:
+    """Choose the frames of a window, the splits, and which windows are dropped."""
     minutes, inputs, leads = frames.minutes, frames.input_frames, frames.lead_frames
     choices.set("data.input_frames", inputs, f"{(inputs - 1) * minutes:g} minutes of motion at a {minutes:g} minute step")
     shorter = f"; {frames.wanted_leads} would not leave windows to train and validate on" if leads < frames.wanted_leads else ""
@@ -142,9 +152,10 @@ def _choose_windows(fingerprint: Fingerprint, frames: FrameChoice, choices: Choi
         numbers = f"{frames.num_training:,} training, {frames.num_validation:,} validation and {frames.num_test:,} test windows"
     counted = f"; {numbers}" if frames.splits.by == "days" else ""
     choices.set("data.splits.by", frames.splits.by, frames.splits_reason + counted)
+    counted_at = {"spans": "validation", "days": "by"}.get(frames.splits.by, "fractions")
     for key, value in frames.splits.model_dump().items():
         if key != "by":
-            comment = numbers if key == ("validation" if frames.splits.by == "spans" else "fractions") else None
+            comment = numbers if key == counted_at else None
             choices.set(f"data.splits.{key}", value, comment or choices.comments.get(f"data.splits.{key}", ""))
     if fingerprint.most_missing > fingerprint.missing + OUTAGE and frames.num_training >= MANY_WINDOWS:
         limit = math.ceil(100 * (fingerprint.missing + OUTAGE)) / 100
@@ -179,6 +190,11 @@ def _choose_crop(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choi
     else:
         y, x = next(iter(shapes))
         choices.set("data.crop", 0, f"whole frames: {y} × {x} are few cells, and motion is {motion:.1f} cells a step")
+    choose_orientations(fingerprint, choices)
+
+
+def choose_orientations(fingerprint: Fingerprint, choices: Choices) -> None:
+    """Leave out rotations where cells are stretched."""
     ratios = [
         max(km) / min(km)
         for km in (record.spacing_km for record in fingerprint.series)
@@ -206,7 +222,7 @@ def _choose_transform(fingerprint: Fingerprint, choices: Choices) -> None:
 
 def _choose_model(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
     if not is_lagrangian(fingerprint):
-        _choose_plain_model(choices)
+        make_plain(choices)
     elif fingerprint.num_days >= MANY_DAYS:
         enough = f"{fingerprint.num_days} days of data are enough to use the learnt corrections in full"
         choices.set("model.trust", 1.0, enough)
@@ -222,8 +238,8 @@ def _choose_model(fingerprint: Fingerprint, frames: FrameChoice, size: Size, cho
         choices.set("model.hidden_channels", hidden, widths.get(size.width, narrow))
 
 
-def _choose_plain_model(choices: Choices) -> None:
-    """Replace the reference recipe's model, which is for rain, by one that gets the frames alone."""
+def make_plain(choices: Choices) -> None:
+    """Replace the radar recipe's model, which is for rain, by one that gets the frames alone."""
     model = {key: value for key, value in choices.tree["model"].items() if key != "trust"}
     model |= {"name": "encoder_forecaster", "output": "linear", "input_kernel_sizes": []}
     model["hidden_channels"] = [PLAIN_WIDER * width for width in model["hidden_channels"]]

@@ -1,11 +1,10 @@
 """Fingerprint: the statistics of an archive by which `nowcast plan` chooses a config (choices.py).
 
 Time and memory are bounded for any archive: only a random sample of its frames is read, always the same one, and motion is
-measured between a few pairs of frames with much rain.
+measured between a few pairs of frames with much rain. No clock decides how many: a busy machine finds the same.
 """
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,11 +19,11 @@ from nowcast.quantity import Quantity
 from nowcast.runtime.progress import track
 
 log = logging.getLogger(__name__)
-MOST_FRAMES, FEWEST_FRAMES = 96, 12  # frames read; the fewest even where reading them takes long
+MOST_FRAMES, FEWEST_FRAMES = 96, 12  # frames read; the fewest even of a large grid
 MOST_CELLS = 60_000_000  # of all frames read together
 PAIRS = 8  # pairs of successive frames whose motion is measured
 SIDE = 768  # cells; on a larger grid the motion is measured in the wettest square of this side
-MOST_SECONDS = 12.0  # s, for reading, and again for the motion
+RAINY = 0.01  # share of wet pixels from which on a frame counts as rainy, and the day of such a frame
 LEAST_RAIN = (50, 1e-3)  # wet cells, and their share of all; the motion of a pair with less rain is not measured
 ROUND = (
     0.2,
@@ -75,6 +74,8 @@ class Fingerprint:
     maximum: the highest rate, mm/h
     num_pairs: pairs of frames whose motion was measured
     motion_median, motion_95: median and 95 % quantile of the speed, weighted by rain, cells per time step; NaN without pairs
+    rainy_frames: share of the frames that are rainy
+    num_rainy_days: days (UTC) with a rainy frame, from those of the days with a frame that was read
     """
 
     series: tuple[RecordSummary, ...]
@@ -88,6 +89,8 @@ class Fingerprint:
     num_pairs: int
     motion_median: float
     motion_95: float
+    rainy_frames: float
+    num_rainy_days: int
 
     @property
     def wet(self) -> float:
@@ -114,8 +117,11 @@ class Fingerprint:
     @property
     def num_days(self) -> int:
         """Return the number of days (UTC) with at least one frame."""
-        days = [np.unique(record.times.astype("datetime64[D]")) for record in self.series]
-        return len(np.unique(np.concatenate(days)))
+        return _num_days(self.series)
+
+
+def _num_days(series: Sequence[RecordSummary] | Sequence[Record]) -> int:
+    return len(np.unique(np.concatenate([record.times.astype("datetime64[D]") for record in series])))
 
 
 def take_fingerprint(records: Sequence[Record], *, seed: int = 0) -> Fingerprint:
@@ -127,12 +133,12 @@ def take_fingerprint(records: Sequence[Record], *, seed: int = 0) -> Fingerprint
     damage = [Damage(record) for record in records]
     read = [_Frame(damage[number], number, position) for number, position in _sample(records, rng)]
     done: list[_Frame] = []
-    began, cells = time.monotonic(), 0
+    cells = 0
     for frame in track(read, "reading a sample", unit="frame"):
         frame.read()
         done.append(frame)
         cells += int(np.prod(frame.record.grid.shape))
-        if len(done) >= FEWEST_FRAMES and (cells > MOST_CELLS or time.monotonic() - began > MOST_SECONDS):
+        if len(done) >= FEWEST_FRAMES and cells > MOST_CELLS:
             break
     for line in (line for record_damage in damage for line in record_damage.lines()):
         log.warning("%s", line)
@@ -152,6 +158,8 @@ def take_fingerprint(records: Sequence[Record], *, seed: int = 0) -> Fingerprint
         num_pairs=num_pairs,
         motion_median=_quantile(speeds, 0.5),
         motion_95=_quantile(speeds, 0.95),
+        rainy_frames=float(np.mean([frame.is_rainy for frame in done])),
+        num_rainy_days=_num_rainy_days(done, _num_days(records)),
     )
 
 
@@ -171,6 +179,16 @@ class _Frame:
         self.supported = np.histogram(cv2.medianBlur(filled, 3)[known].clip(min=0), RATES)[0]
         self.maximum = float(field[known].max(initial=0))
         self.rain = float((1 - np.exp(-filled.clip(min=0))).sum())
+
+    @property
+    def is_rainy(self) -> bool:
+        """Return whether enough of the known pixels are wet."""
+        return bool(self.counts[1:].sum() >= RAINY * max(self.counts.sum(), 1))
+
+    @property
+    def day(self) -> np.datetime64:
+        """Return the day (UTC) of the frame."""
+        return self.record.times[self.position].astype("datetime64[D]")
 
     @property
     def has_predecessor(self) -> bool:
@@ -200,6 +218,12 @@ def _sample(records: Sequence[Record], rng: np.random.Generator) -> list[tuple[i
     return [frames[place] for place in rng.permutation(len(frames))]
 
 
+def _num_rainy_days(frames: Sequence[_Frame], num_days: int) -> int:
+    """Estimate how many of `num_days` days are rainy, from the days of the frames read."""
+    rainy, read = {frame.day for frame in frames if frame.is_rainy}, {frame.day for frame in frames}
+    return round(num_days * len(rainy) / len(read))
+
+
 def _summarise(record: Record, frames: Sequence[_Frame]) -> RecordSummary:
     counts = np.sum([frame.counts for frame in frames], axis=0) if frames else np.zeros(1)
     wet = float(counts[1:].sum() / counts.sum()) if counts.sum() else np.nan
@@ -213,13 +237,11 @@ def _speeds(frames: Sequence[_Frame], rng: np.random.Generator) -> tuple[np.ndar
     number of pairs
     """
     usable = [frame for frame in frames if frame.has_predecessor and frame.rain > 0]
-    histogram, num_pairs, began = np.zeros(len(SPEEDS) - 1), 0, time.monotonic()
+    histogram, num_pairs = np.zeros(len(SPEEDS) - 1), 0
     if not usable:
         return histogram, 0
     rain = np.array([frame.rain for frame in usable])
     for place in rng.choice(len(usable), min(PAIRS, len(usable)), replace=False, p=rain / rain.sum()):
-        if num_pairs and time.monotonic() - began > MOST_SECONDS:
-            break
         pair = usable[place].with_predecessor()
         if pair is None:
             continue

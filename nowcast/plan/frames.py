@@ -19,7 +19,7 @@ LEAD_MINUTES = 60  # min, the desired longest lead time
 MOST_LEADS, FEWEST_LEADS = 30, 4  # frames; limits for very short and very long time steps
 MOST_INPUTS, FEWEST_INPUTS = 4, 2  # past frames; four show the motion and its change, two the motion alone
 ENOUGH = ((8, 4), (1, 1))  # (training, validation) windows: the desired numbers, then the fewest
-CYCLE_DAYS = 21  # an archive of more days is split by days, so that every split has weather of the whole archive
+CYCLE_DAYS = 22  # an archive of at least so many days is split by days: every split has weather of the whole archive
 FEW_DAYS = 5  # days of validation; fewer say little about other weather
 LONG_DAYS = 40  # an archive of at least so many days keeps a tenth for a test
 SHARES = ((0.75, 0.25, 0.0), (0.6, 0.4, 0.0), (0.5, 0.5, 0.0), (0.4, 0.6, 0.0))  # (training, validation, test)
@@ -54,8 +54,13 @@ class FrameChoice:
         return self.splits.by == "days" and self.num_validation_days < FEW_DAYS
 
 
-def choose_frames(series: Sequence[RecordSummary]) -> FrameChoice:
-    """Return the first choice that gives enough windows. Raises NotEnoughFrames (exit 75) where none does."""
+def choose_frames(series: Sequence[RecordSummary], *, cycle_days: int = CYCLE_DAYS) -> FrameChoice:
+    """Return the first choice that gives enough windows.
+
+    cycle_days: days from which on a split by days is tried first
+
+    Raises NotEnoughFrames (exit 75) where no choice gives enough windows.
+    """
     usable = [record for record in series if not np.isnat(record.time_step)]
     if not usable:
         raise NotEnoughFrames("every record has a single frame: a plan needs runs of frames, six in a row or more")
@@ -65,7 +70,7 @@ def choose_frames(series: Sequence[RecordSummary]) -> FrameChoice:
     rainy = [record.wet >= DRY or np.isnan(record.wet) for record in usable]
     for counted, enough in [(c, e) for c in (rainy, [True] * len(usable)) for e in ENOUGH]:
         for inputs, leads in _sizes(wanted, longest):
-            if choice := _first_split(usable, counted, inputs, leads, enough):
+            if choice := _first_split(usable, counted, inputs, leads, enough, cycle_days):
                 splits, reason, is_apart, windows = choice
                 return FrameChoice(
                     inputs, leads, wanted, minutes, splits, reason, is_apart=is_apart, **_windows_of(usable, windows)
@@ -99,12 +104,17 @@ def _sizes(wanted: int, longest: int) -> Iterator[tuple[int, int]]:
 
 
 def _first_split(
-    series: Sequence[RecordSummary], counted: Sequence[bool], inputs: int, leads: int, enough: tuple[int, int]
+    series: Sequence[RecordSummary],
+    counted: Sequence[bool],
+    inputs: int,
+    leads: int,
+    enough: tuple[int, int],
+    cycle_days: int,
 ) -> tuple[Splits, str, bool, Mapping[str, Sequence[Windows]]] | None:
     all_windows = [find_windows(p.times, input_frames=inputs, lead_frames=leads, time_step=p.time_step) for p in series]
     if _count(all_windows, counted) < sum(enough):
         return None
-    for splits, reason, is_apart in _candidates(series, inputs + leads, enough):
+    for splits, reason, is_apart in _candidates(series, inputs + leads, enough, cycle_days):
         windows = split_records(series, all_windows, (), splits)
         training, validation = (_count(windows[name], counted) for name in ("training", "validation"))
         if training >= enough[0] and validation >= enough[1]:
@@ -124,13 +134,15 @@ def _count(windows: Sequence[Windows], counted: Sequence[bool]) -> int:
     return sum(len(windows_of_record) for windows_of_record, counts in zip(windows, counted, strict=True) if counts)
 
 
-def _candidates(series: Sequence[RecordSummary], size: int, enough: tuple[int, int]) -> Iterator[tuple[Splits, str, bool]]:
+def _candidates(
+    series: Sequence[RecordSummary], size: int, enough: tuple[int, int], cycle_days: int
+) -> Iterator[tuple[Splits, str, bool]]:
     """Yield splits to try, fairest first, each with its reason and whether it keeps a gap.
 
     size: frames of a window
     """
     days = len(np.unique(np.concatenate([record.times.astype("datetime64[D]") for record in series])))
-    if days > CYCLE_DAYS:
+    if days >= cycle_days:
         yield _by_days(days), "every split has weather of the whole archive; of every ten days two are left out, as a gap", True
     shares = ((0.8, 0.1, 0.1), *SHARES) if days >= LONG_DAYS else SHARES
     for by, what in (("events", "whole events, the newest for validation"), ("fractions", "by time, a window's gap between")):

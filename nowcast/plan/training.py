@@ -1,73 +1,199 @@
-"""Choose the keys of `[training]`, which depend on the measured speed of the machine."""
+"""Choose the keys of `[training]`, which depend on the time of a step and on the time that the training may take."""
 
 import math
+import shutil
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
+from nowcast.config.schema import Experiment
 from nowcast.plan.choices import Choices, Size
+from nowcast.plan.cost import Cost
 from nowcast.plan.fingerprint import Fingerprint
 from nowcast.plan.frames import FrameChoice
+from nowcast.plan.own_archive import num_cases
+from nowcast.runtime.cache import cache_folder
 
-HOURS = {"cpu": 2.0, "cuda": 1 / 3, "mps": 1.0}  # h, of the whole training, by device
+HOURS = {"cpu": 2.0, "cuda": 1 / 3, "mps": 1.0}  # h, of the whole training, by device, unless --hours sets them
 FEWEST_STEPS, MOST_STEPS = 300, 20_000
+ENOUGH_STEPS = 1000  # or half of what the data bear; where time is short of these, a smaller size is tried
+FEW_EVENTS_STEPS, FEW_EVENTS_PATIENCE = 500, 4  # most steps for few events; validations without a better loss that end them
+VALIDATIONS = 8  # in a training; for few events 10, so that it ends soon after the best
+FEWEST_OF_FEW = 100  # steps for few events, if there is time
 DRAWS = 10  # times that each place of each window is seen in each orientation; more would overfit
+FEWEST_CASES = 24  # of a validation of the archive recipe
+VALIDATION_TIME = 1.1  # the time of a training with its validations, relative to that of its steps
+DISK_SHARE = 0.5  # of the free disk of the cache that guidance may fill
 
 
-def num_steps(
-    fingerprint: Fingerprint, frames: FrameChoice, size: Size, *, device: str, seconds: float, orientations: int
-) -> tuple[int, str]:
-    """Return the number of training steps and the reason: what the time allows, or fewer where more would overfit.
+@dataclass(frozen=True)
+class Length:
+    """How long a training is, and why: steps, and for the archive recipe the cases with guidance that it keeps.
 
-    seconds: of one step
-    orientations: number of flipped and rotated versions of each case
+    most_steps: what the data bear, however long the time
+    reason, kept_reason: for the comments of steps and kept cases
+    hours: with guidance and validations
     """
-    in_time = HOURS[device] * 3600 / seconds
+
+    steps: int
+    most_steps: float
+    reason: str
+    hours: float
+    kept_cases: int = 0
+    kept_reason: str = ""
+    validation_cases: int = 0
+
+    @property
+    def is_enough(self) -> bool:
+        """Return whether there are steps enough for a network of this width."""
+        return self.steps >= min(ENOUGH_STEPS, self.most_steps / 2)
+
+
+def orientations_of(augmentation: Collection[str]) -> int:
+    """Return the number of flipped and rotated versions of each case."""
+    return (4 if "flips" in augmentation else 1) * (2 if "rotations" in augmentation else 1)
+
+
+def radar_length(
+    fingerprint: Fingerprint, frames: FrameChoice, size: Size, recipe: Experiment, *, hours: float, cost: Cost
+) -> Length:
+    """Return the length of a training of the radar recipe: what the time allows, or less where more would overfit."""
+    has_few_events = frames.splits.by != "days"
+    fewest, most = (FEWEST_OF_FEW, FEW_EVENTS_STEPS) if has_few_events else (FEWEST_STEPS, MOST_STEPS)
+    seconds = VALIDATION_TIME * cost.step_seconds
+    in_time = hours * 3600 / seconds
     places = [max(math.prod(record.shape) / size.crop**2, 1.0) if size.crop else 1.0 for record in fingerprint.series]
     mean_places = (
         sum(n * len(record.times) for n, record in zip(places, fingerprint.series, strict=True)) / fingerprint.num_frames
     )
+    orientations = orientations_of(recipe.data.augmentation)
     in_data = DRAWS * orientations * frames.num_training * mean_places / size.batch_size
-    steps = _two_digits(min(max(min(in_time, in_data), FEWEST_STEPS), MOST_STEPS))
-    if in_data < in_time and steps < MOST_STEPS:
+    most_steps = max(min(in_data, most), fewest)
+    steps = two_digits(max(min(in_time, most_steps), 1))
+    if in_time <= min(in_data, most):
+        reason = f"as many as fit into {hours:.2g} h"
+    elif in_data < most:
         windows = f"{frames.num_training:,} window{'s' if frames.num_training > 1 else ''}"
         reason = f"each place of {windows} is seen about {DRAWS} times in each of {orientations} orientations"
     else:
-        reason = f"as many as fit into {HOURS[device]:.2g} h" if steps < MOST_STEPS else "more would improve little"
-    return steps, reason
+        reason = "a network overfits to few events" if has_few_events else "more would improve little"
+    return Length(steps, most_steps, reason, steps * seconds / 3600)
 
 
-def choose_training(
-    choices: Choices, size: Size, *, steps: int, reason: str, seconds: float, device_name: str, memory_mb: float
-) -> None:
-    """Choose the keys of `[training]` that depend on the measured speed.
+def archive_length(
+    fingerprint: Fingerprint,
+    frames: FrameChoice,
+    size: Size,
+    recipe: Experiment,
+    *,
+    hours: float,
+    cost: Cost,
+    room: int,
+) -> Length:
+    """Return the length of a training of the archive recipe.
 
-    seconds, memory_mb: of one step; device_name: for the comment
+    Where time is short, each case with guidance is used as often as in the recipe; where cases are few, more often.
+
+    recipe: with its own number of steps, cases and validation cases
+    room: cases for whose guidance there is disk
     """
-    training = choices.tree["training"]
+    given, total = recipe.training, hours * 3600
+    total -= min(FEWEST_CASES * cost.guidance_seconds, total / 4)  # for the validation
+    uses = max(given.steps * given.batch_size / recipe.data.kept_cases, 1.0)
+    supported = num_cases(fingerprint, size, frames.num_training)
+    most_kept = two_digits(min(supported, room))
+    per_step = VALIDATION_TIME * cost.step_seconds
+    in_time = total / (per_step + size.batch_size / uses * cost.guidance_seconds)
+    if in_time * size.batch_size / uses > most_kept:
+        in_time = (total - most_kept * cost.guidance_seconds) / per_step
+    in_data = max(orientations_of(recipe.data.augmentation) * most_kept / size.batch_size, 1)
+    most_steps = min(in_data, MOST_STEPS)
+    steps = two_digits(max(min(in_time, most_steps), 1))
+    kept = two_digits(max(min(steps * size.batch_size / uses, most_kept), 1))
+    cases = min(max(steps // 8, FEWEST_CASES), given.validation_cases, num_cases(fingerprint, size, frames.num_validation))
+    spent = (steps * per_step + (kept + cases) * cost.guidance_seconds) / 3600
+    why, why_kept = _why(steps, in_data, hours), _why_kept(kept, supported, room)
+    return Length(steps, most_steps, why, spent, kept, why_kept, two_digits(cases))
+
+
+def _why(steps: int, in_data: float, hours: float) -> str:
+    if steps == MOST_STEPS:
+        return "more would improve little"
+    if steps == two_digits(in_data):
+        return "each case is then used about once in each of its orientations"
+    return f"as many as fit into {hours:.2g} h"
+
+
+def _why_kept(kept: int, supported: int, room: int) -> str:
+    text = "cases with guidance, which is made before the first step and kept"
+    if kept == two_digits(room):
+        return f"{text}; the disk of the cache has no room for more"
+    return f"{text}; the training windows support about {two_digits(supported):,}"
+
+
+def cases_on_disk(bytes_per_case: int, disk_usage: Callable = shutil.disk_usage) -> int:
+    """Return for how many cases the disk of the cache has room, from its free bytes, rounded down to a power of 2.
+
+    The rounding keeps plans alike while other things are written there.
+    """
+    folder = cache_folder().absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = DISK_SHARE * disk_usage(there).free
+    return max(int(2 ** math.floor(math.log2(max(free, 1))) / bytes_per_case), 1)
+
+
+def choose_training(choices: Choices, size: Size, length: Length, *, cost: Cost, device_name: str) -> None:
+    """Choose the keys of `[training]` that depend on the length, for either recipe."""
+    seconds, steps = cost.step_seconds, length.steps
+    spent = f"about {length.hours:.2g} h, with {seconds:.2g} s a step on {device_name}"
+    choices.set("training.steps", steps, f"{spent}; {length.reason}")
+    choices.set("training.epochs", 0, "0, because steps are given")
+    choices.set("training.batch_size", size.batch_size, f"cases; a step takes about {cost.memory_bytes / 1e9:.2g} GB")
+    warmup = min(choices.tree["training"]["warmup_steps"], steps // 10)
+    choices.set("training.warmup_steps", warmup, "a rising rate, because the first gradients are large")
+
+
+def choose_archive_training(choices: Choices, length: Length) -> None:
+    """Choose the keys that the archive recipe has of its own: kept cases, validations, the average of the weights.
+
+    To be called before the steps of the recipe are replaced.
+    """
+    steps = length.steps
+    choices.set("data.kept_cases", length.kept_cases, length.kept_reason)
+    cases = "cases, the same each time; the best checkpoint is chosen by them, and the cuts are fitted to them"
+    choices.set("training.validation_cases", length.validation_cases, cases)
+    every = two_digits(max(steps / VALIDATIONS, 1))
+    choices.set("training.validate_every", every, "about eight times in the run; each time a checkpoint is saved")
+    given = choices.tree["training"]
+    if steps < given["steps"]:  # an average over as large a part of the run
+        horizon = max(steps / given["steps"] / (1 - given["ema"]), 5)
+        average = round(1 - 1 / horizon, 4)
+        choices.set("training.ema", average, f"forecasts use the average of the weights over about {horizon:.0f} steps")
+
+
+def choose_radar_training(choices: Choices, size: Size, length: Length, *, has_few_events: bool) -> None:
+    """Choose the keys that the radar recipe has of its own: a schedule for its length, and early stopping for few events.
+
+    To be called before the steps of the recipe are replaced, to which its weight decay belongs.
+    """
+    training, steps = choices.tree["training"], length.steps
     if steps > training["steps"]:
         decay = float(f"{training['weight_decay'] * training['steps'] / steps:.2g}")
         choices.set("training.weight_decay", decay, "lower in proportion, because the run is longer")
-    spent = f"{steps * seconds / 3600:.2g} h at {seconds:.2g} s a step on {device_name}"
-    choices.set("training.steps", steps, f"{spent}; {reason}")
-    choices.set("training.epochs", 0, "0, because steps are given")
-    choices.set("training.batch_size", size.batch_size, f"a step takes {memory_mb:,.0f} MB at its peak")
     if size.width > 1:
-        rate = choices.tree["training"]["learning_rate"] / size.width
+        rate = training["learning_rate"] / size.width
         choices.set("training.learning_rate", rate, "at the end of the warm-up; lower for a wider network")
-    choices.set(
-        "training.warmup_steps",
-        min(choices.tree["training"]["warmup_steps"], steps // 10),
-        "a rising rate, because the first gradients are large",
-    )
-    choices.set(
-        "training.validate_every",
-        _two_digits(max(steps / 8, 1)),
-        "about eight times in the run; each time a checkpoint is saved",
-    )
+    validations, words = (10, "ten") if has_few_events else (VALIDATIONS, "eight")
+    every = two_digits(max(steps / validations, 1))
+    choices.set("training.validate_every", every, f"about {words} times in the run; each time a checkpoint is saved")
+    if has_few_events:
+        stop = f"ends after {FEW_EVENTS_PATIENCE} validations without a better loss: few events are soon learnt by heart"
+        choices.set("training.early_stopping", FEW_EVENTS_PATIENCE, stop)
     horizon = min(max(steps / 24, 20), 1000)
     average = round(1 - 1 / horizon, 4)
     choices.set("training.ema", average, f"forecasts use the average of the weights over about {horizon:.0f} steps")
 
 
-def _two_digits(number: float) -> int:
+def two_digits(number: float) -> int:
     """Round down to two significant digits."""
-    grain = 10 ** max(math.floor(math.log10(number)) - 1, 0)
+    grain = 10 ** max(math.floor(math.log10(max(number, 1))) - 1, 0)
     return int(number // grain * grain)

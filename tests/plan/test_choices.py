@@ -3,57 +3,51 @@
 import math
 import tomllib
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers import ROOT
-from makers.archives import series
+from makers.archives import made_up, series
 from makers.configs import commented_keys
 
 from nowcast import config
 from nowcast.config.toml import write_commented
 from nowcast.errors import NotEnoughFrames
 from nowcast.models import make_model, model_config
-from nowcast.plan import choices, recipe
+from nowcast.plan import choices
 from nowcast.plan.choices import Size, choose, first_size
-from nowcast.plan.fingerprint import RATES, Fingerprint
+from nowcast.plan.cost import Cost
 from nowcast.plan.frames import choose_frames
-from nowcast.plan.training import FEWEST_STEPS, MOST_STEPS, choose_training, num_steps
+from nowcast.plan.references import reference_choices
+from nowcast.plan.training import (
+    FEW_EVENTS_PATIENCE,
+    FEW_EVENTS_STEPS,
+    FEWEST_STEPS,
+    MOST_STEPS,
+    choose_radar_training,
+    choose_training,
+    radar_length,
+)
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
 from nowcast.training.experiment import resolve
 
 REFERENCE = ROOT / "configs" / "radar.toml"
 
 
-def made_up(parts, *, motion=4.0, heavy=0.01, missing=0.1, most_missing=0.1, top=60.0, quantity=RAIN_RATE):
-    """A fingerprint with that motion, of which a tenth is wet and `heavy` has 8 mm/h."""
-    counts = np.zeros(len(RATES) - 1)
-    for rate, share in ((0.0, 0.9 - heavy), (0.3, 0.1), (8.0, heavy), (top, 1e-4)):
-        counts[np.searchsorted(RATES, rate, side="right") - 1] += share * 1e6
-    return Fingerprint(
-        tuple(parts),
-        quantity,
-        50,
-        missing,
-        most_missing,
-        counts,
-        counts,
-        top,
-        0 if math.isnan(motion) else 8,
-        motion / 2,
-        motion,
-    )
-
-
-def chosen(parts, *, size=None, device="cpu", seconds=1.0, **facts):
+def chosen(parts, *, size=None, device="cpu", seconds=1.0, hours=2.0, **facts):
     found, frames = made_up(parts, **facts), choose_frames(parts)
     size = size or first_size(found, frames, device)
-    made = recipe.reference_choices()
+    made, cost = reference_choices(), Cost(seconds, 5e8)
     choose(found, frames, size, made)
-    steps, reason = num_steps(found, frames, size, device=device, seconds=seconds, orientations=8)
-    choose_training(made, size, steps=steps, reason=reason, seconds=seconds, device_name=device, memory_mb=500)
+    length = radar_length(found, frames, size, made.experiment(), hours=hours, cost=cost)
+    choose_radar_training(made, size, length, has_few_events=frames.splits.by != "days")
+    choose_training(made, size, length, cost=cost, device_name=device)
     return resolve(made.experiment()), made
+
+
+def days(number, *, frames=60):
+    """A record of so many days with a run of frames each."""
+    return series(*[frames] * number, gap_hours=24 - frames / 12)
 
 
 def of_900_cells():
@@ -141,30 +135,49 @@ def test_what_is_not_rain_is_left_as_it_is():
 
 
 def test_steps_are_those_of_the_time_but_no_more_than_the_data_bears():
-    part = series(3000)
-    assert chosen([part], seconds=2.0)[0].training.steps == 3600
-    assert chosen([part], seconds=100.0)[0].training.steps == FEWEST_STEPS
+    part = days(60)
+    steps, made = (found := chosen([part], seconds=2.0))[0].training.steps, found[1]
+    assert steps == 3200, "2 h of 2 s, a tenth of it for validations"
+    assert made.comments["training.steps"] == "about 2 h, with 2 s a step on cpu; as many as fit into 2 h"
+    assert chosen([part], seconds=2.0, hours=0.5)[0].training.steps == 810
     assert chosen([part], seconds=0.01)[0].training.steps == MOST_STEPS
-    few, made = chosen([series(60)], seconds=0.01)
-    assert few.training.steps < MOST_STEPS
+    few, made = chosen([days(30, frames=17)], seconds=0.01)
+    assert FEWEST_STEPS < few.training.steps < MOST_STEPS
     assert "orientations" in made.comments["training.steps"]
+
+
+def test_few_events_are_learnt_in_hundreds_of_steps_that_may_end_early():
+    few, made = chosen([series(300)], seconds=0.1)
+    assert few.training.steps == FEW_EVENTS_STEPS == 500
+    assert few.training.early_stopping == FEW_EVENTS_PATIENCE
+    assert few.training.validate_every == 50
+    assert "overfits to few events" in made.comments["training.steps"]
+    assert "without a better loss" in made.comments["training.early_stopping"]
+    assert chosen([series(300)], seconds=10.0, hours=0.5)[0].training.steps == 160
+    assert chosen([days(60)])[0].training.early_stopping == 0
+
+
+def test_a_wider_network_is_for_a_gpu_and_many_days():
+    assert chosen([days(60)], device="cuda")[0].model.hidden_channels == [32, 32]
+    assert chosen([series(300)], device="cuda")[0].model.hidden_channels == [16, 16]
 
 
 def test_a_longer_run_decays_less_in_each_step():
     reference = config.read(REFERENCE).training
-    long, made = chosen([series(3000)], seconds=2.0)
+    long, made = chosen([days(60)], seconds=2.0)
     decays = long.training.steps * long.training.weight_decay / (reference.steps * reference.weight_decay)
     assert decays == pytest.approx(1, rel=0.1)
     assert "longer" in made.comments["training.weight_decay"]
 
 
-@pytest.mark.parametrize(("days", "trust"), [(choices.MANY_DAYS - 1, 0.3), (choices.MANY_DAYS, 1.0)])
-def test_what_many_days_teach_is_believed_whole(days, trust):
-    assert chosen([series(288 * days)])[0].model.trust == trust
+@pytest.mark.parametrize(("number", "trust"), [(choices.MANY_DAYS - 1, 0.3), (choices.MANY_DAYS, 1.0)])
+def test_what_many_days_teach_is_believed_whole(number, trust):
+    assert chosen([series(288 * number)])[0].model.trust == trust
 
 
 def test_a_split_by_days_comes_with_its_windows():
     _, made = chosen([series(*[60] * 60, gap_hours=19)])
+    assert not made.comments["data.splits.fractions"].endswith("windows")
     assert made.comments["data.splits.by"].endswith("; 1,620 training, 270 validation and 270 test windows")
     assert made.tree["data"]["splits"]["test_days"] == (7,)
 

@@ -49,9 +49,34 @@ def test_the_sample_is_bounded_spread_and_always_the_same(tmp_path, monkeypatch)
     assert read == again
 
 
-def test_frames_that_take_long_to_read_are_few(tmp_path, monkeypatch):
-    monkeypatch.setattr(fingerprint, "MOST_SECONDS", 0.0)
-    assert look(record(tmp_path, frames=60, shape=(16, 16))).num_frames_read == fingerprint.FEWEST_FRAMES
+def test_frames_of_many_cells_are_few(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprint, "MOST_CELLS", 20 * 256)
+    path = record(tmp_path, frames=60, shape=(16, 16))
+    assert look(path).num_frames_read == 21, "the one that goes beyond is the last"
+    monkeypatch.setattr(fingerprint, "MOST_CELLS", 0)
+    assert look(path).num_frames_read == fingerprint.FEWEST_FRAMES
+
+
+def test_rainy_frames_and_days_are_counted(tmp_path):
+    fields = np.zeros((10 * 9, 20, 20), np.float32)
+    fields.reshape(10, 9, 20, 20)[:4, 3:6, :2, :2] = 3.0  # 1 % of the cells, in a third of the frames of four of ten days
+    fields.reshape(10, 9, 20, 20)[4:, 3:6, :1, :3] = 3.0  # less than 1 %
+    hours = (np.arange(10)[:, None] * 24 + np.arange(9)).ravel()
+    times = np.datetime64("2021-05-01T00:00:00") + hours * np.timedelta64(3600, "s")
+    found = look(write_record(tmp_path / "days.nc", fields, times=times))
+    assert found.num_frames_read == found.num_frames == 90
+    assert found.rainy_frames == pytest.approx(12 / 90)
+    assert (found.num_days, found.num_rainy_days) == (10, 4)
+
+
+def test_rainy_days_of_a_long_archive_are_estimated_from_those_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprint, "MOST_FRAMES", 20)
+    fields = np.zeros((60, 20, 20), np.float32)
+    fields[:30] = 3.0
+    times = np.datetime64("2021-05-01T00:00:00") + np.arange(60) * np.timedelta64(86400, "s")
+    found = look(write_record(tmp_path / "days.nc", fields, times=times))
+    assert found.num_frames_read == 20
+    assert found.num_rainy_days == 30
 
 
 def test_specks_and_dry_frames_say_nothing_about_motion(tmp_path):

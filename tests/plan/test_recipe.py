@@ -1,5 +1,6 @@
 """`nowcast plan`: a fingerprint of the records, a config with a reason at every value, and a training that takes it."""
 
+import json
 import os
 import re
 import tomllib
@@ -9,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from makers import ROOT, SHARED, command, rain, write_record
-from makers.archives import record
+from makers import SHARED, command, rain, write_record
+from makers.archives import MINUTES, START, record
 from makers.configs import commented_keys, dotted
 
 from nowcast import config
@@ -19,27 +20,32 @@ from nowcast.commands import train as commands_train
 from nowcast.commands.plan import plan_records
 from nowcast.commands.train import dry_run_summary
 from nowcast.config.toml import read_comments
+from nowcast.dataset.archive import open_archive
 from nowcast.errors import MemoryLimitError
 from nowcast.models.checkpoint import read_checkpoint
 from nowcast.plan import fingerprint, recipe
+from nowcast.plan.speed import Machine, measure_speed
+from nowcast.quantity import RAIN_RATE
 from nowcast.training.experiment import resolve
+from nowcast.training.learner import Learner
 from nowcast.training.step_cost import Estimate
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
-REFERENCE = ROOT / "configs" / "radar.toml"
 CPU = torch.device("cpu")
+
+
+def of_speed(speed):
+    """A machine of one thread that makes so many operations per second; nothing is measured."""
+    known = dict.fromkeys([(kind, "cpu") for kind in ("guided", "probabilistic", "encoder_forecaster")], speed)
+    return Machine(CPU, measure_speed, 1, 1, known)
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """A machine of known speed and memory, 2 s and 500 MB a step, on which no step is made."""
-    monkeypatch.setattr(commands_train, "estimate", known_cost)
-    monkeypatch.setattr(commands_plan, "make_recipe", partial(recipe.make_recipe, estimate=known_cost))
-
-
-def known_cost(learner, **_):
-    return Estimate(2.0, 500_000_000)
+    """A machine of known speed, on which no step is made."""
+    monkeypatch.setattr(commands_train, "estimate", lambda learner, **_: Estimate(2.0, 500_000_000))
+    monkeypatch.setattr(commands_plan, "make_recipe", partial(recipe.make_recipe, machine=of_speed(1e11)))
 
 
 # Whole plans
@@ -94,27 +100,94 @@ def test_real_records_are_planned_and_the_plan_accepted(name, shared, measured, 
         assert any("hardly any rain to learn from" in warning for warning in made.warnings)
 
 
-@pytest.mark.slow
-def test_a_size_that_is_too_slow_or_too_large_gives_way_to_a_smaller(tmp_path):
-    tried = []
+def month(folder):
+    """A record of 30 wet days of one radar, 20 frames each."""
+    times = np.concatenate([START + (1440 * day + 5 * np.arange(20)) * MINUTES for day in range(30)])
+    return str(record(folder, name="month.nc", times=times, frames=600, shape=(40, 44)))
 
-    def slow(learner, *, batch_size, shape, most_seconds):
-        width, crop = learner.experiment.model.hidden_channels[0], shape[0]
-        tried.append((width, crop, batch_size))
-        return Estimate(20.0 * batch_size * (crop / 256 * width / 10.5) ** 2, int(1e8))
 
-    path = record(tmp_path, shape=(300, 300), motion=(3, 4), frames=30)
-    made = recipe.make_recipe([str(path)], device=CPU, estimate=slow)
-    assert tried == [(16, 160, 4), (8, 128, 2)], "the second is chosen by what the first took"
-    assert made.experiment.model.hidden_channels == [8, 8]
-    assert "5.8 s a step" in made.comments["training.steps"]
+def made_for(path, speed=1e11, **options):
+    return recipe.make_recipe([path], device=CPU, machine=of_speed(speed), **options)
+
+
+def test_a_month_of_one_radar_is_an_archive(tmp_path):
+    made = made_for(month(tmp_path))
+    experiment = made.experiment
+    assert (experiment.model.name, experiment.data.splits.by, experiment.data.crop) == ("guided", "days", 0)
+    assert experiment.training.start_from == ""
+    facts = open_archive(experiment.data)
+    assert facts.num_windows("training") > 0
+    assert facts.num_windows("validation") > 0
+    Path("my.toml").write_text(made.text(), encoding="utf-8")
+    assert config.read("my.toml") == experiment == resolve(config.read("my.toml"))
+    keys = commented_keys(Path("my.toml"))
+    assert set(keys) == set(dotted(config.as_dict(experiment)))
+    assert [key for key, comment in keys.items() if not comment] == []
+    assert "# From configs/archive.toml: one grid, and about 30 days with rain: enough" in made.text()
+
+
+def test_few_events_begin_with_the_included_network_where_it_fits(tmp_path):
+    fits = made_for(str(record(tmp_path, shape=(130, 140)))).experiment
+    assert fits.training.start_from == "pretrained"
+    assert 100 <= fits.training.steps <= 500
+    assert fits.training.early_stopping > 0
+    learner = Learner(fits, CPU)
+    learner.start_from(read_checkpoint("pretrained"), quantity=RAIN_RATE)
+    other = made_for(str(record(tmp_path, name="small.nc", shape=(40, 44))))
+    assert other.experiment.training.start_from == ""
+    assert "another shape" in other.comments["training.start_from"]
+
+
+def test_hours_set_the_steps_and_little_time_a_narrower_network(tmp_path):
+    path = month(tmp_path)
+    long, short, least = (made_for(path, speed=2e9, hours=hours) for hours in (0.4, 0.13, 0.05))
+    assert long.experiment.model.hidden_channels == [32, 32]
+    assert short.experiment.model.hidden_channels[0] < 32
+    assert "time for steps enough" in short.comments["model.hidden_channels"]
+    assert least.experiment.training.steps < short.experiment.training.steps
+    for made, hours in ((short, 0.13), (least, 0.05)):
+        assert f"as many as fit into {hours:g} h" in made.comments["training.steps"]
+        assert float(re.match("about (.+?) h", made.comments["training.steps"])[1]) == pytest.approx(hours, rel=0.15)
+
+
+def test_a_size_that_is_too_slow_gives_way_to_a_smaller(tmp_path):
+    path = str(record(tmp_path, shape=(300, 300), motion=(3, 4), frames=30))
+    quick, slow = (made_for(path, speed).experiment for speed in (1e11, 1e8))
+    assert (quick.data.crop, quick.training.batch_size, quick.model.hidden_channels) == (160, 4, [16, 16])
+    assert (slow.data.crop, slow.training.batch_size) == (128, 2)
+    assert slow.model.hidden_channels == [16, 16], "few events keep the width of the included network"
+    assert slow.training.steps < quick.training.steps
 
 
 def test_a_grid_too_large_for_the_memory_is_reported(tmp_path):
     path = str(record(tmp_path, shape=(24, 28)))
-    with pytest.raises(MemoryLimitError, match=r"not even one case of a small network fits into 0\.0 GB") as error:
-        recipe.make_recipe([path], device=CPU, estimate=known_cost, memory_limit=1e6)
+    with pytest.raises(
+        MemoryLimitError, match=r"not even one case of a small network fits into 0\.0 GB; it takes 0\.6"
+    ) as error:
+        made_for(path, memory_limit=1e6)
     assert error.value.exit_code == 7
+
+
+def test_memory_that_is_short_takes_fewer_cases(tmp_path):
+    path = str(record(tmp_path, shape=(300, 300), frames=30))
+    assert made_for(path, memory_limit=1.2e9).experiment.training.batch_size == 2
+
+
+def test_five_lines_say_what_was_found_and_chosen_and_what_would_be_better(tmp_path):
+    *lines, advice = made_for(month(tmp_path)).lines
+    assert [line.split(":")[0] for line in lines] == ["found", "recipe", "split", "train"]
+    assert lines[0] == "found:  600 frames on 30 days every 5 minutes, rain on about 30; 40 × 44 cells of 1 × 1 km"
+    assert lines[1].startswith("recipe: configs/archive.toml; one grid, and about 30 days with rain: enough")
+    assert (
+        lines[2] == "split:  by days, 90 training, 30 validation and 0 test windows of 4 + 12 frames, 100 % of them with rain"
+    )
+    assert "steps of 8, channels [32, 32], about " in lines[3]
+    assert advice == "better: keep a day with rain out of these records, and score the network on it"
+
+
+def test_few_days_are_told_what_ten_would_bring(tmp_path):
+    advice = made_for(str(record(tmp_path))).lines[-1]
+    assert "from 10 days with rain of one radar on, a network learns its weather" in advice
 
 
 # The commands
@@ -179,7 +252,7 @@ def test_training_without_a_config_makes_and_names_a_plan(tmp_path, measured):
     code, out, err = command(*train, *quick)
     assert code == 0, err
     assert err.startswith("no CONFIG given: a plan is made from the records\n")
-    assert "\n  data.lead_frames = " in err
+    assert re.search("^found:  60 frames on 1 day", err, re.MULTILINE)
     assert out.startswith("run/best.safetensors")
     text = Path("run/config.toml").read_text(encoding="utf-8")
     assert text.startswith("# Planned by nowcast")
@@ -222,12 +295,27 @@ def test_a_variable_that_has_to_be_named_is_in_the_plan(tmp_path, measured):
     assert code == 0, err
 
 
+@pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf"])
+def test_hours_are_above_zero(hours, tmp_path):
+    path = record(tmp_path)
+    refused(2, "plan", path, "--hours", hours, says=f"--hours {hours}: expected a number of hours above 0, such as 0.5")
+    refused(2, "train", "--data", path, "--hours", hours, says="expected a number of hours above 0")
+
+
+def test_hours_belong_to_a_plan(tmp_path):
+    path = record(tmp_path)
+    config_path = tmp_path / "my.toml"
+    config_path.write_text("")
+    refused(2, "train", config_path, "--data", path, "--hours", "1", says="--hours belongs to a plan: a config says by itself")
+
+
+def test_hours_are_those_of_the_plan_that_is_trained(tmp_path, measured):
+    arguments = ("train", "--data", record(tmp_path), "--hours", "0.01", "--dry-run", "--format", "json", "-q")
+    code, out, err = command(*arguments)
+    assert code == 0, err
+    assert json.loads(out)["num_steps"] < 500
+
+
 def test_one_process_plans(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     refused(2, "train", "--data", record(tmp_path), says="a plan is made by one process: nowcast plan")
-
-
-def test_the_packaged_reference_recipe_is_the_one_in_configs():
-    packaged = Path(recipe.__file__).with_name("radar.toml")
-    assert not packaged.is_symlink()
-    assert packaged.read_bytes() == REFERENCE.read_bytes()

@@ -1,0 +1,60 @@
+"""What a training step takes in time and memory, by arithmetic: the same for the same config, however busy the machine is.
+
+The operations of a step are counted for the network's weights and for the fields at full resolution, such as the log-odds of
+every rate, and divided by the speed of this machine (speed.py). The constants are of steps measured on 2026-11-28 on one core,
+with 8 to 64 channels, 4 and 12 lead frames and 64 to 160 cells a side: the arithmetic is within 30 % of these.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nowcast.config.schema import Data, Experiment
+from nowcast.models import make_model, model_config
+from nowcast.models.guided.guidance import MARGIN, RATES
+
+WEIGHT_OPERATIONS = 3  # of a weight, per place of the network and frame: 6 with its gradient, in one of encoder and forecaster
+FIELD_OPERATIONS = {"guided": 50e3, "probabilistic": 80e3, "encoder_forecaster": 5e3}  # per cell and lead frame
+FIELD_BYTES = {"guided": 500, "probabilistic": 1200, "encoder_forecaster": 300}  # per case, cell and lead frame
+STATE_BYTES = 40  # per case, place of the network, frame and channel
+PROCESS_BYTES = 6e8  # of the process without a step
+READING = {"guided": 1.1, "probabilistic": 1.4, "encoder_forecaster": 1.1}  # time with reading, and with finding the motion
+GUIDANCE_OPERATIONS = (3e9, 80e3, 17e3)  # per case, per cell, per cell and lead frame
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds and memory in bytes of one step; seconds that the guidance of one case takes, 0 for a model without."""
+
+    step_seconds: float
+    memory_bytes: float
+    guidance_seconds: float = 0.0
+
+
+def operations(experiment: Experiment, shape: Sequence[int], *, batch_size: int) -> float:
+    """Return the operations of a step with `batch_size` cases of `shape` (y, x) cells."""
+    data, model = experiment.data, model_config(experiment.model)
+    cells, frames = math.prod(shape), data.input_frames + data.lead_frames
+    num_weights = sum(weights.numel() for weights in make_model(model).parameters())
+    weights = WEIGHT_OPERATIONS * num_weights * frames * cells / model.patch**2
+    return batch_size * (weights + FIELD_OPERATIONS[model.name] * data.lead_frames * cells)
+
+
+def memory(experiment: Experiment, shape: Sequence[int], *, batch_size: int) -> float:
+    """Return the bytes that a process holds in a step with `batch_size` cases of `shape` (y, x) cells."""
+    data, model = experiment.data, model_config(experiment.model)
+    cells, frames = math.prod(shape), data.input_frames + data.lead_frames
+    states = STATE_BYTES * sum(model.hidden_channels) * frames * cells / model.patch**2
+    return PROCESS_BYTES + batch_size * (states + FIELD_BYTES[model.name] * data.lead_frames * cells)
+
+
+def guidance_operations(data: Data, shape: Sequence[int]) -> float:
+    """Return the operations of the guidance of one case on a grid of `shape` (y, x) cells."""
+    cells = math.prod(min(data.crop + 2 * MARGIN, side) if data.crop else side for side in shape)
+    case, cell, lead = GUIDANCE_OPERATIONS
+    return case + cells * (cell + lead * data.lead_frames)
+
+
+def guidance_bytes(data: Data, shape: Sequence[int]) -> int:
+    """Return the bytes of the kept guidance of one case of `shape` (y, x) cells."""
+    return data.lead_frames * len(RATES) * math.prod(shape)

@@ -1,0 +1,47 @@
+"""Choose the values of the recipe for a radar's own archive, configs/archive.toml, that depend on the archive.
+
+Its network corrects guidance on the cells of the grid. Transform, coordinates, patch and kernels are therefore not chosen: the
+guidance comes with them, and already follows the rain.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from nowcast.plan.choices import WHOLE_GRID, Choices, Size, choose_orientations, choose_windows
+from nowcast.plan.fingerprint import Fingerprint
+from nowcast.plan.frames import FrameChoice
+
+WIDTHS = {1.0: "as in the recipe", 0.5: "half the recipe's", 0.25: "a quarter of the recipe's"}
+
+
+def sizes(fingerprint: Fingerprint, recipe: Choices) -> Iterator[Size]:
+    """Yield the sizes to try, the desired one first: narrower networks where time is short, then fewer cases for memory."""
+    crop, batch_size = recipe.tree["data"]["crop"], recipe.tree["training"]["batch_size"]
+    is_whole = math.prod(fingerprint.series[0].shape) <= WHOLE_GRID * crop**2
+    size = Size(1.0, 0 if is_whole else crop, batch_size)
+    yield from (replace(size, width=width) for width in WIDTHS)
+    while batch_size > 1:
+        batch_size //= 2
+        yield replace(size, width=min(WIDTHS), batch_size=batch_size)
+
+
+def choose_for_archive(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
+    """Choose every key that does not depend on the number of steps."""
+    choose_windows(fingerprint, frames, choices)
+    choose_orientations(fingerprint, choices)
+    y, x = fingerprint.series[0].shape
+    if size.crop:
+        choices.set("data.crop", size.crop, f"cells of a side, of {y} × {x}; rain from outside comes with the guidance")
+    else:
+        choices.set("data.crop", 0, f"whole frames: {y} × {x} are few cells")
+    choices.set("model.trust", 1.0, "1: the network is for the radar that it has learnt, so its correction counts in full")
+    hidden = [max(round(channels * size.width), 4) for channels in choices.tree["model"]["hidden_channels"]]
+    narrow = "" if size.width == 1 else ", so that there is time for steps enough"
+    choices.set("model.hidden_channels", hidden, WIDTHS[size.width] + narrow)
+
+
+def num_cases(fingerprint: Fingerprint, size: Size, num_windows: int) -> int:
+    """Return how many different cases `num_windows` windows of the grid support: those with rain, with each place of a crop."""
+    places = max(math.prod(fingerprint.series[0].shape) / size.crop**2, 1.0) if size.crop else 1.0
+    return max(int(num_windows * fingerprint.rainy_frames * places), 1)
