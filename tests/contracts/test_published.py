@@ -262,6 +262,7 @@ def test_plateaus_and_early_stopping_mean_what_they_mean_in_keras(monkeypatch):
         for epoch, loss in enumerate(losses):
             for callback in (plateau, stopping):
                 callback.on_epoch_end(epoch, {"loss": loss})
+            state.step = epoch + 1
             state.judge(loss, patience=2, delta=1e-4)
             rate = learning_rate(epoch, 20, settings, num_plateaus=state.num_plateaus)
             assert rate == pytest.approx(float(stub.optimizer.learning_rate))
