@@ -79,13 +79,13 @@ class Trainer:
         self.validation_batches = None
         if validation:
             if self.judges_whole_grids:
-                common |= {"crop": 0, "sampler": "uniform", "batch_size": self.validation_batch_size}
+                common |= {"crop": 0, "sampler": "uniform"}
             batches = Batches(validation, seed=VALIDATION_SEED, **common)
             self.validation_batches = Kept(batches) if batches.lagrangian else batches
         if self.learner.model.takes_guidance:
             keep_guidance(self.batches, data.kept_cases, "training")
             if validation:
-                keep_guidance(batches, self.num_validation_batches * self.validation_batch_size, "validation")
+                keep_guidance(batches, self.num_validation_batches * self.settings.batch_size, "validation")
             if not self.state.step and not self.settings.start_from:
                 fit_correction(self.learner.model, self.batches)
                 self.learner.restart_average()
@@ -102,11 +102,6 @@ class Trainer:
         A cut that is unbiased in rainy crops is too high elsewhere: on one archive it gave a frequency bias of .76.
         """
         return self.learner.model.takes_guidance and bool(self.learner.model.grid)
-
-    @property
-    def validation_batch_size(self) -> int:
-        """Return the cases of a validation's batch: of whole grids one for each process, to save memory."""
-        return distributed.size() if self.judges_whole_grids else self.settings.batch_size
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a `last` or `previous` checkpoint. Raises CheckpointError (exit 4) where it does not fit the config."""
@@ -146,7 +141,7 @@ class Trainer:
 
     @property
     def num_validation_batches(self) -> int:
-        return math.ceil(self.settings.validation_cases / self.validation_batch_size)
+        return math.ceil(self.settings.validation_cases / self.settings.batch_size)
 
     @property
     def is_finished(self) -> bool:

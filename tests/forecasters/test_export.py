@@ -79,7 +79,7 @@ class Exported:
         return export.to_pt2(self.graph, export.description(self.network))
 
 
-@pytest.fixture(scope="module", params=[name for name in MODELS if name != "probabilistic"])  # that is refused
+@pytest.fixture(scope="module", params=[name for name in MODELS if name not in ("probabilistic", "guided")])  # they are refused
 def exported(request):
     return Exported(network(request.param))
 

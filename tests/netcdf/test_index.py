@@ -1,6 +1,7 @@
 """The index of opened files saves time and nothing else: it holds what opening finds, and stale entries are not used."""
 
 import os
+import sys
 
 import netCDF4
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from makers import rain, stored, write_record
 
 from nowcast.errors import DataError
-from nowcast.netcdf import index
+from nowcast.netcdf import index, reading
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.index import MANY, FileIndex
 from nowcast.netcdf.opening import open_records
@@ -26,9 +27,15 @@ def kept(tmp_path, monkeypatch):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The names of the files that are opened, in order."""
+    """The names of the files that are opened for what the index holds, in order; not those whose frames are sampled."""
     names, open_briefly = [], OPEN_FILES.briefly
-    monkeypatch.setattr(OPEN_FILES, "briefly", lambda path: names.append(path.name) or open_briefly(path))
+
+    def noted(path):
+        if sys._getframe(1).f_globals["__name__"] != reading.__name__:
+            names.append(path.name)
+        return open_briefly(path)
+
+    monkeypatch.setattr(OPEN_FILES, "briefly", noted)
     return names
 
 
