@@ -1,6 +1,5 @@
 """Do what `nowcast evaluate` is asked for: open forecasters and records and score them, or pool earlier scores."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,8 +21,6 @@ from nowcast.report.table import table
 from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
 from nowcast.runtime.outputs import may_write
-
-log = logging.getLogger(__name__)
 
 
 def score(

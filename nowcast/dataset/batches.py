@@ -5,9 +5,8 @@ in mm/h with NaN for missing. The cells of a crop beyond the edge of the grid ar
 the cells of a crop follow the motion of the rain that is in it at the reference time.
 """
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +19,7 @@ from torch.utils.data import Dataset
 from nowcast.dataset.draws import Box, Case, Series, Weights, uniform_corner
 from nowcast.dataset.kept_cases import KeptCases
 from nowcast.motion import MARGIN, Cells, future_places, motion, past_to_lagrangian, read_nearest
+from nowcast.runtime.threads import one_thread
 
 # in place of a batch number, seed the order of windows in an epoch, and the cases to keep; larger than any batch number
 _EPOCHS, _KEPT = 1 << 40, 1 << 41
@@ -55,18 +55,6 @@ class Batch:
 
     def _with(self, tensors: Sequence[Tensor]) -> "Batch":
         return Batch(*tensors[:2], self.cases, *tensors[2:])
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Limit torch to one thread: a batch is read by many tiny operations, which are ten times slower if they must wait for
-    a second thread on a busy machine."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
 
 
 class Batches(Dataset):
@@ -122,7 +110,8 @@ class Batches(Dataset):
     def weights(self) -> "Weights":
         return Weights(self.series, self.crop, by_past=self.sampler == "past")
 
-    @_one_thread()
+    # a batch is read by many tiny operations, ten times slower if they must wait for a second thread on a busy machine
+    @one_thread(torch.get_num_threads, torch.set_num_threads)
     def __getitem__(self, k: int) -> Batch:
         rng = np.random.default_rng([self.seed, k])
         cases, pasts, futures, guidances = [], [], [], []

@@ -4,12 +4,11 @@ Cases are drawn once. Their guidance (models/guided/guidance.py) is computed by 
 is interrupted, it goes on from there.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +19,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from nowcast.dataset.draws import Case, Series
+from nowcast.dataset.draws import Box, Case, Series
 from nowcast.errors import LoadingError, OutputError
 from nowcast.motion import Cells
 from nowcast.runtime.cache import cache_folder
 from nowcast.runtime.device import num_cores
 from nowcast.runtime.outputs import remove_stale, replacing, temporary_path
 from nowcast.runtime.progress import track
+from nowcast.runtime.threads import one_thread
 
 Guide = Callable[[np.ndarray, int, Cells], np.ndarray]  # (time, y, x) mm/h, number of leads, cells -> (lead, rate, y, x) int8
 FILE, DONE = "guidance.npy", "done.json"  # the guidance of all cases, and how many of them are done
@@ -40,7 +40,7 @@ class Drawn(Protocol):
     crop: int
 
     def draw_cases(self, number: int) -> list[Case]: ...
-    def past_around(self, case: Case, margin: int) -> tuple[np.ndarray, Cells, Case]: ...
+    def past_around(self, case: Case, margin: int) -> tuple[np.ndarray, Cells, Box]: ...
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ def _compute(dataset: _Guided, remaining: range, folder: Path, what: str) -> Non
     """Compute the guidance of the remaining cases in several processes, and write it to the file."""
     file = np.lib.format.open_memmap(folder / FILE, mode="r+")
     try:
-        with _one_opencv_thread():
+        # before workers are forked: OpenCV's threads would not exist in them
+        with one_thread(cv2.getNumThreads, cv2.setNumThreads):
             loader = DataLoader(dataset, batch_size=None, sampler=remaining, num_workers=num_cores())
             for number, guidance in track(loader, what, unit="case"):
                 file[number] = guidance
@@ -136,17 +137,6 @@ def _compute(dataset: _Guided, remaining: range, folder: Path, what: str) -> Non
         raise LoadingError(
             f"a process that computes guidance has died ({reason}; too little memory?): what is done is kept"
         ) from None
-
-
-@contextlib.contextmanager
-def _one_opencv_thread() -> Iterator[None]:
-    """Limit OpenCV to one thread before workers are forked, as its threads would not exist in them."""
-    num_threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(num_threads)
 
 
 def _prepare(folder: Path, shape: tuple[int, ...]) -> int:

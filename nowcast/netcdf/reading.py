@@ -12,6 +12,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.files import OPEN_FILES
+from nowcast.netcdf.once import is_first
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.dryness import refine
 from nowcast.netcdf.rain.units import Conversion
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 _SAMPLE = 4  # frames that are read to find out what undeclared numbers mean
 _MOST_CELLS = 1 << 18  # of a frame in the sample
 _MOST_FIELDS = 4  # different fields (such as packings) of a record that are sampled
-_WARNED: set[tuple] = set()  # folders, variables and texts that a warning has been logged for
 
 
 class File(Protocol):
@@ -82,9 +82,8 @@ def warn_of_contradiction(interval: Interval | None, path: Path, variable: str) 
 
 
 def warn_once(path: Path, text: str) -> None:
-    """Log a warning for the first such file of a folder; the other files of an archive are usually like it."""
-    if (path.parent, text) not in _WARNED:
-        _WARNED.add((path.parent, text))
+    """Log a warning for the first such file of a folder."""
+    if is_first(path, text):
         log.warning("%s: %s", path, text)
 
 

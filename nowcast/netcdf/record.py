@@ -17,6 +17,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.files import OPEN_FILES, FilterError, unreadable
+from nowcast.netcdf.once import is_first
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.units import Conversion
 from nowcast.netcdf.rain.variable import Field
@@ -27,9 +28,6 @@ log = logging.getLogger(__name__)
 SEQUENCE = "sequence"  # dimension over independent events of equal length, the only one that frames may have besides time
 _MOST_READINGS = 4  # of a record, that are logged
 CHUNK_ROOM = 1 << 28  # bytes: largest chunk cache of a file
-_WARNED: set[tuple[Path, str]] = set()  # folders and variables that a warning has been logged for
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -244,9 +242,8 @@ def keep_chunks(variable, field: Field, *, also: str | None = None) -> None:
 
 def _warn_of_chunks(file: Path, variable, field: Field, needed: int) -> None:
     """Log a warning, once for a folder, that reading a frame decompresses many others."""
-    if (file.parent, variable.name) in _WARNED:
+    if not is_first(file, f"chunks of {variable.name}"):
         return
-    _WARNED.add((file.parent, variable.name))
     frames = math.prod(
         size for dim, size in zip(variable.dimensions, variable.chunking(), strict=True) if dim in field.frame_dims
     )

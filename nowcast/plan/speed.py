@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from nowcast.plan.references import reference_experiment
 from nowcast.runtime.cache import cache_folder
 from nowcast.runtime.device import num_cores
 from nowcast.runtime.outputs import replacing
+from nowcast.runtime.threads import one_thread
 from nowcast.training.learner import Learner
 from nowcast.training.step_cost import probe
 
@@ -99,7 +100,8 @@ def measure_speed(kind: str, device: torch.device) -> float:
     The model is that of its recipe, whatever is planned, so that the first plan counts with the same speed as later ones.
     """
     experiment, cases, shape = reference_experiment(kind), CASES[device.type], (SIDE, SIDE)
-    with _one_thread(device):
+    on_cpu = device.type == "cpu"
+    with one_thread(torch.get_num_threads, torch.set_num_threads) if on_cpu else nullcontext():
         learner = Learner(experiment, device)
         seconds = [_seconds(learner, cases, shape) for _ in range(1 + REPEATS)][1:]  # the first includes set-up
     return operations(experiment, shape, batch_size=cases) / min(seconds)
@@ -115,18 +117,6 @@ def _seconds(learner: Learner, cases: int, shape: tuple[int, int]) -> float:
     began = time.process_time()
     passed = probe(learner, cases, shape).seconds
     return time.process_time() - began if learner.device.type == "cpu" else passed
-
-
-@contextmanager
-def _one_thread(device: torch.device):
-    """Let torch use one thread in this block, if it computes on a CPU."""
-    threads = torch.get_num_threads()
-    try:
-        if device.type == "cpu":
-            torch.set_num_threads(1)
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _read(path: Path) -> dict[str, dict]:

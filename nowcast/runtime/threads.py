@@ -1,5 +1,6 @@
 """Work in threads: while OpenCV, NumPy, NetCDF or the disk work in one, the others go on."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,20 @@ import cv2
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MOST_THREADS = 4  # in `side_by_side`: each takes the memory of a few fields
+
+
+@contextlib.contextmanager
+def one_thread(get: Callable[[], int], limit: Callable[[int], None]) -> Iterator[None]:
+    """Limit a library to one thread within a block, or as a decorator within a function.
+
+    get, limit: the library's functions that return and set its number of threads
+    """
+    num_threads = get()
+    limit(1)
+    try:
+        yield
+    finally:
+        limit(num_threads)
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:

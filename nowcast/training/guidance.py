@@ -1,6 +1,5 @@
 """Prepare the guidance that a model of `takes_guidance` corrects: keep it for each case, and fit its correction."""
 
-import logging
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,6 @@ from nowcast.models.guided.network import Guided
 from nowcast.models.guided.place import Place, PlaceSums
 from nowcast.runtime.progress import track
 
-log = logging.getLogger(__name__)
 PLACED_CASES = 4000  # most training cases that the correction of each place is fitted to
 FITTED_CASES = 1000  # most training cases that the correction is fitted to
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nowcast.models.guided.guidance import LARGEST, MISSING, RATES, STEPS
 from nowcast.models.model import Calibration
+from nowcast.models.probabilistic.calibration import logistic_regression
 
 LIMIT, WIDTH = 12.0, 0.05  # of the histogram of a network's log-odds: beyond the limits all are alike
 CENTRES = np.arange(-LIMIT, LIMIT, WIDTH) + WIDTH / 2
@@ -20,8 +21,6 @@ GUIDANCE_CENTRES = np.arange(-LARGEST, LARGEST + 1) / STEPS  # one bin for each 
 # Chosen on 12 days of one archive, each scored with the counts of the others (scripts/skill/archives.md)
 LEADS_WORTH, LEAD_RANGE = 1e5, 4.0  # events; lead times at which a neighbour's weight falls to 1 / e
 RATES_WORTH = 100.0  # events, of the next lower and the next higher rate
-PRIOR = 3.0  # events that the intercept 0 and the slope 1 are worth
-ITERATIONS = 50  # of Newton's method
 NEVER = 1e4  # log-odds that no cell reaches
 
 
@@ -76,24 +75,6 @@ def _at_most(counts: np.ndarray, worth: float) -> np.ndarray:
     """Scale counts (lead, rate, bin, 2) down to that many events."""
     events = counts[..., 1].sum(axis=-1)[..., None, None]
     return counts * np.minimum(worth / np.maximum(events, 1), 1)
-
-
-def logistic_regression(counts: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Return (a, b) for which the log-odds a + b z are the likeliest; Newton's method, Platt (1999).
-
-    counts: (bin, 2)
-    centres: (bin,) log-odds z
-    """
-    first = np.array([0.0, 1.0])
-    z, total = centres[:, None] ** np.arange(2), counts.sum(axis=1)
-    weights = first
-    for _ in range(ITERATIONS):
-        p = 1 / (1 + np.exp(-(z @ weights).clip(-50, 50)))
-        gradient = z.T @ (counts[:, 1] - total * p) - PRIOR * (weights - first)
-        curvature = (z * (total * p * (1 - p))[:, None]).T @ z + PRIOR * np.eye(2)
-        step = np.linalg.solve(curvature, gradient)
-        weights = weights + step * min(1.0, 2.0 / max(np.abs(step).max(), 1e-9))  # a whole step may overshoot
-    return weights
 
 
 def correction(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

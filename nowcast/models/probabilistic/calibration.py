@@ -6,6 +6,7 @@ corrects that with two numbers, an intercept and a slope of the log-odds: too fe
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from nowcast.models.transform import Transform
 LIMIT, WIDTH = 6.0, 0.25  # log-odds: bins cover -LIMIT to LIMIT (the outermost ones also hold all beyond), and their width
 BIN_STARTS = torch.arange(-LIMIT, LIMIT, WIDTH, dtype=torch.float64)
 PRIOR_STRENGTH = 3.0  # inverse variance of the Gaussian prior around intercept 0 and slope 1
-ITERATIONS = 30  # of Newton's method, which converges in fewer
+ITERATIONS = 50  # of Newton's method, which converges in fewer
 
 
 class ReliabilityCalibration(Calibration):
@@ -44,19 +45,30 @@ class ReliabilityCalibration(Calibration):
 
 
 def fit_reliability(counts: Tensor) -> Tensor:
+    """Fit the intercept a and the slope b of the calibrated log-odds a + b z.
+
+    counts: (bin of log-odds z, 2) pixels that did not reach and that reached the threshold
+    returns: (2,) a and b, float64
+    """
+    return torch.from_numpy(logistic_regression(counts.numpy(), (BIN_STARTS + WIDTH / 2).numpy()))
+
+
+def logistic_regression(counts: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Fit the intercept a and the slope b of the calibrated log-odds a + b z by maximum likelihood.
 
-        counts: (bin of log-odds z, 2) pixels that did not reach and that reached the threshold
-        returns: (2,) a and b, float64
+        counts: (bin, 2) cells without and with the event
+        centres: (bin,) log-odds z
+        returns: (2,) a and b
 
     Logistic regression (Platt 1999) by Newton's method, with a Gaussian prior around a = 0, b = 1.
     """
-    z = (BIN_STARTS + WIDTH / 2)[:, None] ** torch.arange(2, dtype=torch.float64)  # (bin, 2): 1 and the bin's centre
-    prior = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    weights, total = prior.clone(), counts.sum(dim=1)
+    first = np.array([0.0, 1.0])
+    z, total = centres[:, None] ** np.arange(2), counts.sum(axis=1)
+    weights = first
     for _ in range(ITERATIONS):
-        p = torch.sigmoid(z @ weights)
-        gradient = z.T @ (counts[:, 1] - total * p) - PRIOR_STRENGTH * (weights - prior)
-        curvature = (z * (total * p * (1 - p))[:, None]).T @ z + PRIOR_STRENGTH * torch.eye(2, dtype=torch.float64)
-        weights = weights + torch.linalg.solve(curvature, gradient)
+        p = 1 / (1 + np.exp(-(z @ weights).clip(-50, 50)))
+        gradient = z.T @ (counts[:, 1] - total * p) - PRIOR_STRENGTH * (weights - first)
+        curvature = (z * (total * p * (1 - p))[:, None]).T @ z + PRIOR_STRENGTH * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        weights = weights + step * min(1.0, 2.0 / max(np.abs(step).max(), 1e-9))  # a whole step may overshoot
     return weights

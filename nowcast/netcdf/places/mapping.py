@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 from nowcast.netcdf.attributes import text
+from nowcast.netcdf.once import is_first
 
 log = logging.getLogger(__name__)
 _DESCRIBES = {"grid_mapping_name", "crs_wkt", "spatial_ref", "proj4", "proj4_params", "proj4_string", "proj_string"}
-_WARNED: set[tuple[Path, str]] = set()  # folders and names that a warning has been logged for
 
 
 def find_mapping(dataset, variable, coordinates: tuple[str, str]):
@@ -37,7 +37,6 @@ def _named(text_: str, coordinates: tuple[str, str]) -> str:
 
 
 def _warn_once(file: Path, variable: str, named: str, found) -> None:
-    if (file.parent, named) not in _WARNED:
-        _WARNED.add((file.parent, named))
+    if is_first(file, f"grid mapping {named}"):
         taken = f"taken to be {found.name}" if found is not None else "its map projection is unknown"
         log.warning("%s: %s names the grid mapping %s, which the file does not have; %s", file, variable, named, taken)

@@ -13,6 +13,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import is_numeric, text
+from nowcast.netcdf.once import is_first
 from nowcast.netcdf.places.degrees import rows_and_columns
 from nowcast.netcdf.rain import units
 from nowcast.netcdf.rain.candidates import declared_units, rank
@@ -21,7 +22,6 @@ from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity
 
 log = logging.getLogger(__name__)
 
-_WARNED: set[tuple[Path, str]] = set()  # folders and variables that a warning has been logged for
 _MOST_CELLS = 1 << 30  # cells of a frame, which take 4 GB as float32
 _LARGEST_CHUNK = 1 << 29  # bytes of a decompressed chunk
 
@@ -97,9 +97,7 @@ class Field:
 
 
 def _warn_once(file: Path, variable: str) -> None:
-    """Log a warning for the first such file of a folder; the other files of an archive are usually like it."""
-    if (file.parent, variable) not in _WARNED:
-        _WARNED.add((file.parent, variable))
+    if is_first(file, f"high values of {variable}"):
         log.warning("%s: values of %s above %g mm/h are taken as missing. Are its units right?", file, variable, HIGHEST)
 
 
