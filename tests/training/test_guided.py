@@ -8,9 +8,10 @@ import pytest
 import torch
 from makers import expect, rain, tiny_experiment, write_record
 from makers.guided import SECTIONS, guided_experiment
+from makers.runs import straight_run, train
 
 from nowcast import config
-from nowcast.commands.train import dry_run_summary, train_run
+from nowcast.commands.train import dry_run_summary
 from nowcast.dataset.archive import open_archive
 from nowcast.errors import Stopped, UsageError
 from nowcast.models.checkpoint import LAST, read_checkpoint
@@ -27,21 +28,12 @@ FITTED = ("intercept", "slope", "entropy")
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A record, the cache, and `straight`: a run that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("guided")
-    write_record(folder / "rain.nc", rain(frames=40, shape=(24, 28), missing=0.02))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NOWCAST_CACHE", str(folder / "cache"))
-        train(guided_experiment([folder / "rain.nc"]), folder / "straight")
-    return folder
+    return straight_run(tmp_path_factory.mktemp("guided"), guided_experiment)
 
 
 @pytest.fixture
 def cached(place, monkeypatch):
     monkeypatch.setenv("NOWCAST_CACHE", str(place / "cache"))
-
-
-def train(experiment, output, *, resume=False):
-    return train_run(experiment, output, resume=resume, overwrite=False, device="cpu", draw=lambda _: None)
 
 
 def trainer(experiment, output):

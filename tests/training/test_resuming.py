@@ -13,9 +13,10 @@ import pytest
 import torch
 from makers import command, rain, tiny_experiment, write_record
 from makers.processes import run_beside
+from makers.runs import straight_run, train
 
 from nowcast import config
-from nowcast.commands.train import draw_curves, train_run
+from nowcast.commands.train import draw_curves
 from nowcast.config.schema import NamedSection
 from nowcast.dataset import batches, loader
 from nowcast.dataset.archive import open_archive
@@ -35,12 +36,7 @@ STEPS = 9
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A record, the cache, and `straight`: a run that nothing disturbed."""
-    folder = tmp_path_factory.mktemp("resuming")
-    write_record(folder / "rain.nc", rain(frames=40, shape=(24, 28), missing=0.02))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NOWCAST_CACHE", str(folder / "cache"))
-        train(experiment(folder), folder / "straight")
-    return folder
+    return straight_run(tmp_path_factory.mktemp("resuming"), tiny_with_state)
 
 
 @pytest.fixture(autouse=True)
@@ -49,14 +45,13 @@ def cache(place, monkeypatch):
 
 
 def experiment(place, **training):
+    return tiny_with_state([place / "rain.nc"], **training)
+
+
+def tiny_with_state(records, **training):
     """Everything that has a state: an average, momenta, plateaus, a learning rate that falls with them."""
     keys = {"steps": STEPS, "validate_every": 4, "schedule": "plateau", "plateau_patience": 1, "warmup_steps": 2, "clip": 1.0}
-    return tiny_experiment([place / "rain.nc"], **{**keys, **training})
-
-
-def train(experiment, output, *, resume=False, overwrite=False, draw=lambda _: None):
-    """Train on the CPU; without a picture, which takes longer than these trainings."""
-    return train_run(experiment, output, resume=resume, overwrite=overwrite, device="cpu", draw=draw)
+    return tiny_experiment(records, **{**keys, **training})
 
 
 def assert_same(one, other):
