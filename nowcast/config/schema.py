@@ -109,6 +109,7 @@ class Data(Section):
     zr_a: Number = Field(200.0, gt=0)
     zr_b: Number = Field(1.6, gt=0)
     kept_cases: int = Field(4000, ge=1, le=10_000_000)
+    kept_crop: int = Field(0, ge=0, le=100_000)
     max_missing: Number = Field(1.0, ge=0, le=1)
     max_absent: int = Field(1, ge=0)
     min_wet: Number = Field(0.0, ge=0, le=1)

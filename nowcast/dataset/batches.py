@@ -7,6 +7,7 @@ the cells of a crop follow the motion of the rain that is in it at the reference
 
 import warnings
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -66,7 +67,8 @@ class Batches(Dataset):
     augmentation: "flips" (along y and x) and "rotations" (exchange y and x), each applied to a case by chance.
     coordinates: "grid" or "lagrangian".
     share: (rank r, number n of processes); the process reads cases r, r + n, r + 2 n, … of each batch.
-    kept: cases with their guidance, each of which is taken once per epoch, in a new random order, instead of drawing anew.
+    kept: cases with their guidance, each of which is taken once per epoch, in a new random order, instead of drawing anew;
+    where their side is larger than `crop`, a crop of each is drawn each time.
     """
 
     kept: KeptCases | None = None
@@ -101,6 +103,13 @@ class Batches(Dataset):
         self.__dict__.update(state)
         if self.lagrangian:  # in a worker that is spawned
             cv2.setNumThreads(1)
+
+    def with_crop(self, crop: int) -> "Batches":
+        """Return batches of the same windows with crops of another side."""
+        other = copy(self)
+        other.__dict__.pop("weights", None)  # they depend on the crop
+        other.crop = crop
+        return other
 
     @cached_property
     def num_windows(self) -> int:
@@ -145,7 +154,20 @@ class Batches(Dataset):
             return self._draw(rng, number), None
         epoch, place = divmod(number, len(self.kept.cases))
         chosen = int(self._order_of_epoch(epoch, len(self.kept.cases))[place])
-        return self.kept.cases[chosen], from_numpy(self.kept.guidance(chosen))
+        series, window, *corner = self._crop_of_kept(self.kept.cases[chosen], rng)
+        return (series, window, *corner), from_numpy(self.kept.guidance(chosen, corner, self.crop))
+
+    def _crop_of_kept(self, case: Case, rng: np.random.Generator) -> Case:
+        """Draw a crop in a kept case: the kept case itself where it is no larger."""
+        series, window, top, left = case
+        if self.kept.side <= self.crop:
+            return case
+        shape = self.series[series].frames.shape[1:]
+        bottom, right = (min(start + self.kept.side, size) for start, size in zip((top, left), shape, strict=True))
+        if self.sampler in ("rain", "past"):
+            return series, window, *self.weights.corner(series, window, rng, within=(top, left, bottom, right))
+        rows, columns = uniform_corner((bottom - top, right - left), self.crop, rng)
+        return series, window, top + rows, left + columns
 
     def describe_case(self, case: tuple[int, int, int, int]) -> str:
         """Describe a case for a message, for example `2015_event at frame 17, rows from 32, columns from 64`."""

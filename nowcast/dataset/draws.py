@@ -59,22 +59,33 @@ class Weights:
         """Draw a case: (series, window, top row, left column)."""
         chosen = min(np.searchsorted(self.cumulative, rng.random(), side="right"), len(self.index) - 1)
         number, window = (int(value) for value in self.index[chosen])
-        return number, window, *self._corner(self.series[number], window, rng)
+        return number, window, *self.corner(number, window, rng)
 
-    def _corner(self, series: Series, window: int, rng: np.random.Generator) -> tuple[int, int]:
-        shape = series.frames.shape[1:]
-        if not self.crop or (self.crop >= shape[0] and self.crop >= shape[1]):
-            return 0, 0
+    def corner(self, number: int, window: int, rng: np.random.Generator, within: Box | None = None) -> tuple[int, int]:
+        """Draw the (top row, left column) of a crop in a window of series `number`, which lies in `within`, or in the grid."""
+        series = self.series[number]
+        top, left, bottom, right = within or (0, 0, *series.frames.shape[1:])
+        if not self.crop or (self.crop >= bottom - top and self.crop >= right - left):
+            return top, left
         rain = series.frames.rain_blocks()[self._frames(series)[window]].mean(axis=0, dtype=np.float64)
         size = max(self.crop // BLOCK, 1)
         boxes = _box_sums(rain, min(size, rain.shape[0]), min(size, rain.shape[1]))
+        limits = ((top, max(bottom - self.crop, top)), (left, max(right - self.crop, left)))
+        rows, columns = (_blocks(*limit, count) for limit, count in zip(limits, boxes.shape, strict=True))
+        boxes = boxes[rows, columns]
         chosen = np.searchsorted(np.cumsum(_probabilities(boxes.ravel())), rng.random(), side="right")
-        row, column = divmod(min(int(chosen), boxes.size - 1), boxes.shape[1])
+        blocks = divmod(min(int(chosen), boxes.size - 1), boxes.shape[1])
         shift = rng.integers(-BLOCK // 2, BLOCK // 2 + 1, size=2).tolist()
         return tuple(
-            min(max(block * BLOCK + moved, 0), max(cells - self.crop, 0))
-            for block, moved, cells in zip((row, column), shift, shape, strict=True)
+            min(max((first.start + block) * BLOCK + moved, least), most)
+            for first, block, moved, (least, most) in zip((rows, columns), blocks, shift, limits, strict=True)
         )
+
+
+def _blocks(least: int, most: int, number: int) -> slice:
+    """Return the blocks, of `number`, at which crops that start from cell `least` to cell `most` may be drawn; at least one."""
+    last = min(-(-most // BLOCK), number - 1)
+    return slice(min(least // BLOCK, last), last + 1)
 
 
 def _probabilities(rain: np.ndarray) -> np.ndarray:

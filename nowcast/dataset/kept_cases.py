@@ -47,11 +47,13 @@ class Drawn(Protocol):
 class KeptCases:
     """Cases, and a file with the guidance of each: (case, lead, rate, y, x) int8.
 
+    side: of their crops, in cells; 0: whole grids
     placed: adds a correction to the guidance of a part of the grid, given its top row and left column; None: nothing is added
     """
 
     cases: Sequence[Case]
     path: Path
+    side: int
     placed: Callable[[np.ndarray, int, int], np.ndarray] | None = None
 
     @cached_property
@@ -59,12 +61,20 @@ class KeptCases:
         return np.load(self.path, mmap_mode="r")
 
     def __getstate__(self) -> dict:
-        return {"cases": self.cases, "path": self.path, "placed": self.placed}  # each worker opens the file for itself
+        state = ("cases", "path", "side", "placed")
+        return {name: getattr(self, name) for name in state}  # each worker opens the file for itself
 
-    def guidance(self, number: int) -> np.ndarray:
-        """Return the guidance of a case, (lead, rate, y, x) int8."""
-        guidance = np.array(self._file[number])
-        return self.placed(guidance, *self.cases[number][2:]) if self.placed else guidance
+    def guidance(self, number: int, corner: tuple[int, int] | None = None, side: int = 0) -> np.ndarray:
+        """Return the guidance of a case, (lead, rate, y, x) int8, or of a part of it of `side` cells.
+
+        corner: top row and left column of the part on the grid
+        """
+        first = self.cases[number][2:]
+        top, left = corner or first
+        rows, columns = (slice(start - begin, start - begin + side if side else None)
+                         for start, begin in zip((top, left), first, strict=True))  # fmt: skip
+        guidance = np.array(self._file[number, :, :, rows, columns])
+        return self.placed(guidance, top, left) if self.placed else guidance
 
 
 class _Guided(Dataset):
@@ -114,7 +124,7 @@ def keep_cases(
             _compute(dataset, range(done, number), folder, f"guidance of {number:,} {label} cases")
     except OSError as error:
         raise OutputError(f"cannot write the cache {folder.parent}: {error.strerror}; set NOWCAST_CACHE") from error
-    return KeptCases(cases, folder / FILE)
+    return KeptCases(cases, folder / FILE, batches.crop)
 
 
 def _compute(dataset: _Guided, remaining: range, folder: Path, what: str) -> None:
@@ -151,7 +161,7 @@ def _prepare(folder: Path, shape: tuple[int, ...]) -> int:
         if needed > free:
             raise OutputError(
                 f"the guidance of {shape[0]:,} cases needs {needed / 1e9:.1f} GB in {folder.parent}, which has "
-                f"{free / 1e9:.1f} GB free.\nSet NOWCAST_CACHE to a larger disk, or a smaller data.crop or data.kept_cases."
+                f"{free / 1e9:.1f} GB free.\nSet NOWCAST_CACHE to a larger disk, or a smaller data.kept_crop or data.kept_cases."
             )
         temporary = temporary_path(folder)
         temporary.mkdir()

@@ -17,16 +17,20 @@ PLACED_CASES = 4000  # most training cases that the correction of each place is 
 FITTED_CASES = 1000  # most training cases that the correction is fitted to
 
 
-def keep_guidance(batches: Batches, number: int, label: str) -> None:
+def keep_guidance(batches: Batches, number: int, label: str, *, side: int = 0) -> Batches:
     """Make `batches` draw from `number` cases with their guidance, which is computed now unless the cache holds it.
 
     label: of the split, for the progress
+    side: of the kept cases, in cells, if that is more than the crops that are drawn from them
+    returns: the kept cases as batches of their own side
 
     Raises OutputError (exit 5) if the cache cannot be written or its disk is too small.
     """
-    batches.kept = keep_cases(
-        batches, number, guidance, rates=len(RATES), margin=MARGIN, missing=MISSING, version=VERSION, label=label
+    kept = batches.with_crop(side) if 0 < batches.crop < side else batches
+    batches.kept = kept.kept = keep_cases(
+        kept, number, guidance, rates=len(RATES), margin=MARGIN, missing=MISSING, version=VERSION, label=label
     )
+    return kept
 
 
 def fit_correction(model: Guided, batches: Batches) -> None:

@@ -83,11 +83,11 @@ class Trainer:
             batches = Batches(validation, seed=VALIDATION_SEED, **common)
             self.validation_batches = Kept(batches) if batches.lagrangian else batches
         if self.learner.model.takes_guidance:
-            keep_guidance(self.batches, data.kept_cases, "training")
+            kept = keep_guidance(self.batches, data.kept_cases, "training", side=data.kept_crop)
             if validation:
                 keep_guidance(batches, self.num_validation_batches * self.settings.batch_size, "validation")
             if not self.state.step and not self.settings.start_from:
-                fit_correction(self.learner.model, self.batches)
+                fit_correction(self.learner.model, kept)
                 self.learner.restart_average()
             use_place(self.learner.model, self.batches, *([batches] if validation else []))
         self.baselines = Baselines.suited_to(data, self.archive.quantity)
