@@ -48,13 +48,19 @@ def memory(experiment: Experiment, shape: Sequence[int], *, batch_size: int) -> 
     return PROCESS_BYTES + batch_size * (states + FIELD_BYTES[model.name] * data.lead_frames * cells)
 
 
+def kept_shape(data: Data, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the (y, x) cells of a kept case on a grid of `shape` (y, x) cells."""
+    return tuple(min(max(data.crop, data.kept_crop), side) if data.crop else side for side in shape)
+
+
 def guidance_operations(data: Data, shape: Sequence[int]) -> float:
-    """Return the operations of the guidance of one case on a grid of `shape` (y, x) cells."""
-    cells = math.prod(min(data.crop + 2 * MARGIN, side) if data.crop else side for side in shape)
+    """Return the operations of the guidance of one kept case on a grid of `shape` (y, x) cells."""
+    margin = 2 * MARGIN if data.crop else 0
+    cells = math.prod(min(kept + margin, side) for kept, side in zip(kept_shape(data, shape), shape, strict=True))
     case, cell, lead = GUIDANCE_OPERATIONS
     return case + cells * (cell + lead * data.lead_frames)
 
 
 def guidance_bytes(data: Data, shape: Sequence[int]) -> int:
-    """Return the bytes of the kept guidance of one case of `shape` (y, x) cells."""
-    return data.lead_frames * len(RATES) * math.prod(shape)
+    """Return the bytes of the guidance of one kept case on a grid of `shape` (y, x) cells."""
+    return data.lead_frames * len(RATES) * math.prod(kept_shape(data, shape))

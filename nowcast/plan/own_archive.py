@@ -5,7 +5,7 @@ guidance comes with them, and already follows the rain.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from nowcast.plan.choices import WHOLE_GRID, Choices, Size, choose_orientations, choose_windows
@@ -41,7 +41,7 @@ def choose_for_archive(fingerprint: Fingerprint, frames: FrameChoice, size: Size
     choices.set("model.hidden_channels", hidden, WIDTHS[size.width] + narrow)
 
 
-def num_cases(fingerprint: Fingerprint, size: Size, num_windows: int) -> int:
-    """Return how many different cases `num_windows` windows of the grid support: those with rain, with each place of a crop."""
-    places = max(math.prod(fingerprint.series[0].shape) / size.crop**2, 1.0) if size.crop else 1.0
+def num_cases(fingerprint: Fingerprint, shape: Sequence[int], num_windows: int) -> int:
+    """Return how many different cases of `shape` (y, x) cells `num_windows` windows of the grid support: those with rain."""
+    places = max(math.prod(fingerprint.series[0].shape) / math.prod(shape), 1.0)
     return max(int(num_windows * fingerprint.rainy_frames * places), 1)

@@ -201,8 +201,7 @@ def _length(fingerprint: Fingerprint, basis: Basis, experiment: Experiment, size
     """Return how long a training of that size is; the experiment still has the steps of the recipe."""
     if not basis.is_archive:
         return radar_length(fingerprint, basis.frames, size, experiment, hours=hours, cost=cost)
-    shape = (size.crop, size.crop) if size.crop else fingerprint.series[0].shape
-    room = cases_on_disk(guidance_bytes(experiment.data, shape))
+    room = cases_on_disk(guidance_bytes(experiment.data, fingerprint.series[0].shape))
     return archive_length(fingerprint, basis.frames, size, experiment, hours=hours, cost=cost, room=room)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nowcast.config.schema import Experiment
 from nowcast.plan.choices import Choices, Size
-from nowcast.plan.cost import Cost
+from nowcast.plan.cost import Cost, kept_shape
 from nowcast.plan.fingerprint import Fingerprint
 from nowcast.plan.frames import FrameChoice
 from nowcast.plan.own_archive import num_cases
@@ -99,17 +99,20 @@ def archive_length(
     given, total = recipe.training, hours * 3600
     total -= min(FEWEST_CASES * cost.guidance_seconds, total / 4)  # for the validation
     uses = max(given.steps * given.batch_size / recipe.data.kept_cases, 1.0)
-    supported = num_cases(fingerprint, size, frames.num_training)
+    kept_cells = kept_shape(recipe.data, fingerprint.series[0].shape)
+    crops = max(math.prod(kept_cells) / size.crop**2, 1.0) if size.crop else 1.0  # that a kept case has room for
+    supported = num_cases(fingerprint, kept_cells, frames.num_training)
     most_kept = two_digits(min(supported, room))
     per_step = VALIDATION_TIME * cost.step_seconds
     in_time = total / (per_step + size.batch_size / uses * cost.guidance_seconds)
     if in_time * size.batch_size / uses > most_kept:
         in_time = (total - most_kept * cost.guidance_seconds) / per_step
-    in_data = max(orientations_of(recipe.data.augmentation) * most_kept / size.batch_size, 1)
+    in_data = max(orientations_of(recipe.data.augmentation) * crops * most_kept / size.batch_size, 1)
     most_steps = min(in_data, MOST_STEPS)
     steps = two_digits(max(min(in_time, most_steps), 1))
     kept = two_digits(max(min(steps * size.batch_size / uses, most_kept), 1))
-    cases = min(max(steps // 8, FEWEST_CASES), given.validation_cases, num_cases(fingerprint, size, frames.num_validation))
+    grids = num_cases(fingerprint, fingerprint.series[0].shape, frames.num_validation)
+    cases = min(max(steps // 8, FEWEST_CASES), given.validation_cases, grids)
     spent = (steps * per_step + (kept + cases) * cost.guidance_seconds) / 3600
     why, why_kept = _why(steps, in_data, hours), _why_kept(kept, supported, room)
     return Length(steps, most_steps, why, spent, kept, why_kept, two_digits(cases))

@@ -155,6 +155,47 @@ def test_guidance_is_flipped_and_turned_as_its_frames_are(tmp_path):
     assert len(seen) > 4
 
 
+def case_around(kept, case):
+    """Return the numbers of the kept cases in which a crop lies as a whole."""
+    return [
+        number for number, (series, window, top, left) in enumerate(kept.cases)
+        if (series, window) == case[:2]
+        and 0 <= case[2] - top <= kept.side - CROP and 0 <= case[3] - left <= kept.side - CROP
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", ["past", "uniform"])
+def test_crops_are_drawn_anew_within_larger_kept_cases(tmp_path, sampler):
+    batches = batches_of(tmp_path, sampler=sampler)
+    kept = batches.kept = keep(batches.with_crop(28), 5)
+    assert kept.side == 28
+    assert stored(kept).shape == (5, 3, 2, 28, 28)
+    drawn = set()
+    for k in range(20):
+        batch = batches[k]
+        assert batch.guidance.shape == (4, 3, 2, CROP, CROP)
+        for case, past, guidance in zip(batch.cases, batch.past.numpy(), batch.guidance.numpy(), strict=True):
+            assert case[2] <= 40 - CROP
+            assert case[3] <= 44 - CROP
+            newest = np.nan_to_num(past[-1], nan=-1.0).clip(max=120).astype(np.int8)
+            np.testing.assert_array_equal(guidance[:, 0], np.stack([newest] * 3))
+            assert case_around(kept, case)
+            drawn.add(case)
+    assert len(drawn) > 30, "80 crops of 5 kept cases are nearly all different"
+
+
+def test_in_a_kept_case_crops_follow_the_rain_of_the_past(tmp_path):
+    fields = np.zeros((12, 96, 96), np.float32)
+    fields[:, 70:80, 66:76] = 20.0
+    write_record(tmp_path / "corner.nc", fields)
+    batches = batches_of(tmp_path, name="corner", sampler="past")
+    kept = batches.kept = keep(batches.with_crop(96), 3)
+    assert {case[2:] for case in kept.cases} == {(0, 0)}
+    cases = [case for k in range(50) for case in batches[k].cases]
+    with_rain = [top + CROP > 70 and top < 80 and left + CROP > 66 and left < 76 for _, _, top, left in cases]
+    assert 0.6 < np.mean(with_rain) < 1, "a tenth is drawn anywhere, and the shift leads some past the rain"
+
+
 def test_a_disk_that_is_too_small_is_found_before_anything_is_computed(tmp_path, monkeypatch):
     batches = batches_of(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 2000))

@@ -71,12 +71,12 @@ def test_stretched_cells_are_not_turned():
 
 def test_cases_are_windows_with_rain_at_each_place_of_a_crop():
     found = made_up([archive((2 * CROP, 3 * CROP))], rainy_frames=0.25)
-    assert num_cases(found, Size(1.0, CROP, 8), 1000) == 1000 * 0.25 * 6
-    assert num_cases(found, Size(1.0, 0, 8), 1000) == 250
+    assert num_cases(found, (CROP, CROP), 1000) == 1000 * 0.25 * 6
+    assert num_cases(found, found.series[0].shape, 1000) == 250
 
 
 def test_the_time_pays_for_steps_guidance_and_validations():
-    experiment, made, length = chosen(archive(), hours=2.0)
+    experiment, made, length = chosen(archive(days=200), hours=2.0)
     steps, kept = experiment.training.steps, experiment.data.kept_cases
     spent = 1.1 * steps * 1.0 + (kept + experiment.training.validation_cases) * 0.1
     assert 0.9 * 7200 <= spent <= 1.01 * 7200

@@ -59,10 +59,16 @@ def test_weights_work_at_each_place_and_frame(guided):
 
 
 def test_the_guidance_of_a_crop_has_a_margin_within_the_grid(guided):
-    whole = guidance_operations(guided.data.model_copy(update={"crop": 0}), (192, 192))
-    assert guidance_operations(guided.data.model_copy(update={"crop": 64}), (500, 500)) == whole
-    assert guidance_operations(guided.data.model_copy(update={"crop": 64}), (100, 100)) < whole
-    assert guidance_bytes(guided.data, (64, 64)) == guided.data.lead_frames * 8 * 64 * 64
+    def data(crop, kept_crop):
+        return guided.data.model_copy(update={"crop": crop, "kept_crop": kept_crop})
+
+    whole = guidance_operations(data(0, 0), (192, 192))
+    assert guidance_operations(data(64, 0), (500, 500)) == guidance_operations(data(32, 64), (500, 500)) == whole
+    assert guidance_operations(data(64, 0), (100, 100)) < whole
+    leads = guided.data.lead_frames
+    assert guidance_bytes(data(64, 0), (500, 500)) == guidance_bytes(data(32, 64), (500, 500)) == leads * 8 * 64 * 64
+    assert guidance_bytes(data(64, 128), (100, 200)) == leads * 8 * 100 * 128
+    assert guidance_bytes(data(0, 128), (100, 200)) == leads * 8 * 100 * 200
 
 
 def test_seconds_are_operations_by_speed_threads_and_cores(cache, guided):
