@@ -220,7 +220,10 @@ def log_odds(parts: Sequence[Tensor], value: float) -> Tensor:
 
 
 def falling(parts: Sequence[Tensor]) -> list[Tensor]:
-    """Return the log-odds of each rate, at most those of all lower rates; torch's cummin takes several times as long."""
+    """Return the log-odds of each rate, at most those of all lower rates; torch's cummin takes several times as long.
+
+    parts: of each of RATES, (case, lead, y, x)
+    """
     return list(accumulate(parts, torch.minimum))
 
 
