@@ -237,24 +237,24 @@ def evaluate(
 
 @app.command(epilog="Example: nowcast plot forecast.nc --output forecast.gif")
 def plot(
-    path: Annotated[str, typer.Argument(metavar="FORECAST|RECORD", help="NetCDF file, folder of them, or glob.")],
-    output: Annotated[Path, typer.Option(metavar="PICTURE", help="File to write: panels (.png) or an animation (.gif).")],
-    variable: args.Variable = None,
-    reference_time: Annotated[str | None, typer.Option(metavar="T", help="For forecasts: the time to draw (UTC).")] = None,
-    start: Annotated[str | None, typer.Option(metavar="T", help="For a record: time of the first frame (UTC).")] = None,
-    end: Annotated[str | None, typer.Option(metavar="T", help="For a record: time of the last frame (UTC).")] = None,
-    overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
+    path: args.Drawn, output: args.Picture, variable: args.Variable = None, reference_time: args.DrawnTime = None,
+    start: args.FirstFrame = None, end: args.LastFrame = None, observations: args.Beside = None,
+    threshold: args.Threshold = None, motion: args.Motion = False, overwrite: args.Overwrite = False,
+    quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
     """Draw a forecast or a record.
 
-    By default the newest forecast, or the newest frames of a record, are drawn.
+    By default the newest forecast, or the newest frames of a record, are drawn, cut to the area with data.
     """
     _set_up_log(quiet, verbose)
     from nowcast.commands.plot import plot as draw
 
     reference = args.parse_time(reference_time, "--reference-time")
     span = args.parse_time(start, "--start"), args.parse_time(end, "--end")
-    drawn = draw(path, output, variable=variable, reference=reference, span=span, overwrite=overwrite)
+    drawn = draw(
+        path, output, variable=variable, reference=reference, span=span, observations=observations or (),
+        threshold=threshold, with_motion=motion, overwrite=overwrite,
+    )  # fmt: skip
     typer.echo(output)
     if drawn.is_forecast:
         _next("nowcast evaluate", [path], {"--observations": ..., "--variable": variable, "--output": "scores/"})

@@ -42,6 +42,18 @@ Hours = Annotated[float | None, typer.Option(metavar="H", help="Hours that a pla
 Start = Annotated[str | None, typer.Option(metavar="T", help="First reference time, such as 2016-09-28T15:00 (UTC).")]
 End = Annotated[str | None, typer.Option(metavar="T", help="Last reference time (UTC).")]
 Every = Annotated[float | None, typer.Option(metavar="MINUTES", help="Minutes between reference times.")]
+Drawn = Annotated[str, typer.Argument(metavar="FORECAST|RECORD", help="NetCDF file, folder of them, or glob.")]
+Picture = Annotated[
+    Path, typer.Option(metavar="PICTURE", help="File to write: panels (.png, .svg, .pdf) or an animation (.gif, .mp4).")
+]
+DrawnTime = Annotated[str | None, typer.Option(metavar="T", help="For forecasts: the reference time to draw (UTC).")]
+FirstFrame = Annotated[str | None, typer.Option(metavar="T", help="For a record: time of the first frame (UTC).")]
+LastFrame = Annotated[str | None, typer.Option(metavar="T", help="For a record: time of the last frame (UTC).")]
+Beside = Annotated[list[str] | None, typer.Option(metavar="RECORD", help="For forecasts: what was observed, drawn beside.")]
+Threshold = Annotated[
+    float | None, typer.Option(metavar="MM/H", help="For forecasts: draw the probability of so much rain or more.")
+]
+Motion = Annotated[bool, typer.Option("--motion", help="Draw arrows of the motion of the rain.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist already.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
@@ -115,7 +127,7 @@ def spread_observations(argv: Sequence[str]) -> list[str]:
     """Turn `--observations A B` into `--observations A --observations B`: a shell replaces a glob by several words."""
     words, inside = [], False
     for n, word in enumerate(argv):
-        if argv[0] == "evaluate" and inside and not word.startswith("-") and argv[n - 1] != "--observations":
+        if argv[0] in ("evaluate", "plot") and inside and not word.startswith("-") and argv[n - 1] != "--observations":
             words.append("--observations")
         inside = word == "--observations" or (inside and not word.startswith("-"))
         words.append(word)

@@ -1,51 +1,28 @@
-"""Draw a record or a forecast file as panels of its frames (PNG) or as an animation (GIF).
+"""Check what `nowcast plot` is asked for, open the record or the forecast, and draw it."""
 
-Frames are read one at a time and averaged to fewer cells for display, so the memory does not grow with the record.
-"""
-
-import logging
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
-from nowcast.evaluation.coarsen import block_means, block_size, evenly_spaced
 from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
+from nowcast.netcdf.forecast_writer import PROBABILITY
 from nowcast.netcdf.opening import open_records
-from nowcast.netcdf.places.grid import Grid
+from nowcast.netcdf.places.comparison import difference
+from nowcast.netcdf.places.locating import locate
 from nowcast.netcdf.record import Record
 from nowcast.netcdf.times.raster import nearest, tolerance
 from nowcast.quantity import Quantity
-from nowcast.report.maps import MapGrid, colour_scale, gif, ground_aspect, moment, plain, png, short
+from nowcast.report.maps import PROBABILITY as PROBABILITY_QUANTITY
+from nowcast.report.maps import moment, plain, short, span
+from nowcast.report.pictures.animation import require_video
+from nowcast.report.pictures.frame_maps import ANIMATIONS, PANELS, Frames, Series, draw
 from nowcast.runtime.outputs import may_write, replacing
 
-log = logging.getLogger(__name__)
-SUFFIXES = (".png", ".gif")
 NEWEST = 12  # number of frames of a record that are drawn by default
-MOST_PANELS, MOST_FRAMES = 12, 120  # of a picture and of an animation; of more frames, evenly spaced ones are drawn
-PANEL_INCHES, ANIMATION_INCHES = 2.7, 6.0  # width of a panel and of an animation
-PANEL_CELLS, ANIMATION_CELLS = 320, 640  # largest number of cells drawn along y or x; larger grids are averaged in blocks
+MINUTE = np.timedelta64(60, "s")
 Times = tuple[np.datetime64 | None, np.datetime64 | None]
-
-
-@dataclass(frozen=True)
-class Frames:
-    """The frames to draw, and the text beside them.
-
-    `read(n)` returns frame n (y, x), row 0 northernmost, NaN missing. `labels` give the time of each frame.
-    """
-
-    title: str
-    labels: Sequence[str]
-    read: Callable[[int], np.ndarray]
-    quantity: Quantity
-    label: str  # beside the colour scale
-    extent_km: tuple[float, float]
-    shape: tuple[int, int]
-    is_forecast: bool = False
 
 
 def plot(
@@ -55,78 +32,118 @@ def plot(
     variable: str | None = None,
     reference: np.datetime64 | None = None,
     span: Times = (None, None),
+    observations: Sequence[str] = (),
+    threshold: float | None = None,
+    with_motion: bool = False,
     overwrite: bool = False,
 ) -> Frames:
     """Draw a forecast or a record, and return what was drawn.
 
-    Of a forecast file, the forecast from the time `reference` is drawn (default: the newest). Of a record, the frames in
-    `span` are drawn (default: the newest).
+    Of a forecast file, the forecast from the time `reference` is drawn (default: the newest), beside the observations where
+    they are given, or with a `threshold` (mm/h) the probability of so much or more. Of a record, the frames in `span` are
+    drawn (default: the newest).
 
-    Raises UsageError (exit 2) for an output that ends in neither .png nor .gif and for times of the wrong kind, DataError
+    Raises UsageError (exit 2) for an output of an unknown kind and for options that do not fit what is drawn, DataError
     (exit 3) for files that cannot be used, OutputError (exit 5) for an output that exists already or cannot be written, and
     NotEnoughFrames (exit 75) if there is no forecast or frame at the times given.
     """
-    check_output(output, overwrite=overwrite)
-    frames = open_frames(path, variable, reference, span)
+    suffix = check_output(output, overwrite=overwrite)
+    frames = open_frames(path, variable, reference, span, observations=observations, threshold=threshold)
     with replacing(output) as temporary:
-        temporary.write_bytes(_animation(frames) if output.suffix == ".gif" else _panels(frames))
+        draw(frames, temporary, suffix, with_motion=with_motion)
     return frames
 
 
-def check_output(output: Path, *, overwrite: bool) -> None:
-    """Raise UsageError (exit 2) or OutputError (exit 5) for an output that cannot be written, before anything is read."""
-    if output.suffix not in SUFFIXES:
-        raise UsageError(f"--output {output}: end the name in .png for panels or in .gif for an animation")
+def check_output(output: Path, *, overwrite: bool) -> str:
+    """Return the kind of picture, such as ".png", by the ending of the output's name.
+
+    Raises UsageError (exit 2) or OutputError (exit 5) for an output that cannot be written, before anything is read.
+    """
+    suffix = output.suffix.lower()
+    if suffix not in (*PANELS, *ANIMATIONS):
+        raise UsageError(
+            f"--output {output}: what to draw follows from the ending of the name.\n"
+            f"End it in {', '.join(PANELS)} for panels, in {' or '.join(ANIMATIONS)} for an animation."
+        )
+    if suffix == ".mp4":
+        require_video()
     may_write(output, overwrite=overwrite, instead="another --output")
+    return suffix
 
 
-def open_frames(path: str, variable: str | None, reference: np.datetime64 | None, span: Times) -> Frames:
-    """Open the forecast or the record that `plot` draws. Raises UsageError (exit 2) for times of the other kind."""
-    forecasts = _open_forecast(path, variable)
+def open_frames(
+    path: str,
+    variable: str | None,
+    reference: np.datetime64 | None,
+    span: Times,
+    *,
+    observations: Sequence[str] = (),
+    threshold: float | None = None,
+) -> Frames:
+    """Open the forecast or the record that `plot` draws. Raises UsageError (exit 2) for options of the other kind."""
+    forecasts = _open_forecast(path, variable, threshold)
     if forecasts is None:
-        return _record_frames(_open_record(path, variable), path, reference, span)
+        if given := [name for name, value in (("--observations", observations), ("--threshold", threshold)) if value]:
+            raise UsageError(f"{path} is a record: {given[0]} is for forecasts")
+        return _record_frames(_open_record([path], variable), path, reference, span)
     if any(time is not None for time in span):
         raise UsageError(f"{path} holds forecasts: choose one by --reference-time; --start and --end are for records")
-    return _forecast_frames(forecasts, path, reference)
+    return _forecast_frames(forecasts, path, reference, observations, threshold)
 
 
-def _open_forecast(path: str, variable: str | None) -> Forecasts | None:
+def _open_forecast(path: str, variable: str | None, threshold: float | None) -> Forecasts | None:
     """Open a forecast file. Return None for any other file: it is then read as a record, which reports its errors."""
-    try:
-        forecasts = read_forecast(path, variable=variable)
-    except DataError:
-        return None
-    # A file whose only lead time is 0 is an analysis, which is drawn as a record.
-    return forecasts if (forecasts.lead_times > np.timedelta64(0, "s")).any() else None
+    # probabilities of this program lie beside the field; in other files they are found by themselves
+    for name in (*((PROBABILITY,) if threshold and not variable else ()), variable):
+        try:
+            forecasts = read_forecast(path, variable=name)
+        except DataError:
+            continue
+        # A file whose only lead time is 0 is an analysis, which is drawn as a record.
+        return forecasts if (forecasts.lead_times > np.timedelta64(0, "s")).any() else None
+    return None
 
 
-def _open_record(path: str, variable: str | None) -> Record:
-    records = open_records([path], variable=variable)
+def _open_record(paths: Sequence[str], variable: str | None) -> Record:
+    records = open_records(paths, variable=variable)
     if len(records) > 1:
         named = ", ".join(record.name for record in records[:4]) + (", …" if len(records) > 4 else "")
-        raise UsageError(f"{path} holds {len(records)} records on different grids ({named}): plot one of them")
+        raise UsageError(f"{' '.join(paths)} holds {len(records)} records on different grids ({named}): plot one of them")
     return records[0]
 
 
-def _record_frames(record: Record, path: str, reference: np.datetime64 | None, span: Times) -> Frames:
+def _record_frames(record: Record, path: str, reference: np.datetime64 | None, within: Times) -> Frames:
     if reference is not None:
         raise UsageError(f"{path} is a record: choose frames by --start and --end; --reference-time is for forecasts")
-    chosen = _positions_in(record, span)
+    chosen = _positions_in(record, within)
+    times = record.times[chosen]
     return Frames(
-        title=f"{plain(short(record.name, 40))}, {moment(record.times[chosen[0]])} to {moment(record.times[chosen[-1]])}",
-        labels=[moment(record.times[n]) for n in chosen],
-        read=lambda n: record.read([chosen[n]])[0],
+        title=f"{plain(short(record.name, 40))}, observed {span(times[0], times[-1])}",
+        labels=[moment(time) for time in times],
+        series=[Series("observed", lambda n: record.read([chosen[n]])[0], _steady(times, record.time_step))],
         quantity=record.quantity,
         label=record.quantity.unit,
-        extent_km=_extent(record.grid),
+        spacing_km=record.grid.spacing_km,
         shape=record.grid.shape,
+        locator=locate(record.grid),
+        minutes=record.time_step / MINUTE,
     )
 
 
-def _positions_in(record: Record, span: Times) -> np.ndarray:
-    if span == (None, None):
+def _steady(times: np.ndarray, step: np.timedelta64) -> list[int]:
+    """Return for each time the first one from which times (time,) go on in even steps up to it."""
+    first, positions = 0, []
+    for n in range(len(times)):
+        if n and times[n] - times[n - 1] != step:
+            first = n
+        positions.append(first)
+    return positions
+
+
+def _positions_in(record: Record, within: Times) -> np.ndarray:
+    if within == (None, None):
         return np.arange(max(len(record) - NEWEST, 0), len(record))
-    start, end = span
+    start, end = within
     if start is not None and end is not None and start > end:
         raise UsageError(f"--start {start} is after --end {end}")
     chosen = np.flatnonzero(record.is_between(start, end))
@@ -136,88 +153,109 @@ def _positions_in(record: Record, span: Times) -> np.ndarray:
     return chosen
 
 
-def _forecast_frames(forecasts: Forecasts, path: str, reference: np.datetime64 | None) -> Frames:
-    times = forecasts.reference_times
-    case = len(times) - 1
-    if reference is not None:
-        position, off = nearest(times, np.array([reference]))
-        case = int(position[0]) if off[0] <= tolerance(forecasts.lead_times[0]) else None
-    if case is None:
-        span = f"{len(times):,} reference times from {times[0]}Z to {times[-1]}Z"
-        available = span if len(times) > 1 else f"only {times[0]}Z"
-        raise NotEnoughFrames(f"{path} has no forecast from {reference}Z.\nIt has {available}.")
-    leads = forecasts.lead_times
-    description, read = _reader(forecasts, case)
+def _forecast_frames(
+    forecasts: Forecasts, path: str, reference: np.datetime64 | None, observations: Sequence[str], threshold: float | None
+) -> Frames:
+    case = _case(forecasts, path, reference)
+    leads, start = forecasts.lead_times, forecasts.reference_times[case]
+    what, read, is_probability = _reader(forecasts, path, case, threshold)
+    name = forecasts.source or Path(path).name
+    steps = np.diff(leads)
+    series = [Series("forecast", read, _steady(leads, steps[0] if len(steps) else leads[0]))]
+    if observations:
+        event = _threshold(forecasts, threshold) if is_probability else None
+        series.insert(0, _observed(_open_record(observations, None), forecasts, path, start, event))
     return Frames(
-        title=f"{plain(short(Path(path).name, 40))}, {description} from {moment(times[case])}",
-        labels=[f"+{lead / np.timedelta64(60, 's'):g} min, {str(times[case] + lead)[11:16]}" for lead in leads],
-        read=read,
-        quantity=forecasts.quantity if forecasts.kind != "probability" else Quantity.named("probability"),
-        label=forecasts.quantity.unit if forecasts.kind != "probability" else "probability",
-        extent_km=_extent(forecasts.grid),
+        title=f"{plain(short(name, 40))}: {what} from {moment(start)}",
+        labels=[f"+{lead / MINUTE:g} min, {str(start + lead)[11:16]} UTC" for lead in leads],
+        series=series,
+        quantity=Quantity.named(PROBABILITY_QUANTITY) if is_probability else forecasts.quantity,
+        label=PROBABILITY_QUANTITY if is_probability else forecasts.quantity.unit,
+        spacing_km=forecasts.grid.spacing_km,
         shape=forecasts.grid.shape,
+        locator=locate(forecasts.grid),
+        minutes=float((steps[0] if len(steps) else leads[0]) / MINUTE),
         is_forecast=True,
     )
 
 
-def _reader(forecasts: Forecasts, case: int) -> tuple[str, Callable[[int], np.ndarray]]:
-    """Return what the fields of a case are, and a function that reads one by its lead time's number.
+def _case(forecasts: Forecasts, path: str, reference: np.datetime64 | None) -> int:
+    """Return the number of the forecast from a reference time, of the newest one for None."""
+    times = forecasts.reference_times
+    if reference is None:
+        return len(times) - 1
+    position, off = nearest(times, np.array([reference]))
+    if off[0] <= tolerance(forecasts.lead_times[0]):
+        return int(position[0])
+    span = f"{len(times):,} reference times from {times[0]}Z to {times[-1]}Z"
+    available = span if len(times) > 1 else f"only {times[0]}Z"
+    raise NotEnoughFrames(f"{path} has no forecast from {reference}Z.\nIt has {available}.")
 
-    Of probabilities for several thresholds, those of the threshold nearest to 1 mm/h are drawn.
+
+def _reader(
+    forecasts: Forecasts, path: str, case: int, threshold: float | None
+) -> tuple[str, Callable[[int], np.ndarray], bool]:
+    """Return what the fields of a case are, a function that reads one by its lead time's number, whether they are chances.
+
+    Of probabilities for several thresholds, those of the threshold asked for, else of that nearest to 1 mm/h, are drawn.
     """
+    if forecasts.kind == "probability":
+        event = _threshold(forecasts, threshold)
+        column = forecasts.thresholds.index(event)
+        what = f"probability of {event:g} {forecasts.quantity.unit} or more, forecast"
+        return what, lambda lead: forecasts.probabilities(case, lead, [column])[0], True
+    if threshold is None:
+        what = f"mean of {forecasts.num_members} members" if forecasts.kind == "ensemble" else "forecast"
+        return what, lambda lead: forecasts.read(case, [lead])[0], False
+    if forecasts.kind != "ensemble":
+        raise UsageError(
+            f"--threshold {threshold:g}: {path} holds no probabilities.\n"
+            "Write them with nowcast predict … --probabilities, or leave --threshold out."
+        )
+    what = f"share of {forecasts.num_members} members with {threshold:g} {forecasts.quantity.unit} or more, forecast"
+    return what, lambda lead: _reaches(forecasts.members(case, lead), threshold).mean(axis=0), True
+
+
+def _reaches(fields: np.ndarray, threshold: float) -> np.ndarray:
+    """Return 1 where fields (…, y, x) reach a threshold, 0 where they do not, NaN where they are missing."""
+    return np.where(np.isnan(fields), np.nan, fields >= threshold).astype(np.float32)
+
+
+def _threshold(forecasts: Forecasts, threshold: float | None) -> float:
+    """Return the threshold asked for, in mm/h, as the file has it; for None that nearest to 1 mm/h."""
     if forecasts.kind != "probability":
-        description = f"mean of {forecasts.num_members} members" if forecasts.kind == "ensemble" else "forecast"
-        return description, lambda lead: forecasts.read(case, [lead])[0]
-    column = int(np.argmin(np.abs(np.log(np.maximum(forecasts.thresholds, 1e-9)))))
-    description = f"probability of {forecasts.thresholds[column]:g} {forecasts.quantity.unit} or more"
-    return description, lambda lead: forecasts.probabilities(case, lead, [column])[0]
+        return float(threshold)
+    known = np.array(forecasts.thresholds)
+    if threshold is None:
+        return forecasts.thresholds[int(np.argmin(np.abs(np.log(np.maximum(known, 1e-9)))))]
+    if not np.isclose(known, threshold, rtol=1e-4).any():
+        listed = ", ".join(f"{each:g}" for each in known)
+        raise UsageError(f"--threshold {threshold:g}: the file holds the probabilities of {listed} {forecasts.quantity.unit}")
+    return forecasts.thresholds[int(np.argmin(np.abs(known - threshold)))]
 
 
-def _extent(grid: Grid) -> tuple[float, float]:
-    """Return the size of a grid along y and x, in km."""
-    return grid.shape[0] * grid.spacing_km[0], grid.shape[1] * grid.spacing_km[1]
+def _observed(record: Record, forecasts: Forecasts, path: str, start: np.datetime64, event: float | None) -> Series:
+    """Return what was observed at the valid times of a forecast, missing where no frame is; with `event`, where it was so much.
 
+    Raises DataError (exit 3) for a record of another grid or quantity.
+    """
+    if differs := difference(record.grid, forecasts.grid):
+        raise DataError(f"{record.name} is not on the grid of {path}: {differs}.\nRegrid one of them first.")
+    if record.quantity != forecasts.quantity:
+        raise DataError(f"{record.name} holds {record.quantity} but {path} holds {forecasts.quantity}")
+    valid = start + forecasts.lead_times
+    times = record.frames_at(valid)
+    if np.isnat(times).all():
+        raise NotEnoughFrames(
+            f"{record.name} has no frame at the times that are forecast, {valid[0]}Z to {valid[-1]}Z.\n"
+            f"It goes from {record.times[0]}Z to {record.times[-1]}Z."
+        )
 
-def _choose_frames(frames: Frames, most: int) -> list[int]:
-    chosen = evenly_spaced(len(frames.labels), most)
-    if len(chosen) < len(frames.labels):
-        log.info("drawing %d of %d frames, evenly spaced; choose fewer by --start and --end", len(chosen), len(frames.labels))
-    return chosen
+    def read(lead: int) -> np.ndarray:
+        if np.isnat(times[lead]):
+            return np.full(record.grid.shape, np.nan, np.float32)
+        field = record.read([int(np.searchsorted(record.times, times[lead]))])[0]
+        return field if event is None else _reaches(field, event)
 
-
-def picture_title(frames: Frames, block: int) -> str:
-    averaged = f"; pixels are means of {block} × {block} cells" if block > 1 else ""
-    return f"{frames.title}\n(grey: missing{averaged})"
-
-
-def _panels(frames: Frames) -> bytes:
-    chosen, block = _choose_frames(frames, MOST_PANELS), block_size(frames.shape, PANEL_CELLS)
-    aspect = ground_aspect(frames.shape, frames.extent_km)
-    columns = min(len(chosen), max(1, round(math.sqrt(len(chosen) * max(aspect, 0.5) * 1.3))))
-    rows = math.ceil(len(chosen) / columns)
-    grid = MapGrid(rows, columns, aspect, width=PANEL_INCHES, title=picture_title(frames, block), above=0.22)
-    for panel, n in enumerate(chosen):
-        row, column = divmod(panel, columns)
-        grid.paste(row, column, block_means(frames.read(n), block), colour_scale(frames.quantity))
-        grid.label(row, column, frames.labels[n])
-    return png(_with_scales(grid, frames).pixels())
-
-
-def _animation(frames: Frames) -> bytes:
-    chosen, block = _choose_frames(frames, MOST_FRAMES), block_size(frames.shape, ANIMATION_CELLS)
-    aspect = ground_aspect(frames.shape, frames.extent_km)
-    grid = MapGrid(1, 1, aspect, width=ANIMATION_INCHES / max(aspect, 1), title=picture_title(frames, block), above=0.22)
-    label = grid.label(0, 0, "")
-
-    def show(n: int) -> None:
-        grid.paste(0, 0, block_means(frames.read(chosen[n]), block), colour_scale(frames.quantity))
-        label.set_text(frames.labels[chosen[n]])
-
-    return gif(_with_scales(grid, frames), show, len(chosen), frames.quantity)
-
-
-def _with_scales(grid: MapGrid, frames: Frames) -> MapGrid:
-    """Add the scale of distance and the colour scale."""
-    grid.draw_distance(frames.extent_km[1])
-    grid.scale(colour_scale(frames.quantity), frames.label, extend="max" if frames.quantity.is_rain else "neither")
-    return grid
+    name = "observed" if event is None else f"observed ≥ {event:g}"
+    return Series(name, read, _steady(forecasts.lead_times, np.diff(forecasts.lead_times)[:1].sum()))

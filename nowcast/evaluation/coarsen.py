@@ -1,10 +1,11 @@
 """Reduce fields for display: large grids to block means, long series to evenly spaced frames."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+KNOWN_MARGIN = 0.03  # share of the area with data that is shown around it
 DISPLAY_CELLS = 320  # most pixels along the longer side of a map: more than a panel of a figure has
 
 
@@ -35,3 +36,24 @@ def block_means(fields: np.ndarray, block: int) -> np.ndarray:
 def evenly_spaced(number: int, most: int) -> list[int]:
     """Return up to `most` of the positions 0 … number - 1, evenly spaced, including the first and the last."""
     return sorted(set(np.linspace(0, number - 1, min(number, most)).round().astype(int).tolist()))
+
+
+def known_window(fields: Iterable[np.ndarray]) -> tuple[slice, slice]:
+    """Return the rows and columns of the smallest part that holds all known cells of fields (y, x), and a small margin.
+
+    The whole grid where nothing is known.
+    """
+    rows = columns = None
+    for field in fields:
+        known = np.isfinite(field)
+        rows = known.any(axis=1) if rows is None else rows | known.any(axis=1)
+        columns = known.any(axis=0) if columns is None else columns | known.any(axis=0)
+    return _around(rows), _around(columns)
+
+
+def _around(known: np.ndarray) -> slice:
+    positions = np.flatnonzero(known)
+    if not len(positions):
+        return slice(0, len(known))
+    margin = max(round(KNOWN_MARGIN * len(positions)), 1)
+    return slice(max(int(positions[0]) - margin, 0), min(int(positions[-1]) + 1 + margin, len(known)))

@@ -16,6 +16,7 @@ from nowcast.evaluation.probabilities import Case, Probabilities
 from nowcast.evaluation.provenance import about
 from nowcast.evaluation.result import Evaluation, nearest_threshold
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.netcdf.places.locating import locate
 from nowcast.netcdf.record import Record, log_readings
 from nowcast.prediction.cases import Selection
 from nowcast.runtime import distributed
@@ -62,7 +63,8 @@ def evaluate(
             log.warning(message, name, number)
     if examples and distributed.is_first():
         chosen = choose(evaluation.cases)
-        evaluation.examples = [_example(evaluation, forecasters, records, all_windows, *ranked) for ranked in chosen.items()]
+        given = evaluation, forecasters, records, all_windows, probabilities
+        evaluation.examples = [_example(*given, *ranked) for ranked in chosen.items()]
     return evaluation
 
 
@@ -286,6 +288,7 @@ def _example(
     forecasters: Mapping[str, Forecaster],
     records: Sequence[Record],
     all_windows: Sequence[Windows],
+    probabilities: Probabilities | None,
     rank: str,
     case: ScoredCase,
 ) -> Example:
@@ -295,5 +298,17 @@ def _example(
     positions = windows.positions[np.flatnonzero(references == case.reference)[0]]
     past, observed = record.read(positions[: windows.input_frames]), record.read(positions[windows.input_frames :])
     lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
-    forecasts, _ = _forecasts(forecasters, past, case.reference, lead_times)
-    return make_example(rank, case, evaluation.lead_minutes, observed, forecasts, spacing_km=record.grid.spacing_km)
+    forecasts, exceedances = _forecasts(forecasters, past, case.reference, lead_times, probabilities)
+    column = nearest_threshold(evaluation)
+    own = {name: probabilities.matched[name][1] for name in exceedances}
+    return make_example(
+        rank,
+        case,
+        evaluation.lead_minutes,
+        observed,
+        forecasts,
+        spacing_km=record.grid.spacing_km,
+        locator=locate(record.grid),
+        threshold=evaluation.thresholds[column],
+        probabilities={name: exceedances[name][own[name].index(column)] for name in own if column in own[name]},
+    )

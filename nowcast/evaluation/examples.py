@@ -6,11 +6,12 @@ means of their fields are kept for display.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from nowcast.evaluation.coarsen import block_means, block_size, evenly_spaced
+from nowcast.evaluation.coarsen import block_means, block_size, evenly_spaced, known_window
+from nowcast.netcdf.places.locating import Locator
 
 MAX_FRAMES = 12  # most lead times of an example; of more, evenly spaced ones are shown
 
@@ -27,15 +28,31 @@ class ScoredCase:
 
 @dataclass(frozen=True)
 class Example:
-    """An example case for the report: its observed and forecast fields, as block means for display."""
+    """An example case for the report: its observed and forecast fields, cut to the area with data, as block means for display.
 
-    rank: str  # among the cases: "best", "median", "worst", …
+    rank: among the cases: "best", "median", "worst", …
+    observed: (lead, y, x) mm/h
+    forecasts: (lead, y, x) mm/h, by forecaster
+    extent_km: (height, width) of the area, NaN if unknown
+    block: side of the blocks, in grid cells
+    corner: the row and column of the grid at which the area begins
+    locator: where the grid lies on earth, None if unknown
+    probabilities: (lead, y, x) of at least `threshold`, by forecaster that gives any
+    events: (lead, y, x), the share of the cells of a block at which at least `threshold` was observed
+    """
+
+    rank: str
     case: ScoredCase
     lead_minutes: tuple[float, ...]
-    observed: np.ndarray  # (lead, y, x) mm/h
-    forecasts: Mapping[str, np.ndarray]  # (lead, y, x) mm/h, by forecaster
-    extent_km: tuple[float, float]  # (height, width) of the grid, NaN if unknown
-    block: int  # side of the blocks, in grid cells
+    observed: np.ndarray
+    forecasts: Mapping[str, np.ndarray]
+    extent_km: tuple[float, float]
+    block: int
+    corner: tuple[int, int] = (0, 0)
+    locator: Locator | None = None
+    threshold: float = math.nan
+    probabilities: Mapping[str, np.ndarray] = field(default_factory=dict)
+    events: np.ndarray | None = None
 
 
 def choose(cases: Sequence[ScoredCase]) -> dict[str, ScoredCase]:
@@ -67,21 +84,35 @@ def make_example(
     forecasts: Mapping[str, np.ndarray],
     *,
     spacing_km: tuple[float, float],
+    locator: Locator | None = None,
+    threshold: float = math.nan,
+    probabilities: Mapping[str, np.ndarray] | None = None,
 ) -> Example:
     """Return an example with block means at up to MAX_FRAMES lead times, including the first and the last.
 
     observed, forecasts: (lead, y, x) mm/h
     spacing_km: (y, x) distance between cells, NaN if unknown
+    probabilities: (lead, y, x) of at least `threshold`, by forecaster
     """
     leads = evenly_spaced(len(observed), MAX_FRAMES)
-    shape = observed.shape[-2:]
-    block = block_size(shape)
+    part = known_window([*observed[leads], *(each for fields in forecasts.values() for each in fields[leads])])
+    size = [each.stop - each.start for each in part]
+    block = block_size(size)
+
+    def shown(fields: np.ndarray) -> np.ndarray:
+        return block_means(fields[leads][:, *part], block)
+
     return Example(
         rank=rank,
         case=case,
         lead_minutes=tuple(lead_minutes[lead] for lead in leads),
-        observed=block_means(observed[leads], block),
-        forecasts={name: block_means(forecast[leads], block) for name, forecast in forecasts.items()},
-        extent_km=(shape[0] * spacing_km[0], shape[1] * spacing_km[1]),
+        observed=shown(observed),
+        forecasts={name: shown(forecast) for name, forecast in forecasts.items()},
+        extent_km=(size[0] * spacing_km[0], size[1] * spacing_km[1]),
         block=block,
+        corner=(part[0].start, part[1].start),
+        locator=locator,
+        threshold=threshold,
+        probabilities={name: shown(each) for name, each in (probabilities or {}).items()},
+        events=shown(np.where(np.isnan(observed), np.nan, observed >= threshold)) if probabilities else None,
     )

@@ -3,6 +3,8 @@
 import re
 
 SCORES_FORMAT = "nowcast_scores_format"  # global attribute of the scores that nowcast writes
+_FORECASTER = re.compile(r"nowcast predict (\S+)")  # in the global attribute `history`
+_SOURCE_END = re.compile(r"[,;(\n]")
 _SOURCE = re.compile(r", nowcast \d")  # in the global attribute `source` of its forecasts
 
 
@@ -25,3 +27,10 @@ def is_numeric(variable) -> bool:
 def made_by_nowcast(dataset) -> bool:
     """Return whether nowcast wrote a file, forecasts or scores, going by its global attributes."""
     return SCORES_FORMAT in dataset.ncattrs() or bool(_SOURCE.search(text(dataset, "source") or ""))
+
+
+def maker(dataset) -> str:
+    """Return the name of what made the forecasts of a file: the forecaster, else the beginning of `source`; "" if unknown."""
+    if made_by_nowcast(dataset) and (found := _FORECASTER.search(text(dataset, "history") or "")):
+        return found[1]
+    return _SOURCE_END.split(text(dataset, "source") or "", maxsplit=1)[0].strip()

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import DataError
+from nowcast.netcdf.attributes import maker
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors, unreadable
 from nowcast.netcdf.forecast_layout import ForecastLayout, read_layout
 from nowcast.netcdf.places.comparison import difference
@@ -33,6 +34,7 @@ class _File:
     layout: ForecastLayout
     times: Times
     grid: Grid
+    source: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,7 @@ class Forecasts:
     lead_times: np.ndarray
     sources: np.ndarray
     files: tuple[_File, ...]
+    source: str = ""  # name of the forecaster; "" if unknown
     are_totals: bool = False  # amounts since the start of the forecast, read as differences of lead times
 
     def read(self, case: int, leads: Sequence[int] | None = None) -> np.ndarray:
@@ -179,6 +182,7 @@ def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float
         lead_times=leads,
         sources=sources,
         files=tuple(files),
+        source=files[0].source,
     )
     if not _are_totals(forecasts):
         return forecasts
@@ -223,7 +227,7 @@ def _open_usable(paths: Sequence[Path], where: str | Path, variable: str | None,
 def _open(path: Path, variable: str | None, zr_a: float, zr_b: float) -> _File:
     with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
         layout, times = read_layout(dataset, str(path), variable=variable, zr_a=zr_a, zr_b=zr_b)
-        return _File(path, layout, times, read_grid(dataset, layout.field, str(path)))
+        return _File(path, layout, times, read_grid(dataset, layout.field, str(path)), maker(dataset))
 
 
 def _require_alike(file: _File, first: _File) -> None:

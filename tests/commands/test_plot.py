@@ -1,7 +1,10 @@
 """`nowcast plot` draws the frames asked for, north up, and refuses the rest in one line with its exit code."""
 
+import re
+import sys
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import pytest
 from makers import command, rain, write_record
@@ -69,27 +72,27 @@ def test_a_record_shows_its_newest_frames_or_those_asked_for(tmp_path):
     some = plot.open_frames(path, None, None, (START + STEP, START + 3 * STEP))
     assert some.labels == ["2020-06-01 00:05 UTC", "2020-06-01 00:10 UTC", "2020-06-01 00:15 UTC"]
     (record,) = open_records([path])
-    np.testing.assert_array_equal(some.read(1), record.read([2])[0])
+    np.testing.assert_array_equal(some.series[0].read(1), record.read([2])[0])
     assert len(plot.open_frames(path, None, None, (START, None)).labels) == 40
 
 
 def test_a_forecast_shows_its_newest_case_or_the_one_asked_for(tmp_path):
     path = str(forecast_file(tmp_path / "f.nc", write_record(tmp_path / "rain.nc", corner_rain())))
     newest = plot.open_frames(path, None, None, (None, None))
-    assert newest.title == "f.nc, forecast from 2020-06-01 00:05 UTC"
-    assert newest.labels == ["+5 min, 00:10", "+10 min, 00:15", "+15 min, 00:20"]
-    assert np.nanmax(newest.read(0)) == 60
-    assert np.nanmax(plot.open_frames(path, None, START, (None, None)).read(2)) == 30
+    assert newest.title == "f.nc: forecast from 2020-06-01 00:05 UTC"
+    assert newest.labels == ["+5 min, 00:10 UTC", "+10 min, 00:15 UTC", "+15 min, 00:20 UTC"]
+    assert np.nanmax(newest.series[0].read(0)) == 60
+    assert np.nanmax(plot.open_frames(path, None, START, (None, None)).series[0].read(2)) == 30
 
 
 def test_an_animation_has_every_frame_and_a_picture_at_most_twelve(tmp_path):
-    path = write_record(tmp_path / "rain.nc", rain(frames=30, shape=(8, 8)))
+    path = write_record(tmp_path / "rain.nc", rain(frames=14, shape=(8, 8)))
     asked = ("--start", "2020-06-01")
     assert command("plot", path, "--output", "a.gif", *asked, "-q")[0] == 0
     with Image.open("a.gif") as image:
-        assert (image.n_frames, image.info["loop"]) == (30, 0)
+        assert (image.n_frames, image.info["loop"]) == (14, 0)
     _, _, err = command("plot", path, "--output", "a.png", *asked)
-    assert "drawing 12 of 30 frames" in err
+    assert "drawing 12 of 14 frames" in err
 
 
 def test_what_comes_next_is_named(tmp_path):
@@ -109,12 +112,88 @@ def test_everything_missing_is_a_grey_picture(tmp_path):
     assert ((colours("a.png") == 217).all(axis=-1)).mean() > 0.3
 
 
+def texts(path):
+    """The texts of an SVG."""
+    return re.findall(r"<text[^>]*>([^<]*)</text>", Path(path).read_text())
+
+
 def test_a_large_grid_is_averaged_for_display_and_the_title_says_so(tmp_path):
     path = str(write_record(tmp_path / "rain.nc", corner_rain(shape=(700, 900))))
-    frames = plot.open_frames(path, None, None, (None, None))
-    assert "means of 3 × 3 cells" in plot.picture_title(frames, 3)
+    plot.plot(path, tmp_path / "a.svg")
+    assert "(grey: missing; pixels are means of 2 × 2 cells)" in texts(tmp_path / "a.svg")
     plot.plot(path, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size < 100_000
+
+
+def test_a_picture_is_cut_to_the_area_with_data(tmp_path):
+    fields = np.full((1, 60, 80), np.nan, np.float32)
+    fields[:, 10:20, 30:50] = 30
+    path = str(write_record(tmp_path / "rain.nc", fields))
+    plot.plot(path, tmp_path / "a.png")
+    plot.plot(path, tmp_path / "a.svg")
+    rain = (colours(tmp_path / "a.png") == [int(maps.RAIN_COLOURS[7][n : n + 2], 16) for n in (1, 3, 5)]).all(axis=-1)
+    assert rain.mean() > 0.3  # of the whole picture; of the grid it is 4 %
+    assert "(grey: missing; cut to the observed area)" in texts(tmp_path / "a.svg")
+
+
+def test_the_ending_decides_what_is_written(tmp_path):
+    path = write_record(tmp_path / "rain.nc", corner_rain(frames=3))
+    for name, begins in (("a.PNG", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF"), ("a.gif", b"GIF8")):
+        assert command("plot", path, "--output", name, "--motion", "-q")[0] == 0
+        assert Path(name).read_bytes().startswith(begins)
+    assert command("plot", path, "--output", "a.mp4", "-q")[0] == 0
+    assert Path("a.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def test_without_ffmpeg_two_lines_say_how_to_get_it(tmp_path, monkeypatch):
+    path = write_record(tmp_path / "rain.nc", corner_rain())
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    refused(2, path, "--output", "a.mp4", says="pip install -e '.[pictures]', or end the name in .gif")
+
+
+def test_lines_of_the_earth_are_drawn_where_the_place_is_known(tmp_path):
+    """The record lies at 50° N 5° E, on the border of Belgium and France; without its projection nobody knows."""
+    path = write_record(tmp_path / "rain.nc", np.zeros((1, 60, 60), np.float32))
+    assert command("plot", path, "--output", "a.svg", "-q")[0] == 0
+    assert {"5.4°E", "50.2°N"} <= set(texts("a.svg"))
+    nowhere = write_record(tmp_path / "nowhere.nc", np.zeros((1, 60, 60), np.float32))
+    with netCDF4.Dataset(nowhere, "a") as file:
+        file["crs"].delncattr("grid_mapping_name")
+    assert command("plot", nowhere, "--output", "b.svg", "-q")[0] == 0
+    assert not [text for text in texts("b.svg") if "°" in text]
+
+
+def test_what_was_observed_is_drawn_beside_a_forecast(tmp_path):
+    record = write_record(tmp_path / "rain.nc", corner_rain(frames=3))
+    forecast = forecast_file(tmp_path / "f.nc", record, cases=1)
+    frames = plot.open_frames(str(forecast), None, None, (None, None), observations=[str(record)])
+    assert [series.name for series in frames.series] == ["observed", "forecast"]
+    (opened,) = open_records([record])
+    np.testing.assert_array_equal(frames.series[0].read(1), opened.read([2])[0])
+    assert np.isnan(frames.series[0].read(2)).all()  # no frame at 00:15
+    assert command("plot", forecast, "--observations", record, "--output", "a.svg", "-q")[0] == 0
+    assert [texts("a.svg").count(name) for name in ("observed", "forecast", "+10 min, 00:10 UTC")] == [1, 1, 2]
+    assert command("plot", forecast, "--observations", record, "--output", "a.gif", "-q")[0] == 0
+    other = write_record(tmp_path / "other.nc", corner_rain(shape=(9, 9)))
+    refused(3, forecast, "--observations", other, "--output", "b.png", says="is not on the grid of")
+    refused(2, record, "--observations", record, "--output", "b.png", says="is a record: --observations is for forecasts")
+
+
+def test_probabilities_are_drawn_of_the_threshold_asked_for(tmp_path):
+    record = write_record(tmp_path / "rain.nc", corner_rain(frames=3))
+    (opened,) = open_records([record])
+    fields = opened.read([0, 1, 2])
+    chances = np.stack([np.full_like(fields, 0.85), np.full_like(fields, 0.15)], axis=1)
+    facts = {"lead_times": np.arange(1, 4) * STEP, "quantity": RAIN_RATE, "attributes": {}, "grid": opened.grid}
+    write_forecast(tmp_path / "f.nc", [(START, fields, chances)], single=True, thresholds=(1.0, 5.0), **facts)
+    frames = plot.open_frames(str(tmp_path / "f.nc"), None, None, (None, None), threshold=5, observations=[str(record)])
+    assert frames.title == "f.nc: probability of 5 mm/h or more, forecast from 2020-06-01 00:00 UTC"
+    assert (frames.quantity.name, [series.name for series in frames.series]) == ("probability", ["observed ≥ 5", "forecast"])
+    np.testing.assert_allclose(frames.series[1].read(0), 0.15, atol=1e-4)
+    np.testing.assert_array_equal(frames.series[0].read(0)[[0, 0, -1], [0, -1, 0]], [1, 0, np.nan])
+    refused(2, tmp_path / "f.nc", "--threshold", 7, "--output", "a.png", says="holds the probabilities of 1, 5 mm/h")
+    plain = forecast_file(tmp_path / "plain.nc", record, cases=1)
+    refused(2, plain, "--threshold", 5, "--output", "a.png", says="holds no probabilities")
 
 
 def refused(code, *argv, says):
@@ -133,8 +212,8 @@ def test_what_cannot_be_drawn_is_refused_with_its_exit_code(workplace):
     (workplace / "text.nc").write_text("no NetCDF")
     (workplace / "there.png").write_text("mine")
     (workplace / "folder.png").mkdir()
-    refused(2, record, "--output", "a.jpg", says="end the name in .png for panels or in .gif")
-    refused(2, record, "--output", "a", says="--output a: end the name")
+    refused(2, record, "--output", "a.jpg", says="End it in .png, .svg, .pdf for panels, in .gif or .mp4 for an animation")
+    refused(2, record, "--output", "a", says="--output a: what to draw follows from the ending")
     refused(5, record, "--output", "there.png", says="there.png exists already.\nChoose another --output")
     refused(5, record, "--output", "folder.png", "--overwrite", says="folder.png cannot be written: it is a folder")
     refused(5, record, "--output", "absent/a.png", says="there is no folder absent")

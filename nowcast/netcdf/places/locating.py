@@ -1,0 +1,208 @@
+"""Find the rows and columns of places on earth, and the places of rows and columns.
+
+Latitude and longitude over the grid say where the cells are; else coordinates in degrees do, else coordinates on a map with
+its projection, which pyproj computes. Without any of these the place of a grid is unknown.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from nowcast.netcdf.places.coordinates import Coordinate, converted
+from nowcast.netcdf.places.degrees import sampled
+from nowcast.netcdf.places.grid import Grid
+
+log = logging.getLogger(__name__)
+_FITTED = 0.005  # share of the grid that latitude and longitude over it may be off a smooth map, for lines to be drawn
+_DEGREE = 3  # of the polynomials of that map
+_PROJ_TEXTS = ("crs_wkt", "spatial_ref", "proj4", "proj4_params", "proj4_string", "proj_string")
+Function = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Locator:
+    """Where a grid lies on earth. Row 0 is the northernmost, column 0 the westernmost, as in the fields of a record.
+
+    shape: rows and columns
+    cells: a function from latitude and longitude, degrees, to row and column, each (point,); NaN or far off elsewhere
+    degrees: its inverse
+    """
+
+    shape: tuple[int, int]
+    cells: Function
+    degrees: Function
+
+
+def locate(grid: Grid) -> Locator | None:
+    """Return where a grid lies on earth; None if that is unknown, or only pyproj could tell and is not installed."""
+    if min(grid.shape) < 2:
+        return None
+    if grid.degrees is not None and min(grid.degrees.shape[1:]) > _DEGREE:
+        found = _by_samples(grid)
+        if found is not None:
+            return found
+    if (grid.rows.kind, grid.columns.kind) == ("latitude", "longitude"):
+        return _by_degrees(grid)
+    if grid.mapping_attributes and "index" not in (grid.rows.kind, grid.columns.kind):
+        return _by_projection(grid)
+    return None
+
+
+def _northern(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coordinates y (y,) from the north, and x (x,) from the west."""
+    return grid.rows.unwrapped[:: -1 if grid.y_ascending else 1], grid.columns.unwrapped[:: -1 if grid.x_descending else 1]
+
+
+def _position(values: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
+    """Return the positions (point,) of values in a coordinate that rises or falls; beyond its ends, in steps of the last."""
+    if coordinate[-1] < coordinate[0]:
+        return _position(-values, -coordinate)
+    last = len(coordinate) - 1
+    found = np.interp(values, coordinate, np.arange(last + 1))
+    first_step, last_step = coordinate[1] - coordinate[0], coordinate[-1] - coordinate[-2]
+    found = np.where(values < coordinate[0], (values - coordinate[0]) / first_step, found)
+    return np.where(values > coordinate[-1], last + (values - coordinate[-1]) / last_step, found)
+
+
+def _value(positions: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
+    """Return the values (point,) of a coordinate at fractional positions, beyond its ends in steps of the last."""
+    last = len(coordinate) - 1
+    below = np.clip(np.floor(positions), 0, last - 1).astype(int)
+    return coordinate[below] + (positions - below) * (coordinate[below + 1] - coordinate[below])
+
+
+def _by_degrees(grid: Grid) -> Locator:
+    y, x = _northern(grid)
+    middle = (x[0] + x[-1]) / 2
+
+    def cells(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _position(latitude, y), _position(middle + _turned(longitude - middle), x)
+
+    def degrees(row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _value(row, y), _turned(_value(column, x))
+
+    return Locator(grid.shape, cells, degrees)
+
+
+def _turned(longitude: np.ndarray) -> np.ndarray:
+    """Return longitudes from -180 to below 180 degrees."""
+    return (longitude + 180) % 360 - 180
+
+
+def _by_projection(grid: Grid) -> Locator | None:
+    """Return where a grid on a map lies, by pyproj; None without pyproj, and for a projection that it does not understand."""
+    try:
+        import pyproj
+    except ImportError:
+        log.info("no coast and borders are drawn: that takes pyproj (pip install -e '.[pictures]')")
+        return None
+    try:
+        crs = _projection(pyproj, grid)
+        factors = [_factor(pyproj, crs, coordinate, grid) for coordinate in (grid.rows, grid.columns)]
+        transformer = pyproj.Transformer.from_crs(crs.geodetic_crs, crs, always_xy=True)
+    except (pyproj.exceptions.ProjError, KeyError, TypeError, ValueError, AttributeError):
+        log.info("no coast and borders are drawn: the map projection of the file is not understood")
+        return None
+    y, x = _northern(grid)
+
+    def cells(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        on_x, on_y = (np.asarray(values, np.float64) for values in transformer.transform(longitude, latitude))
+        on_x, on_y = (np.where(np.isfinite(values), values, np.nan) for values in (on_x, on_y))
+        return _position(on_y / factors[0], y), _position(on_x / factors[1], x)
+
+    def degrees(row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        on_map = _value(column, x) * factors[1], _value(row, y) * factors[0]
+        longitude, latitude = transformer.transform(*on_map, direction="INVERSE")
+        return np.where(np.isfinite(latitude), latitude, np.nan), np.where(np.isfinite(longitude), longitude, np.nan)
+
+    return Locator(grid.shape, cells, degrees)
+
+
+def _projection(pyproj, grid: Grid):
+    """Return the projection of a grid mapping: by its CF attributes, else by a text of PROJ or WKT."""
+    declared = dict(grid.mapping_attributes)
+    if "crs_wkt" in declared or "grid_mapping_name" in declared:
+        try:
+            return pyproj.CRS.from_cf(declared)
+        except (pyproj.exceptions.CRSError, KeyError):
+            pass
+    return pyproj.CRS.from_user_input(next((declared[name] for name in _PROJ_TEXTS if name in declared), ""))
+
+
+def _factor(pyproj, crs, coordinate: Coordinate, grid: Grid) -> float:
+    """Return a unit of a coordinate in units of the projection's axes."""
+    if coordinate.kind == "rotated" or crs.is_geographic:
+        return 1.0
+    metres = converted(str(coordinate.attributes.get("units", "m")), "m")
+    if metres is None:  # angles of a satellite's view, which PROJ multiplies by its height
+        metres = converted(str(coordinate.attributes["units"]), "radian") * float(
+            np.ravel(grid.mapping_attributes["perspective_point_height"])[0]
+        )
+    return metres / crs.axis_info[0].unit_conversion_factor
+
+
+def _by_samples(grid: Grid) -> Locator | None:
+    """Return where a grid lies by its sampled latitudes and longitudes; None if they do not follow a smooth map.
+
+    Polynomials of rows and columns in the coordinates of a stereographic map around the middle of the grid.
+    """
+    positions = (
+        size - 1 - sampled(size)[::-1] if turned else sampled(size)
+        for size, turned in zip(grid.shape, grid.turned, strict=True)
+    )
+    rows, columns = np.meshgrid(*positions, indexing="ij")
+    latitude, longitude = grid.places
+    centre = latitude[2, 2], longitude[2, 2]
+    size = max(grid.shape) / 2
+    middle = [(n - 1) / 2 for n in grid.shape]
+    near = [(each.ravel() - m) / size for each, m in zip((rows, columns), middle, strict=True)]
+    north, east = _to_plane(latitude.ravel(), longitude.ravel(), centre)
+    reach = float(np.hypot(north, east).max())
+    if not reach > 0:
+        return None
+    to_cells = [np.linalg.lstsq(_powers(north / reach, east / reach), each, rcond=None)[0] for each in near]
+    to_plane = [np.linalg.lstsq(_powers(*near), each / reach, rcond=None)[0] for each in (north, east)]
+
+    def cells(lat: np.ndarray, lon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y, x = _to_plane(lat, lon, centre)
+        powers = _powers(y / reach, x / reach)
+        is_far = np.hypot(y, x) > 1.5 * reach  # where polynomials turn back
+        row, column = (np.where(is_far, np.nan, powers @ fit * size + m) for fit, m in zip(to_cells, middle, strict=True))
+        return row, column
+
+    def degrees(row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        powers = _powers((row - middle[0]) / size, (column - middle[1]) / size)
+        return _from_plane(*(powers @ fit * reach for fit in to_plane), centre)
+
+    found = cells(latitude.ravel(), longitude.ravel())
+    off = max(np.abs(a - b.ravel()).max() for a, b in zip(found, (rows, columns), strict=True))
+    return Locator(grid.shape, cells, degrees) if off <= max(_FITTED * 2 * size, 1) else None
+
+
+def _powers(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the products of powers of two variables up to the degree of the polynomials: (point, term)."""
+    a, b = np.ravel(a), np.ravel(b)
+    return np.stack([a**m * b**n for m in range(_DEGREE + 1) for n in range(_DEGREE + 1 - m)], axis=-1)
+
+
+def _to_plane(latitude: np.ndarray, longitude: np.ndarray, centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Project degrees on a stereographic map of the unit sphere around a centre: (north, east). Snyder (1987), page 157."""
+    phi, phi_0 = np.radians(latitude), math.radians(centre[0])
+    east = np.radians(longitude - centre[1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        k = 2 / (1 + np.sin(phi_0) * np.sin(phi) + np.cos(phi_0) * np.cos(phi) * np.cos(east))
+        north = k * (np.cos(phi_0) * np.sin(phi) - np.sin(phi_0) * np.cos(phi) * np.cos(east))
+        return north, k * np.cos(phi) * np.sin(east)
+
+
+def _from_plane(north: np.ndarray, east: np.ndarray, centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return latitude and longitude, degrees, of points on the map of `_to_plane`."""
+    distance, phi_0 = np.hypot(north, east), math.radians(centre[0])
+    c = 2 * np.arctan(distance / 2)
+    share = np.where(distance > 0, np.sin(c) / np.where(distance > 0, distance, 1), 1)
+    latitude = np.degrees(np.arcsin(np.clip(np.cos(c) * np.sin(phi_0) + north * share * np.cos(phi_0), -1, 1)))
+    longitude = np.arctan2(east * share, np.cos(phi_0) * np.cos(c) - north * share * np.sin(phi_0))
+    return latitude, _turned(centre[1] + np.degrees(longitude))
