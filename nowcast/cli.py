@@ -58,7 +58,7 @@ def inspect(
 
     inspected = [inspect_record(record) for record in open_records(records, variable=variable)]
     if format is args.Format.json:
-        _print_json(inspected)
+        typer.echo(args.as_json(inspected))
     else:
         typer.echo("\n".join(as_lines(inspected)))
     _next("nowcast plan", records, {"--output": "my.toml", "--variable": variable})
@@ -123,7 +123,7 @@ def train(
     if dry_run:
         estimated = dry_run_summary(experiment, device)
         if _is_first():
-            _print_json(estimated) if format is args.Format.json else typer.echo("\n".join(dry_run_lines(estimated)))
+            typer.echo(args.as_json(estimated) if format is args.Format.json else "\n".join(dry_run_lines(estimated)))
             _next("the same without --dry-run")
         return
     args.refuse_stdout(run)
@@ -143,8 +143,8 @@ def predict(
     start: args.Start = None, end: args.End = None, every: args.Every = None,
     watch: Annotated[bool, typer.Option("--watch", help="Keep running, and forecast from each new frame.")] = False,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also forecast probabilities.")] = False,
-    thresholds: Annotated[str | None, typer.Option(help="Thresholds of --probabilities in mm/h, such as 0.5,1,5,10.")] = None,
-    variable: args.Variable = None, device: args.Device = "auto",
+    thresholds: Annotated[str | None, typer.Option(help="Thresholds for --probabilities in mm/h, such as 0.5,1,5,10.")] = None,
+    sums: args.Sums = None, variable: args.Variable = None, device: args.Device = "auto",
     overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
     """Make forecasts and write them as CF NetCDF.
@@ -161,6 +161,7 @@ def predict(
         raise UsageError("--thresholds belongs to --probabilities: a forecast in mm/h has none")
     levels = args.parse_thresholds(thresholds)
     options = {"variable": variable, "device": device, "probabilities": probabilities, "thresholds": levels}
+    options["sums"] = args.parse_sums(sums)
     if watch:
         if reference_time or start or end or every or overwrite or len(records) != 1:
             raise UsageError("--watch takes one folder to watch, no times and no --overwrite: each new frame is forecast once")
@@ -250,9 +251,8 @@ def plot(
     from nowcast.commands.plot import plot as draw
 
     reference = args.parse_time(reference_time, "--reference-time")
-    span = args.parse_time(start, "--start"), args.parse_time(end, "--end")
     drawn = draw(
-        path, output, variable=variable, reference=reference, span=span, observations=observations or (),
+        path, output, variable=variable, reference=reference, span=args.parse_span(start, end), observations=observations or (),
         threshold=threshold, with_motion=motion, overwrite=overwrite,
     )  # fmt: skip
     typer.echo(output)
@@ -262,31 +262,41 @@ def plot(
         _next("nowcast predict extrapolation", [path], {"--variable": variable, "--output": "forecast.nc"})
 
 
+@app.command(epilog="Example: nowcast series forecast.nc radar/2016 --at Town=48.14,11.58 --sums 30,60 --output town.csv")
+def series(
+    inputs: Annotated[list[str], typer.Argument(metavar="FORECAST|RECORD", help="NetCDF files, folders of them, or globs.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="File to write: a table (.csv) or NetCDF (.nc).")],
+    at: args.At = None, areas: args.Areas = None, sums: args.Sums = None,
+    thresholds: Annotated[str | None, typer.Option(help="Thresholds in mm/h whose exceedance is wanted, such as 1,5.")] = None,
+    start: args.FirstTime = None, end: args.LastTime = None, variable: args.Variable = None,
+    overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
+) -> None:  # fmt: skip
+    """Write the rain at gauges and of catchments as time series.
+
+    Rain rate, sums and exceedance of thresholds, of records and forecasts alike; of areas the mean, weighted by area.
+    """
+    _set_up_log(quiet, verbose)
+    from nowcast.commands.series import write_places
+
+    options = {"sums": args.parse_sums(sums), "thresholds": args.parse_thresholds(thresholds), "variable": variable}
+    write_places(inputs, output, at or (), areas or (), span=args.parse_span(start, end), overwrite=overwrite, **options)
+    typer.echo(output)
+    _next("open" if output.suffix == ".csv" else "ncdump -h", [output])
+
+
 def _is_first() -> bool:
     """Return whether this process is the one of several under torchrun that prints. Does not import torch to find out."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def _set_up_log(quiet: bool, verbose: bool) -> None:
-    from nowcast.runtime.log_lines import LogLines
+    from nowcast.runtime.log_lines import set_up_log
 
-    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-    level = level if _is_first() else logging.ERROR
-    handler = LogLines(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.handlers[:] = [handler]
-    log.setLevel(level)
-    log.propagate = False
+    set_up_log(log, sys.stderr, quiet=quiet, verbose=verbose, is_first=_is_first())
 
 
 def _next(command: str, arguments: Iterable = (), options: Mapping[str, object] | None = None) -> None:
     log.info("next: %s", args.join_command(command, arguments, options or {}))
-
-
-def _print_json(value: object) -> None:
-    import json
-
-    typer.echo(json.dumps(value, indent=1, allow_nan=False))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -302,7 +312,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except NowcastError as error:
         _fail(str(error), error.exit_code)
     except _ParseError as error:
-        _fail(_parse_message(error), UsageError.exit_code)
+        _fail(args.parse_message(error), UsageError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Terminated:
@@ -312,12 +322,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if code == 130:
         _fail("interrupted", code)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _parse_message(error: Exception) -> str:
-    """Return typer's message, without the name of the exception that it quotes, and a second line that names the help."""
-    where = error.ctx.command_path if getattr(error, "ctx", None) else "nowcast"
-    return f"{error.format_message().replace('Value error, ', '')}\nSee {where} -h"
 
 
 def _fail(message: str, code: int) -> NoReturn:

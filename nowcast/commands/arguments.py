@@ -41,19 +41,24 @@ Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda
 Hours = Annotated[float | None, typer.Option(metavar="H", help="Hours that a planned training may take; default 2 on a CPU.")]
 Start = Annotated[str | None, typer.Option(metavar="T", help="First reference time, such as 2016-09-28T15:00 (UTC).")]
 End = Annotated[str | None, typer.Option(metavar="T", help="Last reference time (UTC).")]
+FirstTime = Annotated[str | None, typer.Option("--start", metavar="T", help="First frame, or reference time (UTC).")]
+LastTime = Annotated[str | None, typer.Option("--end", metavar="T", help="Last frame, or reference time (UTC).")]
+FirstFrame = Annotated[str | None, typer.Option("--start", metavar="T", help="For a record: time of the first frame (UTC).")]
+LastFrame = Annotated[str | None, typer.Option("--end", metavar="T", help="For a record: time of the last frame (UTC).")]
 Every = Annotated[float | None, typer.Option(metavar="MINUTES", help="Minutes between reference times.")]
 Drawn = Annotated[str, typer.Argument(metavar="FORECAST|RECORD", help="NetCDF file, folder of them, or glob.")]
 Picture = Annotated[
     Path, typer.Option(metavar="PICTURE", help="File to write: panels (.png, .svg, .pdf) or an animation (.gif, .mp4).")
 ]
 DrawnTime = Annotated[str | None, typer.Option(metavar="T", help="For forecasts: the reference time to draw (UTC).")]
-FirstFrame = Annotated[str | None, typer.Option(metavar="T", help="For a record: time of the first frame (UTC).")]
-LastFrame = Annotated[str | None, typer.Option(metavar="T", help="For a record: time of the last frame (UTC).")]
 Beside = Annotated[list[str] | None, typer.Option(metavar="RECORD", help="For forecasts: what was observed, drawn beside.")]
 Threshold = Annotated[
     float | None, typer.Option(metavar="MM/H", help="For forecasts: draw the probability of so much rain or more.")
 ]
 Motion = Annotated[bool, typer.Option("--motion", help="Draw arrows of the motion of the rain.")]
+Sums = Annotated[str | None, typer.Option(metavar="MINUTES", help="Also give the rain summed over so many minutes: 30,60.")]
+At = Annotated[list[str] | None, typer.Option(metavar="[NAME=]LAT,LON", help="A gauge, or a CSV file of gauges.")]
+Areas = Annotated[list[str] | None, typer.Option(metavar="FILE", help="Areas: GeoJSON, or a shapefile (.shp).")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist already.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
@@ -73,6 +78,11 @@ def parse_time(text: str | None, option: str) -> "np.datetime64 | None":
     except (ValueError, OverflowError):
         raise UsageError(f"{option} {text}: not a time; write it as 2016-09-28T15:00 (UTC)") from None
     return np.datetime64(time, "s")
+
+
+def parse_span(start: str | None, end: str | None) -> "tuple[np.datetime64 | None, np.datetime64 | None]":
+    """Return the times of --start and --end in UTC; None where one is not given."""
+    return parse_time(start, "--start"), parse_time(end, "--end")
 
 
 def parse_selection(reference_times: Sequence[str], start: str | None, end: str | None, every: float | None) -> "Selection":
@@ -96,10 +106,33 @@ def parse_thresholds(text: str | None) -> tuple[float, ...] | None:
     return thresholds
 
 
+def parse_sums(text: str | None) -> tuple[int, ...]:
+    """Return minutes to sum over from text such as 30,60; () for None. Raises UsageError (exit 2) for anything else."""
+    if text is None:
+        return ()
+    minutes = tuple(int(number) for number in text.split(",") if re.fullmatch(r"\s*\d{1,5}\s*", number))
+    if len(minutes) != len(text.split(",")) or 0 in minutes or list(minutes) != sorted(set(minutes)):
+        raise UsageError(f"--sums {text}: write ascending numbers of minutes with commas, such as 30,60")
+    return minutes
+
+
+def parse_message(error: Exception) -> str:
+    """Return typer's message, without the name of the exception that it quotes, and a second line that names the help."""
+    where = error.ctx.command_path if getattr(error, "ctx", None) else "nowcast"
+    return f"{error.format_message().replace('Value error, ', '')}\nSee {where} -h"
+
+
 def refuse_stdout(output: str | Path) -> None:
     """Raise UsageError (exit 2) for an output called "-"."""
     if str(output) == "-":
         raise UsageError("--output -: this cannot go to stdout; give a name (./- for a file called -)")
+
+
+def as_json(value: object) -> str:
+    """Return a value as indented JSON."""
+    import json
+
+    return json.dumps(value, indent=1, allow_nan=False)
 
 
 def join_command(command: str, arguments: Iterable, options: Mapping[str, object]) -> str:

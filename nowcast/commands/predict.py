@@ -30,12 +30,13 @@ def predict_files(
     overwrite: bool,
     probabilities: bool = False,
     thresholds: tuple[float, ...] | None = None,
+    sums: tuple[int, ...] = (),
 ) -> list[Path]:
     """Forecast records and write forecast files; return the files.
 
-    With `probabilities` they also hold the probabilities of reaching `thresholds`, mm/h (default: the forecaster's own). Raises
-    UsageError (exit 2) for one output file from several processes, the errors of `prediction.pipeline.predict`, and
-    CheckpointError (exit 4).
+    With `probabilities` they also hold the probabilities of reaching `thresholds`, mm/h (default: the forecaster's own), with
+    `sums` the rain of intervals of so many minutes. Raises UsageError (exit 2) for one output file from several processes, the
+    errors of `prediction.pipeline.predict`, and CheckpointError (exit 4).
     """
     folder = output.endswith("/") or Path(output).is_dir()
     if distributed.size() > 1 and not folder:
@@ -45,7 +46,8 @@ def predict_files(
         opened = _open(forecaster, where)
         levels = _thresholds(opened, thresholds) if probabilities else ()
         series = open_records(records, **reading_for([opened], variable))
-    return predict(opened, series, Path(output), selection=selection, folder=folder, thresholds=levels, overwrite=overwrite)
+    added = {"thresholds": levels, "sums": sums}
+    return predict(opened, series, Path(output), selection=selection, folder=folder, overwrite=overwrite, **added)
 
 
 def watch_folder(
@@ -57,6 +59,7 @@ def watch_folder(
     device: str,
     probabilities: bool = False,
     thresholds: tuple[float, ...] | None = None,
+    sums: tuple[int, ...] = (),
 ) -> Iterator[Path]:
     """Forecast from each frame that arrives in a folder until a signal comes; yield each file when it is written.
 
@@ -68,7 +71,7 @@ def watch_folder(
     levels = _thresholds(opened, thresholds) if probabilities else ()
     reading = reading_for([opened], variable)
     with stop_on_signals() as stop:
-        yield from watch(opened, Path(folder), Path(output), reading=reading, stop=stop, thresholds=levels)
+        yield from watch(opened, Path(folder), Path(output), reading=reading, stop=stop, thresholds=levels, sums=sums)
         raise stop.error("stopped watching; what was begun is written")
 
 

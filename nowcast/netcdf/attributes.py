@@ -3,6 +3,7 @@
 import re
 
 SCORES_FORMAT = "nowcast_scores_format"  # global attribute of the scores that nowcast writes
+OWN_RAIN = "precip_intensity"  # the variable of rain in forecasts that nowcast writes
 _FORECASTER = re.compile(r"nowcast predict (\S+)")  # in the global attribute `history`
 _SOURCE_END = re.compile(r"[,;(\n]")
 _SOURCE = re.compile(r", nowcast \d")  # in the global attribute `source` of its forecasts

@@ -2,7 +2,8 @@
 
 One reference time: `(time, y, x)` with a scalar forecast_reference_time. Many: `(forecast_reference_time, forecast_period, y,
 x)` with a 2-D time. Exceedance probabilities, if there are any, are a second variable with a dimension `threshold` before that
-of lead times. Fields have row 0 northernmost; in the file, rows are in the order of the coordinate y.
+of lead times; accumulations have times of their own. Fields have row 0 northernmost; in the file, rows are in the order of the
+coordinate y.
 """
 
 import contextlib
@@ -15,7 +16,8 @@ import netCDF4
 import numpy as np
 
 from nowcast.errors import DataError, OutputError
-from nowcast.netcdf.attributes import text
+from nowcast.netcdf.accumulations import Accumulation
+from nowcast.netcdf.attributes import OWN_RAIN, text
 from nowcast.netcdf.files import OPEN_FILES, open_dataset
 from nowcast.netcdf.forecast_layout import OTHER_NAME
 from nowcast.netcdf.places.grid import Carried, Grid
@@ -25,6 +27,7 @@ from nowcast.runtime.outputs import free_space, may_write, replacing, size
 _FILL = np.float32(netCDF4.default_fillvals["f4"])
 _STORAGE = {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
 _RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rain rate", "units": "mm h-1"}
+_SUM_ATTRIBUTES = {"standard_name": "lwe_thickness_of_precipitation_amount", "units": "mm"}
 _OTHER_ATTRIBUTES = {"long_name": "forecast value", "units": "1"}
 PROBABILITY = "probability_of_rainfall_above_threshold"
 # improver needs the long name, and the standard_name and the attribute spp__… of the threshold
@@ -51,6 +54,7 @@ def write_forecast(
     attributes: dict,
     single: bool,
     thresholds: Sequence[float] = (),
+    sums: Sequence[Accumulation] = (),
     overwrite: bool = False,
 ) -> None:
     """Write forecasts to a file, case by case.
@@ -62,6 +66,7 @@ def write_forecast(
         attributes: global attributes (title, institution, source, history, references)
         single: write the form for one reference time, which `cases` must then have
         thresholds: mm/h, ascending
+        sums: accumulations of the fields to add
 
     Raises OutputError (exit 5) if the file exists already or cannot be written; then no file is left. Errors of `cases` pass
     through.
@@ -76,7 +81,8 @@ def write_forecast(
             with _library(path):
                 _write_globals(dataset, grid, attributes)
                 _write_grid(dataset, grid)
-            checksums = _write_cases(dataset, path, iter(cases), grid, seconds, quantity, tuple(thresholds), single=single)
+            variables = quantity, tuple(thresholds), tuple(sums)
+            checksums = _write_cases(dataset, path, iter(cases), grid, seconds, *variables, single=single)
         finally:
             with _library(path):
                 dataset.close()
@@ -85,10 +91,10 @@ def write_forecast(
 
 def variable_name(quantity: Quantity) -> str:
     """Return the name of the variable: for rain `precip_intensity`, which pysteps looks for."""
-    return "precip_intensity" if quantity.is_rain else OTHER_NAME
+    return OWN_RAIN if quantity.is_rain else OTHER_NAME
 
 
-def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, *, single) -> dict[str, list[int]]:
+def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, sums, *, single) -> dict[str, list[int]]:
     """Write the cases one by one into an open dataset; return the checksums of each variable, one per case.
 
     One case is in memory at a time. The lock is free while the next case is awaited: the threads that make it read records.
@@ -96,12 +102,14 @@ def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, *, s
     first = next(cases, None)
     assert first is not None, "no forecast to write"
     reference = np.datetime64(first[0], "s")
-    names = [variable_name(quantity), *([PROBABILITY] if thresholds else [])]
+    names = [variable_name(quantity), *([PROBABILITY] if thresholds else []), *(each.name for each in sums)]
     with _library(path):
         (_create_single if single else _create_many)(dataset, reference, seconds)
         _create_fields(dataset, grid, quantity)
         if thresholds:
             _create_probabilities(dataset, grid, thresholds)
+        for each in sums:
+            _create_sums(dataset, grid, each, reference)
     checksums: dict[str, list[int]] = {name: [] for name in names}
     for case, (time, *fields) in enumerate(itertools.chain([first], cases)):
         assert not (single and case), "one reference time to a file of this layout"
@@ -110,7 +118,10 @@ def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, *, s
             with _library(path):
                 dataset["forecast_reference_time"][case] = since
                 dataset["time"][case] = since + seconds
-        for name, values in zip(names, fields, strict=True):
+                for each in sums:
+                    dataset[f"time{each.ending}"][case] = since + each.ends
+                    dataset[f"time{each.ending}_bounds"][case] = since + each.bounds
+        for name, values in zip(names, [*fields, *(each.of(fields[0]) for each in sums)], strict=True):
             values = values[..., :: -1 if grid.y_ascending else 1, :: -1 if grid.x_descending else 1]
             stored = _packed(values) if name == PROBABILITY else np.ascontiguousarray(_filled(values))
             checksums[name].append(zlib.crc32(stored))
@@ -207,8 +218,8 @@ def _create_time(dataset, name: str, dims: tuple[str, ...], standard_name: str, 
     return variable
 
 
-def _create_period(dataset, dim: str):
-    variable = dataset.createVariable("forecast_period", "i4", (dim,), fletcher32=True)
+def _create_period(dataset, dim: str, name: str = "forecast_period"):
+    variable = dataset.createVariable(name, "i4", (dim,), fletcher32=True)
     variable.setncatts({"standard_name": "forecast_period", "long_name": "lead time", "units": "s"})
     return variable
 
@@ -231,18 +242,42 @@ def _create_probabilities(dataset, grid: Grid, thresholds: Sequence[float]):
     return variable
 
 
+def _create_sums(dataset, grid: Grid, sums: Accumulation, reference: np.datetime64) -> None:
+    """Create the variable of an accumulation with its times, their bounds and its lead times; fill those of a single case."""
+    time, period = f"time{sums.ending}", f"forecast_period{sums.ending}"
+    dims = (time,) if _is_single(dataset) else ("forecast_reference_time", period)
+    dataset.createDimension(dims[-1], sums.num_intervals)
+    if "bounds" not in dataset.dimensions:
+        dataset.createDimension("bounds", 2)
+    variable = _create_time(dataset, time, dims, "time", reference)
+    variable.setncatts({"long_name": "end of the interval", "bounds": f"{time}_bounds"})
+    bounds = dataset.createVariable(f"{time}_bounds", "i4", (*dims, "bounds"), fletcher32=True)
+    if _is_single(dataset):
+        variable.axis = "T"
+        variable[:], bounds[:] = sums.ends, sums.bounds
+    _create_period(dataset, dims[-1], period)[:] = sums.ends
+    coordinates = ("forecast_reference_time", period) if _is_single(dataset) else (time,)
+    create_variable(dataset, grid, sums.name, "f4", dims, _FILL, coordinates).setncatts(
+        _SUM_ATTRIBUTES
+        | {
+            "long_name": f"forecast rain of {sums.minutes} minutes",
+            "cell_methods": f"{dims[-1] if _is_single(dataset) else 'time'}: sum (comment: over {sums.minutes} minutes)",
+        }
+    )
+
+
 def _is_single(dataset) -> bool:
     return "time" in dataset.dimensions
 
 
-def create_variable(dataset, grid: Grid, name: str, kind: str, dims: tuple[str, ...], fill):
-    """Create a variable over these dimensions and the grid, in chunks of one frame."""
+def create_variable(dataset, grid: Grid, name: str, kind: str, dims: tuple[str, ...], fill, times: tuple[str, ...] = ()):
+    """Create a variable over these dimensions and the grid, in chunks of one frame; `times` are its further coordinates."""
     chunks = [1] * len(dims) + list(grid.shape)
     variable = dataset.createVariable(
         name, kind, (*dims, grid.y_name, grid.x_name), fill_value=fill, chunksizes=chunks, **_STORAGE
     )
     variable.set_auto_maskandscale(False)  # the stored numbers are computed here, so that their checksums are known
-    times = ("forecast_reference_time", "forecast_period") if _is_single(dataset) else ("time",)
+    times = times or (("forecast_reference_time", "forecast_period") if _is_single(dataset) else ("time",))
     variable.coordinates = " ".join([*times, *_auxiliary(grid)])
     if grid.mapping_name:
         variable.grid_mapping = grid.mapping_name

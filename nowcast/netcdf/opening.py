@@ -17,7 +17,7 @@ from nowcast.errors import DataError
 from nowcast.netcdf.attributes import made_by_nowcast, text
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
 from nowcast.netcdf.places.comparison import is_same_series
-from nowcast.netcdf.places.grid import Grid, carry, read_grid
+from nowcast.netcdf.places.grid import Grid, carried, read_grid
 from nowcast.netcdf.rain.totals import MOST_READ, never_falls, says_total
 from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.reading import make_layouts
@@ -228,7 +228,7 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float) -> 
     record = Record(
         name=name,
         times=times[kept],
-        grid=_with_others(files[-1]),
+        grid=carried(files[-1].grid, files[-1].path),
         quantity=files[0].field.quantity,
         variable=files[0].field.variable,
         paths=tuple(file.path for file in files),
@@ -258,14 +258,6 @@ def _total(what: str) -> str:
         f"{what} is a total since the start of a run.\n"
         "Expected amounts of each time step: `cdo deltat IN.nc OUT.nc` takes the differences."
     )
-
-
-def _with_others(file: FileSummary) -> Grid:
-    """Return the grid of a file with its further coordinates, which forecasts keep."""
-    if not file.grid.others:
-        return file.grid
-    with OPEN_FILES.lock, library_errors(file.path), OPEN_FILES.briefly(file.path) as dataset:
-        return carry(dataset, file.grid)
 
 
 def _nominal_times(times: np.ndarray, name: str) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 from nowcast import __version__
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.netcdf.accumulations import accumulations
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.record import Record, log_readings
 from nowcast.prediction.cases import KeptFrames, Selection, listing, read_past, references_of
@@ -32,13 +33,14 @@ BYTES_AHEAD = 1 << 27  # most bytes of forecasts made ahead of writing; if one c
 class Job:
     """The forecasts to make from one record: from `references` (reference times, ascending), in time steps of `step`.
 
-    `thresholds` (mm/h) are those whose exceedance probabilities are added; () for none.
+    `thresholds` (mm/h) are those whose exceedance probabilities are added, `sums` the minutes of accumulations; () for none.
     """
 
     record: Record
     step: np.timedelta64
     references: tuple[np.datetime64, ...]
     thresholds: tuple[float, ...] = ()
+    sums: tuple[int, ...] = ()
 
 
 def predict(
@@ -49,11 +51,13 @@ def predict(
     selection: Selection,
     folder: bool,
     thresholds: Sequence[float] = (),
+    sums: Sequence[int] = (),
     overwrite: bool = False,
 ) -> list[Path]:
     """Forecast every record and write one file, or with `folder` one file per reference time; return the files.
 
     thresholds: mm/h, ascending; the files then also hold the probabilities of reaching each of them.
+    sums: minutes, ascending; the files then also hold the rain of each interval of so many minutes, in mm.
 
     At most a few cases are in memory, or one if cases are large. Several processes share the reference times; each returns all
     files when all are written. Raises NotEnoughFrames (exit 75), DataError (3), UsageError (2), OutputError (5).
@@ -64,7 +68,7 @@ def predict(
             f"{len(records)} series on different grids do not fit in one file: {names}.\nGive a folder: --output FOLDER/"
         )
     with distributed.in_turn():
-        jobs = make_jobs(forecaster, records, selection, thresholds)
+        jobs = make_jobs(forecaster, records, selection, thresholds, sums)
     inputs = [*forecaster.files, *(path for record in records for path in record.paths)]
     if not folder:
         may_write(output, overwrite=overwrite, inputs=inputs)
@@ -121,30 +125,42 @@ def reference_of(name: str) -> np.datetime64 | None:
 
 
 def predict_one(
-    forecaster: Forecaster, record: Record, reference: np.datetime64, path: Path, thresholds: Sequence[float] = ()
+    forecaster: Forecaster,
+    record: Record,
+    reference: np.datetime64,
+    path: Path,
+    thresholds: Sequence[float] = (),
+    sums: Sequence[int] = (),
 ) -> None:
     """Forecast from one reference time into a new file. Raises the errors of `predict`."""
-    (job,) = make_jobs(forecaster, [record], Selection(listed=(reference,)), thresholds)
+    (job,) = make_jobs(forecaster, [record], Selection(listed=(reference,)), thresholds, sums)
     with closing(_forecasts(forecaster, job)) as cases:
         for case in cases:
             _write(forecaster, job, path, [case], single=True, overwrite=False)
 
 
 def make_jobs(
-    forecaster: Forecaster, records: Sequence[Record], selection: Selection, thresholds: Sequence[float] = ()
+    forecaster: Forecaster,
+    records: Sequence[Record],
+    selection: Selection,
+    thresholds: Sequence[float] = (),
+    sums: Sequence[int] = (),
 ) -> list[Job]:
     """Return a job for each record that has any of the selected reference times.
 
     Raises NotEnoughFrames (exit 75) if a listed time is in no record or no time has enough past frames, DataError (3) if
-    probabilities are asked for and a record holds another quantity than rain.
+    probabilities or sums are asked for and a record holds another quantity than rain, UsageError (2) for sums that the leads do
+    not allow.
     """
-    if thresholds and (other := next((record for record in records if not record.quantity.is_rain), None)):
-        raise DataError(f"{other.name} holds {other.quantity}.\nExpected rain: probabilities are those of a rain rate.")
+    if (thresholds or sums) and (other := next((record for record in records if not record.quantity.is_rain), None)):
+        asked = "probabilities" if thresholds else "sums"
+        raise DataError(f"{other.name} holds {other.quantity}.\nExpected rain: {asked} are those of a rain rate.")
     jobs = []
     for record in records:
         step = forecaster.time_step(record)
+        accumulations(sums, step, forecaster.num_leads)  # raises for those that the leads do not allow
         if references := references_of(record, selection, forecaster.input_frames, step, forecaster.max_absent):
-            jobs.append(Job(record.with_absent(forecaster.max_absent), step, tuple(references), tuple(thresholds)))
+            jobs.append(Job(record.with_absent(forecaster.max_absent), step, tuple(references), tuple(thresholds), tuple(sums)))
     listed = np.array(selection.listed, "datetime64[s]")
     absent = [time for time in listed if all(np.isnat(record.frames_at(time[None])).all() for record in records)]
     if absent:
@@ -182,9 +198,10 @@ def _write(forecaster: Forecaster, job: Job, path: Path, cases: Iterable[CaseFie
         grid=job.record.grid,
         lead_times=np.arange(1, forecaster.num_leads + 1) * job.step,
         quantity=job.record.quantity,
-        attributes=attributes(forecaster, job.record, thresholds=job.thresholds),
+        attributes=attributes(forecaster, job.record, thresholds=job.thresholds, sums=job.sums),
         single=single,
         thresholds=job.thresholds,
+        sums=accumulations(job.sums, job.step, forecaster.num_leads),
         overwrite=overwrite,
     )
 
@@ -237,12 +254,15 @@ def pasts_of(forecaster: Forecaster, job: Job, at_once: int) -> Iterator[tuple[l
     yield times, np.stack(pasts)
 
 
-def attributes(forecaster: Forecaster, record: Record, *, thresholds: Sequence[float] = ()) -> dict[str, str]:
+def attributes(
+    forecaster: Forecaster, record: Record, *, thresholds: Sequence[float] = (), sums: Sequence[int] = ()
+) -> dict[str, str]:
     """Return the global attributes of a forecast file: institution of the record, source and papers of the forecaster."""
     options, references = "", [forecaster.citation]
     if thresholds:
         options = f" --probabilities --thresholds {','.join(f'{threshold:g}' for threshold in thresholds)}"
         references += [forecaster.probability_citation] if forecaster.probability_citation else []
+    options += f" --sums {','.join(map(str, sums))}" if sums else ""
     return {
         "title": f"Nowcast of {record.quantity.label or record.variable} from {record.name}",
         "institution": record.institution or "not stated in the observations",

@@ -39,12 +39,15 @@ def watch(
     reading: Mapping[str, Any],
     stop: StopRequest,
     thresholds: Sequence[float] = (),
+    sums: Sequence[int] = (),
     poll: float = POLL_SECONDS,
 ) -> Iterator[Path]:
     """Write a forecast file into `output` for each new reference time until a signal comes; yield each file when written.
 
-    reading: keyword arguments of `open_records`; thresholds: as in `predict`. Raises UsageError (exit 2) for a folder that does
-    not exist or is the output, OutputError (5) if a forecast cannot be written. Unreadable input does not end it.
+    reading: keyword arguments of `open_records`; thresholds, sums: as in `predict`
+
+    Raises UsageError (exit 2) for a folder that does not exist or is the output, OutputError (5) if a forecast cannot be
+    written. Unreadable input does not end it.
     """
     if not folder.is_dir():
         raise UsageError(f"--watch: {folder} is not a folder.\nGive the folder in which new files arrive.")
@@ -59,7 +62,7 @@ def watch(
         reasons: dict[np.datetime64, str] = {}
         while not stop.received:
             if watched.look(reading):
-                yield from _forecast(forecaster, watched, reading, reasons, stop, thresholds)
+                yield from _forecast(forecaster, watched, reading, reasons, stop, thresholds, sums)
             OPEN_FILES.close()  # so that the program that writes to the folder can add to a file
             stop.wait(poll)
 
@@ -71,6 +74,7 @@ def _forecast(
     reasons: dict,
     stop: StopRequest,
     thresholds: Sequence[float],
+    sums: Sequence[int],
 ) -> Iterator[Path]:
     """Make the missing forecasts from the newest frames; yield their files.
 
@@ -91,7 +95,7 @@ def _forecast(
             continue
         try:
             log_readings([record])
-            predict_one(forecaster, record, time, path, thresholds)
+            predict_one(forecaster, record, time, path, thresholds, sums)
             yield path
         except OutputError:
             if not path.exists():  # another process may watch as well

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+from typing import TextIO
 
 
 class LogLines(logging.StreamHandler):
@@ -26,3 +27,13 @@ def _without_bars(stream) -> contextlib.AbstractContextManager:
     """Return a context manager within which no bar is on the stream. It does not import tqdm: without it there is no bar."""
     tqdm = sys.modules.get("tqdm")
     return tqdm.tqdm.external_write_mode(file=stream) if tqdm else contextlib.nullcontext()
+
+
+def set_up_log(log: logging.Logger, stream: TextIO, *, quiet: bool, verbose: bool, is_first: bool) -> None:
+    """Let a logger write its lines to a stream: warnings only if quiet, all if verbose; of other processes errors only."""
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    handler = LogLines(stream)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(level if is_first else logging.ERROR)
+    log.propagate = False

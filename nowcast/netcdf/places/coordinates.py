@@ -95,17 +95,16 @@ def _is_place(other, variable, axis: str) -> bool:
 
 def _read(variable, where: str) -> Coordinate:
     declared = {name: value for name, value in attributes(variable).items() if name not in PACKING}
-    coordinate = Coordinate(variable.name, numbers(variable, variable[:]), declared)
+    coordinate = Coordinate(variable.name, numbers(attributes(variable), variable[:]), declared)
     if not np.isfinite(coordinate.values).all():
         raise DataError(f"{where}: coordinate {variable.name} has missing values.\nExpected a number for every cell.")
     return coordinate
 
 
-def numbers(variable, stored: np.ndarray) -> np.ndarray:
-    """Unpack stored numbers of a coordinate, (…,) of any shape, to float64; NaN where they are missing."""
+def numbers(declared: dict, stored: np.ndarray) -> np.ndarray:
+    """Unpack stored numbers of a coordinate with these attributes, (…,) of any shape, to float64; NaN where missing."""
     stored = np.asarray(stored)
-    declared = attributes(variable)
-    fill = declared.get("_FillValue", netCDF4.default_fillvals.get(variable.dtype.str[1:]))
+    fill = declared.get("_FillValue", netCDF4.default_fillvals.get(stored.dtype.str[1:]))
     fills = [fill, *np.ravel(declared.get("missing_value", []))]
     missing = np.isin(stored, [value for value in fills if isinstance(value, int | float | np.number)])
     if str(declared.get("_Unsigned", "")).lower() == "true" and stored.dtype.kind == "i":

@@ -3,6 +3,7 @@
 import numpy as np
 
 from nowcast.errors import DataError
+from nowcast.netcdf.attributes import attributes
 from nowcast.netcdf.places.axes import horizontal, is_declared, over_grid
 from nowcast.netcdf.places.coordinates import numbers
 
@@ -62,7 +63,7 @@ def _read(coordinate, y_dim: str, x_dim: str, where: str) -> np.ndarray:
 def _at(coordinate, chosen: dict[str, np.ndarray], other: int) -> np.ndarray:
     """Return the values at these rows and columns, in the order of the file's dimensions; at `other` of a third dimension."""
     index = tuple(chosen.get(dim, other) for dim in coordinate.dimensions)
-    values = numbers(coordinate, coordinate[index])
+    values = numbers(attributes(coordinate), coordinate[index])
     return np.where(np.abs(values) <= _MOST, values, np.nan)
 
 

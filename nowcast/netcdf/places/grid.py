@@ -8,10 +8,12 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from nowcast.netcdf.attributes import attributes, is_numeric
+from nowcast.netcdf.files import OPEN_FILES, library_errors
 from nowcast.netcdf.places.axes import angle, declared_axis, listed
 from nowcast.netcdf.places.coordinates import Coordinate, converted, read_coordinate
 from nowcast.netcdf.places.degrees import read_degrees, sampled
@@ -228,12 +230,15 @@ def _others(dataset, variable, dims: tuple[str, str], known: tuple[str, str]) ->
     return names
 
 
-def carry(dataset, grid: Grid) -> Grid:
-    """Return a grid with its further coordinates, read from an open file."""
-    carried = []
-    for name in grid.others:
-        variable = dataset.variables[name]
-        dims = tuple(dim for dim in variable.dimensions if dim in (grid.y_name, grid.x_name))
-        stored = variable[tuple(slice(None) if dim in dims else 0 for dim in variable.dimensions)]
-        carried.append(Carried(name, dims, np.asarray(stored), _legal(attributes(variable))))
-    return dataclasses.replace(grid, carried=tuple(carried))
+def carried(grid: Grid, path: Path) -> Grid:
+    """Return the grid of a file with its further coordinates, which forecasts keep. Raises DataError (exit 3)."""
+    if not grid.others:
+        return grid
+    with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
+        return dataclasses.replace(grid, carried=tuple(_carried(dataset.variables[name], grid) for name in grid.others))
+
+
+def _carried(variable, grid: Grid) -> Carried:
+    dims = tuple(dim for dim in variable.dimensions if dim in (grid.y_name, grid.x_name))
+    stored = variable[tuple(slice(None) if dim in dims else 0 for dim in variable.dimensions)]
+    return Carried(variable.name, dims, np.asarray(stored), _legal(attributes(variable)))

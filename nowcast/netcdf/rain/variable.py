@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.attributes import is_numeric, text
+from nowcast.netcdf.attributes import OWN_RAIN, is_numeric, made_by_nowcast, text
 from nowcast.netcdf.once import is_first
 from nowcast.netcdf.places.degrees import rows_and_columns
 from nowcast.netcdf.rain import units
@@ -111,6 +111,8 @@ def find_field(dataset, where: str, variable: str | None = None) -> Field:
         if variable not in dataset.variables:
             raise DataError(f'{where} has no variable "{variable}".\nIt has {_inventory(dataset)}.')
         return _describe(dataset, variable, where)
+    if made_by_nowcast(dataset) and OWN_RAIN in dataset.variables:  # sums with fewer dimensions may lie beside it
+        return _describe(dataset, OWN_RAIN, where)
     ranked = [(rank_, name) for name in dataset.variables if (rank_ := rank(dataset, name)) is not None]
     if not ranked and dataset.groups and not dataset.variables:
         groups = ", ".join(dataset.groups)

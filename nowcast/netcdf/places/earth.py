@@ -1,0 +1,261 @@
+"""Where the cells of a grid lie on the earth: latitude and longitude of positions in it, and the positions of places.
+
+Positions count as fields do: row 0 is the northernmost, column 0 the westernmost, whole numbers are the centres of cells. So a
+grid of n rows goes from -0.5 to n - 0.5. Map projections need pyproj, an extra.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+
+from nowcast.errors import DataError, UsageError
+from nowcast.netcdf.places.axes import angle
+from nowcast.netcdf.places.coordinates import Coordinate, converted, numbers
+from nowcast.netcdf.places.degrees import sampled
+from nowcast.netcdf.places.distance import distance_km
+from nowcast.netcdf.places.grid import Grid
+
+log = logging.getLogger(__name__)
+PROJ_STRINGS = ("proj4", "proj4_params", "proj4_string", "proj_string")  # attributes of a grid mapping that hold a PROJ string
+_APART = 1.0  # cells that two statements of the places in a file may differ by
+_STEPS, _CLOSE = 30, 1e-4  # most steps of Newton's method, and cells that end it
+
+
+class Earth(ABC):
+    """The places of a grid's cells on the earth, in degrees of WGS 84."""
+
+    def __init__(self, shape: tuple[int, int]):
+        self.shape = shape
+
+    @abstractmethod
+    def degrees(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return latitude and longitude of positions, also beyond the grid's edge.
+
+        rows, columns: (place,), or any shape; returns: the same shape, longitudes from -180 to 180
+        """
+
+    @abstractmethod
+    def positions(self, latitudes: np.ndarray, longitudes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and columns of places, also of those outside of the grid; NaN where a map does not reach.
+
+        latitudes, longitudes: (place,), or any shape; returns: the same shape
+        """
+
+    @property
+    def corners(self) -> np.ndarray:
+        """Return the outermost corners of the grid, (4, 2) latitude, longitude: NW, NE, SE, SW."""
+        bottom, right = (size - 0.5 for size in self.shape)
+        return np.stack(self.degrees(np.array([-0.5, -0.5, bottom, bottom]), np.array([-0.5, right, right, -0.5])), axis=1)
+
+
+class _LatitudesLongitudes(Earth):
+    """A grid of latitudes and longitudes, one of each per row and column."""
+
+    def __init__(self, rows: np.ndarray, columns: np.ndarray):
+        super().__init__((len(rows), len(columns)))
+        self.rows, self.columns, self.middle = rows, columns, (columns[0] + columns[-1]) / 2
+
+    def degrees(self, rows, columns):
+        return _values_at(self.rows, rows), _wrapped(_values_at(self.columns, columns))
+
+    def positions(self, latitudes, longitudes):
+        near = self.middle + _wrapped(np.asarray(longitudes, np.float64) - self.middle)
+        return _positions_of(self.rows, np.asarray(latitudes, np.float64)), _positions_of(self.columns, near)
+
+
+class _Map(Earth):
+    """A grid of a map. `to_map` and `to_degrees` are transformations of pyproj; rows and columns in the units of the map."""
+
+    def __init__(self, rows: np.ndarray, columns: np.ndarray, crs: Any):
+        from pyproj import Transformer
+
+        super().__init__((len(rows), len(columns)))
+        self.rows, self.columns = rows, columns
+        self.to_map = Transformer.from_crs(4326, crs, always_xy=True)
+        self.to_degrees = Transformer.from_crs(crs, 4326, always_xy=True)
+
+    def degrees(self, rows, columns):
+        longitudes, latitudes = self.to_degrees.transform(_values_at(self.columns, columns), _values_at(self.rows, rows))
+        return np.asarray(latitudes), _wrapped(np.asarray(longitudes))
+
+    def positions(self, latitudes, longitudes):
+        x, y = self.to_map.transform(np.asarray(longitudes, np.float64), np.asarray(latitudes, np.float64))
+        rows, columns = _positions_of(self.rows, np.asarray(y)), _positions_of(self.columns, np.asarray(x))
+        known = np.isfinite(rows) & np.isfinite(columns)
+        return np.where(known, rows, np.nan), np.where(known, columns, np.nan)
+
+
+class _Everywhere(Earth):
+    """A grid with a latitude and a longitude of each cell, between which it is interpolated on the sphere."""
+
+    def __init__(self, latitudes: np.ndarray, longitudes: np.ndarray):
+        super().__init__(latitudes.shape)
+        self.vectors = unit_vectors(latitudes, longitudes)
+
+    def degrees(self, rows, columns):
+        return latitudes_longitudes(self._vectors_at(np.asarray(rows, np.float64), np.asarray(columns, np.float64)))
+
+    def positions(self, latitudes, longitudes):
+        wanted = unit_vectors(latitudes, longitudes)
+        rows, columns = (np.full(wanted.shape[1:], (size - 1) / 2) for size in self.shape)
+        for _ in range(_STEPS):
+            here = self._vectors_at(rows, columns)
+            south = self._vectors_at(rows + 0.5, columns) - self._vectors_at(rows - 0.5, columns)
+            east = self._vectors_at(rows, columns + 0.5) - self._vectors_at(rows, columns - 0.5)
+            a, b, c = (south * south).sum(0), (south * east).sum(0), (east * east).sum(0)
+            p, q = (south * (wanted - here)).sum(0), (east * (wanted - here)).sum(0)
+            down, right = (c * p - b * q) / (a * c - b * b), (a * q - b * p) / (a * c - b * b)
+            rows, columns = (np.clip(rows + down, -self.shape[0], 2 * self.shape[0]),
+                             np.clip(columns + right, -self.shape[1], 2 * self.shape[1]))  # fmt: skip
+            if max(np.abs(down).max(initial=0), np.abs(right).max(initial=0)) < _CLOSE:
+                break
+        other_side = (wanted * self._vectors_at(rows, columns)).sum(0) <= 0
+        return np.where(other_side, np.nan, rows), np.where(other_side, np.nan, columns)
+
+    def _vectors_at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the unit vectors (3, …) of positions, linear in each cell and beyond the edge."""
+        top, left = (np.floor(at).clip(0, size - 2).astype(int) for at, size in zip((rows, columns), self.shape, strict=True))
+        down, right = rows - top, columns - left
+        corners = self.vectors[:, top, left], self.vectors[:, top, left + 1]
+        below = self.vectors[:, top + 1, left], self.vectors[:, top + 1, left + 1]
+        north, south = (pair[0] * (1 - right) + pair[1] * right for pair in (corners, below))
+        vectors = north * (1 - down) + south * down
+        return vectors / np.sqrt((vectors**2).sum(0))
+
+
+def locate(grid: Grid, name: str) -> Earth:
+    """Return where the cells of a grid are on the earth; `name` is that of the record, for messages.
+
+    grid: with its further coordinates (`carried`), which may be those of latitude and longitude
+
+    Raises DataError (exit 3) if its file does not say it, UsageError (exit 2) if that needs pyproj, which is not installed.
+    """
+    if min(grid.shape) < 2:
+        raise DataError(
+            f"{name} has {grid.shape[0]} × {grid.shape[1]} cells.\nExpected two rows and columns to place cells by."
+        )
+    rows, columns = (
+        coordinate.unwrapped[:: -1 if turned else 1]
+        for coordinate, turned in zip((grid.rows, grid.columns), grid.turned, strict=True)
+    )
+    if (grid.rows.kind, grid.columns.kind) == ("latitude", "longitude"):
+        return _LatitudesLongitudes(rows, columns)
+    everywhere = _given_everywhere(grid)
+    is_map = grid.rows.kind == grid.columns.kind and grid.rows.kind in ("length", "rotated") and grid.mapping_attributes
+    if is_map and (crs := _projection(grid, name, needed=everywhere is None)) is not None:
+        factor = _units_of(crs, grid.rows, grid.columns)
+        on_map = _Map(rows * factor[0], columns * factor[1], crs)
+        return on_map if _agree(on_map, grid, name) else everywhere or on_map
+    if everywhere is None:
+        raise DataError(
+            f"{name} does not say where its cells are on the earth: it has {_what_it_has(grid)}.\n"
+            "Expected latitude and longitude, or x and y with a grid mapping (a variable with grid_mapping_name)."
+        )
+    return everywhere
+
+
+def _what_it_has(grid: Grid) -> str:
+    kinds = {"length": "distances on a map", "rotated": "rotated degrees", "bare": "numbers without units",
+             "index": "numbers of rows and columns"}  # fmt: skip
+    kind = grid.rows.kind if grid.rows.kind == grid.columns.kind else "index"
+    return f"{kinds.get(kind, kind)}, and no grid mapping that PROJ can use" if kind in ("length", "rotated") else kinds[kind]
+
+
+def _projection(grid: Grid, name: str, *, needed: bool) -> Any:
+    """Return the projection as a pyproj CRS; None if it describes none, or is not needed and pyproj is not installed."""
+    try:
+        from pyproj import CRS
+        from pyproj.exceptions import CRSError
+    except ImportError:
+        if not needed:
+            return None
+        raise UsageError(
+            f"{name} lies on a map ({grid.mapping_attributes.get('grid_mapping_name', 'of a projection')}), whose places "
+            "need pyproj.\nIt is not installed: pip install pyproj"
+        ) from None
+    stated = [grid.mapping_attributes[key] for key in PROJ_STRINGS if key in grid.mapping_attributes]
+    for make in (
+        lambda: CRS.from_cf(dict(grid.mapping_attributes)),
+        *(lambda text=text: CRS.from_user_input(text) for text in stated),
+    ):
+        try:
+            return make()
+        except (CRSError, KeyError, ValueError, TypeError) as error:
+            log.debug("%s: %s", name, error)
+    return None
+
+
+def _units_of(crs: Any, rows: Coordinate, columns: Coordinate) -> tuple[float, float]:
+    """Return the factors from the units of the coordinates y and x to those of the projection; 1 for degrees."""
+    if rows.kind != "length" or not crs.axis_info:
+        return 1.0, 1.0
+    metres = crs.axis_info[0].unit_conversion_factor
+    y, x = (converted(str(coordinate.attributes["units"]), "m") or 1.0 for coordinate in (rows, columns))
+    return y / metres, x / metres
+
+
+def _agree(on_map: Earth, grid: Grid, name: str) -> bool:
+    """Return whether map and latitudes and longitudes of a file agree; log a warning where they do not."""
+    if grid.degrees is None:
+        return True
+    rows, columns = np.meshgrid(*(sampled(size) for size in grid.shape), indexing="ij")
+    # sampled positions are symmetric, so that those of a turned axis are the same
+    latitudes, longitudes = on_map.degrees(rows, columns)
+    there = np.stack([latitudes.ravel(), longitudes.ravel()], axis=1)
+    apart = max(distance_km(a, b) for a, b in zip(there, grid.places.reshape(2, -1).T, strict=True))
+    spacing = np.nanmax(np.append(grid.spacing_km, 0))
+    if apart <= _APART * spacing or not np.isfinite(spacing):
+        return True
+    log.warning("%s: map projection and latitude, longitude disagree by up to %.3g km; the latter are used", name, apart)
+    return False
+
+
+def _given_everywhere(grid: Grid) -> Earth | None:
+    """Return the places of a grid with latitude and longitude for each cell; None without, or if some are missing."""
+    found = {}
+    for other in grid.carried:
+        if set(other.dims) == {grid.y_name, grid.x_name} and (kind := angle(other.name, other.attributes)):
+            values = numbers(other.attributes, other.stored)
+            values = values if other.dims[0] == grid.y_name else values.T
+            found.setdefault(kind, values[tuple(slice(None, None, -1 if turned else 1) for turned in grid.turned)])
+    if len(found) < 2 or not all(np.isfinite(values).all() for values in found.values()):
+        return None
+    return _Everywhere(found["latitude"], found["longitude"])
+
+
+def unit_vectors(latitudes: np.ndarray, longitudes: np.ndarray) -> np.ndarray:
+    """Return the unit vectors (3, …) of places on the sphere.
+
+    latitudes, longitudes: (place,), or any shape, degrees
+    """
+    phi, lam = np.radians(np.asarray(latitudes, np.float64)), np.radians(np.asarray(longitudes, np.float64))
+    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)])
+
+
+def latitudes_longitudes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return latitudes and longitudes (…) in degrees of vectors (3, …)."""
+    x, y, z = vectors
+    return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))
+
+
+def _values_at(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Return values (y,) interpolated at positions, and extrapolated beyond the ends; any shape."""
+    positions = np.asarray(positions, np.float64)
+    before = np.floor(positions).clip(0, len(values) - 2).astype(int)
+    return values[before] + (positions - before) * (values[before + 1] - values[before])
+
+
+def _positions_of(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return the positions of wanted values, of any shape, among values (y,) that rise or fall; the inverse of `_values_at`."""
+    falls = values[-1] < values[0]
+    rising = values[::-1] if falls else values
+    before = (np.searchsorted(rising, wanted) - 1).clip(0, len(values) - 2)
+    positions = before + (wanted - rising[before]) / (rising[before + 1] - rising[before])
+    return len(values) - 1 - positions if falls else positions
+
+
+def _wrapped(longitudes: np.ndarray) -> np.ndarray:
+    """Return longitudes of any shape from -180 on, below 180."""
+    return (longitudes + 180) % 360 - 180

@@ -1,0 +1,288 @@
+"""Time series of rain at gauges and of catchments: rate, sums and exceedance, of records and forecasts alike.
+
+Records have one case, whose leads are all their frames. Of a record, and of a forecast of a single field, `exceedance` is the
+share of a place that reaches a threshold, at a gauge 0 or 1; of an ensemble its mean over the members, and of probabilities
+their mean over the place: the share that is expected to reach it.
+"""
+
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.errors import DataError, NotEnoughFrames, UsageError
+from nowcast.netcdf.files import expand
+from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
+from nowcast.netcdf.forecast_writer import PROBABILITY
+from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.places.earth import locate
+from nowcast.netcdf.places.grid import carried
+from nowcast.netcdf.record import Damage, Record, log_readings
+from nowcast.prediction.gauges import Place
+from nowcast.prediction.weights import Weights, weigh
+from nowcast.runtime.progress import Progress
+
+log = logging.getLogger(__name__)
+_MINUTE, _ZERO = np.timedelta64(60, "s"), np.timedelta64(0, "s")
+Span = tuple[np.datetime64 | None, np.datetime64 | None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to compute: sums over so many minutes, exceedance of thresholds (mm/h), of frames and reference times in a span."""
+
+    sums: tuple[int, ...] = ()
+    thresholds: tuple[float, ...] = ()
+    span: Span = (None, None)
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """The rain at places from one source. NaN is missing.
+
+    reference_times: (case,) datetime64[s]; NaT of a record
+    times: (case, lead) datetime64[s]
+    rates: (case, lead, place) mm/h
+    known: (case, lead, place) share of the place that is known
+    sums: (case, lead, sum, place) mm, of the minutes up to the time
+    exceedance: (case, lead, threshold, place) from 0 to 1
+    """
+
+    source: str
+    weights: Weights
+    wanted: Wanted
+    reference_times: np.ndarray
+    times: np.ndarray
+    rates: np.ndarray
+    known: np.ndarray
+    sums: np.ndarray
+    exceedance: np.ndarray
+
+    @property
+    def is_forecast(self) -> bool:
+        """Whether it holds forecasts, from reference times."""
+        return not np.isnat(self.reference_times).any()
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Opened inputs: records, and forecasts by name, each with its probabilities, if it has any, beside its fields."""
+
+    records: tuple[Record, ...]
+    forecasts: dict[str, tuple[Forecasts, Forecasts | None]]
+
+    @property
+    def files(self) -> list[Path]:
+        """Return the files that are read."""
+        own = [path for record in self.records for path in record.paths]
+        return own + [file.path for forecasts, _ in self.forecasts.values() for file in forecasts.files]
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Return the thresholds of the first forecast with probabilities, mm/h; () without."""
+        pairs = self.forecasts.values()
+        return next((each.thresholds for pair in pairs for each in pair if each is not None and each.thresholds), ())
+
+
+def open_sources(arguments: Sequence[str], *, variable: str | None) -> Sources:
+    """Open each argument, a file, a folder or a glob, as forecasts or, with all others that hold none, as records.
+
+    Raises UsageError (exit 2) if there are no files, DataError (exit 3) for files that cannot be used or do not hold rain.
+    """
+    forecasts: dict[str, tuple[Forecasts, Forecasts | None]] = {}
+    observed = []
+    for argument in arguments:
+        if (opened := _open_forecasts(argument, variable)) is None:
+            observed.append(argument)
+            continue
+        path = Path(argument)
+        name = path.resolve().name if path.is_dir() else path.stem if path.exists() else path.absolute().parent.name
+        forecasts[name if name not in forecasts else f"{name} {len(forecasts) + 1}"] = opened
+    records = open_records(observed, variable=variable) if observed else []
+    for name, quantity in [(r.name, r.quantity) for r in records] + [(n, f.quantity) for n, (f, _) in forecasts.items()]:
+        if not quantity.is_rain:
+            raise DataError(f"{name} holds {quantity}.\nExpected rain: sums and thresholds are those of a rain rate.")
+    return Sources(tuple(records), forecasts)
+
+
+def _open_forecasts(argument: str, variable: str | None) -> tuple[Forecasts, Forecasts | None] | None:
+    """Return the forecasts that files hold, and their probabilities; None for records, going by the first file."""
+    try:
+        first = read_forecast(expand(argument)[0], variable=variable)
+    except DataError:
+        return None
+    if not (first.lead_times > _ZERO).any():
+        return None  # an analysis
+    forecasts = read_forecast(argument, variable=variable)
+    if forecasts.kind == "probability":
+        return forecasts, forecasts
+    beside = read_forecast(argument, variable=PROBABILITY)
+    return forecasts, beside if beside.kind == "probability" else None
+
+
+def make_series(sources: Sources, places: Sequence[Place], wanted: Wanted) -> list[Series]:
+    """Compute the series of all sources, records first.
+
+    Raises DataError (exit 3) if a source does not say where it is or no place lies in it, UsageError (exit 2) for sums or
+    thresholds that a source cannot give, NotEnoughFrames (exit 75) if it has nothing in the span.
+    """
+    readers = [_record_reader(record, places, wanted) for record in sources.records]
+    readers += [_forecast_reader(name, *both, places, wanted) for name, both in sources.forecasts.items()]
+    log_readings(sources.records)
+    series = [read() for read in readers]
+    for each in series:
+        _report_unknown(each)
+    return series
+
+
+def _record_reader(record: Record, places: Sequence[Place], wanted: Wanted) -> Callable[[], Series]:
+    """Check all that can be checked before frames are read; return a function that reads them."""
+    chosen = np.flatnonzero(record.is_between(*wanted.span))
+    if not len(chosen):
+        extent = f"It goes from {record.times[0]}Z to {record.times[-1]}Z."
+        raise NotEnoughFrames(f"{record.name} has no frame in the times asked for.\n{extent}")
+    _check_sums(wanted.sums, record.time_step, record.name)
+    weights = weigh(places, locate(record.grid, record.name), record.name)
+    return partial(_of_record, record, chosen, weights, wanted)
+
+
+def _forecast_reader(
+    name: str, forecasts: Forecasts, chances: Forecasts | None, places: Sequence[Place], wanted: Wanted
+) -> Callable[[], Series]:
+    """Check all that can be checked before fields are read; return a function that reads them."""
+    (start, end), references = wanted.span, forecasts.reference_times
+    is_late, is_early = start is not None and references < start, end is not None and references > end
+    cases = np.flatnonzero(~(np.zeros(len(references), bool) | is_late | is_early))
+    if not len(cases):
+        extent = f"It has forecasts from {references[0]}Z to {references[-1]}Z."
+        raise NotEnoughFrames(f"{name} has no forecast in the times asked for.\n{extent}")
+    _check_sums(wanted.sums, _lead_step(forecasts), name)
+    columns = _columns(name, chances, wanted.thresholds)
+    grid = carried(forecasts.grid, forecasts.files[0].path)
+    weights = weigh(places, locate(grid, name), name)
+    return partial(_of_forecasts, name, forecasts, chances, cases, columns, weights, wanted)
+
+
+def _lead_step(forecasts: Forecasts) -> np.timedelta64:
+    """Return the shortest time between lead times, from the reference time on."""
+    return np.diff(forecasts.lead_times[forecasts.lead_times > _ZERO], prepend=_ZERO).min()
+
+
+def _check_sums(minutes: Sequence[int], step: np.timedelta64, name: str) -> None:
+    """Raise UsageError (exit 2) for minutes that are no multiple of the time step."""
+    for length in minutes:
+        if np.isnat(step) or (length * _MINUTE) % step:
+            given = "unknown" if np.isnat(step) else f"{step / _MINUTE:g} minutes"
+            raise UsageError(f"--sums {length}: the time step of {name} is {given}.\nExpected a multiple of it.")
+
+
+def _of_record(record: Record, chosen: np.ndarray, weights: Weights, wanted: Wanted) -> Series:
+    damage = Damage(record)
+    fields = (damage.read(position)[None] for position in chosen)
+    reached = itertools.repeat(_reached(weights, wanted.thresholds), len(chosen))
+    with Progress(f"reading {record.name}", total=len(chosen), unit="frame") as progress:
+        rates, known, exceedance = _means(fields, reached, weights, progress)
+    if damage.all_failed:
+        raise damage.first
+    for line in damage.lines():
+        log.warning("%s", line)
+    times = record.times[chosen]
+    sums = running_sums(rates, times, record.time_step, wanted.sums)
+    nothing = np.array(["NaT"], "datetime64[s]")
+    return Series(record.name, weights, wanted, nothing, times[None], rates[None], known[None], sums[None], exceedance[None])
+
+
+def _of_forecasts(
+    name: str,
+    forecasts: Forecasts,
+    chances: Forecasts | None,
+    cases: np.ndarray,
+    columns: Sequence[int],
+    weights: Weights,
+    wanted: Wanted,
+) -> Series:
+    references, leads = forecasts.reference_times[cases], np.flatnonzero(forecasts.lead_times > _ZERO)
+    times, found = references[:, None] + forecasts.lead_times[leads], []
+    with Progress(f"reading {name}", total=times.size, unit="field") as progress:
+        for case in cases:
+            fields = (_members(forecasts, case, lead) for lead in leads)
+            reached = [_probable(chances, case, lead, columns, weights) if columns else _reached(weights, wanted.thresholds)
+                       for lead in leads]  # fmt: skip
+            found.append(_means(fields, reached, weights, progress))
+    rates, known, exceedance = map(np.stack, zip(*found, strict=True))
+    if forecasts.kind == "probability":
+        rates = np.full_like(rates, np.nan)  # what was read are probabilities
+    step = _lead_step(forecasts)
+    sums = np.stack([running_sums(*case, step, wanted.sums) for case in zip(rates, times, strict=True)])
+    return Series(name, weights, wanted, references, times, rates, known, sums, exceedance)
+
+
+def _members(forecasts: Forecasts, case: int, lead: int) -> np.ndarray:
+    """Read the members (member, y, x), mm/h; of probabilities those of the first threshold, for what is known."""
+    if forecasts.kind == "probability":
+        return forecasts.probabilities(case, lead, [0])
+    return forecasts.members(case, lead)
+
+
+def _columns(name: str, chances: Forecasts | None, thresholds: Sequence[float]) -> list[int]:
+    """Return the positions of thresholds among those of a forecast's probabilities; none if it has none."""
+    if chances is None:
+        return []
+    if absent := [level for level in thresholds if level not in chances.thresholds]:
+        there = ", ".join(f"{level:g}" for level in chances.thresholds)
+        raise UsageError(f"{name} has no probabilities of {absent[0]:g} mm/h.\nIt has those of {there}.")
+    return [chances.thresholds.index(level) for level in thresholds]
+
+
+def _reached(weights: Weights, thresholds: Sequence[float]) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function of members (member, y, x) that gives the share that reaches each threshold (threshold, place)."""
+    return lambda members: np.mean([weights.exceeding(member, thresholds) for member in members], axis=0)
+
+
+def _probable(
+    chances: Forecasts, case: int, lead: int, columns: Sequence[int], weights: Weights
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that gives the mean probability of each threshold (threshold, place), whatever the members."""
+    return lambda _: np.stack([weights.mean(field)[0] for field in chances.probabilities(case, lead, columns)])
+
+
+def _means(
+    fields: Iterable[np.ndarray],
+    reached: Iterable[Callable[[np.ndarray], np.ndarray]],
+    weights: Weights,
+    progress: Progress,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rates, known shares (frame, place) and exceedance (frame, threshold, place) of members (member, y, x)."""
+    found = []
+    for members, exceeding in zip(fields, reached, strict=True):
+        means, shares = zip(*(weights.mean(member) for member in members), strict=True)
+        found.append((np.mean(means, axis=0), np.min(shares, axis=0), exceeding(members)))
+        progress.advance()
+    rates, known, exceedance = zip(*found, strict=True)
+    return np.stack(rates), np.stack(known), np.stack(exceedance)
+
+
+def running_sums(rates: np.ndarray, times: np.ndarray, step: np.timedelta64, minutes: Sequence[int]) -> np.ndarray:
+    """Return the rain of the minutes up to each time: the sum of rate times time step; NaN where a frame is missing.
+
+    rates: (time, place) mm/h; times: (time,) ascending; returns: (time, sum, place) mm
+    """
+    out = np.full((len(times), len(minutes), rates.shape[1]), np.nan)
+    for n, length in enumerate(minutes):
+        number = int(length * _MINUTE / step)
+        for last in range(number - 1, len(times)):
+            if times[last] - times[last - number + 1] == (number - 1) * step:
+                out[last, n] = rates[last - number + 1 : last + 1].mean(axis=0) * (length / 60)
+    return out
+
+
+def _report_unknown(series: Series) -> None:
+    """Log a warning for each place of which a part that lies in the grid is never known: out of the radar's range."""
+    best = series.known.max(axis=(0, 1))
+    for place, covered, most in zip(series.weights.places, series.weights.covered, best, strict=True):
+        if covered > 0 and most < covered - 0.005:
+            log.warning('"%s": at most %.3g %% of it is ever known in %s', place.name, 100 * most, series.source)

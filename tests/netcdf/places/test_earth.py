@@ -1,0 +1,91 @@
+"""Where cells lie on the earth: positions and places are inverse, for each way in which files say it."""
+
+import numpy as np
+import pytest
+from makers import SHARED
+from makers.places import LONGITUDES, MAP_X, along, index, on_map, over, packed, placed
+
+from nowcast.errors import DataError, UsageError
+from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.places.earth import locate
+
+POLAR = {
+    "grid_mapping_name": "polar_stereographic", "latitude_of_projection_origin": 90.0, "standard_parallel": 60.0,
+    "straight_vertical_longitude_from_pole": 10.0, "false_easting": 0.0, "false_northing": 0.0, "earth_radius": 6371000.0,
+}  # fmt: skip
+
+
+def earth_of(path):
+    (record,) = open_records([path])
+    return locate(record.grid, record.name)
+
+
+@pytest.mark.parametrize("turned", [(False, False), (True, True)])
+@pytest.mark.parametrize(
+    "coordinates", [along(), over(), packed(over()), along(east=-5.05)], ids=["1d", "2d", "packed", "west"]
+)
+def test_the_cells_are_where_latitude_and_longitude_say(tmp_path, coordinates, turned):
+    dims = {"dims": ("lat", "lon")} if coordinates[0][1] == ("y",) else {}
+    if dims:
+        coordinates = [(name, (name,), *rest) for name, _, *rest in coordinates]
+    earth = earth_of(placed(tmp_path / "a.nc", coordinates, turned=turned, **dims))
+    shift = LONGITUDES[0] - np.unwrap([LONGITUDES[0], float(earth.degrees(0, 0)[1])], period=360)[1]
+    latitudes, longitudes = earth.degrees(np.array([0, 4, 1.5]), np.array([0, 5, 2.5]))
+    np.testing.assert_allclose(latitudes, [50.04, 50.0, 50.025], atol=1e-5)
+    np.testing.assert_allclose(longitudes + shift, [5, 5.075, 5.0375], atol=1e-5)
+    rows, columns = earth.positions(latitudes, longitudes)
+    np.testing.assert_allclose([rows, columns], [[0, 4, 1.5], [0, 5, 2.5]], atol=1e-3)
+
+
+def test_corners_are_those_of_the_outermost_cells(tmp_path):
+    earth = earth_of(placed(tmp_path / "a.nc", over()))
+    np.testing.assert_allclose(
+        earth.corners, [[50.045, 4.9925], [50.045, 5.0825], [49.995, 5.0825], [49.995, 4.9925]], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("size", [1000.0, 1.0], ids=["m", "km"])
+def test_the_cells_of_a_map_are_where_its_projection_says(tmp_path, size):
+    pytest.importorskip("pyproj")
+    declared = [own | {"units": "m" if size == 1000 else "km"} for own in ({"standard_name": "projection_y_coordinate"}, MAP_X)]
+    earth = earth_of(
+        placed(tmp_path / "a.nc", on_map(size=size, y0=-3000 * size, declared=declared), mapping=POLAR, grid_mapping="crs")
+    )
+    # on the central meridian, 3000 km from the pole on a map that is true at 60 °N
+    latitude, longitude = earth.degrees(0.0, 0.0)
+    colatitude = 2 * np.degrees(np.arctan(3000 / (6371 * (1 + np.sin(np.radians(60))))))
+    assert (float(latitude), float(longitude)) == pytest.approx((90 - colatitude, 10.0), abs=1e-6)
+    rows, columns = earth.positions(*earth.degrees(np.array([-3.0, 4]), np.array([0.25, 9])))
+    np.testing.assert_allclose([rows, columns], [[-3, 4], [0.25, 9]], atol=1e-6)
+
+
+def test_a_map_that_contradicts_latitude_and_longitude_is_told(tmp_path, caplog):
+    pytest.importorskip("pyproj")
+    path = placed(tmp_path / "a.nc", [*on_map(), *over()], mapping=POLAR, grid_mapping="crs")
+    assert float(earth_of(path).degrees(0.0, 0.0)[0]) == pytest.approx(50.04, abs=1e-4)
+    assert "disagree by up to" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "says"),
+    [(index(), "numbers of rows and columns"), (on_map(), "distances on a map"), ([], "numbers of rows")],
+)
+def test_a_record_without_a_place_is_refused_with_what_would_be_right(tmp_path, coordinates, says):
+    with pytest.raises(
+        DataError, match=rf"does not say where its cells are on the earth: it has {says}[^\n]*\nExpected latitude"
+    ):
+        earth_of(placed(tmp_path / "a.nc", coordinates))
+
+
+def test_without_pyproj_the_command_to_install_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyproj", None)
+    with pytest.raises(UsageError, match="pip install pyproj"):
+        earth_of(placed(tmp_path / "a.nc", on_map(), mapping=POLAR, grid_mapping="crs"))
+    assert earth_of(placed(tmp_path / "b.nc", [*on_map(), *over()], mapping=POLAR, grid_mapping="crs")).shape == (5, 6)
+
+
+@pytest.mark.skipif(not (SHARED / "radar/knmi").is_dir(), reason="real records absent")
+def test_the_corners_of_a_real_radar_are_those_that_its_service_gives():
+    pytest.importorskip("pyproj")
+    published = [[55.974, 0.0], [55.389, 10.856], [48.895, 9.009], [49.362, 0.0]]  # KNMI, geo_product_corners
+    np.testing.assert_allclose(earth_of(SHARED / "radar/knmi/20100826.nc").corners, published, atol=0.01)

@@ -1,0 +1,183 @@
+"""`nowcast series`: rain rate, sums and exceedance at gauges and of areas, of records and forecasts."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from makers import command, expect, write_record
+from makers.cf_checker import cf_faults
+
+from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.places.earth import locate
+
+pytest.importorskip("pyproj")
+pytest.importorskip("shapely")
+START = np.datetime64("2020-06-01T00:00:00")
+COLUMNS = ["source", "place", "reference_time", "time", "lead_minutes", "rain_rate_mm_h", "known"]
+
+
+@pytest.fixture
+def record(tmp_path, monkeypatch):
+    """A record of constant rain, 12 mm/h, for an hour and a half, without the frame of 00:40; of the western half 6 mm/h."""
+    monkeypatch.chdir(tmp_path)
+    fields = np.full((18, 16, 20), 12, np.float32)
+    fields[:, :, :10] = 6
+    times = START + np.arange(19) * np.timedelta64(300, "s")
+    return write_record(tmp_path / "rain.nc", fields, times=np.delete(times, 8))
+
+
+def place_of(record, row, column):
+    """Return LAT,LON of a position."""
+    (opened,) = open_records([record])
+    latitude, longitude = locate(opened.grid, "").degrees(row, column)
+    return f"{latitude:.6f},{longitude:.6f}"
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_constant_rain_of_12_mm_h_gives_6_mm_in_half_an_hour(record):
+    code, out, err = command(
+        "series", record, "--at", f"east={place_of(record, 3, 15)}", "--sums", "30,60", "--output", "a.csv"
+    )
+    assert (code, out) == (0, "a.csv\n"), err
+    rows = rows_of("a.csv")
+    assert list(rows[0]) == [*COLUMNS, "sum_30_min_mm", "sum_60_min_mm"]
+    assert {row["rain_rate_mm_h"] for row in rows} == {"12"}
+    sums = {row["time"][11:16]: (row["sum_30_min_mm"], row["sum_60_min_mm"]) for row in rows}
+    # from 00:00 on, half an hour is known at 00:25; the gap at 00:40 leaves sums missing until it is half an hour past
+    assert sums["00:20"] == ("", "")
+    assert sums["00:25"] == sums["00:35"] == ("6", "")
+    assert sums["00:45"] == sums["01:05"] == ("", "")
+    assert sums["01:10"] == sums["01:30"] == ("6", "")
+    assert (rows[0]["source"], rows[0]["place"], rows[0]["time"]) == ("rain", "east", "2020-06-01T00:00:00Z")
+    assert rows[0]["reference_time"] == rows[0]["lead_minutes"] == ""
+
+
+def test_a_catchment_is_the_mean_of_its_cells_and_thresholds_their_share(record):
+    latitudes, longitudes = zip(
+        *(map(float, place_of(record, r, c).split(",")) for r, c in [(2.5, 4.5), (2.5, 14.5), (8.5, 14.5), (8.5, 4.5)]),
+        strict=True,
+    )
+    ring = list(zip(longitudes, latitudes, strict=True))
+    with open("basin.geojson", "w") as file:
+        json.dump(
+            {
+                "type": "Feature",
+                "properties": {"name": "Basin"},
+                "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
+            },
+            file,
+        )
+    code, _, err = command(
+        "series", record, "--areas", "basin.geojson", "--thresholds", "5,10", "--end", "2020-06-01T00:00", "--output", "a.csv"
+    )
+    assert code == 0, err
+    (row,) = rows_of("a.csv")
+    # five of ten columns are in the east
+    assert float(row["rain_rate_mm_h"]) == pytest.approx(9, abs=0.02)
+    assert (float(row["exceedance_5_mm_h"]), float(row["exceedance_10_mm_h"])) == (1, pytest.approx(0.5, abs=0.003))
+    assert '"Basin": 60 km², 60 cells' in err or '"Basin": ' in err
+
+
+def test_forecasts_and_observations_stand_in_one_table(record):
+    at = ["--at", f"a={place_of(record, 3, 15)}", "--at", f"b={place_of(record, 3, 4)}"]
+    assert command("predict", "persistence", record, "--reference-time", "2020-06-01T00:20", "--output", "f.nc")[0] == 0
+    code, _, err = command("series", "f.nc", record, *at, "--sums", "30", "--output", "a.csv")
+    assert code == 0, err
+    rows = rows_of("a.csv")
+    assert [row["source"] for row in rows] == ["rain"] * 36 + ["f"] * 24
+    forecast = rows[36:48]
+    assert {row["reference_time"] for row in forecast} == {"2020-06-01T00:20:00Z"}
+    assert [row["lead_minutes"] for row in forecast] == [f"{n}" for n in range(5, 65, 5)]
+    assert forecast[0]["time"] == "2020-06-01T00:25:00Z"
+    assert [row["sum_30_min_mm"] for row in forecast] == [""] * 5 + ["6"] * 7
+    assert rows[48]["rain_rate_mm_h"] == "6"
+
+
+def test_probabilities_are_given_at_the_forecasts_own_thresholds(record):
+    at = ["--at", f"a={place_of(record, 3, 15)}", "--at", f"far={place_of(record, 3, 30)}"]
+    options = ["--probabilities", "--thresholds", "5,10", "--reference-time", "2020-06-01T00:20"]
+    assert command("predict", "extrapolation", record, *options, "--output", "f.nc")[0] == 0
+    code, _, err = command("series", "f.nc", *at, "--output", "a.csv")
+    assert code == 0, err
+    assert '"far" lies outside of f: its values are missing' in err
+    with xr.open_dataset("f.nc") as file:
+        stored = file["probability_of_rainfall_above_threshold"][:, :, 3, 15].values
+    rows = rows_of("a.csv")
+    for n, name in enumerate(["exceedance_5_mm_h", "exceedance_10_mm_h"]):
+        np.testing.assert_allclose([float(row[name]) for row in rows[:12]], stored[n], atol=1e-4)
+        assert {row[name] for row in rows[12:]} == {""}
+    assert {row["known"] for row in rows[12:]} == {"0"}
+    expect(
+        2,
+        "series",
+        "f.nc",
+        *at[:2],
+        "--thresholds",
+        "7",
+        "--output",
+        "b.csv",
+        says="no probabilities of 7 mm/h.\nIt has those of 5, 10",
+    )
+
+
+def test_missing_frames_stay_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fields = np.full((7, 16, 20), 12, np.float32)
+    fields[2, 3, 15] = np.nan
+    path = write_record(tmp_path / "rain.nc", fields)
+    at = place_of(path, 3, 15)
+    assert command("series", path, "--at", at, "--sums", "10", "--thresholds", "1", "--output", "a.csv")[0] == 0
+    rows = rows_of("a.csv")
+    assert [row["rain_rate_mm_h"] for row in rows] == ["12", "12", "", "12", "12", "12", "12"]
+    assert [row["sum_10_min_mm"] for row in rows] == ["", "2", "", "", "2", "2", "2"]
+    assert [row["exceedance_1_mm_h"] for row in rows] == ["1", "1", "", "1", "1", "1", "1"]
+    assert rows[2]["known"] == "0"
+
+
+def test_netcdf_holds_the_same_by_cf(record):
+    at = ["--at", f"a={place_of(record, 3, 15)}", "--at", f"b={place_of(record, 3, 4)}", "--sums", "30", "--thresholds", "10"]
+    assert command("series", record, *at, "--output", "a.nc")[0] == 0
+    faults, num_checks = cf_faults("a.nc")
+    assert not faults
+    assert num_checks > 20
+    with xr.open_dataset("a.nc") as file:
+        assert file.attrs["featureType"] == "timeSeries"
+        assert file["rain_rate"].dims == ("place", "time")
+        np.testing.assert_array_equal(file["rain_rate"], np.repeat([[12.0], [6.0]], 18, axis=1))
+        np.testing.assert_array_equal(file["exceedance"][..., 0], np.repeat([[1.0], [0.0]], 18, axis=1))
+        assert file["rain_sum_30_min"].attrs["standard_name"] == "lwe_thickness_of_precipitation_amount"
+        assert file["rain_sum_30_min"].sel(time="2020-06-01T00:25").values.tolist() == [6, 3]
+        assert file["place_name"].values.tolist() == ["a", "b"]
+    command("predict", "persistence", record, "--reference-time", "2020-06-01T00:20", "--output", "f.nc")
+    assert command("series", record, "f.nc", *at, "--output", "b.nc")[0] == 0
+    assert not cf_faults("b.nc")[0]
+    with xr.open_dataset("b.nc") as file:
+        assert file["rain_rate_f"].dims == ("place", "forecast_reference_time_f", "forecast_period_f")
+        assert file["time_f"].values[0, 0] == np.datetime64("2020-06-01T00:25")
+
+
+def test_what_cannot_be_answered_is_refused(record, tmp_path):
+    at = ["--at", place_of(record, 3, 15)]
+    expect(2, "series", record, "--output", "a.csv", says="no place is given")
+    expect(2, "series", record, *at, "--output", "a.txt", says="end the name in .csv")
+    expect(
+        2,
+        "series",
+        record,
+        *at,
+        "--sums",
+        "7",
+        "--output",
+        "a.csv",
+        says="time step of rain is 5 minutes.\nExpected a multiple",
+    )
+    expect(2, "series", record, *at, "--sums", "60,30", "--output", "a.csv", says="write ascending numbers")
+    expect(3, "series", record, "--at", "0,0", "--output", "a.csv", says="no place lies in the grid of rain.\nIts corners")
+    expect(75, "series", record, *at, "--start", "2021-01-01", "--output", "a.csv", says="no frame in the times asked for")
+    expect(5, "series", record, *at, "--output", "rain.nc", says="exists already")
