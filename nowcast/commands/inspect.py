@@ -1,4 +1,4 @@
-"""Describe a record: its grid, times, gaps, missing and wet cells, and the windows that a training would find in it."""
+"""Describe a record: its times and gaps, unit, place on the earth, missing and wet cells, and what a network would see."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,18 +7,25 @@ import numpy as np
 
 from nowcast.dataset.packed import WET_RATE
 from nowcast.dataset.windows import find_windows
+from nowcast.errors import DataError, UsageError
+from nowcast.netcdf.places.earth import locate
 from nowcast.netcdf.record import Damage, Record
+from nowcast.plan.fingerprint import RAINY
 from nowcast.quantity import Quantity
 from nowcast.runtime.progress import track
 
 SAMPLE = 200  # largest number of frames read for the percentages; from a longer record, evenly spaced frames are read
 INPUT_FRAMES, LEAD_FRAMES, MAX_ABSENT = 4, 12, 1  # of the windows that are counted: the defaults of a config
+MOST_GAPS, SHOWN_GAPS = 100, 4  # that are listed, the longest, in JSON and for people
+_MINUTE = np.timedelta64(60, "s")
 
 
 def inspect_record(record: Record) -> dict[str, Any]:
     """Describe one record as JSON values.
 
-    `missing_percent` is of all cells, `wet_percent` of the known cells, of `num_frames_read` frames.
+    `missing_percent` is of all cells, `wet_percent` of the known cells, of `num_frames_read` frames. `gaps` are the longest:
+    the frames before and after, and how many frames are absent between them. `corners` are latitude and longitude of the
+    outermost corners of the grid, NW, NE, SE, SW; null if `place` says why they are not known.
 
     Raises DataError (exit 3) if no frame can be read.
     """
@@ -27,7 +34,6 @@ def inspect_record(record: Record) -> dict[str, Any]:
         whole.times, input_frames=INPUT_FRAMES, lead_frames=LEAD_FRAMES, time_step=record.time_step,
         absent=whole.is_absent, max_absent=MAX_ABSENT,
     )  # fmt: skip
-    steps = np.diff(record.times)
     step = record.time_step
     return {
         "name": record.name,
@@ -39,24 +45,49 @@ def inspect_record(record: Record) -> dict[str, Any]:
         "start": f"{record.times[0]}Z",
         "end": f"{record.times[-1]}Z",
         "num_frames": len(record.times),
-        "time_step_minutes": None if np.isnat(step) else float(step / np.timedelta64(60, "s")),
-        "num_gaps": int((steps > step).sum()),
+        "time_step_minutes": None if np.isnat(step) else float(step / _MINUTE),
+        "num_gaps": int((np.diff(record.times) > step).sum()),
+        "gaps": _gaps(record),
         "grid": list(record.grid.shape),
         "spacing_km": [round(float(s), 4) if np.isfinite(s) else None for s in record.grid.spacing_km],
         "y_ascending": bool(record.grid.y_ascending),
         "x_descending": bool(record.grid.x_descending),
         "placed": bool(record.grid.is_placed),
         "grid_mapping": record.grid.mapping_attributes.get("grid_mapping_name"),
+        **_place(record),
         **_statistics(record),
         "windows": {"input_frames": INPUT_FRAMES, "lead_frames": LEAD_FRAMES, **windows.account.as_dict()},
         "account": windows.account.lines(),
     }
 
 
+def _gaps(record: Record) -> list[dict[str, Any]]:
+    """Return the longest gaps, in order of time: the frames before and after, and the number of frames absent between."""
+    times, step = record.times, record.time_step
+    gaps = np.flatnonzero(np.diff(times) > step)
+    absent = np.diff(times)[gaps] / step - 1
+    longest = np.sort(np.argsort(-absent, kind="stable")[:MOST_GAPS])
+    return [
+        {"after": f"{times[gaps[n]]}Z", "before": f"{times[gaps[n] + 1]}Z", "num_absent": round(float(absent[n]), 1)}
+        for n in longest
+    ]
+
+
+def _place(record: Record) -> dict[str, Any]:
+    """Return the corners of the grid on the earth, or why they are not known."""
+    try:
+        corners = locate(record.grid, record.name).corners
+    except (DataError, UsageError) as error:
+        return {"corners": None, "place": str(error).replace(f"{record.name} ", "", 1)}
+    if not np.isfinite(corners).all():
+        return {"corners": None, "place": "corners that the map projection does not reach"}
+    return {"corners": corners.round(4).tolist(), "place": None}
+
+
 def _statistics(record: Record) -> dict[str, Any]:
-    """Read frames, and return the percentages of missing and wet cells and the maximum."""
+    """Read frames, and return the percentages of missing and wet cells, the maximum, and the number of frames with rain."""
     chosen = np.unique(np.linspace(0, len(record.times) - 1, min(SAMPLE, len(record.times))).round().astype(int))
-    known = total = 0
+    known = total = rainy = 0
     wet = dict.fromkeys((WET_RATE, 1.0, 5.0), 0)
     highest, damage = -np.inf, Damage(record)
     for position in track(chosen, f"reading {record.name}", unit="frame"):
@@ -65,11 +96,13 @@ def _statistics(record: Record) -> dict[str, Any]:
         known, total = known + values.size, total + frame.size
         for threshold in wet:
             wet[threshold] += int((values >= threshold).sum())
+        rainy += bool((values >= WET_RATE).sum() >= RAINY * max(values.size, 1))
         highest = max(highest, float(values.max(initial=-np.inf)))
     if damage.all_failed:
         raise damage.first
     return {
         "num_frames_read": len(chosen),
+        "num_rainy_frames": rainy,
         "damaged": damage.lines(),
         "missing_percent": round(100 * (1 - known / total), 2),
         "wet_percent": {f"{t:g}": round(100 * n / known, 3) if known else None for t, n in wet.items()},
@@ -86,17 +119,43 @@ def _lines(record: dict[str, Any]) -> list[str]:
     spacing = " × ".join("?" if s is None else f"{s:g}" for s in record["spacing_km"])
     y, x = record["grid"]
     step = "no time step" if record["time_step_minutes"] is None else f"every {record['time_step_minutes']:g} min"
-    frames, gaps = _count(record["num_frames"], "frame"), _count(record["num_gaps"], "gap")
     files, mapping = _count(record["files"], "file"), record["grid_mapping"] or "no grid mapping"
     return [
         f"{record['name']}  ({files}, variable {record['variable']})",
-        f"  times    {record['start']} to {record['end']}, {frames} {step}, {gaps}",
+        f"  times    {record['start']} to {record['end']}, {_count(record['num_frames'], 'frame')} {step}",
+        f"  gaps     {_gap_text(record)}",
+        *(f"  unit     {reading}" for reading in record["readings"]),
         f"  grid     {y} × {x} cells of {spacing} km, {_directions(record)}, {mapping}",
-        f"  values   {_values(record)} ({_count(record['num_frames_read'], 'frame')} read)",
-        f"  windows  {INPUT_FRAMES} + {LEAD_FRAMES} frames: {'; '.join(line.strip() for line in record['account'])}",
-        *(f"  reads    {reading}" for reading in record["readings"]),
+        *(f"  place    {line}" for line in _place_lines(record)),
+        f"  values   {_values(record)}",
+        f"  network  {_network(record)}",
         *(f"  damaged  {line}" for line in record["damaged"]),
     ]
+
+
+def _gap_text(record: dict[str, Any]) -> str:
+    """Return when frames are absent: of more than a few gaps the longest."""
+    if not record["gaps"]:
+        return "none"
+    longest = sorted(record["gaps"], key=lambda gap: -gap["num_absent"])[:SHOWN_GAPS]
+    shown = [gap for gap in record["gaps"] if gap in longest]
+    listed = "; ".join(
+        f"{gap['after']} to {gap['before']}, {gap['num_absent']:g} frame{'' if gap['num_absent'] == 1 else 's'} absent"
+        for gap in shown
+    )
+    return f"{record['num_gaps']:,}{', the longest' if len(shown) < record['num_gaps'] else ''}: {listed}"
+
+
+def _place_lines(record: dict[str, Any]) -> list[str]:
+    """Return the corners in degrees, or why they are not known."""
+    if record["corners"] is None:
+        return [f"unknown: it {line}" if n == 0 else line for n, line in enumerate(record["place"].splitlines())]
+    named = zip(("NW", "NE", "SE", "SW"), record["corners"], strict=True)
+    corners = [
+        f"{name} {abs(lat):.3f} °{'S' if lat < 0 else 'N'} {abs(lon):.3f} °{'W' if lon < 0 else 'E'}"
+        for name, (lat, lon) in named
+    ]
+    return ["corners " + ", ".join(corners)]
 
 
 def _directions(record: dict[str, Any]) -> str:
@@ -106,11 +165,23 @@ def _directions(record: dict[str, Any]) -> str:
 
 
 def _values(record: dict[str, Any]) -> str:
+    read = f"{_count(record['num_frames_read'], 'frame')} read"
     if record["maximum"] is None:
-        return "all missing"
+        return f"all missing ({read})"
     unit = f" {Quantity.named(record['quantity']).unit}".rstrip()
-    wet = ", ".join(f"≥ {threshold}{unit}: {percent:g} %" for threshold, percent in record["wet_percent"].items())
-    return f"{record['missing_percent']:g} % missing; {wet}; maximum {record['maximum']:g}{unit}"
+    wet = ", ".join(f"{percent:g} % have ≥ {threshold}{unit}" for threshold, percent in record["wet_percent"].items())
+    missing = f"{record['missing_percent']:g} % of the cells missing"
+    return f"{missing}; of the others {wet}; maximum {record['maximum']:g}{unit} ({read})"
+
+
+def _network(record: dict[str, Any]) -> str:
+    """Return what a network would see: frames and minutes of a sample, how many there are, and in how many frames it rains."""
+    step, kept, *dropped = record["time_step_minutes"], *(line.strip() for line in record["account"])
+    if step is None:
+        return "none: one frame is no sample"
+    sample = f"{INPUT_FRAMES} past + {LEAD_FRAMES} future frames, {(INPUT_FRAMES - 1) * step:g} + {LEAD_FRAMES * step:g} min"
+    rainy = f"{record['num_rainy_frames']:,} of {_count(record['num_frames_read'], 'frame')} read have rain in 1 % of the cells"
+    return f"{'; '.join([f'{kept} ({sample})', *dropped])}; {rainy}"
 
 
 def _count(number: int, thing: str) -> str:

@@ -13,11 +13,11 @@ from nowcast.errors import UsageError
 
 # The counts of dropped candidates, and how they are described to the user.
 _REASONS = {
-    "num_gap": "cross a gap or an end of the record",
-    "num_strided": "skipped by the stride",
-    "num_missing": "with too much missing",
+    "num_gap": "gap or end of file",
+    "num_strided": "skipped by data.stride",
+    "num_missing": "too much missing",
     "num_dry": "too dry",
-    "num_purged": "purged at the edge of a split",
+    "num_purged": "at the edge of a split",
 }
 
 
@@ -51,8 +51,8 @@ class Account:
     def lines(self) -> list[str]:
         """Describe the account: one line with the number kept, then one for each reason that dropped a candidate."""
         dropped = [(getattr(self, name), words) for name, words in _REASONS.items()]
-        kept = f"{self.num_windows:,} windows of {self.num_candidates:,} candidates in {self.num_frames:,} frames"
-        return [kept] + [f"  {number:,} {words}" for number, words in dropped if number]
+        kept = f"{self.num_windows:,} samples in {self.num_frames:,} frames"
+        return [kept] + [f"  {number:,} start times dropped: {words}" for number, words in dropped if number]
 
 
 @dataclass(frozen=True, eq=False)

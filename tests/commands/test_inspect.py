@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from makers import rain, write_record
+from makers.places import index, placed
 
 from nowcast.commands import inspect as commands_inspect
 from nowcast.netcdf.opening import open_records
@@ -35,10 +36,32 @@ def test_the_facts_of_a_small_record(tmp_path):
     assert (facts["windows"]["num_windows"], facts["windows"]["num_gap"]) == (5, 15)
 
 
-def test_gaps_are_counted(tmp_path):
+def test_gaps_are_counted_and_it_is_told_when_they_are(tmp_path):
     times = START + np.array([0, 5, 10, 30, 35, 60]) * MINUTES
     facts = inspect(write_record(tmp_path / "a.nc", rain(frames=6, shape=(4, 4)), times=times))
     assert (facts["num_gaps"], facts["windows"]["num_windows"]) == (2, 0)
+    assert facts["gaps"][0] == {"after": "2020-06-01T00:10:00Z", "before": "2020-06-01T00:30:00Z", "num_absent": 3}
+    line = "  gaps     2: 2020-06-01T00:10:00Z to 2020-06-01T00:30:00Z, 3 frames absent; 2020-06-01T00:35:00Z to"
+    assert commands_inspect.as_lines([facts])[2].startswith(line)
+
+
+def test_of_many_gaps_the_longest_are_shown_in_order_of_time(tmp_path):
+    times = START + np.cumsum([5, 5, 5, 10, 5, 20, 5, 15, 5, 10, 5, 30, 5]) * MINUTES
+    facts = inspect(write_record(tmp_path / "a.nc", rain(frames=13, shape=(4, 4)), times=times))
+    line = commands_inspect.as_lines([facts])[2]
+    assert line.startswith("  gaps     5, the longest: ")
+    assert [int(part.split(", ")[1].split()[0]) for part in line.split(": ", 1)[1].split("; ")] == [1, 3, 2, 5]
+
+
+def test_the_corners_are_told_or_why_they_are_not_known(tmp_path):
+    pytest.importorskip("pyproj")
+    facts = inspect(write_record(tmp_path / "a.nc", rain(frames=2, shape=(5, 6))))
+    # 500 m south-west of the middle of the projection, at 50 °N 5 °E
+    assert facts["corners"][3] == [pytest.approx(50 - 0.5 / 111.23, abs=1e-3), pytest.approx(5 - 0.5 / 71.7, abs=1e-3)]
+    assert "  place    corners NW 50.040 °N 4.993 °E, NE 50.040 °N 5.0" in "\n".join(commands_inspect.as_lines([facts]))
+    facts = inspect(placed(tmp_path / "b.nc", index()))
+    assert facts["corners"] is None
+    assert "  place    unknown: it does not say where its cells are" in "\n".join(commands_inspect.as_lines([facts]))
 
 
 def test_a_single_frame_and_an_empty_record_can_be_inspected(tmp_path):
@@ -60,11 +83,19 @@ def test_a_long_record_is_sampled_evenly(tmp_path):
 
 
 def test_the_lines_for_people_hold_the_facts(tmp_path):
-    lines = commands_inspect.as_lines([inspect(write_record(tmp_path / "a.nc", rain(frames=20, shape=(8, 9))))])
+    fields = rain(frames=20, shape=(8, 9))
+    fields[:10] = 0
+    lines = commands_inspect.as_lines([inspect(write_record(tmp_path / "a.nc", fields))])
     assert lines[0] == "a  (1 file, variable rainfall_rate)"
-    assert "20 frames every 5 min, 0 gaps" in lines[1]
-    assert "8 × 9 cells of 1 × 1 km, y down, azimuthal_equidistant" in lines[2]
-    assert "5 windows of 20 candidates" in lines[4]
+    assert "20 frames every 5 min" in lines[1]
+    assert lines[2] == "  gaps     none"
+    assert lines[3] == "  unit     rainfall_rate as rain rate: mm h-1 -> mm/h"
+    assert "8 × 9 cells of 1 × 1 km, y down, azimuthal_equidistant" in lines[4]
+    assert lines[6].startswith("  values   0 % of the cells missing; of the others ")
+    assert lines[7].startswith(
+        "  network  5 samples in 20 frames (4 past + 12 future frames, 15 + 60 min); 15 start times dropped: gap"
+    )
+    assert lines[7].endswith("; 10 of 20 frames read have rain in 1 % of the cells")
 
 
 FACTS = [  # from the README of the shared records: frames, minutes, y, x, missing, >= 0.1, >= 1, >= 5 (per cent), maximum

@@ -37,7 +37,9 @@ def test_no_records_is_a_usage_error():
 
 
 def test_no_complete_window_says_why(tmp_path):
-    with pytest.raises(DataError, match=r"no complete training window of 2 \+ 3 frames.*\n.*\n +4 cross a gap") as caught:
+    with pytest.raises(
+        DataError, match=r"no complete training window of 2 \+ 3 frames.*\n.*\n +4 start times dropped: gap"
+    ) as caught:
         open_archive(data([write_record(tmp_path / "a.nc", rain(frames=4))]))
     assert caught.value.exit_code == 3
 

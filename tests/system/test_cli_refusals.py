@@ -99,8 +99,8 @@ def test_no_complete_window_comes_with_the_account(inputs):
     code, out, err = command("train", inputs / "tiny.toml", "--data", inputs / "short.nc", "--output", "run")
     assert (code, out, os.listdir()) == (3, "", [])
     assert "no complete training window of 2 + 3 frames" in err
-    assert "3 cross a gap or an end of the record" in err
-    says = r"no complete case of 4 past and 12 future frames[\s\S]*3 cross a gap or an end of the record"
+    assert "3 start times dropped: gap or end of file" in err
+    says = r"no complete case of 4 past and 12 future frames[\s\S]*3 start times dropped: gap or end of file"
     expect(3, "evaluate", "persistence", "--observations", inputs / "short.nc", "--output", "scores", says=says)
 
 
