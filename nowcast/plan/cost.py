@@ -19,16 +19,23 @@ FIELD_BYTES = {"guided": 500, "probabilistic": 1200, "encoder_forecaster": 300} 
 STATE_BYTES = 40  # per case, place of the network, frame and channel
 PROCESS_BYTES = 6e8  # of the process without a step
 READING = {"guided": 1.1, "probabilistic": 1.4, "encoder_forecaster": 1.1}  # time with reading, and with finding the motion
+VALIDATION_SHARE = 0.5  # of the operations of a step: without gradients, but with calibration and scores
 GUIDANCE_OPERATIONS = (3e9, 80e3, 17e3)  # per case, per cell, per cell and lead frame
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds and memory in bytes of one step; seconds that the guidance of one case takes, 0 for a model without."""
+    """Seconds and memory in bytes of one step; seconds that the guidance of one case takes, 0 for a model without.
+
+    validation_seconds: that a case of the validation takes each time, where that is on whole grids; 0 where it is on crops
+    first_validation_seconds: that it takes once, for its guidance and the forecasts that it is compared with
+    """
 
     step_seconds: float
     memory_bytes: float
     guidance_seconds: float = 0.0
+    validation_seconds: float = 0.0
+    first_validation_seconds: float = 0.0
 
 
 def operations(experiment: Experiment, shape: Sequence[int], *, batch_size: int) -> float:
@@ -51,6 +58,11 @@ def memory(experiment: Experiment, shape: Sequence[int], *, batch_size: int) -> 
 def kept_shape(data: Data, shape: Sequence[int]) -> tuple[int, ...]:
     """Return the (y, x) cells of a kept case on a grid of `shape` (y, x) cells."""
     return tuple(min(max(data.crop, data.kept_crop), side) if data.crop else side for side in shape)
+
+
+def validation_operations(experiment: Experiment, grid: Sequence[int]) -> float:
+    """Return the operations of forecasting and scoring one case on a whole grid of (y, x) cells."""
+    return VALIDATION_SHARE * operations(experiment, grid, batch_size=1)
 
 
 def guidance_operations(data: Data, shape: Sequence[int]) -> float:

@@ -17,11 +17,12 @@ HOURS = {"cpu": 2.0, "cuda": 1 / 3, "mps": 1.0}  # h, of the whole training, by 
 FEWEST_STEPS, MOST_STEPS = 300, 20_000
 ENOUGH_STEPS = 1000  # or half of what the data bear; where time is short of these, a smaller size is tried
 FEW_EVENTS_STEPS, FEW_EVENTS_PATIENCE = 500, 4  # most steps for few events; validations without a better loss that end them
-VALIDATIONS = 8  # in a training; for few events 10, so that it ends soon after the best
+VALIDATIONS, FEWEST_VALIDATIONS = 8, 2  # beside the one before the first step; for few events 10
 FEWEST_OF_FEW = 100  # steps for few events, if there is time
 DRAWS = 10  # times that each place of each window is seen in each orientation; more would overfit
-FEWEST_CASES = 24  # of a validation of the archive recipe
-VALIDATION_TIME = 1.1  # the time of a training with its validations, relative to that of its steps
+ENOUGH_CASES, FEWEST_CASES = 24, 8  # of a validation of the archive recipe, on whole grids
+VALIDATION_SHARE = 0.25  # of the time, that these validations may take; more only for FEWEST_CASES
+OVERHEAD = 1.1  # the time of a training relative to that of its steps: with validations on crops, fitting and saving
 DISK_SHARE = 0.5  # of the free disk of the cache that guidance may fill
 
 
@@ -32,6 +33,8 @@ class Length:
     most_steps: what the data bear, however long the time
     reason, kept_reason: for the comments of steps and kept cases
     hours: with guidance and validations
+    validations, validation_cases: for the archive recipe, whose validations are on whole grids
+    validation_hours: that these take
     """
 
     steps: int
@@ -40,7 +43,9 @@ class Length:
     hours: float
     kept_cases: int = 0
     kept_reason: str = ""
+    validations: int = VALIDATIONS
     validation_cases: int = 0
+    validation_hours: float = 0.0
 
     @property
     def is_enough(self) -> bool:
@@ -59,7 +64,7 @@ def radar_length(
     """Return the length of a training of the radar recipe: what the time allows, or less where more would overfit."""
     has_few_events = frames.splits.by != "days"
     fewest, most = (FEWEST_OF_FEW, FEW_EVENTS_STEPS) if has_few_events else (FEWEST_STEPS, MOST_STEPS)
-    seconds = VALIDATION_TIME * cost.step_seconds
+    seconds = OVERHEAD * cost.step_seconds
     in_time = hours * 3600 / seconds
     places = [max(math.prod(record.shape) / size.crop**2, 1.0) if size.crop else 1.0 for record in fingerprint.series]
     mean_places = (
@@ -97,13 +102,17 @@ def archive_length(
     room: cases for whose guidance there is disk
     """
     given, total = recipe.training, hours * 3600
-    total -= min(FEWEST_CASES * cost.guidance_seconds, total / 4)  # for the validation
+    grids = num_cases(fingerprint, fingerprint.series[0].shape, frames.num_validation)
+    most_cases = min(given.validation_cases, grids)
+    validations, cases = _validations(total, cost, most_cases)
+    validating = cases * validation_seconds(cost, validations)
+    total = max(total - validating, total / 2)
     uses = max(given.steps * given.batch_size / recipe.data.kept_cases, 1.0)
     kept_cells = kept_shape(recipe.data, fingerprint.series[0].shape)
     crops = max(math.prod(kept_cells) / size.crop**2, 1.0) if size.crop else 1.0  # that a kept case has room for
     supported = num_cases(fingerprint, kept_cells, frames.num_training)
     most_kept = two_digits(min(supported, room))
-    per_step = VALIDATION_TIME * cost.step_seconds
+    per_step = OVERHEAD * cost.step_seconds
     in_time = total / (per_step + size.batch_size / uses * cost.guidance_seconds)
     if in_time * size.batch_size / uses > most_kept:
         in_time = (total - most_kept * cost.guidance_seconds) / per_step
@@ -111,11 +120,28 @@ def archive_length(
     most_steps = min(in_data, MOST_STEPS)
     steps = two_digits(max(min(in_time, most_steps), 1))
     kept = two_digits(max(min(steps * size.batch_size / uses, most_kept), 1))
-    grids = num_cases(fingerprint, fingerprint.series[0].shape, frames.num_validation)
-    cases = min(max(steps // 8, FEWEST_CASES), given.validation_cases, grids)
-    spent = (steps * per_step + (kept + cases) * cost.guidance_seconds) / 3600
+    spent = (steps * per_step + kept * cost.guidance_seconds + validating) / 3600
     why, why_kept = _why(steps, in_data, hours), _why_kept(kept, supported, room)
-    return Length(steps, most_steps, why, spent, kept, why_kept, two_digits(cases))
+    return Length(steps, most_steps, why, spent, kept, why_kept, validations, cases, validating / 3600)
+
+
+def validation_seconds(cost: Cost, validations: int) -> float:
+    """Return the seconds that a case takes in so many validations and the one before the first step."""
+    return cost.first_validation_seconds + (validations + 1) * cost.validation_seconds
+
+
+def _validations(total: float, cost: Cost, most_cases: int) -> tuple[int, int]:
+    """Return how many validations there are, and with how many cases: fewer of both where they take long.
+
+    total: seconds of the training
+    """
+    validations, cases = VALIDATIONS, 0.0
+    while validations >= FEWEST_VALIDATIONS:
+        cases = VALIDATION_SHARE * total / max(validation_seconds(cost, validations), 1e-9)
+        if cases >= min(ENOUGH_CASES, most_cases):
+            break
+        validations //= 2
+    return max(validations, FEWEST_VALIDATIONS), two_digits(max(min(cases, most_cases), min(FEWEST_CASES, most_cases), 1))
 
 
 def _why(steps: int, in_data: float, hours: float) -> str:
@@ -162,10 +188,15 @@ def choose_archive_training(choices: Choices, length: Length) -> None:
     """
     steps = length.steps
     choices.set("data.kept_cases", length.kept_cases, length.kept_reason)
-    cases = "cases, the same each time; the best checkpoint is chosen by them, and the cuts are fitted to them"
-    choices.set("training.validation_cases", length.validation_cases, cases)
-    every = two_digits(max(steps / VALIDATIONS, 1))
-    choices.set("training.validate_every", every, "about eight times in the run; each time a checkpoint is saved")
+    cases = "whole grids, the same each time, which choose the best checkpoint and the cuts"
+    choices.set(
+        "training.validation_cases",
+        length.validation_cases,
+        f"{cases}; all validations take about {length.validation_hours:.2g} h",
+    )
+    every = two_digits(max(steps / length.validations, 1))
+    words = {8: "eight", 4: "four", 2: "two"}[length.validations]
+    choices.set("training.validate_every", every, f"about {words} times in the run; each time a checkpoint is saved")
     given = choices.tree["training"]
     if steps < given["steps"]:  # an average over as large a part of the run
         horizon = max(steps / given["steps"] / (1 - given["ema"]), 5)

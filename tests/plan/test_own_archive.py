@@ -34,10 +34,10 @@ def archive(shape=(300, 300), *, days=60, frames=60, km=(1.0, 1.0)):
     return replace(series(*[frames] * days, gap_hours=24 - frames / 12), shape=shape, spacing_km=km)
 
 
-def chosen(part, *, width=1.0, hours=2.0, seconds=1.0, guidance=0.1, room=MANY, **facts):
+def chosen(part, *, width=1.0, hours=2.0, seconds=1.0, guidance=0.1, validation=0.0, once=0.0, room=MANY, **facts):
     found, frames = made_up([part], num_rainy_days=50, **facts), choose_frames([part])
     size = next(size for size in own_archive.sizes(found, reference_choices(ARCHIVE)) if size.width == width)
-    made, cost = reference_choices(ARCHIVE), Cost(seconds, 5e8, guidance)
+    made, cost = reference_choices(ARCHIVE), Cost(seconds, 5e8, guidance, validation, once)
     choose_for_archive(found, frames, size, made)
     length = archive_length(found, frames, size, made.experiment(), hours=hours, cost=cost, room=room)
     choose_archive_training(made, length)
@@ -76,13 +76,30 @@ def test_cases_are_windows_with_rain_at_each_place_of_a_crop():
 
 
 def test_the_time_pays_for_steps_guidance_and_validations():
-    experiment, made, length = chosen(archive(days=200), hours=2.0)
+    experiment, made, length = chosen(archive(days=200), hours=2.0, validation=1.0, once=3.0)
     steps, kept = experiment.training.steps, experiment.data.kept_cases
-    spent = 1.1 * steps * 1.0 + (kept + experiment.training.validation_cases) * 0.1
+    validating = experiment.training.validation_cases * (3.0 + 9 * 1.0)
+    spent = 1.1 * steps * 1.0 + kept * 0.1 + validating
+    assert experiment.training.validation_cases == 120
+    assert length.validation_hours == pytest.approx(validating / 3600)
+    assert made.comments["training.validation_cases"].endswith("all validations take about 0.4 h")
     assert 0.9 * 7200 <= spent <= 1.01 * 7200
     assert spent / 3600 == pytest.approx(length.hours)
     assert kept == pytest.approx(steps * GIVEN.batch_size / USES, rel=0.1), "cases are used as often as in the recipe"
     assert made.comments["training.steps"] == "about 2 h, with 1 s a step on cpu; as many as fit into 2 h"
+
+
+def test_validations_on_large_grids_become_fewer_and_smaller():
+    """They take a quarter of the time at most, unless even the fewest take longer: then the plan says so by its hours."""
+    cases, validations = {}, {}
+    for seconds in (0.0, 2.0, 10.0, 25.0, 200.0):
+        experiment, _, length = chosen(archive(), hours=2.0, validation=seconds, once=2 * seconds)
+        cases[seconds], validations[seconds] = experiment.training.validation_cases, length.validations
+        assert experiment.training.steps / experiment.training.validate_every == pytest.approx(length.validations, rel=0.1)
+        assert seconds == 200 or length.validation_hours <= 0.25 * 2
+    assert cases == {0.0: 120, 2.0: 81, 10.0: 25, 25.0: 14, 200.0: 8}
+    assert validations == {0.0: 8, 2.0: 8, 10.0: 4, 25.0: 2, 200.0: 2}
+    assert length.hours > 2
 
 
 def test_twice_the_time_gives_twice_the_steps():
@@ -149,7 +166,7 @@ def test_any_archive_gives_a_config_that_stands(shape, days, rainy, seconds, gui
     assert 1 <= experiment.training.validate_every <= experiment.training.steps
     assert experiment.training.warmup_steps < experiment.training.steps
     if length.steps > 1:
-        assert length.hours <= 1.001 * hours + experiment.training.validation_cases * guidance / 3600
+        assert length.hours <= 1.001 * hours
 
 
 def test_the_installed_recipes_are_those_in_configs():

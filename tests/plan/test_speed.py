@@ -12,7 +12,7 @@ from makers.archives import record
 
 from nowcast.models import make_model, model_config
 from nowcast.plan.basis import ARCHIVE
-from nowcast.plan.cost import READING, guidance_bytes, guidance_operations, memory, operations
+from nowcast.plan.cost import READING, guidance_bytes, guidance_operations, memory, operations, validation_operations
 from nowcast.plan.references import reference_choices, reference_experiment
 from nowcast.plan.speed import FILE, ROUNDING, Machine, measure_speed, this_machine
 
@@ -77,6 +77,11 @@ def test_seconds_are_operations_by_speed_threads_and_cores(cache, guided):
     work = READING["guided"] * operations(guided, (64, 64), batch_size=guided.training.batch_size)
     assert cost.step_seconds == pytest.approx(work / speed)
     assert cost.guidance_seconds == pytest.approx(guidance_operations(guided.data, (300, 300)) / speed)
+    whole = guided.data.model_copy(update={"crop": 0})
+    assert cost.first_validation_seconds == pytest.approx(guidance_operations(whole, (300, 300)) / speed)
+    forecast = validation_operations(guided, (300, 300)) / speed
+    assert cost.validation_seconds == pytest.approx(forecast)
+    assert forecast > 10 * cost.step_seconds / guided.training.batch_size, "a whole grid has 22 times the cells of a crop"
     eight = machine(speed, threads=8, cores=16).cost(guided, (64, 64), (300, 300))
     assert eight.step_seconds == pytest.approx(cost.step_seconds / 8**0.8)
     assert eight.guidance_seconds == pytest.approx(cost.guidance_seconds / 16)
