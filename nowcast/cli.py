@@ -44,7 +44,7 @@ def nowcast(
 
 @app.command(epilog="Example: nowcast inspect radar/2015*.nc")
 def inspect(
-    records: args.Records, variable: args.Variable = None,
+    records: args.Records, variable: args.Variable = None, units: args.Units = None,
     format: Annotated[args.Format, typer.Option(help="Output format.")] = args.Format.table,
     quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
@@ -56,19 +56,19 @@ def inspect(
     from nowcast.commands.inspect import as_lines, inspect_record
     from nowcast.netcdf.opening import open_records
 
-    inspected = [inspect_record(record) for record in open_records(records, variable=variable)]
+    inspected = [inspect_record(record) for record in open_records(records, variable=variable, units=units)]
     if format is args.Format.json:
         typer.echo(args.as_json(inspected))
     else:
         typer.echo("\n".join(as_lines(inspected)))
-    _next("nowcast plan", records, {"--output": "my.toml", "--variable": variable})
+    _next("nowcast plan", records, {"--output": "my.toml", "--variable": variable, "--units": units})
 
 
 @app.command(epilog="Example: nowcast plan radar/2015 --output my.toml")
 def plan(
     records: args.Records,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Config to write; default: print it.")] = None,
-    hours: args.Hours = None, variable: args.Variable = None, device: args.Device = "auto",
+    hours: args.Hours = None, variable: args.Variable = None, units: args.Units = None, device: args.Device = "auto",
     overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
     """Write a config for training on these records.
@@ -81,7 +81,7 @@ def plan(
     if output:
         args.refuse_stdout(output)
         check_output(output, records, overwrite=overwrite)
-    recipe = plan_records(records, variable=variable or "auto", device=device, hours=hours)
+    recipe = plan_records(records, variable=variable or "auto", units=units or "auto", device=device, hours=hours)
     if output is None:
         typer.echo(recipe.text(), nl=False)
         _next("nowcast train my.toml  # with the text above in my.toml")
@@ -144,7 +144,7 @@ def predict(
     watch: Annotated[bool, typer.Option("--watch", help="Keep running, and forecast from each new frame.")] = False,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also forecast probabilities.")] = False,
     thresholds: Annotated[str | None, typer.Option(help="Thresholds for --probabilities in mm/h, such as 0.5,1,5,10.")] = None,
-    sums: args.Sums = None, variable: args.Variable = None, device: args.Device = "auto",
+    sums: args.Sums = None, variable: args.Variable = None, units: args.Units = None, device: args.Device = "auto",
     overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
     """Make forecasts and write them as CF NetCDF.
@@ -159,9 +159,8 @@ def predict(
 
     if thresholds and not probabilities:
         raise UsageError("--thresholds belongs to --probabilities: a forecast in mm/h has none")
-    levels = args.parse_thresholds(thresholds)
-    options = {"variable": variable, "device": device, "probabilities": probabilities, "thresholds": levels}
-    options["sums"] = args.parse_sums(sums)
+    options = {"variable": variable, "units": units, "device": device, "probabilities": probabilities}
+    options |= {"thresholds": args.parse_thresholds(thresholds), "sums": args.parse_sums(sums)}
     if watch:
         if reference_time or start or end or every or overwrite or len(records) != 1:
             raise UsageError("--watch takes one folder to watch, no times and no --overwrite: each new frame is forecast once")
@@ -173,7 +172,8 @@ def predict(
     if not _is_first():
         return
     typer.echo("\n".join(map(str, written)))
-    _next("nowcast evaluate", [forecaster], {"--observations": records, "--variable": variable, "--output": "scores/"})
+    given = {"--observations": records, "--variable": variable, "--units": units}
+    _next("nowcast evaluate", [forecaster], given | {"--output": "scores/"})
 
 
 @app.command(epilog="Example: nowcast export runs/radar --output radar.onnx")
@@ -203,7 +203,7 @@ def evaluate(
     start: args.Start = None, end: args.End = None, every: args.Every = None,
     thresholds: Annotated[str | None, typer.Option(help="Thresholds in mm/h, by default 0.5,1,5,10.")] = None,
     format: Annotated[args.ScoreFormat, typer.Option(help="Output format.")] = args.ScoreFormat.table,
-    variable: args.Variable = None, device: args.Device = "auto",
+    variable: args.Variable = None, units: args.Units = None, device: args.Device = "auto",
     overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
     """Score forecasters against radar records.
@@ -215,16 +215,14 @@ def evaluate(
     from nowcast.commands.evaluate import score, scores_text
     from nowcast.report import folder
 
-    levels = args.parse_thresholds(thresholds)
+    reading = {"thresholds": args.parse_thresholds(thresholds), "variable": variable, "units": units, "device": device}
     selection = args.parse_selection((), start, end, every)
     if output and _is_first():
         args.refuse_stdout(output)
         folder.ready(output, overwrite=overwrite)
-    options = {"--observations": observations, "--thresholds": thresholds, "--variable": variable}
+    options = {"--observations": observations, "--thresholds": thresholds, "--variable": variable, "--units": units}
     options |= {"--start": start, "--end": end, "--every": every}
-    result = score(
-        forecasters, observations, selection, options, thresholds=levels, variable=variable, device=device, output=output
-    )
+    result = score(forecasters, observations, selection, options, output=output, **reading)
     if not _is_first():
         return
     rows = result.rows()
@@ -240,8 +238,8 @@ def evaluate(
 def plot(
     path: args.Drawn, output: args.Picture, variable: args.Variable = None, reference_time: args.DrawnTime = None,
     start: args.FirstFrame = None, end: args.LastFrame = None, observations: args.Beside = None,
-    threshold: args.Threshold = None, motion: args.Motion = False, overwrite: args.Overwrite = False,
-    quiet: args.Quiet = False, verbose: args.Verbose = False,
+    threshold: args.Threshold = None, motion: args.Motion = False, units: args.Units = None,
+    overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
     """Draw a forecast or a record.
 
@@ -251,10 +249,8 @@ def plot(
     from nowcast.commands.plot import plot as draw
 
     reference = args.parse_time(reference_time, "--reference-time")
-    drawn = draw(
-        path, output, variable=variable, reference=reference, span=args.parse_span(start, end), observations=observations or (),
-        threshold=threshold, with_motion=motion, overwrite=overwrite,
-    )  # fmt: skip
+    reading = {"variable": variable, "units": units, "span": args.parse_span(start, end), "observations": observations or ()}
+    drawn = draw(path, output, reference=reference, threshold=threshold, with_motion=motion, overwrite=overwrite, **reading)
     typer.echo(output)
     if drawn.is_forecast:
         _next("nowcast evaluate", [path], {"--observations": ..., "--variable": variable, "--output": "scores/"})
@@ -268,7 +264,7 @@ def series(
     output: Annotated[Path, typer.Option(metavar="FILE", help="File to write: a table (.csv) or NetCDF (.nc).")],
     at: args.At = None, areas: args.Areas = None, sums: args.Sums = None,
     thresholds: Annotated[str | None, typer.Option(help="Thresholds in mm/h whose exceedance is wanted, such as 1,5.")] = None,
-    start: args.FirstTime = None, end: args.LastTime = None, variable: args.Variable = None,
+    start: args.FirstTime = None, end: args.LastTime = None, variable: args.Variable = None, units: args.Units = None,
     overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
     """Write the rain at gauges and of catchments as time series.
@@ -278,7 +274,8 @@ def series(
     _set_up_log(quiet, verbose)
     from nowcast.commands.series import write_places
 
-    options = {"sums": args.parse_sums(sums), "thresholds": args.parse_thresholds(thresholds), "variable": variable}
+    options = {"sums": args.parse_sums(sums), "thresholds": args.parse_thresholds(thresholds)}
+    options |= {"variable": variable, "units": units}
     write_places(inputs, output, at or (), areas or (), span=args.parse_span(start, end), overwrite=overwrite, **options)
     typer.echo(output)
     _next("open" if output.suffix == ".csv" else "ncdump -h", [output])

@@ -24,13 +24,15 @@ SPANS = "time spans [[start, end], …] in UTC, for `spans`"
 PATTERNS = "path patterns of the records that validate and of those kept for a test, for `records`; the others train"
 LENGTH = "length of the training: optimizer updates, or passes over the training windows; one of them is 0"
 DAYS = "for `days`: the day numbers of each split; days in no list are left out, as a gap"
+VARIABLE = "name of the variable, and its units where files state none; `auto`: found by CF standard name and units"
 Z_R = "a and b of Z = a R^b, for records in dBZ"
 DECAY = "for `decay`: multiply the learning rate by the factor, every so many updates"
 PLATEAU = "for `plateau`: multiply the rate by the factor after so many validations whose loss did not fall by more than delta"
 # dotted key -> what it means; a key of a model, loss or transform that means the same in several of them stands here once
 MEANING = {
     "data.records": "NetCDF files, folders or globs; `--data` replaces them",
-    "data.variable": "name of the variable; `auto`: found by CF standard name and units",
+    "data.variable": VARIABLE,
+    "data.units": VARIABLE,
     "data.input_frames": "past frames that the network sees",
     "data.lead_frames": "future frames that it learns to forecast",
     "data.time_step": "minutes between frames; `auto`: each record's own",

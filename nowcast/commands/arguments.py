@@ -37,6 +37,7 @@ Records = Annotated[list[str], typer.Argument(metavar="RECORD", help="NetCDF fil
 Variable = Annotated[
     str | None, typer.Option(help="Variable to read, if CF attributes do not tell; A,B: the one that a file has.")
 ]
+Units = Annotated[str | None, typer.Option(help="Units of the variable where files state none, such as mm/h or dBZ.")]
 Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda or mps.")]
 Hours = Annotated[float | None, typer.Option(metavar="H", help="Hours that a planned training may take; default 2 on a CPU.")]
 Start = Annotated[str | None, typer.Option(metavar="T", help="First reference time, such as 2016-09-28T15:00 (UTC).")]

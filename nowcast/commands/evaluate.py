@@ -31,6 +31,7 @@ def score(
     *,
     thresholds: tuple[float, ...] | None,
     variable: str | None,
+    units: str | None = None,
     device: str,
     output: Path | None,
 ) -> Evaluation:
@@ -49,7 +50,7 @@ def score(
     if not observations:
         raise UsageError("Missing option '--observations'.\nSee nowcast evaluate -h")
     return evaluate_forecasters(
-        names, observations, selection, thresholds=thresholds, variable=variable,
+        names, observations, selection, thresholds=thresholds, variable=variable, units=units,
         device=device, examples=output is not None, outputs=outputs,
     )  # fmt: skip
 
@@ -61,6 +62,7 @@ def evaluate_forecasters(
     *,
     thresholds: tuple[float, ...] | None,
     variable: str | None,
+    units: str | None = None,
     device: str,
     examples: bool = False,
     outputs: Sequence[Path] = (),
@@ -75,7 +77,7 @@ def evaluate_forecasters(
     where = distributed.join(pick_device(device))
     opened = open_all(forecasters, device=where, variable=variable)
     in_forecasts = any(forecaster.variable in (variable or "").split(",") for forecaster in opened.values())
-    records = open_records(observations, strict=not in_forecasts, **reading_for(opened.values(), variable))
+    records = open_records(observations, strict=not in_forecasts, **reading_for(opened.values(), variable, units))
     inputs = [path for record in records for path in record.paths]
     inputs += [path for forecaster in opened.values() for path in forecaster.files]
     may_write(outputs, overwrite=True, inputs=inputs, makes_folder=True)

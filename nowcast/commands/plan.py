@@ -20,7 +20,9 @@ from nowcast.training import run_folder
 log = logging.getLogger(__name__)
 
 
-def plan_records(records: Sequence[str], *, variable: str = "auto", device: str, hours: float | None = None) -> Recipe:
+def plan_records(
+    records: Sequence[str], *, variable: str = "auto", units: str = "auto", device: str, hours: float | None = None
+) -> Recipe:
     """Make the recipe for these records on that device, and log what was found, chosen and advised.
 
     hours: that the training may take; None: as long as is usual on the device
@@ -33,7 +35,7 @@ def plan_records(records: Sequence[str], *, variable: str = "auto", device: str,
         )
     if hours is not None and not (hours > 0 and math.isfinite(hours)):
         raise UsageError(f"--hours {hours:g}: expected a number of hours above 0, such as 0.5")
-    recipe = make_recipe(records, variable=variable, device=pick_device(device), hours=hours)
+    recipe = make_recipe(records, variable=variable, units=units, device=pick_device(device), hours=hours)
     *found, advice = recipe.lines
     for line in found:
         log.info("%s", line)
@@ -49,7 +51,8 @@ def planned(
     asked = dict(
         setting.split("=", 1) for setting in settings if "=" in setting
     )  # anything else is refused below, by with_settings
-    recipe = plan_records(records, variable=asked.get("data.variable", "auto").strip('"'), device=device, hours=hours)
+    reading = {key: asked.get(f"data.{key}", "auto").strip('"') for key in ("variable", "units")}
+    recipe = plan_records(records, **reading, device=device, hours=hours)
     return config.with_settings(config.as_toml(recipe.experiment), settings, source="--set"), recipe
 
 

@@ -30,6 +30,7 @@ def plot(
     output: Path,
     *,
     variable: str | None = None,
+    units: str | None = None,
     reference: np.datetime64 | None = None,
     span: Times = (None, None),
     observations: Sequence[str] = (),
@@ -48,7 +49,7 @@ def plot(
     NotEnoughFrames (exit 75) if there is no forecast or frame at the times given.
     """
     suffix = check_output(output, overwrite=overwrite)
-    frames = open_frames(path, variable, reference, span, observations=observations, threshold=threshold)
+    frames = open_frames(path, variable, reference, span, observations=observations, threshold=threshold, units=units)
     with replacing(output) as temporary:
         draw(frames, temporary, suffix, with_motion=with_motion)
     return frames
@@ -79,16 +80,18 @@ def open_frames(
     *,
     observations: Sequence[str] = (),
     threshold: float | None = None,
+    units: str | None = None,
 ) -> Frames:
     """Open the forecast or the record that `plot` draws. Raises UsageError (exit 2) for options of the other kind."""
     forecasts = _open_forecast(path, variable, threshold)
     if forecasts is None:
         if given := [name for name, value in (("--observations", observations), ("--threshold", threshold)) if value]:
             raise UsageError(f"{path} is a record: {given[0]} is for forecasts")
-        return _record_frames(_open_record([path], variable), path, reference, span)
+        return _record_frames(_open_record([path], variable, units), path, reference, span)
     if any(time is not None for time in span):
         raise UsageError(f"{path} holds forecasts: choose one by --reference-time; --start and --end are for records")
-    return _forecast_frames(forecasts, path, reference, observations, threshold)
+    observed = _open_record(observations, None, units) if observations else None
+    return _forecast_frames(forecasts, path, reference, observed, threshold)
 
 
 def _open_forecast(path: str, variable: str | None, threshold: float | None) -> Forecasts | None:
@@ -104,8 +107,8 @@ def _open_forecast(path: str, variable: str | None, threshold: float | None) -> 
     return None
 
 
-def _open_record(paths: Sequence[str], variable: str | None) -> Record:
-    records = open_records(paths, variable=variable)
+def _open_record(paths: Sequence[str], variable: str | None, units: str | None) -> Record:
+    records = open_records(paths, variable=variable, units=units)
     if len(records) > 1:
         named = ", ".join(record.name for record in records[:4]) + (", …" if len(records) > 4 else "")
         raise UsageError(f"{' '.join(paths)} holds {len(records)} records on different grids ({named}): plot one of them")
@@ -154,7 +157,7 @@ def _positions_in(record: Record, within: Times) -> np.ndarray:
 
 
 def _forecast_frames(
-    forecasts: Forecasts, path: str, reference: np.datetime64 | None, observations: Sequence[str], threshold: float | None
+    forecasts: Forecasts, path: str, reference: np.datetime64 | None, observed: Record | None, threshold: float | None
 ) -> Frames:
     case = _case(forecasts, path, reference)
     leads, start = forecasts.lead_times, forecasts.reference_times[case]
@@ -162,9 +165,9 @@ def _forecast_frames(
     name = forecasts.source or Path(path).name
     steps = np.diff(leads)
     series = [Series("forecast", read, _steady(leads, steps[0] if len(steps) else leads[0]))]
-    if observations:
+    if observed is not None:
         event = _threshold(forecasts, threshold) if is_probability else None
-        series.insert(0, _observed(_open_record(observations, None), forecasts, path, start, event))
+        series.insert(0, _observed(observed, forecasts, path, start, event))
     return Frames(
         title=f"{plain(short(name, 40))}: {what} from {moment(start)}",
         labels=[f"+{lead / MINUTE:g} min, {str(start + lead)[11:16]} UTC" for lead in leads],

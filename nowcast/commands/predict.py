@@ -26,6 +26,7 @@ def predict_files(
     selection: Selection,
     *,
     variable: str | None,
+    units: str | None = None,
     device: str,
     overwrite: bool,
     probabilities: bool = False,
@@ -45,7 +46,7 @@ def predict_files(
     with distributed.in_turn():
         opened = _open(forecaster, where)
         levels = _thresholds(opened, thresholds) if probabilities else ()
-        series = open_records(records, **reading_for([opened], variable))
+        series = open_records(records, **reading_for([opened], variable, units))
     added = {"thresholds": levels, "sums": sums}
     return predict(opened, series, Path(output), selection=selection, folder=folder, overwrite=overwrite, **added)
 
@@ -56,6 +57,7 @@ def watch_folder(
     output: str,
     *,
     variable: str | None,
+    units: str | None = None,
     device: str,
     probabilities: bool = False,
     thresholds: tuple[float, ...] | None = None,
@@ -69,7 +71,7 @@ def watch_folder(
         raise UsageError(f"{distributed.size()} processes cannot watch one folder: each would forecast the same; start one")
     opened = _open(forecaster, pick_device(device))
     levels = _thresholds(opened, thresholds) if probabilities else ()
-    reading = reading_for([opened], variable)
+    reading = reading_for([opened], variable, units)
     with stop_on_signals() as stop:
         yield from watch(opened, Path(folder), Path(output), reading=reading, stop=stop, thresholds=levels, sums=sums)
         raise stop.error("stopped watching; what was begun is written")
@@ -92,10 +94,11 @@ def _thresholds(forecaster: Forecaster, asked: tuple[float, ...] | None) -> tupl
     return asked or forecaster.thresholds
 
 
-def reading_for(forecasters: Iterable[Forecaster], variable: str | None) -> dict[str, Any]:
+def reading_for(forecasters: Iterable[Forecaster], variable: str | None, units: str | None = None) -> dict[str, Any]:
     """Return the keyword arguments of `open_records` that suit these forecasters: those of the first that has any.
 
-    `variable` replaces theirs, except one of probabilities: it is a forecast file's, and no record holds it.
+    `variable` and `units` replace theirs, except a variable of probabilities: it is a forecast file's, and no record holds it.
     """
     reading = next((dict(each.reading) for each in forecasters if each.reading is not None), {"variable": None})
+    reading = reading if units is None else {**reading, "units": units}
     return reading if variable is None or names_probabilities(variable) else {**reading, "variable": variable}

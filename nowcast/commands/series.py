@@ -21,6 +21,7 @@ def write_places(
     thresholds: tuple[float, ...] | None = None,
     span: Span = (None, None),
     variable: str | None = None,
+    units: str | None = None,
     overwrite: bool = False,
 ) -> list[Series]:
     """Write the rain at gauges and of areas, of records and forecasts; return what was written.
@@ -36,7 +37,7 @@ def write_places(
     places = [*read_gauges(at), *(place for path in areas for place in read_areas(path))]
     require_own_names(places)
     may_write(output, overwrite=overwrite)
-    sources = open_sources(inputs, variable=variable)
+    sources = open_sources(inputs, variable=variable, units=units)
     may_write(output, overwrite=overwrite, inputs=[*sources.files, *map(Path, areas), *map(Path, at)])
     wanted = Wanted(sums, sources.thresholds if thresholds is None else thresholds, span)
     series = make_series(sources, places, wanted)

@@ -97,6 +97,7 @@ class Data(Section):
 
     records: Many[str] = ()
     variable: str = "auto"
+    units: str = "auto"
     input_frames: int = Field(4, ge=1, le=1000)
     lead_frames: int = Field(12, ge=1, le=1000)
     time_step: Literal["auto"] | Annotated[Number, Field(gt=0)] = "auto"

@@ -108,10 +108,11 @@ def open_archive(data: Data, *, packer: Packer = packed) -> Archive:
 
 
 def open_split(paths: Sequence[str | Path], data: Data) -> list[Record]:
-    """Open the records in these files or folders with the variable and the Z-R relation that `[data]` gives."""
-    variable = None if data.variable == "auto" else data.variable
-    index, named = FileIndex(variable), data.splits.by != "records"  # where each file of a folder has been named
-    return open_records(paths, variable=variable, zr_a=data.zr_a, zr_b=data.zr_b, index=index, forecasts_too=named)
+    """Open the records in these files or folders with the variable, units and the Z-R relation that `[data]` gives."""
+    variable, units = (None if value == "auto" else value for value in (data.variable, data.units))
+    index, named = FileIndex(variable, units), data.splits.by != "records"  # where each file of a folder has been named
+    reading = {"variable": variable, "units": units, "zr_a": data.zr_a, "zr_b": data.zr_b}
+    return open_records(paths, **reading, index=index, forecasts_too=named)
 
 
 def _paths_by_split(data: Data) -> dict[str, list]:

@@ -105,7 +105,8 @@ class Network(Forecaster):
         """Return how records were read for training. Rain is found by its attributes, another quantity by its variable."""
         data = self.experiment.data
         named = not self.quantity.is_rain and data.variable != "auto"
-        return {"variable": data.variable if named else None, "zr_a": data.zr_a, "zr_b": data.zr_b}
+        units = None if data.units == "auto" else data.units
+        return {"variable": data.variable if named else None, "units": units, "zr_a": data.zr_a, "zr_b": data.zr_b}
 
     @property
     def thresholds(self) -> tuple[float, ...]:

@@ -32,13 +32,13 @@ log = logging.getLogger(__name__)
 
 
 class FileIndex:
-    """A `netcdf.Index` of files opened as `variable`: a JSON file in the cache for each folder with at least MANY files.
+    """A `netcdf.Index` of files opened as `variable` in `units`: a JSON file in the cache for each folder with MANY files.
 
     A file is unchanged if its size, inode number and times of change (of content and of inode) are the same.
     """
 
-    def __init__(self, variable: str | None):
-        self.variable = variable
+    def __init__(self, variable: str | None, units: str | None = None):
+        self.variable, self.units = variable, units
         self._folders: dict[Path, _Folder] = {}
 
     def get(self, path: Path) -> FileSummary | None:
@@ -56,7 +56,7 @@ class FileIndex:
 
     def _folder(self, path: Path) -> "_Folder":
         if path.parent not in self._folders:
-            self._folders[path.parent] = _Folder(path.parent.resolve(), self.variable)
+            self._folders[path.parent] = _Folder(path.parent.resolve(), self.variable, self.units)
         return self._folders[path.parent]
 
 
@@ -67,9 +67,9 @@ class _Folder:
     files of an archive have in common, such as field and grid.
     """
 
-    def __init__(self, folder: Path, variable: str | None):
+    def __init__(self, folder: Path, variable: str | None, units: str | None):
         self.folder, self.is_new = folder, False
-        name = hashlib.sha256(f"{folder}\n{variable}".encode()).hexdigest()
+        name = hashlib.sha256(f"{folder}\n{variable}\n{units}".encode()).hexdigest()
         self.path = cache_folder() / "index" / f"{name}.json"
         self.files, self.shared = read_checked(self.path)
         self._numbers = {text: number for number, text in enumerate(self.shared)}

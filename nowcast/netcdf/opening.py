@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
 from nowcast.netcdf.places.comparison import is_same_series
 from nowcast.netcdf.places.grid import Grid, carried, read_grid
 from nowcast.netcdf.rain.totals import MOST_READ, never_falls, says_total
+from nowcast.netcdf.rain.units import check_given
 from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.reading import make_layouts
 from nowcast.netcdf.record import SEQUENCE, Record, most_frequent_step
@@ -74,6 +75,7 @@ def open_records(
     paths: Sequence[str | Path],
     *,
     variable: str | None = None,
+    units: str | None = None,
     zr_a: float = 200.0,
     zr_b: float = 1.6,
     index: Index | None = None,
@@ -83,20 +85,22 @@ def open_records(
     """Open the records in files, folders and globs. Files on equal grids are one series, in time order.
 
     variable: name of the variable, or names separated by commas of which files have one; None: found by its CF attributes
+    units: of the variable, for files that state none
     zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
-    index: summaries of files that were opened before, with this variable
+    index: summaries of files that were opened before, with this variable and these units
     forecasts_too: read a file named by itself also if it holds forecasts that nowcast made
     strict: whether files must have the variable; otherwise it is found in those that have not
 
     Of several files in a folder or glob those that cannot be used, and forecasts and scores that nowcast made, are left out,
-    with a warning. A record is named by the folder that was given. Raises UsageError (exit 2) if there are no files, DataError
-    (exit 3) if a file named by itself, or every file, cannot be used.
+    with a warning. A record is named by the folder that was given. Raises UsageError (exit 2) if there are no files, or for
+    units that are none of rain, DataError (exit 3) if a file named by itself, or every file, cannot be used.
     """
+    check_given(units)
     names: dict[tuple, str] = {}
     groups, shared = {}, {}
     series: dict[tuple, tuple] = {}  # the place of a file -> that of the first file on this grid, but for rounding
     for argument in map(os.path.expanduser, [paths] if isinstance(paths, str | Path) else paths):
-        for file in _inspect_all(argument, variable, index, forecasts_too=forecasts_too, strict=strict):
+        for file in _inspect_all(argument, variable, index, units=units, forecasts_too=forecasts_too, strict=strict):
             # an archive of 100,000 files has few different fields and grids: keep one object of each
             grid = shared.setdefault((file.place, file.grid.turned), file.grid)
             file = replace(file, field=shared.setdefault(file.field, file.field), grid=grid)
@@ -127,14 +131,14 @@ def _name(argument: str | Path, path: Path) -> str:
 
 
 def _inspect_all(
-    argument: str | Path, variable: str | None, index: Index | None, *, forecasts_too: bool, strict: bool
+    argument: str | Path, variable: str | None, index: Index | None, *, units: str | None, forecasts_too: bool, strict: bool
 ) -> list[FileSummary]:
     paths = expand(argument)
     is_named = forecasts_too and paths == [Path(argument)]
     files, errors, own = [], [], []
     for path in paths:
         try:
-            files.append(_inspect_once(path, variable, index, own_too=is_named, strict=strict))
+            files.append(_inspect_once(path, variable, index, units=units, own_too=is_named, strict=strict))
         except OwnOutput as error:
             own.append(error)
         except DataError as error:
@@ -148,7 +152,7 @@ def _inspect_all(
     return files
 
 
-def _inspect_once(path: Path, variable: str | None, index: Index | None, **options: bool) -> FileSummary:
+def _inspect_once(path: Path, variable: str | None, index: Index | None, **options: Any) -> FileSummary:
     if index is None:
         return _inspect(path, variable, **options)
     summary = index.get(path)
@@ -159,14 +163,15 @@ def _inspect_once(path: Path, variable: str | None, index: Index | None, **optio
     return summary
 
 
-def _inspect(path: Path, variable: str | None, *, own_too: bool, strict: bool) -> FileSummary:
+def _inspect(path: Path, variable: str | None, *, units: str | None, own_too: bool, strict: bool) -> FileSummary:
     """Find out what a file holds. Raises DataError (exit 3) if it cannot be used, OwnOutput (3) unless `own_too`."""
     with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
         is_own = made_by_nowcast(dataset)
         if is_own and not own_too:
             raise OwnOutput(f"{path} holds forecasts or scores that nowcast made.\nExpected observations.")
         there = named(dataset, variable)
-        field = find_field(dataset, str(path), there or (variable if strict else None))
+        field = find_field(dataset, str(path), there or (variable if strict else None), has_units=units is not None)
+        field = field.with_units(units, path)
         field.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used
         times = np.atleast_1d(_frame_times(dataset, field, path))
         interval = stated_interval(dataset, field, times, str(path)) if field.kind == "amount" else None

@@ -65,6 +65,8 @@ def _conversion(file: File, step: np.timedelta64, zr_a: float, zr_b: float) -> t
     seconds, source = (file.interval.seconds, file.interval.source) if file.interval else (None, "")
     if file.field.kind == "amount" and seconds is None and not np.isnat(step):
         seconds, source = int(step.astype(np.int64)), "the time step: no interval is stated"
+    if file.field.has_given_units:
+        source = "; ".join(filter(None, [source, "units as given, the file states none of rain"]))
     conversion = file.field.conversion(interval_seconds=seconds, zr_a=zr_a, zr_b=zr_b, where=str(file.path))
     warn_of_contradiction(file.interval, file.path, file.field.variable)
     stated = file.field.stated_zr

@@ -262,13 +262,13 @@ def _choose_reach(fingerprint: Fingerprint, frames: FrameChoice, size: Size, cho
     offered = ((finest, 3),) if moves_along else ((finest, 3), (finest, 5), (coarser, 5), (coarser, 7))
     patch, kernel = next((o for o in offered if _reach(*o) >= motion - REACH_SLACK), offered[-1])
     reach = _reach(patch, kernel)
-    reason = f"{kernel} × {kernel} patches of {patch} cells: the network's state can move {reach} cells a step"
-    reason += ", and in Lagrangian coordinates rain stands still" if moves_along else f", the field moves up to {motion:.1f}"
+    enough = "enough, since the motion is already removed" if moves_along else f"the field moves up to {motion:.1f}"
+    reason = f"information travels {reach} cells a step; {enough}"
     choices.set("model.kernel_sizes", [kernel] * len(model["kernel_sizes"]), reason)
     choices.set("model.patch", patch, f"{patch} × {patch} cells become the channels of one place: quicker, and a farther reach")
     if reach < motion - REACH_SLACK and not moves_along:
         choices.warnings.append(
-            f"the field moves {motion:.1f} cells a step but the network's state only {reach}: a coarser grid would serve better"
+            f"the field moves {motion:.1f} cells a step but information only {reach}: a coarser grid would serve better"
         )
 
 

@@ -96,6 +96,7 @@ def make_recipe(
     paths: Sequence[str],
     *,
     variable: str = "auto",
+    units: str = "auto",
     device: torch.device,
     hours: float | None = None,
     machine: Machine | None = None,
@@ -110,12 +111,13 @@ def make_recipe(
     Raises what opening records raises, DataError (exit 3) where nothing was observed, NotEnoughFrames (exit 75) where
     training and validation cannot both have a window, MemoryLimitError (exit 7) where not even the smallest size fits.
     """
-    records = open_split(paths, Data(records=tuple(paths), variable=variable))
+    sources = Data(records=tuple(paths), variable=variable, units=units)
+    records = open_split(paths, sources)
     check_alike(records)
     fingerprint = take_fingerprint(records)
     log_readings(records)
     basis, machine, hours = choose_basis(fingerprint), machine or this_machine(device), hours or HOURS[device.type]
-    sized = _largest_size(fingerprint, basis, paths, variable, machine, hours, memory_limit or _usable_memory(device))
+    sized = _largest_size(fingerprint, basis, sources, machine, hours, memory_limit or _usable_memory(device))
     _choose_length(basis, sized, machine)
     if basis.has_few_events:
         _choose_start(sized.choices, fingerprint.quantity)
@@ -129,8 +131,7 @@ def make_recipe(
 def _largest_size(
     fingerprint: Fingerprint,
     basis: Basis,
-    paths: Sequence[str],
-    variable: str,
+    sources: Data,
     machine: Machine,
     hours: float,
     memory_limit: float,
@@ -140,7 +141,7 @@ def _largest_size(
     for size in _sizes(fingerprint, basis, machine.device.type):
         if sized and basis.is_archive and size.batch_size < sized.size.batch_size:
             break  # fewer cases are for memory, not for time
-        choices = _choices_for(fingerprint, basis, size, paths, variable)
+        choices = _choices_for(fingerprint, basis, size, sources)
         experiment = _with_batch(choices.experiment(), size)
         if archive is None:
             archive = open_archive(experiment.data.model_copy(update={"max_missing": 1.0, "min_wet": 0.0}))
@@ -170,10 +171,13 @@ def _sizes(fingerprint: Fingerprint, basis: Basis, device: str) -> Iterator[Size
         size = size.smaller()
 
 
-def _choices_for(fingerprint: Fingerprint, basis: Basis, size: Size, paths: Sequence[str], variable: str) -> Choices:
+def _choices_for(fingerprint: Fingerprint, basis: Basis, size: Size, sources: Data) -> Choices:
     choices = reference_choices(basis.recipe)
-    choices.set("data.records", list(paths), "the records that this config was made for")
-    choices.set("data.variable", variable, "found by CF standard name and units" if variable == "auto" else "set by --variable")
+    choices.set("data.records", list(sources.records), "the records that this config was made for")
+    by_name = "found by CF standard name and units" if sources.variable == "auto" else "set by --variable"
+    choices.set("data.variable", sources.variable, by_name)
+    stated = "those that the files state" if sources.units == "auto" else "set by --units, as the files state none"
+    choices.set("data.units", sources.units, stated)
     choose_all = own_archive.choose_for_archive if basis.is_archive else choose
     choose_all(fingerprint, basis.frames, size, choices)
     return choices

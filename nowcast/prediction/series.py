@@ -88,7 +88,7 @@ class Sources:
         return next((each.thresholds for pair in pairs for each in pair if each is not None and each.thresholds), ())
 
 
-def open_sources(arguments: Sequence[str], *, variable: str | None) -> Sources:
+def open_sources(arguments: Sequence[str], *, variable: str | None, units: str | None = None) -> Sources:
     """Open each argument, a file, a folder or a glob, as forecasts or, with all others that hold none, as records.
 
     Raises UsageError (exit 2) if there are no files, DataError (exit 3) for files that cannot be used or do not hold rain.
@@ -102,7 +102,7 @@ def open_sources(arguments: Sequence[str], *, variable: str | None) -> Sources:
         path = Path(argument)
         name = path.resolve().name if path.is_dir() else path.stem if path.exists() else path.absolute().parent.name
         forecasts[name if name not in forecasts else f"{name} {len(forecasts) + 1}"] = opened
-    records = open_records(observed, variable=variable) if observed else []
+    records = open_records(observed, variable=variable, units=units) if observed else []
     for name, quantity in [(r.name, r.quantity) for r in records] + [(n, f.quantity) for n, (f, _) in forecasts.items()]:
         if not quantity.is_rain:
             raise DataError(f"{name} holds {quantity}.\nExpected rain: sums and thresholds are those of a rain rate.")

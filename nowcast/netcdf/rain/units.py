@@ -12,7 +12,7 @@ from functools import lru_cache
 import cf_units
 import numpy as np
 
-from nowcast.errors import DataError
+from nowcast.errors import DataError, UsageError
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity
 
 RATE_NAMES = frozenset({"rainfall_rate", "lwe_precipitation_rate", "rainfall_flux", "precipitation_flux"})
@@ -116,6 +116,13 @@ def meaning(units: str) -> Meaning | None:
     return Meaning(kind, float(one - offset), float(offset)) if abs(one - offset) < _LARGEST else None
 
 
+def check_given(units: str | None) -> None:
+    """Raise UsageError (exit 2) for units of --units or data.units that are no measure of rain; None is none given."""
+    meant = meaning(units) if units is not None else None
+    if units is not None and (meant is None or meant.kind == "dimensionless"):
+        raise UsageError(f'--units "{units}" (data.units) is no measure of rain.\nExpected {EXPECTED_UNITS}.')
+
+
 def to_rain_rate(
     units: str | None,
     *,
@@ -138,7 +145,8 @@ def to_rain_rate(
     if units is None and standard_name in REFLECTIVITY_NAMES:
         units = "dBZ"  # the one standard name that is always in the same units
     if units is None or not units.strip():
-        raise DataError(f"{variable} has no units attribute.\nIts units must be {EXPECTED_UNITS}.")
+        hint = "Give them by --units (data.units), as in --units mm/h"
+        raise DataError(f"{variable} has no units attribute.\n{hint}: {EXPECTED_UNITS}.")
     meant = meaning(units)
     if meant is None or (meant.kind == "dimensionless" and standard_name in RAIN_NAMES):
         raise DataError(f'{variable} has units "{units}", which is no measure of rain.\nExpected {EXPECTED_UNITS}.')

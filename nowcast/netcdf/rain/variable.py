@@ -6,14 +6,15 @@ no values; `read` takes the dataset. Row 0 of what it returns is the northernmos
 
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.attributes import OWN_RAIN, is_numeric, made_by_nowcast, text
+from nowcast.netcdf.attributes import OWN_RAIN, attributes, is_numeric, made_by_nowcast, text
 from nowcast.netcdf.once import is_first
+from nowcast.netcdf.places.axes import angle, horizontal
 from nowcast.netcdf.places.degrees import rows_and_columns
 from nowcast.netcdf.rain import units
 from nowcast.netcdf.rain.candidates import declared_units, rank
@@ -33,6 +34,7 @@ class Field:
     `frame_dims` are its dimensions other than y and x that are longer than 1, in the order of the file.
     `decibel`: the values are ten times the decimal logarithm of what the units say, as pysteps' transform "dB".
     `stated_zr`: a and b of Z = a R^b, if the file states them.
+    `has_given_units`: the units were given by the user, because the file states none.
     """
 
     variable: str
@@ -44,6 +46,7 @@ class Field:
     packing: Packing = field(default_factory=Packing)
     decibel: bool = False
     stated_zr: tuple[float, float] | None = None
+    has_given_units: bool = False
 
     def conversion(self, *, interval_seconds=None, zr_a=200.0, zr_b=1.6, where: str = "") -> units.Conversion:
         """Return the conversion of the declared units to mm/h; `where` names the file in messages. Raises as `to_rain_rate`."""
@@ -68,6 +71,21 @@ class Field:
     @property
     def quantity(self) -> Quantity:
         return DIMENSIONLESS if self.kind == "dimensionless" else RAIN_RATE
+
+    def with_units(self, given: str | None, file: Path) -> "Field":
+        """Return the field in the units that the user gives, if the file states none, or none of rain.
+
+        Of other units that a file states, which hold, a warning tells.
+        """
+        if given is None:
+            return self
+        if self.kind in (None, "dimensionless"):
+            return replace(self, units=given, has_given_units=True)
+        stated = self.units or "dBZ"
+        if units.meaning(stated) != units.meaning(given) and is_first(file, f"units of {self.variable}"):
+            text = '%s: %s states units "%s", which hold: "%s" (--units, data.units) is for files that state none'
+            log.warning(text, file, self.variable, stated, given)
+        return self
 
     def read(self, dataset, frames: dict, conversion: units.Conversion, *, turned: tuple[bool, bool]) -> np.ndarray:
         """Read frames; rates above the highest credible one become NaN, with a warning.
@@ -101,8 +119,10 @@ def _warn_once(file: Path, variable: str) -> None:
         log.warning("%s: values of %s above %g mm/h are taken as missing. Are its units right?", file, variable, HIGHEST)
 
 
-def find_field(dataset, where: str, variable: str | None = None) -> Field:
+def find_field(dataset, where: str, variable: str | None = None, *, has_units: bool = False) -> Field:
     """Find the rain variable of an open dataset, or the variable called `variable`.
+
+    has_units: units are given for variables that state none, of which the only one with y and x is then taken
 
     Standard names count before units; rates before amounts before reflectivity, if words call them rain. `where` names the
     file in messages. Raises DataError (exit 3) if there is no such variable, or several fit equally well.
@@ -114,6 +134,8 @@ def find_field(dataset, where: str, variable: str | None = None) -> Field:
     if made_by_nowcast(dataset) and OWN_RAIN in dataset.variables:  # sums with fewer dimensions may lie beside it
         return _describe(dataset, OWN_RAIN, where)
     ranked = [(rank_, name) for name in dataset.variables if (rank_ := rank(dataset, name)) is not None]
+    if not ranked and has_units and (only := _without_units(dataset)):
+        return _describe(dataset, only, where)
     if not ranked and dataset.groups and not dataset.variables:
         groups = ", ".join(dataset.groups)
         raise DataError(
@@ -123,12 +145,23 @@ def find_field(dataset, where: str, variable: str | None = None) -> Field:
     if not ranked:
         raise DataError(
             f"{where} has no variable that is known to be rain; it has {_inventory(dataset)}.\n"
-            "Expected a CF standard name such as rainfall_rate; or choose one with --variable (data.variable)."
+            "Expected a CF standard name such as rainfall_rate; or choose one with --variable (data.variable), and its --units."
         )
     best = [name for rank_, name in ranked if rank_ == min(ranked)[0]]
     if len(best) > 1:
         raise DataError(f"{where} has several rain variables: {', '.join(best)}.\nChoose one with --variable (data.variable).")
     return _describe(dataset, best[0], where)
+
+
+def _without_units(dataset) -> str | None:
+    """Return the only variable with y and x that states no units and is no coordinate; None if there is another number."""
+    found = [
+        name
+        for name, variable in dataset.variables.items()
+        if is_numeric(variable) and declared_units(variable) is None and not angle(name, attributes(variable))
+        and variable.ndim > 1 and horizontal(dataset, variable)
+    ]  # fmt: skip
+    return found[0] if len(found) == 1 else None
 
 
 def named(dataset, variable: str | None) -> str | None:

@@ -1,0 +1,75 @@
+"""Units that the user gives, for files that state none: --units and data.units."""
+
+import netCDF4
+import numpy as np
+import pytest
+from makers import command, write_record
+
+from nowcast.commands.inspect import inspect_record
+from nowcast.config.schema import Data
+from nowcast.dataset.archive import open_split
+from nowcast.errors import DataError, UsageError
+from nowcast.netcdf.opening import open_records
+
+
+def without_units(path, *, units=None, standard_name=None, value=6.0):
+    """Write a record of one value whose variable `rr` states these units, or none."""
+    write_record(path, np.full((3, 6, 7), value, np.float32), variable="rr", units="mm h-1")
+    with netCDF4.Dataset(path, "a") as file:
+        for name, kept in (("units", units), ("standard_name", standard_name)):
+            file["rr"].delncattr(name)
+            if kept:
+                file["rr"].setncattr(name, kept)
+    return path
+
+
+@pytest.mark.parametrize(("given", "rate"), [("mm/h", 6), ("inch/hour", 152.4), ("mm", 72), ("0.1 mm", 7.2)])
+@pytest.mark.parametrize("stated", [None, "1", "K"])
+def test_values_are_read_in_the_units_given(tmp_path, given, rate, stated):
+    path = without_units(tmp_path / "a.nc", units=stated)
+    (record,) = open_records([path], variable="rr", units=given)
+    assert record.read([0]).flat[0] == pytest.approx(rate)
+    assert record.quantity.is_rain
+    assert "units as given, the file states none of rain" in record.readings[0]
+
+
+def test_reflectivity_can_be_given(tmp_path):
+    (record,) = open_records([without_units(tmp_path / "a.nc", value=10 * np.log10(200))], variable="rr", units="dBZ")
+    assert record.read([0]).flat[0] == pytest.approx(1)
+
+
+def test_the_only_field_without_units_need_not_be_named(tmp_path):
+    path = without_units(tmp_path / "a.nc")
+    with pytest.raises(DataError, match=r"choose one with --variable \(data.variable\), and its --units"):
+        open_records([path])
+    with pytest.raises(DataError, match=r"rr has no units attribute.\nGive them by --units \(data.units\), as in --units mm/h"):
+        open_records([path], variable="rr")
+    (record,) = open_records([path], units="mm/h")
+    assert record.variable == "rr"
+
+
+def test_units_that_a_file_states_hold_and_a_warning_tells(tmp_path, caplog):
+    path = without_units(tmp_path / "a.nc", units="mm h-1", standard_name="rainfall_rate")
+    (record,) = open_records([path], units="mm hour-1")
+    assert not caplog.text
+    (record,) = open_records([path], units="dBZ")
+    assert record.read([0]).flat[0] == 6
+    assert 'rr states units "mm h-1", which hold: "dBZ" (--units, data.units) is for files that state none' in caplog.text
+
+
+def test_units_that_are_none_of_rain_are_refused(tmp_path):
+    with pytest.raises(UsageError, match=r'--units "K" \(data.units\) is no measure of rain.\nExpected a rate'):
+        open_records([without_units(tmp_path / "a.nc")], units="K")
+
+
+def test_the_config_and_the_commands_take_them(tmp_path, monkeypatch):
+    path = without_units(tmp_path / "a.nc")
+    (record,) = open_split([path], Data(records=(str(path),), units="0.1 mm"))
+    assert record.read([0]).flat[0] == pytest.approx(7.2)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command("inspect", path, "--units", "inch/hour")
+    assert code == 0, err
+    assert "inch/hour -> mm/h (units as given" in out
+    assert "--units inch/hour" in err
+    assert command("predict", "persistence", path, "--units", "mm/h", "--output", "f.nc")[0] == 0
+    assert inspect_record(open_records(["f.nc"])[0])["maximum"] == 6
