@@ -65,11 +65,9 @@ def write_forecast(
         lead_times: (lead,) timedelta64
         attributes: global attributes (title, institution, source, history, references)
         single: write the form for one reference time, which `cases` must then have
-        thresholds: mm/h, ascending
-        sums: accumulations of the fields to add
+        thresholds: mm/h, ascending; sums: accumulations of the fields to add
 
-    Raises OutputError (exit 5) if the file exists already or cannot be written; then no file is left. Errors of `cases` pass
-    through.
+    Raises OutputError (exit 5) if the file exists or cannot be written; then none is left. Errors of `cases` pass through.
     """
     path = Path(path)
     seconds = np.asarray(lead_times, "timedelta64[s]").astype(np.int64)
@@ -81,8 +79,7 @@ def write_forecast(
             with _library(path):
                 _write_globals(dataset, grid, attributes)
                 _write_grid(dataset, grid)
-            variables = quantity, tuple(thresholds), tuple(sums)
-            checksums = _write_cases(dataset, path, iter(cases), grid, seconds, *variables, single=single)
+            checksums = _write_cases(dataset, path, iter(cases), grid, seconds, quantity, thresholds, sums, single=single)
         finally:
             with _library(path):
                 dataset.close()

@@ -2,7 +2,8 @@
 
 The operations of a step are counted for the network's weights and for the fields at full resolution, such as the log-odds of
 every rate, and divided by the speed of this machine (speed.py). The constants are of steps measured on 2026-11-28 on one core,
-with 8 to 64 channels, 4 and 12 lead frames and 64 to 160 cells a side: the arithmetic is within 30 % of these.
+with 8 to 64 channels, 4 and 12 lead frames and 64 to 160 cells a side: the arithmetic is within 30 % of these. Those of
+validations are of 256 × 256 cells, on the same day.
 """
 
 import math
@@ -19,7 +20,9 @@ FIELD_BYTES = {"guided": 500, "probabilistic": 1200, "encoder_forecaster": 300} 
 STATE_BYTES = 40  # per case, place of the network, frame and channel
 PROCESS_BYTES = 6e8  # of the process without a step
 READING = {"guided": 1.1, "probabilistic": 1.4, "encoder_forecaster": 1.1}  # time with reading, and with finding the motion
-VALIDATION_SHARE = 0.5  # of the operations of a step: without gradients, but with calibration and scores
+VALIDATION_SHARE = 0.7  # of the operations of a step: without gradients, but with calibration and scores
+VALIDATION_BYTES = 150  # per case of a batch, cell and lead frame of a whole grid
+COMPARED = 0.5  # the extrapolation that a validation scores beside, relative to the operations of the guidance
 GUIDANCE_OPERATIONS = (3e9, 80e3, 17e3)  # per case, per cell, per cell and lead frame
 
 
@@ -53,6 +56,11 @@ def memory(experiment: Experiment, shape: Sequence[int], *, batch_size: int) -> 
     cells, frames = math.prod(shape), data.input_frames + data.lead_frames
     states = STATE_BYTES * sum(model.hidden_channels) * frames * cells / model.patch**2
     return PROCESS_BYTES + batch_size * (states + FIELD_BYTES[model.name] * data.lead_frames * cells)
+
+
+def validation_memory(data: Data, grid: Sequence[int], *, batch_size: int) -> float:
+    """Return the bytes that a process holds in a validation with batches of whole grids of (y, x) cells."""
+    return PROCESS_BYTES + batch_size * VALIDATION_BYTES * data.lead_frames * math.prod(grid)
 
 
 def kept_shape(data: Data, shape: Sequence[int]) -> tuple[int, ...]:

@@ -19,7 +19,16 @@ import torch
 
 from nowcast.config.schema import Experiment
 from nowcast.errors import OutputError
-from nowcast.plan.cost import READING, Cost, guidance_operations, memory, operations, validation_operations
+from nowcast.plan.cost import (
+    COMPARED,
+    READING,
+    Cost,
+    guidance_operations,
+    memory,
+    operations,
+    validation_memory,
+    validation_operations,
+)
 from nowcast.plan.references import reference_experiment
 from nowcast.runtime.cache import cache_folder
 from nowcast.runtime.device import num_cores
@@ -69,13 +78,15 @@ class Machine:
         speed = self._speed(kind, self.device)
         faster = self.threads**SPEED_UP if self.device.type == "cpu" else 1
         step = READING[kind] * operations(experiment, shape, batch_size=batch_size) / (speed * faster)
-        guidance = each = once = 0.0
+        held, guidance, each, once = memory(experiment, shape, batch_size=batch_size), 0.0, 0.0, 0.0
         if kind == "guided":  # always made on the CPU, each case by one core
             of_core = self._speed(kind, torch.device("cpu"))
             whole = experiment.data.model_copy(update={"crop": 0})
-            guidance, once = (guidance_operations(data, grid) / (of_core * self.cores) for data in (experiment.data, whole))
+            guidance = guidance_operations(experiment.data, grid) / (of_core * self.cores)
+            once = guidance_operations(whole, grid) / of_core * (1 / self.cores + COMPARED)
             each = validation_operations(experiment, grid) / (speed * faster)
-        return Cost(step, memory(experiment, shape, batch_size=batch_size), guidance, each, once)
+            held = max(held, validation_memory(experiment.data, grid, batch_size=batch_size))
+        return Cost(step, held, guidance, each, once)
 
     def _speed(self, kind: str, device: torch.device) -> float:
         """Return the operations per second of a kind of model: those kept, or else measured now and kept."""

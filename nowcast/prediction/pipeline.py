@@ -56,17 +56,14 @@ def predict(
 ) -> list[Path]:
     """Forecast every record and write one file, or with `folder` one file per reference time; return the files.
 
-    thresholds: mm/h, ascending; the files then also hold the probabilities of reaching each of them.
-    sums: minutes, ascending; the files then also hold the rain of each interval of so many minutes, in mm.
+    thresholds, sums: mm/h and minutes, ascending; the files also hold the probabilities and accumulations of each of them.
 
     At most a few cases are in memory, or one if cases are large. Several processes share the reference times; each returns all
     files when all are written. Raises NotEnoughFrames (exit 75), DataError (3), UsageError (2), OutputError (5).
     """
     if len(records) > 1 and not folder:
-        names = ", ".join(record.name for record in records)
-        raise UsageError(
-            f"{len(records)} series on different grids do not fit in one file: {names}.\nGive a folder: --output FOLDER/"
-        )
+        names = f"{len(records)} series on different grids do not fit in one file: {', '.join(each.name for each in records)}"
+        raise UsageError(f"{names}.\nGive a folder: --output FOLDER/")
     with distributed.in_turn():
         jobs = make_jobs(forecaster, records, selection, thresholds, sums)
     inputs = [*forecaster.files, *(path for record in records for path in record.paths)]

@@ -78,10 +78,12 @@ def test_seconds_are_operations_by_speed_threads_and_cores(cache, guided):
     assert cost.step_seconds == pytest.approx(work / speed)
     assert cost.guidance_seconds == pytest.approx(guidance_operations(guided.data, (300, 300)) / speed)
     whole = guided.data.model_copy(update={"crop": 0})
-    assert cost.first_validation_seconds == pytest.approx(guidance_operations(whole, (300, 300)) / speed)
+    assert cost.first_validation_seconds == pytest.approx(1.5 * guidance_operations(whole, (300, 300)) / speed)
     forecast = validation_operations(guided, (300, 300)) / speed
     assert cost.validation_seconds == pytest.approx(forecast)
     assert forecast > 10 * cost.step_seconds / guided.training.batch_size, "a whole grid has 22 times the cells of a crop"
+    huge = machine(speed).cost(guided, (64, 64), (3000, 3000))
+    assert huge.memory_bytes > 10 * cost.memory_bytes, "a batch of the validation holds whole grids"
     eight = machine(speed, threads=8, cores=16).cost(guided, (64, 64), (300, 300))
     assert eight.step_seconds == pytest.approx(cost.step_seconds / 8**0.8)
     assert eight.guidance_seconds == pytest.approx(cost.guidance_seconds / 16)
