@@ -56,7 +56,8 @@ def summary(
     yield f"split:  by {frames.splits.by}, {windows} of {frames.input_frames} + {frames.lead_frames} frames{used}"
     start = f" from {training.start_from}" if training.start_from else ""
     width = f"channels {list(experiment.model.hidden_channels)}"
-    steps = f"{training.steps:,} steps of {training.batch_size}{start}, {width}, about {length.hours:.2g} h"
+    of_it = f", {length.validation_hours:.2g} h of it for validations" if length.validation_hours else ""
+    steps = f"{training.steps:,} steps of {training.batch_size}{start}, {width}, about {length.hours:.2g} h{of_it}"
     yield f"train:  {steps}; {length.reason}"
     yield f"better: {'; '.join([*_advice(basis, fingerprint), *warnings])}"
 

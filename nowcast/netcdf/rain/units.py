@@ -145,8 +145,7 @@ def to_rain_rate(
     if units is None and standard_name in REFLECTIVITY_NAMES:
         units = "dBZ"  # the one standard name that is always in the same units
     if units is None or not units.strip():
-        hint = "Give them by --units (data.units), as in --units mm/h"
-        raise DataError(f"{variable} has no units attribute.\n{hint}: {EXPECTED_UNITS}.")
+        raise DataError(f"{variable} has no units attribute.\nGive them by --units (data.units): {EXPECTED_UNITS}.")
     meant = meaning(units)
     if meant is None or (meant.kind == "dimensionless" and standard_name in RAIN_NAMES):
         raise DataError(f'{variable} has units "{units}", which is no measure of rain.\nExpected {EXPECTED_UNITS}.')

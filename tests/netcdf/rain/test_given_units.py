@@ -42,7 +42,7 @@ def test_the_only_field_without_units_need_not_be_named(tmp_path):
     path = without_units(tmp_path / "a.nc")
     with pytest.raises(DataError, match=r"choose one with --variable \(data.variable\), and its --units"):
         open_records([path])
-    with pytest.raises(DataError, match=r"rr has no units attribute.\nGive them by --units \(data.units\), as in --units mm/h"):
+    with pytest.raises(DataError, match=r"rr has no units attribute.\nGive them by --units \(data.units\): a rate"):
         open_records([path], variable="rr")
     (record,) = open_records([path], units="mm/h")
     assert record.variable == "rr"
