@@ -296,7 +296,7 @@ REFUSED = {
         without_units,
         (
             ": rr has no units attribute.\n"
-            "Its units must be a rate (mm h-1, kg m-2 s-1), an amount per interval (mm, kg m-2) or dBZ."
+            "Give them by --units (data.units): a rate (mm h-1, kg m-2 s-1), an amount per interval (mm, kg m-2) or dBZ."
         ),
     ),
     "units of 1": (

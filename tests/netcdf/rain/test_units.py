@@ -86,7 +86,7 @@ def test_a_quantity_that_is_no_rain_may_be_dimensionless(units, factor):
 
 @pytest.mark.parametrize("units", [None, "", "  "])
 def test_missing_units_are_asked_for(units):
-    with pytest.raises(DataError, match=r"^rr has no units attribute\.\nIts units must be a rate \(mm h-1"):
+    with pytest.raises(DataError, match=r"^rr has no units attribute\.\nGive them by --units \(data.units\): a rate \(mm h-1"):
         to_rain_rate(units, standard_name="rainfall_rate", variable="rr")
 
 

@@ -45,7 +45,7 @@ def test_no_candidate_lists_what_there_is(tmp_path):
     path = write(tmp_path / "a.nc", np.ones((2, 3, 3), "f4"), units="K", name="temperature")
     message = (
         f"{path} has no variable that is known to be rain; it has temperature(time, y, x) [K].\n"
-        "Expected a CF standard name such as rainfall_rate; or choose one with --variable (data.variable)."
+        "Expected a CF standard name such as rainfall_rate; or choose one with --variable (data.variable), and its --units."
     )
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         open_records([path])
