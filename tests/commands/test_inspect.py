@@ -58,7 +58,7 @@ def test_the_corners_are_told_or_why_they_are_not_known(tmp_path):
     facts = inspect(write_record(tmp_path / "a.nc", rain(frames=2, shape=(5, 6))))
     # 500 m south-west of the middle of the projection, at 50 °N 5 °E
     assert facts["corners"][3] == [pytest.approx(50 - 0.5 / 111.23, abs=1e-3), pytest.approx(5 - 0.5 / 71.7, abs=1e-3)]
-    assert "  place    corners NW 50.040 °N 4.993 °E, NE 50.040 °N 5.0" in "\n".join(commands_inspect.as_lines([facts]))
+    assert "  place    corners NW 50.041 °N 4.993 °E, NE 50.040 °N 5.0" in "\n".join(commands_inspect.as_lines([facts]))
     facts = inspect(placed(tmp_path / "b.nc", index()))
     assert facts["corners"] is None
     assert "  place    unknown: it does not say where its cells are" in "\n".join(commands_inspect.as_lines([facts]))
