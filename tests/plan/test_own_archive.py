@@ -16,7 +16,6 @@ from nowcast.models import make_model, model_config
 from nowcast.models.guided.guidance import TRANSFORM
 from nowcast.plan import own_archive
 from nowcast.plan.basis import ARCHIVE
-from nowcast.plan.choices import Size
 from nowcast.plan.cost import Cost
 from nowcast.plan.frames import choose_frames
 from nowcast.plan.own_archive import choose_for_archive, num_cases
