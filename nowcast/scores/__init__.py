@@ -1,11 +1,12 @@
 """Verification scores. SCORES holds every score, as a function of sums that add over cases, blocks and processes.
 
-To add a score: write its function in the module of its sums (pixels, spatial, spectra, exceedance, ensemble), with its formula,
-range, best value, other names, when it is NaN, and its source; then add a line to SCORES. The kind of its sums
-tells what a score judges: those in FIELD_KINDS a single field, "probabilities" exceedance probabilities, "members" ensembles.
+To add a score: write its function in the module of its sums (pixels, spatial, spectra, exceedance, ensemble, distribution),
+with its formula, range, best value, other names, when it is NaN, and its source; then add a line to SCORES. The kind of its
+sums tells what a score judges: those in FIELD_KINDS a single field, "probabilities" exceedance probabilities, "members"
+ensembles, "distribution" whole distributions.
 """
 
-from nowcast.scores import ensemble, exceedance, pixels, spatial, spectra
+from nowcast.scores import distribution, ensemble, exceedance, pixels, spatial, spectra
 from nowcast.scores.kinds import FIELD_KINDS, KINDS, Setup, tallies
 from nowcast.scores.pixels import THRESHOLDS
 from nowcast.scores.score import Score
@@ -52,6 +53,8 @@ SCORES: dict[str, Score] = {
                                compared=False),
     "brier_skill": Score(exceedance.brier_skill, "Brier skill score", (-_INF, 1), 1, **_EVENT),
     "roc_area": Score(exceedance.roc_area, "area under the ROC curve", (0, 1), 1, **_EVENT),
+    "crps": Score(distribution.crps, "continuous ranked probability score of the distribution", (0, _INF), 0,
+                  kind="distribution", units="mm h-1"),
     "crps_ecdf": Score(ensemble.crps_ecdf, "continuous ranked probability score", (0, _INF), 0, **_MEMBERS),
     "crps_fair": Score(ensemble.crps_fair, "fair continuous ranked probability score", (-_INF, _INF), 0, **_MEMBERS),
     "spread": Score(ensemble.spread, "ensemble spread", (0, _INF), None, **_MEMBERS, compared=False),

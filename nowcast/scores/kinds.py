@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nowcast.quantity import RAIN_RATE
-from nowcast.scores import ensemble, exceedance, pixels, spatial, spectra
+from nowcast.scores import distribution, ensemble, exceedance, pixels, spatial, spectra
 from nowcast.scores.sums import Additive, Tally
 
 Fields = Sequence[np.ndarray]
@@ -32,7 +32,8 @@ class Kind:
 
     `add(totals, lead, forecasts, observed, known, setup)` fills in one lead time of one case, for several forecasters: their
     fields (y, x), the observed field (y, x) and the common mask. Kinds without `parameters` and `add` are made from ensembles
-    or probabilities, not from one field per forecaster: see `add_members` and `add_probabilities`.
+    or probabilities, not from one field per forecaster: see `add_members`, `add_probabilities`
+    and `add_distribution`.
     """
 
     sums: type[Additive]
@@ -63,6 +64,7 @@ KINDS: dict[str, Kind] = {
     ),
     "probabilities": Kind(exceedance.ExceedanceSums),
     "members": Kind(ensemble.EnsembleSums),
+    "distribution": Kind(distribution.RateSums),
 }
 FIELD_KINDS = tuple(name for name, kind in KINDS.items() if kind.add)
 

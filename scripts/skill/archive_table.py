@@ -15,6 +15,7 @@ import numpy as np
 
 from nowcast.evaluation.result import Evaluation
 from nowcast.scores.bootstrap import quantiles, resample
+from nowcast.scores.distribution import integral_of_brier
 from nowcast.scores.exceedance import ExceedanceSums, brier, brier_skill
 from nowcast.scores.pixels import csi, frequency_bias
 from nowcast.scores.sums import Tally
@@ -25,15 +26,8 @@ BIAS_RANGE = (0.8, 1.25)
 
 
 def crps(sums: Tally) -> np.ndarray:
-    """Return the continuous ranked probability score (lead, 1), mm/h, of the probabilities that are stated.
-
-    It is the integral of the Brier score over rates, by the trapezoidal rule from threshold to threshold; below the lowest
-    threshold the Brier score is taken to be the lowest one's.
-    """
-    rates = np.array(sums["probabilities"].thresholds)
-    edges = np.concatenate([[-rates[0]], rates, [rates[-1]]])
-    widths = (edges[2:] - edges[:-2]) / 2
-    return (brier(sums["probabilities"]) * widths).sum(axis=-1, keepdims=True)
+    """Return the continuous ranked probability score (lead, 1), mm/h, of the probabilities that are stated."""
+    return integral_of_brier(brier(sums["probabilities"]), sums["probabilities"].thresholds)[..., None]
 
 
 SCORES: Mapping[str, Callable[[Tally], np.ndarray]] = {
