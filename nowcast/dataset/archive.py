@@ -59,6 +59,15 @@ class Archive:
         used = ((r, r.times[w.positions]) for r, w in zip(self.records, self.windows[split], strict=True) if len(w))
         return [[record.name, f"{times.min()}Z", f"{times.max()}Z"] for record, times in used]
 
+    def stretches(self, split: str) -> list[list[str]]:
+        """Return [record name, first time, last time] of each stretch of time without a gap that windows of the split use."""
+        found = []
+        for record, windows in zip(self.records, self.windows[split], strict=True):
+            times = record.times[np.unique(windows.positions)]
+            begins = np.flatnonzero(np.diff(times) > windows.time_step) + 1
+            found += [[record.name, f"{part[0]}Z", f"{part[-1]}Z"] for part in np.split(times, begins) if len(part)]
+        return found
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of the grids and of the times of all frames of all windows: two archives with the same digest give

@@ -22,6 +22,7 @@ from nowcast.prediction.cases import Selection
 from nowcast.runtime import distributed
 from nowcast.runtime.progress import track
 from nowcast.scores import Setup, tallies
+from nowcast.scores.distribution import RATES
 from nowcast.scores.pixels import Sums, csi
 from nowcast.scores.sums import Tally
 
@@ -44,8 +45,8 @@ def evaluate(
     is complete or a forecaster does not fit a record, UsageError (2) if forecasters or records do not fit each other.
     """
     _check_quantities(records)
-    probabilities = Probabilities.of(forecasters, thresholds)
-    all_windows = [_windows(forecasters, record, selection) for record in records]
+    probabilities = Probabilities.of(forecasters, thresholds, RATES if records[0].quantity.is_rain else ())
+    all_windows = _all_windows(forecasters, records, selection)
     step, leads = _time_step(forecasters, records, all_windows), all_windows[0].lead_frames
     minutes = tuple((np.arange(1, leads + 1) * step / MINUTE).tolist())
     log_readings(records)
@@ -54,7 +55,7 @@ def evaluate(
         if len(windows):
             _score_record(evaluation, forecasters, record, windows, probabilities)
     evaluation = _joined(evaluation)
-    evaluation.about = about(forecasters, records, evaluation.cases)
+    evaluation.about = about(forecasters, records, evaluation.cases, leads * step)
     if not evaluation.num_cases:
         raise DataError(_explain_no_case(all_windows, evaluation))
     for name, number in evaluation.all_missing.items():
@@ -99,15 +100,29 @@ def _joined(evaluation: Evaluation) -> Evaluation:
     return evaluation
 
 
-def _windows(forecasters: Mapping[str, Forecaster], record: Record, selection: Selection) -> Windows:
+def _all_windows(forecasters: Mapping[str, Forecaster], records: Sequence[Record], selection: Selection) -> list[Windows]:
+    """Return the cases of each record; where none of them has a complete case, those with fewer lead times."""
+    steps = [_common_step(forecasters, record) for record in records]
+    leads = [_common_leads(forecasters, record) for record in records]
+    with_all_leads = [_windows(forecasters, *each, selection) for each in zip(records, steps, leads, strict=True)]
+    if any(windows.account.num_windows for windows in with_all_leads):
+        return with_all_leads
+    for fewer in range(min(leads) - 1, 0, -1):
+        found = [_windows(forecasters, *each, fewer, selection) for each in zip(records, steps, strict=True)]
+        if any(windows.account.num_windows for windows in found):
+            message = "no record has %d past and %d future frames without a gap: %d lead times are scored, the most there are"
+            log.warning(message, found[0].input_frames, min(leads), fewer)
+            return found
+    return with_all_leads
+
+
+def _windows(
+    forecasters: Mapping[str, Forecaster], record: Record, step: np.timedelta64, leads: int, selection: Selection
+) -> Windows:
     """Return the cases of a record that all forecasters can forecast, with as many past frames as any of them uses."""
-    windows = find_windows(
-        record.times,
-        input_frames=max(forecaster.most_past_frames for forecaster in forecasters.values()),
-        lead_frames=_common_leads(forecasters, record),
-        time_step=_common_step(forecasters, record),
-    )
-    chosen = selection.select(record)[windows.reference_positions]
+    past = max(forecaster.most_past_frames for forecaster in forecasters.values())
+    windows = find_windows(record.times, input_frames=past, lead_frames=leads, time_step=step)
+    chosen = selection.select(record, windows.reference_positions)
     references = record.times[windows.reference_positions]
     for forecaster in forecasters.values():
         if forecaster.reference_times is not None:

@@ -102,10 +102,9 @@ def _merge_about(a: dict, b: dict, path_a: str | Path, path_b: str | Path) -> di
     for name in forecasters_a.keys() & forecasters_b.keys():
         if forecasters_a[name].get("digest") != forecasters_b[name].get("digest"):
             raise UsageError(f"{path_a} and {path_b} cannot be pooled, because {name} is a different checkpoint in each")
-    count = "num_cases_in_training"
     merged = {name: description | forecasters_b.get(name, {}) for name, description in forecasters_a.items()}
     for name, description in merged.items():
-        if count in description:
+        for count in (key for key in description if key.startswith("num_cases_")):
             description[count] = forecasters_a[name].get(count, 0) + forecasters_b.get(name, {}).get(count, 0)
     return {"records": a.get("records", []) + b.get("records", []), "forecasters": merged}
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from nowcast.errors import UsageError
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.scores.distribution import RATES, RateSums, add_distribution, add_ensemble
 from nowcast.scores.ensemble import EnsembleSums, add_members
 from nowcast.scores.exceedance import ExceedanceSums, add_probabilities
 from nowcast.scores.sums import Additive
@@ -34,14 +35,19 @@ class Probabilities:
     """What to score in probabilities.
 
     `matched` has, for each forecaster that gives probabilities, its thresholds (mm/h) and their positions in `thresholds`.
+    `rates` (mm/h) are those that the CRPS is integrated over; () if none is computed, since the quantity is not rain.
     """
 
     thresholds: tuple[float, ...]
     most_members: int
     matched: Mapping[str, tuple[tuple[float, ...], tuple[int, ...]]]
+    fixed: frozenset[str] = frozenset()  # names of those that have the probabilities of their own thresholds alone
+    rates: tuple[float, ...] = RATES
 
     @classmethod
-    def of(cls, forecasters: Mapping[str, Forecaster], thresholds: Sequence[float]) -> "Probabilities | None":
+    def of(
+        cls, forecasters: Mapping[str, Forecaster], thresholds: Sequence[float], rates: Sequence[float] = RATES
+    ) -> "Probabilities | None":
         """Return what to score for these forecasters and thresholds; None if none of them is probabilistic.
 
         Raises UsageError (exit 2) if a file has the probabilities of none of the thresholds.
@@ -49,41 +55,54 @@ class Probabilities:
         thresholds = tuple(map(float, thresholds))
         if not any(forecaster.is_probabilistic for forecaster in forecasters.values()):
             return None
-        matched = {}
+        matched, fixed = {}, frozenset(name for name, each in forecasters.items() if each.has_fixed_thresholds)
         for name, forecaster in forecasters.items():
             if forecaster.thresholds and forecaster.has_fixed_thresholds:
                 matched[name] = _match(name, forecaster.thresholds, thresholds)
             elif forecaster.thresholds:
                 matched[name] = (thresholds, tuple(range(len(thresholds))))
-        return cls(thresholds, max(forecaster.num_members for forecaster in forecasters.values()), matched)
+        most_members = max(forecaster.num_members for forecaster in forecasters.values())
+        return cls(thresholds, most_members, matched, fixed, tuple(rates))
 
     def thresholds_of(self, name: str) -> tuple[float, ...]:
-        """Return the thresholds (mm/h) whose probabilities are scored for this forecaster; () if it gives none."""
-        return self.matched[name][0] if name in self.matched else ()
+        """Return the thresholds (mm/h, ascending) whose probabilities a forecaster is asked for: those scored, and RATES.
+
+        () if it gives no probabilities.
+        """
+        if name not in self.matched:
+            return ()
+        return tuple(sorted({*self.matched[name][0], *(() if name in self.fixed else self.rates)}))
 
     def sums_of(
         self, name: str, forecaster: Forecaster, case: Case, *, field: np.ndarray | None, exceedance: np.ndarray | None
     ) -> dict[str, Additive]:
-        """Return the sums of one case by kind: "probabilities", and "members" if the forecaster gives a field.
+        """Return the sums of one case by kind: "probabilities", "distribution" for the CRPS, and "members".
 
         field: (lead, y, x) mm/h, or None
-        exceedance: (threshold, lead, y, x) from 0 to 1; None: the shares of members that reach each threshold
+        exceedance: (threshold, lead, y, x) from 0 to 1, of `thresholds_of`; None: the shares of members that reach each
+
+        A forecaster that states probabilities is no ensemble: it has no "members".
         """
         num_leads = len(case.observed)
-        sums = ExceedanceSums.zeros(num_leads, self.thresholds)
+        sums, rates = ExceedanceSums.zeros(num_leads, self.thresholds), RateSums.zeros(num_leads, self.rates)
+        kinds: dict[str, Additive] = {"probabilities": sums}
+        if self.rates and (exceedance is None or name not in self.fixed):
+            kinds["distribution"] = rates
         if exceedance is not None:
+            asked, (own, columns) = self.thresholds_of(name), self.matched[name]
             for n in range(num_leads):
-                add_probabilities(sums, n, exceedance[:, n], case.observed[n], case.known[n], self.matched[name][1])
-        if field is None:
-            return {"probabilities": sums}
-        # if the forecaster gives probabilities, the shares of its members are not scored as such
-        shares = sums if exceedance is None else ExceedanceSums.zeros(num_leads, ())
-        ensemble = EnsembleSums.zeros(num_leads, most_members=self.most_members)
+                lead = (case.observed[n], case.known[n])
+                add_probabilities(sums, n, exceedance[[asked.index(t) for t in own], n], *lead, columns)
+                if "distribution" in kinds:
+                    add_distribution(rates, n, exceedance[[asked.index(rate) for rate in self.rates], n], *lead)
+            return kinds
+        kinds["members"] = ensemble = EnsembleSums.zeros(num_leads, most_members=self.most_members)
         for n, lead_time in enumerate(case.lead_times):
             is_ensemble = forecaster.num_members > 1
             members = forecaster.members_at(case.reference, lead_time) if is_ensemble else field[n][None]
-            add_members(shares, ensemble, n, members, case.observed[n], case.known[n])
-        return {"probabilities": sums, "members": ensemble}
+            add_members(sums, ensemble, n, members, case.observed[n], case.known[n])
+            add_ensemble(rates, n, members, case.observed[n], case.known[n])
+        return kinds
 
 
 def default_thresholds(forecasters: Iterable[Forecaster]) -> tuple[float, ...]:

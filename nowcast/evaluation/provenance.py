@@ -42,29 +42,56 @@ def _describe_record(record: Record) -> dict[str, Any]:
     }
 
 
-def describe_forecaster(forecaster: Forecaster, cases: Sequence[ScoredCase]) -> dict[str, Any]:
-    """Return a forecaster's description; of a network also how many of the cases lie in the time that it was trained on."""
+def describe_forecaster(
+    forecaster: Forecaster, records: Sequence[Record], cases: Sequence[ScoredCase], horizon: np.timedelta64
+) -> dict[str, Any]:
+    """Return a forecaster's description; of a network also how many of the cases it has seen.
+
+    horizon: the longest lead time
+
+    Seen are cases with an observation that trained it (`num_cases_in_training`) or chose and calibrated it
+    (`num_cases_in_validation`), and those at such a time in a record of another name with the same cell size
+    (`num_cases_at_seen_times`), which may be the same radar.
+    """
     description = forecaster.describe()
+    seen = {split: forecaster.seen(split) for split in ("training", "validation")}
     if "trained_on" in description:
-        description["num_cases_in_training"] = num_within(cases, description["trained_on"])
+        counted = {split: within(cases, spans, horizon) for split, spans in seen.items()}
+        spans = [span for spans in seen.values() for span in spans]
+        alike = [record.name for record in records if forecaster.knows_spacing(record)]
+        renamed = [(name, *times) for name in alike for other, *times in spans if other != name]
+        in_validation = counted["validation"] & ~counted["training"]
+        at_seen_times = within(cases, renamed, horizon) & ~counted["training"] & ~counted["validation"]
+        description |= {
+            "num_cases_in_training": int(counted["training"].sum()),
+            "num_cases_in_validation": int(in_validation.sum()),
+            "num_cases_at_seen_times": int(at_seen_times.sum()),
+        }
     return description
 
 
-def num_within(cases: Sequence[ScoredCase], spans: Sequence[Sequence[str]]) -> int:
-    """Return how many cases have a reference time within a span (record, start, end) of the record of the same name."""
+def within(cases: Sequence[ScoredCase], spans: Sequence[Sequence[str]], horizon: np.timedelta64) -> np.ndarray:
+    """Return a mask (case,) of the cases with a future frame within a span (record, start, end) of the record of that name.
+
+    horizon: the longest lead time
+    """
     by_name: dict[str, list[tuple[np.datetime64, np.datetime64]]] = {}
     for name, start, end in spans:
         by_name.setdefault(name, []).append((_time(start), _time(end)))
-    return sum(any(a <= case.reference <= b for a, b in by_name.get(case.record, ())) for case in cases)
+    inside = (
+        any(start <= case.reference + horizon and case.reference < end for start, end in by_name.get(case.record, ()))
+        for case in cases
+    )
+    return np.fromiter(inside, bool, len(cases))
 
 
 def _time(text: str) -> np.datetime64:
     return np.datetime64(text.removesuffix("Z"), "s")
 
 
-def about(forecasters: Mapping[str, Forecaster], records: Sequence[Record], cases: Sequence[ScoredCase]) -> dict[str, Any]:
-    """Return what was scored on what: `records` and `forecasters`."""
-    return {
-        "records": describe_records(records, cases),
-        "forecasters": {name: describe_forecaster(forecaster, cases) for name, forecaster in forecasters.items()},
-    }
+def about(
+    forecasters: Mapping[str, Forecaster], records: Sequence[Record], cases: Sequence[ScoredCase], horizon: np.timedelta64
+) -> dict[str, Any]:
+    """Return what was scored on what: `records` and `forecasters`; horizon: the longest lead time."""
+    described = {name: describe_forecaster(each, records, cases, horizon) for name, each in forecasters.items()}
+    return {"records": describe_records(records, cases), "forecasters": described}

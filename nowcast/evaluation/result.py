@@ -78,13 +78,26 @@ class Evaluation:
         """Names of the forecasters that the others are compared with, the simplest first."""
         return [name for name in BASELINES if name in self.blocks]
 
+    @property
+    def references(self) -> list[str]:
+        """Names of all forecasters that others are compared with: the baselines, then the others but for the first."""
+        return self.baselines + [name for name in self.blocks if name not in self.baselines][1:]
+
+    def compared_with(self, name: str) -> list[str]:
+        """Return what a forecaster is compared with, so that each pair is compared once.
+
+        A baseline: simpler ones; any other: all baselines, and those of the others that come after it.
+        """
+        order, others = self.baselines, [other for other in self.blocks if other not in self.baselines]
+        return order[: order.index(name)] if name in order else order + others[others.index(name) + 1 :]
+
     def rows(self) -> list[dict]:
         """Return tidy rows: one for each forecaster, score, lead time, threshold and scale (or wavelength).
 
         Rows with `lead_minutes` None are for all lead times: the score of the pooled sums under the score's own name, and the
         mean of the scores of all lead times as `…_mean_over_leads`. `low` and `high` are the ends of the 95 % block-bootstrap
-        interval, NaN with fewer than 5 blocks. Rows with a baseline's name in `against` hold the difference: the forecaster's
-        score minus the baseline's, with a paired interval.
+        interval, NaN with fewer than 5 blocks. Rows with another's name in `against` hold the difference: the forecaster's
+        score minus the other's, with a paired interval; see `compared_with`.
         """
         return list(_rows(self))
 
@@ -121,8 +134,8 @@ def _rows(evaluation: Evaluation) -> Iterator[dict]:
         names = [name for name in totals if view.score.kind in totals[name].by_lead]
         values = {name: view.function(totals[name].by_lead) for name in names}
         for name in names:
-            baselines = [other for other in _baselines_for(evaluation, name) if other in names]
-            for against in (None, *(baselines if view.score.compared else ())):
+            others = [other for other in evaluation.compared_with(name) if other in names]
+            for against in (None, *(others if view.score.compared else ())):
                 value, resampled = values[name], resamples[name, number]
                 if against is not None:
                     value = value - values[against]
@@ -145,12 +158,6 @@ def _resampled_scores(evaluation: Evaluation) -> dict[tuple[str, int], np.ndarra
             views = ((number, view) for number, view in enumerate(_views()) if view.score.kind == kind)
             scores |= {(name, number): None if sums is None else view.function(sums) for number, view in views}
     return scores
-
-
-def _baselines_for(evaluation: Evaluation, name: str) -> list[str]:
-    """Return the baselines to compare a forecaster with. A baseline is compared with simpler ones only: each pair once."""
-    order = evaluation.baselines
-    return order[: order.index(name)] if name in order else order
 
 
 def _rows_of_view(

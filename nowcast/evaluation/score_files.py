@@ -28,7 +28,7 @@ SCORES_NC, SCORES_CSV, SCORES_JSON = "scores.nc", "scores.csv", "scores.json"
 FORMAT, FORMAT_NUMBER = SCORES_FORMAT, 1  # global attribute of scores.nc and its value
 # the dimension of scores.nc for each axis of scores and sums
 DIMS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "wavelength_km",
-        "class": "percent", "rank": "rank"}  # fmt: skip
+        "class": "percent", "rank": "rank", "rate": "rate"}  # fmt: skip
 COLUMN_OF_DIM = {"wavelength_km": "scale_km"}  # where a dimension and the column of the rows have different names
 _COMPRESSED = {"zlib": True, "complevel": 4}  # most classes of probability are empty
 
@@ -69,8 +69,9 @@ def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
 
     Names of variables, with CSI as the example: `csi`, `csi_low` and `csi_high` are by lead time; `csi_pooled…` and
     `csi_mean_over_leads…` are for all lead times; `csi_difference…` and `csi_pooled_difference…` are the differences to each
-    baseline, along the dimension `against`. Sums are named `block_hits`, `block_windows_num_pairs` and so on, with the kind in
-    the name unless it is "pairs". A forecaster without sums of a kind (`has_…` is 0) has zeros there.
+    baseline, and to the forecasters named later, along the dimension `against`. Sums are named `block_hits`,
+    `block_windows_num_pairs` and so on, with the kind in the name unless it is "pairs". A forecaster without sums of a kind
+    (`has_…` is 0) has zeros there.
     """
     names = list(evaluation.blocks)
     blocks = list(evaluation.blocks[names[0]])
@@ -79,6 +80,7 @@ def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
         "percent": "%",
         "lead_minutes": "min",
         "threshold": evaluation.quantity.units,
+        "rate": evaluation.quantity.units,
         "scale_km": "km",
         "wavelength_km": "km",
     }
@@ -103,7 +105,7 @@ def write_dataset(dataset: xr.Dataset, path: Path) -> None:
 
 def _coordinate_values(evaluation: Evaluation) -> dict[str, Sequence]:
     """Return the values along each dimension of scores.nc except "block"."""
-    values = {"forecaster": list(evaluation.blocks), "against": evaluation.baselines, "lead_minutes": evaluation.lead_minutes}
+    values = {"forecaster": list(evaluation.blocks), "against": evaluation.references, "lead_minutes": evaluation.lead_minutes}
     for kind in _kinds(evaluation):
         values |= {DIMS[axis]: along for axis, along in _any_block(evaluation, kind).coordinates.items()}
     return values

@@ -3,9 +3,12 @@
 The contract that all of them implement is in forecaster.py. A new baseline is a class in baselines.py and a line in BASELINES.
 """
 
+import glob
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nowcast.config.schema import nearest_name
 from nowcast.errors import CheckpointError
 from nowcast.forecasters.baselines import BASELINES
 from nowcast.forecasters.forecast_files import ForecastFiles
@@ -15,6 +18,13 @@ from nowcast.netcdf.forecast_reader import read_forecast
 
 if TYPE_CHECKING:
     import torch
+
+OTHER_NAMES = {  # what baselines are called elsewhere
+    **dict.fromkeys(("optical_flow", "advection", "semi_lagrangian", "dis", "rainymotion"), "extrapolation"),
+    **dict.fromkeys(("eulerian", "last_frame"), "persistence"),
+    **dict.fromkeys(("lucas_kanade", "steps"), "pysteps"),
+    "s-prog": "sprog",
+}
 
 
 def open_forecaster(name: str, *, device: "torch.device", variable: str | None = None) -> Forecaster:
@@ -34,7 +44,7 @@ def open_forecaster(name: str, *, device: "torch.device", variable: str | None =
     if _is_glob(path):
         return _open_files(name, path.absolute().parent.name, variable)
     if not path.exists():
-        raise CheckpointError(f"no such run folder, checkpoint or baseline: {name} (baselines: {', '.join(BASELINES)})")
+        raise CheckpointError(f"no such run folder, checkpoint or baseline: {name} ({_suggestion(name)})")
     if is_netcdf_name(path.name):
         return _open_files(path, path.stem, variable)
     if _holds_forecasts(path):
@@ -42,6 +52,30 @@ def open_forecaster(name: str, *, device: "torch.device", variable: str | None =
     folder = path.resolve() if path.is_dir() else path.resolve().parent
     files = checkpoints(path) if path.is_dir() else [path]
     return Network(read_checkpoint(path), folder.name, device=device, files=files)
+
+
+def _suggestion(name: str) -> str:
+    """Return the forecaster that is probably meant, or all baselines."""
+    from nowcast.models.checkpoint import PRETRAINED
+
+    if (Path("runs") / name).is_dir():
+        return f"did you mean runs/{name}?"
+    runs = [str(folder) for folder in Path("runs").glob("*")]
+    near = nearest_name(name, [*BASELINES, PRETRAINED, *runs], OTHER_NAMES)
+    return f"did you mean {near}?" if near else f"baselines: {', '.join(BASELINES)}"
+
+
+def spread_runs(names: Sequence[str]) -> list[str]:
+    """Replace each glob that matches run folders or checkpoints, as runs/* does, by these; what else it matches is left out."""
+    spread: list[str] = []
+    for name in names:
+        matches = sorted(glob.glob(name)) if _is_glob(Path(name)) else []
+        spread += [match for match in matches if _is_run(Path(match))] or [name]
+    return spread
+
+
+def _is_run(path: Path) -> bool:
+    return path.suffix == ".safetensors" or (path.is_dir() and any(path.glob("*.safetensors")))
 
 
 def _open_files(where: str | Path, name: str, variable: str | None) -> ForecastFiles:

@@ -74,6 +74,10 @@ class ForecastFiles(Forecaster):
             without, other = (record.name, self.name) if self.forecasts.grid.is_placed else (self.name, record.name)
             log.warning("%s does not say where its cells are: taken to be those of %s, which has as many", without, other)
 
+    def limit_leads(self, leads: int) -> None:
+        super().limit_leads(leads)
+        self.lead_times = self.lead_times[:leads]
+
     def leads_on(self, record: Record) -> int:
         """Return for how many of the lead times this record can have frames."""
         return len(self._leads_on(record))

@@ -64,6 +64,14 @@ class Forecaster(ABC):
         frames = f"{self.most_past_frames} past frame{'' if self.most_past_frames == 1 else 's'}"
         return {"kind": "baseline", "what": f"{self.description or self.name} ({frames})"}
 
+    def seen(self, split: str) -> list[list[str]]:
+        """Return the time spans (record, start, end) of its "training" or "validation"; none for what was not trained."""
+        return []
+
+    def knows_spacing(self, record: Record) -> bool:
+        """Return whether it was trained on cells of the size of this record's."""
+        return False
+
     def own_time_step(self, record: Record) -> np.timedelta64 | None:
         """Return the time step in which it has to forecast `record`; None if it can forecast in any.
 
@@ -86,6 +94,12 @@ class Forecaster(ABC):
     def leads_on(self, record: Record) -> int | None:
         """Return how many lead times it can forecast on `record`; None for any number."""
         return self.lead_frames
+
+    def limit_leads(self, leads: int) -> None:
+        """Forecast this number of lead times from now on. Raises UsageError (exit 2) if it is made for fewer."""
+        if self.lead_frames is not None and leads > self.lead_frames:
+            raise UsageError(f"--leads {leads}: '{self.name}' forecasts {self.lead_frames} lead times at most")
+        self.lead_frames = leads
 
     def on_record(self, record: Record, step: np.timedelta64) -> "Forecaster":
         """Return the forecaster adapted to the time step and the cell size of a record; by default itself."""

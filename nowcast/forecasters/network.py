@@ -100,6 +100,28 @@ class Network(Forecaster):
             "trained_on": [[name, start.removesuffix("Z"), end.removesuffix("Z")] for name, start, end in spans],
         }
 
+    def seen(self, split: str) -> list[list[str]]:
+        """Return the spans (record, start, end) whose frames trained it, or chose and calibrated it ("validation").
+
+        A checkpoint without stretches has one span for each record, of which a split by days took some days.
+        """
+        if split in (stretches := self.metadata.get("stretches", {})):
+            return stretches[split]
+        spans, splits = self.metadata.get("spans", {}).get(split, []), self.experiment.data.splits
+        if splits.by != "days":
+            return spans
+        return [
+            [name, f"{day}T00:00:00Z", f"{day}T23:59:59Z"]
+            for name, *ends in spans
+            for day in np.arange(*np.array([end.removesuffix("Z") for end in ends], "datetime64[D]") + np.array([0, 1]))
+            if day.astype(int) % splits.every_days in splits.days[split]
+        ]
+
+    def knows_spacing(self, record: Record) -> bool:
+        """Return whether the record's cells have one of the sizes that it was trained on, to a hundredth."""
+        sizes = np.array(self.metadata.get("spacing_km", []), float).reshape(-1, 2)
+        return bool(np.isclose(sizes, np.array(record.grid.spacing_km), rtol=0.01).all(axis=1).any())
+
     @property
     def reading(self) -> dict[str, Any]:
         """Return how records were read for training. Rain is found by its attributes, another quantity by its variable."""

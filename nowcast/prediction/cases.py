@@ -23,7 +23,10 @@ NAMED_TIMES = 4  # most times listed in a message
 
 @dataclass(frozen=True)
 class Selection:
-    """Reference times to forecast from: the listed ones, or `start` to `end` every `every` minutes, or the newest frame."""
+    """Reference times to forecast from: the listed ones, or `start` to `end` every `every` minutes, or the newest frame.
+
+    `every` counts from `start` if there is a case, else from the first complete case on a full hour, or the first one.
+    """
 
     listed: tuple[np.datetime64, ...] = ()
     start: np.datetime64 | None = None
@@ -42,13 +45,25 @@ class Selection:
     def is_range(self) -> bool:
         return any(value is not None for value in (self.start, self.end, self.every))
 
-    def select(self, record: Record) -> np.ndarray:
-        """Return a mask (frame,) of the frames from `start` to `end`; `every` counts from the first of them."""
-        chosen = record.is_between(self.start, self.end)
-        if self.every is not None and chosen.any():
-            every = np.timedelta64(round(self.every * 60), "s")
-            chosen &= (record.times - record.times[chosen][0]) % every == np.timedelta64(0, "s")
+    def select(self, record: Record, positions: np.ndarray) -> np.ndarray:
+        """Return a mask (case,) of the cases to take; their reference frames are at these positions of the record."""
+        chosen = record.is_between(self.start, self.end)[positions]
+        times = record.times[positions]
+        chosen[chosen] = self.thin(times[chosen], times[chosen])
         return chosen
+
+    def thin(self, times: np.ndarray, complete: np.ndarray) -> np.ndarray:
+        """Return a mask (time,) of the times that `every` takes.
+
+        complete: (case,) the reference times of the complete cases between `start` and `end`, ascending
+        """
+        if self.every is None or not len(complete):
+            return np.ones(len(times), bool)
+        on_the_hour = complete[complete == complete.astype("datetime64[h]")]
+        counts_from_hour = complete[0] != self.start and len(on_the_hour)
+        anchor = on_the_hour[0] if counts_from_hour else complete[0]
+        every = np.timedelta64(round(self.every * 60), "s")
+        return (times >= complete[0]) & ((times - anchor) % every == np.timedelta64(0, "s"))
 
 
 def references_of(
@@ -64,17 +79,18 @@ def references_of(
         return list(np.unique(frames[~np.isnat(frames)]))
     if not selection.is_range:
         return [record.times[-1]]
-    asked = selection.select(record)
+    asked = record.times[record.is_between(selection.start, selection.end)]
     whole = record.with_absent(max_absent)
-    is_asked = np.isin(whole.times, record.times[asked])
     pasts = find_references(whole.times, input_frames=input_frames, time_step=step)
-    pasts = pasts[is_asked[pasts[:, -1]]]
+    pasts = pasts[np.isin(whole.times[pasts[:, -1]], asked)]
+    asked = asked[selection.thin(asked, whole.times[pasts[:, -1]])]
+    pasts = pasts[np.isin(whole.times[pasts[:, -1]], asked)]
     empty = np.zeros(len(whole), bool)
     for position in np.unique(pasts):
         empty[position] = whole.is_absent[position] or np.isnan(whole.read([position])).all()
     pasts = pasts[is_enough(pasts, input_frames - 1, empty, max_absent)]
-    if left_out := int(asked.sum()) - len(pasts):
-        log.warning("%s: left out %d of %d reference times, whose past is not complete", record.name, left_out, asked.sum())
+    if left_out := len(asked) - len(pasts):
+        log.warning("%s: left out %d of %d reference times, whose past is not complete", record.name, left_out, len(asked))
     return list(whole.times[pasts[:, -1]])
 
 

@@ -4,6 +4,7 @@ Reading, forecasting and writing run at the same time, each in a thread of its o
 """
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from nowcast.runtime.outputs import making_folder, may_write, remove_stale
 from nowcast.runtime.progress import Progress
 from nowcast.runtime.threads import ahead
 
+log = logging.getLogger(__name__)
 # reference time, fields (lead, y, x) and, if they are asked for, probabilities (lead, threshold, y, x)
 CaseFields = tuple[np.datetime64, *tuple[np.ndarray, ...]]
 BYTES_AHEAD = 1 << 27  # most bytes of forecasts made ahead of writing; if one case has more, none is made ahead
@@ -80,17 +82,31 @@ def predict(
             may_write(paths, overwrite=overwrite, inputs=inputs, makes_folder=True, instead="another folder")
     log_readings(records)
     with distributed.together():
-        _write_share(forecaster, list(_share(jobs, files)), output, overwrite=overwrite)
+        _write_share(forecaster, jobs, files, output, overwrite=overwrite)
     return paths
 
 
-def _write_share(forecaster: Forecaster, shares: Sequence[tuple[Job, list[Path]]], output: Path, *, overwrite: bool) -> None:
+def _log_forecasts(forecaster: Forecaster, jobs: Sequence[Job]) -> None:
+    """Log from when to when each record was forecast, and for how many lead times."""
+    for job in jobs if distributed.is_first() else ():
+        first, last, leads = job.references[0], job.references[-1], forecaster.num_leads
+        made = f"{len(job.references):,} forecasts from {first}Z to {last}Z" if last != first else f"forecast from {first}Z"
+        minutes = job.step / np.timedelta64(60, "s")
+        each = f"{leads} lead time{'' if leads == 1 else 's'}, {minutes:g} to {leads * minutes:g} min"
+        log.info("%s: %s, %s (until %sZ)", job.record.name, made, each, last + leads * job.step)
+
+
+def _write_share(
+    forecaster: Forecaster, jobs: Sequence[Job], files: Sequence[list[Path]], output: Path, *, overwrite: bool
+) -> None:
     """Write this process's share: for each job its files, one per reference time."""
+    shares = list(_share(jobs, files))
     total = sum(len(own) for _, own in shares)
     with making_folder(output), Progress(f"forecasting with {forecaster.name}", total=total, unit="case") as progress:
         remove_stale(output)
         for job, own in shares:
             _write_files(forecaster, job, own, progress, overwrite=overwrite)
+    _log_forecasts(forecaster, jobs)
 
 
 def _share(jobs: Sequence[Job], files: Sequence[list[Path]]) -> Iterator[tuple[Job, list[Path]]]:
@@ -179,6 +195,7 @@ def _write_file(forecaster: Forecaster, job: Job, path: Path, *, overwrite: bool
     progress = Progress(f"forecasting {job.record.name}", total=total, unit="case")
     with progress, closing(_forecasts(forecaster, job)) as cases:
         _write(forecaster, job, path, _counted(cases, progress), single=total == 1, overwrite=overwrite)
+    _log_forecasts(forecaster, [job])
 
 
 def _write_files(forecaster: Forecaster, job: Job, paths: Sequence[Path], progress: Progress, *, overwrite: bool) -> None:

@@ -79,6 +79,7 @@ class Snapshots:
             "time_steps": archive.time_steps(),
             "spacing_km": sorted({_spacing_km(record) for record in archive.records}),
             "spans": {split: archive.spans(split) for split in ("training", "validation")},
+            "stretches": {split: archive.stretches(split) for split in ("training", "validation")},
             "windows": {split: archive.num_windows(split) for split in ("training", "validation")},
             "windows_sha256": archive.digest,
             "precision": learner.precision_name,

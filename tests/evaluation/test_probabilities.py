@@ -17,9 +17,10 @@ from nowcast.forecasters.neighbourhood import RADIUS_PER_FRAME, radius_per_frame
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
 from nowcast.scores import SCORES
+from nowcast.scores.distribution import RATES
 
 EVERYTHING = Selection()
-BRIER = SCORES["brier"]
+BRIER, CRPS = SCORES["brier"], SCORES["crps"]
 
 
 class Sure(Forecaster):
@@ -65,8 +66,8 @@ def test_a_constant_probability_scores_by_hand(record):
 
 def test_the_network_is_asked_for_the_thresholds_that_are_scored(record):
     net = Sure(0.3)
-    result = score(record, net, thresholds=(1.0, 5.0, 7.0))
-    assert net.asked == [((1, 4, 20, 24), 3, (1.0, 5.0, 7.0))] * result.num_cases
+    result = score(record, net, thresholds=(1.0, 5.0, 7.5))
+    assert net.asked == [((1, 4, 20, 24), 3, tuple(sorted({1.0, 5.0, 7.5, *RATES})))] * result.num_cases
     assert (result.total("net", "probabilities").num_pairs > 0).all()
 
 
@@ -76,12 +77,22 @@ def test_its_field_scores_as_it_does_without_probabilities(record):
     for name in both.blocks:
         for part, array in both.total(name).arrays().items():
             np.testing.assert_array_equal(array, plain.total(name).arrays()[part])
-    assert (
-        both.forecasters_with("pairs")
-        == both.forecasters_with("members")
-        == both.forecasters_with("probabilities")
-        == ["net", "persistence", "extrapolation"]
-    )
+    everybody = ["net", "persistence", "extrapolation"]
+    assert [both.forecasters_with(kind) for kind in ("pairs", "probabilities", "distribution")] == [everybody] * 3
+    assert both.forecasters_with("members") == ["persistence"]  # the others state probabilities
+
+
+def test_the_crps_of_a_network_is_that_of_its_distribution(record):
+    result = score(record, Sure(0.3))
+    sums, probabilities = result.total("net", "distribution"), result.total("net", "probabilities")
+    np.testing.assert_allclose(sums.sum_brier[:, RATES.index(0.5)], probabilities.sum_brier[:, 0], rtol=1e-6)
+    observed = np.stack([record.read(range(n + 4, n + 7)) for n in range(result.num_cases)])
+    certain = result.total("persistence", "distribution")
+    assert CRPS(certain) == pytest.approx(SCORES["mae"](result.total("persistence")), rel=0.1)
+    assert sums.num_pairs.sum() <= observed.size
+    rows = [row for row in result.rows() if row["score"] == "crps" and row["lead_minutes"] is None and not row["against"]]
+    assert {row["forecaster"]: row["value"] for row in rows}["net"] == pytest.approx(CRPS.pooled(sums)[0])
+    assert not [row for row in result.rows() if row["forecaster"] == "net" and row["score"] == "crps_fair"]
 
 
 def test_a_case_is_forecast_once_for_its_field_and_its_probabilities(record, monkeypatch):
@@ -148,7 +159,7 @@ def test_the_report_says_and_shows_it(record, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = command("evaluate", "net", "other", "--observations", "observed.nc", "--output", "scores", "-q")
     assert (code, err) == (0, "")
-    assert "net gives a field and probabilities: its Brier scores and ROC areas are those of the probabilities" in out
+    assert "'net' gives a field and probabilities: its Brier scores, ROC areas and CRPS are those of the probabilities" in out
     assert "extrapolation gives a field and probabilities: " in out
     assert "persistence gives" not in out
     report = (tmp_path / "scores" / "report.html").read_text()

@@ -6,8 +6,9 @@ import torch
 from makers import rain, tiny_run, write_record
 
 from nowcast.evaluation.examples import ScoredCase
-from nowcast.evaluation.provenance import describe_forecaster, num_within
+from nowcast.evaluation.provenance import describe_forecaster, within
 from nowcast.forecasters import open_forecaster
+from nowcast.netcdf.opening import open_records
 
 SPANS = [["a", "2020-06-01T00:00:00Z", "2020-06-01T01:00:00Z"], ["b", "2020-06-02T00:00:00Z", "2020-06-02T01:00:00Z"]]
 
@@ -20,22 +21,47 @@ def case(time, record="a"):
     ("scored", "expected"),
     [
         (case("2020-06-01T00:00"), 1),
-        (case("2020-06-01T01:00"), 1),
-        (case("2020-06-01T01:05"), 0),
+        (case("2020-06-01T00:55"), 1),
+        (case("2020-06-01T01:00"), 0),  # its newest frame was seen, and none that is forecast
+        (case("2020-05-31T23:30"), 1),  # its last lead time
+        (case("2020-05-31T23:25"), 0),
         (case("2020-06-02T00:30"), 0),  # that time of another record
         (case("2020-06-02T00:30", "b"), 1),
         (case("2020-06-01T00:30", "c"), 0),
     ],
 )
 def test_a_case_counts_where_its_record_and_time_were_trained_on(scored, expected):
-    assert num_within([scored], SPANS) == expected
+    assert within([scored], SPANS, np.timedelta64(30, "m")).tolist() == [bool(expected)]
 
 
 def test_a_network_is_described_by_its_checkpoint_and_training_period(tmp_path, monkeypatch):
     monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
     record = write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28)))
     network = open_forecaster(str(tiny_run(tmp_path / "run", [record])), device=torch.device("cpu"))
-    facts = describe_forecaster(network, [case("2020-06-01T00:30", "rain"), case("2021-06-01T00:30", "rain")])
+    times = ("2020-06-01T00:30", "2020-06-01T02:45", "2021-06-01T00:30")
+    cases, horizon = [case(time, "rain") for time in times], np.timedelta64(15, "m")
+    records = open_records([record])
+    facts = describe_forecaster(network, records, cases, horizon)
     assert (facts["kind"], facts["digest"], facts["num_cases_in_training"]) == ("network", network.digest, 1)
+    assert (facts["num_cases_in_validation"], facts["num_cases_at_seen_times"]) == (1, 0)
+    renamed = open_records([write_record(tmp_path / "other.nc", rain(frames=40, shape=(24, 28)))])
+    facts = describe_forecaster(network, renamed, [case(time, "other") for time in times], horizon)
+    assert [facts[f"num_cases_{what}"] for what in ("in_training", "in_validation", "at_seen_times")] == [0, 0, 2]
     assert facts["trained_on"][0][:2] == ["rain", "2020-06-01T00:00:00"]
     assert "2 past frames" in facts["what"]
+
+
+def test_of_a_split_by_days_only_its_days_are_seen(tmp_path, monkeypatch):
+    """A checkpoint without stretches has one span from the first day to the last."""
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+    record = write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28)))
+    network = open_forecaster(str(tiny_run(tmp_path / "run", [record])), device=torch.device("cpu"))
+    assert [span[0] for span in network.seen("training")] == ["rain"]
+    network.metadata = {"spans": {"training": [["rain", "2020-05-30T12:00:00Z", "2020-06-03T12:00:00Z"]]}}
+    assert network.seen("training") == network.metadata["spans"]["training"]
+    splits = network.experiment.data.splits.model_copy(update={"by": "days"})
+    data = network.experiment.data.model_copy(update={"splits": splits})
+    network.experiment = network.experiment.model_copy(update={"data": data})
+    numbers = [int(np.datetime64(start[:10], "D").astype(int)) % 10 for _, start, _ in network.seen("training")]
+    first = int(np.datetime64("2020-05-30").astype(int)) % 10
+    assert numbers == [day % 10 for day in range(first, first + 5) if day % 10 in splits.training_days]

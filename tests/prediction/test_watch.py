@@ -344,7 +344,7 @@ def test_a_signal_ends_the_command_cleanly(inbox, number, code):
     assert first == str(output / name(2))
     assert process.returncode == code
     began, reading, ended = err.splitlines()
-    assert (began, ended) == (f"watching {inbox}; Ctrl-C ends it", "error: stopped watching; what was begun is written")
+    assert (began, ended) == (f"watching {inbox}; Ctrl-C ends it", "stopped watching; what was begun is written")
     assert reading.endswith(": rainfall_rate as rain rate: mm h-1 -> mm/h")
     assert not [path for path in output.iterdir() if path.name.startswith(".")]
 
