@@ -247,8 +247,8 @@ def _probabilities(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapp
     ]
     members = {name: evaluation.total(name, "members").pooled() for name in evaluation.forecasters_with("members")}
     ensembles = {name: ensemble for name, ensemble in members.items() if ensemble_size(ensemble)[0] > 1}
-    if members:
-        scores = [score for score in ("crps_fair", "spread", "mean_rmse") if ensembles or score == "crps_fair"]
+    crps = ["crps"] if evaluation.forecasters_with("distribution") else []
+    if scores := [*crps, *(["crps_fair", "spread", "mean_rmse"] if ensembles else [])]:
         groups.append([_curve(rows, score, styles, heading(score), heading(score)) for score in scores])
         ranked = [_drawn(f"Ranks: {name}", draw_ranks(ensemble, styles[name])) for name, ensemble in ensembles.items()]
         groups[-1] += ranked

@@ -25,6 +25,7 @@ _NAMES = {name: name.upper() for name in _ACRONYMS} | {
     "b_mse": "B-MSE",
     "fss_useful": "useful FSS",
     "brier": "Brier score",
+    "crps": "CRPS",
     "crps_fair": "fair CRPS",
     "crps_ecdf": "CRPS (ecdf)",
     "roc_area": "ROC area",
@@ -190,8 +191,9 @@ def probability_tables(evaluation: Evaluation, rows: Sequence[Mapping]) -> Itera
         cells = [[name, *(_cell(overall.get((name, None, s, threshold, None))) for s in by_threshold)] for name in names]
         title = f"Probabilities of {level_name(evaluation, threshold)}, all leads pooled"
         yield Table(title, ["forecaster", *map(heading, by_threshold)], cells)
-    of_members = [name for name, score in SCORES.items() if score.kind == "members"]
-    names = evaluation.forecasters_with("members")
+    kinds = ("distribution", "members")
+    of_members = [name for name, score in SCORES.items() if score.kind in kinds]
+    names = [name for name in evaluation.blocks if any(name in evaluation.forecasters_with(kind) for kind in kinds)]
     cells = [[name, *(_cell(overall.get((name, None, score, None, None))) for score in of_members)] for name in names]
     if cells:
-        yield Table("Ensembles, all leads pooled", ["forecaster", *map(heading, of_members)], cells)
+        yield Table("Distributions and ensembles, all leads pooled", ["forecaster", *map(heading, of_members)], cells)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from nowcast.evaluation.result import Evaluation
+from nowcast.forecasters.baselines import BASELINES
 from nowcast.scores import SCORES
 from nowcast.scores.bootstrap import MIN_BLOCKS, difference_interval
 from nowcast.scores.ensemble import ensemble_size
@@ -16,13 +17,42 @@ MOST_SPANS = 2  # most spans of lead times listed in a sentence; more are counte
 COARSER = 1.5  # ratio of effective resolutions above which a forecast is reported to be smoother than the baseline
 
 
+def seen_cases(evaluation: Evaluation) -> list[str]:
+    """Return warnings of networks that were trained, chosen or calibrated on cases that they are scored on here."""
+    warnings = []
+    for name, description in evaluation.about.get("forecasters", {}).items():
+        counts = (description.get(f"num_cases_{what}", 0) for what in ("in_training", "in_validation", "at_seen_times"))
+        trained, chosen, alike = (_share(number, evaluation.num_cases) for number in counts)
+        if trained:
+            warnings.append(f"Beware: '{name}' was trained on {trained}: these scores are too good.")
+        if chosen:
+            warnings.append(f"Beware: '{name}' was chosen or calibrated on {chosen}: these scores are a little too good.")
+        if alike:
+            warnings.append(
+                f"Beware: '{name}' has seen a record of another name at the times of {alike}: if it is the same radar, these "
+                "scores are too good."
+            )
+    return warnings
+
+
+def quoted(name: str) -> str:
+    """Return the name of a forecaster for a sentence; that of a run or a file stands in quotes."""
+    return name if name in BASELINES else f"'{name}'"
+
+
+def _share(number: int, total: int) -> str:
+    if number < total:
+        return f"{number:,} of the {total:,} cases" if number else ""
+    return f"all {total:,} cases" if total > 1 else "the one case"
+
+
 def findings(evaluation: Evaluation) -> list[str]:
     """Return sentences: warnings about few data, what was scored, CSI compared with each baseline, gains from smoothing.
 
     Baselines are compared with each other only if nothing else was scored.
     """
     others = [name for name in evaluation.forecasters_with("pairs") if name not in evaluation.baselines]
-    pairs = [(name, baseline) for name in others for baseline in evaluation.baselines]
+    pairs = [*itertools.combinations(others, 2), *itertools.product(others, evaluation.baselines)]
     if not others:
         pairs = [(name, before) for before, name in itertools.combinations(evaluation.baselines, 2)]
     sentences = [*_few_data(evaluation), *_what_was_scored(evaluation)]
@@ -48,23 +78,23 @@ def _what_was_scored(evaluation: Evaluation) -> Iterator[str]:
     for name in evaluation.forecasters_with("members"):
         if (size := ensemble_size(evaluation.total(name, "members").pooled())[0]) > 1:
             yield (
-                f"{name} has {size:g} members: its scores of a single field, such as CSI and MAE, are those of the ensemble "
-                "mean, which is smoother than each member."
+                f"{quoted(name)} has {size:g} members: its scores of a single field, such as CSI and MAE, are those of the "
+                "ensemble mean, which is smoother than each member."
             )
     for name in evaluation.forecasters_with("probabilities"):
         if name not in evaluation.forecasters_with("pairs"):
-            yield f"{name} gives only probabilities: it has no scores of a single field, such as CSI and MAE."
+            yield f"{quoted(name)} gives only probabilities: it has no scores of a single field, such as CSI and MAE."
         elif _states_probabilities(evaluation, name):
             yield (
-                f"{name} gives a field and probabilities: its Brier scores and ROC areas are those of the probabilities, all "
-                "other scores those of the field."
+                f"{quoted(name)} gives a field and probabilities: its Brier scores, ROC areas and CRPS are those of the "
+                "probabilities, all other scores those of the field."
             )
 
 
 def _states_probabilities(evaluation: Evaluation, name: str) -> bool:
-    """Whether a single forecast has probabilities of its own, other than the 0 and 1 that follow from its field."""
-    is_one = ensemble_size(evaluation.total(name, "members").pooled())[0] == 1
-    return bool(is_one and evaluation.total(name, "probabilities").num_forecast[..., 1:-1].any())
+    """Whether a forecast has probabilities of its own, other than the shares of members that follow from its field."""
+    is_stated = name not in evaluation.forecasters_with("members")
+    return bool(is_stated and evaluation.total(name, "probabilities").num_forecast[..., 1:-1].any())
 
 
 def _csi_comparison(evaluation: Evaluation, name: str, baseline: str) -> str:
@@ -72,8 +102,8 @@ def _csi_comparison(evaluation: Evaluation, name: str, baseline: str) -> str:
     csi = SCORES["csi"]
     better = csi(evaluation.total(name)) > csi(evaluation.total(baseline))
     if not better.any():
-        return f"{name} has a higher CSI than {baseline} at no lead time."
-    text = f"{name} has a higher CSI than {baseline} {_spans(evaluation, better)}"
+        return f"{quoted(name)} has a higher CSI than {quoted(baseline)} at no lead time."
+    text = f"{quoted(name)} has a higher CSI than {quoted(baseline)} {_spans(evaluation, better)}"
     if evaluation.num_blocks >= MIN_BLOCKS:
         blocks = ([tally["pairs"] for tally in evaluation.blocks[side].values()] for side in (name, baseline))
         significant = difference_interval(*blocks, csi)[0] > 0
@@ -142,7 +172,7 @@ def _gains_from_smoothing(evaluation: Evaluation, name: str) -> Iterator[str]:
                 losses.append(f"has lost detail finer than {resolution[0]:.0f} km ({baseline}: {resolution[1]:.0f} km)")
         if errors[0] < errors[1] and losses:
             yield (
-                f"{name} has a lower MSE than {baseline} ({errors[0]:.3g} against {errors[1]:.3g}) but "
+                f"{quoted(name)} has a lower MSE than {baseline} ({errors[0]:.3g} against {errors[1]:.3g}) but "
                 f"{', '.join(losses)}: part of the lower MSE comes from smoothing."
             )
 

@@ -1,52 +1,114 @@
-"""The tables of scores that `nowcast evaluate` prints on the terminal. Undefined values are "–"."""
+"""The tables of scores that `nowcast evaluate` prints on the terminal. Undefined values are "–".
+
+Tables that are wider than the terminal are divided by score, and tables by lead time or wavelength show fewer of them, which a
+line below says. The files and the other formats always hold everything.
+"""
 
 import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from nowcast.evaluation.result import Evaluation, nearest_threshold
-from nowcast.report.sentences import findings
+from nowcast.report.sentences import findings, seen_cases
 from nowcast.scores import SCORES
 from nowcast.scores.bootstrap import LEVEL, MIN_BLOCKS, NUM_SAMPLES, SEED
 from nowcast.scores.ensemble import ensemble_size
-from nowcast.scores.sums import Additive
+from nowcast.scores.sums import Additive, Tally
 
+ANY_WIDTH = 1 << 20  # characters in a line, where there is no terminal
 TABLE_LEADS = 12  # most lead times in the table; the files hold all of them
+DIFFERENCES = {"csi": "CSI", "mae": "MAE", "rmse": "RMSE", "brier": "Brier", "crps": "CRPS"}  # scores that are compared
+GAP = 2  # blanks between columns
+Rows = list[list[str]]
+Columns = Mapping[str, Sequence[str]]  # the cells of a column, by its heading
 
 
-def table(evaluation: Evaluation) -> str:
+def table(evaluation: Evaluation, width: int = ANY_WIDTH, *, rows: Sequence[Mapping] | None = None) -> str:
     """Return the tables as text, then the findings in words, then what the intervals are based on.
 
-    The tables are: scores pooled over lead times, CSI by lead time, FSS by scale, power ratio by wavelength, probabilities.
+    width: characters in a line; only a word that is longer, such as a forecaster's name, makes a longer line
+    rows: those of the evaluation, if they are known already
+
+    Before the tables stands which cases the networks have seen in their training. The tables are: scores pooled over lead
+    times, CSI by lead time, FSS by scale, power ratio by wavelength, probabilities, paired differences between the forecasters.
     """
-    tables = [_pooled(evaluation), _csi_by_lead(evaluation), _fss_by_scale(evaluation), _power_ratio(evaluation)]
-    tables.append(_probabilities(evaluation))
-    lines = [line for rows in tables if rows for line in (*_align(rows), "")]
-    return "\n".join([*lines, *findings(evaluation), confidence(evaluation)])
+    tables = [
+        *_pooled(evaluation, width),
+        _csi_by_lead(evaluation, width),
+        _fss_by_scale(evaluation),
+        _power_ratio(evaluation, width),
+        *_probabilities(evaluation, width),
+        *_differences(evaluation, rows, width),
+    ]
+    lines = [line for warning in seen_cases(evaluation) for line in (*_wrapped(warning, width), "")]
+    for shown, note in (each if isinstance(each, tuple) else (each, "") for each in tables if each):
+        lines += [line for part in _stacked(shown, width) for line in (*_align(part), "")]
+        lines[-1:] = [*_wrapped(note, width), ""] if note else [""]
+    sentences = [*findings(evaluation), confidence(evaluation)]
+    return "\n".join([*lines, *(line for sentence in sentences for line in _wrapped(sentence, width))])
 
 
-def _pooled(evaluation: Evaluation) -> list[list[str]]:
-    header = ["pooled over leads", *(f"{name}≥{t:g}" for name in ("CSI", "bias") for t in evaluation.thresholds)]
-    rows = [[*header, "MAE", "RMSE", "corr", "cases", "pairs"]]
-    for name in evaluation.forecasters_with("pairs"):
-        total = evaluation.total(name).pooled()
-        scores = [*SCORES["csi"](total)[0], *SCORES["frequency_bias"](total)[0]]
-        scores += [SCORES[score](total)[0] for score in ("mae", "rmse", "correlation")]
-        rows.append([name, *map(number, scores), f"{evaluation.num_cases:,}", f"{int(total.num_pairs[0]):,}"])
-    return rows
+def _pooled(evaluation: Evaluation, width: int) -> list[Rows]:
+    names = evaluation.forecasters_with("pairs")
+    if not names:
+        return []
+    totals = [evaluation.total(name).pooled() for name in names]
+    groups = [_by_threshold(evaluation, *score, totals) for score in (("CSI", "csi"), ("bias", "frequency_bias"))]
+    errors = {short: [number(SCORES[score](total)[0]) for total in totals] for short, score in
+              (("MAE", "mae"), ("RMSE", "rmse"), ("corr", "correlation"))}  # fmt: skip
+    pairs = [f"{int(total.num_pairs[0]):,}" for total in totals]
+    groups.append(("", {**errors, "cases": [f"{evaluation.num_cases:,}"] * len(names), "pairs": pairs}))
+    return _side_by_side("pooled over leads", names, groups, width)
 
 
-def _csi_by_lead(evaluation: Evaluation) -> list[list[str]]:
-    middle, leads = nearest_threshold(evaluation), np.arange(len(evaluation.lead_minutes))
-    shown = leads[:: math.ceil(len(leads) / TABLE_LEADS)]
-    rows = [[f"CSI≥{evaluation.thresholds[middle]:g} at minute", *(f"{evaluation.lead_minutes[n]:g}" for n in shown)]]
-    for name in evaluation.forecasters_with("pairs"):
-        rows.append([name, *map(number, SCORES["csi"](evaluation.total(name))[shown, middle])])
-    return rows
+def _by_threshold(evaluation: Evaluation, label: str, score: str, totals: Sequence) -> tuple[str, Columns]:
+    """Return a group of columns, one for each threshold: a score of sums over one lead, of every forecaster."""
+    values = [SCORES[score](total)[0] for total in totals]
+    return label, {f"≥{t:g}": [number(own[n]) for own in values] for n, t in enumerate(evaluation.thresholds)}
 
 
-def _fss_by_scale(evaluation: Evaluation) -> list[list[str]]:
+def _side_by_side(title: str, names: Sequence[str], groups: Sequence[tuple[str, Columns]], width: int) -> list[Rows]:
+    """Return one table with the columns of all groups, or where it would be too wide a table for each group."""
+    together = [(f"{label}{head}", cells) for label, columns in groups for head, cells in columns.items()]
+    rows = _rows(title, names, together)
+    if len(_align(rows)[0]) <= width:
+        return [rows]
+    return [_rows(f"{label}, {title}" if label else title, names, list(columns.items())) for label, columns in groups]
+
+
+def _rows(title: str, names: Sequence[str], columns: Sequence[tuple[str, Sequence[str]]]) -> Rows:
+    heads, cells = zip(*columns, strict=True)
+    return [[title, *heads], *([name, *row] for name, row in zip(names, zip(*cells, strict=True), strict=True))]
+
+
+def _csi_by_lead(evaluation: Evaluation, width: int) -> tuple[Rows, str]:
+    middle, minutes = nearest_threshold(evaluation), evaluation.lead_minutes
+    names = evaluation.forecasters_with("pairs")
+    title = f"CSI≥{evaluation.thresholds[middle]:g} at minute"
+    shown = _evenly(len(minutes), min(TABLE_LEADS, _room(title, names, width)))
+    rows = [[title, *(f"{minutes[n]:g}" for n in shown)]]
+    rows += [[name, *map(number, SCORES["csi"](evaluation.total(name))[shown, middle])] for name in names]
+    return rows if names else [], _left_out("lead times", len(shown), len(minutes))
+
+
+def _room(title: str, names: Sequence[str], width: int) -> int:
+    """Return how many columns of numbers below ten fit beside the names."""
+    return max((width - max(map(len, [title, *names]))) // (len("0.000") + GAP), 1)
+
+
+def _evenly(total: int, most: int) -> np.ndarray:
+    """Return at most `most` of the positions below `total`, each as far from the next; the last one if all fit evenly."""
+    step = math.ceil(total / most)
+    return np.arange(total)[step - 1 :: step]
+
+
+def _left_out(what: str, shown: int, total: int) -> str:
+    return f"{shown} of {total} {what}; --format csv or --output has all." if shown < total else ""
+
+
+def _fss_by_scale(evaluation: Evaluation) -> Rows:
     """Return FSS pooled over lead times at the threshold of the table by lead time; no rows if no window is fully known."""
     middle = nearest_threshold(evaluation)
     sums = _pooled_sums(evaluation, "windows")
@@ -60,18 +122,21 @@ def _fss_by_scale(evaluation: Evaluation) -> list[list[str]]:
     return rows
 
 
-def _power_ratio(evaluation: Evaluation) -> list[list[str]]:
+def _power_ratio(evaluation: Evaluation, width: int) -> tuple[Rows, str]:
     """Return forecast / observed power, pooled over lead times, at every second wavelength that a grid resolves."""
     sums = _pooled_sums(evaluation, "spectra")
     if not sums or not (observed := next(iter(sums.values())).power_o[0] > 0).any():
-        return []
-    wavelengths = np.array(next(iter(sums.values())).wavelengths_km)
-    shown = np.flatnonzero(observed & (np.arange(len(wavelengths)) % 2 == 0))
-    rows = [["power ratio at km", *(f"{wavelengths[n]:g}" for n in shown), "resolution, km"]]
+        return [], ""
+    title, last = "power ratio at km", "resolution, km"
+    wavelengths, resolved = np.array(next(iter(sums.values())).wavelengths_km), np.flatnonzero(observed)
+    most = _room(title, list(sums), width - len(last) - GAP)
+    shown = resolved[resolved % 2 == 0]
+    shown = shown[:: math.ceil(len(shown) / most)] if len(shown) else resolved
+    rows = [[title, *(f"{wavelengths[n]:g}" for n in shown), last]]
     for name, spectra in sums.items():
         power_ratio, resolution = SCORES["spectrum_ratio"](spectra)[0, shown], SCORES["effective_resolution"](spectra)[0]
         rows.append([name, *map(number, power_ratio), "–" if math.isnan(resolution) else f"{resolution:.1f}"])
-    return rows
+    return rows, _left_out("wavelengths", len(shown), len(resolved))
 
 
 def _pooled_sums(evaluation: Evaluation, kind: str) -> dict[str, Additive]:
@@ -79,22 +144,52 @@ def _pooled_sums(evaluation: Evaluation, kind: str) -> dict[str, Additive]:
     return {name: evaluation.total(name, kind).pooled() for name in evaluation.forecasters_with(kind)}
 
 
-def _probabilities(evaluation: Evaluation) -> list[list[str]]:
+def _probabilities(evaluation: Evaluation, width: int) -> list[Rows]:
     """Return Brier scores, ROC areas and scores of ensembles, pooled over lead times; no rows without probabilities."""
-    if not evaluation.forecasters_with("probabilities"):
+    names = evaluation.forecasters_with("probabilities")
+    totals = [evaluation.tally(name).pooled() for name in names]
+    if not names:
         return []
-    by_threshold = {"brier": "Brier", "roc_area": "ROC area"}
-    of_members = {"crps_fair": "CRPS fair", "crps_ecdf": "CRPS ecdf", "spread_skill": "spread/RMSE"}
-    header = [f"{short}≥{t:g}" for short in by_threshold.values() for t in evaluation.thresholds]
-    rows = [["probabilities, pooled over leads", *header, *of_members.values(), "members"]]
-    for name in evaluation.forecasters_with("probabilities"):
-        tally = evaluation.tally(name).pooled()
-        scores = [value for score in by_threshold for value in SCORES[score](tally)[0]]
-        has_members = "members" in tally
-        scores += [SCORES[score](tally)[0] if has_members else math.nan for score in of_members]
-        size = f"{ensemble_size(tally['members'])[0]:g}" if has_members else number(math.nan)
-        rows.append([name, *map(number, scores), size])
-    return rows
+    groups = [_by_threshold(evaluation, *score, totals) for score in (("Brier", "brier"), ("ROC area", "roc_area"))]
+    scores = {"CRPS": _scores_of("crps", totals)}
+    sizes = [ensemble_size(tally["members"])[0] if "members" in tally else math.nan for tally in totals]
+    if any(size > 1 for size in sizes):
+        of_members = {"CRPS fair": "crps_fair", "CRPS ecdf": "crps_ecdf", "spread/RMSE": "spread_skill"}
+        scores |= {short: _scores_of(score, totals) for short, score in of_members.items()}
+        scores["members"] = [f"{size:g}" if math.isfinite(size) else number(size) for size in sizes]
+    return _side_by_side("probabilities, pooled over leads", names, [*groups, ("", scores)], width)
+
+
+def _scores_of(score: str, totals: Sequence[Tally]) -> list[str]:
+    """Return a score of sums over one lead, "–" for a forecaster without sums of its kind."""
+    kind = SCORES[score].kind
+    return [number(SCORES[score](tally)[0] if kind in tally else math.nan) for tally in totals]
+
+
+def _differences(evaluation: Evaluation, rows: Sequence[Mapping] | None, width: int) -> list[Rows]:
+    """Return for each two forecasters that are no baselines the differences of their scores, with paired intervals."""
+    names = [name for name in evaluation.forecasters_with("pairs") if name not in evaluation.baselines]
+    if len(names) < 2:
+        return []
+    found = {}
+    for row in rows if rows is not None else evaluation.rows():
+        if row["against"] in names and row["lead_minutes"] is None:
+            found.setdefault((row["forecaster"], row["against"]), {})[row["score"], row["threshold"]] = row
+    tables: list[Rows] = []
+    for (name, other), by_score in found.items():
+        parts = ["value", "low", "high"] if evaluation.num_blocks >= MIN_BLOCKS else ["value"]
+        labels = [f"{name} − {other}", "  95 % from", "  to"][: len(parts)]
+        groups: dict[str, dict[str, list[str]]] = {}
+        for (score, threshold), row in by_score.items():
+            if score in DIFFERENCES:
+                group, head = (DIFFERENCES[score], f"≥{threshold:g}") if threshold is not None else ("", DIFFERENCES[score])
+                groups.setdefault(group, {})[head] = [_signed(row[part]) for part in parts]
+        tables += _side_by_side("difference, pooled", labels, list(groups.items()), width)
+    return tables
+
+
+def _signed(value: float) -> str:
+    return "–" if not math.isfinite(value) else f"{value:+.3f}".replace("-", "−")
 
 
 def confidence(evaluation: Evaluation) -> str:
@@ -115,8 +210,24 @@ def number(value: float) -> str:
     return "–" if not math.isfinite(value) else f"{value:.3f}"
 
 
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]) for row in rows
-    ]
+def _wrapped(sentence: str, width: int) -> list[str]:
+    return textwrap.wrap(sentence, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _stacked(rows: Rows, width: int) -> list[Rows]:
+    """Divide a table that is too wide into several with as many columns as fit, and at least one, below the same names."""
+    first, *columns = (max(map(len, column)) for column in zip(*rows, strict=True))
+    parts, room = [[0]], width - first
+    for n, column in enumerate(columns, 1):
+        if room < column + GAP and len(parts[-1]) > 1:
+            parts.append([0])
+            room = width - first
+        parts[-1].append(n)
+        room -= column + GAP
+    return [[[row[n] for n in part] for row in rows] for part in parts]
+
+
+def _align(rows: Rows) -> list[str]:
+    first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    gap = " " * GAP
+    return [gap.join([row[0].ljust(first), *(c.rjust(w) for c, w in zip(row[1:], others, strict=True))]) for row in rows]

@@ -1,4 +1,4 @@
-"""Standard streams that were closed."""
+"""Standard streams: those that were closed, and the width of the terminal."""
 
 import os
 import sys
@@ -16,3 +16,17 @@ def open_streams() -> None:
                 os.close(null)
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal that stdout goes to, perhaps through a pager; COLUMNS if set; None without one."""
+    if (columns := os.environ.get("COLUMNS", "")).isdecimal() and int(columns) > 0:
+        return int(columns)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            columns = os.get_terminal_size(stream.fileno()).columns
+        except (OSError, ValueError, AttributeError):
+            continue
+        if columns > 0:
+            return columns
+    return None

@@ -275,7 +275,7 @@ def test_the_command_forecasts_and_scores_probabilities(observed):
     named = ["f.nc", "--observations", "observed.nc", "--variable", PROBABILITY]
     code, out, err = command("evaluate", *named, "-q")
     assert (code, err) == (0, "")
-    assert "f gives only probabilities: it has no scores of a single field, such as CSI and MAE.\n" in out
+    assert "'f' gives only probabilities: it has no scores of a single field, such as CSI and MAE.\n" in out
     lines = [line.split() for line in out[out.index("probabilities, pooled over leads") :].splitlines()]
     rows = {}
     for name, *values in filter(None, lines):

@@ -37,7 +37,7 @@ def test_a_sentence_gives_how_long_a_forecaster_is_better_at_each_threshold():
     baseline, _ = by_lead(2, 2, 3, 2)
     weak = np.where(np.arange(4)[:, None, None] < 1, forecast, np.minimum(forecast, 3))  # under 5 mm/h from the second lead on
     said = findings(evaluation({"net": weak, "persistence": baseline}, observed, days=3))
-    assert said == ["net has a higher CSI than persistence up to 15 minutes at 1 mm/h, up to 5 at 5."]
+    assert said == ["'net' has a higher CSI than persistence up to 15 minutes at 1 mm/h, up to 5 at 5."]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_sentence_gives_how_long_a_forecaster_is_better_at_each_threshold():
 def test_a_sentence_lists_the_lead_times_at_which_one_is_better(mine, theirs, said):
     (forecast, observed), (baseline, _) = by_lead(*mine), by_lead(*theirs)
     result = evaluation({"net": forecast, "extrapolation": baseline}, observed, days=2)
-    assert findings(result) == [f"net has a higher CSI than extrapolation {said}."]
+    assert findings(result) == [f"'net' has a higher CSI than extrapolation {said}."]
 
 
 def test_with_five_days_the_sentence_gives_its_confidence():
@@ -69,7 +69,7 @@ def test_with_five_days_the_sentence_gives_its_confidence():
     (said,) = [text for text in findings(result) if "CSI" in text]
     assert (
         said
-        == "net has a higher CSI than persistence up to 10 minutes at 1 mm/h; with 95 % confidence up to 5 minutes at 1 mm/h."
+        == "'net' has a higher CSI than persistence up to 10 minutes at 1 mm/h; with 95 % confidence up to 5 minutes at 1 mm/h."
     )
 
 
@@ -83,7 +83,7 @@ def test_thresholds_without_any_confidence_are_left_out_of_it():
         for name, tally in tallies(forecasts, observed, np.isfinite(observed), Setup(THRESHOLDS)).items():
             result.add(name, ("a", str(day)), tally)
     assert findings(result)[0] == (
-        "net has a higher CSI than persistence up to 10 minutes at every threshold; "
+        "'net' has a higher CSI than persistence up to 10 minutes at every threshold; "
         "with 95 % confidence up to 10 minutes at 1 mm/h."
     )
 
@@ -93,12 +93,12 @@ def test_confidence_names_the_thresholds_it_is_for():
     baseline, _ = by_lead(2, 2, 2)
     always = evaluation({"net": forecast, "persistence": baseline}, observed, days=6)
     assert findings(always) == [
-        "net has a higher CSI than persistence up to 10 minutes at every threshold, everywhere with 95 % confidence."
+        "'net' has a higher CSI than persistence up to 10 minutes at every threshold, everywhere with 95 % confidence."
     ]
     weak = np.where(observed > 0, np.float32(3), forecast)  # once it is better at 1 mm/h alone
     other = evaluation({"net": np.minimum(weak, 3), "persistence": baseline}, observed, days=6)
     assert findings(other)[0] == (
-        "net has a higher CSI than persistence up to 15 minutes at 1 mm/h, not at all at 5, everywhere with 95 % confidence."
+        "'net' has a higher CSI than persistence up to 15 minutes at 1 mm/h, not at all at 5, everywhere with 95 % confidence."
     )
 
 
@@ -109,7 +109,7 @@ def test_a_better_score_by_smoothing_is_reported_with_the_lost_power():
     smooth = np.stack([gaussian_filter(field, 6) for field in moved])
     said = [text for text in findings(evaluation({"net": smooth, "extrapolation": moved}, observed, days=3)) if "MSE" in text]
     assert len(said) == 1
-    assert said[0].startswith("net has a lower MSE than extrapolation (")
+    assert said[0].startswith("'net' has a lower MSE than extrapolation (")
     assert "% of the observed area at 5 mm/h (extrapolation: 100%)" in said[0]
     assert "has lost detail finer than" in said[0]
     assert said[0].endswith(": part of the lower MSE comes from smoothing.")
@@ -131,7 +131,7 @@ def test_baselines_are_compared_among_themselves_only_where_they_are_alone():
     alone = findings(evaluation(dict.fromkeys(names, forecast), observed, days=2))
     assert alone == ["extrapolation has a higher CSI than persistence at no lead time."]
     beside = findings(evaluation(dict.fromkeys((*names, "net"), forecast), observed, days=2))
-    assert [text.split(" has ")[0] for text in beside] == ["net", "net"]
+    assert [text.split(" has ")[0] for text in beside] == ["'net'", "'net'"]
 
 
 def test_a_single_case_and_thresholds_without_events_are_mentioned():

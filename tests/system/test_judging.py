@@ -170,8 +170,8 @@ def test_the_files_of_scores_hold_the_sums_of_probabilities(here, fields, undraw
     assert (block[1].split()[0], block[1].split()[-1]) == ("ens", str(MEMBERS))
     assert block[2].split()[0] == "chance"
     assert block[2].split()[-4:] == ["–"] * 4
-    assert "ens has 4 members: its scores of a single field, such as CSI and MAE, are those of the ensemble mean" in out
-    assert "chance gives only probabilities: it has no scores of a single field, such as CSI and MAE.\n" in out
+    assert "'ens' has 4 members: its scores of a single field, such as CSI and MAE, are those of the ensemble mean" in out
+    assert "'chance' gives only probabilities: it has no scores of a single field, such as CSI and MAE.\n" in out
     with xr.open_dataset("scores/scores.nc", engine="netcdf4") as scores:
         assert scores.has_probabilities.values.tolist() == [1] * len(scores.forecaster)
         assert scores.has_members.sel(forecaster="chance") == 0

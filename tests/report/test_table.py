@@ -1,0 +1,141 @@
+"""The tables of scores fit the terminal, and begin with what the networks have seen of the cases."""
+
+import numpy as np
+import pytest
+from makers import command, evaluation, rain, tiny_run, write_record
+from makers.terminals import terminal
+
+from nowcast.evaluation.score_files import as_dataset
+from nowcast.forecasters import spread_runs
+from nowcast.report.table import table
+from nowcast.runtime.streams import terminal_width
+from nowcast.scores import SCORES
+from nowcast.scores.bootstrap import difference_interval
+
+THRESHOLDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+
+
+@pytest.fixture(scope="module")
+def scored():
+    return evaluation(names=("persistence", "net"), thresholds=THRESHOLDS, leads=12)
+
+
+def words(text):
+    return [word for line in text.splitlines() for word in line.split()]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_no_line_is_longer_than_the_terminal_and_no_word_is_cut(scored, width):
+    lines = table(scored, width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert set(words("\n".join(lines))) - {"6", "4", "of", "12", "lead", "wavelengths;"} <= {
+        *words(table(scored)),
+        *(f"≥{threshold:g}" for threshold in THRESHOLDS),
+        *("CSI,", "bias,", "pooled", "over", "leads", "times;", "--format", "csv", "or", "--output", "has", "all."),
+    }
+
+
+def test_every_threshold_is_there_at_eighty_columns_and_the_lead_times_left_out_are_told(scored):
+    lines = table(scored, 80).splitlines()
+    assert lines[0].split() == ["CSI,", "pooled", "over", "leads", *(f"≥{threshold:g}" for threshold in THRESHOLDS)]
+    assert lines[4].split()[:1] == ["bias,"]
+    (at,) = [n for n, line in enumerate(lines) if line.startswith("CSI≥1 at minute")]
+    assert lines[at].split()[3:] == ["10", "20", "30", "40", "50", "60"]
+    assert lines[at + 3] == "6 of 12 lead times; --format csv or --output has all."
+
+
+def test_a_wide_terminal_shows_one_table_of_all(scored):
+    assert table(scored, 200).splitlines()[0].split()[3:5] == ["CSI≥0.1", "CSI≥0.5"]
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_the_width_is_that_of_the_terminal(columns, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    with terminal(columns) as (stream, _):
+        monkeypatch.setattr("sys.stdout", stream)
+        assert terminal_width() == columns
+    monkeypatch.setenv("COLUMNS", "91")
+    assert terminal_width() == 91
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ({"num_cases_in_training": 6}, "Beware: 'net' was trained on all 6 cases: these scores are too good."),
+        ({"num_cases_in_training": 2}, "Beware: 'net' was trained on 2 of the 6 cases: these scores are too good."),
+        (
+            {"num_cases_in_validation": 1},
+            "Beware: 'net' was chosen or calibrated on 1 of the 6 cases: these scores are a little too good.",
+        ),
+        (
+            {"num_cases_at_seen_times": 3},
+            "Beware: 'net' has seen a record of another name at the times of 3 of the 6 cases: "  # noqa: ISC004
+            "if it is the same radar, these scores are too good.",
+        ),
+    ],
+)
+def test_the_first_line_says_that_a_network_has_seen_the_cases(counts, says):
+    result = evaluation(names=("persistence", "net"), thresholds=(1.0,))
+    assert "Beware" not in table(result)
+    result.about["forecasters"]["net"] |= counts
+    assert table(result).splitlines()[0] == says
+
+
+@pytest.mark.slow
+def test_a_run_that_is_scored_on_its_own_days_says_so_and_proposes_other_records(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+    record = write_record(tmp_path / "rain.nc", rain(frames=60, shape=(24, 28)))
+    tiny_run(tmp_path / "run", [record])
+    renamed = write_record(tmp_path / "other.nc", rain(frames=60, shape=(24, 28)))
+    scored = ("evaluate", "run", "--thresholds", "1", "--every", "30", "--observations")
+    code, out, err = command(*scored, record)
+    assert code == 0, err
+    assert out.startswith("Beware: 'run' was trained on ")
+    assert err.splitlines()[-1] == "next: nowcast evaluate run --thresholds 1 --observations RECORD... --output scores/"
+    _, out, _ = command(*scored, renamed)
+    assert out.startswith("Beware: 'run' has seen a record of another name at the times of 8 of the 9 cases: ")
+    times = np.datetime64("2020-06-02T00:00:00") + np.arange(30) * np.timedelta64(300, "s")
+    later = write_record(tmp_path / "rain_later.nc", rain(frames=30, shape=(24, 28)), times=times)
+    _, out, err = command(*scored, later)
+    assert out.startswith("pooled over leads")
+    assert f"--observations {later} --thresholds 1 --every 30" in err.splitlines()[-1]
+
+
+def test_two_networks_are_compared_in_pairs_with_intervals():
+    result = evaluation(names=("persistence", "a", "b"), thresholds=(1.0, 5.0), leads=3)
+    rows = result.rows()
+    found = {(row["score"], row["threshold"]): row for row in rows if (row["forecaster"], row["against"]) == ("a", "b")
+             and row["lead_minutes"] is None}  # fmt: skip
+    assert not [row for row in rows if (row["forecaster"], row["against"]) == ("b", "a")]  # each pair once
+    csi = [SCORES["csi"].pooled(result.tally(name))[0, 0] for name in ("a", "b")]
+    assert found["csi", 1.0]["value"] == csi[0] - csi[1]
+    assert found["csi", 1.0]["low"] < found["csi", 1.0]["value"] < found["csi", 1.0]["high"]
+    separate = difference_interval(*(list(result.blocks[name].values()) for name in ("a", "b")), SCORES["csi"].pooled)
+    assert found["csi", 1.0]["low"] == separate[0][0, 0]
+    lines = table(result, 80, rows=rows).splitlines()
+    (at,) = [n for n, line in enumerate(lines) if line.startswith("difference, pooled")]
+    assert lines[at].split()[2:] == ["CSI≥1", "CSI≥5", "MAE", "RMSE"]
+    assert lines[at + 1].startswith("a − b")
+    for line, part in zip(lines[at + 1 : at + 4], ("value", "low", "high"), strict=True):
+        assert f"{found['mae', None][part]:+.3f}".replace("-", "−") == line.split()[-2]
+    with_dataset = as_dataset(result, rows)
+    assert with_dataset.against.values.tolist() == ["persistence", "b"]
+    assert float(with_dataset.csi_pooled_difference.sel(forecaster="a", against="b", threshold=1)) == csi[0] - csi[1]
+    assert "'a' has a higher CSI than 'b' " in table(result)
+
+
+def test_without_enough_days_the_difference_has_no_interval():
+    lines = table(evaluation(names=("a", "b"), thresholds=(1.0,), num_blocks=2)).splitlines()
+    (at,) = [n for n, line in enumerate(lines) if line.startswith("difference, pooled")]
+    assert lines[at + 1].startswith("a − b")
+    assert lines[at + 2] == ""
+
+
+def test_a_glob_names_all_runs_that_it_matches(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "scores"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    for name in ("a", "b"):
+        (tmp_path / "runs" / name / "best.safetensors").touch()
+    assert spread_runs(["runs/*", "persistence", "f*.nc"]) == ["runs/a", "runs/b", "persistence", "f*.nc"]
