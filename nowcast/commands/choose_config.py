@@ -1,13 +1,18 @@
 """Choose the config of a training: a file, the config of a run to resume, or one planned for the records."""
 
+import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from nowcast import config as configs
 from nowcast.commands.plan import planned, run_config
 from nowcast.config.schema import Experiment
 from nowcast.errors import UsageError
-from nowcast.training.run_folder import check_free
+from nowcast.training.compatibility import check_same
+from nowcast.training.run_folder import CONFIG, check_free
+
+log = logging.getLogger(__name__)
 
 
 def choose_config(
@@ -33,7 +38,7 @@ def choose_config(
     if hours is not None and (path is not None or resume):
         raise UsageError("--hours belongs to a plan: a config says by itself how long it trains, in training.steps")
     if path is not None:
-        experiment = configs.read(path, settings)
+        experiment, write = _from_file(path, settings, run=run if resume else None)
     elif resume:
         experiment, write = run_config(run, settings)
     else:
@@ -44,3 +49,19 @@ def choose_config(
     if data:
         experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"records": tuple(data)})})
     return experiment, write
+
+
+def _from_file(path: str, settings: Sequence[str], *, run: Path | None) -> tuple[Experiment, Callable[[Experiment], str]]:
+    """Return the config of a file, or that of the `run` to resume if it is the same; and the function that writes it.
+
+    Raises CheckpointError (exit 4) where the file is not the config of the run.
+    """
+    found = configs.find(path)
+    if str(found) != str(path):
+        log.info("config: %s", found)
+    experiment = configs.read(found, settings)
+    if run is None or not (run / CONFIG).is_file():
+        return experiment, partial(configs.rewritten, found.read_text(encoding="utf-8"))
+    before, _ = run_config(run, ())
+    check_same(experiment, before, source=str(found), output=run, settings=settings)
+    return run_config(run, settings)

@@ -254,11 +254,13 @@ def dry_run_lines(summary: Mapping[str, Any]) -> list[str]:
     resolved = config.write(config.from_dict(summary["config"], source="config"))
     splits = ", ".join(f"{number:,} {split}" for split, number in summary["windows"].items())
     account = ", ".join(f"{key.removeprefix('num_')} {value:,}" for key, value in summary["account"].items() if value)
+    no_choice = "validation   no window: the newest weights will count as the best; see data.splits"
     return [
         resolved.rstrip(),
         "",
         f"records      {', '.join(summary['records'])}",
         f"windows      {splits}  ({account})",
+        *([] if summary["windows"]["validation"] else [no_choice]),
         f"parameters   {summary['num_parameters']:,}",
         f"steps        {summary['num_steps']:,} on {summary['device']} in {summary['precision']}",
         f"time         {summary['seconds_per_step']:.3g} s a step, {summary['estimated_hours']:.2g} h in all",

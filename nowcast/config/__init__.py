@@ -1,11 +1,26 @@
 """The config of a run, called Experiment: its sections and keys (schema.py), and its text form (toml.py)."""
 
-from nowcast.config.schema import Data, Experiment, Many, NamedSection, Number, Section, Splits, Training, check, lookup
+from nowcast.config.schema import (
+    Data,
+    Experiment,
+    Many,
+    NamedSection,
+    Number,
+    Section,
+    Splits,
+    Training,
+    check,
+    lookup,
+    nearest_name,
+)
 from nowcast.config.toml import (
     as_dict,
     as_toml,
+    find,
+    flat,
     from_dict,
     inline,
+    named_key,
     read,
     read_comments,
     rewritten,
@@ -26,9 +41,13 @@ __all__ = [
     "as_dict",
     "as_toml",
     "check",
+    "find",
+    "flat",
     "from_dict",
     "inline",
     "lookup",
+    "named_key",
+    "nearest_name",
     "read",
     "read_comments",
     "rewritten",

@@ -7,8 +7,9 @@ them by `check`. Every key has a value that TOML can write ("auto" or 0 where no
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -163,6 +164,7 @@ class Experiment(Section):
     training: Training
 
 
+NO_OTHERS: Mapping[str, str] = MappingProxyType({})
 AnySection = TypeVar("AnySection", bound=BaseModel)
 
 
@@ -180,12 +182,15 @@ def check(kind: type[AnySection], values: Mapping[str, Any], *, where: str = "",
 
 def _explain(problems: Sequence[Mapping[str, Any]], kind: type[BaseModel], where: str) -> str:
     """Describe the first of the problems that pydantic found."""
-    problem = problems[0]
+    problem = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     path = _path(problem)
     dotted = ".".join(filter(None, [where, *map(str, path)]))
     if problem["type"] == "extra_forbidden":
         known = _keys_at(kind, path[:-1])
         near = difflib.get_close_matches(str(path[-1]), known, n=1)
+        if isinstance(problem["input"], Mapping):
+            listed = ", ".join(f"[{dotted.removesuffix(str(path[-1]))}{name}]" for name in near or known)
+            return f"unknown section [{dotted}]" + (f"; did you mean {listed}?" if near else f"; known sections: {listed}")
         return f"unknown key {dotted}" + (f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(known)}")
     if problem["type"] == "missing":
         return f"{dotted} is missing"
@@ -211,10 +216,24 @@ def _keys_at(kind: Any, path: Sequence[Any]) -> list[str]:
     return sorted(kind.model_fields)
 
 
-def lookup(registry: Mapping[str, Any], name: str, *, where: str, source: str = "config") -> Any:
-    """Return the entry `name` of a registry such as MODELS. Raises UsageError (exit 2) for an unknown name."""
+def lookup(
+    registry: Mapping[str, Any], name: str, *, where: str, source: str = "config", others: Mapping[str, str] = NO_OTHERS
+) -> Any:
+    """Return the entry `name` of a registry such as MODELS. Raises UsageError (exit 2) for an unknown name.
+
+    others: what entries are called elsewhere, with their names here, for the message
+    """
     if name in registry:
         return registry[name]
-    near = difflib.get_close_matches(name, registry, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(registry))}"
+    near = nearest_name(name, registry, others)
+    hint = f"did you mean {near}?" if near else f"known: {', '.join(sorted(registry))}"
     raise UsageError(f"{source}: {where} = {name!r} is not known; {hint}")
+
+
+def nearest_name(name: str, known: Iterable[str], others: Mapping[str, str] = NO_OTHERS) -> str | None:
+    """Return the known name that a misspelt one is most like; None if none is.
+
+    others: what is called differently elsewhere, with its known name
+    """
+    near = difflib.get_close_matches(name.lower(), [*known, *others], n=1)
+    return others.get(near[0], near[0]) if near else None

@@ -4,11 +4,13 @@ A config that was read and written can be read again unchanged. `write` gives TO
 the layout of configs/radar.toml: one line for each key with a comment behind it, below a head of comment lines.
 """
 
+import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tomli_w
@@ -16,8 +18,36 @@ import tomli_w
 from nowcast.config.schema import Experiment, check
 from nowcast.errors import UsageError
 
+SET_BY_HAND = "set by hand"  # the comment behind a key that `--set` has changed
+REPLACED = {"data.records"}  # keys that another option replaces, and whose comment stays true
 COMMENT_COLUMN = 30  # the column of the # before a comment, counted from 1
 _KEY_LINE = re.compile(r"(\w+) = [^#]*?(?:#\s*(.*))?$")  # a key and its comment
+
+
+def config_folders() -> list[Path]:
+    """Return where configs are found by their name: `configs/` here, that of the clone, and those that are installed."""
+    package = Path(__file__).resolve().parents[1]
+    return [Path("configs"), package.parent / "configs", package / "plan"]
+
+
+def named_configs() -> list[str]:
+    """Return the names of the configs that are found by name."""
+    return sorted({path.stem for folder in config_folders() for path in folder.glob("*.toml")})
+
+
+def find(name: str | Path) -> Path:
+    """Return the path of a config that is given by its path or its name, such as radar.
+
+    Raises UsageError (exit 2) for one that does not exist, with the name most like it.
+    """
+    given = Path(name)
+    named = [folder / f"{name}.toml" for folder in config_folders() if given.name == str(name)]
+    if found := next((path for path in named if path.is_file() and (given.is_dir() or not given.exists())), None):
+        return found
+    if given.exists():
+        return given
+    near = difflib.get_close_matches(Path(name).stem, named_configs(), n=1)
+    raise UsageError(f"no such config: {name}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
 def read(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
@@ -25,13 +55,11 @@ def read(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
 
     Raises UsageError (exit 2) for a file that is missing, unreadable or not valid TOML, an unknown key or a wrong value.
     """
-    path = Path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    path = find(path)
+    if not (path.is_file() or path.is_dir()):
         raise UsageError(f"{path} is no regular file.\nExpected a TOML file.")
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"no such config: {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the config {path}: {getattr(error, 'strerror', None) or error}") from None
     except tomllib.TOMLDecodeError as error:
@@ -46,9 +74,14 @@ def with_settings(tree: dict[str, Any], settings: Sequence[str], *, source: str)
     return check(Experiment, tree, source=source)
 
 
+def named_key(setting: str) -> str:
+    """Return the dotted key that a SECTION.KEY=VALUE names."""
+    return ".".join(key.strip() for key in setting.partition("=")[0].split("."))
+
+
 def _apply_setting(tree: dict, setting: str) -> None:
-    dotted, equals, text = setting.partition("=")
-    keys = [key.strip() for key in dotted.split(".")]
+    _, equals, text = setting.partition("=")
+    keys = named_key(setting).split(".")
     if not equals or len(keys) < 2 or not all(keys):
         raise UsageError(f"--set {setting}: write SECTION.KEY=VALUE, for example training.steps=500")
     for key in keys[:-1]:
@@ -97,16 +130,23 @@ def write(experiment: Experiment) -> str:
     return tomli_w.dumps(as_toml(experiment))
 
 
-def write_commented(experiment: Experiment, comments: Mapping[str, str], head: Sequence[str] = ()) -> str:
+def write_commented(
+    experiment: Experiment,
+    comments: Mapping[str, str],
+    head: Sequence[str] = (),
+    above: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> str:
     """Return the config as TOML text with comments.
 
-    `comments` maps the dotted path of a key to the comment behind it; `head` holds comment lines above all sections.
+    `comments` maps the dotted path of a key to the comment behind it; `head` holds comment lines above all sections, and
+    `above` those above a section or a key, by its dotted path.
     """
     lines = [f"# {line}".rstrip() for line in head]
     for section, values in _sections(as_toml(experiment)):
-        lines += ["", f"[{section}]"] if lines else [f"[{section}]"]
+        lines += ["", *above.get(section, ()), f"[{section}]"] if lines else [*above.get(section, ()), f"[{section}]"]
         for key, value in values.items():
             line, comment = f"{key} = {inline(value)}", comments.get(f"{section}.{key}", "")
+            lines += above.get(f"{section}.{key}", ())
             lines.append(f"{line:<{COMMENT_COLUMN - 1}} # {comment}" if comment else line)
     return "\n".join(lines) + "\n"
 
@@ -123,13 +163,41 @@ def read_comments(text: str) -> dict[str, str]:
 
 
 def rewritten(text: str, experiment: Experiment) -> str:
-    """Return the config as TOML text, with the head and the comments of an earlier TOML text."""
-    head = []
-    for line in text.splitlines():
+    """Return the config as TOML text, with the head and the comments of an earlier TOML text.
+
+    The reason behind a key whose value is another one now, of `--set`, gives way to SET_BY_HAND.
+    """
+    lines, head = text.splitlines(), []
+    for line in lines:
         if not line.startswith("#"):
             break
         head.append(line[1:].removeprefix(" "))
-    return write_commented(experiment, read_comments(text), head)
+    comments, before = read_comments(text), dict(flat(as_toml(check(Experiment, tomllib.loads(text)))))
+    for key, value in flat(as_toml(experiment)):
+        if key in comments and key not in REPLACED and before.get(key, value) not in (value, "auto"):
+            comments[key] = SET_BY_HAND
+    return write_commented(experiment, comments, head, _lines_above(lines[len(head) :]))
+
+
+def _lines_above(lines: Sequence[str]) -> dict[str, list[str]]:
+    """Return the comment lines above sections and keys, by their dotted paths."""
+    above, comments, section = {}, [], ""
+    for line in map(str.strip, lines):
+        if line.startswith("#"):
+            comments.append(line)
+        elif found := re.match(r"\[([\w.]+)\]|(\w+) *=", line):
+            section = found[1] or section
+            above[found[1] or f"{section}.{found[2]}"], comments = comments, []
+    return above
+
+
+def flat(tree: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of a tree and their values."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{where}{key}.")
+        else:
+            yield f"{where}{key}", value
 
 
 def _sections(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -27,11 +27,18 @@ MODELS: dict[str, tuple[type[Section], type[Model]]] = {
     "cnn_lstm": (CNNLSTMConfig, CNNLSTM),
     "fc_lstm": (FCLSTMConfig, FCLSTM),
 }
+# what these networks, and others that are not here, are called elsewhere
+OTHER_NAMES = {
+    **dict.fromkeys(("convlstm", "conv_lstm", "lstm", "predrnn", "unet", "rainnet"), "encoder_forecaster"),
+    **dict.fromkeys(("gru", "conv_gru"), "convgru"),
+    "traj_gru": "trajgru",
+    "keras": "next_frame",
+}
 
 
 def model_config(section: NamedSection) -> Section:
     """Return the checked config of the model that `[model]` names; UsageError (exit 2) for an unknown name or key."""
-    kind, _ = lookup(MODELS, section.name, where="model.name")
+    kind, _ = lookup(MODELS, section.name, where="model.name", others=OTHER_NAMES)
     return check(kind, section.model_dump(), where="model")
 
 

@@ -6,7 +6,8 @@ whose state is in the checkpoint. The records may have moved, but must give the 
 Start (`training.start_from`): only the weights are taken, so quantity, units, `[transform]` and `[model]` must be equal.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,19 +30,41 @@ MOST_SHOWN = 4  # differences that a message lists
 def check_resumable(checkpoint: Checkpoint, experiment: Experiment, archive: Archive) -> None:
     """Raise CheckpointError (exit 4), naming keys and both values, where the resolved experiment is not that of the run."""
     try:
-        before = dict(_flat(config.as_dict(resolve(config.from_dict(checkpoint.metadata["config"], source="its config")))))
+        before = dict(
+            config.flat(config.as_dict(resolve(config.from_dict(checkpoint.metadata["config"], source="its config"))))
+        )
     except (NowcastError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path} cannot be resumed from: {error}") from None
-    now = dict(_flat(config.as_dict(experiment)))
+    now = dict(config.flat(config.as_dict(experiment)))
     changed = [key for key in {**before, **now} if _must_stay(key) and before.get(key) != now.get(key)]
     if changed:
-        listed = [f"{key} = {now.get(key)} (before: {before.get(key)})" for key in changed[:MOST_SHOWN]]
-        more = f" and {len(changed) - MOST_SHOWN} more" if len(changed) > MOST_SHOWN else ""
         raise CheckpointError(
-            f"the config is not that of {checkpoint.path}: {', '.join(listed)}{more}.\n"
+            f"the config is not that of {checkpoint.path}: {_listed(changed, now, before)}.\n"
             "Resume with the config of the run, or begin a new one; of [training] all but optimizer and ema may change."
         )
     _check_windows(checkpoint, archive, now, before)
+
+
+def check_same(given: Experiment, run: Experiment, *, source: str, output: Path, settings: Sequence[str] = ()) -> None:
+    """Check that a config, named again to resume a run, is still that of the run but for what `settings` change on purpose.
+
+    given: the config with the settings; run: that of the run folder `output`; settings: SECTION.KEY=VALUE
+
+    Raises CheckpointError (exit 4), naming keys and both values. The records may have moved.
+    """
+    now, before = (dict(config.flat(config.as_dict(resolve(each)))) for each in (given, run))
+    free = {*FREE, *map(config.named_key, settings)}
+    changed = [key for key in {**before, **now} if key not in free and now.get(key) not in ("auto", before.get(key))]
+    if changed:
+        raise CheckpointError(
+            f"{source} is not the config of {output}: {_listed(changed, now, before)}.\n"
+            f"Leave it out: nowcast train --resume {output} goes on with the run's own config."
+        )
+
+
+def _listed(changed: Sequence[str], now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    listed = [f"{key} = {now.get(key)} (before: {before.get(key)})" for key in changed[:MOST_SHOWN]]
+    return ", ".join(listed) + (f" and {len(changed) - MOST_SHOWN} more" if len(changed) > MOST_SHOWN else "")
 
 
 def _must_stay(key: str) -> bool:
@@ -61,15 +84,6 @@ def _check_windows(checkpoint: Checkpoint, archive: Archive, now: Mapping[str, A
         f"the records do not hold the windows of {checkpoint.path}: {moved}training windows = {today} (before: {then}).\n"
         "Resume with the records as they were, or begin a new run."
     )
-
-
-def _flat(tree: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted keys of a tree and their values."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{where}{key}.")
-        else:
-            yield f"{where}{key}", value
 
 
 def fitting_weights(

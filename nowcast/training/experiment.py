@@ -10,6 +10,8 @@ from nowcast.models.model import Model
 from nowcast.models.transform import Transform, make_transform
 from nowcast.runtime import distributed
 
+PADDING = 31  # cells by which a crop may be larger than all of several grids: the recipe's crops are multiples of 32
+
 
 def resolve(experiment: Experiment) -> Experiment:
     """Fill in the defaults of `[transform]`, `[model]` and `[loss]`. Raises UsageError (exit 2) for unknown keys."""
@@ -102,6 +104,13 @@ def check_grids(archive: Archive, crop: int, model: Model) -> None:
             y, x = record.grid.shape
             raise DataError(f"{record.name} has a grid of {y} × {x} cells; this model needs at least {cells} each way")
     shapes = {record.grid.shape for record in archive.records}
+    largest = max(map(max, shapes))
+    # several grids need a crop to share a batch, which may be a little larger than all of them
+    if crop > largest + (PADDING if len(shapes) > 1 else 0):
+        raise DataError(
+            f"data.crop = {crop} is larger than the grid of {archive.records[0].name}, {largest} cells at its longest side.\n"
+            "Write data.crop = 0 for whole grids, or a smaller crop."
+        )
     if not crop and len(shapes) > 1:
         listed = ", ".join(f"{y} × {x}" for y, x in sorted(shapes))
         raise DataError(f"the records have different grids ({listed}); set data.crop so that they can share a batch")

@@ -42,7 +42,7 @@ ERRORS = {
     "training.stepss=3": "unknown key training.stepss; did you mean steps?",
     "data.crp=3": "unknown key data.crp; did you mean crop?",
     "data.splits.fractionss=[1]": "unknown key data.splits.fractionss; did you mean fractions?",
-    "trainin.x=1": "unknown key trainin; did you mean training?",
+    "trainin.x=1": "unknown section [trainin]; did you mean [training]?",
     "training.steps=true": "training.steps = True: it should be a valid integer",
     "training.steps=1.5": "training.steps = 1.5: it should be a valid integer",
     "training.learning_rate=true": "training.learning_rate = True: it should be a valid number",
