@@ -27,10 +27,12 @@ from nowcast.netcdf.times.intervals import Interval, stated_interval
 from nowcast.netcdf.times.raster import nominal_times
 from nowcast.netcdf.times.values import read_valid_times
 from nowcast.netcdf.times.variables import find_times
+from nowcast.runtime.progress import track
 
 __all__ = ["FileSummary", "Grid", "Index", "Record", "open_records"]
 
 log = logging.getLogger(__name__)
+MANY = 20  # files from which on their opening shows its progress
 _DAY = np.timedelta64(86400, "s")
 _RISES = 3  # steps in which amounts must rise without a fall to be a total
 
@@ -136,7 +138,7 @@ def _inspect_all(
     paths = expand(argument)
     is_named = forecasts_too and paths == [Path(argument)]
     files, errors, own = [], [], []
-    for path in paths:
+    for path in track(paths, f"opening {argument}", unit="file") if len(paths) >= MANY else paths:
         try:
             files.append(_inspect_once(path, variable, index, units=units, own_too=is_named, strict=strict))
         except OwnOutput as error:

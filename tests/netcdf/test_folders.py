@@ -13,8 +13,9 @@ from nowcast.forecasters import open_forecaster
 from nowcast.netcdf.attributes import SCORES_FORMAT
 from nowcast.netcdf.files import expand
 from nowcast.netcdf.forecast_writer import write_forecast
-from nowcast.netcdf.opening import OwnOutput, open_records
+from nowcast.netcdf.opening import MANY, OwnOutput, open_records
 from nowcast.quantity import RAIN_RATE
+from nowcast.runtime import progress
 
 START = np.datetime64("2020-06-01T00:00:00")
 STEP = np.timedelta64(300, "s")
@@ -24,6 +25,17 @@ FIELDS = rain(frames=6, shape=(8, 9))
 def frame(path, n):
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_record(path, FIELDS[[n]], times=[START + n * STEP])
+
+
+def test_the_opening_of_many_files_shows_its_progress(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1)
+    for n in range(MANY):
+        path = frame(tmp_path / "many" / f"{n:02}.nc", n % 6)
+    with caplog.at_level(logging.INFO):
+        open_records([path])
+        assert "opening" not in caplog.text
+        open_records([tmp_path / "many"])
+    assert f"opening {tmp_path / 'many'} {MANY - 1}/{MANY} file, " in caplog.text
 
 
 def forecast(path, record):
