@@ -67,7 +67,7 @@ def inspect(
 @app.command(epilog="Example: nowcast plan radar/2015 --output my.toml")
 def plan(
     records: args.Records,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Config to write; default: print it.")] = None,
+    output: Annotated[str | None, typer.Option(*args.OUTPUT, metavar="FILE", help="Config; default: print it.")] = None,
     hours: args.Hours = None, variable: args.Variable = None, units: args.Units = None, device: args.Device = "auto",
     overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
@@ -80,24 +80,25 @@ def plan(
 
     if output:
         args.refuse_stdout(output)
-        check_output(output, records, overwrite=overwrite)
+        path = args.file_in(output, records[0], ".toml")
+        check_output(path, records, overwrite=overwrite)
     recipe = plan_records(records, variable=variable or "auto", units=units or "auto", device=device, hours=hours)
-    if output is None:
+    if not output:
         typer.echo(recipe.text(), nl=False)
         _next("nowcast train my.toml  # with the text above in my.toml")
         return
-    write(recipe, output)
-    typer.echo(output)
-    _next("nowcast train", [output], {"--output": Path("runs") / output.stem})
+    write(recipe, path)
+    typer.echo(path)
+    _next("nowcast train", [path], {"--output": Path("runs") / path.stem})
 
 
 @app.command(epilog="Example: nowcast train configs/radar.toml --data radar/ --set training.steps=500 --output runs/radar")
 def train(
-    config: Annotated[str | None, typer.Argument(metavar="CONFIG", help="Config file; without it --data is planned.")] = None,
+    config: args.Config = None,
     data: Annotated[list[str] | None, typer.Option(metavar="RECORD", help="Records, instead of those of the config.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key.")] = None,
-    output: Annotated[Path | None, typer.Option(metavar="RUN", help="Run folder to write; default runs/CONFIG.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of the run.")] = False,
+    set_: args.Settings = None,
+    output: Annotated[Path | None, typer.Option(*args.OUTPUT, metavar="RUN", help="Run folder; default runs/CONFIG.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run from its last checkpoint: --resume RUN.")] = False,
     hours: args.Hours = None, device: args.Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, without training.")] = False,
     format: Annotated[args.Format, typer.Option(help="Output format of --dry-run.")] = args.Format.table,
@@ -111,7 +112,7 @@ def train(
     from nowcast.commands.choose_config import choose_config
     from nowcast.commands.train import dry_run_lines, dry_run_summary, train_run
 
-    if config is None and not data:
+    if config is None and not data and not (resume and output):
         raise UsageError("nothing to train: give a CONFIG such as configs/radar.toml, or --data RECORD to have one planned")
     if format is args.Format.json and not dry_run:
         raise UsageError("--format json belongs to --dry-run; a training writes RUN/metrics.jsonl")
@@ -136,14 +137,12 @@ def train(
 
 @app.command(epilog="Example: nowcast predict runs/radar radar/today/ --output forecast.nc")
 def predict(
-    forecaster: Annotated[str, typer.Argument(metavar="FORECASTER", help="Run folder, checkpoint or name of a baseline.")],
+    forecaster: args.Forecaster,
     records: args.Records,
-    output: Annotated[str, typer.Option(metavar="PATH", help="File to write, or folder/ for one file per time.")],
+    output: Annotated[str, typer.Option(*args.OUTPUT, metavar="PATH", help="File to write, or folder/: a file per time.")],
     reference_time: Annotated[list[str] | None, typer.Option(metavar="T", help="Time to forecast from (UTC).")] = None,
-    start: args.Start = None, end: args.End = None, every: args.Every = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep running, and forecast from each new frame.")] = False,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also forecast probabilities.")] = False,
-    thresholds: Annotated[str | None, typer.Option(help="Thresholds for --probabilities in mm/h, such as 0.5,1,5,10.")] = None,
+    start: args.Start = None, end: args.End = None, every: args.Every = None, leads: args.Leads = None,
+    watch: args.Watch = False, probabilities: args.WithProbabilities = False, thresholds: args.Chances = None,
     sums: args.Sums = None, variable: args.Variable = None, units: args.Units = None, device: args.Device = "auto",
     overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
@@ -159,7 +158,7 @@ def predict(
 
     if thresholds and not probabilities:
         raise UsageError("--thresholds belongs to --probabilities: a forecast in mm/h has none")
-    options = {"variable": variable, "units": units, "device": device, "probabilities": probabilities}
+    options = {"variable": variable, "units": units, "device": device, "probabilities": probabilities, "leads": leads}
     options |= {"thresholds": args.parse_thresholds(thresholds), "sums": args.parse_sums(sums)}
     if watch:
         if reference_time or start or end or every or overwrite or len(records) != 1:
@@ -172,14 +171,14 @@ def predict(
     if not _is_first():
         return
     typer.echo("\n".join(map(str, written)))
-    given = {"--observations": records, "--variable": variable, "--units": units}
-    _next("nowcast evaluate", [forecaster], given | {"--output": "scores/"})
+    picture = Path(output).with_suffix(".png") if len(written) == 1 else Path(output) / "forecasts.gif"
+    _next("nowcast plot", [written[-1]], {"--output": picture})
 
 
 @app.command(epilog="Example: nowcast export runs/radar --output radar.onnx")
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder or checkpoint.")],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="File to write, ending in .onnx or .pt2.")],
+    output: Annotated[str, typer.Option(*args.OUTPUT, metavar="FILE", help="File to write, ending in .onnx or .pt2.")],
     overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
     """Write a trained network as an ONNX or PyTorch program.
@@ -189,19 +188,20 @@ def export(
     _set_up_log(quiet, verbose)
     from nowcast.commands.export import export_run
 
-    call = export_run(run, output, overwrite=overwrite)
-    typer.echo(output)
+    path = args.file_in(output, run, ".onnx")
+    call = export_run(run, path, overwrite=overwrite)
+    typer.echo(path)
     _next(f"{call}  # past: float32 (case, time, y, x) in mm/h, NaN missing")
 
 
 @app.command(epilog="Example: nowcast evaluate runs/radar --observations radar/2016/ --output scores/")
 def evaluate(
     context: typer.Context,
-    forecasters: Annotated[list[str], typer.Argument(metavar="FORECASTER", help="Runs, baselines, forecast or scores files.")],
+    forecasters: args.Forecasters,
     observations: Annotated[list[str] | None, typer.Option(metavar="RECORD...", help="Records to score against.")] = None,
-    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for tables, pictures and report.html.")] = None,
-    start: args.Start = None, end: args.End = None, every: args.Every = None,
-    thresholds: Annotated[str | None, typer.Option(help="Thresholds in mm/h, by default 0.5,1,5,10.")] = None,
+    output: Annotated[Path | None, typer.Option(*args.OUTPUT, metavar="DIR", help="Folder for tables and report.html.")] = None,
+    start: args.Start = None, end: args.End = None, every: args.Every = None, leads: args.Leads = None,
+    thresholds: args.Thresholds = None,
     format: Annotated[args.ScoreFormat, typer.Option(help="Output format.")] = args.ScoreFormat.table,
     variable: args.Variable = None, units: args.Units = None, device: args.Device = "auto",
     overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
@@ -212,7 +212,7 @@ def evaluate(
     Instead of forecasters, scores.nc files of earlier evaluations can be given, without --observations, to pool them.
     """
     _set_up_log(quiet, verbose)
-    from nowcast.commands.evaluate import score, scores_text
+    from nowcast.commands.evaluate import for_new_records, score, scores_text
     from nowcast.report import folder
 
     reading = {"thresholds": args.parse_thresholds(thresholds), "variable": variable, "units": units, "device": device}
@@ -221,8 +221,8 @@ def evaluate(
         args.refuse_stdout(output)
         folder.ready(output, overwrite=overwrite)
     options = {"--observations": observations, "--thresholds": thresholds, "--variable": variable, "--units": units}
-    options |= {"--start": start, "--end": end, "--every": every}
-    result = score(forecasters, observations, selection, options, output=output, **reading)
+    options |= {"--start": start, "--end": end, "--every": every, "--leads": leads}
+    result = score(forecasters, observations, selection, options, output=output, leads=leads, **reading)
     if not _is_first():
         return
     rows = result.rows()
@@ -231,7 +231,7 @@ def evaluate(
         paths = folder.write(result, rows, output, command=context.obj or "", overwrite=overwrite)
         _next(f"open {shlex.quote(str(paths[0]))}")
     else:
-        _next("nowcast evaluate", forecasters, options | {"--output": "scores/"})
+        _next("nowcast evaluate", forecasters, for_new_records(result, options) | {"--output": "scores/"})
 
 
 @app.command(epilog="Example: nowcast plot forecast.nc --output forecast.gif")
@@ -249,9 +249,10 @@ def plot(
     from nowcast.commands.plot import plot as draw
 
     reference = args.parse_time(reference_time, "--reference-time")
+    picture = args.file_in(output, path, ".png")
     reading = {"variable": variable, "units": units, "span": args.parse_span(start, end), "observations": observations or ()}
-    drawn = draw(path, output, reference=reference, threshold=threshold, with_motion=motion, overwrite=overwrite, **reading)
-    typer.echo(output)
+    drawn = draw(path, picture, reference=reference, threshold=threshold, with_motion=motion, overwrite=overwrite, **reading)
+    typer.echo(picture)
     if drawn.is_forecast:
         _next("nowcast evaluate", [path], {"--observations": ..., "--variable": variable, "--output": "scores/"})
     else:
@@ -261,9 +262,8 @@ def plot(
 @app.command(epilog="Example: nowcast series forecast.nc radar/2016 --at Town=48.14,11.58 --sums 30,60 --output town.csv")
 def series(
     inputs: Annotated[list[str], typer.Argument(metavar="FORECAST|RECORD", help="NetCDF files, folders of them, or globs.")],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="File to write: a table (.csv) or NetCDF (.nc).")],
-    at: args.At = None, areas: args.Areas = None, sums: args.Sums = None,
-    thresholds: Annotated[str | None, typer.Option(help="Thresholds in mm/h whose exceedance is wanted, such as 1,5.")] = None,
+    output: Annotated[str, typer.Option(*args.OUTPUT, metavar="FILE", help="File to write: a table (.csv) or NetCDF (.nc).")],
+    at: args.At = None, areas: args.Areas = None, sums: args.Sums = None, thresholds: args.Exceeded = None,
     start: args.FirstTime = None, end: args.LastTime = None, variable: args.Variable = None, units: args.Units = None,
     overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
@@ -276,9 +276,10 @@ def series(
 
     options = {"sums": args.parse_sums(sums), "thresholds": args.parse_thresholds(thresholds)}
     options |= {"variable": variable, "units": units}
-    write_places(inputs, output, at or (), areas or (), span=args.parse_span(start, end), overwrite=overwrite, **options)
-    typer.echo(output)
-    _next("open" if output.suffix == ".csv" else "ncdump -h", [output])
+    path = args.file_in(output, inputs[0], ".csv")
+    write_places(inputs, path, at or (), areas or (), span=args.parse_span(start, end), overwrite=overwrite, **options)
+    typer.echo(path)
+    _next("open" if path.suffix == ".csv" else "ncdump -h", [path])
 
 
 def _is_first() -> bool:
@@ -303,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     open_streams()
     try:
-        arguments = args.spread_observations(args.expand_home(sys.argv[1:] if argv is None else argv))
+        arguments = args.written_out(sys.argv[1:] if argv is None else argv)
         with terminating():
             code = app(args=arguments, prog_name="nowcast", standalone_mode=False, obj=shlex.join(["nowcast", *arguments]))
     except NowcastError as error:
@@ -322,8 +323,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    try:
-        print(f"error: {message}", file=sys.stderr, flush=True)
+    try:  # to be stopped is no error
+        print(message if code in (130, 143) else f"error: {message}", file=sys.stderr, flush=True)
     except OSError:  # nobody reads it: the exit code remains
         os._exit(code)
     sys.exit(code)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nowcast.commands.completion import configs, devices, forecasters, settings
 from nowcast.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,23 +34,52 @@ class ScoreFormat(StrEnum):
     csv = "csv"
 
 
+OUTPUT = ("--output", "-o")
 Records = Annotated[list[str], typer.Argument(metavar="RECORD", help="NetCDF files, folders of them, or globs.")]
 Variable = Annotated[
     str | None, typer.Option(help="Variable to read, if CF attributes do not tell; A,B: the one that a file has.")
 ]
 Units = Annotated[str | None, typer.Option(help="Units of the variable where files state none, such as mm/h or dBZ.")]
-Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda or mps.")]
+Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda, cuda:1, mps.", autocompletion=devices)]
 Hours = Annotated[float | None, typer.Option(metavar="H", help="Hours that a planned training may take; default 2 on a CPU.")]
 Start = Annotated[str | None, typer.Option(metavar="T", help="First reference time, such as 2016-09-28T15:00 (UTC).")]
-End = Annotated[str | None, typer.Option(metavar="T", help="Last reference time (UTC).")]
+End = Annotated[str | None, typer.Option(metavar="T", help="Last reference time (UTC); a date means the whole day.")]
+Every = Annotated[
+    float | None, typer.Option(metavar="MINUTES", help="Minutes between reference times, counted from a full hour if possible.")
+]
+Leads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Number of lead times; default: all of the forecaster.")]
+Forecaster = Annotated[
+    str, typer.Argument(metavar="FORECASTER", help="Run folder, checkpoint or name of a baseline.", autocompletion=forecasters)
+]
+Forecasters = Annotated[
+    list[str],
+    typer.Argument(metavar="FORECASTER", help="Runs, baselines, forecast or scores files; globs.", autocompletion=forecasters),
+]
+Watch = Annotated[bool, typer.Option("--watch", help="Keep running, and forecast from each new frame.")]
+WithProbabilities = Annotated[bool, typer.Option("--probabilities", help="Also forecast probabilities.")]
+Chances = Annotated[str | None, typer.Option(help="Thresholds for --probabilities in mm/h, such as 0.5,1,5,10.")]
+Exceeded = Annotated[str | None, typer.Option(help="Thresholds in mm/h whose exceedance is wanted, such as 1,5.")]
+Thresholds = Annotated[str | None, typer.Option(help="Thresholds in mm/h; default: the forecaster's own, else 0.5,1,5,10.")]
+Config = Annotated[
+    str | None,
+    typer.Argument(metavar="CONFIG", help="Config file or name such as radar; without it --data is planned.",
+                   autocompletion=configs),
+]  # fmt: skip
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key.", autocompletion=settings)
+]
 FirstTime = Annotated[str | None, typer.Option("--start", metavar="T", help="First frame, or reference time (UTC).")]
-LastTime = Annotated[str | None, typer.Option("--end", metavar="T", help="Last frame, or reference time (UTC).")]
+LastTime = Annotated[
+    str | None, typer.Option("--end", metavar="T", help="Last frame, or reference time (UTC); a date is the whole day.")
+]
 FirstFrame = Annotated[str | None, typer.Option("--start", metavar="T", help="For a record: time of the first frame (UTC).")]
-LastFrame = Annotated[str | None, typer.Option("--end", metavar="T", help="For a record: time of the last frame (UTC).")]
-Every = Annotated[float | None, typer.Option(metavar="MINUTES", help="Minutes between reference times.")]
+LastFrame = Annotated[
+    str | None, typer.Option("--end", metavar="T", help="For a record: time of the last frame (UTC), or day.")
+]
 Drawn = Annotated[str, typer.Argument(metavar="FORECAST|RECORD", help="NetCDF file, folder of them, or glob.")]
 Picture = Annotated[
-    Path, typer.Option(metavar="PICTURE", help="File to write: panels (.png, .svg, .pdf) or an animation (.gif, .mp4).")
+    str,
+    typer.Option(*OUTPUT, metavar="PICTURE", help="File to write: panels (.png, .svg, .pdf) or an animation (.gif, .mp4)."),
 ]
 DrawnTime = Annotated[str | None, typer.Option(metavar="T", help="For forecasts: the reference time to draw (UTC).")]
 Beside = Annotated[list[str] | None, typer.Option(metavar="RECORD", help="For forecasts: what was observed, drawn beside.")]
@@ -65,8 +95,11 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log only warnings an
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]
 
 
-def parse_time(text: str | None, option: str) -> "np.datetime64 | None":
-    """Return a time in UTC; None for None. Raises UsageError (exit 2) for text that is not a time."""
+def parse_time(text: str | None, option: str, *, whole_day: bool = False) -> "np.datetime64 | None":
+    """Return a time in UTC; None for None. Raises UsageError (exit 2) for text that is not a time.
+
+    whole_day: whether a date without a time means the last second of the day
+    """
     from datetime import UTC, datetime
 
     import numpy as np
@@ -78,12 +111,13 @@ def parse_time(text: str | None, option: str) -> "np.datetime64 | None":
         time = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
     except (ValueError, OverflowError):
         raise UsageError(f"{option} {text}: not a time; write it as 2016-09-28T15:00 (UTC)") from None
-    return np.datetime64(time, "s")
+    is_date = re.fullmatch(r"\d{4}-?\d\d-?\d\d|\d{4}-?W\d\d(-?\d)?", text)
+    return np.datetime64(time, "s") + np.timedelta64(86399 if whole_day and is_date else 0, "s")
 
 
 def parse_span(start: str | None, end: str | None) -> "tuple[np.datetime64 | None, np.datetime64 | None]":
     """Return the times of --start and --end in UTC; None where one is not given."""
-    return parse_time(start, "--start"), parse_time(end, "--end")
+    return parse_time(start, "--start"), parse_time(end, "--end", whole_day=True)
 
 
 def parse_selection(reference_times: Sequence[str], start: str | None, end: str | None, every: float | None) -> "Selection":
@@ -91,7 +125,7 @@ def parse_selection(reference_times: Sequence[str], start: str | None, end: str 
     from nowcast.prediction.cases import Selection
 
     times = tuple(parse_time(text, "--reference-time") for text in reference_times)
-    return Selection(times, parse_time(start, "--start"), parse_time(end, "--end"), every)
+    return Selection(times, parse_time(start, "--start"), parse_time(end, "--end", whole_day=True), every)
 
 
 def parse_thresholds(text: str | None) -> tuple[float, ...] | None:
@@ -136,6 +170,15 @@ def as_json(value: object) -> str:
     return json.dumps(value, indent=1, allow_nan=False)
 
 
+def file_in(output: str, name: str, suffix: str) -> Path:
+    """Return the file to write: `output`, or if that is a folder, or ends in "/", a file in it called as the input `name`."""
+    if not (output.endswith("/") or os.path.isdir(output)):
+        return Path(output)
+    stem = re.sub(r"[*?\[\]]+", "", Path(name).resolve().stem) or "nowcast"
+    os.makedirs(output, exist_ok=True)
+    return Path(output) / f"{stem}{suffix}"
+
+
 def join_command(command: str, arguments: Iterable, options: Mapping[str, object]) -> str:
     """Return a command line to go on with: of `options` those that have a value. Ellipsis stands for a RECORD to be chosen."""
     words = [command, *map(_word, arguments)]
@@ -149,6 +192,21 @@ def _word(argument: object) -> str:
     if argument is ...:
         return "RECORD..."
     return f"{argument:g}" if isinstance(argument, float) else shlex.quote(str(argument))
+
+
+def written_out(argv: Sequence[str]) -> list[str]:
+    """Return the words of a command line in the form that typer understands."""
+    return spread_observations(name_run(expand_home(argv)))
+
+
+def name_run(argv: Sequence[str]) -> list[str]:
+    """Turn `train --resume RUN` into `train --resume --output RUN`; a config after --resume stays where it is."""
+    words = list(argv)
+    if words[:1] != ["train"] or "--resume" not in words[:-1]:
+        return words
+    place = words.index("--resume") + 1
+    is_run = not words[place].startswith("-") and not words[place].endswith(".toml") and not os.path.isfile(words[place])
+    return [*words[:place], *(["--output"] if is_run else []), *words[place:]]
 
 
 def expand_home(argv: Sequence[str]) -> list[str]:

@@ -11,16 +11,20 @@ from nowcast.evaluation import pooling, score_files
 from nowcast.evaluation.evaluate import evaluate
 from nowcast.evaluation.probabilities import default_thresholds
 from nowcast.evaluation.result import Evaluation
-from nowcast.forecasters import open_forecaster
+from nowcast.forecasters import open_forecaster, spread_runs
 from nowcast.forecasters.baselines import BASELINES, available
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
 from nowcast.report.folder import FILES
-from nowcast.report.table import table
+from nowcast.report.sentences import seen_cases
+from nowcast.report.table import ANY_WIDTH, table
 from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
 from nowcast.runtime.outputs import may_write
+from nowcast.runtime.streams import terminal_width
+
+TIMES = ("--observations", "--start", "--end", "--every")  # options that choose cases
 
 
 def score(
@@ -34,12 +38,14 @@ def score(
     units: str | None = None,
     device: str,
     output: Path | None,
+    leads: int | None = None,
 ) -> Evaluation:
     """Score the named forecasters on the observations, or pool the scores of earlier scores.nc files if they are named.
 
     options: the values of command-line options that choose what to score, by option
     thresholds: mm/h
     output: folder of the report to be written, or None
+    leads: number of lead times, or None for as many as all can forecast
 
     Raises UsageError (exit 2) for forecasters without observations, and as the functions below.
     """
@@ -51,7 +57,7 @@ def score(
         raise UsageError("Missing option '--observations'.\nSee nowcast evaluate -h")
     return evaluate_forecasters(
         names, observations, selection, thresholds=thresholds, variable=variable, units=units,
-        device=device, examples=output is not None, outputs=outputs,
+        device=device, leads=leads, examples=output is not None, outputs=outputs,
     )  # fmt: skip
 
 
@@ -64,6 +70,7 @@ def evaluate_forecasters(
     variable: str | None,
     units: str | None = None,
     device: str,
+    leads: int | None = None,
     examples: bool = False,
     outputs: Sequence[Path] = (),
 ) -> Evaluation:
@@ -75,7 +82,9 @@ def evaluate_forecasters(
     Raises OutputError (exit 5) if an input is among the outputs.
     """
     where = distributed.join(pick_device(device))
-    opened = open_all(forecasters, device=where, variable=variable)
+    opened = open_all(spread_runs(forecasters), device=where, variable=variable)
+    for forecaster in opened.values() if leads is not None else ():
+        forecaster.limit_leads(leads)
     in_forecasts = any(forecaster.variable in (variable or "").split(",") for forecaster in opened.values())
     records = open_records(observations, strict=not in_forecasts, **reading_for(opened.values(), variable, units))
     inputs = [path for record in records for path in record.paths]
@@ -104,10 +113,20 @@ def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, output
     return pooling.pool(names)
 
 
+def for_new_records(result: Evaluation, options: Mapping[str, object]) -> dict[str, object]:
+    """Return the options for another evaluation: of records still to be named, if a network has seen cases of these."""
+    if not seen_cases(result):
+        return dict(options)
+    return {option: value for option, value in options.items() if option not in TIMES} | {"--observations": ...}
+
+
 def scores_text(result: Evaluation, rows: list[dict], format: str) -> str:
-    """Return the scores as text for stdout, in the format "table", "json" or "csv". `rows` are those of the result."""
+    """Return the scores as text for stdout, in the format "table", "json" or "csv". `rows` are those of the result.
+
+    A table fits the terminal, if there is one.
+    """
     if format == "table":
-        return table(result)
+        return table(result, terminal_width() or ANY_WIDTH, rows=rows)
     return (score_files.as_json(result, rows) if format == "json" else score_files.as_csv(rows)).rstrip()
 
 

@@ -32,19 +32,21 @@ def predict_files(
     probabilities: bool = False,
     thresholds: tuple[float, ...] | None = None,
     sums: tuple[int, ...] = (),
+    leads: int | None = None,
 ) -> list[Path]:
     """Forecast records and write forecast files; return the files.
 
-    With `probabilities` they also hold the probabilities of reaching `thresholds`, mm/h (default: the forecaster's own), with
-    `sums` the rain of intervals of so many minutes. Raises UsageError (exit 2) for one output file from several processes, the
-    errors of `prediction.pipeline.predict`, and CheckpointError (exit 4).
+    `leads` is the number of lead times. With `probabilities` they also hold the probabilities of reaching `thresholds`, mm/h,
+    with `sums` the rain of intervals of so many minutes. Leads and thresholds are the forecaster's own by default. Raises
+    UsageError (exit 2) for one output file from several processes, the errors of `prediction.pipeline.predict`, and
+    CheckpointError (exit 4).
     """
     folder = output.endswith("/") or Path(output).is_dir()
     if distributed.size() > 1 and not folder:
         raise UsageError(f"{distributed.size()} processes cannot write one file.\nGive a folder: --output FOLDER/")
     where = distributed.join(pick_device(device))
     with distributed.in_turn():
-        opened = _open(forecaster, where)
+        opened = _open(forecaster, where, leads)
         levels = _thresholds(opened, thresholds) if probabilities else ()
         series = open_records(records, **reading_for([opened], variable, units))
     added = {"thresholds": levels, "sums": sums}
@@ -62,6 +64,7 @@ def watch_folder(
     probabilities: bool = False,
     thresholds: tuple[float, ...] | None = None,
     sums: tuple[int, ...] = (),
+    leads: int | None = None,
 ) -> Iterator[Path]:
     """Forecast from each frame that arrives in a folder until a signal comes; yield each file when it is written.
 
@@ -69,7 +72,7 @@ def watch_folder(
     """
     if distributed.size() > 1:
         raise UsageError(f"{distributed.size()} processes cannot watch one folder: each would forecast the same; start one")
-    opened = _open(forecaster, pick_device(device))
+    opened = _open(forecaster, pick_device(device), leads)
     levels = _thresholds(opened, thresholds) if probabilities else ()
     reading = reading_for([opened], variable, units)
     with stop_on_signals() as stop:
@@ -77,11 +80,13 @@ def watch_folder(
         raise stop.error("stopped watching; what was begun is written")
 
 
-def _open(name: str, device: torch.device) -> Forecaster:
-    """Open a forecaster that can make forecasts; UsageError (exit 2) for forecast files."""
+def _open(name: str, device: torch.device, leads: int | None) -> Forecaster:
+    """Open a forecaster that can make forecasts of so many lead times; UsageError (exit 2) for one that cannot."""
     opened = open_forecaster(name, device=device)
     if not opened.makes_forecasts:
         raise UsageError(f"{name} is a file of forecasts: nothing can be forecast with it; give a run or a baseline")
+    if leads is not None:
+        opened.limit_leads(leads)
     return opened
 
 

@@ -6,15 +6,6 @@ import sys
 from typing import TextIO
 
 
-def show_log(level: int) -> None:
-    """Write the package's log from this level on to stderr, one message a line."""
-    log, handler = logging.getLogger("nowcast"), LogLines(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.handlers[:] = [handler]
-    log.setLevel(level)
-    log.propagate = False
-
-
 class LogLines(logging.StreamHandler):
     """A handler that clears the progress bars before a line and draws them again after it.
 

@@ -6,13 +6,14 @@ import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from makers import command, expect, rain, write_record
 
 from nowcast import __version__, config
-from nowcast.commands.arguments import spread_observations
+from nowcast.commands.arguments import file_in, spread_observations
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import open_records
 from nowcast.quantity import RAIN_RATE
@@ -99,10 +100,15 @@ def test_train_predict_and_evaluate_follow_each_other(inputs):
     code, out, err = command("predict", "run", inputs / "rain.nc", "--output", "f.nc")
     assert (code, out) == (0, "f.nc\n")
     # how the record is read was said by `train` in this process
-    assert err == f"next: nowcast evaluate run --observations {inputs / 'rain.nc'} --output scores/\n"
+    assert err.splitlines() == [
+        "rain: forecast from 2020-06-01T03:15:00Z, 3 lead times, 5 to 15 min (until 2020-06-01T03:30:00Z)",
+        "next: nowcast plot f.nc --output f.png",
+    ]
     code, out, err = command("evaluate", "run", "--observations", inputs / "rain.nc", "--every", "30", "--output", "scores")
     assert code == 0, err
-    assert [line.split()[0] for line in out.splitlines()[1:4]] == ["run", "persistence", "extrapolation"]
+    assert out.startswith("Beware: 'run' was trained on ")
+    lines = out[out.index("pooled over leads") :].splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["run", "persistence", "extrapolation"]
     assert err.splitlines()[-1] == "next: open scores/report.html"
     assert "scores/scores.csv" in err
 
@@ -185,6 +191,22 @@ def test_a_dry_run_tells_what_training_would_do_and_writes_nothing(inputs):
     code, out, _ = command("train", inputs / "tiny.toml", "--dry-run", "-q")
     assert out.startswith("[data]\n")
     assert f"parameters   {facts['num_parameters']:,}" in out
+
+
+def test_a_dry_run_tells_that_nothing_is_left_for_validation(inputs):
+    argv = ("train", inputs / "tiny.toml", "--dry-run", "-q")
+    code, out, _ = command(*argv, "--set", "data.splits.fractions=[1.0,0.0,0.0]")
+    assert code == 0
+    assert "\nvalidation   no window: the newest weights will count as the best; see data.splits\n" in out
+    assert "\nvalidation " not in command(*argv)[1]
+
+
+def test_an_output_that_is_a_folder_gets_a_file_of_the_inputs_name(inputs, tmp_path):
+    code, out, err = command("plot", inputs / "rain.nc", "-o", "pictures/")
+    assert (code, out) == (0, "pictures/rain.png\n"), err
+    assert command("plot", inputs / "rain.nc", "-o", "pictures")[0] == 5
+    assert file_in("x.toml", "radar/2015", ".toml") == Path("x.toml")
+    assert file_in("pictures", "radar/2015*.nc", ".toml") == Path("pictures/2015.toml")
 
 
 def test_data_on_the_command_line_takes_the_place_of_the_configs(inputs, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from makers import command, expect
 
 from nowcast.commands import predict as predict_command
+from nowcast.errors import Stopped
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -29,7 +30,6 @@ def failing(error):
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 7, "out of memory"),
         (OSError(28, "No space left on device", "run/metrics.jsonl"), 5, r"run/metrics\.jsonl: No space left on device"),
         (PermissionError(13, "Permission denied", "x"), 5, "x: Permission denied"),
-        (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
 def test_failures_of_the_machine_end_in_one_line(inputs, monkeypatch, error, code, says):
@@ -39,7 +39,19 @@ def test_failures_of_the_machine_end_in_one_line(inputs, monkeypatch, error, cod
 
 def test_sigterm_ends_a_command_in_a_line(inputs, monkeypatch):
     monkeypatch.setattr(predict_command, "open_records", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
-    expect(143, "predict", "persistence", inputs / "rain.nc", "--output", "f.nc", says="^error: terminated\n$")
+    assert command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc") == (143, "", "terminated\n")
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    ("stopped", "says"),
+    [(KeyboardInterrupt(), "interrupted"), (Stopped("stopped at step 3, state saved", signal_number=2), "stopped at step 3, ")],
+)
+def test_to_be_stopped_is_no_error(inputs, monkeypatch, stopped, says):
+    monkeypatch.setattr(predict_command, "open_records", failing(stopped))
+    code, out, err = command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc")
+    assert (code, out, os.listdir()) == (130, "", [])
+    assert err.startswith(says)
 
 
 def test_a_bug_keeps_its_traceback(inputs, monkeypatch):

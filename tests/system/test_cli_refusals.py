@@ -112,6 +112,12 @@ def test_a_grid_smaller_than_the_model_needs(inputs, tmp_path):
     expect(3, "evaluate", inputs / "run", "--observations", small, says=says)
 
 
+def test_a_crop_that_is_larger_than_the_grid(inputs):
+    says = r"data\.crop = 32 is larger than the grid of rain, 28 cells at its longest side\.\nWrite data\.crop = 0"
+    for options in (("--output", "run"), ("--dry-run",)):
+        expect(3, "train", inputs / "tiny.toml", "--set", "data.crop=32", *options, says=says)
+
+
 def test_a_record_and_a_checkpoint_that_do_not_fit(inputs, tmp_path):
     slow = write_record(tmp_path / "slow.nc", rain(frames=40, shape=(24, 28)), step_minutes=15)
     says = "slow has a time step of 15 min but run was trained on 5 min; use a record of that step or train on this one"
@@ -238,7 +244,7 @@ def test_only_a_trained_network_can_be_exported(inputs):
         2, "export", inputs / "run", "--output", "m.pth", says=r"m\.pth: the name says the format, and must end in \.onnx or"
     )
     expect(5, "export", inputs / "run", "--output", "absent/m.pt2", says="there is no folder absent")
-    expect(2, "export", inputs / "run", says=r"Missing option '--output'\.\nSee nowcast export -h")
+    expect(2, "export", inputs / "run", says=r"Missing option '--output' / '-o'\.\nSee nowcast export -h")
 
 
 def test_export_names_the_file_and_how_to_call_it(inputs, monkeypatch):

@@ -134,10 +134,10 @@ def test_models_load_no_netcdf():
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("name", ["cli.py", "commands/arguments.py"])
+@pytest.mark.parametrize("name", ["cli.py", "commands/arguments.py", "commands/completion.py"])
 def test_the_command_line_imports_nothing_heavy(name):
     own = {imported for imported in imports(FILES[name], top_only=True) if imported.startswith("nowcast.")}
-    light = ("nowcast.__version__", "nowcast.errors", "nowcast.commands.arguments")
+    light = ("nowcast.__version__", "nowcast.errors", "nowcast.commands.arguments", "nowcast.commands.completion")
     assert {imported for imported in own if not imported.startswith(light)} <= {"nowcast.commands"}
     assert outer(FILES[name], top_only=True) <= {"typer", *sys.stdlib_module_names}
 
