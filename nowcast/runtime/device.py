@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device that `--device` names; "auto" is the first of CUDA, MPS and CPU that is available.
+    """Return the device that `--device` names, and make it torch's own; "auto" is the first of CUDA, MPS and CPU that is available.
 
     Raises UsageError (exit 2) if there is no such device.
     """
@@ -26,9 +26,12 @@ def pick_device(name: str) -> torch.device:
         usable = ", ".join(kind for kind, is_available in available.items() if is_available)
         raise UsageError(f"--device {name}: there is no such device here; usable: auto, {usable}")
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError):  # such as cpu:foo, or the ninth of eight GPUs
         raise UsageError(f"--device {name}: there is no such device here; write cpu, cuda or cuda:0") from None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # graphs are captured on the device that is set
+    return device
 
 
 def num_cores() -> int:

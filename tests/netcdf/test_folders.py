@@ -31,7 +31,7 @@ def test_the_opening_of_many_files_shows_its_progress(tmp_path, monkeypatch, cap
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1)
     for n in range(MANY):
         path = frame(tmp_path / "many" / f"{n:02}.nc", n % 6)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="nowcast"):
         open_records([path])
         assert "opening" not in caplog.text
         open_records([tmp_path / "many"])
