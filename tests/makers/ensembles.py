@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
+from nowcast.scores.distribution import RateSums, add_ensemble
 from nowcast.scores.ensemble import EnsembleSums, add_members
 from nowcast.scores.exceedance import ExceedanceSums, add_probabilities
 from nowcast.scores.pixels import THRESHOLDS
@@ -44,9 +45,11 @@ def ensemble_sums(members, observed, mask=None, thresholds=THRESHOLDS, *, most_m
     members, observed = np.asarray(members), np.asarray(observed)
     exceedance = ExceedanceSums.zeros(len(observed), thresholds)
     sums = EnsembleSums.zeros(len(observed), most_members=most_members or len(members))
+    rates = RateSums.zeros(len(observed))
     for lead, known in enumerate(_known(members, observed, mask)):
         add_members(exceedance, sums, lead, members[:, lead], observed[lead], known)
-    return Tally({"probabilities": exceedance, "members": sums})
+        add_ensemble(rates, lead, members[:, lead], observed[lead], known)
+    return Tally({"probabilities": exceedance, "members": sums, "distribution": rates})
 
 
 def exceedance_sums(probabilities, observed, mask=None, thresholds=THRESHOLDS, *, columns=None):
