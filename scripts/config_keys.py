@@ -28,6 +28,8 @@ VARIABLE = "name of the variable, and its units where files state none; `auto`: 
 Z_R = "a and b of Z = a R^b, for records in dBZ"
 DECAY = "for `decay`: multiply the learning rate by the factor, every so many updates"
 PLATEAU = "for `plateau`: multiply the rate by the factor after so many validations whose loss did not fall by more than delta"
+PRECISION = "of the network's arithmetic; `auto`: bfloat16 where the device has units for it; the run's config says which"
+BATCH_SIZE = "windows per batch over all processes; `auto`: the most whose step fits into half of all memory, kept by the run"
 # dotted key -> what it means; a key of a model, loss or transform that means the same in several of them stands here once
 MEANING = {
     "data.records": "NetCDF files, folders or globs; `--data` replaces them",
@@ -61,7 +63,7 @@ MEANING = {
     "data.splits.test_days": DAYS,
     "training.steps": LENGTH,
     "training.epochs": LENGTH,
-    "training.batch_size": "windows per batch over all processes; `auto`: the largest that fits into memory, found by trying",
+    "training.batch_size": BATCH_SIZE,
     "training.optimizer": "the optimizer, as torch has it",
     "training.learning_rate": "learning rate at the end of the warm-up",
     "training.weight_decay": "weight decay",
@@ -73,7 +75,7 @@ MEANING = {
     "training.plateau_factor": PLATEAU,
     "training.plateau_patience": PLATEAU,
     "training.plateau_delta": PLATEAU,
-    "training.precision": "of the network's arithmetic; `auto`: bfloat16 where a probe finds it faster",
+    "training.precision": PRECISION,
     "training.clip": "largest norm of the gradient; 0: no clipping",
     "training.seed": "of weights, windows, crops and augmentation",
     "training.validate_every": "updates between validations, from step 0 on, before any update; each one saves a checkpoint",

@@ -32,7 +32,8 @@ from nowcast.models.transform import make_transform, network_input
 from nowcast.motion import MOTION, MotionConstants, from_lagrangian, motion, past_to_lagrangian
 from nowcast.netcdf.record import Record
 from nowcast.quantity import Quantity
-from nowcast.runtime.device import arithmetic, pick_precision
+from nowcast.runtime.device import arithmetic
+from nowcast.runtime.precision import forecasting_precision
 
 log = logging.getLogger(__name__)
 # Cells of all cases in one call of the network; on a CPU more do not fit in its cache and take longer each
@@ -75,7 +76,8 @@ class Network(Forecaster):
             raise CheckpointError(f"{name} cannot be used: {_first_line(error)}") from None
         self.metadata: dict[str, Any] = dict(metadata)
         self.model.to(device).eval()
-        self.precision = pick_precision(self.experiment.training.precision, device)
+        decided = metadata.get("precision", self.experiment.training.precision)
+        self.precision = forecasting_precision(decided, device, name=name)
         # by grid, number of lead times and fields per lead time
         self._tilings: dict[tuple[tuple[int, int], int, int], Tiling | None] = {}
 

@@ -66,10 +66,11 @@ class Recipe:
     def text(self, experiment: Experiment | None = None) -> str:
         """Return the config as commented TOML.
 
-        experiment: the config after --set has changed keys; those are commented "set by hand"
+        experiment: the config after --set has changed keys; those are commented "set by hand", but for what was left to the
+        training to decide
         """
         written = experiment or self.experiment
-        same = {key for key in self.comments if _value(written, key) == _value(self.experiment, key)}
+        same = {key for key in self.comments if _value(written, key) == _value(self.experiment, key)} | {"training.precision"}
         comments = {key: text if key in same else "set by hand" for key, text in self.comments.items()}
         return write_commented(written, comments, self.head)
 

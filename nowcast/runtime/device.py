@@ -1,4 +1,4 @@
-"""The device and the precision that a network computes in."""
+"""The device that a network computes on, its cores, and how a forward pass computes there."""
 
 import logging
 import os
@@ -39,13 +39,6 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of the network's arithmetic; "auto" is bfloat16 if a short test finds its convolutions faster."""
-    if name == "auto":
-        return torch.bfloat16 if device.type != "mps" and _bfloat16_is_faster(device) else torch.float32
-    return getattr(torch, name)
-
-
 class Compiled:
     """A compiled model. Compiles on the first call and logs the time. If that fails, logs one warning and runs eagerly."""
 
@@ -71,25 +64,3 @@ class Compiled:
 def arithmetic(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
     """Return the autocast context of a forward pass; weights, optimizer states and losses stay float32."""
     return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
-
-
-@torch.no_grad()
-def _bfloat16_is_faster(device: torch.device) -> bool:
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        # small on a CPU: without bfloat16 units it takes a hundred times as long; on a GPU much longer than a kernel launch
-        cases, channels, side = (1, 64, 32) if device.type == "cpu" else (16, 128, 128)
-        frames = torch.ones(cases, channels, side, side, device=device, dtype=dtype)
-        weight = torch.ones(channels, channels, 3, 3, device=device, dtype=dtype)
-        if device.type != "cpu":  # the memory layout of the network
-            frames, weight = (tensor.to(memory_format=torch.channels_last) for tensor in (frames, weight))
-        seconds[dtype] = min(_time(frames, weight, device) for _ in range(3))  # the first run includes the set-up
-    return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
-
-
-def _time(frames: torch.Tensor, weight: torch.Tensor, device: torch.device) -> float:
-    start = time.perf_counter()
-    torch.nn.functional.conv2d(frames, weight, padding=1)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start

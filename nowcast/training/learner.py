@@ -21,7 +21,8 @@ from nowcast.models.losses import at_least_one, make_loss
 from nowcast.models.transform import make_transform, network_input, split_missing
 from nowcast.quantity import Quantity
 from nowcast.runtime import distributed
-from nowcast.runtime.device import Compiled, arithmetic, pick_precision
+from nowcast.runtime.device import Compiled, arithmetic
+from nowcast.runtime.precision import NAMES, check_units, pick_precision
 from nowcast.training.baselines import Baselines
 from nowcast.training.compatibility import fitting_weights
 from nowcast.training.experiment import resolve
@@ -67,14 +68,22 @@ class Learner:
         self.network = self._compiled() if self.settings.compile else self.model
         self.optimizer = make_optimizer(self.model, self.settings)
         self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
-        # processes may measure different speeds, but all must compute alike
-        self.precision = distributed.gather(pick_precision(self.settings.precision, device))[0]
+        self.decides_precision = self.settings.precision == "auto"
+        # processes may run on different processors, but all must compute alike
+        self._compute_in(distributed.gather(pick_precision(self.settings.precision, device))[0])
+        check_units(self.precision, device)
         self.started_from: dict[str, str] | None = None  # name and SHA-256 of the checkpoint of training.start_from
 
     def _compiled(self) -> Compiled:
         # CUDA graphs are launched as a whole; they cannot add up the gradients of several batches
         graphs = self.device.type == "cuda" and self.settings.accumulate == 1
         return Compiled(self.model, mode="reduce-overhead" if graphs else None)
+
+    def _compute_in(self, precision: torch.dtype) -> None:
+        """Compute in a precision from now on, and have the config of the run say so."""
+        self.precision = precision
+        self.settings = self.settings.model_copy(update={"precision": self.precision_name})
+        self.experiment = self.experiment.model_copy(update={"training": self.settings})
 
     @property
     def precision_name(self) -> str:
@@ -205,8 +214,9 @@ class Learner:
             self.average.weights = {name: value.to(self.device) for name, value in checkpoint.tensors_of("average").items()}
         self.started_from = checkpoint.metadata.get("started_from")
         precision = checkpoint.metadata.get("precision")
-        if self.settings.precision == "auto" and precision in ("float32", "bfloat16"):
-            self.precision = getattr(torch, precision)  # a new measurement might choose the other one
+        if self.decides_precision and precision in NAMES:
+            self._compute_in(pick_precision(precision, self.device))  # another processor might choose the other one
+            check_units(self.precision, self.device)
 
     def start_from(self, checkpoint: Checkpoint, *, quantity: Quantity) -> None:
         """Start with the weights of `training.start_from`, which must be for the same quantity and network.
