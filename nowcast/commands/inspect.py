@@ -46,6 +46,7 @@ def inspect_record(record: Record) -> dict[str, Any]:
         "end": f"{record.times[-1]}Z",
         "num_frames": len(record.times),
         "time_step_minutes": None if np.isnat(step) else float(step / _MINUTE),
+        "longest_run": _longest_run(record),
         "num_gaps": int((np.diff(record.times) > step).sum()),
         "gaps": _gaps(record),
         "grid": list(record.grid.shape),
@@ -59,6 +60,12 @@ def inspect_record(record: Record) -> dict[str, Any]:
         "windows": {"input_frames": INPUT_FRAMES, "lead_frames": LEAD_FRAMES, **windows.account.as_dict()},
         "account": windows.account.lines(),
     }
+
+
+def _longest_run(record: Record) -> int:
+    """Return the most frames in a row without a gap."""
+    breaks = np.flatnonzero(np.diff(record.times) != record.time_step) + 1
+    return int(np.diff([0, *breaks, len(record)]).max())
 
 
 def _gaps(record: Record) -> list[dict[str, Any]]:
@@ -180,6 +187,10 @@ def _network(record: dict[str, Any]) -> str:
     if step is None:
         return "none: one frame is no sample"
     sample = f"{INPUT_FRAMES} past + {LEAD_FRAMES} future frames, {(INPUT_FRAMES - 1) * step:g} + {LEAD_FRAMES * step:g} min"
+    if not record["windows"]["num_windows"]:
+        dropped.append(
+            f"the longest run without a gap has {_count(record['longest_run'], 'frame')} (nowcast plan tries shorter samples)"
+        )
     rainy = f"{record['num_rainy_frames']:,} of {_count(record['num_frames_read'], 'frame')} read have rain in 1 % of the cells"
     return f"{'; '.join([f'{kept} ({sample})', *dropped])}; {rainy}"
 

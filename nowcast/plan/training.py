@@ -80,7 +80,7 @@ def radar_length(
         windows = f"{frames.num_training:,} window{'s' if frames.num_training > 1 else ''}"
         reason = f"each place of {windows} is seen about {DRAWS} times in each of {orientations} orientations"
     else:
-        reason = "a network overfits to few events" if has_few_events else "more would improve little"
+        reason = "more would overfit to few events" if has_few_events else "more would improve little"
     return Length(steps, most_steps, reason, steps * seconds / 3600)
 
 

@@ -12,7 +12,7 @@ from nowcast.prediction.gauges import Place
 
 log = logging.getLogger(__name__)
 _GEOJSON, _SHAPEFILE = (".geojson", ".json"), (".shp", ".zip")
-_NAMES = ("name", "basin", "catchment", "id", "code")  # properties that name an area, or end in one of these, in this order
+_NAMES, _NUMBERS = ("name", "basin", "catchment", "river", "label"), ("id", "code")  # properties of areas, or their ends
 _PIECES = 200  # an edge is divided so that straight lines of the file stay where they are on the sphere
 _WGS84 = {"urn:ogc:def:crs:OGC:1.3:CRS84", "urn:ogc:def:crs:OGC::CRS84", "EPSG:4326", "urn:ogc:def:crs:EPSG::4326"}
 Feature = tuple[dict, dict]  # geometry, in the form of GeoJSON, and properties
@@ -108,10 +108,12 @@ def _crs(pyproj: Any, stated: str, path: Path) -> Any:
 
 
 def _name(features: Sequence[Feature], path: Path) -> list[str]:
-    """Return a name for each area: of the first property that tells all apart; without one, numbers."""
+    """Return a name for each area: of the property that tells all apart, rather a name than a number; else their order."""
     keys = list(dict.fromkeys(key for _, properties in features for key in properties))
     ranked = [key for name in _NAMES for key in keys if key.lower() == name]
-    ranked += [key for name in _NAMES for key in keys if key.lower().endswith(name) and key not in ranked]
+    ranked += [key for name in _NAMES for key in keys if key.lower().endswith(name)]
+    ranked += [key for key in keys if all(isinstance(properties.get(key), str) for _, properties in features)]
+    ranked += [key for name in _NUMBERS for key in keys if key.lower().endswith(name)]
     for key in ranked:
         names = [str(properties.get(key) if properties.get(key) is not None else "").strip() for _, properties in features]
         if all(names) and len(set(names)) == len(names):

@@ -20,7 +20,7 @@ from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
 from nowcast.netcdf.forecast_writer import PROBABILITY
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.places.earth import locate
-from nowcast.netcdf.places.grid import carried
+from nowcast.netcdf.places.grid import Grid, carried
 from nowcast.netcdf.record import Damage, Record, log_readings
 from nowcast.prediction.gauges import Place
 from nowcast.prediction.weights import Weights, weigh
@@ -130,8 +130,9 @@ def make_series(sources: Sources, places: Sequence[Place], wanted: Wanted) -> li
     Raises DataError (exit 3) if a source does not say where it is or no place lies in it, UsageError (exit 2) for sums or
     thresholds that a source cannot give, NotEnoughFrames (exit 75) if it has nothing in the span.
     """
-    readers = [_record_reader(record, places, wanted) for record in sources.records]
-    readers += [_forecast_reader(name, *both, places, wanted) for name, both in sources.forecasts.items()]
+    weigher = _Weigher(places)
+    readers = [_record_reader(record, weigher, wanted) for record in sources.records]
+    readers += [_forecast_reader(name, *both, weigher, wanted) for name, both in sources.forecasts.items()]
     log_readings(sources.records)
     series = [read() for read in readers]
     for each in series:
@@ -139,19 +140,33 @@ def make_series(sources: Sources, places: Sequence[Place], wanted: Wanted) -> li
     return series
 
 
-def _record_reader(record: Record, places: Sequence[Place], wanted: Wanted) -> Callable[[], Series]:
+class _Weigher:
+    """Weighs the cells of places, once for each grid."""
+
+    def __init__(self, places: Sequence[Place]):
+        self.places = places
+        self.known: dict[tuple, Weights] = {}
+
+    def __call__(self, grid: Grid, name: str) -> Weights:
+        key = (grid.key, grid.mapping_name, grid.others)
+        if key not in self.known:
+            self.known[key] = weigh(self.places, locate(grid, name), name)
+        return self.known[key]
+
+
+def _record_reader(record: Record, weigher: _Weigher, wanted: Wanted) -> Callable[[], Series]:
     """Check all that can be checked before frames are read; return a function that reads them."""
     chosen = np.flatnonzero(record.is_between(*wanted.span))
     if not len(chosen):
         extent = f"It goes from {record.times[0]}Z to {record.times[-1]}Z."
         raise NotEnoughFrames(f"{record.name} has no frame in the times asked for.\n{extent}")
     _check_sums(wanted.sums, record.time_step, record.name)
-    weights = weigh(places, locate(record.grid, record.name), record.name)
+    weights = weigher(record.grid, record.name)
     return partial(_of_record, record, chosen, weights, wanted)
 
 
 def _forecast_reader(
-    name: str, forecasts: Forecasts, chances: Forecasts | None, places: Sequence[Place], wanted: Wanted
+    name: str, forecasts: Forecasts, chances: Forecasts | None, weigher: _Weigher, wanted: Wanted
 ) -> Callable[[], Series]:
     """Check all that can be checked before fields are read; return a function that reads them."""
     (start, end), references = wanted.span, forecasts.reference_times
@@ -162,8 +177,7 @@ def _forecast_reader(
         raise NotEnoughFrames(f"{name} has no forecast in the times asked for.\n{extent}")
     _check_sums(wanted.sums, _lead_step(forecasts), name)
     columns = _columns(name, chances, wanted.thresholds)
-    grid = carried(forecasts.grid, forecasts.files[0].path)
-    weights = weigh(places, locate(grid, name), name)
+    weights = weigher(carried(forecasts.grid, forecasts.files[0].path), name)
     return partial(_of_forecasts, name, forecasts, chances, cases, columns, weights, wanted)
 
 
@@ -281,7 +295,10 @@ def running_sums(rates: np.ndarray, times: np.ndarray, step: np.timedelta64, min
 
 
 def _report_unknown(series: Series) -> None:
-    """Log a warning for each place of which a part that lies in the grid is never known: out of the radar's range."""
+    """Log a warning for sums that are missing everywhere, and for places of which a part in the grid is never known."""
+    for n, minutes in enumerate(series.wanted.sums):
+        if np.isnan(series.sums[:, :, n]).all() and not np.isnan(series.rates).all():
+            log.warning("%s: no sum over %d minutes: it has no such run of frames without a gap", series.source, minutes)
     best = series.known.max(axis=(0, 1))
     for place, covered, most in zip(series.weights.places, series.weights.covered, best, strict=True):
         if covered > 0 and most < covered - 0.005:

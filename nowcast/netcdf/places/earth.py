@@ -18,7 +18,14 @@ from nowcast.netcdf.places.distance import distance_km
 from nowcast.netcdf.places.grid import Grid
 
 log = logging.getLogger(__name__)
-PROJ_STRINGS = ("proj4", "proj4_params", "proj4_string", "proj_string")  # attributes of a grid mapping that hold a PROJ string
+PROJ_STRINGS = (
+    "crs_wkt",
+    "spatial_ref",
+    "proj4",
+    "proj4_params",
+    "proj4_string",
+    "proj_string",
+)  # attributes of a grid mapping that hold a PROJ string
 _APART = 1.0  # cells that two statements of the places in a file may differ by
 _STEPS, _CLOSE = 30, 1e-4  # most steps of Newton's method, and cells that end it
 
@@ -58,10 +65,10 @@ class _LatitudesLongitudes(Earth):
         self.rows, self.columns, self.middle = rows, columns, (columns[0] + columns[-1]) / 2
 
     def degrees(self, rows, columns):
-        return _values_at(self.rows, rows), _wrapped(_values_at(self.columns, columns))
+        return _values_at(self.rows, rows), wrapped(_values_at(self.columns, columns))
 
     def positions(self, latitudes, longitudes):
-        near = self.middle + _wrapped(np.asarray(longitudes, np.float64) - self.middle)
+        near = self.middle + wrapped(np.asarray(longitudes, np.float64) - self.middle)
         return _positions_of(self.rows, np.asarray(latitudes, np.float64)), _positions_of(self.columns, near)
 
 
@@ -78,7 +85,7 @@ class _Map(Earth):
 
     def degrees(self, rows, columns):
         longitudes, latitudes = self.to_degrees.transform(_values_at(self.columns, columns), _values_at(self.rows, rows))
-        return np.asarray(latitudes), _wrapped(np.asarray(longitudes))
+        return np.asarray(latitudes), wrapped(np.asarray(longitudes))
 
     def positions(self, latitudes, longitudes):
         x, y = self.to_map.transform(np.asarray(longitudes, np.float64), np.asarray(latitudes, np.float64))
@@ -136,24 +143,26 @@ def locate(grid: Grid, name: str) -> Earth:
         raise DataError(
             f"{name} has {grid.shape[0]} × {grid.shape[1]} cells.\nExpected two rows and columns to place cells by."
         )
-    rows, columns = (
-        coordinate.unwrapped[:: -1 if turned else 1]
-        for coordinate, turned in zip((grid.rows, grid.columns), grid.turned, strict=True)
-    )
-    if (grid.rows.kind, grid.columns.kind) == ("latitude", "longitude"):
-        return _LatitudesLongitudes(rows, columns)
+    kinds = grid.rows.kind, grid.columns.kind
+    if kinds == ("latitude", "longitude"):
+        return _LatitudesLongitudes(*_northern(grid))
     everywhere = _given_everywhere(grid)
-    is_map = grid.rows.kind == grid.columns.kind and grid.rows.kind in ("length", "rotated") and grid.mapping_attributes
-    if is_map and (crs := _projection(grid, name, needed=everywhere is None)) is not None:
-        factor = _units_of(crs, grid.rows, grid.columns)
-        on_map = _Map(rows * factor[0], columns * factor[1], crs)
-        return on_map if _agree(on_map, grid, name) else everywhere or on_map
+    if grid.mapping_attributes and "index" not in kinds:
+        on_map = _on_map(grid, name, needed=everywhere is None)
+        if on_map is not None and _agree(on_map, grid, name):
+            return on_map
     if everywhere is None:
         raise DataError(
             f"{name} does not say where its cells are on the earth: it has {_what_it_has(grid)}.\n"
             "Expected latitude and longitude, or x and y with a grid mapping (a variable with grid_mapping_name)."
         )
     return everywhere
+
+
+def _northern(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coordinates y (y,) from the north, and x (x,) from the west."""
+    y_turned, x_turned = grid.turned
+    return grid.rows.unwrapped[:: -1 if y_turned else 1], grid.columns.unwrapped[:: -1 if x_turned else 1]
 
 
 def _what_it_has(grid: Grid) -> str:
@@ -163,37 +172,39 @@ def _what_it_has(grid: Grid) -> str:
     return f"{kinds.get(kind, kind)}, and no grid mapping that PROJ can use" if kind in ("length", "rotated") else kinds[kind]
 
 
-def _projection(grid: Grid, name: str, *, needed: bool) -> Any:
-    """Return the projection as a pyproj CRS; None if it describes none, or is not needed and pyproj is not installed."""
+def _on_map(grid: Grid, name: str, *, needed: bool) -> Earth | None:
+    """Return the places of a grid on a map; None if PROJ does not know the projection, or without pyproj if not `needed`."""
     try:
         from pyproj import CRS
-        from pyproj.exceptions import CRSError
+        from pyproj.exceptions import ProjError
     except ImportError:
         if not needed:
             return None
+        projection = grid.mapping_attributes.get("grid_mapping_name", "of a projection")
         raise UsageError(
-            f"{name} lies on a map ({grid.mapping_attributes.get('grid_mapping_name', 'of a projection')}), whose places "
-            "need pyproj.\nIt is not installed: pip install pyproj"
+            f"{name} lies on a map ({projection}), whose places need pyproj.\nIt is not installed: pip install pyproj"
         ) from None
     stated = [grid.mapping_attributes[key] for key in PROJ_STRINGS if key in grid.mapping_attributes]
-    for make in (
-        lambda: CRS.from_cf(dict(grid.mapping_attributes)),
-        *(lambda text=text: CRS.from_user_input(text) for text in stated),
-    ):
+    for make, text in ((CRS.from_cf, dict(grid.mapping_attributes)), *((CRS.from_user_input, text) for text in stated)):
         try:
-            return make()
-        except (CRSError, KeyError, ValueError, TypeError) as error:
+            crs = make(text)
+            y_factor, x_factor = (_factor(crs, coordinate, grid) for coordinate in (grid.rows, grid.columns))
+            y, x = _northern(grid)
+            return _Map(y * y_factor, x * x_factor, crs)
+        except (ProjError, LookupError, ValueError, TypeError, AttributeError) as error:
             log.debug("%s: %s", name, error)
     return None
 
 
-def _units_of(crs: Any, rows: Coordinate, columns: Coordinate) -> tuple[float, float]:
-    """Return the factors from the units of the coordinates y and x to those of the projection; 1 for degrees."""
-    if rows.kind != "length" or not crs.axis_info:
-        return 1.0, 1.0
-    metres = crs.axis_info[0].unit_conversion_factor
-    y, x = (converted(str(coordinate.attributes["units"]), "m") or 1.0 for coordinate in (rows, columns))
-    return y / metres, x / metres
+def _factor(crs: Any, coordinate: Coordinate, grid: Grid) -> float:
+    """Return the unit of a coordinate in units of the axes of a projection."""
+    if coordinate.kind == "rotated" or crs.is_geographic:
+        return 1.0
+    units = str(coordinate.attributes.get("units", "m"))
+    metres = converted(units, "m")
+    if metres is None:  # angles of a satellite's view, which PROJ multiplies by its height
+        metres = converted(units, "radian") * float(np.ravel(grid.mapping_attributes["perspective_point_height"])[0])
+    return metres / crs.axis_info[0].unit_conversion_factor
 
 
 def _agree(on_map: Earth, grid: Grid, name: str) -> bool:
@@ -256,6 +267,6 @@ def _positions_of(values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return len(values) - 1 - positions if falls else positions
 
 
-def _wrapped(longitudes: np.ndarray) -> np.ndarray:
+def wrapped(longitudes: np.ndarray) -> np.ndarray:
     """Return longitudes of any shape from -180 on, below 180."""
     return (longitudes + 180) % 360 - 180

@@ -1,6 +1,6 @@
-"""Find the rows and columns of places on earth, and the places of rows and columns.
+"""Find the rows and columns of places on earth, and the places of rows and columns, closely enough to draw lines.
 
-Latitude and longitude over the grid say where the cells are; else coordinates in degrees do, else coordinates on a map with
+Latitude and longitude over the grid say where the cells are, by a few of them; else the coordinates do (earth.py), on a map with
 its projection, which pyproj computes. Without any of these the place of a grid is unknown.
 """
 
@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nowcast.netcdf.places.coordinates import Coordinate, converted
+from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.places.degrees import sampled
+from nowcast.netcdf.places.earth import locate as locate_exactly
+from nowcast.netcdf.places.earth import wrapped
 from nowcast.netcdf.places.grid import Grid
 
 log = logging.getLogger(__name__)
 _FITTED = 0.005  # share of the grid that latitude and longitude over it may be off a smooth map, for lines to be drawn
 _DEGREE = 3  # of the polynomials of that map
-_PROJ_TEXTS = ("crs_wkt", "spatial_ref", "proj4", "proj4_params", "proj4_string", "proj_string")
 Function = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -44,104 +45,21 @@ def locate(grid: Grid) -> Locator | None:
         found = _by_samples(grid)
         if found is not None:
             return found
-    if (grid.rows.kind, grid.columns.kind) == ("latitude", "longitude"):
-        return _by_degrees(grid)
-    if grid.mapping_attributes and "index" not in (grid.rows.kind, grid.columns.kind):
-        return _by_projection(grid)
-    return None
+    return _by_coordinates(grid)
 
 
-def _northern(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coordinates y (y,) from the north, and x (x,) from the west."""
-    return grid.rows.unwrapped[:: -1 if grid.y_ascending else 1], grid.columns.unwrapped[:: -1 if grid.x_descending else 1]
-
-
-def _position(values: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
-    """Return the positions (point,) of values in a coordinate that rises or falls; beyond its ends, in steps of the last."""
-    if coordinate[-1] < coordinate[0]:
-        return _position(-values, -coordinate)
-    last = len(coordinate) - 1
-    found = np.interp(values, coordinate, np.arange(last + 1))
-    first_step, last_step = coordinate[1] - coordinate[0], coordinate[-1] - coordinate[-2]
-    found = np.where(values < coordinate[0], (values - coordinate[0]) / first_step, found)
-    return np.where(values > coordinate[-1], last + (values - coordinate[-1]) / last_step, found)
-
-
-def _value(positions: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
-    """Return the values (point,) of a coordinate at fractional positions, beyond its ends in steps of the last."""
-    last = len(coordinate) - 1
-    below = np.clip(np.floor(positions), 0, last - 1).astype(int)
-    return coordinate[below] + (positions - below) * (coordinate[below + 1] - coordinate[below])
-
-
-def _by_degrees(grid: Grid) -> Locator:
-    y, x = _northern(grid)
-    middle = (x[0] + x[-1]) / 2
-
-    def cells(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return _position(latitude, y), _position(middle + _turned(longitude - middle), x)
-
-    def degrees(row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return _value(row, y), _turned(_value(column, x))
-
-    return Locator(grid.shape, cells, degrees)
-
-
-def _turned(longitude: np.ndarray) -> np.ndarray:
-    """Return longitudes from -180 to below 180 degrees."""
-    return (longitude + 180) % 360 - 180
-
-
-def _by_projection(grid: Grid) -> Locator | None:
-    """Return where a grid on a map lies, by pyproj; None without pyproj, and for a projection that it does not understand."""
+def _by_coordinates(grid: Grid) -> Locator | None:
+    """Return where a grid lies by its coordinates; None without pyproj, and for a projection that it does not understand."""
     try:
-        import pyproj
-    except ImportError:
+        earth = locate_exactly(grid, "the grid")
+    except UsageError:
         log.info("no coast and borders are drawn: that takes pyproj (pip install -e '.[pictures]')")
         return None
-    try:
-        crs = _projection(pyproj, grid)
-        factors = [_factor(pyproj, crs, coordinate, grid) for coordinate in (grid.rows, grid.columns)]
-        transformer = pyproj.Transformer.from_crs(crs.geodetic_crs, crs, always_xy=True)
-    except (pyproj.exceptions.ProjError, KeyError, TypeError, ValueError, AttributeError):
-        log.info("no coast and borders are drawn: the map projection of the file is not understood")
+    except DataError:
+        if grid.mapping_attributes:
+            log.info("no coast and borders are drawn: the map projection of the file is not understood")
         return None
-    y, x = _northern(grid)
-
-    def cells(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        on_x, on_y = (np.asarray(values, np.float64) for values in transformer.transform(longitude, latitude))
-        on_x, on_y = (np.where(np.isfinite(values), values, np.nan) for values in (on_x, on_y))
-        return _position(on_y / factors[0], y), _position(on_x / factors[1], x)
-
-    def degrees(row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        on_map = _value(column, x) * factors[1], _value(row, y) * factors[0]
-        longitude, latitude = transformer.transform(*on_map, direction="INVERSE")
-        return np.where(np.isfinite(latitude), latitude, np.nan), np.where(np.isfinite(longitude), longitude, np.nan)
-
-    return Locator(grid.shape, cells, degrees)
-
-
-def _projection(pyproj, grid: Grid):
-    """Return the projection of a grid mapping: by its CF attributes, else by a text of PROJ or WKT."""
-    declared = dict(grid.mapping_attributes)
-    if "crs_wkt" in declared or "grid_mapping_name" in declared:
-        try:
-            return pyproj.CRS.from_cf(declared)
-        except (pyproj.exceptions.CRSError, KeyError):
-            pass
-    return pyproj.CRS.from_user_input(next((declared[name] for name in _PROJ_TEXTS if name in declared), ""))
-
-
-def _factor(pyproj, crs, coordinate: Coordinate, grid: Grid) -> float:
-    """Return a unit of a coordinate in units of the projection's axes."""
-    if coordinate.kind == "rotated" or crs.is_geographic:
-        return 1.0
-    metres = converted(str(coordinate.attributes.get("units", "m")), "m")
-    if metres is None:  # angles of a satellite's view, which PROJ multiplies by its height
-        metres = converted(str(coordinate.attributes["units"]), "radian") * float(
-            np.ravel(grid.mapping_attributes["perspective_point_height"])[0]
-        )
-    return metres / crs.axis_info[0].unit_conversion_factor
+    return Locator(grid.shape, earth.positions, earth.degrees)
 
 
 def _by_samples(grid: Grid) -> Locator | None:
@@ -205,4 +123,4 @@ def _from_plane(north: np.ndarray, east: np.ndarray, centre: tuple[float, float]
     share = np.where(distance > 0, np.sin(c) / np.where(distance > 0, distance, 1), 1)
     latitude = np.degrees(np.arcsin(np.clip(np.cos(c) * np.sin(phi_0) + north * share * np.cos(phi_0), -1, 1)))
     longitude = np.arctan2(east * share, np.cos(phi_0) * np.cos(c) - north * share * np.sin(phi_0))
-    return latitude, _turned(centre[1] + np.degrees(longitude))
+    return latitude, wrapped(centre[1] + np.degrees(longitude))
