@@ -28,6 +28,7 @@ PROJ_STRINGS = (
 )  # attributes of a grid mapping that hold a PROJ string
 _APART = 1.0  # cells that two statements of the places in a file may differ by
 _STEPS, _CLOSE = 30, 1e-4  # most steps of Newton's method, and cells that end it
+_BACK = 0.1  # cells from a position to that of its own latitude and longitude
 
 
 class Earth(ABC):
@@ -118,8 +119,8 @@ class _Everywhere(Earth):
                              np.clip(columns + right, -self.shape[1], 2 * self.shape[1]))  # fmt: skip
             if max(np.abs(down).max(initial=0), np.abs(right).max(initial=0)) < _CLOSE:
                 break
-        other_side = (wanted * self._vectors_at(rows, columns)).sum(0) <= 0
-        return np.where(other_side, np.nan, rows), np.where(other_side, np.nan, columns)
+        is_lost = ((wanted * self._vectors_at(rows, columns)).sum(0) <= 0) | ~(np.hypot(down, right) < 1)
+        return np.where(is_lost, np.nan, rows), np.where(is_lost, np.nan, columns)
 
     def _vectors_at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return the unit vectors (3, …) of positions, linear in each cell and beyond the edge."""
@@ -224,7 +225,7 @@ def _agree(on_map: Earth, grid: Grid, name: str) -> bool:
 
 
 def _given_everywhere(grid: Grid) -> Earth | None:
-    """Return the places of a grid with latitude and longitude for each cell; None without, or if some are missing."""
+    """Return the places of a grid with latitude and longitude for each cell; None without, and if some are missing or wrong."""
     found = {}
     for other in grid.carried:
         if set(other.dims) == {grid.y_name, grid.x_name} and (kind := angle(other.name, other.attributes)):
@@ -233,7 +234,10 @@ def _given_everywhere(grid: Grid) -> Earth | None:
             found.setdefault(kind, values[tuple(slice(None, None, -1 if turned else 1) for turned in grid.turned)])
     if len(found) < 2 or not all(np.isfinite(values).all() for values in found.values()):
         return None
-    return _Everywhere(found["latitude"], found["longitude"])
+    everywhere = _Everywhere(found["latitude"], found["longitude"])
+    rows, columns = np.meshgrid(*(sampled(size) for size in grid.shape), indexing="ij")
+    back = np.stack(everywhere.positions(*everywhere.degrees(rows, columns))) - (rows, columns)
+    return everywhere if np.abs(back).max() < _BACK else None  # NaN, too: latitudes and longitudes that are no map
 
 
 def unit_vectors(latitudes: np.ndarray, longitudes: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Find the rows and columns of places on earth, and the places of rows and columns, closely enough to draw lines.
 
-Latitude and longitude over the grid say where the cells are, by a few of them; else the coordinates do (earth.py), on a map with
-its projection, which pyproj computes. Without any of these the place of a grid is unknown.
+Latitude and longitude over the grid say where the cells are, by a few of them; else the coordinates do (earth.py), on a map
+with its projection, which pyproj computes. Without any of these the place of a grid is unknown.
 """
 
 import logging

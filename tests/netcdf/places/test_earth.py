@@ -59,6 +59,22 @@ def test_the_cells_of_a_map_are_where_its_projection_says(tmp_path, size):
     np.testing.assert_allclose([rows, columns], [[-3, 4], [0.25, 9]], atol=1e-6)
 
 
+def test_latitudes_and_longitudes_that_are_no_map_are_refused(tmp_path):
+    scattered = np.random.default_rng(0).uniform(40, 60, (2, 5, 6))
+    path = placed(tmp_path / "a.nc", [(*named[:2], v, named[3]) for named, v in zip(over(), scattered, strict=True)])
+    with pytest.raises(DataError, match="does not say where its cells are"):
+        earth_of(path)
+
+
+def test_a_place_on_the_other_side_of_the_earth_has_no_position(tmp_path):
+    rows, columns = earth_of(placed(tmp_path / "a.nc", over())).positions(
+        np.array([-50.0, 0, 50.02]), np.array([-175.0, 90, 5])
+    )
+    assert np.isnan(rows[:1]).all()
+    assert not (0 <= rows[1] <= 4 and 0 <= columns[1] <= 5)
+    assert rows[2] == pytest.approx(2, abs=1e-3)
+
+
 def test_a_map_that_contradicts_latitude_and_longitude_is_told(tmp_path, caplog):
     pytest.importorskip("pyproj")
     path = placed(tmp_path / "a.nc", [*on_map(), *over()], mapping=POLAR, grid_mapping="crs")
