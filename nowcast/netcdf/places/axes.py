@@ -5,10 +5,13 @@ As CF has it: a coordinate is known by its standard name, its units or its `axis
 declared.
 """
 
+import re
+
 from nowcast.netcdf.attributes import attributes, is_numeric, text
 
-_NORTH = {"degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen"}  # CF's units, in lower case
-_EAST = {"degrees_east", "degree_east", "degrees_e", "degree_e", "degreese", "degreee"}
+# CF's units in lower case, and others' short forms
+_NORTH = {"degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen", "deg_north", "deg_n", "degn"}
+_EAST = {"degrees_east", "degree_east", "degrees_e", "degree_e", "degreese", "degreee", "deg_east", "deg_e", "dege"}
 _AXES = {
     "projection_y_coordinate": "Y", "projection_y_angular_coordinate": "Y", "latitude": "Y", "grid_latitude": "Y",
     "projection_x_coordinate": "X", "projection_x_angular_coordinate": "X", "longitude": "X", "grid_longitude": "X",
@@ -16,21 +19,30 @@ _AXES = {
 }  # fmt: skip
 _LATITUDES = {"lat", "lats", "latitude", "latitudes", "xlat", "nav_lat"}
 _LONGITUDES = {"lon", "lons", "long", "longitude", "longitudes", "xlong", "xlon", "nav_lon"}
-_ROWS = _LATITUDES | {"y", "yc", "rlat", "nlat", "ny", "south_north", "north_south", "row", "rows", "nrows", "nj", "j"}
+_ROWS = _LATITUDES | {"y", "yc", "rlat", "nlat", "ny", "south_north", "north_south", "row", "rows", "nrows", "nj", "j",
+                      "northing", "northings", "ydim", "ygrid", "gridlat"}  # fmt: skip
 _COLUMNS = _LONGITUDES | {"x", "xc", "rlon", "nlon", "nx", "west_east", "east_west", "column", "columns", "col", "cols",
-                          "ncols", "ni", "i"}  # fmt: skip
+                          "ncols", "ni", "i", "easting", "eastings", "xdim", "xgrid", "gridlon"}  # fmt: skip
+_NOT_TRUE = re.compile(r"rotated|pole|grid")  # in the long names of other angles
 
 
 def angle(name: str, declared: dict) -> str | None:
     """Return `latitude` or `longitude` if a variable with these attributes holds them, true ones; else None."""
-    standard_name, units = (_word(declared, key) for key in ("standard_name", "units"))
+    standard_name, units = _word(declared, "standard_name"), _degrees(_word(declared, "units"))
     if standard_name in ("latitude", "longitude"):
         return standard_name
     if units in _NORTH | _EAST and standard_name not in _AXES:
         return "latitude" if units in _NORTH else "longitude"
-    if standard_name or not (units == "" or units.startswith("deg")):
+    if standard_name or not (units == "" or "deg" in units):
         return None
-    return "latitude" if name.lower() in _LATITUDES else "longitude" if name.lower() in _LONGITUDES else None
+    by_name = "latitude" if name.lower() in _LATITUDES else "longitude" if name.lower() in _LONGITUDES else None
+    said = set(re.findall(r"\b(?:latitude|longitude)\b", _word(declared, "long_name"))) if units else set()
+    return by_name or (said.pop() if len(said) == 1 and not _NOT_TRUE.search(_word(declared, "long_name")) else None)
+
+
+def _degrees(units: str) -> str:
+    """Return units in lower case as CF writes those of angles: `degrees north` and `°N` too."""
+    return re.sub(r"[\s_]+", "_", units.replace("°", "degrees ")).strip("_")
 
 
 def _word(declared: dict, key: str) -> str:
@@ -77,7 +89,7 @@ def _named(dataset, dim: str) -> str | None:
     own = dataset.variables.get(dim)
     if own is not None and text(own, "standard_name"):
         return None
-    name = dim.lower()
+    name = dim.lower().rstrip("0123456789").rstrip("_")
     return "Y" if name in _ROWS else "X" if name in _COLUMNS else "T" if name == "time" else None
 
 

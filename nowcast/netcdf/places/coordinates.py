@@ -1,5 +1,6 @@
 """Read the coordinates of rows and of columns: `lat(lat)`, `lat(y)`, or 0, 1, … if a file has none."""
 
+import re
 from dataclasses import dataclass, field
 
 import cf_units
@@ -12,6 +13,8 @@ from nowcast.netcdf.places.axes import along, angle, declared_axis, listed
 
 MAX_COORDINATE = 50_000_000  # values; a longer coordinate is refused before it is read
 PACKING = {"scale_factor", "add_offset", "_Unsigned", "_FillValue", "missing_value"}
+_SAME = 0.01  # cells by which a map's coordinate over the grid may differ between columns
+_BOUNDS = re.compile(r"_(bnds|bounds)$", re.IGNORECASE)
 _UNEVEN = 0.5  # cells that a coordinate may deviate from equal steps; rounded degrees deviate less
 
 
@@ -83,6 +86,8 @@ def read_coordinate(dataset, variable, dim: str, axis: str, where: str) -> Coord
     if not coordinate.is_measured:
         others = (_read(other, where) for other in along(dataset, variable, dim) if _is_place(other, variable, axis))
         coordinate = next((other for other in others if other.is_measured), coordinate)
+    if not coordinate.is_measured:
+        coordinate = _of_two_dimensions(dataset, variable, dim, axis) or coordinate
     _check_even(coordinate, where)
     return coordinate
 
@@ -91,6 +96,27 @@ def _is_place(other, variable, axis: str) -> bool:
     """Return whether a variable over a dimension alone says where its rows or columns are: it declares it or is listed."""
     declared = declared_axis(other.name, attributes(other))
     return declared == axis or (declared is None and other.name in listed(variable))
+
+
+def _of_two_dimensions(dataset, variable, dim: str, axis: str) -> Coordinate | None:
+    """Return the coordinate along a dimension that a map's over the grid, the same in all columns, or bounds alone tell."""
+    for other in dataset.variables.values():
+        dims = set(other.dimensions)
+        is_bounds = other.dimensions[:1] == (dim,) and other.shape[1:] == (2,) and bool(_BOUNDS.search(other.name))
+        if other.ndim != 2 or dim not in dims or not (is_bounds or dims <= set(variable.dimensions)) or not is_numeric(other):
+            continue
+        declared = {name: value for name, value in attributes(other).items() if name not in PACKING}
+        if declared_axis(other.name, declared) != axis or (angle(other.name, declared) and not is_bounds):
+            continue
+        if other.size > MAX_COORDINATE:
+            continue
+        values = numbers(other, other[:])
+        values = values if other.dimensions[0] == dim else values.T
+        step = abs(values[-1, 0] - values[0, 0]) / max(len(values) - 1, 1)
+        found = Coordinate(_BOUNDS.sub("", other.name), values.mean(axis=1), declared)
+        if found.is_measured and (is_bounds or np.ptp(values, axis=1).max() <= _SAME * step):
+            return found
+    return None
 
 
 def _read(variable, where: str) -> Coordinate:
