@@ -9,10 +9,10 @@ from nowcast.errors import DataError
 from nowcast.netcdf.attributes import text
 from nowcast.netcdf.places.coordinates import MAX_COORDINATE
 from nowcast.netcdf.rain.variable import Field
-from nowcast.netcdf.times.epochs import decode_times
+from nowcast.netcdf.times.epochs import decode_times, seconds_per
 from nowcast.netcdf.times.raster import MOST_OFF
 from nowcast.netcdf.times.values import covered, read_periods, read_times
-from nowcast.netcdf.times.variables import TimeNames, find_times
+from nowcast.netcdf.times.variables import TimeNames, counts, find_times, names_period
 
 _LONGEST = np.timedelta64(30, "D")  # longest lead time; a longer one is a time from some epoch
 _NOTHING = np.timedelta64(0, "s")
@@ -38,6 +38,7 @@ def read_forecast_times(dataset, field: Field, dims: tuple[str, ...], where: str
     names = find_times(dataset, field.variable, dims)
     parts = {"valid": names.valid, "reference": names.reference, "period": names.period}
     parts = {role: name for role, name in parts.items() if name}
+    _check_units_of_leads(dataset, dims, where)
     if not covered(dataset, parts.values(), dims) or len(dims) > 2:
         raise DataError(
             f"{where}: {field.variable} has dimensions {', '.join(field.frame_dims)}, y and x.\n"
@@ -64,6 +65,21 @@ def read_forecast_times(dataset, field: Field, dims: tuple[str, ...], where: str
         )
     inferred = f"{names.reference}, which has no standard name" if names.is_guess else None
     return Times(stated["reference"], stated["valid"], inferred)
+
+
+def _check_units_of_leads(dataset, dims: tuple[str, ...], where: str) -> None:
+    """Raise DataError (exit 3) for a dimension of lead times whose coordinate has no units of time."""
+    for name in dims:
+        variable = dataset.variables.get(name)
+        if (
+            variable is not None
+            and names_period(name)
+            and seconds_per(text(variable, "units")) is None
+            and not counts(variable)
+        ):
+            units = text(variable, "units")
+            said = f'the units "{units}"' if units else "no units"
+            raise DataError(f'{where}: {name} has {said} in place of those of a time.\nExpected units such as "minutes".')
 
 
 def _check_sum(stated: dict[str, np.ndarray], names: TimeNames, where: str) -> None:

@@ -132,6 +132,9 @@ def _parse_times(stored: np.ndarray, where: str) -> np.ndarray:
 
 
 def _parse_time(entry: str, where: str) -> np.datetime64:
+    if form := {10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}.get(len(entry)) if entry.isdigit() else None:
+        return _parse_digits(entry, form, where)
+    entry = re.sub(r"^(\d{4})/(\d\d)/(\d\d)(?!\d)", r"\1-\2-\3", entry)
     try:
         time = datetime.fromisoformat(entry)
         return np.datetime64(time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time, "s")
@@ -140,6 +143,13 @@ def _parse_time(entry: str, where: str) -> np.datetime64:
     if seconds is None:
         raise DataError(f'{where} has the text "{entry[:40]}".\nExpected times such as 2020-06-01T00:05:00Z.')
     return np.datetime64(round(seconds), "s")
+
+
+def _parse_digits(entry: str, form: str, where: str) -> np.datetime64:
+    try:
+        return np.datetime64(datetime.strptime(entry, form), "s")
+    except ValueError as error:
+        raise DataError(f'{where} has the text "{entry}".\nExpected times such as 2020-06-01T00:05:00Z.') from error
 
 
 def _dated_times(stored: np.ndarray, resolution: float) -> np.ndarray | None:

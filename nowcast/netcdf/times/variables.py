@@ -24,6 +24,7 @@ _PERIODS |= {"predictiontimedelta", "forecaststep"}
 _SINCE_START = {"step", "predictiontimedelta"}  # of cfgrib and WeatherBench, whose `time` is the start of the forecast
 _OTHERS = ("time", "times", "xtime", "datetime", "timestamp", "date")  # `Times` of WRF before its `XTIME`
 _ENDS = re.compile(r"(start|stop|end|begin)\w*")  # of the interval of an accumulation
+_NOT_OF_FRAMES = re.compile(r"start|stop|end|begin|creat|process|produc|modif|updat|receiv|archiv")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def find_times(dataset, variable: str, dims: Iterable[str]) -> TimeNames:
         return min(fitting, key=lambda each: (not each.covers(dims), each.rank), default=None)
 
     valid, reference, period, other = (best(role) for role in ("valid", "reference", "period", "other"))
+    if not (valid or other or reference):
+        other = _only_moment(dataset, dims)
     is_guess = False
     if other and not (valid and valid.covers(dims)):
         is_start = period and (period.dims - other.dims or _word(period.name) in _SINCE_START)
@@ -71,6 +74,18 @@ def find_times(dataset, variable: str, dims: Iterable[str]) -> TimeNames:
     elif other and not reference and _word(other.name) == "time":
         reference, is_guess = other, True
     return TimeNames(*(each.name if each else None for each in (valid, reference, period)), is_guess=is_guess)
+
+
+def _only_moment(dataset, dims: tuple[str, ...]) -> _Candidate | None:
+    """Return the only variable over the frames that counts from a date, whatever its name; None without, or of several."""
+    moments = [
+        name for name, variable in dataset.variables.items()
+        if dims and variable.dimensions and set(variable.dimensions) <= set(dims) and is_numeric(variable)
+        and counts(variable) and not _NOT_OF_FRAMES.search(_word(name))
+    ]  # fmt: skip
+    if len(moments) != 1:
+        return None
+    return _Candidate(moments[0], "other", frozenset(dataset.variables[moments[0]].dimensions), ())
 
 
 def _candidate(dataset, name: str, dims: tuple[str, ...], listed: list[str]) -> _Candidate | None:
@@ -111,6 +126,11 @@ def _role(variable, is_listed: bool) -> str | None:
 
 def _word(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def names_period(name: str) -> bool:
+    """Return whether a variable of this name holds lead times."""
+    return _word(name) in _PERIODS
 
 
 def counts(variable) -> bool:

@@ -222,3 +222,41 @@ def test_a_start_alone_is_no_time_of_a_frame(tmp_path, name, attributes):
     message = rf"a.nc: rain has no times but those of the start of a forecast \({name}\)\.\nExpected a time coordinate"
     with pytest.raises(DataError, match=message):
         open_records([path])
+
+
+@pytest.mark.parametrize("form", ["%Y%m%d%H%M", "%Y%m%d%H%M%S", "%Y/%m/%d %H:%M", "%Y-%m-%dT%H:%M:%SZ"])
+def test_texts_of_times_may_be_digits_or_have_slashes(tmp_path, form):
+    path = write(tmp_path / "a.nc", {"time": 2}, {})
+    moments = [START, START + 300]
+    with netCDF4.Dataset(path, "a") as file:
+        texts = file.createVariable("time", str, ("time",))
+        for number, moment in enumerate(moments):
+            texts[number] = moment.item().strftime(form)
+    (record,) = open_records([path])
+    assert record.times.tolist() == [moment.item() for moment in moments]
+
+
+def test_the_only_variable_that_counts_from_a_date_holds_the_times(tmp_path):
+    times = {"when_seen": (("obs",), [0, 5, 10], SINCE, {"axis": "T"})}
+    (record,) = open_records([write(tmp_path / "a.nc", {"obs": 3}, times)])
+    assert record.times.tolist() == [(START + minutes * 60).item() for minutes in (0, 5, 10)]
+    for name, others in (("created", {}), ("seen", {"received": (("obs",), [1, 2, 3], SINCE, {})})):
+        path = write(tmp_path / f"{name}.nc", {"obs": 3}, {name: (("obs",), [0, 5, 10], SINCE, {})} | others)
+        if others:
+            assert len(open_records([path])[0]) == 3
+        else:
+            with pytest.raises(DataError, match="rain has no times"):
+                open_records([path])
+
+
+def test_lead_times_without_a_unit_are_named(tmp_path):
+    times = {"lead_time": (("lead_time",), LEADS, "1", {}), "forecast_reference_time": ((), 0, SINCE, {})}
+    path = write(tmp_path / "f.nc", {"lead_time": 3}, times)
+    with pytest.raises(DataError, match=r'lead_time has the units "1" in place of those of a time\.\nExpected units such'):
+        read_forecast(path)
+
+
+def test_a_dimension_of_no_lead_times_is_named(tmp_path):
+    times = {"time": (("time",), [], SINCE, std("time")), "forecast_reference_time": ((), 0, SINCE, {})}
+    with pytest.raises(DataError, match="has no forecasts: a dimension of its times is 0 long"):
+        read_forecast(write(tmp_path / "f.nc", {"time": 0}, times))
