@@ -9,18 +9,19 @@ from nowcast.netcdf.places.axes import horizontal
 from nowcast.netcdf.rain import units
 
 _PREFERENCE = {"rate": 0, "amount": 1, "reflectivity": 2}  # of kinds of units, the smallest first
-# mm/h or mm per unit: larger units are those of heights and winds, not of rain, unless a standard name says so
+# mm/h or mm per unit: larger units are those of heights and winds, not of rain, unless its names say so
 _COARSEST = {"rate": 1e4, "amount": 100.0, "reflectivity": np.inf}
 _UNNAMED = {"", "unknown", "undefined", "none", "~"}  # standard names that other programs write where they know none
 _RAIN_WORDS = re.compile(
     r"rain|precip|prcp|pcp|prate|qpe|qpf|accum|shower|reflectivity|dbz|(?:^|[\W_])(?:rr|tp|acrr|rate|acc)(?:[\W_]|\d|$)",
     re.IGNORECASE,
 )
+_SURELY_RAIN = re.compile(r"rain|precip|prcp|(?:^|[\W_])tp\d*(?:[\W_]|$)", re.IGNORECASE)
 # what is measured in the units of an amount or a rate, and is no rain
 _OTHER_WORDS = re.compile(
     r"(?:^|[\W_])(?:vil|d0|dm|pw|pwat|tcwv|iwv|lwp|iwp)(?:[\W_]|$)|integrated|precipitable|vapou?r|column|cloud|liquid_water|"
     r"drop|diameter|snow|hail|graupel|\bice|depth|height|altitude|displacement|visib|evapo|soil|moisture|runoff|"
-    r"error|uncertain|quality|std_?dev|standard_deviation|variance|threshold",
+    r"error|uncertain|quality|std_?dev|standard[ _]deviation|(?:^|[\W_])std(?:[\W_]|$)|variance|climatolog|threshold",
     re.IGNORECASE,
 )
 
@@ -44,10 +45,12 @@ def rank(dataset, name: str) -> tuple | None:
         kinds = [standard_name in names for names in (units.RATE_NAMES, units.AMOUNT_NAMES)]
         return (num_extra, 0, kinds.index(True) if any(kinds) else 2)
     meaning = units.meaning(declared_units(variable) or "")
-    if meaning is None or meaning.scale > _COARSEST.get(meaning.kind, 0):
+    if meaning is None or meaning.kind not in _PREFERENCE:
         return None
     is_named = standard_name.lower() not in _UNNAMED
     said = " ".join([standard_name if is_named else name, text(variable, "long_name") or ""])
+    if meaning.scale > _COARSEST[meaning.kind] and not _SURELY_RAIN.search(said):
+        return None
     is_rain = meaning.kind != "amount" or bool(_RAIN_WORDS.search(said))
     is_other = meaning.kind != "reflectivity" and bool(_OTHER_WORDS.search(f"{name} {said}"))
     if is_other or (is_named and not _RAIN_WORDS.search(said)):

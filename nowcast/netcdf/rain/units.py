@@ -30,6 +30,8 @@ _SPELLINGS = tuple(
         (r"^\s*fraction\s*$", "1"),
         (r"\s+of\s+water(\s+equivalent)?\s*$", ""),
         (r"[{}$]", ""),
+        (r"^\s*\[(.*)\]\s*$", r"\1"),
+        (r"^(\s*mm)(?=(?:h|hr|\d+\s*min)\s*(?:\^|\*\*)?-1)", r"\1 "),  # mmh-1
         # per several units of time: mm/5min, mm per 5 minutes, mm 5min-1
         (rf"(?:/|\bper\b)\s*(\d+(?:\.\d+)?)\s*{_TIME}", r"/(\1 \2)"),
         (rf"(?<=[\w)])\s+(\d+(?:\.\d+)?)\s*{_TIME}\s*(?:\^|\*\*)?-1\b", r"/(\1 \2)"),
@@ -102,14 +104,11 @@ def meaning(units: str) -> Meaning | None:
     text = units.translate(_SIGNS)
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
-    try:
-        unit = cf_units.Unit(text)
-    except ValueError:
-        return None
-    fitting = [(kind, target) for kind, target in _TARGETS if unit.is_convertible(target)]
+    units_ = (_unit(spelling) for spelling in (text, text.lower()))  # MM/HR
+    fitting = [(unit, kind, target) for unit in units_ if unit for kind, target in _TARGETS if unit.is_convertible(target)]
     if not fitting:
         return None
-    kind, target = fitting[0]
+    unit, kind, target = fitting[0]
     if kind == "reflectivity" and "(re " not in unit.definition:
         return None  # a volume: dBZ is the logarithm of mm6 m-3, which udunits converts to cubic metres
     offset, one = unit.convert(0.0, target), unit.convert(1.0, target)
@@ -121,6 +120,13 @@ def check_given(units: str | None) -> None:
     meant = meaning(units) if units is not None else None
     if units is not None and (meant is None or meant.kind == "dimensionless"):
         raise UsageError(f'--units "{units}" (data.units) is no measure of rain.\nExpected {EXPECTED_UNITS}.')
+
+
+def _unit(text: str) -> cf_units.Unit | None:
+    try:
+        return cf_units.Unit(text)
+    except ValueError:
+        return None
 
 
 def to_rain_rate(

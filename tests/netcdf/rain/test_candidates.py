@@ -17,6 +17,10 @@ OTHERS = {
     "snow_depth": {"units": "cm"},
     "evaporation": {"units": "mm"},
     "rain_error": {"units": "mm/h"},
+    "rain_sd": {"units": "mm/h", "long_name": "standard deviation of the rain rate"},
+    "climatology_of_rain": {"units": "mm/h"},
+    "height": {"units": "m"},
+    "wind": {"units": "m s-1"},
 }
 
 
@@ -32,8 +36,10 @@ def test_what_is_measured_in_millimetres_and_is_no_rain_is_not_taken(tmp_path, n
 
 
 @pytest.mark.parametrize(
-    ("name", "units"), [("precip", "mm"), ("rain_amount", "kg m-2"), ("prate", "kg m-2 s-1"), ("rr", "mm/h"), ("x1", "mm/h")]
-)
+    ("name", "units"),
+    [("precip", "mm"), ("rain_amount", "kg m-2"), ("prate", "kg m-2 s-1"), ("rr", "mm/h"), ("x1", "mm/h"), ("tp", "m"),
+     ("rain", "m s-1")],
+)  # fmt: skip
 def test_rain_comes_before_reflectivity(tmp_path, name, units):
     path = write(tmp_path / "a.nc", ONES, **REFLECTIVITY)
     add_variable(path, name, units=units)

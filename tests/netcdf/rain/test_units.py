@@ -13,18 +13,19 @@ from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
 _RATES = [
     (1, "mm h-1, mm/h, mm/hr, mm hr-1, mm h^-1, mm h**-1, mm/hour, mm per hour, millimeters per hour, mm h⁻¹"),
     (1, "mm\u202fh\u22121, mm h^{-1}, mm.h-1, L m-2 h-1, kg m-2 h-1, mm/1h"),
+    (1, "MM/HR, mm/Hr, mm/H, [mm/h], mmh-1, mmhr-1, Millimeters/Hour"),
     (3.6e6, "m s-1, m/s"),
     (3600, "kg m-2 s-1, kg m**-2 s**-1, kg/m2/s, mm s-1"),
     (1 / 24, "mm/day, mm d-1"),
     (25.4, "inches/hour, in/hr, inch h-1"),
     (0.1, "0.1 mm/h"),
     (10, "cm/h, kg m-2 / 360 s"),
-    (12, "mm/5min, mm/5 min, mm / 5 minutes, mm per 5 minutes, mm/(5 min), mm (5 min)-1, mm 5min-1, mm 5 min-1"),
+    (12, "mm/5min, mm/5 min, mm / 5 minutes, mm per 5 minutes, mm/(5 min), mm (5 min)-1, mm 5min-1, mm 5 min-1, mm5min-1"),
     (6, "mm/10min"),
     (0.12, "0.01 mm/5min"),
 ]
 _AMOUNTS = [
-    (1, "mm, millimeter, kg m-2, kg/m^2, l/m2"),
+    (1, "mm, millimeter, kg m-2, kg/m^2, l/m2, MM, KG/M2"),
     (1000, "m, m of water equivalent"),
     (0.1, "0.1 mm"),
     (0.01, "1/100 mm, 0.01mm"),
@@ -63,7 +64,8 @@ def test_reflectivity_takes_another_relation():
 
 
 @pytest.mark.parametrize(
-    "units", ["K", "Mm/h", "mm/timestep", "hPa", "mm Hg", "m3", "degC", "nonsense", "dB", "seconds since 1970-01-01", "mm2 h-1"]
+    "units",
+    ["K", "Mm/h", "mm/timestep", "hPa", "mm Hg", "m3", "degC", "nonsense", "dB", "seconds since 1970-01-01", "mm2 h-1", "Mm"],
 )
 def test_units_that_measure_no_rain_are_refused(units):
     assert meaning(units) is None
