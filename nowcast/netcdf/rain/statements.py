@@ -11,11 +11,21 @@ from nowcast.netcdf.attributes import attributes
 _UNIT = r"(min(?:ute)?s?|h(?:ou)?rs?|h|days?|d|sec(?:ond)?s?|s)"
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _LENGTH = re.compile(rf"(?<![\d.]){_NUMBER}[\s_-]*{_UNIT}(?![a-z])", re.IGNORECASE)
+_IN_BRACKETS = re.compile(rf"[\[(]\s*{_UNIT}\s*[\])]\s*[:=]?\s*{_NUMBER}(?![\d.])", re.IGNORECASE)  # time [min]: 60
+_ONE = re.compile(r"\b(?:past|last|previous|preceding|one|an|full)[\s-]+(minute|hour|day)\b", re.IGNORECASE)
+_CLOCK = re.compile(r"(\d\d?):(\d\d)(?::(\d\d))?")
 _ISO = re.compile(r"\bP(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?)?\b")
+# attributes of the length of an accumulation, with the unit of a mere number at their end
+_ATTRIBUTES = re.compile(
+    r"(?:acc(?:u(?:m\w*?)?)?|integration|aggregation|summation)_?(?:time|period|interval|duration|length)?_?"
+    r"(?:in_)?(?P<unit>hours?|h|minutes?|mins?|seconds?|sec|s)?|time_interval",
+    re.IGNORECASE,
+)
 _WORDS = (("hourly", 3600.0), ("daily", 86400.0))
 # how often a product is made is not what it is summed over
 _FREQUENCY = re.compile(rf"\b(?:every|each|updated?(?: every)?|in steps of)\s+{_NUMBER}?\s*-?{_UNIT}\b", re.IGNORECASE)
-_IN_NAME = re.compile(r"(?:_|(?<=[A-Za-z]))0*(\d{1,3})_?((?i:hours?|hr|h|min)|M)(?=_|$)")
+_IN_NAME = re.compile(r"(?:_|(?<=[A-Za-z]))0*(\d{1,3})_?((?i:hours?|hrs?|h|minutes?|mins?)|M)(?=_|$)")
+_WORD_IN_NAME = re.compile(r"(?:^|_)(hourly|daily)(?=_|$)", re.IGNORECASE)
 _NAME_UNITS = {"h": 3600.0, "m": 60.0}
 _GRIB_UNITS = {0: 60.0, 1: 3600.0, 2: 86400.0, 10: 3 * 3600.0, 11: 6 * 3600.0, 12: 12 * 3600.0, 13: 1.0, 254: 1.0}
 _GRIB_LETTERS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "s": 1.0}
@@ -33,11 +43,14 @@ def statements(variable) -> list[Statement]:
     """Return all that a variable says of its interval: in cell_methods, attributes, texts and its name, the surest first."""
     declared = attributes(variable)
     texts = {name: value for name, value in declared.items() if isinstance(value, str)}
-    found = sorted([*_cell_methods(texts.get("cell_methods", "")), *_numbers(declared)], key=lambda each: each.is_spacing)
+    found = [*_cell_methods(texts.get("cell_methods", "")), *_numbers(declared), *_lengths_declared(declared)]
+    found.sort(key=lambda each: each.is_spacing)
     for name in ("long_name", "comment", "description", "GRIB_name"):
         found += [Statement(seconds, f'{name} "{texts[name][:40]}"') for seconds in lengths(texts.get(name, ""))]
     if match := _IN_NAME.search(variable.name):
         found.append(Statement(int(match[1]) * _NAME_UNITS[match[2][0].lower()], f"the name {variable.name}"))
+    elif match := _WORD_IN_NAME.search(variable.name):
+        found.append(Statement(dict(_WORDS)[match[1].lower()], f"the name {variable.name}"))
     return [statement for statement in found if statement.seconds > 0]
 
 
@@ -45,6 +58,8 @@ def lengths(text: str) -> list[float]:
     """Return the length of time that a text names, s; an empty list if it names none, or several."""
     rest = _FREQUENCY.sub(" ", text)
     found = {float(number) * _seconds(unit) for number, unit in _LENGTH.findall(rest)}
+    found |= {float(number) * _seconds(unit) for unit, number in _IN_BRACKETS.findall(rest)}
+    found |= {_seconds(unit) for unit in _ONE.findall(rest)}
     found |= {_iso_seconds(match) for match in _ISO.finditer(rest) if any(match.groups())}
     found |= {seconds for word, seconds in _WORDS if re.search(rf"\b{word}\b", rest, re.IGNORECASE)}
     return list(found) if len(found) == 1 else []
@@ -66,15 +81,40 @@ def _cell_methods(methods: str) -> list[Statement]:
     comment = re.search(r"comment:\s*([^()]*)", methods)
     interval = re.search(r"interval:\s*([^():]*?)(?=\s*(?:comment:|\)|$))", methods)
     found = [Statement(seconds, where) for part in (over, comment) if part for seconds in lengths(part[1])]
+    if not found:
+        rest = methods.replace(interval[0], "") if interval else methods
+        found = [Statement(seconds, where) for seconds in lengths(rest)]  # sum within 1 hour; sum (previous hour)
     return found + [Statement(seconds, where, is_spacing=True) for seconds in (lengths(interval[1]) if interval else [])]
 
 
-def _numbers(declared: dict) -> list[Statement]:
-    """Return what pysteps' accutime (minutes) and GRIB's range of steps say."""
+def _lengths_declared(declared: dict) -> list[Statement]:
+    """Return what attributes such as `accumulation_time = "60 min"`, `"01:00:00"` or `accumulation_hours = 1` say."""
     found = []
-    accutime = np.ravel(declared.get("accutime", []))
-    if accutime.size == 1 and accutime.dtype.kind in "iuf":
-        found.append(Statement(60 * float(accutime[0]), f"accutime {accutime[0]:g}"))
+    for name, value in declared.items():
+        named = _ATTRIBUTES.fullmatch(name)
+        if not named:
+            continue
+        is_text = isinstance(value, str)
+        number = re.fullmatch(rf"\s*{_NUMBER}\s*", value) if is_text else None
+        clock = _CLOCK.fullmatch(value.strip()) if is_text else None
+        size = float(number[1]) if number else float(np.ravel(value)[0]) if _is_number(value) else None
+        unit = named["unit"] or ("min" if name.lower() == "accutime" else None)  # pysteps' are minutes
+        seconds = lengths(value) if is_text and not (number or clock) else []
+        if clock:
+            seconds = [3600.0 * int(clock[1]) + 60.0 * int(clock[2]) + int(clock[3] or 0)]
+        elif size is not None and unit:
+            seconds = [size * _seconds(unit)]
+        found += [Statement(each, f"{name} {value:g}" if _is_number(value) else f'{name} "{value[:40]}"') for each in seconds]
+    return found
+
+
+def _is_number(value) -> bool:
+    return np.ravel(value).size == 1 and np.ravel(value).dtype.kind in "iuf"
+
+
+def _numbers(declared: dict) -> list[Statement]:
+    """Return what GRIB's range of steps says."""
+    found = []
     steps = re.fullmatch(r"(\d+)([mhds]?)-(\d+)([mhds]?)", str(declared.get("GRIB_stepRange", "")))
     if steps:
         units = np.ravel(declared.get("GRIB_stepUnits", 1))[0]

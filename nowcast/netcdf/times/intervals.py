@@ -13,15 +13,22 @@ from nowcast.netcdf.times.epochs import decode_times
 from nowcast.netcdf.times.values import read_times, unpacked
 from nowcast.netcdf.times.variables import counts, find_times
 
+_BOUNDS = ("time_bnds", "time_bounds")  # also where no attribute names them
+_STARTS = ("start_time", "time_start", "begin_time", "time_begin")
+_ENDS = ("end_time", "time_end", "stop_time", "time_stop")
 _ROUNDED = 0.02  # share by which two statements of one interval may differ: 3597 s are an hour
 
 
 class Interval(NamedTuple):
-    """The interval of an accumulation, s, where it is stated, and what else is stated that contradicts it, or ""."""
+    """The interval of an accumulation, s, where it is stated, and what else is stated that contradicts it, or "".
+
+    `is_spacing`: that it may, strictly, be the interval between the numbers that were summed.
+    """
 
     seconds: float
     source: str
     contradiction: str = ""
+    is_spacing: bool = False
 
 
 def stated_interval(dataset, field: Field, times: np.ndarray, where: str) -> Interval | None:
@@ -41,12 +48,17 @@ def stated_interval(dataset, field: Field, times: np.ndarray, where: str) -> Int
                 f"{where}: {field.variable} accumulates over {lengths[0]} to {lengths[-1]} s.\n"
                 "Expected one interval for all frames of a file."
             )
+        if lengths[0] <= 0:
+            raise DataError(
+                f"{where}: {field.variable} is an amount, but its time bounds are 0 s long.\n"
+                "Expected those of the interval that was summed."
+            )
         said = [Statement(float(lengths[0]), "the time bounds"), *(each for each in said if not each.is_spacing)]
     if not said:
         return None
     others = [each for each in said[1:] if abs(each.seconds - said[0].seconds) > _ROUNDED * said[0].seconds]
     contradiction = f"{others[0].where} ({others[0].seconds:g} s)" if others else ""
-    return Interval(said[0].seconds, said[0].where, contradiction)
+    return Interval(said[0].seconds, said[0].where, contradiction, said[0].is_spacing)
 
 
 def covers_all_since(dataset, field: Field, leads: np.ndarray, times: np.ndarray, where: str) -> bool:
@@ -63,14 +75,22 @@ def covers_all_since(dataset, field: Field, leads: np.ndarray, times: np.ndarray
 def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray | None:
     """Return the timedelta64[s] of each frame, from the bounds of the time variable or from a `start_time`; None without."""
     variable = dataset.variables.get(find_times(dataset, field.variable, field.frame_dims).valid)
-    bounds = dataset.variables.get(text(variable, "bounds") or "")
+    names = [text(variable, "bounds") or "", text(variable, "climatology") or "", *_BOUNDS]
+    bounds = next((dataset.variables[name] for name in names if name in dataset.variables), None)
     if bounds is not None and bounds.shape[-1:] == (2,):
         ends = _read_bounds(bounds, variable, times, f"{where}: {bounds.name}")
-        return ends[..., 1] - ends[..., 0]
-    start = dataset.variables.get("start_time")
-    if start is None or not counts(start):
+        return np.abs(ends[..., 1] - ends[..., 0])
+    start, end = (
+        next((name for name in found if name in dataset.variables and counts(dataset.variables[name])), None)
+        for found in (_STARTS, _ENDS)
+    )
+    if start is None:
         return None
-    return times - read_times(dataset, "start_time", field.frame_dims, where)
+    starts = read_times(dataset, start, field.frame_dims, where)
+    spans = times - starts
+    if end and not (spans > np.timedelta64(0, "s")).all():  # the time is that of the start
+        spans = read_times(dataset, end, field.frame_dims, where) - starts
+    return spans
 
 
 def _read_bounds(bounds, variable, times: np.ndarray, where: str) -> np.ndarray:

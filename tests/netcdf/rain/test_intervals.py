@@ -5,6 +5,7 @@ import pytest
 from makers import command
 from makers.stored import edit, open_one, read_one, write
 
+from nowcast.errors import DataError
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.rain.statements import lengths
@@ -24,6 +25,19 @@ STATED = {  # seconds, attributes and, in place of rr, the name of the variable
     "a text": (3600, {"long_name": "Radar precipitation accumulation 1-hour"}),
     "a text with a word": (86400, {"long_name": "daily precipitation"}),
     "a text with its frequency": (3600, {"long_name": "60 min rain sum, updated every 5 minutes"}),
+    "a text of numbers": (3600, {"accutime": "60"}),
+    "an attribute": (3600, {"accumulation_time": "60 min"}),
+    "an attribute as ISO 8601": (3600, {"accumulation_period": "PT1H"}),
+    "an attribute as a clock": (3600, {"accumulation_interval": "01:00:00"}),
+    "an attribute with its unit": (900, {"accumulation_minutes": np.int32(15)}),
+    "an attribute with another unit": (3600, {"accumulation_time_seconds": 3600}),
+    "within": (3600, {"cell_methods": "area: mean time: sum within 1 hour"}),
+    "the previous hour": (3600, {"cell_methods": "time: sum (previous hour)"}),
+    "the past hour": (3600, {"long_name": "Rain over the past hour"}),
+    "one hour": (3600, {"description": "one hour accumulation"}),
+    "a unit in brackets": (900, {"comment": "Accumulation time [min]: 15"}),
+    "the name of minutes in full": (900, {"name": "rain_accumulation_15_minutes"}),
+    "a word in the name": (3600, {"name": "hourly_rain"}),
     "the name of hours": (3600, {"name": "RadarOnly_QPE_01H"}),
     "the name of minutes": (900, {"name": "rain_15min"}),
     "another name of minutes": (900, {"name": "MultiSensor_QPE_15M"}),
@@ -68,6 +82,36 @@ def test_bounds_come_before_texts_and_what_contradicts_is_told(tmp_path, caplog)
     np.testing.assert_allclose(read_one(path), AMOUNTS * 6, rtol=1e-6)
     said = f'{path}: rr is divided by 600 s (the time bounds), but long_name "hourly rain" (3600 s) contradicts it'
     assert caplog.messages == [said]
+
+
+@pytest.mark.parametrize(
+    "names", [("time_bnds", None), ("time_bnds", "climatology"), ("time_start", None), ("time_start", "time_end")]
+)
+def test_intervals_are_found_by_the_names_of_bounds_and_starts(tmp_path, names):
+    path = amounts(tmp_path / "a.nc")
+    with edit(path) as file:
+        times = file["time"][:]
+        if names[0] == "time_bnds":
+            file.createDimension("bnds", 2)
+            file.createVariable("time_bnds", "i4", ("time", "bnds"))[:] = np.stack([times, times - 600], axis=1)
+            if names[1]:
+                file["time"].setncattr(names[1], "time_bnds")
+        else:  # where the end is given too, the time is that of the start
+            late = 600 if names[1] else 0
+            for name, values in zip(names, (times - 600 + late, times + late), strict=True):
+                if name:
+                    file.createVariable(name, "i4", ("time",)).units = file["time"].units
+                    file[name][:] = values
+    np.testing.assert_allclose(read_one(path), AMOUNTS * 6, rtol=1e-6)
+
+
+def test_bounds_of_no_length_are_refused(tmp_path):
+    path = amounts(tmp_path / "a.nc")
+    with edit(path) as file:
+        file.createDimension("bnds", 2)
+        file.createVariable("time_bnds", "i4", ("time", "bnds"))[:] = np.repeat(file["time"][:][:, None], 2, axis=1)
+    with pytest.raises(DataError, match=r"rr is an amount, but its time bounds are 0 s long\.\nExpected those"):
+        open_one(path)
 
 
 def test_what_contradicts_the_interval_of_a_forecast_is_told(tmp_path, caplog):
