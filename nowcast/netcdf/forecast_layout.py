@@ -22,8 +22,9 @@ from nowcast.netcdf.times.intervals import covers_all_since, stated_interval
 from nowcast.quantity import RAIN_RATE, Quantity
 
 _MEMBERS = {"ens_number", "realization", "realisation", "member", "members", "mem", "number", "ensemble"}
-_MEMBERS |= {"ensemble_member", "ens", "ensemble_size"}
+_MEMBERS |= {"ensemble_member", "ens", "ensemble_size", "ens_mem", "perturbationnumber", "perturbation"}
 _PROBABILITY = re.compile(r"probability_of_\w+_above_threshold")
+_UNKNOWN = 3600.0  # s, until the interval is known
 OTHER_NAME = "value"  # variable of this program's forecasts of a quantity other than rain
 
 
@@ -32,7 +33,8 @@ class ForecastLayout:
     """How the forecasts of a file are read.
 
     thresholds: mm/h, of exceedance probabilities; () for fields
-    amounts: of amounts "stated" per interval, "assumed" to be per step, or "total" since the start; "" for other kinds
+    amounts: of amounts "stated" per interval, "spaced" (only by that between what was summed), "assumed" to be per step,
+    "whole" (over the lead time, of a file with one) or "total" since the start; "" for other kinds
     """
 
     field: Field
@@ -135,19 +137,18 @@ def _is_threshold(variable) -> bool:
 
 
 def _conversion(dataset, field: Field, times: Times, where: str, zr_a: float, zr_b: float) -> tuple[Conversion, str]:
-    """Return the conversion to mm/h, and what amounts are. Those without a stated interval cover the step of lead times."""
-    interval, amounts = None, "assumed" if field.kind == "amount" else ""
-    leads = times.valid - times.references
-    step = most_frequent_step(np.unique(leads))
-    if amounts and (
-        says_total(dataset.variables[field.variable]) or covers_all_since(dataset, field, leads, times.valid, where)
-    ):
+    """Return the conversion to mm/h, and what amounts are: see `ForecastLayout`."""
+    if field.kind != "amount":
+        return field.conversion(zr_a=zr_a, zr_b=zr_b, where=where), ""
+    leads, interval, amounts = times.valid - times.references, None, "assumed"
+    if says_total(dataset.variables[field.variable]) or covers_all_since(dataset, field, leads, times.valid, where):
         amounts = "total"
-    elif amounts:
-        said = stated_interval(dataset, field, times.valid, where)
+    elif said := stated_interval(dataset, field, times.valid, where):
         warn_of_contradiction(said, Path(where), field.variable)
-        interval = said.seconds if said else None
-        amounts = "assumed" if interval is None else "stated"
-    if interval is None and not np.isnat(step):
-        interval = step.astype(np.int64).item()
-    return field.conversion(interval_seconds=interval, zr_a=zr_a, zr_b=zr_b, where=where), amounts
+        interval, amounts = said.seconds, "spaced" if said.is_spacing else "stated"
+        if len(np.unique(leads)) == 1 and not said.is_spacing and leads.flat[0] == np.timedelta64(int(interval), "s"):
+            amounts = "whole"
+    step = most_frequent_step(np.unique(leads))
+    if interval is None:  # where the file has one lead time, all files together tell: forecast_amounts.py
+        interval = _UNKNOWN if np.isnat(step) else step.astype(np.int64).item()
+    return field.conversion(interval_seconds=interval, where=where), amounts

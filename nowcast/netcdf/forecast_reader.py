@@ -14,6 +14,7 @@ import numpy as np
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import maker
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors, unreadable
+from nowcast.netcdf.forecast_amounts import of_steps, with_intervals, with_undeclared
 from nowcast.netcdf.forecast_layout import ForecastLayout, read_layout
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.places.grid import Grid, read_grid
@@ -158,7 +159,9 @@ def _selection(file: _File, position: int, count: int, threshold: int) -> dict[s
 
 
 def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6) -> Forecasts:
-    """Open a forecast file, or a folder or glob of files as the forecasts of one forecaster. Reads coordinates, no fields.
+    """Open a forecast file, or a folder or glob of files as the forecasts of one forecaster.
+
+    Reads coordinates, and a few fields.
 
     variable: name of the variable, used in files that have it; else it is found by its CF attributes
     zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
@@ -170,6 +173,7 @@ def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float
     for inferred in sorted({file.times.inferred for file in files} - {None}):
         log.info("%s: no forecast_reference_time is stated; taken from %s", where, inferred)
     references, leads, sources = _cases(files, str(where))
+    files = with_undeclared(with_intervals(files, leads), lambda file, position: _selection(file, position, 1, 0))
     layout = files[0].layout
     forecasts = Forecasts(
         grid=files[0].grid,
@@ -189,13 +193,14 @@ def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float
     log.info(
         "%s: %s is taken as the total since the start of the forecast; rates are differences", where, layout.field.variable
     )
-    return replace(forecasts, are_totals=True)
+    files = of_steps(files, leads)
+    return replace(forecasts, are_totals=True, files=tuple(files), conversion=files[0].layout.conversion.describe)
 
 
 def _are_totals(forecasts: Forecasts) -> bool:
     """Return whether amounts are totals since the start: they are said to be, or never fall in the first or last case."""
     amounts = {file.layout.amounts for file in forecasts.files}
-    if amounts != {"assumed"}:
+    if not amounts <= {"assumed", "spaced"}:
         return "total" in amounts
     cases = sorted({0, len(forecasts.reference_times) - 1})
     leads = range(min(len(forecasts.lead_times), MOST_READ))
@@ -240,12 +245,11 @@ def _require_alike(file: _File, first: _File) -> None:
             raise DataError(f"{file.path} holds {own} but {first.path} holds {expected}.\n{advice}")
 
 
-def _contents(layout: ForecastLayout) -> tuple[Quantity, str, str, str]:
-    """Return quantity, kind, thresholds and the interval of amounts, for messages."""
+def _contents(layout: ForecastLayout) -> tuple[Quantity, str, str]:
+    """Return quantity, kind and thresholds, for messages."""
     kinds = {"deterministic": "one forecast", "ensemble": f"{layout.num_members} members", "probability": "probabilities"}
     thresholds = ", ".join(f"{threshold:g}" for threshold in layout.thresholds)
-    interval = f"amounts in {layout.conversion.describe}" if layout.amounts else ""
-    return layout.quantity, kinds[layout.kind], f"the thresholds {thresholds}", interval
+    return layout.quantity, kinds[layout.kind], f"the thresholds {thresholds}"
 
 
 def _cases(files: list[_File], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -257,6 +261,8 @@ def _cases(files: list[_File], where: str) -> tuple[np.ndarray, np.ndarray, np.n
     leads = np.concatenate([file.times.valid.ravel() for file in files]) - references
     number = np.repeat(np.arange(len(files)), [file.times.valid.size for file in files])
     position = np.concatenate([np.arange(file.times.valid.size) for file in files])
+    if not len(leads):
+        raise DataError(f"{where} has no forecasts: a dimension of its times is 0 long.\nExpected at least one lead time.")
     order = np.lexsort((leads, references))
     references, leads, sources = references[order], leads[order], np.stack([number, position], axis=-1)[order]
     same = np.flatnonzero((references[1:] == references[:-1]) & (leads[1:] == leads[:-1]))

@@ -244,7 +244,7 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float) -> 
         institution=next((file.institution for file in files if file.institution), None),
         **({"stamps": stamps[kept]} if is_moved else {}),
     )
-    if any(file.field.kind == "amount" and file.interval is None for file in files):
+    if any(file.field.kind == "amount" and (file.interval is None or file.interval.is_spacing) for file in files):
         _refuse_totals(record)
     return record
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nowcast.netcdf.rain.packing import Packing, decode
+from nowcast.netcdf.rain.packing import HIGHEST, Packing, decode
 from nowcast.netcdf.rain.units import Conversion
 
 _DRY_RATE = 0.1  # mm/h, below which a known cell counts as dry
@@ -16,9 +16,9 @@ _FEW = 0.001  # share of dry cells among the known ones, below which none is tak
 _HALF = 0.5  # the same for reflectivity, which is also measured where it does not rain
 _MOST_MARKS = 3  # different negative numbers that can stand for something; more are noise
 _FEWEST_KNOWN, _LEAST_MISSING = 500, 0.05  # cells, and share of all cells, for a remark
-_LARGEST_BYTE = 255
+_LARGEST = 6  # of the largest numbers of an integer type that may stand for something
 _INCREDIBLE = 200.0  # mm/h
-_RARE = 5  # times as many cells as with the ten numbers below it
+_RARE, _FEWEST = 5, 20  # times as many cells as with the ten numbers below it, and number of cells
 
 
 def refine(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tuple[Packing, str | None]:
@@ -26,19 +26,27 @@ def refine(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tupl
 
     stored: (frame, y, x) numbers as they are stored
     """
-    packing, remark = _without_largest_byte(stored, packing, conversion)
+    packing, *remarks = _without_largest(stored, packing, conversion)
+    packing, dry = _with_dry(stored, packing, conversion)
+    remarks = [remark for remark in (*remarks, dry) if remark]
+    return packing, "; ".join(remarks) or None
+
+
+def _with_dry(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tuple[Packing, str | None]:
+    """Add the number for no rain if no known cell is dry and it can be told from missing; else remark on it."""
     rates = decode(stored, packing, conversion)
-    missing, known = np.isnan(rates), np.isfinite(rates)
+    known = np.isfinite(rates)
+    missing = ~known
     share = (rates[known] < _DRY_RATE).mean() if known.any() else 0.0
     if packing.dry or not missing.any() or share > (_HALF if conversion.zr else _FEW):
-        return packing, remark
+        return packing, None
     marks = _marks(stored[missing], packing, conversion)
     with_others = len(marks) > 1 or not np.isin(stored[missing], marks).all()
     if 0 < len(marks) <= _MOST_MARKS and with_others:
         dry = max(marks)
         return replace(packing, dry=(dry,)), f"{dry:g} is taken as no rain, and what else is missing as missing"
     if known.sum() < _FEWEST_KNOWN or missing.mean() < _LEAST_MISSING or share > _FEW:
-        return packing, remark
+        return packing, None
     if len(marks) == 1:
         return packing, (
             f"no known cell is dry, and {marks[0]:g} is taken as missing. "
@@ -63,16 +71,56 @@ def _marks(missing: np.ndarray, packing: Packing, conversion: Conversion) -> lis
             if (np.isnan(rate) and number < 0) or (number == 0 and not conversion.zr)]  # fmt: skip
 
 
-def _without_largest_byte(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tuple[Packing, str | None]:
-    """Take 255 in unsigned bytes as missing if nothing is declared and it is far more frequent, or more rain, than credible."""
-    is_byte = stored.dtype.itemsize == 1 and (stored.dtype.kind == "u" or packing.unsigned)
-    if not is_byte or packing.missing or packing.dry or packing.high < np.inf:
+def _without_largest(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tuple[Packing, str | None]:
+    """Take the largest numbers of 8 or 16 bits as missing where nothing declares them and they cannot be rain.
+
+    They are far more frequent than the ten numbers below, and more rain than is credible; 255, where the bytes declare nothing,
+    if it is one of both.
+    """
+    kind = np.dtype(stored.dtype.str.replace("i", "u")) if packing.unsigned else stored.dtype
+    if kind.kind == "f" and not conversion.zr:
+        return _without_repeated(stored, packing, conversion)
+    if kind.kind not in "iu" or kind.itemsize > 2 or packing.high < np.inf:
         return packing, None
-    numbers = stored.view("u1")
-    largest = decode(np.full(1, _LARGEST_BYTE, "u1").view(stored.dtype), packing, conversion)[0]
-    count = (numbers == _LARGEST_BYTE).sum()
-    others = (numbers >= _LARGEST_BYTE - 10).sum() - count
-    if not (count > max(_RARE * others, _FEW * numbers.size) or largest >= _INCREDIBLE):
+    numbers, most = stored.view(kind), int(np.iinfo(kind).max)
+    is_bare_byte = kind == np.uint8 and not packing.missing and not packing.dry
+    found, remarks = [], []
+    for number in range(most, most - _LARGEST, -1):
+        count, rate = int((numbers == number).sum()), _rate(number, kind, stored.dtype, packing, conversion)
+        if number in packing.missing + packing.dry or np.isnan(rate):
+            continue
+        others = sum(int((numbers == other).sum()) for other in range(number - 10, number) if other not in packing.missing)
+        is_frequent, is_incredible = count > max(_RARE * others, _FEW * numbers.size), rate >= _INCREDIBLE
+        if (is_frequent and is_incredible and count >= _FEWEST) or (
+            is_bare_byte and number == most and (is_frequent or is_incredible)
+        ):
+            found.append(number)
+            remarks += [f"{number}, which would be {_said(rate)}"] if count else []
+    if not found:
         return packing, None
-    remark = f"255, which would be {largest:.4g} mm/h, is taken as missing" if count else None
-    return replace(packing, missing=(_LARGEST_BYTE,)), remark
+    are = "are" if len(remarks) > 1 else "is"
+    return replace(packing, missing=(*packing.missing, *found)), (
+        f"{' and '.join(remarks)}, {are} taken as missing" if remarks else None
+    )
+
+
+def _without_repeated(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tuple[Packing, str | None]:
+    """Take the largest number of floating-point fields as missing if it is whole, frequent and more rain than is credible."""
+    rates = decode(stored, packing, conversion)
+    highest = rates[np.isfinite(rates)].max(initial=0)
+    number = float(stored[rates == highest][0]) if highest >= _INCREDIBLE else np.nan
+    count, others = (stored == number).sum(), ((rates > 0.8 * highest) & (rates < highest)).sum()
+    if not (number.is_integer() and count >= _FEWEST and count > max(_RARE * others, _FEW * stored.size)):
+        return packing, None
+    return replace(
+        packing, missing=(*packing.missing, number)
+    ), f"{number:g}, which would be {_said(highest)}, is taken as missing"
+
+
+def _rate(number: int, kind: np.dtype, own: np.dtype, packing: Packing, conversion: Conversion) -> float:
+    """Return what a number would be, mm/h; infinity above what is credible."""
+    return float(decode(np.full(1, number, kind).view(own), packing, conversion)[0])
+
+
+def _said(rate: float) -> str:
+    return f"{rate:.4g} mm/h" if np.isfinite(rate) else f"more than {HIGHEST:.0f} mm/h"

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-from makers.stored import read_one, write
+from makers.stored import edit, read_one, write
+
+from nowcast.netcdf.forecast_reader import read_forecast
 
 WET = np.linspace(0.2, 40, 48 * 60, dtype="f4").reshape(2, 24, 60)  # mm/h
 DRY = np.arange(2 * 24 * 60).reshape(2, 24, 60) % 2 == 0
@@ -48,6 +50,12 @@ def test_dry_is_dry_and_missing_is_missing(tmp_path, caplog, kind):
     assert caplog.messages == ([f"{path}: rr: {told}"] if told else [])
 
 
+def test_a_number_beyond_any_rain_is_missing_beside_one_for_dry(tmp_path):
+    fields = read_one(write(tmp_path / "a.nc", stored(WET, -1, 1e20)))
+    np.testing.assert_array_equal(fields == 0, TRUTH == 0)
+    np.testing.assert_array_equal(np.isnan(fields), np.isnan(TRUTH))
+
+
 def test_negative_numbers_beside_dry_zeros_stay_missing(tmp_path, caplog):
     numbers = np.where(ABSENT, np.where(DRY, -1, -3), np.where(DRY, 0, WET)).astype("f4")
     fields = read_one(write(tmp_path / "a.nc", numbers))
@@ -89,3 +97,58 @@ def test_a_largest_byte_that_is_one_of_many_values_is_rain(tmp_path, caplog):
     fields = read_one(write(tmp_path / "a.nc", numbers, scale_factor=0.1))
     np.testing.assert_allclose(fields, numbers * 0.1, rtol=1e-6)
     assert not caplog.messages
+
+
+NEAR, FAR = np.where(DRY, 0, WET), ABSENT & DRY  # cells that hold the number in question
+LARGEST = {  # stored numbers, what is told, and attributes
+    "65534 beside a declared 65535": (
+        np.where(FAR, 65534, np.round(NEAR * 100)).astype("u2"), "65534, which would be 655.3 mm/h,", {
+        "fill": np.uint16(65535), "scale_factor": 0.01}),
+    "32767": (
+        np.where(FAR, 32767, np.round(NEAR * 100)).astype("i2"), "32767, which would be 327.7 mm/h,", {"scale_factor": 0.01}),
+    "254 beside a declared 255": (np.where(FAR, 254, np.round(NEAR)).astype("u1"), "254, which would be 254 mm/h,", {
+        "fill": np.uint8(255)}),
+    "255 of floats": (np.where(FAR, 255, NEAR).astype("f4"), "255, which would be 255 mm/h,", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LARGEST)
+def test_a_frequent_number_beyond_credible_rain_is_missing(tmp_path, caplog, kind):
+    numbers, told, attributes = LARGEST[kind]
+    path = write(tmp_path / "a.nc", numbers, **attributes)
+    fields = read_one(path)
+    np.testing.assert_array_equal(np.isnan(fields), FAR)
+    np.testing.assert_allclose(fields[~FAR], NEAR[~FAR], atol=0.6)
+    assert caplog.messages == [f"{path}: rr: {told} is taken as missing"]
+
+
+def test_rare_and_varied_high_rates_are_rain(tmp_path, caplog):
+    few = NEAR.copy()
+    few[0, 0, :10] = 255
+    many = np.where(FAR, 250 + 5 * np.random.default_rng(0).random(FAR.shape), NEAR)
+    for name, values in (("few", few), ("many", many)):
+        np.testing.assert_array_equal(read_one(write(tmp_path / f"{name}.nc", values.astype("f4"))), values.astype("f4"))
+    assert not caplog.messages
+
+
+def forecast_of(path, numbers, **attributes):
+    """A forecast of two lead times, from 300 s before the first."""
+    write(path, numbers, **attributes)
+    with edit(path) as file:
+        start = file.createVariable("forecast_reference_time", "i4")
+        start.setncatts({"standard_name": "forecast_reference_time", "units": "seconds since 1970-01-01"})
+        start[...] = file["time"][0] - 300
+    return path
+
+
+@pytest.mark.parametrize("kind", ["-99 mm/h beside NaN", "-99 dBZ beside -999", "a range that excludes 0"])
+def test_dry_is_dry_in_forecasts_of_others(tmp_path, caplog, kind):
+    numbers, told, attributes = KINDS[kind]
+    path = forecast_of(tmp_path / "f.nc", numbers, **attributes)
+    np.testing.assert_allclose(read_forecast(path).read(0), TRUTH, rtol=1e-5)
+    assert caplog.messages == [f"{path}: rr: {told}"]
+
+
+def test_a_largest_byte_is_missing_in_forecasts_of_others(tmp_path):
+    numbers = np.where(ABSENT, 255, np.round(NEAR)).astype("u1")
+    np.testing.assert_array_equal(np.isnan(read_forecast(forecast_of(tmp_path / "f.nc", numbers)).read(0)), ABSENT)

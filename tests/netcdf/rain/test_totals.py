@@ -99,10 +99,43 @@ def test_stated_intervals_count_more_than_numbers_that_never_fall(tmp_path):
     np.testing.assert_allclose(found.read(0), growing, atol=1e-4)
 
 
-def test_files_of_single_lead_times_since_the_start_are_refused(tmp_path):
-    for n, lead in enumerate(LEADS[:3]):
-        forecast(tmp_path / f"{lead}.nc", totals(RATES)[n : n + 1], leads=[lead], bounds=0)
-    message = r"20.nc holds amounts in mm per 1200 s -> mm/h but .*10.nc holds amounts in mm per 600 s -> mm/h\.\nExpected one"
+@pytest.mark.parametrize(
+    ("bounds", "attributes"),
+    [
+        (0, {}),
+        (None, {}),
+        (None, {"comment": "rain since start"}),
+        (None, {"cell_methods": "time: sum (interval: 10 minutes)"}),
+    ],
+    ids=["bounds", "numbers", "text", "the interval of what was summed"],
+)
+def test_totals_in_a_file_for_each_lead_time_are_differenced(tmp_path, bounds, attributes):
+    for lead, field in zip(LEADS, totals(RATES), strict=True):
+        forecast(tmp_path / f"{lead}.nc", field[None], leads=[lead], bounds=bounds, **attributes)
+    found = read_forecast(tmp_path)
+    np.testing.assert_allclose(found.read(0), RATES, atol=1e-4)
+    assert found.conversion == "mm per 600 s -> mm/h"
+
+
+@pytest.mark.parametrize("since", [10, None])
+def test_amounts_per_step_in_a_file_for_each_lead_time_are_not(tmp_path, since):
+    for lead, field in zip(LEADS, RATES / 6, strict=True):
+        forecast(tmp_path / f"{lead}.nc", field[None], leads=[lead], bounds=since and lead - since)
+    np.testing.assert_allclose(read_forecast(tmp_path).read(0), RATES, atol=1e-4)
+
+
+def test_one_amount_over_the_whole_lead_time_is_its_rate(tmp_path):
+    path = forecast(tmp_path / "f.nc", totals(RATES, [60] * 6)[:1], leads=[60], bounds=0)
+    np.testing.assert_allclose(read_forecast(path).read(0), RATES[:1], atol=1e-4)
+    path = forecast(tmp_path / "g.nc", RATES[:1], leads=[60])
+    with pytest.raises(DataError, match=r'g.nc: acc is an accumulation \("mm"\) over an unknown interval'):
+        read_forecast(path)
+
+
+def test_files_of_different_intervals_are_refused(tmp_path):
+    for lead, since in ((10, 0), (20, 10), (30, 0)):
+        forecast(tmp_path / f"{lead}.nc", RATES[:1], leads=[lead], bounds=since)
+    message = r"30.nc holds amounts in mm per 1800 s -> mm/h but .*10.nc holds amounts in mm per 600 s -> mm/h\.\nExpected one"
     with pytest.raises(DataError, match=message):
         read_forecast(tmp_path)
 
@@ -117,6 +150,9 @@ def test_a_record_of_totals_is_refused(tmp_path):
     path = write(tmp_path / "b.nc", amounts, units="mm", description="ACCUMULATED TOTAL CUMULUS PRECIPITATION")
     with pytest.raises(DataError, match=r"b.nc: rr is a total since the start of a run\.\nExpected amounts of each time step"):
         open_one(path)
+    methods = "time: sum (interval: 5 minutes)"  # strictly, the interval of what was summed
+    with pytest.raises(DataError, match=r"d.nc: rr, which never falls, is a total"):
+        open_one(write(tmp_path / "d.nc", np.cumsum(amounts, axis=0), units="mm", cell_methods=methods))
     np.testing.assert_allclose(open_one(write(tmp_path / "c.nc", amounts, units="mm")).read(range(6)), RATES, rtol=1e-5)
 
 
