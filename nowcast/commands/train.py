@@ -18,7 +18,7 @@ from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
 from nowcast.runtime.outputs import replacing
 from nowcast.training import run_folder
-from nowcast.training.compatibility import check_resumable
+from nowcast.training.compatibility import as_the_run, check_resumable
 from nowcast.training.experiment import check_grids, check_quantity, check_shares, with_grid
 from nowcast.training.learner import Learner
 from nowcast.training.optimizer import count_steps
@@ -62,9 +62,10 @@ def train_run(
     folder and training raise.
     """
     own_device = distributed.join(pick_device(device))
+    if checkpoint := _checkpoint_to_resume(output, resume=resume):
+        experiment = as_the_run(experiment, checkpoint)
     with distributed.in_turn():
         archive = open_archive(experiment.data)
-    checkpoint = _checkpoint_to_resume(output, resume=resume)
     weights = None if checkpoint else starting_checkpoint(experiment)
     experiment = with_batch_size(with_grid(experiment, archive), archive, own_device, checkpoint)
     trainer = _make_trainer(experiment, archive, output, own_device, checkpoint, weights)
@@ -108,7 +109,7 @@ def starting_checkpoint(experiment: Experiment) -> Checkpoint | None:
 def with_batch_size(
     experiment: Experiment, archive: Archive, device: torch.device, resumed: Checkpoint | None = None
 ) -> Experiment:
-    """Replace batch_size = "auto" by a number: that of the resumed run, or the largest batch that fits into memory.
+    """Replace batch_size = "auto" by a number: that of the resumed run, or the largest batch for the memory of this machine.
 
     Raises MemoryLimitError (exit 7) where not even one case fits.
     """

@@ -1,7 +1,8 @@
 """Which checkpoint fits which training: checks before a run resumes, and before it starts with another run's weights.
 
 Resume: the config must be that of the run, except for `[training]`, where everything may change but `optimizer` and `ema`,
-whose state is in the checkpoint. The records may have moved, but must give the same windows.
+whose state is in the checkpoint. The records may have moved, but must give the same windows. Keys that are newer than the run
+have the values that it went by.
 
 Start (`training.start_from`): only the weights are taken, so quantity, units, `[transform]` and `[model]` must be equal.
 """
@@ -24,15 +25,29 @@ from nowcast.training.experiment import resolve
 
 FIXED = {"training.optimizer", "training.ema"}  # keys of [training] that may not change when a run resumes
 FREE = {"data.records"}  # may change: the windows themselves are compared
+NEWER = {"max_absent": 0}  # keys of [data] that are newer than some checkpoints, with what those runs did
 MOST_SHOWN = 4  # differences that a message lists
+
+
+def as_the_run(experiment: Experiment, checkpoint: Checkpoint) -> Experiment:
+    """Give keys of `[data]` that neither the config nor the checkpoint to resume from has the values of that run."""
+    known, given = _data_of(checkpoint), experiment.data.model_fields_set
+    missing = {key: value for key, value in NEWER.items() if key not in known and key not in given}
+    return experiment.model_copy(update={"data": experiment.data.model_copy(update=missing)}) if missing else experiment
+
+
+def _data_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """Return the `[data]` of a checkpoint's config; nothing where it is damaged, which `check_resumable` reports."""
+    stored = checkpoint.metadata.get("config")
+    data = stored.get("data") if isinstance(stored, Mapping) else None
+    return data if isinstance(data, Mapping) else {}
 
 
 def check_resumable(checkpoint: Checkpoint, experiment: Experiment, archive: Archive) -> None:
     """Raise CheckpointError (exit 4), naming keys and both values, where the resolved experiment is not that of the run."""
     try:
-        before = dict(
-            config.flat(config.as_dict(resolve(config.from_dict(checkpoint.metadata["config"], source="its config"))))
-        )
+        stored = config.from_dict(checkpoint.metadata["config"], source="its config")
+        before = dict(config.flat(config.as_dict(resolve(as_the_run(stored, checkpoint)))))
     except (NowcastError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path} cannot be resumed from: {error}") from None
     now = dict(config.flat(config.as_dict(experiment)))
