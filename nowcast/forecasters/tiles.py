@@ -7,8 +7,8 @@ frames, radar of MeteoSwiss and FMI) the largest difference in network values is
 44, and 0 at its reach, 68; for a trained multiscale network with a reach of 320 cells it is 4e-5 at 32, and rounding from 48.
 """
 
+import logging
 import math
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -16,16 +16,16 @@ from itertools import pairwise, product
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from nowcast.errors import MemoryLimitError
 from nowcast.models.model import Model
 from nowcast.runtime import distributed
-from nowcast.runtime.memory import free_memory, peak_memory, restart_peak
+from nowcast.runtime.memory import free_memory, peak_bytes, total_memory
 
+log = logging.getLogger(__name__)
 LARGEST_MARGIN = 192  # cells; in all measurements, the influence from further away in an hour was rounding
 BLEND = 8  # cells to either side of a seam over which one tile fades into the next
+SHARE = 0.25  # of all memory, for one forecast
 MOST_BYTES = 4 << 30  # memory for one forecast on a CPU, which others use too
 CACHE_BYTES = 1 << 28  # memory of a tile; larger ones do not fit in a CPU's caches and take up to twice the time per cell
 MOST_OVERHEAD = 1.5  # largest number of cells computed in small tiles, relative to that in large ones
@@ -198,52 +198,21 @@ def bytes_per_cell(run: Run, input_frames: int, num_leads: int, grid: tuple[int,
 
 
 def available_bytes(device: torch.device) -> float:
-    """Return the bytes that one forecast may take: half of the free memory; on a CPU shared by processes, up to MOST_BYTES."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] / 2
-    try:
-        return min(free_memory() / 2 / distributed.size_here(), MOST_BYTES)
-    except MemoryLimitError:  # the system does not say how much is free
-        return MOST_BYTES
+    """Return the bytes that one forecast may take: a share of all memory, on a CPU shared by processes, up to MOST_BYTES.
 
-
-def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """Measure the bytes of memory that a call takes at its peak."""
-    if device.type == "cuda":
-        run()  # the first run also allocates what is set up once
-        before = torch.cuda.memory_allocated(device)
-        restart_peak(device)
-        run()
-        return peak_memory(device) - before
-    with _Allocations() as allocations:
-        run()
-    return allocations.peak
-
-
-class _Allocations(TorchDispatchMode):
-    """Counts the bytes of all tensors alive, and their peak.
-
-    The CPU allocator does not count, and the memory of the process does not show it when freed memory is used again.
+    What is free at the moment does not count, so that a forecast is the same at each time; only where even that is less, it
+    is a half of it, and a warning says so.
     """
-
-    def __init__(self):
-        super().__init__()
-        self.alive = self.peak = 0
-        self.seen: weakref.WeakSet = weakref.WeakSet()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # True would import torch's compiler, which takes a second
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage()) not in self.seen:
-                self.seen.add(storage)
-                self.alive += storage.nbytes()
-                self.peak = max(self.peak, self.alive)
-                weakref.finalize(storage, self._free, storage.nbytes())
-        return out
-
-    def _free(self, num_bytes: int) -> None:
-        self.alive -= num_bytes
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        usual = SHARE * total
+    else:
+        usual = min(SHARE * total_memory() / distributed.size_here(), MOST_BYTES)
+        try:
+            free = free_memory()
+        except MemoryLimitError:  # the system does not say how much is free
+            return usual
+    if free >= usual:
+        return usual
+    log.warning("only %.1f GB of memory are free: tiles may be smaller, and forecasts a little different", free / 1e9)
+    return free / 2

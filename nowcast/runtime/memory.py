@@ -1,12 +1,17 @@
-"""Memory that a process uses and can still get, in bytes: from Linux's /proc, the control group, or CUDA."""
+"""Memory that a process uses and can still get, in bytes: from Linux's /proc, the control group, torch or CUDA."""
 
 import os
 import resource
 import sys
+import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from nowcast.errors import MemoryLimitError
 
@@ -77,6 +82,48 @@ def peak_memory(device: torch.device) -> int:
     with suppress(OSError, StopIteration):
         return _read("/proc/self/status", "VmHWM")
     return _peak_of_process()
+
+
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
+    """Measure the bytes of memory that a call takes at its peak."""
+    if device.type == "cuda":
+        run()  # the first run also allocates what is set up once
+        before = torch.cuda.memory_allocated(device)
+        restart_peak(device)
+        run()
+        return peak_memory(device) - before
+    with _Allocations() as allocations:
+        run()
+    return allocations.peak
+
+
+class _Allocations(TorchDispatchMode):
+    """Counts the bytes of all tensors alive, and their peak.
+
+    The CPU allocator does not count, and the memory of the process does not show it when freed memory is used again.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.alive = self.peak = 0
+        self.seen: weakref.WeakSet = weakref.WeakSet()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # True would import torch's compiler, which takes a second
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage()) not in self.seen:
+                self.seen.add(storage)
+                self.alive += storage.nbytes()
+                self.peak = max(self.peak, self.alive)
+                weakref.finalize(storage, self._free, storage.nbytes())
+        return out
+
+    def _free(self, num_bytes: int) -> None:
+        self.alive -= num_bytes
 
 
 def _peak_of_process() -> int:

@@ -1,7 +1,8 @@
-"""What a training step costs in seconds and memory, and the largest batch that fits; measured by real steps.
+"""What a training step costs in seconds and memory, and the largest batch that fits; found by real steps.
 
 The steps run on random fields of the real shape. Memory is the peak of the whole process (on a GPU: of what torch has
-reserved there); seconds are those of one update. A learner that has been measured is of no use for training afterwards.
+reserved there); seconds are those of one update. For the largest batch, which must be the same at each start, the bytes of
+tensors are counted instead. A learner that has been measured is of no use for training afterwards.
 """
 
 import gc
@@ -18,13 +19,15 @@ from nowcast.dataset.archive import Archive
 from nowcast.dataset.batches import Batch
 from nowcast.errors import MemoryLimitError
 from nowcast.runtime import distributed
-from nowcast.runtime.memory import free_memory, peak_memory, resident_memory, restart_peak
+from nowcast.runtime.memory import free_memory, peak_bytes, peak_memory, resident_memory, restart_peak, total_memory
 from nowcast.training.learner import Learner
 
 log = logging.getLogger(__name__)
 PROBE_SECONDS = 5.0  # s, about as long as the longest step of an estimate may take
 FEWEST_CASES = 4  # of that step: a line through 1 and 2 cases would depend on what the allocator happens to keep
-MEMORY_SHARE = 0.8  # of the free memory that batch_size = "auto" fills; validation and reading need some as well
+MEMORY_SHARE = 0.5  # of all memory that batch_size = "auto" fills; validation, reading and other programs need some as well
+FREE_SHARE = 0.8  # of the free memory that the batch advised after running out of memory fills
+PROCESS_BYTES = 6e8  # of the process without a step
 GPU_MEMORY_SHARE = 0.9  # of a GPU's whole memory
 MOST_CASES = 4096  # the largest batch that batch_size = "auto" gives
 Shape = tuple[int, int]  # (y, x), grid cells
@@ -65,12 +68,16 @@ def probe(learner: Learner, cases: int, shape: Shape) -> Probe:
     batch = _random_batch(learner, shape, cases)
     restart_peak(learner.device)
     start = time.perf_counter()
+    _update(learner, batch)
+    memory = peak_memory(learner.device)  # on a GPU this waits for the step
+    return Probe(cases, time.perf_counter() - start, memory)
+
+
+def _update(learner: Learner, batch: Batch) -> None:
     learner.model.train()
     learner.batch_loss(batch).backward()
     learner.optimizer.step()
     learner.optimizer.zero_grad(set_to_none=True)
-    memory = peak_memory(learner.device)  # on a GPU this waits for the step
-    return Probe(cases, time.perf_counter() - start, memory)
 
 
 def _random_batch(learner: Learner, shape: Shape, cases: int) -> Batch:
@@ -110,43 +117,49 @@ def uncompiled(experiment: Experiment, device: torch.device) -> Learner:
     return Learner(experiment.model_copy(update={"training": training}), device)
 
 
-def largest_batch(learner: Learner, *, shape: Shape, most: int) -> int:
-    """Find the largest batch, of at most `most` cases of `shape` (y, x) cells, whose step fits into the free memory.
+def largest_batch(learner: Learner, *, shape: Shape, most: int, share: float = MEMORY_SHARE) -> int:
+    """Find the largest batch, of at most `most` cases of `shape` (y, x) cells, whose step fits into the memory of the machine.
+
+    It is the same at each call, whatever else the machine does: the bytes of tensors are counted, and no free memory.
+
+    share: of all memory that the training may take, on a CPU
 
     Raises MemoryLimitError (exit 7) where one case does not fit; the message names a crop that would.
     """
-    most = max(min(most, MOST_CASES), 1)
-    find = _largest_on_gpu if learner.device.type == "cuda" else _largest_on_cpu
-    cases = find(learner, shape, most)
+    most, on_gpu = max(min(most, MOST_CASES), 1), learner.device.type == "cuda"
+    cases = _largest_on_gpu(learner, shape, most) if on_gpu else _largest_on_cpu(learner, shape, most, share)
     log.info("batch_size = %d: the largest whose step fits into memory on %s", cases, learner.device.type)
     return cases
 
 
-def _largest_on_cpu(learner: Learner, shape: Shape, most: int) -> int:
-    """Extrapolate from small batches, and try a large one only if it should fit: too large a one ends the process."""
-    probe(learner, 1, shape)  # includes set-up
-    small = tried = probe(learner, 1, shape)
-    held = resident_memory()
-    limit = held + MEMORY_SHARE * free_memory() / distributed.size_here()
-    if small.memory_bytes > limit:
-        needed = f"one case takes {small.memory_bytes / 1e9:.1f} GB in a step but {limit / 1e9:.1f} GB are free"
-        crop = _crop_for(limit - held, small.memory_bytes - held, learner, shape)
-        raise MemoryLimitError(f"{needed}.\n{_advice(crop)}")
-    while tried.cases < most:
-        wanted = 4 * tried.cases if tried is small else min(_cases_for(limit, small, tried), 8 * tried.cases)
-        if wanted <= tried.cases:
-            break
-        larger = probe(learner, min(wanted, most), shape)
-        if larger.memory_bytes > limit:
-            return max(min(_cases_for(limit, small, larger), larger.cases - 1), tried.cases)
-        tried = larger
-    return tried.cases
+def _largest_on_cpu(learner: Learner, shape: Shape, most: int, share: float) -> int:
+    """Extrapolate from two small batches: too large a one would end the process."""
+    held, one, per_case = _line(learner, shape)
+    limit = share * total_memory() / distributed.size_here()
+    if held + one > limit:
+        needed = f"one case takes {(held + one) / 1e9:.1f} GB in a step but {limit / 1e9:.1f} GB may be used"
+        raise MemoryLimitError(f"{needed}.\n{_advice(_crop_for(limit - held, one, learner, shape))}")
+    cases = min(1 + int((limit - held - one) / max(per_case, 1.0)), most)
+    needed, free = held + one + (cases - 1) * per_case, resident_memory() + free_memory() / distributed.size_here()
+    if needed > free:
+        problem = f"batch_size = {cases}, the largest for this machine, takes {needed / 1e9:.1f} GB"
+        cure = "End other programs, or set training.batch_size to a smaller number."
+        raise MemoryLimitError(f"{problem} but {free / 1e9:.1f} GB are free now.\n{cure}")
+    return cases
 
 
-def _cases_for(limit: float, small: Probe, large: Probe) -> int:
-    """Return how many cases take `limit` bytes, on the line through two probes."""
-    per_case = (large.memory_bytes - small.memory_bytes) / (large.cases - small.cases)
-    return small.cases + int((limit - small.memory_bytes) / max(per_case, 1.0))
+def _line(learner: Learner, shape: Shape) -> tuple[float, float, float]:
+    """Return the bytes of a training without a step, of a step with one case, and of each further case."""
+    step_bytes(learner, 1, shape)  # allocates the state of the optimizer
+    state = sum(tensor.nbytes for tensor in learner.state_tensors().values())
+    one, few = (step_bytes(learner, cases, shape) for cases in (1, FEWEST_CASES))
+    return PROCESS_BYTES + state, one, (few - one) / (FEWEST_CASES - 1)
+
+
+def step_bytes(learner: Learner, cases: int, shape: Shape) -> int:
+    """Count the bytes of all tensors of one update on a CPU at its peak, with so many cases of `shape` (y, x) cells."""
+    batch = _random_batch(learner, shape, cases)
+    return sum(tensor.nbytes for tensor in batch.tensors) + peak_bytes(lambda: _update(learner, batch), learner.device)
 
 
 def _largest_on_gpu(learner: Learner, shape: Shape, most: int) -> int:
@@ -214,8 +227,9 @@ def what_would_fit(experiment: Experiment, device: torch.device, *, shape: Shape
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    try:
-        fits = min(largest_batch(uncompiled(experiment, device), shape=shape, most=most), batch - 1)
+    try:  # less than what was tried: what is free now can be less than the share
+        share = min(MEMORY_SHARE, FREE_SHARE * free_memory() / total_memory())
+        fits = min(largest_batch(uncompiled(experiment, device), shape=shape, most=most, share=share), batch - 1)
     except MemoryLimitError as error:
         return str(error)
     if not fits:  # one case did fit this time, because other processes left it more room

@@ -197,10 +197,17 @@ def test_memory_is_not_reckoned_too_small(model):
     assert taken > 4 * math.prod(SHAPE) * (PAST + LEADS)
 
 
-def test_what_is_available_is_half_of_what_is_free(monkeypatch):
-    monkeypatch.setattr(tiles, "free_memory", lambda: 1000)
-    assert available_bytes(CPU) == 500
+def test_what_is_available_does_not_depend_on_what_is_free_unless_that_is_less(monkeypatch, caplog):
+    monkeypatch.setattr(tiles, "total_memory", lambda: 4000)
+    for free in (1000, 3999):
+        monkeypatch.setattr(tiles, "free_memory", lambda free=free: free)
+        assert available_bytes(CPU) == 1000
+    assert not caplog.records
+    monkeypatch.setattr(tiles, "free_memory", lambda: 900)
+    assert available_bytes(CPU) == 450
+    assert "GB of memory are free: tiles may be smaller, and forecasts a little different" in caplog.text
     monkeypatch.setattr(tiles, "free_memory", lambda: 1 << 50)
+    monkeypatch.setattr(tiles, "total_memory", lambda: 1 << 50)
     assert available_bytes(CPU) == tiles.MOST_BYTES
 
     def unknown():
