@@ -68,7 +68,8 @@ def check_same(given: Experiment, run: Experiment, *, source: str, output: Path,
     Raises CheckpointError (exit 4), naming keys and both values. The records may have moved.
     """
     now, before = (dict(config.flat(config.as_dict(resolve(each)))) for each in (given, run))
-    free = {*FREE, *map(config.named_key, settings)}
+    newer = {f"data.{key}" for key in NEWER if key not in given.data.model_fields_set}
+    free = {*FREE, *newer, *map(config.named_key, settings)}
     changed = [key for key in {**before, **now} if key not in free and now.get(key) not in ("auto", before.get(key))]
     if changed:
         raise CheckpointError(

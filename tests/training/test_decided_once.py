@@ -14,6 +14,7 @@ from nowcast.errors import CheckpointError
 from nowcast.forecasters import open_forecaster
 from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint, write_checkpoint
 from nowcast.runtime import precision
+from nowcast.training.compatibility import check_same
 from nowcast.training.run_folder import CONFIG
 
 pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.slow]
@@ -100,7 +101,9 @@ def test_a_run_made_before_frames_could_be_absent_resumes_and_forecasts(tmp_path
     resumed = config.read(tmp_path / "old" / CONFIG, ["training.steps=4"])
     assert resumed.data.max_absent == 1, "of new runs"
     train(resumed, tmp_path / "old", resume=True)
-    assert config.read(tmp_path / "old" / CONFIG).data.max_absent == 0
+    own = config.read(tmp_path / "old" / CONFIG)
+    assert own.data.max_absent == 0
+    check_same(resumed, own, source="old.toml", output=tmp_path / "old")
     one, other = (read_checkpoint(tmp_path / name / LAST) for name in ("known", "old"))
     assert one.metadata["windows_sha256"] == other.metadata["windows_sha256"]
     assert all(torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
