@@ -24,6 +24,7 @@ ARROWS = 12  # arrows along the longer side of a map
 ARROW_HEAD = 0.35  # length of an arrow's head, share of the arrow
 SHORTEST_ARROW = 0.05  # share of the distance between arrows; what is shorter is not drawn
 COLOURS = {"graticule": "#9a9a9a", "states": "#8c8c8c", "borders": "#4d4d4d", "lakes": "#303030", "coast": "#303030"}
+HALO, HALO_WIDTH = "#ffffff", 0.8  # points: of a light line under each dark one, so that it is seen on dark colours
 SMALLEST = {"states": 0.0, "borders": 0.0, "lakes": 0.03, "coast": 0.01}  # share of the map; smaller lines are left out
 WIDTHS = {"graticule": 0.35, "states": 0.5, "borders": 0.8, "lakes": 0.6, "coast": 0.9}  # points
 
@@ -67,8 +68,9 @@ def earth(locator: Locator | None, window: Window) -> Earth | None:
         return None
     graticule = [(kind, value, _projected(locator, window, *points)) for kind, value, points in _graticule(*box)]
     strokes = [_stroke("graticule", points) for *_, line in graticule for points in line]
-    for kind in KINDS[::-1]:
-        strokes += [_stroke(kind, points) for points in _world(kind, locator, window, *box)]
+    pieces = {kind: _world(kind, locator, window, *box) for kind in KINDS[::-1]}
+    strokes += [Stroke(points, HALO, WIDTHS[kind] + HALO_WIDTH) for kind in pieces for points in pieces[kind]]
+    strokes += [_stroke(kind, points) for kind in pieces for points in pieces[kind]]
     return Earth(strokes, list(_labels(graticule)))
 
 
