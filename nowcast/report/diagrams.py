@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from nowcast.evaluation.coarsen import evenly_spaced
@@ -20,6 +21,9 @@ from nowcast.scores.spectra import KEPT_POWER
 
 HIGHEST_BIAS = 3.0  # top of the axis of frequency bias by lead time: with few events it can be very large
 NUMBERED_POINTS = 6  # most points of a performance diagram that are labelled with their threshold or lead time
+LABEL_DISTANCE = 0.075  # between two labels of a performance diagram, at least
+NAME_LETTERS = 17  # most letters of a name beside a line
+NAME_DISTANCE = 0.065  # between the names beside lines, at least, share of the height
 HIGHEST_RATIO = 2.0  # top of the axis of forecast / observed power
 BIAS_RANGE = (1 / 8, 8.0)  # axis of frequency bias by threshold
 LEGEND_LETTERS = 30  # most letters of a name in a legend
@@ -139,6 +143,35 @@ def draw_lead(
         axes.axhline(1, color="black", linewidth=0.9)
 
 
+def draw_named_lines(rows: Rows, score: str, styles: Mapping[str, Style], *, label: str, threshold: float) -> Figure:
+    """Draw a score against lead time in a wide figure, with the name of each forecaster at the end of its line."""
+    figure = Figure(figsize=(6.4, 3.0))
+    axes = figure.add_axes((0.095, 0.16, 0.65, 0.81))
+    draw_lead(axes, rows, score, styles, label=label, threshold=threshold)
+    low, high = axes.get_ylim()
+    ends = {name: points[np.isfinite(points[:, 1])] for name, points in curves(rows, score, threshold=threshold).items()}
+    ends = {name: (points[-1, 1] - low) / (high - low) for name, points in ends.items() if len(points)}
+    axes.margins(x=0)
+    for (name, _), place in zip(
+        sorted(ends.items(), key=lambda end: end[1]), _apart(sorted(ends.values()), NAME_DISTANCE), strict=True
+    ):
+        options = {"xycoords": "axes fraction", "va": "center", "fontsize": 10, "color": styles[name].colour}
+        axes.annotate(plain(short(name, NAME_LETTERS)), (1.02, place), annotation_clip=False, **options)
+    return figure
+
+
+def _apart(places: Sequence[float], distance: float) -> list[float]:
+    """Return ascending places, from 0 to 1, moved up and down until they are this far apart."""
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + distance) if moved else max(place, 0))
+    top = 1.0
+    for n in range(len(moved) - 1, -1, -1):
+        moved[n] = min(moved[n], top)
+        top = moved[n] - distance
+    return moved
+
+
 def draw_scores(rows: Sequence[Mapping], thresholds: Sequence[float], names: Sequence[str], unit: str) -> Figure:
     """Draw CSI and frequency bias against lead time in one figure, one column for each threshold."""
     labels = {"csi": "CSI", "frequency_bias": "frequency bias"}
@@ -176,24 +209,42 @@ def draw_performance(rows: Sequence[Mapping], styles: Mapping[str, Style], *, th
 
 
 def _label_points(axes: Axes, x: np.ndarray, pod: np.ndarray, colour: str) -> None:
-    for n in evenly_spaced(len(x), NUMBERED_POINTS):
-        if math.isfinite(x[n] * pod[n, 1]):
-            options = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 8, "color": colour}
-            axes.annotate(f"{pod[n, 0]:g}", (x[n], pod[n, 1]), **options)
+    """Label points, the outermost first, where no label is near by already."""
+    labelled: list[np.ndarray] = []
+    positions = evenly_spaced(len(x), NUMBERED_POINTS)
+    for n in sorted(positions, key=lambda n: -abs(n - (len(x) - 1) / 2)):
+        point = np.array([x[n], pod[n, 1]])
+        if not np.isfinite(point).all() or any(np.abs(point - other).max() < LABEL_DISTANCE for other in labelled):
+            continue
+        labelled.append(point)
+        # inside the axes, left of points at the right edge and below those at the upper one
+        across, up = -5 if point[0] > 0.9 else 5, -4 if point[1] > 0.9 else 3
+        options = {"xytext": (across, up), "textcoords": "offset points", "fontsize": 8, "color": colour, "zorder": 4}
+        align = {"ha": "right" if across < 0 else "left", "va": "top" if up < 0 else "bottom"}
+        outline = [withStroke(linewidth=2, foreground="white")]
+        axes.annotate(f"{pod[n, 0]:g}", point, path_effects=outline, **options, **align)
 
 
 def _draw_csi_and_bias(axes: Axes) -> None:
-    """Draw lines of equal CSI, 1 / CSI = 1 / success ratio + 1 / POD - 1, and of equal bias = POD / success ratio."""
+    """Draw lines of equal CSI, 1 / CSI = 1 / success ratio + 1 / POD - 1, and of equal bias = POD / success ratio.
+
+    CSI is numbered on an axis at the right, where POD on a curve equals it; the bias above the axes and at the lower dashed
+    lines.
+    """
     success, detection = np.meshgrid(*[np.linspace(0.005, 1, 200)] * 2)
-    csi = 1 / (1 / success + 1 / detection - 1)
-    lines = axes.contour(success, detection, csi, np.arange(0.1, 1, 0.1), colors="#b5b5b5", linewidths=0.8)
-    axes.clabel(lines, fmt="%.1f", fontsize=7)
+    csi, levels = 1 / (1 / success + 1 / detection - 1), np.arange(0.1, 1, 0.1)
+    axes.contour(success, detection, csi, levels, colors="#b5b5b5", linewidths=0.8)
+    right = axes.secondary_yaxis("right")
+    right.set_yticks(levels, [f"{level:.1f}" for level in levels])
+    right.tick_params(labelsize=7, length=2, colors="#707070")
+    right.set_ylabel("CSI (grey curves)", fontsize=8, color="#707070")
     for bias in (0.25, 0.5, 1, 2, 4):
         x, y = min(1, 1 / bias), min(1, bias)
         axes.plot([0, x], [0, y], color="#8f8f8f", linewidth=0.8, linestyle=(0, (4, 4)))
-        align = {"ha": "left" if bias <= 1 else "center", "va": "center" if bias <= 1 else "bottom"}
-        offset = (3, 0) if bias <= 1 else (0, 2)
-        axes.annotate(f"{bias:g}", (x, y), xytext=offset, textcoords="offset points", fontsize=7, **align)
+        place, offset = ((x, y), (0, 2)) if bias >= 1 else ((0.9, 0.9 * bias), (0, 0))
+        options = {"ha": "center", "va": "bottom" if bias >= 1 else "center", "color": "#5a5a5a", "fontsize": 7}
+        outline = [withStroke(linewidth=3, foreground="white")]
+        axes.annotate(f"{bias:g}", place, xytext=offset, textcoords="offset points", path_effects=outline, **options)
 
 
 def draw_bias(rows: Sequence[Mapping], styles: Mapping[str, Style], unit: str) -> Figure:

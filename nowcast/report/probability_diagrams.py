@@ -1,10 +1,12 @@
 """Reliability diagrams, ROC curves and rank histograms, from sums pooled over lead times."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from nowcast.report.diagrams import LEGEND_LETTERS, Style, large_panel, panel
 from nowcast.report.maps import plain, short
@@ -36,8 +38,21 @@ def draw_reliability(sums: Mapping[str, ExceedanceSums], column: int, styles: Ma
             upper.axhline(observed / pairs, color="#8f8f8f", linewidth=0.8, linestyle="--")
     upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="observed frequency")
     lower.set(xlabel="forecast probability", ylabel="pairs", yscale="log")
+    _whole_decades(lower)
+    figure.align_ylabels()
     _grid(upper, lower)
     return figure
+
+
+def _whole_decades(axes: Axes) -> None:
+    """Set a logarithmic axis from one power of 10 to another, with a label at few of them, so that labels do not overlap."""
+    low, high = axes.dataLim.intervaly
+    if not (0 < low <= high < math.inf):
+        low, high = 1, 10
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high) + 1e-9)
+    axes.set_ylim(10.0**first, 10.0 ** max(last, first + 1))
+    axes.yaxis.set_major_locator(LogLocator(numticks=4))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def draw_roc(sums: Mapping[str, ExceedanceSums], column: int, styles: Mapping[str, Style]) -> Figure:

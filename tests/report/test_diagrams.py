@@ -1,5 +1,7 @@
 """Diagrams show the scores given, one colour for each forecaster, and nothing where a score is undefined."""
 
+import itertools
+
 import numpy as np
 import pytest
 from makers import evaluation
@@ -57,7 +59,13 @@ def test_the_performance_diagram_has_pod_over_success_ratio(scored):
     tally = result.tally("net")
     expected = np.stack([1 - SCORES["far"].pooled(tally)[0], SCORES["pod"].pooled(tally)[0]], axis=-1)
     np.testing.assert_allclose(lines(axes, "net"), expected)
-    assert [text.get_text() for text in axes.texts if text.get_color() == how["net"].colour] == ["0.5", "1", "5", "10"]
+    labels = {text.get_text(): text.xy for text in axes.texts if text.get_color() == how["net"].colour}
+    assert set(labels) <= {"0.5", "1", "5", "10"}
+    assert {"0.5", "10"} <= set(labels)  # the outermost
+    for label, place in labels.items():
+        assert place == pytest.approx(expected[["0.5", "1", "5", "10"].index(label)])
+    places = list(labels.values())
+    assert all(np.abs(np.subtract(a, b)).max() >= diagrams.LABEL_DISTANCE for a, b in itertools.combinations(places, 2))
     by_lead = diagrams.draw_performance(rows, how, threshold=1.0).axes[0]
     np.testing.assert_allclose(lines(by_lead, "net")[:, 1], SCORES["pod"](tally)[:, 1])
 
@@ -116,3 +124,15 @@ def test_any_name_can_be_drawn_in_a_legend_and_in_svg(name):
 def test_svg_of_the_same_scores_is_the_same(scored):
     _, rows, how = scored
     assert svg(diagrams.draw_bias(rows, how, "mm/h")) == svg(diagrams.draw_bias(rows, how, "mm/h"))
+
+
+def test_names_beside_lines_are_apart_and_in_the_order_of_their_lines():
+    result = evaluation(names=NAMES, leads=2)
+    figure = diagrams.draw_named_lines(result.rows(), "csi", forecaster_styles(NAMES), label="CSI", threshold=1.0)
+    (axes,) = figure.axes
+    named = {text.get_text(): text.xy[1] for text in axes.texts}
+    assert set(named) == set(NAMES)
+    assert np.diff(sorted(named.values())).min() >= diagrams.NAME_DISTANCE - 1e-9
+    ends = {name: lines(axes, name)[-1, 1] for name in NAMES}
+    assert sorted(named, key=named.get) == sorted(NAMES, key=ends.get)
+    assert 0 <= min(named.values()) <= max(named.values()) <= 1
