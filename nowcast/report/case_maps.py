@@ -61,7 +61,7 @@ def draw_probability_maps(example: Example, quantity: Quantity) -> bytes | None:
     aspect, columns = _aspect(example), 1 + len(example.probabilities)
     width = min(MAP_WIDTH, ROW_WIDTH / columns, TOTAL_HEIGHT / (2 * len(leads) * aspect))
     event = f"{example.threshold:g} {quantity.unit}".rstrip()
-    title = f"Probability of {event} or more. {_title(example)}"
+    title = f"Probability of {event} or more\n{_title(example)}"
     grid = MapGrid(len(leads), columns, aspect, width=width, title=title, earth=_earth(example))
     grid.name_columns([f"observed ≥ {event}", *example.probabilities])
     scale = colour_scale(Quantity.named(PROBABILITY))
@@ -112,3 +112,6 @@ def _title(example: Example) -> str:
     minutes = example.lead_minutes[0], example.lead_minutes[-1]
     valid = span(*(start + np.timedelta64(round(60 * each), "s") for each in minutes))
     return f"{plain(short(example.case.record, 40))}, forecast from {moment(start)} for {valid} (grey: missing)"
+
+
+CASE_PICTURES = {"maps": draw_maps, "probabilities": draw_probability_maps, "animation": draw_animation}  # of the report

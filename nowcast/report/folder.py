@@ -8,7 +8,7 @@ from pathlib import Path
 from nowcast.errors import OutputError
 from nowcast.evaluation.result import Evaluation
 from nowcast.evaluation.score_files import SCORES_CSV, SCORES_JSON, SCORES_NC, as_csv, as_dataset, as_json, write_dataset
-from nowcast.report.case_maps import draw_animation, draw_maps
+from nowcast.report.case_maps import CASE_PICTURES
 from nowcast.report.diagrams import draw_scores
 from nowcast.report.maps import drawn, png
 from nowcast.report.page import as_html
@@ -37,11 +37,13 @@ def write(
         SCORES_JSON: as_json(evaluation, rows).encode(),
         LEADS_PNG: png(drawn(draw_scores(rows, evaluation.thresholds, list(evaluation.blocks), evaluation.quantity.unit))),
     }
-    maps, animations = ([draw(e, evaluation.quantity) for e in evaluation.examples] for draw in (draw_maps, draw_animation))
-    if maps:
-        middle = len(maps) // 2
-        contents |= {MAPS_PNG: maps[middle], ANIMATION_GIF: animations[middle]}
-    contents[REPORT_HTML] = as_html(evaluation, rows, maps, animations, command=command).encode()
+    pictures = {
+        what: [draw(example, evaluation.quantity) for example in evaluation.examples] for what, draw in CASE_PICTURES.items()
+    }
+    if evaluation.examples:
+        middle = len(evaluation.examples) // 2
+        contents |= {MAPS_PNG: pictures["maps"][middle], ANIMATION_GIF: pictures["animation"][middle]}
+    contents[REPORT_HTML] = as_html(evaluation, rows, pictures, command=command).encode()
     for name, content in contents.items():
         with replacing(output / name) as temporary:
             temporary.write_bytes(content)

@@ -24,6 +24,7 @@ from nowcast.report.diagrams import (
     draw_bias,
     draw_fss,
     draw_lead,
+    draw_named_lines,
     draw_performance,
     draw_spectrum,
     draw_spectrum_ratio,
@@ -34,11 +35,11 @@ from nowcast.report.diagrams import (
 from nowcast.report.maps import moment, svg
 from nowcast.report.page_tables import Table, about_tables, heading, level_name, probability_tables, score_tables
 from nowcast.report.probability_diagrams import draw_ranks, draw_reliability, draw_roc
-from nowcast.report.sentences import findings
+from nowcast.report.sentences import findings, headline, seen_cases
 from nowcast.report.table import confidence, number
 from nowcast.scores.ensemble import ensemble_size
 
-MOST_THRESHOLDS = 6  # most thresholds that have diagrams of their own; the tables have all
+MOST_THRESHOLDS = 8  # most thresholds that have diagrams of their own; the tables have all
 SPECTRUM_LEADS = 2  # most lead times that have a diagram of the spectrum
 TABLES_TEXT = (
     "In brackets: the 95 % confidence interval. “–”: undefined, because nothing was observed or forecast; never counted as 0."
@@ -65,7 +66,8 @@ class Picture:
 class Section:
     """A section of the page: heading, text, tables and groups of pictures.
 
-    With `legend` it shows the colours of the forecasters; with `large` its pictures are wider.
+    With `legend` it shows the colours of the forecasters; with `large` its pictures are wider; with `words` its tables hold
+    texts, no numbers.
     """
 
     title: str
@@ -74,21 +76,23 @@ class Section:
     tables: Sequence[Table] = ()
     legend: bool = False
     large: bool = False
+    words: bool = False
 
 
 def as_html(
-    evaluation: Evaluation, rows: Sequence[Mapping], maps: Sequence[bytes], animations: Sequence[bytes], *, command: str = ""
+    evaluation: Evaluation, rows: Sequence[Mapping], pictures: Mapping[str, Sequence[bytes | None]], *, command: str = ""
 ) -> str:
-    """Return the page; `rows` are the evaluation's, `maps` and `animations` the pictures of its example cases."""
+    """Return the page; `rows` are the evaluation's, `pictures` those of its example cases, by what they show."""
     styles = forecaster_styles(evaluation.blocks)
     sections = [
+        Section("Records and forecasters", "", tables=about_tables(evaluation), words=True),
         Section("Scores", TABLES_TEXT, tables=score_tables(evaluation, rows)),
         _by_lead(evaluation, rows, styles),
         _performance(evaluation, rows, styles),
         *_scales(evaluation, rows, styles),
         *_spectra(evaluation, rows, styles),
         *_probabilities(evaluation, rows, styles),
-        *_cases(evaluation, maps, animations),
+        *_cases(evaluation, pictures),
     ]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -96,9 +100,10 @@ def as_html(
     )  # fmt: skip
     return environment.get_template("page.html").render(
         names=list(evaluation.blocks),
+        headline=headline(evaluation, rows),
+        picture=_headline_picture(evaluation, rows, styles),
         summary=_summary(evaluation),
-        about=about_tables(evaluation),
-        warnings=_warnings(evaluation),
+        warnings=seen_cases(evaluation),
         findings=findings(evaluation),
         sections=sections,
         legend=styles,
@@ -125,18 +130,15 @@ def _summary(evaluation: Evaluation) -> list[str]:
     ]
 
 
+def _headline_picture(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[str, Style]) -> Picture:
+    """Return the picture at the top: CSI by lead time at the threshold of the first sentence, with names beside the lines."""
+    threshold = evaluation.thresholds[nearest_threshold(evaluation)]
+    title = f"CSI {level_name(evaluation, threshold)} by lead time: how much of the rain was forecast in its place"
+    return Picture(title, svg(draw_named_lines(rows, "csi", styles, label="CSI", threshold=threshold)), wide=True)
+
+
 def _s(number: int) -> str:
     return "" if number == 1 else "s"
-
-
-def _warnings(evaluation: Evaluation) -> list[str]:
-    """Return warnings: cases that lie in the time that a network was trained on."""
-    warnings = []
-    for name, description in evaluation.about.get("forecasters", {}).items():
-        if number := description.get("num_cases_in_training", 0):
-            text = f"{number:,} of the {evaluation.num_cases:,} cases lie in the time that {name} was trained on"
-            warnings.append(f"{text}: on these its scores are better than they will be on new data.")
-    return warnings
 
 
 def _by_lead(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[str, Style]) -> Section:
@@ -152,6 +154,7 @@ def _by_lead(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[st
     text = (
         "How fast each forecast loses its skill. Shaded: 95 % confidence intervals, if there are enough days. Read frequency "
         "bias together with CSI: if it is far below 1, the forecast lacks rain; if it is far above 1, it has too much."
+        + _left_out(evaluation)
     )
     return Section("Scores against lead time", text, groups, legend=True)
 
@@ -159,6 +162,13 @@ def _by_lead(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[st
 def _shown(evaluation: Evaluation) -> list[float]:
     """Return the thresholds that have diagrams of their own."""
     return [evaluation.thresholds[n] for n in evenly_spaced(len(evaluation.thresholds), MOST_THRESHOLDS)]
+
+
+def _left_out(evaluation: Evaluation) -> str:
+    """Return a sentence on the thresholds without diagrams; "" if all have some."""
+    left_out = [f"{threshold:g}" for threshold in evaluation.thresholds if threshold not in _shown(evaluation)]
+    unit = evaluation.quantity.unit
+    return f" Diagrams for {', '.join(left_out)} {unit} are left out; the tables have all thresholds." if left_out else ""
 
 
 def _curve(
@@ -183,8 +193,9 @@ def _drawn(title: str, figure: Figure) -> Picture:
 def _performance(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[str, Style]) -> Section:
     level, unit = evaluation.thresholds[nearest_threshold(evaluation)], evaluation.quantity.unit
     text = (
-        "First two diagrams: the best forecast is in the upper right corner. Grey curves have equal CSI, dashed lines have "
-        "equal frequency bias (the number at the end): above the diagonal too much rain is forecast, below it too little. "
+        "First two diagrams: the best forecast is in the upper right corner. Grey curves have equal CSI (numbers at "
+        "the right), dashed lines equal frequency bias (number on the line): above the diagonal too much rain "
+        "is forecast, below it too little. Where points lie close together, some have no label. "
         "Last diagram: a line that falls with the threshold is that of a forecast that smooths out heavy rain (axis cut off at "
         "1/8 and 8)."
     )
@@ -252,10 +263,11 @@ def _probabilities(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapp
         groups.append([_curve(rows, score, styles, heading(score), heading(score)) for score in scores])
         ranked = [_drawn(f"Ranks: {name}", draw_ranks(ensemble, styles[name])) for name, ensemble in ensembles.items()]
         groups[-1] += ranked
-    yield Section("Probabilities", text, groups, tables=list(probability_tables(evaluation, rows)), legend=True)
+    text += _left_out(evaluation)
+    yield Section("Probabilities", text, groups, tables=probability_tables(evaluation, rows), legend=True)
 
 
-def _cases(evaluation: Evaluation, maps: Sequence[bytes], animations: Sequence[bytes]) -> Iterable[Section]:
+def _cases(evaluation: Evaluation, pictures: Mapping[str, Sequence[bytes | None]]) -> Iterable[Section]:
     if not evaluation.examples:
         return
     first, level = evaluation.forecasters_with("pairs")[0], evaluation.thresholds[nearest_threshold(evaluation)]
@@ -266,11 +278,17 @@ def _cases(evaluation: Evaluation, maps: Sequence[bytes], animations: Sequence[b
     )
     if block > 1:
         text += f" For display, each pixel is the mean of {block} × {block} grid cells."
-    pictures = []
-    for example, still, moving in zip(evaluation.examples, maps, animations, strict=True):
-        pictures.append(Picture(f"{_case(example)}: maps", still, wide=True))
-        pictures.append(Picture(f"{_case(example)}: animation", moving, wide=True))
-    yield Section("Cases to look at", text, [pictures])
+    if any(example.probabilities for example in evaluation.examples):
+        text += (
+            f" Probabilities are those of {level:g} {evaluation.quantity.unit} or more; beside them is where that was observed."
+        )
+    shown = [
+        Picture(f"{_case(example)}: {what}", made[n], wide=True)
+        for n, example in enumerate(evaluation.examples)
+        for what, made in pictures.items()
+        if made[n]
+    ]
+    yield Section("Cases to look at", text, [shown])
 
 
 def _case(example: Example) -> str:

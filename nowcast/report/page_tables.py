@@ -1,19 +1,24 @@
 """Make the tables of report.html: records and forecasters, scores with confidence intervals, differences to baselines."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from nowcast.evaluation.coarsen import evenly_spaced
 from nowcast.evaluation.result import Evaluation, nearest_threshold
 from nowcast.report.diagrams import curves
-from nowcast.report.maps import moment
+from nowcast.report.maps import moment, span
 from nowcast.report.table import number
 from nowcast.scores import FIELD_KINDS, SCORES
 
 MOST_NAMED = 4  # training spans listed for a network; there can be thousands
 TABLE_LEADS = 12  # most lead times in a table
 UNDEFINED = "–"
+MOST_COLUMNS = 8  # of numbers with intervals that fit beside one another
+_NOTHING = re.compile(r"–|[+−]?0(\.0+)?( \[.*\])?")  # a cell that is undefined or 0
 _ACRONYMS = ("csi", "pod", "far", "pofd", "hss", "hk", "ets", "f1", "mae", "mse", "rmse", "ssim", "fss")
 _NAMES = {name: name.upper() for name in _ACRONYMS} | {
     **{
@@ -25,7 +30,6 @@ _NAMES = {name: name.upper() for name in _ACRONYMS} | {
     "b_mse": "B-MSE",
     "fss_useful": "useful FSS",
     "brier": "Brier score",
-    "crps": "CRPS",
     "crps_fair": "fair CRPS",
     "crps_ecdf": "CRPS (ecdf)",
     "roc_area": "ROC area",
@@ -35,13 +39,56 @@ _NAMES = {name: name.upper() for name in _ACRONYMS} | {
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text; the first column holds the names of the rows."""
+    """A table of text; the first column holds the names of the rows. Without rows it is a sentence, the note."""
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
     closed: bool = False  # True: shown after a click on its title
+
+
+def fitted(tables: Iterable[Table]) -> list[Table]:
+    """Return tables without columns of zeros, turned round or cut where they are too wide for a page."""
+    return [part for table in tables for part in _cut(_turned(_without_zeros(table)))]
+
+
+def _without_zeros(table: Table) -> Table:
+    """Return a table without the columns that are 0 or undefined in every row; its note says which."""
+    is_shown = [True, *(not all(_NOTHING.fullmatch(row[n]) for row in table.rows) for n in range(1, len(table.header)))]
+    if all(is_shown) or not table.rows:
+        return table
+    names = [name for name, shown in zip(table.header, is_shown, strict=True) if not shown]
+    left_out = f"Left out, because 0 or undefined for all: {', '.join(names)}."
+    if sum(is_shown) == 1:
+        return replace(table, rows=[], note="left out, because every score is 0 or undefined for all forecasters.")
+    rows = [[cell for cell, shown in zip(row, is_shown, strict=True) if shown] for row in table.rows]
+    header = [name for name, shown in zip(table.header, is_shown, strict=True) if shown]
+    return replace(table, header=header, rows=rows, note=f"{table.note} {left_out}".strip())
+
+
+def _turned(table: Table) -> Table:
+    """Return a table with rows and columns exchanged if that makes it narrow enough."""
+    if len(table.header) <= 1 + MOST_COLUMNS or len(table.rows) >= len(table.header) - 1:
+        return table
+    header, *rows = zip(table.header, *table.rows, strict=True)
+    return replace(table, header=["", *header[1:]], rows=[list(row) for row in rows])
+
+
+def _cut(table: Table) -> Iterable[Table]:
+    """Yield a table in parts of at most MOST_COLUMNS columns beside the names."""
+    count = len(table.header) - 1
+    num_parts = max(math.ceil(count / MOST_COLUMNS), 1)
+    for part in range(num_parts):
+        columns = [0, *range(1 + part * count // num_parts, 1 + (part + 1) * count // num_parts)]
+        is_last = part == num_parts - 1
+        yield replace(
+            table,
+            title=table.title if not part else f"{table.title} (continued)",
+            header=[table.header[n] for n in columns],
+            rows=[[row[n] for n in columns] for row in table.rows],
+            note=table.note if is_last else "",
+        )
 
 
 def about_tables(evaluation: Evaluation) -> list[Table]:
@@ -51,18 +98,15 @@ def about_tables(evaluation: Evaluation) -> list[Table]:
 
 def _about_records(evaluation: Evaluation) -> Iterable[Table]:
     records = evaluation.about.get("records", [])
-    header = ["record", "variable", "observed", "frames", "step", "grid", "cases", "first case", "last case", "institution"]
+    header = ["record", "variable", "observed", "frames", "grid", "cases", "institution"]
     rows = [
         [
             record["name"],
             record["variable"],
-            f"{moment(record['first_frame'])} to {moment(record['last_frame'])}",
-            f"{record['num_frames']:,}",
-            f"{record['step_minutes']:g} min",
+            _span(record["first_frame"], record["last_frame"]),
+            f"{record['num_frames']:,} every {record['step_minutes']:g} min",
             record["grid"],
-            f"{record['num_cases']:,}",
-            moment(record["first_case"]),
-            moment(record["last_case"]),
+            f"{record['num_cases']:,}, {_span(record['first_case'], record['last_case'])}",
             record["institution"],
         ]
         for record in records
@@ -71,6 +115,10 @@ def _about_records(evaluation: Evaluation) -> Iterable[Table]:
         yield Table("Observed", header, rows)
     else:
         yield Table("Observed", ["record"], [[name] for name in evaluation.records])
+
+
+def _span(first: str, last: str) -> str:
+    return span(np.datetime64(first, "s"), np.datetime64(last, "s"))
 
 
 def _about_forecasters(evaluation: Evaluation) -> Iterable[Table]:
@@ -84,11 +132,11 @@ def _about_forecasters(evaluation: Evaluation) -> Iterable[Table]:
 
 
 def score_tables(evaluation: Evaluation, rows: Sequence[Mapping]) -> list[Table]:
-    """Return the main tables of scores, then closed ones with every score."""
+    """Return the main tables of scores, then closed ones with every score, as wide as the page."""
     overall = _overall(rows)
     by_threshold = [_by_threshold(evaluation, overall, score) for score in ("csi", "frequency_bias")]
     tables = [*by_threshold, _errors(evaluation, overall), _csi_by_lead(evaluation, rows), *_differences(evaluation, overall)]
-    return [*tables, *_full_tables(evaluation, overall)]
+    return fitted([*tables, *_full_tables(evaluation, overall)])
 
 
 def _overall(rows: Sequence[Mapping]) -> dict[tuple, Mapping]:
@@ -183,17 +231,19 @@ def _full_tables(evaluation: Evaluation, overall: Mapping[tuple, Mapping]) -> It
             yield Table(f"FSS {level} by scale, all leads pooled", header, cells, closed=True)
 
 
-def probability_tables(evaluation: Evaluation, rows: Sequence[Mapping]) -> Iterable[Table]:
-    """Yield tables of the scores of probabilities at each threshold, and of the scores of ensembles."""
+def probability_tables(evaluation: Evaluation, rows: Sequence[Mapping]) -> list[Table]:
+    """Return tables of the scores of probabilities at each threshold, and of the scores of ensembles, as wide as the page."""
     overall, by_threshold = _overall(rows), [name for name, score in SCORES.items() if score.kind == "probabilities"]
-    names = evaluation.forecasters_with("probabilities")
+    names, tables = evaluation.forecasters_with("probabilities"), []
     for threshold in evaluation.thresholds:
-        cells = [[name, *(_cell(overall.get((name, None, s, threshold, None))) for s in by_threshold)] for name in names]
+        keys = [[(name, None, score, threshold, None) for score in by_threshold] for name in names]
+        cells = [[name, *(_cell(overall.get(key), ".4f") for key in own)] for name, own in zip(names, keys, strict=True)]
         title = f"Probabilities of {level_name(evaluation, threshold)}, all leads pooled"
-        yield Table(title, ["forecaster", *map(heading, by_threshold)], cells)
+        tables.append(Table(title, ["forecaster", *map(heading, by_threshold)], cells))
     kinds = ("distribution", "members")
     of_members = [name for name, score in SCORES.items() if score.kind in kinds]
     names = [name for name in evaluation.blocks if any(name in evaluation.forecasters_with(kind) for kind in kinds)]
     cells = [[name, *(_cell(overall.get((name, None, score, None, None))) for score in of_members)] for name in names]
     if cells:
-        yield Table("Distributions and ensembles, all leads pooled", ["forecaster", *map(heading, of_members)], cells)
+        tables.append(Table("Distributions and ensembles, all leads pooled", ["forecaster", *map(heading, of_members)], cells))
+    return fitted(tables)

@@ -1,20 +1,78 @@
-"""Findings in words: what the scores are based on, up to which lead time a forecaster is better, and gains from smoothing."""
+"""Findings in words: what is better by how much, what the scores are based on, up to which lead time, gains from smoothing."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from nowcast.evaluation.result import Evaluation
+from nowcast.evaluation.result import Evaluation, nearest_threshold
 from nowcast.forecasters.baselines import BASELINES
 from nowcast.scores import SCORES
 from nowcast.scores.bootstrap import MIN_BLOCKS, difference_interval
 from nowcast.scores.ensemble import ensemble_size
+from nowcast.scores.sums import Tally
 
 LOST_AREA = 0.8  # frequency bias below which a forecast is reported to have lost rain area
 LESS = 0.9  # ratio of its bias to the baseline's below which the bias counts as smaller
 MOST_SPANS = 2  # most spans of lead times listed in a sentence; more are counted instead
 COARSER = 1.5  # ratio of effective resolutions above which a forecast is reported to be smoother than the baseline
+
+
+def headline(evaluation: Evaluation, rows: Sequence[Mapping]) -> str:
+    """Return one sentence on what is better than what, by how much and until when, at the threshold nearest to 1 mm/h.
+
+    The first forecaster that is no baseline is compared with the best baseline. `rows` are those of the evaluation.
+    """
+    csi, column = SCORES["csi"], nearest_threshold(evaluation)
+    event = f"{evaluation.thresholds[column]:g}{_unit(evaluation)}"
+    scored = {name: float(csi.pooled(evaluation.tally(name))[0, column]) for name in evaluation.forecasters_with("pairs")}
+    scored = {name: value for name, value in scored.items() if math.isfinite(value)}
+    if not scored:
+        return f"No field was scored at {event}: the scores of probabilities follow, if there are any."
+    others = [name for name in scored if name not in evaluation.baselines]
+    name = others[0] if others else max(scored, key=scored.__getitem__)
+    rivals = [other for other in scored if other in evaluation.baselines and other != name] or [o for o in others if o != name]
+    if not rivals:
+        return f"{quoted(name)} has a CSI of {scored[name]:.3f} at {event}; nothing was scored beside it."
+    rival = max(rivals, key=scored.__getitem__)
+    best_of = f", the best of {len(rivals)} baselines," if len(rivals) > 1 and rival in evaluation.baselines else ""
+    difference = scored[name] - scored[rival]
+    row = _difference_row(rows, name, rival, evaluation.thresholds[column])
+    is_certain = row is None or not math.isfinite(row["low"]) or row["low"] > 0 or row["high"] < 0
+    is_equal = round(difference, 3) == 0 or not is_certain
+    compared = "about as good as" if is_equal else "better than" if difference > 0 else "worse than"
+    better = csi(evaluation.total(name))[:, column] > csi(evaluation.total(rival))[:, column]
+    when = _when(evaluation, better)
+    return (
+        f"At {event}, {quoted(name)} is {compared} {quoted(rival)}{best_of or ','} with a CSI of {scored[name]:.3f} against "
+        f"{scored[rival]:.3f} ({_by_how_much(row, difference)}), all lead times "
+        f"taken together; lead by lead it is better {when}."
+    )
+
+
+def _when(evaluation: Evaluation, flags: np.ndarray) -> str:
+    """Return at which lead times flags (lead,) are set, as the end of a sentence."""
+    last = f"{evaluation.lead_minutes[-1]:g} minutes"
+    if flags.all():
+        return f"at every lead time, up to {last}"
+    runs = _runs(flags)
+    return f"{_joined(evaluation, runs)} minutes ahead" if runs else "at no lead time"
+
+
+def _difference_row(rows: Sequence[Mapping], name: str, rival: str, threshold: float) -> Mapping | None:
+    """Return the row of the difference of CSI between two forecasters, all lead times pooled."""
+    wanted = (name, rival, "csi", threshold, None)
+    columns = ("forecaster", "against", "score", "threshold", "lead_minutes")
+    return next((row for row in rows if tuple(row[column] for column in columns) == wanted), None)
+
+
+def _by_how_much(row: Mapping | None, difference: float) -> str:
+    """Return a difference of CSI with its interval, such as "+0.012, 95 % confidence +0.004 to +0.020"."""
+    text = f"{difference:+.3f}"
+    if row is None or not math.isfinite(row["low"]):
+        return f"{text}; too few days for a confidence interval".replace("-", "−")
+    return f"{text}, 95 % confidence {row['low']:+.3f} to {row['high']:+.3f}".replace("-", "−")
 
 
 def seen_cases(evaluation: Evaluation) -> list[str]:
@@ -63,14 +121,14 @@ def findings(evaluation: Evaluation) -> list[str]:
 
 def _few_data(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.num_cases == 1:
-        yield "Only one case was scored: the scores of other cases can be very different."
+        yield "Only one case was scored: other cases can give very different scores."
     if not (names := evaluation.forecasters_with("pairs")):
         return
     total = evaluation.total(names[0])
     never = [t for t, n in zip(evaluation.thresholds, (total.hits + total.misses).sum(axis=0), strict=True) if not n]
     if never:
         values = f"{_listed(never)}{_unit(evaluation)}"
-        yield f"No value of {values} or more was observed: at such a threshold there can only be false alarms."
+        yield f"{values} or more was never observed: there, every forecast of it is a false alarm."
 
 
 def _what_was_scored(evaluation: Evaluation) -> Iterator[str]:
@@ -78,22 +136,21 @@ def _what_was_scored(evaluation: Evaluation) -> Iterator[str]:
     for name in evaluation.forecasters_with("members"):
         if (size := ensemble_size(evaluation.total(name, "members").pooled())[0]) > 1:
             yield (
-                f"{quoted(name)} has {size:g} members: its scores of a single field, such as CSI and MAE, are those of the "
-                "ensemble mean, which is smoother than each member."
+                f"{quoted(name)} has {size:g} members: CSI, MAE and other scores of a single field are those of the ensemble "
+                "mean, which is smoother than each member."
             )
+    both = [name for name in evaluation.forecasters_with("pairs") if _states_probabilities(evaluation, name)]
+    if both:
+        give, of_these = ("gives", "its") if len(both) == 1 else ("give", "their")
+        yield f"{_names(both)} {give} probabilities beside the field: {of_these} Brier scores, ROC areas and CRPS are of those."
     for name in evaluation.forecasters_with("probabilities"):
         if name not in evaluation.forecasters_with("pairs"):
             yield f"{quoted(name)} gives only probabilities: it has no scores of a single field, such as CSI and MAE."
-        elif _states_probabilities(evaluation, name):
-            yield (
-                f"{quoted(name)} gives a field and probabilities: its Brier scores, ROC areas and CRPS are those of the "
-                "probabilities, all other scores those of the field."
-            )
 
 
 def _states_probabilities(evaluation: Evaluation, name: str) -> bool:
     """Whether a forecast has probabilities of its own, other than the shares of members that follow from its field."""
-    is_stated = name not in evaluation.forecasters_with("members")
+    is_stated = name in evaluation.forecasters_with("probabilities") and name not in evaluation.forecasters_with("members")
     return bool(is_stated and evaluation.total(name, "probabilities").num_forecast[..., 1:-1].any())
 
 
@@ -119,19 +176,21 @@ def _with_confidence(evaluation: Evaluation, better: np.ndarray, significant: np
 
 
 def _spans(evaluation: Evaluation, flags: np.ndarray, *, skip_empty: bool = False) -> str:
-    """Return where the flags (lead, threshold) are set: "up to 45 minutes at 1 mm/h, up to 25 at 5, not at all at 10".
+    """Return where the flags (lead, threshold) are set: "up to 45 minutes at 1 and 2 mm/h, not at all at 10 mm/h".
 
     With `skip_empty`, thresholds without a flag are left out.
     """
-    columns = [_runs(flags[:, column]) for column in range(flags.shape[1])]
+    columns = [tuple(_runs(flags[:, column])) for column in range(flags.shape[1])]
     if len(columns) > 1 and all(runs == columns[0] for runs in columns):
         return f"{_joined(evaluation, columns[0])} minutes at every threshold"
-    phrases = []
+    alike: dict[tuple, list[float]] = {}
     for runs, threshold in zip(columns, evaluation.thresholds, strict=True):
-        if skip_empty and not runs:
-            continue
-        minutes, unit = ("", "") if phrases else (" minutes", _unit(evaluation))
-        phrases.append(f"{_joined(evaluation, runs)}{minutes if runs else ''} at {threshold:g}{unit}")
+        if runs or not skip_empty:
+            alike.setdefault(runs, []).append(threshold)
+    phrases = [
+        f"{_joined(evaluation, runs)}{' minutes' if runs else ''} at {_listed(thresholds, 'and')}{_unit(evaluation)}"
+        for runs, thresholds in alike.items()
+    ]
     return ", ".join(phrases)
 
 
@@ -155,36 +214,56 @@ def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _gains_from_smoothing(evaluation: Evaluation, name: str) -> Iterator[str]:
-    """Yield a sentence for each baseline with a higher MSE, if the forecast has lost rain area or detail compared with it."""
+    """Yield a sentence on the baselines with a higher MSE, if the forecast has lost rain area or detail compared with them."""
     own = evaluation.tally(name).pooled()
-    own_bias = SCORES["frequency_bias"](own)[0]
+    error, bias = SCORES["mse"](own)[0], SCORES["frequency_bias"](own)[0]
+    beaten, lost, coarser = {}, np.zeros(len(bias), bool), False
     for baseline in evaluation.baselines:
-        if baseline == name:
-            continue
         other = evaluation.tally(baseline).pooled()
-        errors = [SCORES["mse"](tally)[0] for tally in (own, other)]
-        bias = SCORES["frequency_bias"](other)[0]
-        has_lost_area = (own_bias < LOST_AREA) & (own_bias < LESS * bias)
-        losses = [_area(evaluation, n, own_bias, bias, baseline) for n in np.flatnonzero(has_lost_area)]
-        if "spectra" in own and "spectra" in other:
-            resolution = [SCORES["effective_resolution"](tally)[0] for tally in (own, other)]
-            if resolution[0] > COARSER * resolution[1]:
-                losses.append(f"has lost detail finer than {resolution[0]:.0f} km ({baseline}: {resolution[1]:.0f} km)")
-        if errors[0] < errors[1] and losses:
-            yield (
-                f"{quoted(name)} has a lower MSE than {baseline} ({errors[0]:.3g} against {errors[1]:.3g}) but "
-                f"{', '.join(losses)}: part of the lower MSE comes from smoothing."
-            )
+        if baseline == name or not error < SCORES["mse"](other)[0]:
+            continue
+        has_lost = (bias < LOST_AREA) & (bias < LESS * SCORES["frequency_bias"](other)[0])
+        is_coarser = "spectra" in own and "spectra" in other and _resolution(own) > COARSER * _resolution(other)
+        if has_lost.any() or is_coarser:
+            beaten[baseline] = other
+            lost, coarser = lost | has_lost, coarser or is_coarser
+    if not beaten:
+        return
+    errors = ", ".join(f"{quoted(other)} {SCORES['mse'](tally)[0]:.3g}" for other, tally in beaten.items())
+    losses = [_area(evaluation, n, bias, beaten) for n in np.flatnonzero(lost)]
+    if coarser:
+        others = [_resolution(tally) for tally in beaten.values() if "spectra" in tally]
+        losses.append(f"it has no detail finer than {_resolution(own):.0f} km (there: {_range(others, '{:.0f}', ' km')})")
+    yield f"Part of the low MSE of {quoted(name)}, {error:.3g} ({errors}), comes from smoothing: {'; '.join(losses)}."
 
 
-def _area(evaluation: Evaluation, column: int, own_bias: np.ndarray, bias: np.ndarray, baseline: str) -> str:
+def _resolution(tally: Tally) -> float:
+    """Return the effective resolution in km."""
+    return float(SCORES["effective_resolution"](tally)[0])
+
+
+def _area(evaluation: Evaluation, column: int, bias: np.ndarray, beaten: Mapping[str, Tally]) -> str:
+    others = [100 * SCORES["frequency_bias"](tally)[0][column] for tally in beaten.values()]
     threshold = f"{evaluation.thresholds[column]:g}{_unit(evaluation)}"
-    return f"forecasts {own_bias[column]:.0%} of the observed area at {threshold} ({baseline}: {bias[column]:.0%})"
+    return f"it forecasts {bias[column]:.0%} of the observed area at {threshold} (there: {_range(others, '{:.0f}', '%')})"
+
+
+def _range(values: Sequence[float], form: str, unit: str) -> str:
+    """Return values as a range, such as "4 to 8 km"; the one value if all are shown alike."""
+    known = sorted(value for value in values if math.isfinite(value)) or [math.nan]
+    first, last = (form.format(known[n]) for n in (0, -1))
+    return f"{first}{unit}" if first == last else f"{first} to {last}{unit}"
+
+
+def _names(names: Sequence[str]) -> str:
+    """Return quoted names as a list in words."""
+    return " and ".join(filter(None, (", ".join(map(quoted, names[:-1])), quoted(names[-1]))))
 
 
 def _unit(evaluation: Evaluation) -> str:
     return f" {evaluation.quantity.unit}".rstrip()
 
 
-def _listed(numbers: Sequence[float]) -> str:
-    return " or ".join(f"{number:g}" for number in numbers)
+def _listed(numbers: Sequence[float], word: str = "or") -> str:
+    texts = [f"{number:g}" for number in numbers]
+    return f" {word} ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))

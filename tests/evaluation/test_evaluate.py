@@ -397,7 +397,7 @@ def test_a_dry_record_has_no_scores_of_events_and_no_error(tmp_path):
     undefined = {name for name, value in values.items() if math.isnan(value)}
     assert {"csi", "fss", "correlation", "spectrum_ratio", "effective_resolution"} <= undefined
     assert (values["mae"], values["accuracy"], values["ssim"]) == (0, 1, 1)
-    assert "No value of 0.5 or 1 or 5 or 10 mm/h or more was observed: " in table(result)
+    assert "0.5, 1, 5 or 10 mm/h or more was never observed: " in table(result)
 
 
 def test_too_few_blocks_give_no_interval():

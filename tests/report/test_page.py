@@ -18,7 +18,9 @@ from nowcast.forecasters.baselines import BASELINES
 from nowcast.quantity import RAIN_RATE
 from nowcast.report import folder as report_folder
 from nowcast.report import page as report_page
-from nowcast.report.case_maps import draw_animation, draw_maps
+from nowcast.report.case_maps import CASE_PICTURES, draw_animation, draw_maps
+from nowcast.report.page_tables import Table, fitted
+from nowcast.report.sentences import headline
 from nowcast.scores import SCORES
 from nowcast.scores.ensemble import EnsembleSums, add_members
 from nowcast.scores.exceedance import ExceedanceSums
@@ -76,9 +78,9 @@ def test_a_folder_that_cannot_be_is_refused_early_and_made_late(tmp_path):
 
 def test_the_page_is_self_contained_and_escaped(page):
     assert "<script" not in page
-    for place in ("<h1>Scores of persistence, {}</h1>", '<th scope="row">{}</th>', "<td>{}</td>", "</b>{}</li>", "evaluate {}"):
+    for place in ("<h1>Scores of persistence, {}</h1>", '<th scope="row">{}</th>', '">{}</td>', "</b>{}</li>", "evaluate {}"):
         assert place.format(html.escape(HOSTILE).replace("&#x27;", "&#39;")) in page
-    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
     assert "default-src 'none'" in page
 
 
@@ -92,7 +94,7 @@ def test_the_pictures_of_the_page_are_those_of_the_folder(written, page):
 
 
 def test_the_page_says_what_was_scored_on_what(page):
-    text = html.unescape(re.sub(r"<[^>]+>", "\n", page))
+    text = html.unescape(re.sub(r"<[^>]+>", "\n", page.replace("<wbr>", "")))
     said = ["6 cases of 1 record, on 6 days", "for 5 to 15 minutes ahead", "0.5, 1, 5, 10 mm/h", "10 × 12", 64 * "0"]
     said += ["Intervals: 95 % block bootstrap over 6 blocks", "Written by nowcast"]
     assert [part for part in said if part not in text] == []
@@ -104,7 +106,45 @@ def cells(page, caption):
     """The rows of the table with that caption, as lists of text."""
     table = next(t for t in re.findall(r"<table.*?</table>", page, re.DOTALL) if f"<caption>{caption}" in t)
     rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
-    return [[html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)] for row in rows]
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+    return [[html.unescape(re.sub(r"</?(small|wbr)>", "", cell)) for cell in row] for row in cells]
+
+
+def test_the_page_begins_with_a_sentence_a_picture_and_contents(written, page):
+    result, _ = written
+    order = [page.index(part) for part in ("<h1>", 'class="lead"', "<img", "<nav", '<h2 id="findings">')]
+    assert order == sorted(order)
+    assert headline(result, result.rows()) in html.unescape(page)
+    linked = re.findall(r'<a href="#([^"]+)">([^<]+)</a>', page)
+    assert linked == re.findall(r'<h2 id="([^"]+)">([^<]+)</h2>', page)
+    assert len(linked) > 6
+
+
+def test_wide_tables_are_turned_or_cut_and_columns_of_zeros_left_out():
+    names = [f"t{n}" for n in range(12)]
+    (turned,) = fitted([Table("many", ["forecaster", *names], [["a", *["1"] * 12], ["b", *["2"] * 12]])])
+    assert (turned.header, turned.rows[0], len(turned.rows)) == (["", "a", "b"], ["t0", "1", "2"], 12)
+    square = fitted([Table("square", ["forecaster", *names], [[f"f{n}", *["1"] * 12] for n in range(12)], note="said")])
+    assert [len(part.header) for part in square] == [7, 7]
+    assert [name for part in square for name in part.header[1:]] == names
+    assert [(part.title, part.note) for part in square] == [("square", ""), ("square (continued)", "said")]
+    rows = [["a", "0.1", "0.000", "–", "0.000 [0.000, 0.000]"], ["b", "0.0", "0", "−0.00", "–"]]
+    (shown,) = fitted([Table("zeros", ["forecaster", "x", "y", "z", "w"], rows)])
+    assert (shown.header, shown.rows) == (["forecaster", "x"], [["a", "0.1"], ["b", "0.0"]])
+    assert shown.note == "Left out, because 0 or undefined for all: y, z, w."
+    (gone,) = fitted([Table("nothing", ["forecaster", "x"], [["a", "0.000"], ["b", "–"]])])
+    assert (gone.rows, gone.note) == ([], "left out, because every score is 0 or undefined for all forecasters.")
+
+
+def test_thresholds_without_diagrams_are_named():
+    thresholds = tuple(float(n) for n in range(1, 11))
+    result = evaluation(thresholds=thresholds, num_blocks=1, leads=1)
+    result.examples = []
+    page = report_page.as_html(result, result.rows(), {})
+    drawn = [float(text) for text in re.findall(r"<figcaption>CSI ≥ (\d+) mm/h</figcaption>", page)]
+    left_out = [f"{threshold:g}" for threshold in thresholds if threshold not in drawn]
+    assert (len(drawn), len(left_out)) == (8, 2)
+    assert f"Diagrams for {', '.join(left_out)} mm/h are left out" in page
 
 
 def test_the_tables_hold_the_scores_with_their_intervals(written, page):
@@ -124,8 +164,9 @@ def test_the_tables_hold_the_scores_with_their_intervals(written, page):
 def test_undefined_is_a_dash_in_the_page():
     result = evaluation(thresholds=(1.0, 1e5), num_blocks=1, leads=1)
     result.examples = []
-    page = report_page.as_html(result, result.rows(), [], [])
-    assert [row[2] for row in cells(page, "CSI, all leads pooled")] == ["≥ 100000 mm/h", "–", "–"]
+    page = report_page.as_html(result, result.rows(), {})
+    assert cells(page, "CSI, all leads pooled")[0] == ["forecaster", "≥ 1 mm/h"]
+    assert "Left out, because 0 or undefined for all: ≥ 100000 mm/h." in page
     assert "nan" not in re.sub(r"base64,[^\"]+", "", page).lower()
     assert "No confidence intervals" in page
 
@@ -134,8 +175,8 @@ def test_cases_that_a_network_was_trained_on_are_pointed_out():
     result = evaluation(num_blocks=1, leads=1, thresholds=(1.0,))
     result.examples = []
     result.about["forecasters"]["net"]["num_cases_in_training"] = 1
-    page = report_page.as_html(result, result.rows(), [], [])
-    assert "1 of the 1 cases lie in the time that net was trained on" in page
+    page = report_page.as_html(result, result.rows(), {})
+    assert "Beware: &#39;net&#39; was trained on the one case: these scores are too good." in page
     assert page.count('class="warning"') == 1
 
 
@@ -164,11 +205,11 @@ def test_probabilities_have_a_section_and_who_gives_them_alone_has_dashes_elsewh
     result.add("chance", block, Tally({"probabilities": alone}))
     result.add("ens", block, Tally({"probabilities": alone, "members": ensemble}))
     result.examples = []
-    page = report_page.as_html(result, result.rows(), [], [])
+    page = report_page.as_html(result, result.rows(), {})
     assert cells(page, "CSI, all leads pooled")[2] == ["chance", "–"]
     brier = SCORES["brier"].pooled(alone)[0, 0]
-    assert [row[:2] for row in cells(page, "Probabilities of ≥ 1 mm/h")[1:]] == [[n, f"{brier:.3f}"] for n in ("chance", "ens")]
-    assert [row[0] for row in cells(page, "Ensembles")[1:]] == ["ens"]
+    assert [row[:2] for row in cells(page, "Probabilities of ≥ 1 mm/h")[1:]] == [[n, f"{brier:.4f}"] for n in ("chance", "ens")]
+    assert [row[0] for row in cells(page, "Distributions and ensembles")[1:]] == ["ens"]
     assert [page.count(f"<figcaption>{what}") for what in ("Reliability", "ROC", "Ranks: ens", "Ranks: chance")] == [1, 1, 1, 0]
 
 
@@ -189,7 +230,7 @@ def test_no_figure_is_kept(monkeypatch):
     monkeypatch.setattr(Figure, "__init__", lambda self, *args, **options: (made.add(self), build(self, *args, **options))[1])
     result = evaluation(num_blocks=1, leads=1, thresholds=(1.0,))
     examples = result.examples
-    maps, animations = ([draw(example, RAIN_RATE) for example in examples] for draw in (draw_maps, draw_animation))
-    report_page.as_html(result, result.rows(), maps, animations)
+    pictures = {what: [draw(example, RAIN_RATE) for example in examples] for what, draw in CASE_PICTURES.items()}
+    report_page.as_html(result, result.rows(), pictures)
     gc.collect()
     assert len(made) == 0

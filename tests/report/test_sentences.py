@@ -1,12 +1,14 @@
 """The sentences below the table: each is written only where the scores support it."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
 from nowcast.evaluation.result import Evaluation
 from nowcast.quantity import RAIN_RATE
-from nowcast.report.sentences import findings
+from nowcast.report.sentences import findings, headline
 from nowcast.scores import Setup, tallies
 
 THRESHOLDS = (1.0, 5.0)
@@ -37,7 +39,7 @@ def test_a_sentence_gives_how_long_a_forecaster_is_better_at_each_threshold():
     baseline, _ = by_lead(2, 2, 3, 2)
     weak = np.where(np.arange(4)[:, None, None] < 1, forecast, np.minimum(forecast, 3))  # under 5 mm/h from the second lead on
     said = findings(evaluation({"net": weak, "persistence": baseline}, observed, days=3))
-    assert said == ["'net' has a higher CSI than persistence up to 15 minutes at 1 mm/h, up to 5 at 5."]
+    assert said == ["'net' has a higher CSI than persistence up to 15 minutes at 1 mm/h, up to 5 minutes at 5 mm/h."]
 
 
 @pytest.mark.parametrize(
@@ -67,9 +69,8 @@ def test_with_five_days_the_sentence_gives_its_confidence():
         for name, tally in tallies({"net": good, "persistence": bad}, observed, np.isfinite(observed), Setup((1.0,))).items():
             result.add(name, ("a", str(day)), tally)
     (said,) = [text for text in findings(result) if "CSI" in text]
-    assert (
-        said
-        == "'net' has a higher CSI than persistence up to 10 minutes at 1 mm/h; with 95 % confidence up to 5 minutes at 1 mm/h."
+    assert said == (
+        "'net' has a higher CSI than persistence up to 10 minutes at 1 mm/h; with 95 % confidence up to 5 minutes at 1 mm/h."
     )
 
 
@@ -98,7 +99,8 @@ def test_confidence_names_the_thresholds_it_is_for():
     weak = np.where(observed > 0, np.float32(3), forecast)  # once it is better at 1 mm/h alone
     other = evaluation({"net": np.minimum(weak, 3), "persistence": baseline}, observed, days=6)
     assert findings(other)[0] == (
-        "'net' has a higher CSI than persistence up to 15 minutes at 1 mm/h, not at all at 5, everywhere with 95 % confidence."
+        "'net' has a higher CSI than persistence up to 15 minutes at 1 mm/h, not at all at 5 mm/h, "
+        "everywhere with 95 % confidence."
     )
 
 
@@ -109,10 +111,12 @@ def test_a_better_score_by_smoothing_is_reported_with_the_lost_power():
     smooth = np.stack([gaussian_filter(field, 6) for field in moved])
     said = [text for text in findings(evaluation({"net": smooth, "extrapolation": moved}, observed, days=3)) if "MSE" in text]
     assert len(said) == 1
-    assert said[0].startswith("'net' has a lower MSE than extrapolation (")
-    assert "% of the observed area at 5 mm/h (extrapolation: 100%)" in said[0]
-    assert "has lost detail finer than" in said[0]
-    assert said[0].endswith(": part of the lower MSE comes from smoothing.")
+    assert re.fullmatch(
+        r"Part of the low MSE of 'net', [\d.]+ \(extrapolation [\d.]+\), comes from smoothing: .*"
+        r"it forecasts \d+% of the observed area at 5 mm/h \(there: 100%\); "
+        r"it has no detail finer than \d+ km \(there: \d+ km\).",
+        said[0],
+    )
     unknown = findings(evaluation({"net": smooth, "extrapolation": moved}, observed, days=3, spacing=(np.nan, np.nan)))
     assert "% of the observed area" in unknown[-1]
     assert "detail" not in unknown[-1]
@@ -138,6 +142,57 @@ def test_a_single_case_and_thresholds_without_events_are_mentioned():
     forecast, observed = by_lead(1, 1)
     said = findings(evaluation({"persistence": forecast}, observed, thresholds=(1.0, 10.0, 20.0)))
     assert said == [
-        "Only one case was scored: the scores of other cases can be very different.",
-        "No value of 10 or 20 mm/h or more was observed: at such a threshold there can only be false alarms.",
+        "Only one case was scored: other cases can give very different scores.",
+        "10 or 20 mm/h or more was never observed: there, every forecast of it is a false alarm.",
     ]
+
+
+# The first sentence of the report
+
+
+def test_the_report_begins_with_what_is_better_by_how_much_and_until_when():
+    forecast, observed = by_lead(1, 1, 2, 3)
+    worse, _ = by_lead(2, 2, 3, 2)
+    dry, _ = by_lead(4, 4, 4, 4)
+    result = evaluation({"net": forecast, "persistence": dry, "extrapolation": worse}, observed)
+    assert headline(result, result.rows()) == (
+        "At 1 mm/h, 'net' is better than extrapolation, the best of 2 baselines, with a CSI of 0.562 against 0.438 "
+        "(+0.125; too few days for a confidence interval), all lead times taken together; lead by lead it is better up to 15 "
+        "minutes ahead."
+    )
+
+
+@pytest.mark.parametrize(
+    ("mine", "said"),
+    [((1, 1), "better than persistence, with"), ((3, 3), "worse than persistence, with"), ((2, 2), "about as good as")],
+)
+def test_the_first_sentence_says_better_worse_or_as_good(mine, said):
+    (forecast, observed), (baseline, _) = by_lead(*mine), by_lead(2, 2)
+    result = evaluation({"net": forecast, "persistence": baseline}, observed, days=6)
+    sentence = headline(result, result.rows())
+    assert f"'net' is {said}" in sentence
+    difference = (4 - mine[0]) / 4 - 0.5
+    assert f"({difference:+.3f}, 95 % confidence {difference:+.3f} to {difference:+.3f})".replace("-", "−") in sentence
+    assert sentence.endswith("at every lead time, up to 10 minutes." if mine[0] < 2 else "better at no lead time.")
+
+
+def test_a_difference_within_its_interval_is_called_as_good():
+    """On five days of six it is a little better, on one much worse: nobody knows which is."""
+    (better, observed), (middle, _), (bad, _) = by_lead(1), by_lead(2), by_lead(4)
+    result = Evaluation((5.0,), (1.0,), RAIN_RATE, ["a"], num_cases=6)
+    for day in range(6):
+        forecasts = {"net": better if day else bad, "persistence": middle}
+        for name, tally in tallies(forecasts, observed, np.isfinite(observed), Setup((1.0,))).items():
+            result.add(name, ("a", str(day)), tally)
+    assert "'net' is about as good as persistence" in headline(result, result.rows())
+
+
+def test_one_forecaster_alone_and_baselines_alone_have_a_first_sentence():
+    forecast, observed = by_lead(1, 1)
+    alone = evaluation({"net": forecast}, observed)
+    assert headline(alone, alone.rows()) == "'net' has a CSI of 0.750 at 1 mm/h; nothing was scored beside it."
+    worse, _ = by_lead(3, 3)
+    both = evaluation({"persistence": worse, "extrapolation": forecast}, observed)
+    assert headline(both, both.rows()).startswith("At 1 mm/h, extrapolation is better than persistence, with")
+    never = evaluation({"net": 0 * forecast, "persistence": 0 * forecast}, 0 * observed)
+    assert headline(never, never.rows()).startswith("No field was scored at 1 mm/h")
