@@ -106,6 +106,13 @@ def test_what_comes_next_is_named(tmp_path):
     )  # fmt: skip
 
 
+def test_a_picture_in_a_folder_is_named_after_its_record(tmp_path):
+    path = write_record(tmp_path / "rain.nc", corner_rain())
+    Path("folder").mkdir()
+    assert command("plot", path, "--output", "folder", "-q") == (0, "folder/rain.png\n", "")
+    assert Path("folder/rain.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_everything_missing_is_a_grey_picture(tmp_path):
     path = write_record(tmp_path / "rain.nc", np.full((2, 8, 8), np.nan))
     assert command("plot", path, "--output", "a.png", "-q")[0] == 0
@@ -211,11 +218,9 @@ def test_what_cannot_be_drawn_is_refused_with_its_exit_code(workplace):
     forecast = forecast_file(workplace / "f.nc", record)
     (workplace / "text.nc").write_text("no NetCDF")
     (workplace / "there.png").write_text("mine")
-    (workplace / "folder.png").mkdir()
     refused(2, record, "--output", "a.jpg", says="End it in .png, .svg, .pdf for panels, in .gif or .mp4 for an animation")
     refused(2, record, "--output", "a", says="--output a: what to draw follows from the ending")
     refused(5, record, "--output", "there.png", says="there.png exists already.\nChoose another --output")
-    refused(5, record, "--output", "folder.png", "--overwrite", says="folder.png cannot be written: it is a folder")
     refused(5, record, "--output", "absent/a.png", says="there is no folder absent")
     refused(3, workplace / "text.nc", "--output", "a.png", says="is not a NetCDF file")
     refused(2, "absent.nc", "--output", "a.png", says="no such file or folder: absent.nc")
