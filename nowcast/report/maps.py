@@ -31,6 +31,7 @@ MISSING_COLOUR = "#d9d9d9"
 DPI = 110
 NARROWEST = 4.5  # inches: width of a picture, at least
 LETTER_WIDTH = 0.57  # mean width of a letter, share of its size
+EXACT_COLOURS = 64  # of the 256 of a PNG: the most frequent ones, which are those of the scales
 COLOUR_BAR_HEIGHT = 4.2  # inches, at most
 LETTERS_PER_INCH = 12  # width of a name above a map
 
@@ -88,9 +89,28 @@ def png(pixels: np.ndarray, *, exact: bool = False) -> bytes:
 
     exact: keep every colour; thin lines of few pixels could lose theirs
     """
-    content, image = io.BytesIO(), Image.fromarray(pixels)
-    (image if exact else image.quantize(256, dither=Image.Dither.NONE)).save(content, "PNG")
+    content = io.BytesIO()
+    (Image.fromarray(pixels) if exact else _in_few_colours(pixels)).save(content, "PNG")
     return content.getvalue()
+
+
+def _in_few_colours(pixels: np.ndarray) -> Image.Image:
+    """Return pixels (row, column, RGB) in 256 colours: the most frequent ones exactly, others near to what they are."""
+    flat = pixels.reshape(-1, 3).astype(np.int32) @ [1 << 16, 1 << 8, 1]
+    packed, inverse, counts = np.unique(flat, return_inverse=True, return_counts=True)
+    colours = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=-1)
+    exact = colours[np.argsort(-counts, kind="stable")[:EXACT_COLOURS]]
+    # of PIL's ways this one keeps rare colours, such as that of the heaviest rain
+    spread = Image.fromarray(pixels).quantize(256 - EXACT_COLOURS, method=Image.Quantize.MAXCOVERAGE).getpalette()
+    palette = np.concatenate([exact, np.array(spread).reshape(-1, 3)])
+    nearest, least = np.zeros(len(colours), np.uint8), np.full(len(colours), np.inf)
+    for n, colour in enumerate(palette[:256]):
+        apart = np.square(colours - colour).sum(axis=-1)
+        nearest[apart < least] = n
+        least = np.minimum(least, apart)
+    image = Image.fromarray(nearest[inverse].reshape(pixels.shape[:2]), "P")
+    image.putpalette(palette[:256].astype(np.uint8).tobytes())
+    return image
 
 
 def drawn(figure: Figure) -> np.ndarray:

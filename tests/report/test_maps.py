@@ -9,9 +9,9 @@ from PIL import Image
 
 from nowcast.evaluation.coarsen import DISPLAY_CELLS, block_means, block_size, evenly_spaced
 from nowcast.evaluation.examples import ScoredCase, choose, make_example
-from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
+from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity
 from nowcast.report import case_maps, maps
-from nowcast.report.case_maps import draw_animation, draw_maps
+from nowcast.report.case_maps import draw_animation, draw_maps, draw_probability_maps
 from nowcast.report.maps import MapGrid, colour_scale, difference_scale
 
 START = np.datetime64("2020-06-01T00:00:00")
@@ -177,6 +177,44 @@ def test_the_maps_of_a_case_show_observed_forecast_and_difference(monkeypatch):
     assert corners(pixels, grid, 1, 1) == [little, WHITE, GREY, much]
     assert opened(content).size == pixels.shape[1::-1]
     assert share(opened(content), maps.RAIN_COLOURS[7]) == pytest.approx(np.mean((pixels == rain).all(axis=-1)), abs=1e-3)
+
+
+def test_a_png_keeps_the_colours_of_the_scales_and_the_rarest_rain():
+    """Ten pixels of the heaviest rain among thousands of shades, which 256 colours cannot all hold."""
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
+    pixels[:100] = rgb(maps.RAIN_COLOURS[3])
+    pixels[150, :10] = rgb(maps.HIGHEST_COLOUR)
+    kept = np.asarray(opened(maps.png(pixels)).convert("RGB")).astype(int)
+    assert (kept[:100] == rgb(maps.RAIN_COLOURS[3])).all()
+    assert np.abs(kept[150, :10] - rgb(maps.HIGHEST_COLOUR)).max() < 30
+    np.testing.assert_array_equal(np.asarray(opened(maps.png(pixels, exact=True))), pixels)
+
+
+@pytest.mark.slow
+def test_the_probabilities_of_a_case_are_drawn_beside_the_event(monkeypatch):
+    kept, make = [], MapGrid
+    monkeypatch.setattr(case_maps, "MapGrid", lambda *a, **options: kept.append(make(*a, **options)) or kept[0])
+    observed = np.zeros((4, 20, 40), np.float32)
+    observed[:, :10, :20], observed[:, 10:, :20] = 30, np.nan
+    chances = np.full((4, 20, 40), 0.45, np.float32)
+    options = {"spacing_km": (np.nan, np.nan), "threshold": 5.0, "probabilities": {"net": chances}}
+    shown = make_example("best", case(0.5), [5.0, 10.0, 15.0, 20.0], observed, {"net": observed}, **options)
+    assert draw_probability_maps(shown, RAIN_RATE).startswith(b"\x89PNG")
+    (grid,) = kept
+    colours, norm = colour_scale(Quantity.named(maps.PROBABILITY))
+    certain, likely = (tuple(map(int, colours(norm([value]), bytes=True)[0][:3])) for value in (1, 0.45))
+    assert (grid.rows, grid.columns) == (3, 2)
+    assert corners(grid.pixels(), grid, 0, 0) == [certain, WHITE, GREY, WHITE]
+    assert set(corners(grid.pixels(), grid, 2, 1)) == {likely}
+    assert draw_probability_maps(example(), RAIN_RATE) is None
+
+
+def test_an_example_is_cut_to_where_something_is_known():
+    fields = np.full((2, 40, 60), np.nan, np.float32)
+    fields[:, 10:20, 30:50] = 1
+    shown = make_example("best", case(0.5), [5.0, 10.0], fields, {"net": fields}, spacing_km=(1.0, 2.0))
+    assert (shown.corner, shown.observed.shape, shown.extent_km) == ((9, 29), (2, 12, 22), (12.0, 44.0))
+    np.testing.assert_array_equal(shown.observed, fields[:, 9:21, 29:51])
 
 
 @pytest.mark.slow
