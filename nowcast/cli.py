@@ -1,39 +1,36 @@
 """The command line: parse the arguments, call the command, print its result, set the exit code.
 
-Results go to stdout; progress, log and errors go to stderr. Heavy modules are imported inside the commands, so that
-`nowcast --help` answers at once.
+Results go to stdout; progress, log and errors to stderr. Commands import heavy modules late: `nowcast --help` answers at once.
 """
 
+import functools
 import logging
 import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from nowcast import __version__
 from nowcast.commands import arguments as args
+from nowcast.commands import arguments_of_convert
 from nowcast.errors import NowcastError, UsageError, explain_failure
 
 app = typer.Typer(
-    name="nowcast",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    name="nowcast", context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False,
+    rich_markup_mode=None, epilog="Example: nowcast inspect data/sample.nc",
     help="Train, run and verify precipitation nowcasters on radar archives in NetCDF.",
-    epilog="Example: nowcast inspect data/sample.nc",
-)
+)  # fmt: skip
 log = logging.getLogger("nowcast")
 _ParseError = typer.BadParameter.__base__  # a class of click, or of typer's own copy of click, depending on its version
 
 
 @app.callback(invoke_without_command=True)
 def nowcast(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
 ) -> None:
     """Train, run and verify precipitation nowcasters on radar archives in NetCDF."""
     if version:
@@ -57,11 +54,20 @@ def inspect(
     from nowcast.netcdf.opening import open_records
 
     inspected = [inspect_record(record) for record in open_records(records, variable=variable, units=units)]
-    if format is args.Format.json:
-        typer.echo(args.as_json(inspected))
-    else:
-        typer.echo("\n".join(as_lines(inspected)))
+    typer.echo(args.as_json(inspected) if format is args.Format.json else "\n".join(as_lines(inspected)))
     _next("nowcast plan", records, {"--output": "my.toml", "--variable": variable, "--units": units})
+
+
+@app.command(epilog="Example: nowcast convert radar/ --output archive/")
+@functools.wraps(arguments_of_convert.convert)
+def convert(**options: Any) -> None:
+    _set_up_log(options.pop("quiet"), options.pop("verbose"))
+    args.refuse_stdout(options["output"])
+    from nowcast.commands.convert import convert_files
+
+    for path in convert_files(**options):
+        typer.echo(path)
+    _next("nowcast inspect", [options["output"]])
 
 
 @app.command(epilog="Example: nowcast plan radar/2015 --output my.toml")
@@ -112,10 +118,7 @@ def train(
     from nowcast.commands.choose_config import choose_config
     from nowcast.commands.train import dry_run_lines, dry_run_summary, train_run
 
-    if config is None and not data and not (resume and output):
-        raise UsageError("nothing to train: give a CONFIG such as configs/radar.toml, or --data RECORD to have one planned")
-    if format is args.Format.json and not dry_run:
-        raise UsageError("--format json belongs to --dry-run; a training writes RUN/metrics.jsonl")
+    args.check_train(config or data or (resume and output), format, dry_run=dry_run)
     run = output or Path("runs") / (Path(config).stem if config else "planned")
     experiment, write = choose_config(
         config, data or (), set_ or (), run=run, resume=resume, overwrite=overwrite, device=device, dry_run=dry_run,
@@ -156,13 +159,10 @@ def predict(
     args.refuse_stdout(output)
     from nowcast.commands.predict import predict_files, watch_folder
 
-    if thresholds and not probabilities:
-        raise UsageError("--thresholds belongs to --probabilities: a forecast in mm/h has none")
+    args.check_predict(thresholds, probabilities, watch, records, (reference_time, start, end, every, overwrite))
     options = {"variable": variable, "units": units, "device": device, "probabilities": probabilities, "leads": leads}
     options |= {"thresholds": args.parse_thresholds(thresholds), "sums": args.parse_sums(sums)}
     if watch:
-        if reference_time or start or end or every or overwrite or len(records) != 1:
-            raise UsageError("--watch takes one folder to watch, no times and no --overwrite: each new frame is forecast once")
         for path in watch_folder(forecaster, records[0], output, **options):
             typer.echo(path)
         return

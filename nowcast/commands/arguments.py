@@ -224,3 +224,19 @@ def spread_observations(argv: Sequence[str]) -> list[str]:
         inside = word == "--observations" or (inside and not word.startswith("-"))
         words.append(word)
     return words
+
+
+def check_train(chosen: object, format: Format, *, dry_run: bool) -> None:
+    """Raise UsageError (exit 2) for arguments of `train` that do not go together; `chosen`: config, data or a run."""
+    if not chosen:
+        raise UsageError("nothing to train: give a CONFIG such as configs/radar.toml, or --data RECORD to have one planned")
+    if format is Format.json and not dry_run:
+        raise UsageError("--format json belongs to --dry-run; a training writes RUN/metrics.jsonl")
+
+
+def check_predict(thresholds: str | None, probabilities: bool, watch: bool, records: Sequence[str], others: Iterable) -> None:
+    """Raise UsageError (exit 2) for arguments of `predict` that do not go together; `others` do not go with --watch."""
+    if thresholds and not probabilities:
+        raise UsageError("--thresholds belongs to --probabilities: a forecast in mm/h has none")
+    if watch and (any(others) or len(records) != 1):
+        raise UsageError("--watch takes one folder to watch, no times and no --overwrite: each new frame is forecast once")

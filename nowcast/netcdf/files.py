@@ -9,6 +9,7 @@ import contextlib
 import glob
 import os
 import re
+import shlex
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ from pathlib import Path
 
 import netCDF4
 
+from nowcast.convert.sniffing import BESIDE, FORMATS, format_of, is_store, named
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.classic_header import check_whole
 
 SUFFIXES = (".nc", ".nc4", ".nc3", ".netcdf", ".cdf")
+_MOST_LOOKED_AT = 1000  # files whose format is told by their content, for a message
 _NUM_OPEN = 16  # files kept open
 
 
@@ -35,17 +38,36 @@ def expand(argument: str | Path) -> list[Path]:
     if path.is_dir():
         files = [Path(file) for file in netcdf_files(path)]
         if not files:
+            inside = (Path(folder, name) for folder, names in _walk(path) for name in sorted(names))
+            _refuse_originals([path] if is_store(path) else list(inside), text)
             raise UsageError(f"no NetCDF files in {text}{_others(path)}.\nExpected files ending in {', '.join(SUFFIXES)}.")
         return files
     if path.exists():
         if not path.is_file():
             raise UsageError(f"{text} is no regular file.\nExpected a NetCDF file, a folder or a glob.")
+        _refuse_originals([path], text)
         return [path]
     matches = (Path(match) for match in sorted(glob.glob(text, recursive=True)))
     files = [match for match in matches if match.is_file()]
     if not files:
         raise UsageError(f"no such file or folder: {text}")
+    _refuse_originals(files, text)
     return files
+
+
+def _refuse_originals(files: list[Path], argument: str) -> None:
+    """Raise UsageError (exit 2) for files that are all in formats of weather services, which `nowcast convert` reads."""
+    # most are told by their names; of a folder of thousands a few tell enough
+    formats = [format_of(path) for path in files[:_MOST_LOOKED_AT] if not is_netcdf_name(path.name) or path.is_dir()]
+    known = [name for name in formats if name not in (None, "netcdf", BESIDE)]
+    if known and "netcdf" not in formats and len(formats) == len(files[:_MOST_LOOKED_AT]):
+        more = len(files) > _MOST_LOOKED_AT
+        is_file = files == [Path(argument)]
+        holds = f"is one {FORMATS[known[0]].title} file" if is_file else f"holds {named(known)}"
+        raise UsageError(
+            f"{argument} {holds}{' and more' if more else ''}, no NetCDF.\n"
+            f"Convert first: nowcast convert {shlex.quote(argument)} --output archive/"
+        )
 
 
 def netcdf_files(folder: str | Path, *, without: Path | None = None) -> Iterator[str]:

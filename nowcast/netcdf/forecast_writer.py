@@ -25,7 +25,7 @@ from nowcast.quantity import Quantity
 from nowcast.runtime.outputs import free_space, may_write, replacing, size
 
 _FILL = np.float32(netCDF4.default_fillvals["f4"])
-_STORAGE = {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
+COMPRESSION = {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
 _RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rain rate", "units": "mm h-1"}
 _SUM_ATTRIBUTES = {"standard_name": "lwe_thickness_of_precipitation_amount", "units": "mm"}
 _OTHER_ATTRIBUTES = {"long_name": "forecast value", "units": "1"}
@@ -73,15 +73,15 @@ def write_forecast(
     seconds = np.asarray(lead_times, "timedelta64[s]").astype(np.int64)
     may_write(path, overwrite=overwrite)
     with replacing(path, overwrite=overwrite) as partial:
-        with _library(path):
+        with writing(path):
             dataset = netCDF4.Dataset(partial, "w", format="NETCDF4")
         try:
-            with _library(path):
-                _write_globals(dataset, grid, attributes)
-                _write_grid(dataset, grid)
+            with writing(path):
+                write_globals(dataset, grid, attributes)
+                write_grid(dataset, grid)
             checksums = _write_cases(dataset, path, iter(cases), grid, seconds, quantity, thresholds, sums, single=single)
         finally:
-            with _library(path):
+            with writing(path):
                 dataset.close()
         _check_written(partial, path, grid, checksums)
 
@@ -100,7 +100,7 @@ def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, sums
     assert first is not None, "no forecast to write"
     reference = np.datetime64(first[0], "s")
     names = [variable_name(quantity), *([PROBABILITY] if thresholds else []), *(each.name for each in sums)]
-    with _library(path):
+    with writing(path):
         (_create_single if single else _create_many)(dataset, reference, seconds)
         _create_fields(dataset, grid, quantity)
         if thresholds:
@@ -112,7 +112,7 @@ def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, sums
         assert not (single and case), "one reference time to a file of this layout"
         if not single:
             since = int((np.datetime64(time, "s") - reference).astype(np.int64))
-            with _library(path):
+            with writing(path):
                 dataset["forecast_reference_time"][case] = since
                 dataset["time"][case] = since + seconds
                 for each in sums:
@@ -122,7 +122,7 @@ def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, sums
             values = values[..., :: -1 if grid.y_ascending else 1, :: -1 if grid.x_descending else 1]
             stored = _packed(values) if name == PROBABILITY else np.ascontiguousarray(_filled(values))
             checksums[name].append(zlib.crc32(stored))
-            with _library(path):
+            with writing(path):
                 variable = dataset[name]
                 shape = variable.shape if single else variable.shape[1:]
                 assert stored.shape == shape, f"{name} of {stored.shape} in place of {shape}"
@@ -148,13 +148,13 @@ def _packed(probabilities: np.ndarray) -> np.ndarray:
     return stored
 
 
-def _write_globals(dataset, grid: Grid, attributes: dict) -> None:
+def write_globals(dataset, grid: Grid, attributes: dict) -> None:
     proj4 = [grid.mapping_attributes[name] for name in _PROJ4 if name in grid.mapping_attributes]
     projection = {"projection": proj4[0]} if proj4 else {}  # pysteps looks for it here
     dataset.setncatts({"Conventions": "CF-1.11"} | attributes | projection)
 
 
-def _write_grid(dataset, grid: Grid) -> None:
+def write_grid(dataset, grid: Grid) -> None:
     for dim, coordinate in ((grid.y_name, grid.rows), (grid.x_name, grid.columns)):
         dataset.createDimension(dim, len(coordinate.values))
         variable = dataset.createVariable(coordinate.name, "f8", (dim,), fletcher32=True)
@@ -179,7 +179,7 @@ def _write_other(dataset, other: Carried) -> None:
     variable[...] = other.stored
 
 
-def _auxiliary(grid: Grid) -> list[str]:
+def auxiliary(grid: Grid) -> list[str]:
     """Return the names of the coordinates that are not called like a dimension, which `coordinates` must list."""
     names = [grid.rows.name, grid.columns.name, *(other.name for other in grid.carried)]
     return [name for name in names if name not in (grid.y_name, grid.x_name)]
@@ -271,11 +271,11 @@ def create_variable(dataset, grid: Grid, name: str, kind: str, dims: tuple[str, 
     """Create a variable over these dimensions and the grid, in chunks of one frame; `times` are its further coordinates."""
     chunks = [1] * len(dims) + list(grid.shape)
     variable = dataset.createVariable(
-        name, kind, (*dims, grid.y_name, grid.x_name), fill_value=fill, chunksizes=chunks, **_STORAGE
+        name, kind, (*dims, grid.y_name, grid.x_name), fill_value=fill, chunksizes=chunks, **COMPRESSION
     )
     variable.set_auto_maskandscale(False)  # the stored numbers are computed here, so that their checksums are known
     times = times or (("forecast_reference_time", "forecast_period") if _is_single(dataset) else ("time",))
-    variable.coordinates = " ".join([*times, *_auxiliary(grid)])
+    variable.coordinates = " ".join([*times, *auxiliary(grid)])
     if grid.mapping_name:
         variable.grid_mapping = grid.mapping_name
     return variable
@@ -305,7 +305,7 @@ def _is_as_written(dataset, name: str, grid: Grid, checksums: Sequence[int]) -> 
 
 
 @contextlib.contextmanager
-def _library(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Hold the lock of the NetCDF library for calls that write; their errors become OutputError (exit 5).
 
     Nothing else may be waited for inside: another thread may need the lock to go on.

@@ -45,6 +45,11 @@ class Progress:
             self.logged = time.monotonic()
             log.info("%s", self.line(values))
 
+    def advance_by(self, count: int) -> None:
+        """Count several units of work at once."""
+        for _ in range(count):
+            self.advance()
+
     def line(self, values: dict[str, str]) -> str:
         """Return, for example, `training 120/1,000 step, 2.1 step/s, 00:07:03 left, loss 0.02`."""
         rate = (self.done - self.start) / max(time.monotonic() - self.began, 1e-9)

@@ -223,10 +223,7 @@ REFUSED = {
     "text": (holding(b"time,y,x,rain\n"), 'is not a NetCDF file: it starts with "time".\nConvert it to CF NetCDF first.'),
     "data in a group": (
         in_group,
-        (
-            "has nothing but groups (radar), which are not read.\n"
-            "Expected variables outside of groups: `ncks -G : IN.nc OUT.nc` takes them out."
-        ),
+        ("has nothing but groups (radar), which are not read.\nConvert it first: nowcast convert "),
     ),
     "a scale_factor that is no number": (
         maker(PACKED, scale_factor="a quarter"),

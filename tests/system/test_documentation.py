@@ -47,6 +47,7 @@ LINES = {  # at most
     "data/README.md": 120,
     "nowcast/scores/README.md": 120,
     "nowcast/forecasters/README.md": 120,
+    "nowcast/convert/README.md": 60,
     "nowcast/models/engine/README.md": 30,
     "tests/README.md": 80,
 }

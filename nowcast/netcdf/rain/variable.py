@@ -140,7 +140,7 @@ def find_field(dataset, where: str, variable: str | None = None, *, has_units: b
         groups = ", ".join(dataset.groups)
         raise DataError(
             f"{where} has nothing but groups ({groups}), which are not read.\n"
-            "Expected variables outside of groups: `ncks -G : IN.nc OUT.nc` takes them out."
+            f"Convert it first: nowcast convert {where} --output archive/"
         )
     if not ranked:
         raise DataError(

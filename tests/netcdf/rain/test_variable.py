@@ -54,7 +54,7 @@ def test_no_candidate_lists_what_there_is(tmp_path):
 def test_groups_are_not_read_and_said_so(tmp_path):
     with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
         file.createGroup("dataset1")
-    with pytest.raises(DataError, match=r"a.nc has nothing but groups \(dataset1\), which are not read\.\nExpected var"):
+    with pytest.raises(DataError, match=r"but groups \(dataset1\), which are not read\.\nConvert it first: nowcast convert"):
         open_records([tmp_path / "a.nc"])
     with edit(tmp_path / "a.nc") as file:
         file.createVariable("version", "i4")

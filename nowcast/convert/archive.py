@@ -1,0 +1,305 @@
+"""Write records from original files: one for each day, month or file, and for each series.
+
+First every file is scanned for its times, then each record is written by itself: of its fields one is in memory at a time.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from nowcast import __version__
+from nowcast.convert.inputs import Input, Scanned, find, in_processes, scan
+from nowcast.convert.original import DRY_DBZ, FLOAT_FILL, Options, Series
+from nowcast.convert.place import Box, cut, window
+from nowcast.convert.sniffing import named
+from nowcast.errors import DataError
+from nowcast.netcdf.rain.record_writer import ORIGINALS, Storage, originals_of, write_record
+from nowcast.runtime.progress import Progress
+
+log = logging.getLogger(__name__)
+PERIODS = {"day": "%Y%m%d", "month": "%Y%m", "file": ""}
+_DAY_MINUTES = 1440
+_NAMED = 3  # broken files that are named one by one
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to convert and how.
+
+    per: a key in PERIODS; box: the part of the grid to keep; every: minutes that the times of frames are multiples of
+    """
+
+    format: str = "auto"
+    options: Options = field(default_factory=Options)
+    per: str = "day"
+    box: Box | None = None
+    every: float | None = None
+    overwrite: bool = False
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A field to write: its time, where it is read, and how its numbers are stored there."""
+
+    time: np.datetime64
+    input: Input
+    number: int
+    storage: Storage
+
+
+@dataclass(frozen=True)
+class Job:
+    """A record to write."""
+
+    path: Path
+    series: Series
+    frames: tuple[Frame, ...]
+    request: Request
+    digest: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """A record that was written: its number of frames, and the files that could not be read, with the reasons."""
+
+    path: Path
+    num_frames: int
+    num_planned: int
+    broken: tuple[tuple[Path, str], ...] = ()
+
+
+@dataclass
+class Outcome:
+    """What has become of the files: records written, records that were there already, files that cannot be used."""
+
+    written: list[Path] = field(default_factory=list)
+    num_frames: int = 0
+    left: list[Path] = field(default_factory=list)
+    changed: list[Path] = field(default_factory=list)  # of those left, the ones whose originals are others now
+    broken: dict[Path, str] = field(default_factory=dict)
+    unknown: list[Path] = field(default_factory=list)
+
+
+def convert(arguments: Sequence[str | Path], output: Path, request: Request) -> Outcome:
+    """Convert files, folders and globs to records in a folder.
+
+    Raises UsageError (exit 2) for arguments that name nothing, DataError (3) if no file can be used, OutputError (5).
+    """
+    inputs, unknown = find(arguments, request.format, without=output)
+    if not inputs:
+        one = f", the first of them {unknown[0]}" if unknown else ""
+        raise DataError(
+            f"no radar files of a known format among {len(unknown)} files{one}.\n"
+            "Expected ODIM or KNMI HDF5, RADOLAN, GRIB, GeoTIFF, images, npz, Zarr or NetCDF; --format names one."
+        )
+    return convert_inputs(inputs, output, request, unknown=unknown)
+
+
+def convert_inputs(
+    inputs: Sequence[Input], output: Path, request: Request, *, unknown: Sequence[Path] = (), quiet: bool = False
+) -> Outcome:
+    """Convert files whose formats are known. `unknown`: files that were left out; quiet: tell nothing of what was left.
+
+    Raises DataError (exit 3) if no file can be used, OutputError (5).
+    """
+    outcome = Outcome(unknown=list(unknown))
+    jobs = _jobs(_scanned(inputs, request, outcome), output, request)
+    jobs = [job for job in jobs if not _is_there(job, outcome)]
+    total = sum(len(job.frames) for job in jobs)
+    with Progress("converting", total=total, unit="frame") as progress:
+        for done in in_processes(write, jobs, progress, request.processes, weight=lambda done: done.num_planned):
+            outcome.broken |= dict(done.broken)
+            outcome.num_frames += done.num_frames
+            if done.num_frames:
+                outcome.written.append(done.path)
+    _refuse_nothing(outcome, len(inputs))
+    if not quiet:
+        _tell(outcome, inputs)
+    return outcome
+
+
+def _scanned(inputs: Sequence[Input], request: Request, outcome: Outcome) -> list[Scanned]:
+    with Progress("reading headers", total=len(inputs), unit="file") as progress:
+        work = [(source, request.options) for source in inputs]
+        results = list(in_processes(scan, work, progress, request.processes))
+    outcome.broken |= {result.input.path: result.error for result in results if result.error}
+    return [result for result in results if not result.error]
+
+
+def _is_there(job: Job, outcome: Outcome) -> bool:
+    """Return whether a record is left as it is, since it is there already."""
+    if job.request.overwrite or not job.path.exists():
+        return False
+    outcome.left.append(job.path)
+    if originals_of(job.path) != job.digest:
+        outcome.changed.append(job.path)
+    return True
+
+
+def _jobs(scanned: Sequence[Scanned], output: Path, request: Request) -> list[Job]:
+    """Return the records to write: the frames of each series and period, in order of their times."""
+    groups: dict[tuple, dict[np.datetime64, Frame]] = defaultdict(dict)
+    first: dict[tuple, Series] = {}
+    num_equal = 0
+    for result in scanned:
+        for original in result.originals:
+            series = first.setdefault(original.series.key, original.series)
+            if not _is_wanted(original.time, request.every):
+                continue
+            frames = groups[_period(original.time, result.input.path, request.per), series.key]
+            num_equal += original.time in frames
+            frames[original.time] = Frame(original.time, result.input, original.number, original.series.storage)
+    if num_equal:
+        log.warning("left out %d fields whose time another file has too; the last file in order counts", num_equal)
+    labels = _labels(first) if len(first) > 1 else dict.fromkeys(first, "")
+    return [
+        _job(output / f"{period}{labels[key]}.nc", first[key], frames, request)
+        for (period, key), frames in sorted(groups.items(), key=lambda group: (group[0][0], labels[group[0][1]]))
+    ]
+
+
+def _is_wanted(time: np.datetime64, every: float | None) -> bool:
+    if every is None:
+        return True
+    seconds = int((time - time.astype("datetime64[D]")).astype("timedelta64[s]").astype(np.int64))
+    return seconds % round(every * 60) == 0
+
+
+def _period(time: np.datetime64, path: Path, per: str) -> str:
+    """Return the name of the record that a frame belongs to."""
+    if per != "file":
+        return time.astype("datetime64[s]").item().strftime(PERIODS[per])
+    return re.sub(r"(\.(gz|bz2|h5|hdf5?|nc|grib2?|grb2?|bin|gif|png|pgm|npz|tiff?|zarr))+$", "", path.name, flags=re.I)
+
+
+def _labels(series: dict[tuple, Series]) -> dict[tuple, str]:
+    """Return a suffix of the file name for each of several series: product and size, and a digest if that is not enough."""
+    labels, taken = {}, defaultdict(list)
+    for key, each in series.items():
+        rows, columns = each.place.shape
+        labels[key] = f"_{re.sub(r'[^A-Za-z0-9]+', '-', each.product).strip('-')}_{rows}x{columns}"
+        taken[labels[key]].append(key)
+    for keys in (keys for keys in taken.values() if len(keys) > 1):
+        for key in keys:
+            labels[key] += "_" + hashlib.sha256(repr(_plain(series[key])).encode()).hexdigest()[:6]
+    return labels
+
+
+def _plain(series: Series) -> tuple:
+    given = series.place.given
+    return (series.product, series.place.y, series.place.x, series.place.projection, given and given.grid.key)
+
+
+def _job(path: Path, series: Series, frames: dict[np.datetime64, Frame], request: Request) -> Job:
+    digest = hashlib.sha256()
+    ordered = tuple(frames[time] for time in sorted(frames))
+    for name in dict.fromkeys(frame.input.path for frame in ordered):
+        digest.update(f"{name.name} {name.stat().st_size}\n".encode())
+    digest.update(repr((request.box, request.every, request.options)).encode())
+    return Job(path, series, ordered, request, digest.hexdigest())
+
+
+def write(job: Job) -> Written:
+    """Write a record from its originals; files that cannot be read are left out. Raises OutputError (exit 5)."""
+    storages = {frame.storage for frame in job.frames}
+    storage = storages.pop() if len(storages) == 1 else _floating(job.series.storage.reflectivity)
+    place, part = job.series.place, (slice(None), slice(None))
+    if job.request.box:
+        part = window(place, job.request.box)
+        place = cut(place, *part)
+    broken: dict[Path, str] = {}
+    num_frames = write_record(
+        job.path, _fields(job, storage, part, broken), grid=place.grid(), storage=storage, attributes=_attributes(job),
+        interval_minutes=job.series.interval, overwrite=job.request.overwrite,
+    )  # fmt: skip
+    return Written(job.path, num_frames, len(job.frames), tuple(broken.items()))
+
+
+def _floating(reflectivity: bool) -> Storage:
+    """Return the storage of values whose numbers mean something else from file to file."""
+    return Storage("f4", fill=FLOAT_FILL, dry=DRY_DBZ if reflectivity else None, reflectivity=reflectivity)
+
+
+def _fields(job: Job, storage: Storage, part: tuple[slice, slice], broken: dict[Path, str]) -> Iterator[tuple]:
+    """Yield the time and the stored numbers of each frame that can be read; of each other file the reason into `broken`."""
+    for source, frames in _runs(job.frames):
+        if source.path in broken:
+            continue
+        try:
+            fields = source.reader.read(source.path, [frame.number for frame in frames], job.request.options)
+            for frame, numbers in zip(frames, fields, strict=True):
+                if numbers.shape != job.series.place.shape:
+                    raise DataError(f"{source.path} holds a field of {numbers.shape}.\nExpected {job.series.place.shape}.")
+                yield frame.time, _restored(numbers[part], frame.storage, storage)
+        except (DataError, MemoryError) as error:
+            broken[source.path] = str(error) or "out of memory"
+
+
+def _restored(numbers: np.ndarray, own: Storage, storage: Storage) -> np.ndarray:
+    if own == storage:
+        return numbers
+    values = own.unpacked(numbers)
+    values[np.isneginf(values)] = DRY_DBZ
+    return np.where(np.isnan(values), np.float32(storage.fill), values)
+
+
+def _runs(frames: Sequence[Frame]) -> Iterator[tuple[Input, list[Frame]]]:
+    """Yield the frames in order, those that follow each other in one file together."""
+    run: list[Frame] = []
+    for frame in frames:
+        if run and (frame.input != run[-1].input or frame.number <= run[-1].number):
+            yield run[0].input, run
+            run = []
+        run.append(frame)
+    if run:
+        yield run[0].input, run
+
+
+def _attributes(job: Job) -> dict[str, str]:
+    names = [path.name for path in dict.fromkeys(frame.input.path for frame in job.frames)]
+    files = f"{len(names)} original files, from {names[0]} to {names[-1]}" if len(names) > 1 else f"original file {names[0]}"
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
+    about = dict(job.series.about)
+    about["history"] = f"{now} converted by nowcast {__version__} from {files}; values as in the originals, not resampled"
+    return about | {ORIGINALS: job.digest}
+
+
+def _refuse_nothing(outcome: Outcome, num_inputs: int) -> None:
+    """Raise DataError (exit 3) if nothing came of any file."""
+    if outcome.broken and not outcome.written and not outcome.left:
+        first = next(iter(outcome.broken.values()))
+        others = f"\n(and {len(outcome.broken) - 1} of {num_inputs} files more)" if len(outcome.broken) > 1 else ""
+        raise DataError(first if not others else first.splitlines()[0] + others)
+
+
+def _tell(outcome: Outcome, inputs: Sequence[Input]) -> None:
+    """Log what was converted, what was left out and what was left."""
+    kinds = named(source.format for source in inputs if source.path not in outcome.broken)
+    log.info("%s: %d frames in %d new records", kinds, outcome.num_frames, len(outcome.written))
+    for path, reason in list(outcome.broken.items())[:_NAMED]:
+        log.warning("left out %s", reason.splitlines()[0] if str(path) in reason else f"{path}: {reason.splitlines()[0]}")
+    if len(outcome.broken) > _NAMED:
+        log.warning("left out %d of %d files that cannot be read; the first are named above", len(outcome.broken), len(inputs))
+    if outcome.unknown:
+        log.warning("left out %d files of an unknown format, the first of them %s", len(outcome.unknown), outcome.unknown[0])
+    if outcome.left:
+        log.info("left %d records that are there already, the first of them %s", len(outcome.left), outcome.left[0])
+    if outcome.changed:
+        log.warning(
+            "%d of them were made from other files than there are now, the first of them %s: --overwrite makes them anew",
+            len(outcome.changed), outcome.changed[0],
+        )  # fmt: skip
+
+
+def most_processes() -> int:
+    """Return the number of CPU cores available to this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,76 @@
+"""Where the cells of a GRIB field are: regular longitudes and latitudes, Lambert and polar stereographic maps."""
+
+import math
+from pathlib import Path
+from typing import Protocol
+
+from nowcast.convert.original import check_size
+from nowcast.convert.place import Axis, Place, projection_of
+from nowcast.errors import DataError
+
+
+class Message(Protocol):
+    """The keys of a GRIB message."""
+
+    def number(self, key: str, default: float | None = None) -> float | None:
+        """Return the number of a key; `default` if it is absent."""
+
+    def text(self, key: str) -> str:
+        """Return the text of a key; an empty one if it is absent."""
+
+
+def place_of(message: Message, path: Path) -> tuple[Place, bool]:
+    """Return the place of a field, and whether its numbers run along columns. Raises DataError (exit 3) for other grids."""
+    kind = message.text("gridType")
+    if kind not in ("regular_ll", "lambert", "polar_stereographic"):
+        raise DataError(f"{path} is on a {kind or 'unknown'} grid.\nExpected regular_ll, lambert, polar_stereographic.")
+    if message.number("alternativeRowScanning", 0) or message.number("iScansNegatively", 0):
+        raise DataError(f"{path} has rows that run from the east or in turns.\nExpected rows that run from the west.")
+    columns, rows = (message.number(one) or message.number(other) or 0 for one, other in (("Ni", "Nx"), ("Nj", "Ny")))
+    check_size(int(rows), int(columns), path)
+    make = _degrees if kind == "regular_ll" else _map
+    turned = bool(message.number("jPointsAreConsecutive", 0))
+    return make(message, kind, int(rows), int(columns), path), turned
+
+
+def _degrees(message: Message, kind: str, rows: int, columns: int, path: Path) -> Place:
+    names = ("latitudeOfFirst", "latitudeOfLast", "longitudeOfFirst", "longitudeOfLast")
+    south_north = [message.number(f"{name}GridPointInDegrees") for name in names]
+    if None in south_north:
+        raise DataError(f"{path} does not tell the ends of its grid.\nExpected the first and the last point.")
+    first, last, west, east = south_north
+    east += 360 if east < west else 0
+    y, x = ((b - a) / max(number - 1, 1) for a, b, number in ((first, last, rows), (west, east, columns)))
+    west -= 360 if west >= 180 else 0
+    return Place(Axis(round(first, 6), round(y, 9), rows), Axis(round(west, 6), round(x, 9), columns))
+
+
+def _map(message: Message, kind: str, rows: int, columns: int, path: Path) -> Place:
+    value = {name: message.number(key) for name, key in _KEYS.items()}
+    width, height = message.number("DxInMetres"), message.number("DyInMetres")
+    if not width or not height or None in (value["lat"], value["lon"], value["orientation"]):
+        raise DataError(f"{path} does not tell its map.\nExpected Dx, Dy, LoV and the first point.")
+    if kind == "lambert":
+        shape = f"+proj=lcc +lat_1={value['first']:g} +lat_2={value['second']:g} +lat_0={value['true'] or value['first']:g}"
+    else:
+        pole = -90 if int(message.number("projectionCentreFlag", 0)) & 128 else 90
+        true = value["true"] if value["true"] is not None else math.copysign(60, pole)
+        shape = f"+proj=stere +lat_0={pole} +lat_ts={true:g}"
+    text = f"{shape} +lon_0={value['orientation']:g} {_earth(message)} +x_0=0 +y_0=0 +units=m +no_defs"
+    x, y = projection_of(text)(value["lon"], value["lat"])
+    up = 1.0 if message.number("jScansPositively", 0) else -1.0
+    return Place(Axis(round(y, 3), up * height, rows), Axis(round(x, 3), width, columns), text)
+
+
+_KEYS = {
+    "lat": "latitudeOfFirstGridPointInDegrees", "lon": "longitudeOfFirstGridPointInDegrees", "true": "LaDInDegrees",
+    "orientation": "LoVInDegrees", "first": "Latin1InDegrees", "second": "Latin2InDegrees",
+}  # fmt: skip
+
+
+def _earth(message: Message) -> str:
+    radius = message.number("radius")
+    if radius:
+        return f"+R={float(radius):.10g}"
+    major, minor = (message.number(f"earth{name}AxisInMetres") for name in ("Major", "Minor"))
+    return f"+a={float(major):.10g} +b={float(minor):.10g}" if major and minor else "+R=6371229"

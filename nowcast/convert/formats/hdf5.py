@@ -1,0 +1,52 @@
+"""Read HDF5 with h5py: attributes that may be bytes or arrays of one, and fields of a size that is checked first."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.convert.original import H5PY, check_size
+from nowcast.errors import DataError
+
+
+@contextlib.contextmanager
+def opened(path: Path, what: str) -> Iterator:
+    """Open an HDF5 file. Raises DataError (exit 3) if it is damaged, UsageError (2) without h5py."""
+    h5py = H5PY.load(what)
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError) as error:
+        reason = str(error).strip("'\"").splitlines()[0][:120] if str(error) else type(error).__name__
+        raise DataError(f"{path} is damaged or incomplete ({reason}).\nExpected a whole {what} file.") from error
+
+
+def attribute(group, name: str):
+    """Return an attribute: text, or a number or array of numbers; None if it is absent."""
+    if group is None or name not in group.attrs:
+        return None
+    value = group.attrs[name]
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.ravel()[0]
+    return value.decode("utf-8", "replace").strip() if isinstance(value, bytes) else value
+
+
+def number(group, name: str, default: float | None, where: str) -> float | None:
+    """Return an attribute as a number, also if it is text. Raises DataError (exit 3) for another kind, or NaN as a scale."""
+    value = attribute(group, name)
+    if value is None:
+        return default
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"{where} has {name} = {str(value)[:40]!r}.\nExpected a number.") from None
+
+
+def field_of(group, name: str, path: Path):
+    """Return the dataset of a field (y, x), not read yet. Raises DataError (exit 3) if it is none."""
+    dataset = group.get(name)
+    if dataset is None or getattr(dataset, "ndim", 0) != 2 or dataset.dtype.kind not in "iuf":
+        raise DataError(f"{path} has no field of numbers over y and x in {group.name}/{name}.\nExpected one.")
+    check_size(*dataset.shape, path)
+    return dataset

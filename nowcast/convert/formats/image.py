@@ -1,0 +1,156 @@
+"""PNG and GIF images whose colours stand for rain, as a table in TOML says.
+
+units = "mm/h"                  # of the values, or dBZ, mm/5min
+projection = "EPSG:3857"        # or PROJ text; without it the edges are longitudes and latitudes
+west = 600000.0                 # outer edges of the image on the map
+south = 5700000.0
+east = 1200000.0
+north = 6300000.0
+time = "rain_%Y%m%d%H%M.png"    # the form of the names; without it the first 8 to 14 digits are a time
+missing = ["#808080"]           # colours of no data
+
+[values]
+"#ffffff" = 0.0
+"#00aaff" = 0.5
+"""
+
+import contextlib
+import tomllib
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nowcast.convert.original import FLOAT_FILL, Options, Original, Series, check_size
+from nowcast.convert.place import Axis, Place, projection_of
+from nowcast.convert.times import time_in_name
+from nowcast.convert.units import Meant, meant
+from nowcast.errors import DataError, UsageError
+from nowcast.netcdf.rain.record_writer import Storage
+
+_MOST_UNKNOWN = 0.5  # of the pixels, in colours that the table lacks, such as lines of a map
+
+
+class Table(BaseModel):
+    """A colour table and the place of an image."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    units: str
+    west: float
+    south: float
+    east: float
+    north: float
+    projection: str = ""
+    time: str | None = None
+    missing: list[str] = []
+    values: dict[str, float]
+
+    @property
+    def meant(self) -> Meant:
+        return meant(self.units, "--colours")
+
+    def place(self, rows: int, columns: int) -> Place:
+        """Return the place of an image of this size."""
+        height, width = (self.north - self.south) / rows, (self.east - self.west) / columns
+        y, x = Axis(self.north - height / 2, -height, rows), Axis(self.west + width / 2, width, columns)
+        return Place(y, x, self.projection)
+
+
+def scan(path: Path, options: Options) -> list[Original]:
+    """Return the field of an image. Raises UsageError (exit 2) without a table, DataError (3) for a damaged image."""
+    table = _table(options.colours)
+    with opened(path) as image:
+        columns, rows = image.size
+    time = time_in_name(path, table.time)
+    storage = Storage("f4", fill=FLOAT_FILL, reflectivity=table.meant.reflectivity)
+    about = (("title", "Radar images"), ("source", "images, read by a table of their colours"))
+    return [Original(time, 0, Series("image", table.place(rows, columns), storage, table.meant.interval, about))]
+
+
+def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
+    """Yield the field of an image, (y, x) float32. Raises DataError (exit 3) if most of its colours are not in the table."""
+    table = _table(options.colours)
+    with opened(path) as image:
+        indices, palette = pixels(image, path)
+    values = {_colour(name): value * table.meant.scale + table.meant.offset for name, value in table.values.items()}
+    values |= dict.fromkeys(map(_colour, table.missing), FLOAT_FILL)
+    decoded = np.array([values.get(tuple(int(part) for part in colour), np.nan) for colour in palette], np.float32)
+    field = decoded[indices]
+    unknown = np.isnan(field)
+    if unknown.mean() > _MOST_UNKNOWN:
+        most = palette[np.bincount(indices[unknown].ravel()).argmax()]
+        colour = "".join(f"{part:02x}" for part in most)
+        raise DataError(
+            f"{path}: {100 * unknown.mean():.0f} % of the pixels have colours that the table lacks, such as #{colour}.\n"
+            "Expected a table of this image's colours."
+        )
+    field[unknown] = FLOAT_FILL
+    for _ in numbers:
+        yield field
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator:
+    """Open an image and check its size, before it is decoded. Raises DataError (exit 3) if it is damaged or huge."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_size has a limit of its own
+            with Image.open(path) as image:
+                check_size(image.size[1], image.size[0], path)
+                yield image
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is no whole image ({str(error)[:80]}).\nExpected PNG or GIF: download it again.") from error
+
+
+def pixels(image, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of each pixel's colour, (y, x), and the colours, (colour, 3).
+
+    Raises DataError (exit 3) for animations.
+    """
+    if getattr(image, "n_frames", 1) > 1:
+        raise DataError(f"{path} holds {image.n_frames} pictures.\nExpected one picture for each time.")
+    if image.mode == "P":
+        palette = np.zeros((256, 3), np.uint8)
+        colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)[:256]
+        palette[: len(colours)] = colours
+        return np.asarray(image), palette
+    rgb = np.asarray(image.convert("RGB")).astype(np.uint32)
+    packed = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+    found, indices = np.unique(packed, return_inverse=True)
+    palette = np.stack([found >> 16 & 255, found >> 8 & 255, found & 255], axis=1).astype(np.uint8)
+    return indices.reshape(packed.shape), palette
+
+
+@lru_cache(maxsize=4)
+def _table(text: str | None) -> Table:
+    if text is None:
+        raise UsageError(
+            "images need a table of their colours: --colours TABLE.toml.\nThe page nowcast/convert/README.md tells its form."
+        )
+    try:
+        table = Table(**tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"--colours is no TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"--colours: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    for name in (*table.values, *table.missing):
+        _colour(name)
+    if not (table.west < table.east and table.south < table.north):
+        raise UsageError("--colours: the edges span no map.\nExpected west below east, and south below north.")
+    if table.projection:
+        projection_of(table.projection)
+    return table
+
+
+def _colour(name: str) -> tuple[int, int, int]:
+    try:
+        red, green, blue = bytes.fromhex(name.removeprefix("#"))
+    except ValueError:
+        raise UsageError(f'--colours: "{name[:20]}" is no colour.\nExpected six digits such as "#00aaff".') from None
+    return red, green, blue

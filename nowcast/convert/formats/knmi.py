@@ -1,0 +1,124 @@
+"""KNMI's own HDF5: sums of rain or reflectivity on a polar stereographic map in kilometres.
+
+Source: Roozekrans and Holleman, KNMI HDF5 data format specification, v3.5. Rows run from the north; a pixel's edge on the
+map is its number plus the offset, times its size.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.convert.formats.hdf5 import attribute, field_of, number, opened
+from nowcast.convert.original import Numbers, Options, Original, Series, per_hour
+from nowcast.convert.place import Axis, Place, projection_of
+from nowcast.errors import DataError
+
+WHAT = "KNMI HDF5"
+_FORMULA = re.compile(r"GEO\s*=\s*([-+.\deE]+)\s*\*\s*PV\s*\+?\s*([-+.\deE]+)")
+_TIME = "%d-%b-%Y;%H:%M:%S.%f"
+
+
+def scan(path: Path, options: Options) -> list[Original]:
+    """Return what a file holds: the first image of precipitation or reflectivity, or the image that is asked for.
+
+    Raises DataError (exit 3) for a file without one, a time or a place.
+    """
+    with opened(path, WHAT) as file:
+        image = _find(file, path, options.variable)
+        start, end = (_moment(file, name, path) for name in ("product_datetime_start", "product_datetime_end"))
+        if end is None:
+            raise DataError(f"{path} has no time.\nExpected overview/product_datetime_end.")
+        numbers, interval = _numbers(image, start, end, path)
+        place = _place(file.get("geographic"), field_of(image, "image_data", path).shape, path)
+        product = str(attribute(file.get("overview"), "product_group_name") or attribute(image, "image_product_name") or "KNMI")
+        institution = "Royal Netherlands Meteorological Institute (KNMI)"
+        about = (("title", f"KNMI radar product {product}"), ("institution", institution), ("source", f"KNMI HDF5, {product}"))
+        return [Original(end, 0, Series(product, place, numbers.storage, interval, about))]
+
+
+def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
+    """Yield the field of a file, (y, x) as stored. Raises DataError (exit 3) if it cannot be read."""
+    with opened(path, WHAT) as file:
+        image = _find(file, path, options.variable)
+        start, end = (_moment(file, name, path) for name in ("product_datetime_start", "product_datetime_end"))
+        for _ in numbers:
+            yield _numbers(image, start, end, path)[0].store(field_of(image, "image_data", path)[...])
+
+
+def _find(file, path: Path, wanted: str | None):
+    names = [wanted] if wanted else sorted(name for name in file if re.fullmatch(r"image\d+", name))
+    for name in names:
+        image = file.get(name)
+        if image is not None and "image_data" in image and (wanted or _kind(image)):
+            return image
+    raise DataError(f"{path} has {', '.join(file) or 'no groups'}.\nExpected an image of [MM] or [DBZ]; --variable names one.")
+
+
+def _kind(image) -> str | None:
+    parameter = str(attribute(image, "image_geo_parameter") or "").upper()
+    return "amount" if "[MM]" in parameter else "reflectivity" if "[DBZ]" in parameter else None
+
+
+def _numbers(image, start: np.datetime64 | None, end: np.datetime64, path: Path) -> tuple[Numbers, float | None]:
+    """Return what the numbers mean and, of sums, the interval in minutes."""
+    calibration = image.get("calibration")
+    formula = str(attribute(calibration, "calibration_formulas") or "")
+    found = _FORMULA.search(formula)
+    if not found:
+        raise DataError(f"{path} has calibration_formulas {formula[:40]!r}.\nExpected GEO=gain*PV+offset.")
+    try:
+        gain, offset = float(found[1]), float(found[2].replace("+-", "-"))
+    except ValueError:
+        raise DataError(f"{path} has calibration_formulas {formula[:40]!r}.\nExpected two numbers.") from None
+    missing = [number(calibration, f"calibration_{name}", None, str(path)) for name in ("missing_data", "out_of_image")]
+    kind = field_of(image, "image_data", path).dtype
+    if _kind(image) == "reflectivity":
+        # where both are given and differ, 0 ("missing") is what lies below the threshold of the radar
+        dry = 0.0 if missing[0] == 0 and missing[1] not in (0, None) else None
+        outside = tuple(dict.fromkeys(value for value in missing if value is not None and value != dry))
+        return Numbers(kind, gain, offset, outside, dry, reflectivity=True), None
+    interval = float((end - start) / np.timedelta64(60, "s")) if start is not None else 0.0
+    factor = per_hour(interval, str(path))
+    outside = tuple(dict.fromkeys(value for value in missing if value is not None))
+    return Numbers(kind, gain * factor, offset * factor, outside), interval
+
+
+def _moment(file, name: str, path: Path) -> np.datetime64 | None:
+    value = attribute(file.get("overview"), name)
+    if value is None:
+        return None
+    try:
+        return np.datetime64(datetime.strptime(str(value), _TIME), "s")
+    except ValueError:
+        raise DataError(f"{path} has {name} {str(value)[:30]!r}.\nExpected a time such as 26-AUG-2010;04:00:00.000.") from None
+
+
+def _place(geographic, shape: tuple[int, int], path: Path) -> Place:
+    if geographic is None or "map_projection" not in geographic:
+        raise DataError(f"{path} has no place.\nExpected the group geographic with map_projection.")
+    text = str(attribute(geographic["map_projection"], "projection_proj4_params") or "")
+    names = ("geo_pixel_size_y", "geo_row_offset", "geo_pixel_size_x", "geo_column_offset")
+    height, row, width, column = (number(geographic, name, None, str(path)) for name in names)
+    if not text or None in (height, row, width, column) or not height or not width:
+        raise DataError(f"{path} has no place.\nExpected {', '.join(names)} and projection_proj4_params.")
+    km = 1000.0 if "KM" in str(attribute(geographic, "geo_dim_pixel")).upper() else 1.0
+    projection = _in_metres(text, km)
+    projection_of(projection)
+    y, x = (
+        Axis(round((offset + 0.5) * size * km, 6), size * km, cells)
+        for offset, size, cells in ((row, height, shape[0]), (column, width, shape[1]))
+    )
+    return Place(y, x, projection)
+
+
+def _in_metres(text: str, km: float) -> str:
+    """Return the projection with its lengths in metres. Some files lack the + of y_0."""
+    words = (word.lstrip("+").partition("=") for word in text.split())
+    parts = {name: value for name, _, value in words if name not in ("units", "no_defs", "")}
+    for name in ("a", "b", "x_0", "y_0"):
+        if name in parts:
+            parts[name] = f"{float(parts[name]) * km:.10g}"
+    return " ".join(["+" + (f"{name}={value}" if value else name) for name, value in parts.items()] + ["+units=m", "+no_defs"])

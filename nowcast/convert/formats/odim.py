@@ -1,0 +1,152 @@
+"""Composites in ODIM_H5: rain rate (RATE), sums (ACRR) or reflectivity (DBZH, TH).
+
+Source: OPERA Data Information Model for HDF5, versions 2.0 to 2.4 (Michelson et al.). An attribute that data1 lacks holds from
+its dataset on, else from the root. The valid time is the nominal one of the product; that of sums is the end of their interval.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.convert.formats.hdf5 import attribute, field_of, number, opened
+from nowcast.convert.original import Numbers, Options, Original, Series, check_size, per_hour
+from nowcast.convert.place import Place, place_from_corners
+from nowcast.errors import DataError
+
+WHAT = "ODIM HDF5"
+_QUANTITIES = ("RATE", "ACRR", "DBZH", "TH", "DBZ")  # the first that a file has
+_REFLECTIVITIES = _QUANTITIES[2:]
+_POLAR = {"PVOL", "SCAN", "RAY", "AZIM", "ELEV"}
+
+
+def scan(path: Path, options: Options) -> list[Original]:
+    """Return what a file holds: one field, of the quantity asked for or the first of RATE, ACRR, DBZH and TH.
+
+    Raises DataError (exit 3) for a polar volume, and for a file without such a field, a time, a projection or corners.
+    """
+    with opened(path, WHAT) as file:
+        data, dataset = _find(file, path, options.variable)
+        numbers, quantity, interval = _numbers(file, dataset, data, path)
+        time = _time(file, dataset, path, at_end=interval is not None)
+        place = _place(file, dataset, field_of(data, "data", path).shape, path)
+        source = attribute(file.get("what"), "source") or "unknown source"
+        conventions = attribute(file, "Conventions") or "ODIM_H5"
+        about = (("title", f"Radar composite, {quantity}"), ("institution", source), ("source", f"{conventions} {quantity}"))
+        return [Original(time, 0, Series(quantity, place, numbers.storage, interval, about))]
+
+
+def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
+    """Yield the field of a file, (y, x) as stored. Raises DataError (exit 3) if it cannot be read."""
+    with opened(path, WHAT) as file:
+        data, dataset = _find(file, path, options.variable)
+        for _ in numbers:
+            yield _numbers(file, dataset, data, path)[0].store(field_of(data, "data", path)[...])
+
+
+def _find(file, path: Path, wanted: str | None) -> tuple:
+    """Return the group of the field, such as /dataset1/data1, and that above it."""
+    kind = attribute(file.get("what"), "object")
+    if kind in _POLAR:
+        raise DataError(f"{path} is a polar volume or scan (object {kind}) of one radar.\nExpected a composite on a map.")
+    found = {}
+    for dataset in _numbered(file, "dataset"):
+        for data in _numbered(dataset, "data"):
+            quantity = _attribute(file, dataset, data, "quantity")
+            found.setdefault(str(quantity), (data, dataset))
+    for quantity in (wanted,) if wanted else _QUANTITIES:
+        if quantity in found:
+            return found[quantity]
+    has = ", ".join(found) or "no fields"
+    raise DataError(f"{path} has {has}.\nExpected {wanted or 'one of ' + ', '.join(_QUANTITIES)}; --variable chooses another.")
+
+
+def _numbered(group, name: str) -> list:
+    """Return the groups name1, name2, …"""
+    names = [key for key in group if key.startswith(name) and key[len(name) :].isdigit()]
+    return [group[key] for key in sorted(names, key=lambda key: int(key[len(name) :])) if hasattr(group[key], "keys")]
+
+
+def _attribute(file, dataset, data, name: str, part: str = "what"):
+    for group in (data, dataset, file):
+        value = attribute(group.get(part), name)
+        if value is not None:
+            return value
+    return None
+
+
+def _number(file, dataset, data, name: str, default: float | None, path: Path) -> float | None:
+    for group in (data, dataset, file):
+        value = number(group.get("what"), name, None, str(path))
+        if value is not None:
+            return value
+    return default
+
+
+def _numbers(file, dataset, data, path: Path) -> tuple[Numbers, str, float | None]:
+    """Return what the numbers mean, the quantity, and of sums the interval in minutes."""
+    quantity = str(_attribute(file, dataset, data, "quantity"))
+    gain, offset = (_number(file, dataset, data, name, default, path) for name, default in (("gain", 1.0), ("offset", 0.0)))
+    if gain == 0 or not np.isfinite([gain, offset]).all():
+        raise DataError(f"{path} has gain {gain:g} and offset {offset:g}.\nExpected finite numbers, and a gain other than 0.")
+    nodata, undetect = (_number(file, dataset, data, name, None, path) for name in ("nodata", "undetect"))
+    missing = () if nodata is None else (nodata,)
+    dry = None if undetect == nodata or undetect is None or np.isnan(undetect) else undetect
+    interval = None
+    if quantity == "ACRR":
+        start, end = (_moment(_what(file, dataset), kind, path) for kind in ("start", "end"))
+        interval = (end - start) / np.timedelta64(60, "s") if start is not None and end is not None else 0.0
+        factor = per_hour(interval, f"{path}: ACRR")
+        gain, offset = gain * factor, offset * factor
+    kind = field_of(data, "data", path).dtype
+    return Numbers(kind, gain, offset, missing, dry, quantity in _REFLECTIVITIES), quantity, interval
+
+
+def _what(file, dataset) -> list:
+    return [group for group in (dataset.get("what"), file.get("what")) if group is not None]
+
+
+def _time(file, dataset, path: Path, *, at_end: bool) -> np.datetime64:
+    """Return the valid time: the end of sums, else the nominal time; each where the other is absent."""
+    nominal = _moment([file.get("what")], "", path)
+    end = _moment(_what(file, dataset), "end", path)
+    time = (end or nominal) if at_end else (nominal or end)
+    if time is None:
+        raise DataError(f"{path} has no time.\nExpected what/date and what/time, or enddate and endtime.")
+    return time
+
+
+def _moment(groups: Sequence, prefix: str, path: Path) -> np.datetime64 | None:
+    for group in groups:
+        date, time = (attribute(group, prefix + name) for name in ("date", "time"))
+        if date is None or time is None:
+            continue
+        try:
+            return np.datetime64(datetime.strptime(f"{date}{time}"[:14], "%Y%m%d%H%M%S"), "s")
+        except ValueError:
+            raise DataError(f"{path} has {prefix}date {date!s:.20} and {prefix}time {time!s:.20}.\nExpected digits.") from None
+    return None
+
+
+def _place(file, dataset, shape: tuple[int, int], path: Path) -> Place:
+    where = dataset.get("where") if attribute(dataset.get("where"), "projdef") else file.get("where")
+    projection = attribute(where, "projdef")
+    if not projection:
+        raise DataError(f"{path} has no map projection.\nExpected where/projdef.")
+    size = [number(where, name, None, str(path)) for name in ("xscale", "yscale")]
+    corners = {name: number(where, name, None, str(path)) for name in _corner_names()}
+    stated = [number(where, name, None, str(path)) for name in ("ysize", "xsize")]
+    if None not in stated and tuple(stated) != shape:
+        check_size(int(stated[0]), int(stated[1]), path)
+        told = f"{stated[0]:g} × {stated[1]:g}"
+        raise DataError(f"{path} states {told} cells and has {shape[0]} × {shape[1]}.\nExpected the same.")
+    west_south, east_north = ((corners[f"{c}_lon"], corners[f"{c}_lat"]) for c in ("LL", "UR"))
+    if None in west_south or None in east_north:
+        raise DataError(f"{path} has no corners.\nExpected LL_lon, LL_lat, UR_lon and UR_lat in where.")
+    known = tuple(size) if None not in size else None
+    return place_from_corners(projection, west_south=west_south, east_north=east_north, shape=shape, where=path, size=known)
+
+
+def _corner_names() -> list[str]:
+    return [f"{corner}_{angle}" for corner in ("LL", "UR") for angle in ("lon", "lat")]

@@ -1,0 +1,140 @@
+"""RADOLAN and RADKLIM binaries of Deutscher Wetterdienst: sums of rain, and reflectivity.
+
+Source: DWD, RADOLAN/RADVOR-Kompositformat, version 2.5. A text header ends with the byte 3; then come rows from the south of
+little-endian numbers of two bytes, whose upper four bits are flags, or of one byte.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.convert.original import Numbers, Options, Original, Series, check_size, per_hour
+from nowcast.convert.place import Axis, Place
+from nowcast.convert.sniffing import RADOLAN, content, head
+from nowcast.errors import DataError
+
+_VALUE, _MISSING, _NEGATIVE = 0x0FFF, 0x2000 | 0x8000, 0x4000  # bits: no data and clutter are missing
+_BYTE_MISSING = (250.0, 249.0, 255.0)  # no data, clutter
+_FILL = np.int16(-32768)
+_REFLECTIVITIES = {"RX", "EX", "WX", "WN", "HX"}  # in units of the RVP6: dBZ = number / 2 - 32.5
+_SPHERE = "+proj=stere +lat_0=90 +lat_ts=60 +lon_0=10 +x_0=0 +y_0=0 +R=6370040 +units=m +no_defs"
+_WGS84 = (
+    "+proj=stere +lat_0=90 +lat_ts=60 +lon_0=10 +a=6378137 +b=6356752.3142451802 +x_0=543196.83521776402 "
+    "+y_0=3622588.8610018403 +units=m +no_defs"
+)
+# rows and columns -> the projection, and the centre of the cell in the south-west (m)
+_GRIDS = {
+    (900, 900): (_SPHERE, -522962.2, -4658145.0),
+    (1100, 900): (_SPHERE, -442962.2, -4758145.0),
+    (1500, 1400): (_SPHERE, -672962.2, -5008145.0),
+    (1200, 1100): (_WGS84, 0.0, -1199000.0),
+}
+_UNITS = {"": 1, "0": 1, "1": 1440, "2": 60}  # of the interval, in minutes
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a file. interval: minutes; lead: minutes of a forecast; size: bytes before the numbers"""
+
+    product: str
+    time: np.datetime64
+    shape: tuple[int, int]
+    precision: float
+    interval: float | None
+    lead: int
+    size: int
+    total: int
+
+    @property
+    def width(self) -> int:
+        """Bytes of a number."""
+        return 1 if self.total - self.size < 2 * self.shape[0] * self.shape[1] else 2
+
+    @property
+    def reflectivity(self) -> bool:
+        return self.product in _REFLECTIVITIES
+
+    def numbers(self, path: Path) -> Numbers:
+        """Return what the numbers mean. Raises DataError (exit 3) for sums over an unknown interval."""
+        kind = np.dtype("u1" if self.width == 1 else "i2")
+        missing = _BYTE_MISSING if self.width == 1 else (float(_FILL),)
+        if self.reflectivity:
+            return Numbers(kind, self.precision / 2, -32.5, missing, reflectivity=True)
+        if self.interval is None:
+            raise DataError(f"{path} ({self.product}) states no interval.\nExpected INT with minutes in its header.")
+        return Numbers(kind, self.precision * per_hour(self.interval, str(path)), 0.0, missing)
+
+
+def header_of(start: bytes, path: Path) -> Header:
+    """Read the header at the start of a file. Raises DataError (exit 3) if it is damaged or of another kind."""
+    text, end, _ = start.partition(b"\x03")
+    if not end or not RADOLAN.match(text):
+        raise DataError(f"{path} has no RADOLAN header that ends.\nExpected text such as RY011500100000120BY up to a byte 3.")
+    line = text.decode("latin-1")
+    shape = re.search(r"GP\s*(\d+)x\s*(\d+)", line)
+    if not shape:
+        raise DataError(f"{path} ({line[:2]}) states no size.\nExpected GP with rows and columns; PG and others are not read.")
+    precision = re.search(r"PR\s*E([+-]\d\d)", line)
+    interval = re.search(r"INT\s*(\d+)(?:U(\d))?", line)
+    lead = re.search(r"VV\s*(\d+)", line)
+    total = re.match(r"\s*\d+", line[19:29].split("VS")[0])
+    try:
+        time = datetime.strptime(line[2:8] + line[13:17], "%d%H%M%m%y")
+    except ValueError:
+        raise DataError(f"{path} has the time {line[2:8]} {line[13:17]}.\nExpected day, hour, minute, month, year.") from None
+    rows, columns = int(shape[1]), int(shape[2])
+    check_size(rows, columns, path)
+    return Header(
+        product=line[:2], time=np.datetime64(time, "s"), shape=(rows, columns),
+        precision=10.0 ** int(precision[1]) if precision else 1.0,
+        interval=float(interval[1]) * _UNITS.get(interval[2] or "", 1) if interval else None,
+        lead=int(lead[1]) if lead else 0, size=len(text) + 1,
+        total=int(total[0]) if total else len(text) + 1 + 2 * rows * columns,
+    )  # fmt: skip
+
+
+def scan(path: Path, options: Options) -> list[Original]:
+    """Return the field of a file, from its header. Raises DataError (exit 3) for a forecast and for an unknown grid."""
+    header = header_of(head(path), path)
+    if header.lead:
+        raise DataError(f"{path} is a forecast, {header.lead} minutes ahead.\nExpected observations (VV 0).")
+    if header.shape not in _GRIDS:
+        known = ", ".join(f"{rows} × {columns}" for rows, columns in _GRIDS)
+        raise DataError(f"{path} has {header.shape[0]} × {header.shape[1]} cells.\nExpected a grid of DWD: {known}.")
+    projection, x, y = _GRIDS[header.shape]
+    place = Place(Axis(y, 1000.0, header.shape[0]), Axis(x, 1000.0, header.shape[1]), projection)
+    about = (
+        ("title", f"DWD radar product {header.product}"),
+        ("institution", "Deutscher Wetterdienst (DWD)"),
+        ("source", f"RADOLAN binary, product {header.product}"),
+    )
+    interval = None if header.reflectivity else header.interval
+    return [Original(header.time, 0, Series(header.product, place, header.numbers(path).storage, interval, about))]
+
+
+def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
+    """Yield the field of a file, (y, x) as stored, rows from the south. Raises DataError (exit 3) if it is cut off."""
+    data = content(path)
+    header = header_of(data[:4096], path)
+    rows, columns = header.shape
+    expected = rows * columns * header.width
+    if len(data) - header.size < expected:
+        raise DataError(f"{path} holds {len(data) - header.size:,} bytes of numbers.\nExpected {expected:,}: it is cut off.")
+    raw = np.frombuffer(data, "<u2" if header.width == 2 else "u1", rows * columns, header.size).reshape(rows, columns)
+    for _ in numbers:
+        yield header.numbers(path).store(_signed(raw) if header.width == 2 else raw)
+
+
+def _signed(raw: np.ndarray) -> np.ndarray:
+    """Return the numbers without their flags: (y, x) int16, the fill value where they are missing."""
+    out = (raw & _VALUE).astype(np.int16)
+    flagged = raw > _VALUE  # few cells have flags other than no data
+    if flagged.any():
+        flags = raw & (_MISSING | _NEGATIVE)
+        np.negative(out, out=out, where=(flags & _NEGATIVE) != 0)
+        out[(flags & _MISSING) != 0] = _FILL
+    return out

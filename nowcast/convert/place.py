@@ -1,0 +1,200 @@
+"""Where the cells of original files are: axes of equal steps on a map projection, or on longitude and latitude."""
+
+import importlib
+import math
+import warnings
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.errors import DataError, UsageError
+from nowcast.netcdf.places.coordinates import converted
+from nowcast.netcdf.places.grid import Grid
+
+Box = tuple[float, float, float, float]  # west, south, east, north, degrees
+_PLACES = 9  # significant digits of the ends of an axis: corners in degrees are rounded
+_AXES = (
+    ("y", "Y", "projection_y_coordinate", "latitude", "degrees_north"),
+    ("x", "X", "projection_x_coordinate", "longitude", "degrees_east"),
+)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Centres of cells in equal steps: `first`, `first + step`, …; metres, or degrees."""
+
+    first: float
+    step: float
+    size: int
+
+    @property
+    def values(self) -> np.ndarray:
+        """(cell,) float64"""
+        return np.round(self.first + self.step * np.arange(self.size), 9)
+
+    def cut(self, part: slice) -> "Axis":
+        """Return the axis of a part of the cells."""
+        return Axis(round(self.first + self.step * part.start, 9), self.step, part.stop - part.start)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A grid: rows and columns in the order of the file, and the map projection as PROJ text or WKT; "": longitude, latitude.
+
+    given: the grid itself, of files that nowcast reads as records
+    """
+
+    y: Axis
+    x: Axis
+    projection: str = ""
+    given: "GivenGrid | None" = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.y.size, self.x.size
+
+    def grid(self) -> Grid:
+        """Return the grid with the CF attributes of its coordinates and of its mapping."""
+        if self.given is not None:
+            return self.given.grid
+        attributes = [
+            {"standard_name": map_name if self.projection else name, "long_name": f"{letter} of the centres of cells"}
+            | {"units": "m" if self.projection else units, "axis": axis}
+            for letter, axis, map_name, name, units in _AXES
+        ]
+        return Grid(
+            self.y.values, self.x.values, y_attributes=attributes[0], x_attributes=attributes[1],
+            mapping_name="crs", mapping_attributes=_mapping(self.projection or "+proj=longlat +datum=WGS84 +no_defs"),
+        )  # fmt: skip
+
+    def degrees(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return longitude and latitude of the cells, (y, x) each."""
+        x, y = np.meshgrid(self.x.values, self.y.values)
+        if not self.projection:
+            return (x + 180) % 360 - 180, y
+        return projection_of(self.projection)(x, y, inverse=True)
+
+
+@dataclass(frozen=True, eq=False)
+class GivenGrid:
+    """A grid of a record, equal to another if their keys are."""
+
+    grid: Grid
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GivenGrid) and self.grid.key == other.grid.key and self.grid.turned == other.grid.turned
+
+    def __hash__(self) -> int:
+        return hash((self.grid.key, self.grid.turned))
+
+
+@lru_cache(maxsize=256)
+def window(place: Place, box: Box) -> tuple[slice, slice]:
+    """Return the rows and columns that hold all cells within a box. Raises UsageError (exit 2) if there are none."""
+    if place.given is not None:
+        longitude, latitude = _given_degrees(place.given.grid)
+    else:
+        longitude, latitude = place.degrees()
+    west, south, east, north = box
+    inside = (latitude >= south) & (latitude <= north) & ((longitude - west) % 360 <= (east - west) % 360)
+    rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        raise UsageError(
+            f"--box {','.join(f'{edge:g}' for edge in box)} holds no cell: the grid reaches from "
+            f"{np.nanmin(longitude):.4g} to {np.nanmax(longitude):.4g} E, {np.nanmin(latitude):.4g} to "
+            f"{np.nanmax(latitude):.4g} N.\nGive west,south,east,north in degrees."
+        )
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def cut(place: Place, rows: slice, columns: slice) -> Place:
+    """Return the place of a part of the cells."""
+    given = place.given
+    if given is not None:
+        old = given.grid
+        parts = {old.y_name: rows, old.x_name: columns}
+        carried = tuple(replace(other, stored=other.stored[tuple(parts[dim] for dim in other.dims)]) for other in old.carried)
+        given = GivenGrid(replace(old, y=old.y[rows], x=old.x[columns], carried=carried, degrees=None))
+    return Place(place.y.cut(rows), place.x.cut(columns), place.projection, given)
+
+
+def _given_degrees(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    kinds = grid.rows.kind, grid.columns.kind
+    x, y = np.meshgrid(grid.x, grid.y)
+    if kinds == ("latitude", "longitude"):
+        return (x + 180) % 360 - 180, y
+    if kinds == ("length", "length") and grid.mapping_attributes:
+        scales = [converted(axis.attributes["units"], "km") * 1000 for axis in (grid.columns, grid.rows)]
+        crs = _pyproj().CRS.from_cf(grid.mapping_attributes)
+        return _pyproj().Proj(crs)(x * scales[0], y * scales[1], inverse=True)
+    raise UsageError("--box needs places of the cells, and this grid has no map projection and no latitudes.\nLeave it out.")
+
+
+def _pyproj():
+    try:
+        return importlib.import_module("pyproj")
+    except ImportError:
+        raise UsageError(
+            "pyproj is not installed, which knows map projections.\nInstall it: pip install pyproj"
+            "  (or all that convert uses: pip install -e '.[convert]')"
+        ) from None
+
+
+@lru_cache(maxsize=64)
+def projection_of(text: str):
+    """Return the pyproj.Proj of a PROJ text or WKT. Raises DataError (exit 3) if it is none."""
+    pyproj = _pyproj()
+    try:
+        return pyproj.Proj(text)
+    except pyproj.exceptions.ProjError as error:
+        raise DataError(f'"{text[:80]}" is no map projection ({str(error)[:80]}).\nExpected PROJ text or WKT.') from None
+
+
+@lru_cache(maxsize=64)
+def _mapping(text: str) -> dict:
+    """Return the attributes of the CF grid mapping of a PROJ text or WKT."""
+    pyproj = _pyproj()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of parameters that CF has no name for, which crs_wkt keeps
+            attributes = pyproj.CRS(text).to_cf()
+    except pyproj.exceptions.ProjError as error:
+        raise DataError(f'"{text[:80]}" is no map projection ({str(error)[:80]}).\nExpected PROJ text or WKT.') from None
+    known = {name: value for name, value in attributes.items() if value not in ("", "unknown") and not isinstance(value, tuple)}
+    if known.get("grid_mapping_name") == "polar_stereographic":
+        known.setdefault("latitude_of_projection_origin", math.copysign(90.0, known.get("standard_parallel", 90.0)))
+    if "+proj" in text:
+        known["proj4"] = text
+    return known
+
+
+def place_from_corners(
+    projection: str, *, west_south: tuple, east_north: tuple, shape: tuple[int, int], where: Path, size: tuple | None = None
+) -> Place:
+    """Return the place of a grid from outer corners, with the northernmost row first.
+
+    west_south, east_north: longitude and latitude of two corners, degrees
+    shape: rows and columns
+    size: the width and height of a cell (m) that the file states, taken where the corners agree with it
+
+    Raises DataError (exit 3) for corners that do not span a grid.
+    """
+    proj = projection_of(projection)
+    (left, bottom), (right, top) = proj(*west_south), proj(*east_north)
+    ends = np.array([left, right, bottom, top])
+    if not (np.isfinite(ends).all() and right > left and top > bottom):
+        raise DataError(f"{where} has corners that span no grid on its map.\nExpected a lower left and an upper right one.")
+    width, height = (right - left) / shape[1], (top - bottom) / shape[0]
+    if size and math.isclose(width, size[0], rel_tol=1e-3) and math.isclose(height, size[1], rel_tol=1e-3):
+        width, height = size
+    left, top = (_rounded(edge, cell) for edge, cell in ((left, width), (top, height)))
+    return Place(
+        Axis(round(top - height / 2, 6), -height, shape[0]), Axis(round(left + width / 2, 6), width, shape[1]), projection
+    )
+
+
+def _rounded(edge: float, cell: float) -> float:
+    """Return an edge in whole metres where it is that but for the rounding of degrees: a thousandth of a cell."""
+    return float(round(edge)) if abs(edge - round(edge)) < min(1e-5 * cell, 0.05) else edge

@@ -1,0 +1,92 @@
+"""Convert files as they come into a folder, so that `nowcast predict --watch` can stand behind it: a record for each file.
+
+The folder is listed every few seconds. A file is converted when its size and time have not changed between two listings. One
+that cannot be read is tried a few times, reported once, and left until it changes.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from nowcast.convert.archive import Request, convert_inputs
+from nowcast.convert.inputs import Input, find
+from nowcast.errors import DataError, UsageError
+from nowcast.runtime.outputs import making_folder, remove_stale
+from nowcast.runtime.signals import StopRequest
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 2.0
+TRIES = 3  # attempts to read a file that no longer changes; its writer may still hold it open
+_State = tuple[int, int]  # size in bytes, time of change in ns
+
+
+def watch(folder: Path, output: Path, request: Request, *, stop: StopRequest, poll: float = POLL_SECONDS) -> Iterator[Path]:
+    """Write a record for each file that comes, until a signal comes; yield each when it is written.
+
+    Raises UsageError (exit 2) for a folder that does not exist or is the output, OutputError (5).
+    """
+    if not folder.is_dir():
+        raise UsageError(f"--watch: {folder} is not a folder.\nGive the folder in which new files arrive.")
+    if output.exists() and output.samefile(folder):
+        raise UsageError(f"--watch: {output} is the folder that is watched.\nGive another folder as --output.")
+    watched = _Watched(folder, output, replace(request, per="file", processes=1))
+    with making_folder(output):
+        remove_stale(output)
+        log.info("watching %s; Ctrl-C ends it", folder)
+        while not stop.received:
+            for source in watched.settled():
+                if stop.received:
+                    break
+                yield from watched.convert(source)
+            stop.wait(poll)
+
+
+class _Watched:
+    """The files of a watched folder: those that have changed since the last listing, and those that are done with."""
+
+    def __init__(self, folder: Path, output: Path, request: Request):
+        self.folder, self.output, self.request = folder, output, request
+        self._seen: dict[Path, _State] = {}
+        self._done: dict[Path, _State] = {}
+        self._failures: dict[Path, int] = {}
+
+    def settled(self) -> list[Input]:
+        """Return the files to convert: new or changed ones that have not changed since the last listing, in order of age."""
+        try:
+            inputs, _ = find([self.folder], self.request.format, without=self.output)
+        except OSError as error:  # such as a network disk that is away
+            log.debug("%s cannot be listed: %s", self.folder, error)
+            return []
+        states = {source: state for source in inputs if (state := _state(source.path)) is not None}
+        ready = [source for source, state in states.items() if self._is_ready(source.path, state)]
+        self._seen = {source.path: state for source, state in states.items()}
+        self._done = {path: state for path, state in self._done.items() if path in self._seen}
+        return sorted(ready, key=lambda source: (self._seen[source.path][1], source.path))
+
+    def _is_ready(self, path: Path, state: _State) -> bool:
+        return self._seen.get(path) == state and self._done.get(path) != state
+
+    def convert(self, source: Input) -> list[Path]:
+        """Convert a file; return its records. What cannot be read is tried again, and told once."""
+        is_changed = source.path in self._done
+        try:
+            outcome = convert_inputs([source], self.output, replace(self.request, overwrite=is_changed), quiet=True)
+        except DataError as error:
+            failures = self._failures[source.path] = self._failures.get(source.path, 0) + 1
+            if failures < TRIES:
+                return []
+            log.warning("left out: %s", str(error).splitlines()[0])
+            outcome = None
+        self._failures.pop(source.path, None)
+        self._done[source.path] = self._seen[source.path]
+        return outcome.written if outcome else []
+
+
+def _state(path: Path) -> _State | None:
+    try:
+        status = os.stat(path)
+    except OSError:  # gone already
+        return None
+    return status.st_size, status.st_mtime_ns

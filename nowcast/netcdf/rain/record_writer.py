@@ -1,0 +1,150 @@
+"""Write records as CF-1.11 NetCDF-4, completely or not at all: the numbers of the original files, one chunk for each frame.
+
+Rows and columns are in the order of the grid's coordinates. `nowcast convert` writes its archives with it.
+"""
+
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+
+from nowcast.errors import DataError, OutputError
+from nowcast.netcdf.attributes import text
+from nowcast.netcdf.files import OPEN_FILES, open_dataset
+from nowcast.netcdf.forecast_writer import COMPRESSION, auxiliary, write_globals, write_grid, writing
+from nowcast.netcdf.places.grid import Grid
+from nowcast.runtime.outputs import making_folder, may_write, replacing
+
+ORIGINALS = "originals_sha256"  # global attribute: digest of the names and sizes of the files that a record was made from
+_TIMES_IN_CHUNK = 512
+_RAIN = {"standard_name": "rainfall_rate", "long_name": "surface precipitation rate", "units": "mm h-1"}
+_REFLECTIVITY = {"standard_name": "equivalent_reflectivity_factor", "long_name": "radar reflectivity factor", "units": "dBZ"}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How numbers are stored: rain rate (mm/h) or, with `reflectivity`, dBZ = number * scale + offset.
+
+    kind: the type, such as u2; fill: the number for missing; dry: the number for no echo, where it is not 0 mm/h
+    """
+
+    kind: str
+    scale: float = 1.0
+    offset: float = 0.0
+    fill: float = 0.0
+    dry: float | None = None
+    reflectivity: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the variable."""
+        return "reflectivity" if self.reflectivity else "rainfall_rate"
+
+    def unpacked(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the values: (y, x) float32 mm/h or dBZ, NaN missing; no echo is -inf dBZ."""
+        values = (numbers.astype(np.float64) * self.scale + self.offset).astype(np.float32)
+        if self.dry is not None:
+            values[numbers == np.dtype(self.kind).type(self.dry)] = -np.inf
+        values[numbers == np.dtype(self.kind).type(self.fill)] = np.nan
+        return values
+
+
+def write_record(
+    path: Path,
+    frames: Iterable[tuple[np.datetime64, np.ndarray]],
+    *,
+    grid: Grid,
+    storage: Storage,
+    attributes: Mapping[str, object],
+    interval_minutes: float | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Write frames to a new file; return their number. Of no frames no file is made.
+
+        frames: valid time, and numbers as `storage` has them: (y, x) in the order of the grid's coordinates
+        attributes: global attributes
+        interval_minutes: over which rates are means; None for those of an instant
+
+    Raises OutputError (exit 5) if the file exists already or cannot be written. Errors of `frames` pass through.
+    """
+    may_write(path, overwrite=overwrite, makes_folder=True)
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        return 0
+    with making_folder(path.parent), replacing(path, overwrite=overwrite) as partial:
+        with writing(path):
+            dataset = netCDF4.Dataset(partial, "w", format="NETCDF4")
+        try:
+            with writing(path):
+                write_globals(dataset, grid, dict(attributes))
+                write_grid(dataset, grid)
+                _create(dataset, grid, storage, interval_minutes)
+            checksums = [_write(dataset, path, storage, 0, *first)]
+            checksums += [_write(dataset, path, storage, number, *frame) for number, frame in enumerate(frames, 1)]
+        finally:
+            with writing(path):
+                dataset.close()
+        _check(partial, path, storage, grid, checksums)
+    return len(checksums)
+
+
+def _create(dataset, grid: Grid, storage: Storage, interval_minutes: float | None) -> None:
+    dataset.createDimension("time", None)
+    time = dataset.createVariable("time", "i8", ("time",), fletcher32=True, chunksizes=(_TIMES_IN_CHUNK,))
+    time.setncatts({
+        "standard_name": "time", "long_name": "time (UTC)" if interval_minutes is None else "time (UTC), end of the interval",
+        "units": "seconds since 1970-01-01 00:00:00", "calendar": "standard", "axis": "T",
+    })  # fmt: skip
+    variable = dataset.createVariable(
+        storage.name, storage.kind, ("time", grid.y_name, grid.x_name), fill_value=np.dtype(storage.kind).type(storage.fill),
+        chunksizes=(1, *grid.shape), **COMPRESSION,
+    )  # fmt: skip
+    variable.set_auto_maskandscale(False)
+    variable.setncatts(_REFLECTIVITY if storage.reflectivity else _RAIN)
+    if (storage.scale, storage.offset) != (1.0, 0.0):
+        variable.setncatts({"scale_factor": storage.scale, "add_offset": storage.offset})
+    if storage.dry is not None:
+        dry = np.dtype(storage.kind).type(storage.dry)
+        variable.setncatts({"_Undetect": dry, "flag_values": dry, "flag_meanings": "no_echo"})
+    if interval_minutes is not None:
+        variable.cell_methods = f"time: mean (interval: {interval_minutes:g} minutes)"
+    if names := auxiliary(grid):
+        variable.coordinates = " ".join(names)
+    if grid.mapping_name:
+        variable.grid_mapping = grid.mapping_name
+
+
+def _write(dataset, path: Path, storage: Storage, number: int, time: np.datetime64, numbers: np.ndarray) -> int:
+    stored = np.ascontiguousarray(numbers, storage.kind)
+    with writing(path):
+        variable = dataset[storage.name]
+        assert stored.shape == variable.shape[1:], f"{stored.shape} in place of {variable.shape[1:]}"
+        dataset["time"][number] = int(np.datetime64(time, "s").astype(np.int64))
+        variable[number] = stored
+    return zlib.crc32(stored)
+
+
+def _check(partial: Path, path: Path, storage: Storage, grid: Grid, checksums: list[int]) -> None:
+    """Read the file back before it gets its name; OutputError (exit 5) if it is not what was written."""
+    try:
+        with OPEN_FILES.lock, open_dataset(partial) as dataset:
+            variable = dataset[storage.name]
+            assert text(variable, "grid_mapping") == grid.mapping_name
+            written = [zlib.crc32(np.ascontiguousarray(variable[number])) for number in range(len(variable))]
+    except (DataError, OSError, RuntimeError, IndexError) as error:
+        raise OutputError(f"{path} cannot be written: it cannot be read back ({str(error).splitlines()[0]}).") from error
+    if written != checksums:
+        raise OutputError(f"{path} cannot be written: it does not read back as it was written.\nIs the disk failing?")
+
+
+def originals_of(path: Path) -> str | None:
+    """Return the digest of the originals that a record was made from; None if it tells of none, or cannot be read."""
+    try:
+        with OPEN_FILES.lock, open_dataset(path) as dataset:
+            return text(dataset, ORIGINALS)
+    except DataError:
+        return None

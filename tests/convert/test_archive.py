@@ -1,0 +1,168 @@
+"""Archives: a record a day, month or file; what is there is left; broken files are named and left out."""
+
+import netCDF4
+import numpy as np
+import pytest
+from makers import ROOT, command, expect
+from makers.cf_checker import cf_faults
+from makers.originals import START, counts, write_fmi, write_knmi, write_odim
+
+from nowcast.netcdf.opening import open_records
+
+pytestmark = pytest.mark.usefixtures("cache")
+pytest.importorskip("pyproj")
+pytest.importorskip("h5py")
+DAY = 1440
+
+
+def odim_files(folder, minutes, **options):
+    folder.mkdir(exist_ok=True)
+    return [write_odim(folder / f"{n:06d}.h5", counts(seed=n), minutes=n, **options) for n in minutes]
+
+
+def names(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(("per", "expected"), [("day", ["20200601.nc", "20200602.nc", "20200701.nc"]),
+                                               ("month", ["202006.nc", "202007.nc"]),
+                                               ("file", ["000000.nc", "000005.nc", "001440.nc", "043200.nc"])])  # fmt: skip
+def test_a_record_holds_a_day_a_month_or_a_file(tmp_path, per, expected):
+    odim_files(tmp_path / "in", (0, 5, DAY, 30 * DAY))
+    code, out, _ = command("convert", tmp_path / "in", "--output", tmp_path / "out", "--per", per)
+    assert code == 0
+    assert out.split() == [str(tmp_path / "out" / name) for name in expected]
+    assert names(tmp_path / "out") == expected
+    (record,) = open_records([tmp_path / "out"])
+    assert len(record) == 4
+
+
+def test_a_record_is_a_valid_cf_file_that_tells_its_origin(tmp_path):
+    odim_files(tmp_path / "in", (0, 5))
+    assert command("convert", tmp_path / "in", "--output", tmp_path / "out")[0] == 0
+    faults, checks = cf_faults(tmp_path / "out/20200601.nc")
+    assert (faults, checks > 10) == ([], True)
+    with netCDF4.Dataset(tmp_path / "out/20200601.nc") as file:
+        assert "2 original files, from 000000.h5 to 000005.h5" in file.history
+        assert file.Conventions == "CF-1.11"
+        assert file["rainfall_rate"].chunking() == [1, 12, 14]
+
+
+def test_what_is_there_is_left_and_what_has_changed_is_told(tmp_path):
+    odim_files(tmp_path / "in", (0, DAY))
+    convert = ("convert", tmp_path / "in", "--output", tmp_path / "out")
+    assert command(*convert)[0] == 0
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    odim_files(tmp_path / "in", (5, 2 * DAY))
+    code, out, err = command(*convert)
+    assert (code, out.split()) == (0, [str(tmp_path / "out/20200603.nc")])
+    assert "left 2 records that are there already" in err
+    assert "1 of them were made from other files than there are now" in err
+    assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before} == before
+    assert len(command(*convert, "--overwrite")[1].split()) == 3
+    assert len(open_records([tmp_path / "out/20200601.nc"])[0]) == 2
+
+
+def test_broken_files_are_named_and_counted(tmp_path):
+    _, cut, empty = odim_files(tmp_path / "in", (0, 5, 10))
+    cut.write_bytes(cut.read_bytes()[:4000])
+    empty.write_bytes(b"")
+    code, out, err = command("convert", tmp_path / "in", "--output", tmp_path / "out")
+    assert code == 0
+    assert f"left out {cut}" in err
+    assert f"left out 1 files of an unknown format, the first of them {empty}" in err
+    (record,) = open_records(out.split())
+    np.testing.assert_allclose(record.read([0])[0], counts(seed=0) * 0.1, rtol=1e-6)
+    assert len(record) == 1
+
+
+def test_if_every_file_is_broken_there_is_no_record(workplace):
+    path = write_odim(workplace / "a.h5", counts())
+    path.write_bytes(path.read_bytes()[:4000])
+    expect(3, "convert", "a.h5", "--output", "out", says=r"a\.h5 is damaged or incomplete")
+
+
+def test_frames_are_chosen_and_the_grid_is_cut(tmp_path):
+    odim_files(tmp_path / "in", (0, 5, 10, 15, 20))
+    write_odim(tmp_path / "whole.h5", counts(seed=0))
+    place = open_records(command("convert", tmp_path / "whole.h5", "--output", tmp_path / "whole")[1].split())[0].grid
+    import pyproj
+
+    to_degrees = pyproj.Proj(place.mapping_attributes["proj4"])
+    west, north = to_degrees(place.x[3], place.y[2], inverse=True)
+    east, south = to_degrees(place.x[8], place.y[7], inverse=True)
+    box = ",".join(f"{edge:.6f}" for edge in (west - 0.001, south - 0.001, east + 0.001, north + 0.001))
+    options = ("--every", "10", "--box", box)
+    assert command("convert", tmp_path / "in", "--output", tmp_path / "out", *options)[0] == 0
+    (record,) = open_records([tmp_path / "out"])
+    assert (record.times - START).astype(int).tolist() == [0, 600, 1200]
+    ends = (place.y, record.grid.y[0]), (place.x, record.grid.x[0])
+    rows, columns = (int(np.flatnonzero(centres == first)[0]) for centres, first in ends)
+    assert rows <= 2
+    assert columns <= 3
+    part = np.s_[rows : rows + record.grid.shape[0], columns : columns + record.grid.shape[1]]
+    np.testing.assert_allclose(record.read([1])[0], counts(seed=10)[part] * 0.1, rtol=1e-6)
+    code, _, err = command("convert", tmp_path / "in", "--output", tmp_path / "no", "--box", "100,10,110,20")
+    assert (code, "holds no cell: the grid reaches from" in err) == (2, True)
+
+
+def test_files_packed_in_different_ways_become_one_record_of_values(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_odim(tmp_path / "in/a.h5", counts(), gain=0.1)
+    write_odim(tmp_path / "in/b.h5", counts(), gain=0.01, minutes=5)
+    assert command("convert", tmp_path / "in", "--output", tmp_path / "out")[0] == 0
+    (record,) = open_records([tmp_path / "out"])
+    np.testing.assert_allclose(record.read([0, 1]), counts() * np.array([0.1, 0.01])[:, None, None], rtol=1e-6)
+
+
+def test_two_series_get_a_record_each(tmp_path):
+    odim_files(tmp_path / "in", (0,))
+    write_knmi(tmp_path / "in/knmi.h5", counts(shape=(9, 8)))
+    write_fmi(tmp_path / "in/fmi.pgm.gz", counts(shape=(9, 8)))
+    code, _, err = command("convert", tmp_path / "in", "--output", tmp_path / "out")
+    assert code == 0
+    assert "1 ODIM HDF5 file and 1 FMI PGM file and 1 KNMI HDF5 file: 3 frames in 3 new records" in err
+    expected = ["20200601_CAPPI-LOWEST_9x8.nc", "20200601_RAD-TEST-5min_9x8.nc", "20200601_RATE_12x14.nc"]
+    assert names(tmp_path / "out") == expected
+    assert len(open_records([tmp_path / "out"])) == 3
+
+
+def test_of_two_files_of_one_time_the_last_counts(tmp_path):
+    write_odim(tmp_path / "a.h5", counts(seed=0))
+    write_odim(tmp_path / "b.h5", counts(seed=1))
+    code, out, err = command("convert", tmp_path / "a.h5", tmp_path / "b.h5", "--output", tmp_path / "out")
+    assert code == 0
+    assert "left out 1 fields whose time another file has too" in err
+    np.testing.assert_allclose(open_records(out.split())[0].read([0])[0], counts(seed=1) * 0.1, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_several_processes_write_what_one_does(tmp_path):
+    odim_files(tmp_path / "in", range(0, 10 * DAY, DAY))
+    assert command("convert", tmp_path / "in", "--output", tmp_path / "one", "--processes", 1)[0] == 0
+    assert command("convert", tmp_path / "in", "--output", tmp_path / "two", "--processes", 2)[0] == 0
+    assert names(tmp_path / "one") == names(tmp_path / "two")
+    (one,), (two,) = open_records([tmp_path / "one"]), open_records([tmp_path / "two"])
+    np.testing.assert_array_equal(one.read(range(10)), two.read(range(10)))
+
+
+def test_a_folder_of_originals_says_what_to_do(workplace):
+    odim_files(workplace / "radar", (0, 5))
+    hint = r"radar holds 2 ODIM HDF5 files, no NetCDF\.\nConvert first: nowcast convert radar --output archive/\n"
+    expect(2, "inspect", "radar", says=hint)
+    expect(2, "predict", "persistence", "radar", "--output", "f.nc", says=hint)
+    expect(2, "train", ROOT / "configs/quickstart.toml", "--data", "radar", "--output", "run", says=hint)
+    expect(2, "inspect", "radar/000000.h5", says=r"is one ODIM HDF5 file, no NetCDF\.\nConvert first: nowcast")
+
+
+def test_options_that_do_not_fit_are_refused(workplace):
+    write_odim("a.h5", counts())
+    expect(2, "convert", "a.h5", "--output", "-", says="cannot go to stdout")
+    expect(2, "convert", "no.h5", "--output", "out", says=r"no such file or folder: no\.h5")
+    expect(2, "convert", "a.h5", "--output", "out", "--box", "1,2,3", says="write west,south,east,north")
+    expect(2, "convert", "a.h5", "--output", "out", "--every", "0", says="write minutes above 0")
+    expect(2, "convert", "a.h5", "--output", "out", "--processes", "0", says="write a number from 1 on")
+    expect(2, "convert", "a.h5", "--output", "out", "--watch", "--per", "month", says="--watch takes one folder")
+    expect(5, "convert", "a.h5", "--output", "a.h5", says=r"a\.h5 is a file\.\nGive a folder")
+    (workplace / "notes.txt").write_text("nothing")
+    expect(3, "convert", "notes.txt", "--output", "out", says="no radar files of a known format among 1 files")

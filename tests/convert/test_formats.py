@@ -1,0 +1,331 @@
+"""Original files of every format become records with their values, times, places, and missing and dry cells apart."""
+
+import gzip
+
+import netCDF4
+import numpy as np
+import pytest
+from makers import command
+from makers.originals import (
+    COLOURS,
+    START,
+    TABLE,
+    counts,
+    grib_message,
+    write_fmi,
+    write_geotiff,
+    write_image,
+    write_knmi,
+    write_mch,
+    write_meteonet,
+    write_odim,
+    write_radolan,
+)
+
+from nowcast.convert.sniffing import FORMATS, format_of
+from nowcast.netcdf.opening import open_records
+
+pytestmark = pytest.mark.usefixtures("cache")
+pytest.importorskip("pyproj")
+
+
+def converted(path, *options):
+    """The record that `nowcast convert` makes of a file."""
+    output = path.parent / "archive"
+    code, _, err = command("convert", path, "--output", output, "--processes", 1, *options)
+    assert code == 0, err
+    (record,) = open_records([output])
+    return record
+
+
+def stored(record):
+    """The stored numbers and the attributes of the variable of a record of one file."""
+    with netCDF4.Dataset(record.paths[0]) as file:
+        file.set_auto_maskandscale(False)
+        return file[record.variable][:], file[record.variable].__dict__
+
+
+@pytest.mark.parametrize("level", ["root", "dataset1", "data1"])
+def test_odim_rates_keep_their_counts(tmp_path, level):
+    pytest.importorskip("h5py")
+    field = counts()
+    field[0, :5] = 65535
+    path = write_odim(tmp_path / "a.hdf", field, level=level)
+    assert format_of(path) == "odim"
+    record = converted(path)
+    expected = np.where(field == 65535, np.nan, field * 0.1)
+    np.testing.assert_allclose(record.read([0])[0], expected, rtol=1e-6)
+    assert record.times == [START]
+    assert stored(record)[0].dtype == np.uint16
+    np.testing.assert_array_equal(stored(record)[0][0], field)
+    assert (record.grid.x[0], record.grid.y[0], record.grid.y[-1]) == (1000.0, -1000.0, -23000.0)
+    assert record.grid.mapping_attributes["grid_mapping_name"] == "lambert_azimuthal_equal_area"
+
+
+def test_odim_sums_are_divided_by_their_interval_and_timed_at_its_end(tmp_path):
+    pytest.importorskip("h5py")
+    field = counts()
+    record = converted(write_odim(tmp_path / "a.h5", field, quantity="ACRR", gain=0.01, minutes=15, sums=15))
+    np.testing.assert_allclose(record.read([0])[0], field * 0.01 * 4, rtol=1e-6)
+    assert record.times == [START + np.timedelta64(15, "m")]
+    assert stored(record)[1]["cell_methods"] == "time: mean (interval: 15 minutes)"
+
+
+def test_odim_reflectivity_stays_reflectivity_and_no_echo_is_dry(tmp_path):
+    pytest.importorskip("h5py")
+    field = counts().astype(np.uint8)
+    field[1] = 255
+    path = write_odim(tmp_path / "a.h5", field, quantity="DBZH", gain=0.5, offset=-32.0, nodata=255.0, undetect=0.0)
+    record = converted(path)
+    rates = record.read([0])[0]
+    expected = (10 ** ((field * 0.5 - 32) / 10) / 200) ** (1 / 1.6)
+    expected[field == 0] = 0
+    expected[field == 255] = np.nan
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+    numbers, attributes = stored(record)
+    np.testing.assert_array_equal(numbers[0], field)
+    assert (attributes["_FillValue"], attributes["_Undetect"], attributes["units"]) == (255, 0, "dBZ")
+
+
+def test_odim_floats_with_numbers_for_missing_and_dry(tmp_path):
+    pytest.importorskip("h5py")
+    field = counts() / 7.0
+    field[0, 0], field[0, 1], field[0, 2] = -9999000.0, -8888000.0, np.nan
+    record = converted(write_odim(tmp_path / "a.h5", field, gain=1.0, nodata=-9999000.0, undetect=-8888000.0))
+    expected = field.astype(np.float32)
+    expected[0, :3] = np.nan, 0, np.nan
+    np.testing.assert_array_equal(record.read([0])[0], expected)
+
+
+def test_odim_counts_whose_dry_number_is_not_zero_rain(tmp_path):
+    """Undetect 65534 is stored as the count of 0 mm/h, so that no reader takes it for 6553 mm/h."""
+    pytest.importorskip("h5py")
+    field = counts()
+    field[2, 2] = 65534
+    record = converted(write_odim(tmp_path / "a.h5", field, undetect=65534.0))
+    assert record.read([0])[0, 2, 2] == 0
+    assert stored(record)[0][0, 2, 2] == 0
+
+
+def test_odim_chooses_the_quantity_asked_for(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = write_odim(tmp_path / "a.h5", counts())
+    with h5py.File(path, "a") as file:
+        file.copy("dataset1", "dataset2")
+        file["dataset2/data1/what"].attrs.update({"quantity": np.bytes_("DBZH"), "offset": -10.0})
+    assert converted(path, "--variable", "DBZH").variable == "reflectivity"
+
+
+def test_knmi_sums(tmp_path):
+    pytest.importorskip("h5py")
+    field = counts()
+    field[0] = 65535
+    path = write_knmi(tmp_path / "a.h5", field)
+    assert format_of(path) == "knmi"
+    record = converted(path)
+    np.testing.assert_allclose(record.read([0])[0], np.where(field == 65535, np.nan, field * 0.12), rtol=1e-6)
+    assert record.times == [START + np.timedelta64(5, "m")]
+    assert (record.grid.x[0], record.grid.y[0]) == (500.0, -3650500.0)
+    assert record.grid.mapping_attributes["semi_major_axis"] == 6378137.0
+
+
+def test_knmi_reflectivity_has_zero_for_no_echo(tmp_path):
+    pytest.importorskip("h5py")
+    field = counts().astype(np.uint8)
+    field[0] = 255
+    told = {"formula": "GEO = 0.500000 * PV + -32.000000", "parameter": "REFLECTIVITY_[DBZ]", "missing": 0, "outside": 255}
+    path = write_knmi(tmp_path / "a.h5", field, **told)
+    rates = converted(path).read([0])[0]
+    assert np.isnan(rates[0]).all()
+    assert (rates[-3:, :4] == 0).all()
+    np.testing.assert_allclose(rates[1], (10 ** ((field[1] * 0.5 - 32) / 10) / 200) ** (1 / 1.6), rtol=1e-5)
+
+
+def radolan_field():
+    field = np.tile(counts(shape=(9, 10)), (100, 90))
+    field[0, :4] = 0x29C4, 0x8005, 0x4003, 0x1007  # no data, clutter, negative, from a second source
+    return field
+
+
+def test_radolan_flags_and_rows_from_the_south(tmp_path):
+    path = write_radolan(tmp_path / "raa01-ry_10000-2006010005-dwd---bin.gz", radolan_field(), minutes=5)
+    assert format_of(path) == "radolan"
+    record = converted(path)
+    rates = record.read([0])[0][::-1]
+    assert record.times == [START + np.timedelta64(5, "m")]
+    assert np.isnan(rates[0, :3]).all()
+    assert rates[0, 3] == np.float32(7 * 0.12)
+    np.testing.assert_allclose(rates[1:], radolan_field()[1:] * 0.12, rtol=1e-6)
+    assert stored(record)[0][0, 0, 2] == -3
+    assert record.grid.y_ascending
+    assert (record.grid.x[0], record.grid.y[0]) == (-522962.2, -4658145.0)
+
+
+def test_radolan_hours_and_bytes_of_reflectivity(tmp_path):
+    (tmp_path / "rw").mkdir()
+    record = converted(write_radolan(tmp_path / "rw" / "rw.bin", radolan_field(), product="RW", precision=-1, interval="  60"))
+    assert record.read([0])[0][-1, 3] == np.float32(0.7)
+    field = radolan_field().astype(np.uint8)
+    field[0, :3] = 250, 249, 0
+    record = converted(write_radolan(tmp_path / "rx.bin", field, product="RX", precision=0, byte=True))
+    rates = record.read([0])[0][::-1]
+    assert np.isnan(rates[0, :2]).all()
+    np.testing.assert_allclose(rates[5, 5], (10 ** ((field[5, 5] / 2 - 32.5) / 10) / 200) ** (1 / 1.6), rtol=1e-5)
+
+
+def test_a_radolan_forecast_is_no_observation(tmp_path):
+    path = write_radolan(tmp_path / "rv.bin", radolan_field(), product="RV", lead=30)
+    code, _, err = command("convert", path, "--output", tmp_path / "archive")
+    assert code == 3
+    assert "is a forecast, 30 minutes ahead" in err
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_mrms_counts_and_western_longitudes(tmp_path, pack):
+    pytest.importorskip("eccodes")
+    field = counts(shape=(20, 30)) / 10
+    field[0, :3] = -3
+    path = tmp_path / "PrecipRate.grib2"
+    path.write_bytes(pack(grib_message(field, minutes=2)))
+    assert format_of(path) == "mrms"
+    record = converted(path)
+    np.testing.assert_array_equal(record.read([0])[0], np.where(field < 0, np.nan, field).astype(np.float32))
+    assert stored(record)[0].dtype == np.int32
+    assert stored(record)[1]["scale_factor"] == 0.1
+    assert record.times == [START + np.timedelta64(2, "m")]
+    np.testing.assert_allclose([record.grid.x[0], record.grid.y[0], record.grid.y[1]], [-129.995, 54.995, 54.985])
+
+
+def test_a_grib_file_of_many_messages_gives_its_rates(tmp_path):
+    pytest.importorskip("eccodes")
+    field = counts(shape=(20, 30)) / 3600
+    options = {"mrms": False, "decimal": 7, "west": 5.0}
+    messages = [grib_message(field * n, minutes=10 * n, **options) for n in (1, 2)]
+    other = grib_message(field + 280, **options | {"shortName": "2t", "mrms": False})
+    (tmp_path / "a.grb").write_bytes(messages[0] + other + messages[1])
+    record = converted(tmp_path / "a.grb")
+    np.testing.assert_allclose(record.read([0, 1])[1], field * 2 * 3600, atol=2e-3)
+    assert np.diff(record.times).astype(int) == [600]
+
+
+def test_meteoswiss_classes_stay_apart(tmp_path):
+    classes = np.tile(np.arange(256), 1775).reshape(640, 710)
+    path = write_mch(tmp_path / "AQC201530000.gif", classes)
+    assert format_of(path) == "mch-gif"
+    record = converted(path)
+    levels = np.unique(stored(record)[0])
+    assert len(levels) == 251  # 0, 249 classes of rain, and missing
+    rates = record.read([0])[0]
+    assert np.isnan(rates[classes == 255]).all()
+    expected = (10 ** ((100 - 71.5) / 20) / 316) ** (1 / 1.5) * 12
+    np.testing.assert_allclose(rates[classes == 100], expected, rtol=1e-6)
+
+
+def test_fmi_pgm(tmp_path):
+    field = counts(shape=(30, 40)).astype(np.uint8)
+    field[:2] = 255
+    path = write_fmi(tmp_path / "202006010000.pgm.gz", field)
+    assert format_of(path) == "fmi-pgm"
+    record = converted(path)
+    numbers, attributes = stored(record)
+    np.testing.assert_array_equal(numbers[0], field)
+    assert (attributes["scale_factor"], attributes["add_offset"]) == (0.5, -32.0)
+    assert np.isnan(record.read([0])[0][:2]).all()
+    np.testing.assert_allclose(record.grid.spacing_km, (1.02, 1.02), atol=0.03)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 3, 4])
+def test_meteonet_times_are_read_from_any_pickle_without_running_it(tmp_path, protocol):
+    frames = np.zeros((3, 515, 784), np.int16)
+    frames[:, 3, 4], frames[:, 5, 6] = (1, 2, 3), -1
+    path = write_meteonet(tmp_path / "rainfall_SE.npz", frames, minutes=[0, 5, 30], protocol=protocol)
+    assert format_of(path) == "meteonet"
+    record = converted(path)
+    assert (record.times - START).astype(int).tolist() == [0, 300, 1800]
+    fields = record.read([0, 1, 2])
+    np.testing.assert_allclose(fields[:, 3, 4], [0.12, 0.24, 0.36], rtol=1e-6)
+    assert np.isnan(fields[:, 5, 6]).all()
+    np.testing.assert_allclose([record.grid.y[0], record.grid.x[0]], [46.245, 2.005])
+
+
+def test_geotiff_bands_are_times(tmp_path):
+    pytest.importorskip("rasterio")
+    bands = np.stack([counts(seed=n) for n in (0, 1)])
+    bands[:, 0] = 65535
+    path = write_geotiff(
+        tmp_path / "a.tif", bands, descriptions=["2020-06-01T00:00", "2020-06-01T00:05"], scale=0.01, nodata=65535, units="mm/h"
+    )
+    assert format_of(path) == "geotiff"
+    record = converted(path)
+    np.testing.assert_allclose(record.read([0, 1]), np.where(bands == 65535, np.nan, bands * 0.01), rtol=1e-6)
+    assert stored(record)[0].dtype == np.uint16
+    assert (record.grid.x[0], record.grid.y[0]) == (100500.0, 6999500.0)
+    assert record.grid.mapping_attributes["grid_mapping_name"] == "transverse_mercator"
+
+
+def test_geotiff_of_packed_reflectivity_with_the_time_in_its_name(tmp_path):
+    pytest.importorskip("rasterio")
+    field = counts().astype(np.uint8)
+    path = write_geotiff(tmp_path / "202006010010_FIN-DBZ.tif", field[None], nodata=255)
+    record = converted(path, "--units", "0.5 dBZ - 32")
+    np.testing.assert_allclose(record.read([0])[0, 1], (10 ** ((field[1] * 0.5 - 32) / 10) / 200) ** (1 / 1.6), rtol=1e-5)
+    assert record.times == [START + np.timedelta64(10, "m")]
+
+
+@pytest.mark.parametrize(("name", "mode"), [("rain_202006010005.png", "P"), ("rain_202006010005.png", "RGB"),
+                                            ("rain_202006010005.png", "RGBA"), ("rain_202006010005.gif", "P")])  # fmt: skip
+def test_images_by_a_table_of_colours(tmp_path, name, mode):
+    numbers = np.arange(12 * 14).reshape(12, 14) % len(COLOURS)
+    path = write_image(tmp_path / name, numbers, mode=mode)
+    (tmp_path / "table.toml").write_text(TABLE)
+    assert format_of(path) == "image"
+    record = converted(path, "--colours", tmp_path / "table.toml")
+    np.testing.assert_array_equal(record.read([0])[0], np.array([0, 0.5, 12.5, np.nan, np.nan], np.float32)[numbers])
+    assert record.times == [START + np.timedelta64(5, "m")]
+    assert (record.grid.x[0], record.grid.y[0]) == (600500.0, 5711500.0)
+
+
+def dataset(fields, **attributes):
+    import xarray
+
+    times = START + np.arange(len(fields)) * np.timedelta64(300, "s")
+    y, x = 1000.0 * np.arange(fields.shape[1])[::-1], 1000.0 * np.arange(fields.shape[2])
+    return xarray.Dataset(
+        {"rr": (("time", "y", "x"), fields, attributes)},
+        coords={
+            "time": times.astype("datetime64[ns]"),
+            "y": ("y", y, {"standard_name": "projection_y_coordinate", "units": "m"}),
+            "x": ("x", x, {"standard_name": "projection_x_coordinate", "units": "m"}),
+        },
+    )
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.filterwarnings("ignore")
+def test_zarr(tmp_path, zarr_format):
+    pytest.importorskip("zarr")
+    fields = np.stack([counts(seed=n) for n in range(11)]).astype(np.float32) / 8
+    fields[:, 0, 0] = np.nan
+    path = tmp_path / "a.zarr"
+    dataset(fields, units="mm/h", long_name="rain rate").to_zarr(path, zarr_format=zarr_format)
+    assert format_of(path) == "zarr"
+    record = converted(path)
+    np.testing.assert_array_equal(record.read(range(11)), fields)
+    assert (record.times - START).astype(int).tolist() == list(range(0, 3300, 300))
+
+
+def test_netcdf_in_a_group_and_without_units(tmp_path):
+    fields = np.stack([counts(seed=n) for n in range(3)]).astype(np.int16)
+    dataset(fields).to_netcdf(tmp_path / "a.nc", group="radar", encoding={"time": {"units": "seconds since 1970-01-01"}})
+    code, _, err = command("inspect", tmp_path / "a.nc")
+    assert code == 3
+    assert f"nowcast convert {tmp_path / 'a.nc'} --output archive/" in err
+    record = converted(tmp_path / "a.nc", "--units", "0.01 mm/5min", "--variable", "radar/rr")
+    np.testing.assert_allclose(record.read(range(3)), fields * 0.12, rtol=1e-6)
+    assert stored(record)[0].dtype == np.int16 or stored(record)[0].dtype == np.int32
+
+
+def test_every_format_is_a_choice_of_the_command():
+    from nowcast.commands.arguments_of_convert import InputFormat
+
+    assert {name.value for name in InputFormat} == {"auto", *FORMATS}
