@@ -62,7 +62,7 @@ def score(
 
 
 def evaluate_forecasters(
-    forecasters: Sequence[str],
+    forecasters: Sequence[str | Forecaster],
     observations: Sequence[str],
     selection: Selection,
     *,
@@ -76,6 +76,7 @@ def evaluate_forecasters(
 ) -> Evaluation:
     """Score the forecasters, and all installed baselines, on the same cases.
 
+    forecasters: names, or forecasters that are open already
     thresholds: mm/h, or None for the forecasters' or the quantity's own
     outputs: the files that will be written
 
@@ -130,16 +131,20 @@ def scores_text(result: Evaluation, rows: list[dict], format: str) -> str:
     return (score_files.as_json(result, rows) if format == "json" else score_files.as_csv(rows)).rstrip()
 
 
-def open_all(names: Sequence[str], *, device: torch.device, variable: str | None = None) -> dict[str, Forecaster]:
+def open_all(names: Sequence[str | Forecaster], *, device: torch.device, variable: str | None = None) -> dict[str, Forecaster]:
     """Return the named forecasters, then the baselines that every evaluation scores, by the names that scores give them.
+
+    names: some may be forecasters that are open already
 
     A run or a file that has the same name as another forecaster, or as a baseline, goes by its path. Raises UsageError
     (exit 2) for a forecaster that is named twice.
     """
     always = [name for name in available() if BASELINES[name].always_scored and name not in names]
     opened: dict[str, Forecaster] = {}
-    for path in [*names, *always]:
-        forecaster = open_forecaster(path, device=device, variable=variable)
+    for given in [*names, *always]:
+        is_open = isinstance(given, Forecaster)
+        forecaster = given if is_open else open_forecaster(given, device=device, variable=variable)
+        path = str(next(iter(given.files), given.name)) if is_open else given
         is_taken = forecaster.name in opened or (forecaster.name in BASELINES and path not in BASELINES)
         name = path if is_taken else forecaster.name
         if name in opened:

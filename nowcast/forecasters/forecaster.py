@@ -32,6 +32,7 @@ class Forecaster(ABC):
     # What it takes
     input_frames: int  # fewest past frames
     max_absent: int = 0  # of its past frames that may be missing as a whole, but not the newest
+    time_steps: Sequence[int] = ()  # s, ascending, that it was trained on; () if it forecasts in any
 
     # What it gives
     makes_forecasts: bool = True  # False for forecast files: they hold forecasts and cannot make new ones
@@ -90,6 +91,9 @@ class Forecaster(ABC):
         if np.isnat(record.time_step):
             raise NotEnoughFrames(f"{record.name} has a single frame: its time step, and so the lead times, are unknown")
         return record.time_step
+
+    def check_grid(self, grid: tuple[int, int], name: str) -> None:  # noqa: B027
+        """Raise DataError (exit 3) if it cannot forecast a grid of this (y, x) shape; `name` is that of the record."""
 
     def leads_on(self, record: Record) -> int | None:
         """Return how many lead times it can forecast on `record`; None for any number."""

@@ -267,7 +267,7 @@ class Network(Forecaster):
         """
         if record.quantity != self.quantity:
             raise DataError(f"{record.name} holds {record.quantity} but {self.name} was trained on {self.quantity}")
-        self._check_grid(record)
+        self.check_grid(record.grid.shape, record.name)
         if np.isnat(record.time_step):  # a single frame fits only a network of one input frame, in its own step
             return np.timedelta64(self.time_steps[0], "s")
         step = int(record.time_step / np.timedelta64(1, "s"))
@@ -288,13 +288,13 @@ class Network(Forecaster):
             )
         return np.timedelta64(multiples[0], "s")
 
-    def _check_grid(self, record: Record) -> None:
-        y, x = record.grid.shape
+    def check_grid(self, grid: tuple[int, int], name: str) -> None:
+        y, x = grid
         cells, only = self.model.cell_multiple, self.model.grid
         if only and (y, x) != tuple(only):
-            raise DataError(f"{record.name} has a grid of {y} × {x} cells; {self.name} is made for {only[0]} × {only[1]} alone")
+            raise DataError(f"{name} has a grid of {y} × {x} cells; {self.name} is made for {only[0]} × {only[1]} alone")
         if min(y, x) < cells:
-            raise DataError(f"{record.name} has a grid of {y} × {x} cells; {self.name} needs at least {cells} each way")
+            raise DataError(f"{name} has a grid of {y} × {x} cells; {self.name} needs at least {cells} each way")
 
 
 def _untrained(experiment: config.Experiment) -> Model:

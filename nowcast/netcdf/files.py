@@ -192,6 +192,13 @@ class OpenFiles:
             while self._datasets:
                 self._datasets.popitem()[1][1].close()
 
+    def close_one(self, path: Path) -> None:
+        """Close a file, if it is open."""
+        with self.lock:
+            *_, dataset = self._known(path)
+            if dataset is not None:
+                dataset.close()
+
     def get(self, path: Path) -> netCDF4.Dataset:
         """Return the open dataset of a file, opened again if the file was replaced. Hold `lock` while using it."""
         key, state, dataset = self._known(path)

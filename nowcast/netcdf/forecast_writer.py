@@ -26,13 +26,13 @@ from nowcast.runtime.outputs import free_space, may_write, replacing, size
 
 _FILL = np.float32(netCDF4.default_fillvals["f4"])
 COMPRESSION = {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
-_RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rain rate", "units": "mm h-1"}
+RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rain rate", "units": "mm h-1"}
 _SUM_ATTRIBUTES = {"standard_name": "lwe_thickness_of_precipitation_amount", "units": "mm"}
-_OTHER_ATTRIBUTES = {"long_name": "forecast value", "units": "1"}
+OTHER_ATTRIBUTES = {"long_name": "forecast value", "units": "1"}
 PROBABILITY = "probability_of_rainfall_above_threshold"
 # improver needs the long name, and the standard_name and the attribute spp__… of the threshold
-_PROBABILITY = {"long_name": "probability_of_rainfall_rate_above_threshold", "units": "1"}
-_THRESHOLD = {
+PROBABILITY_ATTRIBUTES = {"long_name": "probability_of_rainfall_rate_above_threshold", "units": "1"}
+THRESHOLD_ATTRIBUTES = {
     "standard_name": "rainfall_rate",
     "long_name": "threshold of the rain rate",
     "units": "mm h-1",
@@ -224,18 +224,18 @@ def _create_period(dataset, dim: str, name: str = "forecast_period"):
 def _create_fields(dataset, grid: Grid, quantity: Quantity):
     dims = ("time",) if _is_single(dataset) else ("forecast_reference_time", "forecast_period")
     variable = create_variable(dataset, grid, variable_name(quantity), "f4", dims, _FILL)
-    variable.setncatts(_RAIN_ATTRIBUTES if quantity.is_rain else _OTHER_ATTRIBUTES)
+    variable.setncatts(RAIN_ATTRIBUTES if quantity.is_rain else OTHER_ATTRIBUTES)
     return variable
 
 
 def _create_probabilities(dataset, grid: Grid, thresholds: Sequence[float]):
     dataset.createDimension("threshold", len(thresholds))
     coordinate = dataset.createVariable("threshold", "f8", ("threshold",), fletcher32=True)
-    coordinate.setncatts(_THRESHOLD)
+    coordinate.setncatts(THRESHOLD_ATTRIBUTES)
     coordinate[:] = thresholds
     times = ("threshold", "time") if _is_single(dataset) else ("forecast_reference_time", "threshold", "forecast_period")
     variable = create_variable(dataset, grid, PROBABILITY, "i2", times, _PACKED_FILL)
-    variable.setncatts(_PROBABILITY | {"scale_factor": _SCALE})
+    variable.setncatts(PROBABILITY_ATTRIBUTES | {"scale_factor": _SCALE})
     return variable
 
 

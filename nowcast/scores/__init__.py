@@ -4,9 +4,16 @@ To add a score: write its function in the module of its sums (pixels, spatial, s
 with its formula, range, best value, other names, when it is NaN, and its source; then add a line to SCORES. The kind of its
 sums tells what a score judges: those in FIELD_KINDS a single field, "probabilities" exceedance probabilities, "members"
 ensembles, "distribution" whole distributions.
+
+Each but the last is also a function of arrays by its name, such as `nowcast.scores.csi(forecast, observed, threshold=1.0)`.
 """
 
+from collections.abc import Callable
+
+import numpy as np
+
 from nowcast.scores import distribution, ensemble, exceedance, pixels, spatial, spectra
+from nowcast.scores.functions import plain
 from nowcast.scores.kinds import FIELD_KINDS, KINDS, Setup, tallies
 from nowcast.scores.pixels import THRESHOLDS
 from nowcast.scores.score import Score
@@ -61,3 +68,13 @@ SCORES: dict[str, Score] = {
     "mean_rmse": Score(ensemble.mean_rmse, "RMSE of the ensemble mean", (0, _INF), 0, **_MEMBERS),
     "spread_skill": Score(ensemble.spread_skill, "spread / RMSE of the mean", (0, _INF), 1, kind="members"),
 }  # fmt: skip
+
+
+def __getattr__(name: str) -> Callable[..., float | np.ndarray]:
+    if name not in SCORES:
+        raise AttributeError(f"module 'nowcast.scores' has no attribute {name!r}")
+    return plain(name, SCORES[name])
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *SCORES})

@@ -13,13 +13,14 @@ PACKAGE = ROOT / "nowcast"
 # A folder (or a module that lies beside the folders) imports from the rows before its own, and from its own row.
 LAYERS = """
 errors quantity
-config runtime scores
-motion models netcdf convert
+config runtime
+motion models netcdf convert scores
 dataset forecasters
 training prediction
 plan evaluation
 report
 commands
+api
 cli
 __main__
 """

@@ -1,0 +1,279 @@
+"""nowcast in Python: load and train networks, forecast arrays, score forecasters. The page is data/python.md.
+
+All of it is also in the package itself, imported when it is first used: `import nowcast; nowcast.load("pretrained")`.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from nowcast.errors import UsageError
+from nowcast.forecasters.forecaster import Forecaster
+from nowcast.prediction.arrays import Array, Asked, forecast_array
+
+if TYPE_CHECKING:
+    from nowcast.evaluation.result import Evaluation
+
+__all__ = ["Net", "Run", "Scores", "evaluate", "load", "open_records", "train"]
+Paths = str | os.PathLike | Sequence[str | os.PathLike]
+
+
+class Net:
+    """A forecaster that takes and gives arrays: a trained network or a baseline. Made by `load`."""
+
+    def __init__(self, forecaster: Forecaster):
+        self.forecaster = forecaster
+
+    def __repr__(self) -> str:
+        about = self.forecaster.describe()["what"]
+        return f"<nowcast.Net {self.name}: {about}; {self.forecaster.input_frames} frames in, {self.leads} out>"
+
+    @property
+    def name(self) -> str:
+        """Return the name by which scores call it."""
+        return self.forecaster.name
+
+    @property
+    def leads(self) -> int:
+        """Return how many lead times it forecasts unless another number is asked for."""
+        return self.forecaster.num_leads
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Return the thresholds (mm/h) of its probabilities; () for a forecaster that gives none."""
+        return self.forecaster.thresholds
+
+    def forecast(
+        self, rain: Array, leads: int | None = None, *, units: str | None = None, time_step: float | None = None
+    ) -> np.ndarray | xr.DataArray:
+        """Forecast from the newest frames of a DataArray or a NumPy array.
+
+            rain: (time, y, x), or (case, time, y, x); NaN missing, newest frame last
+            leads: number of lead times
+            units, time_step: of a NumPy array, if it is not in mm/h, and minutes between its frames
+            returns: (time, y, x) or (case, time, y, x) mm/h at the lead times, of the kind of `rain`
+
+        Raises UsageError, DataError and NotEnoughFrames as `prediction.arrays.forecast_array`.
+        """
+        return forecast_array(self.forecaster, rain, Asked(self._leads(leads)), units=units, time_step=time_step)
+
+    def probabilities(
+        self,
+        rain: Array,
+        thresholds: Sequence[float] | float | None = None,
+        leads: int | None = None,
+        *,
+        units: str | None = None,
+        time_step: float | None = None,
+    ) -> np.ndarray | xr.DataArray:
+        """Forecast the probability of reaching each threshold (mm/h; default: the forecaster's own).
+
+            rain, leads, units, time_step: as `forecast`
+            returns: (threshold, time, y, x) or (case, threshold, time, y, x) from 0 to 1, of the kind of `rain`
+
+        Raises UsageError (exit 2) for a forecaster that gives no probabilities, and the errors of `forecast`.
+        """
+        levels = self.thresholds if thresholds is None else tuple(np.atleast_1d(thresholds).astype(float).tolist())
+        if not self.thresholds:
+            raise UsageError(f"{self.name} gives no probabilities.\nUse extrapolation, or a network that was trained for them.")
+        if not levels or list(levels) != sorted(set(levels)) or not all(0 < level < 1e6 for level in levels):
+            raise UsageError(f"thresholds = {thresholds!r}: write ascending numbers above 0, in mm/h, such as [0.5, 1, 5]")
+        return forecast_array(self.forecaster, rain, Asked(self._leads(leads), levels), units=units, time_step=time_step)
+
+    def _leads(self, leads: int | None) -> int:
+        return self.leads if leads is None else leads
+
+
+def load(forecaster: str | os.PathLike, *, device: str = "auto") -> Net:
+    """Load a forecaster: a run folder, a checkpoint, "pretrained", or a baseline such as "extrapolation".
+
+    device: auto, cpu, cuda, cuda:0, … or mps
+
+    Raises CheckpointError (exit 4) if there is no such forecaster, UsageError (2) for a file of forecasts or an absent device.
+    """
+    from nowcast.forecasters import open_forecaster
+    from nowcast.runtime.device import pick_device
+
+    name = os.path.expanduser(os.fspath(forecaster))
+    opened = open_forecaster(name, device=pick_device(device))
+    if not opened.makes_forecasts:
+        raise UsageError(f"{name} is a file of forecasts: nothing can be forecast with it; give a run or a baseline")
+    return Net(opened)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder of a training. Made by `train`."""
+
+    folder: Path
+
+    def load(self, *, device: str = "auto") -> Net:
+        """Load the best network of the run. Raises CheckpointError (exit 4) if it has none."""
+        return load(self.folder, device=device)
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the events of metrics.jsonl: losses and scores, by step."""
+        from nowcast.training.run_folder import METRICS, read_events
+
+        return read_events(self.folder / METRICS)
+
+
+def train(
+    config: str | os.PathLike | Mapping[str, Any] | None = None,
+    data: Paths | None = None,
+    output: str | os.PathLike | None = None,
+    set: Mapping[str, Any] | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+) -> Run:
+    """Train a network, as `nowcast train` does; return the run.
+
+    config: a config file, its sections as a dict, or None: planned for the data
+    data: records, in place of those of the config
+    output: run folder; by default runs/ and the name of the config
+    set: values by dotted key, such as {"training.steps": 500}
+
+    Raises UsageError (exit 2) for neither config nor data, and the errors of `nowcast train`: see `commands.train.train_run`.
+    """
+    from nowcast import config as configs
+    from nowcast.commands.choose_config import choose_config
+    from nowcast.commands.train import train_run
+
+    if config is None and not data:
+        raise UsageError("nothing to train: give a config, or data to have one planned")
+    records, settings = _listed(data), [f"{key}={configs.inline(value)}" for key, value in (set or {}).items()]
+    name = None if config is None or isinstance(config, Mapping) else os.path.expanduser(os.fspath(config))
+    run = Path(output) if output else Path("runs") / (Path(name).stem if name else "planned" if config is None else "trained")
+    if isinstance(config, Mapping):
+        experiment, write = configs.with_settings(deepcopy(dict(config)), settings, source="config"), configs.write
+        if records:
+            experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"records": tuple(records)})})
+    else:
+        experiment, write = choose_config(
+            name, records, settings, run=run, resume=resume, overwrite=overwrite, device=device, dry_run=False
+        )
+    train_run(experiment, run, resume=resume, overwrite=overwrite, device=device, write=write)
+    return Run(run)
+
+
+class Scores(xr.Dataset):
+    """The scores of an evaluation: what scores.nc holds (`csi`, `csi_pooled`, `csi_low`, … by forecaster, lead and threshold).
+
+    The tables and the report are those of the whole evaluation: a part of the Dataset has none.
+    """
+
+    __slots__ = ("_evaluation", "_rows")
+
+    @classmethod
+    def of(cls, evaluation: "Evaluation") -> "Scores":
+        """Return the scores of an evaluation."""
+        from nowcast.evaluation.score_files import as_dataset
+
+        rows = evaluation.rows()
+        dataset = as_dataset(evaluation, rows)
+        scores = cls(dataset.data_vars, dataset.coords, dataset.attrs)
+        scores._evaluation, scores._rows = evaluation, rows
+        return scores
+
+    @property
+    def evaluation(self) -> "Evaluation":
+        """Return the evaluation. Raises UsageError (exit 2) for a part of the Dataset, which has none."""
+        if not hasattr(self, "_evaluation"):
+            raise UsageError("a part or a copy of the scores has no table and no report: ask those that evaluate returned")
+        return self._evaluation
+
+    def table(self) -> str:
+        """Return the tables that `nowcast evaluate` prints, as text."""
+        from nowcast.report.table import table
+
+        return table(self.evaluation)
+
+    def report(self, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
+        """Write report.html, scores.nc, scores.csv, scores.json and pictures to a folder; return the path of report.html.
+
+        Raises OutputError (exit 5) if a file exists already or cannot be written.
+        """
+        from nowcast.report import folder as report_folder
+
+        arguments = self.evaluation, self._rows, Path(folder)
+        return report_folder.write(*arguments, command="nowcast.evaluate", overwrite=overwrite)[0]
+
+
+def evaluate(
+    forecasters: "Forecaster | Net | Run | str | Sequence",
+    observations: "Paths | xr.DataArray | xr.Dataset",
+    *,
+    start: Any = None,
+    end: Any = None,
+    every: float | None = None,
+    thresholds: Sequence[float] | None = None,
+    variable: str | None = None,
+    device: str = "auto",
+) -> Scores:
+    """Score forecasters, and persistence and extrapolation beside them, on the same cases, as `nowcast evaluate` does.
+
+    forecasters: one or several that `load` returned, runs, or names that `load` or `nowcast evaluate` takes
+    observations: records, or a DataArray (time, y, x)
+    start, end: first and last reference time (UTC); every: minutes between reference times
+    thresholds: mm/h
+
+    Raises the errors of `commands.evaluate.evaluate_forecasters`.
+    """
+    from nowcast.commands.evaluate import evaluate_forecasters
+    from nowcast.netcdf.rain.data_arrays import stored
+    from nowcast.prediction.cases import Selection
+
+    one = isinstance(forecasters, str | os.PathLike | Net | Forecaster)
+    given = [_forecaster(each) for each in ([forecasters] if one else forecasters)]
+    selection = Selection((), *(None if time is None else np.datetime64(time, "s") for time in (start, end)), every)
+    levels = None if thresholds is None else tuple(map(float, thresholds))
+    with ExitStack() as stack:
+        if isinstance(observations, xr.DataArray | xr.Dataset):
+            observations = stack.enter_context(stored(observations))
+        evaluation = evaluate_forecasters(
+            given, _listed(observations), selection, thresholds=levels, variable=variable, device=device, examples=True
+        )
+    return Scores.of(evaluation)
+
+
+def _forecaster(given: Any) -> "str | Forecaster":
+    """Return a forecaster as an evaluation takes it: a baseline by its name."""
+    from nowcast.forecasters.baselines import BASELINES
+
+    opened = given.forecaster if isinstance(given, Net) else given
+    if isinstance(opened, Forecaster):
+        return opened.name if opened.name in BASELINES else opened
+    return os.path.expanduser(os.fspath(opened))
+
+
+def open_records(records: Paths, *, variable: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6) -> list[xr.DataArray]:
+    """Open records as DataArrays (time, y, x) in mm/h, one for each series; fields are read when they are used.
+
+    records: NetCDF files, folders or globs
+    variable: to read, if CF attributes do not tell
+    zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
+
+    Raises UsageError (exit 2) if there are no files, DataError (3) for files that cannot be used.
+    """
+    from nowcast.netcdf.rain.data_arrays import as_data_array
+    from nowcast.netcdf.opening import open_records as open_all
+
+    return [as_data_array(record) for record in open_all(_listed(records), variable=variable, zr_a=zr_a, zr_b=zr_b)]
+
+
+def _listed(paths: Paths | None) -> list[str]:
+    """Return one or several paths as a list of texts."""
+    given = [paths] if isinstance(paths, str | os.PathLike) else (paths or [])
+    return [os.path.expanduser(os.fspath(path)) for path in given]

@@ -1,0 +1,130 @@
+"""Records from xarray objects, and xarray objects from records.
+
+What a user holds in memory is written to a temporary file and opened as any other, so that variable, units, missing values,
+times and places of a DataArray are understood by the code that understands files, and refused with the same words.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from nowcast.errors import DataError, NowcastError
+from nowcast.netcdf.files import OPEN_FILES
+from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.places.grid import Grid
+from nowcast.netcdf.record import Record
+
+DIMS = ("time", "y", "x")
+UNNAMED = "rain"  # name of a DataArray that has none
+RATE = {"standard_name": "rainfall_rate", "long_name": "rain rate", "units": "mm h-1"}
+_KEPT = {"grid_mapping", "units", "calendar"}  # of an array's encoding: what its values are not packed by
+
+
+@contextmanager
+def as_record(array: xr.DataArray | xr.Dataset, **reading) -> Iterator[Record]:
+    """Yield the record that a DataArray (time, y, x) or a Dataset holds; it can be read within the block alone.
+
+    reading: keyword arguments of `open_records`; `variable` is that of a Dataset
+
+    Raises DataError (exit 3), also for errors within the block, with the array's name in place of a file's.
+    """
+    with stored(array) as path:
+        if isinstance(array, xr.DataArray):
+            reading = reading | {"variable": path.stem}
+        try:
+            (record,) = open_records([path], **reading)
+            yield record
+        except NowcastError as error:
+            error.args = (str(error).replace(f"{path}: ", "").replace(str(path), path.stem), *error.args[1:])
+            raise
+        finally:
+            OPEN_FILES.close_one(path)
+
+
+@contextmanager
+def stored(array: xr.DataArray | xr.Dataset) -> Iterator[Path]:
+    """Yield a NetCDF file, called like the array, that exists within the block.
+
+    Raises DataError (exit 3) for what NetCDF cannot hold.
+    """
+    dataset, name = _as_dataset(array)
+    with tempfile.TemporaryDirectory(prefix="nowcast-") as folder:
+        path = Path(folder) / f"{name}.nc"
+        try:
+            with OPEN_FILES.lock:
+                dataset.to_netcdf(path, engine="netcdf4")
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
+        yield path
+
+
+def _as_dataset(array: xr.DataArray | xr.Dataset) -> tuple[xr.Dataset, str]:
+    """Return a Dataset whose values will be written as they are, and a name that a file can have."""
+    if isinstance(array, xr.Dataset):
+        dataset, name = array.copy(), UNNAMED
+    else:
+        name = re.sub(r"\W+", "_", str(array.name or UNNAMED)).strip("_") or UNNAMED
+        dataset = array.copy(deep=False).rename(name).to_dataset()
+        for where in (dataset[name].attrs, dataset[name].encoding):
+            if where.get("grid_mapping") not in (None, *dataset.coords):  # it stayed behind in the Dataset
+                del where["grid_mapping"]
+    for variable in dataset.variables.values():
+        variable.encoding = {key: value for key, value in variable.encoding.items() if key in _KEPT}
+    return dataset, name
+
+
+class _Frames(BackendArray):
+    """The frames of a record (time, y, x), read when they are indexed."""
+
+    def __init__(self, record: Record):
+        self.record, self.shape, self.dtype = record, (len(record), *record.grid.shape), np.dtype(np.float32)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple) -> np.ndarray:
+        time, *cells = key
+        positions = np.arange(len(self.record))[time]
+        fields = self.record.read(np.atleast_1d(positions))
+        for axis, part in enumerate(cells, 1):
+            fields = fields[(slice(None),) * axis + (part if isinstance(part, slice) else np.atleast_1d(part),)]
+        dropped = [axis for axis, part in enumerate(key) if np.ndim(part) == 0 and not isinstance(part, slice)]
+        return fields.squeeze(axis=tuple(dropped))
+
+
+def as_data_array(record: Record) -> xr.DataArray:
+    """Return a record as a DataArray (time, y, x), mm/h, NaN missing, whose fields are read when they are used.
+
+    Row 0 is the northernmost. Coordinates and the grid mapping are those of the files.
+    """
+    dims = ("time", record.grid.y_name, record.grid.x_name)
+    variable = xr.Variable(dims, indexing.LazilyIndexedArray(_Frames(record)))
+    attributes = dict(RATE) if record.quantity.is_rain else {"units": record.quantity.units}
+    coordinates = grid_coordinates(record.grid) | {"time": ("time", record.times, {"standard_name": "time"})}
+    if record.grid.mapping_name:
+        attributes["grid_mapping"] = record.grid.mapping_name
+    return xr.DataArray(variable, coordinates, name=record.variable, attrs=attributes).assign_attrs(record=record.name)
+
+
+def grid_coordinates(grid: Grid) -> dict[str, tuple]:
+    """Return (dims, values, attributes) of each coordinate of a grid, from the north and the west, and of its mapping."""
+    turned = {grid.y_name: grid.y_ascending, grid.x_name: grid.x_descending}
+    coordinates = {}
+    for dim, coordinate in ((grid.y_name, grid.rows), (grid.x_name, grid.columns)):
+        if coordinate.attributes or coordinate.is_measured:
+            coordinates[coordinate.name] = ((dim,), coordinate.values, coordinate.attributes)
+    for other in grid.carried:
+        unpacked = xr.decode_cf(xr.Dataset({other.name: (other.dims, other.stored, other.attributes)}), decode_times=False)
+        coordinates[other.name] = (other.dims, unpacked[other.name].values, unpacked[other.name].attrs)
+    for name, (dims, values, attributes) in coordinates.items():
+        coordinates[name] = (dims, values[tuple(slice(None, None, -1 if turned[dim] else 1) for dim in dims)], attributes)
+    if grid.mapping_name:
+        coordinates[grid.mapping_name] = ((), 0, grid.mapping_attributes)
+    return coordinates

@@ -1,0 +1,185 @@
+"""Forecast arrays in memory: NumPy arrays, DataArrays and Datasets, of one case or of many.
+
+A DataArray is understood as a file with the same content would be (netcdf/rain/data_arrays.py), and its forecast keeps its
+dimensions and coordinates. A NumPy array is rain rate in mm/h, NaN missing, row 0 northernmost, unless its units are given.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from nowcast.errors import DataError, NotEnoughFrames, UsageError
+from nowcast.forecasters.forecaster import Forecaster
+from nowcast.netcdf.rain.data_arrays import as_record
+from nowcast.netcdf.forecast_writer import (
+    OTHER_ATTRIBUTES,
+    PROBABILITY,
+    PROBABILITY_ATTRIBUTES,
+    RAIN_ATTRIBUTES,
+    THRESHOLD_ATTRIBUTES,
+    variable_name,
+)
+from nowcast.netcdf.record import Record
+from nowcast.prediction.cases import read_past
+
+Array = np.ndarray | xr.DataArray | xr.Dataset
+SHAPES = "(time, y, x) of one case, or (case, time, y, x) of many"
+LOWEST = -0.01  # mm/h: lower numbers are no rounding errors of rain
+FURTHER_FRAMES = 8  # before the past frames of a forecast: their times tell the time step of a record with gaps
+USUAL_STEP = 300  # s, between frames of arrays that do not say it, for a forecaster that takes any
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to forecast: the number of lead times, and the thresholds (mm/h) whose probabilities are wanted; () for fields."""
+
+    leads: int
+    thresholds: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        if not (isinstance(self.leads, int | np.integer) and 1 <= self.leads <= 1000):
+            raise UsageError(f"leads = {self.leads!r}: write how many lead times to forecast, such as 12")
+
+
+def forecast_array(
+    forecaster: Forecaster, rain: Array, asked: Asked, *, units: str | None = None, time_step: float | None = None
+) -> np.ndarray | xr.DataArray:
+    """Forecast from the newest frames of an array.
+
+        rain: (time, y, x), or (case, time, y, x)
+        units: of a NumPy array, if it is not in mm/h
+        time_step: minutes between the frames of a NumPy array
+        returns: as `rain`, with lead times in place of time and, with thresholds, a dimension for them before
+
+    Raises UsageError (exit 2) for wrong shapes and numbers, DataError (3) for what the forecaster cannot take,
+    NotEnoughFrames (75) if past frames are absent.
+    """
+    reading = dict(forecaster.reading or {})
+    if isinstance(rain, xr.DataArray | xr.Dataset):
+        if units is not None or time_step is not None:
+            raise UsageError("units and time_step belong to NumPy arrays: a DataArray has them in its attributes and times")
+        return _forecast_labelled(forecaster, rain, asked, reading)
+    past = _checked(rain, forecaster.name)
+    if units is None and time_step is None:
+        fields = _forecast_rates(forecaster, past if past.ndim == 4 else past[None], asked)
+    else:
+        labelled = [_labelled(case, units, time_step, forecaster) for case in (past if past.ndim == 4 else past[None])]
+        fields = np.stack([_forecast_labelled(forecaster, case, asked, reading).values for case in labelled])
+    return fields if past.ndim == 4 else fields[0]
+
+
+def _checked(rain: Any, name: str) -> np.ndarray:
+    """Return an array of numbers (time, y, x) or (case, time, y, x). Raises UsageError (exit 2) for anything else."""
+    past = np.asarray(rain)
+    if past.dtype.kind not in "fiu":
+        raise UsageError(f"{name} takes numbers, and not an array of {past.dtype}")
+    if past.ndim not in (3, 4):
+        raise UsageError(f"rain has the shape {past.shape}: {name} takes {SHAPES}")
+    if 0 in past.shape:
+        raise UsageError(f"rain has the shape {past.shape}, and so no cells: {name} takes {SHAPES}")
+    return past
+
+
+def _forecast_rates(forecaster: Forecaster, past: np.ndarray, asked: Asked) -> np.ndarray:
+    """Forecast cases (case, time, y, x) in mm/h; return (case, lead, y, x) or (case, threshold, lead, y, x)."""
+    past = past.astype(np.float32, copy=False)
+    if np.nanmin(past, initial=0) < LOWEST:
+        raise UsageError(
+            f"rain has numbers below 0, down to {np.nanmin(past):g}, which no rain rate has.\n"
+            'Expected mm/h with NaN where nothing was observed; or say what it is: units="dBZ".'
+        )
+    past = forecaster.check_past(past[:, -forecaster.most_past_frames :])
+    forecaster.check_grid(past.shape[2:], "rain")
+    if (unseen := np.isnan(past[:, -1]).all(axis=(1, 2))).any():
+        raise NotEnoughFrames(f"rain has no known cell in the newest frame of case {unseen.argmax()}")
+    if not asked.thresholds:
+        return forecaster.forecast(past, asked.leads)
+    return forecaster.forecast_and_exceedance(past, asked.leads, asked.thresholds)[1].swapaxes(1, 2)
+
+
+def _labelled(case: np.ndarray, units: str | None, minutes: float | None, forecaster: Forecaster) -> xr.DataArray:
+    """Return a NumPy array (time, y, x) as a DataArray that says its units and times."""
+    seconds = (forecaster.time_steps or (USUAL_STEP,))[0] if minutes is None else round(minutes * 60)
+    times = np.datetime64("2000-01-01T00:00:00", "s") + np.arange(len(case)) * np.timedelta64(seconds, "s")
+    return xr.DataArray(case, {"time": times}, ("time", "y", "x"), "rain", {"units": units or "mm h-1"})
+
+
+def _forecast_labelled(
+    forecaster: Forecaster, rain: xr.DataArray | xr.Dataset, asked: Asked, reading: Mapping[str, Any]
+) -> xr.DataArray:
+    if isinstance(rain, xr.DataArray) and rain.ndim not in (3, 4):
+        sizes = ", ".join(f"{dim} {size}" for dim, size in rain.sizes.items())
+        raise UsageError(f"{rain.name or 'rain'} has the dimensions ({sizes}): {forecaster.name} takes {SHAPES}")
+    if not (isinstance(rain, xr.DataArray) and rain.ndim == 4):
+        return _forecast_one(forecaster, rain, asked, reading)
+    cases = rain.dims[0]
+    forecasts = [_forecast_one(forecaster, rain.isel({cases: n}), asked, reading) for n in range(rain.sizes[cases])]
+    if len({tuple(forecast.time.values) for forecast in forecasts}) > 1:
+        forecasts = [forecast.swap_dims(time="forecast_period") for forecast in forecasts]
+    return xr.concat(forecasts, dim=rain[cases] if cases in rain.coords else cases, coords="different", compat="equals")
+
+
+def _forecast_one(
+    forecaster: Forecaster, rain: xr.DataArray | xr.Dataset, asked: Asked, reading: Mapping[str, Any]
+) -> xr.DataArray:
+    with as_record(_newest(rain, forecaster), **reading) as record:
+        step = forecaster.time_step(record)
+        reference = record.times[-1]
+        past = read_past(record.with_absent(forecaster.max_absent), reference, forecaster, step)
+        adapted = forecaster.on_record(record, step)
+        if not asked.thresholds:
+            fields = adapted.forecast(past[None], asked.leads)[0]
+        elif record.quantity.is_rain:
+            fields = adapted.forecast_and_exceedance(past[None], asked.leads, asked.thresholds)[1][0].swapaxes(0, 1)
+        else:
+            raise DataError(f"{record.name} holds {record.quantity}.\nExpected rain: probabilities are those of a rain rate.")
+    return _with_coordinates(fields, rain, record, asked, reference, step)
+
+
+def _newest(rain: xr.DataArray | xr.Dataset, forecaster: Forecaster) -> xr.DataArray | xr.Dataset:
+    """Return the frames that can matter to a forecaster: enough of its longest time step, and two to find the step from."""
+    for name, coordinate in rain.coords.items():
+        if coordinate.dims == (name,) and coordinate.dtype.kind == "M" and coordinate.size > 2:
+            times = np.sort(coordinate.values.astype("datetime64[s]"))
+            steps = np.diff(times).astype(np.int64)
+            longest = max(int(np.median(steps)), *forecaster.time_steps, 1)
+            first = min(times[-1] - np.timedelta64(longest * (forecaster.most_past_frames + FURTHER_FRAMES), "s"), times[-2])
+            return rain.isel({name: coordinate.values.astype("datetime64[s]") >= first})
+    return rain
+
+
+def _with_coordinates(
+    fields: np.ndarray,
+    rain: xr.DataArray | xr.Dataset,
+    record: Record,
+    asked: Asked,
+    reference: np.datetime64,
+    step: np.timedelta64,
+) -> xr.DataArray:
+    """Return fields (lead, y, x) or (threshold, lead, y, x) with the rows, columns and coordinates of `rain`."""
+    grid, given = record.grid, rain.coords
+    rows, columns = (slice(None, None, -1 if turned else 1) for turned in grid.turned)
+    if grid.mapping_name and grid.mapping_name in getattr(rain, "data_vars", {}):
+        given = given | {grid.mapping_name: rain[grid.mapping_name]}
+    coordinates = {
+        name: coordinate.variable
+        for name, coordinate in given.items()
+        if set(coordinate.dims) <= {grid.y_name, grid.x_name} and coordinate.dtype.kind not in "mM"
+    }
+    periods = (np.arange(1, asked.leads + 1) * step).astype("timedelta64[s]")
+    coordinates |= {
+        "time": ("time", reference + periods, {"standard_name": "time", "long_name": "valid time"}),
+        "forecast_reference_time": ((), reference, {"standard_name": "forecast_reference_time"}),
+        "forecast_period": ("time", periods.astype(np.int64), {"standard_name": "forecast_period", "units": "s"}),
+    }
+    dims, name = ("time", grid.y_name, grid.x_name), variable_name(record.quantity)
+    attributes = dict(RAIN_ATTRIBUTES if record.quantity.is_rain else OTHER_ATTRIBUTES)
+    if asked.thresholds:
+        dims, name, attributes = ("threshold", *dims), PROBABILITY, dict(PROBABILITY_ATTRIBUTES)
+        coordinates["threshold"] = ("threshold", list(asked.thresholds), THRESHOLD_ATTRIBUTES)
+    if grid.mapping_name:
+        attributes["grid_mapping"] = grid.mapping_name
+    return xr.DataArray(fields[..., rows, columns], coordinates, dims, name, attributes)

@@ -1,0 +1,120 @@
+"""The scores as plain functions of a forecast and an observation, as `nowcast.scores.csi(forecast, observed, threshold=1.0)`.
+
+NumPy arrays are rain rate in mm/h with NaN where missing. DataArrays are read as files are: other units are converted, and the
+observation is taken at the forecast's times, on its rows and columns.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nowcast.errors import DataError, UsageError
+from nowcast.scores.ensemble import EnsembleSums, add_members
+from nowcast.scores.exceedance import ExceedanceSums, add_probabilities
+from nowcast.scores.kinds import FIELD_KINDS, Setup, tallies
+from nowcast.scores.score import Score
+from nowcast.scores.sums import Additive
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+ARGUMENTS = """As a function of arrays:
+
+    forecast: (time, y, x) or (case, time, y, x) mm/h; of scores of probabilities (threshold, time, y, x), or (time, y, x) for
+        one threshold; of scores of ensembles (member, time, y, x)
+    observed: (time, y, x) or (case, time, y, x) mm/h
+    threshold: mm/h, one or several; 1 by default
+    by_lead: return a score for each lead time in place of one over all
+    scale_km: side of the windows of fss, one or several
+    spacing_km: distance between cells, for fss and spectra; by default that of a DataArray's coordinates
+    returns: a number, or an array with the axes (lead, threshold, scale or wavelength) of which there are several
+
+Raises UsageError (exit 2) for shapes that do not fit, DataError (3) for DataArrays that do not."""
+FORECASTS = {"probabilities": "(threshold, time, y, x)", "members": "(member, time, y, x)"}  # else (time, y, x)
+
+
+def plain(name: str, score: Score) -> Callable[..., float | np.ndarray]:
+    """Return a score as a function of arrays, which returns a number, or an array (lead, threshold, …) of what is asked for.
+
+    The function raises UsageError (exit 2) for shapes that do not fit, and DataError (3) for DataArrays that do not.
+    """
+
+    def function(
+        forecast: "np.ndarray | xr.DataArray",
+        observed: "np.ndarray | xr.DataArray",
+        threshold: float | Sequence[float] | None = None,
+        *,
+        by_lead: bool = False,
+        scale_km: float | Sequence[float] = 20.0,
+        spacing_km: float | tuple[float, float] | None = None,
+    ) -> float | np.ndarray:
+        if threshold is not None and not score.needs_threshold:
+            raise UsageError(f"{name} takes no threshold: it is a score of all values")
+        (thresholds, one), (scales, one_scale) = _listed(1.0 if threshold is None else threshold), _listed(scale_km)
+        cases, spacing = _paired(name, score.kind, forecast, observed, thresholds)
+        if score.kind in ("windows", "spectra"):
+            spacing = _spacing(name, spacing_km, spacing)
+        total = sum(_sums(score.kind, *case, Setup(thresholds, spacing, scales_km=scales)) for case in cases)
+        value = score(total if by_lead else total.pooled())
+        dropped = {"lead": not by_lead, "threshold": one, "scale": one_scale}
+        value = value.squeeze(tuple(axis for axis, label in enumerate(score.axes) if dropped.get(label)))
+        return value if value.ndim else float(value)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"{inspect.getdoc(score.function)}\n\n{ARGUMENTS}"
+    return function
+
+
+def _listed(value: Any) -> tuple[tuple[float, ...], bool]:
+    """Return numbers, and whether a single one was given."""
+    return tuple(np.atleast_1d(value).astype(float).tolist()), np.ndim(value) == 0
+
+
+def _paired(name: str, kind: str, forecast: Any, observed: Any, thresholds: tuple[float, ...]) -> tuple:
+    """Return the cases, each a forecast and an observation in mm/h from the north, and the (y, x) spacing, NaN if unknown."""
+    spacing, before = (np.nan, np.nan), kind in FORECASTS
+    if all(hasattr(array, "dims") for array in (forecast, observed)):
+        from nowcast.scores.labelled import paired  # here: DataArrays need the NetCDF library
+
+        forecast, observed, spacing = paired(forecast, observed, by_case=not before, is_probability=kind == "probabilities")
+    forecast, observed = np.asarray(forecast), np.asarray(observed)
+    if kind == "probabilities" and forecast.ndim == 3:
+        forecast = forecast[None]
+    cases = [(forecast, observed)]
+    if not before and forecast.ndim == observed.ndim == 4:
+        cases = list(zip(forecast, observed, strict=True)) if len(forecast) == len(observed) else cases
+    for case, truth in cases:
+        fits = truth.ndim == 3 and case.ndim == 3 + before and case.shape[before:] == truth.shape
+        if not fits or (kind == "probabilities" and len(case) != len(thresholds)):
+            wanted = FORECASTS.get(kind, "(time, y, x), or both (case, time, y, x)")
+            many = f" with {len(thresholds)} threshold{'s' * (len(thresholds) > 1)}" if kind == "probabilities" else ""
+            raise UsageError(
+                f"{name}: the forecast has the shape {forecast.shape} and the observation {observed.shape}.\n"
+                f"Expected a forecast {wanted}{many}, and an observation (time, y, x) of the same times and cells."
+            )
+    return cases, spacing
+
+
+def _spacing(name: str, asked: Any, found: tuple[float, float]) -> tuple[float, float]:
+    spacing = tuple(np.broadcast_to(asked, 2).astype(float).tolist()) if asked is not None else found
+    if not np.isfinite(spacing).all():
+        raise DataError(f"{name} needs the distance between cells, which the arrays do not say: give spacing_km, such as 1.0")
+    return spacing
+
+
+def _sums(kind: str, forecast: np.ndarray, observed: np.ndarray, setup: Setup) -> Additive:
+    """Return the sums of one case; a leading axis of thresholds or members comes before (lead, y, x)."""
+    known = np.isfinite(observed) & np.isfinite(forecast if kind in FIELD_KINDS else forecast.astype(np.float64).sum(axis=0))
+    if kind in FIELD_KINDS:
+        return tallies({"": forecast}, observed, known, setup, kinds=[kind])[""][kind]
+    exceedance = ExceedanceSums.zeros(len(observed), setup.thresholds)
+    ensemble = EnsembleSums.zeros(len(observed), most_members=len(forecast))
+    for lead in range(len(observed)):
+        case = lead, forecast[:, lead], observed[lead], known[lead]
+        if kind == "members":
+            add_members(exceedance, ensemble, *case)
+        else:
+            add_probabilities(exceedance, *case, range(len(forecast)))
+    return ensemble if kind == "members" else exceedance

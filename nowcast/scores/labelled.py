@@ -1,0 +1,56 @@
+"""Pair DataArrays of a forecast and an observation: in mm/h, at the same times, on the same rows and columns."""
+
+import numpy as np
+import xarray as xr
+
+from nowcast.errors import DataError, UsageError
+from nowcast.netcdf.rain.data_arrays import as_record
+from nowcast.netcdf.places.comparison import difference
+from nowcast.netcdf.record import Record
+
+
+def paired(
+    forecast: xr.DataArray, observed: xr.DataArray, *, by_case: bool, is_probability: bool
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """Return the forecast, the observation at its times, and the (y, x) spacing in km, NaN if it is unknown.
+
+        forecast: (time, y, x), or with one dimension before: cases, thresholds or members
+        observed: (time, y, x); it may have other times as well
+        by_case: whether that dimension is of cases, whose times may differ
+        is_probability: whether the forecast is one, from 0 to 1
+        returns: forecast (…, time, y, x), and observation (time, y, x), or (case, time, y, x)
+
+    Raises UsageError (exit 2) for other dimensions, DataError (3) for other grids or quantities, and for no time in common.
+    """
+    if forecast.ndim not in (3, 4) or observed.ndim != 3:
+        raise UsageError(
+            f"the forecast has the dimensions {forecast.dims} and the observation {observed.dims}.\n"
+            "Expected (time, y, x); the forecast may have one more before."
+        )
+    parts = [forecast] if forecast.ndim == 3 else [forecast[n] for n in range(forecast.shape[0])]
+    with as_record(observed) as truth:
+        pairs = [_pair(part, truth, is_probability=is_probability) for part in parts]
+        spacing = truth.grid.spacing_km
+    fields, observations = np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
+    if forecast.ndim == 3:
+        return fields[0], observations[0], spacing
+    return fields, observations if by_case else observations[0], spacing
+
+
+def _pair(forecast: xr.DataArray, truth: Record, *, is_probability: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return a forecast (time, y, x), and the observation at its times, NaN where there is none."""
+    with as_record(forecast.rename(forecast.name or "forecast")) as made:
+        if differs := difference(made.grid, truth.grid):
+            raise DataError(f"the forecast is on another grid than the observation: {differs}.\nRegrid one of them first.")
+        if made.quantity != truth.quantity and not is_probability:
+            raise DataError(f"the forecast holds {made.quantity} and the observation {truth.quantity}")
+        fields, times = made.read(range(len(made))), truth.frames_at(made.times)
+    there = ~np.isnat(times)
+    if not there.any():
+        raise DataError(
+            f"the observation has no frame at any time of the forecast, {made.times[0]}Z to {made.times[-1]}Z.\n"
+            f"It goes from {truth.times[0]}Z to {truth.times[-1]}Z."
+        )
+    observations = np.full(fields.shape, np.nan, np.float32)
+    observations[there] = truth.read(np.searchsorted(truth.times, times[there]))
+    return fields, observations

@@ -1,0 +1,75 @@
+"""The scores as functions of arrays: by hand, and of DataArrays with other times, rows and units."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from makers import rain
+
+from nowcast import scores
+from nowcast.errors import DataError, UsageError
+
+FORECAST = np.array([[[0, 2, 2, 0]], [[2, 2, 0, np.nan]]])
+OBSERVED = np.array([[[0, 2, 0, 2]], [[2, np.nan, 0, 2]]])
+
+
+def test_a_contingency_score_by_hand():
+    assert scores.csi(FORECAST, OBSERVED) == 2 / 4
+    assert scores.csi(FORECAST, OBSERVED, threshold=1.0, by_lead=True).tolist() == [1 / 3, 1]
+    assert scores.pod(FORECAST, OBSERVED, [1, 2]).tolist() == [2 / 3, 2 / 3]
+    assert scores.mae(FORECAST, OBSERVED) == 4 / 6
+    many = np.stack([FORECAST, FORECAST]), np.stack([OBSERVED, OBSERVED])
+    assert scores.csi(*many) == scores.csi(FORECAST, OBSERVED)
+
+
+def test_every_score_is_a_function_with_help():
+    assert set(scores.SCORES) <= set(dir(scores))
+    assert "threshold: mm/h" in scores.csi.__doc__
+    assert scores.csi.__doc__.startswith("Compute the critical success index")
+    with pytest.raises(AttributeError):
+        _ = scores.cis
+
+
+def test_scores_of_windows_probabilities_and_members():
+    observed, forecast = rain(frames=3), rain(frames=3, motion=(0, 1))
+    perfect = scores.fss(observed, observed, 1.0, scale_km=[5, 20], spacing_km=1.0)
+    assert perfect.tolist() == [1, 1]
+    assert 0 < scores.fss(forecast, observed, 1.0, spacing_km=1.0) < 1
+    with pytest.raises(DataError, match="fss needs the distance between cells"):
+        scores.fss(forecast, observed)
+    certain = (observed >= 1).astype(float)
+    assert scores.brier(certain, observed, 1.0) == 0
+    assert scores.brier(np.stack([certain, 1 - certain]), observed, [1.0, 1.0 + 1e-9]).tolist() == [0, 1]
+    members = np.stack([observed - 1, observed + 1])
+    assert scores.crps_ecdf(members, observed) == pytest.approx(0.5, abs=1e-5)
+
+
+def labelled(fields, *, start=0, units="mm h-1"):
+    times = np.datetime64("2020-06-01T00:00:00") + (start + np.arange(len(fields))) * np.timedelta64(300, "s")
+    metres = {"units": "m"}
+    coordinates = {"time": times, "y": ("y", 1000.0 * np.arange(fields.shape[1])[::-1], metres),
+                   "x": ("x", 1000.0 * np.arange(fields.shape[2]), metres)}  # fmt: skip
+    return xr.DataArray(fields, coordinates, ("time", "y", "x"), "rain", {"units": units})
+
+
+def test_data_arrays_are_paired_by_time_and_place_and_converted():
+    observed = np.maximum(rain(frames=8), 0.1)
+    forecast = labelled(observed[3:6], start=3)[:, ::-1]  # rows from the south
+    dbz = labelled(10 * np.log10(200 * observed**1.6), units="dBZ")
+    assert scores.mae(forecast, dbz) < 1e-4
+    assert scores.csi(forecast, dbz, threshold=1.05) == 1
+    assert scores.fss(forecast, dbz, threshold=1.05) == pytest.approx(1)
+    chances = xr.concat([(forecast >= 1.05).astype("f4")], "threshold").transpose("threshold", ...).assign_attrs(units="1")
+    assert scores.brier(chances.rename("p"), dbz, [1.05]) == 0
+    with pytest.raises(DataError, match="no frame at any time of the forecast, 2020-06-01T01:15:00Z"):
+        scores.mae(labelled(observed[:3], start=15), dbz)
+    with pytest.raises(DataError, match="on another grid than the observation: 47 × 56 cells in place of 48 × 56"):
+        scores.mae(forecast[:, 1:], dbz)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(UsageError, match=r"csi: the forecast has the shape \(2, 1, 4\) and the observation \(1, 1, 4\)"):
+        scores.csi(FORECAST, OBSERVED[:1])
+    with pytest.raises(UsageError, match="mae takes no threshold"):
+        scores.mae(FORECAST, OBSERVED, 1.0)
+    with pytest.raises(UsageError, match=r"Expected a forecast \(threshold, time, y, x\) with 2 thresholds"):
+        scores.brier(FORECAST, OBSERVED, [1, 2])
