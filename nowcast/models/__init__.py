@@ -1,11 +1,13 @@
 """MODELS: the networks by name.
 
 To add one, write a file here with its config (a `Section`) and its `Model` (the contract is in model.py), and add a line below.
+ConvLSTM, ConvLSTMCell and CellOptions are here as layers for networks of your own: data/python.md.
 """
 
 from torch import nn
 
 from nowcast.config.schema import NamedSection, Section, check, lookup
+from nowcast.models.convlstm import CellOptions, ConvLSTM, ConvLSTMCell
 from nowcast.models.encoder_forecaster import EncoderForecaster, EncoderForecasterConfig
 from nowcast.models.guided.network import Guided, GuidedConfig
 from nowcast.models.many_to_many import ManyToMany, ManyToManyConfig
@@ -15,6 +17,7 @@ from nowcast.models.next_frame import NextFrame, NextFrameConfig
 from nowcast.models.probabilistic.network import Probabilistic, ProbabilisticConfig
 from nowcast.models.vector_lstm import CNNLSTM, FCLSTM, CNNLSTMConfig, FCLSTMConfig
 
+__all__ = ["MODELS", "CellOptions", "ConvLSTM", "ConvLSTMCell", "make_model", "model_config", "num_parameters"]
 MODELS: dict[str, tuple[type[Section], type[Model]]] = {
     "encoder_forecaster": (EncoderForecasterConfig, EncoderForecaster),
     "probabilistic": (ProbabilisticConfig, Probabilistic),
