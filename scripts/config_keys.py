@@ -87,6 +87,7 @@ MEANING = {
     "training.compile": "use torch.compile; it pays on a GPU",
     "training.workers": "processes that read ahead; `auto`: 4 beside a GPU, none on a CPU; with motion to find 4 to 12, and 1",
     "training.start_from": "run folder, checkpoint or `pretrained` whose weights to start from",
+    "training.loggers": "beside metrics.jsonl: `csv`, `tensorboard`, `mlflow`, `wandb` (see the run folder)",
     "hidden_channels": "channels of each recurrent layer",
     "kernel_sizes": "state-to-state convolution of each layer, cells",
     "input_kernel_sizes": "input-to-state convolutions; empty: as `kernel_sizes`",

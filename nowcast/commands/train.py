@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from nowcast.training import run_folder
 from nowcast.training.compatibility import as_the_run, check_resumable
 from nowcast.training.experiment import check_grids, check_quantity, check_shares, with_grid
 from nowcast.training.learner import Learner
+from nowcast.training.logs import LOGGERS, check_installed
 from nowcast.training.optimizer import count_steps
+from nowcast.training.recorder import Draw
 from nowcast.training.step_cost import case_shape, estimate, largest_batch, uncompiled, what_would_fit
 from nowcast.training.trainer import Result, Trainer
 
@@ -61,6 +64,7 @@ def train_run(
     Raises MemoryLimitError (exit 7) where a step does not fit into memory, and whatever opening records, checking the run
     folder and training raise.
     """
+    check_installed(experiment.training.loggers)
     own_device = distributed.join(pick_device(device))
     if checkpoint := _checkpoint_to_resume(output, resume=resume):
         experiment = as_the_run(experiment, checkpoint)
@@ -139,7 +143,7 @@ def _make_trainer(
 
     Raises CheckpointError (exit 4) where either does not fit the experiment.
     """
-    trainer = Trainer(Learner(experiment, device), archive, output)
+    trainer = Trainer(Learner(experiment, device), archive, output, _case_picture(experiment, archive))
     check_shares(trainer.learner.model, experiment.training.batch_size)
     if checkpoint:
         check_resumable(checkpoint, trainer.learner.experiment, archive)
@@ -147,6 +151,15 @@ def _make_trainer(
     if weights:
         trainer.learner.start_from(weights, quantity=archive.quantity)
     return trainer
+
+
+def _case_picture(experiment: Experiment, archive: Archive) -> Draw | None:
+    """Return the function that draws a case for the loggers, which imports matplotlib; None where none takes pictures."""
+    if not any(LOGGERS[name].takes_pictures for name in experiment.training.loggers):
+        return None
+    from nowcast.report.case_picture import draw_case
+
+    return partial(draw_case, quantity=archive.quantity)
 
 
 @contextmanager

@@ -146,6 +146,7 @@ class Training(Section):
     compile: bool = False
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = "auto"
     start_from: str = ""
+    loggers: Many[Literal["csv", "tensorboard", "mlflow", "wandb"]] = ("csv",)
 
     @model_validator(mode="after")
     def _one_length(self) -> "Training":

@@ -6,9 +6,11 @@ seed and the number of the step, so a resumed run repeats an uninterrupted one.
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -162,14 +164,31 @@ class Learner:
 
         With a moving average these are the averaged weights; what validation calibrates is then set in both.
         """
-        trained = {name: value.clone() for name, value in self.model.state_dict().items()} if self.average else None
-        if self.average:
-            self.model.load_state_dict(self.average.weights)
-        try:
+        with self._forecasting_weights():
             return validate(
                 self.model, batches, num_batches, transform=self.transform, loss=self.loss,
                 device=self.device, precision=self.precision, baselines=baselines,
             )  # fmt: skip
+
+    def forecast(self, batch: Batch) -> np.ndarray:
+        """Forecast a batch with the weights to forecast with: (case, lead, y, x) mm/h, without NaN."""
+        with self._forecasting_weights(), torch.no_grad():
+            self.model.eval()
+            with arithmetic(self.device, self.precision):
+                past = network_input(batch.past.to(self.device), self.transform)
+                outputs = self.model(past, batch.future.shape[1], **guidance_of(self.model, batch, self.device))
+            forecast = self.transform.decode(self.model.values(outputs, past)).float().cpu().numpy()
+            self.model.train()
+        return forecast
+
+    @contextmanager
+    def _forecasting_weights(self) -> Iterator[None]:
+        """Context manager in which the model has its averaged weights; what is calibrated in it is then set in both."""
+        trained = {name: value.clone() for name, value in self.model.state_dict().items()} if self.average else None
+        if self.average:
+            self.model.load_state_dict(self.average.weights)
+        try:
+            yield
         finally:
             if trained:
                 for name in self.model.calibrated:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from nowcast.errors import CheckpointError, OutputError
 from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, checkpoints, read_checkpoint
 from nowcast.runtime.outputs import free_space, making_folder, remove_stale, replacing, size
+from nowcast.training.logs.csv_file import METRICS_CSV
+from nowcast.training.logs.logger import LOGS
 
 log = logging.getLogger(__name__)
 CONFIG, METRICS, LOG, PICTURE = "config.toml", "metrics.jsonl", "log.txt", "training.png"
@@ -59,8 +62,10 @@ def check_room(output: Path, num_bytes: int) -> None:
 def begin(output: Path, config_text: str) -> None:
     """Delete the files of an old run and write the new run's config. Raises OutputError (exit 5)."""
     try:
-        for name in (BEST, LAST, PREVIOUS, METRICS, LOG, PICTURE):
+        for name in (BEST, LAST, PREVIOUS, METRICS, METRICS_CSV, LOG, PICTURE):
             (output / name).unlink(missing_ok=True)
+        if (output / LOGS).is_dir() and not (output / LOGS).is_symlink():
+            shutil.rmtree(output / LOGS)
     except OSError as error:
         raise OutputError(f"cannot replace the run in {output}: {error.strerror}") from None
     write_config(output, config_text)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nowcast import config
 from nowcast.dataset.archive import Archive
 from nowcast.dataset.batches import Batch, Batches
 from nowcast.dataset.loader import load
@@ -28,7 +29,8 @@ from nowcast.training.experiment import check_grids, check_quantity
 from nowcast.training.guidance import fit_correction, keep_guidance, use_place
 from nowcast.training.learner import Learner, StepOutcome
 from nowcast.training.optimizer import count_steps, learning_rate
-from nowcast.training.run_folder import METRICS, append_event, first_validation
+from nowcast.training.recorder import Draw, Recorder
+from nowcast.training.run_folder import METRICS, first_validation
 from nowcast.training.snapshots import Snapshots
 from nowcast.training.state import TrainingState
 from nowcast.training.validation import Kept, Scores, Validation
@@ -51,17 +53,19 @@ class Result:
 class Trainer:
     """One training run: updates the learner's weights with the archive's windows and fills the run folder `output`.
 
+    draw: draws a case for the loggers that take pictures
+
     Raises DataError (exit 3) where the archive's quantity or grids do not fit the model.
     """
 
-    def __init__(self, learner: Learner, archive: Archive, output: Path):
+    def __init__(self, learner: Learner, archive: Archive, output: Path, draw: Draw | None = None):
         self.learner, self.archive, self.output = learner, archive, output
         self.settings = learner.settings
         check_quantity(archive, learner.model.config)
         check_grids(archive, learner.experiment.data.crop, learner.model)
         self.num_steps = count_steps(self.settings, archive.num_windows("training"))
         self.snapshots = Snapshots(learner, archive, output, num_steps=self.num_steps)
-        self.state, self.can_record = TrainingState(), True
+        self.state, self.recorder = TrainingState(), Recorder(output, self.settings.loggers, draw)
         # The outcome of a step is read while a GPU computes the next one, so that the GPU never waits for the host.
         # Before anything is saved all outcomes are read.
         self.unread: list[StepOutcome] = []
@@ -119,6 +123,7 @@ class Trainer:
             Progress("training", total=self.num_steps, unit="step", start=self.state.step) as progress,
             # closed here: a worker that outlives this run and dies later would end the next run of this process
             contextlib.closing(self.load_batches()) as batches,
+            self.recorder.opened(self.state.validated_step, config.as_dict(self.learner.experiment)),
         ):
             self._announce()
             self.start_scores = self._read_start_scores()
@@ -244,6 +249,7 @@ class Trainer:
             raise self._divergence(self.state.step, f"validation loss {validation.loss:.4g}")
         is_best = self.state.judge(validation.loss, patience=settings.plateau_patience, delta=settings.plateau_delta)
         self._report(validation, is_best=is_best)
+        self.recorder.show(self.learner, self.validation_batches, self.num_validation_batches, self.state.step)
         return is_best
 
     def _report(self, validation: Validation, *, is_best: bool) -> None:
@@ -289,15 +295,7 @@ class Trainer:
         raise LoadingError(f"{error}\nStopped at step {self.state.step:,}, state saved; --resume goes on from there.")
 
     def _record(self, split: str, **values: Any) -> None:
-        """Add a line to metrics.jsonl; where it cannot be written, warn once and go on."""
-        if not distributed.is_first():
-            return
-        try:
-            append_event(self.output / METRICS, {"step": self.state.step, "split": split, **values})
-        except OSError as error:
-            if self.can_record:
-                log.warning("%s cannot be written (%s): training goes on without", self.output / METRICS, error.strerror)
-            self.can_record = False
+        self.recorder.record({"step": self.state.step, "split": split, **values})
 
     def _announce(self) -> None:
         log_readings(self.archive.records)

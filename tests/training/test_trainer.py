@@ -52,7 +52,7 @@ def events(output, split):
 def test_a_run_leaves_the_whole_run_folder(record, tmp_path):
     result = run(tiny_experiment([record]), tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {BEST, LAST, PREVIOUS, CONFIG, METRICS, LOG, PICTURE}
+    assert names == {BEST, LAST, PREVIOUS, CONFIG, METRICS, "metrics.csv", LOG, PICTURE}
     assert "best at step" in result
     assert (tmp_path / "run" / PICTURE).read_bytes().startswith(b"\x89PNG")
     assert config.read(tmp_path / "run" / CONFIG) == resolve(tiny_experiment([record]))
