@@ -179,6 +179,7 @@ def predict(
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder or checkpoint.")],
     output: Annotated[str, typer.Option(*args.OUTPUT, metavar="FILE", help="File to write, ending in .onnx or .pt2.")],
+    grid: Annotated[str | None, typer.Option(metavar="Y,X", help="Rows and columns, if the network needs the motion.")] = None,
     overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
     """Write a trained network as an ONNX or PyTorch program.
@@ -189,7 +190,7 @@ def export(
     from nowcast.commands.export import export_run
 
     path = args.file_in(output, run, ".onnx")
-    call = export_run(run, path, overwrite=overwrite)
+    call = export_run(run, path, grid=grid, overwrite=overwrite)
     typer.echo(path)
     _next(f"{call}  # past: float32 (case, time, y, x) in mm/h, NaN missing")
 

@@ -1,5 +1,6 @@
 """Do what `nowcast export` is asked for: open a trained network and write it in a format that needs no nowcast."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -11,16 +12,21 @@ from nowcast.forecasters.network import Network
 from nowcast.runtime.outputs import may_write
 
 
-def export_run(run: str, output: Path, *, overwrite: bool) -> str:
+def export_run(run: str, output: Path, *, grid: str | None, overwrite: bool) -> str:
     """Write a trained network for use without nowcast; return the Python expression that forecasts with the file.
 
-    Raises UsageError (exit 2) for anything but a trained network.
+    grid: rows and columns, as in 640,710, for a network that needs the motion of the rain
+
+    Raises UsageError (exit 2) for anything but a trained network, and for a grid that is none.
     """
     from nowcast.forecasters import export
 
     export.check_output(output, overwrite=overwrite)
+    sizes = re.fullmatch(r"(\d{1,5}),(\d{1,5})", grid or "1,1")
+    if not sizes:
+        raise UsageError(f"--grid {grid}: write rows and columns, such as 640,710")
     opened = None if run in BASELINES else open_forecaster(run, device=torch.device("cpu"))
     if not isinstance(opened, Network):
         raise UsageError(f"{run} is no trained network: export takes a run folder or a checkpoint")
     may_write(output, overwrite=overwrite, inputs=opened.files)
-    return export.export(opened, output)
+    return export.export(opened, output, (int(sizes[1]), int(sizes[2])) if grid else None)

@@ -3,8 +3,9 @@
     input `past`: (case, time, y, x) float32 mm/h, NaN missing, newest frame last
     output `forecast`: (case, lead, y, x) float32 mm/h, NaN where every past frame is missing
 
-Transform, validity mask and padding are part of the file. It takes any number of cases and any grid, unless the network is made
-for one grid. The file is written only if its forecast equals the network's own.
+Transform, validity mask and padding are part of the file. It takes any number of cases and any grid, unless the network is
+made for one grid. A network that needs the motion of the rain takes it as a second input, and gives probabilities as a second
+output, for one case on one grid (moving.py). The file is written only if its forecast equals the network's own.
 """
 
 import copy
@@ -12,6 +13,7 @@ import io
 import json
 import logging
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +31,9 @@ from nowcast import __version__
 from nowcast.errors import NowcastError, UsageError
 from nowcast.forecasters.baselines import DRY_THRESHOLD
 from nowcast.forecasters.fields import forecast_rain
+from nowcast.forecasters.moving import Moving, moving_rain
 from nowcast.forecasters.network import Network
+from nowcast.motion import motion
 from nowcast.runtime.outputs import may_write, replacing
 
 log = logging.getLogger(__name__)
@@ -41,7 +45,14 @@ CALLS = {
     ".onnx": 'onnxruntime.InferenceSession("{path}").run(None, {{"past": past}})[0]',
     ".pt2": 'torch.export.load("{path}").module()(torch.from_numpy(past))',
 }
-Forecast = Callable[[np.ndarray], np.ndarray]
+FLOW = "nowcast.motion.motion(past[0])[None]"  # the Python expression of the second input
+MOVING_CALLS = {
+    ".onnx": f'onnxruntime.InferenceSession("{{path}}").run(None, {{{{"past": past, "motion": {FLOW}}}}})',
+    ".pt2": f'torch.export.load("{{path}}").module()(*map(torch.from_numpy, (past, {FLOW})))',
+}
+NAMES = {"inputs": ["past", "motion"], "outputs": ["forecast", "probabilities"]}  # of those that a program has, the first ones
+UNEQUAL = 1e-3  # share of cells that may differ, where a threshold or a rounding is crossed by an error of the last digit
+Forecast = Callable[..., np.ndarray | tuple[np.ndarray, ...]]
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
@@ -54,21 +65,29 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     may_write(output, overwrite=overwrite)
 
 
-def export(network: Network, output: Path) -> str:
+def needs_motion(network: Network) -> bool:
+    """Return whether its program takes the motion of the rain and gives probabilities, for one case on one grid."""
+    return network.experiment.data.coordinates == "lagrangian" or bool(network.thresholds)
+
+
+def export(network: Network, output: Path, grid: tuple[int, int] | None = None) -> str:
     """Write a network, in float32 on the CPU, to `output`; return the Python expression that forecasts with the file.
 
-    Raises UsageError (exit 2) for a network that the format cannot hold, OutputError (5) if the file cannot be written.
+    grid: (y, x), for a network that needs the motion of the rain and is not made for one grid
+
+    Raises UsageError (exit 2) for a network that the format cannot hold and for a grid that is missing or not needed,
+    OutputError (5) if the file cannot be written.
     """
-    if network.experiment.data.coordinates == "lagrangian" or network.thresholds:
-        raise UsageError(
-            f"{network.name} cannot be exported: it needs the rain's motion or area, computed outside of the network.\n"
-            'Export a network with data.coordinates = "grid" that forecasts values; use this one with nowcast predict.'
-        )
+    grid = _grid_for(network, grid)
     make, load = FORMATS[output.suffix]
-    log.info("exporting %s, which takes a minute or so", network.name)
+    log.info("exporting %s, which takes %s", network.name, "some minutes" if grid else "a minute or so")
     try:
-        content = make(program(network), description(network))
-        check(load(content), network)
+        if grid:
+            content = make(moving_program(network, grid), description(network, grid))
+            check_moving(load(content), network, grid)
+        else:
+            content = make(program(network), description(network))
+            check(load(content), network)
     except (NowcastError, MemoryError):
         raise
     except Exception as error:  # exporters raise errors of many types for what they do not support
@@ -76,7 +95,23 @@ def export(network: Network, output: Path) -> str:
         raise UsageError(f"{network.name} ({model}) cannot be exported to {output.suffix}: {_reason(error)}") from error
     with replacing(output) as temporary:
         temporary.write_bytes(content)
-    return CALLS[output.suffix].format(path=output)
+    return (MOVING_CALLS if grid else CALLS)[output.suffix].format(path=output)
+
+
+def _grid_for(network: Network, grid: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return the grid (y, x) of a program that is made for one; None for one of any grid."""
+    if not needs_motion(network):
+        if grid:
+            raise UsageError(f"{network.name} is exported for {'its' if network.model.grid else 'any'} grid: leave out --grid")
+        return None
+    grid = grid or network.model.grid
+    if grid is None:
+        raise UsageError(
+            f"{network.name} needs the motion of the rain, and is exported for one grid.\n"
+            "Give its rows and columns: --grid 640,710"
+        )
+    network.check_grid(grid, "--grid")
+    return grid
 
 
 def _reason(error: BaseException) -> str:
@@ -86,10 +121,15 @@ def _reason(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def description(network: Network) -> dict[str, Any]:
-    """Return the description of a network that its file holds, as texts and numbers."""
-    grid = network.model.grid
-    return {
+def description(network: Network, grid: tuple[int, int] | None = None) -> dict[str, Any]:
+    """Return the description of a network that its file holds, as texts and numbers; grid (y, x): the one it is made for."""
+    moving = {
+        "motion": "motion (case, 2, y, x), float32, cells per frame in the order (y, x), of nowcast.motion.motion(past[case])",
+        "probabilities": "probabilities (case, lead, threshold, y, x), float32, of reaching each threshold",
+        "thresholds": list(network.thresholds),
+    }
+    extra, grid = moving if grid else {}, grid or network.model.grid
+    return extra | {
         "nowcast_version": __version__,
         "checkpoint_sha256": network.digest,
         "model": network.experiment.model.name,
@@ -169,15 +209,17 @@ def to_onnx(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
     for node in graph.graph.nodes:
         if node.target is torch.ops.aten.clamp.default:  # the exporter fails if one limit is an int and the other a float
             node.args = (node.args[0], *(float(limit) if isinstance(limit, int) else limit for limit in node.args[1:]))
+    num_inputs, num_outputs = len(graph.graph_signature.user_inputs), len(graph.graph_signature.user_outputs)
+    names = {"input_names": NAMES["inputs"][:num_inputs], "output_names": NAMES["outputs"][:num_outputs]}
     with _quiet():
-        exported = torch.onnx.export(graph, dynamo=True, verbose=False, input_names=["past"], output_names=["forecast"])
+        exported = torch.onnx.export(graph, dynamo=True, verbose=False, **names)
     proto = exported.model_proto
     axes = zip(("case", "time", "y", "x"), proto.graph.input[0].type.tensor_type.shape.dim, strict=True)
-    names = {dim.dim_param: axis for axis, dim in axes}
+    axis_names = {dim.dim_param: axis for axis, dim in axes}
     for value in (*proto.graph.input, *proto.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
-                dim.dim_param = names.get(dim.dim_param, dim.dim_param)
+                dim.dim_param = axis_names.get(dim.dim_param, dim.dim_param)
     proto.producer_name, proto.producer_version = "nowcast", __version__
     for key, value in about.items():
         proto.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
@@ -188,7 +230,7 @@ def from_onnx(content: bytes) -> Forecast:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return lambda past: session.run(None, {"past": past})[0]
+    return lambda *inputs: _one_or_all(session.run(None, dict(zip(NAMES["inputs"], inputs, strict=False))))
 
 
 def to_pt2(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
@@ -201,7 +243,16 @@ def to_pt2(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
 def from_pt2(content: bytes) -> Forecast:
     with _quiet():
         module = torch.export.load(io.BytesIO(content)).module()
-    return lambda past: module(torch.from_numpy(past)).detach().numpy()
+
+    def forecast(*inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+        outputs = module(*map(torch.from_numpy, inputs))
+        return _one_or_all([output.detach().numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))])
+
+    return forecast
+
+
+def _one_or_all(outputs: list[np.ndarray]) -> np.ndarray | tuple[np.ndarray, ...]:
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
 FORMATS = {".onnx": (to_onnx, from_onnx), ".pt2": (to_pt2, from_pt2)}
@@ -215,6 +266,34 @@ def check(forecast: Forecast, network: Network) -> None:
     exported = forecast(past.numpy())
     if not np.allclose(exported, expected, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
         raise ValueError(f"its forecast differs by up to {np.nanmax(np.abs(exported - expected)):.2g} from the network's")
+
+
+def moving_program(network: Network, grid: tuple[int, int]) -> ExportedProgram:
+    """Return a network that needs the motion of the rain as a graph of torch operations, for one case on a grid (y, x)."""
+    past = torch.zeros(1, network.input_frames, *grid)
+    with _quiet(), torch.no_grad():
+        return torch.export.export(Moving(network, network.thresholds), (past, torch.zeros(1, 2, *grid)), strict=False)
+
+
+def check_moving(forecast: Forecast, network: Network, grid: tuple[int, int]) -> None:
+    """Raise ValueError if a file's forecast or probabilities differ from the network's; log how long both take."""
+    past = moving_rain(network, *grid)
+    began = time.perf_counter()
+    flow = motion(past[0])[None]
+    found = forecast(past, flow)
+    between = time.perf_counter()
+    found = found if isinstance(found, tuple) else (found,)
+    if network.thresholds:
+        expected = network.forecast_and_exceedance(past, network.lead_frames, network.thresholds)
+    else:
+        expected = (network.forecast(past, network.lead_frames),)
+    log.info("a forecast of %d × %d cells takes %.2f s, with the motion; that of nowcast itself %.2f s",
+             *grid, between - began, time.perf_counter() - between)  # fmt: skip
+    for own, other in zip(found, expected, strict=True):
+        different = ~np.isclose(own, other, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
+        log.info("%.4f %% of its values differ by more than %g", 100 * different.mean(), TOLERANCE)
+        if different.mean() > UNEQUAL:
+            raise ValueError(f"{100 * different.mean():.2g} % of its forecast differ from the network's")
 
 
 def _grids(network: Network) -> tuple[tuple[int, int], tuple[int, int]]:

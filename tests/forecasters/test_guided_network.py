@@ -111,6 +111,6 @@ def test_it_is_scored_beside_the_baselines(run, tmp_path, undrawn):
     assert all(0 <= value <= 1 for of_score in values.values() for value in of_score)
 
 
-def test_it_is_not_exported(tmp_path):
-    with pytest.raises(UsageError, match=r"computed outside of the network\.\nExport a network with"):
+def test_it_is_exported_for_one_grid(tmp_path):
+    with pytest.raises(UsageError, match=r"guided needs the motion of the rain, and is exported for one grid\.\nGive its rows"):
         export(network(), tmp_path / "network.pt2")

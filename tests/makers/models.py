@@ -52,12 +52,13 @@ def run(model, past, num_leads, seed=0):
     return model(past, num_leads, **{name: value[: len(past), :num_leads] for name, value in whole.items()})
 
 
-def untrained_network(name, **keys):
+def untrained_network(name, *, coordinates="grid", **keys):
     """The forecaster of a model with random weights, of 2 frames in and 3 out in steps of 5 minutes; `keys` of its model."""
     from makers import tiny_experiment
 
     tree = config.as_dict(resolve(tiny_experiment(["x.nc"])))
     tree["model"] = {"name": name, **SMALL[name], **keys}
+    tree["data"]["coordinates"] = coordinates
     if name in OF_DISTRIBUTIONS:
         tree["loss"] = {"name": LOSS_OF[name]}
     if name == "guided":

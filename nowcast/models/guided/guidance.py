@@ -39,7 +39,7 @@ def guidance(past: np.ndarray, num_leads: int, cells: Cells = ALL) -> np.ndarray
     flow = motion(past)
     still = torch.from_numpy(past_to_lagrangian(past, flow))[None]
     known = ~np.isnan(past[-1])
-    leads = (lead[0].numpy() for lead in _cascade().cascade(network_input(still, TRANSFORM), num_leads))
+    leads = (lead[0].numpy() for lead in cascade_model().cascade(network_input(still, TRANSFORM), num_leads))
     carried = side_by_side(partial(_carried, known=known), zip(leads, trace(flow, num_leads, cells=cells), strict=True))
     return np.stack(list(_inferred(carried)))
 
@@ -50,14 +50,14 @@ def _inferred(leads: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 @cache
-def _cascade() -> Probabilistic:
+def cascade_model() -> Probabilistic:
     """Return the model whose cascade is used; its ConvLSTM is not, and is as small as can be."""
     config = ProbabilisticConfig(hidden_channels=(1,), kernel_sizes=(1,))
     return Probabilistic(config).eval()
 
 
 @cache
-def _rates_from_parameters() -> np.ndarray:
+def rate_matrix() -> np.ndarray:
     """Return the matrix (rate, 6) that gives the log-odds at RATES from the parameters of a distribution."""
     each = torch.eye(2 * len(LEVELS))[None, None, :, :, None]  # a field of one cell for each parameter
     return torch.stack([log_odds(each, value)[0, 0, :, 0] for value in VALUES]).numpy()
@@ -69,7 +69,7 @@ def _carried(lead: tuple[np.ndarray, Places], known: np.ndarray) -> np.ndarray:
     fields = np.stack([known.astype(np.float32), *np.where(known, parameters, 0)])
     read = [_read(fields[start : start + REMAP_CHANNELS], places) for start in range(0, len(fields), REMAP_CHANNELS)]
     share, *parameters = np.concatenate(read)
-    odds = np.tensordot(_rates_from_parameters(), np.stack(parameters), 1) / np.maximum(share, 0.5)
+    odds = np.tensordot(rate_matrix(), np.stack(parameters), 1) / np.maximum(share, 0.5)
     coded = np.rint(odds * STEPS).clip(-LARGEST, LARGEST).astype(np.int8)
     return np.where(share >= 0.5, coded, np.int8(MISSING))
 
