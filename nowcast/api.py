@@ -143,6 +143,7 @@ def train(
     config: a config file, its sections as a dict, or None: planned for the data
     data: records, in place of those of the config
     output: run folder; by default runs/ and the name of the config
+    resume: go on with the run in `output`, with its own config unless one is given
     set: values by dotted key, such as {"training.steps": 500}
 
     Raises UsageError (exit 2) for neither config nor data, and the errors of `nowcast train`: see `commands.train.train_run`.
@@ -151,7 +152,7 @@ def train(
     from nowcast.commands.choose_config import choose_config
     from nowcast.commands.train import train_run
 
-    if config is None and not data:
+    if config is None and not data and not resume:
         raise UsageError("nothing to train: give a config, or data to have one planned")
     records, settings = _listed(data), [f"{key}={configs.inline(value)}" for key, value in (set or {}).items()]
     name = None if config is None or isinstance(config, Mapping) else os.path.expanduser(os.fspath(config))

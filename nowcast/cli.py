@@ -179,8 +179,7 @@ def predict(
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder or checkpoint.")],
     output: Annotated[str, typer.Option(*args.OUTPUT, metavar="FILE", help="File to write, ending in .onnx or .pt2.")],
-    grid: Annotated[str | None, typer.Option(metavar="Y,X", help="Rows and columns, if the network needs the motion.")] = None,
-    overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
+    grid: args.Grid = None, overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
     """Write a trained network as an ONNX or PyTorch program.
 

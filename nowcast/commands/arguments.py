@@ -90,6 +90,7 @@ Motion = Annotated[bool, typer.Option("--motion", help="Draw arrows of the motio
 Sums = Annotated[str | None, typer.Option(metavar="MINUTES", help="Also give the rain summed over so many minutes: 30,60.")]
 At = Annotated[list[str] | None, typer.Option(metavar="[NAME=]LAT,LON", help="A gauge, or a CSV file of gauges.")]
 Areas = Annotated[list[str] | None, typer.Option(metavar="FILE", help="Areas: GeoJSON, or a shapefile (.shp).")]
+Grid = Annotated[str | None, typer.Option(metavar="Y,X", help="Rows and columns, if the network needs the motion.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist already.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]

@@ -65,11 +65,14 @@ def _suggestion(name: str) -> str:
     return f"did you mean {near}?" if near else f"baselines: {', '.join(BASELINES)}"
 
 
-def spread_runs(names: Sequence[str]) -> list[str]:
-    """Replace each glob that matches run folders or checkpoints, as runs/* does, by these; what else it matches is left out."""
-    spread: list[str] = []
+def spread_runs(names: Sequence[str | Forecaster]) -> list[str | Forecaster]:
+    """Replace each glob that matches run folders or checkpoints, as runs/* does, by these; what else it matches is left out.
+
+    Forecasters that are open already stay as they are.
+    """
+    spread: list[str | Forecaster] = []
     for name in names:
-        matches = sorted(glob.glob(name)) if _is_glob(Path(name)) else []
+        matches = sorted(glob.glob(name)) if isinstance(name, str) and _is_glob(Path(name)) else []
         spread += [match for match in matches if _is_run(Path(match))] or [name]
     return spread
 

@@ -5,7 +5,7 @@ with its formula, range, best value, other names, when it is NaN, and its source
 sums tells what a score judges: those in FIELD_KINDS a single field, "probabilities" exceedance probabilities, "members"
 ensembles, "distribution" whole distributions.
 
-Each but the last is also a function of arrays by its name, such as `nowcast.scores.csi(forecast, observed, threshold=1.0)`.
+Each is also a function of arrays by its name, such as `nowcast.scores.csi(forecast, observed, threshold=1.0)`.
 """
 
 from collections.abc import Callable

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nowcast.errors import DataError, UsageError
+from nowcast.scores.distribution import RateSums, add_ensemble
 from nowcast.scores.ensemble import EnsembleSums, add_members
 from nowcast.scores.exceedance import ExceedanceSums, add_probabilities
 from nowcast.scores.kinds import FIELD_KINDS, Setup, tallies
@@ -32,7 +33,8 @@ ARGUMENTS = """As a function of arrays:
     returns: a number, or an array with the axes (lead, threshold, scale or wavelength) of which there are several
 
 Raises UsageError (exit 2) for shapes that do not fit, DataError (3) for DataArrays that do not."""
-FORECASTS = {"probabilities": "(threshold, time, y, x)", "members": "(member, time, y, x)"}  # else (time, y, x)
+MEMBERS = "(member, time, y, x)"
+FORECASTS = {"probabilities": "(threshold, time, y, x)", "members": MEMBERS, "distribution": MEMBERS}  # else (time, y, x)
 
 
 def plain(name: str, score: Score) -> Callable[..., float | np.ndarray]:
@@ -109,12 +111,14 @@ def _sums(kind: str, forecast: np.ndarray, observed: np.ndarray, setup: Setup) -
     known = np.isfinite(observed) & np.isfinite(forecast if kind in FIELD_KINDS else forecast.astype(np.float64).sum(axis=0))
     if kind in FIELD_KINDS:
         return tallies({"": forecast}, observed, known, setup, kinds=[kind])[""][kind]
-    exceedance = ExceedanceSums.zeros(len(observed), setup.thresholds)
+    exceedance, rates = ExceedanceSums.zeros(len(observed), setup.thresholds), RateSums.zeros(len(observed))
     ensemble = EnsembleSums.zeros(len(observed), most_members=len(forecast))
     for lead in range(len(observed)):
         case = lead, forecast[:, lead], observed[lead], known[lead]
-        if kind == "members":
+        if kind == "distribution":
+            add_ensemble(rates, *case)
+        elif kind == "members":
             add_members(exceedance, ensemble, *case)
         else:
             add_probabilities(exceedance, *case, range(len(forecast)))
-    return ensemble if kind == "members" else exceedance
+    return {"members": ensemble, "distribution": rates, "probabilities": exceedance}[kind]

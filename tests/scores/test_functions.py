@@ -41,6 +41,8 @@ def test_scores_of_windows_probabilities_and_members():
     assert scores.brier(np.stack([certain, 1 - certain]), observed, [1.0, 1.0 + 1e-9]).tolist() == [0, 1]
     members = np.stack([observed - 1, observed + 1])
     assert scores.crps_ecdf(members, observed) == pytest.approx(0.5, abs=1e-5)
+    assert scores.crps(observed[None], observed) == 0
+    assert 0.2 < scores.crps(members, observed) < 0.8
 
 
 def labelled(fields, *, start=0, units="mm h-1"):
