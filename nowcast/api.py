@@ -268,8 +268,8 @@ def open_records(records: Paths, *, variable: str | None = None, zr_a: float = 2
 
     Raises UsageError (exit 2) if there are no files, DataError (3) for files that cannot be used.
     """
-    from nowcast.netcdf.rain.data_arrays import as_data_array
     from nowcast.netcdf.opening import open_records as open_all
+    from nowcast.netcdf.rain.data_arrays import as_data_array
 
     return [as_data_array(record) for record in open_all(_listed(records), variable=variable, zr_a=zr_a, zr_b=zr_b)]
 

@@ -13,7 +13,6 @@ import xarray as xr
 
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.forecasters.forecaster import Forecaster
-from nowcast.netcdf.rain.data_arrays import as_record
 from nowcast.netcdf.forecast_writer import (
     OTHER_ATTRIBUTES,
     PROBABILITY,
@@ -22,6 +21,7 @@ from nowcast.netcdf.forecast_writer import (
     THRESHOLD_ATTRIBUTES,
     variable_name,
 )
+from nowcast.netcdf.rain.data_arrays import as_record
 from nowcast.netcdf.record import Record
 from nowcast.prediction.cases import read_past
 

@@ -4,8 +4,8 @@ import numpy as np
 import xarray as xr
 
 from nowcast.errors import DataError, UsageError
-from nowcast.netcdf.rain.data_arrays import as_record
 from nowcast.netcdf.places.comparison import difference
+from nowcast.netcdf.rain.data_arrays import as_record
 from nowcast.netcdf.record import Record
 
 
