@@ -59,13 +59,23 @@ def write_checkpoint(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = _canonical({"format": FORMAT, **metadata})
     digest = _digest(text, tensors)
-    content = save(tensors, metadata={"nowcast": text, "sha256": digest})
+    content = _in_order(save(tensors, metadata={"nowcast": text, "sha256": digest}))
     remove_stale(path.parent)
     with replacing(path, num_bytes=len(content)) as temporary:
         write_synced(temporary, content)  # complete on disk before the old file loses its name
         if keep is not None and path.exists():
             os.replace(path, keep)
     return digest
+
+
+def _in_order(content: bytes) -> bytes:
+    """Sort the metadata of a safetensors file, which come in random order, so that equal checkpoints are equal files."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return b"".join([struct.pack("<Q", len(text)), text, memoryview(content)[8 + length :]])
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

@@ -50,6 +50,15 @@ def test_facts_and_tensors_come_back(path):
     assert set(checkpoint.tensors_of("model")) == {"weight", "step", "empty"}
 
 
+def test_equal_checkpoints_are_equal_files_whose_tensors_lie_at_multiples_of_8(tmp_path):
+    contents = set()
+    for number in range(8):
+        write_checkpoint(tmp_path / f"{number}.safetensors", FACTS | {"name": "Zürich"}, TENSORS)
+        contents.add((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(contents) == 1
+    assert int.from_bytes(contents.pop()[:8], "little") % 8 == 0
+
+
 def test_a_run_folder_means_its_best_then_its_last(path):
     write_checkpoint(path.parent / LAST, FACTS | {"step": 13}, TENSORS)
     assert read_checkpoint(path.parent).metadata["step"] == 12
