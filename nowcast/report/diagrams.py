@@ -217,8 +217,8 @@ def _label_points(axes: Axes, x: np.ndarray, pod: np.ndarray, colour: str) -> No
         if not np.isfinite(point).all() or any(np.abs(point - other).max() < LABEL_DISTANCE for other in labelled):
             continue
         labelled.append(point)
-        # inside the axes, left of points at the right edge and below those at the upper one
-        across, up = -5 if point[0] > 0.9 else 5, -4 if point[1] > 0.9 else 3
+        # below and right of the point, but inside the axes
+        across, up = 5 if point[0] < 0.93 else -5, -3 if point[1] > 0.07 else 3
         options = {"xytext": (across, up), "textcoords": "offset points", "fontsize": 8, "color": colour, "zorder": 4}
         align = {"ha": "right" if across < 0 else "left", "va": "top" if up < 0 else "bottom"}
         outline = [withStroke(linewidth=2, foreground="white")]

@@ -30,6 +30,7 @@ _NAMES = {name: name.upper() for name in _ACRONYMS} | {
     "b_mse": "B-MSE",
     "fss_useful": "useful FSS",
     "brier": "Brier score",
+    "crps": "CRPS",
     "crps_fair": "fair CRPS",
     "crps_ecdf": "CRPS (ecdf)",
     "roc_area": "ROC area",

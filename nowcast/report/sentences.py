@@ -142,7 +142,8 @@ def _what_was_scored(evaluation: Evaluation) -> Iterator[str]:
     both = [name for name in evaluation.forecasters_with("pairs") if _states_probabilities(evaluation, name)]
     if both:
         give, of_these = ("gives", "its") if len(both) == 1 else ("give", "their")
-        yield f"{_names(both)} {give} probabilities beside the field: {of_these} Brier scores, ROC areas and CRPS are of those."
+        scores = f"{of_these} Brier scores, ROC areas and CRPS come from those"
+        yield f"{_names(both)} {give} probabilities beside the field: {scores}."
     for name in evaluation.forecasters_with("probabilities"):
         if name not in evaluation.forecasters_with("pairs"):
             yield f"{quoted(name)} gives only probabilities: it has no scores of a single field, such as CSI and MAE."

@@ -101,7 +101,9 @@ class _Canvas:
         if len(used) < 2:
             return []
         past = np.stack([self.field(series, m) for m in used])
-        wet = np.nan_to_num(past[-1 if used[-1] == n else 0]) > 0
+        _, norm = colour_scale(self.frames.quantity)
+        lowest = getattr(norm, "boundaries", [1e-6])[0]  # what is not white
+        wet = np.nan_to_num(past[-1 if used[-1] == n else 0]) >= lowest
         block = Window(0, 0, self.window.height // self.block, self.window.width // self.block)
         return arrows(motion(past), wet, block, frames=self._minutes() / self.frames.minutes)
 
