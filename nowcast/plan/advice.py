@@ -48,7 +48,7 @@ def summary(
 ) -> Iterator[str]:
     """Yield five lines: what was found, the recipe, the split, the training, and what the user had better do."""
     frames, training = basis.frames, experiment.training
-    rainy = f"rain on about {fingerprint.num_rainy_days}" if fingerprint.quantity.is_rain else "not rain rate"
+    rainy = f"rain on about {fingerprint.num_rainy_days} of them" if fingerprint.quantity.is_rain else "not rain rate"
     yield f"found:  {_frames_of(fingerprint)}, {rainy}; {_grids_of(fingerprint)}"
     yield f"recipe: configs/{basis.recipe}.toml; {basis.reason}"
     windows = f"{frames.num_training:,} training, {frames.num_validation:,} validation and {frames.num_test:,} test windows"
