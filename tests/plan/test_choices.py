@@ -151,7 +151,7 @@ def test_few_events_are_learnt_in_hundreds_of_steps_that_may_end_early():
     assert few.training.steps == FEW_EVENTS_STEPS == 500
     assert few.training.early_stopping == FEW_EVENTS_PATIENCE
     assert few.training.validate_every == 50
-    assert "overfits to few events" in made.comments["training.steps"]
+    assert "overfit to few events" in made.comments["training.steps"]
     assert "without a better loss" in made.comments["training.early_stopping"]
     assert chosen([series(300)], seconds=10.0, hours=0.5)[0].training.steps == 160
     assert chosen([days(60)])[0].training.early_stopping == 0

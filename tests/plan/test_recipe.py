@@ -176,7 +176,7 @@ def test_memory_that_is_short_takes_fewer_cases(tmp_path):
 def test_five_lines_say_what_was_found_and_chosen_and_what_would_be_better(tmp_path):
     *lines, advice = made_for(month(tmp_path)).lines
     assert [line.split(":")[0] for line in lines] == ["found", "recipe", "split", "train"]
-    assert lines[0] == "found:  600 frames on 30 days every 5 minutes, rain on about 30; 40 × 44 cells of 1 × 1 km"
+    assert lines[0] == "found:  600 frames on 30 days every 5 minutes, rain on about 30 of them; 40 × 44 cells of 1 × 1 km"
     assert lines[1].startswith("recipe: configs/archive.toml; one grid, and about 30 days with rain: enough")
     assert (
         lines[2] == "split:  by days, 90 training, 30 validation and 0 test windows of 4 + 12 frames, 100 % of them with rain"
@@ -226,7 +226,7 @@ def test_what_cannot_be_planned_ends_with_its_exit_code(tmp_path):
     refused(75, "train", "--data", short, says="the longest run of frames without a gap has 5")
     refused(2, "plan", short, "--device", "tpu", says="--device tpu: there is no such device")
     refused(5, "plan", short, "--output", "absent/my.toml", says="my.toml cannot be written: there is no folder absent")
-    refused(5, "plan", short, "--output", tmp_path, says="it is a folder")
+    refused(75, "plan", short, "--output", tmp_path, says="the longest run of frames")  # a file in the folder
     refused(5, "plan", short, "--output", short, "--overwrite", says=r"short\.nc is an input .*, and no input is overwritten")
     refused(2, "plan", short, "--output", "-", says="--output -: this cannot go to stdout")
     share = write_record(tmp_path / "share.nc", np.zeros((40, 24, 28)), standard_name="cloud_area_fraction", units="1")
