@@ -47,6 +47,7 @@ from nowcast.training.step_cost import case_shape
 log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.5  # share of all memory that a step may take; validation, reading and other programs need some as well
 PRETRAINED = "pretrained"
+TOO_LONG = 1.1  # times the hours given, from which on a warning tells that not even the shortest training fits
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def make_recipe(
     log_readings(records)
     basis, machine, hours = choose_basis(fingerprint), machine or this_machine(device), hours or HOURS[device.type]
     sized = _largest_size(fingerprint, basis, sources, machine, hours, memory_limit or _usable_memory(device))
-    _choose_length(basis, sized, machine)
+    _choose_length(basis, sized, machine, hours)
     if basis.has_few_events:
         _choose_start(sized.choices, fingerprint.quantity)
     choices = sized.choices
@@ -210,8 +211,12 @@ def _length(fingerprint: Fingerprint, basis: Basis, experiment: Experiment, size
     return archive_length(fingerprint, basis.frames, size, experiment, hours=hours, cost=cost, room=room)
 
 
-def _choose_length(basis: Basis, sized: Sized, machine: Machine) -> None:
-    """Choose what depends on how long a step takes: the number of steps, and what goes with it."""
+def _choose_length(basis: Basis, sized: Sized, machine: Machine, hours: float) -> None:
+    """Choose what depends on how long a step takes: the number of steps, and what goes with it; warn of too little time."""
+    if sized.length.hours > TOO_LONG * hours:
+        most = f", {sized.length.validation_hours:.2g} h of it for validations" if sized.length.validation_hours else ""
+        longer = f"{hours:.2g} h are too short: it takes about {sized.length.hours:.2g} h{most}; a larger --hours would help"
+        sized.choices.warnings.append(longer)
     if basis.is_archive:
         choose_archive_training(sized.choices, sized.length)
     else:

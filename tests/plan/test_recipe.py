@@ -185,6 +185,13 @@ def test_five_lines_say_what_was_found_and_chosen_and_what_would_be_better(tmp_p
     assert advice == "better: keep a day with rain out of these records, and score the network on it"
 
 
+def test_time_that_is_too_short_is_told_with_what_it_takes(tmp_path):
+    path = month(tmp_path)
+    assert "too short" not in made_for(path).lines[-1]
+    told = r"1 h are too short: it takes about [\d.e+]+ h, [\d.e+]+ h of it for validations; a larger --hours would help"
+    assert re.search(told, made_for(path, speed=1e6, hours=1).lines[-1])
+
+
 def test_few_days_are_told_what_ten_would_bring(tmp_path):
     advice = made_for(str(record(tmp_path))).lines[-1]
     assert "from 10 days with rain of one radar on, a network learns its weather" in advice
