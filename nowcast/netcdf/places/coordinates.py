@@ -110,7 +110,7 @@ def _of_two_dimensions(dataset, variable, dim: str, axis: str) -> Coordinate | N
             continue
         if other.size > MAX_COORDINATE:
             continue
-        values = numbers(other, other[:])
+        values = numbers(attributes(other), other[:])
         values = values if other.dimensions[0] == dim else values.T
         step = abs(values[-1, 0] - values[0, 0]) / max(len(values) - 1, 1)
         found = Coordinate(_BOUNDS.sub("", other.name), values.mean(axis=1), declared)
