@@ -43,7 +43,8 @@ def table(evaluation: Evaluation, width: int = ANY_WIDTH, *, rows: Sequence[Mapp
         *_differences(evaluation, rows, width),
     ]
     lines = [line for warning in seen_cases(evaluation) for line in (*_wrapped(warning, width), "")]
-    for shown, note in (each if isinstance(each, tuple) else (each, "") for each in tables if each):
+    noted = [each if isinstance(each, tuple) else (each, "") for each in tables]
+    for shown, note in (each for each in noted if each[0]):
         lines += [line for part in _stacked(shown, width) for line in (*_align(part), "")]
         lines[-1:] = [*_wrapped(note, width), ""] if note else [""]
     sentences = [*findings(evaluation), confidence(evaluation)]
