@@ -126,6 +126,7 @@ class Moving(nn.Module):
         self.is_rain = network.quantity.is_rain
         self.encoded = network.transform.encode(torch.tensor(thresholds, dtype=torch.float32)).tolist() if thresholds else []
         self.cascade = cascade_model() if self.model.takes_guidance else None
+        self.register_buffer("matrix", torch.from_numpy(rate_matrix()))  # here, since it is computed by values
 
     def forward(self, past: Tensor, motion: Tensor) -> tuple[Tensor, ...]:
         places = list(trace(motion[0], max(self.num_leads, past.shape[1] - 1)))
@@ -170,13 +171,12 @@ class Moving(nn.Module):
         """Return the guidance (1, lead, rate, y, x) int8. As `models.guided.guidance.guidance`, with the place's correction."""
         known, coded = ~torch.isnan(still[0, -1]), []
         leads = self.cascade.cascade(network_input(still, TRANSFORM), self.num_leads)
-        matrix = torch.from_numpy(rate_matrix())
         for lead, (parameters, where) in enumerate(zip(leads, places, strict=False)):
             fields = torch.cat([known[None].float(), torch.where(known, parameters[0], 0.0)])
             parts = fields.split(REMAP_CHANNELS)
             read = [read_linear(part, where, zero_outside=True, channels=len(part)) for part in parts]
             share, parameters = torch.cat(read)[0], torch.cat(read)[1:]
-            odds = torch.tensordot(matrix, parameters, 1) / share.clamp(min=0.5)
+            odds = torch.tensordot(self.matrix, parameters, 1) / share.clamp(min=0.5)
             code = torch.round(odds * STEPS).clamp(-LARGEST, LARGEST)
             if self.model.grid:
                 weight = self.model.place_weight[min(lead, len(self.model.place_weight) - 1)]

@@ -7,7 +7,7 @@ from nowcast.report.maps import colour_scale
 
 COLUMNS = 4  # lead times, evenly from the first to the last
 LEAST_WIDTH = 96  # pixels of a map
-GAP = 4  # white pixels between maps
+GAP, GREY = 3, 120  # pixels between maps, and their grey value: white is dry
 
 
 def draw_case(past: np.ndarray, forecast: np.ndarray, observed: np.ndarray, quantity: Quantity) -> np.ndarray:
@@ -28,5 +28,5 @@ def _row(fields: list[np.ndarray], quantity: Quantity) -> np.ndarray:
         pixels = colours(scale(np.ma.masked_invalid(field)), bytes=True)[..., :3]
         size = -(-LEAST_WIDTH // field.shape[1])
         enlarged = pixels.repeat(size, axis=0).repeat(size, axis=1)
-        maps.append(np.pad(enlarged, ((0, GAP), (0, GAP), (0, 0)), constant_values=255))
+        maps.append(np.pad(enlarged, ((0, GAP), (0, GAP), (0, 0)), constant_values=GREY))
     return np.concatenate(maps, axis=1)

@@ -92,8 +92,9 @@ def test_areas_are_matched_without_loops_that_depend_on_values():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_network_with_probabilities_is_a_graph_of_torch():
-    made = network("probabilistic", coordinates="lagrangian", hidden_channels=[2], kernel_sizes=[1])
+@pytest.mark.parametrize(("name", "keys"), [("probabilistic", {"coordinates": "lagrangian"}), ("guided", {"grid": GRID})])
+def test_a_network_with_probabilities_is_a_graph_of_torch(name, keys):
+    made = network(name, hidden_channels=[2], kernel_sizes=[1], **keys)
     made.lead_frames, past = 1, frames()
     program = export.moving_program(made, GRID).module()
     found = program(torch.from_numpy(past), torch.from_numpy(motion(past[0])[None]))

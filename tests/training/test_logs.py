@@ -98,9 +98,9 @@ def test_a_picture_shows_past_observed_and_forecast():
     fields[0, :5] = np.nan
     picture = draw_case(fields[:2], fields[2:8], fields[8:], RAIN_RATE)
     assert picture.dtype == np.uint8
-    assert picture.shape == (2 * (20 * 4 + 4), 5 * (30 * 4 + 4), 3)
-    assert (picture[:80, :120] == picture[84:164, :120]).all()  # the newest past frame in both rows
-    assert (picture[:80, 124:244] != picture[84:164, 124:244]).any()
+    assert picture.shape == (2 * (20 * 4 + 3), 5 * (30 * 4 + 3), 3)
+    assert (picture[:80, :120] == picture[83:163, :120]).all()  # the newest past frame in both rows
+    assert (picture[:80, 123:243] != picture[83:163, 123:243]).any()
 
 
 def with_pictures(record, tmp_path, name, **sections):
