@@ -121,8 +121,7 @@ def train(
     args.check_train(config or data or (resume and output), format, dry_run=dry_run)
     run = output or Path("runs") / (Path(config).stem if config else "planned")
     experiment, write = choose_config(
-        config, data or (), set_ or (), run=run, resume=resume, overwrite=overwrite, device=device, dry_run=dry_run,
-        hours=hours,
+        config, data or (), set_ or (), run=run, resume=resume, overwrite=overwrite, device=device, dry_run=dry_run, hours=hours
     )  # fmt: skip
     if dry_run:
         estimated = dry_run_summary(experiment, device)
@@ -132,10 +131,9 @@ def train(
         return
     args.refuse_stdout(run)
     result = train_run(experiment, run, resume=resume, overwrite=overwrite, device=device, write=write)
-    if not _is_first():
-        return
-    typer.echo(result)
-    _next("nowcast predict", [run, ...], {"--output": "forecast.nc"})
+    if _is_first():
+        typer.echo(result)
+        _next("nowcast predict", [run, ...], {"--output": "forecast.nc"})
 
 
 @app.command(epilog="Example: nowcast predict runs/radar radar/today/ --output forecast.nc")
@@ -301,8 +299,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line. Print an error that the user can act on in one or two lines, and exit with its code."""
     from nowcast.runtime.signals import Terminated, terminating
     from nowcast.runtime.streams import open_streams
+    from nowcast.runtime.waiting import wait_asleep
 
     open_streams()
+    wait_asleep()
     try:
         arguments = args.written_out(sys.argv[1:] if argv is None else argv)
         with terminating():

@@ -27,7 +27,7 @@ Library = ctypes.CDLL
 POINTER, SIZE, INT, FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float  # types of arguments
 # None of these changes a value. Without -fno-math-errno and -fno-trapping-math the compiler does not vectorise.
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
-TIME_LIMIT = 60  # s, after which a compiler counts as hanging
+TIME_LIMIT = 600  # s, after which a compiler counts as hanging; beside many busy processes it takes a minute
 _warned: set[str] = set()  # reasons that a warning has been logged for
 
 

@@ -1,0 +1,57 @@
+"""The same command twice gives the same answer to the bit, also beside busy processes."""
+
+import subprocess
+import sys
+
+import netCDF4
+import numpy as np
+import pytest
+from makers import ROOT, rain, tiny_experiment, write_record
+
+from nowcast import config
+from nowcast.runtime.device import num_cores
+
+pytestmark = pytest.mark.slow
+BOTH = """
+from nowcast.cli import main
+for words in (["train", "../tiny.toml", "--output", "run", "-q"],
+              ["predict", "run", "../rain.nc", "--output", "forecast.nc", "-q"]):
+    try:
+        main(words)
+    except SystemExit as end:
+        assert not end.code, end.code
+"""
+
+
+def content(path):
+    """All values and attributes of a forecast file, but for its history."""
+    with netCDF4.Dataset(path) as file:
+        file.set_auto_mask(False)
+        values = {name: (variable[...].tobytes(), str(variable.__dict__)) for name, variable in file.variables.items()}
+        return values, {key: str(value) for key, value in file.__dict__.items() if key != "history"}
+
+
+def test_a_training_and_its_forecast_are_the_same_beside_busy_processes(tmp_path, monkeypatch):
+    record = write_record(tmp_path / "rain.nc", rain(frames=30, shape=(72, 80)))
+    wanted = tiny_experiment([record], steps=3, precision="auto", batch_size="auto", validate_every=2)
+    (tmp_path / "tiny.toml").write_text(config.write(wanted))
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+
+    def answer(name):
+        folder = tmp_path / name
+        folder.mkdir()
+        subprocess.run([sys.executable, "-c", BOTH], cwd=folder, check=True, timeout=600)
+        written = [(folder / "run" / file).read_bytes() for file in ("best.safetensors", "config.toml")]
+        return *written, content(folder / "forecast.nc")
+
+    idle = answer("idle")
+    assert np.frombuffer(idle[2][0]["precip_intensity"][0], np.uint8).any()
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(num_cores())]
+    try:
+        assert [answer(f"busy{number}") == idle for number in range(2)] == [True, True]
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
