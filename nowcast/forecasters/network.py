@@ -108,7 +108,8 @@ class Network(Forecaster):
         A checkpoint without stretches has one span for each record, of which a split by days took some days.
         """
         if split in (stretches := self.metadata.get("stretches", {})):
-            return stretches[split]
+            before = self.metadata.get("started_from", {}).get("seen", [])  # by the network whose weights it began with
+            return stretches[split] + (before if split == "training" else [])
         spans, splits = self.metadata.get("spans", {}).get(split, []), self.experiment.data.splits
         if splits.by != "days":
             return spans
@@ -266,7 +267,7 @@ class Network(Forecaster):
         Raises DataError (exit 3) if quantity, grid or time step do not fit the training.
         """
         if record.quantity != self.quantity:
-            raise DataError(f"{record.name} holds {record.quantity} but {self.name} was trained on {self.quantity}")
+            raise DataError(f"{record.name} holds {record.quantity} but '{self.name}' was trained on {self.quantity}")
         self.check_grid(record.grid.shape, record.name)
         if np.isnat(record.time_step):  # a single frame fits only a network of one input frame, in its own step
             return np.timedelta64(self.time_steps[0], "s")
@@ -277,13 +278,13 @@ class Network(Forecaster):
         # along the motion, another time step only changes the rates of growth and decay, which the past frames show
         factor = MOST_STEP_FACTOR if self.experiment.data.coordinates == "lagrangian" else 1.0
         if self.time_steps[0] / factor <= step <= self.time_steps[-1] * factor:
-            message = "%s has a time step of %g min and %s was trained on %s min: its scores may be lower"
+            message = "%s has a time step of %g min and '%s' was trained on %s min: its scores may be lower"
             log.warning(message, record.name, step / 60, self.name, trained)
             return np.timedelta64(step, "s")
         multiples = [seconds for seconds in self.time_steps if seconds % step == 0]
         if not multiples:
             raise DataError(
-                f"{record.name} has a time step of {step / 60:g} min but {self.name} was trained on {trained} min; "
+                f"{record.name} has a time step of {step / 60:g} min but '{self.name}' was trained on {trained} min; "
                 "use a record of that step or train on this one"
             )
         return np.timedelta64(multiples[0], "s")
@@ -292,9 +293,9 @@ class Network(Forecaster):
         y, x = grid
         cells, only = self.model.cell_multiple, self.model.grid
         if only and (y, x) != tuple(only):
-            raise DataError(f"{name} has a grid of {y} × {x} cells; {self.name} is made for {only[0]} × {only[1]} alone")
+            raise DataError(f"{name} has a grid of {y} × {x} cells; '{self.name}' is made for {only[0]} × {only[1]} alone")
         if min(y, x) < cells:
-            raise DataError(f"{name} has a grid of {y} × {x} cells; {self.name} needs at least {cells} each way")
+            raise DataError(f"{name} has a grid of {y} × {x} cells; '{self.name}' needs at least {cells} each way")
 
 
 def _untrained(experiment: config.Experiment) -> Model:

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device that `--device` names, and make it torch's own; "auto" is the first of CUDA, MPS and CPU that is available.
+    """Return the device that `--device` names, and make it torch's own; "auto" is the first available of CUDA, MPS and CPU.
 
     Raises UsageError (exit 2) if there is no such device.
     """

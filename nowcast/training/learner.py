@@ -74,7 +74,8 @@ class Learner:
         # processes may run on different processors, but all must compute alike
         self._compute_in(distributed.gather(pick_precision(self.settings.precision, device))[0])
         check_units(self.precision, device)
-        self.started_from: dict[str, str] | None = None  # name and SHA-256 of the checkpoint of training.start_from
+        # name and SHA-256 of the checkpoint of training.start_from, and the spans (record, start, end) that it has seen
+        self.started_from: dict[str, Any] | None = None
 
     def _compiled(self) -> Compiled:
         # CUDA graphs are launched as a whole; they cannot add up the gradients of several batches
@@ -246,5 +247,8 @@ class Learner:
         weights = fitting_weights(checkpoint, name, self.model, self.experiment, quantity=quantity)
         self.model.load_state_dict(weights)
         self.restart_average()
-        self.started_from = {"checkpoint": name, "sha256": checkpoint.digest}
+        before = checkpoint.metadata.get("started_from") or {}
+        spans = checkpoint.metadata.get("stretches") or checkpoint.metadata.get("spans", {})
+        seen = [span for split in spans.values() for span in split] + before.get("seen", [])
+        self.started_from = {"checkpoint": name, "sha256": checkpoint.digest, "seen": seen}
         log.info("starting with the weights of %s (SHA-256 %s)", name, checkpoint.digest[:12])

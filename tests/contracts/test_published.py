@@ -156,7 +156,7 @@ def test_convlstm_weights_run_on_another_grid_and_those_of_vectors_are_refused(t
         said[run.name] = command("predict", run, other, "--output", tmp_path / f"{run.name}.nc", "-q")
     code, out, err = said["cnn_lstm"]
     assert (code, out) == (3, "")
-    assert err == "error: other has a grid of 20 × 24 cells; cnn_lstm is made for 16 × 16 alone\n"
+    assert err == "error: other has a grid of 20 × 24 cells; 'cnn_lstm' is made for 16 × 16 alone\n"
     assert said["encoder_forecaster"][0] == 0
     with netCDF4.Dataset(tmp_path / "encoder_forecaster.nc") as file:
         assert file["precip_intensity"].shape == (3, 20, 24)

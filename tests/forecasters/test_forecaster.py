@@ -186,7 +186,7 @@ def test_a_network_forecasts_in_the_step_it_was_trained_on(run, tmp_path):
     assert network.time_step(record(tmp_path)) == np.timedelta64(300, "s")
     one_minute = record(tmp_path, name="fast", step_minutes=1)
     assert network.time_step(one_minute) == np.timedelta64(300, "s")
-    with pytest.raises(DataError, match=r"slow has a time step of 15 min but run was trained on 5 min"):
+    with pytest.raises(DataError, match=r"slow has a time step of 15 min but 'run' was trained on 5 min"):
         network.time_step(record(tmp_path, name="slow", step_minutes=15))
 
 
@@ -202,16 +202,16 @@ def test_a_network_refuses_another_quantity_and_a_grid_too_small(run, tmp_path):
     network = open_forecaster(str(run), device=CPU)
     cloud = {"variable": "cloud", "standard_name": "cloud_area_fraction", "units": "1"}
     share = write_record(tmp_path / "cloud.nc", np.full((4, 24, 28), 0.5), **cloud)
-    with pytest.raises(DataError, match="cloud holds dimensionless but run was trained on rain_rate"):
+    with pytest.raises(DataError, match="cloud holds dimensionless but 'run' was trained on rain_rate"):
         network.time_step(open_records([share], variable="cloud")[0])
-    with pytest.raises(DataError, match="small has a grid of 1 × 28 cells; run needs at least 2 each way"):
+    with pytest.raises(DataError, match="small has a grid of 1 × 28 cells; 'run' needs at least 2 each way"):
         network.time_step(record(tmp_path, name="small", shape=(1, 28)))
 
 
 def test_a_network_of_one_grid_refuses_every_other(run, tmp_path):
     network = open_forecaster(str(run), device=CPU)
     network.model.grid = (24, 24)
-    with pytest.raises(DataError, match="a has a grid of 24 × 28 cells; run is made for 24 × 24 alone"):
+    with pytest.raises(DataError, match="a has a grid of 24 × 28 cells; 'run' is made for 24 × 24 alone"):
         network.time_step(record(tmp_path))
 
 

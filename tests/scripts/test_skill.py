@@ -202,7 +202,7 @@ def test_a_network_that_refuses_a_record_is_written_down(quick, options, tmp_pat
         write_record(path, rain(frames=14, shape=(20, 24)), step_minutes=minutes)
     given = ["--radar", str(tmp_path / "seven"), "--output", str(tmp_path / "other"), "--starts", "1"]
     text = work([*given, "--network", str(tmp_path / "out" / "fold_A")])
-    assert "Not forecast: south/rain, since rain has a time step of 7 min but fold_A was trained on 5 min" in text
+    assert "Not forecast: south/rain, since rain has a time step of 7 min but 'fold_A' was trained on 5 min" in text
     assert "| south/rain | B | not forecast |" in text
     assert " | met |" not in text
 

@@ -120,11 +120,11 @@ def test_a_crop_that_is_larger_than_the_grid(inputs):
 
 def test_a_record_and_a_checkpoint_that_do_not_fit(inputs, tmp_path):
     slow = write_record(tmp_path / "slow.nc", rain(frames=40, shape=(24, 28)), step_minutes=15)
-    says = "slow has a time step of 15 min but run was trained on 5 min; use a record of that step or train on this one"
+    says = "slow has a time step of 15 min but 'run' was trained on 5 min; use a record of that step or train on this one"
     expect(3, "predict", inputs / "run", slow, "--output", "f.nc", says=says)
     expect(3, "evaluate", inputs / "run", "--observations", slow, "--output", "scores", says=says)
     share = write_record(tmp_path / "share.nc", np.zeros((40, 24, 28)), standard_name="cloud_area_fraction", units="1")
-    says = "share holds dimensionless but run was trained on rain_rate"
+    says = "share holds dimensionless but 'run' was trained on rain_rate"
     expect(3, "predict", inputs / "run", share, "--variable", "rainfall_rate", "--output", "f.nc", says=says)
 
 

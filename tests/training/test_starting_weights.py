@@ -8,6 +8,7 @@ from nowcast import config
 from nowcast.commands.train import train_run
 from nowcast.dataset.archive import open_archive
 from nowcast.errors import CheckpointError
+from nowcast.forecasters import open_forecaster
 from nowcast.models.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
 from nowcast.training.learner import Learner
 from nowcast.training.run_folder import METRICS, first_validation
@@ -64,7 +65,11 @@ def test_a_run_begins_with_the_weights_and_says_whose_they_are(record, source, t
     run(experiment, tmp_path / "run")
     begun, ended = read_checkpoint(source), read_checkpoint(tmp_path / "run")
     assert torch.allclose(begun.tensors_of("model")["head.weight"], ended.tensors_of("model")["head.weight"], atol=1e-6)
-    assert ended.metadata["started_from"] == {"checkpoint": str(source), "sha256": begun.digest}
+    seen = [span for spans in begun.metadata["stretches"].values() for span in spans]
+    assert ended.metadata["started_from"] == {"checkpoint": str(source), "sha256": begun.digest, "seen": seen}
+    network = open_forecaster(str(tmp_path / "run"), device=torch.device("cpu"))
+    assert network.seen("training") == ended.metadata["stretches"]["training"] + seen
+    assert network.seen("validation") == ended.metadata["stretches"]["validation"]
     assert config.read(tmp_path / "run" / "config.toml").training.start_from == str(source)
     assert "started_from" not in begun.metadata
     event = first_validation(tmp_path / "run" / METRICS)
