@@ -129,7 +129,7 @@ REFUSED = {
     "no units": (lambda a: a.drop_attrs(), DataError, "rainfall_rate has no units attribute"),
     "kelvin": (lambda a: a.assign_attrs(units="K"), DataError, 'units "K", which is no measure of rain'),
     "no times": (lambda a: a.drop_vars("time"), DataError, "has no times"),
-    "another step": (lambda a: later(a, 20), DataError, "time step of 20 min but run was trained on 5 min"),
+    "another step": (lambda a: later(a, 20), DataError, "time step of 20 min but 'run' was trained on 5 min"),
     "an uneven grid": (lambda a: a.isel(x=[0, 1, 2, 9]), DataError, "coordinate x is uneven"),
     "nothing observed": (lambda a: a.where(False), NotEnoughFrames, "needs 2 frames with something observed"),
     "nothing observed in NumPy": (lambda a: a.values * np.nan, NotEnoughFrames, "no known cell in the newest frame of case 0"),

@@ -127,5 +127,5 @@ def test_another_forecast_is_not_written(tmp_path):
 def test_the_grid_is_asked_for_where_it_matters(tmp_path):
     with pytest.raises(UsageError, match="encoder_forecaster is exported for any grid: leave out --grid"):
         export.export(network("encoder_forecaster"), tmp_path / "m.pt2", GRID)
-    with pytest.raises(DataError, match="--grid has a grid of 40 × 40 cells; guided is made for 40 × 44 alone"):
+    with pytest.raises(DataError, match="--grid has a grid of 40 × 40 cells; 'guided' is made for 40 × 44 alone"):
         export.export(network("guided", grid=GRID), tmp_path / "m.pt2", (40, 40))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from makers.ensembles import NAN, ensemble, ensemble_sums, ensembles, exceedance_sums, single
 
 from nowcast.scores import FIELD_KINDS, SCORES, exceedance
+from nowcast.scores.distribution import RateSums
 from nowcast.scores.ensemble import EnsembleSums, ensemble_size, rank_histogram
 from nowcast.scores.exceedance import PERCENTS, ExceedanceSums, reliability_diagram, roc_curve
 from nowcast.scores.pixels import sums
@@ -176,7 +177,8 @@ def test_permuted_cases_and_shards_add_up_to_the_whole(seeds, random):
     for kind in whole:
         side_by_side[kind].num_cases[:] = whole[kind].num_cases
     assert_same(side_by_side, whole)
-    empty = Tally({"probabilities": ExceedanceSums.zeros(2), "members": EnsembleSums.zeros(2, most_members=5)})
+    zeros = {"members": EnsembleSums.zeros(2, most_members=5), "distribution": RateSums.zeros(2)}
+    empty = Tally({"probabilities": ExceedanceSums.zeros(2), **zeros})
     assert_same(empty + whole, whole)
 
 
