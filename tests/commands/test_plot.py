@@ -144,7 +144,7 @@ def test_a_picture_is_cut_to_the_area_with_data(tmp_path):
 
 
 def test_the_ending_decides_what_is_written(tmp_path):
-    path = write_record(tmp_path / "rain.nc", corner_rain(frames=3))
+    path = write_record(tmp_path / "rain.nc", corner_rain(frames=2))
     for name, begins in (("a.PNG", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF"), ("a.gif", b"GIF8")):
         assert command("plot", path, "--output", name, "--motion", "-q")[0] == 0
         assert Path(name).read_bytes().startswith(begins)
