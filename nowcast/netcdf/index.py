@@ -1,7 +1,7 @@
 """An index of archives in the cache, so that files that have not changed need not be opened again.
 
 There is one JSON file for each folder, with a SHA-256 over its text and the code that read the files. An index that is damaged,
-or was written by other code, is ignored.
+or was written by other code, is ignored. Another file holds what a sample of the frames told.
 """
 
 import base64
@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from nowcast.runtime.cache import cache_folder
 from nowcast.runtime.outputs import replacing
 
 MANY = 20  # fewest files of a folder that is indexed; opening fewer is quick
+_MOST_FOUND = 99  # entries of a folder
 SETTLED = 2_000_000_000  # ns: younger files could change again without a new time stamp, whose resolution is limited
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,12 @@ class FileIndex:
     def put(self, summary: FileSummary) -> None:
         self._folder(summary.path).put(summary)
 
+    def recall(self, what: str, paths: Sequence[Path]) -> str | None:
+        return self._folder(paths[0]).found.get(_key(what, paths))
+
+    def keep(self, what: str, paths: Sequence[Path], found: str) -> None:
+        self._folder(paths[0]).keep(_key(what, paths), found)
+
     def save(self) -> None:
         for folder in self._folders.values():
             try:
@@ -64,7 +72,7 @@ class _Folder:
     """The index of one folder.
 
     `files` maps a file's name to [state, position in `shared`, times in s from 1970]. `shared` holds, as JSON texts, what many
-    files of an archive have in common, such as field and grid.
+    files of an archive have in common, such as field and grid. `found` is what samples of frames told, by `_key`.
     """
 
     def __init__(self, folder: Path, variable: str | None, units: str | None):
@@ -72,6 +80,8 @@ class _Folder:
         name = hashlib.sha256(f"{folder}\n{variable}\n{units}".encode()).hexdigest()
         self.path = cache_folder() / "index" / f"{name}.json"
         self.files, self.shared = read_checked(self.path)
+        self.found_path, self.is_found = cache_folder() / "samples" / f"{name}.json", False
+        self.found, _ = read_checked(self.found_path)
         self._numbers = {text: number for number, text in enumerate(self.shared)}
         self._states: dict[str, list[int]] = {}
         self._decoded: dict[int, FileSummary] = {}
@@ -103,7 +113,17 @@ class _Folder:
         self.files[summary.path.name] = [state, self._numbers[text], summary.times.astype(np.int64).tolist()]
         self.is_new = True
 
+    def keep(self, key: str | None, found: str) -> None:
+        """Keep what a sample of frames told; of many, the newest."""
+        if key is not None:
+            self.found = dict(list(self.found.items())[-_MOST_FOUND:]) | {key: found}
+            self.is_found = True
+
     def save(self) -> None:
+        if self.is_found and len(self.files) >= MANY:
+            self.found_path.parent.mkdir(parents=True, exist_ok=True)
+            write_checked(self.found_path, self.found, [])
+            self.is_found = False
         if self.is_new and len(self.files) >= MANY:
             present = {entry.name for entry in os.scandir(self.folder)}
             kept = {name: entry for name, entry in self.files.items() if name in present}
@@ -140,6 +160,17 @@ def _digest(text: bytes) -> bytes:
 def reading_code() -> bytes:
     """Return the code of this folder and those in it: an index is valid only for the code that read the files."""
     return b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
+
+
+def _key(what: str, paths: Sequence[Path]) -> str | None:
+    """Return the key of what is found in these files, as they are now; None for files that have just been written."""
+    try:
+        states = [_state(path) for path in paths]
+    except OSError:
+        return None
+    if any(time.time_ns() - state[2] < SETTLED for state in states):
+        return None
+    return hashlib.sha256(json.dumps([what, [str(path.resolve()) for path in paths], states]).encode()).hexdigest()
 
 
 def _state(path: Path) -> list[int]:

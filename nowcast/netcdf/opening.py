@@ -69,6 +69,12 @@ class Index(Protocol):
     def put(self, summary: FileSummary) -> None:
         """Store the summary of a file."""
 
+    def recall(self, what: str, paths: Sequence[Path]) -> str | None:
+        """Return what was kept of `what` that these files told; None if nothing was, or one of them has changed since."""
+
+    def keep(self, what: str, paths: Sequence[Path], found: str) -> None:
+        """Keep what these files told of `what`."""
+
     def save(self) -> None:
         """Write to disk what is new."""
 
@@ -111,7 +117,10 @@ def open_records(
             names.setdefault(place, _name(argument, file.path))
     if index is not None:
         index.save()
-    return _with_own_names([_assemble(files, names[place], zr_a, zr_b) for place, files in groups.items()])
+    records = [_assemble(files, names[place], zr_a, zr_b, index) for place, files in groups.items()]
+    if index is not None:
+        index.save()
+    return _with_own_names(records)
 
 
 def _with_own_names(records: list[Record]) -> list[Record]:
@@ -219,7 +228,7 @@ def _frame_times(dataset, field: Field, path: Path) -> np.ndarray:
     return times
 
 
-def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float) -> Record:
+def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, index: Index | None) -> Record:
     """Join files on one grid to a record, with frames in time order; of frames with equal times the last file's is used."""
     times = np.concatenate([file.times for file in files])
     name = files[0].path.stem if len(files) == 1 else name
@@ -240,23 +249,30 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float) -> 
         variable=files[0].field.variable,
         paths=tuple(file.path for file in files),
         frame_sources=np.stack([file_of, frame_of], axis=1)[kept],
-        layouts=make_layouts(files, most_frequent_step(times[kept]), zr_a, zr_b),
+        layouts=make_layouts(files, most_frequent_step(times[kept]), zr_a, zr_b, index),
         institution=next((file.institution for file in files if file.institution), None),
         **({"stamps": stamps[kept]} if is_moved else {}),
     )
     if any(file.field.kind == "amount" and (file.interval is None or file.interval.is_spacing) for file in files):
-        _refuse_totals(record)
+        _refuse_totals(record, index)
     return record
 
 
-def _refuse_totals(record: Record) -> None:
+def _refuse_totals(record: Record, index: Index | None) -> None:
     """Raise DataError (exit 3) for amounts that never fall in the middle or at the end of a record, but grow: totals."""
     num = min(len(record), MOST_READ)
+    places = [range(first, first + num) for first in {(len(record) - num) // 2, len(record) - num}]
+    paths = sorted({record.source(position) for place in places for position in place})
+    what = f"falls {record.layouts[0]!r}"
+    if index is not None and index.recall(what, paths):
+        return
     try:
-        places = [record.read(range(first, first + num)) for first in {(len(record) - num) // 2, len(record) - num}]
+        are_totals = any(never_falls(record.read(place), least=_RISES) for place in places)
     except DataError:  # a damaged frame, which is told where it is used
         return
-    if any(never_falls(fields, least=_RISES) for fields in places):
+    if index is not None and not are_totals:
+        index.keep(what, paths, "true")
+    if are_totals:
         raise DataError(_total(f"{record.paths[0]}: {record.variable}, which never falls,"))
 
 

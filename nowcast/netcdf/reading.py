@@ -1,6 +1,7 @@
 """How the files of a record are read: conversion, interval, and what undeclared numbers mean, with warnings of doubts."""
 
 import contextlib
+import json
 import logging
 import math
 from collections.abc import Sequence
@@ -37,8 +38,22 @@ class File(Protocol):
     sequence_length: int
 
 
-def make_layouts(files: Sequence[File], step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[FrameLayout, ...]:
+class Samples(Protocol):
+    """What a store of what files told has to do; the index of opening.py is one."""
+
+    def recall(self, what: str, paths: Sequence[Path]) -> str | None:
+        """Return what was kept of `what` that these files told; None if nothing was, or one of them has changed since."""
+
+    def keep(self, what: str, paths: Sequence[Path], found: str) -> None:
+        """Keep what these files told of `what`."""
+
+
+def make_layouts(
+    files: Sequence[File], step: np.timedelta64, zr_a: float, zr_b: float, samples: Samples | None = None
+) -> tuple[FrameLayout, ...]:
     """Return how each file is read. An accumulation without a stated interval is taken to cover the time step.
+
+    samples: what samples of their frames told before
 
     Raises DataError (exit 3) for units that cannot be used.
     """
@@ -51,7 +66,7 @@ def make_layouts(files: Sequence[File], step: np.timedelta64, zr_a: float, zr_b:
             conversion, source = _conversion(file, step, zr_a, zr_b)
             layouts[key] = FrameLayout(file.field, conversion, file.grid.turned, file.sequence_length, source)
     for field, own in list(alike.items())[:_MOST_FIELDS]:
-        refined = _refined(field, own, layouts[_key(own[0])].conversion)
+        refined = _refined(field, own, layouts[_key(own[0])].conversion, samples)
         layouts |= {_key(file): replace(layouts[_key(file)], field=refined) for file in own if refined is not field}
     return tuple(layouts[_key(file)] for file in files)
 
@@ -89,16 +104,36 @@ def warn_once(path: Path, text: str) -> None:
         log.warning("%s: %s", path, text)
 
 
-def _refined(field: Field, files: Sequence[File], conversion: Conversion) -> Field:
+def _refined(field: Field, files: Sequence[File], conversion: Conversion, samples: Samples | None) -> Field:
     """Return the field with what a few frames tell of undeclared numbers."""
     if not field.quantity.is_rain:
         return field
+    numbers = np.unique(np.linspace(0, len(files) - 1, _SAMPLE).round().astype(int))
+    chosen, frames = [files[number] for number in numbers], max(_SAMPLE // len(files), 1)
+    what, paths = f"packing {field!r} {conversion!r} {frames}", [file.path for file in chosen]
+    text = samples.recall(what, paths) if samples is not None else None
+    if text is None:
+        sample = _sample(field, chosen, conversion, frames)
+        if not len(sample):
+            return field
+        packing, remark = refine(sample, field.packing, conversion)
+        if samples is not None:
+            samples.keep(what, paths, json.dumps([list(packing.missing), list(packing.dry), remark]))
+    else:
+        missing, dry, remark = json.loads(text)
+        packing = replace(field.packing, missing=tuple(missing), dry=tuple(dry))
+    if remark:
+        warn_once(files[0].path, f"{field.variable}: {remark}")
+    return field if repr(packing) == repr(field.packing) else replace(field, packing=packing)
+
+
+def _sample(field: Field, files: Sequence[File], conversion: Conversion, frames: int) -> np.ndarray:
+    """Read some frames of each file (frame, y, x) as they are stored, of large grids only some rows."""
     sample, every = [], max(1, math.prod(files[0].grid.shape) // _MOST_CELLS)  # rows
-    for number in np.unique(np.linspace(0, len(files) - 1, _SAMPLE).round().astype(int)):
-        file = files[number]
+    for file in files:
         layout = FrameLayout(field, conversion, file.grid.turned, file.sequence_length)
-        frames = np.unique(np.linspace(0, len(file.times) - 1, max(_SAMPLE // len(files), 1)).round().astype(int))
-        chosen = [selection for frame in frames for selection in layout.selections(int(frame), 1)]
+        positions = np.unique(np.linspace(0, len(file.times) - 1, frames).round().astype(int))
+        chosen = [selection for position in positions for selection in layout.selections(int(position), 1)]
         # a file or frame that is damaged is told when it is read
         with (
             contextlib.suppress(DataError, OSError, RuntimeError, IndexError, KeyError, ValueError),
@@ -108,9 +143,4 @@ def _refined(field: Field, files: Sequence[File], conversion: Conversion) -> Fie
             for selection in chosen:
                 stored = field.stored(dataset, selection, turned=(False, False)).reshape(1, *file.grid.shape)
                 sample.append(stored[:, ::every].copy())
-    if not sample:
-        return field
-    packing, remark = refine(np.concatenate(sample), field.packing, conversion)
-    if remark:
-        warn_once(files[0].path, f"{field.variable}: {remark}")
-    return field if packing == field.packing else replace(field, packing=packing)
+    return np.concatenate(sample) if sample else np.zeros(0)

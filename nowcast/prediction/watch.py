@@ -142,6 +142,12 @@ class Watched:
             del self._summaries[path]  # a file that was delivered again under another name
         self._summaries[str(summary.path)] = summary
 
+    def recall(self, what: str, paths: Sequence[Path]) -> str | None:
+        """Return nothing: when files arrive, others are sampled."""
+
+    def keep(self, what: str, paths: Sequence[Path], found: str) -> None:
+        """Do nothing."""
+
     def save(self) -> None:
         """Do nothing: the index is not kept when the process ends."""
 

@@ -13,6 +13,7 @@ from nowcast.netcdf import index, reading
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.index import MANY, FileIndex
 from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.record import Record
 
 pytestmark = pytest.mark.slow  # all of them together take seconds
 
@@ -267,4 +268,64 @@ def test_a_file_may_stand_in_the_way_of_the_cache_only_for_the_index(tmp_path, k
     folder = archive(tmp_path / "a")
     kept.mkdir()
     (kept / "index").write_text("in the way")
+    assert len(reopen(folder)) == MANY
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    """The names of the files whose frames are sampled, in order."""
+    names, open_briefly = [], OPEN_FILES.briefly
+
+    def noted(path):
+        if sys._getframe(1).f_globals["__name__"] == reading.__name__:
+            names.append(path.name)
+        return open_briefly(path)
+
+    monkeypatch.setattr(OPEN_FILES, "briefly", noted)
+    return names
+
+
+def with_a_dry_number(folder):
+    """Files of one frame each, in which -99 is dry and NaN missing."""
+    folder.mkdir()
+    for number in range(MANY):
+        field = np.where(np.arange(24).reshape(1, 4, 6) % 3 == 0, -99, 2.5).astype("f4")
+        field[0, 0, :2] = np.nan
+        aged(stored.write(folder / f"{number:03}.nc", field, times=[stored.START + 300 * number]))
+    return folder
+
+
+def test_a_sample_of_unchanged_files_is_read_once(tmp_path, sampled, caplog):
+    folder = with_a_dry_number(tmp_path / "a")
+    first, said = reopen(folder), caplog.messages
+    assert len(sampled) == 4
+    again = reopen(folder)
+    assert len(sampled) == 4
+    assert_same(first, again)
+    assert (again.read([0]) == 0).any()
+    assert said[0].endswith("rr: -99 is taken as no rain, and what else is missing as missing")
+
+
+def test_a_sample_is_read_again_where_one_of_its_files_has_changed(tmp_path, sampled):
+    folder = with_a_dry_number(tmp_path / "a")
+    reopen(folder)
+    with stored.edit(folder / "000.nc") as file:
+        file["rr"][:] = 0
+    os.utime(folder / "000.nc", ns=(LONG_AGO, LONG_AGO + 10**9))
+    again = reopen(folder)
+    assert len(sampled) == 8
+    assert np.isnan(again.read([1])).any()  # a dry cell is known, so that -99 is missing
+
+
+def test_amounts_that_fall_are_not_read_again_to_find_out(tmp_path, monkeypatch):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for number, field in enumerate(rain(frames=MANY, shape=(4, 6)) / 12):
+        aged(stored.write(folder / f"{number:03}.nc", field[None], times=[stored.START + 300 * number], units="mm"))
+    reopen(folder)
+
+    def refuse(*_):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(Record, "read", refuse)
     assert len(reopen(folder)) == MANY
