@@ -5,11 +5,29 @@ Working Manual, U.S. Geological Survey Professional Paper 1395.
 """
 
 import math
+import re
 
 import numpy as np
 
 EARTH_KM = 6371.0  # mean radius
 KM_PER_DEGREE = EARTH_KM * math.pi / 180
+_TEXTS = ("crs_wkt", "spatial_ref", "proj4", "proj4_params", "proj4_string", "proj_string", "epsg_code", "epsg")
+# projections by their names in PROJ strings, WKT and EPSG, the more special name first
+_NAMES = (
+    ("transverse_mercator", r"\+proj=(?:e?tmerc|utm)\b|transverse[ _]mercator"),
+    ("mercator", r"\+proj=(?:web)?merc\b|mercator|^(?:EPSG:)?(?:3857|900913)$"),
+    ("polar_stereographic", r"\+proj=sterea?\b|stereographic"),
+    ("lambert_conformal_conic", r"\+proj=lcc\b|lambert[ _]con\w+[ _]con\w+"),
+)
+_PARAMETERS = {  # of CF: names in PROJ strings, and in both versions of WKT
+    "first": ("lat_ts", "lat_1", "standard_parallel_1", "latitude of 1st standard parallel", "latitude of standard parallel"),
+    "second": ("lat_2", "standard_parallel_2", "latitude of 2nd standard parallel"),
+    "latitude_of_projection_origin": ("lat_0", "latitude_of_origin", "latitude of false origin", "latitude of natural origin"),
+    "scale": ("k_0", "k", "scale_factor", "scale factor at natural origin"),
+    "false_easting": ("x_0", "false_easting", "false easting", "easting at false origin"),
+    "false_northing": ("y_0", "false_northing", "false northing", "northing at false origin"),
+    "earth_radius": ("R", "a"),
+}
 
 
 def distance_km(a: np.ndarray, b: np.ndarray) -> float:
@@ -25,8 +43,9 @@ def distance_km(a: np.ndarray, b: np.ndarray) -> float:
 def map_scale(mapping: dict, y_km: float, x_km: float) -> float:
     """Return how many times as long as on the ground distances are on the map at a point; 1 if the map is not conformal.
 
-    mapping: attributes of a CF grid mapping; y_km, x_km: the point on the map, km
+    mapping: attributes of a CF grid mapping, or with a PROJ string or WKT alone; y_km, x_km: the point on the map, km
     """
+    mapping = mapping if "grid_mapping_name" in mapping else _from_text(mapping)
     function = _SCALES.get(str(mapping.get("grid_mapping_name")))
     if function is None:
         return 1.0
@@ -37,6 +56,30 @@ def map_scale(mapping: dict, y_km: float, x_km: float) -> float:
     except (ArithmeticError, ValueError):
         return 1.0  # parameters that are no projection
     return scale if math.isfinite(scale) and scale > 0 else 1.0
+
+
+def _from_text(mapping: dict) -> dict:
+    """Return the attributes that CF gives a conformal projection, from a PROJ string, WKT or EPSG number; {} for others."""
+    text = next((str(mapping[name]) for name in _TEXTS if mapping.get(name)), "")
+    method = re.search(r'(?:PROJECTION|METHOD)\["([^"]+)"', text)
+    kind = next((kind for kind, names in _NAMES if re.search(names, method[1] if method else text, re.IGNORECASE)), None)
+    if kind is None:
+        return {}
+    stated = dict(re.findall(r"\+(\w+)=(-?[\d.]+(?:[eE][-+]?\d+)?)", text))
+    stated |= {name.lower(): value for name, value in re.findall(r'PARAMETER\["([^"]+)",\s*(-?[\d.]+)', text)}
+    stated |= dict(zip(("a",), re.findall(r'(?:SPHEROID|ELLIPSOID)\["[^"]*",\s*([\d.]+)', text), strict=False))
+    if "+proj=utm" in text:
+        stated |= {"k": "0.9996", "x_0": "500000"}
+    found = {cf: next((float(stated[name]) for name in names if name in stated), None) for cf, names in _PARAMETERS.items()}
+    first, second, scale = (found.pop(name) for name in ("first", "second", "scale"))
+    is_polar = method is not None and "polar" in method[1].lower()
+    if first is None and (is_polar or kind == "lambert_conformal_conic"):  # in WKT the one latitude is that of the scale
+        first = found["latitude_of_projection_origin"]
+    if first is not None:
+        found["standard_parallel"] = np.array([first] if second is None else [first, second])
+    if scale is not None and not (first is not None and kind == "polar_stereographic"):
+        found |= {"scale_factor_at_projection_origin": scale, "scale_factor_at_central_meridian": scale}
+    return {"grid_mapping_name": kind} | {name: value for name, value in found.items() if value is not None}
 
 
 def _number(mapping: dict, name: str, default: float = 0.0) -> float:
