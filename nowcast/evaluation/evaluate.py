@@ -9,16 +9,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nowcast.dataset.windows import Windows, find_windows
+from nowcast.dataset.windows import Windows
 from nowcast.errors import DataError, UsageError
 from nowcast.evaluation.examples import Example, ScoredCase, choose, make_example
 from nowcast.evaluation.probabilities import Case, Probabilities
 from nowcast.evaluation.provenance import about
 from nowcast.evaluation.result import Evaluation, nearest_threshold
+from nowcast.evaluation.windows import MINUTE, find_cases, with_absent
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.places.locating import locate
 from nowcast.netcdf.record import Record, log_readings
-from nowcast.prediction.cases import Selection
+from nowcast.prediction.cases import Selection, usable_past
 from nowcast.runtime import distributed
 from nowcast.runtime.progress import track
 from nowcast.scores import Setup, tallies
@@ -27,7 +28,6 @@ from nowcast.scores.pixels import Sums, csi
 from nowcast.scores.sums import Tally
 
 log = logging.getLogger(__name__)
-MINUTE = np.timedelta64(60, "s")
 
 
 def evaluate(
@@ -38,7 +38,7 @@ def evaluate(
     thresholds: Sequence[float],
     examples: bool = False,
 ) -> Evaluation:
-    """Score all forecasters on the cases that are complete in the records and that every forecaster can forecast.
+    """Score all forecasters on the cases of the records that every forecaster can forecast; absent frames are missing.
 
     Several processes each score a share, and all return the whole. With `examples`, the first process forecasts a few
     cases again and keeps their fields for pictures. One case at a time is in memory. Raises DataError (exit 3) if no case
@@ -46,7 +46,8 @@ def evaluate(
     """
     _check_quantities(records)
     probabilities = Probabilities.of(forecasters, thresholds, RATES if records[0].quantity.is_rain else ())
-    all_windows = _all_windows(forecasters, records, selection)
+    records = with_absent(forecasters, records)
+    all_windows = find_cases(forecasters, records, selection)
     step, leads = _time_step(forecasters, records, all_windows), all_windows[0].lead_frames
     minutes = tuple((np.arange(1, leads + 1) * step / MINUTE).tolist())
     log_readings(records)
@@ -98,52 +99,6 @@ def _joined(evaluation: Evaluation) -> Evaluation:
         evaluation.merge(other)
     evaluation.sort()
     return evaluation
-
-
-def _all_windows(forecasters: Mapping[str, Forecaster], records: Sequence[Record], selection: Selection) -> list[Windows]:
-    """Return the cases of each record; where none of them has a complete case, those with fewer lead times."""
-    steps = [_common_step(forecasters, record) for record in records]
-    leads = [_common_leads(forecasters, record) for record in records]
-    with_all_leads = [_windows(forecasters, *each, selection) for each in zip(records, steps, leads, strict=True)]
-    if any(windows.account.num_windows for windows in with_all_leads):
-        return with_all_leads
-    for fewer in range(min(leads) - 1, 0, -1):
-        found = [_windows(forecasters, *each, fewer, selection) for each in zip(records, steps, strict=True)]
-        if any(windows.account.num_windows for windows in found):
-            message = "no record has %d past and %d future frames without a gap: %d lead times are scored, the most there are"
-            log.warning(message, found[0].input_frames, min(leads), fewer)
-            return found
-    return with_all_leads
-
-
-def _windows(
-    forecasters: Mapping[str, Forecaster], record: Record, step: np.timedelta64, leads: int, selection: Selection
-) -> Windows:
-    """Return the cases of a record that all forecasters can forecast, with as many past frames as any of them uses."""
-    past = max(forecaster.most_past_frames for forecaster in forecasters.values())
-    windows = find_windows(record.times, input_frames=past, lead_frames=leads, time_step=step)
-    chosen = selection.select(record, windows.reference_positions)
-    references = record.times[windows.reference_positions]
-    for forecaster in forecasters.values():
-        if forecaster.reference_times is not None:
-            chosen &= np.isin(references, record.frames_at(forecaster.reference_times))
-    return windows.select(chosen)
-
-
-def _common_leads(forecasters: Mapping[str, Forecaster], record: Record) -> int:
-    """Return how many lead times all of them can forecast."""
-    limits = [leads for forecaster in forecasters.values() if (leads := forecaster.leads_on(record)) is not None]
-    return min(limits) if limits else next(iter(forecasters.values())).num_leads
-
-
-def _common_step(forecasters: Mapping[str, Forecaster], record: Record) -> np.timedelta64:
-    """Return the time step in which all of them forecast; UsageError (exit 2) if they have to forecast in different ones."""
-    own = {name: forecaster.own_time_step(record) for name, forecaster in forecasters.items()}
-    own = {name: step for name, step in own.items() if step is not None}
-    if len(set(own.values())) > 1:
-        steps = ", ".join(f"{name} {step / MINUTE:g} min" for name, step in own.items())
-        raise UsageError(f"the forecasters have different time steps on {record.name} ({steps}): evaluate them one by one")
-    return next(iter(own.values())) if own else next(iter(forecasters.values())).time_step(record)
 
 
 def _explain_no_overlap(forecasters: Mapping[str, Forecaster], records: Sequence[Record]) -> str | None:
@@ -200,8 +155,8 @@ def _score_record(
     forecasters = {name: forecaster.on_record(record, windows.time_step) for name, forecaster in forecasters.items()}
     for positions in track(own_share, f"scoring {record.name}", unit="case"):
         past = record.read(positions[: windows.input_frames])
-        if np.isnan(past).all(axis=(1, 2)).any():
-            continue  # a frame without any observation is nothing to forecast from
+        if any(usable_past(past, forecaster) is None for forecaster in forecasters.values()):
+            continue  # too many frames without any observation, or the newest
         observed = record.read(positions[windows.input_frames :])
         reference = record.times[positions[windows.input_frames - 1]]
         fields, exceedances = _forecasts(forecasters, past, reference, lead_times, probabilities)
@@ -284,7 +239,7 @@ def _forecasts(
     fields, exceedances = {}, {}
     for name, forecaster in forecasters.items():
         thresholds = probabilities.thresholds_of(name) if probabilities else ()
-        field, exceedance = forecaster.forecast_one(past, reference, lead_times, thresholds)
+        field, exceedance = forecaster.forecast_one(usable_past(past, forecaster), reference, lead_times, thresholds)
         if field is not None:
             fields[name] = field
         if exceedance is not None:

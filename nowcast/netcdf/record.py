@@ -21,7 +21,7 @@ from nowcast.netcdf.once import is_first
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.units import Conversion
 from nowcast.netcdf.rain.variable import Field
-from nowcast.netcdf.times.raster import nearest, tolerance
+from nowcast.netcdf.times.raster import absent_between, nearest, tolerance
 from nowcast.quantity import Quantity
 
 log = logging.getLogger(__name__)
@@ -102,15 +102,9 @@ class Record:
 
         A longer gap stays a gap.
         """
-        step = self.time_step
-        if not most or np.isnat(step):
+        absent = absent_between(self.times, self.time_step, most)
+        if not len(absent):
             return self
-        count = np.diff(self.times) // step - 1
-        is_hole = (count > 0) & (count <= most) & (np.diff(self.times) % step == np.timedelta64(0, "s"))
-        holes = np.flatnonzero(is_hole)
-        if not len(holes):
-            return self
-        absent = np.concatenate([self.times[hole] + np.arange(1, count[hole] + 1) * step for hole in holes])
         times = np.concatenate([self.times, absent])
         order = np.argsort(times, kind="stable")
         sources = np.concatenate([self.frame_sources, np.full((len(absent), 2), -1)])

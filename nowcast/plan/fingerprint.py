@@ -6,7 +6,7 @@ measured between a few pairs of frames with much rain. No clock decides how many
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from nowcast.dataset.packed import WET_RATE
 from nowcast.errors import DataError
 from nowcast.motion import motion
 from nowcast.netcdf.record import Damage, Record
+from nowcast.netcdf.times.raster import absent_between
 from nowcast.quantity import Quantity
 from nowcast.runtime.progress import track
 
@@ -46,6 +47,7 @@ class RecordSummary:
     """One record of the archive.
 
     times: (time,) of all its frames
+    absent: (absent,) times among them of frames that are in no file; () but where windows are counted
     shape: (y, x) cells
     spacing_km: (y, x) km
     wet: share of wet pixels among the known ones that were read; NaN where none were read
@@ -57,6 +59,12 @@ class RecordSummary:
     shape: tuple[int, int]
     spacing_km: tuple[float, float]
     wet: float
+    absent: np.ndarray = field(default_factory=lambda: np.zeros(0, "datetime64[s]"))
+
+    def with_absent(self, most: int) -> "RecordSummary":
+        """Return the record with the frames put in that are absent between two others, up to `most` in a row."""
+        absent = absent_between(self.times, self.time_step, most)
+        return replace(self, times=np.sort(np.concatenate([self.times, absent])), absent=absent)
 
     @property
     def minutes(self) -> float:

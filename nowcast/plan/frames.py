@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nowcast.config.schema import Splits
+from nowcast.config.schema import Data, Splits
 from nowcast.dataset.archive import split_records
 from nowcast.dataset.windows import Windows, find_windows
 from nowcast.errors import NotEnoughFrames
 from nowcast.plan.fingerprint import RecordSummary
 
+MAX_ABSENT = Data().max_absent  # frames of a window, as in the recipes
 LEAD_MINUTES = 60  # min, the desired longest lead time
 MOST_LEADS, FEWEST_LEADS = 30, 4  # frames; limits for very short and very long time steps
 MOST_INPUTS, FEWEST_INPUTS = 4, 2  # past frames; four show the motion and its change, two the motion alone
@@ -61,7 +62,7 @@ def choose_frames(series: Sequence[RecordSummary], *, cycle_days: int = CYCLE_DA
 
     Raises NotEnoughFrames (exit 75) where no choice gives enough windows.
     """
-    usable = [record for record in series if not np.isnat(record.time_step)]
+    usable = [record.with_absent(MAX_ABSENT) for record in series if not np.isnat(record.time_step)]
     if not usable:
         raise NotEnoughFrames("every record has a single frame: a plan needs runs of frames, six in a row or more")
     minutes = max({record.minutes for record in usable}, key=lambda m: (_num_frames(usable, m), -m))
@@ -111,7 +112,13 @@ def _first_split(
     enough: tuple[int, int],
     cycle_days: int,
 ) -> tuple[Splits, str, bool, Mapping[str, Sequence[Windows]]] | None:
-    all_windows = [find_windows(p.times, input_frames=inputs, lead_frames=leads, time_step=p.time_step) for p in series]
+    all_windows = [
+        find_windows(
+            record.times, input_frames=inputs, lead_frames=leads, time_step=record.time_step,
+            absent=np.isin(record.times, record.absent), max_absent=MAX_ABSENT,
+        )
+        for record in series
+    ]  # fmt: skip
     if _count(all_windows, counted) < sum(enough):
         return None
     for splits, reason, is_apart in _candidates(series, inputs + leads, enough, cycle_days):

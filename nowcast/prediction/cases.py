@@ -144,15 +144,30 @@ def read_past(
             f"{record.name}: a forecast from {reference}Z needs {least} frames {step / np.timedelta64(60, 's'):g} min apart.\n"
             f"Absent: {listing(absent)}; the record goes from {record.times[0]}Z to {record.times[-1]}Z."
         )
-    newest = _leading(is_there)
-    past = (kept or record).read(positions[:newest][::-1])
-    known = ~np.isnan(past).all(axis=(1, 2))[::-1]
-    if not known[0] or (~known[:least]).sum() > forecaster.max_absent:
+    past = (kept or record).read(positions[: _leading(is_there)][::-1])
+    usable = usable_past(past, forecaster)
+    if usable is None:
+        known = ~np.isnan(past).all(axis=(1, 2))[::-1]
         raise NotEnoughFrames(
             f"{record.name}: a forecast from {reference}Z needs {least} frames with something observed.\n"
             f"Missing as a whole: {listing(wanted[:least][~known[:least]])}."
         )
-    return past[newest - max(_leading(known), least) :]
+    return usable
+
+
+def usable_past(past: np.ndarray, forecaster: Forecaster) -> np.ndarray | None:
+    """Return the newest frames of a past (time, y, x), mm/h, that a forecaster uses: the complete ones, or all that it needs.
+
+    None if more of those that it needs are missing as a whole than it allows, or the newest is.
+    """
+    past = past[-forecaster.most_past_frames :]
+    known = ~np.isnan(past).all(axis=(1, 2))[::-1]
+    return past[len(past) - max(_leading(known), forecaster.input_frames) :] if can_forecast(known, forecaster) else None
+
+
+def can_forecast(known: np.ndarray, forecaster: Forecaster) -> bool:
+    """Return whether a forecaster can forecast from a past of which these frames (time,), newest first, are known."""
+    return bool(known[0] and (~known[: forecaster.input_frames]).sum() <= forecaster.max_absent)
 
 
 def _leading(flags: np.ndarray) -> int:

@@ -1,5 +1,7 @@
 """The frames and splits that an archive allows: both training and validation have windows, and share no frame."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,9 +18,17 @@ from nowcast.plan.frames import ENOUGH, choose_frames
 def used(parts, chosen):
     """{split: frames used}, from the code that plans a training's windows; a frame is (record, position)."""
     planned = [
-        find_windows(p.times, input_frames=chosen.input_frames, lead_frames=chosen.lead_frames, time_step=p.time_step)
-        for p in parts
+        find_windows(
+            p.times,
+            input_frames=chosen.input_frames,
+            lead_frames=chosen.lead_frames,
+            time_step=p.time_step,
+            absent=np.isin(p.times, p.absent),
+            max_absent=1,
+        )
+        for p in (part.with_absent(1) for part in parts)
     ]
+    parts = [part.with_absent(1) for part in parts]
     records = [type("Record", (), {"times": part.times}) for part in parts]
     found = split_records(records, planned, [""] * len(parts), chosen.splits)
     return {
@@ -139,3 +149,15 @@ def test_both_splits_have_windows_and_share_no_frame(archive):
     assert found["validation"]
     assert not found["training"] & found["validation"]
     assert not found["test"] & (found["training"] | found["validation"])
+
+
+def test_windows_with_an_absent_frame_count_as_in_training():
+    whole = series(400)
+    holes = dataclasses.replace(whole, times=np.delete(whole.times, range(20, 400, 20)))
+    chosen, without = choose_frames([holes]), choose_frames([whole])
+    assert (chosen.input_frames, chosen.lead_frames) == (4, 12)
+    assert chosen.splits == without.splits
+    # a record of 20 frames less one between two others: the newest past frame is there in 19 of 20 windows
+    assert chosen.num_training == pytest.approx(0.95 * without.num_training, abs=2)
+    alone = dataclasses.replace(whole, times=np.delete(whole.times, np.ravel([[n, n + 1] for n in range(14, 398, 16)])))
+    assert choose_frames([alone]).lead_frames < 12  # gaps of two frames stay gaps

@@ -34,6 +34,19 @@ def nearest(times: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return position, np.abs(times[position] - wanted)
 
 
+def absent_between(times: np.ndarray, step: np.timedelta64, most: int) -> np.ndarray:
+    """Return the times that are absent between two others, up to `most` in a row; a longer gap stays a gap.
+
+    times: (time,) sorted; returns: (absent,), sorted
+    """
+    if not most or np.isnat(step):
+        return times[:0]
+    apart = np.diff(times)
+    count = apart // step - 1
+    holes = np.flatnonzero((count > 0) & (count <= most) & (apart % step == np.timedelta64(0, "s")))
+    return np.concatenate([times[:0], *(times[hole] + np.arange(1, count[hole] + 1) * step for hole in holes)])
+
+
 def nominal_times(times: np.ndarray) -> np.ndarray:
     """Move the times of frames to their nominal times: radars are some seconds early or late.
 

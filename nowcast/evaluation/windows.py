@@ -1,0 +1,85 @@
+"""Find the cases of records that all forecasters can forecast.
+
+As in training and forecasting, a case may have an absent frame: a past one is missing as a whole, which a forecaster has to
+allow, and at a future one nothing is scored.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from nowcast.config.schema import Data
+from nowcast.dataset.windows import Windows, find_windows
+from nowcast.errors import UsageError
+from nowcast.forecasters.forecaster import Forecaster
+from nowcast.netcdf.record import Record
+from nowcast.prediction.cases import Selection, can_forecast
+
+log = logging.getLogger(__name__)
+MINUTE = np.timedelta64(60, "s")
+MAX_ABSENT = Data().max_absent  # frames of a case, unless a network allows more
+
+
+def with_absent(forecasters: Mapping[str, Forecaster], records: Sequence[Record]) -> list[Record]:
+    """Return the records with the frames put in that a case may lack."""
+    return [record.with_absent(_most_absent(forecasters)) for record in records]
+
+
+def _most_absent(forecasters: Mapping[str, Forecaster]) -> int:
+    return max(MAX_ABSENT, *(forecaster.max_absent for forecaster in forecasters.values()))
+
+
+def find_cases(forecasters: Mapping[str, Forecaster], records: Sequence[Record], selection: Selection) -> list[Windows]:
+    """Return the cases of each record; where none of them has a complete case, those with fewer lead times."""
+    steps = [_common_step(forecasters, record) for record in records]
+    leads = [_common_leads(forecasters, record) for record in records]
+    with_all_leads = [_windows(forecasters, *each, selection) for each in zip(records, steps, leads, strict=True)]
+    if any(windows.account.num_windows for windows in with_all_leads):
+        return with_all_leads
+    for fewer in range(min(leads) - 1, 0, -1):
+        found = [_windows(forecasters, *each, fewer, selection) for each in zip(records, steps, strict=True)]
+        if any(windows.account.num_windows for windows in found):
+            message = "no record has %d past and %d future frames without a gap: %d lead times are scored, the most there are"
+            log.warning(message, found[0].input_frames, min(leads), fewer)
+            return found
+    return with_all_leads
+
+
+def _windows(
+    forecasters: Mapping[str, Forecaster], record: Record, step: np.timedelta64, leads: int, selection: Selection
+) -> Windows:
+    """Return the cases of a record that all forecasters can forecast, with as many past frames as any of them uses."""
+    past = max(forecaster.most_past_frames for forecaster in forecasters.values())
+    absent = record.is_absent
+    windows = find_windows(
+        record.times, input_frames=past, lead_frames=leads, time_step=step,
+        absent=absent, max_absent=_most_absent(forecasters),
+    )  # fmt: skip
+    known = ~absent[windows.positions[:, past - 1 :: -1]]  # newest first
+    enough = np.ones(len(windows), bool)
+    for case in np.flatnonzero(~known.all(axis=1)):
+        enough[case] = all(can_forecast(known[case], forecaster) for forecaster in forecasters.values())
+    windows = windows.select(enough)
+    chosen = selection.select(record, windows.reference_positions)
+    references = record.times[windows.reference_positions]
+    for forecaster in forecasters.values():
+        if forecaster.reference_times is not None:
+            chosen &= np.isin(references, record.frames_at(forecaster.reference_times))
+    return windows.select(chosen)
+
+
+def _common_leads(forecasters: Mapping[str, Forecaster], record: Record) -> int:
+    """Return how many lead times all of them can forecast."""
+    limits = [leads for forecaster in forecasters.values() if (leads := forecaster.leads_on(record)) is not None]
+    return min(limits) if limits else next(iter(forecasters.values())).num_leads
+
+
+def _common_step(forecasters: Mapping[str, Forecaster], record: Record) -> np.timedelta64:
+    """Return the time step in which all of them forecast; UsageError (exit 2) if they have to forecast in different ones."""
+    own = {name: forecaster.own_time_step(record) for name, forecaster in forecasters.items()}
+    own = {name: step for name, step in own.items() if step is not None}
+    if len(set(own.values())) > 1:
+        steps = ", ".join(f"{name} {step / MINUTE:g} min" for name, step in own.items())
+        raise UsageError(f"the forecasters have different time steps on {record.name} ({steps}): evaluate them one by one")
+    return next(iter(own.values())) if own else next(iter(forecasters.values())).time_step(record)
