@@ -115,12 +115,15 @@ def open_records(
             place = series[file.place] = series.get(file.place) or _place_in(groups, file)
             groups.setdefault(place, []).append(file)
             names.setdefault(place, _name(argument, file.path))
-    if index is not None:
-        index.save()
+    _save(index)
     records = [_assemble(files, names[place], zr_a, zr_b, index) for place, files in groups.items()]
+    _save(index)
+    return _with_own_names(records)
+
+
+def _save(index: Index | None) -> None:
     if index is not None:
         index.save()
-    return _with_own_names(records)
 
 
 def _with_own_names(records: list[Record]) -> list[Record]:
