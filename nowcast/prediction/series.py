@@ -298,7 +298,9 @@ def _report_unknown(series: Series) -> None:
     """Log a warning for sums that are missing everywhere, and for places of which a part in the grid is never known."""
     for n, minutes in enumerate(series.wanted.sums):
         if np.isnan(series.sums[:, :, n]).all() and not np.isnan(series.rates).all():
-            log.warning("%s: no sum over %d minutes: it has no such run of frames without a gap", series.source, minutes)
+            end = (series.times[0, -1] - series.reference_times[0]) / _MINUTE
+            why = f"its leads end after {end:g}" if series.is_forecast else "it has no such run of frames without a gap"
+            log.warning("%s: no sum over %d minutes: %s", series.source, minutes, why)
     best = series.known.max(axis=(0, 1))
     for place, covered, most in zip(series.weights.places, series.weights.covered, best, strict=True):
         if covered > 0 and most < covered - 0.005:

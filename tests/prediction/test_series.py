@@ -99,6 +99,14 @@ def test_forecasts_and_observations_stand_in_one_table(record):
     assert rows[48]["rain_rate_mm_h"] == "6"
 
 
+def test_sums_that_are_missing_everywhere_are_told(record):
+    assert command("predict", "persistence", record, "--reference-time", "2020-06-01T00:20", "--output", "f.nc")[0] == 0
+    code, _, err = command("series", "f.nc", record, "--at", place_of(record, 3, 15), "--sums", "90", "--output", "a.csv")
+    assert code == 0, err
+    assert "f: no sum over 90 minutes: its leads end after 60" in err
+    assert "rain: no sum over 90 minutes: it has no such run of frames without a gap" in err
+
+
 def test_probabilities_are_given_at_the_forecasts_own_thresholds(record):
     at = ["--at", f"a={place_of(record, 3, 15)}", "--at", f"far={place_of(record, 3, 30)}"]
     options = ["--probabilities", "--thresholds", "5,10", "--reference-time", "2020-06-01T00:20"]

@@ -150,6 +150,8 @@ def test_areas_are_named_by_the_property_that_tells_them_apart(tmp_path):
     assert names == ["area 1", "area 2"]
     (place,) = areas(tmp_path / "b.geojson", (50, 51, 5, 6), gauge_id=3, NAME="Isar", colour="red")
     assert place.name == "Isar"
+    (place,) = areas(tmp_path / "c.geojson", (50, 51, 5, 6), id=7, stream="Inn")
+    assert place.name == "Inn", "rather a name than a number"
     assert 50 < place.latitude < 51
 
 
