@@ -39,7 +39,7 @@ from nowcast.training.trainer import Trainer
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 10  # time steps of a sequence
 LAYERS = 3
-RECIPES = ("quickstart", "radar", "many_to_many", "cnn_lstm")  # configs that can be trained on data/sample.nc
+RECIPES = ("synthetic", "radar", "many_to_many", "cnn_lstm")  # configs that can be trained on data/synthetic.nc
 STRICT = " without TF32"  # suffix of a variant that does not use TF32 on a GPU
 Timed = Callable[[], float]
 
@@ -261,7 +261,7 @@ def _steps(trainer: Trainer, rounds: int, device: torch.device) -> tuple[list[fl
 
 
 def _trainer(name: str, folder: Path, device: torch.device) -> Trainer:
-    record = f'data.records=["{ROOT / "data" / "sample.nc"}"]'
+    record = f'data.records=["{ROOT / "data" / "synthetic.nc"}"]'
     experiment = config.read(ROOT / "configs" / f"{name}.toml", [record, "data.crop=64"])
     trainer = Trainer(Learner(experiment, device), open_archive(experiment.data), folder)
     trainer.prepare_data()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make a synthetic radar record of rain with known motion, as CF NetCDF; the defaults make data/sample.nc.
+"""Make a synthetic radar record of rain with known motion, as CF NetCDF; the defaults make data/synthetic.nc.
 
 A record consists of events with gaps between them. Each event is a Gaussian field with a power-law spectrum. Its octaves
 evolve by AR(1) processes in coordinates that move with the rain, where small cells live for minutes and large ones for
@@ -228,7 +228,7 @@ def make(
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="NetCDF file to write, such as data/sample.nc")
+    parser.add_argument("--output", type=Path, required=True, help="NetCDF file to write, such as data/synthetic.nc")
     parser.add_argument("--frames", type=int, default=900, help="total number of frames")
     parser.add_argument("--event-frames", type=int, default=EVENT_FRAMES, help="frames of one event")
     parser.add_argument(

@@ -78,12 +78,12 @@ def test_a_dry_run_shows_the_published_number_of_parameters(name, tmp_path):
     assert json.loads(out)["num_parameters"] == SIZES[name]
 
 
-def test_the_contrasts_are_as_large_as_the_quickstart_within_five_percent():
+def test_the_contrasts_are_as_large_as_the_synthetic_recipe_within_five_percent():
     sizes = {}
-    for name in ("quickstart", "cnn_lstm", "many_to_many"):
+    for name in ("synthetic", "cnn_lstm", "many_to_many"):
         sizes[name] = num_parameters(make_model(model_config(config.read(CONFIGS / f"{name}.toml").model)))
-    assert sizes["cnn_lstm"] == pytest.approx(sizes["quickstart"], rel=0.05)
-    assert sizes["many_to_many"] == pytest.approx(sizes["quickstart"], rel=0.05)
+    assert sizes["cnn_lstm"] == pytest.approx(sizes["synthetic"], rel=0.05)
+    assert sizes["many_to_many"] == pytest.approx(sizes["synthetic"], rel=0.05)
 
 
 # ---- beams

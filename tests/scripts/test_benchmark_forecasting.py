@@ -31,13 +31,13 @@ def test_networks_and_baselines_stand_in_one_table(tmp_path, monkeypatch):
     monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
     run = tiny_run(tmp_path / "run", [write_record(tmp_path / "rain.nc", rain(frames=40))])
     exported = write_onnx(tmp_path / "run.onnx")
-    done = benchmark(tmp_path, ROOT / "configs" / "quickstart.toml", run, exported, "--grids", "40x48")
+    done = benchmark(tmp_path, ROOT / "configs" / "synthetic.toml", run, exported, "--grids", "40x48")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("12 frames from 4 on ")
     assert lines[2] == "| grid | forecaster | seconds | ÷ pysteps | MB | ÷ pysteps |"
     number = r"[\d.,]+ \([\d.,]+–[\d.,]+\)"
-    for name, line in zip(("quickstart.toml", "run", "run.onnx"), lines[4:], strict=False):
+    for name, line in zip(("synthetic.toml", "run", "run.onnx"), lines[4:], strict=False):
         assert re.fullmatch(rf"\| 40 × 48 \| `\S+/{name}` \| {number} \| [\d.]* \| {number} \| [\d.]* \|", line)
     assert "`extrapolation`" in lines[7]
 

@@ -9,7 +9,7 @@ import pytest
 from makers import ROOT
 from scipy.ndimage import map_coordinates
 
-SAMPLE = ROOT / "data" / "sample.nc"
+SAMPLE = ROOT / "data" / "synthetic.nc"
 
 
 @pytest.fixture(scope="module")

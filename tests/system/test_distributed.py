@@ -27,7 +27,7 @@ from nowcast.training.experiment import check_shares
 
 pytestmark = pytest.mark.slow
 
-SAMPLE = ROOT / "data" / "sample.nc"
+SAMPLE = ROOT / "data" / "synthetic.nc"
 # float32: in bfloat16, which "auto" takes where a processor has units for it, sums of other shares are rounded otherwise
 SMALL = ("model.hidden_channels=[6]", "model.kernel_sizes=[3]", "training.validation_cases=6", "training.batch_size=3",
          "training.precision=float32")  # fmt: skip
@@ -37,7 +37,7 @@ def train_arguments(output, *settings, steps=6, every=3):
     settings = [f'data.records=["{SAMPLE}"]', "data.stride=20", *SMALL, f"training.steps={steps}",
                 f"training.validate_every={every}", *settings]  # fmt: skip
     given = [part for setting in settings for part in ("--set", setting)]
-    return ["train", str(ROOT / "configs" / "quickstart.toml"), "--output", str(output), "--device", "cpu", *given]
+    return ["train", str(ROOT / "configs" / "synthetic.toml"), "--output", str(output), "--device", "cpu", *given]
 
 
 def environment():

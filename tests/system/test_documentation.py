@@ -115,7 +115,7 @@ def workspace(tmp_path_factory):
     named = {word for page in RUN for words in nowcast_commands(page) for word in words if (ROOT / word).is_file()}
     for name in (name for name in named if name.endswith(".toml")):
         (folder / name).write_text(shortened(ROOT / name))
-    write_events(folder / "data" / "sample.nc", ["2021-06-20T08", "2021-06-22T16", "2021-06-25T03", "2021-06-27T18"])
+    write_events(folder / "data" / "sample.nc", ["2010-08-26T00", "2010-08-26T02", "2010-08-26T04", "2010-08-26T06"])
     write_events(folder / "radar" / "2015" / "rain.nc", [f"2015-05-{day}T15" for day in (15, 16, 17, 18)])
     write_events(folder / "radar" / "2016" / "rain.nc", ["2016-09-28T15"], frames=30)
     write_events(folder / "radar" / "2017" / "rain.nc", ["2017-09-28T15"], frames=10)
@@ -278,13 +278,16 @@ def test_the_five_minute_run_is_what_quickstart_runs():
     assert ran == [shlex.split(line) for line in block.splitlines()]
 
 
-def test_the_quickstart_is_scored_on_days_it_was_not_trained_on():
+def test_the_quickstart_is_scored_on_frames_that_training_has_not_seen():
     evaluated = next(words for words in nowcast_commands("README.md") if words[1] == "evaluate" and "data/sample.nc" in words)
     start = np.datetime64(evaluated[evaluated.index("--start") + 1])
     experiment = config.read(ROOT / "configs" / "quickstart.toml")
     records = tuple(str(ROOT / path) for path in experiment.data.records)
     plan = open_archive(experiment.data.model_copy(update={"records": records}))
-    assert max(np.datetime64(end.rstrip("Z")) for _, _, end in plan.spans("training")) < start
+    ends = [np.datetime64(end.rstrip("Z")) for split in ("training", "validation") for _, _, end in plan.spans(split)]
+    past = (experiment.data.input_frames - 1) * np.timedelta64(5, "m")
+    assert len(ends) == 2
+    assert max(ends) < start - past
 
 
 @pytest.mark.parametrize("name", COMMANDS)

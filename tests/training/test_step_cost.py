@@ -21,12 +21,12 @@ from nowcast.training.step_cost import MEMORY_SHARE, case_shape, largest_batch, 
 
 pytestmark = pytest.mark.slow  # all of them together take seconds
 
-QUICKSTART = ROOT / "configs" / "quickstart.toml"
-RECORD = f'data.records=["{ROOT / "data" / "sample.nc"}"]'
+SYNTHETIC = ROOT / "configs" / "synthetic.toml"
+RECORD = f'data.records=["{ROOT / "data" / "synthetic.nc"}"]'
 
 
 def experiment(*settings):
-    return config.read(QUICKSTART, [RECORD, *settings])
+    return config.read(SYNTHETIC, [RECORD, *settings])
 
 
 WITH_PEAK = """
@@ -52,7 +52,7 @@ def nowcast(folder, *arguments):
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is told by Linux alone")
 def test_the_predicted_memory_is_within_a_fifth_of_the_measured(tmp_path):
     settings = [RECORD, "model.hidden_channels=[64, 64]", "model.patch=2", "training.batch_size=12", "training.steps=1"]
-    given = [str(QUICKSTART), *(part for setting in settings for part in ("--set", setting))]
+    given = [str(SYNTHETIC), *(part for setting in settings for part in ("--set", setting))]
     told, _ = nowcast(tmp_path, "train", *given, "--dry-run", "--format", "json")
     predicted = 1e6 * json.loads(told)["estimated_memory_mb"]
     _, measured = nowcast(tmp_path, "train", *given, "--output", str(tmp_path / "run"), "--set", "training.validation_cases=1")
