@@ -19,7 +19,7 @@ from nowcast.training.experiment import resolve
 
 CPU = torch.device("cpu")
 CARD = PRETRAINED_FILE.with_name("README.md").read_text(encoding="utf-8")
-TESTS = ("bom", "smhi")  # services whose records are kept for tests
+TESTS = ("bom", "knmi", "smhi")  # services whose records are kept for tests
 RECIPE = PRETRAINED_FILE.parents[1] / "plan" / "radar.toml"
 
 

@@ -116,6 +116,7 @@ def workspace(tmp_path_factory):
     for name in (name for name in named if name.endswith(".toml")):
         (folder / name).write_text(shortened(ROOT / name))
     write_events(folder / "data" / "sample.nc", ["2010-08-26T00", "2010-08-26T02", "2010-08-26T04", "2010-08-26T06"])
+    write_events(folder / "data" / "synthetic.nc", ["2021-06-20T08", "2021-06-22T16", "2021-06-25T03", "2021-06-27T18"])
     write_events(folder / "radar" / "2015" / "rain.nc", [f"2015-05-{day}T15" for day in (15, 16, 17, 18)])
     write_events(folder / "radar" / "2016" / "rain.nc", ["2016-09-28T15"], frames=30)
     write_events(folder / "radar" / "2017" / "rain.nc", ["2017-09-28T15"], frames=10)
@@ -130,7 +131,7 @@ def shortened(path):
 
 
 def write_events(path, starts, *, frames=20):
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     steps = np.arange(frames) * np.timedelta64(300, "s")
     times = np.concatenate([np.datetime64(f"{start}:00:00") + steps for start in starts])
     write_record(path, np.concatenate([rain(frames=frames, shape=(40, 44), seed=n) for n in range(len(starts))]), times=times)
