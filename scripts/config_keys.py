@@ -46,7 +46,7 @@ MEANING = {
     "data.zr_a": Z_R,
     "data.zr_b": Z_R,
     "data.kept_cases": "for models that take guidance: training cases whose guidance is computed once and kept in the cache",
-    "data.kept_crop": "cells: side of the kept cases; where it is larger than `crop`, a crop of a kept case is drawn anew each time",
+    "data.kept_crop": "cells: side of the kept cases; where it is larger than `crop`, a crop of each is drawn anew each time",
     "data.max_absent": "frames of a window that may be in no file, but not its newest past frame: they are missing as a whole",
     "data.max_missing": "drop windows with a frame in which a larger fraction is missing",
     "data.min_wet": "drop windows in which a smaller fraction of pixels is wet (0.1 mm/h or more)",

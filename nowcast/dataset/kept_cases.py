@@ -161,7 +161,7 @@ def _prepare(folder: Path, shape: tuple[int, ...]) -> int:
         if needed > free:
             raise OutputError(
                 f"the guidance of {shape[0]:,} cases needs {needed / 1e9:.1f} GB in {folder.parent}, which has "
-                f"{free / 1e9:.1f} GB free.\nSet NOWCAST_CACHE to a larger disk, or a smaller data.kept_crop or data.kept_cases."
+                f"{free / 1e9:.1f} GB free.\nSet NOWCAST_CACHE to a larger disk, or smaller data.kept_crop or data.kept_cases."
             )
         temporary = temporary_path(folder)
         temporary.mkdir()
