@@ -17,8 +17,13 @@ _SENTINELS = (9999, 99999, 999999)  # undeclared, in unpacked data; negative one
 _HUGE = 1e30  # larger numbers are fill values, such as 9.97e36, or infinite
 _NOISE = 0.01  # mm/h: negative rain down to -0.01 is a rounding error, and dry; below, it is a sentinel
 _LOWEST_DBZ = -90.0  # dBZ; -99, -99.99 and -999 dBZ are sentinels
-_FILLS = ("_FillValue", "missing_value")
-_UNDETECT = ("_Undetect", "undetect")  # what ODIM calls the number that stands for no echo; pysteps has a `zerovalue`
+_FILLS = ("_FillValue", "missing_value", "nodata", "_Nodata", "what_nodata")
+_PAIRS = (("gain", "offset"), ("what_gain", "what_offset"), ("slope", "intercept"))  # others' scale_factor and add_offset
+_UNDETECT = (
+    "_Undetect",
+    "undetect",
+    "what_undetect",
+)  # what ODIM calls the number that stands for no echo; pysteps has a `zerovalue`
 _MOST_FILLS = 100  # fill values, each of which is searched for in every frame
 HIGHEST = 10_000.0  # mm/h, four times the highest rate ever measured over a minute: above, the units or the number are wrong
 
@@ -86,7 +91,8 @@ def read_packing(variable, where: str) -> Packing:
 
     Raises DataError (exit 3) for a scale or offset that is not one finite number, and for too many fill values.
     """
-    kind, attributes = variable.dtype, {name: variable.getncattr(name) for name in variable.ncattrs()}
+    kind = variable.dtype
+    attributes = _with_cf_names({name: variable.getncattr(name) for name in variable.ncattrs()}, kind)
     scale, offset = (
         _one_number(attributes, name, default, where) for name, default in (("scale_factor", 1.0), ("add_offset", 0.0))
     )
@@ -109,6 +115,16 @@ def read_packing(variable, where: str) -> Packing:
     filled = {value for name in _FILLS if name in attributes for value in stored_as(_numbers(attributes[name]), kind, stored)}
     dry = dict.fromkeys(value for numbers in declared for value in stored_as(numbers, kind, stored) if value not in filled)
     return Packing(scale, offset, missing, low, high, unsigned, tuple(dry))
+
+
+def _with_cf_names(attributes: dict, kind: np.dtype) -> dict:
+    """Return attributes with ODIM's gain and offset, or slope and intercept, of integers as scale_factor and add_offset."""
+    if kind.kind not in "iu" or {"scale_factor", "add_offset"} & set(attributes):
+        return attributes
+    for gain, offset in _PAIRS:
+        if all(np.isfinite(_numbers(attributes.get(name, ""))).sum() == 1 for name in (gain, offset)):
+            return attributes | {"scale_factor": attributes[gain], "add_offset": attributes[offset]}
+    return attributes
 
 
 def _numbers(value) -> np.ndarray:

@@ -26,6 +26,12 @@ PACKED = {"units": "dBZ", "scale_factor": 0.5, "add_offset": -32.0}
 KINDS = {  # stored numbers, what is told, and attributes
     "_Undetect": (stored(WET, -8888000, -9999000, "f8"), "", {"fill": -9999000.0, "_Undetect": -8888000.0}),
     "_Undetect of bytes": (packed(DBZ, 0, 255), "", {"fill": np.uint8(255), "_Undetect": np.uint8(0), **PACKED}),
+    "gain, offset, nodata and undetect of ODIM": (packed(DBZ, 0, 255), "", {
+        "units": "dBZ", "gain": 0.5, "offset": -32.0, "nodata": 255.0, "undetect": 0.0}),
+    "these attributes as they are in groups": (packed(DBZ, 0, 255), "", {
+        "units": "dBZ", "what_gain": "0.5", "what_offset": "-32", "what_nodata": 255.0, "what_undetect": 0.0}),
+    "slope and intercept": (packed(DBZ, 0, 255), "", {
+        "fill": np.uint8(255), "units": "dBZ", "slope": 0.5, "intercept": -32.0, "undetect": np.uint8(0)}),
     "undetect in the valid range's place": (packed(DBZ, 0, 255), "", {
         "fill": np.uint8(255), "undetect": np.uint8(0), "valid_min": np.uint8(1), **PACKED}),
     "-99 mm/h beside NaN": (stored(WET, -99, np.nan), f"-99{SAID}", {}),
@@ -46,7 +52,7 @@ def test_dry_is_dry_and_missing_is_missing(tmp_path, caplog, kind):
     fields = read_one(path, variable="rr")
     np.testing.assert_array_equal(np.isnan(fields), np.isnan(TRUTH))
     np.testing.assert_array_equal(fields == 0, TRUTH == 0)
-    np.testing.assert_allclose(fields, TRUTH, rtol=0.06 if attributes.get("scale_factor") else 1e-5)
+    np.testing.assert_allclose(fields, TRUTH, rtol=0.06 if numbers.dtype == np.uint8 else 1e-5)
     assert caplog.messages == ([f"{path}: rr: {told}"] if told else [])
 
 
@@ -152,3 +158,10 @@ def test_dry_is_dry_in_forecasts_of_others(tmp_path, caplog, kind):
 def test_a_largest_byte_is_missing_in_forecasts_of_others(tmp_path):
     numbers = np.where(ABSENT, 255, np.round(NEAR)).astype("u1")
     np.testing.assert_array_equal(np.isnan(read_forecast(forecast_of(tmp_path / "f.nc", numbers)).read(0)), ABSENT)
+
+
+def test_a_gain_of_decoded_numbers_is_not_applied_again(tmp_path):
+    path = write(tmp_path / "a.nc", NEAR.astype("f4"), gain=0.5, offset=-32.0)
+    np.testing.assert_array_equal(read_one(path), NEAR.astype("f4"))
+    both = write(tmp_path / "b.nc", np.round(NEAR).astype("i2"), gain=0.5, offset=-32.0, scale_factor=2.0)
+    np.testing.assert_array_equal(read_one(both), 2 * np.round(NEAR))
