@@ -52,7 +52,7 @@ class FileIndex:
     def recall(self, what: str, paths: Sequence[Path]) -> str | None:
         return self._folder(paths[0]).found.get(_key(what, paths))
 
-    def keep(self, what: str, paths: Sequence[Path], found: str) -> None:
+    def remember(self, what: str, paths: Sequence[Path], found: str) -> None:
         self._folder(paths[0]).keep(_key(what, paths), found)
 
     def save(self) -> None:

@@ -72,7 +72,7 @@ class Index(Protocol):
     def recall(self, what: str, paths: Sequence[Path]) -> str | None:
         """Return what was kept of `what` that these files told; None if nothing was, or one of them has changed since."""
 
-    def keep(self, what: str, paths: Sequence[Path], found: str) -> None:
+    def remember(self, what: str, paths: Sequence[Path], found: str) -> None:
         """Keep what these files told of `what`."""
 
     def save(self) -> None:
@@ -274,7 +274,7 @@ def _refuse_totals(record: Record, index: Index | None) -> None:
     except DataError:  # a damaged frame, which is told where it is used
         return
     if index is not None and not are_totals:
-        index.keep(what, paths, "true")
+        index.remember(what, paths, "true")
     if are_totals:
         raise DataError(_total(f"{record.paths[0]}: {record.variable}, which never falls,"))
 

@@ -44,7 +44,7 @@ class Samples(Protocol):
     def recall(self, what: str, paths: Sequence[Path]) -> str | None:
         """Return what was kept of `what` that these files told; None if nothing was, or one of them has changed since."""
 
-    def keep(self, what: str, paths: Sequence[Path], found: str) -> None:
+    def remember(self, what: str, paths: Sequence[Path], found: str) -> None:
         """Keep what these files told of `what`."""
 
 
@@ -118,7 +118,7 @@ def _refined(field: Field, files: Sequence[File], conversion: Conversion, sample
             return field
         packing, remark = refine(sample, field.packing, conversion)
         if samples is not None:
-            samples.keep(what, paths, json.dumps([list(packing.missing), list(packing.dry), remark]))
+            samples.remember(what, paths, json.dumps([list(packing.missing), list(packing.dry), remark]))
     else:
         missing, dry, remark = json.loads(text)
         packing = replace(field.packing, missing=tuple(missing), dry=tuple(dry))

@@ -145,7 +145,7 @@ class Watched:
     def recall(self, what: str, paths: Sequence[Path]) -> str | None:
         """Return nothing: when files arrive, others are sampled."""
 
-    def keep(self, what: str, paths: Sequence[Path], found: str) -> None:
+    def remember(self, what: str, paths: Sequence[Path], found: str) -> None:
         """Do nothing."""
 
     def save(self) -> None:
