@@ -136,8 +136,8 @@ def _what_was_scored(evaluation: Evaluation) -> Iterator[str]:
     for name in evaluation.forecasters_with("members"):
         if (size := ensemble_size(evaluation.total(name, "members").pooled())[0]) > 1:
             yield (
-                f"{quoted(name)} has {size:g} members: CSI, MAE and other scores of a single field are those of the ensemble "
-                "mean, which is smoother than each member."
+                f"{quoted(name)} has {size:g} members: its scores of a single field, such as CSI and MAE, are those of the "
+                "ensemble mean, which is smoother than each member."
             )
     both = [name for name in evaluation.forecasters_with("pairs") if _states_probabilities(evaluation, name)]
     if both:

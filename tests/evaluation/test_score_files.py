@@ -45,8 +45,8 @@ def test_the_table_of_a_hand_made_record(tmp_path):
         "extrapolation      1.000  1.000             2.0",
         "2 of 3 wavelengths; --format csv or --output has all.",
         "",
-        "Only one case was scored: the scores of other cases can be very different.",
-        "No value of 5 mm/h or more was observed: at such a threshold there can only be false alarms.",
+        "Only one case was scored: other cases can give very different scores.",
+        "5 mm/h or more was never observed: there, every forecast of it is a false alarm.",
         "extrapolation has a higher CSI than persistence at no lead time.",
         "No confidence intervals: the cases are from 1 block, at least 5 are needed (a block is one day of one record).",
     ]
@@ -55,7 +55,7 @@ def test_the_table_of_a_hand_made_record(tmp_path):
 @pytest.mark.slow
 def test_the_table_of_many_leads_stays_readable():
     lines = report_table.table(evaluation(leads=60)).splitlines()
-    assert max(map(len, lines)) < 400  # the sentences below the tables
+    assert max(map(len, lines)) < 450  # the sentences below the tables
     assert max(map(len, lines[:14])) < 130
     assert lines[4].split()[3:6] == ["25", "50", "75"]
 
