@@ -105,7 +105,7 @@ def test_a_forecast_file_scores_as_the_network_that_made_it_whichever_way_rows_r
     got = {(row["forecaster"], row["lead_minutes"], row["threshold"], row["scale_km"], row["score"], row["against"]): row
            for row in told["scores"]}  # fmt: skip
     for key, row in got.items():
-        if key[0] == "f":
+        if key[0] == "f" and key[5] != "run":  # not the difference between the two
             assert row["value"] == pytest.approx(got["run", *key[1:]]["value"], abs=1e-9)
     with netCDF4.Dataset(path) as file:
         stored = file["rainfall_rate"][:].filled(np.nan)
