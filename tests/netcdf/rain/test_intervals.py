@@ -137,7 +137,7 @@ def test_inspect_and_forecasting_say_how_rain_is_read(tmp_path):
     amounts(tmp_path / "a.nc", accutime=60.0, name="rain_shown")  # what was said before in a process is not repeated
     said = "rain_shown as rain rate: mm per 3600 s -> mm/h (accutime 60)"
     _, out, _ = command("inspect", tmp_path / "a.nc", "-q")
-    assert f"  reads    {said}\n" in out
+    assert f"  unit     {said}\n" in out
     code, _, err = command("predict", "persistence", tmp_path / "a.nc", "--output", tmp_path / "f.nc")
     assert code == 0
     assert err.splitlines()[0] == f"a: {said}"
