@@ -68,7 +68,7 @@ def test_every_member_has_a_value(forecaster, record):
     assert forecaster.is_probabilistic <= bool(forecaster.thresholds) or forecaster.num_members > 1
     assert isinstance(forecaster.on_record(record, record.time_step), type(forecaster))
     assert forecaster.makes_forecasts == (forecaster.reference_times is None)
-    assert {"kind", "what"} <= set(describe_forecaster(forecaster, []))
+    assert {"kind", "what"} <= set(describe_forecaster(forecaster, [record], [], np.timedelta64(0, "s")))
 
 
 def test_every_forecaster_answers_for_one_case(forecaster, record):

@@ -67,7 +67,7 @@ def test_a_constant_probability_scores_by_hand(record):
 def test_the_network_is_asked_for_the_thresholds_that_are_scored(record):
     net = Sure(0.3)
     result = score(record, net, thresholds=(1.0, 5.0, 7.5))
-    assert net.asked == [((1, 4, 20, 24), 3, tuple(sorted({1.0, 5.0, 7.5, *RATES})))] * result.num_cases
+    assert net.asked == [((1, 2, 20, 24), 3, tuple(sorted({1.0, 5.0, 7.5, *RATES})))] * result.num_cases
     assert (result.total("net", "probabilities").num_pairs > 0).all()
 
 
