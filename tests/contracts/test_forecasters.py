@@ -64,7 +64,7 @@ def test_every_member_has_a_value(forecaster, record):
     assert forecaster.own_time_step(record) in (None, np.timedelta64(300, "s"))
     assert forecaster.num_members >= 1
     assert forecaster.cases_at_once(GRID) >= 1
-    assert forecaster.reading is None or set(forecaster.reading) <= {"variable", "zr_a", "zr_b"}
+    assert forecaster.reading is None or set(forecaster.reading) <= {"variable", "units", "zr_a", "zr_b"}
     assert forecaster.is_probabilistic <= bool(forecaster.thresholds) or forecaster.num_members > 1
     assert isinstance(forecaster.on_record(record, record.time_step), type(forecaster))
     assert forecaster.makes_forecasts == (forecaster.reference_times is None)
