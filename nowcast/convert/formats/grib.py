@@ -5,6 +5,8 @@ missing; of its reflectivity -99 is no echo. Source: WMO Manual on Codes; NOAA, 
 """
 
 import contextlib
+import os
+import struct
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -31,6 +33,7 @@ _PARAMETERS = {
 }  # fmt: skip
 _SHORT_NAMES = {"prate": "kg m-2 s-1", "tprate": "kg m-2 s-1", "crr": "kg m-2 s-1", "tp": None, "refc": "dBZ", "refd": "dBZ"}
 _SUMS_OF_AN_HOUR = {"RadarOnly_QPE_01H", "GaugeCorr_QPE_01H", "MultiSensor_QPE_01H_Pass1", "MultiSensor_QPE_01H_Pass2"}
+_SEARCHED, _SHORTEST = 1 << 16, 32  # bytes in which the next message begins, after the header of a telegram; of a message
 _MISSING = 1e20  # what ecCodes is asked to give for a missing value
 _NO_ECHO, _UNITS_OF_STEPS = -99.0, {"m": 1.0, "h": 60.0, "D": 1440.0, "s": 1 / 60}
 
@@ -105,6 +108,7 @@ def _messages(path: Path) -> Iterator[tuple[int, Message]]:
     eccodes = ECCODES.load(WHAT)
     eccodes.codes_grib_multi_support_on()  # one message may hold several fields
     with _whole(path) as file:
+        check_messages(file, path)
         number = 0
         while True:
             try:
@@ -122,6 +126,43 @@ def _messages(path: Path) -> Iterator[tuple[int, Message]]:
             number += 1
     if not number:
         raise DataError(f"{path} holds no whole GRIB message.\nExpected at least one: download it again.")
+
+
+def check_messages(file, path: Path) -> None:
+    """Walk through the messages of an open file: ecCodes 2.50 never ends on a section of length 0. Leaves it at its start.
+
+    Raises DataError (exit 3) for a message that is cut off, or whose sections do not add up to its length.
+    """
+    size, position = file.seek(0, os.SEEK_END), 0
+    while position < size:
+        file.seek(position)
+        start = file.read(_SEARCHED)
+        begin = start.find(b"GRIB")
+        if begin < 0:
+            break
+        header = start[begin : begin + 16]
+        edition = header[7] if len(header) == 16 else None
+        length = int.from_bytes(header[8:16] if edition == 2 else header[4:7], "big")
+        end = position + begin + length
+        if edition not in (1, 2) or length < _SHORTEST or end > size:
+            raise DataError(f"{path} is cut off or damaged: a message states {length:,} bytes.\nExpected whole GRIB messages.")
+        if edition == 2:
+            _check_sections(file, position + begin + 16, end, path)
+        position = end
+    file.seek(0)
+    os.lseek(file.fileno(), 0, os.SEEK_SET)  # ecCodes reads the system's file
+
+
+def _check_sections(file, position: int, end: int, path: Path) -> None:
+    while position < end - 4:
+        file.seek(position)
+        length, number = struct.unpack(">IB", file.read(5))
+        if length < 5 or position + length > end - 4 or not 1 <= number <= 7:
+            raise DataError(f"{path} is damaged: section {number} states {length:,} bytes.\nExpected whole GRIB messages.")
+        position += length
+    file.seek(position)
+    if file.read(4) != b"7777":
+        raise DataError(f"{path} is damaged: a message does not end in 7777.\nExpected whole GRIB messages.")
 
 
 @contextlib.contextmanager
@@ -210,12 +251,18 @@ def _field(message: Message, means: Meant, path: Path) -> np.ndarray:
 
 
 def _time(message: Message, path: Path) -> np.datetime64:
-    date, clock = message.number("validityDate"), message.number("validityTime")
-    seconds = int(message.number("second", 0) or 0) if message.text("stepRange") == "0" else 0
+    start = _moment(message, "dataDate", "dataTime", path)  # first: of a false date ecCodes makes a validity date of its own
+    if message.text("stepRange") == "0":
+        return start + np.timedelta64(int(message.number("second", 0) or 0), "s")
+    return _moment(message, "validityDate", "validityTime", path)
+
+
+def _moment(message: Message, day: str, clock: str, path: Path) -> np.datetime64:
+    date, time = message.number(day), message.number(clock)
     try:
-        return np.datetime64(datetime.strptime(f"{date:08d}{clock:04d}", "%Y%m%d%H%M"), "s") + np.timedelta64(seconds, "s")
+        return np.datetime64(datetime.strptime(f"{date:08d}{time:04d}", "%Y%m%d%H%M"), "s")
     except (TypeError, ValueError):
-        raise DataError(f"{path} has validity date {date} and time {clock}.\nExpected YYYYMMDD and HHMM.") from None
+        raise DataError(f"{path} has the date {date} and the time {time}.\nExpected YYYYMMDD and HHMM.") from None
 
 
 def _institution(message: Message) -> str:

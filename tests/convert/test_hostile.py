@@ -1,0 +1,199 @@
+"""Damaged, false and huge original files end in two lines that name them, with exit code 3 and no record."""
+
+import gzip
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from makers import expect
+from makers.originals import COLOURS, TABLE, counts, grib_message, write_image, write_odim, write_radolan
+
+pytest.importorskip("pyproj")
+pytestmark = pytest.mark.usefixtures("workplace")
+
+
+def edited(change):
+    """A maker of an ODIM file that `change` alters."""
+
+    def make(path):
+        h5py = pytest.importorskip("h5py")
+        write_odim(path, counts())
+        with h5py.File(path, "a") as file:
+            change(file)
+
+    return make
+
+
+def with_where(**where):
+    return lambda path: write_odim(path, counts(), where=where)
+
+
+def with_what(**what):
+    return lambda path: write_odim(path, counts(), **what)
+
+
+def cut(make, size):
+    def make_cut(path):
+        make(path)
+        path.write_bytes(path.read_bytes()[:size])
+
+    return make_cut
+
+
+def replace_field(file, **options):
+    del file["dataset1/data1/data"]
+    file["dataset1/data1"].create_dataset("data", **options)
+
+
+ODIM = {
+    "cut off": (cut(lambda path: write_odim(path, counts()), 3000), "is damaged or incomplete"),
+    "cut to its signature": (cut(lambda path: write_odim(path, counts()), 64), "is damaged|no radar files"),
+    "huge": (edited(lambda f: replace_field(f, shape=(200_000, 200_000), dtype="u2", chunks=(256, 256))), "declares fields of"),
+    "without cells": (edited(lambda f: replace_field(f, shape=(0, 0), dtype="u2")), "declares fields of 0 × 0"),
+    "of text": (edited(lambda f: replace_field(f, data=np.full((12, 14), b"rain"))), "no field of numbers"),
+    "of three dimensions": (edited(lambda f: replace_field(f, shape=(2, 12, 14), dtype="u2")), "no field of numbers"),
+    "of another size than stated": (with_where(xsize=99), "states 12 × 99 cells and has 12 × 14"),
+    "without a projection": (with_where(projdef=None), "has no map projection"),
+    "with a false projection": (with_where(projdef=np.bytes_("+proj=nonsense")), "is no map projection"),
+    "without corners": (with_where(LL_lon=None), "has no corners"),
+    "with corners in the wrong order": (with_where(LL_lon=60.0, LL_lat=70.0), "span no grid"),
+    "with corners of NaN": (with_where(UR_lat=np.nan), "span no grid"),
+    "with a gain of 0": (with_what(gain=0.0), "has gain 0"),
+    "with a gain of NaN": (with_what(gain=np.nan), "has gain nan"),
+    "with text for a number": (with_what(nodata=np.bytes_("none")), "has nodata = 'none'"),
+    "of another quantity": (with_what(quantity="VRAD"), "has VRAD.\nExpected one of RATE"),
+    "of sums over no time": (with_what(quantity="ACRR", sums=0), "sums over 0 minutes"),
+    "of a date that is none": (edited(lambda f: f["what"].attrs.update({"date": np.bytes_("20209999")})), "has date 20209999"),
+    "of a polar volume": (edited(lambda f: f["what"].attrs.update({"object": np.bytes_("PVOL")})), "is a polar volume"),
+    "without its what": (edited(lambda f: f["dataset1/data1"].pop("what")), "has None"),
+    "whose data is a group": (edited(lambda f: (f["dataset1/data1"].pop("data"), f.create_group("dataset1/data1/data"))),
+                              "no field of numbers"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODIM)
+def test_odim(workplace, name):
+    pytest.importorskip("h5py")
+    make, says = ODIM[name]
+    make(workplace / "a.h5")
+    expect(3, "convert", "a.h5", "--output", "out", says=says)
+
+
+def message(**options):
+    return grib_message(counts(shape=(20, 30)) / 10, **options)
+
+
+def patched(position, value):
+    """The message with other bytes at a position."""
+    whole = message()
+    return whole[:position] + value + whole[position + len(value) :]
+
+
+def section(number):
+    """Where a section of the message begins."""
+    whole, position = message(), 16
+    while whole[position + 4] != number:
+        position += struct.unpack(">I", whole[position : position + 4])[0]
+    return position
+
+
+GRIB = {
+    "cut off": (lambda: message()[:-40], "cut off or damaged|no whole GRIB message"),
+    "cut within its grid": (lambda: message()[:60], "cut off or damaged|no whole GRIB message"),
+    "of four bytes": (lambda: b"GRIB", "cut off or damaged|no whole GRIB message"),
+    "of noise": (lambda: b"GRIB" + np.random.default_rng(0).bytes(5000), "cut off or damaged|no whole GRIB message"),
+    "of an unknown edition": (lambda: patched(7, b"\x09"), "cut off or damaged"),
+    "of a length of exabytes": (lambda: patched(8, b"\x7f" + b"\xff" * 7), "cut off or damaged|no whole GRIB message"),
+    "without its end": (lambda: message()[:-4] + b"xxxx", "does not end in 7777"),
+    "with a section of nothing": (lambda: patched(section(3), b"\0\0\0\0"), "section 3 states 0 bytes"),
+    "with a huge grid": (lambda: patched(section(3) + 30, struct.pack(">II", 10**6, 10**6)), "declares fields of"),
+    "with more cells than values": (lambda: patched(section(3) + 30, struct.pack(">II", 31, 20)), "a.grib2"),
+    "of another grid": (lambda: patched(section(3) + 12, b"\0\x28"), "is on a .* grid|a.grib2"),
+    "of temperature": (lambda: message(mrms=False, shortName="2t"), "holds 2t, and no precipitation that is known"),
+    "compressed and cut off": (lambda: gzip.compress(message())[:-30], "is cut off or damaged"),
+    "at a date that is none": (lambda: patched(section(1) + 14, b"\x63\x63"), "has the date 20209999"),
+}
+
+
+@pytest.mark.parametrize("name", GRIB)
+def test_grib(workplace, name):
+    pytest.importorskip("eccodes")
+    make, says = GRIB[name]
+    (workplace / "a.grib2").write_bytes(make())
+    expect(3, "convert", "a.grib2", "--output", "out", "--format", "mrms", says=says)
+
+
+def png(width, height, data=b""):
+    """A PNG of these sizes in its header, with a body that may be anything."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def image_bytes(path, numbers=None, **options):
+    numbers = np.arange(168).reshape(12, 14) % len(COLOURS) if numbers is None else numbers
+    return write_image(path, numbers, **options).read_bytes()
+
+
+def animated(path):
+    from PIL import Image
+
+    frames = [Image.fromarray(np.full((12, 14), n, np.uint8)) for n in (0, 200)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    return path.read_bytes()
+
+
+NAME = "202006010000.png"
+IMAGES = {
+    "cut off": (NAME, lambda path: image_bytes(path)[:-60], "is no whole image"),
+    "cut to its header": (NAME, lambda path: image_bytes(path)[:40], "is no whole image"),
+    "of a signature alone": (NAME, lambda path: b"\x89PNG\r\n\x1a\n", "is no whole image"),
+    "of noise": (NAME, lambda path: b"\x89PNG\r\n\x1a\n" + np.random.default_rng(0).bytes(999), "is no whole image"),
+    "huge": (NAME, lambda path: png(200_000, 200_000), "declares fields of|is no whole image"),
+    "of no pixels": (NAME, lambda path: png(0, 0), "declares fields of|is no whole image"),
+    "with a damaged body": (NAME, lambda path: png(14, 12, b"nonsense"), "is no whole image"),
+    "with too small a body": (NAME, lambda path: png(14, 12, zlib.compress(b"\0" * 20)), "is no whole image"),
+    "of colours that the table lacks": (NAME, lambda path: image_bytes(path, np.full((12, 14), 4)), "such as #010203"),
+    "of several pictures": ("202006010000.gif", animated, "holds 2 pictures"),
+    "without a time in its name": ("rain.png", image_bytes, "has no time in its name"),
+    "with a date that is none": ("209913450000.png", image_bytes, "has no time in its name"),
+    "a GIF that is cut off": ("202006010000.gif", lambda path: image_bytes(path)[:100], "is no whole image"),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_images(workplace, name):
+    file, make, says = IMAGES[name]
+    (workplace / "table.toml").write_text(TABLE)
+    (workplace / file).write_bytes(make(workplace / file))
+    expect(3, "convert", file, "--output", "out", "--colours", "table.toml", says=says)
+
+
+TABLES = {
+    "no TOML": ("units = ", "is no TOML"),
+    "no units": (TABLE.replace('units = "mm/h"', ""), "units: Field required"),
+    "no colour": (TABLE.replace("#00aaff", "blue"), '"blue" is no colour'),
+    "false edges": (TABLE.replace("east = 614000.0", "east = 1.0"), "the edges span no map"),
+    "an unknown key": ("unit = 1\n" + TABLE, "unit: Extra inputs"),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_colours(workplace, name):
+    text, says = TABLES[name]
+    image_bytes(workplace / NAME)
+    (workplace / "table.toml").write_text(text)
+    expect(2, "convert", NAME, "--output", "out", "--colours", "table.toml", says=says)
+    expect(2, "convert", NAME, "--output", "out", says="images need a table of their colours")
+
+
+def test_a_radolan_file_that_is_cut_off_or_of_another_grid(workplace):
+    write_radolan("whole.bin", counts(shape=(900, 900)))
+    cut(lambda path: write_radolan(path, counts(shape=(900, 900))), 100_000)(workplace / "a.bin")
+    expect(3, "convert", "a.bin", "--output", "out", says=r"holds [\d,]+ bytes of numbers\.\nExpected 1,620,000: it is cut off")
+    write_radolan("b.bin", counts(shape=(9, 9)))
+    expect(3, "convert", "b.bin", "--output", "out", says="has 9 × 9 cells")

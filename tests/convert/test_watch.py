@@ -1,0 +1,69 @@
+"""Files that come into a folder become a record each, once; broken ones are told once, changed ones converted again."""
+
+import numpy as np
+import pytest
+from makers.originals import counts, write_odim
+
+from nowcast.convert.archive import Request
+from nowcast.convert.watch import TRIES, watch
+from nowcast.errors import UsageError
+from nowcast.netcdf.opening import open_records
+
+pytestmark = pytest.mark.usefixtures("cache")
+pytest.importorskip("pyproj")
+pytest.importorskip("h5py")
+
+
+class Steps:
+    """A stop request that runs one step between two listings of a folder, and then stops."""
+
+    def __init__(self, *steps):
+        self.steps, self.received = list(steps), 0
+
+    def wait(self, seconds):
+        if self.steps:
+            self.steps.pop(0)()
+        else:
+            self.received = 2
+
+
+def nothing():
+    """Let a listing pass."""
+
+
+def test_each_file_that_comes_becomes_a_record_once(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_odim(tmp_path / "in/a.h5", counts(seed=0))
+    steps = Steps(nothing, lambda: write_odim(tmp_path / "in/b.h5", counts(seed=1), minutes=5), nothing, nothing, nothing)
+    written = list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=steps))
+    assert written == [tmp_path / "out/a.nc", tmp_path / "out/b.nc"]
+    (record,) = open_records([tmp_path / "out"])
+    np.testing.assert_allclose(record.read([1])[0], counts(seed=1) * 0.1, rtol=1e-6)
+
+
+def test_a_file_that_changes_is_converted_again(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_odim(tmp_path / "in/a.h5", counts(seed=0))
+    steps = Steps(nothing, lambda: write_odim(tmp_path / "in/a.h5", counts(seed=1, shape=(13, 14))), nothing, nothing)
+    written = list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=steps))
+    assert written == [tmp_path / "out/a.nc"] * 2
+    assert open_records([tmp_path / "out"])[0].grid.shape == (13, 14)
+
+
+def test_a_broken_file_is_told_once_and_the_others_go_on(tmp_path, caplog):
+    (tmp_path / "in").mkdir()
+    broken = write_odim(tmp_path / "in/a.h5", counts())
+    broken.write_bytes(broken.read_bytes()[:3000])
+    write_odim(tmp_path / "in/b.h5", counts())
+    written = list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps(*[nothing] * (TRIES + 3))))
+    assert written == [tmp_path / "out/b.nc"]
+    told = [record.message for record in caplog.records if "left out" in record.message]
+    assert len(told) == 1
+    assert told[0].startswith(f"left out: {broken} is damaged or incomplete")
+
+
+def test_the_folders_must_be_two(tmp_path):
+    with pytest.raises(UsageError, match="is not a folder"):
+        next(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps()))
+    with pytest.raises(UsageError, match="is the folder that is watched"):
+        next(watch(tmp_path, tmp_path, Request(), stop=Steps()))
