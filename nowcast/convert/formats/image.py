@@ -102,6 +102,8 @@ def opened(path: Path) -> Iterator:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_size has a limit of its own
             with Image.open(path) as image:
                 check_size(image.size[1], image.size[0], path)
+                if image.format == "GIF" and not path.read_bytes().rstrip(b"\0").endswith(b";"):
+                    raise EOFError("a GIF ends in a semicolon")  # Pillow fills the rest of one that is cut off
                 yield image
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is no whole image ({str(error)[:80]}).\nExpected PNG or GIF: download it again.") from error
