@@ -74,7 +74,8 @@ def test_forecasts_come_back_as_they_were(tmp_path, record, single):
 @pytest.mark.slow
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 5)),
-    leads=st.lists(st.integers(1, 7200), min_size=1, max_size=4, unique=True).map(sorted),
+    # even, as leads of forecasts are: reading moves others by some seconds, with a warning (test_forecast_reader.py)
+    leads=st.builds(lambda step, number: [step * n for n in range(1, number + 1)], st.integers(1, 7200), st.integers(1, 4)),
     num_cases=st.integers(1, 3),
     y_ascending=st.booleans(),
     seed=st.integers(0, 9),
