@@ -21,7 +21,7 @@ from nowcast.errors import UsageError
 SET_BY_HAND = "set by hand"  # the comment behind a key that `--set` has changed
 REPLACED = {"data.records"}  # keys that another option replaces, and whose comment stays true
 COMMENT_COLUMN = 30  # the column of the # before a comment, counted from 1
-_KEY_LINE = re.compile(r"(\w+) = [^#]*?(?:#\s*(.*))?$")  # a key and its comment
+_KEY_LINE = re.compile(r"""(\w+)\s*=\s*(?:"(?:\\.|[^"\\])*"|'[^']*'|[^"'#])*(?:#\s*(.*))?$""")  # a key and its comment
 
 
 def config_folders() -> list[Path]:
@@ -154,7 +154,7 @@ def write_commented(
 def read_comments(text: str) -> dict[str, str]:
     """Return the comments that stand behind keys in a TOML text, by the dotted path of the key."""
     comments, section = {}, ""
-    for line in text.splitlines():
+    for line in map(str.strip, text.splitlines()):
         if header := re.match(r"\[([\w.]+)\]", line):
             section = header[1]
         elif (key := _KEY_LINE.match(line)) and key[2]:

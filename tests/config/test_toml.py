@@ -28,6 +28,11 @@ def test_a_commented_config_is_read_back_with_its_comments(tmp_path):
     assert written.splitlines()[:2] == text.splitlines()[:2]
 
 
+def test_comments_are_kept_however_a_key_is_written():
+    lines = ["[data]", 'records=["site#1.nc", "b\\"c.nc"]  # two radars', "  input_frames = 4 # past # frames", "lead_frames=3"]
+    assert read_comments("\n".join(lines)) == {"data.records": "two radars", "data.input_frames": "past # frames"}
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
 def test_any_text_is_written_on_one_line(text):
     line = f"key = {config_text_inline([text, 1, True, 0.5])}"
