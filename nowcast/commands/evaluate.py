@@ -115,8 +115,11 @@ def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, output
 
 
 def for_new_records(result: Evaluation, options: Mapping[str, object]) -> dict[str, object]:
-    """Return the options for another evaluation: of records still to be named, if a network has seen cases of these."""
-    if not seen_cases(result):
+    """Return the options for another evaluation: of records still to be named, if a network has seen cases of these.
+
+    Scores that are pooled name no records: they are as they are.
+    """
+    if not options["--observations"] or not seen_cases(result):
         return dict(options)
     return {option: value for option, value in options.items() if option not in TIMES} | {"--observations": ...}
 

@@ -5,6 +5,7 @@ import pytest
 from makers import command, evaluation, rain, tiny_run, write_record
 from makers.terminals import terminal
 
+from nowcast.commands.evaluate import for_new_records
 from nowcast.evaluation.score_files import as_dataset
 from nowcast.forecasters import spread_runs
 from nowcast.report.table import table
@@ -79,6 +80,15 @@ def test_the_first_line_says_that_a_network_has_seen_the_cases(counts, says):
     assert "Beware" not in table(result)
     result.about["forecasters"]["net"] |= counts
     assert table(result).splitlines()[0] == says
+
+
+def test_pooled_scores_of_seen_cases_propose_no_records():
+    result = evaluation(names=("persistence", "net"), thresholds=(1.0,))
+    result.about["forecasters"]["net"] |= {"num_cases_in_training": 6}
+    asked = {"--observations": None, "--start": None, "--thresholds": None}
+    assert for_new_records(result, asked) == asked
+    scored = {"--observations": ["a.nc"], "--start": "2020-06-01", "--thresholds": "1"}
+    assert for_new_records(result, scored) == {"--observations": ..., "--thresholds": "1"}
 
 
 @pytest.mark.slow
