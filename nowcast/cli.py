@@ -169,7 +169,7 @@ def predict(
     if not _is_first():
         return
     typer.echo("\n".join(map(str, written)))
-    picture = Path(output).with_suffix(".png") if len(written) == 1 else Path(output) / "forecasts.gif"
+    picture = written[0].with_suffix(".png") if len(written) == 1 else Path(output) / "forecasts.gif"
     _next("nowcast plot", [written[-1]], {"--output": picture})
 
 
@@ -251,10 +251,10 @@ def plot(
     reading = {"variable": variable, "units": units, "span": args.parse_span(start, end), "observations": observations or ()}
     drawn = draw(path, picture, reference=reference, threshold=threshold, with_motion=motion, overwrite=overwrite, **reading)
     typer.echo(picture)
-    if drawn.is_forecast:
-        _next("nowcast evaluate", [path], {"--observations": ..., "--variable": variable, "--output": "scores/"})
-    else:
+    if not drawn.is_forecast:
         _next("nowcast predict extrapolation", [path], {"--variable": variable, "--output": "forecast.nc"})
+        return
+    _next("nowcast evaluate", [path], {"--observations": observations or ..., "--variable": variable, "--output": "scores/"})
 
 
 @app.command(epilog="Example: nowcast series forecast.nc radar/2016 --at Town=48.14,11.58 --sums 30,60 --output town.csv")

@@ -104,6 +104,9 @@ def test_what_comes_next_is_named(tmp_path):
     assert command("plot", forecast, "--output", "b.png") == (
         0, "b.png\n", f"next: nowcast evaluate {forecast} --observations RECORD... --output scores/\n"
     )  # fmt: skip
+    later = write_record(tmp_path / "later.nc", corner_rain(frames=6))
+    _, _, err = command("plot", forecast, "--observations", later, "--output", "c.png")
+    assert err == f"next: nowcast evaluate {forecast} --observations {later} --output scores/\n"
 
 
 def test_a_picture_in_a_folder_is_named_after_its_record(tmp_path):

@@ -70,6 +70,14 @@ def test_predict_makes_as_many_leads_as_asked_for_from_full_hours(tmp_path, monk
     assert read_forecast(out.split()[0]).lead_times.tolist() == [n * 5 * MINUTE for n in (1, 2)]
 
 
+def test_a_forecast_into_this_folder_names_a_picture_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_record("a.nc", rain(frames=9, shape=(8, 9)))
+    code, out, err = command("predict", "persistence", "a.nc", "--leads", "2", "-o", ".")
+    assert (code, out) == (0, "20200601T004000Z.nc\n"), err
+    assert err.endswith("next: nowcast plot 20200601T004000Z.nc --output 20200601T004000Z.png\n")
+
+
 def test_a_short_record_is_scored_with_the_leads_that_it_has(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_record("short.nc", rain(frames=9, shape=(16, 20)))
