@@ -1,5 +1,7 @@
 """The tables of scores fit the terminal, and begin with what the networks have seen of the cases."""
 
+import sys
+
 import numpy as np
 import pytest
 from makers import command, evaluation, rain, tiny_run, write_record
@@ -53,7 +55,7 @@ def test_a_wide_terminal_shows_one_table_of_all(scored):
 def test_the_width_is_that_of_the_terminal(columns, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     with terminal(columns) as (stream, _):
-        monkeypatch.setattr("sys.stdout", stream)
+        monkeypatch.setattr(sys, "stdout", stream)
         assert terminal_width() == columns
     monkeypatch.setenv("COLUMNS", "91")
     assert terminal_width() == 91

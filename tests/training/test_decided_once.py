@@ -35,11 +35,6 @@ def processor(tmp_path, monkeypatch):
     precision.processor_flags.cache_clear()
 
 
-@pytest.fixture
-def record(tmp_path):
-    return write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28)))
-
-
 def decided(run):
     """The precisions in the run's config, in its checkpoint's config, and in its checkpoint."""
     metadata = read_checkpoint(run / BEST).metadata

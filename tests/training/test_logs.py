@@ -6,7 +6,7 @@ from datetime import datetime
 
 import numpy as np
 import pytest
-from makers import rain, tiny_experiment, write_record
+from makers import rain, tiny_experiment
 from makers.runs import train
 
 from nowcast import config
@@ -20,11 +20,6 @@ from nowcast.training.logs.logger import Logger, numbers
 from nowcast.training.recorder import Recorder
 
 pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.slow]
-
-
-@pytest.fixture
-def record(tmp_path):
-    return write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28)))
 
 
 def rows_of(run):

@@ -212,7 +212,7 @@ def test_a_loss_that_is_not_of_what_the_model_gives_is_refused(model, loss):
     assert error.value.exit_code == 2
 
 
-def test_what_follows_the_rain_is_not_exported(tmp_path):
-    with pytest.raises(UsageError, match=r"computed outside of the network\.\nExport a network with"):
+def test_what_follows_the_rain_is_exported_for_one_grid_alone(tmp_path):
+    with pytest.raises(UsageError, match=r"is exported for one grid\.\nGive its rows and columns: --grid 640,710"):
         export(extrapolating(), tmp_path / "network.pt2")
     assert not (tmp_path / "network.pt2").exists()
