@@ -10,7 +10,7 @@ from nowcast.commands.plan import planned, run_config
 from nowcast.config.schema import Experiment
 from nowcast.errors import UsageError
 from nowcast.training.compatibility import check_same
-from nowcast.training.run_folder import CONFIG, check_free
+from nowcast.training.run_folder import CONFIG, check_free, is_resumable
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def _from_file(path: str, settings: Sequence[str], *, run: Path | None) -> tuple
     if str(found) != str(path):
         log.info("config: %s", found)
     experiment = configs.read(found, settings)
-    if run is None or not (run / CONFIG).is_file():
+    if run is None or not ((run / CONFIG).is_file() and is_resumable(run)):
         return experiment, partial(configs.rewritten, found.read_text(encoding="utf-8"))
     before, _ = run_config(run, ())
     check_same(experiment, before, source=str(found), output=run, settings=settings)
