@@ -14,7 +14,7 @@ from nowcast.netcdf.places.coordinates import converted
 from nowcast.netcdf.places.grid import Grid
 
 Box = tuple[float, float, float, float]  # west, south, east, north, degrees
-_PLACES = 9  # significant digits of the ends of an axis: corners in degrees are rounded
+_UNITS = {1.0: "m", 1000.0: "km", 0.3048: "foot", 1200 / 3937: "US_survey_foot"}  # of maps, by metres
 _AXES = (
     ("y", "Y", "projection_y_coordinate", "latitude", "degrees_north"),
     ("x", "X", "projection_x_coordinate", "longitude", "degrees_east"),
@@ -43,6 +43,9 @@ class Axis:
 class Place:
     """A grid: rows and columns in the order of the file, and the map projection as PROJ text or WKT; "": longitude, latitude.
 
+    A projection such as +proj=longlat or EPSG:4326 means longitude and latitude too. One that is none, or in unknown units,
+    raises DataError (exit 3).
+
     given: the grid itself, of files that nowcast reads as records
     """
 
@@ -50,6 +53,9 @@ class Place:
     x: Axis
     projection: str = ""
     given: "GivenGrid | None" = None
+
+    def __post_init__(self):
+        unit_of(self.projection)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -59,9 +65,10 @@ class Place:
         """Return the grid with the CF attributes of its coordinates and of its mapping."""
         if self.given is not None:
             return self.given.grid
+        unit = unit_of(self.projection)
         attributes = [
-            {"standard_name": map_name if self.projection else name, "long_name": f"{letter} of the centres of cells"}
-            | {"units": "m" if self.projection else units, "axis": axis}
+            {"standard_name": map_name if unit else name, "long_name": f"{letter} of the centres of cells"}
+            | {"units": unit or units, "axis": axis}
             for letter, axis, map_name, name, units in _AXES
         ]
         return Grid(
@@ -72,7 +79,7 @@ class Place:
     def degrees(self) -> tuple[np.ndarray, np.ndarray]:
         """Return longitude and latitude of the cells, (y, x) each."""
         x, y = np.meshgrid(self.x.values, self.y.values)
-        if not self.projection:
+        if not unit_of(self.projection):
             return (x + 180) % 360 - 180, y
         return projection_of(self.projection)(x, y, inverse=True)
 
@@ -98,7 +105,8 @@ def window(place: Place, box: Box) -> tuple[slice, slice]:
     else:
         longitude, latitude = place.degrees()
     west, south, east, north = box
-    inside = (latitude >= south) & (latitude <= north) & ((longitude - west) % 360 <= (east - west) % 360)
+    width = (east - west) % 360 or 360  # degrees; -180 to 180 is all the way round
+    inside = (latitude >= south) & (latitude <= north) & ((longitude - west) % 360 <= width)
     rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
     if not len(rows):
         raise UsageError(
@@ -152,16 +160,38 @@ def projection_of(text: str):
         raise DataError(f'"{text[:80]}" is no map projection ({str(error)[:80]}).\nExpected PROJ text or WKT.') from None
 
 
+def _crs(text: str):
+    pyproj = _pyproj()
+    try:
+        return pyproj.CRS(text)
+    except pyproj.exceptions.ProjError as error:
+        raise DataError(f'"{text[:80]}" is no map projection ({str(error)[:80]}).\nExpected PROJ text or WKT.') from None
+
+
+@lru_cache(maxsize=64)
+def unit_of(text: str) -> str:
+    """Return the unit of x and y of a PROJ text or WKT, such as m; "" if it is longitude and latitude.
+
+    Raises DataError (exit 3) for units other than metres, kilometres and feet.
+    """
+    if not text:
+        return ""
+    crs = _crs(text)
+    if crs.is_geographic:
+        return ""
+    axis = crs.axis_info[0] if crs.axis_info else None
+    for metres, unit in _UNITS.items():
+        if axis and math.isclose(axis.unit_conversion_factor, metres, rel_tol=1e-9):
+            return unit
+    raise DataError(f'"{text[:80]}" is a map in {axis.unit_name if axis else "no unit"}.\nExpected metres, kilometres or feet.')
+
+
 @lru_cache(maxsize=64)
 def _mapping(text: str) -> dict:
     """Return the attributes of the CF grid mapping of a PROJ text or WKT."""
-    pyproj = _pyproj()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of parameters that CF has no name for, which crs_wkt keeps
-            attributes = pyproj.CRS(text).to_cf()
-    except pyproj.exceptions.ProjError as error:
-        raise DataError(f'"{text[:80]}" is no map projection ({str(error)[:80]}).\nExpected PROJ text or WKT.') from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of parameters that CF has no name for, which crs_wkt keeps
+        attributes = _crs(text).to_cf()
     known = {name: value for name, value in attributes.items() if value not in ("", "unknown") and not isinstance(value, tuple)}
     if known.get("grid_mapping_name") == "polar_stereographic":
         known.setdefault("latitude_of_projection_origin", math.copysign(90.0, known.get("standard_parallel", 90.0)))

@@ -8,6 +8,7 @@ import pytest
 from makers import command
 from makers.originals import (
     COLOURS,
+    LAEA,
     START,
     TABLE,
     counts,
@@ -22,6 +23,9 @@ from makers.originals import (
     write_radolan,
 )
 
+from nowcast.convert.formats import grib, radolan
+from nowcast.convert.original import Options
+from nowcast.convert.place import projection_of
 from nowcast.convert.sniffing import FORMATS, format_of
 from nowcast.netcdf.opening import open_records
 
@@ -107,6 +111,24 @@ def test_odim_counts_whose_dry_number_is_not_zero_rain(tmp_path):
     assert stored(record)[0][0, 2, 2] == 0
 
 
+def test_odim_on_longitudes_and_latitudes(tmp_path):
+    where = {"projdef": np.bytes_("+proj=longlat +datum=WGS84"), "xscale": 0.02, "yscale": 0.01}
+    where |= {"LL_lon": 5.0, "LL_lat": 47.0, "UR_lon": 5.28, "UR_lat": 47.12}
+    record = converted(write_odim(tmp_path / "a.h5", counts(shape=(12, 14)), where=where))
+    assert (record.grid.rows.kind, record.grid.columns.kind) == ("latitude", "longitude")
+    np.testing.assert_allclose([*record.grid.x[:2], *record.grid.y[:2]], [5.01, 5.03, 47.115, 47.105], atol=1e-9)
+    np.testing.assert_allclose(record.grid.spacing_km, (1.112, 1.515), rtol=5e-3)
+
+
+def test_odim_on_a_map_in_kilometres(tmp_path):
+    metres = converted(write_odim(tmp_path / "a.h5", counts())).grid
+    (tmp_path / "km").mkdir()
+    where = {"projdef": np.bytes_(LAEA.replace("=m ", "=km ")), "xscale": 2.0, "yscale": 2.0}
+    record = converted(write_odim(tmp_path / "km/a.h5", counts(), where=where))
+    np.testing.assert_allclose(record.grid.x, metres.x / 1000, atol=1e-6)
+    np.testing.assert_allclose(record.grid.spacing_km, metres.spacing_km, rtol=1e-6)
+
+
 def test_odim_chooses_the_quantity_asked_for(tmp_path):
     h5py = pytest.importorskip("h5py")
     path = write_odim(tmp_path / "a.h5", counts())
@@ -173,6 +195,19 @@ def test_radolan_hours_and_bytes_of_reflectivity(tmp_path):
     np.testing.assert_allclose(rates[5, 5], (10 ** ((field[5, 5] / 2 - 32.5) / 10) / 200) ** (1 / 1.6), rtol=1e-5)
 
 
+@pytest.mark.parametrize(("version", "shape", "middle"), [(3, (900, 900), (449, 449)), (5, (900, 900), (449, 449)),
+                                                          (5, (1100, 900), (369, 549)), (3, (1200, 1100), (469, 599)),
+                                                          (5, (1200, 1100), (469, 599))])  # fmt: skip
+def test_radolan_grids_meet_at_9_east_51_north_on_the_earth_of_their_version(tmp_path, version, shape, middle):
+    path = write_radolan(tmp_path / "a.bin", np.zeros(shape, np.uint16), version=version)
+    (original,) = radolan.scan(path, Options())
+    place, (column, row) = original.series.place, middle
+    corner = place.x.values[column] + 500, place.y.values[row] + 500  # of the cell south-west of the point
+    longitude, latitude = projection_of(place.projection)(*corner, inverse=True)
+    np.testing.assert_allclose([longitude, latitude], [9, 51], atol=2e-6)
+    assert ("+R=6370040" in place.projection) == (version == 3)
+
+
 def test_a_radolan_forecast_is_no_observation(tmp_path):
     path = write_radolan(tmp_path / "rv.bin", radolan_field(), product="RV", lead=30)
     code, _, err = command("convert", path, "--output", tmp_path / "archive")
@@ -206,6 +241,63 @@ def test_a_grib_file_of_many_messages_gives_its_rates(tmp_path):
     record = converted(tmp_path / "a.grb")
     np.testing.assert_allclose(record.read([0, 1])[1], field * 2 * 3600, atol=2e-3)
     assert np.diff(record.times).astype(int) == [600]
+
+
+@pytest.mark.parametrize(("number", "minutes"), [(2, 60), (45, 15)])
+def test_mrms_sums_are_divided_by_the_interval_in_their_name(tmp_path, number, minutes):
+    pytest.importorskip("eccodes")
+    field = counts(shape=(20, 30)) / 10
+    field[0, :3], field[1, :3] = -3, -1
+    path = tmp_path / "QPE.grib2"
+    path.write_bytes(grib_message(field, parameterNumber=number))
+    record = converted(path)
+    expected = np.where(field < 0, np.nan, field * 60 / minutes)
+    np.testing.assert_allclose(record.read([0])[0], expected, rtol=1e-6)
+    assert f"interval: {minutes} minutes" in stored(record)[1]["cell_methods"]
+
+
+def test_mrms_reflectivity_has_numbers_for_no_echo_and_no_coverage(tmp_path):
+    pytest.importorskip("eccodes")
+    field = counts(shape=(20, 30)) / 4
+    field[0, :3], field[1, :3] = -999, -99
+    path = tmp_path / "Composite.grib2"
+    path.write_bytes(grib_message(field, parameterCategory=10, parameterNumber=0, decimal=2))
+    rates = converted(path, "--variable", "209/10/0", "--units", "dBZ").read([0])[0]
+    assert np.isnan(rates[0, :3]).all()
+    assert (rates[1, :3] == 0).all()
+    np.testing.assert_allclose(rates[2:], (10 ** (field[2:] / 10) / 200) ** (1 / 1.6), rtol=1e-5)
+
+
+def test_grib_sums_say_their_interval_in_any_unit_of_time(tmp_path):
+    pytest.importorskip("eccodes")
+    field = np.round(counts(shape=(20, 30)) / 100, 2)
+    keys = {"productDefinitionTemplateNumber": 8, "parameterCategory": 1, "parameterNumber": 8, "decimal": 2}
+    keys |= {"stepUnits": "m", "stepRange": "0-15"}
+    path = tmp_path / "tp.grib2"
+    path.write_bytes(grib_message(field, mrms=False, west=5.0, **keys))
+    record = converted(path)
+    np.testing.assert_allclose(record.read([0])[0], field * 4, rtol=1e-5, atol=1e-6)
+    assert record.times == [START + np.timedelta64(15, "m")]
+
+
+def test_the_rest_of_a_message_of_several_fields_is_not_read_from_the_next_file(tmp_path):
+    pytest.importorskip("eccodes")
+    several, one = tmp_path / "a.grib2", tmp_path / "b.grib2"
+    several.write_bytes(joined(grib_message(np.full((20, 30), 1.0)), grib_message(np.full((20, 30), 2.0), minutes=2)))
+    one.write_bytes(grib_message(np.full((20, 30), 3.0), minutes=4))
+    assert len(grib.scan(several, Options())) == 2
+    for path, expected in ((several, 1.0), (one, 3.0)):
+        (field,) = grib.read(path, [0], Options())
+        np.testing.assert_allclose(field, expected)
+
+
+def joined(first, second):
+    """One GRIB message of the fields of two: sections 4 to 7 of the second follow those of the first."""
+    position = 16
+    while second[position + 4] != 4:
+        position += int.from_bytes(second[position : position + 4], "big")
+    data = first[:-4] + second[position:]
+    return data[:8] + len(data).to_bytes(8, "big") + data[16:]
 
 
 def test_meteoswiss_classes_stay_apart(tmp_path):
@@ -261,6 +353,16 @@ def test_geotiff_bands_are_times(tmp_path):
     assert stored(record)[0].dtype == np.uint16
     assert (record.grid.x[0], record.grid.y[0]) == (100500.0, 6999500.0)
     assert record.grid.mapping_attributes["grid_mapping_name"] == "transverse_mercator"
+
+
+def test_a_geotiff_has_the_time_of_its_name_and_not_that_of_its_making(tmp_path):
+    pytest.importorskip("rasterio")
+    field = counts()[None]
+    path = write_geotiff(tmp_path / "202006010010.tif", field, units="mm/h", TIFFTAG_DATETIME="2021:02:03 04:05:06")
+    assert converted(path).times == [START + np.timedelta64(10, "m")]
+    (tmp_path / "unnamed").mkdir()
+    path = write_geotiff(tmp_path / "unnamed/rain.tif", field, units="mm/h", TIFFTAG_DATETIME="2020:06:01 00:20:00")
+    assert converted(path).times == [START + np.timedelta64(20, "m")]
 
 
 def test_geotiff_of_packed_reflectivity_with_the_time_in_its_name(tmp_path):

@@ -83,10 +83,11 @@ def write_knmi(path, field, *, minutes=5, formula="GEO=0.01*PV+0.0", parameter="
     return Path(path)
 
 
-def radolan_bytes(field, *, minutes=0, product="RY", precision=-2, interval="   5", lead=None, byte=False) -> bytes:
+def radolan_bytes(field, *, minutes=0, product="RY", precision=-2, interval="   5", lead=None, byte=False,
+                  version=3) -> bytes:  # fmt: skip
     """A RADOLAN file: numbers with flags (y, x), row 0 southernmost."""
     time = stamp(minutes)
-    middle = f"VS 3SW   2.21.0PR E{precision:+03d}INT{interval}GP{field.shape[0]:4d}x{field.shape[1]:4d}"
+    middle = f"VS{version:2d}SW   2.21.0PR E{precision:+03d}INT{interval}GP{field.shape[0]:4d}x{field.shape[1]:4d}"
     middle += (f"VV {lead:03d}" if lead is not None else "") + "MS 10<boo,ros>"
     data = field.astype("u1" if byte else "<u2").tobytes()
     length = len(data) + 17 + 2 + 7 + len(middle) + 1

@@ -1,4 +1,7 @@
-"""GeoTIFF, read by rasterio: one band a time, which a tag, the band's description or the name of the file tells."""
+"""GeoTIFF, read by rasterio: one band a time, which a tag, the band's description or the name of the file tells.
+
+TIFF's own tag of time is when the file was made, and counts where nothing else tells one.
+"""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -13,7 +16,8 @@ from nowcast.convert.units import meant
 from nowcast.errors import DataError
 
 WHAT = "GeoTIFF"
-_TIME_TAGS = ("time", "timestamp", "observation time", "valid_time", "datetime", "tifftag_datetime")
+_TIME_TAGS = ("time", "timestamp", "observation time", "valid_time", "datetime")
+_MADE = "tifftag_datetime"
 
 
 def scan(path: Path, options: Options) -> list[Original]:
@@ -60,7 +64,8 @@ def _tags(source, number: int) -> dict[str, str]:
 
 def _time(source, number: int, path: Path) -> np.datetime64:
     tags = _tags(source, number)
-    for text in (source.descriptions[number] or "", *(tags.get(name, "") for name in _TIME_TAGS)):
+    told = (tags.get(name, "") for name in _TIME_TAGS)
+    for text in (source.descriptions[number] or "", *told, path.name, tags.get(_MADE, "")):
         time = time_in_text(text)
         if time is not None:
             return time

@@ -25,17 +25,20 @@ WHAT = "GRIB"
 # discipline, category, number of edition 2 -> name and units; sums of MRMS with their interval
 _MRMS = 209
 _PARAMETERS = {
-    (_MRMS, 6, 1): ("PrecipRate", "mm/h"), (_MRMS, 6, 2): ("RadarOnly_QPE_01H", "mm/h"),
-    (_MRMS, 6, 9): ("GaugeCorr_QPE_01H", "mm/h"), (_MRMS, 6, 30): ("MultiSensor_QPE_01H_Pass1", "mm/h"),
-    (_MRMS, 6, 37): ("MultiSensor_QPE_01H_Pass2", "mm/h"),
+    (_MRMS, 6, 1): ("PrecipRate", "mm/h"), (_MRMS, 6, 2): ("RadarOnly_QPE_01H", "mm"),
+    (_MRMS, 6, 45): ("RadarOnly_QPE_15M", "mm"),
+    (_MRMS, 6, 9): ("GaugeCorr_QPE_01H", "mm"), (_MRMS, 6, 30): ("MultiSensor_QPE_01H_Pass1", "mm"),
+    (_MRMS, 6, 37): ("MultiSensor_QPE_01H_Pass2", "mm"),
     (0, 1, 7): ("prate", "kg m-2 s-1"), (0, 1, 52): ("tprate", "kg m-2 s-1"), (0, 1, 65): ("rprate", "kg m-2 s-1"),
     (0, 1, 8): ("tp", "kg m-2"), (0, 16, 4): ("refd", "dBZ"), (0, 16, 5): ("refc", "dBZ"), (0, 15, 1): ("bref", "dBZ"),
 }  # fmt: skip
 _SHORT_NAMES = {"prate": "kg m-2 s-1", "tprate": "kg m-2 s-1", "crr": "kg m-2 s-1", "tp": None, "refc": "dBZ", "refd": "dBZ"}
-_SUMS_OF_AN_HOUR = {"RadarOnly_QPE_01H", "GaugeCorr_QPE_01H", "MultiSensor_QPE_01H_Pass1", "MultiSensor_QPE_01H_Pass2"}
+_SUMS = {"_15M": 15.0, "_01H": 60.0}  # minutes of MRMS' sums, by a part of their names
 _SEARCHED, _SHORTEST = 1 << 16, 32  # bytes in which the next message begins, after the header of a telegram; of a message
 _MISSING = 1e20  # what ecCodes is asked to give for a missing value
-_NO_ECHO, _UNITS_OF_STEPS = -99.0, {"m": 1.0, "h": 60.0, "D": 1440.0, "s": 1 / 60}
+_NO_ECHO, _NEAR = -99.0, 0.5  # dBZ; numbers that are packed may miss it by rounding
+_UNITS_OF_STEPS = {"m": 1.0, "h": 60.0, "D": 1440.0, "s": 1 / 60}  # minutes
+_UNITS_OF_TIME = {0: 1.0, 1: 60.0, 2: 1440.0, 13: 1 / 60}  # code table 4.4: minutes
 
 
 def scan(path: Path, options: Options) -> list[Original]:
@@ -109,21 +112,28 @@ def _messages(path: Path) -> Iterator[tuple[int, Message]]:
     eccodes.codes_grib_multi_support_on()  # one message may hold several fields
     with _whole(path) as file:
         check_messages(file, path)
-        number = 0
-        while True:
-            try:
-                handle = eccodes.codes_grib_new_from_file(file)
-            except eccodes.CodesInternalError as error:
-                raise DataError(f"{path} is damaged or cut off ({error}).\nExpected whole GRIB messages.") from error
-            if handle is None:
-                break
-            try:
-                yield number, Message(handle, eccodes)
-            except eccodes.CodesInternalError as error:
-                raise DataError(f"{path} has a damaged message ({error}).\nExpected whole GRIB messages.") from error
-            finally:
-                eccodes.codes_release(handle)
-            number += 1
+        try:
+            yield from _read_messages(eccodes, file, path)
+        finally:  # ecCodes keeps the rest of a message of several fields, for whatever file is opened next
+            eccodes.codes_grib_multi_support_reset_file(file)
+
+
+def _read_messages(eccodes, file, path: Path) -> Iterator[tuple[int, Message]]:
+    number = 0
+    while True:
+        try:
+            handle = eccodes.codes_grib_new_from_file(file)
+        except eccodes.CodesInternalError as error:
+            raise DataError(f"{path} is damaged or cut off ({error}).\nExpected whole GRIB messages.") from error
+        if handle is None:
+            break
+        try:
+            yield number, Message(handle, eccodes)
+        except eccodes.CodesInternalError as error:
+            raise DataError(f"{path} has a damaged message ({error}).\nExpected whole GRIB messages.") from error
+        finally:
+            eccodes.codes_release(handle)
+        number += 1
     if not number:
         raise DataError(f"{path} holds no whole GRIB message.\nExpected at least one: download it again.")
 
@@ -191,17 +201,19 @@ def _parameter(message: Message) -> tuple[str, str | None]:
 
 
 def _meaning(message: Message, name: str, units: str | None, path: Path) -> Meant:
-    interval = 60.0 if name in _SUMS_OF_AN_HOUR else None
-    if interval is None:
-        first, _, last = message.text("stepRange").partition("-")
-        length = message.number("lengthOfTimeRange")
-        scale = _UNITS_OF_STEPS.get(message.text("stepUnits")[:1], 60.0)
-        if last.isdigit() and first.isdigit() and int(last) > int(first):
-            interval = (int(last) - int(first)) * scale
-        elif length:
-            interval = float(length) * scale
-    found = meant(units, f"{path}: {name}", interval=interval)
-    return found if found.interval or name not in _SUMS_OF_AN_HOUR else Meant(found.scale, found.offset, interval=interval)
+    interval = next((minutes for part, minutes in _SUMS.items() if part in name), None)
+    found = meant(units, f"{path}: {name}", interval=interval or _minutes_of_sums(message))
+    return found if found.interval or not interval else Meant(found.scale, found.offset, interval=interval)
+
+
+def _minutes_of_sums(message: Message) -> float | None:
+    """Return the minutes that a message's amounts were summed over; None if it does not say."""
+    first, _, last = message.text("stepRange").partition("-")
+    if last.isdigit() and first.isdigit() and int(last) > int(first):
+        return (int(last) - int(first)) * _UNITS_OF_STEPS.get(message.text("stepUnits")[:1], 60.0)
+    length = message.number("lengthOfTimeRange")
+    unit = _UNITS_OF_TIME.get(message.number("indicatorOfUnitForTimeRange"))
+    return float(length) * unit if length and unit else None
 
 
 def _storage(message: Message, means: Meant) -> Storage:
@@ -240,7 +252,7 @@ def _field(message: Message, means: Meant, path: Path) -> np.ndarray:
     is_mrms = message.number("discipline") == _MRMS
     missing = (values == _MISSING) | ~np.isfinite(values)
     if is_mrms:
-        missing |= values < (_NO_ECHO if means.reflectivity else 0)
+        missing |= values < (_NO_ECHO - _NEAR if means.reflectivity else 0)
     storage = _storage(message, means)
     if storage.kind == "i4":
         out = np.rint(np.where(missing, 0, values) / _step(message)).astype(np.int32)

@@ -24,21 +24,21 @@ _REFLECTIVITIES = {"RX", "EX", "WX", "WN", "HX"}  # in units of the RVP6: dBZ = 
 _SPHERE = "+proj=stere +lat_0=90 +lat_ts=60 +lon_0=10 +x_0=0 +y_0=0 +R=6370040 +units=m +no_defs"
 _WGS84 = (
     "+proj=stere +lat_0=90 +lat_ts=60 +lon_0=10 +a=6378137 +b=6356752.3142451802 +x_0=543196.83521776402 "
-    "+y_0=3622588.8610018403 +units=m +no_defs"
+    "+y_0=3622588.8619310018 +units=m +no_defs"
 )
-# rows and columns -> the projection, and the centre of the cell in the south-west (m)
-_GRIDS = {
-    (900, 900): (_SPHERE, -522962.2, -4658145.0),
-    (1100, 900): (_SPHERE, -442962.2, -4758145.0),
-    (1500, 1400): (_SPHERE, -672962.2, -5008145.0),
-    (1200, 1100): (_WGS84, 0.0, -1199000.0),
-}
+_FIRST_ON_WGS84 = 5  # version of the format from which on maps are of the ellipsoid
+_MIDDLE = {_SPHERE: (-73462.2, -4208645.0), _WGS84: (469500.0, -599500.0)}  # x and y of 9° E, 51° N on the maps (m)
+# rows and columns -> the cells of 1 km between that point, a corner of cells, and the edges in the west and in the south
+_GRIDS = {(900, 900): (450, 450), (1100, 900): (370, 550), (1500, 1400): (600, 800), (1200, 1100): (470, 600)}
 _UNITS = {"": 1, "0": 1, "1": 1440, "2": 60}  # of the interval, in minutes
 
 
 @dataclass(frozen=True)
 class Header:
-    """The header of a file. interval: minutes; lead: minutes of a forecast; size: bytes before the numbers"""
+    """The header of a file. interval: minutes; lead: minutes of a forecast; size: bytes before the numbers
+
+    version: of the format
+    """
 
     product: str
     time: np.datetime64
@@ -48,6 +48,7 @@ class Header:
     lead: int
     size: int
     total: int
+    version: int
 
     @property
     def width(self) -> int:
@@ -81,6 +82,7 @@ def header_of(start: bytes, path: Path) -> Header:
     precision = re.search(r"PR\s*E([+-]\d\d)", line)
     interval = re.search(r"INT\s*(\d+)(?:U(\d))?", line)
     lead = re.search(r"VV\s*(\d+)", line)
+    version = re.search(r"VS\s*(\d+)", line)
     total = re.match(r"\s*\d+", line[19:29].split("VS")[0])
     try:
         time = datetime.strptime(line[2:8] + line[13:17], "%d%H%M%m%y")
@@ -94,6 +96,7 @@ def header_of(start: bytes, path: Path) -> Header:
         interval=float(interval[1]) * _UNITS.get(interval[2] or "", 1) if interval else None,
         lead=int(lead[1]) if lead else 0, size=len(text) + 1,
         total=int(total[0]) if total else len(text) + 1 + 2 * rows * columns,
+        version=int(version[1]) if version else 0,
     )  # fmt: skip
 
 
@@ -105,8 +108,7 @@ def scan(path: Path, options: Options) -> list[Original]:
     if header.shape not in _GRIDS:
         known = ", ".join(f"{rows} × {columns}" for rows, columns in _GRIDS)
         raise DataError(f"{path} has {header.shape[0]} × {header.shape[1]} cells.\nExpected a grid of DWD: {known}.")
-    projection, x, y = _GRIDS[header.shape]
-    place = Place(Axis(y, 1000.0, header.shape[0]), Axis(x, 1000.0, header.shape[1]), projection)
+    place = _place(header)
     about = (
         ("title", f"DWD radar product {header.product}"),
         ("institution", "Deutscher Wetterdienst (DWD)"),
@@ -114,6 +116,13 @@ def scan(path: Path, options: Options) -> list[Original]:
     )
     interval = None if header.reflectivity else header.interval
     return [Original(header.time, 0, Series(header.product, place, header.numbers(path).storage, interval, about))]
+
+
+def _place(header: Header) -> Place:
+    projection = _WGS84 if header.version >= _FIRST_ON_WGS84 else _SPHERE
+    (x, y), (west, south) = _MIDDLE[projection], _GRIDS[header.shape]
+    axes = ((y, south, header.shape[0]), (x, west, header.shape[1]))
+    return Place(*(Axis(round(middle - 1000.0 * cells + 500.0, 3), 1000.0, size) for middle, cells, size in axes), projection)
 
 
 def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
