@@ -101,7 +101,11 @@ def convert(arguments: Sequence[str | Path], output: Path, request: Request) -> 
             f"no radar files of a known format among {len(unknown)} files{one}.\n"
             "Expected ODIM or KNMI HDF5, RADOLAN, GRIB, GeoTIFF, images, npz, Zarr or NetCDF; --format names one."
         )
-    return convert_inputs(inputs, output, request, unknown=unknown)
+    outcome = convert_inputs(inputs, output, request, unknown=unknown)
+    if not outcome.written and not outcome.left:
+        at = f" at multiples of {request.every:g} minutes" if request.every else ""
+        raise DataError(f"no frames{at} in {len(inputs)} files.\nExpected one at least; --every chooses them.")
+    return outcome
 
 
 def convert_inputs(

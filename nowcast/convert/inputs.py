@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from nowcast.convert.original import Options, Original
-from nowcast.convert.sniffing import BESIDE, FORMATS, format_of, is_store
+from nowcast.convert.sniffing import BESIDE, FORMATS, READ_COMPRESSED, format_of, is_compressed, is_store
 from nowcast.errors import DataError, UsageError
 from nowcast.runtime.progress import Progress
 
@@ -90,6 +90,9 @@ def scan(job: tuple[Input, Options]) -> Scanned:
     """Return what a file holds, without its fields."""
     source, options = job
     try:
+        if source.format not in READ_COMPRESSED and source.path.is_file() and is_compressed(source.path):
+            read = ", ".join(FORMATS[name].title for name in READ_COMPRESSED)
+            raise DataError(f"{source.path} is compressed.\nExpected it unpacked: only {read} are read from gzip and bzip2.")
         return Scanned(source, tuple(source.reader.scan(source.path, options)))
     except (DataError, MemoryError) as error:
         return Scanned(source, error=str(error) or "out of memory")

@@ -42,6 +42,7 @@ FORMATS = {
     "zarr": Format("Zarr", "arrays"),
     "netcdf": Format("NetCDF", "arrays"),
 }
+READ_COMPRESSED = ("radolan", "mrms", "fmi-pgm")
 BESIDE = "coordinates"  # a file that another one needs, and which holds no field
 # the beginning of a file -> its format; HDF5, GIF, PGM, zip and what is compressed need a closer look
 _BEGINNINGS = (

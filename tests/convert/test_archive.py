@@ -1,5 +1,7 @@
 """Archives: a record a day, month or file; what is there is left; broken files are named and left out."""
 
+import gzip
+
 import netCDF4
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from makers import ROOT, command, expect
 from makers.cf_checker import cf_faults
 from makers.originals import START, counts, write_fmi, write_knmi, write_odim
 
+from nowcast.convert.place import Axis, Place, window
 from nowcast.netcdf.opening import open_records
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -104,6 +107,26 @@ def test_frames_are_chosen_and_the_grid_is_cut(tmp_path):
     np.testing.assert_allclose(record.read([1])[0], counts(seed=10)[part] * 0.1, rtol=1e-6)
     code, _, err = command("convert", tmp_path / "in", "--output", tmp_path / "no", "--box", "100,10,110,20")
     assert (code, "holds no cell: the grid reaches from" in err) == (2, True)
+
+
+def test_a_box_may_go_all_the_way_round():
+    place = Place(Axis(60.0, -1.0, 20), Axis(-30.0, 1.0, 60))
+    assert window(place, (-180, 50, 180, 55)) == (slice(5, 11), slice(0, 60))
+    assert window(place, (350, 50, 5, 55)) == (slice(5, 11), slice(20, 36))
+
+
+def test_no_frame_at_a_multiple_is_told(tmp_path):
+    odim_files(tmp_path / "in", (3, 8))
+    code, _, err = command("convert", tmp_path / "in", "--output", tmp_path / "out", "--every", "5")
+    assert (code, "no frames at multiples of 5 minutes in 2 files" in err) == (3, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_compressed_are_told_to_be_unpacked(tmp_path):
+    path = write_odim(tmp_path / "a.h5", counts())
+    (tmp_path / "a.h5.gz").write_bytes(gzip.compress(path.read_bytes()))
+    code, _, err = command("convert", tmp_path / "a.h5.gz", "--output", tmp_path / "out")
+    assert (code, "a.h5.gz is compressed.\nExpected it unpacked" in err) == (3, True)
 
 
 def test_files_packed_in_different_ways_become_one_record_of_values(tmp_path):
