@@ -79,6 +79,8 @@ class _Watched:
                 return []
             log.warning("left out: %s", str(error).splitlines()[0])
             outcome = None
+        for record in outcome.changed if outcome else ():
+            log.warning("%s was made from another file than %s: delete it to have it made anew", record, source.path)
         self._failures.pop(source.path, None)
         self._done[source.path] = self._seen[source.path]
         return outcome.written if outcome else []

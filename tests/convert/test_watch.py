@@ -62,6 +62,16 @@ def test_a_broken_file_is_told_once_and_the_others_go_on(tmp_path, caplog):
     assert told[0].startswith(f"left out: {broken} is damaged or incomplete")
 
 
+def test_a_record_of_another_file_is_left_and_told(tmp_path, caplog):
+    (tmp_path / "in").mkdir()
+    write_odim(tmp_path / "in/a.h5", counts())
+    assert len(list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps(nothing, nothing)))) == 1
+    write_odim(tmp_path / "in/a.h5", counts(shape=(13, 14)))
+    assert list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps(nothing, nothing))) == []
+    told = f"{tmp_path / 'out/a.nc'} was made from another file than {tmp_path / 'in/a.h5'}"
+    assert sum(record.message.startswith(told) for record in caplog.records) == 1
+
+
 def test_the_folders_must_be_two(tmp_path):
     with pytest.raises(UsageError, match="is not a folder"):
         next(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps()))
