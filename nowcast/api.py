@@ -227,7 +227,7 @@ def evaluate(
 
     forecasters: one or several that `load` returned, runs, or names that `load` or `nowcast evaluate` takes
     observations: records, or a DataArray (time, y, x)
-    start, end: first and last reference time (UTC); every: minutes between reference times
+    start, end: first and last reference time (UTC), the last a time or, as text, a whole day; every: minutes between them
     thresholds: mm/h
 
     Raises the errors of `commands.evaluate.evaluate_forecasters`.
@@ -238,7 +238,7 @@ def evaluate(
 
     one = isinstance(forecasters, str | os.PathLike | Net | Forecaster)
     given = [_forecaster(each) for each in ([forecasters] if one else forecasters)]
-    selection = Selection((), *(None if time is None else np.datetime64(time, "s") for time in (start, end)), every)
+    selection = Selection((), _time(start, "start"), _time(end, "end", whole_day=True), every)
     levels = None if thresholds is None else tuple(map(float, thresholds))
     with ExitStack() as stack:
         if isinstance(observations, xr.DataArray | xr.Dataset):
@@ -247,6 +247,15 @@ def evaluate(
             given, _listed(observations), selection, thresholds=levels, variable=variable, device=device, examples=True
         )
     return Scores.of(evaluation)
+
+
+def _time(given: Any, name: str, *, whole_day: bool = False) -> np.datetime64 | None:
+    """Return a time in UTC; None for None. Text means what it means on the command line, where `whole_day` is for --end."""
+    from nowcast.commands.arguments import parse_time
+
+    if given is None or isinstance(given, str):
+        return parse_time(given, name, whole_day=whole_day)
+    return np.datetime64(given, "s")
 
 
 def _forecaster(given: Any) -> "str | Forecaster":

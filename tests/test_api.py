@@ -201,3 +201,13 @@ def test_a_network_is_trained_and_scored(run, net, record, observed, tmp_path, u
         options = {"thresholds": [1], "start": "2020-06-01T02:00", "device": "cpu"}
         again = nowcast.evaluate(net, observations=dataset.rainfall_rate, **options)
     np.testing.assert_array_equal(again.csi.sel(forecaster="run"), scores.csi.sel(forecaster="run"))
+
+
+def test_the_end_of_an_evaluation_may_be_a_day(record):
+    def csi(**options):
+        return nowcast.evaluate("persistence", record, thresholds=[1], start="2020-06-01T02:00", device="cpu", **options).csi
+
+    np.testing.assert_array_equal(csi(end="2020-06-01"), csi())
+    np.testing.assert_array_equal(csi(end=np.datetime64("2020-06-01T02:10")), csi(end="2020-06-01T04:10+02:00"))
+    with pytest.raises(UsageError, match="end tomorrow: not a time"):
+        csi(end="tomorrow")
