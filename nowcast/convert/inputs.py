@@ -90,12 +90,17 @@ def scan(job: tuple[Input, Options]) -> Scanned:
     """Return what a file holds, without its fields."""
     source, options = job
     try:
-        if source.format not in READ_COMPRESSED and source.path.is_file() and is_compressed(source.path):
-            read = ", ".join(FORMATS[name].title for name in READ_COMPRESSED)
-            raise DataError(f"{source.path} is compressed.\nExpected it unpacked: only {read} are read from gzip and bzip2.")
+        _check_unpacked(source)
         return Scanned(source, tuple(source.reader.scan(source.path, options)))
     except (DataError, MemoryError) as error:
         return Scanned(source, error=str(error) or "out of memory")
+
+
+def _check_unpacked(source: Input) -> None:
+    """Raise DataError (exit 3) for a compressed file of a format that is not read so."""
+    if source.format not in READ_COMPRESSED and source.path.is_file() and is_compressed(source.path):
+        read = ", ".join(FORMATS[name].title for name in READ_COMPRESSED)
+        raise DataError(f"{source.path} is compressed.\nExpected it unpacked: only {read} are read from gzip and bzip2.")
 
 
 def in_processes(
