@@ -17,6 +17,7 @@ import xarray as xr
 from nowcast import __version__
 from nowcast.evaluation.result import MEAN_SUFFIX, Block, Evaluation
 from nowcast.netcdf.attributes import SCORES_FORMAT
+from nowcast.runtime.signals import held
 from nowcast.scores import SCORES
 from nowcast.scores.sums import Additive, Tally
 
@@ -93,6 +94,7 @@ def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
     return xr.Dataset(data, coordinates, attributes | {FORMAT: FORMAT_NUMBER})
 
 
+@held()
 def write_dataset(dataset: xr.Dataset, path: Path) -> None:
     """Write a dataset with compression and checksums, and read it back. Raises OSError if it differs."""
     filtered = [name for name, variable in dataset.variables.items() if variable.ndim and variable.dtype.kind in "biuf"]

@@ -14,6 +14,7 @@ from nowcast import __version__
 from nowcast.errors import UsageError
 from nowcast.prediction.series import Series, Wanted
 from nowcast.runtime.outputs import replacing
+from nowcast.runtime.signals import held
 
 SUFFIXES = (".csv", ".nc")
 _COLUMNS = ("source", "place", "reference_time", "time", "lead_minutes", "rain_rate_mm_h", "known")
@@ -38,9 +39,9 @@ def write_series(series: Sequence[Series], output: Path, *, overwrite: bool) -> 
                 if v.dtype.kind in "fi" and v.ndim
             }
             plain = {name: {"_FillValue": None} for name in dataset.coords}
-            dataset.to_netcdf(
-                temporary, engine="netcdf4", encoding=packed | {n: packed.get(n, {}) | e for n, e in plain.items()}
-            )
+            encoding = packed | {name: packed.get(name, {}) | each for name, each in plain.items()}
+            with held():
+                dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
             return
         with temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")

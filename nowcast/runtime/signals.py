@@ -56,6 +56,19 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 
 @contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back until the block ends.
+
+    xarray never gives back its lock where a signal raises while it is taken, and then waits for it to close the file.
+    """
+    received: list[int] = []
+    with _handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM), lambda number, _frame: received.append(number))):
+        yield
+    if received:
+        signal.raise_signal(received[0])
+
+
+@contextlib.contextmanager
 def _handlers(handlers: dict) -> Iterator[dict]:
     """Install handlers inside the block; yields those from before, which are restored at the end."""
     before: dict = {}

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
 from nowcast.report import folder as report_folder
 from nowcast.report import table as report_table
+from nowcast.runtime.signals import Terminated, terminating
 from nowcast.scores import FIELD_KINDS, SCORES
 from nowcast.scores.pixels import Sums
 
@@ -135,3 +138,18 @@ def test_undefined_is_a_dash_empty_null_and_nan(tmp_path):
     assert ",csi,,,," in score_files.as_csv(undefined)
     assert '"value": null' in score_files.as_json(result, undefined)
     assert np.isnan(score_files.as_dataset(result, rows)["csi"].sel(threshold=1e5)).all()
+
+
+def test_a_signal_while_scores_are_written_comes_after_the_file(tmp_path, monkeypatch):
+    """xarray waits for ever for its own lock where a signal raises within it."""
+    dataset, write = xr.Dataset({"csi": ("lead", np.arange(3.0))}), xr.Dataset.to_netcdf
+
+    def terminated_meanwhile(self, *given, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return write(self, *given, **options)
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", terminated_meanwhile)
+    with pytest.raises(Terminated), terminating():
+        score_files.write_dataset(dataset, tmp_path / "scores.nc")
+    with xr.open_dataset(tmp_path / "scores.nc", engine="netcdf4", decode_times=False) as written:
+        assert written.equals(dataset)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from nowcast.runtime.signals import StopRequest, Terminated, stop_on_signals, terminating
+from nowcast.runtime.signals import StopRequest, Terminated, held, stop_on_signals, terminating
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 
@@ -34,6 +34,24 @@ def test_the_first_signal_is_noted_and_the_second_ends_at_once(number):
 def test_sigterm_unwinds_where_nothing_else_looks_after_it():
     with pytest.raises(Terminated), terminating():
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_signal_waits_for_the_end_of_what_must_not_be_cut_off(number, raised):
+    done = []
+
+    def written() -> None:
+        with held():
+            os.kill(os.getpid(), number)
+            done.append("written")
+        done.append("gone on")
+
+    with pytest.raises(raised), terminating():
+        written()
+    assert done == ["written"]
+    with held():
+        done.append("without a signal")
+    assert len(done) == 2
 
 
 def test_waiting_ends_when_a_signal_comes():

@@ -56,7 +56,10 @@ OUTCOMES = {  # of rain over 20 frames: the exit codes of predict and evaluate, 
     "a single frame": (np.ones((1, 32, 32)), (75, "has a single frame: its time step"), (75, "has a single frame")),
 }  # fmt: skip
 
-REFUSED_TRAININGS = {"a grid of 3 × 3": "data.crop = 16 is larger than the grid of unusual", "a single frame": "no complete training window"}
+REFUSED_TRAININGS = {
+    "a grid of 3 × 3": "data.crop = 16 is larger than the grid of unusual",
+    "a single frame": "no complete training window",
+}
 
 
 @pytest.mark.parametrize("name", OUTCOMES)

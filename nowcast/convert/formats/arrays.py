@@ -15,6 +15,7 @@ from nowcast.convert.formats import records
 from nowcast.convert.original import ZARR, Options, Original
 from nowcast.errors import DataError
 from nowcast.netcdf.files import OPEN_FILES
+from nowcast.runtime.signals import held
 
 _AT_ONCE = 8  # frames in a temporary file
 _FIRST = 4  # frames that tell grid, units and interval
@@ -133,7 +134,7 @@ def _write(dataset, name: str | None, path: Path) -> None:
         beside = [other for other, values in dataset.data_vars.items() if values.ndim < 2]
         kept = dataset[[name, *(other for other in beside if other != name)]]
     kept = kept.load().drop_encoding()
-    with OPEN_FILES.lock:
+    with OPEN_FILES.lock, held():
         kept.to_netcdf(path, engine="netcdf4", encoding={each: {"_FillValue": None} for each in kept.variables
                                                         if "_FillValue" not in kept[each].attrs})  # fmt: skip
 

@@ -20,6 +20,7 @@ from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.record import Record
+from nowcast.runtime.signals import held
 
 DIMS = ("time", "y", "x")
 UNNAMED = "rain"  # name of a DataArray that has none
@@ -58,7 +59,7 @@ def stored(array: xr.DataArray | xr.Dataset) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="nowcast-") as folder:
         path = Path(folder) / f"{name}.nc"
         try:
-            with OPEN_FILES.lock:
+            with OPEN_FILES.lock, held():
                 dataset.to_netcdf(path, engine="netcdf4")
         except (TypeError, ValueError) as error:
             raise DataError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
