@@ -129,6 +129,20 @@ def test_odim_on_a_map_in_kilometres(tmp_path):
     np.testing.assert_allclose(record.grid.spacing_km, metres.spacing_km, rtol=1e-6)
 
 
+def test_odim_of_several_times_is_refused(tmp_path):
+    import h5py
+
+    path = write_odim(tmp_path / "a.h5", counts())
+    with h5py.File(path, "a") as file:
+        file.copy("dataset1", "dataset2")
+    assert converted(path).grid.shape == counts().shape, "a second field of the same time is left out"
+    with h5py.File(path, "a") as file:
+        file["dataset2/what"].attrs["endtime"] = np.bytes_("235500")
+    code, _, err = command("convert", path, "--output", tmp_path / "other")
+    assert code == 3
+    assert "a.h5 has RATE of 2 times" in err
+
+
 def test_odim_chooses_the_quantity_asked_for(tmp_path):
     h5py = pytest.importorskip("h5py")
     path = write_odim(tmp_path / "a.h5", counts())

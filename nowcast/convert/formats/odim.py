@@ -54,10 +54,13 @@ def _find(file, path: Path, wanted: str | None) -> tuple:
     for dataset in _numbered(file, "dataset"):
         for data in _numbered(dataset, "data"):
             quantity = _attribute(file, dataset, data, "quantity")
-            found.setdefault(str(quantity), (data, dataset))
+            found.setdefault(str(quantity), []).append((data, dataset))
     for quantity in (wanted,) if wanted else _QUANTITIES:
         if quantity in found:
-            return found[quantity]
+            times = {_moment([each.get("what")], "end", path) for _, each in found[quantity]} - {None}
+            if len(times) > 1:
+                raise DataError(f"{path} has {quantity} of {len(times)} times.\nExpected a file for each time.")
+            return found[quantity][0]
     has = ", ".join(found) or "no fields"
     raise DataError(f"{path} has {has}.\nExpected {wanted or 'one of ' + ', '.join(_QUANTITIES)}; --variable chooses another.")
 
