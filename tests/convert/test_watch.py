@@ -66,7 +66,7 @@ def test_a_record_of_another_file_is_left_and_told(tmp_path, caplog):
     (tmp_path / "in").mkdir()
     write_odim(tmp_path / "in/a.h5", counts())
     assert len(list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps(nothing, nothing)))) == 1
-    write_odim(tmp_path / "in/a.h5", counts(shape=(13, 14)))
+    write_odim(tmp_path / "in/a.h5", counts(shape=(60, 70)))
     assert list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps(nothing, nothing))) == []
     told = f"{tmp_path / 'out/a.nc'} was made from another file than {tmp_path / 'in/a.h5'}"
     assert sum(record.message.startswith(told) for record in caplog.records) == 1
