@@ -153,17 +153,17 @@ def _pyproj():
 @lru_cache(maxsize=64)
 def projection_of(text: str):
     """Return the pyproj.Proj of a PROJ text or WKT. Raises DataError (exit 3) if it is none."""
-    pyproj = _pyproj()
-    try:
-        return pyproj.Proj(text)
-    except pyproj.exceptions.ProjError as error:
-        raise DataError(f'"{text[:80]}" is no map projection ({str(error)[:80]}).\nExpected PROJ text or WKT.') from None
+    return _parsed(text, "Proj")
 
 
 def _crs(text: str):
+    return _parsed(text, "CRS")
+
+
+def _parsed(text: str, kind: str):
     pyproj = _pyproj()
     try:
-        return pyproj.CRS(text)
+        return getattr(pyproj, kind)(text)
     except pyproj.exceptions.ProjError as error:
         raise DataError(f'"{text[:80]}" is no map projection ({str(error)[:80]}).\nExpected PROJ text or WKT.') from None
 
