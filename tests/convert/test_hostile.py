@@ -108,7 +108,10 @@ GRIB = {
     "without its end": (lambda: message()[:-4] + b"xxxx", "does not end in 7777"),
     "with a section of nothing": (lambda: patched(section(3), b"\0\0\0\0"), "section 3 states 0 bytes"),
     "with a huge grid": (lambda: patched(section(3) + 30, struct.pack(">II", 10**6, 10**6)), "declares fields of"),
-    "with more cells than values": (lambda: patched(section(3) + 30, struct.pack(">II", 31, 20)), "has 600 values for 20 × 31 cells"),
+    "with more cells than values": (
+        lambda: patched(section(3) + 30, struct.pack(">II", 31, 20)),
+        "has 600 values for 20 × 31 cells",
+    ),
     "of another grid": (lambda: patched(section(3) + 12, b"\0\x28"), "is on a regular_gg grid"),
     "of temperature": (lambda: message(mrms=False, shortName="2t"), "holds 2t, and no precipitation that is known"),
     "compressed and cut off": (lambda: gzip.compress(message())[:-30], "is cut off or damaged"),
