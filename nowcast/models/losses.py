@@ -174,11 +174,10 @@ class RelativeExceedance(Loss):
         return self
 
     def sum_and_count(self, forecast, observed, validity, transform):
-        total = torch.zeros((), device=observed.device)
+        total, known = torch.zeros((), device=observed.device), (validity > 0) & forecast.known
         for threshold in self.thresholds:
             value = float(transform.encode(torch.tensor(threshold)))
             odds = forecast.log_odds(value)
-            known = (validity > 0) & ~odds.isnan()
             entropy = CrossEntropy.apply(odds, observed >= threshold, known)
             total = total + entropy / (forecast.reference_entropy(value) * len(self.thresholds))
         return total, known.sum().float()

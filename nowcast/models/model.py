@@ -183,6 +183,11 @@ class Distribution:
         """Return the log-odds (case, lead, y, x) of reaching a network value."""
         return self.model.log_odds(self.outputs, value)
 
+    @property
+    def known(self) -> Tensor:
+        """Return where there is a forecast, (case, lead, y, x) bool."""
+        return ~self.outputs.isnan().any(dim=2)
+
     def reference_entropy(self, value: float) -> Tensor:
         """Return the mean cross entropy, in nats, that the guidance has for a network value, a scalar."""
         return self.model.reference_entropy(value)

@@ -104,7 +104,7 @@ class Guided(Layers, DistributionModel):
         with torch.no_grad():
             odds = torch.addcmul(
                 self.intercept[rows][..., None, None], self.slope[rows][..., None, None] / STEPS, coded.float()
-            ).masked_fill_(coded == MISSING, torch.nan)
+            ).masked_fill_(coded[:, :, :1] == MISSING, torch.nan)  # where one rate is missing, all are
         return correction + odds
 
     @torch.no_grad()
@@ -118,7 +118,7 @@ class Guided(Layers, DistributionModel):
         # in int8, a quarter of the memory: (case, lead, rate, patch², y / patch, x / patch)
         folded = F.pixel_unshuffle(chosen, patch).unflatten(2, (-1, patch**2))
         intercept, slope = (FED_SCALE * b[rows][:, FED, None, None, None] for b in (self.intercept, self.slope / STEPS))
-        known = folded != MISSING
+        known = folded[:, :, :1] != MISSING
         odds = torch.addcmul(intercept, slope, folded.float()).masked_fill_(~known, FED_SCALE * FAR_BELOW)
         share = known[:, :, 0].float().mean(dim=2, keepdim=True)
         return torch.cat([odds.flatten(2, 3), share], dim=2)
@@ -202,6 +202,10 @@ class RatesDistribution(Distribution):
     def parts(self) -> tuple[Tensor, ...]:
         """Return the log-odds of each of RATES, (case, lead, y, x)."""
         return self.outputs.unbind(2)
+
+    @cached_property
+    def known(self) -> Tensor:
+        return ~self.parts[0].isnan()  # where one rate is missing, all are
 
     def log_odds(self, value: float) -> Tensor:
         return log_odds(self.parts, value)
