@@ -35,7 +35,10 @@ from nowcast.runtime.device import pick_device
 
 TRAINING_DAYS = (0, 1, 2, 3, 4)
 NUMBERS = (3, 10, 30, 0)  # of training days; 0: all
-STEPS = {3: 400, 10: 700, 30: 1200, 0: 2000}  # few days are learnt by heart in fewer steps; validation chooses the best
+# few days have few windows, and are learnt by heart in fewer steps; validation chooses the best
+STEPS = {3: 400, 10: 700, 30: 1200, 0: 1800}
+KEPT_CASES = {3: 750, 10: 1500, 30: 3000, 0: 3000}
+VALIDATIONS = 4  # of each training
 SHOWN = (1.0, 5.0)  # mm/h
 
 
@@ -74,9 +77,12 @@ def curve(given: argparse.Namespace) -> dict:
         own, found = splits(record, number)
         if found in days.values():
             continue  # the archive has no more days than that
-        steps = f"training.steps={given.steps or STEPS[number]}"
         run = given.output / f"{given.archive}_{found}_days"
-        train(given.archives / given.archive, run, [*given.set, steps], device=given.device, splits=own)
+        if number == 0 and given.network:
+            run = given.network
+        else:
+            settings = settings_of(number, given.steps, given.set)
+            train(given.archives / given.archive, run, settings, device=given.device, splits=own)
         name = f"{found} days"
         forecasters[name], days[name] = open_forecaster(str(run), device=device), found
     evaluation = evaluate(forecasters, [record], selection=Selection(), thresholds=THRESHOLDS)
@@ -87,6 +93,17 @@ def curve(given: argparse.Namespace) -> dict:
     (given.output / f"{given.archive}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     _print_table(scored, days)
     return facts
+
+
+def settings_of(number: int, steps: int | None, changes: Sequence[str]) -> list[str]:
+    """Return what is changed in the config for a training on `number` days, 0: all; `changes` come last."""
+    steps = steps or STEPS[number]
+    ours = (
+        f"data.kept_cases={KEPT_CASES[number]}",
+        f"training.steps={steps}",
+        f"training.validate_every={max(steps // VALIDATIONS, 1)}",
+    )
+    return [*ours, *changes]
 
 
 def _ratios(scored: Scored, name: str) -> dict[str, list[float]]:
@@ -129,6 +146,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder of trainings and results, or with --picture the PNG")
     parser.add_argument("--cases", type=int, default=CASES, help=f"cases to correct on and to score; default {CASES}")
     parser.add_argument("--steps", type=int, help="steps of each training; default: more for more days")
+    parser.add_argument("--network", type=Path, metavar="RUN", help="network of archives.py, which was trained on all days")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the config that is trained")
     parser.add_argument("--archives", type=Path, default=shared / "archives", help="folder with a folder for each archive")
     parser.add_argument("--device", default="auto")

@@ -39,14 +39,24 @@ def test_few_days_are_spread_over_those_with_rain(folder):
     assert learning_curve.splits(record, 30)[1] == 8
 
 
+def test_few_days_take_fewer_steps_and_what_is_given_comes_last():
+    assert learning_curve.settings_of(3, None, []) == [
+        "data.kept_cases=750",
+        "training.steps=400",
+        "training.validate_every=100",
+    ]
+    assert learning_curve.settings_of(0, 2, ["data.kept_cases=4"])[-3:] == [
+        "training.steps=2", "training.validate_every=1", "data.kept_cases=4"]  # fmt: skip
+
+
 @pytest.mark.slow
 def test_a_curve_is_trained_scored_and_drawn(folder, capsys, monkeypatch):
-    monkeypatch.setattr(learning_curve, "NUMBERS", (2, 30, 0))
+    monkeypatch.setattr(learning_curve, "NUMBERS", (3, 30, 0))
     options = [word for setting in TINY for word in ("--set", setting)]
     learning_curve.main(["--archive", "taasrad", "--archives", str(folder / "archives"), "--output", str(folder / "out"),
                          "--steps", "2", "--cases", "4", "--device", "cpu", *options])  # fmt: skip
     facts = json.loads((folder / "out" / "taasrad.json").read_text())
-    assert [point["days"] for point in facts["points"]] == [2, 8]  # of 30 days there are only 8
+    assert [point["days"] for point in facts["points"]] == [3, 8]  # of 30 days there are only 8
     assert facts["num_cases"] == 4
     assert all(0 < value < 3 for point in facts["points"] for value in point["value"] if value == value)
     assert "| training days |" in capsys.readouterr().out
