@@ -258,6 +258,8 @@ def _choose_reach(fingerprint: Fingerprint, frames: FrameChoice, size: Size, cho
     smallest = min(min(record.shape) for record in fingerprint.series)
     side = min(size.crop or smallest, smallest)
     finest = min(next(patch for least, patch in PATCHES if side >= least), model["patch"] if moves_along else LARGEST_PATCH)
+    keeps = finest < model["patch"] and _can_keep_patch(fingerprint, frames, side, model["patch"])
+    finest = model["patch"] if keeps else finest
     coarser = 2 * finest if smallest >= 2 * finest else finest
     offered = ((finest, 3),) if moves_along else ((finest, 3), (finest, 5), (coarser, 5), (coarser, 7))
     patch, kernel = next((o for o in offered if _reach(*o) >= motion - REACH_SLACK), offered[-1])
@@ -265,11 +267,20 @@ def _choose_reach(fingerprint: Fingerprint, frames: FrameChoice, size: Size, cho
     enough = "enough, since the motion is already removed" if moves_along else f"the field moves up to {motion:.1f}"
     reason = f"information travels {reach} cells a step; {enough}"
     choices.set("model.kernel_sizes", [kernel] * len(model["kernel_sizes"]), reason)
-    choices.set("model.patch", patch, f"{patch} × {patch} cells become the channels of one place: quicker, and a farther reach")
+    why = "as in the included network, which few events begin with" if keeps else "quicker, and a farther reach"
+    choices.set("model.patch", patch, f"{patch} × {patch} cells become the channels of one place: {why}")
     if reach < motion - REACH_SLACK and not moves_along:
         choices.warnings.append(
             f"the field moves {motion:.1f} cells a step but information only {reach}: a coarser grid would serve better"
         )
+
+
+def _can_keep_patch(fingerprint: Fingerprint, frames: FrameChoice, side: int, patch: int) -> bool:
+    """Return whether a small grid keeps the recipe's patch, so that few events can start from the included network's weights.
+
+    side: cells of the smallest side of a crop or grid
+    """
+    return is_lagrangian(fingerprint) and frames.splits.by != "days" and side >= 2 * patch
 
 
 def _reach(patch: int, kernel: int) -> int:

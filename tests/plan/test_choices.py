@@ -2,6 +2,7 @@
 
 import math
 import tomllib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -83,9 +84,22 @@ def test_crops_hold_what_moves_through_them(motion, crop):
     assert f"moves at most {motion:.1f} cells a step" in made.comments["data.crop"]
 
 
-def test_a_small_grid_is_taken_whole_and_finely():
-    experiment, _ = chosen([series(300)])
-    assert (experiment.data.crop, experiment.model.patch) == (0, 2)
+@pytest.mark.parametrize(
+    ("parts", "shape", "patch"),
+    [
+        ([series(300)], (48, 37), 8),
+        ([series(300)], (16, 16), 8),
+        ([series(300)], (15, 40), 1),
+        ([days(60)], (48, 37), 2),
+        ([days(60)], (64, 64), 4),
+    ],
+)
+def test_a_small_grid_is_taken_whole_and_finely_unless_few_events_begin_with_the_included_network(parts, shape, patch):
+    small = [replace(part, shape=shape) for part in parts]
+    experiment, made = chosen(small)
+    assert (experiment.data.crop, experiment.model.patch) == (0, patch)
+    assert ("as in the included network" in made.comments["model.patch"]) == (patch == 8)
+    assert chosen(small, quantity=DIMENSIONLESS)[0].model.patch < 8, "what is not rain has no included network"
 
 
 @pytest.mark.parametrize("motion", [0.5, 2.0, 4.2, 7.0, 9.6, 14.4, 24.0])

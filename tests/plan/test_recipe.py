@@ -127,13 +127,14 @@ def test_a_month_of_one_radar_is_an_archive(tmp_path):
 
 
 def test_few_events_begin_with_the_included_network_where_it_fits(tmp_path):
-    fits = made_for(str(record(tmp_path, shape=(130, 140)))).experiment
-    assert fits.training.start_from == "pretrained"
-    assert 100 <= fits.training.steps <= 500
-    assert fits.training.early_stopping > 0
-    learner = Learner(fits, CPU)
-    learner.start_from(read_checkpoint("pretrained"), quantity=RAIN_RATE)
-    other = made_for(str(record(tmp_path, name="small.nc", shape=(40, 44))))
+    for name, shape in {"large.nc": (130, 140), "small.nc": (40, 44), "least.nc": (16, 20)}.items():
+        fits = made_for(str(record(tmp_path, name=name, shape=shape))).experiment
+        assert fits.training.start_from == "pretrained"
+        assert 100 <= fits.training.steps <= 500
+        assert fits.training.early_stopping > 0
+        learner = Learner(fits, CPU)
+        learner.start_from(read_checkpoint("pretrained"), quantity=RAIN_RATE)
+    other = made_for(str(record(tmp_path, name="tiny.nc", shape=(15, 20))))
     assert other.experiment.training.start_from == ""
     assert "another shape" in other.comments["training.start_from"]
 
