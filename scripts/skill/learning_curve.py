@@ -5,6 +5,7 @@ Days are numbered and split as in archives.py. The days to train on are spread e
 have rain; each network is chosen and cut on day 6 and scored on day 7, beside the cascade, which learns nothing.
 
     python scripts/skill/learning_curve.py --archive taasrad --output runs/curve
+    python scripts/skill/learning_curve.py --archive taasrad --days 3 10 --set training.start_from=RUN --output runs/tuned
     python scripts/skill/learning_curve.py --picture runs/curve/taasrad.json runs/curve/singapore.json --output curve.png
 
 Trainings are kept in `--output`: called again, the program goes on from what is there. It writes ARCHIVE.json, with the CSI ÷
@@ -73,7 +74,7 @@ def curve(given: argparse.Namespace) -> dict:
     validation = choose_cases(record, VALIDATION_DAYS, given.cases)
     cascade = cascade_of(validation, given.output / f"{given.archive}_cascade.npz")
     forecasters, days = {"cascade": Cascade(cascade, cases.references)}, {}
-    for number in NUMBERS:
+    for number in given.days:
         own, found = splits(record, number)
         if found in days.values():
             continue  # the archive has no more days than that
@@ -145,6 +146,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--picture", nargs="+", type=Path, metavar="JSON", help="draws these results to --output and ends")
     parser.add_argument("--output", type=Path, required=True, help="folder of trainings and results, or with --picture the PNG")
     parser.add_argument("--cases", type=int, default=CASES, help=f"cases to correct on and to score; default {CASES}")
+    parser.add_argument(
+        "--days", type=int, nargs="+", default=NUMBERS, choices=NUMBERS, help="of training; 0: all; default: each"
+    )
     parser.add_argument("--steps", type=int, help="steps of each training; default: more for more days")
     parser.add_argument("--network", type=Path, metavar="RUN", help="network of archives.py, which was trained on all days")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the config that is trained")

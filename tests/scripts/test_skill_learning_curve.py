@@ -50,11 +50,10 @@ def test_few_days_take_fewer_steps_and_what_is_given_comes_last():
 
 
 @pytest.mark.slow
-def test_a_curve_is_trained_scored_and_drawn(folder, capsys, monkeypatch):
-    monkeypatch.setattr(learning_curve, "NUMBERS", (3, 30, 0))
+def test_a_curve_is_trained_scored_and_drawn(folder, capsys):
     options = [word for setting in TINY for word in ("--set", setting)]
     learning_curve.main(["--archive", "taasrad", "--archives", str(folder / "archives"), "--output", str(folder / "out"),
-                         "--steps", "2", "--cases", "4", "--device", "cpu", *options])  # fmt: skip
+                         "--days", "3", "30", "0", "--steps", "2", "--cases", "4", "--device", "cpu", *options])  # fmt: skip
     facts = json.loads((folder / "out" / "taasrad.json").read_text())
     assert [point["days"] for point in facts["points"]] == [3, 8]  # of 30 days there are only 8
     assert facts["num_cases"] == 4
