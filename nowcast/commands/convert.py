@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nowcast.convert import archive
-from nowcast.convert.archive import Request
+from nowcast.convert.jobs import Request
 from nowcast.convert.original import Options
 from nowcast.convert.watch import watch as watch_folder
 from nowcast.errors import OutputError, UsageError

@@ -3,11 +3,8 @@
 First every file is scanned for its times, then each record is written by itself: of its fields one is in memory at a time.
 """
 
-import hashlib
 import logging
 import os
-import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,55 +13,17 @@ from pathlib import Path
 import numpy as np
 
 from nowcast import __version__
-from nowcast.convert.inputs import Input, Scanned, find, in_processes, scan
-from nowcast.convert.original import DRY_DBZ, FLOAT_FILL, Options, Series
-from nowcast.convert.place import Box, cut, window
+from nowcast.convert.inputs import Found, Input, Scanned, find, in_processes, scan
+from nowcast.convert.jobs import Frame, Job, Request, plan
+from nowcast.convert.original import DRY_DBZ, FLOAT_FILL
+from nowcast.convert.place import cut
 from nowcast.convert.sniffing import named
 from nowcast.errors import DataError
-from nowcast.netcdf.rain.record_writer import ORIGINALS, Storage, originals_of, write_record
+from nowcast.netcdf.rain.record_writer import ORIGINALS, STATE, Storage, TimedField, attributes_of, write_record
 from nowcast.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
-PERIODS = {"day": "%Y%m%d", "month": "%Y%m", "file": ""}
-_DAY_MINUTES = 1440
 _NAMED = 3  # broken files that are named one by one
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to convert and how.
-
-    per: a key in PERIODS; box: the part of the grid to keep; every: minutes that the times of frames are multiples of
-    """
-
-    format: str = "auto"
-    options: Options = field(default_factory=Options)
-    per: str = "day"
-    box: Box | None = None
-    every: float | None = None
-    overwrite: bool = False
-    processes: int = 1
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A field to write: its time, where it is read, and how its numbers are stored there."""
-
-    time: np.datetime64
-    input: Input
-    number: int
-    storage: Storage
-
-
-@dataclass(frozen=True)
-class Job:
-    """A record to write."""
-
-    path: Path
-    series: Series
-    frames: tuple[Frame, ...]
-    request: Request
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -92,32 +51,31 @@ class Outcome:
 def convert(arguments: Sequence[str | Path], output: Path, request: Request) -> Outcome:
     """Convert files, folders and globs to records in a folder.
 
-    Raises UsageError (exit 2) for arguments that name nothing, DataError (3) if no file can be used, OutputError (5).
+    Raises UsageError (exit 2) for arguments that name nothing, or a box that misses all, DataError (3) if no file can be used,
+    OutputError (5).
     """
-    inputs, unknown = find(arguments, request.format, without=output)
-    if not inputs:
-        one = f", the first of them {unknown[0]}" if unknown else ""
+    found = find(arguments, request.format, without=output)
+    if not found.inputs and not found.broken:
+        one = f", the first of them {found.unknown[0]}" if found.unknown else ""
         raise DataError(
-            f"no radar files of a known format among {len(unknown)} files{one}.\n"
+            f"no radar files of a known format among {len(found.unknown)} files{one}.\n"
             "Expected ODIM or KNMI HDF5, RADOLAN, GRIB, GeoTIFF, images, npz, Zarr or NetCDF; --format names one."
         )
-    outcome = convert_inputs(inputs, output, request, unknown=unknown)
+    outcome = convert_inputs(found, output, request)
     if not outcome.written and not outcome.left:
         at = f" at multiples of {request.every:g} minutes" if request.every else ""
-        raise DataError(f"no frames{at} in {len(inputs)} files.\nExpected one at least; --every chooses them.")
+        raise DataError(f"no frames{at} in {len(found.inputs)} files.\nExpected one at least; --every chooses them.")
     return outcome
 
 
-def convert_inputs(
-    inputs: Sequence[Input], output: Path, request: Request, *, unknown: Sequence[Path] = (), quiet: bool = False
-) -> Outcome:
-    """Convert files whose formats are known. `unknown`: files that were left out; quiet: tell nothing of what was left.
+def convert_inputs(found: Found, output: Path, request: Request, *, quiet: bool = False) -> Outcome:
+    """Convert the files that were found. `quiet`: tell nothing of what was left.
 
-    Raises DataError (exit 3) if no file can be used, OutputError (5).
+    Raises DataError (exit 3) if no file can be used, OutputError (5), and the errors of `jobs.plan`.
     """
-    outcome = Outcome(unknown=list(unknown))
-    jobs = _jobs(_scanned(inputs, request, outcome), output, request)
-    jobs = [job for job in jobs if not _is_there(job, outcome)]
+    inputs = found.inputs
+    outcome = Outcome(unknown=found.unknown, broken=dict(found.broken))
+    jobs = [job for job in plan(_scanned(inputs, request, outcome), output, request) if not _is_there(job, outcome)]
     total = sum(len(job.frames) for job in jobs)
     with Progress("converting", total=total, unit="frame") as progress:
         for done in in_processes(write, jobs, progress, request.processes, weight=lambda done: done.num_planned):
@@ -125,7 +83,7 @@ def convert_inputs(
             outcome.num_frames += done.num_frames
             if done.num_frames:
                 outcome.written.append(done.path)
-    _refuse_nothing(outcome, len(inputs))
+    _refuse_nothing(outcome, len(inputs) + len(found.broken))
     if not quiet:
         _tell(outcome, inputs)
     return outcome
@@ -144,86 +102,21 @@ def _is_there(job: Job, outcome: Outcome) -> bool:
     if job.request.overwrite or not job.path.exists():
         return False
     outcome.left.append(job.path)
-    if originals_of(job.path) != job.digest:
+    known = attributes_of(job.path)
+    if known.get(STATE) != job.state and known.get(ORIGINALS) != job.digest():  # copied anew, files have other times alone
         outcome.changed.append(job.path)
     return True
-
-
-def _jobs(scanned: Sequence[Scanned], output: Path, request: Request) -> list[Job]:
-    """Return the records to write: the frames of each series and period, in order of their times."""
-    groups: dict[tuple, dict[np.datetime64, Frame]] = defaultdict(dict)
-    first: dict[tuple, Series] = {}
-    num_equal = 0
-    for result in scanned:
-        for original in result.originals:
-            series = first.setdefault(original.series.key, original.series)
-            if not _is_wanted(original.time, request.every):
-                continue
-            frames = groups[_period(original.time, result.input.path, request.per), series.key]
-            num_equal += original.time in frames
-            frames[original.time] = Frame(original.time, result.input, original.number, original.series.storage)
-    if num_equal:
-        log.warning("left out %d fields whose time another file has too; the last file in order counts", num_equal)
-    labels = _labels(first) if len(first) > 1 else dict.fromkeys(first, "")
-    return [
-        _job(output / f"{period}{labels[key]}.nc", first[key], frames, request)
-        for (period, key), frames in sorted(groups.items(), key=lambda group: (group[0][0], labels[group[0][1]]))
-    ]
-
-
-def _is_wanted(time: np.datetime64, every: float | None) -> bool:
-    if every is None:
-        return True
-    seconds = int((time - time.astype("datetime64[D]")).astype("timedelta64[s]").astype(np.int64))
-    return seconds % round(every * 60) == 0
-
-
-def _period(time: np.datetime64, path: Path, per: str) -> str:
-    """Return the name of the record that a frame belongs to."""
-    if per != "file":
-        return time.astype("datetime64[s]").item().strftime(PERIODS[per])
-    return re.sub(r"(\.(gz|bz2|h5|hdf5?|nc|grib2?|grb2?|bin|gif|png|pgm|npz|tiff?|zarr))+$", "", path.name, flags=re.I)
-
-
-def _labels(series: dict[tuple, Series]) -> dict[tuple, str]:
-    """Return a suffix of the file name for each of several series: product and size, and a digest if that is not enough."""
-    labels, taken = {}, defaultdict(list)
-    for key, each in series.items():
-        rows, columns = each.place.shape
-        labels[key] = f"_{re.sub(r'[^A-Za-z0-9]+', '-', each.product).strip('-')}_{rows}x{columns}"
-        taken[labels[key]].append(key)
-    for keys in (keys for keys in taken.values() if len(keys) > 1):
-        for key in keys:
-            labels[key] += "_" + hashlib.sha256(repr(_plain(series[key])).encode()).hexdigest()[:6]
-    return labels
-
-
-def _plain(series: Series) -> tuple:
-    given = series.place.given
-    return (series.product, series.place.y, series.place.x, series.place.projection, given and given.grid.key)
-
-
-def _job(path: Path, series: Series, frames: dict[np.datetime64, Frame], request: Request) -> Job:
-    digest = hashlib.sha256()
-    ordered = tuple(frames[time] for time in sorted(frames))
-    for name in dict.fromkeys(frame.input.path for frame in ordered):
-        digest.update(f"{name.name} {name.stat().st_size}\n".encode())
-    digest.update(repr((request.box, request.every, request.options)).encode())
-    return Job(path, series, ordered, request, digest.hexdigest())
 
 
 def write(job: Job) -> Written:
     """Write a record from its originals; files that cannot be read are left out. Raises OutputError (exit 5)."""
     storages = {frame.storage for frame in job.frames}
     storage = storages.pop() if len(storages) == 1 else _floating(job.series.storage.reflectivity)
-    place, part = job.series.place, (slice(None), slice(None))
-    if job.request.box:
-        part = window(place, job.request.box)
-        place = cut(place, *part)
+    place = cut(job.series.place, *job.window) if job.request.box else job.series.place
     broken: dict[Path, str] = {}
     num_frames = write_record(
-        job.path, _fields(job, storage, part, broken), grid=place.grid(), storage=storage, attributes=_attributes(job),
-        interval_minutes=job.series.interval, overwrite=job.request.overwrite,
+        job.path, _fields(job, storage, broken), grid=place.grid(), storage=storage, attributes=_attributes(job),
+        minutes=job.series.minutes, overwrite=job.request.overwrite,
     )  # fmt: skip
     return Written(job.path, num_frames, len(job.frames), tuple(broken.items()))
 
@@ -233,17 +126,18 @@ def _floating(reflectivity: bool) -> Storage:
     return Storage("f4", fill=FLOAT_FILL, dry=DRY_DBZ if reflectivity else None, reflectivity=reflectivity)
 
 
-def _fields(job: Job, storage: Storage, part: tuple[slice, slice], broken: dict[Path, str]) -> Iterator[tuple]:
-    """Yield the time and the stored numbers of each frame that can be read; of each other file the reason into `broken`."""
+def _fields(job: Job, storage: Storage, broken: dict[Path, str]) -> Iterator[TimedField]:
+    """Yield the stored numbers of each frame that can be read, with its times; of each other file the reason into `broken`."""
     for source, frames in _runs(job.frames):
         if source.path in broken:
             continue
         try:
-            fields = source.reader.read(source.path, [frame.number for frame in frames], job.request.options)
-            for frame, numbers in zip(frames, fields, strict=True):
-                if numbers.shape != job.series.place.shape:
-                    raise DataError(f"{source.path} holds a field of {numbers.shape}.\nExpected {job.series.place.shape}.")
-                yield frame.time, _restored(numbers[part], frame.storage, storage)
+            with source.on_disk() as path:
+                fields = source.reader.read(path, [frame.number for frame in frames], job.request.options)
+                for frame, numbers in zip(frames, fields, strict=True):
+                    if numbers.shape != job.series.place.shape:
+                        raise DataError(f"{source.path} holds a field of {numbers.shape}.\nExpected {job.series.place.shape}.")
+                    yield TimedField(frame.time, _restored(numbers[job.window], frame.storage, storage), frame.span)
         except (DataError, MemoryError) as error:
             broken[source.path] = str(error) or "out of memory"
 
@@ -269,12 +163,12 @@ def _runs(frames: Sequence[Frame]) -> Iterator[tuple[Input, list[Frame]]]:
 
 
 def _attributes(job: Job) -> dict[str, str]:
-    names = [path.name for path in dict.fromkeys(frame.input.path for frame in job.frames)]
+    names = [source.path.name for source in job.inputs]
     files = f"{len(names)} original files, from {names[0]} to {names[-1]}" if len(names) > 1 else f"original file {names[0]}"
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
     about = dict(job.series.about)
     about["history"] = f"{now} converted by nowcast {__version__} from {files}; values as in the originals, not resampled"
-    return about | {ORIGINALS: job.digest}
+    return about | {ORIGINALS: job.digest(), STATE: job.state}
 
 
 def _refuse_nothing(outcome: Outcome, num_inputs: int) -> None:

@@ -1,21 +1,26 @@
 """Find the original files that arguments name, and read what each holds, in several processes where there are many."""
 
+import contextlib
 import glob
+import hashlib
 import importlib
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
+from nowcast.convert.containers import Member, Opened, damage, members
 from nowcast.convert.original import Options, Original
-from nowcast.convert.sniffing import BESIDE, FORMATS, READ_COMPRESSED, format_of, is_compressed, is_store
-from nowcast.errors import DataError, UsageError
+from nowcast.convert.sniffing import ARCHIVE, BESIDE, FORMATS, READ_COMPRESSED, format_in, format_of, is_compressed, is_store
+from nowcast.errors import DataError, NowcastError, UsageError
 from nowcast.runtime.progress import Progress
 
 Item = TypeVar("Item")
@@ -23,17 +28,57 @@ Result = TypeVar("Result")
 _FEW = 8  # pieces of work that one process does sooner than several begin
 
 
+_MEMORY = Path("/dev/shm")  # where a member of an archive is while it is read, if there is room
+_OPENED = Opened()
+
+
 @dataclass(frozen=True)
 class Input:
-    """An original file or Zarr store, and the key of its format in FORMATS."""
+    """An original file or Zarr store, and the key of its format in FORMATS. member: its place, if it is in an archive."""
 
     path: Path
     format: str
+    member: Member | None = None
 
     @property
     def reader(self) -> ModuleType:
         """The module that reads it."""
         return importlib.import_module(f"nowcast.convert.formats.{FORMATS[self.format].module}")
+
+    @property
+    def file(self) -> Path:
+        """The file on disk that holds it."""
+        return self.member.archive if self.member else self.path
+
+    @contextlib.contextmanager
+    def on_disk(self) -> Iterator[Path]:
+        """Yield a file to read: itself, or a copy of a member of an archive for the time being. Errors name the original."""
+        if self.member is None:
+            yield self.path
+            return
+        room = _MEMORY if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > 2 * self.member.size else None
+        with tempfile.TemporaryDirectory(dir=room) as folder:
+            copy = Path(folder) / self.path.name
+            with damage(self.path), _OPENED.open(self.member) as source, open(copy, "wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+            try:
+                yield copy
+            except NowcastError as error:
+                raise type(error)(str(error).replace(str(copy), str(self.path))) from error
+
+    def state(self) -> str:
+        """Return what tells quickly whether it has changed: name, size and time of change. Raises OSError."""
+        if self.member:
+            return f"{self.path.name} {self.member.state}"
+        files = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
+        return f"{self.path.name} " + " ".join(f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+
+    def digest(self) -> str:
+        """Return a digest of its name and content; of members of archives, and of stores, as `state`. Raises OSError."""
+        if self.member or self.path.is_dir():
+            return self.state()
+        with open(self.path, "rb") as content:
+            return f"{self.path.name} {hashlib.file_digest(content, 'sha256').hexdigest()}"
 
 
 @dataclass(frozen=True)
@@ -45,25 +90,48 @@ class Scanned:
     error: str = ""
 
 
-def find(
-    arguments: Sequence[str | Path], wanted: str = "auto", *, without: Path | None = None
-) -> tuple[list[Input], list[Path]]:
-    """Return the original files that arguments name, files, folders or globs, and the files of no format that is known.
+@dataclass
+class Found:
+    """The original files that arguments name, the files of no format that is known, and the archives that are damaged."""
+
+    inputs: list[Input] = field(default_factory=list)
+    unknown: list[Path] = field(default_factory=list)
+    broken: dict[Path, str] = field(default_factory=dict)
+
+
+def find(arguments: Sequence[str | Path], wanted: str = "auto", *, without: Path | None = None) -> Found:
+    """Find the original files that arguments name, files, folders or globs; tar and zip files count for what they hold.
 
     wanted: a key in FORMATS that all files have; "auto": found by their content; without: a folder that is left out
 
     Raises UsageError (exit 2) for an argument that names nothing.
     """
-    inputs, unknown = {}, []
-    for path in itertools.chain.from_iterable(_expanded(argument, without) for argument in arguments):
+    found = Found()
+    for path in dict.fromkeys(itertools.chain.from_iterable(_expanded(argument, without) for argument in arguments)):
         name = format_of(path)
-        if wanted != "auto" and name != BESIDE:
-            name = wanted
-        if name is None:
-            unknown.append(path)
-        elif name != BESIDE:
-            inputs[path] = Input(path, name)
-    return list(inputs.values()), unknown
+        if name == ARCHIVE and wanted != "meteonet":  # npz is zip
+            _look_into(path, wanted, found)
+        else:
+            _add(found, path, name, wanted)
+    return found
+
+
+def _look_into(path: Path, wanted: str, found: Found) -> None:
+    """Add the members of an archive to what was found."""
+    try:
+        for member, name in members(path, format_in):
+            _add(found, member.path, name, wanted, member)
+    except DataError as error:
+        found.broken[path] = str(error)
+
+
+def _add(found: Found, path: Path, name: str | None, wanted: str, member: Member | None = None) -> None:
+    if wanted != "auto" and name != BESIDE:
+        name = wanted
+    if name is None or name == ARCHIVE:
+        found.unknown.append(path)
+    elif name != BESIDE:
+        found.inputs.append(Input(path, name, member))
 
 
 def _expanded(argument: str | Path, without: Path | None) -> list[Path]:
@@ -90,17 +158,18 @@ def scan(job: tuple[Input, Options]) -> Scanned:
     """Return what a file holds, without its fields."""
     source, options = job
     try:
-        _check_unpacked(source)
-        return Scanned(source, tuple(source.reader.scan(source.path, options)))
+        with source.on_disk() as path:
+            _check_unpacked(source, path)
+            return Scanned(source, tuple(source.reader.scan(path, options)))
     except (DataError, MemoryError) as error:
         return Scanned(source, error=str(error) or "out of memory")
 
 
-def _check_unpacked(source: Input) -> None:
+def _check_unpacked(source: Input, path: Path) -> None:
     """Raise DataError (exit 3) for a compressed file of a format that is not read so."""
-    if source.format not in READ_COMPRESSED and source.path.is_file() and is_compressed(source.path):
+    if source.format not in READ_COMPRESSED and path.is_file() and is_compressed(path):
         read = ", ".join(FORMATS[name].title for name in READ_COMPRESSED)
-        raise DataError(f"{source.path} is compressed.\nExpected it unpacked: only {read} are read from gzip and bzip2.")
+        raise DataError(f"{path} is compressed.\nExpected it unpacked: only {read} are read from gzip, bzip2 and xz.")
 
 
 def in_processes(

@@ -43,17 +43,35 @@ class Series:
 
     @property
     def key(self) -> tuple:
-        """Equal for fields that can lie in one record."""
-        return (self.product, self.place, self.storage.reflectivity)
+        """Equal for fields that can lie in one record. Intervals may differ by less than half a minute, as clocks do."""
+        return (self.product, self.place, self.storage.reflectivity, self.minutes)
+
+    @property
+    def minutes(self) -> float | None:
+        """The interval in whole minutes, if it has any."""
+        return self.interval if self.interval is None or self.interval < 1 else float(round(self.interval))
 
 
 @dataclass(frozen=True)
 class Original:
-    """A field of an original file: its valid time (UTC), and its number in the file."""
+    """A field of an original file: its valid time (UTC), and its number in the file.
+
+    forecast: minutes that it is ahead of the time it was made at; None of observations and analyses
+    bounds: start and end of the interval of a sum, where a file tells them; else it ends at the valid time
+    """
 
     time: np.datetime64
     number: int
     series: Series
+    forecast: float | None = None
+    bounds: tuple[np.datetime64, np.datetime64] | None = None
+
+    @property
+    def span(self) -> tuple[np.datetime64, np.datetime64] | None:
+        """The start and the end of the interval of a sum; None of an instant."""
+        if self.bounds is not None or self.series.interval is None:
+            return self.bounds
+        return self.time - np.timedelta64(round(self.series.interval * 60), "s"), self.time
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from nowcast.netcdf.places.coordinates import converted
 from nowcast.netcdf.places.grid import Grid
 
 Box = tuple[float, float, float, float]  # west, south, east, north, degrees
+Window = tuple[slice, slice]  # rows and columns
 _UNITS = {1.0: "m", 1000.0: "km", 0.3048: "foot", 1200 / 3937: "US_survey_foot"}  # of maps, by metres
 _AXES = (
     ("y", "Y", "projection_y_coordinate", "latitude", "degrees_north"),
@@ -97,9 +98,13 @@ class GivenGrid:
         return hash((self.grid.key, self.grid.turned))
 
 
+class BoxMissed(UsageError):
+    """A box holds no cell of a grid."""
+
+
 @lru_cache(maxsize=256)
-def window(place: Place, box: Box) -> tuple[slice, slice]:
-    """Return the rows and columns that hold all cells within a box. Raises UsageError (exit 2) if there are none."""
+def window(place: Place, box: Box) -> Window:
+    """Return the rows and columns that hold all cells within a box. Raises BoxMissed (exit 2) if there are none."""
     if place.given is not None:
         longitude, latitude = _given_degrees(place.given.grid)
     else:
@@ -109,7 +114,7 @@ def window(place: Place, box: Box) -> tuple[slice, slice]:
     inside = (latitude >= south) & (latitude <= north) & ((longitude - west) % 360 <= width)
     rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
     if not len(rows):
-        raise UsageError(
+        raise BoxMissed(
             f"--box {','.join(f'{edge:g}' for edge in box)} holds no cell: the grid reaches from "
             f"{np.nanmin(longitude):.4g} to {np.nanmax(longitude):.4g} E, {np.nanmin(latitude):.4g} to "
             f"{np.nanmax(latitude):.4g} N.\nGive west,south,east,north in degrees."

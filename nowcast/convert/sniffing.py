@@ -1,16 +1,17 @@
 """Tell the format of a file by its content: a few kilobytes, without any library."""
 
-import bz2
 import contextlib
 import gzip
-import mmap
+import lzma
 import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from nowcast.convert.containers import decompressed, kind_of
 from nowcast.errors import DataError
 
 _HEAD = 4096  # bytes that tell the format
@@ -32,7 +33,7 @@ FORMATS = {
     "odim": Format("ODIM HDF5", "odim"),
     "knmi": Format("KNMI HDF5", "knmi"),
     "radolan": Format("RADOLAN", "radolan"),
-    "mrms": Format("GRIB", "grib"),
+    "mrms": Format("GRIB", "grib.reader"),
     "mch-gif": Format("MeteoSwiss GIF", "mch_gif"),
     "fmi-pgm": Format("FMI PGM", "fmi_pgm"),
     "bom": Format("NetCDF", "arrays"),
@@ -44,6 +45,8 @@ FORMATS = {
 }
 READ_COMPRESSED = ("radolan", "mrms", "fmi-pgm")
 BESIDE = "coordinates"  # a file that another one needs, and which holds no field
+ARCHIVE = "tar or zip"  # a file that holds others
+_NPZ = {b"data.npy": "meteonet", b"lats.npy": BESIDE, b"lons.npy": BESIDE}  # by the name of the first member
 # the beginning of a file -> its format; HDF5, GIF, PGM, zip and what is compressed need a closer look
 _BEGINNINGS = (
     (b"CDF", "netcdf"),
@@ -57,27 +60,37 @@ _BEGINNINGS = (
 
 
 def format_of(path: Path) -> str | None:
-    """Return the key in FORMATS of a file or Zarr store, BESIDE for what belongs to another file; None if it is unknown."""
+    """Return the key in FORMATS of a file or Zarr store, or of what is in it; None if it is unknown.
+
+    BESIDE: it belongs to another file; ARCHIVE: it holds other files
+    """
     if path.is_dir():
         return "zarr" if is_store(path) else None
     try:
-        start = head(path)
-    except (OSError, DataError):
+        with _damage(path), open(path, "rb") as file:
+            return format_in(file)
+    except DataError:
         return None
+
+
+def format_in(file: BinaryIO) -> str | None:
+    """Return the format of an open file, as `format_of`. Raises OSError, EOFError and such if it is damaged."""
+    start = decompressed(file).read(_HEAD)
     for beginning, name in _BEGINNINGS:
         if start.startswith(beginning):
             return name
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
-        return _hdf5(path)
+        file.seek(0)
+        return _hdf5(decompressed(file).read(_SEARCHED))
     if start.startswith(b"GIF8"):
         return "mch-gif" if b"Meteoswiss" in start else "image"
     if start.startswith((b"P5", b"P2")):
         return "fmi-pgm" if b"# obstime" in start else None
-    if start.startswith(b"PK\x03\x04"):
-        return {b"data.npy": "meteonet", b"lats.npy": BESIDE, b"lons.npy": BESIDE}.get(start[30:38])
+    if kind_of(start) == "zip":
+        return _NPZ.get(start[30:38], ARCHIVE)
     if RADOLAN.match(start):
         return "radolan"
-    return "mrms" if b"GRIB" in start[:256] else None  # after the header of a telegram
+    return "mrms" if b"GRIB" in start[:256] else ARCHIVE if kind_of(start) else None  # GRIB: after a telegram's header
 
 
 def is_store(folder: Path) -> bool:
@@ -85,33 +98,30 @@ def is_store(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata"))
 
 
-def _hdf5(path: Path) -> str:
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content.find(b"_NCProperties", 0, _HEAD * 16) >= 0:
-            return "netcdf"
-        end = min(len(content), _SEARCHED)
-        if content.find(b"ODIM_H5", 0, end) >= 0:
-            return "odim"
-        if content.find(b"calibration_formulas", 0, end) >= 0 or content.find(b"image1", 0, end) >= 0:
-            return "knmi"
-        is_odim = all(content.find(name, 0, end) >= 0 for name in (b"dataset1", b"what", b"where"))
-    return "odim" if is_odim else "netcdf"
+def _hdf5(content: bytes) -> str:
+    if b"_NCProperties" in content[: _HEAD * 16]:
+        return "netcdf"
+    if b"ODIM_H5" in content:
+        return "odim"
+    if b"calibration_formulas" in content or b"image1" in content:
+        return "knmi"
+    return "odim" if all(name in content for name in (b"dataset1", b"what", b"where")) else "netcdf"
 
 
 def head(path: Path, num_bytes: int = _HEAD) -> bytes:
-    """Return the first bytes of a file, decompressed if it is gzip or bzip2. Raises as `content`."""
-    with _damage(path), _opened(path) as file:
-        return file.read(num_bytes)
+    """Return the first bytes of a file, decompressed if it is gzip, bzip2 or xz. Raises as `content`."""
+    with _damage(path), open(path, "rb") as file:
+        return decompressed(file).read(num_bytes)
 
 
 def content(path: Path) -> bytes:
-    """Return a whole file, decompressed if it is gzip or bzip2.
+    """Return a whole file, decompressed if it is gzip, bzip2 or xz.
 
     Raises DataError (exit 3) if it is cut off, damaged, absent or too large.
     """
-    with _damage(path), _opened(path) as file:
-        blocks, size = [], 0
-        while block := file.read(_BLOCK):
+    with _damage(path), open(path, "rb") as file:
+        stream, blocks, size = decompressed(file), [], 0
+        while block := stream.read(_BLOCK):
             blocks.append(block)
             size += len(block)
             if size > _MOST_BYTES:
@@ -120,32 +130,28 @@ def content(path: Path) -> bytes:
 
 
 def is_compressed(path: Path) -> bool:
-    """Return whether a file is gzip or bzip2. Raises OSError if it cannot be read."""
-    return _opener(path) is not open
-
-
-def _opened(path: Path):
-    return _opener(path)(path, "rb")
-
-
-def _opener(path: Path):
+    """Return whether a file is gzip, bzip2 or xz. Raises OSError if it cannot be read."""
     with open(path, "rb") as file:
-        start = file.read(3)
-    return gzip.open if start[:2] == b"\x1f\x8b" else bz2.open if start == b"BZh" else open
+        return decompressed(file) is not file
 
 
 @contextlib.contextmanager
 def _damage(path: Path):
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is cut off or damaged ({error}).\nExpected a whole file: download it again.") from error
     except OSError as error:
         reason = error.strerror or error  # bzip2 says `Invalid data stream` without a number
         raise DataError(f"{path} cannot be read ({reason}).\nExpected a whole file on this machine.") from error
 
 
+def title_of(name: str) -> str:
+    """Return what people call a format that `format_of` told."""
+    return FORMATS[name].title if name in FORMATS else name
+
+
 def named(formats: Iterable[str]) -> str:
     """Return what files of these formats are called, such as `8 ODIM HDF5 files and 1 GRIB file`."""
-    counts = Counter(FORMATS[name].title for name in formats)
+    counts = Counter(title_of(name) for name in formats)
     return " and ".join(f"{count:,} {title} file{'s' if count > 1 else ''}" for title, count in counts.most_common())

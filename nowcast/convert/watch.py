@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from nowcast.convert.archive import Request, convert_inputs
-from nowcast.convert.inputs import Input, find
+from nowcast.convert.archive import convert_inputs
+from nowcast.convert.inputs import Found, Input, find
+from nowcast.convert.jobs import Request
+from nowcast.convert.place import BoxMissed
 from nowcast.errors import DataError, UsageError
 from nowcast.runtime.outputs import making_folder, remove_stale
 from nowcast.runtime.signals import StopRequest
@@ -55,11 +57,11 @@ class _Watched:
     def settled(self) -> list[Input]:
         """Return the files to convert: new or changed ones that have not changed since the last listing, in order of age."""
         try:
-            inputs, _ = find([self.folder], self.request.format, without=self.output)
+            inputs = find([self.folder], self.request.format, without=self.output).inputs
         except OSError as error:  # such as a network disk that is away
             log.debug("%s cannot be listed: %s", self.folder, error)
             return []
-        states = {source: state for source in inputs if (state := _state(source.path)) is not None}
+        states = {source: state for source in inputs if (state := _state(source.file)) is not None}
         ready = [source for source, state in states.items() if self._is_ready(source.path, state)]
         self._seen = {source.path: state for source, state in states.items()}
         self._done = {path: state for path, state in self._done.items() if path in self._seen}
@@ -72,8 +74,8 @@ class _Watched:
         """Convert a file; return its records. What cannot be read is tried again, and told once."""
         is_changed = source.path in self._done
         try:
-            outcome = convert_inputs([source], self.output, replace(self.request, overwrite=is_changed), quiet=True)
-        except DataError as error:
+            outcome = convert_inputs(Found([source]), self.output, replace(self.request, overwrite=is_changed), quiet=True)
+        except (DataError, BoxMissed) as error:
             failures = self._failures[source.path] = self._failures.get(source.path, 0) + 1
             if failures < TRIES:
                 return []

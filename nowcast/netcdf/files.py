@@ -17,7 +17,7 @@ from pathlib import Path
 
 import netCDF4
 
-from nowcast.convert.sniffing import BESIDE, FORMATS, format_of, is_store, named
+from nowcast.convert.sniffing import BESIDE, format_of, is_store, named, title_of
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.classic_header import check_whole
 
@@ -63,7 +63,7 @@ def _refuse_originals(files: list[Path], argument: str) -> None:
     if known and "netcdf" not in formats and len(formats) == len(files[:_MOST_LOOKED_AT]):
         more = len(files) > _MOST_LOOKED_AT
         is_file = files == [Path(argument)]
-        holds = f"is one {FORMATS[known[0]].title} file" if is_file else f"holds {named(known)}"
+        holds = f"is one {title_of(known[0])} file" if is_file else f"holds {named(known)}"
         raise UsageError(
             f"{argument} {holds}{' and more' if more else ''}, no NetCDF.\n"
             f"Convert first: nowcast convert {shlex.quote(argument)} --output archive/"

@@ -1,13 +1,15 @@
 """Archives: a record a day, month or file; what is there is left; broken files are named and left out."""
 
 import gzip
+import os
+import re
 
 import netCDF4
 import numpy as np
 import pytest
 from makers import ROOT, command, expect
 from makers.cf_checker import cf_faults
-from makers.originals import START, counts, write_fmi, write_knmi, write_odim
+from makers.originals import START, counts, stamp, write_fmi, write_knmi, write_odim
 
 from nowcast.convert.place import Axis, Place, window
 from nowcast.netcdf.opening import open_records
@@ -24,31 +26,36 @@ def odim_files(folder, minutes, **options):
 
 
 def names(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """The files in a folder, without the digest of the series in their names."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(re.sub(r"_[0-9a-f]{6}\.nc$", ".nc", name) for name in found)
 
 
-@pytest.mark.parametrize(("per", "expected"), [("day", ["20200601.nc", "20200602.nc", "20200701.nc"]),
-                                               ("month", ["202006.nc", "202007.nc"]),
+@pytest.mark.parametrize(("per", "expected"), [("day", [f"2020{day}_RATE_12x14.nc" for day in ("0601", "0602", "0701")]),
+                                               ("month", ["202006_RATE_12x14.nc", "202007_RATE_12x14.nc"]),
                                                ("file", ["000000.nc", "000005.nc", "001440.nc", "043200.nc"])])  # fmt: skip
 def test_a_record_holds_a_day_a_month_or_a_file(tmp_path, per, expected):
     odim_files(tmp_path / "in", (0, 5, DAY, 30 * DAY))
     code, out, _ = command("convert", tmp_path / "in", "--output", tmp_path / "out", "--per", per)
     assert code == 0
-    assert out.split() == [str(tmp_path / "out" / name) for name in expected]
+    assert out.split() == sorted(str(path) for path in (tmp_path / "out").iterdir())
     assert names(tmp_path / "out") == expected
     (record,) = open_records([tmp_path / "out"])
     assert len(record) == 4
 
 
 def test_a_record_is_a_valid_cf_file_that_tells_its_origin(tmp_path):
-    odim_files(tmp_path / "in", (0, 5))
-    assert command("convert", tmp_path / "in", "--output", tmp_path / "out")[0] == 0
-    faults, checks = cf_faults(tmp_path / "out/20200601.nc")
-    assert (faults, checks > 10) == ([], True)
-    with netCDF4.Dataset(tmp_path / "out/20200601.nc") as file:
-        assert "2 original files, from 000000.h5 to 000005.h5" in file.history
+    odim_files(tmp_path / "in", (5, 10), quantity="ACRR")
+    code, out, _ = command("convert", tmp_path / "in", "--output", tmp_path / "out")
+    faults, checks = cf_faults(out.strip())
+    assert (code, faults, checks > 10) == (0, [], True)
+    with netCDF4.Dataset(out.strip()) as file:
+        assert "2 original files, from 000005.h5 to 000010.h5" in file.history
         assert file.Conventions == "CF-1.11"
         assert file["rainfall_rate"].chunking() == [1, 12, 14]
+        assert file["rainfall_rate"].cell_methods == "time: mean (comment: of sums over 5 minutes)"
+        assert file["time"].bounds == "time_bnds"
+        np.testing.assert_array_equal(file["time_bnds"][:], file["time"][:][:, None] + [-300, 0])
 
 
 def test_what_is_there_is_left_and_what_has_changed_is_told(tmp_path):
@@ -58,12 +65,25 @@ def test_what_is_there_is_left_and_what_has_changed_is_told(tmp_path):
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     odim_files(tmp_path / "in", (5, 2 * DAY))
     code, out, err = command(*convert)
-    assert (code, out.split()) == (0, [str(tmp_path / "out/20200603.nc")])
+    assert (code, len(out.split()), "20200603_RATE" in out) == (0, 1, True)
     assert "left 2 records that are there already" in err
     assert "1 of them were made from other files than there are now" in err
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before} == before
-    assert len(command(*convert, "--overwrite")[1].split()) == 3
-    assert len(open_records([tmp_path / "out/20200601.nc"])[0]) == 2
+    anew = command(*convert, "--overwrite")[1].split()
+    assert len(anew) == 3
+    assert len(open_records(anew[:1])[0]) == 2
+
+
+def test_another_content_of_the_same_size_is_told_and_a_copy_is_not(tmp_path):
+    (path,) = odim_files(tmp_path / "in", (0,))
+    convert = ("convert", path, "--output", tmp_path / "out")
+    assert command(*convert)[0] == 0
+    os.utime(path, (1e9, 1e9))
+    assert "other files" not in command(*convert)[2]
+    size = path.stat().st_size
+    write_odim(path, counts(seed=9))
+    assert path.stat().st_size == size
+    assert "1 of them were made from other files than there are now" in command(*convert)[2]
 
 
 def test_broken_files_are_named_and_counted(tmp_path):
@@ -148,6 +168,68 @@ def test_two_series_get_a_record_each(tmp_path):
     expected = ["20200601_CAPPI-LOWEST_9x8.nc", "20200601_RAD-TEST-5min_9x8.nc", "20200601_RATE_12x14.nc"]
     assert names(tmp_path / "out") == expected
     assert len(open_records([tmp_path / "out"])) == 3
+    code, out, err = command("convert", tmp_path / "in/knmi.h5", "--output", tmp_path / "out")  # alone: the same name
+    assert (code, out, "left 1 records" in err) == (0, "", True)
+
+
+def test_sums_of_several_intervals_are_several_series(tmp_path):
+    odim_files(tmp_path / "in", (60, 65), quantity="ACRR")
+    write_odim(tmp_path / "in/hour.h5", counts(seed=1), minutes=60, quantity="ACRR", sums=60)
+    both = write_odim(tmp_path / "in/both.h5", counts(seed=2), minutes=120, quantity="ACRR")
+    add_sum(both, counts(seed=3), minutes=120, over=60)
+    code, out, err = command("convert", tmp_path / "in", "--output", tmp_path / "out")
+    assert (code, "left out" in err) == (0, False)
+    assert names(tmp_path / "out") == ["20200601_ACRR-5min_12x14.nc", "20200601_ACRR-60min_12x14.nc"]
+    short, long = (open_records([path])[0] for path in out.split())
+    np.testing.assert_allclose(short.read([2])[0], counts(seed=2) * 0.1 * 12, rtol=1e-6)
+    np.testing.assert_allclose(long.read([0, 1]), np.stack([counts(seed=1), counts(seed=3)]) * 0.1, rtol=1e-6)
+    with netCDF4.Dataset(out.split()[1]) as file:
+        assert np.diff(file["time_bnds"][:]).ravel().tolist() == [3600, 3600]
+
+
+def add_sum(path, field, *, minutes, over):
+    """Add a second dataset to an ODIM file: a sum over so many minutes."""
+    h5py = pytest.importorskip("h5py")
+    start = stamp(minutes - over)
+    with h5py.File(path, "a") as file:
+        file.copy("dataset1", "dataset2")
+        file["dataset2/data1/data"][...] = field
+        file["dataset2/what"].attrs.update({"startdate": f"{start:%Y%m%d}", "starttime": f"{start:%H%M%S}"})
+
+
+def test_a_box_that_misses_a_series_leaves_it_out(tmp_path):
+    odim_files(tmp_path / "in", (0,))
+    write_knmi(tmp_path / "in/knmi.h5", counts(shape=(9, 8)))
+    code, out, err = command("convert", tmp_path / "in", "--output", tmp_path / "out", "--box", "-45,60,-30,70")
+    assert (code, len(out.split()), "RATE" in out) == (0, 1, True)
+    assert "left out 1 of 2 series of which --box holds no cell, the first of them RAD_TEST_5min of 9 × 8 cells" in err
+    code, out, err = command("convert", tmp_path / "in", "--output", tmp_path / "no", "--box", "100,10,110,20")
+    assert (code, "holds no cell: the grid reaches from" in err) == (2, True)
+
+
+def test_forecasts_are_left_out_and_told(tmp_path):
+    odim_files(tmp_path / "in", (0, 5), quantity="ACRR")
+    ahead = write_odim(tmp_path / "in/ahead.h5", counts(), minutes=60, quantity="ACRR")
+    set_nominal(ahead, 0)
+    code, out, err = command("convert", tmp_path / "in", "--output", tmp_path / "out")
+    assert (code, len(open_records(out.split())[0])) == (0, 2)
+    assert f"left out: 1 fields of 1 files are forecasts, the first 60 minutes ahead in {ahead}" in err
+    code, _, err = command("convert", ahead, "--output", tmp_path / "no")
+    assert (code, "are forecasts" in err, "Expected observations or analyses" in err) == (3, True, True)
+
+
+def set_nominal(path, minutes):
+    h5py = pytest.importorskip("h5py")
+    time = stamp(minutes)
+    with h5py.File(path, "a") as file:
+        file["what"].attrs.update({"date": f"{time:%Y%m%d}", "time": f"{time:%H%M%S}"})
+
+
+def test_files_of_one_name_do_not_become_one_record(tmp_path):
+    for folder in ("a", "b"):
+        odim_files(tmp_path / folder, (0,))
+    code, _, err = command("convert", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "out", "--per", "file")
+    assert (code, "would both become" in err) == (3, True)
 
 
 def test_of_two_files_of_one_time_the_last_counts(tmp_path):

@@ -23,7 +23,8 @@ from makers.originals import (
     write_radolan,
 )
 
-from nowcast.convert.formats import grib, radolan
+from nowcast.convert.formats import radolan
+from nowcast.convert.formats.grib import reader as grib
 from nowcast.convert.original import Options
 from nowcast.convert.place import projection_of
 from nowcast.convert.sniffing import FORMATS, format_of
@@ -72,7 +73,7 @@ def test_odim_sums_are_divided_by_their_interval_and_timed_at_its_end(tmp_path):
     record = converted(write_odim(tmp_path / "a.h5", field, quantity="ACRR", gain=0.01, minutes=15, sums=15))
     np.testing.assert_allclose(record.read([0])[0], field * 0.01 * 4, rtol=1e-6)
     assert record.times == [START + np.timedelta64(15, "m")]
-    assert stored(record)[1]["cell_methods"] == "time: mean (interval: 15 minutes)"
+    assert stored(record)[1]["cell_methods"] == "time: mean (comment: of sums over 15 minutes)"
 
 
 def test_odim_reflectivity_stays_reflectivity_and_no_echo_is_dry(tmp_path):
@@ -226,7 +227,7 @@ def test_a_radolan_forecast_is_no_observation(tmp_path):
     path = write_radolan(tmp_path / "rv.bin", radolan_field(), product="RV", lead=30)
     code, _, err = command("convert", path, "--output", tmp_path / "archive")
     assert code == 3
-    assert "is a forecast, 30 minutes ahead" in err
+    assert "are forecasts, the first 30 minutes ahead" in err
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
@@ -267,7 +268,7 @@ def test_mrms_sums_are_divided_by_the_interval_in_their_name(tmp_path, number, m
     record = converted(path)
     expected = np.where(field < 0, np.nan, field * 60 / minutes)
     np.testing.assert_allclose(record.read([0])[0], expected, rtol=1e-6)
-    assert f"interval: {minutes} minutes" in stored(record)[1]["cell_methods"]
+    assert f"over {minutes} minutes" in stored(record)[1]["cell_methods"]
 
 
 def test_mrms_reflectivity_has_numbers_for_no_echo_and_no_coverage(tmp_path):

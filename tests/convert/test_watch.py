@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from makers.originals import counts, write_odim
 
-from nowcast.convert.archive import Request
+from nowcast.convert.jobs import Request
 from nowcast.convert.watch import TRIES, watch
 from nowcast.errors import UsageError
 from nowcast.netcdf.opening import open_records

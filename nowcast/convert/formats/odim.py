@@ -18,35 +18,41 @@ from nowcast.errors import DataError
 WHAT = "ODIM HDF5"
 _QUANTITIES = ("RATE", "ACRR", "DBZH", "TH", "DBZ")  # the first that a file has
 _REFLECTIVITIES = _QUANTITIES[2:]
+_NOWCASTS = ("RV_", "RS_", "WN_")  # products of DWD that hold the time of observation and forecasts
 _POLAR = {"PVOL", "SCAN", "RAY", "AZIM", "ELEV"}
 
 
 def scan(path: Path, options: Options) -> list[Original]:
-    """Return what a file holds: one field, of the quantity asked for or the first of RATE, ACRR, DBZH and TH.
+    """Return the fields of a file: of the quantity asked for, or the first of RATE, ACRR, DBZH and TH, one of each interval.
 
     Raises DataError (exit 3) for a polar volume, and for a file without such a field, a time, a projection or corners.
     """
     with opened(path, WHAT) as file:
-        data, dataset = _find(file, path, options.variable)
-        numbers, quantity, interval = _numbers(file, dataset, data, path)
-        time = _time(file, dataset, path, at_end=interval is not None)
-        place = _place(file, dataset, field_of(data, "data", path).shape, path)
-        source = attribute(file.get("what"), "source") or "unknown source"
-        conventions = attribute(file, "Conventions") or "ODIM_H5"
-        about = (("title", f"Radar composite, {quantity}"), ("institution", source), ("source", f"{conventions} {quantity}"))
-        return [Original(time, 0, Series(quantity, place, numbers.storage, interval, about))]
+        found = []
+        for position, (data, dataset) in enumerate(_find(file, path, options.variable)):
+            numbers, quantity, interval = _numbers(file, dataset, data, path)
+            time = _time(file, dataset, path, at_end=interval is not None)
+            place = _place(file, dataset, field_of(data, "data", path).shape, path)
+            source = attribute(file.get("what"), "source") or "unknown source"
+            conventions = attribute(file, "Conventions") or "ODIM_H5"
+            title = ("title", f"Radar composite, {quantity}")
+            about = (title, ("institution", source), ("source", f"{conventions} {quantity}"))
+            series = Series(quantity, place, numbers.storage, interval, about)
+            found.append(Original(time, position, series, _minutes_ahead(file, dataset, path)))
+        return _one_of_each(found)
 
 
 def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
-    """Yield the field of a file, (y, x) as stored. Raises DataError (exit 3) if it cannot be read."""
+    """Yield fields of a file, (y, x) as stored. Raises DataError (exit 3) if they cannot be read."""
     with opened(path, WHAT) as file:
-        data, dataset = _find(file, path, options.variable)
-        for _ in numbers:
+        found = _find(file, path, options.variable)
+        for position in numbers:
+            data, dataset = found[position]
             yield _numbers(file, dataset, data, path)[0].store(field_of(data, "data", path)[...])
 
 
-def _find(file, path: Path, wanted: str | None) -> tuple:
-    """Return the group of the field, such as /dataset1/data1, and that above it."""
+def _find(file, path: Path, wanted: str | None) -> list[tuple]:
+    """Return the groups of the fields of a quantity, such as /dataset1/data1, with those above them."""
     kind = attribute(file.get("what"), "object")
     if kind in _POLAR:
         raise DataError(f"{path} is a polar volume or scan (object {kind}) of one radar.\nExpected a composite on a map.")
@@ -60,9 +66,28 @@ def _find(file, path: Path, wanted: str | None) -> tuple:
             times = {_moment([each.get("what")], "end", path) for _, each in found[quantity]} - {None}
             if len(times) > 1:
                 raise DataError(f"{path} has {quantity} of {len(times)} times.\nExpected a file for each time.")
-            return found[quantity][0]
+            return found[quantity]
     has = ", ".join(found) or "no fields"
     raise DataError(f"{path} has {has}.\nExpected {wanted or 'one of ' + ', '.join(_QUANTITIES)}; --variable chooses another.")
+
+
+def _one_of_each(found: Sequence[Original]) -> list[Original]:
+    """Return the first field of each interval and place: a second one is another level, or made in another way."""
+    return list({(each.time, each.series.key): each for each in reversed(found)}.values())[::-1]
+
+
+def _minutes_ahead(file, dataset, path: Path) -> float | None:
+    """Return how far ahead of the nominal time a field is; None of an observation.
+
+    A forecast begins after the nominal time. Those of DWD's nowcasts that begin there end after it.
+    """
+    nominal = _moment([file.get("what")], "", path)
+    start, end = (_moment([dataset.get("what")], kind, path) for kind in ("start", "end"))
+    if None in (nominal, start, end):
+        return None
+    is_nowcast = str(attribute(dataset.get("what"), "prodname") or "").startswith(_NOWCASTS)
+    ahead = (end - nominal) / np.timedelta64(60, "s")
+    return float(ahead) if ahead > 0 and (start > nominal or is_nowcast) else None
 
 
 def _numbered(group, name: str) -> list:

@@ -101,10 +101,8 @@ def header_of(start: bytes, path: Path) -> Header:
 
 
 def scan(path: Path, options: Options) -> list[Original]:
-    """Return the field of a file, from its header. Raises DataError (exit 3) for a forecast and for an unknown grid."""
+    """Return the field of a file, from its header. Raises DataError (exit 3) for an unknown grid."""
     header = header_of(head(path), path)
-    if header.lead:
-        raise DataError(f"{path} is a forecast, {header.lead} minutes ahead.\nExpected observations (VV 0).")
     if header.shape not in _GRIDS:
         known = ", ".join(f"{rows} × {columns}" for rows, columns in _GRIDS)
         raise DataError(f"{path} has {header.shape[0]} × {header.shape[1]} cells.\nExpected a grid of DWD: {known}.")
@@ -115,7 +113,8 @@ def scan(path: Path, options: Options) -> list[Original]:
         ("source", f"RADOLAN binary, product {header.product}"),
     )
     interval = None if header.reflectivity else header.interval
-    return [Original(header.time, 0, Series(header.product, place, header.numbers(path).storage, interval, about))]
+    series = Series(header.product, place, header.numbers(path).storage, interval, about)
+    return [Original(header.time, 0, series, header.lead or None)]
 
 
 def _place(header: Header) -> Place:

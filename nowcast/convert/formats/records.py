@@ -16,6 +16,7 @@ from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.rain.packing import decode
 from nowcast.netcdf.rain.units import meaning
 from nowcast.netcdf.record import FrameLayout, Record, keep_chunks
+from nowcast.netcdf.times.intervals import time_bounds
 
 
 def scan(path: Path, options: Options) -> list[Original]:
@@ -47,7 +48,19 @@ def frames_of(record: Record, path: Path) -> list[Original]:
     )
     series = Series(record.variable, place, numbers_of(path, layout).storage, _interval(layout), about)
     times = record.stamps if len(record.stamps) else record.times
-    return [Original(time, int(position), series) for time, (_, position) in zip(times, record.frame_sources, strict=True)]
+    positions = [int(position) for _, position in record.frame_sources]
+    bounds = _bounds(path, layout, record.times) if series.interval is not None else None
+    return [
+        Original(time, position, series, bounds=None if bounds is None else (bounds[position, 0], bounds[position, 1]))
+        for time, position in zip(times, positions, strict=True)
+    ]
+
+
+def _bounds(path: Path, layout: FrameLayout, times: np.ndarray) -> np.ndarray | None:
+    """Return the start and end of each frame of a file in its order, (frame, 2) datetime64[s]; None if it does not tell."""
+    with OPEN_FILES.lock, OPEN_FILES.briefly(path) as dataset:
+        bounds = time_bounds(dataset, layout.field, times, str(path))
+    return None if bounds is None else np.sort(bounds.reshape(-1, 2), axis=1)
 
 
 def _interval(layout: FrameLayout) -> float | None:

@@ -18,7 +18,9 @@ from nowcast.netcdf.forecast_writer import COMPRESSION, auxiliary, write_globals
 from nowcast.netcdf.places.grid import Grid
 from nowcast.runtime.outputs import making_folder, may_write, replacing
 
-ORIGINALS = "originals_sha256"  # global attribute: digest of the names and sizes of the files that a record was made from
+# global attributes: digests of the files that a record was made from, by their contents, and by what is quick to compare
+ORIGINALS, STATE = "originals_sha256", "originals_state"
+_BOUNDS = "time_bnds"
 _TIMES_IN_CHUNK = 512
 _RAIN = {"standard_name": "rainfall_rate", "long_name": "surface precipitation rate", "units": "mm h-1"}
 _REFLECTIVITY = {"standard_name": "equivalent_reflectivity_factor", "long_name": "radar reflectivity factor", "units": "dBZ"}
@@ -52,21 +54,32 @@ class Storage:
         return values
 
 
+@dataclass(frozen=True)
+class TimedField:
+    """A frame to write: its valid time, its numbers, and start and end of the interval if they are means over one.
+
+    numbers: (y, x) as a Storage has them, in the order of the grid's coordinates
+    """
+
+    time: np.datetime64
+    numbers: np.ndarray
+    span: tuple[np.datetime64, np.datetime64] | None = None
+
+
 def write_record(
     path: Path,
-    frames: Iterable[tuple[np.datetime64, np.ndarray]],
+    frames: Iterable[TimedField],
     *,
     grid: Grid,
     storage: Storage,
     attributes: Mapping[str, object],
-    interval_minutes: float | None = None,
+    minutes: float | None = None,
     overwrite: bool = False,
 ) -> int:
     """Write frames to a new file; return their number. Of no frames no file is made.
 
-        frames: valid time, and numbers as `storage` has them: (y, x) in the order of the grid's coordinates
-        attributes: global attributes
-        interval_minutes: over which rates are means; None for those of an instant
+    attributes: global attributes
+    minutes: the interval over which rates are means, to tell; None for those of an instant
 
     Raises OutputError (exit 5) if the file exists already or cannot be written. Errors of `frames` pass through.
     """
@@ -82,9 +95,9 @@ def write_record(
             with writing(path):
                 write_globals(dataset, grid, dict(attributes))
                 write_grid(dataset, grid)
-                _create(dataset, grid, storage, interval_minutes)
-            checksums = [_write(dataset, path, storage, 0, *first)]
-            checksums += [_write(dataset, path, storage, number, *frame) for number, frame in enumerate(frames, 1)]
+                _create(dataset, grid, storage, minutes)
+            checksums = [_write(dataset, path, storage, 0, first)]
+            checksums += [_write(dataset, path, storage, number, frame) for number, frame in enumerate(frames, 1)]
         finally:
             with writing(path):
                 dataset.close()
@@ -92,13 +105,8 @@ def write_record(
     return len(checksums)
 
 
-def _create(dataset, grid: Grid, storage: Storage, interval_minutes: float | None) -> None:
-    dataset.createDimension("time", None)
-    time = dataset.createVariable("time", "i8", ("time",), fletcher32=True, chunksizes=(_TIMES_IN_CHUNK,))
-    time.setncatts({
-        "standard_name": "time", "long_name": "time (UTC)" if interval_minutes is None else "time (UTC), end of the interval",
-        "units": "seconds since 1970-01-01 00:00:00", "calendar": "standard", "axis": "T",
-    })  # fmt: skip
+def _create(dataset, grid: Grid, storage: Storage, minutes: float | None) -> None:
+    _create_time(dataset, has_bounds=minutes is not None)
     variable = dataset.createVariable(
         storage.name, storage.kind, ("time", grid.y_name, grid.x_name), fill_value=np.dtype(storage.kind).type(storage.fill),
         chunksizes=(1, *grid.shape), **COMPRESSION,
@@ -110,22 +118,42 @@ def _create(dataset, grid: Grid, storage: Storage, interval_minutes: float | Non
     if storage.dry is not None:
         dry = np.dtype(storage.kind).type(storage.dry)
         variable.setncatts({"_Undetect": dry, "flag_values": dry, "flag_meanings": "no_echo"})
-    if interval_minutes is not None:
-        variable.cell_methods = f"time: mean (interval: {interval_minutes:g} minutes)"
+    if minutes is not None:
+        variable.cell_methods = f"time: mean (comment: of sums over {minutes:g} minutes)"
     if names := auxiliary(grid):
         variable.coordinates = " ".join(names)
     if grid.mapping_name:
         variable.grid_mapping = grid.mapping_name
 
 
-def _write(dataset, path: Path, storage: Storage, number: int, time: np.datetime64, numbers: np.ndarray) -> int:
-    stored = np.ascontiguousarray(numbers, storage.kind)
+def _create_time(dataset, *, has_bounds: bool) -> None:
+    dataset.createDimension("time", None)
+    time = dataset.createVariable("time", "i8", ("time",), fletcher32=True, chunksizes=(_TIMES_IN_CHUNK,))
+    time.setncatts({
+        "standard_name": "time", "long_name": "time (UTC)", "units": "seconds since 1970-01-01 00:00:00",
+        "calendar": "standard", "axis": "T",
+    })  # fmt: skip
+    if has_bounds:
+        time.bounds = _BOUNDS
+        dataset.createDimension("bnds", 2)
+        dataset.createVariable(_BOUNDS, "i8", ("time", "bnds"), fletcher32=True, chunksizes=(_TIMES_IN_CHUNK, 2))
+
+
+def _write(dataset, path: Path, storage: Storage, number: int, frame: TimedField) -> int:
+    stored = np.ascontiguousarray(frame.numbers, storage.kind)
     with writing(path):
         variable = dataset[storage.name]
         assert stored.shape == variable.shape[1:], f"{stored.shape} in place of {variable.shape[1:]}"
-        dataset["time"][number] = int(np.datetime64(time, "s").astype(np.int64))
+        dataset["time"][number] = _seconds(frame.time)
+        if _BOUNDS in dataset.variables:
+            assert frame.span is not None, "a mean over no interval"
+            dataset[_BOUNDS][number] = [_seconds(end) for end in frame.span]
         variable[number] = stored
     return zlib.crc32(stored)
+
+
+def _seconds(time: np.datetime64) -> int:
+    return int(np.datetime64(time, "s").astype(np.int64))
 
 
 def _check(partial: Path, path: Path, storage: Storage, grid: Grid, checksums: list[int]) -> None:
@@ -141,10 +169,10 @@ def _check(partial: Path, path: Path, storage: Storage, grid: Grid, checksums: l
         raise OutputError(f"{path} cannot be written: it does not read back as it was written.\nIs the disk failing?")
 
 
-def originals_of(path: Path) -> str | None:
-    """Return the digest of the originals that a record was made from; None if it tells of none, or cannot be read."""
+def attributes_of(path: Path) -> dict[str, str]:
+    """Return the texts among the global attributes of a record, ORIGINALS and STATE among them; none if it cannot be read."""
     try:
         with OPEN_FILES.lock, open_dataset(path) as dataset:
-            return text(dataset, ORIGINALS)
+            return {name: text(dataset, name) or "" for name in dataset.ncattrs()}
     except DataError:
-        return None
+        return {}

@@ -74,11 +74,8 @@ def covers_all_since(dataset, field: Field, leads: np.ndarray, times: np.ndarray
 
 def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray | None:
     """Return the timedelta64[s] of each frame, from the bounds of the time variable or from a `start_time`; None without."""
-    variable = dataset.variables.get(find_times(dataset, field.variable, field.frame_dims).valid)
-    names = [text(variable, "bounds") or "", text(variable, "climatology") or "", *_BOUNDS]
-    bounds = next((dataset.variables[name] for name in names if name in dataset.variables), None)
-    if bounds is not None and bounds.shape[-1:] == (2,):
-        ends = _read_bounds(bounds, variable, times, f"{where}: {bounds.name}")
+    ends = time_bounds(dataset, field, times, where)
+    if ends is not None:
         return np.abs(ends[..., 1] - ends[..., 0])
     start, end = (
         next((name for name in found if name in dataset.variables and counts(dataset.variables[name])), None)
@@ -91,6 +88,19 @@ def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray |
     if end and not (spans > np.timedelta64(0, "s")).all():  # the time is that of the start
         spans = read_times(dataset, end, field.frame_dims, where) - starts
     return spans
+
+
+def time_bounds(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray | None:
+    """Return the bounds of the time variable, (…, 2) datetime64[s]; None without.
+
+    times: (time,) datetime64[s] of the frames
+    """
+    variable = dataset.variables.get(find_times(dataset, field.variable, field.frame_dims).valid)
+    names = [text(variable, "bounds") or "", text(variable, "climatology") or "", *_BOUNDS]
+    bounds = next((dataset.variables[name] for name in names if name in dataset.variables), None)
+    if bounds is None or bounds.shape[-1:] != (2,):
+        return None
+    return _read_bounds(bounds, variable, times, f"{where}: {bounds.name}")
 
 
 def _read_bounds(bounds, variable, times: np.ndarray, where: str) -> np.ndarray:

@@ -2,21 +2,11 @@
 
 import math
 from pathlib import Path
-from typing import Protocol
 
+from nowcast.convert.formats.grib.messages import Message
 from nowcast.convert.original import check_size
 from nowcast.convert.place import Axis, Place, projection_of
 from nowcast.errors import DataError
-
-
-class Message(Protocol):
-    """The keys of a GRIB message."""
-
-    def number(self, key: str, default: float | None = None) -> float | None:
-        """Return the number of a key; `default` if it is absent."""
-
-    def text(self, key: str) -> str:
-        """Return the text of a key; an empty one if it is absent."""
 
 
 def place_of(message: Message, path: Path) -> tuple[Place, bool]:

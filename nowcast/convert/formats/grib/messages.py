@@ -1,0 +1,133 @@
+"""Go through the messages of a GRIB file, after a check of their lengths, and ask ecCodes for their keys."""
+
+import contextlib
+import os
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from nowcast.convert.original import ECCODES
+from nowcast.convert.sniffing import content, is_compressed
+from nowcast.errors import DataError
+
+WHAT = "GRIB"
+_SEARCHED, _SHORTEST = 1 << 16, 32  # bytes in which the next message begins, after the header of a telegram; of a message
+
+
+class Message:
+    """A message that ecCodes has read: its keys."""
+
+    def __init__(self, handle, eccodes):
+        self.handle, self.eccodes = handle, eccodes
+
+    def number(self, key: str, default: float | None = None) -> float | None:
+        """Return the number of a key; `default` if it is absent or missing."""
+        try:
+            if self.eccodes.codes_is_missing(self.handle, key):
+                return default
+            return self.eccodes.codes_get(self.handle, key)
+        except self.eccodes.CodesInternalError:
+            return default
+
+    def whole(self, key: str, default: int) -> int:
+        """Return the code number of a key that has a name too; `default` if it is absent."""
+        try:
+            return self.eccodes.codes_get_long(self.handle, key)
+        except self.eccodes.CodesInternalError:
+            return default
+
+    def set(self, key: str, value: str) -> None:
+        """Set a key for later questions, if the message has it."""
+        with contextlib.suppress(self.eccodes.CodesInternalError):
+            self.eccodes.codes_set(self.handle, key, value)
+
+    def text(self, key: str) -> str:
+        """Return the text of a key; an empty one if it is absent."""
+        try:
+            return str(self.eccodes.codes_get_string(self.handle, key))
+        except (self.eccodes.CodesInternalError, UnicodeError):
+            return ""
+
+
+def messages_of(path: Path) -> Iterator[tuple[int, Message]]:
+    """Yield the messages of a file and the fields within them, with their numbers."""
+    eccodes = ECCODES.load(WHAT)
+    eccodes.codes_grib_multi_support_on()  # one message may hold several fields
+    with _whole(path) as file:
+        check_messages(file, path)
+        try:
+            yield from _read_messages(eccodes, file, path)
+        finally:  # ecCodes keeps the rest of a message of several fields, for whatever file is opened next
+            eccodes.codes_grib_multi_support_reset_file(file)
+
+
+def _read_messages(eccodes, file, path: Path) -> Iterator[tuple[int, Message]]:
+    number = 0
+    while True:
+        try:
+            handle = eccodes.codes_grib_new_from_file(file)
+        except eccodes.CodesInternalError as error:
+            raise DataError(f"{path} is damaged or cut off ({error}).\nExpected whole GRIB messages.") from error
+        if handle is None:
+            break
+        try:
+            yield number, Message(handle, eccodes)
+        except eccodes.CodesInternalError as error:
+            raise DataError(f"{path} has a damaged message ({error}).\nExpected whole GRIB messages.") from error
+        finally:
+            eccodes.codes_release(handle)
+        number += 1
+    if not number:
+        raise DataError(f"{path} holds no whole GRIB message.\nExpected at least one: download it again.")
+
+
+def check_messages(file, path: Path) -> None:
+    """Walk through the messages of an open file: ecCodes 2.50 never ends on a section of length 0. Leaves it at its start.
+
+    Raises DataError (exit 3) for a message that is cut off, or whose sections do not add up to its length.
+    """
+    size, position = file.seek(0, os.SEEK_END), 0
+    while position < size:
+        file.seek(position)
+        start = file.read(_SEARCHED)
+        begin = start.find(b"GRIB")
+        if begin < 0:
+            break
+        header = start[begin : begin + 16]
+        edition = header[7] if len(header) == 16 else None
+        length = int.from_bytes(header[8:16] if edition == 2 else header[4:7], "big")
+        end = position + begin + length
+        if edition not in (1, 2) or length < _SHORTEST or end > size:
+            raise DataError(f"{path} is cut off or damaged: a message states {length:,} bytes.\nExpected whole GRIB messages.")
+        if edition == 2:
+            _check_sections(file, position + begin + 16, end, path)
+        position = end
+    file.seek(0)
+    os.lseek(file.fileno(), 0, os.SEEK_SET)  # ecCodes reads the system's file
+
+
+def _check_sections(file, position: int, end: int, path: Path) -> None:
+    while position < end - 4:
+        file.seek(position)
+        length, number = struct.unpack(">IB", file.read(5))
+        if length < 5 or position + length > end - 4 or not 1 <= number <= 7:
+            raise DataError(f"{path} is damaged: section {number} states {length:,} bytes.\nExpected whole GRIB messages.")
+        position += length
+    file.seek(position)
+    if file.read(4) != b"7777":
+        raise DataError(f"{path} is damaged: a message does not end in 7777.\nExpected whole GRIB messages.")
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator:
+    """Open a file for ecCodes, which reads no compressed ones."""
+    if not is_compressed(path):
+        with open(path, "rb") as file:
+            yield file
+        return
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content(path))
+        file.flush()
+        with open(file.name, "rb") as again:  # anew: ecCodes reads on from where the system's file stands
+            yield again

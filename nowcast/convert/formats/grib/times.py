@@ -1,0 +1,77 @@
+"""When a GRIB message is valid, what it is summed over, and whether it is a forecast.
+
+Source: WMO Manual on Codes, code tables 1.4, 4.3 and 4.4, and 5 of edition 1.
+"""
+
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.convert.formats.grib.messages import Message
+from nowcast.errors import DataError
+
+_UNITS_OF_TIME = {0: 1.0, 1: 60.0, 2: 1440.0, 10: 180.0, 11: 360.0, 12: 720.0, 13: 1 / 60}  # code table 4.4: minutes
+# type of generating process: analysis, observation, post-processed analysis, retrieval, regression; of forecasts and hindcasts
+_OBSERVED, _FORECAST, _NOWCAST = {0, 8, 12, 16, 17}, {2, 3, 4, 5, 10, 11, 13, 15}, 14
+# type of processed data: observations of satellites and radars; forecasts
+_OBSERVED_DATA, _FORECAST_DATA = {6, 7}, {1, 3, 4, 5, 8}
+_TYPES_OF_FORECASTS = {9, 10, 11}  # ECMWF's types in edition 1: forecast, control and perturbed forecast
+
+
+def time_of(message: Message, path: Path) -> np.datetime64:
+    start = _moment(message, "dataDate", "dataTime", path)  # first: of a false date ecCodes makes a validity date of its own
+    if _steps(message) == (0, 0):
+        return start + np.timedelta64(int(message.number("second", 0) or 0), "s")
+    return _moment(message, "validityDate", "validityTime", path)
+
+
+def _moment(message: Message, day: str, clock: str, path: Path) -> np.datetime64:
+    date, time = message.number(day), message.number(clock)
+    try:
+        return np.datetime64(datetime.strptime(f"{date:08d}{time:04d}", "%Y%m%d%H%M"), "s")
+    except (TypeError, ValueError):
+        raise DataError(f"{path} has the date {date} and the time {time}.\nExpected YYYYMMDD and HHMM.") from None
+
+
+def minutes_of_sums(message: Message) -> float | None:
+    """Return the minutes that a message's amounts were summed over; None if it does not say."""
+    first, last = _steps(message)
+    if last > first:
+        return last - first
+    length = message.number("lengthOfTimeRange")
+    unit = _UNITS_OF_TIME.get(message.number("indicatorOfUnitForTimeRange"))
+    return float(length) * unit if length and unit else None
+
+
+def minutes_ahead(message: Message) -> float | None:
+    """Return how many minutes after its reference time a forecast is valid; None of observations and analyses.
+
+    What a message says of the process that made it decides. Where it says nothing of use, as edition 1 does, a field at its
+    reference time and a sum that begins there count as observed: the latter is how analyses of hourly rain are coded.
+    """
+    first, last = _steps(message)
+    process, data = (message.whole(key, -1) for key in ("typeOfGeneratingProcess", "typeOfProcessedData"))
+    if process in _FORECAST and data not in _OBSERVED_DATA:
+        return last
+    if process == _NOWCAST:
+        return last if last > 0 else None
+    if process not in _OBSERVED and data in _FORECAST_DATA:
+        return last
+    if message.number("edition") == 1 and message.whole("marsType", -1) in _TYPES_OF_FORECASTS:
+        return last
+    return last if first > 0 or (first == last and last > 0) else None
+
+
+def start_of_total(message: Message) -> tuple | None:
+    """Return the reference time that a sum begins at, where the message does not say that it was observed; else None."""
+    first, last = _steps(message)
+    if first or not last or message.whole("typeOfGeneratingProcess", -1) in _OBSERVED:
+        return None
+    return message.number("dataDate"), message.number("dataTime")
+
+
+def _steps(message: Message) -> tuple[float, float]:
+    """Return the start and the end of a field after its reference time, minutes; both are 0 if it does not say."""
+    message.set("stepUnits", "m")
+    return float(message.whole("startStep", 0)), float(message.whole("endStep", 0))

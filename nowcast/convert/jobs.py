@@ -1,0 +1,186 @@
+"""Plan the records to write from what files hold: which fields, in which order, under which names.
+
+The name of a record follows from its series and period alone, so that it is found again whatever else is converted beside it.
+"""
+
+import hashlib
+import itertools
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.convert.inputs import Input, Scanned
+from nowcast.convert.original import Options, Original, Series
+from nowcast.convert.place import Box, BoxMissed, Window, window
+from nowcast.errors import DataError
+from nowcast.netcdf.rain.record_writer import Storage
+
+log = logging.getLogger(__name__)
+PERIODS = {"day": "%Y%m%d", "month": "%Y%m", "file": ""}
+_SUFFIXES = r"(\.(gz|bz2|xz|h5|hdf5?|nc|grib2?|grb2?|bin|gif|png|pgm|npz|tiff?|zarr))+$"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to convert and how.
+
+    per: a key in PERIODS; box: the part of the grid to keep; every: minutes that the times of frames are multiples of
+    """
+
+    format: str = "auto"
+    options: Options = field(default_factory=Options)
+    per: str = "day"
+    box: Box | None = None
+    every: float | None = None
+    overwrite: bool = False
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A field to write: its valid time, the interval of a sum, where it is read, and how its numbers are stored there."""
+
+    time: np.datetime64
+    span: tuple[np.datetime64, np.datetime64] | None
+    input: Input
+    number: int
+    storage: Storage
+
+
+@dataclass(frozen=True)
+class Job:
+    """A record to write. window: the rows and columns to keep; state: what tells quickly whether its files have changed"""
+
+    path: Path
+    series: Series
+    frames: tuple[Frame, ...]
+    request: Request
+    window: Window
+    state: str
+
+    @property
+    def inputs(self) -> list[Input]:
+        """The files that it is made from, each once."""
+        return list(dict.fromkeys(frame.input for frame in self.frames))
+
+    def digest(self) -> str:
+        """Return a digest of the names and contents of its files."""
+        return _digest((source.digest() for source in self.inputs), self.request)
+
+
+def plan(scanned: Sequence[Scanned], output: Path, request: Request) -> list[Job]:
+    """Return the records to write: the fields of each series and period, in order of their times.
+
+    Forecasts are left out, and series that no cell of which is in the box.
+
+    Raises BoxMissed (exit 2) if the box misses all series, DataError (3) if there are forecasts alone, or if two files would
+    become one record.
+    """
+    wanted = [(result.input, each) for result in _observed(scanned) for each in result.originals]
+    windows = _windows({each.series.key: each.series for _, each in wanted}, request.box)
+    groups: dict[tuple, dict[np.datetime64, tuple[Input, Original]]] = defaultdict(dict)
+    num_equal = 0
+    for source, each in wanted:
+        if each.series.key not in windows or not _is_wanted(each.time, request.every):
+            continue
+        moment = each.time.astype("datetime64[s]").item()
+        whole = str(source.path) if request.per == "file" else moment.strftime(PERIODS[request.per])
+        fields = groups[whole, each.series.key]
+        num_equal += each.time in fields
+        fields[each.time] = source, each
+    if num_equal:
+        log.warning("left out %d fields whose time another file has too; the last file in order counts", num_equal)
+    jobs = [_job(output, groups, group, request, windows) for group in groups]
+    return _apart(sorted(jobs, key=lambda job: job.path.name))
+
+
+def _observed(scanned: Sequence[Scanned]) -> list[Scanned]:
+    """Return what files hold but for forecasts, which are counted and told."""
+    ahead = [(result.input, each) for result in scanned for each in result.originals if each.forecast is not None]
+    if not ahead:
+        return list(scanned)
+    (first, original), files = ahead[0], len({source.path for source, _ in ahead})
+    rest = [
+        Scanned(each.input, tuple(original for original in each.originals if original.forecast is None)) for each in scanned
+    ]
+    told = f"{len(ahead)} fields of {files} files are forecasts, the first {original.forecast:g} minutes ahead in {first.path}"
+    if not any(result.originals for result in rest):
+        raise DataError(f"{told}.\nExpected observations or analyses: nowcast learns from what was measured.")
+    log.warning("left out: %s", told)
+    return rest
+
+
+def _windows(series: dict[tuple, Series], box: Box | None) -> dict[tuple, Window]:
+    """Return the rows and columns to keep of each series; those that the box misses are told and left out."""
+    if box is None:
+        return dict.fromkeys(series, (slice(None), slice(None)))
+    found, missed = {}, []
+    for key, each in series.items():
+        try:
+            found[key] = window(each.place, box)
+        except BoxMissed as error:
+            missed.append((each, error))
+    if missed and not found:
+        raise missed[0][1]
+    if missed:
+        rows, columns = missed[0][0].place.shape
+        log.warning(
+            "left out %d of %d series of which --box holds no cell, the first of them %s of %d × %d cells",
+            len(missed), len(series), missed[0][0].product, rows, columns,
+        )  # fmt: skip
+    return found
+
+
+def _is_wanted(time: np.datetime64, every: float | None) -> bool:
+    if every is None:
+        return True
+    seconds = int((time - time.astype("datetime64[D]")).astype("timedelta64[s]").astype(np.int64))
+    return seconds % round(every * 60) == 0
+
+
+def _job(output: Path, groups: dict, group: tuple[str, tuple], request: Request, windows: dict[tuple, Window]) -> Job:
+    whole, key = group
+    fields = [groups[group][time] for time in sorted(groups[group])]
+    series = fields[0][1].series
+    name = f"{whole}_{label(series)}"
+    if request.per == "file":  # a file of one series gives the record its name alone
+        stem = re.sub(_SUFFIXES, "", Path(whole).name, flags=re.I)
+        name = stem if sum(path == whole for path, _ in groups) == 1 else f"{stem}_{label(series)}"
+    frames = tuple(Frame(each.time, each.span, source, each.number, each.series.storage) for source, each in fields)
+    inputs = dict.fromkeys(source for source, _ in fields)
+    state = _digest((source.state() for source in inputs), request)
+    return Job(output / f"{name}.nc", series, frames, request, windows[key], state)
+
+
+def label(series: Series) -> str:
+    """Return a part of file names that no other series has: product, interval, size, and a digest of product and place."""
+    product = re.sub(r"[^A-Za-z0-9]+", "-", series.product).strip("-")
+    interval = "" if series.minutes is None else f"{series.minutes:g}min"
+    product += f"-{interval}" if interval not in product else ""
+    place = series.place
+    given = place.given and place.given.grid.key
+    told = repr((series.product, interval, series.storage.reflectivity, place.y, place.x, place.projection, given))
+    rows, columns = place.shape
+    return f"{product}_{rows}x{columns}_{hashlib.sha256(told.encode()).hexdigest()[:6]}"
+
+
+def _digest(told: Iterable[str], request: Request) -> str:
+    digest = hashlib.sha256()
+    for text in told:
+        digest.update(f"{text}\n".encode("utf-8", "surrogateescape"))
+    digest.update(repr((request.box, request.every, request.options)).encode())
+    return digest.hexdigest()
+
+
+def _apart(jobs: list[Job]) -> list[Job]:
+    """Return records of different names. Raises DataError (exit 3) if two have one."""
+    for one, other in itertools.pairwise(jobs):
+        if one.path == other.path:
+            files = " and ".join(str(job.inputs[0].path) for job in (one, other))
+            raise DataError(f"{files} would both become {one.path}.\nConvert them to folders of their own, or with --per day.")
+    return jobs
