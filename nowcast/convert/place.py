@@ -15,6 +15,7 @@ from nowcast.netcdf.places.grid import Grid
 
 Box = tuple[float, float, float, float]  # west, south, east, north, degrees
 Window = tuple[slice, slice]  # rows and columns
+SWISS_DATUM = "+towgs84=674.374,15.056,405.346,0,0,0,0"  # CH1903, as swisstopo has it
 _UNITS = {1.0: "m", 1000.0: "km", 0.3048: "foot", 1200 / 3937: "US_survey_foot"}  # of maps, by metres
 _AXES = (
     ("y", "Y", "projection_y_coordinate", "latitude", "degrees_north"),
@@ -216,8 +217,8 @@ def place_from_corners(
 
     Raises DataError (exit 3) for corners that do not span a grid.
     """
-    proj = projection_of(projection)
-    (left, bottom), (right, top) = proj(*west_south), proj(*east_north)
+    projection = _with_datum(projection)
+    (left, bottom), (right, top) = (_on_map(projection, *corner) for corner in (west_south, east_north))
     ends = np.array([left, right, bottom, top])
     if not (np.isfinite(ends).all() and right > left and top > bottom):
         raise DataError(f"{where} has corners that span no grid on its map.\nExpected a lower left and an upper right one.")
@@ -228,6 +229,19 @@ def place_from_corners(
     return Place(
         Axis(round(top - height / 2, 6), -height, shape[0]), Axis(round(left + width / 2, 6), width, shape[1]), projection
     )
+
+
+def _with_datum(projection: str) -> str:
+    """Return a projection with its datum, where that is known: Switzerland's is 200 m from WGS 84, and files leave it out."""
+    is_swiss = "+proj=somerc" in projection and "+ellps=bessel" in projection and "+towgs84" not in projection
+    return f"{projection} {SWISS_DATUM}" if is_swiss else projection
+
+
+def _on_map(projection: str, longitude: float, latitude: float) -> tuple[float, float]:
+    """Return x and y of a place. Its longitude and latitude are of WGS 84 if the projection tells how to come from there."""
+    if "+towgs84" not in projection:
+        return projection_of(projection)(longitude, latitude)
+    return _pyproj().Transformer.from_crs(4326, _crs(projection), always_xy=True).transform(longitude, latitude)
 
 
 def _rounded(edge: float, cell: float) -> float:

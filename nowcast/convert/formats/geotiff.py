@@ -1,9 +1,11 @@
 """GeoTIFF, read by rasterio: one band a time, which a tag, the band's description or the name of the file tells.
 
-TIFF's own tag of time is when the file was made, and counts where nothing else tells one.
+TIFF's own tag of time is when the file was made, and counts where nothing else tells one. FMI's composites have tags such as
+Gain, Nodata and Accumulation time, or SCALE, OFFSET and UNITS; where these are absent, their names tell what FMI documents.
 """
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +20,14 @@ from nowcast.errors import DataError
 WHAT = "GeoTIFF"
 _TIME_TAGS = ("time", "timestamp", "observation time", "valid_time", "datetime")
 _MADE = "tifftag_datetime"
+_ITEM = re.compile(r'<Item name="([^"]+)"([^>]*)>([^<]*)</Item>')  # of FMI's own tag, whose text is XML
+_HOURS = {"h": 1.0, "hour": 1.0, "hours": 1.0, "min": 1 / 60, "minutes": 1 / 60, "s": 1 / 3600, "d": 24.0}
+# quantities that a tag may name in place of units
+_QUANTITIES = {"dbz": "dBZ", "dbzh": "dBZ", "th": "dBZ", "rate": "mm/h", "rr": "mm/h", "acrr": "mm"}
+_WORDS = (("accumulation", "mm"), ("rate", "mm/h"), ("intensity", "mm/h"), ("reflectivity", "dBZ"))
+_FMI = re.compile(r"FIN-(DBZ|RR|ACRR(\d+)H)-")  # names of FMI's composites: reflectivity, rate, sums over hours
+_FMI_UNITS = {"DBZ": "0.5 dBZ - 32", "RR": "0.01 mm/h"}
+_DRY_BELOW = -30.0  # dBZ that the number 0 means at most, where it stands for no echo
 
 
 def scan(path: Path, options: Options) -> list[Original]:
@@ -25,11 +35,13 @@ def scan(path: Path, options: Options) -> list[Original]:
     with _opened(path) as source:
         check_size(source.height, source.width, path)
         place = _place(source, path)
+        name = _FMI.search(path.name)
+        product = f"FIN-{name[1]}" if name else "GeoTIFF"
         about = (("title", f"GeoTIFF {path.stem}"[:80]), ("source", "GeoTIFF"))
         originals = []
         for number in range(source.count):
             numbers, interval = _numbers(source, number, options, path)
-            series = Series("GeoTIFF", place, numbers.storage, interval, about)
+            series = Series(product, place, numbers.storage, interval, about)
             originals.append(Original(_time(source, number, path), number, series))
     if len({original.time for original in originals}) < len(originals):
         raise DataError(f"{path} has {len(originals)} bands without a time each.\nExpected a time in each description.")
@@ -58,8 +70,13 @@ def _opened(path: Path) -> Iterator:
 
 
 def _tags(source, number: int) -> dict[str, str]:
-    """Return the tags of a band over those of the file, their names in small letters."""
-    return {name.lower(): value for tags in (source.tags(), source.tags(number + 1)) for name, value in tags.items()}
+    """Return the tags of a band over those of the file, their names in small letters; of FMI's items also the units."""
+    found = {name.lower(): value for tags in (source.tags(), source.tags(number + 1)) for name, value in tags.items()}
+    for name, attributes, value in _ITEM.findall(found.pop("gdal_metadata", "")):
+        found[name.lower()] = value.strip()
+        if unit := re.search(r'unit="([^"]+)"', attributes):
+            found[f"{name.lower()} unit"] = unit[1]
+    return found
 
 
 def _time(source, number: int, path: Path) -> np.datetime64:
@@ -75,21 +92,46 @@ def _time(source, number: int, path: Path) -> np.datetime64:
 def _numbers(source, number: int, options: Options, path: Path) -> tuple[Numbers, float | None]:
     """Return what the numbers of a band mean and, of sums, the interval in minutes."""
     tags = _tags(source, number)
-    units = options.units or source.units[number] or tags.get("units") or tags.get("unittype")
-    means = meant(units, str(path))
     scale, offset = source.scales[number], source.offsets[number]
     if (scale, offset) == (1.0, 0.0):
-        scale, offset = (_number(tags, name, default) for name, default in (("gain", 1.0), ("offset", 0.0)))
+        scale, offset = (
+            _number(tags, name, _number(tags, other, default))
+            for name, other, default in (("gain", "scale", 1.0), ("offset", "offset", 0.0))
+        )
+    is_packed = (scale, offset) != (1.0, 0.0)
+    units, interval = _units(source.units[number], tags, path, is_packed=is_packed)
+    means = meant(options.units or units, str(path), interval=interval)
     missing = [value for value in (source.nodatavals[number], _number(tags, "nodata", None)) if value is not None]
     kind = np.dtype(source.dtypes[number])
     if kind.kind not in "iuf" or not scale:
         raise DataError(f"{path} holds {kind} with a scale of {scale:g}.\nExpected numbers, and a scale other than 0.")
     dry = _number(tags, "undetect", None)
+    lowest = offset * means.scale + means.offset
+    if dry is None and means.reflectivity and kind.kind == "u" and lowest <= _DRY_BELOW:
+        dry = 0.0
     dry = None if dry in missing else dry
     missing = tuple(value for value in dict.fromkeys(missing) if not np.isnan(value))
     return Numbers(
         kind, scale * means.scale, offset * means.scale + means.offset, missing, dry, means.reflectivity
     ), means.interval
+
+
+def _units(stated: str | None, tags: dict[str, str], path: Path, *, is_packed: bool) -> tuple[str | None, float | None]:
+    """Return units, and the minutes of sums, by what a band states, by tags, else by the name of a file of FMI."""
+    hours = _number(tags, "accumulation time", None)
+    interval = None if hours is None else 60 * hours * _HOURS.get(tags.get("accumulation time unit", "h"), 1.0)
+    stated = stated or tags.get("units") or tags.get("unittype") or tags.get("quantity unit")
+    if not stated and "quantity" in tags:
+        quantity = tags["quantity"].lower()
+        stated = _QUANTITIES.get(quantity) or next((units for word, units in _WORDS if word in quantity), None)
+    name = _FMI.search(path.name)
+    if name and name[2] and interval is None:
+        interval = 60.0 * int(name[2])
+    if stated:
+        return _QUANTITIES.get(stated.lower(), stated), interval
+    if name and not is_packed:
+        return ("0.01 mm" if name[2] else _FMI_UNITS[name[1]]), interval
+    return None, interval
 
 
 def _number(tags: dict[str, str], name: str, default: float | None) -> float | None:

@@ -55,6 +55,13 @@ class Header:
         """Bytes of a number."""
         return 1 if self.total - self.size < 2 * self.shape[0] * self.shape[1] else 2
 
+    def check_width(self, path: Path) -> None:
+        """Raise DataError (exit 3) for numbers of another width than one or two bytes."""
+        cells = self.shape[0] * self.shape[1]
+        if self.total - self.size >= 3 * cells:
+            told = f"{path} ({self.product}) has numbers of {(self.total - self.size) // cells} bytes"
+            raise DataError(f"{told}.\nExpected one or two: sums, or reflectivity.")
+
     @property
     def reflectivity(self) -> bool:
         return self.product in _REFLECTIVITIES
@@ -106,6 +113,7 @@ def scan(path: Path, options: Options) -> list[Original]:
     if header.shape not in _GRIDS:
         known = ", ".join(f"{rows} × {columns}" for rows, columns in _GRIDS)
         raise DataError(f"{path} has {header.shape[0]} × {header.shape[1]} cells.\nExpected a grid of DWD: {known}.")
+    header.check_width(path)
     place = _place(header)
     about = (
         ("title", f"DWD radar product {header.product}"),

@@ -37,6 +37,7 @@ def _degrees(message: Message, kind: str, rows: int, columns: int, path: Path) -
 
 def _map(message: Message, kind: str, rows: int, columns: int, path: Path) -> Place:
     value = {name: message.number(key) for name, key in _KEYS.items()}
+    value["orientation"] = message.number(_ORIENTATION[kind])
     width, height = message.number("DxInMetres"), message.number("DyInMetres")
     if not width or not height or None in (value["lat"], value["lon"], value["orientation"]):
         raise DataError(f"{path} does not tell its map.\nExpected Dx, Dy, LoV and the first point.")
@@ -52,9 +53,10 @@ def _map(message: Message, kind: str, rows: int, columns: int, path: Path) -> Pl
     return Place(Axis(round(y, 3), up * height, rows), Axis(round(x, 3), width, columns), text)
 
 
+_ORIENTATION = {"lambert": "LoVInDegrees", "polar_stereographic": "orientationOfTheGridInDegrees"}
 _KEYS = {
     "lat": "latitudeOfFirstGridPointInDegrees", "lon": "longitudeOfFirstGridPointInDegrees", "true": "LaDInDegrees",
-    "orientation": "LoVInDegrees", "first": "Latin1InDegrees", "second": "Latin2InDegrees",
+    "first": "Latin1InDegrees", "second": "Latin2InDegrees",
 }  # fmt: skip
 
 

@@ -1,0 +1,133 @@
+"""GRIB: what counts as observed, and where the cells of maps are, by ecCodes' own places."""
+
+import numpy as np
+import pytest
+from makers import command
+from makers.originals import START, counts, grib_message
+
+from nowcast.convert.formats.grib import reader
+from nowcast.convert.original import ECCODES, Options
+from nowcast.netcdf.opening import open_records
+
+pytest.importorskip("pyproj")
+pytest.importorskip("eccodes")
+pytestmark = pytest.mark.usefixtures("cache")
+FIELD = np.round(counts(shape=(20, 30)) / 100, 2)
+SUM = {"productDefinitionTemplateNumber": 8, "parameterCategory": 1, "parameterNumber": 8}
+PROCESS, DATA = "typeOfGeneratingProcess", "typeOfProcessedData"
+
+
+def message(**keys):
+    return grib_message(FIELD, mrms=False, west=5.0, decimal=2, **keys)
+
+
+def edition1(**keys):
+    """A sum in edition 1, which says nothing of the process."""
+    eccodes = ECCODES.load("GRIB")
+    handle = eccodes.codes_grib_new_from_samples("regular_ll_sfc_grib1")
+    eccodes.codes_set(handle, "shortName", "tp")
+    for name, value in ({"dataDate": 20200601, "dataTime": 0, "indicatorOfUnitOfTimeRange": 1} | keys).items():
+        eccodes.codes_set(handle, name, value)
+    eccodes.codes_set_values(handle, np.zeros(eccodes.codes_get(handle, "numberOfDataPoints")))
+    data = eccodes.codes_get_message(handle)
+    eccodes.codes_release(handle)
+    return data
+
+
+# of keys what is observed (None) and what is a forecast (minutes ahead)
+CASES = {
+    "an observation of MRMS": (lambda: grib_message(FIELD, **{PROCESS: 8, DATA: 7}), None),
+    "an analysis": (lambda: message(**{PROCESS: 0, DATA: 0}), None),
+    "an analysis that does not say so": (lambda: message(**{PROCESS: 255, DATA: 255}), None),
+    "a field an hour after its reference time": (lambda: message(stepRange="1", **{PROCESS: 0}), 60),
+    "a forecast": (lambda: message(stepRange="6", **{PROCESS: 2, DATA: 1}), 360),
+    "the start of a forecast": (lambda: message(**{PROCESS: 2, DATA: 1}), 0),
+    "an ensemble's forecast": (lambda: message(stepRange="2", **{PROCESS: 4, DATA: 4}), 120),
+    "a nowcast's first field": (lambda: message(**{PROCESS: 14, DATA: 7}), None),
+    "a nowcast": (lambda: message(stepUnits="m", stepRange="15", **{PROCESS: 14, DATA: 7}), 15),
+    "an analysed sum of an hour": (lambda: message(**SUM, stepRange="0-1", **{PROCESS: 0, DATA: 0}), None),
+    "an observed sum of a radar": (lambda: message(**SUM, stepRange="0-1", **{PROCESS: 8, DATA: 7}), None),
+    "a sum that ends at its reference time": (
+        lambda: message(**SUM, forecastTime=-1, lengthOfTimeRange=1, **{PROCESS: 8}),
+        None,
+    ),
+    "a forecast sum": (lambda: message(**SUM, stepRange="0-1", **{PROCESS: 2, DATA: 1}), 60),
+    "a later forecast sum": (lambda: message(**SUM, stepRange="3-6", **{PROCESS: 255, DATA: 255}), 360),
+    "a sum called forecast by its data alone": (lambda: message(**SUM, stepRange="0-1", **{PROCESS: 255, DATA: 1}), 60),
+    "a sum of an hour in edition 1": (lambda: edition1(timeRangeIndicator=4, P1=0, P2=1), None),
+    "a later sum in edition 1": (lambda: edition1(timeRangeIndicator=4, P1=6, P2=9), 540),
+    "a rate ahead in edition 1": (lambda: edition1(shortName="prate", timeRangeIndicator=0, P1=3), 180),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_observed_and_what_is_a_forecast(tmp_path, name):
+    make, expected = CASES[name]
+    (tmp_path / "a.grib").write_bytes(make())
+    (original,) = reader.scan(tmp_path / "a.grib", Options(units="mm/h" if "rate" in name else None))
+    assert original.forecast == expected
+
+
+def test_sums_keep_their_interval_and_end(tmp_path):
+    for name in ("an analysed sum of an hour", "a sum that ends at its reference time", "a sum of an hour in edition 1"):
+        (tmp_path / "a.grib").write_bytes(CASES[name][0]())
+        (original,) = reader.scan(tmp_path / "a.grib", Options())
+        end = START if "reference" in name else START + np.timedelta64(60, "m")
+        assert (original.time, original.series.interval, original.span) == (end, 60, (end - np.timedelta64(60, "m"), end))
+
+
+def test_totals_since_one_time_are_a_model_run(tmp_path):
+    """A run of a model in edition 1: totals of one, two and three hours, of which nothing says that they are forecasts."""
+    (tmp_path / "a.grib").write_bytes(b"".join(edition1(timeRangeIndicator=4, P1=0, P2=end) for end in (1, 2, 3)))
+    assert [each.forecast for each in reader.scan(tmp_path / "a.grib", Options())] == [60, 120, 180]
+
+
+def test_a_file_of_a_run_and_its_analysis_gives_the_analysis(tmp_path):
+    rate = {"parameterNumber": 7}
+    analysis = message(**{PROCESS: 0, DATA: 0}, **rate)
+    ahead = [message(stepRange=str(step), **{PROCESS: 2, DATA: 1}, **rate) for step in (1, 2)]
+    (tmp_path / "a.grib").write_bytes(analysis + b"".join(ahead))
+    code, out, err = command("convert", tmp_path / "a.grib", "--output", tmp_path / "out")
+    assert (code, "left out: 2 fields of 1 files are forecasts, the first 60 minutes ahead" in err) == (0, True)
+    (record,) = open_records(out.split())
+    assert record.times == [START]
+    np.testing.assert_allclose(record.read([0])[0], FIELD * 3600, rtol=1e-5)
+
+
+LAMBERT = {"gridType": "lambert", "latitudeOfFirstGridPointInDegrees": 21.138, "longitudeOfFirstGridPointInDegrees": 237.28,
+           "LaDInDegrees": 25.0, "LoVInDegrees": 265.0, "Latin1InDegrees": 25.0, "Latin2InDegrees": 25.0}  # fmt: skip
+POLAR = {"gridType": "polar_stereographic", "latitudeOfFirstGridPointInDegrees": 23.117, "LaDInDegrees": 60.0,
+         "longitudeOfFirstGridPointInDegrees": 240.977, "orientationOfTheGridInDegrees": 255.0}  # fmt: skip
+MAPS = {
+    "HRRR's Lambert map": LAMBERT,
+    "a Lambert map of two parallels": LAMBERT | {"Latin1InDegrees": 30.0, "Latin2InDegrees": 60.0, "LaDInDegrees": 40.0},
+    "Stage IV's polar stereographic map": POLAR,
+    "a map of the south": POLAR
+    | {"projectionCentreFlag": 128, "latitudeOfFirstGridPointInDegrees": -60.0, "LaDInDegrees": -60.0},
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_maps_lie_where_eccodes_has_them(tmp_path, name):
+    eccodes = ECCODES.load("GRIB")
+    handle = eccodes.codes_grib_new_from_samples("GRIB2")
+    keys = MAPS[name] | {
+        "Nx": 30,
+        "Ny": 20,
+        "shapeOfTheEarth": 6,
+        "DxInMetres": 4763,
+        "DyInMetres": 4763,
+        "jScansPositively": 1,
+    }
+    for key, value in (keys | {"shortName": "prate"}).items():
+        eccodes.codes_set(handle, key, value)
+    eccodes.codes_set_values(handle, (FIELD / 3600).ravel())
+    (tmp_path / "a.grib2").write_bytes(eccodes.codes_get_message(handle))
+    expected = [eccodes.codes_get_array(handle, key).reshape(20, 30) for key in ("longitudes", "latitudes")]
+    eccodes.codes_release(handle)
+    (original,) = reader.scan(tmp_path / "a.grib2", Options())
+    longitude, latitude = original.series.place.degrees()
+    np.testing.assert_allclose((longitude - expected[0] + 180) % 360 - 180, 0, atol=1e-6)
+    np.testing.assert_allclose(latitude, expected[1], atol=1e-6)
+    (field,) = reader.read(tmp_path / "a.grib2", [0], Options())
+    np.testing.assert_allclose(original.series.storage.unpacked(field), FIELD, atol=2e-6)
