@@ -159,11 +159,13 @@ def kept_forecasts(name: str, cases: Cases, folder: Path) -> Forecaster:
     return opened
 
 
-def train(folder: Path, run: Path, settings: Sequence[str], *, device: str, splits: Splits | None = None) -> None:
-    """Train CONFIG, changed by `settings`, on the record in `folder`, from where an interrupted call left the run folder."""
-    experiment = config.read(CONFIG, settings)
+def train(
+    folder: Path, run: Path, settings: Sequence[str], *, device: str, splits: Splits | None = None, recipe: Path = CONFIG
+) -> None:
+    """Train a recipe, changed by `settings`, on the record in `folder`, from where an interrupted call left the run folder."""
+    experiment = config.read(recipe, settings)
     if min(open_record(folder).grid.shape) <= experiment.data.crop:  # the grid is smaller than the recipe's crops
-        experiment = config.read(CONFIG, [*settings, "data.crop=0"])
+        experiment = config.read(recipe, [*settings, "data.crop=0"])
     data = experiment.data.model_copy(update={"records": (str(folder),), **({"splits": splits} if splits else {})})
     is_begun = run_folder.is_resumable(run)
     train_run(experiment.model_copy(update={"data": data}), run, resume=is_begun, overwrite=False, device=device)

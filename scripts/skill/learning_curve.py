@@ -5,7 +5,8 @@ Days are numbered and split as in archives.py. The days to train on are spread e
 have rain; each network is chosen and cut on day 6 and scored on day 7, beside the cascade, which learns nothing.
 
     python scripts/skill/learning_curve.py --archive taasrad --output runs/curve
-    python scripts/skill/learning_curve.py --archive taasrad --days 3 10 --set training.start_from=RUN --output runs/tuned
+    python scripts/skill/learning_curve.py --archive taasrad --days 3 10 --config configs/radar.toml \\
+        --set training.start_from=pretrained --output runs/tuned
     python scripts/skill/learning_curve.py --picture runs/curve/taasrad.json runs/curve/singapore.json --output curve.png
 
 Trainings are kept in `--output`: called again, the program goes on from what is there. It writes ARCHIVE.json, with the CSI ÷
@@ -22,7 +23,19 @@ from pathlib import Path
 
 import numpy as np
 from archive_table import Scored, shown
-from archives import ARCHIVES, CASES, EVERY_DAYS, ROOT, TEST_DAYS, VALIDATION_DAYS, cascade_of, choose_cases, open_record, train
+from archives import (
+    ARCHIVES,
+    CASES,
+    CONFIG,
+    EVERY_DAYS,
+    ROOT,
+    TEST_DAYS,
+    VALIDATION_DAYS,
+    cascade_of,
+    choose_cases,
+    open_record,
+    train,
+)
 from cascade import THRESHOLDS, Cascade
 
 from nowcast.config.schema import Splits
@@ -83,7 +96,7 @@ def curve(given: argparse.Namespace) -> dict:
             run = given.network
         else:
             settings = settings_of(number, given.steps, given.set)
-            train(given.archives / given.archive, run, settings, device=given.device, splits=own)
+            train(given.archives / given.archive, run, settings, device=given.device, splits=own, recipe=given.config)
         name = f"{found} days"
         forecasters[name], days[name] = open_forecaster(str(run), device=device), found
     evaluation = evaluate(forecasters, [record], selection=Selection(), thresholds=THRESHOLDS)
@@ -149,6 +162,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--days", type=int, nargs="+", default=NUMBERS, choices=NUMBERS, help="of training; 0: all; default: each"
     )
+    parser.add_argument("--config", type=Path, default=CONFIG, help="recipe of the trainings; default configs/archive.toml")
     parser.add_argument("--steps", type=int, help="steps of each training; default: more for more days")
     parser.add_argument("--network", type=Path, metavar="RUN", help="network of archives.py, which was trained on all days")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the config that is trained")
