@@ -144,12 +144,11 @@ def predict(
     reference_time: Annotated[list[str] | None, typer.Option(metavar="T", help="Time to forecast from (UTC).")] = None,
     start: args.Start = None, end: args.End = None, every: args.Every = None, leads: args.Leads = None,
     watch: args.Watch = False, probabilities: args.WithProbabilities = False, thresholds: args.Chances = None,
-    sums: args.Sums = None, variable: args.Variable = None, units: args.Units = None, device: args.Device = "auto",
-    overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
+    sums: args.Sums = None, members: args.Members = None, seed: args.Seed = 0, variable: args.Variable = None,
+    units: args.Units = None, device: args.Device = "auto", overwrite: args.Overwrite = False,
+    quiet: args.Quiet = False, verbose: args.Verbose = False,
 ) -> None:  # fmt: skip
-    """Make forecasts and write them as CF NetCDF.
-
-    Forecasts start from the newest frames of the records, or from the reference times given.
+    """Make forecasts and write them as CF NetCDF, from the newest frames of the records or the reference times given.
 
     With --watch, RECORD and PATH are folders: each new frame in RECORD gives one forecast, until Ctrl-C or SIGTERM.
     """
@@ -157,9 +156,10 @@ def predict(
     args.refuse_stdout(output)
     from nowcast.commands.predict import predict_files, watch_folder
 
-    args.check_predict(thresholds, probabilities, watch, records, (reference_time, start, end, every, overwrite))
-    options = {"variable": variable, "units": units, "device": device, "probabilities": probabilities, "leads": leads}
-    options |= {"thresholds": args.parse_thresholds(thresholds), "sums": args.parse_sums(sums)}
+    asked = thresholds, probabilities, members, seed, watch, records
+    args.check_predict(*asked, (reference_time, start, end, every, overwrite))
+    options = {"variable": variable, "units": units, "device": device, "leads": leads, "members": members, "seed": seed}
+    options |= {"thresholds": args.parse_thresholds(thresholds), "sums": args.parse_sums(sums), "probabilities": probabilities}
     if watch:
         for path in watch_folder(forecaster, records[0], output, **options):
             typer.echo(path)

@@ -58,6 +58,8 @@ Forecasters = Annotated[
 Watch = Annotated[bool, typer.Option("--watch", help="Keep running, and forecast from each new frame.")]
 WithProbabilities = Annotated[bool, typer.Option("--probabilities", help="Also forecast probabilities.")]
 Chances = Annotated[str | None, typer.Option(help="Thresholds for --probabilities in mm/h, such as 0.5,1,5,10.")]
+Members = Annotated[int | None, typer.Option(metavar="N", min=1, max=1000, help="Write so many ensemble members.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Number that decides the members: the same gives the same.")]
 Exceeded = Annotated[str | None, typer.Option(help="Thresholds in mm/h whose exceedance is wanted, such as 1,5.")]
 Thresholds = Annotated[str | None, typer.Option(help="Thresholds in mm/h; default: the forecaster's own, else 0.5,1,5,10.")]
 Config = Annotated[
@@ -235,8 +237,15 @@ def check_train(chosen: object, format: Format, *, dry_run: bool) -> None:
         raise UsageError("--format json belongs to --dry-run; a training writes RUN/metrics.jsonl")
 
 
-def check_predict(thresholds: str | None, probabilities: bool, watch: bool, records: Sequence[str], others: Iterable) -> None:
+def check_predict(
+    thresholds: str | None, probabilities: bool, members: int | None, seed: int, watch: bool, records: Sequence[str],
+    others: Iterable,
+) -> None:  # fmt: skip
     """Raise UsageError (exit 2) for arguments of `predict` that do not go together; `others` do not go with --watch."""
+    if members and probabilities:
+        raise UsageError("--members and --probabilities: one file holds either; the members' shares are the probabilities")
+    if seed and not members:
+        raise UsageError("--seed belongs to --members: nothing else is drawn")
     if thresholds and not probabilities:
         raise UsageError("--thresholds belongs to --probabilities: a forecast in mm/h has none")
     if watch and (any(others) or len(records) != 1):

@@ -9,6 +9,7 @@ import torch
 from nowcast.errors import UsageError
 from nowcast.forecasters import open_forecaster
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.forecasters.members.ensemble import Ensemble
 from nowcast.netcdf.forecast_layout import names_probabilities
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
@@ -33,20 +34,22 @@ def predict_files(
     thresholds: tuple[float, ...] | None = None,
     sums: tuple[int, ...] = (),
     leads: int | None = None,
+    members: int | None = None,
+    seed: int = 0,
 ) -> list[Path]:
     """Forecast records and write forecast files; return the files.
 
     `leads` is the number of lead times. With `probabilities` they also hold the probabilities of reaching `thresholds`, mm/h,
-    with `sums` the rain of intervals of so many minutes. Leads and thresholds are the forecaster's own by default. Raises
-    UsageError (exit 2) for one output file from several processes, the errors of `prediction.pipeline.predict`, and
-    CheckpointError (exit 4).
+    with `sums` the rain of intervals of so many minutes; with `members` they hold so many members, drawn by `seed`. Leads and
+    thresholds are the forecaster's own by default. Raises UsageError (exit 2) for one output file from several processes, the
+    errors of `prediction.pipeline.predict`, and CheckpointError (exit 4).
     """
     folder = output.endswith("/") or Path(output).is_dir()
     if distributed.size() > 1 and not folder:
         raise UsageError(f"{distributed.size()} processes cannot write one file.\nGive a folder: --output FOLDER/")
     where = distributed.join(pick_device(device))
     with distributed.in_turn():
-        opened = _open(forecaster, where, leads)
+        opened = _open(forecaster, where, leads, members, seed)
         levels = _thresholds(opened, thresholds) if probabilities else ()
         series = open_records(records, **reading_for([opened], variable, units))
     added = {"thresholds": levels, "sums": sums}
@@ -65,6 +68,8 @@ def watch_folder(
     thresholds: tuple[float, ...] | None = None,
     sums: tuple[int, ...] = (),
     leads: int | None = None,
+    members: int | None = None,
+    seed: int = 0,
 ) -> Iterator[Path]:
     """Forecast from each frame that arrives in a folder until a signal comes; yield each file when it is written.
 
@@ -72,7 +77,7 @@ def watch_folder(
     """
     if distributed.size() > 1:
         raise UsageError(f"{distributed.size()} processes cannot watch one folder: each would forecast the same; start one")
-    opened = _open(forecaster, pick_device(device), leads)
+    opened = _open(forecaster, pick_device(device), leads, members, seed)
     levels = _thresholds(opened, thresholds) if probabilities else ()
     reading = reading_for([opened], variable, units)
     with stop_on_signals() as stop:
@@ -80,14 +85,17 @@ def watch_folder(
         raise stop.error("stopped watching; what was begun is written")
 
 
-def _open(name: str, device: torch.device, leads: int | None) -> Forecaster:
-    """Open a forecaster that can make forecasts of so many lead times; UsageError (exit 2) for one that cannot."""
+def _open(name: str, device: torch.device, leads: int | None, members: int | None, seed: int) -> Forecaster:
+    """Open a forecaster that can make forecasts of so many lead times; UsageError (exit 2) for one that cannot.
+
+    With `members` it is the ensemble of so many.
+    """
     opened = open_forecaster(name, device=device)
     if not opened.makes_forecasts:
         raise UsageError(f"{name} is a file of forecasts: nothing can be forecast with it; give a run or a baseline")
     if leads is not None:
         opened.limit_leads(leads)
-    return opened
+    return opened if members is None else Ensemble(opened, members, seed)
 
 
 def _thresholds(forecaster: Forecaster, asked: tuple[float, ...] | None) -> tuple[float, ...]:

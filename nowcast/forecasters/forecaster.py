@@ -5,7 +5,7 @@ rain rate in mm/h (or another quantity in its own unit), float32, NaN missing; n
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,6 +40,8 @@ class Forecaster(ABC):
     reference_times: np.ndarray | None = None  # reference times that it has forecasts for (datetime64); None: any
     variable: str | None = None  # of forecast files the variable that they are read from
     num_members: int = 1  # ensemble members; above 1 `members_at` gives them
+    is_ensemble: bool = False  # True for one that draws members: members/ensemble.py
+    members_citation: str = "Bowler, Pierce & Seed (2006), doi 10.1256/qj.04.100 (the members)"
     thresholds: tuple[float, ...] = ()  # mm/h whose exceedance probabilities it gives by default; () if it gives none
     has_fixed_thresholds: bool = False  # True for files: they hold the probabilities of `thresholds` and of no others
     # True if its probabilities are meant to be scored, so that all forecasters beside it are scored by probabilities as well
@@ -49,6 +51,11 @@ class Forecaster(ABC):
     def most_past_frames(self) -> int:
         """Return the largest number of past frames that change its forecast: at least `input_frames`."""
         return self.input_frames
+
+    @property
+    def gives_members(self) -> bool:
+        """Return whether it gives members: by default if it gives probabilities to draw them from."""
+        return self.makes_forecasts and bool(self.thresholds)
 
     @property
     def num_leads(self) -> int:
@@ -150,6 +157,19 @@ class Forecaster(ABC):
             return self.forecast(past[None], len(lead_times))[0], None
         field, probabilities = self.forecast_and_exceedance(past[None], len(lead_times), thresholds)
         return field[0], probabilities[0].swapaxes(0, 1)
+
+    def members(self, past: np.ndarray, num_leads: int, num_members: int, seed: int = 0) -> Iterator[np.ndarray]:
+        """Draw members of one case, lead by lead; by default from the probabilities.
+
+            past: (time, y, x) mm/h, newest frame last, NaN missing
+            yields: (member, y, x) mm/h, float32, NaN missing; the same for the same past and seed, the first of many as of few
+
+        Raises UsageError (exit 2) if it gives no probabilities, or for too few past frames.
+        """
+        from nowcast.forecasters.members.draw import members
+        from nowcast.scores.distribution import RATES
+
+        return members(past, self.forecast_and_exceedance(past[None], num_leads, RATES)[1][0], num_members, seed)
 
     def members_at(self, reference: np.datetime64, lead_time: np.timedelta64) -> np.ndarray:
         """Return the ensemble members (member, y, x), mm/h; only asked of forecasters with `num_members` above 1."""

@@ -42,6 +42,12 @@ class Accumulation:
         """Return start and end of the intervals (interval, 2), seconds after the reference time."""
         return np.stack([self.ends - 60 * self.minutes, self.ends], axis=1)
 
+    def described(self, *, single: bool) -> dict[str, str]:
+        """Return the attributes that say what the sum is of; `single`: in a file of one reference time."""
+        dim = f"time{self.ending}" if single else "time"
+        comment = f"sum (comment: over {self.minutes} minutes)"
+        return {"long_name": f"forecast rain of {self.minutes} minutes", "cell_methods": f"{dim}: {comment}"}
+
     def of(self, fields: np.ndarray) -> np.ndarray:
         """Return the sums of rates, NaN where any of them is missing.
 

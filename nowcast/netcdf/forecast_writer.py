@@ -27,7 +27,7 @@ from nowcast.runtime.outputs import free_space, may_write, replacing, size
 _FILL = np.float32(netCDF4.default_fillvals["f4"])
 COMPRESSION = {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
 RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rain rate", "units": "mm h-1"}
-_SUM_ATTRIBUTES = {"standard_name": "lwe_thickness_of_precipitation_amount", "units": "mm"}
+SUM_ATTRIBUTES = {"standard_name": "lwe_thickness_of_precipitation_amount", "units": "mm"}
 OTHER_ATTRIBUTES = {"long_name": "forecast value", "units": "1"}
 PROBABILITY = "probability_of_rainfall_above_threshold"
 # improver needs the long name, and the standard_name and the attribute spp__… of the threshold
@@ -101,7 +101,7 @@ def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, sums
     reference = np.datetime64(first[0], "s")
     names = [variable_name(quantity), *([PROBABILITY] if thresholds else []), *(each.name for each in sums)]
     with writing(path):
-        (_create_single if single else _create_many)(dataset, reference, seconds)
+        (create_single if single else create_many)(dataset, reference, seconds)
         _create_fields(dataset, grid, quantity)
         if thresholds:
             _create_probabilities(dataset, grid, thresholds)
@@ -185,7 +185,8 @@ def auxiliary(grid: Grid) -> list[str]:
     return [name for name in names if name not in (grid.y_name, grid.x_name)]
 
 
-def _create_single(dataset, reference: np.datetime64, seconds: np.ndarray) -> None:
+def create_single(dataset, reference: np.datetime64, seconds: np.ndarray) -> None:
+    """Create the times of a file of one reference time, with its lead times in seconds (lead,)."""
     dataset.createDimension("time", len(seconds))
     _create_time(dataset, "time", ("time",), "time", reference)[:] = seconds
     dataset["time"].axis = "T"
@@ -193,7 +194,8 @@ def _create_single(dataset, reference: np.datetime64, seconds: np.ndarray) -> No
     _create_period(dataset, "time")[:] = seconds
 
 
-def _create_many(dataset, reference: np.datetime64, seconds: np.ndarray) -> None:
+def create_many(dataset, reference: np.datetime64, seconds: np.ndarray) -> None:
+    """Create the times of a file of many reference times, with their lead times in seconds (lead,)."""
     dataset.createDimension("forecast_reference_time", None)
     dataset.createDimension("forecast_period", len(seconds))
     _create_time(dataset, "forecast_reference_time", ("forecast_reference_time",), "forecast_reference_time", reference)
@@ -240,7 +242,17 @@ def _create_probabilities(dataset, grid: Grid, thresholds: Sequence[float]):
 
 
 def _create_sums(dataset, grid: Grid, sums: Accumulation, reference: np.datetime64) -> None:
-    """Create the variable of an accumulation with its times, their bounds and its lead times; fill those of a single case."""
+    """Create the variable of an accumulation with its times."""
+    dims, coordinates = create_sum_times(dataset, sums, reference)
+    variable = create_variable(dataset, grid, sums.name, "f4", dims, _FILL, coordinates)
+    variable.setncatts(SUM_ATTRIBUTES | sums.described(single=_is_single(dataset)))
+
+
+def create_sum_times(dataset, sums: Accumulation, reference: np.datetime64) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Create the times of an accumulation, their bounds and its lead times; fill those of a single case.
+
+    returns: the dimensions of its fields before those of the grid, and the names of their further coordinates
+    """
     time, period = f"time{sums.ending}", f"forecast_period{sums.ending}"
     dims = (time,) if _is_single(dataset) else ("forecast_reference_time", period)
     dataset.createDimension(dims[-1], sums.num_intervals)
@@ -253,14 +265,7 @@ def _create_sums(dataset, grid: Grid, sums: Accumulation, reference: np.datetime
         variable.axis = "T"
         variable[:], bounds[:] = sums.ends, sums.bounds
     _create_period(dataset, dims[-1], period)[:] = sums.ends
-    coordinates = ("forecast_reference_time", period) if _is_single(dataset) else (time,)
-    create_variable(dataset, grid, sums.name, "f4", dims, _FILL, coordinates).setncatts(
-        _SUM_ATTRIBUTES
-        | {
-            "long_name": f"forecast rain of {sums.minutes} minutes",
-            "cell_methods": f"{dims[-1] if _is_single(dataset) else 'time'}: sum (comment: over {sums.minutes} minutes)",
-        }
-    )
+    return dims, ("forecast_reference_time", period) if _is_single(dataset) else (time,)
 
 
 def _is_single(dataset) -> bool:

@@ -17,6 +17,7 @@ from nowcast import __version__
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.accumulations import accumulations
+from nowcast.netcdf.ensembles.writer import write_members
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.record import Record, log_readings
 from nowcast.prediction.cases import KeptFrames, Selection, listing, read_past, references_of
@@ -26,7 +27,8 @@ from nowcast.runtime.progress import Progress
 from nowcast.runtime.threads import ahead
 
 log = logging.getLogger(__name__)
-# reference time, fields (lead, y, x) and, if they are asked for, probabilities (lead, threshold, y, x)
+# reference time, fields (lead, y, x) and, if they are asked for, probabilities (lead, threshold, y, x); of an ensemble
+# reference time and an iterator of the members (member, y, x) of each lead
 CaseFields = tuple[np.datetime64, *tuple[np.ndarray, ...]]
 BYTES_AHEAD = 1 << 27  # most bytes of forecasts made ahead of writing; if one case has more, none is made ahead
 
@@ -165,8 +167,9 @@ def make_jobs(
     probabilities or sums are asked for and a record holds another quantity than rain, UsageError (2) for sums that the leads do
     not allow.
     """
-    if (thresholds or sums) and (other := next((record for record in records if not record.quantity.is_rain), None)):
-        asked = "probabilities" if thresholds else "sums"
+    others = [record for record in records if not record.quantity.is_rain]
+    if (thresholds or sums or forecaster.is_ensemble) and (other := next(iter(others), None)):
+        asked = "probabilities" if thresholds else "sums" if sums else "members"
         raise DataError(f"{other.name} holds {other.quantity}.\nExpected rain: {asked} are those of a rain rate.")
     jobs = []
     for record in records:
@@ -206,18 +209,18 @@ def _write_files(forecaster: Forecaster, job: Job, paths: Sequence[Path], progre
 
 
 def _write(forecaster: Forecaster, job: Job, path: Path, cases: Iterable[CaseFields], *, single: bool, overwrite: bool) -> None:
-    write_forecast(
-        path,
-        cases,
-        grid=job.record.grid,
-        lead_times=np.arange(1, forecaster.num_leads + 1) * job.step,
-        quantity=job.record.quantity,
-        attributes=attributes(forecaster, job.record, thresholds=job.thresholds, sums=job.sums),
-        single=single,
-        thresholds=job.thresholds,
-        sums=accumulations(job.sums, job.step, forecaster.num_leads),
-        overwrite=overwrite,
-    )
+    options = {
+        "grid": job.record.grid,
+        "lead_times": np.arange(1, forecaster.num_leads + 1) * job.step,
+        "attributes": attributes(forecaster, job.record, thresholds=job.thresholds, sums=job.sums),
+        "single": single,
+        "sums": accumulations(job.sums, job.step, forecaster.num_leads),
+        "overwrite": overwrite,
+    }
+    if forecaster.is_ensemble:
+        write_members(path, cases, num_members=forecaster.num_members, **options)
+    else:
+        write_forecast(path, cases, quantity=job.record.quantity, thresholds=job.thresholds, **options)
 
 
 def _counted(cases: Iterator[CaseFields], progress: Progress) -> Iterator[CaseFields]:
@@ -232,7 +235,7 @@ def _forecasts(forecaster: Forecaster, job: Job) -> Iterator[CaseFields]:
     num_leads, grid = forecaster.num_leads, job.record.grid.shape
     forecaster = forecaster.on_record(job.record, job.step)
     at_once = forecaster.cases_at_once(grid)
-    case_bytes = 4 * num_leads * (1 + len(job.thresholds)) * grid[0] * grid[1]
+    case_bytes = 4 * num_leads * (1 + len(job.thresholds)) * forecaster.num_members * grid[0] * grid[1]
     at_once = max(min(at_once, BYTES_AHEAD // case_bytes), 1)
     work_ahead = ahead if len(job.references) > 1 and at_once * case_bytes <= BYTES_AHEAD else iter
     pasts = work_ahead(pasts_of(forecaster, job, at_once))
@@ -241,8 +244,13 @@ def _forecasts(forecaster: Forecaster, job: Job) -> Iterator[CaseFields]:
         yield from zip(*arrays, strict=True)
 
 
-def _forecast_cases(forecaster: Forecaster, past: np.ndarray, num_leads: int, job: Job) -> list[np.ndarray]:
-    """Return the fields (case, lead, y, x) and, if thresholds are given, probabilities (case, lead, threshold, y, x)."""
+def _forecast_cases(forecaster: Forecaster, past: np.ndarray, num_leads: int, job: Job) -> list:
+    """Return the fields (case, lead, y, x) and, if thresholds are given, probabilities (case, lead, threshold, y, x).
+
+    Of an ensemble return the members of each case, which are drawn when they are written.
+    """
+    if forecaster.is_ensemble:
+        return [[forecaster.draw(case, num_leads) for case in past]]
     if job.thresholds:
         return list(forecaster.forecast_and_exceedance(past, num_leads, job.thresholds))
     return [forecaster.forecast(past, num_leads)]
@@ -275,7 +283,10 @@ def attributes(
     options, references = "", [forecaster.citation]
     if thresholds:
         options = f" --probabilities --thresholds {','.join(f'{threshold:g}' for threshold in thresholds)}"
-        references += [forecaster.probability_citation] if forecaster.probability_citation else []
+    if forecaster.is_ensemble:
+        options = f" --members {forecaster.num_members} --seed {forecaster.seed}"
+    if options and forecaster.probability_citation:
+        references += [forecaster.probability_citation]
     options += f" --sums {','.join(map(str, sums))}" if sums else ""
     return {
         "title": f"Nowcast of {record.quantity.label or record.variable} from {record.name}",

@@ -1,0 +1,112 @@
+"""A forecaster as an ensemble of its members."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nowcast.errors import UsageError
+from nowcast.forecasters.forecaster import Forecaster
+from nowcast.netcdf.record import Record
+
+MOST_MEMBERS = 1000
+UNIT = np.float32(0.01)  # mm/h, to which kept members are rounded, as files hold them
+LARGEST, MISSING = 32766, -1  # units; code of a missing cell
+
+
+class Ensemble(Forecaster):
+    """The members of a forecaster: the same at each call with the same past and the same seed.
+
+    Its field is the mean of the members, its probabilities are their shares. What it does not say itself, the forecaster does.
+    """
+
+    is_ensemble = True
+    is_probabilistic = True
+
+    def __init__(self, forecaster: Forecaster, num_members: int, seed: int = 0):
+        if not forecaster.gives_members:
+            raise UsageError(
+                f"{forecaster.name} gives no members: it has no probabilities.\n"
+                "Use extrapolation, or a network that was trained for probabilities."
+            )
+        self.forecaster, self.num_members, self.seed = forecaster, num_members, seed
+        self.name, self.description, self.citation = forecaster.name, forecaster.description, forecaster.citation
+        self.probability_citation, self.files = forecaster.members_citation, forecaster.files
+        self.input_frames, self.max_absent, self.time_steps = (
+            forecaster.input_frames,
+            forecaster.max_absent,
+            forecaster.time_steps,
+        )
+        self._kept: tuple[np.datetime64, list[np.ndarray]] | None = None
+
+    @property
+    def reading(self) -> Any:
+        return self.forecaster.reading
+
+    @property
+    def most_past_frames(self) -> int:
+        return self.forecaster.most_past_frames
+
+    @property
+    def lead_frames(self) -> int | None:
+        return self.forecaster.lead_frames
+
+    @property
+    def source(self) -> str:
+        return self.forecaster.source
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the forecaster says of itself, with the number of members and the seed."""
+        told = self.forecaster.describe()
+        return told | {"what": f"{told['what']}; {self.num_members} members, seed {self.seed}"}
+
+    def seen(self, split: str) -> list[list[str]]:
+        return self.forecaster.seen(split)
+
+    def knows_spacing(self, record: Record) -> bool:
+        return self.forecaster.knows_spacing(record)
+
+    def own_time_step(self, record: Record) -> np.timedelta64 | None:
+        return self.forecaster.own_time_step(record)
+
+    def check_grid(self, grid: tuple[int, int], name: str) -> None:
+        self.forecaster.check_grid(grid, name)
+
+    def leads_on(self, record: Record) -> int | None:
+        return self.forecaster.leads_on(record)
+
+    def limit_leads(self, leads: int) -> None:
+        self.forecaster.limit_leads(leads)
+
+    def on_record(self, record: Record, step: np.timedelta64) -> "Ensemble":
+        return Ensemble(self.forecaster.on_record(record, step), self.num_members, self.seed)
+
+    def draw(self, past: np.ndarray, num_leads: int) -> Iterator[np.ndarray]:
+        """Yield the members (member, y, x) mm/h of one case lead by lead; past (time, y, x)."""
+        return self.forecaster.members(past, num_leads, self.num_members, self.seed)
+
+    def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
+        means = [[members.mean(axis=0) for members in self.draw(case, num_leads)] for case in self.check_past(past)]
+        return np.array(means, np.float32)
+
+    def forecast_one(
+        self, past: np.ndarray, reference: np.datetime64, lead_times: np.ndarray, thresholds: Sequence[float] = ()
+    ) -> tuple[np.ndarray, None]:
+        """Draw the members of one case, keep them for `members_at`, and return their mean (lead, y, x)."""
+        means, kept = [], []
+        for members in self.draw(past, len(lead_times)):
+            known = ~np.isnan(members)
+            rounded = np.rint(np.where(known, members, 0) / UNIT).clip(0, LARGEST)
+            kept.append(np.where(known, rounded, MISSING).astype(np.int16))
+            means.append(_unpacked(kept[-1]).mean(axis=0))
+        self._kept = reference, kept, lead_times
+        return np.stack(means), None
+
+    def members_at(self, reference: np.datetime64, lead_time: np.timedelta64) -> np.ndarray:
+        kept_reference, kept, lead_times = self._kept
+        assert kept_reference == reference, "only the members of the case that was forecast last are kept"
+        return _unpacked(kept[int(np.flatnonzero(lead_times == lead_time)[0])])
+
+
+def _unpacked(stored: np.ndarray) -> np.ndarray:
+    return np.where(stored == MISSING, np.float32(np.nan), stored * UNIT)

@@ -1,0 +1,1 @@
+"""Ensembles in forecast files."""

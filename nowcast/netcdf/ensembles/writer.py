@@ -1,0 +1,168 @@
+"""Write the members of ensembles as CF-1.11 NetCDF-4, one frame of one member at a time; completely or not at all.
+
+One reference time: `(time, realization, y, x)`, since CDO reads no other order. Many: `(forecast_reference_time,
+forecast_period, realization, y, x)`. All else is as in forecast_writer.py. Rates are packed to 0.01 mm/h in two bytes, heavier
+ones to about 1 % (`rounded`).
+"""
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import netCDF4
+import numpy as np
+
+from nowcast.errors import DataError, OutputError
+from nowcast.netcdf.accumulations import Accumulation
+from nowcast.netcdf.attributes import OWN_RAIN
+from nowcast.netcdf.files import OPEN_FILES, open_dataset
+from nowcast.netcdf.forecast_writer import (
+    RAIN_ATTRIBUTES,
+    SUM_ATTRIBUTES,
+    create_many,
+    create_single,
+    create_sum_times,
+    create_variable,
+    write_globals,
+    write_grid,
+    writing,
+)
+from nowcast.netcdf.places.grid import Grid
+from nowcast.runtime.outputs import may_write, replacing
+
+SCALE, FILL = 0.01, np.int16(netCDF4.default_fillvals["i2"])  # mm/h or mm
+MOST = 32767  # units of SCALE
+# Rates from these numbers of units on are rounded to multiples of so many, so that files stay small
+COARSE = ((200, 2), (500, 5), (1000, 10), (2000, 20), (5000, 50))
+ROUNDING = "from 2, 5, 10, 20 and 50 on rounded to multiples of 0.02, 0.05, 0.1, 0.2 and 0.5"
+
+
+def write_members(
+    path: Path,
+    cases: Iterable[tuple[np.datetime64, Iterator[np.ndarray]]],
+    *,
+    num_members: int,
+    grid: Grid,
+    lead_times: np.ndarray,
+    attributes: dict,
+    single: bool,
+    sums: Sequence[Accumulation] = (),
+    overwrite: bool = False,
+) -> None:
+    """Write members to a file, lead by lead.
+
+        cases: (reference time, members), of which each lead is (member, y, x) mm/h, row 0 northernmost, NaN missing
+        lead_times, attributes, single, sums: as in `forecast_writer.write_forecast`
+
+    Raises OutputError (exit 5) if the file exists or cannot be written; then none is left.
+    """
+    path, seconds = Path(path), np.asarray(lead_times, "timedelta64[s]").astype(np.int64)
+    may_write(path, overwrite=overwrite)
+    with replacing(path, overwrite=overwrite) as partial:
+        with writing(path):
+            dataset = netCDF4.Dataset(partial, "w", format="NETCDF4")
+        try:
+            with writing(path):
+                write_globals(dataset, grid, attributes)
+                write_grid(dataset, grid)
+            checksums = {}
+            for number, (reference, members) in enumerate(cases):
+                with writing(path):
+                    if not number:
+                        first = np.datetime64(reference, "s")
+                        _create(dataset, grid, first, seconds, num_members, sums, single=single)
+                    _write_times(dataset, number, np.datetime64(reference, "s") - first, seconds, sums, single=single)
+                checksums |= _write_case(dataset, path, None if single else number, members, grid, sums)
+        finally:
+            with writing(path):
+                dataset.close()
+        _check_written(partial, path, checksums)
+
+
+def _create(
+    dataset, grid: Grid, reference: np.datetime64, seconds: np.ndarray, num_members: int, sums: Sequence, *, single: bool
+) -> None:
+    (create_single if single else create_many)(dataset, reference, seconds)
+    dataset.createDimension("realization", num_members)
+    number = dataset.createVariable("realization", "i4", ("realization",), fletcher32=True)
+    number.setncatts({"standard_name": "realization", "units": "1"})
+    number[:] = np.arange(num_members)
+    times = ("time",) if single else ("forecast_reference_time", "forecast_period")
+    variable = create_variable(dataset, grid, OWN_RAIN, "i2", (*times, "realization"), FILL)
+    variable.setncatts(RAIN_ATTRIBUTES | {"scale_factor": SCALE, "comment": f"in mm h-1 {ROUNDING}"})
+    for each in sums:
+        dims, coordinates = create_sum_times(dataset, each, reference)
+        variable = create_variable(dataset, grid, each.name, "i2", (*dims, "realization"), FILL, coordinates)
+        variable.setncatts(
+            SUM_ATTRIBUTES | each.described(single=single) | {"scale_factor": SCALE, "comment": f"in mm {ROUNDING}"}
+        )
+
+
+def _write_times(
+    dataset, case: int, after: np.timedelta64, seconds: np.ndarray, sums: Sequence[Accumulation], *, single: bool
+) -> None:
+    """Write the times of one case that begins so long after the first."""
+    assert not (single and case), "one reference time to a file of this layout"
+    if single:
+        return
+    since = int(after.astype(np.int64))
+    dataset["forecast_reference_time"][case] = since
+    dataset["time"][case] = since + seconds
+    for each in sums:
+        dataset[f"time{each.ending}"][case] = since + each.ends
+        dataset[f"time{each.ending}_bounds"][case] = since + each.bounds
+
+
+def _write_case(
+    dataset, path: Path, case: int | None, members: Iterator[np.ndarray], grid: Grid, sums: Sequence[Accumulation]
+) -> dict[tuple, int]:
+    """Write the members of one case and their sums lead by lead; return the checksum of each frame by variable and index."""
+    checksums, running = {}, {each.name: 0.0 for each in sums}
+
+    def write(name: str, lead: int, fields: np.ndarray) -> None:
+        for member, field in enumerate(fields):
+            stored = packed(field[:: -1 if grid.y_ascending else 1, :: -1 if grid.x_descending else 1])
+            index = (lead, member) if case is None else (case, lead, member)
+            checksums[name, index] = zlib.crc32(stored)
+            with writing(path):
+                dataset[name][index] = stored
+
+    for lead, fields in enumerate(members):
+        write(OWN_RAIN, lead, fields)
+        for each in sums:
+            running[each.name] = running[each.name] + fields
+            interval, position = divmod(lead, each.num_leads)
+            if position == each.num_leads - 1 and interval < each.num_intervals:
+                write(each.name, interval, running[each.name] * np.float32(each.minutes / 60 / each.num_leads))
+            if position == each.num_leads - 1:
+                running[each.name] = 0.0
+    return checksums
+
+
+def packed(field: np.ndarray) -> np.ndarray:
+    """Pack rates (y, x), mm/h, or sums, mm, as int16 in units of SCALE, as `rounded`."""
+    missing = np.isnan(field)
+    return np.ascontiguousarray(np.where(missing, FILL, rounded(np.where(missing, 0, field))).astype(np.int16))
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Return values (y, x) as whole numbers of SCALE, from COARSE on to fewer digits."""
+    exact = values / np.float32(SCALE)
+    units = np.rint(exact)
+    for least, step in COARSE:
+        coarse = exact >= least
+        units[coarse] = np.rint(exact[coarse] / step) * step
+    return np.minimum(units, MOST)
+
+
+def _check_written(partial: Path, path: Path, checksums: dict[tuple, int]) -> None:
+    """Read the file back before it gets its name; OutputError (exit 5) if it is not what was written."""
+    try:
+        with OPEN_FILES.lock, open_dataset(partial) as dataset:
+            dataset.set_auto_maskandscale(False)
+            frames = (zlib.crc32(np.ascontiguousarray(dataset[name][index])) for name, index in checksums)
+            same = all(found == expected for found, expected in zip(frames, checksums.values(), strict=True))
+    except (DataError, OSError, RuntimeError, IndexError) as error:
+        raise OutputError(f"{path} cannot be written: it cannot be read back ({str(error).splitlines()[0]}).") from error
+    if not same:
+        raise OutputError(f"{path} cannot be written: it does not read back as it was written.\nIs the disk failing?")
