@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import netCDF4
 import numpy as np
@@ -344,22 +345,26 @@ def is_free(lock, *, patience=0.0):
         return other.submit(take).result()
 
 
+class Watched(netCDF4.Dataset):
+    """Tells at each call whether the lock is free; a type of the module, as netCDF4's end needs its type alive."""
+
+    seen: ClassVar = []
+
+    def createVariable(self, *arguments, **options):
+        self.seen.append(is_free(OPEN_FILES.lock))
+        return super().createVariable(*arguments, **options)
+
+    def __getitem__(self, name):
+        self.seen.append(is_free(OPEN_FILES.lock))
+        return super().__getitem__(name)
+
+    def close(self):
+        self.seen.append(is_free(OPEN_FILES.lock))
+        return super().close()
+
+
 def test_nothing_is_read_while_the_library_writes(tmp_path, monkeypatch):
-    seen = []
-
-    class Watched(netCDF4.Dataset):
-        def createVariable(self, *arguments, **options):
-            seen.append(is_free(OPEN_FILES.lock))
-            return super().createVariable(*arguments, **options)
-
-        def __getitem__(self, name):
-            seen.append(is_free(OPEN_FILES.lock))
-            return super().__getitem__(name)
-
-        def close(self):
-            seen.append(is_free(OPEN_FILES.lock))
-            return super().close()
-
+    monkeypatch.setattr(Watched, "seen", seen := [])
     record = make(tmp_path)
     monkeypatch.setattr(netCDF4, "Dataset", Watched)
     run(record, tmp_path / "f.nc", start=START)
