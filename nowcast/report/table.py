@@ -45,7 +45,8 @@ def table(evaluation: Evaluation, width: int = ANY_WIDTH, *, rows: Sequence[Mapp
     lines = [line for warning in seen_cases(evaluation) for line in (*_wrapped(warning, width), "")]
     noted = [each if isinstance(each, tuple) else (each, "") for each in tables]
     for shown, note in (each for each in noted if each[0]):
-        lines += [line for part in _stacked(shown, width) for line in (*_align(part), "")]
+        titled, shown = _titled(shown, width)
+        lines += [*titled, *(line for part in _stacked(shown, width) for line in (*_align(part), ""))]
         lines[-1:] = [*_wrapped(note, width), ""] if note else [""]
     sentences = [*findings(evaluation), confidence(evaluation)]
     return "\n".join([*lines, *(line for sentence in sentences for line in _wrapped(sentence, width))])
@@ -213,6 +214,14 @@ def number(value: float) -> str:
 
 def _wrapped(sentence: str, width: int) -> list[str]:
     return textwrap.wrap(sentence, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _titled(rows: Rows, width: int) -> tuple[list[str], Rows]:
+    """Return the title as a line of its own, and the table without it, where the title alone makes the table too wide."""
+    title, names = rows[0][0], [row[0] for row in rows[1:]]
+    if len(_align(rows)[0]) <= width or len(title) <= max(map(len, names)):
+        return [], rows
+    return _wrapped(title, width), [["", *rows[0][1:]], *rows[1:]]
 
 
 def _stacked(rows: Rows, width: int) -> list[Rows]:

@@ -14,6 +14,9 @@ from nowcast.report.table import table
 from nowcast.runtime.streams import terminal_width
 from nowcast.scores import SCORES
 from nowcast.scores.bootstrap import difference_interval
+from nowcast.scores.ensemble import EnsembleSums, add_members
+from nowcast.scores.exceedance import ExceedanceSums
+from nowcast.scores.sums import Tally
 
 THRESHOLDS = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
@@ -45,6 +48,40 @@ def test_every_threshold_is_there_at_eighty_columns_and_the_lead_times_left_out_
     (at,) = [n for n, line in enumerate(lines) if line.startswith("CSI≥1 at minute")]
     assert lines[at].split()[3:] == ["10", "20", "30", "40", "50", "60"]
     assert lines[at + 3] == "6 of 12 lead times; --format csv or --output has all."
+
+
+@pytest.fixture(scope="module")
+def of_ensembles():
+    """The same with probabilities and members, of two networks that are compared in pairs."""
+    result, rng = evaluation(names=("ours", "the_other_one"), thresholds=THRESHOLDS, leads=2), np.random.default_rng(0)
+    for of_name in result.blocks.values():
+        for block, tally in of_name.items():
+            observed = rng.gamma(0.5, 4, (30, 40)).astype(np.float32)
+            members = (observed * rng.gamma(4, 0.25, (4, 30, 40))).astype(np.float32)
+            exceedance, ensemble = ExceedanceSums.zeros(2, THRESHOLDS), EnsembleSums.zeros(2, most_members=4)
+            for lead in range(2):
+                add_members(exceedance, ensemble, lead, members, observed, np.ones(observed.shape, bool))
+            of_name[block] = Tally({**tally.kinds, "probabilities": exceedance, "members": ensemble})
+    return result
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_no_table_of_probabilities_is_divided_for_its_title(of_ensembles, width):
+    lines = table(of_ensembles, width).splitlines()
+    assert max(map(len, lines)) <= width
+    for name, heads in {
+        "Brier": [f"≥{threshold:g}" for threshold in THRESHOLDS],
+        "ROC area": [f"≥{threshold:g}" for threshold in THRESHOLDS],
+        "": ["CRPS", "CRPS fair", "CRPS ecdf", "spread/RMSE", "members"],
+    }.items():
+        title = f"{name}, probabilities, pooled over leads" if name else "probabilities, pooled over leads"
+        (at,) = [n for n, line in enumerate(lines) if line.startswith(title)]
+        if width == 80:  # the title takes a line of its own
+            assert lines[at] == title
+            at += 1
+        assert " ".join(lines[at].replace(title, "").split()) == " ".join(heads)
+        assert [line.split()[0] for line in lines[at + 1 : at + 3]] == ["ours", "the_other_one"]
+        assert len(lines[at + 1].split()) == 1 + len(heads)
 
 
 def test_a_wide_terminal_shows_one_table_of_all(scored):
