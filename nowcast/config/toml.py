@@ -47,7 +47,8 @@ def find(name: str | Path) -> Path:
     if given.exists():
         return given
     near = difflib.get_close_matches(Path(name).stem, named_configs(), n=1)
-    raise UsageError(f"no such config: {name}" + (f"; did you mean {near[0]}?" if near else ""))
+    known = "" if given.suffix else f"\nknown by name: {', '.join(named_configs())}"
+    raise UsageError(f"no such config: {name}" + (f"; did you mean {near[0]}?" if near else known))
 
 
 def read(path: str | Path, settings: Sequence[str] = ()) -> Experiment:

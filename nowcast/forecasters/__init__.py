@@ -55,14 +55,19 @@ def open_forecaster(name: str, *, device: "torch.device", variable: str | None =
 
 
 def _suggestion(name: str) -> str:
-    """Return the forecaster that is probably meant, or all baselines."""
+    """Return the forecaster that is probably meant, or all that are always there."""
+    from nowcast.models import MODELS
+    from nowcast.models import OTHER_NAMES as OTHER_MODELS
     from nowcast.models.checkpoint import PRETRAINED
 
     if (Path("runs") / name).is_dir():
         return f"did you mean runs/{name}?"
     runs = [str(folder) for folder in Path("runs").glob("*")]
     near = nearest_name(name, [*BASELINES, PRETRAINED, *runs], OTHER_NAMES)
-    return f"did you mean {near}?" if near else f"baselines: {', '.join(BASELINES)}"
+    if near:
+        return f"did you mean {near}?"
+    known = f"known: {', '.join([PRETRAINED, *BASELINES])}, run folders and checkpoints"
+    return f"that is a kind of network, of which you train one; {known}" if name in {*MODELS, *OTHER_MODELS} else known
 
 
 def spread_runs(names: Sequence[str | Forecaster]) -> list[str | Forecaster]:

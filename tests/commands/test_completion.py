@@ -58,7 +58,9 @@ def test_the_names_that_are_offered_exist():
         ("optical_flow", "did you mean extrapolation?"),
         ("mine", "did you mean runs/mine?"),
         ("runs/mien", "did you mean runs/mine?"),
-        ("x", "baselines: persistence, extrapolation"),
+        ("x", "(known: pretrained, persistence, extrapolation, "),
+        ("convlstm", "(that is a kind of network, of which you train one; known: pretrained, persistence, "),
+        ("encoder_forecaster", "(that is a kind of network, of which you train one; known: pretrained, persistence, "),
     ],
 )
 def test_a_forecaster_that_is_not_there_is_suggested(tmp_path, monkeypatch, name, says):
@@ -90,6 +92,7 @@ def test_a_config_is_found_by_its_name_and_suggested(tmp_path, monkeypatch):
     assert (code, err.splitlines()[-1]) == (2, "error: no such file or folder: absent.nc")
     assert err.startswith("config: ")
     assert command("train", "quickstrat")[2] == "error: no such config: quickstrat; did you mean quickstart?\n"
+    assert command("train", "nothing")[2].startswith("error: no such config: nothing\nknown by name: archive, ")
 
 
 def test_a_model_of_another_name_is_suggested():
