@@ -195,19 +195,27 @@ def _check_sums(minutes: Sequence[int], step: np.timedelta64, name: str) -> None
 
 
 def _of_record(record: Record, chosen: np.ndarray, weights: Weights, wanted: Wanted) -> Series:
-    damage = Damage(record)
-    fields = (damage.read(position)[None] for position in chosen)
-    reached = itertools.repeat(_reached(weights, wanted.thresholds), len(chosen))
-    with Progress(f"reading {record.name}", total=len(chosen), unit="frame") as progress:
+    damage, earlier = Damage(record), _frames_before(record, chosen[0], wanted.sums)
+    frames = [*earlier, *chosen]
+    fields = (damage.read(position)[None] for position in frames)
+    reached = itertools.repeat(_reached(weights, wanted.thresholds), len(frames))
+    with Progress(f"reading {record.name}", total=len(frames), unit="frame") as progress:
         rates, known, exceedance = _means(fields, reached, weights, progress)
     if damage.all_failed:
         raise damage.first
     for line in damage.lines():
         log.warning("%s", line)
-    times = record.times[chosen]
+    times = record.times[frames]
     sums = running_sums(rates, times, record.time_step, wanted.sums)
     nothing = np.array(["NaT"], "datetime64[s]")
-    return Series(record.name, weights, wanted, nothing, times[None], rates[None], known[None], sums[None], exceedance[None])
+    shown = [values[None, len(earlier) :] for values in (times, rates, known, sums, exceedance)]
+    return Series(record.name, weights, wanted, nothing, *shown)
+
+
+def _frames_before(record: Record, first: int, minutes: Sequence[int]) -> np.ndarray:
+    """Return the positions of the frames before the first one shown that its sums over so many minutes need."""
+    since = record.times[first] - max(minutes, default=0) * _MINUTE
+    return np.flatnonzero((record.times > since) & (np.arange(len(record.times)) < first))
 
 
 def _of_forecasts(

@@ -58,6 +58,20 @@ def test_a_constant_rain_of_12_mm_h_gives_6_mm_in_half_an_hour(record):
     assert rows[0]["reference_time"] == rows[0]["lead_minutes"] == ""
 
 
+def test_sums_at_the_start_hold_the_rain_before_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fields = np.random.default_rng(0).gamma(1, 4, (14, 16, 20)).astype(np.float32)
+    record = write_record(tmp_path / "rain.nc", fields, times=START + np.arange(14) * np.timedelta64(300, "s"))
+    options = ("--at", place_of(record, 3, 15), "--sums", "15,30")
+    for name, span in (("all.csv", ()), ("late.csv", ("--start", "2020-06-01T00:35", "--end", "2020-06-01T00:50"))):
+        code, _, err = command("series", record, *options, *span, "--output", name)
+        assert code == 0, err
+    late = rows_of("late.csv")
+    assert [row["time"][11:16] for row in late] == ["00:35", "00:40", "00:45", "00:50"]
+    assert late == rows_of("all.csv")[7:11]
+    assert float(late[0]["sum_30_min_mm"]) == pytest.approx(fields[2:8, 3, 15].sum() / 12, rel=1e-4)
+
+
 def test_a_catchment_is_the_mean_of_its_cells_and_thresholds_their_share(record):
     latitudes, longitudes = zip(
         *(map(float, place_of(record, r, c).split(",")) for r, c in [(2.5, 4.5), (2.5, 14.5), (8.5, 14.5), (8.5, 4.5)]),
