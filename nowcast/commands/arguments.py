@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,10 +38,16 @@ class ScoreFormat(StrEnum):
 OUTPUT = ("--output", "-o")
 Records = Annotated[list[str], typer.Argument(metavar="RECORD", help="NetCDF files, folders of them, or globs.")]
 Variable = Annotated[
-    str | None, typer.Option(help="Variable to read, if CF attributes do not tell; A,B: the one that a file has.")
+    str | None,
+    typer.Option(metavar="NAME", help="Variable to read, if CF attributes do not tell; A,B: the one that a file has."),
 ]
-Units = Annotated[str | None, typer.Option(help="Units of the variable where files state none, such as mm/h or dBZ.")]
-Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda, cuda:1, mps.", autocompletion=devices)]
+Units = Annotated[
+    str | None, typer.Option(metavar="UNITS", help="Units of the variable where files state none, such as mm/h or dBZ.")
+]
+Device = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Device to compute on: auto, cpu, cuda, cuda:1, mps.", autocompletion=devices),
+]
 Hours = Annotated[float | None, typer.Option(metavar="H", help="Hours that a planned training may take; default 2 on a CPU.")]
 Start = Annotated[str | None, typer.Option(metavar="T", help="First reference time, such as 2016-09-28T15:00 (UTC).")]
 End = Annotated[str | None, typer.Option(metavar="T", help="Last reference time (UTC); a date means the whole day.")]
@@ -49,27 +56,33 @@ Every = Annotated[
 ]
 Leads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Number of lead times; default: all of the forecaster.")]
 Forecaster = Annotated[
-    str, typer.Argument(metavar="FORECASTER", help="Run folder, checkpoint or name of a baseline.", autocompletion=forecasters)
-]
+    str,
+    typer.Argument(metavar="FORECASTER", help="Run folder, checkpoint, pretrained, or a baseline such as extrapolation.",
+                        autocompletion=forecasters),
+]  # fmt: skip
 Forecasters = Annotated[
     list[str],
-    typer.Argument(metavar="FORECASTER", help="Runs, baselines, forecast or scores files; globs.", autocompletion=forecasters),
-]
+    typer.Argument(metavar="FORECASTER", autocompletion=forecasters,
+                   help="Run folders, pretrained, baselines, forecast files or scores files; globs."),
+]  # fmt: skip
 Watch = Annotated[bool, typer.Option("--watch", help="Keep running, and forecast from each new frame.")]
 WithProbabilities = Annotated[bool, typer.Option("--probabilities", help="Also forecast probabilities.")]
-Chances = Annotated[str | None, typer.Option(help="Thresholds for --probabilities in mm/h, such as 0.5,1,5,10.")]
+_Rates = partial(typer.Option, metavar="MM/H,...")
+Chances = Annotated[str | None, _Rates(help="Thresholds for --probabilities, such as 0.5,1,5,10.")]
 Members = Annotated[int | None, typer.Option(metavar="N", min=1, max=1000, help="Write so many ensemble members.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Number that decides the members: the same gives the same.")]
-Exceeded = Annotated[str | None, typer.Option(help="Thresholds in mm/h whose exceedance is wanted, such as 1,5.")]
-Thresholds = Annotated[str | None, typer.Option(help="Thresholds in mm/h; default: the forecaster's own, else 0.5,1,5,10.")]
+Exceeded = Annotated[str | None, _Rates(help="Thresholds whose exceedance is wanted, such as 1,5.")]
+Thresholds = Annotated[str | None, _Rates(help="Thresholds; default: the forecaster's own, else 0.5,1,5,10.")]
 Config = Annotated[
     str | None,
     typer.Argument(metavar="CONFIG", help="Config file or name such as radar; without it --data is planned.",
                    autocompletion=configs),
 ]  # fmt: skip
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one key.", autocompletion=settings)
-]
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a key of the config; can be repeated.",
+                                   autocompletion=settings),
+]  # fmt: skip
 FirstTime = Annotated[str | None, typer.Option("--start", metavar="T", help="First frame, or reference time (UTC).")]
 LastTime = Annotated[
     str | None, typer.Option("--end", metavar="T", help="Last frame, or reference time (UTC); a date is the whole day.")
@@ -89,10 +102,14 @@ Threshold = Annotated[
     float | None, typer.Option(metavar="MM/H", help="For forecasts: draw the probability of so much rain or more.")
 ]
 Motion = Annotated[bool, typer.Option("--motion", help="Draw arrows of the motion of the rain.")]
-Sums = Annotated[str | None, typer.Option(metavar="MINUTES", help="Also give the rain summed over so many minutes: 30,60.")]
-At = Annotated[list[str] | None, typer.Option(metavar="[NAME=]LAT,LON", help="A gauge, or a CSV file of gauges.")]
+Sums = Annotated[str | None, typer.Option(metavar="MINUTES,...", help="Also give the rain summed over so many minutes: 30,60.")]
+At = Annotated[
+    list[str] | None, typer.Option(metavar="[NAME=]LAT,LON", help="A gauge, or a CSV file of gauges; can be repeated.")
+]
 Areas = Annotated[list[str] | None, typer.Option(metavar="FILE", help="Areas: GeoJSON, or a shapefile (.shp).")]
-Grid = Annotated[str | None, typer.Option(metavar="Y,X", help="Rows and columns, if the network needs the motion.")]
+Grid = Annotated[
+    str | None, typer.Option(metavar="Y,X", help="Rows and columns, for a network that needs the motion of the rain.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist already.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Log only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")]

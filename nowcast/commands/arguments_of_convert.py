@@ -37,12 +37,16 @@ class Period(StrEnum):
 
 Originals = Annotated[list[str], typer.Argument(metavar="FILE", help="Radar files, folders of them, or globs.")]
 Archive = Annotated[Path, typer.Option(*OUTPUT, metavar="FOLDER", help="Folder for the records.")]
-Formats = Annotated[InputFormat, typer.Option(help="Format of the files.")]
-Per = Annotated[Period, typer.Option(help="What a record holds.")]
+Formats = Annotated[InputFormat, typer.Option(help="Format of the files; auto: told by the content of each.")]
+Per = Annotated[Period, typer.Option(help="What a record holds: a day, a month or the content of one file.")]
 Box = Annotated[str | None, typer.Option(metavar="W,S,E,N", help="Part of the grid to keep, degrees: west,south,east,north.")]
 Every = Annotated[float | None, typer.Option(metavar="MINUTES", help="Keep frames at multiples of this.")]
-Quantity = Annotated[str | None, typer.Option("--variable", help="Quantity or variable to take, if a file has several.")]
-Units = Annotated[str | None, typer.Option(help="Units of files that state none, such as mm/h or 0.01 mm/5min.")]
+Quantity = Annotated[
+    str | None, typer.Option("--variable", metavar="NAME", help="Quantity or variable to take, if a file has several.")
+]
+Units = Annotated[
+    str | None, typer.Option(metavar="UNITS", help="Units of files that state none, such as mm/h or 0.01 mm/5min.")
+]
 Colours = Annotated[Path | None, typer.Option(metavar="TOML", help="Colour table of PNG or GIF images.")]
 Processes = Annotated[int | None, typer.Option(metavar="N", help="Processes that convert; default: one for each core.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Keep running; convert each file that comes.")]
@@ -53,7 +57,8 @@ def convert(
     every: Every = None, variable: Quantity = None, units: Units = None, colours: Colours = None, processes: Processes = None,
     watch: Watch = False, overwrite: Overwrite = False, quiet: Quiet = False, verbose: Verbose = False,
 ) -> None:  # fmt: skip
-    """Make records (NetCDF) from the files of weather services: ODIM HDF5, RADOLAN, GRIB, GeoTIFF, images and others.
+    """Make records (NetCDF) from the files of weather services.
 
-    Formats are told by content. Records that are there already are left; files that cannot be read are named and left out.
+    Reads ODIM HDF5, RADOLAN, GRIB, GeoTIFF, images and others, told by content. Records that are there already are left;
+    files that cannot be read are named and left out.
     """
