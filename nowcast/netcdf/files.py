@@ -7,6 +7,8 @@ forked child starts with an empty one.
 
 import contextlib
 import glob
+import itertools
+import logging
 import os
 import re
 import shlex
@@ -17,12 +19,15 @@ from pathlib import Path
 
 import netCDF4
 
-from nowcast.convert.sniffing import BESIDE, format_of, is_store, named, title_of
+from nowcast.convert.sniffing import BESIDE, FORMATS, format_of, is_store, named, title_of
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.classic_header import check_whole
+from nowcast.netcdf.once import is_first
 
+log = logging.getLogger(__name__)
 SUFFIXES = (".nc", ".nc4", ".nc3", ".netcdf", ".cdf")
 _MOST_LOOKED_AT = 1000  # files whose format is told by their content, for a message
+_ORIGINALS = FORMATS.keys() - {"image", "netcdf", "zarr", "bom"}  # pictures may be of anything
 _NUM_OPEN = 16  # files kept open
 
 
@@ -41,6 +46,8 @@ def expand(argument: str | Path) -> list[Path]:
             inside = (Path(folder, name) for folder, names in _walk(path) for name in sorted(names))
             _refuse_originals([path] if is_store(path) else list(inside), text)
             raise UsageError(f"no NetCDF files in {text}{_others(path)}.\nExpected files ending in {', '.join(SUFFIXES)}.")
+        if is_first(path / "originals", "originals"):
+            _tell_of_originals(path, text)
         return files
     if path.exists():
         if not path.is_file():
@@ -68,6 +75,17 @@ def _refuse_originals(files: list[Path], argument: str) -> None:
             f"{argument} {holds}{' and more' if more else ''}, no NetCDF.\n"
             f"Convert first: nowcast convert {shlex.quote(argument)} --output archive/"
         )
+
+
+def _tell_of_originals(folder: Path, argument: str) -> None:
+    """Warn of files of weather services that lie beside NetCDF, and are not read."""
+    beside = (Path(path, name) for path, names in _walk(folder) for name in sorted(names) if not is_netcdf_name(name))
+    formats = [name for file in itertools.islice(beside, _MOST_LOOKED_AT) if (name := format_of(file)) in _ORIGINALS]
+    if formats:
+        log.warning(
+            "%s also holds %s, which are not read: nowcast convert %s --output archive/",
+            argument, named(formats), shlex.quote(argument),
+        )  # fmt: skip
 
 
 def netcdf_files(folder: str | Path, *, without: Path | None = None) -> Iterator[str]:

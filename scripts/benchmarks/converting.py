@@ -2,14 +2,17 @@
 
     python scripts/benchmarks/converting.py
     python scripts/benchmarks/converting.py --frames 24 --processes 1
+    python scripts/benchmarks/converting.py --beside
 
 The files are synthetic: smooth rain that moves, a tenth of the cells wet, a fifth missing, compressed as DWD does. Printed is
-one JSON object: seconds, seconds of CPU, frames a second, and the megabytes of the files and of the record.
+one JSON object: seconds, seconds of CPU, frames a second, the megabytes of the files and of the record, and the load of the
+machine. `--beside` reads the same files with pysteps as well, which unpacks and decodes them and writes nothing.
 """
 
 import argparse
 import gzip
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -23,6 +26,16 @@ from scipy.ndimage import gaussian_filter
 SIZE = 900  # cells, of DWD's national grid
 START = np.datetime64("2020-06-01T00:00:00")
 NO_DATA = 0x29C4
+# what `--beside` runs: pysteps reads no compressed files
+READING = """
+import gzip, pathlib, sys, tempfile
+from pysteps.io.importers import import_dwd_radolan
+with tempfile.TemporaryDirectory() as folder:
+    unpacked = pathlib.Path(folder, "frame.bin")
+    for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+        unpacked.write_bytes(gzip.decompress(path.read_bytes()))
+        import_dwd_radolan(str(unpacked), "RY")
+"""
 
 
 def rain(seed: int) -> np.ndarray:
@@ -49,24 +62,32 @@ def write_files(folder: Path, frames: int, *, seed: int = 0) -> int:
     return total
 
 
-def measure(frames: int, processes: int | None) -> dict:
-    """Convert so many files; return what is printed."""
+def timed(command: list) -> tuple[float, float, str]:
+    """Run a command; return its seconds, its seconds of CPU, and what it prints."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
+
+
+def measure(frames: int, processes: int | None, *, beside: bool = False) -> dict:
+    """Convert so many files, and read them with pysteps `beside` that; return what is printed."""
     with tempfile.TemporaryDirectory() as name:
         files, output = Path(name) / "files", Path(name) / "archive"
         files.mkdir()
         num_bytes = write_files(files, frames)
         command = [sys.executable, "-m", "nowcast", "convert", files, "--output", output, "-q"]
         command += ["--processes", str(processes)] if processes else []
-        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
-        seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        record_bytes = sum(Path(path).stat().st_size for path in done.stdout.split())
+        seconds, cpu, printed = timed(command)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        record_bytes = sum(Path(path).stat().st_size for path in printed.split())
+        others = timed([sys.executable, "-c", READING, files])[:2] if beside else ()
+    named = zip(("pysteps_seconds", "pysteps_cpu_seconds"), others, strict=False)
     return {
         "frames": frames, "seconds": round(seconds, 2), "cpu_seconds": round(cpu, 2),
         "frames_per_second": round(frames / seconds, 1), "files_mb": round(num_bytes / 1e6, 1),
-        "record_mb": round(record_bytes / 1e6, 1), "peak_mb": round(after.ru_maxrss / 1e3),
-    }  # fmt: skip
+        "record_mb": round(record_bytes / 1e6, 1), "peak_mb": round(peak / 1e3), "load": round(os.getloadavg()[0], 1),
+    } | {name: round(value, 2) for name, value in named}  # fmt: skip
 
 
 def main() -> None:
@@ -74,8 +95,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=288, help="files of five minutes each; at most 450")
     parser.add_argument("--processes", type=int, help="processes that convert; default: one for each core")
+    parser.add_argument("--beside", action="store_true", help="read the files with pysteps too")
     options = parser.parse_args()
-    print(json.dumps(measure(options.frames, options.processes), indent=1))
+    print(json.dumps(measure(options.frames, options.processes, beside=options.beside), indent=1))
 
 
 if __name__ == "__main__":

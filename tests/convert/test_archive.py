@@ -258,6 +258,25 @@ def test_a_folder_of_originals_says_what_to_do(workplace):
     expect(2, "predict", "persistence", "radar", "--output", "f.nc", says=hint)
     expect(2, "train", ROOT / "configs/quickstart.toml", "--data", "radar", "--output", "run", says=hint)
     expect(2, "inspect", "radar/000000.h5", says=r"is one ODIM HDF5 file, no NetCDF\.\nConvert first: nowcast")
+    expect(2, "plan", "radar", "--output", "p.toml", says=hint)
+    expect(2, "evaluate", "persistence", "--observations", "radar", "--output", "scores", says=hint)
+    expect(2, "plot", "radar", "--output", "a.png", says=hint)
+    expect(2, "series", "radar", "--at", "52,5", "--output", "s.csv", says=hint)
+    line = command("inspect", "radar")[2].split("nowcast ")[1].split()
+    assert command(*line)[0] == 0
+    assert len(open_records(["archive"])[0]) == 2
+
+
+def test_originals_beside_netcdf_are_told(workplace):
+    odim_files(workplace / "in", (0, 5))
+    assert command("convert", "in", "--output", "radar")[0] == 0
+    odim_files(workplace / "radar", (10,))
+    code, _, err = command("inspect", "radar")
+    told = "radar also holds 1 ODIM HDF5 file, which are not read: nowcast convert radar --output archive/"
+    assert (code, told in err) == (0, True)
+    code, out, err = command(*told.split("nowcast ")[1].split())
+    assert (code, len(out.split())) == (0, 2), err
+    assert [len(record) for record in open_records(["archive"])] == [3]  # on one grid, thus one series
 
 
 def test_options_that_do_not_fit_are_refused(workplace):

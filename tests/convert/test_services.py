@@ -1,4 +1,4 @@
-"""Files as weather services lay them out, made by the facts that they document: MeteoSwiss and DWD HDF5, FMI GeoTIFF, RADOLAN."""
+"""Files as weather services lay them out, made by what they document: HDF5 of MeteoSwiss and DWD, GeoTIFF of FMI, RADOLAN."""
 
 import numpy as np
 import pytest
