@@ -13,7 +13,7 @@ from nowcast.convert.place import Place
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.rain.record_writer import Storage
 
-MOST_CELLS = 1 << 27  # of a field: more are an error of the file, not a radar's
+MOST_CELLS = 1 << 26  # of a field: more are an error of the file, not a radar's
 FLOAT_FILL = float(np.float32(9.969209968386869e36))  # NetCDF's own
 DRY_DBZ = -99.0  # stored for no echo, where reflectivities are floating-point numbers
 _WIDER = {"u1": "i2", "i1": "i2", "u2": "i4", "i2": "i4", "u4": "i8", "i4": "i8"}
@@ -125,6 +125,7 @@ class Numbers:
     def store(self, raw: np.ndarray) -> np.ndarray:
         """Return the numbers (y, x) of an original as they are stored in a record: (y, x)."""
         storage = self.storage
+        raw = raw.astype(np.float32) if raw.dtype == np.float16 else raw  # which cannot hold the numbers to compare with
         with np.errstate(invalid="ignore", over="ignore"):
             if not self._is_float:
                 out = raw.astype(storage.kind)

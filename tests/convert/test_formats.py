@@ -402,6 +402,25 @@ def test_images_by_a_table_of_colours(tmp_path, name, mode):
     assert (record.grid.x[0], record.grid.y[0]) == (600500.0, 5711500.0)
 
 
+@pytest.mark.parametrize(("line", "expected"), [("", np.nan), ("transparent = 0.25\n", 0.25)])
+@pytest.mark.parametrize("mode", ["P", "RGBA"])
+def test_transparent_pixels_are_missing_or_what_the_table_says(tmp_path, line, expected, mode):
+    from PIL import Image
+
+    numbers = np.arange(12 * 14).reshape(12, 14) % 3  # the first colour is transparent
+    path = write_image(tmp_path / "rain_202006010005.png", numbers, mode=mode)
+    with Image.open(path) as image:
+        image.load()
+    if mode == "P":
+        image.save(path, transparency=0)
+    else:
+        image.putalpha(Image.fromarray(np.where(numbers == 0, 0, 255).astype(np.uint8)))
+        image.save(path)
+    (tmp_path / "table.toml").write_text(line + TABLE)
+    record = converted(path, "--colours", tmp_path / "table.toml")
+    np.testing.assert_array_equal(record.read([0])[0], np.array([expected, 0.5, 12.5], np.float32)[numbers])
+
+
 def dataset(fields, **attributes):
     import xarray
 

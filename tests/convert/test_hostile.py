@@ -9,6 +9,8 @@ import pytest
 from makers import expect
 from makers.originals import COLOURS, TABLE, counts, grib_message, write_image, write_odim, write_radolan
 
+from nowcast.convert.original import ECCODES
+
 pytest.importorskip("pyproj")
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -72,6 +74,46 @@ ODIM = {
 }  # fmt: skip
 
 
+def link_field(file, make):
+    """Put a link in the place of the field."""
+    h5py = pytest.importorskip("h5py")
+    del file["dataset1/data1/data"]
+    file["dataset1/data1/data"] = make(h5py)
+
+
+def link_beside(file):
+    h5py = pytest.importorskip("h5py")
+    file["how"] = h5py.ExternalLink("/etc/passwd", "/x")
+
+
+def virtual_field(file):
+    h5py = pytest.importorskip("h5py")
+    layout = h5py.VirtualLayout((12, 14), "u2")
+    layout[:] = h5py.VirtualSource("other.h5", "/data", (12, 14))
+    del file["dataset1/data1/data"]
+    file["dataset1/data1"].create_virtual_dataset("data", layout)
+
+
+ODIM |= {
+    "with a link to another file": (edited(lambda f: link_field(f, lambda h: h.ExternalLink("other.h5", "/x"))), "a link to"),
+    "with a link to a system's file beside": (edited(link_beside), "holds a link to /etc/passwd"),
+    "whose field is the bytes of another file": (
+        edited(lambda f: replace_field(f, shape=(12, 14), dtype="u1", external=[("/etc/passwd", 0, 168)])),
+        "keeps /dataset1/data1/data in another file",
+    ),
+    "whose field is virtual": (edited(virtual_field), "keeps /dataset1/data1/data in another file"),
+    "whose groups go in a circle": (edited(lambda f: link_field(f, lambda h: h.SoftLink("/dataset1/data1/data"))),
+                                    "too many links|no field of numbers"),
+    "with a link to nothing": (edited(lambda f: link_field(f, lambda h: h.SoftLink("/nothing"))), "no field of numbers"),
+    "of a negative size": (with_where(xsize=-14), "declares fields of 12 × -14"),
+    "with three numbers for one": (with_what(nodata=np.array([1.0, 2.0])), "has nodata ="),
+    "with a complex gain": (with_what(gain=np.complex128(1 + 2j)), "Expected a number"),
+    "with a gain beyond all rain": (with_what(gain=1e300), r"has gain 1e\+300"),
+    "of records of numbers": (edited(lambda f: replace_field(f, data=np.zeros((12, 14), [("a", "f4")]))), "no field"),
+    "of a number alone": (edited(lambda f: replace_field(f, data=3.0)), "no field of numbers"),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ODIM)
 def test_odim(workplace, name):
     pytest.importorskip("h5py")
@@ -116,6 +158,34 @@ GRIB = {
     "of temperature": (lambda: message(mrms=False, shortName="2t"), "holds 2t, and no precipitation that is known"),
     "compressed and cut off": (lambda: gzip.compress(message())[:-30], "is cut off or damaged"),
     "at a date that is none": (lambda: patched(section(1) + 14, b"\x63\x63"), "has the date 20209999"),
+}
+
+
+def edition1(position, value):
+    """A message of edition 1 with other bytes at a position."""
+    eccodes = ECCODES.load("GRIB")
+    handle = eccodes.codes_grib_new_from_samples("regular_ll_sfc_grib1")
+    eccodes.codes_set(handle, "shortName", "tp")
+    whole = eccodes.codes_get_message(handle)
+    eccodes.codes_release(handle)
+    return whole[:position] + value + whole[position + len(value) :]
+
+
+GRIB |= {
+    "of 0 points": (lambda: patched(section(3) + 30, struct.pack(">II", 0, 0)), "declares fields of 0 × 0"),
+    "of a size that is missing": (lambda: patched(section(3) + 30, b"\xff" * 8), "declares fields of"),
+    "of four milliards of values": (lambda: patched(section(5) + 5, b"\xff" * 4), "has 4,294,967,295 values for 20 × 30"),
+    "of 255 bits a value": (lambda: patched(section(5) + 19, b"\xff"), "cannot be decoded"),
+    "of values that are infinite": (lambda: patched(section(5) + 15, b"\x7f\xff"), "values that are no numbers"),
+    "packed in an unknown way": (lambda: patched(section(5) + 9, b"\x27\x0f"), "has 0 values for 20 × 30 cells"),
+    "said to be JPEG and too short": (lambda: patched(section(5) + 9, b"\0\x28"), "section 5 states 21 bytes"),
+    "said to be a sum and too short": (lambda: patched(section(4) + 7, b"\0\x08"), "section 4 states 34 bytes"),
+    "with sections out of order": (lambda: patched(section(7) + 4, b"\x01"), "section 1 after 6|section 1 states"),
+    "with the bitmap of a field before": (lambda: patched(section(6) + 5, b"\xfe"), "no whole GRIB message|missing bitmap"),
+    "beyond the pole": (lambda: patched(section(3) + 46, b"\x7f\xff\xff\xff"), "Expected degrees"),
+    "of edition 1 without its grid": (lambda: edition1(15, b"\0"), "declares fields of 0 × 0|unknown|nameless"),
+    "of edition 1 with a section of nothing": (lambda: edition1(8, b"\0\0\0"), "over an unknown interval"),
+    "of edition 1 with a section of 16 MiB": (lambda: edition1(8, b"\xff\xff\xff"), "no precipitation that is known|damaged"),
 }
 
 
@@ -166,6 +236,50 @@ IMAGES = {
     "with a date that is none": ("209913450000.png", image_bytes, "has no time in its name"),
     "a GIF that is cut off": ("202006010000.gif", lambda path: image_bytes(path)[:-8], "is no whole image"),
 }
+
+
+def other_png(depth, kind, rows, *chunks):
+    """A PNG of 14 × 12 pixels of another depth and kind."""
+    whole = png(14, 12, zlib.compress(rows))
+    header = struct.pack(">IIBBBBB", 14, 12, depth, kind, 0, 0, 0)
+    header = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    more = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+    return whole[:8] + header + more + whole[33:]
+
+
+def unfolding(name):
+    """A PNG with a chunk that is 16 MiB when decompressed."""
+    return other_png(8, 2, bytes(43 * 12), (name, b"a\0\0" + zlib.compress(bytes(1 << 24))))
+
+
+def gif(path):
+    return image_bytes(path.with_suffix(".gif"), np.zeros((12, 14), int))
+
+
+def screen(path, number):
+    """A GIF whose screen is of another size."""
+    return gif(path).replace(SCREEN, struct.pack("<HH", number, number), 1)
+
+
+SCREEN = struct.pack("<HH", 14, 12)
+GIF = NAME.replace("png", "gif")
+IMAGES |= {
+    "of 16 bits": (NAME, lambda path: other_png(16, 0, (b"\0" + b"\1\0" * 14) * 12), "has numbers of more than 8 bits"),
+    "without a palette": (NAME, lambda path: other_png(8, 3, bytes(15 * 12)), "colours that the table lacks|no whole image"),
+    "of colours beyond the palette": (NAME, lambda path: other_png(8, 3, (b"\0" + b"\7" * 14) * 12, (b"PLTE", b"\xff" * 3)),
+                                      "such as #000000"),
+    "with text that unfolds": (NAME, lambda path: unfolding(b"zTXt"), "Decompressed data too large"),
+    "with a profile that unfolds": (NAME, lambda path: unfolding(b"iCCP"), "Decompressed data too large"),
+    "with a body that unfolds": (NAME, lambda path: png(14, 12, zlib.compress(bytes(1 << 24))), "such as #000000"),
+    "of a negative width": (NAME, lambda path: png(0x80000001, 12), "is no whole image"),
+    "a GIF of 65535 × 65535": (GIF, lambda path: screen(path, 65535), "is no whole image"),
+    "a GIF of 10000 × 10000": (GIF, lambda path: screen(path, 10000), "declares fields of"),
+    "a GIF whose picture lies beyond it": (
+        GIF, lambda path: gif(path).replace(b",\0\0\0\0" + SCREEN, b",\0\0\0\0" + b"\xff\x7f" * 2), "is no whole image"),
+    "a GIF of noise": (GIF, lambda path: b"GIF89a" + np.random.default_rng(0).bytes(300) + b";", "is no whole image"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", IMAGES)

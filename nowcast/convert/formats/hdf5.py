@@ -1,6 +1,7 @@
 """Read HDF5 with h5py: attributes that may be bytes or arrays of one, and fields of a size that is checked first."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 from nowcast.convert.original import H5PY, check_size
 from nowcast.errors import DataError
 
+_MOST_LINKS = 100_000
+
 
 @contextlib.contextmanager
 def opened(path: Path, what: str) -> Iterator:
@@ -16,10 +19,24 @@ def opened(path: Path, what: str) -> Iterator:
     h5py = H5PY.load(what)
     try:
         with h5py.File(path, "r") as file:
+            _check_links(h5py, file, path)
             yield file
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError) as error:
         reason = str(error).strip("'\"").splitlines()[0][:120] if str(error) else type(error).__name__
         raise DataError(f"{path} is damaged or incomplete ({reason}).\nExpected a whole {what} file.") from error
+
+
+def _check_links(h5py, file, path: Path) -> None:
+    """Raise DataError (exit 3) for links to other files, which a file from elsewhere could read with, and for very many."""
+    seen = itertools.count(1)
+
+    def look(name: str, link) -> str | None:
+        if isinstance(link, h5py.ExternalLink):
+            return f"a link to {link.filename[:80]}"
+        return "more links than a radar's file" if next(seen) > _MOST_LINKS else None
+
+    if found := file.visititems_links(look):
+        raise DataError(f"{path} holds {found}.\nExpected a file that is whole by itself.")
 
 
 def attribute(group, name: str):
@@ -38,6 +55,8 @@ def number(group, name: str, default: float | None, where: str) -> float | None:
     if value is None:
         return default
     try:
+        if isinstance(value, complex):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError):
         raise DataError(f"{where} has {name} = {str(value)[:40]!r}.\nExpected a number.") from None
@@ -48,5 +67,7 @@ def field_of(group, name: str, path: Path):
     dataset = group.get(name)
     if dataset is None or getattr(dataset, "ndim", 0) != 2 or dataset.dtype.kind not in "iuf":
         raise DataError(f"{path} has no field of numbers over y and x in {group.name}/{name}.\nExpected one.")
+    if dataset.external or dataset.is_virtual:
+        raise DataError(f"{path} keeps {group.name}/{name} in another file.\nExpected a file that is whole by itself.")
     check_size(*dataset.shape, path)
     return dataset

@@ -8,6 +8,7 @@ east = 1200000.0
 north = 6300000.0
 time = "rain_%Y%m%d%H%M.png"    # the form of the names; without it the first 8 to 14 digits are a time
 missing = ["#808080"]           # colours of no data
+transparent = 0.0               # value of transparent pixels, which are missing without it
 
 [values]
 "#ffffff" = 0.0
@@ -31,6 +32,7 @@ from nowcast.convert.units import Meant, meant
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.rain.record_writer import Storage
 
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 _MOST_UNKNOWN = 0.5  # of the pixels, in colours that the table lacks, such as lines of a map
 
 
@@ -46,6 +48,7 @@ class Table(BaseModel):
     projection: str = ""
     time: str | None = None
     missing: list[str] = []
+    transparent: float | None = None
     values: dict[str, float]
 
     @property
@@ -75,10 +78,14 @@ def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.nd
     table = _table(options.colours)
     with opened(path) as image:
         indices, palette = pixels(image, path)
+        clear = _transparent(image)
     values = {_colour(name): value * table.meant.scale + table.meant.offset for name, value in table.values.items()}
     values |= dict.fromkeys(map(_colour, table.missing), FLOAT_FILL)
     decoded = np.array([values.get(tuple(int(part) for part in colour), np.nan) for colour in palette], np.float32)
     field = decoded[indices]
+    if clear is not None:
+        value = table.transparent
+        field[clear] = FLOAT_FILL if value is None else value * table.meant.scale + table.meant.offset
     unknown = np.isnan(field)
     if unknown.mean() > _MOST_UNKNOWN:
         most = palette[np.bincount(indices[unknown].ravel()).argmax()]
@@ -112,8 +119,10 @@ def opened(path: Path) -> Iterator:
 def pixels(image, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the number of each pixel's colour, (y, x), and the colours, (colour, 3).
 
-    Raises DataError (exit 3) for animations.
+    Raises DataError (exit 3) for animations, and for numbers of more than 8 bits, which are no colours.
     """
+    if image.mode not in _MODES:
+        raise DataError(f"{path} has numbers of more than 8 bits ({image.mode}).\nExpected colours, or a GeoTIFF of numbers.")
     if getattr(image, "n_frames", 1) > 1:
         raise DataError(f"{path} holds {image.n_frames} pictures.\nExpected one picture for each time.")
     if image.mode == "P":
@@ -126,6 +135,14 @@ def pixels(image, path: Path) -> tuple[np.ndarray, np.ndarray]:
     found, indices = np.unique(packed, return_inverse=True)
     palette = np.stack([found >> 16 & 255, found >> 8 & 255, found & 255], axis=1).astype(np.uint8)
     return indices.reshape(packed.shape), palette
+
+
+def _transparent(image) -> np.ndarray | None:
+    """Return which pixels are transparent: (y, x) bool; None if there are none."""
+    if "A" not in image.mode and "transparency" not in image.info:
+        return None
+    clear = np.asarray(image.convert("RGBA"))[..., 3] == 0
+    return clear if clear.any() else None
 
 
 @lru_cache(maxsize=4)

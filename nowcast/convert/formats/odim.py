@@ -18,6 +18,7 @@ from nowcast.errors import DataError
 WHAT = "ODIM HDF5"
 _QUANTITIES = ("RATE", "ACRR", "DBZH", "TH", "DBZ")  # the first that a file has
 _REFLECTIVITIES = _QUANTITIES[2:]
+_LEAST_GAIN, _MOST_GAIN = 1e-9, 1e6
 _NOWCASTS = ("RV_", "RS_", "WN_")  # products of DWD that hold the time of observation and forecasts
 _POLAR = {"PVOL", "SCAN", "RAY", "AZIM", "ELEV"}
 
@@ -116,8 +117,9 @@ def _numbers(file, dataset, data, path: Path) -> tuple[Numbers, str, float | Non
     """Return what the numbers mean, the quantity, and of sums the interval in minutes."""
     quantity = str(_attribute(file, dataset, data, "quantity"))
     gain, offset = (_number(file, dataset, data, name, default, path) for name, default in (("gain", 1.0), ("offset", 0.0)))
-    if gain == 0 or not np.isfinite([gain, offset]).all():
-        raise DataError(f"{path} has gain {gain:g} and offset {offset:g}.\nExpected finite numbers, and a gain other than 0.")
+    if not (_LEAST_GAIN <= abs(gain) <= _MOST_GAIN and np.isfinite(offset)):
+        told = f"{path} has gain {gain:g} and offset {offset:g}"
+        raise DataError(f"{told}.\nExpected finite numbers, and a gain other than 0 and up to {_MOST_GAIN:g}.")
     nodata, undetect = (_number(file, dataset, data, name, None, path) for name in ("nodata", "undetect"))
     missing = () if nodata is None else (nodata,)
     dry = None if undetect == nodata or undetect is None or np.isnan(undetect) else undetect
@@ -151,7 +153,8 @@ def _moment(groups: Sequence, prefix: str, path: Path) -> np.datetime64 | None:
         if date is None or time is None:
             continue
         try:
-            return np.datetime64(datetime.strptime(f"{date}{time}"[:14], "%Y%m%d%H%M%S"), "s")
+            digits = f"{date}{time!s:0>6}"[:14]  # some write numbers, without zeros in front
+            return np.datetime64(datetime.strptime(digits, "%Y%m%d%H%M%S"), "s")
         except ValueError:
             raise DataError(f"{path} has {prefix}date {date!s:.20} and {prefix}time {time!s:.20}.\nExpected digits.") from None
     return None

@@ -1,10 +1,12 @@
 """Go through the messages of a GRIB file, after a check of their lengths, and ask ecCodes for their keys."""
 
 import contextlib
+import ctypes
 import os
 import struct
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from nowcast.convert.original import ECCODES
@@ -12,7 +14,28 @@ from nowcast.convert.sniffing import content, is_compressed
 from nowcast.errors import DataError
 
 WHAT = "GRIB"
+_SECTIONS = {1: 21, 6: 6}  # bytes at least
+_FOLLOWS = {0: (1,), 1: (2, 3), 2: (3,), 3: (4,), 4: (5,), 5: (6,), 6: (7,), 7: (2, 3, 4)}  # section -> those after it
+_TEMPLATES, _TEMPLATE_END = {3: 12, 4: 7, 5: 9}, 14  # sections: where their template's number begins, and the last ends
+_LENGTHS = {  # section and template: bytes at least
+    (3, 0): 72, (3, 20): 65, (3, 30): 81, (4, 0): 34, (4, 1): 37, (4, 8): 58, (4, 11): 61,
+    (5, 0): 21, (5, 2): 47, (5, 3): 49, (5, 40): 23, (5, 41): 21, (5, 42): 25,
+}  # fmt: skip
+_KEPT: list = []  # what ecCodes calls, for as long as the process lives
 _SEARCHED, _SHORTEST = 1 << 16, 32  # bytes in which the next message begins, after the header of a telegram; of a message
+
+
+@cache
+def _silence() -> None:
+    """Keep ecCodes from printing dozens of lines for a damaged file, whose errors it returns as well."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):  # of other versions: then it prints
+        from gribapi.bindings import library_path
+
+        function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p)
+        log = ctypes.CDLL(library_path).grib_context_set_logging_proc
+        log.argtypes, log.restype = (ctypes.c_void_p, function), None
+        _KEPT.append(function(lambda context, level, text: None))
+        log(None, _KEPT[0])
 
 
 class Message:
@@ -37,10 +60,12 @@ class Message:
         except self.eccodes.CodesInternalError:
             return default
 
-    def set(self, key: str, value: str) -> None:
-        """Set a key for later questions, if the message has it."""
-        with contextlib.suppress(self.eccodes.CodesInternalError):
-            self.eccodes.codes_set(self.handle, key, value)
+    def size(self, key: str) -> int:
+        """Return how many numbers a key has; 0 if it is absent."""
+        try:
+            return self.eccodes.codes_get_size(self.handle, key)
+        except self.eccodes.CodesInternalError:
+            return 0
 
     def text(self, key: str) -> str:
         """Return the text of a key; an empty one if it is absent."""
@@ -53,6 +78,7 @@ class Message:
 def messages_of(path: Path) -> Iterator[tuple[int, Message]]:
     """Yield the messages of a file and the fields within them, with their numbers."""
     eccodes = ECCODES.load(WHAT)
+    _silence()
     eccodes.codes_grib_multi_support_on()  # one message may hold several fields
     with _whole(path) as file:
         check_messages(file, path)
@@ -108,15 +134,31 @@ def check_messages(file, path: Path) -> None:
 
 
 def _check_sections(file, position: int, end: int, path: Path) -> None:
+    before = 0
     while position < end - 4:
         file.seek(position)
         length, number = struct.unpack(">IB", file.read(5))
-        if length < 5 or position + length > end - 4 or not 1 <= number <= 7:
+        least = _least_length(number, file.read(_TEMPLATE_END - 5))
+        if length < least or position + length > end - 4 or not 1 <= number <= 7:
             raise DataError(f"{path} is damaged: section {number} states {length:,} bytes.\nExpected whole GRIB messages.")
-        position += length
+        if number not in _FOLLOWS[before]:
+            raise DataError(f"{path} is damaged: section {number} after {before}.\nExpected whole GRIB messages.")
+        position, before = position + length, number
     file.seek(position)
-    if file.read(4) != b"7777":
+    if file.read(4) != b"7777" or before != 7:
         raise DataError(f"{path} is damaged: a message does not end in 7777.\nExpected whole GRIB messages.")
+
+
+def _least_length(number: int, start: bytes) -> int:
+    """Return the least bytes of a section of edition 2: ecCodes 2.50 goes on beyond the end of one that is shorter.
+
+    start: its bytes from the sixth on
+    """
+    if number not in _TEMPLATES:
+        return _SECTIONS.get(number, 5)
+    position = _TEMPLATES[number] - 5
+    template = int.from_bytes(start[position : position + 2], "big")
+    return _LENGTHS.get((number, template), _TEMPLATES[number] + 2)
 
 
 @contextlib.contextmanager

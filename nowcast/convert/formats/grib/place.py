@@ -8,12 +8,14 @@ from nowcast.convert.original import check_size
 from nowcast.convert.place import Axis, Place, projection_of
 from nowcast.errors import DataError
 
+_MOST_NORTH, _MOST_EAST = 90.01, 720.0  # degrees
+
 
 def place_of(message: Message, path: Path) -> tuple[Place, bool]:
     """Return the place of a field, and whether its numbers run along columns. Raises DataError (exit 3) for other grids."""
     kind = message.text("gridType")
     if kind not in ("regular_ll", "lambert", "polar_stereographic"):
-        raise DataError(f"{path} is on a {kind or 'unknown'} grid.\nExpected regular_ll, lambert, polar_stereographic.")
+        raise DataError(f"{path} is on a {kind or 'nameless'} grid.\nExpected regular_ll, lambert, polar_stereographic.")
     if message.number("alternativeRowScanning", 0) or message.number("iScansNegatively", 0):
         raise DataError(f"{path} has rows that run from the east or in turns.\nExpected rows that run from the west.")
     columns, rows = (message.number(one) or message.number(other) or 0 for one, other in (("Ni", "Nx"), ("Nj", "Ny")))
@@ -29,6 +31,8 @@ def _degrees(message: Message, kind: str, rows: int, columns: int, path: Path) -
     if None in south_north:
         raise DataError(f"{path} does not tell the ends of its grid.\nExpected the first and the last point.")
     first, last, west, east = south_north
+    if max(abs(first), abs(last)) > _MOST_NORTH or max(abs(west), abs(east)) > _MOST_EAST:
+        raise DataError(f"{path} has latitudes {first:g} to {last:g}, longitudes {west:g} to {east:g}.\nExpected degrees.")
     east += 360 if east < west else 0
     y, x = ((b - a) / max(number - 1, 1) for a, b, number in ((first, last, rows), (west, east, columns)))
     west -= 360 if west >= 180 else 0

@@ -124,24 +124,30 @@ def _step(message: Message) -> float | None:
 def _field(message: Message, means: Meant, path: Path) -> np.ndarray:
     place, turned = place_of(message, path)
     check_size(*place.shape, path)
-    eccodes = message.eccodes
+    cells, eccodes = place.shape[0] * place.shape[1], message.eccodes
+    if (size := message.size("values")) != cells:  # before memory is allocated for them
+        raise DataError(f"{path} has {size:,} values for {place.shape[0]} × {place.shape[1]} cells.\nExpected as many.")
+    if message.whole("bitmapPresent", 0) and message.size("bitmap") != cells:
+        raise DataError(f"{path} has a bitmap of {message.size('bitmap'):,} of {cells:,} cells.\nExpected all.")
     eccodes.codes_set(message.handle, "missingValue", _MISSING)
     try:
         values = eccodes.codes_get_values(message.handle)
     except eccodes.CodesInternalError as error:
         raise DataError(f"{path} has a field that cannot be decoded ({error}).\nExpected whole GRIB messages.") from error
-    if values.size != place.shape[0] * place.shape[1]:
-        raise DataError(f"{path} has {values.size:,} values for {place.shape[0]} × {place.shape[1]} cells.\nExpected as many.")
+    if not np.isfinite(values).all():
+        raise DataError(f"{path} has values that are no numbers.\nExpected scale factors and a reference that give some.")
     values = values.reshape(place.shape[::-1]).T if turned else values.reshape(place.shape)
     is_mrms = message.number("discipline") == _MRMS
-    missing = (values == _MISSING) | ~np.isfinite(values)
+    missing = values == _MISSING
     if is_mrms:
         missing |= values < (_NO_ECHO - _NEAR if means.reflectivity else 0)
     storage = _storage(message, means)
     if storage.kind == "i4":
         out = np.rint(np.where(missing, 0, values) / _step(message)).astype(np.int32)
     else:
-        out = (values * means.scale + means.offset).astype(np.float32)
+        with np.errstate(over="ignore"):
+            out = (values * means.scale + means.offset).astype(np.float32)
+        missing |= ~np.isfinite(out)
     out[missing] = storage.fill
     return out
 

@@ -3,6 +3,7 @@
 Source: WMO Manual on Codes, code tables 1.4, 4.3 and 4.4, and 5 of edition 1.
 """
 
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from nowcast.convert.formats.grib.messages import Message
 from nowcast.errors import DataError
 
 _UNITS_OF_TIME = {0: 1.0, 1: 60.0, 2: 1440.0, 10: 180.0, 11: 360.0, 12: 720.0, 13: 1 / 60}  # code table 4.4: minutes
+_UNITS_OF_STEPS = {"s": 1 / 60, "m": 1.0, "h": 60.0, "D": 1440.0}  # minutes
 # type of generating process: analysis, observation, post-processed analysis, retrieval, regression; of forecasts and hindcasts
 _OBSERVED, _FORECAST, _NOWCAST = {0, 8, 12, 16, 17}, {2, 3, 4, 5, 10, 11, 13, 15}, 14
 # type of processed data: observations of satellites and radars; forecasts
@@ -73,5 +75,7 @@ def start_of_total(message: Message) -> tuple | None:
 
 def _steps(message: Message) -> tuple[float, float]:
     """Return the start and the end of a field after its reference time, minutes; both are 0 if it does not say."""
-    message.set("stepUnits", "m")
-    return float(message.whole("startStep", 0)), float(message.whole("endStep", 0))
+    units = message.text("stepUnits")[:1]
+    found = (re.fullmatch(r"(-?\d+)([a-zA-Z]?)", message.text(key)) for key in ("startStep", "endStep"))
+    first, last = (float(step[1]) * _UNITS_OF_STEPS.get(step[2] or units, 60.0) if step else 0.0 for step in found)
+    return first, last
