@@ -193,7 +193,8 @@ def _tell(outcome: Outcome, inputs: Sequence[Input]) -> None:
         log.info("left %d records that are there already, the first of them %s", len(outcome.left), outcome.left[0])
     if outcome.changed:
         log.warning(
-            "%d of them were made from other files than there are now, the first of them %s: --overwrite makes them anew",
+            "%d of them were made from other files than there are now, or with other options, the first of them %s: "
+            "--overwrite makes them anew",
             len(outcome.changed), outcome.changed[0],
         )  # fmt: skip
 

@@ -30,6 +30,7 @@ _FEW = 8  # pieces of work that one process does sooner than several begin
 
 _MEMORY = Path("/dev/shm")  # where a member of an archive is while it is read, if there is room
 _OPENED = Opened()
+_KNOWN: dict = {}  # path and what was asked -> size and time of change, and the answer
 
 
 @dataclass(frozen=True)
@@ -108,21 +109,39 @@ def find(arguments: Sequence[str | Path], wanted: str = "auto", *, without: Path
     """
     found = Found()
     for path in dict.fromkeys(itertools.chain.from_iterable(_expanded(argument, without) for argument in arguments)):
-        name = format_of(path)
-        if name == ARCHIVE and wanted != "meteonet":  # npz is zip
-            _look_into(path, wanted, found)
-        else:
+        name = _unless_known(path, format_of)
+        if name != ARCHIVE or wanted == "meteonet":  # npz is zip
             _add(found, path, name, wanted)
+            continue
+        inside, fault = _unless_known(path, _look_into) or ([], None)
+        for member, name in inside:
+            _add(found, member.path, name, wanted, member)
+        if fault:
+            found.broken[path] = fault
     return found
 
 
-def _look_into(path: Path, wanted: str, found: Found) -> None:
-    """Add the members of an archive to what was found."""
+def _unless_known(path: Path, look: Callable[[Path], Result]) -> Result | None:
+    """Return what a look at a file tells; once, until its size or time changes: a watched folder is listed often."""
     try:
-        for member, name in members(path, format_in):
-            _add(found, member.path, name, wanted, member)
+        status = path.stat()
+    except OSError:
+        return None
+    state = (status.st_size, status.st_mtime_ns)
+    if path.is_dir() or _KNOWN.get((path, look), (None,))[0] != state:
+        _KNOWN[path, look] = state, look(path)
+    return _KNOWN[path, look][1]
+
+
+def _look_into(path: Path) -> tuple[list[tuple[Member, str | None]], str | None]:
+    """Return the members of an archive with their formats, and what is wrong with it, if anything is."""
+    found = []
+    try:
+        for each in members(path, format_in):
+            found.append(each)  # one by one: those before the damage count
     except DataError as error:
-        found.broken[path] = str(error)
+        return found, str(error)
+    return found, None
 
 
 def _add(found: Found, path: Path, name: str | None, wanted: str, member: Member | None = None) -> None:

@@ -201,6 +201,8 @@ def _mapping(text: str) -> dict:
     known = {name: value for name, value in attributes.items() if value not in ("", "unknown") and not isinstance(value, tuple)}
     if known.get("grid_mapping_name") == "polar_stereographic":
         known.setdefault("latitude_of_projection_origin", math.copysign(90.0, known.get("standard_parallel", 90.0)))
+    if "azimuth_of_central_line" in known:
+        known["azimuth"] = known["azimuth_of_central_line"]  # the checker of CF asks for this name
     if "+proj" in text:
         known["proj4"] = text
     return known
@@ -241,7 +243,12 @@ def _on_map(projection: str, longitude: float, latitude: float) -> tuple[float, 
     """Return x and y of a place. Its longitude and latitude are of WGS 84 if the projection tells how to come from there."""
     if "+towgs84" not in projection:
         return projection_of(projection)(longitude, latitude)
-    return _pyproj().Transformer.from_crs(4326, _crs(projection), always_xy=True).transform(longitude, latitude)
+    return _from_wgs84(projection).transform(longitude, latitude)
+
+
+@lru_cache(maxsize=64)
+def _from_wgs84(projection: str):
+    return _pyproj().Transformer.from_crs(4326, _crs(projection), always_xy=True)
 
 
 def _rounded(edge: float, cell: float) -> float:

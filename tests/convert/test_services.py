@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from makers import command
+from makers.cf_checker import cf_faults
 from makers.originals import counts, stamp, write_geotiff, write_odim, write_radolan
 
 from nowcast.convert.formats import geotiff, odim, radolan
@@ -49,6 +50,13 @@ def test_meteoswiss_combiprecip_is_a_sum_of_an_hour_every_ten_minutes(tmp_path):
     (record,) = open_records(out.split())
     assert (code, np.diff(record.times).astype(int)) == (0, [600])
     np.testing.assert_array_equal(record.read([1])[0], counts(seed=70) / 4)
+
+
+def test_a_record_on_the_swiss_grid_is_valid_cf(tmp_path):
+    where = CORNERS | {"projdef": np.bytes_(SWISS), "xscale": 1000.0, "yscale": 1000.0}
+    path = write_odim(tmp_path / "rzc.h5", np.tile(counts(shape=(64, 71)), (10, 10)), where=where)
+    out = command("convert", path, "--output", tmp_path / "out", "--processes", 1)[1]
+    assert cf_faults(out.strip())[0] == []
 
 
 def test_dwd_hx_keeps_its_counts_of_reflectivity(tmp_path):
