@@ -87,37 +87,36 @@ class Guided(Layers, DistributionModel):
         _, states = self.encoder(frames)
         lead = 0
         for num_steps in steps_at_once(num_leads):
-            coded, rows = guidance[:, lead : lead + num_steps], rows_of_leads(lead, num_steps)
-            hidden, states = self.forecaster(self._fed(coded, rows), states)
+            coded = guidance[:, lead : lead + num_steps]
+            fitted = [rows_of_leads(buffer, lead, num_steps) for buffer in (self.intercept, self.slope / STEPS)]
+            hidden, states = self.forecaster(self._fed(coded, *fitted), states)
             correction = over_time(self._unfolded, self._head(hidden))[..., :y, :x]
-            yield self._corrected(coded, rows, correction if self.training else self.config.trust * correction)
+            yield self._corrected(coded, *fitted, correction if self.training else self.config.trust * correction)
             lead += num_steps
 
     def blank_inputs(self, cases: int, num_leads: int, grid: Sequence[int]) -> dict[str, Tensor]:
         return {"guidance": self.cuts.new_zeros(cases, num_leads, len(RATES), *grid, dtype=torch.int8)}
 
-    def _corrected(self, coded: Tensor, rows: Sequence[int], correction: Tensor) -> Tensor:
+    def _corrected(self, coded: Tensor, intercept: Tensor, slope: Tensor, correction: Tensor) -> Tensor:
         """Return intercept + slope · guidance + correction (case, lead, rate, y, x), NaN where guidance is missing.
 
-        rows: (lead,) of the buffers
+        coded: guidance (case, lead, rate, y, x) int8
+        intercept, slope: (lead, rate), slope per step of the guidance
         """
         with torch.no_grad():
-            odds = torch.addcmul(
-                self.intercept[rows][..., None, None], self.slope[rows][..., None, None] / STEPS, coded.float()
-            ).masked_fill_(coded[:, :, :1] == MISSING, torch.nan)  # where one rate is missing, all are
+            odds = torch.addcmul(intercept[..., None, None], slope[..., None, None], coded.float()).masked_fill_(
+                coded[:, :, :1] == MISSING, torch.nan
+            )  # where one rate is missing, all are
         return correction + odds
 
     @torch.no_grad()
-    def _fed(self, coded: Tensor, rows: Sequence[int]) -> Tensor:
-        """Return the forecaster's input (case, lead, channel, y / patch, x / patch).
-
-        coded: guidance (case, lead, rate, y, x) int8
-        """
+    def _fed(self, coded: Tensor, intercept: Tensor, slope: Tensor) -> Tensor:
+        """Return the forecaster's input (case, lead, channel, y / patch, x / patch). Arguments as `_corrected`."""
         patch, (y, x) = self.config.patch, coded.shape[-2:]
         chosen = F.pad(coded[:, :, FED], (0, -x % patch, 0, -y % patch), value=MISSING)
         # in int8, a quarter of the memory: (case, lead, rate, patch², y / patch, x / patch)
         folded = F.pixel_unshuffle(chosen, patch).unflatten(2, (-1, patch**2))
-        intercept, slope = (FED_SCALE * b[rows][:, FED, None, None, None] for b in (self.intercept, self.slope / STEPS))
+        intercept, slope = (FED_SCALE * buffer[:, FED, None, None, None] for buffer in (intercept, slope))
         known = folded[:, :, :1] != MISSING
         odds = torch.addcmul(intercept, slope, folded.float()).masked_fill_(~known, FED_SCALE * FAR_BELOW)
         share = known[:, :, 0].float().mean(dim=2, keepdim=True)
@@ -174,7 +173,7 @@ class Guided(Layers, DistributionModel):
         if cuts is None and self.matches_areas:
             cuts = self.match(*self.sample(outputs, past, self.sample_stride(past.shape[-2:])), first_lead)
         elif cuts is None:
-            cuts = self.cuts[rows_of_leads(first_lead - 1, outputs.shape[1])]
+            cuts = rows_of_leads(self.cuts, first_lead - 1, outputs.shape[1])
         return highest_reached(outputs - cuts[..., None, None])
 
     def sample(self, outputs: Tensor, past: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -231,9 +230,13 @@ def falling(parts: Sequence[Tensor]) -> list[Tensor]:
     return list(accumulate(parts, torch.minimum))
 
 
-def rows_of_leads(first: int, number: int) -> list[int]:
-    """Return the rows of `number` lead times from number `first` (0, 1, …) on in a buffer (MOST_LEADS, …)."""
-    return [min(lead, MOST_LEADS - 1) for lead in range(first, first + number)]
+def rows_of_leads(buffer: Tensor, first: int, number: int) -> Tensor:
+    """Return the rows (lead, rate) of `number` lead times from number `first` (0, 1, …) on in a buffer (MOST_LEADS, rate).
+
+    Sliced: to index with a list would make a GPU wait for the list to be copied from the CPU.
+    """
+    rows = buffer[min(first, MOST_LEADS - 1) :][:number]
+    return rows if len(rows) == number else torch.cat([rows, rows[-1:].expand(number - len(rows), -1)])
 
 
 def highest_reached(margins: Tensor) -> Tensor:
