@@ -1,11 +1,14 @@
 """Ctrl-C and SIGTERM ask a long command to stop after its current step; a second one ends it at once."""
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Iterator
 
 from nowcast.errors import Stopped
+
+TORCHRUN = "TORCHELASTIC_RUN_ID"  # in the environment of the processes that torchrun starts
 
 
 class StopRequest:
@@ -42,13 +45,18 @@ def terminating() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Only note the first SIGINT or SIGTERM inside the block; the second has its usual effect."""
-    request = StopRequest()
+    """Only note the first SIGINT or SIGTERM inside the block; the second has its usual effect.
+
+    Under torchrun the second is ignored: a batch system or a terminal sends the first to all processes of a job, and torchrun
+    passes its own on to those that it started. It kills those that have not ended after 30 seconds.
+    """
+    request, is_passed_on = StopRequest(), TORCHRUN in os.environ
     with _handlers({}) as before:
 
         def note(number: int, _frame) -> None:
-            _restore(before)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Python's own handlers do not run while torch computes
+            _restore(dict.fromkeys(before, signal.SIG_IGN) if is_passed_on else before)
+            if not is_passed_on:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Python's own handlers do not run while torch computes
             request.received = number
 
         _install(before, dict.fromkeys((signal.SIGINT, signal.SIGTERM), note))

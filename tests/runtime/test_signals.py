@@ -31,6 +31,17 @@ def test_the_first_signal_is_noted_and_the_second_ends_at_once(number):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.parametrize("number", BOTH)
+def test_the_second_signal_is_ignored_under_torchrun_which_passes_the_first_on(number, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    with terminating(), stop_on_signals() as stop:
+        for _ in range(2):
+            os.kill(os.getpid(), number)
+        assert stop.received == number
+    with pytest.raises(Terminated), terminating():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_sigterm_unwinds_where_nothing_else_looks_after_it():
     with pytest.raises(Terminated), terminating():
         os.kill(os.getpid(), signal.SIGTERM)
