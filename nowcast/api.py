@@ -17,6 +17,7 @@ import xarray as xr
 from nowcast.errors import UsageError
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.prediction.arrays import Array, Asked, forecast_array
+from nowcast.scores.functions import numbers
 
 if TYPE_CHECKING:
     from nowcast.evaluation.result import Evaluation
@@ -80,7 +81,7 @@ class Net:
 
         Raises UsageError (exit 2) for a forecaster that gives no probabilities, and the errors of `forecast`.
         """
-        levels = self.thresholds if thresholds is None else tuple(np.atleast_1d(thresholds).astype(float).tolist())
+        levels = self.thresholds if thresholds is None else numbers(thresholds)
         if not self.thresholds:
             raise UsageError(f"{self.name} gives no probabilities.\nUse extrapolation, or a network that was trained for them.")
         if not levels or list(levels) != sorted(set(levels)) or not all(0 < level < 1e6 for level in levels):

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from makers import rain, tiny_experiment, write_record
 
@@ -97,6 +98,21 @@ def test_numpy_gives_numpy_for_one_case_and_for_many(net, observed):
     assert chances.shape == (2, 1, 2, 24, 28)
 
 
+def test_what_is_like_an_array_is_taken_as_one(net, observed):
+    known = observed.fillna(0).values
+    expected = net.forecast(known, leads=2)
+    for array in (torch.from_numpy(known).requires_grad_(), known.tolist(), known.astype(">f8"), known[:, ::-1][:, ::-1]):
+        np.testing.assert_array_equal(net.forecast(array, leads=2), expected)
+    assert net.forecast(torch.from_numpy(known).bfloat16(), leads=2).shape == expected.shape
+    masked = np.ma.masked_array(known.copy(), np.zeros(known.shape, bool))
+    masked[:, 3:9, 4:12] = np.ma.masked
+    masked.data[:, 3:9, 4:12] = -9999
+    np.testing.assert_array_equal(net.forecast(masked, leads=2), net.forecast(masked.filled(np.nan), leads=2))
+    assert nowcast.scores.mae(masked, known) == 0
+    at_a_height = observed.expand_dims(height=[2.0]).transpose("time", "height", "y", "x")
+    np.testing.assert_array_equal(net.forecast(at_a_height, leads=2), net.forecast(observed, leads=2))
+
+
 def test_many_cases_of_a_data_array_keep_their_coordinates(net, observed):
     cases = xr.concat([observed[:3], observed[:3]], dim=xr.DataArray([7, 9], dims="event", name="event"))
     forecast = net.forecast(cases, leads=2)
@@ -126,7 +142,11 @@ REFUSED = {
     "one frame with its time": (lambda a: a[:1], NotEnoughFrames, "a forecast from 2020-06-01T00:00:00Z needs 2 frames"),
     "a gap": (lambda a: a.isel(time=[0, 1, 2, 5]), NotEnoughFrames, r"Absent: 2020-06-01T00:20:00Z"),
     "sentinels": (lambda a: np.nan_to_num(a.values, nan=-9999), UsageError, "numbers below 0, down to -9999"),
-    "no units": (lambda a: a.drop_attrs(), DataError, "rainfall_rate has no units attribute"),
+    "a fill value": (lambda a: np.nan_to_num(a.values, nan=9.97e36), UsageError, r"above 10,000, up to 9\.97e\+36"),
+    "lists of different lengths": (lambda a: [[1.0, 2.0], [3.0]], UsageError, "rain is no array, but lists"),
+    "times in place of cases": (lambda a: a.expand_dims(height=2).transpose("time", ...), UsageError, r"dimensions \(time 6, "),
+    "no units": (lambda a: a.drop_attrs(), DataError, 'no units attribute.\nSet its attribute "units": a rate'),
+    "two variables": (lambda a: xr.Dataset({"a": a, "b": a}), DataError, "a, b.\nGive one of them, as a DataArray"),
     "kelvin": (lambda a: a.assign_attrs(units="K"), DataError, 'units "K", which is no measure of rain'),
     "no times": (lambda a: a.drop_vars("time"), DataError, "has no times"),
     "another step": (lambda a: later(a, 20), DataError, "time step of 20 min but 'run' was trained on 5 min"),
@@ -149,6 +169,13 @@ def test_what_does_not_fit_is_refused_in_words_of_rain(net, observed, case):
 def test_wrong_arguments_are_refused(net, observed):
     with pytest.raises(UsageError, match="leads = 0: write how many lead times"):
         net.forecast(observed, leads=0)
+    with pytest.raises(UsageError, match="leads = True: write how many lead times"):
+        net.forecast(observed, leads=True)
+    for minutes in (0, "5min", np.nan):
+        with pytest.raises(UsageError, match=f"time_step = {minutes!r}: write the minutes between two frames"):
+            net.forecast(observed.values, time_step=minutes)
+    with pytest.raises(UsageError, match="'1,5' is no number"):
+        nowcast.load("extrapolation").probabilities(observed, thresholds="1,5")
     with pytest.raises(UsageError, match="units and time_step belong to NumPy arrays"):
         net.forecast(observed, units="dBZ")
     with pytest.raises(UsageError, match=r"run gives no probabilities"):

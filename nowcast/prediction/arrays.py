@@ -22,13 +22,16 @@ from nowcast.netcdf.forecast_writer import (
     variable_name,
 )
 from nowcast.netcdf.rain.data_arrays import as_record
+from nowcast.netcdf.rain.packing import HIGHEST
 from nowcast.netcdf.record import Record
 from nowcast.prediction.cases import read_past
+from nowcast.scores.functions import as_numpy
 
 Array = np.ndarray | xr.DataArray | xr.Dataset
 SHAPES = "(time, y, x) of one case, or (case, time, y, x) of many"
 LOWEST = -0.01  # mm/h: lower numbers are no rounding errors of rain
 FURTHER_FRAMES = 8  # before the past frames of a forecast: their times tell the time step of a record with gaps
+MOST_MINUTES = 1440 * 366  # between frames
 USUAL_STEP = 300  # s, between frames of arrays that do not say it, for a forecaster that takes any
 
 
@@ -40,7 +43,8 @@ class Asked:
     thresholds: tuple[float, ...] = ()
 
     def __post_init__(self):
-        if not (isinstance(self.leads, int | np.integer) and 1 <= self.leads <= 1000):
+        is_number = isinstance(self.leads, int | np.integer) and not isinstance(self.leads, bool)
+        if not (is_number and 1 <= self.leads <= 1000):
             raise UsageError(f"leads = {self.leads!r}: write how many lead times to forecast, such as 12")
 
 
@@ -73,7 +77,7 @@ def forecast_array(
 
 def _checked(rain: Any, name: str) -> np.ndarray:
     """Return an array of numbers (time, y, x) or (case, time, y, x). Raises UsageError (exit 2) for anything else."""
-    past = np.asarray(rain)
+    past = as_numpy(rain, "rain")
     if past.dtype.kind not in "fiu":
         raise UsageError(f"{name} takes numbers, and not an array of {past.dtype}")
     if past.ndim not in (3, 4):
@@ -86,9 +90,11 @@ def _checked(rain: Any, name: str) -> np.ndarray:
 def _forecast_rates(forecaster: Forecaster, past: np.ndarray, asked: Asked) -> np.ndarray:
     """Forecast cases (case, time, y, x) in mm/h; return (case, lead, y, x) or (case, threshold, lead, y, x)."""
     past = past.astype(np.float32, copy=False)
-    if np.nanmin(past, initial=0) < LOWEST:
+    least, most = np.nanmin(past, initial=0), np.nanmax(past, initial=0)
+    if least < LOWEST or most > HIGHEST:
+        strange = f"below 0, down to {least:g}" if least < LOWEST else f"above {HIGHEST:,.0f}, up to {most:g}"
         raise UsageError(
-            f"rain has numbers below 0, down to {np.nanmin(past):g}, which no rain rate has.\n"
+            f"rain has numbers {strange}, which no rain rate has.\n"
             'Expected mm/h with NaN where nothing was observed; or say what it is: units="dBZ".'
         )
     past = forecaster.check_past(past[:, -forecaster.most_past_frames :])
@@ -101,8 +107,13 @@ def _forecast_rates(forecaster: Forecaster, past: np.ndarray, asked: Asked) -> n
 
 
 def _labelled(case: np.ndarray, units: str | None, minutes: float | None, forecaster: Forecaster) -> xr.DataArray:
-    """Return a NumPy array (time, y, x) as a DataArray that says its units and times."""
-    seconds = (forecaster.time_steps or (USUAL_STEP,))[0] if minutes is None else round(minutes * 60)
+    """Return a NumPy array (time, y, x) as a DataArray that says its units and times.
+
+    Raises UsageError (exit 2) for minutes that are no number above 0.
+    """
+    if minutes is not None and not (isinstance(minutes, int | float | np.number) and 0 < minutes < MOST_MINUTES):
+        raise UsageError(f"time_step = {minutes!r}: write the minutes between two frames, such as 5")
+    seconds = (forecaster.time_steps or (USUAL_STEP,))[0] if minutes is None else round(float(minutes) * 60)
     times = np.datetime64("2000-01-01T00:00:00", "s") + np.arange(len(case)) * np.timedelta64(seconds, "s")
     return xr.DataArray(case, {"time": times}, ("time", "y", "x"), "rain", {"units": units or "mm h-1"})
 
@@ -110,7 +121,10 @@ def _labelled(case: np.ndarray, units: str | None, minutes: float | None, foreca
 def _forecast_labelled(
     forecaster: Forecaster, rain: xr.DataArray | xr.Dataset, asked: Asked, reading: Mapping[str, Any]
 ) -> xr.DataArray:
-    if isinstance(rain, xr.DataArray) and rain.ndim not in (3, 4):
+    if isinstance(rain, xr.DataArray) and _begins_with_times(rain):
+        single = [dim for dim in rain.dims if rain.sizes[dim] == 1]  # such as a height
+        rain = rain.squeeze(single[0]) if single else rain
+    if isinstance(rain, xr.DataArray) and (rain.ndim not in (3, 4) or _begins_with_times(rain)):
         sizes = ", ".join(f"{dim} {size}" for dim, size in rain.sizes.items())
         raise UsageError(f"{rain.name or 'rain'} has the dimensions ({sizes}): {forecaster.name} takes {SHAPES}")
     if not (isinstance(rain, xr.DataArray) and rain.ndim == 4):
@@ -120,6 +134,11 @@ def _forecast_labelled(
     if len({tuple(forecast.time.values) for forecast in forecasts}) > 1:
         forecasts = [forecast.swap_dims(time="forecast_period") for forecast in forecasts]
     return xr.concat(forecasts, dim=rain[cases] if cases in rain.coords else cases, coords="different", compat="equals")
+
+
+def _begins_with_times(rain: xr.DataArray) -> bool:
+    """Return whether an array of four dimensions has times where cases are expected."""
+    return rain.ndim == 4 and rain.dims[0] in rain.coords and rain[rain.dims[0]].dtype.kind == "M"
 
 
 def _forecast_one(
@@ -143,7 +162,10 @@ def _newest(rain: xr.DataArray | xr.Dataset, forecaster: Forecaster) -> xr.DataA
     """Return the frames that can matter to a forecaster: enough of its longest time step, and two to find the step from."""
     for name, coordinate in rain.coords.items():
         if coordinate.dims == (name,) and coordinate.dtype.kind == "M" and coordinate.size > 2:
-            times = np.sort(coordinate.values.astype("datetime64[s]"))
+            times = coordinate.values.astype("datetime64[s]")
+            times = np.sort(times[~np.isnat(times)])
+            if len(times) < 2:
+                return rain
             steps = np.diff(times).astype(np.int64)
             longest = max(int(np.median(steps)), *forecaster.time_steps, 1)
             first = min(times[-1] - np.timedelta64(longest * (forecaster.most_past_frames + FURTHER_FRAMES), "s"), times[-2])

@@ -70,8 +70,16 @@ def plain(name: str, score: Score) -> Callable[..., float | np.ndarray]:
 
 
 def _listed(value: Any) -> tuple[tuple[float, ...], bool]:
-    """Return numbers, and whether a single one was given."""
-    return tuple(np.atleast_1d(value).astype(float).tolist()), np.ndim(value) == 0
+    """Return numbers, and whether a single one was given. Raises UsageError (exit 2) for what is no number."""
+    return numbers(value), np.ndim(value) == 0
+
+
+def numbers(value: Any) -> tuple[float, ...]:
+    """Return one or several numbers as a tuple. Raises UsageError (exit 2) for what is no number."""
+    try:
+        return tuple(np.atleast_1d(value).astype(float).tolist())
+    except (TypeError, ValueError):
+        raise UsageError(f"{value!r} is no number: write a number or a list of them, such as [1.0, 5.0]") from None
 
 
 def _paired(name: str, kind: str, forecast: Any, observed: Any, thresholds: tuple[float, ...]) -> tuple:
@@ -81,7 +89,7 @@ def _paired(name: str, kind: str, forecast: Any, observed: Any, thresholds: tupl
         from nowcast.scores.labelled import paired  # here: DataArrays need the NetCDF library
 
         forecast, observed, spacing = paired(forecast, observed, by_case=not before, is_probability=kind == "probabilities")
-    forecast, observed = np.asarray(forecast), np.asarray(observed)
+    forecast, observed = as_numpy(forecast, "the forecast"), as_numpy(observed, "the observation")
     if kind == "probabilities" and forecast.ndim == 3:
         forecast = forecast[None]
     cases = [(forecast, observed)]
@@ -97,6 +105,22 @@ def _paired(name: str, kind: str, forecast: Any, observed: Any, thresholds: tupl
                 f"Expected a forecast {wanted}{many}, and an observation (time, y, x) of the same times and cells."
             )
     return cases, spacing
+
+
+def as_numpy(array: Any, name: str) -> np.ndarray:
+    """Return the numbers of anything like an array, NaN where one is masked; of a torch tensor from any device.
+
+    Raises UsageError (exit 2) for lists that are no array.
+    """
+    if isinstance(array, np.ma.MaskedArray) and array.dtype.kind in "fiu":
+        return array.astype(np.promote_types(array.dtype, np.float32)).filled(np.nan)
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        array = array.float() if array.is_floating_point() else array  # NumPy has no bfloat16
+    try:
+        return np.asarray(array)
+    except ValueError:
+        raise UsageError(f"{name} is no array, but lists of different lengths") from None
 
 
 def _spacing(name: str, asked: Any, found: tuple[float, float]) -> tuple[float, float]:

@@ -22,6 +22,8 @@ def paired(
 
     Raises UsageError (exit 2) for other dimensions, DataError (3) for other grids or quantities, and for no time in common.
     """
+    if isinstance(forecast, xr.Dataset) or isinstance(observed, xr.Dataset):
+        raise UsageError('the scores take DataArrays: give a variable of the Dataset, such as dataset["rainfall_rate"]')
     if forecast.ndim not in (3, 4) or observed.ndim != 3:
         raise UsageError(
             f"the forecast has the dimensions {forecast.dims} and the observation {observed.dims}.\n"

@@ -75,3 +75,7 @@ def test_shapes_that_do_not_fit_are_refused():
         scores.mae(FORECAST, OBSERVED, 1.0)
     with pytest.raises(UsageError, match=r"Expected a forecast \(threshold, time, y, x\) with 2 thresholds"):
         scores.brier(FORECAST, OBSERVED, [1, 2])
+    with pytest.raises(UsageError, match="'one' is no number"):
+        scores.csi(FORECAST, OBSERVED, "one")
+    with pytest.raises(UsageError, match="the scores take DataArrays: give a variable of the Dataset"):
+        scores.mae(labelled(FORECAST).to_dataset(name="rain"), labelled(OBSERVED))

@@ -25,6 +25,11 @@ from nowcast.runtime.signals import held
 DIMS = ("time", "y", "x")
 UNNAMED = "rain"  # name of a DataArray that has none
 RATE = {"standard_name": "rainfall_rate", "long_name": "rain rate", "units": "mm h-1"}
+IN_PYTHON = {  # options that error messages name, and what there is in place of them for an array in memory
+    "Give them by --units (data.units)": 'Set its attribute "units"',
+    "Choose one with --variable (data.variable)": "Give one of them, as a DataArray",
+    "or choose one with --variable (data.variable), and its --units": "or a DataArray of one, with units",
+}
 _KEPT = {"grid_mapping", "units", "calendar"}  # of an array's encoding: what its values are not packed by
 
 
@@ -43,7 +48,10 @@ def as_record(array: xr.DataArray | xr.Dataset, **reading) -> Iterator[Record]:
             (record,) = open_records([path], **reading)
             yield record
         except NowcastError as error:
-            error.args = (str(error).replace(f"{path}: ", "").replace(str(path), path.stem), *error.args[1:])
+            text = str(error).replace(f"{path}: ", "").replace(str(path), path.stem)
+            for option, instead in IN_PYTHON.items():
+                text = text.replace(option, instead)
+            error.args = (text, *error.args[1:])
             raise
         finally:
             OPEN_FILES.close_one(path)
