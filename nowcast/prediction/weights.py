@@ -152,9 +152,9 @@ def _report(places: Sequence[Place], covered: np.ndarray, found: Sequence[tuple]
         raise DataError(f"no place lies in the grid of {name}.{hint}\nIts corners are (latitude, longitude) {corners}.")
     for place, share, (cells, _, area) in zip(places, covered, found, strict=True):
         if place.area is not None:
-            log.info(
-                '"%s": %.4g km², %d cells of %s, %.3g %% of it in the grid', place.name, area, len(cells), name, 100 * share
-            )
+            size = f"{area:.4g}" if area < 1000 else f"{area:,.0f}"  # without an exponent
+            log.info('"%s": %s km², %s cells of %s, %.3g %% of it in the grid',
+                     place.name, size, f"{len(cells):,}", name, 100 * share)  # fmt: skip
         if share == 0:
             log.warning('"%s" lies outside of %s: its values are missing', place.name, name)
         elif share < 0.995:
