@@ -108,7 +108,7 @@ def _paired(name: str, kind: str, forecast: Any, observed: Any, thresholds: tupl
 
 
 def as_numpy(array: Any, name: str) -> np.ndarray:
-    """Return the numbers of anything like an array, NaN where one is masked; of a torch tensor from any device.
+    """Return the numbers of anything like an array, of any shape, NaN where one is masked; of a torch tensor from any device.
 
     Raises UsageError (exit 2) for lists that are no array.
     """
