@@ -84,16 +84,15 @@ def plan(
     _set_up_log(quiet, verbose)
     from nowcast.commands.plan import check_output, plan_records, write
 
-    if output:
-        args.refuse_stdout(output)
-        path = args.file_in(output, records[0], ".toml")
-        check_output(path, records, overwrite=overwrite)
-    recipe = plan_records(records, variable=variable or "auto", units=units or "auto", device=device, hours=hours)
+    options = {"variable": variable or "auto", "units": units or "auto", "device": device, "hours": hours}
     if not output:
-        typer.echo(recipe.text(), nl=False)
+        typer.echo(plan_records(records, **options).text(), nl=False)
         _next("nowcast train my.toml  # with the text above in my.toml")
         return
-    write(recipe, path)
+    args.refuse_stdout(output)
+    with args.file_in(output, records[0], ".toml") as path:
+        check_output(path, records, overwrite=overwrite)
+        write(plan_records(records, **options), path)
     typer.echo(path)
     _next("nowcast train", [path], {"--output": Path("runs") / path.stem})
 
@@ -186,8 +185,8 @@ def export(
     _set_up_log(quiet, verbose)
     from nowcast.commands.export import export_run
 
-    path = args.file_in(output, run, ".onnx")
-    call = export_run(run, path, grid=grid, overwrite=overwrite)
+    with args.file_in(output, run, ".onnx") as path:
+        call = export_run(run, path, grid=grid, overwrite=overwrite)
     typer.echo(path)
     _next(f"{call}  # past: float32 (case, time, y, x) in mm/h, NaN missing")
 
@@ -247,9 +246,10 @@ def plot(
     from nowcast.commands.plot import plot as draw
 
     reference = args.parse_time(reference_time, "--reference-time")
-    picture = args.file_in(output, path, ".png")
     reading = {"variable": variable, "units": units, "span": args.parse_span(start, end), "observations": observations or ()}
-    drawn = draw(path, picture, reference=reference, threshold=threshold, with_motion=motion, overwrite=overwrite, **reading)
+    how = {"reference": reference, "threshold": threshold, "with_motion": motion, "overwrite": overwrite}
+    with args.file_in(output, path, ".png") as picture:
+        drawn = draw(path, picture, **how, **reading)
     typer.echo(picture)
     if not drawn.is_forecast:
         _next("nowcast predict extrapolation", [path], {"--variable": variable, "--output": "forecast.nc"})
@@ -273,9 +273,9 @@ def series(
     from nowcast.commands.series import write_places
 
     options = {"sums": args.parse_sums(sums), "thresholds": args.parse_thresholds(thresholds)}
-    options |= {"variable": variable, "units": units}
-    path = args.file_in(output, inputs[0], ".csv")
-    write_places(inputs, path, at or (), areas or (), span=args.parse_span(start, end), overwrite=overwrite, **options)
+    options |= {"variable": variable, "units": units, "span": args.parse_span(start, end)}
+    with args.file_in(output, inputs[0], ".csv") as path:
+        write_places(inputs, path, at or (), areas or (), overwrite=overwrite, **options)
     typer.echo(path)
     _next("open" if path.suffix == ".csv" else "ncdump -h", [path])
 

@@ -1,9 +1,10 @@
 """The options that several commands share, and functions that check and convert the text of arguments."""
 
+import contextlib
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from nowcast.commands.completion import configs, devices, forecasters, settings
 from nowcast.errors import UsageError
+from nowcast.runtime.outputs import making_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -190,13 +192,18 @@ def as_json(value: object) -> str:
     return json.dumps(value, indent=1, allow_nan=False)
 
 
-def file_in(output: str, name: str, suffix: str) -> Path:
-    """Return the file to write: `output`, or if that is a folder, or ends in "/", a file in it called as the input `name`."""
+@contextlib.contextmanager
+def file_in(output: str, name: str, suffix: str) -> Iterator[Path]:
+    """Yield the file to write: `output`, or if that is a folder, or ends in "/", a file in it called as the input `name`.
+
+    A folder that is made for it is removed again if the block fails before anything is in it.
+    """
     if not (output.endswith("/") or os.path.isdir(output)):
-        return Path(output)
+        yield Path(output)
+        return
     stem = re.sub(r"[*?\[\]]+", "", Path(name).resolve().stem) or "nowcast"
-    os.makedirs(output, exist_ok=True)
-    return Path(output) / f"{stem}{suffix}"
+    with making_folder(Path(output)):
+        yield Path(output) / f"{stem}{suffix}"
 
 
 def join_command(command: str, arguments: Iterable, options: Mapping[str, object]) -> str:

@@ -12,7 +12,7 @@ from nowcast.report.case_maps import CASE_PICTURES
 from nowcast.report.diagrams import draw_scores
 from nowcast.report.maps import drawn, png
 from nowcast.report.page import as_html
-from nowcast.runtime.outputs import may_write, replacing
+from nowcast.runtime.outputs import making_folder, may_write, replacing
 
 log = logging.getLogger(__name__)
 LEADS_PNG, MAPS_PNG, ANIMATION_GIF, REPORT_HTML = "scores_by_lead.png", "forecasts.png", "forecasts.gif", "report.html"
@@ -28,10 +28,6 @@ def write(
     `command` is the command line, for the report. Raises OutputError (exit 5) if a file exists already or cannot be written.
     """
     ready(output, overwrite=overwrite)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {output}: {error.strerror}") from None
     contents = {
         SCORES_CSV: as_csv(rows).encode(),
         SCORES_JSON: as_json(evaluation, rows).encode(),
@@ -44,11 +40,12 @@ def write(
         middle = len(evaluation.examples) // 2
         contents |= {MAPS_PNG: pictures["maps"][middle], ANIMATION_GIF: pictures["animation"][middle]}
     contents[REPORT_HTML] = as_html(evaluation, rows, pictures, command=command).encode()
-    for name, content in contents.items():
-        with replacing(output / name) as temporary:
-            temporary.write_bytes(content)
-    with replacing(output / SCORES_NC) as temporary:
-        write_dataset(as_dataset(evaluation, rows), temporary)
+    with making_folder(output):
+        for name, content in contents.items():
+            with replacing(output / name) as temporary:
+                temporary.write_bytes(content)
+        with replacing(output / SCORES_NC) as temporary:
+            write_dataset(as_dataset(evaluation, rows), temporary)
     paths = [output / name for name in FILES if name in contents or name == SCORES_NC]
     log.info("written: %s", ", ".join(map(str, paths)))
     return paths

@@ -205,8 +205,31 @@ def test_an_output_that_is_a_folder_gets_a_file_of_the_inputs_name(inputs, tmp_p
     code, out, err = command("plot", inputs / "rain.nc", "-o", "pictures/")
     assert (code, out) == (0, "pictures/rain.png\n"), err
     assert command("plot", inputs / "rain.nc", "-o", "pictures")[0] == 5
-    assert file_in("x.toml", "radar/2015", ".toml") == Path("x.toml")
-    assert file_in("pictures", "radar/2015*.nc", ".toml") == Path("pictures/2015.toml")
+    for output, expected in (("x.toml", "x.toml"), ("pictures", "pictures/2015.toml")):
+        with file_in(output, "radar/2015*.nc", ".toml") as path:
+            assert path == Path(expected)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("plot", "none.nc", "-o", "new/folder/"),
+        ("plot", "rain.nc", "--threshold", "1", "-o", "new/folder/"),
+        ("plan", "none.nc", "-o", "new/folder/"),
+        ("series", "rain.nc", "--at", "99,99", "-o", "new/folder/"),
+        ("predict", "persistence", "none.nc", "-o", "new/folder/"),
+        ("predict", "extrapolation", "rain.nc", "--reference-time", "1999-01-01", "-o", "new/folder/"),
+        ("evaluate", "persistence", "--observations", "none.nc", "-o", "new/folder"),
+        ("convert", "none.nc", "-o", "new/folder"),
+        ("export", "persistence", "-o", "new/folder/"),
+        ("train", "tiny.toml", "--data", "none.nc", "-o", "new/folder"),
+    ],
+)
+def test_no_folder_is_left_where_the_input_is_refused(inputs, argv):
+    code, _, err = command(*argv)
+    assert code in (2, 3, 75), err
+    assert len([line for line in err.splitlines() if not line.startswith("no CONFIG")]) <= 2, err
+    assert not Path("new").exists()
 
 
 def test_data_on_the_command_line_takes_the_place_of_the_configs(inputs, tmp_path):
