@@ -10,6 +10,7 @@ import numpy as np
 
 from nowcast.evaluation.examples import ScoredCase
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.forecasters.seen import SPLITS
 from nowcast.netcdf.record import Record
 
 MINUTE = np.timedelta64(60, "s")
@@ -54,8 +55,8 @@ def describe_forecaster(
     (`num_cases_at_seen_times`), which may be the same radar.
     """
     description = forecaster.describe()
-    seen = {split: forecaster.seen(split) for split in ("training", "validation")}
-    if "trained_on" in description:
+    seen = {split: forecaster.seen(split) for split in SPLITS}
+    if "trained_on" in description or any(seen.values()):
         counted = {split: within(cases, spans, horizon) for split, spans in seen.items()}
         spans = [span for spans in seen.values() for span in spans]
         alike = [record.name for record in records if forecaster.knows_spacing(record)]

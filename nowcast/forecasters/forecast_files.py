@@ -9,6 +9,7 @@ import numpy as np
 
 from nowcast.errors import DataError, UsageError
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.forecasters.seen import read_seen
 from nowcast.netcdf.forecast_reader import Forecasts
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.record import Record
@@ -41,14 +42,22 @@ class ForecastFiles(Forecaster):
         self.gives_fields = forecasts.kind != "probability"
         self.thresholds = () if self.gives_fields else forecasts.thresholds
         self.is_probabilistic = forecasts.kind != "deterministic"
+        self._seen = read_seen((file.training for file in forecasts.files if file.training), name)
+        self.cells_km = self._seen.cells_km
+
+    def seen(self, split: str) -> list[list[str]]:
+        """Return the spans (record, start, end) that the network had seen which made the forecasts, if the files tell."""
+        return self._seen.spans[split]
 
     def describe(self) -> dict[str, Any]:
-        """Return the kind of the forecasts, the file's name, and the number of members and reference times."""
+        """Return the kind of the forecasts, the file's name, the number of members and reference times, and `trained_on`."""
         files, times = self.forecasts.files, self.reference_times
         name = files[0].path.name + (f" and {len(files) - 1:,} more" if len(files) > 1 else "")
         members = f", {self.num_members} members" if self.num_members > 1 else ""
         what = f"{name}{members}: {len(times):,} reference time{'' if len(times) == 1 else 's'} from {times[0]}Z"
-        return {"kind": f"{self.forecasts.kind} forecasts in files", "what": what}
+        trained = [[record, start.removesuffix("Z"), end.removesuffix("Z")] for record, start, end in self.seen("training")]
+        kind = f"{self.forecasts.kind} forecasts in files"
+        return {"kind": kind, "what": what} | ({"trained_on": trained} if trained else {})
 
     def own_time_step(self, record: Record) -> np.timedelta64:
         """Return the step between the lead times on this record, and report lead times that are left out.

@@ -32,6 +32,7 @@ class Forecaster(ABC):
     # What it takes
     input_frames: int  # fewest past frames
     max_absent: int = 0  # of its past frames that may be missing as a whole, but not the newest
+    cells_km: Sequence[Sequence[float]] = ()  # sizes (y, x) of the cells that it was trained on
     time_steps: Sequence[int] = ()  # s, ascending, that it was trained on; () if it forecasts in any
 
     # What it gives
@@ -77,8 +78,9 @@ class Forecaster(ABC):
         return []
 
     def knows_spacing(self, record: Record) -> bool:
-        """Return whether it was trained on cells of the size of this record's."""
-        return False
+        """Return whether it was trained on cells of the size of this record's, to a hundredth."""
+        sizes = np.array(self.cells_km, float).reshape(-1, 2)
+        return bool(np.isclose(sizes, np.array(record.grid.spacing_km), rtol=0.01).all(axis=1).any())
 
     def own_time_step(self, record: Record) -> np.timedelta64 | None:
         """Return the time step in which it has to forecast `record`; None if it can forecast in any.

@@ -120,10 +120,10 @@ class Network(Forecaster):
             if day.astype(int) % splits.every_days in splits.days[split]
         ]
 
-    def knows_spacing(self, record: Record) -> bool:
-        """Return whether the record's cells have one of the sizes that it was trained on, to a hundredth."""
-        sizes = np.array(self.metadata.get("spacing_km", []), float).reshape(-1, 2)
-        return bool(np.isclose(sizes, np.array(record.grid.spacing_km), rtol=0.01).all(axis=1).any())
+    @property
+    def cells_km(self) -> list[list[float]]:
+        """Return the sizes (y, x) of the cells of the records that it was trained on, km."""
+        return self.metadata.get("spacing_km", [])
 
     @property
     def reading(self) -> dict[str, Any]:

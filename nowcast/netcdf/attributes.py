@@ -3,6 +3,7 @@
 import re
 
 SCORES_FORMAT = "nowcast_scores_format"  # global attribute of the scores that nowcast writes
+TRAINING_PERIODS = "nowcast_training_periods"  # global attribute of its forecasts: what their network has seen, as JSON
 OWN_RAIN = "precip_intensity"  # the variable of rain in forecasts that nowcast writes
 _FORECASTER = re.compile(r"nowcast predict (\S+)")  # in the global attribute `history`
 _SOURCE_END = re.compile(r"[,;(\n]")

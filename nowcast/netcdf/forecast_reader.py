@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.attributes import maker
+from nowcast.netcdf.attributes import TRAINING_PERIODS, maker, text
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors, unreadable
 from nowcast.netcdf.forecast_amounts import of_steps, with_intervals, with_undeclared
 from nowcast.netcdf.forecast_layout import ForecastLayout, read_layout
@@ -36,6 +36,7 @@ class _File:
     times: Times
     grid: Grid
     source: str
+    training: str | None = None  # text of its global attribute TRAINING_PERIODS
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,9 +220,9 @@ def _open_usable(paths: Sequence[Path], where: str | Path, variable: str | None,
             errors.append(error)
             continue
         _require_alike(file, files[0] if files else file)
-        # thousands of files have the same coordinates: keep one object
-        grid = shared.setdefault(file.grid.turned, file.grid)
-        files.append(replace(file, grid=grid, layout=shared.setdefault(file.layout, file.layout)))
+        # thousands of files have the same coordinates and were made by the same network: keep one object
+        same = {name: shared.setdefault((name, getattr(file, name)), getattr(file, name)) for name in ("layout", "training")}
+        files.append(replace(file, grid=shared.setdefault(file.grid.turned, file.grid), **same))
     if errors and not files:
         raise errors[0]
     if errors:
@@ -232,7 +233,8 @@ def _open_usable(paths: Sequence[Path], where: str | Path, variable: str | None,
 def _open(path: Path, variable: str | None, zr_a: float, zr_b: float) -> _File:
     with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
         layout, times = read_layout(dataset, str(path), variable=variable, zr_a=zr_a, zr_b=zr_b)
-        return _File(path, layout, times, read_grid(dataset, layout.field, str(path)), maker(dataset))
+        grid = read_grid(dataset, layout.field, str(path))
+        return _File(path, layout, times, grid, maker(dataset), text(dataset, TRAINING_PERIODS))
 
 
 def _require_alike(file: _File, first: _File) -> None:

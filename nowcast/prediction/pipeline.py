@@ -16,7 +16,9 @@ import numpy as np
 from nowcast import __version__
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.forecasters.seen import as_text
 from nowcast.netcdf.accumulations import accumulations
+from nowcast.netcdf.attributes import TRAINING_PERIODS
 from nowcast.netcdf.ensembles.writer import write_members
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.record import Record, log_readings
@@ -279,7 +281,7 @@ def pasts_of(forecaster: Forecaster, job: Job, at_once: int) -> Iterator[tuple[l
 def attributes(
     forecaster: Forecaster, record: Record, *, thresholds: Sequence[float] = (), sums: Sequence[int] = ()
 ) -> dict[str, str]:
-    """Return the global attributes of a forecast file: institution of the record, source and papers of the forecaster."""
+    """Return the global attributes of a forecast file: the record's institution; source, papers, training of the forecaster."""
     options, references = "", [forecaster.citation]
     if thresholds:
         options = f" --probabilities --thresholds {','.join(f'{threshold:g}' for threshold in thresholds)}"
@@ -288,10 +290,12 @@ def attributes(
     if options and forecaster.probability_citation:
         references += [forecaster.probability_citation]
     options += f" --sums {','.join(map(str, sums))}" if sums else ""
+    seen = as_text(forecaster)
     return {
         "title": f"Nowcast of {record.quantity.label or record.variable} from {record.name}",
         "institution": record.institution or "not stated in the observations",
         "source": f"{forecaster.source}, nowcast {__version__}",
         "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} nowcast predict {forecaster.name} {record.name}{options}",
         "references": "; ".join(references),
+        **({TRAINING_PERIODS: seen} if seen else {}),
     }

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from makers import rain, tiny_run, write_record
+from makers import command, rain, tiny_run, write_record
 
 from nowcast.evaluation.examples import ScoredCase
 from nowcast.evaluation.provenance import describe_forecaster, within
 from nowcast.forecasters import open_forecaster
+from nowcast.forecasters.seen import read_seen
 from nowcast.netcdf.opening import open_records
 
 SPANS = [["a", "2020-06-01T00:00:00Z", "2020-06-01T01:00:00Z"], ["b", "2020-06-02T00:00:00Z", "2020-06-02T01:00:00Z"]]
@@ -65,3 +66,41 @@ def test_of_a_split_by_days_only_its_days_are_seen(tmp_path, monkeypatch):
     numbers = [int(np.datetime64(start[:10], "D").astype(int)) % 10 for _, start, _ in network.seen("training")]
     first = int(np.datetime64("2020-05-30").astype(int)) % 10
     assert numbers == [day % 10 for day in range(first, first + 5) if day % 10 in splits.training_days]
+
+
+def test_forecast_files_tell_what_their_network_has_seen(tmp_path, monkeypatch):
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+    record = write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28)))
+    run, file = tiny_run(tmp_path / "run", [record]), tmp_path / "forecast.nc"
+    assert command("predict", run, record, "--start", "2020-06-01T00:30", "-q", "-o", file)[0] == 0
+    cases, horizon = [case(f"2020-06-01T{time}", "rain") for time in ("00:30", "02:45", "03:10")], np.timedelta64(15, "m")
+    renamed = write_record(tmp_path / "other.nc", rain(frames=40, shape=(24, 28)))
+    told = []
+    for name in (run, file):
+        forecaster = open_forecaster(str(name), device=torch.device("cpu"))
+        for each, scored in ((record, cases), (renamed, [case(str(one.reference), "other") for one in cases])):
+            facts = describe_forecaster(forecaster, open_records([each]), scored, horizon)
+            told.append([facts[f"num_cases_{what}"] for what in ("in_training", "in_validation", "at_seen_times")])
+        assert facts["trained_on"] == [["rain", "2020-06-01T00:00:00", facts["trained_on"][0][2]]]
+    assert told[:2] == told[2:]
+    assert told[0][0] == 1
+    assert told[0][1] > 0
+    assert told[1][2] == sum(told[0])
+
+
+def test_a_baselines_file_tells_of_no_training(tmp_path):
+    record, file = write_record(tmp_path / "rain.nc", rain(frames=8, shape=(24, 28))), tmp_path / "f.nc"
+    assert command("predict", "persistence", record, "-q", "-o", file)[0] == 0
+    forecaster = open_forecaster(str(file), device=torch.device("cpu"))
+    facts = describe_forecaster(forecaster, [], [], np.timedelta64(1, "h"))
+    assert not {"trained_on", "num_cases_in_training"} & set(facts)
+
+
+def test_what_tells_no_periods_is_warned_of(caplog):
+    own = '{"training": {"a": ["2020-06-01T00:00:00Z/2020-06-01T01:00:00Z"]}, "cells_km": [[1, 2]]}'
+    times = ('{"training": {"a": ["now/then"]}}', '{"training": {"a": ["2020"]}}')
+    others = ("{", "[]", *times, '{"cells_km": [1]}', "[" * 99_999)
+    seen = read_seen([own, *others, own], "f")
+    assert seen.spans == {"training": SPANS[:1], "validation": []}
+    assert seen.cells_km == [(1, 2)]
+    assert len(caplog.messages) == len(others)

@@ -63,8 +63,9 @@ class Ensemble(Forecaster):
     def seen(self, split: str) -> list[list[str]]:
         return self.forecaster.seen(split)
 
-    def knows_spacing(self, record: Record) -> bool:
-        return self.forecaster.knows_spacing(record)
+    @property
+    def cells_km(self) -> Sequence[Sequence[float]]:
+        return self.forecaster.cells_km
 
     def own_time_step(self, record: Record) -> np.timedelta64 | None:
         return self.forecaster.own_time_step(record)

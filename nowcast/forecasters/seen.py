@@ -1,0 +1,62 @@
+"""What a network has seen, as text in the files of its forecasts: their scores tell leakage as those of the network do.
+
+JSON in the global attribute TRAINING_PERIODS: {"training": {"knmi": ["2010-08-26T00:00:00Z/2010-08-26T06:00:00Z"]},
+"validation": {…}, "cells_km": [[1.0, 1.0]]}.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nowcast.forecasters.forecaster import Forecaster
+from nowcast.netcdf.attributes import TRAINING_PERIODS
+
+log = logging.getLogger(__name__)
+SPLITS = ("training", "validation")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the networks behind forecasts have seen: spans (record, start, end) of each split, and sizes (y, x) of cells, km."""
+
+    spans: dict[str, list[list[str]]] = field(default_factory=lambda: {split: [] for split in SPLITS})
+    cells_km: list[tuple[float, float]] = field(default_factory=list)
+
+
+def as_text(forecaster: Forecaster) -> str:
+    """Return what a forecaster has seen as JSON; "" for one that was not trained."""
+    seen: dict[str, dict[str, list[str]]] = {}
+    for split in SPLITS:
+        for record, start, end in forecaster.seen(split):
+            seen.setdefault(split, {}).setdefault(record, []).append(f"{start}/{end}")
+    return json.dumps(seen | {"cells_km": forecaster.cells_km}, ensure_ascii=False) if seen else ""
+
+
+def read_seen(texts: Iterable[str], where: str) -> Seen:
+    """Return what the texts of `as_text` tell together; a text that is none is left out with a warning that names `where`."""
+    seen = Seen()
+    for text in dict.fromkeys(texts):
+        try:
+            own = json.loads(text)
+            spans = {split: list(_spans(own.get(split, {}))) for split in SPLITS}
+            cells = np.array(own.get("cells_km", []), float).reshape(-1, 2)
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            message = "%s: %s is no list of periods: whether these cases were seen in training is unknown"
+            log.warning(message, where, TRAINING_PERIODS)
+            continue
+        for split in SPLITS:
+            seen.spans[split].extend(spans[split])
+        seen.cells_km.extend(map(tuple, cells.tolist()))
+    return seen
+
+
+def _spans(records: dict[str, Sequence[str]]) -> Iterable[list[str]]:
+    for record, periods in records.items():
+        for period in periods:
+            start, end = period.split("/")
+            for time in (start, end):
+                np.datetime64(time.removesuffix("Z"), "s")  # raises ValueError for what is no time
+            yield [record, start, end]
