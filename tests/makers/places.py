@@ -33,7 +33,10 @@ def placed(
         for name, own, values, declared in [*coordinates, *indices]:
             values = np.asarray(values)
             if name not in counts:
-                values = values[tuple(slice(None, None, steps.get(dim, 1)) for dim in own)]
+                values = values[tuple(slice(None, None, steps.get(dim.removesuffix("_b"), 1)) for dim in own)]
+            for dim, size in zip(own, values.shape, strict=True):
+                if dim not in file.dimensions:
+                    file.createDimension(dim, size)
             variable = file.createVariable(name, values.dtype, own, fill_value=declared.get("_FillValue"))
             variable.set_auto_maskandscale(False)
             variable.setncatts({key: value for key, value in declared.items() if key != "_FillValue"})
@@ -57,6 +60,20 @@ def over(dims=("y", "x"), names=("lat", "lon"), north=0.0, east=0.0, declared=(N
     """Latitude and longitude over both dimensions."""
     degrees = np.meshgrid(LATITUDES + north, LONGITUDES + east, indexing="ij")
     return [(name, dims, values, each) for name, values, each in zip(names, degrees, declared, strict=True)]
+
+
+def edges(names=("lat_edges", "lon_edges"), declared=(NORTH, EAST)):
+    """Latitude and longitude of the edges of rows and columns alone, one more than there are of them."""
+    y, x = LATITUDES[0] + 0.005 - 0.01 * np.arange(6), LONGITUDES[0] - 0.0075 + 0.015 * np.arange(7)
+    return [(names[0], ("y_b",), y, declared[0]), (names[1], ("x_b",), x, declared[1])]
+
+
+def corners(declared=(NORTH, EAST), of_cells=False):
+    """Latitude and longitude of the corners of the grid, or of those of each cell, alone."""
+    both = np.meshgrid(*(values for _, _, values, _ in edges()), indexing="ij")
+    parts = [[degrees[a : 5 + a, b : 6 + b] for a, b in ((0, 0), (0, 1), (1, 1), (1, 0))] for degrees in both]
+    values, dims = ([np.stack(each, -1) for each in parts], ("y", "x", "v")) if of_cells else (both, ("y_b", "x_b"))
+    return [(name, dims, *each) for name, *each in zip(("lat_b", "lon_b"), values, declared, strict=True)]
 
 
 def packed(coordinates):

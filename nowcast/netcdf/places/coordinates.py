@@ -88,7 +88,7 @@ def read_coordinate(dataset, variable, dim: str, axis: str, where: str) -> Coord
         coordinate = next((other for other in others if other.is_measured), coordinate)
     if not coordinate.is_measured:
         coordinate = _of_two_dimensions(dataset, variable, dim, axis) or coordinate
-    _check_even(coordinate, where)
+    check_even(coordinate, where)
     return coordinate
 
 
@@ -139,7 +139,7 @@ def numbers(declared: dict, stored: np.ndarray) -> np.ndarray:
     return np.where(missing, np.nan, values)
 
 
-def _check_even(coordinate: Coordinate, where: str) -> None:
+def check_even(coordinate: Coordinate, where: str) -> None:
     """Raise DataError (exit 3) for a coordinate that is not in equal steps: motion in cells would have no meaning.
 
     Latitudes may also be equally spaced on a Mercator map.

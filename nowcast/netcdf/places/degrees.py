@@ -6,6 +6,7 @@ from nowcast.errors import DataError
 from nowcast.netcdf.attributes import attributes
 from nowcast.netcdf.places.axes import horizontal, is_declared, over_grid
 from nowcast.netcdf.places.coordinates import numbers
+from nowcast.netcdf.places.edges import find_corners, middles
 
 SAMPLES = 5  # rows, and columns, at which latitude and longitude are read
 _CLEAR = 2.0  # how many times as much latitude must change along one dimension as along the other to call that one y
@@ -38,10 +39,14 @@ def rows_and_columns(dataset, variable, where: str) -> tuple[str, str] | None:
 def read_degrees(dataset, variable, y_dim: str, x_dim: str, where: str) -> np.ndarray | None:
     """Return latitude and longitude (2, y, x) in degrees at sampled rows and columns of a field; None if the file has none.
 
-    Where some are missing, those of a plane through all others are taken. Raises DataError (exit 3) if they change with time.
+    Where the file has only those of corners, they are between them. Where some are missing, those of a plane through all others
+    are taken. Raises DataError (exit 3) if they change with time.
     """
-    both = over_grid(dataset, variable, y_dim, x_dim)
-    if both is None or 0 in (len(dataset.dimensions[dim]) for dim in (y_dim, x_dim)):
+    sizes = [len(dataset.dimensions[dim]) for dim in (y_dim, x_dim)]
+    both = None if 0 in sizes else over_grid(dataset, variable, y_dim, x_dim)
+    if both is None and (corners := find_corners(dataset, variable, y_dim, x_dim)):
+        return np.stack([middles(each)[np.ix_(*map(sampled, sizes))] for each in corners])
+    if both is None:
         return None
     degrees = np.stack([_read(coordinate, y_dim, x_dim, where) for coordinate in both])
     return degrees if np.isfinite(degrees).all() else None

@@ -14,10 +14,11 @@ import numpy as np
 
 from nowcast.netcdf.attributes import attributes, is_numeric
 from nowcast.netcdf.files import OPEN_FILES, library_errors
-from nowcast.netcdf.places.axes import angle, declared_axis, listed
-from nowcast.netcdf.places.coordinates import Coordinate, converted, read_coordinate
+from nowcast.netcdf.places.axes import angle, declared_axis, listed, over_grid
+from nowcast.netcdf.places.coordinates import Coordinate, converted
 from nowcast.netcdf.places.degrees import read_degrees, sampled
 from nowcast.netcdf.places.distance import KM_PER_DEGREE, distance_km, map_scale
+from nowcast.netcdf.places.edges import coordinate_of, find_corners, is_corners, middle_name, middles
 from nowcast.netcdf.places.mapping import find_mapping
 from nowcast.netcdf.rain.variable import Field
 
@@ -193,7 +194,7 @@ def read_grid(dataset, field: Field, where: str) -> Grid:
     Raises DataError (exit 3) for coordinates that are too long, incomplete or not equally spaced, and for a grid that moves.
     """
     variable = dataset.variables[field.variable]
-    y, x = (read_coordinate(dataset, variable, dim, axis, where) for dim, axis in ((field.y_dim, "Y"), (field.x_dim, "X")))
+    y, x = (coordinate_of(dataset, variable, dim, axis, where) for dim, axis in ((field.y_dim, "Y"), (field.x_dim, "X")))
     mapping = find_mapping(dataset, variable, (y.name, x.name))
     return Grid(
         y=y.values,
@@ -217,9 +218,16 @@ def _legal(declared: dict) -> dict:
 
 
 def _others(dataset, variable, dims: tuple[str, str], known: tuple[str, str]) -> list[str]:
-    """Return the names of further coordinates over y, x or both; of those of angles, a time may be among their dimensions."""
-    names = []
+    """Return the names of further coordinates over y, x or both; of those of angles, a time may be among their dimensions.
+
+    Corners of cells are among them if nothing else says where the cells are.
+    """
+    names, sizes = [], tuple(len(dataset.dimensions[dim]) for dim in dims)
+    corners = None if over_grid(dataset, variable, *dims) else find_corners(dataset, variable, *dims)
     for name, other in dataset.variables.items():
+        if is_corners(other, dims, sizes, variable.dimensions):
+            names += [name] if corners and middle_name(name) not in (*known, *dims) else []
+            continue
         own = {dim for dim, size in zip(other.dimensions, other.shape, strict=True) if size != 1 or dim in dims}
         if name in (*known, variable.name) or not own & set(dims) or not is_numeric(other):
             continue
@@ -239,6 +247,9 @@ def carried(grid: Grid, path: Path) -> Grid:
 
 
 def _carried(variable, grid: Grid) -> Carried:
+    if is_corners(variable, (grid.y_name, grid.x_name), grid.shape, (grid.y_name, grid.x_name)):
+        kept = {name: value for name, value in _legal(attributes(variable)).items() if name in ("standard_name", "units")}
+        return Carried(middle_name(variable.name), (grid.y_name, grid.x_name), middles(variable), kept)
     dims = tuple(dim for dim in variable.dimensions if dim in (grid.y_name, grid.x_name))
     stored = variable[tuple(slice(None) if dim in dims else 0 for dim in variable.dimensions)]
     return Carried(variable.name, dims, np.asarray(stored), _legal(attributes(variable)))

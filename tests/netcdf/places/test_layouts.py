@@ -5,7 +5,7 @@ from math import cos, radians
 import netCDF4
 import numpy as np
 import pytest
-from makers.places import RAIN, along, index, on_map, over, packed, placed, timed
+from makers.places import RAIN, along, corners, edges, index, on_map, over, packed, placed, timed
 from makers.stored import open_one
 
 from nowcast.errors import DataError
@@ -48,6 +48,17 @@ LAYOUTS = {  # coordinates, and other arguments of `placed`
     "lat(y, x) beside an index with an axis": (over(), {"indices": index(axis="Y")[:1] + index(axis="X")[1:]}),
     "lat(y, x) beside a map": (over() + on_map(size=1112.0), {}),
 }
+EDGES = {  # n + 1 values in place of n, and what the middles are called
+    "lat_edges(y_b)": (edges(), {"lat", "lon"}),
+    "latitude_bounds(y_b) beside an index": (
+        edges(("latitude_bounds", "longitude_bounds")) + index(),
+        {"latitude", "longitude"},
+    ),
+    "lat(y_b) without attributes": (edges(("lat", "lon"), ({}, {})), {"lat", "lon"}),
+    "lat_b(y_b, x_b)": (corners(), {"lat", "lon"}),
+    "lat_b(y, x, v)": (corners(of_cells=True), {"lat", "lon"}),
+    "lat_b(y, x, v) without attributes": (corners(({}, {}), of_cells=True), {"lat", "lon"}),
+}
 layouts = pytest.mark.parametrize("layout", LAYOUTS)
 turns = pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True), (True, True)], ids=str)
 LEADS = np.array([300, 600], "timedelta64[s]")
@@ -81,6 +92,31 @@ def test_rows_run_from_the_north_and_columns_from_the_west(tmp_path, layout, tur
     np.testing.assert_array_equal(record.read([0, 1]), RAIN)
     assert record.grid.turned == turned
     assert record.grid.spacing_km == pytest.approx(SPACING, rel=0.03)
+
+
+@turns
+@pytest.mark.parametrize("layout", EDGES)
+def test_cells_lie_between_edges_and_corners(tmp_path, layout, turned):
+    coordinates, named = EDGES[layout]
+    record = open_one(placed(tmp_path / "a.nc", coordinates, turned=turned))
+    np.testing.assert_array_equal(record.read([0, 1]), RAIN)
+    assert record.grid.turned == turned
+    forecasts = read_forecast(forecast(record, tmp_path / "f.nc"))
+    middles = open_one(placed(tmp_path / "b.nc", along() if record.grid.degrees is None else over(), turned=turned))
+    for grid in (record.grid, forecasts.grid):
+        assert grid.spacing_km == pytest.approx(SPACING, rel=0.03)
+        assert difference(grid, middles.grid) is None
+    with netCDF4.Dataset(tmp_path / "f.nc") as file:
+        assert named <= {*file["precip_intensity"].dimensions, *file["precip_intensity"].coordinates.split()}
+
+
+def test_edges_of_another_number_of_cells_are_no_place(tmp_path):
+    fewer = [(name, dims, values[:-1], declared) for name, dims, values, declared in edges()]
+    assert not open_one(placed(tmp_path / "a.nc", fewer)).grid.is_placed
+    missing = [(name, dims, np.where(values == values[2], np.nan, values), each) for name, dims, values, each in edges()]
+    placed(tmp_path / "b.nc", missing)
+    with pytest.raises(DataError, match=r"edges of lat have missing values\.\nExpected a number for every edge"):
+        open_records([tmp_path / "b.nc"])
 
 
 @layouts
