@@ -1,7 +1,8 @@
 """Read the values of a time variable as datetime64[s], and lead times as timedelta64[s].
 
-Times may be CF times, ISO 8601 text or numbers such as 202006010005, along a dimension or one scalar per file, packed or not.
-Times that are stored too coarsely to distinguish frames are refused, since windows need frames exactly one time step apart.
+Times may be CF times, ISO 8601 text, numbers such as 202006010005 or columns of years, months and days, along a dimension or
+one scalar per file, packed or not. Times that are stored too coarsely to distinguish frames are refused, since windows need
+frames exactly one time step apart.
 """
 
 import re
@@ -15,6 +16,7 @@ from nowcast.errors import DataError
 from nowcast.netcdf.attributes import attributes, text
 from nowcast.netcdf.places.coordinates import MAX_COORDINATE
 from nowcast.netcdf.rain.packing import read_packing, stored_as
+from nowcast.netcdf.times.columns import find_columns, part_of, times_of
 from nowcast.netcdf.times.epochs import decode_times, read_moment, seconds_per
 from nowcast.netcdf.times.variables import TimeNames, counts, is_text
 
@@ -31,9 +33,12 @@ def read_times(dataset, name: str, dims: tuple[str, ...], where: str) -> np.ndar
     `where` names the file in messages. Raises DataError (exit 3) for missing times, unsupported calendars, and times stored too
     coarsely to distinguish frames.
     """
-    variable, where = dataset.variables[name], f"{where}: {name}"
+    file, variable, where = where, dataset.variables[name], f"{where}: {name}"
     if variable.size > MAX_COORDINATE:
         raise DataError(f"{where} declares {variable.size} times.\nExpected at most {MAX_COORDINATE}.")
+    if part_of(variable) and (columns := find_columns(dataset, dims)):
+        parts = {part: unpacked(dataset.variables[own], dims, f"{file}: {own}")[0] for part, own in columns.items()}
+        return times_of(parts, columns, file)
     if is_text(variable):
         return _parse_times(_in_order(variable, _read_text(variable, dims), dims), where)
     stored, resolution = unpacked(variable, dims, where)

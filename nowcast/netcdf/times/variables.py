@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nowcast.netcdf.attributes import is_numeric, text
+from nowcast.netcdf.times.columns import find_columns
 from nowcast.netcdf.times.epochs import counts_since, seconds_per
 
 _STANDARD = {"time": "valid", "forecast_reference_time": "reference", "forecast_period": "period"}
@@ -62,6 +63,9 @@ def find_times(dataset, variable: str, dims: Iterable[str]) -> TimeNames:
         return min(fitting, key=lambda each: (not each.covers(dims), each.rank), default=None)
 
     valid, reference, period, other = (best(role) for role in ("valid", "reference", "period", "other"))
+    is_told = valid or reference or (other and _is_moment(dataset.variables[other.name]))
+    if not is_told and (columns := find_columns(dataset, dims)):
+        return TimeNames(valid=next(iter(columns.values())))
     if not (valid or other or reference):
         other = _only_moment(dataset, dims)
     is_guess = False
@@ -100,13 +104,13 @@ def _candidate(dataset, name: str, dims: tuple[str, ...], listed: list[str]) -> 
     has_standard_name = text(variable, "standard_name") in _STANDARD
     word = _word(name)
     by_name = word not in _VALID, _OTHERS.index(word) if word in _OTHERS else len(_OTHERS), name not in listed
-    return _Candidate(name, role, long, (not has_standard_name, not (counts(variable) or is_text(variable)), *by_name))
+    return _Candidate(name, role, long, (not has_standard_name, not _is_moment(variable), *by_name))
 
 
 def _role(variable, is_listed: bool) -> str | None:
     """Return which times a variable holds: valid, reference or period; other for valid or reference times; None for none."""
     standard_name, units = text(variable, "standard_name"), text(variable, "units")
-    is_moment = counts(variable) or is_text(variable)
+    is_moment = _is_moment(variable)
     if not (is_text(variable) or is_numeric(variable)):
         return None
     if standard_name and standard_name != "unknown":
@@ -122,6 +126,10 @@ def _role(variable, is_listed: bool) -> str | None:
     if word in _VALID:
         return "valid"
     return "other" if word == "time" or (is_moment and (is_listed or word in _OTHERS)) else None
+
+
+def _is_moment(variable) -> bool:
+    return counts(variable) or is_text(variable)
 
 
 def _word(name: str) -> str:
