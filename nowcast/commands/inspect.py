@@ -97,8 +97,7 @@ def _statistics(record: Record) -> dict[str, Any]:
     known = total = rainy = 0
     wet = dict.fromkeys((WET_RATE, 1.0, 5.0), 0)
     highest, damage = -np.inf, Damage(record)
-    for position in track(chosen, f"reading {record.name}", unit="frame"):
-        frame = damage.read(position)
+    for _, frame in zip(track(chosen, f"reading {record.name}", unit="frame"), damage.in_order(chosen), strict=True):
         values = frame[np.isfinite(frame)]
         known, total = known + values.size, total + frame.size
         for threshold in wet:

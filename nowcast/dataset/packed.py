@@ -144,7 +144,7 @@ def _store(
     with (
         closing(TileWriter(folder, shape) if in_tiles else Rows(folder / "frames.npy", np.float16, shape)) as frames,
         closing(Rows(folder / "rain_blocks.npy", np.float32, blocks_shape)) as blocks,
-        closing(ahead(map(damage.read, range(shape[0])))) as read,
+        closing(ahead(damage.in_order(range(shape[0])))) as read,
     ):
         for position in progress(range(shape[0])):
             frame = next(read)

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 SEQUENCE = "sequence"  # dimension over independent events of equal length, the only one that frames may have besides time
 _MOST_READINGS = 4  # of a record, that are logged
 CHUNK_ROOM = 1 << 28  # bytes: largest chunk cache of a file
+_MOST_AT_ONCE, _BYTES_AT_ONCE = 16, 1 << 25  # frames, and bytes of frames, that are read together
 
 
 @dataclass(frozen=True)
@@ -290,6 +291,19 @@ class Damage:
             self.first = self.first or error
             self.positions.setdefault(self.record.source(position), []).append(position)
             return np.full(self.record.grid.shape, np.nan, np.float32)
+
+    def in_order(self, positions: Sequence[int]) -> Iterator[np.ndarray]:
+        """Yield the frames at ascending positions, as `read`. Several are read at once: chunks may hold several frames."""
+        at_once = max(1, min(_MOST_AT_ONCE, _BYTES_AT_ONCE // (4 * math.prod(self.record.grid.shape))))
+        for first in range(0, len(positions), at_once):
+            some = positions[first : first + at_once]
+            try:
+                frames = self.record.read(some)
+            except DataError:  # of which frame, is found one by one
+                yield from map(self.read, some)
+                continue
+            self.num_read += len(some)
+            yield from frames
 
     @property
     def num_damaged(self) -> int:

@@ -139,15 +139,12 @@ def take_fingerprint(records: Sequence[Record], *, seed: int = 0) -> Fingerprint
     """
     rng = np.random.default_rng(seed)
     damage = [Damage(record) for record in records]
-    read = [_Frame(damage[number], number, position) for number, position in _sample(records, rng)]
-    done: list[_Frame] = []
-    cells = 0
-    for frame in track(read, "reading a sample", unit="frame"):
+    drawn = [_Frame(damage[number], number, position) for number, position in _sample(records, rng)]
+    cells = np.cumsum([int(np.prod(frame.record.grid.shape)) for frame in drawn])
+    done = drawn[: max(FEWEST_FRAMES, int(np.searchsorted(cells, MOST_CELLS, side="right")) + 1)]
+    # in their order in the files: chunks that hold several frames are then decompressed once
+    for frame in track(sorted(done, key=lambda frame: (frame.number, frame.position)), "reading a sample", unit="frame"):
         frame.read()
-        done.append(frame)
-        cells += int(np.prod(frame.record.grid.shape))
-        if len(done) >= FEWEST_FRAMES and cells > MOST_CELLS:
-            break
     for line in (line for record_damage in damage for line in record_damage.lines()):
         log.warning("%s", line)
     if not any(frame.counts.sum() for frame in done):

@@ -197,7 +197,7 @@ def _check_sums(minutes: Sequence[int], step: np.timedelta64, name: str) -> None
 def _of_record(record: Record, chosen: np.ndarray, weights: Weights, wanted: Wanted) -> Series:
     damage, earlier = Damage(record), _frames_before(record, chosen[0], wanted.sums)
     frames = [*earlier, *chosen]
-    fields = (damage.read(position)[None] for position in frames)
+    fields = (field[None] for field in damage.in_order(frames))
     reached = itertools.repeat(_reached(weights, wanted.thresholds), len(frames))
     with Progress(f"reading {record.name}", total=len(frames), unit="frame") as progress:
         rates, known, exceedance = _means(fields, reached, weights, progress)

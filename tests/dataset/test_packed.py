@@ -29,6 +29,15 @@ def test_packed_frames_are_mapped_once_in_each_process(tmp_path):
     np.testing.assert_array_equal(pickle.loads(sent).frames(), frames)
 
 
+def test_frames_are_read_together_as_chunks_may_hold_several(tmp_path, monkeypatch):
+    fields = rain(frames=40) + 0.1
+    (record,) = open_records([write_record(tmp_path / "a.nc", fields)])
+    read, one_by_one = [], type(record).read
+    monkeypatch.setattr(type(record), "read", lambda self, some: read.append(len(some)) or one_by_one(self, some))
+    np.testing.assert_allclose(pack(record).frames(), fields, rtol=6e-4)
+    assert read == [16, 16, 8]
+
+
 def in_both(tmp_path, monkeypatch, fields):
     """The record of `fields`, packed whole and in tiles of 16 cells."""
     (record,) = open_records([write_record(tmp_path / "a.nc", fields)])
