@@ -59,6 +59,15 @@ def test_an_export_of_pysteps_is_a_forecast_and_a_record(tmp_path, record):
     np.testing.assert_array_equal(open_one(path).read(range(3)), fields)
 
 
+def test_observations_of_pysteps_begin_at_their_origin_and_are_no_forecast(tmp_path):
+    path = pysteps_export(tmp_path, rain(frames=3))
+    with netCDF4.Dataset(path, "a") as file:
+        file["time"][:] -= file["time"][0]
+    with pytest.raises(DataError, match="does not say when its forecast starts"):
+        read_forecast(path)
+    assert len(open_one(path)) == 3
+
+
 def test_an_ensemble_of_pysteps_has_members_and_a_mean(tmp_path):
     members = np.stack([rain(frames=3, seed=seed) for seed in range(4)])
     members[2, 1, 5, 7] = np.nan

@@ -111,8 +111,8 @@ def _infer(dataset, stated: dict[str, np.ndarray], name: str, where: str) -> Tim
     if any(mark and (mark.startswith("pysteps") or mark == "forecast time") for mark in marks):
         units, calendar = text(dataset[name], "units") or "", text(dataset[name], "calendar") or "standard"
         reference = decode_times(np.zeros(1, np.int64), units, calendar, f"{where}: {name}")[0]
-        longest = (valid - reference).max() if valid.size else _NOTHING
-        if _NOTHING < longest < _LONGEST:
+        leads = (valid - reference) if valid.size else np.array([_NOTHING])
+        if leads.min() > _NOTHING and leads.max() < _LONGEST:  # observations in pysteps' model have a frame at their origin
             return Times(np.full(valid.shape, reference), valid, "what pysteps counts its times from")
     raise DataError(f"{where} does not say when its forecast starts.\nExpected a forecast_reference_time.")
 
