@@ -23,6 +23,8 @@ _ROWS = _LATITUDES | {"y", "yc", "rlat", "nlat", "ny", "south_north", "north_sou
                       "northing", "northings", "ydim", "ygrid", "gridlat"}  # fmt: skip
 _COLUMNS = _LONGITUDES | {"x", "xc", "rlon", "nlon", "nx", "west_east", "east_west", "column", "columns", "col", "cols",
                           "ncols", "ni", "i", "easting", "eastings", "xdim", "xgrid", "gridlon"}  # fmt: skip
+_RAYS = {"azimuth", "azimuths", "az", "ray", "rays", "nrays", "n_rays", "theta", "radial", "radials"}
+_GATES = {"range", "ranges", "rng", "gate", "gates", "ngates", "n_gates", "bin", "bins", "nbins", "n_bins"}
 _NOT_TRUE = re.compile(r"rotated|pole|grid")  # in the long names of other angles
 
 
@@ -70,6 +72,12 @@ def horizontal(dataset, variable) -> tuple[str, str] | None:
     return y or long.pop(), x
 
 
+def is_polar(dims: tuple[str, str]) -> bool:
+    """Return whether two dimensions are those of a radar's sweep, rays and gates, by their names."""
+    first, second = (dim.lower() for dim in dims)
+    return (first in _RAYS and second in _GATES) or (first in _GATES and second in _RAYS)
+
+
 def is_declared(dataset, variable, dims: tuple[str, str]) -> bool:
     """Return whether the coordinates along one of the dimensions declare which axis it is."""
     return any(_axis_along(dataset, variable, dim) for dim in dims)
@@ -89,7 +97,12 @@ def _named(dataset, dim: str) -> str | None:
     own = dataset.variables.get(dim)
     if own is not None and text(own, "standard_name"):
         return None
-    name = dim.lower().rstrip("0123456789").rstrip("_")
+    return axis_of_name(dim)
+
+
+def axis_of_name(name: str) -> str | None:
+    """Return the axis Y, X or T that a dimension or coordinate has by its name alone; None for other names."""
+    name = name.lower().rstrip("0123456789").rstrip("_")
     return "Y" if name in _ROWS else "X" if name in _COLUMNS else "T" if name == "time" else None
 
 
@@ -109,7 +122,8 @@ def over_grid(dataset, variable, y_dim: str, x_dim: str) -> tuple | None:
         other
         for other in dataset.variables.values()
         if {y_dim, x_dim} <= set(other.dimensions) and other.ndim <= 3 and is_numeric(other)
-    ]
+        and all(dim in variable.dimensions or size == 1 for dim, size in zip(other.dimensions, other.shape, strict=True))
+    ]  # fmt: skip
     fitting = sorted(_listed_first(fitting, variable), key=lambda other: other.ndim)
     kinds = {kind: other for other in reversed(fitting) if (kind := angle(other.name, attributes(other)))}
     return (kinds["latitude"], kinds["longitude"]) if len(kinds) == 2 else None

@@ -14,7 +14,7 @@ import numpy as np
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import OWN_RAIN, attributes, is_numeric, made_by_nowcast, text
 from nowcast.netcdf.once import is_first
-from nowcast.netcdf.places.axes import angle, horizontal
+from nowcast.netcdf.places.axes import angle, horizontal, is_polar
 from nowcast.netcdf.places.degrees import rows_and_columns
 from nowcast.netcdf.rain import units
 from nowcast.netcdf.rain.candidates import declared_units, rank
@@ -193,6 +193,9 @@ def _describe(dataset, name: str, where: str) -> Field:
         dims = ", ".join(variable.dimensions)
         raise DataError(f"{where}: {name} has dimensions ({dims}).\nExpected (time, y, x).")
     y_dim, x_dim = dims_yx
+    if is_polar(dims_yx):
+        said = f"{where}: {name} lies over {y_dim} and {x_dim}, in polar coordinates"
+        raise DataError(f"{said}.\nExpected rows and columns of a grid: interpolate it first, as wradlib and Py-ART do.")
     others = [
         dim for dim, size in zip(variable.dimensions, variable.shape, strict=True) if size != 1 and dim not in (y_dim, x_dim)
     ]

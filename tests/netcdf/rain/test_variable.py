@@ -115,6 +115,13 @@ def test_dimensions_one_long_are_dropped_and_longer_ones_refused_by_name(tmp_pat
         open_records([path])
 
 
+@pytest.mark.parametrize("dims", [("time", "azimuth", "range"), ("time", "range", "Azimuth"), ("time", "n_rays", "n_gates")])
+def test_sweeps_in_polar_coordinates_are_no_grid(tmp_path, dims):
+    write(tmp_path / "a.nc", np.ones((2, 3, 4), "f4"), dims=dims)
+    with pytest.raises(DataError, match=r"a.nc: rr lies over \w+ and \w+, in polar coordinates\.\nExpected rows and columns"):
+        open_records([tmp_path / "a.nc"])
+
+
 def test_a_time_dimension_of_no_frames_is_refused(tmp_path):
     path = write(tmp_path / "a.nc", np.ones((0, 3, 4), "f4"))
     with pytest.raises(DataError, match=r"a.nc: rr has no frames\.\nExpected at least one\."):
