@@ -6,7 +6,7 @@ from typing import NamedTuple
 import cf_units
 import numpy as np
 
-from nowcast.netcdf.attributes import attributes
+from nowcast.netcdf.attributes import attributes, is_numeric, text
 
 _UNIT = r"(min(?:ute)?s?|h(?:ou)?rs?|h|days?|d|sec(?:ond)?s?|s)"
 _NUMBER = r"(\d+(?:\.\d+)?)"
@@ -18,9 +18,11 @@ _ISO = re.compile(r"\bP(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?)?\b")
 # attributes of the length of an accumulation, with the unit of a mere number at their end
 _ATTRIBUTES = re.compile(
     r"(?:acc(?:u(?:m\w*?)?)?|integration|aggregation|summation)_?(?:time|period|interval|duration|length)?_?"
-    r"(?:in_)?(?P<unit>hours?|h|minutes?|mins?|seconds?|sec|s)?|time_interval",
+    r"(?:in_)?(?P<unit>hours?|h|minutes?|mins?|seconds?|sec|s)?|time_interval|time_period",
     re.IGNORECASE,
 )
+_OF_FILE = re.compile(r"acc|integr|aggr|summ", re.IGNORECASE)  # how those begin that hold for a whole file
+_LONGEST = 31 * 86400.0  # s: a longer interval is a fill value
 _WORDS = (("hourly", 3600.0), ("daily", 86400.0))
 # how often a product is made is not what it is summed over
 _FREQUENCY = re.compile(rf"\b(?:every|each|updated?(?: every)?|in steps of)\s+{_NUMBER}?\s*-?{_UNIT}\b", re.IGNORECASE)
@@ -52,6 +54,18 @@ def statements(variable) -> list[Statement]:
     elif match := _WORD_IN_NAME.search(variable.name):
         found.append(Statement(dict(_WORDS)[match[1].lower()], f"the name {variable.name}"))
     return [statement for statement in found if statement.seconds > 0]
+
+
+def statements_beside(dataset) -> list[Statement]:
+    """Return what variables of one number and attributes of the file say, such as `accumulation_time`, a scalar in minutes."""
+    declared = {name: value for name, value in attributes(dataset).items() if _OF_FILE.match(name)}
+    found = []
+    for name, variable in dataset.variables.items():
+        if variable.size == 1 and is_numeric(variable) and _OF_FILE.match(name) and (named := _ATTRIBUTES.fullmatch(name)):
+            unit = re.fullmatch(_UNIT, text(variable, "units") or named["unit"] or "", re.IGNORECASE)
+            value = float(np.ravel(variable[...])[0])
+            found += [Statement(value * _seconds(unit[0]), f"the variable {name}")] if unit else []
+    return [statement for statement in (*found, *_lengths_declared(declared)) if 0 < statement.seconds <= _LONGEST]
 
 
 def lengths(text: str) -> list[float]:

@@ -7,7 +7,7 @@ import numpy as np
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import attributes, text
 from nowcast.netcdf.rain.packing import read_packing
-from nowcast.netcdf.rain.statements import Statement, statements
+from nowcast.netcdf.rain.statements import Statement, statements, statements_beside
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.times.epochs import decode_times
 from nowcast.netcdf.times.values import read_times, unpacked
@@ -39,7 +39,7 @@ def stated_interval(dataset, field: Field, times: np.ndarray, where: str) -> Int
     In this order because, strictly, the interval of cell_methods is that between the numbers that were summed. Raises DataError
     (exit 3) if the frames of a file differ.
     """
-    said = statements(dataset.variables[field.variable])
+    said = [*statements(dataset.variables[field.variable]), *statements_beside(dataset)]
     spans = _spans(dataset, field, times, where)
     if spans is not None:
         lengths = np.unique(spans.astype(np.int64))

@@ -29,6 +29,7 @@ STATED = {  # seconds, attributes and, in place of rr, the name of the variable
     "an attribute": (3600, {"accumulation_time": "60 min"}),
     "an attribute as ISO 8601": (3600, {"accumulation_period": "PT1H"}),
     "an attribute as a clock": (3600, {"accumulation_interval": "01:00:00"}),
+    "another attribute as a clock": (900, {"time_period": "00:15:00"}),
     "an attribute with its unit": (900, {"accumulation_minutes": np.int32(15)}),
     "an attribute with another unit": (3600, {"accumulation_time_seconds": 3600}),
     "within": (3600, {"cell_methods": "area: mean time: sum within 1 hour"}),
@@ -63,6 +64,24 @@ def test_an_amount_is_divided_by_what_the_file_says(tmp_path, case, caplog):
     (reading,) = record.readings
     assert f" as rain rate: mm per {seconds} s -> mm/h (" in reading
     assert "no interval is stated" not in reading
+
+
+@pytest.mark.parametrize(
+    ("units", "name", "size", "seconds"),
+    [("minutes", "accumulation_time", 60, 3600), ("s", "integration_period", 900, 900), (None, "accum_minutes", 15, 900),
+     (None, "accumulation_time", 15, 300), ("minutes", "accumulation_time", 9.97e36, 300), ("minutes", "summary", 15, 300)],
+)  # fmt: skip
+def test_a_variable_of_one_number_or_the_file_may_say_it(tmp_path, units, name, size, seconds):
+    path = amounts(tmp_path / "a.nc")
+    with edit(path) as file:
+        file.createVariable(name, "f8")[...] = size
+        if units:
+            file[name].units = units
+    assert f"mm per {seconds} s -> mm/h (" in open_one(path).readings[0]
+    path = amounts(tmp_path / "b.nc")
+    with edit(path) as file:
+        file.accumulation_time = "15 minutes"
+    assert open_one(path).readings == ['rr as rain rate: mm per 900 s -> mm/h (accumulation_time "15 minutes")']
 
 
 @pytest.mark.parametrize("case", UNSTATED)
