@@ -14,7 +14,6 @@ import typer
 
 from nowcast.commands.completion import configs, devices, forecasters, settings
 from nowcast.errors import UsageError
-from nowcast.runtime.outputs import making_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -198,6 +197,8 @@ def file_in(output: str, name: str, suffix: str) -> Iterator[Path]:
 
     A folder that is made for it is removed again if the block fails before anything is in it.
     """
+    from nowcast.runtime.outputs import making_folder
+
     if not (output.endswith("/") or os.path.isdir(output)):
         yield Path(output)
         return

@@ -293,7 +293,7 @@ class Damage:
             return np.full(self.record.grid.shape, np.nan, np.float32)
 
     def in_order(self, positions: Sequence[int]) -> Iterator[np.ndarray]:
-        """Yield the frames at ascending positions, as `read`. Several are read at once: chunks may hold several frames."""
+        """Yield the frames (y, x) at ascending positions, as `read`. Several are read at once: chunks may hold several."""
         at_once = max(1, min(_MOST_AT_ONCE, _BYTES_AT_ONCE // (4 * math.prod(self.record.grid.shape))))
         for first in range(0, len(positions), at_once):
             some = positions[first : first + at_once]
