@@ -88,6 +88,29 @@ class Net:
             raise UsageError(f"thresholds = {thresholds!r}: write ascending numbers above 0, in mm/h, such as [0.5, 1, 5]")
         return forecast_array(self.forecaster, rain, Asked(self._leads(leads), levels), units=units, time_step=time_step)
 
+    def members(
+        self,
+        rain: Array,
+        members: int,
+        leads: int | None = None,
+        *,
+        seed: int = 0,
+        units: str | None = None,
+        time_step: float | None = None,
+    ) -> np.ndarray | xr.DataArray:
+        """Draw members: rain that might fall. The same seed gives the same, and the first of many are those of few.
+
+            rain, leads, units, time_step: as `forecast`
+            members: how many
+            returns: (realization, time, y, x) or (case, realization, time, y, x) mm/h, of the kind of `rain`
+
+        Raises UsageError (exit 2) for a forecaster that gives no members, and the errors of `forecast`.
+        """
+        if not members:
+            raise UsageError("members = 0: write how many members to draw, such as 24")
+        asked = Asked(self._leads(leads), members=members, seed=seed)
+        return forecast_array(self.forecaster, rain, asked, units=units, time_step=time_step)
+
     def _leads(self, leads: int | None) -> int:
         return self.leads if leads is None else leads
 

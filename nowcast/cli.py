@@ -198,7 +198,7 @@ def evaluate(
     observations: Annotated[list[str] | None, typer.Option(metavar="RECORD...", help="Records to score against.")] = None,
     output: Annotated[Path | None, typer.Option(*args.OUTPUT, metavar="DIR", help="Folder for tables and report.html.")] = None,
     start: args.Start = None, end: args.End = None, every: args.Every = None, leads: args.Leads = None,
-    thresholds: args.Thresholds = None,
+    members: args.Members = None, thresholds: args.Thresholds = None,
     format: Annotated[args.ScoreFormat, typer.Option(help="Output format.")] = args.ScoreFormat.table,
     variable: args.Variable = None, units: args.Units = None, device: args.Device = "auto",
     overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
@@ -218,8 +218,8 @@ def evaluate(
         args.refuse_stdout(output)
         folder.ready(output, overwrite=overwrite)
     options = {"--observations": observations, "--thresholds": thresholds, "--variable": variable, "--units": units}
-    options |= {"--start": start, "--end": end, "--every": every, "--leads": leads}
-    result = score(forecasters, observations, selection, options, output=output, leads=leads, **reading)
+    options |= {"--start": start, "--end": end, "--every": every, "--leads": leads, "--members": members}
+    result = score(forecasters, observations, selection, options, output=output, leads=leads, members=members, **reading)
     if not _is_first():
         return
     rows = result.rows()

@@ -51,6 +51,22 @@ def test_import_is_light_and_names_are_known():
         _ = nowcast.laod
 
 
+def test_members_are_those_of_the_file(tmp_path):
+    path = write_record(tmp_path / "rain.nc", rain(frames=6, shape=(24, 28)), y_ascending=True)
+    predict_files("extrapolation", [path], str(tmp_path / "f.nc"), Selection(), variable=None, device="cpu", overwrite=False,
+                  leads=3, members=2, seed=4)  # fmt: skip
+    written = xr.open_dataset(tmp_path / "f.nc", decode_coords="all").precip_intensity
+    given, net = xr.open_dataset(path, decode_coords="all").rainfall_rate, nowcast.load("extrapolation")
+    drawn = net.members(given, 2, leads=3, seed=4)
+    assert drawn.dims == ("realization", "time", "y", "x")
+    assert drawn.realization.attrs == {"standard_name": "realization", "units": "1"}
+    np.testing.assert_allclose(drawn.transpose(*written.dims), written, rtol=0.0051, atol=0.00501)
+    with pytest.raises(UsageError, match="persistence gives no members"):
+        nowcast.load("persistence").members(given, 2)
+    with pytest.raises(UsageError, match="members = -1"):
+        net.members(given, -1)
+
+
 @pytest.mark.parametrize("y_ascending", [False, True])
 def test_a_data_array_is_forecast_as_its_file_is(tmp_path, y_ascending):
     path = write_record(tmp_path / "rain.nc", rain(frames=6, shape=(24, 28)), y_ascending=y_ascending)

@@ -70,7 +70,9 @@ Watch = Annotated[bool, typer.Option("--watch", help="Keep running, and forecast
 WithProbabilities = Annotated[bool, typer.Option("--probabilities", help="Also forecast probabilities.")]
 _Rates = partial(typer.Option, metavar="MM/H,...")
 Chances = Annotated[str | None, _Rates(help="Thresholds for --probabilities, such as 0.5,1,5,10.")]
-Members = Annotated[int | None, typer.Option(metavar="N", min=1, max=1000, help="Write so many ensemble members.")]
+Members = Annotated[
+    int | None, typer.Option(metavar="N", min=1, max=1000, help="Number of ensemble members; default: no ensemble.")
+]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Number that decides the members: the same gives the same.")]
 Exceeded = Annotated[str | None, _Rates(help="Thresholds whose exceedance is wanted, such as 1,5.")]
 Thresholds = Annotated[str | None, _Rates(help="Thresholds; default: the forecaster's own, else 0.5,1,5,10.")]

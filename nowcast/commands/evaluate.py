@@ -14,6 +14,7 @@ from nowcast.evaluation.result import Evaluation
 from nowcast.forecasters import open_forecaster, spread_runs
 from nowcast.forecasters.baselines import BASELINES, available
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.forecasters.members.ensemble import Ensemble
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
 from nowcast.report.folder import FILES
@@ -39,6 +40,7 @@ def score(
     device: str,
     output: Path | None,
     leads: int | None = None,
+    members: int | None = None,
 ) -> Evaluation:
     """Score the named forecasters on the observations, or pool the scores of earlier scores.nc files if they are named.
 
@@ -46,6 +48,7 @@ def score(
     thresholds: mm/h
     output: folder of the report to be written, or None
     leads: number of lead times, or None for as many as all can forecast
+    members: number of ensemble members to score of each forecaster that is named, or None
 
     Raises UsageError (exit 2) for forecasters without observations, and as the functions below.
     """
@@ -57,7 +60,7 @@ def score(
         raise UsageError("Missing option '--observations'.\nSee nowcast evaluate -h")
     return evaluate_forecasters(
         names, observations, selection, thresholds=thresholds, variable=variable, units=units,
-        device=device, leads=leads, examples=output is not None, outputs=outputs,
+        device=device, leads=leads, members=members, examples=output is not None, outputs=outputs,
     )  # fmt: skip
 
 
@@ -71,6 +74,7 @@ def evaluate_forecasters(
     units: str | None = None,
     device: str,
     leads: int | None = None,
+    members: int | None = None,
     examples: bool = False,
     outputs: Sequence[Path] = (),
 ) -> Evaluation:
@@ -83,7 +87,7 @@ def evaluate_forecasters(
     Raises OutputError (exit 5) if an input is among the outputs.
     """
     where = distributed.join(pick_device(device))
-    opened = open_all(spread_runs(forecasters), device=where, variable=variable)
+    opened = open_all(spread_runs(forecasters), device=where, variable=variable, members=members)
     for forecaster in opened.values() if leads is not None else ():
         forecaster.limit_leads(leads)
     in_forecasts = any(forecaster.variable in (variable or "").split(",") for forecaster in opened.values())
@@ -134,10 +138,13 @@ def scores_text(result: Evaluation, rows: list[dict], format: str) -> str:
     return (score_files.as_json(result, rows) if format == "json" else score_files.as_csv(rows)).rstrip()
 
 
-def open_all(names: Sequence[str | Forecaster], *, device: torch.device, variable: str | None = None) -> dict[str, Forecaster]:
+def open_all(
+    names: Sequence[str | Forecaster], *, device: torch.device, variable: str | None = None, members: int | None = None
+) -> dict[str, Forecaster]:
     """Return the named forecasters, then the baselines that every evaluation scores, by the names that scores give them.
 
     names: some may be forecasters that are open already
+    members: of those named that give members, score so many; of ensembles their usual number by default
 
     A run or a file that has the same name as another forecaster, or as a baseline, goes by its path. Raises UsageError
     (exit 2) for a forecaster that is named twice.
@@ -150,7 +157,11 @@ def open_all(names: Sequence[str | Forecaster], *, device: torch.device, variabl
         path = str(next(iter(given.files), given.name)) if is_open else given
         is_taken = forecaster.name in opened or (forecaster.name in BASELINES and path not in BASELINES)
         name = path if is_taken else forecaster.name
+        if given in names and forecaster.gives_members and (members or forecaster.usual_members > 1):
+            forecaster = Ensemble(forecaster, members or forecaster.usual_members)
         if name in opened:
             raise UsageError(f"{path} is named twice among the forecasters")
         opened[name] = forecaster
+    if members and not any(forecaster.is_ensemble for forecaster in opened.values()):
+        raise UsageError(f"--members {members}: none of {', '.join(map(str, names))} gives members; extrapolation does")
     return opened

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from nowcast.config.schema import nearest_name
 from nowcast.errors import CheckpointError
-from nowcast.forecasters.baselines import BASELINES
+from nowcast.forecasters.baselines import BASELINES, ENSEMBLES
 from nowcast.forecasters.forecast_files import ForecastFiles
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.files import expand, is_netcdf_name, netcdf_files
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 OTHER_NAMES = {  # what baselines are called elsewhere
     **dict.fromkeys(("optical_flow", "advection", "semi_lagrangian", "dis", "rainymotion"), "extrapolation"),
     **dict.fromkeys(("eulerian", "last_frame"), "persistence"),
-    **dict.fromkeys(("lucas_kanade", "steps"), "pysteps"),
+    **dict.fromkeys(("lucas_kanade",), "pysteps"),
     "s-prog": "sprog",
 }
 
@@ -34,8 +34,8 @@ def open_forecaster(name: str, *, device: "torch.device", variable: str | None =
     CheckpointError (exit 4) if `name` is none of these, DataError (3) for NetCDF files without forecasts.
     """
     path = Path(name)
-    if name in BASELINES:
-        return BASELINES[name]()
+    if name in BASELINES or name in ENSEMBLES:
+        return (BASELINES | ENSEMBLES)[name]()
     from nowcast.forecasters.network import Network  # here, so that baselines can be used without loading torch
     from nowcast.models.checkpoint import PRETRAINED, PRETRAINED_FILE, checkpoints, read_checkpoint
 
@@ -63,7 +63,7 @@ def _suggestion(name: str) -> str:
     if (Path("runs") / name).is_dir():
         return f"did you mean runs/{name}?"
     runs = [str(folder) for folder in Path("runs").glob("*")]
-    near = nearest_name(name, [*BASELINES, PRETRAINED, *runs], OTHER_NAMES)
+    near = nearest_name(name, [*BASELINES, *ENSEMBLES, PRETRAINED, *runs], OTHER_NAMES)
     if near:
         return f"did you mean {near}?"
     known = f"known: {', '.join([PRETRAINED, *BASELINES])}, run folders and checkpoints"

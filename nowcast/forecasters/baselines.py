@@ -11,7 +11,7 @@ import io
 import logging
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -163,6 +163,60 @@ class Sprog(Baseline):
         return np.where(rain < 10 * np.log10(DRY_THRESHOLD), 0, 10 ** (rain / 10))  # NaN stays NaN
 
 
+class Steps(Baseline):
+    """pysteps' STEPS with its defaults: S-PROG with noise and a perturbed motion, an ensemble; its field is the mean.
+
+    `own_motion`: whether it moves with pysteps' Lucas–Kanade motion, or with that of `nowcast.motion`.
+    """
+
+    name = "steps"
+    description = "pysteps' STEPS (Bowler, Pierce & Seed 2006) with its defaults"
+    citation = "Bowler, Pierce & Seed (2006); Pulkkinen et al. (2019), doi 10.5194/gmd-12-4185-2019"
+    requires = "pysteps"
+    usual_members = 24
+    gives_members = True
+    members_citation = ""
+    input_frames = 3
+    most_past_frames = MOTION_FRAMES
+
+    def __init__(self, spacing_km: float = 1.0, minutes: float = 5.0, *, own_motion: bool = True):
+        super().__init__()
+        self.spacing_km, self.minutes, self.own_motion = spacing_km, minutes, own_motion
+
+    def on_record(self, record: Record, step: np.timedelta64) -> "Steps":
+        """Return STEPS for this time step and cell size; cells of unknown size are taken for 1 km."""
+        km = float(np.sqrt(np.prod(record.grid.spacing_km)))
+        return Steps(km if np.isfinite(km) else 1.0, float(step / MINUTE), own_motion=self.own_motion)
+
+    def forecast_case(self, past: np.ndarray, num_leads: int) -> np.ndarray:
+        return np.stack([each.mean(axis=0) for each in self.members(past, num_leads, self.usual_members)])
+
+    def members(self, past: np.ndarray, num_leads: int, num_members: int, seed: int = 0) -> Iterator[np.ndarray]:
+        past = self.check_past(past[None])[0]
+        flow = motion(past)
+        carried = semi_lagrangian(past[-1], flow, num_leads)
+        if _is_dry(past[-3:]):
+            yield from np.broadcast_to(carried[:, None], (num_leads, num_members, *past.shape[1:])).copy()
+            return
+        velocity = _lucas_kanade(past) if self.own_motion else flow[::-1].astype(np.float64)
+        filled = np.where(np.isnan(past[-3:]), DRY_DBR, _reflectivity_like(past[-3:])).astype(np.float64)
+        with _quiet():
+            from pysteps import nowcasts
+
+            try:
+                drawn = nowcasts.get_method("steps")(
+                    filled, velocity, num_leads, n_ens_members=num_members, precip_thr=10 * np.log10(DRY_THRESHOLD),
+                    kmperpixel=self.spacing_km, timestep=self.minutes, seed=seed,
+                    n_cascade_levels=max(3, min(6, int(np.log2(min(past.shape[1:]))) - 1)),
+                )  # fmt: skip
+            except (ValueError, IndexError, np.linalg.LinAlgError) as error:
+                log.debug("STEPS cannot forecast from these frames (%s): extrapolated without it", error)
+                drawn = np.broadcast_to(_reflectivity_like(carried), (num_members, *carried.shape))
+        for lead, own in enumerate(carried):
+            rain = np.where(drawn[:, lead] < 10 * np.log10(DRY_THRESHOLD), 0, 10 ** (drawn[:, lead] / 10))
+            yield np.where(np.isnan(own), np.nan, rain).astype(np.float32)
+
+
 @contextlib.contextmanager
 def _quiet():
     """Silence pysteps: it prints its settings on stdout, where results go, and divides by zero where nothing moves."""
@@ -190,6 +244,8 @@ def _lucas_kanade(past: np.ndarray) -> np.ndarray:
 
 
 BASELINES = {baseline.name: baseline for baseline in (Persistence, Extrapolation, Pysteps, Sprog)}
+
+ENSEMBLES = {baseline.name: baseline for baseline in (Steps,)}  # scored only where they are named
 
 
 def available() -> tuple[str, ...]:

@@ -41,6 +41,7 @@ class Forecaster(ABC):
     reference_times: np.ndarray | None = None  # reference times that it has forecasts for (datetime64); None: any
     variable: str | None = None  # of forecast files the variable that they are read from
     num_members: int = 1  # ensemble members; above 1 `members_at` gives them
+    usual_members: int = 1  # of a forecaster that is meant to be an ensemble: as many as are drawn unless others are asked for
     is_ensemble: bool = False  # True for one that draws members: members/ensemble.py
     members_citation: str = "Bowler, Pierce & Seed (2006), doi 10.1256/qj.04.100 (the members)"
     thresholds: tuple[float, ...] = ()  # mm/h whose exceedance probabilities it gives by default; () if it gives none

@@ -13,6 +13,8 @@ import xarray as xr
 
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.forecasters.members.ensemble import MOST_MEMBERS, Ensemble
+from nowcast.netcdf.ensembles.writer import REALIZATION_ATTRIBUTES
 from nowcast.netcdf.forecast_writer import (
     OTHER_ATTRIBUTES,
     PROBABILITY,
@@ -37,15 +39,29 @@ USUAL_STEP = 300  # s, between frames of arrays that do not say it, for a foreca
 
 @dataclass(frozen=True)
 class Asked:
-    """What to forecast: the number of lead times, and the thresholds (mm/h) whose probabilities are wanted; () for fields."""
+    """What to forecast: the number of lead times, and the thresholds (mm/h) whose probabilities are wanted; () for fields.
+
+    With a number of `members` these are wanted, drawn by `seed`.
+    """
 
     leads: int
     thresholds: tuple[float, ...] = ()
+    members: int = 0
+    seed: int = 0
 
     def __post_init__(self):
         is_number = isinstance(self.leads, int | np.integer) and not isinstance(self.leads, bool)
         if not (is_number and 1 <= self.leads <= 1000):
             raise UsageError(f"leads = {self.leads!r}: write how many lead times to forecast, such as 12")
+        if not (isinstance(self.members, int | np.integer) and 0 <= self.members <= MOST_MEMBERS):
+            raise UsageError(f"members = {self.members!r}: write how many members to draw, such as 24")
+        if not (isinstance(self.seed, int | np.integer) and self.seed >= 0):
+            raise UsageError(f"seed = {self.seed!r}: write a whole number from 0 on")
+
+    def drawn(self, forecaster: Forecaster, past: np.ndarray) -> np.ndarray:
+        """Return the members (member, lead, y, x) mm/h of a case (time, y, x)."""
+        ensemble = Ensemble(forecaster, int(self.members), int(self.seed))
+        return np.stack(list(ensemble.draw(past, self.leads)), axis=1)
 
 
 def forecast_array(
@@ -56,7 +72,7 @@ def forecast_array(
         rain: (time, y, x), or (case, time, y, x)
         units: of a NumPy array, if it is not in mm/h
         time_step: minutes between the frames of a NumPy array
-        returns: as `rain`, with lead times in place of time and, with thresholds, a dimension for them before
+        returns: as `rain`, with lead times in place of time and, with thresholds or members, a dimension for them before
 
     Raises UsageError (exit 2) for wrong shapes and numbers, DataError (3) for what the forecaster cannot take,
     NotEnoughFrames (75) if past frames are absent.
@@ -88,7 +104,7 @@ def _checked(rain: Any, name: str) -> np.ndarray:
 
 
 def _forecast_rates(forecaster: Forecaster, past: np.ndarray, asked: Asked) -> np.ndarray:
-    """Forecast cases (case, time, y, x) in mm/h; return (case, lead, y, x) or (case, threshold, lead, y, x)."""
+    """Forecast cases (case, time, y, x) in mm/h; return (case, [threshold or member,] lead, y, x)."""
     past = past.astype(np.float32, copy=False)
     least, most = np.nanmin(past, initial=0), np.nanmax(past, initial=0)
     if least < LOWEST or most > HIGHEST:
@@ -101,6 +117,8 @@ def _forecast_rates(forecaster: Forecaster, past: np.ndarray, asked: Asked) -> n
     forecaster.check_grid(past.shape[2:], "rain")
     if (unseen := np.isnan(past[:, -1]).all(axis=(1, 2))).any():
         raise NotEnoughFrames(f"rain has no known cell in the newest frame of case {unseen.argmax()}")
+    if asked.members:
+        return np.stack([asked.drawn(forecaster, case) for case in past])
     if not asked.thresholds:
         return forecaster.forecast(past, asked.leads)
     return forecaster.forecast_and_exceedance(past, asked.leads, asked.thresholds)[1].swapaxes(1, 2)
@@ -149,12 +167,15 @@ def _forecast_one(
         reference = record.times[-1]
         past = read_past(record.with_absent(forecaster.max_absent), reference, forecaster, step)
         adapted = forecaster.on_record(record, step)
-        if not asked.thresholds:
+        if not asked.thresholds and not asked.members:
             fields = adapted.forecast(past[None], asked.leads)[0]
+        elif record.quantity.is_rain and asked.members:
+            fields = asked.drawn(adapted, past)
         elif record.quantity.is_rain:
             fields = adapted.forecast_and_exceedance(past[None], asked.leads, asked.thresholds)[1][0].swapaxes(0, 1)
         else:
-            raise DataError(f"{record.name} holds {record.quantity}.\nExpected rain: probabilities are those of a rain rate.")
+            what = "members" if asked.members else "probabilities"
+            raise DataError(f"{record.name} holds {record.quantity}.\nExpected rain: {what} are those of a rain rate.")
     return _with_coordinates(fields, rain, record, asked, reference, step)
 
 
@@ -181,7 +202,7 @@ def _with_coordinates(
     reference: np.datetime64,
     step: np.timedelta64,
 ) -> xr.DataArray:
-    """Return fields (lead, y, x) or (threshold, lead, y, x) with the rows, columns and coordinates of `rain`."""
+    """Return fields ([threshold or member,] lead, y, x) with the rows, columns and coordinates of `rain`."""
     grid, given = record.grid, rain.coords
     rows, columns = (slice(None, None, -1 if turned else 1) for turned in grid.turned)
     if grid.mapping_name and grid.mapping_name in getattr(rain, "data_vars", {}):
@@ -202,6 +223,10 @@ def _with_coordinates(
     if asked.thresholds:
         dims, name, attributes = ("threshold", *dims), PROBABILITY, dict(PROBABILITY_ATTRIBUTES)
         coordinates["threshold"] = ("threshold", list(asked.thresholds), THRESHOLD_ATTRIBUTES)
+    if asked.members:
+        dims = ("realization", *dims)
+        number = np.arange(asked.members, dtype=np.int32)
+        coordinates["realization"] = ("realization", number, dict(REALIZATION_ATTRIBUTES))
     if grid.mapping_name:
         attributes["grid_mapping"] = grid.mapping_name
     return xr.DataArray(fields[..., rows, columns], coordinates, dims, name, attributes)

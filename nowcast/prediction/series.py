@@ -50,6 +50,8 @@ class Series:
     known: (case, lead, place) share of the place that is known
     sums: (case, lead, sum, place) mm, of the minutes up to the time
     exceedance: (case, lead, threshold, place) from 0 to 1
+    members: (case, lead, member, place) mm/h, without any if it is no ensemble
+    member_sums: (case, lead, sum, member, place) mm
     """
 
     source: str
@@ -61,6 +63,8 @@ class Series:
     known: np.ndarray
     sums: np.ndarray
     exceedance: np.ndarray
+    members: np.ndarray
+    member_sums: np.ndarray
 
     @property
     def is_forecast(self) -> bool:
@@ -200,16 +204,18 @@ def _of_record(record: Record, chosen: np.ndarray, weights: Weights, wanted: Wan
     fields = (field[None] for field in damage.in_order(frames))
     reached = itertools.repeat(_reached(weights, wanted.thresholds), len(frames))
     with Progress(f"reading {record.name}", total=len(frames), unit="frame") as progress:
-        rates, known, exceedance = _means(fields, reached, weights, progress)
+        rates, known, exceedance, _ = _means(fields, reached, weights, progress)
     if damage.all_failed:
         raise damage.first
     for line in damage.lines():
         log.warning("%s", line)
     times = record.times[frames]
     sums = running_sums(rates, times, record.time_step, wanted.sums)
-    nothing = np.array(["NaT"], "datetime64[s]")
+    nothing, none = np.array(["NaT"], "datetime64[s]"), np.zeros((1, len(chosen), 0, rates.shape[1]))
     shown = [values[None, len(earlier) :] for values in (times, rates, known, sums, exceedance)]
-    return Series(record.name, weights, wanted, nothing, *shown)
+    return Series(
+        record.name, weights, wanted, nothing, *shown, none, np.zeros((1, len(chosen), len(wanted.sums), 0, rates.shape[1]))
+    )
 
 
 def _frames_before(record: Record, first: int, minutes: Sequence[int]) -> np.ndarray:
@@ -235,12 +241,16 @@ def _of_forecasts(
             reached = [_probable(chances, case, lead, columns, weights) if columns else _reached(weights, wanted.thresholds)
                        for lead in leads]  # fmt: skip
             found.append(_means(fields, reached, weights, progress))
-    rates, known, exceedance = map(np.stack, zip(*found, strict=True))
+    rates, known, exceedance, members = map(np.stack, zip(*found, strict=True))
+    if forecasts.kind != "ensemble":
+        members = members[:, :, :0]
     if forecasts.kind == "probability":
         rates = np.full_like(rates, np.nan)  # what was read are probabilities
     step = _lead_step(forecasts)
     sums = np.stack([running_sums(*case, step, wanted.sums) for case in zip(rates, times, strict=True)])
-    return Series(name, weights, wanted, references, times, rates, known, sums, exceedance)
+    flat = [running_sums(case.reshape(len(case), -1), of, step, wanted.sums) for case, of in zip(members, times, strict=True)]
+    member_sums = np.stack(flat).reshape(*sums.shape[:3], *members.shape[2:])
+    return Series(name, weights, wanted, references, times, rates, known, sums, exceedance, members, member_sums)
 
 
 def _members(forecasts: Forecasts, case: int, lead: int) -> np.ndarray:
@@ -277,15 +287,16 @@ def _means(
     reached: Iterable[Callable[[np.ndarray], np.ndarray]],
     weights: Weights,
     progress: Progress,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the rates, known shares (frame, place) and exceedance (frame, threshold, place) of members (member, y, x)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return of members (member, y, x) the rates and known shares (frame, place), exceedance (frame, threshold, place) and the
+    rates of each (frame, member, place).
+    """
     found = []
     for members, exceeding in zip(fields, reached, strict=True):
         means, shares = zip(*(weights.mean(member) for member in members), strict=True)
-        found.append((np.mean(means, axis=0), np.min(shares, axis=0), exceeding(members)))
+        found.append((np.mean(means, axis=0), np.min(shares, axis=0), exceeding(members), np.stack(means)))
         progress.advance()
-    rates, known, exceedance = zip(*found, strict=True)
-    return np.stack(rates), np.stack(known), np.stack(exceedance)
+    return tuple(map(np.stack, zip(*found, strict=True)))
 
 
 def running_sums(rates: np.ndarray, times: np.ndarray, step: np.timedelta64, minutes: Sequence[int]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,10 @@ def write_series(series: Sequence[Series], output: Path, *, overwrite: bool) -> 
             return
         with temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*_COLUMNS, *_further_columns(series[0].wanted)])
+            most = max(each.members.shape[2] for each in series)
+            writer.writerow([*_COLUMNS, *_further_columns(series[0].wanted), *_member_columns(series[0].wanted, most)])
             for each in series:
-                writer.writerows(_rows(each))
+                writer.writerows(_rows(each, most))
 
 
 def _further_columns(wanted: Wanted) -> list[str]:
@@ -55,13 +56,22 @@ def _further_columns(wanted: Wanted) -> list[str]:
     return sums + [f"exceedance_{threshold:g}_mm_h" for threshold in wanted.thresholds]
 
 
-def _rows(series: Series) -> Iterator[list[str]]:
-    """Yield the rows of a source, place by place; what is missing is empty."""
+def _member_columns(wanted: Wanted, number: int) -> list[str]:
+    """Return the columns of each member: its rate, then its sums."""
+    kinds = ["mm_h", *(f"sum_{minutes}_min_mm" for minutes in wanted.sums)]
+    return [f"member_{member}_{kind}" for kind in kinds for member in range(number)]
+
+
+def _rows(series: Series, most: int) -> Iterator[list[str]]:
+    """Yield the rows of a source, place by place, with columns for `most` members; what is missing is empty."""
+    none = [np.nan] * (most - series.members.shape[2])
     for place, named in enumerate(series.weights.places):
         for case, reference in enumerate(series.reference_times):
             for lead, time in enumerate(series.times[case]):
                 values = [series.rates[case, lead, place], series.known[case, lead, place]]
                 values += [*series.sums[case, lead, :, place], *series.exceedance[case, lead, :, place]]
+                values += [*series.members[case, lead, :, place], *none]
+                values += [value for own in series.member_sums[case, lead, :, :, place] for value in (*own, *none)]
                 start, after = (f"{reference}Z", f"{(time - reference) / _MINUTE:g}") if series.is_forecast else ("", "")
                 numbers = ("" if np.isnan(value) else f"{value:.5g}" for value in values)
                 yield [series.source, named.name, start, f"{time}Z", after, *numbers]
@@ -175,4 +185,23 @@ def _values(series: Series, ending: str) -> dict[str, Any]:
     if series.wanted.thresholds:
         described = {"long_name": "share of the place that reaches the threshold, or is expected to", "units": "1"}
         variables[f"exceedance{ending}"] = ((dims[0], *dims[1:], "threshold"), over_places(series.exceedance), described)
+    if series.members.shape[2]:
+        variables |= _of_members(series, ending, dims, rate, over_places)
     return {name: (own, values, attributes | {"coordinates": listed}) for name, (own, values, attributes) in variables.items()}
+
+
+def _of_members(series: Series, ending: str, dims: tuple, rate: dict, over_places: Callable) -> dict[str, tuple]:
+    """Return the rain of every member, and its sums, over place, the dimensions of time, and the member."""
+    dims = (*dims, f"realization{ending}")
+    numbered = {"standard_name": "realization", "units": "1"}
+    variables: dict[str, tuple] = {dims[-1]: (dims[-1:], np.arange(series.members.shape[2], dtype=np.int32), numbered)}
+    variables[f"rain_rate_members{ending}"] = (dims, over_places(series.members), rate)
+    for n, minutes in enumerate(series.wanted.sums):
+        described = {
+            "standard_name": "lwe_thickness_of_precipitation_amount",
+            "long_name": f"rain of the {minutes} minutes up to the time",
+            "units": "mm",
+            "cell_methods": f"area: mean time: sum (comment: over {minutes} minutes)",
+        }
+        variables[f"rain_sum_{minutes}_min_members{ending}"] = (dims, over_places(series.member_sums[:, :, n]), described)
+    return variables

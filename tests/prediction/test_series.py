@@ -204,3 +204,25 @@ def test_what_cannot_be_answered_is_refused(record, tmp_path):
     expect(3, "series", record, "--at", "0,0", "--output", "a.csv", says="no place lies in the grid of rain.\nIts corners")
     expect(75, "series", record, *at, "--start", "2021-01-01", "--output", "a.csv", says="no frame in the times asked for")
     expect(5, "series", record, *at, "--output", "rain.nc", says="exists already")
+
+
+def test_every_member_has_its_series(record):
+    code, _, err = command("predict", "extrapolation", record, "--members", 3, "--leads", 2, "--output", "f.nc")
+    assert code == 0, err
+    asked = ["series", "f.nc", record, "--at", f"east={place_of(record, 3, 15)}", "--sums", "10"]
+    for output in ("a.csv", "a.nc"):
+        code, _, err = command(*asked, "--output", output)
+        assert code == 0, err
+    forecast = [row for row in rows_of("a.csv") if row["source"] == "f"]
+    numbers = np.array([[float(row[f"member_{n}_mm_h"]) for n in range(3)] for row in forecast])
+    assert (numbers.std(axis=1) > 0).all()
+    np.testing.assert_allclose([float(row["rain_rate_mm_h"]) for row in forecast], numbers.mean(axis=1), rtol=1e-4)
+    sums = [float(forecast[1][f"member_{n}_sum_10_min_mm"]) for n in range(3)]
+    np.testing.assert_allclose(sums, numbers.mean(axis=0) / 6, rtol=1e-4)
+    assert {row["member_0_mm_h"] for row in rows_of("a.csv") if row["source"] == "rain"} == {""}
+    with xr.open_dataset("a.nc") as found:
+        assert found.rain_rate_members_f.dims[-1] == "realization_f"
+        np.testing.assert_allclose(found.rain_rate_members_f.values[0, 0], numbers, rtol=1e-4)
+        np.testing.assert_allclose(found.rain_sum_10_min_members_f.values[0, 0, 1], sums, rtol=1e-4)
+    faults, _ = cf_faults("a.nc")
+    assert not faults

@@ -30,6 +30,7 @@ from nowcast.netcdf.forecast_writer import (
 from nowcast.netcdf.places.grid import Grid
 from nowcast.runtime.outputs import may_write, replacing
 
+REALIZATION_ATTRIBUTES = {"standard_name": "realization", "units": "1"}  # as improver has them
 SCALE, FILL = 0.01, np.int16(netCDF4.default_fillvals["i2"])  # mm/h or mm
 MOST = 32767  # units of SCALE
 # Rates from these numbers of units on are rounded to multiples of so many, so that files stay small
@@ -85,7 +86,7 @@ def _create(
     (create_single if single else create_many)(dataset, reference, seconds)
     dataset.createDimension("realization", num_members)
     number = dataset.createVariable("realization", "i4", ("realization",), fletcher32=True)
-    number.setncatts({"standard_name": "realization", "units": "1"})
+    number.setncatts(REALIZATION_ATTRIBUTES)
     number[:] = np.arange(num_members)
     times = ("time",) if single else ("forecast_reference_time", "forecast_period")
     variable = create_variable(dataset, grid, OWN_RAIN, "i2", (*times, "realization"), FILL)

@@ -1,0 +1,239 @@
+#!/usr/bin/env python3
+"""Members of a forecaster beside pysteps' STEPS: fair CRPS, spread, ranks, spectra, and sums over time and area.
+
+Of each record in `--records`, up to `--cases` reference times are scored, spread evenly over its days (with `--days 7` those of
+these numbers, days since 1970-01-01 modulo 10) among windows of 4 past and 12 future frames that are at least 1 % wet. STEPS
+has its defaults and as many members, moved by its own motion (`steps`) and by that of the forecaster (`steps, same motion`).
+`--crop` takes the middle of the grid, so that large records take less time.
+
+    python scripts/skill/members.py singapore --network runs/singapore --days 7 --cases 26 --output runs/members/singapore
+
+Scores are printed as a table, and written with all sums to `--output`; called again, the script goes on after the last case.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from archives import spread_over_days
+
+from nowcast.dataset.windows import find_windows
+from nowcast.errors import NowcastError
+from nowcast.forecasters import open_forecaster
+from nowcast.forecasters.baselines import Steps
+from nowcast.forecasters.members.ensemble import Ensemble
+from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.record import Record
+from nowcast.runtime.device import pick_device
+from nowcast.runtime.outputs import replacing
+from nowcast.scores.bootstrap import quantiles, resample
+from nowcast.scores.ensemble import EnsembleSums, add_members, crps_fair, mean_rmse, rank_histogram, spread
+from nowcast.scores.exceedance import ExceedanceSums, brier_reliability, brier_skill
+from nowcast.scores.spectra import WAVELENGTHS_KM, SpectrumSums, band_power, spectrum_ratio, taper
+from nowcast.scores.sums import Tally
+
+PAST, LEADS, MIN_WET = 4, 12, 0.01
+MINUTES, SIDES_KM = (30, 60), (0, 10, 40)  # sums over so long and squares so wide; 0: each cell
+AMOUNTS = (0.5, 1.0, 2.0, 5.0, 10.0)  # mm
+RATES = (0.1, 0.5, 1.0, 5.0, 10.0)  # mm/h
+CELLS = "cells"
+KEPT_WAVES = (4.0, 64.0)  # km
+
+log = logging.getLogger("nowcast.skill")
+
+
+class Totals:
+    """The sums of one forecaster over a case: at cells, spectra, and of each sum over minutes and squares."""
+
+    def __init__(self, members: int, step_minutes: float, spacing_km: tuple[float, float]):
+        self.members, self.spacing_km = members, spacing_km
+        self.kinds = {CELLS: self._empty(LEADS, RATES), "spectra": SpectrumSums.empty(LEADS, wavelengths_km=WAVELENGTHS_KM)}
+        self.intervals = {m: round(m / step_minutes) for m in MINUTES if m % step_minutes == 0 and m <= LEADS * step_minutes}
+        for minutes, leads in self.intervals.items():
+            for side in SIDES_KM:
+                self.kinds[f"{minutes} min, {side} km"] = self._empty(LEADS // leads, AMOUNTS)
+        self.running = dict.fromkeys(self.intervals, 0.0)
+
+    def _empty(self, leads: int, thresholds: Sequence[float]) -> tuple[ExceedanceSums, EnsembleSums]:
+        return ExceedanceSums.zeros(leads, thresholds), EnsembleSums.zeros(leads, most_members=self.members)
+
+    def add(self, lead: int, members: np.ndarray, observed: np.ndarray, known: np.ndarray, hours: float) -> None:
+        """Add a lead time: members (member, y, x) and the observation (y, x) in mm/h, where all are known (y, x)."""
+        add_members(*self.kinds[CELLS], lead, members, observed, known)
+        if known.any():
+            weight, spectra = taper(known), self.kinds["spectra"]
+            spectra.num_pairs[lead], spectra.num_cases[lead] = known.sum(), 1
+            spectra.power_o[lead] = band_power(observed, weight, self.spacing_km)
+            spectra.power_f[lead] = np.mean([band_power(member, weight, self.spacing_km) for member in members[:4]], axis=0)
+        both = np.where(known, np.concatenate([members, observed[None]]), np.nan) * np.float32(hours)
+        for minutes, leads in self.intervals.items():
+            self.running[minutes] = self.running[minutes] + both
+            if (lead + 1) % leads:
+                continue
+            for side in SIDES_KM:
+                sums = square_means(self.running[minutes], max(round(side / float(np.mean(self.spacing_km))), 1))
+                where = np.isfinite(sums).all(axis=0)
+                sums = np.where(where, sums, 0)
+                add_members(*self.kinds[f"{minutes} min, {side} km"], lead // leads, sums[:-1], sums[-1], where)
+            self.running[minutes] = 0.0
+
+    def tally(self) -> Tally:
+        """Return all sums by kind; those of chances end in " chances"."""
+        kinds = {}
+        for name, sums in self.kinds.items():
+            kinds |= {name: sums} if name == "spectra" else {name: sums[1], f"{name} chances": sums[0]}
+        return Tally(kinds)
+
+
+def square_means(fields: np.ndarray, side: int) -> np.ndarray:
+    """Average fields (…, y, x) over squares of `side` cells, (…, y', x'); NaN where a cell is missing."""
+    y, x = (size // side for size in fields.shape[-2:])
+    return fields[..., : y * side, : x * side].reshape(*fields.shape[:-2], y, side, x, side).mean(axis=(-3, -1))
+
+
+def cases_of(record: Record, days: Sequence[int], most: int) -> np.ndarray:
+    """Return the positions (case, time) of past and future frames of the cases to score, ascending."""
+    windows = find_windows(record.times, input_frames=PAST, lead_frames=LEADS, time_step=record.time_step)
+    positions = windows.positions
+    day = record.times[positions[:, PAST - 1]].astype("datetime64[D]")
+    if days:
+        whole = np.isin(day.astype(int) % 10, days) & (day == record.times[positions[:, -1]].astype("datetime64[D]"))
+        positions, day = positions[whole], day[whole]
+    drawn = positions[spread_over_days(day, min(4 * most, len(day)))]
+    wet = np.array([np.nanmean(record.read([row[PAST - 1], row[-1]]) >= 0.1) >= MIN_WET for row in drawn])
+    drawn = drawn[wet]
+    return drawn[spread_over_days(record.times[drawn[:, PAST - 1]].astype("datetime64[D]"), most)]
+
+
+def forecasters_of(given: argparse.Namespace, record: Record) -> dict[str, Ensemble]:
+    """Return the forecasters by name, for this record."""
+    named = {"members": open_forecaster(given.network, device=pick_device("cpu"))}
+    named |= {"steps": Steps(), "steps, same motion": Steps(own_motion=False)} if not given.alone else {}
+    adapted = {name: each.on_record(record, record.time_step) for name, each in named.items()}
+    return {name: Ensemble(each, given.members, given.seed) for name, each in adapted.items()}
+
+
+def score_case(
+    forecasters: dict[str, Ensemble], frames: np.ndarray, record: Record, seconds: dict[str, float]
+) -> dict[str, Tally]:
+    """Score one case (time, y, x), mm/h; add the time that each takes to `seconds`."""
+    past, future = frames[:PAST], frames[PAST:]
+    step = record.time_step / np.timedelta64(60, "s")
+    totals = {name: Totals(each.num_members, step, record.grid.spacing_km) for name, each in forecasters.items()}
+    drawn = {name: each.draw(past, LEADS) for name, each in forecasters.items()}
+    for lead, observed in enumerate(future):
+        fields = {}
+        for name, members in drawn.items():
+            start = time.process_time()
+            fields[name] = next(members)
+            seconds[name] = seconds.get(name, 0) + time.process_time() - start
+        known = np.logical_and.reduce([np.isfinite(observed), *(np.isfinite(each).all(axis=0) for each in fields.values())])
+        for name, members in fields.items():
+            totals[name].add(lead, np.where(known, members, 0), np.where(known, observed, 0), known, step / 60)
+    return {name: total.tally() for name, total in totals.items()}
+
+
+def flatness(ensemble: EnsembleSums) -> np.ndarray:
+    """Compute the sum over ranks of |share - mean share| (…, lead) without pairs whose members all equal the observation."""
+    shares = rank_histogram(ensemble, tied=False)
+    return np.abs(shares - 1 / shares.shape[-1]).sum(axis=-1)
+
+
+def rows(blocks: dict[str, list[Tally]]) -> Iterator[list[str]]:
+    """Yield the rows of the table: the figures of each forecaster, and the ratio of the first to the others."""
+    total = {name: sum(tallies) for name, tallies in blocks.items()}
+    own = next(iter(total))
+    for kind in (kind for kind in total[own] if not kind.endswith(" chances") and kind != "spectra"):
+        for name, tally in total.items():
+            pooled, chances = tally[kind].pooled(), tally[f"{kind} chances"].pooled()
+            ratio = spread(tally[kind]) / mean_rmse(tally[kind])
+            figures = [float(crps_fair(pooled)[0]), *_ratio(blocks, own, name, kind), float(flatness(pooled)[0])]
+            skill, reliability = brier_skill(chances)[0], brier_reliability(chances)[0]
+            yield [
+                kind, name, f"{figures[0]:.4f}", figures[1], f"{figures[2]:.3f}",
+                f"{np.nanmin(ratio):.2f} to {np.nanmax(ratio):.2f}",
+                " ".join(f"{value:.3f}" for value in skill), " ".join(f"{1e3 * value:.2f}" for value in reliability),
+            ]  # fmt: skip
+
+
+def _ratio(blocks: dict[str, list[Tally]], own: str, other: str, kind: str) -> list[str]:
+    """Return the ratio of fair CRPS, own / other, with its interval over days where there are enough."""
+    if own == other:
+        return ["–"]
+    sides = [[tally[kind].pooled() for tally in blocks[name]] for name in (own, other)]
+    value = float(crps_fair(sum(sides[0]))[0] / crps_fair(sum(sides[1]))[0])
+    drawn = [resample(side) for side in sides]
+    if drawn[0] is None:
+        return [f"{value:.3f}"]
+    low, high = quantiles(crps_fair(drawn[0])[..., 0] / crps_fair(drawn[1])[..., 0])
+    return [f"{value:.3f} ({low:.3f} to {high:.3f})"]
+
+
+def table(blocks: dict[str, list[Tally]]) -> str:
+    """Return the figures as a table in Markdown, and the spectra of members beside the observation's by lead time."""
+    head = ["of", "forecaster", "fair CRPS", "ratio to it", "flatness", "spread ÷ error", "Brier skill", "reliability × 1000"]
+    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows(blocks))]
+    waves = [n for n, wave in enumerate(WAVELENGTHS_KM) if KEPT_WAVES[0] <= wave <= KEPT_WAVES[1]]
+    listed = ", ".join(f"{WAVELENGTHS_KM[n]:g}" for n in waves)
+    lines += ["", f"Power of members ÷ power observed at {listed} km, least and most over lead times:", ""]
+    for name, tallies in blocks.items():
+        ratio = spectrum_ratio(sum(tallies)["spectra"])[:, waves]
+        if np.isfinite(ratio).any():
+            least, most = np.nanmin(ratio, axis=0), np.nanmax(ratio, axis=0)
+            lines.append(f"- {name}: " + ", ".join(f"{a:.2f} to {b:.2f}" for a, b in zip(least, most, strict=True)))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("records", nargs="+")
+    parser.add_argument("--network", default="extrapolation", help="forecaster whose members are scored")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--days", type=int, nargs="*", default=[], help="numbers of the days, modulo 10; default: all")
+    parser.add_argument("--cases", type=int, default=20)
+    parser.add_argument("--members", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--crop", type=int, default=0, help="cells of the middle of the grid that are forecast; 0: all")
+    parser.add_argument("--alone", action="store_true", help="without STEPS")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    given.output.mkdir(parents=True, exist_ok=True)
+    blocks: dict[str, dict[tuple[str, str], Tally]] = {}
+    seconds: dict[str, float] = {}
+    number = 0
+    for argument in given.records:
+        for record in open_records([argument]):
+            forecasters = forecasters_of(given, record)
+            for positions in cases_of(record, given.days, given.cases):
+                frames = middle(record.read(positions), given.crop)
+                day = str(record.times[positions[PAST - 1]].astype("datetime64[D]"))
+                for name, tally in score_case(forecasters, frames, record, seconds).items():
+                    own = blocks.setdefault(name, {})
+                    key = (record.name, day)
+                    own[key] = own[key] + tally if key in own else tally
+                number += 1
+                listed = {name: list(days.values()) for name, days in blocks.items()}
+                text = f"{number} cases on {len(next(iter(listed.values())))} days\n\n{table(listed)}\n"
+                text += "\nSeconds of a core: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+                with replacing(given.output / "members.md", overwrite=True) as temporary:
+                    temporary.write_text(text + "\n", encoding="utf-8")
+    print((given.output / "members.md").read_text(encoding="utf-8"))
+
+
+def middle(frames: np.ndarray, side: int) -> np.ndarray:
+    """Return the middle of frames (time, y, x), `side` cells each way; all of them for 0."""
+    if not side:
+        return frames
+    y, x = ((size - min(side, size)) // 2 for size in frames.shape[1:])
+    return np.ascontiguousarray(frames[:, y : y + side, x : x + side])
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except NowcastError as error:
+        sys.exit(f"{error}")

@@ -1,0 +1,55 @@
+"""Members in `nowcast evaluate`: of any forecaster that gives them, and of pysteps' STEPS."""
+
+import json
+
+import numpy as np
+import pytest
+from makers import command, rain, write_record
+
+from nowcast.forecasters.baselines import Steps
+
+
+def scores_of(text, forecaster):
+    """{score: value} pooled over lead times."""
+    rows = json.loads(text)["scores"]
+    chosen = [row for row in rows if row["forecaster"] == forecaster and row["against"] is None]
+    return {row["score"]: row["value"] for row in chosen if row["lead_minutes"] is None and row["threshold"] is None}
+
+
+@pytest.fixture
+def record(tmp_path):
+    return write_record(tmp_path / "rain.nc", rain(frames=7, shape=(32, 36)))
+
+
+def test_an_ensemble_is_scored_as_its_file_is(tmp_path, record):
+    asked = ["--observations", record, "--leads", 2, "--start", "2020-06-01T00:20", "--end", "2020-06-01T00:20", "--format"]
+    code, direct, err = command("evaluate", "extrapolation", *asked, "json", "--members", 3)
+    assert code == 0, err
+    predicted = ["--reference-time", "2020-06-01T00:20", "--leads", 2, "--members", 3, "--output", tmp_path / "f.nc"]
+    assert command("predict", "extrapolation", record, *predicted)[0] == 0
+    code, stored, err = command("evaluate", tmp_path / "f.nc", *asked, "json")
+    assert code == 0, err
+    own, same = scores_of(direct, "extrapolation"), scores_of(stored, "f")
+    assert own["spread"] > 0
+    for name in ("crps_fair", "spread", "mean_rmse", "mae"):
+        assert own[name] == pytest.approx(same[name], rel=0.02), name
+
+
+def test_none_of_the_forecasters_gives_members(record):
+    code, _, err = command("evaluate", "persistence", "--observations", record, "--members", 3)
+    assert (code, "none of persistence gives members" in err) == (2, True), err
+
+
+def test_steps_is_an_ensemble_of_its_own():
+    pytest.importorskip("pysteps")
+    past = rain(frames=4, shape=(64, 64))
+    past[:, :3] = np.nan
+    drawn = np.stack(list(Steps().members(past, 2, 3, seed=1)))
+    assert drawn.shape == (2, 3, 64, 64)
+    known = np.isfinite(drawn[0]).all(axis=0)  # a perturbed motion brings what is missing to other cells of each member
+    assert known.mean() > 0.7
+    assert not known[0].any()
+    assert drawn[0][:, known].std(axis=0).max() > 0.1
+    np.testing.assert_array_equal(drawn, np.stack(list(Steps().members(past, 2, 3, seed=1))))
+    dry = np.stack(list(Steps().members(np.zeros_like(past), 2, 3)))
+    assert (dry[np.isfinite(dry)] == 0).all()
