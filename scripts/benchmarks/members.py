@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Time and memory that members take, beside pysteps' STEPS on the same cores, and the size of their file.
+
+The newest frames of a record are forecast, or rain made up for a grid of `--grid Y,X`. Members are written to a file as
+`nowcast predict` does, so their time includes writing; that of STEPS does not. Each runs in a process of its own. The time
+grows with the number of members but for a small part, so few show the ratio.
+
+    python scripts/benchmarks/members.py --grid 256,256 --members 24
+    python scripts/benchmarks/members.py --record radar/fmi/20160928.nc --members 4
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.errors import NowcastError
+from nowcast.forecasters import open_forecaster
+from nowcast.forecasters.baselines import DRY_THRESHOLD, Steps
+from nowcast.forecasters.members.ensemble import Ensemble
+from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.record import Record
+from nowcast.prediction.cases import Selection
+from nowcast.prediction.pipeline import predict
+from nowcast.runtime.device import pick_device
+
+LEADS, PAST = 12, 4
+
+
+def made_up(grid: tuple[int, int]) -> np.ndarray:
+    """Return rain (time, y, x) in mm/h that moves, on a grid of this shape."""
+    import cv2
+
+    y, x = grid
+    noise = cv2.GaussianBlur(np.random.default_rng(0).normal(size=(y + 8, x + 8)).astype(np.float32), (0, 0), 6.0)
+    field = np.maximum(noise / noise.std(), 0) ** 2 * 8
+    return np.stack([field[PAST - n : PAST - n + y, 2 * (PAST - n) : 2 * (PAST - n) + x] for n in range(1, PAST + 1)])
+
+
+def run(given: argparse.Namespace) -> None:
+    """Run one of the two, and print seconds of a core, seconds, the largest memory in GB and the size of the file in MB."""
+    record: Record | None = open_records([given.record])[0] if given.record else None
+    past = record.read(range(len(record) - PAST, len(record))) if record else made_up(tuple(given.grid))
+    start, cores, size = time.perf_counter(), time.process_time(), 0.0
+    if given.only == "steps":
+        for members in Steps().members(past, LEADS, given.members):
+            assert (np.nan_to_num(members) >= DRY_THRESHOLD).any()
+    elif record:
+        forecaster = Ensemble(open_forecaster(given.forecaster, device=pick_device("cpu")), given.members)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "members.nc"
+            predict(forecaster, [record], path, selection=Selection(), folder=False)
+            size = path.stat().st_size / 1e6
+    else:
+        forecaster = Ensemble(open_forecaster(given.forecaster, device=pick_device("cpu")), given.members)
+        for members in forecaster.draw(past, LEADS):
+            assert (np.nan_to_num(members) >= DRY_THRESHOLD).any()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"{time.process_time() - cores:.1f} {time.perf_counter() - start:.1f} {memory:.2f} {size:.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--record", help="NetCDF record whose newest frames are forecast")
+    parser.add_argument("--grid", type=lambda text: [int(n) for n in text.split(",")], default=[256, 256], metavar="Y,X")
+    parser.add_argument("--forecaster", default="extrapolation")
+    parser.add_argument("--members", type=int, default=24)
+    parser.add_argument("--only", choices=("members", "steps"), help="run this one alone, in this process")
+    given = parser.parse_args()
+    if given.only:
+        run(given)
+        return
+    found = {}
+    for name in ("members", "steps"):
+        command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=dict(os.environ))
+        found[name] = [float(number) for number in done.stdout.split()[-4:]]
+        print("{}: {:.1f} s of a core, {:.1f} s, {:.2f} GB, file {:.1f} MB".format(name, *found[name]), flush=True)
+    print(f"members ÷ steps: {found['members'][0] / found['steps'][0]:.3f} of the seconds of a core")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except NowcastError as error:
+        sys.exit(f"{error}")
