@@ -41,6 +41,7 @@ MINUTES, SIDES_KM = (30, 60), (0, 10, 40)  # sums over so long and squares so wi
 AMOUNTS = (0.5, 1.0, 2.0, 5.0, 10.0)  # mm
 RATES = (0.1, 0.5, 1.0, 5.0, 10.0)  # mm/h
 CELLS = "cells"
+DRY = 0.1  # mm/h: less is none in what is observed, as in STEPS and in members, so that ranks count no drizzle
 KEPT_WAVES = (4.0, 64.0)  # km
 
 log = logging.getLogger("nowcast.skill")
@@ -210,6 +211,7 @@ def main() -> None:
             forecasters = forecasters_of(given, record)
             for positions in cases_of(record, given.days, given.cases):
                 frames = middle(record.read(positions), given.crop)
+                frames[frames < DRY] = 0
                 day = str(record.times[positions[PAST - 1]].astype("datetime64[D]"))
                 for name, tally in score_case(forecasters, frames, record, seconds).items():
                     own = blocks.setdefault(name, {})
