@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from nowcast.dataset.draws import Box, Case, Series, Weights, uniform_corner
 from nowcast.dataset.kept_cases import KeptCases
+from nowcast.models.model import Block
 from nowcast.motion import MARGIN, Cells, future_places, motion, past_to_lagrangian, read_nearest
 from nowcast.runtime.threads import one_thread
 
@@ -180,6 +181,10 @@ class Batches(Dataset):
         """Return the day of a window's reference frame, in days since 1970-01-01 UTC."""
         one = self.series[series]
         return int(one.times[one.windows.reference_positions[window]].astype("datetime64[D]").astype(int))
+
+    def blocks(self, batch: Batch) -> list[Block]:
+        """Return the block of each case: its series, and the day of its reference frame."""
+        return [(series, self.day_of(series, window)) for series, window, *_ in batch.cases]
 
     def _draw(self, rng: np.random.Generator, number: int) -> tuple[int, int, int, int]:
         """Draw the series, window and crop of a case. `number`: of the case since the start of the training."""

@@ -6,9 +6,10 @@ forecasters and tiles use only what is documented here; everything but `forward`
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,24 +17,27 @@ from torch import Tensor, nn
 from nowcast.config.schema import Section
 from nowcast.models.transform import Transform
 
+Block = tuple[int, int]  # (number of a record, day since 1970-01-01)
+NO_START: Mapping[str, Tensor] = MappingProxyType({})  # what was calibrated in the checkpoint that new weights start from
 SAMPLE_CELLS = 1 << 15  # approximate number of cells in the sample of a grid by which areas are matched
 
 
 class Calibration:
     """Adjusts a model's probabilities to validation cases. This one, for models without probabilities, does nothing."""
 
-    def count(self, outputs: Tensor, observed: Tensor, validity: Tensor) -> None:
+    def count(self, outputs: Tensor, observed: Tensor, validity: Tensor, blocks: Sequence[Block]) -> None:
         """Add a batch of validation cases.
 
         outputs: of the model, (case, lead, …)
         observed: (case, lead, y, x) mm/h, 0 where missing
         validity: (case, lead, y, x) 1 known, 0 missing
+        blocks: (case,) the record and day of each case; cases of different blocks are taken as independent
         """
 
-    def apply(self, sum_over_processes: Callable[[Tensor], Tensor]) -> None:
+    def apply(self, gather: Callable[[Any], list[Any]]) -> None:
         """Set the model's calibration from all batches counted, in this process and the others.
 
-        sum_over_processes: returns the sum of a tensor of any shape over the processes
+        gather: returns the values of all processes
         """
 
 
@@ -107,8 +111,13 @@ class Model(nn.Module, ABC):
         """
         return {}
 
-    def calibration(self, transform: Transform, thresholds: Sequence[float]) -> Calibration:
-        """Return an object that adjusts the probabilities of reaching `thresholds` (mm/h) to validation cases."""
+    def calibration(
+        self, transform: Transform, thresholds: Sequence[float], *, start: Mapping[str, Tensor] = NO_START
+    ) -> Calibration:
+        """Return an object that adjusts the probabilities of reaching `thresholds` (mm/h) to validation cases.
+
+        start: the buffers of `calibrated` of the checkpoint that the training started from; none where it started anew
+        """
         return Calibration()
 
     def normalises_over_batch(self) -> bool:

@@ -74,7 +74,8 @@ class Learner:
         # processes may run on different processors, but all must compute alike
         self._compute_in(distributed.gather(pick_precision(self.settings.precision, device))[0])
         check_units(self.precision, device)
-        # name and SHA-256 of the checkpoint of training.start_from, and the spans (record, start, end) that it has seen
+        # name and SHA-256 of the checkpoint of training.start_from, the spans (record, start, end) that it has seen, and what
+        # was calibrated in it, by the name of the buffer
         self.started_from: dict[str, Any] | None = None
 
     def _compiled(self) -> Compiled:
@@ -168,7 +169,7 @@ class Learner:
         with self._forecasting_weights():
             return validate(
                 self.model, batches, num_batches, transform=self.transform, loss=self.loss,
-                device=self.device, precision=self.precision, baselines=baselines,
+                device=self.device, precision=self.precision, baselines=baselines, start=self.start_calibration,
             )  # fmt: skip
 
     def forecast(self, batch: Batch) -> np.ndarray:
@@ -216,6 +217,12 @@ class Learner:
         """Return the name of the weights that the training begins with: "untrained", or `training.start_from`."""
         return self.started_from["checkpoint"] if self.started_from else "untrained"
 
+    @property
+    def start_calibration(self) -> dict[str, Tensor]:
+        """Return what was calibrated in the checkpoint that the training started from; empty for new weights."""
+        calibrated = (self.started_from or {}).get("calibrated", {})
+        return {name: torch.tensor(values) for name, values in calibrated.items()}
+
     def state_tensors(self) -> dict[str, Tensor]:
         """Return all that a resumed run needs: tensors `model.*`, `average.*` and `optimizer.*`."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -250,5 +257,6 @@ class Learner:
         before = checkpoint.metadata.get("started_from") or {}
         spans = checkpoint.metadata.get("stretches") or checkpoint.metadata.get("spans", {})
         seen = [span for split in spans.values() for span in split] + before.get("seen", [])
-        self.started_from = {"checkpoint": name, "sha256": checkpoint.digest, "seen": seen}
+        calibrated = {name: weights[name].tolist() for name in self.model.calibrated}
+        self.started_from = {"checkpoint": name, "sha256": checkpoint.digest, "seen": seen, "calibrated": calibrated}
         log.info("starting with the weights of %s (SHA-256 %s)", name, checkpoint.digest[:12])

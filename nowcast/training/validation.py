@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nowcast.dataset.batches import Batch, Batches
 from nowcast.models.losses import Loss, at_least_one
-from nowcast.models.model import Model
+from nowcast.models.model import NO_START, Block, Model
 from nowcast.models.transform import Transform, network_input, split_missing
 from nowcast.runtime import distributed
 from nowcast.runtime.device import arithmetic
@@ -93,6 +94,10 @@ class Kept:
             self.kept[k], self.num_bytes = batch, self.num_bytes + num_bytes
         return batch
 
+    def blocks(self, batch: Batch) -> list[Block]:
+        """Return the record and day of each case of a batch."""
+        return self.batches.blocks(batch)
+
 
 def guidance_of(model: Model, batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
     """Return the further argument of a model that takes guidance, (case, lead, rate, y, x) int8; {} for others."""
@@ -110,16 +115,17 @@ def validate(
     device: torch.device,
     precision: torch.dtype,
     baselines: Baselines,
+    start: Mapping[str, Tensor] = NO_START,
 ) -> Validation:
     """Forecast batches 0 to `num_batches` - 1 and score the forecasts beside `baselines`, at their thresholds.
 
     Each of several processes forecasts its share of the cases; all return the scores of all cases. Afterwards a model that
-    forecasts distributions is calibrated on these cases.
+    forecasts distributions is calibrated on these cases; `start` is what was calibrated in the checkpoint it started from.
     """
     model.eval()
     loss_sums = torch.zeros(2, num_batches)  # (sum of errors, count of pixels) per batch
     totals: dict[str, list[Sums]] = {}  # by forecaster, per batch
-    calibration = model.calibration(transform, baselines.thresholds)
+    calibration = model.calibration(transform, baselines.thresholds, start=start)
     for k in range(num_batches):
         batch = batches[k]
         with arithmetic(device, precision):
@@ -127,7 +133,7 @@ def validate(
             outputs = model(past, batch.future.shape[1], **guidance_of(model, batch, device))
         observed, validity = split_missing(batch.future.to(device))
         loss_sums[:, k] = torch.stack(loss.sum_and_count(model.loss_input(outputs), observed, validity, transform)).cpu()
-        calibration.count(outputs, observed, validity)
+        calibration.count(outputs, observed, validity, batches.blocks(batch))
         forecast = transform.decode(model.values(outputs, past)).cpu().numpy()
         known, beside = baselines.score(k, batch)
         scored = {NETWORK: pixel_sums(forecast, batch.future.numpy(), known, baselines.thresholds), **beside}
@@ -135,7 +141,7 @@ def validate(
             totals.setdefault(name, []).append(of_batch)
     model.train()
     losses, counts = _sum_over_processes(loss_sums)
-    calibration.apply(_sum_over_processes)
+    calibration.apply(distributed.gather)
     scores = _scores(totals)
     return Validation(float((losses / at_least_one(counts)).mean()), scores.pop(NETWORK), scores)
 

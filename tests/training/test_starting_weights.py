@@ -66,7 +66,7 @@ def test_a_run_begins_with_the_weights_and_says_whose_they_are(record, source, t
     begun, ended = read_checkpoint(source), read_checkpoint(tmp_path / "run")
     assert torch.allclose(begun.tensors_of("model")["head.weight"], ended.tensors_of("model")["head.weight"], atol=1e-6)
     seen = [span for spans in begun.metadata["stretches"].values() for span in spans]
-    assert ended.metadata["started_from"] == {"checkpoint": str(source), "sha256": begun.digest, "seen": seen}
+    assert ended.metadata["started_from"] == {"checkpoint": str(source), "sha256": begun.digest, "seen": seen, "calibrated": {}}
     network = open_forecaster(str(tmp_path / "run"), device=torch.device("cpu"))
     assert network.seen("training") == ended.metadata["stretches"]["training"] + seen
     assert network.seen("validation") == ended.metadata["stretches"]["validation"]

@@ -5,14 +5,15 @@ little about one lead time and rate by themselves, so the counts of other lead t
 down to a number of events. Arrays of log-odds are in natural logarithms.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nowcast.models.guided.guidance import LARGEST, MISSING, RATES, STEPS
-from nowcast.models.model import Calibration
+from nowcast.models.model import Block, Calibration
 from nowcast.models.probabilistic.calibration import logistic_regression
 
 LIMIT, WIDTH = 12.0, 0.05  # of the histogram of a network's log-odds: beyond the limits all are alike
@@ -118,8 +119,8 @@ class CutCalibration(Calibration):
     def __init__(self, cuts: Tensor):
         self.cuts, self.counts = cuts, 0
 
-    def count(self, outputs: Tensor, observed: Tensor, validity: Tensor) -> None:
+    def count(self, outputs: Tensor, observed: Tensor, validity: Tensor, blocks: Sequence[Block]) -> None:
         self.counts = self.counts + count_odds(outputs, observed, validity)
 
-    def apply(self, sum_over_processes: Callable[[Tensor], Tensor]) -> None:
-        fill_rows(self.cuts, unbiased_cuts(sum_over_processes(torch.from_numpy(self.counts)).numpy()))
+    def apply(self, gather: Callable[[Any], list[Any]]) -> None:
+        fill_rows(self.cuts, unbiased_cuts(sum(gather(self.counts))))

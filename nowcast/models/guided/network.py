@@ -12,7 +12,7 @@ The encoder sees the past frames. The forecaster is fed, at each lead time, the 
 covers the cells whose log-odds reach a cut, which validation sets for each lead time and rate.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import Annotated, Literal
@@ -28,7 +28,7 @@ from nowcast.models.encoder_forecaster import Channels, Layers, LayersConfig, ov
 from nowcast.models.guided.calibration import GUIDANCE_CENTRES, NEVER, CutCalibration, correction, fill_rows, unbiased_cuts
 from nowcast.models.guided.guidance import MISSING, RATES, STEPS, VALUES, guidance
 from nowcast.models.guided.place import Place
-from nowcast.models.model import Distribution, DistributionModel
+from nowcast.models.model import NO_START, Distribution, DistributionModel
 from nowcast.models.probabilistic.matching import MatchingConstants, match_areas
 from nowcast.models.transform import Transform
 
@@ -165,7 +165,9 @@ class Guided(Layers, DistributionModel):
         self.place_shift.copy_(torch.from_numpy(place.shift))
         fill_rows(self.place_weight, place.weight)
 
-    def calibration(self, transform: Transform, thresholds: tuple[float, ...]) -> CutCalibration:
+    def calibration(
+        self, transform: Transform, thresholds: Sequence[float], *, start: Mapping[str, Tensor] = NO_START
+    ) -> CutCalibration:
         return CutCalibration(self.cuts)
 
     def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, cuts: Tensor | None = None) -> Tensor:

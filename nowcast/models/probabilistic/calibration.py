@@ -1,47 +1,105 @@
 """Calibrate the probabilities of a network on validation cases, which it was not trained on.
 
 A network that was trained on a few crops of a few events is overconfident elsewhere. Logistic calibration (Platt 1999)
-corrects that with two numbers, an intercept and a slope of the log-odds: too few to overfit the validation cases.
+corrects that with two numbers, an intercept and a slope of the log-odds: too few to overfit the validation cases. One event
+still says little about others. A network that started from a checkpoint, which was calibrated elsewhere, therefore keeps that
+calibration as far as the validation cases of some days do not improve the probabilities of the other days.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nowcast.models.model import Calibration, DistributionModel
+from nowcast.models.model import Block, Calibration, DistributionModel
 from nowcast.models.transform import Transform
 
 LIMIT, WIDTH = 6.0, 0.25  # log-odds: bins cover -LIMIT to LIMIT (the outermost ones also hold all beyond), and their width
 BIN_STARTS = torch.arange(-LIMIT, LIMIT, WIDTH, dtype=torch.float64)
+CENTRES = (BIN_STARTS + WIDTH / 2).numpy()
 PRIOR_STRENGTH = 3.0  # inverse variance of the Gaussian prior around intercept 0 and slope 1
 ITERATIONS = 50  # of Newton's method, which converges in fewer
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the calibration of the start to that of the validation cases
+MOST_FOLDS = 10  # of a cross-validation
 
 
 class ReliabilityCalibration(Calibration):
-    """Sets `model.reliability`, the intercept and slope of the calibrated log-odds, from counted validation cases."""
+    """Sets `model.reliability`, the intercept and slope of the calibrated log-odds, from counted validation cases.
 
-    def __init__(self, model: DistributionModel, transform: Transform, thresholds: Sequence[float]):
-        self.model, self.transform, self.thresholds = model, transform, thresholds
-        self.counts = torch.zeros(len(BIN_STARTS), 2, dtype=torch.float64)
+    start: (2,) intercept and slope of the checkpoint that the training started from; None for new weights
+    """
 
-    def count(self, outputs: Tensor, observed: Tensor, validity: Tensor) -> None:
-        """Count pixels by bin of log-odds, all lead times and thresholds together: not reached, reached.
+    def __init__(
+        self, model: DistributionModel, transform: Transform, thresholds: Sequence[float], start: Tensor | None = None
+    ):
+        self.model, self.transform, self.thresholds, self.start = model, transform, thresholds, start
+        self.counts: dict[Block, Tensor] = {}
+
+    def count(self, outputs: Tensor, observed: Tensor, validity: Tensor, blocks: Sequence[Block]) -> None:
+        """Count pixels by block and bin of log-odds, all lead times and thresholds together: not reached, reached.
 
         outputs: (case, lead, parameter, y, x)
         observed, validity: (case, lead, y, x), mm/h, and 1 known, 0 missing
+        blocks: (case,) record and day
         """
         bins = len(BIN_STARTS)
         for threshold in self.thresholds:
             value = float(self.transform.encode(torch.tensor(float(threshold))))
             odds = self.model.log_odds(outputs.float(), value)
             number = ((odds + LIMIT) / WIDTH).long().clamp(0, bins - 1)
-            index = (number * 2 + (observed >= threshold))[validity > 0]
-            self.counts += torch.bincount(index, minlength=bins * 2).cpu().view(bins, 2)
+            index = number * 2 + (observed >= threshold)
+            for case, block in enumerate(blocks):
+                counts = torch.bincount(index[case][validity[case] > 0], minlength=bins * 2).cpu().view(bins, 2)
+                self.counts[block] = self.counts.get(block, 0) + counts.double()
 
-    def apply(self, sum_over_processes: Callable[[Tensor], Tensor]) -> None:
-        self.model.reliability.copy_(fit_reliability(sum_over_processes(self.counts)))
+    def apply(self, gather: Callable[[Any], list[Any]]) -> None:
+        counts = sum_by_block(gather(self.counts))
+        if not counts:
+            return
+        fitted = fit_reliability(sum(counts.values()))
+        if self.start is not None:
+            fitted = between(self.start.double(), fitted, [of_block.numpy() for _, of_block in sorted(counts.items())])
+        self.model.reliability.copy_(fitted)
+
+
+def sum_by_block(parts: Iterable[Mapping[Block, Tensor]]) -> dict[Block, Tensor]:
+    """Add up the counts (bin, 2) of several processes by block."""
+    total: dict[Block, Tensor] = {}
+    for counts in parts:
+        for block, of_block in counts.items():
+            total[block] = total.get(block, 0) + of_block
+    return total
+
+
+def between(start: Tensor, fitted: Tensor, counts: Sequence[np.ndarray]) -> Tensor:
+    """Return the calibration between that of the start and the fitted one that the blocks show to be better elsewhere.
+
+        start, fitted: (2,) intercept and slope
+        counts: (bin, 2) of each block, in order of time
+        returns: (2,)
+
+    Cross-validation over blocks: the share of the way to the calibration of the other blocks with the greatest gain in log
+    likelihood, if that gain is more than its standard error; else the start's. Of a single block nothing can be shown.
+    """
+    folds = [sum(counts[i] for i in part) for part in np.array_split(np.arange(len(counts)), min(len(counts), MOST_FOLDS))]
+    if len(folds) < 2:
+        return start
+    before, gains = start.numpy(), np.zeros((len(SHARES), len(folds)))
+    for k, left_out in enumerate(folds):
+        others = logistic_regression(sum(folds[:k] + folds[k + 1 :]), CENTRES)
+        for s, share in enumerate(SHARES):
+            gains[s, k] = _likelihood(left_out, before + share * (others - before)) - _likelihood(left_out, before)
+    total, error = gains.sum(axis=1), len(folds) ** 0.5 * gains.std(axis=1, ddof=1)
+    shown = np.where(total > error, total, 0)
+    return start + SHARES[shown.argmax()] * (fitted - start) if shown.any() else start
+
+
+def _likelihood(counts: np.ndarray, weights: np.ndarray) -> float:
+    """Return the log likelihood in nats of counts (bin, 2), by intercept and slope (2,)."""
+    odds = weights[0] + weights[1] * CENTRES
+    return -float(counts[:, 0] @ np.logaddexp(0, odds) + counts[:, 1] @ np.logaddexp(0, -odds))
 
 
 def fit_reliability(counts: Tensor) -> Tensor:
@@ -50,7 +108,7 @@ def fit_reliability(counts: Tensor) -> Tensor:
     counts: (bin of log-odds z, 2) pixels that did not reach and that reached the threshold
     returns: (2,) a and b, float64
     """
-    return torch.from_numpy(logistic_regression(counts.numpy(), (BIN_STARTS + WIDTH / 2).numpy()))
+    return torch.from_numpy(logistic_regression(counts.numpy(), CENTRES))
 
 
 def logistic_regression(counts: np.ndarray, centres: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ frame itself is the extrapolation.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nowcast.models.encoder_forecaster import Layers, LayersConfig, pad_to_multiple, steps_at_once
-from nowcast.models.model import DistributionModel
+from nowcast.models.model import NO_START, DistributionModel
 from nowcast.models.probabilistic import inputs
 from nowcast.models.probabilistic.calibration import ReliabilityCalibration
 from nowcast.models.probabilistic.cascade import (
@@ -193,8 +193,10 @@ class Probabilistic(Layers, DistributionModel):
     def log_odds(self, outputs: Tensor, value: float) -> Tensor:
         return log_odds(outputs, value)
 
-    def calibration(self, transform: Transform, thresholds: Sequence[float]) -> ReliabilityCalibration:
-        return ReliabilityCalibration(self, transform, thresholds)
+    def calibration(
+        self, transform: Transform, thresholds: Sequence[float], *, start: Mapping[str, Tensor] = NO_START
+    ) -> ReliabilityCalibration:
+        return ReliabilityCalibration(self, transform, thresholds, start.get("reliability"))
 
     def sample(self, outputs: Tensor, past: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
         outputs, newest = (field[..., ::stride, ::stride].flatten(-2) for field in (outputs, past[:, -1]))

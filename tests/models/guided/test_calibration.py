@@ -119,8 +119,8 @@ def test_cuts_of_validation_forecast_as_many_cells_as_were_observed():
     cuts = torch.zeros(4, len(RATES))
     halves = [CutCalibration(cuts) for _ in range(2)]
     for case, half in enumerate(halves):
-        half.count(odds[case : case + 1], observed[case : case + 1], torch.ones(1, 2, 60, 60))
-    halves[0].apply(lambda counts: counts + torch.from_numpy(halves[1].counts))
+        half.count(odds[case : case + 1], observed[case : case + 1], torch.ones(1, 2, 60, 60), [(0, 0)])
+    halves[0].apply(lambda counts: [counts, halves[1].counts])
     assert torch.equal(cuts[2], cuts[1])
     for rate in range(4):  # the rarer ones lean on others
         forecast = (odds[:, :, rate] >= cuts[:2, rate, None, None]).float().mean()

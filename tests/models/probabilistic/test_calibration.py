@@ -26,8 +26,8 @@ def drawn(shift=0.0, factor=1.0, cells=120, seed=0):
 
 def counted(outputs, rain, thresholds=(2.0, 5.0, 8.0), validity=None):
     calibration = ReliabilityCalibration(network(), LINEAR, thresholds)
-    calibration.count(outputs, rain, torch.ones_like(rain) if validity is None else validity)
-    return calibration.counts
+    calibration.count(outputs, rain, torch.ones_like(rain) if validity is None else validity, [(0, 0)] * len(rain))
+    return calibration.counts[0, 0]
 
 
 def network():
@@ -117,6 +117,44 @@ def test_calibration_is_put_into_the_network():
     outputs, rain = drawn(0.5, 0.7)
     calibration = model.calibration(LINEAR, (2.0, 5.0, 8.0))
     for n in range(2):
-        calibration.count(outputs[n : n + 1], rain[n : n + 1], torch.ones_like(rain[:1]))
-    calibration.apply(lambda counts: counts)
+        calibration.count(outputs[n : n + 1], rain[n : n + 1], torch.ones_like(rain[:1]), [(0, n)])
+    calibration.apply(lambda counts: [counts])
     assert model.reliability.tolist() == pytest.approx([0.5, 0.7], abs=0.06)
+
+
+def of_days(*truths, start=(-0.25, 0.9), thresholds=(2.0, 5.0, 8.0)):
+    """The calibration after a start, of days whose rain has the intercepts and slopes `truths`; two processes share them."""
+    model = network()
+    halves = [model.calibration(LINEAR, thresholds, start={"reliability": torch.tensor(start)}) for _ in range(2)]
+    for day, truth in enumerate(truths):
+        outputs, rain = drawn(*truth, cells=60, seed=day)
+        halves[day % 2].count(outputs[:1], rain[:1], torch.ones_like(rain[:1]), [(0, day)])
+    halves[0].apply(lambda counts: [counts, halves[1].counts])
+    return model.reliability.tolist()
+
+
+def test_one_day_leaves_a_network_the_calibration_that_it_started_with():
+    assert of_days((0.8, 1.1)) == pytest.approx([-0.25, 0.9])
+
+
+@pytest.mark.parametrize("num_days", [2, 4, 13])
+def test_days_that_agree_calibrate_anew(num_days):
+    assert of_days(*[(0.8, 1.1)] * num_days) == pytest.approx([0.8, 1.1], abs=0.1)
+
+
+def test_days_that_differ_leave_the_calibration_or_a_part_of_it():
+    """Where one day's rain grows and the other's decays, neither tells what the next day's will do."""
+    assert of_days((0.8, 0.9), (-1.3, 0.9)) == pytest.approx([-0.25, 0.9])
+    assert of_days((0.8, 0.9), (-0.9, 0.9), (0.3, 0.9), (-0.4, 0.9), (0.6, 0.9), (-1.9, 0.9)) == pytest.approx([-0.25, 0.9])
+    found = of_days((0.1, 0.9), (1.3, 0.9), (0.3, 0.9), (0.9, 0.9))
+    assert -0.25 < found[0] < 0.7, "most of what the four days have in common"
+
+
+def test_new_weights_are_calibrated_on_what_there_is():
+    model, (outputs, rain) = network(), drawn(0.8, 1.1)
+    calibration = model.calibration(LINEAR, (2.0, 5.0, 8.0))
+    calibration.apply(lambda counts: [counts])
+    assert model.reliability.tolist() == [0.0, 1.0], "nothing was counted"
+    calibration.count(outputs, rain, torch.ones_like(rain), [(0, 0)] * 2)
+    calibration.apply(lambda counts: [counts])
+    assert model.reliability.tolist() == pytest.approx([0.8, 1.1], abs=0.06)

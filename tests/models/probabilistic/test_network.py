@@ -203,6 +203,15 @@ def test_training_calibrates_and_a_resumed_run_is_the_straight_one(tmp_path):
     best = read_checkpoint(tmp_path / "straight").tensors_of("model")
     assert best["reliability"].tolist() != [0.0, 1.0]
 
+    start = str(tmp_path / "straight")  # what validation on a single day cannot show to be better is kept, also after a resume
+    for steps in (2, 4):
+        following = experiment([record], steps=steps, start_from=start)
+        train_run(following, tmp_path / "following", resume=steps == 4, overwrite=False, device="cpu")
+        for name in ("best.safetensors", "last.safetensors"):
+            found = read_checkpoint(tmp_path / "following" / name)
+            assert torch.equal(found.tensors_of("model")["reliability"], best["reliability"]), name
+    assert found.metadata["started_from"]["calibrated"] == {"reliability": best["reliability"].tolist()}
+
 
 @pytest.mark.parametrize(("model", "loss"), [(MODEL, {"name": "mae"}),
                                              ({"name": "encoder_forecaster"}, {"name": "exceedance"})])  # fmt: skip
