@@ -2,14 +2,13 @@
 
 import logging
 import re
-import subprocess
 import sys
 
 import pytest
-from makers import ROOT, rain, tiny_experiment, write_record
+from makers import rain, tiny_experiment, write_record
 from makers.terminals import screen, terminal
 
-from nowcast import config
+from nowcast import cli, config
 from nowcast.runtime.log_lines import LogLines
 from nowcast.runtime.progress import Progress
 
@@ -71,16 +70,16 @@ def test_a_bar_is_drawn_again_below_a_line(columns, logger, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 200])
-def test_train_tells_on_a_terminal_what_its_log_file_has(columns, cache, tmp_path):
+def test_train_tells_on_a_terminal_what_its_log_file_has(columns, cache, logger, tmp_path, monkeypatch):
     record = write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28)))
     (tmp_path / "tiny.toml").write_text(config.write(tiny_experiment([record])))
     words = ["train", str(tmp_path / "tiny.toml"), "--output", str(tmp_path / "run"), "--device", "cpu"]
     with terminal(columns) as (stream, rows):
-        done = subprocess.run(
-            [sys.executable, "-m", "nowcast", *words], stderr=stream, stdout=subprocess.PIPE, cwd=ROOT, check=False
-        )
+        monkeypatch.setattr(sys, "stderr", stream)
+        with pytest.raises(SystemExit) as end:
+            cli.main(words)
         shown = rows()
-    assert done.returncode == 0, shown
+    assert not end.value.code, shown
     logged = (tmp_path / "run" / "log.txt").read_text(encoding="utf-8").splitlines()
     lines = [re.sub(r"^\S+ \S+ [A-Z]+ ", "", line) for line in logged]
     assert any("parameters" in line for line in lines)
