@@ -100,8 +100,8 @@ def write_dataset(dataset: xr.Dataset, path: Path) -> None:
     filtered = [name for name, variable in dataset.variables.items() if variable.ndim and variable.dtype.kind in "biuf"]
     dataset.to_netcdf(path, engine="netcdf4", encoding={name: {"zlib": True, "fletcher32": True} for name in filtered})
     with xr.open_dataset(path, engine="netcdf4", decode_times=False) as written:
-        for name in filtered:
-            if not np.array_equal(written[name].values, dataset[name].values, equal_nan=True):
+        for name in filtered:  # as variables: a DataArray of one looks through the hundreds of others for its coordinates
+            if not np.array_equal(written.variables[name].values, dataset.variables[name].values, equal_nan=True):
                 raise OSError(errno.EIO, f"{name} does not read back as it was written")
 
 
