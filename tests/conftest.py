@@ -43,6 +43,22 @@ def workplace(tmp_path, monkeypatch, cache) -> Path:
     return tmp_path / "work"
 
 
+@pytest.fixture(autouse=True)
+def hardly_drawn(request, monkeypatch):
+    """Make the picture of each training tiny: drawing it takes longer than a tiny training. `drawn` leaves it as it is."""
+    if "nowcast.commands.train" in sys.modules and "drawn" not in request.fixturenames:
+        from matplotlib.figure import Figure
+
+        from nowcast.report import training_curves
+
+        monkeypatch.setattr(training_curves, "draw_training", lambda _: Figure((0.1, 0.1)))
+
+
+@pytest.fixture
+def drawn():
+    """Have the pictures of trainings drawn as users get them."""
+
+
 @pytest.fixture
 def undrawn(monkeypatch):
     """Make the diagrams of a report without rendering them, which takes most of its time; tests/report renders them."""
@@ -50,3 +66,4 @@ def undrawn(monkeypatch):
 
     monkeypatch.setattr(maps, "svg", lambda _: b"<svg/>")
     monkeypatch.setattr(maps, "drawn", lambda _: np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr(maps.MapGrid, "pixels", lambda _: np.zeros((1, 1, 3), np.uint8))

@@ -152,7 +152,7 @@ def test_the_thresholds_of_the_first_that_gives_probabilities_are_scored_unless_
 
 
 @pytest.mark.slow
-def test_the_report_says_and_shows_it(record, tmp_path, monkeypatch):
+def test_the_report_says_and_shows_it(record, tmp_path, monkeypatch, undrawn):
     opened = forecasters.open_forecaster
     nets = {"net": Sure(0.3), "other": Sure(0.6, name="other")}
     monkeypatch.setattr(commands_evaluate, "open_forecaster", lambda name, **options: nets.get(name) or opened(name, **options))

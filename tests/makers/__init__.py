@@ -91,7 +91,8 @@ def tiny_run(folder, records, **training):
     """A run folder after two steps of `tiny_experiment`: a network for 2 frames in, 3 out; return the folder."""
     from nowcast.commands.train import train_run
 
-    train_run(tiny_experiment(records, **{"steps": 2, **training}), Path(folder), resume=False, overwrite=False, device="cpu")
+    experiment = tiny_experiment(records, **{"steps": 2, **training})
+    train_run(experiment, Path(folder), resume=False, overwrite=False, device="cpu", draw=lambda _: None)
     return Path(folder)
 
 

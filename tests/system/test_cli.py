@@ -92,7 +92,7 @@ def test_inspect_prints_facts_and_names_the_next_command(inputs):
 
 
 @pytest.mark.slow
-def test_train_predict_and_evaluate_follow_each_other(inputs):
+def test_train_predict_and_evaluate_follow_each_other(inputs, undrawn):
     code, out, err = command("train", inputs / "tiny.toml", "--set", "training.steps=2", "--output", "run")
     assert code == 0, err
     assert re.fullmatch(r"run/best\.safetensors  \(best at step 2 of 2\)\n", out)

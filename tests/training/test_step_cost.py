@@ -170,7 +170,7 @@ OUT_OF_MEMORY = [(8, 3, ": 3 would fit"), (8, 20, ": 7 would fit"), (1, 1, ", th
 def test_a_training_that_runs_out_of_memory_names_the_batch_that_fits(tmp_path, monkeypatch, batch, fitting, says):
     linear_probe(monkeypatch, base=1000, per_case=100, usable=1000 + 100 * fitting + 50)
     monkeypatch.setattr(Learner, "compute_gradients", out_of_memory)
-    wanted = experiment(f"training.batch_size={batch}", "data.stride=4")
+    wanted = experiment(f"training.batch_size={batch}", "data.stride=4", "training.validation_cases=1")
     with pytest.raises(MemoryLimitError, match=rf"out of memory with training\.batch_size = {batch}{says}") as error:
         train_run(wanted, tmp_path / "run", resume=False, overwrite=False, device="cpu")
     assert error.value.exit_code == 7
@@ -181,7 +181,7 @@ def test_a_training_that_runs_out_of_memory_names_the_batch_that_fits(tmp_path, 
 def test_a_training_of_which_not_one_case_fits_names_the_crop_that_does(tmp_path, monkeypatch):
     linear_probe(monkeypatch, base=1e9, per_case=4e9, usable=2e9)
     monkeypatch.setattr(Learner, "compute_gradients", out_of_memory)
-    wanted = experiment("training.batch_size=2", "data.crop=64", "data.stride=4")
+    wanted = experiment("training.batch_size=2", "data.crop=64", "data.stride=4", "training.validation_cases=1")
     with pytest.raises(MemoryLimitError, match=r"one case takes 5\.0 GB .*2\.0 GB may be used\.\ndata\.crop = 32 would fit"):
         train_run(wanted, tmp_path / "run", resume=False, overwrite=False, device="cpu")
 

@@ -49,12 +49,13 @@ def events(output, split):
     return [event for event in map(json.loads, lines) if event["split"] == split]
 
 
-def test_a_run_leaves_the_whole_run_folder(record, tmp_path):
+def test_a_run_leaves_the_whole_run_folder(record, tmp_path, drawn):
     result = run(tiny_experiment([record]), tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {BEST, LAST, PREVIOUS, CONFIG, METRICS, "metrics.csv", LOG, PICTURE}
     assert "best at step" in result
     assert (tmp_path / "run" / PICTURE).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "run" / PICTURE).stat().st_size > 10_000
     assert config.read(tmp_path / "run" / CONFIG) == resolve(tiny_experiment([record]))
     training_validation = events(tmp_path / "run", "validation")
     assert [event["step"] for event in training_validation] == [0, 3, 6]
