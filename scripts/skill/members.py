@@ -211,7 +211,7 @@ def main() -> None:
             forecasters = forecasters_of(given, record)
             for positions in cases_of(record, given.days, given.cases):
                 frames = middle(record.read(positions), given.crop)
-                frames[frames < DRY] = 0
+                frames[PAST:][frames[PAST:] < DRY] = 0  # not what is forecast from: networks take drizzle for a sign of rain
                 day = str(record.times[positions[PAST - 1]].astype("datetime64[D]"))
                 for name, tally in score_case(forecasters, frames, record, seconds).items():
                     own = blocks.setdefault(name, {})
