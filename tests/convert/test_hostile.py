@@ -94,7 +94,13 @@ def virtual_field(file):
     file["dataset1/data1"].create_virtual_dataset("data", layout)
 
 
+def unreadable_name(path):
+    write_odim(path, counts())
+    path.write_bytes(path.read_bytes().replace(b"where", b"\xff\xfe\xfd\xfce"))
+
+
 ODIM |= {
+    "with a name that is no text": (unreadable_name, "is damaged or incomplete|has no map projection"),
     "with a link to another file": (edited(lambda f: link_field(f, lambda h: h.ExternalLink("other.h5", "/x"))), "a link to"),
     "with a link to a system's file beside": (edited(link_beside), "holds a link to /etc/passwd"),
     "whose field is the bytes of another file": (

@@ -21,7 +21,8 @@ def opened(path: Path, what: str) -> Iterator:
         with h5py.File(path, "r") as file:
             _check_links(h5py, file, path)
             yield file
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError, SystemError) as error:
+        # SystemError: of h5py 3.16 for names that are no text
         reason = str(error).strip("'\"").splitlines()[0][:120] if str(error) else type(error).__name__
         raise DataError(f"{path} is damaged or incomplete ({reason}).\nExpected a whole {what} file.") from error
 
