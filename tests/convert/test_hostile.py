@@ -96,7 +96,7 @@ def virtual_field(file):
 
 def unreadable_name(path):
     write_odim(path, counts())
-    path.write_bytes(path.read_bytes().replace(b"where", b"\xff\xfe\xfd\xfce"))
+    path.write_bytes(path.read_bytes().replace(b"where", b"\xff\xfe\xfd\xfc\xfb"))
 
 
 ODIM |= {
