@@ -17,13 +17,13 @@ def test_recipes_stand_in_one_table(tmp_path, monkeypatch):
     done = run_script("benchmarks/training.py", ROOT / "configs/radar.toml", ROOT / "configs/archive.toml", *options)
     assert done.returncode == 0, done.stderr
     head, _, *rows = done.stdout.splitlines()[2:]
-    assert head.startswith("| recipe | windows / s | ÷ first | data, ms |")
+    assert head.startswith("| recipe | windows / s | ÷ first | data, ms | motion | cascade | forward |")
     assert [row.split(" | ")[0] for row in rows] == ["| radar.toml", "| archive.toml"]
     assert " | 1.00 | " in rows[0]
     for row in rows:
         speed, _, *parts, share = re.findall(r"[\d.]+", row.split(".toml")[1])
         assert float(speed) > 0
-        assert len(parts) == 5
+        assert len(parts) == 7
         assert 0 < float(share) < 150  # the layers are timed a second time, so a busy machine may spoil their share
 
 
@@ -32,3 +32,13 @@ def test_a_record_that_is_not_there_is_named(tmp_path):
     done = run_script("benchmarks/training.py", ROOT / "configs/archive.toml", "--data", tmp_path / "absent.nc")
     assert done.returncode == 2
     assert "absent.nc" in done.stderr
+
+
+@pytest.mark.slow
+def test_without_a_record_any_recipe_takes_random_fields(tmp_path):
+    options = ["--rounds", "1", "--set", "training.batch_size=1", "--set", "data.input_frames=2", "--set", "data.lead_frames=2"]
+    done = run_script("benchmarks/training.py", ROOT / "configs/quickstart.toml", ROOT / "configs/many_to_many.toml", *options)
+    assert done.returncode == 0, done.stderr
+    quickstart, other = (re.findall(r"[\d.]+", row.split(".toml")[1]) for row in done.stdout.splitlines()[4:])
+    assert float(quickstart[4]) > 0, "the cascade"
+    assert other[3:5] == ["0", "0"], "neither motion nor cascade"

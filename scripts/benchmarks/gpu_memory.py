@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""Count the memory and the operations of a training step of any size, without the memory and without the operations.
+
+Tensors are torch's fake ones: they have a shape and a dtype but no values. Counted are the bytes of all tensors alive at the
+peak of one update (`nowcast.training.step_cost.step_bytes`), those of weights, their average and the optimizer, and the
+floating-point operations of convolutions and products. Gates are counted as one kernel, as on a GPU. With --check the same
+peak is counted with real tensors beside it.
+
+    python scripts/benchmarks/gpu_memory.py configs/radar.toml configs/archive.toml
+    python scripts/benchmarks/gpu_memory.py configs/radar.toml --shape 1500 1500 --cases 1
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from nowcast import config
+from nowcast.config.schema import Experiment
+from nowcast.models.engine import layer
+from nowcast.models.engine.gates import GateArithmetic
+from nowcast.training.learner import Learner
+from nowcast.training.step_cost import probe, step_bytes
+
+CPU = torch.device("cpu")  # the engine counts here what it allocates on a GPU
+CARD = 80e9  # bytes
+
+
+class OneKernel(GateArithmetic):
+    """Gates that write their results and keep nothing beside them, as a compiled kernel does."""
+
+    def forward(self, *tensors) -> None:
+        pass
+
+    def backward(self, *tensors) -> None:
+        pass
+
+
+def one_kernel(activation: str, gate_activation: str, device: str, dtype: torch.dtype) -> OneKernel:
+    return OneKernel(activation, gate_activation)
+
+
+def shape_of(experiment: Experiment, shape: Sequence[int] | None) -> tuple[int, int]:
+    """Return the (y, x) cells of a case: as asked for, or the crop, or the grid of a model of one grid; else 64 × 64."""
+    grid = experiment.model.model_dump().get("grid")
+    if isinstance(grid, (list, tuple)) and all(grid):
+        return tuple(grid)
+    return tuple(shape) if shape else (experiment.data.crop or 64,) * 2
+
+
+def read(path: Path, settings: Sequence[str]) -> Experiment:
+    """Return the experiment of a config, in bfloat16, for any grid where its own would be that of the records."""
+    settings = ['training.precision="bfloat16"', *settings]
+    experiment = config.read(path, settings)
+    is_open = experiment.model.model_dump().get("grid") == "auto"
+    return config.read(path, [*settings, "model.grid=[0,0]"]) if is_open else experiment
+
+
+def count(path: Path, settings: Sequence[str], shape: Sequence[int] | None, cases: int) -> tuple[int, tuple, int, int, float]:
+    """Return cases, (y, x) cells, bytes of the step at its peak, bytes of its state, and floating-point operations."""
+    experiment = read(path, settings)
+    cells, cases = shape_of(experiment, shape), cases or experiment.training.batch_size
+    with FakeTensorMode(allow_non_fake_inputs=True), ExitStack() as changed:
+        changed.enter_context(patch.object(layer, "gate_arithmetic", one_kernel))
+        # a module moves by exchanging its tensors, which fake ones refuse; these are where they should be
+        changed.enter_context(patch.object(torch.nn.Module, "to", lambda module, _: module))
+        learner = Learner(experiment, CPU)
+        with FlopCounterMode(display=False) as counter:
+            probe(learner, cases, cells)  # allocates the state of the optimizer
+        peak = step_bytes(learner, cases, cells)
+        state = sum(tensor.nbytes for tensor in learner.state_tensors().values())
+    return cases, cells, peak, state, counter.get_total_flops()
+
+
+def really(path: Path, settings: Sequence[str], cells: tuple[int, int], cases: int) -> int:
+    """Return the bytes of the same step at its peak, counted with real tensors."""
+    learner = Learner(read(path, settings), CPU)
+    probe(learner, cases, cells)
+    return step_bytes(learner, cases, cells)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("configs", nargs="+", type=Path, metavar="CONFIG")
+    parser.add_argument("--shape", nargs=2, type=int, metavar=("Y", "X"), help="cells of a case (default: the recipe's)")
+    parser.add_argument("--cases", type=int, default=0, help="of a step (default: the recipe's)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes every config")
+    parser.add_argument("--check", action="store_true", help="count with real tensors as well")
+    given = parser.parse_args(argv)
+    logging.basicConfig(level=logging.ERROR)  # not that this processor has no units of bfloat16
+    print("| recipe | cases | cells | peak, GB | weights and optimizer, GB | cases on 80 GB | TFLOP | counted really, GB |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for path in given.configs:
+        cases, cells, peak, state, flop = count(path, given.set, given.shape, given.cases)
+        real = f"{really(path, given.set, cells, cases) / 1e9:.4f}" if given.check else ""
+        fits = int((CARD - state) / (peak / cases))
+        print(f"| {path.stem} | {cases} | {cells[0]} × {cells[1]} | {peak / 1e9:.4f} | {state / 1e9:.4f} | {fits:,} | "
+              f"{flop / 1e12:.3f} | {real} |", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

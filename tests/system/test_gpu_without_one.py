@@ -1,0 +1,96 @@
+"""What a GPU would refuse or wait for, found without one: fake CUDA tensors (makers/fake_gpu.py) go through the software.
+
+Skipped where torch is not built for CUDA. What has values on a GPU is in test_gpu.py.
+"""
+
+import numpy as np
+import pytest
+import torch
+from makers import ROOT
+
+from nowcast import config
+from nowcast.dataset.batches import Batch
+from nowcast.models.engine import layer
+from nowcast.models.engine.gates import GateArithmetic
+from nowcast.models.guided.calibration import fill_rows
+from nowcast.models.guided.guidance import cascade_model, rate_matrix
+from nowcast.quantity import RAIN_RATE
+from nowcast.training.baselines import Baselines
+from nowcast.training.learner import Learner
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.version.cuda is None, reason="torch is not built for CUDA"),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: see test_gpu.py"),
+]
+RECIPES = sorted((ROOT / "configs").glob("*.toml"))
+DIFFERENT = [path for path in RECIPES if path.stem in ("archive", "cnn_lstm")]
+FRAMES = ["data.input_frames=3", "data.lead_frames=2"]  # few, as every operation is dispatched by Python
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """The operations that would wait for the GPU; gates are computed by torch, which inductor would compile for a real one."""
+    from makers.fake_gpu import fake_gpu
+
+    monkeypatch.setattr(layer, "gate_arithmetic", lambda activation, gate, *_: GateArithmetic(activation, gate))
+    cascade_model(), rate_matrix()  # are computed once, from values
+    with fake_gpu(monkeypatch) as waits:
+        yield waits
+
+
+def learner(recipe, *settings):
+    grid = ["model.grid=[64,64]"] if recipe.stem == "archive" else []
+    return Learner(config.read(recipe, [*FRAMES, "training.ema=0.9", *grid, *settings]), torch.device("cuda", 0))
+
+
+def batch_for(made, cases=2):
+    """Two fake cases on the processor."""
+    data = made.experiment.data
+    shape = made.model.grid or (min(data.crop or 64, 96) // made.model.cell_multiple * made.model.cell_multiple,) * 2
+    frames = torch.rand(cases, data.input_frames + data.lead_frames, *shape)
+    blank = made.model.blank_inputs(cases, data.lead_frames, shape).get("guidance")
+    past, future = frames[:, : data.input_frames], frames[:, data.input_frames :]
+    return Batch(past, future, ((0, 0, 0, 0),) * cases, None if blank is None else blank.cpu())
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_step_waits_for_nothing_and_all_lies_on_the_gpu(recipe, gpu):
+    precision = "float32" if recipe.stem in ("synthetic", "keras_next_frame") else "bfloat16"
+    made = learner(recipe, f'training.precision="{precision}"')
+    batch = batch_for(made).to(made.device)
+    made.model.train()
+    made.loss_sum(batch)  # makes the loss's constants, once
+    gpu.found.clear()
+    outcome = made.compute_gradients([batch], 0, progress=0.0)
+    made.apply_gradients(0, rate=1e-3)
+    assert gpu.found == []
+    assert outcome.values.device.type == "cpu", "copied in the background"
+    for name, parameter in made.model.named_parameters():
+        assert parameter.grad.is_cuda, name
+        assert parameter.grad.dtype == torch.float32, name
+    for name, tensor in made.state_tensors().items():
+        assert tensor.is_cuda or tensor.ndim == 0, name  # counters of steps may lie on the processor
+
+
+@pytest.mark.parametrize("recipe", DIFFERENT, ids=lambda path: path.stem)
+def test_validation_scores_and_calibrates_on_the_gpu(recipe, gpu):
+    made = learner(recipe, 'training.precision="bfloat16"')
+    batches = [batch_for(made)]
+    validation = made.validate(batches, 1, Baselines(RAIN_RATE.thresholds))
+    assert set(validation.network.csi) == set(RAIN_RATE.thresholds)
+    assert made.forecast(batches[0]).shape == batches[0].future.shape
+    for name, buffer in made.model.named_buffers():
+        assert buffer.is_cuda, name
+    assert all(value.is_cuda for value in made.forecasting_weights().values())
+
+
+def test_what_waits_is_noted(gpu):
+    model = learner(ROOT / "configs/archive.toml").model
+    gpu.found.clear()
+    fill_rows(model.cuts, np.ones((2, 8)))
+    model.match(*(torch.rand(shape, device="cuda") for shape in ((1, 1, 8, 9), (1, 9), (1, 9))))
+    noted = {line.split(":")[0] + line[line.rindex(" ") :] for line in gpu.found}
+    assert "models/guided/calibration.py aten.copy_.default" in noted
+    assert "models/probabilistic/matching.py aten.index.Tensor" in noted, "a mask"
+    assert "models/probabilistic/matching.py aten._local_scalar_dense.default" in noted, "a number"
