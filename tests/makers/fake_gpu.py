@@ -37,7 +37,7 @@ class Waits(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         on_gpu = any(tensor.is_cuda for tensor in tensors)
-        if func is aten._local_scalar_dense.default:
+        if func in (aten._local_scalar_dense.default, aten.item.default):  # the latter in inference mode
             return self._number(func, args[0])
         if func in INDEXED:
             args = (args[0], [index for each in args[1] for index in self._indices(func, each, args[0])], *args[2:])

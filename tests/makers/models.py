@@ -52,7 +52,7 @@ def run(model, past, num_leads, seed=0):
     return model(past, num_leads, **{name: value[: len(past), :num_leads] for name, value in whole.items()})
 
 
-def untrained_network(name, *, coordinates="grid", **keys):
+def untrained_network(name, *, coordinates="grid", device="cpu", **keys):
     """The forecaster of a model with random weights, of 2 frames in and 3 out in steps of 5 minutes; `keys` of its model."""
     from makers import tiny_experiment
 
@@ -69,4 +69,4 @@ def untrained_network(name, *, coordinates="grid", **keys):
     facts = {"config": config.as_dict(experiment), "input_frames": 2, "lead_frames": 3, "time_steps": [300],
              "quantity": "rain_rate"}  # fmt: skip
     checkpoint = Checkpoint(facts, {f"model.{key}": value for key, value in weights.items()}, "")
-    return Network(checkpoint, name, device=torch.device("cpu"))
+    return Network(checkpoint, name, device=torch.device(device))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from makers import ROOT
+from makers.models import OF_DISTRIBUTIONS, SMALL, untrained_network
 
 from nowcast import config
 from nowcast.dataset.batches import Batch
@@ -83,6 +84,20 @@ def test_validation_scores_and_calibrates_on_the_gpu(recipe, gpu):
     for name, buffer in made.model.named_buffers():
         assert buffer.is_cuda, name
     assert all(value.is_cuda for value in made.forecasting_weights().values())
+
+
+@pytest.mark.parametrize("name", ["guided", "cnn_lstm"])
+def test_a_forecast_is_computed_on_the_gpu(name, gpu):
+    keys = {"grid": (24, 24)} if "grid" in SMALL[name] else {}
+    network = untrained_network(name, device="cuda", **keys)
+    past = np.ones((2, network.input_frames, 24, 24), np.float32)
+    if name in OF_DISTRIBUTIONS:
+        fields, probabilities = network.forecast_and_exceedance(past, 2, network.thresholds)
+        assert probabilities.shape == (*fields.shape[:2], len(network.thresholds), 24, 24)
+    else:
+        fields = network.forecast(past, 2)
+    assert fields.shape == (2, 2, 24, 24)
+    assert next(network.model.parameters()).is_cuda
 
 
 def test_what_waits_is_noted(gpu):
