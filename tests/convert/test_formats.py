@@ -1,8 +1,5 @@
 """Original files of every format become records with their values, times, places, and missing and dry cells apart."""
 
-import gzip
-
-import netCDF4
 import numpy as np
 import pytest
 from makers import command
@@ -11,8 +8,9 @@ from makers.originals import (
     LAEA,
     START,
     TABLE,
+    converted,
     counts,
-    grib_message,
+    stored,
     write_fmi,
     write_geotiff,
     write_image,
@@ -24,30 +22,12 @@ from makers.originals import (
 )
 
 from nowcast.convert.formats import radolan
-from nowcast.convert.formats.grib import reader as grib
 from nowcast.convert.original import Options
 from nowcast.convert.place import projection_of
 from nowcast.convert.sniffing import FORMATS, format_of
-from nowcast.netcdf.opening import open_records
 
 pytestmark = pytest.mark.usefixtures("cache")
 pytest.importorskip("pyproj")
-
-
-def converted(path, *options):
-    """The record that `nowcast convert` makes of a file."""
-    output = path.parent / "archive"
-    code, _, err = command("convert", path, "--output", output, "--processes", 1, *options)
-    assert code == 0, err
-    (record,) = open_records([output])
-    return record
-
-
-def stored(record):
-    """The stored numbers and the attributes of the variable of a record of one file."""
-    with netCDF4.Dataset(record.paths[0]) as file:
-        file.set_auto_maskandscale(False)
-        return file[record.variable][:], file[record.variable].__dict__
 
 
 @pytest.mark.parametrize("level", ["root", "dataset1", "data1"])
@@ -228,91 +208,6 @@ def test_a_radolan_forecast_is_no_observation(tmp_path):
     code, _, err = command("convert", path, "--output", tmp_path / "archive")
     assert code == 3
     assert "are forecasts, the first 30 minutes ahead" in err
-
-
-@pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_mrms_counts_and_western_longitudes(tmp_path, pack):
-    pytest.importorskip("eccodes")
-    field = counts(shape=(20, 30)) / 10
-    field[0, :3] = -3
-    path = tmp_path / "PrecipRate.grib2"
-    path.write_bytes(pack(grib_message(field, minutes=2)))
-    assert format_of(path) == "mrms"
-    record = converted(path)
-    np.testing.assert_array_equal(record.read([0])[0], np.where(field < 0, np.nan, field).astype(np.float32))
-    assert stored(record)[0].dtype == np.int32
-    assert stored(record)[1]["scale_factor"] == 0.1
-    assert record.times == [START + np.timedelta64(2, "m")]
-    np.testing.assert_allclose([record.grid.x[0], record.grid.y[0], record.grid.y[1]], [-129.995, 54.995, 54.985])
-
-
-def test_a_grib_file_of_many_messages_gives_its_rates(tmp_path):
-    pytest.importorskip("eccodes")
-    field = counts(shape=(20, 30)) / 3600
-    options = {"mrms": False, "decimal": 7, "west": 5.0}
-    messages = [grib_message(field * n, minutes=10 * n, **options) for n in (1, 2)]
-    other = grib_message(field + 280, **options | {"shortName": "2t", "mrms": False})
-    (tmp_path / "a.grb").write_bytes(messages[0] + other + messages[1])
-    record = converted(tmp_path / "a.grb")
-    np.testing.assert_allclose(record.read([0, 1])[1], field * 2 * 3600, atol=2e-3)
-    assert np.diff(record.times).astype(int) == [600]
-
-
-@pytest.mark.parametrize(("number", "minutes"), [(2, 60), (45, 15)])
-def test_mrms_sums_are_divided_by_the_interval_in_their_name(tmp_path, number, minutes):
-    pytest.importorskip("eccodes")
-    field = counts(shape=(20, 30)) / 10
-    field[0, :3], field[1, :3] = -3, -1
-    path = tmp_path / "QPE.grib2"
-    path.write_bytes(grib_message(field, parameterNumber=number))
-    record = converted(path)
-    expected = np.where(field < 0, np.nan, field * 60 / minutes)
-    np.testing.assert_allclose(record.read([0])[0], expected, rtol=1e-6)
-    assert f"over {minutes} minutes" in stored(record)[1]["cell_methods"]
-
-
-def test_mrms_reflectivity_has_numbers_for_no_echo_and_no_coverage(tmp_path):
-    pytest.importorskip("eccodes")
-    field = counts(shape=(20, 30)) / 4
-    field[0, :3], field[1, :3] = -999, -99
-    path = tmp_path / "Composite.grib2"
-    path.write_bytes(grib_message(field, parameterCategory=10, parameterNumber=0, decimal=2))
-    rates = converted(path, "--variable", "209/10/0", "--units", "dBZ").read([0])[0]
-    assert np.isnan(rates[0, :3]).all()
-    assert (rates[1, :3] == 0).all()
-    np.testing.assert_allclose(rates[2:], (10 ** (field[2:] / 10) / 200) ** (1 / 1.6), rtol=1e-5)
-
-
-def test_grib_sums_say_their_interval_in_any_unit_of_time(tmp_path):
-    pytest.importorskip("eccodes")
-    field = np.round(counts(shape=(20, 30)) / 100, 2)
-    keys = {"productDefinitionTemplateNumber": 8, "parameterCategory": 1, "parameterNumber": 8, "decimal": 2}
-    keys |= {"stepUnits": "m", "stepRange": "0-15"}
-    path = tmp_path / "tp.grib2"
-    path.write_bytes(grib_message(field, mrms=False, west=5.0, **keys))
-    record = converted(path)
-    np.testing.assert_allclose(record.read([0])[0], field * 4, rtol=1e-5, atol=1e-6)
-    assert record.times == [START + np.timedelta64(15, "m")]
-
-
-def test_the_rest_of_a_message_of_several_fields_is_not_read_from_the_next_file(tmp_path):
-    pytest.importorskip("eccodes")
-    several, one = tmp_path / "a.grib2", tmp_path / "b.grib2"
-    several.write_bytes(joined(grib_message(np.full((20, 30), 1.0)), grib_message(np.full((20, 30), 2.0), minutes=2)))
-    one.write_bytes(grib_message(np.full((20, 30), 3.0), minutes=4))
-    assert len(grib.scan(several, Options())) == 2
-    for path, expected in ((several, 1.0), (one, 3.0)):
-        (field,) = grib.read(path, [0], Options())
-        np.testing.assert_allclose(field, expected)
-
-
-def joined(first, second):
-    """One GRIB message of the fields of two: sections 4 to 7 of the second follow those of the first."""
-    position = 16
-    while second[position + 4] != 4:
-        position += int.from_bytes(second[position : position + 4], "big")
-    data = first[:-4] + second[position:]
-    return data[:8] + len(data).to_bytes(8, "big") + data[16:]
 
 
 def test_meteoswiss_classes_stay_apart(tmp_path):

@@ -7,7 +7,11 @@ import pickle
 import zipfile
 from pathlib import Path
 
+import netCDF4
 import numpy as np
+
+from makers import command
+from nowcast.netcdf.opening import open_records
 
 START = np.datetime64("2020-06-01T00:00:00")
 LAEA = "+proj=laea +lat_0=55.0 +lon_0=10.0 +x_0=1950000.0 +y_0=-2100000.0 +units=m +ellps=WGS84"
@@ -208,3 +212,19 @@ def write_image(path, numbers, *, mode="P"):
         image = Image.fromarray(np.array(COLOURS, np.uint8)[numbers]).convert(mode)
     image.save(path)
     return Path(path)
+
+
+def converted(path, *options):
+    """The record that `nowcast convert` makes of a file."""
+    output = path.parent / "archive"
+    code, _, err = command("convert", path, "--output", output, "--processes", 1, *options)
+    assert code == 0, err
+    (record,) = open_records([output])
+    return record
+
+
+def stored(record):
+    """The stored numbers and the attributes of the variable of a record of one file."""
+    with netCDF4.Dataset(record.paths[0]) as file:
+        file.set_auto_maskandscale(False)
+        return file[record.variable][:], file[record.variable].__dict__
