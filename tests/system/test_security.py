@@ -24,6 +24,11 @@ PICKLES = {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "job
 NETWORK = {"socket", "ssl", "http", "urllib", "urllib3", "requests", "ftplib", "smtplib", "xmlrpc", "asyncio", "fsspec"}
 RUN = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.startfile", "torch.load", "torch.hub.load"}
 
+OUTSIDE = {
+    "runtime/compiled.py": {"subprocess", "ctypes"},  # runs the C compiler, by a list of words, and loads what it made
+    "convert/formats/grib/messages.py": {"ctypes"},  # tells ecCodes, by its own library, to print nothing
+}
+
 
 def calls(tree):
     return [(ast.unparse(node.func), node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
@@ -47,8 +52,8 @@ def test_nothing_is_unpickled_evaluated_or_given_to_a_shell(path):
         assert not name.startswith(("os.exec", "os.spawn")), name
         assert "allow_pickle" not in keywords, name
         assert "shell" not in keywords, name
-    if path.name != "compiled.py":  # which runs the C compiler, by a list of words
-        assert not set(imported(tree)) & {"subprocess", "ctypes"}
+    outside = set(imported(tree)) & {"subprocess", "ctypes"}
+    assert outside <= OUTSIDE.get(str(path.relative_to(PACKAGE)), set())
 
 
 def test_the_c_compiler_is_called_by_a_list_of_words():
