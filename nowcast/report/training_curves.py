@@ -26,9 +26,9 @@ Events = Sequence[Mapping[str, Any]]
 
 
 def draw_training(events: Events) -> Figure:
-    """Draw a panel each for loss, MAE and CSI at each threshold; the legend is beside them."""
+    """Draw a panel each for loss, MAE and CSI at each threshold that anything hits; the legend is beside them."""
     validation = [event for event in events if event["split"] == "validation"]
-    thresholds = list(validation[-1]["csi"]) if validation else []
+    thresholds = [t for t in (validation[-1]["csi"] if validation else ()) if _is_hit(validation, t)]
     panels = [("loss", None), *[("mae", None)] * any("mae" in event for event in validation)]
     panels += [("csi", threshold) for threshold in thresholds]
     num_rows = 1 if len(panels) < 4 else 2
@@ -86,6 +86,12 @@ def _draw_validation(axes: Axes, validation: Events, score: str, threshold: str 
     for name in BASELINES:
         options = {"color": STYLES[name].colour, "linestyle": LINES[name], "linewidth": 1.6}
         _draw_level(axes, _value(validation[-1], f"{name}_{score}", threshold), name, **options)
+
+
+def _is_hit(validation: Events, threshold: str) -> bool:
+    """Return whether the network or a baseline has a CSI above 0 at a threshold, at any step."""
+    scores = ("csi", *(f"{name}_csi" for name in BASELINES))
+    return any(_value(event, score, threshold) > 0 for event in validation for score in scores)
 
 
 def _scale_by_logarithm(axes: Axes) -> None:

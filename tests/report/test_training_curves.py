@@ -67,6 +67,14 @@ def test_the_panels_show_loss_mae_and_csi_beside_what_they_are_measured_by():
     assert set(lines(high)) == {"network, validation", "best: step 5", "extrapolation"}, "what is undefined is left out"
 
 
+@pytest.mark.parametrize(("csi", "extrapolation", "number"), [(0.0, 0.0, 2), (None, None, 2), (0.1, 0.0, 3), (0.0, 0.2, 3)])
+def test_a_threshold_that_nothing_hits_has_no_panel(csi, extrapolation, number):
+    event = validation(5, 0.6, (0.5, csi), 0.6)
+    del event["mae"]
+    event["extrapolation_csi"]["5"] = extrapolation
+    assert len(draw_training([event]).axes) == number
+
+
 def test_old_events_are_drawn_without_what_they_lack():
     loss, csi = draw_training(OLD).axes
     assert lines(loss) == {
