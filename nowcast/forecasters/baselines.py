@@ -154,13 +154,13 @@ class Sprog(Baseline):
                     _lucas_kanade(past),
                     num_leads,
                     precip_thr=10 * np.log10(DRY_THRESHOLD),
-                    n_cascade_levels=max(3, min(6, int(np.log2(min(past.shape[1:]))) - 1)),
+                    n_cascade_levels=_num_bands(past.shape[1:]),
                 )
             except (ValueError, IndexError, np.linalg.LinAlgError) as error:
                 # isolated cells, uniform rain or rain that does not change have no correlations to estimate
                 log.debug("S-PROG cannot forecast from these frames (%s): extrapolated without it", error)
                 return Pysteps().forecast_case(past, num_leads)
-        return np.where(rain < 10 * np.log10(DRY_THRESHOLD), 0, 10 ** (rain / 10))  # NaN stays NaN
+        return _rain(rain)
 
 
 class Steps(Baseline):
@@ -207,14 +207,13 @@ class Steps(Baseline):
                 drawn = nowcasts.get_method("steps")(
                     filled, velocity, num_leads, n_ens_members=num_members, precip_thr=10 * np.log10(DRY_THRESHOLD),
                     kmperpixel=self.spacing_km, timestep=self.minutes, seed=seed,
-                    n_cascade_levels=max(3, min(6, int(np.log2(min(past.shape[1:]))) - 1)),
+                    n_cascade_levels=_num_bands(past.shape[1:]),
                 )  # fmt: skip
             except (ValueError, IndexError, np.linalg.LinAlgError) as error:
                 log.debug("STEPS cannot forecast from these frames (%s): extrapolated without it", error)
                 drawn = np.broadcast_to(_reflectivity_like(carried), (num_members, *carried.shape))
         for lead, own in enumerate(carried):
-            rain = np.where(drawn[:, lead] < 10 * np.log10(DRY_THRESHOLD), 0, 10 ** (drawn[:, lead] / 10))
-            yield np.where(np.isnan(own), np.nan, rain).astype(np.float32)
+            yield np.where(np.isnan(own), np.nan, _rain(drawn[:, lead])).astype(np.float32)
 
 
 @contextlib.contextmanager
@@ -234,6 +233,17 @@ def _reflectivity_like(past: np.ndarray) -> np.ndarray:
     """Return 10 log10(mm/h), as pysteps' examples transform rain rates."""
     rain = 10 * np.log10(np.maximum(past, DRY_THRESHOLD))  # NaN stays NaN
     return np.where(past < DRY_THRESHOLD, DRY_DBR, rain)
+
+
+def _rain(reflectivity_like: np.ndarray) -> np.ndarray:
+    """Return the rain rate (mm/h) of numbers as of `_reflectivity_like`, of any shape."""
+    is_dry = reflectivity_like < 10 * np.log10(DRY_THRESHOLD)
+    return np.where(is_dry, 0, 10 ** (reflectivity_like / 10))  # NaN stays NaN
+
+
+def _num_bands(grid: tuple[int, ...]) -> int:
+    """Return the number of bands of scale that pysteps divides a grid of this (y, x) shape into."""
+    return max(3, min(6, int(np.log2(min(grid))) - 1))
 
 
 def _lucas_kanade(past: np.ndarray) -> np.ndarray:
