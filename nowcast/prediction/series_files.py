@@ -175,19 +175,22 @@ def _values(series: Series, ending: str) -> dict[str, Any]:
         f"known_share{ending}": (dims, over_places(series.known), share),
     }
     for n, minutes in enumerate(series.wanted.sums):
-        described = {
-            "standard_name": "lwe_thickness_of_precipitation_amount",
-            "long_name": f"rain of the {minutes} minutes up to the time",
-            "units": "mm",
-            "cell_methods": f"area: mean time: sum (comment: over {minutes} minutes)",
-        }
-        variables[f"rain_sum_{minutes}_min{ending}"] = (dims, over_places(series.sums[..., n, :]), described)
+        variables[f"rain_sum_{minutes}_min{ending}"] = (dims, over_places(series.sums[..., n, :]), _of_sum(minutes))
     if series.wanted.thresholds:
         described = {"long_name": "share of the place that reaches the threshold, or is expected to", "units": "1"}
         variables[f"exceedance{ending}"] = ((dims[0], *dims[1:], "threshold"), over_places(series.exceedance), described)
     if series.members.shape[2]:
         variables |= _of_members(series, ending, dims, rate, over_places)
     return {name: (own, values, attributes | {"coordinates": listed}) for name, (own, values, attributes) in variables.items()}
+
+
+def _of_sum(minutes: int) -> dict[str, str]:
+    return {
+        "standard_name": "lwe_thickness_of_precipitation_amount",
+        "long_name": f"rain of the {minutes} minutes up to the time",
+        "units": "mm",
+        "cell_methods": f"area: mean time: sum (comment: over {minutes} minutes)",
+    }
 
 
 def _of_members(series: Series, ending: str, dims: tuple, rate: dict, over_places: Callable) -> dict[str, tuple]:
@@ -197,11 +200,9 @@ def _of_members(series: Series, ending: str, dims: tuple, rate: dict, over_place
     variables: dict[str, tuple] = {dims[-1]: (dims[-1:], np.arange(series.members.shape[2], dtype=np.int32), numbered)}
     variables[f"rain_rate_members{ending}"] = (dims, over_places(series.members), rate)
     for n, minutes in enumerate(series.wanted.sums):
-        described = {
-            "standard_name": "lwe_thickness_of_precipitation_amount",
-            "long_name": f"rain of the {minutes} minutes up to the time",
-            "units": "mm",
-            "cell_methods": f"area: mean time: sum (comment: over {minutes} minutes)",
-        }
-        variables[f"rain_sum_{minutes}_min_members{ending}"] = (dims, over_places(series.member_sums[:, :, n]), described)
+        variables[f"rain_sum_{minutes}_min_members{ending}"] = (
+            dims,
+            over_places(series.member_sums[:, :, n]),
+            _of_sum(minutes),
+        )
     return variables
