@@ -19,7 +19,7 @@ from nowcast.convert.original import DRY_DBZ, FLOAT_FILL
 from nowcast.convert.place import cut
 from nowcast.convert.sniffing import named
 from nowcast.errors import DataError
-from nowcast.netcdf.rain.record_writer import ORIGINALS, STATE, Storage, TimedField, attributes_of, write_record
+from nowcast.netcdf.writing.records import ORIGINALS, STATE, Storage, TimedField, attributes_of, write_record
 from nowcast.runtime.progress import Progress
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from nowcast.convert.inputs import Input, Scanned
 from nowcast.convert.original import Options, Original, Series
 from nowcast.convert.place import Box, BoxMissed, Window, window
 from nowcast.errors import DataError
-from nowcast.netcdf.rain.record_writer import Storage
+from nowcast.netcdf.writing.records import Storage
 
 log = logging.getLogger(__name__)
 PERIODS = {"day": "%Y%m%d", "month": "%Y%m", "file": ""}

@@ -11,7 +11,7 @@ import numpy as np
 
 from nowcast.convert.place import Place
 from nowcast.errors import DataError, UsageError
-from nowcast.netcdf.rain.record_writer import Storage
+from nowcast.netcdf.writing.records import Storage
 
 MOST_CELLS = 1 << 26  # of a field: more are an error of the file, not a radar's
 FLOAT_FILL = float(np.float32(9.969209968386869e36))  # NetCDF's own

@@ -6,26 +6,22 @@ of lead times; accumulations have times of their own. Fields have row 0 northern
 coordinate y.
 """
 
-import contextlib
 import itertools
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import netCDF4
 import numpy as np
 
-from nowcast.errors import DataError, OutputError
 from nowcast.netcdf.accumulations import Accumulation
 from nowcast.netcdf.attributes import OWN_RAIN, text
-from nowcast.netcdf.files import OPEN_FILES, open_dataset
 from nowcast.netcdf.forecast_layout import OTHER_NAME
-from nowcast.netcdf.places.grid import Carried, Grid
+from nowcast.netcdf.places.grid import Grid
+from nowcast.netcdf.writing.new_file import COMPRESSION, auxiliary, new_file, writing
 from nowcast.quantity import Quantity
-from nowcast.runtime.outputs import free_space, may_write, replacing, size
 
 _FILL = np.float32(netCDF4.default_fillvals["f4"])
-COMPRESSION = {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
 RAIN_ATTRIBUTES = {"standard_name": "rainfall_rate", "long_name": "forecast rain rate", "units": "mm h-1"}
 SUM_ATTRIBUTES = {"standard_name": "lwe_thickness_of_precipitation_amount", "units": "mm"}
 OTHER_ATTRIBUTES = {"long_name": "forecast value", "units": "1"}
@@ -40,8 +36,6 @@ THRESHOLD_ATTRIBUTES = {
 }
 # Probabilities are packed to 0.0001, more than their accuracy: two bytes compress to a fraction of the four of float32.
 _SCALE, _PACKED_FILL = 1e-4, np.int16(netCDF4.default_fillvals["i2"])
-_REFERENCES = {"bounds", "climatology", "coordinates", "grid_mapping", "cell_measures", "ancillary_variables"}  # not copied
-_PROJ4 = ("proj4", "proj4_params", "proj4_string", "proj_string")  # attributes of a grid mapping that hold a PROJ string
 
 
 def write_forecast(
@@ -69,21 +63,14 @@ def write_forecast(
 
     Raises OutputError (exit 5) if the file exists or cannot be written; then none is left. Errors of `cases` pass through.
     """
-    path = Path(path)
+    path, checksums = Path(path), {}
     seconds = np.asarray(lead_times, "timedelta64[s]").astype(np.int64)
-    may_write(path, overwrite=overwrite)
-    with replacing(path, overwrite=overwrite) as partial:
-        with writing(path):
-            dataset = netCDF4.Dataset(partial, "w", format="NETCDF4")
-        try:
-            with writing(path):
-                write_globals(dataset, grid, attributes)
-                write_grid(dataset, grid)
-            checksums = _write_cases(dataset, path, iter(cases), grid, seconds, quantity, thresholds, sums, single=single)
-        finally:
-            with writing(path):
-                dataset.close()
-        _check_written(partial, path, grid, checksums)
+
+    def is_as_written(dataset) -> bool:
+        return all(_is_as_written(dataset, name, grid, expected) for name, expected in checksums.items())
+
+    with new_file(path, grid, attributes, is_as_written, overwrite=overwrite) as dataset:
+        checksums |= _write_cases(dataset, path, iter(cases), grid, seconds, quantity, thresholds, sums, single=single)
 
 
 def variable_name(quantity: Quantity) -> str:
@@ -111,13 +98,8 @@ def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, sums
     for case, (time, *fields) in enumerate(itertools.chain([first], cases)):
         assert not (single and case), "one reference time to a file of this layout"
         if not single:
-            since = int((np.datetime64(time, "s") - reference).astype(np.int64))
             with writing(path):
-                dataset["forecast_reference_time"][case] = since
-                dataset["time"][case] = since + seconds
-                for each in sums:
-                    dataset[f"time{each.ending}"][case] = since + each.ends
-                    dataset[f"time{each.ending}_bounds"][case] = since + each.bounds
+                write_case_times(dataset, case, np.datetime64(time, "s") - reference, seconds, sums)
         for name, values in zip(names, [*fields, *(each.of(fields[0]) for each in sums)], strict=True):
             values = values[..., :: -1 if grid.y_ascending else 1, :: -1 if grid.x_descending else 1]
             stored = _packed(values) if name == PROBABILITY else np.ascontiguousarray(_filled(values))
@@ -128,6 +110,19 @@ def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, sums
                 assert stored.shape == shape, f"{name} of {stored.shape} in place of {shape}"
                 variable[... if single else case] = stored
     return checksums
+
+
+def write_case_times(dataset, case: int, after: np.timedelta64, seconds: np.ndarray, sums: Sequence[Accumulation]) -> None:
+    """Write the times of a case that begins so long after the first, in a file of many reference times.
+
+    seconds: (lead,) lead times, s
+    """
+    since = int(after.astype(np.int64))
+    dataset["forecast_reference_time"][case] = since
+    dataset["time"][case] = since + seconds
+    for each in sums:
+        dataset[f"time{each.ending}"][case] = since + each.ends
+        dataset[f"time{each.ending}_bounds"][case] = since + each.bounds
 
 
 def _filled(fields: np.ndarray) -> np.ndarray:
@@ -146,43 +141,6 @@ def _packed(probabilities: np.ndarray) -> np.ndarray:
         missing = np.isnan(values)
         stored[:, lead] = np.where(missing, _PACKED_FILL, np.rint(np.where(missing, 0, values) / _SCALE))
     return stored
-
-
-def write_globals(dataset, grid: Grid, attributes: dict) -> None:
-    proj4 = [grid.mapping_attributes[name] for name in _PROJ4 if name in grid.mapping_attributes]
-    projection = {"projection": proj4[0]} if proj4 else {}  # pysteps looks for it here
-    dataset.setncatts({"Conventions": "CF-1.11"} | attributes | projection)
-
-
-def write_grid(dataset, grid: Grid) -> None:
-    for dim, coordinate in ((grid.y_name, grid.rows), (grid.x_name, grid.columns)):
-        dataset.createDimension(dim, len(coordinate.values))
-        variable = dataset.createVariable(coordinate.name, "f8", (dim,), fletcher32=True)
-        for attribute, value in coordinate.attributes.items():
-            if attribute not in _REFERENCES:
-                limit = attribute.startswith("valid_") or attribute == "actual_range"  # of the type of the coordinate
-                variable.setncattr(attribute, np.asarray(value, np.float64) if limit else value)
-        variable[:] = coordinate.values
-    for other in grid.carried:
-        _write_other(dataset, other)
-    if grid.mapping_name:
-        dataset.createVariable(grid.mapping_name, "i4").setncatts(grid.mapping_attributes)
-
-
-def _write_other(dataset, other: Carried) -> None:
-    """Write a further coordinate as it was stored, with its packing."""
-    own = {name: value for name, value in other.attributes.items() if name not in _REFERENCES}
-    options = {"fill_value": own.pop("_FillValue", None), "zlib": True, "fletcher32": True}
-    variable = dataset.createVariable(other.name, other.stored.dtype, other.dims, **options)
-    variable.set_auto_maskandscale(False)
-    variable.setncatts(own)
-    variable[...] = other.stored
-
-
-def auxiliary(grid: Grid) -> list[str]:
-    """Return the names of the coordinates that are not called like a dimension, which `coordinates` must list."""
-    names = [grid.rows.name, grid.columns.name, *(other.name for other in grid.carried)]
-    return [name for name in names if name not in (grid.y_name, grid.x_name)]
 
 
 def create_single(dataset, reference: np.datetime64, seconds: np.ndarray) -> None:
@@ -286,20 +244,6 @@ def create_variable(dataset, grid: Grid, name: str, kind: str, dims: tuple[str, 
     return variable
 
 
-def _check_written(partial: Path, path: Path, grid: Grid, checksums: Mapping[str, Sequence[int]]) -> None:
-    """Read the file back before it gets its name; OutputError (exit 5) if it is not what was written.
-
-    Not every disk that is full or failing reports an error, and a forecast without its projection looks like any other.
-    """
-    try:
-        with OPEN_FILES.lock, open_dataset(partial) as dataset:
-            same = all(_is_as_written(dataset, name, grid, expected) for name, expected in checksums.items())
-    except (DataError, OSError, RuntimeError, IndexError) as error:
-        raise OutputError(f"{path} cannot be written: it cannot be read back ({str(error).splitlines()[0]}).") from error
-    if not same:
-        raise OutputError(f"{path} cannot be written: it does not read back as it was written.\nIs the disk failing?")
-
-
 def _is_as_written(dataset, name: str, grid: Grid, checksums: Sequence[int]) -> bool:
     variable = dataset[name]
     written = text(variable, "grid_mapping")
@@ -307,20 +251,3 @@ def _is_as_written(dataset, name: str, grid: Grid, checksums: Sequence[int]) -> 
     assert written is None or written in dataset.variables
     cases = (variable[:] if _is_single(dataset) else variable[case] for case in range(len(checksums)))
     return [zlib.crc32(np.ascontiguousarray(fields)) for fields in cases] == list(checksums)
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Hold the lock of the NetCDF library for calls that write; their errors become OutputError (exit 5).
-
-    Nothing else may be waited for inside: another thread may need the lock to go on.
-    """
-    try:
-        with OPEN_FILES.lock:
-            yield
-    except (OSError, RuntimeError) as error:
-        reason, free = getattr(error, "strerror", None) or error, "unknown"
-        with contextlib.suppress(OSError):
-            free = size(free_space(path.parent))
-        hint = f"Is the disk full (free: {free}), or the folder read-only?"
-        raise OutputError(f"{path} cannot be written: {reason}.\n{hint}") from error

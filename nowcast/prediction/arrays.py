@@ -14,7 +14,6 @@ import xarray as xr
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.members.ensemble import MOST_MEMBERS, Ensemble
-from nowcast.netcdf.ensembles.writer import REALIZATION_ATTRIBUTES
 from nowcast.netcdf.forecast_writer import (
     OTHER_ATTRIBUTES,
     PROBABILITY,
@@ -26,6 +25,7 @@ from nowcast.netcdf.forecast_writer import (
 from nowcast.netcdf.rain.data_arrays import as_record
 from nowcast.netcdf.rain.packing import HIGHEST
 from nowcast.netcdf.record import Record
+from nowcast.netcdf.writing.members import REALIZATION_ATTRIBUTES
 from nowcast.prediction.cases import read_past
 from nowcast.scores.functions import as_numpy
 

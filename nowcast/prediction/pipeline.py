@@ -19,9 +19,9 @@ from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.seen import as_text
 from nowcast.netcdf.accumulations import accumulations
 from nowcast.netcdf.attributes import TRAINING_PERIODS
-from nowcast.netcdf.ensembles.writer import write_members
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.record import Record, log_readings
+from nowcast.netcdf.writing.members import write_members
 from nowcast.prediction.cases import KeptFrames, Selection, listing, read_past, references_of
 from nowcast.runtime import distributed
 from nowcast.runtime.outputs import making_folder, may_write, remove_stale

@@ -30,7 +30,7 @@ from nowcast.convert.place import Axis, Place, projection_of
 from nowcast.convert.times import time_in_name
 from nowcast.convert.units import Meant, meant
 from nowcast.errors import DataError, UsageError
-from nowcast.netcdf.rain.record_writer import Storage
+from nowcast.netcdf.writing.records import Storage
 
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 _MOST_UNKNOWN = 0.5  # of the pixels, in colours that the table lacks, such as lines of a map

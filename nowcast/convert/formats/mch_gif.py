@@ -14,7 +14,7 @@ from nowcast.convert.formats.image import opened, pixels
 from nowcast.convert.original import FLOAT_FILL, Options, Original, Series, per_hour
 from nowcast.convert.place import Axis, Place
 from nowcast.errors import DataError
-from nowcast.netcdf.rain.record_writer import Storage
+from nowcast.netcdf.writing.records import Storage
 
 _SCALE = "mmh2LASSEN8bit"
 _SHAPE = (640, 710)

@@ -17,7 +17,7 @@ from nowcast.convert.formats.grib.times import minutes_ahead, minutes_of_sums, s
 from nowcast.convert.original import FLOAT_FILL, Options, Original, Series, check_size
 from nowcast.convert.units import Meant, meant
 from nowcast.errors import DataError
-from nowcast.netcdf.rain.record_writer import Storage
+from nowcast.netcdf.writing.records import Storage
 
 # discipline, category, number of edition 2 -> name and units; sums of MRMS with their interval
 _MRMS = 209

@@ -14,8 +14,8 @@ from makers.stored import open_one
 
 from nowcast.errors import OutputError
 from nowcast.netcdf.accumulations import accumulations
-from nowcast.netcdf.ensembles.writer import rounded, write_members
 from nowcast.netcdf.forecast_reader import read_forecast
+from nowcast.netcdf.writing.members import rounded, write_members
 
 LEADS = np.array([5, 10, 15, 20], "timedelta64[m]")
 START = np.datetime64("2020-06-01T00:15", "s")

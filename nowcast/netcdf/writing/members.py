@@ -12,10 +12,8 @@ from pathlib import Path
 import netCDF4
 import numpy as np
 
-from nowcast.errors import DataError, OutputError
 from nowcast.netcdf.accumulations import Accumulation
 from nowcast.netcdf.attributes import OWN_RAIN
-from nowcast.netcdf.files import OPEN_FILES, open_dataset
 from nowcast.netcdf.forecast_writer import (
     RAIN_ATTRIBUTES,
     SUM_ATTRIBUTES,
@@ -23,12 +21,10 @@ from nowcast.netcdf.forecast_writer import (
     create_single,
     create_sum_times,
     create_variable,
-    write_globals,
-    write_grid,
-    writing,
+    write_case_times,
 )
 from nowcast.netcdf.places.grid import Grid
-from nowcast.runtime.outputs import may_write, replacing
+from nowcast.netcdf.writing.new_file import new_file, writing
 
 REALIZATION_ATTRIBUTES = {"standard_name": "realization", "units": "1"}  # as improver has them
 SCALE, FILL = 0.01, np.int16(netCDF4.default_fillvals["i2"])  # mm/h or mm
@@ -58,26 +54,24 @@ def write_members(
     Raises OutputError (exit 5) if the file exists or cannot be written; then none is left.
     """
     path, seconds = Path(path), np.asarray(lead_times, "timedelta64[s]").astype(np.int64)
-    may_write(path, overwrite=overwrite)
-    with replacing(path, overwrite=overwrite) as partial:
-        with writing(path):
-            dataset = netCDF4.Dataset(partial, "w", format="NETCDF4")
-        try:
+    checksums: dict[tuple, int] = {}
+
+    def is_as_written(dataset) -> bool:
+        dataset.set_auto_maskandscale(False)
+        frames = (zlib.crc32(np.ascontiguousarray(dataset[name][index])) for name, index in checksums)
+        return all(found == expected for found, expected in zip(frames, checksums.values(), strict=True))
+
+    with new_file(path, grid, attributes, is_as_written, overwrite=overwrite) as dataset:
+        for number, (reference, members) in enumerate(cases):
+            reference = np.datetime64(reference, "s")
+            assert not (single and number), "one reference time to a file of this layout"
             with writing(path):
-                write_globals(dataset, grid, attributes)
-                write_grid(dataset, grid)
-            checksums = {}
-            for number, (reference, members) in enumerate(cases):
-                with writing(path):
-                    if not number:
-                        first = np.datetime64(reference, "s")
-                        _create(dataset, grid, first, seconds, num_members, sums, single=single)
-                    _write_times(dataset, number, np.datetime64(reference, "s") - first, seconds, sums, single=single)
-                checksums |= _write_case(dataset, path, None if single else number, members, grid, sums)
-        finally:
-            with writing(path):
-                dataset.close()
-        _check_written(partial, path, checksums)
+                if not number:
+                    first = reference
+                    _create(dataset, grid, first, seconds, num_members, sums, single=single)
+                if not single:
+                    write_case_times(dataset, number, reference - first, seconds, sums)
+            checksums |= _write_case(dataset, path, None if single else number, members, grid, sums)
 
 
 def _create(
@@ -97,21 +91,6 @@ def _create(
         variable.setncatts(
             SUM_ATTRIBUTES | each.described(single=single) | {"scale_factor": SCALE, "comment": f"in mm {ROUNDING}"}
         )
-
-
-def _write_times(
-    dataset, case: int, after: np.timedelta64, seconds: np.ndarray, sums: Sequence[Accumulation], *, single: bool
-) -> None:
-    """Write the times of one case that begins so long after the first."""
-    assert not (single and case), "one reference time to a file of this layout"
-    if single:
-        return
-    since = int(after.astype(np.int64))
-    dataset["forecast_reference_time"][case] = since
-    dataset["time"][case] = since + seconds
-    for each in sums:
-        dataset[f"time{each.ending}"][case] = since + each.ends
-        dataset[f"time{each.ending}_bounds"][case] = since + each.bounds
 
 
 def _write_case(
@@ -154,16 +133,3 @@ def rounded(values: np.ndarray) -> np.ndarray:
         coarse = exact >= least
         units[coarse] = np.rint(exact[coarse] / step) * step
     return np.minimum(units, MOST)
-
-
-def _check_written(partial: Path, path: Path, checksums: dict[tuple, int]) -> None:
-    """Read the file back before it gets its name; OutputError (exit 5) if it is not what was written."""
-    try:
-        with OPEN_FILES.lock, open_dataset(partial) as dataset:
-            dataset.set_auto_maskandscale(False)
-            frames = (zlib.crc32(np.ascontiguousarray(dataset[name][index])) for name, index in checksums)
-            same = all(found == expected for found, expected in zip(frames, checksums.values(), strict=True))
-    except (DataError, OSError, RuntimeError, IndexError) as error:
-        raise OutputError(f"{path} cannot be written: it cannot be read back ({str(error).splitlines()[0]}).") from error
-    if not same:
-        raise OutputError(f"{path} cannot be written: it does not read back as it was written.\nIs the disk failing?")

@@ -3,20 +3,20 @@
 Rows and columns are in the order of the grid's coordinates. `nowcast convert` writes its archives with it.
 """
 
+import itertools
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import netCDF4
 import numpy as np
 
-from nowcast.errors import DataError, OutputError
+from nowcast.errors import DataError
 from nowcast.netcdf.attributes import text
 from nowcast.netcdf.files import OPEN_FILES, open_dataset
-from nowcast.netcdf.forecast_writer import COMPRESSION, auxiliary, write_globals, write_grid, writing
 from nowcast.netcdf.places.grid import Grid
-from nowcast.runtime.outputs import making_folder, may_write, replacing
+from nowcast.netcdf.writing.new_file import COMPRESSION, auxiliary, new_file, writing
+from nowcast.runtime.outputs import making_folder, may_write
 
 # global attributes: digests of the files that a record was made from, by their contents, and by what is quick to compare
 ORIGINALS, STATE = "originals_sha256", "originals_state"
@@ -88,20 +88,18 @@ def write_record(
     first = next(frames, None)
     if first is None:
         return 0
-    with making_folder(path.parent), replacing(path, overwrite=overwrite) as partial:
+    checksums: list[int] = []
+
+    def is_as_written(dataset) -> bool:
+        variable = dataset[storage.name]
+        assert text(variable, "grid_mapping") == grid.mapping_name
+        return [zlib.crc32(np.ascontiguousarray(variable[number])) for number in range(len(variable))] == checksums
+
+    with making_folder(path.parent), new_file(path, grid, attributes, is_as_written, overwrite=overwrite) as dataset:
         with writing(path):
-            dataset = netCDF4.Dataset(partial, "w", format="NETCDF4")
-        try:
-            with writing(path):
-                write_globals(dataset, grid, dict(attributes))
-                write_grid(dataset, grid)
-                _create(dataset, grid, storage, minutes)
-            checksums = [_write(dataset, path, storage, 0, first)]
-            checksums += [_write(dataset, path, storage, number, frame) for number, frame in enumerate(frames, 1)]
-        finally:
-            with writing(path):
-                dataset.close()
-        _check(partial, path, storage, grid, checksums)
+            _create(dataset, grid, storage, minutes)
+        for number, frame in enumerate(itertools.chain([first], frames)):
+            checksums.append(_write(dataset, path, storage, number, frame))
     return len(checksums)
 
 
@@ -154,19 +152,6 @@ def _write(dataset, path: Path, storage: Storage, number: int, frame: TimedField
 
 def _seconds(time: np.datetime64) -> int:
     return int(np.datetime64(time, "s").astype(np.int64))
-
-
-def _check(partial: Path, path: Path, storage: Storage, grid: Grid, checksums: list[int]) -> None:
-    """Read the file back before it gets its name; OutputError (exit 5) if it is not what was written."""
-    try:
-        with OPEN_FILES.lock, open_dataset(partial) as dataset:
-            variable = dataset[storage.name]
-            assert text(variable, "grid_mapping") == grid.mapping_name
-            written = [zlib.crc32(np.ascontiguousarray(variable[number])) for number in range(len(variable))]
-    except (DataError, OSError, RuntimeError, IndexError) as error:
-        raise OutputError(f"{path} cannot be written: it cannot be read back ({str(error).splitlines()[0]}).") from error
-    if written != checksums:
-        raise OutputError(f"{path} cannot be written: it does not read back as it was written.\nIs the disk failing?")
 
 
 def attributes_of(path: Path) -> dict[str, str]:

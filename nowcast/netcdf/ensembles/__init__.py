@@ -1,1 +1,0 @@
-"""Ensembles in forecast files."""
