@@ -8,7 +8,7 @@ has its defaults and as many members, moved by its own motion (`steps`) and by t
 
     python scripts/skill/members.py singapore --network runs/singapore --days 7 --cases 26 --output runs/members/singapore
 
-Scores are printed as a table, and written with all sums to `--output`; called again, the script goes on after the last case.
+Scores are printed as a table, which `--output` holds after each case: members.md.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 from archives import spread_over_days
 
 from nowcast.dataset.windows import find_windows
-from nowcast.errors import NowcastError
+from nowcast.errors import DataError, NowcastError
 from nowcast.forecasters import open_forecaster
 from nowcast.forecasters.baselines import Steps
 from nowcast.forecasters.members.ensemble import Ensemble
@@ -105,7 +105,7 @@ def cases_of(record: Record, days: Sequence[int], most: int) -> np.ndarray:
         whole = np.isin(day.astype(int) % 10, days) & (day == record.times[positions[:, -1]].astype("datetime64[D]"))
         positions, day = positions[whole], day[whole]
     drawn = positions[spread_over_days(day, min(4 * most, len(day)))]
-    wet = np.array([np.nanmean(record.read([row[PAST - 1], row[-1]]) >= 0.1) >= MIN_WET for row in drawn])
+    wet = np.array([np.nanmean(record.read([row[PAST - 1], row[-1]]) >= 0.1) >= MIN_WET for row in drawn], bool)
     drawn = drawn[wet]
     return drawn[spread_over_days(record.times[drawn[:, PAST - 1]].astype("datetime64[D]"), most)]
 
@@ -156,7 +156,7 @@ def rows(blocks: dict[str, list[Tally]]) -> Iterator[list[str]]:
             skill, reliability = brier_skill(chances)[0], brier_reliability(chances)[0]
             yield [
                 kind, name, f"{figures[0]:.4f}", figures[1], f"{figures[2]:.3f}",
-                f"{np.nanmin(ratio):.2f} to {np.nanmax(ratio):.2f}",
+                f"{np.nanmin(ratio):.2f} to {np.nanmax(ratio):.2f}" if np.isfinite(ratio).any() else "–",
                 " ".join(f"{value:.3f}" for value in skill), " ".join(f"{1e3 * value:.2f}" for value in reliability),
             ]  # fmt: skip
 
@@ -178,18 +178,19 @@ def table(blocks: dict[str, list[Tally]]) -> str:
     """Return the figures as a table in Markdown, and the spectra of members beside the observation's by lead time."""
     head = ["of", "forecaster", "fair CRPS", "ratio to it", "flatness", "spread ÷ error", "Brier skill", "reliability × 1000"]
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows(blocks))]
-    waves = [n for n, wave in enumerate(WAVELENGTHS_KM) if KEPT_WAVES[0] <= wave <= KEPT_WAVES[1]]
-    listed = ", ".join(f"{WAVELENGTHS_KM[n]:g}" for n in waves)
-    lines += ["", f"Power of members ÷ power observed at {listed} km, least and most over lead times:", ""]
+    lines += ["", "Power of members ÷ power observed, least and most over lead times:", ""]
     for name, tallies in blocks.items():
-        ratio = spectrum_ratio(sum(tallies)["spectra"])[:, waves]
-        if np.isfinite(ratio).any():
-            least, most = np.nanmin(ratio, axis=0), np.nanmax(ratio, axis=0)
-            lines.append(f"- {name}: " + ", ".join(f"{a:.2f} to {b:.2f}" for a, b in zip(least, most, strict=True)))
+        ratios = zip(WAVELENGTHS_KM, spectrum_ratio(sum(tallies)["spectra"]).T, strict=True)
+        told = [
+            f"{wave:g} km {np.nanmin(ratio):.2f} to {np.nanmax(ratio):.2f}"
+            for wave, ratio in ratios
+            if KEPT_WAVES[0] <= wave <= KEPT_WAVES[1] and np.isfinite(ratio).any()
+        ]
+        lines.append(f"- {name}: {', '.join(told)}")
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", nargs="+")
     parser.add_argument("--network", default="extrapolation", help="forecaster whose members are scored")
@@ -200,7 +201,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--crop", type=int, default=0, help="cells of the middle of the grid that are forecast; 0: all")
     parser.add_argument("--alone", action="store_true", help="without STEPS")
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING)
     given.output.mkdir(parents=True, exist_ok=True)
     blocks: dict[str, dict[tuple[str, str], Tally]] = {}
@@ -223,6 +224,10 @@ def main() -> None:
                 text += "\nSeconds of a core: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
                 with replacing(given.output / "members.md", overwrite=True) as temporary:
                     temporary.write_text(text + "\n", encoding="utf-8")
+    if not number:
+        raise DataError(
+            f"no case in {', '.join(given.records)}: no window of {PAST} + {LEADS} frames is {MIN_WET:.0%} wet there"
+        )
     print((given.output / "members.md").read_text(encoding="utf-8"))
 
 

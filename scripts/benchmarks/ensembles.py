@@ -5,8 +5,8 @@ The newest frames of a record are forecast, or rain made up for a grid of `--gri
 `nowcast predict` does, so their time includes writing; that of STEPS does not. Each runs in a process of its own. The time
 grows with the number of members but for a small part, so few show the ratio.
 
-    python scripts/benchmarks/members.py --grid 256,256 --members 24
-    python scripts/benchmarks/members.py --record radar/fmi/20160928.nc --members 4
+    python scripts/benchmarks/ensembles.py --grid 256,256 --members 24
+    python scripts/benchmarks/ensembles.py --record radar/fmi/20160928.nc --members 4
 """
 
 import argparse
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,17 +31,17 @@ from nowcast.prediction.cases import Selection
 from nowcast.prediction.pipeline import predict
 from nowcast.runtime.device import pick_device
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "data"))
+
+import make_rain
+
 LEADS, PAST = 12, 4
 
 
 def made_up(grid: tuple[int, int]) -> np.ndarray:
-    """Return rain (time, y, x) in mm/h that moves, on a grid of this shape."""
-    import cv2
-
-    y, x = grid
-    noise = cv2.GaussianBlur(np.random.default_rng(0).normal(size=(y + 8, x + 8)).astype(np.float32), (0, 0), 6.0)
-    field = np.maximum(noise / noise.std(), 0) ** 2 * 8
-    return np.stack([field[PAST - n : PAST - n + y, 2 * (PAST - n) : 2 * (PAST - n) + x] for n in range(1, PAST + 1)])
+    """Return rain (time, y, x) in mm/h that moves by (1, 2) cells a frame, on a grid of this shape."""
+    (_, rain), *_ = make_rain.make_events(PAST, grid, (1.0, 2.0), seed=0)
+    return rain.astype(np.float32)
 
 
 def run(given: argparse.Namespace) -> None:
@@ -65,20 +66,20 @@ def run(given: argparse.Namespace) -> None:
     print(f"{time.process_time() - cores:.1f} {time.perf_counter() - start:.1f} {memory:.2f} {size:.1f}")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", help="NetCDF record whose newest frames are forecast")
     parser.add_argument("--grid", type=lambda text: [int(n) for n in text.split(",")], default=[256, 256], metavar="Y,X")
     parser.add_argument("--forecaster", default="extrapolation")
     parser.add_argument("--members", type=int, default=24)
     parser.add_argument("--only", choices=("members", "steps"), help="run this one alone, in this process")
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     if given.only:
         run(given)
         return
     found = {}
     for name in ("members", "steps"):
-        command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
+        command = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv), "--only", name]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=dict(os.environ))
         found[name] = [float(number) for number in done.stdout.split()[-4:]]
         print("{}: {:.1f} s of a core, {:.1f} s, {:.2f} GB, file {:.1f} MB".format(name, *found[name]), flush=True)

@@ -1,0 +1,67 @@
+"""scripts/skill/members.py scores members of a forecaster at cells and of sums, as by hand; benchmarks/ensembles.py times."""
+
+import re
+import subprocess
+import sys
+
+import members as skill_members
+import numpy as np
+import pytest
+from makers import ROOT, rain, write_record
+
+from nowcast.errors import DataError
+from nowcast.scores.ensemble import EnsembleSums, add_members
+from nowcast.scores.exceedance import ExceedanceSums
+
+
+def test_squares_are_means_and_miss_what_has_a_missing_cell():
+    field = np.arange(30.0).reshape(5, 6)
+    field[0, 5] = np.nan
+    means = skill_members.square_means(field[None], 2)[0]
+    assert means.shape == (2, 3)
+    assert means[0, 0] == np.mean([0, 1, 6, 7])
+    assert np.isnan(means).tolist() == [[False, False, True], [False, False, False]]
+
+
+def test_flatness_is_0_of_even_ranks_and_grows_where_members_lie_to_one_side():
+    sums = [EnsembleSums.zeros(1, most_members=1) for _ in range(2)]
+    known = np.ones((1, 2), bool)
+    for each, observed in zip(sums, ([[0.0, 2.0]], [[2.0, 2.0]]), strict=True):
+        chances = ExceedanceSums.zeros(1, (0.5,))
+        add_members(chances, each, 0, np.ones((1, 1, 2), np.float32), np.array(observed, np.float32), known)
+    assert [float(skill_members.flatness(each)[0]) for each in sums] == [0.0, 1.0]
+
+
+def test_cases_lie_on_the_days_asked_for(tmp_path):
+    record = skill_members.open_records([write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 24)))])[0]
+    day = int(record.times[0].astype("datetime64[D]").astype(int)) % 10
+    positions = skill_members.cases_of(record, [day], 3)
+    assert positions.shape == (3, skill_members.PAST + skill_members.LEADS)
+    assert len(skill_members.cases_of(record, [(day + 1) % 10], 3)) == 0
+    words = [str(tmp_path / "rain.nc"), "--days", str((day + 1) % 10), "--output", str(tmp_path / "out")]
+    with pytest.raises(DataError, match=r"no case in .*rain\.nc"):
+        skill_members.main(words)
+
+
+@pytest.mark.slow
+def test_members_of_extrapolation_are_scored_alone(tmp_path, capsys):
+    record = write_record(tmp_path / "rain.nc", rain(frames=20, shape=(40, 40)))
+    skill_members.main([str(record), "--cases", "1", "--members", "3", "--alone", "--output", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert (tmp_path / "out" / "members.md").read_text(encoding="utf-8") == printed.rstrip("\n") + "\n"
+    assert printed.startswith("1 cases on 1 days")
+    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith(("| cells", "| 30 min", "| 60 min"))]
+    assert len(rows) == 7
+    scores = {row[0].removeprefix("| "): float(row[2]) for row in rows}
+    assert all(scores[kind] > 0 for kind in ("cells", "30 min, 0 km", "60 min, 10 km"))
+    assert np.isnan(scores["60 min, 40 km"]), "what enters the grid is missing, so no square of 40 km is known"
+    assert re.search(r"- members: 4 km [\d.]+ to [\d.]+", printed)
+    assert "Seconds of a core: members" in printed
+
+
+@pytest.mark.slow
+def test_the_benchmark_times_members_in_a_process_of_their_own():
+    script = ROOT / "scripts" / "benchmarks" / "ensembles.py"
+    words = [sys.executable, str(script), "--grid", "32,32", "--members", "2", "--only", "members"]
+    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(r"[\d.]+ [\d.]+ [\d.]+ 0\.0\n", printed)
