@@ -38,7 +38,7 @@ def test_cases_lie_on_the_days_asked_for(tmp_path):
     positions = skill_members.cases_of(record, [day], 3)
     assert positions.shape == (3, skill_members.PAST + skill_members.LEADS)
     assert len(skill_members.cases_of(record, [(day + 1) % 10], 3)) == 0
-    words = [str(tmp_path / "rain.nc"), "--days", str((day + 1) % 10), "--output", str(tmp_path / "out")]
+    words = [str(tmp_path / "rain.nc"), "--alone", "--days", str((day + 1) % 10), "--output", str(tmp_path / "out")]
     with pytest.raises(DataError, match=r"no case in .*rain\.nc"):
         skill_members.main(words)
 
