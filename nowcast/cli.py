@@ -21,7 +21,7 @@ from nowcast.errors import NowcastError, UsageError, explain_failure
 
 app = typer.Typer(
     name="nowcast", context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False,
-    rich_markup_mode=None, epilog="Example: nowcast inspect data/sample.nc",
+    rich_markup_mode=None, cls=args.Commands, epilog="Example: nowcast inspect data/sample.nc",
     help="Train, run and verify precipitation nowcasters on radar archives in NetCDF.",
 )  # fmt: skip
 log = logging.getLogger("nowcast")

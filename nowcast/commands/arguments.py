@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperArgument, TyperGroup
 
 from nowcast.commands.completion import configs, devices, forecasters, settings
 from nowcast.errors import UsageError
@@ -34,6 +35,17 @@ class ScoreFormat(StrEnum):
     table = "table"
     json = "json"
     csv = "csv"
+
+
+class Commands(TyperGroup):
+    """Commands whose help shows arguments without their Python types: RECORD, not RECORD <list[str]>."""
+
+    def get_command(self, context: typer.Context, name: str):
+        command = super().get_command(context, name)
+        for argument in command.params if command else ():
+            if isinstance(argument, TyperArgument):
+                argument.display_type_rich = lambda ctx: None
+        return command
 
 
 OUTPUT = ("--output", "-o")

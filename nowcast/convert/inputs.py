@@ -1,5 +1,6 @@
 """Find the original files that arguments name, and read what each holds, in several processes where there are many."""
 
+import atexit
 import contextlib
 import glob
 import hashlib
@@ -30,6 +31,7 @@ _FEW = 8  # pieces of work that one process does sooner than several begin
 
 _MEMORY = Path("/dev/shm")  # where a member of an archive is while it is read, if there is room
 _OPENED = Opened()
+atexit.register(_OPENED.close)
 _KNOWN: dict = {}  # path and what was asked -> size and time of change, and the answer
 
 

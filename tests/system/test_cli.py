@@ -49,6 +49,7 @@ def test_every_command_has_help_with_an_example(name):
     assert (code, err) == (0, "")
     assert f"Example: nowcast {name} " in out
     assert "-q, --quiet" in out
+    assert not re.findall(r"<(?:list|str|int|float)\b.*>", out), "types of Python are not for users"
 
 
 def test_a_mistake_in_the_command_is_two_short_lines():
