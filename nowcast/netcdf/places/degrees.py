@@ -8,14 +8,17 @@ from nowcast.netcdf.places.axes import horizontal, is_declared, over_grid
 from nowcast.netcdf.places.coordinates import numbers
 from nowcast.netcdf.places.edges import find_corners, middles
 
-SAMPLES = 5  # rows, and columns, at which latitude and longitude are read
+SAMPLES = 6  # rows, and columns, at which latitude and longitude are read; even, for the same from either end
 _CLEAR = 2.0  # how many times as much latitude must change along one dimension as along the other to call that one y
 _MOST = 540.0  # degrees; a larger number is a fill value
 _MOVED = 0.01  # degrees that a grid may move in the course of a file
 
 
 def sampled(size: int) -> np.ndarray:
-    """Return the positions (sample,) of rows or columns that are read: the first, the last, and three evenly between."""
+    """Return the positions (sample,) of rows or columns that are read: the first, the last, and four evenly between.
+
+    They are the same counted from the other end, so that grids whose rows run differently are compared at the same cells.
+    """
     return np.unique(np.round(np.linspace(0, size - 1, SAMPLES)).astype(int))
 
 

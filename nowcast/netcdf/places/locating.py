@@ -67,11 +67,7 @@ def _by_samples(grid: Grid) -> Locator | None:
 
     Polynomials of rows and columns in the coordinates of a stereographic map around the middle of the grid.
     """
-    positions = (
-        size - 1 - sampled(size)[::-1] if turned else sampled(size)
-        for size, turned in zip(grid.shape, grid.turned, strict=True)
-    )
-    rows, columns = np.meshgrid(*positions, indexing="ij")
+    rows, columns = np.meshgrid(*map(sampled, grid.shape), indexing="ij")  # the same from either end
     latitude, longitude = grid.places
     centre = latitude[2, 2], longitude[2, 2]
     size = max(grid.shape) / 2
