@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nowcast.commands.arguments import OUTPUT, Overwrite, Quiet, Verbose
+from nowcast.commands.arguments import OUTPUT, Quiet, Verbose
 
 
 class InputFormat(StrEnum):
@@ -49,6 +49,7 @@ Units = Annotated[
 ]
 Colours = Annotated[Path | None, typer.Option(metavar="TOML", help="Colour table of PNG or GIF images.")]
 Processes = Annotated[int | None, typer.Option(metavar="N", help="Processes that convert; default: one for each core.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make all records anew, also those of unchanged files.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Keep running; convert each file that comes.")]
 
 

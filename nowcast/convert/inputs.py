@@ -27,12 +27,9 @@ from nowcast.runtime.progress import Progress
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _FEW = 8  # pieces of work that one process does sooner than several begin
-
-
 _MEMORY = Path("/dev/shm")  # where a member of an archive is while it is read, if there is room
 _OPENED = Opened()
 atexit.register(_OPENED.close)
-_KNOWN: dict = {}  # path and what was asked -> size and time of change, and the answer
 
 
 @dataclass(frozen=True)
@@ -102,20 +99,26 @@ class Found:
     broken: dict[Path, str] = field(default_factory=dict)
 
 
-def find(arguments: Sequence[str | Path], wanted: str = "auto", *, without: Path | None = None) -> Found:
+def find(
+    arguments: Sequence[str | Path], wanted: str = "auto", *, without: Path | None = None, known: dict | None = None
+) -> Found:
     """Find the original files that arguments name, files, folders or globs; tar and zip files count for what they hold.
 
     wanted: a key in FORMATS that all files have; "auto": found by their content; without: a folder that is left out
+    known: what files told when they were listed before, which is brought up to date: a watched folder is listed often
 
     Raises UsageError (exit 2) for an argument that names nothing.
     """
-    found = Found()
-    for path in dict.fromkeys(itertools.chain.from_iterable(_expanded(argument, without) for argument in arguments)):
-        name = _unless_known(path, format_of)
+    found, known = Found(), {} if known is None else known
+    paths = dict.fromkeys(itertools.chain.from_iterable(_expanded(argument, without) for argument in arguments))
+    for gone in [each for each in known if each[0] not in paths]:
+        del known[gone]
+    for path in paths:
+        name = _unless_known(path, format_of, known)
         if name != ARCHIVE or wanted == "meteonet":  # npz is zip
             _add(found, path, name, wanted)
             continue
-        inside, fault = _unless_known(path, _look_into) or ([], None)
+        inside, fault = _unless_known(path, _look_into, known) or ([], None)
         for member, name in inside:
             _add(found, member.path, name, wanted, member)
         if fault:
@@ -123,16 +126,19 @@ def find(arguments: Sequence[str | Path], wanted: str = "auto", *, without: Path
     return found
 
 
-def _unless_known(path: Path, look: Callable[[Path], Result]) -> Result | None:
-    """Return what a look at a file tells; once, until its size or time changes: a watched folder is listed often."""
+def _unless_known(path: Path, look: Callable[[Path], Result], known: dict) -> Result | None:
+    """Return what a look at a file tells; once, until its size or time changes.
+
+    known: path and look -> size and time of change, and what it told
+    """
     try:
         status = path.stat()
     except OSError:
         return None
     state = (status.st_size, status.st_mtime_ns)
-    if path.is_dir() or _KNOWN.get((path, look), (None,))[0] != state:
-        _KNOWN[path, look] = state, look(path)
-    return _KNOWN[path, look][1]
+    if path.is_dir() or known.get((path, look), (None,))[0] != state:
+        known[path, look] = state, look(path)
+    return known[path, look][1]
 
 
 def _look_into(path: Path) -> tuple[list[tuple[Member, str | None]], str | None]:

@@ -53,11 +53,12 @@ class _Watched:
         self._seen: dict[Path, _State] = {}
         self._done: dict[Path, _State] = {}
         self._failures: dict[Path, int] = {}
+        self._known: dict = {}  # what files told, see `find`
 
     def settled(self) -> list[Input]:
         """Return the files to convert: new or changed ones that have not changed since the last listing, in order of age."""
         try:
-            inputs = find([self.folder], self.request.format, without=self.output).inputs
+            inputs = find([self.folder], self.request.format, without=self.output, known=self._known).inputs
         except OSError as error:  # such as a network disk that is away
             log.debug("%s cannot be listed: %s", self.folder, error)
             return []
@@ -65,6 +66,7 @@ class _Watched:
         ready = [source for source, state in states.items() if self._is_ready(source.path, state)]
         self._seen = {source.path: state for source, state in states.items()}
         self._done = {path: state for path, state in self._done.items() if path in self._seen}
+        self._failures = {path: count for path, count in self._failures.items() if path in self._seen}
         return sorted(ready, key=lambda source: (self._seen[source.path][1], source.path))
 
     def _is_ready(self, path: Path, state: _State) -> bool:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from makers.originals import counts, write_odim
 
+from nowcast.convert.inputs import find
 from nowcast.convert.jobs import Request
 from nowcast.convert.watch import TRIES, watch
 from nowcast.errors import UsageError
@@ -70,6 +71,16 @@ def test_a_record_of_another_file_is_left_and_told(tmp_path, caplog):
     assert list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps(nothing, nothing))) == []
     told = f"{tmp_path / 'out/a.nc'} was made from another file than {tmp_path / 'in/a.h5'}"
     assert sum(record.message.startswith(told) for record in caplog.records) == 1
+
+
+def test_what_files_told_is_kept_while_they_are_listed(tmp_path):
+    """Thousands of files a day go through a folder that is watched for a year."""
+    known = {}
+    for name in "abc":
+        write_odim(tmp_path / f"{name}.h5", counts())
+        assert [source.path.name for source in find([tmp_path], known=known).inputs] == [f"{name}.h5"]
+        assert {path.name for path, _ in known} == {f"{name}.h5"}
+        (tmp_path / f"{name}.h5").unlink()
 
 
 def test_the_folders_must_be_two(tmp_path):
