@@ -5,6 +5,7 @@ As CF has it: a coordinate is known by its standard name, its units or its `axis
 declared.
 """
 
+import math
 import re
 
 from nowcast.netcdf.attributes import attributes, is_numeric, text
@@ -12,6 +13,10 @@ from nowcast.netcdf.attributes import attributes, is_numeric, text
 # CF's units in lower case, and others' short forms
 _NORTH = {"degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen", "deg_north", "deg_n", "degn"}
 _EAST = {"degrees_east", "degree_east", "degrees_e", "degree_e", "degreese", "degreee", "deg_east", "deg_e", "dege"}
+# degrees that count the other way, which udunits does not have
+_SOUTH = {"degrees_south", "degree_south", "degrees_s", "degree_s", "deg_south", "deg_s"}
+_WEST = {"degrees_west", "degree_west", "degrees_w", "degree_w", "deg_west", "deg_w"}
+_RADIANS = {"radian", "radians", "rad"}
 _AXES = {
     "projection_y_coordinate": "Y", "projection_y_angular_coordinate": "Y", "latitude": "Y", "grid_latitude": "Y",
     "projection_x_coordinate": "X", "projection_x_angular_coordinate": "X", "longitude": "X", "grid_longitude": "X",
@@ -33,13 +38,25 @@ def angle(name: str, declared: dict) -> str | None:
     standard_name, units = _word(declared, "standard_name"), _degrees(_word(declared, "units"))
     if standard_name in ("latitude", "longitude"):
         return standard_name
-    if units in _NORTH | _EAST and standard_name not in _AXES:
-        return "latitude" if units in _NORTH else "longitude"
+    if units in _NORTH | _EAST | _SOUTH | _WEST and standard_name not in _AXES:
+        return "latitude" if units in _NORTH | _SOUTH else "longitude"
     if standard_name or not (units == "" or "deg" in units):
         return None
     by_name = "latitude" if name.lower() in _LATITUDES else "longitude" if name.lower() in _LONGITUDES else None
     said = set(re.findall(r"\b(?:latitude|longitude)\b", _word(declared, "long_name"))) if units else set()
     return by_name or (said.pop() if len(said) == 1 and not _NOT_TRUE.search(_word(declared, "long_name")) else None)
+
+
+def degrees_per_unit(declared: dict) -> float:
+    """Return how many degrees north or east the unit of a coordinate of angles is; 1 for all other coordinates.
+
+    Angles of a satellite's view stay in radians.
+    """
+    units, standard_name = _degrees(_word(declared, "units")), _word(declared, "standard_name")
+    if units in _SOUTH | _WEST:
+        return -1.0
+    is_angle = standard_name in ("latitude", "longitude", "grid_latitude", "grid_longitude")
+    return math.degrees(1) if units in _RADIANS and is_angle else 1.0
 
 
 def _degrees(units: str) -> str:
@@ -63,7 +80,10 @@ def declared_axis(name: str, declared: dict) -> str | None:
 
 def horizontal(dataset, variable) -> tuple[str, str] | None:
     """Return the dimensions (y, x) of a variable: by coordinates, else by name, else the last two other than time."""
-    axes = {dim: _axis_along(dataset, variable, dim) or _named(dataset, dim) for dim in variable.dimensions}
+    axes = {
+        dim: _axis_along(dataset, variable, dim) or _named(dataset, dim) or _named_along(dataset, variable, dim)
+        for dim in variable.dimensions
+    }
     y, x = (next((dim for dim, axis in axes.items() if axis == wanted), None) for wanted in "YX")
     long = [dim for dim, axis in axes.items() if dim not in (y, x) and axis != "T"]
     if len(long) < (y is None) + (x is None):
@@ -98,6 +118,12 @@ def _named(dataset, dim: str) -> str | None:
     if own is not None and text(own, "standard_name"):
         return None
     return axis_of_name(dim)
+
+
+def _named_along(dataset, variable, dim: str) -> str | None:
+    """Return the axis Y or X of a dimension by the names of the coordinates along it; None if they name none, or both."""
+    axes = {axis_of_name(other.name) for other in along(dataset, variable, dim)} & {"Y", "X"}
+    return axes.pop() if len(axes) == 1 else None
 
 
 def axis_of_name(name: str) -> str | None:

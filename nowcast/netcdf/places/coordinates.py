@@ -9,18 +9,20 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import attributes, is_numeric
-from nowcast.netcdf.places.axes import along, angle, declared_axis, listed
+from nowcast.netcdf.places.axes import along, angle, axis_of_name, declared_axis, degrees_per_unit, listed
 
 MAX_COORDINATE = 50_000_000  # values; a longer coordinate is refused before it is read
 PACKING = {"scale_factor", "add_offset", "_Unsigned", "_FillValue", "missing_value"}
 _SAME = 0.01  # cells by which a map's coordinate over the grid may differ between columns
+_NUMBERS = {"units": "1", "long_name": "number of the cell"}  # of dimensions that are called like an angle and have none
 _BOUNDS = re.compile(r"_(bnds|bounds)$", re.IGNORECASE)
+_LIMITS = re.compile(r"valid_|actual_range")  # attributes in the units of the stored numbers
 _UNEVEN = 0.5  # cells that a coordinate may deviate from equal steps; rounded degrees deviate less
 
 
 @dataclass(frozen=True, eq=False)
 class Coordinate:
-    """A coordinate of rows or columns. Without one in the file, 0, 1, … without attributes.
+    """A coordinate of rows or columns. Without one in the file, 0, 1, …, without attributes or with units of 1.
 
     values: (y,) or (x,) float64, in the order of the file
     """
@@ -82,7 +84,7 @@ def read_coordinate(dataset, variable, dim: str, axis: str, where: str) -> Coord
     if own is not None and own.dimensions == (dim,) and is_numeric(own):
         coordinate = _read(own, where)
     else:
-        coordinate = Coordinate(dim, np.arange(size, dtype=np.float64))
+        coordinate = Coordinate(dim, np.arange(size, dtype=np.float64), _NUMBERS if angle(dim, {}) else {})
     if not coordinate.is_measured:
         others = (_read(other, where) for other in along(dataset, variable, dim) if _is_place(other, variable, axis))
         coordinate = next((other for other in others if other.is_measured), coordinate)
@@ -93,42 +95,60 @@ def read_coordinate(dataset, variable, dim: str, axis: str, where: str) -> Coord
 
 
 def _is_place(other, variable, axis: str) -> bool:
-    """Return whether a variable over a dimension alone says where its rows or columns are: it declares it or is listed."""
+    """Return whether a variable over a dimension alone says where its rows or columns are.
+
+    It declares it, or is listed; one that does neither is known by its name.
+    """
     declared = declared_axis(other.name, attributes(other))
-    return declared == axis or (declared is None and other.name in listed(variable))
+    return declared == axis or (declared is None and (other.name in listed(variable) or axis_of_name(other.name) == axis))
 
 
 def _of_two_dimensions(dataset, variable, dim: str, axis: str) -> Coordinate | None:
     """Return the coordinate along a dimension that a map's over the grid, the same in all columns, or bounds alone tell."""
     for other in dataset.variables.values():
         dims = set(other.dimensions)
-        is_bounds = other.dimensions[:1] == (dim,) and other.shape[1:] == (2,) and bool(_BOUNDS.search(other.name))
-        if other.ndim != 2 or dim not in dims or not (is_bounds or dims <= set(variable.dimensions)) or not is_numeric(other):
+        if other.ndim != 2 or dim not in dims or not is_numeric(other):
             continue
-        declared = {name: value for name, value in attributes(other).items() if name not in PACKING}
-        if declared_axis(other.name, declared) != axis or (angle(other.name, declared) and not is_bounds):
+        is_bounds = other.shape[other.dimensions.index(dim) - 1] == 2 and bool(_BOUNDS.search(other.name))
+        name = _BOUNDS.sub("", other.name) if is_bounds else other.name
+        if not (is_bounds or dims <= set(variable.dimensions)):
+            continue
+        declared = in_degrees(name, attributes(other))
+        if declared_axis(name, declared) != axis or (angle(name, declared) and not is_bounds):
             continue
         if other.size > MAX_COORDINATE:
             continue
         values = numbers(attributes(other), other[:])
         values = values if other.dimensions[0] == dim else values.T
         step = abs(values[-1, 0] - values[0, 0]) / max(len(values) - 1, 1)
-        found = Coordinate(_BOUNDS.sub("", other.name), values.mean(axis=1), declared)
+        found = Coordinate(name, values.mean(axis=1), declared)
         if found.is_measured and (is_bounds or np.ptp(values, axis=1).max() <= _SAME * step):
             return found
     return None
 
 
 def _read(variable, where: str) -> Coordinate:
-    declared = {name: value for name, value in attributes(variable).items() if name not in PACKING}
+    declared = in_degrees(variable.name, attributes(variable))
     coordinate = Coordinate(variable.name, numbers(attributes(variable), variable[:]), declared)
     if not np.isfinite(coordinate.values).all():
         raise DataError(f"{where}: coordinate {variable.name} has missing values.\nExpected a number for every cell.")
     return coordinate
 
 
+def in_degrees(name: str, declared: dict) -> dict:
+    """Return the attributes of a coordinate that hold for its numbers as `numbers` gives them."""
+    kept = {key: value for key, value in declared.items() if key not in PACKING}
+    if degrees_per_unit(declared) == 1:
+        return kept
+    units = {"latitude": "degrees_north", "longitude": "degrees_east"}.get(angle(name, declared) or "", "degrees")
+    return {key: value for key, value in kept.items() if not _LIMITS.match(key)} | {"units": units}
+
+
 def numbers(declared: dict, stored: np.ndarray) -> np.ndarray:
-    """Unpack stored numbers of a coordinate with these attributes, (…,) of any shape, to float64; NaN where missing."""
+    """Unpack stored numbers of a coordinate with these attributes, (…,) of any shape, to float64; NaN where missing.
+
+    Angles are in degrees, north and east.
+    """
     stored = np.asarray(stored)
     fill = declared.get("_FillValue", netCDF4.default_fillvals.get(stored.dtype.str[1:]))
     fills = [fill, *np.ravel(declared.get("missing_value", []))]
@@ -136,7 +156,7 @@ def numbers(declared: dict, stored: np.ndarray) -> np.ndarray:
     if str(declared.get("_Unsigned", "")).lower() == "true" and stored.dtype.kind == "i":
         stored = stored.view(stored.dtype.str.replace("i", "u"))
     values = stored * np.float64(declared.get("scale_factor", 1.0)) + np.float64(declared.get("add_offset", 0.0))
-    return np.where(missing, np.nan, values)
+    return np.where(missing, np.nan, values * degrees_per_unit(declared))
 
 
 def check_even(coordinate: Coordinate, where: str) -> None:

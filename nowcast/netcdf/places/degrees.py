@@ -10,7 +10,7 @@ from nowcast.netcdf.places.edges import find_corners, middles
 
 SAMPLES = 6  # rows, and columns, at which latitude and longitude are read; even, for the same from either end
 _CLEAR = 2.0  # how many times as much latitude must change along one dimension as along the other to call that one y
-_MOST = 540.0  # degrees; a larger number is a fill value
+FURTHEST = 540.0  # degrees; a larger number is a fill value
 _MOVED = 0.01  # degrees that a grid may move in the course of a file
 
 
@@ -72,7 +72,7 @@ def _at(coordinate, chosen: dict[str, np.ndarray], other: int) -> np.ndarray:
     """Return the values at these rows and columns, in the order of the file's dimensions; at `other` of a third dimension."""
     index = tuple(chosen.get(dim, other) for dim in coordinate.dimensions)
     values = numbers(attributes(coordinate), coordinate[index])
-    return np.where(np.abs(values) <= _MOST, values, np.nan)
+    return np.where(np.abs(values) <= FURTHEST, values, np.nan)
 
 
 def _plane(values: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.places.axes import angle
 from nowcast.netcdf.places.coordinates import Coordinate, converted, numbers
-from nowcast.netcdf.places.degrees import sampled
+from nowcast.netcdf.places.degrees import FURTHEST, sampled
 from nowcast.netcdf.places.distance import distance_km
 from nowcast.netcdf.places.grid import Grid
 
@@ -28,6 +28,7 @@ PROJ_STRINGS = (
 )  # attributes of a grid mapping that hold a PROJ string
 _APART = 1.0  # cells that two statements of the places in a file may differ by
 _STEPS, _CLOSE = 30, 1e-4  # most steps of Newton's method, and cells that end it
+_FITTED, _DEGREE = 10_000, 5  # known cells that polynomials are fitted to, where others are missing, and their degree
 _BACK = 0.1  # cells from a position to that of its own latitude and longitude
 
 
@@ -98,9 +99,9 @@ class _Map(Earth):
 class _Everywhere(Earth):
     """A grid with a latitude and a longitude of each cell, between which it is interpolated on the sphere."""
 
-    def __init__(self, latitudes: np.ndarray, longitudes: np.ndarray):
-        super().__init__(latitudes.shape)
-        self.vectors = unit_vectors(latitudes, longitudes)
+    def __init__(self, vectors: np.ndarray):
+        super().__init__(vectors.shape[1:])
+        self.vectors = vectors  # (3, y, x), of length 1
 
     def degrees(self, rows, columns):
         return latitudes_longitudes(self._vectors_at(np.asarray(rows, np.float64), np.asarray(columns, np.float64)))
@@ -167,6 +168,8 @@ def _northern(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _what_it_has(grid: Grid) -> str:
+    if any(angle(other.name, other.attributes) for other in grid.carried):
+        return "latitude and longitude of cells, but they follow no smooth map"
     kinds = {"length": "distances on a map", "rotated": "rotated degrees", "bare": "numbers without units",
              "index": "numbers of rows and columns"}  # fmt: skip
     kind = grid.rows.kind if grid.rows.kind == grid.columns.kind else "index"
@@ -225,19 +228,43 @@ def _agree(on_map: Earth, grid: Grid, name: str) -> bool:
 
 
 def _given_everywhere(grid: Grid) -> Earth | None:
-    """Return the places of a grid with latitude and longitude for each cell; None without, and if some are missing or wrong."""
+    """Return the places of a grid with latitude and longitude for each cell; None without, and if they are no smooth map."""
     found = {}
     for other in grid.carried:
         if set(other.dims) == {grid.y_name, grid.x_name} and (kind := angle(other.name, other.attributes)):
             values = numbers(other.attributes, other.stored)
+            values = np.where(np.abs(values) <= FURTHEST, values, np.nan)
             values = values if other.dims[0] == grid.y_name else values.T
             found.setdefault(kind, values[tuple(slice(None, None, -1 if turned else 1) for turned in grid.turned)])
-    if len(found) < 2 or not all(np.isfinite(values).all() for values in found.values()):
+    vectors = _filled(unit_vectors(found["latitude"], found["longitude"])) if len(found) == 2 else None
+    if vectors is None:
         return None
-    everywhere = _Everywhere(found["latitude"], found["longitude"])
+    everywhere = _Everywhere(vectors)
     rows, columns = np.meshgrid(*(sampled(size) for size in grid.shape), indexing="ij")
     back = np.stack(everywhere.positions(*everywhere.degrees(rows, columns))) - (rows, columns)
     return everywhere if np.abs(back).max() < _BACK else None  # NaN, too: latitudes and longitudes that are no map
+
+
+def _filled(vectors: np.ndarray) -> np.ndarray | None:
+    """Return unit vectors (3, y, x) with those of a smooth map where some are missing; None if the others follow none.
+
+    The map is a polynomial of rows and columns.
+    """
+    known = np.isfinite(vectors).all(axis=0)
+    if known.all():
+        return vectors
+    y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in known.shape), indexing="ij")
+    powers = np.stack([y**m * x**n for m in range(_DEGREE + 1) for n in range(_DEGREE + 1 - m)], axis=-1)
+    every = max(1, int(known.sum()) // _FITTED)
+    terms, places = powers[known][::every], vectors[:, known].T[::every]
+    if len(terms) < 2 * powers.shape[-1]:
+        return None
+    fit = np.linalg.lstsq(terms, places, rcond=None)[0]
+    cell = np.nanmedian(np.sqrt((np.diff(vectors, axis=1) ** 2).sum(axis=0)))
+    if not np.sqrt(((terms @ fit - places) ** 2).sum(axis=1)).max() <= _BACK * cell:
+        return None
+    smooth = np.moveaxis(powers @ fit, -1, 0)
+    return np.where(known, vectors, smooth / np.sqrt((smooth**2).sum(axis=0)))
 
 
 def unit_vectors(latitudes: np.ndarray, longitudes: np.ndarray) -> np.ndarray:

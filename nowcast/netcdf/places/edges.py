@@ -11,7 +11,7 @@ import numpy as np
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import attributes, is_numeric
 from nowcast.netcdf.places.axes import angle, axis_of_name, declared_axis
-from nowcast.netcdf.places.coordinates import MAX_COORDINATE, Coordinate, check_even, numbers, read_coordinate
+from nowcast.netcdf.places.coordinates import MAX_COORDINATE, Coordinate, check_even, in_degrees, numbers, read_coordinate
 
 _EDGES = re.compile(r"_?(edges?|bounds?|bnds?|borders?|corners?|vertices|vertex|interfaces?|stag(gered)?|b)$", re.IGNORECASE)
 _KEPT = ("standard_name", "units", "axis")  # attributes of edges that hold for the middles too
@@ -81,7 +81,7 @@ def _edges(dataset, other, variable, dim: str, axis: str) -> Coordinate | None:
     if other.shape != (num_edges,) or other.dimensions[0] in variable.dimensions or not is_numeric(other):
         return None
     name, declared = middle_name(other.name), attributes(other)
-    kept = {key: declared[key] for key in _KEPT if key in declared}
+    kept = {key: value for key, value in in_degrees(name, declared).items() if key in _KEPT}
     edges = Coordinate(name, numbers(declared, other[:]), kept)
     is_own = (declared_axis(name, declared) or axis_of_name(name)) == axis
     return edges if is_own and edges.is_measured else None

@@ -15,7 +15,7 @@ import numpy as np
 from nowcast.netcdf.attributes import attributes, is_numeric
 from nowcast.netcdf.files import OPEN_FILES, library_errors
 from nowcast.netcdf.places.axes import angle, declared_axis, listed, over_grid
-from nowcast.netcdf.places.coordinates import Coordinate, converted
+from nowcast.netcdf.places.coordinates import Coordinate, converted, in_degrees
 from nowcast.netcdf.places.degrees import read_degrees, sampled
 from nowcast.netcdf.places.distance import KM_PER_DEGREE, distance_km, map_scale
 from nowcast.netcdf.places.edges import coordinate_of, find_corners, is_corners, middle_name, middles
@@ -248,8 +248,10 @@ def carried(grid: Grid, path: Path) -> Grid:
 
 def _carried(variable, grid: Grid) -> Carried:
     if is_corners(variable, (grid.y_name, grid.x_name), grid.shape, (grid.y_name, grid.x_name)):
-        kept = {name: value for name, value in _legal(attributes(variable)).items() if name in ("standard_name", "units")}
-        return Carried(middle_name(variable.name), (grid.y_name, grid.x_name), middles(variable), kept)
+        name = middle_name(variable.name)
+        declared = in_degrees(name, _legal(attributes(variable)))
+        kept = {key: value for key, value in declared.items() if key in ("standard_name", "units")}
+        return Carried(name, (grid.y_name, grid.x_name), middles(variable), kept)
     dims = tuple(dim for dim in variable.dimensions if dim in (grid.y_name, grid.x_name))
     stored = variable[tuple(slice(None) if dim in dims else 0 for dim in variable.dimensions)]
     return Carried(variable.name, dims, np.asarray(stored), _legal(attributes(variable)))

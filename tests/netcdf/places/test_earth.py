@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from makers import SHARED
 from makers.places import LONGITUDES, MAP_X, along, index, on_map, over, packed, placed
+from makers.stored import edit, write
 
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.opening import open_records
@@ -64,6 +65,22 @@ def test_latitudes_and_longitudes_that_are_no_map_are_refused(tmp_path):
     path = placed(tmp_path / "a.nc", [(*named[:2], v, named[3]) for named, v in zip(over(), scattered, strict=True)])
     with pytest.raises(DataError, match="does not say where its cells are"):
         earth_of(path)
+
+
+@pytest.mark.parametrize("missing", [np.nan, -999.0, 1e20])
+def test_cells_without_latitude_and_longitude_lie_on_the_map_of_the_others(tmp_path, missing):
+    """As in composites that have them within the radars' range alone."""
+    mesh = np.meshgrid(60 - 0.02 * np.arange(30), 10 + 0.03 * np.arange(40), indexing="ij")
+    bent = mesh[0] + 0.001 * (mesh[1] - 10) ** 2, mesh[1] + 0.01 * (60 - mesh[0])
+    is_known = np.hypot(np.arange(30)[:, None] - 15, np.arange(40) - 20) < 17
+    path = write(tmp_path / "a.nc", np.zeros((1, 30, 40), "f4"), dims=("time", "row", "column"))
+    with edit(path) as file:
+        for name, values, units in zip(("lat", "lon"), bent, ("degrees_north", "degrees_east"), strict=True):
+            file.createVariable(name, "f8", ("row", "column")).units = units
+            file[name][:] = np.where(is_known, values, missing)
+    earth = earth_of(path)
+    rows, columns = np.meshgrid(np.arange(30), np.arange(40), indexing="ij")
+    np.testing.assert_allclose(earth.degrees(rows, columns), bent, atol=2e-3)  # a tenth of a cell
 
 
 def test_a_place_on_the_other_side_of_the_earth_has_no_position(tmp_path):

@@ -3,12 +3,13 @@
 import netCDF4
 import numpy as np
 import pytest
-from makers.places import MAP_X, MAP_Y, NORTH, RAIN, along, over, placed
+from makers.places import EAST, LATITUDES, LONGITUDES, MAP_X, MAP_Y, NORTH, RAIN, along, over, placed
 from makers.stored import open_one
 
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.places.comparison import difference
+from nowcast.netcdf.places.earth import locate
 from nowcast.quantity import RAIN_RATE
 
 
@@ -75,3 +76,55 @@ def test_bounds_alone_are_coordinates(tmp_path):
 def test_the_pole_of_a_rotated_grid_is_no_place(tmp_path):
     declared = {"units": "degrees", "long_name": "rotated latitude"}
     assert not open_one(placed(tmp_path / "a.nc", [("b", ("y",), 10.0 + np.arange(5), declared)])).grid.is_placed
+
+
+def bounds_of(names, declared, dims=("lat", "lon"), turned=(False, False), first=False):
+    """Bounds of the cells along dimensions without coordinates, (cell, 2) or (2, cell)."""
+    found = []
+    for name, own, dim, values, turn in zip(names, declared, dims, (LATITUDES, LONGITUDES), turned, strict=True):
+        edges = (values[:, None] + np.array([-0.5, 0.5]) * (values[1] - values[0]))[:: -1 if turn else 1]
+        found.append((name, ("nv", dim) if first else (dim, "nv"), edges.T if first else edges, own))
+    return found
+
+
+@pytest.mark.parametrize("turned", [(False, False), (True, True)], ids=str)
+@pytest.mark.parametrize("first", [False, True], ids=["(cell, 2)", "(2, cell)"])
+@pytest.mark.parametrize("declared", [({}, {}), (NORTH, EAST)], ids=["without attributes", "with units"])
+def test_a_dimension_called_lat_is_no_latitude(tmp_path, turned, first, declared):
+    """Its numbers of rows were taken for degrees from the equator, in place of the bounds."""
+    edges = bounds_of(("lat_bnds", "lon_bnds"), declared, turned=turned, first=first)
+    path = placed(tmp_path / "a.nc", dims=("lat", "lon"), indices=edges, turned=turned)
+    record = open_one(path)
+    np.testing.assert_array_equal(record.read([0, 1]), RAIN)
+    assert locate(record.grid, "a").corners[0] == pytest.approx([50.045, 4.9925])
+    assert not open_one(placed(tmp_path / "b.nc", dims=("lat", "lon"))).grid.is_placed
+
+
+RADIANS = ({"standard_name": "latitude", "units": "radians"}, {"standard_name": "longitude", "units": "rad"})
+ANGLES = {
+    "radians": (RADIANS, np.pi / 180),
+    "degrees south and west": (({"units": "degrees_south"}, {"units": "degrees_west"}), -1.0),
+}
+
+
+@pytest.mark.parametrize("make", [along, over], ids=["lat(y)", "lat(y, x)"])
+@pytest.mark.parametrize("angles", ANGLES)
+@pytest.mark.parametrize("turned", [(False, False), (True, True)], ids=str)
+def test_angles_in_other_units_are_places_in_degrees(tmp_path, make, angles, turned):
+    declared, factor = ANGLES[angles]
+    coordinates = [(name, dims, values * factor, own) for (name, dims, values, _), own in zip(make(), declared, strict=True)]
+    record = open_one(placed(tmp_path / "a.nc", coordinates, turned=turned))
+    np.testing.assert_array_equal(record.read([0, 1]), RAIN)
+    assert locate(record.grid, "a").corners[0] == pytest.approx([50.045, 4.9925])
+    facts = {"lead_times": np.array([300], "timedelta64[s]"), "quantity": RAIN_RATE, "attributes": {}, "single": True}
+    write_forecast(tmp_path / "f.nc", [(record.times[1], record.read([1]))], grid=record.grid, **facts)
+    forecast = open_one(tmp_path / "f.nc").grid
+    assert locate(forecast, "f").corners[0] == pytest.approx([50.045, 4.9925])
+    assert difference(forecast, open_one(placed(tmp_path / "b.nc", make(), turned=turned)).grid) is None
+
+
+def test_coordinates_without_a_standard_name_are_known_by_names_and_units(tmp_path):
+    path = placed(tmp_path / "a.nc", metres(("Y", "X"), ("n1", "n2")), dims=("n1", "n2"), order="txy", turned=(True, False))
+    record = open_one(path)
+    np.testing.assert_array_equal(record.read([0, 1]), RAIN)
+    assert record.grid.spacing_km == (1.0, 1.0)
