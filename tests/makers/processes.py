@@ -1,9 +1,16 @@
-"""Child processes of tests: Python programs that import a test module, and the scripts of this repository."""
+"""Child processes of tests: programs that import a test module, torchrun; scripts of this repository, also in this process."""
 
+import contextlib
+import io
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
+
+import cv2
 
 from makers import ROOT
 
@@ -26,3 +33,75 @@ def run_script(name, *arguments, **environment):
     words = [sys.executable, ROOT / "scripts" / name, *arguments]
     added = {key: str(value) for key, value in environment.items()}
     return subprocess.run(list(map(str, words)), capture_output=True, text=True, env=os.environ | added)
+
+
+def call_script(name, *arguments, **environment):
+    """Run scripts/`name` as `run_script` does, but in this process, which has imported what takes the longest."""
+    words = [str(ROOT / "scripts" / name), *map(str, arguments)]
+    added = {key: str(value) for key, value in environment.items()}
+    out, err, code, threads = io.StringIO(), io.StringIO(), 0, cv2.getNumThreads()
+    beside = [str(Path(words[0]).parent), *sys.path]
+    with contextlib.ExitStack() as stack:
+        stack.callback(cv2.setNumThreads, threads)
+        for changed in (contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mock.patch.dict(os.environ, added),
+                        mock.patch.object(sys, "argv", words), mock.patch.object(sys, "path", beside)):  # fmt: skip
+            stack.enter_context(changed)
+        try:
+            runpy.run_path(words[0], run_name="__main__")
+        except SystemExit as end:
+            code, text = (end.code or 0, "") if isinstance(end.code, int | None) else (1, f"{end.code}\n")
+            err.write(text)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+IMPORTED = (
+    "torch._dynamo", "torch.distributed.run", "nowcast.commands.evaluate", "nowcast.commands.plan", "nowcast.report.folder",
+)  # fmt: skip
+
+
+class Torchrun:
+    """torchrun with these words and this environment, in a copy of a process that has imported what takes the longest.
+
+    Its output goes to a file of `folder` for each stream, and so does that of the processes that it starts.
+    """
+
+    _server = multiprocessing.get_context("forkserver")
+    _server.set_forkserver_preload([*IMPORTED])
+
+    def __init__(self, words, *, env, folder):
+        self.stdout, self.stderr = folder / "torchrun.out", folder / "torchrun.err"
+        arguments = list(map(str, words)), dict(env), (self.stdout, self.stderr)
+        self._process = self._server.Process(target=run_torchrun, args=arguments)
+
+    def __enter__(self):
+        self._process.start()
+        self.pid = self._process.pid
+        return self
+
+    def __exit__(self, *_):
+        self._process.terminate()
+        self._process.join()
+
+    def wait(self, timeout=240):
+        """Wait until it has ended; return exit code, stdout and stderr, as `subprocess.run` does."""
+        self._process.join(timeout)
+        assert self._process.exitcode is not None, f"not done after {timeout} s\n{self.stderr.read_text()}"
+        texts = (path.read_text(encoding="utf-8") for path in (self.stdout, self.stderr))
+        return subprocess.CompletedProcess("torchrun", self._process.exitcode, *texts)
+
+    def is_running(self):
+        return self._process.is_alive()
+
+
+def run_torchrun(words, env, streams):
+    """What the copied process does: torchrun, as a command."""
+    import torch.distributed.run
+
+    for number, path in enumerate(streams, 1):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, encoding="utf-8", closefd=False) for number in (1, 2))
+    os.environ.clear()
+    os.environ.update(env)
+    torch.distributed.run.main(words)

@@ -5,11 +5,11 @@ import re
 
 import numpy as np
 import pytest
-from makers.processes import run_script
+from makers.processes import call_script
 
 
 def benchmark(tmp_path, *argv):
-    return run_script("benchmarks/scoring.py", *argv, NOWCAST_SHARED=tmp_path)  # an empty folder: synthetic rain
+    return call_script("benchmarks/scoring.py", *argv, NOWCAST_SHARED=tmp_path)  # an empty folder: synthetic rain
 
 
 @pytest.mark.slow

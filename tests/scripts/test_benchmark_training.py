@@ -4,7 +4,7 @@ import re
 
 import pytest
 from makers import ROOT, rain, write_record
-from makers.processes import run_script
+from makers.processes import call_script
 
 
 @pytest.mark.slow
@@ -13,8 +13,8 @@ def test_recipes_stand_in_one_table(tmp_path, monkeypatch):
     times = [f"2020-01-{day:02d}T{minute // 60:02d}:{minute % 60:02d}" for day in range(1, 11) for minute in range(0, 100, 5)]
     record = write_record(tmp_path / "rain.nc", rain(frames=len(times), shape=(64, 64)), times=times)
     options = ["--data", record, "--rounds", "1", "--set", "data.crop=32", "--set", 'data.splits.by="days"',
-               "--set", "training.validation_cases=4"]  # fmt: skip
-    done = run_script("benchmarks/training.py", ROOT / "configs/radar.toml", ROOT / "configs/archive.toml", *options)
+               "--set", "training.validation_cases=4", "--set", "training.batch_size=2"]  # fmt: skip
+    done = call_script("benchmarks/training.py", ROOT / "configs/radar.toml", ROOT / "configs/archive.toml", *options)
     assert done.returncode == 0, done.stderr
     head, _, *rows = done.stdout.splitlines()[2:]
     assert head.startswith("| recipe | windows / s | ÷ first | data, ms | motion | cascade | forward |")
@@ -29,7 +29,7 @@ def test_recipes_stand_in_one_table(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_record_that_is_not_there_is_named(tmp_path):
-    done = run_script("benchmarks/training.py", ROOT / "configs/archive.toml", "--data", tmp_path / "absent.nc")
+    done = call_script("benchmarks/training.py", ROOT / "configs/archive.toml", "--data", tmp_path / "absent.nc")
     assert done.returncode == 2
     assert "absent.nc" in done.stderr
 
@@ -37,7 +37,7 @@ def test_a_record_that_is_not_there_is_named(tmp_path):
 @pytest.mark.slow
 def test_without_a_record_any_recipe_takes_random_fields(tmp_path):
     options = ["--rounds", "1", "--set", "training.batch_size=1", "--set", "data.input_frames=2", "--set", "data.lead_frames=2"]
-    done = run_script("benchmarks/training.py", ROOT / "configs/quickstart.toml", ROOT / "configs/many_to_many.toml", *options)
+    done = call_script("benchmarks/training.py", ROOT / "configs/quickstart.toml", ROOT / "configs/many_to_many.toml", *options)
     assert done.returncode == 0, done.stderr
     quickstart, other = (re.findall(r"[\d.]+", row.split(".toml")[1]) for row in done.stdout.splitlines()[4:])
     assert float(quickstart[4]) > 0, "the cascade"

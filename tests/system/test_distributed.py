@@ -15,6 +15,7 @@ import pytest
 import xarray
 from makers import ROOT, command
 from makers.guided import guided_experiment
+from makers.processes import Torchrun
 from safetensors.numpy import load_file
 
 from nowcast import config
@@ -44,27 +45,23 @@ def environment():
     return {key: value for key, value in os.environ.items() if not key.startswith("TORCHELASTIC")} | {"OMP_NUM_THREADS": "1"}
 
 
-FORKED = """
-import torch._dynamo, torch.distributed.run
-import nowcast.commands.evaluate, nowcast.runtime.distributed, nowcast.commands.plan, nowcast.report.folder
-torch.distributed.run.main()
-"""
-
-
-def torchrun(*arguments, restarts=0, forked=True):
-    """The command of two processes. `forked`, they are copies of torchrun that has imported all; else as README starts them."""
+def words_of(*program, restarts=0):
+    """The words of torchrun that start two processes of a program."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = ["--nproc-per-node=2", f"--max-restarts={restarts}", "--master-addr=127.0.0.1", f"--master-port={port}"]
-    if forked:
-        program = ["--start-method=fork", "--run-path", "--", str(ROOT / "nowcast" / "__main__.py")]
-        return [sys.executable, "-c", FORKED, *options, *program, *arguments]
-    return [sys.executable, "-m", "torch.distributed.run", *options, "-m", "--", "nowcast", *arguments]
+    return ["--nproc-per-node=2", f"--max-restarts={restarts}", "--master-addr=127.0.0.1", f"--master-port={port}", *program]
 
 
-def run(command):
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=240, check=False)
+def torchrun(folder, *arguments, restarts=0):
+    """torchrun of two processes of nowcast, each a copy of it; its output is in `folder`."""
+    program = ["--start-method=fork", "--run-path", "--", ROOT / "nowcast" / "__main__.py", *arguments]
+    return Torchrun(words_of(*program, restarts=restarts), env=environment(), folder=folder)
+
+
+def run(folder, *arguments, restarts=0):
+    with torchrun(folder, *arguments, restarts=restarts) as process:
+        return process.wait()
 
 
 def alone(*arguments):
@@ -98,7 +95,9 @@ def one_process(tmp_path_factory):
 
 
 def test_two_processes_with_unequal_shares_train_as_one(one_process, tmp_path):
-    done = run(torchrun(*train_arguments(tmp_path / "run"), forked=False))
+    words = words_of("-m", "--", "nowcast", *train_arguments(tmp_path / "run"))
+    words = [sys.executable, "-m", "torch.distributed.run", *words]  # as README starts them
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best.safetensors") == 1, "one process speaks"
     assert_same_training(one_process, tmp_path / "run")
@@ -123,17 +122,17 @@ def test_two_processes_correct_guidance_as_one(tmp_path):
     path = tmp_path / "guided.toml"
     path.write_text(config.write(guided_experiment([SAMPLE], data={"stride": 20}, model={"grid": "auto"}, batch_size=3)))
     alone("train", str(path), "--output", str(tmp_path / "one"), "--device", "cpu")
-    done = run(torchrun("train", str(path), "--output", str(tmp_path / "two"), "--device", "cpu"))
+    done = run(tmp_path, "train", str(path), "--output", str(tmp_path / "two"), "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best.safetensors") == 1, "one process speaks"
     assert_same_training(tmp_path / "one", tmp_path / "two")
 
 
 def test_two_processes_score_as_one(one_process, tmp_path):
-    cases = ["--observations", str(SAMPLE), "--start", "2021-07-02", "--every", "30", "--thresholds", "1,5"]
+    cases = ["--observations", str(SAMPLE), "--start", "2021-07-02", "--every", "60", "--thresholds", "1,5"]
     arguments = ["evaluate", str(one_process), *cases]
     told = alone(*arguments, "--format", "json")
-    shared = run(torchrun(*arguments, "--format", "json", "--output", str(tmp_path / "scores")))
+    shared = run(tmp_path, *arguments, "--format", "json", "--output", str(tmp_path / "scores"))
     assert shared.returncode == 0, shared.stderr
     assert (tmp_path / "scores" / "report.html").is_file()
     rows, others = ({key(row): row for row in json.loads(text)["scores"]} for text in (told, shared.stdout))
@@ -149,7 +148,7 @@ def test_two_processes_score_as_one(one_process, tmp_path):
 def test_two_processes_share_the_forecasts_of_an_archive(one_process, tmp_path):
     asked = ["predict", str(one_process), str(SAMPLE), "--start", "2021-07-02", "--every", "45"]
     told = alone(*asked, "--output", f"{tmp_path}/alone/")
-    shared = run(torchrun(*asked, "--output", f"{tmp_path}/shared/"))
+    shared = run(tmp_path, *asked, "--output", f"{tmp_path}/shared/")
     assert shared.returncode == 0, shared.stderr
     assert shared.stdout == told.replace("/alone/", "/shared/"), "one process names all files"
     files = sorted((tmp_path / "alone").iterdir())
@@ -158,18 +157,18 @@ def test_two_processes_share_the_forecasts_of_an_archive(one_process, tmp_path):
     for path in files:
         with xarray.open_dataset(path) as expected, xarray.open_dataset(tmp_path / "shared" / path.name) as found:
             xarray.testing.assert_allclose(found, expected, atol=1e-5)
-    again = run(torchrun(*asked, "--output", f"{tmp_path}/shared/"))
+    again = run(tmp_path, *asked, "--output", f"{tmp_path}/shared/")
     assert again.returncode != 0
     assert again.stderr.count("exists already") == 1, "one process speaks"
 
 
 @pytest.mark.parametrize("blocked", [0, -1])
-def test_where_one_process_cannot_write_the_others_end_without_a_word(blocked, tmp_path):
+def test_where_one_process_cannot_write_the_others_end_without_a_word(blocked, tmp_path, tmp_path_factory):
     asked = ["predict", "persistence", str(SAMPLE), "--start", "2021-07-02", "--every", "90", "--overwrite"]
     files = alone(*asked, "--output", f"{tmp_path}/").split()
     Path(files[blocked]).unlink()
     (Path(files[blocked]) / "in the way").mkdir(parents=True)
-    done = run(torchrun(*asked, "--output", f"{tmp_path}/"))
+    done = run(tmp_path_factory.mktemp("torchrun"), *asked, "--output", f"{tmp_path}/")
     assert done.returncode != 0
     assert done.stdout == ""
     assert done.stderr.count("error: ") == 1
@@ -201,19 +200,18 @@ def test_a_run_whose_process_was_killed_ends_with_the_same_weights(tmp_path):
     settings = {"steps": 30, "every": 3}
     alone(*train_arguments(tmp_path / "straight", **settings))
     folder = tmp_path / "killed"
-    with subprocess.Popen(torchrun(*train_arguments(folder, **settings), restarts=1), env=environment(),
-                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as launched:  # fmt: skip
-        wait_until(lambda: (folder / "metrics.jsonl").exists() and len(events(folder)) > 3, launched)
-        os.kill(worker_of(launched.pid, rank=1), signal.SIGKILL)
-        _, said = launched.communicate(timeout=200)
-    assert launched.returncode == 0, said
+    with torchrun(tmp_path, *train_arguments(folder, **settings), restarts=1) as process:
+        wait_until(lambda: (folder / "metrics.jsonl").exists() and len(events(folder)) > 3, process)
+        os.kill(worker_of(process.pid, rank=1), signal.SIGKILL)
+        done = process.wait()
+    assert done.returncode == 0, done.stderr
     assert_same_training(tmp_path / "straight", folder)
 
 
 def test_a_restart_does_not_replace_a_run_that_was_there(one_process, tmp_path):
     folder = shutil.copytree(one_process, tmp_path / "run")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    done = run(torchrun(*train_arguments(folder, "training.seed=5"), restarts=1))
+    done = run(tmp_path, *train_arguments(folder, "training.seed=5"), restarts=1)
     assert done.returncode != 0
     assert done.stderr.count("holds a run already") == 2, "once in each attempt"
     assert "RuntimeError" not in done.stderr
@@ -222,7 +220,7 @@ def test_a_restart_does_not_replace_a_run_that_was_there(one_process, tmp_path):
 
 def test_an_automatic_batch_is_shared_by_the_processes(tmp_path):
     given = train_arguments(tmp_path / "run", 'training.batch_size="auto"', "data.stride=60")
-    done = run(torchrun(*given, "--dry-run", "--format", "json"))
+    done = run(tmp_path, *given, "--dry-run", "--format", "json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)  # one process speaks
     assert facts["config"]["training"]["batch_size"] % 2 == 0
@@ -230,20 +228,19 @@ def test_an_automatic_batch_is_shared_by_the_processes(tmp_path):
 
 def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
     folder = tmp_path / "run"
-    with subprocess.Popen(torchrun(*train_arguments(folder, steps=600, every=20)), env=environment(),
-                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as launched:  # fmt: skip
-        wait_until(lambda: (folder / "last.safetensors").exists(), launched)
-        os.kill(worker_of(launched.pid, rank=1), signal.SIGTERM)
-        _, said = launched.communicate(timeout=100)
-    assert launched.returncode != 0
-    (step,) = set(re.findall(r"stopped at step ([\d,]+), state saved", said))
+    with torchrun(tmp_path, *train_arguments(folder, steps=600, every=20)) as process:
+        wait_until(lambda: (folder / "last.safetensors").exists(), process)
+        os.kill(worker_of(process.pid, rank=1), signal.SIGTERM)
+        done = process.wait(100)
+    assert done.returncode != 0
+    (step,) = set(re.findall(r"stopped at step ([\d,]+), state saved", done.stderr))
     assert int(step.replace(",", "")) >= 1
 
 
-def wait_until(true, launched):
+def wait_until(true, process):
     deadline = time.monotonic() + 100
     while not true():
-        assert launched.poll() is None, launched.stderr.read()
+        assert process.is_running(), process.stderr.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
