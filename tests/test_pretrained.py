@@ -59,7 +59,7 @@ def test_its_card_names_what_it_was_trained_on(facts):
 
 @pytest.mark.slow
 def test_it_is_a_forecaster_by_name(tmp_path, undrawn):
-    write_record(tmp_path / "a.nc", rain(frames=18, shape=(40, 44)))
+    write_record(tmp_path / "a.nc", rain(frames=16, shape=(40, 44)))  # of one case
     code, out, err = command("predict", PRETRAINED, "a.nc", "--output", "f.nc", "--device", "cpu", "--probabilities")
     assert (code, out) == (0, "f.nc\n"), err
     scored = ("--observations", "a.nc", "--output", "scores", "--thresholds", "1", "--device", "cpu")
