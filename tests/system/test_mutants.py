@@ -1,8 +1,8 @@
 """Damaged files: whatever was done to the bytes, every command answers in words and in time.
 
 Each mutant is a valid file with bytes flipped, cut off or moved about, drawn from its number alone. It goes through the four
-commands in a process of its own, so that a crash of the NetCDF library is seen as the signal it ends with. What `inspect` refuses
-the others refuse as well, as they open it alike: they are asked only of every REFUSED-th of these.
+commands in a process of its own, so that a crash of the NetCDF library is seen as the signal it ends with. What `inspect`
+refuses the others refuse as well, as they open it alike: they are asked only of every REFUSED-th of these.
 """
 
 import faulthandler
