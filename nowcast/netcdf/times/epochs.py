@@ -55,14 +55,14 @@ def decode_times(values: np.ndarray, declared: str, calendar: str, where: str, *
     """
     unit, epoch = _reference(declared, calendar.lower(), where)
     seconds = values * unit + epoch
+    if values.size and not np.abs(seconds).max() < _FURTHEST:
+        largest = f'{np.abs(values.astype(np.float64)).max():g} "{declared}"'
+        raise DataError(f"{where} has {largest}, which is no time of a frame.\nExpected a time for every frame.")
     if (step := resolution * unit) > 30:
         raise DataError(
             f'{where}, in "{declared}", is stored in steps of {step:.0f} s: frames cannot be told apart.\n'
             "Expected int32 or float64."
         )
-    if values.size and not np.abs(seconds).max() < _FURTHEST:
-        largest = f'{np.abs(values.astype(np.float64)).max():g} "{declared}"'
-        raise DataError(f"{where} has {largest}, which is no time of a frame.\nExpected a time for every frame.")
     if calendar.lower() == "julian":
         _check_julian(np.append(seconds.ravel(), epoch), where)
     unit_seconds = 60 if step > 0.5 else 1  # times that storage has rounded are rounded back to the minute

@@ -103,6 +103,8 @@ def unpacked(variable, dims: tuple[str, ...], where: str, *, what="a time for ev
     fills = [declared[mark] for mark in ("_FillValue", "missing_value") if mark in declared]
     if "_FillValue" not in declared and variable.dtype.itemsize > 1:
         fills.append(netCDF4.default_fillvals[variable.dtype.str[1:]])
+    if variable.dtype == np.int64:
+        fills.append(np.iinfo(np.int64).min)  # NumPy's "not a time", which xarray stores as it is
     missing = [number for fill in fills for number in stored_as(fill, variable.dtype, variable.dtype)]
     if not np.isfinite(stored).all() or np.isin(stored, missing).any():
         things = "lead times" if "lead" in what else "times"

@@ -57,6 +57,20 @@ def test_a_fill_value_among_packed_times_is_missing(record):
         open_one(record)
 
 
+@pytest.mark.parametrize("units", ["nanoseconds since 2020-06-01", "ms since 2020-06-01"])
+def test_not_a_time_of_numpy_is_missing(record, units):
+    """In nanoseconds it would be in 1677."""
+    with_time(record, "i8", [0, np.iinfo("i8").min, 2, 3], units=units)
+    with pytest.raises(DataError, match=r"a.nc: time has missing times\.\nExpected a time for every frame"):
+        open_one(record)
+
+
+def test_a_number_that_is_no_time_is_told_as_such(record):
+    with_time(record, "f8", [0, 9.97e36, 600, 900])
+    with pytest.raises(DataError, match=r"a.nc: time has 9.97e\+36 .*, which is no time of a frame"):
+        open_one(record)
+
+
 def with_bounds(path, kind, ends, **attributes):
     with edit(path) as file:
         file["time"].bounds = "time_bnds"
