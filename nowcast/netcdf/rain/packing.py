@@ -4,6 +4,7 @@ Missing are declared fill values, values outside the declared range, the default
 sentinels such as 9999, and values that no rain can have. They become NaN, and never dry.
 """
 
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -24,6 +25,15 @@ _UNDETECT = (
     "undetect",
     "what_undetect",
 )  # what ODIM calls the number that stands for no echo; pysteps has a `zerovalue`
+# in flag_meanings, which name numbers that are no measurements
+_DRY_WORDS = re.compile(
+    r"no_?(echo|rain|precip|detect)|not_(rain|detect)|undetect|\bdry|below_(detect|thresh|min|noise|sens)", re.IGNORECASE
+)
+_MISSING_WORDS = re.compile(
+    r"no_?(data|coverage|value|measure|observ|radar)|not_(avail|observ|measur|scan|cover|valid)|missing|fill|invalid|outside|"
+    r"out_of|unavailable|undefined|unknown|clutter|blocked|masked",
+    re.IGNORECASE,
+)
 _MOST_FILLS = 100  # fill values, each of which is searched for in every frame
 HIGHEST = 10_000.0  # mm/h, four times the highest rate ever measured over a minute: above, the units or the number are wrong
 
@@ -110,11 +120,24 @@ def read_packing(variable, where: str) -> Packing:
     if len(missing) > _MOST_FILLS:
         raise DataError(f"{where} declares {len(missing)} values as missing.\nExpected at most {_MOST_FILLS}.")
     low, high = _valid_range(attributes, kind, stored, lambda value: (value - offset) / scale if packed else value)
-    declared = [_numbers(attributes[name]) for name in _UNDETECT if name in attributes]
+    dry_flags, missing_flags = _flags(attributes)
+    missing += tuple(v for v in stored_as(missing_flags, kind, stored) if v not in missing)
+    declared = [dry_flags, *(_numbers(attributes[name]) for name in _UNDETECT if name in attributes)]
     declared += [(_numbers(attributes["zerovalue"]) - offset) / scale] if "zerovalue" in attributes else []
     filled = {value for name in _FILLS if name in attributes for value in stored_as(_numbers(attributes[name]), kind, stored)}
     dry = dict.fromkeys(value for numbers in declared for value in stored_as(numbers, kind, stored) if value not in filled)
     return Packing(scale, offset, missing, low, high, unsigned, tuple(dry))
+
+
+def _flags(attributes: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Return the stored numbers that `flag_values` and `flag_meanings` call dry, and those that they call no measurement."""
+    values = _numbers(attributes.get("flag_values", ()))
+    meanings = str(attributes.get("flag_meanings", "")).split()
+    if len(values) != len(meanings):
+        return np.zeros(0), np.zeros(0)
+    is_dry = np.array([bool(_DRY_WORDS.search(meaning)) for meaning in meanings], bool)
+    is_missing = np.array([bool(_MISSING_WORDS.search(meaning)) for meaning in meanings], bool)
+    return values[is_dry], values[is_missing & ~is_dry]
 
 
 def _with_cf_names(attributes: dict, kind: np.dtype) -> dict:

@@ -34,6 +34,10 @@ KINDS = {  # stored numbers, what is told, and attributes
         "fill": np.uint8(255), "units": "dBZ", "slope": 0.5, "intercept": -32.0, "undetect": np.uint8(0)}),
     "undetect in the valid range's place": (packed(DBZ, 0, 255), "", {
         "fill": np.uint8(255), "undetect": np.uint8(0), "valid_min": np.uint8(1), **PACKED}),
+    "flags": (packed(DBZ, 251, 252), "", {
+        "flag_values": np.uint8([251, 252]), "flag_meanings": "no_echo outside_coverage", **PACKED}),
+    "flags beside a fill": (packed(DBZ, 0, 250), "", {
+        "fill": np.uint8(255), "flag_values": np.uint8([0, 250]), "flag_meanings": "below_detection clutter", **PACKED}),
     "-99 mm/h beside NaN": (stored(WET, -99, np.nan), f"-99{SAID}", {}),
     "-99 dBZ beside NaN": (stored(DBZ, -99, np.nan), f"-99{SAID}", {"units": "dBZ"}),
     "-99 dBZ beside -999": (stored(DBZ, -99, -999), f"-99{SAID}", {"units": "dBZ"}),
