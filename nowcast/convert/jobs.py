@@ -147,25 +147,30 @@ def _job(output: Path, groups: dict, group: tuple[str, tuple], request: Request,
     whole, key = group
     fields = [groups[group][time] for time in sorted(groups[group])]
     series = fields[0][1].series
-    name = f"{whole}_{label(series)}"
+    told = label(series, windows[key] if request.box else None)
+    name = f"{whole}_{told}"
     if request.per == "file":  # a file of one series gives the record its name alone
         stem = re.sub(_SUFFIXES, "", Path(whole).name, flags=re.I)
-        name = stem if sum(path == whole for path, _ in groups) == 1 else f"{stem}_{label(series)}"
+        name = stem if sum(path == whole for path, _ in groups) == 1 else f"{stem}_{told}"
     frames = tuple(Frame(each.time, each.span, source, each.number, each.series.storage) for source, each in fields)
     inputs = dict.fromkeys(source for source, _ in fields)
     state = _digest((source.state() for source in inputs), request)
     return Job(output / f"{name}.nc", series, frames, request, windows[key], state)
 
 
-def label(series: Series) -> str:
-    """Return a part of file names that no other series has: product, interval, size, and a digest of product and place."""
+def label(series: Series, kept: Window | None = None) -> str:
+    """Return a part of file names that no other series has: product, interval, size, and a digest of product and place.
+
+    kept: the rows and columns that are kept, whose number is the size; None for all
+    """
     product = re.sub(r"[^A-Za-z0-9]+", "-", series.product).strip("-")
     interval = "" if series.minutes is None else f"{series.minutes:g}min"
     product += f"-{interval}" if interval not in product else ""
     place = series.place
     given = place.given and place.given.grid.key
-    told = repr((series.product, interval, series.storage.reflectivity, place.y, place.x, place.projection, given))
-    rows, columns = place.shape
+    cells = (place.y, place.x, place.projection, given, *(kept or ()))
+    told = repr((series.product, interval, series.storage.reflectivity, *cells))
+    rows, columns = (part.stop - part.start for part in kept) if kept else place.shape
     return f"{product}_{rows}x{columns}_{hashlib.sha256(told.encode()).hexdigest()[:6]}"
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import DataError, UsageError
-from nowcast.netcdf.places.coordinates import converted
+from nowcast.netcdf.places.axes import angle
+from nowcast.netcdf.places.coordinates import converted, numbers
 from nowcast.netcdf.places.grid import Grid
 
 Box = tuple[float, float, float, float]  # west, south, east, north, degrees
@@ -135,8 +136,15 @@ def cut(place: Place, rows: slice, columns: slice) -> Place:
 
 
 def _given_degrees(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Return longitude and latitude of the cells, (y, x) each, NaN where unknown; rows and columns in the order of the file."""
     kinds = grid.rows.kind, grid.columns.kind
     x, y = np.meshgrid(grid.x, grid.y)
+    over = {angle(other.name, other.attributes): other for other in grid.carried if len(other.dims) == 2}
+    if {"latitude", "longitude"} <= set(over):
+        return tuple(
+            numbers(other.attributes, other.stored if other.dims[0] == grid.y_name else other.stored.T)
+            for other in (over["longitude"], over["latitude"])
+        )
     if kinds == ("latitude", "longitude"):
         return (x + 180) % 360 - 180, y
     if kinds == ("length", "length") and grid.mapping_attributes:

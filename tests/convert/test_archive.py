@@ -10,6 +10,7 @@ import pytest
 from makers import ROOT, command, expect
 from makers.cf_checker import cf_faults
 from makers.originals import START, counts, stamp, write_fmi, write_knmi, write_odim
+from makers.stored import edit, write
 
 from nowcast.convert.place import Axis, Place, window
 from nowcast.netcdf.opening import open_records
@@ -125,8 +126,41 @@ def test_frames_are_chosen_and_the_grid_is_cut(tmp_path):
     assert columns <= 3
     part = np.s_[rows : rows + record.grid.shape[0], columns : columns + record.grid.shape[1]]
     np.testing.assert_allclose(record.read([1])[0], counts(seed=10)[part] * 0.1, rtol=1e-6)
+    assert names(tmp_path / "out") == [f"20200601_RATE_{'x'.join(map(str, record.grid.shape))}.nc"]
     code, _, err = command("convert", tmp_path / "in", "--output", tmp_path / "no", "--box", "100,10,110,20")
     assert (code, "holds no cell: the grid reaches from" in err) == (2, True)
+
+
+def test_another_box_is_another_record(tmp_path):
+    """It was left out as if it were there, under the name of the whole grid."""
+    write_odim(tmp_path / "a.h5", counts())
+    whole = open_records(command("convert", tmp_path / "a.h5", "--output", tmp_path / "out")[1].split())[0].grid
+    (west, south), (east, north) = (edges_of(whole, *corner) for corner in ((-1, 0), (0, -1)))
+    for half in (f"{(west + east) / 2},{south},{east},{north}", f"{west},{south},{(west + east) / 2},{north}"):
+        assert command("convert", tmp_path / "a.h5", "--output", tmp_path / "out", "--box", half)[0] == 0
+    assert len(names(tmp_path / "out")) == 3
+
+
+def edges_of(grid, row, column):
+    import pyproj
+
+    return pyproj.Proj(grid.mapping_attributes["proj4"])(grid.x[column], grid.y[row], inverse=True)
+
+
+@pytest.mark.parametrize("dims", [("row", "column"), ("column", "row")], ids=str)
+def test_a_box_cuts_a_record_with_latitudes_over_the_grid(tmp_path, dims):
+    latitudes, longitudes = np.meshgrid(50.0 + np.arange(6), 5.0 + np.arange(8), indexing="ij")  # from the south
+    fields = np.arange(48, dtype=np.float32).reshape(1, 6, 8)
+    write(tmp_path / "a.nc", fields, dims=("time", "row", "column"))
+    with edit(tmp_path / "a.nc") as file:
+        for name, values, units in (("lat", latitudes, "degrees_north"), ("lon", longitudes, "degrees_east")):
+            file.createVariable(name, "f8", dims).units = units
+            file[name][:] = values if dims[0] == "row" else values.T
+    code, _, err = command("convert", tmp_path / "a.nc", "--output", tmp_path / "out", "--box", "6.5,50.5,9.5,53.5")
+    assert code == 0, err
+    (record,) = open_records([tmp_path / "out"])
+    np.testing.assert_array_equal(record.read([0])[0], fields[0, 1:4, 2:5][::-1])
+    np.testing.assert_allclose(record.grid.places[:, 0, 0], [53, 7])
 
 
 def test_a_box_may_go_all_the_way_round():
