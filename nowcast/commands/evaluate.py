@@ -87,7 +87,7 @@ def evaluate_forecasters(
     Raises OutputError (exit 5) if an input is among the outputs.
     """
     where = distributed.join(pick_device(device))
-    opened = open_all(spread_runs(forecasters), device=where, variable=variable, members=members)
+    opened = open_all(spread_runs(forecasters), device=where, variable=variable, units=units, members=members)
     for forecaster in opened.values() if leads is not None else ():
         forecaster.limit_leads(leads)
     in_forecasts = any(forecaster.variable in (variable or "").split(",") for forecaster in opened.values())
@@ -139,7 +139,12 @@ def scores_text(result: Evaluation, rows: list[dict], format: str) -> str:
 
 
 def open_all(
-    names: Sequence[str | Forecaster], *, device: torch.device, variable: str | None = None, members: int | None = None
+    names: Sequence[str | Forecaster],
+    *,
+    device: torch.device,
+    variable: str | None = None,
+    units: str | None = None,
+    members: int | None = None,
 ) -> dict[str, Forecaster]:
     """Return the named forecasters, then the baselines that every evaluation scores, by the names that scores give them.
 
@@ -153,7 +158,7 @@ def open_all(
     opened: dict[str, Forecaster] = {}
     for given in [*names, *always]:
         is_open = isinstance(given, Forecaster)
-        forecaster = given if is_open else open_forecaster(given, device=device, variable=variable)
+        forecaster = given if is_open else open_forecaster(given, device=device, variable=variable, units=units)
         path = str(next(iter(given.files), given.name)) if is_open else given
         is_taken = forecaster.name in opened or (forecaster.name in BASELINES and path not in BASELINES)
         name = path if is_taken else forecaster.name

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
+from nowcast.netcdf.files import expand
 from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
 from nowcast.netcdf.forecast_writer import PROBABILITY
 from nowcast.netcdf.opening import open_records
@@ -83,7 +84,7 @@ def open_frames(
     units: str | None = None,
 ) -> Frames:
     """Open the forecast or the record that `plot` draws. Raises UsageError (exit 2) for options of the other kind."""
-    forecasts = _open_forecast(path, variable, threshold)
+    forecasts = _open_forecast(path, variable, threshold, units)
     if forecasts is None:
         if given := [name for name, value in (("--observations", observations), ("--threshold", threshold)) if value]:
             raise UsageError(f"{path} is a record: {given[0]} is for forecasts")
@@ -94,16 +95,23 @@ def open_frames(
     return _forecast_frames(forecasts, path, reference, observed, threshold)
 
 
-def _open_forecast(path: str, variable: str | None, threshold: float | None) -> Forecasts | None:
-    """Open a forecast file. Return None for any other file: it is then read as a record, which reports its errors."""
+def _open_forecast(path: str, variable: str | None, threshold: float | None, units: str | None) -> Forecasts | None:
+    """Open forecasts. Return None for any other file: it is then read as a record, which reports its errors.
+
+    Raises DataError (exit 3) for several files that hold forecasts but do not fit together.
+    """
+    failed: DataError | None = None
     # probabilities of this program lie beside the field; in other files they are found by themselves
     for name in (*((PROBABILITY,) if threshold and not variable else ()), variable):
         try:
-            forecasts = read_forecast(path, variable=name)
-        except DataError:
+            forecasts = read_forecast(path, variable=name, units=units)
+        except DataError as error:
+            failed = error
             continue
         # A file whose only lead time is 0 is an analysis, which is drawn as a record.
         return forecasts if (forecasts.lead_times > np.timedelta64(0, "s")).any() else None
+    if failed and len(files := expand(path)) > 1 and _open_forecast(str(files[0]), variable, threshold, units):
+        raise failed
     return None
 
 

@@ -27,11 +27,12 @@ OTHER_NAMES = {  # what baselines are called elsewhere
 }
 
 
-def open_forecaster(name: str, *, device: "torch.device", variable: str | None = None) -> Forecaster:
+def open_forecaster(name: str, *, device: "torch.device", variable: str | None = None, units: str | None = None) -> Forecaster:
     """Open the baseline of that name, a run folder, a checkpoint, "pretrained", or NetCDF forecasts.
 
-    NetCDF forecasts are one file, a folder or a glob; `variable` is the one to read in them, if they have it. Raises
-    CheckpointError (exit 4) if `name` is none of these, DataError (3) for NetCDF files without forecasts.
+    NetCDF forecasts are one file, a folder or a glob; `variable` is the one to read in them, if they have it,
+    and `units` are its units, if they state none. Raises CheckpointError (exit 4) if `name` is none of these, DataError (3)
+    for NetCDF files without forecasts.
     """
     path = Path(name)
     if name in BASELINES or name in ENSEMBLES:
@@ -42,13 +43,13 @@ def open_forecaster(name: str, *, device: "torch.device", variable: str | None =
     if name == PRETRAINED:
         return Network(read_checkpoint(name), name, device=device, files=[PRETRAINED_FILE])
     if _is_glob(path):
-        return _open_files(name, path.absolute().parent.name, variable)
+        return _open_files(name, path.absolute().parent.name, variable, units)
     if not path.exists():
         raise CheckpointError(f"no such run folder, checkpoint or baseline: {name} ({_suggestion(name)})")
     if is_netcdf_name(path.name):
-        return _open_files(path, path.stem, variable)
+        return _open_files(path, path.stem, variable, units)
     if _holds_forecasts(path):
-        return _open_files(path, path.resolve().name, variable)
+        return _open_files(path, path.resolve().name, variable, units)
     folder = path.resolve() if path.is_dir() else path.resolve().parent
     files = checkpoints(path) if path.is_dir() else [path]
     return Network(read_checkpoint(path), folder.name, device=device, files=files)
@@ -86,8 +87,8 @@ def _is_run(path: Path) -> bool:
     return path.suffix == ".safetensors" or (path.is_dir() and any(path.glob("*.safetensors")))
 
 
-def _open_files(where: str | Path, name: str, variable: str | None) -> ForecastFiles:
-    return ForecastFiles(read_forecast(where, variable=variable), name, files=expand(where))
+def _open_files(where: str | Path, name: str, variable: str | None, units: str | None) -> ForecastFiles:
+    return ForecastFiles(read_forecast(where, variable=variable, units=units), name, files=expand(where))
 
 
 def _is_glob(path: Path) -> bool:

@@ -59,15 +59,19 @@ class ForecastLayout:
         return RAIN_RATE if self.thresholds else self.conversion.quantity
 
 
-def read_layout(dataset, where: str, *, variable: str | None, zr_a: float, zr_b: float) -> tuple[ForecastLayout, Times]:
-    """Return layout and times of an open forecast file; `where` names it in messages.
+def read_layout(
+    dataset, where: str, *, variable: str | None, units: str | None = None, zr_a: float, zr_b: float
+) -> tuple[ForecastLayout, Times]:
+    """Return layout and times of an open forecast file; `where` names it in messages. `units`: if it states none.
 
     Raises DataError (exit 3) if it is no forecast, or of a form that is not understood.
     """
-    field = _find(dataset, where, variable)
+    field = _find(dataset, where, variable, has_units=units is not None)
     thresholds, threshold_dim = _thresholds(dataset, field, where) if _is_probability(dataset, field.variable) else ((), None)
     if thresholds and field.units is None:
         field = replace(field, units="1")  # reading refuses what is above 1
+    if not thresholds:
+        field = field.with_units(units, Path(where))
     member_dim = next((dim for dim in field.frame_dims if _is_member(dataset, dim)), None)
     time_dims = tuple(dim for dim in field.frame_dims if dim not in (member_dim, threshold_dim))
     times = read_forecast_times(dataset, field, time_dims, where)
@@ -85,12 +89,12 @@ def read_layout(dataset, where: str, *, variable: str | None, zr_a: float, zr_b:
     return layout, times
 
 
-def _find(dataset, where: str, variable: str | None) -> Field:
+def _find(dataset, where: str, variable: str | None, *, has_units: bool) -> Field:
     """Return the named variable if the file has it, else rain, else probabilities of rain, else the variable OTHER_NAME."""
     if there := named(dataset, variable):
         return find_field(dataset, where, there)
     try:
-        return find_field(dataset, where)
+        return find_field(dataset, where, has_units=has_units)
     except DataError:
         candidates = [name for name in dataset.variables if _is_probability(dataset, name)]
         candidates = candidates or [name for name in dataset.variables if name == OTHER_NAME]

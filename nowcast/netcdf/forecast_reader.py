@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from nowcast.netcdf.forecast_layout import ForecastLayout, read_layout
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.places.grid import Grid, read_grid
 from nowcast.netcdf.rain.totals import MOST_READ, never_falls
+from nowcast.netcdf.rain.units import check_given
 from nowcast.netcdf.record import keep_chunks, most_frequent_step
 from nowcast.netcdf.times.forecast import Times
 from nowcast.netcdf.times.raster import nominal_times
@@ -159,18 +161,27 @@ def _selection(file: _File, position: int, count: int, threshold: int) -> dict[s
     return frames
 
 
-def read_forecast(where: str | Path, *, variable: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6) -> Forecasts:
+def read_forecast(
+    where: str | Path,
+    *,
+    variable: str | None = None,
+    units: str | None = None,
+    zr_a: float = 200.0,
+    zr_b: float = 1.6,
+) -> Forecasts:
     """Open a forecast file, or a folder or glob of files as the forecasts of one forecaster.
 
     Reads coordinates, and a few fields.
 
     variable: name of the variable, used in files that have it; else it is found by its CF attributes
+    units: of the variable, in files that state none
     zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
 
     Of several files those that cannot be used are left out, with a warning. Raises UsageError (exit 2) if there are no files,
-    DataError (exit 3) if none can be used, or if files differ in grid, kind or lead times.
+    or for units that are none of rain, DataError (exit 3) if none can be used, or if files differ in grid, kind or lead times.
     """
-    files = _open_usable(expand(where), where, variable, zr_a, zr_b)
+    check_given(units)
+    files = _open_usable(expand(where), where, variable=variable, units=units, zr_a=zr_a, zr_b=zr_b)
     for inferred in sorted({file.times.inferred for file in files} - {None}):
         log.info("%s: no forecast_reference_time is stated; taken from %s", where, inferred)
     references, leads, sources = _cases(files, str(where))
@@ -208,14 +219,14 @@ def _are_totals(forecasts: Forecasts) -> bool:
     return any(never_falls(forecasts.read(case, leads)) for case in cases)
 
 
-def _open_usable(paths: Sequence[Path], where: str | Path, variable: str | None, zr_a: float, zr_b: float) -> list[_File]:
+def _open_usable(paths: Sequence[Path], where: str | Path, **reading: Any) -> list[_File]:
     """Open the files that can be used, with a warning if some cannot. Raises DataError (exit 3) if none can be used."""
     files: list[_File] = []
     errors: list[DataError] = []
     shared: dict = {}
     for path in paths:
         try:
-            file = _open(path, variable, zr_a, zr_b)
+            file = _open(path, **reading)
         except DataError as error:
             errors.append(error)
             continue
@@ -230,9 +241,9 @@ def _open_usable(paths: Sequence[Path], where: str | Path, variable: str | None,
     return files
 
 
-def _open(path: Path, variable: str | None, zr_a: float, zr_b: float) -> _File:
+def _open(path: Path, **reading: Any) -> _File:
     with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
-        layout, times = read_layout(dataset, str(path), variable=variable, zr_a=zr_a, zr_b=zr_b)
+        layout, times = read_layout(dataset, str(path), **reading)
         grid = read_grid(dataset, layout.field, str(path))
         return _File(path, layout, times, grid, maker(dataset), text(dataset, TRAINING_PERIODS))
 

@@ -100,7 +100,7 @@ def open_sources(arguments: Sequence[str], *, variable: str | None, units: str |
     forecasts: dict[str, tuple[Forecasts, Forecasts | None]] = {}
     observed = []
     for argument in arguments:
-        if (opened := _open_forecasts(argument, variable)) is None:
+        if (opened := _open_forecasts(argument, variable, units)) is None:
             observed.append(argument)
             continue
         path = Path(argument)
@@ -113,15 +113,15 @@ def open_sources(arguments: Sequence[str], *, variable: str | None, units: str |
     return Sources(tuple(records), forecasts)
 
 
-def _open_forecasts(argument: str, variable: str | None) -> tuple[Forecasts, Forecasts | None] | None:
+def _open_forecasts(argument: str, variable: str | None, units: str | None) -> tuple[Forecasts, Forecasts | None] | None:
     """Return the forecasts that files hold, and their probabilities; None for records, going by the first file."""
     try:
-        first = read_forecast(expand(argument)[0], variable=variable)
+        first = read_forecast(expand(argument)[0], variable=variable, units=units)
     except DataError:
         return None
     if not (first.lead_times > _ZERO).any():
         return None  # an analysis
-    forecasts = read_forecast(argument, variable=variable)
+    forecasts = read_forecast(argument, variable=variable, units=units)
     if forecasts.kind == "probability":
         return forecasts, forecasts
     beside = read_forecast(argument, variable=PROBABILITY)

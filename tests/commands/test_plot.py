@@ -11,6 +11,7 @@ from makers import command, rain, write_record
 from PIL import Image
 
 from nowcast.commands import plot
+from nowcast.errors import DataError
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import open_records
 from nowcast.quantity import RAIN_RATE
@@ -214,6 +215,18 @@ def refused(code, *argv, says):
     assert says in err
     assert err.count("\n") <= 2
     assert {path: path.read_bytes() for path in Path().iterdir() if path.is_file()} == before
+
+
+def test_forecasts_that_do_not_fit_together_are_not_drawn_as_a_record(tmp_path):
+    """Such as a file for each member."""
+    record = write_record(tmp_path / "a.nc", corner_rain(4))
+    (tmp_path / "members").mkdir()
+    for member in range(2):
+        path = forecast_file(tmp_path / "members" / f"{member}.nc", record, cases=1)
+        with netCDF4.Dataset(path, "a") as file:
+            file.source = "another centre"
+    with pytest.raises(DataError, match=r"is in two files, .*0\.nc and .*1\.nc"):
+        plot.open_frames(str(tmp_path / "members"), None, None, (None, None))
 
 
 def test_what_cannot_be_drawn_is_refused_with_its_exit_code(workplace):

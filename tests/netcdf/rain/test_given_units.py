@@ -3,12 +3,15 @@
 import netCDF4
 import numpy as np
 import pytest
+import torch
 from makers import command, write_record
 
+from nowcast.commands.evaluate import open_all
 from nowcast.commands.inspect import inspect_record
 from nowcast.config.schema import Data
 from nowcast.dataset.archive import open_split
 from nowcast.errors import DataError, UsageError
+from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.opening import open_records
 
 
@@ -46,6 +49,22 @@ def test_the_only_field_without_units_need_not_be_named(tmp_path):
         open_records([path], variable="rr")
     (record,) = open_records([path], units="mm/h")
     assert record.variable == "rr"
+
+
+@pytest.mark.parametrize(("given", "rate"), [("mm/h", 6), ("kg m-2 s-1", 21600 / 10), ("mm", 72)])
+def test_forecasts_of_others_are_scored_in_the_units_given(tmp_path, given, rate):
+    value = 0.6 if "s-1" in given else 6.0
+    path = without_units(tmp_path / "a.nc", value=value)
+    with netCDF4.Dataset(path, "a") as file:
+        start = file.createVariable("forecast_reference_time", "i8")
+        start.setncatts({"standard_name": "forecast_reference_time", "units": file["time"].units})
+        start[...] = file["time"][0] - (file["time"][1] - file["time"][0])
+    with pytest.raises(DataError, match=r"Give them by --units"):
+        open_all([str(path)], device=torch.device("cpu"), variable="rr")
+    forecaster = open_all([str(path)], device=torch.device("cpu"), units=given)["a"]
+    np.testing.assert_allclose(forecaster.forecasts.read(0), rate, rtol=1e-6)
+    with pytest.raises(UsageError, match="no measure of rain"):
+        read_forecast(path, units="m2")
 
 
 def test_units_that_a_file_states_hold_and_a_warning_tells(tmp_path, caplog):
