@@ -12,7 +12,11 @@ from nowcast.netcdf.attributes import text
 
 MOST_READ = 8  # frames that are compared at one place of a series
 _MOST_FALL = 0.01  # of what rises: packing rounds
-_SAID = re.compile(r"\baccumulated total\b|\btotal accumulated\b|\bsince (the )?(start|beginning|initiali\w+)\b", re.IGNORECASE)
+_SAID = re.compile(
+    r"\baccumulated total\b|\btotal accumulated\b|"
+    r"\bsince (the )?(start|beginning|initiali\w+|midnight|\d\d(:?\d\d)? ?(utc|z))\b",
+    re.IGNORECASE,
+)
 
 
 def says_total(variable) -> bool:

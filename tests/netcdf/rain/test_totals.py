@@ -150,6 +150,10 @@ def test_a_record_of_totals_is_refused(tmp_path):
     path = write(tmp_path / "b.nc", amounts, units="mm", description="ACCUMULATED TOTAL CUMULUS PRECIPITATION")
     with pytest.raises(DataError, match=r"b.nc: rr is a total since the start of a run\.\nExpected amounts of each time step"):
         open_one(path)
+    for since in ("midnight", "00 UTC", "0600Z"):
+        path = write(tmp_path / "c.nc", amounts, units="mm", long_name=f"precipitation since {since}")
+        with pytest.raises(DataError, match=r"c.nc: rr is a total"):
+            open_one(path)
     methods = "time: sum (interval: 5 minutes)"  # strictly, the interval of what was summed
     with pytest.raises(DataError, match=r"d.nc: rr, which never falls, is a total"):
         open_one(write(tmp_path / "d.nc", np.cumsum(amounts, axis=0), units="mm", cell_methods=methods))
