@@ -1,14 +1,18 @@
 """Compare grids: whether two cover the same cells, and how they differ."""
 
+import re
+
 import cf_units
 import numpy as np
 
 from nowcast.netcdf.places.coordinates import Coordinate
-from nowcast.netcdf.places.distance import distance_km
+from nowcast.netcdf.places.distance import distance_km, projection_text
 from nowcast.netcdf.places.grid import Grid
 
 _CLOSE = 0.01  # cells that coordinates may differ by, since some programs store them as float32
 _NEAR = 0.1  # cells that latitudes and longitudes over the grid may differ by, since some programs round them
+_NUMBER = r"(-?[\d.]+(?:[eE][-+]?\d+)?)"
+_WEB_MERCATOR = dict.fromkeys(("900913", "3785", "102100", "102113"), "3857")  # former numbers
 _POLAR = {"polar_stereographic": "stereographic"}  # the same projection with one more parameter, the pole
 
 
@@ -92,16 +96,46 @@ def _in_units(values: np.ndarray, own: Coordinate, expected: Coordinate) -> np.n
 def _projection_difference(own: dict, other: dict) -> str | None:
     names = [parameters.get("grid_mapping_name") for parameters in (own, other)]
     if None in names:
-        return None
+        return _text_difference(projection_text(own), projection_text(other))
     if len({_POLAR.get(name, name) for name in names}) > 1:
         return f"projection {names[0]} in place of {names[1]}"
     for name in sorted(set(own) & set(other)):
         a, b = (np.ravel(parameters[name]) for parameters in (own, other))
         if a.dtype.kind not in "iuf" or b.dtype.kind not in "iuf":
             continue  # names and remarks
-        distance = np.abs(a - b) if a.shape == b.shape else np.array([np.inf])
-        if name.startswith("longitude") or name.endswith(("_longitude", "longitude_from_pole")):
-            distance = np.minimum(distance % 360, -distance % 360)
-        if (distance > 1e-6 * np.maximum(np.abs(b).max(), 1)).any():
+        is_longitude = name.startswith("longitude") or name.endswith(("_longitude", "longitude_from_pole"))
+        if _differs(a, b, is_longitude=is_longitude):
             return f"{name} {own[name]} in place of {other[name]}"
     return None
+
+
+def _differs(a: np.ndarray, b: np.ndarray, *, is_longitude: bool) -> bool:
+    distance = np.abs(a - b) if a.shape == b.shape else np.array([np.inf])
+    if is_longitude:
+        distance = np.minimum(distance % 360, -distance % 360)
+    return bool((distance > 1e-6 * np.maximum(np.abs(b).max(), 1)).any())
+
+
+def _text_difference(own: str, other: str) -> str | None:
+    """Return how two projections differ that PROJ strings, WKT or EPSG numbers describe, by what both of them state."""
+    stated, expected = _parameters(own), _parameters(other)
+    for name in sorted(set(stated) & set(expected), key=lambda name: name not in ("EPSG", "proj")):
+        a, b = stated[name], expected[name]
+        if name == "EPSG" and a == b:
+            return None
+        is_same = (
+            a == b if str in (type(a), type(b)) else not _differs(np.array([a]), np.array([b]), is_longitude="lon" in name)
+        )
+        if not is_same:
+            return f"projection with {name} {a} in place of {b}"
+    return None
+
+
+def _parameters(text: str) -> dict[str, str | float]:
+    """Return what a PROJ string, WKT or EPSG number states of a projection: its name in PROJ, its number, parameters."""
+    found: dict[str, str | float] = dict(re.findall(r"\+(proj|zone)=(\S+)", text))
+    found |= {name: float(value) for name, value in re.findall(rf"\+(lat_\w+|lon_\w+|[xyk]_0|k)={_NUMBER}", text)}
+    in_wkt = re.findall(rf'PARAMETER\["([^"]+)",\s*{_NUMBER}', text)
+    found |= {re.sub("meridian", "longitude", name.lower().replace("_", " ")): float(value) for name, value in in_wkt}
+    number = re.search(r'(?:^EPSG:|(?:ID|AUTHORITY)\["EPSG",\s*"?)(\d+)(?:"?\]\s*\]|)\s*$', text)
+    return found | ({"EPSG": _WEB_MERCATOR.get(number[1], number[1])} if number else {})

@@ -58,9 +58,14 @@ def map_scale(mapping: dict, y_km: float, x_km: float) -> float:
     return scale if math.isfinite(scale) and scale > 0 else 1.0
 
 
+def projection_text(mapping: dict) -> str:
+    """Return the PROJ string, WKT or EPSG number among the attributes of a grid mapping; "" without."""
+    return next((str(mapping[name]) for name in _TEXTS if np.size(mapping.get(name, ())) and str(mapping[name])), "")
+
+
 def _from_text(mapping: dict) -> dict:
     """Return the attributes that CF gives a conformal projection, from a PROJ string, WKT or EPSG number; {} for others."""
-    text = next((str(mapping[name]) for name in _TEXTS if mapping.get(name)), "")
+    text = projection_text(mapping)
     method = re.search(r'(?:PROJECTION|METHOD)\["([^"]+)"', text)
     kind = next((kind for kind, names in _NAMES if re.search(names, method[1] if method else text, re.IGNORECASE)), None)
     if kind is None:

@@ -17,7 +17,7 @@ from nowcast.netcdf.files import OPEN_FILES, library_errors
 from nowcast.netcdf.places.axes import angle, declared_axis, listed, over_grid
 from nowcast.netcdf.places.coordinates import Coordinate, converted, in_degrees
 from nowcast.netcdf.places.degrees import read_degrees, sampled
-from nowcast.netcdf.places.distance import KM_PER_DEGREE, distance_km, map_scale
+from nowcast.netcdf.places.distance import KM_PER_DEGREE, distance_km, map_scale, projection_text
 from nowcast.netcdf.places.edges import coordinate_of, find_corners, is_corners, middle_name, middles
 from nowcast.netcdf.places.mapping import find_mapping
 from nowcast.netcdf.rain.variable import Field
@@ -159,7 +159,7 @@ class Grid:
         mapping = {name: value for name, value in self.mapping_attributes.items() if not isinstance(value, str)}
         projection = sorted((name, *(f"{v:.9g}" for v in np.ravel(value))) for name, value in mapping.items())
         units = (self.y_attributes.get("units"), self.x_attributes.get("units"))
-        name = self.mapping_attributes.get("grid_mapping_name")
+        name = self.mapping_attributes.get("grid_mapping_name") or projection_text(self.mapping_attributes)
         ends = (*_extent(self.rows), *_extent(self.columns))
         places = [] if self.degrees is None else self.places.round(4).ravel().tolist()
         return (self.shape, units, *ends, name, *projection, *places)
