@@ -6,6 +6,7 @@ UTC day of a record), from which confidence intervals are computed.
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from nowcast.prediction.cases import Selection, usable_past
 from nowcast.runtime import distributed
 from nowcast.runtime.progress import track
 from nowcast.scores import Setup, tallies
+from nowcast.scores.boxes import left_out
 from nowcast.scores.distribution import RATES
 from nowcast.scores.pixels import Sums, csi
 from nowcast.scores.sums import Tally
@@ -150,6 +152,10 @@ def _score_record(
 ) -> None:
     """Add this process's share of a record's cases to the evaluation."""
     before, setup = evaluation.num_cases, _setup(evaluation, record)
+    if probabilities and probabilities.has_sums:
+        step = windows.time_step / MINUTE
+        for what in left_out(record.grid.shape, windows.lead_frames, step, record.grid.spacing_km):
+            log.info("%s: %s", record.name, what)
     own_share = windows.positions[distributed.rank() :: distributed.size()]
     lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
     forecasters = {name: forecaster.on_record(record, windows.time_step) for name, forecaster in forecasters.items()}
@@ -164,15 +170,15 @@ def _score_record(
         if known.any():
             case_tallies = tallies(fields, observed, known, setup)
             if probabilities:
-                case = Case(reference, lead_times, observed, known)
+                case = Case(reference, lead_times, observed, known, record.grid.spacing_km)
                 case_tallies = _with_probabilities(case_tallies, probabilities, forecasters, case, fields, exceedances)
             _add_case(evaluation, record, reference, case_tallies)
     if evaluation.num_cases > before:
         evaluation.records.append(record.name)
-    if left_out := len(own_share) - (evaluation.num_cases - before):
+    if num_left_out := len(own_share) - (evaluation.num_cases - before):
         log.warning(
             "%s: left out %d of %d cases: a whole frame is missing, or no pixel is known in all forecasts and the observation",
-            record.name, left_out, len(own_share),
+            record.name, num_left_out, len(own_share),
         )  # fmt: skip
 
 
@@ -268,6 +274,7 @@ def _example(
     positions = windows.positions[np.flatnonzero(references == case.reference)[0]]
     past, observed = record.read(positions[: windows.input_frames]), record.read(positions[windows.input_frames :])
     lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
+    forecasters = {name: forecaster.on_record(record, windows.time_step) for name, forecaster in forecasters.items()}
     forecasts, exceedances = _forecasts(forecasters, past, case.reference, lead_times, probabilities)
     column = nearest_threshold(evaluation)
     own = {name: probabilities.matched[name][1] for name in exceedances}
@@ -281,4 +288,14 @@ def _example(
         locator=locate(record.grid),
         threshold=evaluation.thresholds[column],
         probabilities={name: exceedances[name][own[name].index(column)] for name in own if column in own[name]},
+        ensembles={
+            name: partial(_members, forecaster, case.reference, lead_times)
+            for name, forecaster in forecasters.items()
+            if forecaster.num_members > 1
+        },
     )
+
+
+def _members(forecaster: Forecaster, reference: np.datetime64, lead_times: np.ndarray, lead: int) -> np.ndarray:
+    """Return the members (member, y, x), mm/h, at a lead time by its number."""
+    return forecaster.members_at(reference, lead_times[lead])

@@ -7,10 +7,12 @@ means of their fields are kept for display.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from nowcast.evaluation.coarsen import block_means, block_size, evenly_spaced, known_window
+from nowcast.evaluation.member_examples import MemberExample, Read, make_member_example
 from nowcast.netcdf.places.locating import Locator
 
 MAX_FRAMES = 12  # most lead times of an example; of more, evenly spaced ones are shown
@@ -39,6 +41,7 @@ class Example:
     locator: where the grid lies on earth, None if unknown
     probabilities: (lead, y, x) of at least `threshold`, by forecaster that gives any
     events: (lead, y, x), the share of the cells of a block at which at least `threshold` was observed
+    members: those of ensembles, None if there are none
     """
 
     rank: str
@@ -53,6 +56,7 @@ class Example:
     threshold: float = math.nan
     probabilities: Mapping[str, np.ndarray] = field(default_factory=dict)
     events: np.ndarray | None = None
+    members: MemberExample | None = None
 
 
 def choose(cases: Sequence[ScoredCase]) -> dict[str, ScoredCase]:
@@ -87,21 +91,18 @@ def make_example(
     locator: Locator | None = None,
     threshold: float = math.nan,
     probabilities: Mapping[str, np.ndarray] | None = None,
+    ensembles: Mapping[str, Read] | None = None,
 ) -> Example:
     """Return an example with block means at up to MAX_FRAMES lead times, including the first and the last.
 
-    observed, forecasts: (lead, y, x) mm/h
-    spacing_km: (y, x) distance between cells, NaN if unknown
-    probabilities: (lead, y, x) of at least `threshold`, by forecaster
+    observed, forecasts: (lead, y, x) mm/h; spacing_km: (y, x) distance between cells, NaN if unknown
+    probabilities: (lead, y, x) of at least `threshold`; ensembles: functions that read members; both by forecaster
     """
     leads = evenly_spaced(len(observed), MAX_FRAMES)
     part = known_window([*observed[leads], *(each for fields in forecasts.values() for each in fields[leads])])
     size = [each.stop - each.start for each in part]
     block = block_size(size)
-
-    def shown(fields: np.ndarray) -> np.ndarray:
-        return block_means(fields[leads][:, *part], block)
-
+    shown = partial(_shown, leads, part, block)
     return Example(
         rank=rank,
         case=case,
@@ -115,4 +116,10 @@ def make_example(
         threshold=threshold,
         probabilities={name: shown(each) for name, each in (probabilities or {}).items()},
         events=shown(np.where(np.isnan(observed), np.nan, observed >= threshold)) if probabilities else None,
+        members=make_member_example(ensembles or {}, observed, lead_minutes, leads, part, block, locator),
     )
+
+
+def _shown(leads: Sequence[int], part: tuple[slice, slice], block: int, fields: np.ndarray) -> np.ndarray:
+    """Return block means of a part of fields (lead, y, x) at some lead times."""
+    return block_means(fields[leads][:, *part], block)

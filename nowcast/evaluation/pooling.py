@@ -9,7 +9,7 @@ import xarray as xr
 
 from nowcast.errors import DataError, UsageError
 from nowcast.evaluation.result import Evaluation
-from nowcast.evaluation.score_files import DIMS, FORMAT, FORMAT_NUMBER, block_variable
+from nowcast.evaluation.score_files import FORMAT, FORMAT_NUMBER, block_variable, sums_dim
 from nowcast.quantity import Quantity
 from nowcast.scores import KINDS
 from nowcast.scores.sums import Additive, Tally
@@ -147,7 +147,7 @@ def _arrays(dataset: xr.Dataset, kind: str, forecaster: int) -> dict[str, np.nda
     arrays = {}
     for array, axes in KINDS[kind].sums.axes().items():
         variable = dataset[block_variable(kind, array)]
-        arrays[array] = variable.transpose("forecaster", "block", *(DIMS[axis] for axis in axes)).values[forecaster]
+        arrays[array] = variable.transpose("forecaster", "block", *(sums_dim(kind, axis) for axis in axes)).values[forecaster]
     return arrays
 
 

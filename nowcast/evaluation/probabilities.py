@@ -11,10 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from nowcast.errors import UsageError
+from nowcast.evaluation.windows import MINUTE
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.scores.boxes import BoxSums
 from nowcast.scores.distribution import RATES, RateSums, add_distribution, add_ensemble
 from nowcast.scores.ensemble import EnsembleSums, add_members
 from nowcast.scores.exceedance import ExceedanceSums, add_probabilities
+from nowcast.scores.spectra import WAVELENGTHS_KM, SpectrumSums, add_member_spectra
 from nowcast.scores.sums import Additive
 
 _TOLERANCE = 1e-4  # relative; thresholds that differ by less are the same one, converted from another unit
@@ -22,12 +25,13 @@ _TOLERANCE = 1e-4  # relative; thresholds that differ by less are the same one, 
 
 @dataclass(frozen=True)
 class Case:
-    """One case to score: reference time, lead times, observation (lead, y, x), and where all forecasters are known."""
+    """One case to score: reference time, lead times, observation (lead, y, x), where all forecasters are known, cell size."""
 
     reference: np.datetime64
     lead_times: np.ndarray
     observed: np.ndarray
     known: np.ndarray
+    spacing_km: tuple[float, float] = (np.nan, np.nan)
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Probabilities:
     def sums_of(
         self, name: str, forecaster: Forecaster, case: Case, *, field: np.ndarray | None, exceedance: np.ndarray | None
     ) -> dict[str, Additive]:
-        """Return the sums of one case by kind: "probabilities", "distribution" for the CRPS, and "members".
+        """Return the sums of one case by kind: "probabilities", "distribution" for the CRPS, and those of `_of_members`.
 
         field: (lead, y, x) mm/h, or None
         exceedance: (threshold, lead, y, x) from 0 to 1, of `thresholds_of`; None: the shares of members that reach each
@@ -96,13 +100,37 @@ class Probabilities:
                 if "distribution" in kinds:
                     add_distribution(rates, n, exceedance[[asked.index(rate) for rate in self.rates], n], *lead)
             return kinds
-        kinds["members"] = ensemble = EnsembleSums.zeros(num_leads, most_members=self.most_members)
+        return kinds | self._of_members(forecaster, case, field, sums, rates)
+
+    def _of_members(
+        self, forecaster: Forecaster, case: Case, field: np.ndarray, exceedance: ExceedanceSums, rates: RateSums
+    ) -> dict[str, Additive]:
+        """Fill in `exceedance` and `rates`; return "members", and where there are ensembles of rain their sums and spectra."""
+        num_leads, is_ensemble = len(case.observed), forecaster.num_members > 1
+        kinds: dict[str, Additive] = {"members": EnsembleSums.zeros(num_leads, most_members=self.most_members)}
+        boxes = self.boxes(case) if self.has_sums else None
+        if is_ensemble:
+            kinds["member_spectra"] = SpectrumSums.empty(num_leads, wavelengths_km=WAVELENGTHS_KM)
         for n, lead_time in enumerate(case.lead_times):
-            is_ensemble = forecaster.num_members > 1
             members = forecaster.members_at(case.reference, lead_time) if is_ensemble else field[n][None]
-            add_members(sums, ensemble, n, members, case.observed[n], case.known[n])
-            add_ensemble(rates, n, members, case.observed[n], case.known[n])
-        return kinds
+            pairs = (n, members, case.observed[n], case.known[n])
+            add_members(exceedance, kinds["members"], *pairs)
+            add_ensemble(rates, *pairs)
+            if is_ensemble:
+                add_member_spectra(kinds["member_spectra"], *pairs, case.spacing_km)
+            if boxes:
+                boxes.add(*pairs)
+        return kinds | (boxes.kinds if boxes else {})
+
+    @property
+    def has_sums(self) -> bool:
+        """Whether the rain of 30 and 60 minutes is scored: where there is an ensemble, of rain."""
+        return self.most_members > 1 and bool(self.rates)
+
+    def boxes(self, case: Case) -> BoxSums:
+        """Return the sums of the rain of 30 and 60 minutes of an ensemble over a case, to be filled in."""
+        step = case.lead_times[0] / MINUTE
+        return BoxSums(len(case.lead_times), step, case.spacing_km, most_members=self.most_members)
 
 
 def default_thresholds(forecasters: Iterable[Forecaster]) -> tuple[float, ...]:

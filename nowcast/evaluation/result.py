@@ -15,7 +15,8 @@ from nowcast.scores.sums import Additive, Tally
 
 Block = tuple[str, str]  # the name of a record and a UTC day: the unit that the bootstrap resamples
 MEAN_SUFFIX = "_mean_over_leads"  # of a score's name, where the scores of all lead times are averaged
-COLUMN_OF_AXIS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "scale_km"}
+COLUMN_OF_AXIS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "scale_km",
+                  "box": "scale_km", "amount": "threshold"}  # fmt: skip
 
 
 @dataclass
@@ -166,7 +167,7 @@ def _rows_of_view(
     """Yield a row for each element of a score or difference; `resampled` has a leading axis of resamples, or is None."""
     sums = (totals.by_lead if view.by_lead else totals.pooled)[view.score.kind]
     axes = view.score.axes
-    coordinates = {"lead": evaluation.lead_minutes if view.by_lead else (None,), **sums.coordinates}
+    coordinates = {"lead": evaluation.lead_minutes} | sums.coordinates | ({} if view.by_lead else {"lead": (None,)})
     shape = tuple(len(coordinates[axis]) for axis in axes)
     low, high = quantiles(resampled) if resampled is not None else (np.full(shape, np.nan),) * 2
     value, low, high = (np.reshape(values, shape) for values in (value, low, high))

@@ -18,7 +18,7 @@ from nowcast import __version__
 from nowcast.evaluation.result import MEAN_SUFFIX, Block, Evaluation
 from nowcast.netcdf.attributes import SCORES_FORMAT
 from nowcast.runtime.signals import held
-from nowcast.scores import SCORES
+from nowcast.scores import KINDS, SCORES
 from nowcast.scores.sums import Additive, Tally
 
 COLUMNS = (
@@ -29,8 +29,9 @@ SCORES_NC, SCORES_CSV, SCORES_JSON = "scores.nc", "scores.csv", "scores.json"
 FORMAT, FORMAT_NUMBER = SCORES_FORMAT, 1  # global attribute of scores.nc and its value
 # the dimension of scores.nc for each axis of scores and sums
 DIMS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "wavelength_km",
-        "class": "percent", "rank": "rank", "rate": "rate"}  # fmt: skip
-COLUMN_OF_DIM = {"wavelength_km": "scale_km"}  # where a dimension and the column of the rows have different names
+        "class": "percent", "rank": "rank", "rate": "rate", "box": "box_km", "amount": "amount"}  # fmt: skip
+# where a dimension and the column of the rows have different names
+COLUMN_OF_DIM = {"wavelength_km": "scale_km", "box_km": "scale_km", "amount": "threshold"}
 _COMPRESSED = {"zlib": True, "complevel": 4}  # most classes of probability are empty
 
 
@@ -84,7 +85,10 @@ def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
         "rate": evaluation.quantity.units,
         "scale_km": "km",
         "wavelength_km": "km",
+        "box_km": "km",
+        "amount": "mm",
     }
+    units |= {dim: "min" for dim in values if dim.endswith("_end")}
     coordinates = {dim: (dim, list(along), {"units": units[dim]} if dim in units else {}) for dim, along in values.items()}
     coordinates |= {f"block_{label}": ("block", [block[n] for block in blocks]) for n, label in enumerate(("record", "day"))}
     data = _block_sums(evaluation, names, blocks) | _score_arrays(rows, values)
@@ -109,8 +113,13 @@ def _coordinate_values(evaluation: Evaluation) -> dict[str, Sequence]:
     """Return the values along each dimension of scores.nc except "block"."""
     values = {"forecaster": list(evaluation.blocks), "against": evaluation.references, "lead_minutes": evaluation.lead_minutes}
     for kind in _kinds(evaluation):
-        values |= {DIMS[axis]: along for axis, along in _any_block(evaluation, kind).coordinates.items()}
+        values |= {sums_dim(kind, axis): along for axis, along in _any_block(evaluation, kind).coordinates.items()}
     return values
+
+
+def sums_dim(kind: str, axis: str) -> str:
+    """Return the dimension of scores.nc of an axis of a kind of sums; the ends of intervals are fewer than the lead times."""
+    return f"{kind}_end" if axis == "lead" and axis in KINDS[kind].sums.axis_parameters else DIMS[axis]
 
 
 def _kinds(evaluation: Evaluation) -> list[str]:
@@ -140,7 +149,7 @@ def _block_sums(evaluation: Evaluation, names: Sequence[str], blocks: Sequence[B
                 [evaluation.blocks[name][block][kind].arrays()[array] if has else zeros[array] for block in blocks]
                 for name, has in zip(names, has_kind, strict=True)
             ]
-            dims = ("forecaster", "block", *(DIMS[axis] for axis in axes))
+            dims = ("forecaster", "block", *(sums_dim(kind, axis) for axis in axes))
             data[block_variable(kind, array)] = (dims, np.array(stacked), {}, _COMPRESSED)
     return data
 

@@ -14,6 +14,7 @@ from nowcast.evaluation.result import Evaluation, nearest_threshold
 from nowcast.report.sentences import findings, seen_cases
 from nowcast.scores import SCORES
 from nowcast.scores.bootstrap import LEVEL, MIN_BLOCKS, NUM_SAMPLES, SEED
+from nowcast.scores.boxes import SUM_MINUTES
 from nowcast.scores.ensemble import ensemble_size
 from nowcast.scores.sums import Additive, Tally
 
@@ -32,7 +33,8 @@ def table(evaluation: Evaluation, width: int = ANY_WIDTH, *, rows: Sequence[Mapp
     rows: those of the evaluation, if they are known already
 
     Before the tables stands which cases the networks have seen in their training. The tables are: scores pooled over lead
-    times, CSI by lead time, FSS by scale, power ratio by wavelength, probabilities, paired differences between the forecasters.
+    times, CSI by lead time, FSS by scale, power ratio by wavelength, probabilities, sums of members, paired differences between
+    the forecasters.
     """
     tables = [
         *_pooled(evaluation, width),
@@ -40,6 +42,7 @@ def table(evaluation: Evaluation, width: int = ANY_WIDTH, *, rows: Sequence[Mapp
         _fss_by_scale(evaluation),
         _power_ratio(evaluation, width),
         *_probabilities(evaluation, width),
+        *_sums(evaluation, width),
         *_differences(evaluation, rows, width),
     ]
     lines = [line for warning in seen_cases(evaluation) for line in (*_wrapped(warning, width), "")]
@@ -160,6 +163,25 @@ def _probabilities(evaluation: Evaluation, width: int) -> list[Rows]:
         scores |= {short: _scores_of(score, totals) for short, score in of_members.items()}
         scores["members"] = [f"{size:g}" if math.isfinite(size) else number(size) for size in sizes]
     return _side_by_side("probabilities, pooled over leads", names, [*groups, ("", scores)], width)
+
+
+def _sums(evaluation: Evaluation, width: int) -> list[Rows]:
+    """Return scores of the rain of 30 and 60 minutes at cells and in boxes, pooled over lead times; none without ensembles."""
+    tables: list[Rows] = []
+    for minutes in SUM_MINUTES:
+        sums = _pooled_sums(evaluation, f"members_{minutes}_min")
+        if not sums:
+            continue
+        sides = next(iter(sums.values())).boxes_km
+        scored = [n for n in range(len(sides)) if any(each.num_pairs[0, n] for each in sums.values())]
+        groups = []
+        for short, score in (("CRPS fair", "crps_fair"), ("spread/RMSE", "spread_skill")):
+            values = [SCORES[f"sum_{minutes}_min_{score}"](each)[0] for each in sums.values()]
+            heads = {n: f" {sides[n]:g} km" if sides[n] else " cells" for n in scored}
+            groups.append((short, {head: [number(own[n]) for own in values] for n, head in heads.items()}))
+        if scored:
+            tables += _side_by_side(f"rain of {minutes} minutes, mm, pooled over leads", list(sums), groups, width)
+    return tables
 
 
 def _scores_of(score: str, totals: Sequence[Tally]) -> list[str]:

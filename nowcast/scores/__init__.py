@@ -3,20 +3,23 @@
 To add a score: write its function in the module of its sums (pixels, spatial, spectra, exceedance, ensemble, distribution),
 with its formula, range, best value, other names, when it is NaN, and its source; then add a line to SCORES. The kind of its
 sums tells what a score judges: those in FIELD_KINDS a single field, "probabilities" exceedance probabilities, "members"
-ensembles, "distribution" whole distributions.
+ensembles, "distribution" whole distributions, "members_30_min" and "probabilities_30_min" the rain of 30 minutes of ensembles,
+"member_spectra" the power of members.
 
-Each is also a function of arrays by its name, such as `nowcast.scores.csi(forecast, observed, threshold=1.0)`.
+Those of ARRAY_KINDS are also functions of arrays by their names, such as
+`nowcast.scores.csi(forecast, observed, threshold=1.0)`.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from nowcast.scores import distribution, ensemble, exceedance, pixels, spatial, spectra
+from nowcast.scores import boxes, distribution, ensemble, exceedance, pixels, spatial, spectra
 from nowcast.scores.functions import plain
 from nowcast.scores.kinds import FIELD_KINDS, KINDS, Setup, tallies
 from nowcast.scores.pixels import THRESHOLDS
-from nowcast.scores.score import Score
+from nowcast.scores.sums import Score
 
 __all__ = ["FIELD_KINDS", "KINDS", "SCORES", "THRESHOLDS", "Score", "Setup", "tallies"]
 
@@ -24,6 +27,7 @@ _INF = float("inf")
 _TABLE = ("lead", "threshold")  # axes of the scores of contingency tables
 _EVENT = {"axes": ("lead", "threshold"), "kind": "probabilities"}
 _MEMBERS = {"kind": "members", "units": "mm h-1"}
+ARRAY_KINDS = (*FIELD_KINDS, "probabilities", "members", "distribution")  # of the scores that are functions of arrays
 
 # scores.csv and scores.nc hold the scores in this order
 SCORES: dict[str, Score] = {
@@ -70,11 +74,31 @@ SCORES: dict[str, Score] = {
 }  # fmt: skip
 
 
+def _of_sums(minutes: int) -> dict[str, Score]:
+    """Return the scores of the rain of so many minutes, mm, of ensembles, at cells and in boxes."""
+    members = {"kind": f"members_{minutes}_min", "axes": ("lead", "box")}
+    amounts = {"kind": f"probabilities_{minutes}_min", "axes": ("lead", "box", "amount")}
+    names = ("crps_fair", "spread", "mean_rmse", "spread_skill")
+    scores = {name: replace(SCORES[name], units={"mm h-1": "mm"}.get(SCORES[name].units, "1"), **members) for name in names}
+    scores |= {name: replace(SCORES[name], **amounts) for name in ("brier", "brier_reliability", "brier_skill", "roc_area")}
+    return {
+        f"sum_{minutes}_min_{name}": replace(score, long_name=f"{score.long_name}, rain of {minutes} minutes")
+        for name, score in scores.items()
+    }
+
+
+SCORES["member_spectrum_ratio"] = replace(
+    SCORES["spectrum_ratio"], long_name="power of members / observed power", kind="member_spectra"
+)
+for _minutes in boxes.SUM_MINUTES:
+    SCORES |= _of_sums(_minutes)
+
+
 def __getattr__(name: str) -> Callable[..., float | np.ndarray]:
-    if name not in SCORES:
+    if name not in SCORES or SCORES[name].kind not in ARRAY_KINDS:
         raise AttributeError(f"module 'nowcast.scores' has no attribute {name!r}")
     return plain(name, SCORES[name])
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *SCORES})
+    return sorted({*globals(), *(name for name, score in SCORES.items() if score.kind in ARRAY_KINDS)})

@@ -15,8 +15,7 @@ from nowcast.scores.distribution import RateSums, add_ensemble
 from nowcast.scores.ensemble import EnsembleSums, add_members
 from nowcast.scores.exceedance import ExceedanceSums, add_probabilities
 from nowcast.scores.kinds import FIELD_KINDS, Setup, tallies
-from nowcast.scores.score import Score
-from nowcast.scores.sums import Additive
+from nowcast.scores.sums import Additive, Score
 
 if TYPE_CHECKING:
     import xarray as xr

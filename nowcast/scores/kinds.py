@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nowcast.quantity import RAIN_RATE
-from nowcast.scores import distribution, ensemble, exceedance, pixels, spatial, spectra
+from nowcast.scores import boxes, distribution, ensemble, exceedance, pixels, spatial, spectra
 from nowcast.scores.sums import Additive, Tally
 
 Fields = Sequence[np.ndarray]
@@ -32,8 +32,8 @@ class Kind:
 
     `add(totals, lead, forecasts, observed, known, setup)` fills in one lead time of one case, for several forecasters: their
     fields (y, x), the observed field (y, x) and the common mask. Kinds without `parameters` and `add` are made from ensembles
-    or probabilities, not from one field per forecaster: see `add_members`, `add_probabilities`
-    and `add_distribution`.
+    or probabilities, not from one field per forecaster: see `add_members`, `add_probabilities`, `add_distribution`,
+    `add_member_spectra` and `BoxSums`.
     """
 
     sums: type[Additive]
@@ -65,6 +65,9 @@ KINDS: dict[str, Kind] = {
     "probabilities": Kind(exceedance.ExceedanceSums),
     "members": Kind(ensemble.EnsembleSums),
     "distribution": Kind(distribution.RateSums),
+    "member_spectra": Kind(spectra.SpectrumSums),
+    **{f"members_{minutes}_min": Kind(boxes.BoxMembers) for minutes in boxes.SUM_MINUTES},
+    **{f"probabilities_{minutes}_min": Kind(boxes.BoxProbabilities) for minutes in boxes.SUM_MINUTES},
 }
 FIELD_KINDS = tuple(name for name, kind in KINDS.items() if kind.add)
 

@@ -20,6 +20,7 @@ from nowcast.scores.sums import Additive, ratio, summed
 WAVELENGTHS_KM = (1.0, 1.41, 2.0, 2.83, 4.0, 5.66, 8.0, 11.3, 16.0, 22.6, 32.0, 45.3, 64.0, 90.5, 128.0, 181.0, 256.0)
 TAPER = 0.1  # fraction of the grid's shorter side: the distance to a missing pixel at which the weight reaches 1
 CONSTANT = 1e-24  # variance / mean^2 up to which a field is constant but for rounding: float32 data cannot vary by less
+MEMBERS_WITH_SPECTRA = 4  # of an ensemble: the others are drawn alike, and a spectrum takes as long as all other scores
 KEPT_POWER = 0.5  # forecast / observed power below which a wavelength counts as lost
 
 
@@ -62,6 +63,24 @@ def add_spectra(
     for total, forecast in zip(totals, forecasts, strict=True):
         total.num_cases[lead], total.num_pairs[lead] = 1, np.count_nonzero(known)
         total.power_o[lead], total.power_f[lead] = power_o, band_power(forecast, weight, spacing_km)
+
+
+def add_member_spectra(
+    total: SpectrumSums,
+    lead: int,
+    members: np.ndarray,
+    observed: np.ndarray,
+    known: np.ndarray,
+    spacing_km: tuple[float, float],
+) -> None:
+    """Fill in one lead time of one case with the mean power of the first MEMBERS_WITH_SPECTRA members (member, y, x), mm/h."""
+    if not np.isfinite(spacing_km).all() or not known.any():
+        return
+    weight = taper(known)
+    total.num_cases[lead], total.num_pairs[lead] = 1, np.count_nonzero(known)
+    total.num_whole_cases[...] = 1
+    total.power_o[lead] = band_power(observed, weight, spacing_km)
+    total.power_f[lead] = np.mean([band_power(each, weight, spacing_km) for each in members[:MEMBERS_WITH_SPECTRA]], axis=0)
 
 
 def taper(known: np.ndarray) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""The counts and sums that scores are computed from. They add over cases, blocks and processes.
+"""The counts and sums that scores are computed from, which add over cases, blocks and processes; and the class of a score.
 
 A kind of sums is a frozen dataclass derived from `Additive`. Its fields are parameters (thresholds, scales), which must be
 equal where sums are added, and arrays with named axes, declared with `summed`. A `Tally` holds one forecaster's sums of every
 kind. The bootstrap puts a further axis in front of all arrays, so scores and sums count axes from the end.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from types import MappingProxyType
@@ -51,7 +51,7 @@ class Additive:
 
     @property
     def coordinates(self) -> dict[str, tuple]:
-        """Return the values along each axis except "lead"."""
+        """Return the values along each axis; of "lead" only where it has fewer values than there are lead times."""
         return {axis: getattr(self, name) for axis, name in self.axis_parameters.items()}
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -128,3 +128,38 @@ class Tally:
     def pooled(self) -> "Tally":
         """Return the sums of every kind pooled over lead times."""
         return Tally({kind: sums.pooled() for kind, sums in self.kinds.items()})
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score, called with the sums of its kind or with a Tally; returns an array with the score's axes, "lead" first."""
+
+    function: Callable[[Additive], np.ndarray]
+    long_name: str
+    range: tuple[float, float]
+    best: float | None  # None where no value is best by itself
+    axes: tuple[str, ...] = ("lead",)
+    units: str = "1"  # as CF writes them
+    kind: str = "pairs"  # the kind of sums it is computed from: a key of KINDS
+    compared: bool = True  # False where differences between forecasters have no meaning
+
+    def __call__(self, s: Additive | Tally) -> np.ndarray:
+        return self.function(s[self.kind] if isinstance(s, Tally) else s)
+
+    def pooled(self, s: Additive | Tally) -> np.ndarray:
+        """Compute the score (1,) or (1, threshold, …) of the sums over all lead times."""
+        return self(s.pooled())
+
+    def mean_over_leads(self, s: Additive | Tally) -> np.ndarray:
+        """Compute the mean of the scores of all lead times; NaN if the score of any lead time is NaN.
+
+        returns: () or (threshold, …)
+
+        Not the same as the pooled score.
+        """
+        return self(s).mean(axis=-len(self.axes))
+
+    @property
+    def needs_threshold(self) -> bool:
+        """Whether the score depends on a threshold."""
+        return "threshold" in self.axes

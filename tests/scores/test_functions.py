@@ -22,11 +22,13 @@ def test_a_contingency_score_by_hand():
 
 
 def test_every_score_is_a_function_with_help():
-    assert set(scores.SCORES) <= set(dir(scores))
+    assert {name for name, score in scores.SCORES.items() if score.kind in scores.ARRAY_KINDS} <= set(dir(scores))
     assert "threshold: mm/h" in scores.csi.__doc__
     assert scores.csi.__doc__.startswith("Compute the critical success index")
     with pytest.raises(AttributeError):
         _ = scores.cis
+    with pytest.raises(AttributeError):
+        _ = scores.sum_60_min_crps_fair  # arrays do not say their time step
 
 
 def test_scores_of_windows_probabilities_and_members():

@@ -6,14 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers.ensembles import NAN, ensemble, ensemble_sums, ensembles, exceedance_sums, single
 
-from nowcast.scores import FIELD_KINDS, SCORES, exceedance
+from nowcast.scores import SCORES, exceedance
 from nowcast.scores.distribution import RateSums
 from nowcast.scores.ensemble import EnsembleSums, ensemble_size, rank_histogram
 from nowcast.scores.exceedance import PERCENTS, ExceedanceSums, reliability_diagram, roc_curve
 from nowcast.scores.pixels import sums
 from nowcast.scores.sums import Tally
 
-PROBABILITY_SCORES = {name: score for name, score in SCORES.items() if score.kind not in FIELD_KINDS}
+KINDS = ("probabilities", "members", "distribution")  # of cells; for sums see test_boxes.py
+PROBABILITY_SCORES = {name: score for name, score in SCORES.items() if score.kind in KINDS}
 brier, brier_reliability, brier_resolution, brier_uncertainty, roc_area, crps_ecdf, crps_fair, spread, spread_skill = (
     SCORES[name]
     for name in (

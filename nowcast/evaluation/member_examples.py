@@ -1,0 +1,124 @@
+"""Members of an example case for the report: a few fields, the fan at the wettest cell and over the area, chances of sums."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nowcast.evaluation.coarsen import block_means
+from nowcast.netcdf.places.locating import Locator
+from nowcast.scores.boxes import intervals
+
+SHOWN = 3  # members with maps
+SUM_AMOUNTS = (1.0, 5.0)  # mm, chances of which are shown
+
+Read = Callable[[int], np.ndarray]  # the members (member, y, x) mm/h of one ensemble at a lead time, by its number
+
+
+@dataclass(frozen=True)
+class Fan:
+    """Rain at one place by lead time: observed (lead,) and of each ensemble's members (lead, member), mm/h; NaN missing."""
+
+    place: str
+    observed: np.ndarray
+    members: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class MemberExample:
+    """Members of an example case, by ensemble.
+
+    fields: (lead, member, y, x) mm/h, the first SHOWN members at the lead times that have maps, as block means
+    fans: of the mean over the cells that are known at all lead times, and of the wettest cell observed; none if there are none
+    lead_minutes: all lead times, those of the fans
+    sum_minutes: of the first interval, whose sums are shown; 0 without one
+    observed_sums: (y, x) mm, block means of what was observed in it
+    reached: (amount, y, x), for each of SUM_AMOUNTS the share of the cells of a block at which it was observed
+    chances: (amount, y, x), the share of cells and members that reach it
+    """
+
+    fields: Mapping[str, np.ndarray]
+    fans: Sequence[Fan]
+    lead_minutes: tuple[float, ...]
+    sum_minutes: int
+    reached: np.ndarray
+    chances: Mapping[str, np.ndarray]
+
+
+def make_member_example(
+    ensembles: Mapping[str, Read],
+    observed: np.ndarray,
+    lead_minutes: Sequence[float],
+    leads: Sequence[int],
+    part: tuple[slice, slice],
+    block: int,
+    locator: Locator | None = None,
+) -> MemberExample | None:
+    """Return the members of a case, read lead by lead; None without ensembles.
+
+    observed: (lead, y, x) mm/h
+    leads: the lead times that have maps
+    part, block: the area of the maps, and the side of the blocks
+    locator: where the grid lies on earth, None if unknown
+    """
+    if not ensembles:
+        return None
+    known = _known(ensembles, observed)
+    step, lengths = lead_minutes[0], intervals(len(observed), lead_minutes[0])
+    minutes = max(lengths, default=0)
+    first = range(lengths.get(minutes, 0))
+
+    def sums(read: Read) -> np.ndarray:
+        return _reached(sum(read(lead) for lead in first) * (step / 60), part, block) if first else np.empty(0)
+
+    fields = {name: [block_means(read(lead)[:SHOWN, *part], block) for lead in leads] for name, read in ensembles.items()}
+    return MemberExample(
+        fields={name: np.stack(each) for name, each in fields.items()},
+        fans=_fans(ensembles, observed, known, locator),
+        lead_minutes=tuple(lead_minutes),
+        sum_minutes=minutes,
+        reached=sums(lambda lead: observed[lead][None]),
+        chances={name: sums(read) for name, read in ensembles.items()},
+    )
+
+
+def _known(ensembles: Mapping[str, Read], observed: np.ndarray) -> np.ndarray:
+    """Return where the observation and every member are known at all lead times, (y, x)."""
+    known = np.isfinite(observed).all(axis=0)
+    for read in ensembles.values():
+        for lead in range(len(observed)):
+            known &= np.isfinite(read(lead)).all(axis=0)
+    return known
+
+
+def _fans(ensembles: Mapping[str, Read], observed: np.ndarray, known: np.ndarray, locator: Locator | None) -> list[Fan]:
+    """Return the fans of the area mean and of the wettest cell observed; none where nothing is known throughout."""
+    if not known.any():
+        return []
+    cell = np.unravel_index(int(np.argmax(np.where(known, observed.sum(axis=0), -1))), known.shape)
+    fans = []
+    for place, where in ((f"{known.mean():.0%} of the area, mean", known), (_place(cell, locator), tuple(cell))):
+        members = {name: [_mean(read(lead), where) for lead in range(len(observed))] for name, read in ensembles.items()}
+        fans.append(Fan(place, _mean(observed, where), {name: np.stack(each) for name, each in members.items()}))
+    return fans
+
+
+def _mean(fields: np.ndarray, where: np.ndarray | tuple) -> np.ndarray:
+    """Return fields (…, y, x) at a cell, or their mean over the cells of a mask (y, x): (…)."""
+    chosen = fields[..., where] if isinstance(where, np.ndarray) else fields[..., *where, None]
+    return chosen.mean(axis=-1, dtype=np.float64)
+
+
+def _place(cell: tuple[int, int], locator: Locator | None) -> str:
+    """Return the name of a cell: where it lies on earth, if that is known."""
+    if locator is None:
+        return f"wettest cell observed (row {cell[0]}, column {cell[1]})"
+    latitude, longitude = (float(each[0]) for each in locator.degrees(*(np.array([float(n)]) for n in cell)))
+    north, east = "N" if latitude >= 0 else "S", "E" if longitude >= 0 else "W"
+    return f"wettest cell observed ({abs(latitude):.2f}° {north}, {abs(longitude):.2f}° {east})"
+
+
+def _reached(sums: np.ndarray, part: tuple[slice, slice], block: int) -> np.ndarray:
+    """Return the share of members that reach each of SUM_AMOUNTS, as block means (amount, y, x); sums (member, y, x) mm."""
+    shares = [np.where(np.isnan(sums), np.nan, sums >= amount).mean(axis=0) for amount in SUM_AMOUNTS]
+    return block_means(np.stack(shares)[:, *part], block)

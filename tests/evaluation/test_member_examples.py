@@ -1,0 +1,56 @@
+"""The members of an example case: the fans of the area and of the wettest cell, and the chances of sums, by value."""
+
+import numpy as np
+
+from nowcast.evaluation.member_examples import SUM_AMOUNTS, make_member_example
+from nowcast.netcdf.places.locating import Locator
+
+LEADS = [10.0 * (n + 1) for n in range(6)]
+WHOLE = (slice(0, 4), slice(0, 5))
+
+
+def case():
+    """Observed (lead, y, x) and a function that reads two members: cell (1, 2) is the wettest, (3, 4) is missing once."""
+    observed = np.ones((6, 4, 5), np.float32)
+    observed[:, 1, 2] = 6
+    observed[2, 3, 4] = np.nan
+    members = np.stack([np.full((6, 4, 5), 0.5, np.float32), 2 * observed])
+    members[0, 4, 0, 0] = np.nan
+    return observed, lambda lead: members[:, lead]
+
+
+def test_fans_are_of_what_is_known_throughout():
+    observed, read = case()
+    made = make_member_example({"ens": read}, observed, LEADS, [0, 5], WHOLE, 1)
+    area, point = made.fans
+    known = np.isfinite(observed[0]) & True
+    known[3, 4] = known[0, 0] = False
+    assert area.place == "90% of the area, mean"
+    np.testing.assert_allclose(area.observed, np.repeat(observed[0][known].mean(), 6))
+    np.testing.assert_allclose(area.members["ens"], [[0.5, 2 * observed[0][known].mean()]] * 6)
+    assert point.place == "wettest cell observed (row 1, column 2)"
+    np.testing.assert_array_equal(point.observed, [6] * 6)
+    np.testing.assert_array_equal(point.members["ens"], [[0.5, 12]] * 6)
+    assert made.fields["ens"].shape == (2, 2, 4, 5)
+
+
+def test_chances_are_shares_of_members_that_reach_the_hour():
+    observed, read = case()
+    made = make_member_example({"ens": read}, observed, LEADS, [0], WHOLE, 1)
+    assert (made.sum_minutes, SUM_AMOUNTS) == (60, (1.0, 5.0))
+    np.testing.assert_array_equal(made.chances["ens"][:, 1, 2], [0.5, 0.5])  # 0.5 and 12 mm
+    np.testing.assert_array_equal(made.chances["ens"][:, 2, 2], [0.5, 0])  # 0.5 and 2 mm
+    assert np.isnan(made.chances["ens"][:, [0, 3], [0, 4]]).all()
+    np.testing.assert_array_equal(made.reached[:, 1, 2], [1, 1])
+    np.testing.assert_array_equal(made.reached[:, 2, 2], [1, 0])
+    short = make_member_example({"ens": read}, observed[:2], LEADS[:2], [0], WHOLE, 1)
+    assert (short.sum_minutes, short.chances["ens"].size) == (0, 0)
+
+
+def test_without_ensembles_or_anything_known_there_is_less():
+    observed, read = case()
+    assert make_member_example({}, observed, LEADS, [0], WHOLE, 1) is None
+    assert make_member_example({"ens": read}, np.full_like(observed, np.nan), LEADS, [0], WHOLE, 1).fans == []
+    placed = Locator((4, 5), None, lambda row, column: (50 - row, -1.5 + column))
+    made = make_member_example({"ens": read}, observed, LEADS, [0], WHOLE, 1, placed)
+    assert made.fans[1].place == "wettest cell observed (49.00° N, 0.50° E)"
