@@ -292,10 +292,10 @@ def draw_spectrum(
     return figure
 
 
-def draw_spectrum_ratio(rows: Sequence[Mapping], styles: Mapping[str, Style]) -> Figure:
+def draw_spectrum_ratio(rows: Sequence[Mapping], styles: Mapping[str, Style], *, score: str = "spectrum_ratio") -> Figure:
     """Draw forecast / observed power by wavelength, pooled over lead times; dashed: half of the observed power."""
     figure, axes = panel()
-    draw_curves(axes, by_scale(rows, "spectrum_ratio"), styles)
+    draw_curves(axes, by_scale(rows, score), styles)
     axes.axhline(1, color="black", linewidth=0.9)
     axes.axhline(KEPT_POWER, color="black", linewidth=0.9, linestyle="--")
     _wavelengths(axes)

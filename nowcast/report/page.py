@@ -4,15 +4,12 @@ The page loads no other file and runs no script; its content security policy for
 page.html (a Jinja template), which escapes all of them.
 """
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.figure import Figure
 
 from nowcast import __version__
 from nowcast.evaluation.coarsen import evenly_spaced
@@ -33,8 +30,9 @@ from nowcast.report.diagrams import (
     panel,
 )
 from nowcast.report.maps import moment, svg
-from nowcast.report.page_tables import Table, about_tables, heading, level_name, probability_tables, score_tables
+from nowcast.report.page_tables import about_tables, heading, level_name, probability_tables, score_tables
 from nowcast.report.probability_diagrams import draw_ranks, draw_reliability, draw_roc
+from nowcast.report.sections import Picture, Section, drawn, members_section, sums_section
 from nowcast.report.sentences import findings, headline, quoted, seen_cases
 from nowcast.report.table import confidence, number
 from nowcast.scores.ensemble import ensemble_size
@@ -44,39 +42,6 @@ SPECTRUM_LEADS = 2  # most lead times that have a diagram of the spectrum
 TABLES_TEXT = (
     "In brackets: the 95 % confidence interval. “–”: undefined, because nothing was observed or forecast; never counted as 0."
 )
-_FORMATS = {b"GIF8": "gif", b"\x89PNG": "png"}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image in the page; a `wide` one has a row of its own."""
-
-    title: str
-    content: bytes
-    wide: bool = False
-
-    @property
-    def source(self) -> str:
-        """The image as a data URL."""
-        kind = _FORMATS.get(self.content[:4], "svg+xml")
-        return f"data:image/{kind};base64,{base64.b64encode(self.content).decode()}"
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of the page: heading, text, tables and groups of pictures.
-
-    With `legend` it shows the colours of the forecasters; with `large` its pictures are wider; with `words` its tables hold
-    texts, no numbers.
-    """
-
-    title: str
-    text: str
-    pictures: Sequence[Sequence[Picture]] = ()
-    tables: Sequence[Table] = ()
-    legend: bool = False
-    large: bool = False
-    words: bool = False
 
 
 def as_html(
@@ -92,7 +57,9 @@ def as_html(
         *_scales(evaluation, rows, styles),
         *_spectra(evaluation, rows, styles),
         *_probabilities(evaluation, rows, styles),
+        *sums_section(evaluation, rows, styles),
         *_cases(evaluation, pictures),
+        *members_section(evaluation, rows, styles),
     ]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -183,11 +150,7 @@ def _curve(
 ) -> Picture:
     figure, axes = panel()
     draw_lead(axes, rows, score, styles, label=label, threshold=threshold, top=top)
-    return _drawn(title, figure)
-
-
-def _drawn(title: str, figure: Figure) -> Picture:
-    return Picture(title, svg(figure))
+    return drawn(title, figure)
 
 
 def _performance(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[str, Style]) -> Section:
@@ -200,9 +163,9 @@ def _performance(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mappin
         "1/8 and 8)."
     )
     pictures = [
-        _drawn("All leads pooled, by threshold", draw_performance(rows, styles)),
-        _drawn(f"{level_name(evaluation, level)}, by lead time in minutes", draw_performance(rows, styles, threshold=level)),
-        _drawn("Frequency bias by threshold, all leads pooled", draw_bias(rows, styles, unit)),
+        drawn("All leads pooled, by threshold", draw_performance(rows, styles)),
+        drawn(f"{level_name(evaluation, level)}, by lead time in minutes", draw_performance(rows, styles, threshold=level)),
+        drawn("Frequency bias by threshold, all leads pooled", draw_bias(rows, styles, unit)),
     ]
     return Section("Performance diagrams and bias", text, [pictures], legend=True, large=True)
 
@@ -213,7 +176,7 @@ def _scales(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[str
             "How well rain is placed if displacements up to the scale are allowed: the area fraction with rain is compared in "
             "windows of that size. Above the dashed line, half way between a random and a perfect one, a forecast is useful."
         )
-        pictures = [_drawn(f"FSS {level_name(evaluation, t)}", draw_fss(rows, styles, t)) for t in _shown(evaluation)]
+        pictures = [drawn(f"FSS {level_name(evaluation, t)}", draw_fss(rows, styles, t)) for t in _shown(evaluation)]
         yield Section("Fractions skill score by scale", text, [pictures], legend=True)
 
 
@@ -232,8 +195,8 @@ def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[st
         cases = np.maximum(first.num_cases[lead], 1)
         forecasts = {name: spectrum.power_f[lead] / cases for name, spectrum in sums.items()}
         figure = draw_spectrum(np.array(first.wavelengths_km), first.power_o[lead] / cases, forecasts, styles)
-        pictures.append(_drawn(f"Power at +{evaluation.lead_minutes[lead]:g} min", figure))
-    pictures.append(_drawn("Forecast / observed power", draw_spectrum_ratio(rows, styles)))
+        pictures.append(drawn(f"Power at +{evaluation.lead_minutes[lead]:g} min", figure))
+    pictures.append(drawn("Forecast / observed power", draw_spectrum_ratio(rows, styles)))
     resolution = heading("effective_resolution")
     pictures.append(_curve(rows, "effective_resolution", styles, resolution, resolution.capitalize()))
     yield Section("Spectra", text, [pictures], legend=True)
@@ -253,15 +216,15 @@ def _probabilities(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapp
     sums = {name: evaluation.total(name, "probabilities").pooled() for name in names}
     levels = [(evaluation.thresholds.index(threshold), level_name(evaluation, threshold)) for threshold in _shown(evaluation)]
     groups = [
-        [_drawn(f"Reliability {level}", draw_reliability(sums, column, styles)) for column, level in levels],
-        [_drawn(f"ROC {level}", draw_roc(sums, column, styles)) for column, level in levels],
+        [drawn(f"Reliability {level}", draw_reliability(sums, column, styles)) for column, level in levels],
+        [drawn(f"ROC {level}", draw_roc(sums, column, styles)) for column, level in levels],
     ]
     members = {name: evaluation.total(name, "members").pooled() for name in evaluation.forecasters_with("members")}
     ensembles = {name: ensemble for name, ensemble in members.items() if ensemble_size(ensemble)[0] > 1}
     crps = ["crps"] if evaluation.forecasters_with("distribution") else []
     if scores := [*crps, *(["crps_fair", "spread", "mean_rmse"] if ensembles else [])]:
         groups.append([_curve(rows, score, styles, heading(score), heading(score)) for score in scores])
-        ranked = [_drawn(f"Ranks: {name}", draw_ranks(ensemble, styles[name])) for name, ensemble in ensembles.items()]
+        ranked = [drawn(f"Ranks: {name}", draw_ranks(ensemble, styles[name])) for name, ensemble in ensembles.items()]
         groups[-1] += ranked
     text += _left_out(evaluation)
     yield Section("Probabilities", text, groups, tables=probability_tables(evaluation, rows), legend=True)

@@ -13,6 +13,7 @@ from nowcast.report.diagrams import curves
 from nowcast.report.maps import moment, span
 from nowcast.report.table import number
 from nowcast.scores import FIELD_KINDS, SCORES
+from nowcast.scores.boxes import BOXES_KM, SUM_MINUTES
 
 MOST_NAMED = 4  # training spans listed for a network; there can be thousands
 TABLE_LEADS = 12  # most lead times in a table
@@ -176,7 +177,7 @@ def _errors(evaluation: Evaluation, overall: Mapping[tuple, Mapping]) -> Table:
 
 def heading(score: str) -> str:
     """Return the name of a score for people, with its unit."""
-    units = {"mm h-1": "mm/h", "mm2 h-2": "(mm/h)²", "km": "km"}.get(SCORES[score].units)
+    units = {"mm h-1": "mm/h", "mm2 h-2": "(mm/h)²", "km": "km", "mm": "mm"}.get(SCORES[score].units)
     name = _NAMES.get(score, score.replace("_", " "))
     return name + (f", {units}" if units else "")
 
@@ -247,4 +248,20 @@ def probability_tables(evaluation: Evaluation, rows: Sequence[Mapping]) -> list[
     cells = [[name, *(_cell(overall.get((name, None, score, None, None))) for score in of_members)] for name in names]
     if cells:
         tables.append(Table("Distributions and ensembles, all leads pooled", ["forecaster", *map(heading, of_members)], cells))
+    return fitted(tables)
+
+
+def sum_tables(evaluation: Evaluation, rows: Sequence[Mapping]) -> list[Table]:
+    """Return a table of the scores of the rain of 30 and of 60 minutes, at cells and in boxes, as wide as the page."""
+    overall, tables = _overall(rows), []
+    for minutes in SUM_MINUTES:
+        names = evaluation.forecasters_with(f"members_{minutes}_min")
+        if not names:
+            continue
+        places = {side: f"{side:g} km" if side else "cells" for side in BOXES_KM}
+        scores = {"crps_fair": "fair CRPS, mm", "mean_rmse": "RMSE of the mean, mm", "spread_skill": "spread / RMSE"}
+        header = [f"{short}, {place}" for short in scores.values() for place in places.values()]
+        keys = [(f"sum_{minutes}_min_{score}", None, side) for score in scores for side in places]
+        cells = [[name, *(_cell(overall.get((name, None, *key))) for key in keys)] for name in names]
+        tables.append(Table(f"Rain of {minutes} minutes, all leads pooled", ["forecaster", *header], cells))
     return fitted(tables)
