@@ -31,14 +31,13 @@ from nowcast.netcdf.record import Record
 from nowcast.runtime.device import pick_device
 from nowcast.runtime.outputs import replacing
 from nowcast.scores.bootstrap import quantiles, resample
+from nowcast.scores.boxes import BOXES_KM, SUM_MINUTES, BoxSums
 from nowcast.scores.ensemble import EnsembleSums, add_members, crps_fair, mean_rmse, rank_histogram, spread
 from nowcast.scores.exceedance import ExceedanceSums, brier_reliability, brier_skill
-from nowcast.scores.spectra import WAVELENGTHS_KM, SpectrumSums, band_power, spectrum_ratio, taper
+from nowcast.scores.spectra import WAVELENGTHS_KM, SpectrumSums, add_member_spectra, spectrum_ratio
 from nowcast.scores.sums import Tally
 
 PAST, LEADS, MIN_WET = 4, 12, 0.01
-MINUTES, SIDES_KM = (30, 60), (0, 10, 40)  # sums over so long and squares so wide; 0: each cell
-AMOUNTS = (0.5, 1.0, 2.0, 5.0, 10.0)  # mm
 RATES = (0.1, 0.5, 1.0, 5.0, 10.0)  # mm/h
 CELLS = "cells"
 DRY = 0.1  # mm/h: less is none in what is observed, as in STEPS and in members, so that ranks count no drizzle
@@ -48,52 +47,33 @@ log = logging.getLogger("nowcast.skill")
 
 
 class Totals:
-    """The sums of one forecaster over a case: at cells, spectra, and of each sum over minutes and squares."""
+    """The sums of one forecaster over a case: at cells, spectra, and of the rain of 30 and 60 minutes in boxes."""
 
     def __init__(self, members: int, step_minutes: float, spacing_km: tuple[float, float]):
-        self.members, self.spacing_km = members, spacing_km
-        self.kinds = {CELLS: self._empty(LEADS, RATES), "spectra": SpectrumSums.empty(LEADS, wavelengths_km=WAVELENGTHS_KM)}
-        self.intervals = {m: round(m / step_minutes) for m in MINUTES if m % step_minutes == 0 and m <= LEADS * step_minutes}
-        for minutes, leads in self.intervals.items():
-            for side in SIDES_KM:
-                self.kinds[f"{minutes} min, {side} km"] = self._empty(LEADS // leads, AMOUNTS)
-        self.running = dict.fromkeys(self.intervals, 0.0)
+        self.spacing_km = spacing_km
+        self.cells = ExceedanceSums.zeros(LEADS, RATES), EnsembleSums.zeros(LEADS, most_members=members)
+        self.spectra = SpectrumSums.empty(LEADS, wavelengths_km=WAVELENGTHS_KM)
+        self.boxes = BoxSums(LEADS, step_minutes, spacing_km, most_members=members)
 
-    def _empty(self, leads: int, thresholds: Sequence[float]) -> tuple[ExceedanceSums, EnsembleSums]:
-        return ExceedanceSums.zeros(leads, thresholds), EnsembleSums.zeros(leads, most_members=self.members)
-
-    def add(self, lead: int, members: np.ndarray, observed: np.ndarray, known: np.ndarray, hours: float) -> None:
+    def add(self, lead: int, members: np.ndarray, observed: np.ndarray, known: np.ndarray) -> None:
         """Add a lead time: members (member, y, x) and the observation (y, x) in mm/h, where all are known (y, x)."""
-        add_members(*self.kinds[CELLS], lead, members, observed, known)
-        if known.any():
-            weight, spectra = taper(known), self.kinds["spectra"]
-            spectra.num_pairs[lead], spectra.num_cases[lead] = known.sum(), 1
-            spectra.power_o[lead] = band_power(observed, weight, self.spacing_km)
-            spectra.power_f[lead] = np.mean([band_power(member, weight, self.spacing_km) for member in members[:4]], axis=0)
-        both = np.where(known, np.concatenate([members, observed[None]]), np.nan) * np.float32(hours)
-        for minutes, leads in self.intervals.items():
-            self.running[minutes] = self.running[minutes] + both
-            if (lead + 1) % leads:
-                continue
-            for side in SIDES_KM:
-                sums = square_means(self.running[minutes], max(round(side / float(np.mean(self.spacing_km))), 1))
-                where = np.isfinite(sums).all(axis=0)
-                sums = np.where(where, sums, 0)
-                add_members(*self.kinds[f"{minutes} min, {side} km"], lead // leads, sums[:-1], sums[-1], where)
-            self.running[minutes] = 0.0
+        add_members(*self.cells, lead, members, observed, known)
+        add_member_spectra(self.spectra, lead, members, observed, known, self.spacing_km)
+        self.boxes.add(lead, members, observed, known)
 
     def tally(self) -> Tally:
-        """Return all sums by kind; those of chances end in " chances"."""
-        kinds = {}
-        for name, sums in self.kinds.items():
-            kinds |= {name: sums} if name == "spectra" else {name: sums[1], f"{name} chances": sums[0]}
-        return Tally(kinds)
+        """Return all sums by kind."""
+        chances, members = self.cells
+        return Tally({"probabilities": chances, "members": members, "member_spectra": self.spectra, **self.boxes.kinds})
 
 
-def square_means(fields: np.ndarray, side: int) -> np.ndarray:
-    """Average fields (…, y, x) over squares of `side` cells, (…, y', x'); NaN where a cell is missing."""
-    y, x = (size // side for size in fields.shape[-2:])
-    return fields[..., : y * side, : x * side].reshape(*fields.shape[:-2], y, side, x, side).mean(axis=(-3, -1))
+def parts(tally: Tally) -> dict[str, tuple[EnsembleSums, ExceedanceSums]]:
+    """Return the sums of members and of chances at cells, and of each length of interval and side of boxes."""
+    found = {CELLS: (tally["members"], tally["probabilities"])}
+    for minutes in (m for m in SUM_MINUTES if f"members_{m}_min" in tally):
+        both = tally[f"members_{minutes}_min"], tally[f"probabilities_{minutes}_min"]
+        found |= {f"{minutes} min, {side:g} km": tuple(each.of_box(n) for each in both) for n, side in enumerate(BOXES_KM)}
+    return found
 
 
 def cases_of(record: Record, days: Sequence[int], most: int) -> np.ndarray:
@@ -134,7 +114,7 @@ def score_case(
             seconds[name] = seconds.get(name, 0) + time.process_time() - start
         known = np.logical_and.reduce([np.isfinite(observed), *(np.isfinite(each).all(axis=0) for each in fields.values())])
         for name, members in fields.items():
-            totals[name].add(lead, np.where(known, members, 0), np.where(known, observed, 0), known, step / 60)
+            totals[name].add(lead, np.where(known, members, 0), np.where(known, observed, 0), known)
     return {name: total.tally() for name, total in totals.items()}
 
 
@@ -146,12 +126,12 @@ def flatness(ensemble: EnsembleSums) -> np.ndarray:
 
 def rows(blocks: dict[str, list[Tally]]) -> Iterator[list[str]]:
     """Yield the rows of the table: the figures of each forecaster, and the ratio of the first to the others."""
-    total = {name: sum(tallies) for name, tallies in blocks.items()}
+    total = {name: parts(sum(tallies)) for name, tallies in blocks.items()}
     own = next(iter(total))
-    for kind in (kind for kind in total[own] if not kind.endswith(" chances") and kind != "spectra"):
-        for name, tally in total.items():
-            pooled, chances = tally[kind].pooled(), tally[f"{kind} chances"].pooled()
-            ratio = spread(tally[kind]) / mean_rmse(tally[kind])
+    for kind in total[own]:
+        for name, found in total.items():
+            members, chances = found[kind][0], found[kind][1].pooled()
+            pooled, ratio = members.pooled(), spread(members) / mean_rmse(members)
             figures = [float(crps_fair(pooled)[0]), *_ratio(blocks, own, name, kind), float(flatness(pooled)[0])]
             skill, reliability = brier_skill(chances)[0], brier_reliability(chances)[0]
             yield [
@@ -165,7 +145,7 @@ def _ratio(blocks: dict[str, list[Tally]], own: str, other: str, kind: str) -> l
     """Return the ratio of fair CRPS, own / other, with its interval over days where there are enough."""
     if own == other:
         return ["–"]
-    sides = [[tally[kind].pooled() for tally in blocks[name]] for name in (own, other)]
+    sides = [[parts(tally)[kind][0].pooled() for tally in blocks[name]] for name in (own, other)]
     value = float(crps_fair(sum(sides[0]))[0] / crps_fair(sum(sides[1]))[0])
     drawn = [resample(side) for side in sides]
     if drawn[0] is None:
@@ -180,7 +160,7 @@ def table(blocks: dict[str, list[Tally]]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows(blocks))]
     lines += ["", "Power of members ÷ power observed, least and most over lead times:", ""]
     for name, tallies in blocks.items():
-        ratios = zip(WAVELENGTHS_KM, spectrum_ratio(sum(tallies)["spectra"]).T, strict=True)
+        ratios = zip(WAVELENGTHS_KM, spectrum_ratio(sum(tallies)["member_spectra"]).T, strict=True)
         told = [
             f"{wave:g} km {np.nanmin(ratio):.2f} to {np.nanmax(ratio):.2f}"
             for wave, ratio in ratios

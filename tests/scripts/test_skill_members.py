@@ -14,15 +14,6 @@ from nowcast.scores.ensemble import EnsembleSums, add_members
 from nowcast.scores.exceedance import ExceedanceSums
 
 
-def test_squares_are_means_and_miss_what_has_a_missing_cell():
-    field = np.arange(30.0).reshape(5, 6)
-    field[0, 5] = np.nan
-    means = skill_members.square_means(field[None], 2)[0]
-    assert means.shape == (2, 3)
-    assert means[0, 0] == np.mean([0, 1, 6, 7])
-    assert np.isnan(means).tolist() == [[False, False, True], [False, False, False]]
-
-
 def test_flatness_is_0_of_even_ranks_and_grows_where_members_lie_to_one_side():
     sums = [EnsembleSums.zeros(1, most_members=1) for _ in range(2)]
     known = np.ones((1, 2), bool)
