@@ -1,6 +1,7 @@
 """Check what `nowcast plot` is asked for, open the record or the forecast, and draw it."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from nowcast.report.pictures.animation import require_video
 from nowcast.report.pictures.frame_maps import ANIMATIONS, PANELS, Frames, Series, draw
 from nowcast.runtime.outputs import may_write, replacing
 
+MEMBERS = 4  # of an ensemble that are drawn, after its mean
 NEWEST = 12  # number of frames of a record that are drawn by default
 MINUTE = np.timedelta64(60, "s")
 Times = tuple[np.datetime64 | None, np.datetime64 | None]
@@ -42,8 +44,8 @@ def plot(
     """Draw a forecast or a record, and return what was drawn.
 
     Of a forecast file, the forecast from the time `reference` is drawn (default: the newest), beside the observations where
-    they are given, or with a `threshold` (mm/h) the probability of so much or more. Of a record, the frames in `span` are
-    drawn (default: the newest).
+    they are given, of an ensemble the mean and a few members, or with a `threshold` (mm/h) the probability of so much or more.
+    Of a record, the frames in `span` are drawn (default: the newest).
 
     Raises UsageError (exit 2) for an output of an unknown kind and for options that do not fit what is drawn, DataError
     (exit 3) for files that cannot be used, OutputError (exit 5) for an output that exists already or cannot be written, and
@@ -172,7 +174,9 @@ def _forecast_frames(
     what, read, is_probability = _reader(forecasts, path, case, threshold)
     name = forecasts.source or Path(path).name
     steps = np.diff(leads)
-    series = [Series("forecast", read, _steady(leads, steps[0] if len(steps) else leads[0]))]
+    steady = _steady(leads, steps[0] if len(steps) else leads[0])
+    of_members = _members(forecasts, case) if forecasts.kind == "ensemble" and threshold is None else {"forecast": read}
+    series = [Series(side, read_side, steady) for side, read_side in of_members.items()]
     if observed is not None:
         event = _threshold(forecasts, threshold) if is_probability else None
         series.insert(0, _observed(observed, forecasts, path, start, event))
@@ -216,7 +220,7 @@ def _reader(
         what = f"probability of {event:g} {forecasts.quantity.unit} or more, forecast"
         return what, lambda lead: forecasts.probabilities(case, lead, [column])[0], True
     if threshold is None:
-        what = f"mean of {forecasts.num_members} members" if forecasts.kind == "ensemble" else "forecast"
+        what = f"mean and some of {forecasts.num_members} members" if forecasts.kind == "ensemble" else "forecast"
         return what, lambda lead: forecasts.read(case, [lead])[0], False
     if forecasts.kind != "ensemble":
         raise UsageError(
@@ -225,6 +229,18 @@ def _reader(
         )
     what = f"share of {forecasts.num_members} members with {threshold:g} {forecasts.quantity.unit} or more, forecast"
     return what, lambda lead: _reaches(forecasts.members(case, lead), threshold).mean(axis=0), True
+
+
+def _members(forecasts: Forecasts, case: int) -> dict[str, Callable[[int], np.ndarray]]:
+    """Return functions that read the mean and each of the first MEMBERS members of a case by the lead time's number."""
+
+    @lru_cache(maxsize=NEWEST)
+    def fields(lead: int) -> np.ndarray:
+        members = forecasts.members(case, lead)
+        return np.stack([members.mean(axis=0), *members[:MEMBERS]])
+
+    names = ["mean", *(f"member {number}" for number in range(min(MEMBERS, forecasts.num_members)))]
+    return {name: partial(lambda side, lead: fields(lead)[side], side) for side, name in enumerate(names)}
 
 
 def _reaches(fields: np.ndarray, threshold: float) -> np.ndarray:

@@ -23,6 +23,7 @@ from nowcast.report.pictures.overlay import ARROWS, Stroke, Window, arrows, eart
 log = logging.getLogger(__name__)
 PANELS, ANIMATIONS = (".png", ".svg", ".pdf"), (".gif", ".mp4")
 MOST_PANELS, MOST_FRAMES = 12, 120  # of a picture and of an animation; of more frames, evenly spaced ones are drawn
+MOST_TIMES = 4  # of a picture of more than two sides, such as members
 PANEL_INCHES, LARGEST_INCHES, ROW_INCHES = 2.7, 6.0, 11.0  # width of a panel: at least, at most; of a row of fewer panels
 CELLS_PER_INCH = 110  # of the longer side of a map; larger grids are averaged in blocks
 DRAWING_DPI = 220  # of the pixels of maps in SVG and PDF
@@ -153,9 +154,9 @@ def _choose(frames: Frames, most: int) -> list[int]:
 def _panels(frames: Frames, suffix: str, with_motion: bool) -> bytes:
     """Return panels of the frames; with an observation, the frames of both sides below one another."""
     sides = len(frames.series)
-    canvas = _Canvas(frames, MOST_PANELS, with_motion)
+    canvas = _Canvas(frames, MOST_PANELS if sides <= 2 else MOST_TIMES, with_motion)
     count = len(canvas.chosen)
-    columns = _columns(count, math.sqrt(sides * count * max(canvas.aspect, 0.5) * 1.3))
+    columns = _columns(count, math.sqrt(sides * count * max(canvas.aspect, 0.5) * 1.3)) if sides <= 2 else count
     rows = math.ceil(count / columns)
     options = {"dpi": DRAWING_DPI, "is_drawing": True} if suffix != ".png" else {}
     width = min(max(ROW_INCHES / columns, PANEL_INCHES), LARGEST_INCHES / max(canvas.aspect, 1))
@@ -179,8 +180,9 @@ def _columns(count: int, wanted: float) -> int:
 def _animation(frames: Frames, path: Path, suffix: str, with_motion: bool) -> None:
     """Write an animation of the frames, both sides beside one another."""
     canvas = _Canvas(frames, MOST_FRAMES, with_motion)
-    grid = canvas.grid(1, len(frames.series), LARGEST_INCHES / max(canvas.aspect, 1))
-    labels = [grid.label(0, column, "") for column in range(len(frames.series))]
+    sides = len(frames.series)
+    grid = canvas.grid(1, sides, LARGEST_INCHES / max(canvas.aspect, 1) * min(2 / sides, 1))
+    labels = [grid.label(0, column, "") for column in range(sides)]
 
     def show(position: int) -> None:
         n = canvas.chosen[position]
