@@ -14,6 +14,7 @@ from nowcast.commands import plot
 from nowcast.errors import DataError
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.writing.members import write_members
 from nowcast.quantity import RAIN_RATE
 from nowcast.report import maps
 
@@ -205,6 +206,26 @@ def test_probabilities_are_drawn_of_the_threshold_asked_for(tmp_path):
     refused(2, tmp_path / "f.nc", "--threshold", 7, "--output", "a.png", says="holds the probabilities of 1, 5 mm/h")
     plain = forecast_file(tmp_path / "plain.nc", record, cases=1)
     refused(2, plain, "--threshold", 5, "--output", "a.png", says="holds no probabilities")
+
+
+def test_the_mean_and_the_first_members_of_an_ensemble_are_drawn_below_one_another(tmp_path):
+    record = write_record(tmp_path / "rain.nc", corner_rain(frames=3))
+    (opened,) = open_records([record])
+    factors = np.arange(6, dtype=np.float32)[:, None, None]
+    case = START, iter([opened.read([0])[0] * factors] * 6)
+    facts = {"lead_times": np.arange(1, 7) * STEP, "attributes": {}, "grid": opened.grid, "num_members": 6}
+    write_members(tmp_path / "f.nc", [case], single=True, **facts)
+    frames = plot.open_frames(str(tmp_path / "f.nc"), None, None, (None, None))
+    assert [series.name for series in frames.series] == ["mean", *(f"member {n}" for n in range(4))]
+    assert frames.title.startswith("f.nc: mean and some of 6 members from 2020-06-01 00:00 UTC")
+    for series, factor in zip(frames.series, (2.5, 0, 1, 2, 3), strict=True):
+        np.testing.assert_allclose(series.read(5)[0, 0], 30 * factor, rtol=0.01)
+    plot.plot(str(tmp_path / "f.nc"), tmp_path / "a.svg")
+    assert [texts(tmp_path / "a.svg").count(name) for name in ("mean", "member 3", "+5 min, 00:05 UTC")] == [1, 1, 5]
+    plot.plot(str(tmp_path / "f.nc"), tmp_path / "a.gif")
+    assert colours(tmp_path / "a.gif").shape[1] < 1500
+    share = plot.open_frames(str(tmp_path / "f.nc"), None, None, (None, None), threshold=40)
+    assert (len(share.series), share.series[0].read(0)[0, 0]) == (1, np.float32(4 / 6))
 
 
 def refused(code, *argv, says):
