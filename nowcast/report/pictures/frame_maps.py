@@ -147,7 +147,8 @@ class _Canvas:
 def _choose(frames: Frames, most: int) -> list[int]:
     chosen = evenly_spaced(len(frames.labels), most)
     if len(chosen) < len(frames.labels):
-        log.info("drawing %d of %d frames, evenly spaced; choose fewer by --start and --end", len(chosen), len(frames.labels))
+        fewer = "" if frames.is_forecast else "; choose fewer by --start and --end"  # a forecast has no such options
+        log.info("drawing %d of %d frames, evenly spaced%s", len(chosen), len(frames.labels), fewer)
     return chosen
 
 
