@@ -7,13 +7,17 @@ from makers.ensembles import ensemble_sums
 
 from nowcast.evaluation.evaluate import evaluate
 from nowcast.evaluation.pooling import read_scores
+from nowcast.evaluation.result import Evaluation
 from nowcast.evaluation.score_files import as_dataset, write_dataset
 from nowcast.forecasters.baselines import Persistence
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
+from nowcast.quantity import RAIN_RATE
 from nowcast.report.table import table
+from nowcast.scores.boxes import BoxSums
 from nowcast.scores.spectra import band_power, taper
+from nowcast.scores.sums import Tally
 
 FACTORS = (0.5, 1.0, 2.0)
 
@@ -86,3 +90,28 @@ def test_they_are_in_the_rows_the_files_and_the_table(result, tmp_path):
 def test_without_an_ensemble_no_sums_are_scored(record):
     alone = evaluate({"persistence": Persistence()}, [record], selection=Selection(), thresholds=(1.0,))
     assert not alone.forecasters_with("members_30_min")
+
+
+@pytest.mark.slow
+def test_scores_of_sums_have_intervals_over_days_and_differences():
+    rng, leads, shape = np.random.default_rng(0), 6, (6, 8)
+    result = Evaluation(tuple(10.0 * (n + 1) for n in range(leads)), (1.0,), RAIN_RATE, num_cases=6)
+    for day in range(6):
+        observed = rng.gamma(0.5, 4, (leads, *shape)).astype(np.float32)
+        for name, error in (("good", 0.5), ("bad", 4)):
+            members = (observed * rng.gamma(1 / error, error, (3, leads, *shape))).astype(np.float32)
+            boxes = BoxSums(leads, 10.0, (5.0, 5.0), most_members=3)
+            for lead in range(leads):
+                boxes.add(lead, members[:, lead], observed[lead], np.ones(shape, bool))
+            result.add(name, ("radar", f"2020-06-0{day + 1}"), Tally(boxes.kinds))
+    rows = {tuple(row[c] for c in ("forecaster", "against", "lead_minutes", "scale_km", "threshold", "score")): row
+            for row in result.rows()}  # fmt: skip
+    for lead in (60.0, None):
+        value, difference = (rows["good", other, lead, 10.0, None, "sum_60_min_crps_fair"] for other in (None, "bad"))
+        assert value["low"] < value["value"] < value["high"]
+        assert difference["low"] < difference["value"] < difference["high"] < 0
+        assert (value["num_cases"], value["num_pairs"]) == (6, 6 * 3 * 4)
+    assert rows["good", None, None, 40.0, None, "sum_60_min_crps_fair"]["num_cases"] == 0  # the grid has 30 km
+    brier = rows["good", "bad", 30.0, 0.0, 5.0, "sum_30_min_brier"]
+    assert brier["high"] < 0
+    assert not any(lead == 10.0 for _, _, lead, *_ in rows)
