@@ -128,8 +128,12 @@ def _fss_by_scale(evaluation: Evaluation) -> Rows:
 
 
 def _power_ratio(evaluation: Evaluation, width: int) -> tuple[Rows, str]:
-    """Return forecast / observed power, pooled over lead times, at every second wavelength that a grid resolves."""
+    """Return forecast / observed power, pooled over lead times, at every second wavelength that a grid resolves.
+
+    Of an ensemble that of its mean, and in a row of its own that of its members.
+    """
     sums = _pooled_sums(evaluation, "spectra")
+    sums |= {f"{name} members": spectra for name, spectra in _pooled_sums(evaluation, "member_spectra").items()}
     if not sums or not (observed := next(iter(sums.values())).power_o[0] > 0).any():
         return [], ""
     title, last = "power ratio at km", "resolution, km"

@@ -15,6 +15,7 @@ from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
 from nowcast.quantity import RAIN_RATE
 from nowcast.report.table import table
+from nowcast.scores import SCORES
 from nowcast.scores.boxes import BoxSums
 from nowcast.scores.spectra import band_power, taper
 from nowcast.scores.sums import Tally
@@ -84,6 +85,9 @@ def test_they_are_in_the_rows_the_files_and_the_table(result, tmp_path):
     text = table(result, 200)
     line = next(line for line in text.splitlines() if line.startswith("rain of 60 minutes, mm, pooled over leads"))
     assert line.split()[8:16] == ["CRPS", "fair", "cells", "CRPS", "fair", "10", "km", "spread/RMSE"]
+    ratio = SCORES["member_spectrum_ratio"].pooled(result.total("three", "member_spectra"))[0]
+    (row,) = (line.split() for line in text.splitlines() if line.startswith("three members"))
+    assert f"{ratio[2]:.3f}" in row
     assert max(map(len, table(result, 80).splitlines())) <= 80
 
 
