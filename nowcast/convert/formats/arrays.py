@@ -7,6 +7,7 @@ and read as records.
 import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,10 @@ from nowcast.convert.formats import records
 from nowcast.convert.original import ZARR, Options, Original
 from nowcast.errors import DataError
 from nowcast.netcdf.files import OPEN_FILES
+from nowcast.netcdf.places.axes import angle
+from nowcast.netcdf.rain.candidates import rank
+from nowcast.netcdf.rain.units import RAIN_NAMES, meaning
+from nowcast.netcdf.record import Record
 from nowcast.runtime.signals import held
 
 _AT_ONCE = 8  # frames in a temporary file
@@ -22,14 +27,17 @@ _FIRST = 4  # frames that tell grid, units and interval
 
 
 def _is_plain(path: Path, options: Options) -> bool:
-    """Return whether nowcast can read a file as it is: NetCDF with variables outside of groups, whose units are told."""
-    return not (path.is_dir() or options.units or _is_grouped(path))
+    """Return whether nowcast can read a file as it is: NetCDF with rain outside of groups, whose units are told."""
+    return not (path.is_dir() or options.units or _is_grouped(path, options.variable))
 
 
-def _is_grouped(path: Path) -> bool:
+def _is_grouped(path: Path, variable: str | None) -> bool:
+    """Return whether the variable is in a group, or no rain is outside of the groups that a file has."""
     try:
         with OPEN_FILES.lock, OPEN_FILES.briefly(path) as dataset:
-            return bool(dataset.groups) and not dataset.variables
+            there = dataset.variables
+            is_outside = variable in there if variable else any(rank(dataset, name) is not None for name in there)
+            return bool(dataset.groups) and not is_outside
     except DataError:
         return False
 
@@ -44,9 +52,8 @@ def scan(path: Path, options: Options) -> list[Original]:
         OPEN_FILES.close()
         if dim is None:
             return originals
-        times = _times(dataset, dim, path)
-    series = originals[0].series
-    return [Original(time, number, series) for number, time in enumerate(times)]
+        series = originals[0].series
+        return [replace(each, series=series) for each in _all_frames(dataset, record, Path(folder), path)]
 
 
 def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
@@ -97,25 +104,48 @@ def _dataset(path: Path, options: Options) -> Iterator[tuple]:
 
 
 def _chosen(tree, options: Options, path: Path) -> tuple:
-    """Return the dataset of the group that holds the variable; of several groups the first with a field over y and x."""
+    """Return the dataset of the group that holds the variable, or the only one with rain, and the name of its only field.
+
+    Where the units of no group say rain, the first with a field over y and x is taken. Raises DataError (exit 3) where there
+    are several to choose from, and where there is none.
+    """
     group, _, name = (options.variable or "").rpartition("/")
-    found = []
+    found, with_rain, others = [], [], []
     for node in tree.subtree:
-        dataset = node.to_dataset()
+        dataset = _with_outer(node)
         fields = [field for field, values in dataset.data_vars.items() if values.ndim >= 2]
-        found += [f"{node.path.rstrip('/')}/{field}".lstrip("/") for field in fields]
+        rain = [field for field in fields if _says_rain(dataset[field].attrs)]
+        found += [f"{node.path.rstrip('/')}/{field}".lstrip("/") for field in rain or fields]
         if name in dataset and (not group or node.path.strip("/") == group.strip("/")):
             return dataset, name
         if not name and fields:
-            return dataset, fields[0] if len(fields) == 1 else None
+            (with_rain if rain else others).append((dataset, fields[0] if len(fields) == 1 else None))
+    if len(with_rain) == 1 or (others and not with_rain):
+        return (with_rain or others)[0]
     has = ", ".join(found[:8]) or "no fields"
     raise DataError(f"{path} has {has}.\nExpected {options.variable or 'a field over y and x'}; --variable names one.")
+
+
+def _with_outer(node):
+    """Return the dataset of a group with what is outside of it on the same dimensions, such as coordinates."""
+    dataset = node.to_dataset()
+    for parent in node.parents:
+        outer = parent.to_dataset()
+        fitting = [name for name in outer.variables if name not in dataset and set(outer[name].dims) <= set(dataset.sizes)]
+        dataset = dataset.assign({name: outer[name].variable for name in fitting})
+    return dataset
+
+
+def _says_rain(declared: dict) -> bool:
+    meant = meaning(str(declared.get("units", "")))
+    return declared.get("standard_name") in RAIN_NAMES or (meant is not None and meant.kind != "dimensionless")
 
 
 def _first(dataset, name: str | None, folder: Path, path: Path) -> tuple:
     """Return a record of the first frames, and the dimension over frames; None if there is one frame."""
     fields = [dataset[name]] if name else [values for values in dataset.data_vars.values() if values.ndim > 2]
-    dims = [dim for field in fields for dim, size in zip(field.dims, field.shape, strict=True) if size > 1][:1]
+    dims = [dim for field in fields for dim, size in zip(field.dims, field.shape, strict=True) if size > 1]
+    dims.sort(key=lambda dim: not _counts_time(dataset, dim))
     is_series = bool(fields) and sum(size > 1 for size in fields[0].shape) > 2
     temporary = folder / "first.nc"
     _write(dataset.isel({dims[0]: slice(_FIRST)}) if is_series else dataset, name, temporary)
@@ -131,7 +161,11 @@ def _write(dataset, name: str | None, path: Path) -> None:
     """Write frames with their coordinates and grid mappings as plain NetCDF."""
     kept = dataset
     if name:
-        beside = [other for other, values in dataset.data_vars.items() if values.ndim < 2]
+        beside = [
+            other
+            for other, values in dataset.data_vars.items()
+            if values.ndim < 2 or (set(values.dims) <= set(dataset[name].dims) and angle(other, values.attrs))
+        ]
         kept = dataset[[name, *(other for other in beside if other != name)]]
     kept = kept.load().drop_encoding()
     with OPEN_FILES.lock, held():
@@ -139,13 +173,26 @@ def _write(dataset, name: str | None, path: Path) -> None:
                                                         if "_FillValue" not in kept[each].attrs})  # fmt: skip
 
 
-def _times(dataset, dim: str, path: Path) -> np.ndarray:
-    """Return the times over a dimension: (frame,) datetime64[s]. Raises DataError (exit 3) without."""
-    import xarray
+def _counts_time(dataset, dim: str) -> bool:
+    """Return whether a variable over a dimension alone counts from a date, or is called time."""
+    along = [values for values in dataset.variables.values() if values.dims == (dim,)]
+    return dim.lower() == "time" or any("since" in str(values.attrs.get("units", "")) for values in along)
 
-    names = [dim, *(name for name, values in dataset.variables.items() if values.dims == (dim,))]
-    for name in names:
-        if name in dataset.variables and "since" in str(dataset[name].attrs.get("units", "")):
-            decoded = xarray.decode_cf(dataset[[name]].drop_vars([o for o in dataset[[name]].coords if o != name]))[name]
-            return decoded.values.astype("datetime64[s]")
-    raise DataError(f"{path} has no times over {dim}.\nExpected numbers with units such as seconds since 1970-01-01.")
+
+def _all_frames(dataset, record: Record, folder: Path, path: Path) -> list[Original]:
+    """Return all frames, with times and intervals as records have them: of a file without rain in four of its cells.
+
+    record: that of the first frames
+    """
+    field = record.layouts[0].field
+    small = dataset.isel({field.y_dim: slice(2), field.x_dim: slice(2)})
+    values = small[field.variable]
+    empty = values.copy(data=np.zeros(values.shape, values.dtype))
+    temporary = folder / "times.nc"
+    _write(small.assign({field.variable: empty}), field.variable, temporary)
+    try:
+        return records.frames_of(records.opened(temporary, field.variable), temporary)
+    except DataError as error:
+        raise DataError(str(error).replace(str(temporary), str(path))) from None
+    finally:
+        OPEN_FILES.close_one(temporary)

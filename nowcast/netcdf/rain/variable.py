@@ -136,10 +136,10 @@ def find_field(dataset, where: str, variable: str | None = None, *, has_units: b
     ranked = [(rank_, name) for name in dataset.variables if (rank_ := rank(dataset, name)) is not None]
     if not ranked and has_units and (only := _without_units(dataset)):
         return _describe(dataset, only, where)
-    if not ranked and dataset.groups and not dataset.variables:
-        groups = ", ".join(dataset.groups)
+    if not ranked and dataset.groups:
+        groups, has = ", ".join(dataset.groups), "no rain outside of its" if dataset.variables else "nothing but"
         raise DataError(
-            f"{where} has nothing but groups ({groups}), which are not read.\n"
+            f"{where} has {has} groups ({groups}), which are not read.\n"
             f"Convert it first: nowcast convert {where} --output archive/"
         )
     if not ranked:

@@ -58,7 +58,7 @@ def test_groups_are_not_read_and_said_so(tmp_path):
         open_records([tmp_path / "a.nc"])
     with edit(tmp_path / "a.nc") as file:
         file.createVariable("version", "i4")
-    with pytest.raises(DataError, match=r"it has version.*, the groups dataset1, which are not read"):
+    with pytest.raises(DataError, match=r"no rain outside of its groups \(dataset1\), which are not read\.\nConvert"):
         open_records([tmp_path / "a.nc"])
 
 
