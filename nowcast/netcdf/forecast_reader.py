@@ -162,16 +162,9 @@ def _selection(file: _File, position: int, count: int, threshold: int) -> dict[s
 
 
 def read_forecast(
-    where: str | Path,
-    *,
-    variable: str | None = None,
-    units: str | None = None,
-    zr_a: float = 200.0,
-    zr_b: float = 1.6,
+    where: str | Path, *, variable: str | None = None, units: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6
 ) -> Forecasts:
-    """Open a forecast file, or a folder or glob of files as the forecasts of one forecaster.
-
-    Reads coordinates, and a few fields.
+    """Open a forecast file, or a folder or glob of files as one forecaster's. Reads coordinates, and a few fields.
 
     variable: name of the variable, used in files that have it; else it is found by its CF attributes
     units: of the variable, in files that state none
