@@ -169,9 +169,12 @@ def _probabilities(evaluation: Evaluation, width: int) -> list[Rows]:
     return _side_by_side("probabilities, pooled over leads", names, [*groups, ("", scores)], width)
 
 
-def _sums(evaluation: Evaluation, width: int) -> list[Rows]:
-    """Return scores of the rain of 30 and 60 minutes at cells and in boxes, pooled over lead times; none without ensembles."""
-    tables: list[Rows] = []
+def _sums(evaluation: Evaluation, width: int) -> list[tuple[Rows, str]]:
+    """Return scores of the rain of 30 and 60 minutes at cells and in boxes, pooled over lead times; none without ensembles.
+
+    A note says which boxes are nowhere known throughout an interval.
+    """
+    tables: list[tuple[Rows, str]] = []
     for minutes in SUM_MINUTES:
         sums = _pooled_sums(evaluation, f"members_{minutes}_min")
         if not sums:
@@ -183,8 +186,11 @@ def _sums(evaluation: Evaluation, width: int) -> list[Rows]:
             values = [SCORES[f"sum_{minutes}_min_{score}"](each)[0] for each in sums.values()]
             heads = {n: f" {sides[n]:g} km" if sides[n] else " cells" for n in scored}
             groups.append((short, {head: [number(own[n]) for own in values] for n, head in heads.items()}))
+        absent = ", ".join(f"{side:g} km" for n, side in enumerate(sides) if n not in scored)
         if scored:
-            tables += _side_by_side(f"rain of {minutes} minutes, mm, pooled over leads", list(sums), groups, width)
+            made = _side_by_side(f"rain of {minutes} minutes, mm, pooled over leads", list(sums), groups, width)
+            note = f"No box of {absent} is known throughout {minutes} minutes." if absent else ""
+            tables += [(rows, note if rows is made[-1] else "") for rows in made]
     return tables
 
 

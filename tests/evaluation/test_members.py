@@ -85,6 +85,7 @@ def test_they_are_in_the_rows_the_files_and_the_table(result, tmp_path):
     text = table(result, 200)
     line = next(line for line in text.splitlines() if line.startswith("rain of 60 minutes, mm, pooled over leads"))
     assert line.split()[8:16] == ["CRPS", "fair", "cells", "CRPS", "fair", "10", "km", "spread/RMSE"]
+    assert "No box of 40 km is known throughout 60 minutes." in text
     ratio = SCORES["member_spectrum_ratio"].pooled(result.total("three", "member_spectra"))[0]
     (row,) = (line.split() for line in text.splitlines() if line.startswith("three members"))
     assert f"{ratio[2]:.3f}" in row
