@@ -141,6 +141,19 @@ def test_another_box_is_another_record(tmp_path):
     assert len(names(tmp_path / "out")) == 3
 
 
+def test_files_whose_rows_run_differently_become_records_of_one_series(tmp_path):
+    fields = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    (tmp_path / "in").mkdir()
+    for number, step in enumerate((1, -1)):
+        path = write(tmp_path / f"in/{number}.nc", fields[number : number + 1, ::step], times=[1_600_000_200 + 300 * number])
+        with edit(path) as file:
+            file["y"][:] = file["y"][::step]
+    code, _, err = command("convert", tmp_path / "in", "--output", tmp_path / "out")
+    assert code == 0, err
+    (record,) = open_records([tmp_path / "out"])
+    np.testing.assert_array_equal(record.read([0, 1]), fields)
+
+
 def edges_of(grid, row, column):
     import pyproj
 
