@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nowcast.errors import UsageError
 from nowcast.models.engine.layer import run_layer
+from nowcast.runtime.threads import one_thread
 
 State = tuple[Tensor, Tensor]
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -87,7 +88,8 @@ class ConvLSTMCell(nn.Module):
             return
         if self.input_weight is not None:
             nn.init.xavier_uniform_(self.input_weight)
-        nn.init.orthogonal_(self.state_weight)
+        with one_thread(torch.get_num_threads, torch.set_num_threads):  # their number would decide the last bits
+            nn.init.orthogonal_(self.state_weight)
         with torch.no_grad():
             self.bias.view(4, -1)[1] = self.options.forget_bias
 

@@ -6,7 +6,6 @@ the patch is padded with missing cells, which are cut off again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -74,10 +73,19 @@ class Layers(Model):
         self.head = nn.Conv2d(sum(config.hidden_channels), num_outputs, 1)
 
     def _head(self, hidden: Sequence[Tensor]) -> Tensor:
-        """Apply the 1 × 1 convolution to the channels of all layers, one by one: concatenating them would copy them."""
-        weights = self.head.weight.split(self.config.hidden_channels, dim=1)
-        biases = (self.head.bias, *[None] * (len(hidden) - 1))
-        return sum(over_time(partial(F.conv2d, weight=w, bias=b), h) for h, w, b in zip(hidden, weights, biases, strict=True))
+        """Apply the 1 × 1 convolution to the channels of all layers, one by one: concatenating them would copy them.
+
+        As matrix products: hidden states of the engine have their channels innermost in memory.
+
+        hidden: (case, time, hidden, y, x) of each layer
+        returns: (case, time, num_outputs, y, x), in memory (time, case, y, x, num_outputs)
+        """
+        weights = self.head.weight.flatten(1).split(self.config.hidden_channels, dim=1)
+        cells = [states.permute(1, 0, 3, 4, 2) for states in hidden]
+        outputs = F.linear(cells[0].flatten(0, 3), weights[0], self.head.bias)
+        for states, weight in zip(cells[1:], weights[1:], strict=True):
+            outputs = torch.addmm(outputs, states.flatten(0, 3), weight.t())
+        return outputs.unflatten(0, cells[0].shape[:4]).permute(1, 0, 4, 2, 3)
 
 
 class EncoderForecaster(Layers):

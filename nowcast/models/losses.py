@@ -42,6 +42,14 @@ def at_least_one(count: Tensor) -> Tensor:
     return count.clamp(min=1)
 
 
+def total(errors: Tensor) -> Tensor:
+    """Return the sum of errors (..., y, x), added up field by field.
+
+    torch splits a sum over everything among its threads, so that its last bits would depend on their number.
+    """
+    return errors.flatten(-2).sum(dim=-1).sum()
+
+
 def _errors(forecast: Tensor, observed: Tensor, validity: Tensor, transform: Transform) -> Tensor:
     """Return forecast - observed in network values, 0 where missing."""
     target = transform.encode(torch.where(validity > 0, observed, 0.0))
@@ -60,7 +68,7 @@ class MeanSquaredError(Loss):
     name: Literal["mse"] = "mse"
 
     def sum_and_count(self, forecast, observed, validity, transform):
-        return _errors(forecast, observed, validity, transform).square().sum(), validity.sum()
+        return total(_errors(forecast, observed, validity, transform).square()), validity.sum()
 
 
 class MeanAbsoluteError(Loss):
@@ -69,7 +77,7 @@ class MeanAbsoluteError(Loss):
     name: Literal["mae"] = "mae"
 
     def sum_and_count(self, forecast, observed, validity, transform):
-        return _errors(forecast, observed, validity, transform).abs().sum(), validity.sum()
+        return total(_errors(forecast, observed, validity, transform).abs()), validity.sum()
 
 
 class Balanced(Loss):
@@ -105,7 +113,7 @@ class Balanced(Loss):
             error = _errors(forecast, observed, validity, transform)
         else:
             error = torch.where(validity > 0, transform.decode(forecast.float()) - observed, 0.0)
-        return (weight * (self.mse * error.square() + self.mae * error.abs())).sum(), validity.sum()
+        return total(weight * (self.mse * error.square() + self.mae * error.abs())), validity.sum()
 
 
 class BinaryCrossEntropy(Loss):
@@ -145,14 +153,14 @@ class Exceedance(Loss):
         return self
 
     def sum_and_count(self, forecast, observed, validity, transform):
-        total = torch.zeros((), device=observed.device)
+        entropies = torch.zeros((), device=observed.device)
         for threshold, weight in zip(self.thresholds, self.weights, strict=True):
             odds = forecast.log_odds(float(transform.encode(torch.tensor(threshold))))
             odds = torch.where(validity > 0, odds, 0.0)
             reached = (observed >= threshold) & (validity > 0)
             entropy = torch.nn.functional.softplus(odds) - torch.where(reached, odds, 0.0)
-            total = total + weight * (entropy * validity).sum()
-        return total, validity.sum()
+            entropies = entropies + weight * total(entropy * validity)
+        return entropies, validity.sum()
 
 
 class RelativeExceedance(Loss):
@@ -174,13 +182,13 @@ class RelativeExceedance(Loss):
         return self
 
     def sum_and_count(self, forecast, observed, validity, transform):
-        total, known = torch.zeros((), device=observed.device), (validity > 0) & forecast.known
+        entropies, known = torch.zeros((), device=observed.device), (validity > 0) & forecast.known
         for threshold in self.thresholds:
             value = float(transform.encode(torch.tensor(threshold)))
             odds = forecast.log_odds(value)
             entropy = CrossEntropy.apply(odds, observed >= threshold, known)
-            total = total + entropy / (forecast.reference_entropy(value) * len(self.thresholds))
-        return total, known.sum().float()
+            entropies = entropies + entropy / (forecast.reference_entropy(value) * len(self.thresholds))
+        return entropies, known.sum().float()
 
 
 class CrossEntropy(torch.autograd.Function):
@@ -190,13 +198,13 @@ class CrossEntropy(torch.autograd.Function):
     def forward(ctx, odds: Tensor, reached: Tensor, known: Tensor) -> Tensor:
         """Sum ln(1 + exp(z)), or ln(1 + exp(-z)) where the event is observed, over the known cells.
 
-        odds, reached, known: of one shape
+        odds, reached, known: of one shape (..., y, x)
         returns: a scalar
         """
         sign = 1.0 - 2.0 * reached
         signed = (odds * sign).masked_fill_(~known, -torch.inf)
         ctx.save_for_backward(torch.sigmoid(signed).mul_(sign))
-        return torch.nn.functional.softplus(signed).sum()
+        return total(torch.nn.functional.softplus(signed))
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:

@@ -142,11 +142,11 @@ def test_the_gradient_of_cross_entropy_is_that_of_its_sum():
     odds = (4 * torch.randn(5, 6, generator=generator, dtype=torch.float64)).requires_grad_()
     reached, known = (torch.rand(5, 6, generator=generator) < share for share in (0.4, 0.8))
     assert torch.autograd.gradcheck(lambda z: CrossEntropy.apply(z, reached, known), odds)
-    far = torch.tensor([500.0, -500.0], requires_grad=True)
-    entropy = CrossEntropy.apply(far, torch.tensor([False, True]), torch.tensor([True, True]))
+    far = torch.tensor([[500.0, -500.0]], requires_grad=True)
+    entropy = CrossEntropy.apply(far, torch.tensor([[False, True]]), torch.tensor([[True, True]]))
     entropy.backward()
     assert entropy.item() == 1000
-    assert far.grad.tolist() == [1, -1]
+    assert far.grad.tolist() == [[1, -1]]
 
 
 @pytest.mark.parametrize("keys", [{"thresholds": [2.0, 1.0]}, {"thresholds": []}])

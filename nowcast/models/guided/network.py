@@ -24,7 +24,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from nowcast.config.schema import Many, as_tuple
-from nowcast.models.encoder_forecaster import Channels, Layers, LayersConfig, over_time, pad_to_multiple, steps_at_once
+from nowcast.models.encoder_forecaster import Channels, Layers, LayersConfig, pad_to_multiple, steps_at_once
 from nowcast.models.guided.calibration import GUIDANCE_CENTRES, NEVER, CutCalibration, correction, fill_rows, unbiased_cuts
 from nowcast.models.guided.guidance import MISSING, RATES, STEPS, VALUES, guidance
 from nowcast.models.guided.place import Place
@@ -78,7 +78,8 @@ class Guided(Layers, DistributionModel):
             self.register_buffer("place_weight", torch.zeros(MOST_LEADS, len(RATES)))
 
     def forward(self, past: Tensor, num_leads: int, guidance: Tensor) -> Tensor:
-        return torch.cat(list(self.leads(past, num_leads, guidance)), dim=1)
+        parts = list(self.leads(past, num_leads, guidance))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # joining a single one would copy it
 
     def leads(self, past: Tensor, num_leads: int, guidance: Tensor) -> Iterator[Tensor]:
         y, x = past.shape[-2:]
@@ -90,7 +91,7 @@ class Guided(Layers, DistributionModel):
             coded = guidance[:, lead : lead + num_steps]
             fitted = [rows_of_leads(buffer, lead, num_steps) for buffer in (self.intercept, self.slope / STEPS)]
             hidden, states = self.forecaster(self._fed(coded, *fitted), states)
-            correction = over_time(self._unfolded, self._head(hidden))[..., :y, :x]
+            correction = self._unfolded(self._head(hidden))[..., :y, :x]
             yield self._corrected(coded, *fitted, correction if self.training else self.config.trust * correction)
             lead += num_steps
 
@@ -107,23 +108,25 @@ class Guided(Layers, DistributionModel):
             odds = torch.addcmul(intercept[..., None, None], slope[..., None, None], coded.float()).masked_fill_(
                 coded[:, :, :1] == MISSING, torch.nan
             )  # where one rate is missing, all are
-        return correction + odds
+        return odds.add_(correction)
 
     @torch.no_grad()
     def _fed(self, coded: Tensor, intercept: Tensor, slope: Tensor) -> Tensor:
         """Return the forecaster's input (case, lead, channel, y / patch, x / patch). Arguments as `_corrected`."""
         patch, (y, x) = self.config.patch, coded.shape[-2:]
         chosen = F.pad(coded[:, :, FED], (0, -x % patch, 0, -y % patch), value=MISSING)
-        # in int8, a quarter of the memory: (case, lead, rate, patch², y / patch, x / patch)
-        folded = F.pixel_unshuffle(chosen, patch).unflatten(2, (-1, patch**2))
-        intercept, slope = (FED_SCALE * buffer[:, FED, None, None, None] for buffer in (intercept, slope))
-        known = folded[:, :, :1] != MISSING
-        odds = torch.addcmul(intercept, slope, folded.float()).masked_fill_(~known, FED_SCALE * FAR_BELOW)
-        share = known[:, :, 0].float().mean(dim=2, keepdim=True)
-        return torch.cat([odds.flatten(2, 3), share], dim=2)
+        intercept, slope = (FED_SCALE * buffer[:, FED, None, None] for buffer in (intercept, slope))
+        known = chosen[:, :, :1] != MISSING
+        odds = torch.addcmul(intercept, slope, chosen.float()).masked_fill_(~known, FED_SCALE * FAR_BELOW)
+        share = F.avg_pool2d(known[:, :, 0].float(), patch)
+        # the channels innermost in memory, as the engine wants them: (lead, case, y / patch, x / patch, channel)
+        patches = odds.unflatten(4, (-1, patch)).unflatten(3, (-1, patch)).permute(1, 0, 3, 5, 2, 4, 6).flatten(4)
+        return torch.cat([patches, share.transpose(0, 1)[..., None]], dim=4).permute(1, 0, 4, 2, 3)
 
     def _unfolded(self, channels: Tensor) -> Tensor:
-        return F.pixel_shuffle(channels, self.config.patch).float()
+        """Return (case, lead, rate, y, x) of the channels (case, lead, rate × patch², y / patch, x / patch)."""
+        patches = channels.unflatten(2, (-1, self.config.patch, self.config.patch)).permute(0, 1, 2, 5, 3, 6, 4)
+        return patches.flatten(5).flatten(3, 4).float()
 
     def loss_input(self, outputs: Tensor) -> "RatesDistribution":
         return RatesDistribution(self, outputs)
