@@ -116,3 +116,38 @@ def test_what_waits_is_noted(gpu):
     assert "models/guided/calibration.py aten.copy_.default" in noted
     assert "models/probabilistic/matching.py aten.index.Tensor" in noted, "a mask"
     assert "models/probabilistic/matching.py aten._local_scalar_dense.default" in noted, "a number"
+
+
+def gate_tensors(*, backward, dtype=torch.bfloat16, hidden=32):
+    """What `GateArithmetic` is given, channels innermost; None for peepholes."""
+
+    def empty(channels, dtype):
+        return torch.empty(4, 16, 16, channels, device="cuda", dtype=dtype).movedim(-1, 1)
+
+    cell, cells, gates = (empty(n * hidden, kind) for n, kind in ((1, dtype), (1, torch.float32), (4, dtype)))
+    if backward:
+        return gates, cells, cells.clone(), cell, cell.clone(), cells.clone()
+    return gates, gates.clone(), torch.empty(4 * hidden, device="cuda"), cells, gates.clone(), cells.clone(), cell
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0)], ids=["sm_80", "sm_90"])
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+def test_the_kernels_of_the_gates_compile_for_a_gpu(backward, capability, tmp_path):
+    pytest.importorskip("triton")
+    from makers.triton_kernels import kernels
+
+    gates = GateArithmetic("tanh", "sigmoid")
+
+    def forward(one, two, bias, before, *written):
+        gates.forward(one, two, bias, None, before, *written)
+        return ()
+
+    def back(values, before, cell, *rest):
+        gates.backward(values, before, cell, None, *rest)
+        return ()
+
+    made = kernels(back if backward else forward, lambda: gate_tensors(backward=backward), capability, tmp_path)
+    assert made
+    for kernel in made:
+        assert f".target sm_{capability[0]}{capability[1]}" in kernel.asm["ptx"]
+        assert kernel.asm["cubin"].startswith(b"\x7fELF"), "machine code"
