@@ -74,6 +74,7 @@ def train_run(
     experiment = with_batch_size(with_grid(experiment, archive), archive, own_device, checkpoint)
     trainer = _make_trainer(experiment, archive, output, own_device, checkpoint, weights)
     if checkpoint and trainer.is_finished:
+        trainer.measure_members()  # of an older run, or one that ended before it
         return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
     with distributed.in_turn(), _claimed_run_folder(trainer, write, is_resumed=bool(checkpoint), overwrite=overwrite):
         trainer.prepare_data()

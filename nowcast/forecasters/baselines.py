@@ -97,7 +97,9 @@ class Extrapolation(Baseline):
 
     def on_record(self, record: Record, step: np.timedelta64) -> "Extrapolation":
         """Return the extrapolation whose neighbourhood grows at the rate that suits this time step and cell size."""
-        return Extrapolation(radius_per_frame(float(step / MINUTE), record.grid.spacing_km))
+        adapted = super().on_record(record, step)
+        adapted.growth = radius_per_frame(float(step / MINUTE), record.grid.spacing_km)
+        return adapted
 
     def forecast_case(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         return semi_lagrangian(past[-1], motion(past), num_leads)
@@ -108,6 +110,10 @@ class Extrapolation(Baseline):
         forecasts = self.forecast(past, num_leads)
         exceedance = [neighbourhood_exceedance(forecast, thresholds, growth=self.growth)[None] for forecast in forecasts]
         return forecasts, exceedance[0] if len(exceedance) == 1 else np.concatenate(exceedance)
+
+    def exceedance_by_lead(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> Iterator[np.ndarray]:
+        for number, field in enumerate(self.forecast(past[None], num_leads)[0], 1):
+            yield neighbourhood_exceedance(field[None], thresholds, growth=number * self.growth)[0]
 
 
 class Pysteps(Baseline):

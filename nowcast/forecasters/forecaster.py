@@ -4,15 +4,19 @@ Every method and attribute has a default here, except the name, the number of pa
 rain rate in mm/h (or another quantity in its own unit), float32, NaN missing; network values never leave `Network`.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from nowcast.errors import NotEnoughFrames, UsageError
 from nowcast.netcdf.record import Record
+
+if TYPE_CHECKING:
+    from nowcast.forecasters.members.structure import Structure
 
 DEFAULT_LEADS = 12  # lead times that a forecaster without a number of its own forecasts
 
@@ -43,6 +47,8 @@ class Forecaster(ABC):
     num_members: int = 1  # ensemble members; above 1 `members_at` gives them
     usual_members: int = 1  # of a forecaster that is meant to be an ensemble: as many as are drawn unless others are asked for
     is_ensemble: bool = False  # True for one that draws members: members/ensemble.py
+    structure: "Structure | None" = None  # of the noise of its members; None: the usual one (members/usual.py)
+    scale: tuple[float, float] = (1.0, 5.0)  # size of the cells, km, and time step, minutes, that its members are drawn for
     members_citation: str = "Bowler, Pierce & Seed (2006), doi 10.1256/qj.04.100 (the members)"
     thresholds: tuple[float, ...] = ()  # mm/h whose exceedance probabilities it gives by default; () if it gives none
     has_fixed_thresholds: bool = False  # True for files: they hold the probabilities of `thresholds` and of no others
@@ -116,8 +122,10 @@ class Forecaster(ABC):
         self.lead_frames = leads
 
     def on_record(self, record: Record, step: np.timedelta64) -> "Forecaster":
-        """Return the forecaster adapted to the time step and the cell size of a record; by default itself."""
-        return self
+        """Return the forecaster adapted to the time step and the cell size of a record; by default only its members are."""
+        adapted, km = copy.copy(self), float(np.sqrt(np.prod(record.grid.spacing_km)))
+        adapted.scale = km if np.isfinite(km) else self.scale[0], float(step / np.timedelta64(60, "s"))
+        return adapted
 
     def cases_at_once(self, grid: tuple[int, int]) -> int:
         """Return how many cases on a grid of this (y, x) shape are forecast fastest in one call."""
@@ -170,9 +178,22 @@ class Forecaster(ABC):
         Raises UsageError (exit 2) if it gives no probabilities, or for too few past frames.
         """
         from nowcast.forecasters.members.draw import members
+        from nowcast.forecasters.members.usual import USUAL
         from nowcast.scores.distribution import RATES
 
-        return members(past, self.forecast_and_exceedance(past[None], num_leads, RATES)[1][0], num_members, seed)
+        exceedance = self.exceedance_by_lead(past, num_leads, RATES)
+        km, minutes = self.scale
+        return members(past, exceedance, num_leads, num_members, seed, self.structure or USUAL, km=km, minutes=minutes)
+
+    def exceedance_by_lead(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> Iterator[np.ndarray]:
+        """Return the probabilities of one case lead by lead; by default those of all leads are computed at once.
+
+            past: (time, y, x) mm/h, newest frame last, NaN missing
+            yields: (threshold, y, x) from 0 to 1, NaN missing
+
+        Raises UsageError (exit 2) as `forecast_and_exceedance`.
+        """
+        return iter(self.forecast_and_exceedance(past[None], num_leads, thresholds)[1][0])
 
     def members_at(self, reference: np.datetime64, lead_time: np.timedelta64) -> np.ndarray:
         """Return the ensemble members (member, y, x), mm/h; only asked of forecasters with `num_members` above 1."""

@@ -15,6 +15,7 @@ from nowcast.errors import CheckpointError, DataError, NowcastError
 from nowcast.forecasters.baselines import DRY_THRESHOLD
 from nowcast.forecasters.fields import forecast_fields
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.forecasters.members.structure import of_checkpoint
 from nowcast.forecasters.tiles import (
     Run,
     Tiling,
@@ -70,6 +71,7 @@ class Network(Forecaster):
             self.time_steps, self.quantity = _time_steps(metadata["time_steps"]), Quantity.named(str(metadata["quantity"]))
             self.transform = make_transform(self.experiment.transform)
             self.model = _load_model(model or _untrained(self.experiment), checkpoint)
+            self.structure, self.scale = of_checkpoint(metadata)
         except CheckpointError:
             raise
         except (NowcastError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -290,8 +292,7 @@ class Network(Forecaster):
         return np.timedelta64(multiples[0], "s")
 
     def check_grid(self, grid: tuple[int, int], name: str) -> None:
-        y, x = grid
-        cells, only = self.model.cell_multiple, self.model.grid
+        (y, x), cells, only = grid, self.model.cell_multiple, self.model.grid
         if only and (y, x) != tuple(only):
             raise DataError(f"{name} has a grid of {y} × {x} cells; '{self.name}' is made for {only[0]} × {only[1]} alone")
         if min(y, x) < cells:

@@ -17,6 +17,7 @@ from nowcast.dataset.archive import Archive
 from nowcast.dataset.batches import Batch, Batches
 from nowcast.dataset.loader import load
 from nowcast.errors import DivergenceError, LoadingError
+from nowcast.forecasters.members.keep import keep_structure
 from nowcast.models import num_parameters
 from nowcast.models.checkpoint import Checkpoint
 from nowcast.netcdf.record import log_readings
@@ -142,6 +143,7 @@ class Trainer:
                 except LoadingError as error:
                     self._save_and_raise(error, stop, watch)
                 progress.advance(loss=f"{self.newest_loss:.4g}")
+        self.measure_members()
         return Result(self.output, self.state.step, self.state.best_step, self.state.best_loss)
 
     @property
@@ -270,6 +272,10 @@ class Trainer:
         with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
             return {event["weights"]: Scores.from_dict(event)}
         return {}
+
+    def measure_members(self) -> None:
+        if distributed.is_first() and self.learner.loss.takes_distributions:
+            keep_structure(self.output, self.archive, self.learner.device)
 
     def _save_last(self) -> None:
         self._check_weights()

@@ -1,42 +1,69 @@
-"""Draw members: noise with the structure of the rain, through a forecaster's own probabilities."""
+"""Draw members: noise with a given structure, through a forecaster's own probabilities."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from nowcast.forecasters.members.copula import Distributions
-from nowcast.forecasters.members.noise import Noise, Spectrum, moved
-from nowcast.forecasters.members.structure import FLOOR, structure
-from nowcast.motion import motion, past_to_lagrangian, trace
+from nowcast.forecasters.members.noise import Noise, moved
+from nowcast.forecasters.members.structure import USUAL_KM, USUAL_MINUTES, Structure, periodic_shape
+from nowcast.motion import Places, motion, trace
 from nowcast.scores.distribution import RATES
 
+DRY = 0.1  # mm/h: less is none
 UNIT = 0.01  # mm/h, to which the newest frame is rounded where it tells one case from another
 
 
 def members(
-    past: np.ndarray, exceedance: Sequence[np.ndarray], num_members: int, seed: int, *, rates: Sequence[float] = RATES
+    past: np.ndarray,
+    exceedance: Iterable[np.ndarray],
+    num_leads: int,
+    num_members: int,
+    seed: int,
+    structure: Structure,
+    *,
+    km: float = USUAL_KM,
+    minutes: float = USUAL_MINUTES,
+    rates: Sequence[float] = RATES,
 ) -> Iterator[np.ndarray]:
     """Draw the members of one case, lead by lead.
 
     past: (time, y, x) mm/h, newest frame last, NaN missing
     exceedance: for each lead (rate, y, x) chance of reaching each rate, 0 to 1, NaN missing
     seed: with the newest frame it decides the members; the first of many are those of fewer
+    km, minutes: size of the cells and time step
     yields: (member, y, x) mm/h, float32, NaN missing
     """
-    flow = motion(past)
-    own = structure(past_to_lagrangian(past, flow))
-    spectrum, case = Spectrum(own), zlib.crc32(np.rint(np.nan_to_num(past[-1], nan=-1) / UNIT).astype(np.int32))
-    noises = [Noise(own, (seed, case, member)) for member in range(num_members)]
-    is_dry, num_leads = not (past >= FLOOR).any(), len(exceedance)
-    for chances, places, spread in zip(exceedance, trace(flow, num_leads), own.spread(num_leads), strict=True):
-        drawn = np.empty((num_members, *chances.shape[1:]), np.float32)
-        distributions = Distributions(chances, rates)
-        if is_dry:
-            drawn[:] = np.where(distributions.missing, np.nan, 0)
-        else:
-            spectrum.fit(distributions, places, spread)
-            for member, noise in zip(drawn, noises, strict=True):
-                noise.advance()
-                member[:] = distributions.rain(moved(noise.field(spectrum.amplitude(spread)), places))
-        yield drawn
+    places = trace(motion(past), num_leads)
+    case = zlib.crc32(np.rint(np.nan_to_num(past[-1], nan=-1) / UNIT).astype(np.int32))
+    seeds = [(seed, case, member) for member in range(num_members)]
+    if not (past >= DRY).any():
+        for chances in exceedance:
+            yield np.where(np.isnan(chances[0]), np.nan, np.zeros((num_members, 1, 1), np.float32))
+        return
+    distributions = (Distributions(chances, rates, structure.largest) for chances in exceedance)
+    yield from drawn(distributions, places, seeds, structure, km=km, minutes=minutes)
+
+
+def drawn(
+    distributions: Iterable[Distributions],
+    places: Iterable[Places],
+    seeds: Sequence[tuple[int, ...]],
+    structure: Structure,
+    *,
+    km: float,
+    minutes: float,
+) -> Iterator[np.ndarray]:
+    """Draw one member (y, x) for each seed at each lead time, as (member, y, x) mm/h."""
+    noises: list[Noise] = []
+    for lead, (of_lead, where) in enumerate(zip(distributions, places, strict=True), 1):
+        shape = periodic_shape(of_lead.shape)
+        noises = noises or [Noise(seed, shape) for seed in seeds]
+        amplitude = structure.amplitudes(shape, km, lead * minutes)
+        correlation = structure.correlations(shape, km, lead * minutes, minutes)
+        fields = np.empty((len(seeds), *of_lead.shape), np.float32)
+        for field, noise in zip(fields, noises, strict=True):
+            noise.advance(correlation)
+            field[:] = of_lead.rain(moved(noise.field(amplitude), where))
+        yield fields

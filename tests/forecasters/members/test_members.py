@@ -1,4 +1,4 @@
-"""Members: exact shares, the radar's spectrum, the same for the same seed, missing and dry as they are."""
+"""Members: exact shares, the structure that is asked for, the same for the same seed, missing and dry as they are."""
 
 import cv2
 import numpy as np
@@ -7,11 +7,12 @@ from makers import rain
 
 from nowcast.errors import UsageError
 from nowcast.forecasters.baselines import Extrapolation, Persistence
-from nowcast.forecasters.members.copula import LARGEST, Distributions
+from nowcast.forecasters.members.copula import Distributions
 from nowcast.forecasters.members.draw import members
 from nowcast.forecasters.members.ensemble import Ensemble
 from nowcast.forecasters.members.noise import Noise
-from nowcast.forecasters.members.structure import autoregression, structure
+from nowcast.forecasters.members.structure import LARGEST, Structure
+from nowcast.forecasters.members.usual import USUAL
 from nowcast.scores.distribution import RATES
 
 GRID = (40, 48)
@@ -24,6 +25,11 @@ def flat(*chances):
     return field
 
 
+def made(past, exceedance, number, *, seed, structure=USUAL):
+    """(lead, member, y, x) members of chances (lead, rate, y, x)."""
+    return np.stack(list(members(past, exceedance, len(exceedance), number, seed, structure)))
+
+
 @pytest.fixture(scope="module")
 def past():
     return rain(frames=4, shape=GRID)
@@ -32,7 +38,7 @@ def past():
 @pytest.fixture(scope="module")
 def many(past):
     """(lead, member, y, x) of 200 members of chances that are the same everywhere."""
-    return np.stack(list(members(past, [flat(0.6, 0.5, 0.3, 0.1)] * 2, 200, seed=1)))
+    return made(past, [flat(0.6, 0.5, 0.3, 0.1)] * 2, 200, seed=1)
 
 
 def test_the_share_of_members_is_the_chance_to_sampling_error(many):
@@ -42,9 +48,9 @@ def test_the_share_of_members_is_the_chance_to_sampling_error(many):
 
 
 def test_the_same_seed_gives_the_same_members_and_the_first_of_more(past, many):
-    few = np.stack(list(members(past, [flat(0.6, 0.5, 0.3, 0.1)] * 2, 3, seed=1)))
+    few = made(past, [flat(0.6, 0.5, 0.3, 0.1)] * 2, 3, seed=1)
     np.testing.assert_array_equal(few, many[:, :3])
-    other = np.stack(list(members(past, [flat(0.6, 0.5, 0.3, 0.1)] * 2, 3, seed=2)))
+    other = made(past, [flat(0.6, 0.5, 0.3, 0.1)] * 2, 3, seed=2)
     assert (other != few).mean() > 0.2
 
 
@@ -52,7 +58,7 @@ def test_number_of_threads_changes_nothing(past):
     found, before = [], cv2.getNumThreads()
     for number in (1, 2):
         cv2.setNumThreads(number)
-        found.append(np.stack(list(members(past, [flat(0.5, 0.2)], 2, seed=0))))
+        found.append(made(past, [flat(0.5, 0.2)], 2, seed=0))
     cv2.setNumThreads(before)
     np.testing.assert_array_equal(*found)
 
@@ -76,51 +82,55 @@ def test_rain_is_found_where_the_distribution_has_it():
     assert 49.9 <= certain.rain(np.array([[-6.0]], np.float32))[0, 0] <= certain.rain(np.array([[9.0]]))[0, 0] <= LARGEST
 
 
-def test_noise_is_standard_normal_at_each_lead(past):
-    own = structure(past)
-    fields, spread = [], own.spread(3)[-1]
+def test_the_noise_of_rain_is_that_which_gives_it():
+    chances = np.array([0.8, 0.7, 0.4, 0.2, 0.1, *[0.01] * 8], np.float32)[:, None, None]
+    distributions, noise = Distributions(np.broadcast_to(chances, (13, 1, 5))), np.array([[-0.6, 0.0, 0.7, 1.2, 2.9]])
+    np.testing.assert_allclose(distributions.noise(distributions.rain(noise)), noise, atol=0.02)
+    dry = Distributions(np.full((13, 1, 1), 0.5, np.float32)).noise(np.zeros((1, 1), np.float32))
+    assert dry[0, 0] == pytest.approx(-np.sqrt(2 / np.pi), abs=1e-3)  # mean of the lower half of a normal distribution
+    never = Distributions(np.zeros((13, 1, 1), np.float32)).noise(np.full((1, 1), np.nan))
+    assert never[0, 0] == 0
+
+
+def test_noise_has_the_variance_and_the_correlation_of_its_structure():
+    structure = Structure(np.array([5.0, 10.0]), np.array([2.0, 64.0]), np.array([[0.0, 3.0]] * 2), np.full((2, 2), 0.8))
+    first, later = [], []
     for member in range(60):
-        noise = Noise(own, (5, member))
-        for _ in range(3):
-            noise.advance()
-        power = own.power * spread**2 / (own.power * spread**2).sum()
-        fields.append(noise.field(np.sqrt(power / np.maximum(own.bands.sizes, 1)) / spread))
-    assert abs(np.mean(fields)) < 0.02
-    assert np.std(fields) == pytest.approx(1, abs=0.03)
+        noise = Noise((5, member), GRID)
+        for fields, lead_minutes in ((first, 5), (later, 10)):
+            noise.advance(structure.correlations(GRID, 1.0, lead_minutes, 5.0))
+            fields.append(noise.field(structure.amplitudes(GRID, 1.0, lead_minutes)))
+    assert abs(np.mean(later)) < 0.05
+    assert np.std(first) == pytest.approx(1, abs=0.04)
+    assert np.std(later) == pytest.approx(1, abs=0.04)
+    assert np.mean(np.multiply(first, later)) == pytest.approx(0.8, abs=0.04)
 
 
-def test_autoregression_has_the_correlations_that_it_is_given():
-    (a, b), innovation = autoregression(np.array([0.9, 0.5]), np.array([0.82, 0.3]))
-    np.testing.assert_allclose(a + b * np.array([0.9, 0.5]), [0.9, 0.5])  # Yule–Walker, lag 1
-    np.testing.assert_allclose(innovation**2, 1 - a * np.array([0.9, 0.5]) - b * (a * np.array([0.9, 0.5]) + b))
+def test_a_structure_serves_other_cells_and_time_steps():
+    tables = np.array([[0.0, 1.0, 2.0]] * 2), np.array([[0.64] * 3] * 2)
+    structure = Structure(np.array([10.0, 20.0]), np.array([2.0, 4.0, 8.0]), *tables)
+    assert structure.correlations((8, 8), 1.0, 10.0, step=5.0)[1, 1] == pytest.approx(0.8)  # half the time: the root
+    fine, coarse = structure.amplitudes((16, 16), 1.0, 10.0), structure.amplitudes((8, 8), 2.0, 10.0)
+    np.testing.assert_allclose(fine[0, 1:4] / fine[0, 1], coarse[0, 1:4] / coarse[0, 1], rtol=1e-5)  # the same km
+
+
+def test_a_structure_is_kept_and_nothing_else_taken_for_one():
+    kept = Structure.from_dict(USUAL.as_dict())
+    np.testing.assert_allclose(kept.power, USUAL.power, atol=0.0006)
+    for wrong in ({"power": [[0.0]]}, {"km": kept.km[::-1].tolist()}, {"largest": 3.0}):
+        with pytest.raises(ValueError, match="no structure of noise"):
+            Structure.from_dict(USUAL.as_dict() | wrong)
 
 
 def test_missing_stays_missing_and_dry_stays_dry(past):
     chances = flat(0.5, 0.2)
     chances[:, :5] = np.nan
-    (drawn,) = members(past, [chances], 2, seed=0)
+    (drawn,) = made(past, [chances], 2, seed=0)
     assert np.isnan(drawn[:, :5]).all()
     assert np.isfinite(drawn[:, 5:]).all()
-    (dry,) = members(np.zeros_like(past), [chances], 2, seed=0)
+    (dry,) = made(np.zeros_like(past), [chances], 2, seed=0)
     assert np.isnan(dry[:, :5]).all()
     assert (dry[:, 5:] == 0).all()
-
-
-@pytest.mark.slow
-def test_members_have_the_spectrum_of_the_rain():
-    past = rain(frames=4, shape=(160, 160), motion=(0, 1))
-    own = structure(past)
-    ensemble = Ensemble(Extrapolation(), 4)
-    later = list(ensemble.draw(past, 6))
-    inner = slice(20, 140)
-    for lead in (2, 5):
-        power = [np.abs(np.fft.rfft2(field[inner, inner] - field[inner, inner].mean())) ** 2 for field in later[lead]]
-        newest = np.abs(np.fft.rfft2(past[-1, inner, inner] - past[-1, inner, inner].mean())) ** 2
-        rings = np.rint(np.hypot(np.fft.fftfreq(120)[:, None], np.fft.rfftfreq(120)) * 120).astype(int)
-        for first, last in ((3, 6), (7, 12)):
-            chosen = (rings >= first) & (rings <= last)
-            assert 0.4 < np.mean(power, axis=0)[chosen].sum() / newest[chosen].sum() < 2.5
-    assert own.power.sum() == pytest.approx(1)
 
 
 def test_an_ensemble_is_its_members(past):

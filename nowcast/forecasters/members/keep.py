@@ -1,0 +1,85 @@
+"""At the end of a training: measure the structure of the noise of the network's members, and keep it in its checkpoint."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nowcast.dataset.archive import Archive
+from nowcast.forecasters.members.measure import Case, measure
+from nowcast.forecasters.members.structure import KEY, Structure
+from nowcast.forecasters.network import Network
+from nowcast.models.checkpoint import BEST, Checkpoint, read_checkpoint, write_checkpoint
+from nowcast.netcdf.record import Record
+from nowcast.runtime.progress import track
+from nowcast.scores.distribution import RATES
+
+CASES, FEWEST = 24, 8  # validation cases that are measured at most, and at least
+LOOKED_AT = 6  # windows that are looked at for each case, of which the wet ones are taken
+SIDE = 128  # cells: the middle of larger grids is measured
+DRY, LEAST_WET = 0.1, 0.02  # mm/h, and share of the cells that are not dry
+
+log = logging.getLogger(__name__)
+
+
+def keep_structure(output: Path, archive: Archive, device: torch.device) -> bool:
+    """Measure the structure of the noise on validation cases and add it to `best` in a run folder, unless it has one.
+
+    Networks without probabilities of rain have no members, and few wet cases tell nothing: their checkpoint stays as it is.
+    Returns whether there is one now. Raises OutputError (exit 5) if the checkpoint cannot be written.
+    """
+    checkpoint = read_checkpoint(output / BEST)
+    if KEY in checkpoint.metadata:
+        return True
+    network = Network(checkpoint, output.name, device=device)
+    structure = structure_of(network, archive) if network.gives_members and network.quantity.is_rain else None
+    if structure:
+        _write(checkpoint, structure)
+        log.info("members: measured on validation cases how their noise varies in space and time")
+    return structure is not None
+
+
+def structure_of(network: Network, archive: Archive, *, most: int = CASES) -> Structure | None:
+    """Measure the structure on wet validation cases of the record that has most of them; None if those are too few."""
+    pairs = list(zip(archive.records, archive.windows["validation"], strict=True))
+    record, windows = max(pairs, key=lambda pair: len(pair[1]), default=(None, ()))
+    if len(windows) < FEWEST:
+        return None
+    alike = [(r, w) for r, w in pairs if r.grid.shape == record.grid.shape and w.time_step == windows.time_step]
+    candidates = [(r, positions, w.input_frames) for r, w in alike for positions in w.positions]
+    chosen = np.unique(np.linspace(0, len(candidates) - 1, LOOKED_AT * most).round().astype(int))
+    looked = [(candidates[n], _wet_share(*candidates[n])) for n in chosen]
+    wet = [candidate for candidate, share in looked if share >= LEAST_WET]
+    wet = [wet[n] for n in np.unique(np.linspace(0, len(wet) - 1, most).round().astype(int))] if wet else []
+    if len(wet) < FEWEST:
+        return None
+    cases = [_case(network, *each) for each in track(wet, "measuring members", unit="case")]
+    km, minutes = network.on_record(record, windows.time_step).scale
+    return measure(lambda: iter(cases), cases[0].observed.shape[1:], windows.lead_frames, km=km, minutes=minutes)
+
+
+def _wet_share(record: Record, positions: np.ndarray, input_frames: int) -> float:
+    """Return the share of the cells that are measured which are wet in the newest past frame."""
+    return float((middle(record.read(positions[input_frames - 1 : input_frames])) >= DRY).mean())
+
+
+def _case(network: Network, record: Record, positions: np.ndarray, input_frames: int) -> Case:
+    """Forecast a case; a network of one grid forecasts all of it, others what is measured."""
+    frames = record.read(positions)
+    frames = frames if network.model.grid else middle(frames)
+    past, observed = frames[:input_frames], frames[input_frames:]
+    _, exceedance = network.forecast_and_exceedance(past[None], len(observed), RATES)
+    dry = np.where(observed < DRY, 0, observed)  # NaN stays NaN
+    return Case(middle(past), middle(dry), middle(exceedance[0]))
+
+
+def middle(fields: np.ndarray) -> np.ndarray:
+    """Return the middle of fields (…, y, x), at most SIDE cells each way."""
+    y, x = ((size - min(SIDE, size)) // 2 for size in fields.shape[-2:])
+    return np.ascontiguousarray(fields[..., y : y + SIDE, x : x + SIDE])
+
+
+def _write(checkpoint: Checkpoint, structure: Structure) -> None:
+    metadata = {name: value for name, value in checkpoint.metadata.items() if name != "format"}
+    write_checkpoint(checkpoint.path, metadata | {KEY: structure.as_dict()}, checkpoint.tensors)

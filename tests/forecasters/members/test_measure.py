@@ -1,0 +1,42 @@
+"""The structure of the noise is found again in rain that was drawn with it."""
+
+import numpy as np
+import pytest
+from makers import rain
+
+from nowcast.forecasters.members.draw import members
+from nowcast.forecasters.members.measure import Case, measure, wave_numbers
+from nowcast.forecasters.members.structure import Structure
+
+GRID, LEADS = (32, 32), 3
+
+
+def cases_drawn_with(structure, number):
+    """Cases whose outcome is a member of the forecast."""
+    chances = np.array([0.9, 0.8, 0.5, 0.3, 0.1, *[0.01] * 8], np.float32)[:, None, None] * np.ones((1, *GRID), np.float32)
+    for seed in range(number):
+        past, exceedance = rain(frames=4, shape=GRID, seed=seed, motion=(0, 0)), np.stack([chances] * LEADS)
+        drawn = members(past, exceedance, LEADS, 1, 1000 + seed, structure, km=2.0, minutes=10.0)
+        yield Case(past, np.concatenate(list(drawn)), exceedance)
+
+
+@pytest.mark.slow
+def test_the_structure_of_rain_is_found():
+    lengths = np.array([4.0, 8.0, 16.0, 32.0, 64.0, 128.0])
+    power = np.tile(1.5 * np.log(lengths), (LEADS, 1))
+    memory = np.tile([0.3, 0.5, 0.7, 0.8, 0.9, 0.9], (LEADS, 1))
+    true = Structure(10.0 * np.arange(1, LEADS + 1), lengths, power, memory)
+    cases = list(cases_drawn_with(true, 10))
+    found = measure(lambda: iter(cases), GRID, LEADS, km=2.0, minutes=10.0)
+    np.testing.assert_allclose(found.km, lengths)
+    known = slice(0, 3)  # of longer waves ten cases hold few
+    np.testing.assert_allclose(np.diff(found.power)[:, known], np.diff(power)[:, known], atol=0.5)
+    np.testing.assert_allclose(found.memory[1:, known], memory[1:, known], atol=0.12)
+    assert found.largest == pytest.approx(max(float(case.observed.max()) for case in cases))
+
+
+def test_waves_are_numbered_by_octaves_of_cells():
+    number = wave_numbers((32, 32))
+    assert number[0, 16] == 0  # 2 cells
+    assert (number[0, 8], number[0, 4], number[0, 1]) == (1, 2, 4)  # 4, 8 and 32 cells
+    assert number[0, 0] == 5  # the mean
