@@ -61,8 +61,7 @@ def train_run(
     write: returns the text of the run folder's config.toml
     draw: draws training.png in the run folder, after the training, also when it fails
 
-    Raises MemoryLimitError (exit 7) where a step does not fit into memory, and whatever opening records, checking the run
-    folder and training raise.
+    Raises MemoryLimitError (exit 7) where a step does not fit into memory, and what records, run folder and training raise.
     """
     check_installed(experiment.training.loggers)
     own_device = distributed.join(pick_device(device))
