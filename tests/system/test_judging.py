@@ -19,10 +19,11 @@ from nowcast.evaluation.score_files import as_dataset
 from nowcast.forecasters import open_forecaster
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
-from nowcast.scores import FIELD_KINDS, SCORES
+from nowcast.scores import SCORES
 from nowcast.scores.exceedance import PERCENTS
 
-PROBABILITY_SCORES = {name: score for name, score in SCORES.items() if score.kind not in FIELD_KINDS}
+KINDS = ("probabilities", "members", "distribution")  # those of sums need half an hour of lead times
+PROBABILITY_SCORES = {name: score for name, score in SCORES.items() if score.kind in KINDS}
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
 FRAMES, REFERENCES, LEADS = 12, (4, 5, 6), 3  # of the record; positions to forecast from
