@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """Measure the steps of trainings by part: reading a batch, forward and loss, backward, optimizer, and some parts alone.
 
-All recipes train on the same record and take their steps in turn in every round. Times are medians over the rounds, in ms of
-one step; "÷ first" is the ratio of windows per second to those of the first recipe, the median of the ratios in each round.
-"Motion" is the part of the data that finds the motion of the rain. "Cascade" is the forecast without the network: a part of
-forward, or, where guidance is kept, what it takes once for the cases of one step. "Layers alone" is what the recurrent layers
-take, forward and backward, on the inputs that they have in a step; their share is that of the whole step. What is kept in the
-cache (packed frames, guidance) is computed before. Without --data, cases are random fields of the recipe's shape.
+All recipes take their steps in turn in every round. Those that look for the motion of the rain, or keep guidance, train on the
+record; all others, made for other records, and all without --data, train on random fields of their own shape. Times are
+medians over the rounds, in ms of one step; "÷ first" is the ratio of windows per second to those of the first row, the median
+of the ratios in each round. "Motion" is the part of the data that finds the motion of the rain. "Cascade" is the forecast
+without the network: a part of forward, or, where guidance is kept, what it takes once for the cases of one step. "Layers
+alone" is what the network's layers (recurrent ones, convolutions, products, norms) take, forward and backward, on the inputs
+that they have in a step, without the 1 × 1 output layer of an encoder–forecaster; their share is that of the whole step. The
+last column names what else takes more than 10 % of it: data, cascade, optimizer, and as "rest" what is left of forward and
+backward, such as patches and the loss. What is kept in the cache (packed frames, guidance) is computed before.
 
     python scripts/benchmarks/training.py configs/radar.toml configs/archive.toml --data RECORD --set data.crop=64
-    python scripts/benchmarks/training.py configs/*.toml --set training.batch_size=1
+    python scripts/benchmarks/training.py configs/*.toml --largest-crop 32 --set training.batch_size=1 --rounds 1
 """
 
 import argparse
@@ -20,11 +23,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
+from nowcast.runtime.waiting import wait_asleep
+
+wait_asleep()  # as nowcast itself does, before torch is loaded
+
+# ruff: noqa: E402
 import numpy as np
 import torch
 from torch import Tensor
 
 from nowcast import config
+from nowcast.config.schema import Experiment
 from nowcast.dataset.archive import open_archive
 from nowcast.dataset.batches import Batch
 from nowcast.errors import NowcastError
@@ -43,24 +52,24 @@ PARTS = ("data", "motion", "cascade", "forward", "backward", "optimizer", "layer
 ALONE = ("motion", "cascade", "layers")  # contained in other parts, or computed before
 WARM_UP = 2  # steps before the first that counts
 KEPT_CASES = 200  # of recipes that keep cases: enough for the rounds
+OTHER_LAYERS = (torch.nn.modules.conv._ConvNd, torch.nn.Linear, torch.nn.modules.batchnorm._BatchNorm)
+MUCH = 0.1  # share of a step above which a part is named
 
 
 class Recipe:
     """A recipe whose steps are timed part by part, in seconds."""
 
-    def __init__(self, path: Path, settings: Sequence[str], data: str | None, device: torch.device):
-        self.name, self.number = path.name, 0
-        if data:
-            experiment = config.read(path, [*settings, f'data.records=["{data}"]', f"data.kept_cases={KEPT_CASES}"])
+    def __init__(self, path: Path, given: argparse.Namespace, device: torch.device, threads: int):
+        self.name, self.number, self.threads = path.name, 0, threads
+        self.clock = time.process_time if given.processor_time else time.perf_counter
+        experiment = read(path, given)
+        if given.data and follows_rain(experiment):
             archive = open_archive(experiment.data)
             self.learner = Learner(with_grid(experiment, archive), device)
             trainer = Trainer(self.learner, archive, Path("not_written"))
             trainer.prepare_data()
             self.batches = trainer.batches
         else:
-            experiment = config.read(path, settings)
-            if experiment.model.model_dump().get("grid") == "auto":
-                experiment = config.read(path, [*settings, "model.grid=[0,0]"])
             self.learner = Learner(experiment, device)
             self.batches = RandomBatches(self.learner)
         self.recorded = LayerInputs(self.learner.model)
@@ -69,18 +78,23 @@ class Recipe:
     def windows(self) -> int:
         return self.learner.settings.batch_size
 
+    @property
+    def cascade_in_step(self) -> bool:
+        return isinstance(self.learner.model, Probabilistic)
+
     def step(self) -> dict[str, float]:
         """Make one step; return the seconds of each part."""
+        torch.set_num_threads(self.threads)
         learner, seconds = self.learner, {}
-        batch = _timed(seconds, "data", lambda: self.batches[self.number])
+        batch = self._timed(seconds, "data", lambda: self.batches[self.number])
         seconds["motion"] = self._motion(batch)
         seconds["cascade"] = self._cascade(batch)
         batch = batch.to(learner.device)
         learner.model.train()
         learner.optimizer.zero_grad(set_to_none=True)
-        loss = _timed(seconds, "forward", lambda: learner.batch_loss(batch))
-        _timed(seconds, "backward", loss.backward)
-        _timed(seconds, "optimizer", lambda: learner.apply_gradients(self.number, rate=1e-4))
+        loss = self._timed(seconds, "forward", lambda: learner.batch_loss(batch))
+        self._timed(seconds, "backward", loss.backward)
+        self._timed(seconds, "optimizer", lambda: learner.apply_gradients(self.number, rate=1e-4))
         seconds["layers"] = self._layers(batch)
         self.number += 1
         return seconds
@@ -91,7 +105,7 @@ class Recipe:
             return 0.0
         seconds: dict[str, float] = {}
         around = [self._around(case) for case in batch.cases] or list(batch.past.numpy())
-        _timed(seconds, "motion", lambda: [motion(past) for past in around])
+        self._timed(seconds, "motion", lambda: [motion(past) for past in around])
         return seconds["motion"]
 
     def _around(self, case) -> np.ndarray:
@@ -102,20 +116,48 @@ class Recipe:
         model, leads, seconds = self.learner.model, batch.future.shape[1], {}
         if isinstance(model, Probabilistic):
             past = network_input(batch.past.to(self.learner.device), self.learner.transform)
-            _timed(seconds, "cascade", lambda: list(model.cascade(past, leads)))
+            self._timed(seconds, "cascade", lambda: list(model.cascade(past, leads)))
         elif model.takes_guidance:
-            _timed(seconds, "cascade", lambda: [guidance(past, leads) for past in batch.past.numpy()])
+            self._timed(seconds, "cascade", lambda: [guidance(past, leads) for past in batch.past.numpy()])
         return seconds.get("cascade", 0.0)
 
     def _layers(self, batch: Batch) -> float:
-        """Return the seconds of the recurrent layers alone, forward and backward, on the inputs that they have in a step."""
+        """Return the seconds of the layers alone, forward and backward, on the inputs that they have in a step."""
         seconds: dict[str, float] = {}
         calls = self.recorded.during(lambda: self.learner.batch_loss(batch))
         self.learner.optimizer.zero_grad(set_to_none=True)
         with arithmetic(self.learner.device, self.learner.precision):
-            hidden = _timed(seconds, "forward", lambda: [layer for call in calls for layer in call()])
-        _timed(seconds, "backward", lambda: torch.autograd.backward(hidden, [torch.ones_like(layer) for layer in hidden]))
+            hidden = self._timed(seconds, "forward", lambda: [layer for call in calls for layer in call()])
+        self._timed(seconds, "backward", lambda: torch.autograd.backward(hidden, [torch.ones_like(layer) for layer in hidden]))
         return sum(seconds.values())
+
+    def _timed(self, seconds: dict[str, float], part: str, function: Callable):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        start = self.clock()
+        result = function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds[part] = self.clock() - start
+        return result
+
+
+def read(path: Path, given: argparse.Namespace) -> Experiment:
+    """Return the experiment of a config, changed as the command line says."""
+    settings = [f"data.kept_cases={KEPT_CASES}", *given.set]
+    experiment = config.read(path, settings)
+    if given.largest_crop and experiment.data.crop > given.largest_crop:
+        settings.append(f"data.crop={given.largest_crop}")
+    if given.data and follows_rain(experiment):
+        settings.append(f'data.records=["{given.data}"]')
+    elif experiment.model.model_dump().get("grid") == "auto":
+        settings.append("model.grid=[0,0]")
+    return config.read(path, settings)
+
+
+def follows_rain(experiment: Experiment) -> bool:
+    """Return whether a recipe needs the motion of the rain, in each step or for guidance that it keeps."""
+    return experiment.data.coordinates == "lagrangian" or experiment.model.name == "guided"
 
 
 class RandomBatches:
@@ -135,20 +177,23 @@ class RandomBatches:
 
 
 class LayerInputs:
-    """Records with what a model calls its stacks of recurrent layers."""
+    """Records with what a model calls its layers: recurrent stacks, and convolutions, products and norms outside them."""
 
     def __init__(self, model: torch.nn.Module):
         self.stacks = [module for module in model.modules() if isinstance(module, (ConvLSTM, ConvGRU))]
+        inside = {part for stack in self.stacks for part in stack.modules()}
+        self.others = [module for module in model.modules() if isinstance(module, OTHER_LAYERS) and module not in inside]
 
     def during(self, function: Callable[[], Tensor]) -> list[Callable[[], list[Tensor]]]:
-        """Run a function; return, for each call of a stack, a function that repeats it alone and returns its hidden states."""
+        """Run a function; return, for each call of a layer, a function that repeats it alone and returns its hidden states."""
         calls: list[Callable[[], list[Tensor]]] = []
 
-        def record(stack, arguments, options):
-            frames, states, *_ = (_detached(value) for value in (*arguments, None, None))
-            calls.append(lambda: stack(frames, states, **options)[0])
+        def record(layer, arguments, options):
+            inputs = [_detached(value) for value in arguments]
+            one = layer in self.others
+            calls.append(lambda: [layer(*inputs, **options)] if one else layer(*inputs, **options)[0])
 
-        hooks = [stack.register_forward_pre_hook(record, with_kwargs=True) for stack in self.stacks]
+        hooks = [stack.register_forward_pre_hook(record, with_kwargs=True) for stack in (*self.stacks, *self.others)]
         try:
             function()
         finally:
@@ -164,29 +209,36 @@ def _detached(value):
     return [_detached(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _timed(seconds: dict[str, float], part: str, function: Callable):
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    result = function()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    seconds[part] = time.perf_counter() - start
-    return result
-
-
 def table(recipes: Sequence[Recipe], rounds: Sequence[Sequence[dict[str, float]]]) -> list[str]:
     """Return the table as lines of Markdown; rounds: for each round the seconds of each recipe's step."""
-    columns = ["windows / s", "÷ first", "data, ms", *PARTS[1:-1], "layers alone", "their share"]
-    lines = [f"| recipe | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    columns = ["windows / s", "÷ first", "data, ms", *PARTS[1:-1], "layers alone", "their share", "else above 10 %"]
+    lines = [f"| recipe | {' | '.join(columns)} |", f"| --- |{' ---: |' * (len(columns) - 1)} --- |"]
     speeds = [[recipe.windows / _whole(of) for recipe, of in zip(recipes, each, strict=True)] for each in rounds]
     for n, recipe in enumerate(recipes):
         parts = [f"{1000 * median(each[n][part] for each in rounds):.0f}" for part in PARTS]
         share = median(each[n]["layers"] / _whole(each[n]) for each in rounds)
         ratio = median(each[n] / each[0] for each in speeds)
         speed = median(each[n] for each in speeds)
-        lines.append(f"| {recipe.name} | {speed:.1f} | {ratio:.2f} | {' | '.join(parts)} | {100 * share:.0f} % |")
+        name = recipe.name if len({each.threads for each in recipes}) == 1 else f"{recipe.name}, threads: {recipe.threads}"
+        others = ", ".join(above_a_tenth([each[n] for each in rounds], cascade_in_step=recipe.cascade_in_step))
+        lines.append(f"| {name} | {speed:.1f} | {ratio:.2f} | {' | '.join(parts)} | {100 * share:.0f} % | {others or 'none'} |")
     return lines
+
+
+def above_a_tenth(steps: Sequence[dict[str, float]], *, cascade_in_step: bool) -> list[str]:
+    """Return the names and percentages of the parts beside the layers whose share of a step, in the median, is above MUCH."""
+    found = []
+    for name in ("data", "cascade", "rest", "optimizer"):
+        share = median(_others(seconds, cascade_in_step)[name] / _whole(seconds) for seconds in steps)
+        if share > MUCH:
+            found.append(f"{name} {100 * share:.0f} %")
+    return found
+
+
+def _others(seconds: dict[str, float], cascade_in_step: bool) -> dict[str, float]:
+    cascade = seconds["cascade"] if cascade_in_step else 0.0
+    rest = seconds["forward"] + seconds["backward"] - seconds["layers"] - cascade
+    return {**seconds, "cascade": cascade, "rest": rest}
 
 
 def _whole(seconds: dict[str, float]) -> float:
@@ -196,20 +248,29 @@ def _whole(seconds: dict[str, float]) -> float:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("configs", nargs="+", type=Path, metavar="CONFIG")
-    parser.add_argument("--data", help="record, or folder, that all train on (default: random fields)")
+    parser.add_argument("--data", help="record, or folder, for recipes that follow the rain (default: random fields)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes every config")
+    parser.add_argument("--largest-crop", type=int, default=0, metavar="CELLS", help="cut larger crops to this")
+    parser.add_argument("--threads", type=int, nargs="+", default=[torch.get_num_threads()], help="a row for each number")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="of all threads, not the clock: on busy cores, one thread"
+    )
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", default="auto")
     given = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     device = pick_device(given.device)
     try:
-        recipes = [Recipe(path, given.set, given.data, device) for path in given.configs]
+        recipes = [Recipe(path, given, device, threads) for path in given.configs for threads in given.threads]
     except NowcastError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     rounds = [[recipe.step() for recipe in recipes] for _ in range(given.rounds + WARM_UP)][WARM_UP:]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads of a CPU"
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{', '.join(map(str, given.threads))} threads of a CPU"
+    )
     print(f"Steps on {name}, {given.rounds} rounds, {given.data or 'random fields'}\n")
     print("\n".join(table(recipes, rounds)))
 
