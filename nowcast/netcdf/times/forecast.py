@@ -107,12 +107,14 @@ def _infer(dataset, stated: dict[str, np.ndarray], name: str, where: str) -> Tim
     valid = stated["valid"]
     if "period" in stated:
         return Times(valid - stated["period"], valid, "the time less the forecast_period")
-    marks = (text(dataset, "source"), text(dataset, "title"), text(dataset[name], "long_name"))
-    if any(mark and (mark.startswith("pysteps") or mark == "forecast time") for mark in marks):
+    exported = any((text(dataset, mark) or "").startswith("pysteps") for mark in ("source", "title"))
+    if exported or text(dataset[name], "long_name") == "forecast time":
         units, calendar = text(dataset[name], "units") or "", text(dataset[name], "calendar") or "standard"
         reference = decode_times(np.zeros(1, np.int64), units, calendar, f"{where}: {name}")[0]
         leads = (valid - reference) if valid.size else np.array([_NOTHING])
-        if leads.min() > _NOTHING and leads.max() < _LONGEST:  # observations in pysteps' model have a frame at their origin
+        # without the exporter's marks it may hold observations in pysteps' model, which have a frame at their origin
+        is_forecast = (leads.max() if exported else leads.min()) > _NOTHING
+        if is_forecast and leads.max() < _LONGEST:
             return Times(np.full(valid.shape, reference), valid, "what pysteps counts its times from")
     raise DataError(f"{where} does not say when its forecast starts.\nExpected a forecast_reference_time.")
 
