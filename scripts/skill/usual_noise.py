@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Measure the usual structure of members' noise: that of extrapolation, on records of one time step and cell size.
+
+Of each record up to `--cases` wet cases are taken, spread over its windows of 4 past and 12 future frames, and of these the
+middle of the grid. The tables are printed as nowcast/forecasters/members/usual.py holds them; that file is for forecasters that
+have measured nothing of their own, so the records must have terms that allow it.
+
+    python scripts/skill/usual_noise.py fmi/20160928.nc mch/20150515.nc mch/20170131.nc
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from members import DRY, LEADS, PAST, cases_of, middle
+
+from nowcast.errors import NowcastError, UsageError
+from nowcast.forecasters.baselines import Extrapolation
+from nowcast.forecasters.members.measure import Case, measure
+from nowcast.forecasters.members.structure import Structure
+from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.record import Record
+from nowcast.scores.distribution import RATES
+
+ALIKE = 1.05  # how many times as large the cells of one record may be as those of another
+SHOWN = (0, 1, 2, 3, 5, 7, 9, 11)  # lead times of the table; what lies between is interpolated
+
+
+def measured(records: Sequence[Record], *, cases: int, side: int) -> tuple[Structure, int]:
+    """Measure the structure on the middle (side, side) of records; return it and the number of cases.
+
+    Raises UsageError (exit 2) for records of different time steps or cell sizes, or smaller than `side`.
+    """
+    scales = np.array([Extrapolation().on_record(record, record.time_step).scale for record in records])
+    if (scales.max(axis=0) > ALIKE * scales.min(axis=0)).any():
+        raise UsageError(f"the records have cells of different km or time steps of different minutes: {scales.tolist()}")
+    km, minutes = scales.mean(axis=0)
+    taken = [case_of(record, positions, side) for record in records for positions in cases_of(record, (), cases)]
+    grids = {case.observed.shape[1:] for case in taken}
+    if len(grids) != 1:
+        raise UsageError(f"the middles of the records have {len(grids)} shapes; give a --side that all have")
+    return measure(lambda: iter(taken), grids.pop(), LEADS, km=float(km), minutes=float(minutes)), len(taken)
+
+
+def case_of(record: Record, positions: np.ndarray, side: int) -> Case:
+    """Extrapolate the middle of a case."""
+    frames = middle(record.read(positions), side)
+    past, observed = frames[:PAST], np.where(frames[PAST:] < DRY, 0, frames[PAST:])  # NaN stays NaN
+    chances = Extrapolation().on_record(record, record.time_step).exceedance_by_lead(past, LEADS, RATES)
+    return Case(past, observed, np.stack(list(chances)))
+
+
+def table(structure: Structure) -> str:
+    """Return the structure as the constants of usual.py."""
+    rows = list(SHOWN)
+    power = structure.power[rows]
+    lines = [
+        f"MINUTES = [{', '.join(f'{value:g}' for value in structure.minutes[rows])}]",
+        f"KM = [{', '.join(f'{value:.2f}' for value in structure.km)}]",
+        "# fmt: off",
+        "POWER = [  # logarithm, a row for each lead time",
+        *(f"    [{', '.join(f'{value:.2f}' for value in row)}]," for row in power - power.max(axis=1, keepdims=True)),
+        "]",
+        "MEMORY = [  # correlation with the lead time before",
+        *(f"    [{', '.join(f'{value:.3f}' for value in row)}]," for row in structure.memory[rows]),
+        "]",
+        "# fmt: on",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("records", nargs="+")
+    parser.add_argument("--cases", type=int, default=6, help="of each record")
+    parser.add_argument("--side", type=int, default=256, help="cells of the middle of each grid that are measured")
+    given = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        structure, number = measured(open_records(given.records), cases=given.cases, side=given.side)
+    except NowcastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    print(f"# {number} cases of {len(given.records)} files\n{table(structure)}")
+
+
+if __name__ == "__main__":
+    main()
