@@ -275,7 +275,8 @@ class Trainer:
 
     def measure_members(self) -> None:
         if distributed.is_first() and self.learner.loss.takes_distributions:
-            keep_structure(self.output, self.archive, self.learner.device)
+            most = self.learner.experiment.training.validation_cases
+            keep_structure(self.output, self.archive, self.learner.device, most=most)
 
     def _save_last(self) -> None:
         self._check_weights()

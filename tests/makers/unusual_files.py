@@ -279,7 +279,7 @@ REFUSED = {
     "times with NaN": (minutes(0, 5, np.nan), NO_TIMES),
     "times with NaT": (
         timed(np.array([0, 5, np.iinfo("i8").min]), "i8", units="minutes since 2020-09-13"),
-        "which is no time of a frame.\nExpected a time for every frame.",
+        NO_TIMES,
     ),
     "no times at all": (maker(RAIN[:0]), ": rr has no frames.\nExpected at least one."),
     **{

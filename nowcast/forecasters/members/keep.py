@@ -23,8 +23,8 @@ DRY, LEAST_WET = 0.1, 0.02  # mm/h, and share of the cells that are not dry
 log = logging.getLogger(__name__)
 
 
-def keep_structure(output: Path, archive: Archive, device: torch.device) -> bool:
-    """Measure the structure of the noise on validation cases and add it to `best` in a run folder, unless it has one.
+def keep_structure(output: Path, archive: Archive, device: torch.device, *, most: int = CASES) -> bool:
+    """Measure the structure of the noise on up to `most` validation cases and add it to `best` in a run, unless it has one.
 
     Networks without probabilities of rain have no members, and few wet cases tell nothing: their checkpoint stays as it is.
     Returns whether there is one now. Raises OutputError (exit 5) if the checkpoint cannot be written.
@@ -33,18 +33,19 @@ def keep_structure(output: Path, archive: Archive, device: torch.device) -> bool
     if KEY in checkpoint.metadata:
         return True
     network = Network(checkpoint, output.name, device=device)
-    structure = structure_of(network, archive) if network.gives_members and network.quantity.is_rain else None
+    has_members = network.gives_members and network.quantity.is_rain
+    structure = structure_of(network, archive, most=min(most, CASES)) if has_members else None
     if structure:
         _write(checkpoint, structure)
         log.info("members: measured on validation cases how their noise varies in space and time")
     return structure is not None
 
 
-def structure_of(network: Network, archive: Archive, *, most: int = CASES) -> Structure | None:
+def structure_of(network: Network, archive: Archive, *, most: int) -> Structure | None:
     """Measure the structure on wet validation cases of the record that has most of them; None if those are too few."""
     pairs = list(zip(archive.records, archive.windows["validation"], strict=True))
     record, windows = max(pairs, key=lambda pair: len(pair[1]), default=(None, ()))
-    if len(windows) < FEWEST:
+    if min(len(windows), most) < FEWEST:
         return None
     alike = [(r, w) for r, w in pairs if r.grid.shape == record.grid.shape and w.time_step == windows.time_step]
     candidates = [(r, positions, w.input_frames) for r, w in alike for positions in w.positions]

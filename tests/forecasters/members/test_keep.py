@@ -20,7 +20,9 @@ CPU = torch.device("cpu")
 def run(tmp_path_factory):
     """A run folder and its config: 56 frames, of which the last 22 validate."""
     folder = tmp_path_factory.mktemp("keep")
-    experiment = guided_experiment([write_record(folder / "rain.nc", rain(frames=56, shape=(24, 28)))], steps=1)
+    experiment = guided_experiment(
+        [write_record(folder / "rain.nc", rain(frames=56, shape=(24, 28)))], steps=1, validation_cases=8
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NOWCAST_CACHE", str(folder / "cache"))
         train(experiment, folder / "run")
@@ -45,6 +47,7 @@ def test_an_older_checkpoint_has_the_usual_structure_and_resuming_adds_its_own(r
     metadata = {name: value for name, value in checkpoint.metadata.items() if name not in ("format", "members")}
     write_checkpoint(checkpoint.path, metadata, checkpoint.tensors)
     past = rain(frames=2, shape=(24, 28), seed=1)
+    assert not keep_structure(folder, open_archive(experiment.data), CPU, most=7)  # too few to tell anything
     older = open_forecaster(str(folder), device=CPU)
     assert older.structure is None
     with_usual = np.stack(list(older.members(past, 3, 2)))
