@@ -112,7 +112,7 @@ def open_archive(data: Data, *, packer: Packer = packed) -> Archive:
     assigned = [split for split, opened in records_by_split.items() for _ in opened]
     archive = Archive(tuple(records), split_records(records, windows, assigned, data.splits), account)
     if not archive.num_windows("training"):
-        raise DataError("\n".join([_no_window(data), *account.lines()]))
+        raise DataError(f"{_no_window(data)}.\n{'; '.join(line.strip() for line in account.lines())}.")
     return archive
 
 
