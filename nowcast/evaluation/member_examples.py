@@ -10,7 +10,7 @@ from nowcast.netcdf.places.locating import Locator
 from nowcast.scores.boxes import intervals
 
 SHOWN = 3  # members with maps
-SUM_AMOUNTS = (1.0, 5.0)  # mm, chances of which are shown
+SUM_AMOUNTS = (1.0, 5.0)  # mm, of AMOUNTS, of which the report has chances and diagrams
 
 Read = Callable[[int], np.ndarray]  # the members (member, y, x) mm/h of one ensemble at a lead time, by its number
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from nowcast.evaluation.examples import Example
+from nowcast.evaluation.member_examples import SUM_AMOUNTS
 from nowcast.evaluation.result import Evaluation
 from nowcast.report.diagrams import Style, draw_spectrum_ratio
 from nowcast.report.maps import moment, svg
@@ -16,7 +17,6 @@ from nowcast.report.probability_diagrams import draw_ranks, draw_reliability
 from nowcast.scores.boxes import AMOUNTS, SUM_MINUTES
 from nowcast.scores.ensemble import ensemble_size
 
-AMOUNTS_SHOWN = (1.0, 5.0)  # mm, of AMOUNTS, with diagrams of their own
 _FORMATS = {b"GIF8": "gif", b"\x89PNG": "png"}
 
 
@@ -75,7 +75,7 @@ def sums_section(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mappin
             )
             for n, where in boxes
         ]
-        for amount in AMOUNTS_SHOWN
+        for amount in SUM_AMOUNTS
     ]
     ensembles = {name: sums for name, sums in members.items() if ensemble_size(sums.of_box(0))[0] > 1}
     groups.append([drawn(f"Ranks of {minutes} minutes, {where}: {name}", draw_ranks(sums.of_box(n), styles[name]))

@@ -25,7 +25,9 @@ from nowcast.dataset.windows import find_windows
 from nowcast.errors import DataError, NowcastError
 from nowcast.forecasters import open_forecaster
 from nowcast.forecasters.baselines import Steps
+from nowcast.forecasters.members.draw import DRY
 from nowcast.forecasters.members.ensemble import Ensemble
+from nowcast.forecasters.members.keep import middle
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.record import Record
 from nowcast.runtime.device import pick_device
@@ -40,7 +42,6 @@ from nowcast.scores.sums import Tally
 PAST, LEADS, MIN_WET = 4, 12, 0.01
 RATES = (0.1, 0.5, 1.0, 5.0, 10.0)  # mm/h
 CELLS = "cells"
-DRY = 0.1  # mm/h: less is none in what is observed, as in STEPS and in members, so that ranks count no drizzle
 KEPT_WAVES = (4.0, 64.0)  # km
 
 log = logging.getLogger("nowcast.skill")
@@ -191,8 +192,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         for record in open_records([argument]):
             forecasters = forecasters_of(given, record)
             for positions in cases_of(record, given.days, given.cases):
-                frames = middle(record.read(positions), given.crop)
-                frames[PAST:][frames[PAST:] < DRY] = 0  # not what is forecast from: networks take drizzle for a sign of rain
+                frames = record.read(positions)
+                frames = middle(frames, given.crop) if given.crop else frames
+                # less is none in what is observed, as in STEPS and in members, so that ranks count no drizzle; not in what is
+                # forecast from: networks take drizzle for a sign of rain
+                frames[PAST:][frames[PAST:] < DRY] = 0
                 day = str(record.times[positions[PAST - 1]].astype("datetime64[D]"))
                 for name, tally in score_case(forecasters, frames, record, seconds).items():
                     own = blocks.setdefault(name, {})
@@ -209,14 +213,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"no case in {', '.join(given.records)}: no window of {PAST} + {LEADS} frames is {MIN_WET:.0%} wet there"
         )
     print((given.output / "members.md").read_text(encoding="utf-8"))
-
-
-def middle(frames: np.ndarray, side: int) -> np.ndarray:
-    """Return the middle of frames (time, y, x), `side` cells each way; all of them for 0."""
-    if not side:
-        return frames
-    y, x = ((size - min(side, size)) // 2 for size in frames.shape[1:])
-    return np.ascontiguousarray(frames[:, y : y + side, x : x + side])
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from members import DRY, LEADS, PAST, cases_of, middle
+from members import LEADS, PAST, cases_of
 
 from nowcast.errors import NowcastError, UsageError
 from nowcast.forecasters.baselines import Extrapolation
+from nowcast.forecasters.members.draw import DRY
+from nowcast.forecasters.members.keep import middle
 from nowcast.forecasters.members.measure import Case, measure
 from nowcast.forecasters.members.structure import Structure
 from nowcast.netcdf.opening import open_records

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from nowcast.dataset.archive import Archive
+from nowcast.forecasters.members.draw import DRY
 from nowcast.forecasters.members.measure import Case, measure
 from nowcast.forecasters.members.structure import KEY, Structure
 from nowcast.forecasters.network import Network
@@ -18,7 +19,7 @@ from nowcast.scores.distribution import RATES
 CASES, FEWEST = 24, 8  # validation cases that are measured at most, and at least
 LOOKED_AT = 6  # windows that are looked at for each case, of which the wet ones are taken
 SIDE = 128  # cells: the middle of larger grids is measured
-DRY, LEAST_WET = 0.1, 0.02  # mm/h, and share of the cells that are not dry
+LEAST_WET = 0.02  # share of the cells that are not dry
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +76,10 @@ def _case(network: Network, record: Record, positions: np.ndarray, input_frames:
     return Case(middle(past), middle(dry), middle(exceedance[0]))
 
 
-def middle(fields: np.ndarray) -> np.ndarray:
-    """Return the middle of fields (…, y, x), at most SIDE cells each way."""
-    y, x = ((size - min(SIDE, size)) // 2 for size in fields.shape[-2:])
-    return np.ascontiguousarray(fields[..., y : y + SIDE, x : x + SIDE])
+def middle(fields: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """Return the middle of fields (…, y, x), at most `side` cells each way."""
+    y, x = ((size - min(side, size)) // 2 for size in fields.shape[-2:])
+    return np.ascontiguousarray(fields[..., y : y + side, x : x + side])
 
 
 def _write(checkpoint: Checkpoint, structure: Structure) -> None:

@@ -65,7 +65,7 @@ def _by_coordinates(grid: Grid) -> Locator | None:
 def _by_samples(grid: Grid) -> Locator | None:
     """Return where a grid lies by its sampled latitudes and longitudes; None if they do not follow a smooth map.
 
-    Polynomials of rows and columns in the coordinates of a stereographic map around the middle of the grid.
+    Polynomials of rows and columns in the coordinates of a stereographic map around a cell near the middle of the grid.
     """
     rows, columns = np.meshgrid(*map(sampled, grid.shape), indexing="ij")  # the same from either end
     latitude, longitude = grid.places
