@@ -274,11 +274,9 @@ class Trainer:
         return {}
 
     def measure_members(self) -> None:
-        """Measure, at the end of a run, how members of the best network vary, and keep it in its checkpoint."""
         if distributed.is_first() and self.learner.loss.takes_distributions:
-            keep_structure(
-                self.output, self.archive, self.learner.device, most=self.learner.experiment.training.validation_cases
-            )
+            most = self.learner.experiment.training.validation_cases
+            keep_structure(self.output, self.archive, self.learner.device, most=most)
 
     def _save_last(self) -> None:
         self._check_weights()
