@@ -23,6 +23,12 @@ from nowcast.quantity import RAIN_RATE, Quantity
 
 _MEMBERS = {"ens_number", "realization", "realisation", "member", "members", "mem", "number", "ensemble"}
 _MEMBERS |= {"ensemble_member", "ens", "ensemble_size", "ens_mem", "perturbationnumber", "perturbation"}
+_MEMBER_ATTRIBUTES = ("realization", "realisation", "ensemble_member", "member", "member_number", "perturbation_number")
+# of a file or its folder: member_01, mem1, ens-003, m07; the number of members follows no such word
+_MEMBER_NAME = re.compile(
+    r"(?:^|[^a-z])(?:realization|realisation|ensemble|member|perturbation|pert|ens|mem|mbr|m)[ _.-]?(\d{1,4})(?!\d)",
+    re.IGNORECASE,
+)
 _PROBABILITY = re.compile(r"probability_of_\w+_above_threshold")
 _UNKNOWN = 3600.0  # s, until the interval is known
 OTHER_NAME = "value"  # variable of this program's forecasts of a quantity other than rain
@@ -117,6 +123,40 @@ def _is_probability(dataset, name: str) -> bool:
 def _is_member(dataset, dim: str) -> bool:
     coordinate = dataset.variables.get(dim)
     return dim.lower() in _MEMBERS or (coordinate is not None and text(coordinate, "standard_name") == "realization")
+
+
+def own_members(dataset, layout: ForecastLayout, path: Path) -> tuple[int, ...]:
+    """Return the numbers of the members of an open file that holds part of an ensemble; () where nothing tells.
+
+    They are told by the coordinate of members; a single one also by a scalar such as `realization`, a global attribute, or
+    the name of the file or its folder.
+    """
+    if layout.thresholds:
+        return ()
+    if layout.member_dim and (numbers := _whole_numbers(dataset.variables.get(layout.member_dim))):
+        return numbers
+    if layout.num_members > 1:
+        return ()
+    for variable in dataset.variables.values():
+        is_one = variable.size == 1 and variable.name != layout.field.variable and _is_member(dataset, variable.name)
+        if is_one and (numbers := _whole_numbers(variable)):
+            return numbers
+    for name in (name for name in _MEMBER_ATTRIBUTES if name in dataset.ncattrs()):
+        if found := re.search(r"\d+", str(dataset.getncattr(name))):
+            return (int(found[0]),)
+    found = _MEMBER_NAME.search(path.stem) or _MEMBER_NAME.search(path.parent.name)
+    return (int(found[1]),) if found else ()
+
+
+def _whole_numbers(variable) -> tuple[int, ...]:
+    """Return the values of a coordinate of members; () unless they are different whole numbers from 0 on."""
+    if variable is None or variable.ndim > 1 or not is_numeric(variable):
+        return ()
+    values = np.atleast_1d(np.asarray(variable[...], np.float64))
+    if not (np.isfinite(values).all() and (values >= 0).all() and (values < 1e9).all() and (values % 1 == 0).all()):
+        return ()
+    numbers = tuple(sorted({int(value) for value in values}))
+    return numbers if len(numbers) == values.size else ()
 
 
 def _thresholds(dataset, field: Field, where: str) -> tuple[tuple[float, ...], str | None]:

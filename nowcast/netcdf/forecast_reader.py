@@ -1,7 +1,7 @@
 """Read forecast files: of this program, of pysteps and of CF programs; deterministic, ensembles and probabilities.
 
-A file, or a folder or glob of files, holds the forecasts of one forecaster: one case for each reference time. Reference times
-and lead times may be in one file or spread over several. Fields are read when they are needed, with row 0 northernmost.
+A file, or a folder or glob of files, holds the forecasts of one forecaster: one case for each reference time. Reference times,
+lead times and members may be in one file or spread over several. Fields are read when they are needed, with row 0 northernmost.
 """
 
 import logging
@@ -16,18 +16,17 @@ from nowcast.errors import DataError
 from nowcast.netcdf.attributes import TRAINING_PERIODS, maker, text
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors, unreadable
 from nowcast.netcdf.forecast_amounts import of_steps, with_intervals, with_undeclared
-from nowcast.netcdf.forecast_layout import ForecastLayout, read_layout
+from nowcast.netcdf.forecast_layout import ForecastLayout, own_members, read_layout
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.places.grid import Grid, read_grid
 from nowcast.netcdf.rain.totals import MOST_READ, never_falls
 from nowcast.netcdf.rain.units import check_given
 from nowcast.netcdf.record import keep_chunks, most_frequent_step
+from nowcast.netcdf.times.cases import order_cases
 from nowcast.netcdf.times.forecast import Times
-from nowcast.netcdf.times.raster import nominal_times
 from nowcast.quantity import Quantity
 
 log = logging.getLogger(__name__)
-_MINUTE = np.timedelta64(60, "s")
 _ABOVE_ONE = 1.001  # largest probability that a rounding error explains
 
 
@@ -38,6 +37,7 @@ class _File:
     times: Times
     grid: Grid
     source: str
+    members: tuple[int, ...]  # numbers of those it holds; () if unknown
     training: str | None = None  # text of its global attribute TRAINING_PERIODS
 
 
@@ -47,7 +47,8 @@ class Forecasts:
 
     reference_times: (case,) datetime64[s]
     lead_times: (lead,) timedelta64[s]
-    sources: (case, lead, 2), the index of the file and the position in it, counted over its time dimensions
+    sources: (case, lead, part, 2), the index of a file and the position in it, counted over its time dimensions; several
+        parts are files with different members
     """
 
     grid: Grid
@@ -81,7 +82,9 @@ class Forecasts:
 
     def members(self, case: int, lead: int) -> np.ndarray:
         """Read the members at one lead, (member, y, x) mm/h; a deterministic forecast has one member."""
-        return self._read(case, lead, 1).reshape(self.num_members, *self.grid.shape)
+        self._require(case)
+        parts = [self._read(case, lead, 1, part=part) for part in range(self.sources.shape[2])]
+        return np.concatenate(parts).reshape(self.num_members, *self.grid.shape)
 
     def probabilities(self, case: int, lead: int, columns: Sequence[int]) -> np.ndarray:
         """Read the probabilities at one lead of the thresholds at these positions.
@@ -93,7 +96,7 @@ class Forecasts:
         values = np.concatenate([self._read(case, lead, 1, threshold=column) for column in columns])
         highest = np.nanmax(values, initial=0)
         if highest > _ABOVE_ONE:
-            file = self.files[self.sources[case, lead, 0]]
+            file = self.files[self.sources[case, lead, 0, 0]]
             raise DataError(
                 f'{file.path}: {file.layout.field.variable} goes to {highest:g} in units "{file.layout.field.units}".\n'
                 'Expected probabilities from 0 to 1, or the units "%".'
@@ -116,17 +119,17 @@ class Forecasts:
 
     def _follows(self, case: int, lead: int) -> bool:
         """Return whether a lead follows the lead before it along the last time dimension of one file."""
-        (file, position), before = self.sources[case, lead], self.sources[case, lead - 1]
+        (file, position), before = self.sources[case, lead, 0], self.sources[case, lead - 1, 0]
         last = self.files[file].times.valid.shape[-1:]
         return bool(last) and (before == (file, position - 1)).all() and position % last[0] > 0
 
-    def _read(self, case: int, lead: int, count: int, *, threshold: int = 0) -> np.ndarray:
-        """Read `count` leads from `lead` on: (member or lead, y, x)."""
+    def _read(self, case: int, lead: int, count: int, *, threshold: int = 0, part: int = 0) -> np.ndarray:
+        """Read `count` leads from `lead` on, of one part: (member or lead, y, x)."""
         self._require(case)
-        fields = self._read_stored(case, lead, count, threshold=threshold)
+        fields = self._read_stored(case, lead, count, threshold=threshold, part=part)
         if not self.are_totals:
             return fields
-        before = self._read_stored(case, lead - 1, 1) if lead else np.zeros_like(fields[:1] if count > 1 else fields)
+        before = self._read_stored(case, lead - 1, 1, part=part) if lead else np.zeros_like(fields[:1] if count > 1 else fields)
         before = np.concatenate([before, fields[:-1]]) if count > 1 else before
         # the amounts are divided by one time step, whatever the lead times are apart
         apart = np.diff(self.lead_times, prepend=np.timedelta64(0, "s"))
@@ -134,8 +137,8 @@ class Forecasts:
         rates = (fields - before) / np.where(steps > 0, steps, np.nan).astype(np.float32)[:, None, None]
         return np.maximum(rates, 0)
 
-    def _read_stored(self, case: int, lead: int, count: int, *, threshold: int = 0) -> np.ndarray:
-        number, position = (int(n) for n in self.sources[case, lead])
+    def _read_stored(self, case: int, lead: int, count: int, *, threshold: int = 0, part: int = 0) -> np.ndarray:
+        number, position = (int(n) for n in self.sources[case, lead, part])
         file = self.files[number]
         frames = _selection(file, position, count, threshold)
         with OPEN_FILES.lock:
@@ -177,14 +180,14 @@ def read_forecast(
     files = _open_usable(expand(where), where, variable=variable, units=units, zr_a=zr_a, zr_b=zr_b)
     for inferred in sorted({file.times.inferred for file in files} - {None}):
         log.info("%s: no forecast_reference_time is stated; taken from %s", where, inferred)
-    references, leads, sources = _cases(files, str(where))
+    references, leads, sources = order_cases(files, str(where))
     files = with_undeclared(with_intervals(files, leads), lambda file, position: _selection(file, position, 1, 0))
-    layout = files[0].layout
+    layout, num_parts = files[0].layout, sources.shape[2]
     forecasts = Forecasts(
         grid=files[0].grid,
         quantity=layout.quantity,
-        kind=layout.kind,
-        num_members=layout.num_members,
+        kind="ensemble" if num_parts > 1 else layout.kind,
+        num_members=num_parts * layout.num_members,
         thresholds=layout.thresholds,
         conversion=layout.conversion.describe,
         reference_times=references,
@@ -238,7 +241,8 @@ def _open(path: Path, **reading: Any) -> _File:
     with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
         layout, times = read_layout(dataset, str(path), **reading)
         grid = read_grid(dataset, layout.field, str(path))
-        return _File(path, layout, times, grid, maker(dataset), text(dataset, TRAINING_PERIODS))
+        members = own_members(dataset, layout, path)
+        return _File(path, layout, times, grid, maker(dataset), members, text(dataset, TRAINING_PERIODS))
 
 
 def _require_alike(file: _File, first: _File) -> None:
@@ -253,62 +257,7 @@ def _require_alike(file: _File, first: _File) -> None:
 
 def _contents(layout: ForecastLayout) -> tuple[Quantity, str, str]:
     """Return quantity, kind and thresholds, for messages."""
-    kinds = {"deterministic": "one forecast", "ensemble": f"{layout.num_members} members", "probability": "probabilities"}
+    ensemble = f"{layout.num_members} member{'' if layout.num_members == 1 else 's'}"
+    kinds = {"deterministic": "one forecast", "ensemble": ensemble, "probability": "probabilities"}
     thresholds = ", ".join(f"{threshold:g}" for threshold in layout.thresholds)
     return layout.quantity, kinds[layout.kind], f"the thresholds {thresholds}"
-
-
-def _cases(files: list[_File], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (reference_times, lead_times, sources) of all files, as in Forecasts, in order of time.
-
-    Raises DataError (exit 3) if a forecast is there twice, or lead times differ between reference times.
-    """
-    references = np.concatenate([file.times.references.ravel() for file in files])
-    leads = np.concatenate([file.times.valid.ravel() for file in files]) - references
-    number = np.repeat(np.arange(len(files)), [file.times.valid.size for file in files])
-    position = np.concatenate([np.arange(file.times.valid.size) for file in files])
-    if not len(leads):
-        raise DataError(f"{where} has no forecasts: a dimension of its times is 0 long.\nExpected at least one lead time.")
-    order = np.lexsort((leads, references))
-    references, leads, sources = references[order], leads[order], np.stack([number, position], axis=-1)[order]
-    same = np.flatnonzero((references[1:] == references[:-1]) & (leads[1:] == leads[:-1]))
-    if len(same):
-        raise DataError(
-            _doubled(references[same[0]], leads[same[0]], [files[n].path for n in sources[same[0] : same[0] + 2, 0]])
-        )
-    starts = np.flatnonzero(np.append(True, references[1:] != references[:-1]))
-    evened = [_even(reference, own) for reference, own in zip(references[starts], np.split(leads, starts[1:]), strict=True)]
-    cases = [(*case, file) for case, file in zip(evened, sources[starts, 0], strict=True)]
-    if moved := sum(len(case[1]) for case in cases) - int((np.concatenate([case[1] for case in cases]) == leads).sum()):
-        log.warning("%s: %d of %d lead times, some seconds off an even raster, are taken as on it", where, moved, len(leads))
-    for reference, case_leads, file in cases:
-        if not np.array_equal(case_leads, cases[0][1]):
-            raise DataError(
-                f"{where}: lead times differ between reference times.\n"
-                f"{_span(cases[0][1])} from {cases[0][0]}Z ({files[cases[0][2]].path.name}), "
-                f"{_span(case_leads)} from {reference}Z ({files[file].path.name}); expected the same for all."
-            )
-    return np.array([case[0] for case in cases]), cases[0][1], sources.reshape(len(starts), -1, 2)
-
-
-def _even(reference: np.datetime64, leads: np.ndarray) -> tuple[np.datetime64, np.ndarray]:
-    """Return reference time and lead times (lead,) of a case, moved to an even raster as the times of frames are."""
-    times = np.append(reference, reference + leads[leads > np.timedelta64(0, "s")])
-    nominal = nominal_times(times)
-    if (nominal == times).all():
-        return reference, leads
-    evened = nominal[1:] - nominal[0]
-    return nominal[0], np.concatenate([leads[: len(leads) - len(evened)], evened])
-
-
-def _span(leads: np.ndarray) -> str:
-    return f"{len(leads)} to {leads[-1] / _MINUTE:g} min"
-
-
-def _doubled(reference: np.datetime64, lead: np.timedelta64, paths: list[Path]) -> str:
-    """Return the message for a forecast that is there twice."""
-    if paths[0] == paths[1]:
-        twice = f"{paths[0]}: the forecast from {reference}Z has the valid time {reference + lead}Z twice"
-        return f"{twice}.\nExpected every time once."
-    files = f"two files, {paths[0]} and {paths[1]}"
-    return f"the forecast from {reference}Z for {reference + lead}Z is in {files}.\nExpected one: leave the other out."
