@@ -50,12 +50,11 @@ def inspect(
     Shows the grid, times, gaps, percentages of missing and wet cells, and the number of training windows.
     """
     _set_up_log(quiet, verbose)
-    from nowcast.commands.inspect import as_lines, inspect_record
-    from nowcast.netcdf.opening import open_records
+    from nowcast.commands.inspect import as_lines, inspect_files, next_step
 
-    inspected = [inspect_record(record) for record in open_records(records, variable=variable, units=units)]
+    inspected = inspect_files(records, variable=variable, units=units)
     typer.echo(args.as_json(inspected) if format is args.Format.json else "\n".join(as_lines(inspected)))
-    _next("nowcast plan", records, {"--output": "my.toml", "--variable": variable, "--units": units})
+    _next(*next_step(records, inspected, variable=variable, units=units))
 
 
 @app.command(epilog="Example: nowcast convert radar/ --output archive/")

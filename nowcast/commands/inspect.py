@@ -1,6 +1,10 @@
-"""Describe a record: its times and gaps, unit, place on the earth, missing and wet cells, and what a network would see."""
+"""Describe a record: its times and gaps, unit, place on the earth, missing and wet cells, and what a network would see.
+
+Forecasts with members, thresholds or several reference times, which are no record, are described as such.
+"""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,16 +12,34 @@ import numpy as np
 from nowcast.dataset.packed import WET_RATE
 from nowcast.dataset.windows import find_windows
 from nowcast.errors import DataError, UsageError
+from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
+from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.places.earth import locate
+from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.record import Damage, Record
 from nowcast.plan.fingerprint import RAINY
 from nowcast.quantity import Quantity
 from nowcast.runtime.progress import track
 
+NUM_FORECASTS = 24  # largest number of lead times of forecasts that are read, all members of each
 SAMPLE = 200  # largest number of frames read for the percentages; from a longer record, evenly spaced frames are read
 INPUT_FRAMES, LEAD_FRAMES, MAX_ABSENT = 4, 12, 1  # of the windows that are counted: the defaults of a config
 MOST_GAPS, SHOWN_GAPS = 100, 4  # that are listed, the longest, in JSON and for people
 _MINUTE = np.timedelta64(60, "s")
+
+
+def inspect_files(paths: Sequence[str], *, variable: str | None = None, units: str | None = None) -> list[dict[str, Any]]:
+    """Describe the records in files, folders and globs; what is no record, such as members, as forecasts.
+
+    Raises DataError (exit 3) if there is a file of neither kind, UsageError (exit 2) if there is none.
+    """
+    try:
+        return [inspect_record(record) for record in open_records(paths, variable=variable, units=units)]
+    except DataError as error:
+        try:
+            return [inspect_forecasts(read_forecast(path, variable=variable, units=units), path) for path in paths]
+        except DataError:  # no forecasts either
+            raise error from None
 
 
 def inspect_record(record: Record) -> dict[str, Any]:
@@ -49,13 +71,7 @@ def inspect_record(record: Record) -> dict[str, Any]:
         "longest_run": _longest_run(record),
         "num_gaps": int((np.diff(record.times) > step).sum()),
         "gaps": _gaps(record),
-        "grid": list(record.grid.shape),
-        "spacing_km": [round(float(s), 4) if np.isfinite(s) else None for s in record.grid.spacing_km],
-        "y_ascending": bool(record.grid.y_ascending),
-        "x_descending": bool(record.grid.x_descending),
-        "placed": bool(record.grid.is_placed),
-        "grid_mapping": record.grid.mapping_attributes.get("grid_mapping_name"),
-        **_place(record),
+        **_grid(record.grid, record.name),
         **_statistics(record),
         "windows": {"input_frames": INPUT_FRAMES, "lead_frames": LEAD_FRAMES, **windows.account.as_dict()},
         "account": windows.account.lines(),
@@ -80,12 +96,25 @@ def _gaps(record: Record) -> list[dict[str, Any]]:
     ]
 
 
-def _place(record: Record) -> dict[str, Any]:
+def _grid(grid: Grid, name: str) -> dict[str, Any]:
+    """Return the size of a grid, its cells and directions, and its place on the earth."""
+    return {
+        "grid": list(grid.shape),
+        "spacing_km": [round(float(s), 4) if np.isfinite(s) else None for s in grid.spacing_km],
+        "y_ascending": bool(grid.y_ascending),
+        "x_descending": bool(grid.x_descending),
+        "placed": bool(grid.is_placed),
+        "grid_mapping": grid.mapping_attributes.get("grid_mapping_name"),
+        **_place(grid, name),
+    }
+
+
+def _place(grid: Grid, name: str) -> dict[str, Any]:
     """Return the corners of the grid on the earth, or why they are not known."""
     try:
-        corners = locate(record.grid, record.name).corners
+        corners = locate(grid, name).corners
     except (DataError, UsageError) as error:
-        return {"corners": None, "place": str(error).replace(f"{record.name} ", "", 1)}
+        return {"corners": None, "place": str(error).replace(f"{name} ", "", 1)}
     if not np.isfinite(corners).all():
         return {"corners": None, "place": "corners that the map projection does not reach"}
     return {"corners": corners.round(4).tolist(), "place": None}
@@ -116,26 +145,104 @@ def _statistics(record: Record) -> dict[str, Any]:
     }
 
 
-def as_lines(records: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the descriptions of records as text, in lines."""
-    return [line for record in records for line in _lines(record)]
+def inspect_forecasts(forecasts: Forecasts, path: str) -> dict[str, Any]:
+    """Describe the forecasts of a file, folder or glob as JSON values.
+
+    `missing_percent` is of all cells of all members, `wet_percent` and `maximum` of the known ones, of `num_fields_read`
+    fields; of probabilities there is only the first. Raises DataError (exit 3) if no field can be read.
+    """
+    times, leads = forecasts.reference_times, forecasts.lead_times / _MINUTE
+    name = Path(path).stem or str(path)
+    return {
+        "name": name,
+        "files": len(forecasts.files),
+        "variable": forecasts.files[0].layout.field.variable,
+        "quantity": forecasts.quantity.name,
+        "kind": forecasts.kind,
+        "source": forecasts.source,
+        "num_members": forecasts.num_members,
+        "thresholds": list(forecasts.thresholds),
+        "readings": [forecasts.conversion],
+        "start": f"{times[0]}Z",
+        "end": f"{times[-1]}Z",
+        "num_reference_times": len(times),
+        "lead_minutes": [round(float(lead), 2) for lead in leads],
+        **_grid(forecasts.grid, name),
+        **_forecast_statistics(forecasts),
+    }
+
+
+def _forecast_statistics(forecasts: Forecasts) -> dict[str, Any]:
+    """Read some lead times, and return the percentages of missing and wet cells, the maximum, and the number of fields."""
+    num_leads, is_rate = len(forecasts.lead_times), forecasts.kind != "probability"
+    num = len(forecasts.reference_times) * num_leads
+    wet, highest = dict.fromkeys((WET_RATE, 1.0, 5.0), 0), -np.inf
+    known = total = fields_read = 0
+    for number in np.unique(np.linspace(0, num - 1, min(NUM_FORECASTS, num)).round().astype(int)):
+        place = divmod(int(number), num_leads)
+        fields = forecasts.members(*place) if is_rate else forecasts.probabilities(*place, range(len(forecasts.thresholds)))
+        values = fields[np.isfinite(fields)]
+        known, total, fields_read = known + values.size, total + fields.size, fields_read + len(fields)
+        wet = {threshold: number + int((values >= threshold).sum()) for threshold, number in wet.items()}
+        highest = max(highest, float(values.max(initial=-np.inf)))
+    return {
+        "num_fields_read": fields_read,
+        "missing_percent": round(100 * (1 - known / total), 2),
+        "wet_percent": {f"{t:g}": round(100 * n / known, 3) if known else None for t, n in wet.items()} if is_rate else None,
+        "maximum": round(highest, 3) if known and is_rate else None,
+    }
+
+
+def next_step(paths: Sequence[str], inspected: Sequence[dict[str, Any]], **reading: str | None) -> tuple:
+    """Return the command to go on with, its arguments and options; `reading`: variable and units."""
+    options = {f"--{name}": value for name, value in reading.items()}
+    if "lead_minutes" in inspected[0]:
+        return "nowcast evaluate", paths, {"--observations": ..., "--variable": reading["variable"], "--output": "scores/"}
+    return "nowcast plan", paths, {"--output": "my.toml"} | options
+
+
+def as_lines(inspected: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the descriptions of records and forecasts as text, in lines."""
+    return [line for each in inspected for line in (_forecast_lines if "lead_minutes" in each else _lines)(each)]
+
+
+def _forecast_lines(forecasts: dict[str, Any]) -> list[str]:
+    leads, num, kind, source = (forecasts[name] for name in ("lead_minutes", "num_members", "kind", "source"))
+    span = forecasts["start"] + (f" to {forecasts['end']}" if forecasts["num_reference_times"] > 1 else "")
+    thresholds = ", ".join(f"{threshold:g}" for threshold in forecasts["thresholds"])
+    holds = {"ensemble": f"{_count(num, 'member')}", "probability": f"probabilities of {thresholds} mm/h or more"}
+    return [
+        f"{forecasts['name']}  ({_count(forecasts['files'], 'file')}, variable {forecasts['variable']})",
+        f"  holds    forecasts{f' of {source}' if source else ''}: {holds.get(kind, 'one field each')}",
+        f"  times    {_count(forecasts['num_reference_times'], 'reference time')}, {span}",
+        f"  leads    {_count(len(leads), 'lead time')}, {leads[0]:g}{f' to {leads[-1]:g}' if len(leads) > 1 else ''} min",
+        *_grid_lines(forecasts),
+        f"  values   {_values(forecasts)}",
+    ]
 
 
 def _lines(record: dict[str, Any]) -> list[str]:
-    spacing = " × ".join("?" if s is None else f"{s:g}" for s in record["spacing_km"])
-    y, x = record["grid"]
     step = "no time step" if record["time_step_minutes"] is None else f"every {record['time_step_minutes']:g} min"
-    files, mapping = _count(record["files"], "file"), record["grid_mapping"] or "no grid mapping"
+    files = _count(record["files"], "file")
     return [
         f"{record['name']}  ({files}, variable {record['variable']})",
         f"  times    {record['start']} to {record['end']}, {_count(record['num_frames'], 'frame')} {step}",
         f"  gaps     {_gap_text(record)}",
-        *(f"  unit     {reading}" for reading in record["readings"]),
-        f"  grid     {y} × {x} cells of {spacing} km, {_directions(record)}, {mapping}",
-        *(f"  place    {line}" for line in _place_lines(record)),
+        *_grid_lines(record),
         f"  values   {_values(record)}",
         f"  network  {_network(record)}",
         *(f"  damaged  {line}" for line in record["damaged"]),
+    ]
+
+
+def _grid_lines(described: dict[str, Any]) -> list[str]:
+    """Return the lines of unit, grid and place."""
+    spacing = " × ".join("?" if s is None else f"{s:g}" for s in described["spacing_km"])
+    (y, x), mapping = described["grid"], described["grid_mapping"] or "no grid mapping"
+    return [
+        *(f"  unit     {reading}" for reading in described["readings"]),
+        f"  grid     {y} × {x} cells of {spacing} km, {_directions(described)}, {mapping}",
+        *(f"  place    {line}" for line in _place_lines(described)),
     ]
 
 
@@ -171,7 +278,10 @@ def _directions(record: dict[str, Any]) -> str:
 
 
 def _values(record: dict[str, Any]) -> str:
-    read = f"{_count(record['num_frames_read'], 'frame')} read"
+    thing = "frame" if "num_frames_read" in record else "field"
+    read = f"{_count(record[f'num_{thing}s_read'], thing)} read"
+    if record["wet_percent"] is None:
+        return f"{record['missing_percent']:g} % of the cells missing ({read})"
     if record["maximum"] is None:
         return f"all missing ({read})"
     unit = f" {Quantity.named(record['quantity']).unit}".rstrip()

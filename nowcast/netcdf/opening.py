@@ -218,10 +218,12 @@ def _frame_times(dataset, field: Field, path: Path) -> np.ndarray:
     over_time = {dim for name in told for dim in dataset.variables[name].dimensions if dim in sizes}
     extra = [f"{dim} ({size})" for dim, size in sizes.items() if dim not in over_time or len(over_time) > 1]
     if len(sizes) > 1 or (told and extra):
+        is_own = made_by_nowcast(dataset)
         raise DataError(
             f"{path}: {field.variable} has more dimensions than time, y and x: {', '.join(extra)}.\n"
-            "Expected a file with one of each selected."
-        )
+            + ("They are forecasts: nowcast evaluate, inspect, plot and series take them; here observations are expected."
+               if is_own else "Expected a file with one of each selected.")
+        )  # fmt: skip
     times = read_valid_times(dataset, names, tuple(sizes), str(path))
     if times is None:
         but = f" but those of the start of a forecast ({names.reference})" if names.reference else ""

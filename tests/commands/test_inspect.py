@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 from makers import rain, write_record
+from makers.foreign import improver_file
 from makers.places import index, placed
 
 from nowcast.commands import inspect as commands_inspect
+from nowcast.errors import DataError
+from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.writing.members import write_members
+from nowcast.quantity import RAIN_RATE
 
 START = np.datetime64("2020-06-01T00:00:00")
 MINUTES = np.timedelta64(60, "s")
@@ -74,6 +79,55 @@ def test_a_single_frame_and_an_empty_record_can_be_inspected(tmp_path):
     assert "no time step" in text
     assert "all missing (1 frame read)" in text
     assert "None" not in text
+
+
+def forecast_options(tmp_path, *, frames=20):
+    path = tmp_path / "record.nc"
+    (record,) = open_records([path if path.exists() else write_record(path, rain(frames=frames))])
+    return {"grid": record.grid, "lead_times": np.arange(1, 4) * 5 * MINUTES, "attributes": {}}
+
+
+def test_members_are_told_with_their_times_and_values(tmp_path):
+    members = np.zeros((3, 2, 48, 56), np.float32)  # (lead, member, y, x)
+    members[:, :, :12] = np.nan
+    members[0, 1, 20:22, :42] = 0.5
+    members[2, 0, 40, 0] = 12
+    options = forecast_options(tmp_path) | {"num_members": 2, "single": True}
+    write_members(tmp_path / "m.nc", [(START, iter(members))], **options)
+    (facts,) = commands_inspect.inspect_files([str(tmp_path / "m.nc")])
+    assert (facts["kind"], facts["num_members"], facts["num_reference_times"]) == ("ensemble", 2, 1)
+    assert (facts["lead_minutes"], facts["grid"], facts["spacing_km"]) == ([5, 10, 15], [48, 56], [1, 1])
+    assert (facts["missing_percent"], facts["num_fields_read"], facts["maximum"]) == (25, 6, 12)
+    known = 6 * 36 * 56
+    assert facts["wet_percent"]["0.1"] == pytest.approx(100 * 85 / known, abs=1e-3)
+    assert facts["wet_percent"]["5"] == pytest.approx(100 / known, abs=1e-3)
+    lines = commands_inspect.as_lines([facts])
+    assert lines[:4] == [
+        "m  (1 file, variable precip_intensity)",
+        "  holds    forecasts: 2 members",
+        "  times    1 reference time, 2020-06-01T00:00:00Z",
+        "  leads    3 lead times, 5 to 15 min",
+    ]
+    assert lines[-1].endswith("maximum 12 mm/h (6 fields read)")
+
+
+def test_forecasts_from_several_times_and_probabilities_are_told(tmp_path):
+    options = forecast_options(tmp_path) | {"single": False, "quantity": RAIN_RATE, "attributes": {"source": "s, nowcast 1"}}
+    cases = [(START + n * 5 * MINUTES, rain(frames=3, seed=n)) for n in range(2)]
+    write_forecast(tmp_path / "many.nc", cases, **options)
+    many, record = commands_inspect.inspect_files([str(tmp_path / "many.nc")]), str(tmp_path / "record.nc")
+    assert (many[0]["kind"], many[0]["num_reference_times"], many[0]["num_fields_read"]) == ("deterministic", 2, 6)
+    assert commands_inspect.next_step([record], many, variable=None, units=None)[0] == "nowcast evaluate"
+    assert "  times    2 reference times, 2020-06-01T00:00:00Z to 2020-06-01T00:05:00Z" in commands_inspect.as_lines(many)
+    with pytest.raises(DataError, match=r"many.nc: precip_intensity has more dimensions .*\nThey are forecasts: nowcast eval"):
+        commands_inspect.inspect_files([record, str(tmp_path / "many.nc")])
+    chances = np.full((2, 6, 7), 0.5)
+    chances[:, 0] = np.nan
+    facts = {"variable": "probability_of_rainfall_rate_above_threshold", "units": "1", "scale": 1, "thresholds": (0.1, 2.5)}
+    improver_file(tmp_path / "p.nc", chances, reference=START, lead_minutes=5, **facts)
+    (told,) = commands_inspect.inspect_files([str(tmp_path / "p.nc")])
+    assert (told["kind"], told["thresholds"], told["missing_percent"]) == ("probability", [0.1, 2.5], pytest.approx(16.67))
+    assert "  holds    forecasts: probabilities of 0.1, 2.5 mm/h or more" in commands_inspect.as_lines([told])
 
 
 def test_a_long_record_is_sampled_evenly(tmp_path):
