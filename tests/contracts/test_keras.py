@@ -6,16 +6,20 @@ import pytest
 import torch
 from makers import ROOT
 
-os.environ["KERAS_BACKEND"] = "torch"
-keras = pytest.importorskip("keras")
-
-from nowcast import config  # noqa: E402
-from nowcast.config.schema import NamedSection  # noqa: E402
-from nowcast.models import make_model, model_config, num_parameters  # noqa: E402
-from nowcast.models.convlstm import CellOptions, ConvLSTM  # noqa: E402
+from nowcast import config
+from nowcast.config.schema import NamedSection
+from nowcast.models import make_model, model_config, num_parameters
+from nowcast.models.convlstm import CellOptions, ConvLSTM
 
 CONFIGS = ROOT / "configs"
 pytestmark = pytest.mark.slow  # the import of Keras alone takes seconds
+
+
+@pytest.fixture(scope="module")
+def keras():
+    """Keras on torch, imported where its tests run and not in every process that collects them."""
+    os.environ["KERAS_BACKEND"] = "torch"
+    return pytest.importorskip("keras")
 
 
 def weights(layer):
@@ -41,10 +45,13 @@ def keras_output(values):
 
 
 @pytest.mark.parametrize(("activation", "gates"), [("tanh", "sigmoid"), ("relu", "sigmoid"), ("tanh", "hard_sigmoid")])
-def test_a_layer_equals_convlstm2d_over_four_steps_on_an_odd_grid(activation, gates):
+def test_a_layer_equals_convlstm2d_over_four_steps_on_an_odd_grid(keras, activation, gates):
+    def hard_sigmoid_of_keras_2(x):
+        return keras.ops.clip(0.2 * x + 0.5, 0, 1)
+
     layer = keras.layers.ConvLSTM2D(
         5, 3, padding="same", return_sequences=True, activation=activation, bias_initializer="random_normal",
-        recurrent_activation=_hard_sigmoid_of_keras_2 if gates == "hard_sigmoid" else gates,
+        recurrent_activation=hard_sigmoid_of_keras_2 if gates == "hard_sigmoid" else gates,
     )  # fmt: skip
     frames = torch.randn(2, 4, 3, 9, 7, generator=torch.Generator().manual_seed(0))
     expected = keras_output(layer(keras_input(frames)))
@@ -54,11 +61,7 @@ def test_a_layer_equals_convlstm2d_over_four_steps_on_an_odd_grid(activation, ga
     torch.testing.assert_close(hidden, expected, rtol=1e-5, atol=1e-5)
 
 
-def _hard_sigmoid_of_keras_2(x):
-    return keras.ops.clip(0.2 * x + 0.5, 0, 1)
-
-
-def test_the_next_frame_stack_equals_the_keras_example_but_for_its_look_ahead():
+def test_the_next_frame_stack_equals_the_keras_example_but_for_its_look_ahead(keras):
     """Inference of ConvLSTM2D, BatchNormalization, ConvLSTM2D and a Conv3D whose kernel is moved back by one frame."""
     layers = [
         keras.layers.ConvLSTM2D(4, 3, padding="same", return_sequences=True, activation="relu"),
@@ -87,7 +90,7 @@ def test_the_next_frame_stack_equals_the_keras_example_but_for_its_look_ahead():
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_configs_have_as_many_weights_as_the_examples_built_in_keras():
+def test_the_configs_have_as_many_weights_as_the_examples_built_in_keras(keras):
     """The 2021 example and the moving squares, built in Keras."""
     examples = [([64, 64, 64], [5, 3, 1], 2, "keras_next_frame"), ([40] * 4, [3] * 4, 4, "keras_moving_squares")]
     for hidden, kernels, norms, name in examples:

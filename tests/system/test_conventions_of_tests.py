@@ -2,15 +2,24 @@
 
 import ast
 from collections import defaultdict
+from functools import cache
 
 import pytest
 from makers import ROOT
 
 TESTS = ROOT / "tests"
 FILES = {path.relative_to(TESTS).as_posix(): path for path in sorted(TESTS.rglob("*.py"))}
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 MOST_PRIVATE = 10  # uses of private names of the package, in all tests together; each has a comment that gives the reason
 MOST_LINES = 450
+
+
+@cache
+def tree_of(name):
+    return ast.parse(FILES[name].read_text(encoding="utf-8"))
+
+
+def trees():
+    return {name: tree_of(name) for name in FILES}
 
 
 def private_names():
@@ -46,14 +55,14 @@ def uses_of(names, tree):
 
 def test_few_tests_use_private_names_of_the_package():
     names = private_names()
-    uses = [f"{file}:{line} {text}" for file, tree in TREES.items() for line, text in uses_of(names, tree)]
+    uses = [f"{file}:{line} {text}" for file, tree in trees().items() for line, text in uses_of(names, tree)]
     assert len(uses) <= MOST_PRIVATE, "\n".join(uses)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_attribute_is_set_by_a_dotted_string(name):
     """It survives no move of a module, and a reader cannot follow it."""
-    assert not [call.lineno for call in attribute_setters(TREES[name]) if isinstance(call.args[0], ast.Constant)]
+    assert not [call.lineno for call in attribute_setters(tree_of(name)) if isinstance(call.args[0], ast.Constant)]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -62,7 +71,7 @@ def test_no_type_of_netcdf_files_ends_with_a_function(name):
 
     pytest keeps that exception a while, and the process crashes in some later test.
     """
-    functions = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [node for node in ast.walk(tree_of(name)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     within = {node for function in functions for node in ast.walk(function) if isinstance(node, ast.ClassDef)}
     assert not [node.lineno for node in within if any(ast.unparse(base).endswith("Dataset") for base in node.bases)]
 
@@ -76,7 +85,7 @@ def test_the_root_of_the_repository_is_found_in_one_place():
 def test_no_helper_is_written_twice():
     """Functions of one name and one body in two files belong in the makers."""
     where = defaultdict(set)
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("test_"):
                 where[node.name, "\n".join(map(ast.unparse, node.body))].add(name)
