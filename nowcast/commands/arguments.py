@@ -121,6 +121,10 @@ Sums = Annotated[str | None, typer.Option(metavar="MINUTES,...", help="Also give
 At = Annotated[
     list[str] | None, typer.Option(metavar="[NAME=]LAT,LON", help="A gauge, or a CSV file of gauges; can be repeated.")
 ]
+FansAt = Annotated[
+    list[str] | None,
+    typer.Option("--at", metavar="[NAME=]LAT,LON", help="Gauge at which the report shows members, or a CSV."),
+]
 Areas = Annotated[list[str] | None, typer.Option(metavar="FILE", help="Areas: GeoJSON, or a shapefile (.shp).")]
 Grid = Annotated[
     str | None, typer.Option(metavar="Y,X", help="Rows and columns, for a network that needs the motion of the rain.")

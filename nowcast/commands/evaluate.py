@@ -17,6 +17,7 @@ from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.members.ensemble import Ensemble
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
+from nowcast.prediction.gauges import read_gauges, require_own_names
 from nowcast.report.folder import FILES
 from nowcast.report.sentences import seen_cases
 from nowcast.report.table import ANY_WIDTH, table
@@ -44,7 +45,7 @@ def score(
 ) -> Evaluation:
     """Score the named forecasters on the observations, or pool the scores of earlier scores.nc files if they are named.
 
-    options: the values of command-line options that choose what to score, by option
+    options: the values of command-line options that choose what to score, by option; of --at, what the report shows
     thresholds: mm/h
     output: folder of the report to be written, or None
     leads: number of lead times, or None for as many as all can forecast
@@ -52,15 +53,18 @@ def score(
 
     Raises UsageError (exit 2) for forecasters without observations, and as the functions below.
     """
+    at = options.get("--at") or ()
     outputs = [output / name for name in FILES] if output else []
     result = pooled_scores(names, options, outputs=outputs)
     if result:
         return result
+    if at and not output:
+        raise UsageError("--at needs --output: the report shows members there.\nGive --output scores/, or leave --at out.")
     if not observations:
         raise UsageError("Missing option '--observations'.\nSee nowcast evaluate -h")
     return evaluate_forecasters(
         names, observations, selection, thresholds=thresholds, variable=variable, units=units,
-        device=device, leads=leads, members=members, examples=output is not None, outputs=outputs,
+        device=device, leads=leads, members=members, at=at, examples=output is not None, outputs=outputs,
     )  # fmt: skip
 
 
@@ -75,6 +79,7 @@ def evaluate_forecasters(
     device: str,
     leads: int | None = None,
     members: int | None = None,
+    at: Sequence[str] = (),
     examples: bool = False,
     outputs: Sequence[Path] = (),
 ) -> Evaluation:
@@ -82,12 +87,17 @@ def evaluate_forecasters(
 
     forecasters: names, or forecasters that are open already
     thresholds: mm/h, or None for the forecasters' or the quantity's own
-    outputs: the files that will be written
+    at: gauges; outputs: the files that will be written
 
     Raises OutputError (exit 5) if an input is among the outputs.
     """
+    places = read_gauges(at)
+    if places:
+        require_own_names(places)
     where = distributed.join(pick_device(device))
     opened = open_all(spread_runs(forecasters), device=where, variable=variable, units=units, members=members)
+    if at and not any(forecaster.num_members > 1 for forecaster in opened.values()):
+        raise UsageError(f"--at {at[0]}: there are no members to show there.\nGive --members 24, or files of an ensemble.")
     for forecaster in opened.values() if leads is not None else ():
         forecaster.limit_leads(leads)
     in_forecasts = any(forecaster.variable in (variable or "").split(",") for forecaster in opened.values())
@@ -96,7 +106,7 @@ def evaluate_forecasters(
     inputs += [path for forecaster in opened.values() for path in forecaster.files]
     may_write(outputs, overwrite=True, inputs=inputs, makes_folder=True)
     thresholds = thresholds or default_thresholds(opened.values()) or records[0].quantity.thresholds
-    return evaluate(opened, records, selection=selection, thresholds=thresholds, examples=examples)
+    return evaluate(opened, records, selection=selection, thresholds=thresholds, examples=examples, places=places)
 
 
 def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, outputs: Sequence[Path] = ()) -> Evaluation | None:

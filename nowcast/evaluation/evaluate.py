@@ -13,6 +13,7 @@ import numpy as np
 from nowcast.dataset.windows import Windows
 from nowcast.errors import DataError, UsageError
 from nowcast.evaluation.examples import Example, ScoredCase, choose, make_example
+from nowcast.evaluation.member_examples import Points, find_points
 from nowcast.evaluation.probabilities import Case, Probabilities
 from nowcast.evaluation.provenance import about
 from nowcast.evaluation.result import Evaluation, nearest_threshold
@@ -21,6 +22,7 @@ from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.places.locating import locate
 from nowcast.netcdf.record import Record, log_readings
 from nowcast.prediction.cases import Selection, usable_past
+from nowcast.prediction.gauges import Place
 from nowcast.runtime import distributed
 from nowcast.runtime.progress import track
 from nowcast.scores import Setup, tallies
@@ -39,15 +41,18 @@ def evaluate(
     selection: Selection,
     thresholds: Sequence[float],
     examples: bool = False,
+    places: Sequence[Place] = (),
 ) -> Evaluation:
     """Score all forecasters on the cases of the records that every forecaster can forecast; absent frames are missing.
 
     Several processes each score a share, and all return the whole. With `examples`, the first process forecasts a few
-    cases again and keeps their fields for pictures. One case at a time is in memory. Raises DataError (exit 3) if no case
-    is complete or a forecaster does not fit a record, UsageError (2) if forecasters or records do not fit each other.
+    cases again and keeps their fields for pictures, and members at the gauges `places`. One case at a time is in memory.
+    Raises DataError (exit 3) if no case is complete, no gauge lies in a record or a forecaster does not fit one, UsageError (2)
+    if forecasters or records do not fit each other.
     """
     _check_quantities(records)
     probabilities = Probabilities.of(forecasters, thresholds, RATES if records[0].quantity.is_rain else ())
+    points = find_points(records, places)
     records = with_absent(forecasters, records)
     all_windows = find_cases(forecasters, records, selection)
     step, leads = _time_step(forecasters, records, all_windows), all_windows[0].lead_frames
@@ -67,7 +72,7 @@ def evaluate(
             log.warning(message, name, number)
     if examples and distributed.is_first():
         chosen = choose(evaluation.cases)
-        given = evaluation, forecasters, records, all_windows, probabilities
+        given = evaluation, forecasters, records, all_windows, points, probabilities
         evaluation.examples = [_example(*given, *ranked) for ranked in chosen.items()]
     return evaluation
 
@@ -264,6 +269,7 @@ def _example(
     forecasters: Mapping[str, Forecaster],
     records: Sequence[Record],
     all_windows: Sequence[Windows],
+    points: Mapping[str, Points],
     probabilities: Probabilities | None,
     rank: str,
     case: ScoredCase,
@@ -293,6 +299,7 @@ def _example(
             for name, forecaster in forecasters.items()
             if forecaster.num_members > 1
         },
+        points=points.get(record.name),
     )
 
 

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from nowcast.evaluation.coarsen import block_means, block_size, evenly_spaced, known_window
-from nowcast.evaluation.member_examples import MemberExample, Read, make_member_example
+from nowcast.evaluation.member_examples import MemberExample, Points, Read, make_member_example
 from nowcast.netcdf.places.locating import Locator
 
 MAX_FRAMES = 12  # most lead times of an example; of more, evenly spaced ones are shown
@@ -92,11 +92,13 @@ def make_example(
     threshold: float = math.nan,
     probabilities: Mapping[str, np.ndarray] | None = None,
     ensembles: Mapping[str, Read] | None = None,
+    points: Points | None = None,
 ) -> Example:
     """Return an example with block means at up to MAX_FRAMES lead times, including the first and the last.
 
     observed, forecasts: (lead, y, x) mm/h; spacing_km: (y, x) distance between cells, NaN if unknown
     probabilities: (lead, y, x) of at least `threshold`; ensembles: functions that read members; both by forecaster
+    points: cells whose members the report shows, by name
     """
     leads = evenly_spaced(len(observed), MAX_FRAMES)
     part = known_window([*observed[leads], *(each for fields in forecasts.values() for each in fields[leads])])
@@ -116,7 +118,7 @@ def make_example(
         threshold=threshold,
         probabilities={name: shown(each) for name, each in (probabilities or {}).items()},
         events=shown(np.where(np.isnan(observed), np.nan, observed >= threshold)) if probabilities else None,
-        members=make_member_example(ensembles or {}, observed, lead_minutes, leads, part, block, locator),
+        members=make_member_example(ensembles or {}, observed, lead_minutes, leads, part, block, locator, points),
     )
 
 

@@ -1,17 +1,25 @@
-"""Members of an example case for the report: a few fields, the fan at the wettest cell and over the area, chances of sums."""
+"""Members of an example case for the report: a few fields, fans over the area and at points, chances of sums."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from nowcast.errors import DataError
 from nowcast.evaluation.coarsen import block_means
+from nowcast.netcdf.places import earth
 from nowcast.netcdf.places.locating import Locator
+from nowcast.netcdf.record import Record
+from nowcast.prediction.gauges import Place
+from nowcast.prediction.weights import weigh
 from nowcast.scores.boxes import intervals
 
 SHOWN = 3  # members with maps
 SUM_AMOUNTS = (1.0, 5.0)  # mm, of AMOUNTS, of which the report has chances and diagrams
 
+log = logging.getLogger(__name__)
+Points = Mapping[str, tuple[int, int]]  # rows and columns of the cells that have a fan, by name
 Read = Callable[[int], np.ndarray]  # the members (member, y, x) mm/h of one ensemble at a lead time, by its number
 
 
@@ -29,7 +37,8 @@ class MemberExample:
     """Members of an example case, by ensemble.
 
     fields: (lead, member, y, x) mm/h, the first SHOWN members at the lead times that have maps, as block means
-    fans: of the mean over the cells that are known at all lead times, and of the wettest cell observed; none if there are none
+    fans: of the mean over the cells that are known at all lead times, and of each point, without any of the wettest cell
+        observed; none where nothing is known throughout
     lead_minutes: all lead times, those of the fans
     sum_minutes: of the first interval, whose sums are shown; 0 without one
     observed_sums: (y, x) mm, block means of what was observed in it
@@ -53,6 +62,7 @@ def make_member_example(
     part: tuple[slice, slice],
     block: int,
     locator: Locator | None = None,
+    points: Points | None = None,
 ) -> MemberExample | None:
     """Return the members of a case, read lead by lead; None without ensembles.
 
@@ -60,6 +70,7 @@ def make_member_example(
     leads: the lead times that have maps
     part, block: the area of the maps, and the side of the blocks
     locator: where the grid lies on earth, None if unknown
+    points: the cells that have a fan, in place of the wettest one
     """
     if not ensembles:
         return None
@@ -74,7 +85,7 @@ def make_member_example(
     fields = {name: [block_means(read(lead)[:SHOWN, *part], block) for lead in leads] for name, read in ensembles.items()}
     return MemberExample(
         fields={name: np.stack(each) for name, each in fields.items()},
-        fans=_fans(ensembles, observed, known, locator),
+        fans=_fans(ensembles, observed, known, locator, points or {}),
         lead_minutes=tuple(lead_minutes),
         sum_minutes=minutes,
         reached=sums(lambda lead: observed[lead][None]),
@@ -91,13 +102,39 @@ def _known(ensembles: Mapping[str, Read], observed: np.ndarray) -> np.ndarray:
     return known
 
 
-def _fans(ensembles: Mapping[str, Read], observed: np.ndarray, known: np.ndarray, locator: Locator | None) -> list[Fan]:
-    """Return the fans of the area mean and of the wettest cell observed; none where nothing is known throughout."""
+def find_points(records: Sequence[Record], places: Sequence[Place]) -> dict[str, Points]:
+    """Return, by the name of each record, the cells of gauges by their names; a gauge may lie in some of the records alone.
+
+    Raises DataError (exit 3) if no gauge lies in any record.
+    """
+    found, errors = {}, []
+    for record in records if places else ():
+        try:
+            weights = weigh(places, earth.locate(record.grid, record.name), record.name)
+        except DataError as error:
+            errors.append(error)
+            continue
+        cells = (weights.cells[weights.shares[[n]].indices] for n in range(len(places)))
+        on_grid = ((place.name, cell) for place, cell in zip(places, cells, strict=True) if len(cell))
+        found[record.name] = {name: tuple(map(int, np.unravel_index(cell[0], record.grid.shape))) for name, cell in on_grid}
+    if errors and not found:
+        raise errors[0]
+    return found
+
+
+def _fans(
+    ensembles: Mapping[str, Read], observed: np.ndarray, known: np.ndarray, locator: Locator | None, points: Points
+) -> list[Fan]:
+    """Return the fans of the area mean and of points, or of the wettest cell; none where nothing is known throughout."""
     if not known.any():
         return []
     cell = np.unravel_index(int(np.argmax(np.where(known, observed.sum(axis=0), -1))), known.shape)
+    wheres = {f"{known.mean():.0%} of the area, mean": known}
+    wheres |= {name: place for name, place in points.items() if known[place]} if points else {_place(cell, locator): cell}
+    if absent := [name for name in points if name not in wheres]:
+        log.warning("no fan of %s in a case of the report: not known there at all lead times", ", ".join(absent))
     fans = []
-    for place, where in ((f"{known.mean():.0%} of the area, mean", known), (_place(cell, locator), tuple(cell))):
+    for place, where in wheres.items():
         members = {name: [_mean(read(lead), where) for lead in range(len(observed))] for name, read in ensembles.items()}
         fans.append(Fan(place, _mean(observed, where), {name: np.stack(each) for name, each in members.items()}))
     return fans

@@ -1,9 +1,17 @@
 """The members of an example case: the fans of the area and of the wettest cell, and the chances of sums, by value."""
 
 import numpy as np
+import pytest
+from makers import rain, write_record
+from makers.stored import open_one
 
-from nowcast.evaluation.member_examples import SUM_AMOUNTS, make_member_example
+from nowcast.commands.evaluate import evaluate_forecasters, score
+from nowcast.errors import DataError, UsageError
+from nowcast.evaluation.member_examples import SUM_AMOUNTS, find_points, make_member_example
+from nowcast.netcdf.places import earth
 from nowcast.netcdf.places.locating import Locator
+from nowcast.prediction.cases import Selection
+from nowcast.prediction.gauges import Place
 
 LEADS = [10.0 * (n + 1) for n in range(6)]
 WHOLE = (slice(0, 4), slice(0, 5))
@@ -54,3 +62,35 @@ def test_without_ensembles_or_anything_known_there_is_less():
     placed = Locator((4, 5), None, lambda row, column: (50 - row, -1.5 + column))
     made = make_member_example({"ens": read}, observed, LEADS, [0], WHOLE, 1, placed)
     assert made.fans[1].place == "wettest cell observed (49.00° N, 0.50° E)"
+
+
+def test_points_that_are_asked_for_have_fans_in_place_of_the_wettest_cell(caplog):
+    observed, read = case()
+    points = {"Dam": (2, 1), "Sill": (3, 4)}
+    area, point = make_member_example({"ens": read}, observed, LEADS, [0], WHOLE, 1, points=points).fans
+    assert (area.place, point.place) == ("90% of the area, mean", "Dam")
+    np.testing.assert_array_equal(point.observed, [1] * 6)
+    np.testing.assert_array_equal(point.members["ens"], [[0.5, 2]] * 6)
+    assert "no fan of Sill" in caplog.text
+
+
+def test_gauges_are_the_cells_of_a_record(tmp_path, caplog):
+    record = open_one(write_record(tmp_path / "r.nc", rain(frames=2)))
+    latitude, longitude = earth.locate(record.grid, "r").degrees(np.float64(7.2), np.float64(30.6))
+    gauges = [Place("Dam", float(latitude), float(longitude)), Place("far", -20, 30)]
+    assert find_points([record], gauges) == {"r": {"Dam": (7, 31)}}
+    assert "far" in caplog.text
+    assert find_points([record], []) == {}
+    with pytest.raises(DataError, match=r"no place|none of"):
+        find_points([record], gauges[1:])
+
+
+def test_gauges_need_members_a_report_and_names(tmp_path):
+    options = {"thresholds": None, "variable": None, "device": "cpu"}
+    record = str(write_record(tmp_path / "r.nc", rain(frames=2)))
+    with pytest.raises(UsageError, match=r"--at needs --output: the report shows members there\.\nGive"):
+        score(["persistence"], [record], Selection(), {"--at": ["50,5"]}, output=None, **options)
+    with pytest.raises(UsageError, match=r"--at 50,5: there are no members to show there\.\nGive --members 24"):
+        evaluate_forecasters(["persistence"], [record], Selection(), at=["50,5"], **options)
+    with pytest.raises(UsageError, match='two places are called "A"'):
+        evaluate_forecasters(["persistence"], [record], Selection(), at=["A=50,5", "A=50,6"], **options)
