@@ -1,8 +1,9 @@
 """Pool scores.nc files: add their sums by block to one evaluation, as if all cases had been scored at once."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,6 +11,7 @@ import xarray as xr
 from nowcast.errors import DataError, UsageError
 from nowcast.evaluation.result import Evaluation
 from nowcast.evaluation.score_files import FORMAT, FORMAT_NUMBER, block_variable, sums_dim
+from nowcast.netcdf.files import global_attributes
 from nowcast.quantity import Quantity
 from nowcast.scores import KINDS
 from nowcast.scores.sums import Additive, Tally
@@ -23,9 +25,8 @@ def is_scores_file(name: str) -> bool:
     if path.suffix != SUFFIX or not path.is_file():
         return False
     try:
-        with xr.open_dataset(path, engine="netcdf4") as dataset:
-            return FORMAT in dataset.attrs
-    except (OSError, RuntimeError, ValueError):
+        return FORMAT in global_attributes(path)
+    except DataError:
         return False  # reading it as a forecast file will raise the error that explains what is wrong with it
 
 
@@ -117,41 +118,43 @@ def _rain(pairs: Additive) -> bytes:
 def read_scores(path: str | Path) -> Evaluation:
     """Read the evaluation in a scores.nc, without its example cases. Raises DataError (exit 3) if it cannot be read."""
     try:
-        with xr.open_dataset(path, engine="netcdf4") as dataset:
+        # of hundreds of variables, none of which needs to be decoded
+        with xr.open_dataset(path, engine="netcdf4", decode_cf=False) as dataset:
             if dataset.attrs[FORMAT] != FORMAT_NUMBER:
                 raise DataError(f"{path} is of format {dataset.attrs[FORMAT]}; this nowcast reads format {FORMAT_NUMBER}")
-            return _evaluation(dataset.load())
+            return _evaluation(dataset.attrs, {name: variable.load() for name, variable in dataset.variables.items()})
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} cannot be read as scores: {str(error).splitlines()[0]}.\nEvaluate again to make it anew."
         ) from None
 
 
-def _evaluation(dataset: xr.Dataset) -> Evaluation:
-    blocks = list(zip(map(str, dataset["block_record"].values), map(str, dataset["block_day"].values), strict=True))
-    leads, thresholds = (tuple(dataset[name].values.tolist()) for name in ("lead_minutes", "threshold"))
-    quantity = Quantity.named(str(dataset.attrs["quantity"]))
+def _evaluation(attributes: Mapping[str, Any], variables: Mapping[str, xr.Variable]) -> Evaluation:
+    blocks = list(zip(map(str, variables["block_record"].values), map(str, variables["block_day"].values), strict=True))
+    leads, thresholds = (tuple(variables[name].values.tolist()) for name in ("lead_minutes", "threshold"))
+    quantity = Quantity.named(str(attributes["quantity"]))
     evaluation = Evaluation(leads, thresholds, quantity, list(dict.fromkeys(name for name, _ in blocks)))
-    evaluation.num_cases, evaluation.about = int(dataset["num_cases"]), json.loads(dataset.attrs["about"])
-    kinds = [kind for kind in KINDS if f"has_{kind}" in dataset]
-    for n, name in enumerate(map(str, dataset["forecaster"].values)):
-        arrays = {kind: _arrays(dataset, kind, n) for kind in kinds if dataset[f"has_{kind}"].values[n]}
+    evaluation.num_cases, evaluation.about = int(variables["num_cases"].values), json.loads(attributes["about"])
+    kinds = [kind for kind in KINDS if f"has_{kind}" in variables]
+    parameters = {kind: _parameters(variables[f"has_{kind}"]) for kind in kinds}
+    for n, name in enumerate(map(str, variables["forecaster"].values)):
+        arrays = {kind: _arrays(variables, kind, n) for kind in kinds if variables[f"has_{kind}"].values[n]}
         for number, block in enumerate(blocks):
             in_block = {kind: {array: values[number] for array, values in arrays[kind].items()} for kind in arrays}
-            evaluation.add(name, block, Tally({kind: _sums(dataset, kind, in_block[kind]) for kind in arrays}))
+            sums = {kind: KINDS[kind].sums(**parameters[kind], **in_block[kind]) for kind in arrays}
+            evaluation.add(name, block, Tally(sums))
     return evaluation
 
 
-def _arrays(dataset: xr.Dataset, kind: str, forecaster: int) -> dict[str, np.ndarray]:
+def _arrays(variables: Mapping[str, xr.Variable], kind: str, forecaster: int) -> dict[str, np.ndarray]:
     """Return every array (block, …) of one kind of sums of one forecaster, by name."""
     arrays = {}
     for array, axes in KINDS[kind].sums.axes().items():
-        variable = dataset[block_variable(kind, array)]
+        variable = variables[block_variable(kind, array)]
         arrays[array] = variable.transpose("forecaster", "block", *(sums_dim(kind, axis) for axis in axes)).values[forecaster]
     return arrays
 
 
-def _sums(dataset: xr.Dataset, kind: str, arrays: dict[str, np.ndarray]) -> Additive:
-    parameters = json.loads(dataset[f"has_{kind}"].attrs["facts"])
-    parameters = {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}
-    return KINDS[kind].sums(**parameters, **arrays)
+def _parameters(variable: xr.Variable) -> dict[str, object]:
+    parameters = json.loads(variable.attrs["facts"])
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in parameters.items()}

@@ -21,6 +21,7 @@ import netCDF4
 
 from nowcast.convert.sniffing import BESIDE, FORMATS, format_of, is_store, named, title_of
 from nowcast.errors import DataError, UsageError
+from nowcast.netcdf.attributes import attributes
 from nowcast.netcdf.classic_header import check_whole
 from nowcast.netcdf.once import is_first
 
@@ -255,3 +256,9 @@ class OpenFiles:
 
 
 OPEN_FILES = OpenFiles(_NUM_OPEN)
+
+
+def global_attributes(path: Path) -> dict:
+    """Return the global attributes of a file by name. Raises DataError (exit 3) if it is no whole NetCDF file."""
+    with OPEN_FILES.lock, OPEN_FILES.briefly(path) as dataset:
+        return attributes(dataset)
