@@ -1,7 +1,7 @@
 """A trained network as a Forecaster: mm/h in, mm/h out; network values exist only in here."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from nowcast import config
 from nowcast.errors import CheckpointError, DataError, NowcastError
 from nowcast.forecasters.baselines import DRY_THRESHOLD
+from nowcast.forecasters.by_lead import network_exceedance
 from nowcast.forecasters.fields import forecast_fields
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.members.structure import of_checkpoint
@@ -26,7 +27,7 @@ from nowcast.forecasters.tiles import (
     forecast_in_tiles,
 )
 from nowcast.models import make_model, model_config, num_parameters
-from nowcast.models.checkpoint import Checkpoint
+from nowcast.models.checkpoint import Checkpoint, bounded_frames, bounded_steps
 from nowcast.models.losses import make_loss
 from nowcast.models.model import Model
 from nowcast.models.transform import make_transform, network_input
@@ -39,7 +40,6 @@ from nowcast.runtime.precision import forecasting_precision
 log = logging.getLogger(__name__)
 # Cells of all cases in one call of the network; on a CPU more do not fit in its cache and take longer each
 BATCH_CELLS = {"cpu": 1 << 17, "cuda": 1 << 20}
-LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # s, and frames: limits of plausible numbers in a checkpoint, as in a config
 # Along the motion, a network also forecasts in time steps longer or shorter than trained, up to this factor
 MOST_STEP_FACTOR = 3.0
 SMALL_GRID = 1 << 16  # cells; such a grid fits in memory: the largest model, configs/keras_next_frame, takes 17 KB per cell
@@ -66,9 +66,9 @@ class Network(Forecaster):
         self.motion_constants, metadata = motion_constants, checkpoint.metadata
         try:
             self.experiment = config.from_dict(metadata["config"], source=f"the config in {name}")
-            self.input_frames, self.lead_frames = (_bounded(metadata[key]) for key in ("input_frames", "lead_frames"))
+            self.input_frames, self.lead_frames = (bounded_frames(metadata[key]) for key in ("input_frames", "lead_frames"))
             self.max_absent = self.experiment.data.max_absent
-            self.time_steps, self.quantity = _time_steps(metadata["time_steps"]), Quantity.named(str(metadata["quantity"]))
+            self.time_steps, self.quantity = bounded_steps(metadata["time_steps"]), Quantity.named(str(metadata["quantity"]))
             self.transform = make_transform(self.experiment.transform)
             self.model = _load_model(model or _untrained(self.experiment), checkpoint)
             self.structure, self.scale = of_checkpoint(metadata)
@@ -156,6 +156,11 @@ class Network(Forecaster):
         fields = self._fields(past, num_leads, thresholds)
         return fields[:, :, 0], fields[:, :, 1:]
 
+    def exceedance_by_lead(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> Iterator[np.ndarray]:
+        if not self.is_probabilistic:
+            return super().exceedance_by_lead(past, num_leads, thresholds)
+        return network_exceedance(self, self.check_past(past[None])[0], num_leads, thresholds)
+
     def _fields(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float] = ()) -> np.ndarray:
         """Return the forecast and the probabilities (case, lead, 1 + threshold, y, x) on the grid of the record."""
         past = np.ascontiguousarray(self.check_past(past)[:, -self.input_frames :], np.float32)
@@ -176,7 +181,7 @@ class Network(Forecaster):
     ) -> np.ndarray:
         """Compute `_fields` in the model's coordinates: some cases at a time, or one in tiles if it does not fit in memory."""
         run = partial(self._run, thresholds=thresholds)
-        if tiling := self._tiling(past.shape[-2:], num_leads, run, 1 + len(thresholds)):
+        if tiling := self.tiling(past.shape[-2:], num_leads, run, 1 + len(thresholds)):
             cases, run = 1, partial(self._in_tiles, run=run, tiling=tiling)
         else:
             cases = self.cases_at_once(past.shape[-2:])
@@ -198,8 +203,8 @@ class Network(Forecaster):
         stride, samples = self.model.sample_stride(past.shape[-2:]), []
         for y, x in tiling:
             core = (..., *(axis.core_from(stride) for axis in (y, x)))
-            inputs = network_input(self._on_device(past[..., y.read, x.read]), self.transform)
-            further = {} if guidance is None else {"guidance": self._on_device(guidance[..., y.read, x.read])}
+            inputs = network_input(self.on_device(past[..., y.read, x.read]), self.transform)
+            further = {} if guidance is None else {"guidance": self.on_device(guidance[..., y.read, x.read])}
             with arithmetic(self.device, self.precision):
                 leads = self.model.leads(inputs, num_leads, **further)
                 samples.append([self.model.sample(outputs[core], inputs[core], stride) for outputs in leads])
@@ -221,15 +226,15 @@ class Network(Forecaster):
         return max(BATCH_CELLS.get(self.device.type, BATCH_CELLS["cpu"]) // (grid[0] * grid[1]), 1)
 
     def _run(self, past: np.ndarray, num_leads: int, guidance: np.ndarray | None = None, **options: Any) -> np.ndarray:
-        further = {} if guidance is None else {"guidance": self._on_device(guidance)}
+        further = {} if guidance is None else {"guidance": self.on_device(guidance)}
         with arithmetic(self.device, self.precision):
-            fields = forecast_fields(self.model, self.transform, self._on_device(past), num_leads, **further, **options)
+            fields = forecast_fields(self.model, self.transform, self.on_device(past), num_leads, **further, **options)
         return fields.cpu().numpy()
 
-    def _on_device(self, past: np.ndarray) -> Tensor:
+    def on_device(self, past: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(past)).to(self.device)
 
-    def _tiling(self, grid: tuple[int, int], num_leads: int, run: Run, fields: int) -> Tiling | None:
+    def tiling(self, grid: tuple[int, int], num_leads: int, run: Run, fields: int) -> Tiling | None:
         """Return the tiles for a grid that does not fit in memory as a whole, else None; chosen once per grid."""
         if grid[0] * grid[1] <= SMALL_GRID or self.model.grid:
             return None
@@ -309,21 +314,6 @@ def _load_model(model: Model, checkpoint: Checkpoint) -> Model:
     # a checkpoint to resume from holds the newest weights and, if one is kept, their average, which forecasts better
     model.load_state_dict(checkpoint.tensors_of("average") or checkpoint.tensors_of("model"), assign=True)
     return model
-
-
-def _bounded(frames: int) -> int:
-    """Return a number of frames if a config can ask for as many, else raise ValueError."""
-    if not 1 <= int(frames) <= MOST_FRAMES:
-        raise ValueError(f"{str(frames)[:40]} frames")
-    return int(frames)
-
-
-def _time_steps(values: list) -> list[int]:
-    """Return time steps in seconds, ascending; raise ValueError if they cannot be time steps."""
-    steps = [int(value) for value in values]
-    if not steps or steps != sorted(steps) or not 0 < steps[0] <= steps[-1] <= LONGEST_STEP:
-        raise ValueError(f"time steps of {str(steps)[:40]} s")
-    return steps
 
 
 def _first_line(error: Exception) -> str:

@@ -153,10 +153,16 @@ def forecast_in_tiles(
         tile = run(np.ascontiguousarray(past[of_tile]), num_leads, **further)[0]
         if out is None:
             out = np.zeros((len(past), *tile.shape[:-2], *past.shape[-2:]), np.float32)
-        tile = tile[..., y.written.start - y.read.start :, x.written.start - x.read.start :]
-        tile = tile[..., : len(y.weight), : len(x.weight)]
-        out[case, ..., y.written, x.written] += tile * (y.weight[:, None] * x.weight)
+        add_tile(out[case], tile, (y, x))
     return out
+
+
+def add_tile(out: np.ndarray, tile: np.ndarray, spans: tuple[Span, Span]) -> None:
+    """Add a tile (…, y, x), as it was read, with its weights to the whole grid `out` (…, y, x)."""
+    y, x = spans
+    tile = tile[..., y.written.start - y.read.start :, x.written.start - x.read.start :]
+    tile = tile[..., : len(y.weight), : len(x.weight)]
+    out[..., y.written, x.written] += tile * (y.weight[:, None] * x.weight)
 
 
 @torch.inference_mode()

@@ -25,6 +25,7 @@ from nowcast.runtime.outputs import remove_stale, replacing, size, write_synced
 
 FORMAT = 1  # number of this file format
 MAX_HEADER_BYTES = 16 << 20
+LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # s, and frames: limits of plausible numbers in a checkpoint, as in a config
 PRETRAINED = "pretrained"  # the name of the network that comes with the package
 PRETRAINED_FILE = Path(__file__).resolve().parents[1] / "pretrained" / "radar.safetensors"
 BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
@@ -150,3 +151,18 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
     return digest.hexdigest()
+
+
+def bounded_frames(frames: int) -> int:
+    """Return a number of frames if a config can ask for as many, else raise ValueError."""
+    if not 1 <= int(frames) <= MOST_FRAMES:
+        raise ValueError(f"{str(frames)[:40]} frames")
+    return int(frames)
+
+
+def bounded_steps(values: list) -> list[int]:
+    """Return time steps in seconds, ascending; raise ValueError if they cannot be time steps."""
+    steps = [int(value) for value in values]
+    if not steps or steps != sorted(steps) or not 0 < steps[0] <= steps[-1] <= LONGEST_STEP:
+        raise ValueError(f"time steps of {str(steps)[:40]} s")
+    return steps

@@ -1,0 +1,115 @@
+"""A network's probabilities of one case lead by lead, so that memory does not grow with the number of lead times.
+
+Nothing but probabilities is computed, so areas are not matched. Where a grid does not fit in memory, all tiles advance together
+from one lead time to the next; each keeps what its model needs to go on.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nowcast.forecasters.baselines import DRY_THRESHOLD
+from nowcast.forecasters.tiles import Tiling, add_tile
+from nowcast.models.transform import network_input
+from nowcast.motion import motion, past_to_lagrangian, read_at, trace
+from nowcast.runtime.device import arithmetic
+
+if TYPE_CHECKING:
+    from nowcast.forecasters.network import Network
+
+
+def network_exceedance(
+    network: "Network", past: np.ndarray, num_leads: int, thresholds: Sequence[float]
+) -> Iterator[np.ndarray]:
+    """Yield the probabilities of one case at one lead time after the other, as `Network.forecast_and_exceedance` has them.
+
+    past: (time, y, x) mm/h, NaN missing
+    yields: (threshold, y, x) from 0 to 1, NaN missing
+    """
+    past = np.ascontiguousarray(past[-network.input_frames :], np.float32)
+    is_dry = network.quantity.is_rain and not (past >= DRY_THRESHOLD).any()
+    if network.experiment.data.coordinates == "lagrangian":
+        leads = _carried(network, past, num_leads, thresholds)
+    else:
+        guidance = network.model.guidance(past[None], num_leads) if network.model.takes_guidance else None
+        leads = _on_grid(network, past, num_leads, thresholds, guidance)
+    for chances in leads:
+        yield np.where(np.isnan(chances), chances, 0) if is_dry else chances
+
+
+def _carried(network: "Network", past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> Iterator[np.ndarray]:
+    """Yield the probabilities of a network that forecasts along the motion, on the grid of the record."""
+    flow = motion(past, network.motion_constants)
+    still, missing = past_to_lagrangian(past, flow), np.isnan(past[-1])
+    for chances, places in zip(_on_grid(network, still, num_leads, thresholds), trace(flow, num_leads), strict=True):
+        yield np.stack([read_at(np.where(missing, np.float32(np.nan), field), places) for field in chances])
+
+
+def _on_grid(
+    network: "Network", past: np.ndarray, num_leads: int, thresholds: Sequence[float], guidance: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
+    """Yield the probabilities in the model's coordinates, of the whole grid or of tiles that are put together.
+
+    guidance: (1, lead, rate, y, x), for models that take it
+    """
+    advance = partial(_advance, network, thresholds=thresholds)
+
+    def run(past: np.ndarray, num_leads: int, **further: np.ndarray) -> None:  # to measure what memory it takes
+        deque(advance(past, num_leads, **further), maxlen=0)
+
+    tiling = network.tiling(past.shape[-2:], num_leads, run, 0)
+    if tiling is None:
+        yield from advance(past[None], num_leads, guidance=guidance)
+    else:
+        yield from _in_tiles(tiling, past, num_leads, guidance, advance)
+
+
+def _in_tiles(
+    tiling: Tiling, past: np.ndarray, num_leads: int, guidance: np.ndarray | None, advance: partial
+) -> Iterator[np.ndarray]:
+    spans = list(tiling)
+    running = []
+    for y, x in spans:
+        part = (..., y.read, x.read)
+        own = None if guidance is None else np.ascontiguousarray(guidance[part])
+        running.append(advance(np.ascontiguousarray(past[part])[None], num_leads, guidance=own))
+    for _ in range(num_leads):
+        joined = None
+        for span, of_tile in zip(spans, running, strict=True):
+            tile = next(of_tile)
+            joined = np.zeros((len(tile), *past.shape[-2:]), np.float32) if joined is None else joined
+            add_tile(joined, tile, span)
+        yield joined
+
+
+def _advance(
+    network: "Network",
+    past: np.ndarray,
+    num_leads: int,
+    guidance: np.ndarray | None = None,
+    *,
+    thresholds: Sequence[float],
+) -> Iterator[np.ndarray]:
+    """Run the model and yield the probabilities (threshold, y, x) of one lead time after the other; past (1, time, y, x)."""
+    model, on_device = network.model, network.on_device
+    encoded = network.transform.encode(torch.tensor(thresholds, dtype=torch.float32)).tolist()
+    further = {} if guidance is None else {"guidance": on_device(guidance)}
+    rain = on_device(past)
+    missing = torch.isnan(rain).all(dim=1)
+    # the modes do not surround a yield: what others compute in between would be done in them too
+    with torch.inference_mode(), arithmetic(network.device, network.precision):
+        outputs = iter(model.leads(network_input(rain, network.transform), num_leads, **further))
+    number = 0
+    while number < num_leads:
+        with torch.inference_mode(), arithmetic(network.device, network.precision):
+            some = next(outputs)
+        for lead in range(some.shape[1]):
+            with torch.inference_mode(), arithmetic(network.device, network.precision):
+                chances = model.exceedance(some[:, lead : lead + 1], encoded)[:, 0]
+                ready = torch.where(missing[:, None], torch.nan, chances)[0].cpu().numpy()
+            number += 1
+            yield ready
