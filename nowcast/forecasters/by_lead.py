@@ -7,24 +7,40 @@ from one lead time to the next; each keeps what its model needs to go on.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from nowcast.config import Experiment
 from nowcast.forecasters.baselines import DRY_THRESHOLD
 from nowcast.forecasters.tiles import Tiling, add_tile
-from nowcast.models.transform import network_input
-from nowcast.motion import motion, past_to_lagrangian, read_at, trace
+from nowcast.models.model import Model
+from nowcast.models.transform import Transform, network_input
+from nowcast.motion import MotionConstants, motion, past_to_lagrangian, read_at, trace
+from nowcast.quantity import Quantity
 from nowcast.runtime.device import arithmetic
 
-if TYPE_CHECKING:
-    from nowcast.forecasters.network import Network
+
+class Network(Protocol):
+    """What is needed of a `network.Network`."""
+
+    input_frames: int
+    quantity: Quantity
+    experiment: Experiment
+    model: Model
+    transform: Transform
+    motion_constants: MotionConstants
+    device: torch.device
+    precision: torch.dtype
+
+    def tiling(self, grid: tuple[int, int], num_leads: int, run: Any, fields: int) -> Tiling | None: ...
+
+    def on_device(self, past: np.ndarray) -> Tensor: ...
 
 
-def network_exceedance(
-    network: "Network", past: np.ndarray, num_leads: int, thresholds: Sequence[float]
-) -> Iterator[np.ndarray]:
+def network_exceedance(network: Network, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> Iterator[np.ndarray]:
     """Yield the probabilities of one case at one lead time after the other, as `Network.forecast_and_exceedance` has them.
 
     past: (time, y, x) mm/h, NaN missing
@@ -41,7 +57,7 @@ def network_exceedance(
         yield np.where(np.isnan(chances), chances, 0) if is_dry else chances
 
 
-def _carried(network: "Network", past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> Iterator[np.ndarray]:
+def _carried(network: Network, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> Iterator[np.ndarray]:
     """Yield the probabilities of a network that forecasts along the motion, on the grid of the record."""
     flow = motion(past, network.motion_constants)
     still, missing = past_to_lagrangian(past, flow), np.isnan(past[-1])
@@ -50,7 +66,7 @@ def _carried(network: "Network", past: np.ndarray, num_leads: int, thresholds: S
 
 
 def _on_grid(
-    network: "Network", past: np.ndarray, num_leads: int, thresholds: Sequence[float], guidance: np.ndarray | None = None
+    network: Network, past: np.ndarray, num_leads: int, thresholds: Sequence[float], guidance: np.ndarray | None = None
 ) -> Iterator[np.ndarray]:
     """Yield the probabilities in the model's coordinates, of the whole grid or of tiles that are put together.
 
@@ -87,7 +103,7 @@ def _in_tiles(
 
 
 def _advance(
-    network: "Network",
+    network: Network,
     past: np.ndarray,
     num_leads: int,
     guidance: np.ndarray | None = None,
