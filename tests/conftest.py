@@ -61,9 +61,17 @@ def drawn():
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Make the diagrams of a report without rendering them, which takes most of its time; tests/report renders them."""
-    from nowcast.report import maps
+    """Make reports without drawing or rendering their diagrams, which takes most of their time; tests/report draws them."""
+    from nowcast.report import folder, maps, page, sections
 
-    monkeypatch.setattr(maps, "svg", lambda _: b"<svg/>")
-    monkeypatch.setattr(maps, "drawn", lambda _: np.zeros((1, 1, 3), np.uint8))
-    monkeypatch.setattr(maps.MapGrid, "pixels", lambda _: np.zeros((1, 1, 3), np.uint8))
+    pixel, own = np.zeros((1, 1, 3), np.uint8), {"draw_members", "draw_sums"}  # these give pictures, whose pixels are none
+    for module in (folder, page, sections):
+        for name in vars(module).keys() - own:
+            if name.startswith("draw_"):
+                monkeypatch.setattr(module, name, lambda *_, **__: None)
+    monkeypatch.setattr(page, "panel", lambda: (None, None))
+    for module in (page, sections):
+        monkeypatch.setattr(module, "svg", lambda _: b"<svg/>")
+    for module in (folder, maps):
+        monkeypatch.setattr(module, "drawn", lambda _: pixel)
+    monkeypatch.setattr(maps.MapGrid, "pixels", lambda _: pixel)
