@@ -13,7 +13,8 @@ def test_recipes_stand_in_one_table(tmp_path, monkeypatch):
     times = [f"2020-01-{day:02d}T{minute // 60:02d}:{minute % 60:02d}" for day in range(1, 11) for minute in range(0, 100, 5)]
     record = write_record(tmp_path / "rain.nc", rain(frames=len(times), shape=(64, 64)), times=times)
     options = ["--data", record, "--rounds", "1", "--set", "data.crop=32", "--set", 'data.splits.by="days"',
-               "--set", "training.validation_cases=4", "--set", "training.batch_size=2"]  # fmt: skip
+               "--set", "training.validation_cases=4", "--set", "training.batch_size=2",
+               "--set", "data.lead_frames=6"]  # fmt: skip
     done = call_script("benchmarks/training.py", ROOT / "configs/radar.toml", ROOT / "configs/archive.toml", *options)
     assert done.returncode == 0, done.stderr
     head, _, *rows = done.stdout.splitlines()[2:]
