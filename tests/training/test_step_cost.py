@@ -51,7 +51,8 @@ def nowcast(folder, *arguments):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is told by Linux alone")
 def test_the_predicted_memory_is_within_a_fifth_of_the_measured(tmp_path):
-    settings = [RECORD, "model.hidden_channels=[64, 64]", "model.patch=2", "training.batch_size=12", "training.steps=1"]
+    # few channels and many cases: the same memory takes a fraction of the arithmetic
+    settings = [RECORD, "model.hidden_channels=[24, 24]", "model.patch=2", "training.batch_size=32", "training.steps=1"]
     given = [str(SYNTHETIC), *(part for setting in settings for part in ("--set", setting))]
     told, _ = nowcast(tmp_path, "train", *given, "--dry-run", "--format", "json")
     predicted = 1e6 * json.loads(told)["estimated_memory_mb"]
