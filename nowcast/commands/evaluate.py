@@ -89,7 +89,7 @@ def evaluate_forecasters(
     thresholds: mm/h, or None for the forecasters' or the quantity's own
     at: gauges; outputs: the files that will be written
 
-    Raises OutputError (exit 5) if an input is among the outputs.
+    Raises OutputError (exit 5) if an input is among the outputs, UsageError (exit 2) for gauges without members.
     """
     places = read_gauges(at)
     if places:

@@ -71,9 +71,8 @@ def evaluate(
             message = "%s: forecasts nothing but missing values in %d cases, which are left out for all forecasters"
             log.warning(message, name, number)
     if examples and distributed.is_first():
-        chosen = choose(evaluation.cases)
         given = evaluation, forecasters, records, all_windows, points, probabilities
-        evaluation.examples = [_example(*given, *ranked) for ranked in chosen.items()]
+        evaluation.examples = [_example(*given, *ranked) for ranked in choose(evaluation.cases).items()]
     return evaluation
 
 
