@@ -37,12 +37,13 @@ from nowcast.scores.boxes import BOXES_KM, SUM_MINUTES, BoxSums
 from nowcast.scores.ensemble import EnsembleSums, add_members, crps_fair, mean_rmse, rank_histogram, spread
 from nowcast.scores.exceedance import ExceedanceSums, brier_reliability, brier_skill
 from nowcast.scores.spectra import WAVELENGTHS_KM, SpectrumSums, add_member_spectra, spectrum_ratio
-from nowcast.scores.sums import Tally
+from nowcast.scores.sums import Tally, ratio
 
 PAST, LEADS, MIN_WET = 4, 12, 0.01
 RATES = (0.1, 0.5, 1.0, 5.0, 10.0)  # mm/h
 CELLS = "cells"
 KEPT_WAVES = (4.0, 64.0)  # km
+LIMIT = 10.0  # mm/h, to which rain is also limited for spectra: a few heavier cells hold most of the power
 
 log = logging.getLogger("nowcast.skill")
 
@@ -53,19 +54,22 @@ class Totals:
     def __init__(self, members: int, step_minutes: float, spacing_km: tuple[float, float]):
         self.spacing_km = spacing_km
         self.cells = ExceedanceSums.zeros(LEADS, RATES), EnsembleSums.zeros(LEADS, most_members=members)
-        self.spectra = SpectrumSums.empty(LEADS, wavelengths_km=WAVELENGTHS_KM)
+        self.spectra, self.limited = (SpectrumSums.empty(LEADS, wavelengths_km=WAVELENGTHS_KM) for _ in range(2))
         self.boxes = BoxSums(LEADS, step_minutes, spacing_km, most_members=members)
 
     def add(self, lead: int, members: np.ndarray, observed: np.ndarray, known: np.ndarray) -> None:
         """Add a lead time: members (member, y, x) and the observation (y, x) in mm/h, where all are known (y, x)."""
         add_members(*self.cells, lead, members, observed, known)
         add_member_spectra(self.spectra, lead, members, observed, known, self.spacing_km)
+        limited = (np.minimum(each, LIMIT) for each in (members, observed))
+        add_member_spectra(self.limited, lead, *limited, known, self.spacing_km)
         self.boxes.add(lead, members, observed, known)
 
     def tally(self) -> Tally:
         """Return all sums by kind."""
         chances, members = self.cells
-        return Tally({"probabilities": chances, "members": members, "member_spectra": self.spectra, **self.boxes.kinds})
+        spectra = {"member_spectra": self.spectra, "limited_spectra": self.limited}
+        return Tally({"probabilities": chances, "members": members, **spectra, **self.boxes.kinds})
 
 
 def parts(tally: Tally) -> dict[str, tuple[EnsembleSums, ExceedanceSums]]:
@@ -132,14 +136,29 @@ def rows(blocks: dict[str, list[Tally]]) -> Iterator[list[str]]:
     for kind in total[own]:
         for name, found in total.items():
             members, chances = found[kind][0], found[kind][1].pooled()
-            pooled, ratio = members.pooled(), spread(members) / mean_rmse(members)
+            pooled, by_lead = members.pooled(), _spread_ratio(members)
             figures = [float(crps_fair(pooled)[0]), *_ratio(blocks, own, name, kind), float(flatness(pooled)[0])]
             skill, reliability = brier_skill(chances)[0], brier_reliability(chances)[0]
             yield [
                 kind, name, f"{figures[0]:.4f}", figures[1], f"{figures[2]:.3f}",
-                f"{np.nanmin(ratio):.2f} to {np.nanmax(ratio):.2f}" if np.isfinite(ratio).any() else "–",
+                f"{np.nanmin(by_lead):.2f} to {np.nanmax(by_lead):.2f}" if np.isfinite(by_lead).any() else "–",
+                _pooled_spread(blocks[name], kind),
                 " ".join(f"{value:.3f}" for value in skill), " ".join(f"{1e3 * value:.2f}" for value in reliability),
             ]  # fmt: skip
+
+
+def _spread_ratio(ensemble: EnsembleSums) -> np.ndarray:
+    return spread(ensemble) / mean_rmse(ensemble)
+
+
+def _pooled_spread(blocks: list[Tally], kind: str) -> str:
+    """Return spread ÷ error of all lead times together, with its interval over days where there are enough."""
+    sides = [parts(tally)[kind][0].pooled() for tally in blocks]
+    value, drawn = float(_spread_ratio(sum(sides))[0]), resample(sides)
+    if drawn is None:
+        return f"{value:.2f}"
+    low, high = quantiles(_spread_ratio(drawn)[..., 0])
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _ratio(blocks: dict[str, list[Tally]], own: str, other: str, kind: str) -> list[str]:
@@ -157,18 +176,24 @@ def _ratio(blocks: dict[str, list[Tally]], own: str, other: str, kind: str) -> l
 
 def table(blocks: dict[str, list[Tally]]) -> str:
     """Return the figures as a table in Markdown, and the spectra of members beside the observation's by lead time."""
-    head = ["of", "forecaster", "fair CRPS", "ratio to it", "flatness", "spread ÷ error", "Brier skill", "reliability × 1000"]
+    head = ["of", "forecaster", "fair CRPS", "ratio to it", "flatness", "spread ÷ error by lead", "of all leads"]
+    head += ["Brier skill", "reliability × 1000"]
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows(blocks))]
-    lines += ["", "Power of members ÷ power observed, least and most over lead times:", ""]
-    for name, tallies in blocks.items():
-        ratios = zip(WAVELENGTHS_KM, spectrum_ratio(sum(tallies)["member_spectra"]).T, strict=True)
-        told = [
-            f"{wave:g} km {np.nanmin(ratio):.2f} to {np.nanmax(ratio):.2f}"
-            for wave, ratio in ratios
-            if KEPT_WAVES[0] <= wave <= KEPT_WAVES[1] and np.isfinite(ratio).any()
-        ]
-        lines.append(f"- {name}: {', '.join(told)}")
+    for kind, what in (("member_spectra", ""), ("limited_spectra", f" of rain limited to {LIMIT:g} mm/h")):
+        lines += ["", f"Power{what}, members ÷ observed, least and most over lead times, and of all lead times:", ""]
+        lines += [f"- {name}: {power_text(sum(tallies)[kind])}" for name, tallies in blocks.items()]
     return "\n".join(lines)
+
+
+def power_text(spectra: SpectrumSums) -> str:
+    """Return the ratio of power at each wavelength, and that of all together."""
+    all_leads = ratio(spectra.power_f.sum(axis=0), spectra.power_o.sum(axis=0))
+    told = [
+        f"{wave:g} km {np.nanmin(by_lead):.2f} to {np.nanmax(by_lead):.2f}, {of_all:.2f}"
+        for wave, by_lead, of_all in zip(WAVELENGTHS_KM, spectrum_ratio(spectra).T, all_leads, strict=True)
+        if KEPT_WAVES[0] <= wave <= KEPT_WAVES[1] and np.isfinite(by_lead).any()
+    ]
+    return f"{'; '.join(told)}; all wavelengths {float(ratio(spectra.power_f.sum(), spectra.power_o.sum())):.2f}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

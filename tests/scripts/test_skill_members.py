@@ -34,6 +34,15 @@ def test_cases_lie_on_the_days_asked_for(tmp_path):
         skill_members.main(words)
 
 
+def test_power_is_told_by_lead_time_of_all_and_of_all_wavelengths():
+    spectra = skill_members.SpectrumSums.empty(2, wavelengths_km=skill_members.WAVELENGTHS_KM)
+    spectra.num_cases[:] = 1
+    eight, sixteen, beyond = (skill_members.WAVELENGTHS_KM.index(wave) for wave in (8.0, 16.0, 90.5))
+    spectra.power_o[:, [eight, sixteen, beyond]] = [[1, 4, 5], [2, 4, 5]]
+    spectra.power_f[:, [eight, sixteen, beyond]] = [[2, 2, 5], [1, 2, 5]]
+    assert skill_members.power_text(spectra) == "8 km 0.50 to 2.00, 1.00; 16 km 0.50 to 0.50, 0.50; all wavelengths 0.81"
+
+
 @pytest.mark.slow
 def test_members_of_extrapolation_are_scored_alone(tmp_path, capsys):
     record = write_record(tmp_path / "rain.nc", rain(frames=20, shape=(40, 40)))
@@ -46,7 +55,7 @@ def test_members_of_extrapolation_are_scored_alone(tmp_path, capsys):
     scores = {row[0].removeprefix("| "): float(row[2]) for row in rows}
     assert all(scores[kind] > 0 for kind in ("cells", "30 min, 0 km", "60 min, 10 km"))
     assert np.isnan(scores["60 min, 40 km"]), "what enters the grid is missing, so no square of 40 km is known"
-    assert re.search(r"- members: 4 km [\d.]+ to [\d.]+", printed)
+    assert len(re.findall(r"- members: 4 km [\d.]+ to [\d.]+, [\d.]+; .* all wavelengths [\d.]+", printed)) == 2
     assert "Seconds of a core: members" in printed
 
 
