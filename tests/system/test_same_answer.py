@@ -38,7 +38,8 @@ def test_a_training_and_its_forecast_are_the_same_beside_each_other(tmp_path, mo
     (tmp_path / "tiny.toml").write_text(config.write(wanted))
     monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    for library in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+        monkeypatch.setenv(library, "2")
 
     def answer(name):
         folder = tmp_path / name
