@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from unittest import mock
 
@@ -18,14 +19,20 @@ from makers import ROOT
 def run_beside(test_file, program, *arguments, prefix=(), timeout=120):
     """Run a Python `program` that can import the module of `test_file` by its name, and the makers.
 
-    `prefix` are words before the command, such as strace and its options. Returns the finished process, output as text.
+    `prefix` are words before the command, such as strace and its options: without any the program runs in a copy of a process
+    that has imported what takes the longest. Returns the finished process, output as text.
     """
+    folder, words = Path(test_file).parent, list(map(str, arguments))
+    if not prefix:
+        with (
+            tempfile.TemporaryDirectory() as place,
+            Forked(run_program, program, words, env=os.environ, folder=Path(place), path=folder) as process,
+        ):
+            return process.wait(timeout)
     folders = [str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
-    words = [*prefix, sys.executable, "-c", program, *arguments]
-    return subprocess.run(
-        list(map(str, words)), capture_output=True, text=True, cwd=Path(test_file).parent, env=environment, timeout=timeout
-    )
+    words = [*map(str, prefix), sys.executable, "-c", program, *words]
+    return subprocess.run(words, capture_output=True, text=True, cwd=folder, env=environment, timeout=timeout)
 
 
 def run_script(name, *arguments, **environment):
@@ -55,23 +62,26 @@ def call_script(name, *arguments, **environment):
 
 
 IMPORTED = (
-    "torch._dynamo", "torch.distributed.run", "nowcast.commands.evaluate", "nowcast.commands.plan", "nowcast.report.folder",
+    "torch._dynamo", "torch.distributed.run", "nowcast.commands.evaluate", "nowcast.commands.plan", "nowcast.commands.train",
+    "nowcast.report.folder",
 )  # fmt: skip
 
 
-class Torchrun:
-    """torchrun with these words and this environment, in a copy of a process that has imported what takes the longest.
+class Forked:
+    """A function with these arguments and this environment, in a copy of a process that has imported what takes the longest.
 
-    Its output goes to a file of `folder` for each stream, and so does that of the processes that it starts.
+    Its output goes to a file of `folder` for each stream, and so does that of the processes that it starts. It runs in the
+    current folder of its start, or in `path`, from which it can import too.
     """
 
     _server = multiprocessing.get_context("forkserver")
     _server.set_forkserver_preload([*IMPORTED])
 
-    def __init__(self, words, *, env, folder):
-        self.stdout, self.stderr = folder / "torchrun.out", folder / "torchrun.err"
-        arguments = list(map(str, words)), dict(env), (self.stdout, self.stderr)
-        self._process = self._server.Process(target=run_torchrun, args=arguments)
+    def __init__(self, function, *arguments, env, folder, path=None):
+        self.stdout, self.stderr = folder / "forked.out", folder / "forked.err"
+        where = (str(path or Path.cwd()), bool(path))
+        given = function, arguments, dict(env), (self.stdout, self.stderr), where
+        self._process = self._server.Process(target=_in_copy, args=given)
 
     def __enter__(self):
         self._process.start()
@@ -87,16 +97,14 @@ class Torchrun:
         self._process.join(timeout)
         assert self._process.exitcode is not None, f"not done after {timeout} s\n{self.stderr.read_text()}"
         texts = (path.read_text(encoding="utf-8") for path in (self.stdout, self.stderr))
-        return subprocess.CompletedProcess("torchrun", self._process.exitcode, *texts)
+        return subprocess.CompletedProcess("forked", self._process.exitcode, *texts)
 
     def is_running(self):
         return self._process.is_alive()
 
 
-def run_torchrun(words, env, streams):
-    """What the copied process does: torchrun, as a command."""
-    import torch.distributed.run
-
+def _in_copy(function, arguments, env, streams, where):
+    """What the copied process does."""
     for number, path in enumerate(streams, 1):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         os.dup2(file, number)
@@ -104,4 +112,29 @@ def run_torchrun(words, env, streams):
     sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, encoding="utf-8", closefd=False) for number in (1, 2))
     os.environ.clear()
     os.environ.update(env)
-    torch.distributed.run.main(words)
+    multiprocessing.set_start_method(None, force=True)  # the usual one: a copy would start its own processes as it was started
+    folder, is_imported_from = where
+    os.chdir(folder)
+    if is_imported_from:
+        sys.path.insert(0, folder)
+    function(*arguments)
+
+
+def run_torchrun(words):
+    """torchrun with these words."""
+    import torch.distributed.run
+
+    torch.distributed.run.main(list(map(str, words)))
+
+
+def run_nowcast(words):
+    """The command with these words."""
+    from nowcast.cli import main
+
+    main(list(map(str, words)))
+
+
+def run_program(program, words):
+    """`python -c PROGRAM WORDS`."""
+    sys.argv = ["-c", *words]
+    exec(program, {"__name__": "__main__"})

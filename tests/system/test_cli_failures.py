@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from makers import command, expect
+from makers.processes import Forked, run_nowcast
 
 from nowcast.commands import predict as predict_command
 from nowcast.errors import Stopped
@@ -70,15 +72,16 @@ def test_a_reader_that_leaves_early_is_no_error(inputs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_training_with_its_state_saved(inputs, number, code):
+def test_a_signal_stops_training_with_its_state_saved(inputs, tmp_path, number, code):
     argv = ["train", inputs / "tiny.toml", "--set", "training.steps=100000", "--output", "run"]
-    process = subprocess.Popen([sys.executable, "-m", "nowcast", *map(str, argv)], stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if line.startswith("step 3:"):
-            process.send_signal(number)
-            break
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == code
+    with Forked(run_nowcast, argv, env=os.environ, folder=tmp_path) as process:
+        while "\nstep 3:" not in (process.stderr.read_text() if process.stderr.exists() else ""):
+            assert process.is_running()
+            time.sleep(0.02)
+        os.kill(process.pid, number)
+        done = process.wait(60)
+    err = done.stderr
+    assert done.returncode == code
     assert "state saved; --resume goes on from there" in err
     assert "Traceback" not in err
     assert Path("run/last.safetensors").exists()

@@ -15,7 +15,7 @@ import pytest
 import xarray
 from makers import ROOT, command
 from makers.guided import guided_experiment
-from makers.processes import Torchrun
+from makers.processes import Forked, run_torchrun
 from safetensors.numpy import load_file
 
 from nowcast import config
@@ -56,7 +56,7 @@ def words_of(*program, restarts=0):
 def torchrun(folder, *arguments, restarts=0):
     """torchrun of two processes of nowcast, each a copy of it; its output is in `folder`."""
     program = ["--start-method=fork", "--run-path", "--", ROOT / "nowcast" / "__main__.py", *arguments]
-    return Torchrun(words_of(*program, restarts=restarts), env=environment(), folder=folder)
+    return Forked(run_torchrun, words_of(*program, restarts=restarts), env=environment(), folder=folder)
 
 
 def run(folder, *arguments, restarts=0):
