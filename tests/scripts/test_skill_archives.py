@@ -44,7 +44,7 @@ def folder(tmp_path, monkeypatch):
 
 def call(folder, *words, network="none"):
     words = (*words, *(("--network", network) if network else ()))
-    archives.main(["--archive", "taasrad", "--archives", str(folder / "archives"), "--cases", "10", "--device", "cpu",
+    archives.main(["--archive", "taasrad", "--archives", str(folder / "archives"), "--cases", "5", "--device", "cpu",
                    "--output", str(folder / "out"), *map(str, words)])  # fmt: skip
     return json.loads((folder / "out" / "archive.json").read_text())
 
@@ -53,7 +53,7 @@ def call(folder, *words, network="none"):
 def test_a_table_of_all_forecasters_on_day_7_and_what_is_done_is_kept(folder, capsys, monkeypatch):
     found = call(folder)
     text = capsys.readouterr().out
-    assert "# taasrad, day 7 of every ten: 10 cases on 5 days" in text
+    assert "# taasrad, day 7 of every ten: 5 cases on 5 days" in text
     assert (folder / "out" / "archive.md").read_text() == text[:-1]
     assert {"cascade", "persistence", "extrapolation", "pysteps", "sprog", "cascade ÷ sprog"} <= set(found["scores"])
     assert found["thresholds"] == list(cascade.THRESHOLDS)
