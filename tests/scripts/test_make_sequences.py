@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from makers.processes import run_script
+from makers.processes import call_script
 from sequence_file import write_sequences
 
 from nowcast.dataset.windows import find_windows
@@ -168,7 +168,7 @@ def made(request, tmp_path_factory, digits):
     script, arguments, shape = COMMANDS[request.param]
     path = tmp_path_factory.mktemp(request.param) / "new" / "made.nc"
     folder = ["--digits", digits] if request.param == "digits" else []
-    done = run_script(f"data/{script}", *arguments, *folder, "--output", path)
+    done = call_script(f"data/{script}", *arguments, *folder, "--output", path)
     assert done.returncode == 0, done.stderr
     with netCDF4.Dataset(path) as file:
         file.set_auto_maskandscale(False)
@@ -208,7 +208,7 @@ def test_frames_are_read_in_the_order_of_the_array_whatever_is_asked_for(made):
 
 
 def test_without_the_digits_the_script_says_what_to_give(tmp_path):
-    done = run_script("data/make_moving_mnist.py", "--digits", tmp_path, "--output", tmp_path / "made.nc")
+    done = call_script("data/make_moving_mnist.py", "--digits", tmp_path, "--output", tmp_path / "made.nc")
     assert done.returncode == 1
     missing = tmp_path / "train-images-idx3-ubyte.gz"
     assert done.stderr == f"error: cannot read {missing}: No such file or directory; give --digits FOLDER\n"
