@@ -1,7 +1,8 @@
 """A GPU that is not there: fake CUDA tensors have a shape, a dtype and a device, but no values.
 
 torch refuses operations on tensors of two devices, fake or not. What would make the processor wait for the GPU is noted with
-its line. Where a result depends on values, they count as true, and numbers as 1.
+its line; so is a copy in the background that is none, because the processor's memory is not pinned. Where a result depends on
+values, they count as true, and numbers as 1.
 """
 
 import contextlib
@@ -47,7 +48,12 @@ class Waits(TorchDispatchMode):
         if on_gpu and func is aten.nonzero.default:
             self.note(func)
             return args[0].new_empty((args[0].numel(), args[0].ndim), dtype=torch.int64)
+        if func is aten._fused_sgd_.default:  # torch has no fake form of it
+            assert all(tensor.is_cuda for tensor in tensors)
+            return None
         out = func(*args, **(kwargs or {}))
+        if (kwargs or {}).get("pin_memory"):
+            out.in_pinned_memory = True
         if isinstance(out, Tensor) and tensors and _waits_for_copy(func, args, out, kwargs or {}):
             self.note(func)
         return out
@@ -79,16 +85,24 @@ class Waits(TorchDispatchMode):
 
 
 def _waits_for_copy(func, args, out, kwargs):
-    """Return whether an operation copies between processor and GPU, and not in the background."""
-    if func is aten.copy_.default:
-        return args[0].is_cuda != args[1].is_cuda and not (len(args) > 2 and args[2]) and not kwargs.get("non_blocking")
-    return func is aten._to_copy.default and args[0].is_cuda != out.is_cuda and not kwargs.get("non_blocking")
+    """Return whether an operation copies between processor and GPU, and not in the background from or to pinned memory."""
+    if func not in (aten.copy_.default, aten._to_copy.default):
+        return False
+    source = args[1] if func is aten.copy_.default else args[0]
+    asked = kwargs.get("non_blocking") or (func is aten.copy_.default and len(args) > 2 and args[2])
+    in_background = asked and any(hasattr(tensor, "in_pinned_memory") for tensor in (source, out, args[0]))
+    return source.is_cuda != out.is_cuda and not in_background
 
 
 class Values(TorchFunctionMode):
-    """Gives NumPy arrays of ones for fake tensors that a processor holds."""
+    """Gives NumPy arrays of ones for fake tensors that a processor holds, and copies of them in pinned memory."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is Tensor.pin_memory:
+            assert not args[0].is_cuda, "only memory of the processor can be pinned"
+            copied = args[0].clone()
+            copied.in_pinned_memory = True
+            return copied
         if func in (Tensor.numpy, Tensor.__array__, Tensor.tolist):
             tensor = args[0].detach()
             assert not tensor.is_cuda, "NumPy cannot read the memory of a GPU"

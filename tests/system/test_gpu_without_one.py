@@ -3,14 +3,19 @@
 Skipped where torch is not built for CUDA. What has values on a GPU is in test_gpu.py.
 """
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
-from makers import ROOT
+from makers import ROOT, tiny_experiment
 from makers.models import OF_DISTRIBUTIONS, SMALL, untrained_network
 
 from nowcast import config
 from nowcast.dataset.batches import Batch
+from nowcast.dataset.loader import load
+from nowcast.forecasters.tiles import PROBE_FRACTION, SHARE
+from nowcast.models.checkpoint import Checkpoint
 from nowcast.models.engine import layer
 from nowcast.models.engine.gates import GateArithmetic
 from nowcast.models.guided.calibration import fill_rows
@@ -26,13 +31,14 @@ pytestmark = [
 ]
 RECIPES = sorted((ROOT / "configs").glob("*.toml"))
 DIFFERENT = [path for path in RECIPES if path.stem in ("archive", "cnn_lstm")]
+CUDA = torch.device("cuda", 0)
 FRAMES = ["data.input_frames=3", "data.lead_frames=2"]  # few, as every operation is dispatched by Python
 
 
 @pytest.fixture
 def gpu(monkeypatch):
     """The operations that would wait for the GPU; gates are computed by torch, which inductor would compile for a real one."""
-    from makers.fake_gpu import fake_gpu
+    from makers.fake_gpu import fake_gpu  # here, as it loads much of torch
 
     monkeypatch.setattr(layer, "gate_arithmetic", lambda activation, gate, *_: GateArithmetic(activation, gate))
     cascade_model(), rate_matrix()  # are computed once, from values
@@ -42,7 +48,7 @@ def gpu(monkeypatch):
 
 def learner(recipe, *settings):
     grid = ["model.grid=[64,64]"] if recipe.stem == "archive" else []
-    return Learner(config.read(recipe, [*FRAMES, "training.ema=0.9", *grid, *settings]), torch.device("cuda", 0))
+    return Learner(config.read(recipe, [*FRAMES, "training.ema=0.9", *grid, *settings]), CUDA)
 
 
 def batch_for(made, cases=2):
@@ -105,6 +111,88 @@ def test_a_forecast_is_computed_on_the_gpu(name, gpu):
         fields = network.forecast(past, 2)
     assert fields.shape == (2, 2, 24, 24)
     assert next(network.model.parameters()).is_cuda
+
+
+TILED = {"encoder_forecaster": {}, "guided": {"rule": "areas"}, "probabilistic": {}}
+
+
+@pytest.mark.parametrize("name", TILED)
+def test_a_grid_in_tiles_is_forecast_on_the_gpu(name, gpu, monkeypatch):
+    from makers.fake_gpu import MEMORY
+
+    network = untrained_network(name, device="cuda", **TILED[name])
+    bytes_of_probe = 1.3 * SHARE * MEMORY / PROBE_FRACTION**2  # the whole grid would take more than a forecast may
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: bytes_of_probe)
+    grids, forward = [], type(network.model).leads
+    monkeypatch.setattr(type(network.model), "leads", lambda self, past, *rest, **further: (
+        grids.append(tuple(past.shape[-2:])) or forward(self, past, *rest, **further)))  # fmt: skip
+    guidance = network.model.guidance if network.model.takes_guidance else None
+    if guidance:  # is computed on the processor, by OpenCV
+        coded = np.zeros((1, 2, 8, 264, 264), np.int8)
+        monkeypatch.setattr(network.model, "guidance", lambda *_: coded)
+    past = np.ones((1, network.input_frames, 264, 264), np.float32)
+    if name in OF_DISTRIBUTIONS:
+        fields, probabilities = network.forecast_and_exceedance(past, 2, network.thresholds)
+        np.testing.assert_allclose(probabilities, 1, rtol=1e-6, err_msg="tiles fade into each other")
+    else:
+        fields = network.forecast(past, 2)
+    np.testing.assert_allclose(fields, 1, rtol=1e-6, err_msg="each tile is of ones")
+    probes = [(33, 33), (network.model.tile_multiple,)]  # of the memory, and of the reach, a strip
+    tiles = [grid for grid in grids if not {grid, grid[:1]} & set(probes)]
+    assert len(tiles) >= (4 if network.model.matches_areas else 2), "there, each has its areas matched before"
+    assert max(y * x for y, x in tiles) < 264 * 264
+
+
+class Order(list):
+    """In what order streams wait and copy, and memory is kept for the stream that computes."""
+
+    @contextlib.contextmanager
+    def copying(self, _):
+        yield
+        self.append("copied")
+
+
+def test_batches_are_pinned_and_copied_while_the_gpu_computes(gpu, monkeypatch):
+    from makers.fake_gpu import Event
+
+    order, batches = Order(), [batch_for(learner(ROOT / "configs/archive.toml")) for _ in range(3)]
+    monkeypatch.setattr(torch.cuda, "stream", order.copying)
+    monkeypatch.setattr(Event, "wait_stream", lambda *_: order.append("waited"))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: order.append("kept"))
+    gpu.found.clear()
+    with monkeypatch.context() as there:
+        there.setattr(torch.accelerator, "is_available", lambda: True)  # the DataLoader asks before it pins
+        loaded = load(batches, 0, 3, workers=0, device=CUDA)
+    for batch in loaded:
+        order.append("used")
+        assert [tensor.is_cuda for tensor in batch.tensors] == [True] * 3
+        assert batch.cases == batches[0].cases
+    assert gpu.found == []
+    kept = ["kept"] * 3  # past, future, guidance
+    assert order == ["waited", "copied", *(["waited", "copied", *kept, "used"] * 2), "waited", *kept, "used"]
+    batches[0].to(CUDA)
+    assert [line.split(":")[0] for line in gpu.found] == ["dataset/batches.py"] * 3, "not pinned: each copy waits"
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "adadelta", "rmsprop", "sgd"])
+def test_a_resumed_training_goes_on_on_the_gpu(optimizer, gpu):
+    experiment = tiny_experiment(["x.nc"], optimizer=optimizer, accumulate=2, checkpoint_steps=1)
+    before, after = (Learner(experiment, CUDA) for _ in range(2))
+    batches = [batch_for(before).to(CUDA) for _ in range(2)]
+
+    def update(made, step):
+        made.model.train()
+        made.compute_gradients(batches, step, progress=0.0)
+        made.apply_gradients(step, rate=1e-3)
+
+    update(before, 0)
+    state = before.state_tensors()
+    after.restore(Checkpoint({"precision": "float32"}, {name: tensor.cpu() for name, tensor in state.items()}, ""))
+    found = after.state_tensors()
+    assert {name: tensor.device for name, tensor in found.items()} == {name: tensor.device for name, tensor in state.items()}
+    gpu.found.clear()
+    update(after, 1)
+    assert gpu.found == []
 
 
 def test_what_waits_is_noted(gpu):

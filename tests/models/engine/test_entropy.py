@@ -1,0 +1,72 @@
+"""Cross entropies in one pass (entropy.c) are those of torch, threshold by threshold in float64, and so are their gradients."""
+
+import pytest
+import torch
+from makers.models import LOG, LOSS_OF, OF_DISTRIBUTIONS, build
+
+from nowcast.config.schema import NamedSection
+from nowcast.models.engine.entropy import SOURCE
+from nowcast.models.losses import make_loss
+from nowcast.runtime import compiled
+
+THRESHOLDS = [0.1, 0.7, 5.0, 60.0]  # two of the rates of guidance, one between them, one above all
+
+
+@pytest.fixture
+def num_threads():
+    if compiled.load(SOURCE) is None:
+        pytest.skip("no C compiler")
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def loss_and_gradient(name, outputs, *, factor=1.0):
+    """Of 2 cases, 3 lead times and 17 × 19 cells, a third of them unknown; `factor` of what is derived."""
+    keys = {} if name == "guided" else {"weights": [0.5, 1.0, 2.0, 3.0]}
+    loss = make_loss(NamedSection(name=LOSS_OF[name], thresholds=THRESHOLDS, **keys))
+    generator = torch.Generator().manual_seed(1)
+    observed = 30 * torch.rand(2, 3, 17, 19, generator=generator) ** 4
+    validity = (torch.rand(2, 3, 17, 19, generator=generator) > 0.3).float()
+    observed = torch.where(validity > 0, observed, torch.nan)
+    outputs = outputs.detach().requires_grad_()
+    model = build(name)
+    if name == "guided":
+        model.entropy.copy_(torch.linspace(0.5, 0.01, 8))
+    total, count = loss.sum_and_count(model.loss_input(outputs), observed, validity, LOG)
+    (factor * total).backward()
+    return total.detach(), outputs.grad, count
+
+
+@pytest.fixture(params=OF_DISTRIBUTIONS)
+def case(request):
+    outputs = 20 * torch.randn(2, 3, OF_DISTRIBUTIONS[request.param], 17, 19, generator=torch.Generator().manual_seed(0))
+    if request.param == "guided":
+        outputs[1, 0, :, 2, 3:6] = torch.nan  # no guidance
+    return request.param, outputs
+
+
+def test_one_pass_gives_what_torch_gives(case, num_threads):
+    name, outputs = case
+    found, gradient, count = loss_and_gradient(name, outputs, factor=0.3)
+    expected, expected_gradient, expected_count = loss_and_gradient(name, outputs.double(), factor=0.3)
+    assert found.dtype == torch.float32
+    assert expected.dtype == torch.float64, "threshold by threshold"
+    assert count == expected_count
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(gradient, expected_gradient.float(), rtol=1e-4, atol=1e-6 * expected_gradient.abs().max().item())
+
+
+def test_threads_change_no_bit(case, num_threads):
+    found = []
+    for number in (1, 2):
+        num_threads(number)
+        found.append(loss_and_gradient(*case))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+def test_what_is_not_finite_is_not_hidden(num_threads):
+    outputs = torch.zeros(2, 3, 6, 17, 19)
+    outputs[0, 1, 0] = torch.nan
+    assert loss_and_gradient("probabilistic", outputs)[0].isnan()
