@@ -5,6 +5,7 @@ count to divide it by, so that parts of a batch add up. Errors are masked before
 missing pixel, not even inf, reaches the loss or its gradient.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import ClassVar, Literal
 
@@ -13,6 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from nowcast.config.schema import Many, NamedSection, Number, Section, check, lookup
+from nowcast.models.engine.entropy import LinearCrossEntropy, library_for
 from nowcast.models.model import Distribution
 from nowcast.models.transform import Transform
 from nowcast.scores.pixels import BALANCED_THRESHOLDS, BALANCED_WEIGHTS
@@ -153,14 +155,8 @@ class Exceedance(Loss):
         return self
 
     def sum_and_count(self, forecast, observed, validity, transform):
-        entropies = torch.zeros((), device=observed.device)
-        for threshold, weight in zip(self.thresholds, self.weights, strict=True):
-            odds = forecast.log_odds(float(transform.encode(torch.tensor(threshold))))
-            odds = torch.where(validity > 0, odds, 0.0)
-            reached = (observed >= threshold) & (validity > 0)
-            entropy = torch.nn.functional.softplus(odds) - torch.where(reached, odds, 0.0)
-            entropies = entropies + weight * total(entropy * validity)
-        return entropies, validity.sum()
+        weights, known = _constants(self.weights, observed.device, torch.float32), validity > 0
+        return weighted_entropy(forecast, observed, known, transform, self.thresholds, weights), validity.sum()
 
 
 class RelativeExceedance(Loss):
@@ -182,13 +178,35 @@ class RelativeExceedance(Loss):
         return self
 
     def sum_and_count(self, forecast, observed, validity, transform):
-        entropies, known = torch.zeros((), device=observed.device), (validity > 0) & forecast.known
-        for threshold in self.thresholds:
-            value = float(transform.encode(torch.tensor(threshold)))
-            odds = forecast.log_odds(value)
-            entropy = CrossEntropy.apply(odds, observed >= threshold, known)
-            entropies = entropies + entropy / (forecast.reference_entropy(value) * len(self.thresholds))
-        return entropies, known.sum().float()
+        values, known = _encoded(self.thresholds, transform), (validity > 0) & forecast.known
+        reference = torch.stack([forecast.reference_entropy(value) for value in values])
+        weights = 1 / (reference * len(values))
+        return weighted_entropy(forecast, observed, known, transform, self.thresholds, weights), known.sum().float()
+
+
+def _encoded(thresholds: Sequence[float], transform: Transform) -> list[float]:
+    return [float(transform.encode(torch.tensor(threshold))) for threshold in thresholds]
+
+
+def weighted_entropy(
+    forecast: Distribution, observed: Tensor, known: Tensor, transform: Transform, thresholds: Sequence[float], weights: Tensor
+) -> Tensor:
+    """Return the cross entropy of reaching each threshold, summed over the known cells and, with weights, over thresholds.
+
+    observed: (case, lead, y, x) mm/h
+    known: (case, lead, y, x) bool
+    thresholds: mm/h
+    weights: (threshold)
+    returns: a scalar
+    """
+    values = _encoded(thresholds, transform)
+    coefficients, library = forecast.coefficients(values), library_for(forecast.outputs)
+    if coefficients and library:
+        return LinearCrossEntropy.apply(forecast.outputs, observed, known, coefficients, thresholds, weights, library)
+    entropies = torch.zeros((), device=observed.device)
+    for value, threshold, weight in zip(values, thresholds, weights, strict=True):
+        entropies = entropies + weight * CrossEntropy.apply(forecast.log_odds(value), observed >= threshold, known)
+    return entropies
 
 
 class CrossEntropy(torch.autograd.Function):

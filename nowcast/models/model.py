@@ -142,6 +142,13 @@ class DistributionModel(Model):
         returns: (case, lead, y, x)
         """
 
+    def coefficients(self, values: Sequence[float]) -> list[list[float]] | None:
+        """Return (value, parameter): the log-odds of each value are the outputs times these, summed; None: they are not.
+
+        With them a CPU computes a loss of log-odds in one pass.
+        """
+        return None
+
     @abstractmethod
     def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, cuts: Tensor | None = None) -> Tensor:
         """Return the single network value (case, lead, y, x) to forecast for each cell. Arguments as `Model.values`."""
@@ -191,6 +198,10 @@ class Distribution:
     def log_odds(self, value: float) -> Tensor:
         """Return the log-odds (case, lead, y, x) of reaching a network value."""
         return self.model.log_odds(self.outputs, value)
+
+    def coefficients(self, values: Sequence[float]) -> list[list[float]] | None:
+        """Return (value, parameter) as `DistributionModel.coefficients`."""
+        return self.model.coefficients(values)
 
     @property
     def known(self) -> Tensor:

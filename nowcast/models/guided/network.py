@@ -135,6 +135,10 @@ class Guided(Layers, DistributionModel):
         """Return the log-odds of a network value, linear between RATES and beyond; shapes as `DistributionModel.log_odds`."""
         return log_odds(outputs.unbind(2), value)
 
+    def coefficients(self, values: Sequence[float]) -> list[list[float]]:
+        between = [_between_rates(value) for value in values]
+        return [[{upper - 1: 1 - share, upper: share}.get(rate, 0.0) for rate in range(len(RATES))] for upper, share in between]
+
     def reference_entropy(self, value: float) -> Tensor:
         nearest = min(range(len(VALUES)), key=lambda number: abs(VALUES[number] - value))
         return self.entropy[nearest]
@@ -220,11 +224,15 @@ def log_odds(parts: Sequence[Tensor], value: float) -> Tensor:
 
     parts: of each of RATES, (case, lead, y, x)
     """
+    upper, share = _between_rates(value)
+    return parts[upper - 1 + int(share)] if share in (0, 1) else torch.lerp(parts[upper - 1], parts[upper], share)
+
+
+def _between_rates(value: float) -> tuple[int, float]:
+    """Return the number of the rate above a network value, and the value's share of the distance to it from the one below."""
     upper = min(max(sum(v < value for v in VALUES), 1), len(VALUES) - 1)
     share = (value - VALUES[upper - 1]) / (VALUES[upper] - VALUES[upper - 1])
-    if min(abs(share), abs(share - 1)) < 1e-4:  # a rate of RATES
-        return parts[upper - 1 + round(share)]
-    return torch.lerp(parts[upper - 1], parts[upper], share)
+    return upper, float(round(share)) if min(abs(share), abs(share - 1)) < 1e-4 else share  # a rate of RATES
 
 
 def falling(parts: Sequence[Tensor]) -> list[Tensor]:

@@ -33,6 +33,15 @@ def log_odds(outputs: Tensor, value: float) -> Tensor:
     return scaled - value * slope
 
 
+def coefficients(value: float) -> list[float]:
+    """Return the factors (6) of the outputs whose sum is `log_odds`."""
+    lower, share = _between_levels(value)
+    factors = [0.0] * (2 * len(LEVELS))
+    for level, part in ((lower, 1 - share), (lower + 1, share)):
+        factors[level], factors[len(LEVELS) + level] = part, -value * part
+    return factors
+
+
 def _between_levels(value: float) -> tuple[int, float]:
     """Return the number of the level below a network value, and the value's share of the distance to the next level."""
     lower = next((k for k in range(len(LEVELS) - 2) if value <= LEVELS[k + 1]), len(LEVELS) - 2)

@@ -42,7 +42,7 @@ from nowcast.models.probabilistic.cascade import (
     upsample,
     with_mean_change,
 )
-from nowcast.models.probabilistic.distribution import LEVELS, highest_reached, log_odds
+from nowcast.models.probabilistic.distribution import LEVELS, coefficients, highest_reached, log_odds
 from nowcast.models.probabilistic.matching import MATCHING, MatchingConstants, match_areas
 from nowcast.models.transform import Transform
 
@@ -192,6 +192,9 @@ class Probabilistic(Layers, DistributionModel):
 
     def log_odds(self, outputs: Tensor, value: float) -> Tensor:
         return log_odds(outputs, value)
+
+    def coefficients(self, values: Sequence[float]) -> list[list[float]]:
+        return [coefficients(value) for value in values]
 
     def calibration(
         self, transform: Transform, thresholds: Sequence[float], *, start: Mapping[str, Tensor] = NO_START
