@@ -56,6 +56,30 @@ class EncoderForecasterConfig(LayersConfig):
     output: Output = "linear"
 
 
+class OutputLayer(nn.Conv2d):
+    """A 1 × 1 convolution over the hidden states of all layers, one by one: concatenating them would copy them.
+
+    As matrix products: hidden states of the engine have their channels innermost in memory.
+    """
+
+    def __init__(self, hidden_channels: Sequence[int], num_outputs: int):
+        super().__init__(sum(hidden_channels), num_outputs, 1)
+        self.hidden_channels = tuple(hidden_channels)
+
+    def forward(self, hidden: Sequence[Tensor]) -> Tensor:
+        """Compute the outputs of all times.
+
+        hidden: (case, time, hidden, y, x) of each layer
+        returns: (case, time, num_outputs, y, x), in memory (time, case, y, x, num_outputs)
+        """
+        weights = self.weight.flatten(1).split(self.hidden_channels, dim=1)
+        cells = [states.permute(1, 0, 3, 4, 2) for states in hidden]
+        outputs = F.linear(cells[0].flatten(0, 3), weights[0], self.bias)
+        for states, weight in zip(cells[1:], weights[1:], strict=True):
+            outputs = torch.addmm(outputs, states.flatten(0, 3), weight.t())
+        return outputs.unflatten(0, cells[0].shape[:4]).permute(1, 0, 4, 2, 3)
+
+
 class Layers(Model):
     """The layers of an encoder–forecaster: encoder, forecaster, and a 1 × 1 convolution to `num_outputs` channels.
 
@@ -70,22 +94,7 @@ class Layers(Model):
         options = {"input_kernel_sizes": config.input_kernel_sizes, "options": CellOptions(peepholes=config.peepholes)}
         self.encoder = ConvLSTM(channels, **layers, **options)
         self.forecaster = ConvLSTM(num_fed, **layers, **options)
-        self.head = nn.Conv2d(sum(config.hidden_channels), num_outputs, 1)
-
-    def _head(self, hidden: Sequence[Tensor]) -> Tensor:
-        """Apply the 1 × 1 convolution to the channels of all layers, one by one: concatenating them would copy them.
-
-        As matrix products: hidden states of the engine have their channels innermost in memory.
-
-        hidden: (case, time, hidden, y, x) of each layer
-        returns: (case, time, num_outputs, y, x), in memory (time, case, y, x, num_outputs)
-        """
-        weights = self.head.weight.flatten(1).split(self.config.hidden_channels, dim=1)
-        cells = [states.permute(1, 0, 3, 4, 2) for states in hidden]
-        outputs = F.linear(cells[0].flatten(0, 3), weights[0], self.head.bias)
-        for states, weight in zip(cells[1:], weights[1:], strict=True):
-            outputs = torch.addmm(outputs, states.flatten(0, 3), weight.t())
-        return outputs.unflatten(0, cells[0].shape[:4]).permute(1, 0, 4, 2, 3)
+        self.head = OutputLayer(config.hidden_channels, num_outputs)
 
 
 class EncoderForecaster(Layers):
@@ -108,7 +117,7 @@ class EncoderForecaster(Layers):
         _, states = self.encoder(frames)
         for num_steps in steps_at_once(num_leads):
             hidden, states = self.forecaster(None, states, num_steps=num_steps)
-            yield self._head(hidden)
+            yield self.head(hidden)
 
 
 def steps_at_once(num_leads: int) -> list[int]:

@@ -7,9 +7,9 @@ medians over the rounds, in ms of one step; "÷ first" is the ratio of windows p
 of the ratios in each round. "Motion" is the part of the data that finds the motion of the rain. "Cascade" is the forecast
 without the network: a part of forward, or, where guidance is kept, what it takes once for the cases of one step. "Layers
 alone" is what the network's layers (recurrent ones, convolutions, products, norms) take, forward and backward, on the inputs
-that they have in a step, without the 1 × 1 output layer of an encoder–forecaster; their share is that of the whole step. The
-last column names what else takes more than 10 % of it: data, cascade, optimizer, and as "rest" what is left of forward and
-backward, such as patches and the loss. What is kept in the cache (packed frames, guidance) is computed before.
+that they have in a step; their share is that of the whole step. The last column names what else takes more than 10 % of it:
+data, cascade, optimizer, and as "rest" what is left of forward and backward, such as patches and the loss. What is kept in the
+cache (packed frames, guidance) is computed before.
 
     python scripts/benchmarks/training.py configs/radar.toml configs/archive.toml --data RECORD --set data.crop=64
     python scripts/benchmarks/training.py configs/*.toml --largest-crop 32 --set training.batch_size=1 --rounds 1

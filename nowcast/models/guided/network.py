@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from nowcast.config.schema import Many, as_tuple
 from nowcast.models.encoder_forecaster import Channels, Layers, LayersConfig, pad_to_multiple, steps_at_once
+from nowcast.models.guided import patches
 from nowcast.models.guided.calibration import GUIDANCE_CENTRES, NEVER, CutCalibration, correction, fill_rows, unbiased_cuts
 from nowcast.models.guided.guidance import MISSING, RATES, STEPS, VALUES, guidance
 from nowcast.models.guided.place import Place
@@ -82,7 +83,6 @@ class Guided(Layers, DistributionModel):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # joining a single one would copy it
 
     def leads(self, past: Tensor, num_leads: int, guidance: Tensor) -> Iterator[Tensor]:
-        y, x = past.shape[-2:]
         frames = past if self.config.validity_channel else past[:, :, :1]
         frames = F.pixel_unshuffle(pad_to_multiple(frames, self.config.patch), self.config.patch)
         _, states = self.encoder(frames)
@@ -91,19 +91,23 @@ class Guided(Layers, DistributionModel):
             coded = guidance[:, lead : lead + num_steps]
             fitted = [rows_of_leads(buffer, lead, num_steps) for buffer in (self.intercept, self.slope / STEPS)]
             hidden, states = self.forecaster(self._fed(coded, *fitted), states)
-            correction = self._unfolded(self._head(hidden))[..., :y, :x]
-            yield self._corrected(coded, *fitted, correction if self.training else self.config.trust * correction)
+            yield self._corrected(coded, *fitted, self.head(hidden))
             lead += num_steps
 
     def blank_inputs(self, cases: int, num_leads: int, grid: Sequence[int]) -> dict[str, Tensor]:
         return {"guidance": self.cuts.new_zeros(cases, num_leads, len(RATES), *grid, dtype=torch.int8)}
 
-    def _corrected(self, coded: Tensor, intercept: Tensor, slope: Tensor, correction: Tensor) -> Tensor:
+    def _corrected(self, coded: Tensor, intercept: Tensor, slope: Tensor, channels: Tensor) -> Tensor:
         """Return intercept + slope · guidance + correction (case, lead, rate, y, x), NaN where guidance is missing.
 
         coded: guidance (case, lead, rate, y, x) int8
         intercept, slope: (lead, rate), slope per step of the guidance
+        channels: correction (case, lead, rate × patch², y / patch, x / patch)
         """
+        trust, (y, x) = 1.0 if self.training else self.config.trust, coded.shape[-2:]
+        if channels.dtype == torch.float32 and (library := patches.library_for(channels)):
+            return patches.Corrected.apply(channels, coded, intercept, slope, trust, self.config.patch, library)
+        correction = trust * self._unfolded(channels)[..., :y, :x]
         with torch.no_grad():
             odds = torch.addcmul(intercept[..., None, None], slope[..., None, None], coded.float()).masked_fill_(
                 coded[:, :, :1] == MISSING, torch.nan
@@ -113,20 +117,22 @@ class Guided(Layers, DistributionModel):
     @torch.no_grad()
     def _fed(self, coded: Tensor, intercept: Tensor, slope: Tensor) -> Tensor:
         """Return the forecaster's input (case, lead, channel, y / patch, x / patch). Arguments as `_corrected`."""
-        patch, (y, x) = self.config.patch, coded.shape[-2:]
+        patch, (y, x), absent = self.config.patch, coded.shape[-2:], FED_SCALE * FAR_BELOW
+        intercept, slope = (FED_SCALE * buffer[:, FED] for buffer in (intercept, slope))
+        if library := patches.library_for(coded):
+            return patches.fed(library, coded, intercept, slope, patch=patch, stride=FED.step, absent=absent)
         chosen = F.pad(coded[:, :, FED], (0, -x % patch, 0, -y % patch), value=MISSING)
-        intercept, slope = (FED_SCALE * buffer[:, FED, None, None] for buffer in (intercept, slope))
         known = chosen[:, :, :1] != MISSING
-        odds = torch.addcmul(intercept, slope, chosen.float()).masked_fill_(~known, FED_SCALE * FAR_BELOW)
+        odds = torch.addcmul(intercept[..., None, None], slope[..., None, None], chosen.float()).masked_fill_(~known, absent)
         share = F.avg_pool2d(known[:, :, 0].float(), patch)
         # the channels innermost in memory, as the engine wants them: (lead, case, y / patch, x / patch, channel)
-        patches = odds.unflatten(4, (-1, patch)).unflatten(3, (-1, patch)).permute(1, 0, 3, 5, 2, 4, 6).flatten(4)
-        return torch.cat([patches, share.transpose(0, 1)[..., None]], dim=4).permute(1, 0, 4, 2, 3)
+        folded = odds.unflatten(4, (-1, patch)).unflatten(3, (-1, patch)).permute(1, 0, 3, 5, 2, 4, 6).flatten(4)
+        return torch.cat([folded, share.transpose(0, 1)[..., None]], dim=4).permute(1, 0, 4, 2, 3)
 
     def _unfolded(self, channels: Tensor) -> Tensor:
         """Return (case, lead, rate, y, x) of the channels (case, lead, rate × patch², y / patch, x / patch)."""
-        patches = channels.unflatten(2, (-1, self.config.patch, self.config.patch)).permute(0, 1, 2, 5, 3, 6, 4)
-        return patches.flatten(5).flatten(3, 4).float()
+        cells = channels.unflatten(2, (-1, self.config.patch, self.config.patch)).permute(0, 1, 2, 5, 3, 6, 4)
+        return cells.flatten(5).flatten(3, 4).float()
 
     def loss_input(self, outputs: Tensor) -> "RatesDistribution":
         return RatesDistribution(self, outputs)

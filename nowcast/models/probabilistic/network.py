@@ -109,7 +109,7 @@ class Probabilistic(Layers, DistributionModel):
         for num_steps in steps_at_once(num_leads):
             *forecast, fed = zip(*(next(cascade) for _ in range(num_steps)), strict=True)
             hidden, states = self.forecaster(torch.stack(fed, dim=1), states)
-            per_lead = zip(self._head(hidden).float().unbind(1), *forecast, strict=True)
+            per_lead = zip(self.head(hidden).float().unbind(1), *forecast, strict=True)
             yield from (self._distribution(*arguments)[:, None, ..., :y, :x] for arguments in per_lead)
 
     @torch.no_grad()
