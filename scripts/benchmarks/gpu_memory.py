@@ -3,7 +3,8 @@
 
 Tensors are torch's fake ones: they have a shape and a dtype but no values. Counted are the bytes of all tensors alive at the
 peak of one update (`nowcast.training.step_cost.step_bytes`), those of weights, their average and the optimizer, and the
-floating-point operations of convolutions and products. Gates are counted as one kernel, as on a GPU. With --check the same
+floating-point operations of convolutions and products. Gates are counted as one kernel, as on a GPU. "Kernels" are the
+operations that would start work on a GPU, forward, backward and optimizer: all but views and allocations. With --check the same
 peak is counted with real tensors beside it.
 
     python scripts/benchmarks/gpu_memory.py configs/radar.toml configs/archive.toml
@@ -19,6 +20,7 @@ from unittest.mock import patch
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from nowcast import config
@@ -36,11 +38,30 @@ CARD = 80e9  # bytes
 class OneKernel(GateArithmetic):
     """Gates that write their results and keep nothing beside them, as a compiled kernel does."""
 
-    def forward(self, *tensors) -> None:
-        pass
+    started = 0  # by all of them together
 
-    def backward(self, *tensors) -> None:
-        pass
+    def forward(self, *tensors) -> None:
+        OneKernel.started += 1
+
+    backward = forward
+
+
+class Kernels(TorchDispatchMode):
+    """Counts the operations that would start work on a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.number = -OneKernel.started
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        allocates = func._schema.name.startswith(("aten::empty", "aten::new_empty"))
+        self.number += not (func.is_view or allocates)
+        return func(*args, **(kwargs or {}))
+
+    @property
+    def total(self) -> int:
+        """Return how many were started since it was made, gates included."""
+        return self.number + OneKernel.started
 
 
 def one_kernel(activation: str, gate_activation: str, device: str, dtype: torch.dtype) -> OneKernel:
@@ -63,8 +84,10 @@ def read(path: Path, settings: Sequence[str]) -> Experiment:
     return config.read(path, [*settings, "model.grid=[0,0]"]) if is_open else experiment
 
 
-def count(path: Path, settings: Sequence[str], shape: Sequence[int] | None, cases: int) -> tuple[int, tuple, int, int, float]:
-    """Return cases, (y, x) cells, bytes of the step at its peak, bytes of its state, and floating-point operations."""
+def count(
+    path: Path, settings: Sequence[str], shape: Sequence[int] | None, cases: int
+) -> tuple[int, tuple, int, int, float, int]:
+    """Return cases, (y, x) cells, bytes of the step at its peak and of its state, floating-point operations, and kernels."""
     experiment = read(path, settings)
     cells, cases = shape_of(experiment, shape), cases or experiment.training.batch_size
     with FakeTensorMode(allow_non_fake_inputs=True), ExitStack() as changed:
@@ -74,9 +97,10 @@ def count(path: Path, settings: Sequence[str], shape: Sequence[int] | None, case
         learner = Learner(experiment, CPU)
         with FlopCounterMode(display=False) as counter:
             probe(learner, cases, cells)  # allocates the state of the optimizer
-        peak = step_bytes(learner, cases, cells)
+        with Kernels() as kernels:
+            peak = step_bytes(learner, cases, cells)
         state = sum(tensor.nbytes for tensor in learner.state_tensors().values())
-    return cases, cells, peak, state, counter.get_total_flops()
+    return cases, cells, peak, state, counter.get_total_flops(), kernels.total
 
 
 def really(path: Path, settings: Sequence[str], cells: tuple[int, int], cases: int) -> int:
@@ -96,14 +120,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--check", action="store_true", help="count with real tensors as well")
     given = parser.parse_args(argv)
     logging.basicConfig(level=logging.ERROR)  # not that this processor has no units of bfloat16
-    print("| recipe | cases | cells | peak, GB | weights and optimizer, GB | cases on 80 GB | TFLOP | counted really, GB |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    names = ("recipe", "cases", "cells", "peak, GB", "weights and optimizer, GB", "cases on 80 GB", "TFLOP", "kernels",
+             "counted really, GB")  # fmt: skip
+    print(f"| {' | '.join(names)} |\n| --- |{' ---: |' * (len(names) - 1)}")
     for path in given.configs:
-        cases, cells, peak, state, flop = count(path, given.set, given.shape, given.cases)
+        cases, cells, peak, state, flop, kernels = count(path, given.set, given.shape, given.cases)
         real = f"{really(path, given.set, cells, cases) / 1e9:.4f}" if given.check else ""
         fits = int((CARD - state) / (peak / cases))
         print(f"| {path.stem} | {cases} | {cells[0]} × {cells[1]} | {peak / 1e9:.4f} | {state / 1e9:.4f} | {fits:,} | "
-              f"{flop / 1e12:.3f} | {real} |", flush=True)  # fmt: skip
+              f"{flop / 1e12:.3f} | {kernels:,} | {real} |", flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
