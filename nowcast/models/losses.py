@@ -155,8 +155,8 @@ class Exceedance(Loss):
         return self
 
     def sum_and_count(self, forecast, observed, validity, transform):
-        weights, known = _constants(self.weights, observed.device, torch.float32), validity > 0
-        return weighted_entropy(forecast, observed, known, transform, self.thresholds, weights), validity.sum()
+        entropy = weighted_entropy(forecast, observed, validity > 0, transform, self.thresholds, self.weights)
+        return entropy, validity.sum()
 
 
 class RelativeExceedance(Loss):
@@ -189,8 +189,9 @@ def _encoded(thresholds: Sequence[float], transform: Transform) -> list[float]:
 
 
 def weighted_entropy(
-    forecast: Distribution, observed: Tensor, known: Tensor, transform: Transform, thresholds: Sequence[float], weights: Tensor
-) -> Tensor:
+    forecast: Distribution, observed: Tensor, known: Tensor, transform: Transform, thresholds: Sequence[float],
+    weights: Sequence[float] | Tensor,
+) -> Tensor:  # fmt: skip
     """Return the cross entropy of reaching each threshold, summed over the known cells and, with weights, over thresholds.
 
     observed: (case, lead, y, x) mm/h

@@ -20,7 +20,10 @@ SOURCE = Source(
 
 
 def library_for(outputs: Tensor) -> Library | None:
-    """Return the compiled library if it can work on these outputs, else None: fake tensors, too, have no memory to read."""
+    """Return the compiled library if it can work on these outputs, else None: fake tensors, too, have no memory to read.
+
+    outputs: (case, lead, parameter, y, x)
+    """
     takes = outputs.device.type == "cpu" and outputs.dtype == torch.float32 and type(outputs) is Tensor
     return compiled.load(SOURCE) if takes else None
 
@@ -31,7 +34,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx, outputs: Tensor, observed: Tensor, known: Tensor, coefficients: Sequence[Sequence[float]],
-        thresholds: Sequence[float], weights: Tensor, library: Library,
+        thresholds: Sequence[float], weights: Sequence[float] | Tensor, library: Library,
     ) -> Tensor:  # fmt: skip
         """Return the sum over known cells and thresholds of the weighted cross entropy, a scalar.
 
@@ -43,8 +46,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         """
         outputs, observed, known = outputs.contiguous(), observed.float().contiguous(), known.contiguous()
         fields, cells = outputs.shape[0] * outputs.shape[1], outputs.shape[3] * outputs.shape[4]
-        tables = [torch.tensor(values, dtype=torch.float32) for values in (coefficients, thresholds)]
-        tables.append(weights.float().contiguous())
+        tables = [torch.as_tensor(values, dtype=torch.float32).contiguous() for values in (coefficients, thresholds, weights)]
         gradient = torch.empty_like(outputs)
         sums = torch.zeros(fields, len(thresholds), dtype=torch.float64)
         library.cross_entropies(
@@ -52,7 +54,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             *(tensor.data_ptr() for tensor in (*tables, sums, gradient)), torch.get_num_threads(),
         )  # fmt: skip
         ctx.save_for_backward(gradient)
-        return (sums.sum(dim=0) * weights).sum().float()
+        return (sums.sum(dim=0) * tables[-1]).sum().float()
 
     @staticmethod
     def backward(ctx, given: Tensor) -> tuple[Tensor | None, ...]:

@@ -107,7 +107,8 @@ class Guided(Layers, DistributionModel):
         trust, (y, x) = 1.0 if self.training else self.config.trust, coded.shape[-2:]
         if channels.dtype == torch.float32 and (library := patches.library_for(channels)):
             return patches.Corrected.apply(channels, coded, intercept, slope, trust, self.config.patch, library)
-        correction = trust * self._unfolded(channels)[..., :y, :x]
+        correction = self._unfolded(channels)[..., :y, :x]
+        correction = correction if self.training else trust * correction  # not 1 × it, which would copy it
         with torch.no_grad():
             odds = torch.addcmul(intercept[..., None, None], slope[..., None, None], coded.float()).masked_fill_(
                 coded[:, :, :1] == MISSING, torch.nan

@@ -24,7 +24,10 @@ SOURCE = Source(
 
 
 def library_for(tensor: Tensor) -> Library | None:
-    """Return the compiled library if it can read the tensor: real memory of a CPU, while torch neither compiles nor exports."""
+    """Return the compiled library if it can read the tensor: real memory of a CPU, while torch neither compiles nor exports.
+
+    tensor: (case, lead, rate, y, x), or with the channels of patches in place of rates
+    """
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
     return compiled.load(SOURCE) if not traced and tensor.device.type == "cpu" and type(tensor) is Tensor else None
 
