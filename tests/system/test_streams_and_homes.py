@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from makers import write_record
+from makers import command, write_record
 
 from nowcast.commands.arguments import expand_home, join_command
 from nowcast.netcdf.files import expand
@@ -21,12 +21,13 @@ def run(command, folder, redirection):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("redirection", ["2>&-", "2> >(exec true)", "<&- 2>&-"])
-def test_a_closed_stderr_changes_neither_result_nor_exit_code(tmp_path, redirection):
+def test_a_closed_stderr_changes_neither_result_nor_exit_code(tmp_path, monkeypatch, redirection):
+    monkeypatch.chdir(tmp_path)
     write_record(tmp_path / "a.nc", np.ones((3, 4, 4)))
     (tmp_path / "bad.nc").write_bytes(b"GRIB")
-    usual = run(["inspect", "a.nc"], tmp_path, "")
+    _, usual, _ = command("inspect", "a.nc")
     done = run(["inspect", "a.nc"], tmp_path, redirection)
-    assert (done.returncode, done.stdout) == (0, usual.stdout)
+    assert (done.returncode, done.stdout) == (0, usual)
     assert run(["inspect", "absent.nc"], tmp_path, redirection).returncode == 2
     assert run(["inspect", "bad.nc"], tmp_path, redirection).returncode == 3
 
