@@ -188,7 +188,7 @@ def test_nothing_touches_the_network(tmp_path, monkeypatch, undrawn):
     for words in (
         ("inspect", record),
         ("predict", run, record, "--output", tmp_path / "forecast.nc"),
-        ("evaluate", run, "--observations", record, "--output", tmp_path / "scores"),
+        ("evaluate", run, "--observations", record, "--every", "30", "--output", tmp_path / "scores"),
     ):
         code, _, err = command(*words)
         assert code == 0, err
