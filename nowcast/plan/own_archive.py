@@ -18,12 +18,19 @@ WIDTHS = {1.0: "as in the recipe", 0.5: "half the recipe's", 0.25: "a quarter of
 def sizes(fingerprint: Fingerprint, recipe: Choices) -> Iterator[Size]:
     """Yield the sizes to try, the desired one first: narrower networks where time is short, then fewer cases for memory."""
     crop, batch_size = recipe.tree["data"]["crop"], recipe.tree["training"]["batch_size"]
-    is_whole = math.prod(fingerprint.series[0].shape) <= WHOLE_GRID * crop**2
-    size = Size(1.0, 0 if is_whole else crop, batch_size)
+    shape = fingerprint.series[0].shape
+    if math.prod(shape) <= WHOLE_GRID * crop**2:
+        crop, batch_size = 0, batch_of_whole_grids(shape, crop, batch_size)
+    size = Size(1.0, crop, batch_size)
     yield from (replace(size, width=width) for width in WIDTHS)
     while batch_size > 1:
         batch_size //= 2
         yield replace(size, width=min(WIDTHS), batch_size=batch_size)
+
+
+def batch_of_whole_grids(shape: Sequence[int], crop: int, batch_size: int) -> int:
+    """Return how many whole grids (y, x) to take in a step instead of `batch_size` crops: twice as many if they are small."""
+    return batch_size * min(max(crop**2 // math.prod(shape), 1), 2)
 
 
 def choose_for_archive(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:

@@ -42,6 +42,7 @@ from nowcast.forecasters.forecaster import Forecaster
 from nowcast.models.guided.calibration import GUIDANCE_CENTRES
 from nowcast.models.guided.network import Guided
 from nowcast.netcdf.record import Record
+from nowcast.plan.own_archive import batch_of_whole_grids
 from nowcast.prediction.cases import Selection
 from nowcast.prediction.pipeline import file_name, predict
 from nowcast.runtime import distributed
@@ -164,8 +165,10 @@ def train(
 ) -> None:
     """Train a recipe, changed by `settings`, on the record in `folder`, from where an interrupted call left the run folder."""
     experiment = config.read(recipe, settings)
-    if min(open_record(folder).grid.shape) <= experiment.data.crop:  # the grid is smaller than the recipe's crops
-        experiment = config.read(recipe, [*settings, "data.crop=0"])
+    shape, crop = open_record(folder).grid.shape, experiment.data.crop
+    if min(shape) <= crop:  # the grid is smaller than the recipe's crops
+        batch_size = batch_of_whole_grids(shape, crop, config.read(recipe).training.batch_size)
+        experiment = config.read(recipe, [f"training.batch_size={batch_size}", *settings, "data.crop=0"])
     data = experiment.data.model_copy(update={"records": (str(folder),), **({"splits": splits} if splits else {})})
     is_begun = run_folder.is_resumable(run)
     train_run(experiment.model_copy(update={"data": data}), run, resume=is_begun, overwrite=False, device=device)

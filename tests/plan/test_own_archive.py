@@ -63,6 +63,11 @@ def test_a_grid_about_as_large_as_the_crop_is_taken_whole(shape, crop):
     assert chosen(archive(shape))[0].data.crop == crop
 
 
+def test_more_whole_grids_make_a_batch_where_they_are_small():
+    batches = {side: chosen(archive((side, CROP)))[0].training.batch_size for side in (CROP // 4, CROP // 2, CROP)}
+    assert batches == {CROP // 4: 2 * GIVEN.batch_size, CROP // 2: 2 * GIVEN.batch_size, CROP: GIVEN.batch_size}
+
+
 def test_stretched_cells_are_not_turned():
     assert chosen(archive(km=(1.1, 0.7)))[0].data.augmentation == ("flips",)
     assert chosen(archive(km=(1.1, 1.0)))[0].data.augmentation == ("flips", "rotations")
@@ -110,7 +115,7 @@ def test_few_windows_give_few_cases_and_each_is_used_once_in_each_orientation():
     experiment, made, _ = chosen(archive((64, 64), days=30, frames=20), seconds=0.01, guidance=0.0, rainy_frames=0.5)
     windows = choose_frames([archive((64, 64), days=30, frames=20)]).num_training
     assert experiment.data.kept_cases == pytest.approx(windows * 0.5, rel=0.1)
-    assert experiment.training.steps == pytest.approx(8 * windows * 0.5 / GIVEN.batch_size, rel=0.1)
+    assert experiment.training.steps == pytest.approx(8 * windows * 0.5 / experiment.training.batch_size, rel=0.1)
     assert "once in each of its orientations" in made.comments["training.steps"]
     assert experiment.training.validation_cases < GIVEN.validation_cases
 
@@ -145,7 +150,7 @@ def test_a_short_run_averages_few_steps_and_warms_up_shortly():
 
 def test_the_sizes_become_narrower_and_then_smaller():
     tried = list(own_archive.sizes(made_up([archive()]), reference_choices(ARCHIVE)))
-    assert [(size.width, size.batch_size) for size in tried] == [(1, 8), (0.5, 8), (0.25, 8), (0.25, 4), (0.25, 2), (0.25, 1)]
+    assert [(size.width, size.batch_size) for size in tried] == [(1, 4), (0.5, 4), (0.25, 4), (0.25, 2), (0.25, 1)]
     assert {size.crop for size in tried} == {CROP}
 
 
