@@ -89,9 +89,9 @@ class Guided(Layers, DistributionModel):
         lead = 0
         for num_steps in steps_at_once(num_leads):
             coded = guidance[:, lead : lead + num_steps]
-            fitted = [rows_of_leads(buffer, lead, num_steps) for buffer in (self.intercept, self.slope / STEPS)]
-            hidden, states = self.forecaster(self._fed(coded, *fitted), states)
-            yield self._corrected(coded, *fitted, self.head(hidden))
+            intercept, slope = (rows_of_leads(buffer, lead, num_steps) for buffer in (self.intercept, self.slope / STEPS))
+            hidden, states = self.forecaster(self._fed(coded, intercept, slope), states)
+            yield self._corrected(coded, intercept, slope, self.head(hidden))
             lead += num_steps
 
     def blank_inputs(self, cases: int, num_leads: int, grid: Sequence[int]) -> dict[str, Tensor]:
@@ -109,6 +109,7 @@ class Guided(Layers, DistributionModel):
             return patches.Corrected.apply(channels, coded, intercept, slope, trust, self.config.patch, library)
         correction = self._unfolded(channels)[..., :y, :x]
         correction = correction if self.training else trust * correction  # not 1 × it, which would copy it
+        del channels  # frees their memory
         with torch.no_grad():
             odds = torch.addcmul(intercept[..., None, None], slope[..., None, None], coded.float()).masked_fill_(
                 coded[:, :, :1] == MISSING, torch.nan
