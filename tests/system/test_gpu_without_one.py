@@ -134,6 +134,8 @@ def test_a_grid_in_tiles_is_forecast_on_the_gpu(name, gpu, monkeypatch):
     if name in OF_DISTRIBUTIONS:
         fields, probabilities = network.forecast_and_exceedance(past, 2, network.thresholds)
         np.testing.assert_allclose(probabilities, 1, rtol=1e-6, err_msg="tiles fade into each other")
+        for chances in network.exceedance_by_lead(past[0], 2, network.thresholds):
+            np.testing.assert_allclose(chances, 1, rtol=1e-6, err_msg="all tiles advance together")
     else:
         fields = network.forecast(past, 2)
     np.testing.assert_allclose(fields, 1, rtol=1e-6, err_msg="each tile is of ones")
