@@ -37,7 +37,8 @@ class Network(Protocol):
 
     def tiling(self, grid: tuple[int, int], num_leads: int, run: Any, fields: int) -> Tiling | None: ...
 
-    def on_device(self, past: np.ndarray) -> Tensor: ...
+    def on_device(self, past: np.ndarray) -> Tensor:
+        """Copy past frames (case, time, y, x), or guidance (case, lead, rate, y, x), to the network's device."""
 
 
 def network_exceedance(network: Network, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> Iterator[np.ndarray]:

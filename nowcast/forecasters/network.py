@@ -232,6 +232,7 @@ class Network(Forecaster):
         return fields.cpu().numpy()
 
     def on_device(self, past: np.ndarray) -> Tensor:
+        """Copy past frames (case, time, y, x), or guidance (case, lead, rate, y, x), to the network's device."""
         return torch.from_numpy(np.ascontiguousarray(past)).to(self.device)
 
     def tiling(self, grid: tuple[int, int], num_leads: int, run: Run, fields: int) -> Tiling | None:
