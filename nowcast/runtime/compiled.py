@@ -107,7 +107,8 @@ def _fingerprint(compiler: str, defines: tuple[str, ...], source: Source) -> str
     -march=native depends on the processor, so machines that share a cache have a library for each kind of processor.
     """
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=TIME_LIMIT, check=True).stdout
-    parts = (source.path.read_text(encoding="utf-8"), version, *FLAGS, *defines, platform.machine(), _processor())
+    files = [source.path, *sorted(source.path.parent.glob("*.h"))]  # with the headers that it may include
+    parts = (*(path.read_text(encoding="utf-8") for path in files), version, *FLAGS, *defines, platform.machine(), _processor())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
 
 

@@ -196,7 +196,7 @@ def power_text(spectra: SpectrumSums) -> str:
     return f"{'; '.join(told)}; all wavelengths {float(ratio(spectra.power_f.sum(), spectra.power_o.sum())):.2f}"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", nargs="+")
     parser.add_argument("--network", default="extrapolation", help="forecaster whose members are scored")
@@ -207,7 +207,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--crop", type=int, default=0, help="cells of the middle of the grid that are forecast; 0: all")
     parser.add_argument("--alone", action="store_true", help="without STEPS")
-    given = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    given = parse(argv)
     logging.basicConfig(level=logging.WARNING)
     given.output.mkdir(parents=True, exist_ok=True)
     blocks: dict[str, dict[tuple[str, str], Tally]] = {}

@@ -4,30 +4,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "exponential.h"
+
 #define STRIP 128 /* cells computed together, so that their values stay in the CPU's cache */
 #define INLINED static inline __attribute__((always_inline))
-
-/* e^x for x <= 0 as 2^n times a polynomial (expf of the Cephes library), with an error of up to 2 units in the last place. NaN
-   stays NaN. */
-INLINED float exponential(float x) {
-    float bounded = x < -87.0f ? -87.0f : x;
-    float shifted = bounded * 1.44269504f + 12582912.0f; /* adding 1.5 * 2^23 rounds to an integer */
-    float n = shifted - 12582912.0f;
-    float r = (bounded - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    uint32_t bits;
-    memcpy(&bits, &shifted, 4);
-    bits = (bits - 0x4b400000u + 127u) << 23;
-    float power;
-    memcpy(&power, &bits, 4);
-    return p * power;
-}
 
 /* ln(1 + e) for 0 <= e <= 1: 2 artanh(e / (2 + e)) as a series, with a relative error below 1e-7 also where e is tiny. */
 INLINED float logarithm(float e) {
