@@ -1,7 +1,7 @@
 """A network's probabilities of one case lead by lead, so that memory does not grow with the number of lead times.
 
-Nothing but probabilities is computed, so areas are not matched. Where a grid does not fit in memory, all tiles advance together
-from one lead time to the next; each keeps what its model needs to go on.
+Where a grid does not fit in memory, all tiles advance together from one lead time to the next; each keeps what its model needs
+to go on. If the model matches areas, a first pass over the tiles matches those of the whole grid.
 """
 
 from collections import deque
@@ -36,6 +36,9 @@ class Network(Protocol):
     precision: torch.dtype
 
     def tiling(self, grid: tuple[int, int], num_leads: int, run: Any, fields: int) -> Tiling | None: ...
+
+    def matched(self, past: np.ndarray, num_leads: int, tiling: Tiling, guidance: np.ndarray | None) -> Tensor:
+        """Return the model's `match` (case, lead, 2, value) of the whole grid."""
 
     def on_device(self, past: np.ndarray) -> Tensor:
         """Copy past frames (case, time, y, x), or guidance (case, lead, rate, y, x), to the network's device."""
@@ -82,6 +85,9 @@ def _on_grid(
     if tiling is None:
         yield from advance(past[None], num_leads, guidance=guidance)
     else:
+        if network.model.matches_areas:
+            with torch.inference_mode():
+                advance = partial(advance, matched=network.matched(past[None], num_leads, tiling, guidance))
         yield from _in_tiles(tiling, past, num_leads, guidance, advance)
 
 
@@ -110,8 +116,13 @@ def _advance(
     guidance: np.ndarray | None = None,
     *,
     thresholds: Sequence[float],
+    matched: Tensor | None = None,
 ) -> Iterator[np.ndarray]:
-    """Run the model and yield the probabilities (threshold, y, x) of one lead time after the other; past (1, time, y, x)."""
+    """Run the model and yield the probabilities (threshold, y, x) of one lead time after the other.
+
+    past: (1, time, y, x) mm/h, NaN missing
+    matched: (1, lead, 2, value) of the model's `match` on a larger grid of which this is a tile; None: no tile
+    """
     model, on_device = network.model, network.on_device
     encoded = network.transform.encode(torch.tensor(thresholds, dtype=torch.float32)).tolist()
     further = {} if guidance is None else {"guidance": on_device(guidance)}
@@ -119,14 +130,21 @@ def _advance(
     missing = torch.isnan(rain).all(dim=1)
     # the modes do not surround a yield: what others compute in between would be done in them too
     with torch.inference_mode(), arithmetic(network.device, network.precision):
-        outputs = iter(model.leads(network_input(rain, network.transform), num_leads, **further))
+        values = network_input(rain, network.transform)
+        outputs = iter(model.leads(values, num_leads, **further))
     number = 0
     while number < num_leads:
         with torch.inference_mode(), arithmetic(network.device, network.precision):
             some = next(outputs)
+            last = number + some.shape[1]
+            if matched is not None:
+                own = matched[:, number:last]
+            else:
+                own = model.matched(some, values, number + 1) if model.matches_areas else None
         for lead in range(some.shape[1]):
             with torch.inference_mode(), arithmetic(network.device, network.precision):
-                chances = model.exceedance(some[:, lead : lead + 1], encoded)[:, 0]
+                of_lead = slice(lead, lead + 1)
+                chances = model.exceedance(some[:, of_lead], encoded, None if own is None else own[:, of_lead])[:, 0]
                 ready = torch.where(missing[:, None], torch.nan, chances)[0].cpu().numpy()
             number += 1
             yield ready

@@ -25,14 +25,14 @@ def forecast_fields(
     num_leads: int,
     *,
     thresholds: Sequence[float] = (),
-    cuts: Tensor | None = None,
+    matched: Tensor | None = None,
     **further: Tensor,
 ) -> Tensor:
     """Forecast fields and the probabilities of reaching each threshold, with a model and its transform.
 
     rain: (case, time, y, x) mm/h, NaN missing
     thresholds: mm/h; only for a DistributionModel
-    cuts: (case, lead, value) log-odds cuts of a larger grid of which this is a tile, for models that match areas
+    matched: (case, lead, 2, value) of the model's `match` on a larger grid of which this is a tile; None: no tile
     further: what the model takes beside past frames, such as guidance
     returns: (case, lead, 1 + threshold, y, x), mm/h, then probabilities; NaN where every past frame is missing
     """
@@ -41,9 +41,12 @@ def forecast_fields(
     pieces, lead = [], 0
     for outputs in model.leads(past, num_leads, **further):
         stop = lead + outputs.shape[1]
-        own_cuts = None if cuts is None else cuts[:, lead:stop]
-        field = transform.decode(model.values(outputs, past, first_lead=lead + 1, cuts=own_cuts))[:, :, None]
-        pieces.append(torch.cat([field, model.exceedance(outputs, encoded)], dim=2) if thresholds else field)
+        if matched is not None:
+            own = matched[:, lead:stop]
+        else:
+            own = model.matched(outputs, past, lead + 1) if model.matches_areas else None
+        field = transform.decode(model.values(outputs, past, first_lead=lead + 1, matched=own))[:, :, None]
+        pieces.append(torch.cat([field, model.exceedance(outputs, encoded, own)], dim=2) if thresholds else field)
         lead = stop
     fields = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
     return torch.where(torch.isnan(rain).all(dim=1)[:, None, None], torch.nan, fields)

@@ -151,21 +151,24 @@ class Moving(nn.Module):
 
     def _fields(self, outputs: Tensor, values: Tensor, lead: int) -> Tensor:
         """Return the forecast, mm/h, and the probabilities (1 + threshold, y, x) of one lead time."""
-        model, stride = self.model, self.model.sample_stride(values.shape[-2:]) if self.model.matches_areas else 1
+        model, matched = self.model, self._matched(outputs, values, lead) if self.model.matches_areas else None
         if model.takes_guidance:
-            cuts = model.cuts[min(lead, len(model.cuts)) - 1]
-            if model.matches_areas:
-                odds, newest, validity = model.sample(outputs, values, stride)
-                cuts = matched_cuts(odds[0, 0], newest[0], validity[0], lead, AREAS)
+            cuts = model.cuts[min(lead, len(model.cuts)) - 1] if matched is None else matched[0, 0, 0]
             highest = highest_rate_reached(outputs - cuts[:, None, None])[0, 0]
-        elif model.matches_areas:
-            odds, newest, validity = model.sample(outputs, values, stride)
-            cuts = matched_cuts(odds[0, 0], newest[0], validity[0], lead, model.matching_constants)
-            highest = highest_reached(outputs, model.anchors, cuts)
+        elif matched is not None:
+            highest = highest_reached(outputs, model.anchors, matched[0, 0, 0])
         else:
             highest = model.values(outputs, values, first_lead=lead)[0, 0]
         field = self.transform.decode(highest)[None]
-        return torch.cat([field, model.exceedance(outputs, self.encoded)[0, 0]]) if self.encoded else field
+        return torch.cat([field, model.exceedance(outputs, self.encoded, matched)[0, 0]]) if self.encoded else field
+
+    def _matched(self, outputs: Tensor, values: Tensor, lead: int) -> Tensor:
+        """Return the cuts and shifts (1, 1, 2, value) of one lead time. As the model's `match`."""
+        model = self.model
+        odds, newest, validity = model.sample(outputs, values, model.sample_stride(values.shape[-2:]))
+        constants = AREAS if model.takes_guidance else model.matching_constants
+        cuts = matched_cuts(odds[0, 0], newest[0], validity[0], lead, constants)[None, None]
+        return torch.stack([cuts, model.shifts(odds, newest, validity)], dim=2)
 
     def _guidance(self, still: Tensor, places: Sequence[Places]) -> Tensor:
         """Return the guidance (1, lead, rate, y, x) int8. As `models.guided.guidance.guidance`, with the place's correction."""

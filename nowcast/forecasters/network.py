@@ -193,13 +193,13 @@ class Network(Forecaster):
     def _in_tiles(
         self, past: np.ndarray, num_leads: int, guidance: np.ndarray | None = None, *, run: Run, tiling: Tiling
     ) -> np.ndarray:
-        """Forecast one case in tiles; if the model matches areas, a first pass computes the cuts of the whole grid."""
+        """Forecast one case in tiles; if the model matches areas, a first pass matches those of the whole grid."""
         if self.model.matches_areas:
-            run = partial(run, cuts=self._cuts(past, num_leads, tiling, guidance))
+            run = partial(run, matched=self.matched(past, num_leads, tiling, guidance))
         return forecast_in_tiles(run, past, num_leads, tiling, guidance)
 
-    def _cuts(self, past: np.ndarray, num_leads: int, tiling: Tiling, guidance: np.ndarray | None) -> Tensor:
-        """Return the log-odds cuts (case, lead, value) of the model's `match`, from a sample of the core of each tile."""
+    def matched(self, past: np.ndarray, num_leads: int, tiling: Tiling, guidance: np.ndarray | None) -> Tensor:
+        """Return the model's `match` (case, lead, 2, value) of the whole grid, from a sample of the core of each tile."""
         stride, samples = self.model.sample_stride(past.shape[-2:]), []
         for y, x in tiling:
             core = (..., *(axis.core_from(stride) for axis in (y, x)))
@@ -208,11 +208,11 @@ class Network(Forecaster):
             with arithmetic(self.device, self.precision):
                 leads = self.model.leads(inputs, num_leads, **further)
                 samples.append([self.model.sample(outputs[core], inputs[core], stride) for outputs in leads])
-        cuts, lead = [], 1
+        found, lead = [], 1
         for of_tiles in zip(*samples, strict=True):  # some lead times of all tiles
-            cuts.append(self.model.match(*(torch.cat(pieces, dim=-1) for pieces in zip(*of_tiles, strict=True)), lead))
-            lead += cuts[-1].shape[1]
-        return torch.cat(cuts, dim=1)
+            found.append(self.model.match(*(torch.cat(pieces, dim=-1) for pieces in zip(*of_tiles, strict=True)), lead))
+            lead += found[-1].shape[1]
+        return torch.cat(found, dim=1)
 
     def _keep_dry(self, past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
         """Set the forecast of a case without rain in any past frame to 0, because networks turn dry frames into drizzle."""

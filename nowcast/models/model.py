@@ -91,12 +91,12 @@ class Model(nn.Module, ABC):
         """
         return [self(past, num_leads)]
 
-    def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, cuts: Tensor | None = None) -> Tensor:
+    def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, matched: Tensor | None = None) -> Tensor:
         """Return the network values (case, lead, y, x) to forecast, by default the outputs.
 
         outputs: (case, lead, …) of `leads`, beginning at lead time number `first_lead` (1, 2, …)
         past: (case, time, 2, y, x) as given to `forward`
-        cuts: (case, lead, value) log-odds cuts of `match` on the larger grid of which this is a tile; None: no tile
+        matched: (case, lead, 2, value) of `match`, also on a larger grid of which this is a tile; None: that of this grid
         """
         return outputs
 
@@ -150,13 +150,14 @@ class DistributionModel(Model):
         return None
 
     @abstractmethod
-    def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, cuts: Tensor | None = None) -> Tensor:
+    def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, matched: Tensor | None = None) -> Tensor:
         """Return the single network value (case, lead, y, x) to forecast for each cell. Arguments as `Model.values`."""
 
-    def exceedance(self, outputs: Tensor, values: Sequence[float]) -> Tensor:
+    def exceedance(self, outputs: Tensor, values: Sequence[float], matched: Tensor | None = None) -> Tensor:
         """Return the probability of reaching each network value.
 
         outputs: (case, lead, parameter, y, x)
+        matched: (case, lead, 2, value) of `match`; None where areas are not matched
         returns: (case, lead, value, y, x) from 0 to 1
         """
         return torch.stack([torch.sigmoid(self.log_odds(outputs, value)) for value in values], dim=2)
@@ -181,11 +182,20 @@ class DistributionModel(Model):
         raise NotImplementedError(f"{type(self).__name__} does not match areas")
 
     def match(self, odds: Tensor, newest: Tensor, validity: Tensor, first_lead: int = 1) -> Tensor:
-        """Return the log-odds cut (case, lead, value) above which a cell is forecast to reach each value.
+        """Return, for each value, by the areas of the newest frame, (case, lead, 2, value): a cut and a shift of the log-odds.
 
+        A cell is forecast to reach the value above the cut; the shift is added to the log-odds of its probability.
         The arguments are a `sample` that begins at lead time number `first_lead`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not match areas")
+
+    def shifts(self, odds: Tensor, newest: Tensor, validity: Tensor) -> Tensor:
+        """Return the shifts (case, lead, value) of `match`, by default 0. Arguments as `match`."""
+        return odds.new_zeros(odds.shape[:3])
+
+    def matched(self, outputs: Tensor, past: Tensor, first_lead: int = 1) -> Tensor:
+        """Return the `match` (case, lead, 2, value) of a whole grid. Arguments as `values`."""
+        return self.match(*self.sample(outputs, past, self.sample_stride(past.shape[-2:])), first_lead)
 
 
 @dataclass(frozen=True)

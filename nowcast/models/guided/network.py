@@ -185,11 +185,11 @@ class Guided(Layers, DistributionModel):
     ) -> CutCalibration:
         return CutCalibration(self.cuts)
 
-    def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, cuts: Tensor | None = None) -> Tensor:
+    def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, matched: Tensor | None = None) -> Tensor:
         """Return the highest network value whose log-odds reach its cut. Arguments as `Model.values`."""
-        if cuts is None and self.matches_areas:
-            cuts = self.match(*self.sample(outputs, past, self.sample_stride(past.shape[-2:])), first_lead)
-        elif cuts is None:
+        if self.matches_areas:
+            cuts = (self.matched(outputs, past, first_lead) if matched is None else matched)[:, :, 0]
+        else:
             cuts = rows_of_leads(self.cuts, first_lead - 1, outputs.shape[1])
         return highest_reached(outputs - cuts[..., None, None])
 
@@ -200,9 +200,10 @@ class Guided(Layers, DistributionModel):
         return odds.nan_to_num(nan=-NEVER), newest[:, 0], known
 
     def match(self, odds: Tensor, newest: Tensor, validity: Tensor, first_lead: int = 1) -> Tensor:
-        return match_areas(odds, newest, validity, first_lead, AREAS)
+        cuts = match_areas(odds, newest, validity, first_lead, AREAS)
+        return torch.stack([cuts, self.shifts(odds, newest, validity)], dim=2)
 
-    def exceedance(self, outputs: Tensor, values: tuple[float, ...]) -> Tensor:
+    def exceedance(self, outputs: Tensor, values: tuple[float, ...], matched: Tensor | None = None) -> Tensor:
         """Return the probability of reaching each network value, which never increases with the value.
 
         Shapes are as `DistributionModel.exceedance`.

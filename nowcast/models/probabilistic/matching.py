@@ -1,12 +1,19 @@
-"""Probability matching: the log-odds cuts at which a forecast covers the area that each rain rate should cover.
+"""Probability matching: how much of the area each rain rate should cover, by the area that it has in the newest frame.
 
 The forecast area of each rate is the area in the newest frame times `area_share`. Rain of all rates gains area, because the
 CSI is best if rain is forecast wherever its probability is at least CSI / (1 + CSI), which is less than a half. Heavy rain
 loses area, because it is seldom where it is forecast and causes most of the squared error.
+
+The expected area of each rate, the sum of its probabilities, is moved towards that in the newest frame. How heavy rain gets
+differs so much from one weather to another that what was learnt of some says little of the next: at the last six lead times
+the included network expected .9 to 125 times the observed area of 20 mm/h on six records; that of the newest frame is 1.1 to
+4.6 times as large (pretrained/README.md).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -32,6 +39,12 @@ class MatchingConstants:
     most_area_loss: float = 0.9  # fraction of the area
     area_loss_lead: int = 4  # lead time number from which on the loss is complete
 
+    shift_least: float = 0.5  # share of the way from the expected area to that of the newest frame, for light rain
+    shift_grows_from: float = 0.45  # network value above which the share grows: 5 mm/h
+    shift_whole_from: float = 0.7  # network value from which on it is 1: 20 mm/h
+    shift_prior: float = 3.0  # cells with and without the rate that are added to both areas, so that none is 0; and at most
+    shift_rarity: float = 0.1  # so much of the area of the anchor below: a rate that is not there is rarer than a lower one
+
     @property
     def anchors(self) -> tuple[float, ...]:
         """Return the network values of `rates`, at which areas are matched; below the first one the forecast is 0.
@@ -54,6 +67,11 @@ class MatchingConstants:
         loss = min(max(value - self.area_loss_from, 0) * self.area_loss, self.most_area_loss)
         loss *= min(lead / self.area_loss_lead, 1)
         return (1 + self.area_gain * min(lead / self.area_gain_lead, 1)) * (1 - loss)
+
+    def shift_share(self, value: float) -> float:
+        """Compute the share of the way from the expected area to that of the newest frame, for a network value."""
+        grown = (value - self.shift_grows_from) / (self.shift_whole_from - self.shift_grows_from)
+        return self.shift_least + (1 - self.shift_least) * min(max(grown, 0.0), 1.0)
 
 
 MATCHING = MatchingConstants()
@@ -81,3 +99,33 @@ def match_areas(odds: Tensor, newest: Tensor, validity: Tensor, first_lead: int,
                 reached = case_odds[lead, number].kthvalue(num_known - wanted + 1).values
                 cuts[case, lead, number] = reached - CUT_TOLERANCE
     return cuts
+
+
+def shift_to_areas(odds: Tensor, newest: Tensor, validity: Tensor, constants: MatchingConstants) -> Tensor:
+    """Compute what to add to the log-odds of each anchor so that the expected area goes towards that of the newest frame.
+
+        odds: (case, lead, anchor, cell) calibrated log-odds
+        newest: (case, cell) network values of the newest frame
+        validity: (case, cell) 1 known, 0 missing
+        returns: (case, lead, anchor)
+
+    Areas are compared by the log-odds of their share of the known cells.
+    """
+    number, known = validity.sum(dim=-1)[:, None, None], validity[:, None, None]
+    falling = torch.stack(list(accumulate(odds.unbind(2), torch.minimum)), dim=2)
+    expected = (torch.sigmoid(falling) * known).sum(dim=-1)
+    areas = [((newest >= anchor) * validity).sum(dim=-1) for anchor in constants.anchors]
+    priors = [torch.full_like(areas[0], constants.shift_prior)]
+    for area in areas[:-1]:
+        priors.append(torch.clamp(constants.shift_rarity * (area + priors[-1]), max=constants.shift_prior))
+    prior, shares = torch.stack(priors, dim=-1)[:, None], [constants.shift_share(anchor) for anchor in constants.anchors]
+    compared = torch.stack(areas, dim=-1)[:, None], expected
+    wanted, given = (torch.log((area + prior) / (number - area + prior)) for area in compared)
+    return odds.new_tensor(shares) * (wanted - given)
+
+
+def shift_at(shifts: Tensor, value: float, anchors: Sequence[float]) -> Tensor:
+    """Return the shift (case, lead) at a network value, linear between those of the anchors (case, lead, anchor)."""
+    upper = min(max(sum(anchor < value for anchor in anchors), 1), len(anchors) - 1)
+    share = (value - anchors[upper - 1]) / (anchors[upper] - anchors[upper - 1])
+    return torch.lerp(shifts[..., upper - 1], shifts[..., upper], min(max(share, 0.0), 1.0))

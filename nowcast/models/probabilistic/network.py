@@ -43,7 +43,7 @@ from nowcast.models.probabilistic.cascade import (
     with_mean_change,
 )
 from nowcast.models.probabilistic.distribution import LEVELS, coefficients, highest_reached, log_odds
-from nowcast.models.probabilistic.matching import MATCHING, MatchingConstants, match_areas
+from nowcast.models.probabilistic.matching import MATCHING, MatchingConstants, match_areas, shift_at, shift_to_areas
 from nowcast.models.transform import Transform
 
 WIDTH_RATE = 40.0  # learning-rate multiplier of the widths: they are three numbers, beside tens of thousands of weights
@@ -207,32 +207,39 @@ class Probabilistic(Layers, DistributionModel):
         return odds, newest[:, 0], newest[:, 1]
 
     def match(self, odds: Tensor, newest: Tensor, validity: Tensor, first_lead: int = 1) -> Tensor:
-        return match_areas(odds, newest, validity, first_lead, self.matching_constants)
+        cuts = match_areas(odds, newest, validity, first_lead, self.matching_constants)
+        return torch.stack([cuts, self.shifts(odds, newest, validity)], dim=2)
 
-    def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, cuts: Tensor | None = None) -> Tensor:
+    def shifts(self, odds: Tensor, newest: Tensor, validity: Tensor) -> Tensor:
+        intercept, slope = self.reliability
+        return shift_to_areas(intercept + slope * odds, newest, validity, self.matching_constants)
+
+    def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, matched: Tensor | None = None) -> Tensor:
         """Return the highest network value whose log-odds reach the cut of `match`. Arguments as `Model.values`.
 
         For each rate the forecast thus covers about the area that the rate has in the newest frame, where it is most likely.
         A fixed probability instead of the cut would not do: one that suits one radar gives too much rain for another.
         """
-        if cuts is None:
-            cuts = self.match(*self.sample(outputs, past, self.sample_stride(past.shape[-2:])), first_lead)
-        return highest_reached(outputs, self.anchors, cuts)
+        matched = self.matched(outputs, past, first_lead) if matched is None else matched
+        return highest_reached(outputs, self.anchors, matched[:, :, 0])
 
-    def exceedance(self, outputs: Tensor, values: Sequence[float]) -> Tensor:
+    def exceedance(self, outputs: Tensor, values: Sequence[float], matched: Tensor | None = None) -> Tensor:
         """Return the calibrated probability of reaching each network value; it never increases with the value.
 
         outputs: (case, lead, 6, y, x)
+        matched: (case, lead, 2, anchor) of `match`, whose shifts are added to the log-odds; None: no shift
         returns: (case, lead, value, y, x) from 0 to 1
         """
         intercept, slope = self.reliability
+        shifts = None if matched is None else [shift_at(matched[:, :, 1], value, self.anchors) for value in values]
         probabilities = outputs.new_empty(*outputs.shape[:2], len(values), *outputs.shape[3:])
         for lead in range(outputs.shape[1]):  # one by one they stay in a processor's cache
             least, of_lead = None, outputs[:, lead : lead + 1]
             for number in sorted(range(len(values)), key=values.__getitem__):
-                odds = log_odds(of_lead, values[number])[:, 0]
+                odds = intercept + slope * log_odds(of_lead, values[number])[:, 0]
+                odds = odds if shifts is None else odds + shifts[number][:, lead, None, None]
                 least = odds if least is None else torch.minimum(least, odds)
-                probabilities[:, lead, number] = torch.sigmoid(intercept + slope * least)
+                probabilities[:, lead, number] = torch.sigmoid(least)
         return probabilities
 
 
