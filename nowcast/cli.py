@@ -305,7 +305,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         arguments = args.written_out(sys.argv[1:] if argv is None else argv)
         with terminating():
-            code = app(args=arguments, prog_name="nowcast", standalone_mode=False, obj=shlex.join(["nowcast", *arguments]))
+            line = shlex.join(["nowcast", *arguments])
+            code = _made_once()(args=arguments, prog_name="nowcast", standalone_mode=False, obj=line)
     except NowcastError as error:
         _fail(str(error), error.exit_code)
     except _ParseError as error:
@@ -319,6 +320,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if code == 130:
         _fail("interrupted", code)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+@functools.cache
+def _made_once() -> Any:
+    """Return what parses the arguments. `app` would make it from the signatures anew at every call, which takes 50 ms."""
+    return typer.main.get_command(app)
 
 
 def _fail(message: str, code: int) -> NoReturn:
