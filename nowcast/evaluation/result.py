@@ -1,7 +1,8 @@
 """Results of an evaluation: sums by forecaster and block, and the tidy rows of scores, differences and intervals."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,35 +171,26 @@ def _rows_of_view(
     coordinates = {"lead": evaluation.lead_minutes} | sums.coordinates | ({} if view.by_lead else {"lead": (None,)})
     shape = tuple(len(coordinates[axis]) for axis in axes)
     low, high = quantiles(resampled) if resampled is not None else (np.full(shape, np.nan),) * 2
-    value, low, high = (np.reshape(values, shape) for values in (value, low, high))
-    axis_of_column = {COLUMN_OF_AXIS[axis]: axis for axis in axes}
-    for position in np.ndindex(shape):
-        index = dict(zip(axes, position, strict=True))
-        place = {
-            column: coordinates[axis_of_column[column]][index[axis_of_column[column]]] if column in axis_of_column else None
-            for column in _COORDINATE_COLUMNS
-        }
-        yield {
-            **labels,
-            **place,
-            "score": view.name,
-            "value": float(value[position]),
-            "low": float(low[position]),
-            "high": float(high[position]),
-            "num_cases": _count(sums, "num_cases", index, evaluation.num_cases if not view.by_lead else None),
-            "num_pairs": _count(sums, "num_pairs", index, None),
-        }
+    columns = [np.reshape(values, -1).tolist() for values in (value, low, high)]
+    num_cases = _counts(sums, "num_cases", axes, shape)
+    if not view.by_lead and "num_whole_cases" not in sums.axes():  # pairs of pixels are in all cases, others count their own
+        num_cases = [evaluation.num_cases] * len(num_cases)
+    columns += [num_cases, _counts(sums, "num_pairs", axes, shape)]
+    own_columns, nowhere = [COLUMN_OF_AXIS[axis] for axis in axes], dict.fromkeys(_COORDINATE_COLUMNS)
+    for place, *numbers in zip(product(*(coordinates[axis] for axis in axes)), *columns, strict=True):
+        where = nowhere | dict(zip(own_columns, place, strict=True))
+        yield labels | where | {"score": view.name} | dict(zip(_NUMBER_COLUMNS, numbers, strict=True))
 
 
 _COORDINATE_COLUMNS = ("lead_minutes", "threshold", "scale_km")
+_NUMBER_COLUMNS = ("value", "low", "high", "num_cases", "num_pairs")
 
 
-def _count(sums: Additive, name: str, index: Mapping[str, int], all_cases: int | None) -> int:
-    """Return the number of cases or pairs behind a value. Pairs of pixels are in all cases, other kinds count their own."""
-    if all_cases is not None and name == "num_cases" and "num_whole_cases" not in sums.axes():
-        return all_cases
-    axes = sums.axes()[name]
-    return int(getattr(sums, name)[tuple(index[axis] for axis in axes)])
+def _counts(sums: Additive, name: str, axes: Sequence[str], shape: tuple[int, ...]) -> list[int]:
+    """Return the numbers of cases or pairs behind all values of a score with these axes, the last axis the fastest."""
+    positions = dict(zip(axes, np.indices(shape), strict=True))
+    found = getattr(sums, name)[tuple(positions[axis] for axis in sums.axes()[name])]
+    return np.broadcast_to(found, shape).astype(int).ravel().tolist()
 
 
 def nearest_threshold(evaluation: Evaluation) -> int:

@@ -148,7 +148,7 @@ class Score:
 
     def pooled(self, s: Additive | Tally) -> np.ndarray:
         """Compute the score (1,) or (1, threshold, …) of the sums over all lead times."""
-        return self(s.pooled())
+        return self((s[self.kind] if isinstance(s, Tally) else s).pooled())
 
     def mean_over_leads(self, s: Additive | Tally) -> np.ndarray:
         """Compute the mean of the scores of all lead times; NaN if the score of any lead time is NaN.
