@@ -12,6 +12,7 @@ from nowcast.errors import DataError, UsageError
 from nowcast.evaluation.result import Evaluation
 from nowcast.evaluation.score_files import FORMAT, FORMAT_NUMBER, block_variable, sums_dim
 from nowcast.netcdf.files import global_attributes
+from nowcast.netcdf.writing.variables import read_variables
 from nowcast.quantity import Quantity
 from nowcast.scores import KINDS
 from nowcast.scores.sums import Additive, Tally
@@ -118,11 +119,10 @@ def _rain(pairs: Additive) -> bytes:
 def read_scores(path: str | Path) -> Evaluation:
     """Read the evaluation in a scores.nc, without its example cases. Raises DataError (exit 3) if it cannot be read."""
     try:
-        # of hundreds of variables, none of which needs to be decoded
-        with xr.open_dataset(path, engine="netcdf4", decode_cf=False) as dataset:
-            if dataset.attrs[FORMAT] != FORMAT_NUMBER:
-                raise DataError(f"{path} is of format {dataset.attrs[FORMAT]}; this nowcast reads format {FORMAT_NUMBER}")
-            return _evaluation(dataset.attrs, {name: variable.load() for name, variable in dataset.variables.items()})
+        attributes, variables = read_variables(Path(path))
+        if attributes[FORMAT] != FORMAT_NUMBER:
+            raise DataError(f"{path} is of format {attributes[FORMAT]}; this nowcast reads format {FORMAT_NUMBER}")
+        return _evaluation(attributes, variables)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} cannot be read as scores: {str(error).splitlines()[0]}.\nEvaluate again to make it anew."

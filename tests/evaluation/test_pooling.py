@@ -11,7 +11,7 @@ from makers import command, rain, write_record
 from nowcast.errors import DataError, UsageError
 from nowcast.evaluation import evaluate as evaluation_evaluate
 from nowcast.evaluation.pooling import is_scores_file, pool, read_scores
-from nowcast.evaluation.score_files import as_dataset, as_json
+from nowcast.evaluation.score_files import as_dataset, as_json, write_dataset
 from nowcast.forecasters.baselines import Extrapolation, Persistence
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
@@ -40,8 +40,9 @@ def evaluate(output, record, *, thresholds=THRESHOLDS, sources=BOTH):
     named = {source.name: source for source in sources}
     result = evaluation_evaluate.evaluate(named, open_records([record]), selection=Selection(), thresholds=thresholds)
     output.mkdir()
-    as_dataset(result, result.rows()).to_netcdf(output / "scores.nc", engine="netcdf4")
-    (output / "scores.json").write_text(as_json(result, result.rows()))
+    rows = result.rows()
+    write_dataset(as_dataset(result, rows), output / "scores.nc")
+    (output / "scores.json").write_text(as_json(result, rows))
     return output / "scores.nc"
 
 

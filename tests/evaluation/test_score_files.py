@@ -143,14 +143,13 @@ def test_undefined_is_a_dash_empty_null_and_nan(tmp_path):
 
 
 def test_a_signal_while_scores_are_written_comes_after_the_file(tmp_path, monkeypatch):
-    """xarray waits for ever for its own lock where a signal raises within it."""
-    dataset, write = xr.Dataset({"csi": ("lead", np.arange(3.0))}), xr.Dataset.to_netcdf
+    dataset, write = xr.Dataset({"csi": ("lead", np.arange(3.0))}), score_files.write_variables
 
-    def terminated_meanwhile(self, *given, **options):
+    def terminated_meanwhile(*given):
         os.kill(os.getpid(), signal.SIGTERM)
-        return write(self, *given, **options)
+        write(*given)
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", terminated_meanwhile)
+    monkeypatch.setattr(score_files, "write_variables", terminated_meanwhile)
     with pytest.raises(Terminated), terminating():
         score_files.write_dataset(dataset, tmp_path / "scores.nc")
     with xr.open_dataset(tmp_path / "scores.nc", engine="netcdf4", decode_times=False) as written:
