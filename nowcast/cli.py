@@ -25,6 +25,7 @@ app = typer.Typer(
     help="Train, run and verify precipitation nowcasters on radar archives in NetCDF.",
 )  # fmt: skip
 log = logging.getLogger("nowcast")
+_command = functools.cache(typer.main.get_command)  # a call of `app` would make all commands anew, which takes 14 ms
 _ParseError = typer.BadParameter.__base__  # a class of click, or of typer's own copy of click, depending on its version
 
 
@@ -306,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = args.written_out(sys.argv[1:] if argv is None else argv)
         with terminating():
             line = shlex.join(["nowcast", *arguments])
-            code = _made_once()(args=arguments, prog_name="nowcast", standalone_mode=False, obj=line)
+            code = _command(app)(args=arguments, prog_name="nowcast", standalone_mode=False, obj=line)
     except NowcastError as error:
         _fail(str(error), error.exit_code)
     except _ParseError as error:
@@ -320,12 +321,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if code == 130:
         _fail("interrupted", code)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-@functools.cache
-def _made_once() -> Any:
-    """Return what parses the arguments. `app` would make it from the signatures anew at every call, which takes 50 ms."""
-    return typer.main.get_command(app)
 
 
 def _fail(message: str, code: int) -> NoReturn:
