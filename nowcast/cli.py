@@ -306,8 +306,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         arguments = args.written_out(sys.argv[1:] if argv is None else argv)
         with terminating():
-            line = shlex.join(["nowcast", *arguments])
-            code = _command(app)(args=arguments, prog_name="nowcast", standalone_mode=False, obj=line)
+            code = _command(app)(arguments, "nowcast", standalone_mode=False, obj=shlex.join(["nowcast", *arguments]))
     except NowcastError as error:
         _fail(str(error), error.exit_code)
     except _ParseError as error:
