@@ -1,9 +1,11 @@
 """Where the real radar records are, one thread each for tests that run side by side, and the seed."""
 
+import gc
 import os
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # likewise: as nowcast's command has threads wait (runtime/waiting.py)
 os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")  # before OpenCV is: of small fields threads take twice the time
 os.environ.pop("COLUMNS", None)  # readline sets it in pytest's process, and xdist's workers take it for that of a terminal
 
@@ -12,6 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from makers import SHARED
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector what stays to the end: going through some million objects of imports takes a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
