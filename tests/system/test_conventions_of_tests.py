@@ -37,7 +37,7 @@ def private_names():
 def attribute_setters(tree):
     """The calls of `setattr` and `monkeypatch.setattr`."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "setattr":
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "setattr":
             yield node
 
 
