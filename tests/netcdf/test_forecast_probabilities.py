@@ -115,10 +115,12 @@ def test_any_number_of_cases_leads_thresholds_and_cells_comes_back(
     facts = {"grid": grid, "lead_times": LEADS[:num_leads], "quantity": RAIN_RATE, "attributes": {}}
     for single in {False, num_cases == 1}:
         write_forecast(path, iter(cases), single=single, thresholds=thresholds, overwrite=True, **facts)
-        assert read_forecast(path, variable=PROBABILITY).thresholds == tuple(thresholds)
+        plain, found = read_forecast(path), read_forecast(path, variable=PROBABILITY)
+        assert found.thresholds == tuple(thresholds)
         for n, (_, fields, chances) in enumerate(cases):
-            np.testing.assert_array_equal(read_forecast(path).read(n), fields)
-            np.testing.assert_allclose(given_back(path, n, range(num_leads)), chances, rtol=0, atol=HALF_A_COUNT)
+            np.testing.assert_array_equal(plain.read(n), fields)
+            given_ = [found.probabilities(n, lead, range(len(thresholds))) for lead in range(num_leads)]
+            np.testing.assert_allclose(np.stack(given_), chances, rtol=0, atol=HALF_A_COUNT)
 
 
 def test_none_and_certain_are_exact(tmp_path, record):
