@@ -69,11 +69,12 @@ def test_a_config_has_the_published_number_of_parameters(name, published):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["shi2015_mmnist_3layer", "beams"])
 def test_a_dry_run_shows_the_published_number_of_parameters(name, tmp_path):
-    size, length = (24, 6) if name == "beams" else (64, 20)
-    record, made = tmp_path / "made.nc", np.random.default_rng(0).random((3, length, size, size))
+    size = 24 if name == "beams" else 64
+    record, made = tmp_path / "made.nc", np.random.default_rng(0).random((3, 4, size, size))
     write_sequences(record, iter(made), title="", source="")
-    once = ("--set", "training.batch_size=1")  # the memory of a step is measured, which is not looked at here
-    code, out, err = command("train", CONFIGS / f"{name}.toml", "--data", record, "--dry-run", "--format", "json", "-q", *once)
+    # the memory of a step is measured, which is not looked at here: of one case and few frames
+    few = [word for key in ("training.batch_size=1", "data.input_frames=2", "data.lead_frames=2") for word in ("--set", key)]
+    code, out, err = command("train", CONFIGS / f"{name}.toml", "--data", record, "--dry-run", "--format", "json", "-q", *few)
     assert code == 0, err
     assert json.loads(out)["num_parameters"] == SIZES[name]
 
@@ -104,9 +105,10 @@ def test_what_no_network_scores_on_the_beams_is_what_was_published():
 
 @pytest.mark.slow
 def test_the_small_beams_are_learnt_by_epoch_50(tmp_path):
-    records = json.dumps([str(beams(tmp_path / "beams.nc"))])
-    # the validation is on the same sequences, and not looked at: of one it takes little
-    experiment = config.read(CONFIGS / "beams_small.toml", [f"data.records={records}", "training.validation_cases=1"])
+    """Also where there are 40 instead of the published 100, in a batch of all; the validation is not looked at."""
+    records = json.dumps([str(beams(tmp_path / "beams.nc", 40))])
+    settings = ["training.batch_size=40", "training.validation_cases=1"]
+    experiment = config.read(CONFIGS / "beams_small.toml", [f"data.records={records}", *settings])
     train_run(experiment, tmp_path / "run", resume=False, overwrite=False, device="cpu")
     events = [json.loads(line) for line in (tmp_path / "run" / METRICS).read_text().splitlines()]
     losses = {event["step"]: event["loss"] for event in events if event["split"] == "training"}
