@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nowcast.models.probabilistic.upsampling import upsample
+
 NUM_STEPS = 6  # steps of the pyramid, each halves the resolution
 BLOCK = 1 << NUM_STEPS  # cells; grids are multiples of it
 MOST_POOLED = 8  # cells along y and x averaged in one step, because a GPU computes each mean in one thread
@@ -48,11 +50,6 @@ class Band:
     second: Tensor | None  # correlation of frames two time steps apart; None if there are fewer than three frames
 
 
-def upsample(field: Tensor, factor: int = 2) -> Tensor:
-    """Interpolate (case, channel, y, x) to a grid finer by `factor`."""
-    return field if factor == 1 else F.interpolate(field, scale_factor=factor, mode="bilinear")
-
-
 def split_bands(values: Tensor, known: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Split frames into bands; `join_bands` gives the frames back.
 
@@ -80,7 +77,7 @@ def join_bands(bands: list[Tensor]) -> Tensor:
     """Add up bands (case, channel, y, x), the finest first, each with half the resolution of the one before."""
     *finer, whole = bands
     for band in finer[::-1]:
-        whole = upsample(whole) + band
+        whole = upsample(whole, added=band)
     return whole
 
 

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nowcast.models.probabilistic.cascade import BLOCK, NUM_STEPS, Band, upsample
+from nowcast.models.probabilistic.cascade import BLOCK, NUM_STEPS, Band
+from nowcast.models.probabilistic.upsampling import upsample
 
 REACHES = (0, 1, 4)  # patches each way over which wet area and values are averaged
 # Factors that scale each kind of channel to a standard deviation of about 1, in the records of nine weather services

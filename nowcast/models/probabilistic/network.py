@@ -39,11 +39,11 @@ from nowcast.models.probabilistic.cascade import (
     fit_autoregression,
     join_bands,
     split_bands,
-    upsample,
     with_mean_change,
 )
 from nowcast.models.probabilistic.distribution import LEVELS, coefficients, highest_reached, log_odds
 from nowcast.models.probabilistic.matching import MATCHING, MatchingConstants, match_areas, shift_at, shift_to_areas
+from nowcast.models.probabilistic.upsampling import spread, upsample
 from nowcast.models.transform import Transform
 
 WIDTH_RATE = 40.0  # learning-rate multiplier of the widths: they are three numbers, beside tens of thousands of weights
@@ -93,10 +93,11 @@ class Probabilistic(Layers, DistributionModel):
         self.register_buffer("reliability", torch.tensor([0.0, 1.0]))
 
     def forward(self, past: Tensor, num_leads: int) -> Tensor:
-        return torch.cat(list(self.leads(past, num_leads)), dim=1)
+        parts = list(self.leads(past, num_leads))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def leads(self, past: Tensor, num_leads: int) -> Iterator[Tensor]:
-        """Yield the outputs (case, 1, 6, y, x) of one lead time after the other; all together take six times a forecast."""
+        """Yield the outputs (case, lead, 6, y, x) in the parts of `steps_at_once`; all together take six times a forecast."""
         y, x = past.shape[-2:]
         frames = pad_to_multiple(past.float(), BLOCK)
         values, known = frames[:, :, 0] * frames[:, :, 1], frames[:, :, 1]
@@ -109,8 +110,8 @@ class Probabilistic(Layers, DistributionModel):
         for num_steps in steps_at_once(num_leads):
             *forecast, fed = zip(*(next(cascade) for _ in range(num_steps)), strict=True)
             hidden, states = self.forecaster(torch.stack(fed, dim=1), states)
-            per_lead = zip(self.head(hidden).float().unbind(1), *forecast, strict=True)
-            yield from (self._distribution(*arguments)[:, None, ..., :y, :x] for arguments in per_lead)
+            stacked = (torch.stack(each, dim=1) for each in forecast)
+            yield self._distribution(self.head(hidden).float(), *stacked, grid=(y, x))
 
     @torch.no_grad()
     def _with_inputs(
@@ -137,9 +138,9 @@ class Probabilistic(Layers, DistributionModel):
         frames = pad_to_multiple(past.float(), BLOCK)
         bands = split_bands(frames[:, :, 0] * frames[:, :, 1], frames[:, :, 1])
         shape = (2 * len(LEVELS), *(side // self.config.patch for side in frames.shape[-2:]))
-        nothing = past.new_zeros(len(past), *shape)
+        nothing = past.new_zeros(len(past), 1, *shape)
         for forecast in self._extrapolated(bands, self._fitted(bands), num_leads):
-            yield self._distribution(nothing, *forecast)[..., :y, :x]
+            yield self._distribution(nothing, *(each[:, None] for each in forecast), grid=(y, x))[:, 0]
 
     def _extrapolated(
         self, bands: list[tuple[Tensor, Tensor]], fitted: list[Band], num_leads: int
@@ -176,19 +177,22 @@ class Probabilistic(Layers, DistributionModel):
         size, patch = 1 << number, self.config.patch
         return F.avg_pool2d(square, patch // size) if size < patch else upsample(square, size // patch)
 
-    def _distribution(self, correction: Tensor, location: Tensor, light_change: Tensor, unpredicted: Tensor) -> Tensor:
-        """Combine the cascade's forecast of one lead time with the ConvLSTM's correction (case, 6, y / patch, x / patch).
+    def _distribution(
+        self, correction: Tensor, location: Tensor, light_change: Tensor, unpredicted: Tensor, *, grid: tuple[int, int]
+    ) -> Tensor:
+        """Combine the cascade's forecast with the ConvLSTM's correction (case, lead, 6, y / patch, x / patch).
 
-        returns: (case, 6, y, x) slope · location + shift at LEVELS, then slopes
+        location, light_change, unpredicted: of `_extrapolated`, (case, lead, 1, …)
+        grid: (y, x) of the cells to return, without the padding
+        returns: (case, lead, 6, y, x) slope · location + shift at LEVELS, then slopes
         """
-        shift, wider = (correction if self.training else self.config.trust * correction).chunk(2, dim=1)
+        shift, wider = (correction if self.training else self.config.trust * correction).chunk(2, dim=2)
         width = TO_LOGISTIC * (unpredicted + LEAST_DEVIATION**2).sqrt()
         log_slope = -width.log() - (WIDTH_RATE * self.width)[:, None, None] - wider
         slope = log_slope.clamp(LEAST_LOG_SLOPE, MOST_LOG_SLOPE).exp()
-        light_shift = shift[:, :1] + slope[:, :1] * light_change
-        outputs = upsample(torch.cat([light_shift, shift[:, 1:], slope], dim=1), self.config.patch)
-        outputs[:, : len(LEVELS)].addcmul_(outputs[:, len(LEVELS) :], location)
-        return outputs
+        light_shift = shift[:, :, :1] + slope[:, :, :1] * light_change
+        parameters = torch.cat([light_shift, shift[:, :, 1:], slope], dim=2)
+        return spread(parameters, location, self.config.patch, grid)
 
     def log_odds(self, outputs: Tensor, value: float) -> Tensor:
         return log_odds(outputs, value)

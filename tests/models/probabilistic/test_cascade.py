@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nowcast.models.probabilistic.cascade import (
@@ -15,10 +15,10 @@ from nowcast.models.probabilistic.cascade import (
     fit_autoregression,
     join_bands,
     split_bands,
-    upsample,
     with_mean_change,
     without_error,
 )
+from nowcast.models.probabilistic.upsampling import upsample
 
 pytestmark = pytest.mark.slow  # all of them together take seconds
 
@@ -42,6 +42,7 @@ def process(first, second, frames, *, seed=0):
     return torch.stack(made[-frames:])[None]
 
 
+@settings(deadline=None)  # the first example waits for the compiler
 @given(missing=st.sampled_from([0.0, 0.1, 0.9, 1.0]), seed=st.integers(0, 9))
 def test_the_bands_of_a_frame_add_up_to_it(missing, seed):
     values, known = fields(missing=missing, seed=seed)
