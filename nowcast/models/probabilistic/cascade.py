@@ -158,23 +158,30 @@ def _mean_around(products: Tensor, block: int, reach: int) -> Tensor:
     return F.avg_pool2d(F.avg_pool2d(products, block), 2 * reach + 1, stride=1, padding=reach)
 
 
-def extrapolate(band: Band, block: int, num_leads: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield, for each lead time, the band's forecast and the share of its variance that cannot be predicted.
+def extrapolate(band: Band, block: int, num_leads: int) -> Iterator[Tensor]:
+    """Yield, for each lead time, the band's forecast (case, y, x).
 
     block: size of a block in cells of this band
-    yields: (case, y, x) and (case, block, block)
     """
     weights = [upsample(weight[:, None], block)[:, 0] for weight in band.weights]
     before, newest = band.before, band.newest
-    one, none = torch.ones_like(band.correlation), torch.zeros_like(band.correlation)
+    for _ in range(num_leads):
+        newest, before = torch.addcmul(weights[1] * before, weights[0], newest), newest
+        yield newest
+
+
+def unpredicted_shares(bands: list[Band], num_leads: int) -> Iterator[Tensor]:
+    """Yield, for each lead time, the share of the variance of each band that cannot be predicted (case, band, block, block)."""
+    weights = [torch.stack(each, dim=1) for each in zip(*(band.weights for band in bands), strict=True)]
+    correlation = torch.stack([band.correlation for band in bands], dim=1)
+    one, none = torch.ones_like(correlation), torch.zeros_like(correlation)
     # the last two forecasts as combinations of the newest frame and the one before
     last, last_but_one = (one, none), (none, one)
     for _ in range(num_leads):
-        newest, before = weights[0] * newest + weights[1] * before, newest
-        combined = tuple(band.weights[0] * a + band.weights[1] * b for a, b in zip(last, last_but_one, strict=True))
+        combined = tuple(weights[0] * a + weights[1] * b for a, b in zip(last, last_but_one, strict=True))
         last, last_but_one = combined, last
-        explained = combined[0].square() + combined[1].square() + 2 * combined[0] * combined[1] * band.correlation
-        yield newest, (1 - explained).clamp(0, 1)
+        explained = combined[0].square() + combined[1].square() + 2 * combined[0] * combined[1] * correlation
+        yield (1 - explained).clamp(0, 1)
 
 
 def change_of_lasting_rain(bands: list[Band], error_share: float, num_leads: int) -> Iterator[Tensor]:
@@ -189,4 +196,4 @@ def change_of_lasting_rain(bands: list[Band], error_share: float, num_leads: int
         for each in (bands, corrected)
     )
     for plain_lead, lasting_lead in zip(plain, lasting, strict=True):
-        yield join_bands([(band - other)[:, None] for (band, _), (other, _) in zip(lasting_lead, plain_lead, strict=True)])
+        yield join_bands([(band - other)[:, None] for band, other in zip(lasting_lead, plain_lead, strict=True)])

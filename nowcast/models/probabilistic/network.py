@@ -39,6 +39,7 @@ from nowcast.models.probabilistic.cascade import (
     fit_autoregression,
     join_bands,
     split_bands,
+    unpredicted_shares,
     with_mean_change,
 )
 from nowcast.models.probabilistic.distribution import LEVELS, coefficients, highest_reached, log_odds
@@ -153,14 +154,14 @@ class Probabilistic(Layers, DistributionModel):
         """
         constants, patch, blocks = self.cascade_constants, self.config.patch, _blocks(bands)
         num_lasting = constants.num_lasting_bands
-        energies = [self._energy(band[:, -1:], n) for n, (band, _) in enumerate(bands)]
+        energies = torch.cat([self._energy(band[:, -1:], n) for n, (band, _) in enumerate(bands)], dim=1)
         light_changes = change_of_lasting_rain(fitted[-num_lasting:], constants.error_share, num_leads)
-        forecasts = [extrapolate(band, block, num_leads) for band, block in zip(fitted, blocks, strict=True)]
-        for forecast in zip(*forecasts, strict=True):
-            shares = (upsample(share[:, None], BLOCK // patch) for _, share in forecast)
-            unpredicted = sum(energy * share for energy, share in zip(energies, shares, strict=True))
-            location = join_bands([band[:, None] for band, _ in forecast])
-            yield location, upsample(next(light_changes), BLOCK // blocks[-num_lasting] // patch), unpredicted
+        forecasts = (extrapolate(band, block, num_leads) for band, block in zip(fitted, blocks, strict=True))
+        leads = zip(zip(*forecasts, strict=True), light_changes, unpredicted_shares(fitted, num_leads), strict=True)
+        for forecast, light_change, shares in leads:
+            unpredicted = (energies * upsample(shares, BLOCK // patch)).sum(dim=1, keepdim=True)
+            location = join_bands([band[:, None] for band in forecast])
+            yield location, upsample(light_change, BLOCK // blocks[-num_lasting] // patch), unpredicted
 
     def _fitted(self, bands: list[tuple[Tensor, Tensor]]) -> list[Band]:
         """Fit the autoregression of each band; the coarsest bands continue the mean change of all past frames."""

@@ -15,6 +15,7 @@ from nowcast.models.probabilistic.cascade import (
     fit_autoregression,
     join_bands,
     split_bands,
+    unpredicted_shares,
     with_mean_change,
     without_error,
 )
@@ -40,6 +41,12 @@ def process(first, second, frames, *, seed=0):
     for _ in range(300):
         made.append(first * made[-1] + second * made[-2] + torch.randn(512, 512, generator=generator))
     return torch.stack(made[-frames:])[None]
+
+
+def forecasts_and_shares(band, leads):
+    """Of a band whose blocks have BLOCK cells."""
+    shares = unpredicted_shares([band], leads)
+    return ((forecast, share[:, 0]) for forecast, share in zip(extrapolate(band, BLOCK, leads), shares, strict=True))
 
 
 @settings(deadline=None)  # the first example waits for the compiler
@@ -128,7 +135,7 @@ def test_what_is_not_foreseen_is_the_error_that_the_forecast_has():
     frames = process(0.4, 0.3, 10)
     band = fit_autoregression(frames[:, :6], torch.ones_like(frames[:, :6]), BLOCK)
     variance = float(frames.var())
-    for lead, (forecast, share) in enumerate(extrapolate(band, BLOCK, 4)):
+    for lead, (forecast, share) in enumerate(forecasts_and_shares(band, 4)):
         error = float((forecast - frames[:, 6 + lead]).square().mean())
         assert error == pytest.approx(variance * float(share.mean()), rel=0.03)
 
@@ -136,7 +143,7 @@ def test_what_is_not_foreseen_is_the_error_that_the_forecast_has():
 def test_what_only_stands_goes_on_standing():
     values, _ = fields(frames=1, missing=0.0)
     frames = values.repeat(1, 4, 1, 1)
-    *_, (forecast, share) = extrapolate(fit_autoregression(frames, torch.ones_like(frames), BLOCK), BLOCK, 12)
+    *_, (forecast, share) = forecasts_and_shares(fit_autoregression(frames, torch.ones_like(frames), BLOCK), 12)
     np.testing.assert_allclose(forecast, frames[:, -1], atol=0.01)
     assert share.max() < 0.01
 
@@ -144,7 +151,7 @@ def test_what_only_stands_goes_on_standing():
 def test_noise_is_gone_at_the_first_lead():
     generator = torch.Generator().manual_seed(0)
     frames = torch.randn(1, 4, 512, 512, generator=generator)
-    forecast, share = next(extrapolate(fit_autoregression(frames, torch.ones_like(frames), BLOCK), BLOCK, 1))
+    forecast, share = next(forecasts_and_shares(fit_autoregression(frames, torch.ones_like(frames), BLOCK), 1))
     assert forecast.std() < 0.02
     assert share.min() > 0.98
 
@@ -161,7 +168,7 @@ def test_no_past_makes_it_grow_without_end():
     for seed in range(20):
         values, known = fields(seed=seed, missing=0.3)
         values[:, -1] *= 1 + 5 * seed
-        *_, (forecast, share) = extrapolate(fit_autoregression(values, known, BLOCK), BLOCK, 100)
+        *_, (forecast, share) = forecasts_and_shares(fit_autoregression(values, known, BLOCK), 100)
         assert forecast.abs().max() <= 3 * values.max()
         assert ((share >= 0) & (share <= 1)).all()
 
@@ -171,7 +178,7 @@ def test_nothing_to_go_on_is_nothing():
     for known in (torch.zeros_like(frames), torch.ones_like(frames)):
         for band, share in split_bands(frames, known):
             block = BLOCK * band.shape[-1] // CELLS
-            for forecast, _ in extrapolate(fit_autoregression(band, share, block), block, 3):
+            for forecast in extrapolate(fit_autoregression(band, share, block), block, 3):
                 assert (forecast == 0).all()
 
 
@@ -183,3 +190,11 @@ def test_widening_keeps_the_mean_within():
     assert wide.max() <= field.max() + 1e-6
     assert wide.mean() == pytest.approx(float(field.mean()), rel=0.1)
     assert upsample(field, 1) is field
+
+
+def test_shares_of_several_bands_are_those_of_each():
+    frames = process(0.4, 0.3, 4)[..., :CELLS, :CELLS]
+    bands = [fit_autoregression(part, torch.ones_like(part), BLOCK) for part in (frames, frames.square())]
+    together = torch.stack(list(unpredicted_shares(bands, 3)))
+    alone = torch.cat([torch.stack(list(unpredicted_shares([band], 3))) for band in bands], dim=2)
+    torch.testing.assert_close(together, alone, rtol=0, atol=0)
