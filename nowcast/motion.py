@@ -28,10 +28,10 @@ MOTION_FRAMES = 4  # newest frames that the motion is estimated from
 # extrapolation.
 RAIN_FLOOR, RAIN_CEILING = 0.2, 100.0  # mm/h: black and white of the images, which are logarithmic in between
 IMAGE_SIGMA = 1.0  # cells: smoothing of the images, which removes speckle and fills isolated missing cells
-PATCH, PATCH_STRIDE = 16, 8  # pixels, of the finest scale; with some other values, such as 24 and 12, DIS writes out of bounds
-# The motion is estimated in two passes; the second one corrects errors of the first.
-SCALES = (2, 1)  # finest scale that DIS works at in the first and in the second pass: the images halved so many times
-NARROW = 24  # cells: on narrower grids a pixel of the images is one cell, and the first pass uses the scale of the second
+SCALE = 2  # finest scale that DIS works at: the images halved so many times
+# pixels of that scale; OpenCV has fast code for patches of 8 alone, and with some values, as 24 and 12, writes out of bounds
+PATCH, PATCH_STRIDE = 8, 4
+NARROW = 24  # cells: on narrower grids a pixel of the images is one cell
 MISSING_MARGIN = 4  # cells around missing data, whose fixed edge looks like rain that does not move
 EDGE_TRUST = 0.01  # weight of the flow within that margin, 1 elsewhere
 DISAGREEMENT = 1.0  # cells: difference of forward and backward flow that halves the weight of the flow
@@ -72,16 +72,17 @@ def motion(past: np.ndarray, constants: MotionConstants = MOTION) -> np.ndarray:
     first_width, second_width = constants.pixel_widths
     mean_flow = partial(_mean_flow, grid=past.shape[1:], smoothing=constants.smoothing)
     ago = [n for n in range(len(past)) if n == 0 or not np.isnan(past[-1 - n]).all()][::-1]  # frames before the newest
-    images = side_by_side(partial(_image, cell=first_width), [past[-1 - n] for n in ago])
+    greys = list(side_by_side(_grey, [past[-1 - n] for n in ago]))
+    images = [_image(*grey, first_width) for grey in greys]
     pairs = itertools.pairwise(zip(images, ago, strict=True))
-    field = mean_flow([(earlier, later, a - b) for (earlier, a), (later, b) in pairs], scale=SCALES[0])
+    field = mean_flow([(earlier, later, a - b) for (earlier, a), (later, b) in pairs])
     moved = [frame for n, frame in enumerate(advected_past(past[:-1], field), 1) if n in ago]  # the newest first
-    *earlier, newest = side_by_side(partial(_image, cell=second_width), [*moved, past[-1]])
+    *earlier, newest = (_image(*grey, second_width) for grey in (*side_by_side(_grey, moved), greys[-1]))
     steps = ago[-2::-1]
-    return field + mean_flow([(image, newest, n) for n, image in zip(steps, earlier, strict=True)], scale=SCALES[1])
+    return field + mean_flow([(image, newest, n) for n, image in zip(steps, earlier, strict=True)])
 
 
-def _mean_flow(pairs: Sequence[tuple[Image, Image, int]], *, grid: tuple[int, int], scale: int, smoothing: float) -> np.ndarray:
+def _mean_flow(pairs: Sequence[tuple[Image, Image, int]], *, grid: tuple[int, int], smoothing: float) -> np.ndarray:
     """Average the flow of pairs of images (earlier, later, number of frames between them).
 
     returns: (2, y, x) cells per frame
@@ -89,7 +90,7 @@ def _mean_flow(pairs: Sequence[tuple[Image, Image, int]], *, grid: tuple[int, in
     trust = _resized(_trust([known for *images, _ in pairs for _, known in images], grid), _coarse(grid))
     moved, weight = np.zeros((*trust.shape, 2), np.float32), np.zeros_like(trust)
     both_ways = [way for (earlier, _), (later, _), _ in pairs for way in ((earlier, later), (later, earlier))]
-    flows = side_by_side(partial(_flow, grid=grid, scale=scale), both_ways)
+    flows = side_by_side(partial(_flow, grid=grid), both_ways)
     for (earlier, _), (later, _), steps in pairs:
         forward, back = next(flows), next(flows)
         rain = _resized(np.float32((earlier > 0) | (later > 0)), trust.shape)
@@ -119,31 +120,40 @@ def _trust(known: Sequence[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
     return np.where(near > 0, np.float32(EDGE_TRUST), np.float32(1))
 
 
-def _image(field: np.ndarray, cell: float) -> Image:
-    """Return the logarithmic image of a field (y, x) mm/h in pixels of `cell` cells, and where the smoothed field is known."""
+def _grey(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smoothed logarithm (y, x) of a field (y, x) mm/h, 0 to 255, and where the smoothed field is known."""
     known = ~np.isnan(field)
-    grey = np.log(np.clip(np.where(known, field, 0), RAIN_FLOOR, RAIN_CEILING) / RAIN_FLOOR)
+    grey = np.clip(field, RAIN_FLOOR, RAIN_CEILING)
+    grey /= np.float32(RAIN_FLOOR)
+    np.log(grey, out=grey)
+    grey *= np.float32(255 / np.log(RAIN_CEILING / RAIN_FLOOR))
+    if known.all():
+        return np.clip(_smoothed(grey, IMAGE_SIGMA), 0, 255), known
+    grey = _smoothed(np.where(known, grey, np.float32(0)), IMAGE_SIGMA)
     fraction = _smoothed(known.astype(np.float32), IMAGE_SIGMA)
-    grey = _smoothed(np.float32(255 / np.log(RAIN_CEILING / RAIN_FLOOR)) * grey, IMAGE_SIGMA) / np.maximum(fraction, 0.5)
-    cell = cell if min(field.shape) >= NARROW * cell else 1
-    grey = _resized(np.clip(grey, 0, 255), tuple(math.ceil(cells / cell) for cells in field.shape))
-    return grey.astype(np.uint8), fraction >= 0.5
+    grey /= np.maximum(fraction, 0.5)
+    return np.clip(grey, 0, 255, out=grey), fraction >= 0.5
+
+
+def _image(grey: np.ndarray, known: np.ndarray, cell: float) -> Image:
+    """Return the image of a field as `_grey` gives it, in pixels of `cell` cells, and where the field is known."""
+    cell = cell if min(grey.shape) >= NARROW * cell else 1
+    return _resized(grey, tuple(math.ceil(cells / cell) for cells in grey.shape)).astype(np.uint8), known
 
 
 def _smoothed(field: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(field, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
 
 
-def _flow(images: tuple[np.ndarray, np.ndarray], grid: tuple[int, int], scale: int) -> np.ndarray:
-    """Compute the flow from the first to the second image of a grid (y, x); DIS works on the images halved `scale` times.
+def _flow(images: tuple[np.ndarray, np.ndarray], grid: tuple[int, int]) -> np.ndarray:
+    """Compute the flow from the first to the second image of a grid (y, x).
 
     returns: (y, x, 2) on the grid of `_coarse`, in cells of `grid`, x first
     """
     ny, nx = images[0].shape
-    scale = scale if min(grid) >= NARROW else SCALES[1]
-    least = max(PATCH << scale, 2 * PATCH)  # DIS refuses much smaller images
+    least = PATCH << SCALE  # DIS refuses much smaller images
     fill = (0, max(0, least - ny), 0, max(0, least - nx), cv2.BORDER_REPLICATE)
-    flow = _finder(scale).calc(*(cv2.copyMakeBorder(image, *fill) for image in images), None)[:ny, :nx]
+    flow = _finder().calc(*(cv2.copyMakeBorder(image, *fill) for image in images), None)[:ny, :nx]
     return _resized(flow, _coarse(grid)) * np.float32([grid[1] / nx, grid[0] / ny])
 
 
@@ -155,12 +165,12 @@ def _agreement(forward: np.ndarray, back: np.ndarray) -> np.ndarray:
     return 1 / (1 + (difference**2).sum(-1) / DISAGREEMENT**2)
 
 
-def _finder(scale: int) -> cv2.DISOpticalFlow:
+def _finder() -> cv2.DISOpticalFlow:
     """Return a new DIS estimator. Each is used once: on small images DIS changes its own scale and patch size permanently."""
     finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     finder.setPatchSize(PATCH)
     finder.setPatchStride(PATCH_STRIDE)
-    finder.setFinestScale(scale)
+    finder.setFinestScale(SCALE)
     finder.setVariationalRefinementIterations(0)  # it sharpens edges, which are smoothed afterwards anyway
     return finder
 

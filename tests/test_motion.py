@@ -25,6 +25,14 @@ def test_moving_rain_stands_still():
     assert np.nanmean(np.abs(still[INSIDE] - still[3][INSIDE])) < 0.2 * moved
 
 
+def test_the_motion_is_that_of_the_rain():
+    for velocity in ((1, -2), (-3, 0), (0, 5)):
+        flow = motion(rain(frames=4, shape=(160, 168), motion=velocity))[INSIDE]
+        error = np.abs(flow - np.reshape(velocity, (2, 1, 1)))
+        assert error.mean() < 0.1
+        assert error.max() < 0.5
+
+
 def test_some_cells_are_as_in_the_whole():
     window, cells = rain(frames=6, shape=(64, 72), motion=(1, 2), missing=0.05), np.s_[10:30, 20:72]
     flow = motion(window[:3])

@@ -25,7 +25,7 @@ TRANSFORM = Log(offset=0.5, ceiling=100.0)  # the one that the cascade's constan
 VALUES = tuple(TRANSFORM.encode(torch.tensor(RATES)).tolist())  # network values of RATES
 STEPS, LARGEST, MISSING = 10, 127, -128  # steps per unit of log-odds; largest number of steps; the code of missing
 MARGIN = 64  # cells around a crop from which its guidance is computed: rain from farther away arrives after an hour or more
-VERSION = 1  # of what is computed; kept guidance of another version is computed anew
+VERSION = 2  # of what is computed; kept guidance of another version is computed anew
 REMAP_CHANNELS = 4  # that OpenCV reads at once
 
 
