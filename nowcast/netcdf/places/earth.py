@@ -4,6 +4,7 @@ Positions count as fields do: row 0 is the northernmost, column 0 the westernmos
 grid of n rows goes from -0.5 to n - 0.5. Map projections need pyproj, an extra.
 """
 
+import functools
 import logging
 from abc import ABC, abstractmethod
 from typing import Any
@@ -74,16 +75,21 @@ class _LatitudesLongitudes(Earth):
         return _positions_of(self.rows, np.asarray(latitudes, np.float64)), _positions_of(self.columns, near)
 
 
+@functools.lru_cache(maxsize=8)
+def _transformations(crs: Any) -> tuple[Any, Any]:
+    """Return transformations of pyproj from degrees to a map and back. Kept, as they take longer to find than to use."""
+    from pyproj import Transformer
+
+    return Transformer.from_crs(4326, crs, always_xy=True), Transformer.from_crs(crs, 4326, always_xy=True)
+
+
 class _Map(Earth):
     """A grid of a map. `to_map` and `to_degrees` are transformations of pyproj; rows and columns in the units of the map."""
 
     def __init__(self, rows: np.ndarray, columns: np.ndarray, crs: Any):
-        from pyproj import Transformer
-
         super().__init__((len(rows), len(columns)))
         self.rows, self.columns = rows, columns
-        self.to_map = Transformer.from_crs(4326, crs, always_xy=True)
-        self.to_degrees = Transformer.from_crs(crs, 4326, always_xy=True)
+        self.to_map, self.to_degrees = _transformations(crs)
 
     def degrees(self, rows, columns):
         longitudes, latitudes = self.to_degrees.transform(_values_at(self.columns, columns), _values_at(self.rows, rows))
