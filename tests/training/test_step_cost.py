@@ -2,9 +2,11 @@
 
 import json
 import logging
+import math
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from nowcast.errors import MemoryLimitError
 from nowcast.runtime import memory
 from nowcast.training import step_cost
 from nowcast.training.learner import Learner
-from nowcast.training.step_cost import MEMORY_SHARE, case_shape, largest_batch, uncompiled
+from nowcast.training.step_cost import GPU_MEMORY_SHARE, MEMORY_SHARE, case_shape, largest_batch, uncompiled
 
 pytestmark = pytest.mark.slow  # all of them together take seconds
 
@@ -198,3 +200,35 @@ def test_memory_is_limited_by_the_tightest_control_group(tmp_path, monkeypatch):
         (group / "memory.current").write_text(str(held))
         (group / "memory.stat").write_text(f"anon 1\ninactive_file {files}\n")
     assert memory.free_memory() == 5_000_000  # what files hold is given up when asked for
+
+
+@pytest.fixture
+def largest_on_gpu(monkeypatch):
+    """A function: the largest batch on a GPU of so many bytes, of which a step takes 100 MB and 50 MB for each case."""
+    learner = uncompiled(experiment(), torch.device("cpu"))
+    learner.device = torch.device("cuda", 0)
+
+    def found(total, most=10_000):
+        def probe(learner, cases, shape):
+            needed = 100_000_000 + 50_000_000 * math.prod(shape) / 64**2 * cases
+            if needed > total:
+                raise torch.OutOfMemoryError
+            return step_cost.Probe(cases, 1.0, int(needed))
+
+        monkeypatch.setattr(step_cost, "probe", probe)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=total))
+        return largest_batch(learner, shape=(64, 64), most=most)
+
+    return found
+
+
+def test_an_automatic_batch_follows_the_memory_of_the_gpu(largest_on_gpu):
+    for total in (1e9, 8e9, 24e9, 80e9):
+        fitting = (GPU_MEMORY_SHARE * total - 100e6) // 50e6
+        assert 0.87 * fitting - 1 <= largest_on_gpu(int(total)) <= fitting
+    assert largest_on_gpu(80_000_000_000, most=37) == 37, "no more than there are windows"
+
+
+def test_one_case_that_does_not_fit_on_the_gpu_names_a_crop_that_does(largest_on_gpu):
+    with pytest.raises(MemoryLimitError, match=r"one case does not fit into the 0\.1 GB of the GPU.\n.*32"):
+        largest_on_gpu(int(125_000_000 / GPU_MEMORY_SHARE))
