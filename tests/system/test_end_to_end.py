@@ -79,7 +79,7 @@ def known_to_all(past, num_leads):
 
 def test_scores_of_a_real_record_are_those_computed_by_hand(run, shared, tmp_path):
     path = part(shared / "radar" / "knmi" / "20100826.nc", tmp_path, y=slice(250, 550), x=slice(100, 420))
-    words = ("--start", "2010-08-26T03:00", "--end", "2010-08-26T03:00", "--format", "json")
+    words = ("--start", "2010-08-26T03:00", "--end", "2010-08-26T03:00", "--leads", "6", "--format", "json")
     rows = json.loads(nowcast("evaluate", run, "--observations", path, *words))["scores"]
     got = {(r["forecaster"], r["lead_minutes"], r["threshold"]): r for r in rows if r["score"] == "csi" and not r["against"]}
     (record,) = open_records([path])
