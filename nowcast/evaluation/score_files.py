@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from nowcast import __version__
+from nowcast.errors import DataError
 from nowcast.evaluation.result import MEAN_SUFFIX, Block, Evaluation
 from nowcast.netcdf.attributes import SCORES_FORMAT
 from nowcast.netcdf.writing.variables import read_variables, write_variables
@@ -103,7 +104,10 @@ def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
 def write_dataset(dataset: xr.Dataset, path: Path) -> None:
     """Write a dataset with compression and checksums, and read it back. Raises OSError if it differs."""
     write_variables(dataset, path)
-    _, written = read_variables(path)
+    try:
+        _, written = read_variables(path)
+    except DataError as error:
+        raise OSError(errno.EIO, "the file does not read back as it was written") from error
     for name, variable in dataset.variables.items():
         if not np.array_equal(written[name].values, variable.values, equal_nan=variable.dtype.kind == "f"):
             raise OSError(errno.EIO, f"{name} does not read back as it was written")

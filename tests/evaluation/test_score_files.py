@@ -154,3 +154,14 @@ def test_a_signal_while_scores_are_written_comes_after_the_file(tmp_path, monkey
         score_files.write_dataset(dataset, tmp_path / "scores.nc")
     with xr.open_dataset(tmp_path / "scores.nc", engine="netcdf4", decode_times=False) as written:
         assert written.equals(dataset)
+
+
+def test_a_disk_that_gives_back_half_of_the_file_is_an_error_of_the_output(tmp_path, monkeypatch):
+    def half(dataset, path):
+        write(dataset, path)
+        os.truncate(path, path.stat().st_size // 2)
+
+    write = score_files.write_variables
+    monkeypatch.setattr(score_files, "write_variables", half)
+    with pytest.raises(OSError, match="does not read back as it was written"):
+        score_files.write_dataset(xr.Dataset({"csi": ("lead", np.arange(3.0))}), tmp_path / "scores.nc")
