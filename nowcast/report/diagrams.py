@@ -98,9 +98,9 @@ def panel() -> tuple[Figure, Axes]:
 
 
 def large_panel() -> tuple[Figure, Axes]:
-    """Return a square figure with one diagram."""
-    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
-    return figure, figure.subplots()
+    """Return a square figure with one diagram. Margins are fixed as in `panel`; that on the right is for a second axis."""
+    figure = Figure(figsize=(4.2, 4.2))
+    return figure, figure.add_axes((0.145, 0.13, 0.735, 0.735))
 
 
 def draw_curves(axes: Axes, points: Mapping[str, np.ndarray], styles: Mapping[str, Style]) -> None:

@@ -21,8 +21,10 @@ def draw_reliability(sums: Mapping[str, ExceedanceSums], column: int, styles: Ma
 
     The dashed line is the observed frequency over all pairs. Classes with fewer than FEWEST_PAIRS pairs are left out.
     """
-    figure = Figure(figsize=(3.7, 4.4), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    figure = Figure(figsize=(3.7, 4.4))
+    upper = figure.add_axes((0.18, 0.35, 0.78, 0.61))
+    lower = figure.add_axes((0.18, 0.12, 0.78, 0.19), sharex=upper)
+    upper.tick_params(labelbottom=False)
     upper.plot([0, 1], [0, 1], color="black", linewidth=0.9)
     for name, sums_of_forecaster in sums.items():
         diagram = reliability_diagram(sums_of_forecaster)
