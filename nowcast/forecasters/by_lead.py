@@ -136,11 +136,7 @@ def _advance(
     while number < num_leads:
         with torch.inference_mode(), arithmetic(network.device, network.precision):
             some = next(outputs)
-            last = number + some.shape[1]
-            if matched is not None:
-                own = matched[:, number:last]
-            else:
-                own = model.matched(some, values, number + 1) if model.matches_areas else None
+            own = model.matched(some, values, number + 1) if matched is None else matched[:, number : number + some.shape[1]]
         for lead in range(some.shape[1]):
             with torch.inference_mode(), arithmetic(network.device, network.precision):
                 of_lead = slice(lead, lead + 1)

@@ -41,10 +41,7 @@ def forecast_fields(
     pieces, lead = [], 0
     for outputs in model.leads(past, num_leads, **further):
         stop = lead + outputs.shape[1]
-        if matched is not None:
-            own = matched[:, lead:stop]
-        else:
-            own = model.matched(outputs, past, lead + 1) if model.matches_areas else None
+        own = model.matched(outputs, past, lead + 1) if matched is None else matched[:, lead:stop]
         field = transform.decode(model.values(outputs, past, first_lead=lead + 1, matched=own))[:, :, None]
         pieces.append(torch.cat([field, model.exceedance(outputs, encoded, own)], dim=2) if thresholds else field)
         lead = stop

@@ -100,6 +100,10 @@ class Model(nn.Module, ABC):
         """
         return outputs
 
+    def matched(self, outputs: Tensor, past: Tensor, first_lead: int = 1) -> Tensor | None:
+        """Return the `match` (case, lead, 2, value) of a whole grid; None if areas are not matched. Arguments as `values`."""
+        return None
+
     def loss_input(self, outputs: Tensor) -> "Tensor | Distribution":
         """Return what a loss compares with the observation: the outputs (case, lead, …), or the distribution they describe."""
         return outputs
@@ -193,8 +197,9 @@ class DistributionModel(Model):
         """Return the shifts (case, lead, value) of `match`, by default 0. Arguments as `match`."""
         return odds.new_zeros(odds.shape[:3])
 
-    def matched(self, outputs: Tensor, past: Tensor, first_lead: int = 1) -> Tensor:
-        """Return the `match` (case, lead, 2, value) of a whole grid. Arguments as `values`."""
+    def matched(self, outputs: Tensor, past: Tensor, first_lead: int = 1) -> Tensor | None:
+        if not self.matches_areas:
+            return None
         return self.match(*self.sample(outputs, past, self.sample_stride(past.shape[-2:])), first_lead)
 
 

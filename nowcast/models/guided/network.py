@@ -187,10 +187,8 @@ class Guided(Layers, DistributionModel):
 
     def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, matched: Tensor | None = None) -> Tensor:
         """Return the highest network value whose log-odds reach its cut. Arguments as `Model.values`."""
-        if self.matches_areas:
-            cuts = (self.matched(outputs, past, first_lead) if matched is None else matched)[:, :, 0]
-        else:
-            cuts = rows_of_leads(self.cuts, first_lead - 1, outputs.shape[1])
+        matched = self.matched(outputs, past, first_lead) if matched is None else matched
+        cuts = rows_of_leads(self.cuts, first_lead - 1, outputs.shape[1]) if matched is None else matched[:, :, 0]
         return highest_reached(outputs - cuts[..., None, None])
 
     def sample(self, outputs: Tensor, past: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
