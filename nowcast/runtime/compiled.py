@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -107,9 +108,15 @@ def _fingerprint(compiler: str, defines: tuple[str, ...], source: Source) -> str
     -march=native depends on the processor, so machines that share a cache have a library for each kind of processor.
     """
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=TIME_LIMIT, check=True).stdout
-    files = [source.path, *sorted(source.path.parent.glob("*.h"))]  # with the headers that it may include
-    parts = (*(path.read_text(encoding="utf-8") for path in files), version, *FLAGS, *defines, platform.machine(), _processor())
+    parts = (*_texts(source.path), version, *FLAGS, *defines, platform.machine(), _processor())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+
+
+def _texts(path: Path) -> list[str]:
+    """Return the text of a C file and of the files of the package that it includes."""
+    text = path.read_text(encoding="utf-8")
+    included = re.findall(r'^#include "(.+)"', text, flags=re.MULTILINE)
+    return [text, *(each for name in included for each in _texts(path.parent / name))]
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""A library is compiled anew when its source, or a header beside it, has changed."""
+"""A library is compiled anew when its source, or a header that it includes, has changed."""
 
 import ctypes
 
@@ -8,12 +8,14 @@ from nowcast.runtime import compiled
 from nowcast.runtime.compiled import POINTER, Source
 
 
-def test_a_changed_header_gives_another_library(tmp_path, monkeypatch):
+@pytest.mark.parametrize("header", ["number.h", "shared/number.h"])
+def test_a_changed_header_gives_another_library(header, tmp_path, monkeypatch):
     monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "told.c").write_text('#include "number.h"\nvoid told(int *out, int threads) { *out = NUMBER; }\n')
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "told.c").write_text(f'#include "{header}"\nvoid told(int *out, int threads) {{ *out = NUMBER; }}\n')
     found = []
     for number in (3, 4):
-        (tmp_path / "number.h").write_text(f"#define NUMBER {number}\n")
+        (tmp_path / header).write_text(f"#define NUMBER {number}\n")
         library = compiled.load(Source(tmp_path / "told.c", "numbers", {"told": [POINTER]}))
         if library is None:
             pytest.skip("no C compiler")

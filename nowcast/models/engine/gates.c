@@ -5,33 +5,8 @@
    their gradients are of type `value`, cell states and their gradients are float. The file is compiled once for each choice of
    the macros BFLOAT16, RELU and HARD_SIGMOID, so that the inner loops have no branches and can be vectorised. */
 
-#include <stdint.h>
-#include <string.h>
-
 #include "exponential.h"
-
-#ifdef BFLOAT16
-typedef uint16_t value; /* bfloat16: the upper half of a float */
-
-static inline float get(value v) {
-    uint32_t bits = (uint32_t)v << 16;
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
-}
-
-static inline value put(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16; /* to nearest, ties to even */
-    return x == x ? (value)rounded : 0x7fc0;
-}
-#else
-typedef float value;
-
-static inline float get(value v) { return v; }
-static inline value put(float x) { return x; }
-#endif
+#include "value.h"
 
 #ifdef HARD_SIGMOID
 static inline float squash(float x) {

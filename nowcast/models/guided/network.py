@@ -105,7 +105,7 @@ class Guided(Layers, DistributionModel):
         channels: correction (case, lead, rate × patch², y / patch, x / patch)
         """
         trust, (y, x) = 1.0 if self.training else self.config.trust, coded.shape[-2:]
-        if channels.dtype == torch.float32 and (library := patches.library_for(channels)):
+        if channels.dtype in (torch.float32, torch.bfloat16) and (library := patches.library_for(channels)):
             return patches.Corrected.apply(channels, coded, intercept, slope, trust, self.config.patch, library)
         correction = self._unfolded(channels)[..., :y, :x]
         correction = correction if self.training else trust * correction  # not 1 × it, which would copy it

@@ -26,10 +26,12 @@ SOURCE = Source(
 def library_for(tensor: Tensor) -> Library | None:
     """Return the compiled library if it can read the tensor: real memory of a CPU, while torch neither compiles nor exports.
 
-    tensor: (case, lead, rate, y, x), or with the channels of patches in place of rates
+    tensor: (case, lead, rate, y, x), or with the channels of patches in place of rates, float32 or bfloat16
     """
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
-    return compiled.load(SOURCE) if not traced and tensor.device.type == "cpu" and type(tensor) is Tensor else None
+    if traced or tensor.device.type != "cpu" or type(tensor) is not Tensor:
+        return None
+    return compiled.load(SOURCE, "BFLOAT16") if tensor.dtype == torch.bfloat16 else compiled.load(SOURCE)
 
 
 class Corrected(torch.autograd.Function):
@@ -41,11 +43,11 @@ class Corrected(torch.autograd.Function):
     ) -> Tensor:
         """Return intercept + slope · guidance + trust · correction (case, lead, rate, y, x), NaN where guidance is missing.
 
-        channels: correction (case, lead, rate × patch², y / patch, x / patch) float32
+        channels: correction (case, lead, rate × patch², y / patch, x / patch) float32, or bfloat16 with a library for it
         coded: guidance (case, lead, rate, y, x) int8
         intercept, slope: (lead, rate)
         """
-        ctx.shape, ctx.trust, ctx.patch, ctx.library = coded.shape, trust, patch, library
+        ctx.shape, ctx.trust, ctx.patch, ctx.library, ctx.dtype = coded.shape, trust, patch, library, channels.dtype
         read = [coded.contiguous(), channels.permute(1, 0, 3, 4, 2).contiguous(), intercept.contiguous(), slope.contiguous()]
         odds = torch.empty(coded.shape)
         library.corrected(
@@ -61,7 +63,8 @@ class Corrected(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, patches = gradient.contiguous(), _empty_patches(ctx.shape, ctx.patch, ctx.shape[2] * ctx.patch**2)
+        gradient = gradient.contiguous()
+        patches = _empty_patches(ctx.shape, ctx.patch, ctx.shape[2] * ctx.patch**2, ctx.dtype)
         ctx.library.folded(gradient.data_ptr(), *ctx.shape, ctx.patch, ctx.trust, patches.data_ptr(), torch.get_num_threads())
         return patches.permute(1, 0, 4, 2, 3), *[None] * 6
 
@@ -86,7 +89,7 @@ def fed(library: Library, coded: Tensor, intercept: Tensor, slope: Tensor, *, pa
     return patches.permute(1, 0, 4, 2, 3)
 
 
-def _empty_patches(shape: torch.Size, patch: int, channels: int) -> Tensor:
+def _empty_patches(shape: torch.Size, patch: int, channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return memory for patches of cells of this shape, the channels innermost, as the engine wants them."""
     cases, leads, _, y, x = shape
-    return torch.empty(leads, cases, -(-y // patch), -(-x // patch), channels)
+    return torch.empty(leads, cases, -(-y // patch), -(-x // patch), channels, dtype=dtype)

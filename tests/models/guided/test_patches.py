@@ -9,9 +9,10 @@ from nowcast.models.guided.guidance import MISSING, RATES
 from nowcast.runtime import compiled
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("training", [True, False], ids=["training", "forecasting"])
 @pytest.mark.parametrize("patch", [1, 2, 4])
-def test_patches_in_c_are_those_of_torch(patch, training, monkeypatch):
+def test_patches_in_c_are_those_of_torch(patch, training, precision, monkeypatch):
     if compiled.load(patches.SOURCE) is None:
         pytest.skip("no C compiler")
     generator = torch.Generator().manual_seed(patch)
@@ -24,7 +25,8 @@ def test_patches_in_c_are_those_of_torch(patch, training, monkeypatch):
     coded.masked_fill_(torch.rand(2, 3, 1, 9, 10, generator=generator) < 0.2, MISSING)
 
     def outputs_and_gradients():
-        outputs = model(past, 3, guidance=coded)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            outputs = model(past, 3, guidance=coded)
         factors = torch.linspace(-1, 1, outputs.numel()).view_as(outputs)
         return outputs.detach(), torch.autograd.grad((factors * outputs.nan_to_num(0.0)).sum(), list(model.parameters()))
 
