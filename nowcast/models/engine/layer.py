@@ -123,7 +123,7 @@ class LayerSequence(torch.autograd.Function):
                 kernel = _backward_kernel(input_weight, ctx.dtype, hidden.shape[-2:])
                 d_frames = _over_time(_input_gradient(d_all, frames.flatten(0, 1), kernel), frames.shape).to(ctx.frames_dtype)
         d_state_weight = _state_weight_gradient(values, hidden, hidden0, state_weight)
-        d_bias = values.sum(dim=(0, 1, 3, 4), dtype=torch.float32)
+        d_bias = _bias_gradient(values)
         d_hidden0 = d_next.to(ctx.state_dtype) if needs[1] else None
         return (d_frames, d_hidden0, d_cell if needs[2] else None,
                 d_input_weight, d_state_weight, d_bias, d_peepholes, None, None, None)  # fmt: skip
@@ -304,6 +304,14 @@ def _state_weight_gradient(d_gates: Tensor, hidden: Tensor, hidden0: Tensor | No
     if len(hidden) > 1:
         total = total + _weight_gradient(d_gates[1:].flatten(0, 1), hidden[:-1].flatten(0, 1), weight)
     return total if hidden0 is None else total + _weight_gradient(d_gates[0], hidden0, weight)
+
+
+def _bias_gradient(d_gates: Tensor) -> Tensor:
+    """Return the sum (gate channel) float32 over times, cases and cells of (time, case, gate channel, y, x)."""
+    if d_gates.dtype == torch.float32:
+        return d_gates.sum(dim=(0, 1, 3, 4))
+    sums = [of_time.sum(dim=(0, 2, 3), dtype=torch.float32) for of_time in d_gates]  # torch first makes all float32
+    return torch.stack(sums).sum(dim=0)
 
 
 def _peephole_gradient(d_gates: Tensor, before: Tensor, cell: Tensor) -> Tensor:
