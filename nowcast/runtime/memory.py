@@ -1,5 +1,6 @@
 """Memory that a process uses and can still get, in bytes: from Linux's /proc, the control group, torch or CUDA."""
 
+import ctypes
 import os
 import resource
 import sys
@@ -15,6 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from nowcast.errors import MemoryLimitError
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # options of glibc's mallopt
+MOST_KEPT, MOST_IN_HEAP = 1 << 30, 32 << 20  # bytes: 32 MiB is the most that glibc allows
 GROUPS, PROCESS_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -63,6 +66,18 @@ def resident_memory() -> int:
     with suppress(OSError, StopIteration):
         return _read("/proc/self/status", "VmRSS")
     return _peak_of_process()
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep up to MOST_KEPT bytes of freed memory for the next call, where it is glibc.
+
+    By default it gives large blocks back to the system, and each of their pages is cleared when it is used again: in every
+    step of a training.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, MOST_IN_HEAP)
+        mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
 
 
 def restart_peak(device: torch.device) -> None:

@@ -24,6 +24,7 @@ from nowcast.models.transform import make_transform, network_input, split_missin
 from nowcast.quantity import Quantity
 from nowcast.runtime import distributed
 from nowcast.runtime.device import Compiled, arithmetic
+from nowcast.runtime.memory import keep_freed_memory
 from nowcast.runtime.precision import NAMES, check_units, pick_precision
 from nowcast.training.baselines import Baselines
 from nowcast.training.compatibility import fitting_weights
@@ -61,6 +62,7 @@ class Learner:
     """
 
     def __init__(self, experiment: Experiment, device: torch.device):
+        keep_freed_memory()
         self.experiment, self.settings, self.device = resolve(experiment), experiment.training, device
         torch.manual_seed(self.settings.seed)
         self.transform = make_transform(self.experiment.transform)

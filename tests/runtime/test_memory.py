@@ -1,0 +1,27 @@
+"""A training's freed memory is used again: pages that the system cleared once are not cleared in every step."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource
+import torch
+from nowcast.runtime.memory import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.ones(6 << 20) for _ in range(3)]  # 24 MiB each
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+keep_freed_memory()
+print(*(faults() for _ in range(30)))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks the C library in glibc's way")
+def test_freed_memory_is_used_again():
+    first, *later = map(int, subprocess.check_output([sys.executable, "-c", PROGRAM], text=True).split())
+    assert sum(later[-10:]) < first  # of ten rounds together; the first ones find places for the blocks
