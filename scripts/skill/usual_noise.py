@@ -11,7 +11,7 @@ have measured nothing of their own, so the records must have terms that allow it
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from members import LEADS, PAST, cases_of
@@ -57,20 +57,27 @@ def case_of(record: Record, positions: np.ndarray, side: int) -> Case:
 def table(structure: Structure) -> str:
     """Return the structure as the constants of usual.py."""
     rows = list(SHOWN)
-    power = structure.power[rows]
+    power = structure.power[:, rows]
     lines = [
         f"MINUTES = [{', '.join(f'{value:g}' for value in structure.minutes[rows])}]",
         f"KM = [{', '.join(f'{value:.2f}' for value in structure.km)}]",
         "# fmt: off",
-        "POWER = [  # logarithm, a row for each lead time",
-        *(f"    [{', '.join(f'{value:.2f}' for value in row)}]," for row in power - power.max(axis=1, keepdims=True)),
-        "]",
-        "MEMORY = [  # correlation with the lead time before",
-        *(f"    [{', '.join(f'{value:.3f}' for value in row)}]," for row in structure.memory[rows]),
-        "]",
+        *constant("POWER", "logarithm, a row for each lead time", power - power.max(axis=2, keepdims=True), digits=2),
+        *constant("MEMORY", "correlation with the lead time before", structure.memory[:, rows], digits=3),
         "# fmt: on",
+        f"SHARED = {structure.shared:.2f}",
     ]
     return "\n".join(lines)
+
+
+def constant(name: str, what: str, tables: np.ndarray, *, digits: int) -> Iterator[str]:
+    """Yield the lines of a constant with the tables (noise, lead, wave) of both noises."""
+    yield f"{name} = ["
+    for noise, of_noise in zip(("where it rains", "how hard"), tables, strict=True):
+        yield f"    [  # {noise}: {what}"
+        yield from (f"        [{', '.join(f'{value:.{digits}f}' for value in row)}]," for row in of_noise)
+        yield "    ],"
+    yield "]"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -20,11 +20,12 @@ def test_what_is_printed_is_the_structure_that_was_measured(tmp_path, capsys):
     assert found["MINUTES"] == [5, 10, 15, 20, 30, 40, 50, 60]
     assert found["KM"][:3] == [2, 4, 8]
     power, memory = np.array(found["POWER"]), np.array(found["MEMORY"])
-    assert power.shape == memory.shape == (8, len(found["KM"]))
-    assert (power.max(axis=1) == 0).all()
+    assert power.shape == memory.shape == (2, 8, len(found["KM"]))
+    assert (power.max(axis=2) == 0).all()
     assert ((memory >= 0) & (memory <= 1)).all()
+    assert 0 <= found["SHARED"] <= 1
     assert len(np.unique(memory)) > 10, "it is measured"
-    assert (power[:, 0] < power[:, 2]).all(), "long waves are the stronger"
+    assert (power[..., 0] < power[..., 2]).all(), "long waves are the stronger"
 
 
 def times(day):
@@ -41,4 +42,4 @@ def test_records_that_differ_in_their_steps_are_not_measured_together(tmp_path, 
 
 def test_the_usual_noise_is_of_the_shape_that_the_script_prints():
     assert USUAL.minutes.tolist() == [5 * (lead + 1) for lead in usual_noise.SHOWN]
-    assert USUAL.power.shape == USUAL.memory.shape == (len(USUAL.minutes), len(USUAL.km))
+    assert USUAL.power.shape == USUAL.memory.shape == (2, len(USUAL.minutes), len(USUAL.km))

@@ -1,5 +1,9 @@
 """Noise through the distribution of each cell: standard normal numbers -> chances -> rain.
 
+Two noises make the rain. One decides where it rains: a cell is wet where its noise is above an edge that its chance of rain
+sets. How hard it rains there is decided by the distribution of a wet cell, and in part by how far that noise is above the edge,
+in part by the other noise: one noise for both would give whole regions the heaviest of their rain at once.
+
 A cell's distribution is known by its chances of reaching RATES, as the CRPS takes it (scores/distribution.py). Between two
 rates the logarithm of the chance is linear in the logarithm of the rate; beyond the last rate it falls on to the largest.
 """
@@ -14,6 +18,7 @@ from nowcast.scores.distribution import RATES
 
 LEAST = 1e-5  # chance of the lowest rate below which a cell is dry in all members
 SURE = 1e-6  # of a logarithm: steps over which the chance falls by less are taken as a whole
+WITHIN = np.float32(1e-7), np.float32(1 - 1e-6)  # chances that give finite noise
 DROP = 0.05  # least chance of a rate as a share of that of the rate before, between which rain is interpolated
 
 
@@ -32,6 +37,7 @@ class Distributions:
         self.wet = np.flatnonzero(np.nan_to_num(exceedance[0]) > LEAST)
         chances = np.minimum.accumulate(exceedance.reshape(len(rates), -1)[:, self.wet], axis=0)
         self.first = np.log(chances[0])
+        self.edge = -ndtri(chances[0])  # a cell is wet where the noise is above it
         self.steps = np.diff(np.log([*rates, largest])).astype(np.float32)
         self.lowest = np.float32(np.log(rates[0]))
         # logarithm of the chance at the lower end of each step, and one over its fall along the step
@@ -43,40 +49,53 @@ class Distributions:
             self.lower.append(lower + np.float32(SURE))
             self.slopes.append(1 / np.maximum(lower - np.log(floor), SURE))
 
-    def rain(self, noise: np.ndarray) -> np.ndarray:
-        """Return the rain (y, x), mm/h, float32, of standard normal noise (y, x); NaN missing.
+    def rain(self, occurrence: np.ndarray, intensity: np.ndarray, shared: float) -> np.ndarray:
+        """Return the rain (y, x), mm/h, float32, of two fields of standard normal noise (y, x); NaN missing.
 
-        The larger the noise, the more rain: the chance of at least so much rain is the chance of at least so much noise.
+        shared: correlation of how hard it rains with how far `occurrence` is above its edge; 1: nothing else decides
         """
-        chance = np.log(np.maximum(ndtr(-noise.ravel()[self.wet]), np.float32(1e-30)))
-        rate = np.full(len(chance), self.lowest, np.float32)
+        above = occurrence.ravel()[self.wet]
+        at = np.flatnonzero(above >= self.edge)
+        first, hard = self.first[at], np.float32(np.sqrt(1 - shared**2)) * intensity.ravel()[self.wet[at]]
+        if shared:  # the chance of more noise than there is, among that above the edge
+            rest = np.clip(ndtr(-above[at]) / np.exp(first), *WITHIN)
+            hard -= np.float32(shared) * ndtri(rest)
+        chance = first + np.log(np.maximum(ndtr(-hard), np.float32(1e-30)))
+        rate = np.full(len(at), self.lowest, np.float32)
         for step, lower, slope in zip(self.steps, self.lower, self.slopes, strict=True):
-            share = lower - chance
-            share *= slope
+            share = lower[at] - chance
+            share *= slope[at]
             np.clip(share, 0, np.float32(0.9999), out=share)
             share *= step
             rate += share
         rain = np.zeros(self.shape, np.float32)
-        rain.ravel()[self.wet] = np.where(chance <= self.first, np.exp(rate), 0)
+        rain.ravel()[self.wet[at]] = np.exp(rate)
         rain[self.missing] = np.nan
         return rain
 
-    def noise(self, rain: np.ndarray) -> np.ndarray:
-        """Return the noise (y, x) that gives this rain (y, x), mm/h; where it is dry the mean of all that would; 0 unknown.
+    def noise(self, rain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the two noises (y, x) that give this rain (y, x), mm/h.
 
-        A cell that is dry in all members has 0 as well: nothing is known of its noise.
+        Of occurrence it is the mean of all that would, since only wet or dry is known; of intensity 0 where it is dry. A cell
+        that is unknown, or dry in all members, has 0 of both: nothing is known of its noise.
         """
         values = rain.ravel()[self.wet]
-        rate = np.log(np.maximum(np.nan_to_num(values), np.float32(1e-3)))
+        known, rate = ~np.isnan(values), np.log(np.maximum(np.nan_to_num(values), np.float32(1e-3)))
+        is_wet = rate >= self.lowest
+        share = np.clip(np.exp(self.first), LEAST, 1 - LEAST)
+        density = np.exp(-(ndtri(share) ** 2) / 2) / np.sqrt(2 * np.pi)
+        occurrence = np.where(is_wet, density / share, -density / (1 - share))
+        intensity = -ndtri(np.clip(np.exp(self._log_chance(rate) - self.first), LEAST, 1 - LEAST))
+        fields = np.zeros((2, *self.shape), np.float32)
+        for field, found, told in zip(fields, (occurrence, intensity), (known, known & is_wet), strict=True):
+            field.ravel()[self.wet] = np.where(told, found, 0)
+        return fields[0], fields[1]
+
+    def _log_chance(self, rate: np.ndarray) -> np.ndarray:
+        """Return the logarithm of the chance of reaching a rate, whose logarithm is given, in each cell that may be wet."""
         chance, edge = self.first.copy(), self.lowest
         for step, lower, slope in zip(self.steps, self.lower, self.slopes, strict=True):
-            reached = rate >= edge
             share = np.clip((rate - edge) / step, 0, 1)
-            chance = np.where(reached, np.minimum(chance, lower - share / slope), chance)
+            chance = np.where(rate >= edge, np.minimum(chance, lower - share / slope), chance)
             edge = edge + step
-        least = np.clip(np.exp(self.first), LEAST, 1 - LEAST)
-        dry = -np.exp(-(ndtri(1 - least) ** 2) / 2) / np.sqrt(2 * np.pi) / (1 - least)
-        wet = -ndtri(np.clip(np.exp(chance), LEAST, 1 - LEAST))
-        found = np.zeros(self.shape, np.float32)
-        found.ravel()[self.wet] = np.where(np.isnan(values), 0, np.where(rate >= self.lowest, wet, dry))
-        return found
+        return chance

@@ -7,7 +7,7 @@ import numpy as np
 
 from nowcast.forecasters.members.copula import Distributions
 from nowcast.forecasters.members.noise import Noise, moved
-from nowcast.forecasters.members.structure import USUAL_KM, USUAL_MINUTES, Structure, periodic_shape
+from nowcast.forecasters.members.structure import NOISES, USUAL_KM, USUAL_MINUTES, Structure, periodic_shape
 from nowcast.motion import Places, motion, trace
 from nowcast.scores.distribution import RATES
 
@@ -56,14 +56,16 @@ def drawn(
     minutes: float,
 ) -> Iterator[np.ndarray]:
     """Draw one member (y, x) for each seed at each lead time, as (member, y, x) mm/h."""
-    noises: list[Noise] = []
+    pairs: list[tuple[Noise, ...]] = []
     for lead, (of_lead, where) in enumerate(zip(distributions, places, strict=True), 1):
         shape = periodic_shape(of_lead.shape)
-        noises = noises or [Noise(seed, shape) for seed in seeds]
-        amplitude = structure.amplitudes(shape, km, lead * minutes)
-        correlation = structure.correlations(shape, km, lead * minutes, minutes)
+        pairs = pairs or [tuple(Noise((*seed, noise), shape) for noise in NOISES) for seed in seeds]
+        amplitudes = [structure.amplitudes(noise, shape, km, lead * minutes) for noise in NOISES]
+        correlations = [structure.correlations(noise, shape, km, lead * minutes, minutes) for noise in NOISES]
         fields = np.empty((len(seeds), *of_lead.shape), np.float32)
-        for field, noise in zip(fields, noises, strict=True):
-            noise.advance(correlation)
-            field[:] = of_lead.rain(moved(noise.field(amplitude), where))
+        for field, noises in zip(fields, pairs, strict=True):
+            for noise, correlation in zip(noises, correlations, strict=True):
+                noise.advance(correlation)
+            here = (moved(noise.field(amplitude), where) for noise, amplitude in zip(noises, amplitudes, strict=True))
+            field[:] = of_lead.rain(*here, structure.shared)
         yield fields

@@ -1,8 +1,9 @@
 """Measure the structure of the noise on cases whose outcome is known.
 
-What was observed is turned through the forecaster's own distributions into the noise that would have given it, and so are
+What was observed is turned through the forecaster's own distributions into the two noises that would have given it, and so are
 members. Where the waves of the one are stronger than those of the other, or last longer, the structure is corrected, and
-members are drawn anew. Dry cells hide most of their noise, of both alike, which is why members are measured beside.
+members are drawn anew. Dry cells hide their noise, of both alike, which is why members are measured beside. What the two noises
+share is corrected where the rain of members is too rough or too smooth.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from scipy import fft
 
 from nowcast.forecasters.members.copula import Distributions
 from nowcast.forecasters.members.draw import drawn
-from nowcast.forecasters.members.structure import Structure, frequencies, weights
+from nowcast.forecasters.members.structure import NOISES, Structure, frequencies, weights
 from nowcast.motion import motion, trace
 
 ROUNDS, MEMBERS = 6, 2  # of correction, and members of each case in a round
@@ -24,6 +25,10 @@ CORRELATIONS = (-0.5, 0.998)  # that are measured for so much at least, and at m
 STATES = (0.0, 4.0)  # inverse hyperbolic tangent of the correlation of the noise
 LEAST_LARGEST = 60.0  # mm/h: at least so much rain is possible, even where none was observed
 FIRST_SLOPE, FIRST_MEMORY = 2.5, 0.83  # of the power with wavelength, and the correlation, before the first round
+FIRST_SHARED = 0.7
+FIELDS = *NOISES, RAIN = *NOISES, len(NOISES)  # whose waves are measured
+LIMIT = 10.0  # mm/h, to which rain is limited where its roughness is measured: few heavier cells would decide it
+ROUGHNESS = 2.0  # change of shared² that changes the power of rain by e per octave of wavelength
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,14 @@ class Case:
 
 @dataclass
 class Waves:
-    """Sums over cases: power of the noise (lead, wave), and its product with that of the lead time before (lead - 1, wave)."""
+    """Sums over cases: power of a field (lead, wave), and its product with that of the lead time before (lead - 1, wave)."""
 
     power: np.ndarray
     product: np.ndarray
+
+    @classmethod
+    def zeros(cls, num_leads: int, num_waves: int) -> "Waves":
+        return cls(np.zeros((num_leads, num_waves)), np.zeros((num_leads - 1, num_waves)))
 
     def correlation(self) -> np.ndarray:
         """Return the correlation (lead - 1, wave) of lead times with those before."""
@@ -77,42 +86,51 @@ def measure(
     found = Structure(
         minutes * np.arange(1, num_leads + 1),
         lengths,
-        np.tile(FIRST_SLOPE * np.log(lengths), (num_leads, 1)),
-        np.full((num_leads, num_waves), FIRST_MEMORY),
+        np.tile(FIRST_SLOPE * np.log(lengths), (len(NOISES), num_leads, 1)),
+        np.full((len(NOISES), num_leads, num_waves), FIRST_MEMORY),
+        FIRST_SHARED,
     )
     seen = max((float(np.nan_to_num(case.observed).max()) for case in cases()), default=0)
     found = replace(found, largest=max(seen, LEAST_LARGEST))
     for _ in range(rounds):
-        sums = [Waves(np.zeros((num_leads, num_waves)), np.zeros((num_leads - 1, num_waves))) for _ in range(2)]
+        observed, members = ([Waves.zeros(num_leads, num_waves) for _ in FIELDS] for _ in range(2))
         for seed, case in enumerate(cases()):
-            _add(case, seed, found, number, sums, km=km, minutes=minutes)
-        found = corrected(found, *sums)
+            _add(case, seed, found, number, observed, members, km=km, minutes=minutes)
+        found = corrected(found, observed, members)
     return found
 
 
 def _add(
-    case: Case, seed: int, structure: Structure, number: np.ndarray, sums: Sequence[Waves], *, km: float, minutes: float
-) -> None:
-    """Add the waves of what was observed in a case, and those of members, to two sums."""
-    observed, found = ([], [[] for _ in range(MEMBERS)])
+    case: Case, seed: int, structure: Structure, number: np.ndarray, observed: Sequence[Waves], members: Sequence[Waves],
+    *, km: float, minutes: float,
+) -> None:  # fmt: skip
+    """Add the waves of what was observed in a case, and those of members of it, to the sums of each of FIELDS."""
     distributions = [Distributions(chances, largest=structure.largest) for chances in case.exceedance]
     places = trace(motion(case.past), len(distributions))
     seeds = [(seed, member) for member in range(MEMBERS)]
+    came: list[tuple[np.ndarray, ...]] = []
+    drawn_by: list[list[tuple[np.ndarray, ...]]] = [[] for _ in seeds]
     fields = drawn(distributions, places, seeds, structure, km=km, minutes=minutes)
-    for of_lead, of_members, came in zip(distributions, fields, case.observed, strict=True):
-        observed.append(of_lead.noise(came))
-        for own, member in zip(found, of_members, strict=True):
-            own.append(of_lead.noise(np.where(np.isnan(came), np.nan, member)))
-    _add_waves(sums[0], observed, number, 1)
-    for own in found:
-        _add_waves(sums[1], own, number, MEMBERS)
+    for of_lead, of_members, rain in zip(distributions, fields, case.observed, strict=True):
+        came.append(_fields(of_lead, rain))
+        for own, member in zip(drawn_by, of_members, strict=True):
+            own.append(_fields(of_lead, np.where(np.isnan(rain), np.nan, member)))
+    for n in FIELDS:
+        _add_waves(observed[n], [fields[n] for fields in came], number, 1)
+        for own in drawn_by:
+            _add_waves(members[n], [fields[n] for fields in own], number, MEMBERS)
 
 
-def _add_waves(sums: Waves, noise: Sequence[np.ndarray], number: np.ndarray, parts: int) -> None:
-    """Add the waves of noise (lead, y, x), divided by the number of parts that are added."""
-    weight = (weights(noise[0].shape) / parts).ravel()
+def _fields(distributions: Distributions, rain: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return FIELDS (y, x) of rain (y, x), mm/h: the noises that give it, and the rain itself, limited."""
+    return *distributions.noise(rain), np.minimum(np.nan_to_num(rain), LIMIT)
+
+
+def _add_waves(sums: Waves, fields: Sequence[np.ndarray], number: np.ndarray, parts: int) -> None:
+    """Add the waves of fields (lead, y, x), divided by the number of parts that are added."""
+    weight = (weights(fields[0].shape) / parts).ravel()
     before = None
-    for lead, field in enumerate(noise):
+    for lead, field in enumerate(fields):
         waves = fft.rfft2(field)
         sums.power[lead] += np.bincount(number.ravel(), weight * (waves.real**2 + waves.imag**2).ravel(), sums.power.shape[1])
         if before is not None:
@@ -121,20 +139,42 @@ def _add_waves(sums: Waves, noise: Sequence[np.ndarray], number: np.ndarray, par
         before = waves
 
 
-def corrected(structure: Structure, observed: Waves, found: Waves) -> Structure:
-    """Correct a structure by the waves of what was observed and of the members that were drawn with it."""
-    told = (observed.power > 0) & (found.power > 0)
-    lack = np.log(np.divide(observed.power, found.power, out=np.ones_like(found.power), where=told))
-    power = structure.power + STEP * _smoothed(lack)
+def corrected(structure: Structure, observed: Sequence[Waves], members: Sequence[Waves]) -> Structure:
+    """Correct a structure by the waves, of each of FIELDS, of what was observed and of the members that were drawn with it."""
+    tables = [_corrected(structure.power[noise], structure.memory[noise], observed[noise], members[noise]) for noise in NOISES]
+    power, memory = (np.stack(each) for each in zip(*tables, strict=True))
+    rougher = ROUGHNESS * _slope(_lack(observed[RAIN], members[RAIN]).mean(axis=0))
+    shared = np.sqrt(np.clip(structure.shared**2 + STEP * rougher, 0, 1))
+    return replace(structure, power=power, memory=memory, shared=float(shared))
+
+
+def _lack(observed: Waves, members: Waves) -> np.ndarray:
+    """Return the logarithm of the power observed ÷ that of members (lead, wave); 0 where one of them has none."""
+    told = (observed.power > 0) & (members.power > 0)
+    return np.log(np.divide(observed.power, members.power, out=np.ones_like(members.power), where=told))
+
+
+def _slope(lack: np.ndarray) -> float:
+    """Return the change of (wave,) with each octave of wavelength, without the mean and the longest waves."""
+    octaves = np.arange(len(lack) - 2.0)
+    if len(octaves) < 2:
+        return 0.0
+    octaves -= octaves.mean()
+    return float(lack[: len(octaves)] @ octaves / (octaves**2).sum())
+
+
+def _corrected(power: np.ndarray, memory: np.ndarray, observed: Waves, members: Waves) -> tuple[np.ndarray, np.ndarray]:
+    """Return the power and the memory (lead, wave) of one noise, corrected."""
+    power = power + STEP * _smoothed(_lack(observed, members))
     power = np.clip(power - power.max(axis=1, keepdims=True), -MOST_POWER, 0)
-    state = np.arctanh(np.minimum(structure.memory, np.tanh(STATES[1])))
+    state = np.arctanh(np.minimum(memory, np.tanh(STATES[1])))
     if len(state) > 1:
-        state[1:] += STEP * _smoothed(np.arctanh(observed.correlation()) - np.arctanh(found.correlation()))
+        state[1:] += STEP * _smoothed(np.arctanh(observed.correlation()) - np.arctanh(members.correlation()))
         state[0] = state[1]
-    return replace(structure, power=power, memory=np.tanh(state.clip(*STATES)))
+    return power, np.tanh(state.clip(*STATES))
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
-    """Smooth (lead, wave) over lead times."""
-    padded = np.pad(values, ((1, 1), (0, 0)), mode="edge")
+    """Smooth (lead, …) over lead times."""
+    padded = np.concatenate([values[:1], values, values[-1:]])
     return sum(weight * padded[n : n + len(values)] for n, weight in enumerate(SMOOTH))

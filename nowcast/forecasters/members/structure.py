@@ -1,7 +1,8 @@
-"""The structure of the noise in space and time: how strong waves of each length are at each lead time, and how long they last.
+"""The structure of members' noise in space and time: how strong waves of each length are at each lead time, how long they last.
 
-It is measured on cases whose outcome is known (measure.py) and kept in kilometres and minutes, so that it serves any grid and
-time step. Between the wavelengths and lead times of the table it is interpolated, beyond them it stays as at the ends.
+There are two noises, one for where it rains and one for how hard. Their structure is measured on cases whose outcome is known
+(measure.py) and kept in kilometres and minutes, so that it serves any grid and time step. Between the wavelengths and lead
+times of the table it is interpolated, beyond them it stays as at the ends.
 """
 
 import math
@@ -20,17 +21,19 @@ MOST_CORRELATION = 0.9999
 LARGEST = 150.0  # mm/h that no member exceeds, unless validation says otherwise
 KEY = "members"  # of a checkpoint's metadata
 DIGITS = 3  # that are kept
-TABLES = ("minutes", "km", "power", "memory")
+TABLES, NUMBERS = ("minutes", "km", "power", "memory"), ("shared", "largest")
+NOISES = OCCURRENCE, INTENSITY = 0, 1  # where it rains, and how hard
 
 
 @dataclass(frozen=True)
 class Structure:
-    """A table by lead time and wavelength.
+    """A table by lead time and wavelength for each of NOISES.
 
     minutes: (lead,) lead times, ascending
     km: (wave,) wavelengths, ascending
-    power: (lead, wave) logarithm of the power of a Fourier coefficient, to any constant
-    memory: (lead, wave) correlation with the lead time before; at the first lead time it means nothing
+    power: (noise, lead, wave) logarithm of the power of a Fourier coefficient, to any constant
+    memory: (noise, lead, wave) correlation with the lead time before; at the first lead time it means nothing
+    shared: correlation of how hard it rains with how far the noise of occurrence is above its edge (copula.py), 0 to 1
     largest: mm/h that no member exceeds
     """
 
@@ -38,6 +41,7 @@ class Structure:
     km: np.ndarray
     power: np.ndarray
     memory: np.ndarray
+    shared: float
     largest: float = LARGEST
 
     @property
@@ -45,18 +49,22 @@ class Structure:
         """Return the minutes between the lead times."""
         return float(self.minutes[0])
 
-    def amplitudes(self, shape: tuple[int, int], km: float, lead_minutes: float) -> np.ndarray:
+    def amplitudes(self, noise: int, shape: tuple[int, int], km: float, lead_minutes: float) -> np.ndarray:
         """Return the standard deviation (y, x // 2 + 1), float32, of each Fourier coefficient of a field of variance 1.
 
+        noise: one of NOISES
         shape: (y, x) of the periodic grid
         km: size of its cells
         """
-        power = np.exp(np.interp(_logarithms(shape, km), np.log(self.km), self._at(self.power, lead_minutes)))
+        power = np.exp(np.interp(_logarithms(shape, km), np.log(self.km), self._at(self.power[noise], lead_minutes)))
         return np.sqrt(power / (power * weights(shape)).sum()).astype(np.float32)
 
-    def correlations(self, shape: tuple[int, int], km: float, lead_minutes: float, step: float) -> np.ndarray:
-        """Return the correlation (y, x // 2 + 1), float32, of each coefficient with that of `step` minutes before."""
-        memory = np.interp(_logarithms(shape, km), np.log(self.km), self._at(self.memory, lead_minutes))
+    def correlations(self, noise: int, shape: tuple[int, int], km: float, lead_minutes: float, step: float) -> np.ndarray:
+        """Return the correlation (y, x // 2 + 1), float32, of each coefficient with that of `step` minutes before.
+
+        Arguments as `amplitudes`.
+        """
+        memory = np.interp(_logarithms(shape, km), np.log(self.km), self._at(self.memory[noise], lead_minutes))
         return (np.clip(memory, 0, MOST_CORRELATION) ** (step / self.step)).astype(np.float32)
 
     def _at(self, table: np.ndarray, lead_minutes: float) -> np.ndarray:
@@ -66,16 +74,24 @@ class Structure:
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values, rounded."""
         tables = {name: np.round(getattr(self, name), DIGITS).tolist() for name in TABLES}
-        return tables | {"largest": round(float(self.largest), DIGITS)}
+        return tables | {name: round(float(getattr(self, name)), DIGITS) for name in NUMBERS}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Structure":
-        """Return the structure of an `as_dict`. Raises KeyError, TypeError or ValueError where it is none."""
-        found = cls(*(np.array(values[name], np.float64) for name in TABLES), float(values["largest"]))
-        shape = len(found.minutes), len(found.km)
+        """Return the structure of an `as_dict`. Raises KeyError, TypeError or ValueError where it is none.
+
+        Older checkpoints tell of one noise, which is shared as a whole.
+        """
+        minutes, km, power, memory = (np.array(values[name], np.float64) for name in TABLES)
+        if power.ndim == memory.ndim == 2:
+            power, memory = (np.stack([table] * len(NOISES)) for table in (power, memory))
+            values = {"shared": 1.0, **values}
+        found = cls(minutes, km, power, memory, *(float(values[name]) for name in NUMBERS))
+        shape = len(NOISES), len(found.minutes), len(found.km)
         ascend = all(len(axis) and (np.diff(axis) > 0).all() and axis[0] > 0 for axis in (found.minutes, found.km))
         finite = np.isfinite(found.power).all() and (np.abs(found.power) < 100).all() and (np.abs(found.memory) <= 1).all()
-        if found.power.shape != shape or found.memory.shape != shape or not (ascend and finite and found.largest > RATES[-1]):
+        fits = found.power.shape == found.memory.shape == shape and 0 <= found.shared <= 1
+        if not (fits and ascend and finite and found.largest > RATES[-1]):
             raise ValueError("no structure of noise")
         return found
 

@@ -33,7 +33,7 @@ def run(tmp_path_factory):
 def test_a_training_keeps_the_structure_of_its_members(run):
     folder, experiment = run
     network = open_forecaster(str(folder), device=CPU)
-    assert network.structure.power.shape == (3, 6)  # lead times; waves of 2 to 32 cells, and longer ones
+    assert network.structure.power.shape == (2, 3, 6)  # noises; lead times; waves of 2 to 32 cells, and longer ones
     np.testing.assert_array_equal(network.structure.minutes, [5, 10, 15])
     before = (folder / "best.safetensors").read_bytes()
     assert keep_structure(folder, open_archive(experiment.data), CPU)  # it is measured once

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from makers import rain
+from scipy.special import ndtri
 
 from nowcast.errors import UsageError
 from nowcast.forecasters.baselines import Extrapolation, Persistence
@@ -11,7 +12,7 @@ from nowcast.forecasters.members.copula import Distributions
 from nowcast.forecasters.members.draw import members
 from nowcast.forecasters.members.ensemble import Ensemble
 from nowcast.forecasters.members.noise import Noise
-from nowcast.forecasters.members.structure import LARGEST, Structure
+from nowcast.forecasters.members.structure import INTENSITY, LARGEST, OCCURRENCE, Structure
 from nowcast.forecasters.members.usual import USUAL
 from nowcast.scores.distribution import RATES
 
@@ -71,35 +72,70 @@ def test_members_last_and_are_not_alike(many):
 
 def test_rain_is_found_where_the_distribution_has_it():
     distributions = Distributions(np.array([0.8, 0.4, 0.4, 0.2, *[0] * 9], np.float32)[:, None, None])
-    noise = {0.9: 0.0, 0.8: 0.1, 0.4: 0.5, 0.2: 1.0}  # chance of more noise -> rain
-    from scipy.special import ndtri
-
-    for chance, expected in noise.items():
-        found = distributions.rain(np.array([[ndtri(1 - chance + 1e-4)]], np.float32))
-        np.testing.assert_allclose(found, expected, rtol=0.01)
-    assert 1 < distributions.rain(np.array([[3.5]], np.float32))[0, 0] < 2  # no chance of 2 mm/h
+    found_at = {0.9: 0.0, 0.81: 0.0, 0.79: 0.1, 0.1: 0.1}  # chance of more noise of occurrence -> rain, of the least intensity
+    for chance, expected in found_at.items():
+        np.testing.assert_allclose(distributions.rain(normal(chance), normal(1 - 1e-4), 0.0), expected, rtol=0.01)
+    for chance, expected in {0.5: 0.5, 0.25: 1.0}.items():  # chance of more intensity, where it rains: half and a quarter of .8
+        np.testing.assert_allclose(distributions.rain(normal(0.7), normal(chance), 0.0), expected, rtol=0.01)
+    assert 1 < distributions.rain(normal(0.7), normal(1e-4), 0.0)[0, 0] < 2  # no chance of 2 mm/h
     certain = Distributions(np.ones((len(RATES), 1, 1), np.float32))
-    assert 49.9 <= certain.rain(np.array([[-6.0]], np.float32))[0, 0] <= certain.rain(np.array([[9.0]]))[0, 0] <= LARGEST
+    least, most = (certain.rain(np.array([[-6.0]]), np.array([[value]], np.float32), 0.0)[0, 0] for value in (-6, 9))
+    assert 49.9 <= least <= most <= LARGEST
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.6, 1.0])
+def test_what_is_shared_decides_how_hard_it_rains(shared):
+    distributions = Distributions(np.array([0.8, 0.6, 0.4, *[0] * 10], np.float32)[:, None, None])
+    found = distributions.rain(
+        normal(0.2), normal(0.9), shared
+    )  # a quarter of the noise of wet cells is above that of this one
+    hard = shared * ndtri(0.75) + np.sqrt(1 - shared**2) * ndtri(0.1)
+    assert distributions.noise(found)[1][0, 0] == pytest.approx(hard, abs=0.01)
+
+
+def normal(chance):
+    """A field of one cell whose noise is exceeded with this chance, by a little."""
+    return np.array([[ndtri(1 - chance + 1e-4 * chance)]], np.float32)
 
 
 def test_the_noise_of_rain_is_that_which_gives_it():
     chances = np.array([0.8, 0.7, 0.4, 0.2, 0.1, *[0.01] * 8], np.float32)[:, None, None]
-    distributions, noise = Distributions(np.broadcast_to(chances, (13, 1, 5))), np.array([[-0.6, 0.0, 0.7, 1.2, 2.9]])
-    np.testing.assert_allclose(distributions.noise(distributions.rain(noise)), noise, atol=0.02)
+    distributions, noise = Distributions(np.broadcast_to(chances, (13, 1, 5))), np.array([[-1.6, -0.3, 0.7, 1.2, 2.0]])
+    occurrence, intensity = distributions.noise(distributions.rain(np.zeros((1, 5)), noise, 0.0))
+    np.testing.assert_allclose(intensity, noise, atol=0.02)
+    wet = np.exp(-(ndtri(0.2) ** 2) / 2) / np.sqrt(2 * np.pi) / 0.8  # mean of the upper four fifths of a normal distribution
+    np.testing.assert_allclose(occurrence, wet, rtol=1e-4)
     dry = Distributions(np.full((13, 1, 1), 0.5, np.float32)).noise(np.zeros((1, 1), np.float32))
-    assert dry[0, 0] == pytest.approx(-np.sqrt(2 / np.pi), abs=1e-3)  # mean of the lower half of a normal distribution
+    assert dry[0][0, 0] == pytest.approx(-np.sqrt(2 / np.pi), abs=1e-3)  # mean of the lower half
+    assert dry[1][0, 0] == 0
     never = Distributions(np.zeros((13, 1, 1), np.float32)).noise(np.full((1, 1), np.nan))
-    assert never[0, 0] == 0
+    assert never[0][0, 0] == never[1][0, 0] == 0
+
+
+def test_how_hard_it_rains_varies_over_shorter_distances_than_where_it_rains(past):
+    lengths, leads = np.array([2.0, 200.0]), np.array([5.0])
+    power, memory = np.array([[[0.0, 20.0]], [[0.0, 0.0]]]), np.zeros((2, 1, 2))
+    (drawn,) = made(past, [flat(0.5, 0.5, 0.5, 0.5, 0.25)], 30, seed=2, structure=Structure(leads, lengths, power, memory, 0.0))
+
+    def alike(fields):
+        """Correlation of neighbours along x."""
+        one, other = fields[:, :, 1:], fields[:, :, :-1]
+        both = np.isfinite(one) & np.isfinite(other)
+        return np.corrcoef(one[both], other[both])[0, 1]
+
+    assert alike((drawn >= 0.1).astype(float)) > 0.7
+    assert alike(np.where(drawn >= 0.1, drawn >= 2, np.nan)) < 0.2
 
 
 def test_noise_has_the_variance_and_the_correlation_of_its_structure():
-    structure = Structure(np.array([5.0, 10.0]), np.array([2.0, 64.0]), np.array([[0.0, 3.0]] * 2), np.full((2, 2), 0.8))
+    power = np.array([[[0.0, 3.0]] * 2] * 2)
+    structure = Structure(np.array([5.0, 10.0]), np.array([2.0, 64.0]), power, np.full(power.shape, 0.8), 0.0)
     first, later = [], []
     for member in range(60):
         noise = Noise((5, member), GRID)
         for fields, lead_minutes in ((first, 5), (later, 10)):
-            noise.advance(structure.correlations(GRID, 1.0, lead_minutes, 5.0))
-            fields.append(noise.field(structure.amplitudes(GRID, 1.0, lead_minutes)))
+            noise.advance(structure.correlations(INTENSITY, GRID, 1.0, lead_minutes, 5.0))
+            fields.append(noise.field(structure.amplitudes(INTENSITY, GRID, 1.0, lead_minutes)))
     assert abs(np.mean(later)) < 0.05
     assert np.std(first) == pytest.approx(1, abs=0.04)
     assert np.std(later) == pytest.approx(1, abs=0.04)
@@ -107,19 +143,30 @@ def test_noise_has_the_variance_and_the_correlation_of_its_structure():
 
 
 def test_a_structure_serves_other_cells_and_time_steps():
-    tables = np.array([[0.0, 1.0, 2.0]] * 2), np.array([[0.64] * 3] * 2)
-    structure = Structure(np.array([10.0, 20.0]), np.array([2.0, 4.0, 8.0]), *tables)
-    assert structure.correlations((8, 8), 1.0, 10.0, step=5.0)[1, 1] == pytest.approx(0.8)  # half the time: the root
-    fine, coarse = structure.amplitudes((16, 16), 1.0, 10.0), structure.amplitudes((8, 8), 2.0, 10.0)
+    tables = np.array([[[0.0, 1.0, 2.0]] * 2] * 2), np.array([[[0.64] * 3] * 2] * 2)
+    structure = Structure(np.array([10.0, 20.0]), np.array([2.0, 4.0, 8.0]), *tables, 0.0)
+    half_the_time = structure.correlations(OCCURRENCE, (8, 8), 1.0, 10.0, step=5.0)
+    assert half_the_time[1, 1] == pytest.approx(0.8)  # the root
+    fine, coarse = (structure.amplitudes(OCCURRENCE, (n, n), 16 / n, 10.0) for n in (16, 8))
     np.testing.assert_allclose(fine[0, 1:4] / fine[0, 1], coarse[0, 1:4] / coarse[0, 1], rtol=1e-5)  # the same km
 
 
 def test_a_structure_is_kept_and_nothing_else_taken_for_one():
     kept = Structure.from_dict(USUAL.as_dict())
     np.testing.assert_allclose(kept.power, USUAL.power, atol=0.0006)
-    for wrong in ({"power": [[0.0]]}, {"km": kept.km[::-1].tolist()}, {"largest": 3.0}):
+    for wrong in ({"power": [[0.0]]}, {"km": kept.km[::-1].tolist()}, {"largest": 3.0}, {"shared": 1.2}):
         with pytest.raises(ValueError, match="no structure of noise"):
             Structure.from_dict(USUAL.as_dict() | wrong)
+
+
+def test_the_one_noise_of_an_older_checkpoint_is_shared_as_a_whole():
+    told = USUAL.as_dict()
+    del (known := dict(told))["shared"]
+    older = Structure.from_dict(known | {name: told[name][OCCURRENCE] for name in ("power", "memory")})
+    assert older.shared == 1
+    for noise in (OCCURRENCE, INTENSITY):
+        np.testing.assert_array_equal(older.power[noise], told["power"][OCCURRENCE])
+        np.testing.assert_array_equal(older.memory[noise], told["memory"][OCCURRENCE])
 
 
 def test_missing_stays_missing_and_dry_stays_dry(past):
