@@ -1,4 +1,4 @@
-"""Memory that a process uses and can still get, in bytes: from Linux's /proc, the control group, torch or CUDA."""
+"""Memory that a process uses, keeps and can still get, in bytes: from Linux's /proc, the control group, torch or CUDA."""
 
 import ctypes
 import os
