@@ -8,7 +8,8 @@ has its defaults and as many members, moved by its own motion (`steps`) and by t
 
     python scripts/skill/members.py singapore --network runs/singapore --days 7 --cases 26 --output runs/members/singapore
 
-Scores are printed as a table, which `--output` holds after each case: members.md.
+Scores are printed as a table, which `--output` holds after each case: members.md. Lead times (and wavelengths) count as apart
+where the interval over days of spread ÷ error (of the power of members ÷ that observed) lies wholly outside of .8 to 1.2.
 """
 
 import argparse
@@ -43,6 +44,7 @@ PAST, LEADS, MIN_WET = 4, 12, 0.01
 RATES = (0.1, 0.5, 1.0, 5.0, 10.0)  # mm/h
 CELLS = "cells"
 KEPT_WAVES = (4.0, 64.0)  # km
+GOAL = (0.8, 1.2)  # of spread ÷ error and of ratios of power
 LIMIT = 10.0  # mm/h, to which rain is also limited for spectra: a few heavier cells hold most of the power
 
 log = logging.getLogger("nowcast.skill")
@@ -142,7 +144,7 @@ def rows(blocks: dict[str, list[Tally]]) -> Iterator[list[str]]:
             yield [
                 kind, name, f"{figures[0]:.4f}", figures[1], f"{figures[2]:.3f}",
                 f"{np.nanmin(by_lead):.2f} to {np.nanmax(by_lead):.2f}" if np.isfinite(by_lead).any() else "–",
-                _pooled_spread(blocks[name], kind),
+                *_spreads(blocks[name], kind),
                 " ".join(f"{value:.3f}" for value in skill), " ".join(f"{1e3 * value:.2f}" for value in reliability),
             ]  # fmt: skip
 
@@ -151,14 +153,20 @@ def _spread_ratio(ensemble: EnsembleSums) -> np.ndarray:
     return spread(ensemble) / mean_rmse(ensemble)
 
 
-def _pooled_spread(blocks: list[Tally], kind: str) -> str:
-    """Return spread ÷ error of all lead times together, with its interval over days where there are enough."""
-    sides = [parts(tally)[kind][0].pooled() for tally in blocks]
-    value, drawn = float(_spread_ratio(sum(sides))[0]), resample(sides)
-    if drawn is None:
-        return f"{value:.2f}"
-    low, high = quantiles(_spread_ratio(drawn)[..., 0])
-    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+def _spreads(blocks: list[Tally], kind: str) -> tuple[str, str]:
+    """Return how many lead times are apart from GOAL in spread ÷ error, and that of all together with its interval."""
+    sides = [parts(tally)[kind][0] for tally in blocks]
+    value = float(_spread_ratio(sum(sides).pooled())[0])
+    if (drawn := resample(sides)) is None:
+        return "–", f"{value:.2f}"
+    low, high = quantiles(_spread_ratio(resample([side.pooled() for side in sides]))[..., 0])
+    return apart(_spread_ratio(drawn)), f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+
+def apart(drawn: np.ndarray) -> str:
+    """Return how many ratios (resample, …) have an interval that lies wholly outside of GOAL, of how many that have one."""
+    low, high = quantiles(drawn)
+    return f"{int(((low > GOAL[1]) | (high < GOAL[0])).sum())} of {int(np.isfinite(low).sum())}"
 
 
 def _ratio(blocks: dict[str, list[Tally]], own: str, other: str, kind: str) -> list[str]:
@@ -176,23 +184,27 @@ def _ratio(blocks: dict[str, list[Tally]], own: str, other: str, kind: str) -> l
 
 def table(blocks: dict[str, list[Tally]]) -> str:
     """Return the figures as a table in Markdown, and the spectra of members beside the observation's by lead time."""
-    head = ["of", "forecaster", "fair CRPS", "ratio to it", "flatness", "spread ÷ error by lead", "of all leads"]
+    head = ["of", "forecaster", "fair CRPS", "ratio to it", "flatness", "spread ÷ error by lead", "apart", "of all leads"]
     head += ["Brier skill", "reliability × 1000"]
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows(blocks))]
     for kind, what in (("member_spectra", ""), ("limited_spectra", f" of rain limited to {LIMIT:g} mm/h")):
         lines += ["", f"Power{what}, members ÷ observed, least and most over lead times, and of all lead times:", ""]
-        lines += [f"- {name}: {power_text(sum(tallies)[kind])}" for name, tallies in blocks.items()]
+        lines += [f"- {name}: {power_text([tally[kind] for tally in tallies])}" for name, tallies in blocks.items()]
     return "\n".join(lines)
 
 
-def power_text(spectra: SpectrumSums) -> str:
-    """Return the ratio of power at each wavelength, and that of all together."""
+def power_text(blocks: list[SpectrumSums]) -> str:
+    """Return the ratio of power at each wavelength, that of all together, and how many lead times and wavelengths are apart."""
+    spectra = sum(blocks)
     all_leads = ratio(spectra.power_f.sum(axis=0), spectra.power_o.sum(axis=0))
     told = [
         f"{wave:g} km {np.nanmin(by_lead):.2f} to {np.nanmax(by_lead):.2f}, {of_all:.2f}"
         for wave, by_lead, of_all in zip(WAVELENGTHS_KM, spectrum_ratio(spectra).T, all_leads, strict=True)
         if KEPT_WAVES[0] <= wave <= KEPT_WAVES[1] and np.isfinite(by_lead).any()
     ]
+    if (drawn := resample(blocks)) is not None:
+        kept = [KEPT_WAVES[0] <= wave <= KEPT_WAVES[1] for wave in WAVELENGTHS_KM]
+        told.append(f"{apart(spectrum_ratio(drawn)[..., kept])} apart")
     return f"{'; '.join(told)}; all wavelengths {float(ratio(spectra.power_f.sum(), spectra.power_o.sum())):.2f}"
 
 

@@ -40,7 +40,12 @@ def test_power_is_told_by_lead_time_of_all_and_of_all_wavelengths():
     eight, sixteen, beyond = (skill_members.WAVELENGTHS_KM.index(wave) for wave in (8.0, 16.0, 90.5))
     spectra.power_o[:, [eight, sixteen, beyond]] = [[1, 4, 5], [2, 4, 5]]
     spectra.power_f[:, [eight, sixteen, beyond]] = [[2, 2, 5], [1, 2, 5]]
-    assert skill_members.power_text(spectra) == "8 km 0.50 to 2.00, 1.00; 16 km 0.50 to 0.50, 0.50; all wavelengths 0.81"
+    assert skill_members.power_text([spectra]) == "8 km 0.50 to 2.00, 1.00; 16 km 0.50 to 0.50, 0.50; all wavelengths 0.81"
+
+
+def test_ratios_are_apart_whose_interval_lies_outside_of_the_goal():
+    drawn = np.stack([np.array([0.7, 1.0, 1.3, 0.75, np.nan]) + change for change in (-0.06, 0.06)] * 50)
+    assert skill_members.apart(drawn) == "2 of 4"  # .64 to .76 and 1.24 to 1.36; .69 to .81 reaches the goal
 
 
 @pytest.mark.slow
