@@ -1,9 +1,11 @@
-"""Work in threads: while OpenCV, NumPy, NetCDF or the disk work in one, the others go on."""
+"""Work in threads: while OpenCV, NumPy, torch, NetCDF or the disk work in one, the others go on."""
 
 import contextlib
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 import cv2
@@ -54,3 +56,32 @@ def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> I
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()
+
+
+def in_torch_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Return `function` of each item, each computed by torch on one thread, in as many threads as torch may use.
+
+    Where one call of torch takes several threads they may spin while they wait for each other, and on busy cores that is long.
+    """
+    import torch
+
+    number = torch.get_num_threads()
+    return list(_torch_threads(number).map(function, items)) if number > 1 else list(map(function, items))
+
+
+@cache
+def _torch_threads(number: int) -> ThreadPoolExecutor:
+    """Return threads in each of which torch takes one."""
+    import torch
+
+    all_are_limited = threading.Barrier(number)
+
+    def limit() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # without it torch would take the number that is set last, at the first computation
+        all_are_limited.wait()
+
+    threads = ThreadPoolExecutor(number, initializer=limit)
+    list(threads.map(lambda _: None, range(number)))
+    torch.set_num_threads(number)  # in this thread: the number is that of each thread, and of those that begin later
+    return threads

@@ -3,7 +3,7 @@
 It computes the same as the cell in convlstm.py, faster. The forward pass computes at each time the convolutions, and then the
 gates and states in one pass over memory (gates.py). It keeps only the gate values and the states for the backward
 pass. The backward pass computes at each time the gradients of the gates and of the state, and at the end the gradients of
-weights and inputs for all times at once. Convolutions are computed by torch, or for many channels by winograd.py.
+weights and inputs for all times at once (convolutions.py).
 
 Tensors are (time, case, channel, y, x) with the channels innermost in memory ("channels last"). Cell states are float32.
 """
@@ -11,17 +11,24 @@ Tensors are (time, case, channel, y, x) with the channels innermost in memory ("
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nowcast.models.engine import winograd
+from nowcast.models.engine.convolutions import (
+    FEW_CHANNELS,
+    Grid,
+    backward_kernel,
+    by_winograd,
+    channels_last,
+    convolve,
+    direct_kernel,
+    forward_kernel,
+    input_gradient,
+    state_gradient,
+    weight_gradient,
+)
 from nowcast.models.engine.gates import GateArithmetic, gate_arithmetic
-
-Kernel, Grid = Tensor | winograd.Convolution, tuple[int, int]
-
-PLACES_AT_ONCE = 4096  # grid cells in one matrix product of the weight gradient, so that its inputs stay in the CPU's cache
-FEW_CHANNELS = 8  # with fewer channels, joining convolutions and computing gradients by matrix products is not faster
 
 
 def run_layer(
@@ -72,9 +79,9 @@ def _check_state(state: tuple[Tensor, Tensor] | None, shape: tuple[int, ...]) ->
 
 def _without_gradient(frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, gates, shape, dtype):
     """Return the hidden states at all times and the last cell state. Arguments as `LayerSequence.forward`."""
-    frames, hidden0 = _channels_last(frames, dtype), _channels_last(hidden0, dtype)
+    frames, hidden0 = channels_last(frames, dtype), channels_last(hidden0, dtype)
     convolve = _Convolutions(frames, input_weight, state_weight, dtype, shape[-2:])
-    cell0 = _channels_last(cell0, torch.float32)
+    cell0 = channels_last(cell0, torch.float32)
     _, cells, hidden = _run(convolve, hidden0, cell0, bias, peepholes, gates, shape, dtype, keep=False)
     return hidden, cells[(shape[0] - 1) % 2]
 
@@ -87,9 +94,9 @@ class LayerSequence(torch.autograd.Function):
         ctx.gates, ctx.dtype, ctx.frames_dtype = gates, dtype, None if frames is None else frames.dtype
         ctx.state_dtype = None if hidden0 is None else hidden0.dtype
         frames, hidden0, cell0 = (
-            _channels_last(frames, dtype),
-            _channels_last(hidden0, dtype),
-            _channels_last(cell0, torch.float32),
+            channels_last(frames, dtype),
+            channels_last(hidden0, dtype),
+            channels_last(cell0, torch.float32),
         )
         convolve = _Convolutions(frames, input_weight, state_weight, dtype, shape[-2:])
         values, cells, hidden = _run(convolve, hidden0, cell0, bias, peepholes, gates, shape, dtype, keep=True)
@@ -104,8 +111,8 @@ class LayerSequence(torch.autograd.Function):
         gates, ctx.gates = ctx.gates, None
         frames, hidden0, cell0, input_weight, state_weight, peepholes, values, cells, hidden = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        state_kernel = _backward_kernel(state_weight, ctx.dtype, hidden.shape[-2:])
-        d_hidden, d_cell = _channels_last(d_hidden, ctx.dtype), _channels_last(d_cell.float(), torch.float32).clone()
+        state_kernel = backward_kernel(state_weight, ctx.dtype, hidden.shape[-2:])
+        d_hidden, d_cell = channels_last(d_hidden, ctx.dtype), channels_last(d_cell.float(), torch.float32).clone()
         d_peepholes = torch.zeros_like(peepholes) if peepholes is not None else None
         d_next = None
         for time in reversed(range(len(values))):
@@ -114,14 +121,14 @@ class LayerSequence(torch.autograd.Function):
             if d_peepholes is not None:
                 d_peepholes += _peephole_gradient(values[time], before, cells[time])
             if time or needs[1]:
-                d_next = _state_gradient(values[time], hidden[0], state_kernel)
+                d_next = state_gradient(values[time], hidden[0], state_kernel)
         d_frames = d_input_weight = None
         if frames is not None:
             d_all = values.flatten(0, 1)
-            d_input_weight = _weight_gradient(d_all, frames.flatten(0, 1), input_weight)
+            d_input_weight = weight_gradient(d_all, frames.flatten(0, 1), input_weight)
             if needs[0]:
-                kernel = _backward_kernel(input_weight, ctx.dtype, hidden.shape[-2:])
-                d_frames = _over_time(_input_gradient(d_all, frames.flatten(0, 1), kernel), frames.shape).to(ctx.frames_dtype)
+                kernel = backward_kernel(input_weight, ctx.dtype, hidden.shape[-2:])
+                d_frames = _over_time(input_gradient(d_all, frames.flatten(0, 1), kernel), frames.shape).to(ctx.frames_dtype)
         d_state_weight = _state_weight_gradient(values, hidden, hidden0, state_weight)
         d_bias = _bias_gradient(values)
         d_hidden0 = d_next.to(ctx.state_dtype) if needs[1] else None
@@ -158,30 +165,30 @@ class _Convolutions:
     ):
         self.frames, self.joined, self.kernel = frames, None, None
         same_size = frames is not None and input_weight.shape[-1] == state_weight.shape[-1]
-        if same_size and _by_winograd(state_weight, dtype, grid):
+        if same_size and by_winograd(state_weight, dtype, grid):
             self.kernel = winograd.Convolution(torch.cat([input_weight, state_weight], dim=1))
             return
-        self.state_kernel = _kernel(state_weight, dtype, grid)
-        self.input_kernel = None if frames is None else _kernel(input_weight, dtype, grid)
+        self.state_kernel = forward_kernel(state_weight, dtype, grid)
+        self.input_kernel = None if frames is None else forward_kernel(input_weight, dtype, grid)
         if same_size and input_weight.shape[1] >= FEW_CHANNELS:
-            self.kernel = _direct_kernel(torch.cat([input_weight, state_weight], dim=1), dtype)
+            self.kernel = direct_kernel(torch.cat([input_weight, state_weight], dim=1), dtype)
             shape = (frames.shape[1], self.kernel.shape[1], *frames.shape[-2:])
             self.joined = _empty(shape, 1, like=frames, dtype=dtype)
 
     def __call__(self, time: int, hidden: Tensor | None, *, like: Tensor) -> tuple[Tensor | None, Tensor]:
         """Compute the gates' arguments as two summands: from the input (None if included in the second), and from the state."""
         if self.frames is None:
-            return None, torch.zeros_like(like) if hidden is None else _convolve(hidden, self.state_kernel)
+            return None, torch.zeros_like(like) if hidden is None else convolve(hidden, self.state_kernel)
         frame = self.frames[time]
         if isinstance(self.kernel, winograd.Convolution):
             return None, self.kernel(frame, hidden)
         if hidden is None:
-            return None, _convolve(frame, self.input_kernel)
+            return None, convolve(frame, self.input_kernel)
         if self.joined is None:
-            return _convolve(frame, self.input_kernel), _convolve(hidden, self.state_kernel)
+            return convolve(frame, self.input_kernel), convolve(hidden, self.state_kernel)
         self.joined[:, : frame.shape[1]].copy_(frame)
         self.joined[:, frame.shape[1] :].copy_(hidden)
-        return None, _convolve(self.joined, self.kernel)
+        return None, convolve(self.joined, self.kernel)
 
 
 def _or_zeros(state: Tensor | None, like: Tensor) -> Tensor:
@@ -194,116 +201,16 @@ def _empty(shape: tuple[int, ...], times: int, *, like: Tensor, dtype: torch.dty
     return torch.empty(*leading, y, x, times * channels, device=like.device, dtype=dtype).movedim(-1, -3)
 
 
-def _channels_last(values: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Return the tensor in this dtype with the channels innermost in memory; the same tensor if it is so already."""
-    return None if values is None else values.to(dtype).movedim(-3, -1).contiguous().movedim(-1, -3)
-
-
 def _over_time(values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Turn (time × case, ...) into (time, case, ...)."""
-    return _channels_last(values, values.dtype).unflatten(0, shape[:2])
-
-
-def _by_winograd(weight: Tensor, dtype: torch.dtype, grid: Grid) -> bool:
-    return dtype == torch.float32 and winograd.takes(weight, grid)
-
-
-def _kernel(weight: Tensor, dtype: torch.dtype, grid: Grid) -> Kernel:
-    return winograd.Convolution(weight) if _by_winograd(weight, dtype, grid) else _direct_kernel(weight, dtype)
-
-
-def _direct_kernel(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    return weight.to(dtype, memory_format=torch.channels_last)
-
-
-def _backward_kernel(weight: Tensor, dtype: torch.dtype, grid: Grid) -> Kernel:
-    """Return the kernel of the input's gradient: a convolution with the weight rotated by 180°, its channels exchanged."""
-    if _by_winograd(weight, dtype, grid):
-        return winograd.Convolution(weight.flip(2, 3).transpose(0, 1))
-    return _direct_kernel(weight, dtype)
-
-
-def _convolve(values: Tensor, kernel: Kernel) -> Tensor:
-    """Convolve with zero padding, so that the grid stays the same."""
-    if isinstance(kernel, winograd.Convolution):
-        return kernel(values)
-    if _is_faster_channels_first(values, kernel):
-        values, kernel = values.contiguous(), kernel.contiguous()
-    return _channels_last(F.conv2d(values, kernel, padding=kernel.shape[-1] // 2), values.dtype)
-
-
-def _is_faster_channels_first(values: Tensor, kernel: Tensor) -> bool:
-    """Return whether torch is faster with the channels outermost: so on CPUs with AVX2 but not AVX-512, where a 5 × 5
-    convolution takes 1.2 (forward) to 1.5 (backward) times as long with the channels innermost."""
-    avx2 = values.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
-    return avx2 and values.dtype == torch.float32 and kernel.shape[-1] > 3
-
-
-def _gradient(d_out: Tensor, values: Tensor, kernel: Tensor, wanted: tuple[bool, bool, bool]) -> tuple:
-    padding = kernel.shape[-1] // 2
-    return torch.ops.aten.convolution_backward(
-        d_out, values, kernel, None, (1, 1), (padding, padding), (1, 1), False, (0, 0), 1, wanted
-    )
-
-
-def _input_gradient(d_out: Tensor, like: Tensor, kernel: Kernel) -> Tensor:
-    if isinstance(kernel, winograd.Convolution):
-        return kernel(d_out)
-    return _gradient(d_out, like, kernel, (True, False, False))[0]
-
-
-def _state_gradient(d_gates: Tensor, like: Tensor, kernel: Kernel) -> Tensor:
-    if isinstance(kernel, Tensor) and _is_faster_channels_first(d_gates, kernel):
-        d_gates, like, kernel = d_gates.contiguous(), torch.empty(like.shape), kernel.contiguous()
-    return _channels_last(_input_gradient(d_gates, like, kernel), d_gates.dtype)
-
-
-def _weight_gradient(d_out: Tensor, values: Tensor, weight: Tensor) -> Tensor:
-    if _by_winograd(weight, d_out.dtype, d_out.shape[-2:]):
-        return winograd.weight_gradient(d_out, values, weight)
-    if values.device.type == "cpu" and values.dtype == torch.float32 and weight.shape[1] >= FEW_CHANNELS:
-        return weight_gradient_by_products(d_out, values, weight)
-    return _gradient(d_out, values, _direct_kernel(weight, d_out.dtype), (False, True, False))[1].to(weight.dtype)
-
-
-def weight_gradient_by_products(
-    d_out: Tensor, values: Tensor, weight: Tensor, *, places_at_once: int = PLACES_AT_ONCE
-) -> Tensor:
-    """Compute the gradient of a convolution's weight by matrix products, in 0.6 of torch's time on a CPU in float32.
-
-        d_out: (case, out channel, y, x), gradient of the output
-        values: (case, channel, y, x), input
-        weight: (out channel, channel, y, x)
-        returns: gradient of the weight, of its shape
-
-    The rows of `values` are copied once for each shift along x; a shift along y is then only an offset in memory.
-    """
-    cases, out_channels, y, x = d_out.shape
-    channels, kernel = weight.shape[1], weight.shape[-1]
-    reach, at_once = kernel // 2, min(max(places_at_once // (y * x), 1), cases)
-    total = torch.zeros(kernel, out_channels, kernel * channels)
-    shifted = torch.zeros(y + 2 * reach, at_once, x, kernel, channels)
-    for first in range(0, cases, at_once):
-        d_rows = d_out[first : first + at_once].permute(2, 0, 3, 1)  # (y, case, x, channel)
-        rows = values[first : first + at_once].permute(2, 0, 3, 1)
-        number = rows.shape[1]
-        for column in range(kernel):
-            start, end = max(reach - column, 0), min(x + reach - column, x)
-            if start < end:
-                shifted[reach : reach + y, :number, start:end, column] = rows[
-                    :, :, start + column - reach : end + column - reach
-                ]
-        d_flat = d_rows.reshape(-1, out_channels).t()
-        for row in range(kernel):
-            total[row].addmm_(d_flat, shifted[row : row + y, :number].reshape(-1, kernel * channels))
-    return total.view(kernel, out_channels, kernel, channels).permute(1, 3, 0, 2).to(weight.dtype)
+    return channels_last(values, values.dtype).unflatten(0, shape[:2])
 
 
 def _state_weight_gradient(d_gates: Tensor, hidden: Tensor, hidden0: Tensor | None, weight: Tensor) -> Tensor:
     total = torch.zeros_like(weight)
     if len(hidden) > 1:
-        total = total + _weight_gradient(d_gates[1:].flatten(0, 1), hidden[:-1].flatten(0, 1), weight)
-    return total if hidden0 is None else total + _weight_gradient(d_gates[0], hidden0, weight)
+        total = total + weight_gradient(d_gates[1:].flatten(0, 1), hidden[:-1].flatten(0, 1), weight)
+    return total if hidden0 is None else total + weight_gradient(d_gates[0], hidden0, weight)
 
 
 def _bias_gradient(d_gates: Tensor) -> Tensor:

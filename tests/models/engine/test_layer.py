@@ -11,7 +11,6 @@ from torch._dynamo.backends.debugging import aot_eager
 from nowcast.models.convlstm import CellOptions, ConvLSTM
 from nowcast.models.engine import layer
 from nowcast.models.engine.gates import SOURCE, GateArithmetic, NativeGates, compile_gates, gate_arithmetic, with_fallback
-from nowcast.models.engine.layer import weight_gradient_by_products
 from nowcast.runtime import compiled as runtime_compiled
 
 KINDS = [(a, g) for a in ("tanh", "relu") for g in ("sigmoid", "hard_sigmoid")]
@@ -160,16 +159,6 @@ def test_a_compiler_sees_the_equations_instead_of_the_engine():
     with torch.no_grad():
         assert_equal(exported.module()(frames)[0], net(frames)[0])
     assert not [node for node in exported.graph.nodes if "LayerSequence" in str(node.target)]
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 6), (4, 2), (9, 7)])
-@pytest.mark.parametrize("kernel", [1, 3, 5])
-def test_weight_gradient_by_products_is_the_convolutions(kernel, size):
-    values, d_out = torch.randn(5, 8, *size), torch.randn(5, 12, *size)
-    weight = torch.randn(12, 8, kernel, kernel, requires_grad=True)
-    (expected,) = torch.autograd.grad((torch.conv2d(values, weight, padding=kernel // 2) * d_out).sum(), weight)
-    found = weight_gradient_by_products(d_out, values, weight, places_at_once=2 * size[0] * size[1])  # the last is smaller
-    assert_equal([found], [expected])
 
 
 def arguments(dtype, *, spread=3.0, seed=0):
