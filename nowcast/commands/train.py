@@ -17,6 +17,7 @@ from nowcast.models import num_parameters
 from nowcast.models.checkpoint import BEST, Checkpoint, read_checkpoint
 from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
+from nowcast.runtime.memory import give_back_freed_memory
 from nowcast.runtime.outputs import replacing
 from nowcast.training import run_folder
 from nowcast.training.compatibility import as_the_run, check_resumable
@@ -201,6 +202,7 @@ def _run(trainer: Trainer, draw: Callable[[Path], None]) -> Result | None:
                 raise
             return None
         finally:
+            give_back_freed_memory()
             draw(output)
 
 

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from nowcast.errors import MemoryLimitError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # options of glibc's mallopt
-MOST_KEPT, MOST_IN_HEAP = 1 << 30, 32 << 20  # bytes: 32 MiB is the most that glibc allows
+MOST_KEPT, MOST_IN_HEAP = 1 << 30, 32 << 20  # bytes
 GROUPS, PROCESS_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -69,15 +69,22 @@ def resident_memory() -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep up to MOST_KEPT bytes of freed memory for the next call, where it is glibc.
+    """Let the C library keep freed memory for the next call, where it is glibc, in blocks of up to MOST_IN_HEAP.
 
     By default it gives large blocks back to the system, and each of their pages is cleared when it is used again: in every
-    step of a training.
+    step of a training. It keeps MOST_KEPT at the end of its heap, and more where later blocks are still in use, until
+    `give_back_freed_memory`.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, MOST_IN_HEAP)
         mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
+
+
+def give_back_freed_memory() -> None:
+    """Give the freed memory of this process back to the system, where the C library is glibc."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def restart_peak(device: torch.device) -> None:

@@ -1,6 +1,7 @@
 """Work in threads: while OpenCV, NumPy, torch, NetCDF or the disk work in one, the others go on."""
 
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -62,11 +63,15 @@ def in_torch_threads(function: Callable[[Item], Result], items: Sequence[Item]) 
     """Return `function` of each item, each computed by torch on one thread, in as many threads as torch may use.
 
     Where one call of torch takes several threads they may spin while they wait for each other, and on busy cores that is long.
+    Where a dispatch mode of this thread watches torch (`memory.peak_bytes`), it sees all of them, computed here.
     """
     import torch
+    from torch.utils._python_dispatch import _get_current_dispatch_mode
 
     number = torch.get_num_threads()
-    return list(_torch_threads(number).map(function, items)) if number > 1 else list(map(function, items))
+    if number < 2 or _get_current_dispatch_mode() is not None:
+        return list(map(function, items))
+    return list(_torch_threads(number).map(function, items))
 
 
 @cache
@@ -85,3 +90,7 @@ def _torch_threads(number: int) -> ThreadPoolExecutor:
     list(threads.map(lambda _: None, range(number)))
     torch.set_num_threads(number)  # in this thread: the number is that of each thread, and of those that begin later
     return threads
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_torch_threads.cache_clear)  # no thread but one lives on in the child

@@ -74,10 +74,11 @@ class Distributions:
         return rain
 
     def noise(self, rain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the two noises (y, x) that give this rain (y, x), mm/h.
+        """Return what this rain (y, x), mm/h, tells of the noise (y, x): of occurrence, and of how hard it rains.
 
-        Of occurrence it is the mean of all that would, since only wet or dry is known; of intensity 0 where it is dry. A cell
-        that is unknown, or dry in all members, has 0 of both: nothing is known of its noise.
+        Of occurrence it is the mean of all that would give it, since only wet or dry is known. How hard it rains is told as
+        the noise that would decide it alone, whatever part the noise of occurrence had in it; 0 where it is dry. A cell that
+        is unknown, or dry in all members, has 0 of both.
         """
         values = rain.ravel()[self.wet]
         known, rate = ~np.isnan(values), np.log(np.maximum(np.nan_to_num(values), np.float32(1e-3)))

@@ -31,7 +31,7 @@ def keep_structure(output: Path, archive: Archive, device: torch.device, *, most
     Returns whether there is one now. Raises OutputError (exit 5) if the checkpoint cannot be written.
     """
     checkpoint = read_checkpoint(output / BEST)
-    if KEY in checkpoint.metadata:
+    if "shared" in checkpoint.metadata.get(KEY, {}):  # older ones tell of one noise, and are measured anew
         return True
     network = Network(checkpoint, output.name, device=device)
     has_members = network.gives_members and network.quantity.is_rain
@@ -39,7 +39,7 @@ def keep_structure(output: Path, archive: Archive, device: torch.device, *, most
     if structure:
         _write(checkpoint, structure)
         log.info("members: measured on validation cases how their noise varies in space and time")
-    return structure is not None
+    return structure is not None or KEY in checkpoint.metadata
 
 
 def structure_of(network: Network, archive: Archive, *, most: int) -> Structure | None:

@@ -26,7 +26,8 @@ STATES = (0.0, 4.0)  # inverse hyperbolic tangent of the correlation of the nois
 LEAST_LARGEST = 60.0  # mm/h: at least so much rain is possible, even where none was observed
 FIRST_SLOPE, FIRST_MEMORY = 2.5, 0.83  # of the power with wavelength, and the correlation, before the first round
 FIRST_SHARED = 0.7
-FIELDS = *NOISES, RAIN = *NOISES, len(NOISES)  # whose waves are measured
+RAIN = len(NOISES)
+FIELDS = *NOISES, RAIN  # whose waves are measured
 LIMIT = 10.0  # mm/h, to which rain is limited where its roughness is measured: few heavier cells would decide it
 ROUGHNESS = 2.0  # change of shared² that changes the power of rain by e per octave of wavelength
 
@@ -110,8 +111,8 @@ def _add(
     seeds = [(seed, member) for member in range(MEMBERS)]
     came: list[tuple[np.ndarray, ...]] = []
     drawn_by: list[list[tuple[np.ndarray, ...]]] = [[] for _ in seeds]
-    fields = drawn(distributions, places, seeds, structure, km=km, minutes=minutes)
-    for of_lead, of_members, rain in zip(distributions, fields, case.observed, strict=True):
+    leads = drawn(distributions, places, seeds, structure, km=km, minutes=minutes)
+    for of_lead, of_members, rain in zip(distributions, leads, case.observed, strict=True):
         came.append(_fields(of_lead, rain))
         for own, member in zip(drawn_by, of_members, strict=True):
             own.append(_fields(of_lead, np.where(np.isnan(rain), np.nan, member)))

@@ -1,9 +1,9 @@
-"""Noise for each member: a Gaussian field at each lead time that lasts as errors of forecasts do and moves with the rain.
+"""Noise for members: Gaussian fields, one at each lead time, that last as errors of forecasts do and move with the rain.
 
 Its Fourier coefficients are autoregressions of first order whose correlation from one lead time to the next, like their power,
 is that of a `Structure`. The field has variance 1 everywhere, since how much is unknown lies in the forecaster's
-probabilities. Its numbers depend on the seed, the member and the lead time alone (Philox, a counter-based generator), so any
-member can be made again without the others.
+probabilities. Its numbers depend on the seed, the member, which of its two noises it is, and the lead time alone (Philox, a
+counter-based generator), so any member can be made again without the others.
 """
 
 import cv2
@@ -14,7 +14,7 @@ from nowcast.motion import Places
 
 
 class Noise:
-    """The noise of one member.
+    """One of the two noises of a member.
 
     seed: whole numbers from 0 on that tell it from all others
     shape: (y, x) of the periodic grid

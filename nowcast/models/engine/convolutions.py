@@ -1,4 +1,4 @@
-"""The convolutions of a ConvLSTM layer and their gradients, computed by torch, or for many channels by winograd.py.
+"""The convolutions of a ConvLSTM layer and their gradients, by torch, as matrix products or by winograd.py.
 
 Tensors are (case, channel, y, x) with the channels innermost in memory ("channels last").
 """
@@ -14,6 +14,7 @@ from nowcast.runtime.threads import in_torch_threads
 Kernel, Grid = Tensor | winograd.Convolution, tuple[int, int]
 
 PLACES_AT_ONCE = 4096  # grid cells in one matrix product of the weight gradient, so that its inputs stay in the CPU's cache
+MOST_PARTS = 16  # of the cases whose weight gradients are computed side by side: each takes the memory of one
 FEW_CHANNELS = 8  # with fewer channels, joining convolutions and computing gradients by matrix products is not faster
 
 
@@ -97,17 +98,17 @@ def weight_gradient(d_out: Tensor, values: Tensor, weight: Tensor) -> Tensor:
         return weight_gradient_by_products(d_out, values, weight)
     kernel = direct_kernel(weight, d_out.dtype)
     if d_out.dtype == torch.bfloat16 and type(d_out) is Tensor and d_out.device.type == "cpu" and not is_compiling():
-        return _weight_gradient_by_cases(d_out, values, kernel).to(weight.dtype)
+        return _weight_gradient_in_parts(d_out, values, kernel).to(weight.dtype)
     return _gradient(d_out, values, kernel, (False, True, False))[1].to(weight.dtype)
 
 
-def _weight_gradient_by_cases(d_out: Tensor, values: Tensor, kernel: Tensor) -> Tensor:
+def _weight_gradient_in_parts(d_out: Tensor, values: Tensor, kernel: Tensor) -> Tensor:
     """Return the gradient (float32) of a convolution's weight, computed for as many parts of the cases as there are threads.
 
     At least two parts, so that one thread gives the same as two. oneDNN's own threads spin while they wait for each other in
     this convolution: beside busy processes it took hundreds of times as long. Arguments as `weight_gradient`.
     """
-    number = min(max(torch.get_num_threads(), 2), len(d_out))
+    number = min(max(torch.get_num_threads(), 2), MOST_PARTS, len(d_out))
     parts = zip(d_out.tensor_split(number), values.tensor_split(number), strict=True)
     gradients = in_torch_threads(lambda part: _gradient(*part, kernel, (False, True, False))[1].float(), list(parts))
     return sum(gradients[1:], start=gradients[0])

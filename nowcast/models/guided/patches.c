@@ -9,8 +9,6 @@
 
 #include "../engine/value.h"
 
-#define INLINED static inline __attribute__((always_inline))
-
 /* Visits each row of cells within each row of patches: `top` is its number in the field of a rate, `channel` that of its first
    cell in each patch. */
 #define EACH_ROW(rates)                                                                                                        \

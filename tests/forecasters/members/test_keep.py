@@ -59,6 +59,22 @@ def test_an_older_checkpoint_has_the_usual_structure_and_resuming_adds_its_own(r
 
 
 @pytest.mark.slow
+def test_the_one_noise_of_an_older_run_is_measured_anew(run):
+    folder, experiment = run
+    checkpoint = read_checkpoint(folder)
+    metadata = {name: value for name, value in checkpoint.metadata.items() if name != "format"}
+    both = metadata["members"]
+    one = {name: both[name][0] for name in ("power", "memory")} | {name: both[name] for name in ("minutes", "km", "largest")}
+    write_checkpoint(checkpoint.path, metadata | {"members": one}, checkpoint.tensors)
+    assert open_forecaster(str(folder), device=CPU).structure.shared == 1
+    archive = open_archive(experiment.data)
+    assert keep_structure(folder, archive, CPU, most=7)  # too few to tell anything: it stays
+    assert read_checkpoint(folder).metadata["members"] == one
+    assert keep_structure(folder, archive, CPU, most=experiment.training.validation_cases)
+    assert read_checkpoint(folder).metadata["members"] == both
+
+
+@pytest.mark.slow
 def test_a_damaged_structure_is_refused(run, tmp_path):
     checkpoint = read_checkpoint(run[0])
     metadata = {name: value for name, value in checkpoint.metadata.items() if name != "format"}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from makers import rain
 
+from nowcast.forecasters.members import measure as measuring
 from nowcast.forecasters.members.draw import members
 from nowcast.forecasters.members.measure import Case, measure, wave_numbers
 from nowcast.forecasters.members.structure import INTENSITY, OCCURRENCE, Structure
@@ -22,7 +23,8 @@ def cases_drawn_with(structure, number):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shared", [0.0, 0.8])
-def test_the_structure_of_rain_is_found(shared):
+def test_the_structure_of_rain_is_found(shared, monkeypatch):
+    monkeypatch.setattr(measuring, "FIRST_SHARED", 0.4)  # as far from the one as from the other
     lengths = np.array([4.0, 8.0, 16.0, 32.0, 64.0, 128.0])
     # where it rains, and how hard: the latter in shorter waves that last less long
     power = np.stack([np.tile(slope * np.log(lengths), (LEADS, 1)) for slope in (1.5, 0.5)])

@@ -7,6 +7,8 @@ import torch
 
 from nowcast.models.engine import convolutions
 from nowcast.models.engine.convolutions import weight_gradient, weight_gradient_by_products
+from nowcast.runtime import threads
+from nowcast.runtime.memory import peak_bytes
 from nowcast.runtime.threads import in_torch_threads, one_thread
 
 
@@ -58,6 +60,7 @@ def test_the_weight_gradient_in_bfloat16_is_the_same_on_one_thread_and_on_two():
 
 
 def test_threads_of_their_own_leave_the_number_of_others_as_it_is(three_threads):
+    threads._torch_threads.cache_clear()
     found = in_torch_threads(lambda item: (item, torch.get_num_threads()), [5, 6, 7, 8])
     assert found == [(5, 1), (6, 1), (7, 1), (8, 1)]
     assert torch.get_num_threads() == 3
@@ -66,3 +69,9 @@ def test_threads_of_their_own_leave_the_number_of_others_as_it_is(three_threads)
     thread.start()
     thread.join()
     assert later == [3]
+
+
+def test_what_is_computed_in_parts_is_counted_by_a_count_of_memory(three_threads):
+    values, d_out, weight = torch.zeros(6, 64, 4, 4).bfloat16(), torch.zeros(6, 64, 4, 4).bfloat16(), torch.zeros(64, 64, 3, 3)
+    counted = peak_bytes(lambda: weight_gradient(d_out, values, weight), torch.device("cpu"))
+    assert counted >= 3 * 4 * weight.numel()  # three parts in float32

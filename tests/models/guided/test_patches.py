@@ -30,7 +30,11 @@ def test_patches_in_c_are_those_of_torch(patch, training, precision, monkeypatch
         factors = torch.linspace(-1, 1, outputs.numel()).view_as(outputs)
         return outputs.detach(), torch.autograd.grad((factors * outputs.nan_to_num(0.0)).sum(), list(model.parameters()))
 
+    load, libraries = patches.library_for, []
+    monkeypatch.setattr(patches, "library_for", lambda tensor: (libraries.append(load(tensor)), libraries[-1])[1])
     found, gradients = outputs_and_gradients()
+    assert len(libraries) == 2  # of the input and of the outputs
+    assert all(libraries)
     monkeypatch.setattr(patches, "library_for", lambda _: None)
     expected, expected_gradients = outputs_and_gradients()
     assert torch.equal(found.isnan(), coded == MISSING)
