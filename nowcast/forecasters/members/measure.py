@@ -77,7 +77,7 @@ def measure(
     minutes: float,
     rounds: int = ROUNDS,
 ) -> Structure:
-    """Measure the structure on cases of one grid (y, x), whose iterator is opened once for each round.
+    """Measure the structure on cases of one grid (y, x), whose iterator is opened again for each round.
 
     km, minutes: size of the cells and time step
     """
@@ -93,33 +93,40 @@ def measure(
     )
     seen = max((float(np.nan_to_num(case.observed).max()) for case in cases()), default=0)
     found = replace(found, largest=max(seen, LEAST_LARGEST))
+    observed = [Waves.zeros(num_leads, num_waves) for _ in FIELDS]
+    for case in cases():
+        _add_observed(observed, case, number, found.largest)
     for _ in range(rounds):
-        observed, members = ([Waves.zeros(num_leads, num_waves) for _ in FIELDS] for _ in range(2))
+        members = [Waves.zeros(num_leads, num_waves) for _ in FIELDS]
         for seed, case in enumerate(cases()):
-            _add(case, seed, found, number, observed, members, km=km, minutes=minutes)
+            _add_members(members, case, number, seed, found, km=km, minutes=minutes)
         found = corrected(found, observed, members)
     return found
 
 
-def _add(
-    case: Case, seed: int, structure: Structure, number: np.ndarray, observed: Sequence[Waves], members: Sequence[Waves],
-    *, km: float, minutes: float,
-) -> None:  # fmt: skip
-    """Add the waves of what was observed in a case, and those of members of it, to the sums of each of FIELDS."""
+def _add_observed(sums: Sequence[Waves], case: Case, number: np.ndarray, largest: float) -> None:
+    """Add the waves of what was observed in a case to the sums of each of FIELDS."""
+    distributions = (Distributions(chances, largest=largest) for chances in case.exceedance)
+    leads = [_fields(of_lead, rain) for of_lead, rain in zip(distributions, case.observed, strict=True)]
+    for waves, fields in zip(sums, zip(*leads, strict=True), strict=True):
+        _add_waves(waves, fields, number, 1)
+
+
+def _add_members(
+    sums: Sequence[Waves], case: Case, number: np.ndarray, seed: int, structure: Structure, *, km: float, minutes: float
+) -> None:
+    """Add the waves of members of a case, where it was observed, to the sums of each of FIELDS."""
     distributions = [Distributions(chances, largest=structure.largest) for chances in case.exceedance]
     places = trace(motion(case.past), len(distributions))
     seeds = [(seed, member) for member in range(MEMBERS)]
-    came: list[tuple[np.ndarray, ...]] = []
-    drawn_by: list[list[tuple[np.ndarray, ...]]] = [[] for _ in seeds]
+    found: list[list[tuple[np.ndarray, ...]]] = [[] for _ in seeds]
     leads = drawn(distributions, places, seeds, structure, km=km, minutes=minutes)
-    for of_lead, of_members, rain in zip(distributions, leads, case.observed, strict=True):
-        came.append(_fields(of_lead, rain))
-        for own, member in zip(drawn_by, of_members, strict=True):
-            own.append(_fields(of_lead, np.where(np.isnan(rain), np.nan, member)))
-    for n in FIELDS:
-        _add_waves(observed[n], [fields[n] for fields in came], number, 1)
-        for own in drawn_by:
-            _add_waves(members[n], [fields[n] for fields in own], number, MEMBERS)
+    for of_lead, members, observed in zip(distributions, leads, case.observed, strict=True):
+        for own, member in zip(found, members, strict=True):
+            own.append(_fields(of_lead, np.where(np.isnan(observed), np.nan, member)))
+    for own in found:
+        for waves, fields in zip(sums, zip(*own, strict=True), strict=True):
+            _add_waves(waves, fields, number, MEMBERS)
 
 
 def _fields(distributions: Distributions, rain: np.ndarray) -> tuple[np.ndarray, ...]:

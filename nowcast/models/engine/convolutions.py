@@ -106,7 +106,7 @@ def _weight_gradient_in_parts(d_out: Tensor, values: Tensor, kernel: Tensor) -> 
     """Return the gradient (float32) of a convolution's weight, computed for as many parts of the cases as there are threads.
 
     At least two parts, so that one thread gives the same as two. oneDNN's own threads spin while they wait for each other in
-    this convolution: beside busy processes it took hundreds of times as long. Arguments as `weight_gradient`.
+    this convolution, which takes many times as long beside busy processes. Arguments as `weight_gradient`.
     """
     number = min(max(torch.get_num_threads(), 2), MOST_PARTS, len(d_out))
     parts = zip(d_out.tensor_split(number), values.tensor_split(number), strict=True)
