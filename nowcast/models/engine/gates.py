@@ -104,6 +104,13 @@ class GateArithmetic:
         return (y > 0).to(y.dtype) if self.relu else 1 - y * y
 
 
+def peephole_gradient(d_gates: Tensor, before: Tensor, cell: Tensor) -> Tensor:
+    """Return the gradient (3, channel, 1, 1) of peepholes at one time; arguments as of `GateArithmetic.backward`, after it."""
+    d_i, d_f, _, d_o = d_gates.float().chunk(4, dim=1)
+    sums = [(d * c).sum(dim=(0, 2, 3)) for d, c in ((d_i, before), (d_f, before), (d_o, cell))]
+    return torch.stack(sums)[..., None, None]
+
+
 class NativeGates(GateArithmetic):
     """The equations of the gates in C, on as many threads as torch uses."""
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nowcast.models.engine import winograd
+from nowcast.models.engine import amx, winograd
 from nowcast.models.engine.convolutions import (
     FEW_CHANNELS,
     Grid,
@@ -28,7 +28,7 @@ from nowcast.models.engine.convolutions import (
     state_gradient,
     weight_gradient,
 )
-from nowcast.models.engine.gates import GateArithmetic, gate_arithmetic
+from nowcast.models.engine.gates import GateArithmetic, gate_arithmetic, peephole_gradient
 
 
 def run_layer(
@@ -61,12 +61,17 @@ def run_layer(
     shape = (num_steps, len(like), state_weight.shape[1], *like.shape[-2:])
     _check_state(state, shape[1:])
     tensors = (frames, hidden, cell, input_weight, state_weight, bias, peepholes)
-    gates = gate_arithmetic(*activations, device, dtype)
+    functions = amx.layer_library(input_weight, state_weight, dtype, activations)
+    if functions is not None:
+        with_gradient, without, how = amx.LayerSequence.apply, amx.without_gradient, (functions, shape)
+    else:
+        how = (gate_arithmetic(*activations, device, dtype), shape, dtype)
+        with_gradient, without = LayerSequence.apply, _without_gradient
     with torch.autocast(device, enabled=False):
         if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-            hidden, last_cell = LayerSequence.apply(*tensors, gates, shape, dtype)
+            hidden, last_cell = with_gradient(*tensors, *how)
         else:
-            hidden, last_cell = _without_gradient(*tensors, gates, shape, dtype)
+            hidden, last_cell = without(*tensors, *how)
     return hidden, (hidden[-1], last_cell)
 
 
@@ -119,7 +124,7 @@ class LayerSequence(torch.autograd.Function):
             before = cells[time - 1] if time else _or_zeros(cell0, d_cell)
             gates.backward(values[time], before, cells[time], peepholes, d_hidden[time], d_next, d_cell)
             if d_peepholes is not None:
-                d_peepholes += _peephole_gradient(values[time], before, cells[time])
+                d_peepholes += peephole_gradient(values[time], before, cells[time])
             if time or needs[1]:
                 d_next = state_gradient(values[time], hidden[0], state_kernel)
         d_frames = d_input_weight = None
@@ -219,9 +224,3 @@ def _bias_gradient(d_gates: Tensor) -> Tensor:
         return d_gates.sum(dim=(0, 1, 3, 4))
     sums = [of_time.sum(dim=(0, 2, 3), dtype=torch.float32) for of_time in d_gates]  # torch first makes all float32
     return torch.stack(sums).sum(dim=0)
-
-
-def _peephole_gradient(d_gates: Tensor, before: Tensor, cell: Tensor) -> Tensor:
-    d_i, d_f, _, d_o = d_gates.float().chunk(4, dim=1)
-    sums = [(d * c).sum(dim=(0, 2, 3)) for d, c in ((d_i, before), (d_f, before), (d_o, cell))]
-    return torch.stack(sums)[..., None, None]

@@ -1,0 +1,219 @@
+/* What the AMX functions share: matrix products on tile registers, and the padded grids that they read.
+
+   A tile register holds 16 rows of 64 bytes. TDPBF16PS multiplies one of 16 rows × 32 bfloat16 with one of 16 pairs of rows × 16
+   columns, and adds to one of 16 × 16 floats.
+
+   A padded grid has all places (grid cells) of all cases in one row of memory, with zeros between rows and cases as wide as a
+   kernel's reach; so the neighbours of 32 places that follow one another also do. */
+
+#include <immintrin.h>
+#include <omp.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef uint16_t bfloat;
+
+#define PLACES 32  /* places in one matrix product, two tile registers */
+#define MOST_AT_ONCE 256 /* places that share one pass through weights too large for the cache */
+#define COLUMNS 32 /* columns in one matrix product, two tile registers */
+#define DEPTH 32   /* bfloat16 in a row of a tile register: terms of each sum in one step */
+
+typedef struct {
+    int64_t cases, y, x, reach;
+} Grid;
+
+static inline int64_t rounded_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t row_length(const Grid *g) { return g->x + g->reach; }
+static inline int64_t padded_length(const Grid *g) { return g->cases * (g->y + g->reach) * row_length(g); }
+/* Number of places before the first of a padded grid, and after the last one, that neighbours may lie in. */
+static inline int64_t margin(const Grid *g) { return g->reach * row_length(g) + g->reach; }
+
+/* Finds the next run of places of the grid in [*from, end) of a padded grid. Returns its length, 0 if there is none; sets *from to
+   its start and *place to that in a grid without padding. */
+static inline int64_t next_run(const Grid *g, int64_t *from, int64_t end, int64_t *place) {
+    int64_t length = row_length(g), rows = g->y + g->reach;
+    while (*from < end) {
+        int64_t row = *from / length, x = *from % length, y = row % rows, grid = row / rows;
+        if (grid >= g->cases) return 0;
+        if (y < g->y && x < g->x) {
+            *place = (grid * g->y + y) * g->x + x;
+            return smaller(g->x - x, end - *from);
+        }
+        *from = (row + 1) * length;
+    }
+    return 0;
+}
+
+/* Returns where a place of the grid without padding is in the padded one. */
+static inline int64_t padded_place(const Grid *g, int64_t place) {
+    int64_t row = place / g->x, grid = row / g->y;
+    return (row + grid * g->reach) * row_length(g) + place % g->x;
+}
+
+typedef struct __attribute__((packed)) {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+} TileShapes;
+
+/* Sets up the tile registers of this thread, and keeps the shapes that they had, which other libraries may rely on. */
+static inline void begin_products(TileShapes *before) {
+    TileShapes full = {.palette = 1};
+    for (int i = 0; i < 8; i++) full.bytes[i] = 64, full.rows[i] = 16;
+    _tile_storeconfig(before);
+    _tile_loadconfig(&full);
+}
+
+static inline void end_products(const TileShapes *before) {
+    if (before->palette)
+        _tile_loadconfig(before);
+    else
+        _tile_release();
+}
+
+/* Multiplies the four tile registers that are loaded: two of places with two of columns. */
+#define MULTIPLY_TILES()        \
+    do {                        \
+        _tile_dpbf16ps(0, 4, 6); \
+        _tile_dpbf16ps(1, 4, 7); \
+        _tile_dpbf16ps(2, 5, 6); \
+        _tile_dpbf16ps(3, 5, 7); \
+    } while (0)
+
+#define ZERO_SUMS()    \
+    do {               \
+        _tile_zero(0); \
+        _tile_zero(1); \
+        _tile_zero(2); \
+        _tile_zero(3); \
+    } while (0)
+
+#define LOAD_SUMS(from)                     \
+    do {                                    \
+        _tile_loadd(0, (from), 64);         \
+        _tile_loadd(2, (from) + 256, 64);   \
+        _tile_loadd(1, (from) + 512, 64);   \
+        _tile_loadd(3, (from) + 768, 64);   \
+    } while (0)
+
+/* Stores 32 × 32 sums as (half of the columns, 32, 16), so that rows of tile registers follow one another. */
+#define STORE_SUMS(out)                     \
+    do {                                    \
+        _tile_stored(0, (out), 64);         \
+        _tile_stored(2, (out) + 256, 64);   \
+        _tile_stored(1, (out) + 512, 64);   \
+        _tile_stored(3, (out) + 768, 64);   \
+    } while (0)
+
+/* A tile register is stored to nowhere after so many steps. On the processor that this was measured on, the first store after some
+   600 ns without one took another 300 ns, half as long as the products of a 3 × 3 convolution of 128 channels. */
+#define STEPS_WITHOUT_STORE 12
+
+#define INLINED static inline __attribute__((always_inline))
+
+/* What is to be computed from the sums of a convolution, 16 channels of a place at a time, while the tile registers already work on
+   the next places. */
+typedef struct {
+    int64_t number, vectors;                       /* of places, and of 16 channels at each of them */
+    int64_t of_sums[MOST_AT_ONCE], place[MOST_AT_ONCE]; /* a place among the sums, and in the grid without padding */
+    int64_t first;                                 /* in the padded grid, of the sums */
+    int64_t index, vector;                         /* what is next */
+    int64_t per_step, credit;                      /* vectors for each step of the next convolution × 1024 */
+    float *sums;
+} Rest;
+
+/* Lists the places in [first, end) of a padded grid, for which `vectors` are to be computed. */
+static inline void list_places(Rest *rest, const Grid *g, int64_t first, int64_t end, int64_t vectors, int64_t steps) {
+    int64_t from = first, place, run;
+    rest->number = rest->index = rest->vector = rest->credit = 0;
+    rest->vectors = vectors, rest->first = first;
+    for (; (run = next_run(g, &from, end, &place)); from += run)
+        for (int64_t i = 0; i < run; i++) {
+            rest->of_sums[rest->number] = from + i - first;
+            rest->place[rest->number++] = place + i;
+        }
+    rest->per_step = (rest->number * vectors * 1024 + steps - 1) / steps;
+}
+
+/* Computes the next vector of what is left. */
+typedef void Compute(const Rest *rest, const void *with);
+
+INLINED void compute_next(Rest *rest, Compute *compute, const void *with) {
+    compute(rest, with);
+    if (++rest->vector == rest->vectors) rest->vector = 0, rest->index++;
+}
+
+INLINED void compute_rest(Rest *rest, Compute *compute, const void *with) {
+    while (rest->index < rest->number) compute_next(rest, compute, with);
+}
+
+/* Computes a convolution at places that follow one another in a padded grid, in `groups` groups of PLACES, and meanwhile the rest
+   of the convolution before: vector units and tile registers work side by side.
+
+   at: (place, channel), the first of these places; `stride` channels from one place to the next
+   offsets: of each step of the sum, in bfloat16
+   weights: (block of COLUMNS, all steps, 2 × 512) packed for TDPBF16PS
+   out: (group, column / 16, place, 16)
+   nowhere: 256 numbers */
+INLINED void convolve_places(const bfloat *at, int64_t stride, const int64_t *offsets, int64_t steps, const bfloat *weights,
+                             int64_t all_steps, int64_t blocks, int64_t groups, float *out, float *nowhere, Rest *rest,
+                             Compute *compute, const void *with) {
+    const int64_t row = 2 * stride;
+    for (int64_t block = 0; block < blocks; block++)
+        for (int64_t group = 0; group < groups; group++) {
+            const bfloat *w = weights + block * all_steps * 1024, *first = at + group * PLACES * stride;
+            float *sums = out + (group * blocks + block) * PLACES * COLUMNS;
+            ZERO_SUMS();
+            for (int64_t step = 0; step < steps; step++, w += 1024) {
+                const bfloat *a = first + offsets[step];
+                _tile_loadd(4, a, row);
+                _tile_loadd(6, w, 64);
+                _tile_loadd(7, w + 512, 64);
+                _tile_loadd(5, a + 16 * stride, row);
+                MULTIPLY_TILES();
+                if (step % STEPS_WITHOUT_STORE == STEPS_WITHOUT_STORE - 1) _tile_stored(4, nowhere, 64);
+                for (rest->credit += rest->per_step; rest->credit >= 1024 && rest->index < rest->number; rest->credit -= 1024)
+                    compute_next(rest, compute, with);
+            }
+            STORE_SUMS(sums);
+        }
+    compute_rest(rest, compute, with);
+}
+
+/* Reads 16 sums of one place, from `column` on, a multiple of 16; `sums` is where those of the place begin (`sums_at`). */
+static inline __m512 sums_of(const float *sums, int64_t column) { return _mm512_loadu_ps(sums + column * PLACES); }
+
+static inline const float *sums_at(const float *out, int64_t place, int64_t columns) {
+    return out + place / PLACES * PLACES * columns + place % PLACES * 16;
+}
+
+/* Number of columns in which the sums of one gate of n channels are. */
+static inline int64_t gate_columns(int64_t n) { return rounded_up(n, 16); }
+
+/* 16 floats from bfloat16 and back, to nearest; `mask` says which are there. */
+static inline __m512 load_bfloat(__mmask16 mask, const bfloat *from) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from)), 16));
+}
+
+static inline void store_bfloat(bfloat *to, __mmask16 mask, __m512 values) {
+    _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(values));
+}
+
+static inline __mmask16 lanes(int64_t n) { return n >= 16 ? 0xffff : (__mmask16)((1 << n) - 1); }
+
+static inline bfloat rounded(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return x == x ? (bfloat)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) : 0x7fc0; /* to nearest, ties to even */
+}
+
+/* Copies n channels; faster than memcpy for as few as these. */
+static inline void copy_channels(bfloat *to, const bfloat *from, int64_t n) {
+    int64_t c = 0;
+    for (; c + 32 <= n; c += 32) _mm512_storeu_si512(to + c, _mm512_loadu_si512(from + c));
+    if (c < n) {
+        const __mmask32 rest = ((__mmask32)1 << (n - c)) - 1;
+        _mm512_mask_storeu_epi16(to + c, rest, _mm512_maskz_loadu_epi16(rest, from + c));
+    }
+}

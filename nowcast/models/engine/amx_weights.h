@@ -1,0 +1,172 @@
+/* The gradient of a layer's weights and bias on AMX, over all times at once.
+
+   It is a matrix product over places: of the gates' gradients with the joined input and state, shifted by each tap of the kernel.
+   For that, gradients are transposed to rows of places, and joined channels are put in pairs of places: in pairs that begin at an
+   even place and in pairs that begin at an odd one, as a tap may shift by either. So every row of a tile register is one cache line.
+   Each number is the sum in the same order whatever the number of threads. */
+
+/* Transposes 16 × 16 numbers of 32 bits. */
+static inline void transpose16(__m512i v[16]) {
+    __m512i w[16];
+    for (int i = 0; i < 16; i += 2) w[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]), w[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            v[i + 2 * j] = _mm512_unpacklo_epi64(w[i + j], w[i + j + 2]);
+            v[i + 2 * j + 1] = _mm512_unpackhi_epi64(w[i + j], w[i + j + 2]);
+        }
+    for (int i = 0; i < 16; i += 8)
+        for (int j = 0; j < 4; j++) {
+            w[i + j] = _mm512_shuffle_i32x4(v[i + j], v[i + j + 4], 0x88);
+            w[i + j + 4] = _mm512_shuffle_i32x4(v[i + j], v[i + j + 4], 0xdd);
+        }
+    for (int j = 0; j < 8; j++) {
+        v[j] = _mm512_shuffle_i32x4(w[j], w[j + 8], 0x88);
+        v[j + 8] = _mm512_shuffle_i32x4(w[j], w[j + 8], 0xdd);
+    }
+}
+
+/* Reads 16 channels at two places as pairs: (16, 2). */
+static inline __m512i pairs(const bfloat *one, const bfloat *two) {
+    __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)one));
+    __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)two));
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+
+/* Transposes (PLACES, channel) to (channel, place), with `width` places in a row. */
+static inline void transpose_places(const bfloat *from, int64_t channels, bfloat *to, int64_t width) {
+    for (int64_t c = 0; c < channels; c += 16) {
+        __m512i v[16];
+        for (int i = 0; i < 16; i++) v[i] = pairs(from + 2 * i * channels + c, from + (2 * i + 1) * channels + c);
+        transpose16(v);
+        for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + (c + i) * width, v[i]);
+    }
+}
+
+/* Puts (PLACES, channel) in pairs of places, (channel / 16, pair, 16, 2) with `all_pairs` pairs. */
+static inline void pair_places(const bfloat *from, int64_t channels, bfloat *to, int64_t all_pairs) {
+    for (int64_t c = 0; c < channels; c += 16)
+        for (int i = 0; i < PLACES / 2; i++)
+            _mm512_storeu_si512(to + (c / 16 * all_pairs + i) * 32, pairs(from + 2 * i * channels + c, from + (2 * i + 1) * channels + c));
+}
+
+/* Adds up each channel of (PLACES, channel). */
+static inline void add_places(const bfloat *from, int64_t channels, float *totals) {
+    for (int64_t c = 0; c < channels; c += 16) {
+        __m512 sums[4] = {ZERO, ZERO, ZERO, ZERO}; /* so that additions need not wait for one another */
+        for (int i = 0; i < PLACES; i++) sums[i % 4] = _mm512_add_ps(sums[i % 4], load_bfloat(0xffff, from + i * channels + c));
+        _mm512_storeu_ps(totals + c, _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3])));
+    }
+}
+
+#define PLACES_IN_CACHE 256 /* so that they are read from the first cache for each tap of a kernel */
+
+/* Adds the products over places of 32 rows and 32 columns to their sums, (column / 16, row, 16). */
+static inline void add_products(const bfloat *rows, int64_t width, const bfloat *columns, int64_t all_pairs, int64_t places,
+                                float *sums, float *nowhere) {
+    LOAD_SUMS(sums);
+    for (int64_t p = 0, step = 1; p < places; p += DEPTH, step++) {
+        _tile_loadd(4, rows + p, 2 * width);
+        _tile_loadd(6, columns + 16 * p, 64);
+        _tile_loadd(7, columns + 16 * p + 32 * all_pairs, 64);
+        _tile_loadd(5, rows + 16 * width + p, 2 * width);
+        MULTIPLY_TILES();
+        if (step % STEPS_WITHOUT_STORE == 0) _tile_stored(6, nowhere, 64);
+    }
+    STORE_SUMS(sums);
+}
+
+/* What `layer_weights` reads, and its sizes: places of one time, all times in one padded grid, and channels rounded up to 32. */
+typedef struct {
+    const bfloat *d_gates, *frames, *hidden, *hidden0;
+    int64_t inputs, n, places, channels, gates;
+    Grid all;
+} Layer;
+
+/* Copies the joined channels of `number` places from `start` on of the padded grid of all times, zeros where there is none. The
+   channels of `stage` beyond those of input and state stay as they are. */
+static inline void stage_joined(const Layer *l, int64_t start, int64_t number, bfloat *stage) {
+    int64_t from = start < 0 ? 0 : start, done = start, place, run;
+    for (; (run = next_run(&l->all, &from, start + number, &place)); done = from += run) {
+        memset(stage + (done - start) * l->channels, 0, 2 * (from - done) * l->channels);
+        for (int64_t p = place; p < place + run; p++) {
+            bfloat *to = stage + (from + p - place - start) * l->channels;
+            const bfloat *state = p >= l->places ? l->hidden + (p - l->places) * l->n : l->hidden0 ? l->hidden0 + p * l->n : 0;
+            if (l->frames) copy_channels(to, l->frames + p * l->inputs, l->inputs);
+            if (state)
+                copy_channels(to + l->inputs, state, l->n);
+            else
+                memset(to + l->inputs, 0, 2 * l->n);
+        }
+    }
+    memset(stage + (done - start) * l->channels, 0, 2 * (start + number - done) * l->channels);
+}
+
+/* Copies the gradients of the gates at PLACES places from `start` on of that grid, likewise. */
+static inline void stage_gates(const Layer *l, int64_t start, bfloat *stage) {
+    int64_t from = start, done = start, place, run;
+    for (; (run = next_run(&l->all, &from, start + PLACES, &place)); done = from += run) {
+        bfloat *to = stage + (from - start) * l->gates;
+        memset(stage + (done - start) * l->gates, 0, 2 * (from - done) * l->gates);
+        if (l->gates == 4 * l->n)
+            memcpy(to, l->d_gates + place * l->gates, 2 * run * l->gates);
+        else
+            for (int64_t i = 0; i < run; i++) copy_channels(to + i * l->gates, l->d_gates + (place + i) * 4 * l->n, 4 * l->n);
+    }
+    memset(stage + (done - start) * l->gates, 0, 2 * (start + PLACES - done) * l->gates);
+}
+
+/* Computes the gradients of weights and bias.
+
+   d_gates: (time, place, 4 × n), gradients of the gates' arguments
+   frames: (time, place, input), or NULL; hidden: (time, place, n); hidden0: (place, n), or NULL for zeros
+   d_weight: (tap, gate / 32, channel / 32, 2, 32, 16), all zero: of gates, and of joined channels of input and state
+   d_bias: (gate), all zero; channels and gates are rounded up to 32 in all of these
+   rows: (gate, width), for `at_once` places; width is at least that
+   columns: (2, channel / 16, pair, 16, 2), for `at_once` places and the margin rounded up to PLACES on both sides
+   totals: (at_once / PLACES, gate); staged: (thread, PLACES + 1, channels + gates), all zero */
+void layer_weights(const bfloat *d_gates, const bfloat *frames, const bfloat *hidden, const bfloat *hidden0, float *d_weight,
+                   float *d_bias, bfloat *rows, bfloat *columns, float *totals, bfloat *staged, int64_t times, int64_t cases,
+                   int64_t y, int64_t x, int64_t reach, int64_t inputs, int64_t n, int64_t at_once, int64_t width,
+                   int threads) {
+    const Layer l = {d_gates, frames, hidden, hidden0, inputs, n, cases * y * x, rounded_up(inputs + n, 32),
+                     rounded_up(4 * n, 32), {times * cases, y, x, reach}};
+    const int64_t length = padded_length(&l.all), edge = rounded_up(margin(&l.all), PLACES), line = row_length(&l.all);
+    const int64_t gate_blocks = l.gates / 32, channel_blocks = l.channels / 32, side = 2 * reach + 1, taps = side * side;
+    const int64_t all_pairs = at_once / 2 + edge, each = l.channels / 16 * all_pairs * 32;
+#pragma omp parallel num_threads(threads)
+    {
+        TileShapes shapes;
+        begin_products(&shapes);
+        bfloat *stage = staged + omp_get_thread_num() * (PLACES + 1) * (l.channels + l.gates);
+        bfloat *gates = stage + (PLACES + 1) * l.channels;
+        float nowhere[256] __attribute__((aligned(64)));
+        for (int64_t first = 0; first < length; first += at_once) {
+            const int64_t count = smaller(at_once, rounded_up(length - first, PLACES));
+#pragma omp for schedule(static)
+            for (int64_t at = -edge; at < count + edge; at += PLACES) {
+                stage_joined(&l, first + at, PLACES + 1, stage);
+                pair_places(stage, l.channels, columns + 16 * (edge + at), all_pairs);
+                pair_places(stage + l.channels, l.channels, columns + each + 16 * (edge + at), all_pairs);
+                if (at < 0 || at >= count) continue;
+                stage_gates(&l, first + at, gates);
+                transpose_places(gates, l.gates, rows + at, width);
+                add_places(gates, l.gates, totals + at / PLACES * l.gates);
+            }
+#pragma omp for schedule(static) nowait
+            for (int64_t c = 0; c < l.gates; c++)
+                for (int64_t group = 0; group < count / PLACES; group++) d_bias[c] += totals[group * l.gates + c];
+#pragma omp for schedule(static) collapse(2)
+            for (int64_t gate = 0; gate < gate_blocks; gate++)
+                for (int64_t channel = 0; channel < channel_blocks; channel++)
+                    for (int64_t at = 0; at < count; at += PLACES_IN_CACHE)
+                        for (int64_t tap = 0; tap < taps; tap++) {
+                            const int64_t from = edge + at + (tap / side - reach) * line + tap % side - reach;
+                            add_products(rows + gate * 32 * width + at, width,
+                                         columns + from % 2 * each + channel * 64 * all_pairs + from / 2 * 32, all_pairs,
+                                         smaller(PLACES_IN_CACHE, count - at),
+                                         d_weight + ((tap * gate_blocks + gate) * channel_blocks + channel) * 1024, nowhere);
+                        }
+        }
+        end_products(&shapes);
+    }
+}
