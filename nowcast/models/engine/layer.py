@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nowcast.models.engine import amx, winograd
+from nowcast.models.engine import winograd
+from nowcast.models.engine.amx import layer as amx_layer
+from nowcast.models.engine.amx.functions import layer_functions
 from nowcast.models.engine.convolutions import (
     FEW_CHANNELS,
     Grid,
@@ -61,17 +63,15 @@ def run_layer(
     shape = (num_steps, len(like), state_weight.shape[1], *like.shape[-2:])
     _check_state(state, shape[1:])
     tensors = (frames, hidden, cell, input_weight, state_weight, bias, peepholes)
-    functions = amx.layer_library(input_weight, state_weight, dtype, activations)
-    if functions is not None:
-        with_gradient, without, how = amx.LayerSequence.apply, amx.without_gradient, (functions, shape)
-    else:
+    functions = layer_functions(input_weight, state_weight, dtype, activations)
+    if functions is None:
         how = (gate_arithmetic(*activations, device, dtype), shape, dtype)
         with_gradient, without = LayerSequence.apply, _without_gradient
+    else:
+        how, with_gradient, without = (functions, shape), amx_layer.LayerSequence.apply, amx_layer.without_gradient
     with torch.autocast(device, enabled=False):
-        if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-            hidden, last_cell = with_gradient(*tensors, *how)
-        else:
-            hidden, last_cell = without(*tensors, *how)
+        gradient = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+        hidden, last_cell = (with_gradient if gradient else without)(*tensors, *how)
     return hidden, (hidden[-1], last_cell)
 
 

@@ -1,10 +1,11 @@
-/* A ConvLSTM layer over a whole sequence on a processor with AMX, forward and backward, in bfloat16 (amx.py).
+/* A ConvLSTM layer over a whole sequence on a processor with AMX, forward and backward, in bfloat16 (layer.py).
 
    At each time, and for 32 grid cells at once, the convolution's sums stay in the processor's cache until the gates and states
    have been computed from them. The result does not depend on the number of threads. */
 
-#include "amx.h"
-#include "amx_gates.h"
+#include "products.h"
+#include "gates.h"
+#include "weights.h"
 
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -29,7 +30,7 @@ static Sizes sizes_of(Grid grid, int64_t inputs, int64_t n, int64_t channels, in
 }
 
 static inline int64_t grid_size(const Sizes *s) {
-    return (2 * margin(&s->grid) + rounded_up(padded_length(&s->grid), MOST_AT_ONCE)) * s->stride;
+    return (2 * margin(&s->grid) + rounded_up(padded_length(&s->grid), PLACES) + MOST_AT_ONCE) * s->stride;
 }
 
 /* Returns the first place of the padded grid that is used at a time: one of two, in turn. */
@@ -233,8 +234,6 @@ void layer_backward(bfloat *gates, const float *cells, const float *cell0, const
         end_products(&shapes);
     }
 }
-
-#include "amx_weights.h"
 
 /* Asks Linux to let this process use the tile registers; sets `allowed` to 1 if it does. */
 void ask_for_units(int *allowed, int threads) {

@@ -11,6 +11,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef EMULATED
+#include "emulated.h"
+#endif
+
 typedef uint16_t bfloat;
 
 #define PLACES 32  /* places in one matrix product, two tile registers */

@@ -1,0 +1,123 @@
+"""The functions of layer.c, and the sizes of what they read and write."""
+
+import logging
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nowcast.runtime import compiled
+from nowcast.runtime.compiled import POINTER, SIZE, Source
+from nowcast.runtime.precision import processor_flags
+
+log = logging.getLogger(__name__)
+SOURCE = Source(
+    Path(__file__).with_name("layer.c"),
+    "ConvLSTM layers",
+    {
+        "ask_for_units": [POINTER],
+        "pack_weights": [POINTER] * 2 + [SIZE] * 7,
+        "layer_forward": [POINTER] * 12 + [SIZE] * 8,
+        "layer_backward": [POINTER] * 12 + [SIZE] * 7,
+        "layer_weights": [POINTER] * 10 + [SIZE] * 9,
+    },
+)
+# Places, columns and terms of one matrix product; places at once; channels in a vector. All must be those of products.h.
+UNIT, MOST_AT_ONCE, VECTOR = 32, 256, 16
+BYTES_AT_ONCE = 2**20  # of the places that the weights' gradient adds up at once, so that they stay in the CPU's cache
+FEWEST_AT_ONCE = 256  # such places
+
+
+def layer_functions(
+    input_weight: Tensor | None, state_weight: Tensor, dtype: torch.dtype, activations: tuple[str, str]
+) -> compiled.Library | None:
+    """Return the functions that compute a layer in this dtype, or None where torch computes it.
+
+    That is so without matrix units or a C compiler, on other devices, for other dtypes, for kernels of two sizes, and while
+    torch traces a network.
+
+    input_weight, state_weight: (4 × hidden channel, channel, y, x)
+    """
+    if dtype != torch.bfloat16 or state_weight.device.type != "cpu" or type(state_weight.data) is not Tensor:
+        return None
+    if torch.compiler.is_compiling() or (input_weight is not None and input_weight.shape[-1] != state_weight.shape[-1]):
+        return None
+    return library(activations[0] == "relu", activations[1] == "hard_sigmoid")
+
+
+@cache
+def library(relu: bool, hard_sigmoid: bool) -> compiled.Library | None:
+    """Return layer.c compiled for these activations; None where it cannot be compiled or the matrix units are missing."""
+    if "amx_bf16" not in processor_flags():
+        return None
+    loaded = compiled.load(SOURCE, *["RELU"] * relu, *["HARD_SIGMOID"] * hard_sigmoid)
+    if loaded is None:
+        return None
+    allowed = torch.zeros(1, dtype=torch.int32)
+    loaded.ask_for_units(address(allowed), 1)
+    if not allowed:
+        log.warning("the system does not let this process use the processor's matrix units: layers take more time")
+        return None
+    return loaded
+
+
+class Sizes:
+    """The sizes of a layer, and the memory that layer.c works in.
+
+    shape: (time, case, hidden channel, y, x)
+    input_weight, state_weight: (4 × hidden channel, channel, y, x); `input_weight` None for a layer without input
+    """
+
+    def __init__(self, shape: tuple[int, ...], input_weight: Tensor | None, state_weight: Tensor):
+        self.times, self.cases, self.n, self.y, self.x = shape
+        self.inputs = 0 if input_weight is None else input_weight.shape[1]
+        self.side = state_weight.shape[-1]
+        self.reach, self.taps = self.side // 2, self.side**2
+        self.of_grid = (self.cases, self.y, self.x, self.reach, self.inputs, self.n)
+        self.gate_columns = rounded_up(self.n, VECTOR)
+
+    def margin(self) -> int:
+        """Return the number of places before the first one of a padded grid that a kernel reaches."""
+        return self.reach * (self.x + self.reach) + self.reach
+
+    def length(self, grids: int) -> int:
+        """Return the number of places of so many grids in a padded one: with zeros after each row and each grid."""
+        return grids * (self.y + self.reach) * (self.x + self.reach)
+
+    def padded(self, channels: int) -> Tensor:
+        """Return memory for two padded grids."""
+        places = 2 * self.margin() + rounded_up(self.length(self.cases)) + MOST_AT_ONCE
+        return torch.empty(2 * places * stride(channels), dtype=torch.bfloat16)
+
+    def sums(self, columns: int) -> Tensor:
+        """Return memory for a convolution's sums in each thread."""
+        return torch.empty(torch.get_num_threads() * 2 * MOST_AT_ONCE * columns)
+
+    def offsets(self, channels: int) -> Tensor:
+        """Return where each step of a convolution's sum begins: for each 32 channels, for each tap of the kernel."""
+        along = torch.arange(self.side) - self.reach
+        taps = (along[:, None] * (self.x + self.reach) + along).flatten() * stride(channels)
+        return (torch.arange(0, channels, UNIT)[:, None] + taps).flatten()
+
+    def at_once(self) -> int:
+        """Return the number of places, of all times, that the weights' gradient adds up at once."""
+        channels = 2 * rounded_up(self.inputs + self.n) + rounded_up(4 * self.n)
+        fitting = max(FEWEST_AT_ONCE, BYTES_AT_ONCE // (2 * channels) // UNIT * UNIT)
+        return min(fitting, rounded_up(self.length(self.times * self.cases)))
+
+
+def rounded_up(size: int, unit: int = UNIT) -> int:
+    """Return the multiple of `unit` that is at least `size`."""
+    return -(-size // unit) * unit
+
+
+def stride(size: int) -> int:
+    """Return how many bfloat16 apart rows of `size` are, as in layer.c: an odd number of cache lines, so that rows share few
+    places of the cache."""
+    return size + UNIT * (1 - size // UNIT % 2)
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Return where a tensor's data begin, None for None."""
+    return None if tensor is None else tensor.data_ptr()

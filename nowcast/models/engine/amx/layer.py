@@ -1,0 +1,151 @@
+"""Compute a ConvLSTM layer over a whole sequence on matrix units, with a backward pass of its own.
+
+A convolution is a sum of matrix products, of 32 places (grid cells) with 32 columns (channels of gates) for each tap of the
+kernel and each 32 channels of input and state. Its sums are turned to gate values and states while they are in the processor's
+cache, X to bfloat16 once more.
+
+Tensors are (time, case, channel, y, x) with the channels innermost in memory. Cell states are float32.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nowcast.models.engine.amx.functions import UNIT, Sizes, address, rounded_up, stride
+from nowcast.models.engine.convolutions import channels_last
+from nowcast.models.engine.gates import peephole_gradient
+from nowcast.runtime.compiled import Library
+
+
+class LayerSequence(torch.autograd.Function):
+    """Autograd function of a layer; `apply` returns the hidden states at all times and the last cell state."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, functions: Library, shape
+    ) -> tuple[Tensor, Tensor]:
+        ctx.functions, ctx.shape, ctx.frames_dtype = functions, shape, None if frames is None else frames.dtype
+        ctx.state_dtype = None if hidden0 is None else hidden0.dtype
+        frames, hidden0, cell0 = _in_memory_order(frames, hidden0, cell0)
+        weights = (input_weight, state_weight, bias, peepholes)
+        gates, cells, hidden = _forward(functions, frames, hidden0, cell0, *weights, shape, keep=True)
+        ctx.save_for_backward(frames, hidden0, cell0, input_weight, state_weight, peepholes, gates, cells, hidden)
+        return hidden, cells[-1].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_hidden: Tensor, d_cell: Tensor):
+        if ctx.functions is None:
+            raise RuntimeError("the backward pass overwrites what the forward pass kept: it can be called once")
+        functions, ctx.functions = ctx.functions, None
+        frames, hidden0, cell0, input_weight, state_weight, peepholes, gates, cells, hidden = ctx.saved_tensors
+        sizes, needs = Sizes(ctx.shape, input_weight, state_weight), ctx.needs_input_grad
+        d_hidden, d_cell = channels_last(d_hidden, torch.bfloat16), channels_last(d_cell.float(), torch.float32).clone()
+        d_frames = torch.empty_like(frames) if frames is not None and needs[0] else None
+        d_hidden0 = torch.empty_like(hidden[0]) if needs[1] else None
+        kept = (gates, cells, cell0, peepholes)
+        _backward(functions, sizes, kept, (input_weight, state_weight), d_hidden, d_cell, d_frames, d_hidden0)
+        d_weight, d_bias = _weight_gradients(functions, sizes, gates, frames, hidden, hidden0)
+        d_input_weight, d_state_weight = d_weight.split([sizes.inputs, sizes.n], dim=1)
+        return (
+            None if d_frames is None else d_frames.to(ctx.frames_dtype),
+            None if d_hidden0 is None else d_hidden0.to(ctx.state_dtype),
+            d_cell if needs[2] else None,
+            None if input_weight is None else d_input_weight.contiguous().to(input_weight.dtype),
+            d_state_weight.contiguous().to(state_weight.dtype),
+            d_bias,
+            None if peepholes is None else _peephole_gradient(gates, cells, cell0),
+            None,
+            None,
+        )
+
+
+def without_gradient(frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, functions, shape):
+    """Return what `LayerSequence.apply` does, and keep nothing for a backward pass."""
+    weights = (input_weight, state_weight, bias, peepholes)
+    _, cells, hidden = _forward(functions, *_in_memory_order(frames, hidden0, cell0), *weights, shape, keep=False)
+    return hidden, cells[(shape[0] - 1) % len(cells)]
+
+
+def _in_memory_order(frames, hidden0, cell0):
+    return channels_last(frames, torch.bfloat16), channels_last(hidden0, torch.bfloat16), channels_last(cell0, torch.float32)
+
+
+def _forward(functions, frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, shape, *, keep: bool):
+    """Return gate values (None if they are not to be kept), cell states (two, used in turn, or all) and hidden states."""
+    sizes = Sizes(shape, input_weight, state_weight)
+    channels, columns = rounded_up(sizes.inputs + sizes.n), rounded_up(4 * sizes.gate_columns)
+    packed = torch.zeros(columns * channels * sizes.taps, dtype=torch.bfloat16)
+    for weight, first in ((input_weight, 0), (state_weight, sizes.inputs)):
+        _pack(functions, weight, packed, first_term=first, terms=channels)
+    padded_bias = torch.zeros(4, sizes.gate_columns)
+    padded_bias[:, : sizes.n] = bias.view(4, -1)
+    kept_times = sizes.times if keep else min(2, sizes.times)
+    hidden, cells = _empty(shape, torch.bfloat16), _empty((kept_times, *shape[1:]), torch.float32)
+    gates = _empty((*shape[:2], 4 * sizes.n, *shape[3:]), torch.bfloat16) if keep else None
+    tensors = (frames, hidden0, cell0, packed, sizes.offsets(channels), padded_bias, _float(peepholes), gates, cells, hidden,
+               sizes.padded(channels), sizes.sums(columns))  # fmt: skip
+    functions.layer_forward(*map(address, tensors), sizes.times, kept_times, *sizes.of_grid, torch.get_num_threads())
+    return gates, cells, hidden
+
+
+def _backward(functions, sizes: Sizes, kept, weights, d_hidden, d_cell, d_frames, d_hidden0) -> None:
+    """Overwrite the gate values by their arguments' gradients, and `d_cell` by that of the first cell state; write the others.
+
+    kept: gate values, cell states, first cell state and peepholes
+    weights: of input and state
+    """
+    (gates, cells, cell0, peepholes), (input_weight, state_weight) = kept, weights
+    channels = rounded_up(4 * sizes.n)
+    columns = rounded_up(sizes.n if d_frames is None else sizes.gate_columns + sizes.inputs)
+    packed = torch.zeros(columns * channels * sizes.taps, dtype=torch.bfloat16)
+    _pack(functions, state_weight, packed, terms=channels, backward=True)
+    if d_frames is not None:
+        _pack(functions, input_weight, packed, first_column=sizes.gate_columns, terms=channels, backward=True)
+    tensors = (gates, cells, cell0, _float(peepholes), packed, sizes.offsets(channels), d_hidden, d_cell, d_frames, d_hidden0,
+               sizes.padded(channels), sizes.sums(columns))  # fmt: skip
+    functions.layer_backward(*map(address, tensors), sizes.times, *sizes.of_grid, torch.get_num_threads())
+
+
+def _weight_gradients(functions, sizes: Sizes, d_gates, frames, hidden, hidden0) -> tuple[Tensor, Tensor]:
+    """Return the gradients of the weights of input and state, joined along their channels, and of the bias, in float32."""
+    channels, num_gates, side = rounded_up(sizes.inputs + sizes.n), rounded_up(4 * sizes.n), sizes.side
+    at_once, threads = sizes.at_once(), torch.get_num_threads()
+    pairs = at_once // 2 + rounded_up(sizes.margin())
+    d_weight, d_bias = torch.zeros(side, side, num_gates // UNIT, channels // UNIT, 2, UNIT, 16), torch.zeros(num_gates)
+    rows = torch.empty(num_gates * stride(at_once), dtype=torch.bfloat16)
+    columns = torch.empty(2 * channels * 2 * pairs, dtype=torch.bfloat16)
+    totals = torch.empty(at_once // UNIT * num_gates)
+    staged = torch.zeros(threads * (UNIT + 1) * (channels + num_gates), dtype=torch.bfloat16)
+    tensors = (d_gates, frames, hidden, hidden0, d_weight, d_bias, rows, columns, totals, staged)
+    functions.layer_weights(*map(address, tensors), sizes.times, *sizes.of_grid, at_once, stride(at_once), threads)
+    d_weight = d_weight.permute(2, 5, 3, 4, 6, 0, 1).reshape(num_gates, channels, side, side)
+    return d_weight[: 4 * sizes.n, : sizes.inputs + sizes.n], d_bias[: 4 * sizes.n]
+
+
+def _peephole_gradient(d_gates: Tensor, cells: Tensor, cell0: Tensor | None) -> Tensor:
+    before = torch.zeros_like(cells[0]) if cell0 is None else cell0
+    states = zip(d_gates, [before, *cells[:-1]], cells, strict=True)
+    return torch.stack([peephole_gradient(*of_time) for of_time in states]).sum(dim=0)
+
+
+def _pack(
+    functions, weight: Tensor | None, packed: Tensor, *, terms: int, first_column=0, first_term=0, backward=False
+) -> None:  # fmt: skip
+    """Write a weight (out channel, channel, y, x) to its place of `packed`; nothing if it is None."""
+    if weight is not None:
+        weight = _float(weight.detach())
+        sizes = (*weight.shape[:2], weight.shape[-1] ** 2, int(backward), first_column, first_term, terms)
+        functions.pack_weights(address(weight), address(packed), *sizes, torch.get_num_threads())
+
+
+def _float(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.float().contiguous()
+
+
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Allocate (..., channel, y, x) with the channels innermost in memory."""
+    *leading, channels, y, x = shape
+    return torch.empty(*leading, y, x, channels, dtype=dtype).movedim(-1, -3)

@@ -1,0 +1,194 @@
+"""ConvLSTM layers on matrix units (AMX) give what the cell gives step by step; the same code is tried on emulated ones."""
+
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nowcast.models.convlstm import CellOptions, ConvLSTM
+from nowcast.models.engine import layer
+from nowcast.models.engine.amx import functions
+from nowcast.runtime import compiled
+from nowcast.runtime.precision import processor_flags
+
+HAS_UNITS, HAS_VECTORS = ({name} <= processor_flags() for name in ("amx_bf16", "avx512_bf16"))
+BFLOAT16, LIBRARY = torch.bfloat16, functions.library
+CLOSE = 0.03  # largest relative error (root mean square) of a gradient; the textbook cell in bfloat16 has as large ones
+
+
+def emulated(relu, hard_sigmoid):
+    return compiled.load(functions.SOURCE, "EMULATED", *["RELU"] * relu, *["HARD_SIGMOID"] * hard_sigmoid)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("units", marks=pytest.mark.skipif(not HAS_UNITS, reason="no matrix units")),
+        pytest.param("emulated", marks=pytest.mark.skipif(not HAS_VECTORS, reason="no vector units of bfloat16")),
+    ],
+)
+def units(request):
+    """The matrix units of this processor, or emulated ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "emulated":
+            patch.setattr(functions, "library", emulated)
+        yield request.param
+
+
+def one_layer(inputs, n, kernel, *, seed=0, **options):
+    torch.manual_seed(seed)
+    net = ConvLSTM(inputs, [n], [kernel], options=CellOptions(**options))
+    with torch.no_grad():
+        for cell in net.cells:
+            for weight in (cell.input_weight, cell.state_weight):
+                if weight is not None:
+                    weight.copy_(weight.to(BFLOAT16))  # so that only sums and states are rounded
+            if cell.peepholes is not None:
+                torch.nn.init.normal_(cell.peepholes)
+    return net
+
+
+def computed(net, frames, state, times, *, precision):
+    """Hidden states, last cell state and all gradients; in float32 by the cell, in bfloat16 by the layer."""
+    with torch.autocast("cpu", BFLOAT16, enabled=precision == BFLOAT16):
+        hidden, after = net(frames, state, num_steps=times)
+    outputs = [hidden[-1], after[-1][1]]
+    loss = sum((part.float() * torch.linspace(-1, 1, part.numel()).view(part.shape)).sum() for part in outputs)
+    inputs = [*net.parameters(), *([] if frames is None else [frames]), *(part for each in state or [] for part in each)]
+    return [part.detach().float() for part in outputs], [part.float() for part in torch.autograd.grad(loss, inputs)]
+
+
+def assert_as_the_cell(net, inputs, n, grid, *, cases=2, times=3, with_state=False):
+    """In bfloat16 the layer gives what it gives in float32, to the rounding of hidden states."""
+    frames = torch.randn(cases, times, inputs, *grid).to(BFLOAT16).float().requires_grad_() if inputs else None
+    state = [tuple(torch.randn(cases, n, *grid).to(BFLOAT16).float().requires_grad_() for _ in range(2))]
+    state = state if with_state or not inputs else None
+    outputs, gradients = computed(net, frames, state, times, precision=BFLOAT16)
+    expected, expected_gradients = computed(net, frames, state, times, precision=torch.float32)
+    for found, right in zip(outputs, expected, strict=True):
+        assert found.shape == right.shape
+        assert float((found - right).abs().max()) < 0.02 * max(float(right.abs().max()), 1)
+    for found, right in zip(gradients, expected_gradients, strict=True):
+        assert found.shape == right.shape
+        typical = max(float(right.norm()), 0.2 * right.numel() ** 0.5)  # not less, as few numbers may cancel each other
+        assert float((found - right).norm()) <= CLOSE * typical
+
+
+CASES = {
+    "as in recipes": {"inputs": 16, "n": 32, "kernel": 3, "grid": (12, 20)},
+    "one channel in": {"inputs": 1, "n": 16, "kernel": 3, "grid": (9, 33)},
+    "odd numbers of channels": {"inputs": 5, "n": 13, "kernel": 3, "grid": (7, 9)},
+    "5 × 5 on a grid that is smaller": {"inputs": 3, "n": 8, "kernel": 5, "grid": (2, 3)},
+    "1 × 1 on one cell": {"inputs": 4, "n": 7, "kernel": 1, "grid": (1, 1)},
+    "no input": {"inputs": 0, "n": 20, "kernel": 3, "grid": (5, 40)},
+    "weights larger than the cache": {"inputs": 64, "n": 72, "kernel": 5, "grid": (9, 40)},
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("with_state", [False, True], ids=["no state", "a state"])
+def test_a_layer_equals_the_cell(units, case, with_state):
+    net = one_layer(case["inputs"], case["n"], case["kernel"])
+    assert_as_the_cell(net, case["inputs"], case["n"], case["grid"], with_state=with_state)
+
+
+@pytest.mark.parametrize("peepholes", [False, True], ids=["plain", "peepholes"])
+@pytest.mark.parametrize(("activation", "gate"), [("tanh", "hard_sigmoid"), ("relu", "sigmoid"), ("tanh", "sigmoid")])
+def test_every_activation_equals_the_cell(units, activation, gate, peepholes):
+    net = one_layer(6, 18, 3, peepholes=peepholes, activation=activation, gate_activation=gate, seed=3)
+    assert_as_the_cell(net, 6, 18, (8, 11), with_state=True)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    inputs=st.integers(0, 40), n=st.integers(1, 40), reach=st.integers(0, 2),
+    y=st.integers(1, 12), x=st.integers(1, 40), cases=st.integers(1, 3), times=st.integers(1, 3), threads=st.integers(1, 3),
+)  # fmt: skip
+def test_any_sizes_equal_the_cell_on_any_number_of_threads(units, inputs, n, reach, y, x, cases, times, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert_as_the_cell(one_layer(inputs, n, 2 * reach + 1), inputs, n, (y, x), cases=cases, times=times)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_bytes_depend_neither_on_threads_nor_on_gradients(units):
+    net, frames = one_layer(20, 24, 3), torch.randn(2, 4, 20, 13, 40)
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            outputs, gradients = computed(net, frames.requires_grad_(), None, 4, precision=BFLOAT16)
+            with torch.no_grad(), torch.autocast("cpu", BFLOAT16):
+                hidden, after = net(frames, None, num_steps=4)
+        finally:
+            torch.set_num_threads(before)
+        found.append([*outputs, *gradients, hidden[-1].float(), after[-1][1]])
+    for one, two, three in zip(*found, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+    assert torch.equal(found[0][0], found[0][-2])
+    assert torch.equal(found[0][1], found[0][-1])
+
+
+def test_not_a_number_stays_where_it_can_reach(units):
+    net, frames = one_layer(2, 16, 3), torch.zeros(1, 1, 2, 9, 9)
+    frames[0, 0, 0, 4, 4] = torch.nan
+    with torch.no_grad(), torch.autocast("cpu", BFLOAT16):
+        hidden, _ = net(frames, None, num_steps=1)
+    bad = hidden[-1][0, 0].isnan().any(dim=0)
+    assert bad[3:6, 3:6].all()
+    assert bad.sum() == 9
+
+
+def test_a_second_backward_pass_is_refused(units):
+    net = one_layer(2, 16, 3)
+    with torch.autocast("cpu", BFLOAT16):
+        hidden, _ = net(torch.randn(1, 2, 2, 5, 5), None, num_steps=2)
+    loss = hidden[-1].float().sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="it can be called once"):
+        loss.backward()
+
+
+@pytest.mark.skipif(not HAS_UNITS, reason="no matrix units")
+def test_other_users_of_the_tile_registers_find_them_as_they_were():
+    values, weight = torch.randn(2, 64, 32, 32).to(BFLOAT16), torch.randn(64, 64, 3, 3).to(BFLOAT16)
+    before = F.conv2d(values, weight, padding=1)
+    with torch.autocast("cpu", BFLOAT16), torch.no_grad():
+        one_layer(2, 16, 3)(torch.randn(1, 2, 2, 64, 64), None, num_steps=2)
+    assert torch.equal(F.conv2d(values, weight, padding=1), before)
+
+
+@pytest.mark.skipif(not HAS_UNITS, reason="no matrix units")
+def test_what_torch_computes():
+    state, other = torch.zeros(16, 4, 3, 3), torch.zeros(16, 4, 5, 5)
+    plain = ("tanh", "sigmoid")
+    assert functions.layer_functions(None, state, BFLOAT16, plain) is not None
+    assert functions.layer_functions(state, state, torch.float32, plain) is None
+    assert functions.layer_functions(other, state, BFLOAT16, plain) is None
+    assert functions.layer_functions(state, state.to("meta"), BFLOAT16, plain) is None
+
+
+def test_without_units_torch_computes(monkeypatch):
+    monkeypatch.setattr(functions, "processor_flags", lambda: frozenset({"avx512_bf16"}))
+    assert LIBRARY.__wrapped__(False, False) is None
+
+
+def test_units_that_the_system_refuses_are_told_of(monkeypatch, caplog):
+    class Refused:
+        def ask_for_units(self, allowed, threads):
+            assert threads == 1
+
+    monkeypatch.setattr(functions, "processor_flags", lambda: frozenset({"amx_bf16"}))
+    monkeypatch.setattr(compiled, "load", lambda source, *defines: Refused())
+    with caplog.at_level(logging.WARNING):
+        assert LIBRARY.__wrapped__(False, False) is None
+    assert [record.message for record in caplog.records] == [
+        "the system does not let this process use the processor's matrix units: layers take more time"
+    ]
+    assert layer.layer_functions is functions.layer_functions
