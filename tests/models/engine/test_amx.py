@@ -84,7 +84,7 @@ CASES = {
     "5 × 5 on a grid that is smaller": {"inputs": 3, "n": 8, "kernel": 5, "grid": (2, 3)},
     "1 × 1 on one cell": {"inputs": 4, "n": 7, "kernel": 1, "grid": (1, 1)},
     "no input": {"inputs": 0, "n": 20, "kernel": 3, "grid": (5, 40)},
-    "weights larger than the cache": {"inputs": 64, "n": 72, "kernel": 5, "grid": (9, 40)},
+    "more columns than at once, and places": {"inputs": 40, "n": 33, "kernel": 3, "grid": (9, 70)},
 }
 
 

@@ -18,8 +18,8 @@ SOURCE = Source(
     {
         "ask_for_units": [POINTER],
         "pack_weights": [POINTER] * 2 + [SIZE] * 7,
-        "layer_forward": [POINTER] * 12 + [SIZE] * 8,
-        "layer_backward": [POINTER] * 12 + [SIZE] * 7,
+        "layer_forward": [POINTER] * 11 + [SIZE] * 8,
+        "layer_backward": [POINTER] * 11 + [SIZE] * 7,
         "layer_weights": [POINTER] * 10 + [SIZE] * 9,
     },
 )
@@ -75,7 +75,7 @@ class Sizes:
         self.side = state_weight.shape[-1]
         self.reach, self.taps = self.side // 2, self.side**2
         self.of_grid = (self.cases, self.y, self.x, self.reach, self.inputs, self.n)
-        self.gate_columns = rounded_up(self.n, VECTOR)
+        self.state_columns = rounded_up(self.n, VECTOR)
 
     def margin(self) -> int:
         """Return the number of places before the first one of a padded grid that a kernel reaches."""
@@ -89,10 +89,6 @@ class Sizes:
         """Return memory for two padded grids."""
         places = 2 * self.margin() + rounded_up(self.length(self.cases)) + MOST_AT_ONCE
         return torch.empty(2 * places * stride(channels), dtype=torch.bfloat16)
-
-    def sums(self, columns: int) -> Tensor:
-        """Return memory for a convolution's sums in each thread."""
-        return torch.empty(torch.get_num_threads() * 2 * MOST_AT_ONCE * columns)
 
     def offsets(self, channels: int) -> Tensor:
         """Return where each step of a convolution's sum begins: for each 32 channels, for each tap of the kernel."""

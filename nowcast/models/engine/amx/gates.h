@@ -1,4 +1,5 @@
-/* The gates and states of 16 channels at one grid cell, forward and backward: the equations of gates.c for AVX-512.
+/* The gates and states of 16 channels at one grid cell, forward and backward: the equations of gates.c (of the folder
+   above) for AVX-512.
 
    Macros RELU and HARD_SIGMOID choose the activations. Values differ from those of gates.c by some 1e-5, a hundredth of what
    bfloat16 resolves: e^x is computed in fewer steps, and 1/x is refined from an estimate. */
@@ -49,17 +50,16 @@ static inline __m512 activate16(__m512 x) {
 static inline __m512 activation_slope16(__m512 y) { return _mm512_fnmadd_ps(y, y, ONE); }
 #endif
 
-/* Computes gate values `g` and new states, for channels c to c + 16 (those of the mask `m`), from a convolution's sums at one place,
-   `s` (`sums_of`); the other arguments are as of place_forward (gates.c). `bias` has `gate_columns` for each gate; `before`, for
-   zeros, and `g` may be NULL. The hidden state is written to `hidden_too` as well, if it is not NULL. */
-INLINED void forward_lanes(__mmask16 m, int64_t c, const float *s, const float *bias, const float *peepholes, const float *before,
-                           bfloat *g, float *cell, bfloat *hidden, bfloat *hidden_too, int64_t n) {
-    const int64_t step = gate_columns(n);
+/* Computes gate values `g` and new states, for channels c to c + 16 (those of the mask `m`), from a convolution's sums at the place
+   that is next, one vector for each gate; the other arguments are as of place_forward (gates.c of the folder above). `bias` is
+   (gate, 16); `before`, for zeros, and `g` may be NULL. The hidden state is written to `hidden_too` as well, if it is not NULL. */
+INLINED void forward_lanes(__mmask16 m, int64_t c, const Rest *rest, const float *bias, const float *peepholes,
+                           const float *before, bfloat *g, float *cell, bfloat *hidden, bfloat *hidden_too, int64_t n) {
     __m512 old = before ? _mm512_maskz_loadu_ps(m, before + c) : ZERO;
-    __m512 i = _mm512_add_ps(sums_of(s, c), _mm512_loadu_ps(bias + c));
-    __m512 f = _mm512_add_ps(sums_of(s, step + c), _mm512_loadu_ps(bias + step + c));
-    __m512 a = _mm512_add_ps(sums_of(s, 2 * step + c), _mm512_loadu_ps(bias + 2 * step + c));
-    __m512 o = _mm512_add_ps(sums_of(s, 3 * step + c), _mm512_loadu_ps(bias + 3 * step + c));
+    __m512 i = _mm512_add_ps(sums_of(rest, 0), _mm512_loadu_ps(bias));
+    __m512 f = _mm512_add_ps(sums_of(rest, 1), _mm512_loadu_ps(bias + 16));
+    __m512 a = _mm512_add_ps(sums_of(rest, 2), _mm512_loadu_ps(bias + 32));
+    __m512 o = _mm512_add_ps(sums_of(rest, 3), _mm512_loadu_ps(bias + 48));
     if (peepholes) {
         i = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, peepholes + c), old, i);
         f = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, peepholes + n + c), old, f);
@@ -79,15 +79,14 @@ INLINED void forward_lanes(__mmask16 m, int64_t c, const float *s, const float *
 }
 
 /* Computes the gradients in place, for channels c to c + 16 (those of the mask `m`), as place_backward (gates.c) does, and writes
-   those of the gates to `g_too` as well. `sums` (`sums_of`) are added to the gradient `d_out` of the hidden state; they and `before`
-   may be NULL, for zeros. */
+   those of the gates to `g_too` as well. `d_next`, from the next time, is added to the gradient `d_out` of the hidden state;
+   `before` may be NULL, for zeros. */
 INLINED void backward_lanes(__mmask16 m, int64_t c, bfloat *g, bfloat *g_too, const float *before, const float *cell,
-                            const float *peepholes, const bfloat *d_out, const float *sums, float *d_cell, int64_t n) {
+                            const float *peepholes, const bfloat *d_out, __m512 d_next, float *d_cell, int64_t n) {
     __m512 i = load_bfloat(m, g + c), f = load_bfloat(m, g + n + c);
     __m512 a = load_bfloat(m, g + 2 * n + c), o = load_bfloat(m, g + 3 * n + c);
     __m512 old = before ? _mm512_maskz_loadu_ps(m, before + c) : ZERO;
-    __m512 d_hidden = load_bfloat(m, d_out + c);
-    if (sums) d_hidden = _mm512_add_ps(d_hidden, sums_of(sums, c));
+    __m512 d_hidden = _mm512_add_ps(load_bfloat(m, d_out + c), d_next);
     __m512 activated = activate16(_mm512_maskz_loadu_ps(m, cell + c));
     __m512 d_o = _mm512_mul_ps(_mm512_mul_ps(d_hidden, activated), squash_slope16(o));
     __m512 d = _mm512_fmadd_ps(_mm512_mul_ps(d_hidden, o), activation_slope16(activated), _mm512_maskz_loadu_ps(m, d_cell + c));

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nowcast.models.engine.amx.functions import UNIT, Sizes, address, rounded_up, stride
+from nowcast.models.engine.amx.functions import UNIT, VECTOR, Sizes, address, rounded_up, stride
 from nowcast.models.engine.convolutions import channels_last
 from nowcast.models.engine.gates import peephole_gradient
 from nowcast.runtime.compiled import Library
@@ -76,17 +76,18 @@ def _in_memory_order(frames, hidden0, cell0):
 def _forward(functions, frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, shape, *, keep: bool):
     """Return gate values (None if they are not to be kept), cell states (two, used in turn, or all) and hidden states."""
     sizes = Sizes(shape, input_weight, state_weight)
-    channels, columns = rounded_up(sizes.inputs + sizes.n), rounded_up(4 * sizes.gate_columns)
+    channels, columns = rounded_up(sizes.inputs + sizes.n), 4 * sizes.state_columns
     packed = torch.zeros(columns * channels * sizes.taps, dtype=torch.bfloat16)
     for weight, first in ((input_weight, 0), (state_weight, sizes.inputs)):
         _pack(functions, weight, packed, first_term=first, terms=channels)
-    padded_bias = torch.zeros(4, sizes.gate_columns)
+    padded_bias = torch.zeros(4, sizes.state_columns)
     padded_bias[:, : sizes.n] = bias.view(4, -1)
+    padded_bias = padded_bias.view(4, -1, VECTOR).transpose(0, 1).contiguous()
     kept_times = sizes.times if keep else min(2, sizes.times)
     hidden, cells = _empty(shape, torch.bfloat16), _empty((kept_times, *shape[1:]), torch.float32)
     gates = _empty((*shape[:2], 4 * sizes.n, *shape[3:]), torch.bfloat16) if keep else None
     tensors = (frames, hidden0, cell0, packed, sizes.offsets(channels), padded_bias, _float(peepholes), gates, cells, hidden,
-               sizes.padded(channels), sizes.sums(columns))  # fmt: skip
+               sizes.padded(channels))  # fmt: skip
     functions.layer_forward(*map(address, tensors), sizes.times, kept_times, *sizes.of_grid, torch.get_num_threads())
     return gates, cells, hidden
 
@@ -99,13 +100,13 @@ def _backward(functions, sizes: Sizes, kept, weights, d_hidden, d_cell, d_frames
     """
     (gates, cells, cell0, peepholes), (input_weight, state_weight) = kept, weights
     channels = rounded_up(4 * sizes.n)
-    columns = rounded_up(sizes.n if d_frames is None else sizes.gate_columns + sizes.inputs)
+    columns = rounded_up(sizes.n if d_frames is None else sizes.state_columns + sizes.inputs)
     packed = torch.zeros(columns * channels * sizes.taps, dtype=torch.bfloat16)
     _pack(functions, state_weight, packed, terms=channels, backward=True)
     if d_frames is not None:
-        _pack(functions, input_weight, packed, first_column=sizes.gate_columns, terms=channels, backward=True)
+        _pack(functions, input_weight, packed, first_column=sizes.state_columns, terms=channels, backward=True)
     tensors = (gates, cells, cell0, _float(peepholes), packed, sizes.offsets(channels), d_hidden, d_cell, d_frames, d_hidden0,
-               sizes.padded(channels), sizes.sums(columns))  # fmt: skip
+               sizes.padded(channels))  # fmt: skip
     functions.layer_backward(*map(address, tensors), sizes.times, *sizes.of_grid, torch.get_num_threads())
 
 

@@ -18,7 +18,8 @@
 typedef uint16_t bfloat;
 
 #define PLACES 32  /* places in one matrix product, two tile registers */
-#define MOST_AT_ONCE 256 /* places that share one pass through weights too large for the cache */
+#define MOST_AT_ONCE 256 /* places that are computed for some columns before the next ones, so that both stay in the cache */
+#define GROUP 64 /* columns of which the sums are kept: the four gates of 16 channels */
 #define COLUMNS 32 /* columns in one matrix product, two tile registers */
 #define DEPTH 32   /* bfloat16 in a row of a tile register: terms of each sum in one step */
 
@@ -117,27 +118,27 @@ static inline void end_products(const TileShapes *before) {
 #define INLINED static inline __attribute__((always_inline))
 
 /* What is to be computed from the sums of a convolution, 16 channels of a place at a time, while the tile registers already work on
-   the next places. */
+   the next places or columns. */
 typedef struct {
-    int64_t number, vectors;                       /* of places, and of 16 channels at each of them */
-    int64_t of_sums[MOST_AT_ONCE], place[MOST_AT_ONCE]; /* a place among the sums, and in the grid without padding */
-    int64_t first;                                 /* in the padded grid, of the sums */
-    int64_t index, vector;                         /* what is next */
-    int64_t per_step, credit;                      /* vectors for each step of the next convolution × 1024 */
-    float *sums;
+    int64_t number, vectors;                   /* of places, and of 16 channels at each of them */
+    int64_t of_sums[PLACES], place[PLACES];    /* a place among the sums, and in the grid without padding */
+    int64_t first, group;                      /* of the sums: place in the padded grid, group of columns */
+    int64_t index, vector;                     /* what is next */
+    int64_t per_step, credit;                  /* vectors for each step of the next convolution × 1024 */
+    float *sums;                               /* (column / 16, place, 16) */
 } Rest;
 
-/* Lists the places in [first, end) of a padded grid, for which `vectors` are to be computed. */
-static inline void list_places(Rest *rest, const Grid *g, int64_t first, int64_t end, int64_t vectors, int64_t steps) {
+/* Lists the places in [first, end) of a padded grid, for which `vectors` are to be computed during so many steps. */
+static inline void list_places(Rest *rest, const Grid *g, int64_t first, int64_t end, int64_t group, int64_t vectors, int64_t steps) {
     int64_t from = first, place, run;
     rest->number = rest->index = rest->vector = rest->credit = 0;
-    rest->vectors = vectors, rest->first = first;
+    rest->vectors = vectors, rest->first = first, rest->group = group;
     for (; (run = next_run(g, &from, end, &place)); from += run)
         for (int64_t i = 0; i < run; i++) {
             rest->of_sums[rest->number] = from + i - first;
             rest->place[rest->number++] = place + i;
         }
-    rest->per_step = (rest->number * vectors * 1024 + steps - 1) / steps;
+    rest->per_step = steps ? (rest->number * vectors * 1024 + steps - 1) / steps : 0;
 }
 
 /* Computes the next vector of what is left. */
@@ -152,48 +153,36 @@ INLINED void compute_rest(Rest *rest, Compute *compute, const void *with) {
     while (rest->index < rest->number) compute_next(rest, compute, with);
 }
 
-/* Computes a convolution at places that follow one another in a padded grid, in `groups` groups of PLACES, and meanwhile the rest
-   of the convolution before: vector units and tile registers work side by side.
+/* Computes a convolution at PLACES places that follow one another in a padded grid, and meanwhile the rest of the convolution
+   before: vector units and tile registers work side by side.
 
    at: (place, channel), the first of these places; `stride` channels from one place to the next
    offsets: of each step of the sum, in bfloat16
    weights: (block of COLUMNS, all steps, 2 × 512) packed for TDPBF16PS
-   out: (group, column / 16, place, 16)
+   sums: (column / 16, place, 16)
    nowhere: 256 numbers */
 INLINED void convolve_places(const bfloat *at, int64_t stride, const int64_t *offsets, int64_t steps, const bfloat *weights,
-                             int64_t all_steps, int64_t blocks, int64_t groups, float *out, float *nowhere, Rest *rest,
-                             Compute *compute, const void *with) {
+                             int64_t all_steps, int64_t blocks, float *sums, float *nowhere, Rest *rest, Compute *compute,
+                             const void *with) {
     const int64_t row = 2 * stride;
-    for (int64_t block = 0; block < blocks; block++)
-        for (int64_t group = 0; group < groups; group++) {
-            const bfloat *w = weights + block * all_steps * 1024, *first = at + group * PLACES * stride;
-            float *sums = out + (group * blocks + block) * PLACES * COLUMNS;
-            ZERO_SUMS();
-            for (int64_t step = 0; step < steps; step++, w += 1024) {
-                const bfloat *a = first + offsets[step];
-                _tile_loadd(4, a, row);
-                _tile_loadd(6, w, 64);
-                _tile_loadd(7, w + 512, 64);
-                _tile_loadd(5, a + 16 * stride, row);
-                MULTIPLY_TILES();
-                if (step % STEPS_WITHOUT_STORE == STEPS_WITHOUT_STORE - 1) _tile_stored(4, nowhere, 64);
-                for (rest->credit += rest->per_step; rest->credit >= 1024 && rest->index < rest->number; rest->credit -= 1024)
-                    compute_next(rest, compute, with);
-            }
-            STORE_SUMS(sums);
+    for (int64_t block = 0; block < blocks; block++) {
+        const bfloat *w = weights + block * all_steps * 1024;
+        ZERO_SUMS();
+        for (int64_t step = 0; step < steps; step++, w += 1024) {
+            const bfloat *a = at + offsets[step];
+            _tile_loadd(4, a, row);
+            _tile_loadd(6, w, 64);
+            _tile_loadd(7, w + 512, 64);
+            _tile_loadd(5, a + 16 * stride, row);
+            MULTIPLY_TILES();
+            if (step % STEPS_WITHOUT_STORE == STEPS_WITHOUT_STORE - 1) _tile_stored(4, nowhere, 64);
+            for (rest->credit += rest->per_step; rest->credit >= 1024 && rest->index < rest->number; rest->credit -= 1024)
+                compute_next(rest, compute, with);
         }
+        STORE_SUMS(sums + block * PLACES * COLUMNS);
+    }
     compute_rest(rest, compute, with);
 }
-
-/* Reads 16 sums of one place, from `column` on, a multiple of 16; `sums` is where those of the place begin (`sums_at`). */
-static inline __m512 sums_of(const float *sums, int64_t column) { return _mm512_loadu_ps(sums + column * PLACES); }
-
-static inline const float *sums_at(const float *out, int64_t place, int64_t columns) {
-    return out + place / PLACES * PLACES * columns + place % PLACES * 16;
-}
-
-/* Number of columns in which the sums of one gate of n channels are. */
-static inline int64_t gate_columns(int64_t n) { return rounded_up(n, 16); }
 
 /* 16 floats from bfloat16 and back, to nearest; `mask` says which are there. */
 static inline __m512 load_bfloat(__mmask16 mask, const bfloat *from) {
@@ -206,10 +195,9 @@ static inline void store_bfloat(bfloat *to, __mmask16 mask, __m512 values) {
 
 static inline __mmask16 lanes(int64_t n) { return n >= 16 ? 0xffff : (__mmask16)((1 << n) - 1); }
 
-static inline bfloat rounded(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return x == x ? (bfloat)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) : 0x7fc0; /* to nearest, ties to even */
+/* Reads 16 sums of the place that is next. */
+static inline __m512 sums_of(const Rest *rest, int64_t vector) {
+    return _mm512_loadu_ps(rest->sums + (vector * PLACES + rest->of_sums[rest->index]) * 16);
 }
 
 /* Copies n channels; faster than memcpy for as few as these. */
