@@ -63,7 +63,7 @@ def run_layer(
     shape = (num_steps, len(like), state_weight.shape[1], *like.shape[-2:])
     _check_state(state, shape[1:])
     tensors = (frames, hidden, cell, input_weight, state_weight, bias, peepholes)
-    functions = layer_functions(input_weight, state_weight, dtype, activations)
+    functions = layer_functions(state_weight, dtype, activations)
     if functions is None:
         how = (gate_arithmetic(*activations, device, dtype), shape, dtype)
         with_gradient, without = LayerSequence.apply, _without_gradient

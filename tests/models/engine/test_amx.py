@@ -38,9 +38,9 @@ def units(request):
         yield request.param
 
 
-def one_layer(inputs, n, kernel, *, seed=0, **options):
+def one_layer(inputs, n, kernel, *, input_kernel=0, seed=0, **options):
     torch.manual_seed(seed)
-    net = ConvLSTM(inputs, [n], [kernel], options=CellOptions(**options))
+    net = ConvLSTM(inputs, [n], [kernel], input_kernel_sizes=[input_kernel], options=CellOptions(**options))
     with torch.no_grad():
         for cell in net.cells:
             for weight in (cell.input_weight, cell.state_weight):
@@ -83,6 +83,8 @@ CASES = {
     "odd numbers of channels": {"inputs": 5, "n": 13, "kernel": 3, "grid": (7, 9)},
     "5 × 5 on a grid that is smaller": {"inputs": 3, "n": 8, "kernel": 5, "grid": (2, 3)},
     "1 × 1 on one cell": {"inputs": 4, "n": 7, "kernel": 1, "grid": (1, 1)},
+    "1 × 1 from the input, as in recipes": {"inputs": 70, "n": 16, "kernel": 3, "input_kernel": 1, "grid": (6, 20)},
+    "5 × 5 from the input": {"inputs": 9, "n": 20, "kernel": 3, "input_kernel": 5, "grid": (6, 11)},
     "no input": {"inputs": 0, "n": 20, "kernel": 3, "grid": (5, 40)},
     "more columns than at once, and places": {"inputs": 40, "n": 33, "kernel": 3, "grid": (9, 70)},
 }
@@ -91,7 +93,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("with_state", [False, True], ids=["no state", "a state"])
 def test_a_layer_equals_the_cell(units, case, with_state):
-    net = one_layer(case["inputs"], case["n"], case["kernel"])
+    net = one_layer(case["inputs"], case["n"], case["kernel"], input_kernel=case.get("input_kernel", 0))
     assert_as_the_cell(net, case["inputs"], case["n"], case["grid"], with_state=with_state)
 
 
@@ -104,14 +106,15 @@ def test_every_activation_equals_the_cell(units, activation, gate, peepholes):
 
 @settings(max_examples=15, deadline=None)
 @given(
-    inputs=st.integers(0, 40), n=st.integers(1, 40), reach=st.integers(0, 2),
+    inputs=st.integers(0, 40), n=st.integers(1, 40), reach=st.integers(0, 2), input_reach=st.integers(0, 2),
     y=st.integers(1, 12), x=st.integers(1, 40), cases=st.integers(1, 3), times=st.integers(1, 3), threads=st.integers(1, 3),
 )  # fmt: skip
-def test_any_sizes_equal_the_cell_on_any_number_of_threads(units, inputs, n, reach, y, x, cases, times, threads):
+def test_any_sizes_equal_the_cell_on_any_number_of_threads(units, inputs, n, reach, input_reach, y, x, cases, times, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        assert_as_the_cell(one_layer(inputs, n, 2 * reach + 1), inputs, n, (y, x), cases=cases, times=times)
+        net = one_layer(inputs, n, 2 * reach + 1, input_kernel=2 * input_reach + 1)
+        assert_as_the_cell(net, inputs, n, (y, x), cases=cases, times=times)
     finally:
         torch.set_num_threads(before)
 
@@ -166,12 +169,10 @@ def test_other_users_of_the_tile_registers_find_them_as_they_were():
 
 @pytest.mark.skipif(not HAS_UNITS, reason="no matrix units")
 def test_what_torch_computes():
-    state, other = torch.zeros(16, 4, 3, 3), torch.zeros(16, 4, 5, 5)
-    plain = ("tanh", "sigmoid")
-    assert functions.layer_functions(None, state, BFLOAT16, plain) is not None
-    assert functions.layer_functions(state, state, torch.float32, plain) is None
-    assert functions.layer_functions(other, state, BFLOAT16, plain) is None
-    assert functions.layer_functions(state, state.to("meta"), BFLOAT16, plain) is None
+    state, plain = torch.zeros(16, 4, 3, 3), ("tanh", "sigmoid")
+    assert functions.layer_functions(state, BFLOAT16, plain) is not None
+    assert functions.layer_functions(state, torch.float32, plain) is None
+    assert functions.layer_functions(state.to("meta"), BFLOAT16, plain) is None
 
 
 def test_without_units_torch_computes(monkeypatch):

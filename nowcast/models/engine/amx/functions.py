@@ -17,31 +17,27 @@ SOURCE = Source(
     "ConvLSTM layers",
     {
         "ask_for_units": [POINTER],
-        "pack_weights": [POINTER] * 2 + [SIZE] * 7,
-        "layer_forward": [POINTER] * 11 + [SIZE] * 8,
-        "layer_backward": [POINTER] * 11 + [SIZE] * 7,
-        "layer_weights": [POINTER] * 10 + [SIZE] * 9,
+        "pack_weights": [POINTER] * 2 + [SIZE] * 8,
+        "layer_forward": [POINTER] * 12 + [SIZE] * 3,
+        "layer_backward": [POINTER] * 14 + [SIZE] * 2,
+        "layer_weights": [POINTER] * 11 + [SIZE] * 2,
     },
 )
-# Places, columns and terms of one matrix product; places at once; channels in a vector. All must be those of products.h.
-UNIT, MOST_AT_ONCE, VECTOR = 32, 256, 16
+# Places, columns and terms of one matrix product; channels in a vector. Both as in products.h.
+UNIT, VECTOR = 32, 16
 BYTES_AT_ONCE = 2**20  # of the places that the weights' gradient adds up at once, so that they stay in the CPU's cache
 FEWEST_AT_ONCE = 256  # such places
 
 
-def layer_functions(
-    input_weight: Tensor | None, state_weight: Tensor, dtype: torch.dtype, activations: tuple[str, str]
-) -> compiled.Library | None:
+def layer_functions(state_weight: Tensor, dtype: torch.dtype, activations: tuple[str, str]) -> compiled.Library | None:
     """Return the functions that compute a layer in this dtype, or None where torch computes it.
 
-    That is so without matrix units or a C compiler, on other devices, for other dtypes, for kernels of two sizes, and while
-    torch traces a network.
+    That is so without matrix units or a C compiler, on other devices, for other dtypes, and while torch traces a network.
 
-    input_weight, state_weight: (4 × hidden channel, channel, y, x)
+    state_weight: (4 × hidden channel, hidden channel, y, x)
     """
-    if dtype != torch.bfloat16 or state_weight.device.type != "cpu" or type(state_weight.data) is not Tensor:
-        return None
-    if torch.compiler.is_compiling() or (input_weight is not None and input_weight.shape[-1] != state_weight.shape[-1]):
+    on_cpu = state_weight.device.type == "cpu" and type(state_weight.data) is Tensor
+    if dtype != torch.bfloat16 or not on_cpu or torch.compiler.is_compiling():
         return None
     return library(activations[0] == "relu", activations[1] == "hard_sigmoid")
 
@@ -72,10 +68,14 @@ class Sizes:
     def __init__(self, shape: tuple[int, ...], input_weight: Tensor | None, state_weight: Tensor):
         self.times, self.cases, self.n, self.y, self.x = shape
         self.inputs = 0 if input_weight is None else input_weight.shape[1]
-        self.side = state_weight.shape[-1]
-        self.reach, self.taps = self.side // 2, self.side**2
-        self.of_grid = (self.cases, self.y, self.x, self.reach, self.inputs, self.n)
-        self.state_columns = rounded_up(self.n, VECTOR)
+        self.state_reach = state_weight.shape[-1] // 2
+        self.input_reach = self.state_reach if input_weight is None else input_weight.shape[-1] // 2
+        self.reach = max(self.input_reach, self.state_reach)
+        self.is_joined = self.input_reach == self.state_reach
+        self.first_state = self.inputs if self.is_joined else rounded_up(self.inputs)
+        self.channels, self.gates = rounded_up(self.first_state + self.n), rounded_up(4 * self.n)
+        numbers = (self.times, self.cases, self.y, self.x, self.inputs, self.n, self.input_reach, self.state_reach)
+        self.numbers = torch.tensor(numbers)
 
     def margin(self) -> int:
         """Return the number of places before the first one of a padded grid that a kernel reaches."""
@@ -87,19 +87,22 @@ class Sizes:
 
     def padded(self, channels: int) -> Tensor:
         """Return memory for two padded grids."""
-        places = 2 * self.margin() + rounded_up(self.length(self.cases)) + MOST_AT_ONCE
+        places = 2 * self.margin() + rounded_up(self.length(self.cases)) + UNIT
         return torch.empty(2 * places * stride(channels), dtype=torch.bfloat16)
 
-    def offsets(self, channels: int) -> Tensor:
-        """Return where each step of a convolution's sum begins: for each 32 channels, for each tap of the kernel."""
-        along = torch.arange(self.side) - self.reach
+    def offsets(self, reach: int, first: int, end: int, channels: int) -> Tensor:
+        """Return where the steps of a convolution's sum begin: for each 32 of the channels from `first` to `end`, for each tap.
+
+        reach: of the kernel
+        channels: of the padded grid
+        """
+        along = torch.arange(-reach, reach + 1)
         taps = (along[:, None] * (self.x + self.reach) + along).flatten() * stride(channels)
-        return (torch.arange(0, channels, UNIT)[:, None] + taps).flatten()
+        return (torch.arange(first, end, UNIT)[:, None] + taps).flatten()
 
     def at_once(self) -> int:
         """Return the number of places, of all times, that the weights' gradient adds up at once."""
-        channels = 2 * rounded_up(self.inputs + self.n) + rounded_up(4 * self.n)
-        fitting = max(FEWEST_AT_ONCE, BYTES_AT_ONCE // (2 * channels) // UNIT * UNIT)
+        fitting = max(FEWEST_AT_ONCE, BYTES_AT_ONCE // (2 * (2 * self.channels + self.gates)) // UNIT * UNIT)
         return min(fitting, rounded_up(self.length(self.times * self.cases)))
 
 

@@ -10,50 +10,57 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Sizes of a layer: grid; channels of input and state, and those that a convolution adds up; `stride` channels from one place of
-   the padded grids to the next; columns of the convolution, and groups of them; places that are computed at once; steps of a sum. */
+/* One part of a convolution's columns, with its own steps: offsets and weights of `convolve_places`, and groups of columns. */
 typedef struct {
+    const int64_t *offsets;
+    const bfloat *weights;
+    int64_t steps, columns, groups;
+} Part;
+
+static Part part_of(const int64_t *offsets, const bfloat *weights, int64_t steps, int64_t columns) {
+    return (Part){offsets, weights, steps, rounded_up(columns, COLUMNS), rounded_up(columns, GROUP) / GROUP};
+}
+
+/* The memory of padded grids: two, used in turn; `stride` channels from one place to the next, an odd number of cache lines, so that
+   the places of a kernel do not share few places of the cache. */
+typedef struct {
+    bfloat *from;
     Grid grid;
-    int64_t inputs, n, channels, stride, columns, groups, at_once, steps;
-} Sizes;
+    int64_t stride, size;
+} Padded;
 
-static inline int64_t kernel_taps(int64_t reach) { return (2 * reach + 1) * (2 * reach + 1); }
-
-/* Number of columns in which the channels of a state are. */
-static inline int64_t state_columns(int64_t n) { return rounded_up(n, 16); }
-
-/* Places are an odd number of cache lines apart, so that those of a kernel do not share few places of the cache. */
-static Sizes sizes_of(Grid grid, int64_t inputs, int64_t n, int64_t channels, int64_t columns, int threads) {
-    const int64_t terms = rounded_up(channels, DEPTH);
-    const int64_t share = rounded_up((padded_length(&grid) + threads - 1) / threads, PLACES);
-    return (Sizes){grid, inputs, n, terms, terms + (terms / DEPTH % 2 ? 0 : DEPTH), rounded_up(columns, COLUMNS),
-                   rounded_up(columns, GROUP) / GROUP, smaller(MOST_AT_ONCE, share), kernel_taps(grid.reach) * terms / DEPTH};
+static Padded padded_of(bfloat *from, const Shape *l, int64_t channels) {
+    const Grid grid = {l->cases, l->y, l->x, widest(l)};
+    const int64_t whole = rounded_up(channels, DEPTH), stride = whole + (whole / DEPTH % 2 ? 0 : DEPTH);
+    const int64_t places = 2 * margin(&grid) + rounded_up(padded_length(&grid), PLACES) + PLACES;
+    return (Padded){from, grid, stride, places * stride};
 }
 
-static inline int64_t grid_size(const Sizes *s) {
-    return (2 * margin(&s->grid) + rounded_up(padded_length(&s->grid), PLACES) + MOST_AT_ONCE) * s->stride;
+/* Returns the first place of the padded grid that is used at a time. */
+static inline bfloat *padded_at(const Padded *p, int64_t time) {
+    return p->from + (time & 1) * p->size + margin(&p->grid) * p->stride;
 }
 
-/* Returns the first place of the padded grid that is used at a time: one of two, in turn. */
-static inline bfloat *padded_at(bfloat *padded, int64_t time, const Sizes *s) {
-    return padded + (time & 1) * grid_size(s) + margin(&s->grid) * s->stride;
+/* Fills both padded grids with zeros. */
+static void clear(const Padded *p) {
+    const int64_t bytes = 4 * p->size, part = 1 << 16;
+#pragma omp for schedule(static)
+    for (int64_t from = 0; from < bytes; from += part) memset((char *)p->from + from, 0, smaller(part, bytes - from));
 }
 
 /* Packs a convolution's weight (out channel, channel, y, x) as bfloat16 for `convolve_places`.
 
    Columns are its out channels, for each 16 channels of the state those of one gate after the other, and terms its channels; or with
-   `backward` the reverse, with the kernel rotated by 180°.
-   `first_column` and `first_term` are where they begin, `terms` the number of all terms, a multiple of DEPTH.
-   packed: (block of COLUMNS, terms / DEPTH, tap, 2, DEPTH / 2, 16, 2), zero where nothing is written */
+   `backward` the reverse, with the kernel rotated by 180°. They begin at `first_column`, `first_step` and `first_term`.
+   packed: (block of COLUMNS, step, 2, DEPTH / 2, 16, 2), zero where nothing is written; steps are, for each DEPTH terms, the taps */
 void pack_weights(const float *weight, bfloat *packed, int64_t outs, int64_t ins, int64_t taps, int64_t backward,
-                  int64_t first_column, int64_t first_term, int64_t terms, int threads) {
-    const int64_t steps = terms / DEPTH * taps, columns = backward ? ins : outs, own_terms = backward ? outs : ins;
-    const int64_t gate = outs / 4; /* channels of each */
+                  int64_t first_column, int64_t first_term, int64_t first_step, int64_t steps, int threads) {
+    const int64_t columns = backward ? ins : outs, terms = backward ? outs : ins, gate = outs / 4; /* channels of each */
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t j = 0; j < columns; j++) {
         const int64_t column = first_column + (backward ? j : j % gate / 16 * GROUP + j / gate * 16 + j % gate % 16);
-        bfloat *to = packed + (column / COLUMNS * steps * 2 + column % COLUMNS / 16) * 512 + column % 16 * 2;
-        for (int64_t k = 0; k < own_terms; k++) {
+        bfloat *to = packed + ((column / COLUMNS * steps + first_step) * 2 + column % COLUMNS / 16) * 512 + column % 16 * 2;
+        for (int64_t k = 0; k < terms; k++) {
             const int64_t term = first_term + k;
             const float *from = weight + (backward ? k * ins + j : j * ins + k) * taps;
             bfloat *first = to + term / DEPTH * taps * 1024 + term % DEPTH / 2 * 32 + term % 2, values[16];
@@ -66,71 +73,72 @@ void pack_weights(const float *weight, bfloat *packed, int64_t outs, int64_t ins
     }
 }
 
-/* What a time step of the forward pass reads and writes, from its first place on. */
-typedef struct {
-    const bfloat *next_frames;
-    const float *bias, *peepholes, *before;
-    bfloat *gates, *hidden, *next;
-    float *cell;
-    Sizes s;
-} ForwardStep;
+/* Computes a convolution and what follows from it at all places. The threads share the padded grid in parts, of which the columns
+   are computed group by group. Returns when all threads are done.
 
-INLINED void compute_forward(const Rest *rest, const void *with) {
-    const ForwardStep *f = with;
-    const int64_t place = rest->place[rest->index], c = 16 * rest->group, n = f->s.n, at = place * n;
-    /* the place in the padded grid of the next time */
-    bfloat *next = f->next ? f->next + (rest->first + rest->of_sums[rest->index]) * f->s.stride : 0;
-    if (next && f->next_frames && !rest->group) copy_channels(next, f->next_frames + place * f->s.inputs, f->s.inputs);
-    forward_lanes(lanes(n - c), c, rest, f->bias + GROUP * rest->group, f->peepholes, f->before ? f->before + at : 0,
-                  f->gates ? f->gates + 4 * at : 0, f->cell + at, f->hidden + at, next ? next + f->s.inputs : 0, n);
-}
-
-/* Computes a convolution and what follows from it at all places, those of the padded grid in parts of `at_once` that the threads
-   share; without a grid to convolve only what follows.
-
-   Returns when all threads are done. Arguments as of `convolve_places`; `vectors`: of all columns at a place */
-INLINED void run_step(const Sizes *s, const bfloat *convolved, const int64_t *offsets, int64_t steps, const bfloat *weights,
-                      int64_t vectors, int64_t at_once_vectors, Compute *compute, const void *with) {
-    const int64_t length = padded_length(&s->grid);
+   convolved: padded grid, or NULL if only what follows is to be computed
+   columns: two parts, the second of which may have no groups
+   steps: of the first of them, if not all
+   vectors: of 16 columns at a place, and of each group */
+INLINED void run_step(const Padded *padded, const bfloat *convolved, const Part columns[2], int64_t steps, int64_t vectors,
+                      int64_t of_group, Compute *compute, const void *with) {
+    const int64_t length = padded_length(&padded->grid), threads = omp_get_num_threads();
+    const int64_t share = smaller(MOST_AT_ONCE, rounded_up((length + threads - 1) / threads, PLACES));
     float sums[2][PLACES * GROUP] __attribute__((aligned(64))), nowhere[256] __attribute__((aligned(64)));
     Rest rests[2];
     int turn = 0;
     rests[1].index = rests[1].number = rests[1].per_step = rests[1].credit = 0;
     rests[0].sums = sums[0], rests[1].sums = sums[1];
 #pragma omp for schedule(static) nowait
-    for (int64_t part = 0; part < length; part += s->at_once)
-        for (int64_t group = 0; group < s->groups; group++)
-            for (int64_t first = part; first < smaller(part + s->at_once, length); first += PLACES) {
+    for (int64_t start = 0; start < length; start += share)
+        for (int64_t group = 0; group < columns[0].groups + columns[1].groups; group++) {
+            const int64_t second = group >= columns[0].groups, own = group - second * columns[0].groups;
+            const Part *part = &columns[second];
+            const int64_t blocks = smaller(GROUP, part->columns - own * GROUP) / COLUMNS;
+            const bfloat *weights = part->weights + own * (GROUP / COLUMNS) * part->steps * 1024;
+            for (int64_t first = start; first < smaller(start + share, length); first += PLACES) {
                 Rest *now = &rests[turn], *before = &rests[1 - turn];
-                const int64_t blocks = smaller(GROUP, s->columns - group * GROUP) / COLUMNS;
                 if (convolved)
-                    convolve_places(convolved + first * s->stride, s->stride, offsets, steps,
-                                    weights + group * (GROUP / COLUMNS) * s->steps * 1024, s->steps, blocks, now->sums, nowhere, before, compute,
+                    convolve_places(convolved + first * padded->stride, padded->stride, part->offsets,
+                                    second ? part->steps : steps, weights, part->steps, blocks, now->sums, nowhere, before, compute,
                                     with);
                 else
                     compute_rest(before, compute, with);
-                list_places(now, &s->grid, first, smaller(first + PLACES, length), group,
-                            smaller(at_once_vectors, vectors - group * at_once_vectors), steps * blocks);
+                list_places(now, &padded->grid, first, smaller(first + PLACES, length), group,
+                            smaller(of_group, vectors - group * of_group), steps * blocks);
                 turn = 1 - turn;
             }
+        }
     compute_rest(&rests[1 - turn], compute, with);
 #pragma omp barrier
 }
 
-/* Fills both padded grids with zeros. */
-static void clear(bfloat *padded, const Sizes *s) {
-    const int64_t bytes = 4 * grid_size(s), part = 1 << 16;
-#pragma omp for schedule(static)
-    for (int64_t from = 0; from < bytes; from += part) memset((char *)padded + from, 0, smaller(part, bytes - from));
+/* What a time step of the forward pass reads and writes, from its first place on. */
+typedef struct {
+    const bfloat *next_frames;
+    const float *bias, *peepholes, *before;
+    bfloat *gates, *hidden, *next;
+    float *cell;
+    int64_t inputs, n, first_state, stride;
+} ForwardStep;
+
+INLINED void compute_forward(const Rest *rest, const void *with) {
+    const ForwardStep *f = with;
+    const int64_t place = rest->place[rest->index], c = 16 * rest->group, n = f->n, at = place * n;
+    /* the place in the padded grid of the next time */
+    bfloat *next = f->next ? f->next + (rest->first + rest->of_sums[rest->index]) * f->stride : 0;
+    if (next && f->next_frames && !rest->group) copy_channels(next, f->next_frames + place * f->inputs, f->inputs);
+    forward_lanes(lanes(n - c), c, rest, f->bias + GROUP * rest->group, f->peepholes, f->before ? f->before + at : 0,
+                  f->gates ? f->gates + 4 * at : 0, f->cell + at, f->hidden + at, next ? next + f->first_state : 0, n);
 }
 
 /* Copies the first input and state to the padded grid of the first time. */
-static void begin_forward(const bfloat *frames, const bfloat *hidden0, bfloat *padded, const Sizes *s) {
+static void begin_forward(const Shape *l, const bfloat *frames, const bfloat *hidden0, const Padded *padded) {
 #pragma omp for schedule(static)
-    for (int64_t place = 0; place < s->grid.cases * s->grid.y * s->grid.x; place++) {
-        bfloat *to = padded_at(padded, 0, s) + padded_place(&s->grid, place) * s->stride;
-        if (frames) copy_channels(to, frames + place * s->inputs, s->inputs);
-        if (hidden0) copy_channels(to + s->inputs, hidden0 + place * s->n, s->n);
+    for (int64_t place = 0; place < places_of(l); place++) {
+        bfloat *to = padded_at(padded, 0) + padded_place(&padded->grid, place) * padded->stride;
+        if (frames) copy_channels(to, frames + place * l->inputs, l->inputs);
+        if (hidden0) copy_channels(to + first_state(l), hidden0 + place * l->n, l->n);
     }
 }
 
@@ -138,30 +146,30 @@ static void begin_forward(const bfloat *frames, const bfloat *hidden0, bfloat *p
 
    frames: (time, place, input), or NULL
    hidden0, cell0: (place, n), or NULL for zeros
-   weights, offsets: of `convolve_places`, those of the input's channels first
+   weights, offsets: of `convolve_places`, all `steps`, of which the first `input_steps` take no channel of the state alone
+   bias: (channel / 16, gate, 16), zero where there is no channel
    gates: (time, place, 4 × n), or NULL if they are not to be kept
    cells: (kept time, place, n); with fewer kept times than times, they are used in turn
-   bias: (channel / 16, gate, 16), zero where there is no channel
-   padded: two padded grids */
-void layer_forward(const bfloat *frames, const bfloat *hidden0, const float *cell0, const bfloat *weights,
+   memory: of two padded grids of joined channels */
+void layer_forward(const Shape *l, const bfloat *frames, const bfloat *hidden0, const float *cell0, const bfloat *weights,
                    const int64_t *offsets, const float *bias, const float *peepholes, bfloat *gates, float *cells,
-                   bfloat *hidden, bfloat *padded, int64_t times, int64_t kept_times, int64_t cases, int64_t y, int64_t x,
-                   int64_t reach, int64_t inputs, int64_t n, int threads) {
-    const Sizes s = sizes_of((Grid){cases, y, x, reach}, inputs, n, inputs + n, 4 * state_columns(n), threads);
-    const int64_t places = cases * y * x, input_steps = kernel_taps(reach) * (rounded_up(inputs, DEPTH) / DEPTH);
+                   bfloat *hidden, bfloat *memory, int64_t kept_times, int64_t input_steps, int64_t steps, int threads) {
+    const int64_t places = places_of(l), n = l->n;
+    const Part columns[2] = {part_of(offsets, weights, steps, 4 * rounded_up(n, 16))};
+    const Padded padded = padded_of(memory, l, first_state(l) + n);
 #pragma omp parallel num_threads(threads)
     {
         TileShapes shapes;
         begin_products(&shapes);
-        clear(padded, &s);
-        begin_forward(frames, hidden0, padded, &s);
-        for (int64_t time = 0; time < times; time++) {
-            const ForwardStep with = {frames ? frames + (time + 1) * places * inputs : 0, bias, peepholes,
+        clear(&padded);
+        begin_forward(l, frames, hidden0, &padded);
+        for (int64_t time = 0; time < l->times; time++) {
+            const ForwardStep with = {frames ? frames + (time + 1) * places * l->inputs : 0, bias, peepholes,
                                       time ? cells + (time - 1) % kept_times * places * n : cell0,
                                       gates ? gates + time * places * 4 * n : 0, hidden + time * places * n,
-                                      time + 1 < times ? padded_at(padded, time + 1, &s) : 0,
-                                      cells + time % kept_times * places * n, s};
-            run_step(&s, padded_at(padded, time, &s), offsets, time || hidden0 ? s.steps : input_steps, weights, s.groups, 1,
+                                      time + 1 < l->times ? padded_at(&padded, time + 1) : 0,
+                                      cells + time % kept_times * places * n, l->inputs, n, first_state(l), padded.stride};
+            run_step(&padded, padded_at(&padded, time), columns, time || hidden0 ? steps : input_steps, columns[0].groups, 1,
                      compute_forward, &with);
         }
         end_products(&shapes);
@@ -177,20 +185,20 @@ typedef struct {
     const float *before, *cell, *peepholes;
     const bfloat *d_hidden;
     float *d_cell;
-    Sizes s;
+    int64_t inputs, n, state_columns, stride;
 } BackwardStep;
 
 INLINED void compute_backward(const Rest *rest, const void *with) {
     const BackwardStep *b = with;
-    const int64_t place = rest->place[rest->index], n = b->s.n, at = place * n, c = GROUP * rest->group + 16 * rest->vector;
+    const int64_t place = rest->place[rest->index], n = b->n, at = place * n, c = GROUP * rest->group + 16 * rest->vector;
     const __m512 sums = b->later ? sums_of(rest, rest->vector) : ZERO;
-    if (c >= n) {
-        const int64_t input = c - state_columns(n), inputs = b->s.inputs;
-        if (b->later) store_bfloat(b->d_frames + place * inputs + input, lanes(inputs - input), sums);
-    } else if (b->gates) {
-        backward_lanes(lanes(n - c), c, b->gates + 4 * at, b->now + (rest->first + rest->of_sums[rest->index]) * b->s.stride,
+    if (c >= b->state_columns) {
+        const int64_t input = c - b->state_columns;
+        if (b->later) store_bfloat(b->d_frames + place * b->inputs + input, lanes(b->inputs - input), sums);
+    } else if (c < n && b->gates) {
+        backward_lanes(lanes(n - c), c, b->gates + 4 * at, b->now + (rest->first + rest->of_sums[rest->index]) * b->stride,
                        b->before ? b->before + at : 0, b->cell + at, b->peepholes, b->d_hidden + at, sums, b->d_cell + at, n);
-    } else if (b->d_state) {
+    } else if (c < n && b->d_state) {
         store_bfloat(b->d_state + at + c, lanes(n - c), sums);
     }
 }
@@ -199,29 +207,33 @@ INLINED void compute_backward(const Rest *rest, const void *with) {
 
    gates: (time, place, 4 × n), overwritten by the gradients of their arguments
    cells: (time, place, n); cell0 may be NULL for zeros
-   weights, offsets: of `convolve_places`, rotated, the state's channels first; without those of the input if d_frames is NULL
+   weights, offsets: of `convolve_places`, rotated, for the channels of the state; and, if kernels have one size, of the input
+   input_weights, input_offsets: for the channels of the input, if its kernel has another size
    d_hidden: (time, place, n), gradients of the hidden states from the outputs
    d_cell: (place, n), gradient of the last cell state, overwritten by that of the first
    d_frames: (time, place, input), d_hidden0: (place, n), written; either may be NULL
-   padded: two padded grids */
-void layer_backward(bfloat *gates, const float *cells, const float *cell0, const float *peepholes, const bfloat *weights,
-                    const int64_t *offsets, const bfloat *d_hidden, float *d_cell, bfloat *d_frames, bfloat *d_hidden0,
-                    bfloat *padded, int64_t times, int64_t cases, int64_t y, int64_t x, int64_t reach, int64_t inputs, int64_t n,
-                    int threads) {
-    const int64_t columns = d_frames ? state_columns(n) + inputs : n, places = cases * y * x;
-    const Sizes s = sizes_of((Grid){cases, y, x, reach}, inputs, n, 4 * n, columns, threads);
+   memory: of two padded grids of the gates' gradients */
+void layer_backward(const Shape *l, bfloat *gates, const float *cells, const float *cell0, const float *peepholes,
+                    const bfloat *weights, const int64_t *offsets, const bfloat *input_weights, const int64_t *input_offsets,
+                    const bfloat *d_hidden, float *d_cell, bfloat *d_frames, bfloat *d_hidden0, bfloat *memory, int64_t steps,
+                    int64_t input_steps, int threads) {
+    const int64_t places = places_of(l), n = l->n, state_columns = rounded_up(n, input_weights ? GROUP : 16);
+    const int64_t with_input = d_frames ? state_columns + l->inputs : n;
+    const Part columns[2] = {part_of(offsets, weights, steps, input_weights ? n : with_input),
+                             part_of(input_offsets, input_weights, input_steps, input_weights ? l->inputs : 0)};
+    const Padded padded = padded_of(memory, l, 4 * n);
 #pragma omp parallel num_threads(threads)
     {
         TileShapes shapes;
         begin_products(&shapes);
-        clear(padded, &s);
-        for (int64_t time = times - 1; time >= (d_frames || d_hidden0 ? -1 : 0); time--) {
-            const BackwardStep with = {time + 1 < times ? padded_at(padded, time + 1, &s) : 0,
-                                       time >= 0 ? gates + time * places * 4 * n : 0, padded_at(padded, time, &s),
-                                       d_frames ? d_frames + (time + 1) * places * inputs : 0, time < 0 ? d_hidden0 : 0,
+        clear(&padded);
+        for (int64_t time = l->times - 1; time >= (d_frames || d_hidden0 ? -1 : 0); time--) {
+            const BackwardStep with = {time + 1 < l->times ? padded_at(&padded, time + 1) : 0,
+                                       time >= 0 ? gates + time * places * 4 * n : 0, padded_at(&padded, time),
+                                       d_frames ? d_frames + (time + 1) * places * l->inputs : 0, time < 0 ? d_hidden0 : 0,
                                        time > 0 ? cells + (time - 1) * places * n : cell0, cells + time * places * n, peepholes,
-                                       d_hidden + time * places * n, d_cell, s};
-            run_step(&s, with.later, offsets, s.steps, weights, rounded_up(columns, 16) / 16, GROUP / 16, compute_backward, &with);
+                                       d_hidden + time * places * n, d_cell, l->inputs, n, state_columns, padded.stride};
+            run_step(&padded, with.later, columns, steps, rounded_up(with_input, 16) / 16, GROUP / 16, compute_backward, &with);
         }
         end_products(&shapes);
     }

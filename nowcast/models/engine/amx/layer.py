@@ -47,14 +47,13 @@ class LayerSequence(torch.autograd.Function):
         d_hidden0 = torch.empty_like(hidden[0]) if needs[1] else None
         kept = (gates, cells, cell0, peepholes)
         _backward(functions, sizes, kept, (input_weight, state_weight), d_hidden, d_cell, d_frames, d_hidden0)
-        d_weight, d_bias = _weight_gradients(functions, sizes, gates, frames, hidden, hidden0)
-        d_input_weight, d_state_weight = d_weight.split([sizes.inputs, sizes.n], dim=1)
+        d_input_weight, d_state_weight, d_bias = _weight_gradients(functions, sizes, gates, frames, hidden, hidden0)
         return (
             None if d_frames is None else d_frames.to(ctx.frames_dtype),
             None if d_hidden0 is None else d_hidden0.to(ctx.state_dtype),
             d_cell if needs[2] else None,
-            None if input_weight is None else d_input_weight.contiguous().to(input_weight.dtype),
-            d_state_weight.contiguous().to(state_weight.dtype),
+            None if input_weight is None else d_input_weight.to(input_weight.dtype),
+            d_state_weight.to(state_weight.dtype),
             d_bias,
             None if peepholes is None else _peephole_gradient(gates, cells, cell0),
             None,
@@ -76,20 +75,36 @@ def _in_memory_order(frames, hidden0, cell0):
 def _forward(functions, frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, shape, *, keep: bool):
     """Return gate values (None if they are not to be kept), cell states (two, used in turn, or all) and hidden states."""
     sizes = Sizes(shape, input_weight, state_weight)
-    channels, columns = rounded_up(sizes.inputs + sizes.n), 4 * sizes.state_columns
-    packed = torch.zeros(columns * channels * sizes.taps, dtype=torch.bfloat16)
-    for weight, first in ((input_weight, 0), (state_weight, sizes.inputs)):
-        _pack(functions, weight, packed, first_term=first, terms=channels)
-    padded_bias = torch.zeros(4, sizes.state_columns)
+    packed, offsets, input_steps = _joined_weights(functions, sizes, input_weight, state_weight)
+    state_columns = rounded_up(sizes.n, VECTOR)
+    padded_bias = torch.zeros(4, state_columns)
     padded_bias[:, : sizes.n] = bias.view(4, -1)
     padded_bias = padded_bias.view(4, -1, VECTOR).transpose(0, 1).contiguous()
     kept_times = sizes.times if keep else min(2, sizes.times)
     hidden, cells = _empty(shape, torch.bfloat16), _empty((kept_times, *shape[1:]), torch.float32)
     gates = _empty((*shape[:2], 4 * sizes.n, *shape[3:]), torch.bfloat16) if keep else None
-    tensors = (frames, hidden0, cell0, packed, sizes.offsets(channels), padded_bias, _float(peepholes), gates, cells, hidden,
-               sizes.padded(channels))  # fmt: skip
-    functions.layer_forward(*map(address, tensors), sizes.times, kept_times, *sizes.of_grid, torch.get_num_threads())
+    tensors = (sizes.numbers, frames, hidden0, cell0, packed, offsets, padded_bias, _float(peepholes), gates, cells, hidden,
+               sizes.padded(sizes.channels))  # fmt: skip
+    functions.layer_forward(*map(address, tensors), kept_times, input_steps, len(offsets), torch.get_num_threads())
     return gates, cells, hidden
+
+
+def _joined_weights(functions, sizes: Sizes, input_weight, state_weight) -> tuple[Tensor, Tensor, int]:
+    """Return the packed weights of input and state, the offsets of their steps, and the number of steps without the state."""
+    columns = 4 * rounded_up(sizes.n, VECTOR)
+    if sizes.is_joined:
+        offsets = sizes.offsets(sizes.reach, 0, sizes.channels, sizes.channels)
+        input_steps = len(sizes.offsets(sizes.reach, 0, sizes.inputs, sizes.channels))
+        of_state = {"first_term": sizes.inputs}
+    else:
+        of_input = sizes.offsets(sizes.input_reach, 0, sizes.first_state, sizes.channels)
+        offsets = torch.cat([of_input, sizes.offsets(sizes.state_reach, sizes.first_state, sizes.channels, sizes.channels)])
+        input_steps = len(of_input)
+        of_state = {"first_step": input_steps}
+    packed = torch.zeros(columns * UNIT * len(offsets), dtype=torch.bfloat16)
+    _pack(functions, input_weight, packed, len(offsets))
+    _pack(functions, state_weight, packed, len(offsets), **of_state)
+    return packed, offsets, input_steps
 
 
 def _backward(functions, sizes: Sizes, kept, weights, d_hidden, d_cell, d_frames, d_hidden0) -> None:
@@ -99,31 +114,45 @@ def _backward(functions, sizes: Sizes, kept, weights, d_hidden, d_cell, d_frames
     weights: of input and state
     """
     (gates, cells, cell0, peepholes), (input_weight, state_weight) = kept, weights
-    channels = rounded_up(4 * sizes.n)
-    columns = rounded_up(sizes.n if d_frames is None else sizes.state_columns + sizes.inputs)
-    packed = torch.zeros(columns * channels * sizes.taps, dtype=torch.bfloat16)
-    _pack(functions, state_weight, packed, terms=channels, backward=True)
-    if d_frames is not None:
-        _pack(functions, input_weight, packed, first_column=sizes.state_columns, terms=channels, backward=True)
-    tensors = (gates, cells, cell0, _float(peepholes), packed, sizes.offsets(channels), d_hidden, d_cell, d_frames, d_hidden0,
-               sizes.padded(channels))  # fmt: skip
-    functions.layer_backward(*map(address, tensors), sizes.times, *sizes.of_grid, torch.get_num_threads())
+    with_input = d_frames is not None and sizes.is_joined
+    state_columns = rounded_up(sizes.n, VECTOR)
+    offsets = sizes.offsets(sizes.state_reach, 0, sizes.gates, sizes.gates)
+    columns = rounded_up(state_columns + sizes.inputs if with_input else sizes.n)
+    packed = torch.zeros(columns * UNIT * len(offsets), dtype=torch.bfloat16)
+    _pack(functions, state_weight, packed, len(offsets), backward=True)
+    input_packed, input_offsets = None, torch.empty(0, dtype=torch.int64)
+    if with_input:
+        _pack(functions, input_weight, packed, len(offsets), first_column=state_columns, backward=True)
+    elif d_frames is not None:
+        input_offsets = sizes.offsets(sizes.input_reach, 0, sizes.gates, sizes.gates)
+        input_packed = torch.zeros(rounded_up(sizes.inputs) * UNIT * len(input_offsets), dtype=torch.bfloat16)
+        _pack(functions, input_weight, input_packed, len(input_offsets), backward=True)
+    tensors = (sizes.numbers, gates, cells, cell0, _float(peepholes), packed, offsets, input_packed, input_offsets, d_hidden,
+               d_cell, d_frames, d_hidden0, sizes.padded(sizes.gates))  # fmt: skip
+    functions.layer_backward(*map(address, tensors), len(offsets), len(input_offsets), torch.get_num_threads())
 
 
-def _weight_gradients(functions, sizes: Sizes, d_gates, frames, hidden, hidden0) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the weights of input and state, joined along their channels, and of the bias, in float32."""
-    channels, num_gates, side = rounded_up(sizes.inputs + sizes.n), rounded_up(4 * sizes.n), sizes.side
-    at_once, threads = sizes.at_once(), torch.get_num_threads()
+def _weight_gradients(functions, sizes: Sizes, d_gates, frames, hidden, hidden0) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of the weights of input (no channels if there is none) and state, and of the bias, in float32."""
+    at_once, threads, side = sizes.at_once(), torch.get_num_threads(), 2 * sizes.reach + 1
     pairs = at_once // 2 + rounded_up(sizes.margin())
-    d_weight, d_bias = torch.zeros(side, side, num_gates // UNIT, channels // UNIT, 2, UNIT, 16), torch.zeros(num_gates)
-    rows = torch.empty(num_gates * stride(at_once), dtype=torch.bfloat16)
-    columns = torch.empty(2 * channels * 2 * pairs, dtype=torch.bfloat16)
-    totals = torch.empty(at_once // UNIT * num_gates)
-    staged = torch.zeros(threads * (UNIT + 1) * (channels + num_gates), dtype=torch.bfloat16)
-    tensors = (d_gates, frames, hidden, hidden0, d_weight, d_bias, rows, columns, totals, staged)
-    functions.layer_weights(*map(address, tensors), sizes.times, *sizes.of_grid, at_once, stride(at_once), threads)
-    d_weight = d_weight.permute(2, 5, 3, 4, 6, 0, 1).reshape(num_gates, channels, side, side)
-    return d_weight[: 4 * sizes.n, : sizes.inputs + sizes.n], d_bias[: 4 * sizes.n]
+    d_weight = torch.zeros(side, side, sizes.gates // UNIT, sizes.channels // UNIT, 2, UNIT, VECTOR)
+    d_bias = torch.zeros(sizes.gates)
+    rows = torch.empty(sizes.gates * stride(at_once), dtype=torch.bfloat16)
+    columns = torch.empty(2 * sizes.channels * 2 * pairs, dtype=torch.bfloat16)
+    totals = torch.empty(at_once // UNIT * sizes.gates)
+    staged = torch.zeros(threads * (UNIT + 1) * (sizes.channels + sizes.gates), dtype=torch.bfloat16)
+    tensors = (sizes.numbers, d_gates, frames, hidden, hidden0, d_weight, d_bias, rows, columns, totals, staged)
+    functions.layer_weights(*map(address, tensors), at_once, stride(at_once), threads)
+    d_weight = d_weight.permute(2, 5, 3, 4, 6, 0, 1).reshape(sizes.gates, sizes.channels, side, side)[: 4 * sizes.n]
+    d_input = _center(d_weight[:, : sizes.inputs], sizes.reach - sizes.input_reach)
+    d_state = _center(d_weight[:, sizes.first_state : sizes.first_state + sizes.n], sizes.reach - sizes.state_reach)
+    return d_input, d_state, d_bias[: 4 * sizes.n]
+
+
+def _center(weight: Tensor, edge: int) -> Tensor:
+    """Return a weight (..., y, x) without so many taps on each side."""
+    return weight[..., edge : weight.shape[-2] - edge, edge : weight.shape[-1] - edge].contiguous()
 
 
 def _peephole_gradient(d_gates: Tensor, cells: Tensor, cell0: Tensor | None) -> Tensor:
@@ -132,13 +161,11 @@ def _peephole_gradient(d_gates: Tensor, cells: Tensor, cell0: Tensor | None) -> 
     return torch.stack([peephole_gradient(*of_time) for of_time in states]).sum(dim=0)
 
 
-def _pack(
-    functions, weight: Tensor | None, packed: Tensor, *, terms: int, first_column=0, first_term=0, backward=False
-) -> None:  # fmt: skip
+def _pack(functions, weight, packed, steps: int, *, first_column=0, first_term=0, first_step=0, backward=False) -> None:
     """Write a weight (out channel, channel, y, x) to its place of `packed`; nothing if it is None."""
     if weight is not None:
         weight = _float(weight.detach())
-        sizes = (*weight.shape[:2], weight.shape[-1] ** 2, int(backward), first_column, first_term, terms)
+        sizes = (*weight.shape[:2], weight.shape[-1] ** 2, int(backward), first_column, first_term, first_step, steps)
         functions.pack_weights(address(weight), address(packed), *sizes, torch.get_num_threads())
 
 

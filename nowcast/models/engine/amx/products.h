@@ -27,6 +27,11 @@ typedef struct {
     int64_t cases, y, x, reach;
 } Grid;
 
+/* The sizes of a layer: times and grids; channels of input (0: none) and state, and how far their kernels reach. */
+typedef struct {
+    int64_t times, cases, y, x, inputs, n, input_reach, state_reach;
+} Shape;
+
 static inline int64_t rounded_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t row_length(const Grid *g) { return g->x + g->reach; }
@@ -48,6 +53,14 @@ static inline int64_t next_run(const Grid *g, int64_t *from, int64_t end, int64_
         *from = (row + 1) * length;
     }
     return 0;
+}
+
+static inline int64_t places_of(const Shape *l) { return l->cases * l->y * l->x; }
+static inline int64_t widest(const Shape *l) { return l->input_reach > l->state_reach ? l->input_reach : l->state_reach; }
+
+/* Returns where the state begins among the joined channels: after the input's, rounded up if kernels have two sizes. */
+static inline int64_t first_state(const Shape *l) {
+    return l->input_reach == l->state_reach ? l->inputs : rounded_up(l->inputs, DEPTH);
 }
 
 /* Returns where a place of the grid without padding is in the padded one. */

@@ -78,7 +78,7 @@ static inline void add_products(const bfloat *rows, int64_t width, const bfloat 
 /* What `layer_weights` reads, and its sizes: places of one time, all times in one padded grid, and channels rounded up to 32. */
 typedef struct {
     const bfloat *d_gates, *frames, *hidden, *hidden0;
-    int64_t inputs, n, places, channels, gates;
+    int64_t inputs, n, first_state, places, channels, gates;
     Grid all;
 } Layer;
 
@@ -93,9 +93,9 @@ static inline void stage_joined(const Layer *l, int64_t start, int64_t number, b
             const bfloat *state = p >= l->places ? l->hidden + (p - l->places) * l->n : l->hidden0 ? l->hidden0 + p * l->n : 0;
             if (l->frames) copy_channels(to, l->frames + p * l->inputs, l->inputs);
             if (state)
-                copy_channels(to + l->inputs, state, l->n);
+                copy_channels(to + l->first_state, state, l->n);
             else
-                memset(to + l->inputs, 0, 2 * l->n);
+                memset(to + l->first_state, 0, 2 * l->n);
         }
     }
     memset(stage + (done - start) * l->channels, 0, 2 * (start + number - done) * l->channels);
@@ -119,19 +119,21 @@ static inline void stage_gates(const Layer *l, int64_t start, bfloat *stage) {
 
    d_gates: (time, place, 4 × n), gradients of the gates' arguments
    frames: (time, place, input), or NULL; hidden: (time, place, n); hidden0: (place, n), or NULL for zeros
-   d_weight: (tap, gate / 32, channel / 32, 2, 32, 16), all zero: of gates, and of joined channels of input and state
+   d_weight: (tap, gate / 32, channel / 32, 2, 32, 16), all zero: of gates, and of joined channels of input and state; taps are
+   those of the wider kernel
    d_bias: (gate), all zero; channels and gates are rounded up to 32 in all of these
    rows: (gate, width), for `at_once` places; width is at least that
    columns: (2, channel / 16, pair, 16, 2), for `at_once` places and the margin rounded up to PLACES on both sides
    totals: (at_once / PLACES, gate); staged: (thread, PLACES + 1, channels + gates), all zero */
-void layer_weights(const bfloat *d_gates, const bfloat *frames, const bfloat *hidden, const bfloat *hidden0, float *d_weight,
-                   float *d_bias, bfloat *rows, bfloat *columns, float *totals, bfloat *staged, int64_t times, int64_t cases,
-                   int64_t y, int64_t x, int64_t reach, int64_t inputs, int64_t n, int64_t at_once, int64_t width,
-                   int threads) {
-    const Layer l = {d_gates, frames, hidden, hidden0, inputs, n, cases * y * x, rounded_up(inputs + n, 32),
-                     rounded_up(4 * n, 32), {times * cases, y, x, reach}};
-    const int64_t length = padded_length(&l.all), edge = rounded_up(margin(&l.all), PLACES), line = row_length(&l.all);
-    const int64_t gate_blocks = l.gates / 32, channel_blocks = l.channels / 32, side = 2 * reach + 1, taps = side * side;
+void layer_weights(const Shape *s, const bfloat *d_gates, const bfloat *frames, const bfloat *hidden, const bfloat *hidden0,
+                   float *d_weight, float *d_bias, bfloat *rows, bfloat *columns, float *totals, bfloat *staged,
+                   int64_t at_once, int64_t width, int threads) {
+    const Layer l = {d_gates, frames, hidden, hidden0, s->inputs, s->n, first_state(s), places_of(s),
+                     rounded_up(first_state(s) + s->n, 32), rounded_up(4 * s->n, 32),
+                     {s->times * s->cases, s->y, s->x, widest(s)}};
+    const int64_t length = padded_length(&l.all), edge = rounded_up(margin(&l.all), PLACES), reach = l.all.reach;
+    const int64_t gate_blocks = l.gates / 32, channel_blocks = l.channels / 32, side = 2 * reach + 1;
+    const int64_t input_blocks = s->input_reach == s->state_reach ? 0 : l.first_state / 32;
     const int64_t all_pairs = at_once / 2 + edge, each = l.channels / 16 * all_pairs * 32;
 #pragma omp parallel num_threads(threads)
     {
@@ -157,15 +159,18 @@ void layer_weights(const bfloat *d_gates, const bfloat *frames, const bfloat *hi
                 for (int64_t group = 0; group < count / PLACES; group++) d_bias[c] += totals[group * l.gates + c];
 #pragma omp for schedule(static) collapse(2)
             for (int64_t gate = 0; gate < gate_blocks; gate++)
-                for (int64_t channel = 0; channel < channel_blocks; channel++)
+                for (int64_t channel = 0; channel < channel_blocks; channel++) {
+                    const int64_t own = channel < input_blocks ? s->input_reach : s->state_reach;
                     for (int64_t at = 0; at < count; at += PLACES_IN_CACHE)
-                        for (int64_t tap = 0; tap < taps; tap++) {
-                            const int64_t from = edge + at + (tap / side - reach) * line + tap % side - reach;
-                            add_products(rows + gate * 32 * width + at, width,
-                                         columns + from % 2 * each + channel * 64 * all_pairs + from / 2 * 32, all_pairs,
-                                         smaller(PLACES_IN_CACHE, count - at),
-                                         d_weight + ((tap * gate_blocks + gate) * channel_blocks + channel) * 1024, nowhere);
-                        }
+                        for (int64_t dy = -own; dy <= own; dy++)
+                            for (int64_t dx = -own; dx <= own; dx++) {
+                                const int64_t from = edge + at + dy * row_length(&l.all) + dx, tap = (dy + reach) * side + dx + reach;
+                                add_products(rows + gate * 32 * width + at, width,
+                                             columns + from % 2 * each + channel * 64 * all_pairs + from / 2 * 32, all_pairs,
+                                             smaller(PLACES_IN_CACHE, count - at),
+                                             d_weight + ((tap * gate_blocks + gate) * channel_blocks + channel) * 1024, nowhere);
+                            }
+                }
         }
         end_products(&shapes);
     }
