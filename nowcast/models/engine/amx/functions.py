@@ -73,7 +73,7 @@ class Sizes:
         self.reach = max(self.input_reach, self.state_reach)
         self.is_joined = self.input_reach == self.state_reach
         self.first_state = self.inputs if self.is_joined else rounded_up(self.inputs)
-        self.channels, self.gates = rounded_up(self.first_state + self.n), rounded_up(4 * self.n)
+        self.channels, self.gates = rounded_up(self.first_state + self.n), 4 * rounded_up(self.n, VECTOR)
         numbers = (self.times, self.cases, self.y, self.x, self.inputs, self.n, self.input_reach, self.state_reach)
         self.numbers = torch.tensor(numbers)
 

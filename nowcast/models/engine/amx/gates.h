@@ -35,7 +35,9 @@ static inline __m512 squash_slope16(__m512 y) {
     return _mm512_maskz_mov_ps(inside, _mm512_set1_ps(0.2f));
 }
 #else
-static inline __m512 squash16(__m512 x) { return inverse(_mm512_add_ps(ONE, power_of_two(_mm512_mul_ps(x, _mm512_set1_ps(-LOG2_E))))); }
+static inline __m512 squash16(__m512 x) {
+    return inverse(_mm512_add_ps(ONE, power_of_two(_mm512_mul_ps(x, _mm512_set1_ps(-LOG2_E)))));
+}
 static inline __m512 squash_slope16(__m512 y) { return _mm512_fnmadd_ps(y, y, y); }
 #endif
 
@@ -50,9 +52,11 @@ static inline __m512 activate16(__m512 x) {
 static inline __m512 activation_slope16(__m512 y) { return _mm512_fnmadd_ps(y, y, ONE); }
 #endif
 
-/* Computes gate values `g` and new states, for channels c to c + 16 (those of the mask `m`), from a convolution's sums at the place
-   that is next, one vector for each gate; the other arguments are as of place_forward (gates.c of the folder above). `bias` is
-   (gate, 16); `before`, for zeros, and `g` may be NULL. The hidden state is written to `hidden_too` as well, if it is not NULL. */
+/* Computes gate values `g` and new states, for channels c to c + 16 (those of the mask `m`), from a convolution's sums at the
+   place that is next, one vector for each gate; the other arguments are as of place_forward (gates.c of the folder above).
+   `bias` and
+   `g` are (gate, 16); `before`, for zeros, and `g` may be NULL. The hidden state is written to `hidden_too` as well, if it
+   is not NULL. */
 INLINED void forward_lanes(__mmask16 m, int64_t c, const Rest *rest, const float *bias, const float *peepholes,
                            const float *before, bfloat *g, float *cell, bfloat *hidden, bfloat *hidden_too, int64_t n) {
     __m512 old = before ? _mm512_maskz_loadu_ps(m, before + c) : ZERO;
@@ -69,22 +73,19 @@ INLINED void forward_lanes(__mmask16 m, int64_t c, const Rest *rest, const float
     if (peepholes) o = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, peepholes + 2 * n + c), now, o);
     o = squash16(o);
     __m512 h = _mm512_mul_ps(o, activate16(now));
-    if (g) {
-        store_bfloat(g + c, m, i), store_bfloat(g + n + c, m, f);
-        store_bfloat(g + 2 * n + c, m, a), store_bfloat(g + 3 * n + c, m, o);
-    }
+    if (g) store_two(g, i, f), store_two(g + 32, a, o);
     _mm512_mask_storeu_ps(cell + c, m, now);
     store_bfloat(hidden + c, m, h);
     if (hidden_too) store_bfloat(hidden_too + c, m, h);
 }
 
-/* Computes the gradients in place, for channels c to c + 16 (those of the mask `m`), as place_backward (gates.c) does, and writes
-   those of the gates to `g_too` as well. `d_next`, from the next time, is added to the gradient `d_out` of the hidden state;
-   `before` may be NULL, for zeros. */
+/* Computes the gradients in place, for channels c to c + 16 (those of the mask `m`), as place_backward (gates.c) does, and
+   writes those of the gates to `g_too` as well; both are (gate, 16). `d_next`, from the next time, is added to the gradient `d_out` of the hidden
+   state; `before` may be NULL, for zeros. */
 INLINED void backward_lanes(__mmask16 m, int64_t c, bfloat *g, bfloat *g_too, const float *before, const float *cell,
                             const float *peepholes, const bfloat *d_out, __m512 d_next, float *d_cell, int64_t n) {
-    __m512 i = load_bfloat(m, g + c), f = load_bfloat(m, g + n + c);
-    __m512 a = load_bfloat(m, g + 2 * n + c), o = load_bfloat(m, g + 3 * n + c);
+    __m512 i = load_bfloat(0xffff, g), f = load_bfloat(0xffff, g + 16);
+    __m512 a = load_bfloat(0xffff, g + 32), o = load_bfloat(0xffff, g + 48);
     __m512 old = before ? _mm512_maskz_loadu_ps(m, before + c) : ZERO;
     __m512 d_hidden = _mm512_add_ps(load_bfloat(m, d_out + c), d_next);
     __m512 activated = activate16(_mm512_maskz_loadu_ps(m, cell + c));
@@ -99,10 +100,7 @@ INLINED void backward_lanes(__mmask16 m, int64_t c, bfloat *g, bfloat *g_too, co
         d_before = _mm512_fmadd_ps(d_i, _mm512_maskz_loadu_ps(m, peepholes + c), d_before);
         d_before = _mm512_fmadd_ps(d_f, _mm512_maskz_loadu_ps(m, peepholes + n + c), d_before);
     }
-    const __m512 gradients[4] = {d_i, d_f, d_a, d_o};
-    for (int64_t gate = 0; gate < 4; gate++) {
-        store_bfloat(g + gate * n + c, m, gradients[gate]);
-        store_bfloat(g_too + gate * n + c, m, gradients[gate]);
-    }
+    store_two(g, d_i, d_f), store_two(g + 32, d_a, d_o);
+    store_two(g_too, d_i, d_f), store_two(g_too + 32, d_a, d_o);
     _mm512_mask_storeu_ps(d_cell + c, m, d_before);
 }

@@ -21,8 +21,8 @@ static Part part_of(const int64_t *offsets, const bfloat *weights, int64_t steps
     return (Part){offsets, weights, steps, rounded_up(columns, COLUMNS), rounded_up(columns, GROUP) / GROUP};
 }
 
-/* The memory of padded grids: two, used in turn; `stride` channels from one place to the next, an odd number of cache lines, so that
-   the places of a kernel do not share few places of the cache. */
+/* The memory of padded grids: two, used in turn; `stride` channels from one place to the next, an odd number of cache lines, so
+   that the places of a kernel do not share few places of the cache. */
 typedef struct {
     bfloat *from;
     Grid grid;
@@ -50,18 +50,20 @@ static void clear(const Padded *p) {
 
 /* Packs a convolution's weight (out channel, channel, y, x) as bfloat16 for `convolve_places`.
 
-   Columns are its out channels, for each 16 channels of the state those of one gate after the other, and terms its channels; or with
-   `backward` the reverse, with the kernel rotated by 180°. They begin at `first_column`, `first_step` and `first_term`.
-   packed: (block of COLUMNS, step, 2, DEPTH / 2, 16, 2), zero where nothing is written; steps are, for each DEPTH terms, the taps */
+   Columns are its out channels, for each 16 channels of the state those of one gate after the other, and terms its channels;
+   or with `backward` the reverse, with the kernel rotated by 180°. They begin at `first_column`, `first_step` and
+   `first_term`.
+   packed: (block of COLUMNS, step, 2, DEPTH / 2, 16, 2), zero where nothing is written; steps are, for each DEPTH terms, the
+   taps */
 void pack_weights(const float *weight, bfloat *packed, int64_t outs, int64_t ins, int64_t taps, int64_t backward,
                   int64_t first_column, int64_t first_term, int64_t first_step, int64_t steps, int threads) {
-    const int64_t columns = backward ? ins : outs, terms = backward ? outs : ins, gate = outs / 4; /* channels of each */
+    const int64_t columns = backward ? ins : outs, terms = backward ? outs : ins, n = outs / 4;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t j = 0; j < columns; j++) {
-        const int64_t column = first_column + (backward ? j : j % gate / 16 * GROUP + j / gate * 16 + j % gate % 16);
+        const int64_t column = first_column + (backward ? j : grouped(j, n));
         bfloat *to = packed + ((column / COLUMNS * steps + first_step) * 2 + column % COLUMNS / 16) * 512 + column % 16 * 2;
         for (int64_t k = 0; k < terms; k++) {
-            const int64_t term = first_term + k;
+            const int64_t term = backward ? grouped(k, n) : first_term + k;
             const float *from = weight + (backward ? k * ins + j : j * ins + k) * taps;
             bfloat *first = to + term / DEPTH * taps * 1024 + term % DEPTH / 2 * 32 + term % 2, values[16];
             for (int64_t tap = 0; tap < taps; tap += 16) {
@@ -73,8 +75,8 @@ void pack_weights(const float *weight, bfloat *packed, int64_t outs, int64_t ins
     }
 }
 
-/* Computes a convolution and what follows from it at all places. The threads share the padded grid in parts, of which the columns
-   are computed group by group. Returns when all threads are done.
+/* Computes a convolution and what follows from it at all places. The threads share the padded grid in parts, of which the
+   columns are computed group by group. Returns when all threads are done.
 
    convolved: padded grid, or NULL if only what follows is to be computed
    columns: two parts, the second of which may have no groups
@@ -100,8 +102,8 @@ INLINED void run_step(const Padded *padded, const bfloat *convolved, const Part 
                 Rest *now = &rests[turn], *before = &rests[1 - turn];
                 if (convolved)
                     convolve_places(convolved + first * padded->stride, padded->stride, part->offsets,
-                                    second ? part->steps : steps, weights, part->steps, blocks, now->sums, nowhere, before, compute,
-                                    with);
+                                    second ? part->steps : steps, weights, part->steps, blocks, now->sums, nowhere, before,
+                                    compute, with);
                 else
                     compute_rest(before, compute, with);
                 list_places(now, &padded->grid, first, smaller(first + PLACES, length), group,
@@ -119,7 +121,7 @@ typedef struct {
     const float *bias, *peepholes, *before;
     bfloat *gates, *hidden, *next;
     float *cell;
-    int64_t inputs, n, first_state, stride;
+    int64_t inputs, n, first_state, stride, of_group;
 } ForwardStep;
 
 INLINED void compute_forward(const Rest *rest, const void *with) {
@@ -129,7 +131,7 @@ INLINED void compute_forward(const Rest *rest, const void *with) {
     bfloat *next = f->next ? f->next + (rest->first + rest->of_sums[rest->index]) * f->stride : 0;
     if (next && f->next_frames && !rest->group) copy_channels(next, f->next_frames + place * f->inputs, f->inputs);
     forward_lanes(lanes(n - c), c, rest, f->bias + GROUP * rest->group, f->peepholes, f->before ? f->before + at : 0,
-                  f->gates ? f->gates + 4 * at : 0, f->cell + at, f->hidden + at, next ? next + f->first_state : 0, n);
+                  f->gates ? f->gates + rest->group * f->of_group + place * GROUP : 0, f->cell + at, f->hidden + at, next ? next + f->first_state : 0, n);
 }
 
 /* Copies the first input and state to the padded grid of the first time. */
@@ -148,14 +150,14 @@ static void begin_forward(const Shape *l, const bfloat *frames, const bfloat *hi
    hidden0, cell0: (place, n), or NULL for zeros
    weights, offsets: of `convolve_places`, all `steps`, of which the first `input_steps` take no channel of the state alone
    bias: (channel / 16, gate, 16), zero where there is no channel
-   gates: (time, place, 4 × n), or NULL if they are not to be kept
+   gates: (time, group, place, gate, 16), or NULL if they are not to be kept
    cells: (kept time, place, n); with fewer kept times than times, they are used in turn
    memory: of two padded grids of joined channels */
 void layer_forward(const Shape *l, const bfloat *frames, const bfloat *hidden0, const float *cell0, const bfloat *weights,
                    const int64_t *offsets, const float *bias, const float *peepholes, bfloat *gates, float *cells,
                    bfloat *hidden, bfloat *memory, int64_t kept_times, int64_t input_steps, int64_t steps, int threads) {
     const int64_t places = places_of(l), n = l->n;
-    const Part columns[2] = {part_of(offsets, weights, steps, 4 * rounded_up(n, 16))};
+    const Part columns[2] = {part_of(offsets, weights, steps, groups_of(n) * GROUP)};
     const Padded padded = padded_of(memory, l, first_state(l) + n);
 #pragma omp parallel num_threads(threads)
     {
@@ -166,9 +168,9 @@ void layer_forward(const Shape *l, const bfloat *frames, const bfloat *hidden0, 
         for (int64_t time = 0; time < l->times; time++) {
             const ForwardStep with = {frames ? frames + (time + 1) * places * l->inputs : 0, bias, peepholes,
                                       time ? cells + (time - 1) % kept_times * places * n : cell0,
-                                      gates ? gates + time * places * 4 * n : 0, hidden + time * places * n,
+                                      gates ? gates + time * groups_of(n) * places * GROUP : 0, hidden + time * places * n,
                                       time + 1 < l->times ? padded_at(&padded, time + 1) : 0,
-                                      cells + time % kept_times * places * n, l->inputs, n, first_state(l), padded.stride};
+                                      cells + time % kept_times * places * n, l->inputs, n, first_state(l), padded.stride, places * GROUP};
             run_step(&padded, padded_at(&padded, time), columns, time || hidden0 ? steps : input_steps, columns[0].groups, 1,
                      compute_forward, &with);
         }
@@ -177,15 +179,15 @@ void layer_forward(const Shape *l, const bfloat *frames, const bfloat *hidden0, 
 }
 
 /* What a time step of the backward pass reads and writes, from its first place on; without `gates` only what `d_state` and
-   `d_frames` take of the convolution of the first time. `later`: the gradients of the gates of the time after, NULL if it is the
-   last. */
+   `d_frames` take of the convolution of the first time. `later`: the gradients of the gates of the time after, NULL if it is
+   the last. */
 typedef struct {
     const bfloat *later;
     bfloat *gates, *now, *d_frames, *d_state;
     const float *before, *cell, *peepholes;
     const bfloat *d_hidden;
     float *d_cell;
-    int64_t inputs, n, state_columns, stride;
+    int64_t inputs, n, state_columns, stride, of_group;
 } BackwardStep;
 
 INLINED void compute_backward(const Rest *rest, const void *with) {
@@ -196,7 +198,8 @@ INLINED void compute_backward(const Rest *rest, const void *with) {
         const int64_t input = c - b->state_columns;
         if (b->later) store_bfloat(b->d_frames + place * b->inputs + input, lanes(b->inputs - input), sums);
     } else if (c < n && b->gates) {
-        backward_lanes(lanes(n - c), c, b->gates + 4 * at, b->now + (rest->first + rest->of_sums[rest->index]) * b->stride,
+        bfloat *now = b->now + (rest->first + rest->of_sums[rest->index]) * b->stride + c / 16 * GROUP;
+        backward_lanes(lanes(n - c), c, b->gates + c / 16 * b->of_group + place * GROUP, now,
                        b->before ? b->before + at : 0, b->cell + at, b->peepholes, b->d_hidden + at, sums, b->d_cell + at, n);
     } else if (c < n && b->d_state) {
         store_bfloat(b->d_state + at + c, lanes(n - c), sums);
@@ -205,7 +208,7 @@ INLINED void compute_backward(const Rest *rest, const void *with) {
 
 /* Computes the gradients of gates, frames and first state of a layer, from the last time to the first.
 
-   gates: (time, place, 4 × n), overwritten by the gradients of their arguments
+   gates: (time, group, place, gate, 16), overwritten by the gradients of their arguments
    cells: (time, place, n); cell0 may be NULL for zeros
    weights, offsets: of `convolve_places`, rotated, for the channels of the state; and, if kernels have one size, of the input
    input_weights, input_offsets: for the channels of the input, if its kernel has another size
@@ -221,7 +224,7 @@ void layer_backward(const Shape *l, bfloat *gates, const float *cells, const flo
     const int64_t with_input = d_frames ? state_columns + l->inputs : n;
     const Part columns[2] = {part_of(offsets, weights, steps, input_weights ? n : with_input),
                              part_of(input_offsets, input_weights, input_steps, input_weights ? l->inputs : 0)};
-    const Padded padded = padded_of(memory, l, 4 * n);
+    const Padded padded = padded_of(memory, l, groups_of(n) * GROUP);
 #pragma omp parallel num_threads(threads)
     {
         TileShapes shapes;
@@ -229,10 +232,10 @@ void layer_backward(const Shape *l, bfloat *gates, const float *cells, const flo
         clear(&padded);
         for (int64_t time = l->times - 1; time >= (d_frames || d_hidden0 ? -1 : 0); time--) {
             const BackwardStep with = {time + 1 < l->times ? padded_at(&padded, time + 1) : 0,
-                                       time >= 0 ? gates + time * places * 4 * n : 0, padded_at(&padded, time),
+                                       time >= 0 ? gates + time * groups_of(n) * places * GROUP : 0, padded_at(&padded, time),
                                        d_frames ? d_frames + (time + 1) * places * l->inputs : 0, time < 0 ? d_hidden0 : 0,
                                        time > 0 ? cells + (time - 1) * places * n : cell0, cells + time * places * n, peepholes,
-                                       d_hidden + time * places * n, d_cell, l->inputs, n, state_columns, padded.stride};
+                                       d_hidden + time * places * n, d_cell, l->inputs, n, state_columns, padded.stride, places * GROUP};
             run_step(&padded, with.later, columns, steps, rounded_up(with_input, 16) / 16, GROUP / 16, compute_backward, &with);
         }
         end_products(&shapes);

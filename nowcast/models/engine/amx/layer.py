@@ -55,7 +55,7 @@ class LayerSequence(torch.autograd.Function):
             None if input_weight is None else d_input_weight.to(input_weight.dtype),
             d_state_weight.to(state_weight.dtype),
             d_bias,
-            None if peepholes is None else _peephole_gradient(gates, cells, cell0),
+            None if peepholes is None else _peephole_gradient(sizes, gates, cells, cell0),
             None,
             None,
         )
@@ -82,7 +82,7 @@ def _forward(functions, frames, hidden0, cell0, input_weight, state_weight, bias
     padded_bias = padded_bias.view(4, -1, VECTOR).transpose(0, 1).contiguous()
     kept_times = sizes.times if keep else min(2, sizes.times)
     hidden, cells = _empty(shape, torch.bfloat16), _empty((kept_times, *shape[1:]), torch.float32)
-    gates = _empty((*shape[:2], 4 * sizes.n, *shape[3:]), torch.bfloat16) if keep else None
+    gates = torch.empty(sizes.times * sizes.cases * sizes.y * sizes.x, sizes.gates, dtype=torch.bfloat16) if keep else None
     tensors = (sizes.numbers, frames, hidden0, cell0, packed, offsets, padded_bias, _float(peepholes), gates, cells, hidden,
                sizes.padded(sizes.channels))  # fmt: skip
     functions.layer_forward(*map(address, tensors), kept_times, input_steps, len(offsets), torch.get_num_threads())
@@ -144,10 +144,17 @@ def _weight_gradients(functions, sizes: Sizes, d_gates, frames, hidden, hidden0)
     staged = torch.zeros(threads * (UNIT + 1) * (sizes.channels + sizes.gates), dtype=torch.bfloat16)
     tensors = (sizes.numbers, d_gates, frames, hidden, hidden0, d_weight, d_bias, rows, columns, totals, staged)
     functions.layer_weights(*map(address, tensors), at_once, stride(at_once), threads)
-    d_weight = d_weight.permute(2, 5, 3, 4, 6, 0, 1).reshape(sizes.gates, sizes.channels, side, side)[: 4 * sizes.n]
+    d_weight = d_weight.permute(2, 5, 3, 4, 6, 0, 1).reshape(sizes.gates, sizes.channels, side, side)
+    d_weight = _in_order(d_weight, sizes.n)
     d_input = _center(d_weight[:, : sizes.inputs], sizes.reach - sizes.input_reach)
     d_state = _center(d_weight[:, sizes.first_state : sizes.first_state + sizes.n], sizes.reach - sizes.state_reach)
-    return d_input, d_state, d_bias[: 4 * sizes.n]
+    return d_input, d_state, _in_order(d_bias, sizes.n)
+
+
+def _in_order(grouped: Tensor, n: int) -> Tensor:
+    """Return (4 × hidden channel, ...) of what is in groups, (group, gate, 16, ...)."""
+    parts = grouped.unflatten(0, (-1, 4, VECTOR)).transpose(0, 1).flatten(1, 2)
+    return parts[:, :n].flatten(0, 1)
 
 
 def _center(weight: Tensor, edge: int) -> Tensor:
@@ -155,9 +162,11 @@ def _center(weight: Tensor, edge: int) -> Tensor:
     return weight[..., edge : weight.shape[-2] - edge, edge : weight.shape[-1] - edge].contiguous()
 
 
-def _peephole_gradient(d_gates: Tensor, cells: Tensor, cell0: Tensor | None) -> Tensor:
+def _peephole_gradient(sizes: Sizes, d_gates: Tensor, cells: Tensor, cell0: Tensor | None) -> Tensor:
     before = torch.zeros_like(cells[0]) if cell0 is None else cell0
-    states = zip(d_gates, [before, *cells[:-1]], cells, strict=True)
+    of_times = d_gates.view(sizes.times, -1, sizes.cases, sizes.y, sizes.x, 4 * VECTOR)
+    in_order = (_in_order(gates.permute(0, 4, 1, 2, 3).flatten(0, 1), sizes.n).transpose(0, 1) for gates in of_times)
+    states = zip(in_order, [before, *cells[:-1]], cells, strict=True)
     return torch.stack([peephole_gradient(*of_time) for of_time in states]).sum(dim=0)
 
 

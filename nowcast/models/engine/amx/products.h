@@ -1,10 +1,10 @@
 /* What the AMX functions share: matrix products on tile registers, and the padded grids that they read.
 
-   A tile register holds 16 rows of 64 bytes. TDPBF16PS multiplies one of 16 rows × 32 bfloat16 with one of 16 pairs of rows × 16
-   columns, and adds to one of 16 × 16 floats.
+   A tile register holds 16 rows of 64 bytes. TDPBF16PS multiplies one of 16 rows × 32 bfloat16 with one of 16 pairs of rows
+   × 16 columns, and adds to one of 16 × 16 floats.
 
-   A padded grid has all places (grid cells) of all cases in one row of memory, with zeros between rows and cases as wide as a
-   kernel's reach; so the neighbours of 32 places that follow one another also do. */
+   A padded grid has all places (grid cells) of all cases in one row of memory, with zeros between rows and cases as wide as
+   a kernel's reach; so the neighbours of 32 places that follow one another also do. */
 
 #include <immintrin.h>
 #include <omp.h>
@@ -18,7 +18,7 @@
 typedef uint16_t bfloat;
 
 #define PLACES 32  /* places in one matrix product, two tile registers */
-#define MOST_AT_ONCE 256 /* places that are computed for some columns before the next ones, so that both stay in the cache */
+#define MOST_AT_ONCE 512 /* places that are computed for some columns before the next ones, so that both stay in the cache */
 #define GROUP 64 /* columns of which the sums are kept: the four gates of 16 channels */
 #define COLUMNS 32 /* columns in one matrix product, two tile registers */
 #define DEPTH 32   /* bfloat16 in a row of a tile register: terms of each sum in one step */
@@ -39,8 +39,8 @@ static inline int64_t padded_length(const Grid *g) { return g->cases * (g->y + g
 /* Number of places before the first of a padded grid, and after the last one, that neighbours may lie in. */
 static inline int64_t margin(const Grid *g) { return g->reach * row_length(g) + g->reach; }
 
-/* Finds the next run of places of the grid in [*from, end) of a padded grid. Returns its length, 0 if there is none; sets *from to
-   its start and *place to that in a grid without padding. */
+/* Finds the next run of places of the grid in [*from, end) of a padded grid. Returns its length, 0 if there is none; sets *from
+   to its start and *place to that in a grid without padding. */
 static inline int64_t next_run(const Grid *g, int64_t *from, int64_t end, int64_t *place) {
     int64_t length = row_length(g), rows = g->y + g->reach;
     while (*from < end) {
@@ -57,6 +57,14 @@ static inline int64_t next_run(const Grid *g, int64_t *from, int64_t end, int64_
 
 static inline int64_t places_of(const Shape *l) { return l->cases * l->y * l->x; }
 static inline int64_t widest(const Shape *l) { return l->input_reach > l->state_reach ? l->input_reach : l->state_reach; }
+
+/* The channels of gates are kept in groups of GROUP: of each 16 channels of the state, those of the gates i, f, c, o. */
+static inline int64_t groups_of(int64_t n) { return (n + 15) / 16; }
+
+/* Returns where one of the 4 × n channels of gates is among the groups. */
+static inline int64_t grouped(int64_t channel, int64_t n) {
+    return channel % n / 16 * GROUP + channel / n * 16 + channel % n % 16;
+}
 
 /* Returns where the state begins among the joined channels: after the input's, rounded up if kernels have two sizes. */
 static inline int64_t first_state(const Shape *l) {
@@ -124,14 +132,14 @@ static inline void end_products(const TileShapes *before) {
         _tile_stored(3, (out) + 768, 64);   \
     } while (0)
 
-/* A tile register is stored to nowhere after so many steps. On the processor that this was measured on, the first store after some
-   600 ns without one took another 300 ns, half as long as the products of a 3 × 3 convolution of 128 channels. */
+/* A tile register is stored to nowhere after so many steps. On the processor that this was measured on, the first store after
+   some 600 ns without one took another 300 ns, half as long as the products of a 3 × 3 convolution of 128 channels. */
 #define STEPS_WITHOUT_STORE 12
 
 #define INLINED static inline __attribute__((always_inline))
 
-/* What is to be computed from the sums of a convolution, 16 channels of a place at a time, while the tile registers already work on
-   the next places or columns. */
+/* What is to be computed from the sums of a convolution, 16 channels of a place at a time, while the tile registers already
+   work on the next places or columns. */
 typedef struct {
     int64_t number, vectors;                   /* of places, and of 16 channels at each of them */
     int64_t of_sums[PLACES], place[PLACES];    /* a place among the sums, and in the grid without padding */
@@ -142,7 +150,8 @@ typedef struct {
 } Rest;
 
 /* Lists the places in [first, end) of a padded grid, for which `vectors` are to be computed during so many steps. */
-static inline void list_places(Rest *rest, const Grid *g, int64_t first, int64_t end, int64_t group, int64_t vectors, int64_t steps) {
+static inline void list_places(Rest *rest, const Grid *g, int64_t first, int64_t end, int64_t group, int64_t vectors,
+                               int64_t steps) {
     int64_t from = first, place, run;
     rest->number = rest->index = rest->vector = rest->credit = 0;
     rest->vectors = vectors, rest->first = first, rest->group = group;
@@ -204,6 +213,11 @@ static inline __m512 load_bfloat(__mmask16 mask, const bfloat *from) {
 
 static inline void store_bfloat(bfloat *to, __mmask16 mask, __m512 values) {
     _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(values));
+}
+
+/* Rounds two vectors to 32 bfloat16, the first one first. */
+static inline void store_two(bfloat *to, __m512 first, __m512 second) {
+    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(second, first));
 }
 
 static inline __mmask16 lanes(int64_t n) { return n >= 16 ? 0xffff : (__mmask16)((1 << n) - 1); }

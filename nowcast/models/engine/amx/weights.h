@@ -1,14 +1,17 @@
 /* The gradient of a layer's weights and bias on AMX, over all times at once.
 
-   It is a matrix product over places: of the gates' gradients with the joined input and state, shifted by each tap of the kernel.
-   For that, gradients are transposed to rows of places, and joined channels are put in pairs of places: in pairs that begin at an
-   even place and in pairs that begin at an odd one, as a tap may shift by either. So every row of a tile register is one cache line.
-   Each number is the sum in the same order whatever the number of threads. */
+   It is a matrix product over places: of the gates' gradients with the joined input and state, shifted by each tap of the
+   kernel. For that, gradients are transposed to rows of places, and joined channels are put in pairs of places: in pairs
+   that begin at an even place and in pairs that begin at an odd one, as a tap may shift by either. So every row of a tile
+   register is one cache line. Each number is the sum in the same order whatever the number of threads. */
 
 /* Transposes 16 × 16 numbers of 32 bits. */
 static inline void transpose16(__m512i v[16]) {
     __m512i w[16];
-    for (int i = 0; i < 16; i += 2) w[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]), w[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+    for (int i = 0; i < 16; i += 2) {
+        w[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+        w[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+    }
     for (int i = 0; i < 16; i += 4)
         for (int j = 0; j < 2; j++) {
             v[i + 2 * j] = _mm512_unpacklo_epi64(w[i + j], w[i + j + 2]);
@@ -45,8 +48,10 @@ static inline void transpose_places(const bfloat *from, int64_t channels, bfloat
 /* Puts (PLACES, channel) in pairs of places, (channel / 16, pair, 16, 2) with `all_pairs` pairs. */
 static inline void pair_places(const bfloat *from, int64_t channels, bfloat *to, int64_t all_pairs) {
     for (int64_t c = 0; c < channels; c += 16)
-        for (int i = 0; i < PLACES / 2; i++)
-            _mm512_storeu_si512(to + (c / 16 * all_pairs + i) * 32, pairs(from + 2 * i * channels + c, from + (2 * i + 1) * channels + c));
+        for (int i = 0; i < PLACES / 2; i++) {
+            const bfloat *one = from + 2 * i * channels + c;
+            _mm512_storeu_si512(to + (c / 16 * all_pairs + i) * 32, pairs(one, one + channels));
+        }
 }
 
 /* Adds up each channel of (PLACES, channel). */
@@ -105,19 +110,20 @@ static inline void stage_joined(const Layer *l, int64_t start, int64_t number, b
 static inline void stage_gates(const Layer *l, int64_t start, bfloat *stage) {
     int64_t from = start, done = start, place, run;
     for (; (run = next_run(&l->all, &from, start + PLACES, &place)); done = from += run) {
-        bfloat *to = stage + (from - start) * l->gates;
+        const int64_t time = place / l->places, of_time = place % l->places; /* a run is in one grid */
         memset(stage + (done - start) * l->gates, 0, 2 * (from - done) * l->gates);
-        if (l->gates == 4 * l->n)
-            memcpy(to, l->d_gates + place * l->gates, 2 * run * l->gates);
-        else
-            for (int64_t i = 0; i < run; i++) copy_channels(to + i * l->gates, l->d_gates + (place + i) * 4 * l->n, 4 * l->n);
+        for (int64_t group = 0; group < l->gates / GROUP; group++) {
+            const bfloat *of = l->d_gates + ((time * (l->gates / GROUP) + group) * l->places + of_time) * GROUP;
+            for (int64_t i = 0; i < run; i++)
+                copy_channels(stage + (from + i - start) * l->gates + group * GROUP, of + i * GROUP, GROUP);
+        }
     }
     memset(stage + (done - start) * l->gates, 0, 2 * (start + PLACES - done) * l->gates);
 }
 
 /* Computes the gradients of weights and bias.
 
-   d_gates: (time, place, 4 × n), gradients of the gates' arguments
+   d_gates: (time, group, place, gate, 16), gradients of the gates' arguments
    frames: (time, place, input), or NULL; hidden: (time, place, n); hidden0: (place, n), or NULL for zeros
    d_weight: (tap, gate / 32, channel / 32, 2, 32, 16), all zero: of gates, and of joined channels of input and state; taps are
    those of the wider kernel
@@ -129,7 +135,7 @@ void layer_weights(const Shape *s, const bfloat *d_gates, const bfloat *frames, 
                    float *d_weight, float *d_bias, bfloat *rows, bfloat *columns, float *totals, bfloat *staged,
                    int64_t at_once, int64_t width, int threads) {
     const Layer l = {d_gates, frames, hidden, hidden0, s->inputs, s->n, first_state(s), places_of(s),
-                     rounded_up(first_state(s) + s->n, 32), rounded_up(4 * s->n, 32),
+                     rounded_up(first_state(s) + s->n, 32), groups_of(s->n) * GROUP,
                      {s->times * s->cases, s->y, s->x, widest(s)}};
     const int64_t length = padded_length(&l.all), edge = rounded_up(margin(&l.all), PLACES), reach = l.all.reach;
     const int64_t gate_blocks = l.gates / 32, channel_blocks = l.channels / 32, side = 2 * reach + 1;
@@ -164,7 +170,8 @@ void layer_weights(const Shape *s, const bfloat *d_gates, const bfloat *frames, 
                     for (int64_t at = 0; at < count; at += PLACES_IN_CACHE)
                         for (int64_t dy = -own; dy <= own; dy++)
                             for (int64_t dx = -own; dx <= own; dx++) {
-                                const int64_t from = edge + at + dy * row_length(&l.all) + dx, tap = (dy + reach) * side + dx + reach;
+                                const int64_t tap = (dy + reach) * side + dx + reach;
+                                const int64_t from = edge + at + dy * row_length(&l.all) + dx;
                                 add_products(rows + gate * 32 * width + at, width,
                                              columns + from % 2 * each + channel * 64 * all_pairs + from / 2 * 32, all_pairs,
                                              smaller(PLACES_IN_CACHE, count - at),
