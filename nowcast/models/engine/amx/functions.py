@@ -34,7 +34,7 @@ def layer_functions(state_weight: Tensor, dtype: torch.dtype, activations: tuple
 
     That is so without matrix units or a C compiler, on other devices, for other dtypes, and while torch traces a network.
 
-    state_weight: (4 × hidden channel, hidden channel, y, x)
+    state_weight: (out channel, channel, y, x)
     """
     on_cpu = state_weight.device.type == "cpu" and type(state_weight.data) is Tensor
     if dtype != torch.bfloat16 or not on_cpu or torch.compiler.is_compiling():
@@ -86,7 +86,7 @@ class Sizes:
         return grids * (self.y + self.reach) * (self.x + self.reach)
 
     def padded(self, channels: int) -> Tensor:
-        """Return memory for two padded grids."""
+        """Return memory for two padded grids, each (place, channel) with rows `stride` apart."""
         places = 2 * self.margin() + rounded_up(self.length(self.cases)) + UNIT
         return torch.empty(2 * places * stride(channels), dtype=torch.bfloat16)
 
@@ -95,6 +95,7 @@ class Sizes:
 
         reach: of the kernel
         channels: of the padded grid
+        returns: (step,) int64, in bfloat16 from the place that is computed
         """
         along = torch.arange(-reach, reach + 1)
         taps = (along[:, None] * (self.x + self.reach) + along).flatten() * stride(channels)
@@ -118,5 +119,5 @@ def stride(size: int) -> int:
 
 
 def address(tensor: Tensor | None) -> int | None:
-    """Return where a tensor's data begin, None for None."""
+    """Return where the data of a tensor of any shape begin, None for None."""
     return None if tensor is None else tensor.data_ptr()
