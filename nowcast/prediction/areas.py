@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +160,23 @@ def _place(name: str, geometry: dict, crs: Any, path: Path) -> Place:
 def _in_degrees(area: Any, crs: Any) -> Any:
     """Return a polygon in a projection as one in longitude and latitude of WGS 84."""
     import numpy as np
-    import shapely
     from pyproj import Transformer
 
     to_degrees = Transformer.from_crs(crs, 4326, always_xy=True)
-    return shapely.transform(area, lambda points: np.stack(to_degrees.transform(*points.T), axis=1))
+    return moved(area, lambda points: np.stack(to_degrees.transform(*points.T), axis=1))
+
+
+def moved(area: Any, move: Callable[[Any], Any]) -> Any:
+    """Return a polygon whose points (point, 2) are moved by a function, each distinct one once.
+
+    A ring ends where it begins. On some processors NumPy gives one number two results that differ in the last bit, one by its
+    vector units and one by the others, so that the ring would no longer be closed.
+    """
+    import numpy as np
+    import shapely
+
+    def move_distinct(points):
+        distinct, which = np.unique(points, axis=0, return_inverse=True)
+        return move(distinct)[which.reshape(-1)]
+
+    return shapely.transform(area, move_distinct)

@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 
 from nowcast.errors import DataError
 from nowcast.netcdf.places.earth import Earth, latitudes_longitudes, unit_vectors
+from nowcast.prediction.areas import moved
 from nowcast.prediction.gauges import Place
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def _cells_of_area(place: Place, earth: Earth) -> tuple[np.ndarray, np.ndarray, 
 
     longitudes, latitudes = shapely.get_coordinates(place.area).T
     to_plane = _equal_area(latitudes, longitudes)
-    area = shapely.transform(place.area, lambda points: to_plane(points[:, 1], points[:, 0]))
+    area = moved(place.area, lambda points: to_plane(points[:, 1], points[:, 0]))
     shapely.prepare(area)
     rows, columns = _window(earth, latitudes, longitudes)
     numbers, sizes = [], []

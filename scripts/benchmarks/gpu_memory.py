@@ -104,8 +104,8 @@ def count(
 
 
 def really(path: Path, settings: Sequence[str], cells: tuple[int, int], cases: int) -> int:
-    """Return the bytes of the same step at its peak, counted with real tensors, the loss computed as on a GPU."""
-    with patch.object(losses, "library_for", lambda _: None):
+    """Return the bytes of the same step at its peak, counted with real tensors, loss and layers computed as on a GPU."""
+    with patch.object(losses, "library_for", lambda _: None), patch.object(layer, "layer_functions", lambda *_: None):
         learner = Learner(read(path, settings), CPU)
         probe(learner, cases, cells)
         return step_bytes(learner, cases, cells)

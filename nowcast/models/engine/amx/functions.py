@@ -32,7 +32,7 @@ FEWEST_AT_ONCE = 256  # such places
 def layer_functions(state_weight: Tensor, dtype: torch.dtype, activations: tuple[str, str]) -> compiled.Library | None:
     """Return the functions that compute a layer in this dtype, or None where torch computes it.
 
-    That is so without matrix units or a C compiler, on other devices, for other dtypes, and while torch traces a network.
+    It is None without matrix units or a C compiler, on other devices, for other dtypes, and while torch traces a network.
 
     state_weight: (out channel, channel, y, x)
     """
@@ -50,7 +50,7 @@ def library(relu: bool, hard_sigmoid: bool) -> compiled.Library | None:
     loaded = compiled.load(SOURCE, *["RELU"] * relu, *["HARD_SIGMOID"] * hard_sigmoid)
     if loaded is None:
         return None
-    allowed = torch.zeros(1, dtype=torch.int32)
+    allowed = torch.zeros(1, dtype=torch.int32, device="cpu")
     loaded.ask_for_units(address(allowed), 1)
     if not allowed:
         log.warning("the system does not let this process use the processor's matrix units: layers take more time")
@@ -75,7 +75,7 @@ class Sizes:
         self.first_state = self.inputs if self.is_joined else rounded_up(self.inputs)
         self.channels, self.gates = rounded_up(self.first_state + self.n), 4 * rounded_up(self.n, VECTOR)
         numbers = (self.times, self.cases, self.y, self.x, self.inputs, self.n, self.input_reach, self.state_reach)
-        self.numbers = torch.tensor(numbers)
+        self.numbers = torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
     def margin(self) -> int:
         """Return the number of places before the first one of a padded grid that a kernel reaches."""
@@ -87,8 +87,8 @@ class Sizes:
 
     def padded(self, channels: int) -> Tensor:
         """Return memory for two padded grids, each (place, channel) with rows `stride` apart."""
-        places = 2 * self.margin() + rounded_up(self.length(self.cases)) + UNIT
-        return torch.empty(2 * places * stride(channels), dtype=torch.bfloat16)
+        places = 2 * self.margin() + rounded_up(self.length(self.cases))
+        return memory(2 * places * stride(channels), torch.bfloat16)
 
     def offsets(self, reach: int, first: int, end: int, channels: int) -> Tensor:
         """Return where the steps of a convolution's sum begin: for each 32 of the channels from `first` to `end`, for each tap.
@@ -97,14 +97,19 @@ class Sizes:
         channels: of the padded grid
         returns: (step,) int64, in bfloat16 from the place that is computed
         """
-        along = torch.arange(-reach, reach + 1)
+        along = torch.arange(-reach, reach + 1, device="cpu")
         taps = (along[:, None] * (self.x + self.reach) + along).flatten() * stride(channels)
-        return (torch.arange(first, end, UNIT)[:, None] + taps).flatten()
+        return (torch.arange(first, end, UNIT, device="cpu")[:, None] + taps).flatten()
 
     def at_once(self) -> int:
         """Return the number of places, of all times, that the weights' gradient adds up at once."""
         fitting = max(FEWEST_AT_ONCE, BYTES_AT_ONCE // (2 * (2 * self.channels + self.gates)) // UNIT * UNIT)
         return min(fitting, rounded_up(self.length(self.times * self.cases)))
+
+
+def memory(shape: int | tuple[int, ...], dtype: torch.dtype = torch.float32, *, zero: bool = False) -> Tensor:
+    """Allocate a tensor of any shape for layer.c, whatever the default dtype and device are; not initialised unless `zero`."""
+    return (torch.zeros if zero else torch.empty)(shape, dtype=dtype, device="cpu")
 
 
 def rounded_up(size: int, unit: int = UNIT) -> int:

@@ -4,14 +4,15 @@
    Macros RELU and HARD_SIGMOID choose the activations. Values differ from those of gates.c by some 1e-5, a hundredth of what
    bfloat16 resolves: e^x is computed in fewer steps, and 1/x is refined from an estimate. */
 
-/* Returns 2^x, with a relative error of up to 3e-06 besides that of x: a polynomial of what x is above a whole number. */
+/* Returns 2^x, with a relative error of up to 3e-06 besides that of x: a polynomial of what x is above a whole number.
+   It is exact for whole numbers, so that tanh(0) is 0. */
 static inline __m512 power_of_two(__m512 x) {
     x = _mm512_min_ps(_mm512_set1_ps(126.0f), x); /* NaN, as the second, stays */
     __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0.0135341676f), r, _mm512_set1_ps(0.0520114639f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.241442753f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.693003836f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.00000259f));
+    __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0.0134266891f), r, _mm512_set1_ps(0.0522424664f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.241280209f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.693044844f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(p, x);
 }
 
@@ -54,9 +55,8 @@ static inline __m512 activation_slope16(__m512 y) { return _mm512_fnmadd_ps(y, y
 
 /* Computes gate values `g` and new states, for channels c to c + 16 (those of the mask `m`), from a convolution's sums at the
    place that is next, one vector for each gate; the other arguments are as of place_forward (gates.c of the folder above).
-   `bias` and
-   `g` are (gate, 16); `before`, for zeros, and `g` may be NULL. The hidden state is written to `hidden_too` as well, if it
-   is not NULL. */
+   `bias` and `g` are (gate, 16); `before`, for zeros, and `g` may be NULL. The hidden state is written to `hidden_too` as well,
+   if it is not NULL. */
 INLINED void forward_lanes(__mmask16 m, int64_t c, const Rest *rest, const float *bias, const float *peepholes,
                            const float *before, bfloat *g, float *cell, bfloat *hidden, bfloat *hidden_too, int64_t n) {
     __m512 old = before ? _mm512_maskz_loadu_ps(m, before + c) : ZERO;
@@ -80,8 +80,8 @@ INLINED void forward_lanes(__mmask16 m, int64_t c, const Rest *rest, const float
 }
 
 /* Computes the gradients in place, for channels c to c + 16 (those of the mask `m`), as place_backward (gates.c) does, and
-   writes those of the gates to `g_too` as well; both are (gate, 16). `d_next`, from the next time, is added to the gradient `d_out` of the hidden
-   state; `before` may be NULL, for zeros. */
+   writes those of the gates to `g_too` as well; both are (gate, 16). `d_next`, from the next time, is added to the gradient
+   `d_out` of the hidden state; `before` may be NULL, for zeros. */
 INLINED void backward_lanes(__mmask16 m, int64_t c, bfloat *g, bfloat *g_too, const float *before, const float *cell,
                             const float *peepholes, const bfloat *d_out, __m512 d_next, float *d_cell, int64_t n) {
     __m512 i = load_bfloat(0xffff, g), f = load_bfloat(0xffff, g + 16);

@@ -32,7 +32,7 @@ typedef struct {
 static Padded padded_of(bfloat *from, const Shape *l, int64_t channels) {
     const Grid grid = {l->cases, l->y, l->x, widest(l)};
     const int64_t whole = rounded_up(channels, DEPTH), stride = whole + (whole / DEPTH % 2 ? 0 : DEPTH);
-    const int64_t places = 2 * margin(&grid) + rounded_up(padded_length(&grid), PLACES) + PLACES;
+    const int64_t places = 2 * margin(&grid) + rounded_up(padded_length(&grid), PLACES);
     return (Padded){from, grid, stride, places * stride};
 }
 
@@ -81,11 +81,12 @@ void pack_weights(const float *weight, bfloat *packed, int64_t outs, int64_t ins
    convolved: padded grid, or NULL if only what follows is to be computed
    columns: two parts, the second of which may have no groups
    steps: of the first of them, if not all
-   vectors: of 16 columns at a place, and of each group */
+   vectors, of_group: calls of `compute` at a place, in all groups of columns and in one */
 INLINED void run_step(const Padded *padded, const bfloat *convolved, const Part columns[2], int64_t steps, int64_t vectors,
                       int64_t of_group, Compute *compute, const void *with) {
     const int64_t length = padded_length(&padded->grid), threads = omp_get_num_threads();
-    const int64_t share = smaller(MOST_AT_ONCE, rounded_up((length + threads - 1) / threads, PLACES));
+    const int64_t rounds = length / (threads * MOST_AT_ONCE) + 1; /* so that all threads have as many parts, of one size */
+    const int64_t share = rounded_up(length / (rounds * threads) + 1, PLACES);
     float sums[2][PLACES * GROUP] __attribute__((aligned(64))), nowhere[256] __attribute__((aligned(64)));
     Rest rests[2];
     int turn = 0;
@@ -121,17 +122,18 @@ typedef struct {
     const float *bias, *peepholes, *before;
     bfloat *gates, *hidden, *next;
     float *cell;
-    int64_t inputs, n, first_state, stride, of_group;
+    int64_t inputs, n, first_state, stride, group_size;
 } ForwardStep;
 
 INLINED void compute_forward(const Rest *rest, const void *with) {
     const ForwardStep *f = with;
     const int64_t place = rest->place[rest->index], c = 16 * rest->group, n = f->n, at = place * n;
     /* the place in the padded grid of the next time */
-    bfloat *next = f->next ? f->next + (rest->first + rest->of_sums[rest->index]) * f->stride : 0;
+    bfloat *next = f->next ? f->next + padded_now(rest) * f->stride : 0;
     if (next && f->next_frames && !rest->group) copy_channels(next, f->next_frames + place * f->inputs, f->inputs);
     forward_lanes(lanes(n - c), c, rest, f->bias + GROUP * rest->group, f->peepholes, f->before ? f->before + at : 0,
-                  f->gates ? f->gates + rest->group * f->of_group + place * GROUP : 0, f->cell + at, f->hidden + at, next ? next + f->first_state : 0, n);
+                  f->gates ? f->gates + rest->group * f->group_size + place * GROUP : 0, f->cell + at, f->hidden + at,
+                  next ? next + f->first_state : 0, n);
 }
 
 /* Copies the first input and state to the padded grid of the first time. */
@@ -170,7 +172,8 @@ void layer_forward(const Shape *l, const bfloat *frames, const bfloat *hidden0, 
                                       time ? cells + (time - 1) % kept_times * places * n : cell0,
                                       gates ? gates + time * groups_of(n) * places * GROUP : 0, hidden + time * places * n,
                                       time + 1 < l->times ? padded_at(&padded, time + 1) : 0,
-                                      cells + time % kept_times * places * n, l->inputs, n, first_state(l), padded.stride, places * GROUP};
+                                      cells + time % kept_times * places * n, l->inputs, n, first_state(l), padded.stride,
+                                      places * GROUP};
             run_step(&padded, padded_at(&padded, time), columns, time || hidden0 ? steps : input_steps, columns[0].groups, 1,
                      compute_forward, &with);
         }
@@ -178,16 +181,17 @@ void layer_forward(const Shape *l, const bfloat *frames, const bfloat *hidden0, 
     }
 }
 
-/* What a time step of the backward pass reads and writes, from its first place on; without `gates` only what `d_state` and
-   `d_frames` take of the convolution of the first time. `later`: the gradients of the gates of the time after, NULL if it is
-   the last. */
+/* What a time step of the backward pass reads and writes, from its first place on.
+
+   later: the gradients of the gates of the time after; NULL at the last time
+   gates: NULL in the step before the first time, which only writes `d_state` and `d_frames` */
 typedef struct {
     const bfloat *later;
     bfloat *gates, *now, *d_frames, *d_state;
     const float *before, *cell, *peepholes;
     const bfloat *d_hidden;
     float *d_cell;
-    int64_t inputs, n, state_columns, stride, of_group;
+    int64_t inputs, n, state_columns, stride, group_size;
 } BackwardStep;
 
 INLINED void compute_backward(const Rest *rest, const void *with) {
@@ -198,8 +202,8 @@ INLINED void compute_backward(const Rest *rest, const void *with) {
         const int64_t input = c - b->state_columns;
         if (b->later) store_bfloat(b->d_frames + place * b->inputs + input, lanes(b->inputs - input), sums);
     } else if (c < n && b->gates) {
-        bfloat *now = b->now + (rest->first + rest->of_sums[rest->index]) * b->stride + c / 16 * GROUP;
-        backward_lanes(lanes(n - c), c, b->gates + c / 16 * b->of_group + place * GROUP, now,
+        bfloat *now = b->now + padded_now(rest) * b->stride + c / 16 * GROUP;
+        backward_lanes(lanes(n - c), c, b->gates + c / 16 * b->group_size + place * GROUP, now,
                        b->before ? b->before + at : 0, b->cell + at, b->peepholes, b->d_hidden + at, sums, b->d_cell + at, n);
     } else if (c < n && b->d_state) {
         store_bfloat(b->d_state + at + c, lanes(n - c), sums);
@@ -235,7 +239,8 @@ void layer_backward(const Shape *l, bfloat *gates, const float *cells, const flo
                                        time >= 0 ? gates + time * groups_of(n) * places * GROUP : 0, padded_at(&padded, time),
                                        d_frames ? d_frames + (time + 1) * places * l->inputs : 0, time < 0 ? d_hidden0 : 0,
                                        time > 0 ? cells + (time - 1) * places * n : cell0, cells + time * places * n, peepholes,
-                                       d_hidden + time * places * n, d_cell, l->inputs, n, state_columns, padded.stride, places * GROUP};
+                                       d_hidden + time * places * n, d_cell, l->inputs, n, state_columns, padded.stride,
+                                       places * GROUP};
             run_step(&padded, with.later, columns, steps, rounded_up(with_input, 16) / 16, GROUP / 16, compute_backward, &with);
         }
         end_products(&shapes);

@@ -2,7 +2,8 @@
 
 A convolution is a sum of matrix products, of 32 places (grid cells) with 32 columns (channels of gates) for each tap of the
 kernel and each 32 channels of input and state. Its sums are turned to gate values and states while they are in the processor's
-cache, X to bfloat16 once more.
+cache, and are not rounded to bfloat16 before that, as they are in ../layer.py. Meanwhile the matrix units already work on the
+next places. layer.c does all of it.
 
 Tensors are (time, case, channel, y, x) with the channels innermost in memory. Cell states are float32.
 """
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nowcast.models.engine.amx.functions import UNIT, VECTOR, Sizes, address, rounded_up, stride
+from nowcast.models.engine.amx.functions import UNIT, VECTOR, Sizes, address, memory, rounded_up, stride
 from nowcast.models.engine.convolutions import channels_last
 from nowcast.models.engine.gates import peephole_gradient
 from nowcast.runtime.compiled import Library
@@ -41,21 +42,27 @@ class LayerSequence(torch.autograd.Function):
             raise RuntimeError("the backward pass overwrites what the forward pass kept: it can be called once")
         functions, ctx.functions = ctx.functions, None
         frames, hidden0, cell0, input_weight, state_weight, peepholes, gates, cells, hidden = ctx.saved_tensors
+        frames, hidden0, cell0 = _in_memory_order(frames, hidden0, cell0)
         sizes, needs = Sizes(ctx.shape, input_weight, state_weight), ctx.needs_input_grad
         d_hidden, d_cell = channels_last(d_hidden, torch.bfloat16), channels_last(d_cell.float(), torch.float32).clone()
         d_frames = torch.empty_like(frames) if frames is not None and needs[0] else None
         d_hidden0 = torch.empty_like(hidden[0]) if needs[1] else None
         kept = (gates, cells, cell0, peepholes)
         _backward(functions, sizes, kept, (input_weight, state_weight), d_hidden, d_cell, d_frames, d_hidden0)
-        d_input_weight, d_state_weight, d_bias = _weight_gradients(functions, sizes, gates, frames, hidden, hidden0)
+        d_input_weight = d_state_weight = d_bias = None
+        if any(needs[3:6]):  # not for a layer whose weights are kept
+            weights = (input_weight, state_weight)
+            d_input_weight, d_state_weight, d_bias = _weight_gradients(
+                functions, sizes, weights, gates, frames, hidden, hidden0
+            )
         return (
             None if d_frames is None else d_frames.to(ctx.frames_dtype),
             None if d_hidden0 is None else d_hidden0.to(ctx.state_dtype),
             d_cell if needs[2] else None,
-            None if input_weight is None else d_input_weight.to(input_weight.dtype),
-            d_state_weight.to(state_weight.dtype),
+            d_input_weight,
+            d_state_weight,
             d_bias,
-            None if peepholes is None else _peephole_gradient(sizes, gates, cells, cell0),
+            None if not needs[6] else _peephole_gradient(sizes.n, gates, cells, cell0),
             None,
             None,
         )
@@ -77,12 +84,13 @@ def _forward(functions, frames, hidden0, cell0, input_weight, state_weight, bias
     sizes = Sizes(shape, input_weight, state_weight)
     packed, offsets, input_steps = _joined_weights(functions, sizes, input_weight, state_weight)
     state_columns = rounded_up(sizes.n, VECTOR)
-    padded_bias = torch.zeros(4, state_columns)
+    padded_bias = memory((4, state_columns), zero=True)
     padded_bias[:, : sizes.n] = bias.view(4, -1)
     padded_bias = padded_bias.view(4, -1, VECTOR).transpose(0, 1).contiguous()
     kept_times = sizes.times if keep else min(2, sizes.times)
     hidden, cells = _empty(shape, torch.bfloat16), _empty((kept_times, *shape[1:]), torch.float32)
-    gates = torch.empty(sizes.times * sizes.cases * sizes.y * sizes.x, sizes.gates, dtype=torch.bfloat16) if keep else None
+    in_groups = (sizes.times, state_columns // VECTOR, sizes.cases, sizes.y, sizes.x, 4 * VECTOR)
+    gates = memory(in_groups, torch.bfloat16) if keep else None
     tensors = (sizes.numbers, frames, hidden0, cell0, packed, offsets, padded_bias, _float(peepholes), gates, cells, hidden,
                sizes.padded(sizes.channels))  # fmt: skip
     functions.layer_forward(*map(address, tensors), kept_times, input_steps, len(offsets), torch.get_num_threads())
@@ -101,7 +109,7 @@ def _joined_weights(functions, sizes: Sizes, input_weight, state_weight) -> tupl
         offsets = torch.cat([of_input, sizes.offsets(sizes.state_reach, sizes.first_state, sizes.channels, sizes.channels)])
         input_steps = len(of_input)
         of_state = {"first_step": input_steps}
-    packed = torch.zeros(columns * UNIT * len(offsets), dtype=torch.bfloat16)
+    packed = memory(columns * UNIT * len(offsets), torch.bfloat16, zero=True)
     _pack(functions, input_weight, packed, len(offsets))
     _pack(functions, state_weight, packed, len(offsets), **of_state)
     return packed, offsets, input_steps
@@ -118,37 +126,40 @@ def _backward(functions, sizes: Sizes, kept, weights, d_hidden, d_cell, d_frames
     state_columns = rounded_up(sizes.n, VECTOR)
     offsets = sizes.offsets(sizes.state_reach, 0, sizes.gates, sizes.gates)
     columns = rounded_up(state_columns + sizes.inputs if with_input else sizes.n)
-    packed = torch.zeros(columns * UNIT * len(offsets), dtype=torch.bfloat16)
+    packed = memory(columns * UNIT * len(offsets), torch.bfloat16, zero=True)
     _pack(functions, state_weight, packed, len(offsets), backward=True)
-    input_packed, input_offsets = None, torch.empty(0, dtype=torch.int64)
+    input_packed, input_offsets = None, memory(0, torch.int64)
     if with_input:
         _pack(functions, input_weight, packed, len(offsets), first_column=state_columns, backward=True)
     elif d_frames is not None:
         input_offsets = sizes.offsets(sizes.input_reach, 0, sizes.gates, sizes.gates)
-        input_packed = torch.zeros(rounded_up(sizes.inputs) * UNIT * len(input_offsets), dtype=torch.bfloat16)
+        input_packed = memory(rounded_up(sizes.inputs) * UNIT * len(input_offsets), torch.bfloat16, zero=True)
         _pack(functions, input_weight, input_packed, len(input_offsets), backward=True)
     tensors = (sizes.numbers, gates, cells, cell0, _float(peepholes), packed, offsets, input_packed, input_offsets, d_hidden,
                d_cell, d_frames, d_hidden0, sizes.padded(sizes.gates))  # fmt: skip
     functions.layer_backward(*map(address, tensors), len(offsets), len(input_offsets), torch.get_num_threads())
 
 
-def _weight_gradients(functions, sizes: Sizes, d_gates, frames, hidden, hidden0) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of the weights of input (no channels if there is none) and state, and of the bias, in float32."""
+def _weight_gradients(
+    functions, sizes: Sizes, weights, d_gates, frames, hidden, hidden0
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Return the gradients of the weights of input (None if there is none) and state, of their dtypes, and of the bias."""
     at_once, threads, side = sizes.at_once(), torch.get_num_threads(), 2 * sizes.reach + 1
     pairs = at_once // 2 + rounded_up(sizes.margin())
-    d_weight = torch.zeros(side, side, sizes.gates // UNIT, sizes.channels // UNIT, 2, UNIT, VECTOR)
-    d_bias = torch.zeros(sizes.gates)
-    rows = torch.empty(sizes.gates * stride(at_once), dtype=torch.bfloat16)
-    columns = torch.empty(2 * sizes.channels * 2 * pairs, dtype=torch.bfloat16)
-    totals = torch.empty(at_once // UNIT * sizes.gates)
-    staged = torch.zeros(threads * (UNIT + 1) * (sizes.channels + sizes.gates), dtype=torch.bfloat16)
+    d_weight = memory((side, side, sizes.gates // UNIT, sizes.channels // UNIT, 2, UNIT, VECTOR), zero=True)
+    d_bias, totals = memory(sizes.gates, zero=True), memory(at_once // UNIT * sizes.gates)
+    rows = memory(sizes.gates * stride(at_once), torch.bfloat16)
+    columns = memory(2 * sizes.channels * 2 * pairs, torch.bfloat16)
+    staged = memory(threads * (UNIT + 1) * (sizes.channels + sizes.gates), torch.bfloat16, zero=True)
     tensors = (sizes.numbers, d_gates, frames, hidden, hidden0, d_weight, d_bias, rows, columns, totals, staged)
     functions.layer_weights(*map(address, tensors), at_once, stride(at_once), threads)
     d_weight = d_weight.permute(2, 5, 3, 4, 6, 0, 1).reshape(sizes.gates, sizes.channels, side, side)
     d_weight = _in_order(d_weight, sizes.n)
     d_input = _center(d_weight[:, : sizes.inputs], sizes.reach - sizes.input_reach)
     d_state = _center(d_weight[:, sizes.first_state : sizes.first_state + sizes.n], sizes.reach - sizes.state_reach)
-    return d_input, d_state, _in_order(d_bias, sizes.n)
+    input_weight, state_weight = weights
+    d_input = None if input_weight is None else d_input.to(input_weight.dtype)
+    return d_input, d_state.to(state_weight.dtype), _in_order(d_bias, sizes.n)
 
 
 def _in_order(grouped: Tensor, n: int) -> Tensor:
@@ -162,10 +173,9 @@ def _center(weight: Tensor, edge: int) -> Tensor:
     return weight[..., edge : weight.shape[-2] - edge, edge : weight.shape[-1] - edge].contiguous()
 
 
-def _peephole_gradient(sizes: Sizes, d_gates: Tensor, cells: Tensor, cell0: Tensor | None) -> Tensor:
+def _peephole_gradient(n: int, d_gates: Tensor, cells: Tensor, cell0: Tensor | None) -> Tensor:
     before = torch.zeros_like(cells[0]) if cell0 is None else cell0
-    of_times = d_gates.view(sizes.times, -1, sizes.cases, sizes.y, sizes.x, 4 * VECTOR)
-    in_order = (_in_order(gates.permute(0, 4, 1, 2, 3).flatten(0, 1), sizes.n).transpose(0, 1) for gates in of_times)
+    in_order = (_in_order(gates.permute(0, 4, 1, 2, 3).flatten(0, 1), n).transpose(0, 1) for gates in d_gates)
     states = zip(in_order, [before, *cells[:-1]], cells, strict=True)
     return torch.stack([peephole_gradient(*of_time) for of_time in states]).sum(dim=0)
 
@@ -185,4 +195,4 @@ def _float(values: Tensor | None) -> Tensor | None:
 def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Allocate (..., channel, y, x) with the channels innermost in memory."""
     *leading, channels, y, x = shape
-    return torch.empty(*leading, y, x, channels, dtype=dtype).movedim(-1, -3)
+    return memory((*leading, y, x, channels), dtype).movedim(-1, -3)

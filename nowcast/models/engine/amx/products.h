@@ -145,11 +145,11 @@ typedef struct {
     int64_t of_sums[PLACES], place[PLACES];    /* a place among the sums, and in the grid without padding */
     int64_t first, group;                      /* of the sums: place in the padded grid, group of columns */
     int64_t index, vector;                     /* what is next */
-    int64_t per_step, credit;                  /* vectors for each step of the next convolution × 1024 */
+    int64_t per_step, credit;                  /* vectors for each step of the next convolution, about, × 1024 */
     float *sums;                               /* (column / 16, place, 16) */
 } Rest;
 
-/* Lists the places in [first, end) of a padded grid, for which `vectors` are to be computed during so many steps. */
+/* Lists the places in [first, end) of a padded grid, for which `vectors` are to be computed during about so many steps. */
 static inline void list_places(Rest *rest, const Grid *g, int64_t first, int64_t end, int64_t group, int64_t vectors,
                                int64_t steps) {
     int64_t from = first, place, run;
@@ -162,6 +162,9 @@ static inline void list_places(Rest *rest, const Grid *g, int64_t first, int64_t
         }
     rest->per_step = steps ? (rest->number * vectors * 1024 + steps - 1) / steps : 0;
 }
+
+/* Returns the place that is next, in a padded grid. */
+static inline int64_t padded_now(const Rest *rest) { return rest->first + rest->of_sums[rest->index]; }
 
 /* Computes the next vector of what is left. */
 typedef void Compute(const Rest *rest, const void *with);

@@ -80,7 +80,7 @@ static inline void add_products(const bfloat *rows, int64_t width, const bfloat 
     STORE_SUMS(sums);
 }
 
-/* What `layer_weights` reads, and its sizes: places of one time, all times in one padded grid, and channels rounded up to 32. */
+/* What `layer_weights` reads, and its sizes: places of one time, all times in one padded grid, channels rounded up to 32. */
 typedef struct {
     const bfloat *d_gates, *frames, *hidden, *hidden0;
     int64_t inputs, n, first_state, places, channels, gates;
@@ -127,7 +127,7 @@ static inline void stage_gates(const Layer *l, int64_t start, bfloat *stage) {
    frames: (time, place, input), or NULL; hidden: (time, place, n); hidden0: (place, n), or NULL for zeros
    d_weight: (tap, gate / 32, channel / 32, 2, 32, 16), all zero: of gates, and of joined channels of input and state; taps are
    those of the wider kernel
-   d_bias: (gate), all zero; channels and gates are rounded up to 32 in all of these
+   d_bias: (gate), all zero; channels are rounded up to 32 in all of these, and gates are in groups
    rows: (gate, width), for `at_once` places; width is at least that
    columns: (2, channel / 16, pair, 16, 2), for `at_once` places and the margin rounded up to PLACES on both sides
    totals: (at_once / PLACES, gate); staged: (thread, PLACES + 1, channels + gates), all zero */
@@ -175,7 +175,8 @@ void layer_weights(const Shape *s, const bfloat *d_gates, const bfloat *frames, 
                                 add_products(rows + gate * 32 * width + at, width,
                                              columns + from % 2 * each + channel * 64 * all_pairs + from / 2 * 32, all_pairs,
                                              smaller(PLACES_IN_CACHE, count - at),
-                                             d_weight + ((tap * gate_blocks + gate) * channel_blocks + channel) * 1024, nowhere);
+                                             d_weight + ((tap * gate_blocks + gate) * channel_blocks + channel) * 1024,
+                                             nowhere);
                             }
                 }
         }
