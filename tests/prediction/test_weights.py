@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("shapely")
+shapely = pytest.importorskip("shapely")
 
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.places.earth import locate
 from nowcast.netcdf.places.grid import Grid
-from nowcast.prediction.areas import read_areas
+from nowcast.prediction.areas import moved, read_areas
 from nowcast.prediction.gauges import read_gauges, require_own_names
 from nowcast.prediction.weights import weigh
 
@@ -198,3 +198,12 @@ def test_a_package_that_is_absent_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.geojson").write_text("{}")
     with pytest.raises(UsageError, match=r"--areas needs shapely.\nIt is not installed: pip install shapely"):
         read_areas(tmp_path / "a.geojson")
+
+
+def test_an_outline_whose_points_are_moved_stays_closed():
+    def by_position(points):  # as vector units and the others may differ in the last bit
+        return points + 1e-9 * np.arange(len(points))[:, None]
+
+    area = moved(shapely.box(0, 0, 2, 3), by_position)
+    assert area.is_valid
+    assert area.area == pytest.approx(6, abs=1e-6)

@@ -23,6 +23,13 @@ def channels_last(values: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if values is None else values.to(dtype).movedim(-3, -1).contiguous().movedim(-1, -3)
 
 
+def layer_arguments(
+    frames: Tensor | None, hidden: Tensor | None, cell: Tensor | None, dtype: torch.dtype
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return frames and first state (…, channel, y, x), channels innermost, in this dtype; the cell state in float32."""
+    return channels_last(frames, dtype), channels_last(hidden, dtype), channels_last(cell, torch.float32)
+
+
 def by_winograd(weight: Tensor, dtype: torch.dtype, grid: Grid) -> bool:
     """Return whether convolutions with this weight (out channel, channel, y, x) are computed by winograd.py on a grid."""
     return dtype == torch.float32 and winograd.takes(weight, grid)

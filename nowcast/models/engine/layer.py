@@ -27,6 +27,7 @@ from nowcast.models.engine.convolutions import (
     direct_kernel,
     forward_kernel,
     input_gradient,
+    layer_arguments,
     state_gradient,
     weight_gradient,
 )
@@ -84,9 +85,8 @@ def _check_state(state: tuple[Tensor, Tensor] | None, shape: tuple[int, ...]) ->
 
 def _without_gradient(frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, gates, shape, dtype):
     """Return the hidden states at all times and the last cell state. Arguments as `LayerSequence.forward`."""
-    frames, hidden0 = channels_last(frames, dtype), channels_last(hidden0, dtype)
+    frames, hidden0, cell0 = layer_arguments(frames, hidden0, cell0, dtype)
     convolve = _Convolutions(frames, input_weight, state_weight, dtype, shape[-2:])
-    cell0 = channels_last(cell0, torch.float32)
     _, cells, hidden = _run(convolve, hidden0, cell0, bias, peepholes, gates, shape, dtype, keep=False)
     return hidden, cells[(shape[0] - 1) % 2]
 
@@ -98,11 +98,7 @@ class LayerSequence(torch.autograd.Function):
     def forward(ctx: Any, frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, gates, shape, dtype):
         ctx.gates, ctx.dtype, ctx.frames_dtype = gates, dtype, None if frames is None else frames.dtype
         ctx.state_dtype = None if hidden0 is None else hidden0.dtype
-        frames, hidden0, cell0 = (
-            channels_last(frames, dtype),
-            channels_last(hidden0, dtype),
-            channels_last(cell0, torch.float32),
-        )
+        frames, hidden0, cell0 = layer_arguments(frames, hidden0, cell0, dtype)
         convolve = _Convolutions(frames, input_weight, state_weight, dtype, shape[-2:])
         values, cells, hidden = _run(convolve, hidden0, cell0, bias, peepholes, gates, shape, dtype, keep=True)
         ctx.save_for_backward(frames, hidden0, cell0, input_weight, state_weight, peepholes, values, cells, hidden)

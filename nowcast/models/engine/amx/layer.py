@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nowcast.models.engine.amx.functions import UNIT, VECTOR, Sizes, address, memory, rounded_up, stride
-from nowcast.models.engine.convolutions import channels_last
+from nowcast.models.engine.convolutions import channels_last, layer_arguments
 from nowcast.models.engine.gates import peephole_gradient
 from nowcast.runtime.compiled import Library
 
@@ -29,7 +29,7 @@ class LayerSequence(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.functions, ctx.shape, ctx.frames_dtype = functions, shape, None if frames is None else frames.dtype
         ctx.state_dtype = None if hidden0 is None else hidden0.dtype
-        frames, hidden0, cell0 = _in_memory_order(frames, hidden0, cell0)
+        frames, hidden0, cell0 = layer_arguments(frames, hidden0, cell0, torch.bfloat16)
         weights = (input_weight, state_weight, bias, peepholes)
         gates, cells, hidden = _forward(functions, frames, hidden0, cell0, *weights, shape, keep=True)
         ctx.save_for_backward(frames, hidden0, cell0, input_weight, state_weight, peepholes, gates, cells, hidden)
@@ -42,7 +42,7 @@ class LayerSequence(torch.autograd.Function):
             raise RuntimeError("the backward pass overwrites what the forward pass kept: it can be called once")
         functions, ctx.functions = ctx.functions, None
         frames, hidden0, cell0, input_weight, state_weight, peepholes, gates, cells, hidden = ctx.saved_tensors
-        frames, hidden0, cell0 = _in_memory_order(frames, hidden0, cell0)
+        frames, hidden0, cell0 = layer_arguments(frames, hidden0, cell0, torch.bfloat16)
         sizes, needs = Sizes(ctx.shape, input_weight, state_weight), ctx.needs_input_grad
         d_hidden, d_cell = channels_last(d_hidden, torch.bfloat16), channels_last(d_cell.float(), torch.float32).clone()
         d_frames = torch.empty_like(frames) if frames is not None and needs[0] else None
@@ -71,12 +71,10 @@ class LayerSequence(torch.autograd.Function):
 def without_gradient(frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, functions, shape):
     """Return what `LayerSequence.apply` does, and keep nothing for a backward pass."""
     weights = (input_weight, state_weight, bias, peepholes)
-    _, cells, hidden = _forward(functions, *_in_memory_order(frames, hidden0, cell0), *weights, shape, keep=False)
+    _, cells, hidden = _forward(
+        functions, *layer_arguments(frames, hidden0, cell0, torch.bfloat16), *weights, shape, keep=False
+    )
     return hidden, cells[(shape[0] - 1) % len(cells)]
-
-
-def _in_memory_order(frames, hidden0, cell0):
-    return channels_last(frames, torch.bfloat16), channels_last(hidden0, torch.bfloat16), channels_last(cell0, torch.float32)
 
 
 def _forward(functions, frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, shape, *, keep: bool):
