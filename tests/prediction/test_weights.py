@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-shapely = pytest.importorskip("shapely")
+pytest.importorskip("shapely")
+
+import shapely
 
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.places.earth import locate
