@@ -7,12 +7,18 @@ chosen for each rate by two halves of the days, each of which is corrected by th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from nowcast.models.guided.guidance import LARGEST, MISSING, RATES, STEPS
+from nowcast.runtime import compiled
+from nowcast.runtime.compiled import INT, POINTER, SIZE, Source
 
+SOURCE = Source(
+    Path(__file__).with_name("place.c"), "corrections of places", {"place": [*[POINTER] * 3, *[SIZE] * 8, INT, INT, POINTER]}
+)
 SMOOTHINGS = (0.7, 1.5, 3.0)  # cells, standard deviation
 PRIORS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)  # variance of events that a correction of 0 is worth, in each cell
 GROUPS = 4  # of lead times, which share a weight
@@ -37,11 +43,19 @@ class Place:
         coded: (lead, rate, y, x) int8
         top, left: the first row and column of the part
         """
-        part = self.shift[:, top : top + coded.shape[2], left : left + coded.shape[3]]
-        inside, out = coded[..., : part.shape[1], : part.shape[2]], coded.copy()
-        for lead, guidance in enumerate(inside):
-            weight = self.weight[min(lead, len(self.weight) - 1)]
-            shifted = np.rint(guidance + weight[:, None, None] * part).clip(-LARGEST, LARGEST)
+        coded, shift = np.ascontiguousarray(coded), np.ascontiguousarray(self.shift, np.float32)
+        part = shift[:, top : top + coded.shape[2], left : left + coded.shape[3]]
+        rows = np.minimum(np.arange(len(coded)), len(self.weight) - 1)
+        weight, out = np.ascontiguousarray(self.weight[rows], np.float32), coded.copy()
+        if library := compiled.load(SOURCE):
+            grid = shift.shape[1:]
+            library.place(
+                coded.ctypes.data, part.ctypes.data, weight.ctypes.data, *coded.shape, *part.shape[1:],
+                grid[0] * grid[1], grid[1], MISSING, LARGEST, out.ctypes.data, 1,
+            )  # fmt: skip
+            return out
+        for lead, guidance in enumerate(coded[..., : part.shape[1], : part.shape[2]]):
+            shifted = np.rint(guidance + weight[lead, :, None, None] * part).clip(-LARGEST, LARGEST)
             np.copyto(out[lead, :, : part.shape[1], : part.shape[2]], shifted, where=guidance != MISSING, casting="unsafe")
         return out
 

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from nowcast.models.guided.guidance import LARGEST, MISSING, RATES, STEPS
-from nowcast.models.guided.place import Place, PlaceSums
+from nowcast.models.guided.place import SOURCE, Place, PlaceSums
+from nowcast.runtime import compiled
 
 GRID, LEADS, CASES = (20, 24), 4, 120
 UNCORRECTED = np.stack([np.zeros((LEADS, len(RATES))), np.ones((LEADS, len(RATES)))], axis=-1)
@@ -75,6 +78,25 @@ def test_the_correction_is_added_in_steps_of_the_guidance():
     assert np.array_equal(coded, before)
     out = Place(np.full((len(RATES), 2, 3), 50, np.float32), weight).apply(coded)
     assert (out[:, :, 0, 1] == LARGEST).all()
+
+
+@given(
+    grid=st.tuples(st.integers(1, 40), st.integers(1, 70)),
+    corner=st.tuples(st.integers(0, 45), st.integers(0, 75)),
+    size=st.tuples(st.integers(1, 30), st.integers(1, 50)),
+    seed=st.integers(0, 99),
+)
+def test_the_compiled_code_gives_what_numpy_gives(grid, corner, size, seed):
+    if compiled.load(SOURCE) is None:
+        pytest.skip("no C compiler")
+    rng = np.random.default_rng(seed)
+    shift = rng.integers(-2000, 2000, (len(RATES), *grid)).astype(np.float32) / 16  # products and sums are exact
+    place = Place(shift, (rng.integers(0, 8, (len(RATES), 2)) / 4).astype(np.float32).T)
+    coded = rng.integers(MISSING, LARGEST + 1, (3, len(RATES), *size)).astype(np.int8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "load", lambda *_: None)
+        expected = place.apply(coded, *corner)
+    assert np.array_equal(place.apply(coded, *corner), expected)
 
 
 def test_cells_without_guidance_or_rain_count_for_nothing():
