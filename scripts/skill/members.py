@@ -8,6 +8,9 @@ has its defaults and as many members, moved by its own motion (`steps`) and by t
 
     python scripts/skill/members.py singapore --network runs/singapore --days 7 --cases 26 --output runs/members/singapore
 
+`--perfect N` tells what a perfect ensemble gets on these cases: each of N further members is taken for what was observed. A
+figure within their range is no sign that members are wrong.
+
 Scores are printed as a table, which `--output` holds after each case: members.md. Lead times (and wavelengths) count as apart
 where the interval over days of spread ÷ error (of the power of members ÷ that observed) lies wholly outside of .8 to 1.2.
 """
@@ -35,7 +38,7 @@ from nowcast.runtime.device import pick_device
 from nowcast.runtime.outputs import replacing
 from nowcast.scores.bootstrap import quantiles, resample
 from nowcast.scores.boxes import BOXES_KM, SUM_MINUTES, BoxSums
-from nowcast.scores.ensemble import EnsembleSums, add_members, crps_fair, mean_rmse, rank_histogram, spread
+from nowcast.scores.ensemble import EnsembleSums, add_members, crps_fair, rank_histogram, spread_skill
 from nowcast.scores.exceedance import ExceedanceSums, brier_reliability, brier_skill
 from nowcast.scores.spectra import WAVELENGTHS_KM, SpectrumSums, add_member_spectra, spectrum_ratio
 from nowcast.scores.sums import Tally, ratio
@@ -43,9 +46,11 @@ from nowcast.scores.sums import Tally, ratio
 PAST, LEADS, MIN_WET = 4, 12, 0.01
 RATES = (0.1, 0.5, 1.0, 5.0, 10.0)  # mm/h
 CELLS = "cells"
+PERFECT = "perfect "  # and a number: members, with a further one taken for what was observed
 KEPT_WAVES = (4.0, 64.0)  # km
 GOAL = (0.8, 1.2)  # of spread ÷ error and of ratios of power
 LIMIT = 10.0  # mm/h, to which rain is also limited for spectra: a few heavier cells hold most of the power
+POWERS = {"member_spectra": "Power", "limited_spectra": f"Power of rain limited to {LIMIT:g} mm/h"}
 
 log = logging.getLogger("nowcast.skill")
 
@@ -102,16 +107,20 @@ def forecasters_of(given: argparse.Namespace, record: Record) -> dict[str, Ensem
     named = {"members": open_forecaster(given.network, device=pick_device("cpu"))}
     named |= {"steps": Steps(), "steps, same motion": Steps(own_motion=False)} if not given.alone else {}
     adapted = {name: each.on_record(record, record.time_step) for name, each in named.items()}
-    return {name: Ensemble(each, given.members, given.seed) for name, each in adapted.items()}
+    further = {"members": given.perfect}
+    return {name: Ensemble(each, given.members + further.get(name, 0), given.seed) for name, each in adapted.items()}
 
 
 def score_case(
-    forecasters: dict[str, Ensemble], frames: np.ndarray, record: Record, seconds: dict[str, float]
+    forecasters: dict[str, Ensemble], frames: np.ndarray, record: Record, seconds: dict[str, float], num_members: int
 ) -> dict[str, Tally]:
-    """Score one case (time, y, x), mm/h; add the time that each takes to `seconds`."""
+    """Score the first members of one case (time, y, x), mm/h; add the time that each takes to `seconds`."""
     past, future = frames[:PAST], frames[PAST:]
     step = record.time_step / np.timedelta64(60, "s")
-    totals = {name: Totals(each.num_members, step, record.grid.spacing_km) for name, each in forecasters.items()}
+    further = range(num_members, forecasters["members"].num_members)
+    # what is scored, as whose members, and the number of the member that is taken for what was observed
+    scored = {name: (name, None) for name in forecasters} | {f"{PERFECT}{number}": ("members", number) for number in further}
+    totals = {name: Totals(num_members, step, record.grid.spacing_km) for name in scored}
     drawn = {name: each.draw(past, LEADS) for name, each in forecasters.items()}
     for lead, observed in enumerate(future):
         fields = {}
@@ -120,8 +129,10 @@ def score_case(
             fields[name] = next(members)
             seconds[name] = seconds.get(name, 0) + time.process_time() - start
         known = np.logical_and.reduce([np.isfinite(observed), *(np.isfinite(each).all(axis=0) for each in fields.values())])
-        for name, members in fields.items():
-            totals[name].add(lead, np.where(known, members, 0), np.where(known, observed, 0), known)
+        for name, (drawn_as, number) in scored.items():
+            taken = observed if number is None else fields[drawn_as][number]
+            members = fields[drawn_as][:num_members]
+            totals[name].add(lead, np.where(known, members, 0), np.where(known, taken, 0), known)
     return {name: total.tally() for name, total in totals.items()}
 
 
@@ -138,7 +149,7 @@ def rows(blocks: dict[str, list[Tally]]) -> Iterator[list[str]]:
     for kind in total[own]:
         for name, found in total.items():
             members, chances = found[kind][0], found[kind][1].pooled()
-            pooled, by_lead = members.pooled(), _spread_ratio(members)
+            pooled, by_lead = members.pooled(), spread_skill(members)
             figures = [float(crps_fair(pooled)[0]), *_ratio(blocks, own, name, kind), float(flatness(pooled)[0])]
             skill, reliability = brier_skill(chances)[0], brier_reliability(chances)[0]
             yield [
@@ -149,18 +160,14 @@ def rows(blocks: dict[str, list[Tally]]) -> Iterator[list[str]]:
             ]  # fmt: skip
 
 
-def _spread_ratio(ensemble: EnsembleSums) -> np.ndarray:
-    return spread(ensemble) / mean_rmse(ensemble)
-
-
 def _spreads(blocks: list[Tally], kind: str) -> tuple[str, str]:
     """Return how many lead times are apart from GOAL in spread ÷ error, and that of all together with its interval."""
     sides = [parts(tally)[kind][0] for tally in blocks]
-    value = float(_spread_ratio(sum(sides).pooled())[0])
+    value = float(spread_skill(sum(sides).pooled())[0])
     if (drawn := resample(sides)) is None:
         return "–", f"{value:.2f}"
-    low, high = quantiles(_spread_ratio(resample([side.pooled() for side in sides]))[..., 0])
-    return apart(_spread_ratio(drawn)), f"{value:.2f} ({low:.2f} to {high:.2f})"
+    low, high = quantiles(spread_skill(resample([side.pooled() for side in sides]))[..., 0])
+    return apart(spread_skill(drawn)), f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 def apart(drawn: np.ndarray) -> str:
@@ -182,14 +189,46 @@ def _ratio(blocks: dict[str, list[Tally]], own: str, other: str, kind: str) -> l
     return [f"{value:.3f} ({low:.3f} to {high:.3f})"]
 
 
+def perfect_text(blocks: dict[str, list[Tally]]) -> str:
+    """Return, for each kind, the least and most flatness and spread ÷ error where a further member was observed."""
+    listed: dict[str, list[tuple[float, float, float, float]]] = {}
+    for tallies in blocks.values():
+        for kind, (members, _) in parts(sum(tallies)).items():
+            pooled, by_lead = members.pooled(), spread_skill(members)
+            if np.isfinite(by_lead).any():
+                figures = flatness(pooled)[0], np.nanmin(by_lead), np.nanmax(by_lead), spread_skill(pooled)[0]
+                listed.setdefault(kind, []).append(tuple(float(value) for value in figures))
+    lines = []
+    for kind, figures in listed.items():
+        flat, least, most, of_all = (np.array(column) for column in zip(*figures, strict=True))
+        lines.append(
+            f"- {kind}: flatness {flat.min():.3f} to {flat.max():.3f}; spread ÷ error of all leads {of_all.min():.2f} to "
+            f"{of_all.max():.2f}, of one {least.min():.2f} to {most.max():.2f}"
+        )
+    return "\n".join(lines)
+
+
+def perfect_power(blocks: dict[str, list[Tally]], kind: str) -> str:
+    """Return how many ratios of power (lead, wavelength) are apart from GOAL where a further member was observed."""
+    found = [resample([tally[kind] for tally in tallies]) for tallies in blocks.values()]
+    kept = [KEPT_WAVES[0] <= wave <= KEPT_WAVES[1] for wave in WAVELENGTHS_KM]
+    return ", ".join(f"{apart(spectrum_ratio(drawn)[..., kept])} apart" for drawn in found if drawn is not None) or "–"
+
+
 def table(blocks: dict[str, list[Tally]]) -> str:
     """Return the figures as a table in Markdown, and the spectra of members beside the observation's by lead time."""
+    perfect = {name: tallies for name, tallies in blocks.items() if name.startswith(PERFECT)}
+    blocks = {name: tallies for name, tallies in blocks.items() if name not in perfect}
     head = ["of", "forecaster", "fair CRPS", "ratio to it", "flatness", "spread ÷ error by lead", "apart", "of all leads"]
     head += ["Brier skill", "reliability × 1000"]
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows(blocks))]
-    for kind, what in (("member_spectra", ""), ("limited_spectra", f" of rain limited to {LIMIT:g} mm/h")):
-        lines += ["", f"Power{what}, members ÷ observed, least and most over lead times, and of all lead times:", ""]
+    for kind, what in POWERS.items():
+        lines += ["", f"{what}, members ÷ observed, least and most over lead times, and of all lead times:", ""]
         lines += [f"- {name}: {power_text([tally[kind] for tally in tallies])}" for name, tallies in blocks.items()]
+    if perfect:
+        lines += ["", f"Members where each of {len(perfect)} further ones is taken for what was observed, least and most:", ""]
+        lines += [perfect_text(perfect), ""]
+        lines += [f"- {what}: {perfect_power(perfect, kind)}" for kind, what in POWERS.items()]
     return "\n".join(lines)
 
 
@@ -216,6 +255,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--days", type=int, nargs="*", default=[], help="numbers of the days, modulo 10; default: all")
     parser.add_argument("--cases", type=int, default=20)
     parser.add_argument("--members", type=int, default=24)
+    parser.add_argument("--perfect", type=int, default=0, metavar="N", help="also take each of N further members for the truth")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--crop", type=int, default=0, help="cells of the middle of the grid that are forecast; 0: all")
     parser.add_argument("--alone", action="store_true", help="without STEPS")
@@ -239,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 # forecast from: networks take drizzle for a sign of rain
                 frames[PAST:][frames[PAST:] < DRY] = 0
                 day = str(record.times[positions[PAST - 1]].astype("datetime64[D]"))
-                for name, tally in score_case(forecasters, frames, record, seconds).items():
+                for name, tally in score_case(forecasters, frames, record, seconds, given.members).items():
                     own = blocks.setdefault(name, {})
                     key = (record.name, day)
                     own[key] = own[key] + tally if key in own else tally

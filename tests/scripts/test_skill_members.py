@@ -51,7 +51,8 @@ def test_ratios_are_apart_whose_interval_lies_outside_of_the_goal():
 @pytest.mark.slow
 def test_members_of_extrapolation_are_scored_alone(tmp_path, capsys):
     record = write_record(tmp_path / "rain.nc", rain(frames=20, shape=(40, 40)))
-    skill_members.main([str(record), "--cases", "1", "--members", "3", "--alone", "--output", str(tmp_path / "out")])
+    words = ["--cases", "1", "--members", "3", "--alone", "--perfect", "2", "--output", str(tmp_path / "out")]
+    skill_members.main([str(record), *words])
     printed = capsys.readouterr().out
     assert (tmp_path / "out" / "members.md").read_text(encoding="utf-8") == printed.rstrip("\n") + "\n"
     assert printed.startswith("1 cases on 1 days")
@@ -61,7 +62,24 @@ def test_members_of_extrapolation_are_scored_alone(tmp_path, capsys):
     assert all(scores[kind] > 0 for kind in ("cells", "30 min, 0 km", "60 min, 10 km"))
     assert np.isnan(scores["60 min, 40 km"]), "what enters the grid is missing, so no square of 40 km is known"
     assert len(re.findall(r"- members: 4 km [\d.]+ to [\d.]+, [\d.]+; .* all wavelengths [\d.]+", printed)) == 2
+    assert "Members where each of 2 further ones is taken for what was observed" in printed
+    perfect = dict(re.findall(r"- (.*): flatness ([\d.]+ to [\d.]+); spread ÷ error of all leads", printed))
+    assert list(perfect) == [kind for kind, score in scores.items() if np.isfinite(score)], "what is unknown is not told"
     assert "Seconds of a core: members" in printed
+
+
+def test_what_a_perfect_ensemble_gets_is_that_of_further_members():
+    """Of two members 0 and 2 and an observation of 5; taken for observed are 1.5 and 9."""
+    blocks = {}
+    for name, seen in ((f"{skill_members.PERFECT}2", 1.5), (f"{skill_members.PERFECT}3", 9.0)):
+        totals = skill_members.Totals(2, 5.0, (1.0, 1.0))
+        members = np.stack([np.full((4, 4), value, np.float32) for value in (0.0, 2.0)])
+        for lead in range(skill_members.LEADS):
+            totals.add(lead, members, np.full((4, 4), seen, np.float32), np.ones((4, 4), bool))
+        blocks[name] = [totals.tally()]
+    cells = skill_members.perfect_text(blocks).splitlines()[0]
+    # ranks: all between the two, or all above them; spread √3 (variance 2 times 3 / 2), error of their mean 0.5 and 8
+    assert cells == "- cells: flatness 1.333 to 1.333; spread ÷ error of all leads 0.22 to 3.46, of one 0.22 to 3.46"
 
 
 @pytest.mark.slow
