@@ -313,7 +313,7 @@ def _untrained(experiment: config.Experiment) -> Model:
 
 def _load_model(model: Model, checkpoint: Checkpoint) -> Model:
     # a checkpoint to resume from holds the newest weights and, if one is kept, their average, which forecasts better
-    model.load_state_dict(checkpoint.tensors_of("average") or checkpoint.tensors_of("model"), assign=True)
+    model.load_state_dict(model.completed(checkpoint.tensors_of("average") or checkpoint.tensors_of("model")), assign=True)
     return model
 
 

@@ -41,6 +41,21 @@ class Calibration:
         """
 
 
+class Calibrations(Calibration):
+    """Several calibrations of one model."""
+
+    def __init__(self, *parts: Calibration):
+        self.parts = parts
+
+    def count(self, outputs: Tensor, observed: Tensor, validity: Tensor, blocks: Sequence[Block]) -> None:
+        for part in self.parts:
+            part.count(outputs, observed, validity, blocks)
+
+    def apply(self, gather: Callable[[Any], list[Any]]) -> None:
+        for part in self.parts:
+            part.apply(gather)
+
+
 class Model(nn.Module, ABC):
     """A network: past frames in, forecast values out, for any number of lead times.
 
@@ -52,6 +67,7 @@ class Model(nn.Module, ABC):
     learns_from_future: ClassVar[bool] = False  # whether `forward` takes `future` and `done` while it trains
     takes_guidance: ClassVar[bool] = False  # whether `forward` and `leads` take `guidance`; see models/guided/guidance.py
     calibrated: ClassVar[tuple[str, ...]] = ()  # names of the buffers that calibration sets
+    newer: ClassVar[Mapping[str, Tensor]] = {}  # buffers that older checkpoints lack, with values that change no forecast
 
     cell_multiple: int = 1  # cells: smallest side of a grid; grids are padded to a multiple of it
     grid: tuple[int, int] | None = None  # the only (y, x) shape that it can forecast; None: any
@@ -123,6 +139,11 @@ class Model(nn.Module, ABC):
         start: the buffers of `calibrated` of the checkpoint that the training started from; none where it started anew
         """
         return Calibration()
+
+    @classmethod
+    def completed(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights of a checkpoint with the buffers that are newer than it."""
+        return {name: value.clone() for name, value in cls.newer.items()} | dict(weights)
 
     def normalises_over_batch(self) -> bool:
         """Return whether the model has batch normalisation, which needs the whole batch in one process."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from nowcast import config
 from nowcast.config.schema import Experiment, NamedSection
@@ -19,6 +19,7 @@ from nowcast.dataset.archive import Archive
 from nowcast.errors import CheckpointError, NowcastError, UsageError
 from nowcast.models import model_config
 from nowcast.models.checkpoint import Checkpoint
+from nowcast.models.model import Model
 from nowcast.models.transform import make_transform
 from nowcast.quantity import Quantity
 from nowcast.training.experiment import resolve
@@ -103,7 +104,7 @@ def _check_windows(checkpoint: Checkpoint, archive: Archive, now: Mapping[str, A
 
 
 def fitting_weights(
-    checkpoint: Checkpoint, name: str, model: nn.Module, experiment: Experiment, *, quantity: Quantity
+    checkpoint: Checkpoint, name: str, model: Model, experiment: Experiment, *, quantity: Quantity
 ) -> dict[str, Tensor]:
     """Return the weights that a checkpoint forecasts with, if they fit the `model` of this resolved experiment.
 
@@ -120,7 +121,7 @@ def fitting_weights(
             )
     stored = _sections(metadata, name)
     _check_section("transform", experiment.transform.model_dump(mode="json"), stored["transform"], name)
-    weights = checkpoint.tensors_of("average") or checkpoint.tensors_of("model")
+    weights = model.completed(checkpoint.tensors_of("average") or checkpoint.tensors_of("model"))
     _check_shapes(model.state_dict(), weights, experiment.model.model_dump(mode="json"), stored["model"], name)
     _check_section("model", experiment.model.model_dump(mode="json"), stored["model"], name)
     return weights

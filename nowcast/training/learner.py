@@ -237,10 +237,11 @@ class Learner:
 
         Raises RuntimeError, KeyError, TypeError, ValueError or AttributeError where they do not fit this network.
         """
-        self.model.load_state_dict(checkpoint.tensors_of("model"))
+        self.model.load_state_dict(self.model.completed(checkpoint.tensors_of("model")))
         restore_optimizer(self.optimizer, checkpoint.tensors_of("optimizer"))
         if self.average:
-            self.average.weights = {name: value.to(self.device) for name, value in checkpoint.tensors_of("average").items()}
+            average = self.model.completed(checkpoint.tensors_of("average"))
+            self.average.weights = {name: value.to(self.device) for name, value in average.items()}
         self.started_from = checkpoint.metadata.get("started_from")
         precision = checkpoint.metadata.get("precision")
         if self.decides_precision and precision in NAMES:

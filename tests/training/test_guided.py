@@ -1,6 +1,7 @@
 """Training a network that corrects guidance: it resumes, starts from another run, and refuses what guidance is not made for."""
 
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -14,7 +15,8 @@ from nowcast import config
 from nowcast.commands.train import dry_run_summary
 from nowcast.dataset.archive import open_archive
 from nowcast.errors import Stopped, UsageError
-from nowcast.models.checkpoint import LAST, read_checkpoint
+from nowcast.forecasters import open_forecaster
+from nowcast.models.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
 from nowcast.models.guided.calibration import correction, count_guidance
 from nowcast.training.experiment import resolve
 from nowcast.training.learner import Learner
@@ -109,6 +111,27 @@ def test_a_run_that_starts_from_another_keeps_its_correction(place, tmp_path):
         assert torch.equal(found[name], before[name]), name
         assert not torch.equal(found[name], new[name]), name
     assert not torch.equal(found["head.weight"], before["head.weight"])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cached")
+def test_a_run_that_is_older_than_the_shift_forecasts_resumes_and_is_started_from(place, tmp_path):
+    shutil.copytree(place / "straight", tmp_path / "older")
+    for name in (BEST, LAST):
+        checkpoint = read_checkpoint(tmp_path / "older" / name)
+        tensors = {key: value for key, value in checkpoint.tensors.items() if not key.endswith(".shift")}
+        assert len(tensors) < len(checkpoint.tensors)
+        metadata = {key: value for key, value in checkpoint.metadata.items() if key != "format"}
+        write_checkpoint(tmp_path / "older" / name, metadata, tensors)
+    older = open_forecaster(str(tmp_path / "older"), device=CPU)
+    assert not older.model.shift.any()
+    assert np.isfinite(older.forecast_and_exceedance(rain(frames=2, shape=(24, 28))[None], 3, (1.0,))[1]).any()
+    experiment = guided_experiment([place / "rain.nc"])
+    steps = experiment.training.steps + 2
+    longer = experiment.model_copy(update={"training": experiment.training.model_copy(update={"steps": steps})})
+    train(longer, tmp_path / "older", resume=True)
+    assert "model.shift" in read_checkpoint(tmp_path / "older" / LAST).tensors
+    train(guided_experiment([place / "rain.nc"], steps=2, start_from=str(tmp_path / "older")), tmp_path / "run")
 
 
 @pytest.mark.parametrize(

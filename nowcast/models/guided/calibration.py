@@ -36,7 +36,7 @@ def count_guidance(coded: np.ndarray, observed: np.ndarray) -> np.ndarray:
     for lead, rate in np.ndindex(coded.shape[:2]):
         known = ~np.isnan(observed[lead])
         bins = coded[lead, rate][known].astype(np.int64) - MISSING
-        counts[lead, rate] = _cells(bins, observed[lead][known] >= RATES[rate], 2 * LARGEST + 2)
+        counts[lead, rate] = cells_by_bin(bins, observed[lead][known] >= RATES[rate], 2 * LARGEST + 2)
     return counts[:, :, 1:]  # the first bin is missing
 
 
@@ -52,11 +52,12 @@ def count_odds(odds: Tensor, observed: Tensor, validity: Tensor) -> np.ndarray:
         z = odds[:, lead, rate]
         known = (validity[:, lead] > 0) & ~z.isnan()
         bins = ((z[known] + LIMIT) / WIDTH).long().clamp(0, len(CENTRES) - 1).cpu().numpy()
-        counts[lead, rate] = _cells(bins, (observed[:, lead][known] >= RATES[rate]).cpu().numpy(), len(CENTRES))
+        counts[lead, rate] = cells_by_bin(bins, (observed[:, lead][known] >= RATES[rate]).cpu().numpy(), len(CENTRES))
     return counts
 
 
-def _cells(bins: np.ndarray, reached: np.ndarray, number: int) -> np.ndarray:
+def cells_by_bin(bins: np.ndarray, reached: np.ndarray, number: int) -> np.ndarray:
+    """Count cells by bin, (number, 2): without and with the event; bins, reached: (cell,)."""
     return np.bincount(2 * bins + reached, minlength=2 * number).reshape(-1, 2)
 
 

@@ -9,12 +9,14 @@ For each cell, lead time and rate of RATES, the log-odds that the rain rate reac
     correction        the network's output, 0 before it learns
 
 The encoder sees the past frames. The forecaster is fed, at each lead time, the corrected guidance at the rates FED. A forecast
-covers the cells whose log-odds reach a cut, which validation sets for each lead time and rate.
+covers the cells whose log-odds reach a cut, which validation sets for each lead time and rate. Probabilities are those of the
+log-odds and a shift for each rate, which validation sets as well (reliability.py).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import numpy as np
@@ -27,9 +29,10 @@ from nowcast.config.schema import Many, as_tuple
 from nowcast.models.encoder_forecaster import Channels, Layers, LayersConfig, pad_to_multiple, steps_at_once
 from nowcast.models.guided import patches
 from nowcast.models.guided.calibration import GUIDANCE_CENTRES, NEVER, CutCalibration, correction, fill_rows, unbiased_cuts
-from nowcast.models.guided.guidance import MISSING, RATES, STEPS, VALUES, guidance
+from nowcast.models.guided.guidance import MISSING, RATES, STEPS, TRANSFORM, VALUES, guidance
 from nowcast.models.guided.place import Place
-from nowcast.models.model import NO_START, Distribution, DistributionModel
+from nowcast.models.guided.reliability import KNOTS, ShiftCalibration
+from nowcast.models.model import NO_START, Calibrations, Distribution, DistributionModel
 from nowcast.models.probabilistic.matching import MatchingConstants, match_areas
 from nowcast.models.transform import Transform
 
@@ -38,6 +41,7 @@ FED = slice(0, 7, 2)  # numbers of the rates whose guidance the forecaster is fe
 FED_SCALE = 0.25  # scales log-odds to a standard deviation of about 1
 FAR_BELOW = -4.0  # log-odds that the forecaster is fed where guidance is missing
 LEAST_ENTROPY = 1e-6  # nats: of rates that hardly occur, whose cross entropy would otherwise be divided by nearly 0
+KNOT_VALUES = tuple(TRANSFORM.encode(torch.tensor(KNOTS)).tolist())
 MOST_LEADS = 48  # lead times with a correction and a cut of their own; later ones have those of the last
 
 
@@ -57,11 +61,13 @@ class Guided(Layers, DistributionModel):
     """Encoder–forecaster whose output is added to the log-odds of guidance.
 
     The outputs (case, lead, rate, y, x) are the log-odds of RATES, NaN where guidance is missing. Buffers, which no gradient
-    changes: `intercept`, `slope` (lead, rate) of the guidance, `entropy` (rate) its cross entropy, and `cuts` (lead, rate).
+    changes: `intercept`, `slope` (lead, rate) of the guidance, `entropy` (rate) its cross entropy, `cuts` (lead, rate), and
+    `shift` (knot) of the log-odds of probabilities.
     """
 
     citation = "Shi et al. (2015), arXiv 1506.04214; Seed (2003); Bowler, Pierce & Seed (2006)"
-    calibrated = ("cuts",)
+    calibrated = ("cuts", "shift")
+    newer = MappingProxyType({"shift": torch.zeros(len(KNOTS))})
     takes_guidance = True
 
     def __init__(self, config: GuidedConfig):
@@ -72,6 +78,7 @@ class Guided(Layers, DistributionModel):
         for name, value in (("intercept", 0.0), ("slope", 1.0), ("cuts", 0.0)):
             self.register_buffer(name, torch.full((MOST_LEADS, len(RATES)), value))
         self.register_buffer("entropy", torch.ones(len(RATES)))
+        self.register_buffer("shift", torch.zeros(len(KNOTS)))
         self.matches_areas = config.rule == "areas"
         self.grid = config.grid if config.grid != "auto" and all(config.grid) else None
         if self.grid:
@@ -182,8 +189,8 @@ class Guided(Layers, DistributionModel):
 
     def calibration(
         self, transform: Transform, thresholds: Sequence[float], *, start: Mapping[str, Tensor] = NO_START
-    ) -> CutCalibration:
-        return CutCalibration(self.cuts)
+    ) -> Calibrations:
+        return Calibrations(CutCalibration(self.cuts), ShiftCalibration(self.shift, self.knots, start.get("shift")))
 
     def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, matched: Tensor | None = None) -> Tensor:
         """Return the highest network value whose log-odds reach its cut. Arguments as `Model.values`."""
@@ -206,8 +213,13 @@ class Guided(Layers, DistributionModel):
 
         Shapes are as `DistributionModel.exceedance`.
         """
+        knots = falling([odds + shift for odds, shift in zip(self.knots(outputs), self.shift, strict=True)])
+        return torch.stack([torch.sigmoid(log_odds(knots, value, KNOT_VALUES)) for value in values], dim=2)
+
+    def knots(self, outputs: Tensor) -> list[Tensor]:
+        """Return the log-odds (case, lead, y, x) of each of KNOTS, before they are shifted."""
         parts = falling(outputs.unbind(2))
-        return torch.stack([torch.sigmoid(log_odds(parts, value)) for value in values], dim=2)
+        return [log_odds(parts, value) for value in KNOT_VALUES]
 
 
 class RatesDistribution(Distribution):
@@ -226,20 +238,20 @@ class RatesDistribution(Distribution):
         return log_odds(self.parts, value)
 
 
-def log_odds(parts: Sequence[Tensor], value: float) -> Tensor:
-    """Return the log-odds (case, lead, y, x) of reaching a network value, linear between those of RATES and beyond.
+def log_odds(parts: Sequence[Tensor], value: float, values: Sequence[float] = VALUES) -> Tensor:
+    """Return the log-odds (case, lead, y, x) of reaching a network value, linear between those of `values` and beyond.
 
-    parts: of each of RATES, (case, lead, y, x)
+    parts: of each of `values`, (case, lead, y, x)
     """
-    upper, share = _between_rates(value)
+    upper, share = _between_rates(value, values)
     return parts[upper - 1 + int(share)] if share in (0, 1) else torch.lerp(parts[upper - 1], parts[upper], share)
 
 
-def _between_rates(value: float) -> tuple[int, float]:
-    """Return the number of the rate above a network value, and the value's share of the distance to it from the one below."""
-    upper = min(max(sum(v < value for v in VALUES), 1), len(VALUES) - 1)
-    share = (value - VALUES[upper - 1]) / (VALUES[upper] - VALUES[upper - 1])
-    return upper, float(round(share)) if min(abs(share), abs(share - 1)) < 1e-4 else share  # a rate of RATES
+def _between_rates(value: float, values: Sequence[float] = VALUES) -> tuple[int, float]:
+    """Return the number of the one of `values` above a value, and its share of the distance to it from the one below."""
+    upper = min(max(sum(v < value for v in values), 1), len(values) - 1)
+    share = (value - values[upper - 1]) / (values[upper] - values[upper - 1])
+    return upper, float(round(share)) if min(abs(share), abs(share - 1)) < 1e-4 else share  # one of `values`
 
 
 def falling(parts: Sequence[Tensor]) -> list[Tensor]:

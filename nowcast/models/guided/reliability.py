@@ -1,0 +1,91 @@
+"""Shift the log-odds of a network where validation shows that its probabilities are too high or too low.
+
+A network learns from crops with much rain, and its log-odds are linear between the rates that it learns; so, over whole grids
+and many days, it can expect light rain too often and heavy rain too seldom. One number for each of KNOTS corrects that: the
+intercept that makes as many cells rain as were observed. As far as the days do not agree on it, it is not used (James & Stein
+1961): what one storm tells is no property of the network.
+"""
+
+from collections.abc import Callable, Sequence
+from math import isqrt
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nowcast.models.guided.calibration import CENTRES, LIMIT, WIDTH, cells_by_bin
+from nowcast.models.model import Block, Calibration
+from nowcast.scores.distribution import RATES as KNOTS
+
+PRIOR = 100.0  # inverse variance of the Gaussian prior around 0: a few cells with the event tell next to nothing
+ITERATIONS = 30  # of Newton's method
+MOST_STEP = 1.0  # log-odds of one iteration
+MOST_FOLDS = 10  # groups of days, each of which is left out once
+SAMPLE_CELLS = 1 << 13  # approximate number of cells of a grid that are counted: neighbours tell the same
+
+
+class ShiftCalibration(Calibration):
+    """Sets the shift (knot,) of a network's log-odds from counted validation cases.
+
+    knots: returns the log-odds (case, lead, y, x) of each of KNOTS, without a shift, of outputs
+    start: (knot,) shift of the checkpoint that the training started from, 0 for new weights
+    """
+
+    def __init__(self, shift: Tensor, knots: Callable[[Tensor], Sequence[Tensor]], start: Tensor | None = None):
+        self.shift, self.knots = shift, knots
+        self.start = np.zeros(len(KNOTS)) if start is None else start.double().numpy()
+        self.counts: dict[Block, np.ndarray] = {}
+
+    def count(self, outputs: Tensor, observed: Tensor, validity: Tensor, blocks: Sequence[Block]) -> None:
+        stride = max(isqrt(outputs.shape[-2] * outputs.shape[-1] // SAMPLE_CELLS), 1)
+        outputs, observed, validity = (field[..., ::stride, ::stride] for field in (outputs, observed, validity))
+        known = (validity > 0) & ~outputs[:, :, 0].isnan()
+        for knot, odds in enumerate(self.knots(outputs)):
+            bins = ((odds + LIMIT) / WIDTH).nan_to_num(0).long().clamp(0, len(CENTRES) - 1)
+            reached = observed >= KNOTS[knot]
+            for case, block in enumerate(blocks):
+                found = self.counts.setdefault(block, np.zeros((len(KNOTS), len(CENTRES), 2), np.int64))
+                chosen = (field[case][known[case]].cpu().numpy() for field in (bins, reached))
+                found[knot] += cells_by_bin(*chosen, len(CENTRES))
+
+    def apply(self, gather: Callable[[Any], list[Any]]) -> None:
+        counts: dict[Block, np.ndarray] = {}
+        for part in gather(self.counts):
+            for block, of_block in part.items():
+                counts[block] = counts.get(block, 0) + of_block
+        self.shift.copy_(torch.from_numpy(agreed_shift([counts[block] for block in sorted(counts)], self.start)))
+
+
+def agreed_shift(counts: Sequence[np.ndarray], start: np.ndarray) -> np.ndarray:
+    """Return the shift (knot,) that blocks agree on: `start`, and the fitted change as far as it is larger than its error.
+
+    counts: (knot, bin, 2) of each block, in order of time
+    start: (knot,)
+
+    Of the change d, the share 1 - s² / d² is used, at least 0, where s² is the jackknife's variance over groups of blocks. Of
+    a single block nothing is known.
+    """
+    if len(counts) < 2:
+        return start
+    groups = [sum(counts[i] for i in part) for part in np.array_split(np.arange(len(counts)), min(len(counts), MOST_FOLDS))]
+    total = sum(groups)
+    others = np.array([intercepts(total - group) for group in groups])
+    variance = (len(groups) - 1) * others.var(axis=0)
+    change = intercepts(total) - start
+    return start + change * (1 - variance / np.maximum(change**2, 1e-12)).clip(0)
+
+
+def intercepts(counts: np.ndarray) -> np.ndarray:
+    """Fit the intercepts (knot,) that make the events expected as many as those counted, by Newton's method.
+
+    counts: (knot, bin of CENTRES, 2) cells without and with the event
+    """
+    cells, events = counts.sum(axis=2), counts[..., 1].sum(axis=1)
+    found = np.zeros(len(counts))
+    for _ in range(ITERATIONS):
+        chance = 1 / (1 + np.exp(-(CENTRES + found[:, None])))
+        slope = events - (cells * chance).sum(axis=1) - PRIOR * found
+        curvature = (cells * chance * (1 - chance)).sum(axis=1) + PRIOR
+        found += (slope / curvature).clip(-MOST_STEP, MOST_STEP)
+    return found
