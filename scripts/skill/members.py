@@ -2,8 +2,8 @@
 """Members of a forecaster beside pysteps' STEPS: fair CRPS, spread, ranks, spectra, and sums over time and area.
 
 Of each record in `--records`, up to `--cases` reference times are scored, spread evenly over its days (with `--days 7` those of
-these numbers, days since 1970-01-01 modulo 10) among windows of 4 past and 12 future frames that are at least 1 % wet. STEPS
-has its defaults and as many members, moved by its own motion (`steps`) and by that of the forecaster (`steps, same motion`).
+these numbers, days since 1970-01-01 modulo 10) among windows of 4 past and 12 future frames whose newest past frame is at least
+1 % wet. STEPS has its defaults and as many members, moved by its own motion (`steps`) and by that of the forecaster (`steps, same motion`).
 `--crop` takes the middle of the grid, so that large records take less time.
 
     python scripts/skill/members.py singapore --network runs/singapore --days 7 --cases 26 --output runs/members/singapore
@@ -89,7 +89,10 @@ def parts(tally: Tally) -> dict[str, tuple[EnsembleSums, ExceedanceSums]]:
 
 
 def cases_of(record: Record, days: Sequence[int], most: int) -> np.ndarray:
-    """Return the positions (case, time) of past and future frames of the cases to score, ascending."""
+    """Return the positions (case, time) of past and future frames of the cases to score, ascending.
+
+    They are chosen by their newest past frame: chosen by what came as well, every good forecast would seem too dry.
+    """
     windows = find_windows(record.times, input_frames=PAST, lead_frames=LEADS, time_step=record.time_step)
     positions = windows.positions
     day = record.times[positions[:, PAST - 1]].astype("datetime64[D]")
@@ -97,7 +100,7 @@ def cases_of(record: Record, days: Sequence[int], most: int) -> np.ndarray:
         whole = np.isin(day.astype(int) % 10, days) & (day == record.times[positions[:, -1]].astype("datetime64[D]"))
         positions, day = positions[whole], day[whole]
     drawn = positions[spread_over_days(day, min(4 * most, len(day)))]
-    wet = np.array([np.nanmean(record.read([row[PAST - 1], row[-1]]) >= 0.1) >= MIN_WET for row in drawn], bool)
+    wet = np.array([np.nanmean(record.read([row[PAST - 1]]) >= DRY) >= MIN_WET for row in drawn], bool)
     drawn = drawn[wet]
     return drawn[spread_over_days(record.times[drawn[:, PAST - 1]].astype("datetime64[D]"), most)]
 
@@ -291,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     temporary.write_text(text + "\n", encoding="utf-8")
     if not number:
         raise DataError(
-            f"no case in {', '.join(given.records)}: no window of {PAST} + {LEADS} frames is {MIN_WET:.0%} wet there"
+            f"no case in {', '.join(given.records)}: no window of {PAST} + {LEADS} frames begins {MIN_WET:.0%} wet there"
         )
     print((given.output / "members.md").read_text(encoding="utf-8"))
 

@@ -8,7 +8,7 @@ A cell's distribution is known by its chances of reaching RATES, as the CRPS tak
 rates the logarithm of the chance is linear in the logarithm of the rate; beyond the last rate it falls on to the largest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -19,6 +19,7 @@ from nowcast.scores.distribution import RATES
 LEAST = 1e-5  # chance of the lowest rate below which a cell is dry in all members
 SURE = 1e-6  # of a logarithm: steps over which the chance falls by less are taken as a whole
 WITHIN = np.float32(1e-7), np.float32(1 - 1e-6)  # chances that give finite noise
+PARTS = 4  # of a step between two rates, over which expected values are added up
 DROP = 0.05  # least chance of a rate as a share of that of the rate before, between which rain is interpolated
 
 
@@ -72,6 +73,20 @@ class Distributions:
         rain.ravel()[self.wet[at]] = np.exp(rate)
         rain[self.missing] = np.nan
         return rain
+
+    def expected(self, value: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Return the expected value (y, x) of a rising function of the rain, mm/h, that is 0 for none; NaN missing."""
+        edge = self.lowest
+        found = float(value(np.exp(edge))) * np.exp(self.first)
+        for step, lower, slope in zip(self.steps, self.lower, self.slopes, strict=True):
+            rises = np.diff(value(np.exp(edge + step * np.linspace(0, 1, PARTS + 1, dtype=np.float32))))
+            for part, rise in enumerate(rises):
+                found += rise * np.exp(lower - np.float32((part + 0.5) / PARTS) / slope)
+            edge = edge + step
+        expected = np.zeros(self.shape, np.float32)
+        expected.ravel()[self.wet] = found
+        expected[self.missing] = np.nan
+        return expected
 
     def noise(self, rain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return what this rain (y, x), mm/h, tells of the noise (y, x): of occurrence, and of how hard it rains.

@@ -2,8 +2,9 @@
 
 What was observed is turned through the forecaster's own distributions into the two noises that would have given it, and so are
 members. Where the waves of the one are stronger than those of the other, or last longer, the structure is corrected, and
-members are drawn anew. Dry cells hide their noise, of both alike, which is why members are measured beside. What the two noises
-share is corrected where the rain of members is too rough or too smooth.
+members are drawn anew. Dry cells hide their noise, of both alike, which is why members are measured beside. How strong the
+waves of the noise of intensity are is told by the rain itself: by how far its logarithm lies from what the forecaster expects,
+so that sums over areas spread as they err.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from scipy import fft
 
 from nowcast.forecasters.members.copula import Distributions
 from nowcast.forecasters.members.draw import drawn
-from nowcast.forecasters.members.structure import NOISES, Structure, frequencies, weights
+from nowcast.forecasters.members.structure import INTENSITY, NOISES, OCCURRENCE, Structure, frequencies, weights
 from nowcast.motion import motion, trace
 
 ROUNDS, MEMBERS = 6, 2  # of correction, and members of each case in a round
@@ -25,11 +26,10 @@ CORRELATIONS = (-0.5, 0.998)  # that are measured for so much at least, and at m
 STATES = (0.0, 4.0)  # inverse hyperbolic tangent of the correlation of the noise
 LEAST_LARGEST = 60.0  # mm/h: at least so much rain is possible, even where none was observed
 FIRST_SLOPE, FIRST_MEMORY = 2.5, 0.83  # of the power with wavelength, and the correlation, before the first round
-FIRST_SHARED = 0.7
-RAIN = len(NOISES)
-FIELDS = *NOISES, RAIN  # whose waves are measured
-LIMIT = 10.0  # mm/h, to which rain is limited where its roughness is measured: few heavier cells would decide it
-ROUGHNESS = 2.0  # change of shared² that changes the power of rain by e per octave of wavelength
+SHARED = 0.7  # of the intensity with the first noise: on validation days no worse than .5 and .85 (scripts/skill/members.md)
+SURPRISE = len(NOISES)
+FIELDS = *NOISES, SURPRISE  # whose waves are measured
+OFFSET = 0.5  # mm/h, of the logarithm of rain, as in the transform of networks
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def measure(
         lengths,
         np.tile(FIRST_SLOPE * np.log(lengths), (len(NOISES), num_leads, 1)),
         np.full((len(NOISES), num_leads, num_waves), FIRST_MEMORY),
-        FIRST_SHARED,
+        SHARED,
     )
     seen = max((float(np.nan_to_num(case.observed).max()) for case in cases()), default=0)
     found = replace(found, largest=max(seen, LEAST_LARGEST))
@@ -107,7 +107,9 @@ def measure(
 def _add_observed(sums: Sequence[Waves], case: Case, number: np.ndarray, largest: float) -> None:
     """Add the waves of what was observed in a case to the sums of each of FIELDS."""
     distributions = (Distributions(chances, largest=largest) for chances in case.exceedance)
-    leads = [_fields(of_lead, rain) for of_lead, rain in zip(distributions, case.observed, strict=True)]
+    leads = [
+        _fields(of_lead, of_lead.expected(_logarithm), rain) for of_lead, rain in zip(distributions, case.observed, strict=True)
+    ]
     for waves, fields in zip(sums, zip(*leads, strict=True), strict=True):
         _add_waves(waves, fields, number, 1)
 
@@ -122,16 +124,21 @@ def _add_members(
     found: list[list[tuple[np.ndarray, ...]]] = [[] for _ in seeds]
     leads = drawn(distributions, places, seeds, structure, km=km, minutes=minutes)
     for of_lead, members, observed in zip(distributions, leads, case.observed, strict=True):
+        expected = of_lead.expected(_logarithm)
         for own, member in zip(found, members, strict=True):
-            own.append(_fields(of_lead, np.where(np.isnan(observed), np.nan, member)))
+            own.append(_fields(of_lead, expected, np.where(np.isnan(observed), np.nan, member)))
     for own in found:
         for waves, fields in zip(sums, zip(*own, strict=True), strict=True):
             _add_waves(waves, fields, number, MEMBERS)
 
 
-def _fields(distributions: Distributions, rain: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return FIELDS (y, x) of rain (y, x), mm/h: the noises that give it, and the rain itself, limited."""
-    return *distributions.noise(rain), np.minimum(np.nan_to_num(rain), LIMIT)
+def _fields(distributions: Distributions, expected: np.ndarray, rain: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return FIELDS (y, x) of rain (y, x), mm/h: the noises that give it, and its logarithm less the expected one (y, x)."""
+    return *distributions.noise(rain), np.nan_to_num(_logarithm(rain) - expected, nan=0.0)
+
+
+def _logarithm(rain: np.ndarray) -> np.ndarray:
+    return np.log1p(rain / np.float32(OFFSET))
 
 
 def _add_waves(sums: Waves, fields: Sequence[np.ndarray], number: np.ndarray, parts: int) -> None:
@@ -149,11 +156,13 @@ def _add_waves(sums: Waves, fields: Sequence[np.ndarray], number: np.ndarray, pa
 
 def corrected(structure: Structure, observed: Sequence[Waves], members: Sequence[Waves]) -> Structure:
     """Correct a structure by the waves, of each of FIELDS, of what was observed and of the members that were drawn with it."""
-    tables = [_corrected(structure.power[noise], structure.memory[noise], observed[noise], members[noise]) for noise in NOISES]
-    power, memory = (np.stack(each) for each in zip(*tables, strict=True))
-    rougher = ROUGHNESS * _slope(_lack(observed[RAIN], members[RAIN]).mean(axis=0))
-    shared = np.sqrt(np.clip(structure.shared**2 + STEP * rougher, 0, 1))
-    return replace(structure, power=power, memory=memory, shared=float(shared))
+    told_by = {OCCURRENCE: OCCURRENCE, INTENSITY: SURPRISE}  # the field that tells how strong the waves of a noise are
+    power, memory = [], []
+    for noise in NOISES:
+        lack = _lack(observed[told_by[noise]], members[told_by[noise]])
+        power.append(_stronger(structure.power[noise], lack))
+        memory.append(_lasting(structure.memory[noise], observed[noise], members[noise]))
+    return replace(structure, power=np.stack(power), memory=np.stack(memory))
 
 
 def _lack(observed: Waves, members: Waves) -> np.ndarray:
@@ -162,24 +171,19 @@ def _lack(observed: Waves, members: Waves) -> np.ndarray:
     return np.log(np.divide(observed.power, members.power, out=np.ones_like(members.power), where=told))
 
 
-def _slope(lack: np.ndarray) -> float:
-    """Return the change of (wave,) with each octave of wavelength, without the mean and the longest waves."""
-    octaves = np.arange(len(lack) - 2.0)
-    if len(octaves) < 2:
-        return 0.0
-    octaves -= octaves.mean()
-    return float(lack[: len(octaves)] @ octaves / (octaves**2).sum())
+def _stronger(power: np.ndarray, lack: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the power (lead, wave) of a noise, corrected by what it lacks."""
+    power = power + STEP * _smoothed(lack)
+    return np.clip(power - power.max(axis=1, keepdims=True), -MOST_POWER, 0)
 
 
-def _corrected(power: np.ndarray, memory: np.ndarray, observed: Waves, members: Waves) -> tuple[np.ndarray, np.ndarray]:
-    """Return the power and the memory (lead, wave) of one noise, corrected."""
-    power = power + STEP * _smoothed(_lack(observed, members))
-    power = np.clip(power - power.max(axis=1, keepdims=True), -MOST_POWER, 0)
+def _lasting(memory: np.ndarray, observed: Waves, members: Waves) -> np.ndarray:
+    """Return the memory (lead, wave) of a noise, corrected."""
     state = np.arctanh(np.minimum(memory, np.tanh(STATES[1])))
     if len(state) > 1:
         state[1:] += STEP * _smoothed(np.arctanh(observed.correlation()) - np.arctanh(members.correlation()))
         state[0] = state[1]
-    return power, np.tanh(state.clip(*STATES))
+    return np.tanh(state.clip(*STATES))
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
