@@ -111,7 +111,9 @@ class Learner:
             further = self._teaching(future, progress) | guidance_of(self.model, batch, self.device)
             outputs = self.network(network_input(past, self.transform), future.shape[1], **further)
         # a model that is shown the true future also predicts frames of the past, each from those before it
-        observed, validity = split_missing(torch.cat([past, future], dim=1)[:, -outputs.shape[1] :])
+        if further_frames := outputs.shape[1] - future.shape[1]:
+            future = torch.cat([past[:, -further_frames:], future], dim=1)
+        observed, validity = split_missing(future)
         return self.loss.sum_and_count(self.model.loss_input(outputs), observed, validity, self.transform)
 
     def _teaching(self, future: Tensor, progress: float) -> dict[str, Any]:
