@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Members of a forecaster beside pysteps' STEPS: fair CRPS, spread, ranks, spectra, and sums over time and area.
 
-Of each record in `--records`, up to `--cases` reference times are scored, spread evenly over its days (with `--days 7` those of
-these numbers, days since 1970-01-01 modulo 10) among windows of 4 past and 12 future frames whose newest past frame is at least
-1 % wet. STEPS has its defaults and as many members, moved by its own motion (`steps`) and by that of the forecaster (`steps, same motion`).
+Of each record, up to `--cases` reference times are scored, spread evenly over its days (with `--days 7` those of these numbers,
+days since 1970-01-01 modulo 10) among windows of 4 past and 12 future frames whose newest past frame is at least 1 % wet. STEPS
+has its defaults and as many members, moved by its own motion (`steps`) and by that of the forecaster (`steps, same motion`).
 `--crop` takes the middle of the grid, so that large records take less time.
 
     python scripts/skill/members.py singapore --network runs/singapore --days 7 --cases 26 --output runs/members/singapore
@@ -262,7 +262,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--crop", type=int, default=0, help="cells of the middle of the grid that are forecast; 0: all")
     parser.add_argument("--alone", action="store_true", help="without STEPS")
-    return parser.parse_args(argv)
+    given = parser.parse_args(argv)
+    if given.perfect < 0:
+        parser.error("--perfect is at least 0")
+    return given
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -289,9 +292,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 number += 1
                 listed = {name: list(days.values()) for name, days in blocks.items()}
                 text = f"{number} cases on {len(next(iter(listed.values())))} days\n\n{table(listed)}\n"
-                text += "\nSeconds of a core: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+                if not given.perfect:  # the further members take time as well
+                    text += "\nSeconds of a core: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
                 with replacing(given.output / "members.md", overwrite=True) as temporary:
-                    temporary.write_text(text + "\n", encoding="utf-8")
+                    temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
     if not number:
         raise DataError(
             f"no case in {', '.join(given.records)}: no window of {PAST} + {LEADS} frames begins {MIN_WET:.0%} wet there"

@@ -41,6 +41,7 @@ FED = slice(0, 7, 2)  # numbers of the rates whose guidance the forecaster is fe
 FED_SCALE = 0.25  # scales log-odds to a standard deviation of about 1
 FAR_BELOW = -4.0  # log-odds that the forecaster is fed where guidance is missing
 LEAST_ENTROPY = 1e-6  # nats: of rates that hardly occur, whose cross entropy would otherwise be divided by nearly 0
+# network values of KNOTS
 KNOT_VALUES = tuple(TRANSFORM.encode(torch.tensor(KNOTS)).tolist())
 MOST_LEADS = 48  # lead times with a correction and a cut of their own; later ones have those of the last
 
@@ -190,7 +191,10 @@ class Guided(Layers, DistributionModel):
     def calibration(
         self, transform: Transform, thresholds: Sequence[float], *, start: Mapping[str, Tensor] = NO_START
     ) -> Calibrations:
-        return Calibrations(CutCalibration(self.cuts), ShiftCalibration(self.shift, self.knots, start.get("shift")))
+        cuts = CutCalibration(self.cuts)
+        if not self.grid:  # it is validated on rainy crops, of which too much rain would be told
+            return Calibrations(cuts)
+        return Calibrations(cuts, ShiftCalibration(self.shift, self.knots, start.get("shift")))
 
     def values(self, outputs: Tensor, past: Tensor, *, first_lead: int = 1, matched: Tensor | None = None) -> Tensor:
         """Return the highest network value whose log-odds reach its cut. Arguments as `Model.values`."""
@@ -213,8 +217,21 @@ class Guided(Layers, DistributionModel):
 
         Shapes are as `DistributionModel.exceedance`.
         """
-        knots = falling([odds + shift for odds, shift in zip(self.knots(outputs), self.shift, strict=True)])
-        return torch.stack([torch.sigmoid(log_odds(knots, value, KNOT_VALUES)) for value in values], dim=2)
+        parts = falling(outputs.unbind(2))
+        number = min(sum(value < max(values, default=0.0) for value in KNOT_VALUES) + 1, len(KNOTS))
+        knots: list[Tensor] = []
+        for value, shift in zip(KNOT_VALUES[: max(number, 2)], self.shift, strict=False):
+            odds = log_odds(parts, value) + shift
+            knots.append(torch.minimum(knots[-1], odds) if knots else odds)
+        return torch.stack([torch.sigmoid(self._shifted(parts, knots, value)) for value in values], dim=2)
+
+    def _shifted(self, parts: Sequence[Tensor], knots: Sequence[Tensor], value: float) -> Tensor:
+        """Return the shifted log-odds (case, lead, y, x) of a network value; beyond KNOTS the shift is that of the nearest."""
+        if value < KNOT_VALUES[0]:
+            return torch.maximum(log_odds(parts, value) + self.shift[0], knots[0])
+        if value > KNOT_VALUES[-1]:
+            return torch.minimum(log_odds(parts, value) + self.shift[-1], knots[-1])
+        return log_odds(knots, value, KNOT_VALUES[: len(knots)])
 
     def knots(self, outputs: Tensor) -> list[Tensor]:
         """Return the log-odds (case, lead, y, x) of each of KNOTS, before they are shifted."""

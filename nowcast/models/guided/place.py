@@ -42,11 +42,15 @@ class Place:
 
         coded: (lead, rate, y, x) int8
         top, left: the first row and column of the part
+
+        Raises ValueError for guidance of other rates.
         """
-        coded, shift = np.ascontiguousarray(coded), np.ascontiguousarray(self.shift, np.float32)
+        if coded.shape[1] != len(self.shift):
+            raise ValueError(f"guidance of {coded.shape[1]} rates; the correction has {len(self.shift)}")
+        coded, shift = np.ascontiguousarray(coded, np.int8), np.ascontiguousarray(self.shift, np.float32)
         part = shift[:, top : top + coded.shape[2], left : left + coded.shape[3]]
-        rows = np.minimum(np.arange(len(coded)), len(self.weight) - 1)
-        weight, out = np.ascontiguousarray(self.weight[rows], np.float32), coded.copy()
+        leads = np.minimum(np.arange(len(coded)), len(self.weight) - 1)
+        weight, out = np.ascontiguousarray(self.weight[leads], np.float32), coded.copy()
         if library := compiled.load(SOURCE):
             grid = shift.shape[1:]
             library.place(

@@ -2,8 +2,8 @@
 
 A network learns from crops with much rain, and its log-odds are linear between the rates that it learns; so, over whole grids
 and many days, it can expect light rain too often and heavy rain too seldom. One number for each of KNOTS corrects that: the
-intercept that makes as many cells rain as were observed. As far as the days do not agree on it, it is not used (James & Stein
-1961): what one storm tells is no property of the network.
+intercept that makes as many cells rain as were observed. As far as the days do not agree on it, it is not used (a mean shrunk
+by its own error: Thompson 1968): what one storm tells, or that none came, is no property of the network.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,13 @@ from torch import Tensor
 
 from nowcast.models.guided.calibration import CENTRES, LIMIT, WIDTH, cells_by_bin
 from nowcast.models.model import Block, Calibration
-from nowcast.scores.distribution import RATES as KNOTS
 
-PRIOR = 100.0  # inverse variance of the Gaussian prior around 0: a few cells with the event tell next to nothing
+KNOTS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0)  # mm/h, those by which the CRPS is computed
+PRIOR = 100.0  # inverse variance of the Gaussian prior around the start: a few cells with the event tell next to nothing
 ITERATIONS = 30  # of Newton's method
 MOST_STEP = 1.0  # log-odds of one iteration
-MOST_FOLDS = 10  # groups of days, each of which is left out once
+MOST_GROUPS = 10  # of days, each of which is left out once
+FEWEST_GROUPS = 4  # of days, and of days with the event: fewer tell nothing of how far they agree
 SAMPLE_CELLS = 1 << 13  # approximate number of cells of a grid that are counted: neighbours tell the same
 
 
@@ -40,13 +41,14 @@ class ShiftCalibration(Calibration):
     def count(self, outputs: Tensor, observed: Tensor, validity: Tensor, blocks: Sequence[Block]) -> None:
         stride = max(isqrt(outputs.shape[-2] * outputs.shape[-1] // SAMPLE_CELLS), 1)
         outputs, observed, validity = (field[..., ::stride, ::stride] for field in (outputs, observed, validity))
+        outputs, observed, validity = (field.cpu() for field in (outputs, observed, validity))
         known = (validity > 0) & ~outputs[:, :, 0].isnan()
         for knot, odds in enumerate(self.knots(outputs)):
             bins = ((odds + LIMIT) / WIDTH).nan_to_num(0).long().clamp(0, len(CENTRES) - 1)
             reached = observed >= KNOTS[knot]
             for case, block in enumerate(blocks):
                 found = self.counts.setdefault(block, np.zeros((len(KNOTS), len(CENTRES), 2), np.int64))
-                chosen = (field[case][known[case]].cpu().numpy() for field in (bins, reached))
+                chosen = (field[case][known[case]].numpy() for field in (bins, reached))
                 found[knot] += cells_by_bin(*chosen, len(CENTRES))
 
     def apply(self, gather: Callable[[Any], list[Any]]) -> None:
@@ -63,29 +65,40 @@ def agreed_shift(counts: Sequence[np.ndarray], start: np.ndarray) -> np.ndarray:
     counts: (knot, bin, 2) of each block, in order of time
     start: (knot,)
 
-    Of the change d, the share 1 - s² / d² is used, at least 0, where s² is the jackknife's variance over groups of blocks. Of
-    a single block nothing is known.
+    Of the change d, the share 1 - s² / d² is used, at least 0, where s² is the jackknife's variance over groups of blocks; both
+    are means with the next knots, which have most of their cells in common. Where fewer than FEWEST_GROUPS have the event,
+    the start stays.
     """
-    if len(counts) < 2:
+    if len(counts) < FEWEST_GROUPS:
         return start
-    groups = [sum(counts[i] for i in part) for part in np.array_split(np.arange(len(counts)), min(len(counts), MOST_FOLDS))]
+    parts = np.array_split(np.arange(len(counts)), min(len(counts), MOST_GROUPS))
+    groups = [sum(counts[i] for i in part) for part in parts]
     total = sum(groups)
-    others = np.array([intercepts(total - group) for group in groups])
+    others = np.array([intercepts(total - group, start) for group in groups])
     variance = (len(groups) - 1) * others.var(axis=0)
-    change = intercepts(total) - start
-    return start + change * (1 - variance / np.maximum(change**2, 1e-12)).clip(0)
+    change = intercepts(total, start) - start
+    share = (1 - with_next(variance) / np.maximum(with_next(change**2), 1e-12)).clip(0)
+    told = sum(group[..., 1].any(axis=1) for group in groups) >= FEWEST_GROUPS
+    return start + np.where(told, share * change, 0)
 
 
-def intercepts(counts: np.ndarray) -> np.ndarray:
-    """Fit the intercepts (knot,) that make the events expected as many as those counted, by Newton's method.
+def with_next(values: np.ndarray) -> np.ndarray:
+    """Return the mean (knot,) of values with those of the next lower and the next higher knot."""
+    padded = np.pad(values, 1, mode="edge")
+    return (padded[:-2] + padded[1:-1] + padded[2:]) / 3
+
+
+def intercepts(counts: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Fit the intercepts (knot,) that make the events expected as many as those counted, by Newton's method from `start` on.
 
     counts: (knot, bin of CENTRES, 2) cells without and with the event
+    start: (knot,), where the prior has its mean
     """
     cells, events = counts.sum(axis=2), counts[..., 1].sum(axis=1)
-    found = np.zeros(len(counts))
+    found = np.array(start, np.float64)
     for _ in range(ITERATIONS):
         chance = 1 / (1 + np.exp(-(CENTRES + found[:, None])))
-        slope = events - (cells * chance).sum(axis=1) - PRIOR * found
+        slope = events - (cells * chance).sum(axis=1) - PRIOR * (found - start)
         curvature = (cells * chance * (1 - chance)).sum(axis=1) + PRIOR
         found += (slope / curvature).clip(-MOST_STEP, MOST_STEP)
     return found

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
@@ -80,6 +80,7 @@ def test_the_correction_is_added_in_steps_of_the_guidance():
     assert (out[:, :, 0, 1] == LARGEST).all()
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     grid=st.tuples(st.integers(1, 40), st.integers(1, 70)),
     corner=st.tuples(st.integers(0, 45), st.integers(0, 75)),
@@ -90,13 +91,21 @@ def test_the_compiled_code_gives_what_numpy_gives(grid, corner, size, seed):
     if compiled.load(SOURCE) is None:
         pytest.skip("no C compiler")
     rng = np.random.default_rng(seed)
-    shift = rng.integers(-2000, 2000, (len(RATES), *grid)).astype(np.float32) / 16  # products and sums are exact
+    shift = rng.integers(-2000, 2000, (len(RATES), *grid)) / 16  # products and sums are exact
+    shift = shift if seed % 2 else shift.astype(np.float32)
     place = Place(shift, (rng.integers(0, 8, (len(RATES), 2)) / 4).astype(np.float32).T)
-    coded = rng.integers(MISSING, LARGEST + 1, (3, len(RATES), *size)).astype(np.int8)
+    coded = rng.integers(MISSING, LARGEST + 1, (3, len(RATES), *size)).astype(np.int8 if seed % 3 else np.int16)
+    coded = coded if seed % 5 else coded[..., ::-1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "load", lambda *_: None)
         expected = place.apply(coded, *corner)
     assert np.array_equal(place.apply(coded, *corner), expected)
+
+
+def test_guidance_of_other_rates_is_refused():
+    place = Place(np.zeros((len(RATES), 3, 4), np.float32), np.ones((2, len(RATES)), np.float32))
+    with pytest.raises(ValueError, match=r"guidance of 3 rates; the correction has 8"):
+        place.apply(np.zeros((2, 3, 3, 4), np.int8))
 
 
 def test_cells_without_guidance_or_rain_count_for_nothing():
