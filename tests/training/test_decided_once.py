@@ -13,6 +13,7 @@ from nowcast.commands.train import dry_run_summary
 from nowcast.errors import CheckpointError
 from nowcast.forecasters import open_forecaster
 from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint, write_checkpoint
+from nowcast.models.engine.amx import functions
 from nowcast.runtime import precision
 from nowcast.training.compatibility import check_same
 from nowcast.training.run_folder import CONFIG
@@ -31,6 +32,8 @@ def processor(tmp_path, monkeypatch):
         precision.processor_flags.cache_clear()
 
     monkeypatch.setattr(precision, "PROCESSOR", tmp_path / "cpuinfo")
+    # it would be found missing (or not) once for all tests that follow
+    monkeypatch.setattr(functions, "library", lambda *_: None)
     yield has
     precision.processor_flags.cache_clear()
 

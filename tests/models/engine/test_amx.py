@@ -33,6 +33,7 @@ def units(request):
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "emulated":
             patch.setattr(functions, "library", emulated)
+        assert functions.library(False, False) is not None, "layers would be computed in torch"
         yield request.param
 
 
