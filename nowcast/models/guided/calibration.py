@@ -51,9 +51,14 @@ def count_odds(odds: Tensor, observed: Tensor, validity: Tensor) -> np.ndarray:
     for lead, rate in np.ndindex(counts.shape[:2]):
         z = odds[:, lead, rate]
         known = (validity[:, lead] > 0) & ~z.isnan()
-        bins = ((z[known] + LIMIT) / WIDTH).long().clamp(0, len(CENTRES) - 1).cpu().numpy()
+        bins = bins_of(z[known]).cpu().numpy()
         counts[lead, rate] = cells_by_bin(bins, (observed[:, lead][known] >= RATES[rate]).cpu().numpy(), len(CENTRES))
     return counts
+
+
+def bins_of(odds: Tensor) -> Tensor:
+    """Return the number of the bin of CENTRES of log-odds of any shape, without NaN; those beyond are in the outermost."""
+    return ((odds + LIMIT) / WIDTH).long().clamp(0, len(CENTRES) - 1)
 
 
 def cells_by_bin(bins: np.ndarray, reached: np.ndarray, number: int) -> np.ndarray:

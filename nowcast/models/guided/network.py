@@ -13,7 +13,7 @@ covers the cells whose log-odds reach a cut, which validation sets for each lead
 log-odds and a shift for each rate, which validation sets as well (reliability.py).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from types import MappingProxyType
@@ -219,10 +219,8 @@ class Guided(Layers, DistributionModel):
         """
         parts = falling(outputs.unbind(2))
         number = min(sum(value < max(values, default=0.0) for value in KNOT_VALUES) + 1, len(KNOTS))
-        knots: list[Tensor] = []
-        for value, shift in zip(KNOT_VALUES[: max(number, 2)], self.shift, strict=False):
-            odds = log_odds(parts, value) + shift
-            knots.append(torch.minimum(knots[-1], odds) if knots else odds)
+        shifts = zip(KNOT_VALUES[: max(number, 2)], self.shift, strict=False)  # of no more knots than are needed
+        knots = falling(log_odds(parts, value) + shift for value, shift in shifts)
         return torch.stack([torch.sigmoid(self._shifted(parts, knots, value)) for value in values], dim=2)
 
     def _shifted(self, parts: Sequence[Tensor], knots: Sequence[Tensor], value: float) -> Tensor:
@@ -271,7 +269,7 @@ def _between_rates(value: float, values: Sequence[float] = VALUES) -> tuple[int,
     return upper, float(round(share)) if min(abs(share), abs(share - 1)) < 1e-4 else share  # one of `values`
 
 
-def falling(parts: Sequence[Tensor]) -> list[Tensor]:
+def falling(parts: Iterable[Tensor]) -> list[Tensor]:
     """Return the log-odds of each rate, at most those of all lower rates; torch's cummin takes several times as long.
 
     parts: of each of RATES, (case, lead, y, x)

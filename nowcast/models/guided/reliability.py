@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nowcast.models.guided.calibration import CENTRES, LIMIT, WIDTH, cells_by_bin
+from nowcast.models.guided.calibration import CENTRES, bins_of, cells_by_bin
 from nowcast.models.model import Block, Calibration
+from nowcast.models.probabilistic.calibration import in_groups, sum_by_block
 
 KNOTS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0)  # mm/h, those by which the CRPS is computed
 PRIOR = 100.0  # inverse variance of the Gaussian prior around the start: a few cells with the event tell next to nothing
 ITERATIONS = 30  # of Newton's method
 MOST_STEP = 1.0  # log-odds of one iteration
-MOST_GROUPS = 10  # of days, each of which is left out once
 FEWEST_GROUPS = 4  # of days, and of days with the event: fewer tell nothing of how far they agree
 SAMPLE_CELLS = 1 << 13  # approximate number of cells of a grid that are counted: neighbours tell the same
 
@@ -44,18 +44,14 @@ class ShiftCalibration(Calibration):
         outputs, observed, validity = (field.cpu() for field in (outputs, observed, validity))
         known = (validity > 0) & ~outputs[:, :, 0].isnan()
         for knot, odds in enumerate(self.knots(outputs)):
-            bins = ((odds + LIMIT) / WIDTH).nan_to_num(0).long().clamp(0, len(CENTRES) - 1)
-            reached = observed >= KNOTS[knot]
+            bins, reached = bins_of(odds.nan_to_num(0)), observed >= KNOTS[knot]
             for case, block in enumerate(blocks):
                 found = self.counts.setdefault(block, np.zeros((len(KNOTS), len(CENTRES), 2), np.int64))
                 chosen = (field[case][known[case]].numpy() for field in (bins, reached))
                 found[knot] += cells_by_bin(*chosen, len(CENTRES))
 
     def apply(self, gather: Callable[[Any], list[Any]]) -> None:
-        counts: dict[Block, np.ndarray] = {}
-        for part in gather(self.counts):
-            for block, of_block in part.items():
-                counts[block] = counts.get(block, 0) + of_block
+        counts = sum_by_block(gather(self.counts))
         self.shift.copy_(torch.from_numpy(agreed_shift([counts[block] for block in sorted(counts)], self.start)))
 
 
@@ -71,8 +67,7 @@ def agreed_shift(counts: Sequence[np.ndarray], start: np.ndarray) -> np.ndarray:
     """
     if len(counts) < FEWEST_GROUPS:
         return start
-    parts = np.array_split(np.arange(len(counts)), min(len(counts), MOST_GROUPS))
-    groups = [sum(counts[i] for i in part) for part in parts]
+    groups = in_groups(counts)
     total = sum(groups)
     others = np.array([intercepts(total - group, start) for group in groups])
     variance = (len(groups) - 1) * others.var(axis=0)

@@ -64,13 +64,19 @@ class ReliabilityCalibration(Calibration):
         self.model.reliability.copy_(fitted)
 
 
-def sum_by_block(parts: Iterable[Mapping[Block, Tensor]]) -> dict[Block, Tensor]:
-    """Add up the counts (bin, 2) of several processes by block."""
-    total: dict[Block, Tensor] = {}
+def sum_by_block(parts: Iterable[Mapping[Block, Any]]) -> dict[Block, Any]:
+    """Add up the counts (…, bin, 2), tensors or arrays, of several processes by block."""
+    total: dict[Block, Any] = {}
     for counts in parts:
         for block, of_block in counts.items():
             total[block] = total.get(block, 0) + of_block
     return total
+
+
+def in_groups(counts: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Add up the counts (…, bin, 2) of blocks, in order of time, in up to MOST_FOLDS groups, none of them empty."""
+    parts = np.array_split(np.arange(len(counts)), min(len(counts), MOST_FOLDS))
+    return [sum(counts[i] for i in part) for part in parts]
 
 
 def between(start: Tensor, fitted: Tensor, counts: Sequence[np.ndarray]) -> Tensor:
@@ -83,7 +89,7 @@ def between(start: Tensor, fitted: Tensor, counts: Sequence[np.ndarray]) -> Tens
     Cross-validation over blocks: the share of the way to the calibration of the other blocks with the greatest gain in log
     likelihood, if that gain is more than its standard error; else the start's. Of a single block nothing can be shown.
     """
-    folds = [sum(counts[i] for i in part) for part in np.array_split(np.arange(len(counts)), min(len(counts), MOST_FOLDS))]
+    folds = in_groups(counts)
     if len(folds) < 2:
         return start
     before, gains = start.numpy(), np.zeros((len(SHARES), len(folds)))
