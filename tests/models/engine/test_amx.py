@@ -188,6 +188,26 @@ def test_zeros_stay_zeros(units):
     assert not hidden[-1].any()
 
 
+@pytest.mark.parametrize("gate", [0, 1, 2, 3], ids=["input", "forget", "cell", "output"])
+def test_activations_are_those_of_torch_to_a_twentieth_of_bfloat16(units, gate):
+    """The gates' arguments are exact: one is the frame times 1, with a bias; the others are far in saturation."""
+    net, values = one_layer(1, 16, 1), torch.cat([torch.linspace(-20, 20, 4001), torch.tensor([0.0, 2e30, -2e30])])
+    values = values.to(BFLOAT16).float()
+    for weight in net.parameters():
+        torch.nn.init.zeros_(weight)
+    with torch.no_grad():
+        cell = net.cells[0]
+        cell.bias.view(4, 16)[:] = 50.0
+        cell.bias.view(4, 16)[gate] = -0.75
+        cell.input_weight.view(4, 16)[gate] = 1.0
+        state = [tuple(torch.full((1, 16, 1, len(values)), 2.0) for _ in range(2))]
+        expected = net(values.view(1, 1, 1, 1, -1), state)
+        with torch.autocast("cpu", BFLOAT16):
+            found = net(values.view(1, 1, 1, 1, -1), state)
+    assert float((found[1][0][1] - expected[1][0][1]).abs().max()) <= 2e-4  # cell state: up to twice the forget gate
+    assert float((found[0][0].float() - expected[0][0]).abs().max()) <= 1e-4 + 2**-9  # hidden state, rounded
+
+
 def test_not_a_number_stays_where_it_can_reach(units):
     net, frames = one_layer(2, 16, 3), torch.zeros(1, 1, 2, 9, 9)
     frames[0, 0, 0, 4, 4] = torch.nan

@@ -1,78 +1,88 @@
 /* The gates and states of 16 channels at one grid cell, forward and backward: the equations of gates.c (of the folder
    above) for AVX-512.
 
-   Macros RELU and HARD_SIGMOID choose the activations. Values differ from those of gates.c by some 1e-5, a hundredth of what
-   bfloat16 resolves: e^x is computed in fewer steps, and 1/x is refined from an estimate. */
+   Macros RELU and HARD_SIGMOID choose the activations. Values differ from those of gates.c by up to 1e-4, a twentieth of what
+   bfloat16 resolves. Beside the matrix units a processor makes one of these instructions in each cycle, so that their number
+   decides how long narrow layers take: an argument's bias and factor are one multiplication with addition, 2^x is a
+   polynomial of few terms, and 1/x is an estimate. */
 
-/* Returns 2^x, with a relative error of up to 3e-06 besides that of x: a polynomial of what x is above a whole number.
-   It is exact for whole numbers, so that tanh(0) is 0. */
+/* Returns 2^x, with a relative error of up to 1.1e-04 besides that of x: a polynomial of what x is above a whole number.
+   It is exact for whole numbers, so that tanh(0) is 0; infinity and NaN stay what they are. */
 static inline __m512 power_of_two(__m512 x) {
-    x = _mm512_min_ps(_mm512_set1_ps(126.0f), x); /* NaN, as the second, stays */
-    __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0.0134266891f), r, _mm512_set1_ps(0.0522424664f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.241280209f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.693044844f));
+    const __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0.07826797f), r, _mm512_set1_ps(0.22630768f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.69542435f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(p, x);
 }
 
+/* Returns 1/x, with a relative error of up to 2^-14; exact for powers of 2. */
+static inline __m512 inverse(__m512 x) { return _mm512_rcp14_ps(x); }
+
 #define LOG2_E 1.44269504f
-
-static inline __m512 inverse(__m512 x) {
-    __m512 y = _mm512_rcp14_ps(x);
-    return _mm512_mul_ps(y, _mm512_fnmadd_ps(x, y, _mm512_set1_ps(2.0f)));
-}
-
 #define ONE _mm512_set1_ps(1.0f)
 #define ZERO _mm512_setzero_ps()
 
+/* Activations take SCALE x + SHIFT of their argument x. */
 #ifdef HARD_SIGMOID
-static inline __m512 squash16(__m512 x) {
-    __m512 y = _mm512_fmadd_ps(x, _mm512_set1_ps(0.2f), _mm512_set1_ps(0.5f));
-    return _mm512_min_ps(ONE, _mm512_max_ps(ZERO, y));
-}
+#define SQUASH_SCALE 0.2f
+#define SQUASH_SHIFT 0.5f
+static inline __m512 squash16(__m512 x) { return _mm512_min_ps(ONE, _mm512_max_ps(ZERO, x)); }
 static inline __m512 squash_slope16(__m512 y) {
     __mmask16 inside = _mm512_cmp_ps_mask(y, ZERO, _CMP_GT_OQ) & _mm512_cmp_ps_mask(y, ONE, _CMP_LT_OQ);
     return _mm512_maskz_mov_ps(inside, _mm512_set1_ps(0.2f));
 }
 #else
-static inline __m512 squash16(__m512 x) {
-    return inverse(_mm512_add_ps(ONE, power_of_two(_mm512_mul_ps(x, _mm512_set1_ps(-LOG2_E)))));
-}
+#define SQUASH_SCALE -LOG2_E
+#define SQUASH_SHIFT 0.0f
+static inline __m512 squash16(__m512 x) { return inverse(_mm512_add_ps(ONE, power_of_two(x))); }
 static inline __m512 squash_slope16(__m512 y) { return _mm512_fnmadd_ps(y, y, y); }
 #endif
 
 #ifdef RELU
+#define ACTIVATION_SCALE 1.0f
 static inline __m512 activate16(__m512 x) { return _mm512_max_ps(ZERO, x); }
 static inline __m512 activation_slope16(__m512 y) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y, ZERO, _CMP_GT_OQ), ONE); }
 #else
+#define ACTIVATION_SCALE (2 * LOG2_E)
 static inline __m512 activate16(__m512 x) {
-    __m512 e = power_of_two(_mm512_mul_ps(x, _mm512_set1_ps(2 * LOG2_E)));
-    return _mm512_fnmadd_ps(_mm512_set1_ps(2.0f), inverse(_mm512_add_ps(ONE, e)), ONE);
+    return _mm512_fnmadd_ps(_mm512_set1_ps(2.0f), inverse(_mm512_add_ps(ONE, power_of_two(x))), ONE);
 }
 static inline __m512 activation_slope16(__m512 y) { return _mm512_fnmadd_ps(y, y, ONE); }
 #endif
 
+/* The activation of a cell state. */
+static inline __m512 activated(__m512 cell) { return activate16(_mm512_mul_ps(cell, _mm512_set1_ps(ACTIVATION_SCALE))); }
+
+/* Turns biases (channel / 16, gate, 16) to what is added to the gates' arguments once they have been scaled. */
+static void scale_bias(float *bias, int64_t groups) {
+    for (int64_t j = 0; j < groups * GROUP; j++)
+        bias[j] = j / 16 % 4 == 2 ? ACTIVATION_SCALE * bias[j] : SQUASH_SCALE * bias[j] + SQUASH_SHIFT;
+}
+
+/* Scales the argument of a gate and adds its scaled bias. */
+static inline __m512 scaled(__m512 sums, float scale, const float *bias) {
+    return _mm512_fmadd_ps(sums, _mm512_set1_ps(scale), _mm512_loadu_ps(bias));
+}
+
 /* Computes gate values `g` and new states, for channels c to c + 16 (those of the mask `m`), from a convolution's sums at the
    place that is next, one vector for each gate; the other arguments are as of place_forward (gates.c of the folder above).
-   `bias` and `g` are (gate, 16); `before`, for zeros, and `g` may be NULL. The hidden state is written to `hidden_too` as well,
-   if it is not NULL. */
+   `bias`, scaled, and `g` are (gate, 16); `before`, for zeros, and `g` may be NULL. The hidden state is written to `hidden_too`
+   as well, if it is not NULL. */
 INLINED void forward_lanes(__mmask16 m, int64_t c, const Rest *rest, const float *bias, const float *peepholes,
                            const float *before, bfloat *g, float *cell, bfloat *hidden, bfloat *hidden_too, int64_t n) {
     __m512 old = before ? _mm512_maskz_loadu_ps(m, before + c) : ZERO;
-    __m512 i = _mm512_add_ps(sums_of(rest, 0), _mm512_loadu_ps(bias));
-    __m512 f = _mm512_add_ps(sums_of(rest, 1), _mm512_loadu_ps(bias + 16));
-    __m512 a = _mm512_add_ps(sums_of(rest, 2), _mm512_loadu_ps(bias + 32));
-    __m512 o = _mm512_add_ps(sums_of(rest, 3), _mm512_loadu_ps(bias + 48));
+    __m512 i = sums_of(rest, 0), f = sums_of(rest, 1), a = sums_of(rest, 2), o = sums_of(rest, 3);
     if (peepholes) {
         i = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, peepholes + c), old, i);
         f = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, peepholes + n + c), old, f);
     }
-    i = squash16(i), f = squash16(f), a = activate16(a);
+    i = squash16(scaled(i, SQUASH_SCALE, bias)), f = squash16(scaled(f, SQUASH_SCALE, bias + 16));
+    a = activate16(scaled(a, ACTIVATION_SCALE, bias + 32));
     __m512 now = _mm512_fmadd_ps(f, old, _mm512_mul_ps(i, a));
     if (peepholes) o = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, peepholes + 2 * n + c), now, o);
-    o = squash16(o);
-    __m512 h = _mm512_mul_ps(o, activate16(now));
+    o = squash16(scaled(o, SQUASH_SCALE, bias + 48));
+    __m512 h = _mm512_mul_ps(o, activated(now));
     if (g) store_two(g, i, f), store_two(g + 32, a, o);
     _mm512_mask_storeu_ps(cell + c, m, now);
     store_bfloat(hidden + c, m, h);
@@ -88,9 +98,9 @@ INLINED void backward_lanes(__mmask16 m, int64_t c, bfloat *g, bfloat *g_too, co
     __m512 a = load_bfloat(0xffff, g + 32), o = load_bfloat(0xffff, g + 48);
     __m512 old = before ? _mm512_maskz_loadu_ps(m, before + c) : ZERO;
     __m512 d_hidden = _mm512_add_ps(load_bfloat(m, d_out + c), d_next);
-    __m512 activated = activate16(_mm512_maskz_loadu_ps(m, cell + c));
-    __m512 d_o = _mm512_mul_ps(_mm512_mul_ps(d_hidden, activated), squash_slope16(o));
-    __m512 d = _mm512_fmadd_ps(_mm512_mul_ps(d_hidden, o), activation_slope16(activated), _mm512_maskz_loadu_ps(m, d_cell + c));
+    __m512 shown = activated(_mm512_maskz_loadu_ps(m, cell + c));
+    __m512 d_o = _mm512_mul_ps(_mm512_mul_ps(d_hidden, shown), squash_slope16(o));
+    __m512 d = _mm512_fmadd_ps(_mm512_mul_ps(d_hidden, o), activation_slope16(shown), _mm512_maskz_loadu_ps(m, d_cell + c));
     if (peepholes) d = _mm512_fmadd_ps(d_o, _mm512_maskz_loadu_ps(m, peepholes + 2 * n + c), d);
     __m512 d_i = _mm512_mul_ps(_mm512_mul_ps(d, a), squash_slope16(i));
     __m512 d_f = _mm512_mul_ps(_mm512_mul_ps(d, old), squash_slope16(f));

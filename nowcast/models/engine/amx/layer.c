@@ -151,16 +151,17 @@ static void begin_forward(const Shape *l, const bfloat *frames, const bfloat *hi
    frames: (time, place, input), or NULL
    hidden0, cell0: (place, n), or NULL for zeros
    weights, offsets: of `convolve_places`, all `steps`, of which the first `input_steps` take no channel of the state alone
-   bias: (channel / 16, gate, 16), zero where there is no channel
+   bias: (channel / 16, gate, 16), zero where there is no channel; overwritten by what is added to scaled arguments
    gates: (time, group, place, gate, 16), or NULL if they are not to be kept
    cells: (kept time, place, n); with fewer kept times than times, they are used in turn
    memory: of two padded grids of joined channels */
 void layer_forward(const Shape *l, const bfloat *frames, const bfloat *hidden0, const float *cell0, const bfloat *weights,
-                   const int64_t *offsets, const float *bias, const float *peepholes, bfloat *gates, float *cells,
+                   const int64_t *offsets, float *bias, const float *peepholes, bfloat *gates, float *cells,
                    bfloat *hidden, bfloat *memory, int64_t kept_times, int64_t input_steps, int64_t steps, int threads) {
     const int64_t places = places_of(l), n = l->n;
     const Part columns[2] = {part_of(offsets, weights, steps, groups_of(n) * GROUP)};
     const Padded padded = padded_of(memory, l, first_state(l) + n);
+    scale_bias(bias, columns[0].groups);
 #pragma omp parallel num_threads(threads)
     {
         TileShapes shapes;
