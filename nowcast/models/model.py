@@ -67,6 +67,7 @@ class Model(nn.Module, ABC):
     learns_from_future: ClassVar[bool] = False  # whether `forward` takes `future` and `done` while it trains
     takes_guidance: ClassVar[bool] = False  # whether `forward` and `leads` take `guidance`; see models/guided/guidance.py
     calibrated: ClassVar[tuple[str, ...]] = ()  # names of the buffers that calibration sets
+    fixed: ClassVar[tuple[str, ...]] = ()  # names of the buffers that are set before the first step and stay so
     newer: ClassVar[Mapping[str, Tensor]] = {}  # buffers that older checkpoints lack, with values that change no forecast
 
     cell_multiple: int = 1  # cells: smallest side of a grid; grids are padded to a multiple of it

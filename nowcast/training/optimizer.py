@@ -62,10 +62,13 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 class Average:
-    """The exponential moving average of a model's weights. Its decay at step s is min(decay, (1 + s) / (10 + s))."""
+    """The exponential moving average of a model's weights. Its decay at step s is min(decay, (1 + s) / (10 + s)).
+
+    What is fixed in a model stays as it was when the average began: it may be as large as a radar's grid.
+    """
 
     def __init__(self, model: nn.Module, decay: float):
-        self.decay = decay
+        self.decay, self.fixed = decay, frozenset(getattr(model, "fixed", ()))
         self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     @torch.no_grad()
@@ -73,6 +76,8 @@ class Average:
         """Move the average towards the model's weights of that step; counters and other whole numbers are copied."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in model.state_dict().items():
+            if name in self.fixed:
+                continue
             if value.is_floating_point():
                 self.weights[name].lerp_(value, 1 - decay)
             else:

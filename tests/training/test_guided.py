@@ -18,6 +18,7 @@ from nowcast.errors import Stopped, UsageError
 from nowcast.forecasters import open_forecaster
 from nowcast.models.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
 from nowcast.models.guided.calibration import correction, count_guidance
+from nowcast.models.guided.network import Guided
 from nowcast.training.experiment import resolve
 from nowcast.training.learner import Learner
 from nowcast.training.run_folder import METRICS
@@ -74,6 +75,17 @@ def test_the_run_folder_has_calibrated_cuts_and_scores(place):
     losses = [line for line in (place / "straight" / METRICS).read_text().splitlines() if '"validation"' in line]
     assert len(losses) == 3  # with that of the weights before the first step
     assert "NaN" not in "".join(losses)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cached")
+def test_what_is_fixed_before_the_first_step_is_so_in_the_average_too(place):
+    last = read_checkpoint(place / "straight" / LAST)
+    weights, averaged = last.tensors_of("model"), last.tensors_of("average")
+    assert set(FITTED) <= set(Guided.fixed) & set(weights)
+    for name in set(Guided.fixed) & set(weights):
+        assert torch.equal(averaged[name], weights[name]), name
+    assert not torch.equal(averaged["head.weight"], weights["head.weight"])
 
 
 @pytest.mark.slow

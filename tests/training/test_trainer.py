@@ -396,6 +396,17 @@ def test_the_average_follows_the_weights():
     torch.testing.assert_close(average.weights["weight"], start + 0.5)
 
 
+def test_the_average_leaves_alone_what_is_fixed():
+    model = torch.nn.BatchNorm1d(1, affine=False)
+    model.fixed = ("running_mean",)
+    average = Average(model, 0.5)
+    with torch.no_grad():
+        model.running_mean += 1
+        model.running_var += 1
+    average.update(model, step=1000)
+    assert [average.weights[name].item() for name in ("running_mean", "running_var")] == [0, 1.5]
+
+
 @pytest.mark.parametrize("name", ["adamw", "adam", "rmsprop", "adadelta", "sgd"])
 def test_every_optimizer_trains_and_resumes(record, tmp_path, name):
     experiment = tiny_experiment([record], optimizer=name, steps=3, validate_every=3)

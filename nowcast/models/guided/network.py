@@ -68,6 +68,7 @@ class Guided(Layers, DistributionModel):
 
     citation = "Shi et al. (2015), arXiv 1506.04214; Seed (2003); Bowler, Pierce & Seed (2006)"
     calibrated = ("cuts", "shift")
+    fixed = ("intercept", "slope", "entropy", "place_shift", "place_weight")
     newer = MappingProxyType({"shift": torch.zeros(len(KNOTS))})
     takes_guidance = True
 
