@@ -106,6 +106,10 @@ class Learner:
 
         progress: the share of all steps that is done, 0 to 1; scheduled sampling depends on it
         """
+        return self.compared(*self.outputs(batch, progress=progress))
+
+    def outputs(self, batch: Batch, *, progress: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Compute the outputs (case, lead, …); return them and the frames (case, lead, y, x) that they predict."""
         past, future = batch.past.to(self.device), batch.future.to(self.device)
         with arithmetic(self.device, self.precision):
             further = self._teaching(future, progress) | guidance_of(self.model, batch, self.device)
@@ -113,6 +117,10 @@ class Learner:
         # a model that is shown the true future also predicts frames of the past, each from those before it
         if further_frames := outputs.shape[1] - future.shape[1]:
             future = torch.cat([past[:, -further_frames:], future], dim=1)
+        return outputs, future
+
+    def compared(self, outputs: Tensor, future: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the sum of the errors of outputs, and the count of known pixels, two scalars."""
         observed, validity = split_missing(future)
         return self.loss.sum_and_count(self.model.loss_input(outputs), observed, validity, self.transform)
 

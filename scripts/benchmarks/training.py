@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Measure the steps of trainings by part: reading a batch, forward and loss, backward, optimizer, and some parts alone.
+"""Measure the steps of trainings by part: reading a batch, forward, loss, backward, optimizer, and some parts alone.
 
 All recipes take their steps in turn in every round. Those that look for the motion of the rain, or keep guidance, train on the
 record; all others, made for other records, and all without --data, train on random fields of their own shape. Times are
 medians over the rounds, in ms of one step; "÷ first" is the ratio of windows per second to those of the first row, the median
 of the ratios in each round. "Motion" is the part of the data that finds the motion of the rain. "Cascade" is the forecast
-without the network: a part of forward, or, where guidance is kept, what it takes once for the cases of one step. "Layers
-alone" is what the network's layers (recurrent ones, convolutions, products, norms) take, forward and backward, on the inputs
-that they have in a step; their share is that of the whole step. The last column names what else takes more than 10 % of it:
-data, cascade, optimizer, and as "rest" what is left of forward and backward, such as patches and the loss. What is kept in the
-cache (packed frames, guidance) is computed before.
+without the network: a part of forward, or, where guidance is kept, what it takes once for the cases of one step. "Loss"
+is the loss with its gradient, of which forward and backward do not contain anything. "Layers alone" is what the network's
+layers (recurrent ones, convolutions, products, norms) take, forward and backward, on the inputs that they have in a step; their
+share is that of the whole step. The last column names what else takes more than 10 % of it: data, cascade, loss, optimizer, and
+as "rest" what is left of forward and backward: all that lies between the layers and around them. What is kept in the cache
+(packed frames, guidance) is computed before.
 
     python scripts/benchmarks/training.py configs/radar.toml configs/archive.toml --data RECORD --set data.crop=64
     python scripts/benchmarks/training.py configs/*.toml --largest-crop 32 --set training.batch_size=1 --rounds 1
@@ -40,6 +41,7 @@ from nowcast.errors import NowcastError
 from nowcast.models.convgru import ConvGRU
 from nowcast.models.convlstm import ConvLSTM
 from nowcast.models.guided.guidance import guidance
+from nowcast.models.losses import at_least_one
 from nowcast.models.probabilistic.network import Probabilistic
 from nowcast.models.transform import network_input
 from nowcast.motion import MARGIN, motion
@@ -48,7 +50,7 @@ from nowcast.training.experiment import with_grid
 from nowcast.training.learner import Learner
 from nowcast.training.trainer import Trainer
 
-PARTS = ("data", "motion", "cascade", "forward", "backward", "optimizer", "layers")
+PARTS = ("data", "motion", "cascade", "forward", "loss", "backward", "optimizer", "layers")
 ALONE = ("motion", "cascade", "layers")  # contained in other parts, or computed before
 WARM_UP = 2  # steps before the first that counts
 KEPT_CASES = 200  # of recipes that keep cases: enough for the rounds
@@ -92,8 +94,9 @@ class Recipe:
         batch = batch.to(learner.device)
         learner.model.train()
         learner.optimizer.zero_grad(set_to_none=True)
-        loss = self._timed(seconds, "forward", lambda: learner.batch_loss(batch))
-        self._timed(seconds, "backward", loss.backward)
+        outputs, future = self._timed(seconds, "forward", lambda: learner.outputs(batch))
+        gradient = self._timed(seconds, "loss", lambda: self._gradient(outputs, future))
+        self._timed(seconds, "backward", lambda: outputs.backward(gradient))
         self._timed(seconds, "optimizer", lambda: learner.apply_gradients(self.number, rate=1e-4))
         seconds["layers"] = self._layers(batch)
         self.number += 1
@@ -120,6 +123,11 @@ class Recipe:
         elif model.takes_guidance:
             self._timed(seconds, "cascade", lambda: [guidance(past, leads) for past in batch.past.numpy()])
         return seconds.get("cascade", 0.0)
+
+    def _gradient(self, outputs: Tensor, future: Tensor) -> Tensor:
+        """Return the gradient of the mean loss of a network's outputs, of their shape."""
+        loss, count = self.learner.compared(outputs, future)
+        return torch.autograd.grad(loss / at_least_one(count), outputs)[0]
 
     def _layers(self, batch: Batch) -> float:
         """Return the seconds of the layers alone, forward and backward, on the inputs that they have in a step."""
@@ -228,7 +236,7 @@ def table(recipes: Sequence[Recipe], rounds: Sequence[Sequence[dict[str, float]]
 def above_a_tenth(steps: Sequence[dict[str, float]], *, cascade_in_step: bool) -> list[str]:
     """Return the names and percentages of the parts beside the layers whose share of a step, in the median, is above MUCH."""
     found = []
-    for name in ("data", "cascade", "rest", "optimizer"):
+    for name in ("data", "cascade", "loss", "rest", "optimizer"):
         share = median(_others(seconds, cascade_in_step)[name] / _whole(seconds) for seconds in steps)
         if share > MUCH:
             found.append(f"{name} {100 * share:.0f} %")
