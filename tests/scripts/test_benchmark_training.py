@@ -18,14 +18,14 @@ def test_recipes_stand_in_one_table(tmp_path, monkeypatch):
     done = call_script("benchmarks/training.py", ROOT / "configs/radar.toml", ROOT / "configs/archive.toml", *options)
     assert done.returncode == 0, done.stderr
     head, _, *rows = done.stdout.splitlines()[2:]
-    assert head.startswith("| recipe | windows / s | ÷ first | data, ms | motion | cascade | forward |")
+    assert head.startswith("| recipe | windows / s | ÷ first | data, ms | motion | cascade | forward | loss | backward |")
     assert [row.split(" | ")[0] for row in rows] == ["| radar.toml", "| archive.toml"]
     assert " | 1.00 | " in rows[0]
     for row in rows:
         numbers, others = row.split(".toml")[1].removesuffix(" |").rsplit(" | ", 1)
         speed, _, *parts, share = re.findall(r"[\d.]+", numbers)
         assert float(speed) > 0
-        assert len(parts) == 7
+        assert len(parts) == 8
         assert all(float(of) >= 10 for of in re.findall(r"[\d.]+", others))
         assert 0 < float(share) < 150  # the layers are timed a second time, so a busy machine may spoil their share
 
