@@ -71,7 +71,7 @@ class Learner:
         set_checkpoint_steps(self.model, self.settings.checkpoint_steps)
         self.network = self._compiled() if self.settings.compile else self.model
         self.optimizer = make_optimizer(self.model, self.settings)
-        self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
+        self.restart_average()
         self.decides_precision = self.settings.precision == "auto"
         # processes may run on different processors, but all must compute alike
         self._compute_in(distributed.gather(pick_precision(self.settings.precision, device))[0])
@@ -218,7 +218,7 @@ class Learner:
 
     def restart_average(self) -> None:
         """Begin the moving average anew with the present weights."""
-        self.average = Average(self.model, self.settings.ema) if self.settings.ema else None
+        self.average = Average(self.model, self.settings.ema, fixed=self.model.fixed) if self.settings.ema else None
 
     def forecasting_weights(self) -> Mapping[str, Tensor]:
         """Return the weights to forecast with: the moving average, or without one the weights themselves."""

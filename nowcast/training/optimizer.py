@@ -1,6 +1,7 @@
 """The optimizer, its learning rate as a function of the step, and the moving average of the weights."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -64,11 +65,11 @@ def _cosine(start: float, end: float, progress: float) -> float:
 class Average:
     """The exponential moving average of a model's weights. Its decay at step s is min(decay, (1 + s) / (10 + s)).
 
-    What is fixed in a model stays as it was when the average began: it may be as large as a radar's grid.
+    Buffers named in `fixed`, which never change, stay as they were when it began: they may be as large as a radar's grid.
     """
 
-    def __init__(self, model: nn.Module, decay: float):
-        self.decay, self.fixed = decay, frozenset(getattr(model, "fixed", ()))
+    def __init__(self, model: nn.Module, decay: float, *, fixed: Sequence[str] = ()):
+        self.decay, self.fixed = decay, fixed
         self.weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     @torch.no_grad()

@@ -398,8 +398,7 @@ def test_the_average_follows_the_weights():
 
 def test_the_average_leaves_alone_what_is_fixed():
     model = torch.nn.BatchNorm1d(1, affine=False)
-    model.fixed = ("running_mean",)
-    average = Average(model, 0.5)
+    average = Average(model, 0.5, fixed=("running_mean",))
     with torch.no_grad():
         model.running_mean += 1
         model.running_var += 1
