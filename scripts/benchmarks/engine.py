@@ -2,7 +2,9 @@
 """Measure the speed of the ConvLSTM engine against a plain ConvLSTM, for stacks of layers and for whole recipes.
 
 The plain ConvLSTM is the textbook one: one convolution over input and state joined, gates computed one by one, autograd.
-All variants are timed in turn in every round. Ratios are time or memory relative to the plain ConvLSTM in float32, as
+All variants are timed in turn in every round, each for at least a third of a second, as many calls as fit in: a call of few
+milliseconds after a long one of another variant finds neither code nor memory in the processor's caches. Freed memory is kept
+for the next call, as in trainings. Ratios are time or memory relative to the plain ConvLSTM in float32, as
 median over the rounds (smallest–largest). The ceiling is the rate of the convolutions alone, measured in the same run in
 the faster of two memory layouts. Tables are in Markdown.
 
@@ -13,6 +15,7 @@ the faster of two memory layouts. Tables are in Markdown.
 
 import argparse
 import importlib
+import math
 import multiprocessing
 import statistics
 import tempfile
@@ -20,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -30,7 +34,7 @@ from nowcast import config
 from nowcast.dataset.archive import open_archive
 from nowcast.models import convlstm
 from nowcast.runtime.device import pick_device
-from nowcast.runtime.memory import peak_memory, resident_memory, restart_peak
+from nowcast.runtime.memory import keep_freed_memory, peak_memory, resident_memory, restart_peak
 from nowcast.runtime.precision import pick_precision
 from nowcast.runtime.progress import Stopwatch
 from nowcast.training.learner import Learner
@@ -40,6 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS = 10  # time steps of a sequence
 LAYERS = 3
 RECIPES = ("synthetic", "radar", "many_to_many", "cnn_lstm")  # configs that can be trained on data/synthetic.nc
+LEAST_SECONDS = 0.33  # of one measurement
 STRICT = " without TF32"  # suffix of a variant that does not use TF32 on a GPU
 Timed = Callable[[], float]
 
@@ -114,8 +119,10 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def training_and_forward(stack: Stack, kind: str, device: torch.device, precision: torch.dtype) -> tuple[Timed, Timed]:
-    """Return two functions that return seconds: of forward and backward, and of forward without gradients.
+def training_and_forward(
+    stack: Stack, kind: str, device: torch.device, precision: torch.dtype
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return two functions: forward and backward, and forward without gradients.
 
     The gradient of the last layer's hidden states is given, so that no time is a loss's.
     """
@@ -138,7 +145,13 @@ def training_and_forward(stack: Stack, kind: str, device: torch.device, precisio
         with torch.inference_mode():
             forward()
 
-    return (lambda: timed(train, device)), (lambda: timed(only_forward, device))
+    return train, only_forward
+
+
+def seconds_of_call(run: Callable[[], object], device: torch.device) -> float:
+    """Return the mean seconds of as many calls as take LEAST_SECONDS, after one that is not counted."""
+    times = math.ceil(LEAST_SECONDS / timed(run, device))
+    return timed(repeated(run, times), device) / times
 
 
 def interleaved(runs: Sequence[Timed], rounds: int) -> list[list[float]]:
@@ -223,8 +236,10 @@ def stack_rows(args: argparse.Namespace, device: torch.device, precision: torch.
             variants.insert(1, ("plain", torch.float32, "plain TF32"))
         variants += [(peer, torch.float32, peer) for peer in args.peer]
         pairs = [training_and_forward(stack, kind, device, dtype) for kind, dtype, _ in variants]
-        training = interleaved([train for train, _ in pairs], args.rounds)
-        forward = interleaved([only for _, only in pairs], args.rounds)
+        training, forward = (
+            interleaved([partial(seconds_of_call, run, device) for run in runs], args.rounds)
+            for runs in zip(*pairs, strict=True)
+        )
         plain_memory = peak_of(stack, variants[0][0], str(device), torch.float32)
         for n, (kind, dtype, name) in enumerate(variants):
             torch.backends.cudnn.allow_tf32 = not kind.endswith(STRICT)
@@ -319,6 +334,7 @@ def main() -> None:
         "--peer", action="append", default=[], metavar="MODULE:CLASS", help="called as (channels, hidden, kernels)"
     )
     args = parser.parse_args()
+    keep_freed_memory()
     device = pick_device(args.device)
     precision = pick_precision(args.precision, device)
     print(
