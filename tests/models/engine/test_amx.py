@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nowcast.models.convlstm import CellOptions, ConvLSTM
 from nowcast.models.engine.amx import functions
+from nowcast.models.engine.amx import layer as amx_layer
 from nowcast.runtime import compiled
 from nowcast.runtime.precision import processor_flags
 
@@ -50,24 +51,28 @@ def one_layer(inputs, n, kernel, *, input_kernel=0, seed=0, **options):
     return net
 
 
-def computed(net, frames, state, times, *, precision):
-    """Hidden states, last cell state and all gradients; in float32 by the cell, in bfloat16 by the layer."""
+def computed(net, frames, state, times, *, precision, in_loss=(0, 1)):
+    """Hidden states, last cell state and all gradients; in float32 by the cell, in bfloat16 by the layer.
+
+    in_loss: which of the first two the loss is made of
+    """
     with torch.autocast("cpu", BFLOAT16, enabled=precision == BFLOAT16):
         hidden, after = net(frames, state, num_steps=times)
     outputs = [hidden[-1], after[-1][1]]
-    loss = sum((part.float() * torch.linspace(-1, 1, part.numel()).view(part.shape)).sum() for part in outputs)
+    chosen = [outputs[n] for n in in_loss]
+    loss = sum((part.float() * torch.linspace(-1, 1, part.numel()).view(part.shape)).sum() for part in chosen)
     given = [] if frames is None or not frames.requires_grad else [frames]
     inputs = [*net.parameters(), *given, *(part for each in state or [] for part in each)]
     return [part.detach().float() for part in outputs], [part.float() for part in torch.autograd.grad(loss, inputs)]
 
 
-def assert_as_the_cell(net, inputs, n, grid, *, cases=2, times=3, with_state=False):
+def assert_as_the_cell(net, inputs, n, grid, *, cases=2, times=3, with_state=False, in_loss=(0, 1)):
     """In bfloat16 the layer gives what it gives in float32, to the rounding of hidden states."""
     frames = torch.randn(cases, times, inputs, *grid).to(BFLOAT16).float().requires_grad_() if inputs else None
     state = [tuple(torch.randn(cases, n, *grid).to(BFLOAT16).float().requires_grad_() for _ in range(2))]
     state = state if with_state or not inputs else None
-    outputs, gradients = computed(net, frames, state, times, precision=BFLOAT16)
-    expected, expected_gradients = computed(net, frames, state, times, precision=torch.float32)
+    outputs, gradients = computed(net, frames, state, times, precision=BFLOAT16, in_loss=in_loss)
+    expected, expected_gradients = computed(net, frames, state, times, precision=torch.float32, in_loss=in_loss)
     for found, right in zip(outputs, expected, strict=True):
         assert found.shape == right.shape
         assert float((found - right).norm()) <= 0.01 * float(right.norm())
@@ -85,6 +90,8 @@ CASES = {
     "1 × 1 on one cell": {"inputs": 4, "n": 7, "kernel": 1, "grid": (1, 1)},
     "1 × 1 from the input, as in recipes": {"inputs": 70, "n": 16, "kernel": 3, "input_kernel": 1, "grid": (6, 20)},
     "5 × 5 from the input": {"inputs": 9, "n": 20, "kernel": 3, "input_kernel": 5, "grid": (6, 11)},
+    "channels that fill all registers": {"inputs": 32, "n": 32, "kernel": 3, "grid": (8, 16)},
+    "the same with two kernels": {"inputs": 64, "n": 32, "kernel": 3, "input_kernel": 1, "grid": (8, 16)},
     "no input": {"inputs": 0, "n": 20, "kernel": 3, "grid": (5, 40)},
     "more columns than at once, and places": {"inputs": 40, "n": 33, "kernel": 3, "grid": (9, 70)},
 }
@@ -95,6 +102,30 @@ CASES = {
 def test_a_layer_equals_the_cell(units, case, with_state):
     net = one_layer(case["inputs"], case["n"], case["kernel"], input_kernel=case.get("input_kernel", 0))
     assert_as_the_cell(net, case["inputs"], case["n"], case["grid"], with_state=with_state)
+
+
+@pytest.mark.parametrize("in_loss", [(0,), (1,)], ids=["hidden states alone", "last cell state alone"])
+def test_a_loss_of_one_output_alone(units, in_loss):
+    assert_as_the_cell(one_layer(6, 18, 3), 6, 18, (8, 11), with_state=True, in_loss=in_loss)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_memory_that_is_not_cleared_is_never_read(units, case, monkeypatch):
+    net = one_layer(case["inputs"], case["n"], case["kernel"], input_kernel=case.get("input_kernel", 0), peepholes=True)
+    frames = torch.randn(2, 3, case["inputs"], *case["grid"]).requires_grad_() if case["inputs"] else None
+    state = [tuple(torch.randn(2, case["n"], *case["grid"]).requires_grad_() for _ in range(2))] if frames is None else None
+    expected = computed(net, frames, state, 3, precision=BFLOAT16)
+    memory = functions.memory
+
+    def spoilt(shape, dtype=torch.float32, *, zero=False):
+        allocated = memory(shape, dtype, zero=zero)
+        return allocated if zero else allocated.fill_(float("nan"))
+
+    for module in (functions, amx_layer):
+        monkeypatch.setattr(module, "memory", spoilt)
+    found = computed(net, frames, state, 3, precision=BFLOAT16)
+    for one, other in zip([*found[0], *found[1]], [*expected[0], *expected[1]], strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("peepholes", [False, True], ids=["plain", "peepholes"])

@@ -1,7 +1,7 @@
 """The functions of layer.c, and the sizes of what they read and write."""
 
 import logging
-from functools import cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -18,9 +18,9 @@ SOURCE = Source(
     {
         "ask_for_units": [POINTER],
         "pack_weights": [POINTER] * 2 + [SIZE] * 8,
-        "layer_forward": [POINTER] * 12 + [SIZE] * 3,
-        "layer_backward": [POINTER] * 14 + [SIZE] * 2,
-        "layer_weights": [POINTER] * 11 + [SIZE] * 2,
+        "layer_forward": [POINTER] * 13 + [SIZE] * 3,
+        "layer_backward": [POINTER] * 15 + [SIZE] * 2,
+        "layer_weights": [POINTER] * 13 + [SIZE] * 2,
     },
 )
 # Places, columns and terms of one matrix product; channels in a vector. Both as in products.h.
@@ -58,24 +58,56 @@ def library(relu: bool, hard_sigmoid: bool) -> compiled.Library | None:
     return loaded
 
 
-class Sizes:
-    """The sizes of a layer, and the memory that layer.c works in.
+def sizes_of(shape: tuple[int, ...], input_weight: Tensor | None, state_weight: Tensor) -> "Sizes":
+    """Return the sizes of a layer, found once for those that are alike.
 
     shape: (time, case, hidden channel, y, x)
     input_weight, state_weight: (4 × hidden channel, channel, y, x); `input_weight` None for a layer without input
     """
+    state_reach = state_weight.shape[-1] // 2
+    if input_weight is None:
+        return _sizes(shape, 0, state_reach, state_reach)
+    return _sizes(shape, input_weight.shape[1], input_weight.shape[-1] // 2, state_reach)
 
-    def __init__(self, shape: tuple[int, ...], input_weight: Tensor | None, state_weight: Tensor):
+
+class Sizes:
+    """The sizes of a layer, where the steps of its convolutions' sums begin, and the memory that layer.c works in.
+
+    shape: (time, case, hidden channel, y, x)
+    inputs: number of channels of the input, 0 for a layer without
+    input_reach, state_reach: of the kernels
+    """
+
+    def __init__(self, shape: tuple[int, ...], inputs: int, input_reach: int, state_reach: int):
         self.times, self.cases, self.n, self.y, self.x = shape
-        self.inputs = 0 if input_weight is None else input_weight.shape[1]
-        self.state_reach = state_weight.shape[-1] // 2
-        self.input_reach = self.state_reach if input_weight is None else input_weight.shape[-1] // 2
+        self.inputs, self.input_reach, self.state_reach = inputs, input_reach, state_reach
         self.reach = max(self.input_reach, self.state_reach)
         self.is_joined = self.input_reach == self.state_reach
         self.first_state = self.inputs if self.is_joined else rounded_up(self.inputs)
         self.channels, self.gates = rounded_up(self.first_state + self.n), 4 * rounded_up(self.n, VECTOR)
         numbers = (self.times, self.cases, self.y, self.x, self.inputs, self.n, self.input_reach, self.state_reach)
         self.numbers = torch.tensor(numbers, dtype=torch.int64, device="cpu")
+
+    @cached_property
+    def joined_offsets(self) -> tuple[Tensor, int]:
+        """Where the steps of the sums over input and state begin, (step,) as `offsets` returns them; and how many take no
+        channel of the state."""
+        if self.is_joined:
+            of_input = self.offsets(self.reach, 0, self.inputs, self.channels)
+            return self.offsets(self.reach, 0, self.channels, self.channels), len(of_input)
+        of_input = self.offsets(self.input_reach, 0, self.first_state, self.channels)
+        of_state = self.offsets(self.state_reach, self.first_state, self.channels, self.channels)
+        return torch.cat([of_input, of_state]), len(of_input)
+
+    @cached_property
+    def gate_offsets(self) -> tuple[Tensor, Tensor]:
+        """Where the steps of the sums over gates begin, (step,) as `offsets` returns them: with the kernel of the state, and
+        with that of the input."""
+        return tuple(self.offsets(reach, 0, self.gates, self.gates) for reach in (self.state_reach, self.input_reach))
+
+    def fills(self, *channels: int) -> bool:
+        """Return whether these numbers of channels are not rounded up, and those of gates neither."""
+        return self.n % VECTOR == 0 and all(number % UNIT == 0 for number in channels)
 
     def margin(self) -> int:
         """Return the number of places before the first one of a padded grid that a kernel reaches."""
@@ -101,10 +133,14 @@ class Sizes:
         taps = (along[:, None] * (self.x + self.reach) + along).flatten() * stride(channels)
         return (torch.arange(first, end, UNIT, device="cpu")[:, None] + taps).flatten()
 
+    @cached_property
     def at_once(self) -> int:
         """Return the number of places, of all times, that the weights' gradient adds up at once."""
         fitting = max(FEWEST_AT_ONCE, BYTES_AT_ONCE // (2 * (2 * self.channels + self.gates)) // UNIT * UNIT)
         return min(fitting, rounded_up(self.length(self.times * self.cases)))
+
+
+_sizes = lru_cache(maxsize=64)(Sizes)
 
 
 def memory(shape: int | tuple[int, ...], dtype: torch.dtype = torch.float32, *, zero: bool = False) -> Tensor:

@@ -54,10 +54,14 @@ static inline __m512 activation_slope16(__m512 y) { return _mm512_fnmadd_ps(y, y
 /* The activation of a cell state. */
 static inline __m512 activated(__m512 cell) { return activate16(_mm512_mul_ps(cell, _mm512_set1_ps(ACTIVATION_SCALE))); }
 
-/* Turns biases (channel / 16, gate, 16) to what is added to the gates' arguments once they have been scaled. */
-static void scale_bias(float *bias, int64_t groups) {
-    for (int64_t j = 0; j < groups * GROUP; j++)
-        bias[j] = j / 16 % 4 == 2 ? ACTIVATION_SCALE * bias[j] : SQUASH_SCALE * bias[j] + SQUASH_SHIFT;
+/* Turns biases (gate, n) to what is added to the gates' arguments once they have been scaled, (channel / 16, gate, 16), with
+   zero biases where there is no channel. */
+static void scale_bias(const float *bias, int64_t n, float *scaled) {
+    for (int64_t j = 0; j < groups_of(n) * GROUP; j++) {
+        const int64_t channel = j / GROUP * 16 + j % 16, gate = j % GROUP / 16;
+        const float b = channel < n ? bias[gate * n + channel] : 0;
+        scaled[j] = gate == 2 ? ACTIVATION_SCALE * b : SQUASH_SCALE * b + SQUASH_SHIFT;
+    }
 }
 
 /* Scales the argument of a gate and adds its scaled bias. */
@@ -91,16 +95,19 @@ INLINED void forward_lanes(__mmask16 m, int64_t c, const Rest *rest, const float
 
 /* Computes the gradients in place, for channels c to c + 16 (those of the mask `m`), as place_backward (gates.c) does, and
    writes those of the gates to `g_too` as well; both are (gate, 16). `d_next`, from the next time, is added to the gradient
-   `d_out` of the hidden state; `before` may be NULL, for zeros. */
+   `d_out` of the hidden state, and `d_after` is the gradient of the cell state from there; `before` and `d_after` may be NULL,
+   for zeros. */
 INLINED void backward_lanes(__mmask16 m, int64_t c, bfloat *g, bfloat *g_too, const float *before, const float *cell,
-                            const float *peepholes, const bfloat *d_out, __m512 d_next, float *d_cell, int64_t n) {
+                            const float *peepholes, const bfloat *d_out, __m512 d_next, const float *d_after, float *d_cell,
+                            int64_t n) {
     __m512 i = load_bfloat(0xffff, g), f = load_bfloat(0xffff, g + 16);
     __m512 a = load_bfloat(0xffff, g + 32), o = load_bfloat(0xffff, g + 48);
     __m512 old = before ? _mm512_maskz_loadu_ps(m, before + c) : ZERO;
     __m512 d_hidden = _mm512_add_ps(load_bfloat(m, d_out + c), d_next);
     __m512 shown = activated(_mm512_maskz_loadu_ps(m, cell + c));
     __m512 d_o = _mm512_mul_ps(_mm512_mul_ps(d_hidden, shown), squash_slope16(o));
-    __m512 d = _mm512_fmadd_ps(_mm512_mul_ps(d_hidden, o), activation_slope16(shown), _mm512_maskz_loadu_ps(m, d_cell + c));
+    __m512 d = d_after ? _mm512_maskz_loadu_ps(m, d_after + c) : ZERO;
+    d = _mm512_fmadd_ps(_mm512_mul_ps(d_hidden, o), activation_slope16(shown), d);
     if (peepholes) d = _mm512_fmadd_ps(d_o, _mm512_maskz_loadu_ps(m, peepholes + 2 * n + c), d);
     __m512 d_i = _mm512_mul_ps(_mm512_mul_ps(d, a), squash_slope16(i));
     __m512 d_f = _mm512_mul_ps(_mm512_mul_ps(d, old), squash_slope16(f));

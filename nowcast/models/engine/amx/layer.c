@@ -151,17 +151,18 @@ static void begin_forward(const Shape *l, const bfloat *frames, const bfloat *hi
    frames: (time, place, input), or NULL
    hidden0, cell0: (place, n), or NULL for zeros
    weights, offsets: of `convolve_places`, all `steps`, of which the first `input_steps` take no channel of the state alone
-   bias: (channel / 16, gate, 16), zero where there is no channel; overwritten by what is added to scaled arguments
+   bias: (gate, n); scaled_bias: (channel / 16, gate, 16), written: what is added to scaled arguments
    gates: (time, group, place, gate, 16), or NULL if they are not to be kept
    cells: (kept time, place, n); with fewer kept times than times, they are used in turn
    memory: of two padded grids of joined channels */
 void layer_forward(const Shape *l, const bfloat *frames, const bfloat *hidden0, const float *cell0, const bfloat *weights,
-                   const int64_t *offsets, float *bias, const float *peepholes, bfloat *gates, float *cells,
-                   bfloat *hidden, bfloat *memory, int64_t kept_times, int64_t input_steps, int64_t steps, int threads) {
+                   const int64_t *offsets, const float *bias, float *scaled_bias, const float *peepholes, bfloat *gates,
+                   float *cells, bfloat *hidden, bfloat *memory, int64_t kept_times, int64_t input_steps, int64_t steps,
+                   int threads) {
     const int64_t places = places_of(l), n = l->n;
     const Part columns[2] = {part_of(offsets, weights, steps, groups_of(n) * GROUP)};
     const Padded padded = padded_of(memory, l, first_state(l) + n);
-    scale_bias(bias, columns[0].groups);
+    scale_bias(bias, n, scaled_bias);
 #pragma omp parallel num_threads(threads)
     {
         TileShapes shapes;
@@ -169,7 +170,7 @@ void layer_forward(const Shape *l, const bfloat *frames, const bfloat *hidden0, 
         clear(&padded);
         begin_forward(l, frames, hidden0, &padded);
         for (int64_t time = 0; time < l->times; time++) {
-            const ForwardStep with = {frames ? frames + (time + 1) * places * l->inputs : 0, bias, peepholes,
+            const ForwardStep with = {frames ? frames + (time + 1) * places * l->inputs : 0, scaled_bias, peepholes,
                                       time ? cells + (time - 1) % kept_times * places * n : cell0,
                                       gates ? gates + time * groups_of(n) * places * GROUP : 0, hidden + time * places * n,
                                       time + 1 < l->times ? padded_at(&padded, time + 1) : 0,
@@ -191,6 +192,7 @@ typedef struct {
     bfloat *gates, *now, *d_frames, *d_state;
     const float *before, *cell, *peepholes;
     const bfloat *d_hidden;
+    const float *d_after;
     float *d_cell;
     int64_t inputs, n, state_columns, stride, group_size;
 } BackwardStep;
@@ -205,7 +207,8 @@ INLINED void compute_backward(const Rest *rest, const void *with) {
     } else if (c < n && b->gates) {
         bfloat *now = b->now + padded_now(rest) * b->stride + c / 16 * GROUP;
         backward_lanes(lanes(n - c), c, b->gates + c / 16 * b->group_size + place * GROUP, now,
-                       b->before ? b->before + at : 0, b->cell + at, b->peepholes, b->d_hidden + at, sums, b->d_cell + at, n);
+                       b->before ? b->before + at : 0, b->cell + at, b->peepholes, b->d_hidden + at, sums, b->d_after ? b->d_after + at : 0,
+                       b->d_cell + at, n);
     } else if (c < n && b->d_state) {
         store_bfloat(b->d_state + at + c, lanes(n - c), sums);
     }
@@ -218,13 +221,13 @@ INLINED void compute_backward(const Rest *rest, const void *with) {
    weights, offsets: of `convolve_places`, rotated, for the channels of the state; and, if kernels have one size, of the input
    input_weights, input_offsets: for the channels of the input, if its kernel has another size
    d_hidden: (time, place, n), gradients of the hidden states from the outputs
-   d_cell: (place, n), gradient of the last cell state, overwritten by that of the first
+   d_last_cell: (place, n), gradient of the last cell state, or NULL for zeros; d_cell: the same of the first, written
    d_frames: (time, place, input), d_hidden0: (place, n), written; either may be NULL
    memory: of two padded grids of the gates' gradients */
 void layer_backward(const Shape *l, bfloat *gates, const float *cells, const float *cell0, const float *peepholes,
                     const bfloat *weights, const int64_t *offsets, const bfloat *input_weights, const int64_t *input_offsets,
-                    const bfloat *d_hidden, float *d_cell, bfloat *d_frames, bfloat *d_hidden0, bfloat *memory, int64_t steps,
-                    int64_t input_steps, int threads) {
+                    const bfloat *d_hidden, const float *d_last_cell, float *d_cell, bfloat *d_frames, bfloat *d_hidden0,
+                    bfloat *memory, int64_t steps, int64_t input_steps, int threads) {
     const int64_t places = places_of(l), n = l->n, state_columns = rounded_up(n, input_weights ? GROUP : 16);
     const int64_t with_input = d_frames ? state_columns + l->inputs : n;
     const Part columns[2] = {part_of(offsets, weights, steps, input_weights ? n : with_input),
@@ -240,8 +243,8 @@ void layer_backward(const Shape *l, bfloat *gates, const float *cells, const flo
                                        time >= 0 ? gates + time * groups_of(n) * places * GROUP : 0, padded_at(&padded, time),
                                        d_frames ? d_frames + (time + 1) * places * l->inputs : 0, time < 0 ? d_hidden0 : 0,
                                        time > 0 ? cells + (time - 1) * places * n : cell0, cells + time * places * n, peepholes,
-                                       d_hidden + time * places * n, d_cell, l->inputs, n, state_columns, padded.stride,
-                                       places * GROUP};
+                                       d_hidden + time * places * n, time + 1 < l->times ? d_cell : d_last_cell, d_cell,
+                                       l->inputs, n, state_columns, padded.stride, places * GROUP};
             run_step(&padded, with.later, columns, steps, rounded_up(with_input, 16) / 16, GROUP / 16, compute_backward, &with);
         }
         end_products(&shapes);

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nowcast.models.engine.amx.functions import UNIT, VECTOR, Sizes, address, memory, rounded_up, stride
+from nowcast.models.engine.amx.functions import UNIT, VECTOR, Sizes, address, memory, rounded_up, sizes_of, stride
 from nowcast.models.engine.convolutions import channels_last, layer_arguments
 from nowcast.models.engine.gates import peephole_gradient
 from nowcast.runtime.compiled import Library
@@ -27,34 +27,36 @@ class LayerSequence(torch.autograd.Function):
     def forward(
         ctx: Any, frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, functions: Library, shape
     ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
         ctx.functions, ctx.shape, ctx.frames_dtype = functions, shape, None if frames is None else frames.dtype
         ctx.state_dtype = None if hidden0 is None else hidden0.dtype
         frames, hidden0, cell0 = layer_arguments(frames, hidden0, cell0, torch.bfloat16)
         weights = (input_weight, state_weight, bias, peepholes)
         gates, cells, hidden = _forward(functions, frames, hidden0, cell0, *weights, shape, keep=True)
         ctx.save_for_backward(frames, hidden0, cell0, input_weight, state_weight, peepholes, gates, cells, hidden)
-        return hidden, cells[-1].clone()
+        return hidden, cells[-1]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_hidden: Tensor, d_cell: Tensor):
+    def backward(ctx: Any, d_hidden: Tensor | None, d_cell: Tensor | None):
         if ctx.functions is None:
             raise RuntimeError("the backward pass overwrites what the forward pass kept: it can be called once")
         functions, ctx.functions = ctx.functions, None
         frames, hidden0, cell0, input_weight, state_weight, peepholes, gates, cells, hidden = ctx.saved_tensors
         frames, hidden0, cell0 = layer_arguments(frames, hidden0, cell0, torch.bfloat16)
-        sizes, needs = Sizes(ctx.shape, input_weight, state_weight), ctx.needs_input_grad
-        d_hidden, d_cell = channels_last(d_hidden, torch.bfloat16), channels_last(d_cell.float(), torch.float32).clone()
+        sizes, needs = sizes_of(ctx.shape, input_weight, state_weight), ctx.needs_input_grad
+        d_hidden = torch.zeros_like(hidden) if d_hidden is None else channels_last(d_hidden, torch.bfloat16)
+        d_last_cell, d_cell = channels_last(d_cell, torch.float32), torch.empty_like(cells[0])
         d_frames = torch.empty_like(frames) if frames is not None and needs[0] else None
         d_hidden0 = torch.empty_like(hidden[0]) if needs[1] else None
         kept = (gates, cells, cell0, peepholes)
-        _backward(functions, sizes, kept, (input_weight, state_weight), d_hidden, d_cell, d_frames, d_hidden0)
+        gradients = (d_hidden, d_last_cell, d_cell, d_frames, d_hidden0)
+        _backward(functions, sizes, kept, (input_weight, state_weight), gradients)
         d_input_weight = d_state_weight = d_bias = None
         if any(needs[3:6]):  # not for a layer whose weights are kept
             weights = (input_weight, state_weight)
-            d_input_weight, d_state_weight, d_bias = _weight_gradients(
-                functions, sizes, weights, gates, frames, hidden, hidden0
-            )
+            of_weights = _weight_gradients(functions, sizes, weights, gates, frames, hidden, hidden0)
+            d_input_weight, d_state_weight, d_bias = of_weights
         return (
             None if d_frames is None else d_frames.to(ctx.frames_dtype),
             None if d_hidden0 is None else d_hidden0.to(ctx.state_dtype),
@@ -79,96 +81,79 @@ def without_gradient(frames, hidden0, cell0, input_weight, state_weight, bias, p
 
 def _forward(functions, frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, shape, *, keep: bool):
     """Return gate values (None if they are not to be kept), cell states (two, used in turn, or all) and hidden states."""
-    sizes = Sizes(shape, input_weight, state_weight)
-    packed, offsets, input_steps = _joined_weights(functions, sizes, input_weight, state_weight)
-    state_columns = rounded_up(sizes.n, VECTOR)
-    padded_bias = memory((4, state_columns), zero=True)
-    padded_bias[:, : sizes.n] = bias.view(4, -1)
-    padded_bias = padded_bias.view(4, -1, VECTOR).transpose(0, 1).contiguous()
+    sizes = sizes_of(shape, input_weight, state_weight)
+    (offsets, input_steps), packed = sizes.joined_offsets, _joined_weights(functions, sizes, input_weight, state_weight)
     kept_times = sizes.times if keep else min(2, sizes.times)
     hidden, cells = _empty(shape, torch.bfloat16), _empty((kept_times, *shape[1:]), torch.float32)
-    in_groups = (sizes.times, state_columns // VECTOR, sizes.cases, sizes.y, sizes.x, 4 * VECTOR)
+    in_groups = (sizes.times, sizes.gates // (4 * VECTOR), sizes.cases, sizes.y, sizes.x, 4 * VECTOR)
     gates = memory(in_groups, torch.bfloat16) if keep else None
-    tensors = (sizes.numbers, frames, hidden0, cell0, packed, offsets, padded_bias, _float(peepholes), gates, cells, hidden,
-               sizes.padded(sizes.channels))  # fmt: skip
+    tensors = (sizes.numbers, frames, hidden0, cell0, packed, offsets, _float(bias), memory(sizes.gates), _float(peepholes),
+               gates, cells, hidden, sizes.padded(sizes.channels))  # fmt: skip
     functions.layer_forward(*map(address, tensors), kept_times, input_steps, len(offsets), torch.get_num_threads())
     return gates, cells, hidden
 
 
-def _joined_weights(functions, sizes: Sizes, input_weight, state_weight) -> tuple[Tensor, Tensor, int]:
-    """Return the packed weights of input and state, the offsets of their steps, and the number of steps without the state."""
-    columns = 4 * rounded_up(sizes.n, VECTOR)
-    if sizes.is_joined:
-        offsets = sizes.offsets(sizes.reach, 0, sizes.channels, sizes.channels)
-        input_steps = len(sizes.offsets(sizes.reach, 0, sizes.inputs, sizes.channels))
-        of_state = {"first_term": sizes.inputs}
-    else:
-        of_input = sizes.offsets(sizes.input_reach, 0, sizes.first_state, sizes.channels)
-        offsets = torch.cat([of_input, sizes.offsets(sizes.state_reach, sizes.first_state, sizes.channels, sizes.channels)])
-        input_steps = len(of_input)
-        of_state = {"first_step": input_steps}
-    packed = memory(columns * UNIT * len(offsets), torch.bfloat16, zero=True)
+def _joined_weights(functions, sizes: Sizes, input_weight, state_weight) -> Tensor:
+    """Return the packed weights of input and state."""
+    offsets, input_steps = sizes.joined_offsets
+    together = [sizes.inputs + sizes.n] if sizes.is_joined else [sizes.inputs, sizes.n]
+    packed = _memory_of_packed(sizes.gates, len(offsets), sizes.fills(*together))
     _pack(functions, input_weight, packed, len(offsets))
+    of_state = {"first_term": sizes.inputs} if sizes.is_joined else {"first_step": input_steps}
     _pack(functions, state_weight, packed, len(offsets), **of_state)
-    return packed, offsets, input_steps
+    return packed
 
 
-def _backward(functions, sizes: Sizes, kept, weights, d_hidden, d_cell, d_frames, d_hidden0) -> None:
-    """Overwrite the gate values by their arguments' gradients, and `d_cell` by that of the first cell state; write the others.
+def _backward(functions, sizes: Sizes, kept, weights, gradients) -> None:
+    """Overwrite the gate values by their arguments' gradients, and write the other gradients.
 
     kept: gate values, cell states, first cell state and peepholes
     weights: of input and state
+    gradients: of hidden states and last cell state, which are known; of the first cell state, frames and first hidden state
     """
     (gates, cells, cell0, peepholes), (input_weight, state_weight) = kept, weights
+    d_frames, (offsets, input_offsets) = gradients[3], sizes.gate_offsets
     with_input = d_frames is not None and sizes.is_joined
     state_columns = rounded_up(sizes.n, VECTOR)
-    offsets = sizes.offsets(sizes.state_reach, 0, sizes.gates, sizes.gates)
-    columns = rounded_up(state_columns + sizes.inputs if with_input else sizes.n)
-    packed = memory(columns * UNIT * len(offsets), torch.bfloat16, zero=True)
+    columns = state_columns + sizes.inputs if with_input else sizes.n
+    packed = _memory_of_packed(columns, len(offsets), sizes.fills(columns))
     _pack(functions, state_weight, packed, len(offsets), backward=True)
-    input_packed, input_offsets = None, memory(0, torch.int64)
+    input_packed, input_steps = None, 0
     if with_input:
         _pack(functions, input_weight, packed, len(offsets), first_column=state_columns, backward=True)
     elif d_frames is not None:
-        input_offsets = sizes.offsets(sizes.input_reach, 0, sizes.gates, sizes.gates)
-        input_packed = memory(rounded_up(sizes.inputs) * UNIT * len(input_offsets), torch.bfloat16, zero=True)
-        _pack(functions, input_weight, input_packed, len(input_offsets), backward=True)
-    tensors = (sizes.numbers, gates, cells, cell0, _float(peepholes), packed, offsets, input_packed, input_offsets, d_hidden,
-               d_cell, d_frames, d_hidden0, sizes.padded(sizes.gates))  # fmt: skip
-    functions.layer_backward(*map(address, tensors), len(offsets), len(input_offsets), torch.get_num_threads())
+        input_steps = len(input_offsets)
+        input_packed = _memory_of_packed(sizes.inputs, input_steps, sizes.fills(sizes.inputs))
+        _pack(functions, input_weight, input_packed, input_steps, backward=True)
+    tensors = (sizes.numbers, gates, cells, cell0, _float(peepholes), packed, offsets, input_packed, input_offsets, *gradients,
+               sizes.padded(sizes.gates))  # fmt: skip
+    functions.layer_backward(*map(address, tensors), len(offsets), input_steps, torch.get_num_threads())
 
 
-def _weight_gradients(
-    functions, sizes: Sizes, weights, d_gates, frames, hidden, hidden0
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Return the gradients of the weights of input (None if there is none) and state, of their dtypes, and of the bias."""
-    at_once, threads, side = sizes.at_once(), torch.get_num_threads(), 2 * sizes.reach + 1
+def _memory_of_packed(columns: int, steps: int, all_written: bool) -> Tensor:
+    """Allocate packed weights of so many columns; zeros if not all of it will be written."""
+    return memory(rounded_up(columns) * UNIT * steps, torch.bfloat16, zero=not all_written)
+
+
+def _weight_gradients(functions, sizes: Sizes, weights, d_gates, frames, hidden, hidden0) -> list[Tensor | None]:
+    """Return the gradients of the weights of input (None if there is none) and state, and of the bias, in float32."""
+    at_once, threads, side = sizes.at_once, torch.get_num_threads(), 2 * sizes.reach + 1
     pairs = at_once // 2 + rounded_up(sizes.margin())
-    d_weight = memory((side, side, sizes.gates // UNIT, sizes.channels // UNIT, 2, UNIT, VECTOR), zero=True)
-    d_bias, totals = memory(sizes.gates, zero=True), memory(at_once // UNIT * sizes.gates)
+    none = not sizes.cases  # then nothing is added up
+    sums, totals = memory(side**2 * sizes.gates * sizes.channels, zero=none), memory(at_once // UNIT * sizes.gates)
     rows = memory(sizes.gates * stride(at_once), torch.bfloat16)
     columns = memory(2 * sizes.channels * 2 * pairs, torch.bfloat16)
     staged = memory(threads * (UNIT + 1) * (sizes.channels + sizes.gates), torch.bfloat16, zero=True)
-    tensors = (sizes.numbers, d_gates, frames, hidden, hidden0, d_weight, d_bias, rows, columns, totals, staged)
+    gradients = [*(None if weight is None else memory(weight.shape) for weight in weights), memory(4 * sizes.n, zero=none)]
+    tensors = (sizes.numbers, d_gates, frames, hidden, hidden0, *gradients, sums, rows, columns, totals, staged)
     functions.layer_weights(*map(address, tensors), at_once, stride(at_once), threads)
-    d_weight = d_weight.permute(2, 5, 3, 4, 6, 0, 1).reshape(sizes.gates, sizes.channels, side, side)
-    d_weight = _in_order(d_weight, sizes.n)
-    d_input = _center(d_weight[:, : sizes.inputs], sizes.reach - sizes.input_reach)
-    d_state = _center(d_weight[:, sizes.first_state : sizes.first_state + sizes.n], sizes.reach - sizes.state_reach)
-    input_weight, state_weight = weights
-    d_input = None if input_weight is None else d_input.to(input_weight.dtype)
-    return d_input, d_state.to(state_weight.dtype), _in_order(d_bias, sizes.n)
+    return gradients
 
 
 def _in_order(grouped: Tensor, n: int) -> Tensor:
     """Return (4 × hidden channel, ...) of what is in groups, (group, gate, 16, ...)."""
     parts = grouped.unflatten(0, (-1, 4, VECTOR)).transpose(0, 1).flatten(1, 2)
     return parts[:, :n].flatten(0, 1)
-
-
-def _center(weight: Tensor, edge: int) -> Tensor:
-    """Return a weight (..., y, x) without so many taps on each side."""
-    return weight[..., edge : weight.shape[-2] - edge, edge : weight.shape[-1] - edge].contiguous()
 
 
 def _peephole_gradient(n: int, d_gates: Tensor, cells: Tensor, cell0: Tensor | None) -> Tensor:

@@ -65,10 +65,13 @@ static inline void add_places(const bfloat *from, int64_t channels, float *total
 
 #define PLACES_IN_CACHE 256 /* so that they are read from the first cache for each tap of a kernel */
 
-/* Adds the products over places of 32 rows and 32 columns to their sums, (column / 16, row, 16). */
+/* Adds the products over places of 32 rows and 32 columns to their sums, (column / 16, row, 16); to zeros with `anew`. */
 static inline void add_products(const bfloat *rows, int64_t width, const bfloat *columns, int64_t all_pairs, int64_t places,
-                                float *sums, float *nowhere) {
-    LOAD_SUMS(sums);
+                                int anew, float *sums, float *nowhere) {
+    if (anew)
+        ZERO_SUMS();
+    else
+        LOAD_SUMS(sums);
     for (int64_t p = 0, step = 1; p < places; p += DEPTH, step++) {
         _tile_loadd(4, rows + p, 2 * width);
         _tile_loadd(6, columns + 16 * p, 64);
@@ -121,19 +124,46 @@ static inline void stage_gates(const Layer *l, int64_t start, bfloat *stage) {
     memset(stage + (done - start) * l->gates, 0, 2 * (start + PLACES - done) * l->gates);
 }
 
+/* Adds up the bias gradients of `groups` groups of places, (group, gate), to those in `d_bias`, (gate, n); to zeros with `anew`. */
+static inline void add_totals(const Layer *l, const float *totals, int64_t groups, int anew, float *d_bias) {
+#pragma omp for schedule(static) nowait
+    for (int64_t c = 0; c < 4 * l->n; c++) {
+        float sum = anew ? 0 : d_bias[c];
+        for (int64_t group = 0; group < groups; group++) sum += totals[group * l->gates + grouped(c, l->n)];
+        d_bias[c] = sum;
+    }
+}
+
+/* Writes the sums (tap, gate / 32, channel / 32, 2, 32, 16) of `number` of the joined channels, from `first` on, as the gradient
+   of a weight (gate, n, channel, y, x) whose kernel reaches as far as `own`. */
+static inline void write_weight(const Layer *l, const float *sums, int64_t first, int64_t number, int64_t own, float *d_weight) {
+    const int64_t taps = 2 * own + 1, side = 2 * l->all.reach + 1, edge = l->all.reach - own;
+#pragma omp for schedule(static) nowait
+    for (int64_t c = 0; c < 4 * l->n; c++)
+        for (int64_t j = 0; j < number; j++) {
+            const int64_t gate = grouped(c, l->n), channel = first + j;
+            const float *from = sums + (gate / 32 * (l->channels / 32) + channel / 32) * 1024 + channel % 32 / 16 * 512
+                                + gate % 32 * 16 + channel % 16;
+            for (int64_t y = 0; y < taps; y++)
+                for (int64_t x = 0; x < taps; x++)
+                    d_weight[((c * number + j) * taps + y) * taps + x]
+                        = from[((edge + y) * side + edge + x) * l->gates * l->channels];
+        }
+}
+
 /* Computes the gradients of weights and bias.
 
    d_gates: (time, group, place, gate, 16), gradients of the gates' arguments
    frames: (time, place, input), or NULL; hidden: (time, place, n); hidden0: (place, n), or NULL for zeros
-   d_weight: (tap, gate / 32, channel / 32, 2, 32, 16), all zero: of gates, and of joined channels of input and state; taps are
-   those of the wider kernel
-   d_bias: (gate), all zero; channels are rounded up to 32 in all of these, and gates are in groups
+   d_input: (gate, n, input, y, x), or NULL; d_state: (gate, n, n, y, x); d_bias: (gate, n), written
+   sums: (tap, gate / 32, channel / 32, 2, 32, 16): of gates, and of joined channels of input and state; taps are those of the
+   wider kernel. Channels are rounded up to 32 in this and in all that follows, and gates are in groups
    rows: (gate, width), for `at_once` places; width is at least that
    columns: (2, channel / 16, pair, 16, 2), for `at_once` places and the margin rounded up to PLACES on both sides
    totals: (at_once / PLACES, gate); staged: (thread, PLACES + 1, channels + gates), all zero */
 void layer_weights(const Shape *s, const bfloat *d_gates, const bfloat *frames, const bfloat *hidden, const bfloat *hidden0,
-                   float *d_weight, float *d_bias, bfloat *rows, bfloat *columns, float *totals, bfloat *staged,
-                   int64_t at_once, int64_t width, int threads) {
+                   float *d_input, float *d_state, float *d_bias, float *sums, bfloat *rows, bfloat *columns, float *totals,
+                   bfloat *staged, int64_t at_once, int64_t width, int threads) {
     const Layer l = {d_gates, frames, hidden, hidden0, s->inputs, s->n, first_state(s), places_of(s),
                      rounded_up(first_state(s) + s->n, 32), groups_of(s->n) * GROUP,
                      {s->times * s->cases, s->y, s->x, widest(s)}};
@@ -160,9 +190,7 @@ void layer_weights(const Shape *s, const bfloat *d_gates, const bfloat *frames, 
                 transpose_places(gates, l.gates, rows + at, width);
                 add_places(gates, l.gates, totals + at / PLACES * l.gates);
             }
-#pragma omp for schedule(static) nowait
-            for (int64_t c = 0; c < l.gates; c++)
-                for (int64_t group = 0; group < count / PLACES; group++) d_bias[c] += totals[group * l.gates + c];
+            add_totals(&l, totals, count / PLACES, !first, d_bias);
 #pragma omp for schedule(static) collapse(2)
             for (int64_t gate = 0; gate < gate_blocks; gate++)
                 for (int64_t channel = 0; channel < channel_blocks; channel++) {
@@ -174,12 +202,14 @@ void layer_weights(const Shape *s, const bfloat *d_gates, const bfloat *frames, 
                                 const int64_t from = edge + at + dy * row_length(&l.all) + dx;
                                 add_products(rows + gate * 32 * width + at, width,
                                              columns + from % 2 * each + channel * 64 * all_pairs + from / 2 * 32, all_pairs,
-                                             smaller(PLACES_IN_CACHE, count - at),
-                                             d_weight + ((tap * gate_blocks + gate) * channel_blocks + channel) * 1024,
+                                             smaller(PLACES_IN_CACHE, count - at), !first && !at,
+                                             sums + ((tap * gate_blocks + gate) * channel_blocks + channel) * 1024,
                                              nowhere);
                             }
                 }
         }
         end_products(&shapes);
+        if (d_input) write_weight(&l, sums, 0, l.inputs, s->input_reach, d_input);
+        write_weight(&l, sums, l.first_state, l.n, s->state_reach, d_state);
     }
 }
