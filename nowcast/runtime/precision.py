@@ -2,7 +2,7 @@
 
 | device | "auto" | time of training and of forecasts ÷ that of plain torch in float32 |
 | --- | --- | --- |
-| x86 with `amx_bf16` | bfloat16 | .11 to .14, .10 to .12 |
+| x86 with `amx_bf16` | bfloat16 | .11 to .13, .09 to .11 |
 | x86 with `avx512_bf16` | bfloat16 | .41 to .44, .39 to .45; in float32 .42 to .61, .36 to .39, with more memory |
 | other CPUs | float32 | bfloat16 takes 7.6 times as long without units of its own |
 | CUDA, compute capability 8.0 and more | bfloat16 | not measured: has units for it; earlier ones have none |
