@@ -108,7 +108,7 @@ class EncoderForecaster(Layers):
     def forward(self, past: Tensor, num_leads: int) -> Tensor:
         y, x = past.shape[-2:]
         forecast = [F.pixel_shuffle(channels, self.config.patch)[:, :, 0] for channels in self._outputs(past, num_leads)]
-        return activate(torch.cat(forecast, dim=1), self.config.output)[..., :y, :x]
+        return activate(joined(forecast), self.config.output)[..., :y, :x]
 
     def _outputs(self, past: Tensor, num_leads: int) -> Iterator[Tensor]:
         """Yield the channels (case, lead, num_outputs, y / patch, x / patch), some lead times at a time."""
@@ -125,6 +125,11 @@ def steps_at_once(num_leads: int) -> list[int]:
     return [num_leads] if torch.is_grad_enabled() else [1] * num_leads
 
 
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Join parts (case, lead, …) along the lead times; a single one is returned itself, as joining would copy it."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
 def over_time(function: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
     """Apply a function of (case, channel, y, x) to (case, time, channel, y, x), all as one batch in time-first order."""
     time_first = frames.transpose(0, 1)
@@ -132,9 +137,13 @@ def over_time(function: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
 
 
 def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
-    """Pad (…, y, x) after the last row and column with zeros: dry, and missing in the validity channel."""
+    """Pad (…, y, x) after the last row and column with zeros: dry, and missing in the validity channel.
+
+    Frames that need none are returned themselves: padding by nothing would copy them.
+    """
     y, x = frames.shape[-2:]
-    return F.pad(frames, (0, -x % multiple, 0, -y % multiple))
+    rows, columns = -y % multiple, -x % multiple
+    return F.pad(frames, (0, columns, 0, rows)) if rows or columns else frames
 
 
 def activate(values: Tensor, output: Output) -> Tensor:

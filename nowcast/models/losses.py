@@ -54,8 +54,7 @@ def total(errors: Tensor) -> Tensor:
 
 def _errors(forecast: Tensor, observed: Tensor, validity: Tensor, transform: Transform) -> Tensor:
     """Return forecast - observed in network values, 0 where missing."""
-    target = transform.encode(torch.where(validity > 0, observed, 0.0))
-    return torch.where(validity > 0, forecast.float() - target, 0.0)
+    return torch.where(validity > 0, forecast.float() - transform.encode(observed), 0.0)
 
 
 @cache

@@ -7,7 +7,6 @@ upsampled output of the coarser one. The recurrent layers are ConvLSTM ("multisc
 import math
 from typing import Annotated, Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from nowcast.models.encoder_forecaster import (
     KernelSize,
     Output,
     activate,
+    joined,
     over_time,
     pad_to_multiple,
     require_odd,
@@ -116,7 +116,7 @@ class Multiscale(Model):
         for num_steps in steps_at_once(num_leads):
             states, values = self._forecast(states, num_steps)
             forecast.append(values[:, :, 0])
-        return activate(torch.cat(forecast, dim=1), self.config.output)[..., : grid[0], : grid[1]]
+        return activate(joined(forecast), self.config.output)[..., : grid[0], : grid[1]]
 
     def _encode(self, values: Tensor) -> list:
         """Return each layer's last state after the past frames (case, time, channel, y, x)."""

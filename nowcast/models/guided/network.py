@@ -26,7 +26,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from nowcast.config.schema import Many, as_tuple
-from nowcast.models.encoder_forecaster import Channels, Layers, LayersConfig, pad_to_multiple, steps_at_once
+from nowcast.models.encoder_forecaster import Channels, Layers, LayersConfig, joined, pad_to_multiple, steps_at_once
 from nowcast.models.guided import patches
 from nowcast.models.guided.calibration import GUIDANCE_CENTRES, NEVER, CutCalibration, correction, fill_rows, unbiased_cuts
 from nowcast.models.guided.guidance import MISSING, RATES, STEPS, TRANSFORM, VALUES, guidance
@@ -88,8 +88,7 @@ class Guided(Layers, DistributionModel):
             self.register_buffer("place_weight", torch.zeros(MOST_LEADS, len(RATES)))
 
     def forward(self, past: Tensor, num_leads: int, guidance: Tensor) -> Tensor:
-        parts = list(self.leads(past, num_leads, guidance))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # joining a single one would copy it
+        return joined(list(self.leads(past, num_leads, guidance)))
 
     def leads(self, past: Tensor, num_leads: int, guidance: Tensor) -> Iterator[Tensor]:
         frames = past if self.config.validity_channel else past[:, :, :1]

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nowcast.models.encoder_forecaster import Layers, LayersConfig, pad_to_multiple, steps_at_once
+from nowcast.models.encoder_forecaster import Layers, LayersConfig, joined, pad_to_multiple, steps_at_once
 from nowcast.models.model import NO_START, DistributionModel
 from nowcast.models.probabilistic import inputs
 from nowcast.models.probabilistic.calibration import ReliabilityCalibration
@@ -94,8 +94,7 @@ class Probabilistic(Layers, DistributionModel):
         self.register_buffer("reliability", torch.tensor([0.0, 1.0]))
 
     def forward(self, past: Tensor, num_leads: int) -> Tensor:
-        parts = list(self.leads(past, num_leads))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return joined(list(self.leads(past, num_leads)))
 
     def leads(self, past: Tensor, num_leads: int) -> Iterator[Tensor]:
         """Yield the outputs (case, lead, 6, y, x) in the parts of `steps_at_once`; all together take six times a forecast."""
