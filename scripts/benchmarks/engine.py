@@ -2,9 +2,8 @@
 """Measure the speed of the ConvLSTM engine against a plain ConvLSTM, for stacks of layers and for whole recipes.
 
 The plain ConvLSTM is the textbook one: one convolution over input and state joined, gates computed one by one, autograd.
-All variants are timed in turn in every round, each for at least a third of a second, as many calls as fit in: a call of few
-milliseconds after a long one of another variant finds neither code nor memory in the processor's caches. Freed memory is kept
-for the next call, as in trainings. Ratios are time or memory relative to the plain ConvLSTM in float32, as
+All variants are timed in turn in every round, each for a third of a second or more, in calls that follow one another, and
+freed memory is kept for the next call, as in trainings. Ratios are time or memory relative to the plain ConvLSTM in float32, as
 median over the rounds (smallest–largest). The ceiling is the rate of the convolutions alone, measured in the same run in
 the faster of two memory layouts. Tables are in Markdown.
 
@@ -15,7 +14,6 @@ the faster of two memory layouts. Tables are in Markdown.
 
 import argparse
 import importlib
-import math
 import multiprocessing
 import statistics
 import tempfile
@@ -150,8 +148,11 @@ def training_and_forward(
 
 def seconds_of_call(run: Callable[[], object], device: torch.device) -> float:
     """Return the mean seconds of as many calls as take LEAST_SECONDS, after one that is not counted."""
-    times = math.ceil(LEAST_SECONDS / timed(run, device))
-    return timed(repeated(run, times), device) / times
+    run()
+    seconds: list[float] = []
+    while sum(seconds) < LEAST_SECONDS:
+        seconds.append(timed(run, device))
+    return statistics.mean(seconds)
 
 
 def interleaved(runs: Sequence[Timed], rounds: int) -> list[list[float]]:

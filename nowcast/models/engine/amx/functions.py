@@ -4,6 +4,7 @@ import logging
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,21 +87,21 @@ class Sizes:
         self.first_state = self.inputs if self.is_joined else rounded_up(self.inputs)
         self.channels, self.gates = rounded_up(self.first_state + self.n), 4 * rounded_up(self.n, VECTOR)
         numbers = (self.times, self.cases, self.y, self.x, self.inputs, self.n, self.input_reach, self.state_reach)
-        self.numbers = torch.tensor(numbers, dtype=torch.int64, device="cpu")
+        self.numbers = np.array(numbers, np.int64)  # no tensor, which would be kept as what it is while a network is traced
 
     @cached_property
-    def joined_offsets(self) -> tuple[Tensor, int]:
-        """Where the steps of the sums over input and state begin, (step,) as `offsets` returns them; and how many take no
-        channel of the state."""
+    def joined_offsets(self) -> tuple[np.ndarray, int]:
+        """Where the steps of the sums over input and state begin, (step,) as `offsets` returns them; and how many of them take
+        channels of the input: all others take channels of the state alone."""
         if self.is_joined:
             of_input = self.offsets(self.reach, 0, self.inputs, self.channels)
             return self.offsets(self.reach, 0, self.channels, self.channels), len(of_input)
         of_input = self.offsets(self.input_reach, 0, self.first_state, self.channels)
         of_state = self.offsets(self.state_reach, self.first_state, self.channels, self.channels)
-        return torch.cat([of_input, of_state]), len(of_input)
+        return np.concatenate([of_input, of_state]), len(of_input)
 
     @cached_property
-    def gate_offsets(self) -> tuple[Tensor, Tensor]:
+    def gate_offsets(self) -> tuple[np.ndarray, np.ndarray]:
         """Where the steps of the sums over gates begin, (step,) as `offsets` returns them: with the kernel of the state, and
         with that of the input."""
         return tuple(self.offsets(reach, 0, self.gates, self.gates) for reach in (self.state_reach, self.input_reach))
@@ -122,16 +123,16 @@ class Sizes:
         places = 2 * self.margin() + rounded_up(self.length(self.cases))
         return memory(2 * places * stride(channels), torch.bfloat16)
 
-    def offsets(self, reach: int, first: int, end: int, channels: int) -> Tensor:
+    def offsets(self, reach: int, first: int, end: int, channels: int) -> np.ndarray:
         """Return where the steps of a convolution's sum begin: for each 32 of the channels from `first` to `end`, for each tap.
 
         reach: of the kernel
         channels: of the padded grid
         returns: (step,) int64, in bfloat16 from the place that is computed
         """
-        along = torch.arange(-reach, reach + 1, device="cpu")
-        taps = (along[:, None] * (self.x + self.reach) + along).flatten() * stride(channels)
-        return (torch.arange(first, end, UNIT, device="cpu")[:, None] + taps).flatten()
+        along = np.arange(-reach, reach + 1, dtype=np.int64)
+        taps = (along[:, None] * (self.x + self.reach) + along).ravel() * stride(channels)
+        return (np.arange(first, end, UNIT, dtype=np.int64)[:, None] + taps).ravel()
 
     @cached_property
     def at_once(self) -> int:
@@ -159,6 +160,8 @@ def stride(size: int) -> int:
     return size + UNIT * (1 - size // UNIT % 2)
 
 
-def address(tensor: Tensor | None) -> int | None:
-    """Return where the data of a tensor of any shape begin, None for None."""
-    return None if tensor is None else tensor.data_ptr()
+def address(values: Tensor | np.ndarray | None) -> int | None:
+    """Return where the data of a tensor or array of any shape begin, None for None."""
+    if isinstance(values, np.ndarray):
+        return values.ctypes.data
+    return None if values is None else values.data_ptr()

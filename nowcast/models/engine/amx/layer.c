@@ -150,7 +150,8 @@ static void begin_forward(const Shape *l, const bfloat *frames, const bfloat *hi
 
    frames: (time, place, input), or NULL
    hidden0, cell0: (place, n), or NULL for zeros
-   weights, offsets: of `convolve_places`, all `steps`, of which the first `input_steps` take no channel of the state alone
+   weights, offsets: of `convolve_places`, all `steps`; the first `input_steps` take channels of the input, the others of the
+   state alone
    bias: (gate, n); scaled_bias: (channel / 16, gate, 16), written: what is added to scaled arguments
    gates: (time, group, place, gate, 16), or NULL if they are not to be kept
    cells: (kept time, place, n); with fewer kept times than times, they are used in turn
@@ -207,8 +208,8 @@ INLINED void compute_backward(const Rest *rest, const void *with) {
     } else if (c < n && b->gates) {
         bfloat *now = b->now + padded_now(rest) * b->stride + c / 16 * GROUP;
         backward_lanes(lanes(n - c), c, b->gates + c / 16 * b->group_size + place * GROUP, now,
-                       b->before ? b->before + at : 0, b->cell + at, b->peepholes, b->d_hidden + at, sums, b->d_after ? b->d_after + at : 0,
-                       b->d_cell + at, n);
+                       b->before ? b->before + at : 0, b->cell + at, b->peepholes, b->d_hidden + at, sums,
+                       b->d_after ? b->d_after + at : 0, b->d_cell + at, n);
     } else if (c < n && b->d_state) {
         store_bfloat(b->d_state + at + c, lanes(n - c), sums);
     }

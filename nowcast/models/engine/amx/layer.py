@@ -34,7 +34,7 @@ class LayerSequence(torch.autograd.Function):
         weights = (input_weight, state_weight, bias, peepholes)
         gates, cells, hidden = _forward(functions, frames, hidden0, cell0, *weights, shape, keep=True)
         ctx.save_for_backward(frames, hidden0, cell0, input_weight, state_weight, peepholes, gates, cells, hidden)
-        return hidden, cells[-1]
+        return hidden, cells[-1].clone()  # a view would keep the states of all times, also where checkpoints save them
 
     @staticmethod
     @once_differentiable
@@ -139,7 +139,7 @@ def _weight_gradients(functions, sizes: Sizes, weights, d_gates, frames, hidden,
     """Return the gradients of the weights of input (None if there is none) and state, and of the bias, in float32."""
     at_once, threads, side = sizes.at_once, torch.get_num_threads(), 2 * sizes.reach + 1
     pairs = at_once // 2 + rounded_up(sizes.margin())
-    none = not sizes.cases  # then nothing is added up
+    none = not sizes.length(sizes.times * sizes.cases)  # of places: then nothing is added up
     sums, totals = memory(side**2 * sizes.gates * sizes.channels, zero=none), memory(at_once // UNIT * sizes.gates)
     rows = memory(sizes.gates * stride(at_once), torch.bfloat16)
     columns = memory(2 * sizes.channels * 2 * pairs, torch.bfloat16)

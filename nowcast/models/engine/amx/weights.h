@@ -124,19 +124,21 @@ static inline void stage_gates(const Layer *l, int64_t start, bfloat *stage) {
     memset(stage + (done - start) * l->gates, 0, 2 * (start + PLACES - done) * l->gates);
 }
 
-/* Adds up the bias gradients of `groups` groups of places, (group, gate), to those in `d_bias`, (gate, n); to zeros with `anew`. */
-static inline void add_totals(const Layer *l, const float *totals, int64_t groups, int anew, float *d_bias) {
+/* Adds the sums over each PLACES places, (number, grouped channels of gates), to the bias gradients, (gate, n); to zeros with
+   `anew`. */
+static inline void add_totals(const Layer *l, const float *totals, int64_t number, int anew, float *d_bias) {
 #pragma omp for schedule(static) nowait
     for (int64_t c = 0; c < 4 * l->n; c++) {
         float sum = anew ? 0 : d_bias[c];
-        for (int64_t group = 0; group < groups; group++) sum += totals[group * l->gates + grouped(c, l->n)];
+        for (int64_t i = 0; i < number; i++) sum += totals[i * l->gates + grouped(c, l->n)];
         d_bias[c] = sum;
     }
 }
 
-/* Writes the sums (tap, gate / 32, channel / 32, 2, 32, 16) of `number` of the joined channels, from `first` on, as the gradient
-   of a weight (gate, n, channel, y, x) whose kernel reaches as far as `own`. */
-static inline void write_weight(const Layer *l, const float *sums, int64_t first, int64_t number, int64_t own, float *d_weight) {
+/* Writes the sums (tap, gate / 32, channel / 32, 2, 32, 16) of `number` of the joined channels, from `first` on, as the
+   gradient of a weight (gate, n, channel, y, x) whose kernel reaches as far as `own`. */
+static inline void write_weight(const Layer *l, const float *sums, int64_t first, int64_t number, int64_t own,
+                                float *d_weight) {
     const int64_t taps = 2 * own + 1, side = 2 * l->all.reach + 1, edge = l->all.reach - own;
 #pragma omp for schedule(static) nowait
     for (int64_t c = 0; c < 4 * l->n; c++)
@@ -157,7 +159,8 @@ static inline void write_weight(const Layer *l, const float *sums, int64_t first
    frames: (time, place, input), or NULL; hidden: (time, place, n); hidden0: (place, n), or NULL for zeros
    d_input: (gate, n, input, y, x), or NULL; d_state: (gate, n, n, y, x); d_bias: (gate, n), written
    sums: (tap, gate / 32, channel / 32, 2, 32, 16): of gates, and of joined channels of input and state; taps are those of the
-   wider kernel. Channels are rounded up to 32 in this and in all that follows, and gates are in groups
+   wider kernel. Where there is no place at all, these and d_bias must be zero. Channels are rounded up to 32 in this and in all
+   that follows, and gates are in groups
    rows: (gate, width), for `at_once` places; width is at least that
    columns: (2, channel / 16, pair, 16, 2), for `at_once` places and the margin rounded up to PLACES on both sides
    totals: (at_once / PLACES, gate); staged: (thread, PLACES + 1, channels + gates), all zero */
