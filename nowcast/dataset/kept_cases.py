@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from nowcast.dataset.draws import Box, Case, Series
 from nowcast.errors import LoadingError, OutputError
 from nowcast.motion import Cells
-from nowcast.runtime.cache import cache_folder
+from nowcast.runtime.cache import cache_folder, mark_used, remove_unused
 from nowcast.runtime.device import num_cores
 from nowcast.runtime.outputs import remove_stale, replacing, temporary_path
 from nowcast.runtime.progress import track
@@ -119,6 +119,7 @@ def keep_cases(
     folder = cache_folder() / f"{_digest(batches, cases, version)}-guidance-{leads}"
     try:
         done = _prepare(folder, (number, leads, rates, *shape_of(batches)))
+        mark_used(folder)
         if done < number:
             dataset = _Guided(batches, cases, guide, margin, missing)
             _compute(dataset, range(done, number), folder, f"guidance of {number:,} {label} cases")
@@ -157,6 +158,7 @@ def _prepare(folder: Path, shape: tuple[int, ...]) -> int:
     if not (folder / DONE).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(folder.parent)
+        remove_unused()
         needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder.parent).free
         if needed > free:
             raise OutputError(

@@ -21,7 +21,7 @@ from nowcast.dataset import packed_tiles
 from nowcast.dataset.packed_tiles import Rows, Tiles, TileWriter
 from nowcast.errors import OutputError
 from nowcast.netcdf.record import Damage, Record
-from nowcast.runtime.cache import cache_folder
+from nowcast.runtime.cache import cache_folder, mark_used, remove_unused
 from nowcast.runtime.outputs import remove_stale, temporary_path
 from nowcast.runtime.threads import ahead
 
@@ -90,7 +90,9 @@ def pack(record: Record, *, progress: Callable[[Iterable], Iterable] = iter) -> 
     """
     folder = cache_folder() / f"{record.digest()}-{STORED_VERSION}"
     if not (folder / "facts.json").is_file():
+        remove_unused()
         _build(record, folder, progress)
+    mark_used(folder)
     description = json.loads((folder / "facts.json").read_text())
     summary = np.load(folder / "summary.npy")
     return PackedFrames(
