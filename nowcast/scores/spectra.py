@@ -149,20 +149,21 @@ def spectrum_ratio(s: SpectrumSums) -> np.ndarray:
 def effective_resolution(s: SpectrumSums) -> np.ndarray:
     """Compute the effective resolution (lead,), km: below this wavelength less than half of the observed power is forecast.
 
-    Range 0 to infinity, smaller is better but no value is best. From long to short wavelengths, the first band with a ratio of
-    power below KEPT_POWER is searched, and the wavelength is interpolated between that band and the one before it. If all bands
-    keep enough power: the shortest wavelength of the grid. If not even the longest does: the longest. NaN where the observed
-    power is 0. After Skamarock (2004).
+    Range 0 to infinity, smaller is better but no value is best. It lies between the shortest band with a ratio of power of at
+    least KEPT_POWER and the next shorter one, interpolated: a longer wave that is weak by chance, while shorter ones are not,
+    is no lack of detail. If the shortest band keeps enough power: its wavelength. If no band does: the longest. NaN where the
+    observed power is 0. After Skamarock (2004).
     """
     kept = spectrum_ratio(s)[..., ::-1]
     octaves = np.log2(np.array(s.wavelengths_km[::-1], np.float64))
-    known, lost = ~np.isnan(kept), kept < KEPT_POWER
-    position = np.arange(len(octaves))
-    last = np.where(known, position, -1).max(axis=-1)
-    first_lost = np.where(lost.any(axis=-1), lost.argmax(axis=-1), last)
-    before = np.where(known & (position < first_lost[..., None]), position, -1).max(axis=-1)
-    before = np.where(lost.any(axis=-1) & (before >= 0), before, first_lost)
-    high, low = (np.take_along_axis(kept, at[..., None], axis=-1)[..., 0] for at in (before, first_lost))
-    fraction = ratio(high - KEPT_POWER, np.where(before == first_lost, 0, high - low))
-    crossing = octaves[before] + np.where(np.isnan(fraction), 0, fraction) * (octaves[first_lost] - octaves[before])
-    return np.where(last < 0, np.nan, np.exp2(crossing))
+    known, position = ~np.isnan(kept), np.arange(len(octaves))
+    none = len(octaves)
+    first = np.where(known, position, none).min(axis=-1)
+    resolved = np.where(kept >= KEPT_POWER, position, -1).max(axis=-1)
+    following = np.where(known & (position > resolved[..., None]), position, none).min(axis=-1)
+    before = np.minimum(np.where(resolved < 0, first, resolved), none - 1)  # the longest where none keeps enough
+    after = np.where((resolved < 0) | (following == none), before, following)
+    high, low = (np.take_along_axis(kept, at[..., None], axis=-1)[..., 0] for at in (before, after))
+    fraction = ratio(high - KEPT_POWER, np.where(before == after, 0, high - low))
+    crossing = octaves[before] + np.where(np.isnan(fraction), 0, fraction) * (octaves[after] - octaves[before])
+    return np.where(first == none, np.nan, np.exp2(crossing))

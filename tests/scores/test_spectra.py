@@ -127,10 +127,9 @@ def made(kept):
         ([0, 1, 1, 1, 1], np.sqrt(2 * 2.83)),  # half is crossed halfway between 2.83 and 2 km
         ([0.1, 0.1, 0.5, 1, 1], 4.0),  # exactly half is kept
         ([0.1, 0.1, 0.1, 0.1, 0.1], 8.0),  # not even the longest
-        (
-            [0.9, 0.9, 0.2, 0.7, 1],
-            np.exp2(np.log2(5.66) - 0.4 * np.log2(5.66 / 4)),
-        ),  # the first that is lost, from the long side
+        ([0.9, 0.9, 0.2, 0.7, 1], 2.0),  # weak by chance at 4 km: shorter waves are there
+        ([0.1, 0.1, 0.7, 0.2, 0.9], np.exp2(np.log2(4) - np.log2(4 / 2.83) / 3)),  # the shortest that is kept is that of 4 km
+        ([0.1, NAN, 0.9, 0.2, 0.9], np.sqrt(4 * 2)),  # where a band is not known, between its neighbours
     ],
 )
 def test_the_effective_resolution_by_hand(kept, expected):
