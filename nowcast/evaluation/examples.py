@@ -42,6 +42,7 @@ class Example:
     probabilities: (lead, y, x) of at least `threshold`, by forecaster that gives any
     events: (lead, y, x), the share of the cells of a block at which at least `threshold` was observed
     members: those of ensembles, None if there are none
+    means: the forecasters whose forecast is the mean of their members
     """
 
     rank: str
@@ -57,6 +58,7 @@ class Example:
     probabilities: Mapping[str, np.ndarray] = field(default_factory=dict)
     events: np.ndarray | None = None
     members: MemberExample | None = None
+    means: tuple[str, ...] = ()
 
 
 def choose(cases: Sequence[ScoredCase]) -> dict[str, ScoredCase]:
@@ -94,17 +96,16 @@ def make_example(
     ensembles: Mapping[str, Read] | None = None,
     points: Points | None = None,
 ) -> Example:
-    """Return an example with block means at up to MAX_FRAMES lead times, including the first and the last.
+    """Return an example with block means at up to MAX_FRAMES lead times, also the first and the last.
 
     observed, forecasts: (lead, y, x) mm/h; spacing_km: (y, x) distance between cells, NaN if unknown
     probabilities: (lead, y, x) of at least `threshold`; ensembles: functions that read members; both by forecaster
     points: cells whose members the report shows, by name
     """
-    leads = evenly_spaced(len(observed), MAX_FRAMES)
+    leads, ensembles = evenly_spaced(len(observed), MAX_FRAMES), ensembles or {}
     part = known_window([*observed[leads], *(each for fields in forecasts.values() for each in fields[leads])])
     size = [each.stop - each.start for each in part]
-    block = block_size(size)
-    shown = partial(_shown, leads, part, block)
+    shown = partial(_shown, leads, part, block := block_size(size))
     return Example(
         rank=rank,
         case=case,
@@ -118,7 +119,8 @@ def make_example(
         threshold=threshold,
         probabilities={name: shown(each) for name, each in (probabilities or {}).items()},
         events=shown(np.where(np.isnan(observed), np.nan, observed >= threshold)) if probabilities else None,
-        members=make_member_example(ensembles or {}, observed, lead_minutes, leads, part, block, locator, points),
+        members=make_member_example(ensembles, observed, lead_minutes, leads, part, block, locator, points),
+        means=tuple(ensembles),
     )
 
 

@@ -34,7 +34,7 @@ def draw_maps(example: Example, quantity: Quantity) -> bytes:
     aspect, columns = _aspect(example), 1 + len(example.forecasts)
     width = min(MAP_WIDTH, ROW_WIDTH / columns, TOTAL_HEIGHT / (2 * len(leads) * aspect))
     grid = MapGrid(2 * len(leads), columns, aspect, width=width, title=_title(example), earth=_earth(example))
-    grid.name_columns(["observed", *example.forecasts])
+    grid.name_columns(_columns(example))
     for row, lead in zip(range(0, 2 * len(leads), 2), leads, strict=True):
         observed = example.observed[lead]
         grid.label_row(row, f"+{example.lead_minutes[lead]:g} min")
@@ -89,7 +89,7 @@ def draw_animation(example: Example, quantity: Quantity) -> bytes:
     aspect, columns = _aspect(example), 1 + len(example.forecasts)
     width = min(MAP_WIDTH, ROW_WIDTH / columns, (ANIMATED_PIXELS / columns / aspect) ** 0.5 / ANIMATED_DPI)
     grid = MapGrid(1, columns, aspect, width=width, title="", dpi=ANIMATED_DPI, earth=_earth(example))
-    grid.name_columns(["observed", *example.forecasts])
+    grid.name_columns(_columns(example))
     grid.draw_distance(example.extent_km[1])
     grid.scale(colour_scale(quantity), quantity.unit, extend=extended(quantity))
 
@@ -101,6 +101,11 @@ def draw_animation(example: Example, quantity: Quantity) -> bytes:
             grid.paste(0, column, fields[lead], colour_scale(quantity))
 
     return gif(grid, show, len(example.lead_minutes), quantity)
+
+
+def _columns(example: Example) -> list[str]:
+    """Return the names of the columns of fields: of an ensemble its mean is shown."""
+    return ["observed", *(f"{name}, mean" if name in example.means else name for name in example.forecasts)]
 
 
 def _aspect(example: Example) -> float:

@@ -33,7 +33,7 @@ from nowcast.report.maps import moment, svg
 from nowcast.report.page_tables import about_tables, heading, level_name, probability_tables, score_tables
 from nowcast.report.probability_diagrams import draw_ranks, draw_reliability, draw_roc
 from nowcast.report.sections import Picture, Section, drawn, members_section, sums_section
-from nowcast.report.sentences import findings, headline, quoted, seen_cases
+from nowcast.report.sentences import findings, headline, scored_field, seen_cases
 from nowcast.report.table import confidence, number
 from nowcast.scores.ensemble import ensemble_size
 
@@ -236,9 +236,9 @@ def _cases(evaluation: Evaluation, pictures: Mapping[str, Sequence[bytes | None]
     first, level = evaluation.forecasters_with("pairs")[0], evaluation.thresholds[nearest_threshold(evaluation)]
     block = evaluation.examples[0].block
     text = (
-        f"Ranked by the CSI of {quoted(first)} at {level:g} {evaluation.quantity.unit}, all leads pooled, among the wetter "
-        "half of the cases. Lower rows: forecast minus observed; green is too much, brown too little. Grey is missing, north "
-        "is up."
+        f"Ranked by the CSI of {scored_field(evaluation, first)} at {level:g} {evaluation.quantity.unit}, all leads pooled, "
+        "among the wetter half of the cases. Lower rows: forecast minus observed; green is too much, brown too little. Grey is "
+        "missing, north is up."
     )
     if block > 1:
         text += f" For display, each pixel is the mean of {block} × {block} grid cells."

@@ -34,7 +34,7 @@ def headline(evaluation: Evaluation, rows: Sequence[Mapping]) -> str:
     name = others[0] if others else max(scored, key=scored.__getitem__)
     rivals = [other for other in scored if other in evaluation.baselines and other != name] or [o for o in others if o != name]
     if not rivals:
-        return f"{quoted(name)} has a CSI of {scored[name]:.3f} at {event}; nothing was scored beside it."
+        return f"{scored_field(evaluation, name)} has a CSI of {scored[name]:.3f} at {event}; nothing was scored beside it."
     rival = max(rivals, key=scored.__getitem__)
     best_of = f", the best of {len(rivals)} baselines," if len(rivals) > 1 and rival in evaluation.baselines else ""
     difference = scored[name] - scored[rival]
@@ -45,8 +45,8 @@ def headline(evaluation: Evaluation, rows: Sequence[Mapping]) -> str:
     better = csi(evaluation.total(name))[:, column] > csi(evaluation.total(rival))[:, column]
     when = _when(evaluation, better)
     return (
-        f"At {event}, {quoted(name)} is {compared} {quoted(rival)}{best_of or ','} with a CSI of {scored[name]:.3f} against "
-        f"{scored[rival]:.3f} ({_by_how_much(row, difference)}), all lead times "
+        f"At {event}, {scored_field(evaluation, name)} is {compared} {quoted(rival)}{best_of or ','} with a CSI of "
+        f"{scored[name]:.3f} against {scored[rival]:.3f} ({_by_how_much(row, difference)}), all lead times "
         f"taken together; lead by lead it is better {when}."
     )
 
@@ -98,6 +98,19 @@ def quoted(name: str) -> str:
     return name if name in BASELINES else f"'{name}'"
 
 
+def scored_field(evaluation: Evaluation, name: str) -> str:
+    """Return for a sentence what the scores of a single field are of: a forecaster, or the mean of its members."""
+    size = _num_members(evaluation, name)
+    return f"the mean of the {size:g} members of {quoted(name)}" if size > 1 else quoted(name)
+
+
+def _num_members(evaluation: Evaluation, name: str) -> float:
+    """Return how many members a forecaster has, 1 if it is no ensemble."""
+    if name not in evaluation.forecasters_with("members"):
+        return 1.0
+    return float(ensemble_size(evaluation.total(name, "members").pooled())[0])
+
+
 def _share(number: int, total: int) -> str:
     if number < total:
         return f"{number:,} of the {total:,} cases" if number else ""
@@ -134,10 +147,11 @@ def _few_data(evaluation: Evaluation) -> Iterator[str]:
 def _what_was_scored(evaluation: Evaluation) -> Iterator[str]:
     """Yield which scores of a forecaster are those of its ensemble mean or of its probabilities."""
     for name in evaluation.forecasters_with("members"):
-        if (size := ensemble_size(evaluation.total(name, "members").pooled())[0]) > 1:
+        if (size := _num_members(evaluation, name)) > 1:
             yield (
                 f"{quoted(name)} has {size:g} members: its scores of a single field, such as CSI and MAE, are those of the "
-                "ensemble mean, which is smoother than each member."
+                "ensemble mean, which is smoother than each member; its Brier scores and CRPS are those of the shares of "
+                "members, and the larger the fewer there are."
             )
     both = [name for name in evaluation.forecasters_with("pairs") if _states_probabilities(evaluation, name)]
     if both:
@@ -234,7 +248,7 @@ def _gains_from_smoothing(evaluation: Evaluation, name: str) -> Iterator[str]:
     losses = [_area(evaluation, n, bias, beaten) for n in np.flatnonzero(lost)]
     if coarser:
         others = [_resolution(tally) for tally in beaten.values() if "spectra" in tally]
-        losses.append(f"it has no detail finer than {_resolution(own):.0f} km (there: {_range(others, '{:.0f}', ' km')})")
+        losses.append(f"it has no detail finer than {_resolution(own):.0f} km (theirs: {_range(others, '{:.0f}', ' km')})")
     yield f"Part of the low MSE of {quoted(name)}, {error:.3g} ({errors}), comes from smoothing: {'; '.join(losses)}."
 
 
@@ -246,7 +260,7 @@ def _resolution(tally: Tally) -> float:
 def _area(evaluation: Evaluation, column: int, bias: np.ndarray, beaten: Mapping[str, Tally]) -> str:
     others = [100 * SCORES["frequency_bias"](tally)[0][column] for tally in beaten.values()]
     threshold = f"{evaluation.thresholds[column]:g}{_unit(evaluation)}"
-    return f"it forecasts {bias[column]:.0%} of the observed area at {threshold} (there: {_range(others, '{:.0f}', '%')})"
+    return f"it forecasts {bias[column]:.0%} of the observed area at {threshold} (theirs: {_range(others, '{:.0f}', '%')})"
 
 
 def _range(values: Sequence[float], form: str, unit: str) -> str:

@@ -179,6 +179,16 @@ def test_the_maps_of_a_case_show_observed_forecast_and_difference(monkeypatch):
     assert share(opened(content), maps.RAIN_COLOURS[7]) == pytest.approx(np.mean((pixels == rain).all(axis=-1)), abs=1e-3)
 
 
+def test_the_column_of_an_ensemble_says_that_it_is_the_mean(monkeypatch):
+    named = []
+    monkeypatch.setattr(MapGrid, "name_columns", lambda grid, names: named.append(list(names)))
+    fields = np.zeros((1, 20, 40), np.float32)
+    of_members = {"ens": lambda lead: np.zeros((2, 20, 40), np.float32)}
+    options = {"spacing_km": (np.nan, np.nan), "ensembles": of_members}
+    draw_maps(make_example("best", case(0.5), [5.0], fields, {"net": fields, "ens": fields}, **options), RAIN_RATE)
+    assert named == [["observed", "net", "ens, mean"]]
+
+
 def test_a_png_keeps_the_colours_of_the_scales_and_the_rarest_rain():
     """Ten pixels of the heaviest rain among thousands of shades, which 256 colours cannot all hold."""
     pixels = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)

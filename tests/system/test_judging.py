@@ -1,6 +1,7 @@
 """Forecasts of others, judged on the command line: ensembles, probabilities and single forecasts on the same pixels."""
 
 import csv
+import html
 import io
 import json
 import re
@@ -172,6 +173,7 @@ def test_the_files_of_scores_hold_the_sums_of_probabilities(here, fields, undraw
     assert block[2].split()[0] == "chance"
     assert block[2].split()[-4:] == ["–"] * 4
     assert "'ens' has 4 members: its scores of a single field, such as CSI and MAE, are those of the ensemble mean" in out
+    assert "the mean of the 4 members of 'ens'" in html.unescape((here / "scores" / "report.html").read_text())
     assert "'chance' gives only probabilities: it has no scores of a single field, such as CSI and MAE.\n" in out
     with xr.open_dataset("scores/scores.nc", engine="netcdf4") as scores:
         assert scores.has_probabilities.values.tolist() == [1] * len(scores.forecaster)
