@@ -279,6 +279,6 @@ def dry_run_lines(summary: Mapping[str, Any]) -> list[str]:
         *([] if summary["windows"]["validation"] else [no_choice]),
         f"parameters   {summary['num_parameters']:,}",
         f"steps        {summary['num_steps']:,} on {summary['device']} in {summary['precision']}",
-        f"time         {summary['seconds_per_step']:.3g} s a step, {summary['estimated_hours']:.2g} h in all",
+        f"time         {summary['seconds_per_step']:.3g} s a step, {summary['estimated_hours']:.2g} h in all at this load",
         f"memory       {summary['estimated_memory_mb']:,.0f} MB at the peak of a step",
     ]

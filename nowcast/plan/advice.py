@@ -57,8 +57,8 @@ def summary(
     start = f" from {training.start_from}" if training.start_from else ""
     width = f"channels {list(experiment.model.hidden_channels)}"
     of_it = f", {length.validation_hours:.2g} h of it for validations" if length.validation_hours else ""
-    steps = f"{training.steps:,} steps of {training.batch_size}{start}, {width}, about {length.hours:.2g} h{of_it}"
-    yield f"train:  {steps}; {length.reason}"
+    hours = f"about {length.hours:.2g} h where nothing else runs{of_it}"
+    yield f"train:  {training.steps:,} steps of {training.batch_size}{start}, {width}, {hours}; {length.reason}"
     yield f"better: {'; '.join([*_advice(basis, fingerprint), *warnings])}"
 
 
