@@ -17,7 +17,7 @@ _HALF = 0.5  # the same for reflectivity, which is also measured where it does n
 _MOST_MARKS = 3  # different negative numbers that can stand for something; more are noise
 _FEWEST_KNOWN, _LEAST_MISSING = 500, 0.05  # cells, and share of all cells, for a remark
 _LARGEST = 6  # of the largest numbers of an integer type that may stand for something
-_INCREDIBLE = 200.0  # mm/h
+_INCREDIBLE, _MUCH = 200.0, 0.01  # mm/h, and the share of the known cells with as much or more, above which units are doubted
 _RARE, _FEWEST = 5, 20  # times as many cells as with the ten numbers below it, and number of cells
 
 
@@ -28,7 +28,7 @@ def refine(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tupl
     """
     packing, *remarks = _without_largest(stored, packing, conversion)
     packing, dry = _with_dry(stored, packing, conversion)
-    remarks = [remark for remark in (*remarks, dry) if remark]
+    remarks = [remark for remark in (*remarks, dry, _doubt(stored, packing, conversion)) if remark]
     return packing, "; ".join(remarks) or None
 
 
@@ -53,6 +53,16 @@ def _with_dry(stored: np.ndarray, packing: Packing, conversion: Conversion) -> t
             f"If it stands for no rain, say so in the files: an attribute _Undetect = {marks[0]:g}"
         )
     return packing, "no known cell is dry: if dry cells are stored as missing, scores and training see rain alone"
+
+
+def _doubt(stored: np.ndarray, packing: Packing, conversion: Conversion) -> str | None:
+    """Return a remark where so many cells have so much rain that the units must be others."""
+    rates = decode(stored, packing, conversion)
+    known = rates[~np.isnan(rates)]
+    high = int((known >= _INCREDIBLE).sum())
+    if known.size < _FEWEST_KNOWN or high <= _MUCH * known.size:
+        return None
+    return f"{high / known.size:.0%} of the known cells would have {_INCREDIBLE:g} mm/h or more. Are its units right?"
 
 
 def _marks(missing: np.ndarray, packing: Packing, conversion: Conversion) -> list[float]:

@@ -138,7 +138,18 @@ def test_rare_and_varied_high_rates_are_rain(tmp_path, caplog):
     many = np.where(FAR, 250 + 5 * np.random.default_rng(0).random(FAR.shape), NEAR)
     for name, values in (("few", few), ("many", many)):
         np.testing.assert_array_equal(read_one(write(tmp_path / f"{name}.nc", values.astype("f4"))), values.astype("f4"))
-    assert not caplog.messages
+    told = f"{FAR.mean():.0%} of the known cells would have 200 mm/h or more. Are its units right?"
+    assert caplog.messages == [f"{tmp_path / 'many.nc'}: rr: {told}"]
+
+
+@pytest.mark.parametrize(("units", "share"), [("mm/h", None), ("m/h", 49), ("mm/min", 34), ("cm/h", None)])
+def test_units_that_would_make_too_much_rain_are_doubted(tmp_path, caplog, units, share):
+    """Rates of 0.05 to 10, half of the cells dry."""
+    path = write(tmp_path / "a.nc", np.where(DRY, 0, WET / 4).astype("f4"), units=units, standard_name="")
+    read_one(path, variable="rr")
+    doubts = [text for text in caplog.messages if text.endswith("mm/h or more. Are its units right?")]
+    doubt = f"{path}: rr: {share}% of the known cells would have 200 mm/h or more. Are its units right?"
+    assert doubts == ([] if share is None else [doubt])
 
 
 def forecast_of(path, numbers, **attributes):
