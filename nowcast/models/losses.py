@@ -154,7 +154,7 @@ class Exceedance(Loss):
         return self
 
     def sum_and_count(self, forecast, observed, validity, transform):
-        entropy = weighted_entropy(forecast, observed, validity > 0, transform, self.thresholds, self.weights)
+        entropy = weighted_entropy(forecast, observed, validity.bool(), transform, self.thresholds, self.weights)
         return entropy, validity.sum()
 
 
@@ -177,10 +177,10 @@ class RelativeExceedance(Loss):
         return self
 
     def sum_and_count(self, forecast, observed, validity, transform):
-        values, known = _encoded(self.thresholds, transform), (validity > 0) & forecast.known
+        values, known = _encoded(self.thresholds, transform), validity.bool() & forecast.known
         reference = torch.stack([forecast.reference_entropy(value) for value in values])
         weights = 1 / (reference * len(values))
-        return weighted_entropy(forecast, observed, known, transform, self.thresholds, weights), known.sum().float()
+        return weighted_entropy(forecast, observed, known, transform, self.thresholds, weights), known.count_nonzero().float()
 
 
 def _encoded(thresholds: Sequence[float], transform: Transform) -> list[float]:

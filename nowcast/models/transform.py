@@ -99,7 +99,7 @@ def make_transform(section: NamedSection) -> Transform:
 def split_missing(rain: Tensor) -> tuple[Tensor, Tensor]:
     """Return the rain with 0 where missing, and its validity (1.0 known, 0.0 missing), both of the same shape."""
     filled = torch.nan_to_num(rain, nan=0.0, posinf=0.0, neginf=0.0)
-    return filled, filled.clone().eq_(rain)  # isfinite and where take four times as long on a CPU
+    return filled, torch.eq(filled, rain, out=torch.empty_like(filled))  # isfinite and where take four times as long on a CPU
 
 
 def network_input(rain: Tensor, transform: Transform) -> Tensor:

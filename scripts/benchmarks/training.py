@@ -41,7 +41,6 @@ from nowcast.errors import NowcastError
 from nowcast.models.convgru import ConvGRU
 from nowcast.models.convlstm import ConvLSTM
 from nowcast.models.guided.guidance import guidance
-from nowcast.models.losses import at_least_one
 from nowcast.models.probabilistic.network import Probabilistic
 from nowcast.models.transform import network_input
 from nowcast.motion import MARGIN, motion
@@ -125,9 +124,10 @@ class Recipe:
         return seconds.get("cascade", 0.0)
 
     def _gradient(self, outputs: Tensor, future: Tensor) -> Tensor:
-        """Return the gradient of the mean loss of a network's outputs, of their shape."""
-        loss, count = self.learner.compared(outputs, future)
-        return torch.autograd.grad(loss / at_least_one(count), outputs)[0]
+        """Return the gradient of the loss of a network's outputs, of their shape: of the sum, as in a training, which divides
+        the gradients of the weights by the count."""
+        loss, _ = self.learner.compared(outputs, future)
+        return torch.autograd.grad(loss, outputs)[0]
 
     def _layers(self, batch: Batch) -> float:
         """Return the seconds of the layers alone, forward and backward, on the inputs that they have in a step."""
