@@ -90,7 +90,6 @@ def pack(record: Record, *, progress: Callable[[Iterable], Iterable] = iter) -> 
     """
     folder = cache_folder() / f"{record.digest()}-{STORED_VERSION}"
     if not (folder / "facts.json").is_file():
-        remove_unused()
         _build(record, folder, progress)
     mark_used(folder)
     description = json.loads((folder / "facts.json").read_text())
@@ -106,6 +105,7 @@ def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(folder.parent)
+        remove_unused()
         free, needed = shutil.disk_usage(folder.parent).free, _bytes_needed(record, shape, in_tiles)
         if needed > free:
             raise OutputError(
