@@ -183,7 +183,9 @@ class Forecaster(ABC):
 
         exceedance = self.exceedance_by_lead(past, num_leads, RATES)
         km, minutes = self.scale
-        return members(past, exceedance, num_leads, num_members, seed, self.structure or USUAL, km=km, minutes=minutes)
+        own = self.structure is not None
+        structure = self.structure if own else USUAL
+        return members(past, exceedance, num_leads, num_members, seed, structure, of_this_radar=own, km=km, minutes=minutes)
 
     def exceedance_by_lead(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> Iterator[np.ndarray]:
         """Return the probabilities of one case lead by lead; by default those of all leads are computed at once.

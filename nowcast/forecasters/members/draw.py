@@ -2,12 +2,14 @@
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
 from nowcast.forecasters.members.copula import Distributions
 from nowcast.forecasters.members.noise import Noise, moved
 from nowcast.forecasters.members.structure import NOISES, USUAL_KM, USUAL_MINUTES, Structure, periodic_shape
+from nowcast.forecasters.members.texture import with_texture
 from nowcast.motion import Places, motion, trace
 from nowcast.scores.distribution import RATES
 
@@ -23,6 +25,7 @@ def members(
     seed: int,
     structure: Structure,
     *,
+    of_this_radar: bool = True,
     km: float = USUAL_KM,
     minutes: float = USUAL_MINUTES,
     rates: Sequence[float] = RATES,
@@ -32,10 +35,10 @@ def members(
     past: (time, y, x) mm/h, newest frame last, NaN missing
     exceedance: for each lead (rate, y, x) chance of reaching each rate, 0 to 1, NaN missing
     seed: with the newest frame it decides the members; the first of many are those of fewer
+    of_this_radar: whether the structure was measured on it; otherwise short waves follow the newest frame (texture.py)
     km, minutes: size of the cells and time step
     yields: (member, y, x) mm/h, float32, NaN missing
     """
-    places = trace(motion(past), num_leads)
     case = zlib.crc32(np.rint(np.nan_to_num(past[-1], nan=-1) / UNIT).astype(np.int32))
     seeds = [(seed, case, member) for member in range(num_members)]
     if not (past >= DRY).any():
@@ -43,7 +46,13 @@ def members(
             yield np.where(np.isnan(chances[0]), np.nan, np.zeros((num_members, 1, 1), np.float32))
         return
     distributions = (Distributions(chances, rates, structure.largest) for chances in exceedance)
-    yield from drawn(distributions, places, seeds, structure, km=km, minutes=minutes)
+    flow = motion(past)
+    if not of_this_radar:
+        first, where = next(distributions), next(iter(trace(flow, 1)))
+        newest = np.where(past[-1] < DRY, 0, past[-1])  # NaN stays NaN
+        structure = with_texture(structure, newest, first, where, seeds[0], km=km, minutes=minutes)
+        distributions = chain([first], distributions)
+    yield from drawn(distributions, trace(flow, num_leads), seeds, structure, km=km, minutes=minutes)
 
 
 def drawn(

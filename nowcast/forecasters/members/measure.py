@@ -15,7 +15,7 @@ from scipy import fft
 
 from nowcast.forecasters.members.copula import Distributions
 from nowcast.forecasters.members.draw import drawn
-from nowcast.forecasters.members.structure import INTENSITY, NOISES, OCCURRENCE, Structure, frequencies, weights
+from nowcast.forecasters.members.structure import INTENSITY, NOISES, OCCURRENCE, Structure, wave_numbers, weights
 from nowcast.motion import motion, trace
 
 ROUNDS, MEMBERS = 6, 2  # of correction, and members of each case in a round
@@ -61,11 +61,6 @@ class Waves:
         """Return the correlation (lead - 1, wave) of lead times with those before."""
         scale = np.sqrt(self.power[:-1] * self.power[1:])
         return np.divide(self.product, scale, out=np.zeros_like(scale), where=scale > 0).clip(*CORRELATIONS)
-
-
-def wave_numbers(grid: tuple[int, int]) -> np.ndarray:
-    """Number the coefficients (y, x // 2 + 1) of a grid by octave of wavelength: 0 from 2 cells on, up to that of the mean."""
-    return np.floor(np.log2(1 / frequencies(grid)) + 0.5).clip(1).astype(int) - 1
 
 
 def measure(

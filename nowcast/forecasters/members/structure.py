@@ -7,7 +7,7 @@ times of the table it is interpolated, beyond them it stays as at the ends.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,14 @@ class Structure:
         memory = np.interp(_logarithms(shape, km), np.log(self.km), self._at(self.memory[noise], lead_minutes))
         return (np.clip(memory, 0, MOST_CORRELATION) ** (step / self.step)).astype(np.float32)
 
+    def at_lengths(self, km: np.ndarray) -> "Structure":
+        """Return the same structure with its tables at other wavelengths (wave,), km, ascending."""
+
+        def interpolated(table: np.ndarray) -> np.ndarray:
+            return np.apply_along_axis(lambda row: np.interp(np.log(km), np.log(self.km), row), -1, table)
+
+        return replace(self, km=km, power=interpolated(self.power), memory=interpolated(self.memory))
+
     def _at(self, table: np.ndarray, lead_minutes: float) -> np.ndarray:
         """Interpolate a table to one lead time, (wave,)."""
         return np.array([np.interp(lead_minutes, self.minutes, column) for column in table.T])
@@ -125,6 +133,14 @@ def frequencies(shape: tuple[int, int]) -> np.ndarray:
     frequency = np.hypot(fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1]))
     frequency[0, 0] = 0.5 / max(shape)
     return frequency
+
+
+def wave_numbers(grid: tuple[int, int], per_octave: int = 1) -> np.ndarray:
+    """Number the coefficients (y, x // 2 + 1) of a grid by wavelength: 0 from 2 cells on, up to that of the mean.
+
+    per_octave: how many numbers a doubling of the wavelength has
+    """
+    return np.floor(per_octave * np.log2(0.5 / frequencies(grid)) + 0.5).clip(0).astype(int)
 
 
 def _logarithms(shape: tuple[int, int], km: float) -> np.ndarray:
