@@ -12,11 +12,12 @@ import numpy as np
 from nowcast.dataset.packed import WET_RATE
 from nowcast.dataset.windows import find_windows
 from nowcast.errors import DataError, UsageError
+from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.places.earth import locate
 from nowcast.netcdf.places.grid import Grid
-from nowcast.netcdf.record import Damage, Record
+from nowcast.netcdf.record import Record
 from nowcast.plan.fingerprint import RAINY
 from nowcast.quantity import Quantity
 from nowcast.runtime.progress import track

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
+from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.files import expand
 from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
 from nowcast.netcdf.forecast_writer import PROBABILITY
@@ -129,11 +130,19 @@ def _record_frames(record: Record, path: str, reference: np.datetime64 | None, w
     if reference is not None:
         raise UsageError(f"{path} is a record: choose frames by --start and --end; --reference-time is for forecasts")
     chosen = _positions_in(record, within)
-    times = record.times[chosen]
+    times, damage = record.times[chosen], Damage(record)
+
+    def read(n: int) -> np.ndarray:
+        field = damage.read(chosen[n])
+        if damage.all_failed and n == len(chosen) - 1:
+            raise damage.first
+        damage.warn()
+        return field
+
     return Frames(
         title=f"{plain(short(record.name, 40))}, observed {span(times[0], times[-1])}",
         labels=[moment(time) for time in times],
-        series=[Series("observed", lambda n: record.read([chosen[n]])[0], _steady(times, record.time_step))],
+        series=[Series("observed", read, _steady(times, record.time_step))],
         quantity=record.quantity,
         label=record.quantity.unit,
         spacing_km=record.grid.spacing_km,
@@ -278,10 +287,13 @@ def _observed(record: Record, forecasts: Forecasts, path: str, start: np.datetim
             f"It goes from {record.times[0]}Z to {record.times[-1]}Z."
         )
 
+    damage = Damage(record)
+
     def read(lead: int) -> np.ndarray:
         if np.isnat(times[lead]):
             return np.full(record.grid.shape, np.nan, np.float32)
-        field = record.read([int(np.searchsorted(record.times, times[lead]))])[0]
+        field = damage.read(int(np.searchsorted(record.times, times[lead])))
+        damage.warn()
         return field if event is None else _reaches(field, event)
 
     name = "observed" if event is None else f"observed ≥ {event:g}"

@@ -20,7 +20,8 @@ import numpy as np
 from nowcast.dataset import packed_tiles
 from nowcast.dataset.packed_tiles import Rows, Tiles, TileWriter
 from nowcast.errors import OutputError
-from nowcast.netcdf.record import Damage, Record
+from nowcast.netcdf.damage import Damage
+from nowcast.netcdf.record import Record
 from nowcast.runtime.cache import cache_folder, mark_used, remove_unused
 from nowcast.runtime.outputs import remove_stale, temporary_path
 from nowcast.runtime.threads import ahead

@@ -19,6 +19,7 @@ from nowcast.evaluation.provenance import about
 from nowcast.evaluation.result import Evaluation, nearest_threshold
 from nowcast.evaluation.windows import MINUTE, find_cases, with_absent
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.places.locating import locate
 from nowcast.netcdf.record import Record, log_readings
 from nowcast.prediction.cases import Selection, usable_past
@@ -163,11 +164,12 @@ def _score_record(
     own_share = windows.positions[distributed.rank() :: distributed.size()]
     lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
     forecasters = {name: forecaster.on_record(record, windows.time_step) for name, forecaster in forecasters.items()}
+    damage = Damage(record)
     for positions in track(own_share, f"scoring {record.name}", unit="case"):
-        past = record.read(positions[: windows.input_frames])
+        past = damage.frames(positions[: windows.input_frames])
         if any(usable_past(past, forecaster) is None for forecaster in forecasters.values()):
             continue  # too many frames without any observation, or the newest
-        observed = record.read(positions[windows.input_frames :])
+        observed = damage.frames(positions[windows.input_frames :])
         reference = record.times[positions[windows.input_frames - 1]]
         fields, exceedances = _forecasts(forecasters, past, reference, lead_times, probabilities)
         known = _common_mask(evaluation, forecasters, observed, fields, exceedances)
@@ -177,6 +179,9 @@ def _score_record(
                 case = Case(reference, lead_times, observed, known, record.grid.spacing_km)
                 case_tallies = _with_probabilities(case_tallies, probabilities, forecasters, case, fields, exceedances)
             _add_case(evaluation, record, reference, case_tallies)
+    if damage.all_failed:
+        raise damage.first
+    damage.warn()
     if evaluation.num_cases > before:
         evaluation.records.append(record.name)
     if num_left_out := len(own_share) - (evaluation.num_cases - before):
@@ -277,7 +282,7 @@ def _example(
     record, windows = next(pair for pair in zip(records, all_windows, strict=True) if pair[0].name == case.record)
     references = record.times[windows.positions[:, windows.input_frames - 1]]
     positions = windows.positions[np.flatnonzero(references == case.reference)[0]]
-    past, observed = record.read(positions[: windows.input_frames]), record.read(positions[windows.input_frames :])
+    past, observed = np.split(Damage(record).frames(positions), [windows.input_frames])
     lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
     forecasters = {name: forecaster.on_record(record, windows.time_step) for name, forecaster in forecasters.items()}
     forecasts, exceedances = _forecasts(forecasters, past, case.reference, lead_times, probabilities)

@@ -23,13 +23,23 @@ from nowcast.convert.sniffing import BESIDE, FORMATS, format_of, is_store, named
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.attributes import attributes
 from nowcast.netcdf.classic_header import check_whole
-from nowcast.netcdf.once import is_first
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".nc", ".nc4", ".nc3", ".netcdf", ".cdf")
 _MOST_LOOKED_AT = 1000  # files whose format is told by their content, for a message
 _ORIGINALS = FORMATS.keys() - {"image", "netcdf", "zarr", "bom"}  # pictures may be of anything
 _NUM_OPEN = 16  # files kept open
+_SEEN: set[tuple[Path, str]] = set()  # folders, and what a warning has been logged of
+
+
+def is_first(file: Path, what: str) -> bool:
+    """Return whether nothing has been said yet of `what` for the folder of this file; it then counts as said.
+
+    Files of an archive are usually alike, so one warning for all of a folder is enough.
+    """
+    is_new = (file.parent, what) not in _SEEN
+    _SEEN.add((file.parent, what))
+    return is_new
 
 
 def expand(argument: str | Path) -> list[Path]:

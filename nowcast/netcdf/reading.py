@@ -12,8 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.files import OPEN_FILES
-from nowcast.netcdf.once import is_first
+from nowcast.netcdf.files import OPEN_FILES, is_first
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.dryness import refine
 from nowcast.netcdf.rain.units import Conversion

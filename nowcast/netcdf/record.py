@@ -1,23 +1,20 @@
 """Records: an observed series on one grid, from any CF-like NetCDF files.
 
 Fields are read when they are needed, as float32 mm/h with NaN for missing and row 0 northernmost. A Record holds no open file,
-so it can be pickled and sent to other processes. `Damage` reads frames that may be damaged, for example by a flipped bit, as
-missing.
+so it can be pickled and sent to other processes. `damage.py` reads frames that are damaged as missing.
 """
 
 import hashlib
 import itertools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from nowcast.errors import DataError
-from nowcast.netcdf.files import OPEN_FILES, FilterError, unreadable
-from nowcast.netcdf.once import is_first
+from nowcast.netcdf.files import OPEN_FILES, is_first, unreadable
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.units import Conversion
 from nowcast.netcdf.rain.variable import Field
@@ -28,7 +25,6 @@ log = logging.getLogger(__name__)
 SEQUENCE = "sequence"  # dimension over independent events of equal length, the only one that frames may have besides time
 _MOST_READINGS = 4  # of a record, that are logged
 CHUNK_ROOM = 1 << 28  # bytes: largest chunk cache of a file
-_MOST_AT_ONCE, _BYTES_AT_ONCE = 16, 1 << 25  # frames, and bytes of frames, that are read together
 
 
 @dataclass(frozen=True)
@@ -266,59 +262,3 @@ def _runs(sources: np.ndarray) -> list[tuple[int, int]]:
     breaks = np.flatnonzero((np.diff(sources, axis=0) != (0, 1)).any(axis=1)) + 1
     ends = [0, *breaks.tolist(), len(sources)]
     return list(itertools.pairwise(ends))
-
-
-NAMED_TIMES = 4  # damaged frames whose times a message lists
-
-
-class Damage:
-    """A reader of single frames of a record that counts those that are damaged."""
-
-    def __init__(self, record: Record):
-        self.record, self.num_read = record, 0
-        self.first: DataError | None = None
-        self.positions: dict[Path, list[int]] = {}
-
-    def read(self, position: int) -> np.ndarray:
-        """Read a frame, (y, x) mm/h; all NaN if it is damaged. Raises DataError (exit 3) if the file itself cannot be read."""
-        self.num_read += 1
-        try:
-            return self.record.read([position])[0]
-        except DataError as error:
-            # not permanent damage: frames on a disk that is unavailable for a while must not be cached as missing
-            if isinstance(error.__cause__, OSError) or isinstance(error, FilterError):
-                raise
-            self.first = self.first or error
-            self.positions.setdefault(self.record.source(position), []).append(position)
-            return np.full(self.record.grid.shape, np.nan, np.float32)
-
-    def in_order(self, positions: Sequence[int]) -> Iterator[np.ndarray]:
-        """Yield the frames (y, x) at ascending positions, as `read`. Several are read at once: chunks may hold several."""
-        at_once = max(1, min(_MOST_AT_ONCE, _BYTES_AT_ONCE // (4 * math.prod(self.record.grid.shape))))
-        for first in range(0, len(positions), at_once):
-            some = positions[first : first + at_once]
-            try:
-                frames = self.record.read(some)
-            except DataError:  # of which frame, is found one by one
-                yield from map(self.read, some)
-                continue
-            self.num_read += len(some)
-            yield from frames
-
-    @property
-    def num_damaged(self) -> int:
-        return sum(map(len, self.positions.values()))
-
-    @property
-    def all_failed(self) -> bool:
-        return 0 < self.num_read == self.num_damaged
-
-    def lines(self) -> list[str]:
-        """Return a line per file, such as `rain.nc: 2 frames cannot be read and count as missing: 2020-06-01T00:10:00Z, …`."""
-        return [self._line(path, positions) for path, positions in self.positions.items()]
-
-    def _line(self, path: Path, positions: list[int]) -> str:
-        times = ", ".join(f"{time}Z" for time in self.record.times[positions[:NAMED_TIMES]])
-        count = f"{len(positions)} frame{'s' if len(positions) > 1 else ''}"
-        more = ", …" if len(positions) > NAMED_TIMES else ""
-        return f"{path}: {count} cannot be read and count{'s' if len(positions) == 1 else ''} as missing: {times}{more}"

@@ -14,7 +14,8 @@ import numpy as np
 from nowcast.dataset.packed import WET_RATE
 from nowcast.errors import DataError
 from nowcast.motion import motion
-from nowcast.netcdf.record import Damage, Record
+from nowcast.netcdf.damage import Damage
+from nowcast.netcdf.record import Record
 from nowcast.netcdf.times.raster import absent_between
 from nowcast.quantity import Quantity
 from nowcast.runtime.progress import track

@@ -15,6 +15,7 @@ import numpy as np
 from nowcast.dataset.windows import find_references, is_enough
 from nowcast.errors import NotEnoughFrames, UsageError
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.record import Record
 
 log = logging.getLogger(__name__)
@@ -85,9 +86,12 @@ def references_of(
     pasts = pasts[np.isin(whole.times[pasts[:, -1]], asked)]
     asked = asked[selection.thin(asked, whole.times[pasts[:, -1]])]
     pasts = pasts[np.isin(whole.times[pasts[:, -1]], asked)]
-    empty = np.zeros(len(whole), bool)
+    empty, damage = np.zeros(len(whole), bool), Damage(whole)
     for position in np.unique(pasts):
-        empty[position] = whole.is_absent[position] or np.isnan(whole.read([position])).all()
+        empty[position] = whole.is_absent[position] or np.isnan(damage.read(position)).all()
+    if damage.all_failed:
+        raise damage.first
+    damage.warn()
     pasts = pasts[is_enough(pasts, input_frames - 1, empty, max_absent)]
     if left_out := len(asked) - len(pasts):
         log.warning("%s: left out %d of %d reference times, whose past is not complete", record.name, left_out, len(asked))
@@ -101,19 +105,14 @@ class KeptFrames:
     """
 
     def __init__(self, record: Record):
-        self.record = record
+        self.damage = Damage(record)
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
 
-    @property
-    def num_kept(self) -> int:
-        """Return the number of frames kept now."""
-        return len(self._kept)
-
     def read(self, positions: Sequence[int]) -> np.ndarray:
-        """Return the frames (frame, y, x), mm/h, as `Record.read`."""
+        """Return the frames (frame, y, x), mm/h, as `Damage.frames`."""
         positions = [int(position) for position in positions]
         if absent := [position for position in positions if position not in self._kept]:
-            self._kept.update(zip(absent, self.record.read(absent), strict=True))
+            self._kept.update(zip(absent, self.damage.frames(absent), strict=True))
         for position in sorted(positions):  # the oldest frame is the first that no later case needs
             self._kept.move_to_end(position)
         while len(self._kept) > max(positions) - min(positions) + 1:
@@ -132,7 +131,7 @@ def read_past(
     """Read the newest complete frames (time, y, x), mm/h, up to `reference`, as many as the forecaster uses.
 
     `kept` reads from frames of earlier cases. Raises NotEnoughFrames (exit 75), which names the frames, if a frame that the
-    forecaster needs is absent or has no known cell.
+    forecaster needs is absent or has no known cell, and DataError (3) if it is damaged.
     """
     wanted = reference - np.arange(forecaster.most_past_frames) * step  # newest first; reversed below
     positions = np.searchsorted(record.times, wanted).clip(max=len(record.times) - 1)
@@ -144,8 +143,12 @@ def read_past(
             f"{record.name}: a forecast from {reference}Z needs {least} frames {step / np.timedelta64(60, 's'):g} min apart.\n"
             f"Absent: {listing(absent)}; the record goes from {record.times[0]}Z to {record.times[-1]}Z."
         )
-    past = (kept or record).read(positions[: _leading(is_there)][::-1])
+    kept, positions = kept or KeptFrames(record), positions[: _leading(is_there)]
+    past = kept.read(positions[::-1])
     usable = usable_past(past, forecaster)
+    if usable is None and any(map(kept.damage.has, positions[:least])):
+        raise kept.damage.first
+    kept.damage.warn()
     if usable is None:
         known = ~np.isnan(past).all(axis=(1, 2))[::-1]
         raise NotEnoughFrames(

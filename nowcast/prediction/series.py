@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
+from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.files import expand
 from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
 from nowcast.netcdf.forecast_writer import PROBABILITY
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.places.earth import locate
 from nowcast.netcdf.places.grid import Grid, carried
-from nowcast.netcdf.record import Damage, Record, log_readings
+from nowcast.netcdf.record import Record, log_readings
 from nowcast.prediction.gauges import Place
 from nowcast.prediction.weights import Weights, weigh
 from nowcast.runtime.progress import Progress
@@ -207,8 +208,7 @@ def _of_record(record: Record, chosen: np.ndarray, weights: Weights, wanted: Wan
         rates, known, exceedance, _ = _means(fields, reached, weights, progress)
     if damage.all_failed:
         raise damage.first
-    for line in damage.lines():
-        log.warning("%s", line)
+    damage.warn()
     times = record.times[frames]
     sums = running_sums(rates, times, record.time_step, wanted.sums)
     nothing, none = np.array(["NaT"], "datetime64[s]"), np.zeros((1, len(chosen), 0, rates.shape[1]))

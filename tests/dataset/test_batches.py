@@ -1,16 +1,14 @@
 """Batch k is a pure function of (seed, k); crops follow the rain; missing stays missing."""
 
 import logging
-import os
-import re
 import shutil
 from types import SimpleNamespace
 
-import netCDF4
 import numpy as np
 import pytest
 import torch
 from makers import rain, tiny_run, write_record
+from makers.damaged import damage, write_by_frame
 
 from nowcast.commands.inspect import as_lines, inspect_record
 from nowcast.dataset.batches import Batches, Series
@@ -204,32 +202,6 @@ def test_a_cache_without_room_says_how_much_is_needed(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(OutputError, match=r"packing a needs 0.0 GB in .*, which has 0.0 GB free; set NOWCAST_CACHE"):
         pack(record)
-
-
-def damage(path, frames):
-    """Flip a byte in the stored chunk of each of these frames."""
-    content = bytearray(path.read_bytes())
-    chunks = [match.start() for match in re.finditer(re.escape(b"\x78\x5e"), bytes(content))]  # where zlib streams begin
-    for frame in frames:
-        content[chunks[frame] + 40] ^= 255
-    path.write_bytes(content)
-
-
-def write_by_frame(path, fields):
-    """As `write_record`, with each frame in a chunk of its own."""
-    write_record(path, fields)
-    stored = path.with_suffix(".stored")
-    with netCDF4.Dataset(path) as source, netCDF4.Dataset(stored, "w") as file:
-        for name, dim in source.dimensions.items():
-            file.createDimension(name, dim.size)
-        for name, old in source.variables.items():
-            chunks = (1, *old.shape[1:]) if old.ndim == 3 else None
-            options = {"zlib": True, "complevel": 4, "chunksizes": chunks, "fill_value": np.float32(-9999)} if chunks else {}
-            new = file.createVariable(name, old.dtype, old.dimensions, **options)
-            new.setncatts({key: value for key, value in vars(old).items() if key != "_FillValue"})
-            new[...] = old[...]
-    os.replace(stored, path)
-    return path
 
 
 def test_a_frame_that_cannot_be_read_is_missing_counted_and_named(tmp_path):

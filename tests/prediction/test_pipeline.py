@@ -1,6 +1,7 @@
 """`nowcast predict`: which cases are forecast, from which frames, into which files; what is impossible is refused by name."""
 
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -329,7 +330,18 @@ def test_kept_frames_are_the_records(tmp_path, every):
     for newest in range(6, 20):
         positions = newest - every * np.arange(3)
         np.testing.assert_array_equal(kept.read(positions), record.read(positions))
-        assert kept.num_kept <= 2 * every + 1
+
+
+def test_no_more_frames_are_kept_than_a_case_spans(tmp_path):
+    record = make(tmp_path, minutes=range(0, 500, 5), fields=rain(frames=100, shape=(60, 80)))
+    kept = KeptFrames(record)
+    kept.read(range(4))
+    tracemalloc.start()
+    for newest in range(4, 100):
+        kept.read(range(newest - 3, newest + 1))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 10 * 60 * 80 * 4  # bytes of ten frames
 
 
 def is_free(lock, *, patience=0.0):

@@ -12,6 +12,7 @@ from nowcast.forecasters.members.measure import Case, measure
 from nowcast.forecasters.members.structure import KEY, Structure
 from nowcast.forecasters.network import Network
 from nowcast.models.checkpoint import BEST, Checkpoint, read_checkpoint, write_checkpoint
+from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.record import Record
 from nowcast.runtime.progress import track
 from nowcast.scores.distribution import RATES
@@ -63,12 +64,12 @@ def structure_of(network: Network, archive: Archive, *, most: int) -> Structure 
 
 def _wet_share(record: Record, positions: np.ndarray, input_frames: int) -> float:
     """Return the share of the cells that are measured which are wet in the newest past frame."""
-    return float((middle(record.read(positions[input_frames - 1 : input_frames])) >= DRY).mean())
+    return float((middle(Damage(record).read(positions[input_frames - 1])) >= DRY).mean())
 
 
 def _case(network: Network, record: Record, positions: np.ndarray, input_frames: int) -> Case:
     """Forecast a case; a network of one grid forecasts all of it, others what is measured."""
-    frames = record.read(positions)
+    frames = Damage(record).frames(positions)
     frames = frames if network.model.grid else middle(frames)
     past, observed = frames[:input_frames], frames[input_frames:]
     _, exceedance = network.forecast_and_exceedance(past[None], len(observed), RATES)

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from nowcast.netcdf.attributes import text
-from nowcast.netcdf.once import is_first
+from nowcast.netcdf.files import is_first
 
 log = logging.getLogger(__name__)
 _DESCRIBES = {"grid_mapping_name", "crs_wkt", "spatial_ref", "proj4", "proj4_params", "proj4_string", "proj_string"}

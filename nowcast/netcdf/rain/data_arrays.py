@@ -16,6 +16,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from nowcast.errors import DataError, NowcastError
+from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.places.grid import Grid
@@ -101,7 +102,9 @@ class _Frames(BackendArray):
     def _read(self, key: tuple) -> np.ndarray:
         time, *cells = key
         positions = np.arange(len(self.record))[time]
-        fields = self.record.read(np.atleast_1d(positions))
+        damage = Damage(self.record)
+        fields = damage.frames(np.atleast_1d(positions))
+        damage.warn()
         for axis, part in enumerate(cells, 1):
             fields = fields[(slice(None),) * axis + (part if isinstance(part, slice) else np.atleast_1d(part),)]
         dropped = [axis for axis, part in enumerate(key) if np.ndim(part) == 0 and not isinstance(part, slice)]

@@ -13,7 +13,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import OWN_RAIN, attributes, is_numeric, made_by_nowcast, text
-from nowcast.netcdf.once import is_first
+from nowcast.netcdf.files import is_first
 from nowcast.netcdf.places.axes import angle, horizontal, is_polar
 from nowcast.netcdf.places.degrees import rows_and_columns
 from nowcast.netcdf.rain import units
