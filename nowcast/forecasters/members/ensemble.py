@@ -8,10 +8,9 @@ import numpy as np
 from nowcast.errors import UsageError
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.record import Record
+from nowcast.netcdf.writing.members import packed, unpacked
 
 MOST_MEMBERS = 1000
-UNIT = np.float32(0.01)  # mm/h, to which kept members are rounded, as files hold them
-LARGEST, MISSING = 32766, -1  # units; code of a missing cell
 
 
 class Ensemble(Forecaster):
@@ -93,21 +92,15 @@ class Ensemble(Forecaster):
     def forecast_one(
         self, past: np.ndarray, reference: np.datetime64, lead_times: np.ndarray, thresholds: Sequence[float] = ()
     ) -> tuple[np.ndarray, None]:
-        """Draw the members of one case, keep them for `members_at`, and return their mean (lead, y, x)."""
+        """Draw the members of one case, keep them for `members_at` as a file holds them, and return their mean (lead, y, x)."""
         means, kept = [], []
         for members in self.draw(past, len(lead_times)):
-            known = ~np.isnan(members)
-            rounded = np.rint(np.where(known, members, 0) / UNIT).clip(0, LARGEST)
-            kept.append(np.where(known, rounded, MISSING).astype(np.int16))
-            means.append(_unpacked(kept[-1]).mean(axis=0))
+            kept.append(packed(members))
+            means.append(unpacked(kept[-1]).mean(axis=0))
         self._kept = reference, kept, lead_times
         return np.stack(means), None
 
     def members_at(self, reference: np.datetime64, lead_time: np.timedelta64) -> np.ndarray:
         kept_reference, kept, lead_times = self._kept
         assert kept_reference == reference, "only the members of the case that was forecast last are kept"
-        return _unpacked(kept[int(np.flatnonzero(lead_times == lead_time)[0])])
-
-
-def _unpacked(stored: np.ndarray) -> np.ndarray:
-    return np.where(stored == MISSING, np.float32(np.nan), stored * UNIT)
+        return unpacked(kept[int(np.flatnonzero(lead_times == lead_time)[0])])

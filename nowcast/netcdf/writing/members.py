@@ -120,13 +120,19 @@ def _write_case(
 
 
 def packed(field: np.ndarray) -> np.ndarray:
-    """Pack rates (y, x), mm/h, or sums, mm, as int16 in units of SCALE, as `rounded`."""
+    """Pack rates (…, y, x), mm/h, or sums, mm, as int16 in units of SCALE, as `rounded`."""
     missing = np.isnan(field)
     return np.ascontiguousarray(np.where(missing, FILL, rounded(np.where(missing, 0, field))).astype(np.int16))
 
 
+def unpacked(stored: np.ndarray) -> np.ndarray:
+    """Return what `packed` stored (…, y, x), as a reader of the file gets it: float32, NaN missing."""
+    # in float64, since 10 times 0.01 is below 0.1 in float32
+    return np.where(stored == FILL, np.nan, stored * SCALE).astype(np.float32)
+
+
 def rounded(values: np.ndarray) -> np.ndarray:
-    """Return values (y, x) as whole numbers of SCALE, from COARSE on to fewer digits."""
+    """Return values (…, y, x) as whole numbers of SCALE, from COARSE on to fewer digits."""
     exact = values / np.float32(SCALE)
     units = np.rint(exact)
     for least, step in COARSE:

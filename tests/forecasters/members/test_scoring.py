@@ -10,10 +10,11 @@ from nowcast.forecasters.baselines import Steps
 
 
 def scores_of(text, forecaster):
-    """{score: value} pooled over lead times."""
-    rows = json.loads(text)["scores"]
-    chosen = [row for row in rows if row["forecaster"] == forecaster and row["against"] is None]
-    return {row["score"]: row["value"] for row in chosen if row["lead_minutes"] is None and row["threshold"] is None}
+    """{(score, lead time, threshold, …): value} of a forecaster."""
+    rows = [row for row in json.loads(text)["scores"] if row["forecaster"] == forecaster and row["against"] is None]
+    named = [{name: value for name, value in row.items() if name not in ("forecaster", "value", "low", "high")} for row in rows]
+    values = [float("nan") if row["value"] is None else row["value"] for row in rows]
+    return {tuple(name.items()): value for name, value in zip(named, values, strict=True)}
 
 
 @pytest.fixture
@@ -22,7 +23,8 @@ def record(tmp_path):
 
 
 def test_an_ensemble_is_scored_as_its_file_is(tmp_path, record):
-    asked = ["--observations", record, "--leads", 2, "--start", "2020-06-01T00:20", "--end", "2020-06-01T00:20", "--format"]
+    asked = ["--observations", record, "--leads", 2, "--start", "2020-06-01T00:20", "--end", "2020-06-01T00:20"]
+    asked += ["--thresholds", "0.1,0.2,1", "--format"]
     code, direct, err = command("evaluate", "extrapolation", *asked, "json", "--members", 3)
     assert code == 0, err
     predicted = ["--reference-time", "2020-06-01T00:20", "--leads", 2, "--members", 3, "--output", tmp_path / "f.nc"]
@@ -30,9 +32,9 @@ def test_an_ensemble_is_scored_as_its_file_is(tmp_path, record):
     code, stored, err = command("evaluate", tmp_path / "f.nc", *asked, "json")
     assert code == 0, err
     own, same = scores_of(direct, "extrapolation"), scores_of(stored, "f")
-    assert own["spread"] > 0
-    for name in ("crps_fair", "spread", "mean_rmse", "mae"):
-        assert own[name] == pytest.approx(same[name], rel=0.02), name
+    assert own.keys() == same.keys()
+    assert {dict(key)["score"] for key in own} > {"crps", "crps_fair", "spread", "brier", "brier_reliability"}
+    assert own == pytest.approx(same, rel=1e-6, nan_ok=True)  # also at 0.1 and 0.2, which members often are exactly
 
 
 def test_none_of_the_forecasters_gives_members(record):
