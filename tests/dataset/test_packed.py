@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from makers import rain, write_record
 
 from nowcast.dataset import packed_tiles
 from nowcast.dataset.batches import Batches, Series
-from nowcast.dataset.packed import pack
+from nowcast.dataset.packed import FINE, LARGEST, pack, to_half
 from nowcast.dataset.windows import find_windows
 from nowcast.errors import OutputError
 from nowcast.netcdf.opening import open_records
@@ -34,8 +36,38 @@ def test_frames_are_read_together_as_chunks_may_hold_several(tmp_path, monkeypat
     (record,) = open_records([write_record(tmp_path / "a.nc", fields)])
     read, one_by_one = [], type(record).read
     monkeypatch.setattr(type(record), "read", lambda self, some: read.append(len(some)) or one_by_one(self, some))
-    np.testing.assert_allclose(pack(record).frames(), fields, rtol=6e-4)
+    np.testing.assert_allclose(pack(record).frames(), fields, rtol=1e-3)
     assert read == [16, 16, 8]
+
+
+@pytest.mark.parametrize("unit", [0.01, 0.12, 0.1, 0.025])
+def test_what_reaches_a_threshold_does_so_packed(unit):
+    rates = (np.arange(4000) * unit).astype(np.float32)
+    half = to_half(rates)
+    np.testing.assert_allclose(half, rates, rtol=1e-3)
+    for threshold in (0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0):
+        np.testing.assert_array_equal(half.astype(np.float32) >= np.float32(threshold), rates >= np.float32(threshold))
+
+
+@given(st.floats(0, 60_000, width=32), st.integers(1, 1500))
+def test_packed_rates_reach_the_multiples_of_a_step_that_they_reached(rate, multiple):
+    for value in (np.float32(rate), np.float32(multiple * 0.05)):
+        half = to_half(np.array([[value]]))[0, 0].astype(np.float32)
+        assert half == pytest.approx(value, rel=1e-3, abs=1e-6)
+        for threshold in (multiple * 0.05, round(float(value) / 0.05) * 0.05):
+            is_apart = abs(threshold / max(value, 1e-9) - 1) > 1e-5 or value == np.float32(threshold)
+            if value < FINE and is_apart:
+                assert (half >= np.float32(threshold)) == (value >= np.float32(threshold))
+
+
+def test_rates_above_all_numbers_are_the_largest():
+    assert to_half(np.array([[7e4, 1e6]], np.float32)).tolist() == [[LARGEST] * 2]
+
+
+def test_missing_and_dry_are_packed_as_they_are():
+    half = to_half(np.array([[np.nan, 0.0, -0.0, 1e-9]], np.float32))
+    assert np.isnan(half[0, 0])
+    assert half[0, 1:].tolist() == [0, 0, 0]
 
 
 def in_both(tmp_path, monkeypatch, fields):
