@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from nowcast.dataset.draws import Box, Case, Series
 from nowcast.errors import LoadingError, OutputError
 from nowcast.motion import Cells
-from nowcast.runtime.cache import cache_folder, mark_used, remove_unused
+from nowcast.runtime.cache import cache_folder, mark_used, put, remove_unused
 from nowcast.runtime.device import num_cores
 from nowcast.runtime.outputs import remove_stale, replacing, temporary_path
 from nowcast.runtime.progress import track
@@ -171,8 +171,7 @@ def _prepare(folder: Path, shape: tuple[int, ...]) -> int:
             np.lib.format.open_memmap(temporary / FILE, mode="w+", dtype=np.int8, shape=shape).flush()
             _reserve(temporary / FILE)
             (temporary / DONE).write_text(json.dumps(0))
-            if not folder.exists():
-                os.rename(temporary, folder)  # fails if another process has made it meanwhile
+            put(temporary, folder, last=DONE)  # fails if another process has made it meanwhile
         except OSError:
             if not (folder / DONE).is_file():
                 raise

@@ -23,7 +23,7 @@ from nowcast.dataset.packed_tiles import Rows, Tiles, TileWriter
 from nowcast.errors import OutputError
 from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.record import Record
-from nowcast.runtime.cache import cache_folder, mark_used, remove_unused
+from nowcast.runtime.cache import cache_folder, mark_used, put, remove_unused
 from nowcast.runtime.outputs import remove_stale, temporary_path
 from nowcast.runtime.threads import ahead
 
@@ -120,8 +120,7 @@ def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable
         temporary.mkdir()
         try:
             _store(record, temporary, shape, progress, in_tiles=in_tiles)
-            if not folder.exists():
-                os.rename(temporary, folder)
+            put(temporary, folder, last="facts.json")
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:

@@ -153,7 +153,7 @@ def remove_stale(folder: Path) -> None:
 
 def _is_stale(path: Path, process: int, place: str) -> bool:
     if place != _here():
-        return time.time() - os.stat(path).st_mtime > _DAY
+        return time.time() - _last_written(path) > _DAY
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -161,6 +161,12 @@ def _is_stale(path: Path, process: int, place: str) -> bool:
     except (OSError, OverflowError):  # the process of another user, or no process number at all
         return False
     return False
+
+
+def _last_written(path: Path) -> float:
+    """Return when a file, or a file in a folder, was last written, seconds since 1970: a folder's own time says not."""
+    inside = path.iterdir() if path.is_dir() and not path.is_symlink() else ()
+    return max(os.lstat(each).st_mtime for each in (path, *inside))
 
 
 def _remove(path: Path) -> None:

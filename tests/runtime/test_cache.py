@@ -11,6 +11,7 @@ from makers import write_record
 
 from nowcast.dataset.packed import pack
 from nowcast.netcdf.opening import open_records
+from nowcast.runtime import cache as cache_module
 from nowcast.runtime.cache import UNUSED_DAYS, cache_folder, mark_used, remove_unused
 
 PACKED, GUIDANCE = f"{'0a' * 32}-2", f"{'1b' * 16}-guidance-12"
@@ -89,3 +90,27 @@ def test_packing_removes_what_is_unused_and_notes_what_is_used(tmp_path):
     os.utime(packed, (0, 0))
     pack(record)
     assert time.time() - packed.stat().st_mtime < 600
+
+
+def test_an_interrupted_removal_leaves_no_part_under_the_name(tmp_path, monkeypatch):
+    (record,) = open_records([write_record(tmp_path / "a.nc", np.ones((3, 8, 8)))])
+    folder = pack(record).folder
+    os.utime(folder, (0, 0))
+
+    def killed(path, **_):
+        (Path(path) / "facts.json").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(cache_module.shutil, "rmtree", killed)
+        remove_unused()
+    assert not folder.exists()
+    assert pack(record).frames().shape == (3, 8, 8)
+
+
+def test_the_rest_of_a_folder_is_replaced(tmp_path):
+    (record,) = open_records([write_record(tmp_path / "a.nc", np.ones((3, 8, 8)))])
+    folder = pack(record).folder
+    (folder / "facts.json").unlink()
+    (folder / "rain_blocks.npy").unlink()
+    assert pack(record).rain_blocks().shape == (3, 1, 1)
