@@ -180,7 +180,8 @@ def train(
         raise UsageError("nothing to train: give a config, or data to have one planned")
     records, settings = _listed(data), [f"{key}={configs.inline(value)}" for key, value in (set or {}).items()]
     name = None if config is None or isinstance(config, Mapping) else os.path.expanduser(os.fspath(config))
-    run = Path(output) if output else Path("runs") / (Path(name).stem if name else "planned" if config is None else "trained")
+    usual = Path(name).stem if name else "planned" if config is None else "trained"
+    run = Path(output).expanduser() if output else Path("runs") / usual
     if isinstance(config, Mapping):
         experiment, write = configs.with_settings(deepcopy(dict(config)), settings, source="config"), configs.write
         if records:
@@ -228,11 +229,11 @@ class Scores(xr.Dataset):
     def report(self, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
         """Write report.html, scores.nc, scores.csv, scores.json and pictures to a folder; return the path of report.html.
 
-        Raises OutputError (exit 5) if a file exists already or cannot be written.
+        Raises OutputError (exit 5) if a file exists already, is an input of the evaluation or cannot be written.
         """
         from nowcast.report import folder as report_folder
 
-        arguments = self.evaluation, self._rows, Path(folder)
+        arguments = self.evaluation, self._rows, Path(folder).expanduser()
         return report_folder.write(*arguments, command="nowcast.evaluate", overwrite=overwrite)[0]
 
 
@@ -288,7 +289,7 @@ def _forecaster(given: Any) -> "str | Forecaster":
 
     opened = given.forecaster if isinstance(given, Net) else given
     if isinstance(opened, Forecaster):
-        return opened.name if opened.name in BASELINES else opened
+        return opened.name if type(opened) is BASELINES.get(opened.name) else opened  # a run may have that name, too
     return os.path.expanduser(os.fspath(opened))
 
 

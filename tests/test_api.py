@@ -1,5 +1,6 @@
 """nowcast in Python: arrays in, arrays out, as files are; what does not fit is refused in words of rain, not of tensors."""
 
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from makers import rain, tiny_experiment, write_record
 import nowcast
 from nowcast import config
 from nowcast.commands.predict import predict_files
-from nowcast.errors import CheckpointError, DataError, NotEnoughFrames, UsageError
+from nowcast.errors import CheckpointError, DataError, NotEnoughFrames, OutputError, UsageError
 from nowcast.prediction.cases import Selection
 
 
@@ -244,6 +245,30 @@ def test_a_network_is_trained_and_scored(run, net, record, observed, tmp_path, u
         options = {"thresholds": [1], "start": "2020-06-01T02:00", "device": "cpu"}
         again = nowcast.evaluate(net, observations=dataset.rainfall_rate, **options)
     np.testing.assert_array_equal(again.csi.sel(forecaster="run"), scores.csi.sel(forecaster="run"))
+
+
+def test_a_run_that_is_named_as_a_baseline_is_scored_beside_it(run, record, tmp_path, undrawn):
+    own = shutil.copytree(run, tmp_path / "extrapolation")
+    scores = nowcast.evaluate(nowcast.load(own), record, thresholds=[1], start="2020-06-01T02:30", device="cpu")
+    assert scores.forecaster.values.tolist()[:2] == [str(own / "best.safetensors"), "persistence"]
+    assert "extrapolation" in scores.forecaster
+
+
+def test_a_report_overwrites_no_input(record, tmp_path, monkeypatch, undrawn):
+    observations = shutil.copy(record, tmp_path / "scores.nc")
+    scores = nowcast.evaluate("persistence", observations, thresholds=[1], start="2020-06-01T02:15", device="cpu")
+    with pytest.raises(OutputError, match=r"scores\.nc is an input .*, and no input is overwritten"):
+        scores.report(tmp_path, overwrite=True)
+    assert nowcast.open_records(observations)[0].sizes["time"] == 40
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert scores.report("~/scores") == tmp_path / "home" / "scores" / "report.html"
+
+
+def test_the_time_step_of_an_array_tells_how_far_rain_goes_astray(observed):
+    array, net = observed.values, nowcast.load("extrapolation")
+    few, many = (net.probabilities(array, thresholds=[1], leads=2, time_step=minutes) for minutes in (5, 15))
+    spread = [np.nanmean(chances * (1 - chances)) for chances in (few, many)]
+    assert spread[1] > 1.2 * spread[0]
 
 
 def test_the_end_of_an_evaluation_may_be_a_day(record):

@@ -106,7 +106,9 @@ def evaluate_forecasters(
     inputs += [path for forecaster in opened.values() for path in forecaster.files]
     may_write(outputs, overwrite=True, inputs=inputs, makes_folder=True)
     thresholds = thresholds or default_thresholds(opened.values()) or records[0].quantity.thresholds
-    return evaluate(opened, records, selection=selection, thresholds=thresholds, examples=examples, places=places)
+    evaluation = evaluate(opened, records, selection=selection, thresholds=thresholds, examples=examples, places=places)
+    evaluation.inputs = inputs
+    return evaluation
 
 
 def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, outputs: Sequence[Path] = ()) -> Evaluation | None:

@@ -18,7 +18,7 @@ from nowcast.models.checkpoint import BEST, Checkpoint, read_checkpoint
 from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
 from nowcast.runtime.memory import give_back_freed_memory
-from nowcast.runtime.outputs import replacing
+from nowcast.runtime.outputs import may_write, replacing
 from nowcast.training import run_folder
 from nowcast.training.compatibility import as_the_run, check_resumable
 from nowcast.training.experiment import check_grids, check_quantity, check_shares, with_grid
@@ -71,6 +71,8 @@ def train_run(
     with distributed.in_turn():
         archive = open_archive(experiment.data)
     weights = None if checkpoint else starting_checkpoint(experiment)
+    if weights:
+        may_write(run_folder.checkpoints(output), overwrite=True, inputs=[weights.path])
     experiment = with_batch_size(with_grid(experiment, archive), archive, own_device, checkpoint)
     trainer = _make_trainer(experiment, archive, output, own_device, checkpoint, weights)
     if checkpoint and trainer.is_finished:

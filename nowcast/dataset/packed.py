@@ -8,7 +8,6 @@ in tiles.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import closing

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ class Evaluation:
     about: dict[str, Any] = field(default_factory=dict)  # descriptions of records and forecasters, see provenance.py
     num_read: int = 0  # cases that were forecast, scored or not
     all_missing: dict[str, int] = field(default_factory=dict)  # by forecaster, cases of which it forecasts no known value
+    inputs: list[Path] = field(default_factory=list)  # files of records and forecasters, which no report may overwrite
 
     def add(self, name: str, block: Block, sums: Tally | Additive) -> None:
         """Add the sums of one or more cases to a block of a forecaster. Sums that are no Tally are of the kind "pairs"."""
@@ -53,6 +55,7 @@ class Evaluation:
         self.all_missing = {name: sum(count.get(name, 0) for count in counts) for name in self.all_missing | other.all_missing}
         self.records += [name for name in other.records if name not in self.records]
         self.cases += other.cases
+        self.inputs += [path for path in other.inputs if path not in self.inputs]
 
     def sort(self) -> None:
         """Sort the blocks, so that the bootstrap draws the same ones for any number of processes."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from nowcast.errors import UsageError
 from nowcast.forecasters.forecaster import Forecaster
-from nowcast.forecasters.neighbourhood import RADIUS_PER_FRAME, neighbourhood_exceedance, radius_per_frame
+from nowcast.forecasters.neighbourhood import USUAL_GROWTH, neighbourhood_exceedance, radius_per_frame
 from nowcast.motion import MOTION_FRAMES, motion, semi_lagrangian
 from nowcast.netcdf.record import Record
 
@@ -91,7 +91,7 @@ class Extrapolation(Baseline):
     most_past_frames = MOTION_FRAMES
     thresholds = (0.5, 1.0, 5.0, 10.0)  # mm/h
 
-    def __init__(self, growth: float = RADIUS_PER_FRAME):
+    def __init__(self, growth: float = USUAL_GROWTH):
         super().__init__()
         self.growth = growth
 

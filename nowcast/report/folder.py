@@ -27,7 +27,7 @@ def write(
     forecasts.png and forecasts.gif show the middle one of the example cases (the median) and are left out without examples.
     `command` is the command line, for the report. Raises OutputError (exit 5) if a file exists already or cannot be written.
     """
-    ready(output, overwrite=overwrite)
+    ready(output, overwrite=overwrite, inputs=evaluation.inputs)
     contents = {
         SCORES_CSV: as_csv(rows).encode(),
         SCORES_JSON: as_json(evaluation, rows).encode(),
@@ -51,10 +51,10 @@ def write(
     return paths
 
 
-def ready(output: Path, *, overwrite: bool) -> None:
-    """Raise OutputError (exit 5), before hours of scoring, if the folder holds scores already or cannot be made."""
+def ready(output: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
+    """Raise OutputError (exit 5), before hours of scoring, if the folder holds scores already, or inputs, or cannot be made."""
     files = [output / name for name in FILES]
-    may_write(files, overwrite=overwrite, makes_folder=True, instead="another --output")
+    may_write(files, overwrite=overwrite, inputs=inputs, makes_folder=True, instead="another --output")
     nearest = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise OutputError(f"cannot write to {output}: {nearest} is {'read-only' if nearest.is_dir() else 'a file'}")

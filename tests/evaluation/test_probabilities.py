@@ -13,7 +13,7 @@ from nowcast.evaluation.evaluate import evaluate
 from nowcast.evaluation.probabilities import default_thresholds
 from nowcast.forecasters.baselines import Extrapolation, Persistence
 from nowcast.forecasters.forecaster import Forecaster
-from nowcast.forecasters.neighbourhood import RADIUS_PER_FRAME, radius_per_frame
+from nowcast.forecasters.neighbourhood import radius_per_frame
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
 from nowcast.scores import SCORES
@@ -120,7 +120,7 @@ def test_the_neighbourhood_grows_by_half_a_kilometre_a_minute(record):
     assert Extrapolation().on_record(record, record.time_step).growth == pytest.approx(0.5 * 5)
     assert Extrapolation().on_record(record, 3 * record.time_step).growth == pytest.approx(0.5 * 15)
     assert radius_per_frame(5, (4.0, 1.0)) == pytest.approx(0.5 * 5 / 2)
-    assert radius_per_frame(5, (np.nan, np.nan)) == RADIUS_PER_FRAME
+    assert radius_per_frame(15, (np.nan, np.nan)) == 0.5 * 15  # as cells of 1 km
     net = Sure()
     assert type(net.on_record(record, record.time_step)) is Sure
 

@@ -167,6 +167,11 @@ def test_temporaries_of_processes_that_are_gone_are_removed_and_no_others(tmp_pa
     old = mine.name.replace("@", "@long-ago-elsewhere")
     (tmp_path / old).mkdir()
     os.utime(tmp_path / old, (0, 0))
+    written = mine.name.replace("@", "@being-written-elsewhere")  # the time of a folder does not tell of writing to its files
+    (tmp_path / written).mkdir()
+    (tmp_path / written / "frames.npy").write_text("")
+    os.utime(tmp_path / written, (0, 0))
+    names[written] = True
     remove_stale(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {name for name, stays in names.items() if stays}
 

@@ -1,5 +1,8 @@
 """training.start_from takes the weights of another run where they mean the same, and refuses the others with exit code 4."""
 
+import re
+import shutil
+
 import pytest
 import torch
 from makers import command, rain, tiny_experiment, tiny_run, write_record
@@ -147,6 +150,19 @@ def test_weights_for_something_else_are_refused(record, source, tmp_path, fact, 
     write_checkpoint(tmp_path / "other.safetensors", {**checkpoint.metadata, fact: value}, checkpoint.tensors)
     with pytest.raises(CheckpointError, match=says):
         started(record, tmp_path / "other.safetensors")
+
+
+def test_a_run_does_not_overwrite_the_network_that_it_starts_from(record, source, tmp_path):
+    (tmp_path / "tiny.toml").write_text(config.write(tiny_experiment([record])))
+    own = shutil.copytree(source, tmp_path / "run")
+    before = (own / BEST).read_bytes()
+    train = ("train", tmp_path / "tiny.toml", "--output", own, "--overwrite", "--set", f"training.start_from={own}")
+    code, out, err = command(*train)
+    assert (code, out) == (5, "")
+    assert re.fullmatch(
+        r"error: .*best\.safetensors is an input .*, and no input is overwritten\.\nChoose another output\.\n", err
+    )
+    assert (own / BEST).read_bytes() == before
 
 
 def test_the_command_line_ends_with_exit_code_4(record, source, tmp_path):
