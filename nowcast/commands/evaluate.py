@@ -1,6 +1,7 @@
 """Do what `nowcast evaluate` is asked for: open forecasters and records and score them, or pool earlier scores."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -106,9 +107,8 @@ def evaluate_forecasters(
     inputs += [path for forecaster in opened.values() for path in forecaster.files]
     may_write(outputs, overwrite=True, inputs=inputs, makes_folder=True)
     thresholds = thresholds or default_thresholds(opened.values()) or records[0].quantity.thresholds
-    evaluation = evaluate(opened, records, selection=selection, thresholds=thresholds, examples=examples, places=places)
-    evaluation.inputs = inputs
-    return evaluation
+    found = evaluate(opened, records, selection=selection, thresholds=thresholds, examples=examples, places=places)
+    return replace(found, inputs=inputs)
 
 
 def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, outputs: Sequence[Path] = ()) -> Evaluation | None:
