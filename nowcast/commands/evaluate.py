@@ -106,9 +106,9 @@ def evaluate_forecasters(
     inputs = [path for record in records for path in record.paths]
     inputs += [path for forecaster in opened.values() for path in forecaster.files]
     may_write(outputs, overwrite=True, inputs=inputs, makes_folder=True)
+    options = {"selection": selection, "examples": examples, "places": places}
     thresholds = thresholds or default_thresholds(opened.values()) or records[0].quantity.thresholds
-    found = evaluate(opened, records, selection=selection, thresholds=thresholds, examples=examples, places=places)
-    return replace(found, inputs=inputs)
+    return replace(evaluate(opened, records, thresholds=thresholds, **options), inputs=inputs)
 
 
 def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, outputs: Sequence[Path] = ()) -> Evaluation | None:
