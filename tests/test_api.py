@@ -174,6 +174,14 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("units", ["mm", "kg m-2"])
+def test_amounts_of_an_unknown_interval_are_refused(net, observed, units):
+    with pytest.raises(UsageError, match=f'units = "{units}" is an amount, of an unknown interval: give time_step, in minutes'):
+        net.forecast(observed.values / 12, units=units)
+    fields = [net.forecast(observed.values / 12, units=units, time_step=5), net.forecast(observed.values)]
+    np.testing.assert_allclose(*fields, atol=1e-4)
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_does_not_fit_is_refused_in_words_of_rain(net, observed, case):
     change, error, says = REFUSED[case]

@@ -21,7 +21,7 @@ from nowcast.netcdf.places.grid import Grid, carried, read_grid
 from nowcast.netcdf.rain.totals import MOST_READ, never_falls, says_total
 from nowcast.netcdf.rain.units import check_given
 from nowcast.netcdf.rain.variable import Field, find_field, named
-from nowcast.netcdf.reading import make_layouts
+from nowcast.netcdf.reading import make_layouts, own_step, warn_of_other_steps
 from nowcast.netcdf.record import SEQUENCE, Record, most_frequent_step
 from nowcast.netcdf.times.intervals import Interval, stated_interval
 from nowcast.netcdf.times.raster import nominal_times
@@ -258,6 +258,10 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, ind
         institution=next((file.institution for file in files if file.institution), None),
         **({"stamps": stamps[kept]} if is_moved else {}),
     )
+    guessed = [file for file in files if file.field.kind == "amount" and not file.interval and not own_step(file)]
+    if guessed:
+        theirs = np.unique(np.concatenate([file.times for file in guessed]))
+        warn_of_other_steps(np.intersect1d(theirs, record.times), record.time_step, guessed[0].path, record.variable)
     if any(file.field.kind == "amount" and (file.interval is None or file.interval.is_spacing) for file in files):
         _refuse_totals(record, index)
     return record

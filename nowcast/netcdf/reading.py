@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -14,16 +14,18 @@ import numpy as np
 from nowcast.errors import DataError
 from nowcast.netcdf.files import OPEN_FILES, is_first
 from nowcast.netcdf.places.grid import Grid
-from nowcast.netcdf.rain.dryness import refine
+from nowcast.netcdf.rain.dryness import DOUBT, refine
+from nowcast.netcdf.rain.packing import Packing
 from nowcast.netcdf.rain.units import Conversion
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.record import FrameLayout
 from nowcast.netcdf.times.intervals import Interval
 
 log = logging.getLogger(__name__)
+_TELLING = 4  # frames, evenly spaced, that tell the time step of a file, or that it has changed
 _SAMPLE = 4  # frames that are read to find out what undeclared numbers mean
 _MOST_CELLS = 1 << 18  # of a frame in the sample
-_MOST_FIELDS = 4  # different fields (such as packings) of a record that are sampled
+_MOST_FIELDS = 8  # different fields (such as packings) of a record that are sampled
 
 
 class File(Protocol):
@@ -50,7 +52,8 @@ class Samples(Protocol):
 def make_layouts(
     files: Sequence[File], step: np.timedelta64, zr_a: float, zr_b: float, samples: Samples | None = None
 ) -> tuple[FrameLayout, ...]:
-    """Return how each file is read. An accumulation without a stated interval is taken to cover the time step.
+    """Return how each file is read. An accumulation without a stated interval is taken to cover the time step: that of its file
+    where some evenly spaced frames tell it, else that of the record.
 
     samples: what samples of their frames told before
 
@@ -62,16 +65,60 @@ def make_layouts(
         key = _key(file)
         alike.setdefault(file.field, []).append(file)
         if key not in layouts:
-            conversion, source = _conversion(file, step, zr_a, zr_b)
+            conversion, source = _conversion(file, own_step(file) or step, zr_a, zr_b)
             layouts[key] = FrameLayout(file.field, conversion, file.grid.turned, file.sequence_length, source)
-    for field, own in list(alike.items())[:_MOST_FIELDS]:
-        refined = _refined(field, own, layouts[_key(own[0])].conversion, samples)
-        layouts |= {_key(file): replace(layouts[_key(file)], field=refined) for file in own if refined is not field}
+    for field, refined in _all_refined(alike, layouts, samples):
+        layouts |= {_key(file): replace(layouts[_key(file)], field=refined) for file in alike[field] if refined is not field}
     return tuple(layouts[_key(file)] for file in files)
 
 
+def _all_refined(
+    alike: Mapping[Field, Sequence[File]], layouts: Mapping, samples: Samples | None
+) -> Iterator[tuple[Field, Field]]:
+    """Yield each field with what samples tell of undeclared numbers: its own, or, of many, those of some of another scale."""
+    sampled = [list(alike)[n] for n in np.unique(np.linspace(0, len(alike) - 1, _MOST_FIELDS).round().astype(int))]
+    found: dict[Field, list[Packing]] = {}
+    for field in sampled:
+        refined = _refined(field, alike[field], layouts[_key(alike[field][0])].conversion, samples)
+        found.setdefault(_unscaled(field), []).append(refined.packing)
+        yield field, refined
+    for field in alike.keys() - set(sampled):
+        told = found.get(_unscaled(field), [])
+        missing, dry = (tuple(dict.fromkeys(n for each in told for n in getattr(each, name))) for name in ("missing", "dry"))
+        packing = replace(field.packing, missing=missing or field.packing.missing, dry=dry or field.packing.dry)
+        yield field, field if packing == field.packing else replace(field, packing=packing)
+
+
+def _unscaled(field: Field) -> Field:
+    """Return a field without its scale, offset and range, in which the files of one archive may differ."""
+    return replace(field, packing=replace(field.packing, scale_factor=1.0, add_offset=0.0, low=-np.inf, high=np.inf))
+
+
 def _key(file: File) -> tuple:
-    return file.field, file.interval, file.grid.turned, file.sequence_length
+    return file.field, file.interval, file.grid.turned, file.sequence_length, own_step(file)
+
+
+def own_step(file: File) -> np.timedelta64 | None:
+    """Return the time step of a file's own frames, which an amount without a stated interval covers; None if it is not told."""
+    if file.field.kind != "amount" or file.interval or len(file.times) < _TELLING:
+        return None
+    steps = np.unique(np.abs(np.diff(file.times)))
+    return steps[0] if len(steps) == 1 and steps[0] > np.timedelta64(0, "s") else None
+
+
+def warn_of_other_steps(times: np.ndarray, step: np.timedelta64, path: Path, variable: str) -> None:
+    """Warn where amounts that are taken to be of one time step are evenly spaced by another.
+
+    times: (frame,) datetime64[s], ascending
+    """
+    steps = np.diff(times)
+    windows = np.lib.stride_tricks.sliding_window_view(steps, _TELLING - 1) if len(steps) >= _TELLING - 1 else steps[:0, None]
+    others = np.flatnonzero((windows == windows[:, :1]).all(axis=1) & (windows[:, 0] != step)) if len(windows) else []
+    if len(others):
+        apart, used = (value / np.timedelta64(60, "s") for value in (steps[others[0]], step))
+        where = f"from {times[others[0]]}Z on frames are {apart:g} min apart"
+        advice = 'If amounts are of other intervals there, state them: time bounds, or cell_methods = "time: sum (interval: …)"'
+        warn_once(path, f"{variable} states no interval and is divided by {used:g} min, but {where}.\n{advice}")
 
 
 def _conversion(file: File, step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[Conversion, str]:
@@ -122,6 +169,8 @@ def _refined(field: Field, files: Sequence[File], conversion: Conversion, sample
         missing, dry, remark = json.loads(text)
         packing = replace(field.packing, missing=tuple(missing), dry=tuple(dry))
     if remark:
+        if DOUBT in remark:
+            is_first(files[0].path, DOUBT)  # not again where frames are read
         warn_once(files[0].path, f"{field.variable}: {remark}")
     return field if repr(packing) == repr(field.packing) else replace(field, packing=packing)
 

@@ -24,6 +24,7 @@ from nowcast.netcdf.forecast_writer import (
 )
 from nowcast.netcdf.rain.data_arrays import as_record
 from nowcast.netcdf.rain.packing import HIGHEST
+from nowcast.netcdf.rain.units import meaning
 from nowcast.netcdf.record import Record
 from nowcast.netcdf.writing.members import REALIZATION_ATTRIBUTES
 from nowcast.prediction.cases import read_past
@@ -127,10 +128,12 @@ def _forecast_rates(forecaster: Forecaster, past: np.ndarray, asked: Asked) -> n
 def _labelled(case: np.ndarray, units: str | None, minutes: float | None, forecaster: Forecaster) -> xr.DataArray:
     """Return a NumPy array (time, y, x) as a DataArray that says its units and times.
 
-    Raises UsageError (exit 2) for minutes that are no number above 0.
+    Raises UsageError (exit 2) for minutes that are no number above 0, and for amounts without minutes.
     """
     if minutes is not None and not (isinstance(minutes, int | float | np.number) and 0 < minutes < MOST_MINUTES):
         raise UsageError(f"time_step = {minutes!r}: write the minutes between two frames, such as 5")
+    if minutes is None and units is not None and (meant := meaning(units)) and meant.kind == "amount":
+        raise UsageError(f'units = "{units}" is an amount, of an unknown interval: give time_step, in minutes, such as 5')
     seconds = (forecaster.time_steps or (USUAL_STEP,))[0] if minutes is None else round(float(minutes) * 60)
     times = np.datetime64("2000-01-01T00:00:00", "s") + np.arange(len(case)) * np.timedelta64(seconds, "s")
     return xr.DataArray(case, {"time": times}, ("time", "y", "x"), "rain", {"units": units or "mm h-1"})

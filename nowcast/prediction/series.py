@@ -302,14 +302,17 @@ def _means(
 def running_sums(rates: np.ndarray, times: np.ndarray, step: np.timedelta64, minutes: Sequence[int]) -> np.ndarray:
     """Return the rain of the minutes up to each time: the sum of rate times time step; NaN where a frame is missing.
 
+    Where frames are closer than `step`, all those of the minutes count. The frames have to be evenly spaced.
+
     rates: (time, place) mm/h; times: (time,) ascending; returns: (time, sum, place) mm
     """
     out = np.full((len(times), len(minutes), rates.shape[1]), np.nan)
     for n, length in enumerate(minutes):
-        number = int(length * _MINUTE / step)
-        for last in range(number - 1, len(times)):
-            if times[last] - times[last - number + 1] == (number - 1) * step:
-                out[last, n] = rates[last - number + 1 : last + 1].mean(axis=0) * (length / 60)
+        firsts = np.searchsorted(times, times - length * _MINUTE, side="right")  # of the frames within the minutes
+        for last, first in enumerate(firsts):
+            spacing = np.diff(times[first : last + 1]) if last > first else step
+            if (spacing * (last - first + 1) == length * _MINUTE).all():
+                out[last, n] = rates[first : last + 1].mean(axis=0) * (length / 60)
     return out
 
 

@@ -25,7 +25,7 @@ ARGUMENTS = """As a function of arrays:
     forecast: (time, y, x) or (case, time, y, x) mm/h; of scores of probabilities (threshold, time, y, x), or (time, y, x) for
         one threshold; of scores of ensembles (member, time, y, x)
     observed: (time, y, x) or (case, time, y, x) mm/h
-    threshold: mm/h, one or several; 1 by default
+    threshold: mm/h, one or several; by default 1, or those that the coordinate of a forecast of probabilities names
     by_lead: return a score for each lead time in place of one over all
     scale_km: side of the windows of fss, one or several
     spacing_km: distance between cells, for fss and spectra; by default that of a DataArray's coordinates
@@ -53,7 +53,8 @@ def plain(name: str, score: Score) -> Callable[..., float | np.ndarray]:
     ) -> float | np.ndarray:
         if threshold is not None and not score.needs_threshold:
             raise UsageError(f"{name} takes no threshold: it is a score of all values")
-        (thresholds, one), (scales, one_scale) = _listed(1.0 if threshold is None else threshold), _listed(scale_km)
+        forecast, threshold = _chosen(name, score.kind, forecast, threshold)
+        (thresholds, one), (scales, one_scale) = _listed(threshold), _listed(scale_km)
         cases, spacing = _paired(name, score.kind, forecast, observed, thresholds)
         if score.kind in ("windows", "spectra"):
             spacing = _spacing(name, spacing_km, spacing)
@@ -66,6 +67,19 @@ def plain(name: str, score: Score) -> Callable[..., float | np.ndarray]:
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{inspect.getdoc(score.function)}\n\n{ARGUMENTS}"
     return function
+
+
+def _chosen(name: str, kind: str, forecast: Any, threshold: Any) -> tuple[Any, Any]:
+    """Return the forecast and the thresholds, mm/h: by default 1, or those that probabilities name, which are found by name.
+
+    Raises UsageError (exit 2) for a threshold of which the forecast has no probabilities.
+    """
+    if kind != "probabilities" or "threshold" not in getattr(forecast, "coords", ()):
+        return forecast, 1.0 if threshold is None else threshold
+    from nowcast.scores.labelled import at_thresholds, thresholds_of  # here: DataArrays need the NetCDF library
+
+    asked = thresholds_of(forecast) if threshold is None else threshold
+    return at_thresholds(forecast, numbers(asked), name), asked
 
 
 def _listed(value: Any) -> tuple[tuple[float, ...], bool]:

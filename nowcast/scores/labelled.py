@@ -1,5 +1,8 @@
 """Pair DataArrays of a forecast and an observation: in mm/h, at the same times, on the same rows and columns."""
 
+import logging
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 
@@ -7,6 +10,28 @@ from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.rain.data_arrays import as_record
 from nowcast.netcdf.record import Record
+
+log = logging.getLogger(__name__)
+
+
+def thresholds_of(forecast: xr.DataArray) -> np.ndarray | None:
+    """Return the thresholds, mm/h, that the coordinate of probabilities names, one or several; None without."""
+    return forecast.coords["threshold"].values.astype(float) if "threshold" in forecast.coords else None
+
+
+def at_thresholds(forecast: xr.DataArray, thresholds: Sequence[float], name: str) -> xr.DataArray:
+    """Return the probabilities of these thresholds, mm/h, in this order, of a forecast whose coordinate names its own.
+
+    Raises UsageError (exit 2) for a threshold that it has none of.
+    """
+    if (there := thresholds_of(forecast)) is None:
+        return forecast
+    labels = np.atleast_1d(there)
+    is_one = np.isclose(labels, np.array(thresholds)[:, None], rtol=1e-5)  # (threshold, label)
+    if not is_one.any(axis=1).all():
+        absent, has = thresholds[int(is_one.any(axis=1).argmin())], ", ".join(f"{label:g}" for label in labels)
+        raise UsageError(f"{name}: the forecast has no probabilities of {absent:g} mm/h.\nIt has those of {has} mm/h.")
+    return forecast.isel(threshold=is_one.argmax(axis=1)) if "threshold" in forecast.dims else forecast
 
 
 def paired(
@@ -53,6 +78,9 @@ def _pair(forecast: xr.DataArray, truth: Record, *, is_probability: bool) -> tup
             f"the observation has no frame at any time of the forecast, {made.times[0]}Z to {made.times[-1]}Z.\n"
             f"It goes from {truth.times[0]}Z to {truth.times[-1]}Z."
         )
+    if not there.all():
+        absent, first = int((~there).sum()), made.times[~there][0]
+        log.warning("the observation has no frame at %d of %d times of the forecast, the first %sZ", absent, len(there), first)
     observations = np.full(fields.shape, np.nan, np.float32)
     observations[there] = truth.read(np.searchsorted(truth.times, times[there]))
     return fields, observations

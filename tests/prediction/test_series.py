@@ -12,6 +12,7 @@ from makers.cf_checker import cf_faults
 
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.places.earth import locate
+from nowcast.prediction.series import running_sums
 
 pytest.importorskip("pyproj")
 pytest.importorskip("shapely")
@@ -112,6 +113,15 @@ def test_forecasts_and_observations_stand_in_one_table(record):
     assert forecast[0]["time"] == "2020-06-01T00:25:00Z"
     assert [row["sum_30_min_mm"] for row in forecast] == [""] * 5 + ["6"] * 7
     assert rows[48]["rain_rate_mm_h"] == "6"
+
+
+def test_sums_hold_all_frames_of_their_minutes_where_the_time_step_changes():
+    minutes = [0, 5, 10, 15, 25, 35, 45]
+    times = np.datetime64("2020-06-01T00:00:00") + np.array(minutes) * np.timedelta64(60, "s")
+    rates = np.array([6.0, 12, 18, 24, 30, 36, 42])[:, None]
+    sums = running_sums(rates, times, np.timedelta64(600, "s"), [10, 20])[:, :, 0]
+    np.testing.assert_allclose(sums[:, 0], [1, 1.5, 2.5, 3.5, 5, 6, 7])
+    np.testing.assert_allclose(sums[:, 1], [np.nan, np.nan, np.nan, 5, np.nan, 11, 13])
 
 
 def test_sums_that_are_missing_everywhere_are_told(record):

@@ -70,6 +70,31 @@ def test_data_arrays_are_paired_by_time_and_place_and_converted():
         scores.mae(forecast[:, 1:], dbz)
 
 
+def test_probabilities_are_taken_by_the_name_of_their_threshold():
+    observed = rain(frames=4)
+    fields = [labelled((observed >= level) * np.float32(0.9), units="1") for level in (1.0, 5.0)]
+    chances = xr.concat(fields, xr.DataArray([1.0, 5.0], dims="threshold", name="threshold")).rename("p")
+    truth = labelled(observed)
+    one, five = (scores.brier(chances.values[n : n + 1], observed, level) for n, level in enumerate((1.0, 5.0)))
+    assert one != five
+    np.testing.assert_allclose(scores.brier(chances, truth, [5, 1]), [five, one])
+    np.testing.assert_allclose(scores.brier(chances[::-1], truth, [1, 5]), [one, five])
+    np.testing.assert_allclose(scores.brier(chances, truth), [one, five])  # those that it has
+    assert scores.brier(chances, truth, 5) == pytest.approx(five)
+    assert (
+        scores.brier(chances.sel(threshold=5), truth, 5) == scores.brier(chances.sel(threshold=5), truth) == pytest.approx(five)
+    )
+    for part in (chances, chances.sel(threshold=1)):
+        with pytest.raises(UsageError, match=r"roc_area: the forecast has no probabilities of 2 mm/h\.\nIt has those of 1"):
+            scores.roc_area(part, truth, 2)
+
+
+def test_times_of_a_forecast_that_are_not_observed_are_told(caplog):
+    observed = rain(frames=8)
+    scores.mae(labelled(observed[3:6], start=3), labelled(observed[:5]))
+    assert caplog.messages == ["the observation has no frame at 1 of 3 times of the forecast, the first 2020-06-01T00:25:00Z"]
+
+
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(UsageError, match=r"csi: the forecast has the shape \(2, 1, 4\) and the observation \(1, 1, 4\)"):
         scores.csi(FORECAST, OBSERVED[:1])

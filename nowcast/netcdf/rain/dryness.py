@@ -17,7 +17,9 @@ _HALF = 0.5  # the same for reflectivity, which is also measured where it does n
 _MOST_MARKS = 3  # different negative numbers that can stand for something; more are noise
 _FEWEST_KNOWN, _LEAST_MISSING = 500, 0.05  # cells, and share of all cells, for a remark
 _LARGEST = 6  # of the largest numbers of an integer type that may stand for something
+DOUBT = "Are its units right?"
 _INCREDIBLE, _MUCH = 200.0, 0.01  # mm/h, and the share of the known cells with as much or more, above which units are doubted
+_LOOKED_AT = 64  # cells of a frame, of which one that is dry shows that it is no outage
 _RARE, _FEWEST = 5, 20  # times as many cells as with the ten numbers below it, and number of cells
 
 
@@ -30,6 +32,39 @@ def refine(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tupl
     packing, dry = _with_dry(stored, packing, conversion)
     remarks = [remark for remark in (*remarks, dry, _doubt(stored, packing, conversion)) if remark]
     return packing, "; ".join(remarks) or None
+
+
+def outages(stored: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """Return which frames (frame,) hold one number alone that cannot be rain: of a sensor or a program that was down.
+
+    It is the largest of its type of 8 or 16 bits, or more rain than is credible, in all known cells.
+
+    stored: (frame, y, x) numbers as they are stored
+    rates: (frame, y, x) what they are read as, mm/h, NaN missing
+    """
+    found, kind = np.zeros(len(rates), bool), stored.dtype
+    most = np.iinfo(kind).max if kind.kind in "iu" and kind.itemsize <= 2 else None
+    for number, (numbers, frame) in enumerate(zip(stored, rates, strict=True)):
+        if not _is_one(frame.ravel()[:: max(frame.size // _LOOKED_AT, 1)]):
+            continue  # most frames, told by a look
+        known = ~np.isnan(frame)
+        if known.sum() >= _FEWEST and _is_one(frame[known]):
+            found[number] = frame[known][0] >= _INCREDIBLE or (most is not None and (numbers[known] == most).all())
+    return found
+
+
+def _is_one(rates: np.ndarray) -> bool:
+    """Return whether all rates (cell,) that are known are the same, and rain."""
+    known = rates[~np.isnan(rates)]
+    return not known.size or bool(known[0] > 0 and (known == known[0]).all())
+
+
+def is_doubtful(rates: np.ndarray) -> bool:
+    """Return whether frames (…, y, x) have so many cells with so much rain, mm/h, that something else must be meant."""
+    if not (high := int((rates >= _INCREDIBLE).sum())):
+        return False
+    num_known = int((~np.isnan(rates)).sum())
+    return num_known >= _FEWEST_KNOWN and high > _MUCH * num_known
 
 
 def _with_dry(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tuple[Packing, str | None]:
@@ -62,7 +97,7 @@ def _doubt(stored: np.ndarray, packing: Packing, conversion: Conversion) -> str 
     high = int((known >= _INCREDIBLE).sum())
     if known.size < _FEWEST_KNOWN or high <= _MUCH * known.size:
         return None
-    return f"{high / known.size:.0%} of the known cells would have {_INCREDIBLE:g} mm/h or more. Are its units right?"
+    return f"{high / known.size:.0%} of the known cells would have {_INCREDIBLE:g} mm/h or more. {DOUBT}"
 
 
 def _marks(missing: np.ndarray, packing: Packing, conversion: Conversion) -> list[float]:

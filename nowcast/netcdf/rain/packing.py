@@ -34,6 +34,7 @@ _MISSING_WORDS = re.compile(
     r"out_of|unavailable|undefined|unknown|clutter|blocked|masked",
     re.IGNORECASE,
 )
+ROUNDING = 0.499  # of a stored number, by which a limit that is given unpacked may be off
 _MOST_FILLS = 100  # fill values, each of which is searched for in every frame
 HIGHEST = 10_000.0  # mm/h, four times the highest rate ever measured over a minute: above, the units or the number are wrong
 
@@ -181,16 +182,23 @@ def stored_as(values, kind: np.dtype, stored: np.dtype) -> list:
 
 
 def _valid_range(attributes: dict, kind: np.dtype, stored: np.dtype, pack) -> tuple[float, float]:
-    """Return (low, high) in stored numbers. Floating-point limits of an integer variable are unpacked (NetCDF users' guide)."""
-    limits = [-np.inf, np.inf]
+    """Return (low, high) in stored numbers. Floating-point limits of an integer variable are unpacked (NetCDF users' guide).
+
+    These are rounded, so the number that is meant by a limit lies within it.
+    """
+    limits, swaps = [-np.inf, np.inf], pack(1.0) < pack(0.0)
     pair = _numbers(attributes.get("valid_range", ()))
     declared = {i: pair[i : i + 1] for i in (0, 1)} if pair.size == 2 else {}
     declared |= {i: _numbers(attributes[name])[:1] for i, name in enumerate(("valid_min", "valid_max")) if name in attributes}
     for i, value in declared.items():
         if value.dtype.kind == "f" and np.isfinite(value).all() and value.size:
-            limits[i] = float(pack(value[0]) if stored.kind in "iu" else value[0])
+            if stored.kind in "iu":
+                side = 1 - i if swaps else i
+                limits[side] = float(pack(float(value[0]))) + (ROUNDING, -ROUNDING)[1 - side]
+            else:
+                limits[i] = float(value[0])
         elif value.dtype.kind in "iu" and value.size:
             limits[i] = float(next(iter(stored_as(value, kind, stored)), limits[i]))
     if stored.kind == "f":
         limits = [max(limits[0], -_HUGE), min(limits[1], _HUGE)]
-    return min(limits), max(limits)  # a negative scale_factor swaps them
+    return min(limits), max(limits)

@@ -18,6 +18,7 @@ from nowcast.netcdf.places.axes import angle, horizontal, is_polar
 from nowcast.netcdf.places.degrees import rows_and_columns
 from nowcast.netcdf.rain import units
 from nowcast.netcdf.rain.candidates import declared_units, rank
+from nowcast.netcdf.rain.dryness import DOUBT, is_doubtful, outages
 from nowcast.netcdf.rain.packing import HIGHEST, Packing, decode, read_packing
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity
 
@@ -95,12 +96,31 @@ class Field:
         turned: whether to reverse the rows, for files with the southernmost first, and the columns, with the easternmost first
         returns: (…, y, x) float32 mm/h, NaN missing; first the frame dimensions that are slices
         """
-        out = np.ascontiguousarray(decode(self.stored(dataset, frames, turned=turned), self.packing, conversion))
-        too_high = out == np.inf
-        if too_high.any():
-            _warn_once(Path(dataset.filepath()), self.variable)
-            out[too_high] = np.nan
+        stored = self.stored(dataset, frames, turned=turned)
+        out = np.ascontiguousarray(decode(stored, self.packing, conversion))
+        if self.quantity.is_rain:
+            self._without_what_cannot_be(out, stored, Path(dataset.filepath()))
         return out
+
+    def _without_what_cannot_be(self, rates: np.ndarray, stored: np.ndarray, file: Path) -> None:
+        """Make what cannot be rain missing, in place, and warn of it, once in a folder.
+
+        rates: (…, y, x) mm/h, infinite above the highest credible one
+        stored: (…, y, x) numbers that they were read from
+        """
+        by_frame = [fields.reshape(-1, *fields.shape[-2:]) for fields in (stored, rates)]
+        for number in np.flatnonzero(outages(*by_frame)):
+            frame = by_frame[1][number]
+            if is_first(file, f"outages of {self.variable}"):
+                said = f"{np.nanmax(frame):.4g} mm/h" if np.nanmax(frame) <= HIGHEST else f"more than {HIGHEST:.0f} mm/h"
+                log.warning("%s: %s: a frame all of which would be %s is taken as missing", file, self.variable, said)
+            frame[:] = np.nan
+        too_high = rates == np.inf
+        if too_high.any():
+            _warn_once(file, self.variable)
+            rates[too_high] = np.nan
+        if any(map(is_doubtful, by_frame[1])) and is_first(file, DOUBT):
+            log.warning("%s: %s: more than 1 %% of a frame would have 200 mm/h or more. %s", file, self.variable, DOUBT)
 
     def stored(self, dataset, frames: dict, *, turned: tuple[bool, bool]) -> np.ndarray:
         """Read frames as they are stored: (…, y, x). Arguments as `read`."""

@@ -51,9 +51,9 @@ def test_the_only_field_without_units_need_not_be_named(tmp_path):
     assert record.variable == "rr"
 
 
-@pytest.mark.parametrize(("given", "rate"), [("mm/h", 6), ("kg m-2 s-1", 21600 / 10), ("mm", 72)])
+@pytest.mark.parametrize(("given", "rate"), [("mm/h", 6), ("kg m-2 s-1", 21.6), ("mm", 72)])
 def test_forecasts_of_others_are_scored_in_the_units_given(tmp_path, given, rate):
-    value = 0.6 if "s-1" in given else 6.0
+    value = 0.006 if "s-1" in given else 6.0
     path = without_units(tmp_path / "a.nc", value=value)
     with netCDF4.Dataset(path, "a") as file:
         start = file.createVariable("forecast_reference_time", "i8")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from makers import command
+from makers import command, write_record
 from makers.stored import edit, open_one, read_one, write
 
 from nowcast.errors import DataError
@@ -64,6 +64,36 @@ def test_an_amount_is_divided_by_what_the_file_says(tmp_path, case, caplog):
     (reading,) = record.readings
     assert f" as rain rate: mm per {seconds} s -> mm/h (" in reading
     assert "no interval is stated" not in reading
+
+
+def spaced(path, minutes, *, start="2020-06-01T00:00:00", **attributes):
+    """Amounts of 1 mm a frame, at these minutes."""
+    times = np.datetime64(start) + np.array(minutes) * np.timedelta64(60, "s")
+    return write_record(path, np.ones((len(minutes), 3, 4)), times=times, standard_name="", units="mm", **attributes)
+
+
+def test_files_of_other_time_steps_are_divided_by_their_own(tmp_path):
+    spaced(tmp_path / "a.nc", range(0, 100, 10))
+    spaced(tmp_path / "b.nc", range(0, 200, 5), start="2020-06-02T00:00:00")
+    record = open_one(tmp_path)
+    assert record.time_step == np.timedelta64(300, "s")
+    np.testing.assert_allclose(record.read([2, 20])[:, 0, 0], [6, 12])
+
+
+@pytest.mark.parametrize("minutes", [[*range(0, 30, 5), *range(40, 100, 10)], [*range(0, 60, 10), *range(60, 160, 5)]])
+def test_amounts_whose_time_step_changes_in_a_file_are_told(tmp_path, caplog, minutes):
+    open_one(spaced(tmp_path / "a.nc", minutes))
+    assert "states no interval and is divided by" in caplog.text
+    assert "min apart.\nIf amounts are of other intervals there, state them: time bounds, or cell_methods" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "minutes", [[0, 5, 10, 20, 25, 35, 40], [*range(0, 30, 5), *range(600, 630, 5)], [0, 5, 20, 25, 40, 45]]
+)
+def test_a_gap_is_no_other_time_step(tmp_path, caplog, minutes):
+    record = open_one(spaced(tmp_path / "a.nc", minutes))
+    np.testing.assert_allclose(record.read([0, 3])[:, 0, 0], 12)
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(

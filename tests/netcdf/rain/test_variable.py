@@ -173,6 +173,7 @@ NOTHING = -32768
         (np.int16([10, 500, 20]), None, {"scale_factor": 0.1, "valid_max": np.int16(499)}),
         (np.int16([10, 500, 20]), None, {"scale_factor": 0.1, "valid_max": np.float32(49.9)}),
         (np.int16([-10, -500, -20]), None, {"scale_factor": -0.1, "valid_range": np.float32([0, 49.9])}),
+        (np.int16([-10, 1, -20]), None, {"scale_factor": -0.1, "valid_min": np.float32(0.0)}),
         (np.int8([10, -1, 20]), np.int8(-1), {"scale_factor": 0.1, "_Unsigned": "true"}),
         (np.int8([1, -56, 2]), None, {"_Unsigned": "true", "valid_range": np.int8([0, -57])}),
         (np.int8([1, -56, 2]), None, {"_Unsigned": "true", "missing_value": np.int16(200)}),
@@ -182,6 +183,16 @@ def test_missing_of_every_kind_is_nan(tmp_path, stored, fill, attributes):
     stored = np.tile(stored, (1, 2, 1))
     fields = read_one(write(tmp_path / "a.nc", stored, fill=fill, **attributes))
     np.testing.assert_allclose(fields[0], [[1, np.nan, 2]] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize(("scale", "offset", "lowest"), [(0.1, -32.0, 1), (0.01, 0.0, 7), (0.01, 0.0, 29)])
+def test_the_numbers_that_limits_given_unpacked_mean_are_valid(tmp_path, kind, scale, offset, lowest):
+    stored = np.int16([[[lowest - 1, lowest, lowest + 300, lowest + 301]] * 2])
+    limits = kind([lowest * scale + offset, (lowest + 300) * scale + offset])
+    packing = {"scale_factor": kind(scale), "add_offset": kind(offset), "units": "dBZ" if offset else "mm h-1"}
+    fields = read_one(write(tmp_path / "a.nc", stored, standard_name="", **packing, valid_range=limits), variable="rr")
+    assert np.isnan(fields[0, 0]).tolist() == [True, False, False, True]
 
 
 def test_unsigned_bytes_reach_255(tmp_path):
