@@ -70,9 +70,7 @@ def train_run(
         experiment = as_the_run(experiment, checkpoint)
     with distributed.in_turn():
         archive = open_archive(experiment.data)
-    weights = None if checkpoint else starting_checkpoint(experiment)
-    if weights:
-        may_write(run_folder.checkpoints(output), overwrite=True, inputs=[weights.path])
+    weights = None if checkpoint else starting_checkpoint(experiment, output)
     experiment = with_batch_size(with_grid(experiment, archive), archive, own_device, checkpoint)
     trainer = _make_trainer(experiment, archive, output, own_device, checkpoint, weights)
     if checkpoint and trainer.is_finished:
@@ -108,9 +106,16 @@ def _checkpoint_to_resume(output: Path, *, resume: bool) -> Checkpoint | None:
     return checkpoint
 
 
-def starting_checkpoint(experiment: Experiment) -> Checkpoint | None:
-    """Read the checkpoint that `training.start_from` names; None without one."""
-    return read_checkpoint(experiment.training.start_from) if experiment.training.start_from else None
+def starting_checkpoint(experiment: Experiment, output: Path | None = None) -> Checkpoint | None:
+    """Read the checkpoint that `training.start_from` names; None without one.
+
+    Raises OutputError (exit 5) where a run in the folder `output` would overwrite it.
+    """
+    if not experiment.training.start_from:
+        return None
+    checkpoint = read_checkpoint(experiment.training.start_from)
+    may_write(run_folder.checkpoints(output) if output else (), overwrite=True, inputs=[checkpoint.path])
+    return checkpoint
 
 
 def with_batch_size(

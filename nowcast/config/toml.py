@@ -69,10 +69,19 @@ def read(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
 
 
 def with_settings(tree: dict[str, Any], settings: Sequence[str], *, source: str) -> Experiment:
-    """Make a config of TOML values, changed by each `SECTION.KEY=VALUE` of `settings`. Raises UsageError like `read`."""
+    """Make a config of TOML values, changed by each `SECTION.KEY=VALUE` of `settings`.
+
+    Raises UsageError (exit 2) like `read`, of what is wrong in a setting by its own words.
+    """
     for setting in settings:
         _apply_setting(tree, setting)
-    return check(Experiment, tree, source=source)
+    try:
+        return check(Experiment, tree, source=source)
+    except UsageError as error:
+        named = (s for s in settings if re.search(rf"(?<![\w.]){re.escape(named_key(s))}(?![\w.])", str(error)))
+        if (wrong := next(named, None)) is None:
+            raise
+        raise UsageError(str(error).replace(source, f"--set {wrong}", 1)) from None
 
 
 def named_key(setting: str) -> str:

@@ -18,7 +18,7 @@ from nowcast.dataset.batches import Series
 from nowcast.dataset.packed import PackedFrames, pack
 from nowcast.dataset.splits import SPLITS, split_by_days, split_by_events, split_windows
 from nowcast.dataset.windows import Account, Windows, find_windows
-from nowcast.errors import DataError, UsageError
+from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.netcdf.files import expand
 from nowcast.netcdf.index import FileIndex
 from nowcast.netcdf.opening import open_records
@@ -100,7 +100,8 @@ def open_archive(data: Data, *, packer: Packer = packed) -> Archive:
     """Open the records of `[data]`, find their windows and split them.
 
     Raises UsageError (exit 2) without records. Raises DataError (exit 3) for records that cannot be read, hold different
-    quantities or have no complete training window; the message then contains the account of the windows.
+    quantities or have no training window, NotEnoughFrames (75) where none is complete; the message contains the account of the
+    windows.
     """
     if not data.records:
         raise UsageError("no records to train on: give --data RECORD or data.records in the config")
@@ -112,7 +113,8 @@ def open_archive(data: Data, *, packer: Packer = packed) -> Archive:
     assigned = [split for split, opened in records_by_split.items() for _ in opened]
     archive = Archive(tuple(records), split_records(records, windows, assigned, data.splits), account)
     if not archive.num_windows("training"):
-        raise DataError(f"{_no_window(data)}.\n{'; '.join(line.strip() for line in account.lines())}.")
+        kind = NotEnoughFrames if account.num_gap == account.num_candidates else DataError
+        raise kind(f"{_no_window(data)}.\n{'; '.join(line.strip() for line in account.lines())}.")
     return archive
 
 

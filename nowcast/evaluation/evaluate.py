@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from nowcast.dataset.windows import Windows
-from nowcast.errors import DataError, UsageError
+from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.evaluation.examples import Example, ScoredCase, choose, make_example
 from nowcast.evaluation.member_examples import Points, find_points
 from nowcast.evaluation.probabilities import Case, Probabilities
@@ -89,9 +89,14 @@ def _check_quantities(records: Sequence[Record]) -> None:
 def _time_step(
     forecasters: Mapping[str, Forecaster], records: Sequence[Record], all_windows: Sequence[Windows]
 ) -> np.timedelta64:
-    """Return the time step of all cases; DataError (exit 3) if there are none, UsageError (2) for different time steps."""
+    """Return the time step of all cases; DataError (exit 3) if there are none, UsageError (2) for different time steps.
+
+    Raises NotEnoughFrames (exit 75) where what would be scored has not been observed yet.
+    """
     steps = {windows.time_step: record.name for record, windows in zip(records, all_windows, strict=True) if len(windows)}
     if not steps:
+        if none_yet := _explain_not_yet(forecasters, records, all_windows):
+            raise NotEnoughFrames(none_yet)
         raise DataError(_explain_no_overlap(forecasters, records) or _explain_no_case(all_windows))
     if len(steps) > 1:
         listed = ", ".join(f"{name} {step / MINUTE:g} min" for step, name in steps.items())
@@ -106,6 +111,17 @@ def _joined(evaluation: Evaluation) -> Evaluation:
         evaluation.merge(other)
     evaluation.sort()
     return evaluation
+
+
+def _explain_not_yet(
+    forecasters: Mapping[str, Forecaster], records: Sequence[Record], all_windows: Sequence[Windows]
+) -> str | None:
+    """Return what has not been observed yet: the times of a file's forecasts, or a whole case; None if all has."""
+    end = max(record.times[-1] for record in records)
+    for name, forecaster in forecasters.items():
+        if (times := forecaster.reference_times) is not None and (times >= end).all():
+            return f"{name} has forecasts from {_span(times)}, which are not observed yet: the record ends at {end}Z."
+    return _explain_no_case(all_windows) if not any(windows.account.num_windows for windows in all_windows) else None
 
 
 def _explain_no_overlap(forecasters: Mapping[str, Forecaster], records: Sequence[Record]) -> str | None:
@@ -179,9 +195,7 @@ def _score_record(
                 case = Case(reference, lead_times, observed, known, record.grid.spacing_km)
                 case_tallies = _with_probabilities(case_tallies, probabilities, forecasters, case, fields, exceedances)
             _add_case(evaluation, record, reference, case_tallies)
-    if damage.all_failed:
-        raise damage.first
-    damage.warn()
+    damage.check()
     if evaluation.num_cases > before:
         evaluation.records.append(record.name)
     if num_left_out := len(own_share) - (evaluation.num_cases - before):

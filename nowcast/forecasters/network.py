@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nowcast import config
-from nowcast.errors import CheckpointError, DataError, NowcastError
+from nowcast.errors import CheckpointError, DataError, NotEnoughFrames, NowcastError
 from nowcast.forecasters.baselines import DRY_THRESHOLD
 from nowcast.forecasters.by_lead import network_exceedance
 from nowcast.forecasters.fields import forecast_fields
@@ -272,12 +272,14 @@ class Network(Forecaster):
         """Return the time step in which to forecast `record`.
 
         If the record's step divides a step that the network was trained on, it is that one, and frames between are skipped.
-        Raises DataError (exit 3) if quantity, grid or time step do not fit the training.
+        Raises DataError (exit 3) if quantity, grid or time step do not fit the training, NotEnoughFrames (75) for one frame.
         """
         if record.quantity != self.quantity:
             raise DataError(f"{record.name} holds {record.quantity} but '{self.name}' was trained on {self.quantity}")
         self.check_grid(record.grid.shape, record.name)
         if np.isnat(record.time_step):  # a single frame fits only a network of one input frame, in its own step
+            if self.input_frames > 1:
+                raise NotEnoughFrames(f"{record.name} has a single frame: '{self.name}' needs {self.input_frames}.")
             return np.timedelta64(self.time_steps[0], "s")
         step = int(record.time_step / np.timedelta64(1, "s"))
         if self.time_steps[0] <= step <= self.time_steps[-1]:

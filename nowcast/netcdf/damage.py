@@ -1,8 +1,9 @@
-"""Read the frames of a record that are damaged, for example by a flipped bit, as missing; count and name them."""
+"""Read the frames of a record that are damaged, for example by a flipped bit, as missing; choose among copies of a frame."""
 
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from nowcast.netcdf.record import Record
 
 log = logging.getLogger(__name__)
 NAMED_TIMES = 4  # damaged frames whose times a message lists
+MOST_COPIES = 100  # newest times that occur again of which all copies are looked at
 _MOST_AT_ONCE, _BYTES_AT_ONCE = 16, 1 << 25  # frames, and bytes of frames, that are read together
 _TOLD: set[tuple[Path, np.datetime64]] = set()  # damaged frames that have been logged
 
@@ -67,6 +69,12 @@ class Damage:
         """Return whether frames were read and all are damaged."""
         return self.first is not None and not self._any_good
 
+    def check(self) -> None:
+        """Log what is damaged, as `warn`. Raises DataError (exit 3) where nothing else was read."""
+        if self.all_failed:
+            raise self.first
+        self.warn()
+
     def lines(self) -> list[str]:
         """Return a line per file, such as `rain.nc: 2 frames cannot be read and count as missing: 2020-06-01T00:10:00Z, …`."""
         return [self._line(path, sorted(positions)) for path, positions in self._positions.items()]
@@ -84,3 +92,27 @@ class Damage:
         count = f"{len(positions)} frame{'s' if len(positions) > 1 else ''}"
         more = ", …" if len(positions) > NAMED_TIMES else ""
         return f"{path}: {count} cannot be read and count{'s' if len(positions) == 1 else ''} as missing: {times}{more}"
+
+
+def without_empty_copies(record: Record, times: np.ndarray, sources: np.ndarray, order: np.ndarray) -> Record:
+    """Return the record with the last copy of each time that holds something; MOST_COPIES times are looked at, the newest.
+
+    times: (frame,) datetime64[s] of the frames of all files; sources: (frame, 2) their file and frame
+    order: (frame,) the positions of these, by time
+    """
+    chosen, is_last = record.frame_sources.copy(), np.append(times[order][1:] != times[order][:-1], True)
+    copies = np.split(order, np.flatnonzero(is_last)[:-1] + 1)  # of each time
+    again, num_empty = [n for n, own in enumerate(copies) if len(own) > 1], 0
+    for n in again[-MOST_COPIES:]:
+        of_time = replace(record, times=np.repeat(record.times[n], len(copies[n])), frame_sources=sources[copies[n]])
+        reader = Damage(of_time)
+        holds = (k for k in reversed(range(len(copies[n]))) if not np.isnan(reader.read(k)).all())
+        best = next(holds, len(copies[n]) - 1)
+        chosen[n], num_empty = sources[copies[n][best]], num_empty + (best < len(copies[n]) - 1)
+    text = "%s: left out %d of %d frames, whose times come again later"
+    log.warning(text, record.name, len(times) - len(copies), len(times))
+    if num_empty:
+        log.warning(
+            "%s: the last copies of %d frames are missing as a whole, and those before are used", record.name, num_empty
+        )
+    return replace(record, frame_sources=chosen)

@@ -15,7 +15,8 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import made_by_nowcast, text
-from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
+from nowcast.netcdf.damage import without_empty_copies
+from nowcast.netcdf.files import OPEN_FILES, expand, is_first, library_errors
 from nowcast.netcdf.places.comparison import is_same_series
 from nowcast.netcdf.places.grid import Grid, carried, read_grid
 from nowcast.netcdf.rain.totals import MOST_READ, never_falls, says_total
@@ -25,8 +26,8 @@ from nowcast.netcdf.reading import make_layouts, own_step, warn_of_other_steps
 from nowcast.netcdf.record import SEQUENCE, Record, most_frequent_step
 from nowcast.netcdf.times.intervals import Interval, stated_interval
 from nowcast.netcdf.times.raster import nominal_times
-from nowcast.netcdf.times.values import read_valid_times
-from nowcast.netcdf.times.variables import find_times
+from nowcast.netcdf.times.values import read_times, read_valid_times
+from nowcast.netcdf.times.variables import TimeNames, find_times
 from nowcast.runtime.progress import track
 
 __all__ = ["FileSummary", "Grid", "Index", "Record", "open_records"]
@@ -230,7 +231,18 @@ def _frame_times(dataset, field: Field, path: Path) -> np.ndarray:
         raise DataError(f"{path}: {field.variable} has no times{but}.\nExpected a time coordinate for every frame.")
     if 0 in sizes.values():
         raise DataError(f"{path}: {field.variable} has no frames.\nExpected at least one.")
+    _tell_of_forecasts(dataset, names, times, path)
     return times
+
+
+def _tell_of_forecasts(dataset, names: TimeNames, times: np.ndarray, path: Path) -> None:
+    """Warn, once in a folder, where all frames are ahead of the one reference time that a file states: of forecasts."""
+    stated = dataset.variables.get(names.reference)
+    if stated is None or stated.size != 1 or text(stated, "standard_name") != "forecast_reference_time":
+        return
+    start = read_times(dataset, names.reference, stated.dimensions, str(path)).ravel()[0]
+    if (times > start).all() and is_first(path, "forecasts among records"):
+        log.warning("%s: it holds a forecast from %sZ, which is read as if it had been observed", path, start)
 
 
 def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, index: Index | None) -> Record:
@@ -244,8 +256,6 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, ind
     times[order] = _nominal_times(times[order], name)
     kept = order[np.append(times[order][1:] != times[order][:-1], True)]
     is_moved = (stamps[kept] != times[kept]).any()
-    if num_duplicates := len(times) - len(kept):
-        log.warning("%s: left out %d of %d frames, whose times come again later", name, num_duplicates, len(times))
     record = Record(
         name=name,
         times=times[kept],
@@ -258,6 +268,8 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, ind
         institution=next((file.institution for file in files if file.institution), None),
         **({"stamps": stamps[kept]} if is_moved else {}),
     )
+    if len(times) > len(kept):
+        record = without_empty_copies(record, times, np.stack([file_of, frame_of], axis=1), order)
     guessed = [file for file in files if file.field.kind == "amount" and not file.interval and not own_step(file)]
     if guessed:
         theirs = np.unique(np.concatenate([file.times for file in guessed]))

@@ -76,8 +76,9 @@ def choose_frames(series: Sequence[RecordSummary], *, cycle_days: int = CYCLE_DA
                 return FrameChoice(
                     inputs, leads, wanted, minutes, splits, reason, is_apart=is_apart, **_windows_of(usable, windows)
                 )
+    whole = max(_longest_run(record) for record in series if not np.isnat(record.time_step))
     raise NotEnoughFrames(
-        f"the longest run of frames without a gap has {longest}: too few for a plan\n"
+        f"the longest run of frames without a gap has {whole}: too few for a plan\n"
         "expected 6 frames in a row, or several runs of 3: 2 past and 1 future for training, as many for validation"
     )
 

@@ -89,9 +89,7 @@ def references_of(
     empty, damage = np.zeros(len(whole), bool), Damage(whole)
     for position in np.unique(pasts):
         empty[position] = whole.is_absent[position] or np.isnan(damage.read(position)).all()
-    if damage.all_failed:
-        raise damage.first
-    damage.warn()
+    damage.check()
     pasts = pasts[is_enough(pasts, input_frames - 1, empty, max_absent)]
     if left_out := len(asked) - len(pasts):
         log.warning("%s: left out %d of %d reference times, whose past is not complete", record.name, left_out, len(asked))

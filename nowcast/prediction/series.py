@@ -206,9 +206,7 @@ def _of_record(record: Record, chosen: np.ndarray, weights: Weights, wanted: Wan
     reached = itertools.repeat(_reached(weights, wanted.thresholds), len(frames))
     with Progress(f"reading {record.name}", total=len(frames), unit="frame") as progress:
         rates, known, exceedance, _ = _means(fields, reached, weights, progress)
-    if damage.all_failed:
-        raise damage.first
-    damage.warn()
+    damage.check()
     times = record.times[frames]
     sums = running_sums(rates, times, record.time_step, wanted.sums)
     nothing, none = np.array(["NaT"], "datetime64[s]"), np.zeros((1, len(chosen), 0, rates.shape[1]))

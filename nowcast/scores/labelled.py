@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def thresholds_of(forecast: xr.DataArray) -> np.ndarray | None:
-    """Return the thresholds, mm/h, that the coordinate of probabilities names, one or several; None without."""
+    """Return the thresholds (threshold,) or (), mm/h, that the coordinate of probabilities names; None where it names none."""
     return forecast.coords["threshold"].values.astype(float) if "threshold" in forecast.coords else None
 
 

@@ -2,14 +2,16 @@
 
 import tomllib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from makers import ROOT
+from makers import ROOT, tiny_experiment
 from makers.archives import MINUTES, START, series
 from makers.configs import commented_keys
 
 from nowcast import config
 from nowcast.config.toml import read_comments, rewritten, write_commented
+from nowcast.errors import UsageError
 from nowcast.plan.frames import choose_frames
 from nowcast.training.experiment import resolve
 
@@ -52,3 +54,16 @@ def test_spans_are_written_as_times():
     data = experiment.data.model_copy(update={"splits": chosen_.splits})
     text = write_commented(experiment.model_copy(update={"data": data}), {})
     assert config.with_settings(tomllib.loads(text), (), source="text").data.splits == chosen_.splits
+
+
+@pytest.mark.parametrize(("setting", "says"), [
+    ("data.input_frame=4", r"--set data\.input_frame=4: unknown key data\.input_frame; did you mean input_frames\?"),
+    ("training.steps=many", r"--set training\.steps=many: training\.steps = 'many': it should be"),
+])  # fmt: skip
+def test_what_is_wrong_in_a_setting_is_not_said_of_the_file(setting, says):
+    with pytest.raises(UsageError, match=rf"^{says}"):
+        config.with_settings(config.as_dict(tiny_experiment(["a.nc"])), [setting], source="a.toml")
+    tree = config.as_dict(tiny_experiment(["a.nc"]))
+    tree["data"]["input_frame"] = 4
+    with pytest.raises(UsageError, match=r"^a\.toml: unknown key data\.input_frame"):
+        config.with_settings(tree, ["training.steps=9"], source="a.toml")

@@ -41,7 +41,7 @@ def test_no_complete_window_says_why(tmp_path):
         DataError, match=r"no complete training window of 2 \+ 3 frames.*\n0 samples in .*; 4 start times dropped: gap[^\n]*\.$"
     ) as caught:
         open_archive(data([write_record(tmp_path / "a.nc", rain(frames=4))]))
-    assert caught.value.exit_code == 3
+    assert caught.value.exit_code == 75
 
 
 def test_fractions_leave_a_whole_window_between_splits(tmp_path):

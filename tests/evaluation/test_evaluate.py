@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from makers import rain, write_record
+from makers import command, rain, write_record
 from makers.intervals import interval
 
 from nowcast.errors import DataError, UsageError
@@ -195,7 +195,7 @@ def test_a_forecaster_that_says_nothing_is_named(tmp_path, caplog):
 def test_no_complete_case_gives_the_account_on_two_lines(tmp_path):
     with pytest.raises(DataError) as caught:
         score([Constant(1, input_frames=9, lead_frames=9)], [record(tmp_path, rain(frames=8, shape=(8, 8)))])
-    assert caught.value.exit_code == 3
+    assert caught.value.exit_code == 75
     assert str(caught.value) == (
         "no complete case of 9 past and 9 future frames 5 min apart to score.\n"
         "0 samples in 8 frames; 8 start times dropped: gap or end of file."
@@ -423,3 +423,13 @@ def test_a_perfect_extrapolation_is_seen_as_such(tmp_path, name):
     result = score([BASELINES[name]()], a)
     csi = SCORES["csi"](result.total(name).pooled())[0, 1]
     assert csi > 0.85 if name == "extrapolation" else csi < 0.6
+
+
+def test_forecasts_that_are_not_observed_yet_are_told_to_be_tried_again(tmp_path):
+    path = write_record(tmp_path / "a.nc", rain(frames=8, shape=(8, 8)))
+    assert command("predict", "persistence", path, "--leads", "3", "--output", tmp_path / "f.nc")[0] == 0
+    code, _, err = command("evaluate", tmp_path / "f.nc", "--observations", path)
+    assert code == 75
+    assert (
+        "f has forecasts from 2020-06-01T00:35:00Z, which are not observed yet: the record ends at 2020-06-01T00:35:00Z." in err
+    )

@@ -250,6 +250,8 @@ def _stated_zr(variable) -> tuple[float, float] | None:
 def _check_size(dataset, variable, y_dim: str, x_dim: str, where: str) -> None:
     """Raise DataError (exit 3) for frames or chunks of absurd size, before memory is allocated for them."""
     y, x = len(dataset.dimensions[y_dim]), len(dataset.dimensions[x_dim])
+    if not y * x:
+        raise DataError(f"{where}: {variable.name} has no cells: frames of {y} × {x}.\nExpected at least one row and column.")
     if y * x > _MOST_CELLS:
         raise DataError(
             f"{where}: {variable.name} declares frames of {y} × {x} cells.\nExpected at most {_MOST_CELLS:,} cells."
