@@ -47,7 +47,8 @@ def evaluate(
     """Score all forecasters on the cases of the records that every forecaster can forecast; absent frames are missing.
 
     Several processes each score a share, and all return the whole. With `examples`, the first process forecasts a few
-    cases again and keeps their fields for pictures, and members at the gauges `places`. One case at a time is in memory.
+    cases again and keeps their fields for pictures, and members at the gauges `places`. One case at a time is in memory, and
+    the sums of each day of a record, up to 1 MB with probabilities and members of several forecasters.
     Raises DataError (exit 3) if no case is complete, no gauge lies in a record or a forecaster does not fit one, UsageError (2)
     if forecasters or records do not fit each other.
     """
