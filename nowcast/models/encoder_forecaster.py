@@ -76,7 +76,8 @@ class OutputLayer(nn.Conv2d):
         cells = [states.permute(1, 0, 3, 4, 2) for states in hidden]
         outputs = F.linear(cells[0].flatten(0, 3), weights[0], self.bias)
         for states, weight in zip(cells[1:], weights[1:], strict=True):
-            outputs = torch.addmm(outputs, states.flatten(0, 3), weight.t())
+            products = states.flatten(0, 3).to(outputs.dtype), weight.t().to(outputs.dtype)  # autocast casts not in place
+            outputs = outputs.addmm_(*products)
         return outputs.unflatten(0, cells[0].shape[:4]).permute(1, 0, 4, 2, 3)
 
 
