@@ -52,13 +52,15 @@ def with_texture(
     for noise in noises:
         noise.advance(np.zeros(1, np.float32))
     found = structure = structure.at_lengths(lengths)
-    change = np.zeros(len(lengths))
+    change, target = np.zeros(len(lengths)), None
     for _ in range(ROUNDS):
         amplitudes = [found.amplitudes(noise, shape, km, minutes) for noise in NOISES]
         here = (moved(noise.field(amplitude), where) for noise, amplitude in zip(noises, amplitudes, strict=True))
         drawn = power(first.rain(*here, found.shared))
-        told = (observed > 0) & (drawn > 0)
-        change += share * np.log(np.divide(observed, drawn, out=np.ones_like(drawn), where=told))
+        told = (observed > 0) & (drawn > 0) & (share > 0)
+        if target is None:  # where it is corrected in part, lies between the observed and what is not corrected
+            target = np.where(told, observed**share * drawn ** (1 - share), drawn)
+        change += np.log(np.divide(target, drawn, out=np.ones_like(drawn), where=told))
         change = change.clip(-MOST, MOST)
         found = replace(structure, power=structure.power + change)
     return found
