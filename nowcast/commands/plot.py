@@ -134,9 +134,8 @@ def _record_frames(record: Record, path: str, reference: np.datetime64 | None, w
 
     def read(n: int) -> np.ndarray:
         field = damage.read(chosen[n])
-        if damage.all_failed and n == len(chosen) - 1:
-            raise damage.first
-        damage.warn()
+        if n == len(chosen) - 1:
+            damage.check()
         return field
 
     return Frames(
@@ -293,7 +292,8 @@ def _observed(record: Record, forecasts: Forecasts, path: str, start: np.datetim
         if np.isnat(times[lead]):
             return np.full(record.grid.shape, np.nan, np.float32)
         field = damage.read(int(np.searchsorted(record.times, times[lead])))
-        damage.warn()
+        if lead == len(times) - 1:
+            damage.warn()
         return field if event is None else _reaches(field, event)
 
     name = "observed" if event is None else f"observed ≥ {event:g}"

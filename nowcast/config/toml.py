@@ -78,7 +78,7 @@ def with_settings(tree: dict[str, Any], settings: Sequence[str], *, source: str)
     try:
         return check(Experiment, tree, source=source)
     except UsageError as error:
-        named = (s for s in settings if re.search(rf"(?<![\w.]){re.escape(named_key(s))}(?![\w.])", str(error)))
+        named = (s for s in reversed(settings) if re.search(rf"(?<![\w.]){re.escape(named_key(s))}(?![\w.])", str(error)))
         if (wrong := next(named, None)) is None:
             raise
         raise UsageError(str(error).replace(source, f"--set {wrong}", 1)) from None

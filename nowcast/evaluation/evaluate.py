@@ -46,9 +46,9 @@ def evaluate(
 ) -> Evaluation:
     """Score all forecasters on the cases of the records that every forecaster can forecast; absent frames are missing.
 
-    Several processes each score a share, and all return the whole. With `examples`, the first process forecasts a few
-    cases again and keeps their fields for pictures, and members at the gauges `places`. One case at a time is in memory, and
-    the sums of each day of a record, up to 1 MB with probabilities and members of several forecasters.
+    Several processes each score a share, and all return the whole. With `examples`, the first process forecasts a few cases
+    again and keeps their fields for pictures, and members at the gauges `places`. One case at a time is
+    in memory, and up to 1 MB of sums for each day of a record.
     Raises DataError (exit 3) if no case is complete, no gauge lies in a record or a forecaster does not fit one, UsageError (2)
     if forecasters or records do not fit each other.
     """
@@ -120,7 +120,8 @@ def _explain_not_yet(
     """Return what has not been observed yet: the times of a file's forecasts, or a whole case; None if all has."""
     end = max(record.times[-1] for record in records)
     for name, forecaster in forecasters.items():
-        if (times := forecaster.reference_times) is not None and (times >= end).all():
+        times = forecaster.reference_times
+        if times is not None and ((times >= end) & (times < end + np.timedelta64(1, "D"))).all():
             return f"{name} has forecasts from {_span(times)}, which are not observed yet: the record ends at {end}Z."
     return _explain_no_case(all_windows) if not any(windows.account.num_windows for windows in all_windows) else None
 

@@ -1,5 +1,6 @@
 """Read the frames of a record that are damaged, for example by a flipped bit, as missing; choose among copies of a frame."""
 
+import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -10,11 +11,12 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.files import FilterError
+from nowcast.netcdf.reading import Samples
 from nowcast.netcdf.record import Record
 
 log = logging.getLogger(__name__)
 NAMED_TIMES = 4  # damaged frames whose times a message lists
-MOST_COPIES = 100  # newest times that occur again of which all copies are looked at
+MOST_COPIES = 30  # newest times that occur again whose copies are looked at each time
 _MOST_AT_ONCE, _BYTES_AT_ONCE = 16, 1 << 25  # frames, and bytes of frames, that are read together
 _TOLD: set[tuple[Path, np.datetime64]] = set()  # damaged frames that have been logged
 
@@ -23,11 +25,11 @@ class Damage:
     """A reader of the frames of a record that keeps account of those that are damaged.
 
     record: that is read
-    first: the error of the first damaged frame, None if there is none yet
+    errors: by position, of the damaged frames
     """
 
     def __init__(self, record: Record):
-        self.record, self.first = record, None
+        self.record, self.errors = record, {}
         self._any_good = False
         self._positions: dict[Path, set[int]] = {}
 
@@ -39,7 +41,7 @@ class Damage:
             # not permanent damage: frames on a disk that is unavailable for a while must not be cached as missing
             if isinstance(error.__cause__, OSError) or isinstance(error, FilterError):
                 raise
-            self.first = self.first or error
+            self.errors[int(position)] = error
             self._positions.setdefault(self.record.source(position), set()).add(int(position))
             return np.full(self.record.grid.shape, np.nan, np.float32)
         self._any_good = True
@@ -60,14 +62,15 @@ class Damage:
         for first in range(0, len(positions), at_once):
             yield from self.frames(positions[first : first + at_once])
 
-    def has(self, position: int) -> bool:
-        """Return whether a frame that was read is damaged."""
-        return any(position in damaged for damaged in self._positions.values())
+    @property
+    def first(self) -> DataError | None:
+        """Return the error of the first damaged frame that was read; None if there is none yet."""
+        return next(iter(self.errors.values()), None)
 
     @property
     def all_failed(self) -> bool:
         """Return whether frames were read and all are damaged."""
-        return self.first is not None and not self._any_good
+        return bool(self.errors) and not self._any_good
 
     def check(self) -> None:
         """Log what is damaged, as `warn`. Raises DataError (exit 3) where nothing else was read."""
@@ -94,25 +97,42 @@ class Damage:
         return f"{path}: {count} cannot be read and count{'s' if len(positions) == 1 else ''} as missing: {times}{more}"
 
 
-def without_empty_copies(record: Record, times: np.ndarray, sources: np.ndarray, order: np.ndarray) -> Record:
-    """Return the record with the last copy of each time that holds something; MOST_COPIES times are looked at, the newest.
+def without_empty_copies(
+    record: Record, times: np.ndarray, sources: np.ndarray, order: np.ndarray, samples: Samples | None = None
+) -> Record:
+    """Return the record with the last copy of each time that holds something; the newest MOST_COPIES times are looked at.
 
     times: (frame,) datetime64[s] of the frames of all files; sources: (frame, 2) their file and frame
     order: (frame,) the positions of these, by time
+    samples: what files told before
     """
-    chosen, is_last = record.frame_sources.copy(), np.append(times[order][1:] != times[order][:-1], True)
-    copies = np.split(order, np.flatnonzero(is_last)[:-1] + 1)  # of each time
-    again, num_empty = [n for n, own in enumerate(copies) if len(own) > 1], 0
-    for n in again[-MOST_COPIES:]:
-        of_time = replace(record, times=np.repeat(record.times[n], len(copies[n])), frame_sources=sources[copies[n]])
-        reader = Damage(of_time)
-        holds = (k for k in reversed(range(len(copies[n]))) if not np.isnan(reader.read(k)).all())
-        best = next(holds, len(copies[n]) - 1)
-        chosen[n], num_empty = sources[copies[n][best]], num_empty + (best < len(copies[n]) - 1)
+    ends = np.flatnonzero(np.append(times[order][1:] != times[order][:-1], True)) + 1
+    spans = zip([0, *ends[:-1]], ends, strict=True)
+    again = [(n, sources[order[first:end]]) for n, (first, end) in enumerate(spans) if end - first > 1]
+    looked_at, chosen, num_empty = again[-MOST_COPIES:], record.frame_sources.copy(), 0
+    for (n, copies), best in zip(looked_at, _best_copies(record, looked_at, samples), strict=True):
+        chosen[n], num_empty = copies[best], num_empty + (best < len(copies) - 1)
     text = "%s: left out %d of %d frames, whose times come again later"
-    log.warning(text, record.name, len(times) - len(copies), len(times))
+    if len(again) > len(looked_at):
+        text += f"; whether the later ones hold anything was looked at for the newest {MOST_COPIES} times"
+    log.warning(text, record.name, len(times) - len(ends), len(times))
     if num_empty:
-        log.warning(
-            "%s: the last copies of %d frames are missing as a whole, and those before are used", record.name, num_empty
-        )
+        text = "%s: the last copies of %d frames are missing as a whole, and those before are used"
+        log.warning(text, record.name, num_empty)
     return replace(record, frame_sources=chosen)
+
+
+def _best_copies(record: Record, looked_at: Sequence[tuple[int, np.ndarray]], samples: Samples | None) -> list[int]:
+    """Return, of the copies (copy, 2) of each time, the number of the last that holds something, or else of the last."""
+    paths = [record.paths[file] for file in sorted({int(file) for _, copies in looked_at for file in copies[:, 0]})]
+    what = f"copies of {len(looked_at)} times {record.layouts[0]!r}"
+    if samples is not None and (told := samples.recall(what, paths)):
+        return json.loads(told)
+    best = []
+    for n, copies in looked_at:
+        reader = Damage(replace(record, times=np.repeat(record.times[n], len(copies)), frame_sources=copies))
+        holds = (k for k in reversed(range(len(copies))) if not np.isnan(reader.read(k)).all())
+        best.append(next(holds, len(copies) - 1))
+    if samples is not None:
+        samples.remember(what, paths, json.dumps(best))
+    return best

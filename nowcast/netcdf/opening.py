@@ -7,6 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +34,7 @@ from nowcast.runtime.progress import track
 __all__ = ["FileSummary", "Grid", "Index", "Record", "open_records"]
 
 log = logging.getLogger(__name__)
+FORECASTS = "forecasts among records"  # of which is warned once in a folder
 MANY = 20  # files from which on their opening shows its progress
 _DAY = np.timedelta64(86400, "s")
 _RISES = 3  # steps in which amounts must rise without a fall to be a total
@@ -240,9 +242,10 @@ def _tell_of_forecasts(dataset, names: TimeNames, times: np.ndarray, path: Path)
     stated = dataset.variables.get(names.reference)
     if stated is None or stated.size != 1 or text(stated, "standard_name") != "forecast_reference_time":
         return
-    start = read_times(dataset, names.reference, stated.dimensions, str(path)).ravel()[0]
-    if (times > start).all() and is_first(path, "forecasts among records"):
-        log.warning("%s: it holds a forecast from %sZ, which is read as if it had been observed", path, start)
+    with suppress(DataError):  # one that cannot be read tells nothing
+        start = read_times(dataset, names.reference, stated.dimensions, str(path)).ravel()[0]
+        if (times > start).all() and is_first(path, FORECASTS):
+            log.warning("%s: it holds a forecast from %sZ, which is read as if it had been observed", path, start)
 
 
 def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, index: Index | None) -> Record:
@@ -269,11 +272,11 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, ind
         **({"stamps": stamps[kept]} if is_moved else {}),
     )
     if len(times) > len(kept):
-        record = without_empty_copies(record, times, np.stack([file_of, frame_of], axis=1), order)
-    guessed = [file for file in files if file.field.kind == "amount" and not file.interval and not own_step(file)]
-    if guessed:
-        theirs = np.unique(np.concatenate([file.times for file in guessed]))
-        warn_of_other_steps(np.intersect1d(theirs, record.times), record.time_step, guessed[0].path, record.variable)
+        record = without_empty_copies(record, times, np.stack([file_of, frame_of], axis=1), order, index)
+    guessed = np.array([file.field.kind == "amount" and not file.interval and not own_step(file) for file in files])
+    if guessed.any():
+        of_frames = guessed[record.frame_sources[:, 0]]
+        warn_of_other_steps(record.times, of_frames, record.time_step, files[guessed.argmax()].path, record.variable)
     if any(file.field.kind == "amount" and (file.interval is None or file.interval.is_spacing) for file in files):
         _refuse_totals(record, index)
     return record

@@ -23,6 +23,7 @@ from nowcast.netcdf.times.intervals import Interval
 
 log = logging.getLogger(__name__)
 _TELLING = 4  # frames, evenly spaced, that tell the time step of a file, or that it has changed
+_ADVICE = 'If amounts are of other intervals, state them: time bounds, or cell_methods = "time: sum (interval: …)"'
 _SAMPLE = 4  # frames that are read to find out what undeclared numbers mean
 _MOST_CELLS = 1 << 18  # of a frame in the sample
 _MOST_FIELDS = 8  # different fields (such as packings) of a record that are sampled
@@ -61,31 +62,35 @@ def make_layouts(
     """
     layouts: dict = {}
     alike: dict[Field, list[File]] = {}
-    for file in files:
-        key = _key(file)
+    conversions: dict[Field, Conversion] = {}
+    keys = [_key(file) for file in files]
+    for key, file in zip(keys, files, strict=True):
         alike.setdefault(file.field, []).append(file)
         if key not in layouts:
-            conversion, source = _conversion(file, own_step(file) or step, zr_a, zr_b)
+            conversion, source = _conversion(file, key[-1] or step, zr_a, zr_b)
             layouts[key] = FrameLayout(file.field, conversion, file.grid.turned, file.sequence_length, source)
-    for field, refined in _all_refined(alike, layouts, samples):
-        layouts |= {_key(file): replace(layouts[_key(file)], field=refined) for file in alike[field] if refined is not field}
-    return tuple(layouts[_key(file)] for file in files)
+            conversions.setdefault(file.field, conversion)
+            _warn_of_own_step(file, key[-1], step)
+    refined = dict(_all_refined(alike, conversions, samples))
+    layouts = {key: replace(layout, field=refined[layout.field]) for key, layout in layouts.items()}
+    return tuple(layouts[key] for key in keys)
 
 
 def _all_refined(
-    alike: Mapping[Field, Sequence[File]], layouts: Mapping, samples: Samples | None
+    alike: Mapping[Field, Sequence[File]], conversions: Mapping[Field, Conversion], samples: Samples | None
 ) -> Iterator[tuple[Field, Field]]:
     """Yield each field with what samples tell of undeclared numbers: its own, or, of many, those of some of another scale."""
     sampled = [list(alike)[n] for n in np.unique(np.linspace(0, len(alike) - 1, _MOST_FIELDS).round().astype(int))]
     found: dict[Field, list[Packing]] = {}
     for field in sampled:
-        refined = _refined(field, alike[field], layouts[_key(alike[field][0])].conversion, samples)
+        refined = _refined(field, alike[field], conversions[field], samples)
         found.setdefault(_unscaled(field), []).append(refined.packing)
         yield field, refined
     for field in alike.keys() - set(sampled):
         told = found.get(_unscaled(field), [])
-        missing, dry = (tuple(dict.fromkeys(n for each in told for n in getattr(each, name))) for name in ("missing", "dry"))
-        packing = replace(field.packing, missing=missing or field.packing.missing, dry=dry or field.packing.dry)
+        missing = tuple(dict.fromkeys(number for packing in told for number in packing.missing))
+        dry = told[0].dry if told and all(packing.dry == told[0].dry for packing in told) else field.packing.dry
+        packing = replace(field.packing, missing=missing or field.packing.missing, dry=dry)
         yield field, field if packing == field.packing else replace(field, packing=packing)
 
 
@@ -106,19 +111,29 @@ def own_step(file: File) -> np.timedelta64 | None:
     return steps[0] if len(steps) == 1 and steps[0] > np.timedelta64(0, "s") else None
 
 
-def warn_of_other_steps(times: np.ndarray, step: np.timedelta64, path: Path, variable: str) -> None:
+def warn_of_other_steps(times: np.ndarray, guessed: np.ndarray, step: np.timedelta64, path: Path, variable: str) -> None:
     """Warn where amounts that are taken to be of one time step are evenly spaced by another.
 
     times: (frame,) datetime64[s], ascending
+    guessed: (frame,) whether the frame is an amount that is divided by `step` since nothing else is told
     """
-    steps = np.diff(times)
-    windows = np.lib.stride_tricks.sliding_window_view(steps, _TELLING - 1) if len(steps) >= _TELLING - 1 else steps[:0, None]
-    others = np.flatnonzero((windows == windows[:, :1]).all(axis=1) & (windows[:, 0] != step)) if len(windows) else []
+    if len(times) < _TELLING:
+        return
+    steps, taken = (np.lib.stride_tricks.sliding_window_view(each, size)
+                    for each, size in ((np.diff(times), _TELLING - 1), (guessed, _TELLING)))  # fmt: skip
+    others = np.flatnonzero((steps == steps[:, :1]).all(axis=1) & (steps[:, 0] != step) & taken.all(axis=1))
     if len(others):
-        apart, used = (value / np.timedelta64(60, "s") for value in (steps[others[0]], step))
+        apart, used = (value / np.timedelta64(60, "s") for value in (steps[others[0], 0], step))
         where = f"from {times[others[0]]}Z on frames are {apart:g} min apart"
-        advice = 'If amounts are of other intervals there, state them: time bounds, or cell_methods = "time: sum (interval: …)"'
-        warn_once(path, f"{variable} states no interval and is divided by {used:g} min, but {where}.\n{advice}")
+        warn_once(path, f"{variable} states no interval and is divided by {used:g} min, but {where}.\n{_ADVICE}")
+
+
+def _warn_of_own_step(file: File, own: np.timedelta64 | None, step: np.timedelta64) -> None:
+    """Warn of a file whose amounts are divided by its own time step, another one than that of the record; once in a folder."""
+    if own and own != step and is_first(file.path, "own time step"):
+        apart, others = (value / np.timedelta64(60, "s") for value in (own, step))
+        said = f"states no interval and is divided by {apart:g} min, its own time step; that of the record is {others:g} min"
+        log.warning("%s: %s %s.\n%s", file.path, file.field.variable, said, _ADVICE)
 
 
 def _conversion(file: File, step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[Conversion, str]:

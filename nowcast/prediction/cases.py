@@ -144,15 +144,15 @@ def read_past(
     kept, positions = kept or KeptFrames(record), positions[: _leading(is_there)]
     past = kept.read(positions[::-1])
     usable = usable_past(past, forecaster)
-    if usable is None and any(map(kept.damage.has, positions[:least])):
-        raise kept.damage.first
-    kept.damage.warn()
     if usable is None:
+        if fatal := [error for n in positions[:least] if (error := kept.damage.errors.get(int(n)))]:
+            raise fatal[0]
         known = ~np.isnan(past).all(axis=(1, 2))[::-1]
         raise NotEnoughFrames(
             f"{record.name}: a forecast from {reference}Z needs {least} frames with something observed.\n"
             f"Missing as a whole: {listing(wanted[:least][~known[:least]])}."
         )
+    kept.damage.warn()
     return usable
 
 

@@ -309,7 +309,7 @@ def running_sums(rates: np.ndarray, times: np.ndarray, step: np.timedelta64, min
         firsts = np.searchsorted(times, times - length * _MINUTE, side="right")  # of the frames within the minutes
         for last, first in enumerate(firsts):
             spacing = np.diff(times[first : last + 1]) if last > first else step
-            if (spacing * (last - first + 1) == length * _MINUTE).all():
+            if (spacing <= step).all() and (spacing * (last - first + 1) == length * _MINUTE).all():
                 out[last, n] = rates[first : last + 1].mean(axis=0) * (length / 60)
     return out
 

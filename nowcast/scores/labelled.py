@@ -9,14 +9,25 @@ import xarray as xr
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.rain.data_arrays import as_record
+from nowcast.netcdf.rain.units import meaning
 from nowcast.netcdf.record import Record
 
 log = logging.getLogger(__name__)
 
 
 def thresholds_of(forecast: xr.DataArray) -> np.ndarray | None:
-    """Return the thresholds (threshold,) or (), mm/h, that the coordinate of probabilities names; None where it names none."""
-    return forecast.coords["threshold"].values.astype(float) if "threshold" in forecast.coords else None
+    """Return the thresholds (threshold,) or (), mm/h, that the coordinate of probabilities names; None where it names none.
+
+    Raises UsageError (exit 2) for what is no number, and for units of no rain rate.
+    """
+    if "threshold" not in forecast.coords:
+        return None
+    named = forecast.coords["threshold"]
+    meant = meaning(units := str(named.attrs.get("units", "mm h-1")))
+    if named.dtype.kind not in "iuf" or not np.isfinite(named).all() or meant is None or meant.kind != "rate":
+        said = f'the thresholds of the forecast are {named.values} in "{units}"'
+        raise UsageError(f'{said}.\nExpected rain rates, such as 1 in "mm h-1".')
+    return named.values * meant.scale + meant.offset
 
 
 def at_thresholds(forecast: xr.DataArray, thresholds: Sequence[float], name: str) -> xr.DataArray:

@@ -63,6 +63,8 @@ def test_spans_are_written_as_times():
 def test_what_is_wrong_in_a_setting_is_not_said_of_the_file(setting, says):
     with pytest.raises(UsageError, match=rf"^{says}"):
         config.with_settings(config.as_dict(tiny_experiment(["a.nc"])), [setting], source="a.toml")
+    with pytest.raises(UsageError, match=rf"^{says}"):
+        config.with_settings(config.as_dict(tiny_experiment(["a.nc"])), ["training.steps=5", setting], source="a.toml")
     tree = config.as_dict(tiny_experiment(["a.nc"]))
     tree["data"]["input_frame"] = 4
     with pytest.raises(UsageError, match=r"^a\.toml: unknown key data\.input_frame"):

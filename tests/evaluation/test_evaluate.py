@@ -425,6 +425,15 @@ def test_a_perfect_extrapolation_is_seen_as_such(tmp_path, name):
     assert csi > 0.85 if name == "extrapolation" else csi < 0.6
 
 
+def test_forecasts_of_another_time_are_not_to_be_tried_again(tmp_path):
+    path = write_record(tmp_path / "a.nc", rain(frames=8, shape=(8, 8)))
+    assert command("predict", "persistence", path, "--leads", "3", "--output", tmp_path / "f.nc")[0] == 0
+    times = np.datetime64("2001-01-01T00:00:00") + 300 * np.arange(8)
+    old = write_record(tmp_path / "old.nc", rain(frames=8, shape=(8, 8)), times=times)
+    code, _, err = command("evaluate", tmp_path / "f.nc", "--observations", old)
+    assert (code, "no overlap in time" in err) == (3, True), err
+
+
 def test_forecasts_that_are_not_observed_yet_are_told_to_be_tried_again(tmp_path):
     path = write_record(tmp_path / "a.nc", rain(frames=8, shape=(8, 8)))
     assert command("predict", "persistence", path, "--leads", "3", "--output", tmp_path / "f.nc")[0] == 0

@@ -1,12 +1,17 @@
 """Frames whose times come again: the last copy that holds something is read; forecasts among records are told."""
 
+import os
+
 import netCDF4
 import numpy as np
 import pytest
 from makers import rain, write_record
 from makers.damaged import damage, write_by_frame
 
+from nowcast.netcdf import damage as damage_module
+from nowcast.netcdf.index import FileIndex
 from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.record import Record
 
 FIELDS = rain(frames=8, shape=(40, 44)) + 0.1
 START = np.datetime64("2020-06-01T00:00:00")
@@ -74,6 +79,43 @@ def test_a_forecast_that_is_read_as_a_record_is_told(tmp_path, caplog):
 def test_a_reference_time_that_frames_are_not_ahead_of_is_none_of_a_forecast(tmp_path, caplog, number):
     open_records([with_reference(tmp_path / "a.nc", times(number)[0])])
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("facts", [
+    {}, {"units": "1"}, {"units": "days since start"}, {"units": "hours since 2020-01-01 00:00 CET"},
+])  # fmt: skip
+def test_a_reference_time_that_cannot_be_read_tells_nothing(tmp_path, caplog, facts):
+    write_record(tmp_path / "a.nc", FIELDS)
+    with netCDF4.Dataset(tmp_path / "a.nc", "a") as file:
+        file.createVariable("forecast_reference_time", "f8").setncatts({"standard_name": "forecast_reference_time", **facts})
+    (record,) = open_records([tmp_path / "a.nc"])
+    np.testing.assert_array_equal(record.read([0]), FIELDS[:1])
+    assert "forecast" not in caplog.text
+
+
+def test_what_copies_hold_is_remembered(tmp_path, monkeypatch):
+    for n in range(20):  # so many that their index is kept
+        path = write_record(tmp_path / f"{n:02}.nc", FIELDS * (np.nan if n % 2 else 1), times=times(*range(7 * n, 7 * n + 8)))
+        os.utime(path, (0, 0))  # what is told of files that have just been written is not kept
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
+    read, records = [], []
+    of_record = Record.read
+    for _ in range(2):
+        monkeypatch.setattr(Record, "read", lambda self, some: read.append(list(some)) or of_record(self, some))
+        before = len(read)
+        records += open_records([str(tmp_path / "*.nc")], index=FileIndex(None))
+    assert before == len(read) > 0
+    np.testing.assert_array_equal(*(record.frame_sources for record in records))
+    assert [records[0].source(n).name for n in (7, 14, 21, 28)] == ["00.nc", "02.nc", "02.nc", "04.nc"]
+
+
+def test_of_more_copies_than_are_looked_at_it_is_told(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(damage_module, "MOST_COPIES", 3)
+    write_record(tmp_path / "a.nc", FIELDS)
+    write_record(tmp_path / "b.nc", np.nan * FIELDS)
+    (record,) = open_records([tmp_path])
+    assert np.isnan(record.read(range(8))).all(axis=(1, 2)).tolist() == [True] * 5 + [False] * 3
+    assert "whether the later ones hold anything was looked at for the newest 3 times" in caplog.text
 
 
 def test_a_grid_without_cells_is_refused(tmp_path):

@@ -30,7 +30,7 @@ def test_frames_are_read_but_for_the_damaged_one(path):
     found = reader.frames(range(8, 12))
     assert np.isnan(found[2]).all()
     np.testing.assert_array_equal(found[[0, 1, 3]], record.read([8, 9, 11]))
-    assert (reader.has(10), reader.has(9), reader.all_failed) == (True, False, False)
+    assert (list(reader.errors), reader.all_failed) == ([10], False)
     reader.read(10)
     assert reader.lines() == [f"{path}: {SAYS}"]  # read twice, it counts once
 
@@ -76,6 +76,25 @@ def test_a_range_is_forecast_from_all_other_times(path):
 def test_a_forecast_from_a_damaged_frame_is_refused(path):
     given = path, "--reference-time", "2020-06-01T00:50", "--leads", "2", "--output", "f.nc"
     expect(3, "predict", "persistence", *given, says="frame 10 of rainfall_rate cannot be read")
+
+
+def test_the_frame_that_no_forecast_can_do_without_is_named(tmp_path):
+    path = tmp_path / "b.nc"
+    damage(write_by_frame(path, rain(frames=24, shape=(40, 44)) + 0.1), [9, 11])
+    given = path, *("--reference-time", "2020-06-01T00:50"), *("--reference-time", "2020-06-01T00:55"), "--leads", "2"
+    code, _, err = command("predict", "pretrained", *given, "--output", "out/")
+    assert code == 3
+    assert "frame 11 of rainfall_rate cannot be read" in err
+    assert "1 frame cannot be read and counts as missing: 2020-06-01T00:45:00Z" in err
+
+
+def test_a_picture_warns_once(tmp_path):
+    path = tmp_path / "b.nc"
+    damage(write_by_frame(path, rain(frames=24, shape=(40, 44)) + 0.1), [3, 5, 7])
+    code, _, err = command("plot", path, "--start", "2020-06-01T00:00", "--end", "2020-06-01T01:00", "--output", "p.png")
+    assert code == 0
+    assert err.count("cannot be read") == 1
+    assert "3 frames cannot be read and count as missing" in err
 
 
 def test_what_is_observed_is_drawn_without_it(path):

@@ -124,6 +124,14 @@ def test_sums_hold_all_frames_of_their_minutes_where_the_time_step_changes():
     np.testing.assert_allclose(sums[:, 1], [np.nan, np.nan, np.nan, 5, np.nan, 11, 13])
 
 
+def test_sums_are_missing_where_frames_are_however_evenly():
+    minutes = [*range(0, 60, 5), *range(60, 121, 10)]
+    times = np.datetime64("2020-06-01T00:00:00") + np.array(minutes) * np.timedelta64(60, "s")
+    sums = running_sums(np.full((len(times), 1), 6.0), times, np.timedelta64(300, "s"), [10, 60])[:, :, 0]
+    assert np.isnan(sums[13:]).all()  # 00:60 still has the twelve frames before it; later ones lack every second
+    np.testing.assert_allclose(sums[11:13], [[1, np.nan], [1, np.nan]] if np.isnan(sums[11, 1]) else [[1, 6], [1, 6]])
+
+
 def test_sums_that_are_missing_everywhere_are_told(record):
     assert command("predict", "persistence", record, "--reference-time", "2020-06-01T00:20", "--output", "f.nc")[0] == 0
     code, _, err = command("series", "f.nc", record, "--at", place_of(record, 3, 15), "--sums", "90", "--output", "a.csv")

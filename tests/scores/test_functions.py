@@ -89,6 +89,27 @@ def test_probabilities_are_taken_by_the_name_of_their_threshold():
             scores.roc_area(part, truth, 2)
 
 
+def test_thresholds_are_read_in_their_units():
+    observed = rain(frames=4)
+    chances = labelled((observed >= 1) * np.float32(0.9), units="1").rename("p")
+    truth, expected = labelled(observed), scores.brier((observed >= 1)[None] * np.float32(0.9), observed, 1)
+    of_one = chances.assign_coords(threshold=((), 1 / 3.6e6, {"units": "m s-1"}))
+    assert scores.brier(of_one, truth) == scores.brier(of_one, truth, 1) == pytest.approx(expected)
+    with pytest.raises(UsageError, match=r"no probabilities of 5 mm/h\.\nIt has those of 1 mm/h"):
+        scores.brier(of_one, truth, 5)
+    for value, units in (("1", "mm h-1"), (np.nan, "mm h-1"), (1.0, "K")):
+        with pytest.raises(UsageError, match=r"the thresholds of the forecast are .*\nExpected rain rates"):
+            scores.brier(chances.assign_coords(threshold=((), value, {"units": units})), truth)
+
+
+def test_a_forecast_that_states_its_start_is_scored_without_a_warning(caplog):
+    observed = rain(frames=6)
+    forecast = labelled(observed[3:], start=3)
+    start = ((), forecast.time.values[0] - np.timedelta64(300, "s"), {"standard_name": "forecast_reference_time"})
+    assert scores.mae(forecast.assign_coords(forecast_reference_time=start), labelled(observed)) < 1e-4
+    assert not caplog.text
+
+
 def test_times_of_a_forecast_that_are_not_observed_are_told(caplog):
     observed = rain(frames=8)
     scores.mae(labelled(observed[3:6], start=3), labelled(observed[:5]))

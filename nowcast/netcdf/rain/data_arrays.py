@@ -17,8 +17,8 @@ from xarray.core import indexing
 
 from nowcast.errors import DataError, NowcastError
 from nowcast.netcdf.damage import Damage
-from nowcast.netcdf.files import OPEN_FILES
-from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.files import OPEN_FILES, is_first
+from nowcast.netcdf.opening import FORECASTS, open_records
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.record import Record
 from nowcast.runtime.signals import held
@@ -46,6 +46,7 @@ def as_record(array: xr.DataArray | xr.Dataset, **reading) -> Iterator[Record]:
         if isinstance(array, xr.DataArray):
             reading = reading | {"variable": path.stem}
         try:
+            is_first(path, FORECASTS)  # whoever has an array knows whether it is a forecast
             (record,) = open_records([path], **reading)
             yield record
         except NowcastError as error:

@@ -18,7 +18,7 @@ _MOST_MARKS = 3  # different negative numbers that can stand for something; more
 _FEWEST_KNOWN, _LEAST_MISSING = 500, 0.05  # cells, and share of all cells, for a remark
 _LARGEST = 6  # of the largest numbers of an integer type that may stand for something
 DOUBT = "Are its units right?"
-_INCREDIBLE, _MUCH = 200.0, 0.01  # mm/h, and the share of the known cells with as much or more, above which units are doubted
+INCREDIBLE, _MUCH = 200.0, 0.01  # mm/h, and the share of the known cells with as much or more, above which units are doubted
 _LOOKED_AT = 64  # cells of a frame, of which one that is dry shows that it is no outage
 _RARE, _FEWEST = 5, 20  # times as many cells as with the ten numbers below it, and number of cells
 
@@ -34,14 +34,16 @@ def refine(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tupl
     return packing, "; ".join(remarks) or None
 
 
-def outages(stored: np.ndarray, rates: np.ndarray) -> np.ndarray:
+def outages(stored: np.ndarray, rates: np.ndarray, *, unsigned: bool = False) -> np.ndarray:
     """Return which frames (frame,) hold one number alone that cannot be rain: of a sensor or a program that was down.
 
     It is the largest of its type of 8 or 16 bits, or more rain than is credible, in all known cells.
 
     stored: (frame, y, x) numbers as they are stored
     rates: (frame, y, x) what they are read as, mm/h, NaN missing
+    unsigned: whether signed integers stand for unsigned ones
     """
+    stored = stored.view(stored.dtype.str.replace("i", "u")) if unsigned else stored
     found, kind = np.zeros(len(rates), bool), stored.dtype
     most = np.iinfo(kind).max if kind.kind in "iu" and kind.itemsize <= 2 else None
     for number, (numbers, frame) in enumerate(zip(stored, rates, strict=True)):
@@ -49,7 +51,7 @@ def outages(stored: np.ndarray, rates: np.ndarray) -> np.ndarray:
             continue  # most frames, told by a look
         known = ~np.isnan(frame)
         if known.sum() >= _FEWEST and _is_one(frame[known]):
-            found[number] = frame[known][0] >= _INCREDIBLE or (most is not None and (numbers[known] == most).all())
+            found[number] = frame[known][0] >= INCREDIBLE or (most is not None and (numbers[known] == most).all())
     return found
 
 
@@ -61,7 +63,7 @@ def _is_one(rates: np.ndarray) -> bool:
 
 def is_doubtful(rates: np.ndarray) -> bool:
     """Return whether frames (…, y, x) have so many cells with so much rain, mm/h, that something else must be meant."""
-    if not (high := int((rates >= _INCREDIBLE).sum())):
+    if not (high := int((rates >= INCREDIBLE).sum())):
         return False
     num_known = int((~np.isnan(rates)).sum())
     return num_known >= _FEWEST_KNOWN and high > _MUCH * num_known
@@ -94,10 +96,10 @@ def _doubt(stored: np.ndarray, packing: Packing, conversion: Conversion) -> str 
     """Return a remark where so many cells have so much rain that the units must be others."""
     rates = decode(stored, packing, conversion)
     known = rates[~np.isnan(rates)]
-    high = int((known >= _INCREDIBLE).sum())
+    high = int((known >= INCREDIBLE).sum())
     if known.size < _FEWEST_KNOWN or high <= _MUCH * known.size:
         return None
-    return f"{high / known.size:.0%} of the known cells would have {_INCREDIBLE:g} mm/h or more. {DOUBT}"
+    return f"{high / known.size:.0%} of the known cells would have {INCREDIBLE:g} mm/h or more. {DOUBT}"
 
 
 def _marks(missing: np.ndarray, packing: Packing, conversion: Conversion) -> list[float]:
@@ -135,7 +137,7 @@ def _without_largest(stored: np.ndarray, packing: Packing, conversion: Conversio
         if number in packing.missing + packing.dry or np.isnan(rate):
             continue
         others = sum(int((numbers == other).sum()) for other in range(number - 10, number) if other not in packing.missing)
-        is_frequent, is_incredible = count > max(_RARE * others, _FEW * numbers.size), rate >= _INCREDIBLE
+        is_frequent, is_incredible = count > max(_RARE * others, _FEW * numbers.size), rate >= INCREDIBLE
         if (is_frequent and is_incredible and count >= _FEWEST) or (
             is_bare_byte and number == most and (is_frequent or is_incredible)
         ):
@@ -153,7 +155,7 @@ def _without_repeated(stored: np.ndarray, packing: Packing, conversion: Conversi
     """Take the largest number of floating-point fields as missing if it is whole, frequent and more rain than is credible."""
     rates = decode(stored, packing, conversion)
     highest = rates[np.isfinite(rates)].max(initial=0)
-    number = float(stored[rates == highest][0]) if highest >= _INCREDIBLE else np.nan
+    number = float(stored[rates == highest][0]) if highest >= INCREDIBLE else np.nan
     count, others = (stored == number).sum(), ((rates > 0.8 * highest) & (rates < highest)).sum()
     if not (number.is_integer() and count >= _FEWEST and count > max(_RARE * others, _FEW * stored.size)):
         return packing, None

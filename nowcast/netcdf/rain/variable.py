@@ -18,7 +18,7 @@ from nowcast.netcdf.places.axes import angle, horizontal, is_polar
 from nowcast.netcdf.places.degrees import rows_and_columns
 from nowcast.netcdf.rain import units
 from nowcast.netcdf.rain.candidates import declared_units, rank
-from nowcast.netcdf.rain.dryness import DOUBT, is_doubtful, outages
+from nowcast.netcdf.rain.dryness import DOUBT, INCREDIBLE, is_doubtful, outages
 from nowcast.netcdf.rain.packing import HIGHEST, Packing, decode, read_packing
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity
 
@@ -109,12 +109,14 @@ class Field:
         stored: (…, y, x) numbers that they were read from
         """
         by_frame = [fields.reshape(-1, *fields.shape[-2:]) for fields in (stored, rates)]
-        for number in np.flatnonzero(outages(*by_frame)):
+        for number in np.flatnonzero(outages(*by_frame, unsigned=self.packing.unsigned)):
             frame = by_frame[1][number]
             if is_first(file, f"outages of {self.variable}"):
                 said = f"{np.nanmax(frame):.4g} mm/h" if np.nanmax(frame) <= HIGHEST else f"more than {HIGHEST:.0f} mm/h"
                 log.warning("%s: %s: a frame all of which would be %s is taken as missing", file, self.variable, said)
             frame[:] = np.nan
+        if not (rates >= INCREDIBLE).any():
+            return
         too_high = rates == np.inf
         if too_high.any():
             _warn_once(file, self.variable)

@@ -62,6 +62,8 @@ def test_long_waves_and_how_long_noise_lasts_are_kept():
     change = found.power - USUAL.at_lengths(found.km).power
     np.testing.assert_allclose(change[..., found.km >= 32], 0, atol=1e-9)
     assert (change[..., found.km < 8] < -1).all()
+    part = (found.km > 12) & (found.km < 32)
+    assert ((change[..., part] < 0) & (change[..., part] > change[..., found.km < 8].min())).all()
     np.testing.assert_allclose(change, change[:1, :1] + np.zeros_like(change), atol=1e-9)  # of both noises, at all lead times
     np.testing.assert_array_equal(found.memory, USUAL.at_lengths(found.km).memory)
 

@@ -72,6 +72,24 @@ def spaced(path, minutes, *, start="2020-06-01T00:00:00", **attributes):
     return write_record(path, np.ones((len(minutes), 3, 4)), times=times, standard_name="", units="mm", **attributes)
 
 
+def test_a_file_of_another_time_step_is_told_whether_frames_were_lost_or_not(tmp_path, caplog):
+    spaced(tmp_path / "a.nc", range(0, 60, 5))
+    spaced(tmp_path / "b.nc", range(0, 40, 10), start="2020-06-01T02:00:00")
+    record = open_one(tmp_path)
+    np.testing.assert_allclose(record.read([0, 12])[:, 0, 0], [12, 6])
+    said = "states no interval and is divided by 10 min, its own time step; that of the record is 5 min"
+    assert f"b.nc: rainfall_rate {said}.\nIf amounts are of other intervals, state them" in caplog.text
+
+
+def test_single_frames_between_files_of_many_are_no_other_time_step(tmp_path, caplog):
+    for day in range(4):
+        spaced(tmp_path / f"{day}a.nc", [0], start=f"2020-06-0{day + 1}T00:00:00")
+        spaced(tmp_path / f"{day}b.nc", range(5, 1440, 5), start=f"2020-06-0{day + 1}T00:00:00")
+    record = open_one(tmp_path)
+    np.testing.assert_allclose(record.read([0, 1, 288])[:, 0, 0], 12)
+    assert not caplog.text
+
+
 def test_files_of_other_time_steps_are_divided_by_their_own(tmp_path):
     spaced(tmp_path / "a.nc", range(0, 100, 10))
     spaced(tmp_path / "b.nc", range(0, 200, 5), start="2020-06-02T00:00:00")
@@ -84,7 +102,7 @@ def test_files_of_other_time_steps_are_divided_by_their_own(tmp_path):
 def test_amounts_whose_time_step_changes_in_a_file_are_told(tmp_path, caplog, minutes):
     open_one(spaced(tmp_path / "a.nc", minutes))
     assert "states no interval and is divided by" in caplog.text
-    assert "min apart.\nIf amounts are of other intervals there, state them: time bounds, or cell_methods" in caplog.text
+    assert "min apart.\nIf amounts are of other intervals, state them: time bounds, or cell_methods" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,36 @@ def test_so_is_one_of_more_rain_than_is_credible(tmp_path, caplog, number):
     assert f"a frame all of which would be {number:g} mm/h is taken as missing" in caplog.text
 
 
+@pytest.mark.parametrize(("kind", "most"), [(np.int8, 255), (np.int16, 65535)])
+def test_the_largest_of_unsigned_numbers_is_theirs(tmp_path, kind, most):
+    unsigned = np.dtype(kind).str.replace("i", "u")
+    numbers = np.rint(fields(24) * 5).astype(unsigned)
+    numbers[20], numbers[21] = np.iinfo(kind).max, most
+    scale = 0.2 if kind == np.int8 else 0.002
+    with netCDF4.Dataset(packed(tmp_path / "a.nc", fields(24), kind=kind, scale=scale), "a") as file:
+        file["rain"]._Unsigned = "true"
+        file["rain"].set_auto_maskandscale(False)
+        file["rain"][:] = numbers.view(kind)
+    (record,) = open_records([tmp_path / "a.nc"])
+    found = record.read([20, 21])
+    np.testing.assert_allclose(found[0], np.iinfo(kind).max * scale, rtol=1e-6)
+    assert np.isnan(found[1]).all()
+
+
+def test_what_one_of_many_samples_takes_for_dry_is_dry_in_that_file_alone(tmp_path):
+    for n in range(30):
+        truth = fields(1, seed=n) + (1.0 if n == 0 else 0.0)  # the first has no dry cell
+        path = packed(tmp_path / f"{n:02}.nc", truth, kind=np.int16, scale=0.01 * (1 + 0.01 * n), first=n)
+        with netCDF4.Dataset(path, "a") as file:
+            file["rain"].set_auto_maskandscale(False)
+            file["rain"].missing_value = np.int16(-32768)
+            file["rain"][:, :, :3], file["rain"][:, :, 3:6] = -32768, -99
+    (record,) = open_records([tmp_path])
+    found = record.read(range(30))
+    assert np.isnan(found[:, :, :3]).all()
+    assert np.isnan(found[1:, :, 3:6]).all()
+
+
 def test_a_frame_of_one_credible_rate_is_rain(tmp_path, caplog):
     truth = fields(24)
     truth[21] = 12.5
