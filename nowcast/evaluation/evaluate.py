@@ -33,6 +33,7 @@ from nowcast.scores.pixels import Sums, csi
 from nowcast.scores.sums import Tally
 
 log = logging.getLogger(__name__)
+ALL_MISSING = "%s: forecasts nothing but missing values in %d cases, which are left out for all forecasters"
 
 
 def evaluate(
@@ -58,9 +59,9 @@ def evaluate(
     records = with_absent(forecasters, records)
     all_windows = find_cases(forecasters, records, selection)
     step, leads = _time_step(forecasters, records, all_windows), all_windows[0].lead_frames
-    minutes = tuple((np.arange(1, leads + 1) * step / MINUTE).tolist())
     log_readings(records)
-    evaluation = Evaluation(minutes, tuple(map(float, thresholds)), records[0].quantity)
+    minutes = (np.arange(1, leads + 1) * step / MINUTE).tolist()
+    evaluation = Evaluation(tuple(minutes), tuple(map(float, thresholds)), records[0].quantity)
     for record, windows in zip(records, all_windows, strict=True):
         if len(windows):
             _score_record(evaluation, forecasters, record, windows, probabilities)
@@ -70,8 +71,7 @@ def evaluate(
         raise DataError(_explain_no_case(all_windows, evaluation))
     for name, number in evaluation.all_missing.items():
         if number:
-            message = "%s: forecasts nothing but missing values in %d cases, which are left out for all forecasters"
-            log.warning(message, name, number)
+            log.warning(ALL_MISSING, name, number)
     if examples and distributed.is_first():
         given = evaluation, forecasters, records, all_windows, points, probabilities
         evaluation.examples = [_example(*given, *ranked) for ranked in choose(evaluation.cases).items()]
