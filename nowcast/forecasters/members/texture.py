@@ -48,9 +48,7 @@ def with_texture(
         return structure
     lengths = km * 2.0 ** (1 + np.arange(len(observed)) / PER_OCTAVE)
     share = np.clip(np.log(NONE / lengths) / np.log(NONE / WHOLE), 0, 1)
-    noises = [Noise((*seed, noise), shape) for noise in NOISES]
-    for noise in noises:
-        noise.advance(np.zeros(1, np.float32))
+    noises = _begun(seed, shape)
     found = structure = structure.at_lengths(lengths)
     change, target = np.zeros(len(lengths)), None
     for _ in range(ROUNDS):
@@ -64,6 +62,14 @@ def with_texture(
         change = change.clip(-MOST, MOST)
         found = replace(structure, power=structure.power + change)
     return found
+
+
+def _begun(seed: tuple[int, ...], shape: tuple[int, int]) -> list[Noise]:
+    """Return both noises of a member on a periodic grid of this shape (y, x), at the first lead time."""
+    noises = [Noise((*seed, noise), shape) for noise in NOISES]
+    for noise in noises:
+        noise.advance(np.zeros(1, np.float32))
+    return noises
 
 
 def _power_of(grid: tuple[int, int], known: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
