@@ -156,7 +156,7 @@ REFUSED = {
     "no cells": (lambda a: a.values[:, :0], UsageError, "and so no cells"),
     "text": (lambda a: a.values.astype(str), UsageError, "run takes numbers"),
     "one frame": (lambda a: a.values[:1], UsageError, "run needs 2 past frames, and 1 were given"),
-    "one frame with its time": (lambda a: a[:1], NotEnoughFrames, "a forecast from 2020-06-01T00:00:00Z needs 2 frames"),
+    "one frame with its time": (lambda a: a[:1], NotEnoughFrames, "has a single frame: 'run' needs 2 frames"),
     "a gap": (lambda a: a.isel(time=[0, 1, 2, 5]), NotEnoughFrames, r"Absent: 2020-06-01T00:20:00Z"),
     "sentinels": (lambda a: np.nan_to_num(a.values, nan=-9999), UsageError, "numbers below 0, down to -9999"),
     "a fill value": (lambda a: np.nan_to_num(a.values, nan=9.97e36), UsageError, r"above 10,000, up to 9\.97e\+36"),

@@ -279,7 +279,7 @@ class Network(Forecaster):
         self.check_grid(record.grid.shape, record.name)
         if np.isnat(record.time_step):  # a single frame fits only a network of one input frame, in its own step
             if self.input_frames > 1:
-                raise NotEnoughFrames(f"{record.name} has a single frame: '{self.name}' needs {self.input_frames}.")
+                raise NotEnoughFrames(f"{record.name} has a single frame: '{self.name}' needs {self.input_frames} frames.")
             return np.timedelta64(self.time_steps[0], "s")
         step = int(record.time_step / np.timedelta64(1, "s"))
         if self.time_steps[0] <= step <= self.time_steps[-1]:

@@ -14,6 +14,7 @@ from matplotlib.image import imread
 
 from nowcast.errors import OutputError
 from nowcast.evaluation.examples import ScoredCase, make_example
+from nowcast.evaluation.result import Evaluation
 from nowcast.forecasters.baselines import BASELINES
 from nowcast.quantity import RAIN_RATE
 from nowcast.report import folder as report_folder
@@ -63,7 +64,7 @@ def test_nothing_existing_is_replaced_unasked(tmp_path, name):
     with pytest.raises(OutputError, match=f"{re.escape(name)} exists already"):
         report_folder.ready(tmp_path, overwrite=False)
     with pytest.raises(OutputError, match="exists already"):
-        report_folder.write(None, [], tmp_path)
+        report_folder.write(Evaluation((5.0,), (1.0,), RAIN_RATE), [], tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
     report_folder.ready(tmp_path, overwrite=True)
 

@@ -33,7 +33,7 @@ def test_all_readers_give_the_rain_that_was_written(tmp_path, storage, kind):
         window = next(reader(tmp_path / "a.nc", 20, 0, 0))
         assert window.dtype == ours.dtype == np.float32
         np.testing.assert_allclose(window, rain, atol=0.0051)  # hundredths of mm/h
-        np.testing.assert_allclose(ours, window, rtol=6e-4)  # float16
+        np.testing.assert_allclose(ours, window, rtol=1e-3)  # float16
 
 
 def test_plain_windows_are_as_large_as_asked_for(tmp_path):

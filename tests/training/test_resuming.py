@@ -324,7 +324,7 @@ def test_an_old_run_stays_until_the_data_of_the_new_one_are_known_to_be_good(pla
     train(experiment(place, steps=2), tmp_path / "run")
     before = snapshot(tmp_path / "run")
     short = write_record(tmp_path / "short.nc", rain(frames=3, shape=(24, 28)))
-    assert command("train", toml, "--output", "run", "--overwrite", "--data", short)[0] == 3
+    assert command("train", toml, "--output", "run", "--overwrite", "--data", short)[0] == 75
     assert command("train", toml, "--output", "run", "--overwrite", "--data", "absent.nc")[0] == 2
     with monkeypatch.context() as patch:
         patch.setenv("NOWCAST_CACHE", str(short / "cache"))
