@@ -5,20 +5,23 @@ sets. How hard it rains there is decided by the distribution of a wet cell, and 
 in part by the other noise: one noise for both would give whole regions the heaviest of their rain at once.
 
 A cell's distribution is known by its chances of reaching RATES, as the CRPS takes it (scores/distribution.py). Between two
-rates the logarithm of the chance is linear in the logarithm of the rate; beyond the last rate it falls on to the largest.
+rates the log-odds are linear in ln(1 + rate / OFFSET), as those of networks are; beyond the last rate they fall on to the
+largest.
 """
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import expit, log_expit, logit, ndtr, ndtri
 
 from nowcast.forecasters.members.structure import LARGEST
 from nowcast.scores.distribution import RATES
 
+OFFSET = 0.5  # mm/h, as in the transform of networks
 LEAST = 1e-5  # chance of the lowest rate below which a cell is dry in all members
-SURE = 1e-6  # of a logarithm: steps over which the chance falls by less are taken as a whole
+SURE = 1e-4  # of log-odds: steps over which they fall by less are taken as a whole
 WITHIN = np.float32(1e-7), np.float32(1 - 1e-6)  # chances that give finite noise
+LIKELY = np.float32(1e-30), np.float32(1 - 1e-6)  # chances that give finite log-odds
 PARTS = 4  # of a step between two rates, over which expected values are added up
 DROP = 0.05  # least chance of a rate as a share of that of the rate before, between which rain is interpolated
 
@@ -39,16 +42,17 @@ class Distributions:
         chances = np.minimum.accumulate(exceedance.reshape(len(rates), -1)[:, self.wet], axis=0)
         self.first = np.log(chances[0])
         self.edge = -ndtri(chances[0])  # a cell is wet where the noise is above it
-        self.steps = np.diff(np.log([*rates, largest])).astype(np.float32)
-        self.lowest = np.float32(np.log(rates[0]))
-        # logarithm of the chance at the lower end of each step, and one over its fall along the step
+        self.least = np.float32(rates[0])
+        self.steps = np.diff(np.log1p(np.array([*rates, largest]) / OFFSET)).astype(np.float32)
+        self.lowest = np.float32(np.log1p(rates[0] / OFFSET))
+        # log-odds at the lower end of each step, and one over their fall along the step
         self.lower, self.slopes = [], []
         for n in range(len(rates)):
             higher = chances[n + 1] if n + 1 < len(rates) else 0
             floor = np.maximum(higher, np.maximum(chances[n], 1e-12) * DROP)
-            lower = np.log(np.maximum(chances[n], 1e-12))
+            lower = _log_odds(chances[n])
             self.lower.append(lower + np.float32(SURE))
-            self.slopes.append(1 / np.maximum(lower - np.log(floor), SURE))
+            self.slopes.append(1 / np.maximum(lower - _log_odds(floor), SURE))
 
     def rain(self, occurrence: np.ndarray, intensity: np.ndarray, shared: float) -> np.ndarray:
         """Return the rain (y, x), mm/h, float32, of two fields of standard normal noise (y, x); NaN missing.
@@ -61,27 +65,27 @@ class Distributions:
         if shared:  # the chance of more noise than there is, among that above the edge
             rest = np.clip(ndtr(-above[at]) / np.exp(first), *WITHIN)
             hard -= np.float32(shared) * ndtri(rest)
-        chance = first + np.log(np.maximum(ndtr(-hard), np.float32(1e-30)))
-        rate = np.full(len(at), self.lowest, np.float32)
+        odds = _log_odds(np.exp(first) * np.maximum(ndtr(-hard), np.float32(1e-30)))
+        rate = np.full(len(at), self.lowest, np.float32)  # ln(1 + rate / OFFSET)
         for step, lower, slope in zip(self.steps, self.lower, self.slopes, strict=True):
-            share = lower[at] - chance
+            share = lower[at] - odds
             share *= slope[at]
             np.clip(share, 0, np.float32(0.9999), out=share)
             share *= step
             rate += share
         rain = np.zeros(self.shape, np.float32)
-        rain.ravel()[self.wet[at]] = np.exp(rate)
+        rain.ravel()[self.wet[at]] = np.maximum(np.float32(OFFSET) * np.expm1(rate), self.least)
         rain[self.missing] = np.nan
         return rain
 
     def expected(self, value: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Return the expected value (y, x) of a rising function of the rain, mm/h, that is 0 for none; NaN missing."""
         edge = self.lowest
-        found = float(value(np.exp(edge))) * np.exp(self.first)
+        found = float(value(self.least)) * np.exp(self.first)
         for step, lower, slope in zip(self.steps, self.lower, self.slopes, strict=True):
-            rises = np.diff(value(np.exp(edge + step * np.linspace(0, 1, PARTS + 1, dtype=np.float32))))
+            rises = np.diff(value(np.float32(OFFSET) * np.expm1(edge + step * np.linspace(0, 1, PARTS + 1, dtype=np.float32))))
             for part, rise in enumerate(rises):
-                found += rise * np.exp(lower - np.float32((part + 0.5) / PARTS) / slope)
+                found += rise * expit(lower - np.float32((part + 0.5) / PARTS) / slope)
             edge = edge + step
         expected = np.zeros(self.shape, np.float32)
         expected.ravel()[self.wet] = found
@@ -96,7 +100,7 @@ class Distributions:
         is unknown, or dry in all members, has 0 of both.
         """
         values = rain.ravel()[self.wet]
-        known, rate = ~np.isnan(values), np.log(np.maximum(np.nan_to_num(values), np.float32(1e-3)))
+        known, rate = ~np.isnan(values), np.log1p(np.nan_to_num(values) / np.float32(OFFSET))
         is_wet = rate >= self.lowest
         share = np.clip(np.exp(self.first), LEAST, 1 - LEAST)
         density = np.exp(-(ndtri(share) ** 2) / 2) / np.sqrt(2 * np.pi)
@@ -108,10 +112,15 @@ class Distributions:
         return fields[0], fields[1]
 
     def _log_chance(self, rate: np.ndarray) -> np.ndarray:
-        """Return the logarithm of the chance of reaching a rate, whose logarithm is given, in each cell that may be wet."""
+        """Return the logarithm of the chance of reaching a rate, given as ln(1 + rate / OFFSET), of each cell of `wet`."""
         chance, edge = self.first.copy(), self.lowest
         for step, lower, slope in zip(self.steps, self.lower, self.slopes, strict=True):
             share = np.clip((rate - edge) / step, 0, 1)
-            chance = np.where(rate >= edge, np.minimum(chance, lower - share / slope), chance)
+            chance = np.where(rate >= edge, np.minimum(chance, log_expit(lower - share / slope)), chance)
             edge = edge + step
         return chance
+
+
+def _log_odds(chance: np.ndarray) -> np.ndarray:
+    """Return the log-odds of chances of any shape."""
+    return logit(np.clip(chance, *LIKELY))

@@ -212,3 +212,25 @@ def test_an_ensemble_is_its_members(past):
 def test_a_forecaster_without_probabilities_has_no_members():
     with pytest.raises(UsageError, match="persistence gives no members"):
         Ensemble(Persistence(), 3)
+
+
+@pytest.mark.parametrize(("centre", "width"), [(1.0, 0.2), (0.3, 0.2), (8.0, 0.4)])
+def test_between_the_rates_log_odds_are_as_those_of_networks(centre, width):
+    def chance(rate):
+        return 1 / (1 + np.exp((np.log1p(rate / 0.5) - np.log1p(centre / 0.5)) / width))
+
+    cells = np.broadcast_to(chance(np.array(RATES))[:, None, None], (len(RATES), 1, 200_000)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    drawn = Distributions(cells).rain(*(rng.standard_normal((1, 200_000)).astype(np.float32) for _ in range(2)), 0.5)
+    between = np.sqrt(np.multiply(RATES[:-1], RATES[1:]))
+    np.testing.assert_allclose([(drawn >= rate).mean() for rate in between], chance(between), atol=0.005)
+    fine = np.linspace(0.1, 60, 60_000)
+    mean = 0.1 * chance(0.1) + np.trapezoid(chance(fine), fine)
+    assert drawn.mean() == pytest.approx(mean, rel=0.02)
+
+
+def test_the_least_rain_of_a_member_reaches_the_lowest_rate():
+    drawn = Distributions(np.full((len(RATES), 40, 40), 0.999, np.float32) * np.array([1, *[1e-6] * 12])[:, None, None])
+    rng = np.random.default_rng(0)
+    found = drawn.rain(*(rng.standard_normal((40, 40)).astype(np.float32) for _ in range(2)), 0.5)
+    assert found[found > 0].min() >= np.float32(0.1)
