@@ -303,7 +303,7 @@ def _example(
     forecasters = {name: forecaster.on_record(record, windows.time_step) for name, forecaster in forecasters.items()}
     forecasts, exceedances = _forecasts(forecasters, past, case.reference, lead_times, probabilities)
     column = nearest_threshold(evaluation)
-    own = {name: probabilities.matched[name][1] for name in exceedances}
+    at = {name: probabilities.position(name, column) for name in exceedances}
     return make_example(
         rank,
         case,
@@ -313,7 +313,7 @@ def _example(
         spacing_km=record.grid.spacing_km,
         locator=locate(record.grid),
         threshold=evaluation.thresholds[column],
-        probabilities={name: exceedances[name][own[name].index(column)] for name in own if column in own[name]},
+        probabilities={name: exceedances[name][n] for name, n in at.items() if n is not None},
         ensembles={
             name: partial(_members, forecaster, case.reference, lead_times)
             for name, forecaster in forecasters.items()

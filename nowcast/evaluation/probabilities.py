@@ -77,6 +77,11 @@ class Probabilities:
             return ()
         return tuple(sorted({*self.matched[name][0], *(() if name in self.fixed else self.rates)}))
 
+    def position(self, name: str, column: int) -> int | None:
+        """Return the position in `thresholds_of` of the threshold that is scored in a column; None if it is not asked for."""
+        own, columns = self.matched[name]
+        return self.thresholds_of(name).index(own[columns.index(column)]) if column in columns else None
+
     def sums_of(
         self, name: str, forecaster: Forecaster, case: Case, *, field: np.ndarray | None, exceedance: np.ndarray | None
     ) -> dict[str, Additive]:

@@ -179,3 +179,19 @@ def test_differences_in_brier_score_are_those_to_the_neighbourhood(record):
     )  # fmt: skip
     sides = [BRIER(result.total(name, "probabilities").pooled())[0, 0] for name in ("net", "extrapolation")]
     assert row["value"] == pytest.approx(sides[0] - sides[1])
+
+
+@pytest.mark.parametrize("thresholds", [(0.5, 1.0, 5.0), (0.1, 0.5, 1.0, 2.0), (1.0,), (0.7, 5.0)])
+def test_the_map_of_probabilities_is_of_the_threshold_that_it_names(record, thresholds):
+    class Ladder(Sure):
+        """Gives each threshold a probability of its own."""
+
+        def forecast_and_exceedance(self, past, num_leads, thresholds):
+            field, out = super().forecast_and_exceedance(past, num_leads, thresholds)
+            return field, out * 0 + (1 / (1 + np.array(thresholds, np.float32)))[:, None, None]
+
+    sources = {"net": Ladder(1.0, thresholds=thresholds), "persistence": Persistence()}
+    result = evaluate(sources, [record], selection=EVERYTHING, thresholds=thresholds, examples=True)
+    for example in result.examples:
+        assert example.threshold in thresholds
+        np.testing.assert_allclose(example.probabilities["net"], 1 / (1 + example.threshold), rtol=1e-6)
