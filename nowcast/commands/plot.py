@@ -1,5 +1,6 @@
 """Check what `nowcast plot` is asked for, open the record or the forecast, and draw it."""
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
+from nowcast.forecasters.forecast_files import unlike
 from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.files import expand
 from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
@@ -23,6 +25,7 @@ from nowcast.report.pictures.animation import require_video
 from nowcast.report.pictures.frame_maps import ANIMATIONS, PANELS, Frames, Series, draw
 from nowcast.runtime.outputs import may_write, replacing
 
+log = logging.getLogger(__name__)
 MEMBERS = 4  # of an ensemble that are drawn, after its mean
 NEWEST = 12  # number of frames of a record that are drawn by default
 MINUTE = np.timedelta64(60, "s")
@@ -286,6 +289,8 @@ def _observed(record: Record, forecasts: Forecasts, path: str, start: np.datetim
             f"It goes from {record.times[0]}Z to {record.times[-1]}Z."
         )
 
+    if told := unlike(forecasts, record):
+        log.warning("%s", told)
     damage = Damage(record)
 
     def read(lead: int) -> np.ndarray:

@@ -18,6 +18,19 @@ from nowcast.netcdf.times.raster import nearest, tolerance
 log = logging.getLogger(__name__)
 
 
+def unlike(forecasts: Forecasts, record: Record) -> str | None:
+    """Return a warning where amounts are of longer intervals than the frames of a record are apart; None where they are not."""
+    is_amount, leads = (
+        bool(forecasts.files[0].layout.amounts),
+        forecasts.lead_times[forecasts.lead_times > np.timedelta64(0, "s")],
+    )
+    step = leads[0] if len(leads) == 1 else np.diff(leads).min()
+    if not is_amount or np.isnat(record.time_step) or step <= record.time_step:
+        return None
+    each = f"each is compared with a single frame of {record.name}, of which there is one every {_minutes(record.time_step)}"
+    return f"{forecasts.files[0].layout.field.variable} holds amounts of {_minutes(step)}, and {each}: they are not alike."
+
+
 class ForecastFiles(Forecaster):
     """Forecasts that were made earlier: they can be scored, but not asked for other reference times.
 
@@ -71,6 +84,8 @@ class ForecastFiles(Forecaster):
             log.warning(message, self.name, num_left_out, self.lead_frames, record.name, step)
         self._report_projections(record)
         log.info("%s: %s", self.name, self.forecasts.conversion)
+        if told := unlike(self.forecasts, record):
+            log.warning("%s", told)
         return leads[0]
 
     def _report_projections(self, record: Record) -> None:
