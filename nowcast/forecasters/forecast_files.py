@@ -20,15 +20,12 @@ log = logging.getLogger(__name__)
 
 def unlike(forecasts: Forecasts, record: Record) -> str | None:
     """Return a warning where amounts are of longer intervals than the frames of a record are apart; None where they are not."""
-    is_amount, leads = (
-        bool(forecasts.files[0].layout.amounts),
-        forecasts.lead_times[forecasts.lead_times > np.timedelta64(0, "s")],
-    )
+    layout, leads = forecasts.files[0].layout, forecasts.lead_times[forecasts.lead_times > np.timedelta64(0, "s")]
     step = leads[0] if len(leads) == 1 else np.diff(leads).min()
-    if not is_amount or np.isnat(record.time_step) or step <= record.time_step:
+    if not layout.amounts or np.isnat(record.time_step) or step <= record.time_step:
         return None
     each = f"each is compared with a single frame of {record.name}, of which there is one every {_minutes(record.time_step)}"
-    return f"{forecasts.files[0].layout.field.variable} holds amounts of {_minutes(step)}, and {each}: they are not alike."
+    return f"{layout.field.variable} holds amounts of {_minutes(step)}, and {each}: they are not alike."
 
 
 class ForecastFiles(Forecaster):

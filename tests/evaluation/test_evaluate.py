@@ -445,10 +445,10 @@ def test_forecasts_that_are_not_observed_yet_are_told_to_be_tried_again(tmp_path
 
 
 def test_sums_that_are_compared_with_single_frames_are_told(tmp_path):
-    path = write_record(tmp_path / "a.nc", rain(frames=24, shape=(16, 16)))
-    given = "--reference-time", "2020-06-01T00:30", "--leads", "12", "--sums", "30", "--output", tmp_path / "f.nc"
+    path = write_record(tmp_path / "a.nc", rain(frames=48, shape=(16, 16)))
+    given = "--reference-time", "2020-06-01T02:00", "--leads", "12", "--sums", "30", "--output", tmp_path / "f.nc"
     assert command("predict", "persistence", path, *given)[0] == 0
-    says = "rain_sum_30_min holds amounts of 30 min, and each is compared with a single frame of a, of which there is one every 5 min"
+    says = "rain_sum_30_min holds amounts of 30 min, and each is compared with a single frame of a, of which there is one every"
     for of_sums in (True, False):
         variable = "--variable", f"{'rain_sum_30_min' if of_sums else 'precip_intensity'},rainfall_rate"
         code, _, err = command("evaluate", tmp_path / "f.nc", "--observations", path, *variable)
