@@ -1,0 +1,37 @@
+"""Forecasts whose times are not observed, not yet observed, or of sums in place of frames: each is told apart."""
+
+import numpy as np
+from makers import command, rain, write_record
+
+
+def test_forecasts_of_another_time_are_not_to_be_tried_again(tmp_path):
+    path = write_record(tmp_path / "a.nc", rain(frames=8, shape=(8, 8)))
+    assert command("predict", "persistence", path, "--leads", "3", "--output", tmp_path / "f.nc")[0] == 0
+    times = np.datetime64("2001-01-01T00:00:00") + 300 * np.arange(8)
+    old = write_record(tmp_path / "old.nc", rain(frames=8, shape=(8, 8)), times=times)
+    code, _, err = command("evaluate", tmp_path / "f.nc", "--observations", old)
+    assert (code, "no overlap in time" in err) == (3, True), err
+
+
+def test_forecasts_that_are_not_observed_yet_are_told_to_be_tried_again(tmp_path):
+    path = write_record(tmp_path / "a.nc", rain(frames=8, shape=(8, 8)))
+    assert command("predict", "persistence", path, "--leads", "3", "--output", tmp_path / "f.nc")[0] == 0
+    code, _, err = command("evaluate", tmp_path / "f.nc", "--observations", path)
+    assert code == 75
+    assert (
+        "f has forecasts from 2020-06-01T00:35:00Z, which are not observed yet: the record ends at 2020-06-01T00:35:00Z." in err
+    )
+
+
+def test_sums_that_are_compared_with_single_frames_are_told(tmp_path):
+    path = write_record(tmp_path / "a.nc", rain(frames=48, shape=(16, 16)))
+    given = "--reference-time", "2020-06-01T02:00", "--leads", "12", "--sums", "30", "--output", tmp_path / "f.nc"
+    assert command("predict", "persistence", path, *given)[0] == 0
+    says = "rain_sum_30_min holds amounts of 30 min, and each is compared with a single frame of a, of which there is one every"
+    for of_sums in (True, False):
+        variable = "--variable", f"{'rain_sum_30_min' if of_sums else 'precip_intensity'},rainfall_rate"
+        code, _, err = command("evaluate", tmp_path / "f.nc", "--observations", path, *variable)
+        assert (code, says in err) == (0, of_sums), err
+    pictured = "--variable", "rain_sum_30_min", "--observations", path, "--output", tmp_path / "p.png"
+    code, _, err = command("plot", tmp_path / "f.nc", *pictured)
+    assert (code, says in err) == (0, True), err
