@@ -124,4 +124,4 @@ class Distributions:
 def _log_odds(chance: np.ndarray) -> np.ndarray:
     """Return the log-odds of chances of any shape."""
     likely = np.clip(chance, *LIKELY)
-    return np.log(likely / (1 - likely))  # scipy's logit takes twice as long
+    return np.log(likely / (1 - likely))

@@ -95,11 +95,10 @@ def _with_dry(stored: np.ndarray, packing: Packing, conversion: Conversion) -> t
 def _doubt(stored: np.ndarray, packing: Packing, conversion: Conversion) -> str | None:
     """Return a remark where so many cells have so much rain that the units must be others."""
     rates = decode(stored, packing, conversion)
-    known = rates[~np.isnan(rates)]
-    high = int((known >= INCREDIBLE).sum())
-    if known.size < _FEWEST_KNOWN or high <= _MUCH * known.size:
+    if not is_doubtful(rates):
         return None
-    return f"{high / known.size:.0%} of the known cells would have {INCREDIBLE:g} mm/h or more. {DOUBT}"
+    share = (rates[~np.isnan(rates)] >= INCREDIBLE).mean()
+    return f"{share:.0%} of the known cells would have {INCREDIBLE:g} mm/h or more. {DOUBT}"
 
 
 def _marks(missing: np.ndarray, packing: Packing, conversion: Conversion) -> list[float]:

@@ -194,7 +194,7 @@ def _valid_range(attributes: dict, kind: np.dtype, stored: np.dtype, pack) -> tu
         if value.dtype.kind == "f" and np.isfinite(value).all() and value.size:
             if stored.kind in "iu":
                 side = 1 - i if swaps else i
-                limits[side] = float(pack(float(value[0]))) + (ROUNDING, -ROUNDING)[1 - side]
+                limits[side] = float(pack(float(value[0]))) + (ROUNDING if side else -ROUNDING)
             else:
                 limits[i] = float(value[0])
         elif value.dtype.kind in "iu" and value.size:
