@@ -1,6 +1,6 @@
 """Describe a record: its times and gaps, unit, place on the earth, missing and wet cells, and what a network would see.
 
-Forecasts with members, thresholds or several reference times, which are no record, are described as such.
+Forecasts are described as such: their reference times, lead times, members and thresholds.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from nowcast.dataset.packed import WET_RATE
 from nowcast.dataset.windows import find_windows
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.damage import Damage
-from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
+from nowcast.netcdf.forecast_reader import Forecasts, forecast_in, probabilities_beside
+from nowcast.netcdf.forecast_writer import PROBABILITY
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.places.earth import locate
 from nowcast.netcdf.places.grid import Grid
@@ -30,17 +31,15 @@ _MINUTE = np.timedelta64(60, "s")
 
 
 def inspect_files(paths: Sequence[str], *, variable: str | None = None, units: str | None = None) -> list[dict[str, Any]]:
-    """Describe the records in files, folders and globs; what is no record, such as members, as forecasts.
+    """Describe the forecasts in files, folders and globs, and what holds none as records, together.
 
     Raises DataError (exit 3) if there is a file of neither kind, UsageError (exit 2) if there is none.
     """
-    try:
-        return [inspect_record(record) for record in open_records(paths, variable=variable, units=units)]
-    except DataError as error:
-        try:
-            return [inspect_forecasts(read_forecast(path, variable=variable, units=units), path) for path in paths]
-        except DataError:  # no forecasts either
-            raise error from None
+    opened = {path: forecast_in(path, variable=variable, units=units) for path in paths}
+    observed = [path for path, forecasts in opened.items() if forecasts is None]
+    records = open_records(observed, variable=variable, units=units) if observed else []
+    described = [inspect_record(record) for record in records]
+    return described + [inspect_forecasts(forecasts, path) for path, forecasts in opened.items() if forecasts is not None]
 
 
 def inspect_record(record: Record) -> dict[str, Any]:
@@ -150,8 +149,10 @@ def inspect_forecasts(forecasts: Forecasts, path: str) -> dict[str, Any]:
     """Describe the forecasts of a file, folder or glob as JSON values.
 
     `missing_percent` is of all cells of all members, `wet_percent` and `maximum` of the known ones, of `num_fields_read`
-    fields; of probabilities there is only the first. Raises DataError (exit 3) if no field can be read.
+    fields; of probabilities there is only the first. `thresholds` are those of probabilities, which may lie beside fields.
+    Raises DataError (exit 3) if no field can be read.
     """
+    chances = probabilities_beside(forecasts, path, PROBABILITY)
     times, leads = forecasts.reference_times, forecasts.lead_times / _MINUTE
     name = Path(path).stem or str(path)
     return {
@@ -162,7 +163,7 @@ def inspect_forecasts(forecasts: Forecasts, path: str) -> dict[str, Any]:
         "kind": forecasts.kind,
         "source": forecasts.source,
         "num_members": forecasts.num_members,
-        "thresholds": list(forecasts.thresholds),
+        "thresholds": list(chances.thresholds) if chances else [],
         "readings": [forecasts.conversion],
         "start": f"{times[0]}Z",
         "end": f"{times[-1]}Z",
@@ -210,11 +211,12 @@ def as_lines(inspected: Sequence[dict[str, Any]]) -> list[str]:
 def _forecast_lines(forecasts: dict[str, Any]) -> list[str]:
     leads, num, kind, source = (forecasts[name] for name in ("lead_minutes", "num_members", "kind", "source"))
     span = forecasts["start"] + (f" to {forecasts['end']}" if forecasts["num_reference_times"] > 1 else "")
+    fields = {"ensemble": [_count(num, "member")], "deterministic": ["one field each"]}.get(kind, [])
     thresholds = ", ".join(f"{threshold:g}" for threshold in forecasts["thresholds"])
-    holds = {"ensemble": f"{_count(num, 'member')}", "probability": f"probabilities of {thresholds} mm/h or more"}
+    holds = ", and ".join(fields + ([f"probabilities of {thresholds} mm/h or more"] if thresholds else []))
     return [
         f"{forecasts['name']}  ({_count(forecasts['files'], 'file')}, variable {forecasts['variable']})",
-        f"  holds    forecasts{f' of {source}' if source else ''}: {holds.get(kind, 'one field each')}",
+        f"  holds    forecasts{f' of {source}' if source else ''}: {holds}",
         f"  times    {_count(forecasts['num_reference_times'], 'reference time')}, {span}",
         f"  leads    {_count(len(leads), 'lead time')}, {leads[0]:g}{f' to {leads[-1]:g}' if len(leads) > 1 else ''} min",
         *_grid_lines(forecasts),

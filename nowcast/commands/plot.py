@@ -192,7 +192,7 @@ def _forecast_frames(
         event = _threshold(forecasts, threshold) if is_probability else None
         series.insert(0, _observed(observed, forecasts, path, start, event))
     return Frames(
-        title=f"{plain(short(name, 40))}: {what} from {moment(start)}",
+        title=f"{plain(short(name, 40))}: {what}{_averaged(forecasts)} from {moment(start)}",
         labels=[f"+{lead / MINUTE:g} min, {str(start + lead)[11:16]} UTC" for lead in leads],
         series=series,
         quantity=Quantity.named(PROBABILITY_QUANTITY) if is_probability else forecasts.quantity,
@@ -203,6 +203,12 @@ def _forecast_frames(
         minutes=float((steps[0] if len(steps) else leads[0]) / MINUTE),
         is_forecast=True,
     )
+
+
+def _averaged(forecasts: Forecasts) -> str:
+    """Return over how long amounts were averaged, for a title; "" for rates."""
+    seconds = forecasts.files[0].layout.conversion.interval_seconds
+    return f", averaged over {seconds / 60:g} min," if seconds else ""
 
 
 def _case(forecasts: Forecasts, path: str, reference: np.datetime64 | None) -> int:

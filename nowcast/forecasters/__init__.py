@@ -88,7 +88,8 @@ def _is_run(path: Path) -> bool:
 
 
 def _open_files(where: str | Path, name: str, variable: str | None, units: str | None) -> ForecastFiles:
-    return ForecastFiles(read_forecast(where, variable=variable, units=units), name, files=expand(where))
+    # the name may be meant for the observations
+    return ForecastFiles(read_forecast(where, variable=variable, strict=False, units=units), name, files=expand(where))
 
 
 def _is_glob(path: Path) -> bool:

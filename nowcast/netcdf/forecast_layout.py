@@ -66,13 +66,15 @@ class ForecastLayout:
 
 
 def read_layout(
-    dataset, where: str, *, variable: str | None, units: str | None = None, zr_a: float, zr_b: float
+    dataset, where: str, *, variable: str | None, strict: bool, units: str | None = None, zr_a: float, zr_b: float
 ) -> tuple[ForecastLayout, Times]:
-    """Return layout and times of an open forecast file; `where` names it in messages. `units`: if it states none.
+    """Return layout and times of an open forecast file; `where` names it in messages.
+
+    strict: whether it must have `variable`; units: those of a variable that states none
 
     Raises DataError (exit 3) if it is no forecast, or of a form that is not understood.
     """
-    field = _find(dataset, where, variable, has_units=units is not None)
+    field = _find(dataset, where, variable, strict=strict, has_units=units is not None)
     thresholds, threshold_dim = _thresholds(dataset, field, where) if _is_probability(dataset, field.variable) else ((), None)
     if thresholds and field.units is None:
         field = replace(field, units="1")  # reading refuses what is above 1
@@ -95,10 +97,10 @@ def read_layout(
     return layout, times
 
 
-def _find(dataset, where: str, variable: str | None, *, has_units: bool) -> Field:
-    """Return the named variable if the file has it, else rain, else probabilities of rain, else the variable OTHER_NAME."""
-    if there := named(dataset, variable):
-        return find_field(dataset, where, there)
+def _find(dataset, where: str, variable: str | None, *, strict: bool, has_units: bool) -> Field:
+    """Return the named variable; for None, or if it need not be there, rain, probabilities of rain, or OTHER_NAME."""
+    if (there := named(dataset, variable)) or (strict and variable):
+        return find_field(dataset, where, there or variable)
     try:
         return find_field(dataset, where, has_units=has_units)
     except DataError:

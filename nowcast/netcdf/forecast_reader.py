@@ -165,11 +165,13 @@ def _selection(file: _File, position: int, count: int, threshold: int) -> dict[s
 
 
 def read_forecast(
-    where: str | Path, *, variable: str | None = None, units: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6
-) -> Forecasts:
+    where: str | Path, *, variable: str | None = None, strict: bool = True, units: str | None = None,
+    zr_a: float = 200.0, zr_b: float = 1.6,
+) -> Forecasts:  # fmt: skip
     """Open a forecast file, or a folder or glob of files as one forecaster's. Reads coordinates, and a few fields.
 
-    variable: name of the variable, used in files that have it; else it is found by its CF attributes
+    variable: name of the variable; None: found by its CF attributes
+    strict: whether files must have the variable; otherwise it is found in those that have not
     units: of the variable, in files that state none
     zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
 
@@ -177,7 +179,7 @@ def read_forecast(
     or for units that are none of rain, DataError (exit 3) if none can be used, or if files differ in grid, kind or lead times.
     """
     check_given(units)
-    files = _open_usable(expand(where), where, variable=variable, units=units, zr_a=zr_a, zr_b=zr_b)
+    files = _open_usable(expand(where), where, variable=variable, strict=strict, units=units, zr_a=zr_a, zr_b=zr_b)
     for inferred in sorted({file.times.inferred for file in files} - {None}):
         log.info("%s: no forecast_reference_time is stated; taken from %s", where, inferred)
     references, leads, sources = order_cases(files, str(where))
@@ -198,11 +200,32 @@ def read_forecast(
     )
     if not _are_totals(forecasts):
         return forecasts
-    log.info(
-        "%s: %s is taken as the total since the start of the forecast; rates are differences", where, layout.field.variable
-    )
+    message = "%s: %s is taken as the total since the start of the forecast; rates are differences"
+    log.info(message, where, layout.field.variable)
     files = of_steps(files, leads)
     return replace(forecasts, are_totals=True, files=tuple(files), conversion=files[0].layout.conversion.describe)
+
+
+def forecast_in(where: str | Path, *, variable: str | None = None, units: str | None = None) -> Forecasts | None:
+    """Open the forecasts of a file, folder or glob as `read_forecast` does; None for records, going by the first file.
+
+    What has no lead time above 0 is an analysis, which is read as a record.
+    """
+    try:
+        first = read_forecast(expand(where)[0], variable=variable, units=units)
+    except DataError:
+        return None
+    if not (first.lead_times > np.timedelta64(0, "s")).any():
+        return None
+    return read_forecast(where, variable=variable, units=units)
+
+
+def probabilities_beside(forecasts: Forecasts, where: str | Path, variable: str) -> Forecasts | None:
+    """Return the probabilities that files hold beside fields, in a variable of this name, or as what they hold; else None."""
+    if forecasts.kind == "probability":
+        return forecasts
+    beside = read_forecast(where, variable=variable, strict=False)
+    return beside if beside.kind == "probability" else None
 
 
 def _are_totals(forecasts: Forecasts) -> bool:

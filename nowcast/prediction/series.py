@@ -16,8 +16,7 @@ import numpy as np
 
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.netcdf.damage import Damage
-from nowcast.netcdf.files import expand
-from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
+from nowcast.netcdf.forecast_reader import Forecasts, forecast_in, probabilities_beside
 from nowcast.netcdf.forecast_writer import PROBABILITY
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.places.earth import locate
@@ -115,18 +114,9 @@ def open_sources(arguments: Sequence[str], *, variable: str | None, units: str |
 
 
 def _open_forecasts(argument: str, variable: str | None, units: str | None) -> tuple[Forecasts, Forecasts | None] | None:
-    """Return the forecasts that files hold, and their probabilities; None for records, going by the first file."""
-    try:
-        first = read_forecast(expand(argument)[0], variable=variable, units=units)
-    except DataError:
-        return None
-    if not (first.lead_times > _ZERO).any():
-        return None  # an analysis
-    forecasts = read_forecast(argument, variable=variable, units=units)
-    if forecasts.kind == "probability":
-        return forecasts, forecasts
-    beside = read_forecast(argument, variable=PROBABILITY)
-    return forecasts, beside if beside.kind == "probability" else None
+    """Return the forecasts that files hold, and their probabilities; None for records."""
+    forecasts = forecast_in(argument, variable=variable, units=units)
+    return forecasts and (forecasts, probabilities_beside(forecasts, argument, PROBABILITY))
 
 
 def make_series(sources: Sources, places: Sequence[Place], wanted: Wanted) -> list[Series]:

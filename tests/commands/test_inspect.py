@@ -119,8 +119,24 @@ def test_forecasts_from_several_times_and_probabilities_are_told(tmp_path):
     assert (many[0]["kind"], many[0]["num_reference_times"], many[0]["num_fields_read"]) == ("deterministic", 2, 6)
     assert commands_inspect.next_step([record], many, variable=None, units=None)[0] == "nowcast evaluate"
     assert "  times    2 reference times, 2020-06-01T00:00:00Z to 2020-06-01T00:05:00Z" in commands_inspect.as_lines(many)
-    with pytest.raises(DataError, match=r"many.nc: precip_intensity has more dimensions .*\nThey are forecasts: nowcast eval"):
-        commands_inspect.inspect_files([record, str(tmp_path / "many.nc")])
+    both = commands_inspect.inspect_files([str(tmp_path / "many.nc"), record])
+    assert ["lead_minutes" in each for each in both] == [False, True]  # records first
+
+
+def test_a_forecast_is_told_as_one_with_the_probabilities_beside_it(tmp_path, caplog):
+    options = forecast_options(tmp_path) | {"single": True, "quantity": RAIN_RATE, "thresholds": (0.5, 2.0)}
+    case = (START, rain(frames=3), np.full((3, 2, 48, 56), 0.25))
+    write_forecast(tmp_path / "f.nc", [case], **options)
+    (told,) = commands_inspect.inspect_files([str(tmp_path / "f.nc")])
+    assert (told["kind"], told["thresholds"], told["lead_minutes"]) == ("deterministic", [0.5, 2], [5, 10, 15])
+    assert "  holds    forecasts: one field each, and probabilities of 0.5, 2 mm/h or more" in commands_inspect.as_lines([told])
+    assert commands_inspect.next_step(["f.nc"], [told], variable=None, units=None)[0] == "nowcast evaluate"
+    assert not caplog.records
+    with pytest.raises(DataError, match=r'f.nc has no variable "hail"\.\nIt has .*precip_intensity'):
+        commands_inspect.inspect_files([str(tmp_path / "f.nc")], variable="hail")
+
+
+def test_probabilities_by_themselves_are_told(tmp_path):
     chances = np.full((2, 6, 7), 0.5)
     chances[:, 0] = np.nan
     facts = {"variable": "probability_of_rainfall_rate_above_threshold", "units": "1", "scale": 1, "thresholds": (0.1, 2.5)}

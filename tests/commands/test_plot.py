@@ -12,6 +12,7 @@ from PIL import Image
 
 from nowcast.commands import plot
 from nowcast.errors import DataError
+from nowcast.netcdf.accumulations import Accumulation
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.writing.members import write_members
@@ -189,6 +190,18 @@ def test_what_was_observed_is_drawn_beside_a_forecast(tmp_path):
     other = write_record(tmp_path / "other.nc", corner_rain(shape=(9, 9)))
     refused(3, forecast, "--observations", other, "--output", "b.png", says="is not on the grid of")
     refused(2, record, "--observations", record, "--output", "b.png", says="is a record: --observations is for forecasts")
+
+
+def test_amounts_are_drawn_as_mean_rates_and_told_so(tmp_path):
+    (record,) = open_records([write_record(tmp_path / "r.nc", corner_rain(frames=4))])
+    facts = {"grid": record.grid, "lead_times": np.arange(1, 5) * STEP, "quantity": RAIN_RATE, "attributes": {}}
+    path, fields = str(tmp_path / "f.nc"), np.repeat(record.read([0]), 4, axis=0) * np.arange(4)[:, None, None]
+    write_forecast(path, [(START, fields)], single=True, sums=[Accumulation(10, 2, 2)], **facts)
+    frames = plot.open_frames(path, "rain_sum_10_min", None, (None, None))
+    assert ": forecast, averaged over 10 min, from 2020-06-01 00:00 UTC" in frames.title
+    assert [float(frames.series[0].read(n)[0, 0]) for n in range(2)] == pytest.approx([15, 75])
+    assert "averaged" not in plot.open_frames(path, None, None, (None, None)).title
+    refused(3, path, "--variable", "hail", "--output", "a.png", says='has no variable "hail"')
 
 
 def test_probabilities_are_drawn_of_the_threshold_asked_for(tmp_path):

@@ -259,10 +259,12 @@ def test_a_dimension_that_is_no_time_is_named(tmp_path, record):
 
 def test_what_is_no_rain_is_found_by_its_name_or_ours(tmp_path, record):
     path, fields = ours(tmp_path / "f.nc", record, quantity=DIMENSIONLESS)
-    for variable in (None, "value", "cloud_area_fraction"):
-        found = read_forecast(path, variable=variable)
+    for options in ({}, {"variable": "value"}, {"variable": "cloud_area_fraction", "strict": False}):
+        found = read_forecast(path, **options)
         assert found.quantity == DIMENSIONLESS
         np.testing.assert_array_equal(found.read(0), fields[0])
+    with pytest.raises(DataError, match=r'f.nc has no variable "cloud_area_fraction"\.\nIt has '):
+        read_forecast(path, variable="cloud_area_fraction")
 
 
 # -- several files ----------------------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ class Conversion:
     """A conversion of values in declared units to float32 in mm/h, or in 1 for a dimensionless quantity. NaN stays NaN.
 
     The result is value * scale + offset; for reflectivity this is in dBZ, and `zr` = (a, b) of Z = a R^b gives the rate R.
+    Of amounts, `interval_seconds` is what they were divided by, s.
     """
 
     quantity: Quantity
@@ -79,6 +80,7 @@ class Conversion:
     scale: float
     offset: float = 0.0
     zr: tuple[float, float] | None = None
+    interval_seconds: float | None = None
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         values = np.asarray(values)
@@ -145,8 +147,7 @@ def to_rain_rate(
 
     interval_seconds: the length that an accumulation is divided by, s
     zr_a, zr_b: Z = zr_a R^zr_b; 200 and 1.6: Marshall & Palmer (1948)
-    decibel: whether the values are ten times the decimal logarithm of a rate or an amount in these units
-    variable: for messages
+    decibel: whether the values are 10 times the decimal logarithm of a rate or an amount in these units; variable: for messages
 
     Raises DataError (exit 3) for units that are missing or no measure of rain, and for an amount over an unknown interval.
     """
@@ -170,7 +171,8 @@ def to_rain_rate(
             'Expected time bounds, or cell_methods such as "time: sum (interval: 5 minutes)".'
         )
     per_hour, text = 3600.0 / interval_seconds, f"{units} per {interval_seconds:g} s -> mm/h"
-    return _linear(text, meant.scale * per_hour, meant.offset * per_hour, decibel=decibel)
+    rates = _linear(text, meant.scale * per_hour, meant.offset * per_hour, decibel=decibel)
+    return replace(rates, interval_seconds=interval_seconds)
 
 
 def _linear(text: str, scale: float, offset: float, *, decibel: bool) -> Conversion:

@@ -153,22 +153,32 @@ def _choose(frames: Frames, most: int) -> list[int]:
 
 
 def _panels(frames: Frames, suffix: str, with_motion: bool) -> bytes:
-    """Return panels of the frames; with an observation, the frames of both sides below one another."""
+    """Return panels of the frames; with an observation, the frames of both sides below one another.
+
+    More than two sides have a row each; of a single time they follow one another.
+    """
     sides = len(frames.series)
     canvas = _Canvas(frames, MOST_PANELS if sides <= 2 else MOST_TIMES, with_motion)
     count = len(canvas.chosen)
-    columns = _columns(count, math.sqrt(sides * count * max(canvas.aspect, 0.5) * 1.3)) if sides <= 2 else count
-    rows = math.ceil(count / columns)
+    wanted = math.sqrt(sides * count * max(canvas.aspect, 0.5) * 1.3)
+    if one_time := count == 1 and sides > 2:
+        columns = _columns(sides, wanted)
+        places = [(*divmod(side, columns), side, canvas.chosen[0]) for side in range(sides)]
+    else:
+        columns = _columns(count, wanted) if sides <= 2 else count
+        places = [
+            (sides * (m // columns) + side, m % columns, side, n) for m, n in enumerate(canvas.chosen) for side in range(sides)
+        ]
+    rows = 1 + max(row for row, *_ in places)
     options = {"dpi": DRAWING_DPI, "is_drawing": True} if suffix != ".png" else {}
     width = min(max(ROW_INCHES / columns, PANEL_INCHES), LARGEST_INCHES / max(canvas.aspect, 1))
-    grid = canvas.grid(sides * rows, columns, max(width, PANEL_INCHES), **options)
-    for panel, n in enumerate(canvas.chosen):
-        row, column = divmod(panel, columns)
-        for side, series in enumerate(frames.series):
-            canvas.paste(grid, sides * row + side, column, series, n)
-            grid.label(sides * row + side, column, frames.labels[n])
-            if sides > 1 and not column:
-                grid.label_row(sides * row + side, series.name)
+    grid = canvas.grid(rows, columns, max(width, PANEL_INCHES), **options)
+    for row, column, side, n in places:
+        series = frames.series[side]
+        canvas.paste(grid, row, column, series, n)
+        grid.label(row, column, f"{series.name}, {frames.labels[n]}" if one_time else frames.labels[n])
+        if sides > 1 and not column and not one_time:
+            grid.label_row(row, series.name)
     return png(grid.pixels()) if suffix == ".png" else grid.drawing(suffix[1:])
 
 
