@@ -90,7 +90,8 @@ class Probabilities:
         field: (lead, y, x) mm/h, or None
         exceedance: (threshold, lead, y, x) from 0 to 1, of `thresholds_of`; None: the shares of members that reach each
 
-        A forecaster that states probabilities is no ensemble: it has no "members".
+        A forecaster that states probabilities is no ensemble: it has no "members". Beside ensembles, the sums over time and
+        area of its field are scored, as are those of all fields.
         """
         num_leads = len(case.observed)
         sums, rates = ExceedanceSums.zeros(num_leads, self.thresholds), RateSums.zeros(num_leads, self.rates)
@@ -104,7 +105,7 @@ class Probabilities:
                 add_probabilities(sums, n, exceedance[[asked.index(t) for t in own], n], *lead, columns)
                 if "distribution" in kinds:
                     add_distribution(rates, n, exceedance[[asked.index(rate) for rate in self.rates], n], *lead)
-            return kinds
+            return kinds | self._of_boxes(case, field)
         return kinds | self._of_members(forecaster, case, field, sums, rates)
 
     def _of_members(
@@ -126,6 +127,15 @@ class Probabilities:
             if boxes:
                 boxes.add(*pairs)
         return kinds | (boxes.kinds if boxes else {})
+
+    def _of_boxes(self, case: Case, field: np.ndarray | None) -> dict[str, Additive]:
+        """Return the sums over time and area of a field (lead, y, x), as of one member; nothing where none are scored."""
+        if field is None or not self.has_sums:
+            return {}
+        boxes = self.boxes(case)
+        for n, rain in enumerate(field):
+            boxes.add(n, rain[None], case.observed[n], case.known[n])
+        return boxes.kinds
 
     @property
     def has_sums(self) -> bool:

@@ -92,6 +92,28 @@ def test_they_are_in_the_rows_the_files_and_the_table(result, tmp_path):
     assert max(map(len, table(result, 80).splitlines())) <= 80
 
 
+class Stating(Persistence):
+    """Persistence that states probabilities of its own, as `extrapolation` does."""
+
+    is_probabilistic, thresholds = True, (1.0,)
+
+    def forecast_one(self, past, reference, lead_times, thresholds=()):
+        field, _ = super().forecast_one(past, reference, lead_times)
+        return field, np.full((len(thresholds), *field.shape), 0.5, np.float32) if thresholds else None
+
+
+def test_sums_of_a_field_are_scored_beside_stated_probabilities(record):
+    forecasters = {"three": Three(), "stating": Stating(), "persistence": Persistence()}
+    found = evaluate(forecasters, [record], selection=Selection(), thresholds=(1.0,))
+    assert "stating" not in found.forecasters_with("members")
+    for kind in ("members_30_min", "probabilities_60_min"):
+        assert found.forecasters_with(kind) == list(forecasters)
+        for name, array in found.total("persistence", kind).arrays().items():
+            np.testing.assert_array_equal(found.total("stating", kind).arrays()[name], array, err_msg=name)
+    alone = evaluate({"stating": Stating()}, [record], selection=Selection(), thresholds=(1.0,))
+    assert not alone.forecasters_with("members_30_min")
+
+
 def test_without_an_ensemble_no_sums_are_scored(record):
     alone = evaluate({"persistence": Persistence()}, [record], selection=Selection(), thresholds=(1.0,))
     assert not alone.forecasters_with("members_30_min")
