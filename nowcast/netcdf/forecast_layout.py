@@ -30,6 +30,7 @@ _MEMBER_NAME = re.compile(
     re.IGNORECASE,
 )
 _PROBABILITY = re.compile(r"probability_of_\w+_above_threshold")
+LEAST_FORECAST = -0.9  # mm/h: from it to 0 is what regressions forecast where it is dry; below are sentinels, such as -1
 _UNKNOWN = 3600.0  # s, until the interval is known
 OTHER_NAME = "value"  # variable of this program's forecasts of a quantity other than rain
 
@@ -80,6 +81,7 @@ def read_layout(
         field = replace(field, units="1")  # reading refuses what is above 1
     if not thresholds:
         field = field.with_units(units, Path(where))
+        field = replace(field, packing=replace(field.packing, least=LEAST_FORECAST))
     member_dim = next((dim for dim in field.frame_dims if _is_member(dataset, dim)), None)
     time_dims = tuple(dim for dim in field.frame_dims if dim not in (member_dim, threshold_dim))
     times = read_forecast_times(dataset, field, time_dims, where)

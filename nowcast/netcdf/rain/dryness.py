@@ -30,8 +30,8 @@ def refine(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tupl
     """
     packing, *remarks = _without_largest(stored, packing, conversion)
     packing, dry = _with_dry(stored, packing, conversion)
-    remarks = [remark for remark in (*remarks, dry, _doubt(stored, packing, conversion)) if remark]
-    return packing, "; ".join(remarks) or None
+    found = *remarks, dry, _negative(stored, packing, conversion), _doubt(stored, packing, conversion)
+    return packing, "; ".join(remark for remark in found if remark) or None
 
 
 def outages(stored: np.ndarray, rates: np.ndarray, *, unsigned: bool = False) -> np.ndarray:
@@ -90,6 +90,21 @@ def _with_dry(stored: np.ndarray, packing: Packing, conversion: Conversion) -> t
             f"If it stands for no rain, say so in the files: an attribute _Undetect = {marks[0]:g}"
         )
     return packing, "no known cell is dry: if dry cells are stored as missing, scores and training see rain alone"
+
+
+def _negative(stored: np.ndarray, packing: Packing, conversion: Conversion) -> str | None:
+    """Return a remark where many different numbers are below 0, which rain does not have and no program means by missing."""
+    if conversion.zr or not conversion.quantity.is_rain:
+        return None
+    missing = np.isnan(decode(stored, packing, conversion))
+    values = stored[missing].view(stored.dtype.str.replace("i", "u") if packing.unsigned else stored.dtype)
+    values = values[np.isfinite(values) & ~np.isin(values, packing.missing)]
+    rates = conversion.unpacking(packing.scale_factor, packing.add_offset)(values)
+    below = rates[(rates < packing.least) & (rates > -HIGHEST)]
+    if below.size <= _MUCH * stored.size or len(np.unique(below)) <= _MOST_MARKS:
+        return None
+    share = below.size / stored.size
+    return f"{share:.0%} of the cells are below 0, down to {below.min():g} mm/h, and taken as missing. Is it rain?"
 
 
 def _doubt(stored: np.ndarray, packing: Packing, conversion: Conversion) -> str | None:

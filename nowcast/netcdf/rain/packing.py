@@ -44,7 +44,7 @@ class Packing:
     """The packing of a variable: value = stored * scale_factor + add_offset.
 
     `missing` (equal to), `low` and `high` (outside of) are stored numbers that are missing; `dry` those that are no rain.
-    `unsigned`: signed integers are to be read as unsigned ones.
+    `unsigned`: signed integers are to be read as unsigned ones. Rates below `least`, mm/h, are missing; from it to 0, dry.
     """
 
     scale_factor: float = 1.0
@@ -54,6 +54,7 @@ class Packing:
     high: float = np.inf
     unsigned: bool = False
     dry: tuple = ()
+    least: float = -_NOISE
 
 
 def decode(stored: np.ndarray, packing: Packing, conversion: Conversion) -> np.ndarray:
@@ -87,7 +88,7 @@ def _decode(stored: np.ndarray, packing: Packing, conversion: Conversion) -> np.
     out = conversion.unpacking(packing.scale_factor, packing.add_offset)(stored)
     if conversion.zr:
         missing |= out < replace(conversion, scale=1.0, offset=0.0)(np.float32(_LOWEST_DBZ))
-    missing |= out < -_NOISE
+    missing |= out < packing.least
     np.maximum(out, 0, out=out)
     if conversion.quantity.is_rain:
         out[out > HIGHEST] = np.inf

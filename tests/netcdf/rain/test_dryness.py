@@ -170,6 +170,28 @@ def test_dry_is_dry_in_forecasts_of_others(tmp_path, caplog, kind):
     assert caplog.messages == [f"{path}: rr: {told}"]
 
 
+def test_forecasts_a_little_below_0_are_dry(tmp_path, caplog):
+    below = -np.linspace(0, 0.8, WET.size, dtype="f4").reshape(WET.shape)
+    fields = read_forecast(forecast_of(tmp_path / "f.nc", stored(WET, below, np.nan))).read(0)
+    np.testing.assert_array_equal(fields, TRUTH)
+    assert not caplog.messages
+    assert np.isnan(
+        read_forecast(forecast_of(tmp_path / "one.nc", np.where(ABSENT, -1, WET).astype("f4"))).read(0)[ABSENT]
+    ).all()
+
+
+@pytest.mark.parametrize(("lowest", "told"), [(-0.8, True), (-0.005, False)])
+def test_many_numbers_below_0_are_told(tmp_path, caplog, lowest, told):
+    below = np.linspace(lowest, 0.05, WET.size, dtype="f4").reshape(WET.shape)
+    path = write(tmp_path / "a.nc", stored(WET, below, np.nan))
+    fields = read_one(path)
+    share = (DRY & ~ABSENT & (below < -0.01)).mean()
+    assert np.isnan(fields).mean() == pytest.approx(ABSENT.mean() + share)
+    least = below[DRY & ~ABSENT].min()
+    doubt = f"{path}: rr: {share:.0%} of the cells are below 0, down to {least:g} mm/h, and taken as missing. Is it rain?"
+    assert [text.startswith(doubt) for text in caplog.messages] == ([True] if told else [])
+
+
 def test_a_largest_byte_is_missing_in_forecasts_of_others(tmp_path):
     numbers = np.where(ABSENT, 255, np.round(NEAR)).astype("u1")
     np.testing.assert_array_equal(np.isnan(read_forecast(forecast_of(tmp_path / "f.nc", numbers)).read(0)), ABSENT)
