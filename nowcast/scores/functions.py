@@ -32,6 +32,7 @@ ARGUMENTS = """As a function of arrays:
     returns: a number, or an array with the axes (lead, threshold, scale or wavelength) of which there are several
 
 Raises UsageError (exit 2) for shapes that do not fit, DataError (3) for DataArrays that do not."""
+ROUNDING = 0.001  # by which probabilities may be above 1 or below 0
 MEMBERS = "(member, time, y, x)"
 FORECASTS = {"probabilities": "(threshold, time, y, x)", "members": MEMBERS, "distribution": MEMBERS}  # else (time, y, x)
 
@@ -90,19 +91,29 @@ def _listed(value: Any) -> tuple[tuple[float, ...], bool]:
 def numbers(value: Any) -> tuple[float, ...]:
     """Return one or several numbers as a tuple. Raises UsageError (exit 2) for what is no number."""
     try:
-        return tuple(np.atleast_1d(value).astype(float).tolist())
+        found = np.atleast_1d(value).astype(float)
     except (TypeError, ValueError):
-        raise UsageError(f"{value!r} is no number: write a number or a list of them, such as [1.0, 5.0]") from None
+        found = np.full(1, np.nan)
+    if found.ndim > 1 or not found.size or np.isnan(found).any():
+        raise UsageError(f"{value!r} is no number: write a number or a list of them, such as [1.0, 5.0]")
+    return tuple(found.tolist())
 
 
 def _paired(name: str, kind: str, forecast: Any, observed: Any, thresholds: tuple[float, ...]) -> tuple:
     """Return the cases, each a forecast and an observation in mm/h from the north, and the (y, x) spacing, NaN if unknown."""
     spacing, before = (np.nan, np.nan), kind in FORECASTS
-    if all(hasattr(array, "dims") for array in (forecast, observed)):
+    labelled = [hasattr(array, "dims") for array in (forecast, observed)]
+    if any(labelled) and not all(labelled):
+        names = ("forecast", "observation") if labelled[0] else ("observation", "forecast")
+        raise UsageError(
+            f"the {names[0]} is a DataArray and the {names[1]} is none, so that units, times and rows cannot be compared.\n"
+            "Expected two DataArrays, or two NumPy arrays in mm/h with the same times and rows."
+        )
+    if all(labelled):
         from nowcast.scores.labelled import paired  # here: DataArrays need the NetCDF library
 
         forecast, observed, spacing = paired(forecast, observed, by_case=not before, is_probability=kind == "probabilities")
-    forecast, observed = as_numpy(forecast, "the forecast"), as_numpy(observed, "the observation")
+    forecast, observed = _values(forecast, "the forecast"), _values(observed, "the observation")
     if kind == "probabilities" and forecast.ndim == 3:
         forecast = forecast[None]
     cases = [(forecast, observed)]
@@ -117,7 +128,24 @@ def _paired(name: str, kind: str, forecast: Any, observed: Any, thresholds: tupl
                 f"{name}: the forecast has the shape {forecast.shape} and the observation {observed.shape}.\n"
                 f"Expected a forecast {wanted}{many}, and an observation (time, y, x) of the same times and cells."
             )
-    return cases, spacing
+    return [(_chances(case), truth) for case, truth in cases] if kind == "probabilities" else cases, spacing
+
+
+def _values(array: Any, name: str) -> np.ndarray:
+    """Return the numbers of anything like an array. Raises UsageError (exit 2) for what holds no numbers."""
+    values = as_numpy(array, name)
+    if values.dtype.kind not in "fiub":
+        raise UsageError(f"{name} is an array of {values.dtype}.\nExpected numbers, mm/h.")
+    return values
+
+
+def _chances(forecast: np.ndarray) -> np.ndarray:
+    """Return probabilities, limited to 0 to 1. Raises UsageError (exit 2) where they are beyond by more than rounding."""
+    lowest, highest = (float(find(forecast[np.isfinite(forecast)], initial=0)) for find in (np.min, np.max))
+    if lowest < -ROUNDING or highest > 1 + ROUNDING:
+        found = lowest if lowest < -ROUNDING else highest
+        raise UsageError(f"the forecast has {found:g} for a probability.\nExpected 0 to 1: of a percentage, divide by 100.")
+    return np.clip(forecast, 0, 1)
 
 
 def as_numpy(array: Any, name: str) -> np.ndarray:
@@ -137,7 +165,11 @@ def as_numpy(array: Any, name: str) -> np.ndarray:
 
 
 def _spacing(name: str, asked: Any, found: tuple[float, float]) -> tuple[float, float]:
-    spacing = tuple(np.broadcast_to(asked, 2).astype(float).tolist()) if asked is not None else found
+    if asked is not None and not (len(given := numbers(asked)) <= 2 and min(given) > 0):
+        raise UsageError(
+            f"spacing_km = {asked!r}: write the distance between cells, such as 1.0, or that of rows and of columns"
+        )
+    spacing = tuple(np.broadcast_to(given, 2).tolist()) if asked is not None else found
     if not np.isfinite(spacing).all():
         raise DataError(f"{name} needs the distance between cells, which the arrays do not say: give spacing_km, such as 1.0")
     return spacing

@@ -7,12 +7,15 @@ import numpy as np
 import xarray as xr
 
 from nowcast.errors import DataError, UsageError
+from nowcast.netcdf.forecast_layout import LEAST_FORECAST
+from nowcast.netcdf.places.axes import axis_of_dimension
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.rain.data_arrays import as_record
 from nowcast.netcdf.rain.units import meaning
 from nowcast.netcdf.record import Record
 
 log = logging.getLogger(__name__)
+MARGIN = 8  # frames, from which the time step is found as well
 
 
 def thresholds_of(forecast: xr.DataArray) -> np.ndarray | None:
@@ -65,14 +68,55 @@ def paired(
             f"the forecast has the dimensions {forecast.dims} and the observation {observed.dims}.\n"
             "Expected (time, y, x); the forecast may have one more before."
         )
+    if not is_probability:
+        forecast = _without_small_negatives(forecast)
+    forecast = forecast if by_case else _other_first(forecast)
     parts = [forecast] if forecast.ndim == 3 else [forecast[n] for n in range(forecast.shape[0])]
-    with as_record(observed) as truth:
+    with as_record(_near(observed, forecast)) as truth:
         pairs = [_pair(part, truth, is_probability=is_probability) for part in parts]
         spacing = truth.grid.spacing_km
     fields, observations = np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
     if forecast.ndim == 3:
         return fields[0], observations[0], spacing
     return fields, observations if by_case else observations[0], spacing
+
+
+def _other_first(forecast: xr.DataArray) -> xr.DataArray:
+    """Return a forecast of four dimensions with that of members or thresholds first, wherever it is, as files have it."""
+    others = [dim for dim in forecast.dims if axis_of_dimension(forecast, dim) is None]
+    return forecast.transpose(others[0], ...) if forecast.ndim == 4 and len(others) == 1 else forecast
+
+
+def _without_small_negatives(forecast: xr.DataArray) -> xr.DataArray:
+    """Return a forecast with 0 for the numbers a little below it that regressions give where it is dry, as in files."""
+    meant = meaning(str(forecast.attrs.get("units", "")))
+    if meant is None or meant.kind not in ("rate", "amount") or meant.offset or forecast.dtype.kind != "f":
+        return forecast
+    return forecast.where(~((forecast < 0) & (forecast * meant.scale >= LEAST_FORECAST)), 0)
+
+
+def _near(observed: xr.DataArray, forecast: xr.DataArray) -> xr.DataArray:
+    """Return the frames of an observation from some before the first time of a forecast on to some after its last.
+
+    All others would be read and written in vain. Raises DataError (exit 3) if there is none at these times.
+    """
+    wanted = [each.values.ravel() for each in forecast.coords.values() if each.dtype.kind == "M"]
+    wanted = np.concatenate(wanted or [np.array(["NaT"], "datetime64[ns]")])
+    for name, own in observed.coords.items():
+        if own.dims != (name,) or own.dtype.kind != "M" or len(own) < 2 or np.isnat(own.values).any() or np.isnat(wanted).any():
+            continue
+        margin = MARGIN * np.median(np.diff(np.sort(own.values)))
+        near = (own.values >= wanted.min() - margin) & (own.values <= wanted.max() + margin)
+        if not near.any():
+            raise _nothing_in_common(wanted, own.values)
+        return observed.isel({name: near})
+    return observed
+
+
+def _nothing_in_common(wanted: np.ndarray, there: np.ndarray) -> DataError:
+    """Return the error of a forecast that has none of the times of an observation, both datetime64."""
+    of_both = (f"{times.min().astype('M8[s]')}Z to {times.max().astype('M8[s]')}Z" for times in (wanted, there))
+    return DataError("the observation has no frame at any time of the forecast, {}.\nIt goes from {}.".format(*of_both))
 
 
 def _pair(forecast: xr.DataArray, truth: Record, *, is_probability: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -85,10 +129,7 @@ def _pair(forecast: xr.DataArray, truth: Record, *, is_probability: bool) -> tup
         fields, times = made.read(range(len(made))), truth.frames_at(made.times)
     there = ~np.isnat(times)
     if not there.any():
-        raise DataError(
-            f"the observation has no frame at any time of the forecast, {made.times[0]}Z to {made.times[-1]}Z.\n"
-            f"It goes from {truth.times[0]}Z to {truth.times[-1]}Z."
-        )
+        raise _nothing_in_common(made.times, truth.times)
     if not there.all():
         absent, first = int((~there).sum()), made.times[~there][0]
         log.warning("the observation has no frame at %d of %d times of the forecast, the first %sZ", absent, len(there), first)

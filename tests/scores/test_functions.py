@@ -127,3 +127,59 @@ def test_shapes_that_do_not_fit_are_refused():
         scores.csi(FORECAST, OBSERVED, "one")
     with pytest.raises(UsageError, match="the scores take DataArrays: give a variable of the Dataset"):
         scores.mae(labelled(FORECAST).to_dataset(name="rain"), labelled(OBSERVED))
+
+
+def test_one_data_array_and_one_numpy_array_are_refused():
+    observed = rain(frames=3)
+    for pair in ((labelled(observed), observed), (observed, labelled(observed))):
+        with pytest.raises(UsageError, match=r"is a DataArray and the .* is none.*\nExpected two DataArrays, or two NumPy"):
+            scores.mae(*pair)
+
+
+def test_numbers_that_are_none_are_refused():
+    observed = rain(frames=3)
+    for threshold in ([[1, 5]], np.nan, [1, None], []):
+        with pytest.raises(UsageError, match="is no number: write a number or a list of them"):
+            scores.csi(observed, observed, threshold)
+    for spacing in (-1, 0, [1, 2, 3], np.nan):
+        with pytest.raises(UsageError, match=r"write the distance between cells|is no number"):
+            scores.fss(observed, observed, spacing_km=spacing)
+    with pytest.raises(UsageError, match="the forecast is an array of object"):
+        scores.mae(observed.astype(object), observed)
+    for percent in (np.full((3, 48, 56), 30.0), np.full((3, 48, 56), -0.2)):
+        with pytest.raises(UsageError, match=r"for a probability\.\nExpected 0 to 1: of a percentage, divide by 100"):
+            scores.brier(percent, observed)
+
+
+def test_a_forecast_a_little_below_0_is_dry_and_keeps_its_misses():
+    observed = rain(frames=4)
+    forecast = np.where(observed > 3, np.float32(-0.2), observed)
+    expected = scores.pod(np.maximum(forecast, 0), observed, 1)
+    assert expected < 1
+    assert scores.pod(labelled(forecast), labelled(observed), 1) == scores.pod(forecast, observed, 1) == expected
+    flux = labelled(forecast / 3600, units="kg m-2 s-1")
+    assert scores.pod(flux, labelled(observed), 1) == pytest.approx(expected)
+    missing = np.where(observed > 3, np.float32(-9999), observed)  # stays missing
+    assert scores.pod(labelled(missing), labelled(observed), 1) == 1
+
+
+def test_members_and_thresholds_are_found_wherever_they_are():
+    observed = rain(frames=4)
+    members = xr.concat([labelled(observed * factor) for factor in (0.5, 2)], "realization")
+    expected = scores.crps_fair(members, labelled(observed))
+    for dims in (("time", "realization", "y", "x"), ("y", "x", "time", "realization")):
+        assert scores.crps_fair(members.transpose(*dims), labelled(observed)) == pytest.approx(expected)
+    chances = (members >= 1).astype("f4").rename(realization="threshold").rename("p").assign_attrs(units="1")
+    chances = chances.assign_coords(threshold=[1.0, 2.0])
+    moved = chances.transpose("time", "threshold", ...)
+    np.testing.assert_allclose(scores.brier(moved, labelled(observed)), scores.brier(chances, labelled(observed)))
+
+
+def test_only_frames_near_the_forecast_are_read(monkeypatch):
+    observed, written = labelled(rain(frames=60)), []
+    whole = xr.Dataset.to_netcdf
+    monkeypatch.setattr(
+        xr.Dataset, "to_netcdf", lambda self, *a, **k: (written.append(self.sizes["time"]), whole(self, *a, **k))[1]
+    )
+    assert scores.mae(observed[30:33] + 1, observed) == pytest.approx(1, abs=1e-5)
+    assert written == [19, 3]  # eight before and after

@@ -132,6 +132,14 @@ def axis_of_name(name: str) -> str | None:
     return "Y" if name in _ROWS else "X" if name in _COLUMNS else "T" if name == "time" else None
 
 
+def axis_of_dimension(array, dim) -> str | None:
+    """Return the axis Y, X or T of a dimension of a DataArray, by its coordinate or its name; None if neither tells."""
+    coordinate = array.coords.get(dim)
+    if coordinate is not None and coordinate.dtype.kind == "M":
+        return "T"
+    return declared_axis(str(dim), {} if coordinate is None else coordinate.attrs) or axis_of_name(str(dim))
+
+
 def along(dataset, variable, dim: str) -> list:
     """Return the variables over one dimension alone that can be its coordinates, but for `dim(dim)`; listed ones first."""
     others = [
