@@ -143,6 +143,30 @@ def test_many_cases_of_a_data_array_keep_their_coordinates(net, observed):
     forecast = net.forecast(at_two_times, leads=2)
     assert forecast.dims == ("event", "forecast_period", "y", "x")
     np.testing.assert_array_equal(forecast.time[:, 0], observed.time.values[[3, 5]])
+    by_reference = at_two_times.rename(event="start").assign_coords(start=observed.time.values[[2, 4]])
+    np.testing.assert_array_equal(net.forecast(by_reference, leads=2), forecast)
+
+
+def test_older_frames_that_are_missing_are_left_out_of_a_numpy_past():
+    past = rain(frames=5, shape=(24, 28), missing=0)
+    holed = past.copy()
+    holed[1] = np.nan
+    for name in ("extrapolation", "persistence"):
+        forecaster = nowcast.load(name)
+        np.testing.assert_array_equal(forecaster.forecast(holed, 2), forecaster.forecast(past[2:], 2))
+        both = forecaster.forecast(np.stack([holed, past]), 2)
+        np.testing.assert_array_equal(both[0], forecaster.forecast(past[2:], 2))
+        np.testing.assert_array_equal(both[1], forecaster.forecast(past, 2))
+    holed[-2] = np.nan
+    with pytest.raises(
+        NotEnoughFrames, match=r"extrapolation needs 2 frames .*\nIn case 1 these are missing as a whole: -4, -2"
+    ):
+        nowcast.load("extrapolation").forecast(np.stack([past, holed]), 2)
+
+
+def test_a_height_is_left_out_wherever_it_is(net, observed):
+    at_a_height = observed.expand_dims(height=[2.0]).transpose("y", "x", "time", "height")
+    np.testing.assert_array_equal(net.forecast(at_a_height, leads=2), net.forecast(observed, leads=2))
 
 
 def later(array, minutes):
@@ -169,6 +193,12 @@ REFUSED = {
     "another step": (lambda a: later(a, 20), DataError, "time step of 20 min but 'run' was trained on 5 min"),
     "an uneven grid": (lambda a: a.isel(x=[0, 1, 2, 9]), DataError, "coordinate x is uneven"),
     "nothing observed": (lambda a: a.where(False), NotEnoughFrames, "needs 2 frames with something observed"),
+    "rows in place of cases": (
+        lambda a: a.expand_dims(event=2).transpose("y", "x", "time", "event"), UsageError, r"dimensions \(y 24, x 28, time 6,",
+    ),
+    "a time that is none": (
+        lambda a: a.assign_coords(time=[*a.time.values[:-1], np.datetime64("NaT")]), DataError, "time has missing times",
+    ),
     "nothing observed in NumPy": (lambda a: a.values * np.nan, NotEnoughFrames, "no known cell in the newest frame of case 0"),
     "another quantity": (lambda a: a.assign_attrs(units="1", standard_name=""), DataError, "rain"),
 }  # fmt: skip

@@ -22,12 +22,13 @@ from nowcast.netcdf.forecast_writer import (
     THRESHOLD_ATTRIBUTES,
     variable_name,
 )
+from nowcast.netcdf.places.axes import axis_of_dimension
 from nowcast.netcdf.rain.data_arrays import as_record
 from nowcast.netcdf.rain.packing import HIGHEST
 from nowcast.netcdf.rain.units import meaning
 from nowcast.netcdf.record import Record
 from nowcast.netcdf.writing.members import REALIZATION_ATTRIBUTES
-from nowcast.prediction.cases import read_past
+from nowcast.prediction.cases import read_past, usable_past
 from nowcast.scores.functions import as_numpy
 
 Array = np.ndarray | xr.DataArray | xr.Dataset
@@ -116,13 +117,28 @@ def _forecast_rates(forecaster: Forecaster, past: np.ndarray, asked: Asked) -> n
         )
     past = forecaster.check_past(past[:, -forecaster.most_past_frames :])
     forecaster.check_grid(past.shape[2:], "rain")
-    if (unseen := np.isnan(past[:, -1]).all(axis=(1, 2))).any():
-        raise NotEnoughFrames(f"rain has no known cell in the newest frame of case {unseen.argmax()}")
+    pasts = [_usable(case, number, forecaster) for number, case in enumerate(past)]
     if asked.members:
-        return np.stack([asked.drawn(forecaster, case) for case in past])
+        return np.stack([asked.drawn(forecaster, case) for case in pasts])
+    alike = len({len(case) for case in pasts}) == 1
+    batches = [np.stack(pasts)] if alike else [case[None] for case in pasts]
     if not asked.thresholds:
-        return forecaster.forecast(past, asked.leads)
-    return forecaster.forecast_and_exceedance(past, asked.leads, asked.thresholds)[1].swapaxes(1, 2)
+        return np.concatenate([forecaster.forecast(batch, asked.leads) for batch in batches])
+    made = (forecaster.forecast_and_exceedance(batch, asked.leads, asked.thresholds)[1] for batch in batches)
+    return np.concatenate(list(made)).swapaxes(1, 2)
+
+
+def _usable(past: np.ndarray, number: int, forecaster: Forecaster) -> np.ndarray:
+    """Return the frames of a case (time, y, x) that are used. Raises NotEnoughFrames (exit 75) where too many are missing."""
+    if (usable := usable_past(past, forecaster)) is not None:
+        return usable
+    if np.isnan(past[-1]).all():
+        raise NotEnoughFrames(f"rain has no known cell in the newest frame of case {number}")
+    missing = np.flatnonzero(np.isnan(past).all(axis=(1, 2))) - len(past)
+    raise NotEnoughFrames(
+        f"rain: {forecaster.name} needs {forecaster.input_frames} frames with something observed.\n"
+        f"In case {number} these are missing as a whole: {', '.join(map(str, missing))} (-1 is the newest)."
+    )
 
 
 def _labelled(case: np.ndarray, units: str | None, minutes: float | None, forecaster: Forecaster) -> xr.DataArray:
@@ -142,10 +158,10 @@ def _labelled(case: np.ndarray, units: str | None, minutes: float | None, foreca
 def _forecast_labelled(
     forecaster: Forecaster, rain: xr.DataArray | xr.Dataset, asked: Asked, reading: Mapping[str, Any]
 ) -> xr.DataArray:
-    if isinstance(rain, xr.DataArray) and _begins_with_times(rain):
+    if isinstance(rain, xr.DataArray) and not _begins_with_cases(rain):
         single = [dim for dim in rain.dims if rain.sizes[dim] == 1]  # such as a height
         rain = rain.squeeze(single[0]) if single else rain
-    if isinstance(rain, xr.DataArray) and (rain.ndim not in (3, 4) or _begins_with_times(rain)):
+    if isinstance(rain, xr.DataArray) and (rain.ndim not in (3, 4) or not _begins_with_cases(rain)):
         sizes = ", ".join(f"{dim} {size}" for dim, size in rain.sizes.items())
         raise UsageError(f"{rain.name or 'rain'} has the dimensions ({sizes}): {forecaster.name} takes {SHAPES}")
     if not (isinstance(rain, xr.DataArray) and rain.ndim == 4):
@@ -157,9 +173,14 @@ def _forecast_labelled(
     return xr.concat(forecasts, dim=rain[cases] if cases in rain.coords else cases, coords="different", compat="equals")
 
 
-def _begins_with_times(rain: xr.DataArray) -> bool:
-    """Return whether an array of four dimensions has times where cases are expected."""
-    return rain.ndim == 4 and rain.dims[0] in rain.coords and rain[rain.dims[0]].dtype.kind == "M"
+def _begins_with_cases(rain: xr.DataArray) -> bool:
+    """Return whether an array, if it has four dimensions, begins with that of cases, and not with times, rows or columns."""
+    if rain.ndim != 4:
+        return True
+    first, *others = (axis_of_dimension(rain, dim) for dim in rain.dims)
+    if first == "T":  # cases by their reference times, where the frames have times besides
+        return any(each.dtype.kind == "M" and set(each.dims) & set(rain.dims[1:]) for each in rain.coords.values())
+    return first is None or first in others
 
 
 def _forecast_one(
@@ -186,9 +207,8 @@ def _newest(rain: xr.DataArray | xr.Dataset, forecaster: Forecaster) -> xr.DataA
     """Return the frames that can matter to a forecaster: enough of its longest time step, and two to find the step from."""
     for name, coordinate in rain.coords.items():
         if coordinate.dims == (name,) and coordinate.dtype.kind == "M" and coordinate.size > 2:
-            times = coordinate.values.astype("datetime64[s]")
-            times = np.sort(times[~np.isnat(times)])
-            if len(times) < 2:
+            times = np.sort(coordinate.values.astype("datetime64[s]"))
+            if np.isnat(times).any():  # for the reader to refuse
                 return rain
             steps = np.diff(times).astype(np.int64)
             longest = max(int(np.median(steps)), *forecaster.time_steps, 1)
