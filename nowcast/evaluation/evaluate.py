@@ -21,7 +21,7 @@ from nowcast.evaluation.windows import MINUTE, find_cases, with_absent
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.places.locating import locate
-from nowcast.netcdf.record import Record, log_readings
+from nowcast.netcdf.record import Record, log_readings, with_own_names
 from nowcast.prediction.cases import Selection, usable_past
 from nowcast.prediction.gauges import Place
 from nowcast.runtime import distributed
@@ -48,11 +48,11 @@ def evaluate(
     """Score all forecasters on the cases of the records that every forecaster can forecast; absent frames are missing.
 
     Several processes each score a share, and all return the whole. With `examples`, the first process forecasts a few cases
-    again and keeps their fields for pictures, and members at the gauges `places`. One case at a time is
-    in memory, and up to 1 MB of sums for each day of a record.
-    Raises DataError (exit 3) if no case is complete, no gauge lies in a record or a forecaster does not fit one, UsageError (2)
-    if forecasters or records do not fit each other.
+    again and keeps their fields for pictures, and members at the gauges `places`. One case at a time is in memory, and up to
+    1 MB of sums for each day of a record. Raises DataError (exit 3) if no case is complete, no gauge lies in a record or a
+    forecaster does not fit one, UsageError (2) if forecasters or records do not fit each other.
     """
+    records = with_own_names(records)  # which cases, gauges and blocks know them by
     _check_quantities(records)
     probabilities = Probabilities.of(forecasters, thresholds, RATES if records[0].quantity.is_rain else ())
     points = find_points(records, places)

@@ -5,7 +5,6 @@ Opening reads coordinates only, and of amounts a few fields: are they totals sin
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from nowcast.netcdf.rain.totals import MOST_READ, never_falls, says_total
 from nowcast.netcdf.rain.units import check_given
 from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.reading import make_layouts, own_step, warn_of_other_steps
-from nowcast.netcdf.record import SEQUENCE, Record, most_frequent_step
+from nowcast.netcdf.record import SEQUENCE, Record, most_frequent_step, with_own_names
 from nowcast.netcdf.times.intervals import Interval, stated_interval
 from nowcast.netcdf.times.raster import nominal_times
 from nowcast.netcdf.times.values import read_times, read_valid_times
@@ -103,8 +102,8 @@ def open_records(
     strict: whether files must have the variable; otherwise it is found in those that have not
 
     Of several files in a folder or glob those that cannot be used, and forecasts and scores that nowcast made, are left out,
-    with a warning. A record is named by the folder that was given. Raises UsageError (exit 2) if there are no files, or for
-    units that are none of rain, DataError (exit 3) if a file named by itself, or every file, cannot be used.
+    with a warning. A record is named by the folder that was given, each differently. Raises UsageError (exit 2) if there are
+    no files, or for units that are none of rain, DataError (3) if a file named by itself, or every file, cannot be used.
     """
     check_given(units)
     names: dict[tuple, str] = {}
@@ -121,17 +120,12 @@ def open_records(
     _save(index)
     records = [_assemble(files, names[place], zr_a, zr_b, index) for place, files in groups.items()]
     _save(index)
-    return _with_own_names(records)
+    return with_own_names(records)
 
 
 def _save(index: Index | None) -> None:
     if index is not None:
         index.save()
-
-
-def _with_own_names(records: list[Record]) -> list[Record]:
-    taken = Counter(record.name for record in records)
-    return [replace(r, name=f"{r.name}-{r.paths[0].stem}") if taken[r.name] > 1 else r for r in records]
 
 
 def _place_in(groups: dict[tuple, list[FileSummary]], file: FileSummary) -> tuple:

@@ -8,6 +8,8 @@ import hashlib
 import itertools
 import logging
 import math
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -184,6 +186,43 @@ class Record:
         if positions is not None:
             digest.update(np.ascontiguousarray(positions, "<i8").tobytes())
         return digest.hexdigest()
+
+
+def with_own_names(records: Sequence[Record]) -> list[Record]:
+    """Return the records with names that differ, since files, scores and blocks of the bootstrap are told apart by them.
+
+    Records of one name also get the subfolders in which their files lie, or else the name of their first file, or a number.
+    """
+    names = [record.name for record in records]
+    for name in [name for name, number in Counter(names).items() if number > 1]:
+        same = [n for n, record in enumerate(records) if record.name == name]
+        for n, ending in zip(same, _endings([records[n].paths[0] for n in same]), strict=True):
+            names[n] = f"{name}-{ending}" if ending else name
+    return [
+        replace(record, name=name) if name != record.name else record
+        for record, name in zip(records, _numbered(names), strict=True)
+    ]
+
+
+def _endings(paths: Sequence[Path]) -> list[str]:
+    """Return the first subfolders that tell files apart, or their stems; all subfolders where neither does."""
+    parents = [Path(os.path.abspath(path)).parent for path in paths]
+    folders, shared = [parent.parts for parent in parents], len(Path(os.path.commonpath(parents)).parts)
+    depths = range(shared + 1, max(map(len, folders)) + 1)
+    by_folder = [["-".join(folder[shared:depth]) for folder in folders] for depth in depths]
+    ways = [*by_folder, [path.stem for path in paths]]
+    return next((way for way in ways if len(set(way)) == len(way)), by_folder[-1] if by_folder else [""] * len(paths))
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Return names that differ: those that several have get the numbers 1, 2, … that make none of the others."""
+    own, numbers, taken = [], Counter(names), set(names)
+    for name in names:
+        if numbers[name] > 1:
+            name = next(each for n in itertools.count(1) if (each := f"{name}-{n}") not in taken)
+            taken.add(name)
+        own.append(name)
+    return own
 
 
 _TOLD: set[str] = set()  # readings that have been logged

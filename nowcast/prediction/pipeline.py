@@ -20,7 +20,7 @@ from nowcast.forecasters.seen import as_text
 from nowcast.netcdf.accumulations import accumulations
 from nowcast.netcdf.attributes import TRAINING_PERIODS
 from nowcast.netcdf.forecast_writer import write_forecast
-from nowcast.netcdf.record import Record, log_readings
+from nowcast.netcdf.record import Record, log_readings, with_own_names
 from nowcast.netcdf.writing.members import write_members
 from nowcast.prediction.cases import KeptFrames, Selection, listing, read_past, references_of
 from nowcast.runtime import distributed
@@ -70,6 +70,7 @@ def predict(
     if len(records) > 1 and not folder:
         names = f"{len(records)} series on different grids do not fit in one file: {', '.join(each.name for each in records)}"
         raise UsageError(f"{names}.\nGive a folder: --output FOLDER/")
+    records = with_own_names(records)  # which the files are named by: none may replace another's
     with distributed.in_turn():
         jobs = make_jobs(forecaster, records, selection, thresholds, sums)
     inputs = [*forecaster.files, *(path for record in records for path in record.paths)]

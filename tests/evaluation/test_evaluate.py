@@ -304,6 +304,29 @@ def test_no_case_is_forecast_again_unless_it_is_asked_for(tmp_path):
     assert (len(result.cases), result.examples) == (19, [])
 
 
+def test_records_of_one_name_are_scored_and_shown_each_as_itself(tmp_path):
+    fields = {
+        "calm": np.full((3, 4, 4), 2, np.float32),
+        "gone": np.array([3, 3, 0], np.float32)[:, None, None] + np.zeros((6, 5)),
+    }
+    for name in fields:
+        (tmp_path / name).mkdir()
+    records = [record(tmp_path / name, frames, name="rain") for name, frames in fields.items()]
+    sources = {"one": Constant(2, lead_frames=1)}
+    result = evaluate(sources, records, selection=EVERYTHING, thresholds=(1.0,), examples=True)
+    assert result.records == ["rain-calm", "rain-gone"]
+    days = [tally["pairs"].num_cases.tolist() for tally in result.blocks["one"].values()]
+    assert (result.num_cases, list(result.blocks["one"]), days) == (
+        4, [("rain-calm", "2020-06-01"), ("rain-gone", "2020-06-01")], [[2], [2]],
+    )  # fmt: skip
+    shown = {example.case.record: example.observed for example in result.examples}
+    for name, observed in shown.items():
+        start = next(example.case.reference for example in result.examples if example.case.record == name)
+        at = int((start - START) / (5 * MINUTES)) + 1
+        np.testing.assert_array_equal(observed[0], fields[name.removeprefix("rain-")][at])
+    assert set(shown) == set(result.records)
+
+
 def test_the_result_describes_records_and_forecasters(tmp_path):
     records = [rising(tmp_path), record(tmp_path, rain(frames=12, shape=(8, 8)), name="b")]
     result = score([Constant(3, lead_frames=1), Persistence()], records, selection=Selection(start=START + 30 * MINUTES))
