@@ -129,7 +129,7 @@ class Watched:
         self.folder, self.output, self.keep = folder, output, keep
         # by path as text, which is fast: a folder of 100,000 files is listed every two seconds
         self._seen: dict[str, FileState] = {}  # state of files that were new or changed at the last listing
-        self._settled: dict[str, FileState | None] = {}  # state of files that were read; None: too old to be read again
+        self._settled: dict[str, FileState] = {}  # state of files that were read, or too old for it: one that changes is new
         self._failures: dict[str, int] = {}
         self._summaries: dict[str, FileSummary] = {}  # in the order of their arrival
         self._is_readable = True
@@ -165,13 +165,9 @@ class Watched:
             for path in [path for path in known if path not in present]:
                 del known[path]
         settled = sorted(filter(self._has_settled, present), key=lambda path: (self._settled[path][1], path))
-        for path in settled[: -self.keep]:
-            self._settled[path] = None
         arrived = [path for path in settled[-self.keep :] if self._opens(path, reading)]
         while len(self._summaries) > self.keep:
-            oldest = next(iter(self._summaries))
-            del self._summaries[oldest]
-            self._settled[oldest] = None
+            del self._summaries[next(iter(self._summaries))]
         return bool(arrived)
 
     def _list(self) -> Iterator[str]:
@@ -180,15 +176,12 @@ class Watched:
 
     def _has_settled(self, path: str) -> bool:
         """Return whether a file is new or changed, and the same as at the last listing."""
-        settled = self._settled.get(path, ())
-        if settled is None:
-            return False
         try:
             status = os.stat(path)
         except OSError:  # gone already
             return False
         state = (status.st_size, status.st_mtime_ns, status.st_ino)
-        if settled == state:
+        if self._settled.get(path) == state:
             return False
         self._summaries.pop(path, None)
         if self._seen.get(path) != state:

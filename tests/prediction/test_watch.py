@@ -140,6 +140,18 @@ def test_what_lies_there_already_is_forecast_from_its_newest_frames_first(inbox)
     assert watched(inbox) == names(*range(39, 39 - NEWEST, -1))
 
 
+def test_names_that_are_used_again_are_new_files(inbox):
+    """A ring of names: a file that was too old to be read gives a forecast when another takes its name."""
+    for n in range(40):
+        put(inbox, n, called=f"slot_{n:02}.nc")
+    wait, turns = [lambda: None] * 2, [act for n in range(40, 43) for act in (lambda n=n: again(n), lambda: None)]
+
+    def again(n):
+        put(inbox, n, called=f"slot_{n - 40:02}.nc")
+
+    assert watched(inbox, *wait, *turns) == [*names(*range(39, 39 - NEWEST, -1)), *names(40, 41, 42)]
+
+
 def test_forecasts_that_exist_are_left_as_they_are(inbox):
     first = watched(inbox, *arrivals(inbox, range(6)))
     before = {path: path.stat().st_mtime_ns for path in (inbox.parent / "out").iterdir()}
