@@ -16,12 +16,13 @@ import numpy as np
 from nowcast.config.schema import Data, Splits
 from nowcast.dataset.batches import Series
 from nowcast.dataset.packed import PackedFrames, pack
-from nowcast.dataset.splits import SPLITS, split_by_days, split_by_events, split_windows
+from nowcast.dataset.splits import SPLITS, split_by_days, split_by_events, split_by_records, split_windows
 from nowcast.dataset.windows import Account, Windows, find_windows
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.netcdf.files import expand
 from nowcast.netcdf.index import FileIndex
 from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.record import Record
 from nowcast.quantity import Quantity
 from nowcast.runtime.progress import track
@@ -40,7 +41,7 @@ class Archive:
 
     records: tuple[Record, ...]
     windows: Mapping[str, tuple[Windows, ...]]
-    account: Account  # of all records together, before they are split
+    account: Account  # of all records together, before they are split; but purged are windows near records of another split
 
     @property
     def quantity(self) -> Quantity:
@@ -99,9 +100,9 @@ class Archive:
 def open_archive(data: Data, *, packer: Packer = packed) -> Archive:
     """Open the records of `[data]`, find their windows and split them.
 
-    Raises UsageError (exit 2) without records. Raises DataError (exit 3) for records that cannot be read, hold different
-    quantities or have no training window, NotEnoughFrames (75) where none is complete; the message contains the account of the
-    windows.
+    Raises UsageError (exit 2) without records. Raises DataError (exit 3)
+    for records that cannot be read, hold different quantities or have no training window, NotEnoughFrames (75) where none is
+    complete; the message contains the account of the windows.
     """
     if not data.records:
         raise UsageError("no records to train on: give --data RECORD or data.records in the config")
@@ -109,9 +110,11 @@ def open_archive(data: Data, *, packer: Packer = packed) -> Archive:
     records = [record.with_absent(data.max_absent) for opened in records_by_split.values() for record in opened]
     check_alike(records)
     windows = [_windows_of(record, data, packer) for record in records]
-    account = sum((w.account for w in windows[1:]), windows[0].account)
     assigned = [split for split, opened in records_by_split.items() for _ in opened]
-    archive = Archive(tuple(records), split_records(records, windows, assigned, data.splits), account)
+    divided = split_records(records, windows, assigned, data.splits)
+    counted = [w for of_split in divided.values() for w in of_split] if data.splits.by == "records" else windows
+    account = sum((w.account for w in counted[1:]), counted[0].account)
+    archive = Archive(tuple(records), divided, account)
     if not archive.num_windows("training"):
         kind = NotEnoughFrames if account.num_gap == account.num_candidates else DataError
         raise kind(f"{_no_window(data)}.\n{'; '.join(line.strip() for line in account.lines())}.")
@@ -177,7 +180,7 @@ def split_records(
     """
     times = [record.times for record in records]
     if splits.by == "records":
-        return {name: tuple(w if s == name else w.none() for w, s in zip(windows, assigned, strict=True)) for name in SPLITS}
+        return split_by_records(windows, times, assigned=assigned, places=_places(records))
     if splits.by == "events":
         return split_by_events(windows, times, fractions=splits.fractions)
     if splits.by == "days":
@@ -187,6 +190,21 @@ def split_records(
     how = {"fractions": splits.fractions} if splits.by == "fractions" else {"spans": _spans(splits)}
     divided = [split_windows(w, t, **how) for w, t in zip(windows, times, strict=True)]
     return {name: tuple(splits_of_record[name] for splits_of_record in divided) for name in SPLITS}
+
+
+def _places(records: Sequence[Record]) -> list[int]:
+    """Return a number for each record, equal where records lie on the same grid and so may hold the same frames."""
+    numbers: list[int] = []
+    for index, record in enumerate(records):
+        before = zip(numbers, records, strict=False)
+        numbers.append(next((number for number, other in before if _may_share_frames(record, other)), index))
+    return numbers
+
+
+def _may_share_frames(record: Record, other: Record) -> bool:
+    # independent sequences have no times of their own: those of two files are alike and their frames are not
+    has_sequences = any(layout.sequence_length for each in (record, other) for layout in each.layouts)
+    return not has_sequences and difference(record.grid, other.grid) is None
 
 
 def _spans(splits: Splits) -> dict[str, Iterable]:

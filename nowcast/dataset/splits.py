@@ -1,7 +1,7 @@
 """Divide windows into training, validation and test, so that no frame is in two splits.
 
-Four ways: fractions of one record in time order, spans of time, numbered days, and whole rain events of several records. A
-split can be empty; its account holds its number of windows.
+Five ways: fractions of one record in time order, spans of time, numbered days, whole rain events of several records, and whole
+records. A split can be empty; its account holds its number of windows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -98,6 +98,38 @@ def split_by_events(
         name: tuple(_select_frames(w, frames == name) for w, frames in zip(windows, split_of_frame, strict=True))
         for name in SPLITS
     }
+
+
+def split_by_records(
+    windows: Sequence[Windows], times: Sequence[np.ndarray], *, assigned: Sequence[str], places: Sequence[int]
+) -> dict[str, tuple[Windows, ...]]:
+    """Divide the windows of several records by the split that each record is assigned to.
+
+        windows: one entry per record, as in each split that is returned
+        times: (time,) datetime64, one array per record
+        assigned: the split of each record
+        places: a number for each record, equal where records lie on the same grid and may hold the same frames
+
+    Of records in one place, windows of training are purged within a window's length of any frame of validation or test, and
+    windows of validation within that of a frame of test.
+    """
+    divided = {name: [each.none() for each in windows] for name in SPLITS}
+    for index, (w, split, place) in enumerate(zip(windows, assigned, places, strict=True)):
+        after = SPLITS[SPLITS.index(split) + 1 :]
+        others = [t for t, s, p in zip(times, assigned, places, strict=True) if p == place and s in after]
+        divided[split][index] = _apart_from(np.sort(np.concatenate(others)), w, times[index]) if others else w
+    return {name: tuple(of_split) for name, of_split in divided.items()}
+
+
+def _apart_from(others: np.ndarray, windows: Windows, times: np.ndarray) -> Windows:
+    """Return the windows that no frame of `others` (time,), sorted, is in or within a window's length of."""
+    duration = windows.positions.shape[1] * windows.time_step
+    first, last = times[windows.positions[:, 0]], times[windows.positions[:, -1]]
+    before = np.searchsorted(others, first - duration, side="left")
+    is_apart = before == np.searchsorted(others, last + duration, side="right")
+    purged = windows.account.num_purged + int((~is_apart).sum())
+    account = replace(windows.account, num_windows=int(is_apart.sum()), num_purged=purged)
+    return replace(windows, positions=windows.positions[is_apart], account=account)
 
 
 def _split_by_fractions(windows: Windows, times: np.ndarray, fractions: Sequence[float]) -> dict[str, Windows]:

@@ -17,7 +17,7 @@ _REASONS = {
     "num_strided": "skipped by data.stride",
     "num_missing": "too much missing",
     "num_dry": "too dry",
-    "num_purged": "at the edge of a split",
+    "num_purged": "at the edge of a split, or near another one",
 }
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 import numpy as np
 import pytest
 from makers import rain, tiny_experiment, write_record
+from sequence_file import write_sequences
 
 from nowcast.dataset.archive import open_archive
 from nowcast.errors import DataError, UsageError
@@ -68,6 +69,48 @@ def test_records_are_split_by_their_names(tmp_path):
     assert {name for name, _ in used(plan, "training")} == {"a"}
     assert {name for name, _ in used(plan, "validation")} == {"b"}
     assert {name for name, _ in used(plan, "test")} == {"c"}
+
+
+def frames_of(plan, split):
+    pairs = zip(plan.records, plan.windows[split], strict=True)
+    return {int((time - EPOCH) / (5 * MINUTES)) for r, w in pairs for time in r.times[w.positions.ravel()]}
+
+
+def test_records_that_overlap_in_time_share_no_frame_between_splits(tmp_path):
+    names, starts = ("a.nc", "b.nc", "c.nc"), (0, 30, 45)  # slots 0 to 39, 30 to 59, 45 to 74
+    lengths = (40, 30, 30)
+    paths = [
+        write_record(tmp_path / name, rain(frames=length), times=EPOCH + (start + np.arange(length)) * 5 * MINUTES)
+        for name, start, length in zip(names, starts, lengths, strict=True)
+    ]
+    plan = open_archive(splits(paths, by="records", validation_records=("*/b.nc",), test_records=("*/c.nc",)))
+    assert frames_of(plan, "training") == set(range(25))  # 25 is 5 frames from 30, the length of a window
+    assert frames_of(plan, "validation") == set(range(30, 40))
+    assert frames_of(plan, "test") == set(range(45, 75))
+    assert plan.account.as_dict() == {"num_frames": 100, "num_candidates": 100, "num_windows": 21 + 6 + 26, "num_gap": 12,
+                                      "num_strided": 0, "num_missing": 0, "num_dry": 0, "num_purged": 15 + 20}  # fmt: skip
+
+
+def test_records_of_other_grids_and_sequences_may_have_the_same_times(tmp_path):
+    paths = [write_record(tmp_path / f"{n}.nc", rain(frames=10, shape=(20 + n, 20))) for n in range(2)]
+    plan = open_archive(splits(paths, by="records", validation_records=("*/1.nc",)))
+    assert [plan.num_windows(split) for split in ("training", "validation")] == [6, 6]
+    events = np.clip(rain(frames=20, shape=(12, 12)).reshape(2, 10, 12, 12), 0, 1)
+    paths = [tmp_path / f"{name}.nc" for name in ("training", "validation")]
+    for path in paths:
+        write_sequences(path, events, title="", source="")
+    chosen = splits(paths, by="records", validation_records=("*validation*",)).model_copy(update={"variable": "intensity"})
+    plan = open_archive(chosen)
+    assert [plan.num_windows(split) for split in ("training", "validation")] == [12, 12]
+
+
+def test_the_same_record_under_two_names_cannot_train_and_validate(tmp_path):
+    paths = [write_record(tmp_path / name, rain(frames=10)) for name in ("a.nc", "b.nc")]
+    message = (
+        r"^no complete training window.*\n6 samples in 20 .*; 6 start times dropped: at the edge of a split, or near another"
+    )
+    with pytest.raises(DataError, match=message):
+        open_archive(splits(paths, by="records", validation_records=("*/b.nc",)))
 
 
 def test_spans_choose_by_time(tmp_path):
