@@ -5,6 +5,7 @@ training begins.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -100,7 +101,7 @@ class Archive:
 def open_archive(data: Data, *, packer: Packer = packed) -> Archive:
     """Open the records of `[data]`, find their windows and split them.
 
-    Raises UsageError (exit 2) without records. Raises DataError (exit 3)
+    Raises UsageError (exit 2) without records or for a pattern of `[data.splits]` that matches none. Raises DataError (exit 3)
     for records that cannot be read, hold different quantities or have no training window, NotEnoughFrames (75) where none is
     complete; the message contains the account of the windows.
     """
@@ -130,15 +131,31 @@ def open_split(paths: Sequence[str | Path], data: Data) -> list[Record]:
 
 
 def _paths_by_split(data: Data) -> dict[str, list]:
-    """Return the paths of each split if the config assigns records to splits by name, else all of them under "" alone."""
+    """Return the paths of each split if the config assigns records to splits by name, else all of them under "" alone.
+
+    Raises UsageError (exit 2) for a pattern that no file matches: its records would train.
+    """
     if data.splits.by != "records":
         return {"": list(data.records)}
-    paths: dict[str, list] = {"training": [], "validation": [], "test": []}
+    found = [path for pattern in data.records for path in expand(pattern)]
     patterns = {"validation": data.splits.validation_records, "test": data.splits.test_records}
-    for path in (path for pattern in data.records for path in expand(pattern)):
-        matching = [split for split, named in patterns.items() if any(fnmatch(str(path), pattern) for pattern in named)]
+    for split, pattern in ((split, pattern) for split, named in patterns.items() for pattern in named):
+        if not any(_is_named(path, pattern) for path in found):
+            raise UsageError(
+                f"data.splits.{split}_records: {pattern!r} matches none of the {len(found):,} files, such as {found[0]}\n"
+                "give files, folders or patterns as the records are written: a * stands for any part of a path"
+            )
+    paths: dict[str, list] = {"training": [], "validation": [], "test": []}
+    for path in found:
+        matching = [split for split, named in patterns.items() if any(_is_named(path, pattern) for pattern in named)]
         paths[matching[0] if matching else "training"].append(path)
     return paths
+
+
+def _is_named(path: Path, pattern: str) -> bool:
+    """Return whether a pattern matches a file, or a folder that it lies in."""
+    wanted = str(Path(os.path.expanduser(pattern)))
+    return any(fnmatch(str(each), wanted) for each in (path, *path.parents))
 
 
 def check_alike(records: Sequence[Record]) -> None:

@@ -113,6 +113,22 @@ def test_the_same_record_under_two_names_cannot_train_and_validate(tmp_path):
         open_archive(splits(paths, by="records", validation_records=("*/b.nc",)))
 
 
+def test_a_folder_names_its_records_and_a_pattern_without_a_match_is_refused(tmp_path):
+    for number, folder in enumerate(("2015", "2016", "2017")):
+        (tmp_path / folder).mkdir()
+        times = EPOCH + (100 * number + np.arange(10)) * 5 * MINUTES
+        write_record(tmp_path / folder / f"{folder}.nc", rain(frames=10), times=times)
+    named = {"validation_records": (f"{tmp_path}/2016/",), "test_records": ("*/2017",)}
+    plan = open_archive(splits([tmp_path], by="records", **named))
+    assert [frames_of(plan, split) for split in ("training", "validation", "test")] == [
+        set(range(10)), set(range(100, 110)), set(range(200, 210))
+    ]  # fmt: skip
+    for split in ("validation", "test"):
+        message = rf"^data\.splits\.{split}_records: '\*/2061/\*' matches none of the 3 files, such as .*/2015/2015\.nc\ngive f"
+        with pytest.raises(UsageError, match=message):
+            open_archive(splits([tmp_path], by="records", **named | {f"{split}_records": ("*/2061/*",)}))
+
+
 def test_spans_choose_by_time(tmp_path):
     record = write_record(tmp_path / "a.nc", rain(frames=24))
     start, middle, end = datetime(2020, 6, 1), datetime(2020, 6, 1, 1), datetime(2020, 6, 2)
