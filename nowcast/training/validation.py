@@ -50,7 +50,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Validation:
-    """The loss as in training, the scores of the network, and those of each baseline by name."""
+    """The loss as in training, over all cases together, the scores of the network, and those of each baseline by name."""
 
     loss: float
     network: Scores
@@ -123,7 +123,8 @@ def validate(
     forecasts distributions is calibrated on these cases; `start` is what was calibrated in the checkpoint it started from.
     """
     model.eval()
-    loss_sums = torch.zeros(2, num_batches)  # (sum of errors, count of pixels) per batch
+    # (sum of errors, count of pixels) per batch, added up as in a training step: cases count by their known pixels
+    loss_sums = torch.zeros(2, num_batches)
     totals: dict[str, list[Sums]] = {}  # by forecaster, per batch
     calibration = model.calibration(transform, baselines.thresholds, start=start)
     for k in range(num_batches):
@@ -143,7 +144,7 @@ def validate(
     losses, counts = _sum_over_processes(loss_sums)
     calibration.apply(distributed.gather)
     scores = _scores(totals)
-    return Validation(float((losses / at_least_one(counts)).mean()), scores.pop(NETWORK), scores)
+    return Validation(float(losses.sum() / at_least_one(counts.sum())), scores.pop(NETWORK), scores)
 
 
 def _scores(totals: Mapping[str, list[Sums]]) -> dict[str, Scores]:
