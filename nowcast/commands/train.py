@@ -20,7 +20,7 @@ from nowcast.runtime.device import pick_device
 from nowcast.runtime.memory import give_back_freed_memory
 from nowcast.runtime.outputs import may_write, replacing
 from nowcast.training import run_folder
-from nowcast.training.compatibility import as_the_run, check_resumable
+from nowcast.training.compatibility import as_the_run, check_resumable, seen_windows
 from nowcast.training.experiment import check_grids, check_quantity, check_shares, with_grid
 from nowcast.training.learner import Learner
 from nowcast.training.logs import LOGGERS, check_installed
@@ -78,7 +78,7 @@ def train_run(
         return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
     with distributed.in_turn(), _claimed_run_folder(trainer, write, is_resumed=bool(checkpoint), overwrite=overwrite):
         trainer.prepare_data()
-    result = _run(trainer, draw)
+    result = _run(trainer, draw, weights)
     if result is None:
         resolved = trainer.learner.experiment
         del trainer  # frees its memory, so that what would fit can be measured
@@ -196,12 +196,16 @@ def _claimed_run_folder(
             run_folder.begin(output, text)
 
 
-def _run(trainer: Trainer, draw: Callable[[Path], None]) -> Result | None:
-    """Run the training with a log file beside it, then draw its curves. Return None where it ran out of memory."""
+def _run(trainer: Trainer, draw: Callable[[Path], None], weights: Checkpoint | None) -> Result | None:
+    """Run the training with a log file beside it, then draw its curves. Return None where it ran out of memory.
+
+    weights: the checkpoint that it starts with
+    """
     output = trainer.output
     with _log_file(output / run_folder.LOG):
         for line in trainer.archive.account.lines():
             log.info("%s", line)
+        _warn_of_seen_windows(weights, trainer.learner, trainer.archive)
         try:
             return trainer.run()
         except Exception as error:
@@ -211,6 +215,11 @@ def _run(trainer: Trainer, draw: Callable[[Path], None]) -> Result | None:
         finally:
             give_back_freed_memory()
             draw(output)
+
+
+def _warn_of_seen_windows(weights: Checkpoint | None, learner: Learner, archive: Archive) -> None:
+    for line in seen_windows(weights, learner.settings.start_from, archive) if weights else ():
+        log.warning("%s", line)
 
 
 @contextmanager
@@ -255,6 +264,7 @@ def dry_run_summary(experiment: Experiment, device: str) -> dict[str, Any]:
     check_grids(archive, experiment.data.crop, learner.model)
     if weights:
         learner.start_from(weights, quantity=archive.quantity)
+    _warn_of_seen_windows(weights, learner, archive)
     windows = {split: archive.num_windows(split) for split in archive.windows}
     settings, num_steps = learner.settings, count_steps(learner.settings, windows["training"])
     cost = estimate(learner, batch_size=settings.batch_size, shape=case_shape(experiment.data, archive))

@@ -17,6 +17,7 @@ from nowcast.forecasters.by_lead import network_exceedance
 from nowcast.forecasters.fields import forecast_fields
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.members.structure import of_checkpoint
+from nowcast.forecasters.seen import spans_of_checkpoint
 from nowcast.forecasters.tiles import (
     Run,
     Tiling,
@@ -105,22 +106,8 @@ class Network(Forecaster):
         }
 
     def seen(self, split: str) -> list[list[str]]:
-        """Return the spans (record, start, end) whose frames trained it, or chose and calibrated it ("validation").
-
-        A checkpoint without stretches has one span for each record, of which a split by days took some days.
-        """
-        if split in (stretches := self.metadata.get("stretches", {})):
-            before = self.metadata.get("started_from", {}).get("seen", [])  # by the network whose weights it began with
-            return stretches[split] + (before if split == "training" else [])
-        spans, splits = self.metadata.get("spans", {}).get(split, []), self.experiment.data.splits
-        if splits.by != "days":
-            return spans
-        return [
-            [name, f"{day}T00:00:00Z", f"{day}T23:59:59Z"]
-            for name, *ends in spans
-            for day in np.arange(*np.array([end.removesuffix("Z") for end in ends], "datetime64[D]") + np.array([0, 1]))
-            if day.astype(int) % splits.every_days in splits.days[split]
-        ]
+        """Return the spans (record, start, end) whose frames trained it, or chose and calibrated it ("validation")."""
+        return spans_of_checkpoint(self.metadata, split, self.experiment.data.splits)
 
     @property
     def cells_km(self) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""What a network has seen, as text in the files of its forecasts: their scores tell leakage as those of the network do.
+"""What a network has seen, by its checkpoint; and as text in the files of its forecasts, whose scores tell leakage as well.
 
 JSON in the global attribute TRAINING_PERIODS: {"training": {"knmi": ["2010-08-26T00:00:00Z/2010-08-26T06:00:00Z"]},
 "validation": {…}, "cells_km": [[1.0, 1.0]]}.
@@ -6,11 +6,13 @@ JSON in the global attribute TRAINING_PERIODS: {"training": {"knmi": ["2010-08-2
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from nowcast.config.schema import Splits
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.attributes import TRAINING_PERIODS
 
@@ -24,6 +26,28 @@ class Seen:
 
     spans: dict[str, list[list[str]]] = field(default_factory=lambda: {split: [] for split in SPLITS})
     cells_km: list[tuple[float, float]] = field(default_factory=list)
+
+
+def spans_of_checkpoint(metadata: Mapping[str, Any], split: str, splits: Splits) -> list[list[str]]:
+    """Return the spans (record, start, end) whose frames trained a checkpoint, or chose and calibrated it ("validation").
+
+    A checkpoint without stretches has one span for each record, of which a split by days took some days.
+
+    metadata: of the checkpoint
+    splits: of its config
+    """
+    if split in (stretches := metadata.get("stretches", {})):
+        before = metadata.get("started_from", {}).get("seen", [])  # by the network whose weights it began with
+        return stretches[split] + (before if split == "training" else [])
+    spans = metadata.get("spans", {}).get(split, [])
+    if splits.by != "days":
+        return spans
+    return [
+        [name, f"{day}T00:00:00Z", f"{day}T23:59:59Z"]
+        for name, *ends in spans
+        for day in np.arange(*np.array([end.removesuffix("Z") for end in ends], "datetime64[D]") + np.array([0, 1]))
+        if day.astype(int) % splits.every_days in splits.days[split]
+    ]
 
 
 def as_text(forecaster: Forecaster) -> str:

@@ -4,19 +4,24 @@ Resume: the config must be that of the run, except for `[training]`, where every
 whose state is in the checkpoint. The records may have moved, but must give the same windows. Keys that are newer than the run
 have the values that it went by.
 
-Start (`training.start_from`): only the weights are taken, so quantity, units, `[transform]` and `[model]` must be equal.
+Start (`training.start_from`): only the weights are taken, so quantity, units, `[transform]` and `[model]` must be equal. It is
+told where windows of the validation trained them.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from nowcast import config
-from nowcast.config.schema import Experiment, NamedSection
+from nowcast.config.schema import Experiment, NamedSection, Splits
 from nowcast.dataset.archive import Archive
+from nowcast.dataset.windows import Windows
 from nowcast.errors import CheckpointError, NowcastError, UsageError
+from nowcast.forecasters.seen import spans_of_checkpoint
 from nowcast.models import model_config
 from nowcast.models.checkpoint import Checkpoint
 from nowcast.models.model import Model
@@ -125,6 +130,49 @@ def fitting_weights(
     _check_shapes(model.state_dict(), weights, experiment.model.model_dump(mode="json"), stored["model"], name)
     _check_section("model", experiment.model.model_dump(mode="json"), stored["model"], name)
     return weights
+
+
+def seen_windows(checkpoint: Checkpoint, name: str, archive: Archive) -> list[str]:
+    """Return warnings of windows of the validation that trained the checkpoint of `training.start_from`.
+
+    name: the checkpoint's name in `training.start_from`
+    """
+    metadata = checkpoint.metadata
+    splits = Splits()
+    with suppress(NowcastError):  # a config of another version
+        splits = config.from_dict(metadata["config"], source=name).data.splits
+    spans, sizes = spans_of_checkpoint(metadata, "training", splits), np.reshape(metadata.get("spacing_km", []), (-1, 2))
+    total, trained, alike = archive.num_windows("validation"), 0, 0
+    for record, windows in zip(archive.records, archive.windows["validation"], strict=True):
+        has_spacing = np.isclose(sizes, np.array(record.grid.spacing_km), rtol=0.01).all(axis=1).any()
+        own = _within(record.times, windows, [times for other, *times in spans if other == record.name])
+        renamed = _within(record.times, windows, [times for other, *times in spans if other != record.name and has_spacing])
+        trained, alike = trained + int(own.sum()), alike + int((renamed & ~own).sum())
+    warnings = []
+    if trained:
+        warnings.append(f"Beware: '{name}' was trained on {_share(trained, total)}: their loss and scores are too good.")
+    if alike:
+        warnings.append(
+            f"Beware: '{name}' has seen a record of another name at the times of {_share(alike, total)}: if it is the same "
+            "radar, their loss and scores are too good."
+        )
+    return warnings
+
+
+def _within(times: np.ndarray, windows: Windows, spans: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return a mask (window,) of the windows with a future frame within a span [start, end].
+
+    times: (time,) datetime64 of the record
+    """
+    reference, last = times[windows.reference_positions], times[windows.positions[:, -1]]
+    inside = np.zeros(len(windows), bool)
+    for start, end in (np.array([time.removesuffix("Z") for time in span], "datetime64[s]") for span in spans):
+        inside |= (start <= last) & (reference < end)
+    return inside
+
+
+def _share(number: int, total: int) -> str:
+    return f"all {total:,} validation windows" if number == total else f"{number:,} of the {total:,} validation windows"
 
 
 def _sections(metadata: Mapping[str, Any], name: str) -> dict[str, dict[str, Any]]:

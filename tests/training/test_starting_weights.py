@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from datetime import datetime, timedelta
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from nowcast.errors import CheckpointError
 from nowcast.forecasters import open_forecaster
 from nowcast.models.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
 from nowcast.training.learner import Learner
-from nowcast.training.run_folder import METRICS, first_validation
+from nowcast.training.run_folder import LOG, METRICS, first_validation
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -178,3 +179,24 @@ def test_the_command_line_ends_with_exit_code_4(record, source, tmp_path):
     assert code == 0
     assert f'start_from = "{source}"' in out
     assert not (tmp_path / "run").exists()
+
+
+def test_validation_windows_that_trained_the_weights_are_told(record, source, tmp_path):
+    """The source was trained on the first 24 frames of the record; frames 8 to 39 validate here, in 28 windows."""
+    times = [datetime(2020, 6, 1) + minutes for minutes in (timedelta(0), timedelta(minutes=40), timedelta(minutes=200))]
+    experiment = tiny_experiment([record], start_from=str(source), steps=1)
+    spans = config.Splits(by="spans", training=[times[:2]], validation=[times[1:]])
+    experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"splits": spans})})
+    (tmp_path / "tiny.toml").write_text(config.write(experiment))
+    train = ("train", tmp_path / "tiny.toml", "--output", tmp_path / "run")
+    warning = f"Beware: '{source}' was trained on 14 of the 28 validation windows: their loss and scores are too good."
+    code, _, err = command(*train, "--dry-run")
+    assert (code, err.count(warning)) == (0, 1)
+    code, _, err = command(*train)
+    assert (code, err.count(warning), (tmp_path / "run" / LOG).read_text().count(warning)) == (0, 1, 1)
+
+    renamed = shutil.copy(record, tmp_path / "other.nc")
+    code, _, err = command(*train[:2], "--data", renamed, *train[2:], "--dry-run")
+    assert f"'{source}' has seen a record of another name at the times of 14 of the 28 validation windows: if it is the" in err
+    (tmp_path / "tiny.toml").write_text(config.write(tiny_experiment([record], start_from=str(source))))
+    assert "Beware" not in command(*train, "--dry-run")[2]
