@@ -21,7 +21,7 @@ from nowcast.runtime.memory import give_back_freed_memory
 from nowcast.runtime.outputs import may_write, replacing
 from nowcast.training import run_folder
 from nowcast.training.compatibility import as_the_run, check_resumable, seen_windows
-from nowcast.training.experiment import check_grids, check_quantity, check_shares, with_grid
+from nowcast.training.experiment import check_grids, check_quantity, check_shares, resolve, with_grid
 from nowcast.training.learner import Learner
 from nowcast.training.logs import LOGGERS, check_installed
 from nowcast.training.optimizer import count_steps
@@ -68,8 +68,7 @@ def train_run(
     own_device = distributed.join(pick_device(device))
     if checkpoint := _checkpoint_to_resume(output, resume=resume):
         experiment = as_the_run(experiment, checkpoint)
-    with distributed.in_turn():
-        archive = open_archive(experiment.data)
+    archive = _open_archive(experiment)
     weights = None if checkpoint else starting_checkpoint(experiment, output)
     experiment = with_batch_size(with_grid(experiment, archive), archive, own_device, checkpoint)
     trainer = _make_trainer(experiment, archive, output, own_device, checkpoint, weights)
@@ -87,6 +86,13 @@ def train_run(
         raise MemoryLimitError(f"{advice}\nThe checkpoints in {output} are kept.")
     no_gain = "" if result.best_step else f": no later validation had a lower loss than {trainer.learner.start_name}"
     return f"{result.output / BEST}  (best at step {result.best_step:,} of {result.step:,}{no_gain})"
+
+
+def _open_archive(experiment: Experiment) -> Archive:
+    """Open the records. Raises UsageError (exit 2), before any data are read, where parts of the config do not fit together."""
+    resolve(experiment)
+    with distributed.in_turn():
+        return open_archive(experiment.data)
 
 
 def _checkpoint_to_resume(output: Path, *, resume: bool) -> Checkpoint | None:
@@ -256,8 +262,7 @@ def dry_run_summary(experiment: Experiment, device: str) -> dict[str, Any]:
     from nowcast.report import training_curves  # noqa: F401
 
     own_device = distributed.join(pick_device(device))
-    with distributed.in_turn():
-        archive = open_archive(experiment.data)
+    archive = _open_archive(experiment)
     weights = starting_checkpoint(experiment)
     learner = Learner(with_batch_size(with_grid(experiment, archive), archive, own_device), own_device)
     check_quantity(archive, learner.model.config)

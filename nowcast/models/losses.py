@@ -25,6 +25,7 @@ class Loss(Section):
 
     takes_distributions: ClassVar[bool] = False  # whether it takes a `Distribution` instead of forecast values
     takes_guidance: ClassVar[bool] = False  # whether it compares with the guidance of a model that takes it
+    takes_shares: ClassVar[bool] = False  # whether it takes forecast values from 0 to 1 alone
 
     def sum_and_count(
         self, forecast: "Tensor | Distribution", observed: Tensor, validity: Tensor, transform: Transform
@@ -124,6 +125,7 @@ class BinaryCrossEntropy(Loss):
     of Shi et al. (2015), arXiv 1506.04214.
     """
 
+    takes_shares: ClassVar[bool] = True
     name: Literal["bce"] = "bce"
     reduction: Literal["mean", "sum"] = "mean"
 

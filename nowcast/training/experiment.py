@@ -27,13 +27,18 @@ def resolve(experiment: Experiment) -> Experiment:
 
 
 def check_loss(model: Section, loss: Loss) -> None:
-    """Raise UsageError (exit 2) where the loss needs distributions and the model gives values, or the other way round."""
+    """Raise UsageError (exit 2) where the loss needs distributions, or values from 0 to 1, and the model gives others."""
     if loss.takes_guidance and not MODELS[model.name][1].takes_guidance:
         raise UsageError(f"config: loss.name = {loss.name!r} compares with guidance but model.name = {model.name!r} takes none")
     gives = "distributions" if MODELS[model.name][1].gives_distributions else "values"
     takes = "distributions" if loss.takes_distributions else "values"
     if gives != takes:
         raise UsageError(f"config: loss.name = {loss.name!r} takes {takes} but model.name = {model.name!r} gives {gives}")
+    output = getattr(model, "output", None)  # None: a model that has no such key may limit its values itself
+    if loss.takes_shares and output not in (None, "sigmoid"):
+        raise UsageError(
+            f"config: loss.name = {loss.name!r} takes values from 0 to 1: model.output = 'sigmoid', not {output!r}"
+        )
 
 
 def check_guidance(data: Data, model: Section, transform: Transform) -> None:
