@@ -126,7 +126,7 @@ MEANING = {
     "balanced.thresholds": "mm/h at which the weight changes",
     "balanced.weights": "weights below, between and above them",
     "exceedance.thresholds": "mm/h whose probabilities are trained",
-    "relative_exceedance.thresholds": "mm/h whose probabilities are trained",
+    "relative_exceedance.thresholds": "mm/h whose probabilities are trained: some of these",
     "exceedance.weights": "one for each threshold",
     "mse": "weight of the squared error",
     "mae": "weight of the absolute error",

@@ -4,7 +4,7 @@ from nowcast.config.schema import Data, Experiment, NamedSection, Section
 from nowcast.dataset.archive import Archive
 from nowcast.errors import DataError, UsageError
 from nowcast.models import MODELS, model_config
-from nowcast.models.guided.guidance import TRANSFORM
+from nowcast.models.guided.guidance import RATES, TRANSFORM
 from nowcast.models.losses import Loss, make_loss
 from nowcast.models.model import Model
 from nowcast.models.transform import Transform, make_transform
@@ -27,9 +27,17 @@ def resolve(experiment: Experiment) -> Experiment:
 
 
 def check_loss(model: Section, loss: Loss) -> None:
-    """Raise UsageError (exit 2) where the loss needs distributions, or values from 0 to 1, and the model gives others."""
+    """Raise UsageError (exit 2) where the loss needs distributions, or values from 0 to 1, and the model gives others.
+
+    Also where it is divided by the entropy of guidance at thresholds that are none of the guidance's rates.
+    """
     if loss.takes_guidance and not MODELS[model.name][1].takes_guidance:
         raise UsageError(f"config: loss.name = {loss.name!r} compares with guidance but model.name = {model.name!r} takes none")
+    if loss.takes_guidance and (others := [rate for rate in loss.thresholds if rate not in RATES]):
+        raise UsageError(
+            f"config: loss.thresholds = {list(loss.thresholds)}: the guidance is no forecast of reaching {others[0]:g} mm/h\n"
+            f"give some of {', '.join(f'{rate:g}' for rate in RATES)} mm/h for loss.name = {loss.name!r}"
+        )
     gives = "distributions" if MODELS[model.name][1].gives_distributions else "values"
     takes = "distributions" if loss.takes_distributions else "values"
     if gives != takes:

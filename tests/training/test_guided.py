@@ -163,6 +163,10 @@ def test_a_run_that_is_older_than_the_shift_forecasts_resumes_and_is_started_fro
         ),
         ({"model": {"name": "encoder_forecaster"}}, r"'relative_exceedance' compares with guidance but .* takes none"),
         ({"model": {"name": "probabilistic"}}, r"'relative_exceedance' compares with guidance but .* takes none"),
+        (
+            {"loss": {"name": "relative_exceedance", "thresholds": [0.1, 0.3, 5]}},
+            r"reaching 0\.3 mm/h\ngive some of 0\.1, 0\.5, 1, 2, 5, 10, 20, 50 mm/h for loss\.name = 'relative_exceedance'$",
+        ),
         ({"loss": {"name": "mae"}}, r"loss\.name = 'mae' takes values but model\.name = 'guided' gives distributions"),
     ],
 )
@@ -172,6 +176,11 @@ def test_what_does_not_fit_guidance_is_refused(changed, says):
     with pytest.raises(UsageError, match=says) as caught:
         resolve(config.from_dict(tree | changed, source="test"))
     assert caught.value.exit_code == 2
+
+
+def test_some_of_the_rates_of_the_guidance_may_be_thresholds():
+    tree = config.as_dict(tiny_experiment(["x.nc"])) | SECTIONS
+    resolve(config.from_dict(tree | {"loss": {"name": "relative_exceedance", "thresholds": [1, 5.0]}}, source="test"))
 
 
 @pytest.mark.parametrize("further", [(), ("--dry-run",)])
