@@ -300,7 +300,7 @@ def open_records(records: Paths, *, variable: str | None = None, zr_a: float = 2
     variable: to read, if CF attributes do not tell
     zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
 
-    Raises UsageError (exit 2) if there are no files, DataError (3) for files that cannot be used.
+    Raises UsageError (exit 2) if there are no files or for a wrong Z-R relation, DataError (3) for files that cannot be used.
     """
     from nowcast.netcdf.opening import open_records as open_all
     from nowcast.netcdf.rain.data_arrays import as_data_array

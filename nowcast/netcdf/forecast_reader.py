@@ -176,9 +176,9 @@ def read_forecast(
     zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
 
     Of several files those that cannot be used are left out, with a warning. Raises UsageError (exit 2) if there are no files,
-    or for units that are none of rain, DataError (exit 3) if none can be used, or if files differ in grid, kind or lead times.
+    or for wrong units or a wrong Z-R relation, DataError (3) if none can be used, or files differ in grid, kind or lead times.
     """
-    check_given(units)
+    check_given(units, zr_a, zr_b)
     files = _open_usable(expand(where), where, variable=variable, strict=strict, units=units, zr_a=zr_a, zr_b=zr_b)
     for inferred in sorted({file.times.inferred for file in files} - {None}):
         log.info("%s: no forecast_reference_time is stated; taken from %s", where, inferred)

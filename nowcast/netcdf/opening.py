@@ -103,9 +103,10 @@ def open_records(
 
     Of several files in a folder or glob those that cannot be used, and forecasts and scores that nowcast made, are left out,
     with a warning. A record is named by the folder that was given, each differently. Raises UsageError (exit 2) if there are
-    no files, or for units that are none of rain, DataError (3) if a file named by itself, or every file, cannot be used.
+    no files, for units that are none of rain and a Z-R relation that is none, DataError (3) if a file named by itself, or every
+    file, cannot be used.
     """
-    check_given(units)
+    check_given(units, zr_a, zr_b)
     names: dict[tuple, str] = {}
     groups, shared = {}, {}
     series: dict[tuple, tuple] = {}  # the place of a file -> that of the first file on this grid, but for rounding

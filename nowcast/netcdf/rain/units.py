@@ -5,6 +5,7 @@ read, or reads in another sense: to udunits `mm/5min` is mm/5 times minutes. 1 k
 units can stand for; with the interval of an accumulation or a Z-R relation it becomes a `Conversion`.
 """
 
+import math
 import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -119,8 +120,15 @@ def meaning(units: str) -> Meaning | None:
     return Meaning(kind, float(one - offset), float(offset)) if abs(one - offset) < _LARGEST else None
 
 
-def check_given(units: str | None) -> None:
-    """Raise UsageError (exit 2) for units of --units or data.units that are no measure of rain; None is none given."""
+def check_given(units: str | None, zr_a: float, zr_b: float) -> None:
+    """Raise UsageError (exit 2) for units of --units or data.units that are no measure of rain; None is none given.
+
+    Likewise for numbers that no Z = zr_a R^zr_b has, of which nothing but NaN would come.
+    """
+    for name, value, usual in (("zr_a", zr_a, 200), ("zr_b", zr_b, 1.6)):
+        is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if not (is_number and 0 < value < math.inf):
+            raise UsageError(f"{name} = {value!r}: write a number above 0, as of Z = zr_a R^zr_b, such as {usual}")
     meant = meaning(units) if units is not None else None
     if units is not None and (meant is None or meant.kind == "dimensionless"):
         raise UsageError(f'--units "{units}" (data.units) is no measure of rain.\nExpected {EXPECTED_UNITS}.')

@@ -6,6 +6,7 @@ import pytest
 import torch
 from makers import command, write_record
 
+import nowcast
 from nowcast.commands.evaluate import open_all
 from nowcast.commands.inspect import inspect_record
 from nowcast.config.schema import Data
@@ -79,6 +80,18 @@ def test_units_that_a_file_states_hold_and_a_warning_tells(tmp_path, caplog):
 def test_units_that_are_none_of_rain_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r'--units "K" \(data.units\) is no measure of rain.\nExpected a rate'):
         open_records([without_units(tmp_path / "a.nc")], units="K")
+
+
+def test_a_relation_that_gives_nothing_but_nan_is_refused(tmp_path):
+    path = without_units(tmp_path / "a.nc", units="dBZ", value=10 * np.log10(300 * 4**1.4))
+    (record,) = open_records([path], zr_a=np.int64(300), zr_b=np.float32(1.4))
+    assert record.read([0]).flat[0] == pytest.approx(4)
+    assert float(nowcast.open_records(path, zr_a=300, zr_b=1.4)[0][0, 0, 0]) == pytest.approx(4)
+    for name in ("zr_a", "zr_b"):
+        for value in (-1, 0, np.nan, np.inf, True, "200", None):
+            for opened in (open_records, read_forecast, nowcast.open_records):
+                with pytest.raises(UsageError, match=rf"{name} = {value!r}: write a number above 0, as of Z = zr_a R\^zr_b"):
+                    opened(path if opened is read_forecast else [path], **{name: value})
 
 
 def test_the_config_and_the_commands_take_them(tmp_path, monkeypatch):
