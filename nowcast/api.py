@@ -17,6 +17,7 @@ import xarray as xr
 from nowcast.errors import UsageError
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.prediction.arrays import Array, Asked, forecast_array
+from nowcast.quantity import are_thresholds
 from nowcast.scores.functions import numbers
 
 if TYPE_CHECKING:
@@ -81,11 +82,9 @@ class Net:
 
         Raises UsageError (exit 2) for a forecaster that gives no probabilities, and the errors of `forecast`.
         """
-        levels = self.thresholds if thresholds is None else numbers(thresholds)
         if not self.thresholds:
             raise UsageError(f"{self.name} gives no probabilities.\nUse extrapolation, or a network that was trained for them.")
-        if not levels or list(levels) != sorted(set(levels)) or not all(0 < level < 1e6 for level in levels):
-            raise UsageError(f"thresholds = {thresholds!r}: write ascending numbers above 0, in mm/h, such as [0.5, 1, 5]")
+        levels = self.thresholds if thresholds is None else _thresholds(thresholds)
         return forecast_array(self.forecaster, rain, Asked(self._leads(leads), levels), units=units, time_step=time_step)
 
     def members(
@@ -244,7 +243,7 @@ def evaluate(
     start: Any = None,
     end: Any = None,
     every: float | None = None,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[float] | float | None = None,
     variable: str | None = None,
     device: str = "auto",
 ) -> Scores:
@@ -253,9 +252,9 @@ def evaluate(
     forecasters: one or several that `load` returned, runs, or names that `load` or `nowcast evaluate` takes
     observations: records, or a DataArray (time, y, x)
     start, end: first and last reference time (UTC), the last a time or, as text, a whole day; every: minutes between them
-    thresholds: mm/h
+    thresholds: one or several, mm/h
 
-    Raises the errors of `commands.evaluate.evaluate_forecasters`.
+    Raises UsageError (exit 2) for wrong arguments, and the errors of `commands.evaluate.evaluate_forecasters`.
     """
     from nowcast.commands.evaluate import evaluate_forecasters
     from nowcast.netcdf.rain.data_arrays import stored
@@ -264,7 +263,7 @@ def evaluate(
     one = isinstance(forecasters, str | os.PathLike | Net | Forecaster)
     given = [_forecaster(each) for each in ([forecasters] if one else forecasters)]
     selection = Selection((), _time(start, "start"), _time(end, "end", whole_day=True), every)
-    levels = None if thresholds is None else tuple(map(float, thresholds))
+    levels = None if thresholds is None else _thresholds(thresholds)
     with ExitStack() as stack:
         if isinstance(observations, xr.DataArray | xr.Dataset):
             observations = stack.enter_context(stored(observations))
@@ -272,6 +271,14 @@ def evaluate(
             given, _listed(observations), selection, thresholds=levels, variable=variable, device=device, examples=True
         )
     return Scores.of(evaluation)
+
+
+def _thresholds(given: Any) -> tuple[float, ...]:
+    """Return one or several thresholds (mm/h) as a tuple. Raises UsageError (exit 2) for what are none."""
+    levels = numbers(given)
+    if not are_thresholds(levels):
+        raise UsageError(f"thresholds = {given!r}: write ascending numbers above 0, in mm/h, such as [0.5, 1, 5]")
+    return levels
 
 
 def _time(given: Any, name: str, *, whole_day: bool = False) -> np.datetime64 | None:

@@ -3,7 +3,10 @@
 Files and checkpoints keep the name alone; `Quantity.named` gives the rest.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+_HIGHEST = 1e6  # no threshold (mm/h) is as high
 
 
 @dataclass(frozen=True)
@@ -43,3 +46,9 @@ RAIN_RATE = Quantity(
     data_range=30.0,  # HKO-7's highest threshold; with 100 mm/h, all but cloudbursts would count as uniform
 )
 DIMENSIONLESS = Quantity.named("dimensionless")  # whatever a variable in units "1" stands for
+
+
+def are_thresholds(values: Sequence[float]) -> bool:
+    """Return whether these are thresholds: one or several ascending numbers above 0."""
+    are_numbers = all(isinstance(value, int | float) and 0 < value < _HIGHEST for value in values)
+    return bool(values) and are_numbers and list(values) == sorted(set(values))

@@ -4,7 +4,7 @@ import pickle
 import subprocess
 import sys
 
-from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity
+from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity, are_thresholds
 
 
 def test_the_name_that_files_keep_gives_the_quantity_again():
@@ -21,6 +21,13 @@ def test_another_quantity_goes_from_0_to_1_without_a_unit():
     other = Quantity.named("cloud_area_fraction")
     assert (other.units, other.unit, other.label) == ("1", "", "")
     assert (other.thresholds, other.data_range) == ((0.5,), 1.0)
+
+
+def test_thresholds_are_ascending_numbers_above_0():
+    assert are_thresholds((0.5, 1, 5.0))
+    assert are_thresholds([2.5])
+    for wrong in ((), (5, 1), (1, 1), (0, 1), (-1,), (1e6,), (float("nan"), 1), (float("inf"),), ([1, 5],), ("1",), (None,)):
+        assert not are_thresholds(wrong)
 
 
 def test_it_needs_the_standard_library_alone():

@@ -169,13 +169,15 @@ def parse_selection(reference_times: Sequence[str], start: str | None, end: str 
 
 def parse_thresholds(text: str | None) -> tuple[float, ...] | None:
     """Return thresholds from text such as 0.5,1,5,10; None for None. Raises UsageError (exit 2) for anything else."""
+    from nowcast.quantity import are_thresholds
+
     if text is None:
         return None
     try:
         thresholds = tuple(float(number) for number in text.split(","))
     except ValueError:
         thresholds = ()
-    if not thresholds or not all(0 < value < 1e6 for value in thresholds) or list(thresholds) != sorted(set(thresholds)):
+    if not are_thresholds(thresholds):
         raise UsageError(f"--thresholds {text}: write ascending numbers above 0 with commas, such as 0.5,1,5,10")
     return thresholds
 
