@@ -174,6 +174,7 @@ def train(
     from nowcast import config as configs
     from nowcast.commands.choose_config import choose_config
     from nowcast.commands.train import train_run
+    from nowcast.netcdf.files import OPEN_FILES
 
     if config is None and not data and not resume:
         raise UsageError("nothing to train: give a config, or data to have one planned")
@@ -189,7 +190,8 @@ def train(
         experiment, write = choose_config(
             name, records, settings, run=run, resume=resume, overwrite=overwrite, device=device, dry_run=False
         )
-    train_run(experiment, run, resume=resume, overwrite=overwrite, device=device, write=write)
+    with OPEN_FILES.closed_after():
+        train_run(experiment, run, resume=resume, overwrite=overwrite, device=device, write=write)
     return Run(run)
 
 
@@ -257,6 +259,7 @@ def evaluate(
     Raises UsageError (exit 2) for wrong arguments, and the errors of `commands.evaluate.evaluate_forecasters`.
     """
     from nowcast.commands.evaluate import evaluate_forecasters
+    from nowcast.netcdf.files import OPEN_FILES
     from nowcast.netcdf.rain.data_arrays import stored
     from nowcast.prediction.cases import Selection
 
@@ -265,6 +268,7 @@ def evaluate(
     selection = Selection((), _time(start, "start"), _time(end, "end", whole_day=True), every)
     levels = None if thresholds is None else _thresholds(thresholds)
     with ExitStack() as stack:
+        stack.enter_context(OPEN_FILES.closed_after())
         if isinstance(observations, xr.DataArray | xr.Dataset):
             observations = stack.enter_context(stored(observations))
         evaluation = evaluate_forecasters(
@@ -303,16 +307,20 @@ def _forecaster(given: Any) -> "str | Forecaster":
 def open_records(records: Paths, *, variable: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6) -> list[xr.DataArray]:
     """Open records as DataArrays (time, y, x) in mm/h, one for each series; fields are read when they are used.
 
+    Files that were read stay open, and cannot be written again, until `close` of their DataArray is called.
+
     records: NetCDF files, folders or globs
     variable: to read, if CF attributes do not tell
     zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
 
     Raises UsageError (exit 2) if there are no files or for a wrong Z-R relation, DataError (3) for files that cannot be used.
     """
+    from nowcast.netcdf.files import OPEN_FILES
     from nowcast.netcdf.opening import open_records as open_all
     from nowcast.netcdf.rain.data_arrays import as_data_array
 
-    return [as_data_array(record) for record in open_all(_listed(records), variable=variable, zr_a=zr_a, zr_b=zr_b)]
+    with OPEN_FILES.closed_after():
+        return [as_data_array(record) for record in open_all(_listed(records), variable=variable, zr_a=zr_a, zr_b=zr_b)]
 
 
 def _listed(paths: Paths | None) -> list[str]:

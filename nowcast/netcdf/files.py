@@ -222,11 +222,26 @@ class OpenFiles:
                 self._datasets.popitem()[1][1].close()
 
     def close_one(self, path: Path) -> None:
-        """Close a file, if it is open."""
-        with self.lock:
+        """Close a file, if it is open and there."""
+        with self.lock, contextlib.suppress(DataError):
             *_, dataset = self._known(path)
             if dataset is not None:
                 dataset.close()
+
+    @contextlib.contextmanager
+    def closed_after(self) -> Iterator[None]:
+        """Close, after the block, the files that were not open before it.
+
+        A thread that reads one of them meanwhile opens it again.
+        """
+        with self.lock:
+            before = set(self._datasets)
+        try:
+            yield
+        finally:
+            with self.lock:
+                for key in self._datasets.keys() - before:
+                    self._datasets.pop(key)[1].close()
 
     def get(self, path: Path) -> netCDF4.Dataset:
         """Return the open dataset of a file, opened again if the file was replaced. Hold `lock` while using it."""

@@ -7,7 +7,7 @@ times and places of a DataArray are understood by the code that understands file
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +92,12 @@ def _as_dataset(array: xr.DataArray | xr.Dataset) -> tuple[xr.Dataset, str]:
 
 
 class _Frames(BackendArray):
-    """The frames of a record (time, y, x), read when they are indexed."""
+    """The frames of a record (time, y, x), read when they are indexed.
+
+    `keeps_open`: whether the files stay open from one reading to the next, which spares decompressing their chunks again.
+    """
+
+    keeps_open = True
 
     def __init__(self, record: Record):
         self.record, self.shape, self.dtype = record, (len(record), *record.grid.shape), np.dtype(np.float32)
@@ -100,11 +105,18 @@ class _Frames(BackendArray):
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
+    def close(self) -> None:
+        """Close the files, which others can then write; what is read later closes them itself."""
+        self.keeps_open = False
+        for path in self.record.paths:
+            OPEN_FILES.close_one(path)
+
     def _read(self, key: tuple) -> np.ndarray:
         time, *cells = key
         positions = np.arange(len(self.record))[time]
         damage = Damage(self.record)
-        fields = damage.frames(np.atleast_1d(positions))
+        with nullcontext() if self.keeps_open else OPEN_FILES.closed_after():
+            fields = damage.frames(np.atleast_1d(positions))
         damage.warn()
         for axis, part in enumerate(cells, 1):
             fields = fields[(slice(None),) * axis + (part if isinstance(part, slice) else np.atleast_1d(part),)]
@@ -115,15 +127,19 @@ class _Frames(BackendArray):
 def as_data_array(record: Record) -> xr.DataArray:
     """Return a record as a DataArray (time, y, x), mm/h, NaN missing, whose fields are read when they are used.
 
-    Row 0 is the northernmost. Coordinates and the grid mapping are those of the files.
+    Its files stay open once they are read, until its `close` is called. Row 0 is the northernmost. Coordinates and the grid
+    mapping are those of the files.
     """
     dims = ("time", record.grid.y_name, record.grid.x_name)
-    variable = xr.Variable(dims, indexing.LazilyIndexedArray(_Frames(record)))
+    frames = _Frames(record)
+    variable = xr.Variable(dims, indexing.LazilyIndexedArray(frames))
     attributes = dict(RATE) if record.quantity.is_rain else {"units": record.quantity.units}
     coordinates = grid_coordinates(record.grid) | {"time": ("time", record.times, {"standard_name": "time"})}
     if record.grid.mapping_name:
         attributes["grid_mapping"] = record.grid.mapping_name
-    return xr.DataArray(variable, coordinates, name=record.variable, attrs=attributes).assign_attrs(record=record.name)
+    array = xr.DataArray(variable, coordinates, name=record.variable, attrs=attributes | {"record": record.name})
+    array.set_close(frames.close)
+    return array
 
 
 def grid_coordinates(grid: Grid) -> dict[str, tuple]:

@@ -1,0 +1,62 @@
+"""What calls of nowcast leave behind in a Python session: no file open, no seed, no other number of threads."""
+
+import os
+
+import numpy as np
+import pytest
+import xarray as xr
+from makers import rain, write_record
+
+import nowcast
+from nowcast.errors import UsageError
+
+OPTIONS = {"thresholds": [1], "start": "2020-06-01T00:45", "device": "cpu"}
+
+no_list_of_open_files = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="lists open files by /proc")
+
+
+@pytest.fixture
+def file(tmp_path):
+    return write_record(tmp_path / "rain.nc", rain(frames=24, shape=(16, 20)))
+
+
+def is_open(path):
+    return any(os.path.realpath(f"/proc/self/fd/{number}") == str(path) for number in os.listdir("/proc/self/fd"))
+
+
+@no_list_of_open_files
+def test_files_are_closed_when_their_array_is(file):
+    (array,) = nowcast.open_records(file)
+    assert not is_open(file)
+    part = array.isel(time=[0])
+    first = part.values
+    assert is_open(file)
+    array.close()
+    assert not is_open(file)
+    np.testing.assert_array_equal(array[0], first[0])  # can still be read
+    assert not is_open(file)
+    with xr.open_dataset(file, decode_coords="all") as dataset:
+        twice = (dataset.rainfall_rate * 2).assign_attrs(dataset.rainfall_rate.attrs).load()
+    twice.to_netcdf(file)
+    (again,) = nowcast.open_records(file)
+    np.testing.assert_array_equal(again[0], 2 * first[0])
+    again.close()
+
+
+@no_list_of_open_files
+@pytest.mark.slow
+def test_an_evaluation_closes_what_it_opened(file, tmp_path):
+    beside = write_record(tmp_path / "beside.nc", rain(frames=4, shape=(16, 20)))
+    (array,) = nowcast.open_records(beside)
+    array.load()
+    scores = nowcast.evaluate("persistence", file, **OPTIONS)
+    assert not is_open(file)
+    assert is_open(beside)  # was before
+    with pytest.raises(UsageError):
+        nowcast.evaluate(["persistence", "persistence"], file, **OPTIONS)
+    assert not is_open(file)
+    with xr.open_dataset(file, decode_coords="all") as dataset:
+        rate = dataset.rainfall_rate.load()
+    rate.to_netcdf(file)
+    np.testing.assert_array_equal(nowcast.evaluate("persistence", file, **OPTIONS).csi, scores.csi)
+    array.close()
