@@ -4,8 +4,8 @@ All of it is also in the package itself, imported when it is first used: `import
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import xarray as xr
 
 from nowcast.errors import UsageError
 from nowcast.forecasters.forecaster import Forecaster
+from nowcast.netcdf.files import OPEN_FILES
 from nowcast.prediction.arrays import Array, Asked, forecast_array
 from nowcast.quantity import are_thresholds
 from nowcast.scores.functions import numbers
@@ -151,6 +152,16 @@ class Run:
         return read_events(self.folder / METRICS)
 
 
+@contextmanager
+def _session_kept() -> Iterator[None]:
+    """Leave a session's files and random numbers as they were before a training."""
+    from nowcast.runtime.device import random_state_kept
+
+    with OPEN_FILES.closed_after(), random_state_kept():
+        yield
+
+
+@_session_kept()
 def train(
     config: str | os.PathLike | Mapping[str, Any] | None = None,
     data: Paths | None = None,
@@ -174,7 +185,6 @@ def train(
     from nowcast import config as configs
     from nowcast.commands.choose_config import choose_config
     from nowcast.commands.train import train_run
-    from nowcast.netcdf.files import OPEN_FILES
 
     if config is None and not data and not resume:
         raise UsageError("nothing to train: give a config, or data to have one planned")
@@ -190,8 +200,7 @@ def train(
         experiment, write = choose_config(
             name, records, settings, run=run, resume=resume, overwrite=overwrite, device=device, dry_run=False
         )
-    with OPEN_FILES.closed_after():
-        train_run(experiment, run, resume=resume, overwrite=overwrite, device=device, write=write)
+    train_run(experiment, run, resume=resume, overwrite=overwrite, device=device, write=write)
     return Run(run)
 
 
@@ -238,6 +247,7 @@ class Scores(xr.Dataset):
         return report_folder.write(*arguments, command="nowcast.evaluate", overwrite=overwrite)[0]
 
 
+@OPEN_FILES.closed_after()
 def evaluate(
     forecasters: "Forecaster | Net | Run | str | Sequence",
     observations: "Paths | xr.DataArray | xr.Dataset",
@@ -259,7 +269,6 @@ def evaluate(
     Raises UsageError (exit 2) for wrong arguments, and the errors of `commands.evaluate.evaluate_forecasters`.
     """
     from nowcast.commands.evaluate import evaluate_forecasters
-    from nowcast.netcdf.files import OPEN_FILES
     from nowcast.netcdf.rain.data_arrays import stored
     from nowcast.prediction.cases import Selection
 
@@ -268,7 +277,6 @@ def evaluate(
     selection = Selection((), _time(start, "start"), _time(end, "end", whole_day=True), every)
     levels = None if thresholds is None else _thresholds(thresholds)
     with ExitStack() as stack:
-        stack.enter_context(OPEN_FILES.closed_after())
         if isinstance(observations, xr.DataArray | xr.Dataset):
             observations = stack.enter_context(stored(observations))
         evaluation = evaluate_forecasters(
@@ -304,6 +312,7 @@ def _forecaster(given: Any) -> "str | Forecaster":
     return os.path.expanduser(os.fspath(opened))
 
 
+@OPEN_FILES.closed_after()
 def open_records(records: Paths, *, variable: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6) -> list[xr.DataArray]:
     """Open records as DataArrays (time, y, x) in mm/h, one for each series; fields are read when they are used.
 
@@ -315,12 +324,10 @@ def open_records(records: Paths, *, variable: str | None = None, zr_a: float = 2
 
     Raises UsageError (exit 2) if there are no files or for a wrong Z-R relation, DataError (3) for files that cannot be used.
     """
-    from nowcast.netcdf.files import OPEN_FILES
     from nowcast.netcdf.opening import open_records as open_all
     from nowcast.netcdf.rain.data_arrays import as_data_array
 
-    with OPEN_FILES.closed_after():
-        return [as_data_array(record) for record in open_all(_listed(records), variable=variable, zr_a=zr_a, zr_b=zr_b)]
+    return [as_data_array(record) for record in open_all(_listed(records), variable=variable, zr_a=zr_a, zr_b=zr_b)]
 
 
 def _listed(paths: Paths | None) -> list[str]:

@@ -4,11 +4,13 @@ import os
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
-from makers import rain, write_record
+from makers import rain, tiny_experiment, write_record
 
 import nowcast
-from nowcast.errors import UsageError
+from nowcast import config
+from nowcast.errors import OutputError, UsageError
 
 OPTIONS = {"thresholds": [1], "start": "2020-06-01T00:45", "device": "cpu"}
 
@@ -21,7 +23,9 @@ def file(tmp_path):
 
 
 def is_open(path):
-    return any(os.path.realpath(f"/proc/self/fd/{number}") == str(path) for number in os.listdir("/proc/self/fd"))
+    """Return whether this process has a file open; False where the system does not tell."""
+    numbers = os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ()
+    return any(os.path.realpath(f"/proc/self/fd/{number}") == str(path) for number in numbers)
 
 
 @no_list_of_open_files
@@ -60,3 +64,22 @@ def test_an_evaluation_closes_what_it_opened(file, tmp_path):
     rate.to_netcdf(file)
     np.testing.assert_array_equal(nowcast.evaluate("persistence", file, **OPTIONS).csi, scores.csi)
     array.close()
+
+
+@pytest.mark.slow
+def test_random_numbers_go_on_as_if_nothing_was_trained(file, tmp_path):
+    tree = config.as_dict(tiny_experiment(["absent.nc"]))
+    arguments = {"data": file, "set": {"training.steps": 2}, "device": "cpu"}
+    torch.manual_seed(3)
+    first = nowcast.train(tree, output=tmp_path / "first", **arguments)
+    drawn = torch.rand(2)
+    torch.manual_seed(3)
+    np.testing.assert_array_equal(drawn, torch.rand(2))
+    second = nowcast.train(tree, output=tmp_path / "second", **arguments)
+    weights = [(run.folder / "best.safetensors").read_bytes() for run in (first, second)]
+    assert weights[0] == weights[1]
+    torch.manual_seed(3)
+    with pytest.raises(OutputError):
+        nowcast.train(tree, output=tmp_path / "first", **arguments)
+    np.testing.assert_array_equal(drawn, torch.rand(2))
+    assert not is_open(file)

@@ -224,10 +224,17 @@ class Steps(Baseline):
 
 @contextlib.contextmanager
 def _quiet():
-    """Silence pysteps: it prints its settings on stdout, where results go, and divides by zero where nothing moves."""
+    """Silence pysteps: it prints its settings on stdout, where results go, and divides by zero where nothing moves.
+
+    NumPy's own random numbers, which it seeds, go on afterwards as if it had not.
+    """
+    before = np.random.get_state()
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        finally:
+            np.random.set_state(before)
 
 
 def _is_dry(past: np.ndarray) -> bool:

@@ -3,7 +3,8 @@
 import logging
 import os
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -37,6 +38,21 @@ def pick_device(name: str) -> torch.device:
 def num_cores() -> int:
     """Return the number of CPU cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Give torch the state of its random numbers again that it had before a block, or as a decorator before a function."""
+    is_used = torch.cuda.is_initialized()
+    before, on_gpus = torch.get_rng_state(), torch.cuda.get_rng_state_all() if is_used else []
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
+        if is_used:
+            torch.cuda.set_rng_state_all(on_gpus)
+        else:  # GPUs that no one used have no state yet: their seed is the one that torch had
+            torch.cuda.manual_seed_all(torch.initial_seed())
 
 
 class Compiled:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from makers import rain
 
 from nowcast.errors import UsageError
-from nowcast.forecasters.baselines import BASELINES, Extrapolation, Persistence, available
+from nowcast.forecasters.baselines import BASELINES, ENSEMBLES, Extrapolation, Persistence, available
 from nowcast.motion import motion, semi_lagrangian
 
 needs_pysteps = pytest.mark.skipif(not importlib.util.find_spec("pysteps"), reason="pysteps is not installed")
@@ -270,6 +270,18 @@ def test_pysteps_moves_rain_as_we_do(name):
     theirs = BASELINES[name]().forecast(fields[None, :4], 4)[0]
     ours = Extrapolation().forecast(fields[None, :4], 4)[0]
     assert csi(theirs, ours) > 0.85
+
+
+@needs_pysteps
+def test_random_numbers_of_numpy_go_on_as_if_pysteps_had_drawn_none():
+    past, steps = rain(frames=3, shape=(64, 64)), ENSEMBLES["steps"]()
+    np.random.seed(3)
+    first, second = (np.stack(list(steps.members(past, 2, 2, seed=seed))) for seed in (1, 1))
+    drawn = np.random.rand(3)
+    np.random.seed(3)
+    np.testing.assert_array_equal(drawn, np.random.rand(3))
+    np.testing.assert_array_equal(first, second)
+    assert (first[:, 0] != first[:, 1]).any()
 
 
 def strange(kind):
