@@ -154,10 +154,14 @@ class Run:
 
 @contextmanager
 def _session_kept() -> Iterator[None]:
-    """Leave a session's files and random numbers as they were before a training."""
-    from nowcast.runtime.device import random_state_kept
+    """Leave a session's files, random numbers and threads as they were before a training."""
+    import cv2
 
-    with OPEN_FILES.closed_after(), random_state_kept():
+    from nowcast.runtime.device import random_state_kept
+    from nowcast.runtime.threads import threads_kept
+
+    # batches in Lagrangian coordinates leave OpenCV a single thread, since their workers may be forked
+    with OPEN_FILES.closed_after(), random_state_kept(), threads_kept(cv2.getNumThreads, cv2.setNumThreads):
         yield
 
 

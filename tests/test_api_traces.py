@@ -2,6 +2,7 @@
 
 import os
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -83,3 +84,16 @@ def test_random_numbers_go_on_as_if_nothing_was_trained(file, tmp_path):
         nowcast.train(tree, output=tmp_path / "first", **arguments)
     np.testing.assert_array_equal(drawn, torch.rand(2))
     assert not is_open(file)
+
+
+@pytest.mark.slow
+def test_opencv_has_as_many_threads_after_a_training(file, tmp_path):
+    tree = config.as_dict(tiny_experiment([file]))
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(2)
+        settings = {"training.steps": 1, "data.coordinates": "lagrangian"}
+        nowcast.train(tree, output=tmp_path / "run", set=settings, device="cpu")
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)

@@ -17,17 +17,24 @@ MOST_THREADS = 4  # in `side_by_side`: each takes the memory of a few fields
 
 
 @contextlib.contextmanager
+def threads_kept(get: Callable[[], int], limit: Callable[[int], None]) -> Iterator[None]:
+    """Give a library the number of threads again that it had before a block; `get` and `limit` as of `one_thread`."""
+    num_threads = get()
+    try:
+        yield
+    finally:
+        limit(num_threads)
+
+
+@contextlib.contextmanager
 def one_thread(get: Callable[[], int], limit: Callable[[int], None]) -> Iterator[None]:
     """Limit a library to one thread within a block, or as a decorator within a function.
 
     get, limit: the library's functions that return and set its number of threads
     """
-    num_threads = get()
-    limit(1)
-    try:
+    with threads_kept(get, limit):
+        limit(1)
         yield
-    finally:
-        limit(num_threads)
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:
