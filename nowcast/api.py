@@ -4,8 +4,8 @@ All of it is also in the package itself, imported when it is first used: `import
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,14 @@ from nowcast.errors import UsageError
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.prediction.arrays import Array, Asked, forecast_array
-from nowcast.quantity import are_thresholds
-from nowcast.scores.functions import numbers
+from nowcast.prediction.given import as_path, as_paths, as_thresholds, as_time, observed
 
 if TYPE_CHECKING:
     from nowcast.evaluation.result import Evaluation
 
 __all__ = ["Net", "Run", "Scores", "evaluate", "load", "open_records", "train"]
+FORECASTERS = 'a run folder, a checkpoint, "pretrained", or a baseline such as "extrapolation"'
+CONFIG = "a config file, or its sections as a dict"
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 
@@ -85,7 +86,7 @@ class Net:
         """
         if not self.thresholds:
             raise UsageError(f"{self.name} gives no probabilities.\nUse extrapolation, or a network that was trained for them.")
-        levels = self.thresholds if thresholds is None else _thresholds(thresholds)
+        levels = self.thresholds if thresholds is None else as_thresholds(thresholds)
         return forecast_array(self.forecaster, rain, Asked(self._leads(leads), levels), units=units, time_step=time_step)
 
     def members(
@@ -125,7 +126,7 @@ def load(forecaster: str | os.PathLike, *, device: str = "auto") -> Net:
     from nowcast.forecasters import open_forecaster
     from nowcast.runtime.device import pick_device
 
-    name = os.path.expanduser(os.fspath(forecaster))
+    name = as_path(forecaster, "forecaster", expected=FORECASTERS)
     opened = open_forecaster(name, device=pick_device(device))
     if not opened.makes_forecasts:
         raise UsageError(f"{name} is a file of forecasts: nothing can be forecast with it; give a run or a baseline")
@@ -190,12 +191,13 @@ def train(
     from nowcast.commands.choose_config import choose_config
     from nowcast.commands.train import train_run
 
-    if config is None and not data and not resume:
+    if config is None and data is None and not resume:
         raise UsageError("nothing to train: give a config, or data to have one planned")
-    records, settings = _listed(data), [f"{key}={configs.inline(value)}" for key, value in (set or {}).items()]
-    name = None if config is None or isinstance(config, Mapping) else os.path.expanduser(os.fspath(config))
+    records = [] if data is None else as_paths(data, "data")
+    settings = [f"{key}={configs.inline(value)}" for key, value in (set or {}).items()]
+    name = None if config is None or isinstance(config, Mapping) else as_path(config, "config", expected=CONFIG)
     usual = Path(name).stem if name else "planned" if config is None else "trained"
-    run = Path(output).expanduser() if output else Path("runs") / usual
+    run = Path(as_path(output, "output", expected="a folder")) if output else Path("runs") / usual
     if isinstance(config, Mapping):
         experiment, write = configs.with_settings(deepcopy(dict(config)), settings, source="config"), configs.write
         if records:
@@ -254,7 +256,7 @@ class Scores(xr.Dataset):
 @OPEN_FILES.closed_after()
 def evaluate(
     forecasters: "Forecaster | Net | Run | str | Sequence",
-    observations: "Paths | xr.DataArray | xr.Dataset",
+    observations: "Paths | xr.DataArray | xr.Dataset | Sequence[xr.DataArray | xr.Dataset]",
     *,
     start: Any = None,
     end: Any = None,
@@ -266,44 +268,31 @@ def evaluate(
     """Score forecasters, and persistence and extrapolation beside them, on the same cases, as `nowcast evaluate` does.
 
     forecasters: one or several that `load` returned, runs, or names that `load` or `nowcast evaluate` takes
-    observations: records, or a DataArray (time, y, x)
+    observations: records, or one or several DataArrays (time, y, x)
     start, end: first and last reference time (UTC), the last a time or, as text, a whole day; every: minutes between them
     thresholds: one or several, mm/h
 
     Raises UsageError (exit 2) for wrong arguments, and the errors of `commands.evaluate.evaluate_forecasters`.
     """
     from nowcast.commands.evaluate import evaluate_forecasters
-    from nowcast.netcdf.rain.data_arrays import stored
     from nowcast.prediction.cases import Selection
 
-    one = isinstance(forecasters, str | os.PathLike | Net | Forecaster)
-    given = [_forecaster(each) for each in ([forecasters] if one else forecasters)]
+    several = forecasters if isinstance(forecasters, Iterable) and not isinstance(forecasters, str) else [forecasters]
+    given = [_forecaster(each) for each in several]
     selection = Selection((), _time(start, "start"), _time(end, "end", whole_day=True), every)
-    levels = None if thresholds is None else _thresholds(thresholds)
-    with ExitStack() as stack:
-        if isinstance(observations, xr.DataArray | xr.Dataset):
-            observations = stack.enter_context(stored(observations))
+    levels = None if thresholds is None else as_thresholds(thresholds)
+    with observed(observations) as paths:
         evaluation = evaluate_forecasters(
-            given, _listed(observations), selection, thresholds=levels, variable=variable, device=device, examples=True
+            given, paths, selection, thresholds=levels, variable=variable, device=device, examples=True
         )
     return Scores.of(evaluation)
-
-
-def _thresholds(given: Any) -> tuple[float, ...]:
-    """Return one or several thresholds (mm/h) as a tuple. Raises UsageError (exit 2) for what are none."""
-    levels = numbers(given)
-    if not are_thresholds(levels):
-        raise UsageError(f"thresholds = {given!r}: write ascending numbers above 0, in mm/h, such as [0.5, 1, 5]")
-    return levels
 
 
 def _time(given: Any, name: str, *, whole_day: bool = False) -> np.datetime64 | None:
     """Return a time in UTC; None for None. Text means what it means on the command line, where `whole_day` is for --end."""
     from nowcast.commands.arguments import parse_time
 
-    if given is None or isinstance(given, str):
-        return parse_time(given, name, whole_day=whole_day)
-    return np.datetime64(given, "s")
+    return parse_time(given, name, whole_day=whole_day) if given is None or isinstance(given, str) else as_time(given, name)
 
 
 def _forecaster(given: Any) -> "str | Forecaster":
@@ -313,7 +302,7 @@ def _forecaster(given: Any) -> "str | Forecaster":
     opened = given.forecaster if isinstance(given, Net) else given
     if isinstance(opened, Forecaster):
         return opened.name if type(opened) is BASELINES.get(opened.name) else opened  # a run may have that name, too
-    return os.path.expanduser(os.fspath(opened))
+    return as_path(opened, "forecasters", expected=FORECASTERS)
 
 
 @OPEN_FILES.closed_after()
@@ -331,10 +320,4 @@ def open_records(records: Paths, *, variable: str | None = None, zr_a: float = 2
     from nowcast.netcdf.opening import open_records as open_all
     from nowcast.netcdf.rain.data_arrays import as_data_array
 
-    return [as_data_array(record) for record in open_all(_listed(records), variable=variable, zr_a=zr_a, zr_b=zr_b)]
-
-
-def _listed(paths: Paths | None) -> list[str]:
-    """Return one or several paths as a list of texts."""
-    given = [paths] if isinstance(paths, str | os.PathLike) else (paths or [])
-    return [os.path.expanduser(os.fspath(path)) for path in given]
+    return [as_data_array(record) for record in open_all(as_paths(records, "records"), variable=variable, zr_a=zr_a, zr_b=zr_b)]

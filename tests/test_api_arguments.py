@@ -1,11 +1,17 @@
 """Arguments of nowcast in Python: of any kind that has one sense, else refused with a line that says what would be right."""
 
+from datetime import UTC, datetime, timedelta, timezone
+
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+import xarray as xr
 from makers import rain, write_record
 
 import nowcast
 from nowcast.errors import UsageError
+from nowcast.prediction.given import as_time
 
 OPTIONS = {"start": "2020-06-01T00:45", "device": "cpu"}
 
@@ -13,6 +19,12 @@ OPTIONS = {"start": "2020-06-01T00:45", "device": "cpu"}
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     return write_record(tmp_path_factory.mktemp("arguments") / "rain.nc", rain(frames=24, shape=(16, 20)))
+
+
+@pytest.fixture(scope="module")
+def array(file):
+    with xr.open_dataset(file, decode_coords="all") as dataset:
+        yield dataset.rainfall_rate.load()
 
 
 @pytest.mark.parametrize(
@@ -31,3 +43,75 @@ def test_a_single_threshold_may_be_a_number(file):
     one, several = (nowcast.evaluate("persistence", file, thresholds=given, **OPTIONS) for given in (np.float32(1), [1, 5]))
     assert one.threshold.values.tolist() == [1]
     np.testing.assert_array_equal(one.csi.sel(threshold=1), several.csi.sel(threshold=1))
+
+
+SAME_TIME = {
+    "datetime": datetime(2020, 6, 1, 0, 45),
+    "aware": datetime(2020, 6, 1, 2, 45, tzinfo=timezone(timedelta(hours=2))),
+    "in UTC": datetime(2020, 6, 1, 0, 45, tzinfo=UTC),
+    "pandas": pd.Timestamp("2020-06-01T00:45"),
+    "pandas, aware": pd.Timestamp("2020-06-01T02:45", tz="Europe/Berlin"),
+    "NumPy": np.datetime64("2020-06-01T00:45", "ns"),
+    "an array": np.array("2020-06-01T00:45", "datetime64[m]"),
+    "a coordinate": xr.DataArray(np.datetime64("2020-06-01T00:45", "ns")),
+}
+
+
+@pytest.mark.parametrize("kind", SAME_TIME)
+def test_times_of_every_kind_are_taken_in_utc(kind):
+    assert as_time(SAME_TIME[kind], "start") == np.datetime64("2020-06-01T00:45:00", "s")
+
+
+@pytest.mark.parametrize("wrong", [5, np.int64(5), pd.NaT, np.datetime64("NaT"), object(), [datetime(2020, 6, 1)]], ids=repr)
+def test_what_is_no_time_is_refused(file, wrong):
+    with pytest.raises(UsageError, match=r"^end = .*: not a time; write it as 2016-09-28T15:00 \(UTC\), or as a datetime$"):
+        nowcast.evaluate("persistence", file, end=wrong, device="cpu")
+
+
+def test_scores_begin_at_a_time_of_the_record(file, array):
+    given = {"thresholds": 1, "device": torch.device("cpu")}
+    scores = nowcast.evaluate("persistence", file, start=array.time[9], **given)
+    np.testing.assert_array_equal(scores.csi, nowcast.evaluate("persistence", file, thresholds=1, **OPTIONS).csi)
+
+
+def test_several_arrays_are_scored_as_one_record(array):
+    halves = [array[:12], array[12:]]
+    together, whole = (nowcast.evaluate("persistence", given, thresholds=1, **OPTIONS) for given in (halves, array))
+    np.testing.assert_array_equal(together.csi, whole.csi)
+
+
+@pytest.mark.parametrize("name", ["y", "time", "crs"])
+def test_an_array_may_be_called_as_one_of_its_coordinates(array, name):
+    net = nowcast.load("persistence")
+    xr.testing.assert_identical(net.forecast(array.rename(name)), net.forecast(array))
+
+
+NO_PATHS = {
+    "a NumPy array of observations": (lambda a: nowcast.evaluate("persistence", a.values), "observations: .* type ndarray"),
+    "no observations": (lambda a: nowcast.evaluate("persistence", None), "observations: .* type NoneType"),
+    "an empty list of observations": (lambda a: nowcast.evaluate("persistence", []), "observations: there are none"),
+    "a number as forecaster": (lambda a: nowcast.evaluate(5, a), "forecasters: .* type int"),
+    "a DataArray to train with": (lambda a: nowcast.train({}, data=a), "data: .* type DataArray"),
+    "a number as config": (lambda a: nowcast.train(5), "config: .* type int"),
+    "a number as run": (lambda a: nowcast.train({}, output=5), "output: .* type int"),
+    "no forecaster": (lambda a: nowcast.load(None), "forecaster: .* type NoneType"),
+    "a forecaster that is loaded": (lambda a: nowcast.load(nowcast.load("persistence")), "forecaster: .* type Net"),
+    "no records": (lambda a: nowcast.open_records(None), "records: .* type NoneType"),
+    "an empty list of records": (lambda a: nowcast.open_records([]), "records: there are none"),
+    "a DataArray as records": (lambda a: nowcast.open_records([a]), "records: .* type DataArray"),
+}
+
+
+@pytest.mark.parametrize("case", NO_PATHS)
+def test_what_is_no_path_is_refused(array, case):
+    call, says = NO_PATHS[case]
+    with pytest.raises(UsageError, match=rf"^{says}.*\nExpected ") as told:
+        call(array)
+    assert str(told.value).count("\n") == 1
+
+
+def test_other_wrong_arguments_are_refused(file):
+    with pytest.raises(UsageError, match=r"every '5': write minutes between reference times"):
+        nowcast.evaluate("persistence", file, every="5", device="cpu")
+    with pytest.raises(UsageError, match="device None: there is no such device here"):
+        nowcast.load("persistence", device=None)

@@ -39,8 +39,10 @@ class Selection:
             raise UsageError("give --reference-time, or --start, --end and --every, not both")
         if self.start is not None and self.end is not None and self.start > self.end:
             raise UsageError(f"--start {self.start} is after --end {self.end}")
-        if self.every is not None and not (math.isfinite(self.every) and self.every * 60 >= 1):
-            raise UsageError(f"--every {self.every:g}: write minutes between reference times, such as 30")
+        is_number = isinstance(self.every, int | float | np.number) and not isinstance(self.every, np.timedelta64)
+        if self.every is not None and not (is_number and math.isfinite(self.every) and self.every * 60 >= 1):
+            given = f"{self.every:g}" if is_number else repr(self.every)
+            raise UsageError(f"--every {given}: write minutes between reference times, such as 30")
 
     @property
     def is_range(self) -> bool:

@@ -15,11 +15,12 @@ from nowcast.errors import UsageError
 log = logging.getLogger(__name__)
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str | torch.device) -> torch.device:
     """Return the device that `--device` names, and make it torch's own; "auto" is the first available of CUDA, MPS and CPU.
 
     Raises UsageError (exit 2) if there is no such device.
     """
+    name = str(name)
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, is_available in available.items() if is_available))

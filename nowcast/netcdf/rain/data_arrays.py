@@ -67,7 +67,8 @@ def stored(array: xr.DataArray | xr.Dataset) -> Iterator[Path]:
     """
     dataset, name = _as_dataset(array)
     with tempfile.TemporaryDirectory(prefix="nowcast-") as folder:
-        path = Path(folder) / f"{name}.nc"
+        path = Path(folder) / name / f"{name}.nc"  # a record of several files is called as their folder
+        path.parent.mkdir()
         try:
             with OPEN_FILES.lock, held():
                 dataset.to_netcdf(path, engine="netcdf4")
@@ -82,6 +83,8 @@ def _as_dataset(array: xr.DataArray | xr.Dataset) -> tuple[xr.Dataset, str]:
         dataset, name = array.copy(), UNNAMED
     else:
         name = re.sub(r"\W+", "_", str(array.name or UNNAMED)).strip("_") or UNNAMED
+        while name in {str(taken) for taken in (*array.coords, *array.dims)}:
+            name = f"{UNNAMED}_{name}"
         dataset = array.copy(deep=False).rename(name).to_dataset()
         for where in (dataset[name].attrs, dataset[name].encoding):
             if where.get("grid_mapping") not in (None, *dataset.coords):  # it stayed behind in the Dataset

@@ -1,0 +1,65 @@
+"""What is given in Python, checked and turned into what the commands take: paths, observations, times and thresholds."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from nowcast.errors import UsageError
+from nowcast.netcdf.rain.data_arrays import stored
+from nowcast.quantity import are_thresholds
+from nowcast.scores.functions import numbers
+
+RECORDS = "NetCDF files, folders or globs"
+LABELLED = xr.DataArray | xr.Dataset
+
+
+def as_path(given: Any, name: str, *, expected: str) -> str:
+    """Return a path as text, with ~ as the home folder. Raises UsageError (exit 2) for what is no path."""
+    if not isinstance(given, str | os.PathLike):
+        raise UsageError(f"{name}: this is no path, but of the type {type(given).__name__}.\nExpected {expected}.")
+    return os.path.expanduser(os.fspath(given))
+
+
+def as_paths(given: Any, name: str, *, expected: str = RECORDS) -> list[str]:
+    """Return one or several paths as texts. Raises UsageError (exit 2) for what is no path, and for none."""
+    several = given if isinstance(given, Iterable) and not isinstance(given, str | LABELLED) else [given]
+    paths = [as_path(each, name, expected=expected) for each in several]
+    if not paths:
+        raise UsageError(f"{name}: there are none.\nExpected {expected}.")
+    return paths
+
+
+@contextmanager
+def observed(given: Any) -> Iterator[list[str]]:
+    """Yield the paths of observations: given as paths, or written from arrays and there within the block.
+
+    Raises UsageError (exit 2) for what is neither, DataError (3) for arrays that NetCDF cannot hold.
+    """
+    several = given if isinstance(given, Iterable) and not isinstance(given, str | LABELLED) else [given]
+    with ExitStack() as stack:
+        paths = [stack.enter_context(stored(each)) if isinstance(each, LABELLED) else each for each in several]
+        yield as_paths(paths, "observations", expected=f"a DataArray (time, y, x), or {RECORDS}")
+
+
+def as_time(given: Any, name: str) -> np.datetime64:
+    """Return a time in UTC, of seconds. One without a time zone is in UTC. Raises UsageError (exit 2) for what is no time."""
+    time = given.values[()] if isinstance(given, xr.DataArray) else given[()] if isinstance(given, np.ndarray) else given
+    if isinstance(time, datetime) and time == time and time.tzinfo:
+        time = time.astimezone(UTC).replace(tzinfo=None)
+    if not isinstance(time, date | np.datetime64) or time != time:  # NaT differs from itself
+        shown = " ".join(repr(given).split())[:80]
+        raise UsageError(f"{name} = {shown}: not a time; write it as 2016-09-28T15:00 (UTC), or as a datetime")
+    return np.datetime64(time, "s")
+
+
+def as_thresholds(given: Any) -> tuple[float, ...]:
+    """Return one or several thresholds (mm/h) as a tuple. Raises UsageError (exit 2) for what are none."""
+    levels = numbers(given)
+    if not are_thresholds(levels):
+        raise UsageError(f"thresholds = {given!r}: write ascending numbers above 0, in mm/h, such as [0.5, 1, 5]")
+    return levels
