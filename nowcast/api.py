@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from nowcast.errors import UsageError
+from nowcast.errors import UsageError, in_words_of_python
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.prediction.arrays import Array, Asked, forecast_array
@@ -27,6 +27,13 @@ __all__ = ["Net", "Run", "Scores", "evaluate", "load", "open_records", "train"]
 FORECASTERS = 'a run folder, a checkpoint, "pretrained", or a baseline such as "extrapolation"'
 CONFIG = "a config file, or its sections as a dict"
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
+
+
+@contextmanager
+def _called() -> Iterator[None]:
+    """Close the files that a call opened, and have its errors name arguments."""
+    with in_words_of_python(), OPEN_FILES.closed_after():
+        yield
 
 
 class Net:
@@ -116,6 +123,7 @@ class Net:
         return self.leads if leads is None else leads
 
 
+@_called()
 def load(forecaster: str | os.PathLike, *, device: str = "auto") -> Net:
     """Load a forecaster: a run folder, a checkpoint, "pretrained", or a baseline such as "extrapolation".
 
@@ -155,17 +163,14 @@ class Run:
 
 @contextmanager
 def _session_kept() -> Iterator[None]:
-    """Leave a session's files, random numbers and threads as they were before a training."""
-    import cv2
+    """Leave a session's random numbers and threads as they were before a training."""
+    from nowcast.runtime.device import session_kept  # imports torch
 
-    from nowcast.runtime.device import random_state_kept
-    from nowcast.runtime.threads import threads_kept
-
-    # batches in Lagrangian coordinates leave OpenCV a single thread, since their workers may be forked
-    with OPEN_FILES.closed_after(), random_state_kept(), threads_kept(cv2.getNumThreads, cv2.setNumThreads):
+    with session_kept():
         yield
 
 
+@_called()
 @_session_kept()
 def train(
     config: str | os.PathLike | Mapping[str, Any] | None = None,
@@ -242,6 +247,7 @@ class Scores(xr.Dataset):
 
         return table(self.evaluation)
 
+    @_called()
     def report(self, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
         """Write report.html, scores.nc, scores.csv, scores.json and pictures to a folder; return the path of report.html.
 
@@ -253,7 +259,7 @@ class Scores(xr.Dataset):
         return report_folder.write(*arguments, command="nowcast.evaluate", overwrite=overwrite)[0]
 
 
-@OPEN_FILES.closed_after()
+@_called()
 def evaluate(
     forecasters: "Forecaster | Net | Run | str | Sequence",
     observations: "Paths | xr.DataArray | xr.Dataset | Sequence[xr.DataArray | xr.Dataset]",
@@ -305,7 +311,7 @@ def _forecaster(given: Any) -> "str | Forecaster":
     return as_path(opened, "forecasters", expected=FORECASTERS)
 
 
-@OPEN_FILES.closed_after()
+@_called()
 def open_records(records: Paths, *, variable: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6) -> list[xr.DataArray]:
     """Open records as DataArrays (time, y, x) in mm/h, one for each series; fields are read when they are used.
 

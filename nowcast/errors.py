@@ -15,6 +15,12 @@ Errors are divided by what the user should do. A message is one or two lines: wh
 """
 
 import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_OPTION = re.compile(r"--(data|device|end|every|output|overwrite|resume|set|start|thresholds|variable)\b")
+_COMMAND = re.compile(r"\bnowcast [a-z]+ ")
 
 
 class NowcastError(Exception):
@@ -77,6 +83,24 @@ class Stopped(NowcastError):
     def __init__(self, message: str, *, signal_number: int):
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+@contextmanager
+def in_words_of_python() -> Iterator[None]:
+    """Have errors within a block, or in a function by a decorator, name arguments in place of options of the command line.
+
+    Lines that give a whole command stay as they are.
+    """
+    try:
+        yield
+    except NowcastError as error:
+        lines = str(error).split("\n")
+        error.args = ("\n".join(line if _COMMAND.search(line) else _OPTION.sub(_as_argument, line) for line in lines),)
+        raise
+
+
+def _as_argument(option: re.Match) -> str:
+    return f"{option[1]}=True" if option[1] in ("overwrite", "resume") else option[1]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

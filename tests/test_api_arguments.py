@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from makers import rain, write_record
+from makers import rain, tiny_experiment, write_record
 
 import nowcast
-from nowcast.errors import UsageError
+from nowcast import config
+from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError, in_words_of_python
 from nowcast.prediction.given import as_time
 
 OPTIONS = {"start": "2020-06-01T00:45", "device": "cpu"}
@@ -111,7 +112,37 @@ def test_what_is_no_path_is_refused(array, case):
 
 
 def test_other_wrong_arguments_are_refused(file):
-    with pytest.raises(UsageError, match=r"every '5': write minutes between reference times"):
+    with pytest.raises(UsageError, match=r"^every '5': write minutes between reference times"):
         nowcast.evaluate("persistence", file, every="5", device="cpu")
-    with pytest.raises(UsageError, match="device None: there is no such device here"):
+    with pytest.raises(UsageError, match=r"^device None: there is no such device here"):
         nowcast.load("persistence", device=None)
+
+
+def test_errors_name_arguments_and_no_temporary_file(file, array, tmp_path):
+    both = xr.Dataset({"a": array, "b": array})
+    with pytest.raises(DataError, match=r"^rain has several rain variables: a, b\.\nGive one of them, as a DataArray\.$"):
+        nowcast.evaluate("persistence", both, device="cpu")
+    with pytest.raises(
+        DataError, match=r"^rainfall_rate has no variable that is known .*\n.* or a DataArray of one, with"
+    ):
+        nowcast.evaluate("persistence", array.drop_attrs(), device="cpu")
+    with pytest.raises(UsageError, match=r"^start 2020-06-01T00:45:00 is after end 2020-06-01T00:30:00$"):
+        nowcast.evaluate("persistence", file, end="2020-06-01T00:30", **OPTIONS)
+    (tmp_path / "config.toml").touch()
+    with pytest.raises(OutputError, match="so nothing to resume: overwrite=True begins it anew"):
+        nowcast.train(config.as_dict(tiny_experiment([file])), output=tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("--every 0: write --start", "every 0: write start"),
+        ("exists.\nReplace it with --overwrite.", "exists.\nReplace it with overwrite=True."),
+        ("Leave it out: nowcast train --resume runs/a goes on", "Leave it out: nowcast train --resume runs/a goes on"),
+        ("--at-least --units", "--at-least --units"),
+    ],
+)
+def test_options_become_arguments(said, shown):
+    with pytest.raises(NotEnoughFrames) as told, in_words_of_python():
+        raise NotEnoughFrames(said)
+    assert str(told.value) == shown

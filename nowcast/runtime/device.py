@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import cv2
 import torch
 from torch import nn
 
 from nowcast.errors import UsageError
+from nowcast.runtime.threads import threads_kept
 
 log = logging.getLogger(__name__)
 
@@ -42,18 +44,22 @@ def num_cores() -> int:
 
 
 @contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Give torch the state of its random numbers again that it had before a block, or as a decorator before a function."""
+def session_kept() -> Iterator[None]:
+    """Leave torch's random numbers and OpenCV's number of threads as they were before a block.
+
+    A training seeds the former; batches in Lagrangian coordinates set the latter to one, since their workers may be forked.
+    """
     is_used = torch.cuda.is_initialized()
     before, on_gpus = torch.get_rng_state(), torch.cuda.get_rng_state_all() if is_used else []
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
-        if is_used:
-            torch.cuda.set_rng_state_all(on_gpus)
-        else:  # GPUs that no one used have no state yet: their seed is the one that torch had
-            torch.cuda.manual_seed_all(torch.initial_seed())
+    with threads_kept(cv2.getNumThreads, cv2.setNumThreads):
+        try:
+            yield
+        finally:
+            torch.set_rng_state(before)
+            if is_used:
+                torch.cuda.set_rng_state_all(on_gpus)
+            else:  # GPUs that no one used have no state yet: their seed is the one that torch had
+                torch.cuda.manual_seed_all(torch.initial_seed())
 
 
 class Compiled:

@@ -40,30 +40,20 @@ def as_record(array: xr.DataArray | xr.Dataset, **reading) -> Iterator[Record]:
 
     reading: keyword arguments of `open_records`; `variable` is that of a Dataset
 
-    Raises DataError (exit 3), also for errors within the block, with the array's name in place of a file's.
+    Raises DataError (exit 3) for what is no record, and the errors of `stored`.
     """
     with stored(array) as path:
         if isinstance(array, xr.DataArray):
             reading = reading | {"variable": path.stem}
-        try:
-            is_first(path, FORECASTS)  # whoever has an array knows whether it is a forecast
-            (record,) = open_records([path], **reading)
-            yield record
-        except NowcastError as error:
-            text = str(error).replace(f"{path}: ", "").replace(str(path), path.stem)
-            for option, instead in IN_PYTHON.items():
-                text = text.replace(option, instead)
-            error.args = (text, *error.args[1:])
-            raise
-        finally:
-            OPEN_FILES.close_one(path)
+        (record,) = open_records([path], **reading)
+        yield record
 
 
 @contextmanager
 def stored(array: xr.DataArray | xr.Dataset) -> Iterator[Path]:
     """Yield a NetCDF file, called like the array, that exists within the block.
 
-    Raises DataError (exit 3) for what NetCDF cannot hold.
+    Raises DataError (exit 3) for what NetCDF cannot hold. Errors within the block have the array's name in place of the file's.
     """
     dataset, name = _as_dataset(array)
     with tempfile.TemporaryDirectory(prefix="nowcast-") as folder:
@@ -74,7 +64,17 @@ def stored(array: xr.DataArray | xr.Dataset) -> Iterator[Path]:
                 dataset.to_netcdf(path, engine="netcdf4")
         except (TypeError, ValueError) as error:
             raise DataError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
-        yield path
+        is_first(path, FORECASTS)  # whoever has an array knows whether it is a forecast
+        try:
+            yield path
+        except NowcastError as error:
+            text = str(error).replace(f"{path}: ", "").replace(str(path), path.stem)
+            for option, instead in IN_PYTHON.items():
+                text = text.replace(option, instead)
+            error.args = (text, *error.args[1:])
+            raise
+        finally:
+            OPEN_FILES.close_one(path)
 
 
 def _as_dataset(array: xr.DataArray | xr.Dataset) -> tuple[xr.Dataset, str]:
