@@ -6,7 +6,6 @@ All of it is also in the package itself, imported when it is first used: `import
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,13 +197,12 @@ def train(
 
     if config is None and data is None and not resume:
         raise UsageError("nothing to train: give a config, or data to have one planned")
-    records = [] if data is None else as_paths(data, "data")
-    settings = [f"{key}={configs.inline(value)}" for key, value in (set or {}).items()]
+    records, settings = [] if data is None else as_paths(data, "data"), configs.as_settings(set)
     name = None if config is None or isinstance(config, Mapping) else as_path(config, "config", expected=CONFIG)
     usual = Path(name).stem if name else "planned" if config is None else "trained"
     run = Path(as_path(output, "output", expected="a folder")) if output else Path("runs") / usual
     if isinstance(config, Mapping):
-        experiment, write = configs.with_settings(deepcopy(dict(config)), settings, source="config"), configs.write
+        experiment, write = configs.with_settings(configs.plain(config), settings, source="config"), configs.write
         if records:
             experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"records": tuple(records)})})
     else:

@@ -122,9 +122,7 @@ def test_errors_name_arguments_and_no_temporary_file(file, array, tmp_path):
     both = xr.Dataset({"a": array, "b": array})
     with pytest.raises(DataError, match=r"^rain has several rain variables: a, b\.\nGive one of them, as a DataArray\.$"):
         nowcast.evaluate("persistence", both, device="cpu")
-    with pytest.raises(
-        DataError, match=r"^rainfall_rate has no variable that is known .*\n.* or a DataArray of one, with"
-    ):
+    with pytest.raises(DataError, match=r"^rainfall_rate has no variable that is known .*\n.* or a DataArray of one, with"):
         nowcast.evaluate("persistence", array.drop_attrs(), device="cpu")
     with pytest.raises(UsageError, match=r"^start 2020-06-01T00:45:00 is after end 2020-06-01T00:30:00$"):
         nowcast.evaluate("persistence", file, end="2020-06-01T00:30", **OPTIONS)

@@ -92,7 +92,7 @@ def test_opencv_has_as_many_threads_after_a_training(file, tmp_path):
     before = cv2.getNumThreads()
     try:
         cv2.setNumThreads(2)
-        settings = {"training.steps": 1, "data.coordinates": "lagrangian"}
+        settings = {"training.steps": np.int64(1), "data.records": [file], "data.coordinates": "lagrangian"}
         nowcast.train(tree, output=tmp_path / "run", set=settings, device="cpu")
         assert cv2.getNumThreads() == 2
     finally:

@@ -5,6 +5,7 @@ the layout of configs/radar.toml: one line for each key with a comment behind it
 """
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,6 +83,36 @@ def with_settings(tree: dict[str, Any], settings: Sequence[str], *, source: str)
         if (wrong := next(named, None)) is None:
             raise
         raise UsageError(str(error).replace(source, f"--set {wrong}", 1)) from None
+
+
+def as_settings(values: Mapping[str, Any] | None) -> list[str]:
+    """Return each value as a SECTION.KEY=VALUE; `values` are by dotted key, or None.
+
+    Raises UsageError (exit 2) for what is no dict, and for a value that TOML does not have.
+    """
+    if not isinstance(values, Mapping | None):
+        raise UsageError(f'--set {values!r}: write a dict of values by dotted key, such as {{"training.steps": 500}}')
+    settings = []
+    for key, value in (values or {}).items():
+        try:
+            settings.append(f"{key}={inline(plain(value))}")
+        except TypeError:
+            raise UsageError(f"--set {key} = {value!r}: write a number, text, a time, or a list or dict of them") from None
+    return settings
+
+
+def plain(value: Any) -> Any:
+    """Return a value as TOML has it, or a list or dict of them: numbers, lists and times for NumPy's, text for paths."""
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):
+        # times in nanoseconds would become numbers
+        return (value.astype("datetime64[us]") if getattr(value.dtype, "kind", "") == "M" else value).tolist()
+    return value
 
 
 def named_key(setting: str) -> str:
@@ -224,4 +255,6 @@ def inline(value: Any) -> str:
     """Return a TOML value as text on one line."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(inline, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key} = {inline(each)}' for key, each in value.items())}}}"
     return tomli_w.dumps({"key": value}).removeprefix("key = ").rstrip("\n")

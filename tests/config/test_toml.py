@@ -1,7 +1,10 @@
 """Config text: comments, any text and times are written on one line and read back as they were."""
 
 import tomllib
+from datetime import datetime
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +49,28 @@ def config_text_inline(value):
     from nowcast.config.toml import inline
 
     return inline(value)
+
+
+def test_values_of_python_become_settings():
+    given = {
+        "training.steps": np.int64(5), "training.ema": np.float64(0.5), "data.records": [Path("a b.nc"), "c.nc"],
+        "model.hidden_channels": np.array([4, 8]), "data.splits": {"test": [[np.datetime64("2020-01-01", "ns"), START.item()]]},
+        "data.sampler": "rain",
+    }  # fmt: skip
+    tree = config.as_dict(tiny_experiment(["absent.nc"]))
+    made = config.with_settings(tree, config.as_settings(given), source="given")
+    assert (made.training.steps, made.training.ema, made.data.sampler) == (5, 0.5, "rain")
+    assert made.data.records == ("a b.nc", "c.nc")
+    assert made.model.hidden_channels == [4, 8]
+    assert made.data.splits.test[0][0] == datetime(2020, 1, 1)
+    assert config.plain({"data": {"records": (Path("a.nc"),), "crop": np.int32(8)}}) == {
+        "data": {"records": ["a.nc"], "crop": 8}
+    }
+    assert config.as_settings(None) == []
+    with pytest.raises(UsageError, match=r"^--set training\.steps = None: write a number, text, a time"):
+        config.as_settings({"training.steps": None})
+    with pytest.raises(UsageError, match=r"^--set \['a=1'\]: write a dict of values by dotted key"):
+        config.as_settings(["a=1"])
 
 
 def test_spans_are_written_as_times():
