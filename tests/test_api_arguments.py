@@ -144,3 +144,11 @@ def test_options_become_arguments(said, shown):
     with pytest.raises(NotEnoughFrames) as told, in_words_of_python():
         raise NotEnoughFrames(said)
     assert str(told.value) == shown
+
+
+def test_the_units_in_which_times_were_stored_do_not_matter(array):
+    stored = array.copy()
+    stored.time.encoding.update(units="hours since 2020-06-01", calendar="standard")  # in whole hours, these times are not
+    net = nowcast.load("persistence")
+    xr.testing.assert_identical(net.forecast(stored), net.forecast(array))  # and no warning, which would be an error
+    assert stored.time.encoding["units"] == "hours since 2020-06-01"

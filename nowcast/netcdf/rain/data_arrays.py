@@ -31,7 +31,8 @@ IN_PYTHON = {  # options that error messages name, and what there is in place of
     "Choose one with --variable (data.variable)": "Give one of them, as a DataArray",
     "or choose one with --variable (data.variable), and its --units": "or a DataArray of one, with units",
 }
-_KEPT = {"grid_mapping", "units", "calendar"}  # of an array's encoding: what its values are not packed by
+_KEPT = {"grid_mapping"}  # of an array's encoding: what its values are not packed by
+_OF_TIMES = {"units", "calendar"}  # kept of times that NumPy does not have; xarray chooses for others, so that all are exact
 
 
 @contextmanager
@@ -90,7 +91,8 @@ def _as_dataset(array: xr.DataArray | xr.Dataset) -> tuple[xr.Dataset, str]:
             if where.get("grid_mapping") not in (None, *dataset.coords):  # it stayed behind in the Dataset
                 del where["grid_mapping"]
     for variable in dataset.variables.values():
-        variable.encoding = {key: value for key, value in variable.encoding.items() if key in _KEPT}
+        kept = _KEPT if variable.dtype.kind in "mM" else _KEPT | _OF_TIMES
+        variable.encoding = {key: value for key, value in variable.encoding.items() if key in kept}
     return dataset, name
 
 
