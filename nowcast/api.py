@@ -16,6 +16,7 @@ import xarray as xr
 from nowcast.errors import UsageError, in_words_of_python
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.files import OPEN_FILES
+from nowcast.netcdf.rain.data_arrays import in_utc
 from nowcast.prediction.arrays import Array, Asked, forecast_array
 from nowcast.prediction.given import as_path, as_paths, as_thresholds, as_time, observed
 
@@ -72,7 +73,7 @@ class Net:
 
         Raises UsageError, DataError and NotEnoughFrames as `prediction.arrays.forecast_array`.
         """
-        return forecast_array(self.forecaster, rain, Asked(self._leads(leads)), units=units, time_step=time_step)
+        return forecast_array(self.forecaster, in_utc(rain), Asked(self._leads(leads)), units=units, time_step=time_step)
 
     def probabilities(
         self,
@@ -92,8 +93,8 @@ class Net:
         """
         if not self.thresholds:
             raise UsageError(f"{self.name} gives no probabilities.\nUse extrapolation, or a network that was trained for them.")
-        levels = self.thresholds if thresholds is None else as_thresholds(thresholds)
-        return forecast_array(self.forecaster, rain, Asked(self._leads(leads), levels), units=units, time_step=time_step)
+        rates = self.thresholds if thresholds is None else as_thresholds(thresholds)
+        return forecast_array(self.forecaster, in_utc(rain), Asked(self._leads(leads), rates), units=units, time_step=time_step)
 
     def members(
         self,
@@ -116,7 +117,7 @@ class Net:
         if not members:
             raise UsageError("members = 0: write how many members to draw, such as 24")
         asked = Asked(self._leads(leads), members=members, seed=seed)
-        return forecast_array(self.forecaster, rain, asked, units=units, time_step=time_step)
+        return forecast_array(self.forecaster, in_utc(rain), asked, units=units, time_step=time_step)
 
     def _leads(self, leads: int | None) -> int:
         return self.leads if leads is None else leads

@@ -152,3 +152,14 @@ def test_the_units_in_which_times_were_stored_do_not_matter(array):
     net = nowcast.load("persistence")
     xr.testing.assert_identical(net.forecast(stored), net.forecast(array))  # and no warning, which would be an error
     assert stored.time.encoding["units"] == "hours since 2020-06-01"
+
+
+def test_times_with_a_time_zone_are_read_in_utc(array):
+    attributes = array.time.attrs
+    aware = array.indexes["time"].tz_localize("UTC").tz_convert("Europe/Berlin")
+    local, net = array.assign_coords(time=("time", aware, attributes)), nowcast.load("extrapolation")
+    xr.testing.assert_identical(net.forecast(local, leads=2), net.forecast(array, leads=2))
+    xr.testing.assert_identical(net.probabilities(local, 1, leads=2), net.probabilities(array, 1, leads=2))
+    scores = [nowcast.evaluate("persistence", given, thresholds=1, **OPTIONS).csi for given in (local, array)]
+    np.testing.assert_array_equal(*scores)
+    assert local.indexes["time"].tz is not None

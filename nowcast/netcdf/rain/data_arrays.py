@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -80,6 +81,7 @@ def stored(array: xr.DataArray | xr.Dataset) -> Iterator[Path]:
 
 def _as_dataset(array: xr.DataArray | xr.Dataset) -> tuple[xr.Dataset, str]:
     """Return a Dataset whose values will be written as they are, and a name that a file can have."""
+    array = in_utc(array)
     if isinstance(array, xr.Dataset):
         dataset, name = array.copy(), UNNAMED
     else:
@@ -94,6 +96,16 @@ def _as_dataset(array: xr.DataArray | xr.Dataset) -> tuple[xr.Dataset, str]:
         kept = _KEPT if variable.dtype.kind in "mM" else _KEPT | _OF_TIMES
         variable.encoding = {key: value for key, value in variable.encoding.items() if key in kept}
     return dataset, name
+
+
+def in_utc(array: Any) -> Any:
+    """Return an array or a Dataset of any shape with its times that have a time zone, as pandas' can, in UTC without one."""
+    aware = {
+        name: (time.dims, time.to_index().tz_convert(None), time.attrs)
+        for name, time in getattr(array, "coords", {}).items()
+        if time.ndim == 1 and getattr(time.dtype, "tz", None) is not None
+    }
+    return array.assign_coords(aware) if aware else array
 
 
 class _Frames(BackendArray):
