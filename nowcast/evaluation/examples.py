@@ -39,7 +39,7 @@ class Example:
     block: side of the blocks, in grid cells
     corner: the row and column of the grid at which the area begins
     locator: where the grid lies on earth, None if unknown
-    probabilities: (lead, y, x) of at least `threshold`, by forecaster that gives any
+    probabilities: (lead, y, x) of at least `threshold`, by forecaster that gives any; of an ensemble the share of its members
     events: (lead, y, x), the share of the cells of a block at which at least `threshold` was observed
     members: those of ensembles, None if there are none
     means: the forecasters whose forecast is the mean of their members
@@ -106,6 +106,8 @@ def make_example(
     part = known_window([*observed[leads], *(each for fields in forecasts.values() for each in fields[leads])])
     size = [each.stop - each.start for each in part]
     shown = partial(_shown, leads, part, block := block_size(size))
+    shares = {name: _shares(read, len(observed), threshold) for name, read in ensembles.items()}
+    probabilities = {**(probabilities or {}), **shares}
     return Example(
         rank=rank,
         case=case,
@@ -117,11 +119,17 @@ def make_example(
         corner=(part[0].start, part[1].start),
         locator=locator,
         threshold=threshold,
-        probabilities={name: shown(each) for name, each in (probabilities or {}).items()},
+        probabilities={name: shown(each) for name, each in probabilities.items()},
         events=shown(np.where(np.isnan(observed), np.nan, observed >= threshold)) if probabilities else None,
         members=make_member_example(ensembles, observed, lead_minutes, leads, part, block, locator, points),
         means=tuple(ensembles),
     )
+
+
+def _shares(read: Read, num_leads: int, threshold: float) -> np.ndarray:
+    """Return the share of members that reach the threshold, (lead, y, x); `read` returns those of a lead (member, y, x)."""
+    members = (read(lead) for lead in range(num_leads))
+    return np.stack([np.where(np.isnan(each), np.nan, each >= threshold).mean(axis=0) for each in members])
 
 
 def _shown(leads: Sequence[int], part: tuple[slice, slice], block: int, fields: np.ndarray) -> np.ndarray:

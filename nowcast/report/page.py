@@ -244,7 +244,8 @@ def _cases(evaluation: Evaluation, pictures: Mapping[str, Sequence[bytes | None]
         text += f" For display, each pixel is the mean of {block} × {block} grid cells."
     if any(example.probabilities for example in evaluation.examples):
         text += (
-            f" Probabilities are those of {level:g} {evaluation.quantity.unit} or more; beside them is where that was observed."
+            f" Probabilities are those of {level:g} {evaluation.quantity.unit} or more, of ensembles the share of members; "
+            "beside them is where that was observed."
         )
     shown = [
         Picture(f"{_case(example)}: {what}", made[n], wide=True)

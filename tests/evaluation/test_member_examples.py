@@ -7,6 +7,7 @@ from makers.stored import open_one
 
 from nowcast.commands.evaluate import evaluate_forecasters, score
 from nowcast.errors import DataError, UsageError
+from nowcast.evaluation.examples import ScoredCase, make_example
 from nowcast.evaluation.member_examples import SUM_AMOUNTS, find_points, make_member_example
 from nowcast.netcdf.places import earth
 from nowcast.netcdf.places.locating import Locator
@@ -53,6 +54,17 @@ def test_chances_are_shares_of_members_that_reach_the_hour():
     np.testing.assert_array_equal(made.reached[:, 2, 2], [1, 0])
     short = make_member_example({"ens": read}, observed[:2], LEADS[:2], [0], WHOLE, 1)
     assert (short.sum_minutes, short.chances["ens"].size) == (0, 0)
+
+
+def test_shares_of_members_are_probabilities_of_the_threshold():
+    observed, read = case()
+    options = {"spacing_km": (1.0, 1.0), "threshold": 1.0, "probabilities": {"net": np.full_like(observed, 0.25)}}
+    ranked = ScoredCase("record", np.datetime64("2020-06-01T00:00:00"), 0.5, 9)
+    shown = make_example("best", ranked, LEADS, observed, {"net": observed}, ensembles={"ens": read}, **options)
+    assert list(shown.probabilities) == ["net", "ens"]
+    np.testing.assert_array_equal(shown.probabilities["ens"][:, 1, 2], [0.5] * 6)  # 0.5 and 12 mm/h
+    assert np.isnan(shown.probabilities["ens"][[4, 2], [0, 3], [0, 4]]).all()
+    assert shown.events[0, 1, 2] == 1
 
 
 def test_without_ensembles_or_anything_known_there_is_less():
