@@ -1,14 +1,14 @@
 """Watch a folder that a radar writes to, and forecast from each frame that arrives.
 
 The folder is listed every few seconds. A file is read when its size and time have not changed between two listings and it
-opens without error. A file that cannot be read is reported once and left alone until it changes. The newest few dozen files
-are remembered. After each listing, all reference times among their newest frames without a forecast file are forecast, the
-newest first. So restarts, gaps and late frames need no special treatment, and memory does not grow.
+opens without error. A file that cannot be read is reported once and left alone until it changes. The few dozen files with the
+newest times are remembered. After each listing, all reference times among their newest frames without a forecast file are
+forecast, the newest first. So restarts, gaps and late frames need no special treatment, and memory does not grow.
 """
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,11 +85,11 @@ def _forecast(
     except (DataError, UsageError) as error:  # files can disappear while they are read
         log.warning("%s", error)
         return
-    times = watched.newest(record)
+    times = list(record.times[-NEWEST:])
     forecast = _forecast_already(watched.output, record)
     for gone in set(reasons) - set(times):
         del reasons[gone]
-    for time in reversed(times):
+    for time in times[::-1]:
         path = watched.output / file_name(time)
         if stop.received or path.exists() or time in forecast:
             continue
@@ -164,11 +164,19 @@ class Watched:
         for known in (self._seen, self._settled, self._failures, self._summaries):
             for path in [path for path in known if path not in present]:
                 del known[path]
-        settled = sorted(filter(self._has_settled, present), key=lambda path: (self._settled[path][1], path))
-        arrived = [path for path in settled[-self.keep :] if self._opens(path, reading)]
+        arrived = [path for path in self._newest(filter(self._has_settled, present)) if self._opens(path, reading)]
         while len(self._summaries) > self.keep:
-            del self._summaries[next(iter(self._summaries))]
+            del self._summaries[min(self._summaries, key=lambda path: self._summaries[path].times.max())]
         return bool(arrived)
+
+    def _newest(self, paths: Iterable[str]) -> list[str]:
+        """Return the files that may hold the newest frames, in order of change: those that changed last or have the last names.
+
+        A file is as new as its times, but to open 100,000 files takes minutes. Those of a backlog may be written newest first.
+        """
+        changed = sorted(paths, key=lambda path: (self._settled[path][1], path))
+        likely = {*changed[-self.keep :], *sorted(changed)[-self.keep :]}
+        return [path for path in changed if path in likely]
 
     def _list(self) -> Iterator[str]:
         """List the NetCDF files of the folder and its subfolders; hidden files are still being written."""
@@ -211,15 +219,6 @@ class Watched:
         series = {str(path): record for record in enough for path in record.paths}
         newest = next(series[path] for path in reversed(self._summaries) if path in series)
         return replace(newest, name=self.folder.resolve().name)
-
-    def newest(self, record: Record) -> list[np.datetime64]:
-        """Return the newest times, ascending, in the record's files that arrived last."""
-        own = set(map(str, record.paths))
-        last = [self._summaries[path].times[-NEWEST:] for path in list(self._summaries)[-NEWEST:] if path in own]
-        if not last:
-            return []
-        frames = record.frames_at(np.concatenate(last))  # times in files may be some seconds off those of the record
-        return list(np.unique(frames[~np.isnat(frames)])[-NEWEST:])
 
 
 def _is_same(summary: FileSummary, other: FileSummary) -> bool:

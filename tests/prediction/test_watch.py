@@ -18,6 +18,7 @@ import torch
 from makers import command, rain, tiny_run, write_record
 from makers.processes import run_beside
 from makers.stored import write
+from makers.watching import FIELDS, READING, START, STEP, Radar, arrivals, name, names, put, watched
 
 from nowcast.errors import OutputError, UsageError
 from nowcast.forecasters.baselines import BASELINES, Persistence
@@ -29,11 +30,7 @@ from nowcast.runtime.memory import resident_memory
 
 pytestmark = pytest.mark.slow  # all of them together take seconds
 
-START = np.datetime64("2020-06-01T00:00:00")
-STEP = np.timedelta64(300, "s")
-READING = {"variable": None}
 MARK = 1_234_567_891  # a time that is found again among the bytes of a file
-FIELDS = rain(frames=60, shape=(8, 9))
 
 
 class Writer:
@@ -55,54 +52,6 @@ class Writer:
         self.content[self.time : self.time + 4] = int((START + n * STEP).astype(int)).to_bytes(4, "big")
         self.content[self.values : self.values + len(values)] = values
         return self.content
-
-
-class Radar:
-    """Stands in for the clock and the signals of a watch: what `acts` does at each look, until they are used up."""
-
-    def __init__(self, *acts):
-        self.acts, self.received, self.looks = iter(acts), 0, 0
-
-    def wait(self, seconds):
-        self.looks += 1
-        act = next(self.acts, None)
-        if act is None:
-            self.received = signal.SIGTERM
-        else:
-            act()
-
-
-@pytest.fixture
-def inbox(tmp_path):
-    (tmp_path / "in").mkdir()
-    return tmp_path / "in"
-
-
-def names(*numbers):
-    return [name(n) for n in numbers]
-
-
-def name(n):
-    return f"{str(START + n * STEP).replace('-', '').replace(':', '')}Z.nc"
-
-
-def put(inbox, n, *, field=None, called=None):
-    """Frame n, as a radar puts it there: written elsewhere, then moved."""
-    elsewhere = inbox.parent / "being_written.nc"
-    write_record(elsewhere, FIELDS[[n % len(FIELDS)]] if field is None else field, times=[START + n * STEP])
-    os.replace(elsewhere, inbox / (called or f"frame{n:05}.nc"))
-
-
-def arrivals(inbox, numbers):
-    """Each frame comes by itself and is looked at twice."""
-    return [act for n in numbers for act in (lambda n=n: put(inbox, n), lambda: None)]
-
-
-def watched(inbox, *acts, forecaster="persistence", output=None):
-    output = output or inbox.parent / "out"
-    radar = Radar(*acts, lambda: None, lambda: None)
-    opened = BASELINES[forecaster]() if isinstance(forecaster, str) else forecaster
-    return [path.name for path in watch(opened, inbox, output, reading=READING, stop=radar)]
 
 
 # the second frame tells the time step: only then can persistence, which needs no more than one, forecast from the first
