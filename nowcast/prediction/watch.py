@@ -1,11 +1,13 @@
 """Watch a folder that a radar writes to, and forecast from each frame that arrives.
 
 The folder is listed every few seconds. A file is read when its size and time have not changed between two listings and it
-opens without error. A file that cannot be read is reported once and left alone until it changes. The few dozen files with the
-newest times are remembered. After each listing, all reference times among their newest frames without a forecast file are
-forecast, the newest first. So restarts, gaps and late frames need no special treatment, and memory does not grow.
+opens without error. A file that cannot be read is reported once and left alone until it changes. Of each series the few dozen
+files with the newest times are remembered. After each listing, all reference times among the newest frames of each series
+without a forecast file are forecast, the newest first. So restarts, gaps and late frames need no special treatment, and memory
+does not grow.
 """
 
+import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +29,7 @@ from nowcast.runtime.signals import StopRequest
 log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 NEWEST = 12  # newest frames to forecast from; a missed forecast from an earlier frame is of no use any more
+MOST_SERIES = 16  # series that are forecast, as from the radars of a country: those of which files arrived last
 TRIES = 3  # attempts to open a file that no longer changes; its writer may still hold it open
 FileState = tuple[int, int, int]  # size in bytes, time of change in ns, inode
 
@@ -59,7 +62,7 @@ def watch(
     with making_folder(output):
         remove_stale(output)
         log.info("watching %s; Ctrl-C ends it", folder)
-        reasons: dict[np.datetime64, str] = {}
+        reasons: dict[Path, str] = {}
         while not stop.received:
             if watched.look(reading):
                 yield from _forecast(forecaster, watched, reading, reasons, stop, thresholds, sums)
@@ -78,20 +81,18 @@ def _forecast(
 ) -> Iterator[Path]:
     """Make the missing forecasts from the newest frames; yield their files.
 
-    `reasons` holds, for each time that cannot be forecast yet, the reason that was logged, so that it is logged only once.
+    `reasons` holds, for each file that cannot be made yet, the reason that was logged, so that it is logged only once.
     """
     try:
-        record = watched.record(reading, forecaster.input_frames)
+        records = watched.records(reading, forecaster.input_frames)
     except (DataError, UsageError) as error:  # files can disappear while they are read
         log.warning("%s", error)
         return
-    times = list(record.times[-NEWEST:])
-    forecast = _forecast_already(watched.output, record)
-    for gone in set(reasons) - set(times):
+    due = _due(watched, records)
+    for gone in set(reasons) - {path for _, _, path in due}:
         del reasons[gone]
-    for time in times[::-1]:
-        path = watched.output / file_name(time)
-        if stop.received or path.exists() or time in forecast:
+    for time, record, path in due:
+        if stop.received or path.exists():
             continue
         try:
             log_readings([record])
@@ -100,21 +101,34 @@ def _forecast(
         except OutputError:
             if not path.exists():  # another process may watch as well
                 raise
-        except DataError as error:
-            if reasons.get(time) != str(error):
+        except (DataError, UsageError) as error:
+            if isinstance(error, UsageError) and len(records) == 1:
+                raise
+            if reasons.get(path) != str(error):
                 level = logging.INFO if isinstance(error, NotEnoughFrames) else logging.WARNING
                 log.log(level, "no forecast from %sZ: %s", time, error)
-            reasons[time] = str(error)
+            reasons[path] = str(error)
 
 
-def _forecast_already(output: Path, record: Record) -> set[np.datetime64]:
-    """Return the times of frames that have a forecast file under a time some seconds off.
+def _due(watched: "Watched", records: Sequence[Record]) -> list[tuple[np.datetime64, Record, Path]]:
+    """Return the newest times that have no forecast, the newest first, each with its record and the file to write."""
+    due = []
+    for record in records:
+        prefix = f"{record.name}_" if watched.has_several else ""
+        made = _forecast_already(watched.output, record, prefix)
+        times = [time for time in record.times[-NEWEST:] if time not in made]
+        due += [(time, record, watched.output / f"{prefix}{file_name(time)}") for time in times]
+    return sorted(due, key=lambda each: each[0], reverse=True)
+
+
+def _forecast_already(output: Path, record: Record, prefix: str) -> set[np.datetime64]:
+    """Return the times of frames that have a forecast file, its name after `prefix` under a time some seconds off.
 
     Where times are moved to an even raster, it may be another by a few seconds when more frames have come.
     """
     if not len(record.stamps):
         return set()
-    names = (entry.name for entry in os.scandir(output))
+    names = (entry.name.removeprefix(prefix) for entry in os.scandir(output) if entry.name.startswith(prefix))
     times = np.array([time for name in names if (time := reference_of(name)) is not None], "datetime64[s]")
     return set(record.frames_at(times)) if len(times) else set()
 
@@ -131,6 +145,7 @@ class Watched:
         self._seen: dict[str, FileState] = {}  # state of files that were new or changed at the last listing
         self._settled: dict[str, FileState] = {}  # state of files that were read, or too old for it: one that changes is new
         self._failures: dict[str, int] = {}
+        self._names: dict[tuple, str] = {}  # of the series, by the places of their files
         self._summaries: dict[str, FileSummary] = {}  # in the order of their arrival
         self._is_readable = True
 
@@ -165,18 +180,38 @@ class Watched:
             for path in [path for path in known if path not in present]:
                 del known[path]
         arrived = [path for path in self._newest(filter(self._has_settled, present)) if self._opens(path, reading)]
-        while len(self._summaries) > self.keep:
-            del self._summaries[min(self._summaries, key=lambda path: self._summaries[path].times.max())]
+        self._forget()
         return bool(arrived)
+
+    def _forget(self) -> None:
+        """Keep the files with the newest times: of each series `keep`."""
+        series: dict[tuple, list[str]] = {}
+        for path in reversed(self._summaries):
+            series.setdefault(self._summaries[path].place, []).append(path)
+        kept: set[str] = set()
+        for paths in list(series.values())[:MOST_SERIES]:
+            kept.update(sorted(paths, key=lambda path: self._summaries[path].times.max(), reverse=True)[: self.keep])
+        for path in self._summaries.keys() - kept:
+            del self._summaries[path]
 
     def _newest(self, paths: Iterable[str]) -> list[str]:
         """Return the files that may hold the newest frames, in order of change: those that changed last or have the last names.
 
-        A file is as new as its times, but to open 100,000 files takes minutes. Those of a backlog may be written newest first.
+        A file is as new as its times, but to open 100,000 files takes minutes. Those of a backlog may be written newest first,
+        and those of one radar after those of another: of each subfolder as many are taken.
         """
         changed = sorted(paths, key=lambda path: (self._settled[path][1], path))
-        likely = {*changed[-self.keep :], *sorted(changed)[-self.keep :]}
+        folders: dict[str, list[str]] = {}
+        for path in reversed(changed):
+            folders.setdefault(self._subfolder(path), []).append(path)
+        likely: set[str] = set()
+        for own in list(folders.values())[:MOST_SERIES]:
+            likely.update(own[: self.keep], sorted(own)[-self.keep :])
         return [path for path in changed if path in likely]
+
+    def _subfolder(self, path: str) -> str:
+        """Return the name of the subfolder of the watched folder in which a file lies, on any level; "" if in none."""
+        return path[len(os.path.join(self.folder, "")) :].rpartition(os.sep)[0].partition(os.sep)[0]
 
     def _list(self) -> Iterator[str]:
         """List the NetCDF files of the folder and its subfolders; hidden files are still being written."""
@@ -212,13 +247,39 @@ class Watched:
         self._failures.pop(path, None)
         return True
 
-    def record(self, reading: Mapping[str, Any], input_frames: int) -> Record:
-        """Return the record of the newest files; of several grids, the newest one with enough frames."""
+    @property
+    def has_several(self) -> bool:
+        """Whether several series have come, so that the files of forecasts need the names of theirs."""
+        return len(set(self._names.values())) > 1
+
+    def records(self, reading: Mapping[str, Any], input_frames: int) -> list[Record]:
+        """Return the record of each series with enough frames, or of the newest one; a series keeps its name."""
         records = open_records(list(self._summaries), index=self, **reading)
-        enough = [record for record in records if len(record) >= max(input_frames, 2)] or records
-        series = {str(path): record for record in enough for path in record.paths}
-        newest = next(series[path] for path in reversed(self._summaries) if path in series)
-        return replace(newest, name=self.folder.resolve().name)
+        enough = [record for record in records if len(record) >= max(input_frames, 2)]
+        if enough:
+            self._name(enough)
+        else:
+            series = {str(path): record for record in records for path in record.paths}
+            enough = [next(series[path] for path in reversed(self._summaries) if path in series)]
+        folder = self.folder.resolve().name
+        names = [next((self._names[place] for place in self._places(record) if place in self._names), "") for record in enough]
+        endings = [f"-{name}" if name and self.has_several else "" for name in names]
+        return [replace(record, name=folder + ending) for record, ending in zip(enough, endings, strict=True)]
+
+    def _name(self, records: Sequence[Record]) -> None:
+        """Name the series that have no name yet: by the subfolder that is theirs alone, or by a number."""
+        folders = [{self._subfolder(str(path)) for path in record.paths} for record in records]
+        shared = [folder for each in folders for folder in each]
+        # in an order that is the same when the watch begins anew
+        for places, own in sorted(zip(map(self._places, records), map(sorted, folders), strict=True), key=repr):
+            known = [self._names[place] for place in places if place in self._names]
+            named = [folder for folder in own if len(own) == 1 and folder and shared.count(folder) == 1]
+            new = itertools.chain(named, map(str, itertools.count(1)))
+            name = known[0] if known else next(each for each in new if each not in self._names.values())
+            self._names |= dict.fromkeys(places, name)
+
+    def _places(self, record: Record) -> list[tuple]:
+        return list(dict.fromkeys(self._summaries[str(path)].place for path in record.paths))
 
 
 def _is_same(summary: FileSummary, other: FileSummary) -> bool:
