@@ -72,14 +72,22 @@ class Archive:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of the grids and of the times of all frames of all windows: two archives with the same digest give
-        the same batches."""
+        """SHA-256 (hex) of the shapes of the grids and of the times of all frames of all windows."""
         digest = hashlib.sha256()
         for split in SPLITS:
             for record, windows in zip(self.records, self.windows[split], strict=True):
                 if len(windows):
                     digest.update(f"{split} {record.grid.shape} {windows.positions.shape}\n".encode())
                     digest.update(record.times[windows.positions].astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def grids_digest(self) -> str:
+        """SHA-256 (hex) of the coordinates and projections of the grids that windows are on."""
+        digest = hashlib.sha256()
+        for record, *windows in zip(self.records, *self.windows.values(), strict=True):
+            if any(map(len, windows)):
+                digest.update(("\n".join(map(str, record.grid.key)) + "\n\n").encode())
         return digest.hexdigest()
 
     def series(self, split: str, packer: Packer = packed) -> list[Series]:

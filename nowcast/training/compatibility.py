@@ -1,8 +1,8 @@
 """Which checkpoint fits which training: checks before a run resumes, and before it starts with another run's weights.
 
 Resume: the config must be that of the run, except for `[training]`, where everything may change but `optimizer` and `ema`,
-whose state is in the checkpoint. The records may have moved, but must give the same windows. Keys that are newer than the run
-have the values that it went by.
+whose state is in the checkpoint. The records may have moved, but must give the same windows on the same grids. Keys that are
+newer than the run have the values that it went by.
 
 Start (`training.start_from`): only the weights are taken, so quantity, units, `[transform]` and `[model]` must be equal. It is
 told where windows of the validation trained them.
@@ -94,18 +94,24 @@ def _must_stay(key: str) -> bool:
 
 
 def _check_windows(checkpoint: Checkpoint, archive: Archive, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
-    """Raise CheckpointError where the archive's windows are not those of the run; now and before: dotted keys, values."""
-    known = checkpoint.metadata.get("windows_sha256")
-    if known is None or known == archive.digest:
-        return
-    then, today = checkpoint.metadata.get("windows"), archive.num_windows("training")
-    then = then.get("training") if isinstance(then, Mapping) else "unknown"
+    """Raise CheckpointError where the archive's windows or grids are not those of the run.
+
+    now, before: the values of the config by their dotted keys
+    """
     paths = (now["data.records"], before["data.records"])
-    moved = f"data.records = {paths[0]} (before: {paths[1]}), " if paths[0] != paths[1] else ""
-    raise CheckpointError(
-        f"the records do not hold the windows of {checkpoint.path}: {moved}training windows = {today} (before: {then}).\n"
-        "Resume with the records as they were, or begin a new run."
-    )
+    moved = f"data.records = {paths[0]} (before: {paths[1]})" if paths[0] != paths[1] else ""
+    if checkpoint.metadata.get("windows_sha256", archive.digest) != archive.digest:
+        then, today = checkpoint.metadata.get("windows"), archive.num_windows("training")
+        then = then.get("training") if isinstance(then, Mapping) else "unknown"
+        given = ", ".join(filter(None, [moved, f"training windows = {today} (before: {then})"]))
+        what = f"do not hold the windows of {checkpoint.path}: {given}"
+    elif checkpoint.metadata.get("grids_sha256", archive.grids_digest) != archive.grids_digest:  # older runs do not tell it
+        what = (
+            f"lie elsewhere than those of {checkpoint.path}, by their coordinates or projection{': ' if moved else ''}{moved}"
+        )
+    else:
+        return
+    raise CheckpointError(f"the records {what}.\nResume with the records as they were, or begin a new run.")
 
 
 def fitting_weights(

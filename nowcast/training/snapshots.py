@@ -82,6 +82,7 @@ class Snapshots:
             "stretches": {split: archive.stretches(split) for split in ("training", "validation")},
             "windows": {split: archive.num_windows(split) for split in ("training", "validation")},
             "windows_sha256": archive.digest,
+            "grids_sha256": archive.grids_digest,
             "precision": learner.precision_name,
             "step": state.step,
             "best_loss": state.as_dict()["best_loss"],

@@ -1,0 +1,51 @@
+"""What may go on from a checkpoint: the records must lie where they lay, and what is said of a run that has ended is true."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from makers import rain, tiny_experiment, write_record
+from makers.runs import train
+
+from nowcast.errors import CheckpointError
+from nowcast.models.checkpoint import LAST, read_checkpoint, write_checkpoint
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder after two steps, trained on rain.nc."""
+    record = write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28)))
+    train(tiny_experiment([record], steps=2), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def moved(source, target, *, east=0.0, **projection):
+    """Copy a record to `target` with its x moved by metres, and other numbers of its projection."""
+    with xr.open_dataset(source, decode_cf=False) as dataset:
+        changed = dataset.assign_coords(x=dataset.x.copy(data=dataset.x.values + east)).load()
+    changed.crs.attrs.update(projection)
+    changed.to_netcdf(target)
+    return target
+
+
+@pytest.mark.parametrize("changes", [{"east": 100_000.0}, {"latitude_of_projection_origin": 51.0}])
+def test_a_record_of_another_place_does_not_resume_a_run(run, tmp_path, changes):
+    other = moved(tmp_path / "rain.nc", tmp_path / "other.nc", **changes)
+    says = (
+        rf"^the records lie elsewhere than those of {run / LAST}, by their coordinates or projection: "
+        rf"data\.records = \['{other}'\] \(before: \['{tmp_path / 'rain.nc'}'\]\)\.\nResume with the records as they were"
+    )
+    with pytest.raises(CheckpointError, match=says) as caught:
+        train(tiny_experiment([other], steps=4), run, resume=True)
+    assert caught.value.exit_code == 4
+
+
+def test_a_record_rounded_or_moved_to_another_folder_resumes_and_so_does_an_older_run(run, tmp_path):
+    same = moved(tmp_path / "rain.nc", tmp_path / "same.nc", east=np.float32(0.1))  # a tenth of a thousandth of a cell
+    assert "of 3" in train(tiny_experiment([same], steps=3), run, resume=True)
+    last = read_checkpoint(run / LAST)
+    older = {key: value for key, value in last.metadata.items() if key != "grids_sha256"}
+    write_checkpoint(run / LAST, older, last.tensors)
+    other = moved(tmp_path / "rain.nc", tmp_path / "other.nc", east=100_000.0)
+    assert "of 4" in train(tiny_experiment([other], steps=4), run, resume=True)
