@@ -25,6 +25,7 @@ from nowcast.runtime.threads import one_thread
 
 # in place of a batch number, seed the order of windows in an epoch, and the cases to keep; larger than any batch number
 _EPOCHS, _KEPT = 1 << 40, 1 << 41
+_QUARTER_TURNS = ((1, 1, False), (1, -1, True), (-1, -1, False), (-1, 1, True))  # orientations after 0 to 3 quarter turns
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Batches(Dataset):
     crop: side of the crops in cells; 0 for whole frames, which must then all have the same shape.
     sampler: "rain" draws windows and crops in proportion to the rain in their future frames, "past" in their past ones;
     "uniform" draws all with the same chance; "each" takes every window once per epoch, in a new random order.
-    augmentation: "flips" (along y and x) and "rotations" (exchange y and x), each applied to a case by chance.
+    augmentation: "flips" along y and x, by chance each, and "rotations", quarter turns of squares; with both, flips and an
+    exchange of y and x give the eight orientations.
     coordinates: "grid" or "lagrangian".
     share: (rank r, number n of processes); the process reads cases r, r + n, r + 2 n, … of each batch.
     kept: cases with their guidance, each of which is taken once per epoch, in a new random order, instead of drawing anew;
@@ -279,9 +281,11 @@ class Batches(Dataset):
 
     def _orientation(self, case: tuple[int, int, int, int], rng: np.random.Generator) -> tuple[int, int, bool]:
         """Draw the directions along y and x (-1: flipped), and whether y and x are exchanged."""
-        y, x = (rng.choice((1, -1)), rng.choice((1, -1))) if "flips" in self.augmentation else (1, 1)
         height, width = self.series[case[0]].frames.shape[1:]
         square = bool(self.crop) or height == width
+        if self.augmentation == {"rotations"}:  # an exchange alone would be a mirror image
+            return _QUARTER_TURNS[rng.integers(4) if square else 0]
+        y, x = (rng.choice((1, -1)), rng.choice((1, -1))) if "flips" in self.augmentation else (1, 1)
         return y, x, "rotations" in self.augmentation and square and rng.random() < 0.5
 
 

@@ -55,7 +55,7 @@ class Length:
 
 def orientations_of(augmentation: Collection[str]) -> int:
     """Return the number of flipped and rotated versions of each case."""
-    return (4 if "flips" in augmentation else 1) * (2 if "rotations" in augmentation else 1)
+    return (1, 4, 8)[len(set(augmentation))]
 
 
 def radar_length(

@@ -140,6 +140,21 @@ def test_flips_and_turns_move_past_and_future_alike(tmp_path):
     assert places == {(r, c) for r in rows for c in columns} | {(c, r) for r in rows for c in columns}
 
 
+@pytest.mark.parametrize(("crop", "shape"), [(0, (32, 32)), (32, (32, 48))])
+def test_rotations_alone_turn_and_mirror_nothing(tmp_path, crop, shape):
+    fields = rain(frames=6, shape=shape)
+    batches = Batches([series(tmp_path / "r.nc", fields)], batch_size=8, crop=crop, seed=1, augmentation=("rotations",))
+    turns = []
+    for k in range(8):
+        batch = batches[k]
+        for past, future, (_, window, top, left) in zip(batch.past, batch.future, batch.cases, strict=True):
+            case = batches.read((0, window, top, left)).float()
+            turned = [torch.rot90(case, number, dims=(1, 2)) for number in range(4)]
+            turns += [number for number in range(4) if torch.equal(torch.cat([past, future]), turned[number])]
+    assert len(turns) == 64
+    assert min(np.bincount(turns, minlength=4)) > 6
+
+
 def test_crops_and_windows_follow_the_rain(tmp_path):
     fields = np.zeros((16, 96, 96), np.float32)
     fields[10:, 64:80, 64:80] = 20.0  # rain in the last frames, in one corner

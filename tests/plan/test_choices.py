@@ -27,6 +27,7 @@ from nowcast.plan.training import (
     MOST_STEPS,
     choose_radar_training,
     choose_training,
+    orientations_of,
     radar_length,
 )
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
@@ -250,3 +251,10 @@ def test_any_archive_gives_a_config_that_stands(parts, motion, heavy, missing, m
     if not experiment.data.crop:
         assert len({part.shape for part in parts}) == 1
     assert experiment.training.warmup_steps < experiment.training.steps
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "number"), [((), 1), (("flips",), 4), (("rotations",), 4), (("flips", "rotations"), 8)]
+)
+def test_orientations_are_counted_as_training_draws_them(augmentation, number):
+    assert orientations_of(augmentation) == number
