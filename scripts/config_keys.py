@@ -42,7 +42,7 @@ MEANING = {
     "data.coordinates": "`lagrangian`: frames are read along the motion of the rain (see above); `grid`: as they lie",
     "data.crop": "side of the square crops that train, in cells; 0: whole grid",
     "data.sampler": "draw windows and crops by future `rain`, by `past` rain, all alike, or take `each` once per epoch",
-    "data.augmentation": "random mirror images and quarter turns of the training windows",
+    "data.augmentation": "random mirror images and quarter turns of the training windows; whole grids are turned if square",
     "data.zr_a": Z_R,
     "data.zr_b": Z_R,
     "data.kept_cases": "for models that take guidance: training cases whose guidance is computed once and kept in the cache",

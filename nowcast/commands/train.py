@@ -21,7 +21,7 @@ from nowcast.runtime.memory import give_back_freed_memory
 from nowcast.runtime.outputs import may_write, replacing
 from nowcast.training import run_folder
 from nowcast.training.compatibility import as_the_run, check_resumable, seen_windows
-from nowcast.training.experiment import check_grids, check_quantity, check_shares, resolve, with_grid
+from nowcast.training.experiment import check_grids, check_quantity, check_shares, resolve, with_grid, without_effect
 from nowcast.training.learner import Learner
 from nowcast.training.logs import LOGGERS, check_installed
 from nowcast.training.optimizer import count_steps
@@ -211,7 +211,7 @@ def _run(trainer: Trainer, draw: Callable[[Path], None], weights: Checkpoint | N
     with _log_file(output / run_folder.LOG):
         for line in trainer.archive.account.lines():
             log.info("%s", line)
-        _warn_of_seen_windows(weights, trainer.learner, trainer.archive)
+        _warn(weights, trainer.learner, trainer.archive)
         try:
             return trainer.run()
         except Exception as error:
@@ -223,8 +223,10 @@ def _run(trainer: Trainer, draw: Callable[[Path], None], weights: Checkpoint | N
             draw(output)
 
 
-def _warn_of_seen_windows(weights: Checkpoint | None, learner: Learner, archive: Archive) -> None:
-    for line in seen_windows(weights, learner.settings.start_from, archive) if weights else ():
+def _warn(weights: Checkpoint | None, learner: Learner, archive: Archive) -> None:
+    """Warn of keys without effect, and of windows of the validation that trained the weights that training starts with."""
+    seen = seen_windows(weights, learner.settings.start_from, archive) if weights else []
+    for line in [*without_effect(learner.experiment.data, archive), *seen]:
         log.warning("%s", line)
 
 
@@ -269,7 +271,7 @@ def dry_run_summary(experiment: Experiment, device: str) -> dict[str, Any]:
     check_grids(archive, experiment.data.crop, learner.model)
     if weights:
         learner.start_from(weights, quantity=archive.quantity)
-    _warn_of_seen_windows(weights, learner, archive)
+    _warn(weights, learner, archive)
     windows = {split: archive.num_windows(split) for split in archive.windows}
     settings, num_steps = learner.settings, count_steps(learner.settings, windows["training"])
     cost = estimate(learner, batch_size=settings.batch_size, shape=case_shape(experiment.data, archive))

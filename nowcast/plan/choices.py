@@ -190,19 +190,21 @@ def _choose_crop(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choi
     else:
         y, x = next(iter(shapes))
         choices.set("data.crop", 0, f"whole frames: {y} × {x} are few cells, and motion is {motion:.1f} cells a step")
-    choose_orientations(fingerprint, choices)
+    choose_orientations(fingerprint, size, choices)
 
 
-def choose_orientations(fingerprint: Fingerprint, choices: Choices) -> None:
-    """Leave out rotations where cells are stretched."""
+def choose_orientations(fingerprint: Fingerprint, size: Size, choices: Choices) -> None:
+    """Leave out rotations where cells are stretched, and where whole grids are taken that are not square."""
     ratios = [
         max(km) / min(km)
         for km in (record.spacing_km for record in fingerprint.series)
         if all(map(math.isfinite, km)) and min(km) > 0
     ]
-    if max(ratios, default=1.0) > STRETCHED and "rotations" in choices.tree["data"]["augmentation"]:
-        kept = [name for name in choices.tree["data"]["augmentation"] if name != "rotations"]
-        choices.set("data.augmentation", kept, f"no rotations: a cell is {max(ratios):.2f} times as long as it is wide")
+    augmentation, (y, x) = choices.tree["data"]["augmentation"], fingerprint.series[0].shape
+    is_stretched, is_long = max(ratios, default=1.0) > STRETCHED, not size.crop and y != x
+    if "rotations" in augmentation and (is_stretched or is_long):
+        why = f"a cell is {max(ratios):.2f} times as long as it is wide" if is_stretched else f"{y} × {x} cells are no square"
+        choices.set("data.augmentation", [name for name in augmentation if name != "rotations"], f"no rotations: {why}")
 
 
 def _choose_transform(fingerprint: Fingerprint, choices: Choices) -> None:

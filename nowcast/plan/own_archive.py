@@ -36,7 +36,7 @@ def batch_of_whole_grids(shape: Sequence[int], crop: int, batch_size: int) -> in
 def choose_for_archive(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
     """Choose every key that does not depend on the number of steps."""
     choose_windows(fingerprint, frames, choices)
-    choose_orientations(fingerprint, choices)
+    choose_orientations(fingerprint, size, choices)
     y, x = fingerprint.series[0].shape
     if size.crop:
         choices.set("data.crop", size.crop, f"cells of a side, of {y} × {x}; rain from outside comes with the guidance")

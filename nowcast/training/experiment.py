@@ -99,6 +99,15 @@ def with_grid(experiment: Experiment, archive: Archive) -> Experiment:
     return experiment.model_copy(update={"model": NamedSection(**model | {"grid": grid})})
 
 
+def without_effect(data: Data, archive: Archive) -> list[str]:
+    """Return warnings of keys of `[data]` that have no effect on these records."""
+    y, x = archive.records[0].grid.shape
+    if data.crop or y == x or "rotations" not in data.augmentation:
+        return []
+    what = f"rotations have no effect on whole grids of {y} × {x} cells, which are no squares"
+    return [f"data.augmentation: {what}; leave them out, or set data.crop"]
+
+
 def check_grids(archive: Archive, crop: int, model: Model) -> None:
     """Raise DataError (exit 3) for a grid that the model cannot take, and for different grids without a crop.
 

@@ -129,6 +129,17 @@ def test_long_cells_are_not_turned():
     assert "1.57 times" in made.comments["data.augmentation"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "augmentation"),
+    [((48, 37), ("flips",)), ((48, 48), ("flips", "rotations")), ((900, 700), ("flips", "rotations"))],
+)
+def test_whole_grids_that_are_not_square_are_not_turned(shape, augmentation):
+    experiment, made = chosen([replace(series(300), shape=shape)])
+    assert (experiment.data.crop > 0, experiment.data.augmentation) == (shape[0] == 900, augmentation)
+    told = "no rotations: 48 × 37 cells are no square" in made.comments["data.augmentation"]
+    assert told == (augmentation == ("flips",))
+
+
 def test_outages_are_dropped_from_a_long_archive_only():
     assert chosen([series(3000)], missing=0.2, most_missing=1.0)[0].data.max_missing == 0.5
     assert chosen([series(300)], missing=0.2, most_missing=1.0)[0].data.max_missing == 1.0
@@ -155,10 +166,13 @@ def test_steps_are_those_of_the_time_but_no_more_than_the_data_bears():
     assert steps == 3200, "2 h of 2 s, a tenth of it for validations"
     assert made.comments["training.steps"] == "about 2 h, with 2 s a step on cpu; as many as fit into 2 h"
     assert chosen([part], seconds=2.0, hours=0.5)[0].training.steps == 810
-    assert chosen([part], seconds=0.01)[0].training.steps == MOST_STEPS
+    assert chosen([days(80)], seconds=0.01)[0].training.steps == MOST_STEPS
     few, made = chosen([days(30, frames=17)], seconds=0.01)
     assert FEWEST_STEPS < few.training.steps < MOST_STEPS
-    assert "orientations" in made.comments["training.steps"]
+    assert "in each of 4 orientations" in made.comments["training.steps"]  # whole grids of 40 × 50 cells are not turned
+    square, made = chosen([replace(days(30, frames=17), shape=(50, 50))], seconds=0.01)
+    assert square.training.steps == pytest.approx(2 * few.training.steps, abs=100)
+    assert "in each of 8 orientations" in made.comments["training.steps"]
 
 
 def test_few_events_are_learnt_in_hundreds_of_steps_that_may_end_early():

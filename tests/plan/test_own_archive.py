@@ -73,6 +73,11 @@ def test_stretched_cells_are_not_turned():
     assert chosen(archive(km=(1.1, 1.0)))[0].data.augmentation == ("flips", "rotations")
 
 
+@pytest.mark.parametrize(("shape", "augmentation"), [((CROP // 2, CROP), ("flips",)), ((CROP, CROP), ("flips", "rotations"))])
+def test_whole_grids_that_are_not_square_are_not_turned(shape, augmentation):
+    assert chosen(archive(shape))[0].data.augmentation == augmentation
+
+
 def test_cases_are_windows_with_rain_at_each_place_of_a_crop():
     found = made_up([archive((2 * CROP, 3 * CROP))], rainy_frames=0.25)
     assert num_cases(found, (CROP, CROP), 1000) == 1000 * 0.25 * 6

@@ -141,12 +141,12 @@ def test_few_events_begin_with_the_included_network_where_it_fits(tmp_path):
 
 def test_hours_set_the_steps_and_little_time_a_narrower_network(tmp_path):
     path = month(tmp_path)
-    long, short, least = (made_for(path, speed=2e9, hours=hours) for hours in (0.4, 0.13, 0.05))
+    long, short, least = (made_for(path, speed=2e9, hours=hours) for hours in (0.4, 0.08, 0.05))
     assert long.experiment.model.hidden_channels == [32, 32]
     assert short.experiment.model.hidden_channels[0] < 32
     assert "time for steps enough" in short.comments["model.hidden_channels"]
     assert least.experiment.training.steps < short.experiment.training.steps
-    for made, hours in ((short, 0.13), (least, 0.05)):
+    for made, hours in ((short, 0.08), (least, 0.05)):
         assert f"as many as fit into {hours:g} h" in made.comments["training.steps"]
         assert float(re.match("about (.+?) h", made.comments["training.steps"])[1]) == pytest.approx(hours, rel=0.15)
 
