@@ -74,7 +74,7 @@ def train_run(
     trainer = _make_trainer(experiment, archive, output, own_device, checkpoint, weights)
     if checkpoint and trainer.is_finished:
         trainer.measure_members()  # of an older run, or one that ended before it
-        return f"{output} is trained to its last step, {trainer.state.step:,}, already: nothing to resume"
+        return _why_finished(trainer)
     with distributed.in_turn(), _claimed_run_folder(trainer, write, is_resumed=bool(checkpoint), overwrite=overwrite):
         trainer.prepare_data()
     result = _run(trainer, draw, weights)
@@ -86,6 +86,17 @@ def train_run(
         raise MemoryLimitError(f"{advice}\nThe checkpoints in {output} are kept.")
     no_gain = "" if result.best_step else f": no later validation had a lower loss than {trainer.learner.start_name}"
     return f"{result.output / BEST}  (best at step {result.best_step:,} of {result.step:,}{no_gain})"
+
+
+def _why_finished(trainer: Trainer) -> str:
+    """Return one line about a run that has ended already: at its last step, beyond that which is asked for now, or early."""
+    output, step, last = trainer.output, trainer.state.step, trainer.num_steps
+    if step == last:
+        return f"{output} is trained to its last step, {step:,}, already: nothing to resume"
+    if step > last:
+        return f"{output} is trained to step {step:,}, beyond the {last:,} that are asked for: nothing to resume"
+    more = "--set training.early_stopping=0 trains on"
+    return f"{output} was ended by early stopping at step {step:,} of {last:,}: nothing to resume; {more}"
 
 
 def _open_archive(experiment: Experiment) -> Archive:

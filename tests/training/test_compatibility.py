@@ -49,3 +49,22 @@ def test_a_record_rounded_or_moved_to_another_folder_resumes_and_so_does_an_olde
     write_checkpoint(run / LAST, older, last.tensors)
     other = moved(tmp_path / "rain.nc", tmp_path / "other.nc", east=100_000.0)
     assert "of 4" in train(tiny_experiment([other], steps=4), run, resume=True)
+
+
+def test_a_run_that_ended_early_or_beyond_what_is_asked_for_says_so(tmp_path):
+    record = write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28)))
+    # a rate this small changes nothing, so no validation after the first has a lower loss
+    settings = {"learning_rate": 1e-12, "optimizer": "sgd", "ema": 0.0, "validate_every": 2, "early_stopping": 2}
+    made = tiny_experiment([record], steps=12, **settings)
+    train(made, tmp_path / "run")
+
+    def resumed(**training):
+        changed = made.training.model_copy(update=training)
+        return train(made.model_copy(update={"training": changed}), tmp_path / "run", resume=True)
+
+    run = tmp_path / "run"
+    early = f"{run} was ended by early stopping at step 4 of 12: nothing to resume; --set training.early_stopping=0 trains on"
+    assert resumed() == early
+    assert resumed(steps=2) == f"{run} is trained to step 4, beyond the 2 that are asked for: nothing to resume"
+    assert resumed(steps=4) == f"{run} is trained to its last step, 4, already: nothing to resume"
+    assert "of 6" in resumed(steps=6, early_stopping=0)
