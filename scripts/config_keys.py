@@ -21,7 +21,10 @@ PAGE = Path(__file__).resolve().parents[1] / "configs" / "README.md"
 BEGIN, END = "<!-- written by scripts/config_keys.py -->\n", "<!-- end -->\n"
 
 SPANS = "time spans [[start, end], …] in UTC, for `spans`"
-PATTERNS = "path patterns of the records that validate and of those kept for a test, for `records`; the others train"
+PATTERNS = (
+    "for `records`: files, folders or patterns of the records that validate and of those kept for a test; the others train, "
+    "without windows that lie within a window's length of the other splits' frames on the same grid"
+)
 LENGTH = "length of the training: optimizer updates, or passes over the training windows; one of them is 0"
 DAYS = "for `days`: the day numbers of each split; days in no list are left out, as a gap"
 VARIABLE = "name of the variable, and its units where files state none; `auto`: found by CF standard name and units"
