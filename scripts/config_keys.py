@@ -25,6 +25,10 @@ PATTERNS = (
     "for `records`: files, folders or patterns of the records that validate and of those kept for a test; the others train, "
     "without windows that lie within a window's length of the other splits' frames on the same grid"
 )
+BETAS = (
+    "decay rates of Adam's averages; the first is also the momentum of `sgd` (torch: 0), the second the alpha of `rmsprop` "
+    "(torch: 0.99) and the rho of `adadelta` (torch: 0.9)"
+)
 LENGTH = "length of the training: optimizer updates, or passes over the training windows; one of them is 0"
 DAYS = "for `days`: the day numbers of each split; days in no list are left out, as a gap"
 VARIABLE = "name of the variable, and its units where files state none; `auto`: found by CF standard name and units"
@@ -70,7 +74,7 @@ MEANING = {
     "training.optimizer": "the optimizer, as torch has it",
     "training.learning_rate": "learning rate at the end of the warm-up",
     "training.weight_decay": "weight decay",
-    "training.betas": "decay rates of Adam's averages; the second one is RMSprop's",
+    "training.betas": BETAS,
     "training.schedule": "how the learning rate changes after the warm-up",
     "training.warmup_steps": "updates over which the learning rate rises from 0",
     "training.decay_factor": DECAY,

@@ -10,7 +10,10 @@ from nowcast.config.schema import Training
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Return the optimizer of `[training]`; betas[1] is the decay of the mean squares in RMSProp and Adadelta too."""
+    """Return the optimizer of `[training]`.
+
+    betas[0] is also the momentum of SGD, and betas[1] the decay of the mean squares in RMSProp and Adadelta.
+    """
     parameters = list(model.parameters())
     fused = parameters[0].device.type == "cuda" or None  # on a GPU one kernel for all weights; None: torch decides
     rate, decay, betas = training.learning_rate, training.weight_decay, tuple(training.betas)

@@ -1,0 +1,30 @@
+"""The optimizers get the numbers that the page of keys says they get."""
+
+import pytest
+import torch
+from makers import ROOT
+
+from nowcast.config.schema import Training
+from nowcast.training.optimizer import make_optimizer
+
+BETAS = (0.8, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "default"),
+    [
+        ("adamw", "betas", BETAS, (0.9, 0.999)),
+        ("adam", "betas", BETAS, (0.9, 0.999)),
+        ("sgd", "momentum", BETAS[0], 0),
+        ("rmsprop", "alpha", BETAS[1], 0.99),
+        ("adadelta", "rho", BETAS[1], 0.9),
+    ],
+)
+def test_the_averages_of_every_optimizer_are_those_of_betas(name, key, value, default):
+    """`default`: what torch takes by itself, which the page states where it is not Adam's."""
+    made = make_optimizer(torch.nn.Linear(2, 2), Training(steps=1, optimizer=name, betas=BETAS))
+    assert made.defaults[key] == value
+    assert type(made)(torch.nn.Linear(2, 2).parameters()).defaults[key] == default
+    if key != "betas":
+        row = next(line for line in (ROOT / "configs" / "README.md").read_text().splitlines() if line.startswith("| `betas`"))
+        assert f"the {key} of `{name}` (torch: {default})" in row
