@@ -311,8 +311,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(str(error), error.exit_code)
     except _ParseError as error:
         _fail(args.parse_message(error), UsageError.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        code = 130
+    except (KeyboardInterrupt, typer.Abort) as error:  # typer takes EOFError for Ctrl-D; here a file has ended too early
+        code = _fail(*explain_failure(early)) if isinstance(early := error.__cause__, EOFError) else 130
     except Terminated:
         _fail("terminated", 143)
     except Exception as error:

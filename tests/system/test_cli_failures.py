@@ -62,6 +62,13 @@ def test_a_bug_keeps_its_traceback(inputs, monkeypatch):
         command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc")
 
 
+def test_a_file_that_ends_too_early_is_no_ctrl_d(inputs, monkeypatch):
+    """It ended with exit code 130, "interrupted"."""
+    monkeypatch.setattr(predict_command, "open_records", failing(EOFError("No data left in file")))
+    with pytest.raises(EOFError, match="No data left"):
+        command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc")
+
+
 @pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error(inputs):
     line = f"{sys.executable} -m nowcast inspect {inputs / 'rain.nc'} --format json | head -1"
