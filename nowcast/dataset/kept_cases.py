@@ -1,13 +1,15 @@
 """Keep cases with their guidance in the cache: it is costly, and the same each time that a case is used.
 
 Cases are drawn once. Their guidance (models/guided/guidance.py) is computed by several processes and kept in one file; if that
-is interrupted, it goes on from there.
+is interrupted, it goes on from there. Guidance that is damaged on the disk is found by its checksums and computed anew.
 """
 
 import hashlib
 import json
+import math
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,14 +24,14 @@ from torch.utils.data import DataLoader, Dataset
 from nowcast.dataset.draws import Box, Case, Series
 from nowcast.errors import LoadingError, OutputError
 from nowcast.motion import Cells
-from nowcast.runtime.cache import cache_folder, mark_used, put, remove_unused
+from nowcast.runtime.cache import MOST_BYTES, cache_folder, mark_used, put, remove_damaged, remove_unused
 from nowcast.runtime.device import num_cores
 from nowcast.runtime.outputs import remove_stale, replacing, temporary_path
 from nowcast.runtime.progress import track
 from nowcast.runtime.threads import one_thread
 
 Guide = Callable[[np.ndarray, int, Cells], np.ndarray]  # (time, y, x) mm/h, number of leads, cells -> (lead, rate, y, x) int8
-FILE, DONE = "guidance.npy", "done.json"  # the guidance of all cases, and how many of them are done
+FILE, DONE = "guidance.npy", "done.json"  # the guidance of all cases, and the CRC-32 of that of each case that is done
 SAVED_EVERY = 50  # cases from one note of how many are done to the next
 
 
@@ -120,16 +122,20 @@ def keep_cases(
     try:
         done = _prepare(folder, (number, leads, rates, *shape_of(batches)))
         mark_used(folder)
-        if done < number:
+        if len(done) < number:
             dataset = _Guided(batches, cases, guide, margin, missing)
-            _compute(dataset, range(done, number), folder, f"guidance of {number:,} {label} cases")
+            _compute(dataset, done, folder, f"guidance of {number:,} {label} cases")
     except OSError as error:
         raise OutputError(f"cannot write the cache {folder.parent}: {error.strerror}; set NOWCAST_CACHE") from error
     return KeptCases(cases, folder / FILE, batches.crop)
 
 
-def _compute(dataset: _Guided, remaining: range, folder: Path, what: str) -> None:
-    """Compute the guidance of the remaining cases in several processes, and write it to the file."""
+def _compute(dataset: _Guided, done: list[int], folder: Path, what: str) -> None:
+    """Compute the guidance of the remaining cases in several processes, and write it to the file.
+
+    done: the checksum of each case that is done, in the order of the cases
+    """
+    done, remaining = list(done), range(len(done), len(dataset.cases))
     file = np.lib.format.open_memmap(folder / FILE, mode="r+")
     try:
         # before workers are forked: OpenCV's threads would not exist in them
@@ -137,10 +143,11 @@ def _compute(dataset: _Guided, remaining: range, folder: Path, what: str) -> Non
             loader = DataLoader(dataset, batch_size=None, sampler=remaining, num_workers=num_cores())
             for number, guidance in track(loader, what, unit="case"):
                 file[number] = guidance
+                done.append(zlib.crc32(file[number]))
                 if (number + 1) % SAVED_EVERY == 0 or number == remaining[-1]:
                     file.flush()
                     with replacing(folder / DONE) as temporary:
-                        temporary.write_text(json.dumps(number + 1))
+                        temporary.write_text(json.dumps(done))
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):  # an error in our own code in a worker
             raise
@@ -150,11 +157,13 @@ def _compute(dataset: _Guided, remaining: range, folder: Path, what: str) -> Non
         ) from None
 
 
-def _prepare(folder: Path, shape: tuple[int, ...]) -> int:
-    """Make the folder with a file of guidance unless it is there; return how many of its cases are done.
+def _prepare(folder: Path, shape: tuple[int, ...]) -> list[int]:
+    """Make the folder with a file of guidance unless it is there, undamaged; return the checksum of each case that is done.
 
     All blocks of the file are reserved: to write to a memory map whose disk is full ends a process without a message.
     """
+    if (folder / DONE).is_file() and not _is_whole(folder, shape):
+        remove_damaged(folder)
     if not (folder / DONE).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(folder.parent)
@@ -170,7 +179,7 @@ def _prepare(folder: Path, shape: tuple[int, ...]) -> int:
         try:
             np.lib.format.open_memmap(temporary / FILE, mode="w+", dtype=np.int8, shape=shape).flush()
             _reserve(temporary / FILE)
-            (temporary / DONE).write_text(json.dumps(0))
+            (temporary / DONE).write_text(json.dumps([]))
             put(temporary, folder, last=DONE)  # fails if another process has made it meanwhile
         except OSError:
             if not (folder / DONE).is_file():
@@ -178,6 +187,20 @@ def _prepare(folder: Path, shape: tuple[int, ...]) -> int:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return json.loads((folder / DONE).read_text())
+
+
+def _is_whole(folder: Path, shape: tuple[int, ...]) -> bool:
+    """Return whether the guidance of the cases that are done has their checksums; of many cases, evenly spaced ones."""
+    try:
+        done, file = json.loads((folder / DONE).read_text()), np.load(folder / FILE, mmap_mode="r")
+        if (file.shape, file.dtype) != (shape, np.int8) or len(done) > len(file):
+            return False
+        every = max(1, math.ceil(file[: len(done)].nbytes / MOST_BYTES))
+        return all(zlib.crc32(file[number]) == done[number] for number in range(0, len(done), every))
+    except PermissionError:
+        raise
+    except (OSError, EOFError, ValueError, TypeError):  # no JSON or no array, or shorter than its header says
+        return False
 
 
 def _reserve(path: Path) -> None:

@@ -4,10 +4,9 @@ To decompress NetCDF takes longer than a training step on a small crop. So each 
 missing; relative error under 0.1 %; up to 64 mm/h the same multiples of 0.05 mm/h are reached) under `$NOWCAST_CACHE`
 (default: the user's cache folder), in a folder named by the record's digest, which changes with its files. Only training reads
 packed frames; forecasts and scores read the NetCDF files. Records of more than `packed_tiles.UNTILED_BYTES` bytes are stored
-in tiles.
+in tiles. Frames that are damaged on the disk are found by their checksums and packed anew.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -22,7 +21,7 @@ from nowcast.dataset.packed_tiles import Rows, Tiles, TileWriter
 from nowcast.errors import OutputError
 from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.record import Record
-from nowcast.runtime.cache import cache_folder, mark_used, put, remove_unused
+from nowcast.runtime.cache import FACTS, cache_folder, mark_used, put, read_facts, remove_unused, write_facts
 from nowcast.runtime.outputs import remove_stale, temporary_path
 from nowcast.runtime.threads import ahead
 
@@ -31,7 +30,7 @@ WET_RATE = 0.1  # mm/h: a cell with at least this rain rate is wet
 LARGEST = 65504.0  # mm/h: the largest number in float16
 TRACE, FINE = 0.001, 64.0  # mm/h: between them thresholds lie, and numbers of float16 are closer than STEP
 STEP = np.float32(0.05)  # mm/h, of which usual thresholds are multiples
-STORED_VERSION = 3  # of the files in the cache; records stored in another version are packed again
+STORED_VERSION = 4  # of the files in the cache; records stored in another version are packed again
 SAMPLE = 64  # number of frames read to estimate the disk space that the tiles of a record need
 
 
@@ -92,17 +91,17 @@ def pack(record: Record, *, progress: Callable[[Iterable], Iterable] = iter) -> 
     can be read.
     """
     folder = cache_folder() / f"{record.digest()}-{STORED_VERSION}"
-    if not (folder / "facts.json").is_file():
-        _build(record, folder, progress)
+    try:
+        facts = read_facts(folder) or _build(record, folder, progress)
+    except OSError as error:
+        raise OutputError(f"cannot write the cache {folder.parent}: {error.strerror}; set NOWCAST_CACHE") from error
     mark_used(folder)
-    description = json.loads((folder / "facts.json").read_text())
     summary = np.load(folder / "summary.npy")
-    return PackedFrames(
-        folder, tuple(description["shape"]), *summary, in_tiles=description["in_tiles"], damaged=tuple(description["damaged"])
-    )
+    return PackedFrames(folder, tuple(facts["shape"]), *summary, in_tiles=facts["in_tiles"], damaged=tuple(facts["damaged"]))
 
 
-def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable]) -> None:
+def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable]) -> dict:
+    """Pack a record and return its facts. Raises OSError, OutputError (exit 5) for too small a disk, DataError (3)."""
     shape = (len(record.times), *record.grid.shape)
     in_tiles = bool(2 * np.prod(shape, dtype=np.int64) > packed_tiles.UNTILED_BYTES)
     try:
@@ -118,14 +117,16 @@ def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable
         temporary = temporary_path(folder)
         temporary.mkdir()
         try:
-            _store(record, temporary, shape, progress, in_tiles=in_tiles)
-            put(temporary, folder, last="facts.json")
+            facts = _store(record, temporary, shape, progress, in_tiles=in_tiles)
+            write_facts(temporary, facts)
+            put(temporary, folder, last=FACTS)
+            return facts
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        if (folder / "facts.json").is_file():
-            return  # another process has packed the same record meanwhile
-        raise OutputError(f"cannot write the cache {folder.parent}: {error.strerror}; set NOWCAST_CACHE") from error
+    except OSError:
+        if facts := read_facts(folder):
+            return facts  # another process has packed the same record meanwhile
+        raise
 
 
 def _bytes_needed(record: Record, shape: tuple[int, int, int], in_tiles: bool) -> int:
@@ -141,8 +142,8 @@ def _bytes_needed(record: Record, shape: tuple[int, int, int], in_tiles: bool) -
 
 def _store(
     record: Record, folder: Path, shape: tuple[int, int, int], progress: Callable[[Iterable], Iterable], *, in_tiles: bool
-) -> None:
-    """Write the files of a packed record to `folder`; facts.json comes last."""
+) -> dict:
+    """Write the frames of a record and their statistics to `folder`; return the facts about them that FACTS holds."""
     statistics, before, damage = np.empty((3, shape[0])), None, Damage(record)
     blocks_shape = (shape[0], -(-shape[1] // BLOCK), -(-shape[2] // BLOCK))
     with (
@@ -165,8 +166,7 @@ def _store(
     np.save(folder / "summary.npy", statistics)
     if damage.all_failed:
         raise damage.first
-    description = {"shape": shape, "record": record.name, "in_tiles": in_tiles, "damaged": damage.lines()}
-    (folder / "facts.json").write_text(json.dumps(description))
+    return {"shape": shape, "record": record.name, "in_tiles": in_tiles, "damaged": damage.lines()}
 
 
 def to_half(frame: np.ndarray) -> np.ndarray:

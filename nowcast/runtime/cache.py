@@ -1,17 +1,31 @@
-"""The cache folder: packed records, guidance, indexes of archives and compiled libraries, all of which can be made again."""
+"""The cache folder: packed records, guidance, indexes of archives and compiled libraries, all of which can be made again.
 
+A power cut, a full disk or a faulty one may leave files in it whose content is not what was written. So each is kept with
+checksums, and what does not agree with them is made anew.
+"""
+
+import json
 import logging
+import math
 import os
 import re
 import shutil
 import time
+import zlib
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from nowcast.runtime.outputs import temporary_path
+from nowcast.runtime.outputs import sync, temporary_path
 
+FACTS = "facts.json"  # in a folder of the cache: what its other files hold, their sizes and checksums
+BLOCK_BYTES = 4 << 20  # of a file: each block has a checksum
+MOST_BYTES = 8 << 30  # read of a folder when it is opened, to compare checksums: 4 s; of larger ones, evenly spaced blocks
 UNUSED_DAYS = 60  # after which a folder is removed: one belongs to records as they were, and months later they grew
 _FOLDER = re.compile(r"[0-9a-f]{64}-\d+|[0-9a-f]{32}-guidance-\d+")  # of packed frames, of guidance
+
+_State = tuple[tuple[int, int, int], ...]  # of each file of a folder: size in bytes, inode, time of change in ns
+_compared: dict[Path, _State] = {}  # folders whose files had their checksums, in this state
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +44,84 @@ def mark_used(folder: Path) -> None:
 
 
 def put(temporary: Path, folder: Path, *, last: str) -> None:
-    """Rename a finished folder to that of the cache, unless another process was first.
+    """Rename a finished folder to that of the cache, when all of it is on the disk, unless another process was first.
 
     One without its file `last`, which is written last, is the rest of one whose removal was interrupted, and is replaced.
 
     Raises OSError.
     """
+    for path in (*sorted(temporary.iterdir()), temporary):
+        sync(path)
     if folder.is_dir() and not (folder / last).is_file():
         shutil.rmtree(folder)
     if not folder.exists():
         os.rename(temporary, folder)
+        sync(folder.parent)
+
+
+def write_facts(folder: Path, facts: dict) -> None:
+    """Write FACTS, the last file of a folder, with the size and the checksums of each other file. Raises OSError."""
+    files = {path.name: [path.stat().st_size, _checksums(path)] for path in sorted(folder.iterdir())}
+    entry = {"facts": facts, "files": files, "checksum": _checksum_of(facts, files)}
+    (folder / FACTS).write_text(json.dumps(entry), encoding="utf-8")
+
+
+def read_facts(folder: Path) -> dict | None:
+    """Return the facts of a folder of the cache; None if there is no such folder, or if it was damaged and is now removed.
+
+    Raises OSError if it cannot be removed, or belongs to another user and cannot be read.
+    """
+    if not (folder / FACTS).is_file():
+        return None
+    try:
+        entry = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        facts, files = entry["facts"], entry["files"]
+        if entry["checksum"] == _checksum_of(facts, files) and _agree(folder, files):
+            return facts
+    except PermissionError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError):  # no JSON, JSON of another form, a file that is absent or shorter
+        pass
+    remove_damaged(folder)
+    return None
+
+
+def remove_damaged(folder: Path) -> None:
+    """Remove a folder of the cache whose files are damaged, and log it. Raises OSError."""
+    log.warning("%s is damaged: it is made anew", folder)
+    with suppress(FileNotFoundError):  # removed by another process
+        _remove(folder)
+
+
+def _agree(folder: Path, files: Mapping[str, tuple[int, list[int]]]) -> bool:
+    """Return whether files have their sizes and checksums. These are compared once, until a file changes.
+
+    files: name -> size in bytes, checksum of each block
+    """
+    states = [(folder / name).stat() for name in files]
+    if [state.st_size for state in states] != [size for size, _ in files.values()]:
+        return False
+    state = tuple((each.st_size, each.st_ino, each.st_mtime_ns) for each in states)
+    if _compared.get(folder) != state:
+        every = max(1, math.ceil(sum(each.st_size for each in states) / MOST_BYTES))
+        if any(_checksums(folder / name, every) != kept[::every] for name, (_, kept) in files.items()):
+            return False
+        _compared[folder] = state
+    return True
+
+
+def _checksums(path: Path, every: int = 1) -> list[int]:
+    """Return the CRC-32 of each block of BLOCK_BYTES of a file, or of one in `every`."""
+    found, block = [], memoryview(bytearray(BLOCK_BYTES))
+    with open(path, "rb") as file:
+        while num_bytes := file.readinto(block):
+            found.append(zlib.crc32(block[:num_bytes]))
+            file.seek((every - 1) * BLOCK_BYTES, os.SEEK_CUR)
+    return found
+
+
+def _checksum_of(facts: dict, files: dict) -> int:
+    return zlib.crc32(json.dumps([facts, files]).encode())
 
 
 def remove_unused() -> None:
@@ -59,8 +141,12 @@ def _removed(folder: Path) -> int:
         if time.time() - folder.stat().st_mtime < UNUSED_DAYS * 86_400:
             return 0
         num_bytes = sum(path.stat().st_size for path in folder.iterdir())
-        temporary = temporary_path(folder)  # if this is interrupted, a part of the folder is not taken for the whole
-        os.rename(folder, temporary)
-        shutil.rmtree(temporary)
+        _remove(folder)
         return num_bytes
     return 0
+
+
+def _remove(folder: Path) -> None:
+    temporary = temporary_path(folder)  # if this is interrupted, a part of the folder is not taken for the whole
+    os.rename(folder, temporary)
+    shutil.rmtree(temporary)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from makers import rain, write_record
+from makers.damage import cut, empty, remove, zeros_from
 
 from nowcast.dataset import kept_cases
 from nowcast.dataset.batches import Batches, Series
@@ -96,7 +97,7 @@ def test_an_interrupted_preparation_goes_on_and_gives_the_same(tmp_path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             keep(batches_of(tmp_path))
     (done,) = (tmp_path / "other").glob("*-guidance-*/done.json")
-    assert json.loads(done.read_text()) == 6
+    assert len(json.loads(done.read_text())) == 6
     computed = []
 
     def tracked(items, *_, **__):
@@ -244,3 +245,23 @@ def test_a_process_that_dies_ends_in_a_message_and_what_is_done_is_kept(tmp_path
         keep(batches_of(tmp_path), guide=dies)
     assert caught.value.exit_code == 75
     assert keep(batches_of(tmp_path)).cases
+
+
+GUIDANCE = {
+    "zeros": ("guidance.npy", zeros_from(128)), "last case": ("guidance.npy", zeros_from(-3 * 2 * CROP * CROP)),
+    "cut": ("guidance.npy", cut), "empty": ("guidance.npy", empty), "absent": ("guidance.npy", remove),
+    "none done": ("done.json", empty), "zero done": ("done.json", zeros_from(0)), "older": ("done.json", lambda path:
+        path.write_text("11")), "more": ("done.json", lambda path: path.write_text(str([0] * 12))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", GUIDANCE)
+def test_guidance_that_is_damaged_is_computed_anew(tmp_path, caplog, kind):
+    path = keep(batches_of(tmp_path)).path
+    before = path.read_bytes()
+    name, damage = GUIDANCE[kind]
+    damage(path.with_name(name))
+    assert keep(batches_of(tmp_path)).path == path
+    assert path.read_bytes() == before
+    assert [record.message for record in caplog.records] == [f"{path.parent} is damaged: it is made anew"]
+    keep(batches_of(tmp_path), guide=fails)
