@@ -1,7 +1,8 @@
 """C sources of the package, each compiled once for this machine.
 
-A library is kept in the cache, under a name made from its source, the compiler and the processor. If there is no compiler, or
-if it fails, `load` returns None and logs one warning; callers then do the same work in torch.
+A library is kept in the cache, under a name made from its source, the compiler and the processor, beside its SHA-256: to load
+one that is damaged would end the process by a signal. If there is no compiler, or if it fails, `load` returns None and logs one
+warning; callers then do the same work in torch.
 """
 
 import ctypes
@@ -53,8 +54,9 @@ def load(source: Source, *defines: str) -> Library | None:
         return None
     try:
         path = cache_folder() / "native" / f"{source.path.stem}-{_fingerprint(compiler, defines, source)}.so"
-        with suppress(OSError):  # not built yet, or damaged
-            return _declare(ctypes.CDLL(str(path)), source)
+        with suppress(OSError):  # not built yet, or not for this system
+            if _is_whole(path):
+                return _declare(ctypes.CDLL(str(path)), source)
         _build(compiler, defines, path, source)
         return _declare(ctypes.CDLL(str(path)), source)
     except (OSError, AttributeError, subprocess.SubprocessError, NowcastError) as error:
@@ -88,7 +90,24 @@ def _build(compiler: str, defines: tuple[str, ...], path: Path, source: Source) 
     with replacing(path) as temporary:
         command = [compiler, *FLAGS, *(f"-D{name}" for name in defines), str(source.path), "-o", str(temporary)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIME_LIMIT)
+        digest = _sha256(temporary)
+    with replacing(_digest_of(path)) as temporary:
+        temporary.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
     log.info("compiled %s in %.1f s, kept in %s", source.path.name, time.perf_counter() - start, path)
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a library has the SHA-256 that was written beside it. Raises OSError if one of the two is absent."""
+    return _digest_of(path).read_bytes().split(b" ")[0] == _sha256(path).encode()
+
+
+def _digest_of(path: Path) -> Path:
+    """Return the file with the SHA-256 of a library, as `sha256sum --check` reads it."""
+    return path.with_suffix(".sha256")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _reason(error: Exception) -> str:
