@@ -1,4 +1,4 @@
-"""The time of a field where only the name of its file, or a text, tells it."""
+"""The time of a field where only the name of its file, or a text, tells it; times of other zones become UTC."""
 
 import re
 from datetime import datetime
@@ -9,8 +9,20 @@ import numpy as np
 from nowcast.errors import DataError
 
 _FORMS = ((14, "%Y%m%d%H%M%S"), (12, "%Y%m%d%H%M"), (10, "%Y%m%d%H"))
-_DATE = r"(?<!\d)((?:19|20)\d{2})[-_.:]?(\d{2})[-_.:]?(\d{2})"
-_DIGITS = re.compile(_DATE + r"[-_.:T ]*(\d{2})[-_.:h]?(\d{2})?[-_.:m]?(\d{2})?(?!\d)")
+_DATE = r"(?<!\d)(?P<date>(?:19|20)\d{2}[-_.:]?\d{2}[-_.:]?\d{2})"
+_CLOCK = r"(?P<clock>\d{2}(?:(?P<apart>[-_.:h]?)\d{2}(?:(?:(?P=apart)|m)\d{2})?)?)(?!\d)"
+_DIGITS = re.compile(_DATE + r"(?P<mark>[-_.:T ]*)" + _CLOCK)
+_FRACTION = r"(?:[.,]\d+)?"
+_OFFSET = re.compile(
+    _FRACTION + r"\s?(?P<utc>UTC|GMT)?(?P<sign>[+-])(?P<hours>\d\d?)(?P<colon>:?)(?P<minutes>\d{2})?(?![-:.]?\d)"
+)
+_MOST = -12 * 60, 14 * 60  # minutes east of UTC that a time zone is at least and at most
+# Other words follow times, too, so these are the zones that are told by name.
+_ZONES = (
+    "CES?T|MES?Z|EES?T|WES?T|BST|IST|MSK|TRT|[ECMPA][SD]T|AK[SD]T|HST|BRT|ART|CLS?T|AE[SD]T|AC[SD]T|AWST|NZ[SD]T|JST|KST|HKT|SGT|"
+    "SAST|(?:Africa|America|Antarctica|Asia|Atlantic|Australia|Europe|Indian|Pacific)/[A-Z][A-Za-z_/]+|local"
+)
+_REFUSED = re.compile(_FRACTION + rf"[\s(\[_]*(?:(?P<zone>{_ZONES})|(?P<half>(?i:[ap]\.?m)))\b")
 
 
 def time_in_name(path: Path, form: str | None = None) -> np.datetime64:
@@ -23,20 +35,50 @@ def time_in_name(path: Path, form: str | None = None) -> np.datetime64:
             return np.datetime64(datetime.strptime(path.name, form), "s")
         except ValueError:
             raise DataError(f"{path} is not named as {form} says.\nExpected a time in the name of that form.") from None
-    time = time_in_text(path.name)
+    time = time_in_text(path.name, path, is_name=True)
     if time is None:
         raise DataError(f"{path} has no time in its name.\nExpected one such as 201609281500 or 2016-09-28T15:00.")
     return time
 
 
-def time_in_text(text: str) -> np.datetime64 | None:
-    """Return the first time in a text; None without one."""
+def time_in_text(text: str, path: Path, *, is_name: bool = False) -> np.datetime64 | None:
+    """Return the first time (UTC) in a text of a file; None without one.
+
+    is_name: the text is the name of the file, in which numbers after a time are often something else than its offset from UTC
+
+    Raises DataError (exit 3) for a zone that is told by name, other than UTC, and for a time with AM or PM.
+    """
     for match in _DIGITS.finditer(text):
-        digits = "".join(part for part in match.groups() if part)
+        digits = "".join(part for part in match["date"] + match["clock"] if part.isdigit())
         for length, form in _FORMS:
             if len(digits) == length:
                 try:
-                    return np.datetime64(datetime.strptime(digits, form), "s")
+                    time = np.datetime64(datetime.strptime(digits, form), "s")
                 except ValueError:
                     break
+                if not is_name:
+                    _check_zone(text, match, path)
+                return time - np.timedelta64(60 * _minutes_east(text, match, is_name=is_name), "s")
     return None
+
+
+def _check_zone(text: str, match: re.Match, path: Path) -> None:
+    """Raise DataError (exit 3) if a zone other than UTC, or half a day, is told by name after a time."""
+    if found := _REFUSED.match(text, match.end()):
+        told = f"{path} has the time {text[match.start() : found.end()]!r}"
+        if found["zone"]:
+            raise DataError(f"{told} in a zone that is told by name.\nExpected UTC, or an offset from it such as +02:00.")
+        raise DataError(f"{told} of half a day.\nExpected hours from 0 to 23, such as 15:00.")
+
+
+def _minutes_east(text: str, match: re.Match, *, is_name: bool) -> int:
+    """Return the offset from UTC in minutes that follows a time; 0 if none does, or if that may be something else."""
+    found = _OFFSET.match(text, match.end())
+    if found is None or (len(found["hours"]) < 2 and not found["utc"]):
+        return 0
+    is_clear, is_short = "T" in match["mark"] or match["apart"] == ":" or found["colon"] or found["utc"], not found["minutes"]
+    if (is_name and is_short) or ((is_short or found["sign"] == "-") and not is_clear):
+        return 0
+    minutes = int(found["minutes"] or 0)
+    east = (60 * int(found["hours"]) + minutes) * (1 if found["sign"] == "+" else -1)
+    return east if minutes in (0, 15, 30, 45) and _MOST[0] <= east <= _MOST[1] else 0

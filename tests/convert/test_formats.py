@@ -276,6 +276,22 @@ def test_a_geotiff_has_the_time_of_its_name_and_not_that_of_its_making(tmp_path)
     assert converted(path).times == [START + np.timedelta64(20, "m")]
 
 
+@pytest.mark.parametrize(("tag", "minutes"), [("2020-06-01T02:05:00+02:00", 5), ("2020-05-31T19:05:00-05:00", 5),
+                                              ("2020-06-01 00:05:00Z", 5)])  # fmt: skip
+def test_a_geotiff_with_a_time_of_another_zone_has_it_in_utc(tmp_path, tag, minutes):
+    pytest.importorskip("rasterio")
+    path = write_geotiff(tmp_path / "rain.tif", counts()[None], units="mm/h", TIMESTAMP=tag)
+    assert converted(path).times == [START + np.timedelta64(minutes, "m")]
+
+
+def test_a_geotiff_with_a_zone_told_by_name_is_refused(tmp_path):
+    pytest.importorskip("rasterio")
+    path = write_geotiff(tmp_path / "rain.tif", counts()[None], units="mm/h", time="2016-09-28 15:00 CEST")
+    code, _, err = command("convert", path, "--output", tmp_path / "out")
+    told = f"error: {path} has the time '2016-09-28 15:00 CEST' in a zone that is told by name.\nExpected UTC, or an offset"
+    assert (code, told in err) == (3, True)
+
+
 def test_geotiff_of_packed_reflectivity_with_the_time_in_its_name(tmp_path):
     pytest.importorskip("rasterio")
     field = counts().astype(np.uint8)

@@ -23,7 +23,7 @@ _RADIUS = 6371288  # m, of FMI's sphere, which the files do not tell
 def scan(path: Path, options: Options) -> list[Original]:
     """Return the field of a file, from its header. Raises DataError (exit 3) if that is damaged or of another kind."""
     told, shape, _ = _header(head(path, _HEAD), path)
-    time = time_in_text(told.get("obstime", ""))
+    time = time_in_text(told.get("obstime", ""), path)
     if time is None:
         raise DataError(f"{path} has no obstime such as 201609281445.\nExpected it in the comments.")
     product = "-".join(told.get(name, "") for name in ("producttype", "productname")).strip("-") or "FMI"

@@ -80,10 +80,11 @@ def _tags(source, number: int) -> dict[str, str]:
 
 
 def _time(source, number: int, path: Path) -> np.datetime64:
+    """Return the time (UTC) of a band. Raises DataError (exit 3) if none is told, or one that is not clear."""
     tags = _tags(source, number)
-    told = (tags.get(name, "") for name in _TIME_TAGS)
-    for text in (source.descriptions[number] or "", *told, path.name, tags.get(_MADE, "")):
-        time = time_in_text(text)
+    told = ((tags.get(name, ""), False) for name in _TIME_TAGS)
+    for text, is_name in ((source.descriptions[number] or "", False), *told, (path.name, True), (tags.get(_MADE, ""), False)):
+        time = time_in_text(text, path, is_name=is_name)
         if time is not None:
             return time
     return time_in_name(path)

@@ -1,0 +1,72 @@
+"""Times in texts and names of files: their digits, and the zones that they are of."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from makers import SHARED
+
+from nowcast.convert.times import time_in_name, time_in_text
+from nowcast.errors import DataError
+
+FILE = Path("in/rain.tif")
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("2016-09-28T15:00:00+02:00", "2016-09-28T13:00"), ("2016-09-28T15:00:00-05:00", "2016-09-28T20:00"),
+    ("2016-09-28T15:00-05:00", "2016-09-28T20:00"), ("2016-09-28 15:00:00 +0200", "2016-09-28T13:00"),
+    ("2016-09-28 15:00:00+02", "2016-09-28T13:00"), ("20160928T150000+0530", "2016-09-28T09:30"),
+    ("20160928T1500-05", "2016-09-28T20:00"), ("2016-09-28T15:00:00.000+02:00", "2016-09-28T13:00"),
+    ("2016-09-28 15:00 UTC+2", "2016-09-28T13:00"), ("2016-09-28 15:00 GMT-03:30", "2016-09-28T18:30"),
+    ("2016-09-28T01:00+02:00", "2016-09-27T23:00"), ("201609281500+0200", "2016-09-28T13:00"),
+    ("2016-09-28T15:00:00Z", "2016-09-28T15:00"), ("2016-09-28T15:00:00.000Z", "2016-09-28T15:00"),
+    ("2016-09-28 15:00 UTC", "2016-09-28T15:00"), ("2016-09-28 15:00 GMT", "2016-09-28T15:00"),
+    ("2016-09-28T15:00+00:00", "2016-09-28T15:00"), ("201609281445", "2016-09-28T14:45"),
+    ("2016-09-28 15:00-16:00", "2016-09-28T15:00"), ("2016-09-28 15:00 - 15:05", "2016-09-28T15:00"),
+    ("20160928 0200-0300", "2016-09-28T02:00"), ("2016-09-28 15h05m10", "2016-09-28T15:05:10"),
+    ("2016-09-28 15:00 PMM DBZH", "2016-09-28T15:00"), ("2016:09:28 15:00:10", "2016-09-28T15:00:10"), ("28.9.2016", None),
+])  # fmt: skip
+def test_times_in_texts_are_utc(text, expected):
+    time = time_in_text(text, FILE)
+    assert time == (None if expected is None else np.datetime64(expected))
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    *((f"2016-09-28 15:00{zone}", rf"15:00{zone}' in a zone that is told by name\.\nExpected UTC, or an offset")
+      for zone in (" CEST", " MESZ", ":00 EDT", "_AEST", " Europe/Berlin", " local")),
+    ("2016-09-28 15:00 (CET)", r"15:00 \(CET' in a zone"),
+    *((f"2016-09-28 03:00{half}", rf"03:00{half}' of half a day\.\nExpected hours from 0 to 23")
+      for half in (" PM", "am", ":00 PM")),
+])  # fmt: skip
+def test_zones_told_by_name_and_halves_of_a_day_are_refused(text, says):
+    with pytest.raises(DataError, match=says) as caught:
+        time_in_text(text, FILE)
+    assert str(caught.value).startswith("in/rain.tif has the time '2016-09-28 ")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("rain_20160928T1500+0200.png", "2016-09-28T13:00"), ("rain_20160928T150000-05:00.png", "2016-09-28T20:00"),
+    ("rain_20160928T1500-0500.png", "2016-09-28T20:00"), ("rain_20160928T1500Z.png", "2016-09-28T15:00"),
+    ("rain_201609281500+0200.png", "2016-09-28T13:00"), ("rain_2016-09-28T15:00.png", "2016-09-28T15:00"),
+    ("rain_201609281500-0500.png", "2016-09-28T15:00"), ("rain_20160928_1200-1300.png", "2016-09-28T12:00"),
+    ("rain_20160928T1500-05.png", "2016-09-28T15:00"), ("rain_20160928T1500+006.png", "2016-09-28T15:00"),
+    ("rain_20160928T1500-10000-dwd---bin.gz", "2016-09-28T15:00"), ("rain_201609281500_05min.h5", "2016-09-28T15:00"),
+    ("rain_201609281500-1600.png", "2016-09-28T15:00"), ("rain_201609281500_EST.png", "2016-09-28T15:00"),
+    ("20160928-150010.png", "2016-09-28T15:00:10"), ("2016-09-28_15-00-10.png", "2016-09-28T15:00:10"),
+    ("2016092815.png", "2016-09-28T15:00"),
+])  # fmt: skip
+def test_in_names_only_offsets_that_are_clear_count(name, expected):
+    assert time_in_name(Path("in") / name) == np.datetime64(expected)
+
+
+@pytest.mark.parametrize(("folder", "first", "last"), [
+    ("bom_netcdf", "2018-06-16T13:00", "2018-06-16T13:42"), ("fmi_pgm_gz", "2016-09-28T14:45", "2016-09-28T15:00"),
+    ("knmi_hdf5", "2010-08-26T04:00", "2010-08-26T04:35"), ("mrms_grib2", "2019-06-10T00:00", "2019-06-10T00:02"),
+    ("odim_hdf5", "2018-08-24T18:00", "2018-08-24T18:30"),
+])  # fmt: skip
+def test_names_of_services_are_read(folder, first, last):
+    names = sorted((SHARED / "radar/raw" / folder).glob("*"))
+    if not names:
+        pytest.skip("no real files here")
+    assert [time_in_name(path) for path in (names[0], names[-1])] == [np.datetime64(first), np.datetime64(last)]
