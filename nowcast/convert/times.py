@@ -1,7 +1,7 @@
 """The time of a field where only the name of its file, or a text, tells it; times of other zones become UTC."""
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +32,17 @@ def time_in_name(path: Path, form: str | None = None) -> np.datetime64:
     """
     if form is not None:
         try:
-            return np.datetime64(datetime.strptime(path.name, form), "s")
+            return _in_utc(datetime.strptime(path.name, form))
         except ValueError:
             raise DataError(f"{path} is not named as {form} says.\nExpected a time in the name of that form.") from None
     time = time_in_text(path.name, path, is_name=True)
     if time is None:
         raise DataError(f"{path} has no time in its name.\nExpected one such as 201609281500 or 2016-09-28T15:00.")
     return time
+
+
+def _in_utc(moment: datetime) -> np.datetime64:
+    return np.datetime64(moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None), "s")
 
 
 def time_in_text(text: str, path: Path, *, is_name: bool = False) -> np.datetime64 | None:

@@ -1,5 +1,6 @@
 """Times in texts and names of files: their digits, and the zones that they are of."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,11 @@ def test_names_of_services_are_read(folder, first, last):
     if not names:
         pytest.skip("no real files here")
     assert [time_in_name(path) for path in (names[0], names[-1])] == [np.datetime64(first), np.datetime64(last)]
+
+
+def test_an_offset_in_the_form_of_names_counts_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        time = time_in_name(Path("rain_20160928T1500+0200.png"), "rain_%Y%m%dT%H%M%z.png")
+    assert time == np.datetime64("2016-09-28T13:00")
+    assert time_in_name(Path("rain_201609281500.png"), "rain_%Y%m%d%H%M.png") == np.datetime64("2016-09-28T15:00")
