@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast import __version__
-from nowcast.convert.inputs import Found, Input, Scanned, find, in_processes, scan
+from nowcast.convert.inputs import Found, Input, Scanned, find, in_processes, scan, why_not
 from nowcast.convert.jobs import Frame, Job, Request, plan
 from nowcast.convert.original import DRY_DBZ, FLOAT_FILL
 from nowcast.convert.place import cut
@@ -103,7 +103,7 @@ def _is_there(job: Job, outcome: Outcome) -> bool:
         return False
     outcome.left.append(job.path)
     known = attributes_of(job.path)
-    if known.get(STATE) != job.state and known.get(ORIGINALS) != job.digest():  # copied anew, files have other times alone
+    if known.get(STATE) != job.state and known.get(ORIGINALS) != job.digest(outcome.broken):  # copied anew: other times alone
         outcome.changed.append(job.path)
     return True
 
@@ -114,8 +114,9 @@ def write(job: Job) -> Written:
     storage = storages.pop() if len(storages) == 1 else _floating(job.series.storage.reflectivity)
     place = cut(job.series.place, *job.window) if job.request.box else job.series.place
     broken: dict[Path, str] = {}
+    attributes = _attributes(job, broken)
     num_frames = write_record(
-        job.path, _fields(job, storage, broken), grid=place.grid(), storage=storage, attributes=_attributes(job),
+        job.path, _fields(job, storage, broken), grid=place.grid(), storage=storage, attributes=attributes,
         minutes=job.series.minutes, overwrite=job.request.overwrite,
     )  # fmt: skip
     return Written(job.path, num_frames, len(job.frames), tuple(broken.items()))
@@ -138,8 +139,8 @@ def _fields(job: Job, storage: Storage, broken: dict[Path, str]) -> Iterator[Tim
                     if numbers.shape != job.series.place.shape:
                         raise DataError(f"{source.path} holds a field of {numbers.shape}.\nExpected {job.series.place.shape}.")
                     yield TimedField(frame.time, _restored(numbers[job.window], frame.storage, storage), frame.span)
-        except (DataError, MemoryError) as error:
-            broken[source.path] = str(error) or "out of memory"
+        except (DataError, MemoryError, OSError) as error:
+            broken[source.path] = why_not(error, source.path)
 
 
 def _restored(numbers: np.ndarray, own: Storage, storage: Storage) -> np.ndarray:
@@ -162,13 +163,15 @@ def _runs(frames: Sequence[Frame]) -> Iterator[tuple[Input, list[Frame]]]:
         yield run[0].input, run
 
 
-def _attributes(job: Job) -> dict[str, str]:
-    names = [source.path.name for source in job.inputs]
+def _attributes(job: Job, broken: dict[Path, str]) -> dict[str, str]:
+    """Return the global attributes of a record; of each file that cannot be read the reason into `broken`."""
+    digest = job.digest(broken)
+    names = [source.path.name for source in job.inputs if source.path not in broken] or ["none"]
     files = f"{len(names)} original files, from {names[0]} to {names[-1]}" if len(names) > 1 else f"original file {names[0]}"
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
     about = dict(job.series.about)
     about["history"] = f"{now} converted by nowcast {__version__} from {files}; values as in the originals, not resampled"
-    return about | {ORIGINALS: job.digest(), STATE: job.state}
+    return about | {ORIGINALS: digest, STATE: job.state}
 
 
 def _refuse_nothing(outcome: Outcome, num_inputs: int) -> None:

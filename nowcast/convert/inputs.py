@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import errno
 import glob
 import hashlib
 import importlib
@@ -83,10 +84,11 @@ class Input:
 
 @dataclass(frozen=True)
 class Scanned:
-    """What a file holds; or, if it cannot be used, why."""
+    """What a file holds, and its state before it was read; or, if it cannot be used, why."""
 
     input: Input
     originals: tuple[Original, ...] = ()
+    state: str = ""
     error: str = ""
 
 
@@ -185,11 +187,21 @@ def scan(job: tuple[Input, Options]) -> Scanned:
     """Return what a file holds, without its fields."""
     source, options = job
     try:
+        state = source.state()
         with source.on_disk() as path:
             _check_unpacked(source, path)
-            return Scanned(source, tuple(source.reader.scan(path, options)))
-    except (DataError, MemoryError) as error:
-        return Scanned(source, error=str(error) or "out of memory")
+            return Scanned(source, tuple(source.reader.scan(path, options)), state)
+    except (DataError, MemoryError, OSError) as error:
+        return Scanned(source, error=why_not(error, source.path))
+
+
+def why_not(error: Exception, path: Path) -> str:
+    """Return why an original cannot be used; raise an OSError that is not of the original but of a disk that is full."""
+    if not isinstance(error, OSError):
+        return str(error) or "out of memory"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        raise error
+    return f"{path} cannot be read ({error.strerror or error}).\nExpected it to stay while it is converted."
 
 
 def _check_unpacked(source: Input, path: Path) -> None:

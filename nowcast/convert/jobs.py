@@ -9,12 +9,12 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from nowcast.convert.inputs import Input, Scanned
+from nowcast.convert.inputs import Input, Scanned, why_not
 from nowcast.convert.original import Options, Original, Series
 from nowcast.convert.place import Box, BoxMissed, Window, window
 from nowcast.errors import DataError
@@ -68,9 +68,15 @@ class Job:
         """The files that it is made from, each once."""
         return list(dict.fromkeys(frame.input for frame in self.frames))
 
-    def digest(self) -> str:
-        """Return a digest of the names and contents of its files."""
-        return _digest((source.digest() for source in self.inputs), self.request)
+    def digest(self, broken: dict[Path, str]) -> str:
+        """Return a digest of the names and contents of its files; of those that cannot be read, the reasons into `broken`."""
+        found = []
+        for source in self.inputs:
+            try:
+                found.append(source.digest())
+            except OSError as error:  # such as one that was removed meanwhile
+                broken[source.path] = why_not(error, source.path)
+        return _digest(found, self.request)
 
 
 def plan(scanned: Sequence[Scanned], output: Path, request: Request) -> list[Job]:
@@ -95,7 +101,8 @@ def plan(scanned: Sequence[Scanned], output: Path, request: Request) -> list[Job
         fields[each.time] = source, each
     if num_equal:
         log.warning("left out %d fields whose time another file has too; the last file in order counts", num_equal)
-    jobs = [_job(output, groups, group, request, windows) for group in groups]
+    states = {result.input: result.state for result in scanned}
+    jobs = [_job(output, groups, group, request, windows, states) for group in groups]
     return _apart(sorted(jobs, key=lambda job: job.path.name))
 
 
@@ -105,9 +112,7 @@ def _observed(scanned: Sequence[Scanned]) -> list[Scanned]:
     if not ahead:
         return list(scanned)
     (first, original), files = ahead[0], len({source.path for source, _ in ahead})
-    rest = [
-        Scanned(each.input, tuple(original for original in each.originals if original.forecast is None)) for each in scanned
-    ]
+    rest = [replace(each, originals=tuple(one for one in each.originals if one.forecast is None)) for each in scanned]
     told = f"{len(ahead)} fields of {files} files are forecasts, the first {original.forecast:g} minutes ahead in {first.path}"
     if not any(result.originals for result in rest):
         raise DataError(f"{told}.\nExpected observations or analyses: nowcast learns from what was measured.")
@@ -143,7 +148,14 @@ def _is_wanted(time: np.datetime64, every: float | None) -> bool:
     return seconds % round(every * 60) == 0
 
 
-def _job(output: Path, groups: dict, group: tuple[str, tuple], request: Request, windows: dict[tuple, Window]) -> Job:
+def _job(
+    output: Path,
+    groups: dict,
+    group: tuple[str, tuple],
+    request: Request,
+    windows: dict[tuple, Window],
+    states: dict[Input, str],
+) -> Job:
     whole, key = group
     fields = [groups[group][time] for time in sorted(groups[group])]
     series = fields[0][1].series
@@ -154,7 +166,7 @@ def _job(output: Path, groups: dict, group: tuple[str, tuple], request: Request,
         name = stem if sum(path == whole for path, _ in groups) == 1 else f"{stem}_{told}"
     frames = tuple(Frame(each.time, each.span, source, each.number, each.series.storage) for source, each in fields)
     inputs = dict.fromkeys(source for source, _ in fields)
-    state = _digest((source.state() for source in inputs), request)
+    state = _digest((states[source] for source in inputs), request)
     return Job(output / f"{name}.nc", series, frames, request, windows[key], state)
 
 

@@ -1,0 +1,97 @@
+"""Originals that are removed while they are converted are left out and named; all others become records."""
+
+import numpy as np
+import pytest
+from makers.originals import counts, write_odim
+
+from nowcast.convert import archive, inputs
+from nowcast.convert.jobs import Request
+from nowcast.convert.watch import watch
+from nowcast.errors import DataError
+from nowcast.netcdf.opening import open_records
+
+pytestmark = pytest.mark.usefixtures("cache")
+pytest.importorskip("pyproj")
+pytest.importorskip("h5py")
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "in").mkdir()
+    return [write_odim(tmp_path / f"in/{n}.h5", counts(seed=n), minutes=5 * n) for n in range(3)]
+
+
+def removing(path, function):
+    """A function that first removes a file."""
+
+    def removed(*arguments, **options):
+        path.unlink(missing_ok=True)
+        return function(*arguments, **options)
+
+    return removed
+
+
+@pytest.mark.parametrize(("module", "name"), [(archive, "_scanned"), (archive, "plan"), (archive, "write"),
+                                              (archive, "_fields"), (archive, "_attributes")])  # fmt: skip
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_file_that_is_removed_is_left_out(files, tmp_path, monkeypatch, caplog, module, name, number):
+    monkeypatch.setattr(module, name, removing(files[number], getattr(module, name)))
+    outcome = archive.convert([tmp_path / "in"], tmp_path / "out", Request())
+    assert list(outcome.broken) == [files[number]]
+    told = (
+        "is damaged or incomplete ([Errno 2]" if name == "_fields" else "cannot be read (No such file or directory).\nExpected"
+    )
+    assert outcome.broken[files[number]].startswith(f"{files[number]} {told}")
+    assert sum(record.message.startswith(f"left out {files[number]} ") for record in caplog.records) == 1
+    (record,) = open_records(outcome.written)
+    rest = [n for n in range(3) if n != number]
+    np.testing.assert_allclose(record.read([0, 1]), np.stack([counts(seed=n) for n in rest]) * 0.1, rtol=1e-6)
+    assert outcome.num_frames == 2
+
+
+def test_if_all_files_are_removed_there_is_no_record(files, tmp_path, monkeypatch):
+    def removed(*arguments):
+        for path in files:
+            path.unlink()
+        return plan(*arguments)
+
+    plan = archive.plan
+    monkeypatch.setattr(archive, "plan", removed)
+    with pytest.raises(DataError, match=r"0\.h5 cannot be read \(No such file or directory\)\.\n\(and 2 of 3 files more\)"):
+        archive.convert([tmp_path / "in"], tmp_path / "out", Request())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_removed_file_does_not_end_the_look_at_records_that_are_there(files, tmp_path, monkeypatch):
+    archive.convert([tmp_path / "in"], tmp_path / "out", Request())
+    monkeypatch.setattr(archive, "attributes_of", removing(files[1], lambda _: {}))
+    outcome = archive.convert([tmp_path / "in"], tmp_path / "out", Request())
+    assert (outcome.left, outcome.changed) == ([*(tmp_path / "out").iterdir()],) * 2
+    assert list(outcome.broken) == [files[1]]
+
+
+class Once:
+    """A stop request that lets a folder be listed three times."""
+
+    def __init__(self):
+        self.received, self.left = 0, 3
+
+    def wait(self, _):
+        self.left -= 1
+        self.received = 0 if self.left else 2
+
+
+@pytest.mark.parametrize("name", ["_scanned", "plan", "write"])
+def test_watching_goes_on_when_a_file_is_removed(files, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(archive, name, removing(files[1], getattr(archive, name)))
+    written = list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Once()))
+    assert written == [tmp_path / "out/0.nc", tmp_path / "out/2.nc"]
+
+
+def test_a_full_disk_is_no_fault_of_a_file(files, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(inputs, "_check_unpacked", full)
+    with pytest.raises(OSError, match="No space left"):
+        archive.convert([tmp_path / "in"], tmp_path / "out", Request())
