@@ -40,7 +40,7 @@ Archive = Annotated[Path, typer.Option(*OUTPUT, metavar="FOLDER", help="Folder f
 Formats = Annotated[InputFormat, typer.Option(help="Format of the files; auto: told by the content of each.")]
 Per = Annotated[Period, typer.Option(help="What a record holds: a day, a month or the content of one file.")]
 Box = Annotated[str | None, typer.Option(metavar="W,S,E,N", help="Part of the grid to keep, degrees: west,south,east,north.")]
-Every = Annotated[float | None, typer.Option(metavar="MINUTES", help="Keep frames at multiples of this.")]
+Every = Annotated[float | None, typer.Option(metavar="MINUTES", help="Keep the frames nearest to multiples of this.")]
 Quantity = Annotated[
     str | None, typer.Option("--variable", metavar="NAME", help="Quantity or variable to take, if a file has several.")
 ]

@@ -75,7 +75,8 @@ def convert_inputs(found: Found, output: Path, request: Request, *, quiet: bool 
     """
     inputs = found.inputs
     outcome = Outcome(unknown=found.unknown, broken=dict(found.broken))
-    jobs = [job for job in plan(_scanned(inputs, request, outcome), output, request) if not _is_there(job, outcome)]
+    planned = plan(_scanned(inputs, request, outcome), output, request, quiet=quiet)
+    jobs = [job for job in planned if not _is_there(job, outcome)]
     total = sum(len(job.frames) for job in jobs)
     with Progress("converting", total=total, unit="frame") as progress:
         for done in in_processes(write, jobs, progress, request.processes, weight=lambda done: done.num_planned):

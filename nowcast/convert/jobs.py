@@ -18,6 +18,7 @@ from nowcast.convert.inputs import Input, Scanned, why_not
 from nowcast.convert.original import Options, Original, Series
 from nowcast.convert.place import Box, BoxMissed, Window, window
 from nowcast.errors import DataError
+from nowcast.netcdf.times.raster import tolerance
 from nowcast.netcdf.writing.records import Storage
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ _SUFFIXES = r"(\.(gz|bz2|xz|h5|hdf5?|nc|grib2?|grb2?|bin|gif|png|pgm|npz|tiff?|z
 class Request:
     """What to convert and how.
 
-    per: a key in PERIODS; box: the part of the grid to keep; every: minutes that the times of frames are multiples of
+    per: a key in PERIODS; box: the part of the grid to keep; every: minutes near whose multiples frames are kept
     """
 
     format: str = "auto"
@@ -79,21 +80,20 @@ class Job:
         return _digest(found, self.request)
 
 
-def plan(scanned: Sequence[Scanned], output: Path, request: Request) -> list[Job]:
+def plan(scanned: Sequence[Scanned], output: Path, request: Request, *, quiet: bool = False) -> list[Job]:
     """Return the records to write: the fields of each series and period, in order of their times.
 
-    Forecasts are left out, and series that no cell of which is in the box.
+    Forecasts are left out, and series that no cell of which is in the box. `quiet`: do not tell what `every` leaves out.
 
     Raises BoxMissed (exit 2) if the box misses all series, DataError (3) if there are forecasts alone, or if two files would
     become one record.
     """
-    wanted = [(result.input, each) for result in _observed(scanned) for each in result.originals]
-    windows = _windows({each.series.key: each.series for _, each in wanted}, request.box)
+    observed = [(result.input, each) for result in _observed(scanned) for each in result.originals]
+    windows = _windows({each.series.key: each.series for _, each in observed}, request.box)
+    inside = [(source, each) for source, each in observed if each.series.key in windows]
     groups: dict[tuple, dict[np.datetime64, tuple[Input, Original]]] = defaultdict(dict)
     num_equal = 0
-    for source, each in wanted:
-        if each.series.key not in windows or not _is_wanted(each.time, request.every):
-            continue
+    for source, each in _near_multiples(inside, request.every, quiet=quiet):
         moment = each.time.astype("datetime64[s]").item()
         whole = str(source.path) if request.per == "file" else moment.strftime(PERIODS[request.per])
         fields = groups[whole, each.series.key]
@@ -141,11 +141,33 @@ def _windows(series: dict[tuple, Series], box: Box | None) -> dict[tuple, Window
     return found
 
 
-def _is_wanted(time: np.datetime64, every: float | None) -> bool:
+def _near_multiples(wanted: list[tuple[Input, Original]], every: float | None, *, quiet: bool) -> list[tuple[Input, Original]]:
+    """Return the fields near multiples of `every` minutes of a day, of each series the nearest; the others are counted.
+
+    Radars are some seconds early or late. Fields of one time all stay.
+    """
     if every is None:
-        return True
-    seconds = int((time - time.astype("datetime64[D]")).astype("timedelta64[s]").astype(np.int64))
-    return seconds % round(every * 60) == 0
+        return wanted
+    step, found = np.timedelta64(round(every * 60), "s"), {}
+    for _, each in wanted:
+        multiple = _nearest_multiple(each.time, step)
+        off = abs(each.time - multiple)
+        if off <= tolerance(step):
+            key = each.series.key, multiple
+            found[key] = min(found.get(key, (off, each.time)), (off, each.time))
+    kept = {(key, time) for (key, _), (_, time) in found.items()}
+    chosen = [(source, each) for source, each in wanted if (each.series.key, each.time) in kept]
+    if len(chosen) < len(wanted) and not quiet:
+        log.info("--every %g left out %d of %d frames", every, len(wanted) - len(chosen), len(wanted))
+    return chosen
+
+
+def _nearest_multiple(time: np.datetime64, step: np.timedelta64) -> np.datetime64:
+    """Return the nearest time of whole steps since the beginning of a day; the next day begins anew."""
+    day = time.astype("datetime64[D]").astype("datetime64[s]")
+    before = time - (time - day) % step
+    after = min(before + step, day + np.timedelta64(1, "D"))
+    return before if time - before <= after - time else after
 
 
 def _job(

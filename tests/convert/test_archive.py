@@ -182,6 +182,32 @@ def test_a_box_may_go_all_the_way_round():
     assert window(place, (350, 50, 5, 55)) == (slice(5, 11), slice(20, 36))
 
 
+@pytest.mark.parametrize(("minutes", "every", "expected"), [
+    ((0, 5.5, 10.5, 15, 19.5, 30), 10, (0, 10.5, 19.5, 30)),
+    ((0, 9, 10, 11, 19.25, 20.5, 30), 10, (0, 10, 20.5, 30)),  # of several near a multiple, the nearest
+    ((0, 8.5, 11.5, 28.25, 31.75), 10, (0, 8.5)),  # up to 90 s
+    ((0, 1.25, 3.5, 5, 6.5, 8.5), 5, (0, 5)),  # up to 75 s, a quarter of the step
+    ((DAY - 15, DAY - 0.5, DAY + 10), 10, (DAY - 0.5, DAY + 10)),
+    ((DAY - 14, DAY - 5, DAY - 0.5, DAY + 7), 7, (DAY - 5, DAY - 0.5, DAY + 7)),  # each day begins anew
+])  # fmt: skip
+def test_frames_some_seconds_off_a_multiple_are_kept_and_the_others_counted(tmp_path, minutes, every, expected):
+    (tmp_path / "in").mkdir()
+    for number, each in enumerate(minutes):
+        write_odim(tmp_path / f"in/{number}.h5", counts(seed=number), minutes=each)
+    code, out, err = command("convert", tmp_path / "in", "--output", tmp_path / "out", "--every", every)
+    assert code == 0, err
+    found, values = [], []
+    for path in out.split():
+        with netCDF4.Dataset(path) as file:
+            since = netCDF4.num2date(file["time"][:], file["time"].units, only_use_cftime_datetimes=False)
+            found += [(np.datetime64(time, "s") - START).astype(int) / 60 for time in since.tolist()]
+            values += list(file["rainfall_rate"][:])
+    assert found == list(expected)
+    wanted = [counts(seed=minutes.index(each)) * 0.1 for each in expected]
+    np.testing.assert_allclose(np.ma.stack(values), wanted, rtol=1e-6)
+    assert f"--every {every} left out {len(minutes) - len(expected)} of {len(minutes)} frames" in err
+
+
 def test_no_frame_at_a_multiple_is_told(tmp_path):
     odim_files(tmp_path / "in", (3, 8))
     code, _, err = command("convert", tmp_path / "in", "--output", tmp_path / "out", "--every", "5")

@@ -50,10 +50,10 @@ def test_a_file_that_is_removed_is_left_out(files, tmp_path, monkeypatch, caplog
 
 
 def test_if_all_files_are_removed_there_is_no_record(files, tmp_path, monkeypatch):
-    def removed(*arguments):
+    def removed(*arguments, **options):
         for path in files:
             path.unlink()
-        return plan(*arguments)
+        return plan(*arguments, **options)
 
     plan = archive.plan
     monkeypatch.setattr(archive, "plan", removed)

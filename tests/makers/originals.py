@@ -25,7 +25,7 @@ def counts(*, shape=(12, 14), seed=0) -> np.ndarray:
 
 
 def stamp(minutes=0) -> datetime.datetime:
-    return (START + np.timedelta64(minutes, "m")).item()
+    return (START + np.timedelta64(round(60 * minutes), "s")).item()
 
 
 def write_odim(path, field, *, minutes=0, quantity="RATE", gain=0.1, offset=0.0, nodata=65535.0, undetect=0.0, level="data1",
