@@ -1,7 +1,8 @@
 """Convert files as they come into a folder, so that `nowcast predict --watch` can stand behind it: a record for each file.
 
 The folder is listed every few seconds. A file is converted when its size and time have not changed between two listings. One
-that cannot be read is tried a few times, reported once, and left until it changes.
+that cannot be read is tried a few times, reported once, and left until it changes. Records of files in subfolders are in
+subfolders of the same names: radars that write to folders of their own may call their files alike.
 """
 
 import logging
@@ -35,7 +36,8 @@ def watch(folder: Path, output: Path, request: Request, *, stop: StopRequest, po
         raise UsageError(f"--watch: {output} is the folder that is watched.\nGive another folder as --output.")
     watched = _Watched(folder, output, replace(request, per="file", processes=1))
     with making_folder(output):
-        remove_stale(output)
+        for path, _, _ in os.walk(output):
+            remove_stale(Path(path))
         log.info("watching %s; Ctrl-C ends it", folder)
         while not stop.received:
             for source in watched.settled():
@@ -53,6 +55,7 @@ class _Watched:
         self._seen: dict[Path, _State] = {}
         self._done: dict[Path, _State] = {}
         self._failures: dict[Path, int] = {}
+        self._made: set[Path] = set()  # files whose records were made from them, and may be replaced
         self._known: dict = {}  # what files told, see `find`
 
     def settled(self) -> list[Input]:
@@ -67,6 +70,7 @@ class _Watched:
         self._seen = {source.path: state for source, state in states.items()}
         self._done = {path: state for path, state in self._done.items() if path in self._seen}
         self._failures = {path: count for path, count in self._failures.items() if path in self._seen}
+        self._made &= self._seen.keys()
         return sorted(ready, key=lambda source: (self._seen[source.path][1], source.path))
 
     def _is_ready(self, path: Path, state: _State) -> bool:
@@ -74,9 +78,10 @@ class _Watched:
 
     def convert(self, source: Input) -> list[Path]:
         """Convert a file; return its records. What cannot be read is tried again, and told once."""
-        is_changed = source.path in self._done
+        request = replace(self.request, overwrite=source.path in self._made)
+        output = self.output / source.file.relative_to(self.folder).parent
         try:
-            outcome = convert_inputs(Found([source]), self.output, replace(self.request, overwrite=is_changed), quiet=True)
+            outcome = convert_inputs(Found([source]), output, request, quiet=True)
         except (DataError, BoxMissed) as error:
             failures = self._failures[source.path] = self._failures.get(source.path, 0) + 1
             if failures < TRIES:
@@ -84,7 +89,12 @@ class _Watched:
             log.warning("left out: %s", str(error).splitlines()[0])
             outcome = None
         for record in outcome.changed if outcome else ():
-            log.warning("%s was made from another file than %s: delete it to have it made anew", record, source.path)
+            log.warning(
+                "%s was made from another file than %s: rename the file, or delete the record to have it made anew",
+                record, source.path,
+            )  # fmt: skip
+        if outcome and not outcome.changed:
+            self._made.add(source.path)
         self._failures.pop(source.path, None)
         self._done[source.path] = self._seen[source.path]
         return outcome.written if outcome else []

@@ -1,5 +1,7 @@
 """Files that come into a folder become a record each, once; broken ones are told once, changed ones converted again."""
 
+import os
+
 import numpy as np
 import pytest
 from makers.originals import counts, write_odim
@@ -9,6 +11,7 @@ from nowcast.convert.jobs import Request
 from nowcast.convert.watch import TRIES, watch
 from nowcast.errors import UsageError
 from nowcast.netcdf.opening import open_records
+from nowcast.runtime.outputs import temporary_path
 
 pytestmark = pytest.mark.usefixtures("cache")
 pytest.importorskip("pyproj")
@@ -71,6 +74,47 @@ def test_a_record_of_another_file_is_left_and_told(tmp_path, caplog):
     assert list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps(nothing, nothing))) == []
     told = f"{tmp_path / 'out/a.nc'} was made from another file than {tmp_path / 'in/a.h5'}"
     assert sum(record.message.startswith(told) for record in caplog.records) == 1
+
+
+def values(path):
+    return open_records([path])[0].read([0])[0]
+
+
+def test_files_of_one_name_in_two_folders_become_a_record_each(tmp_path, caplog):
+    """The second had no record; when it changed, its record replaced that of the first."""
+    (tmp_path / "in/east/far").mkdir(parents=True)
+    paths = [tmp_path / "in" / folder / "a.h5" for folder in ("", "east", "east/far")]
+    for number, path in enumerate(paths):
+        write_odim(path, counts(seed=number))
+    steps = Steps(nothing, lambda: write_odim(paths[1], counts(seed=7, shape=(13, 14))), nothing, nothing)
+    written = list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=steps))
+    records = [tmp_path / "out" / folder / "a.nc" for folder in ("", "east", "east/far")]
+    assert (written[:3], written[3:]) == (records, records[1:2])
+    for record, field in zip(records, (counts(seed=0), counts(seed=7, shape=(13, 14)), counts(seed=2)), strict=True):
+        np.testing.assert_allclose(values(record), field * 0.1, rtol=1e-6)
+    assert not [record for record in caplog.records if "another file" in record.message]
+    assert list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps(nothing, nothing))) == []
+
+
+def test_a_record_of_another_file_is_not_replaced_when_a_file_changes(tmp_path, caplog):
+    (tmp_path / "in").mkdir()
+    write_odim(tmp_path / "in/a.h5", counts(seed=0))
+    steps = Steps(nothing, lambda: write_odim(tmp_path / "in/a.hdf", counts(seed=1)), nothing, nothing,
+                  lambda: write_odim(tmp_path / "in/a.hdf", counts(seed=2, shape=(13, 14))), nothing, nothing)  # fmt: skip
+    assert list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=steps)) == [tmp_path / "out/a.nc"]
+    np.testing.assert_allclose(values(tmp_path / "out/a.nc"), counts(seed=0) * 0.1, rtol=1e-6)
+    told = f"{tmp_path / 'out/a.nc'} was made from another file than {tmp_path / 'in/a.hdf'}: rename the file, or delete"
+    assert sum(record.message.startswith(told) for record in caplog.records) == 2
+
+
+def test_partial_files_in_subfolders_are_removed(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out/east").mkdir(parents=True)
+    stale = temporary_path(tmp_path / "out/east/a.nc")
+    stale = stale.with_name(stale.name.replace(f".{os.getpid()}-", ".4194305-"))  # no process has this number
+    stale.touch()
+    assert list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps(nothing))) == []
+    assert not stale.exists()
 
 
 def test_what_files_told_is_kept_while_they_are_listed(tmp_path):
