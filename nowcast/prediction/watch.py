@@ -19,7 +19,7 @@ import numpy as np
 
 from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
 from nowcast.forecasters.forecaster import Forecaster
-from nowcast.netcdf.files import OPEN_FILES, netcdf_files
+from nowcast.netcdf.files import OPEN_FILES, is_first, netcdf_files
 from nowcast.netcdf.opening import FileSummary, open_records
 from nowcast.netcdf.record import Record, log_readings
 from nowcast.prediction.pipeline import file_name, predict_one, reference_of
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 NEWEST = 12  # newest frames to forecast from; a missed forecast from an earlier frame is of no use any more
 MOST_SERIES = 16  # series that are forecast, as from the radars of a country: those of which files arrived last
+AHEAD = np.timedelta64(1, "D")  # of this machine's clock: later times are wrong, if others are not
+OLD_AT_ONCE = 2000  # files that were settled long ago and are looked at in one listing, in turn
 TRIES = 3  # attempts to open a file that no longer changes; its writer may still hold it open
 FileState = tuple[int, int, int]  # size in bytes, time of change in ns, inode
 
@@ -116,9 +118,17 @@ def _due(watched: "Watched", records: Sequence[Record]) -> list[tuple[np.datetim
     for record in records:
         prefix = f"{record.name}_" if watched.has_several else ""
         made = _forecast_already(watched.output, record, prefix)
-        times = [time for time in record.times[-NEWEST:] if time not in made]
+        times = [time for time in _credible(record)[-NEWEST:] if time not in made]
         due += [(time, record, watched.output / f"{prefix}{file_name(time)}") for time in times]
     return sorted(due, key=lambda each: each[0], reverse=True)
+
+
+def _credible(record: Record) -> np.ndarray:
+    """Return the times (time,) of a record without those too far ahead of the clock; all where there are no others."""
+    times = record.times[record.times <= np.datetime64("now") + AHEAD]
+    if 0 < len(times) < len(record.times) and is_first(record.paths[0], "times ahead of the clock"):
+        log.warning("%s: left out frames of later than tomorrow, the last of %sZ", record.name, record.times[-1])
+    return times if len(times) else record.times
 
 
 def _forecast_already(output: Path, record: Record, prefix: str) -> set[np.datetime64]:
@@ -147,7 +157,7 @@ class Watched:
         self._failures: dict[str, int] = {}
         self._names: dict[tuple, str] = {}  # of the series, by the places of their files
         self._summaries: dict[str, FileSummary] = {}  # in the order of their arrival
-        self._is_readable = True
+        self._is_readable, self._turn = True, 0
 
     def get(self, path: Path) -> FileSummary | None:
         return self._summaries.get(str(path))
@@ -179,18 +189,32 @@ class Watched:
         for known in (self._seen, self._settled, self._failures, self._summaries):
             for path in [path for path in known if path not in present]:
                 del known[path]
-        arrived = [path for path in self._newest(filter(self._has_settled, present)) if self._opens(path, reading)]
+        settled = filter(self._has_settled, self._to_look_at(present))
+        arrived = [path for path in self._newest(settled) if self._opens(path, reading)]
         self._forget()
         return bool(arrived)
 
+    def _to_look_at(self, present: Iterable[str]) -> list[str]:
+        """Return the files that may have changed: all, but of those that were settled long ago only some, in turn.
+
+        Their names may be used again, but to ask a network disk for 100,000 of them takes longer than until the next listing.
+        """
+        old = [path for path in present if path in self._settled and path not in self._summaries and path not in self._seen]
+        if len(old) <= OLD_AT_ONCE:
+            return list(present)
+        first, self._turn = self._turn % len(old), self._turn % len(old) + OLD_AT_ONCE
+        passed = set(old) - set((old + old)[first : first + OLD_AT_ONCE])
+        return [path for path in present if path not in passed]
+
     def _forget(self) -> None:
-        """Keep the files with the newest times: of each series `keep`."""
+        """Keep the files with the newest times: of each series `keep`, those ahead of the clock last."""
+        latest, last = np.datetime64("now") + AHEAD, {path: each.times.max() for path, each in self._summaries.items()}
         series: dict[tuple, list[str]] = {}
         for path in reversed(self._summaries):
             series.setdefault(self._summaries[path].place, []).append(path)
         kept: set[str] = set()
         for paths in list(series.values())[:MOST_SERIES]:
-            kept.update(sorted(paths, key=lambda path: self._summaries[path].times.max(), reverse=True)[: self.keep])
+            kept.update(sorted(paths, key=lambda path: (last[path] <= latest, last[path]), reverse=True)[: self.keep])
         for path in self._summaries.keys() - kept:
             del self._summaries[path]
 

@@ -8,6 +8,7 @@ from makers import write_record
 from makers.watching import FIELDS, START, STEP, arrivals, name, names, put, watched
 
 from nowcast.netcdf.forecast_reader import read_forecast
+from nowcast.prediction import watch as watch_module
 from nowcast.prediction.watch import NEWEST
 
 pytestmark = pytest.mark.slow  # all of them together take seconds
@@ -39,3 +40,28 @@ def test_a_file_with_its_newest_frame_first_is_forecast_from_its_newest_times(in
     assert watched(inbox) == names(*range(29, 29 - NEWEST, -1))
     newest = read_forecast(inbox.parent / "out" / name(29))
     np.testing.assert_allclose(newest.read(0)[0], FIELDS[29], rtol=1e-6)
+
+
+def test_frames_of_a_wrong_clock_do_not_end_forecasts(inbox, caplog):
+    """As many files of the far future as are remembered."""
+    wrong = np.datetime64("2037-01-01T00:00:00")
+    for n in range(40):
+        write_record(inbox / f"wrong{n:02}.nc", FIELDS[:1], times=[wrong + n * STEP])
+    acts = arrivals(inbox, range(4))
+    assert watched(inbox, *acts, forecaster="persistence")[-4:] == names(*range(4))
+    assert "left out frames of later than tomorrow, the last of 2037-01-01T" in caplog.text
+
+
+def test_names_that_are_used_again_are_found_in_a_folder_of_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch_module, "OLD_AT_ONCE", 10)
+    for n in range(60):
+        (tmp_path / f"frame{n:02}.nc").write_bytes(b"")
+    folder, opened = watch_module.Watched(tmp_path, tmp_path / "out", keep=4), []
+    monkeypatch.setattr(folder, "_opens", lambda path, reading: opened.append(path) or True)
+    for _ in range(3):
+        folder.look({})
+    assert len(opened) == 4
+    (tmp_path / "frame07.nc").write_bytes(b"new")
+    for _ in range(8):  # of 60 old files, 10 at once, and once more to be sure that it no longer changes
+        folder.look({})
+    assert opened[4:] == [str(tmp_path / "frame07.nc")]
