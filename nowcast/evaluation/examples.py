@@ -106,8 +106,7 @@ def make_example(
     part = known_window([*observed[leads], *(each for fields in forecasts.values() for each in fields[leads])])
     size = [each.stop - each.start for each in part]
     shown = partial(_shown, leads, part, block := block_size(size))
-    shares = {name: _shares(read, len(observed), threshold) for name, read in ensembles.items()}
-    probabilities = {**(probabilities or {}), **shares}
+    chances = dict(probabilities or {}) | {name: _shares(read, len(observed), threshold) for name, read in ensembles.items()}
     return Example(
         rank=rank,
         case=case,
@@ -115,15 +114,13 @@ def make_example(
         observed=shown(observed),
         forecasts={name: shown(forecast) for name, forecast in forecasts.items()},
         extent_km=(size[0] * spacing_km[0], size[1] * spacing_km[1]),
-        block=block,
-        corner=(part[0].start, part[1].start),
-        locator=locator,
+        block=block, corner=(part[0].start, part[1].start), locator=locator,
         threshold=threshold,
-        probabilities={name: shown(each) for name, each in probabilities.items()},
-        events=shown(np.where(np.isnan(observed), np.nan, observed >= threshold)) if probabilities else None,
+        probabilities={name: shown(each) for name, each in chances.items()},
+        events=shown(np.where(np.isnan(observed), np.nan, observed >= threshold)) if chances else None,
         members=make_member_example(ensembles, observed, lead_minutes, leads, part, block, locator, points),
         means=tuple(ensembles),
-    )
+    )  # fmt: skip
 
 
 def _shares(read: Read, num_leads: int, threshold: float) -> np.ndarray:
