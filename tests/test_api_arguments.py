@@ -34,9 +34,10 @@ def array(file):
     ids=["nan", "negative", "zero", "twice", "descending", "inf", "none", "nested", "large"],
 )
 def test_thresholds_are_checked_as_those_of_the_commands(file, wrong):
-    with pytest.raises(UsageError, match=r"thresholds = .*: write ascending numbers above 0, in mm/h"):
+    says = r"write (ascending numbers above 0, in mm/h|a number or a list of them), such as"
+    with pytest.raises(UsageError, match=says):
         nowcast.evaluate("persistence", file, thresholds=wrong, **OPTIONS)
-    with pytest.raises(UsageError, match=r"thresholds = .*: write ascending numbers above 0, in mm/h"):
+    with pytest.raises(UsageError, match=says):
         nowcast.load("extrapolation").probabilities(rain(frames=3), wrong)
 
 

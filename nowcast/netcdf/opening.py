@@ -102,9 +102,8 @@ def open_records(
     strict: whether files must have the variable; otherwise it is found in those that have not
 
     Of several files in a folder or glob those that cannot be used, and forecasts and scores that nowcast made, are left out,
-    with a warning. A record is named by the folder that was given, each differently. Raises UsageError (exit 2) if there are
-    no files, for units that are none of rain and a Z-R relation that is none, DataError (3) if a file named by itself, or every
-    file, cannot be used.
+    with a warning. A record is named by the folder that was given, each differently. Raises UsageError (exit 2) if there are no
+    files, for wrong units and a wrong Z-R relation, DataError (3) if a file named by itself, or every file, cannot be used.
     """
     check_given(units, zr_a, zr_b)
     names: dict[tuple, str] = {}

@@ -153,7 +153,9 @@ class Watched:
         self.folder, self.output, self.keep = folder, output, keep
         # by path as text, which is fast: a folder of 100,000 files is listed every two seconds
         self._seen: dict[str, FileState] = {}  # state of files that were new or changed at the last listing
-        self._settled: dict[str, FileState] = {}  # state of files that were read, or too old for it: one that changes is new
+        # hash of the state of files that were read, or too old for it: one that changes is new
+        self._settled: dict[str, int] = {}
+        self._changed: dict[str, int] = {}  # time of change, ns, of those that settled at this listing
         self._failures: dict[str, int] = {}
         self._names: dict[tuple, str] = {}  # of the series, by the places of their files
         self._summaries: dict[str, FileSummary] = {}  # in the order of their arrival
@@ -189,7 +191,8 @@ class Watched:
         for known in (self._seen, self._settled, self._failures, self._summaries):
             for path in [path for path in known if path not in present]:
                 del known[path]
-        settled = filter(self._has_settled, self._to_look_at(present))
+        self._changed.clear()
+        settled = list(filter(self._has_settled, self._to_look_at(present)))
         arrived = [path for path in self._newest(settled) if self._opens(path, reading)]
         self._forget()
         return bool(arrived)
@@ -224,7 +227,7 @@ class Watched:
         A file is as new as its times, but to open 100,000 files takes minutes. Those of a backlog may be written newest first,
         and those of one radar after those of another: of each subfolder as many are taken.
         """
-        changed = sorted(paths, key=lambda path: (self._settled[path][1], path))
+        changed = sorted(paths, key=lambda path: (self._changed[path], path))
         folders: dict[str, list[str]] = {}
         for path in reversed(changed):
             folders.setdefault(self._subfolder(path), []).append(path)
@@ -248,14 +251,14 @@ class Watched:
         except OSError:  # gone already
             return False
         state = (status.st_size, status.st_mtime_ns, status.st_ino)
-        if self._settled.get(path) == state:
+        if self._settled.get(path) == hash(state):
             return False
         self._summaries.pop(path, None)
         if self._seen.get(path) != state:
             self._seen[path] = state
             return False
         del self._seen[path]
-        self._settled[path] = state
+        self._settled[path], self._changed[path] = hash(state), status.st_mtime_ns
         return True
 
     def _opens(self, path: str, reading: Mapping[str, Any]) -> bool:
