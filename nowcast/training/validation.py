@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from nowcast.dataset.batches import Batch, Batches
-from nowcast.models.losses import Loss, at_least_one
+from nowcast.errors import DataError
+from nowcast.models.losses import Loss
 from nowcast.models.model import NO_START, Block, Model
 from nowcast.models.transform import Transform, network_input, split_missing
 from nowcast.runtime import distributed
@@ -121,6 +122,7 @@ def validate(
 
     Each of several processes forecasts its share of the cases; all return the scores of all cases. Afterwards a model that
     forecasts distributions is calibrated on these cases; `start` is what was calibrated in the checkpoint it started from.
+    Raises DataError (exit 3) if nothing was observed in any of them: their loss would be 0, better than any other.
     """
     model.eval()
     # (sum of errors, count of pixels) per batch, added up as in a training step: cases count by their known pixels
@@ -141,10 +143,19 @@ def validate(
         for name, of_batch in scored.items():
             totals.setdefault(name, []).append(of_batch)
     model.train()
-    losses, counts = _sum_over_processes(loss_sums)
+    mean, scores = _mean_loss(_sum_over_processes(loss_sums)), _scores(totals)
     calibration.apply(distributed.gather)
-    scores = _scores(totals)
-    return Validation(float(losses.sum() / at_least_one(counts.sum())), scores.pop(NETWORK), scores)
+    return Validation(mean, scores.pop(NETWORK), scores)
+
+
+def _mean_loss(sums: Tensor) -> float:
+    """Return the mean of (sum of errors, count of pixels) (2, batch). Raises DataError (exit 3) for a count of 0."""
+    errors, count = sums.sum(dim=1).tolist()
+    if not count:
+        raise DataError(
+            "no validation case has a known cell in its future.\nExpected observations: choose other days or records."
+        )
+    return errors / count
 
 
 def _scores(totals: Mapping[str, list[Sums]]) -> dict[str, Scores]:

@@ -6,6 +6,7 @@ import torch
 from makers import rain, tiny_experiment
 
 from nowcast.dataset.batches import Batch
+from nowcast.errors import DataError
 from nowcast.quantity import RAIN_RATE
 from nowcast.training.baselines import Baselines
 from nowcast.training.learner import Learner
@@ -41,3 +42,10 @@ def test_the_loss_of_a_validation_does_not_depend_on_the_batches(name):
     found = [learner.validate(Cases(size), 4 // size, Baselines(RAIN_RATE.thresholds)).loss for size in (1, 2, 4)]
     assert found == pytest.approx([expected] * 3, rel=1e-5)
     assert expected > 0
+
+
+def test_a_validation_without_any_observation_is_refused():
+    learner, nothing = Learner(tiny_experiment([], ema=0.0), torch.device("cpu")), Cases(1)
+    nothing.frames[:, 2:] = np.nan
+    with pytest.raises(DataError, match=r"no validation case has a known cell in its future\.\nExpected observations"):
+        learner.validate(nothing, 4, Baselines(RAIN_RATE.thresholds))
