@@ -3,7 +3,7 @@
 Forecasts are described as such: their reference times, lead times, members and thresholds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,25 @@ _MINUTE = np.timedelta64(60, "s")
 
 
 def inspect_files(paths: Sequence[str], *, variable: str | None = None, units: str | None = None) -> list[dict[str, Any]]:
-    """Describe the forecasts in files, folders and globs, and what holds none as records, together.
+    """Describe the forecasts in files, and what holds none as records, together; folders and globs as records if they hold any.
 
     Raises DataError (exit 3) if there is a file of neither kind, UsageError (exit 2) if there is none.
     """
-    opened = {path: forecast_in(path, variable=variable, units=units) for path in paths}
-    observed = [path for path, forecasts in opened.items() if forecasts is None]
-    records = open_records(observed, variable=variable, units=units) if observed else []
+    reading = {"variable": variable, "units": units}
+    opened = {path: forecast_in(path, **reading) if Path(path).is_file() else None for path in paths}
+    try:
+        records = _records(opened, **reading)
+    except DataError:
+        opened |= {path: forecast_in(path, **reading) for path, forecasts in opened.items() if forecasts is None}
+        records = _records(opened, **reading)
     described = [inspect_record(record) for record in records]
     return described + [inspect_forecasts(forecasts, path) for path, forecasts in opened.items() if forecasts is not None]
+
+
+def _records(opened: Mapping[str, Forecasts | None], **reading: str | None) -> list[Record]:
+    """Open the records of the paths that hold no forecasts."""
+    observed = [path for path, forecasts in opened.items() if forecasts is None]
+    return open_records(observed, **reading) if observed else []
 
 
 def inspect_record(record: Record) -> dict[str, Any]:

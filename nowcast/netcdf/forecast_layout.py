@@ -12,6 +12,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import is_numeric, text
+from nowcast.netcdf.rain.packing import Packing
 from nowcast.netcdf.rain.totals import says_total
 from nowcast.netcdf.rain.units import RAIN_NAMES, Conversion, to_rain_rate
 from nowcast.netcdf.rain.variable import Field, find_field, named
@@ -30,7 +31,8 @@ _MEMBER_NAME = re.compile(
     re.IGNORECASE,
 )
 _PROBABILITY = re.compile(r"probability_of_\w+_above_threshold")
-LEAST_FORECAST = -0.9  # mm/h: from it to 0 is what regressions forecast where it is dry; below are sentinels, such as -1
+LEAST_FORECAST = -0.9  # mm/h: from it to 0 is what regressions forecast where it is dry; below are sentinels
+SENTINEL = -1.0  # in any units
 _UNKNOWN = 3600.0  # s, until the interval is known
 OTHER_NAME = "value"  # variable of this program's forecasts of a quantity other than rain
 
@@ -81,7 +83,7 @@ def read_layout(
         field = replace(field, units="1")  # reading refuses what is above 1
     if not thresholds:
         field = field.with_units(units, Path(where))
-        field = replace(field, packing=replace(field.packing, least=LEAST_FORECAST))
+        field = replace(field, packing=_of_forecast(field.packing, dataset.variables[field.variable].dtype.kind))
     member_dim = next((dim for dim in field.frame_dims if _is_member(dataset, dim)), None)
     time_dims = tuple(dim for dim in field.frame_dims if dim not in (member_dim, threshold_dim))
     times = read_forecast_times(dataset, field, time_dims, where)
@@ -97,6 +99,13 @@ def read_layout(
         amounts=amounts,
     )
     return layout, times
+
+
+def _of_forecast(packing: Packing, kind: str) -> Packing:
+    """Return the packing of a forecast, of which decoded floats a little below 0 are dry: a regression gave them."""
+    if kind != "f" or packing.scale_factor != 1 or packing.add_offset != 0:
+        return packing
+    return replace(packing, least=LEAST_FORECAST, missing=(*packing.missing, SENTINEL))
 
 
 def _find(dataset, where: str, variable: str | None, *, strict: bool, has_units: bool) -> Field:

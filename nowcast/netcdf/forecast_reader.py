@@ -224,7 +224,10 @@ def probabilities_beside(forecasts: Forecasts, where: str | Path, variable: str)
     """Return the probabilities that files hold beside fields, in a variable of this name, or as what they hold; else None."""
     if forecasts.kind == "probability":
         return forecasts
-    beside = read_forecast(where, variable=variable, strict=False)
+    try:
+        beside = read_forecast(where, variable=variable, strict=False)
+    except DataError:  # other variables may be unclear
+        return None
     return beside if beside.kind == "probability" else None
 
 

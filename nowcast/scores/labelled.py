@@ -7,10 +7,10 @@ import numpy as np
 import xarray as xr
 
 from nowcast.errors import DataError, UsageError
-from nowcast.netcdf.forecast_layout import LEAST_FORECAST
+from nowcast.netcdf.forecast_layout import LEAST_FORECAST, SENTINEL
 from nowcast.netcdf.places.axes import axis_of_dimension
 from nowcast.netcdf.places.comparison import difference
-from nowcast.netcdf.rain.data_arrays import as_record
+from nowcast.netcdf.rain.data_arrays import as_record, in_utc
 from nowcast.netcdf.rain.units import meaning
 from nowcast.netcdf.record import Record
 
@@ -68,6 +68,7 @@ def paired(
             f"the forecast has the dimensions {forecast.dims} and the observation {observed.dims}.\n"
             "Expected (time, y, x); the forecast may have one more before."
         )
+    forecast, observed = in_utc(forecast), in_utc(observed)
     if not is_probability:
         forecast = _without_small_negatives(forecast)
     forecast = forecast if by_case else _other_first(forecast)
@@ -90,9 +91,15 @@ def _other_first(forecast: xr.DataArray) -> xr.DataArray:
 def _without_small_negatives(forecast: xr.DataArray) -> xr.DataArray:
     """Return a forecast with 0 for the numbers a little below it that regressions give where it is dry, as in files."""
     meant = meaning(str(forecast.attrs.get("units", "")))
+    times = forecast.coords.get("time")
+    hours = 1.0
+    if meant is not None and meant.kind == "amount":  # of one time step
+        is_known = times is not None and times.dtype.kind == "M" and times.ndim == 1 and times.size > 1
+        hours = float(np.median(np.diff(times.values)) / np.timedelta64(1, "h")) if is_known else np.nan
     if meant is None or meant.kind not in ("rate", "amount") or meant.offset or forecast.dtype.kind != "f":
         return forecast
-    return forecast.where(~((forecast < 0) & (forecast * meant.scale >= LEAST_FORECAST)), 0)
+    rates = forecast * (meant.scale / hours)
+    return forecast.where(~((forecast < 0) & (rates >= LEAST_FORECAST) & (forecast != SENTINEL)), 0)
 
 
 def _near(observed: xr.DataArray, forecast: xr.DataArray) -> xr.DataArray:

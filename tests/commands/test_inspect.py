@@ -5,6 +5,7 @@ import pytest
 from makers import rain, write_record
 from makers.foreign import improver_file
 from makers.places import index, placed
+from makers.stored import edit
 
 from nowcast.commands import inspect as commands_inspect
 from nowcast.errors import DataError
@@ -134,6 +135,29 @@ def test_a_forecast_is_told_as_one_with_the_probabilities_beside_it(tmp_path, ca
     assert not caplog.records
     with pytest.raises(DataError, match=r'f.nc has no variable "hail"\.\nIt has .*precip_intensity'):
         commands_inspect.inspect_files([str(tmp_path / "f.nc")], variable="hail")
+
+
+def test_a_folder_with_a_record_beside_a_forecast_is_a_record(tmp_path, caplog):
+    options = forecast_options(tmp_path) | {"single": True, "quantity": RAIN_RATE, "attributes": {"source": "s, nowcast 1"}}
+    write_forecast(tmp_path / "a.nc", [(START, rain(frames=3))], **options)
+    (told,) = commands_inspect.inspect_files([str(tmp_path)])
+    assert told["num_frames"] == 20
+    assert "left out 1 of 2 files" in caplog.text
+    (tmp_path / "record.nc").unlink()
+    (told,) = commands_inspect.inspect_files([str(tmp_path)])
+    assert told["lead_minutes"] == [5, 10, 15]
+
+
+def test_the_variable_asked_for_is_told_where_several_could_be(tmp_path):
+    options = forecast_options(tmp_path) | {"single": True, "quantity": RAIN_RATE}
+    write_forecast(tmp_path / "f.nc", [(START, rain(frames=3))], **options)
+    with edit(tmp_path / "f.nc") as file:
+        file.renameVariable("precip_intensity", "one")
+        other = file.createVariable("two", "f4", file["one"].dimensions)
+        other.setncatts({"standard_name": "rainfall_rate", "units": "mm h-1", "coordinates": file["one"].coordinates})
+        other[...] = 1
+    (told,) = commands_inspect.inspect_files([str(tmp_path / "f.nc")], variable="two")
+    assert (told["variable"], told["maximum"], told["thresholds"]) == ("two", 1, [])
 
 
 def test_probabilities_by_themselves_are_told(tmp_path):

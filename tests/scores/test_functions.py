@@ -159,8 +159,18 @@ def test_a_forecast_a_little_below_0_is_dry_and_keeps_its_misses():
     assert scores.pod(labelled(forecast), labelled(observed), 1) == scores.pod(forecast, observed, 1) == expected
     flux = labelled(forecast / 3600, units="kg m-2 s-1")
     assert scores.pod(flux, labelled(observed), 1) == pytest.approx(expected)
-    missing = np.where(observed > 3, np.float32(-9999), observed)  # stays missing
-    assert scores.pod(labelled(missing), labelled(observed), 1) == 1
+    amounts = labelled(forecast / 12, units="mm")  # of 5 minutes
+    assert scores.pod(amounts, labelled(observed), 1) == pytest.approx(expected)
+    for number, units in ((-9999, "mm h-1"), (-1, "0.1 mm h-1"), (-0.5, "mm")):  # stay missing: -0.5 mm are -6 mm/h
+        factor = {"mm h-1": 1, "0.1 mm h-1": 10, "mm": 1 / 12}[units]
+        missing = np.where(observed > 3, np.float32(number), observed * np.float32(factor))
+        assert scores.pod(labelled(missing, units=units), labelled(observed), 1) == pytest.approx(1)
+
+
+def test_times_with_a_zone_are_compared_in_utc():
+    observed = labelled(rain(frames=6))
+    there = observed.assign_coords(time=observed.indexes["time"].tz_localize("UTC").tz_convert("Europe/Berlin"))
+    assert scores.mae(observed[2:4], there) == scores.mae(there[2:4], observed) == 0
 
 
 def test_members_and_thresholds_are_found_wherever_they_are():

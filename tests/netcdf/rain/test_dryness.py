@@ -180,6 +180,13 @@ def test_forecasts_a_little_below_0_are_dry(tmp_path, caplog):
     ).all()
 
 
+@pytest.mark.parametrize("scale", [0.1, 0.05])
+def test_a_packed_1_below_0_stays_missing_in_forecasts(tmp_path, scale):
+    numbers = np.where(ABSENT, -1, np.where(DRY, 0, np.round(WET / scale))).astype("i2")
+    path = forecast_of(tmp_path / "f.nc", numbers, scale_factor=scale)
+    np.testing.assert_array_equal(np.isnan(read_forecast(path).read(0)), ABSENT)
+
+
 @pytest.mark.parametrize(("lowest", "told"), [(-0.8, True), (-0.005, False)])
 def test_many_numbers_below_0_are_told(tmp_path, caplog, lowest, told):
     below = np.linspace(lowest, 0.05, WET.size, dtype="f4").reshape(WET.shape)
