@@ -14,7 +14,8 @@ _CLOCK = r"(?P<clock>\d{2}(?:(?P<apart>[-_.:h]?)\d{2}(?:(?:(?P=apart)|m)\d{2})?)
 _DIGITS = re.compile(_DATE + r"(?P<mark>[-_.:T ]*)" + _CLOCK)
 _FRACTION = r"(?:[.,]\d+)?"
 _OFFSET = re.compile(
-    _FRACTION + r"\s?(?P<utc>UTC|GMT)?(?P<sign>[+-])(?P<hours>\d\d?)(?P<colon>:?)(?P<minutes>\d{2})?(?![-:.]?\d)"
+    _FRACTION + r"\s?(?P<utc>UTC|GMT)?(?P<sign>[+-])(?P<hours>\d\d?)(?P<colon>:?)(?P<minutes>\d{2})?"
+    r"(?![-:.]?\d|\s?(?:UTC|GMT|Z))"  # a zone behind it makes it the end of a range
 )
 _MOST = -12 * 60, 14 * 60  # minutes east of UTC that a time zone is at least and at most
 # Other words follow times, too, so these are the zones that are told by name.
@@ -48,7 +49,8 @@ def _in_utc(moment: datetime) -> np.datetime64:
 def time_in_text(text: str, path: Path, *, is_name: bool = False) -> np.datetime64 | None:
     """Return the first time (UTC) in a text of a file; None without one.
 
-    is_name: the text is the name of the file, in which numbers after a time are often something else than its offset from UTC
+    is_name: the text is the name of the file, in which numbers after a time are often something else than its offset from UTC;
+        one counts as such that has a colon, as +02:00, or follows UTC, as UTC+0200
 
     Raises DataError (exit 3) for a zone that is told by name, other than UTC, and for a time with AM or PM.
     """
@@ -80,9 +82,12 @@ def _minutes_east(text: str, match: re.Match, *, is_name: bool) -> int:
     found = _OFFSET.match(text, match.end())
     if found is None or (len(found["hours"]) < 2 and not found["utc"]):
         return 0
-    is_clear, is_short = "T" in match["mark"] or match["apart"] == ":" or found["colon"] or found["utc"], not found["minutes"]
-    if (is_name and is_short) or ((is_short or found["sign"] == "-") and not is_clear):
+    is_marked, is_short = bool(found["colon"] or found["utc"]), not found["minutes"]
+    if is_name and (is_short or not is_marked):
+        return 0  # 0500-0600 is a range of times in many names, and 1500+0030 a lead time
+    if (is_short or found["sign"] == "-") and not (is_marked or "T" in match["mark"] or match["apart"] == ":"):
         return 0
-    minutes = int(found["minutes"] or 0)
-    east = (60 * int(found["hours"]) + minutes) * (1 if found["sign"] == "+" else -1)
-    return east if minutes in (0, 15, 30, 45) and _MOST[0] <= east <= _MOST[1] else 0
+    hours, minutes = int(found["hours"]), int(found["minutes"] or 0)
+    east = (60 * hours + minutes) * (1 if found["sign"] == "+" else -1)
+    is_zone = minutes in (0, 15, 30, 45) and _MOST[0] <= east <= _MOST[1] and (hours or not minutes)
+    return east if is_zone else 0
