@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from nowcast.dataset.draws import Box, Case, Series
 from nowcast.errors import LoadingError, OutputError
 from nowcast.motion import Cells
-from nowcast.runtime.cache import MOST_BYTES, cache_folder, mark_used, put, remove_damaged, remove_unused
+from nowcast.runtime.cache import MOST_BYTES, cache_folder, is_damage, mark_used, put, remove_damaged, remove_unused
 from nowcast.runtime.device import num_cores
 from nowcast.runtime.outputs import remove_stale, replacing, temporary_path
 from nowcast.runtime.progress import track
@@ -197,9 +197,9 @@ def _is_whole(folder: Path, shape: tuple[int, ...]) -> bool:
             return False
         every = max(1, math.ceil(file[: len(done)].nbytes / MOST_BYTES))
         return all(zlib.crc32(file[number]) == done[number] for number in range(0, len(done), every))
-    except PermissionError:
-        raise
-    except (OSError, EOFError, ValueError, TypeError):  # no JSON or no array, or shorter than its header says
+    except (OSError, EOFError, ValueError, TypeError) as error:  # no JSON or no array, or shorter than its header says
+        if not is_damage(error):
+            raise
         return False
 
 

@@ -4,6 +4,7 @@ A power cut, a full disk or a faulty one may leave files in it whose content is 
 checksums, and what does not agree with them is made anew.
 """
 
+import errno
 import json
 import logging
 import math
@@ -69,7 +70,7 @@ def write_facts(folder: Path, facts: dict) -> None:
 def read_facts(folder: Path) -> dict | None:
     """Return the facts of a folder of the cache; None if there is no such folder, or if it was damaged and is now removed.
 
-    Raises OSError if it cannot be removed, or belongs to another user and cannot be read.
+    Raises OSError if it cannot be removed, or read for a reason that is no damage.
     """
     if not (folder / FACTS).is_file():
         return None
@@ -78,12 +79,20 @@ def read_facts(folder: Path) -> dict | None:
         facts, files = entry["facts"], entry["files"]
         if entry["checksum"] == _checksum_of(facts, files) and _agree(folder, files):
             return facts
-    except PermissionError:
-        raise
-    except (OSError, ValueError, LookupError, TypeError):  # no JSON, JSON of another form, a file that is absent or shorter
-        pass
+    except (OSError, ValueError, LookupError, TypeError) as error:  # no JSON, JSON of another form, a file that is absent
+        if not is_damage(error):
+            raise
     remove_damaged(folder)
     return None
+
+
+def is_damage(error: Exception) -> bool:
+    """Return whether an error that came while a folder was read tells of its files.
+
+    Others tell of this process or of the way to the disk: too many open files, too little memory, a stale handle of a network
+    disk, a folder of another user. What such a folder holds may have taken hours to compute.
+    """
+    return not isinstance(error, OSError) or isinstance(error, FileNotFoundError) or error.errno == errno.EIO
 
 
 def remove_damaged(folder: Path) -> None:

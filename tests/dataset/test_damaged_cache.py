@@ -1,5 +1,6 @@
 """What is damaged in the cache is made anew, once told: cut off, empty, or zeros in place of what a power cut has lost."""
 
+import errno
 import logging
 import os
 
@@ -123,3 +124,34 @@ def test_what_is_damaged_and_cannot_be_removed_is_told(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match=r"cannot write the cache .*: Permission denied; set NOWCAST_CACHE") as caught:
         pack(record_of(tmp_path))
     assert caught.value.exit_code == 5
+
+
+def failing(number):
+    def fails(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return fails
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.EACCES])
+def test_what_cannot_be_read_for_another_reason_is_kept(tmp_path, monkeypatch, caplog, number):
+    folder = pack(record_of(tmp_path)).folder
+    before = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "_checksums", failing(number))
+        patch.setattr(cache_module, "_compared", {})
+        with pytest.raises(OutputError, match=f"cannot write the cache .*: {os.strerror(number)}; set NOWCAST_CACHE"):
+            pack(record_of(tmp_path))
+    assert pack(record_of(tmp_path)).folder == folder
+    assert {path.name: path.stat().st_ino for path in folder.iterdir()} == before
+    assert not told(caplog)
+
+
+def test_what_the_disk_cannot_read_is_packed_anew(tmp_path, monkeypatch, caplog):
+    folder = pack(record_of(tmp_path)).folder
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "_agree", failing(errno.EIO))
+        assert cache_module.read_facts(folder) is None
+    assert not folder.exists()
+    np.testing.assert_array_equal(pack(record_of(tmp_path)).frames(), PACKED)
+    assert told(caplog) == [f"{folder} is damaged: it is made anew"]

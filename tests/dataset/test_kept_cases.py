@@ -265,3 +265,20 @@ def test_guidance_that_is_damaged_is_computed_anew(tmp_path, caplog, kind):
     assert path.read_bytes() == before
     assert [record.message for record in caplog.records] == [f"{path.parent} is damaged: it is made anew"]
     keep(batches_of(tmp_path), guide=fails)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.ESTALE])
+def test_guidance_that_cannot_be_read_for_another_reason_is_kept(tmp_path, monkeypatch, caplog, number):
+    batches = batches_of(tmp_path)
+    path = keep(batches).path
+    inode = path.stat().st_ino
+
+    def fails_to_open(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "load", fails_to_open)
+        with pytest.raises(OutputError, match=os.strerror(number)):
+            keep(batches, guide=fails)
+    assert keep(batches, guide=fails).path.stat().st_ino == inode
+    assert not caplog.records
