@@ -31,7 +31,8 @@ from nowcast.runtime.progress import track
 from nowcast.runtime.threads import one_thread
 
 Guide = Callable[[np.ndarray, int, Cells], np.ndarray]  # (time, y, x) mm/h, number of leads, cells -> (lead, rate, y, x) int8
-FILE, DONE = "guidance.npy", "done.json"  # the guidance of all cases, and the CRC-32 of that of each case that is done
+FILE, DONE = "guidance.npy", "done.json"  # the guidance of all cases, and how many of them are done, as older programs read it
+CHECKSUMS = "checksums.json"  # the CRC-32 of the guidance of each case; null where an older program has computed it
 SAVED_EVERY = 50  # cases from one note of how many are done to the next
 
 
@@ -130,10 +131,10 @@ def keep_cases(
     return KeptCases(cases, folder / FILE, batches.crop)
 
 
-def _compute(dataset: _Guided, done: list[int], folder: Path, what: str) -> None:
+def _compute(dataset: _Guided, done: Sequence[int | None], folder: Path, what: str) -> None:
     """Compute the guidance of the remaining cases in several processes, and write it to the file.
 
-    done: the checksum of each case that is done, in the order of the cases
+    done: the checksum of each case that is done, in the order of the cases; None where it is not known
     """
     done, remaining = list(done), range(len(done), len(dataset.cases))
     file = np.lib.format.open_memmap(folder / FILE, mode="r+")
@@ -146,8 +147,9 @@ def _compute(dataset: _Guided, done: list[int], folder: Path, what: str) -> None
                 done.append(zlib.crc32(file[number]))
                 if (number + 1) % SAVED_EVERY == 0 or number == remaining[-1]:
                     file.flush()
-                    with replacing(folder / DONE) as temporary:
-                        temporary.write_text(json.dumps(done))
+                    for name, content in ((CHECKSUMS, done), (DONE, len(done))):  # in this order: all that is done has one
+                        with replacing(folder / name) as temporary:
+                            temporary.write_text(json.dumps(content))
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):  # an error in our own code in a worker
             raise
@@ -157,8 +159,8 @@ def _compute(dataset: _Guided, done: list[int], folder: Path, what: str) -> None
         ) from None
 
 
-def _prepare(folder: Path, shape: tuple[int, ...]) -> list[int]:
-    """Make the folder with a file of guidance unless it is there, undamaged; return the checksum of each case that is done.
+def _prepare(folder: Path, shape: tuple[int, ...]) -> list[int | None]:
+    """Make the folder with a file of guidance unless it is there, undamaged; return what `_read_done` does.
 
     All blocks of the file are reserved: to write to a memory map whose disk is full ends a process without a message.
     """
@@ -179,25 +181,39 @@ def _prepare(folder: Path, shape: tuple[int, ...]) -> list[int]:
         try:
             np.lib.format.open_memmap(temporary / FILE, mode="w+", dtype=np.int8, shape=shape).flush()
             _reserve(temporary / FILE)
-            (temporary / DONE).write_text(json.dumps([]))
+            (temporary / DONE).write_text(json.dumps(0))
             put(temporary, folder, last=DONE)  # fails if another process has made it meanwhile
         except OSError:
             if not (folder / DONE).is_file():
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    return json.loads((folder / DONE).read_text())
+    return _read_done(folder)
+
+
+def _read_done(folder: Path) -> list[int | None]:
+    """Return the checksum of each case that is done, in the order of the cases; None where it is not known.
+
+    Raises OSError, and ValueError or TypeError for files of another form.
+    """
+    number, checksums = json.loads((folder / DONE).read_text()), []
+    if isinstance(number, list):  # programs of a few days kept them in this file
+        return number
+    if (folder / CHECKSUMS).is_file():
+        checksums = json.loads((folder / CHECKSUMS).read_text())[:number]
+    return checksums + [None] * (number - len(checksums))
 
 
 def _is_whole(folder: Path, shape: tuple[int, ...]) -> bool:
     """Return whether the guidance of the cases that are done has their checksums; of many cases, evenly spaced ones."""
     try:
-        done, file = json.loads((folder / DONE).read_text()), np.load(folder / FILE, mmap_mode="r")
+        done, file = _read_done(folder), np.load(folder / FILE, mmap_mode="r")
         if (file.shape, file.dtype) != (shape, np.int8) or len(done) > len(file):
             return False
         every = max(1, math.ceil(file[: len(done)].nbytes / MOST_BYTES))
-        return all(zlib.crc32(file[number]) == done[number] for number in range(0, len(done), every))
-    except (OSError, EOFError, ValueError, TypeError) as error:  # no JSON or no array, or shorter than its header says
+        known = (number for number in range(0, len(done), every) if done[number] is not None)
+        return all(zlib.crc32(file[number]) == done[number] for number in known)
+    except (OSError, EOFError, LookupError, ValueError, TypeError) as error:  # no JSON or no array, or shorter than its header says
         if not is_damage(error):
             raise
         return False

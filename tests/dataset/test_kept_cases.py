@@ -97,7 +97,7 @@ def test_an_interrupted_preparation_goes_on_and_gives_the_same(tmp_path, monkeyp
         with pytest.raises(KeyboardInterrupt):
             keep(batches_of(tmp_path))
     (done,) = (tmp_path / "other").glob("*-guidance-*/done.json")
-    assert len(json.loads(done.read_text())) == 6
+    assert json.loads(done.read_text()) == len(json.loads(done.with_name("checksums.json").read_text())) == 6
     computed = []
 
     def tracked(items, *_, **__):
@@ -250,8 +250,9 @@ def test_a_process_that_dies_ends_in_a_message_and_what_is_done_is_kept(tmp_path
 GUIDANCE = {
     "zeros": ("guidance.npy", zeros_from(128)), "last case": ("guidance.npy", zeros_from(-3 * 2 * CROP * CROP)),
     "cut": ("guidance.npy", cut), "empty": ("guidance.npy", empty), "absent": ("guidance.npy", remove),
-    "none done": ("done.json", empty), "zero done": ("done.json", zeros_from(0)), "older": ("done.json", lambda path:
-        path.write_text("11")), "more": ("done.json", lambda path: path.write_text(str([0] * 12))),
+    "none done": ("done.json", empty), "zero done": ("done.json", zeros_from(0)), "more": ("done.json", lambda path:
+        path.write_text("12")), "no checksums": ("checksums.json", empty), "other checksums": ("checksums.json", lambda path:
+        path.write_text(str([0] * 11))), "a list": ("done.json", lambda path: path.write_text(str([0] * 11))),
 }  # fmt: skip
 
 
@@ -282,3 +283,25 @@ def test_guidance_that_cannot_be_read_for_another_reason_is_kept(tmp_path, monke
             keep(batches, guide=fails)
     assert keep(batches, guide=fails).path.stat().st_ino == inode
     assert not caplog.records
+
+
+def test_guidance_of_older_programs_is_kept_and_theirs_go_on_with_that_of_this_one(tmp_path, caplog):
+    path = keep(batches_of(tmp_path)).path
+    whole, inode = path.read_bytes(), path.stat().st_ino
+    done, checksums = path.with_name("done.json"), path.with_name("checksums.json")
+    assert done.read_text() == "11", "what an older program reads: a number"
+    known = json.loads(checksums.read_text())
+    for stored, old in ((None, "11"), (known[:4], "11"), (known, "7"), (None, "7"), (None, json.dumps(known[:7]))):
+        checksums.unlink() if stored is None else checksums.write_text(json.dumps(stored))
+        done.write_text(old)
+        keep(batches_of(tmp_path), guide=fails if old == "11" else guide)
+        assert (path.read_bytes(), path.stat().st_ino, done.read_text()) == (whole, inode, "11")
+    assert not caplog.records
+    assert json.loads(checksums.read_text()) == known
+    checksums.unlink()
+    done.write_text("7")
+    keep(batches_of(tmp_path))
+    assert json.loads(checksums.read_text()) == [None] * 7 + known[7:]
+    zeros_from(-3 * 2 * CROP * CROP)(path)
+    keep(batches_of(tmp_path))
+    assert [record.message for record in caplog.records] == [f"{path.parent} is damaged: it is made anew"]
