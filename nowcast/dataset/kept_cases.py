@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from nowcast.dataset.draws import Box, Case, Series
 from nowcast.errors import LoadingError, OutputError
 from nowcast.motion import Cells
-from nowcast.runtime.cache import MOST_BYTES, cache_folder, is_damage, mark_used, put, remove_damaged, remove_unused
+from nowcast.runtime.cache import MOST_BYTES, cache_folder, identity, is_damage, mark_used, put, remove_damaged, remove_unused
 from nowcast.runtime.device import num_cores
 from nowcast.runtime.outputs import remove_stale, replacing, temporary_path
 from nowcast.runtime.progress import track
@@ -164,8 +164,8 @@ def _prepare(folder: Path, shape: tuple[int, ...]) -> list[int | None]:
 
     All blocks of the file are reserved: to write to a memory map whose disk is full ends a process without a message.
     """
-    if (folder / DONE).is_file() and not _is_whole(folder, shape):
-        remove_damaged(folder)
+    while (found := identity(folder / DONE)) and not _is_whole(folder, shape):
+        remove_damaged(folder, DONE, found)  # unless another process has made it anew, which is compared then
     if not (folder / DONE).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(folder.parent)
@@ -213,7 +213,13 @@ def _is_whole(folder: Path, shape: tuple[int, ...]) -> bool:
         every = max(1, math.ceil(file[: len(done)].nbytes / MOST_BYTES))
         known = (number for number in range(0, len(done), every) if done[number] is not None)
         return all(zlib.crc32(file[number]) == done[number] for number in known)
-    except (OSError, EOFError, LookupError, ValueError, TypeError) as error:  # no JSON or no array, or shorter than its header says
+    except (
+        OSError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+    ) as error:  # no JSON or no array, or shorter than its header says
         if not is_damage(error):
             raise
         return False

@@ -72,7 +72,8 @@ def read_facts(folder: Path) -> dict | None:
 
     Raises OSError if it cannot be removed, or read for a reason that is no damage.
     """
-    if not (folder / FACTS).is_file():
+    found = identity(folder / FACTS)
+    if found is None:
         return None
     try:
         entry = json.loads((folder / FACTS).read_text(encoding="utf-8"))
@@ -82,8 +83,20 @@ def read_facts(folder: Path) -> dict | None:
     except (OSError, ValueError, LookupError, TypeError) as error:  # no JSON, JSON of another form, a file that is absent
         if not is_damage(error):
             raise
-    remove_damaged(folder)
-    return None
+    remove_damaged(folder, FACTS, found)
+    return read_facts(folder)  # another process may have made it anew meanwhile
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from one that replaces it, its inode and time of change in ns; None without such a file.
+
+    The inode of a file that was removed is given to the next, so it does not tell it alone. Raises OSError.
+    """
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return None
+    return state.st_ino, state.st_mtime_ns
 
 
 def is_damage(error: Exception) -> bool:
@@ -95,8 +108,15 @@ def is_damage(error: Exception) -> bool:
     return not isinstance(error, OSError) or isinstance(error, FileNotFoundError) or error.errno == errno.EIO
 
 
-def remove_damaged(folder: Path) -> None:
-    """Remove a folder of the cache whose files are damaged, and log it. Raises OSError."""
+def remove_damaged(folder: Path, last: str, found: tuple[int, int]) -> None:
+    """Remove a folder of the cache whose files are damaged, and log it, unless another process has made it anew.
+
+    found: the `identity` of its file `last`, which is written last, before the damage was found
+
+    Raises OSError.
+    """
+    if identity(folder / last) != found:
+        return
     log.warning("%s is damaged: it is made anew", folder)
     with suppress(FileNotFoundError):  # removed by another process
         _remove(folder)

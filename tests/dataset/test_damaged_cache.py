@@ -155,3 +155,35 @@ def test_what_the_disk_cannot_read_is_packed_anew(tmp_path, monkeypatch, caplog)
     assert not folder.exists()
     np.testing.assert_array_equal(pack(record_of(tmp_path)).frames(), PACKED)
     assert told(caplog) == [f"{folder} is damaged: it is made anew"]
+
+
+def test_what_another_process_has_made_anew_is_kept(tmp_path, monkeypatch, caplog):
+    folder = pack(record_of(tmp_path)).folder
+    zeros_from(128)(folder / "frames.npy")
+    agree, anew = cache_module._agree, []
+
+    def meanwhile(*given):
+        found = agree(*given)
+        if not anew:
+            monkeypatch.setattr(cache_module, "_agree", agree)
+            anew.extend([pack(record_of(tmp_path)), (folder / "frames.npy").stat().st_ino])
+        return found
+
+    monkeypatch.setattr(cache_module, "_agree", meanwhile)
+    packed = pack(record_of(tmp_path))
+    assert len(anew) == 2
+    np.testing.assert_array_equal(anew[0].frames(), PACKED)
+    np.testing.assert_array_equal(packed.frames(), PACKED)
+    assert (folder / "frames.npy").stat().st_ino == anew[1], "not made a second time"
+    assert told(caplog) == [f"{folder} is damaged: it is made anew"], "once"
+
+
+def test_of_what_was_removed_nothing_is_removed_again(tmp_path, caplog):
+    folder = pack(record_of(tmp_path)).folder
+    found = cache_module.identity(folder / "facts.json")
+    assert found == ((folder / "facts.json").stat().st_ino, (folder / "facts.json").stat().st_mtime_ns)
+    (folder / "facts.json").unlink()
+    assert cache_module.identity(folder / "facts.json") is None
+    cache_module.remove_damaged(folder, "facts.json", found)
+    assert (folder / "frames.npy").exists()
+    assert not told(caplog)

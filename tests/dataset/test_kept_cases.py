@@ -305,3 +305,22 @@ def test_guidance_of_older_programs_is_kept_and_theirs_go_on_with_that_of_this_o
     zeros_from(-3 * 2 * CROP * CROP)(path)
     keep(batches_of(tmp_path))
     assert [record.message for record in caplog.records] == [f"{path.parent} is damaged: it is made anew"]
+
+
+def test_guidance_that_another_process_has_computed_anew_is_kept(tmp_path, monkeypatch, caplog):
+    batches = batches_of(tmp_path)
+    path = keep(batches).path
+    whole, is_whole, anew = path.read_bytes(), kept_cases._is_whole, []
+    zeros_from(128)(path)
+
+    def meanwhile(*given):
+        found = is_whole(*given)
+        if not anew:
+            monkeypatch.setattr(kept_cases, "_is_whole", is_whole)
+            anew.append(keep(batches).path.stat().st_ino)
+        return found
+
+    monkeypatch.setattr(kept_cases, "_is_whole", meanwhile)
+    assert keep(batches, guide=fails).path.stat().st_ino == anew[0]
+    assert path.read_bytes() == whole
+    assert len(caplog.records) == 1
