@@ -24,7 +24,17 @@ from torch.utils.data import DataLoader, Dataset
 from nowcast.dataset.draws import Box, Case, Series
 from nowcast.errors import LoadingError, OutputError
 from nowcast.motion import Cells
-from nowcast.runtime.cache import MOST_BYTES, cache_folder, identity, is_damage, mark_used, put, remove_damaged, remove_unused
+from nowcast.runtime.cache import (
+    MOST_BYTES,
+    cache_folder,
+    identity,
+    is_damage,
+    mark_used,
+    put,
+    remove_damaged,
+    remove_unused,
+    was_compared,
+)
 from nowcast.runtime.device import num_cores
 from nowcast.runtime.outputs import remove_stale, replacing, temporary_path
 from nowcast.runtime.progress import track
@@ -210,6 +220,8 @@ def _is_whole(folder: Path, shape: tuple[int, ...]) -> bool:
         done, file = _read_done(folder), np.load(folder / FILE, mmap_mode="r")
         if (file.shape, file.dtype) != (shape, np.int8) or len(done) > len(file):
             return False
+        if was_compared():
+            return True
         every = max(1, math.ceil(file[: len(done)].nbytes / MOST_BYTES))
         known = (number for number in range(0, len(done), every) if done[number] is not None)
         return all(zlib.crc32(file[number]) == done[number] for number in known)

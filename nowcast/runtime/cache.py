@@ -21,7 +21,7 @@ from nowcast.runtime.outputs import sync, temporary_path
 
 FACTS = "facts.json"  # in a folder of the cache: what its other files hold, their sizes and checksums
 BLOCK_BYTES = 4 << 20  # of a file: each block has a checksum
-MOST_BYTES = 8 << 30  # read of a folder when it is opened, to compare checksums: 4 s; of larger ones, evenly spaced blocks
+MOST_BYTES = 1 << 30  # read of a folder to compare checksums: 0.5 to 1 s, a minute on a slow network disk; evenly spaced blocks
 UNUSED_DAYS = 60  # after which a folder is removed: one belongs to records as they were, and months later they grew
 _FOLDER = re.compile(r"[0-9a-f]{64}-\d+|[0-9a-f]{32}-guidance-\d+")  # of packed frames, of guidance
 
@@ -131,12 +131,21 @@ def _agree(folder: Path, files: Mapping[str, tuple[int, list[int]]]) -> bool:
     if [state.st_size for state in states] != [size for size, _ in files.values()]:
         return False
     state = tuple((each.st_size, each.st_ino, each.st_mtime_ns) for each in states)
-    if _compared.get(folder) != state:
+    if _compared.get(folder) != state and not was_compared():
         every = max(1, math.ceil(sum(each.st_size for each in states) / MOST_BYTES))
         if any(_checksums(folder / name, every) != kept[::every] for name, (_, kept) in files.items()):
             return False
         _compared[folder] = state
     return True
+
+
+def was_compared() -> bool:
+    """Return whether the first process of several, on this machine, has compared what this one reads: see `in_turn`.
+
+    Those of other machines may have a cache of their own.
+    """
+    rank = os.environ.get("RANK", "0")
+    return rank != "0" and rank == os.environ.get("LOCAL_RANK")
 
 
 def _checksums(path: Path, every: int = 1) -> list[int]:

@@ -187,3 +187,27 @@ def test_of_what_was_removed_nothing_is_removed_again(tmp_path, caplog):
     cache_module.remove_damaged(folder, "facts.json", found)
     assert (folder / "frames.npy").exists()
     assert not told(caplog)
+
+
+@pytest.mark.parametrize(
+    ("rank", "local", "compares"), [("0", "0", True), ("1", "1", False), ("2", "0", True), ("3", "1", True)]
+)
+def test_processes_beside_the_first_trust_what_it_has_compared(tmp_path, monkeypatch, rank, local, compares):
+    folder = pack(record_of(tmp_path)).folder
+    checksums, read = cache_module._checksums, []
+    monkeypatch.setattr(cache_module, "_checksums", lambda path, *every: read.append(path.name) or checksums(path, *every))
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("LOCAL_RANK", local)
+    np.testing.assert_array_equal(pack(record_of(tmp_path)).frames(), PACKED)
+    assert len(read) == (3 if compares else 0)
+    cut(folder / "frames.npy")
+    np.testing.assert_array_equal(pack(record_of(tmp_path)).frames(), PACKED)  # each process compares sizes
+
+
+def test_at_most_a_gibibyte_is_read_to_compare_a_folder(tmp_path, monkeypatch):
+    with open(tmp_path / "frames.npy", "wb") as file:
+        file.truncate(5 << 30)  # 5 GiB that take no place on the disk
+    read = []
+    monkeypatch.setattr(cache_module, "_checksums", lambda _, every: read.append(every) or [0] * -(-1280 // every))
+    assert cache_module._agree(tmp_path, {"frames.npy": (5 << 30, [0] * 1280)})
+    assert read == [5]

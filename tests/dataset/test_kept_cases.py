@@ -324,3 +324,13 @@ def test_guidance_that_another_process_has_computed_anew_is_kept(tmp_path, monke
     assert keep(batches, guide=fails).path.stat().st_ino == anew[0]
     assert path.read_bytes() == whole
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(("local", "compares"), [("1", False), ("0", True)])
+def test_processes_beside_the_first_trust_guidance_that_it_has_compared(tmp_path, monkeypatch, caplog, local, compares):
+    path = keep(batches_of(tmp_path)).path
+    path.with_name("checksums.json").write_text(str([0] * NUMBER))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", local)
+    keep(batches_of(tmp_path))
+    assert len(caplog.records) == compares
