@@ -106,14 +106,17 @@ def _as_argument(option: re.Match) -> str:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether numpy, torch or Python ran out of memory. Goes by class names, so that torch need not be imported."""
     names = {"MemoryError", "OutOfMemoryError", "_ArrayMemoryError"}
-    return type(error).__name__ in names or "can't allocate memory" in str(error)
+    return type(error).__name__ in names or "can't allocate memory" in str(error) or getattr(error, "errno", 0) == errno.ENOMEM
 
 
 def explain_failure(error: Exception) -> tuple[str, int]:
-    """Return message and exit code for lack of memory or a disk that cannot be written; raise any other error, a bug."""
+    """Return message and exit code for lack of memory, of open files or of a disk to write; raise any other error, a bug."""
     if is_out_of_memory(error):
         hint = "out of memory; try a smaller training.batch_size or data.crop, or a machine with more memory"
         return hint, MemoryLimitError.exit_code
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}:
         return f"{error.filename or 'an output'}: {error.strerror}", OutputError.exit_code
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        limit = "Expected a limit of some hundreds or more: raise it by `ulimit -n`."
+        return f"{error.filename or 'a file'}: {error.strerror}.\n{limit}", OutputError.exit_code
     raise error

@@ -196,12 +196,17 @@ def scan(job: tuple[Input, Options]) -> Scanned:
 
 
 def why_not(error: Exception, path: Path) -> str:
-    """Return why an original cannot be used; raise an OSError that is not of the original but of a disk that is full."""
+    """Return why an original cannot be used; raise an OSError that is not of the original but of a full disk or memory."""
     if not isinstance(error, OSError):
         return str(error) or "out of memory"
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
         raise error
-    return f"{path} cannot be read ({error.strerror or error}).\nExpected it to stay while it is converted."
+    expected = "a file that can be read whole"
+    if error.errno in {errno.ENOENT, errno.ESTALE}:
+        expected = "it to stay while it is converted"
+    elif error.errno in {errno.EACCES, errno.EPERM}:
+        expected = "a file that you may read"
+    return f"{path} cannot be read ({error.strerror or error}).\nExpected {expected}."
 
 
 def _check_unpacked(source: Input, path: Path) -> None:

@@ -1,5 +1,8 @@
 """Originals that are removed while they are converted are left out and named; all others become records."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from makers.originals import counts, write_odim
@@ -7,7 +10,7 @@ from makers.originals import counts, write_odim
 from nowcast.convert import archive, inputs
 from nowcast.convert.jobs import Request
 from nowcast.convert.watch import watch
-from nowcast.errors import DataError
+from nowcast.errors import DataError, explain_failure
 from nowcast.netcdf.opening import open_records
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -88,10 +91,31 @@ def test_watching_goes_on_when_a_file_is_removed(files, tmp_path, monkeypatch, n
     assert written == [tmp_path / "out/0.nc", tmp_path / "out/2.nc"]
 
 
-def test_a_full_disk_is_no_fault_of_a_file(files, tmp_path, monkeypatch):
+FAULTS_OF_NO_FILE = {
+    errno.ENOSPC: ("x.nc: No space left on device", 5), errno.EMFILE: (
+        "x.nc: Too many open files.\nExpected a limit of some hundreds or more: raise it by `ulimit -n`.", 5),
+    errno.ENFILE: ("x.nc: Too many open files in system.\nExpected a limit of some hundreds or more: raise it by `ulimit -n`.",
+                   5), errno.ENOMEM: (
+        "out of memory; try a smaller training.batch_size or data.crop, or a machine with more memory", 7),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", FAULTS_OF_NO_FILE)
+def test_a_full_disk_or_memory_is_no_fault_of_a_file(files, tmp_path, monkeypatch, number):
     def full(*_):
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number), "x.nc")
 
     monkeypatch.setattr(inputs, "_check_unpacked", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
         archive.convert([tmp_path / "in"], tmp_path / "out", Request())
+    assert explain_failure(caught.value) == FAULTS_OF_NO_FILE[number]
+
+
+@pytest.mark.parametrize(("number", "expected"), [
+    (errno.ENOENT, "it to stay while it is converted"), (errno.ESTALE, "it to stay while it is converted"),
+    (errno.EACCES, "a file that you may read"), (errno.EPERM, "a file that you may read"),
+    (errno.EIO, "a file that can be read whole"),
+])  # fmt: skip
+def test_what_would_be_right_of_a_file_that_cannot_be_read(tmp_path, number, expected):
+    said = inputs.why_not(OSError(number, os.strerror(number)), tmp_path / "a.h5")
+    assert said == f"{tmp_path / 'a.h5'} cannot be read ({os.strerror(number)}).\nExpected {expected}."
