@@ -19,7 +19,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_OPTION = re.compile(r"--(data|device|end|every|output|overwrite|resume|set|start|thresholds|variable)\b")
+_NAMES = "data|device|end|every|output|overwrite|resume|set|start|thresholds|variable"
+_VALUE = r'(?P<value>"[^"]*"|\[[^\[\]]*\]|[^\s"\[{;,]*[^\s"\[{;,:.)])'  # not a list of lists, nor a table
+_OPTION = re.compile(rf"--(?P<name>{_NAMES})\b(?: (?P<key>[\w.]+)={_VALUE}| (?P<stand_in>[A-Z]{{2,}}\b/?))?(?P<more> (?=--))?")
 _COMMAND = re.compile(r"\bnowcast [a-z]+ ")
 
 
@@ -100,7 +102,23 @@ def in_words_of_python() -> Iterator[None]:
 
 
 def _as_argument(option: re.Match) -> str:
-    return f"{option[1]}=True" if option[1] in ("overwrite", "resume") else option[1]
+    name, rest = option["name"], option[0].removeprefix(f"--{option['name']}").rstrip()
+    if name in ("overwrite", "resume"):
+        shown = f"{name}=True{'' if option['stand_in'] else rest}"
+    elif option["stand_in"]:
+        shown = f"{name}=..."
+    elif name == "set" and option["key"]:
+        shown = f'set={{"{option["key"]}": {_in_python(option["value"])}}}'
+    else:
+        shown = name + rest
+    return shown + (", " if option["more"] else "")
+
+
+def _in_python(value: str) -> str:
+    """Return the text of a value of TOML, or a word without quotes, as Python has it."""
+    if value in ("true", "false"):
+        return value.title()
+    return value if re.fullmatch(r'[+-]?\d[\d_]*(\.\d+)?([eE][+-]?\d+)?|[\["].*', value) else f'"{value}"'
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -139,6 +139,17 @@ def test_errors_name_arguments_and_no_temporary_file(file, array, tmp_path):
         ("exists.\nReplace it with --overwrite.", "exists.\nReplace it with overwrite=True."),
         ("Leave it out: nowcast train --resume runs/a goes on", "Leave it out: nowcast train --resume runs/a goes on"),
         ("--at-least --units", "--at-least --units"),
+        ("give --resume RUN, or --output FOLDER/", "give resume=True, or output=..."),
+        ("4 fit, as with --resume --set training.batch_size=4", '4 fit, as with resume=True, set={"training.batch_size": 4}'),
+        ("--set model.name=net: no such model", 'set={"model.name": "net"}: no such model'),
+        ("--set data.lags=[4, 8]: too many", 'set={"data.lags": [4, 8]}: too many'),
+        ('--set data.sampler="a b".', 'set={"data.sampler": "a b"}.'),
+        ("--set training.ema=-1e-3, not --set model.wide=true.", 'set={"training.ema": -1e-3}, not set={"model.wide": True}.'),
+        ("--set steps=5: write SECTION.KEY=VALUE", 'set={"steps": 5}: write SECTION.KEY=VALUE'),
+        ("--set data.splits={by = 1}: no", "set data.splits={by = 1}: no"),
+        ("--set training.steps = 2j: write a number", "set training.steps = 2j: write a number"),
+        ("--output a=b.csv: end the name in .csv", "output a=b.csv: end the name in .csv"),
+        ("--resume goes on with it, --overwrite replaces it", "resume=True goes on with it, overwrite=True replaces it"),
     ],
 )
 def test_options_become_arguments(said, shown):
