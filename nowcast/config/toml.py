@@ -256,5 +256,10 @@ def inline(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(inline, value))}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key} = {inline(each)}' for key, each in value.items())}}}"
+        return f"{{{', '.join(f'{_key(str(key))} = {inline(each)}' for key, each in value.items())}}}"
     return tomli_w.dumps({"key": value}).removeprefix("key = ").rstrip("\n")
+
+
+def _key(key: str) -> str:
+    """Return a key as text, in quotes unless TOML takes it without."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else inline(key)

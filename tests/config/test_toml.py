@@ -45,6 +45,17 @@ def test_any_text_is_written_on_one_line(text):
     assert tomllib.loads(line)["key"] == [text, 1, True, 0.5]
 
 
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=10), st.integers(0, 9), max_size=4))
+def test_any_key_is_written_so_that_it_is_read_back(table):
+    line = f"key = {config_text_inline({**table, 'inner': {'a b': 1, 'c.d': 2, '': 3}})}"
+    assert "\n" not in line
+    assert tomllib.loads(line)["key"] == {**table, "inner": {"a b": 1, "c.d": 2, "": 3}}
+
+
+def test_keys_have_quotes_only_where_they_must():
+    assert config_text_inline({"a b": 1, "c-d_3": 2, "e.f": 3, 4: 5}) == '{"a b" = 1, c-d_3 = 2, "e.f" = 3, 4 = 5}'
+
+
 def config_text_inline(value):
     from nowcast.config.toml import inline
 
