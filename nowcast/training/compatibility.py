@@ -105,6 +105,8 @@ def _check_windows(checkpoint: Checkpoint, archive: Archive, now: Mapping[str, A
         then = then.get("training") if isinstance(then, Mapping) else "unknown"
         given = ", ".join(filter(None, [moved, f"training windows = {today} (before: {then})"]))
         what = f"do not hold the windows of {checkpoint.path}: {given}"
+        if before.get("data.splits.by") == "records":
+            what += "; or that run was trained when nowcast still took windows near another split"
     elif checkpoint.metadata.get("grids_sha256", archive.grids_digest) != archive.grids_digest:  # older runs do not tell it
         what = (
             f"lie elsewhere than those of {checkpoint.path}, by their coordinates or projection{': ' if moved else ''}{moved}"

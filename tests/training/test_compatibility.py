@@ -41,6 +41,33 @@ def test_a_record_of_another_place_does_not_resume_a_run(run, tmp_path, changes)
     assert caught.value.exit_code == 4
 
 
+@pytest.mark.parametrize("by", ["records", "fractions"])
+def test_a_run_with_windows_near_another_split_is_told_of_them(tmp_path, by):
+    minutes = np.datetime64("2020-06-01") + np.arange(40) * np.timedelta64(5, "m")
+    records = [
+        write_record(tmp_path / f"{name}.nc", rain(frames=40, shape=(24, 28)), times=minutes + np.timedelta64(days, "D"))
+        for name, days in (("a", 0), ("b", 10))
+    ]
+    made = tiny_experiment(records if by == "records" else records[:1], steps=2)
+    if by == "records":
+        splits = made.data.splits.model_copy(update={"by": "records", "validation_records": ("*b.nc",)})
+        made = made.model_copy(update={"data": made.data.model_copy(update={"splits": splits})})
+    train(made, tmp_path / "run")
+    last = read_checkpoint(tmp_path / "run" / LAST)
+    write_checkpoint(
+        tmp_path / "run" / LAST, last.metadata | {"windows_sha256": "0", "windows": {"training": 99}}, last.tensors
+    )
+    near = "; or that run was trained when nowcast still took windows near another split" if by == "records" else ""
+    says = (
+        rf"^the records do not hold the windows of .*{LAST}: training windows = \d+ \(before: 99\){near}\.\n"
+        r"Resume with the records as they were, or begin a new run\.$"
+    )
+    with pytest.raises(CheckpointError, match=says):
+        train(
+            made.model_copy(update={"training": made.training.model_copy(update={"steps": 4})}), tmp_path / "run", resume=True
+        )
+
+
 def test_a_record_rounded_or_moved_to_another_folder_resumes_and_so_does_an_older_run(run, tmp_path):
     same = moved(tmp_path / "rain.nc", tmp_path / "same.nc", east=np.float32(0.1))  # a tenth of a thousandth of a cell
     assert "of 3" in train(tiny_experiment([same], steps=3), run, resume=True)
