@@ -1,8 +1,10 @@
 """What is damaged in the cache is made anew, once told: cut off, empty, or zeros in place of what a power cut has lost."""
 
 import errno
+import json
 import logging
 import os
+import zlib
 
 import numpy as np
 import pytest
@@ -138,8 +140,7 @@ def test_what_cannot_be_read_for_another_reason_is_kept(tmp_path, monkeypatch, c
     folder = pack(record_of(tmp_path)).folder
     before = {path.name: path.stat().st_ino for path in folder.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(cache_module, "_checksums", failing(number))
-        patch.setattr(cache_module, "_compared", {})
+        patch.setattr(cache_module, "open", failing(number), raising=False)
         with pytest.raises(OutputError, match=f"cannot write the cache .*: {os.strerror(number)}; set NOWCAST_CACHE"):
             pack(record_of(tmp_path))
     assert pack(record_of(tmp_path)).folder == folder
@@ -150,7 +151,7 @@ def test_what_cannot_be_read_for_another_reason_is_kept(tmp_path, monkeypatch, c
 def test_what_the_disk_cannot_read_is_packed_anew(tmp_path, monkeypatch, caplog):
     folder = pack(record_of(tmp_path)).folder
     with monkeypatch.context() as patch:
-        patch.setattr(cache_module, "_agree", failing(errno.EIO))
+        patch.setattr(cache_module, "open", failing(errno.EIO), raising=False)
         assert cache_module.read_facts(folder) is None
     assert not folder.exists()
     np.testing.assert_array_equal(pack(record_of(tmp_path)).frames(), PACKED)
@@ -160,18 +161,15 @@ def test_what_the_disk_cannot_read_is_packed_anew(tmp_path, monkeypatch, caplog)
 def test_what_another_process_has_made_anew_is_kept(tmp_path, monkeypatch, caplog):
     folder = pack(record_of(tmp_path)).folder
     zeros_from(128)(folder / "frames.npy")
-    agree, anew = cache_module._agree, []
+    remove_damaged, anew = cache_module.remove_damaged, []
 
-    def meanwhile(*given):
-        found = agree(*given)
-        if not anew:
-            monkeypatch.setattr(cache_module, "_agree", agree)
-            anew.extend([pack(record_of(tmp_path)), (folder / "frames.npy").stat().st_ino])
-        return found
+    def later(*given):
+        monkeypatch.setattr(cache_module, "remove_damaged", remove_damaged)
+        anew.extend([pack(record_of(tmp_path)), (folder / "frames.npy").stat().st_ino])
+        remove_damaged(*given)
 
-    monkeypatch.setattr(cache_module, "_agree", meanwhile)
+    monkeypatch.setattr(cache_module, "remove_damaged", later)
     packed = pack(record_of(tmp_path))
-    assert len(anew) == 2
     np.testing.assert_array_equal(anew[0].frames(), PACKED)
     np.testing.assert_array_equal(packed.frames(), PACKED)
     assert (folder / "frames.npy").stat().st_ino == anew[1], "not made a second time"
@@ -193,9 +191,8 @@ def test_of_what_was_removed_nothing_is_removed_again(tmp_path, caplog):
     ("rank", "local", "compares"), [("0", "0", True), ("1", "1", False), ("2", "0", True), ("3", "1", True)]
 )
 def test_processes_beside_the_first_trust_what_it_has_compared(tmp_path, monkeypatch, rank, local, compares):
-    folder = pack(record_of(tmp_path)).folder
-    checksums, read = cache_module._checksums, []
-    monkeypatch.setattr(cache_module, "_checksums", lambda path, *every: read.append(path.name) or checksums(path, *every))
+    folder, read = pack(record_of(tmp_path)).folder, []
+    monkeypatch.setattr(cache_module, "open", lambda path, how: read.append(path.name) or path.open(how), raising=False)
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("LOCAL_RANK", local)
     np.testing.assert_array_equal(pack(record_of(tmp_path)).frames(), PACKED)
@@ -204,10 +201,13 @@ def test_processes_beside_the_first_trust_what_it_has_compared(tmp_path, monkeyp
     np.testing.assert_array_equal(pack(record_of(tmp_path)).frames(), PACKED)  # each process compares sizes
 
 
-def test_at_most_a_gibibyte_is_read_to_compare_a_folder(tmp_path, monkeypatch):
+def test_at_most_a_gibibyte_of_a_folder_is_read_to_compare_it(tmp_path, monkeypatch):
+    block, crc32, read = 4 << 20, zlib.crc32, []
+    facts, files = {"shape": [1, 2, 3]}, {"frames.npy": [5 << 30, [crc32(bytes(block))] * (5 * 256)]}
     with open(tmp_path / "frames.npy", "wb") as file:
-        file.truncate(5 << 30)  # 5 GiB that take no place on the disk
-    read = []
-    monkeypatch.setattr(cache_module, "_checksums", lambda _, every: read.append(every) or [0] * -(-1280 // every))
-    assert cache_module._agree(tmp_path, {"frames.npy": (5 << 30, [0] * 1280)})
-    assert read == [5]
+        file.truncate(5 << 30)  # zeros that take no place on the disk
+    entry = {"facts": facts, "files": files, "checksum": crc32(json.dumps([facts, files]).encode())}
+    (tmp_path / "facts.json").write_text(json.dumps(entry))
+    monkeypatch.setattr(zlib, "crc32", lambda data: read.append(len(data)) or crc32(data))
+    assert cache_module.read_facts(tmp_path) == facts
+    assert read.count(block) * block == 1 << 30

@@ -310,17 +310,15 @@ def test_guidance_of_older_programs_is_kept_and_theirs_go_on_with_that_of_this_o
 def test_guidance_that_another_process_has_computed_anew_is_kept(tmp_path, monkeypatch, caplog):
     batches = batches_of(tmp_path)
     path = keep(batches).path
-    whole, is_whole, anew = path.read_bytes(), kept_cases._is_whole, []
+    whole, remove_damaged, anew = path.read_bytes(), kept_cases.remove_damaged, []
     zeros_from(128)(path)
 
-    def meanwhile(*given):
-        found = is_whole(*given)
-        if not anew:
-            monkeypatch.setattr(kept_cases, "_is_whole", is_whole)
-            anew.append(keep(batches).path.stat().st_ino)
-        return found
+    def later(*given):
+        monkeypatch.setattr(kept_cases, "remove_damaged", remove_damaged)
+        anew.append(keep(batches).path.stat().st_ino)
+        remove_damaged(*given)
 
-    monkeypatch.setattr(kept_cases, "_is_whole", meanwhile)
+    monkeypatch.setattr(kept_cases, "remove_damaged", later)
     assert keep(batches, guide=fails).path.stat().st_ino == anew[0]
     assert path.read_bytes() == whole
     assert len(caplog.records) == 1
