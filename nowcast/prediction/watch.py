@@ -7,7 +7,6 @@ without a forecast file are forecast, the newest first. So restarts, gaps and la
 does not grow.
 """
 
-import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,8 @@ from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.files import OPEN_FILES, is_first, netcdf_files
 from nowcast.netcdf.opening import FileSummary, open_records
 from nowcast.netcdf.record import Record, log_readings
-from nowcast.prediction.pipeline import file_name, predict_one, reference_of
+from nowcast.prediction.pipeline import file_name, predict_one
+from nowcast.prediction.series_names import Named, SeriesNames, forecasts_in
 from nowcast.runtime.outputs import making_folder, remove_stale
 from nowcast.runtime.signals import StopRequest
 
@@ -114,10 +114,11 @@ def _forecast(
 
 def _due(watched: "Watched", records: Sequence[Record]) -> list[tuple[np.datetime64, Record, Path]]:
     """Return the newest times that have no forecast, the newest first, each with its record and the file to write."""
-    due = []
+    due: list[tuple[np.datetime64, Record, Path]] = []
+    there = forecasts_in(watched.output) if any(len(record.stamps) for record in records) else {}
     for record in records:
-        prefix = f"{record.name}_" if watched.has_several else ""
-        made = _forecast_already(watched.output, record, prefix)
+        prefix = watched.names.prefix(record)
+        made = _forecast_already(record, there[prefix]) if prefix in there else set()
         times = [time for time in _credible(record)[-NEWEST:] if time not in made]
         due += [(time, record, watched.output / f"{prefix}{file_name(time)}") for time in times]
     return sorted(due, key=lambda each: each[0], reverse=True)
@@ -131,16 +132,12 @@ def _credible(record: Record) -> np.ndarray:
     return times if len(times) else record.times
 
 
-def _forecast_already(output: Path, record: Record, prefix: str) -> set[np.datetime64]:
-    """Return the times of frames that have a forecast file, its name after `prefix` under a time some seconds off.
+def _forecast_already(record: Record, made: Sequence[np.datetime64]) -> set[np.datetime64]:
+    """Return the times of frames that have a forecast file, its name, one of `made`, under a time some seconds off.
 
     Where times are moved to an even raster, it may be another by a few seconds when more frames have come.
     """
-    if not len(record.stamps):
-        return set()
-    names = (entry.name.removeprefix(prefix) for entry in os.scandir(output) if entry.name.startswith(prefix))
-    times = np.array([time for name in names if (time := reference_of(name)) is not None], "datetime64[s]")
-    return set(record.frames_at(times)) if len(times) else set()
+    return set(record.frames_at(np.array(made, "datetime64[s]"))) if len(record.stamps) else set()
 
 
 class Watched:
@@ -151,13 +148,13 @@ class Watched:
 
     def __init__(self, folder: Path, output: Path, *, keep: int):
         self.folder, self.output, self.keep = folder, output, keep
+        self.names = SeriesNames(folder, output)
         # by path as text, which is fast: a folder of 100,000 files is listed every two seconds
         self._seen: dict[str, FileState] = {}  # state of files that were new or changed at the last listing
         # hash of the state of files that were read, or too old for it: one that changes is new
         self._settled: dict[str, int] = {}
         self._changed: dict[str, int] = {}  # time of change, ns, of those that settled at this listing
         self._failures: dict[str, int] = {}
-        self._names: dict[tuple, str] = {}  # of the series, by the places of their files
         self._summaries: dict[str, FileSummary] = {}  # in the order of their arrival
         self._is_readable, self._turn = True, 0
 
@@ -274,39 +271,22 @@ class Watched:
         self._failures.pop(path, None)
         return True
 
-    @property
-    def has_several(self) -> bool:
-        """Whether several series have come, so that the files of forecasts need the names of theirs."""
-        return len(set(self._names.values())) > 1
-
     def records(self, reading: Mapping[str, Any], input_frames: int) -> list[Record]:
         """Return the record of each series with enough frames, or of the newest one; a series keeps its name."""
         records = open_records(list(self._summaries), index=self, **reading)
         enough = [record for record in records if len(record) >= max(input_frames, 2)]
         if enough:
-            self._name(enough)
+            names = self.names.name(list(map(self._to_name, enough)))
         else:
             series = {str(path): record for record in records for path in record.paths}
             enough = [next(series[path] for path in reversed(self._summaries) if path in series)]
-        folder = self.folder.resolve().name
-        names = [next((self._names[place] for place in self._places(record) if place in self._names), "") for record in enough]
-        endings = [f"-{name}" if name and self.has_several else "" for name in names]
-        return [replace(record, name=folder + ending) for record, ending in zip(enough, endings, strict=True)]
+            names = self.names.name(list(map(self._to_name, enough)), keep=False)
+        return [replace(record, name=name) for record, name in zip(enough, names, strict=True)]
 
-    def _name(self, records: Sequence[Record]) -> None:
-        """Name the series that have no name yet: by the subfolder that is theirs alone, or by a number."""
-        folders = [{self._subfolder(str(path)) for path in record.paths} for record in records]
-        shared = [folder for each in folders for folder in each]
-        # in an order that is the same when the watch begins anew
-        for places, own in sorted(zip(map(self._places, records), map(sorted, folders), strict=True), key=repr):
-            known = [self._names[place] for place in places if place in self._names]
-            named = [folder for folder in own if len(own) == 1 and folder and shared.count(folder) == 1]
-            new = itertools.chain(named, map(str, itertools.count(1)))
-            name = known[0] if known else next(each for each in new if each not in self._names.values())
-            self._names |= dict.fromkeys(places, name)
-
-    def _places(self, record: Record) -> list[tuple]:
-        return list(dict.fromkeys(self._summaries[str(path)].place for path in record.paths))
+    def _to_name(self, record: Record) -> Named:
+        paths = list(map(str, record.paths))
+        places = dict.fromkeys(self._summaries[path].place for path in paths)
+        return Named(record, tuple(places), frozenset(map(self._subfolder, paths)))
 
 
 def _is_same(summary: FileSummary, other: FileSummary) -> bool:

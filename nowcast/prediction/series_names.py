@@ -1,0 +1,99 @@
+"""Name the series of a watched folder: each differently, and alike when the watch begins anew."""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nowcast.errors import DataError, UsageError
+from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
+from nowcast.netcdf.places.comparison import difference
+from nowcast.netcdf.record import Record
+from nowcast.prediction.pipeline import file_name, reference_of
+
+
+@dataclass(frozen=True)
+class Named:
+    """A series to name: its record, the places of its files (see FileSummary), the subfolders in which they lie."""
+
+    record: Record
+    places: tuple[tuple, ...]
+    subfolders: frozenset[str]
+
+
+class SeriesNames:
+    """The endings of the names of series: "" for the first, whose forecasts are named by their time alone.
+
+    An ending that forecasts on another grid have is not used: a name never stands for two radars.
+    """
+
+    def __init__(self, folder: Path, output: Path):
+        self.folder, self.output = folder, output
+        self._endings: dict[tuple, str] = {}  # by the places of files
+
+    def name(self, series: Sequence[Named], *, keep: bool = True) -> list[str]:
+        """Return a name for each series: that of the folder, and the ending that is kept for it from now on.
+
+        It is the ending that forecasts on its grid have, else none for a series that is alone, else the subfolder that is its
+        alone, else its size and a digest of its place. keep: False for series that may be nothing but a stray frame
+        """
+        endings = dict(self._endings)
+        known = [next((endings[place] for place in each.places if place in endings), None) for each in series]
+        made = self._newest_made() if None in known else {}
+        for position, each in enumerate(series):
+            if known[position] is None:
+                known[position] = next((ending for ending in made if ending not in known and _is_of(made[ending], each)), None)
+        for position, each in enumerate(series):
+            if known[position] is None:
+                used = {*endings.values(), *made, *known}
+                known[position] = next(ending for ending in self._new(each, series) if ending not in used)
+            endings |= dict.fromkeys(each.places, known[position])
+        self._endings = endings if keep else self._endings
+        folder = self.folder.resolve().name
+        return [f"{folder}-{ending}" if ending else folder for ending in known]
+
+    def prefix(self, record: Record) -> str:
+        """Return what the names of the forecasts of a named record begin with, before their time."""
+        return "" if record.name == self.folder.resolve().name else f"{record.name}_"
+
+    def _new(self, each: Named, series: Sequence[Named]) -> list[str]:
+        """Return the endings that a series may have, the best first; the last is of no other series."""
+        plain = [""] if len(series) == 1 and not self._endings else []
+        shared = [folder for other in series for folder in other.subfolders]
+        own = [folder for folder in each.subfolders if folder and len(each.subfolders) == 1 and shared.count(folder) == 1]
+        rows, columns = each.record.grid.shape
+        told = min(map(repr, each.places))
+        digests = [hashlib.sha256(told.encode()).hexdigest()[:length] for length in (6, 64)]
+        return [*plain, *own, *(f"{rows}x{columns}-{digest}" for digest in digests)]
+
+    def _newest_made(self) -> dict[str, Forecasts | None]:
+        """Return the endings in the names of the forecasts that are there, each with its newest; None if it is unreadable."""
+        begin = f"{self.folder.resolve().name}-"
+        found = sorted(forecasts_in(self.output).items(), key=lambda each: max(each[1]), reverse=True)  # the one in use first
+        own = [(prefix, max(times)) for prefix, times in found if not prefix or prefix.startswith(begin)]
+        return {prefix[len(begin) : -1]: _read(self.output / f"{prefix}{file_name(time)}") for prefix, time in own}
+
+
+def forecasts_in(output: Path) -> dict[str, list[np.datetime64]]:
+    """Return the times of the forecast files in a folder, datetime64[s], by what their names begin with."""
+    found = defaultdict(list)
+    for entry in os.scandir(output):
+        begin, mark, rest = entry.name.rpartition("_")
+        if (time := reference_of(rest)) is not None:
+            found[begin + mark].append(time)
+    return found
+
+
+def _read(path: Path) -> Forecasts | None:
+    try:
+        return read_forecast(path)
+    except (DataError, UsageError):
+        return None
+
+
+def _is_of(made: Forecasts | None, each: Named) -> bool:
+    return made is not None and made.quantity == each.record.quantity and difference(made.grid, each.record.grid) is None
