@@ -29,7 +29,8 @@ from nowcast.runtime.signals import StopRequest
 log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 NEWEST = 12  # newest frames to forecast from; a missed forecast from an earlier frame is of no use any more
-MOST_SERIES = 16  # series that are forecast, as from the radars of a country: those of which files arrived last
+MOST_SERIES = 64  # series that are forecast, as from the radars of a country
+SILENT = np.timedelta64(3, "h")  # that the newest frame of a series is before that of others, when a new one takes its place
 AHEAD = np.timedelta64(1, "D")  # of this machine's clock: later times are wrong, if others are not
 OLD_AT_ONCE = 2000  # files that were settled long ago and are looked at in one listing, in turn
 TRIES = 3  # attempts to open a file that no longer changes; its writer may still hold it open
@@ -156,6 +157,7 @@ class Watched:
         self._changed: dict[str, int] = {}  # time of change, ns, of those that settled at this listing
         self._failures: dict[str, int] = {}
         self._summaries: dict[str, FileSummary] = {}  # in the order of their arrival
+        self._series: list[tuple] = []  # places of those that are remembered, in the order in which they came
         self._is_readable, self._turn = True, 0
 
     def get(self, path: Path) -> FileSummary | None:
@@ -207,15 +209,25 @@ class Watched:
         return [path for path in present if path not in passed]
 
     def _forget(self) -> None:
-        """Keep the files with the newest times: of each series `keep`, those ahead of the clock last."""
+        """Keep the files with the newest times: of each series `keep`, those ahead of the clock last.
+
+        Of too many series those stay that were there before, unless they have fallen silent: were they displaced by others
+        that come in turn, none would have its past.
+        """
         latest, last = np.datetime64("now") + AHEAD, {path: each.times.max() for path, each in self._summaries.items()}
-        series: dict[tuple, list[str]] = {}
+        series: dict[tuple, list[str]] = {place: [] for place in self._series}
         for path in reversed(self._summaries):
             series.setdefault(self._summaries[path].place, []).append(path)
-        kept: set[str] = set()
-        for paths in list(series.values())[:MOST_SERIES]:
-            kept.update(sorted(paths, key=lambda path: (last[path] <= latest, last[path]), reverse=True)[: self.keep])
-        for path in self._summaries.keys() - kept:
+        rank = {path: (time <= latest, time) for path, time in last.items()}
+        best = {
+            place: sorted(paths, key=rank.__getitem__, reverse=True)[: self.keep] for place, paths in series.items() if paths
+        }
+        newest = max((rank[paths[0]] for paths in best.values()), default=(False, latest))
+        silent = {place: rank[paths[0]] < (newest[0], newest[1] - SILENT) for place, paths in best.items()}
+        self._series = sorted(best, key=silent.__getitem__)[:MOST_SERIES]
+        if len(best) > MOST_SERIES and is_first(self.folder / "*", "too many series"):
+            log.warning("%s holds more than %d series: the others are not forecast", self.folder, MOST_SERIES)
+        for path in self._summaries.keys() - {path for place in self._series for path in best[place]}:
             del self._summaries[path]
 
     def _newest(self, paths: Iterable[str]) -> list[str]:
