@@ -81,7 +81,7 @@ class SeriesNames:
 def forecasts_in(output: Path) -> dict[str, list[np.datetime64]]:
     """Return the times of the forecast files in a folder, datetime64[s], by what their names begin with."""
     found = defaultdict(list)
-    for entry in os.scandir(output):
+    for entry in os.scandir(output) if output.is_dir() else ():
         begin, mark, rest = entry.name.rpartition("_")
         if (time := reference_of(rest)) is not None:
             found[begin + mark].append(time)

@@ -9,6 +9,7 @@ does not grow.
 
 import logging
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -119,7 +120,9 @@ def _due(watched: "Watched", records: Sequence[Record]) -> list[tuple[np.datetim
     there = forecasts_in(watched.output) if any(len(record.stamps) for record in records) else {}
     for record in records:
         prefix = watched.names.prefix(record)
-        made = _forecast_already(record, there[prefix]) if prefix in there else set()
+        # where times are moved to an even raster, one may be another by a few seconds when more frames have come
+        is_moved = len(record.stamps) and prefix in there
+        made = set(record.frames_at(np.array(there[prefix], "datetime64[s]"))) if is_moved else set()
         times = [time for time in _credible(record)[-NEWEST:] if time not in made]
         due += [(time, record, watched.output / f"{prefix}{file_name(time)}") for time in times]
     return sorted(due, key=lambda each: each[0], reverse=True)
@@ -131,14 +134,6 @@ def _credible(record: Record) -> np.ndarray:
     if 0 < len(times) < len(record.times) and is_first(record.paths[0], "times ahead of the clock"):
         log.warning("%s: left out frames of later than tomorrow, the last of %sZ", record.name, record.times[-1])
     return times if len(times) else record.times
-
-
-def _forecast_already(record: Record, made: Sequence[np.datetime64]) -> set[np.datetime64]:
-    """Return the times of frames that have a forecast file, its name, one of `made`, under a time some seconds off.
-
-    Where times are moved to an even raster, it may be another by a few seconds when more frames have come.
-    """
-    return set(record.frames_at(np.array(made, "datetime64[s]"))) if len(record.stamps) else set()
 
 
 class Watched:
@@ -164,7 +159,10 @@ class Watched:
         return self._summaries.get(str(path))
 
     def put(self, summary: FileSummary) -> None:
+        age = self._changed.get(str(summary.path), 0)
         for path in [path for path, other in self._summaries.items() if _is_same(summary, other)]:
+            if self._changed.get(path, 0) > age:
+                return
             del self._summaries[path]  # a file that was delivered again under another name
         self._summaries[str(summary.path)] = summary
 
@@ -192,9 +190,36 @@ class Watched:
                 del known[path]
         self._changed.clear()
         settled = list(filter(self._has_settled, self._to_look_at(present)))
-        arrived = [path for path in self._newest(settled) if self._opens(path, reading)]
+        likely = self._newest(settled)
+        arrived = [path for path in likely if self._opens(path, reading)]
+        if len(likely) < len(settled):
+            self._complete(sorted(set(settled) - set(likely), key=self._age, reverse=True), arrived, reading)
         self._forget()
         return bool(arrived)
+
+    def _age(self, path: str) -> tuple[int, str]:
+        return self._changed[path], path
+
+    def _complete(self, further: Iterable[str], arrived: Iterable[str], reading: Mapping[str, Any]) -> None:
+        """Open further files, those that changed last first, until there are `keep` of each series of a subfolder.
+
+        Where several radars write to one folder, the newest files are few of each. A series may have no others: the number
+        of files that are opened has a limit.
+        """
+        counts = Counter(each.place for each in self._summaries.values())
+        there = defaultdict(set)  # in each subfolder
+        for path in arrived:
+            there[self._subfolder(path)] |= {self._summaries[path].place} if path in self._summaries else set()
+        left = MOST_SERIES * self.keep
+        for path in further:
+            places = there[self._subfolder(path)]
+            if left and any(counts[place] < self.keep for place in places):
+                left -= 1
+                if self._opens(path, reading) and path in self._summaries:
+                    places.add(self._summaries[path].place)
+                    counts[self._summaries[path].place] += 1
+        for path in sorted(self._changed.keys() & self._summaries.keys(), key=self._age):  # of equal times the last file counts
+            self._summaries[path] = self._summaries.pop(path)
 
     def _to_look_at(self, present: Iterable[str]) -> list[str]:
         """Return the files that may have changed: all, but of those that were settled long ago only some, in turn.
@@ -236,7 +261,7 @@ class Watched:
         A file is as new as its times, but to open 100,000 files takes minutes. Those of a backlog may be written newest first,
         and those of one radar after those of another: of each subfolder as many are taken.
         """
-        changed = sorted(paths, key=lambda path: (self._changed[path], path))
+        changed = sorted(paths, key=self._age)
         folders: dict[str, list[str]] = {}
         for path in reversed(changed):
             folders.setdefault(self._subfolder(path), []).append(path)

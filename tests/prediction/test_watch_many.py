@@ -4,9 +4,10 @@ import os
 
 import pytest
 from makers import write_record
-from makers.watching import FIELDS, START, STEP, names, watched
+from makers.watching import FIELDS, READING, START, STEP, names, watched
 
 from nowcast.prediction import watch as watch_module
+from nowcast.prediction.watch import NEWEST
 
 pytestmark = pytest.mark.slow  # all of them together take seconds
 
@@ -54,3 +55,28 @@ def test_a_radar_takes_the_place_of_one_that_has_fallen_silent(inbox, monkeypatc
     assert {name for name in later if name.startswith("in-")} == {
         f"in-r02_{name}" for name in names(*range(hours + 3, hours + 7))
     }
+
+
+@pytest.mark.parametrize("called", ["{n:02}_r{radar:02}.nc", "r{radar:02}_{n:02}.nc"])
+def test_of_a_backlog_of_many_radars_in_one_folder_all_are_forecast(inbox, called):
+    for n in range(30):
+        for radar in range(14):
+            put(inbox / "all" / called.format(n=n, radar=radar), radar, n)
+            os.utime(inbox / "all" / called.format(n=n, radar=radar), (1e9 + n * 300 + radar,) * 2)
+    made = watched(inbox)
+    assert counted(made) == dict.fromkeys(names(*range(30 - NEWEST, 30)), 14)
+
+
+def test_a_series_of_few_files_does_not_open_a_whole_archive(inbox, monkeypatch):
+    monkeypatch.setattr(watch_module, "MOST_SERIES", 2)
+    for n in range(200):
+        put(inbox / "all" / f"{n:03}.nc", 0, n)
+    put(inbox / "all" / "stray.nc", 1, 0)
+    folder, opened = watch_module.Watched(inbox, inbox.parent / "out", keep=16), []
+    opens = folder._opens
+    monkeypatch.setattr(folder, "_opens", lambda path, reading: opened.append(path) or opens(path, reading))
+    assert not folder.look(READING)
+    assert folder.look(READING)
+    assert 16 < len(opened) <= 16 + 16 + 2 * 16
+    (record,) = [each for each in folder.records(READING, 2) if each.grid.shape == (3, 3)]
+    assert record.times[-1] == START + 199 * STEP

@@ -65,3 +65,17 @@ def test_names_that_are_used_again_are_found_in_a_folder_of_many(tmp_path, monke
     for _ in range(8):  # of 60 old files, 10 at once, and once more to be sure that it no longer changes
         folder.look({})
     assert opened[4:] == [str(tmp_path / "frame07.nc")]
+
+
+def test_of_equal_frames_that_came_again_the_file_that_changed_last_counts(inbox):
+    """In a backlog of two radars, of which more files are opened after the newest."""
+    corrected = 3 * FIELDS
+    for n in range(40):
+        put(inbox, n, called=f"a{n:02}.nc")
+        put(inbox, n, field=FIELDS[[n], :5], called=f"b{n:02}.nc")
+    put(inbox, 36, field=corrected[[36]], called="c36.nc")
+    for age, path in enumerate(sorted(inbox.iterdir(), key=lambda path: (path.name[1:], path.name))):
+        os.utime(path, (1e9 + age,) * 2)
+    os.utime(inbox / "c36.nc", (2e9,) * 2)
+    (made,) = {name for name in watched(inbox) if name.startswith("in-8x9-") and name.endswith(names(36)[0])}
+    np.testing.assert_allclose(read_forecast(inbox.parent / "out" / made).read(0)[0], corrected[36], rtol=1e-6)
