@@ -16,6 +16,7 @@ from nowcast.convert.inputs import Found, Input, find
 from nowcast.convert.jobs import Request
 from nowcast.convert.place import BoxMissed
 from nowcast.errors import DataError, UsageError
+from nowcast.netcdf.writing.records import attributes_of
 from nowcast.runtime.outputs import making_folder, remove_stale
 from nowcast.runtime.signals import StopRequest
 
@@ -88,6 +89,9 @@ class _Watched:
                 return []
             log.warning("left out: %s", str(error).splitlines()[0])
             outcome = None
+        if outcome and outcome.changed and source.member is None and all(_is_of(record, source) for record in outcome.changed):
+            self._made.add(source.path)  # it has changed since, while no watch ran
+            return self.convert(source)
         for record in outcome.changed if outcome else ():
             log.warning(
                 "%s was made from another file than %s: rename the file, or delete the record to have it made anew",
@@ -98,6 +102,11 @@ class _Watched:
         self._failures.pop(source.path, None)
         self._done[source.path] = self._seen[source.path]
         return outcome.written if outcome else []
+
+
+def _is_of(record: Path, source: Input) -> bool:
+    """Return whether a record says that it was made from a file of this name; its subfolder is that of the file."""
+    return f"from original file {source.path.name};" in attributes_of(record).get("history", "")
 
 
 def _state(path: Path) -> _State | None:

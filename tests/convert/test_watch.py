@@ -68,12 +68,33 @@ def test_a_broken_file_is_told_once_and_the_others_go_on(tmp_path, caplog):
 
 def test_a_record_of_another_file_is_left_and_told(tmp_path, caplog):
     (tmp_path / "in").mkdir()
-    write_odim(tmp_path / "in/a.h5", counts())
+    write_odim(tmp_path / "in/a.h5", counts(seed=0))
     assert len(list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps(nothing, nothing)))) == 1
-    write_odim(tmp_path / "in/a.h5", counts(shape=(60, 70)))
+    (tmp_path / "in/a.h5").unlink()
+    write_odim(tmp_path / "in/a.hdf", counts(seed=1))
     assert list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps(nothing, nothing))) == []
-    told = f"{tmp_path / 'out/a.nc'} was made from another file than {tmp_path / 'in/a.h5'}"
+    told = f"{tmp_path / 'out/a.nc'} was made from another file than {tmp_path / 'in/a.hdf'}"
     assert sum(record.message.startswith(told) for record in caplog.records) == 1
+    np.testing.assert_allclose(values(tmp_path / "out/a.nc"), counts(seed=0) * 0.1, rtol=1e-6)
+
+
+def test_a_file_that_changed_while_no_watch_ran_is_converted_again(tmp_path, caplog):
+    (tmp_path / "in/east").mkdir(parents=True)
+    day, record = tmp_path / "in/east/day.h5", tmp_path / "out/east/day.nc"
+    write_odim(day, counts(seed=0))
+    assert list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps(nothing, nothing))) == [record]
+    write_odim(day, counts(seed=1, shape=(13, 14)))
+    found = []
+
+    def change(seed):
+        found.append(values(record))
+        write_odim(day, counts(seed=seed, shape=(11 + seed, 14)))
+
+    steps = Steps(nothing, lambda: change(2), nothing, lambda: change(3), nothing, nothing)
+    assert list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=steps)) == [record] * 3
+    for field, (seed, rows) in zip([*found, values(record)], ((1, 13), (2, 13), (3, 14)), strict=True):
+        np.testing.assert_allclose(field, counts(seed=seed, shape=(rows, 14)) * 0.1, rtol=1e-6)
+    assert not [each for each in caplog.records if "another file" in each.message]
 
 
 def values(path):
