@@ -23,7 +23,37 @@ from nowcast.netcdf.writing.records import Storage
 
 log = logging.getLogger(__name__)
 PERIODS = {"day": "%Y%m%d", "month": "%Y%m", "file": ""}
+_RECENT, _CHOSEN = 20, 2000  # frames and multiples of each series that a watch remembers
+_MOST_UNKNOWN = np.timedelta64(30, "s")  # that frames of an unknown time step may be early or late
 _SUFFIXES = r"(\.(gz|bz2|xz|h5|hdf5?|nc|grib2?|grb2?|bin|gif|png|pgm|npz|tiff?|zarr))+$"
+
+
+class Kept:
+    """What a watch, which plans each file by itself, remembers of the frames near multiples: one of each series is kept."""
+
+    def __init__(self) -> None:
+        self._recent: dict[tuple, list[np.datetime64]] = defaultdict(list)  # of each series the times that came last
+        self._chosen: dict[tuple, dict[np.datetime64, np.datetime64]] = defaultdict(dict)  # by multiples
+
+    def see(self, series: tuple, time: np.datetime64) -> None:
+        """Note that a frame has come."""
+        times = self._recent[series]
+        if time not in times:
+            times.append(time)
+            del times[:-_RECENT]
+
+    def most_off(self, series: tuple) -> np.timedelta64:
+        """Return how far a frame may be from a multiple so that none that comes later is nearer: half the step, if known."""
+        steps = np.diff(np.sort(np.array(self._recent[series])))
+        return np.median(steps) / 2 if len(steps) else _MOST_UNKNOWN
+
+    def choose(self, series: tuple, multiple: np.datetime64, time: np.datetime64) -> np.datetime64:
+        """Return the time of the frame that is kept: the one given, unless another was before."""
+        chosen = self._chosen[series]
+        chosen.setdefault(multiple, time)
+        if len(chosen) > _CHOSEN:
+            del chosen[next(iter(chosen))]
+        return chosen.get(multiple, time)
 
 
 @dataclass(frozen=True)
@@ -31,6 +61,7 @@ class Request:
     """What to convert and how.
 
     per: a key in PERIODS; box: the part of the grid to keep; every: minutes near whose multiples frames are kept
+    kept: what earlier plans have kept of them, for a watch
     """
 
     format: str = "auto"
@@ -40,6 +71,7 @@ class Request:
     every: float | None = None
     overwrite: bool = False
     processes: int = 1
+    kept: Kept | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -93,7 +125,7 @@ def plan(scanned: Sequence[Scanned], output: Path, request: Request, *, quiet: b
     inside = [(source, each) for source, each in observed if each.series.key in windows]
     groups: dict[tuple, dict[np.datetime64, tuple[Input, Original]]] = defaultdict(dict)
     num_equal = 0
-    for source, each in _near_multiples(inside, request.every, quiet=quiet):
+    for source, each in _near_multiples(inside, request, quiet=quiet):
         moment = each.time.astype("datetime64[s]").item()
         whole = str(source.path) if request.per == "file" else moment.strftime(PERIODS[request.per])
         fields = groups[whole, each.series.key]
@@ -141,24 +173,28 @@ def _windows(series: dict[tuple, Series], box: Box | None) -> dict[tuple, Window
     return found
 
 
-def _near_multiples(wanted: list[tuple[Input, Original]], every: float | None, *, quiet: bool) -> list[tuple[Input, Original]]:
+def _near_multiples(wanted: list[tuple[Input, Original]], request: Request, *, quiet: bool) -> list[tuple[Input, Original]]:
     """Return the fields near multiples of `every` minutes of a day, of each series the nearest; the others are counted.
 
-    Radars are some seconds early or late. Fields of one time all stay.
+    Radars are some seconds early or late. Fields of one time all stay. In a watch the first that can be the nearest stays.
     """
-    if every is None:
+    if request.every is None:
         return wanted
-    step, found = np.timedelta64(round(every * 60), "s"), {}
-    for _, each in wanted:
+    step, kept, found = np.timedelta64(round(request.every * 60), "s"), request.kept, {}
+    # two folders that are watched may hold one series each way, such as with and without a correction
+    series = [(each.series.key, source.file.parent if kept else None) for source, each in wanted]
+    if kept:
+        for key, (_, each) in zip(series, wanted, strict=True):
+            kept.see(key, each.time)
+    for key, (_, each) in zip(series, wanted, strict=True):
         multiple = _nearest_multiple(each.time, step)
         off = abs(each.time - multiple)
-        if off <= tolerance(step):
-            key = each.series.key, multiple
-            found[key] = min(found.get(key, (off, each.time)), (off, each.time))
-    kept = {(key, time) for (key, _), (_, time) in found.items()}
-    chosen = [(source, each) for source, each in wanted if (each.series.key, each.time) in kept]
+        if off <= tolerance(step) and (kept is None or off <= kept.most_off(key)):
+            found[key, multiple] = min(found.get((key, multiple), (off, each.time)), (off, each.time))
+    times = {(key, kept.choose(key, near, time) if kept else time) for (key, near), (_, time) in found.items()}
+    chosen = [each for key, each in zip(series, wanted, strict=True) if (key, each[1].time) in times]
     if len(chosen) < len(wanted) and not quiet:
-        log.info("--every %g left out %d of %d frames", every, len(wanted) - len(chosen), len(wanted))
+        log.info("--every %g left out %d of %d frames", request.every, len(wanted) - len(chosen), len(wanted))
     return chosen
 
 

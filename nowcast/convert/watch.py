@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nowcast.convert.archive import convert_inputs
 from nowcast.convert.inputs import Found, Input, find
-from nowcast.convert.jobs import Request
+from nowcast.convert.jobs import Kept, Request
 from nowcast.convert.place import BoxMissed
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.writing.records import attributes_of
@@ -35,7 +35,7 @@ def watch(folder: Path, output: Path, request: Request, *, stop: StopRequest, po
         raise UsageError(f"--watch: {folder} is not a folder.\nGive the folder in which new files arrive.")
     if output.exists() and output.samefile(folder):
         raise UsageError(f"--watch: {output} is the folder that is watched.\nGive another folder as --output.")
-    watched = _Watched(folder, output, replace(request, per="file", processes=1))
+    watched = _Watched(folder, output, replace(request, per="file", processes=1, kept=Kept()))
     with making_folder(output):
         for path, _, _ in os.walk(output):
             remove_stale(Path(path))

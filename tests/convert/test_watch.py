@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from makers.originals import counts, write_odim
+from makers.originals import START, counts, write_odim
 
 from nowcast.convert.inputs import find
 from nowcast.convert.jobs import Request
@@ -136,6 +136,34 @@ def test_partial_files_in_subfolders_are_removed(tmp_path):
     stale.touch()
     assert list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps(nothing))) == []
     assert not stale.exists()
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [
+    (range(-2, 23), [0, 10, 20]),  # a file a minute
+    ([n + 4 / 60 for n in range(-2, 23)], [4 / 60, 10 + 4 / 60, 20 + 4 / 60]),  # 4 s late
+    ([n + 0.5 for n in range(-2, 23)], [-0.5, 9.5, 19.5]),  # as near to one as to the other: one of them
+    ([n * 5 + 0.75 for n in range(-1, 5)], [0.75, 10.75, 20.75]),  # 45 s late, but none is nearer
+    ([n * 5 + 0.75 for n in range(5)], [10.75, 20.75]),  # the first may be one of many
+    ([0, 0.25, 10.25, 10], [0, 10.25]),  # one of each multiple
+])  # fmt: skip
+def test_of_files_that_come_one_by_one_the_frames_nearest_to_multiples_are_kept(tmp_path, minutes, expected):
+    (tmp_path / "in").mkdir()
+    acts = [lambda n=n, each=each: write_odim(tmp_path / f"in/{n:02}.h5", counts(seed=n), minutes=each)
+            for n, each in enumerate(minutes)]  # fmt: skip
+    steps = Steps(nothing, *[step for act in acts for step in (act, nothing)], nothing)
+    written = list(watch(tmp_path / "in", tmp_path / "out", Request(every=10), stop=steps))
+    times = [open_records([path])[0].times[0] for path in written]
+    np.testing.assert_allclose([(time - START) / np.timedelta64(60, "s") for time in times], expected)
+
+
+def test_a_frame_near_a_multiple_stays_when_its_file_grows(tmp_path):
+    (tmp_path / "in/other").mkdir(parents=True)
+    write_odim(tmp_path / "in/a.h5", counts(seed=0), minutes=10.1)
+    steps = Steps(nothing, nothing, lambda: write_odim(tmp_path / "in/a.h5", counts(seed=1), minutes=10.1), nothing,
+                  lambda: write_odim(tmp_path / "in/other/a.h5", counts(seed=2), minutes=10), nothing, nothing)  # fmt: skip
+    written = list(watch(tmp_path / "in", tmp_path / "out", Request(every=10), stop=steps))
+    assert written == [tmp_path / "out/a.nc"] * 2 + [tmp_path / "out/other/a.nc"]
+    np.testing.assert_allclose(values(tmp_path / "out/a.nc"), counts(seed=1) * 0.1, rtol=1e-6)
 
 
 def test_what_files_told_is_kept_while_they_are_listed(tmp_path):
