@@ -207,8 +207,6 @@ def _read_done(folder: Path) -> list[int | None]:
     Raises OSError, and ValueError or TypeError for files of another form.
     """
     number, checksums = json.loads((folder / DONE).read_text()), []
-    if isinstance(number, list):  # programs of a few days kept them in this file
-        return number
     if (folder / CHECKSUMS).is_file():
         checksums = json.loads((folder / CHECKSUMS).read_text())[:number]
     return checksums + [None] * (number - len(checksums))
@@ -225,13 +223,8 @@ def _is_whole(folder: Path, shape: tuple[int, ...]) -> bool:
         every = max(1, math.ceil(file[: len(done)].nbytes / MOST_BYTES))
         known = (number for number in range(0, len(done), every) if done[number] is not None)
         return all(zlib.crc32(file[number]) == done[number] for number in known)
-    except (
-        OSError,
-        EOFError,
-        LookupError,
-        ValueError,
-        TypeError,
-    ) as error:  # no JSON or no array, or shorter than its header says
+    # no JSON, JSON of another form, no array, or a file shorter than its header says
+    except (OSError, EOFError, LookupError, ValueError, TypeError) as error:
         if not is_damage(error):
             raise
         return False

@@ -91,15 +91,17 @@ def _other_first(forecast: xr.DataArray) -> xr.DataArray:
 def _without_small_negatives(forecast: xr.DataArray) -> xr.DataArray:
     """Return a forecast with 0 for the numbers a little below it that regressions give where it is dry, as in files."""
     meant = meaning(str(forecast.attrs.get("units", "")))
-    times = forecast.coords.get("time")
-    hours = 1.0
-    if meant is not None and meant.kind == "amount":  # of one time step
-        is_known = times is not None and times.dtype.kind == "M" and times.ndim == 1 and times.size > 1
-        hours = float(np.median(np.diff(times.values)) / np.timedelta64(1, "h")) if is_known else np.nan
     if meant is None or meant.kind not in ("rate", "amount") or meant.offset or forecast.dtype.kind != "f":
         return forecast
-    rates = forecast * (meant.scale / hours)
+    rates = forecast * (meant.scale / (_step_hours(forecast) if meant.kind == "amount" else 1))
     return forecast.where(~((forecast < 0) & (rates >= LEAST_FORECAST) & (forecast != SENTINEL)), 0)
+
+
+def _step_hours(forecast: xr.DataArray) -> float:
+    """Return the hours between the times of a forecast, which amounts are of; NaN if it does not tell."""
+    times = forecast.coords.get("time")
+    is_known = times is not None and times.dtype.kind == "M" and times.ndim == 1 and times.size > 1
+    return float(np.median(np.diff(times.values)) / np.timedelta64(1, "h")) if is_known else np.nan
 
 
 def _near(observed: xr.DataArray, forecast: xr.DataArray) -> xr.DataArray:

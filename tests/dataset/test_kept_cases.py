@@ -291,7 +291,7 @@ def test_guidance_of_older_programs_is_kept_and_theirs_go_on_with_that_of_this_o
     done, checksums = path.with_name("done.json"), path.with_name("checksums.json")
     assert done.read_text() == "11", "what an older program reads: a number"
     known = json.loads(checksums.read_text())
-    for stored, old in ((None, "11"), (known[:4], "11"), (known, "7"), (None, "7"), (None, json.dumps(known[:7]))):
+    for stored, old in ((None, "11"), (known[:4], "11"), (None, "7"), (known, "7")):
         checksums.unlink() if stored is None else checksums.write_text(json.dumps(stored))
         done.write_text(old)
         keep(batches_of(tmp_path), guide=fails if old == "11" else guide)

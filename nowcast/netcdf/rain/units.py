@@ -23,8 +23,6 @@ RAIN_NAMES = RATE_NAMES | AMOUNT_NAMES | REFLECTIVITY_NAMES
 
 EXPECTED_UNITS = "a rate (mm h-1, kg m-2 s-1), an amount per interval (mm, kg m-2) or dBZ"
 
-_WRITES_UNITS = "`nowcast convert --units` writes records with them"
-
 _TIME = r"(s|sec\w*|min\w*|h|hrs?|hours?|d|days?)\b"
 _SPELLINGS = tuple(
     (re.compile(pattern, re.IGNORECASE), replacement)
