@@ -194,8 +194,13 @@ def parse_sums(text: str | None) -> tuple[int, ...]:
 
 def parse_message(error: Exception) -> str:
     """Return typer's message, without the name of the exception that it quotes, and a second line that names the help."""
-    where = error.ctx.command_path if getattr(error, "ctx", None) else "nowcast"
-    return f"{error.format_message().replace('Value error, ', '')}\nSee {where} -h"
+    context, message = getattr(error, "ctx", None), error.format_message().replace("Value error, ", "")
+    where = context.command_path if context else "nowcast"
+    option = getattr(error, "option_name", None)
+    commands = getattr(context and context.command, "commands", {}).values()
+    if any(option in parameter.opts for command in commands for parameter in command.params):
+        return f"{option} stands before the command; options come after it.\nWrite nowcast COMMAND {option}"
+    return f"{message}\nSee {where} -h"
 
 
 def refuse_stdout(output: str | Path) -> None:
