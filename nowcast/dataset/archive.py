@@ -141,7 +141,8 @@ def open_split(paths: Sequence[str | Path], data: Data) -> list[Record]:
 def _paths_by_split(data: Data) -> dict[str, list]:
     """Return the paths of each split if the config assigns records to splits by name, else all of them under "" alone.
 
-    Raises UsageError (exit 2) for a pattern that no file matches: its records would train.
+    Raises UsageError (exit 2) for a pattern that no file matches, whose records would train, and for a file that is named for
+    validation and for a test, whose scores would be of frames that chose the weights.
     """
     if data.splits.by != "records":
         return {"": list(data.records)}
@@ -156,6 +157,11 @@ def _paths_by_split(data: Data) -> dict[str, list]:
     paths: dict[str, list] = {"training": [], "validation": [], "test": []}
     for path in found:
         matching = [split for split, named in patterns.items() if any(_is_named(path, pattern) for pattern in named)]
+        if len(matching) > 1:
+            raise UsageError(
+                f"data.splits: {path} is in validation_records and in test_records\ngive it in one of them: "
+                "validation chooses the weights, so a test on the same frames would look too good"
+            )
         paths[matching[0] if matching else "training"].append(path)
     return paths
 

@@ -129,6 +129,13 @@ def test_a_folder_names_its_records_and_a_pattern_without_a_match_is_refused(tmp
             open_archive(splits([tmp_path], by="records", **named | {f"{split}_records": ("*/2061/*",)}))
 
 
+def test_a_record_named_for_validation_and_for_a_test_is_refused(tmp_path):
+    paths = [write_record(tmp_path / f"{name}.nc", rain(frames=10)) for name in ("a", "b")]
+    message = r"^data\.splits: .*/b\.nc is in validation_records and in test_records\ngive it in one of them"
+    with pytest.raises(UsageError, match=message):
+        open_archive(splits(paths, by="records", validation_records=("*/b.nc",), test_records=("*.nc",)))
+
+
 def test_spans_choose_by_time(tmp_path):
     record = write_record(tmp_path / "a.nc", rain(frames=24))
     start, middle, end = datetime(2020, 6, 1), datetime(2020, 6, 1, 1), datetime(2020, 6, 2)
