@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import expit, log_expit, ndtr, ndtri
 
 from nowcast.forecasters.members.structure import LARGEST
+from nowcast.netcdf.writing.members import most_below
 from nowcast.scores.distribution import RATES
 
 OFFSET = 0.5  # mm/h, as in the transform of networks
@@ -24,6 +25,7 @@ WITHIN = np.float32(1e-7), np.float32(1 - 1e-6)  # chances that give finite nois
 LIKELY = np.float32(1e-30), np.float32(1 - 1e-6)  # chances that give finite log-odds
 PARTS = 4  # of a step between two rates, over which expected values are added up
 DROP = 0.05  # least chance of a rate as a share of that of the rate before, between which rain is interpolated
+MOST_SHARE = 0.9999  # of the last step, so that the largest rain is not exceeded
 
 
 class Distributions:
@@ -44,6 +46,10 @@ class Distributions:
         self.edge = -ndtri(chances[0])  # a cell is wet where the noise is above it
         self.least = np.float32(rates[0])
         self.steps = np.diff(np.log1p(np.array([*rates, largest]) / OFFSET)).astype(np.float32)
+        # the share of a step up to which a file keeps rain below the next rate: it must not round more cells up to it
+        tops = np.log1p(np.array([most_below(rate) for rate in rates[1:]]) / OFFSET)
+        below = (tops - np.log1p(np.array(rates[:-1]) / OFFSET)) / self.steps[:-1]
+        self.most = np.array([*np.maximum(below, 0), MOST_SHARE], np.float32)
         self.lowest = np.float32(np.log1p(rates[0] / OFFSET))
         # log-odds at the lower end of each step, and one over their fall along the step
         self.lower, self.slopes = [], []
@@ -67,10 +73,13 @@ class Distributions:
             hard -= np.float32(shared) * ndtri(rest)
         odds = _log_odds(first * ndtr(-hard))
         rate = np.full(len(at), self.lowest, np.float32)  # ln(1 + rate / OFFSET)
-        for step, lower, slope in zip(self.steps, self.lower, self.slopes, strict=True):
-            share = lower[at] - odds
-            share *= slope[at]
-            np.clip(share, 0, np.float32(0.9999), out=share)
+        over = self.lower[0][at] - odds
+        for step, slope, most, following in zip(self.steps, self.slopes, self.most, [*self.lower[1:], None], strict=True):
+            share = over * slope[at]
+            np.clip(share, 0, most, out=share)
+            if following is not None:
+                over = following[at] - odds
+                share[over > 0] = 1  # only its chance decides which cells reach the next rate
             share *= step
             rate += share
         rain = np.zeros(self.shape, np.float32)

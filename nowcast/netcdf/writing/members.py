@@ -139,3 +139,9 @@ def rounded(values: np.ndarray) -> np.ndarray:
         coarse = exact >= least
         units[coarse] = np.rint(exact[coarse] / step) * step
     return np.minimum(units, MOST)
+
+
+def most_below(rate: float) -> float:
+    """Return the most rain, mm/h, that stays below a rate, mm/h, in a file: little more is `rounded` up to it."""
+    step = max(step for least, step in ((0, 1), *COARSE) if least < round(rate / SCALE))
+    return rate - 0.51 * step * SCALE  # a little more than half a step, for the digits of float32

@@ -14,6 +14,7 @@ from nowcast.forecasters.members.ensemble import Ensemble
 from nowcast.forecasters.members.noise import Noise
 from nowcast.forecasters.members.structure import INTENSITY, LARGEST, OCCURRENCE, Structure
 from nowcast.forecasters.members.usual import USUAL
+from nowcast.netcdf.writing.members import packed, unpacked
 from nowcast.scores.distribution import RATES
 
 GRID = (40, 48)
@@ -227,6 +228,19 @@ def test_between_the_rates_log_odds_are_as_those_of_networks(centre, width):
     fine = np.linspace(0.1, 60, 60_000)
     mean = 0.1 * chance(0.1) + np.trapezoid(chance(fine), fine)
     assert drawn.mean() == pytest.approx(mean, rel=0.02)
+
+
+@pytest.mark.parametrize("chances", [(0.8, 0.8, 0.7, 0.6), (0.5, 0.4, 0.3, 0.2, 0.1, 0.001, 0.0005), (0.9,) * 12, (0.3,)])
+def test_a_rate_is_reached_as_often_as_it_is_likely_also_in_files(chances):
+    expected = np.zeros(len(RATES), np.float32)
+    expected[: len(chances)] = chances
+    distributions = Distributions(np.broadcast_to(expected[:, None, None], (len(RATES), 1, 400_000)))
+    rng = np.random.default_rng(0)
+    drawn = distributions.rain(*(rng.standard_normal((1, 400_000)).astype(np.float32) for _ in range(2)), 0.5)
+    for values in (drawn, unpacked(packed(drawn))):
+        reached = np.array([(values >= np.float32(rate)).mean() for rate in RATES])
+        np.testing.assert_allclose(reached, expected, atol=0.003)
+        np.testing.assert_allclose(reached[expected < 0.003], expected[expected < 0.003], atol=1e-4)
 
 
 def test_the_least_rain_of_a_member_reaches_the_lowest_rate():
