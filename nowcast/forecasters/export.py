@@ -196,7 +196,7 @@ def program(network: Network) -> ExportedProgram:
         sizes |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     past = _random_past(network, *_grids(network)[0], cases=2)
     with _quiet(), torch.no_grad():  # without strict, len() of a tensor would make the number of cases a constant
-        return torch.export.export(_Whole(network), (past,), dynamic_shapes=(sizes,), strict=True)
+        return torch.export.export(_Whole(network).requires_grad_(False), (past,), dynamic_shapes=(sizes,), strict=True)
 
 
 def to_onnx(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
@@ -272,7 +272,9 @@ def moving_program(network: Network, grid: tuple[int, int]) -> ExportedProgram:
     """Return a network that needs the motion of the rain as a graph of torch operations, for one case on a grid (y, x)."""
     past = torch.zeros(1, network.input_frames, *grid)
     with _quiet(), torch.no_grad():
-        return torch.export.export(Moving(network, network.thresholds), (past, torch.zeros(1, 2, *grid)), strict=False)
+        return torch.export.export(
+            Moving(network, network.thresholds).requires_grad_(False), (past, torch.zeros(1, 2, *grid)), strict=False
+        )
 
 
 def check_moving(forecast: Forecast, network: Network, grid: tuple[int, int]) -> None:
