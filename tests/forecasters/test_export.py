@@ -172,6 +172,17 @@ def test_a_pt2_file_tells_what_it_is(small, tmp_path, monkeypatch):
     np.testing.assert_allclose(found.numpy(), made.forecast(past(made), 2), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_network_that_forecasts_in_bfloat16_is_said_to_differ(small, tmp_path, monkeypatch, caplog):
+    graph = small.graph
+    monkeypatch.setattr(export, "program", lambda _: graph)
+    for precision, lines in ((torch.float32, 0), (torch.bfloat16, 1)):
+        monkeypatch.setattr(small.network, "precision", precision)
+        with caplog.at_level("INFO"):
+            export.export(small.network, tmp_path / f"{lines}.pt2")
+        assert caplog.text.count("forecasts in bfloat16 here and its file in float32") == lines
+
+
 def test_another_forecast_than_the_networks_is_not_written(small, tmp_path, monkeypatch):
     graph = small.graph
     monkeypatch.setattr(export, "program", lambda _: graph)
