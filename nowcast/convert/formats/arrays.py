@@ -5,6 +5,7 @@ and read as records.
 """
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,6 +25,8 @@ from nowcast.runtime.signals import held
 
 _AT_ONCE = 8  # frames in a temporary file
 _FIRST = 4  # frames that tell grid, units and interval
+_BOUNDS = re.compile(r"_(bnds|bounds)$", re.IGNORECASE)
+_PLAIN = (str, int, float, np.number)  # values of attributes that every file can hold
 
 
 def _is_plain(path: Path, options: Options) -> bool:
@@ -113,7 +116,7 @@ def _chosen(tree, options: Options, path: Path) -> tuple:
     found, with_rain, others = [], [], []
     for node in tree.subtree:
         dataset = _with_outer(node)
-        fields = [field for field, values in dataset.data_vars.items() if values.ndim >= 2]
+        fields = [field for field, values in dataset.data_vars.items() if values.ndim >= 2 and field not in _bounds(dataset)]
         rain = [field for field in fields if _says_rain(dataset[field].attrs)]
         found += [f"{node.path.rstrip('/')}/{field}".lstrip("/") for field in rain or fields]
         if name in dataset and (not group or node.path.strip("/") == group.strip("/")):
@@ -127,13 +130,27 @@ def _chosen(tree, options: Options, path: Path) -> tuple:
 
 
 def _with_outer(node):
-    """Return the dataset of a group with what is outside of it on the same dimensions, such as coordinates."""
+    """Return the dataset of a group with what is outside of it: coordinates and bounds on its dimensions, and attributes."""
     dataset = node.to_dataset()
     for parent in node.parents:
         outer = parent.to_dataset()
-        fitting = [name for name in outer.variables if name not in dataset and set(outer[name].dims) <= set(dataset.sizes)]
-        dataset = dataset.assign({name: outer[name].variable for name in fitting})
+        bounds = _bounds(outer)
+        fitting = [
+            name for name, values in outer.variables.items()
+            if name not in dataset and set(values.dims[:-1] if name in bounds else values.dims) <= set(dataset.sizes)
+        ]  # fmt: skip
+        said = {name: value for name, value in outer.attrs.items() if name.isidentifier() and isinstance(value, _PLAIN)}
+        dataset = dataset.assign({name: outer[name].variable for name in fitting}).assign_attrs(said | dataset.attrs)
     return dataset
+
+
+def _bounds(dataset) -> set[str]:
+    """Return the names of the variables that hold bounds of coordinates: those that an attribute names, and `…_bnds`."""
+    named = {str(values.attrs.get(key)) for values in dataset.variables.values() for key in ("bounds", "climatology")}
+    return {
+        name for name, values in dataset.variables.items()
+        if values.shape[-1:] == (2,) and (name in named or _BOUNDS.search(str(name)))
+    }  # fmt: skip
 
 
 def _says_rain(declared: dict) -> bool:
@@ -158,14 +175,16 @@ def _first(dataset, name: str | None, folder: Path, path: Path) -> tuple:
 
 
 def _write(dataset, name: str | None, path: Path) -> None:
-    """Write frames with their coordinates and grid mappings as plain NetCDF."""
+    """Write frames with their coordinates, bounds and grid mappings as plain NetCDF."""
     kept = dataset
     if name:
+        bounds, dims = _bounds(dataset), set(dataset[name].dims)
         beside = [
             other
             for other, values in dataset.data_vars.items()
-            if values.ndim < 2 or (set(values.dims) <= set(dataset[name].dims) and angle(other, values.attrs))
-        ]
+            if values.ndim < 2 or (set(values.dims) <= dims and angle(other, values.attrs))
+            or (other in bounds and set(values.dims[:-1]) <= dims)
+        ]  # fmt: skip
         kept = dataset[[name, *(other for other in beside if other != name)]]
     kept = kept.load().drop_encoding()
     with OPEN_FILES.lock, held():

@@ -1,0 +1,136 @@
+"""Zarr stores, and NetCDF with groups or without units, become records with their values, times, places and intervals."""
+
+import netCDF4
+import numpy as np
+import pytest
+from makers import command
+from makers.originals import START, converted, counts, stored
+
+from nowcast.convert.sniffing import format_of
+
+pytestmark = pytest.mark.usefixtures("cache")
+pytest.importorskip("pyproj")
+
+
+def dataset(fields, **attributes):
+    import xarray
+
+    times = START + np.arange(len(fields)) * np.timedelta64(300, "s")
+    y, x = 1000.0 * np.arange(fields.shape[1])[::-1], 1000.0 * np.arange(fields.shape[2])
+    return xarray.Dataset(
+        {"rr": (("time", "y", "x"), fields, attributes)},
+        coords={
+            "time": times.astype("datetime64[ns]"),
+            "y": ("y", y, {"standard_name": "projection_y_coordinate", "units": "m"}),
+            "x": ("x", x, {"standard_name": "projection_x_coordinate", "units": "m"}),
+        },
+    )
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.filterwarnings("ignore")
+def test_zarr(tmp_path, zarr_format):
+    pytest.importorskip("zarr")
+    fields = np.stack([counts(seed=n) for n in range(11)]).astype(np.float32) / 8
+    fields[:, 0, 0] = np.nan
+    path = tmp_path / "a.zarr"
+    dataset(fields, units="mm/h", long_name="rain rate").to_zarr(path, zarr_format=zarr_format)
+    assert format_of(path) == "zarr"
+    record = converted(path)
+    np.testing.assert_array_equal(record.read(range(11)), fields)
+    assert (record.times - START).astype(int).tolist() == list(range(0, 3300, 300))
+
+
+def test_netcdf_in_a_group_and_without_units(tmp_path):
+    fields = np.stack([counts(seed=n) for n in range(3)]).astype(np.int16)
+    dataset(fields).to_netcdf(tmp_path / "a.nc", group="radar", encoding={"time": {"units": "seconds since 1970-01-01"}})
+    code, _, err = command("inspect", tmp_path / "a.nc")
+    assert code == 3
+    assert f"nowcast convert {tmp_path / 'a.nc'} --output archive/" in err
+    record = converted(tmp_path / "a.nc", "--units", "0.01 mm/5min", "--variable", "radar/rr")
+    np.testing.assert_allclose(record.read(range(3)), fields * 0.12, rtol=1e-6)
+    assert stored(record)[0].dtype == np.int16 or stored(record)[0].dtype == np.int32
+
+
+def in_group(path, fields, *, outside=("time", "lat", "lon"), order=("time", "row", "column"), **attributes):
+    """Fields (time, y, x) from the south in a group, with latitude and longitude over the grid; variables may be outside."""
+    latitudes, longitudes = np.meshgrid(50.0 + np.arange(12), 5.0 + np.arange(14), indexing="ij")
+    declared = {
+        "time": (("time",), 5 * np.arange(len(fields)), {"units": "minutes since 2020-06-01 02:00 +02:00"}),
+        "lat": (("row", "column"), latitudes, {"units": "degrees_north"}),
+        "lon": (("row", "column"), longitudes, {"units": "degrees_east"}),
+    }
+    with netCDF4.Dataset(path, "a" if path.exists() else "w") as file:
+        group = file.createGroup(f"radar{len(file.groups)}")
+        top = file if outside and not file.dimensions else group
+        for dim, size in zip(("time", "row", "column"), fields.shape, strict=True):
+            top.createDimension(dim, size)
+        for name, (dims, values, own) in declared.items():
+            variable = (file if name in outside else group).createVariable(name, "f8", dims)
+            variable.setncatts(own)
+            variable[:] = values
+        variable = group.createVariable("rr", "f4", order)
+        variable.setncatts({"units": "mm/h"} | attributes)
+        variable[:] = fields.transpose([("time", "row", "column").index(dim) for dim in order])
+    return path
+
+
+@pytest.mark.parametrize("options", [(), ("--variable", "radar0/rr"), ("--variable", "rr")], ids=str)
+@pytest.mark.parametrize("outside", [("time", "lat", "lon"), ()], ids=["outside", "inside"])
+@pytest.mark.parametrize("order", [("time", "row", "column"), ("row", "column", "time")], ids=str)
+def test_coordinates_may_be_in_the_group_or_outside_of_it(tmp_path, options, outside, order):
+    fields = np.stack([counts(seed=n) for n in range(6)]).astype(np.float32)
+    path = in_group(tmp_path / "a.nc", fields, outside=outside, order=order)
+    code, _, err = command("inspect", path)
+    assert (code, f"groups (radar0), which are not read.\nConvert it first: nowcast convert {path}" in err) == (3, True)
+    record = converted(path, *options)
+    np.testing.assert_array_equal(record.read(range(6)), fields[:, ::-1])
+    assert (record.times - START).astype(int).tolist() == list(range(0, 1800, 300))
+    np.testing.assert_allclose(record.grid.places[:, 0, 0], [61, 5])
+
+
+def test_several_groups_with_rain_are_asked_for(tmp_path):
+    fields = np.stack([counts(seed=n) for n in range(6)]).astype(np.float32)
+    for factor in (1, 3):
+        in_group(tmp_path / "a.nc", factor * fields, outside=())
+    code, _, err = command("convert", tmp_path / "a.nc", "--output", tmp_path / "no")
+    assert (code, "a.nc has radar0/rr, radar1/rr.\nExpected a field over y and x; --variable names one." in err) == (3, True)
+    np.testing.assert_array_equal(converted(tmp_path / "a.nc", "--variable", "radar1/rr").read(range(6)), 3 * fields[:, ::-1])
+
+
+def test_sums_in_a_group_keep_their_intervals(tmp_path):
+    """Ten minutes each, every five: the record has time bounds."""
+    fields = np.stack([counts(seed=n) for n in range(6)]).astype(np.float32)
+    path = in_group(tmp_path / "a.nc", fields / 6, outside=(), units="mm", long_name="rain of 10 minutes")
+    record = converted(path)
+    np.testing.assert_allclose(record.read(range(6)), fields[:, ::-1], rtol=1e-5)
+    with netCDF4.Dataset(record.paths[0]) as file:
+        assert (file["time_bnds"][:, 1] - file["time_bnds"][:, 0]).tolist() == [600] * 6
+
+
+@pytest.mark.parametrize("options", [(), ("--variable", "radar0/rr"), ("--units", "mm")], ids=str)
+@pytest.mark.parametrize("outside", [("time", "lat", "lon"), ()], ids=["outside", "inside"])
+@pytest.mark.parametrize("said", ["bounds", "attribute"])
+def test_bounds_and_attributes_of_the_file_hold_for_sums_in_a_group(tmp_path, options, outside, said):
+    fields = np.stack([counts(seed=n) for n in range(6)]).astype(np.float32)
+    path = in_group(tmp_path / "a.nc", fields, outside=outside, units="mm", standard_name="rainfall_amount")
+    with netCDF4.Dataset(path, "a") as file:
+        top = file if outside else file["radar0"]
+        if said == "bounds":
+            top.createDimension("nv", 2)
+            top["time"].bounds = "ends"
+            top.createVariable("ends", "f8", ("time", "nv"))[:] = np.stack([5 * np.arange(6) - 60, 5 * np.arange(6)], axis=1)
+        else:
+            file.accumulation_time = "60 minutes"
+    np.testing.assert_array_equal(converted(path, *options).read(range(6)), fields[:, ::-1])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_bounds_of_a_zarr_store_tell_the_interval(tmp_path):
+    pytest.importorskip("zarr")
+    fields = np.stack([counts(seed=n) for n in range(11)]).astype(np.float32)
+    sums = dataset(fields, units="mm", standard_name="rainfall_amount")
+    sums["time"].attrs["bounds"] = "time_bnds"
+    sums["time_bnds"] = (("time", "nv"), np.stack([sums.time.values - np.timedelta64(1, "h"), sums.time.values], axis=1))
+    sums.to_zarr(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(converted(tmp_path / "a.zarr", "--variable", "rr").read(range(11)), fields)
