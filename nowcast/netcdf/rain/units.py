@@ -41,8 +41,8 @@ _SPELLINGS = tuple(
     )
 )
 _SIGNS = str.maketrans(
-    "⁻⁰¹²³⁴⁵⁶⁷⁸⁹\u2212\u00a0\u202f", "-0123456789-  "
-)  # the last three: a minus sign and two no-break spaces
+    "⁻⁰¹²³⁴⁵⁶⁷⁸⁹\u2212\u00a0\u202f\u22c5", "-0123456789-  ."
+)  # the last four: a minus sign, two no-break spaces and a multiplication dot
 _LARGEST = 1e7  # mm/h or mm per unit: m s-1 is 3.6e6; larger units, such as `Mm`, are not what was meant
 _TARGETS = (
     ("rate", "mm h-1"),
@@ -114,7 +114,9 @@ def meaning(units: str) -> Meaning | None:
     unit, kind, target = fitting[0]
     if kind == "reflectivity" and "(re " not in unit.definition:
         return None  # a volume: dBZ is the logarithm of mm6 m-3, which udunits converts to cubic metres
-    offset, one = unit.convert(0.0, target), unit.convert(1.0, target)
+    offset, one, two = (unit.convert(number, target) for number in (0.0, 1.0, 2.0))
+    if not math.isclose(two - one, one - offset, rel_tol=1e-6):
+        return None  # a logarithm of rain, such as lg(re 1 mm/h)
     return Meaning(kind, float(one - offset), float(offset)) if abs(one - offset) < _LARGEST else None
 
 
