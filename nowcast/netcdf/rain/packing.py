@@ -18,8 +18,11 @@ _SENTINELS = (9999, 99999, 999999)  # undeclared, in unpacked data; negative one
 _HUGE = 1e30  # larger numbers are fill values, such as 9.97e36, or infinite
 _NOISE = 0.01  # mm/h: negative rain down to -0.01 is a rounding error, and dry; below, it is a sentinel
 _LOWEST_DBZ = -90.0  # dBZ; -99, -99.99 and -999 dBZ are sentinels
-_FILLS = ("_FillValue", "missing_value", "nodata", "_Nodata", "what_nodata")
-_PAIRS = (("gain", "offset"), ("what_gain", "what_offset"), ("slope", "intercept"))  # others' scale_factor and add_offset
+# names of attributes without what is no letter, in lower case: of fill values, and others' scale_factor and add_offset
+_FILLS = frozenset({"fillvalue", "missingvalue", "nodata", "nodatavalue", "whatnodata", "codemissingvalue"})
+_SCALES = ("gain", "whatgain", "slope", "scalefactor", "scalingfactor", "scale")
+_OFFSETS = ("offset", "whatoffset", "intercept", "addoffset")
+_ALONE = frozenset({"slope", "scalefactor", "scalingfactor"})  # scales that may lack an offset, which then is 0
 _UNDETECT = (
     "_Undetect",
     "undetect",
@@ -111,8 +114,9 @@ def read_packing(variable, where: str) -> Packing:
     if scale == 0:
         raise DataError(f"{where} has scale_factor = 0, which makes all values alike.\nExpected another number, or none.")
     packed = scale != 1.0 or offset != 0.0
-    unsigned = kind.kind == "i" and str(attributes.get("_Unsigned", "false")).lower() == "true"
-    fills = [_numbers(attributes[name]) for name in _FILLS if name in attributes]
+    unsigned = _is_unsigned(attributes, kind)
+    stated = [_numbers(value) for name, value in attributes.items() if _word(name) in _FILLS]
+    fills = list(stated)
     if "_FillValue" not in attributes and kind.itemsize > 1:
         fills.append(netCDF4.default_fillvals[kind.str[1:]])  # the default of NetCDF, where nothing was written
     if not packed:
@@ -126,7 +130,7 @@ def read_packing(variable, where: str) -> Packing:
     missing += tuple(v for v in stored_as(missing_flags, kind, stored) if v not in missing)
     declared = [dry_flags, *(_numbers(attributes[name]) for name in _UNDETECT if name in attributes)]
     declared += [(_numbers(attributes["zerovalue"]) - offset) / scale] if "zerovalue" in attributes else []
-    filled = {value for name in _FILLS if name in attributes for value in stored_as(_numbers(attributes[name]), kind, stored)}
+    filled = {value for fill in stated for value in stored_as(fill, kind, stored)}
     dry = dict.fromkeys(value for numbers in declared for value in stored_as(numbers, kind, stored) if value not in filled)
     return Packing(scale, offset, missing, low, high, unsigned, tuple(dry))
 
@@ -143,13 +147,27 @@ def _flags(attributes: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _with_cf_names(attributes: dict, kind: np.dtype) -> dict:
-    """Return attributes with ODIM's gain and offset, or slope and intercept, of integers as scale_factor and add_offset."""
-    if kind.kind not in "iu" or {"scale_factor", "add_offset"} & set(attributes):
+    """Return attributes with ODIM's gain and offset, or other names of them, of integers as scale_factor and add_offset."""
+    if kind.kind not in "iu" or "scale_factor" in attributes:
         return attributes
-    for gain, offset in _PAIRS:
-        if all(np.isfinite(_numbers(attributes.get(name, ""))).sum() == 1 for name in (gain, offset)):
-            return attributes | {"scale_factor": attributes[gain], "add_offset": attributes[offset]}
-    return attributes
+    words = {_word(name): value for name, value in attributes.items() if np.isfinite(_numbers(value)).sum() == 1}
+    offset = next((words[word] for word in _OFFSETS if word in words), None)
+    scale = next((words[word] for word in _SCALES if word in words and (offset is not None or word in _ALONE)), None)
+    return (
+        attributes if scale is None else attributes | {"scale_factor": scale, "add_offset": 0.0 if offset is None else offset}
+    )
+
+
+def _is_unsigned(attributes: dict, kind: np.dtype) -> bool:
+    """Return whether signed integers stand for unsigned ones: `_Unsigned` says so, or a valid range of bytes up to 255."""
+    if kind.kind != "i" or "_Unsigned" in attributes or kind.itemsize > 1:
+        return kind.kind == "i" and str(attributes.get("_Unsigned", "false")).lower() == "true"
+    limits = [_numbers(attributes[name]) for name in ("valid_range", "valid_max") if name in attributes]
+    return any(limit.dtype.kind in "iu" and limit.size and limit.min() >= 0 and limit.max() > 127 for limit in limits)
+
+
+def _word(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())
 
 
 def _numbers(value) -> np.ndarray:

@@ -146,6 +146,7 @@ def test_coordinates_tell_rows_from_columns_before_names(tmp_path):
 
 
 NOTHING = -32768
+FILLS = ("FillValue", "fill_value", "_fillvalue", "MissingValue", "NoData", "nodata_value", "no_data_value")
 
 
 @pytest.mark.parametrize(
@@ -161,6 +162,8 @@ NOTHING = -32768
         (np.float32([1, netCDF4.default_fillvals["f4"], 2]), np.float32(-1), {}),
         (np.float32([1, 77, 2]), None, {"missing_value": np.float32(77)}),
         (np.float32([1, 77, 2]), np.float32(-1), {"missing_value": np.float64([55, 77])}),
+        *((np.float32([1, 77, 2]), None, {name: np.float32(77)}) for name in FILLS),
+        (np.float32([1, 77, 2]), None, {"CodeMissingValue": "77"}),
         (np.float32([1, 77, 2]), None, {"valid_max": np.float32(50)}),
         (np.float32([1, 77, 2]), None, {"valid_range": np.float32([0, 50])}),
         (np.float32([1, 0.25, 2]), None, {"valid_min": np.float32(0.5)}),
@@ -195,9 +198,30 @@ def test_the_numbers_that_limits_given_unpacked_mean_are_valid(tmp_path, kind, s
     assert np.isnan(fields[0, 0]).tolist() == [True, False, False, True]
 
 
-def test_unsigned_bytes_reach_255(tmp_path):
+@pytest.mark.parametrize("said", [{"_Unsigned": "true"}, {"valid_range": np.int16([0, 254])}, {"valid_max": np.int32(255)}])
+def test_unsigned_bytes_reach_255(tmp_path, said):
     stored = np.int8([[[0, 127, -128, -2]] * 2])
-    assert read_one(write(tmp_path / "a.nc", stored, _Unsigned="true"))[0, 0].tolist() == [0, 127, 128, 254]
+    assert read_one(write(tmp_path / "a.nc", stored, **said))[0, 0].tolist() == [0, 127, 128, 254]
+
+
+@pytest.mark.parametrize("said", [{"_Unsigned": "false", "valid_max": np.int16(255)}, {"valid_max": np.int8(126)}, {}])
+def test_other_bytes_are_signed(tmp_path, said):
+    rates = read_one(write(tmp_path / "a.nc", np.int8([[[0, 100, -128, -2]] * 2]), **said))
+    np.testing.assert_array_equal(rates[0, 0], [0, 100, np.nan, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("said", "factor"),
+    [({"gain": 0.1, "offset": 2.0}, 0.1), ({"ScaleFactor": 0.1, "AddOffset": 2.0}, 0.1), ({"scale": 0.1, "offset": 2.0}, 0.1),
+     ({"SCALING_FACTOR": 0.1, "OFFSET": "2"}, 0.1), ({"scaling_factor": "0.1", "add_offset": 2.0}, 0.1),
+     ({"Slope": 0.1}, 0.1), ({"Scale_Factor": 0.1}, 0.1), ({"scale_factor": 0.1, "gain": 9.0, "offset": 9.0}, 0.1),
+     ({"Scale": 10.0}, 1), ({"gain": 44.0}, 1)],
+)  # fmt: skip
+def test_scales_of_integers_have_many_names(tmp_path, said, factor):
+    """Of a lone `Scale` nobody knows whether it multiplies or divides."""
+    rates = read_one(write(tmp_path / "a.nc", np.int16([[[0, 5, 65]] * 2]), **said))
+    offset = 2 if len(said) == 2 else 0
+    np.testing.assert_allclose(rates[0, 0], np.float32([0, 5, 65]) * factor + offset, rtol=1e-6)
 
 
 @pytest.mark.parametrize("sentinel", [-9999, -999, -99.99, -99, 9999, 1e31, -np.inf])
