@@ -30,6 +30,9 @@ _COLUMNS = _LONGITUDES | {"x", "xc", "rlon", "nlon", "nx", "west_east", "east_we
                           "ncols", "ni", "i", "easting", "eastings", "xdim", "xgrid", "gridlon"}  # fmt: skip
 _RAYS = {"azimuth", "azimuths", "az", "ray", "rays", "nrays", "n_rays", "theta", "radial", "radials"}
 _GATES = {"range", "ranges", "rng", "gate", "gates", "ngates", "n_gates", "bin", "bins", "nbins", "n_bins"}
+_LISTED = re.compile(
+    r"(cml|sub)?_?links?|stations?|sites?|gauges?|(.*_)?ids?|catchments?|basins?"
+)  # places one after the other
 _NOT_TRUE = re.compile(r"rotated|pole|grid")  # in the long names of other angles
 
 
@@ -96,6 +99,11 @@ def is_polar(dims: tuple[str, str]) -> bool:
     """Return whether two dimensions are those of a radar's sweep, rays and gates, by their names."""
     first, second = (dim.lower() for dim in dims)
     return (first in _RAYS and second in _GATES) or (first in _GATES and second in _RAYS)
+
+
+def is_list(dims: tuple[str, str]) -> bool:
+    """Return whether one of two dimensions lists links, gauges or other places, by its name: `cml_id` is no row of a grid."""
+    return any(_LISTED.fullmatch(dim.lower()) for dim in dims)
 
 
 def is_declared(dataset, variable, dims: tuple[str, str]) -> bool:

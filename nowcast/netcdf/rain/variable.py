@@ -14,7 +14,7 @@ import numpy as np
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import OWN_RAIN, attributes, is_numeric, made_by_nowcast, text
 from nowcast.netcdf.files import is_first
-from nowcast.netcdf.places.axes import angle, horizontal, is_polar
+from nowcast.netcdf.places.axes import angle, horizontal, is_list, is_polar
 from nowcast.netcdf.places.degrees import rows_and_columns
 from nowcast.netcdf.rain import units
 from nowcast.netcdf.rain.candidates import declared_units, rank
@@ -215,6 +215,11 @@ def _describe(dataset, name: str, where: str) -> Field:
         dims = ", ".join(variable.dimensions)
         raise DataError(f"{where}: {name} has dimensions ({dims}).\nExpected (time, y, x).")
     y_dim, x_dim = dims_yx
+    if is_list(dims_yx):
+        raise DataError(
+            f"{where}: {name} lies over {y_dim} and {x_dim}, a list of places.\n"
+            "Expected rows and columns of a grid: records of links and gauges are interpolated first."
+        )
     if is_polar(dims_yx):
         said = f"{where}: {name} lies over {y_dim} and {x_dim}, in polar coordinates"
         raise DataError(f"{said}.\nExpected rows and columns of a grid: interpolate it first, as wradlib and Py-ART do.")

@@ -122,6 +122,13 @@ def test_sweeps_in_polar_coordinates_are_no_grid(tmp_path, dims):
         open_records([tmp_path / "a.nc"])
 
 
+@pytest.mark.parametrize("dims", [("cml_id", "sublink_id", "time"), ("station", "time", "level"), ("time", "id", "height")])
+def test_links_and_gauges_are_no_grid(tmp_path, dims):
+    write(tmp_path / "a.nc", np.ones((2, 3, 4), "f4"), dims=dims)
+    with pytest.raises(DataError, match=r"a.nc: rr lies over \w+ and \w+, a list of places\.\nExpected rows and columns"):
+        open_records([tmp_path / "a.nc"])
+
+
 def test_a_time_dimension_of_no_frames_is_refused(tmp_path):
     path = write(tmp_path / "a.nc", np.ones((0, 3, 4), "f4"))
     with pytest.raises(DataError, match=r"a.nc: rr has no frames\.\nExpected at least one\."):
