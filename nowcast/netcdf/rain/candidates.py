@@ -21,9 +21,12 @@ _SURELY_RAIN = re.compile(r"rain|precip|prcp|(?:^|[\W_])tp\d*(?:[\W_]|$)", re.IG
 _OTHER_WORDS = re.compile(
     r"(?:^|[\W_])(?:vil|d0|dm|pw|pwat|tcwv|iwv|lwp|iwp)(?:[\W_]|$)|integrated|precipitable|vapou?r|column|cloud|liquid_water|"
     r"drop|diameter|snow|hail|graupel|\bice|depth|height|altitude|displacement|visib|evapo|soil|moisture|runoff|"
-    r"error|uncertain|quality|std_?dev|standard[ _]deviation|(?:^|[\W_])std(?:[\W_]|$)|variance|climatolog|threshold",
+    r"error|uncertain|quality|std_?dev|standard[ _]deviation|(?:^|[\W_])std(?:[\W_]|$)|variance|climatolog|threshold|"
+    r"anomal|(?:^|[\W_])(?:bias|spread|sigma)(?:[\W_]|$)",
     re.IGNORECASE,
 )
+# what cell_methods say of variables that hold no mean, sum or value of their cells
+_OTHER_METHODS = re.compile(r":\s*(?:standard_deviation|variance|range)\b")
 
 
 def declared_units(variable) -> str | None:
@@ -38,6 +41,8 @@ def rank(dataset, name: str) -> tuple | None:
     """
     variable = dataset.variables[name]
     if name in dataset.dimensions or not is_numeric(variable) or horizontal(dataset, variable) is None:
+        return None
+    if _OTHER_METHODS.search(text(variable, "cell_methods") or ""):
         return None
     num_extra = max(0, sum(size != 1 for size in variable.shape) - 3)
     standard_name = text(variable, "standard_name") or ""

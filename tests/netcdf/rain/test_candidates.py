@@ -19,6 +19,11 @@ OTHERS = {
     "rain_error": {"units": "mm/h"},
     "rain_sd": {"units": "mm/h", "long_name": "standard deviation of the rain rate"},
     "climatology_of_rain": {"units": "mm/h"},
+    "rain_spread": {"units": "mm/h"},
+    "pr_anom": {"units": "mm/h", "long_name": "rain rate anomaly"},
+    "bias": {"units": "mm", "long_name": "bias of radar rain"},
+    "pr_sd": {"units": "mm/h", "standard_name": "rainfall_rate", "cell_methods": "area: mean time: standard_deviation"},
+    "pr_var": {"units": "mm/h", "cell_methods": "time: variance"},
     "height": {"units": "m"},
     "wind": {"units": "m s-1"},
 }
