@@ -17,11 +17,12 @@ _CLOCK = re.compile(r"(\d\d?):(\d\d)(?::(\d\d))?")
 _ISO = re.compile(r"\bP(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?)?\b")
 # attributes of the length of an accumulation, with the unit of a mere number at their end
 _ATTRIBUTES = re.compile(
-    r"(?:acc(?:u(?:m\w*?)?)?|integration|aggregation|summation)_?(?:time|period|interval|duration|length)?_?"
-    r"(?:in_)?(?P<unit>hours?|h|minutes?|mins?|seconds?|sec|s)?|time_interval|time_period",
+    r"(?:acc(?:u(?:m\w*?)?)?|integration|aggregation|summation|interval)_?(?:time|period|interval|duration|length)?_?"
+    r"(?:in_)?(?P<unit>hours?|h|minutes?|mins?|seconds?|sec|s)?|time_interval|time_period|period|duration",
     re.IGNORECASE,
 )
-_OF_FILE = re.compile(r"acc|integr|aggr|summ", re.IGNORECASE)  # how those begin that hold for a whole file
+# how those begin that hold for a whole file; wradlib's is intervalseconds
+_OF_FILE = re.compile(r"acc|integr|aggr|summ|interval_?(?:in_?)?(?:sec|min|hour)", re.IGNORECASE)
 _LONGEST = 31 * 86400.0  # s: a longer interval is a fill value
 _WORDS = (("hourly", 3600.0), ("daily", 86400.0))
 # how often a product is made is not what it is summed over
@@ -118,7 +119,8 @@ def _lengths_declared(declared: dict) -> list[Statement]:
             seconds = [3600.0 * int(clock[1]) + 60.0 * int(clock[2]) + int(clock[3] or 0)]
         elif size is not None and unit:
             seconds = [size * _seconds(unit)]
-        found += [Statement(each, f"{name} {value:g}" if _is_number(value) else f'{name} "{value[:40]}"') for each in seconds]
+        where = f"{name} {value:g}" if _is_number(value) else f'{name} "{value[:40]}"'
+        found += [Statement(each, where, is_spacing=name.lower() == "interval") for each in seconds]
     return found
 
 

@@ -98,9 +98,14 @@ def time_bounds(dataset, field: Field, times: np.ndarray, where: str) -> np.ndar
     variable = dataset.variables.get(find_times(dataset, field.variable, field.frame_dims).valid)
     names = [text(variable, "bounds") or "", text(variable, "climatology") or "", *_BOUNDS]
     bounds = next((dataset.variables[name] for name in names if name in dataset.variables), None)
-    if bounds is None or bounds.shape[-1:] != (2,):
+    if bounds is None or not (bounds.shape[-1:] == (2,) or _ends_first(bounds, variable)):
         return None
     return _read_bounds(bounds, variable, times, f"{where}: {bounds.name}")
+
+
+def _ends_first(bounds, variable) -> bool:
+    """Return whether bounds are (2, …), as some write them, in place of (…, 2)."""
+    return bounds.ndim > 1 and bounds.shape[0] == 2 and bounds.dimensions[1:] == variable.dimensions
 
 
 def _read_bounds(bounds, variable, times: np.ndarray, where: str) -> np.ndarray:
@@ -112,6 +117,8 @@ def _read_bounds(bounds, variable, times: np.ndarray, where: str) -> np.ndarray:
     calendar = text(bounds, "calendar") or text(variable, "calendar") or "standard"
     packing = read_packing(variable, where)
     stored, resolution = unpacked(bounds, bounds.dimensions, where)
+    if _ends_first(bounds, variable):
+        stored = np.moveaxis(stored, 0, -1)
     readings = [stored]
     if not {"scale_factor", "add_offset"} & set(attributes(bounds)):
         readings.append(stored * packing.scale_factor + packing.add_offset)

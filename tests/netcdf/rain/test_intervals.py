@@ -32,6 +32,12 @@ STATED = {  # seconds, attributes and, in place of rr, the name of the variable
     "another attribute as a clock": (900, {"time_period": "00:15:00"}),
     "an attribute with its unit": (900, {"accumulation_minutes": np.int32(15)}),
     "an attribute with another unit": (3600, {"accumulation_time_seconds": 3600}),
+    "wradlib's attribute": (3600, {"intervalseconds": 3600}),
+    "an interval": (900, {"interval": "15 minutes"}),
+    "an interval beside accutime": (3600, {"interval": "15 minutes", "accutime": 60.0}),
+    "an interval with its unit": (900, {"interval_minutes": 15}),
+    "a period": (3600, {"period": "PT1H"}),
+    "a duration": (3600, {"duration": "01:00"}),
     "within": (3600, {"cell_methods": "area: mean time: sum within 1 hour"}),
     "the previous hour": (3600, {"cell_methods": "time: sum (previous hour)"}),
     "the past hour": (3600, {"long_name": "Rain over the past hour"}),
@@ -130,6 +136,25 @@ def test_a_variable_of_one_number_or_the_file_may_say_it(tmp_path, units, name, 
     with edit(path) as file:
         file.accumulation_time = "15 minutes"
     assert open_one(path).readings == ['rr as rain rate: mm per 900 s -> mm/h (accumulation_time "15 minutes")']
+
+
+@pytest.mark.parametrize(("name", "size"), [("intervalseconds", 900), ("interval_minutes", 15), ("accumulation_minutes", 15)])
+def test_attributes_of_the_file_tell_the_interval(tmp_path, name, size):
+    path = amounts(tmp_path / "a.nc")
+    with edit(path) as file:
+        file.setncattr(name, size)
+    assert open_one(path).readings == [f"rr as rain rate: mm per 900 s -> mm/h ({name} {size})"]
+
+
+@pytest.mark.parametrize("num", [2, 5])
+def test_bounds_may_come_with_their_two_ends_first(tmp_path, num):
+    path = write(tmp_path / "a.nc", AMOUNTS[:num], units="mm")
+    with edit(path) as file:
+        file.createDimension("bnds", 2)
+        file["time"].bounds = "ends"
+        times = file["time"][:]
+        file.createVariable("ends", "i4", ("bnds", "time"))[:] = np.stack([times - 600, times])
+    np.testing.assert_allclose(read_one(path), AMOUNTS[:num] * 6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("case", UNSTATED)
