@@ -71,6 +71,7 @@ def make_layouts(
             layouts[key] = FrameLayout(file.field, conversion, file.grid.turned, file.sequence_length, source)
             conversions.setdefault(file.field, conversion)
             _warn_of_own_step(file, key[-1], step)
+    _warn_of_intervals(files)
     refined = dict(_all_refined(alike, conversions, samples))
     layouts = {key: replace(layout, field=refined[layout.field]) for key, layout in layouts.items()}
     return tuple(layouts[key] for key in keys)
@@ -134,6 +135,16 @@ def _warn_of_own_step(file: File, own: np.timedelta64 | None, step: np.timedelta
         apart, others = (value / np.timedelta64(60, "s") for value in (own, step))
         said = f"states no interval and is divided by {apart:g} min, its own time step; that of the record is {others:g} min"
         log.warning("%s: %s %s.\n%s", file.path, file.field.variable, said, _ADVICE)
+
+
+def _warn_of_intervals(files: Sequence[File]) -> None:
+    """Warn, once in a folder, of files whose stated intervals differ: sums of an hour among those of five minutes."""
+    stated = {file.interval.seconds: file for file in reversed(files) if file.interval}
+    if not stated or max(stated) <= 1.02 * min(stated):
+        return
+    (least, one), (most, other) = ((each, stated[each]) for each in (min(stated), max(stated)))
+    said = f"{one.field.variable} is summed over {least:g} s, but {other.field.variable} in {other.path.name} over {most:g} s"
+    warn_once(one.path, f"{said}. Different products belong in folders of their own")
 
 
 def _conversion(file: File, step: np.timedelta64, zr_a: float, zr_b: float) -> tuple[Conversion, str]:

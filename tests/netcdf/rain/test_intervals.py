@@ -87,6 +87,15 @@ def test_a_file_of_another_time_step_is_told_whether_frames_were_lost_or_not(tmp
     assert f"b.nc: rainfall_rate {said}.\nIf amounts are of other intervals, state them" in caplog.text
 
 
+def test_sums_over_different_intervals_in_a_folder_are_told(tmp_path, caplog):
+    for day, seconds in enumerate((300, 301, 3600)):
+        spaced(tmp_path / f"{day}.nc", range(0, 30, 5), start=f"2020-06-0{day + 1}", accumulation_time=f"{seconds} s")
+        np.testing.assert_allclose(read_one(tmp_path)[-1], 3600 / seconds, rtol=1e-6)
+        assert len(caplog.messages) == (day == 2)
+    said = "rainfall_rate is summed over 300 s, but rainfall_rate in 2.nc over 3600 s"
+    assert caplog.messages == [f"{tmp_path / '0.nc'}: {said}. Different products belong in folders of their own"]
+
+
 def test_single_frames_between_files_of_many_are_no_other_time_step(tmp_path, caplog):
     for day in range(4):
         spaced(tmp_path / f"{day}a.nc", [0], start=f"2020-06-0{day + 1}T00:00:00")
