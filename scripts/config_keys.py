@@ -35,7 +35,7 @@ VARIABLE = "name of the variable, and its units where files state none; `auto`: 
 Z_R = "a and b of Z = a R^b, for records in dBZ"
 DECAY = "for `decay`: multiply the learning rate by the factor, every so many updates"
 PLATEAU = "for `plateau`: multiply the rate by the factor after so many validations whose loss did not fall by more than delta"
-PRECISION = "of the network's arithmetic; `auto`: bfloat16 where the device has units for it; the run's config says which"
+PRECISION = "of the network's arithmetic; `auto`: bfloat16 if the hardware supports it; the run's config says which"
 BATCH_SIZE = "windows per batch over all processes; `auto`: the most whose step fits into half of all memory, kept by the run"
 # dotted key -> what it means; a key of a model, loss or transform that means the same in several of them stands here once
 MEANING = {

@@ -21,7 +21,7 @@ from nowcast.dataset.packed_tiles import Rows, Tiles, TileWriter
 from nowcast.errors import OutputError
 from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.record import Record
-from nowcast.runtime.cache import FACTS, cache_folder, mark_used, put, read_facts, remove_unused, write_facts
+from nowcast.runtime.cache import MANIFEST, cache_folder, mark_used, put, read_manifest, remove_unused, write_manifest
 from nowcast.runtime.outputs import remove_stale, temporary_path
 from nowcast.runtime.threads import ahead
 
@@ -92,16 +92,16 @@ def pack(record: Record, *, progress: Callable[[Iterable], Iterable] = iter) -> 
     """
     folder = cache_folder() / f"{record.digest()}-{STORED_VERSION}"
     try:
-        facts = read_facts(folder) or _build(record, folder, progress)
+        contents = read_manifest(folder) or _build(record, folder, progress)
     except OSError as error:
         raise OutputError(f"cannot write the cache {folder.parent}: {error.strerror}; set NOWCAST_CACHE") from error
     mark_used(folder)
     summary = np.load(folder / "summary.npy")
-    return PackedFrames(folder, tuple(facts["shape"]), *summary, in_tiles=facts["in_tiles"], damaged=tuple(facts["damaged"]))
+    return PackedFrames(folder, tuple(contents["shape"]), *summary, contents["in_tiles"], tuple(contents["damaged"]))
 
 
 def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable]) -> dict:
-    """Pack a record and return its facts. Raises OSError, OutputError (exit 5) for too small a disk, DataError (3)."""
+    """Pack a record; return what its manifest describes. Raises OSError, OutputError (exit 5), DataError (3)."""
     shape = (len(record.times), *record.grid.shape)
     in_tiles = bool(2 * np.prod(shape, dtype=np.int64) > packed_tiles.UNTILED_BYTES)
     try:
@@ -117,15 +117,15 @@ def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable
         temporary = temporary_path(folder)
         temporary.mkdir()
         try:
-            facts = _store(record, temporary, shape, progress, in_tiles=in_tiles)
-            write_facts(temporary, facts)
-            put(temporary, folder, last=FACTS)
-            return facts
+            contents = _store(record, temporary, shape, progress, in_tiles=in_tiles)
+            write_manifest(temporary, contents)
+            put(temporary, folder, last=MANIFEST)
+            return contents
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError:
-        if facts := read_facts(folder):
-            return facts  # another process has packed the same record meanwhile
+        if contents := read_manifest(folder):
+            return contents  # another process has packed the same record meanwhile
         raise
 
 
@@ -143,7 +143,7 @@ def _bytes_needed(record: Record, shape: tuple[int, int, int], in_tiles: bool) -
 def _store(
     record: Record, folder: Path, shape: tuple[int, int, int], progress: Callable[[Iterable], Iterable], *, in_tiles: bool
 ) -> dict:
-    """Write the frames of a record and their statistics to `folder`; return the facts about them that FACTS holds."""
+    """Write the frames of a record and their statistics to `folder`; return their description for the manifest."""
     statistics, before, damage = np.empty((3, shape[0])), None, Damage(record)
     blocks_shape = (shape[0], -(-shape[1] // BLOCK), -(-shape[2] // BLOCK))
     with (

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from nowcast.runtime.outputs import sync, temporary_path
 
-FACTS = "facts.json"  # in a folder of the cache: what its other files hold, their sizes and checksums
+MANIFEST = "facts.json"  # lists the contents, sizes and checksums of the other files of a cache folder
 BLOCK_BYTES = 4 << 20  # of a file: each block has a checksum
 MOST_BYTES = 1 << 30  # read of a folder to compare checksums: 0.5 to 1 s, a minute on a slow network disk; evenly spaced blocks
 UNUSED_DAYS = 60  # after which a folder is removed: one belongs to records as they were, and months later they grew
@@ -39,15 +39,15 @@ def cache_folder() -> Path:
 
 
 def mark_used(folder: Path) -> None:
-    """Note by the time of change of a folder of the cache that it is used now."""
-    with suppress(OSError):  # of another user
+    """Set the modification time of a cache folder to now, which records its last use."""
+    with suppress(OSError):  # the folder belongs to another user
         os.utime(folder)
 
 
 def put(temporary: Path, folder: Path, *, last: str) -> None:
-    """Rename a finished folder to that of the cache, when all of it is on the disk, unless another process was first.
+    """Move a finished folder into the cache once it is on the disk, unless another process has done so first.
 
-    One without its file `last`, which is written last, is the rest of one whose removal was interrupted, and is replaced.
+    A cache folder that lacks the file `last`, which is written last, was left by an interrupted removal and is replaced.
 
     Raises OSError.
     """
@@ -60,37 +60,37 @@ def put(temporary: Path, folder: Path, *, last: str) -> None:
         sync(folder.parent)
 
 
-def write_facts(folder: Path, facts: dict) -> None:
-    """Write FACTS, the last file of a folder, with the size and the checksums of each other file. Raises OSError."""
+def write_manifest(folder: Path, contents: dict) -> None:
+    """Write MANIFEST, the last file of a folder: `contents`, and the size and checksums of each other file. Raises OSError."""
     files = {path.name: [path.stat().st_size, _checksums(path)] for path in sorted(folder.iterdir())}
-    entry = {"facts": facts, "files": files, "checksum": _checksum_of(facts, files)}
-    (folder / FACTS).write_text(json.dumps(entry), encoding="utf-8")
+    entry = {"facts": contents, "files": files, "checksum": _checksum_of(contents, files)}
+    (folder / MANIFEST).write_text(json.dumps(entry), encoding="utf-8")
 
 
-def read_facts(folder: Path) -> dict | None:
-    """Return the facts of a folder of the cache; None if there is no such folder, or if it was damaged and is now removed.
+def read_manifest(folder: Path) -> dict | None:
+    """Return the `contents` in the MANIFEST of a cache folder; None if there is no folder. A damaged folder is removed first.
 
-    Raises OSError if it cannot be removed, or read for a reason that is no damage.
+    Raises OSError if a damaged folder cannot be removed, or if reading fails for a reason other than damage.
     """
-    found = identity(folder / FACTS)
+    found = identity(folder / MANIFEST)
     if found is None:
         return None
     try:
-        entry = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        entry = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         facts, files = entry["facts"], entry["files"]
         if entry["checksum"] == _checksum_of(facts, files) and _agree(folder, files):
             return facts
     except (OSError, ValueError, LookupError, TypeError) as error:  # no JSON, JSON of another form, a file that is absent
         if not is_damage(error):
             raise
-    remove_damaged(folder, FACTS, found)
-    return read_facts(folder)  # another process may have made it anew meanwhile
+    remove_damaged(folder, MANIFEST, found)
+    return read_manifest(folder)  # another process may have made it anew meanwhile
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from one that replaces it, its inode and time of change in ns; None without such a file.
+    """Return the inode and modification time (ns) of a file, which differ if it is replaced; None if there is no such file.
 
-    The inode of a file that was removed is given to the next, so it does not tell it alone. Raises OSError.
+    The inode alone is not enough: the file system reuses the inode of a removed file. Raises OSError.
     """
     try:
         state = path.stat()
@@ -100,10 +100,10 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def is_damage(error: Exception) -> bool:
-    """Return whether an error that came while a folder was read tells of its files.
+    """Return whether an error while reading a cache folder means that its files are damaged.
 
-    Others tell of this process or of the way to the disk: too many open files, too little memory, a stale handle of a network
-    disk, a folder of another user. What such a folder holds may have taken hours to compute.
+    Other errors come from this process or the path to the disk: too many open files, too little memory, a stale handle of a
+    network disk, a folder of another user. Such a folder must be kept: it may have taken hours to compute.
     """
     return not isinstance(error, OSError) or isinstance(error, FileNotFoundError) or error.errno == errno.EIO
 

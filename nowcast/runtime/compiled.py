@@ -1,7 +1,7 @@
 """C sources of the package, each compiled once for this machine.
 
-A library is kept in the cache, under a name made from its source, the compiler and the processor, beside its SHA-256: to load
-one that is damaged would end the process by a signal. If there is no compiler, or if it fails, `load` returns None and logs one
+A library is kept in the cache, under a name made from its source, the compiler and the processor, beside its SHA-256: loading
+a damaged library would crash the process. If there is no compiler, or if it fails, `load` returns None and logs one
 warning; callers then do the same work in torch.
 """
 
@@ -29,7 +29,7 @@ Library = ctypes.CDLL
 POINTER, SIZE, INT, FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float  # types of arguments
 # None of these changes a value. Without -fno-math-errno and -fno-trapping-math the compiler does not vectorise.
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
-TIME_LIMIT = 600  # s, after which a compiler counts as hanging; beside many busy processes it takes a minute
+TIME_LIMIT = 600  # s, after which the compiler is taken to hang; on a busy machine it takes a minute
 _warned: set[str] = set()  # reasons that a warning has been logged for
 
 
@@ -122,7 +122,7 @@ def constant(library: Library, name: str) -> int:
 
 
 def _fingerprint(compiler: str, defines: tuple[str, ...], source: Source) -> str:
-    """Return a hash (hex) of all that the library depends on.
+    """Return a hash (hex) of everything that the library depends on.
 
     -march=native depends on the processor, so machines that share a cache have a library for each kind of processor.
     """

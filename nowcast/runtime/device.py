@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def pick_device(name: str | torch.device) -> torch.device:
-    """Return the device that `--device` names, and make it torch's own; "auto" is the first available of CUDA, MPS and CPU.
+    """Return the device that `--device` names; a CUDA device becomes torch's current one. "auto": the first of CUDA, MPS, CPU.
 
     Raises UsageError (exit 2) if there is no such device.
     """

@@ -21,7 +21,7 @@ from nowcast.errors import NowcastError, UsageError
 from nowcast.runtime.device import num_cores
 
 log = logging.getLogger(__name__)
-PATIENCE = timedelta(days=2)  # the first process may pack an archive meanwhile; torchrun ends those that wait for a dead one
+PATIENCE = timedelta(days=2)  # the first process may be packing an archive; torchrun ends processes that wait for a dead one
 
 
 def rank() -> int:
@@ -40,7 +40,7 @@ def is_first() -> bool:
 
 
 def launch() -> str:
-    """Return a name of this call of torchrun, the same in all its processes and in those it restarts; "" without torchrun."""
+    """Return a name for this launch of torchrun, the same in all its processes and after a restart; "" without torchrun."""
     name = os.environ.get("TORCHELASTIC_RUN_ID", "")
     return gather(f"of process {os.getppid()}" if name == "none" else name)[0]
 
@@ -125,7 +125,7 @@ def size_here() -> int:
 
 @contextmanager
 def in_turn() -> Iterator[None]:
-    """Run the block in the first process alone, then in the others, which find the results in the cache.
+    """Run the block in the first process, then in the others, which read its results from the cache.
 
     If the first fails, the others end with its exit code and without a message.
     """

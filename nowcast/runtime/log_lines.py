@@ -9,8 +9,8 @@ from typing import TextIO
 class LogLines(logging.StreamHandler):
     """A handler that clears the progress bars before a line and draws them again after it.
 
-    A line written over a bar would begin where the bar ends: at the right edge, one character on the bar's own row. Where
-    nobody reads the stream any more, work goes on in silence.
+    A line written over a bar would begin where the bar ends: at the right edge, one character on the bar's own row. If
+    the stream is closed, lines are dropped and work goes on.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -18,7 +18,7 @@ class LogLines(logging.StreamHandler):
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Say nothing of a stream that cannot be written; report any other error as logging does."""
+        """Ignore a stream that cannot be written; report any other error as logging does."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 

@@ -17,12 +17,12 @@ from torch.utils._pytree import tree_leaves
 from nowcast.errors import MemoryLimitError
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # options of glibc's mallopt
-MOST_KEPT, MOST_IN_HEAP = 1 << 30, 32 << 20  # bytes
+MOST_KEPT, MOST_IN_HEAP = 1 << 30, 32 << 20  # bytes: freed memory kept at the end of the heap; largest block in the heap
 GROUPS, PROCESS_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def free_memory() -> int:
-    """Return the bytes that this process can still get: those available in the system, or fewer if a control group limits them.
+    """Return the memory that this process can still allocate, bytes: of the system, or less if a control group limits it.
 
     Raises MemoryLimitError (exit 7) if neither is known.
     """
@@ -48,13 +48,13 @@ def _control_groups() -> list[Path]:
 
 
 def _reclaimable(group: Path) -> int:
-    """Return the bytes of file pages that are no longer used: they count as held, but are freed when memory is needed."""
+    """Return the size of inactive file pages, bytes: they count as used, but are freed when memory is needed."""
     lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
     return int(next(line for line in lines if line.startswith("inactive_file ")).split()[1])
 
 
 def total_memory() -> int:
-    """Return the bytes that a process could get if it were alone here."""
+    """Return the memory that a process could use if it were the only one on this machine, bytes."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(OSError, ValueError):  # "max": no limit
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
@@ -62,17 +62,17 @@ def total_memory() -> int:
 
 
 def resident_memory() -> int:
-    """Return the bytes that this process holds now."""
+    """Return the memory that this process uses now, bytes."""
     with suppress(OSError, StopIteration):
         return _read("/proc/self/status", "VmRSS")
     return _peak_of_process()
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep freed memory for the next call, where it is glibc, in blocks of up to MOST_IN_HEAP.
+    """Make glibc keep freed blocks of up to MOST_IN_HEAP bytes for reuse; other C libraries are left as they are.
 
-    By default it gives large blocks back to the system, and each of their pages is cleared when it is used again: in every
-    step of a training. It keeps MOST_KEPT at the end of its heap, and more where later blocks are still in use, until
+    By default glibc returns large blocks to the system, which clears each page again when it is next used: in every training
+    step. Up to MOST_KEPT bytes stay at the end of the heap, and more while later blocks are in use, until
     `give_back_freed_memory`.
     """
     with suppress(OSError, AttributeError):
@@ -82,13 +82,13 @@ def keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """Give the freed memory of this process back to the system, where the C library is glibc."""
+    """Return the freed memory of this process to the system, if the C library is glibc."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def restart_peak(device: torch.device) -> None:
-    """Reset `peak_memory`. On systems other than Linux it cannot be reset and stays the peak of the process so far."""
+    """Reset `peak_memory`. Only Linux allows this; elsewhere it stays the peak since the process began."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -97,7 +97,7 @@ def restart_peak(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most bytes held since `restart_peak`: by the whole process, or on a GPU by torch."""
+    """Return the peak memory since `restart_peak`, bytes: of the whole process, or on a GPU that of torch."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
@@ -107,9 +107,9 @@ def peak_memory(device: torch.device) -> int:
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """Measure the bytes of memory that a call takes at its peak."""
+    """Measure the peak memory of a call, bytes."""
     if device.type == "cuda":
-        run()  # the first run also allocates what is set up once
+        run()  # the first run also allocates what later runs reuse
         before = torch.cuda.memory_allocated(device)
         restart_peak(device)
         run()
@@ -120,9 +120,9 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
 
 
 class _Allocations(TorchDispatchMode):
-    """Counts the bytes of all tensors alive, and their peak.
+    """Counts the bytes of all tensors that are alive, and their peak.
 
-    The CPU allocator does not count, and the memory of the process does not show it when freed memory is used again.
+    Needed on the CPU: its allocator keeps no count, and the memory of the process does not grow when freed memory is reused.
     """
 
     def __init__(self):

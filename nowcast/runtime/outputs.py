@@ -31,11 +31,11 @@ def may_write(
     makes_folder: bool = False,
     instead: str = "another name",
 ) -> None:
-    """Check that output files may be written, before hours are spent on what goes into them.
+    """Check that output files may be written, before hours are spent on computing their contents.
 
-    inputs: files that are read, which are never overwritten, even if the output is another name of one or a link to it
+    inputs: files that are read; they are never overwritten, not even through a link or another path
     makes_folder: whether the folder of the outputs will be made if it is absent
-    instead: what the user may choose in place of --overwrite, for the message
+    instead: the alternative to --overwrite that the message offers
 
     Raises OutputError (exit 5).
     """
@@ -74,8 +74,8 @@ def _refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 def replacing(path: Path, *, overwrite: bool = True, num_bytes: int | None = None) -> Iterator[Path]:
     """Yield a temporary path, which is renamed to `path` when the block succeeds and removed when it fails.
 
-    Without `overwrite`, a file that appeared meanwhile is kept. Raises OutputError (exit 5) for any OSError, also one from
-    inside the block. If the disk is full, the message says how much is free and, with `num_bytes`, how much is needed.
+    Without `overwrite`, a file that another process has written meanwhile is kept. Raises OutputError (exit 5) for any OSError,
+    also inside the block. If the disk is full, the message says how much is free and, with `num_bytes`, how much is needed.
     """
     temporary = temporary_path(path)
     try:
@@ -130,12 +130,12 @@ def sync(path: Path) -> None:
 
 def temporary_path(path: Path) -> Path:
     """Return a path in the same folder that no other write uses, on this or another machine."""
-    # cut, because the whole name with the rest could be too long
+    # shortened, because file systems limit the length of a name
     return path.with_name(f".{path.name[:40]}.{os.getpid()}-{next(_numbers)}@{_here()}.partial")
 
 
 def _here() -> str:
-    """Return the machine and, since containers may share its name, the PID namespace: a process number is unique in it."""
+    """Return host name and PID namespace, within which a process number is unique: containers may share a host name."""
     namespace = 0
     with contextlib.suppress(OSError):
         namespace = os.stat("/proc/self/ns/pid").st_ino
@@ -164,7 +164,7 @@ def _is_stale(path: Path, process: int, place: str) -> bool:
 
 
 def _last_written(path: Path) -> float:
-    """Return when a file, or a file in a folder, was last written, seconds since 1970: a folder's own time says not."""
+    """Return when a file, or the newest file in a folder, was written, seconds since 1970: a folder's own time may be older."""
     inside = path.iterdir() if path.is_dir() and not path.is_symlink() else ()
     return max(os.lstat(each).st_mtime for each in (path, *inside))
 
@@ -195,7 +195,7 @@ def free_space(folder: Path) -> int:
 
 
 def size(num_bytes: float) -> str:
-    """Return a size for people, such as `1.5 GB`."""
+    """Return a size as text, such as `1.5 GB`."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if num_bytes >= scale:
             return f"{num_bytes / scale:.3g} {unit}"

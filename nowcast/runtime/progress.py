@@ -1,4 +1,4 @@
-"""Progress for people: a bar with rate and time left on a terminal, a log line now and then elsewhere.
+"""Show progress: a bar with rate and time left on a terminal, a log line every SECONDS_BETWEEN_LINES elsewhere.
 
 A stopwatch measures the speed of training: windows per second, and the fraction of the time spent waiting for data.
 """
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
-SECONDS_BETWEEN_LINES = 20  # of the log, where there is no terminal
+SECONDS_BETWEEN_LINES = 20  # s between log lines where there is no terminal
 
 
 class Progress:

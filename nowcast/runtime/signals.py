@@ -45,7 +45,7 @@ def terminating() -> Iterator[None]:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Only note the first SIGINT or SIGTERM inside the block; the second has its usual effect.
+    """Record the first SIGINT or SIGTERM inside the block and go on; the second has its usual effect.
 
     Under torchrun the second is ignored: a batch system or a terminal sends the first to all processes of a job, and torchrun
     passes its own on to those that it started. It kills those that have not ended after 30 seconds.
@@ -65,9 +65,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back until the block ends.
+    """Delay SIGINT and SIGTERM until the block ends.
 
-    xarray never gives back its lock where a signal raises while it is taken, and then waits for it to close the file.
+    If a signal raises while xarray acquires its lock, xarray never releases it, and then waits for ever to close the file.
     """
     received: list[int] = []
     with _handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM), lambda number, _frame: received.append(number))):
@@ -78,7 +78,7 @@ def held() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handlers(handlers: dict) -> Iterator[dict]:
-    """Install handlers inside the block; yields those from before, which are restored at the end."""
+    """Install signal handlers inside the block; yield the previous ones, which are restored at the end."""
     before: dict = {}
     _install(before, handlers)
     try:

@@ -19,7 +19,7 @@ def open_streams() -> None:
 
 
 def terminal_width() -> int | None:
-    """Return the columns of the terminal that stdout goes to, perhaps through a pager; COLUMNS if set; None without one."""
+    """Return the width of the terminal behind stdout (or its pager) in characters; COLUMNS if set; None without a terminal."""
     if (columns := os.environ.get("COLUMNS", "")).isdecimal() and int(columns) > 0:
         return int(columns)
     for stream in (sys.stdout, sys.stderr):

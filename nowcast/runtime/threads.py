@@ -1,4 +1,4 @@
-"""Work in threads: while OpenCV, NumPy, torch, NetCDF or the disk work in one, the others go on."""
+"""Run work in threads: while one waits for OpenCV, NumPy, torch, NetCDF or the disk, the others go on."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ MOST_THREADS = 4  # in `side_by_side`: each takes the memory of a few fields
 
 @contextlib.contextmanager
 def threads_kept(get: Callable[[], int], limit: Callable[[int], None]) -> Iterator[None]:
-    """Give a library the number of threads again that it had before a block; `get` and `limit` as of `one_thread`."""
+    """Restore a library's number of threads after a block. get, limit: see `one_thread`."""
     num_threads = get()
     try:
         yield
@@ -38,7 +38,7 @@ def one_thread(get: Callable[[], int], limit: Callable[[int], None]) -> Iterator
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield the items; each is made in another thread while the one before it is used."""
+    """Yield the items; each is computed in another thread while the caller uses the one before."""
     items, end = iter(items), object()
     with ThreadPoolExecutor(max_workers=1) as thread:
         coming = thread.submit(next, items, end)
@@ -50,7 +50,7 @@ def ahead(items: Iterable[Item]) -> Iterator[Item]:
 def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield `function` of each item, in order, computed in as many threads as OpenCV may use.
 
-    The items themselves are made in this thread, at most one more than are being worked on.
+    The items themselves are computed in this thread, at most one ahead of the workers.
     """
     num_threads = min(cv2.getNumThreads(), MOST_THREADS)
     if num_threads < 2:
@@ -69,8 +69,8 @@ def side_by_side(function: Callable[[Item], Result], items: Iterable[Item]) -> I
 def in_torch_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """Return `function` of each item, each computed by torch on one thread, in as many threads as torch may use.
 
-    Where one call of torch takes several threads they may spin while they wait for each other, and on busy cores that is long.
-    Where a dispatch mode of this thread watches torch (`memory.peak_bytes`), it sees all of them, computed here.
+    The threads of a single torch call may spin while they wait for each other, which takes long on busy cores. If a torch
+    dispatch mode is active (`memory.peak_bytes`), everything is computed in this thread, so that the mode sees it.
     """
     import torch
     from torch.utils._python_dispatch import _get_current_dispatch_mode
@@ -83,7 +83,7 @@ def in_torch_threads(function: Callable[[Item], Result], items: Sequence[Item]) 
 
 @cache
 def _torch_threads(number: int) -> ThreadPoolExecutor:
-    """Return threads in each of which torch takes one."""
+    """Return a pool of threads in each of which torch uses one thread."""
     import torch
 
     all_are_limited = threading.Barrier(number)

@@ -1,4 +1,4 @@
-"""How the threads of one computation wait for each other; without torch, because it must be set before torch is loaded."""
+"""Set how OpenMP threads wait for each other. Does not import torch: it must be set before torch is loaded."""
 
 import os
 from collections.abc import MutableMapping
@@ -7,10 +7,10 @@ SPINS = 1000  # rounds, some 20 microseconds: longer than most waits on idle cor
 
 
 def wait_asleep(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Have OpenMP's threads sleep while they wait, after SPINS rounds; what the user has set in the environment stays.
+    """Make waiting OpenMP threads sleep after SPINS rounds, unless the user has set another policy in the environment.
 
-    By default they spin for milliseconds at the end of each loop. On busy cores that takes the very time that the thread they
-    wait for needs. The number of threads, which decides how sums are split and thus their last bits, stays the same.
+    By default they spin for milliseconds at the end of each loop. On busy cores this takes time from the thread that they
+    wait for. The number of threads, which decides how sums are split and thus their last bits, stays the same.
     """
     if "OMP_WAIT_POLICY" not in environment:
         environment.setdefault("GOMP_SPINCOUNT", str(SPINS))

@@ -25,7 +25,7 @@ from nowcast.quantity import Quantity
 from nowcast.runtime import distributed
 from nowcast.runtime.device import Compiled, arithmetic
 from nowcast.runtime.memory import keep_freed_memory
-from nowcast.runtime.precision import NAMES, check_units, pick_precision
+from nowcast.runtime.precision import NAMES, pick_precision, warn_if_slow
 from nowcast.training.baselines import Baselines
 from nowcast.training.compatibility import fitting_weights
 from nowcast.training.experiment import resolve
@@ -75,7 +75,7 @@ class Learner:
         self.decides_precision = self.settings.precision == "auto"
         # processes may run on different processors, but all must compute alike
         self._compute_in(distributed.gather(pick_precision(self.settings.precision, device))[0])
-        check_units(self.precision, device)
+        warn_if_slow(self.precision, device)
         # name and SHA-256 of the checkpoint of training.start_from, the spans (record, start, end) that it has seen, and what
         # was calibrated in it, by the name of the buffer
         self.started_from: dict[str, Any] | None = None
@@ -256,7 +256,7 @@ class Learner:
         precision = checkpoint.metadata.get("precision")
         if self.decides_precision and precision in NAMES:
             self._compute_in(pick_precision(precision, self.device))  # another processor might choose the other one
-            check_units(self.precision, self.device)
+            warn_if_slow(self.precision, self.device)
 
     def start_from(self, checkpoint: Checkpoint, *, quantity: Quantity) -> None:
         """Start with the weights of `training.start_from`, which must be for the same quantity and network.

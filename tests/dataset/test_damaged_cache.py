@@ -152,7 +152,7 @@ def test_what_the_disk_cannot_read_is_packed_anew(tmp_path, monkeypatch, caplog)
     folder = pack(record_of(tmp_path)).folder
     with monkeypatch.context() as patch:
         patch.setattr(cache_module, "open", failing(errno.EIO), raising=False)
-        assert cache_module.read_facts(folder) is None
+        assert cache_module.read_manifest(folder) is None
     assert not folder.exists()
     np.testing.assert_array_equal(pack(record_of(tmp_path)).frames(), PACKED)
     assert told(caplog) == [f"{folder} is damaged: it is made anew"]
@@ -209,5 +209,5 @@ def test_at_most_a_gibibyte_of_a_folder_is_read_to_compare_it(tmp_path, monkeypa
     entry = {"facts": facts, "files": files, "checksum": crc32(json.dumps([facts, files]).encode())}
     (tmp_path / "facts.json").write_text(json.dumps(entry))
     monkeypatch.setattr(zlib, "crc32", lambda data: read.append(len(data)) or crc32(data))
-    assert cache_module.read_facts(tmp_path) == facts
+    assert cache_module.read_manifest(tmp_path) == facts
     assert read.count(block) * block == 1 << 30

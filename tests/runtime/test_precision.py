@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from nowcast.runtime import precision
-from nowcast.runtime.precision import check_units, forecasting_precision, has_bfloat16, pick_precision, processor_flags
+from nowcast.runtime.precision import forecasting_precision, has_bfloat16, pick_precision, processor_flags, warn_if_slow
 
 CPU = torch.device("cpu")
-PLAIN = ("fpu", "sse4_2", "avx2", "fma")  # of a processor without units of bfloat16
+PLAIN = ("fpu", "sse4_2", "avx2", "fma")  # of a processor without hardware support for bfloat16
 UNITS = [(*PLAIN, "avx512f", "avx512_bf16"), (*PLAIN, "avx512f", "avx512_bf16", "amx_bf16", "amx_tile"), ("amx_bf16",)]
 
 
@@ -54,15 +54,15 @@ def test_a_processor_that_cannot_is_told_in_one_line_and_forecasts_in_float32(ca
     with caplog.at_level(logging.INFO, "nowcast"):
         assert forecasting_precision("bfloat16", CPU, name="RUN", flags=PLAIN) == torch.float32
     (line,) = caplog.messages
-    assert line == "RUN was trained in bfloat16, for which this processor has no units: it forecasts in float32"
+    assert line == "RUN was trained in bfloat16, which this processor does not support in hardware: it forecasts in float32"
 
 
 def test_a_training_in_bfloat16_without_units_is_warned_of(caplog):
     for chosen, flags in ((torch.float32, PLAIN), (torch.bfloat16, UNITS[0])):
-        check_units(chosen, CPU, flags=flags)
+        warn_if_slow(chosen, CPU, flags=flags)
     assert not caplog.records
-    check_units(torch.bfloat16, CPU, flags=PLAIN)
-    assert caplog.messages[0].startswith("training.precision = bfloat16, for which this processor has no units")
+    warn_if_slow(torch.bfloat16, CPU, flags=PLAIN)
+    assert caplog.messages[0].startswith("training.precision = bfloat16, but this processor has no hardware support")
 
 
 @pytest.mark.parametrize(

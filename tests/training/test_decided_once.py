@@ -62,10 +62,10 @@ def test_another_processor_goes_on_in_what_was_decided_and_forecasts_as_it_can(t
     processor()
     with caplog.at_level(logging.INFO, "nowcast"):
         assert open_forecaster(str(tmp_path / "run"), device=CPU).precision == torch.float32
-    assert caplog.text.count("has no units: it forecasts in float32") == 1
+    assert caplog.text.count("does not support in hardware: it forecasts in float32") == 1
     train(tiny_experiment([record], precision="auto", steps=3), tmp_path / "run", resume=True)
     assert decided(tmp_path / "run")[0] == "bfloat16"
-    assert "training.precision = bfloat16, for which this processor has no units" in caplog.text
+    assert "training.precision = bfloat16, but this processor has no hardware support" in caplog.text
     train(tiny_experiment([record], precision="float32", steps=4), tmp_path / "run", resume=True)
     assert decided(tmp_path / "run")[0] == read_checkpoint(tmp_path / "run" / LAST).metadata["precision"] == "float32"
 
