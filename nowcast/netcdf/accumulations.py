@@ -1,6 +1,6 @@
-"""Accumulations in a forecast file: the rain of each half hour, hour, … from the reference time on, in mm, by CF.
+"""Rain accumulations of a forecast over consecutive intervals from the reference time on, mm, as CF describes them.
 
-They have times of their own, the ends of the intervals, with time bounds: those of the rain rate are instants.
+Their times are the ends of the intervals, with time bounds; the times of the rain rate are instants.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from nowcast.errors import UsageError
 
 @dataclass(frozen=True)
 class Accumulation:
-    """Sums over intervals of so many minutes that follow one another from the reference time on.
+    """Sums over consecutive intervals of `minutes` from the reference time on.
 
-    num_leads: lead times in an interval; num_intervals: whole ones that the lead times hold
+    num_leads: number of lead times in an interval; num_intervals: number of complete intervals
     """
 
     minutes: int
@@ -43,7 +43,7 @@ class Accumulation:
         return np.stack([self.ends - 60 * self.minutes, self.ends], axis=1)
 
     def described(self, *, single: bool) -> dict[str, str]:
-        """Return the attributes that say what the sum is of; `single`: in a file of one reference time."""
+        """Return the CF attributes of the sum; `single`: whether the file has one reference time."""
         dim = f"time{self.ending}" if single else "time"
         comment = f"sum (comment: over {self.minutes} minutes)"
         return {"long_name": f"forecast rain of {self.minutes} minutes", "cell_methods": f"{dim}: {comment}"}

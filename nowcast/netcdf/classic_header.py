@@ -1,7 +1,7 @@
 """Check that a NetCDF file is complete, from its own bytes, before the NetCDF library opens it.
 
-The library opens a classic NetCDF file that was cut off and reads its missing end as zeros, which is dry weather; nonsense in
-the header can crash it. So the header is parsed here, as in the NetCDF user's guide, "File Format Specifications".
+The library opens a truncated classic NetCDF file and reads its missing end as zeros, that is, as dry weather; a damaged
+header can crash it. So the header is parsed here, as in the NetCDF user's guide, "File Format Specifications".
 """
 
 import math
@@ -53,7 +53,7 @@ def check_whole(path: Path) -> None:
 
 
 def _shown(start: bytes) -> str:
-    """Return the first bytes of a file as text, or as numbers if they are none."""
+    """Return the first bytes of a file as text if they are printable, else as hexadecimal numbers."""
     text = start.decode("ascii", "replace")
     return f'"{text}"' if text.isascii() and text.isprintable() else f"the bytes {start.hex(' ')}"
 
@@ -89,7 +89,7 @@ def _declared_size(content: bytes) -> int:
     ends, record_variables = [header.position], []
     for variable in variables:
         if any(dim >= len(lengths) for dim in variable.dims) or any(lengths[dim] == 0 for dim in variable.dims[1:]):
-            raise _Damaged("a variable with dimensions that are not there")
+            raise _Damaged("a variable with dimensions that it does not define")
         if variable.begin < header.position:
             raise _Damaged("a variable that begins within the header")
         is_record = bool(variable.dims) and lengths[variable.dims[0]] == 0
@@ -132,7 +132,7 @@ class _Header:
     def items(self, tag: int, read) -> list:
         stored_tag, count = self.number(4), self.count()
         if stored_tag != tag and (stored_tag or count):
-            raise _Damaged("another list than it should")
+            raise _Damaged("a list of an unexpected kind")
         return [read() for _ in range(count)]
 
     def padded(self, size: int) -> bytes:
@@ -145,7 +145,7 @@ class _Header:
         except UnicodeDecodeError:
             legal = False
         if not legal:
-            raise _Damaged(f"a name that is none ({_shown(name[:20])})")
+            raise _Damaged(f"an invalid name ({_shown(name[:20])})")
 
     def kind(self) -> int:
         code = self.number(4)

@@ -16,16 +16,16 @@ from nowcast.netcdf.record import Record
 
 log = logging.getLogger(__name__)
 NAMED_TIMES = 4  # damaged frames whose times a message lists
-MOST_COPIES = 30  # newest times that occur again whose copies are looked at each time
+MOST_COPIES = 30  # newest duplicated times whose copies are read to choose one
 _MOST_AT_ONCE, _BYTES_AT_ONCE = 16, 1 << 25  # frames, and bytes of frames, that are read together
-_TOLD: set[tuple[Path, np.datetime64]] = set()  # damaged frames that have been logged
+_LOGGED: set[tuple[Path, np.datetime64]] = set()  # damaged frames that have been logged
 
 
 class Damage:
-    """A reader of the frames of a record that keeps account of those that are damaged.
+    """Reads the frames of a record and records which of them are damaged.
 
-    record: that is read
-    errors: by position, of the damaged frames
+    record: the record to read
+    errors: the error of each damaged frame, by its position
     """
 
     def __init__(self, record: Record):
@@ -51,13 +51,13 @@ class Damage:
         """Read frames, (frame, y, x) mm/h, as `read`."""
         try:
             frames = self.record.read(positions)
-        except DataError:  # of which frame, is found one by one
+        except DataError:  # read one by one to find the damaged frame
             return np.stack([self.read(position) for position in positions])
         self._any_good |= len(frames) > 0
         return frames
 
     def in_order(self, positions: Sequence[int]) -> Iterator[np.ndarray]:
-        """Yield the frames (y, x) at ascending positions, as `read`. Several are read at once: chunks may hold several."""
+        """Yield the frames (y, x) at ascending positions, as `read`. Reads several at once: a chunk may hold several."""
         at_once = max(1, min(_MOST_AT_ONCE, _BYTES_AT_ONCE // (4 * math.prod(self.record.grid.shape))))
         for first in range(0, len(positions), at_once):
             yield from self.frames(positions[first : first + at_once])
@@ -73,7 +73,7 @@ class Damage:
         return bool(self.errors) and not self._any_good
 
     def check(self) -> None:
-        """Log what is damaged, as `warn`. Raises DataError (exit 3) where nothing else was read."""
+        """Log the damaged frames, as `warn`. Raises DataError (exit 3) if all frames read were damaged."""
         if self.all_failed:
             raise self.first
         self.warn()
@@ -86,9 +86,9 @@ class Damage:
         """Log the lines as warnings; a line whose frames have all been logged before is not repeated."""
         for (path, positions), line in zip(self._positions.items(), self.lines(), strict=True):
             damaged = {(path, time) for time in self.record.times[sorted(positions)]}
-            if damaged - _TOLD:
+            if damaged - _LOGGED:
                 log.warning("%s", line)
-            _TOLD.update(damaged)
+            _LOGGED.update(damaged)
 
     def _line(self, path: Path, positions: list[int]) -> str:
         times = ", ".join(f"{time}Z" for time in self.record.times[positions[:NAMED_TIMES]])
@@ -100,11 +100,13 @@ class Damage:
 def without_empty_copies(
     record: Record, times: np.ndarray, sources: np.ndarray, order: np.ndarray, samples: Samples | None = None
 ) -> Record:
-    """Return the record with the last copy of each time that holds something; the newest MOST_COPIES times are looked at.
+    """Return the record with, for each duplicated time, the last copy that is not missing as a whole.
+
+    Only the newest MOST_COPIES such times are read.
 
     times: (frame,) datetime64[s] of the frames of all files; sources: (frame, 2) their file and frame
-    order: (frame,) the positions of these, by time
-    samples: what files told before
+    order: (frame,) positions in `times`, sorted by time
+    samples: stored results of earlier samples
     """
     ends = np.flatnonzero(np.append(times[order][1:] != times[order][:-1], True)) + 1
     spans = zip([0, *ends[:-1]], ends, strict=True)
@@ -112,18 +114,18 @@ def without_empty_copies(
     looked_at, chosen, num_empty = again[-MOST_COPIES:], record.frame_sources.copy(), 0
     for (n, copies), best in zip(looked_at, _best_copies(record, looked_at, samples), strict=True):
         chosen[n], num_empty = copies[best], num_empty + (best < len(copies) - 1)
-    text = "%s: left out %d of %d frames, whose times come again later"
+    text = "%s: left out %d of %d frames, because a later frame has the same time"
     if len(again) > len(looked_at):
-        text += f"; whether the later ones hold anything was looked at for the newest {MOST_COPIES} times"
+        text += f"; whether that one is missing as a whole was checked for the newest {MOST_COPIES} times only"
     log.warning(text, record.name, len(times) - len(ends), len(times))
     if num_empty:
-        text = "%s: the last copies of %d frames are missing as a whole, and those before are used"
+        text = "%s: the last copy of %d frames is missing as a whole; an earlier copy is used"
         log.warning(text, record.name, num_empty)
     return replace(record, frame_sources=chosen)
 
 
 def _best_copies(record: Record, looked_at: Sequence[tuple[int, np.ndarray]], samples: Samples | None) -> list[int]:
-    """Return, of the copies (copy, 2) of each time, the number of the last that holds something, or else of the last."""
+    """Return, for each time, the number of its last copy (copy, 2) that is not missing as a whole, else of its last copy."""
     paths = [record.paths[file] for file in sorted({int(file) for _, copies in looked_at for file in copies[:, 0]})]
     what = f"copies of {len(looked_at)} times {record.layouts[0]!r}"
     if samples is not None and (told := samples.recall(what, paths)):

@@ -26,19 +26,19 @@ from nowcast.netcdf.classic_header import check_whole
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".nc", ".nc4", ".nc3", ".netcdf", ".cdf")
-_MOST_LOOKED_AT = 1000  # files whose format is told by their content, for a message
+_MOST_SNIFFED = 1000  # files whose format is found from their content, for a message
 _ORIGINALS = FORMATS.keys() - {"image", "netcdf", "zarr", "bom"}  # pictures may be of anything
 _NUM_OPEN = 16  # files kept open
-_SEEN: set[tuple[Path, str]] = set()  # folders, and what a warning has been logged of
+_WARNED: set[tuple[Path, str]] = set()  # folder and topic of each warning that has been logged
 
 
 def is_first(file: Path, what: str) -> bool:
-    """Return whether nothing has been said yet of `what` for the folder of this file; it then counts as said.
+    """Return whether this is the first call for this folder and the topic `what`, so that a warning is logged once.
 
-    Files of an archive are usually alike, so one warning for all of a folder is enough.
+    Files of an archive are usually alike, so one warning per folder is enough.
     """
-    is_new = (file.parent, what) not in _SEEN
-    _SEEN.add((file.parent, what))
+    is_new = (file.parent, what) not in _WARNED
+    _WARNED.add((file.parent, what))
     return is_new
 
 
@@ -58,7 +58,7 @@ def expand(argument: str | Path) -> list[Path]:
             _refuse_originals([path] if is_store(path) else list(inside), text)
             raise UsageError(f"no NetCDF files in {text}{_others(path)}.\nExpected files ending in {', '.join(SUFFIXES)}.")
         if is_first(path / "originals", "originals"):
-            _tell_of_originals(path, text)
+            _warn_of_originals(path, text)
         return files
     if path.exists():
         if not path.is_file():
@@ -75,23 +75,23 @@ def expand(argument: str | Path) -> list[Path]:
 
 def _refuse_originals(files: list[Path], argument: str) -> None:
     """Raise UsageError (exit 2) for files that are all in formats of weather services, which `nowcast convert` reads."""
-    # most are told by their names; of a folder of thousands a few tell enough
-    formats = [format_of(path) for path in files[:_MOST_LOOKED_AT] if not is_netcdf_name(path.name) or path.is_dir()]
+    # most formats follow from the name; in a folder of thousands a sample is enough
+    formats = [format_of(path) for path in files[:_MOST_SNIFFED] if not is_netcdf_name(path.name) or path.is_dir()]
     known = [name for name in formats if name not in (None, "netcdf", BESIDE)]
-    if known and "netcdf" not in formats and len(formats) == len(files[:_MOST_LOOKED_AT]):
-        more = len(files) > _MOST_LOOKED_AT
+    if known and "netcdf" not in formats and len(formats) == len(files[:_MOST_SNIFFED]):
+        more = len(files) > _MOST_SNIFFED
         is_file = files == [Path(argument)]
         holds = f"is one {title_of(known[0])} file" if is_file else f"holds {named(known)}"
         raise UsageError(
-            f"{argument} {holds}{' and more' if more else ''}, no NetCDF.\n"
+            f"{argument} {holds}{' and more' if more else ''}, not NetCDF.\n"
             f"Convert first: nowcast convert {shlex.quote(argument)} --output archive/"
         )
 
 
-def _tell_of_originals(folder: Path, argument: str) -> None:
-    """Warn of files of weather services that lie beside NetCDF, and are not read."""
+def _warn_of_originals(folder: Path, argument: str) -> None:
+    """Log a warning if files in formats of weather services lie beside NetCDF files: they are not read."""
     beside = (Path(path, name) for path, names in _walk(folder) for name in sorted(names) if not is_netcdf_name(name))
-    formats = [name for file in itertools.islice(beside, _MOST_LOOKED_AT) if (name := format_of(file)) in _ORIGINALS]
+    formats = [name for file in itertools.islice(beside, _MOST_SNIFFED) if (name := format_of(file)) in _ORIGINALS]
     if formats:
         log.warning(
             "%s also holds %s, which are not read: nowcast convert %s --output archive/",
@@ -109,7 +109,7 @@ def netcdf_files(folder: str | Path, *, without: Path | None = None) -> Iterator
 
 
 def is_netcdf_name(name: str) -> bool:
-    """Return whether a file of this name is taken for NetCDF, in capitals or not."""
+    """Return whether a file with this name is taken for NetCDF; upper and lower case count alike."""
     return name.lower().endswith(SUFFIXES)
 
 
@@ -124,7 +124,7 @@ def _walk(folder: str | Path, without: Path | None = None) -> Iterator[tuple[str
         except OSError:
             if path == os.fspath(folder):
                 raise
-            continue  # a folder that is gone, or may not be read
+            continue  # a folder that was removed meanwhile, or that may not be read
         if (state.st_dev, state.st_ino) in seen or (without and without.exists() and os.path.samefile(path, without)):
             continue
         seen.add((state.st_dev, state.st_ino))
@@ -179,16 +179,16 @@ def library_errors(path: Path) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """Return what an error of the NetCDF library says, without the number and the path that Python adds."""
+    """Return the message of an error of the NetCDF library, without the error number and path that Python adds."""
     return getattr(error, "strerror", None) or str(error)
 
 
 class FilterError(DataError):
-    """Values that are compressed by a filter that the NetCDF library does not have: no file is damaged."""
+    """Values are compressed by a filter that the NetCDF library here lacks; the file is not damaged."""
 
 
 def unreadable(error: Exception, what: str, hint: str) -> DataError:
-    """Return the error to raise if values cannot be read; `what` names them, `hint` says what to do if they are damaged."""
+    """Return the error to raise for unreadable values; `what` names them, `hint` says what to do if they are damaged."""
     if "filter" in str(error).lower():
         return FilterError(
             f"{what}: compressed by a filter that is not installed here, such as lzf or zstd.\n"
@@ -204,7 +204,7 @@ class OpenFiles:
         self.limit = limit
         self._inherited = []  # of the parent: kept, since deleting a dataset would close it
         self._forget()
-        # A child must neither close the files of its parent nor wait for its lock.
+        # a forked child must neither close the files of its parent nor wait for its lock
         os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
@@ -216,13 +216,13 @@ class OpenFiles:
         return len(self._datasets)
 
     def close(self) -> None:
-        """Close all: HDF5 does not let other programs write to a file that is open here."""
+        """Close all files, because HDF5 prevents other programs from writing to a file that is open here."""
         with self.lock:
             while self._datasets:
                 self._datasets.popitem()[1][1].close()
 
     def close_one(self, path: Path) -> None:
-        """Close a file, if it is open and there."""
+        """Close a file if it is open and still exists."""
         with self.lock, contextlib.suppress(DataError):
             *_, dataset = self._known(path)
             if dataset is not None:
@@ -254,7 +254,7 @@ class OpenFiles:
 
     @contextlib.contextmanager
     def briefly(self, path: Path) -> Iterator[netCDF4.Dataset]:
-        """Yield the dataset, and close it again unless it was open before: others cannot write to an open file. Hold `lock`."""
+        """Yield the dataset; close it afterwards unless it was open before, so that others can write to it. Hold `lock`."""
         key, state, dataset = self._known(path)
         if dataset is None:
             with open_dataset(path) as dataset:
@@ -264,9 +264,9 @@ class OpenFiles:
             yield dataset
 
     def _known(self, path: Path) -> tuple:
-        """Return key, state and, if the file is open in that state, the dataset of a file, which is removed from the open ones.
+        """Remove a file from the open ones; return its key, its state, and its dataset if the file was open in that state.
 
-        A file that was replaced is closed first: the NetCDF library (4.10.1) can crash if a file is open twice.
+        A replaced file is closed first, because the NetCDF library (4.10.1) can crash if a file is open twice.
         """
         try:
             status = path.stat()

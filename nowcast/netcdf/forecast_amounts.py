@@ -1,4 +1,4 @@
-"""What the numbers of forecast files mean, as far as it takes all files to tell: intervals of amounts, totals, dry numbers."""
+"""Interpret the numbers of forecast files where one file alone is ambiguous: intervals of amounts, totals, codes for dry."""
 
 import contextlib
 import math
@@ -18,13 +18,13 @@ from nowcast.netcdf.reading import warn_once
 from nowcast.netcdf.record import most_frequent_step
 from nowcast.netcdf.times.forecast import Times
 
-_SAMPLE = 4  # fields that are read to find out what undeclared numbers mean
-_MOST_CELLS = 1 << 18  # of a field in the sample
-_NOTHING = np.timedelta64(0, "s")
+_SAMPLE = 4  # number of fields read to find undeclared codes
+_MOST_CELLS = 1 << 18  # largest number of cells read of a field in the sample
+_ZERO = np.timedelta64(0, "s")
 
 
 class File(Protocol):
-    """What is needed to know of a file of forecasts."""
+    """The attributes of a forecast file that this module needs."""
 
     path: Path
     layout: ForecastLayout
@@ -33,7 +33,7 @@ class File(Protocol):
 
 
 def with_intervals(files: Sequence[File], leads: np.ndarray) -> list[File]:
-    """Return the files with the interval of their amounts, which files of one lead time each do not tell alone.
+    """Return the files with the interval of their amounts, which does not follow from a single file with one lead time.
 
     leads: (lead,) timedelta64[s] of all files together
 
@@ -43,7 +43,7 @@ def with_intervals(files: Sequence[File], leads: np.ndarray) -> list[File]:
     kinds = {file.layout.amounts for file in files}
     if kinds == {""}:
         return list(files)
-    forecast = leads[leads > _NOTHING]
+    forecast = leads[leads > _ZERO]
     are_totals = kinds <= {"whole", "total"} and len(forecast) > 1
     step = most_frequent_step(leads) if len(forecast) > 1 else np.timedelta64("NaT", "s")
     shared: dict[ForecastLayout, ForecastLayout] = {}
@@ -63,7 +63,7 @@ def with_intervals(files: Sequence[File], leads: np.ndarray) -> list[File]:
 
 
 def _settled(file: File, forecast: np.ndarray, step: np.timedelta64, *, are_totals: bool) -> ForecastLayout:
-    """Return the layout of a file with its interval: as stated, else the step between the lead times `forecast` (lead,)."""
+    """Return the layout of a file with its interval: stated, else the step between the lead times `forecast` (lead,)."""
     layout, amounts = file.layout, file.layout.amounts
     if amounts == "whole":
         amounts = "total" if are_totals else "stated"
@@ -76,7 +76,7 @@ def _settled(file: File, forecast: np.ndarray, step: np.timedelta64, *, are_tota
 
 
 def of_steps(files: Sequence[File], leads: np.ndarray) -> list[File]:
-    """Return files of totals with their amounts divided by the step between the lead times (lead,)."""
+    """Return files of totals, to be divided by the step between the lead times (lead,)."""
     seconds = int(most_frequent_step(leads).astype(np.int64))
     return [
         replace(f, layout=replace(f.layout, conversion=f.layout.field.conversion(interval_seconds=seconds, where=str(f.path))))
@@ -85,9 +85,9 @@ def of_steps(files: Sequence[File], leads: np.ndarray) -> list[File]:
 
 
 def with_undeclared(files: Sequence[File], selection: Callable[[File, int], dict]) -> list[File]:
-    """Return the files with what a few fields tell of undeclared numbers for no rain and for missing, as in records.
+    """Return the files with undeclared codes for dry and for missing, found in a sample of fields, added to their packing.
 
-    selection: what to read of a file for one position, counted over its time dimensions
+    selection: returns the indices to read from a file at a position, counted over its time dimensions
     """
     layout = files[0].layout
     if layout.kind == "probability" or not layout.quantity.is_rain:
@@ -98,7 +98,7 @@ def with_undeclared(files: Sequence[File], selection: Callable[[File, int], dict
         file = alike[number]
         last = file.times.valid.size - 1
         positions = np.unique(np.linspace(0, last, max(_SAMPLE // len(alike), 1)).round().astype(int))
-        # a file that is damaged is told when it is read
+        # a damaged file is reported when it is read
         with (
             contextlib.suppress(DataError, OSError, RuntimeError, IndexError, KeyError, ValueError),
             OPEN_FILES.lock,

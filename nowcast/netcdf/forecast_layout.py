@@ -1,4 +1,4 @@
-"""Find out what a forecast file holds: its variable, and its dimensions of reference times, lead times, members, thresholds.
+"""Identify the contents of a forecast file: its variable, and the dimensions of reference and lead times, members, thresholds.
 
 Files of this program, of pysteps and of CF programs such as improver are understood. A reference time that is not stated is
 inferred if only one is possible; otherwise the file is refused.
@@ -31,7 +31,7 @@ _MEMBER_NAME = re.compile(
     re.IGNORECASE,
 )
 _PROBABILITY = re.compile(r"probability_of_\w+_above_threshold")
-LEAST_FORECAST = -0.9  # mm/h: from it to 0 is what regressions forecast where it is dry; below are sentinels
+LEAST_FORECAST = -0.9  # mm/h: values from here to 0 are dry (regressions forecast them); lower ones are sentinels
 SENTINEL = -1.0  # in any units
 _UNKNOWN = 3600.0  # s, until the interval is known
 OTHER_NAME = "value"  # variable of this program's forecasts of a quantity other than rain
@@ -42,8 +42,8 @@ class ForecastLayout:
     """How the forecasts of a file are read.
 
     thresholds: mm/h, of exceedance probabilities; () for fields
-    amounts: of amounts "stated" per interval, "spaced" (only by that between what was summed), "assumed" to be per step,
-    "whole" (over the lead time, of a file with one) or "total" since the start; "" for other kinds
+    amounts: how the interval of amounts is known: "stated"; "spaced", stated only as the spacing of the summed values;
+        "assumed" to be one time step; "whole", the lead time of a file with one; "total" since the start; "" for rates
     """
 
     field: Field
@@ -73,14 +73,14 @@ def read_layout(
 ) -> tuple[ForecastLayout, Times]:
     """Return layout and times of an open forecast file; `where` names it in messages.
 
-    strict: whether it must have `variable`; units: those of a variable that states none
+    strict: whether the file must have `variable`; units: those of a variable without the attribute
 
-    Raises DataError (exit 3) if it is no forecast, or of a form that is not understood.
+    Raises DataError (exit 3) if the file holds no forecast, or has a form that is not understood.
     """
     field = _find(dataset, where, variable, strict=strict, has_units=units is not None)
     thresholds, threshold_dim = _thresholds(dataset, field, where) if _is_probability(dataset, field.variable) else ((), None)
     if thresholds and field.units is None:
-        field = replace(field, units="1")  # reading refuses what is above 1
+        field = replace(field, units="1")  # values above 1 are refused when they are read
     if not thresholds:
         field = field.with_units(units, Path(where))
         field = replace(field, packing=_of_forecast(field.packing, dataset.variables[field.variable].dtype.kind))
@@ -102,14 +102,14 @@ def read_layout(
 
 
 def _of_forecast(packing: Packing, kind: str) -> Packing:
-    """Return the packing of a forecast, of which decoded floats a little below 0 are dry: a regression gave them."""
+    """Return the packing of a forecast, in which floats slightly below 0, as regressions give them, are dry."""
     if kind != "f" or packing.scale_factor != 1 or packing.add_offset != 0:
         return packing
     return replace(packing, least=LEAST_FORECAST, missing=(*packing.missing, SENTINEL))
 
 
 def _find(dataset, where: str, variable: str | None, *, strict: bool, has_units: bool) -> Field:
-    """Return the named variable; for None, or if it need not be there, rain, probabilities of rain, or OTHER_NAME."""
+    """Return the named variable; for None, or if it is absent and not `strict`: rain, probabilities of rain, or OTHER_NAME."""
     if (there := named(dataset, variable)) or (strict and variable):
         return find_field(dataset, where, there or variable)
     try:
@@ -139,10 +139,10 @@ def _is_member(dataset, dim: str) -> bool:
 
 
 def own_members(dataset, layout: ForecastLayout, path: Path) -> tuple[int, ...]:
-    """Return the numbers of the members of an open file that holds part of an ensemble; () where nothing tells.
+    """Return the numbers of the members in an open file that holds part of an ensemble; () if they are not stated.
 
-    They are told by the coordinate of members; a single one also by a scalar such as `realization`, a global attribute, or
-    the name of the file or its folder.
+    They come from the coordinate of members; that of a single member also from a scalar variable such as `realization`, a
+    global attribute, or the name of the file or its folder.
     """
     if layout.thresholds:
         return ()
@@ -173,7 +173,7 @@ def _whole_numbers(variable) -> tuple[int, ...]:
 
 
 def _thresholds(dataset, field: Field, where: str) -> tuple[tuple[float, ...], str | None]:
-    """Return the thresholds of probabilities in mm/h, and their dimension if it is one of the field's."""
+    """Return the thresholds of probabilities, mm/h, and their dimension if the field has it."""
     fitting = [v for v in dataset.variables.values() if v.ndim <= 1 and is_numeric(v) and _is_threshold(v)]
     fitting = [v for v in fitting if all(len(dataset.dimensions[dim]) == 1 or dim in field.frame_dims for dim in v.dimensions)]
     if not fitting:
@@ -194,7 +194,7 @@ def _is_threshold(variable) -> bool:
 
 
 def _conversion(dataset, field: Field, times: Times, where: str, zr_a: float, zr_b: float) -> tuple[Conversion, str]:
-    """Return the conversion to mm/h, and what amounts are: see `ForecastLayout`."""
+    """Return the conversion to mm/h, and `amounts` as in `ForecastLayout`."""
     if field.kind != "amount":
         return field.conversion(zr_a=zr_a, zr_b=zr_b, where=where), ""
     leads, interval, amounts = times.valid - times.references, None, "assumed"
@@ -206,6 +206,6 @@ def _conversion(dataset, field: Field, times: Times, where: str, zr_a: float, zr
         if len(np.unique(leads)) == 1 and not said.is_spacing and leads.flat[0] == np.timedelta64(int(interval), "s"):
             amounts = "whole"
     step = most_frequent_step(np.unique(leads))
-    if interval is None:  # where the file has one lead time, all files together tell: forecast_amounts.py
+    if interval is None:  # if the file has one lead time, the interval follows from all files together: forecast_amounts.py
         interval = _UNKNOWN if np.isnat(step) else step.astype(np.int64).item()
     return field.conversion(interval_seconds=interval, where=where), amounts

@@ -1,4 +1,4 @@
-"""Read forecast files: of this program, of pysteps and of CF programs; deterministic, ensembles and probabilities.
+"""Read forecast files of nowcast, pysteps and other CF programs: deterministic, ensembles and probabilities.
 
 A file, or a folder or glob of files, holds the forecasts of one forecaster: one case for each reference time. Reference times,
 lead times and members may be in one file or spread over several. Fields are read when they are needed, with row 0 northernmost.
@@ -37,7 +37,7 @@ class _File:
     times: Times
     grid: Grid
     source: str
-    members: tuple[int, ...]  # numbers of those it holds; () if unknown
+    members: tuple[int, ...]  # numbers of the members in the file; () if unknown
     training: str | None = None  # text of its global attribute TRAINING_PERIODS
 
 
@@ -47,8 +47,8 @@ class Forecasts:
 
     reference_times: (case,) datetime64[s]
     lead_times: (lead,) timedelta64[s]
-    sources: (case, lead, part, 2), the index of a file and the position in it, counted over its time dimensions; several
-        parts are files with different members
+    sources: (case, lead, part, 2), the index of a file and the position in it, counted over its time dimensions; files with
+        different members of one forecast are its parts
     """
 
     grid: Grid
@@ -108,7 +108,7 @@ class Forecasts:
             raise IndexError(f"case {case} of {len(self.reference_times)}")
 
     def _runs(self, case: int, leads: Sequence[int]) -> list[tuple[int, int]]:
-        """Return (first lead, count) of runs of leads that follow one another in one file, each of which is one read."""
+        """Return (first lead, count) of each run of consecutive leads in one file, which is read at once."""
         runs: list[tuple[int, int]] = []
         for lead in leads:
             if runs and lead == sum(runs[-1]) and self._follows(case, lead):
@@ -118,7 +118,7 @@ class Forecasts:
         return runs
 
     def _follows(self, case: int, lead: int) -> bool:
-        """Return whether a lead follows the lead before it along the last time dimension of one file."""
+        """Return whether a lead directly follows the one before it along the last time dimension of the same file."""
         (file, position), before = self.sources[case, lead, 0], self.sources[case, lead - 1, 0]
         last = self.files[file].times.valid.shape[-1:]
         return bool(last) and (before == (file, position - 1)).all() and position % last[0] > 0
@@ -131,7 +131,7 @@ class Forecasts:
             return fields
         before = self._read_stored(case, lead - 1, 1, part=part) if lead else np.zeros_like(fields[:1] if count > 1 else fields)
         before = np.concatenate([before, fields[:-1]]) if count > 1 else before
-        # the amounts are divided by one time step, whatever the lead times are apart
+        # amounts were divided by one time step, although lead times may be further apart
         apart = np.diff(self.lead_times, prepend=np.timedelta64(0, "s"))
         steps = apart[lead : lead + count] / most_frequent_step(self.lead_times)
         rates = (fields - before) / np.where(steps > 0, steps, np.nan).astype(np.float32)[:, None, None]
@@ -152,7 +152,7 @@ class Forecasts:
 
 
 def _selection(file: _File, position: int, count: int, threshold: int) -> dict[str, int | slice]:
-    """Return what to read of each frame dimension: `count` frames along the last time dimension, all members, one threshold."""
+    """Return the index of each frame dimension: `count` frames along the last time dimension, all members, one threshold."""
     layout, shape = file.layout, file.times.valid.shape
     frames: dict = dict(zip(layout.time_dims, (int(n) for n in np.unravel_index(position, shape)), strict=True))
     if count > 1:
@@ -171,17 +171,17 @@ def read_forecast(
     """Open a forecast file, or a folder or glob of files as one forecaster's. Reads coordinates, and a few fields.
 
     variable: name of the variable; None: found by its CF attributes
-    strict: whether files must have the variable; otherwise it is found in those that have not
-    units: of the variable, in files that state none
+    strict: whether every file must have the variable; otherwise files without it are searched for rain
+    units: units of the variable, for files that state none
     zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
 
-    Of several files those that cannot be used are left out, with a warning. Raises UsageError (exit 2) if there are no files,
+    Of several files, unusable ones are left out, with a warning. Raises UsageError (exit 2) if there are no files,
     or for wrong units or a wrong Z-R relation, DataError (3) if none can be used, or files differ in grid, kind or lead times.
     """
     check_given(units, zr_a, zr_b)
     files = _open_usable(expand(where), where, variable=variable, strict=strict, units=units, zr_a=zr_a, zr_b=zr_b)
     for inferred in sorted({file.times.inferred for file in files} - {None}):
-        log.info("%s: no forecast_reference_time is stated; taken from %s", where, inferred)
+        log.info("%s: no forecast_reference_time is stated; it is taken from %s", where, inferred)
     references, leads, sources = order_cases(files, str(where))
     files = with_undeclared(with_intervals(files, leads), lambda file, position: _selection(file, position, 1, 0))
     layout, num_parts = files[0].layout, sources.shape[2]
@@ -207,9 +207,9 @@ def read_forecast(
 
 
 def forecast_in(where: str | Path, *, variable: str | None = None, units: str | None = None) -> Forecasts | None:
-    """Open the forecasts of a file, folder or glob as `read_forecast` does; None for records, going by the first file.
+    """Open the forecasts of a file, folder or glob as `read_forecast` does; None if the first file is a record.
 
-    What has no lead time above 0 is an analysis, which is read as a record.
+    A file without a lead time above 0 is an analysis, which is read as a record.
     """
     try:
         first = read_forecast(expand(where)[0], variable=variable, units=units)
@@ -221,18 +221,18 @@ def forecast_in(where: str | Path, *, variable: str | None = None, units: str | 
 
 
 def probabilities_beside(forecasts: Forecasts, where: str | Path, variable: str) -> Forecasts | None:
-    """Return the probabilities that files hold beside fields, in a variable of this name, or as what they hold; else None."""
+    """Return the probabilities in forecast files: of a variable with this name, or as their only content; else None."""
     if forecasts.kind == "probability":
         return forecasts
     try:
         beside = read_forecast(where, variable=variable, strict=False)
-    except DataError:  # other variables may be unclear
+    except DataError:  # other variables may be ambiguous
         return None
     return beside if beside.kind == "probability" else None
 
 
 def _are_totals(forecasts: Forecasts) -> bool:
-    """Return whether amounts are totals since the start: they are said to be, or never fall in the first or last case."""
+    """Return whether amounts are totals since the start: stated, or because they never decrease in the first and last case."""
     amounts = {file.layout.amounts for file in forecasts.files}
     if not amounts <= {"assumed", "spaced"}:
         return "total" in amounts
@@ -253,13 +253,13 @@ def _open_usable(paths: Sequence[Path], where: str | Path, **reading: Any) -> li
             errors.append(error)
             continue
         _require_alike(file, files[0] if files else file)
-        # thousands of files have the same coordinates and were made by the same network: keep one object
+        # thousands of files share the same coordinates and network: keep one object
         same = {name: shared.setdefault((name, getattr(file, name)), getattr(file, name)) for name in ("layout", "training")}
         files.append(replace(file, grid=shared.setdefault(file.grid.turned, file.grid), **same))
     if errors and not files:
         raise errors[0]
     if errors:
-        log.warning("left out %d of %d files of %s, the first since: %s", len(errors), len(paths), where, errors[0])
+        log.warning("left out %d of %d files of %s; the first because: %s", len(errors), len(paths), where, errors[0])
     return files
 
 
@@ -282,7 +282,7 @@ def _require_alike(file: _File, first: _File) -> None:
 
 
 def _contents(layout: ForecastLayout) -> tuple[Quantity, str, str]:
-    """Return quantity, kind and thresholds, for messages."""
+    """Return quantity, kind and thresholds as text for messages."""
     ensemble = f"{layout.num_members} member{'' if layout.num_members == 1 else 's'}"
     kinds = {"deterministic": "one forecast", "ensemble": ensemble, "probability": "probabilities"}
     thresholds = ", ".join(f"{threshold:g}" for threshold in layout.thresholds)

@@ -59,7 +59,7 @@ def write_forecast(
         lead_times: (lead,) timedelta64
         attributes: global attributes (title, institution, source, history, references)
         single: write the form for one reference time, which `cases` must then have
-        thresholds: mm/h, ascending; sums: accumulations of the fields to add
+        thresholds: mm/h, ascending; sums: accumulations to write beside the fields
 
     Raises OutputError (exit 5) if the file exists or cannot be written; then none is left. Errors of `cases` pass through.
     """
@@ -81,7 +81,7 @@ def variable_name(quantity: Quantity) -> str:
 def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, sums, *, single) -> dict[str, list[int]]:
     """Write the cases one by one into an open dataset; return the checksums of each variable, one per case.
 
-    One case is in memory at a time. The lock is free while the next case is awaited: the threads that make it read records.
+    One case is in memory at a time. The lock is released while the next case is computed, because that reads records.
     """
     first = next(cases, None)
     assert first is not None, "no forecast to write"
@@ -113,8 +113,9 @@ def _write_cases(dataset, path, cases, grid, seconds, quantity, thresholds, sums
 
 
 def write_case_times(dataset, case: int, after: np.timedelta64, seconds: np.ndarray, sums: Sequence[Accumulation]) -> None:
-    """Write the times of a case that begins so long after the first, in a file of many reference times.
+    """Write the times of a case in a file of many reference times.
 
+    after: time from the first reference time to that of the case
     seconds: (lead,) lead times, s
     """
     since = int(after.astype(np.int64))
@@ -144,7 +145,7 @@ def _packed(probabilities: np.ndarray) -> np.ndarray:
 
 
 def create_single(dataset, reference: np.datetime64, seconds: np.ndarray) -> None:
-    """Create the times of a file of one reference time, with its lead times in seconds (lead,)."""
+    """Create the time variables of a file with one reference time; seconds: (lead,) lead times, s."""
     dataset.createDimension("time", len(seconds))
     _create_time(dataset, "time", ("time",), "time", reference)[:] = seconds
     dataset["time"].axis = "T"
@@ -153,7 +154,7 @@ def create_single(dataset, reference: np.datetime64, seconds: np.ndarray) -> Non
 
 
 def create_many(dataset, reference: np.datetime64, seconds: np.ndarray) -> None:
-    """Create the times of a file of many reference times, with their lead times in seconds (lead,)."""
+    """Create the time variables of a file with many reference times; seconds: (lead,) lead times, s."""
     dataset.createDimension("forecast_reference_time", None)
     dataset.createDimension("forecast_period", len(seconds))
     _create_time(dataset, "forecast_reference_time", ("forecast_reference_time",), "forecast_reference_time", reference)
@@ -207,9 +208,9 @@ def _create_sums(dataset, grid: Grid, sums: Accumulation, reference: np.datetime
 
 
 def create_sum_times(dataset, sums: Accumulation, reference: np.datetime64) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Create the times of an accumulation, their bounds and its lead times; fill those of a single case.
+    """Create the times, time bounds and lead times of an accumulation, and fill them for a single case.
 
-    returns: the dimensions of its fields before those of the grid, and the names of their further coordinates
+    returns: the dimensions of its fields before those of the grid, and the names of their auxiliary coordinates
     """
     time, period = f"time{sums.ending}", f"forecast_period{sums.ending}"
     dims = (time,) if _is_single(dataset) else ("forecast_reference_time", period)
@@ -231,7 +232,7 @@ def _is_single(dataset) -> bool:
 
 
 def create_variable(dataset, grid: Grid, name: str, kind: str, dims: tuple[str, ...], fill, times: tuple[str, ...] = ()):
-    """Create a variable over these dimensions and the grid, in chunks of one frame; `times` are its further coordinates."""
+    """Create a variable over these dimensions and the grid, in chunks of one frame; times: its auxiliary time coordinates."""
     chunks = [1] * len(dims) + list(grid.shape)
     variable = dataset.createVariable(
         name, kind, (*dims, grid.y_name, grid.x_name), fill_value=fill, chunksizes=chunks, **COMPRESSION

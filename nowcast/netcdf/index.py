@@ -1,7 +1,7 @@
 """An index of archives in the cache, so that files that have not changed need not be opened again.
 
 There is one JSON file for each folder, with a SHA-256 over its text and the code that read the files. An index that is damaged,
-or was written by other code, is ignored. Another file holds what a sample of the frames told.
+or was written by other code, is ignored. Another file holds results of reading samples of frames.
 """
 
 import base64
@@ -27,8 +27,8 @@ from nowcast.runtime.cache import cache_folder
 from nowcast.runtime.outputs import replacing
 
 MANY = 20  # fewest files of a folder that is indexed; opening fewer is quick
-_MOST_FOUND = 99  # entries of a folder
-SETTLED = 2_000_000_000  # ns: younger files could change again without a new time stamp, whose resolution is limited
+_MOST_RESULTS = 99  # largest number of stored sample results of a folder
+SETTLED = 2_000_000_000  # ns: a younger file could change again within the resolution of its time stamp
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +50,10 @@ class FileIndex:
         self._folder(summary.path).put(summary)
 
     def recall(self, what: str, paths: Sequence[Path]) -> str | None:
-        return self._folder(paths[0]).found.get(_key(what, paths))
+        return self._folder(paths[0]).results.get(_key(what, paths))
 
-    def remember(self, what: str, paths: Sequence[Path], found: str) -> None:
-        self._folder(paths[0]).keep(_key(what, paths), found)
+    def remember(self, what: str, paths: Sequence[Path], result: str) -> None:
+        self._folder(paths[0]).keep(_key(what, paths), result)
 
     def save(self) -> None:
         for folder in self._folders.values():
@@ -72,7 +72,7 @@ class _Folder:
     """The index of one folder.
 
     `files` maps a file's name to [state, position in `shared`, times in s from 1970]. `shared` holds, as JSON texts, what many
-    files of an archive have in common, such as field and grid. `found` is what samples of frames told, by `_key`.
+    files of an archive have in common, such as field and grid. `results` holds results of sampling frames, by `_key`.
     """
 
     def __init__(self, folder: Path, variable: str | None, units: str | None):
@@ -80,8 +80,8 @@ class _Folder:
         name = hashlib.sha256(f"{folder}\n{variable}\n{units}".encode()).hexdigest()
         self.path = cache_folder() / "index" / f"{name}.json"
         self.files, self.shared = read_checked(self.path)
-        self.found_path, self.is_found = cache_folder() / "samples" / f"{name}.json", False
-        self.found, _ = read_checked(self.found_path)
+        self.results_path, self.has_new_results = cache_folder() / "samples" / f"{name}.json", False
+        self.results, _ = read_checked(self.results_path)
         self._numbers = {text: number for number, text in enumerate(self.shared)}
         self._states: dict[str, list[int]] = {}
         self._decoded: dict[int, FileSummary] = {}
@@ -113,17 +113,17 @@ class _Folder:
         self.files[summary.path.name] = [state, self._numbers[text], summary.times.astype(np.int64).tolist()]
         self.is_new = True
 
-    def keep(self, key: str | None, found: str) -> None:
-        """Keep what a sample of frames told; of many, the newest."""
+    def keep(self, key: str | None, result: str) -> None:
+        """Store the result of a sample; the oldest results are dropped."""
         if key is not None:
-            self.found = dict(list(self.found.items())[-_MOST_FOUND:]) | {key: found}
-            self.is_found = True
+            self.results = dict(list(self.results.items())[-_MOST_RESULTS:]) | {key: result}
+            self.has_new_results = True
 
     def save(self) -> None:
-        if self.is_found and len(self.files) >= MANY:
-            self.found_path.parent.mkdir(parents=True, exist_ok=True)
-            write_checked(self.found_path, self.found, [])
-            self.is_found = False
+        if self.has_new_results and len(self.files) >= MANY:
+            self.results_path.parent.mkdir(parents=True, exist_ok=True)
+            write_checked(self.results_path, self.results, [])
+            self.has_new_results = False
         if self.is_new and len(self.files) >= MANY:
             present = {entry.name for entry in os.scandir(self.folder)}
             kept = {name: entry for name, entry in self.files.items() if name in present}
@@ -163,7 +163,7 @@ def reading_code() -> bytes:
 
 
 def _key(what: str, paths: Sequence[Path]) -> str | None:
-    """Return the key of what is found in these files, as they are now; None for files that have just been written."""
+    """Return the key of a result for these files in their present state; None for files that have just been written."""
     try:
         states = [_state(path) for path in paths]
     except OSError:
@@ -192,9 +192,9 @@ def _decode_shared(text: str) -> FileSummary:
     dims, zr = tuple(values["field"]["frame_dims"]), values["field"]["stated_zr"]
     field = Field(**values["field"] | {"frame_dims": dims, "stated_zr": zr and tuple(zr), "packing": packing})
     grid = Grid(**values["grid"] | {"others": tuple(values["grid"]["others"]), "carried": ()})
-    place, nothing = (grid.key, field.quantity), np.zeros(0, "datetime64[s]")
+    series_key, no_times = (grid.key, field.quantity), np.zeros(0, "datetime64[s]")
     interval = values["interval"] and Interval(*values["interval"])
-    known = {"path": Path(), "field": field, "grid": grid, "place": place, "times": nothing, "interval": interval}
+    known = {"path": Path(), "field": field, "grid": grid, "series_key": series_key, "times": no_times, "interval": interval}
     return FileSummary(**values | known)
 
 

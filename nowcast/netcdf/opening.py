@@ -1,6 +1,6 @@
-"""Open records: find out what each file holds, and join files on equal grids to one series.
+"""Open records: read what each file contains, and join files on equal grids to one series.
 
-Opening reads coordinates only, and of amounts a few fields: are they totals since the start of a run?
+Opening reads coordinates only, and a few fields of amounts to see whether they are totals since the start of a model run.
 """
 
 import logging
@@ -33,24 +33,25 @@ from nowcast.runtime.progress import track
 __all__ = ["FileSummary", "Grid", "Index", "Record", "open_records"]
 
 log = logging.getLogger(__name__)
-FORECASTS = "forecasts among records"  # of which is warned once in a folder
-MANY = 20  # files from which on their opening shows its progress
+FORECASTS = "forecasts among records"  # topic of a warning that is logged once per folder
+MANY = 20  # files from which on progress is shown while they are opened
 _DAY = np.timedelta64(86400, "s")
 _RISES = 3  # steps in which amounts must rise without a fall to be a total
 
 
 @dataclass(frozen=True)
 class FileSummary:
-    """What a file holds, without the fields: read once when it is opened.
+    """The contents of a file without its fields, read once when it is opened.
 
-    `interval`: that of an accumulation, None if not stated. Files with equal `place` (grid and quantity) are one series.
-    `is_own`: nowcast made it, as forecasts.
+    interval: of an accumulation; None if not stated
+    series_key: grid and quantity; files with equal keys are one series
+    is_own: whether it holds forecasts that nowcast made
     """
 
     path: Path
     field: Field
     grid: Grid
-    place: tuple
+    series_key: tuple
     times: np.ndarray
     interval: Interval | None
     institution: str | None
@@ -72,13 +73,13 @@ class Index(Protocol):
         """Store the summary of a file."""
 
     def recall(self, what: str, paths: Sequence[Path]) -> str | None:
-        """Return what was kept of `what` that these files told; None if nothing was, or one of them has changed since."""
+        """Return the stored result `what` of sampling these files; None if there is none, or if a file has changed."""
 
-    def remember(self, what: str, paths: Sequence[Path], found: str) -> None:
-        """Keep what these files told of `what`."""
+    def remember(self, what: str, paths: Sequence[Path], result: str) -> None:
+        """Store the result `what` of sampling these files."""
 
     def save(self) -> None:
-        """Write to disk what is new."""
+        """Write new entries to disk."""
 
 
 def open_records(
@@ -94,31 +95,31 @@ def open_records(
 ) -> list[Record]:
     """Open the records in files, folders and globs. Files on equal grids are one series, in time order.
 
-    variable: name of the variable, or names separated by commas of which files have one; None: found by its CF attributes
-    units: of the variable, for files that state none
+    variable: name of the variable, or several names separated by commas, of which each file has one; None: by CF attributes
+    units: units of the variable, for files that state none
     zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
     index: summaries of files that were opened before, with this variable and these units
-    forecasts_too: read a file named by itself also if it holds forecasts that nowcast made
-    strict: whether files must have the variable; otherwise it is found in those that have not
+    forecasts_too: whether to read a file that is named itself even if it holds forecasts that nowcast made
+    strict: whether every file must have the variable; otherwise files without it are searched for rain
 
-    Of several files in a folder or glob those that cannot be used, and forecasts and scores that nowcast made, are left out,
-    with a warning. A record is named by the folder that was given, each differently. Raises UsageError (exit 2) if there are no
+    In a folder or glob, unusable files, and forecasts and scores that nowcast made, are left out with a warning. Each record
+    has a name of its own, made from the folder that was given. Raises UsageError (exit 2) if there are no
     files, for wrong units and a wrong Z-R relation, DataError (3) if a file named by itself, or every file, cannot be used.
     """
     check_given(units, zr_a, zr_b)
     names: dict[tuple, str] = {}
     groups, shared = {}, {}
-    series: dict[tuple, tuple] = {}  # the place of a file -> that of the first file on this grid, but for rounding
+    series: dict[tuple, tuple] = {}  # key of a file -> key of the first file on the same grid (up to rounding)
     for argument in map(os.path.expanduser, [paths] if isinstance(paths, str | Path) else paths):
         for file in _inspect_all(argument, variable, index, units=units, forecasts_too=forecasts_too, strict=strict):
             # an archive of 100,000 files has few different fields and grids: keep one object of each
-            grid = shared.setdefault((file.place, file.grid.turned), file.grid)
+            grid = shared.setdefault((file.series_key, file.grid.turned), file.grid)
             file = replace(file, field=shared.setdefault(file.field, file.field), grid=grid)
-            place = series[file.place] = series.get(file.place) or _place_in(groups, file)
-            groups.setdefault(place, []).append(file)
-            names.setdefault(place, _name(argument, file.path))
+            key = series[file.series_key] = series.get(file.series_key) or _key_in(groups, file)
+            groups.setdefault(key, []).append(file)
+            names.setdefault(key, _name(argument, file.path))
     _save(index)
-    records = [_assemble(files, names[place], zr_a, zr_b, index) for place, files in groups.items()]
+    records = [_assemble(files, names[key], zr_a, zr_b, index) for key, files in groups.items()]
     _save(index)
     return with_own_names(records)
 
@@ -128,12 +129,12 @@ def _save(index: Index | None) -> None:
         index.save()
 
 
-def _place_in(groups: dict[tuple, list[FileSummary]], file: FileSummary) -> tuple:
-    """Return the place of the group on the same grid as a file, but for rounding; its own place if there is none."""
-    for place, (first, *_) in groups.items():
+def _key_in(groups: dict[tuple, list[FileSummary]], file: FileSummary) -> tuple:
+    """Return the key of the series on the same grid as a file, up to rounding; its own key if there is none."""
+    for key, (first, *_) in groups.items():
         if file.field.quantity == first.field.quantity and is_same_series(file.grid, first.grid):
-            return place
-    return file.place
+            return key
+    return file.series_key
 
 
 def _name(argument: str | Path, path: Path) -> str:
@@ -159,7 +160,7 @@ def _inspect_all(
     if own:
         log.warning("left out %d of %d files of %s, which nowcast made: forecasts or scores", len(own), len(paths), argument)
     if errors:
-        log.warning("left out %d of %d files of %s, the first since: %s", len(errors), len(paths), argument, errors[0])
+        log.warning("left out %d of %d files of %s; the first because: %s", len(errors), len(paths), argument, errors[0])
     return files
 
 
@@ -169,13 +170,13 @@ def _inspect_once(path: Path, variable: str | None, index: Index | None, **optio
     summary = index.get(path)
     if summary is None:
         summary = _inspect(path, variable, **options)
-        if not summary.is_own:  # which is read where it is named, and left out elsewhere
+        if not summary.is_own:  # an own file is read only if it is named itself
             index.put(summary)
     return summary
 
 
 def _inspect(path: Path, variable: str | None, *, units: str | None, own_too: bool, strict: bool) -> FileSummary:
-    """Find out what a file holds. Raises DataError (exit 3) if it cannot be used, OwnOutput (3) unless `own_too`."""
+    """Read the summary of a file. Raises DataError (exit 3) if unusable, OwnOutput (3) if nowcast made it, unless `own_too`."""
     with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:
         is_own = made_by_nowcast(dataset)
         if is_own and not own_too:
@@ -197,7 +198,7 @@ def _inspect(path: Path, variable: str | None, *, units: str | None, own_too: bo
 
 
 def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
-    """Return the times of all frames of all sequences. Each sequence starts whole days after the one before, with a gap."""
+    """Return the times of all frames of all sequences; each sequence starts some whole days after the one before."""
     apart = (int((times.max() - times.min()) / _DAY) * 2 + 2) * _DAY
     return (times + np.arange(sequences)[:, None] * apart).ravel()
 
@@ -211,15 +212,15 @@ def _frame_times(dataset, field: Field, path: Path) -> np.ndarray:
     """
     sizes = {dim: len(dataset.dimensions[dim]) for dim in field.frame_dims if dim != SEQUENCE}
     names = find_times(dataset, field.variable, sizes)
-    told = [name for name in (names.valid, names.reference, names.period) if name]
-    over_time = {dim for name in told for dim in dataset.variables[name].dimensions if dim in sizes}
+    time_names = [name for name in (names.valid, names.reference, names.period) if name]
+    over_time = {dim for name in time_names for dim in dataset.variables[name].dimensions if dim in sizes}
     extra = [f"{dim} ({size})" for dim, size in sizes.items() if dim not in over_time or len(over_time) > 1]
-    if len(sizes) > 1 or (told and extra):
+    if len(sizes) > 1 or (time_names and extra):
         is_own = made_by_nowcast(dataset)
         raise DataError(
             f"{path}: {field.variable} has more dimensions than time, y and x: {', '.join(extra)}.\n"
             + ("They are forecasts: nowcast evaluate, inspect, plot and series take them; here observations are expected."
-               if is_own else "Expected a file with one of each selected.")
+               if is_own else "Select one position of each of these first.")
         )  # fmt: skip
     times = read_valid_times(dataset, names, tuple(sizes), str(path))
     if times is None:
@@ -227,23 +228,23 @@ def _frame_times(dataset, field: Field, path: Path) -> np.ndarray:
         raise DataError(f"{path}: {field.variable} has no times{but}.\nExpected a time coordinate for every frame.")
     if 0 in sizes.values():
         raise DataError(f"{path}: {field.variable} has no frames.\nExpected at least one.")
-    _tell_of_forecasts(dataset, names, times, path)
+    _warn_of_forecasts(dataset, names, times, path)
     return times
 
 
-def _tell_of_forecasts(dataset, names: TimeNames, times: np.ndarray, path: Path) -> None:
-    """Warn, once in a folder, where all frames are ahead of the one reference time that a file states: of forecasts."""
+def _warn_of_forecasts(dataset, names: TimeNames, times: np.ndarray, path: Path) -> None:
+    """Warn, once per folder, if a file states one reference time and all its frames are later: it holds a forecast."""
     stated = dataset.variables.get(names.reference)
     if stated is None or stated.size != 1 or text(stated, "standard_name") != "forecast_reference_time":
         return
-    with suppress(DataError):  # one that cannot be read tells nothing
+    with suppress(DataError):  # an unreadable reference time does not count
         start = read_times(dataset, names.reference, stated.dimensions, str(path)).ravel()[0]
         if (times > start).all() and is_first(path, FORECASTS):
-            log.warning("%s: it holds a forecast from %sZ, which is read as if it had been observed", path, start)
+            log.warning("%s: this is a forecast from %sZ, which is read as if it had been observed", path, start)
 
 
 def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, index: Index | None) -> Record:
-    """Join files on one grid to a record, with frames in time order; of frames with equal times the last file's is used."""
+    """Join files on one grid to a record, with frames in time order; of frames with equal times, the last file counts."""
     times = np.concatenate([file.times for file in files])
     name = files[0].path.stem if len(files) == 1 else name
     file_of = np.repeat(np.arange(len(files)), [len(file.times) for file in files])
@@ -277,7 +278,7 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, ind
 
 
 def _refuse_totals(record: Record, index: Index | None) -> None:
-    """Raise DataError (exit 3) for amounts that never fall in the middle or at the end of a record, but grow: totals."""
+    """Raise DataError (exit 3) for totals: amounts that grow and never decrease in the middle or at the end of a record."""
     num = min(len(record), MOST_READ)
     places = [range(first, first + num) for first in {(len(record) - num) // 2, len(record) - num}]
     paths = sorted({record.source(position) for place in places for position in place})
@@ -286,7 +287,7 @@ def _refuse_totals(record: Record, index: Index | None) -> None:
         return
     try:
         are_totals = any(never_falls(record.read(place), least=_RISES) for place in places)
-    except DataError:  # a damaged frame, which is told where it is used
+    except DataError:  # a damaged frame is reported where it is used
         return
     if index is not None and not are_totals:
         index.remember(what, paths, "true")
@@ -305,5 +306,5 @@ def _nominal_times(times: np.ndarray, name: str) -> np.ndarray:
     nominal = nominal_times(times)
     if moved := int((nominal != times).sum()):
         furthest = np.abs(nominal - times).max().astype(np.int64)
-        log.warning("%s: %d of %d times, up to %d s early or late, are taken as even", name, moved, len(times), furthest)
+        log.warning("%s: moved %d of %d times by up to %d s, so that they are evenly spaced", name, moved, len(times), furthest)
     return nominal

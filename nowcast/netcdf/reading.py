@@ -1,4 +1,4 @@
-"""How the files of a record are read: conversion, interval, and what undeclared numbers mean, with warnings of doubts."""
+"""Decide how the files of a record are read: unit conversion, interval, undeclared codes; warn if something is doubtful."""
 
 import contextlib
 import json
@@ -22,15 +22,15 @@ from nowcast.netcdf.record import FrameLayout
 from nowcast.netcdf.times.intervals import Interval
 
 log = logging.getLogger(__name__)
-_TELLING = 4  # frames, evenly spaced, that tell the time step of a file, or that it has changed
-_ADVICE = 'If amounts are of other intervals, state them: time bounds, or cell_methods = "time: sum (interval: …)"'
-_SAMPLE = 4  # frames that are read to find out what undeclared numbers mean
-_MOST_CELLS = 1 << 18  # of a frame in the sample
-_MOST_FIELDS = 8  # different fields (such as packings) of a record that are sampled
+_EVEN_FRAMES = 4  # number of evenly spaced frames that determine the time step of a file, or that it has changed
+_ADVICE = 'If the amounts cover other intervals, state them: time bounds, or cell_methods = "time: sum (interval: …)"'
+_SAMPLE = 4  # number of frames read to find undeclared codes
+_MOST_CELLS = 1 << 18  # largest number of cells read of a frame in the sample
+_MOST_FIELDS = 8  # largest number of different fields (such as packings) of a record that are sampled
 
 
 class File(Protocol):
-    """What is needed to know of a file of a record."""
+    """The attributes of a file of a record that this module needs."""
 
     path: Path
     field: Field
@@ -41,22 +41,22 @@ class File(Protocol):
 
 
 class Samples(Protocol):
-    """What a store of what files told has to do; the index of opening.py is one."""
+    """A store of results of sampling files, such as the index of opening.py."""
 
     def recall(self, what: str, paths: Sequence[Path]) -> str | None:
-        """Return what was kept of `what` that these files told; None if nothing was, or one of them has changed since."""
+        """Return the stored result `what` of sampling these files; None if there is none, or if a file has changed."""
 
-    def remember(self, what: str, paths: Sequence[Path], found: str) -> None:
-        """Keep what these files told of `what`."""
+    def remember(self, what: str, paths: Sequence[Path], result: str) -> None:
+        """Store the result `what` of sampling these files."""
 
 
 def make_layouts(
     files: Sequence[File], step: np.timedelta64, zr_a: float, zr_b: float, samples: Samples | None = None
 ) -> tuple[FrameLayout, ...]:
-    """Return how each file is read. An accumulation without a stated interval is taken to cover the time step: that of its file
-    where some evenly spaced frames tell it, else that of the record.
+    """Return the layout of each file. An accumulation without a stated interval is assumed to cover the time step: that of its
+    file if that has enough evenly spaced frames, else that of the record.
 
-    samples: what samples of their frames told before
+    samples: stored results of earlier samples
 
     Raises DataError (exit 3) for units that cannot be used.
     """
@@ -80,7 +80,7 @@ def make_layouts(
 def _all_refined(
     alike: Mapping[Field, Sequence[File]], conversions: Mapping[Field, Conversion], samples: Samples | None
 ) -> Iterator[tuple[Field, Field]]:
-    """Yield each field with what samples tell of undeclared numbers: its own, or, of many, those of some of another scale."""
+    """Yield each field with undeclared codes added. Of many fields some are sampled; the others get the codes of these."""
     sampled = [list(alike)[n] for n in np.unique(np.linspace(0, len(alike) - 1, _MOST_FIELDS).round().astype(int))]
     found: dict[Field, list[Packing]] = {}
     for field in sampled:
@@ -96,7 +96,7 @@ def _all_refined(
 
 
 def _unscaled(field: Field) -> Field:
-    """Return a field without its scale, offset and range, in which the files of one archive may differ."""
+    """Return a field without its scale, offset and range, which may differ between the files of one archive."""
     return replace(field, packing=replace(field.packing, scale_factor=1.0, add_offset=0.0, low=-np.inf, high=np.inf))
 
 
@@ -105,23 +105,23 @@ def _key(file: File) -> tuple:
 
 
 def own_step(file: File) -> np.timedelta64 | None:
-    """Return the time step of a file's own frames, which an amount without a stated interval covers; None if it is not told."""
-    if file.field.kind != "amount" or file.interval or len(file.times) < _TELLING:
+    """Return the time step of a file's own frames, assumed as the interval of its amounts; None if it has too few frames."""
+    if file.field.kind != "amount" or file.interval or len(file.times) < _EVEN_FRAMES:
         return None
     steps = np.unique(np.abs(np.diff(file.times)))
     return steps[0] if len(steps) == 1 and steps[0] > np.timedelta64(0, "s") else None
 
 
 def warn_of_other_steps(times: np.ndarray, guessed: np.ndarray, step: np.timedelta64, path: Path, variable: str) -> None:
-    """Warn where amounts that are taken to be of one time step are evenly spaced by another.
+    """Warn if amounts without a stated interval are evenly spaced by another time step than assumed.
 
     times: (frame,) datetime64[s], ascending
-    guessed: (frame,) whether the frame is an amount that is divided by `step` since nothing else is told
+    guessed: (frame,) whether the frame is an amount whose interval is only assumed to be `step`
     """
-    if len(times) < _TELLING:
+    if len(times) < _EVEN_FRAMES:
         return
     steps, taken = (np.lib.stride_tricks.sliding_window_view(each, size)
-                    for each, size in ((np.diff(times), _TELLING - 1), (guessed, _TELLING)))  # fmt: skip
+                    for each, size in ((np.diff(times), _EVEN_FRAMES - 1), (guessed, _EVEN_FRAMES)))  # fmt: skip
     others = np.flatnonzero((steps == steps[:, :1]).all(axis=1) & (steps[:, 0] != step) & taken.all(axis=1))
     if len(others):
         apart, used = (value / np.timedelta64(60, "s") for value in (steps[others[0], 0], step))
@@ -130,7 +130,7 @@ def warn_of_other_steps(times: np.ndarray, guessed: np.ndarray, step: np.timedel
 
 
 def _warn_of_own_step(file: File, own: np.timedelta64 | None, step: np.timedelta64) -> None:
-    """Warn of a file whose amounts are divided by its own time step, another one than that of the record; once in a folder."""
+    """Warn, once per folder, if the amounts of a file are divided by its own time step and that of the record differs."""
     if own and own != step and is_first(file.path, "own time step"):
         apart, others = (value / np.timedelta64(60, "s") for value in (own, step))
         said = f"states no interval and is divided by {apart:g} min, its own time step; that of the record is {others:g} min"
@@ -153,7 +153,7 @@ def _conversion(file: File, step: np.timedelta64, zr_a: float, zr_b: float) -> t
     if file.field.kind == "amount" and seconds is None and not np.isnat(step):
         seconds, source = int(step.astype(np.int64)), "the time step: no interval is stated"
     if file.field.has_given_units:
-        source = "; ".join(filter(None, [source, "units as given, the file states none of rain"]))
+        source = "; ".join(filter(None, [source, "units given by the user; the file states none of rain"]))
     conversion = file.field.conversion(interval_seconds=seconds, zr_a=zr_a, zr_b=zr_b, where=str(file.path))
     warn_of_contradiction(file.interval, file.path, file.field.variable)
     stated = file.field.stated_zr
@@ -164,7 +164,7 @@ def _conversion(file: File, step: np.timedelta64, zr_a: float, zr_b: float) -> t
 
 
 def warn_of_contradiction(interval: Interval | None, path: Path, variable: str) -> None:
-    """Warn, once in a folder, if something contradicts the interval that an amount is divided by."""
+    """Warn, once per folder, if two statements of the interval of an amount contradict each other."""
     if interval and interval.contradiction:
         said = f"{variable} is divided by {interval.seconds:g} s ({interval.source})"
         warn_once(path, f"{said}, but {interval.contradiction} contradicts it")
@@ -177,7 +177,7 @@ def warn_once(path: Path, text: str) -> None:
 
 
 def _refined(field: Field, files: Sequence[File], conversion: Conversion, samples: Samples | None) -> Field:
-    """Return the field with what a few frames tell of undeclared numbers."""
+    """Return the field with undeclared codes, found in a few frames, added to its packing."""
     if not field.quantity.is_rain:
         return field
     numbers = np.unique(np.linspace(0, len(files) - 1, _SAMPLE).round().astype(int))
@@ -196,19 +196,19 @@ def _refined(field: Field, files: Sequence[File], conversion: Conversion, sample
         packing = replace(field.packing, missing=tuple(missing), dry=tuple(dry))
     if remark:
         if DOUBT in remark:
-            is_first(files[0].path, DOUBT)  # not again where frames are read
+            is_first(files[0].path, DOUBT)  # no second warning when frames are read
         warn_once(files[0].path, f"{field.variable}: {remark}")
     return field if repr(packing) == repr(field.packing) else replace(field, packing=packing)
 
 
 def _sample(field: Field, files: Sequence[File], conversion: Conversion, frames: int) -> np.ndarray:
-    """Read some frames of each file (frame, y, x) as they are stored, of large grids only some rows."""
+    """Read some frames of each file (frame, y, x) as they are stored; on large grids only some rows."""
     sample, every = [], max(1, math.prod(files[0].grid.shape) // _MOST_CELLS)  # rows
     for file in files:
         layout = FrameLayout(field, conversion, file.grid.turned, file.sequence_length)
         positions = np.unique(np.linspace(0, len(file.times) - 1, frames).round().astype(int))
         chosen = [selection for position in positions for selection in layout.selections(int(position), 1)]
-        # a file or frame that is damaged is told when it is read
+        # a damaged file or frame is reported when it is read
         with (
             contextlib.suppress(DataError, OSError, RuntimeError, IndexError, KeyError, ValueError),
             OPEN_FILES.lock,

@@ -24,17 +24,17 @@ from nowcast.netcdf.times.raster import absent_between, nearest, tolerance
 from nowcast.quantity import Quantity
 
 log = logging.getLogger(__name__)
-SEQUENCE = "sequence"  # dimension over independent events of equal length, the only one that frames may have besides time
-_MOST_READINGS = 4  # of a record, that are logged
+SEQUENCE = "sequence"  # dimension of independent events of equal length, the only one besides time that frames may have
+_MOST_READINGS = 4  # largest number of readings of a record that are logged
 CHUNK_ROOM = 1 << 28  # bytes: largest chunk cache of a file
 
 
 @dataclass(frozen=True)
 class FrameLayout:
-    """How the frames of a file are read; files that agree share one object.
+    """How the frames of a file are read; equal files share one object.
 
-    `turned`: whether the rows of the file start in the south, and its columns in the east. `sequence_length`: frames of each
-    sequence, 0 if the file has no sequences. Frames are numbered through all sequences.
+    `turned`: whether rows of the file start in the south, and columns in the east. `sequence_length`: number of frames in each
+    sequence, 0 if the file has no sequences. Frames are numbered consecutively over all sequences.
     """
 
     field: Field
@@ -44,7 +44,7 @@ class FrameLayout:
     interval_source: str = ""  # where the interval of an amount is stated
 
     def selections(self, frame: int, count: int) -> list[dict[str, slice]]:
-        """Return what to read of each dimension for `count` frames from `frame` on: one selection, or one per sequence."""
+        """Return the slice of each dimension for `count` frames from `frame` on: one selection, or one per sequence."""
         time = [dim for dim in self.field.frame_dims if dim != SEQUENCE]
         if not self.sequence_length:
             return [{dim: slice(frame, frame + count) for dim in time}]
@@ -86,20 +86,20 @@ class Record:
 
     @property
     def readings(self) -> list[str]:
-        """What is read as what, such as "rain in mm per 300 s -> mm/h (by the time bounds)": a text for each way."""
+        """Each conversion as text, such as "rr as rain rate: mm per 300 s -> mm/h (the time bounds)"."""
         texts = {layout.conversion.describe: layout.interval_source for layout in self.layouts}
         sources = (f"{said} ({source})" if source else said for said, source in texts.items())
         return [f"{self.variable} as {self.quantity.name.replace('_', ' ')}: {said}" for said in sources]
 
     @property
     def is_absent(self) -> np.ndarray:
-        """Return a mask (frame,) of the frames that are in no file: put in by `with_absent`, and missing as a whole."""
+        """Return a mask (frame,) of the absent frames, which are in no file: `with_absent` inserts them, missing as a whole."""
         return self.frame_sources[:, 0] < 0
 
     def with_absent(self, most: int) -> "Record":
-        """Return the record with the frames put in that are absent between two others, up to `most` in a row.
+        """Return the record with absent frames inserted into gaps of up to `most` frames.
 
-        A longer gap stays a gap.
+        Longer gaps stay gaps.
         """
         absent = absent_between(self.times, self.time_step, most)
         if not len(absent):
@@ -116,7 +116,7 @@ class Record:
         return most_frequent_step(self.times)
 
     def frames_at(self, times: np.ndarray) -> np.ndarray:
-        """Return the times of the frames that are meant by times as in the files, or up to the tolerance from a frame.
+        """Return the times of the frames for given times: equal to a time in the files, or within the tolerance of a frame.
 
         times: (time,) datetime64[s]
         returns: (time,) datetime64[s], NaT where there is no frame
@@ -130,7 +130,7 @@ class Record:
         return np.where(off <= tolerance(self.time_step), self.times[position], np.datetime64("NaT", "s"))
 
     def is_between(self, start: np.datetime64 | None, end: np.datetime64 | None) -> np.ndarray:
-        """Return a mask (frame,) of the frames whose time, or time in the file, is from `start` to `end`; None is no limit."""
+        """Return a mask (frame,) of the frames whose time, or time in the file, is from `start` to `end` (None: no limit)."""
         masks = [
             (times >= (times[0] if start is None else start)) & (times <= (times[-1] if end is None else end))
             for times in (self.times, self.stamps)
@@ -175,7 +175,7 @@ class Record:
         return self.paths[self.frame_sources[position, 0]]
 
     def digest(self, positions: Sequence[int] | None = None) -> str:
-        """Return a SHA-256 (hex) over what is read: files (path, size, time of change), conversions, frames."""
+        """Return a SHA-256 (hex) of the source of the frames: files (path, size, modification time), conversions, frames."""
         digest = hashlib.sha256()
         described = {id(layout): repr(layout) for layout in self.layouts}
         for path, layout in zip(resolved(self.paths), self.layouts, strict=True):
@@ -189,9 +189,9 @@ class Record:
 
 
 def with_own_names(records: Sequence[Record]) -> list[Record]:
-    """Return the records with names that differ, since files, scores and blocks of the bootstrap are told apart by them.
+    """Return the records with unique names, by which files, scores and blocks of the bootstrap are distinguished.
 
-    Records of one name also get the subfolders in which their files lie, or else the name of their first file, or a number.
+    Records with equal names get the subfolders of their files appended, or else the name of their first file, or a number.
     """
     names = [record.name for record in records]
     for name in [name for name, number in Counter(names).items() if number > 1]:
@@ -205,7 +205,7 @@ def with_own_names(records: Sequence[Record]) -> list[Record]:
 
 
 def _endings(paths: Sequence[Path]) -> list[str]:
-    """Return the first subfolders that tell files apart, or their stems; all subfolders where neither does."""
+    """Return the shortest paths of subfolders that distinguish files, else their stems; all subfolders if neither does."""
     parents = [Path(os.path.abspath(path)).parent for path in paths]
     folders, shared = [parent.parts for parent in parents], len(Path(os.path.commonpath(parents)).parts)
     depths = range(shared + 1, max(map(len, folders)) + 1)
@@ -215,7 +215,7 @@ def _endings(paths: Sequence[Path]) -> list[str]:
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
-    """Return names that differ: those that several have get the numbers 1, 2, … that make none of the others."""
+    """Return unique names: equal ones get the numbers 1, 2, … appended, without repeating another name."""
     own, numbers, taken = [], Counter(names), set(names)
     for name in names:
         if numbers[name] > 1:
@@ -225,19 +225,19 @@ def _numbered(names: Sequence[str]) -> list[str]:
     return own
 
 
-_TOLD: set[str] = set()  # readings that have been logged
+_LOGGED: set[str] = set()  # readings that have been logged
 
 
 def log_readings(records: Sequence[Record]) -> None:
-    """Log how records are read: variable, quantity, units, conversion, interval. What was logged before is not repeated."""
+    """Log how records are read, each reading once: variable, quantity, units, conversion, interval."""
     names: dict[str, list[str]] = {}
     for record in records:
         for reading in record.readings[:_MOST_READINGS]:
             names.setdefault(reading, []).append(record.name)
-    for reading in names.keys() - _TOLD:
+    for reading in names.keys() - _LOGGED:
         more = ", …" if len(names[reading]) > _MOST_READINGS else ""
         log.info("%s%s: %s", ", ".join(names[reading][:_MOST_READINGS]), more, reading)
-    _TOLD.update(names)
+    _LOGGED.update(names)
 
 
 def resolved(paths: Sequence[Path]) -> list[Path]:
@@ -251,7 +251,7 @@ def keep_chunks(variable, field: Field, *, also: str | None = None) -> None:
 
     Otherwise the next frame would decompress the same chunks again, which takes a hundred times longer for files with the
     library's default chunks. Chunks of one frame are read only once, and get a smaller cache: the default of 64 MiB for each
-    open file adds up to a gigabyte. `also` is a further dimension that is read as a whole. Hold the lock of the library.
+    open file adds up to a gigabyte. `also`: another dimension that is read as a whole. Hold the lock of the library.
     """
     chunks = variable.chunking()
     if not isinstance(chunks, list):
@@ -271,7 +271,7 @@ def keep_chunks(variable, field: Field, *, also: str | None = None) -> None:
 
 
 def _warn_of_chunks(file: Path, variable, field: Field, needed: int) -> None:
-    """Log a warning, once for a folder, that reading a frame decompresses many others."""
+    """Log a warning, once per folder, that reading a frame decompresses many others."""
     if not is_first(file, f"chunks of {variable.name}"):
         return
     frames = math.prod(
@@ -282,7 +282,7 @@ def _warn_of_chunks(file: Path, variable, field: Field, needed: int) -> None:
         for dim, size in zip(variable.dimensions, variable.shape, strict=True)
     )
     log.warning(
-        "%s: %s is stored in chunks of %d frames, %.1f GB for a grid, and decompressed anew for every frame: this is slow.\n"
+        "%s: %s is stored in chunks of %d frames, %.1f GB per grid, all decompressed again for every frame: this is slow.\n"
         "Expected chunks of one frame: `nccopy -c %s:%s IN.nc OUT.nc`.",
         file, variable.name, frames, needed / 1e9, variable.name, sizes,
     )  # fmt: skip

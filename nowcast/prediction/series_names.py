@@ -1,4 +1,4 @@
-"""Name the series of a watched folder: each differently, and alike when the watch begins anew."""
+"""Name the series of a watched folder: uniquely, and the same after a restart."""
 
 import hashlib
 import os
@@ -18,31 +18,31 @@ from nowcast.prediction.pipeline import file_name, reference_of
 
 @dataclass(frozen=True)
 class Named:
-    """A series to name: its record, the places of its files (see FileSummary), the subfolders in which they lie."""
+    """A series to name: its record, and the series keys (see FileSummary) and subfolders of its files."""
 
     record: Record
-    places: tuple[tuple, ...]
+    keys: tuple[tuple, ...]
     subfolders: frozenset[str]
 
 
 class SeriesNames:
-    """The endings of the names of series: "" for the first, whose forecasts are named by their time alone.
+    """The endings of the names of series: "" for the first, whose forecast files are named by their time only.
 
-    An ending that forecasts on another grid have is not used: a name never stands for two radars.
+    An ending that is used by forecasts on another grid is not reused, so that a name never stands for two radars.
     """
 
     def __init__(self, folder: Path, output: Path):
         self.folder, self.output = folder, output
-        self._endings: dict[tuple, str] = {}  # by the places of files
+        self._endings: dict[tuple, str] = {}  # by series key
 
     def name(self, series: Sequence[Named], *, keep: bool = True) -> list[str]:
-        """Return a name for each series: that of the folder, and the ending that is kept for it from now on.
+        """Return a name for each series: the folder, and an ending that stays with the series.
 
-        It is the ending that forecasts on its grid have, else none for a series that is alone, else the subfolder that is its
-        alone, else its size and a digest of its place. keep: False for series that may be nothing but a stray frame
+        The ending is that of existing forecasts on its grid; else none if it is the only series; else its subfolder if no other
+        series has it; else its size and a digest of its key. keep: False for series that may be only a stray frame
         """
         endings = dict(self._endings)
-        known = [next((endings[place] for place in each.places if place in endings), None) for each in series]
+        known = [next((endings[key] for key in each.keys if key in endings), None) for each in series]
         made = self._newest_made() if None in known else {}
         for position, each in enumerate(series):
             if known[position] is None:
@@ -51,27 +51,27 @@ class SeriesNames:
             if known[position] is None:
                 used = {*endings.values(), *made, *known}
                 known[position] = next(ending for ending in self._new(each, series) if ending not in used)
-            endings |= dict.fromkeys(each.places, known[position])
+            endings |= dict.fromkeys(each.keys, known[position])
         self._endings = endings if keep else self._endings
         folder = self.folder.resolve().name
         return [f"{folder}-{ending}" if ending else folder for ending in known]
 
     def prefix(self, record: Record) -> str:
-        """Return what the names of the forecasts of a named record begin with, before their time."""
+        """Return the prefix of the names of the forecast files of a named record, before their time."""
         return "" if record.name == self.folder.resolve().name else f"{record.name}_"
 
     def _new(self, each: Named, series: Sequence[Named]) -> list[str]:
-        """Return the endings that a series may have, the best first; the last is of no other series."""
+        """Return possible endings for a series, in order of preference; the last is unique."""
         plain = [""] if len(series) == 1 and not self._endings else []
         shared = [folder for other in series for folder in other.subfolders]
         own = [folder for folder in each.subfolders if folder and len(each.subfolders) == 1 and shared.count(folder) == 1]
         rows, columns = each.record.grid.shape
-        told = min(map(repr, each.places))
-        digests = [hashlib.sha256(told.encode()).hexdigest()[:length] for length in (6, 64)]
+        text = min(map(repr, each.keys))
+        digests = [hashlib.sha256(text.encode()).hexdigest()[:length] for length in (6, 64)]
         return [*plain, *own, *(f"{rows}x{columns}-{digest}" for digest in digests)]
 
     def _newest_made(self) -> dict[str, Forecasts | None]:
-        """Return the endings in the names of the forecasts that are there, each with its newest; None if it is unreadable."""
+        """Return the endings of existing forecast files, each with its newest forecast (None if unreadable)."""
         begin = f"{self.folder.resolve().name}-"
         found = sorted(forecasts_in(self.output).items(), key=lambda each: max(each[1]), reverse=True)  # the one in use first
         own = [(prefix, max(times)) for prefix, times in found if not prefix or prefix.startswith(begin)]
@@ -79,7 +79,7 @@ class SeriesNames:
 
 
 def forecasts_in(output: Path) -> dict[str, list[np.datetime64]]:
-    """Return the times of the forecast files in a folder, datetime64[s], by what their names begin with."""
+    """Return the times of the forecast files in a folder, datetime64[s], by the prefix of their names."""
     found = defaultdict(list)
     for entry in os.scandir(output) if output.is_dir() else ():
         begin, mark, rest = entry.name.rpartition("_")

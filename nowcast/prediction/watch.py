@@ -1,7 +1,7 @@
 """Watch a folder that a radar writes to, and forecast from each frame that arrives.
 
 The folder is listed every few seconds. A file is read when its size and time have not changed between two listings and it
-opens without error. A file that cannot be read is reported once and left alone until it changes. Of each series the few dozen
+opens without error. A file that cannot be read is reported once and ignored until it changes. For each series a few dozen
 files with the newest times are remembered. After each listing, all reference times among the newest frames of each series
 without a forecast file are forecast, the newest first. So restarts, gaps and late frames need no special treatment, and memory
 does not grow.
@@ -29,11 +29,11 @@ from nowcast.runtime.signals import StopRequest
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
-NEWEST = 12  # newest frames to forecast from; a missed forecast from an earlier frame is of no use any more
+NEWEST = 12  # number of newest frames to forecast from; forecasts from earlier frames are no longer useful
 MOST_SERIES = 64  # series that are forecast, as from the radars of a country
-SILENT = np.timedelta64(3, "h")  # that the newest frame of a series is before that of others, when a new one takes its place
-AHEAD = np.timedelta64(1, "D")  # of this machine's clock: later times are wrong, if others are not
-OLD_AT_ONCE = 2000  # files that were settled long ago and are looked at in one listing, in turn
+SILENT = np.timedelta64(3, "h")  # a series whose newest frame is so much older than that of others may be replaced
+AHEAD = np.timedelta64(1, "D")  # times further ahead of this machine's clock are wrong, unless all are
+OLD_AT_ONCE = 2000  # number of old files that are checked for changes at each listing, in turn
 TRIES = 3  # attempts to open a file that no longer changes; its writer may still hold it open
 FileState = tuple[int, int, int]  # size in bytes, time of change in ns, inode
 
@@ -85,7 +85,7 @@ def _forecast(
 ) -> Iterator[Path]:
     """Make the missing forecasts from the newest frames; yield their files.
 
-    `reasons` holds, for each file that cannot be made yet, the reason that was logged, so that it is logged only once.
+    `reasons`: for each forecast file that cannot be made yet, the logged reason, so that it is logged only once.
     """
     try:
         records = watched.records(reading, forecaster.input_frames)
@@ -120,7 +120,7 @@ def _due(watched: "Watched", records: Sequence[Record]) -> list[tuple[np.datetim
     there = forecasts_in(watched.output) if any(len(record.stamps) for record in records) else {}
     for record in records:
         prefix = watched.names.prefix(record)
-        # where times are moved to an even raster, one may be another by a few seconds when more frames have come
+        # times that are moved to a regular raster may change by a few seconds when more frames have arrived
         is_moved = len(record.stamps) and prefix in there
         made = set(record.frames_at(np.array(there[prefix], "datetime64[s]"))) if is_moved else set()
         times = [time for time in _credible(record)[-NEWEST:] if time not in made]
@@ -129,10 +129,10 @@ def _due(watched: "Watched", records: Sequence[Record]) -> list[tuple[np.datetim
 
 
 def _credible(record: Record) -> np.ndarray:
-    """Return the times (time,) of a record without those too far ahead of the clock; all where there are no others."""
+    """Return the times (time,) of a record without those too far ahead of the clock; all if all are."""
     times = record.times[record.times <= np.datetime64("now") + AHEAD]
     if 0 < len(times) < len(record.times) and is_first(record.paths[0], "times ahead of the clock"):
-        log.warning("%s: left out frames of later than tomorrow, the last of %sZ", record.name, record.times[-1])
+        log.warning("%s: left out frames with times after tomorrow, the last at %sZ", record.name, record.times[-1])
     return times if len(times) else record.times
 
 
@@ -147,12 +147,12 @@ class Watched:
         self.names = SeriesNames(folder, output)
         # by path as text, which is fast: a folder of 100,000 files is listed every two seconds
         self._seen: dict[str, FileState] = {}  # state of files that were new or changed at the last listing
-        # hash of the state of files that were read, or too old for it: one that changes is new
+        # hash of the state of files that were read or are too old; a file whose state changes is new
         self._settled: dict[str, int] = {}
-        self._changed: dict[str, int] = {}  # time of change, ns, of those that settled at this listing
+        self._changed: dict[str, int] = {}  # modification time, ns, of files that settled at this listing
         self._failures: dict[str, int] = {}
         self._summaries: dict[str, FileSummary] = {}  # in the order of their arrival
-        self._series: list[tuple] = []  # places of those that are remembered, in the order in which they came
+        self._series: list[tuple] = []  # keys of the remembered series, in order of arrival
         self._is_readable, self._turn = True, 0
 
     def get(self, path: Path) -> FileSummary | None:
@@ -167,9 +167,9 @@ class Watched:
         self._summaries[str(summary.path)] = summary
 
     def recall(self, what: str, paths: Sequence[Path]) -> str | None:
-        """Return nothing: when files arrive, others are sampled."""
+        """Return None: results of sampling become outdated when files arrive."""
 
-    def remember(self, what: str, paths: Sequence[Path], found: str) -> None:
+    def remember(self, what: str, paths: Sequence[Path], result: str) -> None:
         """Do nothing."""
 
     def save(self) -> None:
@@ -201,30 +201,30 @@ class Watched:
         return self._changed[path], path
 
     def _complete(self, further: Iterable[str], arrived: Iterable[str], reading: Mapping[str, Any]) -> None:
-        """Open further files, those that changed last first, until there are `keep` of each series of a subfolder.
+        """Open further files, the last changed first, until there are `keep` of each series in a subfolder.
 
-        Where several radars write to one folder, the newest files are few of each. A series may have no others: the number
-        of files that are opened has a limit.
+        Needed if several radars write to one folder, because the newest files include few of each. The number of files opened
+        is limited, because a series may have no more.
         """
-        counts = Counter(each.place for each in self._summaries.values())
+        counts = Counter(each.series_key for each in self._summaries.values())
         there = defaultdict(set)  # in each subfolder
         for path in arrived:
-            there[self._subfolder(path)] |= {self._summaries[path].place} if path in self._summaries else set()
+            there[self._subfolder(path)] |= {self._summaries[path].series_key} if path in self._summaries else set()
         left = MOST_SERIES * self.keep
         for path in further:
-            places = there[self._subfolder(path)]
-            if left and any(counts[place] < self.keep for place in places):
+            keys = there[self._subfolder(path)]
+            if left and any(counts[key] < self.keep for key in keys):
                 left -= 1
                 if self._opens(path, reading) and path in self._summaries:
-                    places.add(self._summaries[path].place)
-                    counts[self._summaries[path].place] += 1
-        for path in sorted(self._changed.keys() & self._summaries.keys(), key=self._age):  # of equal times the last file counts
+                    keys.add(self._summaries[path].series_key)
+                    counts[self._summaries[path].series_key] += 1
+        for path in sorted(self._changed.keys() & self._summaries.keys(), key=self._age):  # of equal times the last counts
             self._summaries[path] = self._summaries.pop(path)
 
     def _to_look_at(self, present: Iterable[str]) -> list[str]:
-        """Return the files that may have changed: all, but of those that were settled long ago only some, in turn.
+        """Return the files to check for changes: all recent ones, and some of the old ones, in turn.
 
-        Their names may be used again, but to ask a network disk for 100,000 of them takes longer than until the next listing.
+        Old names may be used again, but checking 100,000 files on a network disk takes longer than the time between listings.
         """
         old = [path for path in present if path in self._settled and path not in self._summaries and path not in self._seen]
         if len(old) <= OLD_AT_ONCE:
@@ -234,32 +234,30 @@ class Watched:
         return [path for path in present if path not in passed]
 
     def _forget(self) -> None:
-        """Keep the files with the newest times: of each series `keep`, those ahead of the clock last.
+        """Keep the `keep` files with the newest times of each series, those ahead of the clock last.
 
-        Of too many series those stay that were there before, unless they have fallen silent: were they displaced by others
-        that come in turn, none would have its past.
+        If there are too many series, earlier ones stay unless they have fallen silent: if series displaced each other in turn,
+        none would have enough past frames.
         """
         latest, last = np.datetime64("now") + AHEAD, {path: each.times.max() for path, each in self._summaries.items()}
-        series: dict[tuple, list[str]] = {place: [] for place in self._series}
+        series: dict[tuple, list[str]] = {key: [] for key in self._series}
         for path in reversed(self._summaries):
-            series.setdefault(self._summaries[path].place, []).append(path)
+            series.setdefault(self._summaries[path].series_key, []).append(path)
         rank = {path: (time <= latest, time) for path, time in last.items()}
-        best = {
-            place: sorted(paths, key=rank.__getitem__, reverse=True)[: self.keep] for place, paths in series.items() if paths
-        }
+        best = {key: sorted(paths, key=rank.__getitem__, reverse=True)[: self.keep] for key, paths in series.items() if paths}
         newest = max((rank[paths[0]] for paths in best.values()), default=(False, latest))
-        silent = {place: rank[paths[0]] < (newest[0], newest[1] - SILENT) for place, paths in best.items()}
+        silent = {key: rank[paths[0]] < (newest[0], newest[1] - SILENT) for key, paths in best.items()}
         self._series = sorted(best, key=silent.__getitem__)[:MOST_SERIES]
         if len(best) > MOST_SERIES and is_first(self.folder / "*", "too many series"):
             log.warning("%s holds more than %d series: the others are not forecast", self.folder, MOST_SERIES)
-        for path in self._summaries.keys() - {path for place in self._series for path in best[place]}:
+        for path in self._summaries.keys() - {path for key in self._series for path in best[key]}:
             del self._summaries[path]
 
     def _newest(self, paths: Iterable[str]) -> list[str]:
-        """Return the files that may hold the newest frames, in order of change: those that changed last or have the last names.
+        """Return the files that may hold the newest frames, in order of change: the last changed, and the last by name.
 
-        A file is as new as its times, but to open 100,000 files takes minutes. Those of a backlog may be written newest first,
-        and those of one radar after those of another: of each subfolder as many are taken.
+        Opening all of 100,000 files to read their times would take minutes. Both orders are used because a backlog may be
+        written newest first, and each subfolder by itself because radars may be written one after the other.
         """
         changed = sorted(paths, key=self._age)
         folders: dict[str, list[str]] = {}
@@ -271,7 +269,7 @@ class Watched:
         return [path for path in changed if path in likely]
 
     def _subfolder(self, path: str) -> str:
-        """Return the name of the subfolder of the watched folder in which a file lies, on any level; "" if in none."""
+        """Return the path of the subfolder of the watched folder that holds a file; "" if it is in the folder itself."""
         return path[len(os.path.join(self.folder, "")) :].rpartition(os.sep)[0].partition(os.sep)[0]
 
     def _list(self) -> Iterator[str]:
@@ -322,9 +320,9 @@ class Watched:
 
     def _to_name(self, record: Record) -> Named:
         paths = list(map(str, record.paths))
-        places = dict.fromkeys(self._summaries[path].place for path in paths)
-        return Named(record, tuple(places), frozenset(map(self._subfolder, paths)))
+        keys = dict.fromkeys(self._summaries[path].series_key for path in paths)
+        return Named(record, tuple(keys), frozenset(map(self._subfolder, paths)))
 
 
 def _is_same(summary: FileSummary, other: FileSummary) -> bool:
-    return summary.place == other.place and np.array_equal(summary.times, other.times)
+    return summary.series_key == other.series_key and np.array_equal(summary.times, other.times)

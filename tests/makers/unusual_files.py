@@ -210,7 +210,7 @@ REFUSED = {
     ),
     "a flipped byte in a list's number": (
         on_one_file(b"CDF\x01\0\0\0\0\0\0\0\x0a", b"CDF\x01\0\0\0\0\0\0\0\x4a"),
-        "is damaged: its header has another list than it should.\nExpected a whole NetCDF file.",
+        "is damaged: its header has a list of an unexpected kind.\nExpected a whole NetCDF file.",
     ),
     "no bytes": (holding(b""), "is empty (0 bytes).\nExpected a NetCDF file with at least one frame."),
     "a web page": (
@@ -243,11 +243,11 @@ REFUSED = {
     ),
     "a dimension more": (
         maker(np.stack([RAIN, RAIN], 1), dims=("time", "member", "y", "x")),
-        ": rr has more dimensions than time, y and x: member (2).\nExpected a file with one of each selected.",
+        ": rr has more dimensions than time, y and x: member (2).\nSelect one position of each of these first.",
     ),
     "a dimension more, of one time": (
         maker(RAIN, dims=("level", "y", "x")),
-        ": rr has more dimensions than time, y and x: level (3).\nExpected a file with one of each selected.",
+        ": rr has more dimensions than time, y and x: level (3).\nSelect one position of each of these first.",
     ),
     "several candidates": (
         two_candidates,
@@ -259,7 +259,7 @@ REFUSED = {
     ),
     "an x that turns": (
         lambda path: coordinates(path, RAIN, [3, 2, 1, 0], [0, 1, 2, 1, 0, 3]),
-        ": coordinate x neither rises nor falls all the way.\nExpected an even grid.",
+        ": coordinate x is not monotonic.\nExpected an even grid.",
     ),
     "times as other text": (
         timed(["noon", "one", "two"], str),

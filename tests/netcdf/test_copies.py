@@ -26,7 +26,7 @@ def test_the_last_copy_is_read(tmp_path, caplog):
     write_record(tmp_path / "b.nc", 2 * FIELDS[6:], times=times(6, 7))
     (record,) = open_records([tmp_path])
     np.testing.assert_array_equal(record.read(range(8)), np.concatenate([FIELDS[:6], 2 * FIELDS[6:]]))
-    assert caplog.messages == [f"{tmp_path.name}: left out 2 of 10 frames, whose times come again later"]
+    assert caplog.messages == [f"{tmp_path.name}: left out 2 of 10 frames, because a later frame has the same time"]
 
 
 @pytest.mark.parametrize("copies", [1, 2])
@@ -37,7 +37,7 @@ def test_a_copy_of_nothing_does_not_displace_a_frame(tmp_path, caplog, copies):
     (record,) = open_records([tmp_path])
     assert record.times.tolist() == times(*range(8)).tolist()
     np.testing.assert_array_equal(record.read(range(8)), FIELDS)
-    said = f"{tmp_path.name}: the last copies of 2 frames are missing as a whole, and those before are used"
+    said = f"{tmp_path.name}: the last copy of 2 frames is missing as a whole; an earlier copy is used"
     assert said in caplog.messages
 
 
@@ -71,7 +71,7 @@ def test_a_forecast_that_is_read_as_a_record_is_told(tmp_path, caplog):
     (record,) = open_records([path])
     np.testing.assert_array_equal(record.read([0]), FIELDS[:1])
     assert caplog.messages == [
-        f"{path}: it holds a forecast from 2020-05-31T23:55:00Z, which is read as if it had been observed"
+        f"{path}: this is a forecast from 2020-05-31T23:55:00Z, which is read as if it had been observed"
     ]
 
 
@@ -115,7 +115,7 @@ def test_of_more_copies_than_are_looked_at_it_is_told(tmp_path, caplog, monkeypa
     write_record(tmp_path / "b.nc", np.nan * FIELDS)
     (record,) = open_records([tmp_path])
     assert np.isnan(record.read(range(8))).all(axis=(1, 2)).tolist() == [True] * 5 + [False] * 3
-    assert "whether the later ones hold anything was looked at for the newest 3 times" in caplog.text
+    assert "whether that one is missing as a whole was checked for the newest 3 times only" in caplog.text
 
 
 def test_a_grid_without_cells_is_refused(tmp_path):

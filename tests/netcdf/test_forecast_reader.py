@@ -237,7 +237,7 @@ def test_an_inferred_reference_time_is_logged(tmp_path, record, caplog):
     caplog.set_level("INFO", logger="nowcast")
     dims, sizes, times, _ = CF_LAYOUTS["one series of one lead time"]
     read_forecast(reshaped(tmp_path / "f.nc", record, dims=dims, sizes=sizes, times=times))
-    assert "f.nc: no forecast_reference_time is stated; taken from the time less the forecast_period" in caplog.text
+    assert "f.nc: no forecast_reference_time is stated; it is taken from the time less the forecast_period" in caplog.text
 
 
 def test_a_reference_time_that_could_be_any_is_refused(tmp_path, record):

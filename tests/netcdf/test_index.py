@@ -303,7 +303,7 @@ def test_a_sample_of_unchanged_files_is_read_once(tmp_path, sampled, caplog):
     assert len(sampled) == 4
     assert_same(first, again)
     assert (again.read([0]) == 0).any()
-    assert said[0].endswith("rr: -99 is taken as no rain, and what else is missing as missing")
+    assert said[0].endswith("rr: -99 is taken as dry, and the other codes as missing")
 
 
 def test_a_sample_is_read_again_where_one_of_its_files_has_changed(tmp_path, sampled):

@@ -337,7 +337,7 @@ def test_a_signal_ends_the_command_cleanly(inbox, number, code):
     assert first == str(output / name(2))
     assert process.returncode == code
     began, reading, ended = err.splitlines()
-    assert (began, ended) == (f"watching {inbox}; Ctrl-C ends it", "stopped watching; what was begun is written")
+    assert (began, ended) == (f"watching {inbox}; Ctrl-C ends it", "stopped watching; all started files are written")
     assert reading.endswith(": rainfall_rate as rain rate: mm h-1 -> mm/h")
     assert not [path for path in output.iterdir() if path.name.startswith(".")]
 
@@ -347,7 +347,7 @@ def test_options_that_do_not_go_with_it(inbox, tmp_path):
     for more in (("--start", "2020-06-01"), ("--every", "10"), ("--overwrite",), ("--reference-time", "2020-06-01"), (inbox,)):
         code, out, err = command(*watching, *more)
         assert (code, out) == (2, "")
-        assert "--watch takes one folder to watch" in err
+        assert "--watch takes one folder, and neither" in err
     code, _, err = command("predict", "persistence", tmp_path / "absent", "--watch", "--output", tmp_path / "o")
     assert code == 2
     assert "is not a folder" in err

@@ -49,7 +49,7 @@ def test_frames_of_a_wrong_clock_do_not_end_forecasts(inbox, caplog):
         write_record(inbox / f"wrong{n:02}.nc", FIELDS[:1], times=[wrong + n * STEP])
     acts = arrivals(inbox, range(4))
     assert watched(inbox, *acts, forecaster="persistence")[-4:] == names(*range(4))
-    assert "left out frames of later than tomorrow, the last of 2037-01-01T" in caplog.text
+    assert "left out frames with times after tomorrow, the last at 2037-01-01T" in caplog.text
 
 
 def test_names_that_are_used_again_are_found_in_a_folder_of_many(tmp_path, monkeypatch):

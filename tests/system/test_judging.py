@@ -118,8 +118,8 @@ def test_a_folder_of_perfect_forecasts_is_perfect(here, fields):
     assert float(found["persistence", "rmse", "10.0", ""]["value"]) > 0
     assert not any(score in PROBABILITY_SCORES for _, score, _, _ in found)  # all are deterministic
     _, _, err = command("evaluate", "fc", "--observations", "observed.nc")
-    assert "fc: no forecast_reference_time is stated; taken from what pysteps counts its times from\n" in err
-    assert "fc states no map projection: taken to be that of observed, whose coordinates are the same\n" in err
+    assert "fc: no forecast_reference_time is stated; it is taken from what pysteps counts its times from\n" in err
+    assert "fc states no map projection: assumed to be that of observed, whose coordinates are the same\n" in err
 
 
 def test_an_ensemble_stands_beside_deterministic_forecasts(here, fields):
@@ -210,7 +210,7 @@ def test_leads_between_the_frames_are_left_out_and_logged(here, fields):
     path = pysteps_export(here, rain(frames=4, shape=(20, 24)), name="a", reference=str(START + 40 * MINUTES))
     assert {key[2] for key in evaluated(str(path))} == {"", "10.0", "20.0"}
     _, _, err = command("evaluate", path, "--observations", "observed.nc", "-q")
-    assert err == "a: left out 2 of 4 lead times, at which observed, a frame every 10 min, has none\n"
+    assert err == "a: left out 2 of 4 lead times, because observed has no frame then (its time step is 10 min)\n"
     odd = pysteps_export(here, rain(frames=1, shape=(20, 24)), name="odd", reference=str(START + 40 * MINUTES))
     refused(3, str(odd), says=r"odd has lead times of 5 min, observed a frame every 10 min\.\nExpected observations at")
 

@@ -1,8 +1,8 @@
-"""Find the dimensions y and x of a field, and the variables that say where its rows and columns are.
+"""Find the dimensions y and x of a field, and the coordinate variables of its rows and columns.
 
-As CF has it: a coordinate is known by its standard name, its units or its `axis`, whether it is called like its dimension
-(`lat(lat)`), has a name of its own (`lat(y)`), or lies over both dimensions (`lat(y, x)`). Names count only where nothing is
-declared.
+As in CF, a coordinate is identified by its standard name, units or `axis`, whether it has the name of its dimension
+(`lat(lat)`), another name (`lat(y)`), or both dimensions (`lat(y, x)`). Names of variables count only if none of these
+attributes is present.
 """
 
 import math
@@ -13,7 +13,7 @@ from nowcast.netcdf.attributes import attributes, is_numeric, text
 # CF's units in lower case, and others' short forms
 _NORTH = {"degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen", "deg_north", "deg_n", "degn"}
 _EAST = {"degrees_east", "degree_east", "degrees_e", "degree_e", "degreese", "degreee", "deg_east", "deg_e", "dege"}
-# degrees that count the other way, which udunits does not have
+# degrees positive to the south or west, which udunits does not know
 _SOUTH = {"degrees_south", "degree_south", "degrees_s", "degree_s", "deg_south", "deg_s"}
 _WEST = {"degrees_west", "degree_west", "degrees_w", "degree_w", "deg_west", "deg_w"}
 _RADIANS = {"radian", "radians", "rad"}
@@ -37,7 +37,7 @@ _NOT_TRUE = re.compile(r"rotated|pole|grid")  # in the long names of other angle
 
 
 def angle(name: str, declared: dict) -> str | None:
-    """Return `latitude` or `longitude` if a variable with these attributes holds them, true ones; else None."""
+    """Return `latitude` or `longitude` if a variable with these attributes holds true (not rotated) ones; else None."""
     standard_name, units = _word(declared, "standard_name"), _degrees(_word(declared, "units"))
     if standard_name in ("latitude", "longitude"):
         return standard_name
@@ -51,9 +51,9 @@ def angle(name: str, declared: dict) -> str | None:
 
 
 def degrees_per_unit(declared: dict) -> float:
-    """Return how many degrees north or east the unit of a coordinate of angles is; 1 for all other coordinates.
+    """Return the degrees north or east per unit of an angular coordinate; 1 for all other coordinates.
 
-    Angles of a satellite's view stay in radians.
+    Viewing angles of a satellite stay in radians.
     """
     units, standard_name = _degrees(_word(declared, "units")), _word(declared, "standard_name")
     if units in _SOUTH | _WEST:
@@ -63,7 +63,7 @@ def degrees_per_unit(declared: dict) -> float:
 
 
 def _degrees(units: str) -> str:
-    """Return units in lower case as CF writes those of angles: `degrees north` and `°N` too."""
+    """Return units in lower case, with those of angles in the spelling of CF: `degrees north` and `°N` too."""
     return re.sub(r"[\s_]+", "_", units.replace("°", "degrees ")).strip("_")
 
 
@@ -73,7 +73,7 @@ def _word(declared: dict, key: str) -> str:
 
 
 def declared_axis(name: str, declared: dict) -> str | None:
-    """Return the axis (Y, X, T, …) of a coordinate by its attributes, or by the name of an angle without any; else None."""
+    """Return the axis (Y, X, T, …) of a coordinate by its attributes, or by a name such as `lat` if it has none; else None."""
     if " since " in _word(declared, "units"):
         return "T"
     kind = angle(name, declared)
@@ -96,7 +96,7 @@ def horizontal(dataset, variable) -> tuple[str, str] | None:
 
 
 def is_polar(dims: tuple[str, str]) -> bool:
-    """Return whether two dimensions are those of a radar's sweep, rays and gates, by their names."""
+    """Return whether the names of two dimensions are those of a radar sweep: rays and gates."""
     first, second = (dim.lower() for dim in dims)
     return (first in _RAYS and second in _GATES) or (first in _GATES and second in _RAYS)
 
@@ -107,12 +107,12 @@ def is_list(dims: tuple[str, str]) -> bool:
 
 
 def is_declared(dataset, variable, dims: tuple[str, str]) -> bool:
-    """Return whether the coordinates along one of the dimensions declare which axis it is."""
+    """Return whether coordinates along one of the dimensions state its axis."""
     return any(_axis_along(dataset, variable, dim) for dim in dims)
 
 
 def _axis_along(dataset, variable, dim: str) -> str | None:
-    """Return which axis the coordinates along a dimension declare; None if they declare none, or Y and X both."""
+    """Return the axis that the coordinates along a dimension state; None if they state none, or both Y and X."""
     own = dataset.variables.get(dim)
     if own is not None and (axis := declared_axis(dim, attributes(own))):
         return axis
@@ -121,7 +121,7 @@ def _axis_along(dataset, variable, dim: str) -> str | None:
 
 
 def _named(dataset, dim: str) -> str | None:
-    """Return the axis of a dimension by its name, unless its own coordinate declares that it is something else."""
+    """Return the axis of a dimension by its name, unless its own coordinate states another."""
     own = dataset.variables.get(dim)
     if own is not None and text(own, "standard_name"):
         return None
@@ -129,19 +129,19 @@ def _named(dataset, dim: str) -> str | None:
 
 
 def _named_along(dataset, variable, dim: str) -> str | None:
-    """Return the axis Y or X of a dimension by the names of the coordinates along it; None if they name none, or both."""
+    """Return the axis Y or X of a dimension by the names of the coordinates along it; None if they fit neither, or both."""
     axes = {axis_of_name(other.name) for other in along(dataset, variable, dim)} & {"Y", "X"}
     return axes.pop() if len(axes) == 1 else None
 
 
 def axis_of_name(name: str) -> str | None:
-    """Return the axis Y, X or T that a dimension or coordinate has by its name alone; None for other names."""
+    """Return the axis Y, X or T of a dimension or coordinate by its name alone; None for other names."""
     name = name.lower().rstrip("0123456789").rstrip("_")
     return "Y" if name in _ROWS else "X" if name in _COLUMNS else "T" if name == "time" else None
 
 
 def axis_of_dimension(array, dim) -> str | None:
-    """Return the axis Y, X or T of a dimension of a DataArray, by its coordinate or its name; None if neither tells."""
+    """Return the axis Y, X or T of a dimension of a DataArray, by its coordinate or its name; None if it is unknown."""
     coordinate = array.coords.get(dim)
     if coordinate is not None and coordinate.dtype.kind == "M":
         return "T"
@@ -149,7 +149,7 @@ def axis_of_dimension(array, dim) -> str | None:
 
 
 def along(dataset, variable, dim: str) -> list:
-    """Return the variables over one dimension alone that can be its coordinates, but for `dim(dim)`; listed ones first."""
+    """Return the one-dimensional variables that can be coordinates of a dimension, except `dim(dim)`; listed ones first."""
     others = [
         other
         for name, other in dataset.variables.items()

@@ -17,16 +17,16 @@ _POLAR = {"polar_stereographic": "stereographic"}  # the same projection with on
 
 
 def is_same_series(grid: Grid, other: Grid) -> bool:
-    """Return whether files on two grids are one series: their grids are equal, and they say as much of their place."""
+    """Return whether files on two grids are one series: equal grids, whose location both files state equally fully."""
     stated = [(each.mapping_name is None, each.is_placed, each.places is None) for each in (grid, other)]
     return stated[0] == stated[1] and difference(grid, other) is None
 
 
 def difference(grid: Grid, other: Grid) -> str | None:
-    """Return how `grid` differs from `other`, for a message; None if they are equal, in whatever order of rows and columns.
+    """Return how `grid` differs from `other`, for a message; None if they are equal, whatever the order of rows and columns.
 
-    Coordinates may have other units of length. Of the projections only parameters that both files state are compared, since
-    programs write more or fewer of them. Latitude and longitude over the grid decide if both files have them.
+    Coordinates may be in different units of length. Of the projections, only parameters that both files state are compared,
+    since programs write different sets of them. Two-dimensional latitude and longitude decide if both files have them.
     """
     if grid.shape != other.shape:
         return f"{grid.shape[0]} × {grid.shape[1]} cells in place of {other.shape[0]} × {other.shape[1]}"
@@ -47,7 +47,7 @@ def difference(grid: Grid, other: Grid) -> str | None:
 
 
 def _displacement(own: np.ndarray, expected: np.ndarray, shape: tuple[int, int]) -> str | None:
-    """Return how places (latitude or longitude, y, x) differ from others; None if by less than a tenth of a cell."""
+    """Return how positions (latitude or longitude, y, x) differ, for a message; None if by less than a tenth of a cell."""
     points, others = own.reshape(2, -1).T, expected.reshape(2, -1).T
     apart = max(distance_km(a, b) for a, b in zip(points, others, strict=True))
     across = distance_km(others[0], others[-1]) / max(np.hypot(shape[0] - 1, shape[1] - 1), 1)
@@ -83,7 +83,7 @@ def _coordinate_difference(name: str, own: Coordinate, expected: Coordinate) -> 
 
 
 def _in_units(values: np.ndarray, own: Coordinate, expected: Coordinate) -> np.ndarray | None:
-    """Return values (y,) in the other's units; None if that is impossible. If either has no units they stay as they are."""
+    """Return values (y,) in the other's units; None if they cannot be converted. Without units they stay as they are."""
     units, wanted = own.attributes.get("units"), expected.attributes.get("units")
     if units is None or wanted is None or units == wanted or own.kind == expected.kind != "length":
         return values
@@ -117,7 +117,7 @@ def _differs(a: np.ndarray, b: np.ndarray, *, is_longitude: bool) -> bool:
 
 
 def _text_difference(own: str, other: str) -> str | None:
-    """Return how two projections differ that PROJ strings, WKT or EPSG numbers describe, by what both of them state."""
+    """Return how two projections given as PROJ strings, WKT or EPSG codes differ in the parameters that both state."""
     stated, expected = _parameters(own), _parameters(other)
     for name in sorted(set(stated) & set(expected), key=lambda name: name not in ("EPSG", "proj")):
         a, b = stated[name], expected[name]
@@ -132,7 +132,7 @@ def _text_difference(own: str, other: str) -> str | None:
 
 
 def _parameters(text: str) -> dict[str, str | float]:
-    """Return what a PROJ string, WKT or EPSG number states of a projection: its name in PROJ, its number, parameters."""
+    """Return the parameters of a projection in a PROJ string, WKT or EPSG code, with its name in PROJ and its code."""
     found: dict[str, str | float] = dict(re.findall(r"\+(proj|zone)=(\S+)", text))
     found |= {name: float(value) for name, value in re.findall(rf"\+(lat_\w+|lon_\w+|[xyk]_0|k)={_NUMBER}", text)}
     in_wkt = re.findall(rf'PARAMETER\["([^"]+)",\s*{_NUMBER}', text)

@@ -14,7 +14,7 @@ from nowcast.netcdf.places.axes import along, angle, axis_of_name, declared_axis
 MAX_COORDINATE = 50_000_000  # values; a longer coordinate is refused before it is read
 PACKING = {"scale_factor", "add_offset", "_Unsigned", "_FillValue", "missing_value"}
 _SAME = 0.01  # cells by which a map's coordinate over the grid may differ between columns
-_NUMBERS = {"units": "1", "long_name": "number of the cell"}  # of dimensions that are called like an angle and have none
+_NUMBERS = {"units": "1", "long_name": "number of the cell"}  # of dimensions named like an angle without a coordinate
 _BOUNDS = re.compile(r"_(bnds|bounds)$", re.IGNORECASE)
 _LIMITS = re.compile(r"valid_|actual_range")  # attributes in the units of the stored numbers
 _UNEVEN = 0.5  # cells that a coordinate may deviate from equal steps; rounded degrees deviate less
@@ -22,7 +22,7 @@ _UNEVEN = 0.5  # cells that a coordinate may deviate from equal steps; rounded d
 
 @dataclass(frozen=True, eq=False)
 class Coordinate:
-    """A coordinate of rows or columns. Without one in the file, 0, 1, …, without attributes or with units of 1.
+    """A coordinate of rows or columns. If the file has none: 0, 1, …, without attributes or with the units 1.
 
     values: (y,) or (x,) float64, in the order of the file
     """
@@ -33,7 +33,7 @@ class Coordinate:
 
     @property
     def kind(self) -> str:
-        """What the values are: latitude, longitude, length, rotated (degrees), index (numbers of rows), or bare numbers."""
+        """The kind of the values: latitude, longitude, length, rotated (degrees), index (row or column numbers), or bare."""
         units, standard_name = (str(self.attributes.get(key, "")) for key in ("units", "standard_name"))
         if kind := angle(self.name, self.attributes):
             return kind
@@ -45,12 +45,12 @@ class Coordinate:
 
     @property
     def is_measured(self) -> bool:
-        """Whether the values are places, in known units."""
+        """Whether the values are positions in known units."""
         return self.kind not in ("index", "bare")
 
     @property
     def unwrapped(self) -> np.ndarray:
-        """The values; longitudes without the step from 360 to 0, or from 180 to -180. (y,) or (x,)"""
+        """The values (y,) or (x,); longitudes without the jump from 360 to 0 or from 180 to -180."""
         return np.unwrap(self.values, period=360) if self.kind == "longitude" else self.values
 
     @property
@@ -59,13 +59,13 @@ class Coordinate:
 
 
 def _is_index(values: np.ndarray) -> bool:
-    """Return whether values (y,) are numbers of rows: 0, 1, 2, … or 1, 2, 3, … or these from the last to the first."""
+    """Return whether values (y,) are row numbers: 0, 1, 2, … or 1, 2, 3, …, ascending or descending."""
     steps = np.diff(values)
     return bool(len(values) and values.min() in (0, 1) and ((steps == 1).all() or (steps == -1).all()))
 
 
 def converted(units: str, wanted: str) -> float | None:
-    """Return one of a unit in another unit; None if it cannot be converted, or is no unit."""
+    """Return the factor from a unit to another; None if it cannot be converted, or is not a unit."""
     try:
         return float(cf_units.Unit(units).convert(1.0, wanted))
     except ValueError:
@@ -73,7 +73,7 @@ def converted(units: str, wanted: str) -> float | None:
 
 
 def read_coordinate(dataset, variable, dim: str, axis: str, where: str) -> Coordinate:
-    """Read the coordinate of a dimension that is the field's axis Y or X: `dim(dim)`, or another that says more.
+    """Read the coordinate of a dimension that is the field's axis Y or X: `dim(dim)`, or another with more information.
 
     Raises DataError (exit 3) for coordinates that are too long, incomplete or not equally spaced.
     """
@@ -95,16 +95,16 @@ def read_coordinate(dataset, variable, dim: str, axis: str, where: str) -> Coord
 
 
 def _is_place(other, variable, axis: str) -> bool:
-    """Return whether a variable over a dimension alone says where its rows or columns are.
+    """Return whether a one-dimensional variable holds the positions of rows or columns.
 
-    It declares it, or is listed; one that does neither is known by its name.
+    It has the attributes of the axis or is listed in `coordinates`; otherwise its name decides.
     """
     declared = declared_axis(other.name, attributes(other))
     return declared == axis or (declared is None and (other.name in listed(variable) or axis_of_name(other.name) == axis))
 
 
 def _of_two_dimensions(dataset, variable, dim: str, axis: str) -> Coordinate | None:
-    """Return the coordinate along a dimension that a map's over the grid, the same in all columns, or bounds alone tell."""
+    """Return the coordinate of a dimension from a map coordinate over (y, x) that is alike in all columns, or from bounds."""
     for other in dataset.variables.values():
         dims = set(other.dimensions)
         if other.ndim != 2 or dim not in dims or not is_numeric(other):
@@ -136,7 +136,7 @@ def _read(variable, where: str) -> Coordinate:
 
 
 def in_degrees(name: str, declared: dict) -> dict:
-    """Return the attributes of a coordinate that hold for its numbers as `numbers` gives them."""
+    """Return the attributes of a coordinate after `numbers` has unpacked it."""
     kept = {key: value for key, value in declared.items() if key not in PACKING}
     if degrees_per_unit(declared) == 1:
         return kept
@@ -160,14 +160,14 @@ def numbers(declared: dict, stored: np.ndarray) -> np.ndarray:
 
 
 def check_even(coordinate: Coordinate, where: str) -> None:
-    """Raise DataError (exit 3) for a coordinate that is not in equal steps: motion in cells would have no meaning.
+    """Raise DataError (exit 3) for unequal steps of a coordinate: motion in cells would have no meaning.
 
     Latitudes may also be equally spaced on a Mercator map.
     """
     values, named = coordinate.unwrapped, f"{where}: coordinate {coordinate.name}"
     steps = np.diff(values)
     if not ((steps > 0).all() or (steps < 0).all()):
-        raise DataError(f"{named} neither rises nor falls all the way.\nExpected an even grid.")
+        raise DataError(f"{named} is not monotonic.\nExpected an even grid.")
     is_mercator = coordinate.kind == "latitude" and np.abs(values).max() < 90
     if not _is_even(values) and not (is_mercator and _is_even(np.arcsinh(np.tan(np.radians(values))))):
         sizes = f"{np.abs(steps).min():g} to {np.abs(steps).max():g}"
@@ -175,6 +175,6 @@ def check_even(coordinate: Coordinate, where: str) -> None:
 
 
 def _is_even(values: np.ndarray) -> bool:
-    """Return whether values (y,) are in equal steps, to half a step."""
+    """Return whether values (y,) are equally spaced, to within half a step."""
     step = abs(values[-1] - values[0]) / max(len(values) - 1, 1)
     return len(values) < 3 or bool(np.abs(values - np.linspace(values[0], values[-1], len(values))).max() <= _UNEVEN * step)

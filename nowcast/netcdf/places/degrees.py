@@ -1,4 +1,4 @@
-"""Read latitude and longitude over the grid, at a few cells: they tell north from south, and one grid from another."""
+"""Read two-dimensional latitude and longitude at a few cells, to find the orientation of a grid and to compare grids."""
 
 import numpy as np
 
@@ -8,22 +8,22 @@ from nowcast.netcdf.places.axes import horizontal, is_declared, over_grid
 from nowcast.netcdf.places.coordinates import numbers
 from nowcast.netcdf.places.edges import find_corners, middles
 
-SAMPLES = 6  # rows, and columns, at which latitude and longitude are read; even, for the same from either end
-_CLEAR = 2.0  # how many times as much latitude must change along one dimension as along the other to call that one y
-FURTHEST = 540.0  # degrees; a larger number is a fill value
+SAMPLES = 6  # rows and columns that are read; an even number, so that they are the same counted from either end
+_CLEAR = 2.0  # smallest ratio of the change of latitude along y to that along x for y to be certain
+LARGEST = 540.0  # degrees; a larger number is a fill value
 _MOVED = 0.01  # degrees that a grid may move in the course of a file
 
 
 def sampled(size: int) -> np.ndarray:
-    """Return the positions (sample,) of rows or columns that are read: the first, the last, and four evenly between.
+    """Return the positions (sample,) of the rows or columns to read: the first, the last, and four evenly spaced between.
 
-    They are the same counted from the other end, so that grids whose rows run differently are compared at the same cells.
+    They are symmetric, so that grids with opposite directions of rows are compared at the same cells.
     """
     return np.unique(np.round(np.linspace(0, size - 1, SAMPLES)).astype(int))
 
 
 def rows_and_columns(dataset, variable, where: str) -> tuple[str, str] | None:
-    """Return the dimensions (y, x) of a field as `horizontal`, but x and y of mere names if latitudes say so.
+    """Return the dimensions (y, x) of a field as `horizontal`; latitudes overrule an order known only by names.
 
     Raises DataError (exit 3) for a grid that moves.
     """
@@ -42,8 +42,8 @@ def rows_and_columns(dataset, variable, where: str) -> tuple[str, str] | None:
 def read_degrees(dataset, variable, y_dim: str, x_dim: str, where: str) -> np.ndarray | None:
     """Return latitude and longitude (2, y, x) in degrees at sampled rows and columns of a field; None if the file has none.
 
-    Where the file has only those of corners, they are between them. Where some are missing, those of a plane through all others
-    are taken. Raises DataError (exit 3) if they change with time.
+    If the file has only those of corners, they are interpolated. Missing ones are taken from a plane fitted to the others.
+    Raises DataError (exit 3) if they change with time.
     """
     sizes = [len(dataset.dimensions[dim]) for dim in (y_dim, x_dim)]
     both = None if 0 in sizes else over_grid(dataset, variable, y_dim, x_dim)
@@ -69,10 +69,10 @@ def _read(coordinate, y_dim: str, x_dim: str, where: str) -> np.ndarray:
 
 
 def _at(coordinate, chosen: dict[str, np.ndarray], other: int) -> np.ndarray:
-    """Return the values at these rows and columns, in the order of the file's dimensions; at `other` of a third dimension."""
+    """Return the values at these rows and columns, in the order of the file's dimensions; at index `other` of a third one."""
     index = tuple(chosen.get(dim, other) for dim in coordinate.dimensions)
     values = numbers(attributes(coordinate), coordinate[index])
-    return np.where(np.abs(values) <= FURTHEST, values, np.nan)
+    return np.where(np.abs(values) <= LARGEST, values, np.nan)
 
 
 def _plane(values: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

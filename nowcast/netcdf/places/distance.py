@@ -1,4 +1,4 @@
-"""Distances on the ground, in km: between points, and of a kilometre on a conformal map.
+"""Distances on the ground, km: between points, and the scale factor of conformal map projections.
 
 The earth is taken as a sphere, which changes distances by at most half a percent. Formulas: Snyder (1987), Map Projections: A
 Working Manual, U.S. Geological Survey Professional Paper 1395.
@@ -41,9 +41,9 @@ def distance_km(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def map_scale(mapping: dict, y_km: float, x_km: float) -> float:
-    """Return how many times as long as on the ground distances are on the map at a point; 1 if the map is not conformal.
+    """Return the scale factor of a map at a point, distance on the map / on the ground; 1 if the map is not conformal.
 
-    mapping: attributes of a CF grid mapping, or with a PROJ string or WKT alone; y_km, x_km: the point on the map, km
+    mapping: attributes of a CF grid mapping, or only a PROJ string or WKT; y_km, x_km: the point on the map, km
     """
     mapping = mapping if "grid_mapping_name" in mapping else _from_text(mapping)
     function = _SCALES.get(str(mapping.get("grid_mapping_name")))
@@ -59,12 +59,12 @@ def map_scale(mapping: dict, y_km: float, x_km: float) -> float:
 
 
 def projection_text(mapping: dict) -> str:
-    """Return the PROJ string, WKT or EPSG number among the attributes of a grid mapping; "" without."""
+    """Return the PROJ string, WKT or EPSG code among the attributes of a grid mapping; "" if there is none."""
     return next((str(mapping[name]) for name in _TEXTS if np.size(mapping.get(name, ())) and str(mapping[name])), "")
 
 
 def _from_text(mapping: dict) -> dict:
-    """Return the attributes that CF gives a conformal projection, from a PROJ string, WKT or EPSG number; {} for others."""
+    """Return the CF attributes of a conformal projection from a PROJ string, WKT or EPSG code; {} for other projections."""
     text = projection_text(mapping)
     method = re.search(r'(?:PROJECTION|METHOD)\["([^"]+)"', text)
     kind = next((kind for kind, names in _NAMES if re.search(names, method[1] if method else text, re.IGNORECASE)), None)

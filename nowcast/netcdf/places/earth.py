@@ -1,7 +1,7 @@
-"""Where the cells of a grid lie on the earth: latitude and longitude of positions in it, and the positions of places.
+"""Convert between positions in a grid and latitude and longitude.
 
-Positions count as fields do: row 0 is the northernmost, column 0 the westernmost, whole numbers are the centres of cells. So a
-grid of n rows goes from -0.5 to n - 0.5. Map projections need pyproj, an extra.
+Positions are rows and columns, counted as in fields: row 0 is the northernmost, column 0 the westernmost, whole
+numbers are the centres of cells. A grid of n rows extends from -0.5 to n - 0.5. Map projections need pyproj, an extra.
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.places.axes import angle
 from nowcast.netcdf.places.coordinates import Coordinate, converted, numbers
-from nowcast.netcdf.places.degrees import FURTHEST, sampled
+from nowcast.netcdf.places.degrees import LARGEST, sampled
 from nowcast.netcdf.places.distance import distance_km
 from nowcast.netcdf.places.grid import Grid
 
@@ -27,30 +27,30 @@ PROJ_STRINGS = (
     "proj4_string",
     "proj_string",
 )  # attributes of a grid mapping that hold a PROJ string
-_APART = 1.0  # cells that two statements of the places in a file may differ by
+_APART = 1.0  # cells by which map coordinates and latitude, longitude of one file may differ
 _STEPS, _CLOSE = 30, 1e-4  # most steps of Newton's method, and cells that end it
 _FITTED, _DEGREE = 10_000, 5  # known cells that polynomials are fitted to, where others are missing, and their degree
 _BACK = 0.1  # cells from a position to that of its own latitude and longitude
 
 
 class Earth(ABC):
-    """The places of a grid's cells on the earth, in degrees of WGS 84."""
+    """The location of a grid on the earth, in degrees of WGS 84."""
 
     def __init__(self, shape: tuple[int, int]):
         self.shape = shape
 
     @abstractmethod
     def degrees(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return latitude and longitude of positions, also beyond the grid's edge.
+        """Return latitude and longitude (degrees) of positions, also beyond the edge of the grid.
 
         rows, columns: (place,), or any shape; returns: the same shape, longitudes from -180 to 180
         """
 
     @abstractmethod
     def positions(self, latitudes: np.ndarray, longitudes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows and columns of places, also of those outside of the grid; NaN where a map does not reach.
+        """Return rows and columns of points on the earth, also outside of the grid; NaN where the projection is undefined.
 
-        latitudes, longitudes: (place,), or any shape; returns: the same shape
+        latitudes, longitudes: (point,), or any shape, degrees; returns: the same shape
         """
 
     @property
@@ -141,11 +141,11 @@ class _Everywhere(Earth):
 
 
 def locate(grid: Grid, name: str) -> Earth:
-    """Return where the cells of a grid are on the earth; `name` is that of the record, for messages.
+    """Return the location of a grid on the earth; `name` is that of the record, for messages.
 
-    grid: with its further coordinates (`carried`), which may be those of latitude and longitude
+    grid: with its auxiliary coordinates (`carried`), which may be latitude and longitude
 
-    Raises DataError (exit 3) if its file does not say it, UsageError (exit 2) if that needs pyproj, which is not installed.
+    Raises DataError (exit 3) if the file does not state it, UsageError (exit 2) if it needs pyproj and that is not installed.
     """
     if min(grid.shape) < 2:
         raise DataError(
@@ -175,15 +175,15 @@ def _northern(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
 
 def _what_it_has(grid: Grid) -> str:
     if any(angle(other.name, other.attributes) for other in grid.carried):
-        return "latitude and longitude of cells, but they follow no smooth map"
+        return "latitude and longitude of cells, but they do not vary smoothly"
     kinds = {"length": "distances on a map", "rotated": "rotated degrees", "bare": "numbers without units",
-             "index": "numbers of rows and columns"}  # fmt: skip
+             "index": "row and column numbers"}  # fmt: skip
     kind = grid.rows.kind if grid.rows.kind == grid.columns.kind else "index"
     return f"{kinds.get(kind, kind)}, and no grid mapping that PROJ can use" if kind in ("length", "rotated") else kinds[kind]
 
 
 def _on_map(grid: Grid, name: str, *, needed: bool) -> Earth | None:
-    """Return the places of a grid on a map; None if PROJ does not know the projection, or without pyproj if not `needed`."""
+    """Return the location of a grid with a map projection; None if PROJ does not know it, or without pyproj if not `needed`."""
     try:
         from pyproj import CRS
         from pyproj.exceptions import ProjError
@@ -207,18 +207,18 @@ def _on_map(grid: Grid, name: str, *, needed: bool) -> Earth | None:
 
 
 def _factor(crs: Any, coordinate: Coordinate, grid: Grid) -> float:
-    """Return the unit of a coordinate in units of the axes of a projection."""
+    """Return the factor from the units of a coordinate to those of the axes of a projection."""
     if coordinate.kind == "rotated" or crs.is_geographic:
         return 1.0
     units = str(coordinate.attributes.get("units", "m"))
     metres = converted(units, "m")
-    if metres is None:  # angles of a satellite's view, which PROJ multiplies by its height
+    if metres is None:  # viewing angles of a satellite, which PROJ multiplies by its height
         metres = converted(units, "radian") * float(np.ravel(grid.mapping_attributes["perspective_point_height"])[0])
     return metres / crs.axis_info[0].unit_conversion_factor
 
 
 def _agree(on_map: Earth, grid: Grid, name: str) -> bool:
-    """Return whether map and latitudes and longitudes of a file agree; log a warning where they do not."""
+    """Return whether the map coordinates and the latitudes and longitudes of a file agree; log a warning if not."""
     if grid.degrees is None:
         return True
     rows, columns = np.meshgrid(*(sampled(size) for size in grid.shape), indexing="ij")
@@ -234,12 +234,12 @@ def _agree(on_map: Earth, grid: Grid, name: str) -> bool:
 
 
 def _given_everywhere(grid: Grid) -> Earth | None:
-    """Return the places of a grid with latitude and longitude for each cell; None without, and if they are no smooth map."""
+    """Return the location of a grid with latitude and longitude of each cell; None without them, or if they are not smooth."""
     found = {}
     for other in grid.carried:
         if set(other.dims) == {grid.y_name, grid.x_name} and (kind := angle(other.name, other.attributes)):
             values = numbers(other.attributes, other.stored)
-            values = np.where(np.abs(values) <= FURTHEST, values, np.nan)
+            values = np.where(np.abs(values) <= LARGEST, values, np.nan)
             values = values if other.dims[0] == grid.y_name else values.T
             found.setdefault(kind, values[tuple(slice(None, None, -1 if turned else 1) for turned in grid.turned)])
     vectors = _filled(unit_vectors(found["latitude"], found["longitude"])) if len(found) == 2 else None
@@ -252,10 +252,7 @@ def _given_everywhere(grid: Grid) -> Earth | None:
 
 
 def _filled(vectors: np.ndarray) -> np.ndarray | None:
-    """Return unit vectors (3, y, x) with those of a smooth map where some are missing; None if the others follow none.
-
-    The map is a polynomial of rows and columns.
-    """
+    """Fill missing unit vectors (3, y, x) with polynomials of rows and columns fitted to the others; None if the fit is bad."""
     known = np.isfinite(vectors).all(axis=0)
     if known.all():
         return vectors

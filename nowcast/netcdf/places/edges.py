@@ -1,7 +1,7 @@
-"""Find the middles of cells in files that state only their edges or corners: n + 1 values in place of n.
+"""Compute cell centres in files that state only cell edges or corners: n + 1 values instead of n.
 
-`lat_edges(lat_edge)` beside a field of one row less; `lat_b(y_b, x_b)`, the corners of a grid; `lat_vertices(y, x, 4)`, those
-of each cell.
+Forms: `lat_edges(lat_edge)` with one value more than rows; `lat_b(y_b, x_b)`, the corners of the grid; `lat_vertices(y, x, 4)`,
+the corners of each cell.
 """
 
 import re
@@ -19,12 +19,12 @@ _NUM_CORNERS = 4
 
 
 def middle_name(name: str) -> str:
-    """Return the name of the middles of cells, by that of their edges: lat of lat_edges."""
+    """Return the name of cell centres from that of their edges: lat from lat_edges."""
     return _EDGES.sub("", name) or name
 
 
 def is_corners(other, dims: tuple[str, str], sizes: tuple[int, int], of_field: tuple[str, ...]) -> bool:
-    """Return whether a variable lies over the corners of a grid of these (y, x) dimensions and sizes, or of each cell.
+    """Return whether a variable is over the corners of a grid with these (y, x) dimensions and sizes, or of each cell.
 
     of_field: the dimensions of the field
     """
@@ -47,7 +47,7 @@ def find_corners(dataset, variable, y_dim: str, x_dim: str) -> tuple | None:
 
 
 def middles(corners) -> np.ndarray:
-    """Return the middles (y, x) of cells, degrees, of the corners (y + 1, x + 1) of a grid, or (y, x, 4) of each cell."""
+    """Return cell centres (y, x), degrees, from corners: (y + 1, x + 1) of the grid, or (y, x, 4) of each cell."""
     values = numbers(attributes(corners), corners[...])
     if values.ndim == 3:
         return np.unwrap(values, period=360, axis=2).mean(axis=2)
@@ -57,7 +57,7 @@ def middles(corners) -> np.ndarray:
 
 
 def coordinate_of(dataset, variable, dim: str, axis: str, where: str) -> Coordinate:
-    """Read the coordinate of a dimension that is the axis Y or X, or take the middles where only edges are stated.
+    """Read the coordinate of a dimension that is the axis Y or X; compute it from the cell edges if only these are stated.
 
     Raises DataError (exit 3) as `read_coordinate`.
     """
@@ -76,7 +76,7 @@ def coordinate_of(dataset, variable, dim: str, axis: str, where: str) -> Coordin
 
 
 def _edges(dataset, other, variable, dim: str, axis: str) -> Coordinate | None:
-    """Return a variable as the edges of a dimension's cells; None for any other."""
+    """Return a variable as the cell edges of a dimension; None if it is something else."""
     num_edges = len(dataset.dimensions[dim]) + 1
     if other.shape != (num_edges,) or other.dimensions[0] in variable.dimensions or not is_numeric(other):
         return None

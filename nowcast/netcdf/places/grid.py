@@ -22,7 +22,7 @@ from nowcast.netcdf.places.edges import coordinate_of, find_corners, is_corners,
 from nowcast.netcdf.places.mapping import find_mapping
 from nowcast.netcdf.rain.variable import Field
 
-_ROUNDED = 0.01  # share of a cell's size that a map may be off before the size on the ground is given in place of it
+_ROUNDED = 0.01  # relative difference from which the spacing on the ground replaces that on the map
 # names of attributes that the NetCDF library accepts
 _LEGAL = re.compile(r"[^\W](?:[^\x00-\x1f/\x7f]*[^\x00-\x1f/\x7f\s])?")
 _RESERVED = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"}  # attributes of HDF5 itself
@@ -30,7 +30,7 @@ _RESERVED = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"}  # attributes 
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """A further coordinate of the grid, which forecasts keep: stored numbers over y, x or both, and all attributes."""
+    """An auxiliary coordinate of the grid, copied to forecasts: stored numbers over y, x or both, and all attributes."""
 
     name: str
     dims: tuple[str, ...]
@@ -43,10 +43,10 @@ class Grid:
     """A horizontal grid. Without coordinates in the file, `y` and `x` are 0, 1, … and have no attributes.
 
     y, x: (y,) and (x,) float64, in the order of the file
-    y_name, x_name: the dimensions
-    y_variable, x_variable: the coordinates, where they are not called like the dimensions
-    degrees: (latitude or longitude, y, x) at sampled rows and columns, from coordinates over the grid; None without
-    others: the names of further coordinates in the file
+    y_name, x_name: names of the dimensions
+    y_variable, x_variable: names of the coordinates, if they differ from the dimensions
+    degrees: (latitude or longitude, y, x) at sampled rows and columns, from two-dimensional coordinates; None without them
+    others: the names of auxiliary coordinates in the file
     carried: these coordinates, in the grid of a record
     """
 
@@ -78,18 +78,18 @@ class Grid:
 
     @property
     def y_ascending(self) -> bool:
-        """Whether row 0 of the file is the southernmost. Rows of unknown latitude are taken to start in the north."""
+        """Whether row 0 of the file is the southernmost; rows of unknown latitude are assumed to start in the north."""
         rises = None if self.degrees is None else _rise(self.degrees[0], axis=0)
         return self._is_ascending(self.rows, rises)
 
     @property
     def x_descending(self) -> bool:
-        """Whether column 0 of the file is the easternmost. Columns of unknown longitude are taken to start in the west."""
+        """Whether column 0 of the file is the easternmost; columns of unknown longitude are assumed to start in the west."""
         rises = None if self.degrees is None else _rise(self.degrees[1], axis=1)
         return len(self.x) > 1 and self._is_ascending(self.columns, rises, otherwise=True) is False
 
     def _is_ascending(self, coordinate: Coordinate, rises: float | None, *, otherwise: bool = False) -> bool:
-        """Return whether a coordinate runs to the north or east: by its values, or where they are no places by degrees."""
+        """Return whether a coordinate increases to the north or east: by its values, or by `degrees` without positions."""
         if rises and not (coordinate.is_measured and self.mapping_name):
             return rises > 0
         declared = coordinate.kind != "index" or {"axis", "standard_name"} & set(coordinate.attributes)
@@ -102,7 +102,7 @@ class Grid:
 
     @property
     def is_placed(self) -> bool:
-        """Whether the file says where its cells are."""
+        """Whether the file states the location of its cells."""
         return self.degrees is not None or (self.rows.is_measured and self.columns.is_measured)
 
     @property
@@ -142,7 +142,7 @@ class Grid:
         return on_map if np.allclose(on_ground, on_map, rtol=_ROUNDED, equal_nan=True) else on_ground
 
     def _degrees_spacing_km(self) -> tuple[float, float]:
-        """Return the spacing between the second and the last but one of the sampled rows and columns, in their middle."""
+        """Return the spacing (dy, dx), km, in mid-grid, from the second to the last but one sampled row and column."""
         sizes = []
         for axis, size in enumerate(self.shape):
             positions = sampled(size)
@@ -166,13 +166,13 @@ class Grid:
 
 
 def _rise(angles: np.ndarray, axis: int) -> float:
-    """Return how many degrees angles (y, x) rise along an axis, in the mean."""
+    """Return the mean increase of angles (y, x) along an axis, degrees."""
     unwrapped = np.unwrap(angles, period=360, axis=axis)
     return float((unwrapped.take(-1, axis) - unwrapped.take(0, axis)).mean())
 
 
 def _central(values: np.ndarray) -> tuple[float, float]:
-    """Return the value in the middle of a coordinate (y,) and the step there, between a quarter and three quarters."""
+    """Return the value in the middle of a coordinate (y,), and its mean step over the middle half."""
     last = len(values) - 1
     first = last // 4
     a, b = values[first], values[last - first]
@@ -180,7 +180,7 @@ def _central(values: np.ndarray) -> tuple[float, float]:
 
 
 def _extent(coordinate: Coordinate) -> tuple[int, ...]:
-    """Return the ends in thousandths of a step, the smaller first, so that coordinates equal but for rounding have the same."""
+    """Return both ends in thousandths of a step, the smaller first: equal for coordinates that differ only by rounding."""
     ends = np.sort(coordinate.unwrapped[[0, -1]]) if len(coordinate.values) else np.zeros(2)
     if coordinate.kind == "longitude":
         ends = ends - 360 * np.floor(ends[0] / 360)
@@ -189,9 +189,9 @@ def _extent(coordinate: Coordinate) -> tuple[int, ...]:
 
 
 def read_grid(dataset, field: Field, where: str) -> Grid:
-    """Read the coordinates of y and x, latitude and longitude over the grid, and the grid mapping of a variable.
+    """Read the coordinates of y and x, two-dimensional latitude and longitude, and the grid mapping of a variable.
 
-    Raises DataError (exit 3) for coordinates that are too long, incomplete or not equally spaced, and for a grid that moves.
+    Raises DataError (exit 3) for coordinates that are too long, incomplete or not equally spaced, or that change with time.
     """
     variable = dataset.variables[field.variable]
     y, x = (coordinate_of(dataset, variable, dim, axis, where) for dim, axis in ((field.y_dim, "Y"), (field.x_dim, "X")))
@@ -213,14 +213,14 @@ def read_grid(dataset, field: Field, where: str) -> Grid:
 
 
 def _legal(declared: dict) -> dict:
-    """Return the attributes that a forecast file can have too: files may hold names that the library refuses to write."""
+    """Return the attributes that can be written to a forecast file: the library refuses some names that files may hold."""
     return {name: value for name, value in declared.items() if _LEGAL.fullmatch(name) and name not in _RESERVED}
 
 
 def _others(dataset, variable, dims: tuple[str, str], known: tuple[str, str]) -> list[str]:
-    """Return the names of further coordinates over y, x or both; of those of angles, a time may be among their dimensions.
+    """Return the names of auxiliary coordinates over y, x or both; latitude and longitude may also have a time dimension.
 
-    Corners of cells are among them if nothing else says where the cells are.
+    Cell corners are among them if nothing else states the location of the cells.
     """
     names, sizes = [], tuple(len(dataset.dimensions[dim]) for dim in dims)
     corners = None if over_grid(dataset, variable, *dims) else find_corners(dataset, variable, *dims)
@@ -239,7 +239,7 @@ def _others(dataset, variable, dims: tuple[str, str], known: tuple[str, str]) ->
 
 
 def carried(grid: Grid, path: Path) -> Grid:
-    """Return the grid of a file with its further coordinates, which forecasts keep. Raises DataError (exit 3)."""
+    """Return the grid of a file with its auxiliary coordinates, which are copied to forecasts. Raises DataError (exit 3)."""
     if not grid.others:
         return grid
     with OPEN_FILES.lock, library_errors(path), OPEN_FILES.briefly(path) as dataset:

@@ -1,7 +1,7 @@
-"""Find the rows and columns of places on earth, and the places of rows and columns, closely enough to draw lines.
+"""Convert between latitude, longitude and rows, columns of a grid, accurately enough to draw coast lines.
 
-Latitude and longitude over the grid say where the cells are, by a few of them; else the coordinates do (earth.py), on a map
-with its projection, which pyproj computes. Without any of these the place of a grid is unknown.
+Uses two-dimensional latitude and longitude at a few cells; else the coordinates (earth.py), with pyproj for map projections.
+Without either the location of a grid is unknown.
 """
 
 import logging
@@ -18,14 +18,14 @@ from nowcast.netcdf.places.earth import wrapped
 from nowcast.netcdf.places.grid import Grid
 
 log = logging.getLogger(__name__)
-_FITTED = 0.005  # share of the grid that latitude and longitude over it may be off a smooth map, for lines to be drawn
+_FITTED = 0.005  # largest error of the fitted polynomials, relative to the size of the grid, for lines to be drawn
 _DEGREE = 3  # of the polynomials of that map
 Function = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Locator:
-    """Where a grid lies on earth. Row 0 is the northernmost, column 0 the westernmost, as in the fields of a record.
+    """The location of a grid on the earth. Row 0 is the northernmost, column 0 the westernmost, as in the fields of a record.
 
     shape: rows and columns
     cells: a function from latitude and longitude, degrees, to row and column, each (point,); NaN or far off elsewhere
@@ -38,7 +38,7 @@ class Locator:
 
 
 def locate(grid: Grid) -> Locator | None:
-    """Return where a grid lies on earth; None if that is unknown, or only pyproj could tell and is not installed."""
+    """Return the location of a grid on the earth; None if it is unknown, or needs pyproj and that is not installed."""
     if min(grid.shape) < 2:
         return None
     if grid.degrees is not None and min(grid.degrees.shape[1:]) > _DEGREE:
@@ -49,7 +49,7 @@ def locate(grid: Grid) -> Locator | None:
 
 
 def _by_coordinates(grid: Grid) -> Locator | None:
-    """Return where a grid lies by its coordinates; None without pyproj, and for a projection that it does not understand."""
+    """Return the location of a grid by its coordinates; None without pyproj, or for a projection that pyproj does not know."""
     try:
         earth = locate_exactly(grid, "the grid")
     except UsageError:
@@ -63,9 +63,9 @@ def _by_coordinates(grid: Grid) -> Locator | None:
 
 
 def _by_samples(grid: Grid) -> Locator | None:
-    """Return where a grid lies by its sampled latitudes and longitudes; None if they do not follow a smooth map.
+    """Return the location of a grid by its sampled latitudes and longitudes; None if they do not vary smoothly.
 
-    Polynomials of rows and columns in the coordinates of a stereographic map around a cell near the middle of the grid.
+    Fits polynomials between rows, columns and a stereographic map centred near the middle of the grid.
     """
     rows, columns = np.meshgrid(*map(sampled, grid.shape), indexing="ij")  # the same from either end
     latitude, longitude = grid.places

@@ -12,9 +12,9 @@ _DESCRIBES = {"grid_mapping_name", "crs_wkt", "spatial_ref", "proj4", "proj4_par
 
 
 def find_mapping(dataset, variable, coordinates: tuple[str, str]):
-    """Return the variable of the grid mapping of a field whose coordinates have these names; None without.
+    """Return the grid mapping variable of a field whose coordinates have these names; None if there is none.
 
-    One that is not named, or named otherwise than it is called, is taken if it is the only one; of the latter a warning tells.
+    If the field names none, or one that does not exist, the only one in the file is taken; in the latter case with a warning.
     """
     named = _named(text(variable, "grid_mapping") or "", coordinates)
     if named in dataset.variables:
@@ -28,7 +28,7 @@ def find_mapping(dataset, variable, coordinates: tuple[str, str]):
 
 
 def _named(text_: str, coordinates: tuple[str, str]) -> str:
-    """Return the name of the mapping; of the long form, "name: coordinates name: coordinates", that of these coordinates."""
+    """Return the name of the mapping; from the long form, "name: coordinates name: coordinates", that of these coordinates."""
     if ":" not in text_:
         return text_
     listed = re.findall(r"(\S+)\s*:\s*((?:[^\s:]+(?!\s*:)(?:\s+|$))*)", text_)

@@ -17,7 +17,7 @@ _RAIN_WORDS = re.compile(
     re.IGNORECASE,
 )
 _SURELY_RAIN = re.compile(r"rain|precip|prcp|(?:^|[\W_])tp\d*(?:[\W_]|$)", re.IGNORECASE)
-# what is measured in the units of an amount or a rate, and is no rain
+# other quantities in the units of an amount or a rate
 _OTHER_WORDS = re.compile(
     r"(?:^|[\W_])(?:vil|d0|dm|pw|pwat|tcwv|iwv|lwp|iwp)(?:[\W_]|$)|integrated|precipitable|vapou?r|column|cloud|liquid_water|"
     r"drop|diameter|snow|hail|graupel|\bice|depth|height|altitude|displacement|visib|evapo|soil|moisture|runoff|"
@@ -35,9 +35,9 @@ def declared_units(variable) -> str | None:
 
 
 def rank(dataset, name: str) -> tuple | None:
-    """Return the rank of a variable as a candidate for rain, the best smallest; None if it is none.
+    """Return the rank of a variable as a candidate for rain, the smallest the best; None if it cannot be rain.
 
-    Candidates of equal rank could each be meant: so are all amounts that no word calls rain.
+    Candidates of equal rank are ambiguous, such as amounts whose names do not mention rain.
     """
     variable = dataset.variables[name]
     if name in dataset.dimensions or not is_numeric(variable) or horizontal(dataset, variable) is None:

@@ -1,7 +1,7 @@
 """Records from xarray objects, and xarray objects from records.
 
-What a user holds in memory is written to a temporary file and opened as any other, so that variable, units, missing values,
-times and places of a DataArray are understood by the code that understands files, and refused with the same words.
+An array in memory is written to a temporary file and opened like any other, so that the variable, units, missing values,
+times and coordinates of a DataArray are interpreted by the same code as those of files, with the same error messages.
 """
 
 import re
@@ -27,7 +27,7 @@ from nowcast.runtime.signals import held
 DIMS = ("time", "y", "x")
 UNNAMED = "rain"  # name of a DataArray that has none
 RATE = {"standard_name": "rainfall_rate", "long_name": "rain rate", "units": "mm h-1"}
-IN_PYTHON = {  # options that error messages name, and what there is in place of them for an array in memory
+IN_PYTHON = {  # advice in error messages, and the advice that replaces it for an array in memory
     "Give them by --units (data.units)": 'Set its attribute "units"',
     "Choose one with --variable (data.variable)": "Give one of them, as a DataArray",
     "or choose one with --variable (data.variable), and its --units": "or a DataArray of one, with units",
@@ -38,11 +38,11 @@ _OF_TIMES = {"units", "calendar"}  # kept of times that NumPy does not have; xar
 
 @contextmanager
 def as_record(array: xr.DataArray | xr.Dataset, **reading) -> Iterator[Record]:
-    """Yield the record that a DataArray (time, y, x) or a Dataset holds; it can be read within the block alone.
+    """Yield a DataArray (time, y, x) or a Dataset as a record, which can be read within the block only.
 
-    reading: keyword arguments of `open_records`; `variable` is that of a Dataset
+    reading: keyword arguments of `open_records`; `variable` selects one of a Dataset
 
-    Raises DataError (exit 3) for what is no record, and the errors of `stored`.
+    Raises DataError (exit 3) if it is not a record, and the errors of `stored`.
     """
     with stored(array) as path:
         if isinstance(array, xr.DataArray):
@@ -53,9 +53,9 @@ def as_record(array: xr.DataArray | xr.Dataset, **reading) -> Iterator[Record]:
 
 @contextmanager
 def stored(array: xr.DataArray | xr.Dataset) -> Iterator[Path]:
-    """Yield a NetCDF file, called like the array, that exists within the block.
+    """Yield a NetCDF file with the name of the array, which exists within the block only.
 
-    Raises DataError (exit 3) for what NetCDF cannot hold. Errors within the block have the array's name in place of the file's.
+    Raises DataError (exit 3) for an array that NetCDF cannot hold. Errors within the block name the array instead of the file.
     """
     dataset, name = _as_dataset(array)
     with tempfile.TemporaryDirectory(prefix="nowcast-") as folder:
@@ -66,7 +66,7 @@ def stored(array: xr.DataArray | xr.Dataset) -> Iterator[Path]:
                 dataset.to_netcdf(path, engine="netcdf4")
         except (TypeError, ValueError) as error:
             raise DataError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
-        is_first(path, FORECASTS)  # whoever has an array knows whether it is a forecast
+        is_first(path, FORECASTS)  # no warning that it is a forecast: the user knows
         try:
             yield path
         except NowcastError as error:
@@ -80,7 +80,7 @@ def stored(array: xr.DataArray | xr.Dataset) -> Iterator[Path]:
 
 
 def _as_dataset(array: xr.DataArray | xr.Dataset) -> tuple[xr.Dataset, str]:
-    """Return a Dataset whose values will be written as they are, and a name that a file can have."""
+    """Return a Dataset whose values are written unchanged, and a valid file name."""
     array = in_utc(array)
     if isinstance(array, xr.Dataset):
         dataset, name = array.copy(), UNNAMED
@@ -90,7 +90,7 @@ def _as_dataset(array: xr.DataArray | xr.Dataset) -> tuple[xr.Dataset, str]:
             name = f"{UNNAMED}_{name}"
         dataset = array.copy(deep=False).rename(name).to_dataset()
         for where in (dataset[name].attrs, dataset[name].encoding):
-            if where.get("grid_mapping") not in (None, *dataset.coords):  # it stayed behind in the Dataset
+            if where.get("grid_mapping") not in (None, *dataset.coords):  # the grid mapping was left behind in the Dataset
                 del where["grid_mapping"]
     for variable in dataset.variables.values():
         kept = _KEPT if variable.dtype.kind in "mM" else _KEPT | _OF_TIMES
@@ -111,7 +111,7 @@ def in_utc(array: Any) -> Any:
 class _Frames(BackendArray):
     """The frames of a record (time, y, x), read when they are indexed.
 
-    `keeps_open`: whether the files stay open from one reading to the next, which spares decompressing their chunks again.
+    `keeps_open`: whether files stay open between reads, so that chunks need not be decompressed again.
     """
 
     keeps_open = True
@@ -123,7 +123,7 @@ class _Frames(BackendArray):
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
     def close(self) -> None:
-        """Close the files, which others can then write; what is read later closes them itself."""
+        """Close the files, so that others can write them; later reads close them at once."""
         self.keeps_open = False
         for path in self.record.paths:
             OPEN_FILES.close_one(path)
@@ -144,7 +144,7 @@ class _Frames(BackendArray):
 def as_data_array(record: Record) -> xr.DataArray:
     """Return a record as a DataArray (time, y, x), mm/h, NaN missing, whose fields are read when they are used.
 
-    Its files stay open once they are read, until its `close` is called. Row 0 is the northernmost. Coordinates and the grid
+    Files stay open after a read until `close` of the array is called. Row 0 is the northernmost. Coordinates and the grid
     mapping are those of the files.
     """
     dims = ("time", record.grid.y_name, record.grid.x_name)

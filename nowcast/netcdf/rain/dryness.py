@@ -1,7 +1,7 @@
-"""Find undeclared numbers that stand for no rain, or for missing, in a sample of frames.
+"""Find undeclared codes for dry and for missing in a sample of frames.
 
-Some programs store no rain as a number of its own, such as -99, beside another one for missing. Read as missing, it leaves
-a record in which every known cell is wet.
+Some programs store dry as a special number, such as -99, and missing as another. If that were read as missing, every known
+cell of the record would be wet.
 """
 
 from dataclasses import replace
@@ -12,19 +12,19 @@ from nowcast.netcdf.rain.packing import HIGHEST, Packing, decode
 from nowcast.netcdf.rain.units import Conversion
 
 _DRY_RATE = 0.1  # mm/h, below which a known cell counts as dry
-_FEW = 0.001  # share of dry cells among the known ones, below which none is taken to be dry
-_HALF = 0.5  # the same for reflectivity, which is also measured where it does not rain
-_MOST_MARKS = 3  # different negative numbers that can stand for something; more are noise
-_FEWEST_KNOWN, _LEAST_MISSING = 500, 0.05  # cells, and share of all cells, for a remark
-_LARGEST = 6  # of the largest numbers of an integer type that may stand for something
+_FEW = 0.001  # fraction of known cells that are dry, below which a code for dry is searched
+_HALF = 0.5  # the same for reflectivity, which is also measured without rain
+_MOST_CODES = 3  # different negative numbers that can be codes; more are noise
+_FEWEST_KNOWN, _LEAST_MISSING = 500, 0.05  # number of known cells, and fraction of missing cells, for a remark
+_LARGEST = 6  # number of largest values of an integer type that may be codes
 DOUBT = "Are its units right?"
-INCREDIBLE, _MUCH = 200.0, 0.01  # mm/h, and the share of the known cells with as much or more, above which units are doubted
-_LOOKED_AT = 64  # cells of a frame, of which one that is dry shows that it is no outage
-_RARE, _FEWEST = 5, 20  # times as many cells as with the ten numbers below it, and number of cells
+INCREDIBLE, _MUCH = 200.0, 0.01  # mm/h; if more than this fraction of known cells reaches it, the units are doubted
+_FIRST_CELLS = 64  # cells of a frame that are checked first: a dry one excludes an outage
+_RARE, _FEWEST = 5, 20  # a code is this many times as frequent as the ten numbers below it, and in at least so many cells
 
 
 def refine(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tuple[Packing, str | None]:
-    """Return the packing with undeclared numbers for no rain and for missing added, and a remark for a warning, or None.
+    """Return the packing with undeclared codes for dry and missing added, and a text for a warning, or None.
 
     stored: (frame, y, x) numbers as they are stored
     """
@@ -35,20 +35,20 @@ def refine(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tupl
 
 
 def outages(stored: np.ndarray, rates: np.ndarray, *, unsigned: bool = False) -> np.ndarray:
-    """Return which frames (frame,) hold one number alone that cannot be rain: of a sensor or a program that was down.
+    """Return a mask (frame,) of outages: frames whose known cells all hold one number that cannot be rain.
 
-    It is the largest of its type of 8 or 16 bits, or more rain than is credible, in all known cells.
+    That number is the largest of an 8 or 16 bit type, or more rain than is credible.
 
     stored: (frame, y, x) numbers as they are stored
-    rates: (frame, y, x) what they are read as, mm/h, NaN missing
-    unsigned: whether signed integers stand for unsigned ones
+    rates: (frame, y, x) the same decoded, mm/h, NaN missing
+    unsigned: whether signed integers are to be read as unsigned
     """
     stored = stored.view(stored.dtype.str.replace("i", "u")) if unsigned else stored
     found, kind = np.zeros(len(rates), bool), stored.dtype
     most = np.iinfo(kind).max if kind.kind in "iu" and kind.itemsize <= 2 else None
     for number, (numbers, frame) in enumerate(zip(stored, rates, strict=True)):
-        if not _is_one(frame.ravel()[:: max(frame.size // _LOOKED_AT, 1)]):
-            continue  # most frames, told by a look
+        if not _is_one(frame.ravel()[:: max(frame.size // _FIRST_CELLS, 1)]):
+            continue  # true of most frames
         known = ~np.isnan(frame)
         if known.sum() >= _FEWEST and _is_one(frame[known]):
             found[number] = frame[known][0] >= INCREDIBLE or (most is not None and (numbers[known] == most).all())
@@ -56,13 +56,13 @@ def outages(stored: np.ndarray, rates: np.ndarray, *, unsigned: bool = False) ->
 
 
 def _is_one(rates: np.ndarray) -> bool:
-    """Return whether all rates (cell,) that are known are the same, and rain."""
+    """Return whether all known rates (cell,) are equal and above 0."""
     known = rates[~np.isnan(rates)]
     return not known.size or bool(known[0] > 0 and (known == known[0]).all())
 
 
 def is_doubtful(rates: np.ndarray) -> bool:
-    """Return whether frames (…, y, x) have so many cells with so much rain, mm/h, that something else must be meant."""
+    """Return whether so many cells of frames (…, y, x), mm/h, have so much rain that the units must be wrong."""
     if not (high := int((rates >= INCREDIBLE).sum())):
         return False
     num_known = int((~np.isnan(rates)).sum())
@@ -70,30 +70,30 @@ def is_doubtful(rates: np.ndarray) -> bool:
 
 
 def _with_dry(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tuple[Packing, str | None]:
-    """Add the number for no rain if no known cell is dry and it can be told from missing; else remark on it."""
+    """Add the code for dry if no known cell is dry and the code can be distinguished from missing; else return a remark."""
     rates = decode(stored, packing, conversion)
     known = np.isfinite(rates)
     missing = ~known
     share = (rates[known] < _DRY_RATE).mean() if known.any() else 0.0
     if packing.dry or not missing.any() or share > (_HALF if conversion.zr else _FEW):
         return packing, None
-    marks = _marks(stored[missing], packing, conversion)
-    with_others = len(marks) > 1 or not np.isin(stored[missing], marks).all()
-    if 0 < len(marks) <= _MOST_MARKS and with_others:
-        dry = max(marks)
-        return replace(packing, dry=(dry,)), f"{dry:g} is taken as no rain, and what else is missing as missing"
+    codes = _codes(stored[missing], packing, conversion)
+    with_others = len(codes) > 1 or not np.isin(stored[missing], codes).all()
+    if 0 < len(codes) <= _MOST_CODES and with_others:
+        dry = max(codes)
+        return replace(packing, dry=(dry,)), f"{dry:g} is taken as dry, and the other codes as missing"
     if known.sum() < _FEWEST_KNOWN or missing.mean() < _LEAST_MISSING or share > _FEW:
         return packing, None
-    if len(marks) == 1:
+    if len(codes) == 1:
         return packing, (
-            f"no known cell is dry, and {marks[0]:g} is taken as missing. "
-            f"If it stands for no rain, say so in the files: an attribute _Undetect = {marks[0]:g}"
+            f"no known cell is dry, and {codes[0]:g} is taken as missing. "
+            f"If it means dry, state that in the files by an attribute _Undetect = {codes[0]:g}"
         )
-    return packing, "no known cell is dry: if dry cells are stored as missing, scores and training see rain alone"
+    return packing, "no known cell is dry: if dry cells are stored as missing, scores and training cover rainy cells only"
 
 
 def _negative(stored: np.ndarray, packing: Packing, conversion: Conversion) -> str | None:
-    """Return a remark where many different numbers are below 0, which rain does not have and no program means by missing."""
+    """Return a remark if many different numbers are below 0, since neither rain nor codes for missing look like that."""
     if conversion.zr or not conversion.quantity.is_rain:
         return None
     missing = np.isnan(decode(stored, packing, conversion))
@@ -101,14 +101,14 @@ def _negative(stored: np.ndarray, packing: Packing, conversion: Conversion) -> s
     values = values[np.isfinite(values) & ~np.isin(values, packing.missing)]
     rates = conversion.unpacking(packing.scale_factor, packing.add_offset)(values)
     below = rates[(rates < packing.least) & (rates > -HIGHEST)]
-    if below.size <= _MUCH * stored.size or len(np.unique(below)) <= _MOST_MARKS:
+    if below.size <= _MUCH * stored.size or len(np.unique(below)) <= _MOST_CODES:
         return None
     share = below.size / stored.size
     return f"{share:.0%} of the cells are below 0, down to {below.min():g} mm/h, and taken as missing. Is it rain?"
 
 
 def _doubt(stored: np.ndarray, packing: Packing, conversion: Conversion) -> str | None:
-    """Return a remark where so many cells have so much rain that the units must be others."""
+    """Return a remark if so many cells have so much rain that the units must be wrong."""
     rates = decode(stored, packing, conversion)
     if not is_doubtful(rates):
         return None
@@ -116,14 +116,14 @@ def _doubt(stored: np.ndarray, packing: Packing, conversion: Conversion) -> str 
     return f"{share:.0%} of the known cells would have {INCREDIBLE:g} mm/h or more. {DOUBT}"
 
 
-def _marks(missing: np.ndarray, packing: Packing, conversion: Conversion) -> list[float]:
-    """Return the numbers that nothing declares as missing and that no rain has: negative, or 0 out of the declared range.
+def _codes(missing: np.ndarray, packing: Packing, conversion: Conversion) -> list[float]:
+    """Return the undeclared codes: numbers that are not declared missing and cannot be rain (negative, or 0 out of range).
 
     missing: (cell,) stored numbers that are read as missing
     """
     values = np.unique(missing[np.isfinite(missing)])
     values = values[~np.isin(values, packing.missing)]
-    if len(values) > _MOST_MARKS + 1:
+    if len(values) > _MOST_CODES + 1:
         return []
     bare = replace(packing, missing=(), low=-np.inf, high=np.inf)
     rates = decode(values, bare, conversion)
@@ -133,10 +133,10 @@ def _marks(missing: np.ndarray, packing: Packing, conversion: Conversion) -> lis
 
 
 def _without_largest(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tuple[Packing, str | None]:
-    """Take the largest numbers of 8 or 16 bits as missing where nothing declares them and they cannot be rain.
+    """Take undeclared largest numbers of 8 or 16 bits as missing if they cannot be rain.
 
-    They are far more frequent than the ten numbers below, and more rain than is credible; 255, where the bytes declare nothing,
-    if it is one of both.
+    They are far more frequent than the ten numbers below them and more rain than is credible. For bytes without any
+    declaration one of the two is enough for 255.
     """
     kind = np.dtype(stored.dtype.str.replace("i", "u")) if packing.unsigned else stored.dtype
     if kind.kind == "f" and not conversion.zr:
@@ -156,7 +156,7 @@ def _without_largest(stored: np.ndarray, packing: Packing, conversion: Conversio
             is_bare_byte and number == most and (is_frequent or is_incredible)
         ):
             found.append(number)
-            remarks += [f"{number}, which would be {_said(rate)}"] if count else []
+            remarks += [f"{number}, which would be {_as_text(rate)}"] if count else []
     if not found:
         return packing, None
     are = "are" if len(remarks) > 1 else "is"
@@ -166,7 +166,7 @@ def _without_largest(stored: np.ndarray, packing: Packing, conversion: Conversio
 
 
 def _without_repeated(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tuple[Packing, str | None]:
-    """Take the largest number of floating-point fields as missing if it is whole, frequent and more rain than is credible."""
+    """Take the largest value of floating-point fields as missing if it is a whole number, frequent and not credible as rain."""
     rates = decode(stored, packing, conversion)
     highest = rates[np.isfinite(rates)].max(initial=0)
     number = float(stored[rates == highest][0]) if highest >= INCREDIBLE else np.nan
@@ -175,13 +175,13 @@ def _without_repeated(stored: np.ndarray, packing: Packing, conversion: Conversi
         return packing, None
     return replace(
         packing, missing=(*packing.missing, number)
-    ), f"{number:g}, which would be {_said(highest)}, is taken as missing"
+    ), f"{number:g}, which would be {_as_text(highest)}, is taken as missing"
 
 
 def _rate(number: int, kind: np.dtype, own: np.dtype, packing: Packing, conversion: Conversion) -> float:
-    """Return what a number would be, mm/h; infinity above what is credible."""
+    """Return the rain rate of a stored number, mm/h; infinity above HIGHEST."""
     return float(decode(np.full(1, number, kind).view(own), packing, conversion)[0])
 
 
-def _said(rate: float) -> str:
+def _as_text(rate: float) -> str:
     return f"{rate:.4g} mm/h" if np.isfinite(rate) else f"more than {HIGHEST:.0f} mm/h"

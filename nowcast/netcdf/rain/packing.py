@@ -1,7 +1,7 @@
-"""Decode stored numbers to mm/h: packing, and which numbers are missing.
+"""Decode stored numbers to mm/h: packing and missing values.
 
-Missing are declared fill values, values outside the declared range, the default fill values of NetCDF, common undeclared
-sentinels such as 9999, and values that no rain can have. They become NaN, and never dry.
+These count as missing: declared fill values, values outside the declared range, the default fill values of NetCDF, common
+undeclared sentinels such as 9999, and values that cannot be rain. They become NaN, never dry.
 """
 
 import re
@@ -27,8 +27,8 @@ _UNDETECT = (
     "_Undetect",
     "undetect",
     "what_undetect",
-)  # what ODIM calls the number that stands for no echo; pysteps has a `zerovalue`
-# in flag_meanings, which name numbers that are no measurements
+)  # attributes with the code for no echo: those of ODIM, and pysteps' `zerovalue`
+# words in flag_meanings, which describe codes among the stored numbers
 _DRY_WORDS = re.compile(
     r"no_?(echo|rain|precip|detect)|not_(rain|detect)|undetect|\bdry|below_(detect|thresh|min|noise|sens)", re.IGNORECASE
 )
@@ -37,7 +37,7 @@ _MISSING_WORDS = re.compile(
     r"out_of|unavailable|undefined|unknown|clutter|blocked|masked",
     re.IGNORECASE,
 )
-ROUNDING = 0.499  # of a stored number, by which a limit that is given unpacked may be off
+ROUNDING = 0.499  # stored units by which a limit given in unpacked values may be inexact
 _MOST_FILLS = 100  # fill values, each of which is searched for in every frame
 HIGHEST = 10_000.0  # mm/h, four times the highest rate ever measured over a minute: above, the units or the number are wrong
 
@@ -46,8 +46,8 @@ HIGHEST = 10_000.0  # mm/h, four times the highest rate ever measured over a min
 class Packing:
     """The packing of a variable: value = stored * scale_factor + add_offset.
 
-    `missing` (equal to), `low` and `high` (outside of) are stored numbers that are missing; `dry` those that are no rain.
-    `unsigned`: signed integers are to be read as unsigned ones. Rates below `least`, mm/h, are missing; from it to 0, dry.
+    Stored numbers are missing if they equal one of `missing` or lie outside `low` to `high`, and dry if in `dry`.
+    `unsigned`: read signed integers as unsigned. Rates below `least`, mm/h, are missing; those from it to 0 are dry.
     """
 
     scale_factor: float = 1.0
@@ -73,7 +73,7 @@ def decode(stored: np.ndarray, packing: Packing, conversion: Conversion) -> np.n
 
 @lru_cache(maxsize=32)
 def _table(kind: str, packing: Packing, conversion: Conversion) -> np.ndarray:
-    """Return the decoded values of all patterns of 8 or 16 bits: a table is faster than computing, and rounds only once."""
+    """Return the decoded values of all 8 or 16 bit patterns: looking them up is faster than computing, and rounds only once."""
     itemsize = np.dtype(kind).itemsize
     return _decode(np.arange(256**itemsize, dtype=f"u{itemsize}").view(kind), packing, conversion)
 
@@ -136,7 +136,7 @@ def read_packing(variable, where: str) -> Packing:
 
 
 def _flags(attributes: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Return the stored numbers that `flag_values` and `flag_meanings` call dry, and those that they call no measurement."""
+    """Return the stored numbers that `flag_values` and `flag_meanings` declare as dry, and those declared as missing."""
     values = _numbers(attributes.get("flag_values", ()))
     meanings = str(attributes.get("flag_meanings", "")).split()
     if len(values) != len(meanings):
@@ -147,7 +147,7 @@ def _flags(attributes: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _with_cf_names(attributes: dict, kind: np.dtype) -> dict:
-    """Return attributes with ODIM's gain and offset, or other names of them, of integers as scale_factor and add_offset."""
+    """Return attributes with gain and offset (ODIM), or other names of them, of integers as scale_factor and add_offset."""
     if kind.kind not in "iu" or "scale_factor" in attributes:
         return attributes
     words = {_word(name): value for name, value in attributes.items() if np.isfinite(_numbers(value)).sum() == 1}
@@ -171,7 +171,7 @@ def _word(name: str) -> str:
 
 
 def _numbers(value) -> np.ndarray:
-    """Return the numbers of an attribute, also if they are written as text ("0.1"); an empty array for other text."""
+    """Return the numbers of an attribute, also those written as text ("0.1"); an empty array for other text."""
     if not isinstance(value, str):
         values = np.ravel(value)
         return values if values.dtype.kind in "iuf" else np.zeros(0)
@@ -189,7 +189,7 @@ def _one_number(attributes: dict, name: str, default: float, where: str) -> floa
 
 
 def stored_as(values, kind: np.dtype, stored: np.dtype) -> list:
-    """Return those of an attribute's values that the type `kind` can hold, as numbers of the type `stored`."""
+    """Return the values of an attribute that the type `kind` can represent, as numbers of the type `stored`."""
     values = np.ravel(values)
     held = []
     for target in {kind, stored} if values.dtype.kind in "iuf" else ():
@@ -201,9 +201,9 @@ def stored_as(values, kind: np.dtype, stored: np.dtype) -> list:
 
 
 def _valid_range(attributes: dict, kind: np.dtype, stored: np.dtype, pack) -> tuple[float, float]:
-    """Return (low, high) in stored numbers. Floating-point limits of an integer variable are unpacked (NetCDF users' guide).
+    """Return (low, high) in stored numbers. Floating-point limits of integers are unpacked values (NetCDF users' guide).
 
-    These are rounded, so the number that is meant by a limit lies within it.
+    They are widened by ROUNDING, so that a limit itself is within the range.
     """
     limits, swaps = [-np.inf, np.inf], pack(1.0) < pack(0.0)
     pair = _numbers(attributes.get("valid_range", ()))

@@ -1,4 +1,4 @@
-"""Find what attributes and names say of the interval of an amount, such as `sum over 60 minutes`, `accutime` and `_1H`."""
+"""Find the interval of an amount in attributes and names, such as `sum over 60 minutes`, `accutime` and `_1H`."""
 
 import re
 from typing import NamedTuple
@@ -15,17 +15,17 @@ _IN_BRACKETS = re.compile(rf"[\[(]\s*{_UNIT}\s*[\])]\s*[:=]?\s*{_NUMBER}(?![\d.]
 _ONE = re.compile(r"\b(?:past|last|previous|preceding|one|an|full)[\s-]+(minute|hour|day)\b", re.IGNORECASE)
 _CLOCK = re.compile(r"(\d\d?):(\d\d)(?::(\d\d))?")
 _ISO = re.compile(r"\bP(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?)?\b")
-# attributes of the length of an accumulation, with the unit of a mere number at their end
+# attributes of the length of an accumulation; their ending gives the unit of a bare number
 _ATTRIBUTES = re.compile(
     r"(?:acc(?:u(?:m\w*?)?)?|integration|aggregation|summation|interval)_?(?:time|period|interval|duration|length)?_?"
     r"(?:in_)?(?P<unit>hours?|h|minutes?|mins?|seconds?|sec|s)?|time_interval|time_period|period|duration",
     re.IGNORECASE,
 )
-# how those begin that hold for a whole file; wradlib's is intervalseconds
+# beginnings of such attributes that apply to a whole file; wradlib's is intervalseconds
 _OF_FILE = re.compile(r"acc|integr|aggr|summ|interval_?(?:in_?)?(?:sec|min|hour)", re.IGNORECASE)
 _LONGEST = 31 * 86400.0  # s: a longer interval is a fill value
 _WORDS = (("hourly", 3600.0), ("daily", 86400.0))
-# how often a product is made is not what it is summed over
+# the update frequency of a product is not its accumulation interval
 _FREQUENCY = re.compile(rf"\b(?:every|each|updated?(?: every)?|in steps of)\s+{_NUMBER}?\s*-?{_UNIT}\b", re.IGNORECASE)
 _IN_NAME = re.compile(r"(?:_|(?<=[A-Za-z]))0*(\d{1,3})_?((?i:hours?|hrs?|h|minutes?|mins?)|M)(?=_|$)")
 _WORD_IN_NAME = re.compile(r"(?:^|_)(hourly|daily)(?=_|$)", re.IGNORECASE)
@@ -35,7 +35,7 @@ _GRIB_LETTERS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "s": 1.0}
 
 
 class Statement(NamedTuple):
-    """An interval, s, and where it stands. One of `is_spacing` may be that between the numbers that were summed."""
+    """An interval, s, and where it is stated. With `is_spacing` it may be the spacing of the summed values instead."""
 
     seconds: float
     where: str
@@ -43,7 +43,7 @@ class Statement(NamedTuple):
 
 
 def statements(variable) -> list[Statement]:
-    """Return all that a variable says of its interval: in cell_methods, attributes, texts and its name, the surest first."""
+    """Return the statements of a variable about its interval: cell_methods, attributes, texts, name; most reliable first."""
     declared = attributes(variable)
     texts = {name: value for name, value in declared.items() if isinstance(value, str)}
     found = [*_cell_methods(texts.get("cell_methods", "")), *_numbers(declared), *_lengths_declared(declared)]
@@ -58,7 +58,7 @@ def statements(variable) -> list[Statement]:
 
 
 def statements_beside(dataset) -> list[Statement]:
-    """Return what variables of one number and attributes of the file say, such as `accumulation_time`, a scalar in minutes."""
+    """Return the statements of scalar variables and attributes of the file, such as `accumulation_time` in minutes."""
     declared = {name: value for name, value in attributes(dataset).items() if _OF_FILE.match(name)}
     found = []
     for name, variable in dataset.variables.items():
@@ -70,7 +70,7 @@ def statements_beside(dataset) -> list[Statement]:
 
 
 def lengths(text: str) -> list[float]:
-    """Return the length of time that a text names, s; an empty list if it names none, or several."""
+    """Return the length of time in a text, s; an empty list if there is none, or several."""
     rest = _FREQUENCY.sub(" ", text)
     found = {float(number) * _seconds(unit) for number, unit in _LENGTH.findall(rest)}
     found |= {float(number) * _seconds(unit) for unit, number in _IN_BRACKETS.findall(rest)}
@@ -90,7 +90,7 @@ def _iso_seconds(match: re.Match) -> float:
 
 
 def _cell_methods(methods: str) -> list[Statement]:
-    """Return what `time: sum (interval: 1 hour)`, `time: sum over 60 minutes` or `time: sum (comment: …)` say."""
+    """Return the statements in `time: sum (interval: 1 hour)`, `time: sum over 60 minutes` or `time: sum (comment: …)`."""
     where = f'cell_methods "{methods[:60]}"'
     over = re.search(r"\bover\s+([^()]*)", methods)
     comment = re.search(r"comment:\s*([^()]*)", methods)
@@ -103,7 +103,7 @@ def _cell_methods(methods: str) -> list[Statement]:
 
 
 def _lengths_declared(declared: dict) -> list[Statement]:
-    """Return what attributes such as `accumulation_time = "60 min"`, `"01:00:00"` or `accumulation_hours = 1` say."""
+    """Return the statements of attributes such as `accumulation_time = "60 min"`, `"01:00:00"` or `accumulation_hours = 1`."""
     found = []
     for name, value in declared.items():
         named = _ATTRIBUTES.fullmatch(name)
@@ -129,7 +129,7 @@ def _is_number(value) -> bool:
 
 
 def _numbers(declared: dict) -> list[Statement]:
-    """Return what GRIB's range of steps says."""
+    """Return the statement in GRIB's step range."""
     found = []
     steps = re.fullmatch(r"(\d+)([mhds]?)-(\d+)([mhds]?)", str(declared.get("GRIB_stepRange", "")))
     if steps:

@@ -1,7 +1,7 @@
-"""Tell totals since the start of a run, which never fall, from amounts per interval.
+"""Distinguish totals since the start of a model run, which never decrease, from amounts per interval.
 
-Weather models store the rain since their start: WRF's RAINNC, the total precipitation of ECMWF. Taken for amounts per step it
-would rain more and more. Attributes seldom say so, but the numbers do: rain that moves falls somewhere from frame to frame.
+Weather models store the rain since their start: WRF's RAINNC, the total precipitation of ECMWF. Read as amounts per step, the
+rain would increase all the time. Attributes seldom state it, but the numbers show it: moving rain decreases somewhere.
 """
 
 import re
@@ -10,8 +10,8 @@ import numpy as np
 
 from nowcast.netcdf.attributes import text
 
-MOST_READ = 8  # frames that are compared at one place of a series
-_MOST_FALL = 0.01  # of what rises: packing rounds
+MOST_READ = 8  # number of successive frames that are compared
+_MOST_FALL = 0.01  # largest decrease relative to the increase, since packing rounds
 _SAID = re.compile(
     r"\baccumulated total\b|\btotal accumulated\b|"
     r"\bsince (the )?(start|beginning|initiali\w+|midnight|\d\d(:?\d\d)? ?(utc|z))\b",
@@ -20,12 +20,12 @@ _SAID = re.compile(
 
 
 def says_total(variable) -> bool:
-    """Return whether an attribute of a variable says that it holds totals since the start of a run."""
+    """Return whether an attribute of a variable states that it holds totals since the start of a run."""
     return any(_SAID.search(text(variable, name) or "") for name in ("long_name", "description", "comment", "cell_methods"))
 
 
 def never_falls(fields: np.ndarray, *, least: int = 2) -> bool:
-    """Return whether amounts rise in at least as many steps from frame to frame, and fall nowhere.
+    """Return whether amounts increase in at least `least` steps between frames, and decrease nowhere.
 
     fields: (frame, y, x) in any units, NaN missing
     """

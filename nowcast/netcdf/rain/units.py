@@ -1,8 +1,8 @@
 """Convert any declared units to mm/h.
 
 Units are parsed by udunits (through cf_units) and never compared as strings. `_SPELLINGS` rewrites only what udunits cannot
-read, or reads in another sense: to udunits `mm/5min` is mm/5 times minutes. 1 kg m-2 of water is 1 mm. A `Meaning` is what
-units can stand for; with the interval of an accumulation or a Z-R relation it becomes a `Conversion`.
+read, or reads in another sense: to udunits `mm/5min` is mm/5 times minutes. 1 kg m-2 of water is 1 mm. A `Meaning` is the kind
+of quantity that units express; with the interval of an accumulation or a Z-R relation it becomes a `Conversion`.
 """
 
 import math
@@ -36,7 +36,7 @@ _SPELLINGS = tuple(
         # per several units of time: mm/5min, mm per 5 minutes, mm 5min-1
         (rf"(?:/|\bper\b)\s*(\d+(?:\.\d+)?)\s*{_TIME}", r"/(\1 \2)"),
         (rf"(?<=[\w)])\s+(\d+(?:\.\d+)?)\s*{_TIME}\s*(?:\^|\*\*)?-1\b", r"/(\1 \2)"),
-        # stored are the numbers times 32: mm/h*32
+        # mm/h*32: the stored numbers are 32 times the rate
         (r"(?<=\w)\s*(?:(?<!\*)\*(?!\*)|[x×](?=\s*\d))\s*([1-9]\d*(?:\.\d+)?)\s*$", r"/\1"),
     )
 )
@@ -56,7 +56,7 @@ _TARGETS = (
 
 @dataclass(frozen=True)
 class Meaning:
-    """What units can stand for.
+    """The kind of quantity that units express.
 
     value * scale + offset is in mm/h, mm, dBZ or 1 for the kinds rate, amount, reflectivity and dimensionless.
     """
@@ -71,7 +71,7 @@ class Conversion:
     """A conversion of values in declared units to float32 in mm/h, or in 1 for a dimensionless quantity. NaN stays NaN.
 
     The result is value * scale + offset; for reflectivity this is in dBZ, and `zr` = (a, b) of Z = a R^b gives the rate R.
-    Of amounts, `interval_seconds` is what they were divided by, s.
+    For amounts, `interval_seconds` is the interval that they are divided by, s.
     """
 
     quantity: Quantity
@@ -103,7 +103,7 @@ class Conversion:
 
 @lru_cache(maxsize=1024)
 def meaning(units: str) -> Meaning | None:
-    """Return what units can stand for; None if it is neither rain nor dimensionless."""
+    """Return the meaning of units; None if they are neither those of rain nor dimensionless."""
     text = units.translate(_SIGNS)
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
@@ -121,14 +121,14 @@ def meaning(units: str) -> Meaning | None:
 
 
 def check_given(units: str | None, zr_a: float, zr_b: float) -> None:
-    """Raise UsageError (exit 2) for units of --units or data.units that are no measure of rain; None is none given.
+    """Raise UsageError (exit 2) for units of --units or data.units that are not those of rain (None: not given).
 
-    Likewise for numbers that no Z = zr_a R^zr_b has, of which nothing but NaN would come.
+    Also for invalid factors of Z = zr_a R^zr_b, which would give only NaN.
     """
     for name, value, usual in (("zr_a", zr_a, 200), ("zr_b", zr_b, 1.6)):
         is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
         if not (is_number and 0 < value < math.inf):
-            raise UsageError(f"{name} = {value!r}: write a number above 0, as of Z = zr_a R^zr_b, such as {usual}")
+            raise UsageError(f"{name} = {value!r}: write a number above 0, for Z = zr_a R^zr_b, such as {usual}")
     meant = meaning(units) if units is not None else None
     if units is not None and (meant is None or meant.kind == "dimensionless"):
         raise UsageError(f'--units "{units}" (data.units) is no measure of rain.\nExpected {EXPECTED_UNITS}.')
@@ -157,7 +157,7 @@ def to_rain_rate(
     zr_a, zr_b: Z = zr_a R^zr_b; 200 and 1.6: Marshall & Palmer (1948)
     decibel: whether the values are 10 times the decimal logarithm of a rate or an amount in these units; variable: for messages
 
-    Raises DataError (exit 3) for units that are missing or no measure of rain, and for an amount over an unknown interval.
+    Raises DataError (exit 3) for units that are missing or not those of rain, and for an amount over an unknown interval.
     """
     if units is None and standard_name in REFLECTIVITY_NAMES:
         units = "dBZ"  # the one standard name that is always in the same units
@@ -184,7 +184,7 @@ def to_rain_rate(
 
 
 def _linear(text: str, scale: float, offset: float, *, decibel: bool) -> Conversion:
-    """Return the conversion of rates, or of ten times their decimal logarithm: as a reflectivity Z with Z = R / scale."""
+    """Return the conversion of rates; with `decibel` of ten times their decimal logarithm, as a reflectivity Z = R / scale."""
     if not decibel:
         return Conversion(RAIN_RATE, text, scale, offset)
     return Conversion(RAIN_RATE, f"dB of {text}", 1.0, 0.0, (1 / scale, 1.0))

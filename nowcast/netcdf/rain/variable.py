@@ -1,7 +1,7 @@
 """Find the rain variable of an open CF dataset, and read it as mm/h with NaN for missing.
 
-A `Field` describes what is the same in every file of an archive: name, dimensions, units and packing. It holds no open file and
-no values; `read` takes the dataset. Row 0 of what it returns is the northernmost.
+A `Field` describes a variable that is the same in every file of an archive: name, dimensions, units and packing. It holds no
+open file and no values; `read` takes the dataset and returns fields with row 0 northernmost.
 """
 
 import logging
@@ -33,7 +33,7 @@ class Field:
     """A rain variable of a file.
 
     `frame_dims` are its dimensions other than y and x that are longer than 1, in the order of the file.
-    `decibel`: the values are ten times the decimal logarithm of what the units say, as pysteps' transform "dB".
+    `decibel`: the values are ten times the decimal logarithm of the quantity, as in pysteps' transform "dB".
     `stated_zr`: a and b of Z = a R^b, if the file states them.
     `has_given_units`: the units were given by the user, because the file states none.
     """
@@ -74,9 +74,9 @@ class Field:
         return DIMENSIONLESS if self.kind == "dimensionless" else RAIN_RATE
 
     def with_units(self, given: str | None, file: Path) -> "Field":
-        """Return the field in the units that the user gives, if the file states none, or none of rain.
+        """Return the field with the units `given` by the user, if the file states no units of rain.
 
-        Of other units that a file states, which hold, a warning tells.
+        Units of rain in the file take precedence; if they differ, a warning is logged.
         """
         if given is None:
             return self
@@ -84,7 +84,7 @@ class Field:
             return replace(self, units=given, has_given_units=True)
         stated = self.units or "dBZ"
         if units.meaning(stated) != units.meaning(given) and is_first(file, f"units of {self.variable}"):
-            text = '%s: %s states units "%s", which hold: "%s" (--units, data.units) is for files that state none'
+            text = '%s: %s states units "%s", which are used: "%s" (--units, data.units) is for files that state none'
             log.warning(text, file, self.variable, stated, given)
         return self
 
@@ -99,11 +99,11 @@ class Field:
         stored = self.stored(dataset, frames, turned=turned)
         out = np.ascontiguousarray(decode(stored, self.packing, conversion))
         if self.quantity.is_rain:
-            self._without_what_cannot_be(out, stored, Path(dataset.filepath()))
+            self._remove_impossible(out, stored, Path(dataset.filepath()))
         return out
 
-    def _without_what_cannot_be(self, rates: np.ndarray, stored: np.ndarray, file: Path) -> None:
-        """Make what cannot be rain missing, in place, and warn of it, once in a folder.
+    def _remove_impossible(self, rates: np.ndarray, stored: np.ndarray, file: Path) -> None:
+        """Set rates that cannot be rain to missing, in place, and warn once per folder.
 
         rates: (…, y, x) mm/h, infinite above the highest credible one
         stored: (…, y, x) numbers that they were read from
@@ -113,7 +113,7 @@ class Field:
             frame = by_frame[1][number]
             if is_first(file, f"outages of {self.variable}"):
                 said = f"{np.nanmax(frame):.4g} mm/h" if np.nanmax(frame) <= HIGHEST else f"more than {HIGHEST:.0f} mm/h"
-                log.warning("%s: %s: a frame all of which would be %s is taken as missing", file, self.variable, said)
+                log.warning("%s: %s: a frame with %s in every known cell is taken as missing", file, self.variable, said)
             frame[:] = np.nan
         if not (rates >= INCREDIBLE).any():
             return
@@ -144,9 +144,9 @@ def _warn_once(file: Path, variable: str) -> None:
 def find_field(dataset, where: str, variable: str | None = None, *, has_units: bool = False) -> Field:
     """Find the rain variable of an open dataset, or the variable called `variable`.
 
-    has_units: units are given for variables that state none, of which the only one with y and x is then taken
+    has_units: whether the user gives units for variables that state none; the only such variable with y and x is then taken
 
-    Standard names count before units; rates before amounts before reflectivity, if words call them rain. `where` names the
+    Standard names take precedence over units; rates over amounts over reflectivity, if names mention rain. `where` names the
     file in messages. Raises DataError (exit 3) if there is no such variable, or several fit equally well.
     """
     if variable is not None:
@@ -166,7 +166,7 @@ def find_field(dataset, where: str, variable: str | None = None, *, has_units: b
         )
     if not ranked:
         raise DataError(
-            f"{where} has no variable that is known to be rain; it has {_inventory(dataset)}.\n"
+            f"{where} has no variable that can be identified as rain; it has {_inventory(dataset)}.\n"
             "Expected a CF standard name such as rainfall_rate; or choose one with --variable (data.variable), and its --units."
         )
     best = [name for rank_, name in ranked if rank_ == min(ranked)[0]]
@@ -176,7 +176,7 @@ def find_field(dataset, where: str, variable: str | None = None, *, has_units: b
 
 
 def _without_units(dataset) -> str | None:
-    """Return the only variable with y and x that states no units and is no coordinate; None if there is another number."""
+    """Return the only variable with y and x that states no units and is not a coordinate; None if there is none, or several."""
     found = [
         name
         for name, variable in dataset.variables.items()
@@ -241,7 +241,7 @@ def _describe(dataset, name: str, where: str) -> Field:
 
 
 def _is_decibel(variable, where: str) -> bool:
-    """Return whether pysteps' transform is "dB". Raises DataError (exit 3) for another one, whose values are no rates."""
+    """Return whether pysteps' transform is "dB". Raises DataError (exit 3) for other transforms, whose values are not rates."""
     transform = text(variable, "transform") or "none"
     if transform.lower() not in ("db", "none", ""):
         raise DataError(f'{where} has transform = "{transform}".\nExpected "dB" or none: transform it back first.')

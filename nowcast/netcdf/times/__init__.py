@@ -1,1 +1,1 @@
-"""Times: which variable holds them, what its numbers mean, and the even raster that frames of a radar are on."""
+"""Times: the variables that hold them, how they are decoded, and the regular raster of the frames of a radar."""

@@ -17,7 +17,7 @@ _SHOWN = 6  # numbers of members that a message lists
 
 
 class File(Protocol):
-    """What is needed to know of a file of forecasts; `members` are the numbers of the members it holds, () if unknown."""
+    """The attributes of a forecast file that this module needs; `members`: numbers of its members, () if unknown."""
 
     path: Path
     times: Times
@@ -25,12 +25,12 @@ class File(Protocol):
 
 
 def order_cases(files: Sequence[File], where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the reference times (case,), the lead times (lead,) and where each forecast is, in order of time.
+    """Return the reference times (case,), the lead times (lead,) and the sources of the fields, in order of time.
 
         sources: (case, lead, part, 2), the index of a file and the position in it, counted over its time dimensions; the
-            parts are files with members of the same forecast, in order of their numbers
+            parts are files with different members of one forecast, in order of member number
 
-    Raises DataError (exit 3) if a forecast or a member is there twice, or lead times or members differ between forecasts.
+    Raises DataError (exit 3) for a duplicated forecast or member, or if lead times or members differ between forecasts.
     """
     references = np.concatenate([file.times.references.ravel() for file in files])
     leads = np.concatenate([file.times.valid.ravel() for file in files]) - references
@@ -80,9 +80,9 @@ def _require_other_member(one: File, other: File, reference: np.datetime64, lead
 def _require_same_members(
     files: Sequence[File], where: str, references: np.ndarray, leads: np.ndarray, groups: Sequence[np.ndarray]
 ) -> None:
-    """Raise DataError (exit 3) if forecasts have different numbers of members, or a case not the same at each lead time.
+    """Raise DataError (exit 3) if the number of members differs between forecasts, or the members between lead times of a case.
 
-    groups: for each forecast the files that hold parts of it
+    groups: for each forecast and lead time the numbers of the files with its parts
     """
     held = [tuple(member for n in group for member in files[n].members) for group in groups]
     before = 0
@@ -100,7 +100,7 @@ def _require_same_members(
 def _same_leads(
     files: Sequence[File], where: str, references: np.ndarray, leads: np.ndarray, numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return reference times (case,) and lead times (lead,) on an even raster; all arguments are of each forecast, in order.
+    """Return reference times (case,) and lead times (lead,) on a regular raster; arguments have one entry per field, in order.
 
     Raises DataError (exit 3) if lead times differ between reference times.
     """
@@ -108,7 +108,7 @@ def _same_leads(
     evened = [_even(reference, own) for reference, own in zip(references[starts], np.split(leads, starts[1:]), strict=True)]
     cases = [(*case, file) for case, file in zip(evened, numbers[starts], strict=True)]
     if moved := sum(len(case[1]) for case in cases) - int((np.concatenate([case[1] for case in cases]) == leads).sum()):
-        log.warning("%s: %d of %d lead times, some seconds off an even raster, are taken as on it", where, moved, len(leads))
+        log.warning("%s: moved %d of %d lead times by some seconds, so that they are evenly spaced", where, moved, len(leads))
     for reference, case_leads, file in cases:
         if not np.array_equal(case_leads, cases[0][1]):
             raise DataError(
@@ -120,7 +120,7 @@ def _same_leads(
 
 
 def _even(reference: np.datetime64, leads: np.ndarray) -> tuple[np.datetime64, np.ndarray]:
-    """Return reference time and lead times (lead,) of a case, moved to an even raster as the times of frames are."""
+    """Return reference time and lead times (lead,) of a case on a regular raster, as for the times of frames."""
     times = np.append(reference, reference + leads[leads > np.timedelta64(0, "s")])
     nominal = nominal_times(times)
     if (nominal == times).all():

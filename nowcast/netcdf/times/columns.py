@@ -1,4 +1,4 @@
-"""Read times that stand in columns: year, month and day, and perhaps hour, minute and second, each a variable of its own."""
+"""Read times in columns: year, month and day, optionally hour, minute and second, each in a variable of its own."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ _SECONDS = {"hour": 3600, "minute": 60, "second": 1}
 
 
 def part_of(variable) -> str | None:
-    """Return which part of a date or time of day a variable holds by its name: year, month, …; None for any other."""
+    """Return the part of a date or time of day in a variable, by its name: year, month, …; None for other variables."""
     if not is_numeric(variable) or counts_since(text(variable, "units")):
         return None
     word = re.sub(r"[^a-z0-9]", "", variable.name.lower())
@@ -36,7 +36,7 @@ def part_of(variable) -> str | None:
 def find_columns(dataset, dims: Iterable[str]) -> dict[str, str]:
     """Return the names of the variables of a date and a time of day over some of the dimensions `dims`, by part.
 
-    The first is over all dimensions of the others. None are returned if year, month or day (or the day of the year) lacks.
+    The first is over all dimensions of the others. Empty if year, month or day (or day of the year) is missing.
     """
     columns: dict[str, str] = {}
     for name, variable in dataset.variables.items():
@@ -56,9 +56,9 @@ def _long(variable) -> set[str]:
 
 
 def times_of(parts: Mapping[str, np.ndarray], names: Mapping[str, str], where: str) -> np.ndarray:
-    """Return the times datetime64[s] of numbers of years, months, …, (…,) each; `names` of the variables are for messages.
+    """Return times datetime64[s] from numbers of years, months, …, each (…,); names: of the variables, for messages.
 
-    Raises DataError (exit 3) for numbers that are no date, and frames that no column tells apart.
+    Raises DataError (exit 3) for invalid dates, and if several frames have the same time.
     """
     for part, values in parts.items():
         low, high = _RANGES[part]
@@ -70,11 +70,11 @@ def times_of(parts: Mapping[str, np.ndarray], names: Mapping[str, str], where: s
         months = (years * 12 + parts["month"].astype(np.int64) - 1).astype("datetime64[M]")
         dates = months + (parts["day"].astype(np.int64) - 1).astype("timedelta64[D]")
         if (dates.astype("datetime64[M]") != months).any():
-            raise DataError(f"{where}: {names['day']} has days that its month has not.\nExpected dates of the calendar.")
+            raise DataError(f"{where}: {names['day']} has days that the month does not have.\nExpected dates of the calendar.")
     else:
         dates = years.astype("datetime64[Y]") + (parts["yearday"].astype(np.int64) - 1).astype("timedelta64[D]")
     seconds = sum(parts[part] * size for part, size in _SECONDS.items() if part in parts)
     times = dates.astype("datetime64[s]") + np.round(seconds).astype("timedelta64[s]")
     if "hour" not in parts and len(np.unique(times)) < times.size:
-        raise DataError(f"{where}: {', '.join(names.values())} tell no time of day.\nExpected an hour too, or times as CF has.")
+        raise DataError(f"{where}: {', '.join(names.values())} give no time of day.\nExpected an hour too, or times as CF has.")
     return times

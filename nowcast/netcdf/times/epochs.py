@@ -20,7 +20,7 @@ _DATES = (
 )
 _SHORT = {"mins": "min", "hrs": "hour"}  # units that udunits does not know but others do
 _SIGNS = str.maketrans("\u2212\u00a0\u202f", "-  ")  # a minus sign and two no-break spaces
-_VARYING = ("month", "year")  # of udunits: a year of 365.242 days and a twelfth of it, which nobody means
+_VARYING = ("month", "year")  # ambiguous: in udunits a year is 365.242 days and a month a twelfth of it
 _FURTHEST = 1e10  # s from 1970, in the year 2286: NaT and fill values are further away
 _CYCLE = 400, 146_097  # years and days after which the Gregorian calendar repeats
 _GREGORIAN = 1583  # the first year that is Gregorian as a whole in the standard calendar
@@ -36,7 +36,7 @@ def counts_since(units: str | None) -> bool:
 
 @lru_cache(maxsize=256)
 def seconds_per(unit: str | None) -> float | None:
-    """Return the length of a unit of time, s; None if it is none, or has no fixed length."""
+    """Return the length of a unit of time, s; None if it is not a unit of time, or has no fixed length."""
     words = (unit or "").strip()
     try:
         length = float(cf_units.Unit(_SHORT.get(words.lower(), words)).convert(1.0, "s")) if words else None
@@ -97,7 +97,7 @@ def _reference(declared: str, calendar: str, where: str) -> tuple[float, float]:
 
 @lru_cache(maxsize=256)
 def _epoch(moment: str, calendar: str) -> float | None:
-    """Return a reference date, with or without clock and zone, in s from 1970; None if it is none."""
+    """Return a reference date, with or without clock and zone, in s from 1970; None if it is not a date."""
     if moment.lower() == "epoch":
         return 0.0
     parts = next((found for pattern in _DATES if (found := pattern.fullmatch(moment))), None)

@@ -1,4 +1,4 @@
-"""Read the times of a forecast file: reference times and valid times, of which one may follow from lead times."""
+"""Read the reference times and valid times of a forecast file; one of the two may be computed from lead times."""
 
 import math
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from nowcast.netcdf.times.raster import MOST_OFF
 from nowcast.netcdf.times.values import covered, read_periods, read_times
 from nowcast.netcdf.times.variables import TimeNames, counts, find_times, names_period
 
-_LONGEST = np.timedelta64(30, "D")  # longest lead time; a longer one is a time from some epoch
-_NOTHING = np.timedelta64(0, "s")
+_LONGEST = np.timedelta64(30, "D")  # longest lead time; larger numbers are times since an epoch
+_ZERO = np.timedelta64(0, "s")
 
 
 @dataclass(frozen=True, eq=False)
 class Times:
     """Times of a file: datetime64[s] over the time dimensions of the layout.
 
-    `inferred`: what reference times that are not stated were inferred from, for a message; None if they are stated.
+    `inferred`: how unstated reference times were inferred, for a message; None if they are stated.
     """
 
     references: np.ndarray
@@ -49,7 +49,7 @@ def read_forecast_times(dataset, field: Field, dims: tuple[str, ...], where: str
         and not covered(dataset, [names.valid], dims)
         and covered(dataset, [names.reference, names.period], dims)
     ):
-        del parts["valid"]  # one of xarray's, that of the first file, where many were joined
+        del parts["valid"]  # written by xarray when it joins files: the times of the first file only
     stated = {role: _over(dataset, name, role, dims, where) for role, name in parts.items()}
     _check_sum(stated, names, where)
     if "valid" not in stated and len(stated) == 2:
@@ -83,7 +83,7 @@ def _check_units_of_leads(dataset, dims: tuple[str, ...], where: str) -> None:
 
 
 def _check_sum(stated: dict[str, np.ndarray], names: TimeNames, where: str) -> None:
-    """Raise DataError (exit 3) where valid times are not the sum of the other two; drop a reference time that is a guess."""
+    """Raise DataError (exit 3) if valid time is not reference time + lead time; drop a reference time that is only guessed."""
     if len(stated) < 3 or not stated["valid"].size:
         return
     off = np.abs(stated["valid"] - stated["reference"] - stated["period"]).max()
@@ -100,7 +100,7 @@ def _check_sum(stated: dict[str, np.ndarray], names: TimeNames, where: str) -> N
 
 
 def _infer(dataset, stated: dict[str, np.ndarray], name: str, where: str) -> Times:
-    """Infer reference times: valid time minus lead time, or for pysteps the epoch of its times.
+    """Infer reference times: valid time - lead time, or for files of pysteps the epoch of the time units.
 
     Raises DataError (exit 3) if neither is possible.
     """
@@ -111,9 +111,9 @@ def _infer(dataset, stated: dict[str, np.ndarray], name: str, where: str) -> Tim
     if exported or text(dataset[name], "long_name") == "forecast time":
         units, calendar = text(dataset[name], "units") or "", text(dataset[name], "calendar") or "standard"
         reference = decode_times(np.zeros(1, np.int64), units, calendar, f"{where}: {name}")[0]
-        leads = (valid - reference) if valid.size else np.array([_NOTHING])
+        leads = (valid - reference) if valid.size else np.array([_ZERO])
         # without the exporter's marks it may hold observations in pysteps' model, which have a frame at their origin
-        is_forecast = (leads.max() if exported else leads.min()) > _NOTHING
+        is_forecast = (leads.max() if exported else leads.min()) > _ZERO
         if is_forecast and leads.max() < _LONGEST:
             return Times(np.full(valid.shape, reference), valid, "what pysteps counts its times from")
     raise DataError(f"{where} does not say when its forecast starts.\nExpected a forecast_reference_time.")

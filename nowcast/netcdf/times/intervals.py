@@ -20,9 +20,9 @@ _ROUNDED = 0.02  # share by which two statements of one interval may differ: 359
 
 
 class Interval(NamedTuple):
-    """The interval of an accumulation, s, where it is stated, and what else is stated that contradicts it, or "".
+    """The interval of an accumulation, s, where it is stated, and a statement that contradicts it, or "".
 
-    `is_spacing`: that it may, strictly, be the interval between the numbers that were summed.
+    `is_spacing`: whether it may be, strictly, the spacing of the summed values.
     """
 
     seconds: float
@@ -32,12 +32,12 @@ class Interval(NamedTuple):
 
 
 def stated_interval(dataset, field: Field, times: np.ndarray, where: str) -> Interval | None:
-    """Return what each frame accumulates over: by time bounds, a start_time, else attributes, texts or the name; None without.
+    """Return the accumulation interval of the frames: from time bounds, start_time, attributes, texts or the name; else None.
 
         times: (time,) datetime64[s] of the frames
 
-    In this order because, strictly, the interval of cell_methods is that between the numbers that were summed. Raises DataError
-    (exit 3) if the frames of a file differ.
+    Attributes come last because, strictly, the interval in cell_methods is the spacing of the summed values. Raises DataError
+    (exit 3) if the frames of a file have different intervals.
     """
     said = [*statements(dataset.variables[field.variable]), *statements_beside(dataset)]
     spans = _spans(dataset, field, times, where)
@@ -73,7 +73,7 @@ def covers_all_since(dataset, field: Field, leads: np.ndarray, times: np.ndarray
 
 
 def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray | None:
-    """Return the timedelta64[s] of each frame, from the bounds of the time variable or from a `start_time`; None without."""
+    """Return the interval timedelta64[s] of each frame, from bounds of the time variable or a `start_time`; None without."""
     ends = time_bounds(dataset, field, times, where)
     if ends is not None:
         return np.abs(ends[..., 1] - ends[..., 0])
@@ -85,7 +85,7 @@ def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray |
         return None
     starts = read_times(dataset, start, field.frame_dims, where)
     spans = times - starts
-    if end and not (spans > np.timedelta64(0, "s")).all():  # the time is that of the start
+    if end and not (spans > np.timedelta64(0, "s")).all():  # the time is the start of the interval
         spans = read_times(dataset, end, field.frame_dims, where) - starts
     return spans
 
@@ -111,7 +111,7 @@ def _ends_first(bounds, variable) -> bool:
 def _read_bounds(bounds, variable, times: np.ndarray, where: str) -> np.ndarray:
     """Read time bounds (…, 2) as datetime64[s]: in their own units and packing, else in those of the time variable.
 
-    Bounds of a packed variable that say nothing of packing may be packed like it or not: read so that they end near the times.
+    Bounds of a packed variable without packing attributes may be packed or not: the reading that ends near the times is taken.
     """
     declared = text(bounds, "units") or text(variable, "units") or ""
     calendar = text(bounds, "calendar") or text(variable, "calendar") or "standard"

@@ -1,4 +1,4 @@
-"""Move the times of frames, some seconds early or late, to an even raster; and find frames again by times that are as far off.
+"""Move the times of frames, some seconds early or late, to a regular raster; find frames by times that are similarly inexact.
 
 One tolerance holds for the times of records, forecasts and the command line: a quarter of the time step, and at most 90 s.
 """
@@ -9,9 +9,9 @@ import math
 import numpy as np
 
 MOST_OFF = 90  # s that a frame may be early or late
-_SLOW = 1 / 20  # of the time step: steps that differ by no more are those of a radar that runs freely
+_DRIFT = 1 / 20  # largest deviation of steps, relative to the time step, of a radar that drifts against the clock
 _JOINED = 2.5, 1.5  # time steps: longest step within a stretch of one phase, of one absent frame or of none
-_FINE = 30, 10  # s: steps of these are preferred to those of single seconds
+_FINE = 30, 10  # s: multiples of these are preferred as time step to other numbers of seconds
 
 
 def tolerance(step: np.timedelta64) -> np.timedelta64:
@@ -35,7 +35,7 @@ def nearest(times: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def absent_between(times: np.ndarray, step: np.timedelta64, most: int) -> np.ndarray:
-    """Return the times that are absent between two others, up to `most` in a row; a longer gap stays a gap.
+    """Return the times of absent frames in gaps of up to `most` frames; longer gaps stay gaps.
 
     times: (time,) sorted; returns: (absent,), sorted
     """
@@ -48,14 +48,14 @@ def absent_between(times: np.ndarray, step: np.timedelta64, most: int) -> np.nda
 
 
 def nominal_times(times: np.ndarray) -> np.ndarray:
-    """Move the times of frames to their nominal times: radars are some seconds early or late.
+    """Move the times of frames to nominal times, because radars are some seconds early or late.
 
         times: (frame,) datetime64[s], sorted
         returns: (frame,) datetime64[s]
 
     Nominal times are equally spaced between gaps, on whole minutes unless frames have another step or equally spaced times
     already. A stretch of frames is moved only if all are within the tolerance of their nominal times. The frames of a radar
-    that runs freely, whose steps differ by some seconds, are moved in stretches that are as long as that allows.
+    that drifts, with steps that differ by some seconds, are moved in stretches as long as possible.
     """
     seconds = times.astype(np.int64)
     steps = np.diff(seconds)
@@ -67,9 +67,9 @@ def nominal_times(times: np.ndarray) -> np.ndarray:
 
 
 def _moved(seconds: np.ndarray, step: int, joined: tuple[float, ...]) -> np.ndarray:
-    """Return the nominal times, s, of a stretch: moved as a whole, or in parts, if they are near an even raster.
+    """Return the nominal times, s, of a stretch: moved as a whole, or in parts, if they are near a regular raster.
 
-    joined: the longest steps within a stretch, in time steps: of this one, and of the parts that it may be split into
+    joined: longest step within a stretch, in time steps: for this one, and for the parts that it may be split into
     """
     steps, most = np.diff(seconds), min(step / 4, MOST_OFF)
     if (steps % step == 0).all():
@@ -80,13 +80,13 @@ def _moved(seconds: np.ndarray, step: int, joined: tuple[float, ...]) -> np.ndar
     if len(joined) > 1:
         parts = _stretches(seconds, joined[1] * step)
         return np.concatenate([_moved(seconds[part], step, joined[1:]) for part in parts])
-    if (np.abs(steps - step) <= _SLOW * step).all():
+    if (np.abs(steps - step) <= _DRIFT * step).all():
         return _drifting(seconds, np.arange(len(seconds)) * step, most)
     return seconds
 
 
 def _drifting(seconds: np.ndarray, raster: np.ndarray, most: float) -> np.ndarray:
-    """Return nominal times, s, of times that drift against a raster (time,): the raster starts anew where they leave it."""
+    """Return nominal times, s, of times that drift against a raster (time,): a new raster starts where they leave it."""
     late, out, first = seconds - raster, seconds.copy(), 0
     while first < len(seconds):
         widest = np.maximum.accumulate(late[first:]) - np.minimum.accumulate(late[first:])
@@ -98,16 +98,16 @@ def _drifting(seconds: np.ndarray, raster: np.ndarray, most: float) -> np.ndarra
 
 
 def _stretches(seconds: np.ndarray, longest: float) -> list[slice]:
-    """Return the stretches between gaps, steps that are longer, of times in s."""
+    """Return the stretches of times, s, between gaps, which are steps longer than `longest`."""
     breaks = np.flatnonzero(np.diff(seconds) > longest) + 1
     ends = [0, *breaks.tolist(), len(seconds)]
     return [slice(first, stop) for first, stop in itertools.pairwise(ends)]
 
 
 def _nominal_step(steps: np.ndarray) -> int:
-    """Return the most frequent step, s, if half the steps have it; else one that most are near, or 0.
+    """Return the most frequent step, s, if half of the steps equal it; else one near most of them, or 0.
 
-    It is of whole minutes as long as chance explains the difference.
+    It is rounded to whole minutes if the difference may be chance.
     """
     if len(steps) < 2:
         return 0

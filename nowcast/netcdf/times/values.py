@@ -86,16 +86,16 @@ def read_valid_times(dataset, names: TimeNames, dims: tuple[str, ...], where: st
 
 
 def covered(dataset, names: Iterable[str], dims: Iterable[str]) -> bool:
-    """Return whether variables extend over all of these dimensions, one or another of them over each."""
+    """Return whether every one of these dimensions is a dimension of at least one of the variables."""
     return set(dims) <= {dim for name in names for dim in dataset.variables[name].dimensions}
 
 
 def unpacked(variable, dims: tuple[str, ...], where: str, *, what="a time for every frame") -> tuple[np.ndarray, float]:
-    """Read the numbers of a time variable with scale_factor, add_offset and _Unsigned applied; dimensions as `read_times`.
+    """Read the numbers of a time variable, unpacked by scale_factor, add_offset and _Unsigned; dimensions as `read_times`.
 
         returns: (…,) numbers, int64 if they are stored as integers and not packed; and their resolution, 0 if exact
 
-    Raises DataError (exit 3) for missing values, of which `what` tells what was expected.
+    Raises DataError (exit 3) for missing values; `what` completes the message "Expected …".
     """
     stored = variable[tuple(slice(None) if dim in dims else 0 for dim in variable.dimensions)]
     stored = _in_order(variable, np.asarray(stored), dims)
@@ -126,7 +126,7 @@ def _in_order(variable, stored: np.ndarray, dims: tuple[str, ...]) -> np.ndarray
 
 
 def _read_text(variable, dims: tuple[str, ...]) -> np.ndarray:
-    """Read text over some of its dimensions; the last dimension of single characters is that of a text's characters."""
+    """Read text over some of its dimensions; for single characters the last dimension is that of the characters."""
     characters = variable.dimensions[-1:] if variable.dtype == "S1" else ()
     stored = np.asarray(variable[tuple(slice(None) if dim in (*dims, *characters) else 0 for dim in variable.dimensions)])
     return netCDF4.chartostring(stored) if characters else stored
@@ -160,7 +160,7 @@ def _parse_digits(entry: str, form: str, where: str) -> np.datetime64:
 
 
 def _dated_times(stored: np.ndarray, resolution: float) -> np.ndarray | None:
-    """Return the times of numbers yyyymmdd.f, where f is the fraction of the day; None for other numbers or too coarse ones."""
+    """Return times from numbers yyyymmdd.f, where f is the fraction of the day; None for other or too coarse numbers."""
     dates = np.floor(stored)
     days = _parse_stamps(dates, "%Y%m%d")
     if days is None or resolution * _DAY > 1:

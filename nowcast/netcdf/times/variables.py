@@ -1,8 +1,8 @@
-"""Find out which variable of a dataset holds which times: by standard name, then by name.
+"""Identify the time variables of a dataset, by standard name, then by name.
 
-A forecast has valid times, reference times (when it starts) and lead times, of which two give the third. Reference times are
-never taken for valid times. A variable called `time`, or a coordinate of another name, that has no standard name holds valid
-times, unless lead times or other valid times beside it show that it is the start.
+A forecast has valid times, reference times (its start) and lead times, of which two give the third. Reference times are never
+taken for valid times. A variable called `time`, or a coordinate of another name, without a standard name holds valid times,
+unless lead times or other valid times in the file show that it holds reference times.
 """
 
 import re
@@ -24,15 +24,15 @@ _PERIODS = {"forecastperiod", "leadtime", "leadtimes", "lead", "forecastlead", "
 _PERIODS |= {"predictiontimedelta", "forecaststep"}
 _SINCE_START = {"step", "predictiontimedelta"}  # of cfgrib and WeatherBench, whose `time` is the start of the forecast
 _OTHERS = ("time", "times", "xtime", "datetime", "timestamp", "date")  # `Times` of WRF before its `XTIME`
-_ENDS = re.compile(r"(start|stop|end|begin)\w*")  # of the interval of an accumulation
+_ENDS = re.compile(r"(start|stop|end|begin)\w*")  # start or end of an accumulation interval
 _NOT_OF_FRAMES = re.compile(r"start|stop|end|begin|creat|process|produc|modif|updat|receiv|archiv")
 
 
 @dataclass(frozen=True)
 class TimeNames:
-    """The names of the variables of a field's times; None for those that it lacks.
+    """The names of the time variables of a field; None for those that it lacks.
 
-    `is_guess`: that `reference` holds the start of the forecast follows only from the valid times beside it.
+    `is_guess`: whether `reference` was identified only because other variables hold the valid times.
     """
 
     valid: str | None = None
@@ -53,7 +53,7 @@ class _Candidate:
 
 
 def find_times(dataset, variable: str, dims: Iterable[str]) -> TimeNames:
-    """Find the variables of times, scalar or over some of the dimensions `dims`, of a variable."""
+    """Find the time variables of a variable; each is a scalar or over some of the dimensions `dims`."""
     dims = tuple(dims)
     listed = [*dims, *(text(dataset.variables[variable], "coordinates") or "").split()]
     candidates = [found for name in dataset.variables if (found := _candidate(dataset, name, dims, listed))]
@@ -63,8 +63,8 @@ def find_times(dataset, variable: str, dims: Iterable[str]) -> TimeNames:
         return min(fitting, key=lambda each: (not each.covers(dims), each.rank), default=None)
 
     valid, reference, period, other = (best(role) for role in ("valid", "reference", "period", "other"))
-    is_told = valid or reference or (other and _is_moment(dataset.variables[other.name]))
-    if not is_told and (columns := find_columns(dataset, dims)):
+    is_known = valid or reference or (other and _is_moment(dataset.variables[other.name]))
+    if not is_known and (columns := find_columns(dataset, dims)):
         return TimeNames(valid=next(iter(columns.values())))
     if not (valid or other or reference):
         other = _only_moment(dataset, dims)
@@ -81,7 +81,7 @@ def find_times(dataset, variable: str, dims: Iterable[str]) -> TimeNames:
 
 
 def _only_moment(dataset, dims: tuple[str, ...]) -> _Candidate | None:
-    """Return the only variable over the frames that counts from a date, whatever its name; None without, or of several."""
+    """Return the only variable over the frames with units "… since …", whatever its name; None if there is none, or several."""
     moments = [
         name for name, variable in dataset.variables.items()
         if dims and variable.dimensions and set(variable.dimensions) <= set(dims) and is_numeric(variable)
@@ -108,7 +108,7 @@ def _candidate(dataset, name: str, dims: tuple[str, ...], listed: list[str]) -> 
 
 
 def _role(variable, is_listed: bool) -> str | None:
-    """Return which times a variable holds: valid, reference or period; other for valid or reference times; None for none."""
+    """Return the role of a time variable: valid, reference, period, or other (valid or reference); None if it is none."""
     standard_name, units = text(variable, "standard_name"), text(variable, "units")
     is_moment = _is_moment(variable)
     if not (is_text(variable) or is_numeric(variable)):

@@ -1,7 +1,7 @@
 """Write the members of ensembles as CF-1.11 NetCDF-4, one frame of one member at a time; completely or not at all.
 
 One reference time: `(time, realization, y, x)`, since CDO reads no other order. Many: `(forecast_reference_time,
-forecast_period, realization, y, x)`. All else is as in forecast_writer.py. Rates are packed to 0.01 mm/h in two bytes, heavier
+forecast_period, realization, y, x)`. The rest is as in forecast_writer.py. Rates are packed to 0.01 mm/h in two bytes, heavier
 ones to about 1 % (`rounded`).
 """
 
@@ -29,7 +29,7 @@ from nowcast.netcdf.writing.new_file import new_file, writing
 REALIZATION_ATTRIBUTES = {"standard_name": "realization", "units": "1"}  # as improver has them
 SCALE, FILL = 0.01, np.int16(netCDF4.default_fillvals["i2"])  # mm/h or mm
 MOST = 32767  # units of SCALE
-# Rates from these numbers of units on are rounded to multiples of so many, so that files stay small
+# (a, b): values from a units of SCALE on are rounded to multiples of b units, so that files stay small
 COARSE = ((200, 2), (500, 5), (1000, 10), (2000, 20), (5000, 50))
 ROUNDING = "from 2, 5, 10, 20 and 50 on rounded to multiples of 0.02, 0.05, 0.1, 0.2 and 0.5"
 
@@ -126,13 +126,13 @@ def packed(field: np.ndarray) -> np.ndarray:
 
 
 def unpacked(stored: np.ndarray) -> np.ndarray:
-    """Return what `packed` stored (…, y, x), as a reader of the file gets it: float32, NaN missing."""
+    """Unpack values stored by `packed` (…, y, x), as a reader of the file does: float32, NaN missing."""
     # in float64, since 10 times 0.01 is below 0.1 in float32
     return np.where(stored == FILL, np.nan, stored * SCALE).astype(np.float32)
 
 
 def rounded(values: np.ndarray) -> np.ndarray:
-    """Return values (…, y, x) as whole numbers of SCALE, from COARSE on to fewer digits."""
+    """Round values (…, y, x) to multiples of SCALE, large ones more coarsely (COARSE); return them in units of SCALE."""
     exact = values / np.float32(SCALE)
     units = np.rint(exact)
     for least, step in COARSE:

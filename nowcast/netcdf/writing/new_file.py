@@ -1,4 +1,4 @@
-"""Make a NetCDF-4 file with a grid: completely or not at all, read back before it gets its name."""
+"""Create a NetCDF-4 file with a grid: complete or not at all, and read back before it gets its final name."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -26,12 +26,12 @@ def new_file(
     *,
     overwrite: bool,
 ) -> Iterator[netCDF4.Dataset]:
-    """Make a file with global attributes and a grid, which has its name once the block has filled it.
+    """Create a file with global attributes and a grid; it gets its final name after the block has filled it.
 
-    is_as_written: tells whether the file, read back, holds what was written
+    is_as_written: returns whether the file, read back, holds what was written
 
-    Not every disk that is full or failing reports an error, and a forecast without its projection looks like any other. Raises
-    OutputError (exit 5) if the file exists, cannot be written or does not read back; then none is left.
+    Files are read back because not every full or failing disk reports an error. Raises OutputError (exit 5) if the file
+    exists, cannot be written or differs when read back; then no file is left.
     """
     may_write(path, overwrite=overwrite)
     with replacing(path, overwrite=overwrite) as partial:
@@ -58,7 +58,7 @@ def new_file(
 def writing(path: Path) -> Iterator[None]:
     """Hold the lock of the NetCDF library for calls that write; their errors become OutputError (exit 5).
 
-    Nothing else may be waited for inside: another thread may need the lock to go on.
+    Do not wait for another thread inside: it may need the lock.
     """
     try:
         with OPEN_FILES.lock:
@@ -93,7 +93,7 @@ def _write_grid(dataset, grid: Grid) -> None:
 
 
 def _write_other(dataset, other: Carried) -> None:
-    """Write a further coordinate as it was stored, with its packing."""
+    """Write an auxiliary coordinate as it was stored, with its packing."""
     own = {name: value for name, value in other.attributes.items() if name not in _REFERENCES}
     options = {"fill_value": own.pop("_FillValue", None), "zlib": True, "fletcher32": True}
     variable = dataset.createVariable(other.name, other.stored.dtype, other.dims, **options)
@@ -103,6 +103,6 @@ def _write_other(dataset, other: Carried) -> None:
 
 
 def auxiliary(grid: Grid) -> list[str]:
-    """Return the names of the coordinates that are not called like a dimension, which `coordinates` must list."""
+    """Return the names of the coordinates that differ from their dimension, which `coordinates` must list."""
     names = [grid.rows.name, grid.columns.name, *(other.name for other in grid.carried)]
     return [name for name in names if name not in (grid.y_name, grid.x_name)]

@@ -18,7 +18,7 @@ from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.writing.new_file import COMPRESSION, auxiliary, new_file, writing
 from nowcast.runtime.outputs import making_folder, may_write
 
-# global attributes: digests of the files that a record was made from, by their contents, and by what is quick to compare
+# global attributes: digests of the original files of a record, of their contents, and of their sizes and times
 ORIGINALS, STATE = "originals_sha256", "originals_state"
 _BOUNDS = "time_bnds"
 _TIMES_IN_CHUNK = 512
@@ -30,7 +30,7 @@ _REFLECTIVITY = {"standard_name": "equivalent_reflectivity_factor", "long_name":
 class Storage:
     """How numbers are stored: rain rate (mm/h) or, with `reflectivity`, dBZ = number * scale + offset.
 
-    kind: the type, such as u2; fill: the number for missing; dry: the number for no echo, where it is not 0 mm/h
+    kind: the type, such as u2; fill: the code for missing; dry: the code for no echo, if it is not 0 mm/h
     """
 
     kind: str
@@ -76,10 +76,10 @@ def write_record(
     minutes: float | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Write frames to a new file; return their number. Of no frames no file is made.
+    """Write frames to a new file; return their number. Without frames no file is written.
 
     attributes: global attributes
-    minutes: the interval over which rates are means, to tell; None for those of an instant
+    minutes: interval over which the rates are means; None for instantaneous rates
 
     Raises OutputError (exit 5) if the file exists already or cannot be written. Errors of `frames` pass through.
     """
@@ -155,7 +155,7 @@ def _seconds(time: np.datetime64) -> int:
 
 
 def attributes_of(path: Path) -> dict[str, str]:
-    """Return the texts among the global attributes of a record, ORIGINALS and STATE among them; none if it cannot be read."""
+    """Return the text attributes of a record, such as ORIGINALS and STATE; an empty dict if it cannot be read."""
     try:
         with OPEN_FILES.lock, open_dataset(path) as dataset:
             return {name: text(dataset, name) or "" for name in dataset.ncattrs()}

@@ -1,6 +1,6 @@
-"""Write hundreds of small variables to a file, such as the scores of an evaluation, and read them as they are stored.
+"""Write hundreds of small variables, such as the scores of an evaluation, to a file, and read them undecoded.
 
-xarray writes and reads the same, in several times the time.
+The result is the same as with xarray, in a fraction of the time.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ def write_variables(dataset: xr.Dataset, path: Path) -> None:
 
 
 def _auxiliary(dataset: xr.Dataset) -> dict[str, set]:
-    """Return the dimensions of each coordinate that is not called like a dimension."""
+    """Return the dimensions of each coordinate whose name is not that of a dimension."""
     return {name: set(dataset.variables[name].dims) for name in sorted(dataset.coords) if name not in dataset.sizes}
 
 

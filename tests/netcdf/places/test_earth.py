@@ -101,7 +101,7 @@ def test_a_map_that_contradicts_latitude_and_longitude_is_told(tmp_path, caplog)
 
 @pytest.mark.parametrize(
     ("coordinates", "says"),
-    [(index(), "numbers of rows and columns"), (on_map(), "distances on a map"), ([], "numbers of rows")],
+    [(index(), "row and column numbers"), (on_map(), "distances on a map"), ([], "row and column numbers")],
 )
 def test_a_record_without_a_place_is_refused_with_what_would_be_right(tmp_path, coordinates, says):
     with pytest.raises(

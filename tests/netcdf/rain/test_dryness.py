@@ -21,7 +21,7 @@ def packed(values, dry, absent):
     return stored(np.clip(np.round((values + 32) * 2), 1, 254), dry, absent, "u1")
 
 
-SAID = " is taken as no rain, and what else is missing as missing"
+SAID = " is taken as dry, and the other codes as missing"
 PACKED = {"units": "dBZ", "scale_factor": 0.5, "add_offset": -32.0}
 KINDS = {  # stored numbers, what is told, and attributes
     "_Undetect": (stored(WET, -8888000, -9999000, "f8"), "", {"fill": -9999000.0, "_Undetect": -8888000.0}),
@@ -79,7 +79,7 @@ def test_a_lone_number_that_could_be_dry_or_missing_is_told(tmp_path, caplog):
     (said,) = caplog.messages
     assert said == (
         f"{path}: rr: no known cell is dry, and -99 is taken as missing. "
-        "If it stands for no rain, say so in the files: an attribute _Undetect = -99"
+        "If it means dry, state that in the files by an attribute _Undetect = -99"
     )
     assert not np.isnan(read_one(write(tmp_path / "b.nc", stored(WET, -99, -99), _Undetect=np.float32(-99)))).any()
 
@@ -87,7 +87,7 @@ def test_a_lone_number_that_could_be_dry_or_missing_is_told(tmp_path, caplog):
 def test_a_record_without_any_dry_cell_is_told(tmp_path, caplog):
     path = write(tmp_path / "a.nc", stored(WET, np.nan, np.nan))
     read_one(path)
-    doubt = "if dry cells are stored as missing, scores and training see rain alone"
+    doubt = "if dry cells are stored as missing, scores and training cover rainy cells only"
     assert caplog.messages == [f"{path}: rr: no known cell is dry: {doubt}"]
 
 

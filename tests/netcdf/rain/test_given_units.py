@@ -34,7 +34,7 @@ def test_values_are_read_in_the_units_given(tmp_path, given, rate, stated):
     (record,) = open_records([path], variable="rr", units=given)
     assert record.read([0]).flat[0] == pytest.approx(rate)
     assert record.quantity.is_rain
-    assert "units as given, the file states none of rain" in record.readings[0]
+    assert "units given by the user; the file states none of rain" in record.readings[0]
 
 
 def test_reflectivity_can_be_given(tmp_path):
@@ -74,7 +74,7 @@ def test_units_that_a_file_states_hold_and_a_warning_tells(tmp_path, caplog):
     assert not caplog.text
     (record,) = open_records([path], units="dBZ")
     assert record.read([0]).flat[0] == 6
-    assert 'rr states units "mm h-1", which hold: "dBZ" (--units, data.units) is for files that state none' in caplog.text
+    assert 'rr states units "mm h-1", which are used: "dBZ" (--units, data.units) is for files that state none' in caplog.text
 
 
 def test_units_that_are_none_of_rain_are_refused(tmp_path):
@@ -90,7 +90,7 @@ def test_a_relation_that_gives_nothing_but_nan_is_refused(tmp_path):
     for name in ("zr_a", "zr_b"):
         for value in (-1, 0, np.nan, np.inf, True, "200", None):
             for opened in (open_records, read_forecast, nowcast.open_records):
-                with pytest.raises(UsageError, match=rf"{name} = {value!r}: write a number above 0, as of Z = zr_a R\^zr_b"):
+                with pytest.raises(UsageError, match=rf"{name} = {value!r}: write a number above 0, for Z = zr_a R\^zr_b"):
                     opened(path if opened is read_forecast else [path], **{name: value})
 
 
@@ -101,7 +101,7 @@ def test_the_config_and_the_commands_take_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = command("inspect", path, "--units", "inch/hour")
     assert code == 0, err
-    assert "inch/hour -> mm/h (units as given" in out
+    assert "inch/hour -> mm/h (units given by the user" in out
     assert "--units inch/hour" in err
     assert command("predict", "persistence", path, "--units", "mm/h", "--output", "f.nc")[0] == 0
     assert inspect_record(open_records(["f.nc"])[0])["maximum"] == 6

@@ -84,7 +84,7 @@ def test_a_file_of_another_time_step_is_told_whether_frames_were_lost_or_not(tmp
     record = open_one(tmp_path)
     np.testing.assert_allclose(record.read([0, 12])[:, 0, 0], [12, 6])
     said = "states no interval and is divided by 10 min, its own time step; that of the record is 5 min"
-    assert f"b.nc: rainfall_rate {said}.\nIf amounts are of other intervals, state them" in caplog.text
+    assert f"b.nc: rainfall_rate {said}.\nIf the amounts cover other intervals, state them" in caplog.text
 
 
 def test_sums_over_different_intervals_in_a_folder_are_told(tmp_path, caplog):
@@ -117,7 +117,7 @@ def test_files_of_other_time_steps_are_divided_by_their_own(tmp_path):
 def test_amounts_whose_time_step_changes_in_a_file_are_told(tmp_path, caplog, minutes):
     open_one(spaced(tmp_path / "a.nc", minutes))
     assert "states no interval and is divided by" in caplog.text
-    assert "min apart.\nIf amounts are of other intervals, state them: time bounds, or cell_methods" in caplog.text
+    assert "min apart.\nIf the amounts cover other intervals, state them: time bounds, or cell_methods" in caplog.text
 
 
 @pytest.mark.parametrize(

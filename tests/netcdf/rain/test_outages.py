@@ -48,7 +48,7 @@ def test_a_frame_of_nothing_but_the_largest_number_is_missing(tmp_path, caplog, 
     truth[21] = np.nan  # of 24 frames, none of those that are sampled
     (record,) = open_records([packed(tmp_path / "a.nc", truth, kind=kind, scale=scale)])
     np.testing.assert_allclose(record.read(range(24)), truth, atol=0.6 * scale)
-    assert f"rain: a frame all of which would be {said} mm/h is taken as missing" in caplog.text
+    assert f"rain: a frame with {said} mm/h in every known cell is taken as missing" in caplog.text
 
 
 @pytest.mark.parametrize("number", [255.0, 999.0])
@@ -60,7 +60,7 @@ def test_so_is_one_of_more_rain_than_is_credible(tmp_path, caplog, number):
     found = record.read([20, 21])
     assert np.isnan(found[1]).all()
     np.testing.assert_array_equal(found[0], truth[20])
-    assert f"a frame all of which would be {number:g} mm/h is taken as missing" in caplog.text
+    assert f"a frame with {number:g} mm/h in every known cell is taken as missing" in caplog.text
 
 
 @pytest.mark.parametrize(("kind", "most"), [(np.int8, 255), (np.int16, 65535)])

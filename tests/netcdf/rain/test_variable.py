@@ -27,7 +27,7 @@ def test_winds_and_heights_are_not_taken_for_rain(tmp_path):
     path = write(tmp_path / "a.nc", np.full((2, 3, 3), 1e-6, "f4"), units="m s-1")
     add_variable(path, "height", units="m")
     add_variable(path, "wind", units="mm/h", standard_name="eastward_wind")
-    with pytest.raises(DataError, match=r"no variable that is known to be rain; it has rr\(time, y, x\) \[m s-1\], h"):
+    with pytest.raises(DataError, match=r"no variable that can be identified as rain; it has rr\(time, y, x\) \[m s-1\], h"):
         open_records([path])
     assert read_one(path, variable="rr").max() == pytest.approx(3.6)
 
@@ -44,7 +44,7 @@ def test_several_equal_candidates_are_named(tmp_path):
 def test_no_candidate_lists_what_there_is(tmp_path):
     path = write(tmp_path / "a.nc", np.ones((2, 3, 3), "f4"), units="K", name="temperature")
     message = (
-        f"{path} has no variable that is known to be rain; it has temperature(time, y, x) [K].\n"
+        f"{path} has no variable that can be identified as rain; it has temperature(time, y, x) [K].\n"
         "Expected a CF standard name such as rainfall_rate; or choose one with --variable (data.variable), and its --units."
     )
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
@@ -102,7 +102,7 @@ def test_dimensions_one_long_are_dropped_and_longer_ones_refused_by_name(tmp_pat
     path = write(tmp_path / "one.nc", np.ones((1, 2, 3, 4), "f4"), dims=("member", "time", "y", "x"))
     assert read_one(path).shape == (2, 3, 4)
     path = write(tmp_path / "two.nc", np.ones((2, 5, 3, 4), "f4"), dims=("time", "member", "y", "x"))
-    message = r"two.nc: rr has more dimensions than time, y and x: member \(5\)\.\nExpected"
+    message = r"two.nc: rr has more dimensions than time, y and x: member \(5\)\.\nSelect one position"
     with pytest.raises(DataError, match=message):
         open_records([path])
     path = write(tmp_path / "untimed.nc", np.ones((5, 3, 4), "f4"), dims=("member", "y", "x"))

@@ -65,8 +65,8 @@ def test_a_date_may_be_one_for_all_frames_and_files_hold_one_frame_each(tmp_path
     [
         ({"month": np.arange(6) + 8}, r"a.nc: month goes from 8 to 13\.\nExpected the month of a date: 1 to 12"),
         ({"year": np.full(6, 20)}, r"year goes from 20 to 20\.\nExpected the year of a date: 1900 to 2199"),
-        ({"month": np.full(6, 2)}, r"day has days that its month has not\.\nExpected dates"),
-        ({"hour": None, "minute": None, "second": None}, r"a.nc: year, month, day tell no time of day\.\nExpected an hour too"),
+        ({"month": np.full(6, 2)}, r"day has days that the month does not have\.\nExpected dates"),
+        ({"hour": None, "minute": None, "second": None}, r"a.nc: year, month, day give no time of day\.\nExpected an hour too"),
         ({"day": None}, "has no times"),
     ],
 )

@@ -20,7 +20,7 @@ def test_frames_are_sorted_and_the_last_of_equal_times_is_kept(tmp_path, caplog)
         record = open_one(write(tmp_path / "a.nc", stored, times=times))
     assert record.times.astype(int).tolist() == [START, START + 300, START + 600]
     assert record.read(range(3))[:, 0, 0].tolist() == [3, 2, 0]
-    assert [r.getMessage() for r in caplog.records] == ["a: left out 1 of 4 frames, whose times come again later"]
+    assert [r.getMessage() for r in caplog.records] == ["a: left out 1 of 4 frames, because a later frame has the same time"]
 
 
 def test_later_files_win_over_earlier_ones(tmp_path, caplog):
@@ -184,7 +184,9 @@ def test_times_that_are_off_by_up_to_a_minute_are_taken_as_even(tmp_path, caplog
         record = open_one(write_record(tmp_path / "a.nc", np.zeros((8, 4, 4)), times=times))
     np.testing.assert_array_equal(record.times, moments(meant))
     (message,) = (r.getMessage() for r in caplog.records)
-    assert message == (f"a: {np.count_nonzero(off)} of 8 times, up to {np.abs(off).max()} s early or late, are taken as even")
+    assert message == (
+        f"a: moved {np.count_nonzero(off)} of 8 times by up to {np.abs(off).max()} s, so that they are evenly spaced"
+    )
 
 
 @pytest.mark.parametrize(
