@@ -19,7 +19,7 @@ from nowcast.netcdf.forecast_reader import read_forecast
 if TYPE_CHECKING:
     import torch
 
-OTHER_NAMES = {  # what baselines are called elsewhere
+OTHER_NAMES = {  # names of baselines in other programs
     **dict.fromkeys(("optical_flow", "advection", "semi_lagrangian", "dis", "rainymotion"), "extrapolation"),
     **dict.fromkeys(("eulerian", "last_frame"), "persistence"),
     **dict.fromkeys(("lucas_kanade",), "pysteps"),
@@ -30,8 +30,8 @@ OTHER_NAMES = {  # what baselines are called elsewhere
 def open_forecaster(name: str, *, device: "torch.device", variable: str | None = None, units: str | None = None) -> Forecaster:
     """Open the baseline of that name, a run folder, a checkpoint, "pretrained", or NetCDF forecasts.
 
-    NetCDF forecasts are one file, a folder or a glob; `variable` is the one to read in them, if they have it,
-    and `units` are its units, if they state none. Raises CheckpointError (exit 4) if `name` is none of these, DataError (3)
+    NetCDF forecasts are one file, a folder or a glob; `variable` is read if they have it,
+    in `units` if they state none. Raises CheckpointError (exit 4) if `name` is none of these, DataError (3)
     for NetCDF files without forecasts.
     """
     path = Path(name)
@@ -56,7 +56,7 @@ def open_forecaster(name: str, *, device: "torch.device", variable: str | None =
 
 
 def _suggestion(name: str) -> str:
-    """Return the forecaster that is probably meant, or all that are always there."""
+    """Return the name that was probably meant, or a list of all names, for a message."""
     from nowcast.models import MODELS
     from nowcast.models import OTHER_NAMES as OTHER_MODELS
     from nowcast.models.checkpoint import PRETRAINED
@@ -68,13 +68,13 @@ def _suggestion(name: str) -> str:
     if near:
         return f"did you mean {near}?"
     known = f"known: {', '.join([PRETRAINED, *BASELINES])}, run folders and checkpoints"
-    return f"that is a kind of network, of which you train one; {known}" if name in {*MODELS, *OTHER_MODELS} else known
+    return f"that is a type of network, which you have to train first; {known}" if name in {*MODELS, *OTHER_MODELS} else known
 
 
 def spread_runs(names: Sequence[str | Forecaster]) -> list[str | Forecaster]:
-    """Replace each glob that matches run folders or checkpoints, as runs/* does, by these; what else it matches is left out.
+    """Expand each glob that matches run folders or checkpoints, such as runs/*; other matches of it are left out.
 
-    Forecasters that are open already stay as they are.
+    Forecasters that are already open stay as they are.
     """
     spread: list[str | Forecaster] = []
     for name in names:
@@ -88,7 +88,7 @@ def _is_run(path: Path) -> bool:
 
 
 def _open_files(where: str | Path, name: str, variable: str | None, units: str | None) -> ForecastFiles:
-    # the name may be meant for the observations
+    # not strict: the variable may be that of the observations
     return ForecastFiles(read_forecast(where, variable=variable, strict=False, units=units), name, files=expand(where))
 
 

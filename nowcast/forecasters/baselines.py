@@ -1,4 +1,4 @@
-"""Forecasters that learn nothing: persistence, extrapolation along the motion of the rain, and those of pysteps.
+"""Forecasters without training: persistence, extrapolation along the motion of the rain, and those of pysteps.
 
 Fields are rain rate in mm/h, float32, NaN missing. Motion is in cells per frame, (y, x), positive towards higher row and
 column numbers. A baseline forecasts each case separately, from the newest frames only. Cells that the motion brings from
@@ -18,7 +18,7 @@ import numpy as np
 
 from nowcast.errors import UsageError
 from nowcast.forecasters.forecaster import Forecaster
-from nowcast.forecasters.neighbourhood import USUAL_GROWTH, neighbourhood_exceedance, radius_per_frame
+from nowcast.forecasters.neighbourhood import GROWTH, neighbourhood_exceedance, radius_per_frame
 from nowcast.motion import MOTION_FRAMES, motion, semi_lagrangian
 from nowcast.netcdf.record import Record
 
@@ -79,7 +79,7 @@ class Persistence(Baseline):
 class Extrapolation(Baseline):
     """The newest frame moved along the motion field of the newest four, unchanged in strength.
 
-    Its probabilities are the neighbourhood's (neighbourhood.py); `growth` is the growth of its radius, in cells per frame.
+    Its probabilities are the neighbourhood's (neighbourhood.py); `growth`: of the radius, cells per frame.
     """
 
     name = "extrapolation"
@@ -91,12 +91,12 @@ class Extrapolation(Baseline):
     most_past_frames = MOTION_FRAMES
     thresholds = (0.5, 1.0, 5.0, 10.0)  # mm/h
 
-    def __init__(self, growth: float = USUAL_GROWTH):
+    def __init__(self, growth: float = GROWTH):
         super().__init__()
         self.growth = growth
 
     def on_record(self, record: Record, step: np.timedelta64) -> "Extrapolation":
-        """Return the extrapolation whose neighbourhood grows at the rate that suits this time step and cell size."""
+        """Return the extrapolation with a growth of the neighbourhood that suits this time step and cell size."""
         adapted = super().on_record(record, step)
         adapted.growth = radius_per_frame(float(step / MINUTE), record.grid.spacing_km)
         return adapted
@@ -224,9 +224,9 @@ class Steps(Baseline):
 
 @contextlib.contextmanager
 def _quiet():
-    """Silence pysteps: it prints its settings on stdout, where results go, and divides by zero where nothing moves.
+    """Silence pysteps, which prints its settings on stdout, where results go, and divides by zero where nothing moves.
 
-    NumPy's own random numbers, which it seeds, go on afterwards as if it had not.
+    Restores the state of NumPy's random numbers, which pysteps seeds.
     """
     before = np.random.get_state()
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), np.errstate(all="ignore"):

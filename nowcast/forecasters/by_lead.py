@@ -1,7 +1,7 @@
-"""A network's probabilities of one case lead by lead, so that memory does not grow with the number of lead times.
+"""Forecast a network's probabilities of one case lead by lead, so that memory does not grow with the number of lead times.
 
-Where a grid does not fit in memory, all tiles advance together from one lead time to the next; each keeps what its model needs
-to go on. If the model matches areas, a first pass over the tiles matches those of the whole grid.
+If a grid does not fit in memory, all tiles advance together from one lead time to the next; each keeps the state of its
+model. If the model matches areas, a first pass over the tiles matches those of the whole grid.
 """
 
 from collections import deque
@@ -24,7 +24,7 @@ from nowcast.runtime.device import arithmetic
 
 
 class Network(Protocol):
-    """What is needed of a `network.Network`."""
+    """The attributes of `network.Network` that this module needs."""
 
     input_frames: int
     quantity: Quantity
@@ -45,7 +45,7 @@ class Network(Protocol):
 
 
 def network_exceedance(network: Network, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> Iterator[np.ndarray]:
-    """Yield the probabilities of one case at one lead time after the other, as `Network.forecast_and_exceedance` has them.
+    """Yield the probabilities of one case lead by lead, equal to those of `Network.forecast_and_exceedance`.
 
     past: (time, y, x) mm/h, NaN missing
     yields: (threshold, y, x) from 0 to 1, NaN missing
@@ -72,13 +72,13 @@ def _carried(network: Network, past: np.ndarray, num_leads: int, thresholds: Seq
 def _on_grid(
     network: Network, past: np.ndarray, num_leads: int, thresholds: Sequence[float], guidance: np.ndarray | None = None
 ) -> Iterator[np.ndarray]:
-    """Yield the probabilities in the model's coordinates, of the whole grid or of tiles that are put together.
+    """Yield the probabilities in the model's coordinates, of the whole grid or joined from tiles.
 
     guidance: (1, lead, rate, y, x), for models that take it
     """
     advance = partial(_advance, network, thresholds=thresholds)
 
-    def run(past: np.ndarray, num_leads: int, **further: np.ndarray) -> None:  # to measure what memory it takes
+    def run(past: np.ndarray, num_leads: int, **further: np.ndarray) -> None:  # to measure its memory
         deque(advance(past, num_leads, **further), maxlen=0)
 
     tiling = network.tiling(past.shape[-2:], num_leads, run, 0)
@@ -118,7 +118,7 @@ def _advance(
     thresholds: Sequence[float],
     matched: Tensor | None = None,
 ) -> Iterator[np.ndarray]:
-    """Run the model and yield the probabilities (threshold, y, x) of one lead time after the other.
+    """Run the model and yield the probabilities (threshold, y, x) lead by lead.
 
     past: (1, time, y, x) mm/h, NaN missing
     matched: (1, lead, 2, value) of the model's `match` on a larger grid of which this is a tile; None: no tile
@@ -128,7 +128,7 @@ def _advance(
     further = {} if guidance is None else {"guidance": on_device(guidance)}
     rain = on_device(past)
     missing = torch.isnan(rain).all(dim=1)
-    # the modes do not surround a yield: what others compute in between would be done in them too
+    # no yield inside these modes: the code of the caller would run in them too
     with torch.inference_mode(), arithmetic(network.device, network.precision):
         values = network_input(rain, network.transform)
         outputs = iter(model.leads(values, num_leads, **further))

@@ -50,15 +50,15 @@ MOVING_CALLS = {
     ".onnx": f'onnxruntime.InferenceSession("{{path}}").run(None, {{{{"past": past, "motion": {FLOW}}}}})',
     ".pt2": f'torch.export.load("{{path}}").module()(*map(torch.from_numpy, (past, {FLOW})))',
 }
-NAMES = {"inputs": ["past", "motion"], "outputs": ["forecast", "probabilities"]}  # of those that a program has, the first ones
-UNEQUAL = 1e-3  # share of cells that may differ, where a threshold or a rounding is crossed by an error of the last digit
+NAMES = {"inputs": ["past", "motion"], "outputs": ["forecast", "probabilities"]}  # a program may have the first ones only
+UNEQUAL = 1e-3  # fraction of cells that may differ, because a rounding error can cross a threshold
 Forecast = Callable[..., np.ndarray | tuple[np.ndarray, ...]]
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
     """Check format, packages and path before a checkpoint is read; raise UsageError (exit 2) or OutputError (5)."""
     if output.suffix not in FORMATS:
-        raise UsageError(f"{output}: the name says the format, and must end in {' or '.join(FORMATS)}")
+        raise UsageError(f"{output}: the ending of the name sets the format, and must be {' or '.join(FORMATS)}")
     missing = [name for name in PACKAGES if output.suffix == ".onnx" and find_spec(name) is None]
     if missing:
         raise UsageError(f"{', '.join(missing)} is not installed: pip install {' '.join(PACKAGES)}, or write a .pt2")
@@ -66,7 +66,7 @@ def check_output(output: Path, *, overwrite: bool) -> None:
 
 
 def needs_motion(network: Network) -> bool:
-    """Return whether its program takes the motion of the rain and gives probabilities, for one case on one grid."""
+    """Return whether the exported program takes the motion of the rain and gives probabilities, for one case on one grid."""
     return network.experiment.data.coordinates == "lagrangian" or bool(network.thresholds)
 
 
@@ -101,7 +101,7 @@ def export(network: Network, output: Path, grid: tuple[int, int] | None = None) 
 
 
 def _grid_for(network: Network, grid: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Return the grid (y, x) of a program that is made for one; None for one of any grid."""
+    """Return the grid (y, x) that a program is exported for; None if it takes any grid."""
     if not needs_motion(network):
         if grid:
             raise UsageError(f"{network.name} is exported for {'its' if network.model.grid else 'any'} grid: leave out --grid")
@@ -124,7 +124,7 @@ def _reason(error: BaseException) -> str:
 
 
 def description(network: Network, grid: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Return the description of a network that its file holds, as texts and numbers; grid (y, x): the one it is made for."""
+    """Return the description of a network for its file, as texts and numbers; grid: (y, x) that it is exported for."""
     moving = {
         "motion": "motion (case, 2, y, x), float32, cells per frame in the order (y, x), of nowcast.motion.motion(past[case])",
         "probabilities": "probabilities (case, lead, threshold, y, x), float32, of reaching each threshold",
@@ -169,7 +169,7 @@ class _Whole(nn.Module):
 
 
 class _Scaled(nn.Module):
-    """A trained batch normalisation as a scale and a shift; exported as it is, it would fix the number of cases."""
+    """A trained batch normalisation as scale and shift, because exporting it directly would fix the number of cases."""
 
     def __init__(self, norm: nn.BatchNorm3d):
         super().__init__()
@@ -202,7 +202,7 @@ def program(network: Network) -> ExportedProgram:
 
 
 def to_onnx(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
-    """Return the content of an ONNX file, made by the exporter that takes torch's graph; the older one is deprecated.
+    """Return the content of an ONNX file, made by the exporter of torch graphs; the older exporter is deprecated.
 
     Raises UsageError (exit 2) for a network that is too large for the format.
     """
@@ -261,7 +261,7 @@ FORMATS = {".onnx": (to_onnx, from_onnx), ".pt2": (to_pt2, from_pt2)}
 
 
 def check(forecast: Forecast, network: Network) -> None:
-    """Raise ValueError if a file's forecast differs from the network's, on another grid and number of cases than exported."""
+    """Raise ValueError if a file's forecast differs from the network's, for another grid and number of cases than exported."""
     past = _random_past(network, *_grids(network)[1], cases=1)
     with torch.no_grad():
         expected = forecast_rain(network.model, network.transform, past, network.lead_frames).numpy()
@@ -301,7 +301,7 @@ def check_moving(forecast: Forecast, network: Network, grid: tuple[int, int]) ->
 
 
 def _grids(network: Network) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return a grid to export with and another to check with, no multiples of `cell_multiple` unless the grid is fixed."""
+    """Return a grid to export with and another to check with; unless fixed, neither is a multiple of `cell_multiple`."""
     if grid := network.model.grid:
         return grid, grid
     multiple = network.model.cell_multiple
@@ -319,7 +319,7 @@ def _random_past(network: Network, y: int, x: int, *, cases: int) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporters, which report their own deprecations and every optimisation that they do not make."""
+    """Silence the exporters, which log their own deprecations and every optimisation that they skip."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

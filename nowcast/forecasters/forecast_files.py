@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 
 def unlike(forecasts: Forecasts, record: Record) -> str | None:
-    """Return a warning where amounts are of longer intervals than the frames of a record are apart; None where they are not."""
+    """Return a warning if forecast amounts cover longer intervals than the time step of a record; else None."""
     layout, leads = forecasts.files[0].layout, forecasts.lead_times[forecasts.lead_times > np.timedelta64(0, "s")]
     step = leads[0] if len(leads) == 1 else np.diff(leads).min()
     if not layout.amounts or np.isnat(record.time_step) or step <= record.time_step:
         return None
-    each = f"each is compared with a single frame of {record.name}, of which there is one every {_minutes(record.time_step)}"
-    return f"{layout.field.variable} holds amounts of {_minutes(step)}, and {each}: they are not alike."
+    each = f"each is compared with a single frame of {record.name}, which has a time step of {_minutes(record.time_step)}"
+    return f"{layout.field.variable} holds amounts over {_minutes(step)}, but {each}."
 
 
 class ForecastFiles(Forecaster):
@@ -56,11 +56,11 @@ class ForecastFiles(Forecaster):
         self.cells_km = self._seen.cells_km
 
     def seen(self, split: str) -> list[list[str]]:
-        """Return the spans (record, start, end) that the network had seen which made the forecasts, if the files tell."""
+        """Return the spans (record, start, end) seen by the network that made the forecasts, if the files state them."""
         return self._seen.spans[split]
 
     def describe(self) -> dict[str, Any]:
-        """Return the kind of the forecasts, the file's name, the number of members and reference times, and `trained_on`."""
+        """Return kind, file name, number of members and reference times, and `trained_on`."""
         files, times = self.forecasts.files, self.reference_times
         name = files[0].path.name + (f" and {len(files) - 1:,} more" if len(files) > 1 else "")
         members = f", {self.num_members} members" if self.num_members > 1 else ""
@@ -77,7 +77,7 @@ class ForecastFiles(Forecaster):
         leads = self._leads_on(record)
         if len(leads) < self.lead_frames:
             num_left_out, step = self.lead_frames - len(leads), _minutes(record.time_step)
-            message = "%s: left out %d of %d lead times, at which %s, a frame every %s, has none"
+            message = "%s: left out %d of %d lead times, because %s has no frame then (its time step is %s)"
             log.warning(message, self.name, num_left_out, self.lead_frames, record.name, step)
         self._report_projections(record)
         log.info("%s: %s", self.name, self.forecasts.conversion)
@@ -86,21 +86,21 @@ class ForecastFiles(Forecaster):
         return leads[0]
 
     def _report_projections(self, record: Record) -> None:
-        """Log it if only one of the two states its map projection, or its place at all."""
+        """Log if only one of forecasts and record states its map projection, or its location at all."""
         stated = [grid.mapping_attributes.get("grid_mapping_name") for grid in (self.forecasts.grid, record.grid)]
         if (stated[0] is None) != (stated[1] is None):
             without, other = (self.name, record.name) if stated[0] is None else (record.name, self.name)
-            log.info("%s states no map projection: taken to be that of %s, whose coordinates are the same", without, other)
+            log.info("%s states no map projection: assumed to be that of %s, whose coordinates are the same", without, other)
         if self.forecasts.grid.is_placed != record.grid.is_placed:
             without, other = (record.name, self.name) if self.forecasts.grid.is_placed else (self.name, record.name)
-            log.warning("%s does not say where its cells are: taken to be those of %s, which has as many", without, other)
+            log.warning("%s does not state where its cells are: assumed to be those of %s, which has as many", without, other)
 
     def limit_leads(self, leads: int) -> None:
         super().limit_leads(leads)
         self.lead_times = self.lead_times[:leads]
 
     def leads_on(self, record: Record) -> int:
-        """Return for how many of the lead times this record can have frames."""
+        """Return the number of lead times at which this record can have frames."""
         return len(self._leads_on(record))
 
     def _leads_on(self, record: Record) -> np.ndarray:
@@ -116,7 +116,7 @@ class ForecastFiles(Forecaster):
         if not len(leads):
             raise DataError(
                 f"{self.name} has lead times of {_minutes(*self.lead_times)}, {record.name} a frame every {_minutes(step)}.\n"
-                "Expected observations at the times that are forecast."
+                "Expected observations at the forecast times."
             )
         if (leads != np.arange(1, len(leads) + 1) * leads[0]).any():
             raise DataError(f"{self.name} has lead times that are not 1, 2, 3, … of one time step: {_minutes(*leads)}")
@@ -124,7 +124,7 @@ class ForecastFiles(Forecaster):
 
     def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         """Raise UsageError (exit 2) for any past (case, time, y, x): files hold forecasts and cannot make new ones."""
-        raise UsageError(f"{self.name} is a file of forecasts: nothing can be forecast with it; give a run or a baseline")
+        raise UsageError(f"{self.name} is a forecast file, which cannot make new forecasts; give a run or a baseline")
 
     def forecast_one(
         self, past: np.ndarray, reference: np.datetime64, lead_times: np.ndarray, thresholds: Sequence[float] = ()
@@ -157,7 +157,7 @@ class ForecastFiles(Forecaster):
 
 
 def _near_multiples(leads: np.ndarray, step: np.timedelta64) -> np.ndarray:
-    """Return the multiples of a time step (lead,) that lead times are near, as those of frames some seconds off are."""
+    """Return the multiples of a time step (lead,) nearest to lead times, which may be some seconds off like those of frames."""
     multiples = np.round(leads / step).astype(np.int64) * step
     return np.unique(multiples[(np.abs(leads - multiples) <= tolerance(step)) & (multiples > np.timedelta64(0, "s"))])
 

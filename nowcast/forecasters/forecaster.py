@@ -30,29 +30,29 @@ class Forecaster(ABC):
     citation: str = "none"  # paper that a forecast file names in its attribute `references`
     probability_citation: str = ""  # paper of the method behind its probabilities, if that is another
     files: tuple[Path, ...] = ()  # files that it was read from, which no output may replace
-    reading: Mapping[str, Any] | None = None  # keyword arguments of `open_records` that suit it; None: the defaults
+    reading: Mapping[str, Any] | None = None  # keyword arguments of `open_records` for its records; None: the defaults
     always_scored: ClassVar[bool] = False  # whether `nowcast evaluate` scores it even if it is not named
 
     # What it takes
     input_frames: int  # fewest past frames
-    max_absent: int = 0  # of its past frames that may be missing as a whole, but not the newest
+    max_absent: int = 0  # number of past frames, except the newest, that may be missing as a whole
     cells_km: Sequence[Sequence[float]] = ()  # sizes (y, x) of the cells that it was trained on
-    time_steps: Sequence[int] = ()  # s, ascending, that it was trained on; () if it forecasts in any
+    time_steps: Sequence[int] = ()  # s, ascending, of its training data; () if it forecasts at any time step
 
     # What it gives
     makes_forecasts: bool = True  # False for forecast files: they hold forecasts and cannot make new ones
-    lead_frames: int | None = None  # number of lead times that it is made for; None: any number
+    lead_frames: int | None = None  # largest number of lead times; None: any number
     reference_times: np.ndarray | None = None  # reference times that it has forecasts for (datetime64); None: any
-    variable: str | None = None  # of forecast files the variable that they are read from
+    variable: str | None = None  # of forecast files: the variable that is read
     num_members: int = 1  # ensemble members; above 1 `members_at` gives them
-    usual_members: int = 1  # of a forecaster that is meant to be an ensemble: as many as are drawn unless others are asked for
-    is_ensemble: bool = False  # True for one that draws members: members/ensemble.py
-    structure: "Structure | None" = None  # of the noise of its members; None: the usual one (members/usual.py)
+    usual_members: int = 1  # default number of members of a forecaster that is meant as an ensemble
+    is_ensemble: bool = False  # True if it draws members: members/ensemble.py
+    structure: "Structure | None" = None  # structure of the noise of its members; None: the default (members/usual.py)
     scale: tuple[float, float] = (1.0, 5.0)  # size of the cells, km, and time step, minutes, that its members are drawn for
     members_citation: str = "Bowler, Pierce & Seed (2006), doi 10.1256/qj.04.100 (the members)"
     thresholds: tuple[float, ...] = ()  # mm/h whose exceedance probabilities it gives by default; () if it gives none
-    has_fixed_thresholds: bool = False  # True for files: they hold the probabilities of `thresholds` and of no others
-    # True if its probabilities are meant to be scored, so that all forecasters beside it are scored by probabilities as well
+    has_fixed_thresholds: bool = False  # True for files, which hold the probabilities of `thresholds` only
+    # True if it is to be scored by probabilities, and all forecasters beside it too
     is_probabilistic: bool = False
 
     @property
@@ -62,12 +62,12 @@ class Forecaster(ABC):
 
     @property
     def gives_members(self) -> bool:
-        """Return whether it gives members: by default if it gives probabilities to draw them from."""
+        """Return whether it gives members; by default if it gives probabilities, from which they are drawn."""
         return self.makes_forecasts and bool(self.thresholds)
 
     @property
     def num_leads(self) -> int:
-        """Return how many lead times it forecasts unless asked for another number."""
+        """Return the default number of lead times."""
         return DEFAULT_LEADS if self.lead_frames is None else self.lead_frames
 
     @property
@@ -76,28 +76,28 @@ class Forecaster(ABC):
         return self.name
 
     def describe(self) -> dict[str, Any]:
-        """Return what the scores say about it: `kind` and `what`, texts; a network adds its checkpoint and its training."""
+        """Return its description for score files: the texts `kind` and `what`; a network adds checkpoint and periods."""
         frames = f"{self.most_past_frames} past frame{'' if self.most_past_frames == 1 else 's'}"
         return {"kind": "baseline", "what": f"{self.description or self.name} ({frames})"}
 
     def seen(self, split: str) -> list[list[str]]:
-        """Return the time spans (record, start, end) of its "training" or "validation"; none for what was not trained."""
+        """Return the time spans (record, start, end) of its "training" or "validation"; empty if it was not trained."""
         return []
 
     def knows_spacing(self, record: Record) -> bool:
-        """Return whether it was trained on cells of the size of this record's, to a hundredth."""
+        """Return whether it was trained on cells of the size of this record's, within 1 %."""
         sizes = np.array(self.cells_km, float).reshape(-1, 2)
         return bool(np.isclose(sizes, np.array(record.grid.spacing_km), rtol=0.01).all(axis=1).any())
 
     def own_time_step(self, record: Record) -> np.timedelta64 | None:
-        """Return the time step in which it has to forecast `record`; None if it can forecast in any.
+        """Return the time step at which it has to forecast `record`; None if any is possible.
 
         Raises DataError (exit 3) if the record does not fit the forecaster: another quantity, grid or time step.
         """
         return None
 
     def time_step(self, record: Record) -> np.timedelta64:
-        """Return the time step in which it forecasts `record`: its own, else that of the record.
+        """Return the time step at which it forecasts `record`: its own, else that of the record.
 
         Raises DataError (exit 3) as `own_time_step`, NotEnoughFrames (75) if the record has no time step.
         """
@@ -122,13 +122,13 @@ class Forecaster(ABC):
         self.lead_frames = leads
 
     def on_record(self, record: Record, step: np.timedelta64) -> "Forecaster":
-        """Return the forecaster adapted to the time step and the cell size of a record; by default only its members are."""
+        """Return the forecaster adapted to the time step and cell size of a record; by default only its members change."""
         adapted, km = copy.copy(self), float(np.sqrt(np.prod(record.grid.spacing_km)))
         adapted.scale = km if np.isfinite(km) else self.scale[0], float(step / np.timedelta64(60, "s"))
         return adapted
 
     def cases_at_once(self, grid: tuple[int, int]) -> int:
-        """Return how many cases on a grid of this (y, x) shape are forecast fastest in one call."""
+        """Return the number of cases on a grid of this (y, x) shape that is fastest to forecast in one call."""
         return 1
 
     @abstractmethod
@@ -156,7 +156,7 @@ class Forecaster(ABC):
     def forecast_one(
         self, past: np.ndarray, reference: np.datetime64, lead_times: np.ndarray, thresholds: Sequence[float] = ()
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Return the field and the probabilities of one case for evaluation; None for what it does not give.
+        """Return the field and the probabilities of one case for evaluation; None for each that it does not give.
 
             past: (time, y, x) mm/h, the last frame at `reference`
             lead_times: (lead,) timedelta64, equally spaced
@@ -198,14 +198,14 @@ class Forecaster(ABC):
         return iter(self.forecast_and_exceedance(past[None], num_leads, thresholds)[1][0])
 
     def members_at(self, reference: np.datetime64, lead_time: np.timedelta64) -> np.ndarray:
-        """Return the ensemble members (member, y, x), mm/h; only asked of forecasters with `num_members` above 1."""
+        """Return the ensemble members (member, y, x), mm/h; called only if `num_members` is above 1."""
         raise NotImplementedError(f"{self.name} is no ensemble")
 
     def check_past(self, past: np.ndarray) -> np.ndarray:
         """Return the past (case, time, y, x) as float32. Raises UsageError (exit 2) for fewer frames than `input_frames`."""
         past = np.asarray(past, np.float32)
         if past.ndim != 4:
-            raise ValueError(f"past has shape {past.shape}: (case, time, y, x) is wanted")
+            raise ValueError(f"past has shape {past.shape}: expected (case, time, y, x)")
         if past.shape[1] < self.input_frames:
-            raise UsageError(f"{self.name} needs {self.input_frames} past frames, and {past.shape[1]} were given")
+            raise UsageError(f"{self.name} needs {self.input_frames} past frames but got {past.shape[1]}")
         return past

@@ -3,9 +3,9 @@
     inputs `past` (1, time, y, x) mm/h, NaN missing, and `motion` (1, 2, y, x) cells per frame, of `nowcast.motion.motion`
     outputs `forecast` (1, lead, y, x) mm/h, and `probabilities` (1, lead, threshold, y, x) of reaching each threshold
 
-What the forecaster does around its network is written here again, without OpenCV, without C and without loops that depend on
-the values: interpolation along the motion, cascade, guidance, matching of areas. The motion itself, OpenCV's optical flow,
-cannot be a graph of torch. Fields are read as OpenCV does: where it rounds places to 1/32 cell, they are rounded here too.
+This repeats the steps of the forecaster around its network (interpolation along the motion, cascade, guidance, matching of
+areas) without OpenCV, C and loops that depend on values. The motion itself, OpenCV's optical flow, cannot be a torch graph.
+Fields are interpolated as by OpenCV: where it rounds positions to 1/32 cell, they are rounded here too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,12 +27,12 @@ from nowcast.models.probabilistic.matching import CUT_TOLERANCE, NEVER_REACHED, 
 from nowcast.models.transform import network_input
 
 Places = tuple[Tensor, Tensor]  # columns and rows, (y, x) each, in cells
-STEPS_PER_CELL = 32  # to which OpenCV rounds places for some numbers of channels
+STEPS_PER_CELL = 32  # OpenCV rounds positions to this fraction of a cell for some numbers of channels
 
 
 @cache
 def rounds_places(channels: int) -> bool:
-    """Return whether OpenCV, for this number of channels, rounds places to 1/32 cell; it depends on its version."""
+    """Return whether this version of OpenCV rounds positions to 1/32 cell for this number of channels."""
     field = np.arange(4 * 64 * channels, dtype=np.float32).reshape(4, 64, channels)
     place = np.full((1, 1), 7.01, np.float32), np.full((1, 1), 1.0, np.float32)
     read = cv2.remap(field, *place, cv2.INTER_LINEAR).ravel()[0]
@@ -126,7 +126,7 @@ class Moving(nn.Module):
         self.is_rain = network.quantity.is_rain
         self.encoded = network.transform.encode(torch.tensor(thresholds, dtype=torch.float32)).tolist() if thresholds else []
         self.cascade = cascade_model() if self.model.takes_guidance else None
-        self.register_buffer("matrix", torch.from_numpy(rate_matrix()))  # here, since it is computed by values
+        self.register_buffer("matrix", torch.from_numpy(rate_matrix()))  # computed here, because it depends on values
 
     def forward(self, past: Tensor, motion: Tensor) -> tuple[Tensor, ...]:
         places = list(trace(motion[0], max(self.num_leads, past.shape[1] - 1)))
@@ -189,7 +189,7 @@ class Moving(nn.Module):
 
 
 def moving_rain(network: Network, y: int, x: int) -> np.ndarray:
-    """Return made-up rain (1, time, y, x) in mm/h that moves, with cells that are missing in some frames or in all."""
+    """Return synthetic moving rain (1, time, y, x), mm/h, with cells that are missing in some or all frames."""
     generator, steps = np.random.default_rng(0), network.input_frames
     noise = cv2.GaussianBlur(generator.normal(size=(y + 2 * steps, x + 2 * steps)).astype(np.float32), (0, 0), 4.0)
     field = np.maximum(noise / noise.std(), 0) ** 2 * 8

@@ -18,20 +18,20 @@ import numpy as np
 # On each record 0.5 is within .007 of the best at 0.5 and 1 mm/h; no growth in cells per frame is within .02 on all of them. On
 # two further records (BoM, SMHI) it is within .01 of the best, and .25 and .16 above the extrapolation itself at 1 mm/h.
 RADIUS_PER_MINUTE = 0.5  # km
-USUAL_KM = 1.0  # size of the cells of a grid of which it is unknown
-USUAL_GROWTH = RADIUS_PER_MINUTE * 5 / USUAL_KM  # cells per frame, with a time step of 5 minutes
+DEFAULT_KM = 1.0  # cell size of grids whose cell size is unknown
+GROWTH = RADIUS_PER_MINUTE * 5 / DEFAULT_KM  # cells per frame, with a time step of 5 minutes
 
 
 def radius_per_frame(minutes: float, spacing_km: tuple[float, float]) -> float:
     """Compute the growth of the radius in cells per frame.
 
-    minutes: time step; spacing_km: (y, x) grid spacing in km, NaN if unknown: USUAL_KM
+    minutes: time step; spacing_km: (y, x) grid spacing, km; NaN (unknown) counts as DEFAULT_KM
     """
     km = float(np.sqrt(np.prod(spacing_km)))
-    return RADIUS_PER_MINUTE * minutes / (km if np.isfinite(km) else USUAL_KM)
+    return RADIUS_PER_MINUTE * minutes / (km if np.isfinite(km) else DEFAULT_KM)
 
 
-def neighbourhood_exceedance(forecast: np.ndarray, thresholds: Sequence[float], *, growth: float = USUAL_GROWTH) -> np.ndarray:
+def neighbourhood_exceedance(forecast: np.ndarray, thresholds: Sequence[float], *, growth: float = GROWTH) -> np.ndarray:
     """Compute the probability of reaching each threshold (mm/h).
 
         forecast: (lead, y, x) mm/h, NaN missing

@@ -41,7 +41,7 @@ from nowcast.runtime.precision import forecasting_precision
 log = logging.getLogger(__name__)
 # Cells of all cases in one call of the network; on a CPU more do not fit in its cache and take longer each
 BATCH_CELLS = {"cpu": 1 << 17, "cuda": 1 << 20}
-# Along the motion, a network also forecasts in time steps longer or shorter than trained, up to this factor
+# In Lagrangian coordinates a network also forecasts at longer or shorter time steps than in training, up to this factor
 MOST_STEP_FACTOR = 3.0
 SMALL_GRID = 1 << 16  # cells; such a grid fits in memory: the largest model, configs/keras_next_frame, takes 17 KB per cell
 
@@ -49,8 +49,8 @@ SMALL_GRID = 1 << 16  # cells; such a grid fits in memory: the largest model, co
 class Network(Forecaster):
     """A trained network from its checkpoint.
 
-    A cell that is missing in every past frame stays missing. `time_steps` are those that it was trained on, in seconds. The
-    checkpoint's weights are loaded into `model`, by default the model of its config.
+    A cell that is missing in every past frame stays missing. `time_steps`, s, are those of its training data. The checkpoint's
+    weights are loaded into `model`; default: the model of its config.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Network(Forecaster):
 
     @property
     def reading(self) -> dict[str, Any]:
-        """Return how records were read for training. Rain is found by its attributes, another quantity by its variable."""
+        """Return how records were read for training: rain by its attributes, another quantity by its variable name."""
         data = self.experiment.data
         named = not self.quantity.is_rain and data.variable != "auto"
         units = None if data.units == "auto" else data.units
@@ -202,14 +202,14 @@ class Network(Forecaster):
         return torch.cat(found, dim=1)
 
     def _keep_dry(self, past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
-        """Set the forecast of a case without rain in any past frame to 0, because networks turn dry frames into drizzle."""
+        """Set the forecast of a case without rain in its past frames to 0, since networks forecast drizzle from dry frames."""
         if self.quantity.is_rain:
             dry = ~(past >= DRY_THRESHOLD).any(axis=(1, 2, 3))
             forecast[dry] = np.where(np.isnan(forecast[dry]), np.nan, 0)
         return forecast
 
     def cases_at_once(self, grid: tuple[int, int]) -> int:
-        """Return how many cases on a grid of this (y, x) shape are forecast fastest in one call."""
+        """Return the number of cases on a grid of this (y, x) shape that is fastest to forecast in one call."""
         return max(BATCH_CELLS.get(self.device.type, BATCH_CELLS["cpu"]) // (grid[0] * grid[1]), 1)
 
     def _run(self, past: np.ndarray, num_leads: int, guidance: np.ndarray | None = None, **options: Any) -> np.ndarray:
@@ -223,7 +223,7 @@ class Network(Forecaster):
         return torch.from_numpy(np.ascontiguousarray(past)).to(self.device)
 
     def tiling(self, grid: tuple[int, int], num_leads: int, run: Run, fields: int) -> Tiling | None:
-        """Return the tiles for a grid that does not fit in memory as a whole, else None; chosen once per grid."""
+        """Return the tiles for a grid that does not fit in memory as a whole, else None. They are chosen once per grid."""
         if grid[0] * grid[1] <= SMALL_GRID or self.model.grid:
             return None
         key = grid, num_leads, fields
@@ -247,7 +247,7 @@ class Network(Forecaster):
         return tiling
 
     def _measured(self, run: Run) -> Run:
-        """Return `run` with blank inputs beside the past frames."""
+        """Return `run` with blank guidance added, to measure its memory."""
 
         def measured(past: np.ndarray, num_leads: int) -> np.ndarray:
             blank = self.model.blank_inputs(len(past), num_leads, past.shape[-2:])
@@ -258,13 +258,13 @@ class Network(Forecaster):
     def own_time_step(self, record: Record) -> np.timedelta64:
         """Return the time step in which to forecast `record`.
 
-        If the record's step divides a step that the network was trained on, it is that one, and frames between are skipped.
+        If the record's step divides a time step of the training data, that one is used, and frames between are skipped.
         Raises DataError (exit 3) if quantity, grid or time step do not fit the training, NotEnoughFrames (75) for one frame.
         """
         if record.quantity != self.quantity:
             raise DataError(f"{record.name} holds {record.quantity} but '{self.name}' was trained on {self.quantity}")
         self.check_grid(record.grid.shape, record.name)
-        if np.isnat(record.time_step):  # a single frame fits only a network of one input frame, in its own step
+        if np.isnat(record.time_step):  # a single frame is enough only for a network with one input frame, at its own time step
             if self.input_frames > 1:
                 raise NotEnoughFrames(f"{record.name} has a single frame: '{self.name}' needs {self.input_frames} frames.")
             return np.timedelta64(self.time_steps[0], "s")
@@ -275,7 +275,7 @@ class Network(Forecaster):
         # along the motion, another time step only changes the rates of growth and decay, which the past frames show
         factor = MOST_STEP_FACTOR if self.experiment.data.coordinates == "lagrangian" else 1.0
         if self.time_steps[0] / factor <= step <= self.time_steps[-1] * factor:
-            message = "%s has a time step of %g min and '%s' was trained on %s min: its scores may be lower"
+            message = "%s has a time step of %g min but '%s' was trained on %s min: its scores may be lower"
             log.warning(message, record.name, step / 60, self.name, trained)
             return np.timedelta64(step, "s")
         multiples = [seconds for seconds in self.time_steps if seconds % step == 0]

@@ -1,6 +1,6 @@
-"""What a network has seen, by its checkpoint; and as text in the files of its forecasts, whose scores tell leakage as well.
+"""The training and validation periods of a network: from its checkpoint, and as text in forecast files, to detect leakage.
 
-JSON in the global attribute TRAINING_PERIODS: {"training": {"knmi": ["2010-08-26T00:00:00Z/2010-08-26T06:00:00Z"]},
+The text is JSON in the global attribute TRAINING_PERIODS: {"training": {"knmi": ["2010-08-26T00:00:00Z/2010-08-26T06:00:00Z"]},
 "validation": {…}, "cells_km": [[1.0, 1.0]]}.
 """
 
@@ -22,7 +22,7 @@ SPLITS = ("training", "validation")
 
 @dataclass(frozen=True)
 class Seen:
-    """What the networks behind forecasts have seen: spans (record, start, end) of each split, and sizes (y, x) of cells, km."""
+    """Training and validation periods of networks: spans (record, start, end) of each split, and cell sizes (y, x), km."""
 
     spans: dict[str, list[list[str]]] = field(default_factory=lambda: {split: [] for split in SPLITS})
     cells_km: list[tuple[float, float]] = field(default_factory=list)
@@ -31,13 +31,13 @@ class Seen:
 def spans_of_checkpoint(metadata: Mapping[str, Any], split: str, splits: Splits) -> list[list[str]]:
     """Return the spans (record, start, end) whose frames trained a checkpoint, or chose and calibrated it ("validation").
 
-    A checkpoint without stretches has one span for each record, of which a split by days took some days.
+    Older checkpoints have one span per record, even if a split by days took only some of its days.
 
     metadata: of the checkpoint
     splits: of its config
     """
     if split in (stretches := metadata.get("stretches", {})):
-        before = metadata.get("started_from", {}).get("seen", [])  # by the network whose weights it began with
+        before = metadata.get("started_from", {}).get("seen", [])  # of the network whose weights it started from
         return stretches[split] + (before if split == "training" else [])
     spans = metadata.get("spans", {}).get(split, [])
     if splits.by != "days":
@@ -51,7 +51,7 @@ def spans_of_checkpoint(metadata: Mapping[str, Any], split: str, splits: Splits)
 
 
 def as_text(forecaster: Forecaster) -> str:
-    """Return what a forecaster has seen as JSON; "" for one that was not trained."""
+    """Return the training and validation periods of a forecaster as JSON; "" if it was not trained."""
     seen: dict[str, dict[str, list[str]]] = {}
     for split in SPLITS:
         for record, start, end in forecaster.seen(split):
@@ -60,7 +60,7 @@ def as_text(forecaster: Forecaster) -> str:
 
 
 def read_seen(texts: Iterable[str], where: str) -> Seen:
-    """Return what the texts of `as_text` tell together; a text that is none is left out with a warning that names `where`."""
+    """Return the periods in texts of `as_text` combined; an invalid text is left out with a warning that names `where`."""
     seen = Seen()
     for text in dict.fromkeys(texts):
         try:
@@ -68,7 +68,7 @@ def read_seen(texts: Iterable[str], where: str) -> Seen:
             spans = {split: list(_spans(own.get(split, {}))) for split in SPLITS}
             cells = np.array(own.get("cells_km", []), float).reshape(-1, 2)
         except (ValueError, TypeError, AttributeError, RecursionError):
-            message = "%s: %s is no list of periods: whether these cases were seen in training is unknown"
+            message = "%s: %s is not a list of periods: whether these cases were seen in training is unknown"
             log.warning(message, where, TRAINING_PERIODS)
             continue
         for split in SPLITS:

@@ -25,7 +25,7 @@ from nowcast.runtime.memory import free_memory, peak_bytes, total_memory
 log = logging.getLogger(__name__)
 LARGEST_MARGIN = 192  # cells; in all measurements, the influence from further away in an hour was rounding
 BLEND = 8  # cells to either side of a seam over which one tile fades into the next
-SHARE = 0.25  # of all memory, for one forecast
+SHARE = 0.25  # fraction of all memory that one forecast may use
 MOST_BYTES = 4 << 30  # memory for one forecast on a CPU, which others use too
 CACHE_BYTES = 1 << 28  # memory of a tile; larger ones do not fit in a CPU's caches and take up to twice the time per cell
 MOST_OVERHEAD = 1.5  # largest number of cells computed in small tiles, relative to that in large ones
@@ -45,7 +45,7 @@ class Span:
 
     @property
     def core(self) -> slice:
-        """Return the cells, counted from the first one read, where no other tile has more weight."""
+        """Return the cells, counted from the first one read, at which this tile has the largest weight."""
         most = np.flatnonzero(self.weight >= 0.5) + self.written.start - self.read.start
         return slice(int(most[0]), int(most[-1]) + 1)
 
@@ -88,7 +88,7 @@ class Tiling:
 
     @property
     def num_cells(self) -> int:
-        """Return how many cells are computed in all tiles together."""
+        """Return the number of cells computed in all tiles together."""
         return sum((y.read.stop - y.read.start) * (x.read.stop - x.read.start) for y, x in self)
 
 
@@ -108,9 +108,9 @@ def choose_tiles(
 
 
 def cheapest_tiles(shape: tuple[int, int], multiple: int, *, max_cells: int, reach: float) -> Tiling:
-    """Choose tiles of at most `max_cells` cells, so that all tiles together have the fewest cells.
+    """Choose tiles of at most `max_cells` cells with the smallest total number of cells.
 
-    Their margin is the reach, at most LARGEST_MARGIN, or less if margins would make up most of the small tiles.
+    The margin is the reach, at most LARGEST_MARGIN, or less if margins would make up most of small tiles.
     """
     blend = math.ceil(BLEND / multiple) * multiple
     margin = blend + math.ceil(min(reach, LARGEST_MARGIN) / multiple) * multiple
@@ -158,7 +158,7 @@ def forecast_in_tiles(
 
 
 def add_tile(out: np.ndarray, tile: np.ndarray, spans: tuple[Span, Span]) -> None:
-    """Add a tile (…, y, x), as it was read, with its weights to the whole grid `out` (…, y, x)."""
+    """Add a tile (…, y, x), including its margins, to the whole grid `out` (…, y, x), weighted near seams."""
     y, x = spans
     tile = tile[..., y.written.start - y.read.start :, x.written.start - x.read.start :]
     tile = tile[..., : len(y.weight), : len(x.weight)]
@@ -196,7 +196,7 @@ def find_reach(model: Model, input_frames: int, num_leads: int, *, like: Tensor)
 def bytes_per_cell(run: Run, input_frames: int, num_leads: int, grid: tuple[int, int], device: torch.device) -> float:
     """Measure the peak memory of a forecast in bytes per cell of `grid`, on a grid with an eighth of its sides.
 
-    Never too few, because memory that does not grow with the grid is counted as if it did.
+    An upper limit: memory that does not grow with the grid is counted as if it did.
     """
     y, x = (-(-size // PROBE_FRACTION) for size in grid)
     past = np.ones((1, input_frames, y, x), np.float32)
@@ -206,8 +206,8 @@ def bytes_per_cell(run: Run, input_frames: int, num_leads: int, grid: tuple[int,
 def available_bytes(device: torch.device) -> float:
     """Return the bytes that one forecast may take: a share of all memory, on a CPU shared by processes, up to MOST_BYTES.
 
-    What is free at the moment does not count, so that a forecast is the same at each time; only where even that is less, it
-    is a half of it, and a warning says so.
+    Does not depend on the free memory, so that forecasts are reproducible; only if less is free, half of the free memory is
+    returned, with a warning.
     """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)

@@ -59,8 +59,8 @@ def test_the_names_that_are_offered_exist():
         ("mine", "did you mean runs/mine?"),
         ("runs/mien", "did you mean runs/mine?"),
         ("x", "(known: pretrained, persistence, extrapolation, "),
-        ("convlstm", "(that is a kind of network, of which you train one; known: pretrained, persistence, "),
-        ("encoder_forecaster", "(that is a kind of network, of which you train one; known: pretrained, persistence, "),
+        ("convlstm", "(that is a type of network, which you have to train first; known: pretrained, persistence, "),
+        ("encoder_forecaster", "(that is a type of network, which you have to train first; known: pretrained, persistence, "),
     ],
 )
 def test_a_forecaster_that_is_not_there_is_suggested(tmp_path, monkeypatch, name, says):

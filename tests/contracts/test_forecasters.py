@@ -99,7 +99,7 @@ def test_what_is_missing_in_every_past_frame_stays_missing(maker):
 
 def test_too_few_past_frames_are_refused(maker):
     past = frames(4)[None, : maker.input_frames - 1]
-    with pytest.raises(UsageError, match=f"{maker.name} needs {maker.input_frames} past frames, and .* were given"):
+    with pytest.raises(UsageError, match=f"{maker.name} needs {maker.input_frames} past frames but got"):
         maker.forecast(past, 2)
 
 
@@ -126,7 +126,7 @@ def test_forecast_files_make_no_forecasts(record, tmp_path):
     opened = made(FILES, record, tmp_path)
     assert opened.files == (tmp_path / "forecasts.nc",)
     assert opened.reference_times.tolist() == [record.times[3].item()]
-    with pytest.raises(UsageError, match="nothing can be forecast with it"):
+    with pytest.raises(UsageError, match="which cannot make new forecasts"):
         opened.forecast(frames(4)[None], 3)
 
 

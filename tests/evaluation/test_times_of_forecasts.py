@@ -27,7 +27,7 @@ def test_sums_that_are_compared_with_single_frames_are_told(tmp_path):
     path = write_record(tmp_path / "a.nc", rain(frames=48, shape=(16, 16)))
     given = "--reference-time", "2020-06-01T02:00", "--leads", "12", "--sums", "30", "--output", tmp_path / "f.nc"
     assert command("predict", "persistence", path, *given)[0] == 0
-    says = "rain_sum_30_min holds amounts of 30 min, and each is compared with a single frame of a, of which there is one every"
+    says = "rain_sum_30_min holds amounts over 30 min, but each is compared with a single frame of a, which has a time step of"
     for of_sums in (True, False):
         variable = "--variable", f"{'rain_sum_30_min' if of_sums else 'precip_intensity'},rainfall_rate"
         code, _, err = command("evaluate", tmp_path / "f.nc", "--observations", path, *variable)

@@ -213,7 +213,7 @@ def test_a_file_that_onnx_cannot_hold_is_refused(small, monkeypatch):
 
 def test_what_can_be_known_is_said_before_the_work(tmp_path, monkeypatch):
     for name in ("m.pb", "m", "onnx"):
-        with pytest.raises(UsageError, match=r"the name says the format, and must end in \.onnx or \.pt2"):
+        with pytest.raises(UsageError, match=r"the ending of the name sets the format, and must be \.onnx or \.pt2"):
             export.check_output(tmp_path / name, overwrite=False)
     (tmp_path / "m.onnx").write_text("mine")
     with pytest.raises(OutputError, match=r"m\.onnx exists already\.\nChoose another name"):

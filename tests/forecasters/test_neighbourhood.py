@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from makers import rain
 
 from nowcast.forecasters.baselines import Extrapolation
-from nowcast.forecasters.neighbourhood import USUAL_GROWTH, neighbourhood_exceedance
+from nowcast.forecasters.neighbourhood import GROWTH, neighbourhood_exceedance
 
 NAN = np.nan
 forecasts = st.builds(
@@ -84,7 +84,7 @@ def test_extrapolation_takes_probabilities_from_its_neighbourhood_and_none_where
     forecast, found = method.forecast_and_exceedance(past, 5, (1.0, 5.0))
     assert (found.dtype, found.shape) == (np.float32, (2, 5, 2, 40, 44))
     np.testing.assert_array_equal(np.isnan(found), np.broadcast_to(np.isnan(forecast)[:, :, None], found.shape))
-    np.testing.assert_array_equal(found[1], neighbourhood_exceedance(forecast[1], (1.0, 5.0), growth=USUAL_GROWTH))
+    np.testing.assert_array_equal(found[1], neighbourhood_exceedance(forecast[1], (1.0, 5.0), growth=GROWTH))
     doubt = [np.nanmean(found[:, lead] * (1 - found[:, lead])) for lead in range(5)]
     assert doubt == sorted(doubt)
 
