@@ -13,7 +13,7 @@ from nowcast.prediction.gauges import Place
 log = logging.getLogger(__name__)
 _GEOJSON, _SHAPEFILE = (".geojson", ".json"), (".shp", ".zip")
 _NAMES, _NUMBERS = ("name", "basin", "catchment", "river", "label"), ("id", "code")  # properties of areas, or their ends
-_PIECES = 200  # an edge is divided so that straight lines of the file stay where they are on the sphere
+_PIECES = 200  # segments per extent of an area: long edges are divided, so that straight lines of the file stay in place
 _WGS84 = {"urn:ogc:def:crs:OGC:1.3:CRS84", "urn:ogc:def:crs:OGC::CRS84", "EPSG:4326", "urn:ogc:def:crs:EPSG::4326"}
 Feature = tuple[dict, dict]  # geometry, in the form of GeoJSON, and properties
 
@@ -93,14 +93,14 @@ def _read_shapefile(path: Path) -> tuple[list[Feature], Any]:
         raise DataError(f"{path} is no whole shapefile ({error}).\nExpected .shp, .shx and .dbf beside each other.") from error
     projection = path.with_suffix(".prj")
     if not projection.is_file():
-        log.warning("%s has no .prj file: its coordinates are taken for longitude and latitude (WGS 84)", path)
+        log.warning("%s has no .prj file: its coordinates are assumed to be longitude and latitude (WGS 84)", path)
         return features, None
     (pyproj,) = _require("pyproj")
     return features, _crs(pyproj, projection.read_text(encoding="utf-8", errors="replace"), projection)
 
 
 def _crs(pyproj: Any, stated: str, path: Path) -> Any:
-    """Return a pyproj CRS of what a file states. Raises DataError (exit 3) for text that is none."""
+    """Return the pyproj CRS for the text in a file. Raises DataError (exit 3) for invalid text."""
     try:
         return pyproj.CRS.from_user_input(stated)
     except pyproj.exceptions.CRSError as error:
@@ -108,7 +108,7 @@ def _crs(pyproj: Any, stated: str, path: Path) -> Any:
 
 
 def _name(features: Sequence[Feature], path: Path) -> list[str]:
-    """Return a name for each area: of the property that tells all apart, rather a name than a number; else their order."""
+    """Return a name for each area: from a property that is unique, a name before a number; else its number in the file."""
     keys = list(dict.fromkeys(key for _, properties in features for key in properties))
     ranked = [key for name in _NAMES for key in keys if key.lower() == name]
     ranked += [key for name in _NAMES for key in keys if key.lower().endswith(name)]
@@ -120,7 +120,7 @@ def _name(features: Sequence[Feature], path: Path) -> list[str]:
             log.info("%s: %d area%s, named by %s", path, len(names), "" if len(names) == 1 else "s", key)
             return names
     log.info(
-        "%s: %d area%s without a name of its own, numbered as in the file",
+        "%s: %d area%s without unique names, numbered in the order of the file",
         path,
         len(features),
         "" if len(features) == 1 else "s",
@@ -158,7 +158,7 @@ def _place(name: str, geometry: dict, crs: Any, path: Path) -> Place:
 
 
 def _in_degrees(area: Any, crs: Any) -> Any:
-    """Return a polygon in a projection as one in longitude and latitude of WGS 84."""
+    """Transform a polygon from a projection to longitude and latitude (WGS 84)."""
     import numpy as np
     from pyproj import Transformer
 
@@ -167,10 +167,10 @@ def _in_degrees(area: Any, crs: Any) -> Any:
 
 
 def moved(area: Any, move: Callable[[Any], Any]) -> Any:
-    """Return a polygon whose points (point, 2) are moved by a function, each distinct one once.
+    """Transform the points (point, 2) of a polygon by a function, each distinct point once.
 
-    A ring ends where it begins. On some processors NumPy gives one number two results that differ in the last bit, one by its
-    vector units and one by the others, so that the ring would no longer be closed.
+    This keeps rings closed: on some processors NumPy gives results for one number that differ in the last bit, depending on
+    whether it is computed by vector instructions.
     """
     import numpy as np
     import shapely

@@ -1,7 +1,7 @@
 """Forecast arrays in memory: NumPy arrays, DataArrays and Datasets, of one case or of many.
 
-A DataArray is understood as a file with the same content would be (netcdf/rain/data_arrays.py), and its forecast keeps its
-dimensions and coordinates. A NumPy array is rain rate in mm/h, NaN missing, row 0 northernmost, unless its units are given.
+A DataArray is read like a file with the same content (netcdf/rain/data_arrays.py), and its forecast keeps its dimensions and
+coordinates. A NumPy array is rain rate in mm/h, NaN missing, row 0 northernmost, unless its units are given.
 """
 
 from collections.abc import Mapping
@@ -33,17 +33,17 @@ from nowcast.scores.functions import as_numpy
 
 Array = np.ndarray | xr.DataArray | xr.Dataset
 SHAPES = "(time, y, x) of one case, or (case, time, y, x) of many"
-LOWEST = -0.01  # mm/h: lower numbers are no rounding errors of rain
-FURTHER_FRAMES = 8  # before the past frames of a forecast: their times tell the time step of a record with gaps
-MOST_MINUTES = 1440 * 366  # between frames
-USUAL_STEP = 300  # s, between frames of arrays that do not say it, for a forecaster that takes any
+LOWEST = -0.01  # mm/h: lower numbers are not rounding errors of rain
+FURTHER_FRAMES = 8  # frames before those that are used: their times give the time step of a record with gaps
+MOST_MINUTES = 1440 * 366  # longest time step
+DEFAULT_STEP = 300  # s: time step of arrays without times, for forecasters that take any
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What to forecast: the number of lead times, and the thresholds (mm/h) whose probabilities are wanted; () for fields.
+    """What to forecast: the number of lead times, and the thresholds of probabilities (mm/h; () for fields).
 
-    With a number of `members` these are wanted, drawn by `seed`.
+    members: number of members to draw with `seed` instead; 0 for none
     """
 
     leads: int
@@ -112,8 +112,8 @@ def _forecast_rates(forecaster: Forecaster, past: np.ndarray, asked: Asked) -> n
     if least < LOWEST or most > HIGHEST:
         strange = f"below 0, down to {least:g}" if least < LOWEST else f"above {HIGHEST:,.0f}, up to {most:g}"
         raise UsageError(
-            f"rain has numbers {strange}, which no rain rate has.\n"
-            'Expected mm/h with NaN where nothing was observed; or say what it is: units="dBZ".'
+            f"rain has numbers {strange}: these cannot be rain rates.\n"
+            'Expected mm/h with NaN where nothing was observed; or give its units, such as units="dBZ".'
         )
     past = forecaster.check_past(past[:, -forecaster.most_past_frames :])
     forecaster.check_grid(past.shape[2:], "rain")
@@ -129,7 +129,7 @@ def _forecast_rates(forecaster: Forecaster, past: np.ndarray, asked: Asked) -> n
 
 
 def _usable(past: np.ndarray, number: int, forecaster: Forecaster) -> np.ndarray:
-    """Return the frames of a case (time, y, x) that are used. Raises NotEnoughFrames (exit 75) where too many are missing."""
+    """Return the frames of a case (time, y, x) to forecast from. Raises NotEnoughFrames (exit 75) if too many are missing."""
     if (usable := usable_past(past, forecaster)) is not None:
         return usable
     if np.isnan(past[-1]).all():
@@ -142,15 +142,15 @@ def _usable(past: np.ndarray, number: int, forecaster: Forecaster) -> np.ndarray
 
 
 def _labelled(case: np.ndarray, units: str | None, minutes: float | None, forecaster: Forecaster) -> xr.DataArray:
-    """Return a NumPy array (time, y, x) as a DataArray that says its units and times.
+    """Return a NumPy array (time, y, x) as a DataArray with units and times.
 
-    Raises UsageError (exit 2) for minutes that are no number above 0, and for amounts without minutes.
+    Raises UsageError (exit 2) for minutes that are not a number above 0, and for amounts without minutes.
     """
     if minutes is not None and not (isinstance(minutes, int | float | np.number) and 0 < minutes < MOST_MINUTES):
         raise UsageError(f"time_step = {minutes!r}: write the minutes between two frames, such as 5")
     if minutes is None and units is not None and (meant := meaning(units)) and meant.kind == "amount":
         raise UsageError(f'units = "{units}" is an amount, of an unknown interval: give time_step, in minutes, such as 5')
-    seconds = (forecaster.time_steps or (USUAL_STEP,))[0] if minutes is None else round(float(minutes) * 60)
+    seconds = (forecaster.time_steps or (DEFAULT_STEP,))[0] if minutes is None else round(float(minutes) * 60)
     times = np.datetime64("2000-01-01T00:00:00", "s") + np.arange(len(case)) * np.timedelta64(seconds, "s")
     return xr.DataArray(case, {"time": times}, ("time", "y", "x"), "rain", {"units": units or "mm h-1"})
 
@@ -174,11 +174,11 @@ def _forecast_labelled(
 
 
 def _begins_with_cases(rain: xr.DataArray) -> bool:
-    """Return whether an array, if it has four dimensions, begins with that of cases, and not with times, rows or columns."""
+    """Return whether the first dimension of a four-dimensional array is that of cases, not of times, rows or columns."""
     if rain.ndim != 4:
         return True
     first, *others = (axis_of_dimension(rain, dim) for dim in rain.dims)
-    if first == "T":  # cases by their reference times, where the frames have times besides
+    if first == "T":  # the cases may be labelled by reference times if there is another time dimension
         return any(each.dtype.kind == "M" and set(each.dims) & set(rain.dims[1:]) for each in rain.coords.values())
     return first is None or first in others
 
@@ -204,7 +204,7 @@ def _forecast_one(
 
 
 def _newest(rain: xr.DataArray | xr.Dataset, forecaster: Forecaster) -> xr.DataArray | xr.Dataset:
-    """Return the frames that can matter to a forecaster: enough of its longest time step, and two to find the step from."""
+    """Return the frames that a forecaster may use: enough for its longest time step, and at least two to find the time step."""
     for name, coordinate in rain.coords.items():
         if coordinate.dims == (name,) and coordinate.dtype.kind == "M" and coordinate.size > 2:
             times = np.sort(coordinate.values.astype("datetime64[s]"))

@@ -1,7 +1,7 @@
-"""Select the cases to forecast: the reference times of a record and their past frames.
+"""Select the cases to forecast: reference times of a record and their past frames.
 
-A case is identified by its reference time, the time of the last frame used. A network takes exactly as many past frames as it
-was trained with; a baseline takes all complete ones up to the most that it uses.
+A case is identified by its reference time, the time of the last frame used. A network takes exactly as many past frames as in
+training; a baseline takes all complete ones up to its largest number.
 """
 
 import logging
@@ -26,7 +26,7 @@ NAMED_TIMES = 4  # most times listed in a message
 class Selection:
     """Reference times to forecast from: the listed ones, or `start` to `end` every `every` minutes, or the newest frame.
 
-    `every` counts from `start` if there is a case, else from the first complete case on a full hour, or the first one.
+    `every` counts from `start` if that is a case, else from the first complete case on a full hour, else from the first case.
     """
 
     listed: tuple[np.datetime64, ...] = ()
@@ -49,14 +49,14 @@ class Selection:
         return any(value is not None for value in (self.start, self.end, self.every))
 
     def select(self, record: Record, positions: np.ndarray) -> np.ndarray:
-        """Return a mask (case,) of the cases to take; their reference frames are at these positions of the record."""
+        """Return a mask (case,) of the selected cases, whose reference frames are at these positions of the record."""
         chosen = record.is_between(self.start, self.end)[positions]
         times = record.times[positions]
         chosen[chosen] = self.thin(times[chosen], times[chosen])
         return chosen
 
     def thin(self, times: np.ndarray, complete: np.ndarray) -> np.ndarray:
-        """Return a mask (time,) of the times that `every` takes.
+        """Return a mask (time,) of the times that are selected by `every`.
 
         complete: (case,) the reference times of the complete cases between `start` and `end`, ascending
         """
@@ -72,10 +72,10 @@ class Selection:
 def references_of(
     record: Record, selection: Selection, input_frames: int, step: np.timedelta64, max_absent: int = 0
 ) -> list[np.datetime64]:
-    """Return the selected reference times of a record: the newest frame, the listed times that it has, or a range.
+    """Return the selected reference times of a record: its newest frame, the listed times that it has, or a range.
 
-    Of a range, times are left out with a warning if their past has a gap, or more than `max_absent` frames without any
-    observation; the list may be empty.
+    In a range, times are left out with a warning if their past has a gap, or more than `max_absent` frames without any
+    observation; the result may be empty.
     """
     if selection.listed:
         frames = record.frames_at(np.array(selection.listed))
@@ -99,7 +99,7 @@ def references_of(
 
 
 class KeptFrames:
-    """Reads frames of a record and keeps as many as lie between the first and the last frame of the newest case.
+    """Reads frames of a record and keeps those of the latest case in memory.
 
     If cases are read in time order, the frames that they share are decoded once.
     """
@@ -130,7 +130,7 @@ def read_past(
 ) -> np.ndarray:
     """Read the newest complete frames (time, y, x), mm/h, up to `reference`, as many as the forecaster uses.
 
-    `kept` reads from frames of earlier cases. Raises NotEnoughFrames (exit 75), which names the frames, if a frame that the
+    `kept` holds frames of earlier cases. Raises NotEnoughFrames (exit 75), which names the frames, if a frame that the
     forecaster needs is absent or has no known cell, and DataError (3) if it is damaged.
     """
     wanted = reference - np.arange(forecaster.most_past_frames) * step  # newest first; reversed below
@@ -159,9 +159,9 @@ def read_past(
 
 
 def usable_past(past: np.ndarray, forecaster: Forecaster) -> np.ndarray | None:
-    """Return the newest frames of a past (time, y, x), mm/h, that a forecaster uses: the complete ones, or all that it needs.
+    """Return the newest past frames (time, y, x), mm/h, that a forecaster uses: the complete ones, or all that it needs.
 
-    None if more of those that it needs are missing as a whole than it allows, or the newest is.
+    None if the newest is missing as a whole, or more of those that it needs than it allows.
     """
     past = past[-forecaster.most_past_frames :]
     known = ~np.isnan(past).all(axis=(1, 2))[::-1]
@@ -169,7 +169,7 @@ def usable_past(past: np.ndarray, forecaster: Forecaster) -> np.ndarray | None:
 
 
 def can_forecast(known: np.ndarray, forecaster: Forecaster) -> bool:
-    """Return whether a forecaster can forecast from a past of which these frames (time,), newest first, are known."""
+    """Return whether a forecaster can forecast from these past frames; known: (time,) not missing as a whole, newest first."""
     return bool(known[0] and (~known[: forecaster.input_frames]).sum() <= forecaster.max_absent)
 
 

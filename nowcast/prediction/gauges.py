@@ -1,4 +1,4 @@
-"""The places whose rain is wanted: gauges, given as text or in a CSV file. Areas are read by areas.py."""
+"""Read gauges from text or CSV files. Areas are read by areas.py."""
 
 import csv
 import math
@@ -45,7 +45,7 @@ def read_gauges(texts: Sequence[str]) -> list[Place]:
         elif text.lower().endswith((".csv", ".txt")):
             raise UsageError(f"--at {text}: there is no such file.\n{_EXPECTED}.")
         else:
-            raise UsageError(f"--at {text}: this is no point and no file.\n{_EXPECTED}.")
+            raise UsageError(f"--at {text}: this is neither a point nor a file.\n{_EXPECTED}.")
     return gauges
 
 
@@ -53,13 +53,13 @@ def _gauge(name: str, latitude: str, longitude: str, where: str, error: type[Exc
     lat, lon = float(latitude), float(longitude)
     if not (abs(lat) <= 90 and -180 <= lon <= 360):
         swapped = "; they seem to be swapped" if abs(lon) <= 90 and abs(lat) <= 180 else ""
-        wrong = f"{where}: latitude {lat:g}, longitude {lon:g} is no place on the earth{swapped}"
+        wrong = f"{where}: latitude {lat:g}, longitude {lon:g} is not on the earth{swapped}"
         raise error(f"{wrong}.\nExpected degrees, latitude first.")
     return Place(name, lat, lon)
 
 
 def _read_csv(path: Path) -> list[Place]:
-    """Read gauges from a table with a header; columns are parted by commas, semicolons or tabs."""
+    """Read gauges from a table with a header; columns are separated by commas, semicolons or tabs."""
     try:
         lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip() and line[0] != "#"]
     except (OSError, UnicodeError) as error:
@@ -95,7 +95,7 @@ def _find_columns(header: Sequence[str], path: Path) -> dict[str, int]:
 
 
 def require_own_names(places: Sequence[Place]) -> None:
-    """Raise UsageError (exit 2) without any place, and where two have one name, which outputs could not tell apart."""
+    """Raise UsageError (exit 2) without places, or if two have the same name."""
     if not places:
         raise UsageError("no place is given.\nGive --at LAT,LON, --at gauges.csv or --areas basins.geojson.")
     names = [place.name for place in places]

@@ -1,4 +1,4 @@
-"""What is given in Python, checked and turned into what the commands take: paths, observations, times and thresholds."""
+"""Check arguments given in Python and convert them for the commands: paths, observations, times and thresholds."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -19,26 +19,26 @@ LABELLED = xr.DataArray | xr.Dataset
 
 
 def as_path(given: Any, name: str, *, expected: str) -> str:
-    """Return a path as text, with ~ as the home folder. Raises UsageError (exit 2) for what is no path."""
+    """Return a path as text, with ~ expanded. Raises UsageError (exit 2) for other types."""
     if not isinstance(given, str | os.PathLike):
-        raise UsageError(f"{name}: this is no path, but of the type {type(given).__name__}.\nExpected {expected}.")
+        raise UsageError(f"{name}: got the type {type(given).__name__}, which is not a path.\nExpected {expected}.")
     return os.path.expanduser(os.fspath(given))
 
 
 def as_paths(given: Any, name: str, *, expected: str = RECORDS) -> list[str]:
-    """Return one or several paths as texts. Raises UsageError (exit 2) for what is no path, and for none."""
+    """Return one or several paths as texts. Raises UsageError (exit 2) for other types, and for an empty list."""
     several = given if isinstance(given, Iterable) and not isinstance(given, str | LABELLED) else [given]
     paths = [as_path(each, name, expected=expected) for each in several]
     if not paths:
-        raise UsageError(f"{name}: there are none.\nExpected {expected}.")
+        raise UsageError(f"{name}: the list is empty.\nExpected {expected}.")
     return paths
 
 
 @contextmanager
 def observed(given: Any) -> Iterator[list[str]]:
-    """Yield the paths of observations: given as paths, or written from arrays and there within the block.
+    """Yield the paths of observations; arrays are written to files that exist within the block only.
 
-    Raises UsageError (exit 2) for what is neither, DataError (3) for arrays that NetCDF cannot hold.
+    Raises UsageError (exit 2) for other types, DataError (3) for arrays that NetCDF cannot hold.
     """
     several = given if isinstance(given, Iterable) and not isinstance(given, str | LABELLED) else [given]
     with ExitStack() as stack:
@@ -47,7 +47,7 @@ def observed(given: Any) -> Iterator[list[str]]:
 
 
 def as_time(given: Any, name: str) -> np.datetime64:
-    """Return a time in UTC, of seconds. One without a time zone is in UTC. Raises UsageError (exit 2) for what is no time."""
+    """Return a time in UTC, to the second; without a time zone as UTC. Raises UsageError (exit 2) for other types."""
     time = given.values[()] if isinstance(given, xr.DataArray) else given[()] if isinstance(given, np.ndarray) else given
     if isinstance(time, datetime) and time == time and time.tzinfo:
         time = time.astimezone(UTC).replace(tzinfo=None)
@@ -58,7 +58,7 @@ def as_time(given: Any, name: str) -> np.datetime64:
 
 
 def as_thresholds(given: Any) -> tuple[float, ...]:
-    """Return one or several thresholds (mm/h) as a tuple. Raises UsageError (exit 2) for what are none."""
+    """Return one or several thresholds (mm/h) as a tuple. Raises UsageError (exit 2) for anything else."""
     levels = numbers(given)
     if not are_thresholds(levels):
         raise UsageError(f"thresholds = {given!r}: write ascending numbers above 0, in mm/h, such as [0.5, 1, 5]")

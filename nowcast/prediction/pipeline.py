@@ -37,9 +37,10 @@ BYTES_AHEAD = 1 << 27  # most bytes of forecasts made ahead of writing; if one c
 
 @dataclass(frozen=True)
 class Job:
-    """The forecasts to make from one record: from `references` (reference times, ascending), in time steps of `step`.
+    """The forecasts to make from one record.
 
-    `thresholds` (mm/h) are those whose exceedance probabilities are added, `sums` the minutes of accumulations; () for none.
+    references: reference times, ascending; step: time step
+    thresholds: mm/h, of exceedance probabilities to add; sums: minutes of accumulations to add; () for none
     """
 
     record: Record
@@ -62,7 +63,7 @@ def predict(
 ) -> list[Path]:
     """Forecast every record and write one file, or with `folder` one file per reference time; return the files.
 
-    thresholds, sums: mm/h and minutes, ascending; the files also hold the probabilities and accumulations of each of them.
+    thresholds, sums: mm/h and minutes, ascending, of the probabilities and accumulations to add
 
     At most a few cases are in memory, or one if cases are large. Several processes share the reference times; each returns all
     files when all are written. Raises NotEnoughFrames (exit 75), DataError (3), UsageError (2), OutputError (5).
@@ -70,7 +71,7 @@ def predict(
     if len(records) > 1 and not folder:
         names = f"{len(records)} series on different grids do not fit in one file: {', '.join(each.name for each in records)}"
         raise UsageError(f"{names}.\nGive a folder: --output FOLDER/")
-    records = with_own_names(records)  # which the files are named by: none may replace another's
+    records = with_own_names(records)  # files are named by records, and must not replace each other
     with distributed.in_turn():
         jobs = make_jobs(forecaster, records, selection, thresholds, sums)
     inputs = [*forecaster.files, *(path for record in records for path in record.paths)]
@@ -83,7 +84,7 @@ def predict(
     files = [_files(job, output, prefix=f"{job.record.name}_" if len(records) > 1 else "") for job in jobs]
     paths = list(itertools.chain(*files))
     with distributed.in_turn():
-        if distributed.is_first():  # the others come when it may be writing already
+        if distributed.is_first():  # other processes may get here while it is already writing
             may_write(paths, overwrite=overwrite, inputs=inputs, makes_folder=True, instead="another folder")
     log_readings(records)
     with distributed.together():
@@ -92,7 +93,7 @@ def predict(
 
 
 def _log_forecasts(forecaster: Forecaster, jobs: Sequence[Job]) -> None:
-    """Log from when to when each record was forecast, and for how many lead times."""
+    """Log the reference times and lead times of the forecasts of each record."""
     for job in jobs if distributed.is_first() else ():
         first, last, leads = job.references[0], job.references[-1], forecaster.num_leads
         made = f"{len(job.references):,} forecasts from {first}Z to {last}Z" if last != first else f"forecast from {first}Z"
@@ -130,7 +131,7 @@ def _files(job: Job, folder: Path, *, prefix: str) -> list[Path]:
 
 
 def file_name(reference: np.datetime64) -> str:
-    """Return the file name of a reference time, as 20160928T150000Z.nc: ISO 8601 without colons, for any file system."""
+    """Return the file name of a reference time, such as 20160928T150000Z.nc: ISO 8601 without colons, for all file systems."""
     return str(reference.astype("datetime64[s]")).replace("-", "").replace(":", "") + "Z.nc"
 
 
@@ -167,8 +168,8 @@ def make_jobs(
     """Return a job for each record that has any of the selected reference times.
 
     Raises NotEnoughFrames (exit 75) if a listed time is in no record or no time has enough past frames, DataError (3) if
-    probabilities or sums are asked for and a record holds another quantity than rain, UsageError (2) for sums that the leads do
-    not allow.
+    probabilities or sums are asked for and a record holds another quantity than rain, UsageError (2) for sums that do not fit
+    the lead times.
     """
     others = [record for record in records if not record.quantity.is_rain]
     if (thresholds or sums or forecaster.is_ensemble) and (other := next(iter(others), None)):
@@ -177,7 +178,7 @@ def make_jobs(
     jobs = []
     for record in records:
         step = forecaster.time_step(record)
-        accumulations(sums, step, forecaster.num_leads)  # raises for those that the leads do not allow
+        accumulations(sums, step, forecaster.num_leads)  # raises UsageError for sums that do not fit the lead times
         if references := references_of(record, selection, forecaster.input_frames, step, forecaster.max_absent):
             jobs.append(Job(record.with_absent(forecaster.max_absent), step, tuple(references), tuple(thresholds), tuple(sums)))
     listed = np.array(selection.listed, "datetime64[s]")
@@ -250,7 +251,7 @@ def _forecasts(forecaster: Forecaster, job: Job) -> Iterator[CaseFields]:
 def _forecast_cases(forecaster: Forecaster, past: np.ndarray, num_leads: int, job: Job) -> list:
     """Return the fields (case, lead, y, x) and, if thresholds are given, probabilities (case, lead, threshold, y, x).
 
-    Of an ensemble return the members of each case, which are drawn when they are written.
+    For an ensemble, return for each case an iterator of members, which are drawn while they are written.
     """
     if forecaster.is_ensemble:
         return [[forecaster.draw(case, num_leads) for case in past]]
@@ -282,7 +283,7 @@ def pasts_of(forecaster: Forecaster, job: Job, at_once: int) -> Iterator[tuple[l
 def attributes(
     forecaster: Forecaster, record: Record, *, thresholds: Sequence[float] = (), sums: Sequence[int] = ()
 ) -> dict[str, str]:
-    """Return the global attributes of a forecast file: the record's institution; source, papers, training of the forecaster."""
+    """Return the global attributes of a forecast file: institution of the record; source, papers, training periods."""
     options, references = "", [forecaster.citation]
     if thresholds:
         options = f" --probabilities --thresholds {','.join(f'{threshold:g}' for threshold in thresholds)}"

@@ -1,8 +1,8 @@
-"""Time series of rain at gauges and of catchments: rate, sums and exceedance, of records and forecasts alike.
+"""Compute time series of rain at gauges and in catchments, of records and forecasts: rate, sums and exceedance.
 
-Records have one case, whose leads are all their frames. Of a record, and of a forecast of a single field, `exceedance` is the
-share of a place that reaches a threshold, at a gauge 0 or 1; of an ensemble its mean over the members, and of probabilities
-their mean over the place: the share that is expected to reach it.
+A record is treated as one case whose leads are all its frames. `exceedance` is the fraction of a place (gauge or catchment)
+that reaches a threshold, 0 or 1 at a gauge; for an ensemble, the mean of that over the members; for probabilities, their mean
+over the place, which is the expected fraction.
 """
 
 import itertools
@@ -33,7 +33,7 @@ Span = tuple[np.datetime64 | None, np.datetime64 | None]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to compute: sums over so many minutes, exceedance of thresholds (mm/h), of frames and reference times in a span."""
+    """What to compute: sums (minutes) and exceedance of thresholds (mm/h), for frames and reference times within a span."""
 
     sums: tuple[int, ...] = ()
     thresholds: tuple[float, ...] = ()
@@ -47,10 +47,10 @@ class Series:
     reference_times: (case,) datetime64[s]; NaT of a record
     times: (case, lead) datetime64[s]
     rates: (case, lead, place) mm/h
-    known: (case, lead, place) share of the place that is known
+    known: (case, lead, place) fraction of the place that is known
     sums: (case, lead, sum, place) mm, of the minutes up to the time
     exceedance: (case, lead, threshold, place) from 0 to 1
-    members: (case, lead, member, place) mm/h, without any if it is no ensemble
+    members: (case, lead, member, place) mm/h; no members if it is not an ensemble
     member_sums: (case, lead, sum, member, place) mm
     """
 
@@ -74,7 +74,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Sources:
-    """Opened inputs: records, and forecasts by name, each with its probabilities, if it has any, beside its fields."""
+    """Opened inputs: records, and forecasts by name, each with its probabilities or None."""
 
     records: tuple[Record, ...]
     forecasts: dict[str, tuple[Forecasts, Forecasts | None]]
@@ -93,7 +93,7 @@ class Sources:
 
 
 def open_sources(arguments: Sequence[str], *, variable: str | None, units: str | None = None) -> Sources:
-    """Open each argument, a file, a folder or a glob, as forecasts or, with all others that hold none, as records.
+    """Open each argument (file, folder or glob) as forecasts; those without forecasts are opened together as records.
 
     Raises UsageError (exit 2) if there are no files, DataError (exit 3) for files that cannot be used or do not hold rain.
     """
@@ -136,7 +136,7 @@ def make_series(sources: Sources, places: Sequence[Place], wanted: Wanted) -> li
 
 
 class _Weigher:
-    """Weighs the cells of places, once for each grid."""
+    """Computes the weights of cells in places, once per grid."""
 
     def __init__(self, places: Sequence[Place]):
         self.places = places
@@ -161,7 +161,7 @@ def _record_reader(record: Record, weigher: _Weigher, wanted: Wanted) -> Callabl
 
 
 def _forecast_reader(
-    name: str, forecasts: Forecasts, chances: Forecasts | None, weigher: _Weigher, wanted: Wanted
+    name: str, forecasts: Forecasts, probabilities: Forecasts | None, weigher: _Weigher, wanted: Wanted
 ) -> Callable[[], Series]:
     """Check all that can be checked before fields are read; return a function that reads them."""
     (start, end), references = wanted.span, forecasts.reference_times
@@ -171,9 +171,9 @@ def _forecast_reader(
         extent = f"It has forecasts from {references[0]}Z to {references[-1]}Z."
         raise NotEnoughFrames(f"{name} has no forecast in the times asked for.\n{extent}")
     _check_sums(wanted.sums, _lead_step(forecasts), name)
-    columns = _columns(name, chances, wanted.thresholds)
+    columns = _columns(name, probabilities, wanted.thresholds)
     weights = weigher(carried(forecasts.grid, forecasts.files[0].path), name)
-    return partial(_of_forecasts, name, forecasts, chances, cases, columns, weights, wanted)
+    return partial(_of_forecasts, name, forecasts, probabilities, cases, columns, weights, wanted)
 
 
 def _lead_step(forecasts: Forecasts) -> np.timedelta64:
@@ -215,7 +215,7 @@ def _frames_before(record: Record, first: int, minutes: Sequence[int]) -> np.nda
 def _of_forecasts(
     name: str,
     forecasts: Forecasts,
-    chances: Forecasts | None,
+    probabilities: Forecasts | None,
     cases: np.ndarray,
     columns: Sequence[int],
     weights: Weights,
@@ -226,8 +226,8 @@ def _of_forecasts(
     with Progress(f"reading {name}", total=times.size, unit="field") as progress:
         for case in cases:
             fields = (_members(forecasts, case, lead) for lead in leads)
-            reached = [_probable(chances, case, lead, columns, weights) if columns else _reached(weights, wanted.thresholds)
-                       for lead in leads]  # fmt: skip
+            reached = [_probable(probabilities, case, lead, columns, weights)
+                       if columns else _reached(weights, wanted.thresholds) for lead in leads]  # fmt: skip
             found.append(_means(fields, reached, weights, progress))
     rates, known, exceedance, members = map(np.stack, zip(*found, strict=True))
     if forecasts.kind != "ensemble":
@@ -242,32 +242,32 @@ def _of_forecasts(
 
 
 def _members(forecasts: Forecasts, case: int, lead: int) -> np.ndarray:
-    """Read the members (member, y, x), mm/h; of probabilities those of the first threshold, for what is known."""
+    """Read the members (member, y, x), mm/h; for probabilities the first threshold, which shows the known cells."""
     if forecasts.kind == "probability":
         return forecasts.probabilities(case, lead, [0])
     return forecasts.members(case, lead)
 
 
-def _columns(name: str, chances: Forecasts | None, thresholds: Sequence[float]) -> list[int]:
+def _columns(name: str, probabilities: Forecasts | None, thresholds: Sequence[float]) -> list[int]:
     """Return the positions of thresholds among those of a forecast's probabilities; none if it has none."""
-    if chances is None:
+    if probabilities is None:
         return []
-    if absent := [level for level in thresholds if level not in chances.thresholds]:
-        there = ", ".join(f"{level:g}" for level in chances.thresholds)
+    if absent := [level for level in thresholds if level not in probabilities.thresholds]:
+        there = ", ".join(f"{level:g}" for level in probabilities.thresholds)
         raise UsageError(f"{name} has no probabilities of {absent[0]:g} mm/h.\nIt has those of {there}.")
-    return [chances.thresholds.index(level) for level in thresholds]
+    return [probabilities.thresholds.index(level) for level in thresholds]
 
 
 def _reached(weights: Weights, thresholds: Sequence[float]) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function of members (member, y, x) that gives the share that reaches each threshold (threshold, place)."""
+    """Return a function of members (member, y, x) for the fraction that reaches each threshold, (threshold, place)."""
     return lambda members: np.mean([weights.exceeding(member, thresholds) for member in members], axis=0)
 
 
 def _probable(
-    chances: Forecasts, case: int, lead: int, columns: Sequence[int], weights: Weights
+    probabilities: Forecasts, case: int, lead: int, columns: Sequence[int], weights: Weights
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that gives the mean probability of each threshold (threshold, place), whatever the members."""
-    return lambda _: np.stack([weights.mean(field)[0] for field in chances.probabilities(case, lead, columns)])
+    """Return a function for the mean probability of each threshold (threshold, place); it ignores its argument."""
+    return lambda _: np.stack([weights.mean(field)[0] for field in probabilities.probabilities(case, lead, columns)])
 
 
 def _means(
@@ -276,8 +276,9 @@ def _means(
     weights: Weights,
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return of members (member, y, x) the rates and known shares (frame, place), exceedance (frame, threshold, place) and the
-    rates of each (frame, member, place).
+    """Compute means over places of fields (member, y, x), one per frame.
+
+    returns: rates and known fractions (frame, place), exceedance (frame, threshold, place), rates (frame, member, place)
     """
     found = []
     for members, exceeding in zip(fields, reached, strict=True):
@@ -288,9 +289,9 @@ def _means(
 
 
 def running_sums(rates: np.ndarray, times: np.ndarray, step: np.timedelta64, minutes: Sequence[int]) -> np.ndarray:
-    """Return the rain of the minutes up to each time: the sum of rate times time step; NaN where a frame is missing.
+    """Return rain sums over the last minutes up to each time: rate times time step, summed; NaN if a frame is missing.
 
-    Where frames are closer than `step`, all those of the minutes count. The frames have to be evenly spaced.
+    Frames must be evenly spaced; if they are closer than `step`, all frames count.
 
     rates: (time, place) mm/h; times: (time,) ascending; returns: (time, sum, place) mm
     """
@@ -305,7 +306,7 @@ def running_sums(rates: np.ndarray, times: np.ndarray, step: np.timedelta64, min
 
 
 def _report_unknown(series: Series) -> None:
-    """Log a warning for sums that are missing everywhere, and for places of which a part in the grid is never known."""
+    """Log a warning for sums that are missing everywhere, and for places that are never completely known."""
     for n, minutes in enumerate(series.wanted.sums):
         if np.isnan(series.sums[:, :, n]).all() and not np.isnan(series.rates).all():
             end = (series.times[0, -1] - series.reference_times[0]) / _MINUTE

@@ -1,4 +1,4 @@
-"""The files of series: a table in CSV, with a row for each source, place and time, or CF NetCDF of time series."""
+"""Write series to files: a CSV table with a row for each source, place and time, or CF NetCDF."""
 
 import csv
 import re
@@ -64,7 +64,7 @@ def _member_columns(wanted: Wanted, number: int) -> list[str]:
 
 
 def _rows(series: Series, most: int) -> Iterator[list[str]]:
-    """Yield the rows of a source, place by place, with columns for `most` members; what is missing is empty."""
+    """Yield the rows of a source, place by place, with columns for `most` members; missing values are empty."""
     none = [np.nan] * (most - series.members.shape[2])
     for place, named in enumerate(series.weights.places):
         for case, reference in enumerate(series.reference_times):
@@ -79,9 +79,9 @@ def _rows(series: Series, most: int) -> Iterator[list[str]]:
 
 
 def as_dataset(series: Sequence[Series]) -> xr.Dataset:
-    """Return the series as CF: over place and time, or place, reference time and lead time of forecasts.
+    """Return the series as a CF dataset over place and time, or for forecasts over place, reference time and lead time.
 
-    Of several sources, names of variables and of their dimensions end in the source.
+    With several sources, the names of variables and dimensions end in that of the source.
     """
     variables: dict[str, Any] = _places(series[0])
     names: list[str] = []

@@ -1,4 +1,4 @@
-"""The share that each cell of a grid has in a place: one cell of a gauge, and of an area all that it touches, by their area.
+"""The weights of grid cells in places: one cell for a gauge; for an area all that it touches, by their area in it.
 
 Areas are compared in an equal-area projection of the sphere (Lambert's azimuthal one, about the middle of each).
 """
@@ -17,8 +17,8 @@ from nowcast.prediction.gauges import Place
 
 log = logging.getLogger(__name__)
 AUTHALIC_KM = 6371.007  # radius of the sphere with the area of the earth
-MOST_CELLS = 100_000  # whose outlines are in memory at once
-LEAST_KNOWN = 0.5  # share of an area; the mean of a smaller known part says too little of the whole, and is missing
+MOST_CELLS = 100_000  # largest number of cells whose outlines are in memory at once
+LEAST_KNOWN = 0.5  # smallest known fraction of an area; the mean of less is not representative, and missing
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +26,9 @@ class Weights:
     """The cells of places on one grid.
 
     cells: (cell,) numbers of the cells that any place needs, counted over rows and columns
-    shares: (place, cell), the share of the place's area that lies in each of these cells
+    shares: (place, cell) fraction of the place's area in each of these cells
     areas_km2: (place,) NaN for gauges
-    covered: (place,) share of each place that lies in the grid
+    covered: (place,) fraction of each place that lies in the grid
     """
 
     places: tuple[Place, ...]
@@ -38,7 +38,7 @@ class Weights:
     covered: np.ndarray
 
     def mean(self, field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean of each place's known cells, NaN if less than LEAST_KNOWN of it is known; and the known share.
+        """Return the mean over each place's known cells, NaN if less than LEAST_KNOWN is known; and the known fraction.
 
         field: (y, x), NaN missing; returns: (place,) and (place,)
         """
@@ -50,7 +50,7 @@ class Weights:
         return np.where(known >= LEAST_KNOWN, mean, np.nan), known
 
     def exceeding(self, field: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
-        """Return the share of each place's known cells that reaches each threshold.
+        """Return the fraction of each place's known cells that reaches each threshold.
 
         field: (y, x) mm/h, NaN missing; returns: (threshold, place)
         """
@@ -59,7 +59,7 @@ class Weights:
 
 
 def weigh(places: Sequence[Place], earth: Earth, name: str) -> Weights:
-    """Return the cells of places on the grid of a record or forecast, whose name is for messages.
+    """Return the weights of cells for places on the grid of a record or forecast; name: for messages.
 
     Logs a warning for each place that lies outside of the grid, in part or as a whole. Raises DataError (exit 3) if all do.
     """
@@ -74,7 +74,7 @@ def weigh(places: Sequence[Place], earth: Earth, name: str) -> Weights:
 
 
 def _cells_of(place: Place, earth: Earth) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return the numbers of a place's cells (cell,), the share of the place in each (cell,), and its area in km²."""
+    """Return the numbers of a place's cells (cell,), the fraction of the place in each (cell,), and its area, km²."""
     if place.area is not None:
         return _cells_of_area(place, earth)
     row, column = (float(at) for at in earth.positions(np.float64(place.latitude), np.float64(place.longitude)))
@@ -122,7 +122,7 @@ def _equal_area(latitudes: np.ndarray, longitudes: np.ndarray) -> Callable[[np.n
 
 
 def _window(earth: Earth, latitudes: np.ndarray, longitudes: np.ndarray) -> tuple[range, range]:
-    """Return the rows and columns that an outline (point,) can touch; all of a grid whose map does not reach it all."""
+    """Return the ranges of rows and columns that an outline (point,) may touch; all if some points cannot be projected."""
     ranges = []
     for positions, size in zip(earth.positions(latitudes, longitudes), earth.shape, strict=True):
         if not np.isfinite(positions).all():
@@ -144,7 +144,7 @@ def _outlines(earth: Earth, rows: range, columns: range, to_plane: Callable) -> 
 
 
 def _report(places: Sequence[Place], covered: np.ndarray, found: Sequence[tuple], earth: Earth, name: str) -> None:
-    """Log how large areas are, and warn of places outside; DataError if all are."""
+    """Log the sizes of areas, and warn of places outside of the grid. Raises DataError (exit 3) if all are."""
     if not covered.any():
         corners = ", ".join(f"{latitude:.4g},{longitude:.4g}" for latitude, longitude in earth.corners)
         others = (Place(place.name, place.longitude, place.latitude) for place in places if abs(place.longitude) <= 90)
@@ -159,5 +159,5 @@ def _report(places: Sequence[Place], covered: np.ndarray, found: Sequence[tuple]
         if share == 0:
             log.warning('"%s" lies outside of %s: its values are missing', place.name, name)
         elif share < 0.995:
-            rest = "means are of that part" if share >= LEAST_KNOWN else "less than half, so its values are missing"
+            rest = "means are over that part" if share >= LEAST_KNOWN else "less than half, so its values are missing"
             log.warning('"%s": only %.3g %% of it lies in the grid of %s; %s', place.name, 100 * share, name, rest)

@@ -93,7 +93,7 @@ def test_areas_outside_are_told_with_the_share_covered(tmp_path, caplog):
     places = areas(tmp_path / "a.geojson", (50.0, 50.01, 5.04, 5.056), (51, 52, 5.0, 5.1), (50.0, 50.01, 4.9, 5.01))
     weights = weigh(places, EARTH, "grid")
     np.testing.assert_allclose(weights.covered, [0.625, 0, 1 / 11], atol=1e-3)
-    assert "only 62.5 % of it lies in the grid of grid; means are of that part" in caplog.text
+    assert "only 62.5 % of it lies in the grid of grid; means are over that part" in caplog.text
     assert '"area 2" lies outside of grid: its values are missing' in caplog.text
     assert "only 9.09 % of it lies in the grid of grid; less than half, so its values are missing" in caplog.text
     mean, _ = weights.mean(NUMBERS)
@@ -117,7 +117,9 @@ def test_a_large_area_is_weighed_like_a_small_one(tmp_path):
     assert weights.mean(np.full(grid.shape, 12.0))[0][0] == pytest.approx(12)
 
 
-@pytest.mark.parametrize(("text", "says"), [("48,200", None), ("91,5", "91"), ("11.5", "no point"), ("no.csv", "no such file")])
+@pytest.mark.parametrize(
+    ("text", "says"), [("48,200", None), ("91,5", "91"), ("11.5", "neither a"), ("no.csv", "no such file")]
+)
 def test_points_that_are_none_are_refused(text, says):
     if says is None:
         assert read_gauges([text])[0].longitude == 200
