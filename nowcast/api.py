@@ -31,13 +31,13 @@ Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 @contextmanager
 def _called() -> Iterator[None]:
-    """Close the files that a call opened, and have its errors name arguments."""
+    """Close the files that a call opened; make its errors name Python arguments instead of options."""
     with in_words_of_python(), OPEN_FILES.closed_after():
         yield
 
 
 class Net:
-    """A forecaster that takes and gives arrays: a trained network or a baseline. Made by `load`."""
+    """A forecaster for arrays: a trained network or a baseline. Made by `load`."""
 
     def __init__(self, forecaster: Forecaster):
         self.forecaster = forecaster
@@ -48,12 +48,12 @@ class Net:
 
     @property
     def name(self) -> str:
-        """Return the name by which scores call it."""
+        """Return its name in scores."""
         return self.forecaster.name
 
     @property
     def leads(self) -> int:
-        """Return how many lead times it forecasts unless another number is asked for."""
+        """Return the default number of lead times."""
         return self.forecaster.num_leads
 
     @property
@@ -106,16 +106,16 @@ class Net:
         units: str | None = None,
         time_step: float | None = None,
     ) -> np.ndarray | xr.DataArray:
-        """Draw members: rain that might fall. The same seed gives the same, and the first of many are those of few.
+        """Draw ensemble members. The same seed gives the same members; the first n are the same for any number.
 
             rain, leads, units, time_step: as `forecast`
-            members: how many
+            members: number of members
             returns: (realization, time, y, x) or (case, realization, time, y, x) mm/h, of the kind of `rain`
 
         Raises UsageError (exit 2) for a forecaster that gives no members, and the errors of `forecast`.
         """
         if not members:
-            raise UsageError("members = 0: write how many members to draw, such as 24")
+            raise UsageError("members = 0: write the number of members to draw, such as 24")
         asked = Asked(self._leads(leads), members=members, seed=seed)
         return forecast_array(self.forecaster, in_utc(rain), asked, units=units, time_step=time_step)
 
@@ -129,7 +129,7 @@ def load(forecaster: str | os.PathLike, *, device: str = "auto") -> Net:
 
     device: auto, cpu, cuda, cuda:0, … or mps
 
-    Raises CheckpointError (exit 4) if there is no such forecaster, UsageError (2) for a file of forecasts or an absent device.
+    Raises CheckpointError (exit 4) if there is no such forecaster, UsageError (2) for a forecast file or an absent device.
     """
     from nowcast.forecasters import open_forecaster
     from nowcast.runtime.device import pick_device
@@ -137,7 +137,7 @@ def load(forecaster: str | os.PathLike, *, device: str = "auto") -> Net:
     name = as_path(forecaster, "forecaster", expected=FORECASTERS)
     opened = open_forecaster(name, device=pick_device(device))
     if not opened.makes_forecasts:
-        raise UsageError(f"{name} is a file of forecasts: nothing can be forecast with it; give a run or a baseline")
+        raise UsageError(f"{name} is a forecast file, which cannot make new forecasts; give a run or a baseline")
     return Net(opened)
 
 
@@ -184,10 +184,10 @@ def train(
 ) -> Run:
     """Train a network, as `nowcast train` does; return the run.
 
-    config: a config file, its sections as a dict, or None: planned for the data
+    config: a config file, its sections as a dict, or None to have one planned for the data
     data: records, in place of those of the config
     output: run folder; by default runs/ and the name of the config
-    resume: go on with the run in `output`, with its own config unless one is given
+    resume: continue the run in `output`, with its own config unless one is given
     set: values by dotted key, such as {"training.steps": 500}
 
     Raises UsageError (exit 2) for neither config nor data, and the errors of `nowcast train`: see `commands.train.train_run`.
@@ -217,7 +217,7 @@ def train(
 class Scores(xr.Dataset):
     """The scores of an evaluation: what scores.nc holds (`csi`, `csi_pooled`, `csi_low`, … by forecaster, lead and threshold).
 
-    The tables and the report are those of the whole evaluation: a part of the Dataset has none.
+    Tables and report are those of the whole evaluation: a selection of the Dataset has none.
     """
 
     __slots__ = ("_evaluation", "_rows")
@@ -235,9 +235,9 @@ class Scores(xr.Dataset):
 
     @property
     def evaluation(self) -> "Evaluation":
-        """Return the evaluation. Raises UsageError (exit 2) for a part of the Dataset, which has none."""
+        """Return the evaluation. Raises UsageError (exit 2) for a selection of the Dataset, which has none."""
         if not hasattr(self, "_evaluation"):
-            raise UsageError("a part or a copy of the scores has no table and no report: ask those that evaluate returned")
+            raise UsageError("a selection or copy of the scores has no table and no report: use those that evaluate returned")
         return self._evaluation
 
     def table(self) -> str:
@@ -294,19 +294,19 @@ def evaluate(
 
 
 def _time(given: Any, name: str, *, whole_day: bool = False) -> np.datetime64 | None:
-    """Return a time in UTC; None for None. Text means what it means on the command line, where `whole_day` is for --end."""
+    """Return a time in UTC; None for None. Text is parsed as on the command line; whole_day: as for --end."""
     from nowcast.commands.arguments import parse_time
 
     return parse_time(given, name, whole_day=whole_day) if given is None or isinstance(given, str) else as_time(given, name)
 
 
 def _forecaster(given: Any) -> "str | Forecaster":
-    """Return a forecaster as an evaluation takes it: a baseline by its name."""
+    """Return a forecaster for an evaluation: a baseline by its name."""
     from nowcast.forecasters.baselines import BASELINES
 
     opened = given.forecaster if isinstance(given, Net) else given
     if isinstance(opened, Forecaster):
-        return opened.name if type(opened) is BASELINES.get(opened.name) else opened  # a run may have that name, too
+        return opened.name if type(opened) is BASELINES.get(opened.name) else opened  # a run may have the same name
     return as_path(opened, "forecasters", expected=FORECASTERS)
 
 
@@ -314,10 +314,10 @@ def _forecaster(given: Any) -> "str | Forecaster":
 def open_records(records: Paths, *, variable: str | None = None, zr_a: float = 200.0, zr_b: float = 1.6) -> list[xr.DataArray]:
     """Open records as DataArrays (time, y, x) in mm/h, one for each series; fields are read when they are used.
 
-    Files that were read stay open, and cannot be written again, until `close` of their DataArray is called.
+    Files stay open after a read, and cannot be written, until `close` of their DataArray is called.
 
     records: NetCDF files, folders or globs
-    variable: to read, if CF attributes do not tell
+    variable: name of the variable; None: found by CF attributes
     zr_a, zr_b: Z = zr_a R^zr_b, for reflectivity
 
     Raises UsageError (exit 2) if there are no files or for a wrong Z-R relation, DataError (3) for files that cannot be used.

@@ -142,7 +142,7 @@ def predict(
     output: Annotated[str, typer.Option(*args.OUTPUT, metavar="PATH", help="File to write, or folder/: a file per time.")],
     reference_time: Annotated[list[str] | None, typer.Option(metavar="T", help="Time to forecast from (UTC).")] = None,
     start: args.Start = None, end: args.End = None, every: args.Every = None, leads: args.Leads = None,
-    watch: args.Watch = False, probabilities: args.WithProbabilities = False, thresholds: args.Chances = None,
+    watch: args.Watch = False, probabilities: args.WithProbabilities = False, thresholds: args.ProbabilityThresholds = None,
     sums: args.Sums = None, members: args.Members = None, seed: args.Seed = 0, variable: args.Variable = None,
     units: args.Units = None, device: args.Device = "auto", overwrite: args.Overwrite = False,
     quiet: args.Quiet = False, verbose: args.Verbose = False,

@@ -89,9 +89,9 @@ class Stopped(NowcastError):
 
 @contextmanager
 def in_words_of_python() -> Iterator[None]:
-    """Have errors within a block, or in a function by a decorator, name arguments in place of options of the command line.
+    """Make errors name Python arguments instead of command-line options; a context manager or decorator.
 
-    Lines that give a whole command stay as they are.
+    Lines with a whole command stay as they are.
     """
     try:
         yield
@@ -115,7 +115,7 @@ def _as_argument(option: re.Match) -> str:
 
 
 def _in_python(value: str) -> str:
-    """Return the text of a value of TOML, or a word without quotes, as Python has it."""
+    """Return the text of a TOML value, or of a word without quotes, as a Python literal."""
     if value in ("true", "false"):
         return value.title()
     return value if re.fullmatch(r'[+-]?\d[\d_]*(\.\d+)?([eE][+-]?\d+)?|[\["].*', value) else f'"{value}"'
@@ -128,7 +128,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def explain_failure(error: Exception) -> tuple[str, int]:
-    """Return message and exit code for lack of memory, of open files or of a disk to write; raise any other error, a bug."""
+    """Return message and exit code if memory, file handles or the disk are exhausted; raise any other error, a bug."""
     if is_out_of_memory(error):
         hint = "out of memory; try a smaller training.batch_size or data.crop, or a machine with more memory"
         return hint, MemoryLimitError.exit_code

@@ -22,14 +22,14 @@ from nowcast.runtime.threads import side_by_side
 
 MOTION_FRAMES = 4  # newest frames that the motion is estimated from
 
-# All were chosen on the records of nine weather services, 4 past and 12 future frames. MotionConstants and IMAGE_SIGMA matter
-# most: they were chosen by the CSI at 0.5 and 1 mm/h of the forecast of models/probabilistic/cascade.py, and
+# The constants were chosen on the records of nine weather services, 4 past and 12 future frames. MotionConstants and
+# IMAGE_SIGMA matter most: they were chosen by the CSI at 0.5 and 1 mm/h of the forecast of models/probabilistic/cascade.py, and
 # scripts/skill/constants.py repeats that for MotionConstants by cross-validation over services. The others were chosen for the
 # extrapolation.
 RAIN_FLOOR, RAIN_CEILING = 0.2, 100.0  # mm/h: black and white of the images, which are logarithmic in between
 IMAGE_SIGMA = 1.0  # cells: smoothing of the images, which removes speckle and fills isolated missing cells
 SCALE = 2  # finest scale that DIS works at: the images halved so many times
-# pixels of that scale; OpenCV has fast code for patches of 8 alone, and with some values, as 24 and 12, writes out of bounds
+# pixels of that scale; OpenCV has fast code for patches of 8 only, and for some values, such as 24 and 12, writes out of bounds
 PATCH, PATCH_STRIDE = 8, 4
 NARROW = 24  # cells: on narrower grids a pixel of the images is one cell
 MISSING_MARGIN = 4  # cells around missing data, whose fixed edge looks like rain that does not move
@@ -176,7 +176,7 @@ def _finder() -> cv2.DISOpticalFlow:
 
 
 def _continued(moved: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return moved / weight where the weight is large, and means over ever larger areas where it is small."""
+    """Return moved / weight where the weight is large; where it is small, averages over increasingly large areas."""
     if min(weight.shape) <= 2:
         mean = moved.mean((0, 1)) / max(float(weight.mean()), 1e-6)
         return np.broadcast_to(mean, moved.shape).astype(np.float32)
@@ -186,7 +186,7 @@ def _continued(moved: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def trace(motion: np.ndarray, num_steps: int, *, forward: bool = False, cells: Cells = ALL) -> Iterator[Places]:
-    """Yield the position of the air of each cell 1, 2, … num_steps frames ago, or ahead with `forward`; midpoint rule.
+    """Trace the air of each cell (midpoint rule); yield its position 1, 2, … num_steps frames ago, or ahead with `forward`.
 
     motion: (2, y, x) cells per frame
     yields: columns and rows, (y, x) each

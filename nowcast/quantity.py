@@ -1,4 +1,4 @@
-"""What a record, a network or a forecast holds: rain rate in mm/h, or another quantity from 0 to 1.
+"""The quantity of a record, network or forecast: rain rate in mm/h, or another quantity from 0 to 1.
 
 Files and checkpoints keep the name alone; `Quantity.named` gives the rest.
 """
@@ -6,7 +6,7 @@ Files and checkpoints keep the name alone; `Quantity.named` gives the rest.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_HIGHEST = 1e6  # no threshold (mm/h) is as high
+_HIGHEST = 1e6  # mm/h: thresholds must be lower
 
 
 @dataclass(frozen=True)

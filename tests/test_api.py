@@ -179,12 +179,12 @@ REFUSED = {
     "five dimensions": (lambda a: a.values[None, None], UsageError, r"rain has the shape \(1, 1, 6, 24, 28\)"),
     "no cells": (lambda a: a.values[:, :0], UsageError, "and so no cells"),
     "text": (lambda a: a.values.astype(str), UsageError, "run takes numbers"),
-    "one frame": (lambda a: a.values[:1], UsageError, "run needs 2 past frames, and 1 were given"),
+    "one frame": (lambda a: a.values[:1], UsageError, "run needs 2 past frames but got 1"),
     "one frame with its time": (lambda a: a[:1], NotEnoughFrames, "has a single frame: 'run' needs 2 frames"),
     "a gap": (lambda a: a.isel(time=[0, 1, 2, 5]), NotEnoughFrames, r"Absent: 2020-06-01T00:20:00Z"),
     "sentinels": (lambda a: np.nan_to_num(a.values, nan=-9999), UsageError, "numbers below 0, down to -9999"),
     "a fill value": (lambda a: np.nan_to_num(a.values, nan=9.97e36), UsageError, r"above 10,000, up to 9\.97e\+36"),
-    "lists of different lengths": (lambda a: [[1.0, 2.0], [3.0]], UsageError, "rain is no array, but lists"),
+    "lists of different lengths": (lambda a: [[1.0, 2.0], [3.0]], UsageError, "rain is not an array: its lists"),
     "times in place of cases": (lambda a: a.expand_dims(height=2).transpose("time", ...), UsageError, r"dimensions \(time 6, "),
     "no units": (lambda a: a.drop_attrs(), DataError, 'no units attribute.\nSet its attribute "units": a rate'),
     "two variables": (lambda a: xr.Dataset({"a": a, "b": a}), DataError, "a, b.\nGive one of them, as a DataArray"),
@@ -229,7 +229,7 @@ def test_wrong_arguments_are_refused(net, observed):
     for minutes in (0, "5min", np.nan):
         with pytest.raises(UsageError, match=f"time_step = {minutes!r}: write the minutes between two frames"):
             net.forecast(observed.values, time_step=minutes)
-    with pytest.raises(UsageError, match="'1,5' is no number"):
+    with pytest.raises(UsageError, match="'1,5' is not a number"):
         nowcast.load("extrapolation").probabilities(observed, thresholds="1,5")
     with pytest.raises(UsageError, match="units and time_step belong to NumPy arrays"):
         net.forecast(observed, units="dBZ")
@@ -277,7 +277,7 @@ def test_a_network_is_trained_and_scored(run, net, record, observed, tmp_path, u
     page = scores.report(tmp_path / "scores")
     assert page.name == "report.html"
     assert (tmp_path / "scores" / "scores.nc").exists()
-    with pytest.raises(UsageError, match="a part or a copy of the scores"):
+    with pytest.raises(UsageError, match="a selection or copy of the scores"):
         scores.isel(forecaster=0).table()
     with xr.open_dataset(record, decode_coords="all") as dataset:
         options = {"thresholds": [1], "start": "2020-06-01T02:00", "device": "cpu"}

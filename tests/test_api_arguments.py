@@ -34,7 +34,7 @@ def array(file):
     ids=["nan", "negative", "zero", "twice", "descending", "inf", "none", "nested", "large"],
 )
 def test_thresholds_are_checked_as_those_of_the_commands(file, wrong):
-    says = r"write (ascending numbers above 0, in mm/h|a number or a list of them), such as"
+    says = r"write (ascending numbers above 0, in mm/h|a number or a list of numbers), such as"
     with pytest.raises(UsageError, match=says):
         nowcast.evaluate("persistence", file, thresholds=wrong, **OPTIONS)
     with pytest.raises(UsageError, match=says):
@@ -91,7 +91,7 @@ def test_an_array_may_be_called_as_one_of_its_coordinates(array, name):
 NO_PATHS = {
     "a NumPy array of observations": (lambda a: nowcast.evaluate("persistence", a.values), "observations: .* type ndarray"),
     "no observations": (lambda a: nowcast.evaluate("persistence", None), "observations: .* type NoneType"),
-    "an empty list of observations": (lambda a: nowcast.evaluate("persistence", []), "observations: there are none"),
+    "an empty list of observations": (lambda a: nowcast.evaluate("persistence", []), "observations: the list is empty"),
     "a number as forecaster": (lambda a: nowcast.evaluate(5, a), "forecasters: .* type int"),
     "a DataArray to train with": (lambda a: nowcast.train({}, data=a), "data: .* type DataArray"),
     "a number as config": (lambda a: nowcast.train(5), "config: .* type int"),
@@ -99,7 +99,7 @@ NO_PATHS = {
     "no forecaster": (lambda a: nowcast.load(None), "forecaster: .* type NoneType"),
     "a forecaster that is loaded": (lambda a: nowcast.load(nowcast.load("persistence")), "forecaster: .* type Net"),
     "no records": (lambda a: nowcast.open_records(None), "records: .* type NoneType"),
-    "an empty list of records": (lambda a: nowcast.open_records([]), "records: there are none"),
+    "an empty list of records": (lambda a: nowcast.open_records([]), "records: the list is empty"),
     "a DataArray as records": (lambda a: nowcast.open_records([a]), "records: .* type DataArray"),
 }
 
@@ -123,7 +123,7 @@ def test_errors_name_arguments_and_no_temporary_file(file, array, tmp_path):
     both = xr.Dataset({"a": array, "b": array})
     with pytest.raises(DataError, match=r"^rain has several rain variables: a, b\.\nGive one of them, as a DataArray\.$"):
         nowcast.evaluate("persistence", both, device="cpu")
-    with pytest.raises(DataError, match=r"^rainfall_rate has no variable that is known .*\n.* or a DataArray of one, with"):
+    with pytest.raises(DataError, match=r"^rainfall_rate has no variable that can be .*\n.* or a DataArray of one, with"):
         nowcast.evaluate("persistence", array.drop_attrs(), device="cpu")
     with pytest.raises(UsageError, match=r"^start 2020-06-01T00:45:00 is after end 2020-06-01T00:30:00$"):
         nowcast.evaluate("persistence", file, end="2020-06-01T00:30", **OPTIONS)
@@ -149,7 +149,7 @@ def test_errors_name_arguments_and_no_temporary_file(file, array, tmp_path):
         ("--set data.splits={by = 1}: no", "set data.splits={by = 1}: no"),
         ("--set training.steps = 2j: write a number", "set training.steps = 2j: write a number"),
         ("--output a=b.csv: end the name in .csv", "output a=b.csv: end the name in .csv"),
-        ("--resume goes on with it, --overwrite replaces it", "resume=True goes on with it, overwrite=True replaces it"),
+        ("--resume continues it, --overwrite replaces it", "resume=True continues it, overwrite=True replaces it"),
     ],
 )
 def test_options_become_arguments(said, shown):

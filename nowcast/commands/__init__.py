@@ -1,1 +1,1 @@
-"""What each command does once its arguments are parsed: one module per command."""
+"""The commands, after their arguments are parsed: one module per command."""

@@ -79,14 +79,16 @@ Forecasters = Annotated[
                    help="Run folders, pretrained, baselines, forecast files or scores files; globs."),
 ]  # fmt: skip
 Watch = Annotated[bool, typer.Option("--watch", help="Keep running, and forecast from each new frame.")]
-WithProbabilities = Annotated[bool, typer.Option("--probabilities", help="Also forecast probabilities.")]
+WithProbabilities = Annotated[
+    bool, typer.Option("--probabilities", help="Also forecast probabilities of exceeding thresholds.")
+]
 _Rates = partial(typer.Option, metavar="MM/H,...")
-Chances = Annotated[str | None, _Rates(help="Thresholds for --probabilities, such as 0.5,1,5,10.")]
+ProbabilityThresholds = Annotated[str | None, _Rates(help="Thresholds for --probabilities, such as 0.5,1,5,10.")]
 Members = Annotated[
     int | None, typer.Option(metavar="N", min=1, max=1000, help="Number of ensemble members; default: no ensemble.")
 ]
-Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Number that decides the members: the same gives the same.")]
-Exceeded = Annotated[str | None, _Rates(help="Thresholds whose exceedance is wanted, such as 1,5.")]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the members: the same seed gives the same members.")]
+Exceeded = Annotated[str | None, _Rates(help="Thresholds whose exceedance to write, such as 1,5.")]
 Thresholds = Annotated[str | None, _Rates(help="Thresholds; default: the forecaster's own, else 0.5,1,5,10.")]
 Config = Annotated[
     str | None,
@@ -112,18 +114,18 @@ Picture = Annotated[
     typer.Option(*OUTPUT, metavar="PICTURE", help="File to write: panels (.png, .svg, .pdf) or an animation (.gif, .mp4)."),
 ]
 DrawnTime = Annotated[str | None, typer.Option(metavar="T", help="For forecasts: the reference time to draw (UTC).")]
-Beside = Annotated[list[str] | None, typer.Option(metavar="RECORD", help="For forecasts: what was observed, drawn beside.")]
+Beside = Annotated[list[str] | None, typer.Option(metavar="RECORD", help="For forecasts: observations to draw beside them.")]
 Threshold = Annotated[
-    float | None, typer.Option(metavar="MM/H", help="For forecasts: draw the probability of so much rain or more.")
+    float | None, typer.Option(metavar="MM/H", help="For forecasts: draw the probability of reaching this rain rate.")
 ]
 Motion = Annotated[bool, typer.Option("--motion", help="Draw arrows of the motion of the rain.")]
-Sums = Annotated[str | None, typer.Option(metavar="MINUTES,...", help="Also give the rain summed over so many minutes: 30,60.")]
+Sums = Annotated[str | None, typer.Option(metavar="MINUTES,...", help="Also write rain sums over these intervals: 30,60.")]
 At = Annotated[
     list[str] | None, typer.Option(metavar="[NAME=]LAT,LON", help="A gauge, or a CSV file of gauges; can be repeated.")
 ]
 FansAt = Annotated[
     list[str] | None,
-    typer.Option("--at", metavar="[NAME=]LAT,LON", help="Gauge at which the report shows members, or a CSV."),
+    typer.Option("--at", metavar="[NAME=]LAT,LON", help="Gauge, or CSV file of gauges, at which the report shows members."),
 ]
 Areas = Annotated[list[str] | None, typer.Option(metavar="FILE", help="Areas: GeoJSON, or a shapefile (.shp).")]
 Grid = Annotated[
@@ -193,20 +195,20 @@ def parse_sums(text: str | None) -> tuple[int, ...]:
 
 
 def parse_message(error: Exception) -> str:
-    """Return typer's message, without the name of the exception that it quotes, and a second line that names the help."""
+    """Return typer's message, without the exception name that it quotes, and a second line that refers to the help."""
     context, message = getattr(error, "ctx", None), error.format_message().replace("Value error, ", "")
     where = context.command_path if context else "nowcast"
     option = getattr(error, "option_name", None)
     commands = getattr(context and context.command, "commands", {}).values()
     if any(option in parameter.opts for command in commands for parameter in command.params):
-        return f"{option} stands before the command; options come after it.\nWrite nowcast COMMAND {option}"
+        return f"{option} is before the command; options belong after it.\nWrite nowcast COMMAND {option}"
     return f"{message}\nSee {where} -h"
 
 
 def refuse_stdout(output: str | Path) -> None:
     """Raise UsageError (exit 2) for an output called "-"."""
     if str(output) == "-":
-        raise UsageError("--output -: this cannot go to stdout; give a name (./- for a file called -)")
+        raise UsageError("--output -: output cannot go to stdout; give a file name (./- for a file called -)")
 
 
 def as_json(value: object) -> str:
@@ -218,9 +220,9 @@ def as_json(value: object) -> str:
 
 @contextlib.contextmanager
 def file_in(output: str, name: str, suffix: str) -> Iterator[Path]:
-    """Yield the file to write: `output`, or if that is a folder, or ends in "/", a file in it called as the input `name`.
+    """Yield the file to write: `output`, or if that is a folder or ends in "/", a file in it with the name of the input `name`.
 
-    A folder that is made for it is removed again if the block fails before anything is in it.
+    A folder made for it is removed again if the block fails while it is empty.
     """
     from nowcast.runtime.outputs import making_folder
 
@@ -233,7 +235,7 @@ def file_in(output: str, name: str, suffix: str) -> Iterator[Path]:
 
 
 def join_command(command: str, arguments: Iterable, options: Mapping[str, object]) -> str:
-    """Return a command line to go on with: of `options` those that have a value. Ellipsis stands for a RECORD to be chosen."""
+    """Return the text of a command line; options without a value are left out. Ellipsis becomes RECORD."""
     words = [command, *map(_word, arguments)]
     for option, value in options.items():
         if value is not None and value != []:
@@ -293,10 +295,10 @@ def check_predict(
 ) -> None:  # fmt: skip
     """Raise UsageError (exit 2) for arguments of `predict` that do not go together; `others` do not go with --watch."""
     if members and probabilities:
-        raise UsageError("--members and --probabilities: one file holds either; the members' shares are the probabilities")
+        raise UsageError("--members and --probabilities: give one of them; the fraction of members is a probability")
     if seed and not members:
-        raise UsageError("--seed belongs to --members: nothing else is drawn")
+        raise UsageError("--seed belongs to --members: nothing else is random")
     if thresholds and not probabilities:
         raise UsageError("--thresholds belongs to --probabilities: a forecast in mm/h has none")
     if watch and (any(others) or len(records) != 1):
-        raise UsageError("--watch takes one folder to watch, no times and no --overwrite: each new frame is forecast once")
+        raise UsageError("--watch takes one folder, and neither times nor --overwrite: each new frame is forecast once")

@@ -10,7 +10,7 @@ from nowcast.commands.arguments import OUTPUT, Quiet, Verbose
 
 
 class InputFormat(StrEnum):
-    """Formats of original files, as FORMATS in convert/sniffing.py; auto: told by the content of each."""
+    """Formats of original files, as FORMATS in convert/sniffing.py; auto: detected from the content of each file."""
 
     auto = "auto"
     odim = "odim"
@@ -28,7 +28,7 @@ class InputFormat(StrEnum):
 
 
 class Period(StrEnum):
-    """How much a record holds."""
+    """The period that one record covers."""
 
     day = "day"
     month = "month"
@@ -37,10 +37,10 @@ class Period(StrEnum):
 
 Originals = Annotated[list[str], typer.Argument(metavar="FILE", help="Radar files, folders of them, or globs.")]
 Archive = Annotated[Path, typer.Option(*OUTPUT, metavar="FOLDER", help="Folder for the records.")]
-Formats = Annotated[InputFormat, typer.Option(help="Format of the files; auto: told by the content of each.")]
-Per = Annotated[Period, typer.Option(help="What a record holds: a day, a month or the content of one file.")]
+Formats = Annotated[InputFormat, typer.Option(help="Format of the files; auto: detected from the content of each.")]
+Per = Annotated[Period, typer.Option(help="Content of a record: a day, a month or one file.")]
 Box = Annotated[str | None, typer.Option(metavar="W,S,E,N", help="Part of the grid to keep, degrees: west,south,east,north.")]
-Every = Annotated[float | None, typer.Option(metavar="MINUTES", help="Keep the frames nearest to multiples of this.")]
+Every = Annotated[float | None, typer.Option(metavar="MINUTES", help="Keep only the frames nearest to multiples of this.")]
 Quantity = Annotated[
     str | None, typer.Option("--variable", metavar="NAME", help="Quantity or variable to take, if a file has several.")
 ]
@@ -60,6 +60,6 @@ def convert(
 ) -> None:  # fmt: skip
     """Make records (NetCDF) from the files of weather services.
 
-    Reads ODIM HDF5, RADOLAN, GRIB, GeoTIFF, images and others, told by content. Records that are there already are left;
-    files that cannot be read are named and left out.
+    Reads ODIM HDF5, RADOLAN, GRIB, GeoTIFF, images and others; the format is detected from the content. Existing records are
+    kept; files that cannot be read are named and left out.
     """

@@ -36,7 +36,7 @@ def choose_config(
     """
     write = configs.write
     if hours is not None and (path is not None or resume):
-        raise UsageError("--hours belongs to a plan: a config says by itself how long it trains, in training.steps")
+        raise UsageError("--hours is for planned trainings: the length of this one is set by training.steps in the config")
     if path is not None:
         experiment, write = _from_file(path, settings, run=run if resume else None)
     elif resume:
@@ -52,9 +52,9 @@ def choose_config(
 
 
 def _from_file(path: str, settings: Sequence[str], *, run: Path | None) -> tuple[Experiment, Callable[[Experiment], str]]:
-    """Return the config of a file, or that of the `run` to resume if it is the same; and the function that writes it.
+    """Return the config in a file, or that of the `run` to resume if they agree; and the function that writes it.
 
-    Raises CheckpointError (exit 4) where the file is not the config of the run.
+    Raises CheckpointError (exit 4) if the file differs from the config of the run.
     """
     found = configs.find(path)
     if str(found) != str(path):

@@ -1,4 +1,4 @@
-"""What a shell offers to complete: forecasters, configs, keys of `--set`, devices. Imports only what is quick to import."""
+"""Shell completion of forecasters, configs, keys of `--set` and devices. Imports only modules that load quickly."""
 
 import contextlib
 import os
@@ -12,30 +12,30 @@ RUNS = Path("runs")  # the folder of the run folders that `nowcast train` makes 
 
 
 def devices(incomplete: str) -> list[str]:
-    """Return the devices that begin so."""
+    """Return the devices that begin with `incomplete`."""
     return _beginning(DEVICES, incomplete)
 
 
 def forecasters(incomplete: str) -> list[str]:
-    """Return the forecasters that have a name, and the trained runs, that begin so."""
+    """Return the named forecasters and the trained runs that begin with `incomplete`."""
     runs = sorted(str(path.parent) for path in RUNS.glob("*/best.safetensors"))
     return _beginning([*BASELINES, *runs], incomplete)
 
 
 def configs(incomplete: str) -> list[str]:
-    """Return the names of the configs that are included and begin so."""
+    """Return the names of included configs that begin with `incomplete`."""
     from nowcast.config.toml import named_configs
 
     return _beginning(named_configs(), incomplete)
 
 
 def settings(incomplete: str) -> list[str]:
-    """Return the keys `SECTION.KEY=` that begin so, of the config on the command line or of any config."""
+    """Return the keys `SECTION.KEY=` that begin with `incomplete`, of the config on the command line or of all configs."""
     return _beginning(dict.fromkeys([*_keys(), *_keys_of_config()]), incomplete)
 
 
 def _keys_of_config() -> Iterator[str]:
-    """Yield the keys of the config file on the command line that is completed; none if it cannot be read."""
+    """Yield the keys of the config file on the command line being completed; none if it cannot be read."""
     from nowcast.config.toml import find, flat
     from nowcast.errors import UsageError
 
@@ -46,7 +46,7 @@ def _keys_of_config() -> Iterator[str]:
 
 
 def _keys() -> Iterator[str]:
-    """Yield the keys that every config has: all of [data] and [training], and the names in the other sections."""
+    """Yield the keys of every config: all of [data] and [training], and `name` in the other sections."""
     from nowcast.config.schema import Data, Splits, Training
 
     for section, kind in (("data", Data), ("data.splits", Splits), ("training", Training)):

@@ -1,4 +1,4 @@
-"""Do what `nowcast convert` is asked for: check its arguments, convert the files, once or as they come."""
+"""Implement `nowcast convert`: check the arguments, convert the files, once or whenever new ones arrive."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,7 +32,7 @@ def convert_files(
     `convert.archive.convert`.
     """
     if output.exists() and not output.is_dir():
-        raise OutputError(f"{output} is a file.\nGive a folder as --output: it gets one record a {per}.")
+        raise OutputError(f"{output} is a file.\nGive a folder as --output: it gets one record per {per}.")
     if every is not None and not 0 < every <= 1440:
         raise UsageError(f"--every {every:g}: write minutes above 0 and up to 1440, such as 10")
     if processes is not None and processes < 1:
@@ -46,7 +46,7 @@ def convert_files(
         raise UsageError("--watch takes one folder, no --per and no --overwrite: each file that comes becomes a record")
     with stop_on_signals() as stop:
         yield from watch_folder(Path(files[0]), output, request, stop=stop)
-        raise stop.error("stopped watching; what was begun is written")
+        raise stop.error("stopped watching; all started files are written")
 
 
 def _parse_box(text: str | None) -> tuple[float, float, float, float] | None:

@@ -1,4 +1,4 @@
-"""Do what `nowcast evaluate` is asked for: open forecasters and records and score them, or pool earlier scores."""
+"""Implement `nowcast evaluate`: open forecasters and records and score them, or pool earlier scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -46,7 +46,7 @@ def score(
 ) -> Evaluation:
     """Score the named forecasters on the observations, or pool the scores of earlier scores.nc files if they are named.
 
-    options: the values of command-line options that choose what to score, by option; of --at, what the report shows
+    options: by name, the values of the command-line options that choose what to score, and of --at for the report
     thresholds: mm/h
     output: folder of the report to be written, or None
     leads: number of lead times, or None for as many as all can forecast
@@ -98,7 +98,7 @@ def evaluate_forecasters(
     where = distributed.join(pick_device(device))
     opened = open_all(spread_runs(forecasters), device=where, variable=variable, units=units, members=members)
     if at and not any(forecaster.num_members > 1 for forecaster in opened.values()):
-        raise UsageError(f"--at {at[0]}: there are no members to show there.\nGive --members 24, or files of an ensemble.")
+        raise UsageError(f"--at {at[0]}: there are no members to show at a gauge.\nGive --members 24, or files of an ensemble.")
     for forecaster in opened.values() if leads is not None else ():
         forecaster.limit_leads(leads)
     in_forecasts = any(forecaster.variable in (variable or "").split(",") for forecaster in opened.values())
@@ -112,10 +112,11 @@ def evaluate_forecasters(
 
 
 def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, outputs: Sequence[Path] = ()) -> Evaluation | None:
-    """Return the evaluation that earlier scores.nc files add up to; None if the names are forecasters.
+    """Pool earlier scores.nc files into one evaluation; return None if the names are those of forecasters.
 
-    `options` are the values of command-line options that choose what to score, by option. Raises UsageError (exit 2) if one of
-    them has a value, OutputError (5) if one of the `outputs` is among the files.
+    options: by name, the values of the command-line options that choose what to score
+
+    Raises UsageError (exit 2) if an option has a value, OutputError (5) if one of the `outputs` is among the files.
     """
     score_files = [name for name in names if pooling.is_scores_file(name)]
     if not score_files:
@@ -123,7 +124,7 @@ def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, output
     if others := [name for name in names if name not in score_files]:
         raise UsageError(f"{score_files[0]} holds scores and {others[0]} does not: pool scores.nc files alone")
     if set_options := [option for option, value in options.items() if value]:
-        raise UsageError(f"{set_options[0]} cannot be given with scores.nc files: they hold what was scored")
+        raise UsageError(f"{set_options[0]} cannot be given with scores.nc files, in which it is fixed")
     if twice := next((name for n, name in enumerate(names) if name in names[:n]), None):
         raise UsageError(f"{twice} is named twice: its cases would count twice")
     may_write(outputs, overwrite=True, inputs=map(Path, names), makes_folder=True)
@@ -131,9 +132,9 @@ def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, output
 
 
 def for_new_records(result: Evaluation, options: Mapping[str, object]) -> dict[str, object]:
-    """Return the options for another evaluation: of records still to be named, if a network has seen cases of these.
+    """Return the options for the next evaluation; if a network has seen cases of these records, with other RECORDs to fill in.
 
-    Scores that are pooled name no records: they are as they are.
+    Pooled scores name no records.
     """
     if not options["--observations"] or not seen_cases(result):
         return dict(options)
@@ -141,9 +142,9 @@ def for_new_records(result: Evaluation, options: Mapping[str, object]) -> dict[s
 
 
 def scores_text(result: Evaluation, rows: list[dict], format: str) -> str:
-    """Return the scores as text for stdout, in the format "table", "json" or "csv". `rows` are those of the result.
+    """Return the scores as text for stdout, in the format "table", "json" or "csv"; rows: of the result.
 
-    A table fits the terminal, if there is one.
+    A table is fitted to the width of the terminal.
     """
     if format == "table":
         return table(result, terminal_width() or ANY_WIDTH, rows=rows)
@@ -161,9 +162,9 @@ def open_all(
     """Return the named forecasters, then the baselines that every evaluation scores, by the names that scores give them.
 
     names: some may be forecasters that are open already
-    members: of those named that give members, score so many; of ensembles their usual number by default
+    members: number of members to score of the named forecasters that give members; default: that of each ensemble
 
-    A run or a file that has the same name as another forecaster, or as a baseline, goes by its path. Raises UsageError
+    A run or file with the name of another forecaster or baseline is identified by its path. Raises UsageError
     (exit 2) for a forecaster that is named twice.
     """
     always = [name for name in available() if BASELINES[name].always_scored and name not in names]

@@ -1,4 +1,4 @@
-"""Do what `nowcast export` is asked for: open a trained network and write it in a format that needs no nowcast."""
+"""Implement `nowcast export`: open a trained network and write it in a format that can be used without nowcast."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def export_run(run: str, output: Path, *, grid: str | None, overwrite: bool) -> 
 
     grid: rows and columns, as in 640,710, for a network that needs the motion of the rain
 
-    Raises UsageError (exit 2) for anything but a trained network, and for a grid that is none.
+    Raises UsageError (exit 2) for anything but a trained network, and for an invalid grid.
     """
     from nowcast.forecasters import export
 
@@ -27,6 +27,6 @@ def export_run(run: str, output: Path, *, grid: str | None, overwrite: bool) -> 
         raise UsageError(f"--grid {grid}: write rows and columns, such as 640,710")
     opened = None if run in BASELINES else open_forecaster(run, device=torch.device("cpu"))
     if not isinstance(opened, Network):
-        raise UsageError(f"{run} is no trained network: export takes a run folder or a checkpoint")
+        raise UsageError(f"{run} is not a trained network: export takes a run folder or a checkpoint")
     may_write(output, overwrite=overwrite, inputs=opened.files)
     return export.export(opened, output, (int(sizes[1]), int(sizes[2])) if grid else None)

@@ -1,6 +1,6 @@
-"""Describe a record: its times and gaps, unit, place on the earth, missing and wet cells, and what a network would see.
+"""Describe a record: times and gaps, unit, location, missing and wet cells, and the number of training windows.
 
-Forecasts are described as such: their reference times, lead times, members and thresholds.
+Forecasts are described by their reference times, lead times, members and thresholds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,17 +23,17 @@ from nowcast.plan.fingerprint import RAINY
 from nowcast.quantity import Quantity
 from nowcast.runtime.progress import track
 
-NUM_FORECASTS = 24  # largest number of lead times of forecasts that are read, all members of each
+NUM_FORECASTS = 24  # largest number of forecast fields that are read, with all their members
 SAMPLE = 200  # largest number of frames read for the percentages; from a longer record, evenly spaced frames are read
-INPUT_FRAMES, LEAD_FRAMES, MAX_ABSENT = 4, 12, 1  # of the windows that are counted: the defaults of a config
-MOST_GAPS, SHOWN_GAPS = 100, 4  # that are listed, the longest, in JSON and for people
+INPUT_FRAMES, LEAD_FRAMES, MAX_ABSENT = 4, 12, 1  # windows are counted with these defaults of a config
+MOST_GAPS, SHOWN_GAPS = 100, 4  # number of longest gaps listed in JSON and in text
 _MINUTE = np.timedelta64(60, "s")
 
 
 def inspect_files(paths: Sequence[str], *, variable: str | None = None, units: str | None = None) -> list[dict[str, Any]]:
-    """Describe the forecasts in files, and what holds none as records, together; folders and globs as records if they hold any.
+    """Describe files that hold forecasts; open the others together as records, and folders and globs with any record in them.
 
-    Raises DataError (exit 3) if there is a file of neither kind, UsageError (exit 2) if there is none.
+    Raises DataError (exit 3) for a file that holds neither, UsageError (exit 2) if there are no files.
     """
     reading = {"variable": variable, "units": units}
     opened = {path: forecast_in(path, **reading) if Path(path).is_file() else None for path in paths}
@@ -89,7 +89,7 @@ def inspect_record(record: Record) -> dict[str, Any]:
 
 
 def _longest_run(record: Record) -> int:
-    """Return the most frames in a row without a gap."""
+    """Return the largest number of consecutive frames without a gap."""
     breaks = np.flatnonzero(np.diff(record.times) != record.time_step) + 1
     return int(np.diff([0, *breaks, len(record)]).max())
 
@@ -162,7 +162,7 @@ def inspect_forecasts(forecasts: Forecasts, path: str) -> dict[str, Any]:
     fields; of probabilities there is only the first. `thresholds` are those of probabilities, which may lie beside fields.
     Raises DataError (exit 3) if no field can be read.
     """
-    chances = probabilities_beside(forecasts, path, PROBABILITY)
+    probabilities = probabilities_beside(forecasts, path, PROBABILITY)
     times, leads = forecasts.reference_times, forecasts.lead_times / _MINUTE
     name = Path(path).stem or str(path)
     return {
@@ -173,7 +173,7 @@ def inspect_forecasts(forecasts: Forecasts, path: str) -> dict[str, Any]:
         "kind": forecasts.kind,
         "source": forecasts.source,
         "num_members": forecasts.num_members,
-        "thresholds": list(chances.thresholds) if chances else [],
+        "thresholds": list(probabilities.thresholds) if probabilities else [],
         "readings": [forecasts.conversion],
         "start": f"{times[0]}Z",
         "end": f"{times[-1]}Z",
@@ -206,7 +206,7 @@ def _forecast_statistics(forecasts: Forecasts) -> dict[str, Any]:
 
 
 def next_step(paths: Sequence[str], inspected: Sequence[dict[str, Any]], **reading: str | None) -> tuple:
-    """Return the command to go on with, its arguments and options; `reading`: variable and units."""
+    """Return the suggested next command, its arguments and options; reading: variable and units."""
     options = {f"--{name}": value for name, value in reading.items()}
     if "lead_minutes" in inspected[0]:
         return "nowcast evaluate", paths, {"--observations": ..., "--variable": reading["variable"], "--output": "scores/"}
@@ -260,7 +260,7 @@ def _grid_lines(described: dict[str, Any]) -> list[str]:
 
 
 def _gap_text(record: dict[str, Any]) -> str:
-    """Return when frames are absent: of more than a few gaps the longest."""
+    """Return the text about gaps, with the times of the longest ones."""
     if not record["gaps"]:
         return "none"
     longest = sorted(record["gaps"], key=lambda gap: -gap["num_absent"])[:SHOWN_GAPS]
@@ -285,7 +285,7 @@ def _place_lines(record: dict[str, Any]) -> list[str]:
 
 
 def _directions(record: dict[str, Any]) -> str:
-    """Return which way rows run in the file, whether it says so, and whether columns start in the east."""
+    """Return the direction of rows and columns in the file, and whether it is stated, as text."""
     y = f"y {'up' if record['y_ascending'] else 'down'}" + ("" if record["placed"] else " (no coordinates say so)")
     return y + (", x from the east" if record["x_descending"] else "")
 
@@ -304,7 +304,7 @@ def _values(record: dict[str, Any]) -> str:
 
 
 def _network(record: dict[str, Any]) -> str:
-    """Return what a network would see: frames and minutes of a sample, how many there are, and in how many frames it rains."""
+    """Return the text about training: number, frames and minutes of samples, and how many frames have rain."""
     step, kept, *dropped = record["time_step_minutes"], *(line.strip() for line in record["account"])
     if step is None:
         return "none: one frame is no sample"

@@ -1,4 +1,4 @@
-"""What `nowcast plan` does, and `nowcast train` where no config is given: make a recipe, write it, train it."""
+"""Implement `nowcast plan`, and the planning of `nowcast train` without a config: make a recipe and write it."""
 
 import logging
 import math
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 def plan_records(
     records: Sequence[str], *, variable: str = "auto", units: str = "auto", device: str, hours: float | None = None
 ) -> Recipe:
-    """Make the recipe for these records on that device, and log what was found, chosen and advised.
+    """Make the recipe for these records and this device; log the findings, choices and advice.
 
-    hours: that the training may take; None: as long as is usual on the device
+    hours: time that the training may take; None: the default of the device
 
     Raises UsageError (exit 2) under torchrun or for hours that are not above 0, and whatever `make_recipe` raises.
     """

@@ -1,4 +1,4 @@
-"""Check what `nowcast plot` is asked for, open the record or the forecast, and draw it."""
+"""Implement `nowcast plot`: check the arguments, open the record or the forecast, and draw it."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from nowcast.report.pictures.frame_maps import ANIMATIONS, PANELS, Frames, Serie
 from nowcast.runtime.outputs import may_write, replacing
 
 log = logging.getLogger(__name__)
-MEMBERS = 4  # of an ensemble that are drawn, after its mean
+MEMBERS = 4  # number of members that are drawn after the mean of an ensemble
 NEWEST = 12  # number of frames of a record that are drawn by default
 MINUTE = np.timedelta64(60, "s")
 Times = tuple[np.datetime64 | None, np.datetime64 | None]
@@ -47,9 +47,9 @@ def plot(
 ) -> Frames:
     """Draw a forecast or a record, and return what was drawn.
 
-    Of a forecast file, the forecast from the time `reference` is drawn (default: the newest), beside the observations where
-    they are given, of an ensemble the mean and a few members, or with a `threshold` (mm/h) the probability of so much or more.
-    Of a record, the frames in `span` are drawn (default: the newest).
+    Of a forecast file, the forecast from the time `reference` is drawn (default: the newest), beside observations if given; of
+    an ensemble the mean and a few members; with a `threshold` (mm/h) the probability of reaching it. Of a record, the frames
+    in `span` are drawn (default: the newest).
 
     Raises UsageError (exit 2) for an output of an unknown kind and for options that do not fit what is drawn, DataError
     (exit 3) for files that cannot be used, OutputError (exit 5) for an output that exists already or cannot be written, and
@@ -70,7 +70,7 @@ def check_output(output: Path, *, overwrite: bool) -> str:
     suffix = output.suffix.lower()
     if suffix not in (*PANELS, *ANIMATIONS):
         raise UsageError(
-            f"--output {output}: what to draw follows from the ending of the name.\n"
+            f"--output {output}: the ending of the name must say what to draw.\n"
             f"End it in {', '.join(PANELS)} for panels, in {' or '.join(ANIMATIONS)} for an animation."
         )
     if suffix == ".mp4":
@@ -107,7 +107,7 @@ def _open_forecast(path: str, variable: str | None, threshold: float | None, uni
     Raises DataError (exit 3) for several files that hold forecasts but do not fit together.
     """
     failed: DataError | None = None
-    # probabilities of this program lie beside the field; in other files they are found by themselves
+    # nowcast writes probabilities beside the field; in other files they are the only content
     for name in (*((PROBABILITY,) if threshold and not variable else ()), variable):
         try:
             forecasts = read_forecast(path, variable=name, units=units)
@@ -155,7 +155,7 @@ def _record_frames(record: Record, path: str, reference: np.datetime64 | None, w
 
 
 def _steady(times: np.ndarray, step: np.timedelta64) -> list[int]:
-    """Return for each time the first one from which times (time,) go on in even steps up to it."""
+    """Return, for each of the times (time,), the position of the first time of its evenly spaced run."""
     first, positions = 0, []
     for n in range(len(times)):
         if n and times[n] - times[n - 1] != step:
@@ -206,7 +206,7 @@ def _forecast_frames(
 
 
 def _averaged(forecasts: Forecasts) -> str:
-    """Return over how long amounts were averaged, for a title; "" for rates."""
+    """Return the interval over which amounts were averaged, for a title; "" for rates."""
     seconds = forecasts.files[0].layout.conversion.interval_seconds
     return f", averaged over {seconds / 60:g} min," if seconds else ""
 
@@ -227,9 +227,9 @@ def _case(forecasts: Forecasts, path: str, reference: np.datetime64 | None) -> i
 def _reader(
     forecasts: Forecasts, path: str, case: int, threshold: float | None
 ) -> tuple[str, Callable[[int], np.ndarray], bool]:
-    """Return what the fields of a case are, a function that reads one by its lead time's number, whether they are chances.
+    """Return a title for the fields of a case, a function that reads one by lead number, and whether they are probabilities.
 
-    Of probabilities for several thresholds, those of the threshold asked for, else of that nearest to 1 mm/h, are drawn.
+    Probabilities are those of the requested threshold, else of the one nearest to 1 mm/h.
     """
     if forecasts.kind == "probability":
         event = _threshold(forecasts, threshold)
@@ -266,7 +266,7 @@ def _reaches(fields: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def _threshold(forecasts: Forecasts, threshold: float | None) -> float:
-    """Return the threshold asked for, in mm/h, as the file has it; for None that nearest to 1 mm/h."""
+    """Return the requested threshold of the file, mm/h; for None the one nearest to 1 mm/h."""
     if forecasts.kind != "probability":
         return float(threshold)
     known = np.array(forecasts.thresholds)
@@ -279,7 +279,7 @@ def _threshold(forecasts: Forecasts, threshold: float | None) -> float:
 
 
 def _observed(record: Record, forecasts: Forecasts, path: str, start: np.datetime64, event: float | None) -> Series:
-    """Return what was observed at the valid times of a forecast, missing where no frame is; with `event`, where it was so much.
+    """Return the observations at the valid times of a forecast, missing without a frame; with `event`, where they reach it.
 
     Raises DataError (exit 3) for a record of another grid or quantity.
     """
@@ -291,7 +291,7 @@ def _observed(record: Record, forecasts: Forecasts, path: str, start: np.datetim
     times = record.frames_at(valid)
     if np.isnat(times).all():
         raise NotEnoughFrames(
-            f"{record.name} has no frame at the times that are forecast, {valid[0]}Z to {valid[-1]}Z.\n"
+            f"{record.name} has no frame at the valid times of the forecast, {valid[0]}Z to {valid[-1]}Z.\n"
             f"It goes from {record.times[0]}Z to {record.times[-1]}Z."
         )
 

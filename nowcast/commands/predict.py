@@ -1,4 +1,4 @@
-"""Do what `nowcast predict` is asked for: check its arguments, open forecaster and records, forecast and write."""
+"""Implement `nowcast predict`: check the arguments, open forecaster and records, forecast and write."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -39,9 +39,12 @@ def predict_files(
 ) -> list[Path]:
     """Forecast records and write forecast files; return the files.
 
-    `leads` is the number of lead times. With `probabilities` they also hold the probabilities of reaching `thresholds`, mm/h,
-    with `sums` the rain of intervals of so many minutes; with `members` they hold so many members, drawn by `seed`. Leads and
-    thresholds are the forecaster's own by default. Raises UsageError (exit 2) for one output file from several processes, the
+    leads: number of lead times; default: that of the forecaster
+    probabilities: whether to add the probabilities of reaching `thresholds`, mm/h; default: those of the forecaster
+    sums: intervals, minutes, whose rain sums to add
+    members, seed: number of members to write instead of one field, and the seed of their random numbers
+
+    Raises UsageError (exit 2) for one output file from several processes, the
     errors of `prediction.pipeline.predict`, and CheckpointError (exit 4).
     """
     folder = output.endswith("/") or Path(output).is_dir()
@@ -82,24 +85,24 @@ def watch_folder(
     reading = reading_for([opened], variable, units)
     with stop_on_signals() as stop:
         yield from watch(opened, Path(folder), Path(output), reading=reading, stop=stop, thresholds=levels, sums=sums)
-        raise stop.error("stopped watching; what was begun is written")
+        raise stop.error("stopped watching; all started files are written")
 
 
 def _open(name: str, device: torch.device, leads: int | None, members: int | None, seed: int) -> Forecaster:
-    """Open a forecaster that can make forecasts of so many lead times; UsageError (exit 2) for one that cannot.
+    """Open a forecaster for `leads` lead times; UsageError (exit 2) if it cannot forecast them.
 
-    With `members` it is the ensemble of so many.
+    With `members`, return the ensemble with this number of members.
     """
     opened = open_forecaster(name, device=device)
     if not opened.makes_forecasts:
-        raise UsageError(f"{name} is a file of forecasts: nothing can be forecast with it; give a run or a baseline")
+        raise UsageError(f"{name} is a forecast file, which cannot make new forecasts; give a run or a baseline")
     if leads is not None:
         opened.limit_leads(leads)
     return opened if members is None else Ensemble(opened, members, seed)
 
 
 def _thresholds(forecaster: Forecaster, asked: tuple[float, ...] | None) -> tuple[float, ...]:
-    """Return the thresholds (mm/h) to give probabilities of; UsageError (exit 2) if the forecaster gives none."""
+    """Return the thresholds (mm/h) of probabilities; UsageError (exit 2) if the forecaster gives no probabilities."""
     if not forecaster.thresholds:
         raise UsageError(
             f"{forecaster.name} gives no probabilities.\nUse extrapolation, or a network that was trained for them."
@@ -108,9 +111,9 @@ def _thresholds(forecaster: Forecaster, asked: tuple[float, ...] | None) -> tupl
 
 
 def reading_for(forecasters: Iterable[Forecaster], variable: str | None, units: str | None = None) -> dict[str, Any]:
-    """Return the keyword arguments of `open_records` that suit these forecasters: those of the first that has any.
+    """Return the keyword arguments of `open_records` for these forecasters: those of the first that has any.
 
-    `variable` and `units` replace theirs, except a variable of probabilities: it is a forecast file's, and no record holds it.
+    `variable` and `units` replace theirs, except a variable of probabilities, which only forecast files hold.
     """
     reading = next((dict(each.reading) for each in forecasters if each.reading is not None), {"variable": None})
     reading = reading if units is None else {**reading, "units": units}

@@ -1,4 +1,4 @@
-"""Do what `nowcast series` is asked for: read places, open records and forecasts, write the rain at the places."""
+"""Implement `nowcast series`: read places, open records and forecasts, write the rain at the places."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What `nowcast train` does once its arguments are parsed: train, resume, or with --dry-run say what would be trained."""
+"""Implement `nowcast train`: train, resume, or with --dry-run describe what would be trained."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -84,23 +84,23 @@ def train_run(
         shape, most = case_shape(resolved.data, archive), archive.num_windows("training")
         advice = what_would_fit(resolved, own_device, shape=shape, most=most)
         raise MemoryLimitError(f"{advice}\nThe checkpoints in {output} are kept.")
-    no_gain = "" if result.best_step else f": no later validation had a lower loss than {trainer.learner.start_name}"
+    no_gain = "" if result.best_step else f": training did not lower the validation loss of {trainer.learner.start_name}"
     return f"{result.output / BEST}  (best at step {result.best_step:,} of {result.step:,}{no_gain})"
 
 
 def _why_finished(trainer: Trainer) -> str:
-    """Return one line about a run that has ended already: at its last step, beyond that which is asked for now, or early."""
+    """Return one line about a run that is already complete: at its last step, beyond the requested step, or stopped early."""
     output, step, last = trainer.output, trainer.state.step, trainer.num_steps
     if step == last:
-        return f"{output} is trained to its last step, {step:,}, already: nothing to resume"
+        return f"{output} is already trained to its last step, {step:,}: nothing to resume"
     if step > last:
-        return f"{output} is trained to step {step:,}, beyond the {last:,} that are asked for: nothing to resume"
+        return f"{output} is trained to step {step:,}, beyond the requested {last:,}: nothing to resume"
     more = "--set training.early_stopping=0 trains on"
     return f"{output} was ended by early stopping at step {step:,} of {last:,}: nothing to resume; {more}"
 
 
 def _open_archive(experiment: Experiment) -> Archive:
-    """Open the records. Raises UsageError (exit 2), before any data are read, where parts of the config do not fit together."""
+    """Open the records. Raises UsageError (exit 2), before any data are read, if parts of the config contradict each other."""
     resolve(experiment)
     with distributed.in_turn():
         return open_archive(experiment.data)
@@ -235,7 +235,7 @@ def _run(trainer: Trainer, draw: Callable[[Path], None], weights: Checkpoint | N
 
 
 def _warn(weights: Checkpoint | None, learner: Learner, archive: Archive) -> None:
-    """Warn of keys without effect, and of windows of the validation that trained the weights that training starts with."""
+    """Warn of keys without effect, and of validation windows on which the weights of `training.start_from` were trained."""
     seen = seen_windows(weights, learner.settings.start_from, archive) if weights else []
     for line in [*without_effect(learner.experiment.data, archive), *seen]:
         log.warning("%s", line)
@@ -260,7 +260,7 @@ def _log_file(path: Path) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that is given up, with one warning, where it cannot be written, as on a full disk."""
+    """A log file that is abandoned, with one warning, if it cannot be written, as on a full disk."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         root = logging.getLogger("nowcast")
@@ -305,7 +305,7 @@ def dry_run_lines(summary: Mapping[str, Any]) -> list[str]:
     resolved = config.write(config.from_dict(summary["config"], source="config"))
     splits = ", ".join(f"{number:,} {split}" for split, number in summary["windows"].items())
     account = ", ".join(f"{key.removeprefix('num_')} {value:,}" for key, value in summary["account"].items() if value)
-    no_choice = "validation   no window: the newest weights will count as the best; see data.splits"
+    no_choice = "validation   no windows: the newest weights will be taken as the best; see data.splits"
     return [
         resolved.rstrip(),
         "",

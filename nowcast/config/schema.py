@@ -222,7 +222,7 @@ def lookup(
 ) -> Any:
     """Return the entry `name` of a registry such as MODELS. Raises UsageError (exit 2) for an unknown name.
 
-    others: what entries are called elsewhere, with their names here, for the message
+    others: names of entries in other programs -> their names here, for the message
     """
     if name in registry:
         return registry[name]
@@ -234,7 +234,7 @@ def lookup(
 def nearest_name(name: str, known: Iterable[str], others: Mapping[str, str] = NO_OTHERS) -> str | None:
     """Return the known name that a misspelt one is most like; None if none is.
 
-    others: what is called differently elsewhere, with its known name
+    others: names in other programs -> the known name
     """
     near = difflib.get_close_matches(name.lower(), [*known, *others], n=1)
     return others.get(near[0], near[0]) if near else None

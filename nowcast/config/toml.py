@@ -26,13 +26,13 @@ _KEY_LINE = re.compile(r"""(\w+)\s*=\s*(?:"(?:\\.|[^"\\])*"|'[^']*'|[^"'#])*(?:#
 
 
 def config_folders() -> list[Path]:
-    """Return where configs are found by their name: `configs/` here, that of the clone, and those that are installed."""
+    """Return the folders in which configs are found by name: `configs/` here, that of the clone, and the installed ones."""
     package = Path(__file__).resolve().parents[1]
     return [Path("configs"), package.parent / "configs", package / "plan"]
 
 
 def named_configs() -> list[str]:
-    """Return the names of the configs that are found by name."""
+    """Return the names of all configs in these folders."""
     return sorted({path.stem for folder in config_folders() for path in folder.glob("*.toml")})
 
 
@@ -72,7 +72,7 @@ def read(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
 def with_settings(tree: dict[str, Any], settings: Sequence[str], *, source: str) -> Experiment:
     """Make a config of TOML values, changed by each `SECTION.KEY=VALUE` of `settings`.
 
-    Raises UsageError (exit 2) like `read`, of what is wrong in a setting by its own words.
+    Raises UsageError (exit 2) like `read`; an error in a setting quotes that setting.
     """
     for setting in settings:
         _apply_setting(tree, setting)
@@ -86,9 +86,9 @@ def with_settings(tree: dict[str, Any], settings: Sequence[str], *, source: str)
 
 
 def as_settings(values: Mapping[str, Any] | None) -> list[str]:
-    """Return each value as a SECTION.KEY=VALUE; `values` are by dotted key, or None.
+    """Return values by dotted key (or None) as texts SECTION.KEY=VALUE.
 
-    Raises UsageError (exit 2) for what is no dict, and for a value that TOML does not have.
+    Raises UsageError (exit 2) for anything but a dict, and for a value that TOML cannot hold.
     """
     if not isinstance(values, Mapping | None):
         raise UsageError(f'--set {values!r}: write a dict of values by dotted key, such as {{"training.steps": 500}}')
@@ -102,7 +102,7 @@ def as_settings(values: Mapping[str, Any] | None) -> list[str]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as TOML has it, or a list or dict of them: numbers, lists and times for NumPy's, text for paths."""
+    """Convert a value, or a list or dict of values, to TOML types: NumPy values to numbers, lists, times; paths to text."""
     if isinstance(value, Mapping):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -206,7 +206,7 @@ def read_comments(text: str) -> dict[str, str]:
 def rewritten(text: str, experiment: Experiment) -> str:
     """Return the config as TOML text, with the head and the comments of an earlier TOML text.
 
-    The reason behind a key whose value is another one now, of `--set`, gives way to SET_BY_HAND.
+    The comment of a key that `--set` has changed is replaced by SET_BY_HAND.
     """
     lines, head = text.splitlines(), []
     for line in lines:

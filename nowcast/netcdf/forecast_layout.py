@@ -43,7 +43,7 @@ class ForecastLayout:
 
     thresholds: mm/h, of exceedance probabilities; () for fields
     amounts: how the interval of amounts is known: "stated"; "spaced", stated only as the spacing of the summed values;
-        "assumed" to be one time step; "whole", the lead time of a file with one; "total" since the start; "" for rates
+        "assumed" to be one time step; "whole", the lead time of a file with one; "total" since the start; "" for other kinds
     """
 
     field: Field

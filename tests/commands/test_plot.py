@@ -269,7 +269,7 @@ def test_what_cannot_be_drawn_is_refused_with_its_exit_code(workplace):
     (workplace / "text.nc").write_text("no NetCDF")
     (workplace / "there.png").write_text("mine")
     refused(2, record, "--output", "a.jpg", says="End it in .png, .svg, .pdf for panels, in .gif or .mp4 for an animation")
-    refused(2, record, "--output", "a", says="--output a: what to draw follows from the ending")
+    refused(2, record, "--output", "a", says="--output a: the ending of the name must say what to draw")
     refused(5, record, "--output", "there.png", says="there.png exists already.\nChoose another --output")
     refused(5, record, "--output", "absent/a.png", says="there is no folder absent")
     refused(3, workplace / "text.nc", "--output", "a.png", says="is not a NetCDF file")

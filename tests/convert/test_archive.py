@@ -326,11 +326,11 @@ def test_several_processes_write_what_one_does(tmp_path):
 
 def test_a_folder_of_originals_says_what_to_do(workplace):
     odim_files(workplace / "radar", (0, 5))
-    hint = r"radar holds 2 ODIM HDF5 files, no NetCDF\.\nConvert first: nowcast convert radar --output archive/\n"
+    hint = r"radar holds 2 ODIM HDF5 files, not NetCDF\.\nConvert first: nowcast convert radar --output archive/\n"
     expect(2, "inspect", "radar", says=hint)
     expect(2, "predict", "persistence", "radar", "--output", "f.nc", says=hint)
     expect(2, "train", ROOT / "configs/quickstart.toml", "--data", "radar", "--output", "run", says=hint)
-    expect(2, "inspect", "radar/000000.h5", says=r"is one ODIM HDF5 file, no NetCDF\.\nConvert first: nowcast")
+    expect(2, "inspect", "radar/000000.h5", says=r"is one ODIM HDF5 file, not NetCDF\.\nConvert first: nowcast")
     expect(2, "plan", "radar", "--output", "p.toml", says=hint)
     expect(2, "evaluate", "persistence", "--observations", "radar", "--output", "scores", says=hint)
     expect(2, "plot", "radar", "--output", "a.png", says=hint)

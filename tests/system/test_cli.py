@@ -57,7 +57,7 @@ def test_a_mistake_in_the_command_is_two_short_lines():
     expect(2, "evaluate", "persistence", says=r"Missing option '--observations'\.\nSee nowcast evaluate -h\n$")
     expect(2, "evaluate", "persistence", "--observations", says=r"Option '--observations' requires an argument")
     expect(2, "predikt", says="No such command 'predikt'. Did you mean 'predict'")
-    expect(2, "-q", "inspect", "x.nc", says=r"^error: -q stands before the command.*\nWrite nowcast COMMAND -q\n$")
+    expect(2, "-q", "inspect", "x.nc", says=r"^error: -q is before the command; options belong after it\nWrite nowcast COMMAND -q\n$")
     expect(2, "--foo", "inspect", "x.nc", says=r"No such option: --foo\nSee nowcast -h")
     expect(2, "inspect", "--formt", "json", "x.nc", says="No such option")
     expect(2, "inspect", "x.nc", "--format", "xml", says=r"error: Invalid value for '--format': 'xml' is not one of")
@@ -200,7 +200,7 @@ def test_a_dry_run_tells_that_nothing_is_left_for_validation(inputs):
     argv = ("train", inputs / "tiny.toml", "--dry-run", "-q")
     code, out, _ = command(*argv, "--set", "data.splits.fractions=[1.0,0.0,0.0]")
     assert code == 0
-    assert "\nvalidation   no window: the newest weights will count as the best; see data.splits\n" in out
+    assert "\nvalidation   no windows: the newest weights will be taken as the best; see data.splits\n" in out
     assert "no window" not in command(*argv)[1]
 
 

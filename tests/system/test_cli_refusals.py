@@ -54,7 +54,7 @@ def test_a_damaged_file_is_named(tmp_path, inputs):
 def test_no_precipitation_variable_or_several(tmp_path):
     fields = rain(frames=4, shape=(8, 8))
     winds = write_record(tmp_path / "winds.nc", fields, variable="wind", standard_name="wind_speed", units="m s-1")
-    expect(3, "inspect", winds, says=r"winds\.nc has no variable that is known to be rain; it has .*wind\(time, y, x\)")
+    expect(3, "inspect", winds, says=r"winds\.nc has no variable that can be identified as rain; it has .*wind\(time, y, x\)")
     with netCDF4.Dataset(write_record(tmp_path / "two.nc", fields), "a") as file:
         second = file.createVariable("rain_b", "f4", ("time", "y", "x"))
         second.setncatts({"standard_name": "rainfall_rate", "units": "mm h-1"})
@@ -173,7 +173,7 @@ def test_an_output_that_exists_is_kept(inputs):
         says=r"scores\.nc exists already",
     )
     assert Path("scores/scores.nc").read_text() == "mine"
-    says = "holds a run already: --resume goes on with it, --overwrite replaces it"
+    says = "already holds a run: --resume continues it, --overwrite replaces it"
     expect(5, "train", inputs / "tiny.toml", "--output", inputs / "run", says=says)
 
 
@@ -230,18 +230,16 @@ def test_unknown_devices(inputs, name):
 
 def test_a_forecast_file_cannot_forecast(inputs):
     assert command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc")[0] == 0
-    expect(2, "predict", "f.nc", inputs / "rain.nc", "--output", "g.nc", says=r"f\.nc is a file of forecasts")
+    expect(2, "predict", "f.nc", inputs / "rain.nc", "--output", "g.nc", says=r"f\.nc is a forecast file")
 
 
 def test_only_a_trained_network_can_be_exported(inputs):
     assert command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc")[0] == 0
-    expect(
-        2, "export", "persistence", "--output", "m.onnx", says="^error: persistence is no trained network: export takes a run"
-    )
-    expect(2, "export", "f.nc", "--output", "m.onnx", says=r"f\.nc is no trained network")
+    expect(2, "export", "persistence", "--output", "m.onnx", says="^error: persistence is not a trained network: export takes")
+    expect(2, "export", "f.nc", "--output", "m.onnx", says=r"f\.nc is not a trained network")
     expect(4, "export", "absent", "--output", "m.onnx", says="no such run folder, checkpoint or baseline: absent")
     expect(
-        2, "export", inputs / "run", "--output", "m.pth", says=r"m\.pth: the name says the format, and must end in \.onnx or"
+        2, "export", inputs / "run", "--output", "m.pth", says=r"m\.pth: the ending of the name sets the format, and must be"
     )
     expect(5, "export", inputs / "run", "--output", "absent/m.pt2", says="there is no folder absent")
     expect(2, "export", inputs / "run", says=r"Missing option '--output' / '-o'\.\nSee nowcast export -h")

@@ -213,7 +213,7 @@ def test_a_restart_does_not_replace_a_run_that_was_there(one_process, tmp_path):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     done = run(tmp_path, *train_arguments(folder, "training.seed=5"), restarts=1)
     assert done.returncode != 0
-    assert done.stderr.count("holds a run already") == 2, "once in each attempt"
+    assert done.stderr.count("already holds a run") == 2, "once in each attempt"
     assert "RuntimeError" not in done.stderr
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

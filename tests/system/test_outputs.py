@@ -181,7 +181,7 @@ def test_stdout_is_no_output(inputs, argv):
     before = sorted(os.listdir())
     code, out, err = command(*argv, "--output", "-")
     assert (code, out) == (2, "")
-    assert err.startswith("error: --output -: this cannot go to stdout; give a name")
+    assert err.startswith("error: --output -: output cannot go to stdout; give a file name")
     assert sorted(os.listdir()) == before
 
 

@@ -49,12 +49,12 @@ def test_a_run_goes_on_with_its_own_config_and_keeps_its_comments(inputs):
     assert comments == {"training.steps": SET_BY_HAND, "training.learning_rate": "it converges"}
 
     code, out, err = command("train", "--resume", "run", "-q")
-    assert (code, out) == (0, "run is trained to its last step, 2, already: nothing to resume\n"), err
+    assert (code, out) == (0, "run is already trained to its last step, 2: nothing to resume\n"), err
     code, _, err = command(*train, "--resume")
     assert code == 4
     assert err == (
         "error: my.toml is not the config of run: training.steps = 6 (before: 2).\n"
-        "Leave it out: nowcast train --resume run goes on with the run's own config.\n"
+        "Leave it out: nowcast train --resume run uses the run's own config.\n"
     )
     code, _, err = command("train", "--resume", "run", "--set", "model.hidden_channels=[8]")
     assert code == 4
