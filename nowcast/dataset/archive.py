@@ -42,7 +42,7 @@ class Archive:
 
     records: tuple[Record, ...]
     windows: Mapping[str, tuple[Windows, ...]]
-    account: Account  # of all records together, before they are split; but purged are windows near records of another split
+    account: Account  # of all records before the split; with splits by records, windows near another split count as purged
 
     @property
     def quantity(self) -> Quantity:
@@ -62,7 +62,7 @@ class Archive:
         return [[record.name, f"{times.min()}Z", f"{times.max()}Z"] for record, times in used]
 
     def stretches(self, split: str) -> list[list[str]]:
-        """Return [record name, first time, last time] of each stretch of time without a gap that windows of the split use."""
+        """Return [record name, first time, last time] of each period without a gap that is covered by windows of the split."""
         found = []
         for record, windows in zip(self.records, self.windows[split], strict=True):
             times = record.times[np.unique(windows.positions)]
@@ -83,7 +83,7 @@ class Archive:
 
     @cached_property
     def grids_digest(self) -> str:
-        """SHA-256 (hex) of the coordinates and projections of the grids that windows are on."""
+        """SHA-256 (hex) of the coordinates and projections of the grids of all windows."""
         digest = hashlib.sha256()
         for record, *windows in zip(self.records, *self.windows.values(), strict=True):
             if any(map(len, windows)):
@@ -139,10 +139,10 @@ def open_split(paths: Sequence[str | Path], data: Data) -> list[Record]:
 
 
 def _paths_by_split(data: Data) -> dict[str, list]:
-    """Return the paths of each split if the config assigns records to splits by name, else all of them under "" alone.
+    """Return the paths of each split if the config assigns records to splits by name, else all paths under "".
 
-    Raises UsageError (exit 2) for a pattern that no file matches, whose records would train, and for a file that is named for
-    validation and for a test, whose scores would be of frames that chose the weights.
+    Raises UsageError (exit 2) for a pattern that matches no file, as its records would be used for training, and for a file
+    that is listed for validation and for a test, as the test would score frames that chose the weights.
     """
     if data.splits.by != "records":
         return {"": list(data.records)}
@@ -167,7 +167,7 @@ def _paths_by_split(data: Data) -> dict[str, list]:
 
 
 def _is_named(path: Path, pattern: str) -> bool:
-    """Return whether a pattern matches a file, or a folder that it lies in."""
+    """Return whether a pattern matches a file or one of its parent folders."""
     wanted = str(Path(os.path.expanduser(pattern)))
     return any(fnmatch(str(each), wanted) for each in (path, *path.parents))
 
@@ -233,7 +233,7 @@ def _places(records: Sequence[Record]) -> list[int]:
 
 
 def _may_share_frames(record: Record, other: Record) -> bool:
-    # independent sequences have no times of their own: those of two files are alike and their frames are not
+    # independent sequences have artificial times: equal times in two files do not mean equal frames
     has_sequences = any(layout.sequence_length for each in (record, other) for layout in each.layouts)
     return not has_sequences and difference(record.grid, other.grid) is None
 

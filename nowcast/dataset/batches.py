@@ -23,7 +23,7 @@ from nowcast.models.model import Block
 from nowcast.motion import MARGIN, Cells, future_places, motion, past_to_lagrangian, read_nearest
 from nowcast.runtime.threads import one_thread
 
-# in place of a batch number, seed the order of windows in an epoch, and the cases to keep; larger than any batch number
+# seeds, in place of a batch number, for the order of windows in an epoch and for kept cases; larger than any batch number
 _EPOCHS, _KEPT = 1 << 40, 1 << 41
 _QUARTER_TURNS = ((1, 1, False), (1, -1, True), (-1, -1, False), (-1, 1, True))  # orientations after 0 to 3 quarter turns
 
@@ -65,13 +65,12 @@ class Batches(Dataset):
 
     crop: side of the crops in cells; 0 for whole frames, which must then all have the same shape.
     sampler: "rain" draws windows and crops in proportion to the rain in their future frames, "past" in their past ones;
-    "uniform" draws all with the same chance; "each" takes every window once per epoch, in a new random order.
-    augmentation: "flips" along y and x, by chance each, and "rotations", quarter turns of squares; with both, flips and an
-    exchange of y and x give the eight orientations.
+    "uniform" draws all with equal probability; "each" takes every window once per epoch, in a new random order.
+    augmentation: "flips" along y and x at random, "rotations" by quarter turns of squares; with both, all eight orientations.
     coordinates: "grid" or "lagrangian".
     share: (rank r, number n of processes); the process reads cases r, r + n, r + 2 n, … of each batch.
-    kept: cases with their guidance, each of which is taken once per epoch, in a new random order, instead of drawing anew;
-    where their side is larger than `crop`, a crop of each is drawn each time.
+    kept: cases with guidance, used instead of new draws, each once per epoch in a new random order; if their side is larger
+    than `crop`, a crop is drawn from them each time.
     """
 
     kept: KeptCases | None = None
@@ -122,7 +121,7 @@ class Batches(Dataset):
     def weights(self) -> "Weights":
         return Weights(self.series, self.crop, by_past=self.sampler == "past")
 
-    # a batch is read by many tiny operations, ten times slower if they must wait for a second thread on a busy machine
+    # reading a batch takes many tiny operations, ten times slower if each waits for a second thread on a busy machine
     @one_thread(torch.get_num_threads, torch.set_num_threads)
     def __getitem__(self, k: int) -> Batch:
         rng = np.random.default_rng([self.seed, k])
@@ -144,7 +143,7 @@ class Batches(Dataset):
         return Batch(_stack_float32(pasts), _stack_float32(futures), tuple(cases), guidance)
 
     def draw_cases(self, number: int) -> list[Case]:
-        """Draw the cases 0 to `number` - 1 to keep, which depend on the seed alone."""
+        """Draw the cases 0 to `number` - 1 to keep; they depend on the seed only."""
         return [self._draw(np.random.default_rng([self.seed, _KEPT, n]), n) for n in range(number)]
 
     def read(self, case: Case) -> Tensor:
@@ -226,7 +225,7 @@ class Batches(Dataset):
         future = positions[num_past:]
         for position, (columns, rows) in zip(future, future_places(flow, len(future), crop), strict=True):
             frame = self._read_places(index, position, columns + box[1], rows + box[0])
-            # A cell that is missing in the newest past frame gets no forecast, so it is not learnt either.
+            # a cell that is missing in the newest past frame gets no forecast, so it is left out of training too
             frames.append(np.where(np.isnan(frames[num_past - 1]), np.nan, frame))
         return self._pad_to_crop(from_numpy(np.stack(frames)).half())
 
@@ -308,8 +307,8 @@ def _as_tensor(frames: np.ndarray) -> Tensor:
 def _stack_float32(cases: Sequence[Tensor]) -> Tensor:
     """Stack float16 tensors into one of float32.
 
-    torch converts, as NumPy takes 20 times as long. NumPy allocates, as it asks for huge pages: to allocate a large batch by
-    torch takes longer than to fill it.
+    torch converts, because NumPy takes 20 times as long. NumPy allocates, because it uses huge pages: allocating a large batch
+    in torch takes longer than filling it.
     """
     out = from_numpy(np.empty((len(cases), *cases[0].shape), np.float32))
     for target, case in zip(out, cases, strict=True):

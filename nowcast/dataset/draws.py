@@ -8,7 +8,7 @@ import numpy as np
 from nowcast.dataset.packed import BLOCK, PackedFrames
 from nowcast.dataset.windows import Windows
 
-# Fraction of the draws that are uniform, whatever the rain, so that networks also learn from dry weather.
+# fraction of draws that are uniform, independent of the rain, so that networks also learn from dry weather
 UNIFORM_SHARE = 0.1
 Case = tuple[int, int, int, int]  # series, window, top row, left column
 Box = tuple[int, int, int, int]  # top, left, bottom and right of a part of a grid
@@ -29,9 +29,9 @@ class Weights:
     """Probabilities of drawing each window, and each corner of a crop in it, which grow with the rain in some of its frames.
 
     The rain of a window is the mean of 1 - exp(-r / 1 mm/h) over its future frames, or with `by_past` over its past frames:
-    chances that depend on the future would make rain look likelier than it is to a network that forecasts probabilities. The
-    probability of one of n windows is UNIFORM_SHARE / n, plus 1 - UNIFORM_SHARE times its share of the rain of all. The
-    corner of a crop is drawn likewise among the corners of blocks, and then moved by up to half a block.
+    draws that depend on the future would bias a network that forecasts probabilities towards rain. The probability of one
+    of n windows is UNIFORM_SHARE / n + (1 - UNIFORM_SHARE) × its fraction of all rain. The corner of a crop is drawn in the
+    same way among the corners of blocks, and then moved by up to half a block.
     """
 
     series: Sequence[Series]

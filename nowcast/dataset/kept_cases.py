@@ -1,4 +1,4 @@
-"""Keep cases with their guidance in the cache: it is costly, and the same each time that a case is used.
+"""Keep cases with their guidance in the cache, because guidance is expensive and does not change.
 
 Cases are drawn once. Their guidance (models/guided/guidance.py) is computed by several processes and kept in one file; if that
 is interrupted, it goes on from there. Guidance that is damaged on the disk is found by its checksums and computed anew.
@@ -41,13 +41,13 @@ from nowcast.runtime.progress import track
 from nowcast.runtime.threads import one_thread
 
 Guide = Callable[[np.ndarray, int, Cells], np.ndarray]  # (time, y, x) mm/h, number of leads, cells -> (lead, rate, y, x) int8
-FILE, DONE = "guidance.npy", "done.json"  # the guidance of all cases, and how many of them are done, as older programs read it
-CHECKSUMS = "checksums.json"  # the CRC-32 of the guidance of each case; null where an older program has computed it
-SAVED_EVERY = 50  # cases from one note of how many are done to the next
+FILE, DONE = "guidance.npy", "done.json"  # guidance of all cases; number of completed cases, in the format of older versions
+CHECKSUMS = "checksums.json"  # CRC-32 of the guidance of each case; null if an older version computed it
+SAVED_EVERY = 50  # cases after which progress is saved
 
 
 class Drawn(Protocol):
-    """What is needed of Batches."""
+    """The attributes of Batches that this module needs."""
 
     series: Sequence[Series]
     crop: int
@@ -157,7 +157,7 @@ def _compute(dataset: _Guided, done: Sequence[int | None], folder: Path, what: s
                 done.append(zlib.crc32(file[number]))
                 if (number + 1) % SAVED_EVERY == 0 or number == remaining[-1]:
                     file.flush()
-                    for name, content in ((CHECKSUMS, done), (DONE, len(done))):  # in this order: all that is done has one
+                    for name, content in ((CHECKSUMS, done), (DONE, len(done))):  # checksums before the count
                         with replacing(folder / name) as temporary:
                             temporary.write_text(json.dumps(content))
     except RuntimeError as error:
@@ -165,17 +165,17 @@ def _compute(dataset: _Guided, done: Sequence[int | None], folder: Path, what: s
             raise
         reason = str(error).splitlines()[0].rstrip(". ")
         raise LoadingError(
-            f"a process that computes guidance has died ({reason}; too little memory?): what is done is kept"
+            f"a process that computes guidance has died ({reason}; too little memory?): completed cases are kept"
         ) from None
 
 
 def _prepare(folder: Path, shape: tuple[int, ...]) -> list[int | None]:
-    """Make the folder with a file of guidance unless it is there, undamaged; return what `_read_done` does.
+    """Create the folder and file of guidance unless an undamaged one exists; return as `_read_done`.
 
-    All blocks of the file are reserved: to write to a memory map whose disk is full ends a process without a message.
+    All blocks of the file are reserved, because writing to a memory map on a full disk kills the process without a message.
     """
     while (found := identity(folder / DONE)) and not _is_whole(folder, shape):
-        remove_damaged(folder, DONE, found)  # unless another process has made it anew, which is compared then
+        remove_damaged(folder, DONE, found)  # not if another process has replaced it meanwhile; that one is compared next
     if not (folder / DONE).is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(folder.parent)

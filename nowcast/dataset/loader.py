@@ -20,8 +20,8 @@ from nowcast.runtime.outputs import size
 log = logging.getLogger(__name__)
 SHARED_MEMORY = Path("/dev/shm")  # where processes of torch hand tensors to each other
 
-WORKER_TIMEOUT = 45  # seconds to wait for a batch, which takes milliseconds; a job that hangs should end within a minute
-CASE_TIMEOUT = 1  # seconds to wait longer for each case whose motion is found, which takes 0.1 s, or more on a busy machine
+WORKER_TIMEOUT = 45  # s to wait for a batch, which takes milliseconds; a job that hangs should end within a minute
+CASE_TIMEOUT = 1  # s to wait longer per case whose motion is estimated, which takes 0.1 s, or more on a busy machine
 BATCHES_AHEAD = 16  # batches read ahead for a GPU; they lie in shared memory, which is small in a container
 
 

@@ -1,7 +1,7 @@
 """Pack records: decode all frames once, and store them uncompressed on disk with a few statistics of each frame.
 
 To decompress NetCDF takes longer than a training step on a small crop. So each record is stored once as float16 mm/h (NaN
-missing; relative error under 0.1 %; up to 64 mm/h the same multiples of 0.05 mm/h are reached) under `$NOWCAST_CACHE`
+missing; relative error under 0.1 %; up to 64 mm/h rounding crosses no multiple of 0.05 mm/h) under `$NOWCAST_CACHE`
 (default: the user's cache folder), in a folder named by the record's digest, which changes with its files. Only training reads
 packed frames; forecasts and scores read the NetCDF files. Records of more than `packed_tiles.UNTILED_BYTES` bytes are stored
 in tiles. Frames that are damaged on the disk are found by their checksums and packed anew.
@@ -28,8 +28,8 @@ from nowcast.runtime.threads import ahead
 BLOCK = 16  # cells: side of the blocks whose mean rain decides how often crops are drawn there
 WET_RATE = 0.1  # mm/h: a cell with at least this rain rate is wet
 LARGEST = 65504.0  # mm/h: the largest number in float16
-TRACE, FINE = 0.001, 64.0  # mm/h: between them thresholds lie, and numbers of float16 are closer than STEP
-STEP = np.float32(0.05)  # mm/h, of which usual thresholds are multiples
+TRACE, FINE = 0.001, 64.0  # mm/h: range of thresholds within which numbers of float16 are closer than STEP
+STEP = np.float32(0.05)  # mm/h: common thresholds are multiples of it
 STORED_VERSION = 4  # of the files in the cache; records stored in another version are packed again
 SAMPLE = 64  # number of frames read to estimate the disk space that the tiles of a record need
 
@@ -170,9 +170,9 @@ def _store(
 
 
 def to_half(frame: np.ndarray) -> np.ndarray:
-    """Return a frame (y, x) mm/h, float32, as float16, up to FINE on the same side of all multiples of STEP.
+    """Convert a frame (y, x) mm/h, float32, to float16 so that no value below FINE crosses a multiple of STEP.
 
-    The nearest number to 0.1 is less than 0.1: of data in steps of 0.1 or 0.01 mm/h, some percent of the events would be lost.
+    The float16 nearest to 0.1 is below 0.1: for data in steps of 0.1 or 0.01 mm/h, some percent of the events would be lost.
     """
     half = np.minimum(frame, LARGEST).astype(np.float16, order="C")
     rainy = np.flatnonzero((frame > TRACE) & (frame < FINE))

@@ -11,7 +11,7 @@ import numpy as np
 UNTILED_BYTES = 8 << 30  # records up to this size are stored without tiles, because whole frames are faster to read
 TILE = 64  # cells: largest side of a tile
 _DRY, _MISSING = 0, 1  # numbers of the first two tiles of every file: one all dry, one all missing
-_MAX_MASKS = 4096  # number of partly missing tiles without rain that are remembered while writing
+_MAX_MASKS = 4096  # largest number of masks (partly missing tiles without rain) kept in memory while writing
 
 
 class Rows:

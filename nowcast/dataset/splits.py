@@ -36,7 +36,7 @@ def split_windows(
     window belongs to a split if all its frames lie in one of the split's spans. Spans of the same split that touch or overlap
     count as one span.
 
-    Raises UsageError (exit 2) for fractions that do not add to 1, empty spans, and overlapping spans of two splits.
+    Raises UsageError (exit 2) for fractions that do not add up to 1, empty spans, and overlapping spans of two splits.
     """
     if (fractions is None) == (spans is None):
         number = "neither" if fractions is None else "both"
@@ -122,7 +122,7 @@ def split_by_records(
 
 
 def _apart_from(others: np.ndarray, windows: Windows, times: np.ndarray) -> Windows:
-    """Return the windows that no frame of `others` (time,), sorted, is in or within a window's length of."""
+    """Return the windows from which all frames of `others` (time,), sorted, are at least the length of a window away."""
     duration = windows.positions.shape[1] * windows.time_step
     first, last = times[windows.positions[:, 0]], times[windows.positions[:, -1]]
     before = np.searchsorted(others, first - duration, side="left")
@@ -187,7 +187,7 @@ def _day_spans(times: np.ndarray, splits: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _select_split(windows: Windows, candidate: np.ndarray, inside: np.ndarray, *, num_frames: int) -> Windows:
-    """Return the windows `inside` a split. `candidate` (window,): the first frame is in the split, the last maybe not."""
+    """Return the windows `inside` a split. `candidate` (window,): whether the first frame is in the split."""
     account = Account(
         num_frames=num_frames,
         num_candidates=int(candidate.sum()),

@@ -116,7 +116,7 @@ def find_windows(
     complete = _complete_windows(times, range(1 - input_frames, lead_frames + 1), time_step)
     is_absent = np.zeros(len(times), bool) if absent is None else absent
     complete = complete[is_enough(complete, input_frames - 1, is_absent, max_absent)]
-    missing = None if missing is None else np.where(is_absent, 0, missing)  # what is absent counts for `max_absent` alone
+    missing = None if missing is None else np.where(is_absent, 0, missing)  # absent frames count for `max_absent` only
     strided = complete[::stride]
     observed = _without_missing(strided, missing, max_missing)
     positions = _without_dry(observed, wet, min_wet)
@@ -127,7 +127,7 @@ def find_windows(
 
 
 def is_enough(positions: np.ndarray, newest: int, absent: np.ndarray, max_absent: int) -> np.ndarray:
-    """Return a mask (window,) of windows with few enough absent frames, of which the newest past frame is none.
+    """Return a mask (window,) of windows with at most `max_absent` absent frames and a present newest past frame.
 
     positions: (window, frame), of which column `newest` is the newest past frame
     absent: (time,) mask

@@ -241,7 +241,9 @@ def test_a_process_that_dies_ends_in_a_message_and_what_is_done_is_kept(tmp_path
     def dies(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(LoadingError, match=r"a process that computes guidance has died \(.*\): what is done is kept") as caught:
+    with pytest.raises(
+        LoadingError, match=r"a process that computes guidance has died \(.*\): completed cases are kept"
+    ) as caught:
         keep(batches_of(tmp_path), guide=dies)
     assert caught.value.exit_code == 75
     assert keep(batches_of(tmp_path)).cases
