@@ -30,7 +30,7 @@ MODELS: dict[str, tuple[type[Section], type[Model]]] = {
     "cnn_lstm": (CNNLSTMConfig, CNNLSTM),
     "fc_lstm": (FCLSTMConfig, FCLSTM),
 }
-# what these networks, and others that are not here, are called elsewhere
+# names in other programs of these networks, and of others that are not here
 OTHER_NAMES = {
     **dict.fromkeys(("convlstm", "conv_lstm", "lstm", "predrnn", "unet", "rainnet"), "encoder_forecaster"),
     **dict.fromkeys(("gru", "conv_gru"), "convgru"),
@@ -52,5 +52,5 @@ def make_model(config: Section) -> Model:
 
 
 def num_parameters(model: nn.Module) -> int:
-    """Return how many numbers the model holds, running statistics of batch normalisation included (as Keras counts)."""
+    """Return the number of parameters, including running statistics of batch normalisation (as Keras counts)."""
     return sum(tensor.numel() for tensor in model.state_dict().values() if tensor.is_floating_point())

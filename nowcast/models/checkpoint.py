@@ -26,14 +26,14 @@ from nowcast.runtime.outputs import remove_stale, replacing, size, write_synced
 FORMAT = 1  # number of this file format
 MAX_HEADER_BYTES = 16 << 20
 LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # s, and frames: limits of plausible numbers in a checkpoint, as in a config
-PRETRAINED = "pretrained"  # the name of the network that comes with the package
+PRETRAINED = "pretrained"  # name of the network that is included in the package
 PRETRAINED_FILE = Path(__file__).resolve().parents[1] / "pretrained" / "radar.safetensors"
 BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds.
+    """The contents of a checkpoint file.
 
     `metadata` is the JSON object: config, units, time spans, step, …. `tensors` are named `model.…`, `average.…` (moving
     average of the weights) and `optimizer.…`. `digest` is the SHA-256.
@@ -154,7 +154,7 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def bounded_frames(frames: int) -> int:
-    """Return a number of frames if a config can ask for as many, else raise ValueError."""
+    """Return a number of frames if it is possible in a config, else raise ValueError."""
     if not 1 <= int(frames) <= MOST_FRAMES:
         raise ValueError(f"{str(frames)[:40]} frames")
     return int(frames)

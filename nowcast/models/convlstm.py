@@ -29,7 +29,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
     "sigmoid": torch.sigmoid,
-    "hard_sigmoid": lambda x: (0.2 * x + 0.5).clamp(0, 1),  # as in Keras 2; that of torch has another slope
+    "hard_sigmoid": lambda x: (0.2 * x + 0.5).clamp(0, 1),  # as in Keras 2; torch uses another slope
 }
 
 
@@ -205,7 +205,7 @@ def set_checkpoint_steps(model: nn.Module, num_steps: int) -> None:
     stacks = [module for module in model.modules() if isinstance(module, ConvLSTM)]
     if num_steps and not stacks:
         raise UsageError(
-            f"training.checkpoint_steps = {num_steps}: this model has no ConvLSTM stack, which alone can do it; set 0"
+            f"training.checkpoint_steps = {num_steps}: only ConvLSTM stacks can do this, and the model has none; set 0"
         )
     for stack in stacks:
         stack.checkpoint_steps = num_steps

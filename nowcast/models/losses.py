@@ -24,8 +24,8 @@ class Loss(Section):
     """What training minimises; its fields are the keys of `[loss]`. A subclass implements `sum_and_count`."""
 
     takes_distributions: ClassVar[bool] = False  # whether it takes a `Distribution` instead of forecast values
-    takes_guidance: ClassVar[bool] = False  # whether it compares with the guidance of a model that takes it
-    takes_shares: ClassVar[bool] = False  # whether it takes forecast values from 0 to 1 alone
+    takes_guidance: ClassVar[bool] = False  # whether it needs a model with guidance
+    takes_shares: ClassVar[bool] = False  # whether it takes forecast values from 0 to 1 only
 
     def sum_and_count(
         self, forecast: "Tensor | Distribution", observed: Tensor, validity: Tensor, transform: Transform
@@ -60,7 +60,7 @@ def _errors(forecast: Tensor, observed: Tensor, validity: Tensor, transform: Tra
 
 @cache
 def _constants(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return a tensor of constants, made once: making it in every step would wait for the GPU."""
+    """Return a cached tensor of constants: creating it in every step would wait for the GPU."""
     return torch.tensor(values, device=device, dtype=dtype)
 
 

@@ -18,7 +18,7 @@ from nowcast.config.schema import Section
 from nowcast.models.transform import Transform
 
 Block = tuple[int, int]  # (number of a record, day since 1970-01-01)
-NO_START: Mapping[str, Tensor] = MappingProxyType({})  # what was calibrated in the checkpoint that new weights start from
+NO_START: Mapping[str, Tensor] = MappingProxyType({})  # no calibrated buffers: new weights do not start from a checkpoint
 SAMPLE_CELLS = 1 << 15  # approximate number of cells in the sample of a grid by which areas are matched
 
 
@@ -64,11 +64,11 @@ class Model(nn.Module, ABC):
 
     citation: ClassVar[str] = "none"  # the paper, for the attribute `references` of forecast files
     gives_distributions: ClassVar[bool] = False  # whether the outputs are the parameters of a distribution
-    learns_from_future: ClassVar[bool] = False  # whether `forward` takes `future` and `done` while it trains
+    learns_from_future: ClassVar[bool] = False  # whether `forward` takes `future` and `done` in training
     takes_guidance: ClassVar[bool] = False  # whether `forward` and `leads` take `guidance`; see models/guided/guidance.py
     calibrated: ClassVar[tuple[str, ...]] = ()  # names of the buffers that calibration sets
-    fixed: ClassVar[tuple[str, ...]] = ()  # names of the buffers that are set before the first step and stay so
-    newer: ClassVar[Mapping[str, Tensor]] = {}  # buffers that older checkpoints lack, with values that change no forecast
+    fixed: ClassVar[tuple[str, ...]] = ()  # names of the buffers that are set before the first step and never change
+    newer: ClassVar[Mapping[str, Tensor]] = {}  # buffers that older checkpoints lack, with neutral values
 
     cell_multiple: int = 1  # cells: smallest side of a grid; grids are padded to a multiple of it
     grid: tuple[int, int] | None = None  # the only (y, x) shape that it can forecast; None: any
@@ -94,8 +94,8 @@ class Model(nn.Module, ABC):
             past: (case, time, 2, y, x) network values (0 where missing) and validity (1 known, 0 missing)
             returns: (case, lead, y, x) float32 network values, or parameters of a distribution (case, lead, parameter, y, x)
 
-        During training, a model with `learns_from_future` also takes `future` (case, lead, 2, y, x) and `done`, the share of
-        the training that is over (0 to 1). It may then return outputs for past frames as well, before those for the lead times.
+        In training, a model with `learns_from_future` also takes `future` (case, lead, 2, y, x) and `done`, the completed
+        fraction of the training (0 to 1). It may then return outputs for past frames as well, before those for the lead times.
         """
 
     def leads(self, past: Tensor, num_leads: int) -> Iterable[Tensor]:
@@ -122,11 +122,11 @@ class Model(nn.Module, ABC):
         return None
 
     def loss_input(self, outputs: Tensor) -> "Tensor | Distribution":
-        """Return what a loss compares with the observation: the outputs (case, lead, …), or the distribution they describe."""
+        """Return the input of a loss: the outputs (case, lead, …), or the distribution that they describe."""
         return outputs
 
     def blank_inputs(self, cases: int, num_leads: int, grid: Sequence[int]) -> dict[str, Tensor]:
-        """Return what `forward` and `leads` take beside past frames, as a measurement of time, memory or reach may give it.
+        """Return blank values of the other inputs of `forward` and `leads`, to measure time, memory or reach.
 
         grid: (y, x)
         """
@@ -137,13 +137,13 @@ class Model(nn.Module, ABC):
     ) -> Calibration:
         """Return an object that adjusts the probabilities of reaching `thresholds` (mm/h) to validation cases.
 
-        start: the buffers of `calibrated` of the checkpoint that the training started from; none where it started anew
+        start: calibrated buffers of the checkpoint that the training started from; empty for new weights
         """
         return Calibration()
 
     @classmethod
     def completed(cls, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weights of a checkpoint with the buffers that are newer than it."""
+        """Return the weights of a checkpoint with the buffers added that it lacks (`newer`)."""
         return {name: value.clone() for name, value in cls.newer.items()} | dict(weights)
 
     def normalises_over_batch(self) -> bool:
@@ -169,9 +169,9 @@ class DistributionModel(Model):
         """
 
     def coefficients(self, values: Sequence[float]) -> list[list[float]] | None:
-        """Return (value, parameter): the log-odds of each value are the outputs times these, summed; None: they are not.
+        """Return the coefficients (value, parameter) if log-odds are linear in the outputs, else None.
 
-        With them a CPU computes a loss of log-odds in one pass.
+        They allow a CPU to compute a loss of log-odds in one pass.
         """
         return None
 
@@ -208,10 +208,10 @@ class DistributionModel(Model):
         raise NotImplementedError(f"{type(self).__name__} does not match areas")
 
     def match(self, odds: Tensor, newest: Tensor, validity: Tensor, first_lead: int = 1) -> Tensor:
-        """Return, for each value, by the areas of the newest frame, (case, lead, 2, value): a cut and a shift of the log-odds.
+        """Return a cut and a shift of the log-odds for each value from areas in the newest frame: (case, lead, 2, value).
 
-        A cell is forecast to reach the value above the cut; the shift is added to the log-odds of its probability.
-        The arguments are a `sample` that begins at lead time number `first_lead`.
+        Cells above the cut are forecast to reach the value; the shift is added to the log-odds of its probability.
+        The arguments are those of a `sample` that begins at lead time number `first_lead`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not match areas")
 
@@ -227,7 +227,7 @@ class DistributionModel(Model):
 
 @dataclass(frozen=True)
 class Distribution:
-    """The distribution that a model's outputs describe, as a loss sees it."""
+    """The distribution described by a model's outputs, for a loss."""
 
     model: DistributionModel
     outputs: Tensor
@@ -242,9 +242,9 @@ class Distribution:
 
     @property
     def known(self) -> Tensor:
-        """Return where there is a forecast, (case, lead, y, x) bool."""
+        """Return a mask (case, lead, y, x) of the cells with a forecast."""
         return ~self.outputs.isnan().any(dim=2)
 
     def reference_entropy(self, value: float) -> Tensor:
-        """Return the mean cross entropy, in nats, that the guidance has for a network value, a scalar."""
+        """Return the mean cross entropy, in nats, of the guidance for a network value, a scalar."""
         return self.model.reference_entropy(value)

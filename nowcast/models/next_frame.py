@@ -36,7 +36,7 @@ class NextFrameConfig(Section):
     head_kernel: Annotated[int, Field(ge=1, le=7)] = 3
     # "all": trained to forecast every next frame of a window from true frames; "future": trained on its rollout
     supervise: Literal["all", "future"] = "all"
-    # share of the training over which its own forecasts gradually replace true frames as input; 0: true frames to the end
+    # fraction of the training in which its own forecasts gradually replace true frames as input; 0: true frames throughout
     scheduled_sampling: Number = Field(0.0, ge=0, le=1)
     validity_channel: bool = True
     output: Output = "sigmoid"
@@ -89,7 +89,7 @@ class NextFrame(Model):
         """Compute the forecast as `Model.forward`.
 
         past, future: (case, time, 2, y, x) and (case, lead, 2, y, x) network values and validity
-        done: share of the training that is over, 0 to 1
+        done: completed fraction of the training, 0 to 1
         returns: (case, lead, y, x); in training with `future` and `supervise = "all"`: (case, time + lead - 1, y, x), the
             forecasts of all frames of the window but the first, each from the true frames before it
         """

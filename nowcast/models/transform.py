@@ -32,7 +32,7 @@ class Log(Transform):
 
     name: Literal["log"] = "log"
     offset: Number = Field(0.1, gt=0)  # mm/h; the default is the usual dry threshold
-    ceiling: Number = Field(100.0, gt=0)  # mm/h that becomes 1; higher forecasts are reduced to it
+    ceiling: Number = Field(100.0, gt=0)  # mm/h that becomes 1; higher forecasts are limited to it
 
     @property
     def _scale(self) -> float:

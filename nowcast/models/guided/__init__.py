@@ -1,1 +1,1 @@
-"""The network that corrects guidance: log-odds that need no training, at eight rain rates for every cell and lead time."""
+"""The network that corrects guidance: log-odds of an untrained model, at eight rain rates for every cell and lead time."""

@@ -1,8 +1,8 @@
-"""Fit the few numbers that no gradient finds, to counts of how often rain was observed at which log-odds.
+"""Fit the parameters that are not trained by gradients, to counts of observed rain by log-odds.
 
-Counts are (lead, rate, bin, 2): cells without and with the rate in each bin of log-odds. Few days have heavy rain, and say
-little about one lead time and rate by themselves, so the counts of other lead times and of the next rates are added, scaled
-down to a number of events. Arrays of log-odds are in natural logarithms.
+Counts are (lead, rate, bin, 2): number of cells without and with the rate in each bin of log-odds. Heavy rain is rare, so few
+cells are counted for one lead time and rate. Therefore counts of other lead times and of the next rates are added, scaled down
+to a number of events. Log-odds are natural logarithms.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ from nowcast.models.guided.guidance import LARGEST, MISSING, RATES, STEPS
 from nowcast.models.model import Block, Calibration
 from nowcast.models.probabilistic.calibration import logistic_regression
 
-LIMIT, WIDTH = 12.0, 0.05  # of the histogram of a network's log-odds: beyond the limits all are alike
+LIMIT, WIDTH = 12.0, 0.05  # log-odds: range and bin width of the histogram; values beyond it are in the outermost bins
 CENTRES = np.arange(-LIMIT, LIMIT, WIDTH) + WIDTH / 2
 GUIDANCE_CENTRES = np.arange(-LARGEST, LARGEST + 1) / STEPS  # one bin for each value that guidance can have
 # Chosen on 12 days of one archive, each scored with the counts of the others (scripts/skill/archives.md)
-LEADS_WORTH, LEAD_RANGE = 1e5, 4.0  # events; lead times at which a neighbour's weight falls to 1 / e
-RATES_WORTH = 100.0  # events, of the next lower and the next higher rate
+LEADS_WORTH, LEAD_RANGE = 1e5, 4.0  # events of all other lead times; number of lead times at which weights fall to 1 / e
+RATES_WORTH = 100.0  # events of the next lower and the next higher rate together
 NEVER = 1e4  # log-odds that no cell reaches
 
 
@@ -57,7 +57,7 @@ def count_odds(odds: Tensor, observed: Tensor, validity: Tensor) -> np.ndarray:
 
 
 def bins_of(odds: Tensor) -> Tensor:
-    """Return the number of the bin of CENTRES of log-odds of any shape, without NaN; those beyond are in the outermost."""
+    """Return the bin numbers (of CENTRES) of log-odds of any shape without NaN; values beyond are in the outermost bins."""
     return ((odds + LIMIT) / WIDTH).long().clamp(0, len(CENTRES) - 1)
 
 
@@ -97,7 +97,7 @@ def correction(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unbiased_cut(counts: np.ndarray, centres: np.ndarray) -> float:
-    """Return the log-odds above which there are as many cells as events, linear within a bin; NEVER without an event.
+    """Return the log-odds above which there are as many cells as events, linear within a bin; NEVER without events.
 
     counts: (bin, 2)
     centres: (bin,) log-odds
@@ -114,7 +114,7 @@ def unbiased_cuts(counts: np.ndarray, centres: np.ndarray = CENTRES) -> np.ndarr
 
 
 def fill_rows(buffer: Tensor, values: np.ndarray) -> None:
-    """Set the rows of a buffer (row, …) to values (lead, …); the rows after the last lead time to those of the last."""
+    """Copy values (lead, …) to the rows of a buffer (row, …); further rows repeat the last lead time."""
     rows = values[np.minimum(np.arange(len(buffer)), len(values) - 1)]
     buffer.copy_(torch.from_numpy(rows))
 

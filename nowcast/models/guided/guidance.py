@@ -1,7 +1,7 @@
-"""Guidance: log-odds, before anything is learnt, that the rain rate reaches each of RATES at each cell and lead time.
+"""Compute guidance: log-odds, without training, that the rain rate reaches each of RATES at each cell and lead time.
 
-They are those of the cascade (models/probabilistic), computed along the motion of the rain and carried back to the cells of
-the grid. A network corrects them (network.py). They depend on nothing that is trained, so training computes them once for each
+They are those of the cascade (models/probabilistic), computed along the motion of the rain and transformed back to the cells
+of the grid. A network corrects them (network.py). They do not depend on trained weights, so training computes them once per
 case.
 
 Guidance is int8, in STEPS per unit of log-odds; MISSING where the air comes from outside the grid or from a missing cell.
@@ -21,12 +21,12 @@ from nowcast.motion import ALL, Cells, Places, motion, past_to_lagrangian, trace
 from nowcast.runtime.threads import side_by_side
 
 RATES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)  # mm/h
-TRANSFORM = Log(offset=0.5, ceiling=100.0)  # the one that the cascade's constants were chosen for
+TRANSFORM = Log(offset=0.5, ceiling=100.0)  # for which the constants of the cascade were chosen
 VALUES = tuple(TRANSFORM.encode(torch.tensor(RATES)).tolist())  # network values of RATES
 STEPS, LARGEST, MISSING = 10, 127, -128  # steps per unit of log-odds; largest number of steps; the code of missing
 MARGIN = 64  # cells around a crop from which its guidance is computed: rain from farther away arrives after an hour or more
-VERSION = 2  # of what is computed; kept guidance of another version is computed anew
-REMAP_CHANNELS = 4  # that OpenCV reads at once
+VERSION = 2  # version of the computation; kept guidance of another version is computed again
+REMAP_CHANNELS = 4  # largest number of channels that OpenCV interpolates in one call
 
 
 def guidance(past: np.ndarray, num_leads: int, cells: Cells = ALL) -> np.ndarray:
@@ -51,20 +51,20 @@ def _inferred(leads: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 @cache
 def cascade_model() -> Probabilistic:
-    """Return the model whose cascade is used; its ConvLSTM is not, and is as small as can be."""
+    """Return a model of which only the cascade is used; its ConvLSTM is as small as possible."""
     config = ProbabilisticConfig(hidden_channels=(1,), kernel_sizes=(1,))
     return Probabilistic(config).eval()
 
 
 @cache
 def rate_matrix() -> np.ndarray:
-    """Return the matrix (rate, 6) that gives the log-odds at RATES from the parameters of a distribution."""
+    """Return the matrix (rate, 6) that maps the parameters of a distribution to log-odds at RATES."""
     each = torch.eye(2 * len(LEVELS))[None, None, :, :, None]  # a field of one cell for each parameter
     return torch.stack([log_odds(each, value)[0, 0, :, 0] for value in VALUES]).numpy()
 
 
 def _carried(lead: tuple[np.ndarray, Places], known: np.ndarray) -> np.ndarray:
-    """Carry the distribution of one lead time (6, y, x) to the places of the grid; return its guidance (rate, y, x)."""
+    """Transform the distribution of one lead time (6, y, x) to the cells of the grid; return its guidance (rate, y, x)."""
     parameters, places = lead
     fields = np.stack([known.astype(np.float32), *np.where(known, parameters, 0)])
     read = [_read(fields[start : start + REMAP_CHANNELS], places) for start in range(0, len(fields), REMAP_CHANNELS)]

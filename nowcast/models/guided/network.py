@@ -8,7 +8,7 @@ For each cell, lead time and rate of RATES, the log-odds that the rain rate reac
     intercept, slope  for each lead time and rate, fitted to training cases before the first step (calibration.py)
     correction        the network's output, 0 before it learns
 
-The encoder sees the past frames. The forecaster is fed, at each lead time, the corrected guidance at the rates FED. A forecast
+The encoder gets the past frames. The forecaster gets, at each lead time, the corrected guidance at the rates FED. A forecast
 covers the cells whose log-odds reach a cut, which validation sets for each lead time and rate. Probabilities are those of the
 log-odds and a shift for each rate, which validation sets as well (reliability.py).
 """
@@ -37,13 +37,13 @@ from nowcast.models.probabilistic.matching import MatchingConstants, match_areas
 from nowcast.models.transform import Transform
 
 AREAS = MatchingConstants(rates=RATES)
-FED = slice(0, 7, 2)  # numbers of the rates whose guidance the forecaster is fed: 0.1, 1, 5 and 20 mm/h
+FED = slice(0, 7, 2)  # rates whose guidance is input of the forecaster: 0.1, 1, 5 and 20 mm/h
 FED_SCALE = 0.25  # scales log-odds to a standard deviation of about 1
-FAR_BELOW = -4.0  # log-odds that the forecaster is fed where guidance is missing
-LEAST_ENTROPY = 1e-6  # nats: of rates that hardly occur, whose cross entropy would otherwise be divided by nearly 0
+FAR_BELOW = -4.0  # input of the forecaster, log-odds, where guidance is missing
+LEAST_ENTROPY = 1e-6  # nats: lower limit, because cross entropies of rare rates are divided by it
 # network values of KNOTS
 KNOT_VALUES = tuple(TRANSFORM.encode(torch.tensor(KNOTS)).tolist())
-MOST_LEADS = 48  # lead times with a correction and a cut of their own; later ones have those of the last
+MOST_LEADS = 48  # number of lead times with correction and cut of their own; later ones use those of the last
 
 
 class GuidedConfig(LayersConfig):
@@ -52,9 +52,9 @@ class GuidedConfig(LayersConfig):
     name: Literal["guided"] = "guided"
     hidden_channels: Many[Channels] = Field((32, 32), min_length=1, max_length=16)
     trust: float = Field(1.0, gt=0, le=1)  # fraction of the correction that is used in forecasts
-    # where each rate is forecast: where the log-odds reach a cut of validation, or over the area of the newest frame
+    # how the area of each rate is set: "cuts", log-odds chosen in validation; "areas", the area in the newest frame
     rule: Literal["cuts", "areas"] = "cuts"
-    # (y, x) cells of the one radar that is learnt by place too; [0, 0]: any grid, "auto": that of the records, if they have one
+    # (y, x) cells of the grid for which a correction per cell is fitted; [0, 0]: any grid; "auto": that of the records
     grid: Literal["auto"] | Annotated[tuple[int, int], BeforeValidator(as_tuple)] = (0, 0)
 
 
@@ -135,12 +135,12 @@ class Guided(Layers, DistributionModel):
         known = chosen[:, :, :1] != MISSING
         odds = torch.addcmul(intercept[..., None, None], slope[..., None, None], chosen.float()).masked_fill_(~known, absent)
         share = F.avg_pool2d(known[:, :, 0].float(), patch)
-        # the channels innermost in memory, as the engine wants them: (lead, case, y / patch, x / patch, channel)
+        # channels innermost in memory, as the engine expects: (lead, case, y / patch, x / patch, channel)
         folded = odds.unflatten(4, (-1, patch)).unflatten(3, (-1, patch)).permute(1, 0, 3, 5, 2, 4, 6).flatten(4)
         return torch.cat([folded, share.transpose(0, 1)[..., None]], dim=4).permute(1, 0, 4, 2, 3)
 
     def _unfolded(self, channels: Tensor) -> Tensor:
-        """Return (case, lead, rate, y, x) of the channels (case, lead, rate × patch², y / patch, x / patch)."""
+        """Unfold channels (case, lead, rate × patch², y / patch, x / patch) to (case, lead, rate, y, x)."""
         cells = channels.unflatten(2, (-1, self.config.patch, self.config.patch)).permute(0, 1, 2, 5, 3, 6, 4)
         return cells.flatten(5).flatten(3, 4).float()
 
@@ -179,12 +179,12 @@ class Guided(Layers, DistributionModel):
 
     @property
     def place(self) -> Place | None:
-        """Return the correction (rate, y, x) of each place, which is added to the guidance; None for a network of any grid."""
+        """Return the correction of each grid cell, which is added to the guidance; None for a network for any grid."""
         return Place(self.place_shift.cpu().numpy(), self.place_weight.cpu().numpy()) if self.grid else None
 
     @torch.no_grad()
     def set_place(self, place: Place) -> None:
-        """Take the correction of each place; shift (rate, y, x), weight (lead, rate)."""
+        """Set the correction of each grid cell: shift (rate, y, x), weight (lead, rate)."""
         self.place_shift.copy_(torch.from_numpy(place.shift))
         fill_rows(self.place_weight, place.weight)
 
@@ -192,7 +192,7 @@ class Guided(Layers, DistributionModel):
         self, transform: Transform, thresholds: Sequence[float], *, start: Mapping[str, Tensor] = NO_START
     ) -> Calibrations:
         cuts = CutCalibration(self.cuts)
-        if not self.grid:  # it is validated on rainy crops, of which too much rain would be told
+        if not self.grid:  # validated on rainy crops, in which probabilities would be fitted too high
             return Calibrations(cuts)
         return Calibrations(cuts, ShiftCalibration(self.shift, self.knots, start.get("shift")))
 
@@ -204,7 +204,7 @@ class Guided(Layers, DistributionModel):
 
     def sample(self, outputs: Tensor, past: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
         odds, newest = (field[..., ::stride, ::stride].flatten(-2) for field in (outputs, past[:, -1]))
-        # rain that leaves the part of the grid that has a forecast is not looked for in the rest
+        # rain that leaves the part of the grid with a forecast must not be placed elsewhere
         known = newest[:, 1] * ~odds.isnan().any(dim=2).any(dim=1)
         return odds.nan_to_num(nan=-NEVER), newest[:, 0], known
 
@@ -238,7 +238,7 @@ class Guided(Layers, DistributionModel):
 
 
 class RatesDistribution(Distribution):
-    """The distribution as a loss sees it; the outputs are divided by rate once, so that their gradient is joined once."""
+    """The distribution for a loss; outputs are split by rate once, so that their gradients are concatenated once."""
 
     @cached_property
     def parts(self) -> tuple[Tensor, ...]:
@@ -263,14 +263,14 @@ def log_odds(parts: Sequence[Tensor], value: float, values: Sequence[float] = VA
 
 
 def _between_rates(value: float, values: Sequence[float] = VALUES) -> tuple[int, float]:
-    """Return the number of the one of `values` above a value, and its share of the distance to it from the one below."""
+    """Return the position of the next higher of `values`, and the relative distance (0 to 1) from the next lower to it."""
     upper = min(max(sum(v < value for v in values), 1), len(values) - 1)
     share = (value - values[upper - 1]) / (values[upper] - values[upper - 1])
     return upper, float(round(share)) if min(abs(share), abs(share - 1)) < 1e-4 else share  # one of `values`
 
 
 def falling(parts: Iterable[Tensor]) -> list[Tensor]:
-    """Return the log-odds of each rate, at most those of all lower rates; torch's cummin takes several times as long.
+    """Return the log-odds of each rate, limited to those of all lower rates; faster than torch's cummin.
 
     parts: of each of RATES, (case, lead, y, x)
     """

@@ -1,6 +1,6 @@
-"""Between the cells of guidance and the patches of the network in one pass over memory each, in C on a CPU (patches.c).
+"""Convert between cells of guidance and patches of the network in one pass over memory, in C on a CPU (patches.c).
 
-Elsewhere, and without a compiler, network.py does it in torch.
+On other devices, and without a compiler, network.py does the same in torch.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ SOURCE = Source(
 
 
 def library_for(tensor: Tensor) -> Library | None:
-    """Return the compiled library if it can read the tensor: real memory of a CPU, while torch neither compiles nor exports.
+    """Return the compiled library if it can read the tensor: in CPU memory, and torch is neither compiling nor exporting.
 
     tensor: (case, lead, rate, y, x), or with the channels of patches in place of rates, float32 or bfloat16
     """
@@ -70,11 +70,11 @@ class Corrected(torch.autograd.Function):
 
 
 def fed(library: Library, coded: Tensor, intercept: Tensor, slope: Tensor, *, patch: int, stride: int, absent: float) -> Tensor:
-    """Return intercept + slope · guidance of every `stride`-th rate in patches, then the share of known cells.
+    """Return intercept + slope · guidance of every `stride`-th rate in patches, then the fraction of known cells.
 
     coded: guidance (case, lead, rate, y, x) int8
     intercept, slope: (lead, fed rate)
-    absent: what stands where guidance is missing
+    absent: value where guidance is missing
     returns: (case, lead, fed rate × patch² + 1, y / patch, x / patch)
     """
     chosen = intercept.shape[1]
@@ -90,6 +90,6 @@ def fed(library: Library, coded: Tensor, intercept: Tensor, slope: Tensor, *, pa
 
 
 def _empty_patches(shape: torch.Size, patch: int, channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return memory for patches of cells of this shape, the channels innermost, as the engine wants them."""
+    """Allocate patches for cells of this shape, with the channels innermost in memory, as the engine expects."""
     cases, leads, _, y, x = shape
     return torch.empty(leads, cases, -(-y // patch), -(-x // patch), channels, dtype=dtype)

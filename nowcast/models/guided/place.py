@@ -20,7 +20,7 @@ SOURCE = Source(
     Path(__file__).with_name("place.c"), "corrections of places", {"place": [*[POINTER] * 3, *[SIZE] * 8, INT, INT, POINTER]}
 )
 SMOOTHINGS = (0.7, 1.5, 3.0)  # cells, standard deviation
-PRIORS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)  # variance of events that a correction of 0 is worth, in each cell
+PRIORS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)  # strength of the prior at 0: variance of events in each cell
 GROUPS = 4  # of lead times, which share a weight
 MOST_WEIGHT = 1.5
 HALVES = 2
@@ -28,7 +28,7 @@ HALVES = 2
 
 @dataclass(frozen=True)
 class Place:
-    """The correction of each place.
+    """The correction of each grid cell.
 
     shift: (rate, y, x) float32, in steps of the guidance
     weight: (lead, rate) float32, its factor at each lead time; later lead times have that of the last
@@ -77,13 +77,13 @@ class PlaceSums:
         odds: (lead, rate, 2) intercept and slope of the guidance
         """
         codes = np.arange(MISSING, LARGEST + 1) / STEPS
-        self.chances = 1 / (1 + np.exp(-(odds[..., :1] + odds[..., 1:] * codes)))
-        self.chances[..., 0] = 0  # missing: no event is expected
+        self.probabilities = 1 / (1 + np.exp(-(odds[..., :1] + odds[..., 1:] * codes)))
+        self.probabilities[..., 0] = 0  # missing: no event is expected
         self.difference = np.zeros((HALVES, GROUPS, len(RATES), *grid), np.float32)
         self.variance = np.zeros_like(self.difference)
 
     def group(self, lead: int) -> int:
-        return lead * GROUPS // len(self.chances)
+        return lead * GROUPS // len(self.probabilities)
 
     def add(self, coded: np.ndarray, observed: np.ndarray, *, half: int, top: int, left: int) -> None:
         """Add a case.
@@ -97,7 +97,7 @@ class PlaceSums:
         for lead, (guidance, rain) in enumerate(zip(coded[..., :y, :x], observed[..., :y, :x], strict=True)):
             known = ~np.isnan(rain) & (guidance != MISSING)
             expected = np.take_along_axis(
-                self.chances[lead], guidance.reshape(len(RATES), -1).astype(np.int64) - MISSING, axis=1
+                self.probabilities[lead], guidance.reshape(len(RATES), -1).astype(np.int64) - MISSING, axis=1
             ).reshape(guidance.shape)
             reached = np.greater_equal(rain, rates, where=known, out=np.zeros_like(known))
             expected = np.where(known, expected, 0)
@@ -106,8 +106,8 @@ class PlaceSums:
             self.variance[where][cells] += expected * (1 - expected)
 
     def fitted(self) -> Place:
-        """Return the correction: for each rate with the smoothing and prior that help most in the other half of the days."""
-        leads, shifts, weights = len(self.chances), [], []
+        """Return the correction: per rate with the smoothing and prior of the largest gain in the other half of the days."""
+        leads, shifts, weights = len(self.probabilities), [], []
         for rate in range(len(RATES)):
             difference, variance = (sums[:, :, rate] for sums in (self.difference, self.variance))
             tried = [(_gain(difference, variance, *choice), choice) for choice in _choices()]
@@ -142,7 +142,7 @@ def _fit(difference: np.ndarray, variance: np.ndarray, smoothing: float, prior: 
 
 
 def _weights(difference: np.ndarray, variance: np.ndarray, smoothing: float, prior: float) -> np.ndarray:
-    """Return the weight (half, group) of the shift of the other half that makes a half the likeliest."""
+    """Return the maximum-likelihood weight (half, group) of the shift from the other half."""
     slope, curvature = _fit(difference, variance, smoothing, prior)
     return (slope / curvature).clip(0, MOST_WEIGHT)
 

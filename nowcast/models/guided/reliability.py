@@ -2,8 +2,8 @@
 
 A network learns from crops with much rain, and its log-odds are linear between the rates that it learns; so, over whole grids
 and many days, it can expect light rain too often and heavy rain too seldom. One number for each of KNOTS corrects that: the
-intercept that makes as many cells rain as were observed. As far as the days do not agree on it, it is not used (a mean shrunk
-by its own error: Thompson 1968): what one storm tells, or that none came, is no property of the network.
+intercept that makes as many cells rain as were observed. It is shrunk according to its
+sampling error over days (Thompson 1968), because the result of a single storm is not a property of the network.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ from nowcast.models.model import Block, Calibration
 from nowcast.models.probabilistic.calibration import in_groups, sum_by_block
 
 KNOTS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0)  # mm/h, those by which the CRPS is computed
-PRIOR = 100.0  # inverse variance of the Gaussian prior around the start: a few cells with the event tell next to nothing
+PRIOR = 100.0  # inverse variance of the Gaussian prior around the start: a few cells with the event are not significant
 ITERATIONS = 30  # of Newton's method
 MOST_STEP = 1.0  # log-odds of one iteration
-FEWEST_GROUPS = 4  # of days, and of days with the event: fewer tell nothing of how far they agree
-SAMPLE_CELLS = 1 << 13  # approximate number of cells of a grid that are counted: neighbours tell the same
+FEWEST_GROUPS = 4  # groups of days with the event that are needed to estimate the sampling error
+SAMPLE_CELLS = 1 << 13  # approximate number of cells of a grid that are counted: neighbours are correlated
 
 
 class ShiftCalibration(Calibration):
@@ -56,14 +56,14 @@ class ShiftCalibration(Calibration):
 
 
 def agreed_shift(counts: Sequence[np.ndarray], start: np.ndarray) -> np.ndarray:
-    """Return the shift (knot,) that blocks agree on: `start`, and the fitted change as far as it is larger than its error.
+    """Return the shift (knot,): `start` plus the fitted change, shrunk by its sampling error over blocks.
 
     counts: (knot, bin, 2) of each block, in order of time
     start: (knot,)
 
-    Of the change d, the share 1 - s² / d² is used, at least 0, where s² is the jackknife's variance over groups of blocks; both
-    are means with the next knots, which have most of their cells in common. Where fewer than FEWEST_GROUPS have the event,
-    the start stays.
+    The change d is multiplied by max(0, 1 - s² / d²), where s² is the jackknife variance over groups of blocks; both are
+    averaged with the next knots, which share most cells. With fewer than FEWEST_GROUPS groups with the event, the shift
+    is `start`.
     """
     if len(counts) < FEWEST_GROUPS:
         return start
@@ -73,8 +73,8 @@ def agreed_shift(counts: Sequence[np.ndarray], start: np.ndarray) -> np.ndarray:
     variance = (len(groups) - 1) * others.var(axis=0)
     change = intercepts(total, start) - start
     share = (1 - with_next(variance) / np.maximum(with_next(change**2), 1e-12)).clip(0)
-    told = sum(group[..., 1].any(axis=1) for group in groups) >= FEWEST_GROUPS
-    return start + np.where(told, share * change, 0)
+    is_enough = sum(group[..., 1].any(axis=1) for group in groups) >= FEWEST_GROUPS
+    return start + np.where(is_enough, share * change, 0)
 
 
 def with_next(values: np.ndarray) -> np.ndarray:
@@ -84,10 +84,10 @@ def with_next(values: np.ndarray) -> np.ndarray:
 
 
 def intercepts(counts: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Fit the intercepts (knot,) that make the events expected as many as those counted, by Newton's method from `start` on.
+    """Fit the intercepts (knot,) for which the expected number of events equals the counted one, by Newton's method.
 
     counts: (knot, bin of CENTRES, 2) cells without and with the event
-    start: (knot,), where the prior has its mean
+    start: (knot,), the first guess and the mean of the prior
     """
     cells, events = counts.sum(axis=2), counts[..., 1].sum(axis=1)
     found = np.array(start, np.float64)

@@ -2,8 +2,8 @@
 
 A network that was trained on a few crops of a few events is overconfident elsewhere. Logistic calibration (Platt 1999)
 corrects that with two numbers, an intercept and a slope of the log-odds: too few to overfit the validation cases. One event
-still says little about others. A network that started from a checkpoint, which was calibrated elsewhere, therefore keeps that
-calibration as far as the validation cases of some days do not improve the probabilities of the other days.
+says little about others, though. A network that started from a checkpoint therefore keeps the calibration of the checkpoint
+unless cross-validation over days shows an improvement.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,8 +21,8 @@ BIN_STARTS = torch.arange(-LIMIT, LIMIT, WIDTH, dtype=torch.float64)
 CENTRES = (BIN_STARTS + WIDTH / 2).numpy()
 PRIOR_STRENGTH = 3.0  # inverse variance of the Gaussian prior around intercept 0 and slope 1
 ITERATIONS = 50  # of Newton's method, which converges in fewer
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the calibration of the start to that of the validation cases
-MOST_FOLDS = 10  # of a cross-validation
+SHARES = (0.25, 0.5, 0.75, 1.0)  # candidate weights of the calibration of the validation cases, relative to the start's
+MOST_FOLDS = 10  # largest number of folds of a cross-validation
 
 
 class ReliabilityCalibration(Calibration):
@@ -80,14 +80,14 @@ def in_groups(counts: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def between(start: Tensor, fitted: Tensor, counts: Sequence[np.ndarray]) -> Tensor:
-    """Return the calibration between that of the start and the fitted one that the blocks show to be better elsewhere.
+    """Return the calibration between `start` and `fitted` that is best in cross-validation over blocks.
 
         start, fitted: (2,) intercept and slope
         counts: (bin, 2) of each block, in order of time
         returns: (2,)
 
-    Cross-validation over blocks: the share of the way to the calibration of the other blocks with the greatest gain in log
-    likelihood, if that gain is more than its standard error; else the start's. Of a single block nothing can be shown.
+    It has the weight of SHARES with the largest gain in log likelihood, if the gain exceeds its standard error; else it is
+    `start`, also for a single block.
     """
     folds = in_groups(counts)
     if len(folds) < 2:

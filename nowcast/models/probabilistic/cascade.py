@@ -32,7 +32,7 @@ class CascadeConstants:
     num_averaged_bands: int = 1  # number of the coarsest bands whose change is averaged over all past frames
     # Light rain grows and decays for longer than correlations suggest. For it, a part of the variance of the difference between
     # two frames is taken as error, in the coarsest bands.
-    error_share: float = 0.45  # fraction of that variance
+    error_share: float = 0.45  # this fraction of the variance
     num_lasting_bands: int = 4  # number of these bands: with 4, those of 8, 16, 32 and 64 cells
 
 
@@ -171,7 +171,7 @@ def extrapolate(band: Band, block: int, num_leads: int) -> Iterator[Tensor]:
 
 
 def unpredicted_shares(bands: list[Band], num_leads: int) -> Iterator[Tensor]:
-    """Yield, for each lead time, the share of the variance of each band that cannot be predicted (case, band, block, block)."""
+    """Yield, for each lead time, the unpredictable fraction of the variance of each band, (case, band, block, block)."""
     weights = [torch.stack(each, dim=1) for each in zip(*(band.weights for band in bands), strict=True)]
     correlation = torch.stack([band.correlation for band in bands], dim=1)
     one, none = torch.ones_like(correlation), torch.zeros_like(correlation)

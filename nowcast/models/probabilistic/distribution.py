@@ -43,7 +43,7 @@ def coefficients(value: float) -> list[float]:
 
 
 def _between_levels(value: float) -> tuple[int, float]:
-    """Return the number of the level below a network value, and the value's share of the distance to the next level."""
+    """Return the number of the level below a network value, and the relative distance (0 to 1) to the next level."""
     lower = next((k for k in range(len(LEVELS) - 2) if value <= LEVELS[k + 1]), len(LEVELS) - 2)
     share = (value - LEVELS[lower]) / (LEVELS[lower + 1] - LEVELS[lower])
     return lower, min(max(share, 0.0), 1.0)

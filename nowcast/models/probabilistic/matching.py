@@ -1,4 +1,4 @@
-"""Probability matching: how much of the area each rain rate should cover, by the area that it has in the newest frame.
+"""Probability matching: set the forecast area of each rain rate from its area in the newest frame.
 
 The forecast area of each rate is the area in the newest frame times `area_share`. Rain of all rates gains area, because the
 CSI is best if rain is forecast wherever its probability is at least CSI / (1 + CSI), which is less than a half. Heavy rain
@@ -39,8 +39,8 @@ class MatchingConstants:
     most_area_loss: float = 0.9  # fraction of the area
     area_loss_lead: int = 4  # lead time number from which on the loss is complete
 
-    shift_least: float = 0.5  # share of the way from the expected area to that of the newest frame, for light rain
-    shift_grows_from: float = 0.45  # network value above which the share grows: 5 mm/h
+    shift_least: float = 0.5  # weight of the area in the newest frame, relative to the expected area, for light rain
+    shift_grows_from: float = 0.45  # network value above which this weight increases: 5 mm/h
     shift_whole_from: float = 0.7  # network value from which on it is 1: 20 mm/h
     shift_prior: float = 3.0  # cells with and without the rate that are added to both areas, so that none is 0; and at most
     shift_rarity: float = 0.1  # so much of the area of the anchor below: a rate that is not there is rarer than a lower one
@@ -69,7 +69,7 @@ class MatchingConstants:
         return (1 + self.area_gain * min(lead / self.area_gain_lead, 1)) * (1 - loss)
 
     def shift_share(self, value: float) -> float:
-        """Compute the share of the way from the expected area to that of the newest frame, for a network value."""
+        """Compute the weight of the area in the newest frame, relative to the expected area, for a network value."""
         grown = (value - self.shift_grows_from) / (self.shift_whole_from - self.shift_grows_from)
         return self.shift_least + (1 - self.shift_least) * min(max(grown, 0.0), 1.0)
 
@@ -102,7 +102,7 @@ def match_areas(odds: Tensor, newest: Tensor, validity: Tensor, first_lead: int,
 
 
 def shift_to_areas(odds: Tensor, newest: Tensor, validity: Tensor, constants: MatchingConstants) -> Tensor:
-    """Compute what to add to the log-odds of each anchor so that the expected area goes towards that of the newest frame.
+    """Compute the shift of the log-odds of each anchor that moves the expected area towards that of the newest frame.
 
         odds: (case, lead, anchor, cell) calibrated log-odds
         newest: (case, cell) network values of the newest frame

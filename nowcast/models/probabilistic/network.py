@@ -49,7 +49,7 @@ from nowcast.models.transform import Transform
 
 WIDTH_RATE = 40.0  # learning-rate multiplier of the widths: they are three numbers, beside tens of thousands of weights
 ENERGY_REACH = 2  # cells of a band to each side over which its mean square is averaged
-LEAST_DEVIATION = 0.02  # network values, least standard deviation of the distribution
+LEAST_DEVIATION = 0.02  # network values: smallest standard deviation of the distribution
 TO_LOGISTIC = math.sqrt(3) / math.pi  # from a standard deviation to the scale of a logistic distribution
 LEAST_LOG_SLOPE, MOST_LOG_SLOPE = 0.0, 6.0  # bounds of the slope's logarithm
 
