@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-KNOWN_MARGIN = 0.03  # share of the area with data that is shown around it
-DISPLAY_CELLS = 320  # most pixels along the longer side of a map: more than a panel of a figure has
+KNOWN_MARGIN = 0.03  # width of the margin around the area with data, relative to that area
+DISPLAY_CELLS = 320  # largest number of pixels along the longer side of a map; more would not be visible in a panel
 
 
 def block_size(shape: Sequence[int], cells: int = DISPLAY_CELLS) -> int:
@@ -39,9 +39,9 @@ def evenly_spaced(number: int, most: int) -> list[int]:
 
 
 def known_window(fields: Iterable[np.ndarray]) -> tuple[slice, slice]:
-    """Return the rows and columns of the smallest part that holds all known cells of fields (y, x), and a small margin.
+    """Return the rows and columns of the smallest rectangle with all known cells of fields (y, x), and a small margin.
 
-    The whole grid where nothing is known.
+    The whole grid if nothing is known.
     """
     rows = columns = None
     for field in fields:

@@ -47,12 +47,12 @@ def evaluate(
 ) -> Evaluation:
     """Score all forecasters on the cases of the records that every forecaster can forecast; absent frames are missing.
 
-    Several processes each score a share, and all return the whole. With `examples`, the first process forecasts a few cases
-    again and keeps their fields for pictures, and members at the gauges `places`. One case at a time is in memory, and up to
-    1 MB of sums for each day of a record. Raises DataError (exit 3) if no case is complete, no gauge lies in a record or a
+    Several processes share the cases, and all return the whole evaluation. With `examples`, the first process forecasts a few
+    cases again and keeps their fields for pictures, and members at the gauges `places`. One case at a time is in memory, and
+    up to 1 MB of sums per day of a record. Raises DataError (exit 3) if no case is complete, no gauge lies in a record or a
     forecaster does not fit one, UsageError (2) if forecasters or records do not fit each other.
     """
-    records = with_own_names(records)  # which cases, gauges and blocks know them by
+    records = with_own_names(records)  # cases, gauges and blocks refer to records by name
     _check_quantities(records)
     probabilities = Probabilities.of(forecasters, thresholds, RATES if records[0].quantity.is_rain else ())
     points = find_points(records, places)
@@ -92,7 +92,7 @@ def _time_step(
 ) -> np.timedelta64:
     """Return the time step of all cases; DataError (exit 3) if there are none, UsageError (2) for different time steps.
 
-    Raises NotEnoughFrames (exit 75) where what would be scored has not been observed yet.
+    Raises NotEnoughFrames (exit 75) if the valid times have not been observed yet.
     """
     steps = {windows.time_step: record.name for record, windows in zip(records, all_windows, strict=True) if len(windows)}
     if not steps:
@@ -106,7 +106,7 @@ def _time_step(
 
 
 def _joined(evaluation: Evaluation) -> Evaluation:
-    """Return the evaluations of all processes as one."""
+    """Merge the evaluations of all processes."""
     evaluation, *others = distributed.gather(evaluation)
     for other in others:
         evaluation.merge(other)
@@ -117,7 +117,7 @@ def _joined(evaluation: Evaluation) -> Evaluation:
 def _explain_not_yet(
     forecasters: Mapping[str, Forecaster], records: Sequence[Record], all_windows: Sequence[Windows]
 ) -> str | None:
-    """Return what has not been observed yet: the times of a file's forecasts, or a whole case; None if all has."""
+    """Return a message if the times of forecast files, or of a whole case, have not been observed yet; else None."""
     end = max(record.times[-1] for record in records)
     for name, forecaster in forecasters.items():
         times = forecaster.reference_times
@@ -127,7 +127,7 @@ def _explain_not_yet(
 
 
 def _explain_no_overlap(forecasters: Mapping[str, Forecaster], records: Sequence[Record]) -> str | None:
-    """Return why forecast files have no case if the reason is their reference times, else None."""
+    """Return a message if forecast files have no cases because of their reference times; else None."""
     files = {name: f.reference_times for name, f in forecasters.items() if f.reference_times is not None}
     spans = "; ".join(f"{record.name} goes from {record.times[0]}Z to {record.times[-1]}Z" for record in records)
     for name, times in files.items():
@@ -150,7 +150,7 @@ def _span(times: np.ndarray) -> str:
 
 
 def _explain_no_case(all_windows: Sequence[Windows], evaluation: Evaluation | None = None) -> str:
-    """Return why there is nothing to score: from the windows of all records, or from the cases that were read."""
+    """Return a message about why there is nothing to score, from the windows of all records or the cases that were read."""
     account = sum((windows.account for windows in all_windows[1:]), all_windows[0].account)
     first = all_windows[0]
     frames = f"{first.input_frames} past and {first.lead_frames} future frames {first.time_step / MINUTE:g} min apart"
@@ -214,7 +214,7 @@ def _common_mask(
     fields: Mapping[str, np.ndarray],
     exceedances: Mapping[str, np.ndarray],
 ) -> np.ndarray:
-    """Return where the observation and all forecasts are known, (lead, y, x); count forecasts of missing values alone."""
+    """Return a mask (lead, y, x) where observation and all forecasts are known; count forecasts without any known value."""
     known = np.isfinite(observed)
     evaluation.num_read += 1
     for name in forecasters:
@@ -242,9 +242,9 @@ def _with_probabilities(
     fields: Mapping[str, np.ndarray],
     exceedances: Mapping[str, np.ndarray],
 ) -> dict[str, Tally]:
-    """Return the tallies of fields with the sums of probabilities added.
+    """Return the tallies with the sums of probabilities added.
 
-    tallies: by forecaster; one that gives probabilities only has none
+    tallies: by forecaster; those that give only probabilities have none
     """
     complete = {}
     for name, forecaster in forecasters.items():
@@ -266,7 +266,7 @@ def _forecasts(
     lead_times: np.ndarray,
     probabilities: Probabilities | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return, by forecaster, the field (lead, y, x) and the probabilities (threshold, lead, y, x); only those that it gives."""
+    """Return the fields (lead, y, x) and the probabilities (threshold, lead, y, x), each by the forecasters that give them."""
     fields, exceedances = {}, {}
     for name, forecaster in forecasters.items():
         thresholds = probabilities.thresholds_of(name) if probabilities else ()

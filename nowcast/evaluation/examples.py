@@ -15,7 +15,7 @@ from nowcast.evaluation.coarsen import block_means, block_size, evenly_spaced, k
 from nowcast.evaluation.member_examples import MemberExample, Points, Read, make_member_example
 from nowcast.netcdf.places.locating import Locator
 
-MAX_FRAMES = 12  # most lead times of an example; of more, evenly spaced ones are shown
+MAX_FRAMES = 12  # largest number of lead times of an example; of more, evenly spaced ones are kept
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Example:
     block: side of the blocks, in grid cells
     corner: the row and column of the grid at which the area begins
     locator: where the grid lies on earth, None if unknown
-    probabilities: (lead, y, x) of at least `threshold`, by forecaster that gives any; of an ensemble the share of its members
-    events: (lead, y, x), the share of the cells of a block at which at least `threshold` was observed
-    members: those of ensembles, None if there are none
+    probabilities: (lead, y, x) of reaching `threshold`, by forecaster; of an ensemble the fraction of its members
+    events: (lead, y, x), the fraction of the cells of a block with at least `threshold` observed
+    members: of ensembles; None if there are none
     means: the forecasters whose forecast is the mean of their members
     """
 
@@ -96,7 +96,7 @@ def make_example(
     ensembles: Mapping[str, Read] | None = None,
     points: Points | None = None,
 ) -> Example:
-    """Return an example with block means at up to MAX_FRAMES lead times, also the first and the last.
+    """Return an example with block means at up to MAX_FRAMES lead times, including the first and the last.
 
     observed, forecasts: (lead, y, x) mm/h; spacing_km: (y, x) distance between cells, NaN if unknown
     probabilities: (lead, y, x) of at least `threshold`; ensembles: functions that read members; both by forecaster
@@ -124,7 +124,7 @@ def make_example(
 
 
 def _shares(read: Read, num_leads: int, threshold: float) -> np.ndarray:
-    """Return the share of members that reach the threshold, (lead, y, x); `read` returns those of a lead (member, y, x)."""
+    """Return the fraction of members that reach the threshold, (lead, y, x); read: returns members (member, y, x)."""
     members = (read(lead) for lead in range(num_leads))
     return np.stack([np.where(np.isnan(each), np.nan, each >= threshold).mean(axis=0) for each in members])
 

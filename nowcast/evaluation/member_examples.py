@@ -1,4 +1,4 @@
-"""Members of an example case for the report: a few fields, fans over the area and at points, chances of sums."""
+"""Members of an example case for the report: a few fields, fan charts of the area mean and at points, probabilities of sums."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +15,8 @@ from nowcast.prediction.gauges import Place
 from nowcast.prediction.weights import weigh
 from nowcast.scores.boxes import intervals
 
-SHOWN = 3  # members with maps
-SUM_AMOUNTS = (1.0, 5.0)  # mm, of AMOUNTS, of which the report has chances and diagrams
+SHOWN = 3  # number of members that are shown on maps
+SUM_AMOUNTS = (1.0, 5.0)  # mm: those of AMOUNTS that the report shows
 
 log = logging.getLogger(__name__)
 Points = Mapping[str, tuple[int, int]]  # rows and columns of the cells that have a fan, by name
@@ -36,14 +36,14 @@ class Fan:
 class MemberExample:
     """Members of an example case, by ensemble.
 
-    fields: (lead, member, y, x) mm/h, the first SHOWN members at the lead times that have maps, as block means
-    fans: of the mean over the cells that are known at all lead times, and of each point, without any of the wettest cell
-        observed; none where nothing is known throughout
-    lead_minutes: all lead times, those of the fans
-    sum_minutes: of the first interval, whose sums are shown; 0 without one
-    observed_sums: (y, x) mm, block means of what was observed in it
-    reached: (amount, y, x), for each of SUM_AMOUNTS the share of the cells of a block at which it was observed
-    chances: (amount, y, x), the share of cells and members that reach it
+    fields: (lead, member, y, x) mm/h, block means of the first SHOWN members at the lead times with maps
+    fans: of the mean over the cells that are known at all lead times, and of each point (default: the wettest cell observed);
+        empty if no cell is known at all lead times
+    lead_minutes: all lead times, which the fans cover
+    sum_minutes: length of the first interval, whose sums are shown; 0 if there is none
+    observed_sums: (y, x) mm, block means of the observed sums in that interval
+    reached: (amount, y, x) fraction of the cells of a block whose observed sum reaches each of SUM_AMOUNTS
+    probabilities: (amount, y, x) fraction of cells and members that reach it
     """
 
     fields: Mapping[str, np.ndarray]
@@ -51,7 +51,7 @@ class MemberExample:
     lead_minutes: tuple[float, ...]
     sum_minutes: int
     reached: np.ndarray
-    chances: Mapping[str, np.ndarray]
+    probabilities: Mapping[str, np.ndarray]
 
 
 def make_member_example(
@@ -64,13 +64,13 @@ def make_member_example(
     locator: Locator | None = None,
     points: Points | None = None,
 ) -> MemberExample | None:
-    """Return the members of a case, read lead by lead; None without ensembles.
+    """Read the members of a case lead by lead; return None without ensembles.
 
     observed: (lead, y, x) mm/h
-    leads: the lead times that have maps
+    leads: positions of the lead times with maps
     part, block: the area of the maps, and the side of the blocks
     locator: where the grid lies on earth, None if unknown
-    points: the cells that have a fan, in place of the wettest one
+    points: cells with a fan, instead of the wettest one
     """
     if not ensembles:
         return None
@@ -89,12 +89,12 @@ def make_member_example(
         lead_minutes=tuple(lead_minutes),
         sum_minutes=minutes,
         reached=sums(lambda lead: observed[lead][None]),
-        chances={name: sums(read) for name, read in ensembles.items()},
+        probabilities={name: sums(read) for name, read in ensembles.items()},
     )
 
 
 def _known(ensembles: Mapping[str, Read], observed: np.ndarray) -> np.ndarray:
-    """Return where the observation and every member are known at all lead times, (y, x)."""
+    """Return a mask (y, x) of the cells where observation and all members are known at all lead times."""
     known = np.isfinite(observed).all(axis=0)
     for read in ensembles.values():
         for lead in range(len(observed)):
@@ -103,7 +103,7 @@ def _known(ensembles: Mapping[str, Read], observed: np.ndarray) -> np.ndarray:
 
 
 def find_points(records: Sequence[Record], places: Sequence[Place]) -> dict[str, Points]:
-    """Return, by the name of each record, the cells of gauges by their names; a gauge may lie in some of the records alone.
+    """Return the cells of gauges by name, for each record by name; a gauge may lie in some records only.
 
     Raises DataError (exit 3) if no gauge lies in any record.
     """
@@ -125,7 +125,7 @@ def find_points(records: Sequence[Record], places: Sequence[Place]) -> dict[str,
 def _fans(
     ensembles: Mapping[str, Read], observed: np.ndarray, known: np.ndarray, locator: Locator | None, points: Points
 ) -> list[Fan]:
-    """Return the fans of the area mean and of points, or of the wettest cell; none where nothing is known throughout."""
+    """Return the fans of the area mean and of points, or of the wettest cell; empty if no cell is known at all lead times."""
     if not known.any():
         return []
     cell = np.unravel_index(int(np.argmax(np.where(known, observed.sum(axis=0), -1))), known.shape)
@@ -156,6 +156,6 @@ def _place(cell: tuple[int, int], locator: Locator | None) -> str:
 
 
 def _reached(sums: np.ndarray, part: tuple[slice, slice], block: int) -> np.ndarray:
-    """Return the share of members that reach each of SUM_AMOUNTS, as block means (amount, y, x); sums (member, y, x) mm."""
+    """Return the fraction of members that reach each of SUM_AMOUNTS, as block means (amount, y, x); sums: (member, y, x) mm."""
     shares = [np.where(np.isnan(sums), np.nan, sums >= amount).mean(axis=0) for amount in SUM_AMOUNTS]
     return block_means(np.stack(shares)[:, *part], block)

@@ -21,14 +21,14 @@ SUFFIX = ".nc"
 
 
 def is_scores_file(name: str) -> bool:
-    """Whether a path is a scores.nc file (of any format number) and not, for example, a forecast file."""
+    """Return whether a path is a scores.nc file (of any format number) and not, for example, a forecast file."""
     path = Path(name)
     if path.suffix != SUFFIX or not path.is_file():
         return False
     try:
         return FORMAT in global_attributes(path)
     except DataError:
-        return False  # reading it as a forecast file will raise the error that explains what is wrong with it
+        return False  # it is then read as a forecast file, which raises an error with the reason
 
 
 def pool(paths: Sequence[str | Path]) -> Evaluation:
@@ -66,7 +66,7 @@ def _require_alike(a: Evaluation, b: Evaluation, path_a: str | Path, path_b: str
 
 
 def _description(evaluation: Evaluation) -> dict[str, object]:
-    """Return what must be equal in evaluations that are pooled, by its name in the plural."""
+    """Return the properties that must be equal in pooled evaluations, by name (in the plural)."""
     tallies = {name: next(iter(blocks.values())) for name, blocks in evaluation.blocks.items()}
     all_sums = [tally[kind] for tally in tallies.values() for kind in tally]
     parameters = {name.replace("_", " "): value for sums in all_sums for name, value in sums.parameters.items()}
@@ -112,7 +112,7 @@ def _merge_about(a: dict, b: dict, path_a: str | Path, path_b: str | Path) -> di
 
 
 def _rain(pairs: Additive) -> bytes:
-    """Return bytes that are equal only for blocks with the same observed rain."""
+    """Return bytes that identify the observed rain of a block."""
     return b"".join(array.tobytes() for array in (pairs.num_pairs, pairs.sum_o, pairs.sum_oo))
 
 

@@ -1,4 +1,4 @@
-"""Score the probabilities of a case: which forecasters give any, and the sums of each.
+"""Compute the sums of probability scores of a case, for the forecasters that give probabilities.
 
 As soon as one forecaster is probabilistic (an ensemble, a file of probabilities, a network that forecasts them), all are
 scored by probabilities: a deterministic forecast is taken as an ensemble of one member. A forecaster that gives a field as
@@ -25,7 +25,7 @@ _TOLERANCE = 1e-4  # relative; thresholds that differ by less are the same one, 
 
 @dataclass(frozen=True)
 class Case:
-    """One case to score: reference time, lead times, observation (lead, y, x), where all forecasters are known, cell size."""
+    """One case to score: reference time, lead times, observation and common mask (lead, y, x), cell size."""
 
     reference: np.datetime64
     lead_times: np.ndarray
@@ -38,23 +38,23 @@ class Case:
 class Probabilities:
     """What to score in probabilities.
 
-    `matched` has, for each forecaster that gives probabilities, its thresholds (mm/h) and their positions in `thresholds`.
-    `rates` (mm/h) are those that the CRPS is integrated over; () if none is computed, since the quantity is not rain.
+    matched: for each forecaster with probabilities, its thresholds (mm/h) and their positions in `thresholds`
+    rates: mm/h, over which the CRPS is integrated; () for quantities other than rain, which have no CRPS
     """
 
     thresholds: tuple[float, ...]
     most_members: int
     matched: Mapping[str, tuple[tuple[float, ...], tuple[int, ...]]]
-    fixed: frozenset[str] = frozenset()  # names of those that have the probabilities of their own thresholds alone
+    fixed: frozenset[str] = frozenset()  # forecasters with probabilities of their own thresholds only
     rates: tuple[float, ...] = RATES
 
     @classmethod
     def of(
         cls, forecasters: Mapping[str, Forecaster], thresholds: Sequence[float], rates: Sequence[float] = RATES
     ) -> "Probabilities | None":
-        """Return what to score for these forecasters and thresholds; None if none of them is probabilistic.
+        """Return what to score for these forecasters and thresholds; None if no forecaster is probabilistic.
 
-        Raises UsageError (exit 2) if a file has the probabilities of none of the thresholds.
+        Raises UsageError (exit 2) if a file has none of the thresholds.
         """
         thresholds = tuple(map(float, thresholds))
         if not any(forecaster.is_probabilistic for forecaster in forecasters.values()):
@@ -69,7 +69,7 @@ class Probabilities:
         return cls(thresholds, most_members, matched, fixed, tuple(rates))
 
     def thresholds_of(self, name: str) -> tuple[float, ...]:
-        """Return the thresholds (mm/h, ascending) whose probabilities a forecaster is asked for: those scored, and RATES.
+        """Return the thresholds (mm/h, ascending) whose probabilities a forecaster must give: those scored, and `rates`.
 
         () if it gives no probabilities.
         """
@@ -78,7 +78,7 @@ class Probabilities:
         return tuple(sorted({*self.matched[name][0], *(() if name in self.fixed else self.rates)}))
 
     def position(self, name: str, column: int) -> int | None:
-        """Return the position in `thresholds_of` of the threshold that is scored in a column; None if it is not asked for."""
+        """Return the position in `thresholds_of` of the scored threshold number `column`; None if it is not there."""
         own, columns = self.matched[name]
         return self.thresholds_of(name).index(own[columns.index(column)]) if column in columns else None
 
@@ -88,10 +88,10 @@ class Probabilities:
         """Return the sums of one case by kind: "probabilities", "distribution" for the CRPS, and those of `_of_members`.
 
         field: (lead, y, x) mm/h, or None
-        exceedance: (threshold, lead, y, x) from 0 to 1, of `thresholds_of`; None: the shares of members that reach each
+        exceedance: (threshold, lead, y, x) from 0 to 1, of `thresholds_of`; None: the fractions of members that reach each
 
-        A forecaster that states probabilities is no ensemble: it has no "members". Beside ensembles, the sums over time and
-        area of its field are scored, as are those of all fields.
+        A forecaster with probabilities of its own has no "members". If ensembles are scored, the sums over time and area of
+        all fields are scored too.
         """
         num_leads = len(case.observed)
         sums, rates = ExceedanceSums.zeros(num_leads, self.thresholds), RateSums.zeros(num_leads, self.rates)
@@ -129,7 +129,7 @@ class Probabilities:
         return kinds | (boxes.kinds if boxes else {})
 
     def _of_boxes(self, case: Case, field: np.ndarray | None) -> dict[str, Additive]:
-        """Return the sums over time and area of a field (lead, y, x), as of one member; nothing where none are scored."""
+        """Return the sums over time and area of a field (lead, y, x), as for one member; {} if they are not scored."""
         if field is None or not self.has_sums:
             return {}
         boxes = self.boxes(case)
@@ -139,7 +139,7 @@ class Probabilities:
 
     @property
     def has_sums(self) -> bool:
-        """Whether the rain of 30 and 60 minutes is scored: where there is an ensemble, of rain."""
+        """Return whether sums of 30 and 60 minutes are scored: if there is an ensemble of rain."""
         return self.most_members > 1 and bool(self.rates)
 
     def boxes(self, case: Case) -> BoxSums:
@@ -154,7 +154,7 @@ def default_thresholds(forecasters: Iterable[Forecaster]) -> tuple[float, ...]:
 
 
 def _match(name: str, own: Sequence[float], scored: Sequence[float]) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """Return those of a forecaster's own thresholds that are scored, and the position of each among the scored ones."""
+    """Return the thresholds of a forecaster that are scored, and the position of each among the scored ones."""
     pairs = [(threshold, n) for n, t in enumerate(scored) for threshold in own if abs(threshold - t) <= _TOLERANCE * t]
     if not pairs:
         listed_own, listed = (", ".join(f"{value:g}" for value in values) for values in (own, scored))

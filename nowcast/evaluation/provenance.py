@@ -1,4 +1,4 @@
-"""Describe what was scored on what: records with their time spans and grids, forecasters with their checkpoints.
+"""Describe the records of an evaluation with time spans and grids, and the forecasters with checkpoints.
 
 Everything is text or numbers, so that it can be written into the score files.
 """
@@ -50,9 +50,9 @@ def describe_forecaster(
 
     horizon: the longest lead time
 
-    Seen are cases with an observation that trained it (`num_cases_in_training`) or chose and calibrated it
-    (`num_cases_in_validation`), and those at such a time in a record of another name with the same cell size
-    (`num_cases_at_seen_times`), which may be the same radar.
+    These are cases with an observation from its training (`num_cases_in_training`) or validation (`num_cases_in_validation`)
+    periods, and cases in these periods in a record of another name with the same cell size (`num_cases_at_seen_times`),
+    which may be the same radar.
     """
     description = forecaster.describe()
     seen = {split: forecaster.seen(split) for split in SPLITS}
@@ -93,6 +93,6 @@ def _time(text: str) -> np.datetime64:
 def about(
     forecasters: Mapping[str, Forecaster], records: Sequence[Record], cases: Sequence[ScoredCase], horizon: np.timedelta64
 ) -> dict[str, Any]:
-    """Return what was scored on what: `records` and `forecasters`; horizon: the longest lead time."""
+    """Return the descriptions `records` and `forecasters` of an evaluation; horizon: the longest lead time."""
     described = {name: describe_forecaster(each, records, cases, horizon) for name, each in forecasters.items()}
     return {"records": describe_records(records, cases), "forecasters": described}

@@ -35,11 +35,11 @@ class Evaluation:
     examples: list[Example] = field(default_factory=list)  # a few cases with their fields, for the report
     about: dict[str, Any] = field(default_factory=dict)  # descriptions of records and forecasters, see provenance.py
     num_read: int = 0  # cases that were forecast, scored or not
-    all_missing: dict[str, int] = field(default_factory=dict)  # by forecaster, cases of which it forecasts no known value
+    all_missing: dict[str, int] = field(default_factory=dict)  # by forecaster: number of cases with only missing values
     inputs: list[Path] = field(default_factory=list)  # files of records and forecasters, which no report may overwrite
 
     def add(self, name: str, block: Block, sums: Tally | Additive) -> None:
-        """Add the sums of one or more cases to a block of a forecaster. Sums that are no Tally are of the kind "pairs"."""
+        """Add the sums of one or more cases to a block of a forecaster; sums other than a Tally are of the kind "pairs"."""
         tally = sums if isinstance(sums, Tally) else Tally({"pairs": sums})
         blocks = self.blocks.setdefault(name, {})
         blocks[block] = blocks[block] + tally if block in blocks else tally
@@ -80,18 +80,18 @@ class Evaluation:
 
     @property
     def baselines(self) -> list[str]:
-        """Names of the forecasters that the others are compared with, the simplest first."""
+        """Return the names of the baselines that were scored, the simplest first."""
         return [name for name in BASELINES if name in self.blocks]
 
     @property
     def references(self) -> list[str]:
-        """Names of all forecasters that others are compared with: the baselines, then the others but for the first."""
+        """Return the names of all forecasters that others are compared with: the baselines, then all others but the first."""
         return self.baselines + [name for name in self.blocks if name not in self.baselines][1:]
 
     def compared_with(self, name: str) -> list[str]:
-        """Return what a forecaster is compared with, so that each pair is compared once.
+        """Return the forecasters that a forecaster is compared with, so that each pair is compared once.
 
-        A baseline: simpler ones; any other: all baselines, and those of the others that come after it.
+        For a baseline: simpler baselines; for any other: all baselines, and the other forecasters after it.
         """
         order, others = self.baselines, [other for other in self.blocks if other not in self.baselines]
         return order[: order.index(name)] if name in order else order + others[others.index(name) + 1 :]

@@ -1,7 +1,7 @@
 """Find the cases of records that all forecasters can forecast.
 
-As in training and forecasting, a case may have an absent frame: a past one is missing as a whole, which a forecaster has to
-allow, and at a future one nothing is scored.
+As in training and forecasting, a case may have an absent frame: a past one is missing as a whole, if the forecasters allow it;
+a future one is not scored.
 """
 
 import logging
@@ -22,7 +22,7 @@ MAX_ABSENT = Data().max_absent  # frames of a case, unless a network allows more
 
 
 def with_absent(forecasters: Mapping[str, Forecaster], records: Sequence[Record]) -> list[Record]:
-    """Return the records with the frames put in that a case may lack."""
+    """Return the records with absent frames inserted, as many in a row as a case may have."""
     return [record.with_absent(_most_absent(forecasters)) for record in records]
 
 
@@ -31,7 +31,7 @@ def _most_absent(forecasters: Mapping[str, Forecaster]) -> int:
 
 
 def find_cases(forecasters: Mapping[str, Forecaster], records: Sequence[Record], selection: Selection) -> list[Windows]:
-    """Return the cases of each record; where none of them has a complete case, those with fewer lead times."""
+    """Return the cases of each record; if there is no complete case, those with fewer lead times."""
     steps = [_common_step(forecasters, record) for record in records]
     leads = [_common_leads(forecasters, record) for record in records]
     with_all_leads = [_windows(forecasters, *each, selection) for each in zip(records, steps, leads, strict=True)]
@@ -40,7 +40,7 @@ def find_cases(forecasters: Mapping[str, Forecaster], records: Sequence[Record],
     for fewer in range(min(leads) - 1, 0, -1):
         found = [_windows(forecasters, *each, fewer, selection) for each in zip(records, steps, strict=True)]
         if any(windows.account.num_windows for windows in found):
-            message = "no record has %d past and %d future frames without a gap: %d lead times are scored, the most there are"
+            message = "no record has %d past and %d future frames without a gap: only %d lead times are scored"
             log.warning(message, found[0].input_frames, min(leads), fewer)
             return found
     return with_all_leads
@@ -70,13 +70,13 @@ def _windows(
 
 
 def _common_leads(forecasters: Mapping[str, Forecaster], record: Record) -> int:
-    """Return how many lead times all of them can forecast."""
+    """Return the number of lead times that all forecasters can forecast."""
     limits = [leads for forecaster in forecasters.values() if (leads := forecaster.leads_on(record)) is not None]
     return min(limits) if limits else next(iter(forecasters.values())).num_leads
 
 
 def _common_step(forecasters: Mapping[str, Forecaster], record: Record) -> np.timedelta64:
-    """Return the time step in which all of them forecast; UsageError (exit 2) if they have to forecast in different ones."""
+    """Return the time step at which all forecasters forecast; UsageError (exit 2) if they need different ones."""
     own = {name: forecaster.own_time_step(record) for name, forecaster in forecasters.items()}
     own = {name: step for name, step in own.items() if step is not None}
     if len(set(own.values())) > 1:

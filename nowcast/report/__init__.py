@@ -1,1 +1,1 @@
-"""What people look at: tables, sentences, pictures, report.html."""
+"""Presentation of results: tables, sentences, pictures, report.html."""

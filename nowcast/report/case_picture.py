@@ -1,4 +1,4 @@
-"""Draw a case of a validation for the loggers of a training: plain pixels, since it is drawn again and again."""
+"""Draw a case of a validation for the loggers of a training: plain pixels, because it is drawn often."""
 
 import numpy as np
 

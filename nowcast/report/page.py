@@ -244,8 +244,8 @@ def _cases(evaluation: Evaluation, pictures: Mapping[str, Sequence[bytes | None]
         text += f" For display, each pixel is the mean of {block} × {block} grid cells."
     if any(example.probabilities for example in evaluation.examples):
         text += (
-            f" Probabilities are those of {level:g} {evaluation.quantity.unit} or more, of ensembles the share of members; "
-            "beside them is where that was observed."
+            f" Probabilities are those of {level:g} {evaluation.quantity.unit} or more, for ensembles the fraction of members; "
+            "beside them is where it was observed."
         )
     shown = [
         Picture(f"{_case(example)}: {what}", made[n], wide=True)

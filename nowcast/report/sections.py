@@ -83,7 +83,8 @@ def sums_section(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mappin
     text = (
         "Flood models take rain summed over time and area. Amounts are those of intervals that follow one another from the "
         "reference time on, at cells and as means over boxes; a box counts where all its cells are known throughout the "
-        "interval. The chance of an amount is the share of members that reach it; a forecast without members counts as one."
+        "interval. The probability of an amount is the fraction of members that reach it; a forecast without members counts as "
+        "one member."
     )
     yield Section("Sums over time and area", text, groups, tables=sum_tables(evaluation, rows), legend=True)
 
@@ -94,9 +95,9 @@ def members_section(evaluation: Evaluation, rows: Sequence[Mapping], styles: Map
     if not examples and not evaluation.forecasters_with("member_spectra"):
         return
     text = (
-        "Each member is rain that might fall, whole in space and time. Fans: the median of the members, and in shades the "
-        "middle half and nine tenths of them; black is what was observed. Power of members: 1 is as rough as the observed "
-        "rain, at every wavelength; the mean of the members is smoother by its nature. Chances of sums are shares of members."
+        "Each member is a possible course of the rain, coherent in space and time. Fans: the median of the members, and shaded "
+        "the middle 50 % and 90 % of them; black is the observation. Power of members: 1 is as rough as the observed "
+        "rain, at every wavelength; the mean of the members is always smoother. Probabilities of sums are fractions of members."
     )
     ratio = [drawn("Power of members / observed power", draw_spectrum_ratio(rows, styles, score="member_spectrum_ratio"))]
     pictures = [group for example in examples for group in _of_example(example, evaluation, styles)]
@@ -104,7 +105,7 @@ def members_section(evaluation: Evaluation, rows: Sequence[Mapping], styles: Map
 
 
 def _of_example(example: Example, evaluation: Evaluation, styles: Mapping[str, Style]) -> Iterable[Sequence[Picture]]:
-    """Yield groups of pictures of the members of a case: maps, fans, chances of sums."""
+    """Yield groups of pictures of the members of a case: maps, fans, probabilities of sums."""
     case, quantity, members = f"The {example.rank} case", evaluation.quantity, example.members
     yield [Picture(f"{case}, from {moment(example.case.reference)}: members", draw_members(example, quantity), wide=True)]
     yield [
@@ -113,4 +114,5 @@ def _of_example(example: Example, evaluation: Evaluation, styles: Mapping[str, S
         for fan in members.fans
     ]
     if members.sum_minutes:
-        yield [Picture(f"{case}: chances of {members.sum_minutes} minutes' rain", draw_sums(example, quantity), wide=True)]
+        title = f"{case}: probabilities of {members.sum_minutes} minutes' rain"
+        yield [Picture(title, draw_sums(example, quantity), wide=True)]

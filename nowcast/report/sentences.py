@@ -1,4 +1,4 @@
-"""Findings in words: what is better by how much, what the scores are based on, up to which lead time, gains from smoothing."""
+"""Findings as sentences: comparison with baselines by lead time, basis of the scores, gains from smoothing."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ COARSER = 1.5  # ratio of effective resolutions above which a forecast is report
 
 
 def headline(evaluation: Evaluation, rows: Sequence[Mapping]) -> str:
-    """Return one sentence on what is better than what, by how much and until when, at the threshold nearest to 1 mm/h.
+    """Return one sentence that compares CSI at the threshold nearest to 1 mm/h: by how much and up to which lead time.
 
     The first forecaster that is no baseline is compared with the best baseline. `rows` are those of the evaluation.
     """
@@ -99,7 +99,7 @@ def quoted(name: str) -> str:
 
 
 def scored_field(evaluation: Evaluation, name: str) -> str:
-    """Return for a sentence what the scores of a single field are of: a forecaster, or the mean of its members."""
+    """Return the name of the field that is scored, for a sentence: the forecaster, or the mean of its members."""
     size = _num_members(evaluation, name)
     return f"the mean of the {size:g} members of {quoted(name)}" if size > 1 else quoted(name)
 
@@ -145,13 +145,13 @@ def _few_data(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _what_was_scored(evaluation: Evaluation) -> Iterator[str]:
-    """Yield which scores of a forecaster are those of its ensemble mean or of its probabilities."""
+    """Yield sentences about which scores are those of an ensemble mean or of probabilities."""
     for name in evaluation.forecasters_with("members"):
         if (size := _num_members(evaluation, name)) > 1:
             yield (
                 f"{quoted(name)} has {size:g} members: its scores of a single field, such as CSI and MAE, are those of the "
-                "ensemble mean, which is smoother than each member; its Brier scores and CRPS are those of the shares of "
-                "members, and the larger the fewer there are."
+                "ensemble mean, which is smoother than each member; its Brier scores and CRPS are those of the fractions of "
+                "members, and are worse the fewer members there are."
             )
     both = [name for name in evaluation.forecasters_with("pairs") if _states_probabilities(evaluation, name)]
     if both:

@@ -32,7 +32,7 @@ def table(evaluation: Evaluation, width: int = ANY_WIDTH, *, rows: Sequence[Mapp
     width: characters in a line; only a word that is longer, such as a forecaster's name, makes a longer line
     rows: those of the evaluation, if they are known already
 
-    Before the tables stands which cases the networks have seen in their training. The tables are: scores pooled over lead
+    Warnings about cases seen in training come before the tables. The tables are: scores pooled over lead
     times, CSI by lead time, FSS by scale, power ratio by wavelength, probabilities, sums of members, paired differences between
     the forecasters.
     """

@@ -26,10 +26,10 @@ ARGUMENTS = """As a function of arrays:
         one threshold; of scores of ensembles (member, time, y, x)
     observed: (time, y, x) or (case, time, y, x) mm/h
     threshold: mm/h, one or several; by default 1, or those that the coordinate of a forecast of probabilities names
-    by_lead: return a score for each lead time in place of one over all
+    by_lead: return a score for each lead time instead of one over all
     scale_km: side of the windows of fss, one or several
-    spacing_km: distance between cells, for fss and spectra; by default that of a DataArray's coordinates
-    returns: a number, or an array with the axes (lead, threshold, scale or wavelength) of which there are several
+    spacing_km: distance between cells, for fss and spectra; default: from a DataArray's coordinates
+    returns: a number, or an array with those of the axes (lead, threshold, scale or wavelength) that have several values
 
 Raises UsageError (exit 2) for shapes that do not fit, DataError (3) for DataArrays that do not."""
 ROUNDING = 0.001  # by which probabilities may be above 1 or below 0
@@ -95,7 +95,7 @@ def numbers(value: Any) -> tuple[float, ...]:
     except (TypeError, ValueError):
         found = np.full(1, np.nan)
     if found.ndim > 1 or not found.size or np.isnan(found).any():
-        raise UsageError(f"{value!r} is no number: write a number or a list of them, such as [1.0, 5.0]")
+        raise UsageError(f"{value!r} is not a number: write a number or a list of numbers, such as [1.0, 5.0]")
     return tuple(found.tolist())
 
 
@@ -106,7 +106,7 @@ def _paired(name: str, kind: str, forecast: Any, observed: Any, thresholds: tupl
     if any(labelled) and not all(labelled):
         names = ("forecast", "observation") if labelled[0] else ("observation", "forecast")
         raise UsageError(
-            f"the {names[0]} is a DataArray and the {names[1]} is none, so that units, times and rows cannot be compared.\n"
+            f"the {names[0]} is a DataArray but the {names[1]} is not, so that units, times and rows cannot be compared.\n"
             "Expected two DataArrays, or two NumPy arrays in mm/h with the same times and rows."
         )
     if all(labelled):
@@ -161,7 +161,7 @@ def as_numpy(array: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(array)
     except ValueError:
-        raise UsageError(f"{name} is no array, but lists of different lengths") from None
+        raise UsageError(f"{name} is not an array: its lists have different lengths") from None
 
 
 def _spacing(name: str, asked: Any, found: tuple[float, float]) -> tuple[float, float]:
@@ -171,7 +171,7 @@ def _spacing(name: str, asked: Any, found: tuple[float, float]) -> tuple[float, 
         )
     spacing = tuple(np.broadcast_to(given, 2).tolist()) if asked is not None else found
     if not np.isfinite(spacing).all():
-        raise DataError(f"{name} needs the distance between cells, which the arrays do not say: give spacing_km, such as 1.0")
+        raise DataError(f"{name} needs the distance between cells, which arrays do not hold: give spacing_km, such as 1.0")
     return spacing
 
 

@@ -1,4 +1,4 @@
-"""The members of an example case: the fans of the area and of the wettest cell, and the chances of sums, by value."""
+"""The members of an example case: the fans of the area and of the wettest cell, and the probabilities of sums, by value."""
 
 import numpy as np
 import pytest
@@ -47,13 +47,13 @@ def test_chances_are_shares_of_members_that_reach_the_hour():
     observed, read = case()
     made = make_member_example({"ens": read}, observed, LEADS, [0], WHOLE, 1)
     assert (made.sum_minutes, SUM_AMOUNTS) == (60, (1.0, 5.0))
-    np.testing.assert_array_equal(made.chances["ens"][:, 1, 2], [0.5, 0.5])  # 0.5 and 12 mm
-    np.testing.assert_array_equal(made.chances["ens"][:, 2, 2], [0.5, 0])  # 0.5 and 2 mm
-    assert np.isnan(made.chances["ens"][:, [0, 3], [0, 4]]).all()
+    np.testing.assert_array_equal(made.probabilities["ens"][:, 1, 2], [0.5, 0.5])  # 0.5 and 12 mm
+    np.testing.assert_array_equal(made.probabilities["ens"][:, 2, 2], [0.5, 0])  # 0.5 and 2 mm
+    assert np.isnan(made.probabilities["ens"][:, [0, 3], [0, 4]]).all()
     np.testing.assert_array_equal(made.reached[:, 1, 2], [1, 1])
     np.testing.assert_array_equal(made.reached[:, 2, 2], [1, 0])
     short = make_member_example({"ens": read}, observed[:2], LEADS[:2], [0], WHOLE, 1)
-    assert (short.sum_minutes, short.chances["ens"].size) == (0, 0)
+    assert (short.sum_minutes, short.probabilities["ens"].size) == (0, 0)
 
 
 def test_shares_of_members_are_probabilities_of_the_threshold():
@@ -102,7 +102,7 @@ def test_gauges_need_members_a_report_and_names(tmp_path):
     record = str(write_record(tmp_path / "r.nc", rain(frames=2)))
     with pytest.raises(UsageError, match=r"--at needs --output: the report shows members there\.\nGive"):
         score(["persistence"], [record], Selection(), {"--at": ["50,5"]}, output=None, **options)
-    with pytest.raises(UsageError, match=r"--at 50,5: there are no members to show there\.\nGive --members 24"):
+    with pytest.raises(UsageError, match=r"--at 50,5: there are no members to show at a gauge\.\nGive --members 24"):
         evaluate_forecasters(["persistence"], [record], Selection(), at=["50,5"], **options)
     with pytest.raises(UsageError, match='two places are called "A"'):
         evaluate_forecasters(["persistence"], [record], Selection(), at=["A=50,5", "A=50,6"], **options)

@@ -146,7 +146,7 @@ def test_scores_and_forecasters_do_not_mix(scored):
     for option in (("--observations", scored / "first" / "radar.nc"), ("--thresholds", "1"), ("--every", "30")):
         code, _, err = command("evaluate", scores, *option)
         assert code == 2
-        assert err == f"error: {option[0]} cannot be given with scores.nc files: they hold what was scored\n"
+        assert err == f"error: {option[0]} cannot be given with scores.nc files, in which it is fixed\n"
 
 
 def test_without_scores_files_observations_are_asked_for():

@@ -123,7 +123,7 @@ def test_shapes_that_do_not_fit_are_refused():
         scores.mae(FORECAST, OBSERVED, 1.0)
     with pytest.raises(UsageError, match=r"Expected a forecast \(threshold, time, y, x\) with 2 thresholds"):
         scores.brier(FORECAST, OBSERVED, [1, 2])
-    with pytest.raises(UsageError, match="'one' is no number"):
+    with pytest.raises(UsageError, match="'one' is not a number"):
         scores.csi(FORECAST, OBSERVED, "one")
     with pytest.raises(UsageError, match="the scores take DataArrays: give a variable of the Dataset"):
         scores.mae(labelled(FORECAST).to_dataset(name="rain"), labelled(OBSERVED))
@@ -132,17 +132,17 @@ def test_shapes_that_do_not_fit_are_refused():
 def test_one_data_array_and_one_numpy_array_are_refused():
     observed = rain(frames=3)
     for pair in ((labelled(observed), observed), (observed, labelled(observed))):
-        with pytest.raises(UsageError, match=r"is a DataArray and the .* is none.*\nExpected two DataArrays, or two NumPy"):
+        with pytest.raises(UsageError, match=r"is a DataArray but the .* is not.*\nExpected two DataArrays, or two NumPy"):
             scores.mae(*pair)
 
 
 def test_numbers_that_are_none_are_refused():
     observed = rain(frames=3)
     for threshold in ([[1, 5]], np.nan, [1, None], []):
-        with pytest.raises(UsageError, match="is no number: write a number or a list of them"):
+        with pytest.raises(UsageError, match="is not a number: write a number or a list of numbers"):
             scores.csi(observed, observed, threshold)
     for spacing in (-1, 0, [1, 2, 3], np.nan):
-        with pytest.raises(UsageError, match=r"write the distance between cells|is no number"):
+        with pytest.raises(UsageError, match=r"write the distance between cells|is not a number"):
             scores.fss(observed, observed, spacing_km=spacing)
     with pytest.raises(UsageError, match="the forecast is an array of object"):
         scores.mae(observed.astype(object), observed)

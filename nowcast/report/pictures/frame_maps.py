@@ -29,7 +29,7 @@ CELLS_PER_INCH = 110  # of the longer side of a map; larger grids are averaged i
 DRAWING_DPI = 220  # of the pixels of maps in SVG and PDF
 MOTION_FRAMES = 3  # earlier frames that the motion is estimated from
 ARROW_MINUTES = (5, 10, 15, 20, 30, 60, 120, 180)  # what arrows can show the way of
-USUAL_SPEED = 1.3  # km per minute: an arrow of rain that moves so fast is as long as arrows are apart
+TYPICAL_SPEED = 1.3  # km per minute: an arrow of rain that moves so fast is as long as arrows are apart
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class _Canvas:
 
     def _minutes(self) -> float:
         """Return the minutes whose way the arrows show; NaN if the size of the cells is unknown."""
-        apart = max(self.extent_km) / ARROWS / USUAL_SPEED
+        apart = max(self.extent_km) / ARROWS / TYPICAL_SPEED
         if not math.isfinite(apart * self.frames.minutes):
             return math.nan
         return max((m for m in ARROW_MINUTES if m <= apart), default=ARROW_MINUTES[0])

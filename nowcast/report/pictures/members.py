@@ -1,4 +1,4 @@
-"""Pictures of the members of an example case: small multiples, chances of sums, and fans over lead time."""
+"""Pictures of the members of an example case: small multiples, probabilities of sums, and fans over lead time."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ def draw_members(example: Example, quantity: Quantity) -> bytes | None:
 
 
 def draw_sums(example: Example, quantity: Quantity) -> bytes | None:
-    """Return a PNG with a row for each amount: where the rain of the first interval reached it, and its chance by ensemble.
+    """Return a PNG with a row for each amount: where the rain of the first interval reached it, and its probabilities.
 
     None without ensembles, and where no interval fits the lead times.
     """
@@ -47,12 +47,12 @@ def draw_sums(example: Example, quantity: Quantity) -> bytes | None:
         return None
     members, minutes = example.members, np.timedelta64(example.members.sum_minutes, "m")
     when = span(example.case.reference, example.case.reference + minutes)
-    title = f"{plain(short(example.case.record, 40))}, chance of rain in the {members.sum_minutes} minutes of {when}"
-    grid = _grid(example, len(SUM_AMOUNTS), ["observed", *members.chances], title)
+    title = f"{plain(short(example.case.record, 40))}, probability of rain in the {members.sum_minutes} minutes of {when}"
+    grid = _grid(example, len(SUM_AMOUNTS), ["observed", *members.probabilities], title)
     scale = colour_scale(Quantity.named(PROBABILITY))
     for row, amount in enumerate(SUM_AMOUNTS):
         grid.label_row(row, f"≥ {amount:g} mm")
-        for column, fields in enumerate([members.reached, *members.chances.values()]):
+        for column, fields in enumerate([members.reached, *members.probabilities.values()]):
             grid.paste(row, column, fields[row], scale)
     grid.scale(scale, "chance", extend="both")
     return png(grid.pixels())

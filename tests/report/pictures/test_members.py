@@ -1,4 +1,4 @@
-"""Pictures of members: small multiples, fans and chances of sums, and the sections of the report that hold them."""
+"""Pictures of members: small multiples, fans and probabilities of sums, and the sections of the report that hold them."""
 
 import html
 import io
@@ -76,7 +76,7 @@ def test_the_page_has_sections_of_sums_and_members():
         "Reliability ≥ 5 mm in 60 minutes, in boxes of 40 km": 1,
         "Ranks of 60 minutes, at cells: ens": 1,
         "The best case: ens, wettest cell observed": 1,
-        "The best case: chances of 60 minutes' rain": 1,
+        "The best case: probabilities of 60 minutes' rain": 1,
         "Power of members / observed power": 1,
     }.items():
         assert page.count(f"<figcaption>{title}") == count, title
