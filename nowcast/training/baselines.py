@@ -1,7 +1,7 @@
-"""Baselines that a validation scores beside the network, on the same pixels.
+"""Score baselines in a validation, on the same pixels as the network.
 
-The cases of a validation are always the same, so each batch is scored once. Finding the motion of a case takes far longer than
-reading it.
+The cases of a validation are always the same, so each batch is scored once: estimating the motion of a case takes far longer
+than reading it.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from nowcast.forecasters.baselines import Extrapolation, Persistence
 from nowcast.quantity import Quantity
 from nowcast.scores.pixels import Sums, sums
 
-MOST_BYTES = 1 << 28  # of the masks that are kept in memory
+MOST_BYTES = 1 << 28  # memory for masks of batches
 
 
 class Baselines:
     """The baselines of a validation: the newest frame repeated and, if `extrapolates`, the one moved along its motion.
 
-    thresholds: of the events, mm/h
-    repeated: the name of the newest frame, repeated
-    most_bytes: of the masks that are kept; batches beyond are scored anew in each validation
+    thresholds: of events, mm/h
+    repeated: name of the baseline that repeats the newest frame
+    most_bytes: memory for masks; batches beyond it are scored again in each validation
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class Baselines:
     def suited_to(cls, data: Data, quantity: Quantity) -> "Baselines":
         """Return the baselines for this section `[data]` and quantity.
 
-        In Lagrangian coordinates the newest frame, standing still, is the extrapolation, and persistence cannot be told from
-        it. On the grid, extrapolation is found for rain alone: the constants of the motion are those of rain.
+        In Lagrangian coordinates repeating the newest frame is extrapolation, and there is no persistence. On the grid,
+        extrapolation is computed only for rain, for which the motion constants were chosen.
         """
         has_motion = data.input_frames >= Extrapolation.input_frames
         if data.coordinates == "lagrangian" and has_motion:
@@ -52,8 +52,8 @@ class Baselines:
     def score(self, k: int, batch: Batch) -> tuple[np.ndarray, dict[str, Sums]]:
         """Return the pixels of batch `k` that count, and the sums of each baseline over them, by name.
 
-        A pixel counts where it was observed and every baseline knows it: extrapolation does not know what comes into a crop
-        from outside.
+        A pixel counts if it was observed and every baseline has a value there: extrapolation has none for air from outside
+        the crop.
 
         returns: (case, lead, y, x) bool, and sums over the cases
         """

@@ -1,11 +1,11 @@
-"""Which checkpoint fits which training: checks before a run resumes, and before it starts with another run's weights.
+"""Check that a checkpoint fits a training: before a run resumes, and before it starts with another run's weights.
 
-Resume: the config must be that of the run, except for `[training]`, where everything may change but `optimizer` and `ema`,
-whose state is in the checkpoint. The records may have moved, but must give the same windows on the same grids. Keys that are
-newer than the run have the values that it went by.
+Resume: the config must be that of the run, except `[training]`, where all keys but `optimizer` and `ema`, whose state is in the
+checkpoint, may change. The records may have moved, but must give the same windows on the same grids. Keys that the run did not
+have yet get the values that correspond to its behaviour.
 
-Start (`training.start_from`): only the weights are taken, so quantity, units, `[transform]` and `[model]` must be equal. It is
-told where windows of the validation trained them.
+Start (`training.start_from`): only the weights are used, so quantity, units, `[transform]` and `[model]` must be equal. A
+warning is logged if the weights were trained on windows of the validation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,12 +31,12 @@ from nowcast.training.experiment import resolve
 
 FIXED = {"training.optimizer", "training.ema"}  # keys of [training] that may not change when a run resumes
 FREE = {"data.records"}  # may change: the windows themselves are compared
-NEWER = {"max_absent": 0}  # keys of [data] that are newer than some checkpoints, with what those runs did
+NEWER = {"max_absent": 0}  # keys of [data] that older checkpoints lack, with the values of those runs
 MOST_SHOWN = 4  # differences that a message lists
 
 
 def as_the_run(experiment: Experiment, checkpoint: Checkpoint) -> Experiment:
-    """Give keys of `[data]` that neither the config nor the checkpoint to resume from has the values of that run."""
+    """Set keys of `[data]` that are neither in the config nor in the checkpoint to resume to the values of that run."""
     known, given = _data_of(checkpoint), experiment.data.model_fields_set
     missing = {key: value for key, value in NEWER.items() if key not in known and key not in given}
     return experiment.model_copy(update={"data": experiment.data.model_copy(update=missing)}) if missing else experiment
@@ -50,7 +50,7 @@ def _data_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
 
 
 def check_resumable(checkpoint: Checkpoint, experiment: Experiment, archive: Archive) -> None:
-    """Raise CheckpointError (exit 4), naming keys and both values, where the resolved experiment is not that of the run."""
+    """Raise CheckpointError (exit 4), naming keys and both values, if the resolved experiment differs from that of the run."""
     try:
         stored = config.from_dict(checkpoint.metadata["config"], source="its config")
         before = dict(config.flat(config.as_dict(resolve(as_the_run(stored, checkpoint)))))
@@ -67,7 +67,7 @@ def check_resumable(checkpoint: Checkpoint, experiment: Experiment, archive: Arc
 
 
 def check_same(given: Experiment, run: Experiment, *, source: str, output: Path, settings: Sequence[str] = ()) -> None:
-    """Check that a config, named again to resume a run, is still that of the run but for what `settings` change on purpose.
+    """Check that a config given to resume a run equals that of the run, except for keys in `settings`.
 
     given: the config with the settings; run: that of the run folder `output`; settings: SECTION.KEY=VALUE
 
@@ -80,7 +80,7 @@ def check_same(given: Experiment, run: Experiment, *, source: str, output: Path,
     if changed:
         raise CheckpointError(
             f"{source} is not the config of {output}: {_listed(changed, now, before)}.\n"
-            f"Leave it out: nowcast train --resume {output} goes on with the run's own config."
+            f"Leave it out: nowcast train --resume {output} uses the run's own config."
         )
 
 
@@ -107,7 +107,7 @@ def _check_windows(checkpoint: Checkpoint, archive: Archive, now: Mapping[str, A
         what = f"do not hold the windows of {checkpoint.path}: {given}"
         if before.get("data.splits.by") == "records":
             what += "; or that run was trained when nowcast still took windows near another split"
-    elif checkpoint.metadata.get("grids_sha256", archive.grids_digest) != archive.grids_digest:  # older runs do not tell it
+    elif checkpoint.metadata.get("grids_sha256", archive.grids_digest) != archive.grids_digest:  # not in older checkpoints
         what = (
             f"lie elsewhere than those of {checkpoint.path}, by their coordinates or projection{': ' if moved else ''}{moved}"
         )
@@ -141,7 +141,7 @@ def fitting_weights(
 
 
 def seen_windows(checkpoint: Checkpoint, name: str, archive: Archive) -> list[str]:
-    """Return warnings of windows of the validation that trained the checkpoint of `training.start_from`.
+    """Return warnings about validation windows on which the checkpoint of `training.start_from` was trained.
 
     name: the checkpoint's name in `training.start_from`
     """
@@ -195,7 +195,7 @@ def _sections(metadata: Mapping[str, Any], name: str) -> dict[str, dict[str, Any
 
 
 def _first_difference(needed: Mapping[str, Any], stored: Mapping[str, Any]) -> str | None:
-    """Return the first key whose values differ or that only one of the two has; None where there is none."""
+    """Return the first key whose values differ or that one of the two lacks; None if they are equal."""
     return next((key for key in {**needed, **stored} if needed.get(key) != stored.get(key)), None)
 
 

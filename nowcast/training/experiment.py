@@ -1,4 +1,4 @@
-"""An experiment with all its defaults, and the checks that its parts fit together: loss, processes, grids."""
+"""Fill in the defaults of an experiment, and check that its parts fit together: loss, processes, grids."""
 
 from nowcast.config.schema import Data, Experiment, NamedSection, Section
 from nowcast.dataset.archive import Archive
@@ -10,7 +10,7 @@ from nowcast.models.model import Model
 from nowcast.models.transform import Transform, make_transform
 from nowcast.runtime import distributed
 
-PADDING = 31  # cells by which a crop may be larger than all of several grids: the recipe's crops are multiples of 32
+PADDING = 31  # cells by which a crop may exceed all grids, because crops of recipes are multiples of 32
 
 
 def resolve(experiment: Experiment) -> Experiment:
@@ -27,15 +27,15 @@ def resolve(experiment: Experiment) -> Experiment:
 
 
 def check_loss(model: Section, loss: Loss) -> None:
-    """Raise UsageError (exit 2) where the loss needs distributions, or values from 0 to 1, and the model gives others.
+    """Raise UsageError (exit 2) if the loss needs distributions, or values from 0 to 1, which the model does not give.
 
-    Also where it is divided by the entropy of guidance at thresholds that are none of the guidance's rates.
+    Also if it is divided by the entropy of guidance at thresholds other than the rates of the guidance.
     """
     if loss.takes_guidance and not MODELS[model.name][1].takes_guidance:
         raise UsageError(f"config: loss.name = {loss.name!r} compares with guidance but model.name = {model.name!r} takes none")
     if loss.takes_guidance and (others := [rate for rate in loss.thresholds if rate not in RATES]):
         raise UsageError(
-            f"config: loss.thresholds = {list(loss.thresholds)}: the guidance is no forecast of reaching {others[0]:g} mm/h\n"
+            f"config: loss.thresholds = {list(loss.thresholds)}: the guidance has no probabilities of {others[0]:g} mm/h\n"
             f"give some of {', '.join(f'{rate:g}' for rate in RATES)} mm/h for loss.name = {loss.name!r}"
         )
     gives = "distributions" if MODELS[model.name][1].gives_distributions else "values"
@@ -50,7 +50,7 @@ def check_loss(model: Section, loss: Loss) -> None:
 
 
 def check_guidance(data: Data, model: Section, transform: Transform) -> None:
-    """Raise UsageError (exit 2) where a model that takes guidance would get values or coordinates that guidance is not in."""
+    """Raise UsageError (exit 2) if a model takes guidance and the config has other network values or coordinates than it."""
     if not MODELS[model.name][1].takes_guidance:
         return
     if data.coordinates != "grid":
@@ -73,7 +73,7 @@ def check_quantity(archive: Archive, model: Section) -> None:
 
 
 def check_shares(model: Model, batch_size: int) -> None:
-    """Raise UsageError (exit 2) where several processes would not train the same network as one process."""
+    """Raise UsageError (exit 2) if several processes would train another network than a single process."""
     processes = distributed.size()
     if batch_size < processes:
         raise UsageError(f"training.batch_size = {batch_size} cannot be shared by {processes} processes: give at least as many")
@@ -90,7 +90,7 @@ def check_shares(model: Model, batch_size: int) -> None:
 
 
 def with_grid(experiment: Experiment, archive: Archive) -> Experiment:
-    """Replace model.grid = "auto" by the grid of the records, or by [0, 0], any grid, where they have several."""
+    """Replace model.grid = "auto" by the grid of the records, or by [0, 0] (any grid) if they have several."""
     model = experiment.model.model_dump()
     if model.get("grid") != "auto":
         return experiment
@@ -104,7 +104,7 @@ def without_effect(data: Data, archive: Archive) -> list[str]:
     y, x = archive.records[0].grid.shape
     if data.crop or y == x or "rotations" not in data.augmentation:
         return []
-    what = f"rotations have no effect on whole grids of {y} × {x} cells, which are no squares"
+    what = f"rotations have no effect on whole grids of {y} × {x} cells, which are not square"
     return [f"data.augmentation: {what}; leave them out, or set data.crop"]
 
 

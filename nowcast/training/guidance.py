@@ -1,4 +1,4 @@
-"""Prepare the guidance that a model of `takes_guidance` corrects: keep it for each case, and fit its correction."""
+"""Prepare the guidance for a model that takes it: compute it for each case, and fit its correction."""
 
 from dataclasses import replace
 
@@ -13,16 +13,16 @@ from nowcast.models.guided.network import Guided
 from nowcast.models.guided.place import Place, PlaceSums
 from nowcast.runtime.progress import track
 
-PLACED_CASES = 4000  # most training cases that the correction of each place is fitted to
-FITTED_CASES = 1000  # most training cases that the correction is fitted to
+PLACED_CASES = 4000  # largest number of training cases to which the correction of each grid cell is fitted
+FITTED_CASES = 1000  # largest number of training cases to which the correction is fitted
 
 
 def keep_guidance(batches: Batches, number: int, label: str, *, side: int = 0) -> Batches:
-    """Make `batches` draw from `number` cases with their guidance, which is computed now unless the cache holds it.
+    """Make `batches` draw from `number` kept cases with guidance, which is computed now unless it is in the cache.
 
-    label: of the split, for the progress
-    side: of the kept cases, in cells, if that is more than the crops that are drawn from them
-    returns: the kept cases as batches of their own side
+    label: name of the split, for the progress
+    side: of the kept cases, cells, if larger than the crops drawn from them
+    returns: batches of the kept cases at their full size
 
     Raises OutputError (exit 5) if the cache cannot be written or its disk is too small.
     """
@@ -34,7 +34,7 @@ def keep_guidance(batches: Batches, number: int, label: str, *, side: int = 0) -
 
 
 def fit_correction(model: Guided, batches: Batches) -> None:
-    """Fit the correction of the guidance and that of each place to cases of training, before the first step."""
+    """Fit the correction of the guidance, and that of each grid cell, to training cases, before the first step."""
     model.correct_guidance(_count(batches))
     if model.grid:
         model.set_place(_fit_place(model, batches))
@@ -43,7 +43,7 @@ def fit_correction(model: Guided, batches: Batches) -> None:
 
 
 def use_place(model: Guided, *all_batches: Batches) -> None:
-    """Make batches add the model's correction of each place to the guidance that they keep."""
+    """Make batches add the model's correction of each grid cell to their guidance."""
     for batches in all_batches:
         batches.kept = replace(batches.kept, placed=model.place.apply if model.grid else None)
 
@@ -55,7 +55,7 @@ def _count(batches: Batches) -> np.ndarray:
 
 
 def _fit_place(model: Guided, batches: Batches) -> Place:
-    """Fit the correction of each place; its two halves are the days with even and with odd numbers."""
+    """Fit the correction of each grid cell; the two halves of the data are days with even and odd numbers."""
     leads = batches.series[0].windows.lead_frames
     odds = torch.stack([model.intercept[:leads], model.slope[:leads]], dim=-1).cpu().double().numpy()
     sums, kept = PlaceSums(model.grid, odds), batches.kept

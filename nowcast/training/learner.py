@@ -76,8 +76,7 @@ class Learner:
         # processes may run on different processors, but all must compute alike
         self._compute_in(distributed.gather(pick_precision(self.settings.precision, device))[0])
         warn_if_slow(self.precision, device)
-        # name and SHA-256 of the checkpoint of training.start_from, the spans (record, start, end) that it has seen, and what
-        # was calibrated in it, by the name of the buffer
+        # of training.start_from: name and SHA-256 of the checkpoint, its training spans (record, start, end), and calibration
         self.started_from: dict[str, Any] | None = None
 
     def _compiled(self) -> Compiled:
@@ -86,7 +85,7 @@ class Learner:
         return Compiled(self.model, mode="reduce-overhead" if graphs else None)
 
     def _compute_in(self, precision: torch.dtype) -> None:
-        """Compute in a precision from now on, and have the config of the run say so."""
+        """Compute in this precision from now on, and record it in the config of the run."""
         self.precision = precision
         self.settings = self.settings.model_copy(update={"precision": self.precision_name})
         self.experiment = self.experiment.model_copy(update={"training": self.settings})
@@ -114,7 +113,7 @@ class Learner:
         with arithmetic(self.device, self.precision):
             further = self._teaching(future, progress) | guidance_of(self.model, batch, self.device)
             outputs = self.network(network_input(past, self.transform), future.shape[1], **further)
-        # a model that is shown the true future also predicts frames of the past, each from those before it
+        # a model that learns from future frames also predicts past frames, each from those before it
         if further_frames := outputs.shape[1] - future.shape[1]:
             future = torch.cat([past[:, -further_frames:], future], dim=1)
         return outputs, future
@@ -125,7 +124,7 @@ class Learner:
         return self.loss.sum_and_count(self.model.loss_input(outputs), observed, validity, self.transform)
 
     def _teaching(self, future: Tensor, progress: float) -> dict[str, Any]:
-        """Return the further arguments of a model that is shown the true future while it learns."""
+        """Return the additional arguments of a model that learns from future frames."""
         if not self.model.learns_from_future:
             return {}
         return {"future": network_input(future, self.transform), "done": progress}
@@ -174,9 +173,9 @@ class Learner:
         return self.optimizer.param_groups[0]["lr"]
 
     def validate(self, batches: Batches | Kept, num_batches: int, baselines: Baselines) -> Validation:
-        """Score the weights to forecast with on batches 0 to `num_batches` - 1, beside the baselines.
+        """Score the forecasting weights on batches 0 to `num_batches` - 1, beside the baselines.
 
-        With a moving average these are the averaged weights; what validation calibrates is then set in both.
+        With a moving average these are the averaged weights; calibrated buffers are then set in both.
         """
         with self._forecasting_weights():
             return validate(
@@ -185,7 +184,7 @@ class Learner:
             )  # fmt: skip
 
     def forecast(self, batch: Batch) -> np.ndarray:
-        """Forecast a batch with the weights to forecast with: (case, lead, y, x) mm/h, without NaN."""
+        """Forecast a batch with the forecasting weights: (case, lead, y, x) mm/h, without NaN."""
         with self._forecasting_weights(), torch.no_grad():
             self.model.eval()
             with arithmetic(self.device, self.precision):
@@ -197,7 +196,7 @@ class Learner:
 
     @contextmanager
     def _forecasting_weights(self) -> Iterator[None]:
-        """Context manager in which the model has its averaged weights; what is calibrated in it is then set in both."""
+        """Context manager in which the model has its averaged weights; calibrated buffers are then set in both."""
         trained = {name: value.clone() for name, value in self.model.state_dict().items()} if self.average else None
         if self.average:
             self.model.load_state_dict(self.average.weights)
@@ -221,7 +220,7 @@ class Learner:
         self.average = Average(self.model, self.settings.ema, fixed=self.model.fixed) if self.settings.ema else None
 
     def forecasting_weights(self) -> Mapping[str, Tensor]:
-        """Return the weights to forecast with: the moving average, or without one the weights themselves."""
+        """Return the forecasting weights: the moving average, or the weights themselves without one."""
         return self.average.weights if self.average else self.model.state_dict()
 
     @property
@@ -231,19 +230,19 @@ class Learner:
 
     @property
     def start_calibration(self) -> dict[str, Tensor]:
-        """Return what was calibrated in the checkpoint that the training started from; empty for new weights."""
+        """Return the calibrated buffers of the checkpoint that the training started from; empty for new weights."""
         calibrated = (self.started_from or {}).get("calibrated", {})
         return {name: torch.tensor(values) for name, values in calibrated.items()}
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Return all that a resumed run needs: tensors `model.*`, `average.*` and `optimizer.*`."""
+        """Return the tensors that a resumed run needs: `model.*`, `average.*` and `optimizer.*`."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         if self.average:
             tensors |= {f"average.{name}": value for name, value in self.average.weights.items()}
         return tensors | {f"optimizer.{name}": value for name, value in optimizer_tensors(self.optimizer).items()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take the `state_tensors` of a checkpoint, and the precision that its run computed in.
+        """Restore the `state_tensors` of a checkpoint, and the precision of its run.
 
         Raises RuntimeError, KeyError, TypeError, ValueError or AttributeError where they do not fit this network.
         """

@@ -1,6 +1,6 @@
 """Record a training: its events in metrics.jsonl and in the loggers of `training.loggers`, and pictures of a few cases.
 
-Nothing here costs the run: what cannot be written is told once, and the training goes on without it.
+Errors here never end the run: a warning is logged once, and training continues without that log.
 """
 
 import logging
@@ -20,13 +20,13 @@ from nowcast.training.run_folder import METRICS, append_event, first_validation
 from nowcast.training.validation import Kept
 
 log = logging.getLogger(__name__)
-NUM_CASES = 3  # whose pictures are logged at each validation
+NUM_CASES = 3  # number of cases whose pictures are logged at each validation
 # past (time, y, x), forecast and observed (lead, y, x) mm/h -> a picture (row, column, RGB) uint8
 Draw = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 class Recorder:
-    """Takes the events of a run and passes them on; of several processes only the first one does anything.
+    """Writes the events of a run and sends them to loggers; only in the first of several processes.
 
     draw: draws a picture of a case, or None: no pictures
     """

@@ -21,11 +21,11 @@ CONFIG, METRICS, LOG, PICTURE = "config.toml", "metrics.jsonl", "log.txt", "trai
 
 @contextlib.contextmanager
 def claimed(output: Path, *, overwrite: bool, num_bytes: int) -> Iterator[None]:
-    """Context manager around what comes before a training. Fails early if the run could not be written.
+    """Context manager around the preparation of a training. Fails early if the run folder cannot be written.
 
-    A folder that it had to make is removed again if the block fails; an old run stays as it is until `begin`.
+    A folder created by it is removed again if the block fails; an old run stays unchanged until `begin`.
 
-    num_bytes: what the run's checkpoints will take
+    num_bytes: size of the checkpoints of the run
 
     Raises OutputError (exit 5) where the folder already holds a run and `overwrite` is false, cannot be made or written,
     or is on a disk that is too full.
@@ -43,11 +43,11 @@ def check_free(output: Path, *, overwrite: bool) -> None:
     if overwrite:
         return
     if is_resumable(output):
-        raise OutputError(f"{output} holds a run already: --resume goes on with it, --overwrite replaces it")
+        raise OutputError(f"{output} already holds a run: --resume continues it, --overwrite replaces it")
     if (output / BEST).exists():
         raise OutputError(f"{output} holds a trained network, {BEST}, and nothing to resume from: --overwrite replaces it")
     if (output / CONFIG).exists():
-        raise OutputError(f"{output} holds a {CONFIG} but no checkpoint, so nothing to resume: --overwrite begins it anew")
+        raise OutputError(f"{output} holds a {CONFIG} but no checkpoint to resume from: --overwrite starts it again")
 
 
 def check_room(output: Path, num_bytes: int) -> None:
@@ -89,7 +89,7 @@ def resumable(output: Path) -> Checkpoint:
     """
     paths = [output / name for name in (LAST, PREVIOUS) if (output / name).is_file()]
     if not paths:
-        begun = "; it was stopped before its first checkpoint: begin it anew with --overwrite"
+        begun = "; it was stopped before its first checkpoint: start it again with --overwrite"
         raise CheckpointError(f"{output} holds no {LAST} to resume from{begun if (output / CONFIG).exists() else ''}")
     if paths[0].name == PREVIOUS:
         log.warning("%s is absent; going on from %s", output / LAST, PREVIOUS)

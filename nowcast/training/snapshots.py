@@ -1,6 +1,6 @@
 """Snapshots: the checkpoints that a training writes, and the metadata about the training that each of them carries.
 
-`best` holds the weights to forecast with, `last` all that a resumed run needs, `previous` the `last` before it.
+`best` holds the forecasting weights, `last` everything that a resumed run needs, `previous` the `last` before it.
 """
 
 import math
@@ -30,7 +30,7 @@ class Snapshots:
         self.last_is_damaged = False
 
     def save_best(self, state: TrainingState) -> None:
-        """Write `best`: the weights to forecast with. Raises OutputError (exit 5)."""
+        """Write `best`, the forecasting weights. Raises OutputError (exit 5)."""
         if distributed.is_first():
             weights = {f"model.{name}": value for name, value in self.learner.forecasting_weights().items()}
             write_checkpoint(self.output / BEST, self._metadata(state), weights)
@@ -60,7 +60,7 @@ class Snapshots:
         return state
 
     def num_bytes(self) -> tuple[int, int]:
-        """Return about how many bytes `best` and `last` take on disk."""
+        """Return the approximate sizes of `best` and `last` on disk, bytes."""
         weights = sum(value.nbytes for value in self.learner.model.state_dict().values())
         copies = OPTIMIZER_COPIES[self.learner.settings.optimizer]
         return weights, weights * (1 + copies + bool(self.learner.average))

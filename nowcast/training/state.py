@@ -1,4 +1,4 @@
-"""TrainingState: what changes in a training besides the weights. It decides on best checkpoints, plateaus, early stopping."""
+"""TrainingState: the state of a training besides the weights; decides on best checkpoints, plateaus and early stopping."""
 
 import math
 from collections.abc import Mapping
@@ -45,8 +45,8 @@ class TrainingState:
     def judge(self, loss: float, *, patience: int, delta: float) -> bool:
         """Record a validation loss; return whether it is the best so far.
 
-        After `patience` validations without an improvement by more than `delta` it counts a plateau, as Keras does; the
-        schedule "plateau" then cuts the learning rate.
+        After `patience` validations without an improvement by more than `delta`, a plateau is counted, as in Keras, and the
+        schedule "plateau" lowers the learning rate.
         """
         # The weights before the first step can be the best: a network that training makes worse is never kept, and early
         # stopping ends a training that in so many validations has not beaten them. They are no part of a plateau, though:

@@ -1,4 +1,4 @@
-"""What a training step costs in seconds and memory, and the largest batch that fits; found by real steps.
+"""Measure the time and memory of a training step by running steps, and find the largest batch that fits.
 
 The steps run on random fields of the real shape. Memory is the peak of the whole process (on a GPU: of what torch has
 reserved there); seconds are those of one update. For the largest batch, which must be the same at each start, the bytes of
@@ -23,10 +23,10 @@ from nowcast.runtime.memory import free_memory, peak_bytes, peak_memory, residen
 from nowcast.training.learner import Learner
 
 log = logging.getLogger(__name__)
-PROBE_SECONDS = 5.0  # s, about as long as the longest step of an estimate may take
+PROBE_SECONDS = 5.0  # s: approximate longest step of an estimate
 FEWEST_CASES = 4  # of that step: a line through 1 and 2 cases would depend on what the allocator happens to keep
 MEMORY_SHARE = 0.5  # of all memory that batch_size = "auto" fills; validation, reading and other programs need some as well
-FREE_SHARE = 0.8  # of the free memory that the batch advised after running out of memory fills
+FREE_SHARE = 0.8  # fraction of the free memory for the batch suggested after running out of memory
 PROCESS_BYTES = 6e8  # of the process without a step
 GPU_MEMORY_SHARE = 0.9  # of a GPU's whole memory
 MOST_CASES = 4096  # the largest batch that batch_size = "auto" gives
@@ -133,7 +133,7 @@ def largest_batch(learner: Learner, *, shape: Shape, most: int, share: float = M
 
 
 def _largest_on_cpu(learner: Learner, shape: Shape, most: int, share: float) -> int:
-    """Extrapolate from two small batches: too large a one would end the process."""
+    """Extrapolate from two small batches: trying too large a batch would kill the process."""
     held, one, per_case = _line(learner, shape)
     limit = share * total_memory() / distributed.size_here()
     if held + one > limit:
@@ -149,7 +149,7 @@ def _largest_on_cpu(learner: Learner, shape: Shape, most: int, share: float) -> 
 
 
 def _line(learner: Learner, shape: Shape) -> tuple[float, float, float]:
-    """Return the bytes of a training without a step, of a step with one case, and of each further case."""
+    """Return the memory, bytes, of a training without a step, of a step with one case, and of each further case."""
     step_bytes(learner, 1, shape)  # allocates the state of the optimizer
     state = sum(tensor.nbytes for tensor in learner.state_tensors().values())
     one, few = (step_bytes(learner, cases, shape) for cases in (1, FEWEST_CASES))
@@ -206,7 +206,7 @@ def _crop_for(room: float, needed: float, learner: Learner, shape: Shape) -> int
 
 
 def _side(shape: Shape) -> int:
-    """Return the side of a square of as many cells."""
+    """Return the side of a square with the same number of cells."""
     return math.isqrt(math.prod(shape))
 
 

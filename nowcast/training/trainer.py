@@ -102,14 +102,14 @@ class Trainer:
 
     @property
     def judges_whole_grids(self) -> bool:
-        """Return whether validation takes whole grids, evenly, also where crops are drawn by their rain to train.
+        """Return whether validation uses evenly chosen whole grids, even if training uses crops drawn by their rain.
 
         A cut that is unbiased in rainy crops is too high elsewhere: on one archive it gave a frequency bias of .76.
         """
         return self.learner.model.takes_guidance and bool(self.learner.model.grid)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a `last` or `previous` checkpoint. Raises CheckpointError (exit 4) where it does not fit the config."""
+        """Continue from a `last` or `previous` checkpoint. Raises CheckpointError (exit 4) where it does not fit the config."""
         self.state = self.snapshots.restore(checkpoint)
 
     def run(self) -> Result:
@@ -219,7 +219,7 @@ class Trainer:
     def _is_validation_due(self) -> bool:
         step = self.state.step
         if not step and self.validation_batches is None:
-            return False  # there is nothing to tell yet, nor to keep
+            return False  # nothing to report or save yet
         is_due = step % self.settings.validate_every == 0 or step >= self.num_steps
         return is_due and step != self.state.validated_step  # a resumed run has validated this step already
 
@@ -313,13 +313,13 @@ class Trainer:
             self.learner.device.type, self.learner.precision_name,
         )  # fmt: skip
         if self.validation_batches is None:
-            log.warning("no window is left for validation: best.safetensors will be the newest weights (see data.splits)")
+            log.warning("no windows are left for validation: best.safetensors will hold the newest weights (see data.splits)")
 
 
 def count_workers(wanted: int | str, *, finds_motion: bool, device_type: str, cores: int, processes: int) -> int:
     """Return how many processes read batches ahead; `wanted` is `training.workers`, a number or "auto".
 
-    finds_motion: whether the motion of each case has to be found, which takes far longer than reading it
+    finds_motion: whether the motion of each case has to be estimated, which takes far longer than reading it
     cores: CPU cores of this process
     processes: training processes on this machine
     """

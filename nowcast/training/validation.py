@@ -18,7 +18,7 @@ from nowcast.runtime.device import arithmetic
 from nowcast.scores.pixels import Sums, csi, mae
 from nowcast.training.baselines import Baselines, pixel_sums
 
-MOST_BYTES = 1 << 28  # of the validation batches that are kept in memory
+MOST_BYTES = 1 << 28  # memory for validation batches
 NETWORK = "network"
 
 
@@ -51,7 +51,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Validation:
-    """The loss as in training, over all cases together, the scores of the network, and those of each baseline by name."""
+    """The loss as in training over all cases, the scores of the network, and those of each baseline by name."""
 
     loss: float
     network: Scores
@@ -79,7 +79,7 @@ class Validation:
 class Kept:
     """Batches that are read once and then kept in memory, up to `most_bytes`.
 
-    Every validation uses the same batches, and finding the motion of their cases is slow.
+    Every validation uses the same batches, and estimating the motion of their cases is slow.
     """
 
     def __init__(self, batches: Batches, *, most_bytes: int = MOST_BYTES):
@@ -101,7 +101,7 @@ class Kept:
 
 
 def guidance_of(model: Model, batch: Batch, device: torch.device) -> dict[str, torch.Tensor]:
-    """Return the further argument of a model that takes guidance, (case, lead, rate, y, x) int8; {} for others."""
+    """Return the argument `guidance` (case, lead, rate, y, x) int8 of a model that takes it; {} for others."""
     return {"guidance": batch.guidance.to(device)} if model.takes_guidance else {}
 
 
@@ -121,7 +121,7 @@ def validate(
     """Forecast batches 0 to `num_batches` - 1 and score the forecasts beside `baselines`, at their thresholds.
 
     Each of several processes forecasts its share of the cases; all return the scores of all cases. Afterwards a model that
-    forecasts distributions is calibrated on these cases; `start` is what was calibrated in the checkpoint it started from.
+    forecasts distributions is calibrated on these cases; `start`: calibrated buffers of the checkpoint it started from.
     Raises DataError (exit 3) if nothing was observed in any of them: their loss would be 0, better than any other.
     """
     model.eval()

@@ -92,6 +92,6 @@ def test_a_run_that_ended_early_or_beyond_what_is_asked_for_says_so(tmp_path):
     run = tmp_path / "run"
     early = f"{run} was ended by early stopping at step 4 of 12: nothing to resume; --set training.early_stopping=0 trains on"
     assert resumed() == early
-    assert resumed(steps=2) == f"{run} is trained to step 4, beyond the 2 that are asked for: nothing to resume"
-    assert resumed(steps=4) == f"{run} is trained to its last step, 4, already: nothing to resume"
+    assert resumed(steps=2) == f"{run} is trained to step 4, beyond the requested 2: nothing to resume"
+    assert resumed(steps=4) == f"{run} is already trained to its last step, 4: nothing to resume"
     assert "of 6" in resumed(steps=6, early_stopping=0)

@@ -254,7 +254,7 @@ def snapshot(run):
 
 def test_resuming_a_finished_run_is_reported_and_changes_nothing(place):
     before = snapshot(place / "straight")
-    assert f"is trained to its last step, {STEPS}, already" in train(experiment(place), place / "straight", resume=True)
+    assert f"is already trained to its last step, {STEPS}" in train(experiment(place), place / "straight", resume=True)
     assert snapshot(place / "straight") == before
 
 
@@ -339,10 +339,10 @@ def test_a_folder_with_only_a_config_has_nothing_to_resume(toml, tmp_path):
     (tmp_path / "run" / CONFIG).write_text("# mine\n")
     code, _, err = command("train", toml, "--output", "run")
     assert code == 5
-    assert err == "error: run holds a config.toml but no checkpoint, so nothing to resume: --overwrite begins it anew\n"
+    assert err == "error: run holds a config.toml but no checkpoint to resume from: --overwrite starts it again\n"
     code, _, err = command("train", toml, "--output", "run", "--resume")
     assert code == 4
-    assert "run holds no last.safetensors to resume from; it was stopped before its first checkpoint: begin it anew with" in err
+    assert "run holds no last.safetensors to resume from; it was stopped before its first checkpoint: start it again" in err
     assert (tmp_path / "run" / CONFIG).read_text() == "# mine\n"
     assert command("train", toml, "--output", "run", "--overwrite")[0] == 0
 

@@ -92,7 +92,7 @@ def test_a_network_that_training_makes_worse_is_not_kept(record, tmp_path):
     result = run(tiny_experiment([record], optimizer="sgd", learning_rate=100.0, ema=0.0), tmp_path / "run")
     first, *later = events(tmp_path / "run", "validation")
     assert min(event["loss"] for event in later) > first["loss"]
-    assert result.endswith("(best at step 0 of 6: no later validation had a lower loss than untrained)")
+    assert result.endswith("(best at step 0 of 6: training did not lower the validation loss of untrained)")
     kept = read_checkpoint(tmp_path / "run" / BEST)
     assert kept.metadata["step"] == 0
     untrained = Learner(tiny_experiment([record]), torch.device("cpu")).model.state_dict()
@@ -152,7 +152,7 @@ def test_a_finished_run_has_nothing_to_resume(record, tmp_path):
     experiment = tiny_experiment([record])
     run(experiment, tmp_path / "run")
     before = (tmp_path / "run" / LAST).read_bytes()
-    assert "is trained to its last step, 6, already" in run(experiment, tmp_path / "run", resume=True)
+    assert "is already trained to its last step, 6" in run(experiment, tmp_path / "run", resume=True)
     assert (tmp_path / "run" / LAST).read_bytes() == before
 
 
@@ -183,7 +183,7 @@ def test_a_run_is_not_overwritten_unasked(record, tmp_path):
     experiment = tiny_experiment([record])
     run(experiment, tmp_path / "run")
     before = (tmp_path / "run" / BEST).read_bytes()
-    with pytest.raises(OutputError, match="holds a run already: --resume goes on with it, --overwrite replaces it"):
+    with pytest.raises(OutputError, match="already holds a run: --resume continues it, --overwrite replaces it"):
         run(experiment, tmp_path / "run")
     assert (tmp_path / "run" / BEST).read_bytes() == before
     run(tiny_experiment([record], seed=5), tmp_path / "run", overwrite=True)
@@ -295,7 +295,7 @@ def test_without_validation_windows_the_newest_weights_are_kept(record, tmp_path
     splits = experiment.data.splits.model_copy(update={"fractions": (1.0, 0.0, 0.0)})
     experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update={"splits": splits})})
     run(experiment, tmp_path / "run")
-    assert "no window is left for validation" in (tmp_path / "run" / LOG).read_text()
+    assert "no windows are left for validation" in (tmp_path / "run" / LOG).read_text()
     assert read_checkpoint(tmp_path / "run" / BEST).metadata["step"] == 6
 
 

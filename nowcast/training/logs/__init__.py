@@ -1,4 +1,4 @@
-"""LOGGERS: what a training can log to beside metrics.jsonl, by the names of `training.loggers`.
+"""LOGGERS: the destinations of logs besides metrics.jsonl, by the names in `training.loggers`.
 
 To add one, write a `Logger` (logger.py) and add a line below.
 """

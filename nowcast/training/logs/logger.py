@@ -15,10 +15,10 @@ NETWORK = "network"
 
 @dataclass(frozen=True)
 class Start:
-    """How a run, or a part of it after `--resume`, begins.
+    """The start of a run, or of its continuation after `--resume`.
 
     output: the run folder
-    step: that of the last validation that counts, since events after it come again; -1: the run begins
+    step: of the last validation; events after it are repeated; -1: the run is new
     config: the config, as JSON values
     """
 
@@ -35,7 +35,7 @@ class Start:
 class Logger(ABC):
     """Takes the events of metrics.jsonl and pictures of a few cases. Made, with a `Start`, when the training begins.
 
-    What it raises ends the logger, with a warning, and never the training.
+    An exception ends the logger, with a warning, and never the training.
     """
 
     requires: ClassVar[str | None] = None  # module that it imports
