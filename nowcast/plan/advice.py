@@ -1,4 +1,4 @@
-"""What a plan tells its user: what was found, what was chosen and why, what limits it and what would help."""
+"""The text of a plan for its user: findings, choices with reasons, limitations and advice."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,11 +12,11 @@ from nowcast.plan.fingerprint import Fingerprint
 from nowcast.plan.frames import ENOUGH, FEW_DAYS, FrameChoice
 from nowcast.plan.training import Length
 
-NEARLY_DRY = 0.005  # share of wet pixels below which a warning is given
+NEARLY_DRY = 0.005  # fraction of wet pixels below which a warning is given
 
 
 def warnings_of(fingerprint: Fingerprint, frames: FrameChoice) -> list[str]:
-    """Return what in the data limits the network, each with what would help."""
+    """Return the limitations that the data set on the network, each with a remedy."""
     warnings, leads = [], f"{frames.lead_minutes:g} of {frames.wanted_leads * frames.minutes:g} minutes"
     if frames.lead_frames < frames.wanted_leads:
         warnings.append(f"the runs of frames are short and allow {leads} of leads; longer runs would help")
@@ -35,7 +35,7 @@ def warnings_of(fingerprint: Fingerprint, frames: FrameChoice) -> list[str]:
     if fingerprint.wet < NEARLY_DRY:
         warnings.append(f"{percent(fingerprint.wet, 2)} of the pixels are wet: there is hardly any rain to learn from")
     if not fingerprint.num_pairs:
-        warnings.append("there is too little rain to measure motion: crop, patch and kernels are guesses")
+        warnings.append("there is too little rain to measure motion: crop, patch and kernels are based on assumptions")
     return warnings
 
 
@@ -46,7 +46,7 @@ def summary(
     length: Length,
     warnings: Sequence[str],
 ) -> Iterator[str]:
-    """Yield five lines: what was found, the recipe, the split, the training, and what the user had better do."""
+    """Yield five lines: findings, recipe, split, training, and advice."""
     frames, training = basis.frames, experiment.training
     rainy = f"rain on about {fingerprint.num_rainy_days} of them" if fingerprint.quantity.is_rain else "not rain rate"
     yield f"found:  {_frames_of(fingerprint)}, {rainy}; {_grids_of(fingerprint)}"
@@ -63,7 +63,7 @@ def summary(
 
 
 def _advice(basis: Basis, fingerprint: Fingerprint) -> Iterator[str]:
-    """Yield what the user had better do, whatever limits the network."""
+    """Yield advice that does not depend on limitations of the data."""
     frames = basis.frames
     if frames.num_test:
         days = " and ".join(map(str, frames.splits.test_days))

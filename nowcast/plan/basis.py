@@ -12,7 +12,7 @@ ARCHIVE, RADAR = "archive", "radar"  # the recipes, configs/archive.toml and con
 
 @dataclass(frozen=True)
 class Basis:
-    """The recipe to start from, why it and not the other, and the frames and split that go with it."""
+    """The recipe to start from, the reason for it, and its frames and split."""
 
     recipe: str
     reason: str
@@ -25,7 +25,7 @@ class Basis:
 
     @property
     def has_few_events(self) -> bool:
-        """Return whether there are so few days that they cannot be split by days."""
+        """Return whether there are too few days for a split by days."""
         return self.frames.splits.by != "days"
 
 
@@ -42,9 +42,9 @@ def choose_basis(fingerprint: Fingerprint) -> Basis:
 
 
 def _obstacle(fingerprint: Fingerprint, days: str) -> str:
-    """Return what stands against the archive recipe; empty if nothing does."""
+    """Return the reason against the archive recipe; "" if there is none."""
     if not fingerprint.quantity.is_rain:
-        return "not rain rate: a plain network that gets the frames alone"
+        return "not rain rate: a plain network whose only input are the frames"
     if (number := _num_grids(fingerprint.series)) > 1:
         return f"{number} grids: one network for all of them"
     if fingerprint.num_rainy_days < RAINY_DAYS:

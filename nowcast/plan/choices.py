@@ -1,4 +1,4 @@
-"""Choose the value of every config key that depends on the archive, and write down the reason.
+"""Choose the value of every config key that depends on the archive, with a reason.
 
 All other keys stay as in the recipe that the plan starts from: configs/radar.toml, or configs/archive.toml (own_archive.py).
 Keys that depend on the machine as well (width of the network, crop, batch, steps) follow from a `Size`; recipe.py finds the
@@ -16,7 +16,7 @@ from nowcast.plan.fingerprint import Fingerprint
 from nowcast.plan.frames import FrameChoice
 
 FASTEST_KM_PER_HOUR = 60.0  # km/h, assumed speed of rain where its motion could not be measured
-MARGIN = 32  # cells of a crop beyond what moves through it
+MARGIN = 32  # cells of a crop in addition to the distance that rain moves
 CROP_MULTIPLE = 32  # cells; every crop is a multiple of this
 SMALLEST_CROP, LARGEST_CROP = 128, {"cpu": 256, "cuda": 384, "mps": 256}  # cells, by device
 WHOLE_GRID = 1.5  # a grid of at most so many times the cells of the crop is trained on whole
@@ -25,20 +25,20 @@ PATCHES = ((128, 8), (64, 4), (16, 2), (0, 1))  # (smallest side of grid or crop
 LARGEST_PATCH = 4  # cells, for a network on a fixed grid, which must also learn where the field moves
 PLAIN_WIDER = 2  # times the channels of the reference recipe, whose network gets more inputs than the frames alone
 PLAIN_TRAINING = {"learning_rate": 5e-4, "weight_decay": 1e-2}  # for a network that gets the frames alone
-MANY_DAYS = 30  # days of data from which on model.trust is 1
+MANY_DAYS = 30  # number of days of data from which on model.trust is 1
 REACH_SLACK = 0.5  # cells per time step by which the network's reach may be less than the motion
 CEILINGS = (100.0, 200.0, 300.0)  # mm/h, for transform.ceiling
-CREDIBLE = 1e-3  # share of the wet pixels; a rate that fewer of them reach is taken for noise
+CREDIBLE = 1e-3  # fraction of wet pixels; a rate that fewer of them reach is considered noise
 HEAVY = 5.0  # mm/h; the head of the config gives the share of pixels from this rate on
 STRETCHED = 1.2  # ratio of a cell's sides above which fields are not rotated: rotated rain would have another shape
-OUTAGE = 0.3  # share of a frame that is missing beyond the average, from which on the radar counts as failed
+OUTAGE = 0.3  # missing fraction of a frame above the average, from which on the radar counts as failed
 MANY_WINDOWS = 1000  # training windows from which on those with outages are dropped
 BATCH = {"cpu": 4, "cuda": 16, "mps": 8}  # cases, by device
 
 
 @dataclass(frozen=True)
 class Size:
-    """What decides about time and memory of a step.
+    """The properties that determine time and memory of a step.
 
     width: multiple of the reference recipe's number of channels
     crop: cells of a side, 0 for whole grids
@@ -50,7 +50,7 @@ class Size:
 
     @property
     def work(self) -> float:
-        """Return a number in proportion to the time of a step, to compare sizes for one archive."""
+        """Return a number proportional to the time of a step, to compare sizes for one archive."""
         return self.width**2 * max(self.crop, 1) ** 2 * self.batch_size
 
     def smaller(self) -> "Size | None":
@@ -65,7 +65,7 @@ class Size:
 
 
 class Choices:
-    """Values and reasons by dotted key; what is not set stays as in the reference recipe, with its comments."""
+    """Values and reasons by dotted key; keys that are not set keep value and comment of the reference recipe."""
 
     def __init__(self, reference: Experiment, comments: Mapping[str, str]):
         self.tree, self.comments = as_toml(reference), dict(comments)
@@ -99,7 +99,7 @@ class Choices:
 
 
 def cells_per_step(fingerprint: Fingerprint, frames: FrameChoice) -> tuple[float, str]:
-    """Return the motion to allow for, in cells per time step, and a text that says where the figure is from."""
+    """Return the motion to allow for, cells per time step, and its source as text."""
     if math.isfinite(fingerprint.motion_95):
         return fingerprint.motion_95, f"95 % of the rain moves at most {fingerprint.motion_95:.1f} cells a step"
     spacing = min((km for record in fingerprint.series for km in record.spacing_km if math.isfinite(km)), default=1.0)
@@ -115,7 +115,7 @@ def is_lagrangian(fingerprint: Fingerprint) -> bool:
 def first_size(fingerprint: Fingerprint, frames: FrameChoice, device: str) -> Size:
     """Return the size of the radar recipe to try first on a device of that type.
 
-    A crop on a fixed grid must hold the whole way of the rain; one in Lagrangian coordinates moves with it.
+    A crop on a fixed grid must contain the whole path of the rain; one in Lagrangian coordinates moves with it.
     """
     motion, _ = cells_per_step(fingerprint, frames)
     needed = MOVING_CROP if is_lagrangian(fingerprint) else 2 * motion * frames.lead_frames + MARGIN
@@ -177,7 +177,7 @@ def _choose_crop(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choi
     motion, source = cells_per_step(fingerprint, frames)
     shapes = {record.shape for record in fingerprint.series}
     if size.crop and is_lagrangian(fingerprint):
-        choices.set("data.crop", size.crop, f"moves with the rain ({source}), so it need not hold the way of the rain")
+        choices.set("data.crop", size.crop, f"moves with the rain ({source}), so it need not contain its path")
     elif size.crop:
         wanted = 2 * motion * frames.lead_frames + MARGIN
         is_less = "; time, memory or the grid allow no more" if size.crop < wanted else ""
@@ -194,7 +194,7 @@ def _choose_crop(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choi
 
 
 def choose_orientations(fingerprint: Fingerprint, size: Size, choices: Choices) -> None:
-    """Leave out rotations where cells are stretched, and where whole grids are taken that are not square."""
+    """Leave out rotations if cells are not square, or if whole grids are used that are not square."""
     ratios = [
         max(km) / min(km)
         for km in (record.spacing_km for record in fingerprint.series)
@@ -203,7 +203,7 @@ def choose_orientations(fingerprint: Fingerprint, size: Size, choices: Choices) 
     augmentation, (y, x) = choices.tree["data"]["augmentation"], fingerprint.series[0].shape
     is_stretched, is_long = max(ratios, default=1.0) > STRETCHED, not size.crop and y != x
     if "rotations" in augmentation and (is_stretched or is_long):
-        why = f"a cell is {max(ratios):.2f} times as long as it is wide" if is_stretched else f"{y} × {x} cells are no square"
+        why = f"a cell is {max(ratios):.2f} times as long as it is wide" if is_stretched else f"{y} × {x} cells are not square"
         choices.set("data.augmentation", [name for name in augmentation if name != "rotations"], f"no rotations: {why}")
 
 
@@ -234,14 +234,14 @@ def _choose_model(fingerprint: Fingerprint, frames: FrameChoice, size: Size, cho
     if "hidden_channels" in model:
         hidden = [max(round(width * size.width), 4) for width in model["hidden_channels"]]
         is_plain = not is_lagrangian(fingerprint)
-        plain = f", but {PLAIN_WIDER} times as wide, because it gets the frames alone" if is_plain else ""
+        plain = f", but {PLAIN_WIDER} times as wide, because its only input are the frames" if is_plain else ""
         widths = {1.0: f"as in the reference recipe{plain}", 2.0: f"twice the reference recipe's{plain}: a GPU has room"}
         narrow = f"{size.width:g} times the reference recipe's: more takes too much time or memory here"
         choices.set("model.hidden_channels", hidden, widths.get(size.width, narrow))
 
 
 def make_plain(choices: Choices) -> None:
-    """Replace the radar recipe's model, which is for rain, by one that gets the frames alone."""
+    """Replace the radar recipe's model, which is for rain, by one whose only input are the frames."""
     model = {key: value for key, value in choices.tree["model"].items() if key != "trust"}
     model |= {"name": "encoder_forecaster", "output": "linear", "input_kernel_sizes": []}
     model["hidden_channels"] = [PLAIN_WIDER * width for width in model["hidden_channels"]]
@@ -250,11 +250,11 @@ def make_plain(choices: Choices) -> None:
     comments = {key: choices.comments.get(f"model.{key}", "") for key in model} | reasons
     choices.replace_section("model", {key: (value, comments[key]) for key, value in model.items()})
     for key, value in PLAIN_TRAINING.items():
-        choices.set(f"training.{key}", value, "for a network that gets the frames alone")
+        choices.set(f"training.{key}", value, "for a network whose only input are the frames")
 
 
 def _choose_reach(fingerprint: Fingerprint, frames: FrameChoice, size: Size, choices: Choices) -> None:
-    """Choose patch and kernels: on a fixed grid so that the network's state can move as far in a time step as the rain."""
+    """Choose patch and kernels; on a fixed grid the network's state must be able to move as far per time step as the rain."""
     model, moves_along = choices.tree["model"], is_lagrangian(fingerprint)
     motion, _ = cells_per_step(fingerprint, frames)
     smallest = min(min(record.shape) for record in fingerprint.series)
@@ -269,11 +269,11 @@ def _choose_reach(fingerprint: Fingerprint, frames: FrameChoice, size: Size, cho
     enough = "enough, since the motion is already removed" if moves_along else f"the field moves up to {motion:.1f}"
     reason = f"information travels {reach} cells a step; {enough}"
     choices.set("model.kernel_sizes", [kernel] * len(model["kernel_sizes"]), reason)
-    why = "as in the included network, which few events begin with" if keeps else "quicker, and a farther reach"
+    why = "as in the included network, from which training on few events starts" if keeps else "faster, and a longer reach"
     choices.set("model.patch", patch, f"{patch} × {patch} cells become the channels of one place: {why}")
     if reach < motion - REACH_SLACK and not moves_along:
         choices.warnings.append(
-            f"the field moves {motion:.1f} cells a step but information only {reach}: a coarser grid would serve better"
+            f"the field moves {motion:.1f} cells a step but information only {reach}: a coarser grid would be better"
         )
 
 

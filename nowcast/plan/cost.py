@@ -1,4 +1,4 @@
-"""What a training step takes in time and memory, by arithmetic: the same for the same config, however busy the machine is.
+"""Compute time and memory of a training step from the config, independent of the load of the machine.
 
 The operations of a step are counted for the network's weights and for the fields at full resolution, such as the log-odds of
 every rate, and divided by the speed of this machine (speed.py). The constants are of steps measured on 2026-11-28 on one core,
@@ -18,20 +18,20 @@ WEIGHT_OPERATIONS = 3  # of a weight, per place of the network and frame: 6 with
 FIELD_OPERATIONS = {"guided": 50e3, "probabilistic": 80e3, "encoder_forecaster": 5e3}  # per cell and lead frame
 FIELD_BYTES = {"guided": 500, "probabilistic": 1200, "encoder_forecaster": 300}  # per case, cell and lead frame
 STATE_BYTES = 40  # per case, place of the network, frame and channel
-PROCESS_BYTES = 6e8  # of the process without a step
+PROCESS_BYTES = 6e8  # memory of the process without a step
 READING = {"guided": 1.1, "probabilistic": 1.4, "encoder_forecaster": 1.1}  # time with reading, and with finding the motion
-VALIDATION_SHARE = 0.7  # of the operations of a step: without gradients, but with calibration and scores
+VALIDATION_SHARE = 0.7  # operations of a validation relative to a step: without gradients, with calibration and scores
 VALIDATION_BYTES = 150  # per case of a batch, cell and lead frame of a whole grid
-COMPARED = 0.5  # the extrapolation that a validation scores beside, relative to the operations of the guidance
+COMPARED = 0.5  # operations of the extrapolation that a validation scores, relative to those of the guidance
 GUIDANCE_OPERATIONS = (3e9, 80e3, 17e3)  # per case, per cell, per cell and lead frame
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds and memory in bytes of one step; seconds that the guidance of one case takes, 0 for a model without.
+    """Time, s, and memory, bytes, of one step; time, s, of the guidance of one case, 0 for models without guidance.
 
-    validation_seconds: that a case of the validation takes each time, where that is on whole grids; 0 where it is on crops
-    first_validation_seconds: that it takes once, for its guidance and the forecasts that it is compared with
+    validation_seconds: time per case of each validation, if on whole grids; 0 if on crops
+    first_validation_seconds: additional time per case of the first validation, for guidance and baselines
     """
 
     step_seconds: float
@@ -42,7 +42,7 @@ class Cost:
 
 
 def operations(experiment: Experiment, shape: Sequence[int], *, batch_size: int) -> float:
-    """Return the operations of a step with `batch_size` cases of `shape` (y, x) cells."""
+    """Return the number of operations of a step with `batch_size` cases of `shape` (y, x) cells."""
     data, model = experiment.data, model_config(experiment.model)
     cells, frames = math.prod(shape), data.input_frames + data.lead_frames
     num_weights = sum(weights.numel() for weights in make_model(model).parameters())
@@ -51,7 +51,7 @@ def operations(experiment: Experiment, shape: Sequence[int], *, batch_size: int)
 
 
 def memory(experiment: Experiment, shape: Sequence[int], *, batch_size: int) -> float:
-    """Return the bytes that a process holds in a step with `batch_size` cases of `shape` (y, x) cells."""
+    """Return the memory, bytes, of a process in a step with `batch_size` cases of `shape` (y, x) cells."""
     data, model = experiment.data, model_config(experiment.model)
     cells, frames = math.prod(shape), data.input_frames + data.lead_frames
     states = STATE_BYTES * sum(model.hidden_channels) * frames * cells / model.patch**2
@@ -59,7 +59,7 @@ def memory(experiment: Experiment, shape: Sequence[int], *, batch_size: int) -> 
 
 
 def validation_memory(data: Data, grid: Sequence[int], *, batch_size: int) -> float:
-    """Return the bytes that a process holds in a validation with batches of whole grids of (y, x) cells."""
+    """Return the memory, bytes, of a process in a validation with batches of whole grids of (y, x) cells."""
     return PROCESS_BYTES + batch_size * VALIDATION_BYTES * data.lead_frames * math.prod(grid)
 
 
@@ -69,12 +69,12 @@ def kept_shape(data: Data, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def validation_operations(experiment: Experiment, grid: Sequence[int]) -> float:
-    """Return the operations of forecasting and scoring one case on a whole grid of (y, x) cells."""
+    """Return the number of operations of forecasting and scoring one case on a whole grid of (y, x) cells."""
     return VALIDATION_SHARE * operations(experiment, grid, batch_size=1)
 
 
 def guidance_operations(data: Data, shape: Sequence[int]) -> float:
-    """Return the operations of the guidance of one kept case on a grid of `shape` (y, x) cells."""
+    """Return the number of operations of the guidance of one kept case on a grid of `shape` (y, x) cells."""
     margin = 2 * MARGIN if data.crop else 0
     cells = math.prod(min(kept + margin, side) for kept, side in zip(kept_shape(data, shape), shape, strict=True))
     case, cell, lead = GUIDANCE_OPERATIONS
@@ -82,5 +82,5 @@ def guidance_operations(data: Data, shape: Sequence[int]) -> float:
 
 
 def guidance_bytes(data: Data, shape: Sequence[int]) -> int:
-    """Return the bytes of the guidance of one kept case on a grid of `shape` (y, x) cells."""
+    """Return the size, bytes, of the guidance of one kept case on a grid of `shape` (y, x) cells."""
     return data.lead_frames * len(RATES) * math.prod(kept_shape(data, shape))

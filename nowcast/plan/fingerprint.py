@@ -1,7 +1,7 @@
 """Fingerprint: the statistics of an archive by which `nowcast plan` chooses a config (choices.py).
 
 Time and memory are bounded for any archive: only a random sample of its frames is read, always the same one, and motion is
-measured between a few pairs of frames with much rain. No clock decides how many: a busy machine finds the same.
+measured between a few pairs of frames with much rain. The result does not depend on the speed of the machine.
 """
 
 import logging
@@ -25,7 +25,7 @@ MOST_FRAMES, FEWEST_FRAMES = 96, 12  # frames read; the fewest even of a large g
 MOST_CELLS = 60_000_000  # of all frames read together
 PAIRS = 8  # pairs of successive frames whose motion is measured
 SIDE = 768  # cells; on a larger grid the motion is measured in the wettest square of this side
-RAINY = 0.01  # share of wet pixels from which on a frame counts as rainy, and the day of such a frame
+RAINY = 0.01  # fraction of wet pixels from which on a frame, and its day, counts as rainy
 LEAST_RAIN = (50, 1e-3)  # wet cells, and their share of all; the motion of a pair with less rain is not measured
 ROUND = (
     0.2,
@@ -48,7 +48,7 @@ class RecordSummary:
     """One record of the archive.
 
     times: (time,) of all its frames
-    absent: (absent,) times among them of frames that are in no file; () but where windows are counted
+    absent: (absent,) times among them of frames that are in no file; empty before `with_absent`
     shape: (y, x) cells
     spacing_km: (y, x) km
     wet: share of wet pixels among the known ones that were read; NaN where none were read
@@ -63,7 +63,7 @@ class RecordSummary:
     absent: np.ndarray = field(default_factory=lambda: np.zeros(0, "datetime64[s]"))
 
     def with_absent(self, most: int) -> "RecordSummary":
-        """Return the record with the frames put in that are absent between two others, up to `most` in a row."""
+        """Return the record with absent frames inserted into gaps of up to `most` frames."""
         absent = absent_between(self.times, self.time_step, most)
         return replace(self, times=np.sort(np.concatenate([self.times, absent])), absent=absent)
 
@@ -79,12 +79,12 @@ class Fingerprint:
 
     missing, most_missing: share of a frame that is missing, on average and at most
     counts: (bin of RATES,) known pixels
-    supported: (bin of RATES,) the same of the 3 × 3 medians, which keep a rate only where the neighbours reach it too
+    supported: (bin of RATES,) the same after a 3 × 3 median filter, which removes rates that the neighbours do not reach
     maximum: the highest rate, mm/h
     num_pairs: pairs of frames whose motion was measured
     motion_median, motion_95: median and 95 % quantile of the speed, weighted by rain, cells per time step; NaN without pairs
     rainy_frames: share of the frames that are rainy
-    num_rainy_days: days (UTC) with a rainy frame, from those of the days with a frame that was read
+    num_rainy_days: estimated number of days (UTC) with a rainy frame
     """
 
     series: tuple[RecordSummary, ...]
@@ -112,7 +112,7 @@ class Fingerprint:
         return float(self.counts[first:].sum() / max(self.counts.sum(), 1))
 
     def highest_credible(self, share: float) -> float:
-        """Return the rate (mm/h) that this share of the wet pixels reaches together with their neighbours; 0 without rain."""
+        """Return the rate (mm/h) that this fraction of the wet pixels reaches after median filtering; 0 without rain."""
         wet = self.supported[1:]
         beyond = np.cumsum(wet[::-1])[::-1]
         reached = np.flatnonzero(beyond > share * wet.sum())
@@ -150,7 +150,7 @@ def take_fingerprint(records: Sequence[Record], *, seed: int = 0) -> Fingerprint
         log.warning("%s", line)
     if not any(frame.counts.sum() for frame in done):
         names = ", ".join(record.name for record in records[:3])
-        raise DataError(f"{names}: nothing but missing in the {len(done)} frames read; expected some observed rain")
+        raise DataError(f"{names}: all values are missing in the {len(done)} frames read; expected some observed rain")
     speeds, num_pairs = _speeds(done, rng)
     return Fingerprint(
         series=tuple(_summarise(record, [f for f in done if f.number == n]) for n, record in enumerate(records)),

@@ -20,11 +20,11 @@ LEAD_MINUTES = 60  # min, the desired longest lead time
 MOST_LEADS, FEWEST_LEADS = 30, 4  # frames; limits for very short and very long time steps
 MOST_INPUTS, FEWEST_INPUTS = 4, 2  # past frames; four show the motion and its change, two the motion alone
 ENOUGH = ((8, 4), (1, 1))  # (training, validation) windows: the desired numbers, then the fewest
-CYCLE_DAYS = 22  # an archive of at least so many days is split by days: every split has weather of the whole archive
+CYCLE_DAYS = 22  # number of days from which on an archive is split by days, so that every split samples the whole period
 FEW_DAYS = 5  # days of validation; fewer say little about other weather
-LONG_DAYS = 40  # an archive of at least so many days keeps a tenth for a test
+LONG_DAYS = 40  # number of days from which on a tenth of the archive is kept for testing
 SHARES = ((0.75, 0.25, 0.0), (0.6, 0.4, 0.0), (0.5, 0.5, 0.0), (0.4, 0.6, 0.0))  # (training, validation, test)
-DRY = 0.002  # share of wet pixels below which a record's windows do not count as enough: they hold hardly any rain
+DRY = 0.002  # fraction of wet pixels below which the windows of a record are not counted, because they have hardly any rain
 MOST_SPANS = 8  # runs of frames; with more of them a split by time spans would be too long to write
 
 
@@ -35,7 +35,7 @@ class FrameChoice:
     input_frames: int
     lead_frames: int
     wanted_leads: int  # lead frames that reach LEAD_MINUTES
-    minutes: float  # the time step that most frames have
+    minutes: float  # the time step of most frames
     splits: Splits
     splits_reason: str
     num_training: int
@@ -58,7 +58,7 @@ class FrameChoice:
 def choose_frames(series: Sequence[RecordSummary], *, cycle_days: int = CYCLE_DAYS) -> FrameChoice:
     """Return the first choice that gives enough windows.
 
-    cycle_days: days from which on a split by days is tried first
+    cycle_days: number of days from which on a split by days is tried first
 
     Raises NotEnoughFrames (exit 75) where no choice gives enough windows.
     """

@@ -1,7 +1,7 @@
 """Choose the values of the recipe for a radar's own archive, configs/archive.toml, that depend on the archive.
 
-Its network corrects guidance on the cells of the grid. Transform, coordinates, patch and kernels are therefore not chosen: the
-guidance comes with them, and already follows the rain.
+Its network corrects guidance on the cells of the grid. Transform, coordinates, patch and kernels are therefore fixed: the
+guidance requires them, and already follows the rain.
 """
 
 import math
@@ -16,7 +16,7 @@ WIDTHS = {1.0: "as in the recipe", 0.5: "half the recipe's", 0.25: "a quarter of
 
 
 def sizes(fingerprint: Fingerprint, recipe: Choices) -> Iterator[Size]:
-    """Yield the sizes to try, the desired one first: narrower networks where time is short, then fewer cases for memory."""
+    """Yield the sizes to try, the desired one first: narrower networks to save time, then fewer cases to save memory."""
     crop, batch_size = recipe.tree["data"]["crop"], recipe.tree["training"]["batch_size"]
     shape = fingerprint.series[0].shape
     if math.prod(shape) <= WHOLE_GRID * crop**2:
@@ -44,11 +44,11 @@ def choose_for_archive(fingerprint: Fingerprint, frames: FrameChoice, size: Size
         choices.set("data.crop", 0, f"whole frames: {y} × {x} are few cells")
     choices.set("model.trust", 1.0, "1: the network is for the radar that it has learnt, so its correction counts in full")
     hidden = [max(round(channels * size.width), 4) for channels in choices.tree["model"]["hidden_channels"]]
-    narrow = "" if size.width == 1 else ", so that there is time for steps enough"
+    narrow = "" if size.width == 1 else ", so that there is time for enough steps"
     choices.set("model.hidden_channels", hidden, WIDTHS[size.width] + narrow)
 
 
 def num_cases(fingerprint: Fingerprint, shape: Sequence[int], num_windows: int) -> int:
-    """Return how many different cases of `shape` (y, x) cells `num_windows` windows of the grid support: those with rain."""
+    """Return the number of different rainy cases of `shape` (y, x) cells in `num_windows` windows of the grid."""
     places = max(math.prod(fingerprint.series[0].shape) / math.prod(shape), 1.0)
     return max(int(num_windows * fingerprint.rainy_frames * places), 1)

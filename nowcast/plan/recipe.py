@@ -1,8 +1,8 @@
 """Make a recipe: records -> fingerprint -> a complete config with the reason for every value, sized for this machine.
 
-The method is that of nnU-Net (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z): what the data can decide is computed from
-the data, everything else stays as in the recipe that the plan starts from, and the result is a file that people can read and
-change. The same records and machine give the same file: no clock decides (cost.py, speed.py).
+The method is that of nnU-Net (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z): everything that can be
+computed from the data is, the rest stays as in the recipe that the plan starts from, and the result is a file that people can
+read and change. The same records and machine always give the same file (cost.py, speed.py).
 """
 
 import logging
@@ -47,15 +47,15 @@ from nowcast.training.step_cost import case_shape
 log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.5  # share of all memory that a step may take; validation, reading and other programs need some as well
 PRETRAINED = "pretrained"
-TOO_LONG = 1.1  # times the hours given, from which on a warning tells that not even the shortest training fits
+TOO_LONG = 1.1  # ratio to the given hours from which on a warning says that even the shortest training takes longer
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A config with a comment at each key, the lines above it, and what its user is told.
+    """A config with a comment at each key, the lines above it, and texts for the user.
 
-    lines: what was found, what was chosen and why, and what the user had better do
-    warnings: what in the data limits the network
+    lines: findings, choices with reasons, and advice
+    warnings: limitations that the data set on the network
     """
 
     experiment: Experiment
@@ -86,7 +86,7 @@ def _value(experiment: Experiment, key: str) -> Any:
 
 @dataclass(frozen=True)
 class Sized:
-    """A size that fits this machine, the config's choices for it, what a step of it costs, and how long it trains."""
+    """A size that fits this machine, with the choices for the config, the cost of a step, and the length of the training."""
 
     size: Size
     choices: Choices
@@ -104,11 +104,11 @@ def make_recipe(
     machine: Machine | None = None,
     memory_limit: float | None = None,
 ) -> Recipe:
-    """Look at the records and choose a complete config for training on them, on this device.
+    """Read a sample of the records and choose a complete config for training on them with this device.
 
-    hours: that the training may take, by default HOURS
-    machine: with its speed, by default this one
-    memory_limit: bytes that a step may take, by default a share of all memory
+    hours: time that the training may take; default: HOURS
+    machine: machine and its speed; default: this one
+    memory_limit: memory, bytes, that a step may take; default: a fraction of all memory
 
     Raises what opening records raises, DataError (exit 3) where nothing was observed, NotEnoughFrames (exit 75) where
     training and validation cannot both have a window, MemoryLimitError (exit 7) where not even the smallest size fits.
@@ -138,7 +138,7 @@ def _largest_size(
     hours: float,
     memory_limit: float,
 ) -> Sized:
-    """Try sizes, the desired one first, until one fits into memory and there is time for it; else the last that fits."""
+    """Try sizes, the desired one first; return the first that fits memory and time, else the last that fits memory."""
     archive, sized, least = None, None, 0.0
     for size in _sizes(fingerprint, basis, machine.device.type):
         if sized and basis.is_archive and size.batch_size < sized.size.batch_size:
@@ -178,7 +178,7 @@ def _choices_for(fingerprint: Fingerprint, basis: Basis, size: Size, sources: Da
     choices.set("data.records", list(sources.records), "the records that this config was made for")
     by_name = "found by CF standard name and units" if sources.variable == "auto" else "set by --variable"
     choices.set("data.variable", sources.variable, by_name)
-    stated = "those that the files state" if sources.units == "auto" else "set by --units, as the files state none"
+    stated = "as stated in the files" if sources.units == "auto" else "set by --units, as the files state none"
     choices.set("data.units", sources.units, stated)
     choose_all = own_archive.choose_for_archive if basis.is_archive else choose
     choose_all(fingerprint, basis.frames, size, choices)
@@ -197,7 +197,7 @@ def _cost(experiment: Experiment, archive: Archive, machine: Machine) -> Cost:
 
 
 def _usable_memory(device: torch.device) -> float:
-    """Return the bytes that a step may take, of the whole machine, or on a GPU of its own memory."""
+    """Return the memory, bytes, that a step may take: on a GPU of its memory, else of the machine."""
     if device.type == "cuda":
         return MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory
     return MEMORY_SHARE * total_memory()
@@ -212,7 +212,7 @@ def _length(fingerprint: Fingerprint, basis: Basis, experiment: Experiment, size
 
 
 def _choose_length(basis: Basis, sized: Sized, machine: Machine, hours: float) -> None:
-    """Choose what depends on how long a step takes: the number of steps, and what goes with it; warn of too little time."""
+    """Choose the number of steps and the keys that depend on it, from the time of a step; warn if the time is too short."""
     if sized.length.hours > TOO_LONG * hours:
         most = f", {sized.length.validation_hours:.2g} h of it for validations" if sized.length.validation_hours else ""
         longer = f"{hours:.2g} h are too short: it takes about {sized.length.hours:.2g} h{most}; a larger --hours would help"
@@ -225,7 +225,7 @@ def _choose_length(basis: Basis, sized: Sized, machine: Machine, hours: float) -
 
 
 def _choose_start(choices: Choices, quantity: Quantity) -> None:
-    """Start from the included network where its weights fit: few events adapt it, and cannot teach a new one as much."""
+    """Start from the included network if its weights fit: few events are enough to adapt it, but not to train a new one."""
     experiment = resolve(choices.experiment())
     try:
         model = make_model(model_config(experiment.model))

@@ -1,4 +1,4 @@
-"""The recipes that a plan starts from, as they are installed with the package: copies of those in configs/."""
+"""The recipes that a plan starts from: copies of those in configs/ that are installed with the package."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def reference_choices(recipe: str = RADAR) -> Choices:
 
 
 def reference_experiment(model: str) -> Experiment:
-    """Return the experiment of the recipe with that model, as it is before a plan changes it."""
+    """Return the unchanged experiment of the recipe with that model."""
     choices = reference_choices(RECIPE_OF_MODEL.get(model, RADAR))
     if model not in RECIPE_OF_MODEL:
         make_plain(choices)

@@ -1,7 +1,7 @@
-"""The speed of this machine, measured once and kept in the cache, so that every plan on it counts with the same.
+"""Measure the speed of this machine once and keep it in the cache, so that all plans on it use the same value.
 
-On a CPU the processor time of one thread is measured, which other processes hardly change; several threads are counted by
-SPEED_UP. The best of several steps counts, and is rounded coarsely.
+On a CPU the processor time of one thread is measured, which other processes hardly affect; SPEED_UP accounts for several
+threads. The best of several steps is taken, and rounded coarsely.
 """
 
 import json
@@ -38,9 +38,9 @@ from nowcast.training.learner import Learner
 from nowcast.training.step_cost import probe
 
 log = logging.getLogger(__name__)
-FILE, VERSION = "speed.json", 1  # in the cache folder; of what is measured
-CASES, SIDE = {"cpu": 2, "cuda": 16, "mps": 4}, 96  # of the steps that are measured: cases by device, and cells
-REPEATS = 4  # steps, of which the fastest counts
+FILE, VERSION = "speed.json", 1  # name in the cache folder; version of the measurement
+CASES, SIDE = {"cpu": 2, "cuda": 16, "mps": 4}, 96  # of the measured steps: number of cases by device, cells of a side
+REPEATS = 4  # number of steps, of which the fastest counts
 ROUNDING = math.sqrt(2)  # speeds are powers of this number
 SPEED_UP = 0.8  # n threads are n to this power times as fast as one
 
@@ -49,11 +49,11 @@ Measure = Callable[[str, torch.device], float]  # the name of a model -> its ope
 
 @dataclass(frozen=True)
 class Machine:
-    """A device with its threads, and where its speed is kept.
+    """A device with its threads and its speed.
 
-    measure: measures the operations per second of steps of a model: of one thread, or of a whole GPU
-    threads, cores: that this process may use
-    measured: speeds by device and kind of model, for where there is no cache
+    measure: measures the operations per second for steps of a model: of one thread, or of a whole GPU
+    threads, cores: number that this process may use
+    measured: speeds by device and kind of model, used if there is no cache
     """
 
     device: torch.device
@@ -64,13 +64,13 @@ class Machine:
 
     @property
     def name(self) -> str:
-        """Return the name for a comment."""
+        """Return the name of the device, for comments."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return f"{self.device.type} ({self.threads} thread{'s' if self.threads > 1 else ''})"
 
     def cost(self, experiment: Experiment, shape: tuple[int, int], grid: tuple[int, int]) -> Cost:
-        """Return what a step of the experiment takes here.
+        """Return the cost of a step of the experiment on this machine.
 
         shape: (y, x) cells of a case; grid: (y, x) cells of the whole grid
         """
@@ -89,7 +89,7 @@ class Machine:
         return Cost(step, held, guidance, each, once)
 
     def _speed(self, kind: str, device: torch.device) -> float:
-        """Return the operations per second of a kind of model: those kept, or else measured now and kept."""
+        """Return the operations per second for a kind of model, from the cache or measured now."""
         if speed := self.measured.get((kind, device.type)):
             return speed
         path = cache_folder() / FILE
@@ -108,9 +108,9 @@ class Machine:
 
 
 def measure_speed(kind: str, device: torch.device) -> float:
-    """Measure the operations per second of steps of a kind of model, on a CPU those of one thread.
+    """Measure the operations per second for steps of a kind of model; on a CPU those of one thread.
 
-    The model is that of its recipe, whatever is planned, so that the first plan counts with the same speed as later ones.
+    The model is always that of the recipe, so that the speed does not depend on the first plan.
     """
     experiment, cases, shape = reference_experiment(kind), CASES[device.type], (SIDE, SIDE)
     on_cpu = device.type == "cpu"
@@ -126,7 +126,7 @@ def this_machine(device: torch.device, measure: Measure = measure_speed) -> Mach
 
 
 def _seconds(learner: Learner, cases: int, shape: tuple[int, int]) -> float:
-    """Return the seconds of a step: processor time on a CPU, the time that passes on a GPU."""
+    """Return the time of a step, s: processor time on a CPU, elapsed time on a GPU."""
     began = time.process_time()
     passed = probe(learner, cases, shape).seconds
     return time.process_time() - began if learner.device.type == "cpu" else passed

@@ -15,26 +15,26 @@ from nowcast.runtime.cache import cache_folder
 
 HOURS = {"cpu": 2.0, "cuda": 1 / 3, "mps": 1.0}  # h, of the whole training, by device, unless --hours sets them
 FEWEST_STEPS, MOST_STEPS = 300, 20_000
-ENOUGH_STEPS = 1000  # or half of what the data bear; where time is short of these, a smaller size is tried
+ENOUGH_STEPS = 1000  # or half of the largest useful number; if there is no time for these, a smaller size is tried
 FEW_EVENTS_STEPS, FEW_EVENTS_PATIENCE = 500, 4  # most steps for few events; validations without a better loss that end them
-VALIDATIONS, FEWEST_VALIDATIONS = 8, 2  # beside the one before the first step; for few events 10
+VALIDATIONS, FEWEST_VALIDATIONS = 8, 2  # not counting the one before the first step; 10 for few events
 FEWEST_OF_FEW = 100  # steps for few events, if there is time
-DRAWS = 10  # times that each place of each window is seen in each orientation; more would overfit
+DRAWS = 10  # times that each crop of each window is used in each orientation; more would overfit
 ENOUGH_CASES, FEWEST_CASES = 24, 8  # of a validation of the archive recipe, on whole grids
-VALIDATION_SHARE = 0.25  # of the time, that these validations may take; more only for FEWEST_CASES
+VALIDATION_SHARE = 0.25  # fraction of the time that these validations may take; more only for FEWEST_CASES
 OVERHEAD = 1.1  # the time of a training relative to that of its steps: with validations on crops, fitting and saving
-DISK_SHARE = 0.5  # of the free disk of the cache that guidance may fill
+DISK_SHARE = 0.5  # fraction of the free disk space of the cache that guidance may fill
 
 
 @dataclass(frozen=True)
 class Length:
-    """How long a training is, and why: steps, and for the archive recipe the cases with guidance that it keeps.
+    """The length of a training: steps, and for the archive recipe the number of kept cases with guidance.
 
-    most_steps: what the data bear, however long the time
+    most_steps: largest useful number of steps, independent of the time
     reason, kept_reason: for the comments of steps and kept cases
-    hours: with guidance and validations
-    validations, validation_cases: for the archive recipe, whose validations are on whole grids
-    validation_hours: that these take
+    hours: whole time, including guidance and validations
+    validations, validation_cases: numbers for the archive recipe, whose validations are on whole grids
+    validation_hours: time of these validations
     """
 
     steps: int
@@ -49,7 +49,7 @@ class Length:
 
     @property
     def is_enough(self) -> bool:
-        """Return whether there are steps enough for a network of this width."""
+        """Return whether there are enough steps for a network of this width."""
         return self.steps >= min(ENOUGH_STEPS, self.most_steps / 2)
 
 
@@ -61,7 +61,7 @@ def orientations_of(augmentation: Collection[str]) -> int:
 def radar_length(
     fingerprint: Fingerprint, frames: FrameChoice, size: Size, recipe: Experiment, *, hours: float, cost: Cost
 ) -> Length:
-    """Return the length of a training of the radar recipe: what the time allows, or less where more would overfit."""
+    """Return the length of a training of the radar recipe: as much as the time allows, or less if more would overfit."""
     has_few_events = frames.splits.by != "days"
     fewest, most = (FEWEST_OF_FEW, FEW_EVENTS_STEPS) if has_few_events else (FEWEST_STEPS, MOST_STEPS)
     seconds = OVERHEAD * cost.step_seconds
@@ -96,10 +96,10 @@ def archive_length(
 ) -> Length:
     """Return the length of a training of the archive recipe.
 
-    Where time is short, each case with guidance is used as often as in the recipe; where cases are few, more often.
+    If time is short, each case with guidance is used as often as in the recipe; if cases are few, more often.
 
     recipe: with its own number of steps, cases and validation cases
-    room: cases for whose guidance there is disk
+    room: number of cases whose guidance fits on the disk
     """
     given, total = recipe.training, hours * 3600
     grids = num_cases(fingerprint, fingerprint.series[0].shape, frames.num_validation)
@@ -126,12 +126,12 @@ def archive_length(
 
 
 def validation_seconds(cost: Cost, validations: int) -> float:
-    """Return the seconds that a case takes in so many validations and the one before the first step."""
+    """Return the time of a case, s, in this number of validations and the one before the first step."""
     return cost.first_validation_seconds + (validations + 1) * cost.validation_seconds
 
 
 def _validations(total: float, cost: Cost, most_cases: int) -> tuple[int, int]:
-    """Return how many validations there are, and with how many cases: fewer of both where they take long.
+    """Return the number of validations and of their cases: fewer of both if they take long.
 
     total: seconds of the training
     """
@@ -160,9 +160,9 @@ def _why_kept(kept: int, supported: int, room: int) -> str:
 
 
 def cases_on_disk(bytes_per_case: int, disk_usage: Callable = shutil.disk_usage) -> int:
-    """Return for how many cases the disk of the cache has room, from its free bytes, rounded down to a power of 2.
+    """Return the number of cases for which the disk of the cache has room, rounded down to a power of 2.
 
-    The rounding keeps plans alike while other things are written there.
+    The rounding keeps plans equal while other files are written there.
     """
     folder = cache_folder().absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
@@ -182,7 +182,7 @@ def choose_training(choices: Choices, size: Size, length: Length, *, cost: Cost,
 
 
 def choose_archive_training(choices: Choices, length: Length) -> None:
-    """Choose the keys that the archive recipe has of its own: kept cases, validations, the average of the weights.
+    """Choose the keys that only the archive recipe has: kept cases, validations, the average of the weights.
 
     To be called before the steps of the recipe are replaced.
     """
@@ -205,7 +205,7 @@ def choose_archive_training(choices: Choices, length: Length) -> None:
 
 
 def choose_radar_training(choices: Choices, size: Size, length: Length, *, has_few_events: bool) -> None:
-    """Choose the keys that the radar recipe has of its own: a schedule for its length, and early stopping for few events.
+    """Choose the keys that only the radar recipe has: a schedule for its length, and early stopping for few events.
 
     To be called before the steps of the recipe are replaced, to which its weight decay belongs.
     """
@@ -220,7 +220,7 @@ def choose_radar_training(choices: Choices, size: Size, length: Length, *, has_f
     every = two_digits(max(steps / validations, 1))
     choices.set("training.validate_every", every, f"about {words} times in the run; each time a checkpoint is saved")
     if has_few_events:
-        stop = f"ends after {FEW_EVENTS_PATIENCE} validations without a better loss: few events are soon learnt by heart"
+        stop = f"ends after {FEW_EVENTS_PATIENCE} validations without a better loss: a network soon memorises few events"
         choices.set("training.early_stopping", FEW_EVENTS_PATIENCE, stop)
     horizon = min(max(steps / 24, 20), 1000)
     average = round(1 - 1 / horizon, 4)

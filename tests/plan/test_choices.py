@@ -118,7 +118,7 @@ def test_what_must_tell_where_things_go_has_finer_patches():
 
 def test_motion_too_fast_for_any_network_is_a_warning():
     _, made = chosen([series(300)], motion=40.0, quantity=DIMENSIONLESS)
-    assert "a coarser grid would serve better" in made.warnings[0]
+    assert "a coarser grid would be better" in made.warnings[0]
 
 
 def test_long_cells_are_not_turned():
@@ -136,7 +136,7 @@ def test_long_cells_are_not_turned():
 def test_whole_grids_that_are_not_square_are_not_turned(shape, augmentation):
     experiment, made = chosen([replace(series(300), shape=shape)])
     assert (experiment.data.crop > 0, experiment.data.augmentation) == (shape[0] == 900, augmentation)
-    told = "no rotations: 48 × 37 cells are no square" in made.comments["data.augmentation"]
+    told = "no rotations: 48 × 37 cells are not square" in made.comments["data.augmentation"]
     assert told == (augmentation == ("flips",))
 
 

@@ -90,7 +90,7 @@ def test_specks_and_dry_frames_say_nothing_about_motion(tmp_path):
 
 def test_nothing_but_missing_is_refused(tmp_path):
     path = write_record(tmp_path / "void.nc", np.full((20, 16, 16), np.nan))
-    with pytest.raises(DataError, match="void: nothing but missing in the 20 frames read") as error:
+    with pytest.raises(DataError, match="void: all values are missing in the 20 frames read") as error:
         look(path)
     assert error.value.exit_code == 3
 

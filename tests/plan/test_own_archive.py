@@ -143,7 +143,7 @@ def test_the_disk_has_room_for_cases_in_half_of_what_is_free(free, cases, tmp_pa
 def test_a_narrower_network_has_its_reason():
     experiment, made, _ = chosen(archive(), width=0.5)
     assert experiment.model.hidden_channels == [width // 2 for width in model_config(RECIPE.model).hidden_channels]
-    assert "so that there is time for steps enough" in made.comments["model.hidden_channels"]
+    assert "so that there is time for enough steps" in made.comments["model.hidden_channels"]
     assert "time" not in chosen(archive())[1].comments["model.hidden_channels"]
 
 

@@ -144,7 +144,7 @@ def test_hours_set_the_steps_and_little_time_a_narrower_network(tmp_path):
     long, short, least = (made_for(path, speed=2e9, hours=hours) for hours in (0.4, 0.08, 0.05))
     assert long.experiment.model.hidden_channels == [32, 32]
     assert short.experiment.model.hidden_channels[0] < 32
-    assert "time for steps enough" in short.comments["model.hidden_channels"]
+    assert "time for enough steps" in short.comments["model.hidden_channels"]
     assert least.experiment.training.steps < short.experiment.training.steps
     for made, hours in ((short, 0.08), (least, 0.05)):
         assert f"as many as fit into {hours:g} h" in made.comments["training.steps"]
@@ -236,7 +236,7 @@ def test_what_cannot_be_planned_ends_with_its_exit_code(tmp_path):
     refused(5, "plan", short, "--output", "absent/my.toml", says="my.toml cannot be written: there is no folder absent")
     refused(75, "plan", short, "--output", tmp_path, says="the longest run of frames")  # a file in the folder
     refused(5, "plan", short, "--output", short, "--overwrite", says=r"short\.nc is an input .*, and no input is overwritten")
-    refused(2, "plan", short, "--output", "-", says="--output -: this cannot go to stdout")
+    refused(2, "plan", short, "--output", "-", says="--output -: output cannot go to stdout")
     share = write_record(tmp_path / "share.nc", np.zeros((40, 24, 28)), standard_name="cloud_area_fraction", units="1")
     refused(3, "plan", share, record(tmp_path), "--variable", "rainfall_rate", says="train on one quantity")
 
@@ -314,7 +314,7 @@ def test_hours_belong_to_a_plan(tmp_path):
     path = record(tmp_path)
     config_path = tmp_path / "my.toml"
     config_path.write_text("")
-    refused(2, "train", config_path, "--data", path, "--hours", "1", says="--hours belongs to a plan: a config says by itself")
+    refused(2, "train", config_path, "--data", path, "--hours", "1", says="--hours is for planned trainings")
 
 
 def test_hours_are_those_of_the_plan_that_is_trained(tmp_path, measured):
