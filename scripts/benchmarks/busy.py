@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Repeat a training and its forecast on idle cores and beside busy processes: the times, and whether all answers are the same.
+"""Time a training and its forecast on idle cores and beside busy processes, and check that all results are identical.
 
 In each round a training and a forecast run as commands of their own, once idle and once beside the busy processes. Times are
-medians in seconds. Answers are the bytes of best.safetensors and config.toml, and all of the forecast file but its history.
-Exit code 1 where two answers differ.
+medians in seconds. Results are the bytes of best.safetensors and config.toml, and the forecast file except its history.
+Exit code 1 if two results differ.
 
     python scripts/benchmarks/busy.py configs/quickstart.toml --record data/sample.nc --rounds 5 --set training.steps=60
 """
@@ -28,7 +28,7 @@ STATES = ("idle", "busy")
 
 @contextmanager
 def busy_processes(number: int) -> Iterator[None]:
-    """Context manager that keeps so many cores busy."""
+    """Context manager that keeps `number` cores busy."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
     try:
         yield
@@ -39,7 +39,7 @@ def busy_processes(number: int) -> Iterator[None]:
 
 
 def seconds_of(*words: str | Path) -> float:
-    """Run a nowcast command; return the seconds that it took."""
+    """Run a nowcast command; return its time, s."""
     began = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "nowcast", *map(str, words), "-q", "--overwrite"], check=True, stdout=subprocess.DEVNULL
@@ -48,7 +48,7 @@ def seconds_of(*words: str | Path) -> float:
 
 
 def digests(run: Path, forecast: Path) -> tuple[str, str]:
-    """Return the hashes of what a training left and of what a forecast file holds, without its history."""
+    """Return hashes of the files of a training, and of a forecast file without its history."""
     trained = hashlib.sha256((run / "best.safetensors").read_bytes() + (run / "config.toml").read_bytes())
     made = hashlib.sha256()
     with netCDF4.Dataset(forecast) as file:
@@ -60,7 +60,7 @@ def digests(run: Path, forecast: Path) -> tuple[str, str]:
 
 
 def measure(config: str, record: str, settings: Sequence[str], *, rounds: int, busy: int, folder: Path) -> bool:
-    """Measure and print; return whether all answers were the same."""
+    """Measure and print; return whether all results were identical."""
     times: dict[tuple[str, str], list[float]] = {(what, state): [] for what in ("train", "predict") for state in STATES}
     answers = []
     run, forecast = folder / "run", folder / "forecast.nc"
@@ -73,7 +73,7 @@ def measure(config: str, record: str, settings: Sequence[str], *, rounds: int, b
             answers.append(digests(run, forecast))
     for what, found in zip(("train", "predict"), zip(*answers, strict=True), strict=True):
         idle, beside = (median(times[what, state]) for state in STATES)
-        ratio, number = f"{beside / idle:.2f} times", f"{len(set(found))} different of {len(found)} answers"
+        ratio, number = f"{beside / idle:.2f} times", f"{len(set(found))} different of {len(found)} results"
         print(f"{what:8} idle {idle:.1f} s, busy {beside:.1f} s, {ratio}; {number}", flush=True)
     return len(set(answers)) == 1
 

@@ -26,7 +26,7 @@ from scipy.ndimage import gaussian_filter
 SIZE = 900  # cells, of DWD's national grid
 START = np.datetime64("2020-06-01T00:00:00")
 NO_DATA = 0x29C4
-# what `--beside` runs: pysteps reads no compressed files
+# program for `--beside`: pysteps cannot read compressed files
 READING = """
 import gzip, pathlib, sys, tempfile
 from pysteps.io.importers import import_dwd_radolan
@@ -39,14 +39,14 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 def rain(seed: int) -> np.ndarray:
-    """(y, x) uint16: counts of 0.01 mm, a tenth of them above 0, on twice the grid so that it can move."""
+    """Return rain (y, x), uint16 counts of 0.01 mm, a tenth above 0, on twice the grid so that it can move."""
     noise = gaussian_filter(np.random.default_rng(seed).normal(size=(2 * SIZE, 2 * SIZE)).astype(np.float32), 12, mode="wrap")
     noise /= noise.std()
     return np.clip((noise - 1.28) * 60, 0, 4000).astype(np.uint16)
 
 
 def write_files(folder: Path, frames: int, *, seed: int = 0) -> int:
-    """Write so many RADOLAN files, one every 5 minutes; return their bytes together."""
+    """Write `frames` RADOLAN files, one every 5 minutes; return their total size, bytes."""
     field, total = rain(seed), 0
     y, x = np.ogrid[:SIZE, :SIZE]
     outside = (y - SIZE / 2) ** 2 + (x - SIZE / 2) ** 2 > (0.5 * SIZE) ** 2
@@ -63,7 +63,7 @@ def write_files(folder: Path, frames: int, *, seed: int = 0) -> int:
 
 
 def timed(command: list) -> tuple[float, float, str]:
-    """Run a command; return its seconds, its seconds of CPU, and what it prints."""
+    """Run a command; return elapsed time and CPU time, s, and its output."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -71,7 +71,7 @@ def timed(command: list) -> tuple[float, float, str]:
 
 
 def measure(frames: int, processes: int | None, *, beside: bool = False) -> dict:
-    """Convert so many files, and read them with pysteps `beside` that; return what is printed."""
+    """Convert `frames` files, with `beside` read them with pysteps too; return the results to print."""
     with tempfile.TemporaryDirectory() as name:
         files, output = Path(name) / "files", Path(name) / "archive"
         files.mkdir()

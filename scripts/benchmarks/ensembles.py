@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Time and memory that members take, beside pysteps' STEPS on the same cores, and the size of their file.
+"""Measure time and memory of ensemble members and of pysteps' STEPS on the same cores, and the file size.
 
-The newest frames of a record are forecast, or rain made up for a grid of `--grid Y,X`. Members are written to a file as
-`nowcast predict` does, so their time includes writing; that of STEPS does not. Each runs in a process of its own. The time
-grows with the number of members but for a small part, so few show the ratio.
+Forecasts start from the newest frames of a record, or from synthetic rain on a grid `--grid Y,X`. Members are written to a file
+as `nowcast predict` does, so their time includes writing; that of STEPS does not. Each runs in a process of its own. The time
+is nearly proportional to the number of members, so few are enough for the ratio.
 
     python scripts/benchmarks/ensembles.py --grid 256,256 --members 24
     python scripts/benchmarks/ensembles.py --record radar/fmi/20160928.nc --members 4
@@ -39,13 +39,13 @@ LEADS, PAST = 12, 4
 
 
 def made_up(grid: tuple[int, int]) -> np.ndarray:
-    """Return rain (time, y, x) in mm/h that moves by (1, 2) cells a frame, on a grid of this shape."""
+    """Return synthetic rain (time, y, x), mm/h, that moves by (1, 2) cells per frame, on a grid of this shape."""
     (_, rain), *_ = make_rain.make_events(PAST, grid, (1.0, 2.0), seed=0)
     return rain.astype(np.float32)
 
 
 def run(given: argparse.Namespace) -> None:
-    """Run one of the two, and print seconds of a core, seconds, the largest memory in GB and the size of the file in MB."""
+    """Run one of the two; print CPU time and elapsed time, s, peak memory, GB, and file size, MB."""
     record: Record | None = open_records([given.record])[0] if given.record else None
     past = record.read(range(len(record) - PAST, len(record))) if record else made_up(tuple(given.grid))
     start, cores, size = time.perf_counter(), time.process_time(), 0.0

@@ -108,10 +108,10 @@ def _write_fresh(path: Path, folder: Path) -> None:
     from nowcast.models.checkpoint import BEST, write_checkpoint
 
     experiment = config.read(path, [])
-    facts = {"config": config.as_dict(experiment), "input_frames": experiment.data.input_frames, "lead_frames": LEADS,
+    metadata = {"config": config.as_dict(experiment), "input_frames": experiment.data.input_frames, "lead_frames": LEADS,
              "time_steps": [300, 300], "quantity": "rain_rate"}  # fmt: skip
     model = make_model(model_config(experiment.model))
-    write_checkpoint(folder / BEST, facts, {f"model.{key}": value for key, value in model.state_dict().items()})
+    write_checkpoint(folder / BEST, metadata, {f"model.{key}": value for key, value in model.state_dict().items()})
 
 
 def measure_here(name: str, frames: Path) -> Result:

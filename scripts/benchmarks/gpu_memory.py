@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Count the memory and the operations of a training step of any size, without the memory and without the operations.
+"""Count the memory and operations of a training step of any size without running it.
 
 Tensors are torch's fake ones: they have a shape and a dtype but no values. Counted are the bytes of all tensors alive at the
 peak of one update (`nowcast.training.step_cost.step_bytes`), those of weights, their average and the optimizer, and the
@@ -60,7 +60,7 @@ class Kernels(TorchDispatchMode):
 
     @property
     def total(self) -> int:
-        """Return how many were started since it was made, gates included."""
+        """Return the number of kernels started since creation, including gates."""
         return self.number + OneKernel.started
 
 
@@ -69,7 +69,7 @@ def one_kernel(activation: str, gate_activation: str, device: str, dtype: torch.
 
 
 def shape_of(experiment: Experiment, shape: Sequence[int] | None) -> tuple[int, int]:
-    """Return the (y, x) cells of a case: as asked for, or the crop, or the grid of a model of one grid; else 64 × 64."""
+    """Return the (y, x) cells of a case: `shape`, or the crop, or the grid of a model for one grid; else 64 × 64."""
     grid = experiment.model.model_dump().get("grid")
     if isinstance(grid, (list, tuple)) and all(grid):
         return tuple(grid)
@@ -77,7 +77,7 @@ def shape_of(experiment: Experiment, shape: Sequence[int] | None) -> tuple[int, 
 
 
 def read(path: Path, settings: Sequence[str]) -> Experiment:
-    """Return the experiment of a config, in bfloat16, for any grid where its own would be that of the records."""
+    """Return the experiment of a config in bfloat16; a grid that depends on the records is replaced by any grid."""
     settings = ['training.precision="bfloat16"', *settings]
     experiment = config.read(path, settings)
     is_open = experiment.model.model_dump().get("grid") == "auto"
@@ -104,7 +104,7 @@ def count(
 
 
 def really(path: Path, settings: Sequence[str], cells: tuple[int, int], cases: int) -> int:
-    """Return the bytes of the same step at its peak, counted with real tensors, loss and layers computed as on a GPU."""
+    """Return the peak memory, bytes, of the same step with real tensors; loss and layers are computed as on a GPU."""
     with patch.object(losses, "library_for", lambda _: None), patch.object(layer, "layer_functions", lambda *_: None):
         learner = Learner(read(path, settings), CPU)
         probe(learner, cases, cells)
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes every config")
     parser.add_argument("--check", action="store_true", help="count with real tensors as well")
     given = parser.parse_args(argv)
-    logging.basicConfig(level=logging.ERROR)  # not that this processor has no units of bfloat16
+    logging.basicConfig(level=logging.ERROR)  # hides the warning that this processor does not support bfloat16
     names = ("recipe", "cases", "cells", "peak, GB", "weights and optimizer, GB", "cases on 80 GB", "TFLOP", "kernels",
              "counted really, GB")  # fmt: skip
     print(f"| {' | '.join(names)} |\n| --- |{' ---: |' * (len(names) - 1)}")

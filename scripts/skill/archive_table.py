@@ -136,7 +136,7 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
 
 
 def shortfalls(scored: Scored, network: str) -> list[str]:
-    """Return where the network misses what is asked of it against the cascade, one line each."""
+    """Return one line for each requirement against the cascade that the network misses."""
     thresholds, found = scored.evaluation.thresholds, []
     columns = [(thresholds.index(threshold), threshold) for threshold in SHOWN]
     ratio, bias = scored.of("csi", network, against="cascade"), scored.of("bias", network).value
@@ -162,17 +162,17 @@ def shortfalls(scored: Scored, network: str) -> list[str]:
 
 def as_json(scored: Scored) -> dict[str, Any]:
     """Return every score, interval and ratio, pooled and by lead; null where undefined."""
-    facts = {"thresholds": scored.evaluation.thresholds, "lead_minutes": scored.evaluation.lead_minutes,
+    results = {"thresholds": scored.evaluation.thresholds, "lead_minutes": scored.evaluation.lead_minutes,
              "num_cases": scored.evaluation.num_cases, "num_days": scored.num_days, "scores": {}}  # fmt: skip
     for name in scored.names:
         for against in (None, *(a for a in AGAINST if a in scored.names and a != name)):
             key = name if against is None else f"{name} ÷ {against}"
-            facts["scores"][key] = {
+            results["scores"][key] = {
                 score: {"pooled": _listed(scored.of(score, name, against=against)),
                         "by_lead": _listed(scored.of(score, name, against=against, by_lead=True))}
                 for score in SCORES
             }  # fmt: skip
-    return facts
+    return results
 
 
 def _listed(interval: Interval) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _kept_counts(path: Path, identity: str) -> tuple[np.ndarray | int, int]:
 
 
 def kept_forecasts(name: str, cases: Cases, folder: Path) -> Forecaster:
-    """Return a baseline's forecasts of the cases from files in `folder`, made now as far as they are not there."""
+    """Return a baseline's forecasts of the cases from files in `folder`; missing ones are made now."""
     missing = [reference for reference in cases.references if not (folder / file_name(reference)).exists()]
     if missing := distributed.gather(missing)[0]:  # as the first process saw the folder before any of them wrote
         predict(BASELINES[name](), [cases.record], folder, selection=Selection(listed=tuple(missing)), folder=True)
@@ -163,7 +163,7 @@ def kept_forecasts(name: str, cases: Cases, folder: Path) -> Forecaster:
 def train(
     folder: Path, run: Path, settings: Sequence[str], *, device: str, splits: Splits | None = None, recipe: Path = CONFIG
 ) -> None:
-    """Train a recipe, changed by `settings`, on the record in `folder`, from where an interrupted call left the run folder."""
+    """Train a recipe, changed by `settings`, on the record in `folder`; continue the run folder of an interrupted call."""
     experiment = config.read(recipe, settings)
     shape, crop = open_record(folder).grid.shape, experiment.data.crop
     if min(shape) <= crop:  # the grid is smaller than the recipe's crops

@@ -114,10 +114,10 @@ def untrained(path: Path, constants: Constants) -> Network:
     options = {"cascade_constants": constants.cascade, "matching_constants": constants.matching}
     model = Probabilistic(model_config(experiment.model), **options)
     torch.nn.init.zeros_(model.head.weight)
-    facts = {"config": config.as_dict(experiment), "input_frames": experiment.data.input_frames, "lead_frames": LEADS,
+    metadata = {"config": config.as_dict(experiment), "input_frames": experiment.data.input_frames, "lead_frames": LEADS,
              "time_steps": [300], "quantity": "rain_rate", "units": "mm h-1"}  # fmt: skip
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    checkpoint, device = Checkpoint(facts, tensors, "0" * 64), torch.device("cpu")
+    checkpoint, device = Checkpoint(metadata, tensors, "0" * 64), torch.device("cpu")
     return Network(checkpoint, NETWORK, device=device, model=model, motion_constants=constants.motion)
 
 

@@ -49,7 +49,7 @@ from nowcast.runtime.device import pick_device
 
 TRAINING_DAYS = (0, 1, 2, 3, 4)
 NUMBERS = (3, 10, 30, 0)  # of training days; 0: all
-# few days have few windows, and are learnt by heart in fewer steps; validation chooses the best
+# few days have few windows, which a network memorises in fewer steps; validation chooses the best
 STEPS = {3: 400, 10: 700, 30: 1200, 0: 1800}
 KEPT_CASES = {3: 750, 10: 1500, 30: 3000, 0: 3000}
 VALIDATIONS = 4  # of each training
@@ -81,7 +81,7 @@ def _span(day: np.datetime64) -> tuple:
 
 
 def curve(given: argparse.Namespace) -> dict:
-    """Train and score the networks; return the facts of ARCHIVE.json."""
+    """Train and score the networks; return the contents of ARCHIVE.json."""
     record = open_record(given.archives / given.archive)
     cases, device = choose_cases(record, TEST_DAYS, given.cases), pick_device(given.device)
     validation = choose_cases(record, VALIDATION_DAYS, given.cases)
@@ -102,15 +102,15 @@ def curve(given: argparse.Namespace) -> dict:
     evaluation = evaluate(forecasters, [record], selection=Selection(), thresholds=THRESHOLDS)
     scored = Scored(evaluation)
     points = [{"days": found, **_ratios(scored, name)} for name, found in days.items()]
-    facts = {"archive": given.archive, "thresholds": SHOWN, "test_days": scored.num_days,
+    results = {"archive": given.archive, "thresholds": SHOWN, "test_days": scored.num_days,
              "num_cases": evaluation.num_cases, "points": points}  # fmt: skip
-    (given.output / f"{given.archive}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (given.output / f"{given.archive}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     _print_table(scored, days)
-    return facts
+    return results
 
 
 def settings_of(number: int, steps: int | None, changes: Sequence[str]) -> list[str]:
-    """Return what is changed in the config for a training on `number` days, 0: all; `changes` come last."""
+    """Return the changes of the config for a training on `number` days (0: all); `changes` are appended."""
     steps = steps or STEPS[number]
     ours = (
         f"data.kept_cases={KEPT_CASES[number]}",
@@ -139,10 +139,12 @@ def draw(curves: Sequence[dict]) -> bytes:
 
     figure = Figure(figsize=(7.2, 3.1), layout="constrained")
     for panel, (axes, rate) in enumerate(zip(figure.subplots(1, len(SHOWN)), SHOWN, strict=True)):
-        for number, facts in enumerate(curves):
-            days = np.array([point["days"] for point in facts["points"]]) * 1.04**number  # so that intervals do not overlap
-            value, low, high = (np.array([p[key][panel] for p in facts["points"]]) for key in ("value", "low", "high"))
-            axes.errorbar(days, value, [value - low, high - value], marker="o", markersize=4, capsize=3, label=facts["archive"])
+        for number, results in enumerate(curves):
+            days = np.array([point["days"] for point in results["points"]]) * 1.04**number  # so that intervals do not overlap
+            value, low, high = (np.array([p[key][panel] for p in results["points"]]) for key in ("value", "low", "high"))
+            axes.errorbar(
+                days, value, [value - low, high - value], marker="o", markersize=4, capsize=3, label=results["archive"]
+            )
         axes.axhline(1, color="0.4", linewidth=0.8, linestyle="--")
         axes.set(xscale="log", xlabel="days of radar with rain to train on", title=f"≥ {rate:g} mm/h")
         axes.set_xticks([3, 10, 30, 100], ["3", "10", "30", "100"])

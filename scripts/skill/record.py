@@ -114,7 +114,7 @@ def seen_of(network: Forecaster, service: Path) -> list[str]:
 
 
 def identity(network: Forecaster, record: Record, cases: Cases) -> dict[str, Any]:
-    """Return all that the scores depend on, and what the table shows of the network, for cases.json."""
+    """Return everything that the scores depend on, and the description of the network for the table, for cases.json."""
     values: dict[str, Any] = {"network": network.name, "seen": seen_of(network, record.paths[0].parent), **cases.as_dict()}
     values["record_minutes"] = record.time_step / MINUTE  # a network may forecast with a longer time step
     if isinstance(network, Network):
@@ -160,7 +160,7 @@ def write_scores(evaluation: Evaluation, output: Path) -> None:
 
 
 def read_cases(output: Path) -> dict[str, Any] | None:
-    """Read what was scored into a folder; None if its scores are not complete."""
+    """Read the scores in a folder; None if they are incomplete."""
     path = output / CASES
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 

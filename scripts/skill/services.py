@@ -128,9 +128,9 @@ def is_trained(run: Path) -> bool:
     """
     if not (run / LAST).is_file():
         return (run / BEST).is_file() and not is_resumable(run)
-    facts = read_checkpoint(run / LAST).metadata
-    state, patience = facts["state"], facts["config"]["training"]["early_stopping"]
-    return state["step"] >= facts["num_steps"] or 0 < patience <= state["validations_since_best"]
+    metadata = read_checkpoint(run / LAST).metadata
+    state, patience = metadata["state"], metadata["config"]["training"]["early_stopping"]
+    return state["step"] >= metadata["num_steps"] or 0 < patience <= state["validations_since_best"]
 
 
 def run_folder(args: argparse.Namespace, fold: str) -> Path:
