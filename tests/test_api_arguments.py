@@ -128,7 +128,7 @@ def test_errors_name_arguments_and_no_temporary_file(file, array, tmp_path):
     with pytest.raises(UsageError, match=r"^start 2020-06-01T00:45:00 is after end 2020-06-01T00:30:00$"):
         nowcast.evaluate("persistence", file, end="2020-06-01T00:30", **OPTIONS)
     (tmp_path / "config.toml").touch()
-    with pytest.raises(OutputError, match="so nothing to resume: overwrite=True begins it anew"):
+    with pytest.raises(OutputError, match="no checkpoint to resume from: overwrite=True starts it again"):
         nowcast.train(config.as_dict(tiny_experiment([file])), output=tmp_path, device="cpu")
 
 

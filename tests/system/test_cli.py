@@ -57,7 +57,13 @@ def test_a_mistake_in_the_command_is_two_short_lines():
     expect(2, "evaluate", "persistence", says=r"Missing option '--observations'\.\nSee nowcast evaluate -h\n$")
     expect(2, "evaluate", "persistence", "--observations", says=r"Option '--observations' requires an argument")
     expect(2, "predikt", says="No such command 'predikt'. Did you mean 'predict'")
-    expect(2, "-q", "inspect", "x.nc", says=r"^error: -q is before the command; options belong after it\.\nWrite nowcast COMMAND -q\n$")
+    expect(
+        2,
+        "-q",
+        "inspect",
+        "x.nc",
+        says=r"^error: -q is before the command; options belong after it\.\nWrite nowcast COMMAND -q\n$",
+    )
     expect(2, "--foo", "inspect", "x.nc", says=r"No such option: --foo\nSee nowcast -h")
     expect(2, "inspect", "--formt", "json", "x.nc", says="No such option")
     expect(2, "inspect", "x.nc", "--format", "xml", says=r"error: Invalid value for '--format': 'xml' is not one of")
