@@ -22,7 +22,7 @@ def test_the_page_runs(workplace, undrawn):
     for block in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
         exec(compile(block.replace('"training.steps": 500', '"training.steps": 2'), str(PAGE), "exec"), names)
     assert names["forecast"].shape == (12, 24, 28)
-    assert names["chances"].threshold.values.tolist() == [1, 5]
+    assert names["probabilities"].threshold.values.tolist() == [1, 5]
     assert (workplace / "forecast.nc").is_file()
     assert (workplace / "runs" / "my" / "best.safetensors").is_file()
     assert (workplace / "scores" / "python" / "report.html").is_file()
