@@ -28,6 +28,7 @@ class Progress:
             total=total, initial=start, desc=what, unit=unit, file=sys.stderr, disable=not self.terminal, leave=False
         )
         self.began = self.logged = time.monotonic()
+        self.first = start  # units done when the clock of the rate started
 
     def __enter__(self) -> "Progress":
         return self
@@ -36,8 +37,14 @@ class Progress:
         self.bar.close()
 
     def advance(self, **values: str) -> None:
-        """Count one more unit of work; `values` are shown after the bar or in the log line."""
+        """Count one more unit of work; `values` are shown after the bar or in the log line.
+
+        The rate counts from the first unit on: what precedes it, such as a validation, does not repeat with each unit.
+        """
         self.done += 1
+        if self.done == self.start + 1:
+            self.began, self.first = time.monotonic(), self.done
+            self.bar.unpause()
         if self.terminal:
             self.bar.set_postfix(values, refresh=False)
             self.bar.update()
@@ -51,11 +58,13 @@ class Progress:
             self.advance()
 
     def line(self, values: dict[str, str]) -> str:
-        """Return, for example, `training 120/1,000 step, 2.1 step/s, 00:07:03 left, loss 0.02`."""
-        rate = (self.done - self.start) / max(time.monotonic() - self.began, 1e-9)
-        left = time.strftime("%H:%M:%S", time.gmtime((self.total - self.done) / rate)) if rate else "?"
+        """Return, for example, `training 120/1,000 step, 2.1 step/s, 00:07:03 left, loss 0.02`; no rate after a single unit."""
         shown = "".join(f", {name} {value}" for name, value in values.items())
-        return f"{self.what} {self.done:,}/{self.total:,} {self.unit}, {rate:.3g} {self.unit}/s, {left} left{shown}"
+        if counted := self.done - self.first:
+            rate = counted / max(time.monotonic() - self.began, 1e-9)
+            left = time.strftime("%H:%M:%S", time.gmtime((self.total - self.done) / rate))
+            shown = f", {rate:.3g} {self.unit}/s, {left} left{shown}"
+        return f"{self.what} {self.done:,}/{self.total:,} {self.unit}{shown}"
 
 
 def track(items: Iterable[Item], what: str, *, unit: str) -> Iterator[Item]:
