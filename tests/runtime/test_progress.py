@@ -90,9 +90,9 @@ def test_train_tells_on_a_terminal_what_its_log_file_has(columns, cache, logger,
 
 def test_the_rate_leaves_out_what_precedes_the_first_unit(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    seconds = 0.0
-    monkeypatch.setattr("nowcast.runtime.progress.time.monotonic", lambda: seconds)
+    clock = [0.0]
+    monkeypatch.setattr("nowcast.runtime.progress.time.monotonic", lambda: clock[0])
     progress = Progress("training", total=11, unit="step")
-    for seconds in (100.0, 125.0):  # a validation takes the first 99 s
+    for clock[0] in (100.0, 125.0):  # a validation takes the first 99 s
         progress.advance(loss="1")
     assert caplog.messages == ["training 1/11 step, loss 1", "training 2/11 step, 0.04 step/s, 00:03:45 left, loss 1"]
