@@ -22,11 +22,11 @@ _OTHER_WORDS = re.compile(
     r"(?:^|[\W_])(?:vil|d0|dm|pw|pwat|tcwv|iwv|lwp|iwp)(?:[\W_]|$)|integrated|precipitable|vapou?r|column|cloud|liquid_water|"
     r"drop|diameter|snow|hail|graupel|\bice|depth|height|altitude|displacement|visib|evapo|soil|moisture|runoff|"
     r"error|uncertain|quality|std_?dev|standard[ _]deviation|(?:^|[\W_])std(?:[\W_]|$)|variance|climatolog|threshold|"
-    r"anomal|(?:^|[\W_])(?:bias|spread|sigma)(?:[\W_]|$)",
+    r"anomal(?!ous)|(?:^|[\W_])(?:bias(?![\W_]*(?:correct|adjust|remov|free))|spread|sigma)(?:[\W_]|$)",
     re.IGNORECASE,
 )
 # what cell_methods say of variables that hold no mean, sum or value of their cells
-_OTHER_METHODS = re.compile(r":\s*(?:standard_deviation|variance|range)\b")
+_OTHER_METHODS = re.compile(r"(?<!comment):\s*(?:standard_deviation|variance|range)\b")
 
 
 def declared_units(variable) -> str | None:

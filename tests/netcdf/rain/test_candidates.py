@@ -41,6 +41,17 @@ def test_what_is_measured_in_millimetres_and_is_no_rain_is_not_taken(tmp_path, n
 
 
 @pytest.mark.parametrize(
+    ("name", "attributes"),
+    [("rr", {"long_name": "bias corrected rain rate"}), ("rr", {"long_name": "rain rate, mean field bias adjusted"}),
+     ("rain_bias_corrected", {}), ("bias_adjusted_rain", {}), ("rr", {"long_name": "gauge-bias-adjusted rain rate"}),
+     ("rr", {"long_name": "rain rate without anomalous propagation"}),
+     ("rr", {"cell_methods": "time: mean (comment: range corrected)"})],
+)  # fmt: skip
+def test_rain_without_its_bias_is_rain(tmp_path, name, attributes):
+    assert open_one(write(tmp_path / "a.nc", ONES, name=name, units="mm/h", **attributes)).variable == name
+
+
+@pytest.mark.parametrize(
     ("name", "units"),
     [("precip", "mm"), ("rain_amount", "kg m-2"), ("prate", "kg m-2 s-1"), ("rr", "mm/h"), ("x1", "mm/h"), ("tp", "m"),
      ("rain", "m s-1")],
