@@ -15,9 +15,9 @@ _IN_BRACKETS = re.compile(rf"[\[(]\s*{_UNIT}\s*[\])]\s*[:=]?\s*{_NUMBER}(?![\d.]
 _ONE = re.compile(r"\b(?:past|last|previous|preceding|one|an|full)[\s-]+(minute|hour|day)\b", re.IGNORECASE)
 _CLOCK = re.compile(r"(\d\d?):(\d\d)(?::(\d\d))?")
 _ISO = re.compile(r"\bP(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?)?\b")
-# attributes of the length of an accumulation; their ending gives the unit of a bare number
+# attributes of the length of an accumulation; their ending gives the unit of a bare number, but `intervals` is a count
 _ATTRIBUTES = re.compile(
-    r"(?:acc(?:u(?:m\w*?)?)?|integration|aggregation|summation|interval)_?(?:time|period|interval|duration|length)?_?"
+    r"(?!intervals$)(?:acc(?:u(?:m\w*?)?)?|integration|aggregation|summation|interval)_?(?:time|period|interval|duration|length)?_?"
     r"(?:in_)?(?P<unit>hours?|h|minutes?|mins?|seconds?|sec|s)?|time_interval|time_period|period|duration",
     re.IGNORECASE,
 )

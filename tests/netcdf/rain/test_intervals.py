@@ -55,6 +55,7 @@ UNSTATED = {
     "how often": {"long_name": "rain amount, every 5 minutes"},
     "two lengths": {"long_name": "sum over 1 h or 24 h"},
     "another name": {"name": "rain_v2"},
+    "a count of intervals": {"intervals": 12},
 }
 
 
