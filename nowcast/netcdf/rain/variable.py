@@ -84,7 +84,7 @@ class Field:
             return replace(self, units=given, has_given_units=True)
         stated = self.units or "dBZ"
         if units.meaning(stated) != units.meaning(given) and is_first(file, f"units of {self.variable}"):
-            text = '%s: %s states units "%s", which are used: "%s" (--units, data.units) is for files that state none'
+            text = '%s: %s states units "%s", which are used; "%s" (--units, data.units) is for files that state none'
             log.warning(text, file, self.variable, stated, given)
         return self
 

@@ -74,7 +74,7 @@ def test_units_that_a_file_states_hold_and_a_warning_tells(tmp_path, caplog):
     assert not caplog.text
     (record,) = open_records([path], units="dBZ")
     assert record.read([0]).flat[0] == 6
-    assert 'rr states units "mm h-1", which are used: "dBZ" (--units, data.units) is for files that state none' in caplog.text
+    assert 'rr states units "mm h-1", which are used; "dBZ" (--units, data.units) is for files that state none' in caplog.text
 
 
 def test_units_that_are_none_of_rain_are_refused(tmp_path):
