@@ -13,7 +13,7 @@ from nowcast.netcdf.places.locating import Locator
 from nowcast.netcdf.record import Record
 from nowcast.prediction.gauges import Place
 from nowcast.prediction.weights import weigh
-from nowcast.scores.boxes import intervals
+from nowcast.scores.boxes import DIGITS, intervals
 
 SHOWN = 3  # number of members that are shown on maps
 SUM_AMOUNTS = (1.0, 5.0)  # mm: those of AMOUNTS that the report shows
@@ -80,7 +80,9 @@ def make_member_example(
     first = range(lengths.get(minutes, 0))
 
     def sums(read: Read) -> np.ndarray:
-        return _reached(sum(read(lead) for lead in first) * (step / 60), part, block) if first else np.empty(0)
+        if not first:
+            return np.empty(0)
+        return _reached(np.round(sum(read(lead) for lead in first) * (step / 60), DIGITS), part, block)
 
     fields = {name: [block_means(read(lead)[:SHOWN, *part], block) for lead in leads] for name, read in ensembles.items()}
     return MemberExample(

@@ -19,6 +19,7 @@ from nowcast.scores.sums import Additive, summed
 SUM_MINUTES = (30, 60)  # lengths of the intervals
 BOXES_KM = (0.0, 10.0, 40.0)  # sides of the boxes on the ground; 0: a cell
 AMOUNTS = (0.5, 1.0, 2.0, 5.0, 10.0)  # mm in an interval whose exceedance is scored
+DIGITS = 4  # decimals of amounts, mm: with rounding errors of float32, sums of exactly 1 mm would often be less
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +108,7 @@ class BoxSums:
         for minutes, leads in self.lengths.items():
             self._running[minutes] = self._running[minutes] + both
             if not (lead + 1) % leads:
-                self._add_interval(minutes, lead // leads, self._running[minutes])
+                self._add_interval(minutes, lead // leads, np.round(self._running[minutes], DIGITS))
                 self._running[minutes] = 0.0
 
     def _add_interval(self, minutes: int, number: int, amounts: np.ndarray) -> None:

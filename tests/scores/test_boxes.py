@@ -65,6 +65,18 @@ def test_they_are_the_scores_of_the_sums(seed):
         np.testing.assert_allclose(np.nansum(rank_histogram(kinds[f"members_{minutes}_min"])[:, :2], axis=-1), 1)
 
 
+@pytest.mark.parametrize(("minutes", "leads"), [(30, 6), (60, 12)])
+def test_a_sum_of_exactly_an_amount_reaches_it(minutes, leads):
+    amounts = {0.5: 50, 1: 100, 2: 200, 5: 500, 10: 1000}  # mm, and the same in units of radars of 0.01 mm in 5 minutes
+    assert tuple(amounts) == AMOUNTS
+    shares = np.random.default_rng(0).multinomial(list(amounts.values()), np.ones(leads) / leads, size=(400, 5))
+    rates = np.float32(0.12) * np.moveaxis(shares, -1, 0).astype(np.float32)  # mm/h
+    kinds = box_sums(rates[None], rates, step=5.0)
+    reached = kinds[f"probabilities_{minutes}_min"].of_box(0)
+    np.testing.assert_array_equal(reached.num_observed[0].sum(axis=-1), [2000, 1600, 1200, 800, 400])
+    assert kinds[f"members_{minutes}_min"].of_box(0).num_tied[0] == 2000
+
+
 def test_a_small_ensemble_has_the_ranks_of_a_large_one():
     members, observed = ensemble(0, (3, 4, 6), members=2)
     small, wide = (box_sums(members, observed, most_members=most)["members_30_min"] for most in (None, 5))
