@@ -41,7 +41,6 @@ class MemberExample:
         empty if no cell is known at all lead times
     lead_minutes: all lead times, which the fans cover
     sum_minutes: length of the first interval, whose sums are shown; 0 if there is none
-    observed_sums: (y, x) mm, block means of the observed sums in that interval
     reached: (amount, y, x) fraction of the cells of a block whose observed sum reaches each of SUM_AMOUNTS
     probabilities: (amount, y, x) fraction of cells and members that reach it
     """

@@ -54,7 +54,7 @@ def draw_sums(example: Example, quantity: Quantity) -> bytes | None:
         grid.label_row(row, f"≥ {amount:g} mm")
         for column, fields in enumerate([members.reached, *members.probabilities.values()]):
             grid.paste(row, column, fields[row], scale)
-    grid.scale(scale, "chance", extend="both")
+    grid.scale(scale, "probability", extend="both")
     return png(grid.pixels())
 
 
