@@ -134,3 +134,20 @@ def test_bounds_of_a_zarr_store_tell_the_interval(tmp_path):
     sums["time_bnds"] = (("time", "nv"), np.stack([sums.time.values - np.timedelta64(1, "h"), sums.time.values], axis=1))
     sums.to_zarr(tmp_path / "a.zarr")
     np.testing.assert_array_equal(converted(tmp_path / "a.zarr", "--variable", "rr").read(range(11)), fields)
+
+
+@pytest.mark.parametrize("group", ["", "radar"])
+@pytest.mark.filterwarnings("ignore")
+def test_attributes_of_a_zarr_store_that_netcdf_cannot_hold_are_left_out(tmp_path, group):
+    zarr = pytest.importorskip("zarr")
+    fields = np.stack([counts(seed=n) for n in range(3)]).astype(np.int8) % 100 - 50
+    fields[0, 0, :2] = -1  # 255 unsigned
+    odd = {"ok": True, "levels": [[1], [1, 2]], "flags": [True], "about": {"a": 1}, "none": None, "a/b": "c"}
+    dataset(fields, units="mm/h", valid_max=255.0).to_zarr(
+        tmp_path / "a.zarr", group=group or None, zarr_format=2, consolidated=False
+    )
+    zarr.open_group(tmp_path / "a.zarr", mode="r+").attrs.update(odd | {"institution": "Met"})
+    stored_rr = zarr.open_array(tmp_path / "a.zarr", path=f"{group}/rr".lstrip("/"), mode="r+")
+    stored_rr.attrs.update(odd | {"_Unsigned": True})
+    record = converted(tmp_path / "a.zarr", *(("--variable", f"{group}/rr") if group else ()))
+    np.testing.assert_array_equal(record.read(range(3)), fields.view(np.uint8))

@@ -186,10 +186,23 @@ def _write(dataset, name: str | None, path: Path) -> None:
             or (other in bounds and set(values.dims[:-1]) <= dims)
         ]  # fmt: skip
         kept = dataset[[name, *(other for other in beside if other != name)]]
-    kept = kept.load().drop_encoding()
+    kept = kept.load().drop_encoding().assign_attrs()  # a copy, whose attributes are replaced
+    for each in (kept, *kept.variables.values()):
+        each.attrs = _writable(each.attrs)
     with OPEN_FILES.lock, held():
         kept.to_netcdf(path, engine="netcdf4", encoding={each: {"_FillValue": None} for each in kept.variables
                                                         if "_FillValue" not in kept[each].attrs})  # fmt: skip
+
+
+def _writable(declared: dict) -> dict:
+    """Return the attributes that NetCDF can hold: not the objects, nulls and nested lists that Zarr's JSON may have."""
+    # NetCDF has neither true nor false, and `_Unsigned` is text in it
+    texts = {name: str(value).lower() if isinstance(value, bool | np.bool_) else value for name, value in declared.items()}
+    lists = {name: value if isinstance(value, list | tuple | np.ndarray) else [value] for name, value in texts.items()}
+    return {
+        name: value for name, value in texts.items()
+        if "/" not in name and all(isinstance(each, _PLAIN) and not isinstance(each, bool) for each in lists[name])
+    }  # fmt: skip
 
 
 def _counts_time(dataset, dim: str) -> bool:
