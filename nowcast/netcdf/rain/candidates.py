@@ -22,11 +22,22 @@ _OTHER_WORDS = re.compile(
     r"(?:^|[\W_])(?:vil|d0|dm|pw|pwat|tcwv|iwv|lwp|iwp)(?:[\W_]|$)|integrated|precipitable|vapou?r|column|cloud|liquid_water|"
     r"drop|diameter|snow|hail|graupel|\bice|depth|height|altitude|displacement|visib|evapo|soil|moisture|runoff|"
     r"error|uncertain|quality|std_?dev|standard[ _]deviation|(?:^|[\W_])std(?:[\W_]|$)|variance|climatolog|threshold|"
-    r"anomal(?!ous)|(?:^|[\W_])(?:bias(?![\W_]*(?:correct|adjust|remov|free))|spread|sigma)(?:[\W_]|$)",
+    r"anomal(?:y|ies)(?![a-z])|(?:^|[\W_])(?:anom|bias|spread|sigma)(?:[\W_]|$)",
     re.IGNORECASE,
 )
-# what cell_methods say of variables that hold no mean, sum or value of their cells
-_OTHER_METHODS = re.compile(r"(?<!comment):\s*(?:standard_deviation|variance|range)\b")
+# rain whose names mention what was removed or checked: bias_corrected_rain_rate, quality-controlled, rainfall depth
+_STILL_RAIN = re.compile(
+    r"bias(?:es)?[\W_]*(?:(?:and|&)[\W_]*\w+[\W_]+)?(?:corrected|adjusted|removed|reduced|free)(?![a-z])|"
+    r"bias[\W_]+(?:correction|adjustment)s?[\W_]+applied|"
+    r"(?:with|after|without|no|(?:corrected|adjusted)[\W_]+for)[\W_]+(?:[a-z]+[\W_]+){0,2}bias(?:es)?"
+    r"(?:[\W_]+(?:correction|adjustment|removal))?(?![a-z])|"
+    r"error[\W_]*(?:corrected|free)|quality[\W_]*(?:controlled|checked|assured)|"
+    r"(?:rain(?:fall)?|precip(?:itation)?)[\W_]+(?:depth|height)(?![a-z])",
+    re.IGNORECASE,
+)
+# what cell_methods say of variables that hold no mean, sum or value of their cells; "time: range: mean" names a dimension
+_OTHER_METHODS = re.compile(r":\s*(?:standard_deviation|variance|range)\b(?!\s*:)")
+_IN_PARENTHESES = re.compile(r"\([^()]*\)")
 
 
 def declared_units(variable) -> str | None:
@@ -42,7 +53,7 @@ def rank(dataset, name: str) -> tuple | None:
     variable = dataset.variables[name]
     if name in dataset.dimensions or not is_numeric(variable) or horizontal(dataset, variable) is None:
         return None
-    if _OTHER_METHODS.search(text(variable, "cell_methods") or ""):
+    if _OTHER_METHODS.search(_IN_PARENTHESES.sub("", text(variable, "cell_methods") or "")):
         return None
     num_extra = max(0, sum(size != 1 for size in variable.shape) - 3)
     standard_name = text(variable, "standard_name") or ""
@@ -57,7 +68,7 @@ def rank(dataset, name: str) -> tuple | None:
     if meaning.scale > _COARSEST[meaning.kind] and not _SURELY_RAIN.search(said):
         return None
     is_rain = meaning.kind != "amount" or bool(_RAIN_WORDS.search(said))
-    is_other = meaning.kind != "reflectivity" and bool(_OTHER_WORDS.search(f"{name} {said}"))
+    is_other = meaning.kind != "reflectivity" and bool(_OTHER_WORDS.search(_STILL_RAIN.sub("rain", f"{name} {said}")))
     if is_other or (is_named and not _RAIN_WORDS.search(said)):
         return None
     return (num_extra, 1, _PREFERENCE[meaning.kind]) if is_rain else (num_extra, 2)

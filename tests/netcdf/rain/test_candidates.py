@@ -62,6 +62,37 @@ def test_rain_comes_before_reflectivity(tmp_path, name, units):
     assert open_one(path).variable == name
 
 
+@pytest.mark.parametrize(
+    ("name", "long_name"),
+    [("bias_corrected_rain_rate", "x"), ("rr", "Bias-adjusted rain rate"), ("rr", "rain rate, bias and noise removed"),
+     ("unbiased_rain", "x"), ("rr", "rain rate after removal of anomalous propagation"), ("gauge_adjusted_rain", "x"),
+     ("rr", "rain rate with mean field bias correction"), ("rr", "rain rate (bias correction applied)"),
+     ("rr", "quality-controlled rain rate"), ("rr", "rain rate, error corrected"), ("rr", "rainfall depth in an hour")],
+)  # fmt: skip
+def test_rain_from_which_an_error_was_removed_is_rain(tmp_path, name, long_name):
+    path = write(tmp_path / "a.nc", ONES, **REFLECTIVITY)
+    add_variable(path, name, units="mm/h", long_name=long_name)
+    assert open_one(path).variable == name
+
+
+@pytest.mark.parametrize("long_name", ["bias correction of rain", "rain rate bias", "quality of rain", "anomalies of rain"])
+def test_an_error_of_rain_is_no_rain(tmp_path, long_name):
+    path = write(tmp_path / "a.nc", ONES, **REFLECTIVITY)
+    add_variable(path, "rr", units="mm/h", long_name=long_name)
+    assert open_one(path).variable == "DBZH"
+
+
+@pytest.mark.parametrize(
+    "methods",
+    ["time: mean (comment: range of 150 km)", "time: mean (interval: 5 minutes comment: variance: see rain_var)",
+     "time: range: mean", "area: mean time: point"],
+)  # fmt: skip
+def test_what_cell_methods_say_of_something_else_is_no_reason(tmp_path, methods):
+    path = write(tmp_path / "a.nc", ONES, name="rain", units="mm/h", cell_methods=methods)
+    add_variable(path, "rain_var", units="mm2 h-2", cell_methods="time: variance")
+    assert open_one(path).variable == "rain"
+
+
 def test_an_amount_that_nothing_calls_rain_comes_last_and_is_asked_for_beside_another(tmp_path):
     assert open_one(write(tmp_path / "a.nc", ONES, name="field1", units="mm")).variable == "field1"
     path = write(tmp_path / "b.nc", ONES, name="field1", units="mm")
