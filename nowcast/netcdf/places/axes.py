@@ -30,9 +30,8 @@ _COLUMNS = _LONGITUDES | {"x", "xc", "rlon", "nlon", "nx", "west_east", "east_we
                           "ncols", "ni", "i", "easting", "eastings", "xdim", "xgrid", "gridlon"}  # fmt: skip
 _RAYS = {"azimuth", "azimuths", "az", "ray", "rays", "nrays", "n_rays", "theta", "radial", "radials"}
 _GATES = {"range", "ranges", "rng", "gate", "gates", "ngates", "n_gates", "bin", "bins", "nbins", "n_bins"}
-_LISTED = re.compile(
-    r"(cml|sub)?_?links?|stations?|sites?|gauges?|(.*_)?ids?|catchments?|basins?"
-)  # places one after the other
+# places one after the other
+_LISTED = re.compile(r"(cml|sub)?_?links?|stations?|sites?|gauges?|(?P<of>.*_)?ids?|catchments?|basins?")
 _NOT_TRUE = re.compile(r"rotated|pole|grid")  # in the long names of other angles
 
 
@@ -101,9 +100,16 @@ def is_polar(dims: tuple[str, str]) -> bool:
     return (first in _RAYS and second in _GATES) or (first in _GATES and second in _RAYS)
 
 
-def is_list(dims: tuple[str, str]) -> bool:
-    """Return whether one of two dimensions lists links, gauges or other places, by its name: `cml_id` is no row of a grid."""
-    return any(_LISTED.fullmatch(dim.lower()) for dim in dims)
+def is_list(dataset, variable, dims: tuple[str, str]) -> bool:
+    """Return whether one of two dimensions lists links, gauges or other places, by its name: `cml_id` is no row of a grid.
+
+    Those of a grid may be called `row_id` or, where coordinates place them, anything.
+    """
+    is_listed = any(
+        (named := _LISTED.fullmatch(dim.lower())) and not axis_of_name((named["of"] or "").rstrip("_")) for dim in dims
+    )
+    is_placed = all(_axis_along(dataset, variable, dim) for dim in dims) or over_grid(dataset, variable, *dims) is not None
+    return is_listed and not is_placed
 
 
 def is_declared(dataset, variable, dims: tuple[str, str]) -> bool:

@@ -215,7 +215,7 @@ def _describe(dataset, name: str, where: str) -> Field:
         dims = ", ".join(variable.dimensions)
         raise DataError(f"{where}: {name} has dimensions ({dims}).\nExpected (time, y, x).")
     y_dim, x_dim = dims_yx
-    if is_list(dims_yx):
+    if is_list(dataset, variable, dims_yx):
         raise DataError(
             f"{where}: {name} lies over {y_dim} and {x_dim}, a list of places.\n"
             "Expected rows and columns of a grid: records of links and gauges are interpolated first."

@@ -129,6 +129,16 @@ def test_links_and_gauges_are_no_grid(tmp_path, dims):
         open_records([tmp_path / "a.nc"])
 
 
+def test_a_grid_may_have_dimensions_that_are_called_as_lists_are(tmp_path):
+    numbered = write(tmp_path / "a.nc", np.ones((2, 3, 4), "f4"), dims=("time", "row_id", "col_id"))
+    assert open_one(numbered).grid.shape == (3, 4)
+    placed = write(tmp_path / "b.nc", np.ones((2, 3, 4), "f4"), dims=("time", "site", "station"))
+    with edit(placed) as file:
+        for name, dim, values in (("lat", "site", [52, 51, 50]), ("lon", "station", [5, 6, 7, 8])):
+            file.createVariable(name, "f8", (dim,))[:] = values
+    assert open_one(placed).grid.rows.kind == "latitude"
+
+
 def test_a_time_dimension_of_no_frames_is_refused(tmp_path):
     path = write(tmp_path / "a.nc", np.ones((0, 3, 4), "f4"))
     with pytest.raises(DataError, match=r"a.nc: rr has no frames\.\nExpected at least one\."):
