@@ -15,12 +15,13 @@ _IN_BRACKETS = re.compile(rf"[\[(]\s*{_UNIT}\s*[\])]\s*[:=]?\s*{_NUMBER}(?![\d.]
 _ONE = re.compile(r"\b(?:past|last|previous|preceding|one|an|full)[\s-]+(minute|hour|day)\b", re.IGNORECASE)
 _CLOCK = re.compile(r"(\d\d?):(\d\d)(?::(\d\d))?")
 _ISO = re.compile(r"\bP(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?)?\b")
-# attributes of the length of an accumulation; their ending gives the unit of a bare number, but `intervals` is a count
+# attributes of the length of an accumulation; their ending gives the unit of a bare number
 _ATTRIBUTES = re.compile(
-    r"(?!intervals$)(?:acc(?:u(?:m\w*?)?)?|integration|aggregation|summation|interval)_?(?:time|period|interval|duration|length)?_?"
-    r"(?:in_)?(?P<unit>hours?|h|minutes?|mins?|seconds?|sec|s)?|time_interval|time_period|period|duration",
+    r"(?:acc(?:u(?:m\w*?)?)?|integration|aggregation|summation|interval)_?(?:time|period|interval|duration|length)?_?"
+    r"(?:in_)?(?P<unit>hours?|minutes?|mins?|seconds?|sec|(?<=_)(?:h|s))?|time_interval|time_period|period|duration",
     re.IGNORECASE,
 )
+_WEAK = {"interval", "period", "duration"}  # attributes that may be about something else than the sum
 # beginnings of such attributes that apply to a whole file; wradlib's is intervalseconds
 _OF_FILE = re.compile(r"acc|integr|aggr|summ|interval_?(?:in_?)?(?:sec|min|hour)", re.IGNORECASE)
 _LONGEST = 31 * 86400.0  # s: a longer interval is a fill value
@@ -46,7 +47,9 @@ def statements(variable) -> list[Statement]:
     """Return the statements of a variable about its interval: cell_methods, attributes, texts, name; most reliable first."""
     declared = attributes(variable)
     texts = {name: value for name, value in declared.items() if isinstance(value, str)}
-    found = [*_cell_methods(texts.get("cell_methods", "")), *_numbers(declared), *_lengths_declared(declared)]
+    weak = {name: value for name, value in declared.items() if name.lower() in _WEAK}
+    strong = {name: value for name, value in declared.items() if name not in weak}
+    found = [*_cell_methods(texts.get("cell_methods", "")), *_numbers(declared), *_lengths_declared(strong)]
     found.sort(key=lambda each: each.is_spacing)
     for name in ("long_name", "comment", "description", "GRIB_name"):
         found += [Statement(seconds, f'{name} "{texts[name][:40]}"') for seconds in lengths(texts.get(name, ""))]
@@ -54,6 +57,7 @@ def statements(variable) -> list[Statement]:
         found.append(Statement(int(match[1]) * _NAME_UNITS[match[2][0].lower()], f"the name {variable.name}"))
     elif match := _WORD_IN_NAME.search(variable.name):
         found.append(Statement(dict(_WORDS)[match[1].lower()], f"the name {variable.name}"))
+    found = found or [each._replace(is_spacing=True) for each in _lengths_declared(weak)]
     return [statement for statement in found if statement.seconds > 0]
 
 
@@ -120,7 +124,7 @@ def _lengths_declared(declared: dict) -> list[Statement]:
         elif size is not None and unit:
             seconds = [size * _seconds(unit)]
         where = f"{name} {value:g}" if _is_number(value) else f'{name} "{value[:40]}"'
-        found += [Statement(each, where, is_spacing=name.lower() == "interval") for each in seconds]
+        found += [Statement(each, where) for each in seconds]
     return found
 
 

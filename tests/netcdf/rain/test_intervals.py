@@ -38,6 +38,9 @@ STATED = {  # seconds, attributes and, in place of rr, the name of the variable
     "an interval with its unit": (900, {"interval_minutes": 15}),
     "a period": (3600, {"period": "PT1H"}),
     "a duration": (3600, {"duration": "01:00"}),
+    "an interval beside a text": (3600, {"interval": "5 min", "long_name": "60-minute rain"}),
+    "a period beside a name": (3600, {"period": "1 day", "name": "rain_1h"}),
+    "a duration beside cell_methods": (3600, {"duration": "24 h", "cell_methods": "time: sum (interval: 1 hour)"}),
     "within": (3600, {"cell_methods": "area: mean time: sum within 1 hour"}),
     "the previous hour": (3600, {"cell_methods": "time: sum (previous hour)"}),
     "the past hour": (3600, {"long_name": "Rain over the past hour"}),
@@ -55,7 +58,7 @@ UNSTATED = {
     "how often": {"long_name": "rain amount, every 5 minutes"},
     "two lengths": {"long_name": "sum over 1 h or 24 h"},
     "another name": {"name": "rain_v2"},
-    "a count of intervals": {"intervals": 12},
+    "a number of intervals": {"intervals": 12},
 }
 
 
@@ -71,6 +74,11 @@ def test_an_amount_is_divided_by_what_the_file_says(tmp_path, case, caplog):
     (reading,) = record.readings
     assert f" as rain rate: mm per {seconds} s -> mm/h (" in reading
     assert "no interval is stated" not in reading
+
+
+def test_a_weak_word_contradicts_nothing(tmp_path, caplog):
+    open_one(amounts(tmp_path / "a.nc", interval="5 min", duration="24 h", long_name="60-minute rain"))
+    assert not caplog.messages
 
 
 def spaced(path, minutes, *, start="2020-06-01T00:00:00", **attributes):
