@@ -26,6 +26,11 @@ def is_numeric(variable) -> bool:
     return variable.dtype is not str and getattr(variable.dtype, "kind", "") in "iuf"
 
 
+def is_true(value) -> bool:
+    """Return whether an attribute such as `_Unsigned` says yes: "true", and what others write for it."""
+    return str(value).strip().lower() in ("true", "t", "yes", "1")
+
+
 def made_by_nowcast(dataset) -> bool:
     """Return whether nowcast wrote a file, forecasts or scores, going by its global attributes."""
     return SCORES_FORMAT in dataset.ncattrs() or bool(_SOURCE.search(text(dataset, "source") or ""))

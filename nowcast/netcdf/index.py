@@ -188,7 +188,8 @@ def _decode_shared(text: str) -> FileSummary:
     """Return a summary from the JSON of `_encode_shared`; its path and times are empty."""
     values = json.loads(text, object_hook=_decode_numbers)
     packing = values["field"]["packing"]
-    packing = Packing(**packing | {name: tuple(packing[name]) for name in ("missing", "dry")})
+    tuples = {name: tuple(packing[name]) for name in ("missing", "dry")} | {"unclear": tuple(map(tuple, packing["unclear"]))}
+    packing = Packing(**packing | tuples)
     dims, zr = tuple(values["field"]["frame_dims"]), values["field"]["stated_zr"]
     field = Field(**values["field"] | {"frame_dims": dims, "stated_zr": zr and tuple(zr), "packing": packing})
     grid = Grid(**values["grid"] | {"others": tuple(values["grid"]["others"]), "carried": ()})

@@ -8,7 +8,7 @@ import netCDF4
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.attributes import attributes, is_numeric
+from nowcast.netcdf.attributes import attributes, is_numeric, is_true
 from nowcast.netcdf.places.axes import along, angle, axis_of_name, declared_axis, degrees_per_unit, listed
 
 MAX_COORDINATE = 50_000_000  # values; a longer coordinate is refused before it is read
@@ -153,7 +153,7 @@ def numbers(declared: dict, stored: np.ndarray) -> np.ndarray:
     fill = declared.get("_FillValue", netCDF4.default_fillvals.get(stored.dtype.str[1:]))
     fills = [fill, *np.ravel(declared.get("missing_value", []))]
     missing = np.isin(stored, [value for value in fills if isinstance(value, int | float | np.number)])
-    if str(declared.get("_Unsigned", "")).lower() == "true" and stored.dtype.kind == "i":
+    if is_true(declared.get("_Unsigned")) and stored.dtype.kind == "i":
         stored = stored.view(stored.dtype.str.replace("i", "u"))
     values = stored * np.float64(declared.get("scale_factor", 1.0)) + np.float64(declared.get("add_offset", 0.0))
     return np.where(missing, np.nan, values * degrees_per_unit(declared))

@@ -28,9 +28,10 @@ def refine(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tupl
 
     stored: (frame, y, x) numbers as they are stored
     """
+    packing, unclear = _with_unpacked_fills(stored, packing)
     packing, *remarks = _without_largest(stored, packing, conversion)
     packing, dry = _with_dry(stored, packing, conversion)
-    found = *remarks, dry, _negative(stored, packing, conversion), _doubt(stored, packing, conversion)
+    found = unclear, *remarks, dry, _negative(stored, packing, conversion), _doubt(stored, packing, conversion)
     return packing, "; ".join(remark for remark in found if remark) or None
 
 
@@ -114,6 +115,21 @@ def _doubt(stored: np.ndarray, packing: Packing, conversion: Conversion) -> str 
         return None
     share = (rates[~np.isnan(rates)] >= INCREDIBLE).mean()
     return f"{share:.0%} of the known cells would have {INCREDIBLE:g} mm/h or more. {DOUBT}"
+
+
+def _with_unpacked_fills(stored: np.ndarray, packing: Packing) -> tuple[Packing, str | None]:
+    """Take declared fill values of packed integers as unpacked where the numbers that they would be are far more frequent."""
+    numbers = stored.view(stored.dtype.str.replace("i", "u")) if packing.unsigned else stored
+    for declared, packed in packing.unclear:
+        count, as_declared = (int((numbers == number).sum()) for number in (packed, declared))
+        others = sum(int((numbers == other).sum()) for other in range(int(packed) - 10, int(packed)))
+        if count > max(_RARE * max(others, as_declared), _FEW * numbers.size) and count >= _FEWEST:
+            missing = (*(number for number in packing.missing if number != declared), packed)
+            return replace(packing, missing=missing), (
+                f"the missing value {declared:g} is declared unpacked, against CF: {packed:g} is taken as missing, "
+                f"and {declared:g}, which would be {declared * packing.scale_factor + packing.add_offset:g}, is not"
+            )
+    return packing, None
 
 
 def _codes(missing: np.ndarray, packing: Packing, conversion: Conversion) -> list[float]:

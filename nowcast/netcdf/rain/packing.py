@@ -12,14 +12,17 @@ import netCDF4
 import numpy as np
 
 from nowcast.errors import DataError
+from nowcast.netcdf.attributes import is_true
 from nowcast.netcdf.rain.units import Conversion
 
 _SENTINELS = (9999, 99999, 999999)  # undeclared, in unpacked data; negative ones are below the two limits that follow
 _HUGE = 1e30  # larger numbers are fill values, such as 9.97e36, or infinite
 _NOISE = 0.01  # mm/h: negative rain down to -0.01 is a rounding error, and dry; below, it is a sentinel
 _LOWEST_DBZ = -90.0  # dBZ; -99, -99.99 and -999 dBZ are sentinels
-# names of attributes without what is no letter, in lower case: of fill values, and others' scale_factor and add_offset
-_FILLS = frozenset({"fillvalue", "missingvalue", "nodata", "nodatavalue", "whatnodata", "codemissingvalue"})
+# names of attributes without what is no letter or digit, in lower case: of fill values, and others' scale_factor and add_offset
+_FILLS = frozenset({"fillvalue", "missingvalue", "nodatavalue", "codemissingvalue", "missing", "missingdata"})
+_STORED_FILLS = frozenset({"nodata", "whatnodata"})  # of ODIM: always stored numbers, which others may give unpacked
+_COUNTS = frozenset({"missing", "missingdata"})  # fill values unless they are 0, the number of missing cells
 _SCALES = ("gain", "whatgain", "slope", "scalefactor", "scalingfactor", "scale")
 _OFFSETS = ("offset", "whatoffset", "intercept", "addoffset")
 _ALONE = frozenset({"slope", "scalefactor", "scalingfactor"})  # scales that may lack an offset, which then is 0
@@ -38,6 +41,7 @@ _MISSING_WORDS = re.compile(
     re.IGNORECASE,
 )
 ROUNDING = 0.499  # stored units by which a limit given in unpacked values may be inexact
+_INEXACT = 0.01  # stored units by which a fill value that is given unpacked may be inexact
 _MOST_FILLS = 100  # fill values, each of which is searched for in every frame
 HIGHEST = 10_000.0  # mm/h, four times the highest rate ever measured over a minute: above, the units or the number are wrong
 
@@ -48,6 +52,7 @@ class Packing:
 
     Stored numbers are missing if they equal one of `missing` or lie outside `low` to `high`, and dry if in `dry`.
     `unsigned`: read signed integers as unsigned. Rates below `least`, mm/h, are missing; those from it to 0 are dry.
+    `unclear`: pairs of a declared fill value and the stored number that it would be if it was declared unpacked.
     """
 
     scale_factor: float = 1.0
@@ -58,6 +63,7 @@ class Packing:
     unsigned: bool = False
     dry: tuple = ()
     least: float = -_NOISE
+    unclear: tuple[tuple[float, float], ...] = ()
 
 
 def decode(stored: np.ndarray, packing: Packing, conversion: Conversion) -> np.ndarray:
@@ -115,14 +121,15 @@ def read_packing(variable, where: str) -> Packing:
         raise DataError(f"{where} has scale_factor = 0, which makes all values alike.\nExpected another number, or none.")
     packed = scale != 1.0 or offset != 0.0
     unsigned = _is_unsigned(attributes, kind)
-    stated = [_numbers(value) for name, value in attributes.items() if _word(name) in _FILLS]
+    stated = _stated_fills(attributes)
     fills = list(stated)
     if "_FillValue" not in attributes and kind.itemsize > 1:
         fills.append(netCDF4.default_fillvals[kind.str[1:]])  # the default of NetCDF, where nothing was written
     if not packed:
         fills.append(_SENTINELS)
     stored = np.dtype(kind.str.replace("i", "u")) if unsigned else kind
-    missing = tuple(dict.fromkeys(value for fill in fills for value in stored_as(fill, kind, stored)))
+    twofold, unpacked = _unpacked_fills(attributes, kind, stored, scale, offset) if packed else ((), ())
+    missing = tuple(dict.fromkeys([*(value for fill in fills for value in stored_as(fill, kind, stored)), *unpacked]))
     if len(missing) > _MOST_FILLS:
         raise DataError(f"{where} declares {len(missing)} values as missing.\nExpected at most {_MOST_FILLS}.")
     low, high = _valid_range(attributes, kind, stored, lambda value: (value - offset) / scale if packed else value)
@@ -132,7 +139,31 @@ def read_packing(variable, where: str) -> Packing:
     declared += [(_numbers(attributes["zerovalue"]) - offset) / scale] if "zerovalue" in attributes else []
     filled = {value for fill in stated for value in stored_as(fill, kind, stored)}
     dry = dict.fromkeys(value for numbers in declared for value in stored_as(numbers, kind, stored) if value not in filled)
-    return Packing(scale, offset, missing, low, high, unsigned, tuple(dry))
+    return Packing(scale, offset, missing, low, high, unsigned, tuple(dry), unclear=twofold)
+
+
+def _stated_fills(attributes: dict) -> list[np.ndarray]:
+    """Return the numbers of each attribute that declares fill values."""
+    found = [(word, _numbers(value)) for name, value in attributes.items() if (word := _word(name)) in _FILLS | _STORED_FILLS]
+    return [values[values != 0] if word in _COUNTS else values for word, values in found]
+
+
+def _unpacked_fills(attributes: dict, kind: np.dtype, stored: np.dtype, scale: float, offset: float) -> tuple[tuple, tuple]:
+    """Return fill values of packed integers that may be declared unpacked, against CF, as `missing_value = 99.0`.
+
+    returns: pairs (as declared, packed) of those that the stored type can hold either way, and the packed numbers of those
+    that it can only hold packed
+    """
+    pairs, only = [], []
+    for values in [_numbers(value) for name, value in attributes.items() if _word(name) in _FILLS] if kind.kind in "iu" else []:
+        for value in values[np.isfinite(values)] if values.dtype.kind == "f" else ():
+            packed = (float(value) - offset) / scale
+            held = stored_as(np.round([packed]), kind, stored) if abs(packed - round(packed)) < _INEXACT else []
+            if held and not stored_as([value], kind, stored):
+                only.append(held[0])
+            elif held and float(value) != held[0] and value > 0:
+                pairs.append((float(value), held[0]))
+    return tuple(pairs), tuple(only)
 
 
 def _flags(attributes: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -161,13 +192,13 @@ def _with_cf_names(attributes: dict, kind: np.dtype) -> dict:
 def _is_unsigned(attributes: dict, kind: np.dtype) -> bool:
     """Return whether signed integers stand for unsigned ones: `_Unsigned` says so, or a valid range of bytes up to 255."""
     if kind.kind != "i" or "_Unsigned" in attributes or kind.itemsize > 1:
-        return kind.kind == "i" and str(attributes.get("_Unsigned", "false")).lower() == "true"
+        return kind.kind == "i" and is_true(attributes.get("_Unsigned"))
     limits = [_numbers(attributes[name]) for name in ("valid_range", "valid_max") if name in attributes]
     return any(limit.dtype.kind in "iu" and limit.size and limit.min() >= 0 and limit.max() > 127 for limit in limits)
 
 
 def _word(name: str) -> str:
-    return re.sub(r"[^a-z]", "", name.lower())
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _numbers(value) -> np.ndarray:

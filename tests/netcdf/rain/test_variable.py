@@ -129,6 +129,57 @@ def test_links_and_gauges_are_no_grid(tmp_path, dims):
         open_records([tmp_path / "a.nc"])
 
 
+PACKED = np.tile(np.arange(100, dtype="i2"), (2, 10, 1))  # 0 to 9.9 mm/h in steps of 0.1
+
+
+def of_packed(path, holes, **attributes):
+    """Rain packed in tenths of mm/h, with the number `holes` in the first five rows: read, NaN missing."""
+    stored = PACKED.copy()
+    stored[:, :5] = holes
+    return read_one(write(path, stored, scale_factor=0.1, **attributes))
+
+
+@pytest.mark.parametrize("name", ["missing", "missing_data", "Missing_Value", "NODATA_value"])
+def test_numbers_declared_by_other_names_are_missing(tmp_path, name):
+    rates = of_packed(tmp_path / "a.nc", 990, **{name: np.int16(990)})
+    assert np.isnan(rates[:, :5]).all()
+    np.testing.assert_allclose(rates[:, 5:], PACKED[:, 5:] / 10, rtol=1e-6)
+
+
+def test_a_number_of_missing_cells_is_no_fill_value(tmp_path):
+    assert (of_packed(tmp_path / "a.nc", 0, missing=np.int32(0))[:, :5] == 0).all()
+
+
+def test_a_fill_value_that_is_declared_unpacked_is_found(tmp_path, caplog):
+    rates = of_packed(tmp_path / "a.nc", 990, missing_value=99.0)
+    assert np.isnan(rates[:, :5]).all()
+    np.testing.assert_allclose(rates[:, 5:], PACKED[:, 5:] / 10, rtol=1e-6)
+    said = (
+        "rr: the missing value 99 is declared unpacked, against CF: 990 is taken as missing, and 99, which would be 9.9, is not"
+    )
+    assert said in caplog.text
+
+
+def test_a_fill_value_that_only_fits_packed_is_packed(tmp_path, caplog):
+    rates = of_packed(tmp_path / "a.nc", 995, missing_value=99.5)
+    assert np.isnan(rates[:, :5]).all()
+    np.testing.assert_allclose(rates[:, 5:], PACKED[:, 5:] / 10, rtol=1e-6)
+    assert not caplog.messages
+
+
+def test_a_fill_value_that_is_declared_packed_as_a_float_stays(tmp_path, caplog):
+    rates = of_packed(tmp_path / "a.nc", 200, missing_value=200.0)
+    assert np.isnan(rates[:, :5]).all()
+    np.testing.assert_allclose(rates[:, 5:], PACKED[:, 5:] / 10, rtol=1e-6)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("said", ["true", "True", "1", np.int32(1)])
+def test_what_says_unsigned_is_read_as_unsigned(tmp_path, said):
+    path = write(tmp_path / "a.nc", np.full((2, 3, 4), -56, "i1"), _Unsigned=said)
+    assert (read_one(path) == 200).all()
+
+
 def test_a_grid_may_have_dimensions_that_are_called_as_lists_are(tmp_path):
     numbered = write(tmp_path / "a.nc", np.ones((2, 3, 4), "f4"), dims=("time", "row_id", "col_id"))
     assert open_one(numbered).grid.shape == (3, 4)
