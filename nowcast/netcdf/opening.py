@@ -19,7 +19,8 @@ from nowcast.netcdf.damage import without_empty_copies
 from nowcast.netcdf.files import OPEN_FILES, expand, is_first, library_errors
 from nowcast.netcdf.places.comparison import is_same_series
 from nowcast.netcdf.places.grid import Grid, carried, read_grid
-from nowcast.netcdf.rain.totals import MOST_READ, never_falls, says_total
+from nowcast.netcdf.rain.statements import Statement
+from nowcast.netcdf.rain.totals import MOST_READ, never_falls, restarts, says_total
 from nowcast.netcdf.rain.units import check_given
 from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.reading import make_layouts, own_step, warn_of_other_steps
@@ -278,7 +279,10 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, ind
 
 
 def _refuse_totals(record: Record, index: Index | None) -> None:
-    """Raise DataError (exit 3) for totals: amounts that grow and never decrease in the middle or at the end of a record."""
+    """Raise DataError (exit 3) for totals: amounts that never decrease in the middle or at the end of a record.
+
+    They may fall in one step: totals since midnight start again.
+    """
     num = min(len(record), MOST_READ)
     places = [range(first, first + num) for first in {(len(record) - num) // 2, len(record) - num}]
     paths = sorted({record.source(position) for place in places for position in place})
@@ -286,13 +290,16 @@ def _refuse_totals(record: Record, index: Index | None) -> None:
     if index is not None and index.recall(what, paths):
         return
     try:
-        are_totals = any(never_falls(record.read(place), least=_RISES) for place in places)
+        read = [record.read(place) for place in places]
     except DataError:  # a damaged frame is reported where it is used
         return
     if index is not None and not are_totals:
         index.remember(what, paths, "true")
     if are_totals:
-        raise DataError(_total(f"{record.paths[0]}: {record.variable}, which never falls,"))
+    never = any(never_falls(fields, least=_RISES) for fields in read)
+    are_totals = never or any(restarts(fields, least=_RISES + 1) for fields in read)
+        falls = "never falls" if never else "falls in one step alone"
+        raise DataError(_total(f"{record.paths[0]}: {record.variable}, which {falls},"))
 
 
 def _total(what: str) -> str:

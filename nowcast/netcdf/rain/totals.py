@@ -20,8 +20,9 @@ _SAID = re.compile(
 
 
 def says_total(variable) -> bool:
-    """Return whether an attribute of a variable states that it holds totals since the start of a run."""
-    return any(_SAID.search(text(variable, name) or "") for name in ("long_name", "description", "comment", "cell_methods"))
+    """Return whether an attribute of a variable, or its name, states that it holds totals since the start of a run."""
+    said = [text(variable, name) or "" for name in ("long_name", "description", "comment", "cell_methods")]
+    return any(_SAID.search(words) for words in (*said, variable.name.replace("_", " ")))
 
 
 def never_falls(fields: np.ndarray, *, least: int = 2) -> bool:
@@ -32,3 +33,15 @@ def never_falls(fields: np.ndarray, *, least: int = 2) -> bool:
     steps = np.nan_to_num(np.diff(np.asarray(fields, np.float64), axis=0))
     rises, falls = np.maximum(steps, 0).sum(axis=(1, 2)), np.maximum(-steps, 0).sum()
     return bool((rises > 0).sum() >= least and falls <= _MOST_FALL * rises.sum())
+
+
+def restarts(fields: np.ndarray, *, least: int) -> bool:
+    """Return whether amounts rise in at least `least` steps and decrease in one step alone, there to less than half.
+
+    fields: (frame, y, x) in any units, NaN missing
+    """
+    fields = np.nan_to_num(np.asarray(fields, np.float64))
+    steps, sums = np.diff(fields, axis=0), fields.sum(axis=(1, 2))
+    rises, falls = np.maximum(steps, 0).sum(axis=(1, 2)), np.maximum(-steps, 0).sum(axis=(1, 2))
+    (at,) = starts if len(starts := np.flatnonzero(falls > _MOST_FALL * rises)) == 1 else (None,)
+    return at is not None and bool((rises > 0).sum() >= least and sums[at + 1] < sums[at] / 2)

@@ -154,10 +154,21 @@ def test_a_record_of_totals_is_refused(tmp_path):
         path = write(tmp_path / "c.nc", amounts, units="mm", long_name=f"precipitation since {since}")
         with pytest.raises(DataError, match=r"c.nc: rr is a total"):
             open_one(path)
+    with pytest.raises(DataError, match=r"e.nc: rain_since_midnight is a total"):
+        open_one(write(tmp_path / "e.nc", amounts, units="mm", name="rain_since_midnight"))
     methods = "time: sum (interval: 5 minutes)"  # strictly, the interval of what was summed
     with pytest.raises(DataError, match=r"d.nc: rr, which never falls, is a total"):
         open_one(write(tmp_path / "d.nc", np.cumsum(amounts, axis=0), units="mm", cell_methods=methods))
     np.testing.assert_allclose(open_one(write(tmp_path / "c.nc", amounts, units="mm")).read(range(6)), RATES, rtol=1e-5)
+
+
+def test_a_record_of_totals_that_start_again_is_refused(tmp_path):
+    amounts = rain(frames=8, shape=(12, 16)) / 12
+    begun_again = np.concatenate([np.cumsum(amounts[:5], axis=0), np.cumsum(amounts[5:], axis=0)])
+    with pytest.raises(DataError, match=r"a.nc: rr, which falls in one step alone, is a total since the start"):
+        open_one(write(tmp_path / "a.nc", begun_again, units="mm"))
+    waning = np.concatenate([np.cumsum(amounts[:5], axis=0), np.cumsum(amounts[:3], axis=0)[::-1]])
+    np.testing.assert_allclose(open_one(write(tmp_path / "b.nc", waning, units="mm")).read([6]), 12 * waning[6:7], rtol=1e-5)
 
 
 def test_growing_and_falling():
