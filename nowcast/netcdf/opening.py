@@ -25,7 +25,7 @@ from nowcast.netcdf.rain.units import check_given
 from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.reading import make_layouts, own_step, warn_of_other_steps
 from nowcast.netcdf.record import SEQUENCE, Record, most_frequent_step, with_own_names
-from nowcast.netcdf.times.intervals import Interval, stated_interval
+from nowcast.netcdf.times.intervals import Interval, doubtful_interval, stated_interval
 from nowcast.netcdf.times.raster import nominal_times
 from nowcast.netcdf.times.values import read_times, read_valid_times
 from nowcast.netcdf.times.variables import TimeNames, find_times
@@ -45,6 +45,7 @@ class FileSummary:
     """The contents of a file without its fields, read once when it is opened.
 
     interval: of an accumulation; None if not stated
+    doubt: what may state the interval of an accumulation, but not clearly
     series_key: grid and quantity; files with equal keys are one series
     is_own: whether it holds forecasts that nowcast made
     """
@@ -58,6 +59,7 @@ class FileSummary:
     institution: str | None
     sequence_length: int
     is_own: bool = False
+    doubt: Statement | None = None
 
 
 class OwnOutput(DataError):
@@ -190,12 +192,13 @@ def _inspect(path: Path, variable: str | None, *, units: str | None, own_too: bo
         interval = stated_interval(dataset, field, times, str(path)) if field.kind == "amount" else None
         if field.kind == "amount" and interval is None and says_total(dataset.variables[field.variable]):
             raise DataError(_total(f"{path}: {field.variable}"))
+        doubt = doubtful_interval(dataset, field, times) if field.kind == "amount" and interval is None else None
         sequences = len(dataset.dimensions[SEQUENCE]) if SEQUENCE in field.frame_dims else 0
         if sequences:
             times, length = _one_after_the_other(times, sequences), len(times)
         grid, institution = read_grid(dataset, field, str(path)), text(dataset, "institution")
         place = (grid.key, field.quantity)
-        return FileSummary(path, field, grid, place, times, interval, institution, length if sequences else 0, is_own)
+        return FileSummary(path, field, grid, place, times, interval, institution, length if sequences else 0, is_own, doubt)
 
 
 def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
@@ -293,11 +296,11 @@ def _refuse_totals(record: Record, index: Index | None) -> None:
         read = [record.read(place) for place in places]
     except DataError:  # a damaged frame is reported where it is used
         return
+    never = any(never_falls(fields, least=_RISES) for fields in read)
+    are_totals = never or any(restarts(fields, least=_RISES + 1) for fields in read)
     if index is not None and not are_totals:
         index.remember(what, paths, "true")
     if are_totals:
-    never = any(never_falls(fields, least=_RISES) for fields in read)
-    are_totals = never or any(restarts(fields, least=_RISES + 1) for fields in read)
         falls = "never falls" if never else "falls in one step alone"
         raise DataError(_total(f"{record.paths[0]}: {record.variable}, which {falls},"))
 

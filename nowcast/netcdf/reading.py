@@ -16,7 +16,8 @@ from nowcast.netcdf.files import OPEN_FILES, is_first
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.dryness import DOUBT, refine
 from nowcast.netcdf.rain.packing import Packing
-from nowcast.netcdf.rain.units import Conversion
+from nowcast.netcdf.rain.statements import Statement
+from nowcast.netcdf.rain.units import AMOUNT_NAMES, RATE_NAMES, Conversion
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.record import FrameLayout
 from nowcast.netcdf.times.intervals import Interval
@@ -24,6 +25,7 @@ from nowcast.netcdf.times.intervals import Interval
 log = logging.getLogger(__name__)
 _EVEN_FRAMES = 4  # number of evenly spaced frames that determine the time step of a file, or that it has changed
 _ADVICE = 'If the amounts cover other intervals, state them: time bounds, or cell_methods = "time: sum (interval: …)"'
+_ROUNDED = 0.02  # share by which two statements of one interval may differ
 _SAMPLE = 4  # number of frames read to find undeclared codes
 _MOST_CELLS = 1 << 18  # largest number of cells read of a frame in the sample
 _MOST_FIELDS = 8  # largest number of different fields (such as packings) of a record that are sampled
@@ -37,6 +39,7 @@ class File(Protocol):
     grid: Grid
     times: np.ndarray
     interval: Interval | None
+    doubt: Statement | None
     sequence_length: int
 
 
@@ -152,15 +155,31 @@ def _conversion(file: File, step: np.timedelta64, zr_a: float, zr_b: float) -> t
     seconds, source = (file.interval.seconds, file.interval.source) if file.interval else (None, "")
     if file.field.kind == "amount" and seconds is None and not np.isnat(step):
         seconds, source = int(step.astype(np.int64)), "the time step: no interval is stated"
+        if file.doubt and not abs(file.doubt.seconds - seconds) <= _ROUNDED * seconds:
+            said = f"{file.field.variable} is divided by {seconds:g} s, the time step, but {file.doubt.where}"
+            warn_once(file.path, f"{said}.\n{_ADVICE}")
     if file.field.has_given_units:
         source = "; ".join(filter(None, [source, "units given by the user; the file states none of rain"]))
     conversion = file.field.conversion(interval_seconds=seconds, zr_a=zr_a, zr_b=zr_b, where=str(file.path))
     warn_of_contradiction(file.interval, file.path, file.field.variable)
+    _warn_of_name(file)
     stated = file.field.stated_zr
     if file.field.kind == "reflectivity" and stated and not np.allclose(stated, (zr_a, zr_b)):
         used = f"Z = {zr_a:g} R^{zr_b:g} is used (data.zr_a, data.zr_b)"
         warn_once(file.path, f"{file.field.variable} states Z = {stated[0]:g} R^{stated[1]:g}, but {used}")
     return conversion, source
+
+
+def _warn_of_name(file: File) -> None:
+    """Warn, once per folder, if the standard name is that of a rate but the units are those of an amount, or vice versa."""
+    field = file.field
+    other = {"amount": RATE_NAMES, "rate": AMOUNT_NAMES}.get(field.kind or "", ())
+    if field.standard_name in other and not field.has_given_units:
+        kinds = ("an amount", "a rate") if field.kind == "amount" else ("a rate", "an amount")
+        said = f'{field.variable} is read as {kinds[0]}, by its units "{field.units}"'
+        warn_once(
+            file.path, f"{said}, but its standard name {field.standard_name} is that of {kinds[1]}. One of the two is wrong"
+        )
 
 
 def warn_of_contradiction(interval: Interval | None, path: Path, variable: str) -> None:

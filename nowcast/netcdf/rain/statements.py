@@ -28,8 +28,15 @@ _LONGEST = 31 * 86400.0  # s: a longer interval is a fill value
 _WORDS = (("hourly", 3600.0), ("daily", 86400.0))
 # the update frequency of a product is not its accumulation interval
 _FREQUENCY = re.compile(rf"\b(?:every|each|updated?(?: every)?|in steps of)\s+{_NUMBER}?\s*-?{_UNIT}\b", re.IGNORECASE)
-_IN_NAME = re.compile(r"(?:_|(?<=[A-Za-z]))0*(\d{1,3})_?((?i:hours?|hrs?|h|minutes?|mins?)|M)(?=_|$)")
+_IN_NAME = re.compile(r"(?:^|_|(?<=[A-Za-z]))0*(\d{1,3})_?((?i:hours?|hrs?|h|minutes?|mins?)|M)(?=_|$)")
 _WORD_IN_NAME = re.compile(r"(?:^|_)(hourly|daily)(?=_|$)", re.IGNORECASE)
+_NUMBER_IN_NAME = re.compile(r"(?:sum|acc|accum|accumulat(?:ion|ed)|total|tot)_?0*([1-9]\d{0,3})$", re.IGNORECASE)
+_UNITS = (1.0, 60.0, 3600.0)  # s: units of a number that states none
+# s: lengths over which rain is usually summed; 5 hours and 24 minutes are none
+_USUAL = frozenset({60 * minutes for minutes in (1, 2, 2.5, 3, 4, 5, 6, 7.5, 10, 12, 15, 20, 30)})
+_USUAL |= {3600 * hours for hours in (1, 2, 3, 4, 6, 8, 12, 18, 24, 48, 72)}
+_SUM_WORDS = re.compile(r"accumulat|\btotals?\b|\bsums?\b|\bamounts?\b|\bdepth\b", re.IGNORECASE)
+_OTHER_SPANS = re.compile(r"forecast|nowcast|lead|predict|file|archive|\bper\b|\bfrom\b|\bto\b|updat", re.IGNORECASE)
 _NAME_UNITS = {"h": 3600.0, "m": 60.0}
 _GRIB_UNITS = {0: 60.0, 1: 3600.0, 2: 86400.0, 10: 3 * 3600.0, 11: 6 * 3600.0, 12: 12 * 3600.0, 13: 1.0, 254: 1.0}
 _GRIB_LETTERS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "s": 1.0}
@@ -71,6 +78,44 @@ def statements_beside(dataset) -> list[Statement]:
             value = float(np.ravel(variable[...])[0])
             found += [Statement(value * _seconds(unit[0]), f"the variable {name}")] if unit else []
     return [statement for statement in (*found, *_lengths_declared(declared)) if 0 < statement.seconds <= _LONGEST]
+
+
+def bare_numbers(dataset, variable) -> list[tuple[float, str]]:
+    """Return numbers without a unit that may be the interval, such as `accumulation_period = 60` and `rain_sum60`.
+
+    returns: number, 0 where even its meaning is doubtful, and where it stands
+    """
+    declared = {name: value for name, value in attributes(dataset).items() if _OF_FILE.match(name)} | attributes(variable)
+    found = []
+    for name, value in declared.items():
+        named = _ATTRIBUTES.fullmatch(name)
+        number = re.fullmatch(rf"\s*{_NUMBER}\s*", value) if isinstance(value, str) else _is_number(value)
+        if number and named and not named["unit"]:
+            size = float(value) if isinstance(value, str) else float(np.ravel(value)[0])
+            found += [(0.0 if name.lower() in _WEAK else size, f"{name} = {size:g}")] if size > 0 else []
+    if match := _NUMBER_IN_NAME.search(variable.name):
+        # rain_sum2 may be the second sum
+        found.append((float(match[1]) if int(match[1]) >= 5 else 0.0, f"the name {variable.name}"))
+    return found
+
+
+def fitting(number: float, step: float) -> list[float]:
+    """Return the usual intervals, s, that a number without a unit can mean: not shorter than the time step, s (NaN: unknown).
+
+    The time step itself comes before longer ones.
+    """
+    found = [number * unit for unit in _UNITS if number * unit in _USUAL and not number * unit < 0.98 * step]
+    return [seconds for seconds in found if abs(seconds - step) <= 0.02 * step] or found
+
+
+def titles(dataset) -> list[tuple[Statement, bool]]:
+    """Return the lengths of time in title and summary of a file, and whether they are clearly those of a sum of rain."""
+    found = []
+    for name in ("title", "summary"):
+        words = text(dataset, name) or ""
+        is_sum = bool(_SUM_WORDS.search(words)) and not _OTHER_SPANS.search(_FREQUENCY.sub(" ", words))
+        found += [(Statement(seconds, f'{name} "{words[:60]}"'), is_sum) for seconds in lengths(words)]
+    return found
 
 
 def lengths(text: str) -> list[float]:

@@ -7,15 +7,15 @@ import numpy as np
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import attributes, text
 from nowcast.netcdf.rain.packing import read_packing
-from nowcast.netcdf.rain.statements import Statement, statements, statements_beside
+from nowcast.netcdf.rain.statements import Statement, bare_numbers, fitting, statements, statements_beside, titles
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.times.epochs import decode_times
 from nowcast.netcdf.times.values import read_times, unpacked
 from nowcast.netcdf.times.variables import counts, find_times
 
 _BOUNDS = ("time_bnds", "time_bounds")  # also where no attribute names them
-_STARTS = ("start_time", "time_start", "begin_time", "time_begin")
-_ENDS = ("end_time", "time_end", "stop_time", "time_stop")
+_STARTS = ("start_time", "time_start", "begin_time", "time_begin", "valid_from")
+_ENDS = ("end_time", "time_end", "stop_time", "time_stop", "valid_to", "valid_until")
 _ROUNDED = 0.02  # share by which two statements of one interval may differ: 3597 s are an hour
 
 
@@ -54,11 +54,36 @@ def stated_interval(dataset, field: Field, times: np.ndarray, where: str) -> Int
                 "Expected those of the interval that was summed."
             )
         said = [Statement(float(lengths[0]), "the time bounds"), *(each for each in said if not each.is_spacing)]
+    said = said or _implied(dataset, field, times)[0]
     if not said:
         return None
     others = [each for each in said[1:] if abs(each.seconds - said[0].seconds) > _ROUNDED * said[0].seconds]
     contradiction = f"{others[0].where} ({others[0].seconds:g} s)" if others else ""
     return Interval(said[0].seconds, said[0].where, contradiction, said[0].is_spacing)
+
+
+def doubtful_interval(dataset, field: Field, times: np.ndarray) -> Statement | None:
+    """Return what may state the interval of an amount that states none clearly; its length, s, is NaN if unknown.
+
+    times: (time,) datetime64[s] of the frames
+    """
+    return next(iter(_implied(dataset, field, times)[1]), None)
+
+
+def _implied(dataset, field: Field, times: np.ndarray) -> tuple[list[Statement], list[Statement]]:
+    """Return the intervals that numbers without a unit, and title and summary, clearly state, and those that they may state."""
+    steps = np.diff(np.unique(times)).astype(np.float64)
+    step = float(np.median(steps)) if steps.size else np.nan
+    clear, unclear = [], []
+    for number, where in bare_numbers(dataset, dataset.variables[field.variable]):
+        found = fitting(number, step)
+        if len(found) == 1:
+            clear.append(Statement(found[0], where))
+        else:
+            unclear.append(Statement(np.nan, f"{where} has no unit"))
+    for statement, is_sum in titles(dataset):
+        (clear if is_sum else unclear).append(statement)
+    return clear, unclear
 
 
 def covers_all_since(dataset, field: Field, leads: np.ndarray, times: np.ndarray, where: str) -> bool:

@@ -1,12 +1,16 @@
 """Amounts: what they are divided by comes from what a file says, is shown, and is doubted where the file contradicts itself."""
 
+import os
+
 import numpy as np
 import pytest
 from makers import command, write_record
 from makers.stored import edit, open_one, read_one, write
 
 from nowcast.errors import DataError
+from nowcast.netcdf import files
 from nowcast.netcdf.forecast_reader import read_forecast
+from nowcast.netcdf.index import FileIndex
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.rain.statements import lengths
 
@@ -41,6 +45,13 @@ STATED = {  # seconds, attributes and, in place of rr, the name of the variable
     "an interval beside a text": (3600, {"interval": "5 min", "long_name": "60-minute rain"}),
     "a period beside a name": (3600, {"period": "1 day", "name": "rain_1h"}),
     "a duration beside cell_methods": (3600, {"duration": "24 h", "cell_methods": "time: sum (interval: 1 hour)"}),
+    "a number without a unit": (3600, {"accumulation_period": 60.0}),
+    "a text without a unit": (3600, {"accumulation_time": "60"}),
+    "a number of seconds without a unit": (900, {"integration_time": 900}),
+    "a number of hours without a unit": (86400, {"accumulation_period": np.int16(24)}),
+    "a number that is the time step": (300, {"accumulation_period": 5}),
+    "a number at the end of the name": (3600, {"name": "rain_sum60"}),
+    "a name that begins with it": (3600, {"name": "1h_rain"}),
     "within": (3600, {"cell_methods": "area: mean time: sum within 1 hour"}),
     "the previous hour": (3600, {"cell_methods": "time: sum (previous hour)"}),
     "the past hour": (3600, {"long_name": "Rain over the past hour"}),
@@ -74,6 +85,67 @@ def test_an_amount_is_divided_by_what_the_file_says(tmp_path, case, caplog):
     (reading,) = record.readings
     assert f" as rain rate: mm per {seconds} s -> mm/h (" in reading
     assert "no interval is stated" not in reading
+
+
+@pytest.mark.parametrize(
+    ("attributes", "where"),
+    [({"accumulation_period": 12}, "accumulation_period = 12"), ({"duration": "60"}, "duration = 60"),
+     ({"accumulation_time": 43.0}, "accumulation_time = 43"), ({"name": "rain_sum2"}, "the name rain_sum2")],
+)  # fmt: skip
+def test_a_number_of_unknown_unit_is_doubted(tmp_path, attributes, where, caplog):
+    record = open_one(amounts(tmp_path / "a.nc", **attributes))
+    np.testing.assert_allclose(record.read(range(5)), AMOUNTS * 12, rtol=1e-6)
+    said = f"{record.variable} is divided by 300 s, the time step, but {where} has no unit.\nIf the amounts cover other"
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("titles", "seconds", "warned"),
+    [
+        ({"title": "Hourly precipitation accumulation"}, 3600, ""),
+        ({"summary": "1-hour totals, updated every 5 minutes"}, 3600, ""),
+        ({"title": "5-minute rainfall sums"}, 300, ""),
+        ({"title": "Hourly radar data"}, 300, 'but title "Hourly radar data".'),
+        ({"title": "Rain amounts, daily files"}, 300, 'but title "Rain amounts, daily files".'),
+        ({"title": "24 h forecast of total rain"}, 300, 'but title "24 h forecast of total rain".'),
+        ({"title": "Five-minute radar data"}, 300, ""),
+    ],
+)
+def test_a_title_is_read_or_doubted_where_nothing_else_tells(tmp_path, titles, seconds, warned, caplog):
+    path = amounts(tmp_path / "a.nc")
+    with edit(path) as file:
+        file.setncatts(titles)
+    np.testing.assert_allclose(read_one(path), AMOUNTS * 3600 / seconds, rtol=1e-6)
+    assert warned in caplog.text
+    assert bool(caplog.messages) == bool(warned)
+    stated = amounts(tmp_path / "b.nc", accutime=15.0)
+    with edit(stated) as file:
+        file.setncatts(titles)
+    np.testing.assert_allclose(read_one(stated), AMOUNTS * 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "factor", "said"),
+    [("rainfall_rate", "mm", 12, 'an amount, by its units "mm", but its standard name rainfall_rate is that of a rate'),
+     ("rainfall_amount", "mm h-1", 1, 'a rate, by its units "mm h-1", but its standard name rainfall_amount is that of an a'),
+     ("rainfall_flux", "kg m-2 s-1", 3600, ""), ("precipitation_amount", "kg m-2", 12, "")],
+)  # fmt: skip
+def test_a_standard_name_of_another_kind_than_the_units_is_doubted(tmp_path, name, units, factor, said, caplog):
+    path = write(tmp_path / "a.nc", AMOUNTS / 1000, units=units, standard_name=name)
+    np.testing.assert_allclose(read_one(path), AMOUNTS / 1000 * factor, rtol=1e-6)
+    assert f"rr is read as {said}" in caplog.text if said else not caplog.messages
+
+
+def test_a_doubt_is_kept_in_the_index(tmp_path, monkeypatch, caplog):
+    times, index = np.arange(1_600_000_200, 1_600_000_200 + 300 * 22, 300), FileIndex(None)
+    for number, time in enumerate(times):
+        path = write(tmp_path / f"{number:02}.nc", AMOUNTS[:1], units="mm", times=[time], accumulation_period=60)
+        os.utime(path, ns=(1, 1))
+    for _ in range(2):
+        monkeypatch.setattr(files, "_WARNED", set())
+        caplog.clear()
+        open_records([tmp_path], index=index)
+        assert "but accumulation_period = 60 has no unit" in caplog.text
 
 
 def test_a_weak_word_contradicts_nothing(tmp_path, caplog):
