@@ -12,6 +12,7 @@ from nowcast.errors import DataError
 from nowcast.netcdf.attributes import attributes, is_numeric
 from nowcast.netcdf.places.axes import angle, axis_of_name, declared_axis
 from nowcast.netcdf.places.coordinates import MAX_COORDINATE, Coordinate, check_even, in_degrees, numbers, read_coordinate
+from nowcast.netcdf.places.mapping import cell_centres, find_mapping
 
 _EDGES = re.compile(r"_?(edges?|bounds?|bnds?|borders?|corners?|vertices|vertex|interfaces?|stag(gered)?|b)$", re.IGNORECASE)
 _KEPT = ("standard_name", "units", "axis")  # attributes of edges that hold for the middles too
@@ -66,13 +67,20 @@ def coordinate_of(dataset, variable, dim: str, axis: str, where: str) -> Coordin
         return coordinate
     edges = [found for other in dataset.variables.values() if (found := _edges(dataset, other, variable, dim, axis))]
     if len(edges) != 1:
-        return coordinate
+        return _of_transform(dataset, variable, dim, axis) or coordinate
     if not np.isfinite(edges[0].values).all():
         raise DataError(f"{where}: the edges of {edges[0].name} have missing values.\nExpected a number for every edge.")
     middle = (edges[0].unwrapped[1:] + edges[0].unwrapped[:-1]) / 2
     coordinate = Coordinate(edges[0].name, middle, edges[0].attributes)
     check_even(coordinate, where)
     return coordinate
+
+
+def _of_transform(dataset, variable, dim: str, axis: str) -> Coordinate | None:
+    """Return the coordinate of a dimension that GDAL's GeoTransform states; None without."""
+    mapping = find_mapping(dataset, variable, (dim, dim))
+    found = None if mapping is None else cell_centres(mapping, axis, len(dataset.dimensions[dim]))
+    return None if found is None else Coordinate(dim, *found)
 
 
 def _edges(dataset, other, variable, dim: str, axis: str) -> Coordinate | None:

@@ -4,10 +4,15 @@ import logging
 import re
 from pathlib import Path
 
+import numpy as np
+
 from nowcast.netcdf.attributes import text
 from nowcast.netcdf.files import is_first
 
 log = logging.getLogger(__name__)
+# of maps in degrees, and in neither degrees nor metres
+_GEOGRAPHIC = re.compile(r"latitude_longitude|\s*GEOG|\s*EPSG:4326|.*\+proj=(?:longlat|latlong)")
+_OTHER_UNIT = re.compile(r'UNIT\["(?:kilomet|[^"]*(?:foot|feet|mile|yard))|\+units=(?!m\b)\w+', re.IGNORECASE)
 _DESCRIBES = {"grid_mapping_name", "crs_wkt", "spatial_ref", "proj4", "proj4_params", "proj4_string", "proj_string"}
 
 
@@ -25,6 +30,28 @@ def find_mapping(dataset, variable, coordinates: tuple[str, str]):
     if named:
         _warn_once(Path(dataset.filepath()), variable.name, named, found)
     return found
+
+
+def cell_centres(mapping, axis: str, size: int) -> tuple[np.ndarray, dict] | None:
+    """Return the positions (size,) of rows or columns by GDAL's GeoTransform in a grid mapping, and their CF attributes.
+
+    None if there is none, if it turns the grid, or if the units of the map are neither degrees, metres nor km.
+    """
+    try:
+        west, dx, turn_x, first, turn_y, dy = map(float, (text(mapping, "GeoTransform") or "").replace(",", " ").split())
+    except ValueError:
+        return None
+    described = [text(mapping, name) or "" for name in sorted(_DESCRIBES)]
+    is_degrees = any(_GEOGRAPHIC.match(each) for each in described)
+    other = next((found[0].lower() for each in described if (found := _OTHER_UNIT.search(each))), "")
+    unit = None if other and "k" not in other else "km" if other else "m"
+    start, step = (first, dy) if axis == "Y" else (west, dx)
+    is_known = (unit or is_degrees) and "rotated_latitude_longitude" not in described
+    if turn_x or turn_y or not step or not np.isfinite([start, step]).all() or not is_known:
+        return None
+    words = ("latitude", "degrees_north") if axis == "Y" else ("longitude", "degrees_east")
+    words = words if is_degrees else (f"projection_{axis.lower()}_coordinate", unit)
+    return start + (np.arange(size) + 0.5) * step, dict(zip(("standard_name", "units"), words, strict=True))
 
 
 def _named(text_: str, coordinates: tuple[str, str]) -> str:

@@ -54,6 +54,32 @@ def test_latitudes_over_a_map_without_a_projection_give_the_size_on_the_ground(t
     assert record.grid.spacing_km == pytest.approx((1.112, 1.072), abs=2e-3)
 
 
+@pytest.mark.parametrize("turned", [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize(
+    ("mapping", "kinds", "cell"),
+    [({"grid_mapping_name": "latitude_longitude"}, ("latitude", "longitude"), 0.5),
+     ({"spatial_ref": 'GEOGCS["WGS 84",UNIT["degree",0.01745]]'}, ("latitude", "longitude"), 0.5),
+     ({"grid_mapping_name": "lambert_azimuthal_equal_area"}, ("length", "length"), 1000.0)],
+)  # fmt: skip
+def test_a_geotransform_places_rows_and_columns(tmp_path, turned, mapping, kinds, cell):
+    dy, dx = (cell if turned[0] else -cell), (-cell if turned[1] else cell)
+    mapping = mapping | {"GeoTransform": f"5 {dx} 0 50 0 {dy} "}
+    record = open_one(placed(tmp_path / "a.nc", turned=turned, mapping=mapping, grid_mapping="crs"))
+    np.testing.assert_array_equal(record.read(range(2)), RAIN)
+    assert (record.grid.rows.kind, record.grid.columns.kind) == kinds
+    np.testing.assert_allclose(record.grid.y, 50 + dy * np.array([0.5, 1.5, 2.5, 3.5, 4.5]))
+    np.testing.assert_allclose(record.grid.x, 5 + dx * np.array([0.5, 1.5, 2.5, 3.5, 4.5, 5.5]))
+
+
+@pytest.mark.parametrize(
+    ("name", "transform"),
+    [("latitude_longitude", "5 1 0 50 0.1 1"), ("rotated_latitude_longitude", "5 1 0 50 0 1"), ("latitude_longitude", "5 1")],
+)
+def test_a_geotransform_that_is_none_of_rows_and_columns_is_not_used(tmp_path, name, transform):
+    mapping = {"grid_mapping_name": name, "GeoTransform": transform}
+    assert open_one(placed(tmp_path / "a.nc", mapping=mapping, grid_mapping="crs")).grid.rows.kind == "index"
+
+
 def test_rows_may_be_even_on_a_mercator_map(tmp_path):
     parallels = np.degrees(np.arcsin(np.tanh(0.8 - 0.1 * np.arange(5))))  # from 41.6 to 22.3 N
     rows = [("lat", ("lat",), parallels, {"units": "degrees_north"})]
