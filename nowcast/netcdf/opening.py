@@ -25,7 +25,7 @@ from nowcast.netcdf.rain.units import check_given
 from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.reading import make_layouts, own_step, warn_of_other_steps
 from nowcast.netcdf.record import SEQUENCE, Record, most_frequent_step, with_own_names
-from nowcast.netcdf.times.intervals import Interval, doubtful_interval, stated_interval
+from nowcast.netcdf.times.intervals import STARTS, Interval, doubtful_interval, stated_interval
 from nowcast.netcdf.times.raster import nominal_times
 from nowcast.netcdf.times.values import read_times, read_valid_times
 from nowcast.netcdf.times.variables import TimeNames, find_times
@@ -228,7 +228,9 @@ def _frame_times(dataset, field: Field, path: Path) -> np.ndarray:
         )  # fmt: skip
     times = read_valid_times(dataset, names, tuple(sizes), str(path))
     if times is None:
-        but = f" but those of the start of a forecast ({names.reference})" if names.reference else ""
+        starts = ", ".join(name for name in STARTS if name in dataset.variables)
+        but = f" but those of the start of an interval ({starts})" if starts else ""
+        but = f" but those of the start of a forecast ({names.reference})" if names.reference else but
         raise DataError(f"{path}: {field.variable} has no times{but}.\nExpected a time coordinate for every frame.")
     if 0 in sizes.values():
         raise DataError(f"{path}: {field.variable} has no frames.\nExpected at least one.")

@@ -14,7 +14,7 @@ from nowcast.netcdf.times.values import read_times, unpacked
 from nowcast.netcdf.times.variables import counts, find_times
 
 _BOUNDS = ("time_bnds", "time_bounds")  # also where no attribute names them
-_STARTS = ("start_time", "time_start", "begin_time", "time_begin", "valid_from")
+STARTS = ("start_time", "time_start", "begin_time", "time_begin", "valid_from")
 _ENDS = ("end_time", "time_end", "stop_time", "time_stop", "valid_to", "valid_until")
 _ROUNDED = 0.02  # share by which two statements of one interval may differ: 3597 s are an hour
 
@@ -104,7 +104,7 @@ def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray |
         return np.abs(ends[..., 1] - ends[..., 0])
     start, end = (
         next((name for name in found if name in dataset.variables and counts(dataset.variables[name])), None)
-        for found in (_STARTS, _ENDS)
+        for found in (STARTS, _ENDS)
     )
     if start is None:
         return None

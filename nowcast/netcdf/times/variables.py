@@ -21,10 +21,11 @@ _REFERENCE = re.compile(
 )
 _REFERENCE_WORDS = re.compile(r"\b(initial\w*|init|issue|model run|forecast reference) (date|time)\b")
 _PERIODS = {"forecastperiod", "leadtime", "leadtimes", "lead", "forecastlead", "forecastleadtime", "forecasthour", "step"}
-_PERIODS |= {"predictiontimedelta", "forecaststep"}
+_PERIODS |= {"predictiontimedelta", "forecaststep", "timeoffset"}  # ARM: time_offset from base_time, in s or "s since"
 _SINCE_START = {"step", "predictiontimedelta"}  # of cfgrib and WeatherBench, whose `time` is the start of the forecast
-_OTHERS = ("time", "times", "xtime", "datetime", "timestamp", "date")  # `Times` of WRF before its `XTIME`
+_OTHERS = ("time", "times", "xtime", "datetime", "timestamp", "date", "timeoffset")  # `Times` of WRF before its `XTIME`
 _ENDS = re.compile(r"(start|stop|end|begin)\w*")  # start or end of an accumulation interval
+_LAST = ("endtime", "timeend", "stoptime", "timestop")  # end of an interval: its time where nothing else is
 _NOT_OF_FRAMES = re.compile(r"start|stop|end|begin|creat|process|produc|modif|updat|receiv|archiv")
 
 
@@ -67,7 +68,7 @@ def find_times(dataset, variable: str, dims: Iterable[str]) -> TimeNames:
     if not is_known and (columns := find_columns(dataset, dims)):
         return TimeNames(valid=next(iter(columns.values())))
     if not (valid or other or reference):
-        other = _only_moment(dataset, dims)
+        other = _only_moment(dataset, dims) or _end(dataset, dims)
     is_guess = False
     if other and not (valid and valid.covers(dims)):
         is_start = period and (period.dims - other.dims or _word(period.name) in _SINCE_START)
@@ -90,6 +91,17 @@ def _only_moment(dataset, dims: tuple[str, ...]) -> _Candidate | None:
     if len(moments) != 1:
         return None
     return _Candidate(moments[0], "other", frozenset(dataset.variables[moments[0]].dimensions), ())
+
+
+def _end(dataset, dims: tuple[str, ...]) -> _Candidate | None:
+    """Return the variable of the ends of intervals, in a file that has no other times; None without."""
+    ends = [
+        name for name, variable in dataset.variables.items()
+        if _word(name) in _LAST and is_numeric(variable) and counts(variable) and set(variable.dimensions) <= set(dims)
+    ]  # fmt: skip
+    if len(ends) != 1:
+        return None
+    return _Candidate(ends[0], "other", frozenset(dataset.variables[ends[0]].dimensions), ())
 
 
 def _candidate(dataset, name: str, dims: tuple[str, ...], listed: list[str]) -> _Candidate | None:
@@ -117,7 +129,7 @@ def _role(variable, is_listed: bool) -> str | None:
         role = _STANDARD.get(standard_name)
         return role if role != "period" or seconds_per(units) is not None else None
     word, long_name = _word(variable.name), (text(variable, "long_name") or "").lower()
-    if word in _PERIODS:
+    if word in _PERIODS and not (is_moment and word in _OTHERS):
         return "period" if seconds_per(units) is not None else None
     if _ENDS.fullmatch(word):
         return None

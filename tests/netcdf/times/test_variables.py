@@ -260,3 +260,20 @@ def test_a_dimension_of_no_lead_times_is_named(tmp_path):
     times = {"time": (("time",), [], SINCE, std("time")), "forecast_reference_time": ((), 0, SINCE, {})}
     with pytest.raises(DataError, match="has no forecasts: a dimension of its times is 0 long"):
         read_forecast(write(tmp_path / "f.nc", {"time": 0}, times))
+
+
+@pytest.mark.parametrize("units", ["minutes", SINCE])
+def test_times_of_arm_are_offsets_from_a_base_time(tmp_path, units, caplog):
+    times = {"base_time": ((), 0, SINCE, {}), "time_offset": (("time",), [5, 10, 15], units, {})}
+    (record,) = open_records([write(tmp_path / "a.nc", {"time": 3}, times)])
+    np.testing.assert_array_equal(record.times, START + np.array([5, 10, 15]) * np.timedelta64(60, "s"))
+    assert not caplog.messages
+
+
+def test_a_frame_with_start_and_end_alone_has_the_time_of_its_end(tmp_path):
+    times = {"start_time": (("time",), [0, 5, 10], SINCE, {}), "end_time": (("time",), [5, 10, 15], SINCE, {})}
+    (record,) = open_records([write(tmp_path / "a.nc", {"time": 3}, times)])
+    np.testing.assert_array_equal(record.times, START + np.array([5, 10, 15]) * np.timedelta64(60, "s"))
+    del times["end_time"]
+    with pytest.raises(DataError, match=r"b.nc: rain has no times but those of the start of an interval \(start_time\)\.\nExp"):
+        open_records([write(tmp_path / "b.nc", {"time": 3}, times)])
