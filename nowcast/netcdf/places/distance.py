@@ -40,6 +40,35 @@ def distance_km(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.degrees(2 * np.arcsin(np.sqrt(half))) * KM_PER_DEGREE)
 
 
+def viewed_spacing_km(mapping: dict, y: tuple[float, float], x: tuple[float, float]) -> tuple[float, float]:
+    """Return the spacing (dy, dx) on the ground, km, of rows and columns seen from a satellite; NaN beside the earth.
+
+    mapping: attributes of CF's geostationary projection
+    y, x: the viewing angle in the middle of the rows, and of the columns, and its step, radians
+    """
+    ends = ((y[0] - y[1] / 2, x[0]), (y[0] + y[1] / 2, x[0]), (y[0], x[0] - x[1] / 2), (y[0], x[0] + x[1] / 2))
+    south, north, west, east = (_seen(mapping, *angles) for angles in ends)
+    return float(np.linalg.norm(north - south)), float(np.linalg.norm(east - west))
+
+
+def _seen(mapping: dict, y: float, x: float) -> np.ndarray:
+    """Return the point (3,) on the ellipsoid, km from the middle of the earth, that a satellite sees at two angles, radians."""
+    major = _number(mapping, "semi_major_axis", EARTH_KM * 1000) / 1000
+    minor = _number(mapping, "semi_minor_axis", major * 1000) / 1000
+    away = major + _number(mapping, "perspective_point_height", math.nan) / 1000
+    east, north = math.tan(x), math.tan(y)
+    if str(mapping.get("sweep_angle_axis", "y")) == "x" or mapping.get("fixed_angle_axis") == "y":
+        east *= math.hypot(1, north)
+    else:
+        north *= math.hypot(1, east)
+    # the ellipsoid is a sphere where the axis of the earth is stretched
+    ray = np.array([-1.0, east, north * major / minor])
+    square = float(ray @ ray)
+    root = away**2 - square * (away**2 - major**2)
+    length = (away - math.sqrt(root)) / square if root >= 0 else math.nan
+    return (np.array([away, 0, 0]) + length * ray) * [1, 1, minor / major]
+
+
 def map_scale(mapping: dict, y_km: float, x_km: float) -> float:
     """Return the scale factor of a map at a point, distance on the map / on the ground; 1 if the map is not conformal.
 

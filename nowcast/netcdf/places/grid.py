@@ -17,7 +17,7 @@ from nowcast.netcdf.files import OPEN_FILES, library_errors
 from nowcast.netcdf.places.axes import angle, declared_axis, listed, over_grid
 from nowcast.netcdf.places.coordinates import Coordinate, converted, in_degrees
 from nowcast.netcdf.places.degrees import read_degrees, sampled
-from nowcast.netcdf.places.distance import KM_PER_DEGREE, distance_km, map_scale, projection_text
+from nowcast.netcdf.places.distance import KM_PER_DEGREE, distance_km, map_scale, projection_text, viewed_spacing_km
 from nowcast.netcdf.places.edges import coordinate_of, find_corners, is_corners, middle_name, middles
 from nowcast.netcdf.places.mapping import find_mapping
 from nowcast.netcdf.rain.variable import Field
@@ -103,7 +103,14 @@ class Grid:
     @property
     def is_placed(self) -> bool:
         """Whether the file states the location of its cells."""
-        return self.degrees is not None or (self.rows.is_measured and self.columns.is_measured)
+        return self.degrees is not None or (self.rows.is_measured and self.columns.is_measured) or self._is_viewed
+
+    @property
+    def _is_viewed(self) -> bool:
+        """Whether the coordinates are viewing angles of a satellite, whose projection the file states."""
+        is_geostationary = self.mapping_attributes.get("grid_mapping_name") == "geostationary"
+        units = (str(each.attributes.get("units", "")) for each in (self.rows, self.columns))
+        return is_geostationary and all(converted(unit, "radian") for unit in units)
 
     @property
     def places(self) -> np.ndarray | None:
@@ -126,6 +133,12 @@ class Grid:
         if {self.rows.kind, self.columns.kind} <= {"latitude", "longitude", "rotated"}:
             y, x = (_central(coordinate.unwrapped) for coordinate in (self.rows, self.columns))
             return y[1] * KM_PER_DEGREE, x[1] * KM_PER_DEGREE * math.cos(math.radians(y[0]))
+        if self._is_viewed:
+            y, x = (
+                [float(number) * converted(each.attributes["units"], "radian") for number in _central(each.values)]
+                for each in (self.rows, self.columns)
+            )
+            return viewed_spacing_km(self.mapping_attributes, tuple(y), tuple(x))
         return math.nan, math.nan
 
     def _map_spacing_km(self) -> tuple[float, float]:

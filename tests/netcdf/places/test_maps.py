@@ -54,6 +54,38 @@ def test_latitudes_over_a_map_without_a_projection_give_the_size_on_the_ground(t
     assert record.grid.spacing_km == pytest.approx((1.112, 1.072), abs=2e-3)
 
 
+GEOSTATIONARY = {
+    "grid_mapping_name": "geostationary", "perspective_point_height": 35786023.0, "semi_major_axis": 6378137.0,
+    "semi_minor_axis": 6356752.31414, "latitude_of_projection_origin": 0.0, "longitude_of_projection_origin": -75.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sweep", ["x", "y"])
+@pytest.mark.parametrize("units", ["rad", "microradian"])
+@pytest.mark.parametrize(("y", "x"), [(0.0, 0.0), (0.09, -0.02), (-0.06, 0.08)])
+def test_what_a_satellite_sees_has_its_place_and_size_on_the_ground(tmp_path, sweep, units, y, x):
+    pyproj = pytest.importorskip("pyproj")
+    size = 56e-6  # of a cell, rad; rows from the north
+    unit = {"rad": 1.0, "microradian": 1e-6}[units]
+    declared = [each | {"units": units} for each in (MAP_Y, MAP_X)]
+    coordinates = on_map(y0=(y + 2 * size) / unit, x0=(x - 2.5 * size) / unit, size=size / unit, declared=declared)
+    mapping = GEOSTATIONARY | {"sweep_angle_axis": sweep}
+    grid = open_one(placed(tmp_path / "a.nc", coordinates, mapping=mapping, grid_mapping="crs")).grid
+    assert grid.is_placed
+    seen = pyproj.Proj(proj="geos", h=35786023.0, lon_0=-75.0, sweep=sweep, a=6378137.0, b=6356752.31414)
+    ground, metres = pyproj.Geod(a=6378137.0, b=6356752.31414), 35786023.0
+    for found, (dy, dx) in zip(grid.spacing_km, ((size, 0), (0, size)), strict=True):
+        ends = [seen((x + sign * dx / 2) * metres, (y + sign * dy / 2) * metres, inverse=True) for sign in (-1, 1)]
+        assert found == pytest.approx(ground.inv(*ends[0], *ends[1])[2] / 1000, rel=1e-3)
+
+
+def test_beside_the_earth_a_satellite_sees_nothing(tmp_path):
+    declared = [each | {"units": "rad"} for each in (MAP_Y, MAP_X)]
+    coordinates = on_map(y0=0.2, x0=0.2, size=56e-6, declared=declared)
+    grid = open_one(placed(tmp_path / "a.nc", coordinates, mapping=GEOSTATIONARY, grid_mapping="crs")).grid
+    assert np.isnan(grid.spacing_km).all()
+
+
 @pytest.mark.parametrize("turned", [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize(
     ("mapping", "kinds", "cell"),
