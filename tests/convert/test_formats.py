@@ -72,6 +72,29 @@ def test_odim_reflectivity_stays_reflectivity_and_no_echo_is_dry(tmp_path):
     assert (attributes["_FillValue"], attributes["_Undetect"], attributes["units"]) == (255, 0, "dBZ")
 
 
+@pytest.mark.parametrize(
+    ("kind", "nodata", "undetect"), [("u1", 255, 0), ("i1", -1, 0), ("i1", 255, 0), (">i2", -1, 0), ("i2", 65535, 0)]
+)
+def test_odim_signed_integers_with_codes_of_unsigned_ones_are_these(tmp_path, kind, nodata, undetect):
+    pytest.importorskip("h5py")
+    unsigned = np.dtype(kind.replace("i", "u"))
+    most, gain = np.iinfo(unsigned).max, 89 / np.iinfo(unsigned).max  # up to 57 dBZ
+    field = np.linspace(0, most, 24 * 30).astype(unsigned).reshape(24, 30)
+    codes = {"gain": gain, "offset": -32.0, "nodata": float(nodata), "undetect": float(undetect)}
+    path = write_odim(tmp_path / "a.h5", field.view(kind), quantity="DBZH", **codes)
+    expected = (10 ** ((field * gain - 32) / 10) / 200) ** (1 / 1.6)
+    expected[field == 0], expected[field == most] = 0, np.nan
+    np.testing.assert_allclose(converted(path).read([0])[0], expected, rtol=1e-4)
+
+
+def test_odim_signed_integers_stay_signed(tmp_path):
+    pytest.importorskip("h5py")
+    field = np.arange(-120, 120, dtype=np.int8).reshape(12, 20)
+    codes = {"gain": 0.25, "offset": 32.0, "nodata": -128.0, "undetect": -127.0}
+    rates = converted(write_odim(tmp_path / "a.h5", field, quantity="DBZH", **codes)).read([0])[0]
+    np.testing.assert_allclose(rates, (10 ** ((field * 0.25 + 32) / 10) / 200) ** (1 / 1.6), rtol=1e-4)
+
+
 def test_odim_floats_with_numbers_for_missing_and_dry(tmp_path):
     pytest.importorskip("h5py")
     field = counts() / 7.0

@@ -49,7 +49,10 @@ def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.nd
         found = _find(file, path, options.variable)
         for position in numbers:
             data, dataset = found[position]
-            yield _numbers(file, dataset, data, path)[0].store(field_of(data, "data", path)[...])
+            meant, field = _numbers(file, dataset, data, path)[0], field_of(data, "data", path)[...]
+            yield meant.store(
+                field.view(f"{field.dtype.byteorder}u{field.dtype.itemsize}") if meant.kind.kind == "u" else field
+            )
 
 
 def _find(file, path: Path, wanted: str | None) -> list[tuple]:
@@ -121,6 +124,10 @@ def _numbers(file, dataset, data, path: Path) -> tuple[Numbers, str, float | Non
         told = f"{path} has gain {gain:g} and offset {offset:g}"
         raise DataError(f"{told}.\nExpected finite numbers, and a gain other than 0 and up to {_MOST_GAIN:g}.")
     nodata, undetect = (_number(file, dataset, data, name, None, path) for name in ("nodata", "undetect"))
+    kind = field_of(data, "data", path).dtype
+    if _is_wrapped(kind, nodata, undetect):
+        kind = np.dtype(f"{kind.byteorder}u{kind.itemsize}")
+        nodata = float(np.iinfo(kind).max) if nodata == -1 else nodata
     missing = () if nodata is None else (nodata,)
     dry = None if undetect == nodata or undetect is None or np.isnan(undetect) else undetect
     interval = None
@@ -129,8 +136,19 @@ def _numbers(file, dataset, data, path: Path) -> tuple[Numbers, str, float | Non
         interval = (end - start) / np.timedelta64(60, "s") if start is not None and end is not None else 0.0
         factor = per_hour(interval, f"{path}: ACRR")
         gain, offset = gain * factor, offset * factor
-    kind = field_of(data, "data", path).dtype
     return Numbers(kind, gain, offset, missing, dry, quantity in _REFLECTIVITIES), quantity, interval
+
+
+def _is_wrapped(kind: np.dtype, nodata: float | None, undetect: float | None) -> bool:
+    """Return whether signed integers of 8 or 16 bits stand for the unsigned ones of ODIM.
+
+    Their codes tell: one is above the largest signed number, or nodata is -1, the largest unsigned one, above undetect = 0.
+    """
+    if kind.kind != "i" or kind.itemsize > 2:
+        return False
+    largest = np.iinfo(kind).max
+    codes = [code for code in (nodata, undetect) if code is not None]
+    return (nodata == -1 and undetect == 0) or any(largest < code <= 2 * largest + 1 for code in codes)
 
 
 def _what(file, dataset) -> list:
