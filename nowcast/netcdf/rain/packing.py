@@ -26,6 +26,7 @@ _COUNTS = frozenset({"missing", "missingdata"})  # fill values unless they are 0
 _SCALES = ("gain", "whatgain", "slope", "scalefactor", "scalingfactor", "scale")
 _OFFSETS = ("offset", "whatoffset", "intercept", "addoffset")
 _ALONE = frozenset({"slope", "scalefactor", "scalingfactor"})  # scales that may lack an offset, which then is 0
+_FORMULA = re.compile(r"formula.*[*/]", re.IGNORECASE)  # calibration_formulas = "GEO = 0.1 * PV + 0.0" of KNMI
 _UNDETECT = (
     "_Undetect",
     "undetect",
@@ -187,6 +188,20 @@ def _with_cf_names(attributes: dict, kind: np.dtype) -> dict:
     return (
         attributes if scale is None else attributes | {"scale_factor": scale, "add_offset": 0.0 if offset is None else offset}
     )
+
+
+def unused_scale(variable) -> str | None:
+    """Return an attribute that seems to scale the stored numbers but does not, as `gain = 0.1` without an offset; else None."""
+    declared = {name: variable.getncattr(name) for name in variable.ncattrs()}
+    if {"scale_factor", "add_offset"} & set(_with_cf_names(declared, variable.dtype)):
+        return None
+    for name, value in declared.items():
+        numbers = _numbers(value)
+        if _word(name) in _SCALES and numbers.size == 1 and np.isfinite(numbers[0]) and numbers[0] not in (0, 1):
+            return f"{name} = {numbers[0]:g}"
+        if _FORMULA.search(f"{name} {value}"):
+            return f'{name} = "{str(value)[:40]}"'
+    return None
 
 
 def _is_unsigned(attributes: dict, kind: np.dtype) -> bool:

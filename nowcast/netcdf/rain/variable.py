@@ -19,7 +19,7 @@ from nowcast.netcdf.places.degrees import rows_and_columns
 from nowcast.netcdf.rain import units
 from nowcast.netcdf.rain.candidates import declared_units, rank
 from nowcast.netcdf.rain.dryness import DOUBT, INCREDIBLE, is_doubtful, outages
-from nowcast.netcdf.rain.packing import HIGHEST, Packing, decode, read_packing
+from nowcast.netcdf.rain.packing import HIGHEST, Packing, decode, read_packing, unused_scale
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity
 
 log = logging.getLogger(__name__)
@@ -227,6 +227,8 @@ def _describe(dataset, name: str, where: str) -> Field:
         dim for dim, size in zip(variable.dimensions, variable.shape, strict=True) if size != 1 and dim not in (y_dim, x_dim)
     ]
     _check_size(dataset, variable, y_dim, x_dim, where)
+    if (scale := unused_scale(variable)) and is_first(Path(where), f"scale of {name}"):
+        log.warning("%s: %s states %s, which is not used: CF's are scale_factor and add_offset", where, name, scale)
     return Field(
         variable=name,
         frame_dims=tuple(others),

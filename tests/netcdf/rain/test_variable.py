@@ -146,6 +146,24 @@ def test_numbers_declared_by_other_names_are_missing(tmp_path, name):
     np.testing.assert_allclose(rates[:, 5:], PACKED[:, 5:] / 10, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "attributes", "said"),
+    [("i2", {"gain": 0.1}, "gain = 0.1"), ("f4", {"gain": 0.1, "offset": 0.0}, "gain = 0.1"), ("i2", {"scale": 10}, "scale = 10"),
+     ("i2", {"calibration_formulas": "GEO = 0.1 * PV + 0.0"}, 'calibration_formulas = "GEO')],
+)  # fmt: skip
+def test_a_scale_that_is_not_used_is_told(tmp_path, kind, attributes, said, caplog):
+    rates = read_one(write(tmp_path / "a.nc", np.full((2, 3, 4), 7, kind), **attributes))
+    np.testing.assert_array_equal(rates, np.full((2, 3, 4), 7.0))
+    assert f"a.nc: rr states {said}" in caplog.text
+    assert "which is not used: CF's are scale_factor and add_offset" in caplog.text
+
+
+@pytest.mark.parametrize("attributes", [{"gain": 0.1, "offset": 1.0}, {"scale_factor": 0.1, "gain": 45.0}, {"gain": 1.0}])
+def test_a_scale_that_is_used_or_does_nothing_is_not(tmp_path, attributes, caplog):
+    read_one(write(tmp_path / "a.nc", np.full((2, 3, 4), 7, "i2"), **attributes))
+    assert not caplog.messages
+
+
 def test_a_number_of_missing_cells_is_no_fill_value(tmp_path):
     assert (of_packed(tmp_path / "a.nc", 0, missing=np.int32(0))[:, :5] == 0).all()
 
