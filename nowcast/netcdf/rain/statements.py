@@ -31,6 +31,7 @@ _FREQUENCY = re.compile(rf"\b(?:every|each|updated?(?: every)?|in steps of)\s+{_
 _IN_NAME = re.compile(r"(?:^|_|(?<=[A-Za-z]))0*(\d{1,3})_?((?i:hours?|hrs?|h|minutes?|mins?)|M)(?=_|$)")
 _WORD_IN_NAME = re.compile(r"(?:^|_)(hourly|daily)(?=_|$)", re.IGNORECASE)
 _NUMBER_IN_NAME = re.compile(r"(?:sum|acc|accum|accumulat(?:ion|ed)|total|tot)_?0*([1-9]\d{0,3})$", re.IGNORECASE)
+_MOST_MINUTES = 1440  # a day; larger numbers at the end of a name are years and others
 _UNITS = (1.0, 60.0, 3600.0)  # s: units of a number that states none
 # s: lengths over which rain is usually summed; 5 hours and 24 minutes are none
 _USUAL = frozenset({60 * minutes for minutes in (1, 2, 2.5, 3, 4, 5, 6, 7.5, 10, 12, 15, 20, 30)})
@@ -93,7 +94,7 @@ def bare_numbers(dataset, variable) -> list[tuple[float, str]]:
         if number and named and not named["unit"]:
             size = float(value) if isinstance(value, str) else float(np.ravel(value)[0])
             found += [(0.0 if name.lower() in _WEAK else size, f"{name} = {size:g}")] if size > 0 else []
-    if match := _NUMBER_IN_NAME.search(variable.name):
+    if (match := _NUMBER_IN_NAME.search(variable.name)) and int(match[1]) <= _MOST_MINUTES:  # no year
         # rain_sum2 may be the second sum
         found.append((float(match[1]) if int(match[1]) >= 5 else 0.0, f"the name {variable.name}"))
     return found

@@ -70,6 +70,7 @@ UNSTATED = {
     "two lengths": {"long_name": "sum over 1 h or 24 h"},
     "another name": {"name": "rain_v2"},
     "a number of intervals": {"intervals": 12},
+    "a year": {"name": "rain_total_2020"},
 }
 
 

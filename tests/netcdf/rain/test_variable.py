@@ -149,7 +149,8 @@ def test_numbers_declared_by_other_names_are_missing(tmp_path, name):
 @pytest.mark.parametrize(
     ("kind", "attributes", "said"),
     [("i2", {"gain": 0.1}, "gain = 0.1"), ("f4", {"gain": 0.1, "offset": 0.0}, "gain = 0.1"),
-     ("i2", {"scale": 10}, "scale = 10"), ("i2", {"calibration_formulas": "GEO = 0.1 * PV + 0.0"}, 'calibration_formulas = "GEO')],
+     ("i2", {"scale": 10}, "scale = 10"),
+     ("i2", {"calibration_formulas": "GEO = 0.1 * PV + 0.0"}, 'calibration_formulas = "GEO')],
 )  # fmt: skip
 def test_a_scale_that_is_not_used_is_told(tmp_path, kind, attributes, said, caplog):
     rates = read_one(write(tmp_path / "a.nc", np.full((2, 3, 4), 7, kind), **attributes))
