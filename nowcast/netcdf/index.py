@@ -21,7 +21,7 @@ from nowcast.errors import OutputError
 from nowcast.netcdf.opening import FileSummary
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.packing import Packing
-from nowcast.netcdf.rain.statements import Statement
+from nowcast.netcdf.rain.statements import Doubt
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.times.intervals import Interval
 from nowcast.runtime.cache import cache_folder
@@ -195,7 +195,7 @@ def _decode_shared(text: str) -> FileSummary:
     field = Field(**values["field"] | {"frame_dims": dims, "stated_zr": zr and tuple(zr), "packing": packing})
     grid = Grid(**values["grid"] | {"others": tuple(values["grid"]["others"]), "carried": ()})
     series_key, no_times = (grid.key, field.quantity), np.zeros(0, "datetime64[s]")
-    interval, doubt = values["interval"] and Interval(*values["interval"]), values["doubt"] and Statement(*values["doubt"])
+    interval, doubt = values["interval"] and Interval(*values["interval"]), values["doubt"] and Doubt(*values["doubt"])
     known = {"path": Path(), "field": field, "grid": grid, "series_key": series_key, "times": no_times}
     known |= {"interval": interval, "doubt": doubt}
     return FileSummary(**values | known)

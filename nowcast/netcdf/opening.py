@@ -19,11 +19,11 @@ from nowcast.netcdf.damage import without_empty_copies
 from nowcast.netcdf.files import OPEN_FILES, expand, is_first, library_errors
 from nowcast.netcdf.places.comparison import is_same_series
 from nowcast.netcdf.places.grid import Grid, carried, read_grid
-from nowcast.netcdf.rain.statements import Statement
+from nowcast.netcdf.rain.statements import Doubt
 from nowcast.netcdf.rain.totals import MOST_READ, never_falls, restarts, says_total
 from nowcast.netcdf.rain.units import check_given
 from nowcast.netcdf.rain.variable import Field, find_field, named
-from nowcast.netcdf.reading import make_layouts, own_step, warn_of_other_steps
+from nowcast.netcdf.reading import make_layouts, own_step, settled, warn_of_other_steps
 from nowcast.netcdf.record import SEQUENCE, Record, most_frequent_step, with_own_names
 from nowcast.netcdf.times.intervals import STARTS, Interval, doubtful_interval, stated_interval
 from nowcast.netcdf.times.raster import nominal_times
@@ -59,7 +59,7 @@ class FileSummary:
     institution: str | None
     sequence_length: int
     is_own: bool = False
-    doubt: Statement | None = None
+    doubt: Doubt | None = None
 
 
 class OwnOutput(DataError):
@@ -259,6 +259,7 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, ind
     stamps = times.copy()
     times[order] = _nominal_times(times[order], name)
     kept = order[np.append(times[order][1:] != times[order][:-1], True)]
+    files = [settled(file, most_frequent_step(times[kept])) for file in files]
     is_moved = (stamps[kept] != times[kept]).any()
     record = Record(
         name=name,

@@ -16,7 +16,7 @@ from nowcast.netcdf.files import OPEN_FILES, is_first
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.dryness import DOUBT, refine
 from nowcast.netcdf.rain.packing import Packing
-from nowcast.netcdf.rain.statements import Statement
+from nowcast.netcdf.rain.statements import Doubt, fitting
 from nowcast.netcdf.rain.units import AMOUNT_NAMES, RATE_NAMES, Conversion
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.record import FrameLayout
@@ -39,7 +39,7 @@ class File(Protocol):
     grid: Grid
     times: np.ndarray
     interval: Interval | None
-    doubt: Statement | None
+    doubt: Doubt | None
     sequence_length: int
 
 
@@ -51,6 +51,14 @@ class Samples(Protocol):
 
     def remember(self, what: str, paths: Sequence[Path], result: str) -> None:
         """Store the result `what` of sampling these files."""
+
+
+def settled(file: File, step: np.timedelta64) -> File:
+    """Return a file with the interval that a number without a unit means, if only one fits the time step of the record."""
+    if file.interval or not (file.doubt and file.doubt.number) or np.isnat(step):
+        return file
+    found = fitting(file.doubt.number, float(step / np.timedelta64(1, "s")))
+    return replace(file, interval=Interval(found[0], file.doubt.where), doubt=None) if len(found) == 1 else file
 
 
 def make_layouts(

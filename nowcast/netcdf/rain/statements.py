@@ -51,6 +51,14 @@ class Statement(NamedTuple):
     is_spacing: bool = False
 
 
+class Doubt(NamedTuple):
+    """What may state an interval, but not clearly: its length, s, NaN if unknown, or a number without a unit, else 0."""
+
+    where: str
+    seconds: float = np.nan
+    number: float = 0.0
+
+
 def statements(variable) -> list[Statement]:
     """Return the statements of a variable about its interval: cell_methods, attributes, texts, name; most reliable first."""
     declared = attributes(variable)

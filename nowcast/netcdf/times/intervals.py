@@ -7,7 +7,7 @@ import numpy as np
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import attributes, text
 from nowcast.netcdf.rain.packing import read_packing
-from nowcast.netcdf.rain.statements import Statement, bare_numbers, fitting, statements, statements_beside, titles
+from nowcast.netcdf.rain.statements import Doubt, Statement, bare_numbers, fitting, statements, statements_beside, titles
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.times.epochs import decode_times
 from nowcast.netcdf.times.values import read_times, unpacked
@@ -62,15 +62,15 @@ def stated_interval(dataset, field: Field, times: np.ndarray, where: str) -> Int
     return Interval(said[0].seconds, said[0].where, contradiction, said[0].is_spacing)
 
 
-def doubtful_interval(dataset, field: Field, times: np.ndarray) -> Statement | None:
-    """Return what may state the interval of an amount that states none clearly; its length, s, is NaN if unknown.
+def doubtful_interval(dataset, field: Field, times: np.ndarray) -> Doubt | None:
+    """Return what may state the interval of an amount that states none clearly; None without.
 
     times: (time,) datetime64[s] of the frames
     """
     return next(iter(_implied(dataset, field, times)[1]), None)
 
 
-def _implied(dataset, field: Field, times: np.ndarray) -> tuple[list[Statement], list[Statement]]:
+def _implied(dataset, field: Field, times: np.ndarray) -> tuple[list[Statement], list[Doubt]]:
     """Return the intervals that numbers without a unit, and title and summary, clearly state, and those that they may state."""
     steps = np.diff(np.unique(times)).astype(np.float64)
     step = float(np.median(steps)) if steps.size else np.nan
@@ -80,9 +80,12 @@ def _implied(dataset, field: Field, times: np.ndarray) -> tuple[list[Statement],
         if len(found) == 1:
             clear.append(Statement(found[0], where))
         else:
-            unclear.append(Statement(np.nan, f"{where} has no unit"))
+            unclear.append(Doubt(f"{where} has no unit", number=number))
     for statement, is_sum in titles(dataset):
-        (clear if is_sum else unclear).append(statement)
+        if is_sum:
+            clear.append(statement)
+        else:
+            unclear.append(Doubt(statement.where, statement.seconds))
     return clear, unclear
 
 

@@ -140,13 +140,22 @@ def test_a_standard_name_of_another_kind_than_the_units_is_doubted(tmp_path, nam
 def test_a_doubt_is_kept_in_the_index(tmp_path, monkeypatch, caplog):
     times, index = np.arange(1_600_000_200, 1_600_000_200 + 300 * 22, 300), FileIndex(None)
     for number, time in enumerate(times):
-        path = write(tmp_path / f"{number:02}.nc", AMOUNTS[:1], units="mm", times=[time], accumulation_period=60)
+        path = write(tmp_path / f"{number:02}.nc", AMOUNTS[:1], units="mm", times=[time], accumulation_period=12)
         os.utime(path, ns=(1, 1))
     for _ in range(2):
         monkeypatch.setattr(files, "_WARNED", set())
         caplog.clear()
         open_records([tmp_path], index=index)
-        assert "but accumulation_period = 60 has no unit" in caplog.text
+        assert "but accumulation_period = 12 has no unit" in caplog.text
+
+
+def test_a_number_without_a_unit_is_read_by_the_time_step_of_the_record(tmp_path, caplog):
+    for number, time in enumerate(range(1_600_000_200, 1_600_001_400, 300)):
+        write(tmp_path / f"{number}.nc", AMOUNTS[:1], units="mm", times=[time], accumulation_period=60)
+    record = open_one(tmp_path)
+    np.testing.assert_allclose(record.read([2]), AMOUNTS[:1], rtol=1e-6)
+    assert record.readings == ["rr as rain rate: mm per 3600 s -> mm/h (accumulation_period = 60 has no unit)"]
+    assert not caplog.messages
 
 
 def test_a_weak_word_contradicts_nothing(tmp_path, caplog):
@@ -249,10 +258,11 @@ def test_bounds_may_come_with_their_two_ends_first(tmp_path, num):
 
 
 @pytest.mark.parametrize("case", UNSTATED)
-def test_an_amount_of_which_nothing_is_said_covers_the_time_step(tmp_path, case):
+def test_an_amount_of_which_nothing_is_said_covers_the_time_step(tmp_path, case, caplog):
     record = open_one(amounts(tmp_path / "a.nc", **UNSTATED[case]))
     np.testing.assert_allclose(record.read(range(5)), AMOUNTS * 12, rtol=1e-6)
     assert record.readings == [f"{record.variable} as rain rate: mm per 300 s -> mm/h (the time step: no interval is stated)"]
+    assert not caplog.messages
 
 
 def test_bounds_come_before_texts_and_what_contradicts_is_told(tmp_path, caplog):
