@@ -31,7 +31,7 @@ _STILL_RAIN = re.compile(
     r"bias[\W_]+(?:correction|adjustment)s?[\W_]+applied|"
     r"(?:with|after|without|no|(?:corrected|adjusted)[\W_]+for)[\W_]+(?:[a-z]+[\W_]+){0,2}bias(?:es)?"
     r"(?:[\W_]+(?:correction|adjustment|removal))?(?![a-z])|"
-    r"error[\W_]*(?:corrected|free)|quality[\W_]*(?:controlled|checked|assured)|"
+    r"sigma[\W_]+(?:level|layer|coordinate)s?|error[\W_]*(?:corrected|free)|quality[\W_]*(?:controlled|checked|assured)|"
     r"(?:rain(?:fall)?|precip(?:itation)?)[\W_]+(?:depth|height)(?![a-z])",
     re.IGNORECASE,
 )

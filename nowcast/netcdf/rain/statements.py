@@ -44,11 +44,15 @@ _GRIB_LETTERS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "s": 1.0}
 
 
 class Statement(NamedTuple):
-    """An interval, s, and where it is stated. With `is_spacing` it may be the spacing of the summed values instead."""
+    """An interval, s, and where it is stated. With `is_spacing` it may be the spacing of the summed values instead.
+
+    With `is_weak` the words may be about something else, such as the period that a file covers.
+    """
 
     seconds: float
     where: str
     is_spacing: bool = False
+    is_weak: bool = False
 
 
 class Doubt(NamedTuple):
@@ -73,7 +77,7 @@ def statements(variable) -> list[Statement]:
         found.append(Statement(int(match[1]) * _NAME_UNITS[match[2][0].lower()], f"the name {variable.name}"))
     elif match := _WORD_IN_NAME.search(variable.name):
         found.append(Statement(dict(_WORDS)[match[1].lower()], f"the name {variable.name}"))
-    found = found or [each._replace(is_spacing=True) for each in _lengths_declared(weak)]
+    found = found or [each._replace(is_spacing=True, is_weak=True) for each in _lengths_declared(weak)]
     return [statement for statement in found if statement.seconds > 0]
 
 

@@ -59,6 +59,9 @@ def stated_interval(dataset, field: Field, times: np.ndarray, where: str) -> Int
         return None
     others = [each for each in said[1:] if abs(each.seconds - said[0].seconds) > _ROUNDED * said[0].seconds]
     contradiction = f"{others[0].where} ({others[0].seconds:g} s)" if others else ""
+    step = _step(times)
+    if said[0].is_weak and abs(said[0].seconds - step) > _ROUNDED * step:
+        contradiction = f"the time step ({step:g} s)"
     return Interval(said[0].seconds, said[0].where, contradiction, said[0].is_spacing)
 
 
@@ -72,8 +75,7 @@ def doubtful_interval(dataset, field: Field, times: np.ndarray) -> Doubt | None:
 
 def _implied(dataset, field: Field, times: np.ndarray) -> tuple[list[Statement], list[Doubt]]:
     """Return the intervals that numbers without a unit, and title and summary, clearly state, and those that they may state."""
-    steps = np.diff(np.unique(times)).astype(np.float64)
-    step = float(np.median(steps)) if steps.size else np.nan
+    step = _step(times)
     clear, unclear = [], []
     for number, where in bare_numbers(dataset, dataset.variables[field.variable]):
         found = fitting(number, step)
@@ -87,6 +89,12 @@ def _implied(dataset, field: Field, times: np.ndarray) -> tuple[list[Statement],
         else:
             unclear.append(Doubt(statement.where, statement.seconds))
     return clear, unclear
+
+
+def _step(times: np.ndarray) -> float:
+    """Return the median step of times (time,) datetime64[s], s; NaN of a single one."""
+    steps = np.diff(np.unique(times)).astype(np.float64)
+    return float(np.median(steps)) if steps.size else np.nan
 
 
 def covers_all_since(dataset, field: Field, leads: np.ndarray, times: np.ndarray, where: str) -> bool:

@@ -67,7 +67,8 @@ def test_rain_comes_before_reflectivity(tmp_path, name, units):
     [("bias_corrected_rain_rate", "x"), ("rr", "Bias-adjusted rain rate"), ("rr", "rain rate, bias and noise removed"),
      ("unbiased_rain", "x"), ("rr", "rain rate after removal of anomalous propagation"), ("gauge_adjusted_rain", "x"),
      ("rr", "rain rate with mean field bias correction"), ("rr", "rain rate (bias correction applied)"),
-     ("rr", "quality-controlled rain rate"), ("rr", "rain rate, error corrected"), ("rr", "rainfall depth in an hour")],
+     ("rr", "quality-controlled rain rate"), ("rr", "rain rate, error corrected"), ("rr", "rainfall depth in an hour"),
+     ("rr", "rain rate at the lowest sigma level")],
 )  # fmt: skip
 def test_rain_from_which_an_error_was_removed_is_rain(tmp_path, name, long_name):
     path = write(tmp_path / "a.nc", ONES, **REFLECTIVITY)

@@ -158,6 +158,13 @@ def test_a_number_without_a_unit_is_read_by_the_time_step_of_the_record(tmp_path
     assert not caplog.messages
 
 
+@pytest.mark.parametrize(("period", "said"), [("1 day", True), ("5 min", False)])
+def test_a_weak_word_that_is_not_the_time_step_is_told(tmp_path, period, said, caplog):
+    open_one(amounts(tmp_path / "a.nc", period=period))
+    assert ('(period "1 day"), but the time step (300 s) contradicts it' in caplog.text) == said
+    assert bool(caplog.messages) == said
+
+
 def test_a_weak_word_contradicts_nothing(tmp_path, caplog):
     open_one(amounts(tmp_path / "a.nc", interval="5 min", duration="24 h", long_name="60-minute rain"))
     assert not caplog.messages
