@@ -1,6 +1,6 @@
 """Write records from original files: one for each day, month or file, and for each series.
 
-First every file is scanned for its times, then each record is written by itself: of its fields one is in memory at a time.
+First every file is scanned for its times. Then each record is written on its own, with one field in memory at a time.
 """
 
 import logging
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast import __version__
-from nowcast.convert.inputs import Found, Input, Scanned, find, in_processes, scan, why_not
+from nowcast.convert.inputs import FoundFiles, Input, Scanned, find_files, in_processes, scan, why_unusable
 from nowcast.convert.jobs import Frame, Job, Request, plan
 from nowcast.convert.original import DRY_DBZ, FLOAT_FILL
 from nowcast.convert.place import cut
@@ -23,7 +23,7 @@ from nowcast.netcdf.writing.records import ORIGINALS, STATE, Storage, TimedField
 from nowcast.runtime.progress import Progress
 
 log = logging.getLogger(__name__)
-_NAMED = 3  # broken files that are named one by one
+_NAMED = 3  # broken files that are listed in warnings
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Written:
 
 @dataclass
 class Outcome:
-    """What has become of the files: records written, records that were there already, files that cannot be used."""
+    """The result of a conversion: records written, records that existed already, files that cannot be used."""
 
     written: list[Path] = field(default_factory=list)
     num_frames: int = 0
-    left: list[Path] = field(default_factory=list)
-    changed: list[Path] = field(default_factory=list)  # of those left, the ones whose originals are others now
+    existing: list[Path] = field(default_factory=list)
+    changed: list[Path] = field(default_factory=list)  # existing records whose original files have changed
     broken: dict[Path, str] = field(default_factory=dict)
     unknown: list[Path] = field(default_factory=list)
 
@@ -51,32 +51,32 @@ class Outcome:
 def convert(arguments: Sequence[str | Path], output: Path, request: Request) -> Outcome:
     """Convert files, folders and globs to records in a folder.
 
-    Raises UsageError (exit 2) for arguments that name nothing, or a box that misses all, DataError (3) if no file can be used,
+    Raises UsageError (exit 2) for a path that does not exist or a box without cells, DataError (3) if no file can be used,
     OutputError (5).
     """
-    found = find(arguments, request.format, without=output)
-    if not found.inputs and not found.broken:
-        one = f", the first of them {found.unknown[0]}" if found.unknown else ""
+    files = find_files(arguments, request.format, without=output)
+    if not files.inputs and not files.broken:
+        example = f", the first of them {files.unknown[0]}" if files.unknown else ""
         raise DataError(
-            f"no radar files of a known format among {len(found.unknown)} files{one}.\n"
+            f"no radar files of a known format among {len(files.unknown)} files{example}.\n"
             "Expected ODIM or KNMI HDF5, RADOLAN, GRIB, GeoTIFF, images, npz, Zarr or NetCDF; --format names one."
         )
-    outcome = convert_inputs(found, output, request)
-    if not outcome.written and not outcome.left:
-        at = f" at multiples of {request.every:g} minutes" if request.every else ""
-        raise DataError(f"no frames{at} in {len(found.inputs)} files.\nExpected one at least; --every chooses them.")
+    outcome = convert_inputs(files, output, request)
+    if not outcome.written and not outcome.existing:
+        multiples = f" at multiples of {request.every:g} minutes" if request.every else ""
+        raise DataError(f"no frames{multiples} in {len(files.inputs)} files.\nExpected at least one; give another --every.")
     return outcome
 
 
-def convert_inputs(found: Found, output: Path, request: Request, *, quiet: bool = False) -> Outcome:
-    """Convert the files that were found. `quiet`: tell nothing of what was left.
+def convert_inputs(found: FoundFiles, output: Path, request: Request, *, quiet: bool = False) -> Outcome:
+    """Convert files to records in a folder. `quiet`: log nothing.
 
     Raises DataError (exit 3) if no file can be used, OutputError (5), and the errors of `jobs.plan`.
     """
     inputs = found.inputs
     outcome = Outcome(unknown=found.unknown, broken=dict(found.broken))
     planned = plan(_scanned(inputs, request, outcome), output, request, quiet=quiet)
-    jobs = [job for job in planned if not _is_there(job, outcome)]
+    jobs = [job for job in planned if not _keeps_existing(job, outcome)]
     total = sum(len(job.frames) for job in jobs)
     with Progress("converting", total=total, unit="frame") as progress:
         for done in in_processes(write, jobs, progress, request.processes, weight=lambda done: done.num_planned):
@@ -84,9 +84,9 @@ def convert_inputs(found: Found, output: Path, request: Request, *, quiet: bool 
             outcome.num_frames += done.num_frames
             if done.num_frames:
                 outcome.written.append(done.path)
-    _refuse_nothing(outcome, len(inputs) + len(found.broken))
+    _check_any_used(outcome, len(inputs) + len(found.broken))
     if not quiet:
-        _tell(outcome, inputs)
+        _log_outcome(outcome, inputs)
     return outcome
 
 
@@ -98,21 +98,21 @@ def _scanned(inputs: Sequence[Input], request: Request, outcome: Outcome) -> lis
     return [result for result in results if not result.error]
 
 
-def _is_there(job: Job, outcome: Outcome) -> bool:
-    """Return whether a record is left as it is, since it is there already."""
+def _keeps_existing(job: Job, outcome: Outcome) -> bool:
+    """Return whether a record exists already and is kept; note in `outcome` if its original files have changed."""
     if job.request.overwrite or not job.path.exists():
         return False
-    outcome.left.append(job.path)
-    known = attributes_of(job.path)
-    if known.get(STATE) != job.state and known.get(ORIGINALS) != job.digest(outcome.broken):  # copied anew: other times alone
+    outcome.existing.append(job.path)
+    stated = attributes_of(job.path)
+    if stated.get(STATE) != job.state and stated.get(ORIGINALS) != job.digest(outcome.broken):  # copies differ in time only
         outcome.changed.append(job.path)
     return True
 
 
 def write(job: Job) -> Written:
-    """Write a record from its originals; files that cannot be read are left out. Raises OutputError (exit 5)."""
+    """Write a record from its original files; files that cannot be read are left out. Raises OutputError (exit 5)."""
     storages = {frame.storage for frame in job.frames}
-    storage = storages.pop() if len(storages) == 1 else _floating(job.series.storage.reflectivity)
+    storage = storages.pop() if len(storages) == 1 else _float_storage(job.series.storage.reflectivity)
     place = cut(job.series.place, *job.window) if job.request.box else job.series.place
     broken: dict[Path, str] = {}
     attributes = _attributes(job, broken)
@@ -123,13 +123,13 @@ def write(job: Job) -> Written:
     return Written(job.path, num_frames, len(job.frames), tuple(broken.items()))
 
 
-def _floating(reflectivity: bool) -> Storage:
-    """Return the storage of values whose numbers mean something else from file to file."""
+def _float_storage(reflectivity: bool) -> Storage:
+    """Return float32 storage, for a record whose files pack their values differently."""
     return Storage("f4", fill=FLOAT_FILL, dry=DRY_DBZ if reflectivity else None, reflectivity=reflectivity)
 
 
 def _fields(job: Job, storage: Storage, broken: dict[Path, str]) -> Iterator[TimedField]:
-    """Yield the stored numbers of each frame that can be read, with its times; of each other file the reason into `broken`."""
+    """Yield the stored values of each frame with its times. Files that cannot be read are added to `broken`."""
     for source, frames in _runs(job.frames):
         if source.path in broken:
             continue
@@ -141,19 +141,19 @@ def _fields(job: Job, storage: Storage, broken: dict[Path, str]) -> Iterator[Tim
                         raise DataError(f"{source.path} holds a field of {numbers.shape}.\nExpected {job.series.place.shape}.")
                     yield TimedField(frame.time, _restored(numbers[job.window], frame.storage, storage), frame.span)
         except (DataError, MemoryError, OSError) as error:
-            broken[source.path] = why_not(error, source.path)
+            broken[source.path] = why_unusable(error, source.path)
 
 
-def _restored(numbers: np.ndarray, own: Storage, storage: Storage) -> np.ndarray:
-    if own == storage:
+def _restored(numbers: np.ndarray, original: Storage, storage: Storage) -> np.ndarray:
+    if original == storage:
         return numbers
-    values = own.unpacked(numbers)
+    values = original.unpacked(numbers)
     values[np.isneginf(values)] = DRY_DBZ
     return np.where(np.isnan(values), np.float32(storage.fill), values)
 
 
 def _runs(frames: Sequence[Frame]) -> Iterator[tuple[Input, list[Frame]]]:
-    """Yield the frames in order, those that follow each other in one file together."""
+    """Yield the frames in order, grouped by file where consecutive frames come from the same file."""
     run: list[Frame] = []
     for frame in frames:
         if run and (frame.input != run[-1].input or frame.number <= run[-1].number):
@@ -165,40 +165,40 @@ def _runs(frames: Sequence[Frame]) -> Iterator[tuple[Input, list[Frame]]]:
 
 
 def _attributes(job: Job, broken: dict[Path, str]) -> dict[str, str]:
-    """Return the global attributes of a record; of each file that cannot be read the reason into `broken`."""
+    """Return the global attributes of a record. Files that cannot be read are added to `broken`."""
     digest = job.digest(broken)
     names = [source.path.name for source in job.inputs if source.path not in broken] or ["none"]
     files = f"{len(names)} original files, from {names[0]} to {names[-1]}" if len(names) > 1 else f"original file {names[0]}"
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
-    about = dict(job.series.about)
-    about["history"] = f"{now} converted by nowcast {__version__} from {files}; values as in the originals, not resampled"
-    return about | {ORIGINALS: digest, STATE: job.state}
+    attributes = dict(job.series.about)
+    attributes["history"] = f"{now} converted by nowcast {__version__} from {files}; values as in the originals, not resampled"
+    return attributes | {ORIGINALS: digest, STATE: job.state}
 
 
-def _refuse_nothing(outcome: Outcome, num_inputs: int) -> None:
-    """Raise DataError (exit 3) if nothing came of any file."""
-    if outcome.broken and not outcome.written and not outcome.left:
+def _check_any_used(outcome: Outcome, num_inputs: int) -> None:
+    """Raise DataError (exit 3) if no file could be used."""
+    if outcome.broken and not outcome.written and not outcome.existing:
         first = next(iter(outcome.broken.values()))
-        others = f"\n(and {len(outcome.broken) - 1} of {num_inputs} files more)" if len(outcome.broken) > 1 else ""
+        others = f"\n(and {len(outcome.broken) - 1} more of {num_inputs} files)" if len(outcome.broken) > 1 else ""
         raise DataError(first if not others else first.splitlines()[0] + others)
 
 
-def _tell(outcome: Outcome, inputs: Sequence[Input]) -> None:
-    """Log what was converted, what was left out and what was left."""
+def _log_outcome(outcome: Outcome, inputs: Sequence[Input]) -> None:
+    """Log the numbers of records written and kept, and of files left out."""
     kinds = named(source.format for source in inputs if source.path not in outcome.broken)
     log.info("%s: %d frames in %d new records", kinds, outcome.num_frames, len(outcome.written))
     for path, reason in list(outcome.broken.items())[:_NAMED]:
         log.warning("left out %s", reason.splitlines()[0] if str(path) in reason else f"{path}: {reason.splitlines()[0]}")
     if len(outcome.broken) > _NAMED:
-        log.warning("left out %d of %d files that cannot be read; the first are named above", len(outcome.broken), len(inputs))
+        log.warning("left out %d of %d files that cannot be read; the first are listed above", len(outcome.broken), len(inputs))
     if outcome.unknown:
         log.warning("left out %d files of an unknown format, the first of them %s", len(outcome.unknown), outcome.unknown[0])
-    if outcome.left:
-        log.info("left %d records that are there already, the first of them %s", len(outcome.left), outcome.left[0])
+    if outcome.existing:
+        log.info("kept %d existing records, the first of them %s", len(outcome.existing), outcome.existing[0])
     if outcome.changed:
         log.warning(
-            "%d of them were made from other files than there are now, or with other options, the first of them %s: "
-            "--overwrite makes them anew",
+            "%d of them were converted from other files than the present ones, or with other options, the first of them %s: "
+            "convert them again with --overwrite",
             len(outcome.changed), outcome.changed[0],
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Read the members of tar and zip files, also of one within another, without unpacking them.
 
-A member is a place within a file: its layers say how each archive around it is compressed, and where its bytes begin. Names of
-members are shown, never written to. The sizes that archives state are checked before anything is read.
+A member is located by its layers: the compression of each archive around it, and the position of its first byte. Names of
+members are only shown, never used as paths to write to. Sizes stated in headers are checked before anything is read.
 """
 
 import bz2
@@ -19,12 +19,12 @@ from typing import BinaryIO, TypeVar
 
 from nowcast.errors import DataError
 
-Seen = TypeVar("Seen")
-MOST_MEMBERS = 200_000  # of an archive: a year has 105,120 times of five minutes
-MOST_BYTES = 1 << 37  # of an archive when decompressed: 128 GiB; a month of 1500 × 1400 cells of two bytes has 37 GB
+Result = TypeVar("Seen")
+MOST_MEMBERS = 200_000  # in an archive: a year of 5-minute files has 105,120
+MOST_BYTES = 1 << 37  # of a decompressed archive; a month of 5-minute fields of 1500 × 1400 cells has 37 GB
 MOST_MEMBER_BYTES = 1 << 31
-_MOST_DEEP = 3  # archives within each other
-_MOST_READ = 1 << 22  # bytes that a header of a tar file may claim at once
+_MOST_DEEP = 3  # levels of archives within archives
+_MOST_READ = 1 << 22  # bytes of one header of a tar file
 _COMPRESSIONS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open))
 _DAMAGE = (
     EOFError, OSError, ValueError, RuntimeError, NotImplementedError, OverflowError, zlib.error, lzma.LZMAError,
@@ -34,9 +34,9 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Layer:
-    """A step into an archive, which as a whole may be compressed.
+    """The location of a member in one tar or zip file, which may be compressed as a whole.
 
-    kind: tar or zip; first: of a tar the member's first byte, of a zip its number; size: bytes of the member
+    kind: tar or zip; first: position of the first byte (tar) or index of the entry (zip); size: bytes of the member
     """
 
     kind: str
@@ -46,7 +46,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Member:
-    """A file within an archive on disk: its name there, the way to it, and what tells whether it has changed."""
+    """A file within an archive on disk: its name, its layers, and its size with time or checksum, to detect changes."""
 
     archive: Path
     name: str
@@ -59,7 +59,7 @@ class Member:
 
     @property
     def path(self) -> Path:
-        """The path to show: the archive's, and the name in it without what would lead elsewhere."""
+        """The path shown to users: archive / name, without parts such as `..` and unprintable characters."""
         shown = "".join(letter if letter.isprintable() else "?" for letter in self.name.replace("\\", "/"))
         return self.archive.joinpath(*(part for part in PurePosixPath(shown).parts if part.strip("./")))
 
@@ -72,44 +72,44 @@ def decompressed(file: BinaryIO) -> BinaryIO:
 
 
 def kind_of(start: bytes) -> str | None:
-    """Return whether bytes begin a tar or a zip file; None of others."""
+    """Return tar or zip from the first bytes of a file; None for other files."""
     return "tar" if start[257:262] == b"ustar" else "zip" if start.startswith(b"PK\x03\x04") else None
 
 
-def members(path: Path, look: Callable[[BinaryIO], Seen]) -> Iterator[tuple[Member, Seen | None]]:
-    """Yield the files in an archive, and in archives in it, in their order. Links and devices are left out.
+def members(path: Path, look: Callable[[BinaryIO], Result]) -> Iterator[tuple[Member, Result | None]]:
+    """Yield the files of an archive, and of archives within it, in their order. Links and devices are left out.
 
-    look: what to return of each besides, from its content; None of what is damaged
+    look: called with each open file; its result is yielded too, None for a damaged file
 
-    Raises DataError (exit 3) for one that is cut off, damaged or too large, after what comes before the damage.
+    Raises DataError (exit 3) for an archive that is cut off, damaged or too large, after the members before the damage.
     """
     with damage(path), open(path, "rb") as file:
         yield from _walk(file, Member(path, "", (), ""), look, [MOST_MEMBERS])
 
 
 def _walk(file: BinaryIO, around: Member, look: Callable, left: list[int]) -> Iterator[tuple]:
-    """Yield the members of an open archive. `left`: the number that may still come."""
+    """Yield the members of an open archive. `left`: number of members still allowed."""
     stream = decompressed(file)
     kind = kind_of(stream.read(512))
     stream.seek(0)
     for name, layer, state in {"tar": _in_tar, "zip": _in_zip}[kind](stream, around.path):
         left[0] -= 1
         if left[0] < 0:
-            raise DataError(f"{around.archive} holds more than {MOST_MEMBERS:,} files.\nExpected a year at most.")
+            raise DataError(f"{around.archive} holds more than {MOST_MEMBERS:,} files.\nExpected at most one year.")
         if layer.size > MOST_MEMBER_BYTES:
             raise DataError(f"{around.path} states a file of {layer.size:,} bytes.\nExpected {MOST_MEMBER_BYTES:,} at most.")
         member = Member(around.archive, f"{around.name}/{name}".lstrip("/"), (*around.layers, layer), state)
         with contextlib.closing(_slice(stream, layer)) as inner:
-            inside = _looked(inner, lambda file: kind_of(decompressed(file).read(512)))
+            inside = _try_look(inner, lambda file: kind_of(decompressed(file).read(512)))
             if not (inside == "tar" or (inside == "zip" and name.lower().endswith(".zip"))):  # npz is zip, too
-                yield member, _looked(inner, look)
+                yield member, _try_look(inner, look)
             elif len(member.layers) < _MOST_DEEP:
                 yield from _walk(inner, member, look, left)
             else:
-                raise DataError(f"{member.path} is an archive in {_MOST_DEEP} others.\nExpected fewer.")
+                raise DataError(f"{member.path} is an archive nested in {_MOST_DEEP} others.\nExpected fewer levels.")
 
 
-def _looked(file: BinaryIO, look: Callable[[BinaryIO], Seen]) -> Seen | None:
+def _try_look(file: BinaryIO, look: Callable[[BinaryIO], Result]) -> Result | None:
     try:
         return look(file)
     except _DAMAGE:
@@ -122,12 +122,12 @@ def _in_tar(stream: BinaryIO, where: Path) -> Iterator[tuple[str, Layer, str]]:
     with tarfile.open(fileobj=_Guarded(stream, where), mode="r:") as archive:
         while (entry := archive.next()) is not None:
             if entry.offset_data + entry.size > MOST_BYTES:
-                raise DataError(f"{where} holds more than {MOST_BYTES >> 30} GiB.\nExpected a month or so.")
+                raise DataError(f"{where} holds more than {MOST_BYTES >> 30} GiB.\nExpected about a month.")
             if entry.isreg() and not entry.issparse():
                 yield entry.name, Layer("tar", entry.offset_data, entry.size), f"{entry.size} {entry.mtime}"
-            archive.members = []  # it would keep all
+            archive.members = []  # else tarfile keeps them all in memory
         stream.seek(archive.offset)
-        if any(stream.read(512)):  # tarfile takes what is no header for the end
+        if any(stream.read(512)):  # tarfile treats an invalid header as the end
             raise DataError(f"{where} is damaged at its byte {archive.offset:,}.\nExpected a whole archive: download it again.")
 
 
@@ -135,14 +135,14 @@ def _in_zip(stream: BinaryIO, where: Path) -> Iterator[tuple[str, Layer, str]]:
     with zipfile.ZipFile(stream) as archive:
         entries = archive.infolist()
     if sum(entry.file_size for entry in entries) > MOST_BYTES:
-        raise DataError(f"{where} holds more than {MOST_BYTES >> 30} GiB.\nExpected a month or so.")
+        raise DataError(f"{where} holds more than {MOST_BYTES >> 30} GiB.\nExpected about a month.")
     for number, entry in enumerate(entries):
         if not entry.is_dir():
             yield entry.filename, Layer("zip", number, entry.file_size), f"{entry.file_size} {entry.CRC}"
 
 
 class _Guarded(io.RawIOBase):
-    """A stream that reads little at once, whatever a header claims."""
+    """A stream that limits the size of a read, in case a damaged header states a huge one."""
 
     def __init__(self, stream: BinaryIO, where: Path):
         super().__init__()
@@ -161,7 +161,7 @@ class _Guarded(io.RawIOBase):
 
 
 class _Slice(io.RawIOBase):
-    """A part of a stream: the bytes of a member of a tar file."""
+    """The bytes of a member of a tar file, as a stream."""
 
     def __init__(self, stream: BinaryIO, first: int, size: int):
         super().__init__()
@@ -200,7 +200,7 @@ def _slice(stream: BinaryIO, layer: Layer) -> BinaryIO:
 
 @contextlib.contextmanager
 def damage(path: Path) -> Iterator[None]:
-    """Context manager around reading an archive. Raises DataError (exit 3) for what says that it is damaged."""
+    """Context manager around reading an archive. Raises DataError (exit 3) if it is damaged."""
     try:
         yield
     except _DAMAGE as error:
@@ -208,14 +208,14 @@ def damage(path: Path) -> Iterator[None]:
         raise DataError(f"{path} is cut off or damaged ({reason}).\nExpected a whole archive: download it again.") from error
 
 
-class Opened:
-    """The archive that a process reads at present: members in their order are reached without beginning anew."""
+class OpenArchive:
+    """The archive that a process has open, so that reading its members in order does not start from the beginning each time."""
 
     def __init__(self):
         self._key, self._streams = None, contextlib.ExitStack()
 
     def open(self, member: Member) -> BinaryIO:
-        """Open a member. Close what is returned before the next is opened."""
+        """Open a member. The caller closes it before opening the next."""
         key = member.archive, member.layers[:-1]
         if key != self._key:
             self.close()

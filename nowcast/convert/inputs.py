@@ -1,4 +1,4 @@
-"""Find the original files that arguments name, and read what each holds, in several processes where there are many."""
+"""Find the original files given by arguments, and scan them, in several processes if there are many."""
 
 import atexit
 import contextlib
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from nowcast.convert.containers import Member, Opened, damage, members
+from nowcast.convert.containers import Member, OpenArchive, damage, members
 from nowcast.convert.original import Options, Original
 from nowcast.convert.sniffing import ARCHIVE, BESIDE, FORMATS, READ_COMPRESSED, format_in, format_of, is_compressed, is_store
 from nowcast.errors import DataError, NowcastError, UsageError
@@ -27,15 +27,15 @@ from nowcast.runtime.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_FEW = 8  # pieces of work that one process does sooner than several begin
-_MEMORY = Path("/dev/shm")  # where a member of an archive is while it is read, if there is room
-_OPENED = Opened()
-atexit.register(_OPENED.close)
+_FEW = 8  # files that one process reads sooner than several processes start
+_IN_MEMORY = Path("/dev/shm")  # holds a copy of an archive's member while it is read, if it has enough free space
+_OPEN_ARCHIVE = OpenArchive()
+atexit.register(_OPEN_ARCHIVE.close)
 
 
 @dataclass(frozen=True)
 class Input:
-    """An original file or Zarr store, and the key of its format in FORMATS. member: its place, if it is in an archive."""
+    """An original file or Zarr store, its format as a key in FORMATS, and its location if it is in an archive."""
 
     path: Path
     format: str
@@ -43,24 +43,24 @@ class Input:
 
     @property
     def reader(self) -> ModuleType:
-        """The module that reads it."""
+        """The module in `formats` that reads it."""
         return importlib.import_module(f"nowcast.convert.formats.{FORMATS[self.format].module}")
 
     @property
     def file(self) -> Path:
-        """The file on disk that holds it."""
+        """The file on disk: itself or its archive."""
         return self.member.archive if self.member else self.path
 
     @contextlib.contextmanager
     def on_disk(self) -> Iterator[Path]:
-        """Yield a file to read: itself, or a copy of a member of an archive for the time being. Errors name the original."""
+        """Yield the path to read: the file itself, or a temporary copy of a member. Error messages name the original."""
         if self.member is None:
             yield self.path
             return
-        room = _MEMORY if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > 2 * self.member.size else None
+        room = _IN_MEMORY if _IN_MEMORY.is_dir() and shutil.disk_usage(_IN_MEMORY).free > 2 * self.member.size else None
         with tempfile.TemporaryDirectory(dir=room) as folder:
             copy = Path(folder) / self.path.name
-            with damage(self.path), _OPENED.open(self.member) as source, open(copy, "wb") as target:
+            with damage(self.path), _OPEN_ARCHIVE.open(self.member) as source, open(copy, "wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
             try:
                 yield copy
@@ -68,14 +68,14 @@ class Input:
                 raise type(error)(str(error).replace(str(copy), str(self.path))) from error
 
     def state(self) -> str:
-        """Return what tells quickly whether it has changed: name, size and time of change. Raises OSError."""
+        """Return name, size and time of change, a quick test of whether it has changed. Raises OSError."""
         if self.member:
             return f"{self.path.name} {self.member.state}"
         files = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
         return f"{self.path.name} " + " ".join(f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
 
     def digest(self) -> str:
-        """Return a digest of its name and content; of members of archives, and of stores, as `state`. Raises OSError."""
+        """Return name and SHA-256 of its content; `state` for members of archives and Zarr stores. Raises OSError."""
         if self.member or self.path.is_dir():
             return self.state()
         with open(self.path, "rb") as content:
@@ -84,7 +84,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Scanned:
-    """What a file holds, and its state before it was read; or, if it cannot be used, why."""
+    """The fields of a file, and its state before it was read; or the reason why it cannot be used."""
 
     input: Input
     originals: tuple[Original, ...] = ()
@@ -93,45 +93,45 @@ class Scanned:
 
 
 @dataclass
-class Found:
-    """The original files that arguments name, the files of no format that is known, and the archives that are damaged."""
+class FoundFiles:
+    """Original files, files of an unknown format, and damaged archives with the reasons."""
 
     inputs: list[Input] = field(default_factory=list)
     unknown: list[Path] = field(default_factory=list)
     broken: dict[Path, str] = field(default_factory=dict)
 
 
-def find(
+def find_files(
     arguments: Sequence[str | Path], wanted: str = "auto", *, without: Path | None = None, known: dict | None = None
-) -> Found:
-    """Find the original files that arguments name, files, folders or globs; tar and zip files count for what they hold.
+) -> FoundFiles:
+    """Find original files by paths of files and folders, or globs. Tar and zip files are searched for files inside.
 
-    wanted: a key in FORMATS that all files have; "auto": found by their content; without: a folder that is left out
-    known: what files told when they were listed before, which is brought up to date: a watched folder is listed often
+    wanted: key in FORMATS of all files; "auto": detected from the content; without: a folder that is left out
+    known: formats of files from an earlier listing, updated here, since a watched folder is listed often
 
-    Raises UsageError (exit 2) for an argument that names nothing.
+    Raises UsageError (exit 2) for a path that does not exist.
     """
-    found, known = Found(), {} if known is None else known
+    found, known = FoundFiles(), {} if known is None else known
     paths = dict.fromkeys(itertools.chain.from_iterable(_expanded(argument, without) for argument in arguments))
     for gone in [each for each in known if each[0] not in paths]:
         del known[gone]
     for path in paths:
-        name = _unless_known(path, format_of, known)
+        name = _look_once(path, format_of, known)
         if name != ARCHIVE or wanted == "meteonet":  # npz is zip
             _add(found, path, name, wanted)
             continue
-        inside, fault = _unless_known(path, _look_into, known) or ([], None)
-        for member, name in inside:
+        members_inside, fault = _look_once(path, _look_into, known) or ([], None)
+        for member, name in members_inside:
             _add(found, member.path, name, wanted, member)
         if fault:
             found.broken[path] = fault
     return found
 
 
-def _unless_known(path: Path, look: Callable[[Path], Result], known: dict) -> Result | None:
-    """Return what a look at a file tells; once, until its size or time changes.
+def _look_once(path: Path, look: Callable[[Path], Result], known: dict) -> Result | None:
+    """Return the result of `look` for a file, from `known` if its size and time have not changed.
 
-    known: path and look -> size and time of change, and what it told
+    known: (path, look) -> (size and time of change, result)
     """
     try:
         status = path.stat()
@@ -144,17 +144,17 @@ def _unless_known(path: Path, look: Callable[[Path], Result], known: dict) -> Re
 
 
 def _look_into(path: Path) -> tuple[list[tuple[Member, str | None]], str | None]:
-    """Return the members of an archive with their formats, and what is wrong with it, if anything is."""
-    found = []
+    """Return the members of an archive with their formats, and an error message if it is damaged, else None."""
+    contents = []
     try:
         for each in members(path, format_in):
-            found.append(each)  # one by one: those before the damage count
+            contents.append(each)  # one by one, to keep those before the damage
     except DataError as error:
-        return found, str(error)
-    return found, None
+        return contents, str(error)
+    return contents, None
 
 
-def _add(found: Found, path: Path, name: str | None, wanted: str, member: Member | None = None) -> None:
+def _add(found: FoundFiles, path: Path, name: str | None, wanted: str, member: Member | None = None) -> None:
     if wanted != "auto" and name != BESIDE:
         name = wanted
     if name is None or name == ARCHIVE:
@@ -172,7 +172,7 @@ def _expanded(argument: str | Path, without: Path | None) -> list[Path]:
 
 
 def _files(path: Path, without: Path | None) -> Iterator[Path]:
-    """Yield a file or store itself; of another folder the files on all levels in order, but for hidden ones."""
+    """Yield a file or Zarr store itself, or the files of a folder and its subfolders in order, without hidden ones."""
     if not path.is_dir() or is_store(path):
         yield path
         return
@@ -184,7 +184,7 @@ def _files(path: Path, without: Path | None) -> Iterator[Path]:
 
 
 def scan(job: tuple[Input, Options]) -> Scanned:
-    """Return what a file holds, without its fields."""
+    """Return times and series of the fields of a file."""
     source, options = job
     try:
         state = source.state()
@@ -192,28 +192,28 @@ def scan(job: tuple[Input, Options]) -> Scanned:
             _check_unpacked(source, path)
             return Scanned(source, tuple(source.reader.scan(path, options)), state)
     except (DataError, MemoryError, OSError) as error:
-        return Scanned(source, error=why_not(error, source.path))
+        return Scanned(source, error=why_unusable(error, source.path))
 
 
-def why_not(error: Exception, path: Path) -> str:
-    """Return why an original cannot be used; raise an OSError that is not of the original but of a full disk or memory."""
+def why_unusable(error: Exception, path: Path) -> str:
+    """Return why an original file cannot be used. Raises the error itself if disk or memory is full."""
     if not isinstance(error, OSError):
         return str(error) or "out of memory"
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
         raise error
-    expected = "a file that can be read whole"
+    expected = "a readable file"
     if error.errno in {errno.ENOENT, errno.ESTALE}:
-        expected = "it to stay while it is converted"
+        expected = "a file that is not removed during conversion"
     elif error.errno in {errno.EACCES, errno.EPERM}:
-        expected = "a file that you may read"
+        expected = "permission to read it"
     return f"{path} cannot be read ({error.strerror or error}).\nExpected {expected}."
 
 
 def _check_unpacked(source: Input, path: Path) -> None:
-    """Raise DataError (exit 3) for a compressed file of a format that is not read so."""
+    """Raise DataError (exit 3) for a compressed file of a format that is read only uncompressed."""
     if source.format not in READ_COMPRESSED and path.is_file() and is_compressed(path):
         read = ", ".join(FORMATS[name].title for name in READ_COMPRESSED)
-        raise DataError(f"{path} is compressed.\nExpected it unpacked: only {read} are read from gzip, bzip2 and xz.")
+        raise DataError(f"{path} is compressed.\nDecompress it: only {read} can be read from gzip, bzip2 and xz.")
 
 
 def in_processes(
@@ -223,9 +223,9 @@ def in_processes(
     processes: int,
     weight: Callable[[Result], int] = lambda _: 1,
 ) -> Iterator[Result]:
-    """Yield a function of each item in order, computed in so many processes; progress advances by the weight of each result.
+    """Yield the result of a function for each item in order, in `processes`; progress advances by the weight of each result.
 
-    Raises DataError (exit 3) if a process dies, as one without memory does.
+    Raises DataError (exit 3) if a process dies, for example for lack of memory.
     """
     if processes < 2 or len(items) < min(_FEW, 2 * processes):
         for item in items:
@@ -233,7 +233,7 @@ def in_processes(
             progress.advance_by(weight(result))
             yield result
         return
-    # not forked: libraries of HDF5 and GRIB may hold locks
+    # spawn, not fork: the HDF5 and GRIB libraries may hold locks
     with ProcessPoolExecutor(min(processes, len(items)), mp_context=get_context("spawn")) as pool:
         try:
             size = max(1, min(32, len(items) // (4 * processes)))
@@ -243,7 +243,7 @@ def in_processes(
         except BrokenProcessPool:
             raise DataError(
                 "a process that reads original files died: out of memory, or a library failed on a damaged file.\n"
-                "Find the file with --processes 1, and leave it out."
+                "Find that file with --processes 1, and leave it out."
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Where the cells of original files are: axes of equal steps on a map projection, or on longitude and latitude."""
+"""Grids of original files: equidistant axes on a map projection, or in longitude and latitude."""
 
 import importlib
 import math
@@ -16,8 +16,8 @@ from nowcast.netcdf.places.grid import Grid
 
 Box = tuple[float, float, float, float]  # west, south, east, north, degrees
 Window = tuple[slice, slice]  # rows and columns
-SWISS_DATUM = "+towgs84=674.374,15.056,405.346,0,0,0,0"  # CH1903, as swisstopo has it
-_UNITS = {1.0: "m", 1000.0: "km", 0.3048: "foot", 1200 / 3937: "US_survey_foot"}  # of maps, by metres
+SWISS_DATUM = "+towgs84=674.374,15.056,405.346,0,0,0,0"  # CH1903, by swisstopo
+_UNITS = {1.0: "m", 1000.0: "km", 0.3048: "foot", 1200 / 3937: "US_survey_foot"}  # of maps, by their length in metres
 _AXES = (
     ("y", "Y", "projection_y_coordinate", "latitude", "degrees_north"),
     ("x", "X", "projection_x_coordinate", "longitude", "degrees_east"),
@@ -26,7 +26,7 @@ _AXES = (
 
 @dataclass(frozen=True)
 class Axis:
-    """Centres of cells in equal steps: `first`, `first + step`, …; metres, or degrees."""
+    """Equidistant cell centres: `first`, `first + step`, …; units of the map, or degrees."""
 
     first: float
     step: float
@@ -34,28 +34,28 @@ class Axis:
 
     @property
     def values(self) -> np.ndarray:
-        """(cell,) float64"""
+        """The cell centres, (cell,) float64."""
         return np.round(self.first + self.step * np.arange(self.size), 9)
 
     def cut(self, part: slice) -> "Axis":
-        """Return the axis of a part of the cells."""
+        """Return the axis of a slice of the cells."""
         return Axis(round(self.first + self.step * part.start, 9), self.step, part.stop - part.start)
 
 
 @dataclass(frozen=True)
 class Place:
-    """A grid: rows and columns in the order of the file, and the map projection as PROJ text or WKT; "": longitude, latitude.
+    """A grid: axes in the order of the file, and the map projection as PROJ text or WKT; "": longitude and latitude.
 
-    A projection such as +proj=longlat or EPSG:4326 means longitude and latitude too. One that is none, or in unknown units,
-    raises DataError (exit 3).
+    A projection such as +proj=longlat or EPSG:4326 also means longitude and latitude. An invalid projection, or one in
+    unknown units, raises DataError (exit 3).
 
-    given: the grid itself, of files that nowcast reads as records
+    record_grid: the grid of a file that nowcast reads as a record; it replaces the axes
     """
 
     y: Axis
     x: Axis
     projection: str = ""
-    given: "GivenGrid | None" = None
+    record_grid: "RecordGrid | None" = None
 
     def __post_init__(self):
         unit_of(self.projection)
@@ -66,8 +66,8 @@ class Place:
 
     def grid(self) -> Grid:
         """Return the grid with the CF attributes of its coordinates and of its mapping."""
-        if self.given is not None:
-            return self.given.grid
+        if self.record_grid is not None:
+            return self.record_grid.grid
         unit = unit_of(self.projection)
         attributes = [
             {"standard_name": map_name if unit else name, "long_name": f"{letter} of the centres of cells"}
@@ -80,7 +80,7 @@ class Place:
         )  # fmt: skip
 
     def degrees(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return longitude and latitude of the cells, (y, x) each."""
+        """Return longitude and latitude of the cell centres, degrees, (y, x) each."""
         x, y = np.meshgrid(self.x.values, self.y.values)
         if not unit_of(self.projection):
             return (x + 180) % 360 - 180, y
@@ -88,36 +88,36 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class GivenGrid:
-    """A grid of a record, equal to another if their keys are."""
+class RecordGrid:
+    """The grid of a record, comparable and hashable by its key."""
 
     grid: Grid
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, GivenGrid) and self.grid.key == other.grid.key and self.grid.turned == other.grid.turned
+        return isinstance(other, RecordGrid) and self.grid.key == other.grid.key and self.grid.turned == other.grid.turned
 
     def __hash__(self) -> int:
         return hash((self.grid.key, self.grid.turned))
 
 
 class BoxMissed(UsageError):
-    """A box holds no cell of a grid."""
+    """A box contains no cell of a grid."""
 
 
 @lru_cache(maxsize=256)
 def window(place: Place, box: Box) -> Window:
-    """Return the rows and columns that hold all cells within a box. Raises BoxMissed (exit 2) if there are none."""
-    if place.given is not None:
-        longitude, latitude = _given_degrees(place.given.grid)
+    """Return the smallest range of rows and columns with all cells in a box. Raises BoxMissed (exit 2) if it has none."""
+    if place.record_grid is not None:
+        longitude, latitude = _record_degrees(place.record_grid.grid)
     else:
         longitude, latitude = place.degrees()
     west, south, east, north = box
-    width = (east - west) % 360 or 360  # degrees; -180 to 180 is all the way round
+    width = (east - west) % 360 or 360  # degrees; -180 to 180 is the full circle
     inside = (latitude >= south) & (latitude <= north) & ((longitude - west) % 360 <= width)
     rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
     if not len(rows):
         raise BoxMissed(
-            f"--box {','.join(f'{edge:g}' for edge in box)} holds no cell: the grid reaches from "
+            f"--box {','.join(f'{edge:g}' for edge in box)} contains no cell: the grid extends from "
             f"{np.nanmin(longitude):.4g} to {np.nanmax(longitude):.4g} E, {np.nanmin(latitude):.4g} to "
             f"{np.nanmax(latitude):.4g} N.\nGive west,south,east,north in degrees."
         )
@@ -125,18 +125,18 @@ def window(place: Place, box: Box) -> Window:
 
 
 def cut(place: Place, rows: slice, columns: slice) -> Place:
-    """Return the place of a part of the cells."""
-    given = place.given
-    if given is not None:
-        old = given.grid
+    """Return the grid cut to some rows and columns."""
+    record_grid = place.record_grid
+    if record_grid is not None:
+        old = record_grid.grid
         parts = {old.y_name: rows, old.x_name: columns}
         carried = tuple(replace(other, stored=other.stored[tuple(parts[dim] for dim in other.dims)]) for other in old.carried)
-        given = GivenGrid(replace(old, y=old.y[rows], x=old.x[columns], carried=carried, degrees=None))
-    return Place(place.y.cut(rows), place.x.cut(columns), place.projection, given)
+        record_grid = RecordGrid(replace(old, y=old.y[rows], x=old.x[columns], carried=carried, degrees=None))
+    return Place(place.y.cut(rows), place.x.cut(columns), place.projection, record_grid)
 
 
-def _given_degrees(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Return longitude and latitude of the cells, (y, x) each, NaN where unknown; rows and columns in the order of the file."""
+def _record_degrees(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Return longitude and latitude of a record's cells in the order of the file, (y, x) each, NaN where unknown."""
     kinds = grid.rows.kind, grid.columns.kind
     x, y = np.meshgrid(grid.x, grid.y)
     over = {angle(other.name, other.attributes): other for other in grid.carried if len(other.dims) == 2}
@@ -151,7 +151,7 @@ def _given_degrees(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
         scales = [converted(axis.attributes["units"], "km") * 1000 for axis in (grid.columns, grid.rows)]
         crs = _pyproj().CRS.from_cf(grid.mapping_attributes)
         return _pyproj().Proj(crs)(x * scales[0], y * scales[1], inverse=True)
-    raise UsageError("--box needs places of the cells, and this grid has no map projection and no latitudes.\nLeave it out.")
+    raise UsageError("--box needs georeferenced cells, but this grid has neither projection nor latitudes.\nLeave it out.")
 
 
 def _pyproj():
@@ -159,14 +159,14 @@ def _pyproj():
         return importlib.import_module("pyproj")
     except ImportError:
         raise UsageError(
-            "pyproj is not installed, which knows map projections.\nInstall it: pip install pyproj"
-            "  (or all that convert uses: pip install -e '.[convert]')"
+            "pyproj, which computes map projections, is not installed.\nInstall it: pip install pyproj"
+            "  (or all packages for convert: pip install -e '.[convert]')"
         ) from None
 
 
 @lru_cache(maxsize=64)
 def projection_of(text: str):
-    """Return the pyproj.Proj of a PROJ text or WKT. Raises DataError (exit 3) if it is none."""
+    """Return the pyproj.Proj of a PROJ text or WKT. Raises DataError (exit 3) if it is invalid."""
     return _parsed(text, "Proj")
 
 
@@ -179,7 +179,7 @@ def _parsed(text: str, kind: str):
     try:
         return getattr(pyproj, kind)(text)
     except pyproj.exceptions.ProjError as error:
-        raise DataError(f'"{text[:80]}" is no map projection ({str(error)[:80]}).\nExpected PROJ text or WKT.') from None
+        raise DataError(f'"{text[:80]}" is not a map projection ({str(error)[:80]}).\nExpected PROJ text or WKT.') from None
 
 
 @lru_cache(maxsize=64)
@@ -204,13 +204,13 @@ def unit_of(text: str) -> str:
 def _mapping(text: str) -> dict:
     """Return the attributes of the CF grid mapping of a PROJ text or WKT."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of parameters that CF has no name for, which crs_wkt keeps
+        warnings.simplefilter("ignore", UserWarning)  # for parameters without a CF name, which crs_wkt keeps
         attributes = _crs(text).to_cf()
     known = {name: value for name, value in attributes.items() if value not in ("", "unknown") and not isinstance(value, tuple)}
     if known.get("grid_mapping_name") == "polar_stereographic":
         known.setdefault("latitude_of_projection_origin", math.copysign(90.0, known.get("standard_parallel", 90.0)))
     if "azimuth_of_central_line" in known:
-        known["azimuth"] = known["azimuth_of_central_line"]  # the checker of CF asks for this name
+        known["azimuth"] = known["azimuth_of_central_line"]  # the CF checker requires this name
     if "+proj" in text:
         known["proj4"] = text
     return known
@@ -219,11 +219,11 @@ def _mapping(text: str) -> dict:
 def place_from_corners(
     projection: str, *, west_south: tuple, east_north: tuple, shape: tuple[int, int], where: Path, size: tuple | None = None
 ) -> Place:
-    """Return the place of a grid from outer corners, with the northernmost row first.
+    """Return a grid from its outer corners, with the northernmost row first.
 
     west_south, east_north: longitude and latitude of two corners, degrees
     shape: rows and columns
-    size: the width and height of a cell (m) that the file states, taken where the corners agree with it
+    size: width and height of a cell, m, stated in the file; used if the corners agree with it
 
     Raises DataError (exit 3) for corners that do not span a grid.
     """
@@ -231,7 +231,7 @@ def place_from_corners(
     (left, bottom), (right, top) = (_on_map(projection, *corner) for corner in (west_south, east_north))
     ends = np.array([left, right, bottom, top])
     if not (np.isfinite(ends).all() and right > left and top > bottom):
-        raise DataError(f"{where} has corners that span no grid on its map.\nExpected a lower left and an upper right one.")
+        raise DataError(f"{where} has corners that do not span a grid.\nExpected the lower left and the upper right corner.")
     width, height = (right - left) / shape[1], (top - bottom) / shape[0]
     if size and math.isclose(width, size[0], rel_tol=1e-3) and math.isclose(height, size[1], rel_tol=1e-3):
         width, height = size
@@ -242,13 +242,13 @@ def place_from_corners(
 
 
 def _with_datum(projection: str) -> str:
-    """Return a projection with its datum, where that is known: Switzerland's is 200 m from WGS 84, and files leave it out."""
+    """Add the Swiss datum to a Swiss projection without one: files omit it, and it is 200 m from WGS 84."""
     is_swiss = "+proj=somerc" in projection and "+ellps=bessel" in projection and "+towgs84" not in projection
     return f"{projection} {SWISS_DATUM}" if is_swiss else projection
 
 
 def _on_map(projection: str, longitude: float, latitude: float) -> tuple[float, float]:
-    """Return x and y of a place. Its longitude and latitude are of WGS 84 if the projection tells how to come from there."""
+    """Return x and y of a point. Its degrees are in WGS 84 if the projection has +towgs84, else in its own datum."""
     if "+towgs84" not in projection:
         return projection_of(projection)(longitude, latitude)
     return _from_wgs84(projection).transform(longitude, latitude)
@@ -260,5 +260,5 @@ def _from_wgs84(projection: str):
 
 
 def _rounded(edge: float, cell: float) -> float:
-    """Return an edge in whole metres where it is that but for the rounding of degrees: a thousandth of a cell."""
+    """Round an edge to whole metres if it differs only by the rounding of degrees in the file."""
     return float(round(edge)) if abs(edge - round(edge)) < min(1e-5 * cell, 0.05) else edge

@@ -1,4 +1,4 @@
-"""Tell the format of a file by its content: a few kilobytes, without any library."""
+"""Detect the format of a file from its first kilobytes, without any library."""
 
 import contextlib
 import gzip
@@ -14,16 +14,16 @@ from typing import BinaryIO
 from nowcast.convert.containers import decompressed, kind_of
 from nowcast.errors import DataError
 
-_HEAD = 4096  # bytes that tell the format
-_SEARCHED = 1 << 22  # bytes of an HDF5 file in which its names are searched for
-_MOST_BYTES = 1 << 31  # of a file when decompressed
+_HEAD = 4096  # bytes from which the format is detected
+_SEARCHED = 1 << 22  # bytes of an HDF5 file in which names of groups are searched
+_MOST_BYTES = 1 << 31  # of a decompressed file
 _BLOCK = 1 << 20
 RADOLAN = re.compile(rb"[A-Z]{2}\d{6}\d{5}\d{4}BY")  # product, day, hour, minute, station, month, year, length
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format of original files: what people call it, and the module of `convert.formats` that reads it."""
+    """A format of original files: its name in messages, and the module of `convert.formats` that reads it."""
 
     title: str
     module: str
@@ -44,10 +44,10 @@ FORMATS = {
     "netcdf": Format("NetCDF", "arrays"),
 }
 READ_COMPRESSED = ("radolan", "mrms", "fmi-pgm")
-BESIDE = "coordinates"  # a file that another one needs, and which holds no field
-ARCHIVE = "tar or zip"  # a file that holds others
+BESIDE = "coordinates"  # a file of coordinates that belongs to another file; it has no fields
+ARCHIVE = "tar or zip"  # a file that contains other files
 _NPZ = {b"data.npy": "meteonet", b"lats.npy": BESIDE, b"lons.npy": BESIDE}  # by the name of the first member
-# the beginning of a file -> its format; HDF5, GIF, PGM, zip and what is compressed need a closer look
+# first bytes of a file -> its format; HDF5, GIF, PGM, zip and compressed files need a closer look
 _BEGINNINGS = (
     (b"CDF", "netcdf"),
     (b"GRIB", "mrms"),
@@ -60,9 +60,9 @@ _BEGINNINGS = (
 
 
 def format_of(path: Path) -> str | None:
-    """Return the key in FORMATS of a file or Zarr store, or of what is in it; None if it is unknown.
+    """Return the key in FORMATS of a file or Zarr store, also if it is compressed; None if the format is unknown.
 
-    BESIDE: it belongs to another file; ARCHIVE: it holds other files
+    BESIDE: it belongs to another file; ARCHIVE: it contains other files
     """
     if path.is_dir():
         return "zarr" if is_store(path) else None
@@ -74,7 +74,7 @@ def format_of(path: Path) -> str | None:
 
 
 def format_in(file: BinaryIO) -> str | None:
-    """Return the format of an open file, as `format_of`. Raises OSError, EOFError and such if it is damaged."""
+    """Return the format of an open file, as `format_of`. Raises OSError, EOFError or a decompression error if it is damaged."""
     start = decompressed(file).read(_HEAD)
     for beginning, name in _BEGINNINGS:
         if start.startswith(beginning):
@@ -90,7 +90,7 @@ def format_in(file: BinaryIO) -> str | None:
         return _NPZ.get(start[30:38], ARCHIVE)
     if RADOLAN.match(start):
         return "radolan"
-    return "mrms" if b"GRIB" in start[:256] else ARCHIVE if kind_of(start) else None  # GRIB: after a telegram's header
+    return "mrms" if b"GRIB" in start[:256] else ARCHIVE if kind_of(start) else None  # GRIB may follow a WMO bulletin header
 
 
 def is_store(folder: Path) -> bool:
@@ -125,7 +125,7 @@ def content(path: Path) -> bytes:
             blocks.append(block)
             size += len(block)
             if size > _MOST_BYTES:
-                raise DataError(f"{path} holds more than {_MOST_BYTES >> 20} MiB.\nExpected one field, or a few.")
+                raise DataError(f"{path} holds more than {_MOST_BYTES >> 20} MiB.\nExpected one field or a few.")
         return b"".join(blocks)
 
 
@@ -142,16 +142,16 @@ def _damage(path: Path):
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is cut off or damaged ({error}).\nExpected a whole file: download it again.") from error
     except OSError as error:
-        reason = error.strerror or error  # bzip2 says `Invalid data stream` without a number
+        reason = error.strerror or error  # an error of bzip2 has no strerror
         raise DataError(f"{path} cannot be read ({reason}).\nExpected a whole file on this machine.") from error
 
 
 def title_of(name: str) -> str:
-    """Return what people call a format that `format_of` told."""
+    """Return the name, for messages, of a format that `format_of` returned."""
     return FORMATS[name].title if name in FORMATS else name
 
 
 def named(formats: Iterable[str]) -> str:
-    """Return what files of these formats are called, such as `8 ODIM HDF5 files and 1 GRIB file`."""
+    """Return the number of files by format as text, such as `8 ODIM HDF5 files and 1 GRIB file`."""
     counts = Counter(title_of(name) for name in formats)
     return " and ".join(f"{count:,} {title} file{'s' if count > 1 else ''}" for title, count in counts.most_common())

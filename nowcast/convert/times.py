@@ -1,4 +1,4 @@
-"""The time of a field where only the name of its file, or a text, tells it; times of other zones become UTC."""
+"""Read times from file names and texts; times in other zones are converted to UTC."""
 
 import re
 from datetime import UTC, datetime
@@ -15,10 +15,10 @@ _DIGITS = re.compile(_DATE + r"(?P<mark>[-_.:T ]*)" + _CLOCK)
 _FRACTION = r"(?:[.,]\d+)?"
 _OFFSET = re.compile(
     _FRACTION + r"\s?(?P<utc>UTC|GMT)?(?P<sign>[+-])(?P<hours>\d\d?)(?P<colon>:?)(?P<minutes>\d{2})?"
-    r"(?![-:.]?\d|\s?(?:UTC|GMT|Z))"  # a zone behind it makes it the end of a range
+    r"(?![-:.]?\d|\s?(?:UTC|GMT|Z))"  # followed by a zone, it is the end of a range
 )
-_MOST = -12 * 60, 14 * 60  # minutes east of UTC that a time zone is at least and at most
-# Other words follow times, too, so these are the zones that are told by name.
+_MOST = -12 * 60, 14 * 60  # smallest and largest offset of a time zone, minutes east of UTC
+# names of time zones; other words after a time are ignored
 _ZONES = (
     "CES?T|MES?Z|EES?T|WES?T|BST|IST|MSK|TRT|[ECMPA][SD]T|AK[SD]T|HST|BRT|ART|CLS?T|AE[SD]T|AC[SD]T|AWST|NZ[SD]T|JST|KST|HKT|SGT|"
     "SAST|(?:Africa|America|Antarctica|Asia|Atlantic|Australia|Europe|Indian|Pacific)/[A-Z][A-Za-z_/]+|local"
@@ -27,7 +27,7 @@ _REFUSED = re.compile(_FRACTION + rf"[\s(\[_]*(?:(?P<zone>{_ZONES})|(?P<half>(?i
 
 
 def time_in_name(path: Path, form: str | None = None) -> np.datetime64:
-    """Return the time (UTC) in the name of a file, by a form such as `rain_%Y%m%d%H%M.png` or as its first long digits.
+    """Return the time (UTC) in the name of a file, by a form such as `rain_%Y%m%d%H%M.png` or from its first date and time.
 
     Raises DataError (exit 3) if it has none.
     """
@@ -35,7 +35,7 @@ def time_in_name(path: Path, form: str | None = None) -> np.datetime64:
         try:
             return _in_utc(datetime.strptime(path.name, form))
         except ValueError:
-            raise DataError(f"{path} is not named as {form} says.\nExpected a time in the name of that form.") from None
+            raise DataError(f"{path} does not match the form {form}.\nExpected a file name of that form.") from None
     time = time_in_text(path.name, path, is_name=True)
     if time is None:
         raise DataError(f"{path} has no time in its name.\nExpected one such as 201609281500 or 2016-09-28T15:00.")
@@ -49,10 +49,10 @@ def _in_utc(moment: datetime) -> np.datetime64:
 def time_in_text(text: str, path: Path, *, is_name: bool = False) -> np.datetime64 | None:
     """Return the first time (UTC) in a text of a file; None without one.
 
-    is_name: the text is the name of the file, in which numbers after a time are often something else than its offset from UTC;
-        one counts as such that has a colon, as +02:00, or follows UTC, as UTC+0200
+    is_name: the text is a file name: digits after a time are its offset from UTC only with a colon (+02:00) or after UTC
+        (UTC+0200), because they often mean something else
 
-    Raises DataError (exit 3) for a zone that is told by name, other than UTC, and for a time with AM or PM.
+    Raises DataError (exit 3) for a named time zone other than UTC, and for a time with AM or PM.
     """
     for match in _DIGITS.finditer(text):
         digits = "".join(part for part in match["date"] + match["clock"] if part.isdigit())
@@ -69,25 +69,25 @@ def time_in_text(text: str, path: Path, *, is_name: bool = False) -> np.datetime
 
 
 def _check_zone(text: str, match: re.Match, path: Path) -> None:
-    """Raise DataError (exit 3) if a zone other than UTC, or half a day, is told by name after a time."""
-    if found := _REFUSED.match(text, match.end()):
-        told = f"{path} has the time {text[match.start() : found.end()]!r}"
-        if found["zone"]:
-            raise DataError(f"{told} in a zone that is told by name.\nExpected UTC, or an offset from it such as +02:00.")
-        raise DataError(f"{told} of half a day.\nExpected hours from 0 to 23, such as 15:00.")
+    """Raise DataError (exit 3) if a time is followed by the name of a zone other than UTC, or by AM or PM."""
+    if zone := _REFUSED.match(text, match.end()):
+        message = f"{path} has the time {text[match.start() : zone.end()]!r}"
+        if zone["zone"]:
+            raise DataError(f"{message} in a named time zone.\nExpected UTC, or an offset from it such as +02:00.")
+        raise DataError(f"{message} with AM or PM.\nExpected hours from 0 to 23, such as 15:00.")
 
 
 def _minutes_east(text: str, match: re.Match, *, is_name: bool) -> int:
-    """Return the offset from UTC in minutes that follows a time; 0 if none does, or if that may be something else."""
-    found = _OFFSET.match(text, match.end())
-    if found is None or (len(found["hours"]) < 2 and not found["utc"]):
+    """Return the offset from UTC after a time, minutes; 0 if there is none, or if the digits may mean something else."""
+    offset = _OFFSET.match(text, match.end())
+    if offset is None or (len(offset["hours"]) < 2 and not offset["utc"]):
         return 0
-    is_marked, is_short = bool(found["colon"] or found["utc"]), not found["minutes"]
+    is_marked, is_short = bool(offset["colon"] or offset["utc"]), not offset["minutes"]
     if is_name and (is_short or not is_marked):
         return 0  # 0500-0600 is a range of times in many names, and 1500+0030 a lead time
-    if (is_short or found["sign"] == "-") and not (is_marked or "T" in match["mark"] or match["apart"] == ":"):
+    if (is_short or offset["sign"] == "-") and not (is_marked or "T" in match["mark"] or match["apart"] == ":"):
         return 0
-    hours, minutes = int(found["hours"]), int(found["minutes"] or 0)
-    east = (60 * hours + minutes) * (1 if found["sign"] == "+" else -1)
+    hours, minutes = int(offset["hours"]), int(offset["minutes"] or 0)
+    east = (60 * hours + minutes) * (1 if offset["sign"] == "+" else -1)
     is_zone = minutes in (0, 15, 30, 45) and _MOST[0] <= east <= _MOST[1] and (hours or not minutes)
     return east if is_zone else 0

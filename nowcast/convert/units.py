@@ -1,4 +1,4 @@
-"""What units that users or files state mean for stored numbers: mm/h or dBZ = number * scale + offset."""
+"""Convert raw values by their units, stated by users or files: mm/h or dBZ = raw value * scale + offset."""
 
 import re
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ _DBZ = re.compile(r"\s*([-+\d.eE]+)?\s*dBZ[eh]?\s*([-+]\s*[\d.]+)\s*", re.IGNORE
 
 
 @dataclass(frozen=True)
-class Meant:
-    """mm/h or, with `reflectivity`, dBZ = number * scale + offset; interval: minutes of a sum."""
+class UnitConversion:
+    """mm/h or, with `reflectivity`, dBZ = raw value * scale + offset; interval: accumulation interval, minutes."""
 
     scale: float
     offset: float = 0.0
@@ -20,23 +20,23 @@ class Meant:
     interval: float | None = None
 
 
-def meant(units: str | None, where: str, *, interval: float | None = None) -> Meant:
-    """Return what units mean; `interval`: minutes that amounts were summed over.
+def conversion_of(units: str | None, where: str, *, interval: float | None = None) -> UnitConversion:
+    """Return the conversion from units; `interval`: accumulation interval of amounts, minutes.
 
-    Raises DataError (exit 3) for units that are absent or no rain, and amounts over an unknown interval.
+    Raises DataError (exit 3) for absent units, units of another quantity, and amounts over an unknown interval.
     """
     if not units:
         raise DataError(f"{where} states no units.\nExpected --units with {EXPECTED_UNITS}.")
     if packed := _DBZ.fullmatch(units):
         try:
-            return Meant(float(packed[1] or 1), float(packed[2].replace(" ", "")), reflectivity=True)
+            return UnitConversion(float(packed[1] or 1), float(packed[2].replace(" ", "")), reflectivity=True)
         except ValueError:
             pass
-    found = meaning(units)
-    if found is None or found.kind == "dimensionless":
+    parsed = meaning(units)
+    if parsed is None or parsed.kind == "dimensionless":
         raise DataError(f'{where} has units "{units}", which is no measure of rain.\nExpected {EXPECTED_UNITS}.')
-    if found.kind != "amount":
-        return Meant(found.scale, found.offset, found.kind == "reflectivity")
+    if parsed.kind != "amount":
+        return UnitConversion(parsed.scale, parsed.offset, parsed.kind == "reflectivity")
     if interval is None:
         raise DataError(f'{where} has units "{units}" over an unknown interval.\nExpected --units such as "mm/5min".')
-    return Meant(found.scale * per_hour(interval, where), 0.0, interval=interval)
+    return UnitConversion(parsed.scale * per_hour(interval, where), 0.0, interval=interval)

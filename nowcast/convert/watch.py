@@ -1,8 +1,8 @@
-"""Convert files as they come into a folder, so that `nowcast predict --watch` can stand behind it: a record for each file.
+"""Convert files as they arrive in a folder, one record per file; `nowcast predict --watch` can read the output folder.
 
 The folder is listed every few seconds. A file is converted when its size and time have not changed between two listings. One
-that cannot be read is tried a few times, reported once, and left until it changes. Records of files in subfolders are in
-subfolders of the same names: radars that write to folders of their own may call their files alike.
+that cannot be read is tried a few times, reported once, and ignored until it changes. Records of files in subfolders are
+written to subfolders of the same names, since radars with separate folders may use the same file names.
 """
 
 import logging
@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from nowcast.convert.archive import convert_inputs
-from nowcast.convert.inputs import Found, Input, find
-from nowcast.convert.jobs import Kept, Request
+from nowcast.convert.inputs import FoundFiles, Input, find_files
+from nowcast.convert.jobs import KeptFrames, Request
 from nowcast.convert.place import BoxMissed
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.writing.records import attributes_of
@@ -22,12 +22,12 @@ from nowcast.runtime.signals import StopRequest
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
-TRIES = 3  # attempts to read a file that no longer changes; its writer may still hold it open
+TRIES = 3  # attempts to read a file that no longer changes; another program may still have it open
 _State = tuple[int, int]  # size in bytes, time of change in ns
 
 
 def watch(folder: Path, output: Path, request: Request, *, stop: StopRequest, poll: float = POLL_SECONDS) -> Iterator[Path]:
-    """Write a record for each file that comes, until a signal comes; yield each when it is written.
+    """Write a record for each file that arrives, until a signal; yield the path of each record when it is written.
 
     Raises UsageError (exit 2) for a folder that does not exist or is the output, OutputError (5).
     """
@@ -35,7 +35,7 @@ def watch(folder: Path, output: Path, request: Request, *, stop: StopRequest, po
         raise UsageError(f"--watch: {folder} is not a folder.\nGive the folder in which new files arrive.")
     if output.exists() and output.samefile(folder):
         raise UsageError(f"--watch: {output} is the folder that is watched.\nGive another folder as --output.")
-    watched = _Watched(folder, output, replace(request, per="file", processes=1, kept=Kept()))
+    watched = _Watched(folder, output, replace(request, per="file", processes=1, kept=KeptFrames()))
     with making_folder(output):
         for path, _, _ in os.walk(output):
             remove_stale(Path(path))
@@ -49,21 +49,21 @@ def watch(folder: Path, output: Path, request: Request, *, stop: StopRequest, po
 
 
 class _Watched:
-    """The files of a watched folder: those that have changed since the last listing, and those that are done with."""
+    """The state of a watched folder: sizes and times of files at the last listing, and of files already converted."""
 
     def __init__(self, folder: Path, output: Path, request: Request):
         self.folder, self.output, self.request = folder, output, request
         self._seen: dict[Path, _State] = {}
         self._done: dict[Path, _State] = {}
         self._failures: dict[Path, int] = {}
-        self._made: set[Path] = set()  # files whose records were made from them, and may be replaced
-        self._known: dict = {}  # what files told, see `find`
+        self._written: set[Path] = set()  # files whose records were written from them, and may be replaced
+        self._known: dict = {}  # formats of files, see `find_files`
 
     def settled(self) -> list[Input]:
-        """Return the files to convert: new or changed ones that have not changed since the last listing, in order of age."""
+        """Return the files to convert, oldest first: new or changed, but unchanged since the last listing."""
         try:
-            inputs = find([self.folder], self.request.format, without=self.output, known=self._known).inputs
-        except OSError as error:  # such as a network disk that is away
+            inputs = find_files([self.folder], self.request.format, without=self.output, known=self._known).inputs
+        except OSError as error:  # such as a network disk that is disconnected
             log.debug("%s cannot be listed: %s", self.folder, error)
             return []
         states = {source: state for source in inputs if (state := _state(source.file)) is not None}
@@ -71,18 +71,18 @@ class _Watched:
         self._seen = {source.path: state for source, state in states.items()}
         self._done = {path: state for path, state in self._done.items() if path in self._seen}
         self._failures = {path: count for path, count in self._failures.items() if path in self._seen}
-        self._made &= self._seen.keys()
+        self._written &= self._seen.keys()
         return sorted(ready, key=lambda source: (self._seen[source.path][1], source.path))
 
     def _is_ready(self, path: Path, state: _State) -> bool:
         return self._seen.get(path) == state and self._done.get(path) != state
 
     def convert(self, source: Input) -> list[Path]:
-        """Convert a file; return its records. What cannot be read is tried again, and told once."""
-        request = replace(self.request, overwrite=source.path in self._made)
+        """Convert a file; return its records. A file that cannot be read is tried again, then reported once."""
+        request = replace(self.request, overwrite=source.path in self._written)
         output = self.output / source.file.relative_to(self.folder).parent
         try:
-            outcome = convert_inputs(Found([source]), output, request, quiet=True)
+            outcome = convert_inputs(FoundFiles([source]), output, request, quiet=True)
         except (DataError, BoxMissed) as error:
             failures = self._failures[source.path] = self._failures.get(source.path, 0) + 1
             if failures < TRIES:
@@ -90,22 +90,22 @@ class _Watched:
             log.warning("left out: %s", str(error).splitlines()[0])
             outcome = None
         if outcome and outcome.changed and source.member is None and all(_is_of(record, source) for record in outcome.changed):
-            self._made.add(source.path)  # it has changed since, while no watch ran
+            self._written.add(source.path)  # it changed while no watch ran
             return self.convert(source)
         for record in outcome.changed if outcome else ():
             log.warning(
-                "%s was made from another file than %s: rename the file, or delete the record to have it made anew",
+                "%s was converted from another file than %s: rename the file, or delete the record to have it written again",
                 record, source.path,
             )  # fmt: skip
         if outcome and not outcome.changed:
-            self._made.add(source.path)
+            self._written.add(source.path)
         self._failures.pop(source.path, None)
         self._done[source.path] = self._seen[source.path]
         return outcome.written if outcome else []
 
 
 def _is_of(record: Path, source: Input) -> bool:
-    """Return whether a record says that it was made from a file of this name; its subfolder is that of the file."""
+    """Return whether the history of a record names this file."""
     return f"from original file {source.path.name};" in attributes_of(record).get("history", "")
 
 

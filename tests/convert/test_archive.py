@@ -67,8 +67,8 @@ def test_what_is_there_is_left_and_what_has_changed_is_told(tmp_path):
     odim_files(tmp_path / "in", (5, 2 * DAY))
     code, out, err = command(*convert)
     assert (code, len(out.split()), "20200603_RATE" in out) == (0, 1, True)
-    assert "left 2 records that are there already" in err
-    assert "1 of them were made from other files than there are now" in err
+    assert "kept 2 existing records" in err
+    assert "1 of them were converted from other files than the present ones" in err
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before} == before
     anew = command(*convert, "--overwrite")[1].split()
     assert len(anew) == 3
@@ -84,7 +84,7 @@ def test_another_content_of_the_same_size_is_told_and_a_copy_is_not(tmp_path):
     size = path.stat().st_size
     write_odim(path, counts(seed=9))
     assert path.stat().st_size == size
-    assert "1 of them were made from other files than there are now" in command(*convert)[2]
+    assert "1 of them were converted from other files than the present ones" in command(*convert)[2]
 
 
 def test_broken_files_are_named_and_counted(tmp_path):
@@ -128,7 +128,7 @@ def test_frames_are_chosen_and_the_grid_is_cut(tmp_path):
     np.testing.assert_allclose(record.read([1])[0], counts(seed=10)[part] * 0.1, rtol=1e-6)
     assert names(tmp_path / "out") == [f"20200601_RATE_{'x'.join(map(str, record.grid.shape))}.nc"]
     code, _, err = command("convert", tmp_path / "in", "--output", tmp_path / "no", "--box", "100,10,110,20")
-    assert (code, "holds no cell: the grid reaches from" in err) == (2, True)
+    assert (code, "contains no cell: the grid extends from" in err) == (2, True)
 
 
 def test_another_box_is_another_record(tmp_path):
@@ -219,7 +219,7 @@ def test_files_that_are_compressed_are_told_to_be_unpacked(tmp_path):
     path = write_odim(tmp_path / "a.h5", counts())
     (tmp_path / "a.h5.gz").write_bytes(gzip.compress(path.read_bytes()))
     code, _, err = command("convert", tmp_path / "a.h5.gz", "--output", tmp_path / "out")
-    assert (code, "a.h5.gz is compressed.\nExpected it unpacked" in err) == (3, True)
+    assert (code, "a.h5.gz is compressed.\nDecompress it" in err) == (3, True)
 
 
 def test_files_packed_in_different_ways_become_one_record_of_values(tmp_path):
@@ -242,7 +242,7 @@ def test_two_series_get_a_record_each(tmp_path):
     assert names(tmp_path / "out") == expected
     assert len(open_records([tmp_path / "out"])) == 3
     code, out, err = command("convert", tmp_path / "in/knmi.h5", "--output", tmp_path / "out")  # alone: the same name
-    assert (code, out, "left 1 records" in err) == (0, "", True)
+    assert (code, out, "kept 1 existing records" in err) == (0, "", True)
 
 
 def test_sums_of_several_intervals_are_several_series(tmp_path):
@@ -275,9 +275,9 @@ def test_a_box_that_misses_a_series_leaves_it_out(tmp_path):
     write_knmi(tmp_path / "in/knmi.h5", counts(shape=(9, 8)))
     code, out, err = command("convert", tmp_path / "in", "--output", tmp_path / "out", "--box", "-45,60,-30,70")
     assert (code, len(out.split()), "RATE" in out) == (0, 1, True)
-    assert "left out 1 of 2 series of which --box holds no cell, the first of them RAD_TEST_5min of 9 × 8 cells" in err
+    assert "left out 1 of 2 series with no cell in --box, the first of them RAD_TEST_5min with 9 × 8 cells" in err
     code, out, err = command("convert", tmp_path / "in", "--output", tmp_path / "no", "--box", "100,10,110,20")
-    assert (code, "holds no cell: the grid reaches from" in err) == (2, True)
+    assert (code, "contains no cell: the grid extends from" in err) == (2, True)
 
 
 def test_forecasts_are_left_out_and_told(tmp_path):
@@ -310,7 +310,7 @@ def test_of_two_files_of_one_time_the_last_counts(tmp_path):
     write_odim(tmp_path / "b.h5", counts(seed=1))
     code, out, err = command("convert", tmp_path / "a.h5", tmp_path / "b.h5", "--output", tmp_path / "out")
     assert code == 0
-    assert "left out 1 fields whose time another file has too" in err
+    assert "left out 1 fields because another file has the same time" in err
     np.testing.assert_allclose(open_records(out.split())[0].read([0])[0], counts(seed=1) * 0.1, rtol=1e-6)
 
 

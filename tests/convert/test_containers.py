@@ -11,7 +11,7 @@ from makers import command, expect
 from makers.originals import counts, radolan_bytes
 
 from nowcast.convert import containers
-from nowcast.convert.inputs import find
+from nowcast.convert.inputs import find_files
 from nowcast.netcdf.opening import open_records
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -63,7 +63,7 @@ def test_members_are_read_as_files_are(tmp_path, name):
     (record,) = open_records(out.split())
     np.testing.assert_allclose(record.read([1])[0][::-1], field(2) * 0.12, rtol=1e-6)
     again = command("convert", tmp_path / name, "--output", tmp_path / "out", "--processes", 1)
-    assert (again[1], "left 1 records" in again[2], "other files" in again[2]) == ("", True, False)
+    assert (again[1], "kept 1 existing records" in again[2], "other files" in again[2]) == ("", True, False)
 
 
 def test_names_lead_nowhere_and_links_are_left_out(tmp_path):
@@ -73,7 +73,7 @@ def test_names_lead_nowhere_and_links_are_left_out(tmp_path):
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
     (tmp_path / "a.tar").write_bytes(out.getvalue())
-    found = find([tmp_path])
+    found = find_files([tmp_path])
     assert [source.path for source in found.inputs] == [tmp_path / "a.tar/etc/a?b.bin"]
     with found.inputs[0].on_disk() as copy:
         assert copy.name == "a?b.bin"
@@ -111,7 +111,7 @@ HOSTILE = {
     "with a name of 8 GiB": (lambda: header("a", (8 << 30) - 1, b"L") + bytes(2048), r"has a header of [\d,]+ bytes"),
     "of noise after a member": (lambda: packed({"a.bin": b"x"})[:1024] + b"noise" * 400, "is damaged at its byte 1,024"),
     "compressed and cut off": (lambda: packed(FRAMES, "w:gz")[:2000], "is cut off or damaged"),
-    "of archives in archives": (lambda: nested(4), "is an archive in 3 others"),
+    "of archives in archives": (lambda: nested(4), "is an archive nested in 3 others"),
     "of nothing": (lambda: packed({}), "no radar files of a known format"),
     "a zip that is cut off": (lambda: zipped(FRAMES)[:-40], "is cut off or damaged"),
     "a zip with a false size": (lambda: zipped(FRAMES).replace(len(next(iter(FRAMES.values()))).to_bytes(4, "little"),
@@ -133,7 +133,7 @@ def test_a_bomb_ends_at_the_size_that_is_allowed(tmp_path):
         for _ in range(1 << 8):
             out.write(bytes(1 << 20))
         out.write(bytes(1024))
-    found = find([tmp_path / "a.tar.gz"])
+    found = find_files([tmp_path / "a.tar.gz"])
     assert (found.inputs, found.unknown) == ([], [tmp_path / "a.tar.gz/a.bin"])
 
 

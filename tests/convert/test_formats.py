@@ -144,7 +144,7 @@ def test_odim_of_several_times_is_refused(tmp_path):
         file["dataset2/what"].attrs["endtime"] = np.bytes_("235500")
     code, _, err = command("convert", path, "--output", tmp_path / "other")
     assert code == 3
-    assert "a.h5 has RATE of 2 times" in err
+    assert "a.h5 has RATE for 2 times" in err
 
 
 def test_odim_chooses_the_quantity_asked_for(tmp_path):
@@ -310,7 +310,7 @@ def test_a_geotiff_with_a_zone_told_by_name_is_refused(tmp_path):
     pytest.importorskip("rasterio")
     path = write_geotiff(tmp_path / "rain.tif", counts()[None], units="mm/h", time="2016-09-28 15:00 CEST")
     code, _, err = command("convert", path, "--output", tmp_path / "out")
-    told = f"error: {path} has the time '2016-09-28 15:00 CEST' in a zone that is told by name.\nExpected UTC, or an offset"
+    told = f"error: {path} has the time '2016-09-28 15:00 CEST' in a named time zone.\nExpected UTC, or an offset"
     assert (code, told in err) == (3, True)
 
 

@@ -55,12 +55,12 @@ ODIM = {
     "without cells": (edited(lambda f: replace_field(f, shape=(0, 0), dtype="u2")), "declares fields of 0 × 0"),
     "of text": (edited(lambda f: replace_field(f, data=np.full((12, 14), b"rain"))), "no field of numbers"),
     "of three dimensions": (edited(lambda f: replace_field(f, shape=(2, 12, 14), dtype="u2")), "no field of numbers"),
-    "of another size than stated": (with_where(xsize=99), "states 12 × 99 cells and has 12 × 14"),
+    "of another size than stated": (with_where(xsize=99), "states 12 × 99 cells but has 12 × 14"),
     "without a projection": (with_where(projdef=None), "has no map projection"),
-    "with a false projection": (with_where(projdef=np.bytes_("+proj=nonsense")), "is no map projection"),
+    "with a false projection": (with_where(projdef=np.bytes_("+proj=nonsense")), "is not a map projection"),
     "without corners": (with_where(LL_lon=None), "has no corners"),
-    "with corners in the wrong order": (with_where(LL_lon=60.0, LL_lat=70.0), "span no grid"),
-    "with corners of NaN": (with_where(UR_lat=np.nan), "span no grid"),
+    "with corners in the wrong order": (with_where(LL_lon=60.0, LL_lat=70.0), "do not span a grid"),
+    "with corners of NaN": (with_where(UR_lat=np.nan), "do not span a grid"),
     "with a gain of 0": (with_what(gain=0.0), "has gain 0"),
     "with a gain of NaN": (with_what(gain=np.nan), "has gain nan"),
     "with text for a number": (with_what(nodata=np.bytes_("none")), "has nodata = 'none'"),
@@ -160,8 +160,8 @@ GRIB = {
         lambda: patched(section(3) + 30, struct.pack(">II", 31, 20)),
         "has 600 values for 20 × 31 cells",
     ),
-    "of another grid": (lambda: patched(section(3) + 12, b"\0\x28"), "is on a regular_gg grid"),
-    "of temperature": (lambda: message(mrms=False, shortName="2t"), "holds 2t, and no precipitation that is known"),
+    "of another grid": (lambda: patched(section(3) + 12, b"\0\x28"), "has the grid type regular_gg"),
+    "of temperature": (lambda: message(mrms=False, shortName="2t"), "holds 2t, but no known precipitation"),
     "compressed and cut off": (lambda: gzip.compress(message())[:-30], "is cut off or damaged"),
     "at a date that is none": (lambda: patched(section(1) + 14, b"\x63\x63"), "has the date 20209999"),
 }
@@ -182,7 +182,7 @@ GRIB |= {
     "of a size that is missing": (lambda: patched(section(3) + 30, b"\xff" * 8), "declares fields of"),
     "of four milliards of values": (lambda: patched(section(5) + 5, b"\xff" * 4), "has 4,294,967,295 values for 20 × 30"),
     "of 255 bits a value": (lambda: patched(section(5) + 19, b"\xff"), "cannot be decoded"),
-    "of values that are infinite": (lambda: patched(section(5) + 15, b"\x7f\xff"), "values that are no numbers"),
+    "of values that are infinite": (lambda: patched(section(5) + 15, b"\x7f\xff"), "values that are not finite"),
     "packed in an unknown way": (lambda: patched(section(5) + 9, b"\x27\x0f"), "has 0 values for 20 × 30 cells"),
     "said to be JPEG and too short": (lambda: patched(section(5) + 9, b"\0\x28"), "section 5 states 21 bytes"),
     "said to be a sum and too short": (lambda: patched(section(4) + 7, b"\0\x08"), "section 4 states 34 bytes"),
@@ -191,7 +191,7 @@ GRIB |= {
     "beyond the pole": (lambda: patched(section(3) + 46, b"\x7f\xff\xff\xff"), "Expected degrees"),
     "of edition 1 without its grid": (lambda: edition1(15, b"\0"), "declares fields of 0 × 0|unknown|nameless"),
     "of edition 1 with a section of nothing": (lambda: edition1(8, b"\0\0\0"), "over an unknown interval"),
-    "of edition 1 with a section of 16 MiB": (lambda: edition1(8, b"\xff\xff\xff"), "no precipitation that is known|damaged"),
+    "of edition 1 with a section of 16 MiB": (lambda: edition1(8, b"\xff\xff\xff"), "no known precipitation|damaged"),
 }
 
 
@@ -228,19 +228,19 @@ def animated(path):
 
 NAME = "202006010000.png"
 IMAGES = {
-    "cut off": (NAME, lambda path: image_bytes(path)[:-60], "is no whole image"),
-    "cut to its header": (NAME, lambda path: image_bytes(path)[:40], "is no whole image"),
-    "of a signature alone": (NAME, lambda path: b"\x89PNG\r\n\x1a\n", "is no whole image"),
-    "of noise": (NAME, lambda path: b"\x89PNG\r\n\x1a\n" + np.random.default_rng(0).bytes(999), "is no whole image"),
-    "huge": (NAME, lambda path: png(200_000, 200_000), "declares fields of|is no whole image"),
-    "of no pixels": (NAME, lambda path: png(0, 0), "declares fields of|is no whole image"),
-    "with a damaged body": (NAME, lambda path: png(14, 12, b"nonsense"), "is no whole image"),
-    "with too small a body": (NAME, lambda path: png(14, 12, zlib.compress(b"\0" * 20)), "is no whole image"),
-    "of colours that the table lacks": (NAME, lambda path: image_bytes(path, np.full((12, 14), 4)), "such as #010203"),
-    "of several pictures": ("202006010000.gif", animated, "holds 2 pictures"),
+    "cut off": (NAME, lambda path: image_bytes(path)[:-60], "is not a complete image"),
+    "cut to its header": (NAME, lambda path: image_bytes(path)[:40], "is not a complete image"),
+    "of a signature alone": (NAME, lambda path: b"\x89PNG\r\n\x1a\n", "is not a complete image"),
+    "of noise": (NAME, lambda path: b"\x89PNG\r\n\x1a\n" + np.random.default_rng(0).bytes(999), "is not a complete image"),
+    "huge": (NAME, lambda path: png(200_000, 200_000), "declares fields of|is not a complete image"),
+    "of no pixels": (NAME, lambda path: png(0, 0), "declares fields of|is not a complete image"),
+    "with a damaged body": (NAME, lambda path: png(14, 12, b"nonsense"), "is not a complete image"),
+    "with too small a body": (NAME, lambda path: png(14, 12, zlib.compress(b"\0" * 20)), "is not a complete image"),
+    "of colours that are not in the table": (NAME, lambda path: image_bytes(path, np.full((12, 14), 4)), "such as #010203"),
+    "of several pictures": ("202006010000.gif", animated, "holds 2 images"),
     "without a time in its name": ("rain.png", image_bytes, "has no time in its name"),
     "with a date that is none": ("209913450000.png", image_bytes, "has no time in its name"),
-    "a GIF that is cut off": ("202006010000.gif", lambda path: image_bytes(path)[:-8], "is no whole image"),
+    "a GIF that is cut off": ("202006010000.gif", lambda path: image_bytes(path)[:-8], "is not a complete image"),
 }
 
 
@@ -272,19 +272,20 @@ def screen(path, number):
 SCREEN = struct.pack("<HH", 14, 12)
 GIF = NAME.replace("png", "gif")
 IMAGES |= {
-    "of 16 bits": (NAME, lambda path: other_png(16, 0, (b"\0" + b"\1\0" * 14) * 12), "has numbers of more than 8 bits"),
-    "without a palette": (NAME, lambda path: other_png(8, 3, bytes(15 * 12)), "colours that the table lacks|no whole image"),
+    "of 16 bits": (NAME, lambda path: other_png(16, 0, (b"\0" + b"\1\0" * 14) * 12), "has more than 8 bits"),
+    "without a palette": (NAME, lambda path: other_png(8, 3, bytes(15 * 12)),
+                          "colours that are not in the table|not a complete image"),
     "of colours beyond the palette": (NAME, lambda path: other_png(8, 3, (b"\0" + b"\7" * 14) * 12, (b"PLTE", b"\xff" * 3)),
                                       "such as #000000"),
     "with text that unfolds": (NAME, lambda path: unfolding(b"zTXt"), "Decompressed data too large"),
     "with a profile that unfolds": (NAME, lambda path: unfolding(b"iCCP"), "Decompressed data too large"),
     "with a body that unfolds": (NAME, lambda path: png(14, 12, zlib.compress(bytes(1 << 24))), "such as #000000"),
-    "of a negative width": (NAME, lambda path: png(0x80000001, 12), "is no whole image"),
-    "a GIF of 65535 × 65535": (GIF, lambda path: screen(path, 65535), "is no whole image"),
+    "of a negative width": (NAME, lambda path: png(0x80000001, 12), "is not a complete image"),
+    "a GIF of 65535 × 65535": (GIF, lambda path: screen(path, 65535), "is not a complete image"),
     "a GIF of 10000 × 10000": (GIF, lambda path: screen(path, 10000), "declares fields of"),
     "a GIF whose picture lies beyond it": (
-        GIF, lambda path: gif(path).replace(b",\0\0\0\0" + SCREEN, b",\0\0\0\0" + b"\xff\x7f" * 2), "is no whole image"),
-    "a GIF of noise": (GIF, lambda path: b"GIF89a" + np.random.default_rng(0).bytes(300) + b";", "is no whole image"),
+        GIF, lambda path: gif(path).replace(b",\0\0\0\0" + SCREEN, b",\0\0\0\0" + b"\xff\x7f" * 2), "is not a complete image"),
+    "a GIF of noise": (GIF, lambda path: b"GIF89a" + np.random.default_rng(0).bytes(300) + b";", "is not a complete image"),
 }  # fmt: skip
 
 
@@ -297,10 +298,10 @@ def test_images(workplace, name):
 
 
 TABLES = {
-    "no TOML": ("units = ", "is no TOML"),
+    "no TOML": ("units = ", "is not valid TOML"),
     "no units": (TABLE.replace('units = "mm/h"', ""), "units: Field required"),
-    "no colour": (TABLE.replace("#00aaff", "blue"), '"blue" is no colour'),
-    "false edges": (TABLE.replace("east = 614000.0", "east = 1.0"), "the edges span no map"),
+    "not a colour": (TABLE.replace("#00aaff", "blue"), '"blue" is not a colour'),
+    "false edges": (TABLE.replace("east = 614000.0", "east = 1.0"), "the edges do not span a map"),
     "an unknown key": ("unit = 1\n" + TABLE, "unit: Extra inputs"),
 }
 
@@ -311,12 +312,12 @@ def test_tables_of_colours(workplace, name):
     image_bytes(workplace / NAME)
     (workplace / "table.toml").write_text(text)
     expect(2, "convert", NAME, "--output", "out", "--colours", "table.toml", says=says)
-    expect(2, "convert", NAME, "--output", "out", says="images need a table of their colours")
+    expect(2, "convert", NAME, "--output", "out", says="images need a colour table")
 
 
 def test_a_radolan_file_that_is_cut_off_or_of_another_grid(workplace):
     write_radolan("whole.bin", counts(shape=(900, 900)))
     cut(lambda path: write_radolan(path, counts(shape=(900, 900))), 100_000)(workplace / "a.bin")
-    expect(3, "convert", "a.bin", "--output", "out", says=r"holds [\d,]+ bytes of numbers\.\nExpected 1,620,000: it is cut off")
+    expect(3, "convert", "a.bin", "--output", "out", says=r"holds [\d,]+ bytes of values\.\nExpected 1,620,000: it is cut off")
     write_radolan("b.bin", counts(shape=(9, 9)))
     expect(3, "convert", "b.bin", "--output", "out", says="has 9 × 9 cells")

@@ -60,7 +60,7 @@ def test_if_all_files_are_removed_there_is_no_record(files, tmp_path, monkeypatc
 
     plan = archive.plan
     monkeypatch.setattr(archive, "plan", removed)
-    with pytest.raises(DataError, match=r"0\.h5 cannot be read \(No such file or directory\)\.\n\(and 2 of 3 files more\)"):
+    with pytest.raises(DataError, match=r"0\.h5 cannot be read \(No such file or directory\)\.\n\(and 2 more of 3 files\)"):
         archive.convert([tmp_path / "in"], tmp_path / "out", Request())
     assert not (tmp_path / "out").exists()
 
@@ -69,7 +69,7 @@ def test_a_removed_file_does_not_end_the_look_at_records_that_are_there(files, t
     archive.convert([tmp_path / "in"], tmp_path / "out", Request())
     monkeypatch.setattr(archive, "attributes_of", removing(files[1], lambda _: {}))
     outcome = archive.convert([tmp_path / "in"], tmp_path / "out", Request())
-    assert (outcome.left, outcome.changed) == ([*(tmp_path / "out").iterdir()],) * 2
+    assert (outcome.existing, outcome.changed) == ([*(tmp_path / "out").iterdir()],) * 2
     assert list(outcome.broken) == [files[1]]
 
 
@@ -112,10 +112,11 @@ def test_a_full_disk_or_memory_is_no_fault_of_a_file(files, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(("number", "expected"), [
-    (errno.ENOENT, "it to stay while it is converted"), (errno.ESTALE, "it to stay while it is converted"),
-    (errno.EACCES, "a file that you may read"), (errno.EPERM, "a file that you may read"),
-    (errno.EIO, "a file that can be read whole"),
+    (errno.ENOENT, "a file that is not removed during conversion"),
+    (errno.ESTALE, "a file that is not removed during conversion"),
+    (errno.EACCES, "permission to read it"), (errno.EPERM, "permission to read it"),
+    (errno.EIO, "a readable file"),
 ])  # fmt: skip
 def test_what_would_be_right_of_a_file_that_cannot_be_read(tmp_path, number, expected):
-    said = inputs.why_not(OSError(number, os.strerror(number)), tmp_path / "a.h5")
+    said = inputs.why_unusable(OSError(number, os.strerror(number)), tmp_path / "a.h5")
     assert said == f"{tmp_path / 'a.h5'} cannot be read ({os.strerror(number)}).\nExpected {expected}."

@@ -154,4 +154,4 @@ def test_radolan_numbers_of_four_bytes_are_refused(tmp_path):
     path = write_radolan(tmp_path / "hg.bin", np.zeros((1200, 2200), np.uint16), product="HG")
     path.write_bytes(path.read_bytes().replace(b"GP1200x2200", b"GP1200x1100"))
     code, _, err = command("convert", path, "--output", tmp_path / "out")
-    assert (code, "(HG) has numbers of 4 bytes" in err) == (3, True)
+    assert (code, "(HG) has values of 4 bytes" in err) == (3, True)

@@ -1,4 +1,4 @@
-"""Times in texts and names of files: their digits, and the zones that they are of."""
+"""Times in texts and file names: digits and time zones."""
 
 import warnings
 from pathlib import Path
@@ -33,13 +33,13 @@ def test_times_in_texts_are_utc(text, expected):
 
 
 @pytest.mark.parametrize(("text", "says"), [
-    *((f"2016-09-28 15:00{zone}", rf"15:00{zone}' in a zone that is told by name\.\nExpected UTC, or an offset")
+    *((f"2016-09-28 15:00{zone}", rf"15:00{zone}' in a named time zone\.\nExpected UTC, or an offset")
       for zone in (" CEST", " MESZ", ":00 EDT", "_AEST", " Europe/Berlin", " local")),
-    ("2016-09-28 15:00 (CET)", r"15:00 \(CET' in a zone"),
-    *((f"2016-09-28 03:00{half}", rf"03:00{half}' of half a day\.\nExpected hours from 0 to 23")
+    ("2016-09-28 15:00 (CET)", r"15:00 \(CET' in a named time zone"),
+    *((f"2016-09-28 03:00{half}", rf"03:00{half}' with AM or PM\.\nExpected hours from 0 to 23")
       for half in (" PM", "am", ":00 PM")),
 ])  # fmt: skip
-def test_zones_told_by_name_and_halves_of_a_day_are_refused(text, says):
+def test_named_time_zones_and_am_and_pm_are_refused(text, says):
     with pytest.raises(DataError, match=says) as caught:
         time_in_text(text, FILE)
     assert str(caught.value).startswith("in/rain.tif has the time '2016-09-28 ")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from makers.originals import START, counts, write_odim
 
-from nowcast.convert.inputs import find
+from nowcast.convert.inputs import find_files
 from nowcast.convert.jobs import Request
 from nowcast.convert.watch import TRIES, watch
 from nowcast.errors import UsageError
@@ -73,7 +73,7 @@ def test_a_record_of_another_file_is_left_and_told(tmp_path, caplog):
     (tmp_path / "in/a.h5").unlink()
     write_odim(tmp_path / "in/a.hdf", counts(seed=1))
     assert list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=Steps(nothing, nothing))) == []
-    told = f"{tmp_path / 'out/a.nc'} was made from another file than {tmp_path / 'in/a.hdf'}"
+    told = f"{tmp_path / 'out/a.nc'} was converted from another file than {tmp_path / 'in/a.hdf'}"
     assert sum(record.message.startswith(told) for record in caplog.records) == 1
     np.testing.assert_allclose(values(tmp_path / "out/a.nc"), counts(seed=0) * 0.1, rtol=1e-6)
 
@@ -124,7 +124,7 @@ def test_a_record_of_another_file_is_not_replaced_when_a_file_changes(tmp_path, 
                   lambda: write_odim(tmp_path / "in/a.hdf", counts(seed=2, shape=(13, 14))), nothing, nothing)  # fmt: skip
     assert list(watch(tmp_path / "in", tmp_path / "out", Request(), stop=steps)) == [tmp_path / "out/a.nc"]
     np.testing.assert_allclose(values(tmp_path / "out/a.nc"), counts(seed=0) * 0.1, rtol=1e-6)
-    told = f"{tmp_path / 'out/a.nc'} was made from another file than {tmp_path / 'in/a.hdf'}: rename the file, or delete"
+    told = f"{tmp_path / 'out/a.nc'} was converted from another file than {tmp_path / 'in/a.hdf'}: rename the file, or delete"
     assert sum(record.message.startswith(told) for record in caplog.records) == 2
 
 
@@ -171,7 +171,7 @@ def test_what_files_told_is_kept_while_they_are_listed(tmp_path):
     known = {}
     for name in "abc":
         write_odim(tmp_path / f"{name}.h5", counts())
-        assert [source.path.name for source in find([tmp_path], known=known).inputs] == [f"{name}.h5"]
+        assert [source.path.name for source in find_files([tmp_path], known=known).inputs] == [f"{name}.h5"]
         assert {path.name for path, _ in known} == {f"{name}.h5"}
         (tmp_path / f"{name}.h5").unlink()
 

@@ -1,7 +1,7 @@
-"""NetCDF, and Zarr stores. NetCDF that nowcast can read is that of `records`; the rest is read by xarray.
+"""NetCDF and Zarr stores. NetCDF that nowcast can read is read by `records`, the rest by xarray.
 
-Of stores, and of files with groups or without units, some frames at a time are written as plain NetCDF to a temporary folder,
-and read as records.
+Frames of Zarr stores, and of files with groups or without units, are written in small numbers as plain NetCDF to a temporary
+folder, and read as records.
 """
 
 import contextlib
@@ -24,29 +24,29 @@ from nowcast.netcdf.record import Record
 from nowcast.runtime.signals import held
 
 _AT_ONCE = 8  # frames in a temporary file
-_FIRST = 4  # frames that tell grid, units and interval
+_FIRST = 4  # frames from which grid, units and interval are read
 _BOUNDS = re.compile(r"_(bnds|bounds)$", re.IGNORECASE)
-_PLAIN = (str, int, float, np.number)  # values of attributes that every file can hold
+_PLAIN = (str, int, float, np.number)  # types of attributes that every NetCDF file can hold
 
 
 def _is_plain(path: Path, options: Options) -> bool:
-    """Return whether nowcast can read a file as it is: NetCDF with rain outside of groups, whose units are told."""
+    """Return whether nowcast can read a file directly: NetCDF with the rain outside of groups, and with units."""
     return not (path.is_dir() or options.units or _is_grouped(path, options.variable))
 
 
 def _is_grouped(path: Path, variable: str | None) -> bool:
-    """Return whether the variable is in a group, or no rain is outside of the groups that a file has."""
+    """Return whether a file has groups, and the variable or all rain is inside them."""
     try:
         with OPEN_FILES.lock, OPEN_FILES.briefly(path) as dataset:
-            there = dataset.variables
-            is_outside = variable in there if variable else any(rank(dataset, name) is not None for name in there)
+            variables = dataset.variables
+            is_outside = variable in variables if variable else any(rank(dataset, name) is not None for name in variables)
             return bool(dataset.groups) and not is_outside
     except DataError:
         return False
 
 
 def scan(path: Path, options: Options) -> list[Original]:
-    """Return the frames of a store or file. Raises DataError (exit 3) if it holds no rain that is known."""
+    """Return the frames of a store or file. Raises DataError (exit 3) if no rain is found in it."""
     if _is_plain(path, options):
         return records.scan(path, options)
     with _dataset(path, options) as (dataset, name), tempfile.TemporaryDirectory() as folder:
@@ -107,30 +107,30 @@ def _dataset(path: Path, options: Options) -> Iterator[tuple]:
 
 
 def _chosen(tree, options: Options, path: Path) -> tuple:
-    """Return the dataset of the group that holds the variable, or the only one with rain, and the name of its only field.
+    """Return the dataset of the group with the variable, or of the only group with rain, and the name of its only field.
 
-    Where the units of no group say rain, the first with a field over y and x is taken. Raises DataError (exit 3) where there
-    are several to choose from, and where there is none.
+    If no group has units of rain, the first one with a field over y and x is chosen. Raises DataError (exit 3) if several
+    groups have rain, or no group has a field.
     """
     group, _, name = (options.variable or "").rpartition("/")
-    found, with_rain, others = [], [], []
+    names, with_rain, others = [], [], []
     for node in tree.subtree:
         dataset = _with_outer(node)
         fields = [field for field, values in dataset.data_vars.items() if values.ndim >= 2 and field not in _bounds(dataset)]
         rain = [field for field in fields if _says_rain(dataset[field].attrs)]
-        found += [f"{node.path.rstrip('/')}/{field}".lstrip("/") for field in rain or fields]
+        names += [f"{node.path.rstrip('/')}/{field}".lstrip("/") for field in rain or fields]
         if name in dataset and (not group or node.path.strip("/") == group.strip("/")):
             return dataset, name
         if not name and fields:
             (with_rain if rain else others).append((dataset, fields[0] if len(fields) == 1 else None))
     if len(with_rain) == 1 or (others and not with_rain):
         return (with_rain or others)[0]
-    has = ", ".join(found[:8]) or "no fields"
-    raise DataError(f"{path} has {has}.\nExpected {options.variable or 'a field over y and x'}; --variable names one.")
+    listed = ", ".join(names[:8]) or "no fields"
+    raise DataError(f"{path} has {listed}.\nExpected {options.variable or 'a field over y and x'}; --variable names one.")
 
 
 def _with_outer(node):
-    """Return the dataset of a group with what is outside of it: coordinates and bounds on its dimensions, and attributes."""
+    """Return the dataset of a group, with the coordinates, bounds and attributes of its parent groups that apply to it."""
     dataset = node.to_dataset()
     for parent in node.parents:
         outer = parent.to_dataset()
@@ -139,13 +139,13 @@ def _with_outer(node):
             name for name, values in outer.variables.items()
             if name not in dataset and set(values.dims[:-1] if name in bounds else values.dims) <= set(dataset.sizes)
         ]  # fmt: skip
-        said = {name: value for name, value in outer.attrs.items() if name.isidentifier() and isinstance(value, _PLAIN)}
-        dataset = dataset.assign({name: outer[name].variable for name in fitting}).assign_attrs(said | dataset.attrs)
+        attributes = {name: value for name, value in outer.attrs.items() if name.isidentifier() and isinstance(value, _PLAIN)}
+        dataset = dataset.assign({name: outer[name].variable for name in fitting}).assign_attrs(attributes | dataset.attrs)
     return dataset
 
 
 def _bounds(dataset) -> set[str]:
-    """Return the names of the variables that hold bounds of coordinates: those that an attribute names, and `…_bnds`."""
+    """Return the names of bounds of coordinates: those named by an attribute, and `…_bnds`."""
     named = {str(values.attrs.get(key)) for values in dataset.variables.values() for key in ("bounds", "climatology")}
     return {
         name for name, values in dataset.variables.items()
@@ -154,12 +154,12 @@ def _bounds(dataset) -> set[str]:
 
 
 def _says_rain(declared: dict) -> bool:
-    meant = meaning(str(declared.get("units", "")))
-    return declared.get("standard_name") in RAIN_NAMES or (meant is not None and meant.kind != "dimensionless")
+    parsed = meaning(str(declared.get("units", "")))
+    return declared.get("standard_name") in RAIN_NAMES or (parsed is not None and parsed.kind != "dimensionless")
 
 
 def _first(dataset, name: str | None, folder: Path, path: Path) -> tuple:
-    """Return a record of the first frames, and the dimension over frames; None if there is one frame."""
+    """Return a record of the first frames, and the dimension of the frames; None for a single frame."""
     fields = [dataset[name]] if name else [values for values in dataset.data_vars.values() if values.ndim > 2]
     dims = [dim for field in fields for dim, size in zip(field.dims, field.shape, strict=True) if size > 1]
     dims.sort(key=lambda dim: not _counts_time(dataset, dim))
@@ -206,15 +206,15 @@ def _writable(declared: dict) -> dict:
 
 
 def _counts_time(dataset, dim: str) -> bool:
-    """Return whether a variable over a dimension alone counts from a date, or is called time."""
+    """Return whether a dimension is called time, or its coordinate has units such as `hours since …`."""
     along = [values for values in dataset.variables.values() if values.dims == (dim,)]
     return dim.lower() == "time" or any("since" in str(values.attrs.get("units", "")) for values in along)
 
 
 def _all_frames(dataset, record: Record, folder: Path, path: Path) -> list[Original]:
-    """Return all frames, with times and intervals as records have them: of a file without rain in four of its cells.
+    """Return all frames, with times and intervals read as in records, from a temporary dry file of four cells.
 
-    record: that of the first frames
+    record: record of the first frames
     """
     field = record.layouts[0].field
     small = dataset.isel({field.y_dim: slice(2), field.x_dim: slice(2)})

@@ -1,4 +1,4 @@
-"""Read HDF5 with h5py: attributes that may be bytes or arrays of one, and fields of a size that is checked first."""
+"""Read HDF5 with h5py: attributes, also as bytes or one-element arrays, and fields, after a check of their size."""
 
 import contextlib
 import itertools
@@ -22,13 +22,13 @@ def opened(path: Path, what: str) -> Iterator:
             _check_links(h5py, file, path)
             yield file
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, UnicodeError, SystemError) as error:
-        # SystemError: of h5py 3.16 for names that are no text
+        # SystemError: raised by h5py 3.16 for names that are not text
         reason = str(error).strip("'\"").splitlines()[0][:120] if str(error) else type(error).__name__
         raise DataError(f"{path} is damaged or incomplete ({reason}).\nExpected a whole {what} file.") from error
 
 
 def _check_links(h5py, file, path: Path) -> None:
-    """Raise DataError (exit 3) for links to other files, which a file from elsewhere could read with, and for very many."""
+    """Raise DataError (exit 3) for links to other files, which could expose private files, and for too many links."""
     seen = itertools.count(1)
 
     def look(name: str, link) -> str | None:
@@ -36,8 +36,8 @@ def _check_links(h5py, file, path: Path) -> None:
             return f"a link to {link.filename[:80]}"
         return "more links than a radar's file" if next(seen) > _MOST_LINKS else None
 
-    if found := file.visititems_links(look):
-        raise DataError(f"{path} holds {found}.\nExpected a file that is whole by itself.")
+    if fault := file.visititems_links(look):
+        raise DataError(f"{path} holds {fault}.\nExpected a file without links to others.")
 
 
 def attribute(group, name: str):
@@ -51,7 +51,7 @@ def attribute(group, name: str):
 
 
 def number(group, name: str, default: float | None, where: str) -> float | None:
-    """Return an attribute as a number, also if it is text. Raises DataError (exit 3) for another kind, or NaN as a scale."""
+    """Return an attribute as a number, also if it is text. Raises DataError (exit 3) if it is not a number."""
     value = attribute(group, name)
     if value is None:
         return default
@@ -64,11 +64,11 @@ def number(group, name: str, default: float | None, where: str) -> float | None:
 
 
 def field_of(group, name: str, path: Path):
-    """Return the dataset of a field (y, x), not read yet. Raises DataError (exit 3) if it is none."""
+    """Return the dataset of a field (y, x), without reading it. Raises DataError (exit 3) if it is not a field."""
     dataset = group.get(name)
     if dataset is None or getattr(dataset, "ndim", 0) != 2 or dataset.dtype.kind not in "iuf":
         raise DataError(f"{path} has no field of numbers over y and x in {group.name}/{name}.\nExpected one.")
     if dataset.external or dataset.is_virtual:
-        raise DataError(f"{path} keeps {group.name}/{name} in another file.\nExpected a file that is whole by itself.")
+        raise DataError(f"{path} keeps {group.name}/{name} in another file.\nExpected a file without links to others.")
     check_size(*dataset.shape, path)
     return dataset

@@ -1,14 +1,14 @@
-"""PNG and GIF images whose colours stand for rain, as a table in TOML says.
+"""PNG and GIF images whose colours mean rain rates, by a colour table in TOML.
 
 units = "mm/h"                  # of the values, or dBZ, mm/5min
-projection = "EPSG:3857"        # or PROJ text; without it the edges are longitudes and latitudes
+projection = "EPSG:3857"        # or PROJ text; default: the edges are longitudes and latitudes
 west = 600000.0                 # outer edges of the image on the map
 south = 5700000.0
 east = 1200000.0
 north = 6300000.0
-time = "rain_%Y%m%d%H%M.png"    # the form of the names; without it the first 8 to 14 digits are a time
+time = "rain_%Y%m%d%H%M.png"    # form of the file names; default: the first date and time in the name
 missing = ["#808080"]           # colours of no data
-transparent = 0.0               # value of transparent pixels, which are missing without it
+transparent = 0.0               # value of transparent pixels; default: missing
 
 [values]
 "#ffffff" = 0.0
@@ -28,16 +28,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nowcast.convert.original import FLOAT_FILL, Options, Original, Series, check_size
 from nowcast.convert.place import Axis, Place, projection_of
 from nowcast.convert.times import time_in_name
-from nowcast.convert.units import Meant, meant
+from nowcast.convert.units import UnitConversion, conversion_of
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.writing.records import Storage
 
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
-_MOST_UNKNOWN = 0.5  # of the pixels, in colours that the table lacks, such as lines of a map
+_MOST_UNKNOWN = 0.5  # largest fraction of pixels whose colour is not in the table, such as lines of a map
 
 
 class Table(BaseModel):
-    """A colour table and the place of an image."""
+    """A colour table, with the georeferencing of an image."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     units: str
@@ -52,11 +52,11 @@ class Table(BaseModel):
     values: dict[str, float]
 
     @property
-    def meant(self) -> Meant:
-        return meant(self.units, "--colours")
+    def conversion(self) -> UnitConversion:
+        return conversion_of(self.units, "--colours")
 
     def place(self, rows: int, columns: int) -> Place:
-        """Return the place of an image of this size."""
+        """Return the grid of an image of this size."""
         height, width = (self.north - self.south) / rows, (self.east - self.west) / columns
         y, x = Axis(self.north - height / 2, -height, rows), Axis(self.west + width / 2, width, columns)
         return Place(y, x, self.projection)
@@ -68,9 +68,9 @@ def scan(path: Path, options: Options) -> list[Original]:
     with opened(path) as image:
         columns, rows = image.size
     time = time_in_name(path, table.time)
-    storage = Storage("f4", fill=FLOAT_FILL, reflectivity=table.meant.reflectivity)
-    about = (("title", "Radar images"), ("source", "images, read by a table of their colours"))
-    return [Original(time, 0, Series("image", table.place(rows, columns), storage, table.meant.interval, about))]
+    storage = Storage("f4", fill=FLOAT_FILL, reflectivity=table.conversion.reflectivity)
+    about = (("title", "Radar images"), ("source", "images, read by a colour table"))
+    return [Original(time, 0, Series("image", table.place(rows, columns), storage, table.conversion.interval, about))]
 
 
 def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
@@ -79,20 +79,20 @@ def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.nd
     with opened(path) as image:
         indices, palette = pixels(image, path)
         clear = _transparent(image)
-    values = {_colour(name): value * table.meant.scale + table.meant.offset for name, value in table.values.items()}
+    values = {_colour(name): value * table.conversion.scale + table.conversion.offset for name, value in table.values.items()}
     values |= dict.fromkeys(map(_colour, table.missing), FLOAT_FILL)
     decoded = np.array([values.get(tuple(int(part) for part in colour), np.nan) for colour in palette], np.float32)
     field = decoded[indices]
     if clear is not None:
         value = table.transparent
-        field[clear] = FLOAT_FILL if value is None else value * table.meant.scale + table.meant.offset
+        field[clear] = FLOAT_FILL if value is None else value * table.conversion.scale + table.conversion.offset
     unknown = np.isnan(field)
     if unknown.mean() > _MOST_UNKNOWN:
         most = palette[np.bincount(indices[unknown].ravel()).argmax()]
         colour = "".join(f"{part:02x}" for part in most)
         raise DataError(
-            f"{path}: {100 * unknown.mean():.0f} % of the pixels have colours that the table lacks, such as #{colour}.\n"
-            "Expected a table of this image's colours."
+            f"{path}: {100 * unknown.mean():.0f} % of the pixels have colours that are not in the table, such as #{colour}.\n"
+            "Expected the colour table of this image."
         )
     field[unknown] = FLOAT_FILL
     for _ in numbers:
@@ -106,25 +106,25 @@ def opened(path: Path) -> Iterator:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_size has a limit of its own
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # check_size limits the size
             with Image.open(path) as image:
                 check_size(image.size[1], image.size[0], path)
                 if image.format == "GIF" and not path.read_bytes().rstrip(b"\0").endswith(b";"):
-                    raise EOFError("a GIF ends in a semicolon")  # Pillow fills the rest of one that is cut off
+                    raise EOFError("a GIF ends in a semicolon")  # Pillow fills in the rest of a truncated GIF
                 yield image
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is no whole image ({str(error)[:80]}).\nExpected PNG or GIF: download it again.") from error
+        raise DataError(f"{path} is not a complete image ({str(error)[:80]}).\nExpected PNG or GIF.") from error
 
 
 def pixels(image, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the number of each pixel's colour, (y, x), and the colours, (colour, 3).
+    """Return the colour index of each pixel, (y, x), and the colours, (colour, 3).
 
-    Raises DataError (exit 3) for animations, and for numbers of more than 8 bits, which are no colours.
+    Raises DataError (exit 3) for animations, and for images of more than 8 bits per channel.
     """
     if image.mode not in _MODES:
-        raise DataError(f"{path} has numbers of more than 8 bits ({image.mode}).\nExpected colours, or a GeoTIFF of numbers.")
+        raise DataError(f"{path} has more than 8 bits per channel ({image.mode}).\nExpected colours (or a GeoTIFF).")
     if getattr(image, "n_frames", 1) > 1:
-        raise DataError(f"{path} holds {image.n_frames} pictures.\nExpected one picture for each time.")
+        raise DataError(f"{path} holds {image.n_frames} images.\nExpected one file per time.")
     if image.mode == "P":
         palette = np.zeros((256, 3), np.uint8)
         colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)[:256]
@@ -138,7 +138,7 @@ def pixels(image, path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _transparent(image) -> np.ndarray | None:
-    """Return which pixels are transparent: (y, x) bool; None if there are none."""
+    """Return a mask of transparent pixels: (y, x) bool; None if there are none."""
     if "A" not in image.mode and "transparency" not in image.info:
         return None
     clear = np.asarray(image.convert("RGBA"))[..., 3] == 0
@@ -148,20 +148,18 @@ def _transparent(image) -> np.ndarray | None:
 @lru_cache(maxsize=4)
 def _table(text: str | None) -> Table:
     if text is None:
-        raise UsageError(
-            "images need a table of their colours: --colours TABLE.toml.\nThe page nowcast/convert/README.md tells its form."
-        )
+        raise UsageError("images need a colour table: --colours TABLE.toml.\nIts format is in nowcast/convert/README.md.")
     try:
         table = Table(**tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"--colours is no TOML: {error}") from None
+        raise UsageError(f"--colours is not valid TOML: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"--colours: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     for name in (*table.values, *table.missing):
         _colour(name)
     if not (table.west < table.east and table.south < table.north):
-        raise UsageError("--colours: the edges span no map.\nExpected west below east, and south below north.")
+        raise UsageError("--colours: the edges do not span a map.\nExpected west below east, and south below north.")
     if table.projection:
         projection_of(table.projection)
     return table
@@ -171,5 +169,5 @@ def _colour(name: str) -> tuple[int, int, int]:
     try:
         red, green, blue = bytes.fromhex(name.removeprefix("#"))
     except ValueError:
-        raise UsageError(f'--colours: "{name[:20]}" is no colour.\nExpected six digits such as "#00aaff".') from None
+        raise UsageError(f'--colours: "{name[:20]}" is not a colour.\nExpected six hex digits such as "#00aaff".') from None
     return red, green, blue

@@ -1,7 +1,7 @@
-"""KNMI's own HDF5: sums of rain or reflectivity on a polar stereographic map in kilometres.
+"""KNMI HDF5: sums of rain or reflectivity on a polar stereographic map in kilometres.
 
-Source: Roozekrans and Holleman, KNMI HDF5 data format specification, v3.5. Rows run from the north; a pixel's edge on the
-map is its number plus the offset, times its size.
+Source: Roozekrans and Holleman, KNMI HDF5 data format specification, v3.5. The first row is the northernmost. The edge of a
+pixel on the map is (index + offset) × pixel size.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.convert.formats.hdf5 import attribute, field_of, number, opened
-from nowcast.convert.original import Numbers, Options, Original, Series, per_hour
+from nowcast.convert.original import Encoding, Options, Original, Series, per_hour
 from nowcast.convert.place import Axis, Place, projection_of
 from nowcast.errors import DataError
 
@@ -22,21 +22,21 @@ _TIME = "%d-%b-%Y;%H:%M:%S.%f"
 
 
 def scan(path: Path, options: Options) -> list[Original]:
-    """Return what a file holds: the first image of precipitation or reflectivity, or the image that is asked for.
+    """Return the field of a file: the first image of precipitation or reflectivity, or the one named by the options.
 
-    Raises DataError (exit 3) for a file without one, a time or a place.
+    Raises DataError (exit 3) for a file without such an image, a time or georeferencing.
     """
     with opened(path, WHAT) as file:
         image = _find(file, path, options.variable)
         start, end = (_moment(file, name, path) for name in ("product_datetime_start", "product_datetime_end"))
         if end is None:
             raise DataError(f"{path} has no time.\nExpected overview/product_datetime_end.")
-        numbers, interval = _numbers(image, start, end, path)
+        encoding, interval = _encoding(image, start, end, path)
         place = _place(file.get("geographic"), field_of(image, "image_data", path).shape, path)
         product = str(attribute(file.get("overview"), "product_group_name") or attribute(image, "image_product_name") or "KNMI")
         institution = "Royal Netherlands Meteorological Institute (KNMI)"
         about = (("title", f"KNMI radar product {product}"), ("institution", institution), ("source", f"KNMI HDF5, {product}"))
-        return [Original(end, 0, Series(product, place, numbers.storage, interval, about))]
+        return [Original(end, 0, Series(product, place, encoding.storage, interval, about))]
 
 
 def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
@@ -45,7 +45,7 @@ def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.nd
         image = _find(file, path, options.variable)
         start, end = (_moment(file, name, path) for name in ("product_datetime_start", "product_datetime_end"))
         for _ in numbers:
-            yield _numbers(image, start, end, path)[0].store(field_of(image, "image_data", path)[...])
+            yield _encoding(image, start, end, path)[0].store(field_of(image, "image_data", path)[...])
 
 
 def _find(file, path: Path, wanted: str | None):
@@ -62,28 +62,28 @@ def _kind(image) -> str | None:
     return "amount" if "[MM]" in parameter else "reflectivity" if "[DBZ]" in parameter else None
 
 
-def _numbers(image, start: np.datetime64 | None, end: np.datetime64, path: Path) -> tuple[Numbers, float | None]:
-    """Return what the numbers mean and, of sums, the interval in minutes."""
+def _encoding(image, start: np.datetime64 | None, end: np.datetime64, path: Path) -> tuple[Encoding, float | None]:
+    """Return the encoding and, for sums, the accumulation interval, minutes."""
     calibration = image.get("calibration")
     formula = str(attribute(calibration, "calibration_formulas") or "")
-    found = _FORMULA.search(formula)
-    if not found:
+    match = _FORMULA.search(formula)
+    if not match:
         raise DataError(f"{path} has calibration_formulas {formula[:40]!r}.\nExpected GEO=gain*PV+offset.")
     try:
-        gain, offset = float(found[1]), float(found[2].replace("+-", "-"))
+        gain, offset = float(match[1]), float(match[2].replace("+-", "-"))
     except ValueError:
         raise DataError(f"{path} has calibration_formulas {formula[:40]!r}.\nExpected two numbers.") from None
     missing = [number(calibration, f"calibration_{name}", None, str(path)) for name in ("missing_data", "out_of_image")]
     kind = field_of(image, "image_data", path).dtype
     if _kind(image) == "reflectivity":
-        # where both are given and differ, 0 ("missing") is what lies below the threshold of the radar
+        # if both codes are stated and differ, 0 ("missing") means below the detection threshold of the radar
         dry = 0.0 if missing[0] == 0 and missing[1] not in (0, None) else None
         outside = tuple(dict.fromkeys(value for value in missing if value is not None and value != dry))
-        return Numbers(kind, gain, offset, outside, dry, reflectivity=True), None
+        return Encoding(kind, gain, offset, outside, dry, reflectivity=True), None
     interval = float((end - start) / np.timedelta64(60, "s")) if start is not None else 0.0
     factor = per_hour(interval, str(path))
     outside = tuple(dict.fromkeys(value for value in missing if value is not None))
-    return Numbers(kind, gain * factor, offset * factor, outside), interval
+    return Encoding(kind, gain * factor, offset * factor, outside), interval
 
 
 def _moment(file, name: str, path: Path) -> np.datetime64 | None:
@@ -98,12 +98,12 @@ def _moment(file, name: str, path: Path) -> np.datetime64 | None:
 
 def _place(geographic, shape: tuple[int, int], path: Path) -> Place:
     if geographic is None or "map_projection" not in geographic:
-        raise DataError(f"{path} has no place.\nExpected the group geographic with map_projection.")
+        raise DataError(f"{path} is not georeferenced.\nExpected the group geographic with map_projection.")
     text = str(attribute(geographic["map_projection"], "projection_proj4_params") or "")
     names = ("geo_pixel_size_y", "geo_row_offset", "geo_pixel_size_x", "geo_column_offset")
     height, row, width, column = (number(geographic, name, None, str(path)) for name in names)
     if not text or None in (height, row, width, column) or not height or not width:
-        raise DataError(f"{path} has no place.\nExpected {', '.join(names)} and projection_proj4_params.")
+        raise DataError(f"{path} is not georeferenced.\nExpected {', '.join(names)} and projection_proj4_params.")
     km = 1000.0 if "KM" in str(attribute(geographic, "geo_dim_pixel")).upper() else 1.0
     projection = _in_metres(text, km)
     projection_of(projection)
@@ -115,7 +115,7 @@ def _place(geographic, shape: tuple[int, int], path: Path) -> Place:
 
 
 def _in_metres(text: str, km: float) -> str:
-    """Return the projection with its lengths in metres. Some files lack the + of y_0."""
+    """Return the projection with its lengths in metres. In some files y_0 lacks its plus sign."""
     words = (word.lstrip("+").partition("=") for word in text.split())
     parts = {name: value for name, _, value in words if name not in ("units", "no_defs", "")}
     for name in ("a", "b", "x_0", "y_0"):

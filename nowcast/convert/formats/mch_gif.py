@@ -1,4 +1,4 @@
-"""MeteoSwiss' GIF of 5-minute sums (AQC and others in its scale): 256 classes, told by their colours.
+"""MeteoSwiss' GIF of 5-minute sums (AQC and other products with the same scale): 256 classes, one colour each.
 
 Source: pysteps' importer of these files; the scale is Lassen's, Z = 316 R^1.5 in steps of half a decibel of R.
 """
@@ -24,7 +24,7 @@ _PLACE = Place(
     "+proj=somerc +lon_0=7.43958333333333 +lat_0=46.9524055555556 +k_0=1 +x_0=600000 +y_0=200000 +ellps=bessel "
     "+towgs84=674.374,15.056,405.346,0,0,0,0 +units=m +no_defs",
 )
-_MISSING, _LOWEST, _HIGHEST = 255, 2, 250  # classes: outside coverage; the first and the last that mean rain
+_MISSING, _LOWEST, _HIGHEST = 255, 2, 250  # classes: outside radar coverage; the first and the last with rain
 
 
 def scan(path: Path, options: Options) -> list[Original]:
@@ -43,7 +43,7 @@ def scan(path: Path, options: Options) -> list[Original]:
 
 
 def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
-    """Yield the field of a file, (y, x) float32 mm/h. Raises DataError (exit 3) for colours that are no classes."""
+    """Yield the field of a file, (y, x) float32 mm/h. Raises DataError (exit 3) for colours outside the scale."""
     with opened(path) as image:
         _, _, interval = _described(image.info.get("comment", b"").decode("latin-1"), path)
         numbers_of_colours, palette = pixels(image, path)
@@ -57,7 +57,7 @@ def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.nd
 
 
 def levels() -> np.ndarray:
-    """Return the sum of each class: (256,) mm, NaN for outside coverage."""
+    """Return the sum of each class: (256,) mm, NaN outside radar coverage."""
     classes = np.arange(256)
     values = (10.0 ** ((classes - 71.5) / 20.0) / 316.0) ** (1.0 / 1.5)
     values[(classes < _LOWEST) | (classes > _HIGHEST)] = 0.0

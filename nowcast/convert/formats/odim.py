@@ -1,7 +1,7 @@
 """Composites in ODIM_H5: rain rate (RATE), sums (ACRR) or reflectivity (DBZH, TH).
 
-Source: OPERA Data Information Model for HDF5, versions 2.0 to 2.4 (Michelson et al.). An attribute that data1 lacks holds from
-its dataset on, else from the root. The valid time is the nominal one of the product; that of sums is the end of their interval.
+Source: OPERA Data Information Model for HDF5, versions 2.0 to 2.4 (Michelson et al.). An attribute is read
+from data1, else from its dataset, else from the root. The valid time is the nominal time; for sums the end of the interval.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,79 +11,78 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.convert.formats.hdf5 import attribute, field_of, number, opened
-from nowcast.convert.original import Numbers, Options, Original, Series, check_size, per_hour
+from nowcast.convert.original import Encoding, Options, Original, Series, check_size, per_hour
 from nowcast.convert.place import Place, place_from_corners
 from nowcast.errors import DataError
 
 WHAT = "ODIM HDF5"
-_QUANTITIES = ("RATE", "ACRR", "DBZH", "TH", "DBZ")  # the first that a file has
+_QUANTITIES = ("RATE", "ACRR", "DBZH", "TH", "DBZ")  # in order of preference
 _REFLECTIVITIES = _QUANTITIES[2:]
 _LEAST_GAIN, _MOST_GAIN = 1e-9, 1e6
-_NOWCASTS = ("RV_", "RS_", "WN_")  # products of DWD that hold the time of observation and forecasts
+_NOWCASTS = ("RV_", "RS_", "WN_")  # products of DWD with the observation and forecasts in one file
 _POLAR = {"PVOL", "SCAN", "RAY", "AZIM", "ELEV"}
 
 
 def scan(path: Path, options: Options) -> list[Original]:
-    """Return the fields of a file: of the quantity asked for, or the first of RATE, ACRR, DBZH and TH, one of each interval.
+    """Return the fields of a file, one per interval: of the quantity in the options, or the first of RATE, ACRR, DBZH and TH.
 
-    Raises DataError (exit 3) for a polar volume, and for a file without such a field, a time, a projection or corners.
+    Raises DataError (exit 3) for a polar volume, and for a file without such a field, time, projection or corners.
     """
     with opened(path, WHAT) as file:
-        found = []
+        originals = []
         for position, (data, dataset) in enumerate(_find(file, path, options.variable)):
-            numbers, quantity, interval = _numbers(file, dataset, data, path)
+            encoding, quantity, interval = _encoding(file, dataset, data, path)
             time = _time(file, dataset, path, at_end=interval is not None)
             place = _place(file, dataset, field_of(data, "data", path).shape, path)
             source = attribute(file.get("what"), "source") or "unknown source"
             conventions = attribute(file, "Conventions") or "ODIM_H5"
             title = ("title", f"Radar composite, {quantity}")
             about = (title, ("institution", source), ("source", f"{conventions} {quantity}"))
-            series = Series(quantity, place, numbers.storage, interval, about)
-            found.append(Original(time, position, series, _minutes_ahead(file, dataset, path)))
-        return _one_of_each(found)
+            series = Series(quantity, place, encoding.storage, interval, about)
+            originals.append(Original(time, position, series, _minutes_ahead(file, dataset, path)))
+        return _one_of_each(originals)
 
 
 def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
     """Yield fields of a file, (y, x) as stored. Raises DataError (exit 3) if they cannot be read."""
     with opened(path, WHAT) as file:
-        found = _find(file, path, options.variable)
+        fields = _find(file, path, options.variable)
         for position in numbers:
-            data, dataset = found[position]
-            meant, field = _numbers(file, dataset, data, path)[0], field_of(data, "data", path)[...]
-            yield meant.store(
-                field.view(f"{field.dtype.byteorder}u{field.dtype.itemsize}") if meant.kind.kind == "u" else field
-            )
+            data, dataset = fields[position]
+            encoding, field = _encoding(file, dataset, data, path)[0], field_of(data, "data", path)[...]
+            unsigned = encoding.kind.kind == "u"
+            yield encoding.store(field.view(f"{field.dtype.byteorder}u{field.dtype.itemsize}") if unsigned else field)
 
 
 def _find(file, path: Path, wanted: str | None) -> list[tuple]:
-    """Return the groups of the fields of a quantity, such as /dataset1/data1, with those above them."""
-    kind = attribute(file.get("what"), "object")
-    if kind in _POLAR:
-        raise DataError(f"{path} is a polar volume or scan (object {kind}) of one radar.\nExpected a composite on a map.")
-    found = {}
+    """Return the groups of the fields of a quantity, such as /dataset1/data1, with their parent groups."""
+    object_type = attribute(file.get("what"), "object")
+    if object_type in _POLAR:
+        raise DataError(f"{path} is a polar volume or scan (object {object_type}).\nExpected a composite on a map.")
+    fields = {}
     for dataset in _numbered(file, "dataset"):
         for data in _numbered(dataset, "data"):
             quantity = _attribute(file, dataset, data, "quantity")
-            found.setdefault(str(quantity), []).append((data, dataset))
+            fields.setdefault(str(quantity), []).append((data, dataset))
     for quantity in (wanted,) if wanted else _QUANTITIES:
-        if quantity in found:
-            times = {_moment([each.get("what")], "end", path) for _, each in found[quantity]} - {None}
+        if quantity in fields:
+            times = {_moment([each.get("what")], "end", path) for _, each in fields[quantity]} - {None}
             if len(times) > 1:
-                raise DataError(f"{path} has {quantity} of {len(times)} times.\nExpected a file for each time.")
-            return found[quantity]
-    has = ", ".join(found) or "no fields"
+                raise DataError(f"{path} has {quantity} for {len(times)} times.\nExpected one file per time.")
+            return fields[quantity]
+    has = ", ".join(fields) or "no fields"
     raise DataError(f"{path} has {has}.\nExpected {wanted or 'one of ' + ', '.join(_QUANTITIES)}; --variable chooses another.")
 
 
-def _one_of_each(found: Sequence[Original]) -> list[Original]:
-    """Return the first field of each interval and place: a second one is another level, or made in another way."""
-    return list({(each.time, each.series.key): each for each in reversed(found)}.values())[::-1]
+def _one_of_each(originals: Sequence[Original]) -> list[Original]:
+    """Return the first field of each time and series; others are at another level, or processed in another way."""
+    return list({(each.time, each.series.key): each for each in reversed(originals)}.values())[::-1]
 
 
 def _minutes_ahead(file, dataset, path: Path) -> float | None:
-    """Return how far ahead of the nominal time a field is; None of an observation.
+    """Return the lead time of a field after the nominal time, minutes; None for an observation.
 
-    A forecast begins after the nominal time. Those of DWD's nowcasts that begin there end after it.
+    The interval of a forecast starts after the nominal time; in DWD's nowcasts it may start at the nominal time.
     """
     nominal = _moment([file.get("what")], "", path)
     start, end = (_moment([dataset.get("what")], kind, path) for kind in ("start", "end"))
@@ -116,13 +115,13 @@ def _number(file, dataset, data, name: str, default: float | None, path: Path) -
     return default
 
 
-def _numbers(file, dataset, data, path: Path) -> tuple[Numbers, str, float | None]:
-    """Return what the numbers mean, the quantity, and of sums the interval in minutes."""
+def _encoding(file, dataset, data, path: Path) -> tuple[Encoding, str, float | None]:
+    """Return the encoding, the quantity and, for sums, the accumulation interval, minutes."""
     quantity = str(_attribute(file, dataset, data, "quantity"))
     gain, offset = (_number(file, dataset, data, name, default, path) for name, default in (("gain", 1.0), ("offset", 0.0)))
     if not (_LEAST_GAIN <= abs(gain) <= _MOST_GAIN and np.isfinite(offset)):
-        told = f"{path} has gain {gain:g} and offset {offset:g}"
-        raise DataError(f"{told}.\nExpected finite numbers, and a gain other than 0 and up to {_MOST_GAIN:g}.")
+        stated = f"{path} has gain {gain:g} and offset {offset:g}"
+        raise DataError(f"{stated}.\nExpected finite numbers, and a gain other than 0 and up to {_MOST_GAIN:g}.")
     nodata, undetect = (_number(file, dataset, data, name, None, path) for name in ("nodata", "undetect"))
     kind = field_of(data, "data", path).dtype
     if _is_wrapped(kind, nodata, undetect):
@@ -136,13 +135,13 @@ def _numbers(file, dataset, data, path: Path) -> tuple[Numbers, str, float | Non
         interval = (end - start) / np.timedelta64(60, "s") if start is not None and end is not None else 0.0
         factor = per_hour(interval, f"{path}: ACRR")
         gain, offset = gain * factor, offset * factor
-    return Numbers(kind, gain, offset, missing, dry, quantity in _REFLECTIVITIES), quantity, interval
+    return Encoding(kind, gain, offset, missing, dry, quantity in _REFLECTIVITIES), quantity, interval
 
 
 def _is_wrapped(kind: np.dtype, nodata: float | None, undetect: float | None) -> bool:
     """Return whether signed integers of 8 or 16 bits stand for the unsigned ones of ODIM.
 
-    Their codes tell: one is above the largest signed number, or nodata is -1, the largest unsigned one, above undetect = 0.
+    One of their codes is above the largest signed number, or nodata is -1, the largest unsigned one, above undetect = 0.
     """
     if kind.kind != "i" or kind.itemsize > 2:
         return False
@@ -156,7 +155,7 @@ def _what(file, dataset) -> list:
 
 
 def _time(file, dataset, path: Path, *, at_end: bool) -> np.datetime64:
-    """Return the valid time: the end of sums, else the nominal time; each where the other is absent."""
+    """Return the valid time: for sums the end time, else the nominal time; if it is absent, the other one."""
     nominal = _moment([file.get("what")], "", path)
     end = _moment(_what(file, dataset), "end", path)
     time = (end or nominal) if at_end else (nominal or end)
@@ -171,7 +170,7 @@ def _moment(groups: Sequence, prefix: str, path: Path) -> np.datetime64 | None:
         if date is None or time is None:
             continue
         try:
-            digits = f"{date}{time!s:0>6}"[:14]  # some write numbers, without zeros in front
+            digits = f"{date}{time!s:0>6}"[:14]  # some files have numbers, without leading zeros
             return np.datetime64(datetime.strptime(digits, "%Y%m%d%H%M%S"), "s")
         except ValueError:
             raise DataError(f"{path} has {prefix}date {date!s:.20} and {prefix}time {time!s:.20}.\nExpected digits.") from None
@@ -188,13 +187,13 @@ def _place(file, dataset, shape: tuple[int, int], path: Path) -> Place:
     stated = [number(where, name, None, str(path)) for name in ("ysize", "xsize")]
     if None not in stated and tuple(stated) != shape:
         check_size(int(stated[0]), int(stated[1]), path)
-        told = f"{stated[0]:g} × {stated[1]:g}"
-        raise DataError(f"{path} states {told} cells and has {shape[0]} × {shape[1]}.\nExpected the same.")
+        size_text = f"{stated[0]:g} × {stated[1]:g}"
+        raise DataError(f"{path} states {size_text} cells but has {shape[0]} × {shape[1]}.\nExpected equal sizes.")
     west_south, east_north = ((corners[f"{c}_lon"], corners[f"{c}_lat"]) for c in ("LL", "UR"))
     if None in west_south or None in east_north:
         raise DataError(f"{path} has no corners.\nExpected LL_lon, LL_lat, UR_lon and UR_lat in where.")
-    known = tuple(size) if None not in size else None
-    return place_from_corners(projection, west_south=west_south, east_north=east_north, shape=shape, where=path, size=known)
+    cell_size = tuple(size) if None not in size else None
+    return place_from_corners(projection, west_south=west_south, east_north=east_north, shape=shape, where=path, size=cell_size)
 
 
 def _corner_names() -> list[str]:

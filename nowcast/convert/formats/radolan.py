@@ -1,7 +1,7 @@
 """RADOLAN and RADKLIM binaries of Deutscher Wetterdienst: sums of rain, and reflectivity.
 
-Source: DWD, RADOLAN/RADVOR-Kompositformat, version 2.5. A text header ends with the byte 3; then come rows from the south of
-little-endian numbers of two bytes, whose upper four bits are flags, or of one byte.
+Source: DWD, RADOLAN/RADVOR-Kompositformat, version 2.5. A text header ends with the byte 3. Then follow rows from south to
+north, of little-endian 2-byte values whose upper four bits are flags, or of 1-byte values.
 """
 
 import re
@@ -12,31 +12,32 @@ from pathlib import Path
 
 import numpy as np
 
-from nowcast.convert.original import Numbers, Options, Original, Series, check_size, per_hour
+from nowcast.convert.original import Encoding, Options, Original, Series, check_size, per_hour
 from nowcast.convert.place import Axis, Place
 from nowcast.convert.sniffing import RADOLAN, content, head
 from nowcast.errors import DataError
 
-_VALUE, _MISSING, _NEGATIVE = 0x0FFF, 0x2000 | 0x8000, 0x4000  # bits: no data and clutter are missing
+_VALUE, _MISSING, _NEGATIVE = 0x0FFF, 0x2000 | 0x8000, 0x4000  # bits: value; no data and clutter, both missing; negative sign
 _BYTE_MISSING = (250.0, 249.0, 255.0)  # no data, clutter
 _FILL = np.int16(-32768)
-_REFLECTIVITIES = {"RX", "EX", "WX", "WN", "HX"}  # in units of the RVP6: dBZ = number / 2 - 32.5
+_REFLECTIVITIES = {"RX", "EX", "WX", "WN", "HX"}  # in RVP6 units: dBZ = raw value / 2 - 32.5
 _SPHERE = "+proj=stere +lat_0=90 +lat_ts=60 +lon_0=10 +x_0=0 +y_0=0 +R=6370040 +units=m +no_defs"
 _WGS84 = (
     "+proj=stere +lat_0=90 +lat_ts=60 +lon_0=10 +a=6378137 +b=6356752.3142451802 +x_0=543196.83521776402 "
     "+y_0=3622588.8619310018 +units=m +no_defs"
 )
-_FIRST_ON_WGS84 = 5  # version of the format from which on maps are of the ellipsoid
+_FIRST_ON_WGS84 = 5  # first version of the format with maps on the WGS 84 ellipsoid
 _MIDDLE = {_SPHERE: (-73462.2, -4208645.0), _WGS84: (469500.0, -599500.0)}  # x and y of 9° E, 51° N on the maps (m)
-# rows and columns -> the cells of 1 km between that point, a corner of cells, and the edges in the west and in the south
+# rows and columns -> number of 1 km cells from that point to the western edge and to the southern edge
 _GRIDS = {(900, 900): (450, 450), (1100, 900): (370, 550), (1500, 1400): (600, 800), (1200, 1100): (470, 600)}
-_UNITS = {"": 1, "0": 1, "1": 1440, "2": 60}  # of the interval, in minutes
+_UNITS = {"": 1, "0": 1, "1": 1440, "2": 60}  # of the interval, minutes
 
 
 @dataclass(frozen=True)
 class Header:
-    """The header of a file. interval: minutes; lead: minutes of a forecast; size: bytes before the numbers
+    """The header of a file.
 
+    interval, lead: accumulation interval and lead time, minutes; size: bytes of the header; total: bytes of the file
     version: of the format
     """
 
@@ -52,40 +53,40 @@ class Header:
 
     @property
     def width(self) -> int:
-        """Bytes of a number."""
+        """Bytes per value."""
         return 1 if self.total - self.size < 2 * self.shape[0] * self.shape[1] else 2
 
     def check_width(self, path: Path) -> None:
-        """Raise DataError (exit 3) for numbers of another width than one or two bytes."""
+        """Raise DataError (exit 3) for values of more than two bytes."""
         cells = self.shape[0] * self.shape[1]
         if self.total - self.size >= 3 * cells:
-            told = f"{path} ({self.product}) has numbers of {(self.total - self.size) // cells} bytes"
-            raise DataError(f"{told}.\nExpected one or two: sums, or reflectivity.")
+            message = f"{path} ({self.product}) has values of {(self.total - self.size) // cells} bytes"
+            raise DataError(f"{message}.\nExpected one or two: sums, or reflectivity.")
 
     @property
     def reflectivity(self) -> bool:
         return self.product in _REFLECTIVITIES
 
-    def numbers(self, path: Path) -> Numbers:
-        """Return what the numbers mean. Raises DataError (exit 3) for sums over an unknown interval."""
+    def numbers(self, path: Path) -> Encoding:
+        """Return the encoding. Raises DataError (exit 3) for sums over an unknown interval."""
         kind = np.dtype("u1" if self.width == 1 else "i2")
         missing = _BYTE_MISSING if self.width == 1 else (float(_FILL),)
         if self.reflectivity:
-            return Numbers(kind, self.precision / 2, -32.5, missing, reflectivity=True)
+            return Encoding(kind, self.precision / 2, -32.5, missing, reflectivity=True)
         if self.interval is None:
             raise DataError(f"{path} ({self.product}) states no interval.\nExpected INT with minutes in its header.")
-        return Numbers(kind, self.precision * per_hour(self.interval, str(path)), 0.0, missing)
+        return Encoding(kind, self.precision * per_hour(self.interval, str(path)), 0.0, missing)
 
 
 def header_of(start: bytes, path: Path) -> Header:
     """Read the header at the start of a file. Raises DataError (exit 3) if it is damaged or of another kind."""
     text, end, _ = start.partition(b"\x03")
     if not end or not RADOLAN.match(text):
-        raise DataError(f"{path} has no RADOLAN header that ends.\nExpected text such as RY011500100000120BY up to a byte 3.")
+        raise DataError(f"{path} has no complete RADOLAN header.\nExpected RY011500100000120BY or such, and a byte 3.")
     line = text.decode("latin-1")
     shape = re.search(r"GP\s*(\d+)x\s*(\d+)", line)
     if not shape:
-        raise DataError(f"{path} ({line[:2]}) states no size.\nExpected GP with rows and columns; PG and others are not read.")
+        raise DataError(f"{path} ({line[:2]}) states no size.\nExpected GP with rows and columns; PG is not read.")
     precision = re.search(r"PR\s*E([+-]\d\d)", line)
     interval = re.search(r"INT\s*(\d+)(?:U(\d))?", line)
     lead = re.search(r"VV\s*(\d+)", line)
@@ -133,22 +134,22 @@ def _place(header: Header) -> Place:
 
 
 def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
-    """Yield the field of a file, (y, x) as stored, rows from the south. Raises DataError (exit 3) if it is cut off."""
+    """Yield the field of a file, (y, x) as stored, rows from south to north. Raises DataError (exit 3) if it is cut off."""
     data = content(path)
     header = header_of(data[:4096], path)
     rows, columns = header.shape
     expected = rows * columns * header.width
     if len(data) - header.size < expected:
-        raise DataError(f"{path} holds {len(data) - header.size:,} bytes of numbers.\nExpected {expected:,}: it is cut off.")
+        raise DataError(f"{path} holds {len(data) - header.size:,} bytes of values.\nExpected {expected:,}: it is cut off.")
     raw = np.frombuffer(data, "<u2" if header.width == 2 else "u1", rows * columns, header.size).reshape(rows, columns)
     for _ in numbers:
         yield header.numbers(path).store(_signed(raw) if header.width == 2 else raw)
 
 
 def _signed(raw: np.ndarray) -> np.ndarray:
-    """Return the numbers without their flags: (y, x) int16, the fill value where they are missing."""
+    """Return the values without flags: (y, x) int16, fill value where missing."""
     out = (raw & _VALUE).astype(np.int16)
-    flagged = raw > _VALUE  # few cells have flags other than no data
+    flagged = raw > _VALUE  # few cells have flags besides no data
     if flagged.any():
         flags = raw & (_MISSING | _NEGATIVE)
         np.negative(out, out=out, where=(flags & _NEGATIVE) != 0)

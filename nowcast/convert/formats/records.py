@@ -1,6 +1,6 @@
-"""NetCDF that nowcast reads as records, among them BoM's: the stored numbers of frames, with what they mean.
+"""NetCDF that nowcast reads as records, such as BoM's: the stored values of frames, with their encoding.
 
-`arrays` reads files with it: with groups or without units by way of a plain file.
+`arrays` uses it for all NetCDF, after rewriting files with groups or without units as plain NetCDF.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nowcast.convert.original import Numbers, Options, Original, Series
-from nowcast.convert.place import Axis, GivenGrid, Place
+from nowcast.convert.original import Encoding, Options, Original, Series
+from nowcast.convert.place import Axis, Place, RecordGrid
 from nowcast.errors import DataError
 from nowcast.netcdf.files import OPEN_FILES, unreadable
 from nowcast.netcdf.opening import open_records
@@ -20,7 +20,7 @@ from nowcast.netcdf.times.intervals import time_bounds
 
 
 def scan(path: Path, options: Options) -> list[Original]:
-    """Return the frames of a file. Raises DataError (exit 3) if it holds no rain that is known, or nowcast made it."""
+    """Return the frames of a file. Raises DataError (exit 3) if no rain is found in it, or nowcast wrote it."""
     return frames_of(opened(path, options.variable), path)
 
 
@@ -30,7 +30,7 @@ def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.nd
 
 
 def opened(path: Path, variable: str | None) -> Record:
-    """Open a file as a record. Raises DataError (exit 3) if it cannot be, or holds sequences."""
+    """Open a file as a record. Raises DataError (exit 3) if it is not one, or holds sequences."""
     (record,) = open_records([path], variable=variable)
     if record.layouts[0].sequence_length:
         raise DataError(f"{path} holds sequences of frames without their own times.\nExpected frames over time, y and x.")
@@ -38,15 +38,17 @@ def opened(path: Path, variable: str | None) -> Record:
 
 
 def frames_of(record: Record, path: Path) -> list[Original]:
-    """Return the frames of a record of one file, by their positions in it."""
+    """Return the frames of a record of one file, with their positions in it."""
     layout = record.layouts[0]
-    place = Place(Axis(0.0, 1.0, record.grid.shape[0]), Axis(0.0, 1.0, record.grid.shape[1]), given=GivenGrid(record.grid))
+    place = Place(
+        Axis(0.0, 1.0, record.grid.shape[0]), Axis(0.0, 1.0, record.grid.shape[1]), record_grid=RecordGrid(record.grid)
+    )
     about = (
         ("title", f"Radar record {record.variable}"),
         ("institution", record.institution or "unknown"),
         ("source", f"NetCDF, variable {record.variable}"),
     )
-    series = Series(record.variable, place, numbers_of(path, layout).storage, _interval(layout), about)
+    series = Series(record.variable, place, encoding_of(path, layout).storage, _interval(layout), about)
     times = record.stamps if len(record.stamps) else record.times
     positions = [int(position) for _, position in record.frame_sources]
     bounds = _bounds(path, layout, record.times) if series.interval is not None else None
@@ -57,35 +59,35 @@ def frames_of(record: Record, path: Path) -> list[Original]:
 
 
 def _bounds(path: Path, layout: FrameLayout, times: np.ndarray) -> np.ndarray | None:
-    """Return the start and end of each frame of a file in its order, (frame, 2) datetime64[s]; None if it does not tell."""
+    """Return start and end of each frame in the order of the file, (frame, 2) datetime64[s]; None if not stated."""
     with OPEN_FILES.lock, OPEN_FILES.briefly(path) as dataset:
         bounds = time_bounds(dataset, layout.field, times, str(path))
     return None if bounds is None else np.sort(bounds.reshape(-1, 2), axis=1)
 
 
 def _interval(layout: FrameLayout) -> float | None:
-    """Return the minutes that amounts were summed over; None for rates and reflectivity."""
+    """Return the accumulation interval of amounts, minutes; None for rates and reflectivity."""
     if layout.field.kind != "amount" or layout.field.decibel:
         return None
     return round(60 * meaning(layout.field.units).scale / layout.conversion.scale, 6)
 
 
-def numbers_of(path: Path, layout: FrameLayout) -> Numbers:
-    """Return what the stored numbers of a file mean."""
+def encoding_of(path: Path, layout: FrameLayout) -> Encoding:
+    """Return the encoding of the stored values of a file."""
     field, packing = layout.field, layout.field.packing
     if field.decibel:
-        return Numbers(np.dtype("f4"))
+        return Encoding(np.dtype("f4"))
     with OPEN_FILES.lock, OPEN_FILES.briefly(path) as dataset:
         kind = dataset.variables[field.variable].dtype.newbyteorder("=")
     kind = np.dtype(kind.str.replace("i", "u")) if packing.unsigned else kind
     unpack = layout.conversion.unpacking(packing.scale_factor, packing.add_offset)
     dry = packing.dry[0] if packing.dry else None
-    return Numbers(kind, unpack.scale, unpack.offset, packing.missing, dry, bool(unpack.zr))
+    return Encoding(kind, unpack.scale, unpack.offset, packing.missing, dry, bool(unpack.zr))
 
 
 def stored(path: Path, numbers: Sequence[int], layout: FrameLayout) -> Iterator[np.ndarray]:
     """Yield frames of an open file by their positions, (y, x) as stored. Raises DataError (exit 3) for damaged ones."""
-    meant = numbers_of(path, layout)
+    encoding = encoding_of(path, layout)
     for number in numbers:
         try:
             with OPEN_FILES.lock:
@@ -95,18 +97,18 @@ def stored(path: Path, numbers: Sequence[int], layout: FrameLayout) -> Iterator[
                 raw = np.squeeze(layout.field.stored(dataset, selection, turned=(False, False)))
         except (OSError, RuntimeError, IndexError) as error:
             raise unreadable(error, f"{path} has a damaged frame {number}", "Expected a whole file.") from error
-        yield _stored(np.atleast_2d(raw), layout, meant)
+        yield _stored(np.atleast_2d(raw), layout, encoding)
     OPEN_FILES.close()
 
 
-def _stored(raw: np.ndarray, layout: FrameLayout, meant: Numbers) -> np.ndarray:
+def _stored(raw: np.ndarray, layout: FrameLayout, encoding: Encoding) -> np.ndarray:
     packing = layout.field.packing
     raw = raw.astype(raw.dtype.newbyteorder("="), copy=False)
     if layout.field.decibel:
-        return meant.store(decode(raw, packing, layout.conversion))
-    raw = raw.view(meant.kind) if packing.unsigned else raw
+        return encoding.store(decode(raw, packing, layout.conversion))
+    raw = raw.view(encoding.kind) if packing.unsigned else raw
     for number in packing.dry[1:]:
         raw = np.where(raw == number, packing.dry[0], raw)
-    out = meant.store(raw)
-    out[(raw < packing.low) | (raw > packing.high)] = meant.storage.fill
+    out = encoding.store(raw)
+    out[(raw < packing.low) | (raw > packing.high)] = encoding.storage.fill
     return out

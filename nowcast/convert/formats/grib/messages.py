@@ -1,4 +1,4 @@
-"""Go through the messages of a GRIB file, after a check of their lengths, and ask ecCodes for their keys."""
+"""Read the messages of a GRIB file and their keys with ecCodes, after a check of their lengths."""
 
 import contextlib
 import ctypes
@@ -14,21 +14,21 @@ from nowcast.convert.sniffing import content, is_compressed
 from nowcast.errors import DataError
 
 WHAT = "GRIB"
-_SECTIONS = {1: 21, 6: 6}  # bytes at least
-_FOLLOWS = {0: (1,), 1: (2, 3), 2: (3,), 3: (4,), 4: (5,), 5: (6,), 6: (7,), 7: (2, 3, 4)}  # section -> those after it
-_TEMPLATES, _TEMPLATE_END = {3: 12, 4: 7, 5: 9}, 14  # sections: where their template's number begins, and the last ends
-_LENGTHS = {  # section and template: bytes at least
+_SECTIONS = {1: 21, 6: 6}  # smallest length of these sections, bytes
+_FOLLOWS = {0: (1,), 1: (2, 3), 2: (3,), 3: (4,), 4: (5,), 5: (6,), 6: (7,), 7: (2, 3, 4)}  # section -> those that may follow
+_TEMPLATES, _TEMPLATE_END = {3: 12, 4: 7, 5: 9}, 14  # section -> position of its template number; end of the last of them
+_LENGTHS = {  # section and template -> smallest length, bytes
     (3, 0): 72, (3, 20): 65, (3, 30): 81, (4, 0): 34, (4, 1): 37, (4, 8): 58, (4, 11): 61,
     (5, 0): 21, (5, 2): 47, (5, 3): 49, (5, 40): 23, (5, 41): 21, (5, 42): 25,
 }  # fmt: skip
-_KEPT: list = []  # what ecCodes calls, for as long as the process lives
-_SEARCHED, _SHORTEST = 1 << 16, 32  # bytes in which the next message begins, after the header of a telegram; of a message
+_KEPT: list = []  # callbacks that ecCodes calls until the process ends
+_SEARCHED, _SHORTEST = 1 << 16, 32  # bytes: searched for the next message; of the shortest message
 
 
 @cache
 def _silence() -> None:
-    """Keep ecCodes from printing dozens of lines for a damaged file, whose errors it returns as well."""
-    with contextlib.suppress(ImportError, AttributeError, OSError):  # of other versions: then it prints
+    """Stop ecCodes from printing dozens of lines for a damaged file; it also returns the errors."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):  # other versions of ecCodes then print
         from gribapi.bindings import library_path
 
         function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p)
@@ -39,13 +39,13 @@ def _silence() -> None:
 
 
 class Message:
-    """A message that ecCodes has read: its keys."""
+    """The keys of a GRIB message that ecCodes has read."""
 
     def __init__(self, handle, eccodes):
         self.handle, self.eccodes = handle, eccodes
 
     def number(self, key: str, default: float | None = None) -> float | None:
-        """Return the number of a key; `default` if it is absent or missing."""
+        """Return the numerical value of a key; `default` if it is absent or missing."""
         try:
             if self.eccodes.codes_is_missing(self.handle, key):
                 return default
@@ -54,21 +54,21 @@ class Message:
             return default
 
     def whole(self, key: str, default: int) -> int:
-        """Return the code number of a key that has a name too; `default` if it is absent."""
+        """Return the code number of a key, even if it has a name; `default` if it is absent."""
         try:
             return self.eccodes.codes_get_long(self.handle, key)
         except self.eccodes.CodesInternalError:
             return default
 
     def size(self, key: str) -> int:
-        """Return how many numbers a key has; 0 if it is absent."""
+        """Return the number of values of a key; 0 if it is absent."""
         try:
             return self.eccodes.codes_get_size(self.handle, key)
         except self.eccodes.CodesInternalError:
             return 0
 
     def text(self, key: str) -> str:
-        """Return the text of a key; an empty one if it is absent."""
+        """Return the value of a key as text; "" if it is absent."""
         try:
             return str(self.eccodes.codes_get_string(self.handle, key))
         except (self.eccodes.CodesInternalError, UnicodeError):
@@ -76,7 +76,7 @@ class Message:
 
 
 def messages_of(path: Path) -> Iterator[tuple[int, Message]]:
-    """Yield the messages of a file and the fields within them, with their numbers."""
+    """Yield the fields of a file as messages, with their indices."""
     eccodes = ECCODES.load(WHAT)
     _silence()
     eccodes.codes_grib_multi_support_on()  # one message may hold several fields
@@ -84,7 +84,7 @@ def messages_of(path: Path) -> Iterator[tuple[int, Message]]:
         check_messages(file, path)
         try:
             yield from _read_messages(eccodes, file, path)
-        finally:  # ecCodes keeps the rest of a message of several fields, for whatever file is opened next
+        finally:  # else ecCodes returns the rest of a multi-field message for the next file
             eccodes.codes_grib_multi_support_reset_file(file)
 
 
@@ -109,9 +109,9 @@ def _read_messages(eccodes, file, path: Path) -> Iterator[tuple[int, Message]]:
 
 
 def check_messages(file, path: Path) -> None:
-    """Walk through the messages of an open file: ecCodes 2.50 never ends on a section of length 0. Leaves it at its start.
+    """Check the lengths of all messages, since ecCodes 2.50 never returns from a section of length 0; rewind the file.
 
-    Raises DataError (exit 3) for a message that is cut off, or whose sections do not add up to its length.
+    Raises DataError (exit 3) for a message that is cut off, or whose length differs from that of its sections.
     """
     size, position = file.seek(0, os.SEEK_END), 0
     while position < size:
@@ -130,7 +130,7 @@ def check_messages(file, path: Path) -> None:
             _check_sections(file, position + begin + 16, end, path)
         position = end
     file.seek(0)
-    os.lseek(file.fileno(), 0, os.SEEK_SET)  # ecCodes reads the system's file
+    os.lseek(file.fileno(), 0, os.SEEK_SET)  # ecCodes reads from the file descriptor
 
 
 def _check_sections(file, position: int, end: int, path: Path) -> None:
@@ -150,7 +150,7 @@ def _check_sections(file, position: int, end: int, path: Path) -> None:
 
 
 def _least_length(number: int, start: bytes) -> int:
-    """Return the least bytes of a section of edition 2: ecCodes 2.50 goes on beyond the end of one that is shorter.
+    """Return the smallest valid length of a section of edition 2, bytes: ecCodes 2.50 reads beyond the end of a shorter one.
 
     start: its bytes from the sixth on
     """
@@ -163,7 +163,7 @@ def _least_length(number: int, start: bytes) -> int:
 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator:
-    """Open a file for ecCodes, which reads no compressed ones."""
+    """Open a file for ecCodes, decompressed to a temporary file if necessary."""
     if not is_compressed(path):
         with open(path, "rb") as file:
             yield file
@@ -171,5 +171,5 @@ def _whole(path: Path) -> Iterator:
     with tempfile.NamedTemporaryFile() as file:
         file.write(content(path))
         file.flush()
-        with open(file.name, "rb") as again:  # anew: ecCodes reads on from where the system's file stands
+        with open(file.name, "rb") as again:  # ecCodes starts at the position of the file descriptor
             yield again

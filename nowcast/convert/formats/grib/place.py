@@ -1,4 +1,4 @@
-"""Where the cells of a GRIB field are: regular longitudes and latitudes, Lambert and polar stereographic maps."""
+"""Grids of GRIB fields: regular longitude and latitude, Lambert and polar stereographic maps."""
 
 import math
 from pathlib import Path
@@ -12,12 +12,12 @@ _MOST_NORTH, _MOST_EAST = 90.01, 720.0  # degrees
 
 
 def place_of(message: Message, path: Path) -> tuple[Place, bool]:
-    """Return the place of a field, and whether its numbers run along columns. Raises DataError (exit 3) for other grids."""
+    """Return the grid of a field, and whether its values are in column order. Raises DataError (exit 3) for other grids."""
     kind = message.text("gridType")
     if kind not in ("regular_ll", "lambert", "polar_stereographic"):
-        raise DataError(f"{path} is on a {kind or 'nameless'} grid.\nExpected regular_ll, lambert, polar_stereographic.")
+        raise DataError(f"{path} has the grid type {kind or 'unknown'}.\nExpected regular_ll, lambert, polar_stereographic.")
     if message.number("alternativeRowScanning", 0) or message.number("iScansNegatively", 0):
-        raise DataError(f"{path} has rows that run from the east or in turns.\nExpected rows that run from the west.")
+        raise DataError(f"{path} has rows from east to west, or in alternating directions.\nExpected rows from west to east.")
     columns, rows = (message.number(one) or message.number(other) or 0 for one, other in (("Ni", "Nx"), ("Nj", "Ny")))
     check_size(int(rows), int(columns), path)
     make = _degrees if kind == "regular_ll" else _map
@@ -29,7 +29,7 @@ def _degrees(message: Message, kind: str, rows: int, columns: int, path: Path) -
     names = ("latitudeOfFirst", "latitudeOfLast", "longitudeOfFirst", "longitudeOfLast")
     south_north = [message.number(f"{name}GridPointInDegrees") for name in names]
     if None in south_north:
-        raise DataError(f"{path} does not tell the ends of its grid.\nExpected the first and the last point.")
+        raise DataError(f"{path} does not state the extent of its grid.\nExpected the first and the last point.")
     first, last, west, east = south_north
     if max(abs(first), abs(last)) > _MOST_NORTH or max(abs(west), abs(east)) > _MOST_EAST:
         raise DataError(f"{path} has latitudes {first:g} to {last:g}, longitudes {west:g} to {east:g}.\nExpected degrees.")
@@ -44,7 +44,7 @@ def _map(message: Message, kind: str, rows: int, columns: int, path: Path) -> Pl
     value["orientation"] = message.number(_ORIENTATION[kind])
     width, height = message.number("DxInMetres"), message.number("DyInMetres")
     if not width or not height or None in (value["lat"], value["lon"], value["orientation"]):
-        raise DataError(f"{path} does not tell its map.\nExpected Dx, Dy, LoV and the first point.")
+        raise DataError(f"{path} is not georeferenced.\nExpected Dx, Dy, LoV and the first point.")
     if kind == "lambert":
         shape = f"+proj=lcc +lat_1={value['first']:g} +lat_2={value['second']:g} +lat_0={value['true'] or value['first']:g}"
     else:

@@ -1,4 +1,4 @@
-"""When a GRIB message is valid, what it is summed over, and whether it is a forecast.
+"""Valid time, accumulation interval and lead time of a GRIB message.
 
 Source: WMO Manual on Codes, code tables 1.4, 4.3 and 4.4, and 5 of edition 1.
 """
@@ -22,7 +22,7 @@ _TYPES_OF_FORECASTS = {9, 10, 11}  # ECMWF's types in edition 1: forecast, contr
 
 
 def time_of(message: Message, path: Path) -> np.datetime64:
-    start = _moment(message, "dataDate", "dataTime", path)  # first: of a false date ecCodes makes a validity date of its own
+    start = _moment(message, "dataDate", "dataTime", path)  # first: ecCodes accepts invalid dates in validityDate
     if _steps(message) == (0, 0):
         return start + np.timedelta64(int(message.number("second", 0) or 0), "s")
     return _moment(message, "validityDate", "validityTime", path)
@@ -37,7 +37,7 @@ def _moment(message: Message, day: str, clock: str, path: Path) -> np.datetime64
 
 
 def minutes_of_sums(message: Message) -> float | None:
-    """Return the minutes that a message's amounts were summed over; None if it does not say."""
+    """Return the accumulation interval of a message, minutes; None if not stated."""
     first, last = _steps(message)
     if last > first:
         return last - first
@@ -47,10 +47,10 @@ def minutes_of_sums(message: Message) -> float | None:
 
 
 def minutes_ahead(message: Message) -> float | None:
-    """Return how many minutes after its reference time a forecast is valid; None of observations and analyses.
+    """Return the lead time of a forecast, minutes; None for observations and analyses.
 
-    What a message says of the process that made it decides. Where it says nothing of use, as edition 1 does, a field at its
-    reference time and a sum that begins there count as observed: the latter is how analyses of hourly rain are coded.
+    The generating process in the message decides. Without it, as in edition 1, a field at its reference time and a sum that
+    starts there count as observed: analyses of hourly rain are coded like that.
     """
     first, last = _steps(message)
     process, data = (message.whole(key, -1) for key in ("typeOfGeneratingProcess", "typeOfProcessedData"))
@@ -66,7 +66,7 @@ def minutes_ahead(message: Message) -> float | None:
 
 
 def start_of_total(message: Message) -> tuple | None:
-    """Return the reference time that a sum begins at, where the message does not say that it was observed; else None."""
+    """Return the reference time of a sum that starts there and is not stated to be observed; else None."""
     first, last = _steps(message)
     if first or not last or message.whole("typeOfGeneratingProcess", -1) in _OBSERVED:
         return None
@@ -74,8 +74,8 @@ def start_of_total(message: Message) -> tuple | None:
 
 
 def _steps(message: Message) -> tuple[float, float]:
-    """Return the start and the end of a field after its reference time, minutes; both are 0 if it does not say."""
+    """Return start and end of a field after its reference time, minutes; 0 if not stated."""
     units = message.text("stepUnits")[:1]
-    found = (re.fullmatch(r"(-?\d+)([a-zA-Z]?)", message.text(key)) for key in ("startStep", "endStep"))
-    first, last = (float(step[1]) * _UNITS_OF_STEPS.get(step[2] or units, 60.0) if step else 0.0 for step in found)
+    steps = (re.fullmatch(r"(-?\d+)([a-zA-Z]?)", message.text(key)) for key in ("startStep", "endStep"))
+    first, last = (float(step[1]) * _UNITS_OF_STEPS.get(step[2] or units, 60.0) if step else 0.0 for step in steps)
     return first, last
