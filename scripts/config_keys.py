@@ -86,7 +86,7 @@ MEANING = {
     "training.clip": "largest norm of the gradient; 0: no clipping",
     "training.seed": "of weights, windows, crops and augmentation",
     "training.validate_every": "updates between validations, from step 0 on, before any update; each one saves a checkpoint",
-    "training.validation_cases": "windows of a validation, always the same ones; with fewer than 8 members' noise stays usual",
+    "training.validation_cases": "windows of a validation, always the same ones; below 8 members' noise is the default",
     "training.early_stopping": "stop after so many validations without improvement; 0: never",
     "training.ema": "decay of the average of the weights that forecasts; 0: the weights themselves",
     "training.accumulate": "batches per update, to save memory; as one larger batch, but for batch statistics",

@@ -175,8 +175,8 @@ def open_all(
         path = str(next(iter(given.files), given.name)) if is_open else given
         is_taken = forecaster.name in opened or (forecaster.name in BASELINES and path not in BASELINES)
         name = path if is_taken else forecaster.name
-        if given in names and forecaster.gives_members and (members or forecaster.usual_members > 1):
-            forecaster = Ensemble(forecaster, members or forecaster.usual_members)
+        if given in names and forecaster.gives_members and (members or forecaster.default_members > 1):
+            forecaster = Ensemble(forecaster, members or forecaster.default_members)
         if name in opened:
             raise UsageError(f"{path} is named twice among the forecasters")
         opened[name] = forecaster

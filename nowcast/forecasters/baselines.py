@@ -179,7 +179,7 @@ class Steps(Baseline):
     description = "pysteps' STEPS (Bowler, Pierce & Seed 2006) with its defaults"
     citation = "Bowler, Pierce & Seed (2006); Pulkkinen et al. (2019), doi 10.5194/gmd-12-4185-2019"
     requires = "pysteps"
-    usual_members = 24
+    default_members = 24
     gives_members = True
     members_citation = ""
     input_frames = 3
@@ -195,7 +195,7 @@ class Steps(Baseline):
         return Steps(km if np.isfinite(km) else 1.0, float(step / MINUTE), own_motion=self.own_motion)
 
     def forecast_case(self, past: np.ndarray, num_leads: int) -> np.ndarray:
-        return np.stack([each.mean(axis=0) for each in self.members(past, num_leads, self.usual_members)])
+        return np.stack([each.mean(axis=0) for each in self.members(past, num_leads, self.default_members)])
 
     def members(self, past: np.ndarray, num_leads: int, num_members: int, seed: int = 0) -> Iterator[np.ndarray]:
         past = self.check_past(past[None])[0]

@@ -284,16 +284,16 @@ def check_moving(forecast: Forecast, network: Network, grid: tuple[int, int]) ->
     past = moving_rain(network, *grid)
     began = time.perf_counter()
     flow = motion(past[0])[None]
-    found = forecast(past, flow)
+    outputs = forecast(past, flow)
     between = time.perf_counter()
-    found = found if isinstance(found, tuple) else (found,)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     if network.thresholds:
         expected = network.forecast_and_exceedance(past, network.lead_frames, network.thresholds)
     else:
         expected = (network.forecast(past, network.lead_frames),)
     log.info("a forecast of %d × %d cells takes %.2f s, with the motion; that of nowcast itself %.2f s",
              *grid, between - began, time.perf_counter() - between)  # fmt: skip
-    for own, other in zip(found, expected, strict=True):
+    for own, other in zip(outputs, expected, strict=True):
         different = ~np.isclose(own, other, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
         log.info("%.4f %% of its values differ by more than %g", 100 * different.mean(), TOLERANCE)
         if different.mean() > UNEQUAL:

@@ -45,9 +45,11 @@ class Forecaster(ABC):
     reference_times: np.ndarray | None = None  # reference times that it has forecasts for (datetime64); None: any
     variable: str | None = None  # of forecast files: the variable that is read
     num_members: int = 1  # ensemble members; above 1 `members_at` gives them
-    usual_members: int = 1  # default number of members of a forecaster that is meant as an ensemble
+    default_members: int = 1  # default number of members of a forecaster that is meant as an ensemble
     is_ensemble: bool = False  # True if it draws members: members/ensemble.py
-    structure: "Structure | None" = None  # structure of the noise of its members; None: the default (members/usual.py)
+    structure: "Structure | None" = (
+        None  # structure of the noise of its members; None: the default (members/default_structure.py)
+    )
     scale: tuple[float, float] = (1.0, 5.0)  # size of the cells, km, and time step, minutes, that its members are drawn for
     members_citation: str = "Bowler, Pierce & Seed (2006), doi 10.1256/qj.04.100 (the members)"
     thresholds: tuple[float, ...] = ()  # mm/h whose exceedance probabilities it gives by default; () if it gives none
@@ -177,14 +179,14 @@ class Forecaster(ABC):
 
         Raises UsageError (exit 2) if it gives no probabilities, or for too few past frames.
         """
+        from nowcast.forecasters.members.default_structure import DEFAULT
         from nowcast.forecasters.members.draw import members
-        from nowcast.forecasters.members.usual import USUAL
         from nowcast.scores.distribution import RATES
 
         exceedance = self.exceedance_by_lead(past, num_leads, RATES)
         km, minutes = self.scale
         own = self.structure is not None
-        structure = self.structure if own else USUAL
+        structure = self.structure if own else DEFAULT
         return members(past, exceedance, num_leads, num_members, seed, structure, of_this_radar=own, km=km, minutes=minutes)
 
     def exceedance_by_lead(self, past: np.ndarray, num_leads: int, thresholds: Sequence[float]) -> Iterator[np.ndarray]:

@@ -195,11 +195,11 @@ class Network(Forecaster):
             with arithmetic(self.device, self.precision):
                 leads = self.model.leads(inputs, num_leads, **further)
                 samples.append([self.model.sample(outputs[core], inputs[core], stride) for outputs in leads])
-        found, lead = [], 1
+        matched, lead = [], 1
         for of_tiles in zip(*samples, strict=True):  # some lead times of all tiles
-            found.append(self.model.match(*(torch.cat(pieces, dim=-1) for pieces in zip(*of_tiles, strict=True)), lead))
-            lead += found[-1].shape[1]
-        return torch.cat(found, dim=1)
+            matched.append(self.model.match(*(torch.cat(pieces, dim=-1) for pieces in zip(*of_tiles, strict=True)), lead))
+            lead += matched[-1].shape[1]
+        return torch.cat(matched, dim=1)
 
     def _keep_dry(self, past: np.ndarray, forecast: np.ndarray) -> np.ndarray:
         """Set the forecast of a case without rain in its past frames to 0, since networks forecast drizzle from dry frames."""

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measure the usual structure of members' noise: that of extrapolation, on records of one time step and cell size.
+"""Measure the default structure of members' noise, for extrapolation, on records of one time step and cell size.
 
-Of each record up to `--cases` wet cases are taken, spread over its windows of 4 past and 12 future frames, and of these the
-middle of the grid. The tables are printed as nowcast/forecasters/members/usual.py holds them; that file is for forecasters that
-have measured nothing of their own, so the records must have terms that allow it.
+Uses up to `--cases` wet cases per record, spread over its windows of 4 past and 12 future frames, and of these only the
+middle of the grid. The tables are printed as in nowcast/forecasters/members/default_structure.py, which is used by forecasters
+without a measured structure; so the records need an open licence.
 
-    python scripts/skill/usual_noise.py fmi/20160928.nc mch/20150515.nc mch/20170131.nc
+    python scripts/skill/default_noise.py fmi/20160928.nc mch/20150515.nc mch/20170131.nc
 """
 
 import argparse
@@ -26,8 +26,8 @@ from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.record import Record
 from nowcast.scores.distribution import RATES
 
-ALIKE = 1.05  # how many times as large the cells of one record may be as those of another
-SHOWN = (0, 1, 2, 3, 5, 7, 9, 11)  # lead times of the table; what lies between is interpolated
+MOST_RATIO = 1.05  # largest ratio of cell sizes or time steps between records
+SHOWN_LEADS = (0, 1, 2, 3, 5, 7, 9, 11)  # lead times of the table; those between are interpolated
 
 
 def measured(records: Sequence[Record], *, cases: int, side: int) -> tuple[Structure, int]:
@@ -36,34 +36,34 @@ def measured(records: Sequence[Record], *, cases: int, side: int) -> tuple[Struc
     Raises UsageError (exit 2) for records of different time steps or cell sizes, or smaller than `side`.
     """
     scales = np.array([Extrapolation().on_record(record, record.time_step).scale for record in records])
-    if (scales.max(axis=0) > ALIKE * scales.min(axis=0)).any():
+    if (scales.max(axis=0) > MOST_RATIO * scales.min(axis=0)).any():
         raise UsageError(f"the records have cells of different km or time steps of different minutes: {scales.tolist()}")
     km, minutes = scales.mean(axis=0)
-    taken = [case_of(record, positions, side) for record in records for positions in cases_of(record, (), cases)]
-    grids = {case.observed.shape[1:] for case in taken}
+    chosen_cases = [case_of(record, positions, side) for record in records for positions in cases_of(record, (), cases)]
+    grids = {case.observed.shape[1:] for case in chosen_cases}
     if len(grids) != 1:
-        raise UsageError(f"the middles of the records have {len(grids)} shapes; give a --side that all have")
-    return measure(lambda: iter(taken), grids.pop(), LEADS, km=float(km), minutes=float(minutes)), len(taken)
+        raise UsageError(f"the middles of the records have {len(grids)} different shapes; give a smaller --side")
+    return measure(lambda: iter(chosen_cases), grids.pop(), LEADS, km=float(km), minutes=float(minutes)), len(chosen_cases)
 
 
 def case_of(record: Record, positions: np.ndarray, side: int) -> Case:
-    """Extrapolate the middle of a case."""
+    """Return the middle of a case with the probabilities of extrapolation."""
     frames = middle(record.read(positions), side)
     past, observed = frames[:PAST], np.where(frames[PAST:] < DRY, 0, frames[PAST:])  # NaN stays NaN
-    chances = Extrapolation().on_record(record, record.time_step).exceedance_by_lead(past, LEADS, RATES)
-    return Case(past, observed, np.stack(list(chances)))
+    probabilities = Extrapolation().on_record(record, record.time_step).exceedance_by_lead(past, LEADS, RATES)
+    return Case(past, observed, np.stack(list(probabilities)))
 
 
 def table(structure: Structure) -> str:
-    """Return the structure as the constants of usual.py."""
-    rows = list(SHOWN)
+    """Return the structure as Python constants, as in default_structure.py."""
+    rows = list(SHOWN_LEADS)
     power = structure.power[:, rows]
     lines = [
         f"MINUTES = [{', '.join(f'{value:g}' for value in structure.minutes[rows])}]",
         f"KM = [{', '.join(f'{value:.2f}' for value in structure.km)}]",
         "# fmt: off",
         *constant("POWER", "logarithm, a row for each lead time", power - power.max(axis=2, keepdims=True), digits=2),
-        *constant("MEMORY", "correlation with the lead time before", structure.memory[:, rows], digits=3),
+        *constant("MEMORY", "correlation with the previous lead time", structure.memory[:, rows], digits=3),
         "# fmt: on",
         f"SHARED = {structure.shared:.2f}",
     ]
@@ -73,9 +73,9 @@ def table(structure: Structure) -> str:
 def constant(name: str, what: str, tables: np.ndarray, *, digits: int) -> Iterator[str]:
     """Yield the lines of a constant with the tables (noise, lead, wave) of both noises."""
     yield f"{name} = ["
-    for noise, of_noise in zip(("where it rains", "how hard"), tables, strict=True):
+    for noise, rows_of_noise in zip(("where it rains", "how hard"), tables, strict=True):
         yield f"    [  # {noise}: {what}"
-        yield from (f"        [{', '.join(f'{value:.{digits}f}' for value in row)}]," for row in of_noise)
+        yield from (f"        [{', '.join(f'{value:.{digits}f}' for value in row)}]," for row in rows_of_noise)
         yield "    ],"
     yield "]"
 
@@ -83,16 +83,16 @@ def constant(name: str, what: str, tables: np.ndarray, *, digits: int) -> Iterat
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("records", nargs="+")
-    parser.add_argument("--cases", type=int, default=6, help="of each record")
+    parser.add_argument("--cases", type=int, default=6, help="wet cases per record")
     parser.add_argument("--side", type=int, default=256, help="cells of the middle of each grid that are measured")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING)
     try:
-        structure, number = measured(open_records(given.records), cases=given.cases, side=given.side)
+        structure, number = measured(open_records(arguments.records), cases=arguments.cases, side=arguments.side)
     except NowcastError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    print(f"# {number} cases of {len(given.records)} files\n{table(structure)}")
+    print(f"# {number} cases of {len(arguments.records)} files\n{table(structure)}")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
-"""scripts/skill/usual_noise.py prints the structure of the noise as the package holds it."""
+"""scripts/skill/default_noise.py prints the structure of the noise as the package holds it."""
 
+import default_noise
 import numpy as np
 import pytest
-import usual_noise
 from makers import rain, write_record
 
-from nowcast.forecasters.members.usual import USUAL
+from nowcast.forecasters.members.default_structure import DEFAULT
 
 
 @pytest.mark.slow
 def test_what_is_printed_is_the_structure_that_was_measured(tmp_path, capsys):
     fields = rain(frames=18, shape=(64, 64), motion=(1, 1))
     given = [str(write_record(tmp_path / f"{day}.nc", fields, times=times(day))) for day in (1, 2)]
-    usual_noise.main([*given, "--cases", "2", "--side", "48"])
+    default_noise.main([*given, "--cases", "2", "--side", "48"])
     printed = capsys.readouterr().out
     assert printed.startswith("# 2 cases of 2 files\n")
     found = {}
@@ -35,11 +35,11 @@ def times(day):
 def test_records_that_differ_in_their_steps_are_not_measured_together(tmp_path, capsys):
     given = [str(write_record(tmp_path / f"{n}.nc", rain(frames=18, shape=(24, n)), step_minutes=n)) for n in (30, 15)]
     with pytest.raises(SystemExit) as end:
-        usual_noise.main(given)
+        default_noise.main(given)
     assert end.value.code == 2
     assert "time steps of different minutes" in capsys.readouterr().err
 
 
-def test_the_usual_noise_is_of_the_shape_that_the_script_prints():
-    assert USUAL.minutes.tolist() == [5 * (lead + 1) for lead in usual_noise.SHOWN]
-    assert USUAL.power.shape == USUAL.memory.shape == (2, len(USUAL.minutes), len(USUAL.km))
+def test_the_default_noise_is_of_the_shape_that_the_script_prints():
+    assert DEFAULT.minutes.tolist() == [5 * (lead + 1) for lead in default_noise.SHOWN_LEADS]
+    assert DEFAULT.power.shape == DEFAULT.memory.shape == (2, len(DEFAULT.minutes), len(DEFAULT.km))

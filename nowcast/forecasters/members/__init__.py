@@ -1,1 +1,1 @@
-"""Ensemble members: rain that might fall, drawn from a forecaster's own probabilities; the page is README.md."""
+"""Ensemble members, drawn from the probabilities of a forecaster; described in README.md."""

@@ -1,10 +1,10 @@
-"""The usual structure of the noise, for forecasters that have measured none: baselines and older checkpoints."""
+"""The default structure of the noise, for forecasters without a measured one: baselines and older checkpoints."""
 
 import numpy as np
 
 from nowcast.forecasters.members.structure import Structure
 
-# 12 cases of FMI 2016-09-28 and MeteoSwiss 2015-05-15 and 2017-01-31, of open terms: scripts/skill/usual_noise.py, 2026-11-29
+# 12 cases of FMI 2016-09-28 and MeteoSwiss 2015-05-15 and 2017-01-31, with open licences: scripts/skill/default_noise.py
 MINUTES = [5, 10, 15, 20, 30, 40, 50, 60]
 KM = [2.02, 4.03, 8.06, 16.13, 32.25, 64.50, 129.01, 258.02, 516.04]
 # fmt: off
@@ -31,7 +31,7 @@ POWER = [
     ],
 ]
 MEMORY = [
-    [  # where it rains: correlation with the lead time before
+    [  # where it rains: correlation with the previous lead time
         [0.840, 0.847, 0.930, 0.889, 0.912, 0.926, 0.864, 0.885, 0.937],
         [0.840, 0.847, 0.930, 0.889, 0.912, 0.926, 0.864, 0.885, 0.937],
         [0.841, 0.847, 0.943, 0.934, 0.938, 0.963, 0.922, 0.979, 0.978],
@@ -41,7 +41,7 @@ MEMORY = [
         [0.861, 0.867, 0.954, 0.961, 0.985, 0.981, 0.993, 0.998, 0.991],
         [0.854, 0.872, 0.957, 0.963, 0.988, 0.990, 0.982, 0.998, 0.991],
     ],
-    [  # how hard: correlation with the lead time before
+    [  # how hard: correlation with the previous lead time
         [0.841, 0.841, 0.968, 0.942, 0.929, 0.945, 0.974, 0.972, 0.942],
         [0.841, 0.841, 0.968, 0.942, 0.929, 0.945, 0.974, 0.972, 0.942],
         [0.838, 0.843, 0.968, 0.949, 0.947, 0.973, 0.985, 0.979, 0.798],
@@ -54,4 +54,4 @@ MEMORY = [
 ]
 # fmt: on
 SHARED = 0.50
-USUAL = Structure(np.array(MINUTES, float), np.array(KM), np.array(POWER), np.array(MEMORY), SHARED)
+DEFAULT = Structure(np.array(MINUTES, float), np.array(KM), np.array(POWER), np.array(MEMORY), SHARED)

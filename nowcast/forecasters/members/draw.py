@@ -1,4 +1,4 @@
-"""Draw members: noise with a given structure, through a forecaster's own probabilities."""
+"""Draw members: noise with a given structure, converted to rain by the probabilities of a forecaster."""
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,13 +8,13 @@ import numpy as np
 
 from nowcast.forecasters.members.copula import Distributions
 from nowcast.forecasters.members.noise import Noise, moved
-from nowcast.forecasters.members.structure import NOISES, USUAL_KM, USUAL_MINUTES, Structure, periodic_shape
+from nowcast.forecasters.members.structure import DEFAULT_KM, DEFAULT_MINUTES, NOISES, Structure, periodic_shape
 from nowcast.forecasters.members.texture import with_texture
 from nowcast.motion import Places, motion, trace
 from nowcast.scores.distribution import RATES
 
-DRY = 0.1  # mm/h: less is none
-UNIT = 0.01  # mm/h, to which the newest frame is rounded where it tells one case from another
+DRY = 0.1  # mm/h; lower rates count as no rain
+UNIT = 0.01  # mm/h; the newest frame is rounded to it before it enters the seed
 
 
 def members(
@@ -26,26 +26,26 @@ def members(
     structure: Structure,
     *,
     of_this_radar: bool = True,
-    km: float = USUAL_KM,
-    minutes: float = USUAL_MINUTES,
+    km: float = DEFAULT_KM,
+    minutes: float = DEFAULT_MINUTES,
     rates: Sequence[float] = RATES,
 ) -> Iterator[np.ndarray]:
     """Draw the members of one case, lead by lead.
 
     past: (time, y, x) mm/h, newest frame last, NaN missing
-    exceedance: for each lead (rate, y, x) chance of reaching each rate, 0 to 1, NaN missing
-    seed: with the newest frame it decides the members; the first of many are those of fewer
-    of_this_radar: whether the structure was measured on it; otherwise short waves follow the newest frame (texture.py)
-    km, minutes: size of the cells and time step
+    exceedance: for each lead (rate, y, x) probability of reaching each rate, 0 to 1, NaN missing
+    seed: members depend on it and on the newest frame only; a larger ensemble begins with the same members
+    of_this_radar: whether the structure was measured on this radar; if not, short waves follow the newest frame (texture.py)
+    km, minutes: cell size and time step
     yields: (member, y, x) mm/h, float32, NaN missing
     """
     case = zlib.crc32(np.rint(np.nan_to_num(past[-1], nan=-1) / UNIT).astype(np.int32))
     seeds = [(seed, case, member) for member in range(num_members)]
     if not (past >= DRY).any():
-        for chances in exceedance:
-            yield np.where(np.isnan(chances[0]), np.nan, np.zeros((num_members, 1, 1), np.float32))
+        for probabilities in exceedance:
+            yield np.where(np.isnan(probabilities[0]), np.nan, np.zeros((num_members, 1, 1), np.float32))
         return
-    distributions = (Distributions(chances, rates, structure.largest) for chances in exceedance)
+    distributions = (Distributions(probabilities, rates, structure.largest) for probabilities in exceedance)
     flow = motion(past)
     if not of_this_radar:
         first, where = next(distributions), next(iter(trace(flow, 1)))
@@ -66,15 +66,15 @@ def drawn(
 ) -> Iterator[np.ndarray]:
     """Draw one member (y, x) for each seed at each lead time, as (member, y, x) mm/h."""
     pairs: list[tuple[Noise, ...]] = []
-    for lead, (of_lead, where) in enumerate(zip(distributions, places, strict=True), 1):
-        shape = periodic_shape(of_lead.shape)
+    for lead, (distribution, where) in enumerate(zip(distributions, places, strict=True), 1):
+        shape = periodic_shape(distribution.shape)
         pairs = pairs or [tuple(Noise((*seed, noise), shape) for noise in NOISES) for seed in seeds]
         amplitudes = [structure.amplitudes(noise, shape, km, lead * minutes) for noise in NOISES]
         correlations = [structure.correlations(noise, shape, km, lead * minutes, minutes) for noise in NOISES]
-        fields = np.empty((len(seeds), *of_lead.shape), np.float32)
+        fields = np.empty((len(seeds), *distribution.shape), np.float32)
         for field, noises in zip(fields, pairs, strict=True):
             for noise, correlation in zip(noises, correlations, strict=True):
                 noise.advance(correlation)
-            here = (moved(noise.field(amplitude), where) for noise, amplitude in zip(noises, amplitudes, strict=True))
-            field[:] = of_lead.rain(*here, structure.shared)
+            moved_noises = (moved(noise.field(amplitude), where) for noise, amplitude in zip(noises, amplitudes, strict=True))
+            field[:] = distribution.rain(*moved_noises, structure.shared)
         yield fields

@@ -14,9 +14,9 @@ MOST_MEMBERS = 1000
 
 
 class Ensemble(Forecaster):
-    """The members of a forecaster: the same at each call with the same past and the same seed.
+    """The members of a forecaster, the same in each call with the same past frames and seed.
 
-    Its field is the mean of the members, its probabilities are their shares. What it does not say itself, the forecaster does.
+    Its forecast is the mean of the members, its probabilities are fractions of members. All else is taken from the forecaster.
     """
 
     is_ensemble = True
@@ -55,9 +55,9 @@ class Ensemble(Forecaster):
         return self.forecaster.source
 
     def describe(self) -> dict[str, Any]:
-        """Return what the forecaster says of itself, with the number of members and the seed."""
-        told = self.forecaster.describe()
-        return told | {"what": f"{told['what']}; {self.num_members} members, seed {self.seed}"}
+        """Return the description of the forecaster, with the number of members and the seed."""
+        description = self.forecaster.describe()
+        return description | {"what": f"{description['what']}; {self.num_members} members, seed {self.seed}"}
 
     def seen(self, split: str) -> list[list[str]]:
         return self.forecaster.seen(split)
@@ -92,7 +92,7 @@ class Ensemble(Forecaster):
     def forecast_one(
         self, past: np.ndarray, reference: np.datetime64, lead_times: np.ndarray, thresholds: Sequence[float] = ()
     ) -> tuple[np.ndarray, None]:
-        """Draw the members of one case, keep them for `members_at` as a file holds them, and return their mean (lead, y, x)."""
+        """Draw the members of one case, keep them, packed, for `members_at`, and return their mean (lead, y, x), mm/h."""
         means, kept = [], []
         for members in self.draw(past, len(lead_times)):
             kept.append(packed(members))
@@ -102,5 +102,5 @@ class Ensemble(Forecaster):
 
     def members_at(self, reference: np.datetime64, lead_time: np.timedelta64) -> np.ndarray:
         kept_reference, kept, lead_times = self._kept
-        assert kept_reference == reference, "only the members of the case that was forecast last are kept"
+        assert kept_reference == reference, "only the members of the last case are kept"
         return unpacked(kept[int(np.flatnonzero(lead_times == lead_time)[0])])

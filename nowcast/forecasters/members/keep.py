@@ -1,4 +1,4 @@
-"""At the end of a training: measure the structure of the noise of the network's members, and keep it in its checkpoint."""
+"""Measure the structure of members' noise at the end of a training, and store it in the checkpoint."""
 
 import logging
 from pathlib import Path
@@ -17,58 +17,58 @@ from nowcast.netcdf.record import Record
 from nowcast.runtime.progress import track
 from nowcast.scores.distribution import RATES
 
-CASES, FEWEST = 24, 8  # validation cases that are measured at most, and at least
-LOOKED_AT = 6  # windows that are looked at for each case, of which the wet ones are taken
-SIDE = 128  # cells: the middle of larger grids is measured
-LEAST_WET = 0.02  # share of the cells that are not dry
+MOST_CASES, FEWEST_CASES = 24, 8  # largest and smallest number of validation cases that are measured
+CANDIDATES_PER_CASE = 6  # windows that are read per measured case, to find wet ones
+LARGEST_SIDE = 128  # cells; only the middle of larger grids is measured
+LEAST_WET_FRACTION = 0.02  # smallest fraction of wet cells in the newest past frame
 
 log = logging.getLogger(__name__)
 
 
-def keep_structure(output: Path, archive: Archive, device: torch.device, *, most: int = CASES) -> bool:
-    """Measure the structure of the noise on up to `most` validation cases and add it to `best` in a run, unless it has one.
+def keep_structure(output: Path, archive: Archive, device: torch.device, *, most: int = MOST_CASES) -> bool:
+    """Measure the structure of the noise on up to `most` validation cases and add it to `best` of a run, unless it has one.
 
-    Networks without probabilities of rain have no members, and few wet cases tell nothing: their checkpoint stays as it is.
-    Returns whether there is one now. Raises OutputError (exit 5) if the checkpoint cannot be written.
+    The checkpoint is unchanged if the network gives no probabilities of rain, or if there are too few wet cases.
+    Returns whether it has a structure now. Raises OutputError (exit 5) if the checkpoint cannot be written.
     """
     checkpoint = read_checkpoint(output / BEST)
-    if "shared" in checkpoint.metadata.get(KEY, {}):  # older ones tell of one noise, and are measured anew
+    if "shared" in checkpoint.metadata.get(KEY, {}):  # structures of one noise, from older versions, are measured again
         return True
     network = Network(checkpoint, output.name, device=device)
     has_members = network.gives_members and network.quantity.is_rain
-    structure = structure_of(network, archive, most=min(most, CASES)) if has_members else None
+    structure = structure_of(network, archive, most=min(most, MOST_CASES)) if has_members else None
     if structure:
         _write(checkpoint, structure)
-        log.info("members: measured on validation cases how their noise varies in space and time")
+        log.info("members: measured the spatial and temporal structure of their noise on validation cases")
     return structure is not None or KEY in checkpoint.metadata
 
 
 def structure_of(network: Network, archive: Archive, *, most: int) -> Structure | None:
-    """Measure the structure on wet validation cases of the record that has most of them; None if those are too few."""
+    """Measure the structure on wet validation cases like those of the record with the most windows; None if too few."""
     pairs = list(zip(archive.records, archive.windows["validation"], strict=True))
     record, windows = max(pairs, key=lambda pair: len(pair[1]), default=(None, ()))
-    if min(len(windows), most) < FEWEST:
+    if min(len(windows), most) < FEWEST_CASES:
         return None
-    alike = [(r, w) for r, w in pairs if r.grid.shape == record.grid.shape and w.time_step == windows.time_step]
-    candidates = [(r, positions, w.input_frames) for r, w in alike for positions in w.positions]
-    chosen = np.unique(np.linspace(0, len(candidates) - 1, LOOKED_AT * most).round().astype(int))
-    looked = [(candidates[n], _wet_share(*candidates[n])) for n in chosen]
-    wet = [candidate for candidate, share in looked if share >= LEAST_WET]
+    same_grid = [(r, w) for r, w in pairs if r.grid.shape == record.grid.shape and w.time_step == windows.time_step]
+    candidates = [(r, positions, w.input_frames) for r, w in same_grid for positions in w.positions]
+    chosen = np.unique(np.linspace(0, len(candidates) - 1, CANDIDATES_PER_CASE * most).round().astype(int))
+    candidates_wet = [(candidates[n], _wet_fraction(*candidates[n])) for n in chosen]
+    wet = [candidate for candidate, fraction in candidates_wet if fraction >= LEAST_WET_FRACTION]
     wet = [wet[n] for n in np.unique(np.linspace(0, len(wet) - 1, most).round().astype(int))] if wet else []
-    if len(wet) < FEWEST:
+    if len(wet) < FEWEST_CASES:
         return None
     cases = [_case(network, *each) for each in track(wet, "measuring members", unit="case")]
     km, minutes = network.on_record(record, windows.time_step).scale
     return measure(lambda: iter(cases), cases[0].observed.shape[1:], windows.lead_frames, km=km, minutes=minutes)
 
 
-def _wet_share(record: Record, positions: np.ndarray, input_frames: int) -> float:
-    """Return the share of the cells that are measured which are wet in the newest past frame."""
+def _wet_fraction(record: Record, positions: np.ndarray, input_frames: int) -> float:
+    """Return the fraction of measured cells that are wet in the newest past frame."""
     return float((middle(Damage(record).read(positions[input_frames - 1])) >= DRY).mean())
 
 
 def _case(network: Network, record: Record, positions: np.ndarray, input_frames: int) -> Case:
-    """Forecast a case; a network of one grid forecasts all of it, others what is measured."""
+    """Forecast a case: only the measured cells, but the whole grid if the network is made for one grid."""
     frames = Damage(record).frames(positions)
     frames = frames if network.model.grid else middle(frames)
     past, observed = frames[:input_frames], frames[input_frames:]
@@ -77,8 +77,8 @@ def _case(network: Network, record: Record, positions: np.ndarray, input_frames:
     return Case(middle(past), middle(dry), middle(exceedance[0]))
 
 
-def middle(fields: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """Return the middle of fields (…, y, x), at most `side` cells each way."""
+def middle(fields: np.ndarray, side: int = LARGEST_SIDE) -> np.ndarray:
+    """Return the middle of fields (…, y, x), at most `side` cells in y and x."""
     y, x = ((size - min(side, size)) // 2 for size in fields.shape[-2:])
     return np.ascontiguousarray(fields[..., y : y + side, x : x + side])
 

@@ -1,9 +1,9 @@
-"""Noise for members: Gaussian fields, one at each lead time, that last as errors of forecasts do and move with the rain.
+"""Noise of members: Gaussian fields, correlated in space and time as forecast errors are, that move with the rain.
 
-Its Fourier coefficients are autoregressions of first order whose correlation from one lead time to the next, like their power,
-is that of a `Structure`. The field has variance 1 everywhere, since how much is unknown lies in the forecaster's
-probabilities. Its numbers depend on the seed, the member, which of its two noises it is, and the lead time alone (Philox, a
-counter-based generator), so any member can be made again without the others.
+The Fourier coefficients are first-order autoregressive processes with the power and the correlation between lead times of a
+`Structure`. The field has variance 1 everywhere, since the uncertainty is in the probabilities of the forecaster. The random
+numbers depend only on seed, member, noise (occurrence or intensity) and lead time (Philox, a counter-based generator), so each
+member can be computed without the others.
 """
 
 import cv2
@@ -16,7 +16,7 @@ from nowcast.motion import Places
 class Noise:
     """One of the two noises of a member.
 
-    seed: whole numbers from 0 on that tell it from all others
+    seed: integers >= 0 that identify it: seed, case, member, noise
     shape: (y, x) of the periodic grid
     """
 
@@ -25,7 +25,7 @@ class Noise:
         self._state: np.ndarray | None = None
 
     def advance(self, correlation: np.ndarray) -> None:
-        """Go on to the next lead time; correlation (y, x // 2 + 1) of its coefficients with those before."""
+        """Advance to the next lead time; correlation (y, x // 2 + 1) of its coefficients with the previous ones."""
         fresh = self._fresh()
         if self._state is None:
             self._state = fresh
@@ -36,7 +36,7 @@ class Noise:
         self.lead += 1
 
     def field(self, amplitude: np.ndarray) -> np.ndarray:
-        """Return the noise (y, x) on the periodic grid, float32; amplitude (y, x // 2 + 1) of its coefficients."""
+        """Return the noise (y, x) on the periodic grid, float32; amplitude (y, x // 2 + 1) of the coefficients."""
         scaled = self._state * (amplitude * np.float32(np.sqrt(np.prod(self.shape))))
         return fft.irfft2(scaled, self.shape, norm="ortho", overwrite_x=True)
 
@@ -46,11 +46,11 @@ class Noise:
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([*self.seed, self.lead])))
         drawn = generator.standard_normal((y, x, 2), np.float32).view(np.complex64)[..., 0]
         drawn *= np.float32(np.sqrt(0.5))
-        # these columns hold the coefficients of their own mirror images, of which the inverse transform takes a half
+        # these columns hold conjugate pairs, of which the inverse transform uses half
         drawn[:, [0, x - 1] if self.shape[1] % 2 == 0 else [0]] *= np.float32(np.sqrt(2))
         return drawn
 
 
 def moved(noise: np.ndarray, places: Places) -> np.ndarray:
-    """Read periodic noise (y, x) where the air of each cell was, at the nearest cells: means of neighbours would vary less."""
+    """Move periodic noise (y, x) with the rain, by the nearest cells, since interpolation would reduce its variance."""
     return cv2.remap(noise, *places, cv2.INTER_NEAREST, borderMode=cv2.BORDER_WRAP)

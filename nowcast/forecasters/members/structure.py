@@ -1,8 +1,8 @@
-"""The structure of members' noise in space and time: how strong waves of each length are at each lead time, how long they last.
+"""The structure of members' noise: power and temporal correlation by wavelength and lead time.
 
-There are two noises, one for where it rains and one for how hard. Their structure is measured on cases whose outcome is known
-(measure.py) and kept in kilometres and minutes, so that it serves any grid and time step. Between the wavelengths and lead
-times of the table it is interpolated, beyond them it stays as at the ends.
+There are two noises: occurrence (where it rains) and intensity (how hard). Their structure is measured on past cases
+(measure.py) and stored by kilometres and minutes, so it can be used for any grid and time step. It is interpolated between
+the wavelengths and lead times of the table, and constant beyond them.
 """
 
 import math
@@ -16,11 +16,11 @@ from scipy import fft
 from nowcast.scores.distribution import RATES
 
 PAD = 64  # cells beyond the grid before the noise repeats itself
-USUAL_KM, USUAL_MINUTES = 1.0, 5.0  # cells and time step of rain that does not say its own
+DEFAULT_KM, DEFAULT_MINUTES = 1.0, 5.0  # cell size and time step if unknown
 MOST_CORRELATION = 0.9999
-LARGEST = 150.0  # mm/h that no member exceeds, unless validation says otherwise
+LARGEST = 150.0  # mm/h that no member exceeds, if not measured on validation cases
 KEY = "members"  # of a checkpoint's metadata
-DIGITS = 3  # that are kept
+DECIMALS = 3  # of numbers in the checkpoint
 TABLES, NUMBERS = ("minutes", "km", "power", "memory"), ("shared", "largest")
 NOISES = OCCURRENCE, INTENSITY = 0, 1  # where it rains, and how hard
 
@@ -31,9 +31,9 @@ class Structure:
 
     minutes: (lead,) lead times, ascending
     km: (wave,) wavelengths, ascending
-    power: (noise, lead, wave) logarithm of the power of a Fourier coefficient, to any constant
-    memory: (noise, lead, wave) correlation with the lead time before; at the first lead time it means nothing
-    shared: correlation of how hard it rains with how far the noise of occurrence is above its edge (copula.py), 0 to 1
+    power: (noise, lead, wave) logarithm of the power of a Fourier coefficient, up to a constant
+    memory: (noise, lead, wave) correlation with the previous lead time; not used at the first one
+    shared: correlation of intensity with the excess of the noise of occurrence over its threshold (copula.py), 0 to 1
     largest: mm/h that no member exceeds
     """
 
@@ -54,13 +54,13 @@ class Structure:
 
         noise: one of NOISES
         shape: (y, x) of the periodic grid
-        km: size of its cells
+        km: cell size
         """
         power = np.exp(np.interp(_logarithms(shape, km), np.log(self.km), self._at(self.power[noise], lead_minutes)))
         return np.sqrt(power / (power * weights(shape)).sum()).astype(np.float32)
 
     def correlations(self, noise: int, shape: tuple[int, int], km: float, lead_minutes: float, step: float) -> np.ndarray:
-        """Return the correlation (y, x // 2 + 1), float32, of each coefficient with that of `step` minutes before.
+        """Return the correlation (y, x // 2 + 1), float32, of each coefficient with its value `step` minutes before.
 
         Arguments as `amplitudes`.
         """
@@ -80,47 +80,47 @@ class Structure:
         return np.array([np.interp(lead_minutes, self.minutes, column) for column in table.T])
 
     def as_dict(self) -> dict[str, Any]:
-        """Return JSON values, rounded."""
-        tables = {name: np.round(getattr(self, name), DIGITS).tolist() for name in TABLES}
-        return tables | {name: round(float(getattr(self, name)), DIGITS) for name in NUMBERS}
+        """Return the structure as JSON values, rounded to DECIMALS."""
+        tables = {name: np.round(getattr(self, name), DECIMALS).tolist() for name in TABLES}
+        return tables | {name: round(float(getattr(self, name)), DECIMALS) for name in NUMBERS}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Structure":
-        """Return the structure of an `as_dict`. Raises KeyError, TypeError or ValueError where it is none.
+        """Return the structure from a dict of `as_dict`. Raises KeyError, TypeError or ValueError if it is invalid.
 
-        Older checkpoints tell of one noise, which is shared as a whole.
+        Older checkpoints have one noise, which then decides both occurrence and intensity (`shared` is 1).
         """
         minutes, km, power, memory = (np.array(values[name], np.float64) for name in TABLES)
         if power.ndim == memory.ndim == 2:
             power, memory = (np.stack([table] * len(NOISES)) for table in (power, memory))
             values = {"shared": 1.0, **values}
-        found = cls(minutes, km, power, memory, *(float(values[name]) for name in NUMBERS))
-        shape = len(NOISES), len(found.minutes), len(found.km)
-        ascend = all(len(axis) and (np.diff(axis) > 0).all() and axis[0] > 0 for axis in (found.minutes, found.km))
-        finite = np.isfinite(found.power).all() and (np.abs(found.power) < 100).all() and (np.abs(found.memory) <= 1).all()
-        fits = found.power.shape == found.memory.shape == shape and 0 <= found.shared <= 1
-        if not (fits and ascend and finite and found.largest > RATES[-1]):
+        read = cls(minutes, km, power, memory, *(float(values[name]) for name in NUMBERS))
+        shape = len(NOISES), len(read.minutes), len(read.km)
+        ascend = all(len(axis) and (np.diff(axis) > 0).all() and axis[0] > 0 for axis in (read.minutes, read.km))
+        finite = np.isfinite(read.power).all() and (np.abs(read.power) < 100).all() and (np.abs(read.memory) <= 1).all()
+        fits = read.power.shape == read.memory.shape == shape and 0 <= read.shared <= 1
+        if not (fits and ascend and finite and read.largest > RATES[-1]):
             raise ValueError("no structure of noise")
-        return found
+        return read
 
 
 def of_checkpoint(metadata: Mapping[str, Any]) -> tuple[Structure | None, tuple[float, float]]:
-    """Return the structure that a checkpoint holds, None if it is an older one, and the km and minutes that it was trained on.
+    """Return the structure in a checkpoint, None in an older one, and cell size (km) and time step (minutes) of its training.
 
-    Raises KeyError, TypeError or ValueError where the metadata are damaged.
+    Raises KeyError, TypeError or ValueError for damaged metadata.
     """
     sizes = [math.sqrt(math.prod(size)) for size in metadata.get("spacing_km", []) if all(size)]
-    scale = next(iter(sizes), USUAL_KM), metadata["time_steps"][0] / 60
+    scale = next(iter(sizes), DEFAULT_KM), metadata["time_steps"][0] / 60
     return (Structure.from_dict(metadata[KEY]) if KEY in metadata else None), scale
 
 
 def periodic_shape(grid: Sequence[int]) -> tuple[int, int]:
-    """Return the shape (y, x) of the periodic grid on which noise for a grid of this shape is made."""
+    """Return the shape (y, x) of the periodic grid on which noise for a grid of this shape is computed."""
     return tuple(fft.next_fast_len(size + PAD, real=True) for size in grid)
 
 
 def weights(shape: tuple[int, int]) -> np.ndarray:
-    """Return how often each coefficient (y, x // 2 + 1) counts in a sum over all, 1 or 2."""
+    """Return the weight, 1 or 2, of each coefficient (y, x // 2 + 1) of a real transform in a sum over all coefficients."""
     weight = np.full((shape[0], shape[1] // 2 + 1), 2, np.float32)
     weight[:, 0] = 1
     if shape[1] % 2 == 0:
@@ -129,16 +129,16 @@ def weights(shape: tuple[int, int]) -> np.ndarray:
 
 
 def frequencies(shape: tuple[int, int]) -> np.ndarray:
-    """Return the frequency (y, x // 2 + 1), waves per cell; of the mean half the lowest of the others."""
+    """Return the frequency (y, x // 2 + 1), waves per cell; for the mean, half of the lowest frequency."""
     frequency = np.hypot(fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1]))
     frequency[0, 0] = 0.5 / max(shape)
     return frequency
 
 
 def wave_numbers(grid: tuple[int, int], per_octave: int = 1) -> np.ndarray:
-    """Number the coefficients (y, x // 2 + 1) of a grid by wavelength: 0 from 2 cells on, up to that of the mean.
+    """Return the wavelength bin of each coefficient (y, x // 2 + 1) of a grid, from 0 (2 cells) to that of the mean.
 
-    per_octave: how many numbers a doubling of the wavelength has
+    per_octave: number of bins per doubling of the wavelength
     """
     return np.floor(per_octave * np.log2(0.5 / frequencies(grid)) + 0.5).clip(0).astype(int)
 

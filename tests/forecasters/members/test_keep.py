@@ -41,7 +41,7 @@ def test_a_training_keeps_the_structure_of_its_members(run):
 
 
 @pytest.mark.slow
-def test_an_older_checkpoint_has_the_usual_structure_and_resuming_adds_its_own(run):
+def test_an_older_checkpoint_has_the_default_structure_and_resuming_adds_its_own(run):
     folder, experiment = run
     checkpoint = read_checkpoint(folder)
     metadata = {name: value for name, value in checkpoint.metadata.items() if name not in ("format", "members")}
@@ -50,12 +50,12 @@ def test_an_older_checkpoint_has_the_usual_structure_and_resuming_adds_its_own(r
     assert not keep_structure(folder, open_archive(experiment.data), CPU, most=7)  # too few to tell anything
     older = open_forecaster(str(folder), device=CPU)
     assert older.structure is None
-    with_usual = np.stack(list(older.members(past, 3, 2)))
+    with_default = np.stack(list(older.members(past, 3, 2)))
     train(experiment, folder, resume=True)
     assert read_checkpoint(folder).metadata == checkpoint.metadata
     with_own = np.stack(list(open_forecaster(str(folder), device=CPU).members(past, 3, 2)))
-    assert with_own.shape == with_usual.shape
-    assert (with_own != with_usual).any()
+    assert with_own.shape == with_default.shape
+    assert (with_own != with_default).any()
 
 
 @pytest.mark.slow

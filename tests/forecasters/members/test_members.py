@@ -9,11 +9,11 @@ from scipy.special import ndtri
 from nowcast.errors import UsageError
 from nowcast.forecasters.baselines import Extrapolation, Persistence
 from nowcast.forecasters.members.copula import Distributions
+from nowcast.forecasters.members.default_structure import DEFAULT
 from nowcast.forecasters.members.draw import members
 from nowcast.forecasters.members.ensemble import Ensemble
 from nowcast.forecasters.members.noise import Noise
 from nowcast.forecasters.members.structure import INTENSITY, LARGEST, OCCURRENCE, Structure
-from nowcast.forecasters.members.usual import USUAL
 from nowcast.netcdf.writing.members import packed, unpacked
 from nowcast.scores.distribution import RATES
 
@@ -27,7 +27,7 @@ def flat(*chances):
     return field
 
 
-def made(past, exceedance, number, *, seed, structure=USUAL):
+def made(past, exceedance, number, *, seed, structure=DEFAULT):
     """(lead, member, y, x) members of chances (lead, rate, y, x)."""
     return np.stack(list(members(past, exceedance, len(exceedance), number, seed, structure)))
 
@@ -166,15 +166,15 @@ def test_a_structure_serves_other_cells_and_time_steps():
 
 
 def test_a_structure_is_kept_and_nothing_else_taken_for_one():
-    kept = Structure.from_dict(USUAL.as_dict())
-    np.testing.assert_allclose(kept.power, USUAL.power, atol=0.0006)
+    kept = Structure.from_dict(DEFAULT.as_dict())
+    np.testing.assert_allclose(kept.power, DEFAULT.power, atol=0.0006)
     for wrong in ({"power": [[0.0]]}, {"km": kept.km[::-1].tolist()}, {"largest": 3.0}, {"shared": 1.2}):
         with pytest.raises(ValueError, match="no structure of noise"):
-            Structure.from_dict(USUAL.as_dict() | wrong)
+            Structure.from_dict(DEFAULT.as_dict() | wrong)
 
 
 def test_the_one_noise_of_an_older_checkpoint_is_shared_as_a_whole():
-    told = USUAL.as_dict()
+    told = DEFAULT.as_dict()
     del (known := dict(told))["shared"]
     older = Structure.from_dict(known | {name: told[name][OCCURRENCE] for name in ("power", "memory")})
     assert older.shared == 1

@@ -6,9 +6,9 @@ from scipy.ndimage import gaussian_filter
 
 from nowcast.forecasters.baselines import Extrapolation
 from nowcast.forecasters.members.copula import Distributions
+from nowcast.forecasters.members.default_structure import DEFAULT
 from nowcast.forecasters.members.draw import members
 from nowcast.forecasters.members.texture import with_texture
-from nowcast.forecasters.members.usual import USUAL
 from nowcast.motion import trace
 from nowcast.scores.distribution import RATES
 
@@ -31,7 +31,7 @@ def roughness(rain):
 def drawn(past, number=4, **options):
     """(lead, member, y, x) of chances that are the same everywhere."""
     options = {"km": KM, "minutes": MINUTES, "of_this_radar": False} | options
-    return np.stack(list(members(past, iter([EXCEEDANCE] * 3), 3, number, 0, USUAL, **options)))
+    return np.stack(list(members(past, iter([EXCEEDANCE] * 3), 3, number, 0, DEFAULT, **options)))
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.5, 1.0, 2.0, 4.0])
@@ -58,14 +58,14 @@ def test_the_first_of_more_are_those_of_fewer():
 
 def test_long_waves_and_how_long_noise_lasts_are_kept():
     newest, where = frames(4.0)[-1], next(iter(trace(np.zeros((2, *GRID), np.float32), 1)))
-    found = with_texture(USUAL, newest, Distributions(EXCEEDANCE), where, (0,), km=KM, minutes=MINUTES)
-    change = found.power - USUAL.at_lengths(found.km).power
+    found = with_texture(DEFAULT, newest, Distributions(EXCEEDANCE), where, (0,), km=KM, minutes=MINUTES)
+    change = found.power - DEFAULT.at_lengths(found.km).power
     np.testing.assert_allclose(change[..., found.km >= 32], 0, atol=1e-9)
     assert (change[..., found.km < 8] < -1).all()
     part = (found.km > 12) & (found.km < 32)
     assert ((change[..., part] < 0) & (change[..., part] > change[..., found.km < 8].min())).all()
     np.testing.assert_allclose(change, change[:1, :1] + np.zeros_like(change), atol=1e-9)  # of both noises, at all lead times
-    np.testing.assert_array_equal(found.memory, USUAL.at_lengths(found.km).memory)
+    np.testing.assert_array_equal(found.memory, DEFAULT.at_lengths(found.km).memory)
 
 
 @pytest.mark.parametrize("newest", [0.0, np.nan])
