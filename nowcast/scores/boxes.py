@@ -44,7 +44,7 @@ class BoxMembers(Additive):
     num_tied_ranked: np.ndarray = field(metadata=summed("lead", "box", "rank"))
 
     def of_box(self, box: int) -> EnsembleSums:
-        """Return the sums of one size of boxes; they share memory with these, so that they can be filled in."""
+        """Return the sums of one box size, as views, so that they can be filled in."""
         return EnsembleSums(ranks=self.ranks, **_of_box(self, EnsembleSums, box))
 
 
@@ -72,7 +72,7 @@ class BoxProbabilities(Additive):
     sum_probability: np.ndarray = field(metadata=summed("lead", "box", "amount", "class"))
 
     def of_box(self, box: int) -> ExceedanceSums:
-        """Return the sums of one size of boxes; they share memory with these, so that they can be filled in."""
+        """Return the sums of one box size, as views, so that they can be filled in."""
         return ExceedanceSums(thresholds=self.amounts, percents=self.percents, **_of_box(self, ExceedanceSums, box))
 
 

@@ -16,7 +16,7 @@ from nowcast.scores.sums import Additive, ratio, summed
 
 PERCENTS = tuple(range(101))  # centres of the classes of probability, %
 DIAGRAM_CLASSES = 11  # classes of the reliability diagram: centred on 0, 10, … 100 %
-PAIRS_AT_ONCE = 1 << 15  # pairs handled together: bounds the memory used in addition to the forecast itself
+PAIRS_AT_ONCE = 1 << 15  # pairs processed together, to limit memory
 
 
 @dataclass(frozen=True, eq=False)

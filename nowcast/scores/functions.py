@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 ARGUMENTS = """As a function of arrays:
 
-    forecast: (time, y, x) or (case, time, y, x) mm/h; of scores of probabilities (threshold, time, y, x), or (time, y, x) for
-        one threshold; of scores of ensembles (member, time, y, x)
+    forecast: (time, y, x) or (case, time, y, x) mm/h; for scores of probabilities (threshold, time, y, x), or (time, y, x) for
+        one threshold; for scores of ensembles (member, time, y, x)
     observed: (time, y, x) or (case, time, y, x) mm/h
-    threshold: mm/h, one or several; by default 1, or those that the coordinate of a forecast of probabilities names
+    threshold: mm/h, one or several; default: 1, or the coordinate `threshold` of probabilities
     by_lead: return a score for each lead time instead of one over all
     scale_km: side of the windows of fss, one or several
     spacing_km: distance between cells, for fss and spectra; default: from a DataArray's coordinates
-    returns: a number, or an array with those of the axes (lead, threshold, scale or wavelength) that have several values
+    returns: a number, or an array with the axes (lead, threshold, scale or wavelength) of more than one value
 
 Raises UsageError (exit 2) for shapes that do not fit, DataError (3) for DataArrays that do not."""
-ROUNDING = 0.001  # by which probabilities may be above 1 or below 0
+ROUNDING = 0.001  # largest rounding error of probabilities above 1 or below 0
 MEMBERS = "(member, time, y, x)"
 FORECASTS = {"probabilities": "(threshold, time, y, x)", "members": MEMBERS, "distribution": MEMBERS}  # else (time, y, x)
 
 
 def plain(name: str, score: Score) -> Callable[..., float | np.ndarray]:
-    """Return a score as a function of arrays, which returns a number, or an array (lead, threshold, …) of what is asked for.
+    """Return a score as a function of arrays, which returns a number or an array (lead, threshold, …).
 
     The function raises UsageError (exit 2) for shapes that do not fit, and DataError (3) for DataArrays that do not.
     """
@@ -55,13 +55,13 @@ def plain(name: str, score: Score) -> Callable[..., float | np.ndarray]:
         if threshold is not None and not score.needs_threshold:
             raise UsageError(f"{name} takes no threshold: it is a score of all values")
         forecast, threshold = _chosen(name, score.kind, forecast, threshold)
-        (thresholds, one), (scales, one_scale) = _listed(threshold), _listed(scale_km)
+        (thresholds, is_single), (scales, is_single_scale) = _listed(threshold), _listed(scale_km)
         cases, spacing = _paired(name, score.kind, forecast, observed, thresholds)
         if score.kind in ("windows", "spectra"):
             spacing = _spacing(name, spacing_km, spacing)
         total = sum(_sums(score.kind, *case, Setup(thresholds, spacing, scales_km=scales)) for case in cases)
         value = score(total if by_lead else total.pooled())
-        dropped = {"lead": not by_lead, "threshold": one, "scale": one_scale}
+        dropped = {"lead": not by_lead, "threshold": is_single, "scale": is_single_scale}
         value = value.squeeze(tuple(axis for axis, label in enumerate(score.axes) if dropped.get(label)))
         return value if value.ndim else float(value)
 
@@ -71,36 +71,36 @@ def plain(name: str, score: Score) -> Callable[..., float | np.ndarray]:
 
 
 def _chosen(name: str, kind: str, forecast: Any, threshold: Any) -> tuple[Any, Any]:
-    """Return the forecast and the thresholds, mm/h: by default 1, or those that probabilities name, which are found by name.
+    """Return the forecast and the thresholds, mm/h; default: 1, or the coordinate `threshold` of probabilities.
 
-    Raises UsageError (exit 2) for a threshold of which the forecast has no probabilities.
+    Raises UsageError (exit 2) for a threshold for which the forecast has no probabilities.
     """
     if kind != "probabilities" or "threshold" not in getattr(forecast, "coords", ()):
         return forecast, 1.0 if threshold is None else threshold
     from nowcast.scores.labelled import at_thresholds, thresholds_of  # here: DataArrays need the NetCDF library
 
-    asked = thresholds_of(forecast) if threshold is None else threshold
-    return at_thresholds(forecast, numbers(asked), name), asked
+    wanted = thresholds_of(forecast) if threshold is None else threshold
+    return at_thresholds(forecast, numbers(wanted), name), wanted
 
 
 def _listed(value: Any) -> tuple[tuple[float, ...], bool]:
-    """Return numbers, and whether a single one was given. Raises UsageError (exit 2) for what is no number."""
+    """Return numbers as a tuple, and whether it was a single one. Raises UsageError (exit 2) for other values."""
     return numbers(value), np.ndim(value) == 0
 
 
 def numbers(value: Any) -> tuple[float, ...]:
-    """Return one or several numbers as a tuple. Raises UsageError (exit 2) for what is no number."""
+    """Return one or several numbers as a tuple. Raises UsageError (exit 2) for other values."""
     try:
-        found = np.atleast_1d(value).astype(float)
+        values = np.atleast_1d(value).astype(float)
     except (TypeError, ValueError):
-        found = np.full(1, np.nan)
-    if found.ndim > 1 or not found.size or np.isnan(found).any():
+        values = np.full(1, np.nan)
+    if values.ndim > 1 or not values.size or np.isnan(values).any():
         raise UsageError(f"{value!r} is not a number: write a number or a list of numbers, such as [1.0, 5.0]")
-    return tuple(found.tolist())
+    return tuple(values.tolist())
 
 
 def _paired(name: str, kind: str, forecast: Any, observed: Any, thresholds: tuple[float, ...]) -> tuple:
-    """Return the cases, each a forecast and an observation in mm/h from the north, and the (y, x) spacing, NaN if unknown."""
+    """Return the cases, each (forecast, observation), mm/h, and the (y, x) grid spacing, km, NaN if unknown."""
     spacing, before = (np.nan, np.nan), kind in FORECASTS
     labelled = [hasattr(array, "dims") for array in (forecast, observed)]
     if any(labelled) and not all(labelled):
@@ -128,30 +128,30 @@ def _paired(name: str, kind: str, forecast: Any, observed: Any, thresholds: tupl
                 f"{name}: the forecast has the shape {forecast.shape} and the observation {observed.shape}.\n"
                 f"Expected a forecast {wanted}{many}, and an observation (time, y, x) of the same times and cells."
             )
-    return [(_chances(case), truth) for case, truth in cases] if kind == "probabilities" else cases, spacing
+    return [(_probabilities(case), truth) for case, truth in cases] if kind == "probabilities" else cases, spacing
 
 
 def _values(array: Any, name: str) -> np.ndarray:
-    """Return the numbers of anything like an array. Raises UsageError (exit 2) for what holds no numbers."""
+    """Convert to a NumPy array of numbers. Raises UsageError (exit 2) for other types."""
     values = as_numpy(array, name)
     if values.dtype.kind not in "fiub":
         raise UsageError(f"{name} is an array of {values.dtype}.\nExpected numbers, mm/h.")
     return values
 
 
-def _chances(forecast: np.ndarray) -> np.ndarray:
-    """Return probabilities, limited to 0 to 1. Raises UsageError (exit 2) where they are beyond by more than rounding."""
+def _probabilities(forecast: np.ndarray) -> np.ndarray:
+    """Limit probabilities to 0 to 1. Raises UsageError (exit 2) if they exceed this range by more than ROUNDING."""
     lowest, highest = (float(find(forecast[np.isfinite(forecast)], initial=0)) for find in (np.min, np.max))
     if lowest < -ROUNDING or highest > 1 + ROUNDING:
-        found = lowest if lowest < -ROUNDING else highest
-        raise UsageError(f"the forecast has {found:g} for a probability.\nExpected 0 to 1: of a percentage, divide by 100.")
+        invalid = lowest if lowest < -ROUNDING else highest
+        raise UsageError(f"the forecast has {invalid:g} as a probability.\nExpected 0 to 1: divide percentages by 100.")
     return np.clip(forecast, 0, 1)
 
 
 def as_numpy(array: Any, name: str) -> np.ndarray:
-    """Return the numbers of anything like an array, of any shape, NaN where one is masked; of a torch tensor from any device.
+    """Convert an array, masked array (masked: NaN), list or torch tensor on any device to a NumPy array of any shape.
 
-    Raises UsageError (exit 2) for lists that are no array.
+    Raises UsageError (exit 2) for lists of different lengths.
     """
     if isinstance(array, np.ma.MaskedArray) and array.dtype.kind in "fiu":
         return array.astype(np.promote_types(array.dtype, np.float32)).filled(np.nan)
@@ -171,12 +171,12 @@ def _spacing(name: str, asked: Any, found: tuple[float, float]) -> tuple[float, 
         )
     spacing = tuple(np.broadcast_to(given, 2).tolist()) if asked is not None else found
     if not np.isfinite(spacing).all():
-        raise DataError(f"{name} needs the distance between cells, which arrays do not hold: give spacing_km, such as 1.0")
+        raise DataError(f"{name} needs the distance between cells, which arrays do not have: give spacing_km, such as 1.0")
     return spacing
 
 
 def _sums(kind: str, forecast: np.ndarray, observed: np.ndarray, setup: Setup) -> Additive:
-    """Return the sums of one case; a leading axis of thresholds or members comes before (lead, y, x)."""
+    """Return the sums of one case; the forecast is (lead, y, x), or has an axis of thresholds or members before."""
     known = np.isfinite(observed) & np.isfinite(forecast if kind in FIELD_KINDS else forecast.astype(np.float64).sum(axis=0))
     if kind in FIELD_KINDS:
         return tallies({"": forecast}, observed, known, setup, kinds=[kind])[""][kind]

@@ -18,7 +18,7 @@ Fields = Sequence[np.ndarray]
 
 @dataclass(frozen=True)
 class Setup:
-    """What the sums of a record are made for: thresholds, scales and the record's grid."""
+    """Settings of the sums of a record: thresholds, scales and grid spacing."""
 
     thresholds: tuple[float, ...] = pixels.THRESHOLDS  # mm/h
     spacing_km: tuple[float, float] = (np.nan, np.nan)  # (y, x) distance between cells, NaN if unknown

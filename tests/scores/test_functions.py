@@ -147,7 +147,7 @@ def test_numbers_that_are_none_are_refused():
     with pytest.raises(UsageError, match="the forecast is an array of object"):
         scores.mae(observed.astype(object), observed)
     for percent in (np.full((3, 48, 56), 30.0), np.full((3, 48, 56), -0.2)):
-        with pytest.raises(UsageError, match=r"for a probability\.\nExpected 0 to 1: of a percentage, divide by 100"):
+        with pytest.raises(UsageError, match=r"as a probability\.\nExpected 0 to 1: divide percentages by 100"):
             scores.brier(percent, observed)
 
 
