@@ -50,13 +50,13 @@ def seconds_of(*words: str | Path) -> float:
 def digests(run: Path, forecast: Path) -> tuple[str, str]:
     """Return hashes of the files of a training, and of a forecast file without its history."""
     trained = hashlib.sha256((run / "best.safetensors").read_bytes() + (run / "config.toml").read_bytes())
-    made = hashlib.sha256()
+    forecast_digest = hashlib.sha256()
     with netCDF4.Dataset(forecast) as file:
         file.set_auto_mask(False)
-        made.update(str({key: value for key, value in file.__dict__.items() if key != "history"}).encode())
+        forecast_digest.update(str({key: value for key, value in file.__dict__.items() if key != "history"}).encode())
         for name, variable in file.variables.items():
-            made.update(f"{name} {variable.__dict__}".encode() + variable[...].tobytes())
-    return trained.hexdigest(), made.hexdigest()
+            forecast_digest.update(f"{name} {variable.__dict__}".encode() + variable[...].tobytes())
+    return trained.hexdigest(), forecast_digest.hexdigest()
 
 
 def measure(config: str, record: str, settings: Sequence[str], *, rounds: int, busy: int, folder: Path) -> bool:

@@ -102,7 +102,7 @@ class Stack:
 
 
 def last_hidden(output: object) -> Tensor:
-    """Find the last layer's hidden states in what a stack returns: ours returns (all layers' hidden states, last states)."""
+    """Return the last layer's hidden states from the output of a stack; ours is (hidden states of all layers, last states)."""
     while not isinstance(output, Tensor):
         output = output[0] if isinstance(output, tuple) else output[-1]
     return output
@@ -147,7 +147,7 @@ def training_and_forward(
 
 
 def seconds_of_call(run: Callable[[], object], device: torch.device) -> float:
-    """Return the mean seconds of as many calls as take LEAST_SECONDS, after one that is not counted."""
+    """Return the mean seconds of a call, over calls of LEAST_SECONDS in total, after a warm-up call."""
     run()
     seconds: list[float] = []
     while sum(seconds) < LEAST_SECONDS:
@@ -209,7 +209,7 @@ def peak_of(stack: Stack, kind: str, device: str, precision: torch.dtype) -> int
 def _peak(stack: Stack, kind: str, name: str, precision: torch.dtype) -> int:
     device = torch.device(name)
     tiny = Stack(8, stack.kernel, 8, 1)
-    training_and_forward(tiny, kind, device, precision)[0]()  # loads libraries, whose memory does not count
+    training_and_forward(tiny, kind, device, precision)[0]()  # loads libraries, whose memory is not counted
     train, _ = training_and_forward(stack, kind, device, precision)
     before = resident_memory() if device.type == "cpu" else torch.cuda.memory_allocated(device)
     restart_peak(device)
@@ -269,7 +269,7 @@ def recipe_rows(args: argparse.Namespace, device: torch.device) -> Iterator[str]
 
 
 def _steps(trainer: Trainer, rounds: int, device: torch.device) -> tuple[list[float], list[float], float, int]:
-    """Seconds of steps with the engine and without, the share of the former that is waiting for data, cases in a step."""
+    """Return the seconds of steps with and without the engine, the fraction spent waiting for data, and the cases of a step."""
     watch, other, batches = Stopwatch(), Stopwatch(), trainer.load_batches()
     engine = lambda: timed(lambda: trainer.update(batches, watch), device)  # noqa: E731
     engine()

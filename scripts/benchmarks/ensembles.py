@@ -38,28 +38,28 @@ import make_rain
 LEADS, PAST = 12, 4
 
 
-def made_up(grid: tuple[int, int]) -> np.ndarray:
+def synthetic_rain(grid: tuple[int, int]) -> np.ndarray:
     """Return synthetic rain (time, y, x), mm/h, that moves by (1, 2) cells per frame, on a grid of this shape."""
     (_, rain), *_ = make_rain.make_events(PAST, grid, (1.0, 2.0), seed=0)
     return rain.astype(np.float32)
 
 
-def run(given: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Run one of the two; print CPU time and elapsed time, s, peak memory, GB, and file size, MB."""
-    record: Record | None = open_records([given.record])[0] if given.record else None
-    past = record.read(range(len(record) - PAST, len(record))) if record else made_up(tuple(given.grid))
+    record: Record | None = open_records([arguments.record])[0] if arguments.record else None
+    past = record.read(range(len(record) - PAST, len(record))) if record else synthetic_rain(tuple(arguments.grid))
     start, cores, size = time.perf_counter(), time.process_time(), 0.0
-    if given.only == "steps":
-        for members in Steps().members(past, LEADS, given.members):
+    if arguments.only == "steps":
+        for members in Steps().members(past, LEADS, arguments.members):
             assert (np.nan_to_num(members) >= DRY_THRESHOLD).any()
     elif record:
-        forecaster = Ensemble(open_forecaster(given.forecaster, device=pick_device("cpu")), given.members)
+        forecaster = Ensemble(open_forecaster(arguments.forecaster, device=pick_device("cpu")), arguments.members)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "members.nc"
             predict(forecaster, [record], path, selection=Selection(), folder=False)
             size = path.stat().st_size / 1e6
     else:
-        forecaster = Ensemble(open_forecaster(given.forecaster, device=pick_device("cpu")), given.members)
+        forecaster = Ensemble(open_forecaster(arguments.forecaster, device=pick_device("cpu")), arguments.members)
         for members in forecaster.draw(past, LEADS):
             assert (np.nan_to_num(members) >= DRY_THRESHOLD).any()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
@@ -72,18 +72,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--grid", type=lambda text: [int(n) for n in text.split(",")], default=[256, 256], metavar="Y,X")
     parser.add_argument("--forecaster", default="extrapolation")
     parser.add_argument("--members", type=int, default=24)
-    parser.add_argument("--only", choices=("members", "steps"), help="run this one alone, in this process")
-    given = parser.parse_args(argv)
-    if given.only:
-        run(given)
+    parser.add_argument("--only", choices=("members", "steps"), help="run only this one, in this process")
+    arguments = parser.parse_args(argv)
+    if arguments.only:
+        run(arguments)
         return
-    found = {}
+    results = {}
     for name in ("members", "steps"):
         command = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv), "--only", name]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=dict(os.environ))
-        found[name] = [float(number) for number in done.stdout.split()[-4:]]
-        print("{}: {:.1f} s of a core, {:.1f} s, {:.2f} GB, file {:.1f} MB".format(name, *found[name]), flush=True)
-    print(f"members ÷ steps: {found['members'][0] / found['steps'][0]:.3f} of the seconds of a core")
+        results[name] = [float(number) for number in done.stdout.split()[-4:]]
+        print("{}: {:.1f} s of a core, {:.1f} s, {:.2f} GB, file {:.1f} MB".format(name, *results[name]), flush=True)
+    print(f"members ÷ steps: {results['members'][0] / results['steps'][0]:.3f} of the seconds of a core")
 
 
 if __name__ == "__main__":

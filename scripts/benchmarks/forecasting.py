@@ -42,7 +42,7 @@ Result = dict[str, float]  # "seconds", "bytes"
 def past_frames(grid: Grid) -> np.ndarray:
     """Return past frames (time, y, x) mm/h, NaN missing: fields repeated side by side and cut to the grid."""
     fields = _real_frames()
-    fields = _made_up_frames() if fields is None else fields
+    fields = _synthetic_frames() if fields is None else fields
     repeats = [-(-size // have) for size, have in zip(grid, fields.shape[1:], strict=True)]
     fields = np.tile(fields, (1, *repeats))
     top, left = ((have - size) // 2 for have, size in zip(fields.shape[1:], grid, strict=True))  # the rain is in the middle
@@ -59,8 +59,8 @@ def _real_frames() -> np.ndarray | None:
     return record.read(range(FIRST, FIRST + PAST))
 
 
-def _made_up_frames() -> np.ndarray:
-    """Make a field of rain that moves by (1, 2) cells per frame."""
+def _synthetic_frames() -> np.ndarray:
+    """Return synthetic rain (time, y, x), mm/h, that moves by (1, 2) cells per frame."""
     (field,) = make_rain.gaussian_fields(1, 1024, np.random.default_rng(1))
     rain = make_rain.to_rain(field, 0.52)
     return np.stack([np.roll(rain, (k, 2 * k), (0, 1)) for k in range(PAST)])
@@ -120,7 +120,7 @@ def measure_here(name: str, frames: Path) -> Result:
 
     forecaster, past = open_named(name), np.load(frames)[None]
     if forecaster.input_frames > PAST:
-        raise SystemExit(f"{name} forecasts from {forecaster.input_frames} frames; here there are {PAST}")
+        raise SystemExit(f"{name} needs {forecaster.input_frames} past frames; this benchmark has {PAST}")
     for _ in range(2):
         began = time.perf_counter()
         forecaster.forecast(past, LEADS)
@@ -146,15 +146,15 @@ def measure_all(names: list[str], grid: Grid, rounds: int) -> list[dict[str, Res
         return [{name: measure(name, frames) for name in names} for _ in range(rounds)]
 
 
-def rows(grid: Grid, found: list[dict[str, Result]]) -> list[str]:
+def rows(grid: Grid, results: list[dict[str, Result]]) -> list[str]:
     """Return a row of the Markdown table for each forecaster."""
     lines = []
-    for name in found[0]:
+    for name in results[0]:
         cells = [f"{grid[0]} × {grid[1]}", f"`{name}`"]
         for key, form in (("seconds", "{:.2f}".format), ("bytes", lambda b: f"{b / 1e6:,.0f}")):
-            values = [one[name][key] for one in found]
+            values = [one[name][key] for one in results]
             cells.append(f"{form(median(values))} ({form(min(values))}–{form(max(values))})")
-            ratios = [one[name][key] / one["pysteps"][key] for one in found if "pysteps" in one]
+            ratios = [one[name][key] / one["pysteps"][key] for one in results if "pysteps" in one]
             cells.append(f"{median(ratios):.2f}" if ratios else "")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -175,11 +175,11 @@ def main(arguments: list[str] | None = None) -> None:
     if args.measure_here:
         print(json.dumps(measure_here(args.networks[0], args.measure_here)))
         return
-    there = [name for name in BASELINES if name != "pysteps" or importlib.util.find_spec("pysteps")]
+    installed = [name for name in BASELINES if name != "pysteps" or importlib.util.find_spec("pysteps")]
     print(f"{LEADS} frames from {PAST} on {os.cpu_count()} cores; median of {args.rounds} rounds (range).\n")
     print("| grid | forecaster | seconds | ÷ pysteps | MB | ÷ pysteps |\n| --- | --- | ---: | ---: | ---: | ---: |", flush=True)
     for grid in args.grids:
-        print("\n".join(rows(grid, measure_all([*args.networks, *there], grid, args.rounds))), flush=True)
+        print("\n".join(rows(grid, measure_all([*args.networks, *installed], grid, args.rounds))), flush=True)
 
 
 if __name__ == "__main__":

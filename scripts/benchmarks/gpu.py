@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="record, or folder, to train on (default: random fields)")
     parser.add_argument("--output", type=Path, default=Path(tempfile.gettempdir()) / "gpu_results.md", help="the page to write")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     if not torch.cuda.is_available():
         print(
             "error: torch sees no CUDA device here.\nRun this on a machine with a GPU and a CUDA build of torch.",
@@ -53,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         sys.exit(2)
     page, failed = head(), []
-    for heading, words in commands(given.data).items():
+    for heading, words in commands(arguments.data).items():
         done = subprocess.run([sys.executable, *words], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         print(f"## {heading}\n\n{done.stdout}", flush=True)
         page += [f"## {heading}", "", f"`python {' '.join(words)}`", "", done.stdout.rstrip(), ""]
         if done.returncode:
             failed.append(heading)
-        given.output.write_text("\n".join(page), encoding="utf-8")
-    print(f"written: {given.output}" + (f"; failed: {', '.join(failed)}" if failed else ""))
+        arguments.output.write_text("\n".join(page), encoding="utf-8")
+    print(f"written: {arguments.output}" + (f"; failed: {', '.join(failed)}" if failed else ""))
     sys.exit(1 if failed else 0)
 
 

@@ -31,14 +31,14 @@ from nowcast.models.engine.gates import GateArithmetic
 from nowcast.training.learner import Learner
 from nowcast.training.step_cost import probe, step_bytes
 
-CPU = torch.device("cpu")  # the engine counts here what it allocates on a GPU
-CARD = 80e9  # bytes
+CPU = torch.device("cpu")  # the memory of a GPU is counted on this device
+GPU_BYTES = 80e9  # bytes
 
 
 class OneKernel(GateArithmetic):
-    """Gates that write their results and keep nothing beside them, as a compiled kernel does."""
+    """Gates that write their results without temporary tensors, as a compiled kernel does."""
 
-    started = 0  # by all of them together
+    started = 0  # kernels, by all instances together
 
     def forward(self, *tensors) -> None:
         OneKernel.started += 1
@@ -92,7 +92,7 @@ def count(
     cells, cases = shape_of(experiment, shape), cases or experiment.training.batch_size
     with FakeTensorMode(allow_non_fake_inputs=True), ExitStack() as changed:
         changed.enter_context(patch.object(layer, "gate_arithmetic", one_kernel))
-        # a module moves by exchanging its tensors, which fake ones refuse; these are where they should be
+        # `Module.to` exchanges tensors, which fake tensors do not allow; they are on the right device already
         changed.enter_context(patch.object(torch.nn.Module, "to", lambda module, _: module))
         learner = Learner(experiment, CPU)
         with FlopCounterMode(display=False) as counter:
@@ -103,7 +103,7 @@ def count(
     return cases, cells, peak, state, counter.get_total_flops(), kernels.total
 
 
-def really(path: Path, settings: Sequence[str], cells: tuple[int, int], cases: int) -> int:
+def count_real(path: Path, settings: Sequence[str], cells: tuple[int, int], cases: int) -> int:
     """Return the peak memory, bytes, of the same step with real tensors; loss and layers are computed as on a GPU."""
     with patch.object(losses, "library_for", lambda _: None), patch.object(layer, "layer_functions", lambda *_: None):
         learner = Learner(read(path, settings), CPU)
@@ -118,15 +118,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cases", type=int, default=0, help="of a step (default: the recipe's)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes every config")
     parser.add_argument("--check", action="store_true", help="count with real tensors as well")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.ERROR)  # hides the warning that this processor does not support bfloat16
     names = ("recipe", "cases", "cells", "peak, GB", "weights and optimizer, GB", "cases on 80 GB", "TFLOP", "kernels",
-             "counted really, GB")  # fmt: skip
+             "real tensors, GB")  # fmt: skip
     print(f"| {' | '.join(names)} |\n| --- |{' ---: |' * (len(names) - 1)}")
-    for path in given.configs:
-        cases, cells, peak, state, flop, kernels = count(path, given.set, given.shape, given.cases)
-        real = f"{really(path, given.set, cells, cases) / 1e9:.4f}" if given.check else ""
-        fits = int((CARD - state) / (peak / cases))
+    for path in arguments.configs:
+        cases, cells, peak, state, flop, kernels = count(path, arguments.set, arguments.shape, arguments.cases)
+        real = f"{count_real(path, arguments.set, cells, cases) / 1e9:.4f}" if arguments.check else ""
+        fits = int((GPU_BYTES - state) / (peak / cases))
         print(f"| {path.stem} | {cases} | {cells[0]} × {cells[1]} | {peak / 1e9:.4f} | {state / 1e9:.4f} | {fits:,} | "
               f"{flop / 1e12:.3f} | {kernels:,} | {real} |", flush=True)  # fmt: skip
 

@@ -42,7 +42,7 @@ Table = dict[str, np.ndarray]  # score -> (lead, threshold); "fss" -> (lead, thr
 def fields(grid: tuple[int, int], num_leads: int) -> tuple[np.ndarray, np.ndarray]:
     """Return forecast and observed fields (lead, y, x) mm/h: persistence of a first frame, and the frames after it."""
     frames = _real_frames(num_leads + 1)
-    frames = _made_up_frames(num_leads + 1) if frames is None else frames
+    frames = _synthetic_frames(num_leads + 1) if frames is None else frames
     repeats = [-(-size // have) for size, have in zip(grid, frames.shape[1:], strict=True)]
     frames = np.nan_to_num(np.tile(frames, (1, *repeats))[:, : grid[0], : grid[1]], nan=0)
     rim = min(max(CELLS) - 1, min(grid) // 2 - 1)
@@ -61,8 +61,8 @@ def _real_frames(number: int) -> np.ndarray | None:
     return record.read(range(FIRST, FIRST + number))
 
 
-def _made_up_frames(number: int) -> np.ndarray:
-    """Make a field of rain that moves by (1, 2) cells per frame."""
+def _synthetic_frames(number: int) -> np.ndarray:
+    """Return synthetic rain (time, y, x), mm/h, that moves by (1, 2) cells per frame."""
     (field,) = make_rain.gaussian_fields(1, 512, np.random.default_rng(1))
     rain = make_rain.to_rain(field, 0.52).astype(np.float32)
     return np.stack([np.roll(rain, (k, 2 * k), (0, 1)) for k in range(number)])

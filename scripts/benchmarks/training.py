@@ -27,8 +27,8 @@ from statistics import median
 
 from nowcast.runtime.waiting import wait_asleep
 
-wait_asleep()  # as nowcast itself does, before torch is loaded
-if "--processor-time" in sys.argv:  # threads of other libraries that wait for work would count in the part that is timed
+wait_asleep()  # as in nowcast, before torch is imported
+if "--processor-time" in sys.argv:  # else waiting threads of other libraries would be counted
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # ruff: noqa: E402
@@ -53,21 +53,21 @@ from nowcast.training.learner import Learner
 from nowcast.training.trainer import Trainer
 
 PARTS = ("data", "motion", "cascade", "forward", "loss", "backward", "optimizer", "layers")
-ALONE = ("motion", "cascade", "layers")  # contained in other parts, or computed before
-WARM_UP = 2  # steps before the first that counts
+ALONE = ("motion", "cascade", "layers")  # contained in other parts, or computed before the step
+WARM_UP = 2  # steps that are not timed
 KEPT_CASES = 200  # of recipes that keep cases: enough for the rounds
 OTHER_LAYERS = (torch.nn.modules.conv._ConvNd, torch.nn.Linear, torch.nn.modules.batchnorm._BatchNorm)
-MUCH = 0.1  # share of a step above which a part is named
+NAMED_FRACTION = 0.1  # parts of a step above this fraction are named
 
 
 class Recipe:
     """A recipe whose steps are timed part by part, in seconds."""
 
-    def __init__(self, path: Path, given: argparse.Namespace, device: torch.device, threads: int):
+    def __init__(self, path: Path, arguments: argparse.Namespace, device: torch.device, threads: int):
         self.name, self.number, self.threads = path.name, 0, threads
-        self.clock = time.process_time if given.processor_time else time.perf_counter
-        experiment = read(path, given)
-        if given.data and follows_rain(experiment):
+        self.clock = time.process_time if arguments.processor_time else time.perf_counter
+        experiment = read(path, arguments)
+        if arguments.data and follows_rain(experiment):
             archive = open_archive(experiment.data)
             self.learner = Learner(with_grid(experiment, archive), device)
             trainer = Trainer(self.learner, archive, Path("not_written"))
@@ -105,7 +105,7 @@ class Recipe:
         return seconds
 
     def _motion(self, batch: Batch) -> float:
-        """Return the seconds in which the motion of a batch's cases is found; 0 where it is not looked for in a step."""
+        """Return the seconds to compute the motion of a batch's cases; 0 if it is not computed in a step."""
         if self.learner.experiment.data.coordinates != "lagrangian":
             return 0.0
         seconds: dict[str, float] = {}
@@ -153,14 +153,14 @@ class Recipe:
         return result
 
 
-def read(path: Path, given: argparse.Namespace) -> Experiment:
-    """Return the experiment of a config, changed as the command line says."""
-    settings = [f"data.kept_cases={KEPT_CASES}", *given.set]
+def read(path: Path, arguments: argparse.Namespace) -> Experiment:
+    """Return the experiment of a config, with the changes of the command line."""
+    settings = [f"data.kept_cases={KEPT_CASES}", *arguments.set]
     experiment = config.read(path, settings)
-    if given.largest_crop and experiment.data.crop > given.largest_crop:
-        settings.append(f"data.crop={given.largest_crop}")
-    if given.data and follows_rain(experiment):
-        settings.append(f'data.records=["{given.data}"]')
+    if arguments.largest_crop and experiment.data.crop > arguments.largest_crop:
+        settings.append(f"data.crop={arguments.largest_crop}")
+    if arguments.data and follows_rain(experiment):
+        settings.append(f'data.records=["{arguments.data}"]')
     elif experiment.model.model_dump().get("grid") == "auto":
         settings.append("model.grid=[0,0]")
     return config.read(path, settings)
@@ -214,7 +214,7 @@ class LayerInputs:
 
 
 def _detached(value):
-    """Return tensors, at any depth of lists and tuples, that take gradients of their own, as the states of a stack do."""
+    """Return copies of tensors, at any depth of lists and tuples, that take gradients, like the states of a stack."""
     if isinstance(value, Tensor):
         return value.detach().requires_grad_(value.requires_grad)
     return [_detached(item) for item in value] if isinstance(value, (list, tuple)) else value
@@ -237,11 +237,11 @@ def table(recipes: Sequence[Recipe], rounds: Sequence[Sequence[dict[str, float]]
 
 
 def above_a_tenth(steps: Sequence[dict[str, float]], *, cascade_in_step: bool) -> list[str]:
-    """Return the names and percentages of the parts beside the layers whose share of a step, in the median, is above MUCH."""
+    """Return names and percentages of the parts besides the layers with a median fraction of a step above NAMED_FRACTION."""
     found = []
     for name in ("data", "cascade", "loss", "rest", "optimizer"):
         share = median(_others(seconds, cascade_in_step)[name] / _whole(seconds) for seconds in steps)
-        if share > MUCH:
+        if share > NAMED_FRACTION:
             found.append(f"{name} {100 * share:.0f} %")
     return found
 
@@ -268,21 +268,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", default="auto")
-    given = parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    device = pick_device(given.device)
+    device = pick_device(arguments.device)
     try:
-        recipes = [Recipe(path, given, device, threads) for path in given.configs for threads in given.threads]
+        recipes = [Recipe(path, arguments, device, threads) for path in arguments.configs for threads in arguments.threads]
     except NowcastError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    rounds = [[recipe.step() for recipe in recipes] for _ in range(given.rounds + WARM_UP)][WARM_UP:]
+    rounds = [[recipe.step() for recipe in recipes] for _ in range(arguments.rounds + WARM_UP)][WARM_UP:]
     name = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else f"{', '.join(map(str, given.threads))} threads of a CPU"
+        else f"{', '.join(map(str, arguments.threads))} threads of a CPU"
     )
-    print(f"Steps on {name}, {given.rounds} rounds, {given.data or 'random fields'}\n")
+    print(f"Steps on {name}, {arguments.rounds} rounds, {arguments.data or 'random fields'}\n")
     print("\n".join(table(recipes, rounds)))
 
 

@@ -26,7 +26,7 @@ BIAS_RANGE = (0.8, 1.25)
 
 
 def crps(sums: Tally) -> np.ndarray:
-    """Return the continuous ranked probability score (lead, 1), mm/h, of the probabilities that are stated."""
+    """Return the continuous ranked probability score (lead, 1), mm/h, of the stated probabilities."""
     return integral_of_brier(brier(sums["probabilities"]), sums["probabilities"].thresholds)[..., None]
 
 
@@ -56,7 +56,7 @@ class Scored:
         self.num_days = len(next(iter(days.values())))
         totals = {name: sum(blocks.values()) for name, blocks in days.items()}
         drawn = {name: resample(list(blocks.values())) for name, blocks in days.items()}
-        self._sums = {(False, True): totals, (True, True): drawn}  # by whether they are resampled, and by lead
+        self._sums = {(False, True): totals, (True, True): drawn}  # (is resampled, is by lead) -> sums
         for is_drawn, sums in ((False, totals), (True, drawn)):
             self._sums[is_drawn, False] = {name: side if side is None else side.pooled() for name, side in sums.items()}
 
@@ -87,7 +87,7 @@ def _by_day(evaluation: Evaluation, name: str) -> dict[str, Tally]:
 
 
 def _in_one_class(sums: ExceedanceSums) -> ExceedanceSums:
-    """Join the classes of probability, which no score of the table needs and which take most of the memory."""
+    """Merge the classes of probability, which no score of the table needs, to save memory."""
     by_class = {name: array for name, array in sums.arrays().items() if "class" in sums.axes()[name]}
     joined = {name: array.sum(axis=-1, keepdims=True) for name, array in by_class.items()}
     return replace(sums, percents=(0,), **joined)
@@ -136,7 +136,7 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
 
 
 def shortfalls(scored: Scored, network: str) -> list[str]:
-    """Return one line for each requirement against the cascade that the network misses."""
+    """Return a line for each goal, relative to the cascade, that the network misses."""
     thresholds, found = scored.evaluation.thresholds, []
     columns = [(thresholds.index(threshold), threshold) for threshold in SHOWN]
     ratio, bias = scored.of("csi", network, against="cascade"), scored.of("bias", network).value
@@ -187,7 +187,7 @@ def write_table(evaluation: Evaluation, output: Path, *, archive: str, test: Pat
     lines = [f"# {archive}, {days} of every ten: {evaluation.num_cases} cases on {scored.num_days} days", "", *table(scored)]
     if network:
         missed = shortfalls(scored, network) or ["none"]
-        lines += [f"**Where {network} misses what is asked of it**", "", *(f"- {line}" for line in missed), ""]
+        lines += [f"**Goals that {network} misses**", "", *(f"- {line}" for line in missed), ""]
     text = "\n".join(lines)
     (output / "archive.md").write_text(text, encoding="utf-8")
     (output / "archive.json").write_text(json.dumps(as_json(scored), indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A network on months of one radar: trained on some days, scored on others beside forecasts that learn nothing.
+"""Train a network on some days of months of one radar, and score it on other days beside baselines without training.
 
 A day's number is days since 1970-01-01 UTC modulo 10. Networks train on days 0 to 4; the cascade (cascade.py) is corrected
 on day 6; everything is scored on day 7, or on days 8 and 9 of the records in `--test`. A case is 4 past and 12 future frames
@@ -59,7 +59,7 @@ MIN_WET = 0.01  # mean fraction of wet cells in the frames of a case
 CASES = 300
 COUNTED_AT_ONCE = 20  # cases from one saving of the counts to the next
 CONFIG = ROOT / "configs" / "archive.toml"
-NO_NETWORK = "none"  # as --network: only the cascade and the baselines
+NO_NETWORK = "none"  # value of --network: only the cascade and the baselines
 KEPT = ("pysteps", "sprog")  # baselines whose forecasts are kept in files: they take up to seconds each
 
 log = logging.getLogger("nowcast.skill")
@@ -92,7 +92,7 @@ def open_record(folder: Path) -> Record:
 
 
 def choose_cases(record: Record, days: Sequence[int], most: int) -> Cases:
-    """Choose up to `most` wet cases on days of these numbers, as many on each day as far as it has them.
+    """Choose up to `most` wet cases on days with these numbers (modulo 10), equally many per day if possible.
 
     Raises DataError (exit 3) if there is none.
     """
@@ -119,7 +119,7 @@ def spread_over_days(days: np.ndarray, most: int) -> np.ndarray:
     while shares.sum() < min(most, len(days)):
         open_days = np.flatnonzero(shares < sizes)
         wanted = min(most, len(days)) - shares.sum()
-        if wanted < len(open_days):  # the last few go to days all over the archive
+        if wanted < len(open_days):  # the last few are spread over days of the whole archive
             open_days = open_days[np.linspace(0, len(open_days) - 1, wanted).round().astype(int)]
         shares[open_days] += 1
     chosen = np.zeros(len(days), bool)
@@ -174,65 +174,65 @@ def train(
     train_run(experiment.model_copy(update={"data": data}), run, resume=is_begun, overwrite=False, device=device)
 
 
-def tabulate(given: argparse.Namespace) -> str:
+def tabulate(arguments: argparse.Namespace) -> str:
     """Score the network, the cascade and all baselines on the test cases; return the table."""
-    device = distributed.join(pick_device(given.device))
+    device = distributed.join(pick_device(arguments.device))
     with distributed.in_turn():  # the first process packs the frames and counts, the others find the results
-        archive = open_record(given.archives / given.archive)
-        tested = open_record(given.test) if given.test else archive
-        cases = choose_cases(tested, WITHHELD_DAYS if given.test else TEST_DAYS, given.cases)
-        validation = choose_cases(archive, VALIDATION_DAYS, given.cases)
-        cascade = cascade_of(validation, given.output / f"{given.archive}_cascade.npz")
+        archive = open_record(arguments.archives / arguments.archive)
+        tested = open_record(arguments.test) if arguments.test else archive
+        cases = choose_cases(tested, WITHHELD_DAYS if arguments.test else TEST_DAYS, arguments.cases)
+        validation = choose_cases(archive, VALIDATION_DAYS, arguments.cases)
+        cascade = cascade_of(validation, arguments.output / f"{arguments.archive}_cascade.npz")
     forecasters: dict[str, Forecaster] = {}
-    if given.network != NO_NETWORK:
-        run = given.output / f"{given.archive}_run"
-        if not given.network:
-            train(given.archives / given.archive, run, given.set, device=given.device)
-        network = open_forecaster(given.network or str(run), device=device)
+    if arguments.network != NO_NETWORK:
+        run = arguments.output / f"{arguments.archive}_run"
+        if not arguments.network:
+            train(arguments.archives / arguments.archive, run, arguments.set, device=arguments.device)
+        network = open_forecaster(arguments.network or str(run), device=device)
         forecasters[network.name] = network
     forecasters["cascade"] = Cascade(cascade, cases.references)
-    folder = given.output / "baselines" / (given.test.resolve().name if given.test else given.archive)
+    folder = arguments.output / "baselines" / (arguments.test.resolve().name if arguments.test else arguments.archive)
     for name in (name for name in available() if name not in forecasters):
         forecasters[name] = kept_forecasts(name, cases, folder / name) if name in KEPT else BASELINES[name]()
-    if len(cases.windows) < given.cases:
-        log.warning("%s has only %d cases of the %d asked for", tested.name, len(cases.windows), given.cases)
+    if len(cases.windows) < arguments.cases:
+        log.warning("%s has only %d of the %d requested cases", tested.name, len(cases.windows), arguments.cases)
     evaluation = evaluate(forecasters, [tested], selection=Selection(), thresholds=THRESHOLDS)
     if not distributed.is_first():
         return ""
-    named = None if given.network == NO_NETWORK else network.name
-    return write_table(evaluation, given.output, archive=given.archive, test=given.test, network=named)
+    named = None if arguments.network == NO_NETWORK else network.name
+    return write_table(evaluation, arguments.output, archive=arguments.archive, test=arguments.test, network=named)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     shared = Path(os.environ.get("NOWCAST_SHARED", ROOT.parent / "shared"))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--archive", required=True, choices=ARCHIVES)
-    parser.add_argument("--network", help=f"a run folder, a checkpoint, pretrained, or {NO_NETWORK}; default: one is trained")
+    parser.add_argument("--network", help=f"a run folder, a checkpoint, pretrained, or {NO_NETWORK}; default: train one")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the config that is trained")
     parser.add_argument("--test", type=Path, metavar="FOLDER", help="other records of the same radar, to score on days 8 and 9")
     parser.add_argument("--cases", type=int, default=CASES, help=f"cases to correct on and to score; default {CASES}")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the table and of what is kept")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the table and of intermediate results")
     parser.add_argument("--archives", type=Path, default=shared / "archives", help="folder with a folder for each archive")
     parser.add_argument("--device", default="auto")
-    given = parser.parse_args(argv)
-    if given.cases < 1:
+    arguments = parser.parse_args(argv)
+    if arguments.cases < 1:
         parser.error("--cases is at least 1")
-    return given
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    given = parse(argv)
+    arguments = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         with terminating():
-            given.output.mkdir(parents=True, exist_ok=True)
-            if text := tabulate(given):
+            arguments.output.mkdir(parents=True, exist_ok=True)
+            if text := tabulate(arguments):
                 print(text)
     except NowcastError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, Terminated) as stopped:
-        print(f"stopped: call again to go on from what is in {given.output}", file=sys.stderr)
+        print(f"stopped: call again to continue from the results in {arguments.output}", file=sys.stderr)
         sys.exit(130 if isinstance(stopped, KeyboardInterrupt) else 143)
 
 

@@ -1,4 +1,4 @@
-"""The cascade: the guidance that a network learns to correct, with odds corrected and cut on validation days.
+"""The cascade: the guidance that a network learns to correct, with log-odds corrected, and cuts set, on validation days.
 
 It is the strongest forecast without learning, and so what a trained network is compared with (archives.py). It is the network
 of nowcast/models/guided before its first step: its log-odds are corrected by an intercept and a slope for each lead and
@@ -30,8 +30,8 @@ def count(past: np.ndarray, future: np.ndarray) -> np.ndarray:
 
 
 def calibrated(counts: np.ndarray) -> Guided:
-    """Return an untrained network with the correction and the cuts that counts (lead, threshold, bin, 2) give."""
-    model = Guided(GuidedConfig(hidden_channels=(1, 1))).eval()  # it contributes nothing: as narrow as can be
+    """Return an untrained network, corrected and cut by counts (lead, threshold, bin, 2)."""
+    model = Guided(GuidedConfig(hidden_channels=(1, 1))).eval()  # untrained, it contributes nothing; the smallest network
     model.correct_guidance(counts)
     return model
 

@@ -47,7 +47,7 @@ LIGHT = slice(2)  # the thresholds by which values are chosen
 NETWORK = "network"
 # Positions of the network's counts at full and at half resolution; those of the baselines KEPT lie between.
 WHOLE, HALF = 0, -1
-SMALLEST = 2 * BLOCK  # cells: smaller grids are not forecast at half resolution
+SMALLEST = 2 * BLOCK  # cells; smaller grids are not forecast at half resolution
 Counts = np.ndarray  # (forecaster, threshold, 3): hits, misses and false alarms
 Chosen = tuple[tuple[str, Any], ...]  # (name, value) of constants that differ from the package's
 Scores = dict[Chosen, np.ndarray]  # CSI (forecaster, threshold) for each choice of constants
@@ -223,19 +223,19 @@ def gain(services: Sequence[Scores], candidate: Chosen) -> float:
     return float(np.mean(ours / package))
 
 
-def table(found: Mapping[str, Scores], chosen: Mapping[str, Chosen]) -> str:
+def table(scores_of: Mapping[str, Scores], chosen: Mapping[str, Chosen]) -> str:
     """Return a table of the values chosen for each fold, and one of the ratios to the kept baselines."""
     rows = [
         [name, f"{constant.own}", *(f"{dict(chosen[fold]).get(name, constant.own)}" for fold in FOLDS)]
         for name, constant in CONSTANTS.items()
     ]
     lines = markdown(["constant", "package", *(f"fold {fold}" for fold in FOLDS)], rows)
-    both = {
-        "the package's": [each[()] for each in found.values()],
-        "chosen without the fold": [found[service][chosen[fold]] for fold, inside in FOLDS.items() for service in inside],
+    kinds = {
+        "the package's": [each[()] for each in scores_of.values()],
+        "chosen without the fold": [scores_of[service][chosen[fold]] for fold, inside in FOLDS.items() for service in inside],
     }
     rows = [[name, against, *_ratios(np.array(scores)[:, [WHOLE, number]])]
-            for name, scores in both.items() for number, against in enumerate(KEPT, 1)]  # fmt: skip
+            for name, scores in kinds.items() for number, against in enumerate(KEPT, 1)]  # fmt: skip
     header = ["constants", "beside", *(f"CSI≥{threshold:g} (of the means)" for threshold in THRESHOLDS)]
     return "\n".join([*lines, "", *markdown(header, rows)])
 

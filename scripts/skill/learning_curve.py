@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How much radar does a network need? Networks trained on 3, 10, 30 and all training days of an archive, scored alike.
+"""Learning curve: networks trained on 3, 10, 30 and all training days of an archive, scored on the same cases.
 
 Days are numbered and split as in archives.py. The days to train on are spread evenly over the days 0 to 4 of every ten that
 have rain; each network is chosen and cut on day 6 and scored on day 7, beside the cascade, which learns nothing.
@@ -80,31 +80,31 @@ def _span(day: np.datetime64) -> tuple:
     return day.astype("datetime64[s]").item(), (day + 1).astype("datetime64[s]").item()
 
 
-def curve(given: argparse.Namespace) -> dict:
+def curve(options: argparse.Namespace) -> dict:
     """Train and score the networks; return the contents of ARCHIVE.json."""
-    record = open_record(given.archives / given.archive)
-    cases, device = choose_cases(record, TEST_DAYS, given.cases), pick_device(given.device)
-    validation = choose_cases(record, VALIDATION_DAYS, given.cases)
-    cascade = cascade_of(validation, given.output / f"{given.archive}_cascade.npz")
+    record = open_record(options.archives / options.archive)
+    cases, device = choose_cases(record, TEST_DAYS, options.cases), pick_device(options.device)
+    validation = choose_cases(record, VALIDATION_DAYS, options.cases)
+    cascade = cascade_of(validation, options.output / f"{options.archive}_cascade.npz")
     forecasters, days = {"cascade": Cascade(cascade, cases.references)}, {}
-    for number in given.days:
-        own, found = splits(record, number)
-        if found in days.values():
+    for number in options.days:
+        own, num_days = splits(record, number)
+        if num_days in days.values():
             continue  # the archive has no more days than that
-        run = given.output / f"{given.archive}_{found}_days"
-        if number == 0 and given.network:
-            run = given.network
+        run = options.output / f"{options.archive}_{num_days}_days"
+        if number == 0 and options.network:
+            run = options.network
         else:
-            settings = settings_of(number, given.steps, given.set)
-            train(given.archives / given.archive, run, settings, device=given.device, splits=own, recipe=given.config)
-        name = f"{found} days"
-        forecasters[name], days[name] = open_forecaster(str(run), device=device), found
+            settings = settings_of(number, options.steps, options.set)
+            train(options.archives / options.archive, run, settings, device=options.device, splits=own, recipe=options.config)
+        name = f"{num_days} days"
+        forecasters[name], days[name] = open_forecaster(str(run), device=device), num_days
     evaluation = evaluate(forecasters, [record], selection=Selection(), thresholds=THRESHOLDS)
     scored = Scored(evaluation)
-    points = [{"days": found, **_ratios(scored, name)} for name, found in days.items()]
-    results = {"archive": given.archive, "thresholds": SHOWN, "test_days": scored.num_days,
+    points = [{"days": num_days, **_ratios(scored, name)} for name, num_days in days.items()]
+    results = {"archive": options.archive, "thresholds": SHOWN, "test_days": scored.num_days,
              "num_cases": evaluation.num_cases, "points": points}  # fmt: skip
-    (given.output / f"{given.archive}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (options.output / f"{options.archive}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     _print_table(scored, days)
     return results
 
@@ -128,9 +128,9 @@ def _ratios(scored: Scored, name: str) -> dict[str, list[float]]:
 
 def _print_table(scored: Scored, days: dict[str, int]) -> None:
     print(f"| training days | {' | '.join(f'CSI ≥ {rate:g} mm/h ÷ cascade' for rate in SHOWN)} |\n| ---: | ---: | ---: |")
-    for name, found in days.items():
+    for name, num_days in days.items():
         ratio = scored.of("csi", name, against="cascade")
-        print(f"| {found} | {' | '.join(shown(ratio, THRESHOLDS.index(rate)) for rate in SHOWN)} |")
+        print(f"| {num_days} | {' | '.join(shown(ratio, THRESHOLDS.index(rate)) for rate in SHOWN)} |")
 
 
 def draw(curves: Sequence[dict]) -> bytes:
@@ -170,21 +170,21 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes the config that is trained")
     parser.add_argument("--archives", type=Path, default=shared / "archives", help="folder with a folder for each archive")
     parser.add_argument("--device", default="auto")
-    given = parser.parse_args(argv)
-    if not given.archive and not given.picture:
+    options = parser.parse_args(argv)
+    if not options.archive and not options.picture:
         parser.error("give --archive or --picture")
-    return given
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    given = parse(argv)
+    options = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        if given.picture:
-            given.output.write_bytes(draw([json.loads(path.read_text()) for path in given.picture]))
+        if options.picture:
+            options.output.write_bytes(draw([json.loads(path.read_text()) for path in options.picture]))
             return
-        given.output.mkdir(parents=True, exist_ok=True)
-        curve(given)
+        options.output.mkdir(parents=True, exist_ok=True)
+        curve(options)
     except NowcastError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

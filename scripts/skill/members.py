@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Members of a forecaster beside pysteps' STEPS: fair CRPS, spread, ranks, spectra, and sums over time and area.
+"""Compare ensemble members of a forecaster with pysteps' STEPS: fair CRPS, spread, ranks, spectra, sums over time and area.
 
-Of each record, up to `--cases` reference times are scored, spread evenly over its days (with `--days 7` those of these numbers,
-days since 1970-01-01 modulo 10) among windows of 4 past and 12 future frames whose newest past frame is at least 1 % wet. STEPS
-has its defaults and as many members, moved by its own motion (`steps`) and by that of the forecaster (`steps, same motion`).
-`--crop` takes the middle of the grid, so that large records take less time.
+Up to `--cases` reference times per record are scored, spread evenly over its days (`--days 7`: only days since 1970-01-01 that
+are 7 modulo 10), from windows of 4 past and 12 future frames whose newest past frame is at least 1 % wet. STEPS has its
+defaults and the same number of members, with its own motion (`steps`) and that of the forecaster (`steps, same motion`).
+`--crop` takes the middle of the grid, to save time.
 
     python scripts/skill/members.py singapore --network runs/singapore --days 7 --cases 26 --output runs/members/singapore
 
-`--perfect N` tells what a perfect ensemble gets on these cases: each of N further members is taken for what was observed. A
-figure within their range is no sign that members are wrong.
+`--perfect N` scores a perfect ensemble on these cases: each of N further members serves as the observation. A score within
+their range is consistent with a perfect ensemble.
 
-Scores are printed as a table, which `--output` holds after each case: members.md. Lead times (and wavelengths) count as apart
-where the interval over days of spread ÷ error (of the power of members ÷ that observed) lies wholly outside of .8 to 1.2.
+Scores are printed as a table, and written to members.md in `--output` after each case. Lead times (and wavelengths) count as
+"apart" if the whole interval over days of spread ÷ error (of the power of members ÷ observed power) is outside .8 to 1.2.
 """
 
 import argparse
@@ -46,17 +46,17 @@ from nowcast.scores.sums import Tally, ratio
 PAST, LEADS, MIN_WET = 4, 12, 0.01
 RATES = (0.1, 0.5, 1.0, 5.0, 10.0)  # mm/h
 CELLS = "cells"
-PERFECT = "perfect "  # and a number: members, with a further one taken for what was observed
-KEPT_WAVES = (4.0, 64.0)  # km
+PERFECT = "perfect "  # and a number: members, with a further member as the observation
+KEPT_WAVES = (4.0, 64.0)  # km, range of wavelengths in the table
 GOAL = (0.8, 1.2)  # of spread ÷ error and of ratios of power
-LIMIT = 10.0  # mm/h, to which rain is also limited for spectra: a few heavier cells hold most of the power
+LIMIT = 10.0  # mm/h; spectra are also computed of rain limited to it, since a few heavy cells dominate the power
 POWERS = {"member_spectra": "Power", "limited_spectra": f"Power of rain limited to {LIMIT:g} mm/h"}
 
 log = logging.getLogger("nowcast.skill")
 
 
 class Totals:
-    """The sums of one forecaster over a case: at cells, spectra, and of the rain of 30 and 60 minutes in boxes."""
+    """Sums of one forecaster over a case: at cells, of spectra, and of the rain of 30 and 60 minutes in boxes."""
 
     def __init__(self, members: int, step_minutes: float, spacing_km: tuple[float, float]):
         self.spacing_km = spacing_km
@@ -74,24 +74,24 @@ class Totals:
 
     def tally(self) -> Tally:
         """Return all sums by kind."""
-        chances, members = self.cells
+        probabilities, members = self.cells
         spectra = {"member_spectra": self.spectra, "limited_spectra": self.limited}
-        return Tally({"probabilities": chances, "members": members, **spectra, **self.boxes.kinds})
+        return Tally({"probabilities": probabilities, "members": members, **spectra, **self.boxes.kinds})
 
 
-def parts(tally: Tally) -> dict[str, tuple[EnsembleSums, ExceedanceSums]]:
-    """Return the sums of members and of chances at cells, and of each length of interval and side of boxes."""
-    found = {CELLS: (tally["members"], tally["probabilities"])}
+def sums_by_kind(tally: Tally) -> dict[str, tuple[EnsembleSums, ExceedanceSums]]:
+    """Return the sums of members and of probabilities: at cells, and for each interval and box size."""
+    sums = {CELLS: (tally["members"], tally["probabilities"])}
     for minutes in (m for m in SUM_MINUTES if f"members_{m}_min" in tally):
         both = tally[f"members_{minutes}_min"], tally[f"probabilities_{minutes}_min"]
-        found |= {f"{minutes} min, {side:g} km": tuple(each.of_box(n) for each in both) for n, side in enumerate(BOXES_KM)}
-    return found
+        sums |= {f"{minutes} min, {side:g} km": tuple(each.of_box(n) for each in both) for n, side in enumerate(BOXES_KM)}
+    return sums
 
 
 def cases_of(record: Record, days: Sequence[int], most: int) -> np.ndarray:
     """Return the positions (case, time) of past and future frames of the cases to score, ascending.
 
-    They are chosen by their newest past frame: chosen by what came as well, every good forecast would seem too dry.
+    They are chosen by the newest past frame only: chosen also by later frames, every good forecast would seem too dry.
     """
     windows = find_windows(record.times, input_frames=PAST, lead_frames=LEADS, time_step=record.time_step)
     positions = windows.positions
@@ -105,23 +105,23 @@ def cases_of(record: Record, days: Sequence[int], most: int) -> np.ndarray:
     return drawn[spread_over_days(record.times[drawn[:, PAST - 1]].astype("datetime64[D]"), most)]
 
 
-def forecasters_of(given: argparse.Namespace, record: Record) -> dict[str, Ensemble]:
+def forecasters_of(arguments: argparse.Namespace, record: Record) -> dict[str, Ensemble]:
     """Return the forecasters by name, for this record."""
-    named = {"members": open_forecaster(given.network, device=pick_device("cpu"))}
-    named |= {"steps": Steps(), "steps, same motion": Steps(own_motion=False)} if not given.alone else {}
+    named = {"members": open_forecaster(arguments.network, device=pick_device("cpu"))}
+    named |= {"steps": Steps(), "steps, same motion": Steps(own_motion=False)} if not arguments.alone else {}
     adapted = {name: each.on_record(record, record.time_step) for name, each in named.items()}
-    further = {"members": given.perfect}
-    return {name: Ensemble(each, given.members + further.get(name, 0), given.seed) for name, each in adapted.items()}
+    further = {"members": arguments.perfect}
+    return {name: Ensemble(each, arguments.members + further.get(name, 0), arguments.seed) for name, each in adapted.items()}
 
 
 def score_case(
     forecasters: dict[str, Ensemble], frames: np.ndarray, record: Record, seconds: dict[str, float], num_members: int
 ) -> dict[str, Tally]:
-    """Score the first members of one case (time, y, x), mm/h; add the time that each takes to `seconds`."""
+    """Score the first members of one case (time, y, x), mm/h; add the computing time of each to `seconds`."""
     past, future = frames[:PAST], frames[PAST:]
     step = record.time_step / np.timedelta64(60, "s")
     further = range(num_members, forecasters["members"].num_members)
-    # what is scored, as whose members, and the number of the member that is taken for what was observed
+    # name -> forecaster, and the index of the member that serves as the observation
     scored = {name: (name, None) for name in forecasters} | {f"{PERFECT}{number}": ("members", number) for number in further}
     totals = {name: Totals(num_members, step, record.grid.spacing_km) for name in scored}
     drawn = {name: each.draw(past, LEADS) for name, each in forecasters.items()}
@@ -146,15 +146,15 @@ def flatness(ensemble: EnsembleSums) -> np.ndarray:
 
 
 def rows(blocks: dict[str, list[Tally]]) -> Iterator[list[str]]:
-    """Yield the rows of the table: the figures of each forecaster, and the ratio of the first to the others."""
-    total = {name: parts(sum(tallies)) for name, tallies in blocks.items()}
-    own = next(iter(total))
-    for kind in total[own]:
-        for name, found in total.items():
-            members, chances = found[kind][0], found[kind][1].pooled()
+    """Yield the rows of the table: the scores of each forecaster, and the ratio of the first to the others."""
+    total = {name: sums_by_kind(sum(tallies)) for name, tallies in blocks.items()}
+    first_name = next(iter(total))
+    for kind in total[first_name]:
+        for name, sums in total.items():
+            members, probabilities = sums[kind][0], sums[kind][1].pooled()
             pooled, by_lead = members.pooled(), spread_skill(members)
-            figures = [float(crps_fair(pooled)[0]), *_ratio(blocks, own, name, kind), float(flatness(pooled)[0])]
-            skill, reliability = brier_skill(chances)[0], brier_reliability(chances)[0]
+            figures = [float(crps_fair(pooled)[0]), *_ratio(blocks, first_name, name, kind), float(flatness(pooled)[0])]
+            skill, reliability = brier_skill(probabilities)[0], brier_reliability(probabilities)[0]
             yield [
                 kind, name, f"{figures[0]:.4f}", figures[1], f"{figures[2]:.3f}",
                 f"{np.nanmin(by_lead):.2f} to {np.nanmax(by_lead):.2f}" if np.isfinite(by_lead).any() else "–",
@@ -164,26 +164,26 @@ def rows(blocks: dict[str, list[Tally]]) -> Iterator[list[str]]:
 
 
 def _spreads(blocks: list[Tally], kind: str) -> tuple[str, str]:
-    """Return how many lead times are apart from GOAL in spread ÷ error, and that of all together with its interval."""
-    sides = [parts(tally)[kind][0] for tally in blocks]
+    """Return the number of lead times with spread ÷ error outside GOAL, and the ratio of all lead times with its interval."""
+    sides = [sums_by_kind(tally)[kind][0] for tally in blocks]
     value = float(spread_skill(sum(sides).pooled())[0])
     if (drawn := resample(sides)) is None:
         return "–", f"{value:.2f}"
     low, high = quantiles(spread_skill(resample([side.pooled() for side in sides]))[..., 0])
-    return apart(spread_skill(drawn)), f"{value:.2f} ({low:.2f} to {high:.2f})"
+    return outside(spread_skill(drawn)), f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
-def apart(drawn: np.ndarray) -> str:
-    """Return how many ratios (resample, …) have an interval that lies wholly outside of GOAL, of how many that have one."""
+def outside(drawn: np.ndarray) -> str:
+    """Return the number of ratios (resample, …) whose whole interval is outside GOAL, and the number with an interval."""
     low, high = quantiles(drawn)
     return f"{int(((low > GOAL[1]) | (high < GOAL[0])).sum())} of {int(np.isfinite(low).sum())}"
 
 
-def _ratio(blocks: dict[str, list[Tally]], own: str, other: str, kind: str) -> list[str]:
-    """Return the ratio of fair CRPS, own / other, with its interval over days where there are enough."""
-    if own == other:
+def _ratio(blocks: dict[str, list[Tally]], first_name: str, other: str, kind: str) -> list[str]:
+    """Return the ratio of fair CRPS, first / other, with its interval over days if there are enough."""
+    if first_name == other:
         return ["–"]
-    sides = [[parts(tally)[kind][0].pooled() for tally in blocks[name]] for name in (own, other)]
+    sides = [[sums_by_kind(tally)[kind][0].pooled() for tally in blocks[name]] for name in (first_name, other)]
     value = float(crps_fair(sum(sides[0]))[0] / crps_fair(sum(sides[1]))[0])
     drawn = [resample(side) for side in sides]
     if drawn[0] is None:
@@ -193,10 +193,10 @@ def _ratio(blocks: dict[str, list[Tally]], own: str, other: str, kind: str) -> l
 
 
 def perfect_text(blocks: dict[str, list[Tally]]) -> str:
-    """Return, for each kind, the least and most flatness and spread ÷ error where a further member was observed."""
+    """Return the range of flatness and spread ÷ error of each kind, with further members as the observation."""
     listed: dict[str, list[tuple[float, float, float, float]]] = {}
     for tallies in blocks.values():
-        for kind, (members, _) in parts(sum(tallies)).items():
+        for kind, (members, _) in sums_by_kind(sum(tallies)).items():
             pooled, by_lead = members.pooled(), spread_skill(members)
             if np.isfinite(by_lead).any():
                 figures = flatness(pooled)[0], np.nanmin(by_lead), np.nanmax(by_lead), spread_skill(pooled)[0]
@@ -212,42 +212,42 @@ def perfect_text(blocks: dict[str, list[Tally]]) -> str:
 
 
 def perfect_power(blocks: dict[str, list[Tally]], kind: str) -> str:
-    """Return how many ratios of power (lead, wavelength) are apart from GOAL where a further member was observed."""
-    found = [resample([tally[kind] for tally in tallies]) for tallies in blocks.values()]
+    """Return the number of ratios of power (lead, wavelength) outside GOAL, with further members as the observation."""
+    drawn_sums = [resample([tally[kind] for tally in tallies]) for tallies in blocks.values()]
     kept = [KEPT_WAVES[0] <= wave <= KEPT_WAVES[1] for wave in WAVELENGTHS_KM]
-    return ", ".join(f"{apart(spectrum_ratio(drawn)[..., kept])} apart" for drawn in found if drawn is not None) or "–"
+    return ", ".join(f"{outside(spectrum_ratio(drawn)[..., kept])} apart" for drawn in drawn_sums if drawn is not None) or "–"
 
 
 def table(blocks: dict[str, list[Tally]]) -> str:
-    """Return the figures as a table in Markdown, and the spectra of members beside the observation's by lead time."""
+    """Return the scores as a table in Markdown, and the spectra of members relative to the observation by lead time."""
     perfect = {name: tallies for name, tallies in blocks.items() if name.startswith(PERFECT)}
     blocks = {name: tallies for name, tallies in blocks.items() if name not in perfect}
     head = ["of", "forecaster", "fair CRPS", "ratio to it", "flatness", "spread ÷ error by lead", "apart", "of all leads"]
     head += ["Brier skill", "reliability × 1000"]
     lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows(blocks))]
     for kind, what in POWERS.items():
-        lines += ["", f"{what}, members ÷ observed, least and most over lead times, and of all lead times:", ""]
+        lines += ["", f"{what}, members ÷ observed, range over lead times, and of all lead times:", ""]
         lines += [f"- {name}: {power_text([tally[kind] for tally in tallies])}" for name, tallies in blocks.items()]
     if perfect:
-        lines += ["", f"Members where each of {len(perfect)} further ones is taken for what was observed, least and most:", ""]
+        lines += ["", f"Range with each of {len(perfect)} further members as the observation:", ""]
         lines += [perfect_text(perfect), ""]
         lines += [f"- {what}: {perfect_power(perfect, kind)}" for kind, what in POWERS.items()]
     return "\n".join(lines)
 
 
 def power_text(blocks: list[SpectrumSums]) -> str:
-    """Return the ratio of power at each wavelength, that of all together, and how many lead times and wavelengths are apart."""
+    """Return the ratio of power at each wavelength and in total, and the number of lead times and wavelengths outside GOAL."""
     spectra = sum(blocks)
     all_leads = ratio(spectra.power_f.sum(axis=0), spectra.power_o.sum(axis=0))
-    told = [
+    texts = [
         f"{wave:g} km {np.nanmin(by_lead):.2f} to {np.nanmax(by_lead):.2f}, {of_all:.2f}"
         for wave, by_lead, of_all in zip(WAVELENGTHS_KM, spectrum_ratio(spectra).T, all_leads, strict=True)
         if KEPT_WAVES[0] <= wave <= KEPT_WAVES[1] and np.isfinite(by_lead).any()
     ]
     if (drawn := resample(blocks)) is not None:
         kept = [KEPT_WAVES[0] <= wave <= KEPT_WAVES[1] for wave in WAVELENGTHS_KM]
-        told.append(f"{apart(spectrum_ratio(drawn)[..., kept])} apart")
-    return f"{'; '.join(told)}; all wavelengths {float(ratio(spectra.power_f.sum(), spectra.power_o.sum())):.2f}"
+        texts.append(f"{outside(spectrum_ratio(drawn)[..., kept])} apart")
+    return f"{'; '.join(texts)}; all wavelengths {float(ratio(spectra.power_f.sum(), spectra.power_o.sum())):.2f}"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -258,49 +258,49 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--days", type=int, nargs="*", default=[], help="numbers of the days, modulo 10; default: all")
     parser.add_argument("--cases", type=int, default=20)
     parser.add_argument("--members", type=int, default=24)
-    parser.add_argument("--perfect", type=int, default=0, metavar="N", help="also take each of N further members for the truth")
+    parser.add_argument("--perfect", type=int, default=0, metavar="N", help="also score N further members as the observation")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--crop", type=int, default=0, help="cells of the middle of the grid that are forecast; 0: all")
     parser.add_argument("--alone", action="store_true", help="without STEPS")
-    given = parser.parse_args(argv)
-    if given.perfect < 0:
+    arguments = parser.parse_args(argv)
+    if arguments.perfect < 0:
         parser.error("--perfect is at least 0")
-    return given
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    given = parse(argv)
+    arguments = parse(argv)
     logging.basicConfig(level=logging.WARNING)
-    given.output.mkdir(parents=True, exist_ok=True)
+    arguments.output.mkdir(parents=True, exist_ok=True)
     blocks: dict[str, dict[tuple[str, str], Tally]] = {}
     seconds: dict[str, float] = {}
     number = 0
-    for argument in given.records:
+    for argument in arguments.records:
         for record in open_records([argument]):
-            forecasters = forecasters_of(given, record)
-            for positions in cases_of(record, given.days, given.cases):
+            forecasters = forecasters_of(arguments, record)
+            for positions in cases_of(record, arguments.days, arguments.cases):
                 frames = record.read(positions)
-                frames = middle(frames, given.crop) if given.crop else frames
-                # less is none in what is observed, as in STEPS and in members, so that ranks count no drizzle; not in what is
-                # forecast from: networks take drizzle for a sign of rain
+                frames = middle(frames, arguments.crop) if arguments.crop else frames
+                # observed drizzle counts as dry, as in STEPS and in members, so that it does not affect ranks; past frames are
+                # unchanged, since networks use drizzle as a predictor
                 frames[PAST:][frames[PAST:] < DRY] = 0
                 day = str(record.times[positions[PAST - 1]].astype("datetime64[D]"))
-                for name, tally in score_case(forecasters, frames, record, seconds, given.members).items():
-                    own = blocks.setdefault(name, {})
+                for name, tally in score_case(forecasters, frames, record, seconds, arguments.members).items():
+                    by_day = blocks.setdefault(name, {})
                     key = (record.name, day)
-                    own[key] = own[key] + tally if key in own else tally
+                    by_day[key] = by_day[key] + tally if key in by_day else tally
                 number += 1
                 listed = {name: list(days.values()) for name, days in blocks.items()}
                 text = f"{number} cases on {len(next(iter(listed.values())))} days\n\n{table(listed)}\n"
-                if not given.perfect:  # the further members take time as well
+                if not arguments.perfect:  # further members would add to the time
                     text += "\nSeconds of a core: " + ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
-                with replacing(given.output / "members.md", overwrite=True) as temporary:
+                with replacing(arguments.output / "members.md", overwrite=True) as temporary:
                     temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
     if not number:
         raise DataError(
-            f"no case in {', '.join(given.records)}: no window of {PAST} + {LEADS} frames begins {MIN_WET:.0%} wet there"
+            f"no case in {', '.join(arguments.records)}: no window of {PAST} + {LEADS} frames is wet enough ({MIN_WET:.0%})"
         )
-    print((given.output / "members.md").read_text(encoding="utf-8"))
+    print((arguments.output / "members.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

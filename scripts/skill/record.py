@@ -138,14 +138,14 @@ def score_record(path: Path, network: str, output: Path, baselines: Path, *, sta
     except DataError as error:
         _write(output, {"network": opened.name, "refused": str(error).splitlines()[0]})
         return f"{output}: {error}"
-    facts = identity(opened, record, cases)
-    if read_cases(output) == facts:
+    identity_of_scores = identity(opened, record, cases)
+    if read_cases(output) == identity_of_scores:
         return f"{output}: done already"
     (output / CASES).unlink(missing_ok=True)
     sources = sources_of(opened, record, cases, baselines)
     evaluation = evaluate(sources, [record], selection=Selection(), thresholds=THRESHOLDS)
     write_scores(evaluation, output)
-    _write(output, facts)
+    _write(output, identity_of_scores)
     return f"{output}: {evaluation.num_cases} cases of {cases.num_leads} leads"
 
 
@@ -165,10 +165,10 @@ def read_cases(output: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _write(output: Path, facts: dict[str, Any]) -> None:
+def _write(output: Path, identity_of_scores: dict[str, Any]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     with replacing(output / CASES) as temporary:
-        temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(identity_of_scores, indent=1) + "\n", encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

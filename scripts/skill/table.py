@@ -69,7 +69,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Goal:
-    """A goal for a figure, the bound wanted, the value found, and the result."""
+    """A goal for a figure, the required bound, the value, and the result."""
 
     goal: str
     wanted: str

@@ -60,5 +60,5 @@ def test_a_network_of_more_past_frames_is_named(tmp_path, capfd):
     assert done.returncode == 1
     assert "beams_small.toml failed, see above" in done.stderr
     told = capfd.readouterr().err  # by the process of its own in which it was measured
-    assert "beams_small.toml forecasts from 5 frames; here there are 4" in told
+    assert "beams_small.toml needs 5 past frames; this benchmark has 4" in told
     assert "Traceback" not in told + done.stderr

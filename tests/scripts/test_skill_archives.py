@@ -66,7 +66,7 @@ def test_a_table_of_all_forecasters_on_day_7_and_what_is_done_is_kept(folder, ca
 def test_a_network_is_named_with_where_it_misses(folder, capsys):
     call(folder, network="persistence")
     text = capsys.readouterr().out
-    assert "**Where persistence misses what is asked of it**" in text
+    assert "**Goals that persistence misses**" in text
     assert "- CSI ≥ 1 mm/h ÷ cascade is" in text
 
 

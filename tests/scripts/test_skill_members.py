@@ -45,7 +45,7 @@ def test_power_is_told_by_lead_time_of_all_and_of_all_wavelengths():
 
 def test_ratios_are_apart_whose_interval_lies_outside_of_the_goal():
     drawn = np.stack([np.array([0.7, 1.0, 1.3, 0.75, np.nan]) + change for change in (-0.06, 0.06)] * 50)
-    assert skill_members.apart(drawn) == "2 of 4"  # .64 to .76 and 1.24 to 1.36; .69 to .81 reaches the goal
+    assert skill_members.outside(drawn) == "2 of 4"  # .64 to .76 and 1.24 to 1.36; .69 to .81 reaches the goal
 
 
 @pytest.mark.slow
@@ -62,13 +62,13 @@ def test_members_of_extrapolation_are_scored_alone(tmp_path, capsys):
     assert all(scores[kind] > 0 for kind in ("cells", "30 min, 0 km", "60 min, 10 km"))
     assert np.isnan(scores["60 min, 40 km"]), "what enters the grid is missing, so no square of 40 km is known"
     assert len(re.findall(r"- members: 4 km [\d.]+ to [\d.]+, [\d.]+; .* all wavelengths [\d.]+", printed)) == 2
-    assert "Members where each of 2 further ones is taken for what was observed" in printed
+    assert "Range with each of 2 further members as the observation" in printed
     perfect = dict(re.findall(r"- (.*): flatness ([\d.]+ to [\d.]+); spread ÷ error of all leads", printed))
-    assert list(perfect) == [kind for kind, score in scores.items() if np.isfinite(score)], "what is unknown is not told"
+    assert list(perfect) == [kind for kind, score in scores.items() if np.isfinite(score)], "unknown scores are left out"
     assert "Seconds of a core" not in printed, "the further members take time as well"
     skill_members.main([str(record), *words[:5], "--output", str(tmp_path / "bare")])
     bare = capsys.readouterr().out
-    assert bare.split("Seconds of a core: members")[0].strip() == printed.split("Members where")[0].strip()
+    assert bare.split("Seconds of a core: members")[0].strip() == printed.split("Range with")[0].strip()
 
 
 def test_what_a_perfect_ensemble_gets_is_that_of_further_members():
