@@ -1,4 +1,4 @@
-"""Makers of small synthetic records: plain functions with keyword arguments, no fixtures."""
+"""Write small synthetic records, and run commands on them: plain functions with keyword arguments, no fixtures."""
 
 import os
 import re
@@ -13,7 +13,7 @@ SHARED = Path(os.environ.get("NOWCAST_SHARED", ROOT.parent / "shared")).resolve(
 
 
 def rain(*, frames=12, shape=(48, 56), motion=(1, 2), missing=0.0, seed=0) -> np.ndarray:
-    """(time, y, x) float32 mm/h: smooth rain cells moved by whole cells per frame; NaN with probability `missing`."""
+    """Return smooth rain (time, y, x) float32, mm/h, moved by whole cells per frame; NaN with probability `missing`."""
     rng = np.random.default_rng(seed)
     margin = [frames * abs(m) for m in motion]
     field = gaussian_filter(rng.normal(size=(shape[0] + 2 * margin[0], shape[1] + 2 * margin[1])), 3, mode="wrap")
@@ -72,7 +72,7 @@ PROBABILISTIC = {  # sections of a config: the recipe's model, small, and its lo
 
 
 def tiny_experiment(records, **training):
-    """An experiment that trains in a second: 2 frames in, 3 out, crops of 16 cells."""
+    """Return an experiment that trains in a second: 2 past frames, 3 lead times, crops of 16 cells."""
     from nowcast import config
 
     tree = {
@@ -88,7 +88,7 @@ def tiny_experiment(records, **training):
 
 
 def tiny_run(folder, records, **training):
-    """A run folder after two steps of `tiny_experiment`: a network for 2 frames in, 3 out; return the folder."""
+    """Train `tiny_experiment` for two steps: a network of 2 past frames and 3 lead times; return the run folder."""
     from nowcast.commands.train import train_run
 
     experiment = tiny_experiment(records, **{"steps": 2, **training})
@@ -115,8 +115,8 @@ def command(*argv):
 def expect(code, *argv, says):
     """Assert that `nowcast ARGV` ends with that code, one or two lines on stderr that match, no output and no new file."""
     before = sorted(os.listdir())
-    found, out, err = command(*argv)
-    assert (found, out) == (code, ""), err
+    exit_code, out, err = command(*argv)
+    assert (exit_code, out) == (code, ""), err
     assert re.search(says, err), err
     assert err.startswith("error: ")
     assert err.count("\n") <= 2
@@ -124,22 +124,22 @@ def expect(code, *argv, says):
     assert sorted(os.listdir()) == before
 
 
-def evaluation(*, names=("persistence", "net"), records=("a",), leads=3, thresholds=(0.5, 1.0, 5.0, 10.0), **facts):
-    """An Evaluation of random rain on 1 km: a case in each of `num_blocks` days, and an example to look at."""
+def evaluation(*, names=("persistence", "net"), records=("a",), leads=3, thresholds=(0.5, 1.0, 5.0, 10.0), **changes):
+    """Return an Evaluation of random rain on 1 km cells: a case on each of `num_blocks` days, and an example case."""
     from nowcast.evaluation.examples import ScoredCase, make_example
     from nowcast.evaluation.result import Evaluation
     from nowcast.quantity import RAIN_RATE
     from nowcast.scores import Setup, tallies
 
-    quantity, num_blocks = facts.get("quantity", RAIN_RATE), facts.get("num_blocks", 6)
+    quantity, num_blocks = changes.get("quantity", RAIN_RATE), changes.get("num_blocks", 6)
     rng = np.random.default_rng(0)
     minutes = tuple(5.0 * n for n in range(1, leads + 1))
     result = Evaluation(minutes, thresholds, quantity, list(records), num_cases=num_blocks)
     setup = Setup(thresholds, (1.0, 1.0), scales_km=(1.0, 3.0))
     for block in range(num_blocks):
         observed, *forecasts = rng.gamma(0.3, 4, (len(names) + 1, leads, 12, 14)).astype(np.float32)
-        found = tallies(dict(zip(names, forecasts, strict=True)), observed, np.isfinite(observed), setup)
-        for name, tally in found.items():
+        tallied = tallies(dict(zip(names, forecasts, strict=True)), observed, np.isfinite(observed), setup)
+        for name, tally in tallied.items():
             result.add(name, (records[0], f"day {block}"), tally)
     fields = rng.gamma(0.3, 4, (len(names) + 1, leads, 10, 12)).astype(np.float32)
     fields[:, :, :2] = np.nan

@@ -1,4 +1,4 @@
-"""Synthetic archives to plan a training for: their facts alone, or a record of moving rain."""
+"""Synthetic archives for `nowcast plan`: fingerprints, or a record of moving rain."""
 
 import math
 
@@ -15,7 +15,7 @@ MINUTES = np.timedelta64(60, "s")
 
 
 def series(*runs, minutes=5, wet=0.1, name="a", start=START, gap_hours=6.0):
-    """A record of runs of frames, some hours apart."""
+    """Return a record of series of frames without gaps, some hours apart."""
     times, at = [], start
     for frames in runs:
         times.append(at + np.arange(frames) * minutes * MINUTES)
@@ -29,7 +29,7 @@ def made_up(
     parts, *, motion=4.0, heavy=0.01, missing=0.1, most_missing=0.1, top=60.0, quantity=RAIN_RATE,
     rainy_frames=0.5, num_rainy_days=1,
 ):  # fmt: skip
-    """A fingerprint with that motion, of which a tenth is wet and `heavy` has 8 mm/h."""
+    """Return the fingerprint of rain with this motion: a tenth of the cells is wet, the fraction `heavy` has 8 mm/h."""
     counts = np.zeros(len(RATES) - 1)
     for rate, share in ((0.0, 0.9 - heavy), (0.3, 0.1), (8.0, heavy), (top, 1e-4)):
         counts[np.searchsorted(RATES, rate, side="right") - 1] += share * 1e6

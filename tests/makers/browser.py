@@ -1,4 +1,4 @@
-"""A real browser without a display, over the pipe of its own DevTools protocol; nothing has to be installed beside it."""
+"""Control a headless Chromium by a pipe of its DevTools protocol, without further packages."""
 
 import contextlib
 import json
@@ -10,16 +10,16 @@ import time
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-SECONDS = 60  # for one answer, on a busy machine
+SECONDS = 60  # longest time for one reply, on a busy machine
 
 
 def find_browser():
-    """The path of a Chromium, or None."""
+    """Return the path of an installed Chromium, or None."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class Browser:
-    """One tab. `call` waits for the answer of a DevTools method; events that come meanwhile are in `events`."""
+    """One tab. `call` waits for the reply of a DevTools method; events received meanwhile are in `events`."""
 
     def __init__(self, process, to_browser, from_browser):
         self.process, self.to_browser, self.from_browser = process, to_browser, from_browser
@@ -45,14 +45,14 @@ class Browser:
         while b"\0" not in self.rest:
             ready, _, _ = select.select([self.from_browser], [], [], max(end - time.monotonic(), 0))
             assert ready, f"no answer from the browser in {SECONDS} s"
-            part = os.read(self.from_browser, 1 << 20)
-            assert part, "the browser has gone"
-            self.rest += part
+            received = os.read(self.from_browser, 1 << 20)
+            assert received, "the browser has gone"
+            self.rest += received
         message, _, self.rest = self.rest.partition(b"\0")
         return json.loads(message)
 
     def open(self, path, *, width, height=900):
-        """Load a file in a window of that width and wait until everything in it is there."""
+        """Load a file in a window of this width, px, and wait until it is complete."""
         self.events.clear()
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Page.navigate", url=Path(path).resolve().as_uri())
@@ -60,24 +60,24 @@ class Browser:
             self.events.append(self._next())
 
     def evaluate(self, expression):
-        """The value of a JavaScript expression in the page."""
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        """Return the value of a JavaScript expression in the page."""
+        reply = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in reply, reply
+        return reply["result"].get("value")
 
     def heard(self, method):
-        """The events of that name since the page was opened."""
+        """Return the events of this name since the page was opened."""
         return [event["params"] for event in self.events if event.get("method") == method]
 
 
 @contextlib.contextmanager
 def browser(folder):
-    """A running browser that keeps its profile in `folder`."""
+    """Context manager of a running browser with its profile in `folder`."""
     read_there, write_here = os.pipe()
     read_here, write_there = os.pipe()
     command = [find_browser(), "--headless=new", "--remote-debugging-pipe", f"--user-data-dir={folder}"]
     command += ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"]
-    # the protocol's pipe has the numbers 3 and 4 in the browser; the shell renumbers, which subprocess cannot
+    # the browser expects the pipe as file descriptors 3 and 4; the shell assigns these, subprocess cannot
     shell = f'exec "$@" 3<&{read_there} 4>&{write_there}'
     process = subprocess.Popen(
         ["bash", "-c", shell, "bash", *command], pass_fds=(read_there, write_there), stdout=subprocess.DEVNULL,

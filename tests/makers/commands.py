@@ -1,4 +1,4 @@
-"""The commands that read a record."""
+"""Command lines of all commands that read a record."""
 
 import tomli_w
 

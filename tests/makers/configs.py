@@ -1,22 +1,22 @@
-"""The keys and the comments of a config as text."""
+"""Read keys and comments from the text of a config."""
 
 import re
 
 
 def commented_keys(path):
-    """{dotted key: its comment} of a TOML file, by line."""
-    found, where = {}, ""
+    """Return {dotted key: comment} of a TOML file."""
+    comments, section = {}, ""
     for line in path.read_text(encoding="utf-8").splitlines():
         if opened := re.match(r"\[([\w.]+)\]", line):
-            where = opened[1]
+            section = opened[1]
         elif key := re.match(r"(\w+) = [^#]*(#.*)?$", line):
-            found[f"{where}.{key[1]}"] = (key[2] or "").strip("# ")
-    return found
+            comments[f"{section}.{key[1]}"] = (key[2] or "").strip("# ")
+    return comments
 
 
-def dotted(tree, where=""):
+def dotted(tree, section=""):
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from dotted(value, f"{where}{key}.")
+            yield from dotted(value, f"{section}{key}.")
         else:
-            yield f"{where}{key}"
+            yield f"{section}{key}"

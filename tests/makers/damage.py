@@ -1,10 +1,10 @@
-"""Damage to files, as a power cut, a full disk or a faulty one leaves it."""
+"""Damage files as a power cut, a full disk or a faulty disk does."""
 
 import os
 
 
 def zeros_from(first):
-    """Damage that leaves the first bytes of a file and makes all others zero."""
+    """Return a function that sets all bytes of a file after the first ones to zero."""
 
     def damage(path):
         content = path.read_bytes()
@@ -19,7 +19,7 @@ def cut(path):
 
 
 def empty(path):
-    """Leave nothing in a file."""
+    """Truncate a file to 0 bytes."""
     path.write_bytes(b"")
 
 
@@ -29,5 +29,5 @@ def remove(path):
 
 
 def replace(old, new):
-    """Damage that puts other bytes of the same number in place of some."""
+    """Return a function that replaces bytes of a file by others of the same length."""
     return lambda path: path.write_bytes(path.read_bytes().replace(old, new))

@@ -1,4 +1,4 @@
-"""Records some of whose frames are damaged."""
+"""Write records with damaged frames."""
 
 import os
 import re
@@ -19,7 +19,7 @@ def damage(path, frames):
 
 
 def write_by_frame(path, fields):
-    """As `write_record`, with each frame in a chunk of its own."""
+    """Write a record as `write_record` does, with one chunk per frame."""
     write_record(path, fields)
     stored = path.with_suffix(".stored")
     with netCDF4.Dataset(path) as source, netCDF4.Dataset(stored, "w") as file:

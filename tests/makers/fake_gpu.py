@@ -1,4 +1,4 @@
-"""A GPU that is not there: fake CUDA tensors have a shape, a dtype and a device, but no values.
+"""Simulate a GPU: fake CUDA tensors have a shape, a dtype and a device, but no values.
 
 torch refuses operations on tensors of two devices, fake or not. What would make the processor wait for the GPU is noted with
 its line; so is a copy in the background that is none, because the processor's memory is not pinned. Where a result depends on
@@ -29,7 +29,7 @@ INDEXED = (aten.index.Tensor, aten.index_put_.default, aten.index_put.default)
 
 
 class Waits(TorchDispatchMode):
-    """Notes the operations that wait for the GPU: `found` has lines such as `models/guided/network.py:122 index.Tensor`."""
+    """Records operations that wait for the GPU in `found`, as lines such as `models/guided/network.py:122 index.Tensor`."""
 
     def __init__(self):
         super().__init__()
@@ -112,7 +112,7 @@ class Values(TorchFunctionMode):
 
 
 class Event:
-    """An event, or a stream, of a GPU that is not there."""
+    """An event, or a stream, of the simulated GPU."""
 
     def __init__(self, *_, **__):
         pass
@@ -139,7 +139,7 @@ def backward(loss):
             found = node.apply(*arguments) if is_own else node(*arguments)
             del given, arguments
         found = found if isinstance(found, tuple) else (found,)
-        if is_own:  # it has no edges for what is no tensor
+        if is_own:  # it has edges for tensors only
             found = [gradient for gradient, needed in zip(found, node.needs_input_grad, strict=True) if needed]
             edges = [edge for edge in node.next_functions if edge[0] is not None]
         else:
@@ -181,7 +181,7 @@ def fake_gpu(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, Event)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (MEMORY, MEMORY))
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: MEMORY // 4)  # so large grids are forecast in tiles
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: MEMORY // 4)  # so that large grids are forecast in tiles
     for name in ("reset_peak_memory_stats", "synchronize"):
         monkeypatch.setattr(torch.cuda, name, Event.record)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)

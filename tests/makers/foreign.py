@@ -1,4 +1,4 @@
-"""Makers of forecast files as other programs write them, on the grid of `makers.write_record`."""
+"""Write forecast files as other programs do, on the grid of `makers.write_record`."""
 
 from datetime import datetime
 
@@ -11,7 +11,7 @@ AEQD = "+proj=aeqd +lat_0=50 +lon_0=5 +x_0=0 +y_0=0 +ellps=WGS84"
 
 
 def pysteps_export(folder, fields, *, name="p", reference="2020-06-01T00:15:00", unit="mm/h", leads=None, **metadata):
-    """What pysteps' own exporter writes of ([member,] lead, y, x), row 0 northernmost; return the path."""
+    """Write a forecast ([member,] lead, y, x), row 0 northernmost, with pysteps' exporter; return the path."""
     exporters = pytest.importorskip("pysteps.io.exporters")
     members, (y, x) = (fields.shape[0] if fields.ndim == 4 else 1), fields.shape[-2:]
     metadata = {
@@ -46,8 +46,8 @@ def improver_file(path, fields, *, reference, lead_minutes, variable="rainfall_r
             file.createVariable(first, "i4", (first,)).setncatts({"standard_name": first, "units": "1"})
             file[first][:] = np.arange(len(fields))
         elif first:
-            facts = {"standard_name": "rainfall_rate", "units": "m s-1", "spp__relative_to_threshold": "greater_than"}
-            file.createVariable(first, "f4", (first,)).setncatts(facts)
+            attributes = {"standard_name": "rainfall_rate", "units": "m s-1", "spp__relative_to_threshold": "greater_than"}
+            file.createVariable(first, "f4", (first,)).setncatts(attributes)
             file[first][:] = np.array(thresholds) / 3.6e6
         start = np.datetime64(reference, "s").astype(np.int64)
         for name, kind, value, unit in (

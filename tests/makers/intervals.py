@@ -1,4 +1,4 @@
-"""Intervals of single scores, as an evaluation makes them: resample, score, take quantiles."""
+"""Confidence intervals of single scores, computed as in an evaluation: resample, score, take quantiles."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from nowcast.scores.bootstrap import LEVEL, NUM_SAMPLES, SEED, quantiles, resamp
 
 
 def interval(blocks, score, *, num_samples=NUM_SAMPLES, seed=SEED, level=LEVEL):
-    """(low, high) of a score, by its name or a function of sums; NaN with too few blocks."""
+    """Return (low, high) of a score, given by name or as a function of sums; NaN with too few blocks."""
     function = SCORES[score] if isinstance(score, str) else score
     resampled = resample(blocks, num_samples=num_samples, seed=seed)
     if resampled is None:

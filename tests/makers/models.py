@@ -44,7 +44,7 @@ def build(name, **keys):
 
 
 def run(model, past, num_leads, seed=0):
-    """The outputs of a model, given random guidance if it takes any; that of the first cases and leads is the same for more."""
+    """Run a model, with random guidance if it needs any, which is the same for the first cases and leads of a larger run."""
     generator = torch.Generator().manual_seed(seed)
     blank = model.blank_inputs(len(past), num_leads, past.shape[-2:])
     whole = {name: torch.randint(-60, 20, (8, 8, *value.shape[2:]), generator=generator, dtype=torch.int8)
@@ -53,7 +53,7 @@ def run(model, past, num_leads, seed=0):
 
 
 def untrained_network(name, *, coordinates="grid", device="cpu", **keys):
-    """The forecaster of a model with random weights, of 2 frames in and 3 out in steps of 5 minutes; `keys` of its model."""
+    """Return a forecaster with random weights: 2 past frames, 3 lead times, 5-minute steps; `keys` of its model section."""
     from makers import tiny_experiment
 
     tree = config.as_dict(resolve(tiny_experiment(["x.nc"])))
@@ -66,7 +66,7 @@ def untrained_network(name, *, coordinates="grid", device="cpu", **keys):
     experiment = resolve(config.from_dict(tree, source="test"))
     torch.manual_seed(1)
     weights = make_model(model_config(experiment.model)).state_dict()
-    facts = {"config": config.as_dict(experiment), "input_frames": 2, "lead_frames": 3, "time_steps": [300],
+    metadata = {"config": config.as_dict(experiment), "input_frames": 2, "lead_frames": 3, "time_steps": [300],
              "quantity": "rain_rate"}  # fmt: skip
-    checkpoint = Checkpoint(facts, {f"model.{key}": value for key, value in weights.items()}, "")
+    checkpoint = Checkpoint(metadata, {f"model.{key}": value for key, value in weights.items()}, "")
     return Network(checkpoint, name, device=torch.device(device))

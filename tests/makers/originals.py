@@ -1,4 +1,4 @@
-"""Makers of small original files in the formats of weather services: each writes counts (y, x) and returns the path."""
+"""Write small original files in the formats of weather services: each function writes counts (y, x) and returns the path."""
 
 import datetime
 import gzip
@@ -18,7 +18,7 @@ LAEA = "+proj=laea +lat_0=55.0 +lon_0=10.0 +x_0=1950000.0 +y_0=-2100000.0 +units
 
 
 def counts(*, shape=(12, 14), seed=0) -> np.ndarray:
-    """(y, x) uint16: a field of different counts from 1 to 200, with no echo as 0 in a corner."""
+    """Return counts (y, x) uint16 from 1 to 200, with 0 (no echo) in a corner."""
     field = np.random.default_rng(seed).integers(1, 200, shape).astype(np.uint16)
     field[-3:, :4] = 0
     return field
@@ -30,7 +30,7 @@ def stamp(minutes=0) -> datetime.datetime:
 
 def write_odim(path, field, *, minutes=0, quantity="RATE", gain=0.1, offset=0.0, nodata=65535.0, undetect=0.0, level="data1",
                where=None, sums=5, **attributes):  # fmt: skip
-    """An ODIM_H5 composite of 2 km cells; `level`: what holds `what`: root, dataset1 or data1; `attributes` of that what."""
+    """Write an ODIM_H5 composite of 2 km cells. `level`: the group of `what`: root, dataset1 or data1; `attributes` of it."""
     import h5py
     import pyproj
 
@@ -51,17 +51,17 @@ def write_odim(path, field, *, minutes=0, quantity="RATE", gain=0.1, offset=0.0,
             "startdate": np.bytes_(f"{start:%Y%m%d}"), "starttime": np.bytes_(f"{start:%H%M%S}"),
             "enddate": date, "endtime": clock,
         })  # fmt: skip
-        told = {"quantity": np.bytes_(quantity), "gain": gain, "offset": offset, "nodata": nodata, "undetect": undetect}
-        told |= attributes
-        where_told = {"root": root, "dataset1": file["dataset1/what"], "data1": data.require_group("what")}[level]
-        where_told.attrs.update({name: value for name, value in told.items() if value is not None})
+        what = {"quantity": np.bytes_(quantity), "gain": gain, "offset": offset, "nodata": nodata, "undetect": undetect}
+        what |= attributes
+        group = {"root": root, "dataset1": file["dataset1/what"], "data1": data.require_group("what")}[level]
+        group.attrs.update({name: value for name, value in what.items() if value is not None})
         file.create_group("where").attrs.update({name: value for name, value in place.items() if value is not None})
     return Path(path)
 
 
 def write_knmi(path, field, *, minutes=5, formula="GEO=0.01*PV+0.0", parameter="ACCUMULATED_PRECIPITATION_[MM]", missing=65535,
                outside=65535):  # fmt: skip
-    """A KNMI HDF5 file of 5-minute sums in 1 km cells."""
+    """Write a KNMI HDF5 file of 5-minute sums in 1 km cells."""
     import h5py
 
     with h5py.File(path, "w") as file:
@@ -89,7 +89,7 @@ def write_knmi(path, field, *, minutes=5, formula="GEO=0.01*PV+0.0", parameter="
 
 def radolan_bytes(field, *, minutes=0, product="RY", precision=-2, interval="   5", lead=None, byte=False,
                   version=3) -> bytes:  # fmt: skip
-    """A RADOLAN file: numbers with flags (y, x), row 0 southernmost."""
+    """Return the bytes of a RADOLAN file: counts with flags (y, x), row 0 southernmost."""
     time = stamp(minutes)
     middle = f"VS{version:2d}SW   2.21.0PR E{precision:+03d}INT{interval}GP{field.shape[0]:4d}x{field.shape[1]:4d}"
     middle += (f"VV {lead:03d}" if lead is not None else "") + "MS 10<boo,ros>"
@@ -99,14 +99,14 @@ def radolan_bytes(field, *, minutes=0, product="RY", precision=-2, interval="   
 
 
 def write_radolan(path, field, **options):
-    """A RADOLAN file, compressed if its name ends in .gz."""
+    """Write a RADOLAN file, compressed if its name ends in .gz."""
     data = radolan_bytes(field, **options)
     Path(path).write_bytes(gzip.compress(data, 1, mtime=0) if str(path).endswith(".gz") else data)
     return Path(path)
 
 
 def write_fmi(path, field, *, minutes=0):
-    """FMI's PGM of dBZ = number / 2 - 32, compressed."""
+    """Write FMI's PGM of dBZ = count / 2 - 32, compressed."""
     lines = [
         f"obstime {stamp(minutes):%Y%m%d%H%M}", "producttype CAPPI", "productname LOWEST", "param CorrectedReflectivity",
         "metersperpixel_x 999.5", "metersperpixel_y 999.5", "projection radar {", "type stereographic", "centrallongitude 25",
@@ -118,7 +118,7 @@ def write_fmi(path, field, *, minutes=0):
 
 
 def write_mch(path, classes, *, minutes=0, scale="mmh2LASSEN8bitmm_mn"):
-    """MeteoSwiss' GIF of 640 × 710 classes."""
+    """Write MeteoSwiss' GIF of 640 × 710 classes."""
     from PIL import Image
 
     image = Image.fromarray(classes.astype(np.uint8), "P")
@@ -129,7 +129,7 @@ def write_mch(path, classes, *, minutes=0, scale="mmh2LASSEN8bitmm_mn"):
 
 
 def write_meteonet(path, frames, *, minutes=None, protocol=2):
-    """MeteoNet's npz: frames (time, y, x) int16 and pickled times, every 5 minutes or at `minutes`."""
+    """Write MeteoNet's npz: frames (time, y, x) int16 and pickled times, every 5 minutes or at `minutes`."""
     dates = np.array([stamp(n) for n in (minutes or range(0, 5 * len(frames), 5))], object)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, values in (("data", frames), ("dates", dates), ("miss_dates", dates[:0])):

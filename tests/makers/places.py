@@ -1,4 +1,4 @@
-"""Makers of records whose places are told in one of the ways that archives have; the field is RAIN, whatever the order."""
+"""Write records with coordinates in the different ways found in archives; the field is RAIN, in any order of dimensions."""
 
 import netCDF4
 import numpy as np
@@ -57,7 +57,7 @@ def along(dims=("y", "x"), names=("lat", "lon"), north=0.0, east=0.0, kind="f8")
 
 
 def over(dims=("y", "x"), names=("lat", "lon"), north=0.0, east=0.0, declared=(NORTH, EAST)):
-    """Latitude and longitude over both dimensions."""
+    """Latitude and longitude, each over both dimensions."""
     degrees = np.meshgrid(LATITUDES + north, LONGITUDES + east, indexing="ij")
     return [(name, dims, values, each) for name, values, each in zip(names, degrees, declared, strict=True)]
 

@@ -36,14 +36,14 @@ def run_beside(test_file, program, *arguments, prefix=(), timeout=120):
 
 
 def run_script(name, *arguments, **environment):
-    """Run scripts/`name` with these arguments and additions to the environment; return the finished process, output as text."""
+    """Run scripts/`name` with these arguments and environment variables; return the finished process, its output as text."""
     words = [sys.executable, ROOT / "scripts" / name, *arguments]
     added = {key: str(value) for key, value in environment.items()}
     return subprocess.run(list(map(str, words)), capture_output=True, text=True, env=os.environ | added)
 
 
 def call_script(name, *arguments, **environment):
-    """Run scripts/`name` as `run_script` does, but in this process, which has imported what takes the longest."""
+    """Run scripts/`name` as `run_script` does, but in this process, which has already imported the slow packages."""
     words = [str(ROOT / "scripts" / name), *map(str, arguments)]
     added = {key: str(value) for key, value in environment.items()}
     out, err, code, threads = io.StringIO(), io.StringIO(), 0, cv2.getNumThreads()
@@ -68,7 +68,7 @@ IMPORTED = (
 
 
 class Forked:
-    """A function with these arguments and this environment, in a copy of a process that has imported what takes the longest.
+    """A function with these arguments and this environment, in a fork of a process with the slow imports done.
 
     Its output goes to a file of `folder` for each stream, and so does that of the processes that it starts. It runs in the
     current folder of its start, or in `path`, from which it can import too.
@@ -93,7 +93,7 @@ class Forked:
         self._process.join()
 
     def wait(self, timeout=240):
-        """Wait until it has ended; return exit code, stdout and stderr, as `subprocess.run` does."""
+        """Wait for the end of the process; return exit code, stdout and stderr, as `subprocess.run` does."""
         self._process.join(timeout)
         assert self._process.exitcode is not None, f"not done after {timeout} s\n{self.stderr.read_text()}"
         texts = (path.read_text(encoding="utf-8") for path in (self.stdout, self.stderr))
@@ -104,7 +104,7 @@ class Forked:
 
 
 def _in_copy(function, arguments, env, streams, where):
-    """What the copied process does."""
+    """Run the function in the copied process."""
     for number, path in enumerate(streams, 1):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         os.dup2(file, number)
@@ -112,7 +112,7 @@ def _in_copy(function, arguments, env, streams, where):
     sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, encoding="utf-8", closefd=False) for number in (1, 2))
     os.environ.clear()
     os.environ.update(env)
-    multiprocessing.set_start_method(None, force=True)  # the usual one: a copy would start its own processes as it was started
+    multiprocessing.set_start_method(None, force=True)  # the default start method for its own processes
     folder, is_imported_from = where
     os.chdir(folder)
     if is_imported_from:
@@ -121,20 +121,20 @@ def _in_copy(function, arguments, env, streams, where):
 
 
 def run_torchrun(words):
-    """torchrun with these words."""
+    """Run torchrun with these arguments."""
     import torch.distributed.run
 
     torch.distributed.run.main(list(map(str, words)))
 
 
 def run_nowcast(words):
-    """The command with these words."""
+    """Run nowcast with these arguments."""
     from nowcast.cli import main
 
     main(list(map(str, words)))
 
 
 def run_program(program, words):
-    """`python -c PROGRAM WORDS`."""
+    """Run `python -c PROGRAM WORDS`."""
     sys.argv = ["-c", *words]
     exec(program, {"__name__": "__main__"})

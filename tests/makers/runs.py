@@ -1,4 +1,4 @@
-"""Trainings on the CPU, without a picture, which takes longer than they do; and one that nothing disturbed."""
+"""Train on the CPU, without the picture of the training curves, which takes longer; and a run without interruption."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def train(experiment, output, *, resume=False, overwrite=False, draw=lambda _: N
 
 
 def straight_run(folder, make_experiment):
-    """A folder with a record, a cache, and `straight`: the run of make_experiment(records); return the folder."""
+    """Make a folder with a record, a cache and `straight`, an uninterrupted run of make_experiment(records); return it."""
     record = write_record(folder / "rain.nc", rain(frames=40, shape=(24, 28), missing=0.02))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NOWCAST_CACHE", str(folder / "cache"))

@@ -1,4 +1,4 @@
-"""Times of frames on an even raster of five minutes, and hypothesis strategies for records and windows of them."""
+"""Times of frames at multiples of five minutes, and hypothesis strategies for records and windows of them."""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ def times_at(slots) -> np.ndarray:
 
 @st.composite
 def records(draw):
-    """Sorted times with gaps on a 5-minute grid, and fractions per frame that add exactly in float."""
+    """Draw sorted times with gaps at multiples of 5 minutes, and fractions per frame whose float sums are exact."""
     absent = draw(st.sets(st.integers(0, 60), max_size=6))
     slots = [slot for slot in range(draw(st.integers(0, 60))) if slot not in absent]
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))

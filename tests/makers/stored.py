@@ -1,4 +1,4 @@
-"""Makers of NetCDF files from stored numbers as they are: any dimensions, packing and attributes."""
+"""Write NetCDF files from stored (packed) values, with any dimensions, packing and attributes."""
 
 import netCDF4
 import numpy as np
@@ -9,7 +9,7 @@ START = 1_600_000_200  # seconds since 1970: 2020-09-13 12:30
 
 
 def write(path, stored, *, dims=("time", "y", "x"), fill=None, times=None, name="rr", format="NETCDF4", **attributes):
-    """A file of one variable of `stored` numbers as they are; dims of any order and number, y descending."""
+    """Write a file of one variable with these `stored` values, unchanged; dims of any order and number, y descending."""
     stored = np.asarray(stored)
     with netCDF4.Dataset(path, "w", format=format) as file:
         for dim, size in zip(dims, stored.shape, strict=True):

@@ -1,4 +1,4 @@
-"""A pseudo-terminal of a given width, and what a person sees on it."""
+"""A pseudo-terminal of a given width, and the text visible on it."""
 
 import fcntl
 import os
@@ -15,7 +15,7 @@ def terminal(columns):
     reader, writer = pty.openpty()
     fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     chunks = []
-    thread = threading.Thread(target=_read, args=(reader, chunks))  # beside the program, which would wait for a full buffer
+    thread = threading.Thread(target=_read, args=(reader, chunks))  # else the program would wait for a full buffer
     thread.start()
     file = os.fdopen(writer, "w", encoding="utf-8")
 
@@ -41,7 +41,7 @@ def _read(reader, chunks):
 
 
 def screen(text, columns):
-    """Return the rows that a terminal shows of a text, without blanks at their ends; what scrolls off at the top is kept.
+    """Return the rows of a text on a terminal, without trailing blanks, including rows that scrolled off the top.
 
     It knows carriage return, line feed and cursor up. A character after the last column goes to the next row.
     """

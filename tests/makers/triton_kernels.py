@@ -1,6 +1,6 @@
-"""Triton kernels of a GPU that is not there: inductor writes them from fake tensors, Triton and ptxas compile them.
+"""Compile Triton kernels without a GPU: inductor writes them from fake tensors, Triton and ptxas compile them.
 
-What inductor asks a driver for (the processors, registers and memory of the GPU) is told here.
+The properties that inductor reads from a driver (processors, registers and memory of the GPU) are constants here.
 """
 
 import importlib.util
@@ -56,13 +56,13 @@ def inductor_source(function, arguments):
     """Return the Python file that inductor writes for a function."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
-        made = arguments()
+        tensors = arguments()
         traced = torch.func.functionalize(function, remove="mutations")
-        graph_module = make_fx(traced, decomposition_table=select_decomp_table())(*made)
+        graph_module = make_fx(traced, decomposition_table=select_decomp_table())(*tensors)
     with V.set_fake_mode(mode), V.set_debug_handler(DebugContext()), config.patch("triton.autotune_at_compile_time", False):
-        graph = GraphLowering(graph_module, example_inputs=made)
+        graph = GraphLowering(graph_module, example_inputs=tensors)
         with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
-            graph.run(*made)
+            graph.run(*tensors)
             source, _ = graph.codegen()
     return source.value
 

@@ -1,4 +1,4 @@
-"""Makers of unusual files: each maker writes RAIN, or what is to be refused, in one of the ways that archives have.
+"""Write unusual files: each function writes RAIN, or a file that must be refused, in one of the ways found in archives.
 
 `RIGHT` maps a name to (maker, rain that is to be read); `REFUSED` to (maker, the error's text without the file's name).
 Makers take the path to write to. Row 0 of the rain is the northernmost; NaN is missing.
@@ -30,7 +30,7 @@ def maker(stored, **options):
 
 
 def coordinates(path, rain, y, x, **attributes):
-    """RAIN with these coordinates instead of its own; `attributes` of both."""
+    """Write RAIN with these coordinates; `attributes` of both."""
     write(path, rain, dims=("time", "y", "x"))
     with edit(path) as file:
         for dim, values in (("y", y), ("x", x)):
@@ -39,7 +39,7 @@ def coordinates(path, rain, y, x, **attributes):
 
 
 def without_coordinates(path, **latlon):
-    """Dimensions `rows` and `columns` without coordinate variables; `latlon` over them both."""
+    """Write dimensions `rows` and `columns` without coordinate variables; `latlon` are two-dimensional coordinates."""
     write(path, RAIN, dims=("time", "rows", "columns"))
     with edit(path) as file:
         for name, (values, units) in latlon.items():
@@ -49,7 +49,7 @@ def without_coordinates(path, **latlon):
 
 
 def degrees(path, *, northwards=False):
-    """Two-dimensional latitude and longitude of 0.01 degrees a cell; row 0 of the file is in the south if `northwards`."""
+    """Write two-dimensional latitude and longitude, 0.01 degrees per cell; row 0 is southernmost if `northwards`."""
     lat = 50 + 0.01 * np.arange(4)[:: 1 if northwards else -1, None] + np.zeros((4, 6))
     lon = 5 + 0.01 * np.arange(6) + np.zeros((4, 6))
     without_coordinates(path, lat=(lat, "degrees_north"), lon=(lon, "degrees_east"))
@@ -59,7 +59,7 @@ def degrees(path, *, northwards=False):
 
 
 def timed(values, kind="f8", rain=RAIN, calendar=None, **attributes):
-    """A maker: RAIN with these times, stored as `kind` (str: text, S1: characters)."""
+    """Return a function that writes RAIN with these times, stored as `kind` (str: text, S1: characters)."""
 
     def make(path):
         write(path, rain)
@@ -116,7 +116,7 @@ def two_candidates(path):
 
 
 def declared(path, *sizes, chunks):
-    """A variable of these sizes that was never written: a small file whatever it declares."""
+    """Write a variable of these sizes without data: a small file of any declared size."""
     with netCDF4.Dataset(path, "w") as file:
         for dim, size in zip(("time", "y", "x"), sizes, strict=True):
             file.createDimension(dim, size)
@@ -127,7 +127,7 @@ def declared(path, *sizes, chunks):
 
 
 def on_one_file(old, new, count=1):
-    """A maker: a classic file with `old` bytes overwritten by `new`."""
+    """Return a function that writes a classic file with `old` bytes replaced by `new`."""
 
     def make(path):
         content = write(path, RAIN, format="NETCDF3_CLASSIC").read_bytes()

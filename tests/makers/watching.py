@@ -1,4 +1,4 @@
-"""A radar that puts files into a folder, and a watch of it without waiting."""
+"""Simulate a radar that writes files to a folder, and watch that folder without waiting."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ FIELDS = rain(frames=60, shape=(8, 9))
 
 
 class Radar:
-    """Stands in for the clock and the signals of a watch: what `acts` does at each look, until they are used up."""
+    """Replaces the clock and the signals of a watch: calls the next of `acts` at each listing, then stops it."""
 
     def __init__(self, *acts):
         self.acts, self.received, self.looks = iter(acts), 0, 0
@@ -39,14 +39,14 @@ def name(n):
 
 
 def put(inbox, n, *, field=None, called=None):
-    """Frame n, as a radar puts it there: written elsewhere, then moved."""
+    """Write frame n as a radar does: to another folder, then moved."""
     elsewhere = inbox.parent / "being_written.nc"
     write_record(elsewhere, FIELDS[[n % len(FIELDS)]] if field is None else field, times=[START + n * STEP])
     os.replace(elsewhere, inbox / (called or f"frame{n:05}.nc"))
 
 
 def arrivals(inbox, numbers):
-    """Each frame comes by itself and is looked at twice."""
+    """Return acts in which each frame arrives alone and is listed twice."""
     return [act for n in numbers for act in (lambda n=n: put(inbox, n), lambda: None)]
 
 
