@@ -174,8 +174,8 @@ class Guided(Layers, DistributionModel):
 
     def guidance(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         """Return the guidance of cases on the whole grid, (case, lead, rate, y, x) int8; past (case, time, y, x) mm/h."""
-        found = [guidance(case, num_leads) for case in past]
-        return np.stack([self.place.apply(case) for case in found] if self.grid else found)
+        fields = [guidance(case, num_leads) for case in past]
+        return np.stack([self.place.apply(case) for case in fields] if self.grid else fields)
 
     @property
     def place(self) -> Place | None:
