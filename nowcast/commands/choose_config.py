@@ -56,12 +56,12 @@ def _from_file(path: str, settings: Sequence[str], *, run: Path | None) -> tuple
 
     Raises CheckpointError (exit 4) if the file differs from the config of the run.
     """
-    found = configs.find(path)
-    if str(found) != str(path):
-        log.info("config: %s", found)
-    experiment = configs.read(found, settings)
+    config_path = configs.find(path)
+    if str(config_path) != str(path):
+        log.info("config: %s", config_path)
+    experiment = configs.read(config_path, settings)
     if run is None or not ((run / CONFIG).is_file() and is_resumable(run)):
-        return experiment, partial(configs.rewritten, found.read_text(encoding="utf-8"))
+        return experiment, partial(configs.rewritten, config_path.read_text(encoding="utf-8"))
     before, _ = run_config(run, ())
-    check_same(experiment, before, source=str(found), output=run, settings=settings)
+    check_same(experiment, before, source=str(config_path), output=run, settings=settings)
     return run_config(run, settings)

@@ -48,10 +48,10 @@ def planned(
 ) -> tuple[Experiment, Recipe]:
     """Return the experiment to train where no config is given: the recipe, changed by each SECTION.KEY=VALUE of settings."""
     log.info("no CONFIG given: a plan is made from the records")
-    asked = dict(
+    changes = dict(
         setting.split("=", 1) for setting in settings if "=" in setting
     )  # anything else is refused below, by with_settings
-    reading = {key: asked.get(f"data.{key}", "auto").strip('"') for key in ("variable", "units")}
+    reading = {key: changes.get(f"data.{key}", "auto").strip('"') for key in ("variable", "units")}
     recipe = plan_records(records, **reading, device=device, hours=hours)
     return config.with_settings(config.as_toml(recipe.experiment), settings, source="--set"), recipe
 

@@ -63,12 +63,12 @@ class Archive:
 
     def stretches(self, split: str) -> list[list[str]]:
         """Return [record name, first time, last time] of each period without a gap that is covered by windows of the split."""
-        found = []
+        periods = []
         for record, windows in zip(self.records, self.windows[split], strict=True):
             times = record.times[np.unique(windows.positions)]
             begins = np.flatnonzero(np.diff(times) > windows.time_step) + 1
-            found += [[record.name, f"{part[0]}Z", f"{part[-1]}Z"] for part in np.split(times, begins) if len(part)]
-        return found
+            periods += [[record.name, f"{part[0]}Z", f"{part[-1]}Z"] for part in np.split(times, begins) if len(part)]
+        return periods
 
     @cached_property
     def digest(self) -> str:

@@ -108,7 +108,7 @@ def find_points(records: Sequence[Record], places: Sequence[Place]) -> dict[str,
 
     Raises DataError (exit 3) if no gauge lies in any record.
     """
-    found, errors = {}, []
+    points, errors = {}, []
     for record in records if places else ():
         try:
             weights = weigh(places, earth.locate(record.grid, record.name), record.name)
@@ -117,10 +117,10 @@ def find_points(records: Sequence[Record], places: Sequence[Place]) -> dict[str,
             continue
         cells = (weights.cells[weights.shares[[n]].indices] for n in range(len(places)))
         on_grid = ((place.name, cell) for place, cell in zip(places, cells, strict=True) if len(cell))
-        found[record.name] = {name: tuple(map(int, np.unravel_index(cell[0], record.grid.shape))) for name, cell in on_grid}
-    if errors and not found:
+        points[record.name] = {name: tuple(map(int, np.unravel_index(cell[0], record.grid.shape))) for name, cell in on_grid}
+    if errors and not points:
         raise errors[0]
-    return found
+    return points
 
 
 def _fans(

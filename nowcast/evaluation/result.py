@@ -192,8 +192,8 @@ _NUMBER_COLUMNS = ("value", "low", "high", "num_cases", "num_pairs")
 def _counts(sums: Additive, name: str, axes: Sequence[str], shape: tuple[int, ...]) -> list[int]:
     """Return the numbers of cases or pairs behind all values of a score with these axes, the last axis the fastest."""
     positions = dict(zip(axes, np.indices(shape), strict=True))
-    found = getattr(sums, name)[tuple(positions[axis] for axis in sums.axes()[name])]
-    return np.broadcast_to(found, shape).astype(int).ravel().tolist()
+    array = getattr(sums, name)[tuple(positions[axis] for axis in sums.axes()[name])]
+    return np.broadcast_to(array, shape).astype(int).ravel().tolist()
 
 
 def nearest_threshold(evaluation: Evaluation) -> int:

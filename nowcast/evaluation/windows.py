@@ -38,11 +38,11 @@ def find_cases(forecasters: Mapping[str, Forecaster], records: Sequence[Record],
     if any(windows.account.num_windows for windows in with_all_leads):
         return with_all_leads
     for fewer in range(min(leads) - 1, 0, -1):
-        found = [_windows(forecasters, *each, fewer, selection) for each in zip(records, steps, strict=True)]
-        if any(windows.account.num_windows for windows in found):
+        with_fewer_leads = [_windows(forecasters, *each, fewer, selection) for each in zip(records, steps, strict=True)]
+        if any(windows.account.num_windows for windows in with_fewer_leads):
             message = "no record has %d past and %d future frames without a gap: only %d lead times are scored"
-            log.warning(message, found[0].input_frames, min(leads), fewer)
-            return found
+            log.warning(message, with_fewer_leads[0].input_frames, min(leads), fewer)
+            return with_fewer_leads
     return with_all_leads
 
 

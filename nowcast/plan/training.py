@@ -165,8 +165,8 @@ def cases_on_disk(bytes_per_case: int, disk_usage: Callable = shutil.disk_usage)
     The rounding keeps plans equal while other files are written there.
     """
     folder = cache_folder().absolute()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free = DISK_SHARE * disk_usage(there).free
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = DISK_SHARE * disk_usage(existing).free
     return max(int(2 ** math.floor(math.log2(max(free, 1))) / bytes_per_case), 1)
 
 

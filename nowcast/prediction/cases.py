@@ -82,19 +82,19 @@ def references_of(
         return list(np.unique(frames[~np.isnat(frames)]))
     if not selection.is_range:
         return [record.times[-1]]
-    asked = record.times[record.is_between(selection.start, selection.end)]
+    wanted = record.times[record.is_between(selection.start, selection.end)]
     whole = record.with_absent(max_absent)
     pasts = find_references(whole.times, input_frames=input_frames, time_step=step)
-    pasts = pasts[np.isin(whole.times[pasts[:, -1]], asked)]
-    asked = asked[selection.thin(asked, whole.times[pasts[:, -1]])]
-    pasts = pasts[np.isin(whole.times[pasts[:, -1]], asked)]
+    pasts = pasts[np.isin(whole.times[pasts[:, -1]], wanted)]
+    wanted = wanted[selection.thin(wanted, whole.times[pasts[:, -1]])]
+    pasts = pasts[np.isin(whole.times[pasts[:, -1]], wanted)]
     empty, damage = np.zeros(len(whole), bool), Damage(whole)
     for position in np.unique(pasts):
         empty[position] = whole.is_absent[position] or np.isnan(damage.read(position)).all()
     damage.check()
     pasts = pasts[is_enough(pasts, input_frames - 1, empty, max_absent)]
-    if left_out := len(asked) - len(pasts):
-        log.warning("%s: left out %d of %d reference times, whose past is not complete", record.name, left_out, len(asked))
+    if left_out := len(wanted) - len(pasts):
+        log.warning("%s: left out %d of %d reference times, whose past is not complete", record.name, left_out, len(wanted))
     return list(whole.times[pasts[:, -1]])
 
 

@@ -87,11 +87,11 @@ def _read_csv(path: Path) -> list[Place]:
 def _find_columns(header: Sequence[str], path: Path) -> dict[str, int]:
     """Return the columns of name (if there is one), latitude and longitude."""
     names = [name.strip().lower() for name in header]
-    found = {key: next((names.index(name) for name in wanted if name in names), -1) for key, wanted in _COLUMNS.items()}
-    if found["latitude"] < 0 or found["longitude"] < 0:
-        there = f"has the columns {', '.join(header)}" if header else "is empty"
-        raise DataError(f"{path} {there}.\nExpected a header with name, latitude, longitude.")
-    return {key: column for key, column in found.items() if column >= 0}
+    columns = {key: next((names.index(name) for name in wanted if name in names), -1) for key, wanted in _COLUMNS.items()}
+    if columns["latitude"] < 0 or columns["longitude"] < 0:
+        problem = f"has the columns {', '.join(header)}" if header else "is empty"
+        raise DataError(f"{path} {problem}.\nExpected a header with name, latitude, longitude.")
+    return {key: column for key, column in columns.items() if column >= 0}
 
 
 def require_own_names(places: Sequence[Place]) -> None:

@@ -73,19 +73,19 @@ class SeriesNames:
     def _newest_made(self) -> dict[str, Forecasts | None]:
         """Return the endings of existing forecast files, each with its newest forecast (None if unreadable)."""
         begin = f"{self.folder.resolve().name}-"
-        found = sorted(forecasts_in(self.output).items(), key=lambda each: max(each[1]), reverse=True)  # the one in use first
-        own = [(prefix, max(times)) for prefix, times in found if not prefix or prefix.startswith(begin)]
-        return {prefix[len(begin) : -1]: _read(self.output / f"{prefix}{file_name(time)}") for prefix, time in own}
+        by_age = sorted(forecasts_in(self.output).items(), key=lambda each: max(each[1]), reverse=True)  # the one in use first
+        of_folder = [(prefix, max(times)) for prefix, times in by_age if not prefix or prefix.startswith(begin)]
+        return {prefix[len(begin) : -1]: _read(self.output / f"{prefix}{file_name(time)}") for prefix, time in of_folder}
 
 
 def forecasts_in(output: Path) -> dict[str, list[np.datetime64]]:
     """Return the times of the forecast files in a folder, datetime64[s], by the prefix of their names."""
-    found = defaultdict(list)
+    times = defaultdict(list)
     for entry in os.scandir(output) if output.is_dir() else ():
         begin, mark, rest = entry.name.rpartition("_")
         if (time := reference_of(rest)) is not None:
-            found[begin + mark].append(time)
-    return found
+            times[begin + mark].append(time)
+    return times
 
 
 def _read(path: Path) -> Forecasts | None:

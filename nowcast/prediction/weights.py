@@ -63,14 +63,17 @@ def weigh(places: Sequence[Place], earth: Earth, name: str) -> Weights:
 
     Logs a warning for each place that lies outside of the grid, in part or as a whole. Raises DataError (exit 3) if all do.
     """
-    found = [_cells_of(place, earth) for place in places]
-    numbers = [cells for cells, _, _ in found]
+    by_place = [_cells_of(place, earth) for place in places]
+    numbers = [cells for cells, _, _ in by_place]
     used, columns = np.unique(np.concatenate(numbers), return_inverse=True)
     rows = np.repeat(np.arange(len(places)), [len(cells) for cells in numbers])
-    shares = csr_array((np.concatenate([own for _, own, _ in found]), (rows, columns)), shape=(len(places), len(used)))
-    covered = np.array([min(float(own.sum()), 1.0) for _, own, _ in found])
-    _report(places, covered, found, earth, name)
-    return Weights(tuple(places), used, shares, np.array([area for _, _, area in found]), covered)
+    shares = csr_array(
+        (np.concatenate([shares_of_place for _, shares_of_place, _ in by_place]), (rows, columns)),
+        shape=(len(places), len(used)),
+    )
+    covered = np.array([min(float(shares_of_place.sum()), 1.0) for _, shares_of_place, _ in by_place])
+    _report(places, covered, by_place, earth, name)
+    return Weights(tuple(places), used, shares, np.array([area for _, _, area in by_place]), covered)
 
 
 def _cells_of(place: Place, earth: Earth) -> tuple[np.ndarray, np.ndarray, float]:
@@ -97,10 +100,10 @@ def _cells_of_area(place: Place, earth: Earth) -> tuple[np.ndarray, np.ndarray, 
         outlines = shapely.polygons(_outlines(earth, block, columns, to_plane))
         touched = np.flatnonzero(shapely.intersects(area, outlines))
         within = shapely.contains_properly(area, outlines[touched])
-        own = shapely.area(outlines[touched])
-        own[~within] = shapely.area(shapely.intersection(area, outlines[touched[~within]]))
+        shares_of_place = shapely.area(outlines[touched])
+        shares_of_place[~within] = shapely.area(shapely.intersection(area, outlines[touched[~within]]))
         numbers.append((block.start + touched // len(columns)) * earth.shape[1] + columns.start + touched % len(columns))
-        sizes.append(own)
+        sizes.append(shares_of_place)
     whole = shapely.area(area)
     number, size = (np.concatenate(parts) if parts else np.zeros(0) for parts in (numbers, sizes))
     return number[size > 0].astype(np.int64), size[size > 0] / whole, float(whole)
@@ -143,7 +146,7 @@ def _outlines(earth: Earth, rows: range, columns: range, to_plane: Callable) -> 
     return np.stack(corners, axis=2).reshape(-1, 5, 2)
 
 
-def _report(places: Sequence[Place], covered: np.ndarray, found: Sequence[tuple], earth: Earth, name: str) -> None:
+def _report(places: Sequence[Place], covered: np.ndarray, by_place: Sequence[tuple], earth: Earth, name: str) -> None:
     """Log the sizes of areas, and warn of places outside of the grid. Raises DataError (exit 3) if all are."""
     if not covered.any():
         corners = ", ".join(f"{latitude:.4g},{longitude:.4g}" for latitude, longitude in earth.corners)
@@ -151,7 +154,7 @@ def _report(places: Sequence[Place], covered: np.ndarray, found: Sequence[tuple]
         is_swapped = any(len(_cells_of(other, earth)[0]) for other in others)
         hint = " Latitude and longitude seem to be swapped: write LAT,LON." if is_swapped else ""
         raise DataError(f"no place lies in the grid of {name}.{hint}\nIts corners are (latitude, longitude) {corners}.")
-    for place, share, (cells, _, area) in zip(places, covered, found, strict=True):
+    for place, share, (cells, _, area) in zip(places, covered, by_place, strict=True):
         if place.area is not None:
             size = f"{area:.4g}" if area < 1000 else f"{area:,.0f}"  # without an exponent
             log.info('"%s": %s km², %s cells of %s, %.3g %% of it in the grid',

@@ -150,12 +150,12 @@ def was_compared() -> bool:
 
 def _checksums(path: Path, every: int = 1) -> list[int]:
     """Return the CRC-32 of each block of BLOCK_BYTES of a file, or of one in `every`."""
-    found, block = [], memoryview(bytearray(BLOCK_BYTES))
+    checksums, block = [], memoryview(bytearray(BLOCK_BYTES))
     with open(path, "rb") as file:
         while num_bytes := file.readinto(block):
-            found.append(zlib.crc32(block[:num_bytes]))
+            checksums.append(zlib.crc32(block[:num_bytes]))
             file.seek((every - 1) * BLOCK_BYTES, os.SEEK_CUR)
-    return found
+    return checksums
 
 
 def _checksum_of(facts: dict, files: dict) -> int:

@@ -97,9 +97,9 @@ def _named_scores(event: Mapping[str, Any]) -> dict[str, Any]:
 
 def _wettest(batches: Batches | Kept, num_batches: int) -> list[tuple[int, int]]:
     """Return (batch, case in it) of the wettest case in the first, the middle and the last batch of a validation."""
-    found = []
+    ranked = []
     for number in sorted({0, num_batches // 2, num_batches - 1}):
         rain = np.nan_to_num(batches[number].future.float().numpy()).mean(axis=(1, 2, 3))
-        found += [(number, int(case)) for case in np.argsort(-rain, kind="stable")]
-    firsts = [pair for n, pair in enumerate(found) if pair[0] not in {other[0] for other in found[:n]}]
-    return (firsts + [pair for pair in found if pair not in firsts])[:NUM_CASES]
+        ranked += [(number, int(case)) for case in np.argsort(-rain, kind="stable")]
+    firsts = [pair for n, pair in enumerate(ranked) if pair[0] not in {other[0] for other in ranked[:n]}]
+    return (firsts + [pair for pair in ranked if pair not in firsts])[:NUM_CASES]

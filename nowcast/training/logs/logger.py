@@ -69,7 +69,7 @@ def numbers(event: Mapping[str, Any]) -> dict[str, float]:
 
     The scores of the weights before the first step have their name, such as `untrained`, in place of `network`.
     """
-    found, network = {}, event.get("weights", NETWORK)
+    numbers, network = {}, event.get("weights", NETWORK)
     for key, value in event.items():
         if key in ("step", "split", "unit", "weights", "time"):
             continue
@@ -80,5 +80,5 @@ def numbers(event: Mapping[str, Any]) -> dict[str, float]:
                 continue
             name = f"{score}_{threshold}" if threshold else score
             is_score = score in ("csi", "mae")
-            found[f"{name}/{who or network}" if is_score else f"{name}/{event['split']}"] = float(number)
-    return found
+            numbers[f"{name}/{who or network}" if is_score else f"{name}/{event['split']}"] = float(number)
+    return numbers
