@@ -16,7 +16,7 @@ from nowcast.prediction.cases import Selection
 from nowcast.quantity import RAIN_RATE
 from nowcast.report.table import table
 from nowcast.scores import SCORES
-from nowcast.scores.boxes import BoxSums
+from nowcast.scores.boxes import DIGITS, BoxSums
 from nowcast.scores.spectra import band_power, taper
 from nowcast.scores.sums import Tally
 
@@ -53,6 +53,7 @@ def test_sums_and_spectra_of_a_case_are_those_of_its_members(result, record):
     known = np.isfinite(observed) & np.isfinite(frames[first - 1])
     hour = np.where(known.all(axis=0), observed, np.nan).sum(axis=0) / 6
     members = np.stack([np.where(known.all(axis=0), frames[first - 1], np.nan) * factor for factor in FACTORS])
+    members, hour = np.round(members, DIGITS), np.round(hour, DIGITS)
     expected = ensemble_sums(members[:, None], hour[None], thresholds=(0.5, 1, 2, 5, 10))
     found = result.total("three", "members_60_min").of_box(0)
     assert result.num_cases == 1

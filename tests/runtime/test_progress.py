@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import time
 
 import pytest
 from makers import rain, tiny_experiment, write_record
@@ -91,7 +92,7 @@ def test_train_tells_on_a_terminal_what_its_log_file_has(columns, cache, logger,
 def test_the_rate_leaves_out_what_precedes_the_first_unit(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     clock = [0.0]
-    monkeypatch.setattr("nowcast.runtime.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     progress = Progress("training", total=11, unit="step")
     for clock[0] in (100.0, 125.0):  # a validation takes the first 99 s
         progress.advance(loss="1")
