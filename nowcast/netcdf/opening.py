@@ -259,7 +259,8 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, ind
     stamps = times.copy()
     times[order] = _nominal_times(times[order], name)
     kept = order[np.append(times[order][1:] != times[order][:-1], True)]
-    files = [settled(file, most_frequent_step(times[kept])) for file in files]
+    step = most_frequent_step(times[kept])
+    files = [settled(file, step) for file in files]
     is_moved = (stamps[kept] != times[kept]).any()
     record = Record(
         name=name,
@@ -269,7 +270,7 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, ind
         variable=files[0].field.variable,
         paths=tuple(file.path for file in files),
         frame_sources=np.stack([file_of, frame_of], axis=1)[kept],
-        layouts=make_layouts(files, most_frequent_step(times[kept]), zr_a, zr_b, index),
+        layouts=make_layouts(files, step, zr_a, zr_b, index),
         institution=next((file.institution for file in files if file.institution), None),
         **({"stamps": stamps[kept]} if is_moved else {}),
     )

@@ -10,10 +10,12 @@ from makers import rain, write_record
 
 from nowcast.errors import DataError, UsageError
 from nowcast.forecasters import open_forecaster
+from nowcast.netcdf import opening
 from nowcast.netcdf.attributes import SCORES_FORMAT
 from nowcast.netcdf.files import expand
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import MANY, OwnOutput, open_records
+from nowcast.netcdf.record import most_frequent_step
 from nowcast.quantity import RAIN_RATE
 from nowcast.runtime import progress
 
@@ -36,6 +38,15 @@ def test_the_opening_of_many_files_shows_its_progress(tmp_path, monkeypatch, cap
         assert "opening" not in caplog.text
         open_records([tmp_path / "many"])
     assert f"opening {tmp_path / 'many'} {MANY - 1}/{MANY} file, " in caplog.text
+
+
+def test_the_time_step_is_found_once_per_record_however_many_its_files(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(opening, "most_frequent_step", lambda times: found.append(len(times)) or most_frequent_step(times))
+    for n in range(6):
+        frame(tmp_path / "archive" / f"{n}.nc", n)
+    (record,) = open_records([tmp_path / "archive"])
+    assert (found, record.time_step) == ([6], STEP)
 
 
 def forecast(path, record):
