@@ -47,9 +47,7 @@ class Forecaster(ABC):
     num_members: int = 1  # ensemble members; above 1 `members_at` gives them
     default_members: int = 1  # default number of members of a forecaster that is meant as an ensemble
     is_ensemble: bool = False  # True if it draws members: members/ensemble.py
-    structure: "Structure | None" = (
-        None  # structure of the noise of its members; None: the default (members/default_structure.py)
-    )
+    structure: "Structure | None" = None  # of the noise of its members; None: the default (members/default_structure.py)
     scale: tuple[float, float] = (1.0, 5.0)  # size of the cells, km, and time step, minutes, that its members are drawn for
     members_citation: str = "Bowler, Pierce & Seed (2006), doi 10.1256/qj.04.100 (the members)"
     thresholds: tuple[float, ...] = ()  # mm/h whose exceedance probabilities it gives by default; () if it gives none
