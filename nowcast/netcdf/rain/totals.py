@@ -11,6 +11,7 @@ import numpy as np
 from nowcast.netcdf.attributes import text
 
 MOST_READ = 8  # number of successive frames that are compared
+_LEAST_CELLS = 20  # cells that fall together where totals restart; fewer may be one shower that grows and then decays
 _MOST_FALL = 0.01  # largest decrease relative to the increase, since packing rounds
 _SAID = re.compile(
     r"\baccumulated total\b|\btotal accumulated\b|"
@@ -36,7 +37,7 @@ def never_falls(fields: np.ndarray, *, least: int = 2) -> bool:
 
 
 def restarts(fields: np.ndarray, *, least: int) -> bool:
-    """Return whether amounts rise in at least `least` steps and decrease in one step alone, there to less than half.
+    """Return whether amounts rise in at least `least` steps and decrease in one step alone, in many cells to less than half.
 
     fields: (frame, y, x) in any units, NaN missing
     """
@@ -44,4 +45,6 @@ def restarts(fields: np.ndarray, *, least: int) -> bool:
     steps, sums = np.diff(fields, axis=0), fields.sum(axis=(1, 2))
     rises, falls = np.maximum(steps, 0).sum(axis=(1, 2)), np.maximum(-steps, 0).sum(axis=(1, 2))
     (at,) = starts if len(starts := np.flatnonzero(falls > _MOST_FALL * rises)) == 1 else (None,)
-    return at is not None and bool((rises > 0).sum() >= least and sums[at + 1] < sums[at] / 2)
+    if at is None or (steps[at] < 0).sum() < _LEAST_CELLS:
+        return False
+    return bool((rises > 0).sum() >= least and sums[at + 1] < sums[at] / 2)

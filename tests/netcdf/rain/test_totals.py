@@ -171,6 +171,12 @@ def test_a_record_of_totals_that_start_again_is_refused(tmp_path):
     np.testing.assert_allclose(open_one(write(tmp_path / "b.nc", waning, units="mm")).read([6]), 12 * waning[6:7], rtol=1e-5)
 
 
+def test_one_shower_that_decays_at_once_is_no_total(tmp_path):
+    amounts = np.zeros((10, 16, 16), np.float32)
+    amounts[:, 8, 8] = [0, 0, 0.1, 0.2, 0.3, 0.4, 0.1, 0.1, 0.1, 0.1]
+    assert open_one(write(tmp_path / "a.nc", amounts, units="mm")).read([5])[0, 8, 8] == pytest.approx(0.4 * 12)
+
+
 def test_growing_and_falling():
     assert never_falls(np.cumsum(RATES, axis=0))
     assert not never_falls(RATES)
