@@ -194,7 +194,7 @@ def _explain(problems: Sequence[Mapping[str, Any]], kind: type[BaseModel], where
             return f"unknown section [{dotted}]" + (f"; did you mean {listed}?" if near else f"; known sections: {listed}")
         return f"unknown key {dotted}" + (f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(known)}")
     if problem["type"] == "missing":
-        return f"{dotted} is missing"
+        return f"{dotted} is missing; configs are complete: copy it from a config with all keys, such as configs/radar.toml"
     if problem["type"] == "value_error":
         return f"{dotted}: {problem['msg'].removeprefix('Value error, ')}"
     # pydantic reports one problem for each type that a key may have; together they name all values that are allowed.

@@ -205,7 +205,8 @@ def set_checkpoint_steps(model: nn.Module, num_steps: int) -> None:
     stacks = [module for module in model.modules() if isinstance(module, ConvLSTM)]
     if num_steps and not stacks:
         raise UsageError(
-            f"training.checkpoint_steps = {num_steps}: only ConvLSTM stacks can do this, and the model has none; set 0"
+            f"training.checkpoint_steps = {num_steps}: only ConvLSTM stacks can repeat time steps in the backward pass, "
+            "and this model has none; set 0"
         )
     for stack in stacks:
         stack.checkpoint_steps = num_steps

@@ -107,7 +107,10 @@ def test_a_missing_or_broken_file_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="cannot read the config"):
         config.read(broken)
     broken.write_text("[training]\nsteps = 5\n")
-    with pytest.raises(UsageError, match="transform is missing"):
+    with pytest.raises(
+        UsageError,
+        match=r"transform is missing; configs are complete: copy it from a config with all keys, such as configs/radar\.toml$",
+    ):
         config.read(broken)
 
 
