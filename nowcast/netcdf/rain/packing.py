@@ -26,7 +26,8 @@ _COUNTS = frozenset({"missing", "missingdata"})  # fill values unless they are 0
 _SCALES = ("gain", "whatgain", "slope", "scalefactor", "scalingfactor", "scale")
 _OFFSETS = ("offset", "whatoffset", "intercept", "addoffset")
 _ALONE = frozenset({"slope", "scalefactor", "scalingfactor"})  # scales that may lack an offset, which then is 0
-_FORMULA = re.compile(r"formula.*[*/]", re.IGNORECASE)  # calibration_formulas = "GEO = 0.1 * PV + 0.0" of KNMI
+# calibration_formulas = "GEO = 0.1 * PV + 0.0" of KNMI; not "Z = 200 * R^1.6"
+_LINEAR = re.compile(r"\s*\w+\s*=\s*(?P<scale>[-+.\de]+)\s*[*/]\s*[A-Za-z]\w*\s*(?:[-+][-+.\de\s]+)?", re.IGNORECASE)
 _UNDETECT = (
     "_Undetect",
     "undetect",
@@ -199,7 +200,7 @@ def unused_scale(variable) -> str | None:
         numbers = _numbers(value)
         if _word(name) in _SCALES and numbers.size == 1 and np.isfinite(numbers[0]) and numbers[0] not in (0, 1):
             return f"{name} = {numbers[0]:g}"
-        if _FORMULA.search(f"{name} {value}"):
+        if "formula" in name.lower() and _LINEAR.fullmatch(str(value)):
             return f'{name} = "{str(value)[:40]}"'
     return None
 

@@ -159,7 +159,11 @@ def test_a_scale_that_is_not_used_is_told(tmp_path, kind, attributes, said, capl
     assert "which is not used: CF's are scale_factor and add_offset" in caplog.text
 
 
-@pytest.mark.parametrize("attributes", [{"gain": 0.1, "offset": 1.0}, {"scale_factor": 0.1, "gain": 45.0}, {"gain": 1.0}])
+@pytest.mark.parametrize(
+    "attributes",
+    [{"gain": 0.1, "offset": 1.0}, {"scale_factor": 0.1, "gain": 45.0}, {"gain": 1.0},
+     {"comment": "formula of Marshall and Palmer, see https://example.org"}, {"formula": "Z = 200 * R^1.6"}],
+)  # fmt: skip
 def test_a_scale_that_is_used_or_does_nothing_is_not(tmp_path, attributes, caplog):
     read_one(write(tmp_path / "a.nc", np.full((2, 3, 4), 7, "i2"), **attributes))
     assert not caplog.messages
