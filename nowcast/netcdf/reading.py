@@ -54,10 +54,16 @@ class Samples(Protocol):
 
 
 def settled(file: File, step: np.timedelta64) -> File:
-    """Return a file with the interval that a number without a unit means, if only one fits the time step of the record."""
+    """Return a file with the interval that a number without a unit means, if only one fits the time step of the record.
+
+    A weak number is no interval, but no longer doubted if it is the time step.
+    """
     if file.interval or not (file.doubt and file.doubt.number) or np.isnat(step):
         return file
-    found = fitting(file.doubt.number, float(step / np.timedelta64(1, "s")))
+    seconds = float(step / np.timedelta64(1, "s"))
+    found = fitting(file.doubt.number, seconds)
+    if file.doubt.is_weak:
+        return replace(file, doubt=None) if found and abs(found[0] - seconds) <= _ROUNDED * seconds else file
     return replace(file, interval=Interval(found[0], file.doubt.where), doubt=None) if len(found) == 1 else file
 
 

@@ -56,11 +56,15 @@ class Statement(NamedTuple):
 
 
 class Doubt(NamedTuple):
-    """What may state an interval, but not clearly: its length, s, NaN if unknown, or a number without a unit, else 0."""
+    """What may state an interval, but not clearly: its length, s, NaN if unknown, or a number without a unit, else 0.
+
+    With `is_weak` the number may be about something else, and states nothing but that the time step is the interval.
+    """
 
     where: str
     seconds: float = np.nan
     number: float = 0.0
+    is_weak: bool = False
 
 
 def statements(variable) -> list[Statement]:
@@ -93,10 +97,10 @@ def statements_beside(dataset) -> list[Statement]:
     return [statement for statement in (*found, *_lengths_declared(declared)) if 0 < statement.seconds <= _LONGEST]
 
 
-def bare_numbers(dataset, variable) -> list[tuple[float, str]]:
+def bare_numbers(dataset, variable) -> list[tuple[float, str, bool]]:
     """Return numbers without a unit that may be the interval, such as `accumulation_period = 60` and `rain_sum60`.
 
-    returns: number, 0 where even its meaning is doubtful, and where it stands
+    returns: number, 0 where even its meaning is doubtful; where it stands; and whether it may be about something else
     """
     declared = {name: value for name, value in attributes(dataset).items() if _OF_FILE.match(name)} | attributes(variable)
     found = []
@@ -105,10 +109,10 @@ def bare_numbers(dataset, variable) -> list[tuple[float, str]]:
         number = re.fullmatch(rf"\s*{_NUMBER}\s*", value) if isinstance(value, str) else _is_number(value)
         if number and named and not named["unit"]:
             size = float(value) if isinstance(value, str) else float(np.ravel(value)[0])
-            found += [(0.0 if name.lower() in _WEAK else size, f"{name} = {size:g}")] if size > 0 else []
+            found += [(size, f"{name} = {size:g}", name.lower() in _WEAK)] if size > 0 else []
     if (match := _NUMBER_IN_NAME.search(variable.name)) and int(match[1]) <= _MOST_MINUTES:  # no year
         # rain_sum2 may be the second sum
-        found.append((float(match[1]) if int(match[1]) >= 5 else 0.0, f"the name {variable.name}"))
+        found.append((float(match[1]) if int(match[1]) >= 5 else 0.0, f"the name {variable.name}", False))
     return found
 
 

@@ -77,12 +77,12 @@ def _implied(dataset, field: Field, times: np.ndarray) -> tuple[list[Statement],
     """Return the intervals that numbers without a unit, and title and summary, clearly state, and those that they may state."""
     step = _step(times)
     clear, unclear = [], []
-    for number, where in bare_numbers(dataset, dataset.variables[field.variable]):
+    for number, where, is_weak in bare_numbers(dataset, dataset.variables[field.variable]):
         found = fitting(number, step)
-        if len(found) == 1:
+        if len(found) == 1 and not is_weak:
             clear.append(Statement(found[0], where))
         else:
-            unclear.append(Doubt(f"{where} has no unit", number=number))
+            unclear.append(Doubt(f"{where} has no unit", number=number, is_weak=is_weak))
     for statement, is_sum in titles(dataset):
         if is_sum:
             clear.append(statement)

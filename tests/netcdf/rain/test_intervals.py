@@ -165,6 +165,16 @@ def test_a_weak_word_that_is_not_the_time_step_is_told(tmp_path, period, said, c
     assert bool(caplog.messages) == said
 
 
+@pytest.mark.parametrize("attributes", [{"interval": 5}, {"period": "300"}, {"duration": 5.0}, {"time_interval": 300}])
+def test_a_number_that_is_the_time_step_is_not_doubted(tmp_path, attributes, caplog):
+    np.testing.assert_allclose(read_one(amounts(tmp_path / "a.nc", **attributes)), AMOUNTS * 12, rtol=1e-6)
+    (tmp_path / "single").mkdir()
+    for number, time in enumerate(range(1_600_000_200, 1_600_001_400, 300)):
+        write(tmp_path / "single" / f"{number}.nc", AMOUNTS[:1], units="mm", times=[time], **attributes)
+    np.testing.assert_allclose(open_one(tmp_path / "single").read([2]), AMOUNTS[:1] * 12, rtol=1e-6)
+    assert not caplog.messages
+
+
 def test_a_weak_word_contradicts_nothing(tmp_path, caplog):
     open_one(amounts(tmp_path / "a.nc", interval="5 min", duration="24 h", long_name="60-minute rain"))
     assert not caplog.messages
