@@ -93,7 +93,7 @@ def _mean_flow(pairs: Sequence[tuple[Image, Image, int]], *, grid: tuple[int, in
     flows = side_by_side(partial(_flow, grid=grid), both_ways)
     for (earlier, _), (later, _), steps in pairs:
         forward, back = next(flows), next(flows)
-        rain = _resized(np.float32((earlier > 0) | (later > 0)), trust.shape)
+        rain = _resized(((earlier > 0) | (later > 0)).astype(np.float32), trust.shape)
         pair_weight = trust * _agreement(forward, back) * rain
         moved += pair_weight[..., None] * forward
         weight += steps * pair_weight

@@ -308,7 +308,7 @@ def correlation(s: Sums) -> np.ndarray:
     NaN without pairs, and where the forecast or the observation is constant. A variance under 1e-12 of the mean square counts
     as constant: it is rounding error, as float32 data cannot vary by less. Pearson (1895).
     """
-    num_pairs = np.float64(s.num_pairs)
+    num_pairs = s.num_pairs.astype(np.float64)
     covariance = s.sum_fo - ratio(s.sum_f * s.sum_o, num_pairs)
     variances = []
     for total, squares in ((s.sum_f, s.sum_ff), (s.sum_o, s.sum_oo)):

@@ -87,7 +87,7 @@ def _over_leads(array: np.ndarray, axes: tuple[str, ...]) -> np.ndarray:
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Return numerator / denominator, two arrays of the same shape, in float64; NaN where the denominator is 0."""
-    numerator, denominator = np.float64(numerator), np.float64(denominator)
+    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     return np.divide(numerator, denominator, out=np.full(np.shape(denominator), np.nan), where=denominator != 0)
 
 

@@ -125,7 +125,7 @@ def _choices() -> list[tuple[float, float]]:
 
 def _shift(difference: np.ndarray, variance: np.ndarray, smoothing: float, prior: float) -> np.ndarray:
     """Estimate the shift of the log-odds from sums (y, x)."""
-    smooth = [cv2.GaussianBlur(np.float32(field), (0, 0), smoothing, borderType=cv2.BORDER_REPLICATE)
+    smooth = [cv2.GaussianBlur(np.asarray(field, np.float32), (0, 0), smoothing, borderType=cv2.BORDER_REPLICATE)
               for field in (difference, variance)]  # fmt: skip
     return smooth[0] / (smooth[1] + prior)
 
