@@ -64,7 +64,7 @@ def test_times_of_every_kind_are_taken_in_utc(kind):
     assert as_time(SAME_TIME[kind], "start") == np.datetime64("2020-06-01T00:45:00", "s")
 
 
-@pytest.mark.parametrize("wrong", [5, np.int64(5), pd.NaT, np.datetime64("NaT"), {}, [datetime(2020, 6, 1)]], ids=repr)
+@pytest.mark.parametrize("wrong", [5, np.int64(5), pd.NaT, np.datetime64("NaT", "s"), {}, [datetime(2020, 6, 1)]], ids=repr)
 def test_what_is_no_time_is_refused(file, wrong):
     with pytest.raises(UsageError, match=r"^end = .*: not a time; write it as 2016-09-28T15:00 \(UTC\), or as a datetime$"):
         nowcast.evaluate("persistence", file, end=wrong, device="cpu")

@@ -193,7 +193,7 @@ def _complete_windows(times: np.ndarray, offsets: range, time_step: np.timedelta
     assert np.all(times[1:] > times[:-1]), "times are not sorted and unique"
     if np.isnat(time_step):  # a record of one frame has no time step: its only windows are of one frame
         return np.arange(len(times) if len(offsets) == 1 else 0).reshape(-1, len(offsets))
-    if time_step <= np.timedelta64(0):
+    if time_step <= np.timedelta64(0, "s"):
         raise UsageError(f"time_step is {time_step}: it must be positive")
     positions = np.empty((len(offsets), len(times)), np.int64)
     complete = np.ones(len(times), bool)

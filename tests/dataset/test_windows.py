@@ -60,7 +60,7 @@ def test_frames_of_a_window_are_exactly_one_time_step_apart(record, length):
     windows = find_windows(times, **length)
     assert (np.diff(times[windows.positions], axis=1) == length["time_step"]).all()
     references = times[windows.reference_positions]
-    assert (np.diff(references) > np.timedelta64(0)).all()
+    assert (np.diff(references) > np.timedelta64(0, "s")).all()
 
 
 def test_windows_never_cross_a_gap():

@@ -65,7 +65,7 @@ def made(grid, *, cases=2, thresholds=THRESHOLDS, leads=3, seed=0):
         fields = rng.gamma(0.3, 4, (leads, *grid.shape)).astype(np.float32)
         chances = rng.random((leads, len(thresholds), *grid.shape), np.float32)
         chances[rng.random(chances.shape) < 0.1] = np.nan
-        yield START + 300 * n, fields, chances
+        yield START + np.timedelta64(300 * n, "s"), fields, chances
 
 
 def write(path, record, *, single=False, thresholds=THRESHOLDS, **options):
@@ -189,7 +189,7 @@ def test_one_forecast_with_probabilities_is_still_a_record(tmp_path, record):
 def test_cases_are_written_one_at_a_time(tmp_path, record):
     def cases(num):
         for i in range(num):
-            yield START + 300 * i, np.zeros((3, 20, 24), np.float32), np.full((3, 2, 20, 24), i / num, np.float32)
+            yield START + np.timedelta64(300 * i, "s"), np.zeros((3, 20, 24), np.float32), np.full((3, 2, 20, 24), i / num, np.float32)
 
     facts = {"lead_times": LEADS, "quantity": RAIN_RATE, "attributes": {}}
     tracemalloc.start()

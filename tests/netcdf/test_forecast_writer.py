@@ -87,7 +87,7 @@ def test_any_number_of_cases_leads_and_cells_comes_back(tmp_path, shape, leads, 
     record = open_one(write_record(source, np.zeros((2, *shape)), y_ascending=y_ascending), variable="rainfall_rate")
     rng = np.random.default_rng(seed)
     fields = rng.choice(np.float32([0, 0.1, 55, np.nan]), (num_cases, len(leads), *shape))
-    cases = [(REFERENCES[0] + 300 * i, fields[i]) for i in range(num_cases)]
+    cases = [(REFERENCES[0] + np.timedelta64(300 * i, "s"), fields[i]) for i in range(num_cases)]
     for single in {False, num_cases == 1}:
         write(path, record, single=single, cases=cases, lead_times=np.array(leads, "timedelta64[s]"), overwrite=True)
         found = read_forecast(path, variable="precip_intensity")
@@ -170,7 +170,7 @@ def test_what_is_no_rain_is_not_called_so(tmp_path, record):
 def test_cases_are_written_one_at_a_time(tmp_path, record):
     def cases(num):
         for i in range(num):
-            yield REFERENCES[0] + 300 * i, np.full((3, 48, 56), i, np.float32)
+            yield REFERENCES[0] + np.timedelta64(300 * i, "s"), np.full((3, 48, 56), i, np.float32)
 
     tracemalloc.start()
     write(tmp_path / "f.nc", record, cases=cases(200))

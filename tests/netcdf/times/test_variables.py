@@ -227,7 +227,7 @@ def test_a_start_alone_is_no_time_of_a_frame(tmp_path, name, attributes):
 @pytest.mark.parametrize("form", ["%Y%m%d%H%M", "%Y%m%d%H%M%S", "%Y/%m/%d %H:%M", "%Y-%m-%dT%H:%M:%SZ"])
 def test_texts_of_times_may_be_digits_or_have_slashes(tmp_path, form):
     path = write(tmp_path / "a.nc", {"time": 2}, {})
-    moments = [START, START + 300]
+    moments = [START, START + np.timedelta64(300, "s")]
     with netCDF4.Dataset(path, "a") as file:
         texts = file.createVariable("time", str, ("time",))
         for number, moment in enumerate(moments):
@@ -239,7 +239,7 @@ def test_texts_of_times_may_be_digits_or_have_slashes(tmp_path, form):
 def test_the_only_variable_that_counts_from_a_date_holds_the_times(tmp_path):
     times = {"when_seen": (("obs",), [0, 5, 10], SINCE, {"axis": "T"})}
     (record,) = open_records([write(tmp_path / "a.nc", {"obs": 3}, times)])
-    assert record.times.tolist() == [(START + minutes * 60).item() for minutes in (0, 5, 10)]
+    assert record.times.tolist() == [(START + np.timedelta64(minutes, "m")).item() for minutes in (0, 5, 10)]
     for name, others in (("created", {}), ("seen", {"received": (("obs",), [1, 2, 3], SINCE, {})})):
         path = write(tmp_path / f"{name}.nc", {"obs": 3}, {name: (("obs",), [0, 5, 10], SINCE, {})} | others)
         if others:
