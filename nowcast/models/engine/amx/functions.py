@@ -1,4 +1,4 @@
-"""The functions of layer.c, and the sizes of what they read and write."""
+"""Load layer.c, and compute the sizes of the arrays that its functions read and write."""
 
 import logging
 from functools import cache, cached_property, lru_cache
@@ -26,8 +26,8 @@ SOURCE = Source(
 )
 # Places, columns and terms of one matrix product; channels in a vector. Both as in products.h.
 UNIT, VECTOR = 32, 16
-BYTES_AT_ONCE = 2**20  # of the places that the weights' gradient adds up at once, so that they stay in the CPU's cache
-FEWEST_AT_ONCE = 256  # such places
+BYTES_AT_ONCE = 2**20  # of the places that the weights' gradient sums over at once, so that they stay in the CPU's cache
+FEWEST_AT_ONCE = 256  # places that it sums over at once
 
 
 def layer_functions(state_weight: Tensor, dtype: torch.dtype, activations: tuple[str, str]) -> compiled.Library | None:
@@ -60,7 +60,7 @@ def library(relu: bool, hard_sigmoid: bool) -> compiled.Library | None:
 
 
 def sizes_of(shape: tuple[int, ...], input_weight: Tensor | None, state_weight: Tensor) -> "Sizes":
-    """Return the sizes of a layer, found once for those that are alike.
+    """Return the sizes of a layer, from a cache where they were computed before.
 
     shape: (time, case, hidden channel, y, x)
     input_weight, state_weight: (4 × hidden channel, channel, y, x); `input_weight` None for a layer without input
@@ -72,11 +72,13 @@ def sizes_of(shape: tuple[int, ...], input_weight: Tensor | None, state_weight: 
 
 
 class Sizes:
-    """The sizes of a layer, where the steps of its convolutions' sums begin, and the memory that layer.c works in.
+    """Sizes of a layer's arrays, the offsets of its convolutions' steps, and memory for layer.c.
+
+    A step of a convolution is one tap of the kernel and 32 channels.
 
     shape: (time, case, hidden channel, y, x)
-    inputs: number of channels of the input, 0 for a layer without
-    input_reach, state_reach: of the kernels
+    inputs: number of channels of the input, 0 for a layer without input
+    input_reach, state_reach: half widths of the kernels, in grid cells
     """
 
     def __init__(self, shape: tuple[int, ...], inputs: int, input_reach: int, state_reach: int):
@@ -87,12 +89,14 @@ class Sizes:
         self.first_state = self.inputs if self.is_joined else rounded_up(self.inputs)
         self.channels, self.gates = rounded_up(self.first_state + self.n), 4 * rounded_up(self.n, VECTOR)
         numbers = (self.times, self.cases, self.y, self.x, self.inputs, self.n, self.input_reach, self.state_reach)
-        self.numbers = np.array(numbers, np.int64)  # no tensor, which would be kept as what it is while a network is traced
+        self.numbers = np.array(numbers, np.int64)  # a tensor would become a constant of a traced network
 
     @cached_property
     def joined_offsets(self) -> tuple[np.ndarray, int]:
-        """Where the steps of the sums over input and state begin, (step,) as `offsets` returns them; and how many of them take
-        channels of the input: all others take channels of the state alone."""
+        """Offsets (step,) of the convolution over input and state, and the number of steps with channels of the input.
+
+        Those come first; all others have channels of the state alone.
+        """
         if self.is_joined:
             of_input = self.offsets(self.reach, 0, self.inputs, self.channels)
             return self.offsets(self.reach, 0, self.channels, self.channels), len(of_input)
@@ -102,33 +106,32 @@ class Sizes:
 
     @cached_property
     def gate_offsets(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where the steps of the sums over gates begin, (step,) as `offsets` returns them: with the kernel of the state, and
-        with that of the input."""
+        """Offsets (step,) of the convolutions over gates: with the kernel of the state, and with that of the input."""
         return tuple(self.offsets(reach, 0, self.gates, self.gates) for reach in (self.state_reach, self.input_reach))
 
     def fills(self, *channels: int) -> bool:
-        """Return whether these numbers of channels are not rounded up, and those of gates neither."""
+        """Return whether packed weights of so many channels have no unused parts: neither they nor gates are rounded up."""
         return self.n % VECTOR == 0 and all(number % UNIT == 0 for number in channels)
 
     def margin(self) -> int:
-        """Return the number of places before the first one of a padded grid that a kernel reaches."""
+        """Return the number of places that a kernel reaches before the first one of a padded grid."""
         return self.reach * (self.x + self.reach) + self.reach
 
     def length(self, grids: int) -> int:
-        """Return the number of places of so many grids in a padded one: with zeros after each row and each grid."""
+        """Return the number of places of `grids` grids, each row and each grid followed by zeros."""
         return grids * (self.y + self.reach) * (self.x + self.reach)
 
     def padded(self, channels: int) -> Tensor:
-        """Return memory for two padded grids, each (place, channel) with rows `stride` apart."""
+        """Allocate two padded grids, each (place, channel) with rows `stride` apart."""
         places = 2 * self.margin() + rounded_up(self.length(self.cases))
         return memory(2 * places * stride(channels), torch.bfloat16)
 
     def offsets(self, reach: int, first: int, end: int, channels: int) -> np.ndarray:
-        """Return where the steps of a convolution's sum begin: for each 32 of the channels from `first` to `end`, for each tap.
+        """Return the offsets of a convolution's steps: for each 32 channels from `first` to `end`, for each tap.
 
-        reach: of the kernel
+        reach: half width of the kernel, in grid cells
         channels: of the padded grid
-        returns: (step,) int64, in bfloat16 from the place that is computed
+        returns: (step,) int64, number of bfloat16 from the place that is computed
         """
         along = np.arange(-reach, reach + 1, dtype=np.int64)
         taps = (along[:, None] * (self.x + self.reach) + along).ravel() * stride(channels)
@@ -136,7 +139,7 @@ class Sizes:
 
     @cached_property
     def at_once(self) -> int:
-        """Return the number of places, of all times, that the weights' gradient adds up at once."""
+        """Number of places, of all times, that the weights' gradient sums over at once."""
         fitting = max(FEWEST_AT_ONCE, BYTES_AT_ONCE // (2 * (2 * self.channels + self.gates)) // UNIT * UNIT)
         return min(fitting, rounded_up(self.length(self.times * self.cases)))
 
@@ -150,18 +153,20 @@ def memory(shape: int | tuple[int, ...], dtype: torch.dtype = torch.float32, *, 
 
 
 def rounded_up(size: int, unit: int = UNIT) -> int:
-    """Return the multiple of `unit` that is at least `size`."""
+    """Return the smallest multiple of `unit` that is at least `size`."""
     return -(-size // unit) * unit
 
 
 def stride(size: int) -> int:
-    """Return how many bfloat16 apart rows of `size` are, as in layer.c: an odd number of cache lines, so that rows share few
-    places of the cache."""
+    """Return the distance of rows of `size` bfloat16, in bfloat16, as in layer.c.
+
+    It is an odd number of cache lines, so that rows do not compete for the same part of the cache.
+    """
     return size + UNIT * (1 - size // UNIT % 2)
 
 
 def address(values: Tensor | np.ndarray | None) -> int | None:
-    """Return where the data of a tensor or array of any shape begin, None for None."""
+    """Return the memory address of the data of a tensor or array of any shape; None for None."""
     if isinstance(values, np.ndarray):
         return values.ctypes.data
     return None if values is None else values.data_ptr()

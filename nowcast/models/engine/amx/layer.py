@@ -1,9 +1,9 @@
 """Compute a ConvLSTM layer over a whole sequence on matrix units, with a backward pass of its own.
 
-A convolution is a sum of matrix products, of 32 places (grid cells) with 32 columns (channels of gates) for each tap of the
-kernel and each 32 channels of input and state. Its sums are turned to gate values and states while they are in the processor's
-cache, and are not rounded to bfloat16 before that, as they are in ../layer.py. Meanwhile the matrix units already work on the
-next places. layer.c does all of it.
+A convolution is a sum of matrix products: 32 places (grid cells) with 32 columns (channels of gates), for each tap of the
+kernel and each 32 channels of input and state. Gate values and states are computed from the sums while these are in the
+processor's cache; unlike in ../layer.py, the sums are not rounded to bfloat16. Meanwhile the matrix units compute the next
+places. layer.c does all of it.
 
 Tensors are (time, case, channel, y, x) with the channels innermost in memory. Cell states are float32.
 """
@@ -21,7 +21,7 @@ from nowcast.runtime.compiled import Library
 
 
 class LayerSequence(torch.autograd.Function):
-    """Autograd function of a layer; `apply` returns the hidden states at all times and the last cell state."""
+    """Autograd function of a layer. `apply` returns the hidden states at all times and the last cell state."""
 
     @staticmethod
     def forward(
@@ -34,7 +34,7 @@ class LayerSequence(torch.autograd.Function):
         weights = (input_weight, state_weight, bias, peepholes)
         gates, cells, hidden = _forward(functions, frames, hidden0, cell0, *weights, shape, keep=True)
         ctx.save_for_backward(frames, hidden0, cell0, input_weight, state_weight, peepholes, gates, cells, hidden)
-        return hidden, cells[-1].clone()  # a view would keep the states of all times, also where checkpoints save them
+        return hidden, cells[-1].clone()  # a view would keep the states of all times in memory
 
     @staticmethod
     @once_differentiable
@@ -71,7 +71,7 @@ class LayerSequence(torch.autograd.Function):
 
 
 def without_gradient(frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, functions, shape):
-    """Return what `LayerSequence.apply` does, and keep nothing for a backward pass."""
+    """Return the same as `LayerSequence.apply`, without keeping anything for a backward pass."""
     weights = (input_weight, state_weight, bias, peepholes)
     _, cells, hidden = _forward(
         functions, *layer_arguments(frames, hidden0, cell0, torch.bfloat16), *weights, shape, keep=False
@@ -80,7 +80,10 @@ def without_gradient(frames, hidden0, cell0, input_weight, state_weight, bias, p
 
 
 def _forward(functions, frames, hidden0, cell0, input_weight, state_weight, bias, peepholes, shape, *, keep: bool):
-    """Return gate values (None if they are not to be kept), cell states (two, used in turn, or all) and hidden states."""
+    """Compute the layer at all times. Return gate values, cell states and hidden states.
+
+    keep: for a backward pass; otherwise gate values are None, and cell states are two that are overwritten in turn
+    """
     sizes = sizes_of(shape, input_weight, state_weight)
     (offsets, input_steps), packed = sizes.joined_offsets, _joined_weights(functions, sizes, input_weight, state_weight)
     kept_times = sizes.times if keep else min(2, sizes.times)
@@ -94,7 +97,7 @@ def _forward(functions, frames, hidden0, cell0, input_weight, state_weight, bias
 
 
 def _joined_weights(functions, sizes: Sizes, input_weight, state_weight) -> Tensor:
-    """Return the packed weights of input and state."""
+    """Return the weights of input and state, packed as layer.c reads them."""
     offsets, input_steps = sizes.joined_offsets
     together = [sizes.inputs + sizes.n] if sizes.is_joined else [sizes.inputs, sizes.n]
     packed = _memory_of_packed(sizes.gates, len(offsets), sizes.fills(*together))
@@ -105,11 +108,12 @@ def _joined_weights(functions, sizes: Sizes, input_weight, state_weight) -> Tens
 
 
 def _backward(functions, sizes: Sizes, kept, weights, gradients) -> None:
-    """Overwrite the gate values by their arguments' gradients, and write the other gradients.
+    """Overwrite the gate values by the gradients of the gates' arguments, and write the other gradients.
 
     kept: gate values, cell states, first cell state and peepholes
     weights: of input and state
-    gradients: of hidden states and last cell state, which are known; of the first cell state, frames and first hidden state
+    gradients: those of hidden states and last cell state, which are read; and those of first cell state, frames and first
+        hidden state, which are written
     """
     (gates, cells, cell0, peepholes), (input_weight, state_weight) = kept, weights
     d_frames, (offsets, input_offsets) = gradients[3], sizes.gate_offsets
@@ -131,7 +135,7 @@ def _backward(functions, sizes: Sizes, kept, weights, gradients) -> None:
 
 
 def _memory_of_packed(columns: int, steps: int, all_written: bool) -> Tensor:
-    """Allocate packed weights of so many columns; zeros if not all of it will be written."""
+    """Allocate memory for packed weights of `columns` columns; zeros unless all of it will be written."""
     return memory(rounded_up(columns) * UNIT * steps, torch.bfloat16, zero=not all_written)
 
 
@@ -139,7 +143,7 @@ def _weight_gradients(functions, sizes: Sizes, weights, d_gates, frames, hidden,
     """Return the gradients of the weights of input (None if there is none) and state, and of the bias, in float32."""
     at_once, threads, side = sizes.at_once, torch.get_num_threads(), 2 * sizes.reach + 1
     pairs = at_once // 2 + rounded_up(sizes.margin())
-    none = not sizes.length(sizes.times * sizes.cases)  # of places: then nothing is added up
+    none = not sizes.length(sizes.times * sizes.cases)  # there are no places, so nothing is summed
     sums, totals = memory(side**2 * sizes.gates * sizes.channels, zero=none), memory(at_once // UNIT * sizes.gates)
     rows = memory(sizes.gates * stride(at_once), torch.bfloat16)
     columns = memory(2 * sizes.channels * 2 * pairs, torch.bfloat16)
@@ -151,7 +155,7 @@ def _weight_gradients(functions, sizes: Sizes, weights, d_gates, frames, hidden,
 
 
 def _in_order(grouped: Tensor, n: int) -> Tensor:
-    """Return (4 × hidden channel, ...) of what is in groups, (group, gate, 16, ...)."""
+    """Reorder channels from groups (group, gate, 16, ...) to (4 × hidden channel, ...); drop those that fill up a group."""
     parts = grouped.unflatten(0, (-1, 4, VECTOR)).transpose(0, 1).flatten(1, 2)
     return parts[:, :n].flatten(0, 1)
 
@@ -164,7 +168,7 @@ def _peephole_gradient(n: int, d_gates: Tensor, cells: Tensor, cell0: Tensor | N
 
 
 def _pack(functions, weight, packed, steps: int, *, first_column=0, first_term=0, first_step=0, backward=False) -> None:
-    """Write a weight (out channel, channel, y, x) to its place of `packed`; nothing if it is None."""
+    """Pack a weight (out channel, channel, y, x) into its part of `packed`; do nothing if it is None."""
     if weight is not None:
         weight = _float(weight.detach())
         sizes = (*weight.shape[:2], weight.shape[-1] ** 2, int(backward), first_column, first_term, first_step, steps)
