@@ -1,4 +1,4 @@
-/* The tile registers' instructions in plain C, for tests on processors without AMX (macro EMULATED). */
+/* Instructions of the tile registers in plain C, for tests on processors without AMX (macro EMULATED). */
 
 static __thread char tiles[8][16][64];
 

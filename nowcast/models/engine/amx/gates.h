@@ -2,12 +2,12 @@
    above) for AVX-512.
 
    Macros RELU and HARD_SIGMOID choose the activations. Values differ from those of gates.c by up to 1e-4, a twentieth of what
-   bfloat16 resolves. Beside the matrix units a processor makes one of these instructions in each cycle, so that their number
-   decides how long narrow layers take: an argument's bias and factor are one multiplication with addition, 2^x is a
-   polynomial of few terms, and 1/x is an estimate. */
+   bfloat16 resolves. While the matrix units work, a core executes one vector instruction in each cycle, so the number of
+   instructions here decides how long narrow layers take. Hence bias and factor of an argument are one multiplication with
+   addition, 2^x is a polynomial of few terms, and 1/x is the processor's estimate. */
 
-/* Returns 2^x, with a relative error of up to 1.1e-04 besides that of x: a polynomial of what x is above a whole number.
-   It is exact for whole numbers, so that tanh(0) is 0; infinity and NaN stay what they are. */
+/* Returns 2^x, with a relative error of up to 1.1e-04 besides that of x: a polynomial of the fractional part of x.
+   It is exact for whole numbers, so that tanh(0) is 0, and right for infinity and NaN. */
 static inline __m512 power_of_two(__m512 x) {
     const __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
     __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(0.07826797f), r, _mm512_set1_ps(0.22630768f));
@@ -23,7 +23,7 @@ static inline __m512 inverse(__m512 x) { return _mm512_rcp14_ps(x); }
 #define ONE _mm512_set1_ps(1.0f)
 #define ZERO _mm512_setzero_ps()
 
-/* Activations take SCALE x + SHIFT of their argument x. */
+/* Activation functions are called with SCALE x + SHIFT for an argument x. */
 #ifdef HARD_SIGMOID
 #define SQUASH_SCALE 0.2f
 #define SQUASH_SHIFT 0.5f
@@ -54,8 +54,8 @@ static inline __m512 activation_slope16(__m512 y) { return _mm512_fnmadd_ps(y, y
 /* The activation of a cell state. */
 static inline __m512 activated(__m512 cell) { return activate16(_mm512_mul_ps(cell, _mm512_set1_ps(ACTIVATION_SCALE))); }
 
-/* Turns biases (gate, n) to what is added to the gates' arguments once they have been scaled, (channel / 16, gate, 16), with
-   zero biases where there is no channel. */
+/* Scales biases (gate, n) as the gates' arguments are scaled, to (channel / 16, gate, 16), with zero biases for channels that
+   fill up the last 16. */
 static void scale_bias(const float *bias, int64_t n, float *scaled) {
     for (int64_t j = 0; j < groups_of(n) * GROUP; j++) {
         const int64_t channel = j / GROUP * 16 + j % 16, gate = j % GROUP / 16;
@@ -69,10 +69,13 @@ static inline __m512 scaled(__m512 sums, float scale, const float *bias) {
     return _mm512_fmadd_ps(sums, _mm512_set1_ps(scale), _mm512_loadu_ps(bias));
 }
 
-/* Computes gate values `g` and new states, for channels c to c + 16 (those of the mask `m`), from a convolution's sums at the
-   place that is next, one vector for each gate; the other arguments are as of place_forward (gates.c of the folder above).
-   `bias`, scaled, and `g` are (gate, 16); `before`, for zeros, and `g` may be NULL. The hidden state is written to `hidden_too`
-   as well, if it is not NULL. */
+/* Computes gate values `g` and new states of channels c to c + 16 (those of the mask `m`) at the next place of `rest`, from its
+   sums, one vector for each gate. The other arguments are those of place_forward (gates.c of the folder above).
+
+   bias: (gate, 16), scaled
+   before: the cell state of the time before, or NULL for zeros
+   g: (gate, 16), written, or NULL
+   hidden_too: a second place to write the hidden state to, or NULL */
 INLINED void forward_lanes(__mmask16 m, int64_t c, const Rest *rest, const float *bias, const float *peepholes,
                            const float *before, bfloat *g, float *cell, bfloat *hidden, bfloat *hidden_too, int64_t n) {
     __m512 old = before ? _mm512_maskz_loadu_ps(m, before + c) : ZERO;
@@ -93,10 +96,12 @@ INLINED void forward_lanes(__mmask16 m, int64_t c, const Rest *rest, const float
     if (hidden_too) store_bfloat(hidden_too + c, m, h);
 }
 
-/* Computes the gradients in place, for channels c to c + 16 (those of the mask `m`), as place_backward (gates.c) does, and
-   writes those of the gates to `g_too` as well; both are (gate, 16). `d_next`, from the next time, is added to the gradient
-   `d_out` of the hidden state, and `d_after` is the gradient of the cell state from there; `before` and `d_after` may be NULL,
-   for zeros. */
+/* Computes the gradients of channels c to c + 16 (those of the mask `m`) as place_backward (gates.c) does.
+
+   g, g_too: (gate, 16), gate values, overwritten by the gradients of their arguments; a second place to write these to
+   d_out, d_next: gradients of the hidden state, from the output and from the next time, which are added
+   d_after: gradient of the cell state from the next time, or NULL for zeros
+   before: the cell state of the time before, or NULL for zeros */
 INLINED void backward_lanes(__mmask16 m, int64_t c, bfloat *g, bfloat *g_too, const float *before, const float *cell,
                             const float *peepholes, const bfloat *d_out, __m512 d_next, const float *d_after, float *d_cell,
                             int64_t n) {

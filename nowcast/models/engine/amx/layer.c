@@ -1,7 +1,7 @@
 /* A ConvLSTM layer over a whole sequence on a processor with AMX, forward and backward, in bfloat16 (layer.py).
 
    At each time, and for 32 grid cells at once, the convolution's sums stay in the processor's cache until the gates and states
-   have been computed from them. The result does not depend on the number of threads. */
+   have been computed from them. The result does not depend on the number of threads. Words and sizes: products.h. */
 
 #include "products.h"
 #include "gates.h"
@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* One part of a convolution's columns, with its own steps: offsets and weights of `convolve_places`, and groups of columns. */
+/* Columns of a convolution that have the same steps: arguments of `convolve_places`, number of columns and of their groups. */
 typedef struct {
     const int64_t *offsets;
     const bfloat *weights;
@@ -21,8 +21,8 @@ static Part part_of(const int64_t *offsets, const bfloat *weights, int64_t steps
     return (Part){offsets, weights, steps, rounded_up(columns, COLUMNS), rounded_up(columns, GROUP) / GROUP};
 }
 
-/* The memory of padded grids: two, used in turn; `stride` channels from one place to the next, an odd number of cache lines, so
-   that the places of a kernel do not share few places of the cache. */
+/* Two padded grids, used in turn. There are `stride` channels from one place to the next: an odd number of cache lines, so that
+   the places under a kernel do not compete for the same part of the cache. */
 typedef struct {
     bfloat *from;
     Grid grid;
@@ -36,7 +36,7 @@ static Padded padded_of(bfloat *from, const Shape *l, int64_t channels) {
     return (Padded){from, grid, stride, places * stride};
 }
 
-/* Returns the first place of the padded grid that is used at a time. */
+/* Returns the first place of the padded grid that is used at time `time`. */
 static inline bfloat *padded_at(const Padded *p, int64_t time) {
     return p->from + (time & 1) * p->size + margin(&p->grid) * p->stride;
 }
@@ -50,11 +50,10 @@ static void clear(const Padded *p) {
 
 /* Packs a convolution's weight (out channel, channel, y, x) as bfloat16 for `convolve_places`.
 
-   Columns are its out channels, for each 16 channels of the state those of one gate after the other, and terms its channels;
-   or with `backward` the reverse, with the kernel rotated by 180°. They begin at `first_column`, `first_step` and
-   `first_term`.
-   packed: (block of COLUMNS, step, 2, DEPTH / 2, 16, 2), zero where nothing is written; steps are, for each DEPTH terms, the
-   taps */
+   Columns are the out channels, grouped (see `grouped`), and terms the channels. With `backward` it is the other way round,
+   and the kernel is rotated by 180°. The weight is written from `first_column`, `first_step` and `first_term` on.
+   packed: (block of COLUMNS, step, 2, DEPTH / 2, 16, 2), zero where nothing is written; for each DEPTH terms there is a step
+   for each tap */
 void pack_weights(const float *weight, bfloat *packed, int64_t outs, int64_t ins, int64_t taps, int64_t backward,
                   int64_t first_column, int64_t first_term, int64_t first_step, int64_t steps, int threads) {
     const int64_t columns = backward ? ins : outs, terms = backward ? outs : ins, n = outs / 4;
@@ -75,17 +74,17 @@ void pack_weights(const float *weight, bfloat *packed, int64_t outs, int64_t ins
     }
 }
 
-/* Computes a convolution and what follows from it at all places. The threads share the padded grid in parts, of which the
-   columns are computed group by group. Returns when all threads are done.
+/* Computes a convolution at all places, and calls `compute` on its sums. The padded grid is divided among the threads; each
+   computes its places group of columns by group. Returns when all threads are done.
 
-   convolved: padded grid, or NULL if only what follows is to be computed
+   convolved: padded grid, or NULL to call `compute` without a convolution
    columns: two parts, the second of which may have no groups
-   steps: of the first of them, if not all
-   vectors, of_group: calls of `compute` at a place, in all groups of columns and in one */
+   steps: number of steps of the first part that are computed
+   vectors, of_group: number of calls of `compute` at a place, for all groups of columns and for one */
 INLINED void run_step(const Padded *padded, const bfloat *convolved, const Part columns[2], int64_t steps, int64_t vectors,
                       int64_t of_group, Compute *compute, const void *with) {
     const int64_t length = padded_length(&padded->grid), threads = omp_get_num_threads();
-    const int64_t rounds = length / (threads * MOST_AT_ONCE) + 1; /* so that all threads have as many parts, of one size */
+    const int64_t rounds = length / (threads * MOST_AT_ONCE) + 1; /* each thread gets as many shares, all of one size */
     const int64_t share = rounded_up(length / (rounds * threads) + 1, PLACES);
     float sums[2][PLACES * GROUP] __attribute__((aligned(64))), nowhere[256] __attribute__((aligned(64)));
     Rest rests[2];
@@ -116,7 +115,7 @@ INLINED void run_step(const Padded *padded, const bfloat *convolved, const Part 
 #pragma omp barrier
 }
 
-/* What a time step of the forward pass reads and writes, from its first place on. */
+/* Arrays that a time step of the forward pass reads and writes; pointers to their first place. */
 typedef struct {
     const bfloat *next_frames;
     const float *bias, *peepholes, *before;
@@ -150,12 +149,12 @@ static void begin_forward(const Shape *l, const bfloat *frames, const bfloat *hi
 
    frames: (time, place, input), or NULL
    hidden0, cell0: (place, n), or NULL for zeros
-   weights, offsets: of `convolve_places`, all `steps`; the first `input_steps` take channels of the input, the others of the
-   state alone
-   bias: (gate, n); scaled_bias: (channel / 16, gate, 16), written: what is added to scaled arguments
-   gates: (time, group, place, gate, 16), or NULL if they are not to be kept
-   cells: (kept time, place, n); with fewer kept times than times, they are used in turn
-   memory: of two padded grids of joined channels */
+   weights, offsets: as in `convolve_places`, for all `steps`; the first `input_steps` have channels of the input, the others
+   of the state alone
+   bias: (gate, n); scaled_bias: (channel / 16, gate, 16), written (see `scale_bias`)
+   gates: (time, group, place, gate, 16), or NULL if they are not kept
+   cells: (kept time, place, n); with fewer kept times than times, they are overwritten in turn
+   memory: for two padded grids of the joined channels of input and state */
 void layer_forward(const Shape *l, const bfloat *frames, const bfloat *hidden0, const float *cell0, const bfloat *weights,
                    const int64_t *offsets, const float *bias, float *scaled_bias, const float *peepholes, bfloat *gates,
                    float *cells, bfloat *hidden, bfloat *memory, int64_t kept_times, int64_t input_steps, int64_t steps,
@@ -184,9 +183,9 @@ void layer_forward(const Shape *l, const bfloat *frames, const bfloat *hidden0, 
     }
 }
 
-/* What a time step of the backward pass reads and writes, from its first place on.
+/* Arrays that a time step of the backward pass reads and writes; pointers to their first place.
 
-   later: the gradients of the gates of the time after; NULL at the last time
+   later: gradients of the gates at the next time; NULL at the last time
    gates: NULL in the step before the first time, which only writes `d_state` and `d_frames` */
 typedef struct {
     const bfloat *later;
@@ -219,12 +218,13 @@ INLINED void compute_backward(const Rest *rest, const void *with) {
 
    gates: (time, group, place, gate, 16), overwritten by the gradients of their arguments
    cells: (time, place, n); cell0 may be NULL for zeros
-   weights, offsets: of `convolve_places`, rotated, for the channels of the state; and, if kernels have one size, of the input
+   weights, offsets: as in `convolve_places`, with rotated kernels, for the channels of the state; and for those of the input
+   if both kernels have one size
    input_weights, input_offsets: for the channels of the input, if its kernel has another size
    d_hidden: (time, place, n), gradients of the hidden states from the outputs
-   d_last_cell: (place, n), gradient of the last cell state, or NULL for zeros; d_cell: the same of the first, written
+   d_last_cell: (place, n), gradient of the last cell state, or NULL for zeros; d_cell: that of the first one, written
    d_frames: (time, place, input), d_hidden0: (place, n), written; either may be NULL
-   memory: of two padded grids of the gates' gradients */
+   memory: for two padded grids of the gates' gradients */
 void layer_backward(const Shape *l, bfloat *gates, const float *cells, const float *cell0, const float *peepholes,
                     const bfloat *weights, const int64_t *offsets, const bfloat *input_weights, const int64_t *input_offsets,
                     const bfloat *d_hidden, const float *d_last_cell, float *d_cell, bfloat *d_frames, bfloat *d_hidden0,

@@ -1,9 +1,9 @@
 /* The gradient of a layer's weights and bias on AMX, over all times at once.
 
-   It is a matrix product over places: of the gates' gradients with the joined input and state, shifted by each tap of the
-   kernel. For that, gradients are transposed to rows of places, and joined channels are put in pairs of places: in pairs
-   that begin at an even place and in pairs that begin at an odd one, as a tap may shift by either. So every row of a tile
-   register is one cache line. Each number is the sum in the same order whatever the number of threads. */
+   It is a matrix product over places: the gates' gradients times the joined channels of input and state, shifted by each tap
+   of the kernel. For that, gradients are transposed to (gate, place). Joined channels are put in pairs of places, once in pairs
+   that begin at an even place and once in pairs that begin at an odd one, as a tap may shift by either. So every row of a tile
+   register is one cache line. Sums are in the same order for any number of threads. */
 
 /* Transposes 16 × 16 numbers of 32 bits. */
 static inline void transpose16(__m512i v[16]) {
@@ -45,7 +45,7 @@ static inline void transpose_places(const bfloat *from, int64_t channels, bfloat
     }
 }
 
-/* Puts (PLACES, channel) in pairs of places, (channel / 16, pair, 16, 2) with `all_pairs` pairs. */
+/* Writes (PLACES, channel) as pairs of places, (channel / 16, pair, 16, 2) with `all_pairs` pairs. */
 static inline void pair_places(const bfloat *from, int64_t channels, bfloat *to, int64_t all_pairs) {
     for (int64_t c = 0; c < channels; c += 16)
         for (int i = 0; i < PLACES / 2; i++) {
@@ -54,7 +54,7 @@ static inline void pair_places(const bfloat *from, int64_t channels, bfloat *to,
         }
 }
 
-/* Adds up each channel of (PLACES, channel). */
+/* Sums each channel of (PLACES, channel) over the places. */
 static inline void add_places(const bfloat *from, int64_t channels, float *totals) {
     for (int64_t c = 0; c < channels; c += 16) {
         __m512 sums[4] = {ZERO, ZERO, ZERO, ZERO}; /* so that additions need not wait for one another */
@@ -63,9 +63,9 @@ static inline void add_places(const bfloat *from, int64_t channels, float *total
     }
 }
 
-#define PLACES_IN_CACHE 256 /* so that they are read from the first cache for each tap of a kernel */
+#define PLACES_IN_CACHE 256 /* places that all taps of a kernel are computed for before the next ones, read from the L1 cache */
 
-/* Adds the products over places of 32 rows and 32 columns to their sums, (column / 16, row, 16); to zeros with `anew`. */
+/* Adds the products of 32 rows and 32 columns, summed over places, to `sums` (column / 16, row, 16); with `anew`, to zeros. */
 static inline void add_products(const bfloat *rows, int64_t width, const bfloat *columns, int64_t all_pairs, int64_t places,
                                 int anew, float *sums, float *nowhere) {
     if (anew)
@@ -83,15 +83,15 @@ static inline void add_products(const bfloat *rows, int64_t width, const bfloat 
     STORE_SUMS(sums);
 }
 
-/* What `layer_weights` reads, and its sizes: places of one time, all times in one padded grid, channels rounded up to 32. */
+/* Arrays that `layer_weights` reads, and their sizes: places of one time, channels rounded up to 32, all times as one grid. */
 typedef struct {
     const bfloat *d_gates, *frames, *hidden, *hidden0;
     int64_t inputs, n, first_state, places, channels, gates;
     Grid all;
 } Layer;
 
-/* Copies the joined channels of `number` places from `start` on of the padded grid of all times, zeros where there is none. The
-   channels of `stage` beyond those of input and state stay as they are. */
+/* Copies the joined channels of `number` places, from `start` on in the padded grid of all times, to `stage`; zeros in the
+   padding. Channels of `stage` beyond those of input and state are not written. */
 static inline void stage_joined(const Layer *l, int64_t start, int64_t number, bfloat *stage) {
     int64_t from = start < 0 ? 0 : start, done = start, place, run;
     for (; (run = next_run(&l->all, &from, start + number, &place)); done = from += run) {
@@ -109,7 +109,7 @@ static inline void stage_joined(const Layer *l, int64_t start, int64_t number, b
     memset(stage + (done - start) * l->channels, 0, 2 * (start + number - done) * l->channels);
 }
 
-/* Copies the gradients of the gates at PLACES places from `start` on of that grid, likewise. */
+/* Copies the gradients of the gates at PLACES places, from `start` on in that grid, to `stage`; zeros in the padding. */
 static inline void stage_gates(const Layer *l, int64_t start, bfloat *stage) {
     int64_t from = start, done = start, place, run;
     for (; (run = next_run(&l->all, &from, start + PLACES, &place)); done = from += run) {
@@ -124,8 +124,8 @@ static inline void stage_gates(const Layer *l, int64_t start, bfloat *stage) {
     memset(stage + (done - start) * l->gates, 0, 2 * (start + PLACES - done) * l->gates);
 }
 
-/* Adds the sums over each PLACES places, (number, grouped channels of gates), to the bias gradients, (gate, n); to zeros with
-   `anew`. */
+/* Adds the sums over each PLACES places, (number, grouped channels of gates), to the bias gradients (gate, n); with `anew`, to
+   zeros. */
 static inline void add_totals(const Layer *l, const float *totals, int64_t number, int anew, float *d_bias) {
 #pragma omp for schedule(static) nowait
     for (int64_t c = 0; c < 4 * l->n; c++) {
@@ -136,7 +136,7 @@ static inline void add_totals(const Layer *l, const float *totals, int64_t numbe
 }
 
 /* Writes the sums (tap, gate / 32, channel / 32, 2, 32, 16) of `number` of the joined channels, from `first` on, as the
-   gradient of a weight (gate, n, channel, y, x) whose kernel reaches as far as `own`. */
+   gradient of a weight (gate, n, channel, y, x). `own` is the reach of its kernel. */
 static inline void write_weight(const Layer *l, const float *sums, int64_t first, int64_t number, int64_t own,
                                 float *d_weight) {
     const int64_t taps = 2 * own + 1, side = 2 * l->all.reach + 1, edge = l->all.reach - own;
@@ -158,11 +158,11 @@ static inline void write_weight(const Layer *l, const float *sums, int64_t first
    d_gates: (time, group, place, gate, 16), gradients of the gates' arguments
    frames: (time, place, input), or NULL; hidden: (time, place, n); hidden0: (place, n), or NULL for zeros
    d_input: (gate, n, input, y, x), or NULL; d_state: (gate, n, n, y, x); d_bias: (gate, n), written
-   sums: (tap, gate / 32, channel / 32, 2, 32, 16): of gates, and of joined channels of input and state; taps are those of the
-   wider kernel. Where there is no place at all, these and d_bias must be zero. Channels are rounded up to 32 in this and in all
-   that follows, and gates are in groups
+   Memory to work in; channels are the joined ones, rounded up to 32, and gates are in groups:
+   sums: (tap, gate / 32, channel / 32, 2, 32, 16); taps are those of the wider kernel. If there are no places, these and d_bias
+   must be zero
    rows: (gate, width), for `at_once` places; width is at least that
-   columns: (2, channel / 16, pair, 16, 2), for `at_once` places and the margin rounded up to PLACES on both sides
+   columns: (2, channel / 16, pair, 16, 2), for `at_once` places and, on both sides, the margin rounded up to PLACES
    totals: (at_once / PLACES, gate); staged: (thread, PLACES + 1, channels + gates), all zero */
 void layer_weights(const Shape *s, const bfloat *d_gates, const bfloat *frames, const bfloat *hidden, const bfloat *hidden0,
                    float *d_input, float *d_state, float *d_bias, float *sums, bfloat *rows, bfloat *columns, float *totals,
