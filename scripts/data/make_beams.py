@@ -27,13 +27,13 @@ def beam() -> np.ndarray:
 
 
 def moved(sequence: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Move a sequence by whole cells; cells that come in are 0."""
+    """Move a sequence (6, 24, 24) by whole cells; cells that come in are 0."""
     padded = np.pad(sequence, ((0, 0), (REACH, REACH), (REACH, REACH)))
     return padded[:, REACH - rows : REACH - rows + SIZE, REACH - columns : REACH - columns + SIZE]
 
 
 def sequences(number: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield the exact sequence, then moved ones."""
+    """Yield `number` sequences (6, 24, 24): the exact one, then moved ones."""
     rng, exact = np.random.default_rng(seed), beam()
     yield exact
     for rows, columns in np.round(rng.uniform(-REACH, REACH, size=(number - 1, 2))):

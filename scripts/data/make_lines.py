@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import shapely
 
-UNIT = 0.005  # degrees: what coordinates are whole multiples of
-SIMPLIFIED = 0.01  # degrees that a line may be off
-SMALLEST = {"coast": 0.03, "lakes": 0.08, "borders": 0.0, "states": 0.02}  # degrees: height or width of what is kept
+UNIT = 0.005  # degrees: coordinates are stored as whole multiples of it
+SIMPLIFIED = 0.01  # degrees: largest distance of a simplified line from the original
+SMALLEST = {"coast": 0.03, "lakes": 0.08, "borders": 0.0, "states": 0.02}  # degrees: smallest extent of lines that are kept
 STATES = ((-170, 14, -50, 75), (-75, -56, -34, 6), (112, -45, 155, -9))  # west, south, east, north
 LAYERS = {
     "coast": "ne_10m_coastline",
@@ -44,7 +44,7 @@ def read_shapefile(path: Path) -> list[np.ndarray]:
 
 
 def joined(lines: list[np.ndarray]) -> list[np.ndarray]:
-    """Return lines joined at ends where two of them meet."""
+    """Return lines (point, 2), those that meet end to end joined."""
     merged = shapely.line_merge(shapely.MultiLineString([line for line in lines if len(line) > 1]))
     return [shapely.get_coordinates(line) for line in shapely.get_parts(merged)]
 
@@ -56,7 +56,7 @@ def within(line: np.ndarray, boxes: tuple) -> bool:
 
 
 def packed(line: np.ndarray) -> np.ndarray | None:
-    """Return a simplified line as whole numbers (point, 2); None if nothing is left of it."""
+    """Return a simplified line (point, 2) in multiples of UNIT; None if fewer than two points are left."""
     points = shapely.get_coordinates(shapely.LineString(line).simplify(SIMPLIFIED))
     counts = np.round(points / UNIT).astype(np.int64)
     counts = counts[np.append(True, (np.diff(counts, axis=0) != 0).any(axis=1))]
@@ -64,7 +64,7 @@ def packed(line: np.ndarray) -> np.ndarray | None:
 
 
 def variable_length(values: np.ndarray) -> np.ndarray:
-    """Return whole numbers as bytes, seven bits each, the last byte of a number below 128; negative ones as odd numbers."""
+    """Encode integers of any shape as bytes (byte,), seven bits each (LEB128), the sign in the lowest bit (zigzag)."""
     content = bytearray()
     for value in np.where(values < 0, -2 * values - 1, 2 * values).ravel().tolist():
         while value > 127:

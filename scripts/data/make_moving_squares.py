@@ -34,6 +34,7 @@ def sequence(rng: np.random.Generator, *, noise: bool) -> np.ndarray:
 
 
 def sequences(number: int, seed: int, *, noise: bool = False) -> Iterator[np.ndarray]:
+    """Yield `number` sequences (15, 40, 40) in [0, 1]."""
     rng = np.random.default_rng(seed)
     for _ in range(number):
         yield sequence(rng, noise=noise)

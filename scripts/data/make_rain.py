@@ -40,6 +40,7 @@ class Flow:
     stretch: float  # deformation per frame; positive stretches along x and shrinks along y
 
     def gradient(self) -> np.ndarray:
+        """Return the derivative (2, 2) of the flow (y, x) by position (y, x), per frame."""
         return np.array([[-self.stretch, -self.turn], [self.turn, self.stretch]])
 
     def origins(self, points: np.ndarray, num_frames: float) -> np.ndarray:
@@ -51,8 +52,10 @@ class Flow:
 
 
 def octaves(size: int) -> list[tuple[np.ndarray, float, float]]:
-    """Return for each octave of wavelengths the amplitude filter on the rfft grid, its fraction of the variance, and the AR(1)
-    coefficient per frame."""
+    """Return the filter, share of the variance and AR(1) coefficient per frame of each octave of wavelengths.
+
+    A filter holds amplitudes on the rfft grid (size, size // 2 + 1).
+    """
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
     wavelength = 1 / np.maximum(frequency, 1 / (4 * size))
     power = np.where(frequency > 0, wavelength ** (SPECTRAL_SLOPE + 1), 0)  # + 1, since the slope is of the radial average
@@ -84,13 +87,13 @@ def gaussian_fields(frames: int, size: int, rng: np.random.Generator) -> Iterato
 
 
 def to_rain(field: np.ndarray, threshold: float) -> np.ndarray:
-    """Turn a Gaussian field into a rain rate in mm/h: 0 below the threshold, steep at its edge, almost log-normal above."""
+    """Convert a Gaussian field of any shape to rain rate in mm/h: 0 below the threshold, nearly log-normal above."""
     excess = np.maximum(field - threshold, 0)
     return np.where(excess > 0, 0.08 * np.exp(3.45 * excess**0.63), 0)
 
 
 def event(flow: Flow, frames: int, shape: tuple[int, int], threshold: float, rng: np.random.Generator) -> np.ndarray:
-    """Make the fields (frame, y, x) mm/h of one event: an evolving field, read where each cell's air was at the start."""
+    """Make the fields (frame, y, x) in mm/h of one event: an evolving field, read where each cell's air was at the start."""
     size = 2 ** int(np.ceil(np.log2(max(3 * max(shape), 128))))
     points = np.indices(shape).reshape(2, -1) - (np.array(shape)[:, None] - 1) / 2
     out = np.empty((frames, *shape))
@@ -103,7 +106,7 @@ def event(flow: Flow, frames: int, shape: tuple[int, int], threshold: float, rng
 def make_events(
     frames: int, shape: tuple[int, int], motion: tuple[float, float], seed: int, event_frames: int = EVENT_FRAMES
 ) -> Iterator[tuple[Flow, np.ndarray]]:
-    """Yield the flow and the fields (frame, y, x) mm/h of each event, until `frames` are made. Events are independent."""
+    """Yield the flow and the fields (frame, y, x) in mm/h of independent events, until there are `frames` fields."""
     for number, first in enumerate(range(0, frames, event_frames)):
         rng = np.random.default_rng([seed, number])
         angle, speed = np.deg2rad(rng.normal(0, 12)), float(np.clip(rng.normal(1, 0.12), 0.7, 1.3))
