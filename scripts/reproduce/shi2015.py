@@ -56,7 +56,7 @@ LOWEST = -100.0
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One line of the table. The cross entropy is in nats per sequence."""
 
     model: str
     cross_entropy: float
@@ -110,7 +110,7 @@ def read(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def nats(forecast: np.ndarray, observed: np.ndarray) -> float:
-    """Compute the cross entropy -o ln f - (1 - o) ln(1 - f), summed over all pixels."""
+    """Compute the cross entropy -o ln f - (1 - o) ln(1 - f) of arrays of the same shape, in nats, summed over all pixels."""
     forecast, observed = forecast.astype(np.float64), observed.astype(np.float64)
     with np.errstate(divide="ignore"):
         yes, no = np.log(forecast).clip(min=LOWEST), np.log1p(-forecast).clip(min=LOWEST)
@@ -118,13 +118,13 @@ def nats(forecast: np.ndarray, observed: np.ndarray) -> float:
 
 
 def score(network: Network, test: Path) -> float:
-    """Compute the nats per sequence of the network's forecasts."""
+    """Compute the cross entropy of the network's forecasts, in nats per sequence."""
     totals = [(nats(network.forecast(past, LEADS), future), len(future)) for past, future in read(test)]
     return sum(total for total, _ in totals) / sum(number for _, number in totals)
 
 
 def levels(test: Path) -> list[Row]:
-    """Score forecasts that need no network; the means are those of the test frames themselves."""
+    """Score perfect forecasts, the mean map of the test frames and their mean, for comparison."""
     number, perfect, summed = 0, 0.0, 0.0
     for _, future in read(test):
         number, perfect = number + len(future), perfect + nats(future, future)
