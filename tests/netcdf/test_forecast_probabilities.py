@@ -189,7 +189,8 @@ def test_one_forecast_with_probabilities_is_still_a_record(tmp_path, record):
 def test_cases_are_written_one_at_a_time(tmp_path, record):
     def cases(num):
         for i in range(num):
-            yield START + np.timedelta64(300 * i, "s"), np.zeros((3, 20, 24), np.float32), np.full((3, 2, 20, 24), i / num, np.float32)
+            fields, chances = np.zeros((3, 20, 24), np.float32), np.full((3, 2, 20, 24), i / num, np.float32)
+            yield START + np.timedelta64(300 * i, "s"), fields, chances
 
     facts = {"lead_times": LEADS, "quantity": RAIN_RATE, "attributes": {}}
     tracemalloc.start()

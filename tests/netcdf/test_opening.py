@@ -207,7 +207,8 @@ def test_few_of_many_files_stay_open(tmp_path):
         pytest.skip("open files are counted in /proc")
     fields = rain(frames=40, shape=(8, 8))
     for i, field in enumerate(fields):
-        write_record(tmp_path / f"{i:02}.nc", field[None], times=[np.datetime64("2020-06-01T00:00") + np.timedelta64(5 * i, "m")])
+        time = np.datetime64("2020-06-01T00:00") + np.timedelta64(5 * i, "m")
+        write_record(tmp_path / f"{i:02}.nc", field[None], times=[time])
     record = open_one(tmp_path)
     np.testing.assert_array_equal(record.read(range(40)), fields)
     assert sum(".nc" in os.readlink(link) for link in folder.iterdir() if link.is_symlink()) <= 16
