@@ -126,6 +126,10 @@ CASES = {
         knmi(lambda file: file["geographic"].attrs.pop("geo_pixel_size_x")),
         "Expected geo_pixel_size_y, geo_row_offset, geo_pixel_size_x, geo_column_offset and projection_proj4_params.",
     ),
+    "KNMI with cells of NaN": (
+        knmi(lambda file: file["geographic"].attrs.update({"geo_pixel_size_y": np.nan})),
+        "is not georeferenced.\nExpected geo_pixel_size_y,",
+    ),
     "KNMI with text for a length": (
         projection("+proj=stere +lat_0=90 +a=large +b=6356.752"),
         "is damaged or incomplete (could not convert string to float: 'large).\nExpected a whole KNMI HDF5 file.",
@@ -143,6 +147,14 @@ CASES = {
         "is not georeferenced.\nExpected projection, bottomleft and metersperpixel.",
     ),
     "FMI on another map": (fmi(b"stereographic", b"mercator"), "is on a mercator map.\nExpected a stereographic one."),
+    "FMI of cells without a size": (
+        fmi(b"metersperpixel_x 999.5", b"metersperpixel_x 0"),
+        "is not georeferenced.\nExpected projection, bottomleft and metersperpixel.",
+    ),
+    "FMI at a place of NaN": (
+        fmi(b"bottomleft 18.600000", b"bottomleft nan"),
+        "is not georeferenced.\nExpected projection, bottomleft and metersperpixel.",
+    ),
     "FMI cut off": (fmi(b"14 12\n255", b"14 13\n255"), "holds 168 values.\nExpected 182: it is cut off."),
     "RADOLAN without an end": (
         ("radolan", lambda path: path.write_bytes(b"RY010000100000620BY" + b" " * 100)),

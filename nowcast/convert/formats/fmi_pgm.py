@@ -62,8 +62,9 @@ def _place(comments: dict[str, str], shape: tuple[int, int], path: Path) -> Plac
     try:
         names = ("centrallongitude", "centrallatitude", "truelatitude", "metersperpixel_x", "metersperpixel_y")
         lon, lat, true, width, height = (float(comments[name]) for name in names)
-        west_south = tuple(float(word) for word in comments["bottomleft"].split())
-        left, bottom = west_south
+        left, bottom = (float(word) for word in comments["bottomleft"].split())
+        if not (np.isfinite([lon, lat, true, left, bottom, width, height]).all() and width > 0 and height > 0):
+            raise ValueError("numbers that place no cells")
     except (KeyError, ValueError):
         raise DataError(f"{path} is not georeferenced.\nExpected projection, bottomleft and metersperpixel.") from None
     if comments.get("type", "stereographic") != "stereographic":

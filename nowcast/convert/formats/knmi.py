@@ -101,8 +101,8 @@ def _place(geographic, shape: tuple[int, int], path: Path) -> Place:
         raise DataError(f"{path} is not georeferenced.\nExpected the group geographic with map_projection.")
     text = str(attribute(geographic["map_projection"], "projection_proj4_params") or "")
     names = ("geo_pixel_size_y", "geo_row_offset", "geo_pixel_size_x", "geo_column_offset")
-    height, row, width, column = (number(geographic, name, None, str(path)) for name in names)
-    if not text or None in (height, row, width, column) or not height or not width:
+    height, row, width, column = (number(geographic, name, np.nan, str(path)) for name in names)
+    if not text or not np.isfinite([height, row, width, column]).all() or not height or not width:
         raise DataError(f"{path} is not georeferenced.\nExpected {', '.join(names)} and projection_proj4_params.")
     km = 1000.0 if "KM" in str(attribute(geographic, "geo_dim_pixel")).upper() else 1.0
     projection = _in_metres(text, km)
