@@ -84,6 +84,19 @@ NAMED_ERRORS = [
     (["transform.offset=0"], "transform.offset = 0: it should be greater than 0"),
     (["transform.name=dbz", "transform.floor=60"], "transform: floor 60 dBZ must be below ceiling 55.0 dBZ"),
     (["loss.name=balanced", "loss.weights=[1, 2]"], "loss: 5 thresholds need 6 weights"),
+    (["loss.name=balanced", "loss.thresholds=[5, 2, 10, 30, 60]"], "loss: thresholds must ascend"),
+    (["loss.name=exceedance", "loss.thresholds=[5, 2]", "loss.weights=[1, 1]"], "loss: thresholds must ascend"),
+    (["loss.name=exceedance", "loss.thresholds=[2, 5]", "loss.weights=[1]"], "loss: 2 thresholds need as many weights"),
+    (["loss.name=relative_exceedance", "loss.thresholds=[5, 2]"], "loss: thresholds must ascend"),
+    (
+        ["model.name=next_frame", 'model.head="hidden"', "model.patch=4"],
+        'model: head = "hidden" needs 16 hidden_channels in the last layer (patch²)',
+    ),
+    (
+        ["model.name=next_frame", "model.scheduled_sampling=0.5", "model.batch_norm=true"],
+        'model: scheduled_sampling needs supervise = "all" and batch_norm = false',
+    ),
+    (["model.name=fc_lstm", "model.grid=[512, 129]"], "model: grid [512, 129] must have 1 to 65536 cells"),
     (["loss.name=huber"], "loss.name = 'huber' is not known; known: balanced, bce, exceedance, mae, mse"),
 ]
 

@@ -357,6 +357,8 @@ def test_options_that_do_not_fit_are_refused(workplace):
     expect(2, "convert", "a.h5", "--output", "-", says="cannot go to stdout")
     expect(2, "convert", "no.h5", "--output", "out", says=r"no such file or folder: no\.h5")
     expect(2, "convert", "a.h5", "--output", "out", "--box", "1,2,3", says="write west,south,east,north")
+    for box in ("5,48,11,46", "5,46,5,48", "5,46,11,91", "5,46,nan,48"):
+        expect(2, "convert", "a.h5", "--output", "out", "--box", box, says="in degrees, with south below north")
     expect(2, "convert", "a.h5", "--output", "out", "--every", "0", says="write minutes above 0")
     expect(2, "convert", "a.h5", "--output", "out", "--processes", "0", says="write a number from 1 on")
     expect(2, "convert", "a.h5", "--output", "out", "--watch", "--per", "month", says="--watch takes one folder")

@@ -118,7 +118,19 @@ def test_a_large_area_is_weighed_like_a_small_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("48,200", None), ("91,5", "91"), ("11.5", "neither a"), ("no.csv", "no such file")]
+    ("text", "says"),
+    [
+        ("48,200", None),
+        ("91,5", r"latitude 91, longitude 5 is not on the earth; they seem to be swapped\.\nExpected degrees, latitude first"),
+        ("-91,90", r"latitude -91, longitude 90 is not on the earth; they seem to be swapped\."),
+        ("91,91", r"longitude 91 is not on the earth\.\nExpected"),
+        ("181,5", r"latitude 181, longitude 5 is not on the earth\.\nExpected"),
+        ("90,361", r"longitude 361 is not on the earth\.\nExpected"),
+        ("-90,-181", r"longitude -181 is not on the earth\.\nExpected"),
+        ("nan,5", "neither a"),
+        ("11.5", "neither a"),
+        ("no.csv", "no such file"),
+    ],
 )
 def test_points_that_are_none_are_refused(text, says):
     if says is None:
@@ -170,6 +182,10 @@ def test_areas_are_named_by_the_property_that_tells_them_apart(tmp_path):
             "which are no longitudes and latitudes.\nExpected WGS 84",
         ),
         (json.dumps({"type": "Polygon", "coordinates": box(5, 5, 4, 5)}), "has no area"),
+        (
+            '{"type": "Polygon", "coordinates": [[[5, 50], [6, 51]]]}',
+            r'"area 1" is no polygon \(.*\)\.\nExpected rings of longitude, latitude',
+        ),
     ],
 )
 def test_files_that_are_no_areas_are_refused(tmp_path, text, says):

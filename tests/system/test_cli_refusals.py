@@ -203,6 +203,11 @@ def test_bad_times(inputs, text):
         expect(2, *argv, says=f"{option} .*: not a time; write it as 2016-09-28T15:00")
 
 
+def test_a_seed_belongs_to_members(inputs):
+    argv = ("predict", "persistence", inputs / "rain.nc", "--output", "f.nc", "--seed", "1")
+    expect(2, *argv, says="--seed belongs to --members: nothing else is random")
+
+
 def test_times_that_exclude_each_other(inputs):
     argv = ("predict", "persistence", inputs / "rain.nc", "--output", "f.nc")
     expect(2, *argv, "--reference-time", "2020-06-01T01:00", "--every", "10", says="not both")
@@ -241,6 +246,9 @@ def test_only_a_trained_network_can_be_exported(inputs):
     expect(
         2, "export", inputs / "run", "--output", "m.pth", says=r"m\.pth: the ending of the name sets the format, and must be"
     )
+    for grid in ("640", "640,", "640x710", "-1,5", "640,710,1"):
+        argv = ("export", inputs / "run", "--output", "m.pt2", f"--grid={grid}")
+        expect(2, *argv, says=f"--grid {grid}: write rows and columns, such as 640,710")
     expect(5, "export", inputs / "run", "--output", "absent/m.pt2", says="there is no folder absent")
     expect(2, "export", inputs / "run", says=r"Missing option '--output' / '-o'\.\nSee nowcast export -h")
 

@@ -6,8 +6,9 @@ import xarray as xr
 from makers import rain, tiny_experiment, write_record
 from makers.runs import train
 
-from nowcast.errors import CheckpointError
-from nowcast.models.checkpoint import LAST, read_checkpoint, write_checkpoint
+from nowcast.errors import CheckpointError, OutputError
+from nowcast.models.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
+from nowcast.training.run_folder import begin
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -39,6 +40,23 @@ def test_a_record_of_another_place_does_not_resume_a_run(run, tmp_path, changes)
     with pytest.raises(CheckpointError, match=says) as caught:
         train(tiny_experiment([other], steps=4), run, resume=True)
     assert caught.value.exit_code == 4
+
+
+def test_a_checkpoint_whose_config_is_damaged_is_not_resumed(run, tmp_path):
+    last = read_checkpoint(run / LAST)
+    stored = last.metadata["config"] | {"training": last.metadata["config"]["training"] | {"steps": "many"}}
+    write_checkpoint(run / LAST, last.metadata | {"config": stored}, last.tensors)
+    says = rf"^{run / LAST} cannot be resumed from: its config: training\.steps = 'many'"
+    with pytest.raises(CheckpointError, match=says) as caught:
+        train(tiny_experiment([tmp_path / "rain.nc"], steps=4), run, resume=True)
+    assert caught.value.exit_code == 4
+
+
+def test_an_old_run_that_cannot_be_deleted_is_told(tmp_path):
+    (tmp_path / BEST).mkdir()
+    with pytest.raises(OutputError, match=rf"^cannot replace the run in {tmp_path}: Is a directory$") as caught:
+        begin(tmp_path, "")
+    assert caught.value.exit_code == 5
 
 
 @pytest.mark.parametrize("by", ["records", "fractions"])
