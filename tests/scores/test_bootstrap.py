@@ -5,7 +5,7 @@ import pytest
 from makers.intervals import interval
 
 from nowcast.scores import SCORES, Setup, tallies
-from nowcast.scores.bootstrap import MIN_BLOCKS, difference_interval
+from nowcast.scores.bootstrap import MIN_BLOCKS, difference_interval, quantiles
 from nowcast.scores.pixels import Sums, mae, sums
 from nowcast.scores.spatial import fss
 
@@ -49,6 +49,13 @@ def test_the_interval_of_a_mean_has_the_width_of_its_standard_error():
         expected = 2 * normal_quantile * means.std() / np.sqrt(len(means))
         assert abs((high - low).item() / expected - 1) < 0.06
         assert abs((high + low).item() / 2 - means.mean()) < 0.1 * expected
+
+
+def test_an_interval_is_given_up_to_one_undefined_resample_in_twenty():
+    values = np.repeat(np.arange(100.0)[:, None], 2, axis=1)
+    values[:5, 0], values[:6, 1] = np.nan, np.nan
+    low, high = quantiles(values)
+    np.testing.assert_allclose([low, high], [[5 + 0.025 * 94, np.nan], [5 + 0.975 * 94, np.nan]])
 
 
 def test_blocks_that_are_alike_leave_no_doubt():

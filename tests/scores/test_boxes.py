@@ -77,6 +77,15 @@ def test_a_sum_of_exactly_an_amount_reaches_it(minutes, leads):
     assert kinds[f"members_{minutes}_min"].of_box(0).num_tied[0] == 2000
 
 
+def test_a_case_counts_where_one_of_its_intervals_has_pairs():
+    members, observed = np.zeros((2, 6, 4, 4), np.float32), np.zeros((6, 4, 4), np.float32)
+    observed[4] = NAN  # in the second half hour
+    for kind in ("members_30_min", "probabilities_30_min"):
+        sums = box_sums(members, observed)[kind]
+        assert sums.num_cases.tolist() == [[1, 1, 0], [0, 0, 0]]  # no box of 40 km fits
+        assert sums.num_whole_cases.tolist() == [1, 1, 0]
+
+
 def test_a_small_ensemble_has_the_ranks_of_a_large_one():
     members, observed = ensemble(0, (3, 4, 6), members=2)
     small, wide = (box_sums(members, observed, most_members=most)["members_30_min"] for most in (None, 5))
@@ -94,5 +103,12 @@ def test_what_does_not_fit_is_named():
         "no sums of 30 minutes, since lead times go every 20 minutes to 80",
         "no boxes of 10 km, since its cells are as large",
     ]
-    assert left_out((9, 9), 12, 5.0, (NAN, NAN))[-1] == "no boxes of 40 km, since the size of its cells is unknown"
+    assert left_out((9, 9), 12, 5.0, (NAN, NAN)) == [
+        "no boxes of 10 km, since the size of its cells is unknown",
+        "no boxes of 40 km, since the size of its cells is unknown",
+    ]
+    assert left_out((9, 9), 2, 5.0, (NAN, NAN)) == [
+        "no sums of 30 minutes, since lead times go every 5 minutes to 10",
+        "no sums of 60 minutes, since lead times go every 5 minutes to 10",
+    ]
     assert list(box_sums(np.zeros((2, 2, 3, 3)), np.zeros((2, 3, 3)), spacing=(NAN, NAN))) == []

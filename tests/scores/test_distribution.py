@@ -19,6 +19,7 @@ def of_members(members, observed):
 def test_the_integral_is_that_of_the_trapezoids():
     # Brier scores .25, .5625 and 0 over 0 to 1.5, 1.5 to 3 and 3 to 4 mm/h
     assert integral_of_brier(np.array([0.25, 0.5625, 0.0]), (1.0, 2.0, 4.0)) == pytest.approx(0.25 * 1.5 + 0.5625 * 1.5)
+    assert integral_of_brier(np.array([0.0, 0.0, 1.0]), (1.0, 2.0, 4.0)) == 1.0  # over 3 to 4 mm/h, and nothing above
 
 
 def test_a_certain_forecast_has_nearly_its_absolute_error():

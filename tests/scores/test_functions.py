@@ -131,8 +131,11 @@ def test_shapes_that_do_not_fit_are_refused():
 
 def test_one_data_array_and_one_numpy_array_are_refused():
     observed = rain(frames=3)
-    for pair in ((labelled(observed), observed), (observed, labelled(observed))):
-        with pytest.raises(UsageError, match=r"is a DataArray but the .* is not.*\nExpected two DataArrays, or two NumPy"):
+    for pair, says in (
+        ((labelled(observed), observed), "the forecast is a DataArray but the observation is not"),
+        ((observed, labelled(observed)), "the observation is a DataArray but the forecast is not"),
+    ):
+        with pytest.raises(UsageError, match=rf"^{says}, .*\nExpected two DataArrays, or two NumPy"):
             scores.mae(*pair)
 
 
@@ -146,9 +149,10 @@ def test_numbers_that_are_none_are_refused():
             scores.fss(observed, observed, spacing_km=spacing)
     with pytest.raises(UsageError, match="the forecast is an array of object"):
         scores.mae(observed.astype(object), observed)
-    for percent in (np.full((3, 48, 56), 30.0), np.full((3, 48, 56), -0.2)):
-        with pytest.raises(UsageError, match=r"as a probability\.\nExpected 0 to 1: divide percentages by 100"):
-            scores.brier(percent, observed)
+    for percent in (30.0, -0.2):
+        says = rf"the forecast has {percent:g} as a probability\.\nExpected 0 to 1: divide percentages by 100"
+        with pytest.raises(UsageError, match=says):
+            scores.brier(np.full((3, 48, 56), percent), observed)
 
 
 def test_a_forecast_a_little_below_0_is_dry_and_keeps_its_misses():

@@ -67,6 +67,14 @@ def test_an_ensemble_lacking_a_member_is_left_out():
     assert single([[1, 1], [1, 1]], [1, NAN])["members"].num_pairs.tolist() == [1]
 
 
+def test_a_case_counts_at_a_lead_time_that_has_a_pair():
+    observed = np.array([[[1, NAN]], [[NAN, NAN]]], np.float32)  # (lead, y, x)
+    by_member = ensemble_sums(np.ones((2, 2, 1, 2), np.float32), observed)
+    by_probability = exceedance_sums(np.ones((1, 2, 1, 2), np.float32), observed, thresholds=[1.0])
+    for found in (by_member, by_probability):
+        assert {kind: found[kind].num_cases.tolist() for kind in found} == {kind: [1, 0] for kind in found}
+
+
 def test_probabilities_have_classes_of_one_percent():
     probabilities = np.array([0, 0.004, 0.006, 0.3, 0.996, 1], np.float32).reshape(1, 1, 1, 6)
     s = exceedance_sums(probabilities, np.ones((1, 1, 6), np.float32), thresholds=[1.0])
