@@ -70,6 +70,12 @@ def test_data_arrays_are_paired_by_time_and_place_and_converted():
         scores.mae(forecast[:, 1:], dbz)
 
 
+def test_two_quantities_are_not_compared():
+    observed = rain(frames=3)
+    with pytest.raises(DataError, match=r"^the forecast holds dimensionless and the observation rain_rate$"):
+        scores.mae(labelled(observed, units="1"), labelled(observed))
+
+
 def test_probabilities_are_taken_by_the_name_of_their_threshold():
     observed = rain(frames=4)
     fields = [labelled((observed >= level) * np.float32(0.9), units="1") for level in (1.0, 5.0)]
@@ -87,6 +93,8 @@ def test_probabilities_are_taken_by_the_name_of_their_threshold():
     for part in (chances, chances.sel(threshold=1)):
         with pytest.raises(UsageError, match=r"roc_area: the forecast has no probabilities of 2 mm/h\.\nIt has those of 1"):
             scores.roc_area(part, truth, 2)
+        with pytest.raises(UsageError, match=r"no probabilities of 1, 2 mm/h|no probabilities of 2 mm/h"):
+            scores.roc_area(part, truth, [1, 2])
 
 
 def test_thresholds_are_read_in_their_units():
@@ -97,7 +105,7 @@ def test_thresholds_are_read_in_their_units():
     assert scores.brier(of_one, truth) == scores.brier(of_one, truth, 1) == pytest.approx(expected)
     with pytest.raises(UsageError, match=r"no probabilities of 5 mm/h\.\nIt has those of 1 mm/h"):
         scores.brier(of_one, truth, 5)
-    for value, units in (("1", "mm h-1"), (np.nan, "mm h-1"), (1.0, "K")):
+    for value, units in (("1", "mm h-1"), (np.nan, "mm h-1"), (1.0, "K"), (1.0, "mm"), (1.0, "dBZ")):
         with pytest.raises(UsageError, match=r"the thresholds of the forecast are .*\nExpected rain rates"):
             scores.brier(chances.assign_coords(threshold=((), value, {"units": units})), truth)
 

@@ -256,6 +256,12 @@ def test_no_case_adds_nothing_and_leads_pool(pair):
     assert_same(as_one_lead, pooled)
 
 
+@pytest.mark.parametrize("shapes", [((4, 4),) * 2, ((2, 3, 4), (1, 3, 4)), ((1, 3, 4), (1, 3, 4), (1, 1, 4))])
+def test_fields_and_masks_of_other_shapes_are_refused(shapes):
+    with pytest.raises(ValueError, match=r"^forecast \(.*\), observed \(.*\) and mask \(.*\) must be one \(lead, y, x\)$"):
+        sums(*(np.ones(shape, bool) for shape in shapes))
+
+
 def test_a_case_counts_only_at_leads_that_have_pairs():
     forecast, observed = np.ones((2, 3, 3, 3), np.float32)
     observed[1] = NAN

@@ -13,6 +13,7 @@ from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.places.comparison import difference
+from nowcast.netcdf.places.grid import Grid
 from nowcast.quantity import RAIN_RATE
 
 SPACING = (1.112, 1.112 * 1.5 * cos(radians(50.02)))  # km
@@ -216,3 +217,13 @@ def test_lat_along_and_over_the_grid_are_compared(tmp_path):
     assert difference(*grids) is None
     away = open_one(placed(tmp_path / "c.nc", over(north=0.1))).grid
     assert difference(away, grids[0]) == "latitude 50.1 to 50.14, longitude 5 to 5.075 in place of 50 to 50.04, 5 to 5.075"
+
+
+@pytest.mark.parametrize("shape", [(40, 3), (3, 40)])
+@pytest.mark.parametrize(("moved", "same"), [(0.0009, True), (0.0012, False)])
+def test_positions_may_differ_by_a_tenth_of_a_cell(shape, moved, same):
+    latitudes, longitudes = np.meshgrid(-0.01 * np.arange(shape[0]), 0.01 * np.arange(shape[1]), indexing="ij")
+    grids = [
+        Grid(np.arange(shape[0]), np.arange(shape[1]), degrees=np.stack([latitudes, longitudes + east])) for east in (0, moved)
+    ]
+    assert (difference(*grids) is None) == same
