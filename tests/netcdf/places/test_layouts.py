@@ -219,6 +219,26 @@ def test_lat_along_and_over_the_grid_are_compared(tmp_path):
     assert difference(away, grids[0]) == "latitude 50.1 to 50.14, longitude 5 to 5.075 in place of 50 to 50.04, 5 to 5.075"
 
 
+def test_a_coordinate_with_a_missing_value_is_refused(tmp_path):
+    (name, dims, values, declared), columns = along()
+    rows = name, dims, np.where(np.arange(len(values)) == 1, np.nan, values), declared
+    with pytest.raises(DataError, match=r"coordinate lat has missing values\.\nExpected a number for every cell\.$"):
+        open_one(placed(tmp_path / "a.nc", [rows, columns]))
+
+
+@pytest.mark.parametrize(("slant", "is_along"), [(0.0, True), (300.0, False)])
+def test_rows_that_are_slanted_on_the_map_are_no_coordinate(tmp_path, slant, is_along):
+    """5321 km from the equator, beside which the steps between rows are small."""
+    rows, columns = np.meshgrid(5_321_000.0 - 1000.0 * np.arange(5), 1000.0 * np.arange(6), indexing="ij")
+    both = ((rows + slant * np.arange(6), "projection_y_coordinate"), (columns, "projection_x_coordinate"))
+    coordinates = [
+        (name, ("y", "x"), values, {"standard_name": standard, "units": "m"})
+        for name, (values, standard) in zip(("my", "mx"), both, strict=True)
+    ]
+    grid = open_one(placed(tmp_path / "a.nc", coordinates)).grid
+    assert (grid.rows.kind, grid.columns.kind) == ("length" if is_along else "index", "length")
+
+
 @pytest.mark.parametrize("shape", [(40, 3), (3, 40)])
 @pytest.mark.parametrize(("moved", "same"), [(0.0009, True), (0.0012, False)])
 def test_positions_may_differ_by_a_tenth_of_a_cell(shape, moved, same):
