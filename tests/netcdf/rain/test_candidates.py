@@ -62,6 +62,18 @@ def test_rain_comes_before_reflectivity(tmp_path, name, units):
     assert open_one(path).variable == name
 
 
+NAMED = {"rate": ("rainfall_rate", "mm/h"), "sum": ("rainfall_amount", "mm"), "dbz": ("equivalent_reflectivity_factor", "dBZ")}
+
+
+@pytest.mark.parametrize(("one", "other"), [("rate", "sum"), ("sum", "dbz"), ("rate", "dbz")])
+def test_of_two_with_standard_names_a_rate_comes_before_an_amount_and_that_before_reflectivity(tmp_path, one, other):
+    for first, second in ((one, other), (other, one)):
+        (standard_name, units), (of_second, units_of_second) = NAMED[first], NAMED[second]
+        path = write(tmp_path / f"{first}.nc", ONES, name=first, standard_name=standard_name, units=units)
+        add_variable(path, second, standard_name=of_second, units=units_of_second)
+        assert open_one(path).variable == one
+
+
 @pytest.mark.parametrize(
     ("name", "long_name"),
     [("bias_corrected_rain_rate", "x"), ("rr", "Bias-adjusted rain rate"), ("rr", "rain rate, bias and noise removed"),
