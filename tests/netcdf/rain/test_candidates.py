@@ -106,6 +106,13 @@ def test_what_cell_methods_say_of_something_else_is_no_reason(tmp_path, methods)
     assert open_one(path).variable == "rain"
 
 
+def test_a_variable_of_others_that_is_called_like_that_of_nowcast_is_no_more_than_others(tmp_path):
+    path = write(tmp_path / "a.nc", ONES, name="precip_intensity", units="mm/h")
+    add_variable(path, "rain_rate", units="mm/h")
+    with pytest.raises(DataError, match="several rain variables: precip_intensity, rain_rate\\.\nChoose one with --variable"):
+        open_one(path)
+
+
 def test_an_amount_that_nothing_calls_rain_comes_last_and_is_asked_for_beside_another(tmp_path):
     assert open_one(write(tmp_path / "a.nc", ONES, name="field1", units="mm")).variable == "field1"
     path = write(tmp_path / "b.nc", ONES, name="field1", units="mm")

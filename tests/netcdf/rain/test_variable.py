@@ -279,6 +279,20 @@ def test_missing_of_every_kind_is_nan(tmp_path, stored, fill, attributes):
     np.testing.assert_allclose(fields[0], [[1, np.nan, 2]] * 2, rtol=1e-6)
 
 
+@pytest.mark.parametrize("stored", [np.float32([1, 77, 2]), np.int16([1, 77, 2])])
+@pytest.mark.parametrize("limits", [{"valid_max": np.nan}, {"valid_min": np.inf}, {"valid_range": [np.nan, np.inf]}])
+def test_limits_that_are_no_numbers_limit_nothing(tmp_path, stored, limits):
+    scale = {} if stored.dtype.kind == "f" else {"scale_factor": np.float32(1), "add_offset": np.float32(1)}
+    fields = read_one(write(tmp_path / "a.nc", np.tile(stored, (1, 2, 1)), **scale, **limits))
+    np.testing.assert_array_equal(fields[0], [stored + (1 if scale else 0)] * 2)
+
+
+def test_more_fill_values_than_can_be_searched_for_are_refused(tmp_path):
+    path = write(tmp_path / "a.nc", np.ones((1, 2, 3), np.float32), missing_value=100 + np.arange(101, dtype=np.float32))
+    with pytest.raises(DataError, match=r"declares 1\d\d values as missing\.\nExpected at most 100\.$"):
+        read_one(path)
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 @pytest.mark.parametrize(("scale", "offset", "lowest"), [(0.1, -32.0, 1), (0.01, 0.0, 7), (0.01, 0.0, 29)])
 def test_the_numbers_that_limits_given_unpacked_mean_are_valid(tmp_path, kind, scale, offset, lowest):
