@@ -63,10 +63,10 @@ def test_each_takes_every_window_once_before_any_comes_again(two_grids):
     assert drawn[:number] != drawn[number : 2 * number]
 
 
-@pytest.mark.parametrize("crop", [32, 0])
-def test_in_lagrangian_coordinates_what_only_moves_stands_still(tmp_path, crop):
+@pytest.mark.parametrize(("crop", "motion"), [(32, (3, 4)), (0, (3, 4)), (0, (-3, -4))])
+def test_in_lagrangian_coordinates_what_only_moves_stands_still(tmp_path, crop, motion):
     """Also far from where it was: at the last lead by 40 cells, out of the crop and of the part that gave the motion."""
-    part = series(tmp_path / "a.nc", rain(frames=14, shape=(180, 200), motion=(3, 4)), past=4, future=9)
+    part = series(tmp_path / "a.nc", rain(frames=14, shape=(180, 200), motion=motion), past=4, future=9)
     options = {"batch_size": 4, "crop": crop, "seed": 3, "sampler": "rain"}
     still, moving = (Batches([part], coordinates=name, **options)[0] for name in ("lagrangian", "grid"))
     assert still.cases == moving.cases

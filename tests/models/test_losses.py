@@ -88,6 +88,21 @@ def test_values_by_hand():
     assert entropy.item() == pytest.approx(-math.log(0.25))
 
 
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [("mse", {}), ("mae", {}), ("balanced", {}), ("bce", {}), ("bce", {"reduction": "sum"}), ("exceedance", {})],
+)
+def test_a_mean_is_taken_over_known_pixels_and_that_of_sums_over_cases(name, keys):
+    loss = make_loss(NamedSection(name=name, **keys))
+    forecast, observed, validity = fields(loss)
+    assert loss.takes_distributions == (name == "exceedance")
+    if loss.takes_distributions:
+        forecast = build("probabilistic").loss_input(forecast)
+    count = loss.sum_and_count(forecast, observed, validity, LINEAR)[1]
+    assert 2 < validity.sum() < validity.numel()
+    assert count == (len(observed) if keys else validity.sum())
+
+
 def test_exceedance_is_the_cross_entropy_of_the_logistic_distribution():
     loss = make_loss(NamedSection(name="exceedance", thresholds=[1.0, 4.0], weights=[1.0, 3.0]))
     location, spread = 2.0, 0.5

@@ -51,6 +51,13 @@ def test_no_candidate_lists_what_there_is(tmp_path):
         open_records([path])
 
 
+def test_rain_beside_groups_is_read(tmp_path):
+    path = write(tmp_path / "a.nc", np.ones((1, 2, 3), np.float32))
+    with edit(path) as file:
+        file.createGroup("quality")
+    np.testing.assert_array_equal(read_one(path), np.ones((1, 2, 3)))
+
+
 def test_groups_are_not_read_and_said_so(tmp_path):
     with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
         file.createGroup("dataset1")

@@ -97,6 +97,13 @@ def test_bounds_are_unpacked(record, kind, unit, attributes):
     assert read_one(record) == pytest.approx(12)  # 2 mm in 10 minutes
 
 
+def test_bounds_are_unpacked_with_the_offset_of_the_times(record):
+    minutes, offset = 5 * np.arange(1, 5), 86400.0
+    with_time(record, "i2", minutes, scale_factor=60.0, add_offset=offset)
+    with_bounds(record, "i2", np.stack([minutes - 10, minutes], axis=1))
+    assert read_one(record) == pytest.approx(12)  # 2 mm in 10 minutes
+
+
 def test_a_start_time_is_unpacked(record):
     with_time(record, "i2", 5 * np.arange(4), scale_factor=60.0)
     with_time(record, "i1", 200 + 5 * np.arange(4), units="s since 2020-05-31T20:25", name="start_time", scale_factor=60.0)
