@@ -133,6 +133,10 @@ def test_the_value_is_the_highest_reached_and_linear_between():
     half = [(VALUES[n] + VALUES[n + 1]) / 2 for n in (0, 2)]
     assert values[0, 0, 0, :5].tolist() == pytest.approx([0, half[0], half[1], VALUES[-1], half[0]], abs=1e-5)
     assert values[0, 0, 0, 5].isnan()
+    other_cuts = model.cuts[:1] + 2
+    matched = torch.stack([other_cuts, other_cuts - 9], dim=1)[None]  # cuts, and shifts, which are for probabilities alone
+    found = model.values(other_cuts[..., None, None] + margins, torch.zeros(1), matched=matched)
+    torch.testing.assert_close(found, values, equal_nan=True)
 
 
 def test_the_correction_is_fitted_to_counts():
