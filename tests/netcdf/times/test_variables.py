@@ -279,9 +279,7 @@ def test_a_frame_with_start_and_end_alone_has_the_time_of_its_end(tmp_path):
         open_records([write(tmp_path / "b.nc", {"time": 3}, times)])
 
 
-@pytest.mark.parametrize("named", ["a", "b"])
-def test_of_two_times_over_the_frames_that_with_the_standard_name_is_taken(tmp_path, named):
-    times = {name: (("frame",), LEADS if name == named else [70, 80, 90], SINCE, std("time") if name == named else {})
-             for name in ("a", "b")}  # fmt: skip
-    (record,) = open_records([write(tmp_path / "a.nc", {"frame": 3}, times, coordinates="a b")])
+def test_of_two_valid_times_that_with_the_standard_name_is_taken(tmp_path):
+    times = {"valid_time": (("frame",), [70, 80, 90], SINCE, {}), "a": (("frame",), LEADS, SINCE, std("time"))}
+    (record,) = open_records([write(tmp_path / "a.nc", {"frame": 3}, times)])
     np.testing.assert_array_equal(record.times, START + np.array(LEADS, "timedelta64[m]"))
