@@ -1,11 +1,11 @@
-"""The optimizers get the numbers that the page of keys says they get."""
+"""The optimizers and the number of steps are those that the page of keys says they are."""
 
 import pytest
 import torch
 from makers import ROOT
 
 from nowcast.config.schema import Training
-from nowcast.training.optimizer import make_optimizer
+from nowcast.training.optimizer import count_steps, make_optimizer
 
 BETAS = (0.8, 0.95)
 
@@ -28,3 +28,15 @@ def test_the_averages_of_every_optimizer_are_those_of_betas(name, key, value, de
     if key != "betas":
         row = next(line for line in (ROOT / "configs" / "README.md").read_text().splitlines() if line.startswith("| `betas`"))
         assert f"the {key} of `{name}` (torch: {default})" in row
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"steps": 7}, 7),
+        ({"epochs": 3, "batch_size": 4}, 3 * 26),  # the last batch of an epoch is not full
+        ({"epochs": 3, "batch_size": 4, "accumulate": 2}, 3 * 13),
+    ],
+)
+def test_epochs_are_as_many_steps_as_take_every_window(settings, expected):
+    assert count_steps(Training(**settings), 101) == expected
