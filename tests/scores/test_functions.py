@@ -93,7 +93,7 @@ def test_probabilities_are_taken_by_the_name_of_their_threshold():
     for part in (chances, chances.sel(threshold=1)):
         with pytest.raises(UsageError, match=r"roc_area: the forecast has no probabilities of 2 mm/h\.\nIt has those of 1"):
             scores.roc_area(part, truth, 2)
-        with pytest.raises(UsageError, match=r"no probabilities of 1, 2 mm/h|no probabilities of 2 mm/h"):
+        with pytest.raises(UsageError, match="no probabilities of 2 mm/h"):
             scores.roc_area(part, truth, [1, 2])
 
 
