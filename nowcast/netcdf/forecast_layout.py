@@ -18,7 +18,7 @@ from nowcast.netcdf.rain.units import RAIN_NAMES, Conversion, to_rain_rate
 from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.reading import warn_of_contradiction
 from nowcast.netcdf.record import most_frequent_step
-from nowcast.netcdf.times.forecast import Times, read_forecast_times
+from nowcast.netcdf.times.forecast import Times, at_ends, read_forecast_times
 from nowcast.netcdf.times.intervals import covers_all_since, stated_interval
 from nowcast.quantity import RAIN_RATE, Quantity
 
@@ -44,6 +44,7 @@ class ForecastLayout:
     thresholds: mm/h, of exceedance probabilities; () for fields
     amounts: how the interval of amounts is known: "stated"; "spaced", stated only as the spacing of the summed values;
         "assumed" to be one time step; "whole", the lead time of a file with one; "total" since the start; "" for other kinds
+    mean_seconds: the interval of rates that are means over time, s; None for instants, and if it is not stated
     """
 
     field: Field
@@ -54,6 +55,7 @@ class ForecastLayout:
     threshold_dim: str | None
     thresholds: tuple[float, ...]
     amounts: str = ""
+    mean_seconds: float | None = None
 
     @property
     def kind(self) -> str:
@@ -86,7 +88,7 @@ def read_layout(
         field = replace(field, packing=_of_forecast(field.packing, dataset.variables[field.variable].dtype.kind))
     member_dim = next((dim for dim in field.frame_dims if _is_member(dataset, dim)), None)
     time_dims = tuple(dim for dim in field.frame_dims if dim not in (member_dim, threshold_dim))
-    times = read_forecast_times(dataset, field, time_dims, where)
+    times, covered = at_ends(dataset, field, read_forecast_times(dataset, field, time_dims, where), time_dims, where)
     conversion, amounts = _conversion(dataset, field, times, where, zr_a, zr_b)
     layout = ForecastLayout(
         field=field,
@@ -97,6 +99,7 @@ def read_layout(
         threshold_dim=threshold_dim,
         thresholds=thresholds,
         amounts=amounts,
+        mean_seconds=None if amounts else covered,
     )
     return layout, times
 

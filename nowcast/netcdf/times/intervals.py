@@ -126,17 +126,27 @@ def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray |
     return spans
 
 
-def time_bounds(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray | None:
+def time_bounds(
+    dataset, field: Field, times: np.ndarray, where: str, *, dims: tuple[str, ...] | None = None
+) -> np.ndarray | None:
     """Return the bounds of the time variable, (…, 2) datetime64[s]; None without.
 
     times: (time,) datetime64[s] of the frames
+    dims: dimensions that the result has in this order, 1 long where the bounds lack them; default: those of the bounds
     """
     variable = dataset.variables.get(find_times(dataset, field.variable, field.frame_dims).valid)
     names = [text(variable, "bounds") or "", text(variable, "climatology") or "", *_BOUNDS]
     bounds = next((dataset.variables[name] for name in names if name in dataset.variables), None)
     if bounds is None or not (bounds.shape[-1:] == (2,) or _ends_first(bounds, variable)):
         return None
-    return _read_bounds(bounds, variable, times, f"{where}: {bounds.name}")
+    read = _read_bounds(bounds, variable, times, f"{where}: {bounds.name}")
+    if dims is None:
+        return read
+    own = [dim for dim in bounds.dimensions if dim in dims]
+    sizes = {dim: len(dataset.dimensions[dim]) for dim in own}
+    ordered = [own.index(dim) for dim in dims if dim in own]
+    read = read.reshape(*sizes.values(), 2).transpose(*ordered, len(own))
+    return read.reshape(*(sizes.get(dim, 1) for dim in dims), 2)
 
 
 def _ends_first(bounds, variable) -> bool:
