@@ -19,13 +19,16 @@ log = logging.getLogger(__name__)
 
 
 def unlike(forecasts: Forecasts, record: Record) -> str | None:
-    """Return a warning if forecast amounts cover longer intervals than the time step of a record; else None."""
-    layout, leads = forecasts.files[0].layout, forecasts.lead_times[forecasts.lead_times > np.timedelta64(0, "s")]
-    step = leads[0] if len(leads) == 1 else np.diff(leads).min()
-    if not layout.amounts or np.isnat(record.time_step) or step <= record.time_step:
+    """Return a warning if forecast amounts or means cover longer intervals than the time step of a record; else None."""
+    layout = forecasts.files[0].layout
+    if layout.interval_seconds is None or np.isnat(record.time_step):
         return None
+    interval = np.timedelta64(round(layout.interval_seconds), "s")
+    if interval <= record.time_step:
+        return None
+    what = "amounts" if layout.amounts else "means"
     each = f"each is compared with a single frame of {record.name}, which has a time step of {_minutes(record.time_step)}"
-    return f"{layout.field.variable} holds amounts over {_minutes(step)}, but {each}."
+    return f"{layout.field.variable} holds {what} over {_minutes(interval)}, but {each}."
 
 
 class ForecastFiles(Forecaster):

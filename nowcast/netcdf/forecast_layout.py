@@ -65,6 +65,11 @@ class ForecastLayout:
         return "ensemble" if self.member_dim else "deterministic"
 
     @property
+    def interval_seconds(self) -> float | None:
+        """The interval of amounts and means, s; None for instants."""
+        return self.conversion.interval_seconds if self.amounts else self.mean_seconds
+
+    @property
     def quantity(self) -> Quantity:
         """The quantity that is forecast; of probabilities that of their thresholds."""
         return RAIN_RATE if self.thresholds else self.conversion.quantity

@@ -8,6 +8,7 @@ from makers import rain, write_record
 from makers.foreign import improver_file
 from makers.stored import edit, open_one
 
+from nowcast.forecasters.forecast_files import unlike
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.quantity import RAIN_RATE
@@ -74,3 +75,20 @@ def test_rates_of_an_instant_stay_where_they_are(tmp_path, caplog):
         found = read_forecast(one_file(tmp_path, units="mm h-1", methods="area: mean time: point", before=5))
     assert found.lead_times.tolist() == (LEADS - np.timedelta64(5, "m")).tolist()
     assert not caplog.text
+
+@pytest.mark.parametrize(("units", "methods", "what"), [(*SUM, "amounts"), (*MEAN, "means")], ids=["sums", "means"])
+def test_intervals_longer_than_the_time_step_of_a_record_are_told(tmp_path, units, methods, what):
+    found = read_forecast(one_file(tmp_path, units=units, methods=methods, before=0))
+    said = unlike(found, open_one(tmp_path / "observed.nc"))
+    assert f"rain holds {what} over 15 min, but each is compared with a single frame of observed" in said
+    slow = write_record(tmp_path / "slow.nc", rain(frames=3), step_minutes=15)
+    assert unlike(found, open_one(slow)) is None
+
+
+def test_sums_over_more_than_the_time_between_lead_times_are_told_by_their_interval(tmp_path):
+    hourly = one_file(tmp_path, units="mm", methods="time: sum over 60 minutes", before=0)
+    with edit(hourly) as file:
+        file.renameVariable("time_bnds", "unused")
+        file["time"].delncattr("bounds")
+    said = unlike(read_forecast(hourly), open_one(write_record(tmp_path / "slow.nc", rain(frames=3), step_minutes=15)))
+    assert "rain holds amounts over 60 min" in said
