@@ -76,6 +76,7 @@ def test_rates_of_an_instant_stay_where_they_are(tmp_path, caplog):
     assert found.lead_times.tolist() == (LEADS - np.timedelta64(5, "m")).tolist()
     assert not caplog.text
 
+
 @pytest.mark.parametrize(("units", "methods", "what"), [(*SUM, "amounts"), (*MEAN, "means")], ids=["sums", "means"])
 def test_intervals_longer_than_the_time_step_of_a_record_are_told(tmp_path, units, methods, what):
     found = read_forecast(one_file(tmp_path, units=units, methods=methods, before=0))
