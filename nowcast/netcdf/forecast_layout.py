@@ -30,7 +30,8 @@ _MEMBER_NAME = re.compile(
     r"(?:^|[^a-z])(?:realization|realisation|ensemble|member|perturbation|pert|ens|mem|mbr|m)[ _.-]?(\d{1,4})(?!\d)",
     re.IGNORECASE,
 )
-_PROBABILITY = re.compile(r"probability_of_\w+_above_threshold")
+_PROBABILITY = re.compile(r"probability_of_\w+_(above|below)_threshold")
+_BELOW = re.compile(r"less|below|lt\b|le\b", re.IGNORECASE)  # at the start of improver's attribute of thresholds
 LEAST_FORECAST = -0.9  # mm/h: values from here to 0 are dry (regressions forecast them); lower ones are sentinels
 SENTINEL = -1.0  # in any units
 _UNKNOWN = 3600.0  # s, until the interval is known
@@ -123,7 +124,8 @@ def _find(dataset, where: str, variable: str | None, *, strict: bool, has_units:
     try:
         return find_field(dataset, where, has_units=has_units)
     except DataError:
-        candidates = [name for name in dataset.variables if _is_probability(dataset, name)]
+        found = [name for name in dataset.variables if _is_probability(dataset, name)]
+        candidates = [name for name in found if not _is_below(dataset, name)] or found
         candidates = candidates or [name for name in dataset.variables if name == OTHER_NAME]
         if len(candidates) != 1:
             raise
@@ -136,9 +138,15 @@ def names_probabilities(name: str) -> bool:
 
 
 def _is_probability(dataset, name: str) -> bool:
-    variable = dataset.variables[name]
-    names = (name, text(variable, "standard_name") or "", text(variable, "long_name") or "")
-    return is_numeric(variable) and any(map(names_probabilities, names))
+    return is_numeric(dataset.variables[name]) and any(map(names_probabilities, _names(dataset, name)))
+
+
+def _is_below(dataset, name: str) -> bool:
+    return any("below" in each.lower() for each in filter(names_probabilities, _names(dataset, name)))
+
+
+def _names(dataset, name: str) -> tuple[str, ...]:
+    return (name, *(text(dataset.variables[name], mark) or "" for mark in ("standard_name", "long_name")))
 
 
 def _is_member(dataset, dim: str) -> bool:
@@ -186,6 +194,12 @@ def _thresholds(dataset, field: Field, where: str) -> tuple[tuple[float, ...], s
     fitting = [v for v in fitting if all(len(dataset.dimensions[dim]) == 1 or dim in field.frame_dims for dim in v.dimensions)]
     if not fitting:
         raise DataError(f"{where}: {field.variable} has no threshold.\nExpected a coordinate `threshold` in mm h-1.")
+    relation = text(fitting[0], "spp__relative_to_threshold") or ""
+    if _BELOW.match(relation) or _is_below(dataset, field.variable):
+        raise DataError(
+            f"{where}: {field.variable} holds probabilities of values below the threshold.\n"
+            "Expected those of reaching it: 1 less these, as probability_of_rainfall_rate_above_threshold."
+        )
     name = fitting[0].name
     standard_name, units = text(fitting[0], "standard_name"), text(fitting[0], "units")
     to_rate = to_rain_rate(units, standard_name=standard_name, variable=f"{where}: {name}")

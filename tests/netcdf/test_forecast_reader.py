@@ -157,6 +157,32 @@ def test_percent_that_are_not_called_so_are_refused(tmp_path):
         found.probabilities(0, 0, [0])
 
 
+@pytest.mark.parametrize(
+    ("side", "relation"), [("below", "less_than"), ("below", "greater_than"), ("above", "less_than_or_equal_to")]
+)
+def test_probabilities_of_values_below_a_threshold_are_not_taken_for_exceedance(tmp_path, side, relation):
+    variable = f"probability_of_rainfall_rate_{side}_threshold"
+    options = {"variable": variable, "units": "1", "scale": 1, "thresholds": (1.0,)}
+    folder = one_per_lead(tmp_path / "fc", np.full((1, 1, 4, 5), 0.6), **options)
+    for path in folder.iterdir():
+        with edit(path) as file:
+            file["threshold"].spp__relative_to_threshold = relation
+    with pytest.raises(DataError, match=rf"{variable} holds probabilities of values below the threshold\.\nExpected those of"):
+        read_forecast(folder)
+
+
+def test_of_probabilities_on_both_sides_those_above_are_read(tmp_path):
+    options = {"variable": "probability_of_rainfall_rate_above_threshold", "units": "1", "scale": 1, "thresholds": (1.0,)}
+    folder = one_per_lead(tmp_path / "fc", np.full((1, 1, 4, 5), 0.6), **options)
+    for path in folder.iterdir():
+        with edit(path) as file:
+            above = file[options["variable"]]
+            below = file.createVariable("probability_of_rainfall_rate_below_threshold", "f4", above.dimensions)
+            below.setncatts({"units": "1", "coordinates": above.coordinates})
+            below[:] = 0.4
+    np.testing.assert_allclose(read_forecast(folder).probabilities(0, 0, [0]), 0.6, rtol=1e-6)
+
+
 def test_probabilities_without_a_threshold_are_refused(tmp_path):
     options = {"reference": REFERENCE, "lead_minutes": 5, "units": "1"}
     path = improver_file(tmp_path / "p.nc", np.zeros((4, 5)), variable="probability_of_rain_above_threshold", **options)
