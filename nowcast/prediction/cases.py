@@ -9,6 +9,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from nowcast.dataset.windows import find_references, is_enough
 from nowcast.errors import NotEnoughFrames, UsageError
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.damage import Damage
+from nowcast.netcdf.reading import warn_once
 from nowcast.netcdf.record import Record
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,20 @@ class Selection:
         chosen = record.is_between(self.start, self.end)[positions]
         times = record.times[positions]
         chosen[chosen] = self.thin(times[chosen], times[chosen])
+        self.warn_of_frames(record)
         return chosen
+
+    def warn_of_frames(self, record: Record) -> None:
+        """Warn, once per folder, if `every` is no multiple of the time step, so that reference times are further apart."""
+        if self.every is None or np.isnat(record.time_step):
+            return
+        step, every = (int(span / np.timedelta64(1, "s")) for span in (record.time_step, self._every()))
+        if every % step:
+            apart = f"frames are {step / 60:g} min apart, reference times {math.lcm(step, every) / 60:g} min"
+            warn_once(record.paths[0] if record.paths else Path(record.name), f"--every {self.every:g}: {apart}")
+
+    def _every(self) -> np.timedelta64:
+        return np.timedelta64(round(self.every * 60), "s")
 
     def thin(self, times: np.ndarray, complete: np.ndarray) -> np.ndarray:
         """Return a mask (time,) of the times that are selected by `every`.
@@ -65,8 +80,7 @@ class Selection:
         on_the_hour = complete[complete == complete.astype("datetime64[h]")]
         counts_from_hour = complete[0] != self.start and len(on_the_hour)
         anchor = on_the_hour[0] if counts_from_hour else complete[0]
-        every = np.timedelta64(round(self.every * 60), "s")
-        return (times >= complete[0]) & ((times - anchor) % every == np.timedelta64(0, "s"))
+        return (times >= complete[0]) & ((times - anchor) % self._every() == np.timedelta64(0, "s"))
 
 
 def references_of(
@@ -82,6 +96,7 @@ def references_of(
         return list(np.unique(frames[~np.isnat(frames)]))
     if not selection.is_range:
         return [record.times[-1]]
+    selection.warn_of_frames(record)
     wanted = record.times[record.is_between(selection.start, selection.end)]
     whole = record.with_absent(max_absent)
     pasts = find_references(whole.times, input_frames=input_frames, time_step=step)

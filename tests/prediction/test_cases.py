@@ -99,3 +99,17 @@ def test_more_leads_than_a_forecast_has_are_refused(tmp_path, monkeypatch):
     assert (code, err) == (2, "error: --leads 13: 'f' forecasts 12 lead times at most\n")
     code, out, _ = command("evaluate", "f.nc", "--observations", "a.nc", "--leads", "3", "--format", "csv", "-q")
     assert {line.split(",")[2] for line in out.splitlines()[1:]} == {"", "5.0", "10.0", "15.0"}
+
+
+@pytest.mark.parametrize(("every", "told"), [("7", 35), ("2", 10), ("2.5", 5), ("15", None)])
+def test_reference_times_further_apart_than_asked_for_are_told(tmp_path, monkeypatch, every, told):
+    monkeypatch.chdir(tmp_path)
+    says = f"a.nc: --every {every}: frames are 5 min apart, reference times {told} min\n"
+    for folder, name, *others in (("one", "predict", "-o", "f.nc"), ("two", "evaluate", "--observations", "two/a.nc")):
+        (tmp_path / folder).mkdir()  # a warning comes once in a folder
+        path = write_record(f"{folder}/a.nc", rain(frames=40, shape=(8, 9)))
+        argv = name, "persistence", *([path] if name == "predict" else []), "--every", every, "--leads", "2", *others
+        code, _, err = command(*argv)
+        assert (code, err.count(says), err.count(f"--every {every}:")) == (0, bool(told), bool(told)), err
+    apart = np.diff(read_forecast("f.nc").reference_times)
+    assert (apart == (told or 15) * MINUTE).all()
