@@ -169,6 +169,8 @@ def open_all(
     """
     always = [name for name in available() if BASELINES[name].always_scored and name not in names]
     opened: dict[str, Forecaster] = {}
+    if twice := next((name for n, name in enumerate(names) if name in names[:n]), None):
+        raise UsageError(f"{twice if isinstance(twice, str) else twice.name} is named twice among the forecasters")
     for given in [*names, *always]:
         is_open = isinstance(given, Forecaster)
         forecaster = given if is_open else open_forecaster(given, device=device, variable=variable, units=units)

@@ -275,6 +275,8 @@ def test_export_names_the_file_and_how_to_call_it(inputs, monkeypatch):
 def test_a_forecaster_named_twice(inputs):
     argv = ("evaluate", "persistence", "persistence", "--observations", inputs / "rain.nc")
     expect(2, *argv, says="persistence is named twice among the forecasters")
+    assert command("predict", "persistence", inputs / "rain.nc", "--leads", "2", "--output", "f.nc")[0] == 0
+    expect(2, "evaluate", "f.nc", "f.nc", *argv[3:], says=r"f\.nc is named twice among the forecasters")
 
 
 def test_a_layout_belongs_to_a_dry_run(inputs):
