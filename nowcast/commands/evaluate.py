@@ -183,5 +183,8 @@ def open_all(
             raise UsageError(f"{path} is named twice among the forecasters")
         opened[name] = forecaster
     if members and not any(forecaster.is_ensemble for forecaster in opened.values()):
+        if held := next((each for each in opened.values() if each.num_members > 1), None):
+            holds = f"{held.name} holds {held.num_members} members, which are all scored"
+            raise UsageError(f"--members {members}: {holds}.\nLeave --members out.")
         raise UsageError(f"--members {members}: none of {', '.join(map(str, names))} gives members; extrapolation does")
     return opened

@@ -37,6 +37,13 @@ def test_an_ensemble_is_scored_as_its_file_is(tmp_path, record):
     assert own == pytest.approx(same, rel=1e-6, nan_ok=True)  # also at 0.1 and 0.2, which members often are exactly
 
 
+def test_members_in_files_are_all_scored(tmp_path, record):
+    predicted = ["--reference-time", "2020-06-01T00:20", "--leads", 1, "--members", 3, "--output", tmp_path / "f.nc"]
+    assert command("predict", "extrapolation", record, *predicted)[0] == 0
+    code, _, err = command("evaluate", tmp_path / "f.nc", "--observations", record, "--members", 2)
+    assert (code, err) == (2, "error: --members 2: f holds 3 members, which are all scored.\nLeave --members out.\n")
+
+
 def test_none_of_the_forecasters_gives_members(record):
     code, _, err = command("evaluate", "persistence", "--observations", record, "--members", 3)
     assert (code, "none of persistence gives members" in err) == (2, True), err
