@@ -18,6 +18,7 @@ from nowcast.prediction.cases import Selection, can_forecast
 
 log = logging.getLogger(__name__)
 MINUTE = np.timedelta64(60, "s")
+UNSCORED = "%s: left out %d of %d reference times, since the observations lack frames there, or another file the forecast"
 MAX_ABSENT = Data().max_absent  # frames of a case, unless a network allows more
 
 
@@ -31,7 +32,26 @@ def _most_absent(forecasters: Mapping[str, Forecaster]) -> int:
 
 
 def find_cases(forecasters: Mapping[str, Forecaster], records: Sequence[Record], selection: Selection) -> list[Windows]:
-    """Return the cases of each record; if there is no complete case, those with fewer lead times."""
+    """Return the cases of each record; if there is no complete case, those with fewer lead times.
+
+    Warns of reference times of forecast files that are not among the cases, unless `every` leaves some out.
+    """
+    all_windows = _find_cases(forecasters, records, selection)
+    references = [record.times[each.reference_positions] for record, each in zip(records, all_windows, strict=True)]
+    for name, forecaster in forecasters.items():
+        times = forecaster.reference_times
+        if times is None or selection.every is not None or not any(map(len, references)):
+            continue
+        asked = np.ones(len(times), bool)
+        asked &= True if selection.start is None else times >= selection.start
+        asked &= True if selection.end is None else times <= selection.end
+        scored = [np.isin(record.frames_at(times), own) for record, own in zip(records, references, strict=True)]
+        if number := int((asked & ~np.any(scored, axis=0)).sum()):
+            log.warning(UNSCORED, name, number, asked.sum())
+    return all_windows
+
+
+def _find_cases(forecasters: Mapping[str, Forecaster], records: Sequence[Record], selection: Selection) -> list[Windows]:
     steps = [_common_step(forecasters, record) for record in records]
     leads = [_common_leads(forecasters, record) for record in records]
     with_all_leads = [_windows(forecasters, *each, selection) for each in zip(records, steps, leads, strict=True)]

@@ -35,3 +35,25 @@ def test_sums_that_are_compared_with_single_frames_are_told(tmp_path):
     pictured = "--variable", "rain_sum_30_min", "--observations", path, "--output", tmp_path / "p.png"
     code, _, err = command("plot", tmp_path / "f.nc", *pictured)
     assert (code, says in err) == (0, True), err
+
+
+def test_forecasts_that_are_not_scored_are_counted(tmp_path):
+    frames = rain(frames=40, shape=(16, 16))
+    path = write_record(tmp_path / "a.nc", frames)
+    given = "--start", "2020-06-01T00:15", "--leads", "2", "--every", "15"
+    assert command("predict", "persistence", path, *given, "--output", tmp_path / "f.nc")[0] == 0  # 00:15 to 03:15
+    kept = np.delete(np.arange(40), [18, 19, 20])  # 01:30 to 01:40: the cases of 01:30 and 01:45, and of 03:15 at the end
+    times = np.datetime64("2020-06-01T00:00:00") + 300 * kept
+    gappy = write_record(tmp_path / "gappy.nc", frames[kept], times=times)
+    observed = "evaluate", tmp_path / "f.nc", "--observations", gappy, "--format", "csv"
+    says = "f: left out {} of {} reference times, since the observations lack frames there, or another file the forecast"
+    for options, scored, left_out in (
+        ((), 10, (3, 13)),
+        (("--end", "2020-06-01T01:20"), 5, None),
+        (("--every", "60"), 3, None),
+    ):
+        code, out, err = command(*observed, *options)
+        assert code == 0, err
+        assert out.splitlines()[1].split(",")[-2] == str(scored), out[:300]
+        assert ("f: left out" in err) == bool(left_out), err
+        assert not left_out or says.format(*left_out) in err, err
