@@ -42,6 +42,12 @@ def is_first(file: Path, what: str) -> bool:
     return is_new
 
 
+def warn_once(path: Path, text: str) -> None:
+    """Log a warning for the first such file of a folder."""
+    if is_first(path, text):
+        log.warning("%s: %s", path, text)
+
+
 def expand(argument: str | Path) -> list[Path]:
     """Return the files that a path names: the file, the NetCDF files in a folder and its subfolders, or those of a glob.
 

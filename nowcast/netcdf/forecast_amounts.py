@@ -10,11 +10,10 @@ from typing import Protocol
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.files import OPEN_FILES
+from nowcast.netcdf.files import OPEN_FILES, warn_once
 from nowcast.netcdf.forecast_layout import ForecastLayout
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.dryness import refine
-from nowcast.netcdf.reading import warn_once
 from nowcast.netcdf.record import most_frequent_step
 from nowcast.netcdf.times.forecast import Times
 

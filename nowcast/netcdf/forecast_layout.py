@@ -18,8 +18,8 @@ from nowcast.netcdf.rain.units import RAIN_NAMES, Conversion, to_rain_rate
 from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.reading import warn_of_contradiction
 from nowcast.netcdf.record import most_frequent_step
-from nowcast.netcdf.times.forecast import Times, at_ends, read_forecast_times
-from nowcast.netcdf.times.intervals import covers_all_since, stated_interval
+from nowcast.netcdf.times.forecast import Times, read_forecast_times
+from nowcast.netcdf.times.intervals import at_ends, covers_all_since, stated_interval
 from nowcast.quantity import RAIN_RATE, Quantity
 
 _MEMBERS = {"ens_number", "realization", "realisation", "member", "members", "mem", "number", "ensemble"}
@@ -94,7 +94,9 @@ def read_layout(
         field = replace(field, packing=_of_forecast(field.packing, dataset.variables[field.variable].dtype.kind))
     member_dim = next((dim for dim in field.frame_dims if _is_member(dataset, dim)), None)
     time_dims = tuple(dim for dim in field.frame_dims if dim not in (member_dim, threshold_dim))
-    times, covered = at_ends(dataset, field, read_forecast_times(dataset, field, time_dims, where), time_dims, where)
+    times = read_forecast_times(dataset, field, time_dims, where)
+    valid, covered = at_ends(dataset, field, times.valid, where, dims=time_dims)
+    times = replace(times, valid=valid)
     conversion, amounts = _conversion(dataset, field, times, where, zr_a, zr_b)
     layout = ForecastLayout(
         field=field,

@@ -25,7 +25,7 @@ from nowcast.netcdf.rain.units import check_given
 from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.reading import make_layouts, own_step, settled, warn_of_other_steps
 from nowcast.netcdf.record import SEQUENCE, Record, most_frequent_step, with_own_names
-from nowcast.netcdf.times.intervals import STARTS, Interval, doubtful_interval, stated_interval
+from nowcast.netcdf.times.intervals import STARTS, Interval, at_ends, doubtful_interval, stated_interval
 from nowcast.netcdf.times.raster import nominal_times
 from nowcast.netcdf.times.values import read_times, read_valid_times
 from nowcast.netcdf.times.variables import TimeNames, find_times
@@ -208,7 +208,7 @@ def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
 
 
 def _frame_times(dataset, field: Field, path: Path) -> np.ndarray:
-    """Read the times of the frames.
+    """Read the times of the frames; those of sums and means over time are the ends of their intervals, where these are stated.
 
         returns: (frame,) datetime64[s], or a scalar
 
@@ -235,7 +235,7 @@ def _frame_times(dataset, field: Field, path: Path) -> np.ndarray:
     if 0 in sizes.values():
         raise DataError(f"{path}: {field.variable} has no frames.\nExpected at least one.")
     _warn_of_forecasts(dataset, names, times, path)
-    return times
+    return at_ends(dataset, field, times, str(path), dims=tuple(sizes))[0]
 
 
 def _warn_of_forecasts(dataset, names: TimeNames, times: np.ndarray, path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.files import OPEN_FILES, is_first
+from nowcast.netcdf.files import OPEN_FILES, is_first, warn_once
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.dryness import DOUBT, refine
 from nowcast.netcdf.rain.packing import Packing
@@ -201,12 +201,6 @@ def warn_of_contradiction(interval: Interval | None, path: Path, variable: str) 
     if interval and interval.contradiction:
         said = f"{variable} is divided by {interval.seconds:g} s ({interval.source})"
         warn_once(path, f"{said}, but {interval.contradiction} contradicts it")
-
-
-def warn_once(path: Path, text: str) -> None:
-    """Log a warning for the first such file of a folder."""
-    if is_first(path, text):
-        log.warning("%s: %s", path, text)
 
 
 def _refined(field: Field, files: Sequence[File], conversion: Conversion, samples: Samples | None) -> Field:

@@ -17,7 +17,7 @@ from nowcast.dataset.windows import find_references, is_enough
 from nowcast.errors import NotEnoughFrames, UsageError
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.damage import Damage
-from nowcast.netcdf.reading import warn_once
+from nowcast.netcdf.files import warn_once
 from nowcast.netcdf.record import Record
 
 log = logging.getLogger(__name__)

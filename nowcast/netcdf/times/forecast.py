@@ -1,9 +1,7 @@
 """Read the reference times and valid times of a forecast file; one of the two may be computed from lead times."""
 
 import math
-import re
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,16 +9,13 @@ from nowcast.errors import DataError
 from nowcast.netcdf.attributes import text
 from nowcast.netcdf.places.coordinates import MAX_COORDINATE
 from nowcast.netcdf.rain.variable import Field
-from nowcast.netcdf.reading import warn_once
 from nowcast.netcdf.times.epochs import decode_times, seconds_per
-from nowcast.netcdf.times.intervals import time_bounds
 from nowcast.netcdf.times.raster import MOST_OFF
 from nowcast.netcdf.times.values import covered, read_periods, read_times
 from nowcast.netcdf.times.variables import TimeNames, counts, find_times, names_period
 
 _LONGEST = np.timedelta64(30, "D")  # longest lead time; larger numbers are times since an epoch
 _ZERO = np.timedelta64(0, "s")
-_OVER_TIME = re.compile(r"(time|period)\w*\s*:\s*(mean|sum|average)", re.IGNORECASE)  # in cell_methods
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,29 +65,6 @@ def read_forecast_times(dataset, field: Field, dims: tuple[str, ...], where: str
         )
     inferred = f"{names.reference}, which has no standard name" if names.is_guess else None
     return Times(stated["reference"], stated["valid"], inferred)
-
-
-def at_ends(dataset, field: Field, times: Times, dims: tuple[str, ...], where: str) -> tuple[Times, float | None]:
-    """Return times whose valid times are the ends of the time bounds of sums and means, and the length of these intervals, s.
-
-    Warns if the file has their starts or middles as times. None for instants, and for intervals that are not stated or differ.
-    """
-    methods = text(dataset.variables[field.variable], "cell_methods") or ""
-    bounds = None
-    if times.valid.size and (field.kind == "amount" or _OVER_TIME.search(methods)):
-        bounds = time_bounds(dataset, field, times.valid, where, dims=dims)
-    if bounds is None:
-        return times, None
-    starts, ends = (np.broadcast_to(each, times.valid.shape) for each in (bounds.min(axis=-1), bounds.max(axis=-1)))
-    lengths = np.unique((ends - starts).astype(np.int64))
-    seconds = float(lengths[0]) if len(lengths) == 1 and lengths[0] > 0 else None
-    is_inside = (starts <= times.valid) & (times.valid < ends)
-    if not is_inside.all():
-        return times, seconds
-    minutes = (ends - times.valid).max() / np.timedelta64(60, "s")
-    said = f"the times of {field.variable} are up to {minutes:g} min before the ends of its intervals (time bounds)"
-    warn_once(Path(where), f"{said}; the ends are taken as valid times")
-    return replace(times, valid=ends), seconds
 
 
 def _check_units_of_leads(dataset, dims: tuple[str, ...], where: str) -> None:

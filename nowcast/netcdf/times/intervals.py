@@ -1,11 +1,14 @@
 """Find the interval that an accumulation covers, s."""
 
+import re
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import attributes, text
+from nowcast.netcdf.files import warn_once
 from nowcast.netcdf.rain.packing import read_packing
 from nowcast.netcdf.rain.statements import Doubt, Statement, bare_numbers, fitting, statements, statements_beside, titles
 from nowcast.netcdf.rain.variable import Field
@@ -16,6 +19,7 @@ from nowcast.netcdf.times.variables import counts, find_times
 _BOUNDS = ("time_bnds", "time_bounds")  # also where no attribute names them
 STARTS = ("start_time", "time_start", "begin_time", "time_begin", "valid_from")
 _ENDS = ("end_time", "time_end", "stop_time", "time_stop", "valid_to", "valid_until")
+_OVER_TIME = re.compile(r"(time|period)\w*\s*:\s*(mean|sum|average)", re.IGNORECASE)  # in cell_methods
 _ROUNDED = 0.02  # share by which two statements of one interval may differ: 3597 s are an hour
 
 
@@ -113,10 +117,7 @@ def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray |
     ends = time_bounds(dataset, field, times, where)
     if ends is not None:
         return np.abs(ends[..., 1] - ends[..., 0])
-    start, end = (
-        next((name for name in found if name in dataset.variables and counts(dataset.variables[name])), None)
-        for found in (STARTS, _ENDS)
-    )
+    start, end = _named_ends(dataset)
     if start is None:
         return None
     starts = read_times(dataset, start, field.frame_dims, where)
@@ -124,6 +125,50 @@ def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray |
     if end and not (spans > np.timedelta64(0, "s")).all():  # the time is the start of the interval
         spans = read_times(dataset, end, field.frame_dims, where) - starts
     return spans
+
+
+def at_ends(dataset, field: Field, times: np.ndarray, where: str, *, dims: tuple[str, ...]) -> tuple[np.ndarray, float | None]:
+    """Return times that are the ends of the time bounds of sums and means, and the length of these intervals, s.
+
+    Warns, once per folder, if the file has their starts or middles as times. The length is None for instants, and for
+    intervals that are not stated or differ.
+
+    times: (…,) datetime64[s] over `dims`
+    """
+    methods = text(dataset.variables[field.variable], "cell_methods") or ""
+    found = None
+    if times.size and (field.kind == "amount" or _OVER_TIME.search(methods)):
+        found = _starts_and_ends(dataset, field, times, where, dims)
+    if found is None:
+        return times, None
+    starts, ends = (np.broadcast_to(each, times.shape) for each in found)
+    lengths = np.unique((ends - starts).astype(np.int64))
+    seconds = float(lengths[0]) if len(lengths) == 1 and lengths[0] > 0 else None
+    if not ((starts <= times) & (times < ends)).all():
+        return times, seconds
+    minutes = (ends - times).max() / np.timedelta64(60, "s")
+    said = f"the times of {field.variable} are up to {minutes:g} min before the ends of its intervals (time bounds)"
+    warn_once(Path(where), f"{said}; the ends are taken as valid times")
+    return ends.copy(), seconds
+
+
+def _starts_and_ends(
+    dataset, field: Field, times: np.ndarray, where: str, dims: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the starts and ends datetime64[s] of the intervals, 1 long where they lack a dimension; None if not stated."""
+    bounds = time_bounds(dataset, field, times, where, dims=dims)
+    if bounds is not None:
+        return bounds.min(axis=-1), bounds.max(axis=-1)
+    start, end = _named_ends(dataset)
+    return tuple(read_times(dataset, name, dims, where) for name in (start, end)) if start and end else None
+
+
+def _named_ends(dataset) -> tuple[str | None, str | None]:
+    """Return the names of the variables that hold the starts and the ends of intervals."""
+    variables = dataset.variables
+    return tuple(
+        next((name for name in names if name in variables and counts(variables[name])), None) for names in (STARTS, _ENDS)
+    )
 
 
 def time_bounds(

@@ -315,6 +315,32 @@ def test_intervals_are_found_by_the_names_of_bounds_and_starts(tmp_path, names):
     np.testing.assert_allclose(read_one(path), AMOUNTS * 6, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("units", "methods", "moves"), [("mm", "", True), ("mm h-1", "time: mean", True), ("mm h-1", "", False)]
+)
+@pytest.mark.parametrize("names", [("time_bnds",), ("start_time", "end_time")])
+@pytest.mark.parametrize("before", [0, 150, 300])
+def test_frames_of_sums_and_means_have_the_ends_of_their_intervals_as_times(
+    tmp_path, caplog, units, methods, moves, names, before
+):
+    path = write(tmp_path / "a.nc", AMOUNTS, units=units, cell_methods=methods)
+    with edit(path) as file:
+        ends = file["time"][:]
+        starts_and_ends = np.stack([ends - 300, ends], axis=1)
+        if len(names) == 1:
+            file.createDimension("bnds", 2)
+            file.createVariable(*names, "i4", ("time", "bnds"))[:] = starts_and_ends
+        for name, values in zip(names, starts_and_ends.T, strict=False) if len(names) == 2 else ():
+            file.createVariable(name, "i4", ("time",)).units = file["time"].units
+            file[name][:] = values
+        expected = open_one(write(tmp_path / "plain.nc", AMOUNTS)).times - np.timedelta64(0 if moves else before, "s")
+        file["time"][:] = ends - before
+    record = open_one(path)
+    assert record.times.tolist() == expected.tolist()
+    said = f"{path}: the times of rr are up to {before / 60:g} min before the ends of its intervals (time bounds); "
+    assert (f"{said}the ends are taken as valid times" in caplog.messages) == bool(moves and before), caplog.messages
+
+
 def test_bounds_of_no_length_are_refused(tmp_path):
     path = amounts(tmp_path / "a.nc")
     with edit(path) as file:
