@@ -48,6 +48,7 @@ Item = TypeVar("Item")
 # TOML has only arrays, which are read as lists; a frozen section holds tuples.
 Many = Annotated[tuple[Item, ...], BeforeValidator(as_tuple)]
 Number = float | int
+Decay = Annotated[Number, Field(ge=0, lt=1)]
 Time = Annotated[datetime, BeforeValidator(_as_datetime)]
 Span = Annotated[tuple[Time, Time], BeforeValidator(as_tuple)]
 
@@ -126,7 +127,7 @@ class Training(Section):
     optimizer: Literal["adamw", "adam", "rmsprop", "adadelta", "sgd"] = "adamw"
     learning_rate: Number = Field(1e-3, gt=0)
     weight_decay: Number = Field(0.0, ge=0)
-    betas: Annotated[tuple[Number, Number], BeforeValidator(as_tuple)] = (0.9, 0.999)
+    betas: Annotated[tuple[Decay, Decay], BeforeValidator(as_tuple)] = (0.9, 0.999)
     schedule: Literal["constant", "cosine", "onecycle", "decay", "plateau"] = "cosine"
     warmup_steps: int = Field(0, ge=0)
     decay_factor: Number = Field(0.7, gt=0, lt=1)

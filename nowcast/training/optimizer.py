@@ -16,7 +16,7 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
     """
     parameters = list(model.parameters())
     fused = parameters[0].device.type == "cuda" or None  # on a GPU one kernel for all weights; None: torch decides
-    rate, decay, betas = training.learning_rate, training.weight_decay, tuple(training.betas)
+    rate, decay, betas = training.learning_rate, training.weight_decay, tuple(map(float, training.betas))
     if training.optimizer == "adamw":
         return torch.optim.AdamW(parameters, rate, betas=betas, weight_decay=decay, fused=fused)
     if training.optimizer == "adam":

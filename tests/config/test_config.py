@@ -50,6 +50,8 @@ ERRORS = {
     "training.learning_rate=nan": "training.learning_rate = nan: it should be a finite number",
     "training.learning_rate=0": "training.learning_rate = 0: it should be greater than 0",
     "training.workers=-1": "training.workers = -1: it should be 'auto', or should be greater than or equal to 0",
+    "training.betas=[0.9, 1.0]": "training.betas.1 = 1.0: it should be less than 1",
+    "training.betas=[-0.5, 0.9]": "training.betas.0 = -0.5: it should be greater than or equal to 0",
     "training.epochs=2": "training: give either steps or epochs (the other one 0)",
     "data.augmentation=['flip']": "data.augmentation.0 = 'flip': it should be 'flips' or 'rotations'",
     "data.time_step=soon": "data.time_step = 'soon': it should be 'auto'",

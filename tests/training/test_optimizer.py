@@ -1,5 +1,7 @@
 """The optimizers and the number of steps are those that the page of keys says they are."""
 
+from typing import get_args
+
 import pytest
 import torch
 from makers import ROOT
@@ -40,3 +42,12 @@ def test_the_averages_of_every_optimizer_are_those_of_betas(name, key, value, de
 )
 def test_epochs_are_as_many_steps_as_take_every_window(settings, expected):
     assert count_steps(Training(**settings), 101) == expected
+
+
+@pytest.mark.parametrize("name", get_args(Training.model_fields["optimizer"].annotation))
+def test_every_optimizer_takes_betas_that_are_written_as_whole_numbers(name):
+    weights = torch.nn.Linear(2, 2)
+    optimizer = make_optimizer(weights, Training(steps=1, optimizer=name, betas=(0, 0)))
+    weights(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    assert all(torch.isfinite(value).all() for value in weights.parameters())
