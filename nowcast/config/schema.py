@@ -194,12 +194,15 @@ def _explain(problems: Sequence[Mapping[str, Any]], kind: type[BaseModel], where
             listed = ", ".join(f"[{dotted.removesuffix(str(path[-1]))}{name}]" for name in near or known)
             return f"unknown section [{dotted}]" + (f"; did you mean {listed}?" if near else f"; known sections: {listed}")
         return f"unknown key {dotted}" + (f"; did you mean {near[0]}?" if near else f"; known keys: {', '.join(known)}")
+    if problem["type"] == "missing" and isinstance(path[-1], int):
+        return f"{dotted} is missing: the list is too short"
     if problem["type"] == "missing":
         return f"{dotted} is missing; configs are complete: copy it from a config with all keys, such as configs/radar.toml"
     if problem["type"] == "value_error":
         return f"{dotted}: {problem['msg'].removeprefix('Value error, ')}"
     # pydantic reports one problem for each type that a key may have; together they name all values that are allowed.
-    allowed = dict.fromkeys(other["msg"].removeprefix("Input ") for other in problems if _path(other) == path)
+    messages = [re.sub("^(Input|Tuple) | after validation", "", each["msg"]) for each in problems if _path(each) == path]
+    allowed = dict.fromkeys(messages)
     return f"{dotted} = {problem['input']!r}: it {', or '.join(allowed)}"
 
 
