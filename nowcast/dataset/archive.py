@@ -125,6 +125,7 @@ def open_archive(data: Data, *, packer: Packer = packed) -> Archive:
     account = sum((w.account for w in counted[1:]), counted[0].account)
     archive = Archive(tuple(records), divided, account)
     if not archive.num_windows("training"):
+        _check_time_step(records, data)
         kind = NotEnoughFrames if account.num_gap == account.num_candidates else DataError
         raise kind(f"{_no_window(data)}.\n{'; '.join(line.strip() for line in account.lines())}.")
     return archive
@@ -185,7 +186,7 @@ def check_alike(records: Sequence[Record]) -> None:
 def _windows_of(record: Record, data: Data, packer: Packer) -> Windows:
     needs_fields = data.max_missing < 1 or data.min_wet > 0
     frames = packer(record) if needs_fields else None
-    step = record.time_step if data.time_step == "auto" else np.timedelta64(round(data.time_step * 60), "s")
+    step = record.time_step if data.time_step == "auto" else _time_step(data)
     return find_windows(
         record.times,
         input_frames=data.input_frames,
@@ -240,6 +241,22 @@ def _may_share_frames(record: Record, other: Record) -> bool:
 
 def _spans(splits: Splits) -> dict[str, Iterable]:
     return {name: getattr(splits, name) for name in SPLITS}
+
+
+def _time_step(data: Data) -> np.timedelta64:
+    return np.timedelta64(round(data.time_step * 60), "s")
+
+
+def _check_time_step(records: Sequence[Record], data: Data) -> None:
+    """Raise DataError (exit 3) if `data.time_step` is a multiple of no record's own: longer records would not help."""
+    own = [record.time_step for record in records if not np.isnat(record.time_step)]
+    if data.time_step == "auto" or not own or any(_time_step(data) % step == np.timedelta64(0) for step in own):
+        return
+    listed = ", ".join(f"{step / np.timedelta64(60, 's'):g}" for step in sorted(set(own)))
+    raise DataError(
+        f"data.time_step = {data.time_step:g} minutes fits no record: their frames are {listed} minutes apart.\n"
+        "Give a multiple of that, or data.time_step = 'auto'."
+    )
 
 
 def _no_window(data: Data) -> str:

@@ -174,6 +174,16 @@ def test_a_longer_time_step_takes_every_so_many_frames(tmp_path):
     assert (np.diff(plan.windows["training"][0].positions, axis=1) == 2).all()
 
 
+@pytest.mark.parametrize("minutes", [2.5, 7])
+def test_a_time_step_that_no_record_has_is_named(tmp_path, minutes):
+    fields = {step: rain(frames=40, shape=(24, 20 + step)) for step in (5, 6)}  # on two grids
+    records = [write_record(tmp_path / f"{step}.nc", rates, step_minutes=step) for step, rates in fields.items()]
+    data = splits(records, fractions=(1.0, 0.0, 0.0)).model_copy(update={"time_step": minutes})
+    message = rf"data\.time_step = {minutes:g} minutes fits no record: their frames are 5, 6 minutes apart\.\n.*'auto'"
+    with pytest.raises(DataError, match=message):
+        open_archive(data)
+
+
 def test_rain_and_another_quantity_do_not_train_together(tmp_path):
     a = write_record(tmp_path / "a.nc", rain(frames=10))
     b = write_record(tmp_path / "b.nc", rain(frames=10) / 100, units="1", standard_name="probability")
