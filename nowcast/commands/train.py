@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from nowcast.models.checkpoint import BEST, Checkpoint, read_checkpoint
 from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
 from nowcast.runtime.memory import give_back_freed_memory
-from nowcast.runtime.outputs import may_write, replacing
+from nowcast.runtime.outputs import locked, may_write, replacing
 from nowcast.training import run_folder
 from nowcast.training.compatibility import as_the_run, check_resumable, seen_windows
 from nowcast.training.experiment import check_grids, check_quantity, check_shares, resolve, with_grid, without_effect
@@ -75,9 +75,10 @@ def train_run(
     if checkpoint and trainer.is_finished:
         trainer.measure_members()  # of an older run, or one that ended before it
         return _why_finished(trainer)
-    with distributed.in_turn(), _claimed_run_folder(trainer, write, is_resumed=bool(checkpoint), overwrite=overwrite):
-        trainer.prepare_data()
-    result = _run(trainer, draw, weights)
+    with ExitStack() as held:
+        with distributed.in_turn(), _claimed_run_folder(trainer, write, held, is_resumed=bool(checkpoint), overwrite=overwrite):
+            trainer.prepare_data()
+        result = _run(trainer, draw, weights)
     if result is None:
         resolved = trainer.learner.experiment
         del trainer  # frees its memory, so that what would fit can be measured
@@ -189,10 +190,12 @@ def _case_picture(experiment: Experiment, archive: Archive) -> Draw | None:
 
 @contextmanager
 def _claimed_run_folder(
-    trainer: Trainer, write: Callable[[Experiment], str], *, is_resumed: bool, overwrite: bool
+    trainer: Trainer, write: Callable[[Experiment], str], held: ExitStack, *, is_resumed: bool, overwrite: bool
 ) -> Iterator[None]:
     """Context manager around packing. Fails early if the run folder cannot be written; replaces an old run only after
     packing succeeds.
+
+    held: keeps the run folder from other trainings until it is closed
 
     Raises OutputError (exit 5).
     """
@@ -201,6 +204,7 @@ def _claimed_run_folder(
     if not distributed.is_first():
         yield
     elif is_resumed:
+        held.enter_context(locked(output))
         run_folder.check_room(output, last)
         yield
         run_folder.write_config(output, text)  # [training] may have changed, for example to more steps
@@ -208,7 +212,7 @@ def _claimed_run_folder(
         run_folder.forget_after(output / run_folder.METRICS, trainer.state.validated_step)
     else:
         # three times `last`: last, previous, and the temporary file that becomes the next last
-        with run_folder.claimed(output, overwrite=overwrite, num_bytes=best + 3 * last):
+        with run_folder.claimed(output, held, overwrite=overwrite, num_bytes=best + 3 * last):
             yield
             run_folder.begin(output, text)
 

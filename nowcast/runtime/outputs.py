@@ -6,6 +6,7 @@ the number of its process: files that a killed process left behind are removed w
 
 import contextlib
 import errno
+import fcntl
 import itertools
 import os
 import platform
@@ -21,6 +22,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _TEMPORARY = re.compile(r"\..*\.(\d+)-\d+@(.*)\.partial", re.DOTALL)
 _DAY = 86400.0  # s: age at which a temporary file of another machine, whose processes are not visible here, is stale
 _numbers = itertools.count()
+_locks: set[int] = set()  # open files of the folders that this process has locked
 
 
 def may_write(
@@ -234,3 +236,35 @@ def _probe(folder: Path) -> None:
                 os.unlink(probe)
     except OSError as error:
         raise OutputError(_explain(folder, error, None)) from None
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Context manager that keeps a folder from other trainings on this machine; nothing is left in it, also after a kill.
+
+    Does nothing on a file system without locks. Raises OutputError (exit 5) if another training holds the folder.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    _locks.add(handle)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"another training is writing to {folder}.\nWait until it ends, or choose another folder with --output."
+            ) from None
+        except OSError:  # no locks here
+            pass
+        yield
+    finally:
+        _locks.discard(handle)
+        os.close(handle)
+
+
+def _close_locks() -> None:
+    """Close, in a process that was forked, the locked folders: they would stay locked until its end."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+os.register_at_fork(after_in_child=_close_locks)

@@ -11,7 +11,7 @@ from typing import Any
 
 from nowcast.errors import CheckpointError, OutputError
 from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, checkpoints, read_checkpoint
-from nowcast.runtime.outputs import free_space, making_folder, remove_stale, replacing, size
+from nowcast.runtime.outputs import free_space, locked, making_folder, remove_stale, replacing, size
 from nowcast.training.logs.csv_file import METRICS_CSV
 from nowcast.training.logs.logger import LOGS
 
@@ -20,18 +20,20 @@ CONFIG, METRICS, LOG, PICTURE = "config.toml", "metrics.jsonl", "log.txt", "trai
 
 
 @contextlib.contextmanager
-def claimed(output: Path, *, overwrite: bool, num_bytes: int) -> Iterator[None]:
+def claimed(output: Path, held: contextlib.ExitStack, *, overwrite: bool, num_bytes: int) -> Iterator[None]:
     """Context manager around the preparation of a training. Fails early if the run folder cannot be written.
 
     A folder created by it is removed again if the block fails; an old run stays unchanged until `begin`.
 
+    held: keeps the folder locked until it is closed
     num_bytes: size of the checkpoints of the run
 
-    Raises OutputError (exit 5) where the folder already holds a run and `overwrite` is false, cannot be made or written,
-    or is on a disk that is too full.
+    Raises OutputError (exit 5) where the folder already holds a run and `overwrite` is false, another training is writing to
+    it, it cannot be made or written, or is on a disk that is too full.
     """
-    check_free(output, overwrite=overwrite)
     with making_folder(output):
+        held.enter_context(locked(output))
+        check_free(output, overwrite=overwrite)
         remove_stale(output)
         old = sum(path.stat().st_size for path in checkpoints(output))
         check_room(output, num_bytes - old)
