@@ -250,7 +250,7 @@ def _time_step(data: Data) -> np.timedelta64:
 def _check_time_step(records: Sequence[Record], data: Data) -> None:
     """Raise DataError (exit 3) if `data.time_step` is a multiple of no record's own: longer records would not help."""
     own = [record.time_step for record in records if not np.isnat(record.time_step)]
-    if data.time_step == "auto" or not own or any(_time_step(data) % step == np.timedelta64(0) for step in own):
+    if data.time_step == "auto" or not own or any(_time_step(data) % step == np.timedelta64(0, "s") for step in own):
         return
     listed = ", ".join(f"{step / np.timedelta64(60, 's'):g}" for step in sorted(set(own)))
     raise DataError(

@@ -1,4 +1,4 @@
-"""Find the interval that an accumulation covers, s."""
+"""Find the interval that an accumulation or a mean over time covers, s, and its ends."""
 
 import re
 from pathlib import Path
