@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nowcast.errors import NowcastError, UsageError
 from nowcast.runtime.device import num_cores
+from nowcast.runtime.streams import stdout_to_stderr
 
 log = logging.getLogger(__name__)
 PATIENCE = timedelta(days=2)  # the first process may be packing an archive; torchrun ends processes that wait for a dead one
@@ -78,7 +79,8 @@ def join(device: torch.device) -> torch.device:
         store, _, _ = next(torch.distributed.rendezvous("env://"))
         store = torch.distributed.PrefixStore(f"nowcast-{_attempt()}", store)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, store=store, rank=rank(), world_size=size(), timeout=PATIENCE)
+        with stdout_to_stderr():  # gloo of torch 2.8 prints how many processes are connected
+            torch.distributed.init_process_group(backend, store=store, rank=rank(), world_size=size(), timeout=PATIENCE)
         atexit.register(leave)
     return device
 
