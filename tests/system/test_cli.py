@@ -64,7 +64,7 @@ def test_a_mistake_in_the_command_is_two_short_lines():
         "x.nc",
         says=r"^error: -q is before the command; options belong after it\.\nWrite nowcast COMMAND -q\n$",
     )
-    expect(2, "--foo", "inspect", "x.nc", says=r"No such option: --foo\nSee nowcast -h")
+    expect(2, "--foo", "inspect", "x.nc", says=r"No such option:? '?--foo'?\.?\nSee nowcast -h")
     expect(2, "inspect", "--formt", "json", "x.nc", says="No such option")
     expect(2, "inspect", "x.nc", "--format", "xml", says=r"error: Invalid value for '--format': 'xml' is not one of")
 
