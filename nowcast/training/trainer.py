@@ -224,7 +224,7 @@ class Trainer:
         return is_due and step != self.state.validated_step  # a resumed run has validated this step already
 
     def _validate_and_save(self, watch: Stopwatch) -> None:
-        self._check_weights()
+        self._save_last()  # so that a kill during a long validation loses nothing: a resumed run validates this step again
         self.state.validated_step = self.state.step
         if self.state.step:
             speed = watch.read()

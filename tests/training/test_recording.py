@@ -1,4 +1,4 @@
-"""metrics.jsonl has each validation once, wherever the run was killed."""
+"""A run that is killed around a validation loses no step, and metrics.jsonl has each validation once."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_a_validation_that_was_recorded_but_not_saved_is_recorded_once(tmp_path,
     record = write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28)))
     run(record, tmp_path / "straight")
     with monkeypatch.context() as patch:
-        killed_while_saving(patch, num_saved=1)  # before the first step
+        killed_while_saving(patch, num_saved=2)  # before the first step and its validation
         with pytest.raises(Killed):
             run(record, tmp_path / "run")
     assert [event[:2] for event in losses(tmp_path / "run")] == [(0, "validation")]
@@ -63,9 +63,33 @@ def test_a_validation_that_was_recorded_but_not_saved_is_recorded_once(tmp_path,
         with pytest.raises(Stopped):  # saved at a step of a validation, before it
             run(record, tmp_path / "run", resume=True)
     with monkeypatch.context() as patch:
-        killed_while_saving(patch, num_saved=0)
+        killed_while_saving(patch, num_saved=1)  # before the validation
         with pytest.raises(Killed):
             run(record, tmp_path / "run", resume=True)
     assert losses(tmp_path / "run")[-1][:2] == (3, "validation")
     run(record, tmp_path / "run", resume=True)
+    assert losses(tmp_path / "run") == losses(tmp_path / "straight")
+
+
+def test_a_kill_during_a_validation_loses_no_step(tmp_path, monkeypatch):
+    record = write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28)))
+    run(record, tmp_path / "straight")
+    validate, steps, applied = Learner.validate, [], Learner.apply_gradients
+
+    def die_the_second_time(self, *args):
+        if steps:
+            raise Killed
+        return validate(self, *args)
+
+    def count(self, step, **rate):
+        steps.append(step)
+        applied(self, step, **rate)
+
+    monkeypatch.setattr(Learner, "apply_gradients", count)
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "validate", die_the_second_time)
+        with pytest.raises(Killed):
+            run(record, tmp_path / "run")
+    run(record, tmp_path / "run", resume=True)
+    assert steps == [0, 1, 2, 3, 4, 5]  # none of them twice
     assert losses(tmp_path / "run") == losses(tmp_path / "straight")

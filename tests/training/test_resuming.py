@@ -231,18 +231,22 @@ def test_what_a_model_draws_at_random_is_the_same_in_a_resumed_run(place, tmp_pa
 
     def draw(self, batch, **progress):
         drawn.append(float(torch.rand(())))
+        if len(drawn) == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
         return loss_sum(self, batch, **progress)
 
     monkeypatch.setattr(Learner, "loss_sum", draw)
-    run = experiment(place, workers=workers, accumulate=2, steps=6)
-    train(run, tmp_path / "run")
+    run, stop_at = experiment(place, workers=workers, accumulate=2, steps=6), None
+    train(run, tmp_path / "straight")
     straight = [*drawn]
     assert len(set(straight)) == len(straight)
-    (tmp_path / "run" / LAST).unlink()  # goes on from the state before
     drawn.clear()
+    stop_at = 5
+    with pytest.raises(Stopped):
+        train(run, tmp_path / "run")
+    assert len(drawn) == 6  # both batches of the third step
     train(run, tmp_path / "run", resume=True)
-    assert 0 < len(drawn) < len(straight)
-    assert drawn == straight[-len(drawn) :]
+    assert drawn == straight
 
 
 # Only the same run is resumed

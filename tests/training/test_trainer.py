@@ -163,7 +163,8 @@ def test_resuming_falls_back_to_the_previous_checkpoint(record, tmp_path, caplog
     content[-1] ^= 1
     (tmp_path / "run" / LAST).write_bytes(content)
     checkpoint = run_folder.resumable(tmp_path / "run")
-    assert checkpoint.metadata["step"] == 3
+    assert checkpoint.metadata["step"] == 6
+    assert checkpoint.metadata["state"]["validated_step"] == 3  # saved before the last validation
     assert "is damaged" in caplog.text
     assert "going on from previous.safetensors" in caplog.text
 
