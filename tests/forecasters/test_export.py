@@ -12,8 +12,10 @@ import pytest
 import torch
 from makers import rain, tiny_experiment
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from nowcast import config
+from nowcast.commands.export import OLDEST_FOR_PT2, export_run
 from nowcast.errors import OutputError, UsageError
 from nowcast.forecasters import export
 from nowcast.forecasters.network import Network
@@ -23,6 +25,7 @@ from nowcast.netcdf.opening import open_records
 from nowcast.training.experiment import resolve
 
 pytestmark = pytest.mark.slow  # all of them together take seconds
+takes_pt2 = pytest.mark.skipif(torch.__version__ < OLDEST_FOR_PT2, reason="an older torch cannot save such programs")
 
 CPU = torch.device("cpu")
 ONE_SCALE = {"hidden_channels": [4], "kernel_sizes": [3], "down_channels": [4], "down_kernels": [3],
@@ -122,6 +125,7 @@ def compare(forecast, made, **shape):
     np.testing.assert_allclose(forecast(frames), expected, rtol=1e-4, atol=1e-4)  # mm/h
 
 
+@takes_pt2
 def test_every_model_forecasts_the_same_in_onnx_runtime_and_as_a_program_of_torch(exported):
     for forecast in (export.from_onnx(exported.onnx), export.from_pt2(exported.pt2)):
         compare(forecast, exported.network)
@@ -160,6 +164,7 @@ def test_an_onnx_file_tells_what_it_is(small, tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
+@takes_pt2
 def test_a_pt2_file_tells_what_it_is(small, tmp_path, monkeypatch):
     made, graph = small.network, small.graph
     monkeypatch.setattr(export, "program", lambda _: graph)
@@ -173,6 +178,7 @@ def test_a_pt2_file_tells_what_it_is(small, tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
+@takes_pt2
 def test_a_network_that_forecasts_in_bfloat16_is_said_to_differ(small, tmp_path, monkeypatch, caplog):
     graph = small.graph
     monkeypatch.setattr(export, "program", lambda _: graph)
@@ -183,6 +189,7 @@ def test_a_network_that_forecasts_in_bfloat16_is_said_to_differ(small, tmp_path,
         assert caplog.text.count("forecasts in bfloat16 here and its file in float32") == lines
 
 
+@takes_pt2
 def test_another_forecast_than_the_networks_is_not_written(small, tmp_path, monkeypatch):
     graph = small.graph
     monkeypatch.setattr(export, "program", lambda _: graph)
@@ -225,3 +232,6 @@ def test_what_can_be_known_is_said_before_the_work(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"absent_package is not installed: pip install onnx absent_package, or write a \.pt2"):
         export.check_output(tmp_path / "n.onnx", overwrite=False)
     export.check_output(tmp_path / "n.pt2", overwrite=False)
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.9.1"))
+    with pytest.raises(UsageError, match=r"a \.pt2 needs torch 2\.10 or newer, and this is 2\.9\.1\.\nWrite an \.onnx\."):
+        export_run("pretrained", tmp_path / "n.pt2", grid=None, overwrite=False)

@@ -11,6 +11,7 @@ from makers import rain
 from makers.models import untrained_network
 
 import nowcast.motion
+from nowcast.commands.export import OLDEST_FOR_PT2
 from nowcast.errors import DataError, UsageError
 from nowcast.forecasters import export, moving
 from nowcast.models.probabilistic.matching import MATCHING, match_areas
@@ -105,6 +106,7 @@ def test_a_network_with_probabilities_is_a_graph_of_torch(name, keys):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(torch.__version__ < OLDEST_FOR_PT2, reason="an older torch cannot save such programs")
 def test_a_file_runs_with_the_motion_of_the_rain(tmp_path, caplog):
     made = network("encoder_forecaster", coordinates="lagrangian", hidden_channels=[2], kernel_sizes=[1])
     made.lead_frames = 1
