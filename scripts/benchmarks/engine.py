@@ -14,6 +14,7 @@ the faster of two memory layouts. Tables are in Markdown.
 
 import argparse
 import importlib
+import math
 import multiprocessing
 import statistics
 import tempfile
@@ -253,7 +254,7 @@ def stack_rows(args: argparse.Namespace, device: torch.device, precision: torch.
                 f"| {stack} | {name} | {ratio(training[n], training[0])} | {ratio(forward[n], forward[0])} "
                 f"| {1e3 * t:.0f}, {1e3 * f:.0f} | {stack.batch / t:.1f} | {rates[0] / 1e12:.3f}, {rates[1] / 1e12:.3f} "
                 f"| {rates[0] / all_rate:.0%}, {rates[1] / forward_rate:.0%} {of_product}"
-                f"| {memory / 1e6:,.0f} | {memory / plain_memory:.2f} |"
+                f"| {memory / 1e6:,.0f} | {memory / plain_memory if plain_memory else math.nan:.2f} |"
             )
 
 

@@ -23,6 +23,7 @@ from makers import ROOT, rain, write_record
 from makers.configs import commented_keys, dotted
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from nowcast import cli, config, errors, models, scores
 from nowcast.dataset.archive import open_archive
@@ -367,8 +368,8 @@ def test_every_entry_of_a_registry_is_on_its_page(page):
     assert [entry for entry in REGISTRIES[page] if not re.search(rf"\b{entry}\b", text_of(page))] == []
 
 
-def constraints():
-    text = (ROOT / "scripts" / "constraints.txt").read_text()
+def constraints(file="constraints.txt"):
+    text = (ROOT / "scripts" / file).read_text()
     return {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==(\S+)$", text, re.MULTILINE)}
 
 
@@ -381,6 +382,15 @@ def requirements():
 @pytest.mark.parametrize("requirement", requirements(), ids=lambda r: r.name)
 def test_the_constraints_fit_the_ranges(requirement):
     assert requirement.specifier.contains(constraints()[canonicalize_name(requirement.name)])
+
+
+def test_the_lowest_versions_are_those_that_are_asked_for():
+    lowest = constraints("constraints_lowest.txt")
+    asked = {canonicalize_name(each.name): each.specifier for each in requirements()}
+    assert len(lowest) > 20
+    for name, version in lowest.items():
+        (bound,) = asked[name]
+        assert (bound.operator, Version(bound.version)) == (">=", Version(version)), name
 
 
 def test_the_constraints_pin_everything_that_is_pulled_in():

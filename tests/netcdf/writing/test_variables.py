@@ -25,7 +25,8 @@ def dataset():
 
 def test_a_file_holds_what_xarray_would_write(dataset, tmp_path):
     filtered = ("csi", "hits", "given", "lead")
-    dataset.to_netcdf(tmp_path / "xarray.nc", encoding={name: {"zlib": True, "fletcher32": True} for name in filtered})
+    encoding = {name: {"zlib": True, "fletcher32": True} for name in filtered}
+    dataset.to_netcdf(tmp_path / "xarray.nc", engine="netcdf4", encoding=encoding)
     write_variables(dataset, tmp_path / "own.nc")
     with xr.open_dataset(tmp_path / "xarray.nc") as expected, xr.open_dataset(tmp_path / "own.nc") as found:
         xr.testing.assert_identical(found, expected)
