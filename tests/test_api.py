@@ -237,7 +237,7 @@ def test_wrong_arguments_are_refused(net, observed):
         net.probabilities(observed)
     with pytest.raises(UsageError, match=r"thresholds = \[5, 1\]: write ascending numbers"):
         nowcast.load("extrapolation").probabilities(observed, thresholds=[5, 1])
-    with pytest.raises(CheckpointError, match="no such run folder, checkpoint or baseline: runs/absent"):
+    with pytest.raises(CheckpointError, match="no such run folder, checkpoint, forecast file or baseline: runs/absent"):
         nowcast.load("runs/absent")
     with pytest.raises(UsageError, match="nothing to train"):
         nowcast.train()

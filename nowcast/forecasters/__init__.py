@@ -31,8 +31,8 @@ def open_forecaster(name: str, *, device: "torch.device", variable: str | None =
     """Open the baseline of that name, a run folder, a checkpoint, "pretrained", or NetCDF forecasts.
 
     NetCDF forecasts are one file, a folder or a glob; `variable` is read if they have it,
-    in `units` if they state none. Raises CheckpointError (exit 4) if `name` is none of these, DataError (3)
-    for NetCDF files without forecasts.
+    in `units` if they state none. Raises CheckpointError (exit 4) if `name` is none of these, UsageError (2) if there is
+    no such NetCDF file, DataError (3) for NetCDF files without forecasts.
     """
     path = Path(name)
     if name in BASELINES or name in ENSEMBLES:
@@ -44,10 +44,10 @@ def open_forecaster(name: str, *, device: "torch.device", variable: str | None =
         return Network(read_checkpoint(name), name, device=device, files=[PRETRAINED_FILE])
     if _is_glob(path):
         return _open_files(name, path.absolute().parent.name, variable, units)
-    if not path.exists():
-        raise CheckpointError(f"no such run folder, checkpoint or baseline: {name} ({_suggestion(name)})")
-    if is_netcdf_name(path.name):
+    if is_netcdf_name(path.name):  # also if there is no such file, which `expand` says
         return _open_files(path, path.stem, variable, units)
+    if not path.exists():
+        raise CheckpointError(f"no such run folder, checkpoint, forecast file or baseline: {name} ({_suggestion(name)})")
     if _holds_forecasts(path):
         return _open_files(path, path.resolve().name, variable, units)
     folder = path.resolve() if path.is_dir() else path.resolve().parent
@@ -67,7 +67,7 @@ def _suggestion(name: str) -> str:
     near = nearest_name(name, [*BASELINES, *ENSEMBLES, PRETRAINED, *runs], OTHER_NAMES)
     if near:
         return f"did you mean {near}?"
-    known = f"known: {', '.join([PRETRAINED, *BASELINES])}, run folders and checkpoints"
+    known = f"known: {', '.join([PRETRAINED, *BASELINES])}, run folders, checkpoints and forecast files"
     return f"that is a type of network, which you have to train first; {known}" if name in {*MODELS, *OTHER_MODELS} else known
 
 

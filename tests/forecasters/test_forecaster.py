@@ -137,7 +137,7 @@ def test_the_last_checkpoint_forecasts_with_the_average_of_the_weights(run):
 
 
 def test_what_is_no_forecaster_is_refused_by_name(tmp_path, run):
-    with pytest.raises(CheckpointError, match=r"no such run folder, checkpoint or baseline: extrapolate .*extrapolation"):
+    with pytest.raises(CheckpointError, match=r"no such run .*, forecast file or baseline: extrapolate .*extrapolation"):
         open_forecaster("extrapolate", device=CPU)
     with pytest.raises(CheckpointError, match=r"holds no best\.safetensors"):
         open_forecaster(str(tmp_path), device=CPU)

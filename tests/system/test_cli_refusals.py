@@ -22,6 +22,9 @@ def test_no_such_file(inputs):
     expect(2, "inspect", "absent.nc", says=r"^error: no such file or folder: absent\.nc\n$")
     expect(2, "predict", "persistence", "absent.nc", "--output", "f.nc", says=r"no such file or folder: absent\.nc")
     expect(2, "evaluate", "persistence", "--observations", "absent*.nc", says=r"no such file or folder: absent\*\.nc")
+    expect(
+        2, "evaluate", "absent.nc", "--observations", inputs / "rain.nc", says=r"^error: no such file or folder: absent\.nc$"
+    )
     expect(2, "train", inputs / "tiny.toml", "--data", "absent.nc", says=r"no such file or folder: absent\.nc")
     expect(2, "train", "absent.toml", says=r"^error: no such config: absent\.toml\n$")
     expect(2, "train", says=r"^error: nothing to train: give a CONFIG such as configs/radar\.toml, or --data RECORD to have")
@@ -32,7 +35,7 @@ def test_no_such_file(inputs):
         inputs / "rain.nc",
         "--output",
         "f.nc",
-        says="no such run folder, checkpoint or baseline: absent",
+        says="no such run folder, checkpoint, forecast file or baseline: absent",
     )
     expect(2, "inspect", "https://example.org/a.nc", says="is a URL")
 
@@ -242,7 +245,7 @@ def test_only_a_trained_network_can_be_exported(inputs):
     assert command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc")[0] == 0
     expect(2, "export", "persistence", "--output", "m.onnx", says="^error: persistence is not a trained network: export takes")
     expect(2, "export", "f.nc", "--output", "m.onnx", says=r"f\.nc is not a trained network")
-    expect(4, "export", "absent", "--output", "m.onnx", says="no such run folder, checkpoint or baseline: absent")
+    expect(4, "export", "absent", "--output", "m.onnx", says="no such run folder, checkpoint, forecast file or baseline: ab")
     expect(
         2, "export", inputs / "run", "--output", "m.pth", says=r"m\.pth: the ending of the name sets the format, and must be"
     )
