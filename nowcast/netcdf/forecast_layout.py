@@ -87,9 +87,9 @@ def read_layout(
     """
     field = _find(dataset, where, variable, strict=strict, has_units=units is not None)
     thresholds, threshold_dim = _thresholds(dataset, field, where) if _is_probability(dataset, field.variable) else ((), None)
-    if thresholds and field.units is None:
-        field = replace(field, units="1")  # values above 1 are refused when they are read
-    if not thresholds:
+    if thresholds:  # values below 0 and above 1 are refused when they are read
+        field = replace(field, units=field.units or "1", packing=_of_probabilities(field.packing))
+    else:
         field = field.with_units(units, Path(where))
         field = replace(field, packing=_of_forecast(field.packing, dataset.variables[field.variable].dtype.kind))
     member_dim = next((dim for dim in field.frame_dims if _is_member(dataset, dim)), None)
@@ -117,6 +117,13 @@ def _of_forecast(packing: Packing, kind: str) -> Packing:
     if kind != "f" or packing.scale_factor != 1 or packing.add_offset != 0:
         return packing
     return replace(packing, least=LEAST_FORECAST, missing=(*packing.missing, SENTINEL))
+
+
+def _of_probabilities(packing: Packing) -> Packing:
+    """Return the packing of probabilities, in which only sentinels are missing: -1, if unpacked, and less than -90 %."""
+    is_packed = packing.scale_factor != 1 or packing.add_offset != 0
+    missing = packing.missing if is_packed else (*packing.missing, SENTINEL)
+    return replace(packing, least=LEAST_FORECAST, keeps_negative=True, missing=missing)
 
 
 def _find(dataset, where: str, variable: str | None, *, strict: bool, has_units: bool) -> Field:

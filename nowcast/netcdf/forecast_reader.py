@@ -19,6 +19,7 @@ from nowcast.netcdf.forecast_amounts import of_steps, with_intervals, with_undec
 from nowcast.netcdf.forecast_layout import ForecastLayout, own_members, read_layout
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.places.grid import Grid, read_grid
+from nowcast.netcdf.rain.packing import NOISE
 from nowcast.netcdf.rain.totals import MOST_READ, never_falls
 from nowcast.netcdf.rain.units import check_given
 from nowcast.netcdf.record import keep_chunks, most_frequent_step
@@ -91,17 +92,18 @@ class Forecasts:
 
             returns: (threshold, y, x) from 0 to 1
 
-        Raises DataError (exit 3) for values above 1, such as percent with wrong units.
+        Raises DataError (exit 3) for values below 0 or above 1, such as percent with wrong units.
         """
         values = np.concatenate([self._read(case, lead, 1, threshold=column) for column in columns])
-        highest = np.nanmax(values, initial=0)
-        if highest > _ABOVE_ONE:
+        lowest, highest = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
+        if lowest < -NOISE or highest > _ABOVE_ONE:
             file = self.files[self.sources[case, lead, 0, 0]]
+            field, end = file.layout.field, lowest if lowest < -NOISE else highest
             raise DataError(
-                f'{file.path}: {file.layout.field.variable} goes to {highest:g} in units "{file.layout.field.units}".\n'
+                f'{file.path}: {field.variable} goes to {end / file.layout.conversion.scale:g} in units "{field.units}".\n'
                 'Expected probabilities from 0 to 1, or the units "%".'
             )
-        return np.minimum(values, 1, out=values)
+        return np.clip(values, 0, 1, out=values)
 
     def _require(self, case: int) -> None:
         if not 0 <= case < len(self.reference_times):

@@ -150,11 +150,22 @@ def test_a_single_threshold_may_be_a_scalar(tmp_path):
     np.testing.assert_allclose(found.probabilities(0, 0, [0]), np.full((1, 6, 7), 0.4))
 
 
-def test_percent_that_are_not_called_so_are_refused(tmp_path):
-    options = {"variable": "probability_of_rainfall_rate_above_threshold", "units": "1", "scale": 1, "thresholds": (1.0,)}
-    found = read_forecast(one_per_lead(tmp_path / "fc", np.full((1, 1, 4, 5), 60.0), **options))
-    with pytest.raises(DataError, match=r'_above_threshold goes to 60 in units "1"\.\nExpected probabilities from 0 to 1'):
+@pytest.mark.parametrize(
+    ("units", "scale", "stored"), [("1", 1, "60"), ("1", 1, "-0.05"), ("%", 0.01, "-5"), ("%", 0.01, "150")]
+)
+def test_probabilities_that_cannot_be_are_refused_as_they_are_stored(tmp_path, units, scale, stored):
+    options = {"variable": "probability_of_rainfall_rate_above_threshold", "units": units, "scale": scale, "thresholds": (1.0,)}
+    found = read_forecast(one_per_lead(tmp_path / "fc", np.full((1, 1, 4, 5), float(stored) * scale), **options))
+    with pytest.raises(DataError, match=rf'_threshold goes to {stored} in units "{units}"\.\nExpected probabilities from'):
         found.probabilities(0, 0, [0])
+
+
+@pytest.mark.parametrize(("units", "scale"), [("1", 1), ("%", 0.01)])
+def test_undeclared_codes_among_probabilities_are_missing_and_rounding_errors_are_not(tmp_path, units, scale):
+    stored = np.array([[[[-1, -999, -99], [0.5, -1e-6, 0]]]])
+    options = {"variable": "probability_of_rainfall_rate_above_threshold", "units": units, "scale": scale, "thresholds": (1.0,)}
+    found = read_forecast(one_per_lead(tmp_path / "fc", stored * scale, **options)).probabilities(0, 0, [0])[0]
+    np.testing.assert_allclose(found, [[np.nan] * 3, [0.5 * scale, 0, 0]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from nowcast.netcdf.rain.units import Conversion
 
 _SENTINELS = (9999, 99999, 999999)  # undeclared, in unpacked data; negative ones are below the two limits that follow
 _HUGE = 1e30  # larger numbers are fill values, such as 9.97e36, or infinite
-_NOISE = 0.01  # mm/h: negative rain down to -0.01 is a rounding error, and dry; below, it is a sentinel
+NOISE = 0.01  # mm/h: negative rain down to -0.01 is a rounding error, and dry; below, it is a sentinel
 _LOWEST_DBZ = -90.0  # dBZ; -99, -99.99 and -999 dBZ are sentinels
 # names of attributes without what is no letter or digit, in lower case: of fill values, and others' scale_factor and add_offset
 _FILLS = frozenset({"fillvalue", "missingvalue", "nodatavalue", "codemissingvalue", "missing", "missingdata"})
@@ -54,6 +54,7 @@ class Packing:
 
     Stored numbers are missing if they equal one of `missing` or lie outside `low` to `high`, and dry if in `dry`.
     `unsigned`: read signed integers as unsigned. Rates below `least`, mm/h, are missing; those from it to 0 are dry.
+    `keeps_negative`: values from `least` to 0 stay as they are, for the caller to judge, in place of dry.
     `unclear`: pairs of a declared fill value and the stored number that it would be if it was declared unpacked.
     """
 
@@ -64,7 +65,8 @@ class Packing:
     high: float = np.inf
     unsigned: bool = False
     dry: tuple = ()
-    least: float = -_NOISE
+    least: float = -NOISE
+    keeps_negative: bool = False
     unclear: tuple[tuple[float, float], ...] = ()
 
 
@@ -100,7 +102,8 @@ def _decode(stored: np.ndarray, packing: Packing, conversion: Conversion) -> np.
     if conversion.zr:
         missing |= out < replace(conversion, scale=1.0, offset=0.0)(np.float32(_LOWEST_DBZ))
     missing |= out < packing.least
-    np.maximum(out, 0, out=out)
+    if not packing.keeps_negative:
+        np.maximum(out, 0, out=out)
     if conversion.quantity.is_rain:
         out[out > HIGHEST] = np.inf
     out[missing] = np.nan
