@@ -12,6 +12,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import is_numeric, text
+from nowcast.netcdf.files import warn_once
 from nowcast.netcdf.rain.packing import Packing
 from nowcast.netcdf.rain.totals import says_total
 from nowcast.netcdf.rain.units import RAIN_NAMES, Conversion, to_rain_rate
@@ -32,6 +33,7 @@ _MEMBER_NAME = re.compile(
 )
 _PROBABILITY = re.compile(r"probability_of_\w+_(above|below)_threshold")
 _BELOW = re.compile(r"less|below|lt\b|le\b", re.IGNORECASE)  # at the start of improver's attribute of thresholds
+_PERCENTILE = re.compile(r"(percentile|quantile)", re.IGNORECASE)  # at the start of a name, as percentile_over_realization
 LEAST_FORECAST = -0.9  # mm/h: values from here to 0 are dry (regressions forecast them); lower ones are sentinels
 SENTINEL = -1.0  # in any units
 _UNKNOWN = 3600.0  # s, until the interval is known
@@ -86,6 +88,7 @@ def read_layout(
     Raises DataError (exit 3) if the file holds no forecast, or has a form that is not understood.
     """
     field = _find(dataset, where, variable, strict=strict, has_units=units is not None)
+    _check_percentiles(dataset, field, where)
     thresholds, threshold_dim = _thresholds(dataset, field, where) if _is_probability(dataset, field.variable) else ((), None)
     if thresholds:  # values below 0 and above 1 are refused when they are read
         field = replace(field, units=field.units or "1", packing=_of_probabilities(field.packing))
@@ -110,6 +113,22 @@ def read_layout(
         mean_seconds=None if amounts else covered,
     )
     return layout, times
+
+
+def _check_percentiles(dataset, field: Field, where: str) -> None:
+    """Warn if a field is one percentile of a distribution. Raises DataError (exit 3) for several, which are no members."""
+    variable = dataset.variables[field.variable]
+    names = [*variable.dimensions, *(text(variable, "coordinates") or "").split()]
+    name = next((name for name in names if _PERCENTILE.match(name)), None)
+    if name in field.frame_dims:
+        raise DataError(
+            f"{where}: {field.variable} holds {len(dataset.dimensions[name])} percentiles ({name}), which are no members.\n"
+            "Expected one of them in a file of its own, such as the median; or members, or exceedance probabilities."
+        )
+    if name:
+        value = np.ravel(dataset.variables[name][...]) if name in dataset.variables else ()
+        which = f"{name} {value[0]:g}" if len(value) == 1 and is_numeric(dataset.variables[name]) else f"one {name}"
+        warn_once(Path(where), f"{field.variable} is {which} of a distribution, and is taken as a plain forecast")
 
 
 def _of_forecast(packing: Packing, kind: str) -> Packing:
