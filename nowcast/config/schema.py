@@ -8,7 +8,7 @@ them by `check`. Every key has a value that TOML can write ("auto" or 0 where no
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -201,9 +201,19 @@ def _explain(problems: Sequence[Mapping[str, Any]], kind: type[BaseModel], where
     if problem["type"] == "value_error":
         return f"{dotted}: {problem['msg'].removeprefix('Value error, ')}"
     # pydantic reports one problem for each type that a key may have; together they name all values that are allowed.
-    messages = [re.sub("^(Input|Tuple) | after validation", "", each["msg"]) for each in problems if _path(each) == path]
-    allowed = dict.fromkeys(messages)
-    return f"{dotted} = {problem['input']!r}: it {', or '.join(allowed)}"
+    messages = [_demand(each) for each in problems if _path(each) == path]
+    allowed, value = dict.fromkeys(messages), problem["input"]
+    shown = value if isinstance(value, date | time) else repr(value)  # as TOML has it, not datetime.date(2020, 1, 1)
+    return f"{dotted} = {shown}: it {', or '.join(allowed)}"
+
+
+def _demand(problem: Mapping[str, Any]) -> str:
+    """Return what a value should be, in the words of TOML."""
+    if problem["type"] == "datetime_type":
+        return "should be a date, with or without a time, and without quotes: 2020-06-01 or 2020-06-01T12:00:00Z"
+    if problem["type"] == "tuple_type":
+        return "should be a list in square brackets"
+    return re.sub("^(Input|Tuple) | after validation", "", problem["msg"])
 
 
 def _path(problem: Mapping[str, Any]) -> list[str | int]:
