@@ -54,7 +54,7 @@ ERRORS = {
     "training.betas=[-0.5, 0.9]": "training.betas.0 = -0.5: it should be greater than or equal to 0",
     "training.betas=[0.9]": "training.betas.1 is missing: the list is too short",
     "training.betas=[0, 0, 0]": "training.betas = (0, 0, 0): it should have at most 2 items, not 3",
-    "data.splits.test=[['2020-01-01', 2020-02-01]]": "it should be a date, with or without a time, and without quotes: 2020-06-01",
+    "data.splits.test=[['2020-01-01', 2020-02-01]]": "it should be a date, with or without a time, and without quotes",
     "data.splits.test=[[12:00:00, 13:00:00]]": "data.splits.test.0.0 = 12:00:00: it should be a date, with or without a time",
     "data.splits.test=[2020-01-01]": "data.splits.test.0 = 2020-01-01: it should be a list in square brackets",
     "data.augmentation=flips": "data.augmentation = 'flips': it should be a list in square brackets",
