@@ -1,8 +1,8 @@
 """Check that a checkpoint fits a training: before a run resumes, and before it starts with another run's weights.
 
 Resume: the config must be that of the run, except `[training]`, where all keys but `optimizer` and `ema`, whose state is in the
-checkpoint, may change. The records may have moved, but must give the same windows on the same grids. Keys that the run did not
-have yet get the values that correspond to its behaviour.
+checkpoint, may change. The records may have moved, but must give the same windows on the same grids, with the same rain. Keys
+that the run did not have yet get the values that correspond to its behaviour.
 
 Start (`training.start_from`): only the weights are used, so quantity, units, `[transform]` and `[model]` must be equal. A
 warning is logged if the weights were trained on windows of the validation.
@@ -19,6 +19,8 @@ from torch import Tensor
 from nowcast import config
 from nowcast.config.schema import Experiment, NamedSection, Splits
 from nowcast.dataset.archive import Archive
+from nowcast.dataset.draws import Series
+from nowcast.dataset.packed import PackedFrames
 from nowcast.dataset.windows import Windows
 from nowcast.errors import CheckpointError, NowcastError, UsageError
 from nowcast.forecasters.seen import spans_of_checkpoint
@@ -32,6 +34,8 @@ from nowcast.training.experiment import resolve
 FIXED = {"training.optimizer", "training.ema"}  # keys of [training] that may not change when a run resumes
 FREE = {"data.records"}  # may change: the windows themselves are compared
 NEWER = {"max_absent": 0}  # keys of [data] that older checkpoints lack, with the values of those runs
+STATISTICS = ("missing fraction", "wet fraction", "mean of 1 - exp(-rain)")  # of frames, as in PackedFrames
+SAME = 1e-6  # relative difference of statistics that rounding on another processor may make, but a changed frame exceeds
 MOST_SHOWN = 4  # differences that a message lists
 
 
@@ -114,6 +118,30 @@ def _check_windows(checkpoint: Checkpoint, archive: Archive, now: Mapping[str, A
     else:
         return
     raise CheckpointError(f"the records {what}.\nResume with the records as they were, or begin a new run.")
+
+
+def frame_statistics(series: Sequence[Series]) -> list[list[float]]:
+    """Return the mean of each of STATISTICS over the frames of all windows, for each series; unknown ones count as 0."""
+    return [_means(each.frames, np.unique(each.windows.positions)) for each in series]
+
+
+def _means(frames: PackedFrames, used: np.ndarray) -> list[float]:
+    return [float(np.nansum(values[used]) / len(used)) for values in (frames.missing, frames.wet, frames.rain)]
+
+
+def check_frames(checkpoint: Checkpoint, series: Sequence[Series]) -> None:
+    """Raise CheckpointError (exit 4) where the frames of all windows have other statistics than when the run was trained.
+
+    The times and grids are the same: the run would go on with other rain, and compare its losses with those of the old rain.
+    """
+    now, then = frame_statistics(series), checkpoint.metadata.get("frame_statistics")  # not in older checkpoints
+    for each, values, before in zip(series, now, then or (), strict=False):
+        for what, value, old in zip(STATISTICS, values, before, strict=True):
+            if not np.isclose(value, old, rtol=SAME, atol=0):
+                raise CheckpointError(
+                    f"{each.name} holds other values than when {checkpoint.path} was trained: {what} {value:.8g} "
+                    f"(before: {old:.8g}).\nResume with the records as they were, or begin a new run."
+                )
 
 
 def fitting_weights(

@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch
 
 from nowcast import __version__, config
 from nowcast.dataset.archive import Archive
+from nowcast.dataset.draws import Series
 from nowcast.errors import CheckpointError
 from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, Checkpoint, write_checkpoint
 from nowcast.netcdf.record import Record
 from nowcast.runtime import distributed
+from nowcast.training.compatibility import check_frames, frame_statistics
 from nowcast.training.learner import Learner
 from nowcast.training.state import TrainingState
 
@@ -28,6 +31,18 @@ class Snapshots:
         self.learner, self.archive, self.output, self.num_steps = learner, archive, output, num_steps
         self.launch = distributed.launch()
         self.last_is_damaged = False
+        self.restored: Checkpoint | None = None
+        self.frame_statistics: list[list[float]] | None = None
+
+    def take_frames(self, series: Sequence[Series]) -> None:
+        """Keep statistics of the packed frames for the checkpoints.
+
+        Raises CheckpointError (exit 4) where those of the restored checkpoint were others.
+        """
+        if self.restored:
+            check_frames(self.restored, series)
+        self.restored = None  # frees its tensors
+        self.frame_statistics = frame_statistics(series)
 
     def save_best(self, state: TrainingState) -> None:
         """Write `best`, the forecasting weights. Raises OutputError (exit 5)."""
@@ -56,7 +71,7 @@ class Snapshots:
             message = str(error).splitlines()[0]
             raise CheckpointError(f"the checkpoint in {self.output} does not fit the config: {message}") from None
         # resumed from `previous` because `last` is damaged, which must not replace the good one
-        self.last_is_damaged = checkpoint.path.name == PREVIOUS
+        self.last_is_damaged, self.restored = checkpoint.path.name == PREVIOUS, checkpoint
         return state
 
     def num_bytes(self) -> tuple[int, int]:
@@ -83,6 +98,7 @@ class Snapshots:
             "windows": {split: archive.num_windows(split) for split in ("training", "validation")},
             "windows_sha256": archive.digest,
             "grids_sha256": archive.grids_digest,
+            **({"frame_statistics": self.frame_statistics} if self.frame_statistics else {}),
             "precision": learner.precision_name,
             "step": state.step,
             "best_loss": state.as_dict()["best_loss"],

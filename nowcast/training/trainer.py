@@ -75,11 +75,12 @@ class Trainer:
         self.start_scores: dict[str, Scores] = {}  # of the weights before the first step, by their name, for the log
 
     def prepare_data(self) -> None:
-        """Pack the records and make the batches of training and validation; warn of damaged frames."""
+        """Pack records and make batches; warn of damaged frames. Raises CheckpointError (exit 4) where a run had others."""
         data = self.learner.experiment.data
         common = {"batch_size": self.settings.batch_size, "crop": data.crop, "sampler": data.sampler,
                   "coordinates": data.coordinates, "share": (distributed.rank(), distributed.size())}  # fmt: skip
         training, validation = self.archive.series("training"), self.archive.series("validation")
+        self.snapshots.take_frames([*training, *validation])
         self.batches = Batches(training, seed=self.settings.seed, augmentation=data.augmentation, **common)
         self.validation_batches = None
         if validation:
@@ -245,11 +246,10 @@ class Trainer:
         if self.validation_batches is None:
             self.state.best_step = self.state.step
             return True
-        settings = self.settings
         validation = self.learner.validate(self.validation_batches, self.num_validation_batches, self.baselines)
         if not math.isfinite(validation.loss):
             raise self._divergence(self.state.step, f"validation loss {validation.loss:.4g}")
-        is_best = self.state.judge(validation.loss, patience=settings.plateau_patience, delta=settings.plateau_delta)
+        is_best = self.state.judge(validation.loss, patience=self.settings.plateau_patience, delta=self.settings.plateau_delta)
         self._report(validation, is_best=is_best)
         self.recorder.show(self.learner, self.validation_batches, self.num_validation_batches, self.state.step)
         return is_best

@@ -42,6 +42,44 @@ def test_a_record_of_another_place_does_not_resume_a_run(run, tmp_path, changes)
     assert caught.value.exit_code == 4
 
 
+def changed(values, *, what):
+    """Return the frames (time, y, x) with other values in some places."""
+    values = values.copy()
+    if what == "missing":
+        values[3, :2] = np.nan
+    else:
+        values[3] *= np.float32(1.01)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("missing", r"missing fraction 0\.0\d+ \(before: 0\)"),
+        ("scaled", r"(wet fraction|mean of 1 - exp\(-rain\)) 0\.\d+ \(before: 0\.\d+\)"),
+    ],
+)
+@pytest.mark.parametrize("same_file", [True, False])
+def test_a_record_of_other_values_at_the_same_times_does_not_resume_a_run(run, tmp_path, what, says, same_file):
+    other = tmp_path / ("rain.nc" if same_file else "other.nc")
+    other.unlink(missing_ok=True)  # replaced, as the file may still be open
+    write_record(other, changed(rain(frames=40, shape=(24, 28)), what=what))
+    before = {path: path.read_bytes() for path in sorted(run.iterdir())}
+    says = rf"^{other.stem} holds other values than when {run / LAST} was trained: {says}\.\nResume with the records as they"
+    with pytest.raises(CheckpointError, match=says) as caught:
+        train(tiny_experiment([other], steps=4), run, resume=True)
+    assert caught.value.exit_code == 4
+    assert {path: path.read_bytes() for path in sorted(run.iterdir())} == before
+
+
+def test_a_run_of_before_frames_were_compared_resumes_and_compares_them_from_then_on(run, tmp_path):
+    last = read_checkpoint(run / LAST)
+    older = {key: value for key, value in last.metadata.items() if key != "frame_statistics"}
+    write_checkpoint(run / LAST, older, last.tensors)
+    assert "of 3" in train(tiny_experiment([tmp_path / "rain.nc"], steps=3), run, resume=True)
+    assert read_checkpoint(run / LAST).metadata["frame_statistics"] == last.metadata["frame_statistics"]
+
+
 def test_a_checkpoint_whose_config_is_damaged_is_not_resumed(run, tmp_path):
     last = read_checkpoint(run / LAST)
     stored = last.metadata["config"] | {"training": last.metadata["config"]["training"] | {"steps": "many"}}
