@@ -126,7 +126,9 @@ def frame_statistics(series: Sequence[Series]) -> list[list[float]]:
 
 
 def _means(frames: PackedFrames, used: np.ndarray) -> list[float]:
-    return [float(np.nansum(values[used], dtype=np.float64) / len(used)) for values in (frames.missing, frames.wet, frames.rain)]
+    return [
+        float(np.nansum(values[used], dtype=np.float64) / len(used)) for values in (frames.missing, frames.wet, frames.rain)
+    ]
 
 
 def check_frames(checkpoint: Checkpoint, series: Sequence[Series]) -> None:
