@@ -1,11 +1,22 @@
 """Calibration: log-odds are counted in their classes, known odds are recovered, and forecast areas equal the newest frame's."""
 
+import numpy as np
 import pytest
 import torch
 
 from nowcast.config.schema import NamedSection
 from nowcast.models import make_model, model_config
-from nowcast.models.probabilistic.calibration import BIN_STARTS, LIMIT, WIDTH, ReliabilityCalibration, fit_reliability
+from nowcast.models.probabilistic.calibration import (
+    BIN_STARTS,
+    CENTRES,
+    LIMIT,
+    PRIOR_STRENGTH,
+    WIDTH,
+    ReliabilityCalibration,
+    between,
+    fit_reliability,
+    logistic_regression,
+)
 from nowcast.models.probabilistic.distribution import log_odds
 from nowcast.models.probabilistic.matching import MATCHING
 from nowcast.models.transform import make_transform
@@ -158,3 +169,30 @@ def test_new_weights_are_calibrated_on_what_there_is():
     calibration.count(outputs, rain, torch.ones_like(rain), [(0, 0)] * 2)
     calibration.apply(lambda counts: [counts])
     assert model.reliability.tolist() == pytest.approx([0.8, 1.1], abs=0.06)
+
+
+def of_one_bin(intercept, cells):
+    """Counts (bin, 2) of cells with log-odds of 0.125, of which as many have the event as an intercept makes expected."""
+    counts, position = np.zeros((len(CENTRES), 2)), int(LIMIT / WIDTH)
+    probability = 1 / (1 + np.exp(-(CENTRES[position] + intercept)))
+    counts[position] = cells * (1 - probability), cells * probability
+    return counts
+
+
+@pytest.mark.parametrize(("second", "share"), [(0.097, 0.0), (0.107, 0.25), (0.3, 0.75), (0.8, 1.0)])
+def test_a_gain_counts_if_it_exceeds_its_standard_error(second, share):
+    """Of two days that is so if both gain: the second where the first's 0.8, times the share, is nearer to it than 0 is."""
+    start, fitted = torch.tensor([0.0, 1.0], dtype=torch.float64), torch.tensor([0.5, 1.2], dtype=torch.float64)
+    found = between(start, fitted, [of_one_bin(0.8, 1e6), of_one_bin(second, 1e6)])
+    assert found.tolist() == pytest.approx([0.5 * share, 1 + 0.2 * share])
+
+
+@pytest.mark.parametrize("position", [-6.0, -4.0, 4.0])
+@pytest.mark.parametrize("cells", [1e3, 1e7])
+def test_the_fit_is_the_likeliest_where_whole_steps_would_overshoot(position, cells):
+    """All cells are of one bin, far from its log-odds: the gradients of likelihood and prior cancel."""
+    counts = np.array([[1.0, cells], [cells, 1.0]])[int(position > 0)][None]
+    intercept, slope = logistic_regression(counts, np.array([position]))
+    expected = counts.sum() / (1 + np.exp(-(intercept + slope * position)))
+    pull = counts[0, 1] - expected
+    assert [PRIOR_STRENGTH * intercept, PRIOR_STRENGTH * (slope - 1)] == pytest.approx([pull, position * pull], rel=1e-4)
