@@ -23,9 +23,9 @@ def grid(tmp_path_factory):
     return open_one(write_record(tmp_path_factory.mktemp("record") / "observed.nc", rain(frames=3))).grid
 
 
-def write(path, grid, fields, reference=REFERENCE, attributes=None):
+def write(path, grid, fields, reference=REFERENCE, attributes=None, leads=LEADS):
     path.parent.mkdir(exist_ok=True)
-    facts = {"lead_times": LEADS, "quantity": RAIN_RATE, "attributes": attributes or {}, "single": True}
+    facts = {"lead_times": leads, "quantity": RAIN_RATE, "attributes": attributes or {}, "single": True}
     write_forecast(path, [(reference, fields)], grid=grid, **facts)
     return path
 
@@ -145,3 +145,14 @@ def test_a_member_twice_or_untold_or_absent_is_refused(tmp_path, grid):
     absent = r"from 2020-06-01T01:15:00Z for .*T01:20:00Z has member 0 but that from .* has the 3 members 0, 1, 3\.\nExpected"
     with pytest.raises(DataError, match=absent):
         read_forecast(tmp_path / "fc")
+
+
+def test_how_many_lead_times_were_moved_is_told(tmp_path, grid, caplog):
+    leads = np.array([[300, 604, 900, 1200], [300, 600, 895, 1203]], "timedelta64[s]")
+    for n, own in enumerate(leads):
+        path = write(tmp_path / "fc" / f"{n}.nc", grid, rain(frames=4), REFERENCE + np.timedelta64(n, "h"), leads=own)
+    found = read_forecast(path.parent)
+    assert found.lead_times.tolist() == [np.timedelta64(5 * n, "m").item() for n in range(1, 5)]
+    assert [text for text in caplog.messages if "moved" in text] == [
+        f"{path.parent}: moved 3 of 8 lead times by some seconds, so that they are evenly spaced"
+    ]

@@ -74,3 +74,12 @@ def test_columns_that_are_no_times_are_refused(tmp_path, changed, says):
     columns = {part: values for part, values in (COLUMNS | changed).items() if values is not None}
     with pytest.raises(DataError, match=says):
         open_records([stored(tmp_path / "a.nc", columns)])
+
+
+def test_times_that_count_from_a_date_are_taken_before_columns(tmp_path):
+    path = stored(tmp_path / "a.nc", COLUMNS | {"date_time": np.arange(6) * 600.0})
+    with netCDF4.Dataset(path, "a") as file:
+        file["date_time"].units = "seconds since 2019-05-06"
+        file["rr"].coordinates = "date_time"
+    (record,) = open_records([path])
+    np.testing.assert_array_equal(record.times, np.datetime64("2019-05-06") + np.arange(6) * np.timedelta64(600, "s"))

@@ -283,3 +283,10 @@ def test_of_two_valid_times_that_with_the_standard_name_is_taken(tmp_path):
     times = {"valid_time": (("frame",), [70, 80, 90], SINCE, {}), "a": (("frame",), LEADS, SINCE, std("time"))}
     (record,) = open_records([write(tmp_path / "a.nc", {"frame": 3}, times)])
     np.testing.assert_array_equal(record.times, START + np.array(LEADS, "timedelta64[m]"))
+
+
+def test_a_dimension_named_for_lead_times_may_hold_times(tmp_path):
+    times = {"lead_time": (("lead_time",), LEADS, SINCE, std("time")), "forecast_reference_time": ((), 0, SINCE, {})}
+    found = read_forecast(write(tmp_path / "f.nc", {"lead_time": 3}, times))
+    assert found.reference_times.tolist() == [START.item()]
+    assert found.lead_times.tolist() == [np.timedelta64(minutes, "m").item() for minutes in LEADS]
