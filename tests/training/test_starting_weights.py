@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -14,6 +15,7 @@ from nowcast.dataset.archive import open_archive
 from nowcast.errors import CheckpointError
 from nowcast.forecasters import open_forecaster
 from nowcast.models.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
+from nowcast.training.compatibility import seen_windows
 from nowcast.training.learner import Learner
 from nowcast.training.run_folder import LOG, METRICS, first_validation
 
@@ -200,3 +202,17 @@ def test_validation_windows_that_trained_the_weights_are_told(record, source, tm
     assert f"'{source}' has seen a record of another name at the times of 14 of the 28 validation windows: if it is the" in err
     (tmp_path / "tiny.toml").write_text(config.write(tiny_experiment([record], start_from=str(source))))
     assert "Beware" not in command(*train, "--dry-run")[2]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "share"),
+    [(39, 39, "1 of the 7"), (36, 36, "2 of the 7"), (29, 31, None), (29, 32, "1 of the 7"), (0, 39, "all 7")],
+)
+def test_a_validation_window_is_told_if_a_future_frame_trained_the_weights(record, source, first, last, share):
+    """The windows end with frames 33 to 39; the two newest frames of each are in the future."""
+    archive, checkpoint = open_archive(tiny_experiment([record]).data), read_checkpoint(source)
+    (own,) = archive.records
+    span = [own.name, *(f"{own.times[frame]}Z" for frame in (first, last))]
+    trained = replace(checkpoint, metadata=checkpoint.metadata | {"stretches": {"training": [span]}})
+    says = f"Beware: 'it' was trained on {share} validation windows: their loss and scores are too good."
+    assert seen_windows(trained, "it", archive) == ([says] if share else [])
