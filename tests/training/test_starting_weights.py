@@ -206,10 +206,10 @@ def test_validation_windows_that_trained_the_weights_are_told(record, source, tm
 
 @pytest.mark.parametrize(
     ("first", "last", "share"),
-    [(39, 39, "1 of the 7"), (36, 36, "2 of the 7"), (29, 31, None), (29, 32, "1 of the 7"), (0, 39, "all 7")],
+    [(39, 39, "1 of the 7"), (36, 36, "3 of the 7"), (29, 30, None), (29, 31, "1 of the 7"), (0, 39, "all 7")],
 )
 def test_a_validation_window_is_told_if_a_future_frame_trained_the_weights(record, source, first, last, share):
-    """The windows end with frames 33 to 39; the two newest frames of each are in the future."""
+    """The windows end with frames 33 to 39; the three newest frames of each are in the future."""
     archive, checkpoint = open_archive(tiny_experiment([record]).data), read_checkpoint(source)
     (own,) = archive.records
     span = [own.name, *(f"{own.times[frame]}Z" for frame in (first, last))]
