@@ -295,17 +295,18 @@ def test_bounds_come_before_texts_and_what_contradicts_is_told(tmp_path, caplog)
 
 
 @pytest.mark.parametrize(
-    "names", [("time_bnds", None), ("time_bnds", "climatology"), ("time_start", None), ("time_start", "time_end")]
+    "names",
+    [("time_bnds", None), ("limits", "bounds"), ("limits", "climatology"), ("time_start", None), ("time_start", "time_end")],
 )
 def test_intervals_are_found_by_the_names_of_bounds_and_starts(tmp_path, names):
     path = amounts(tmp_path / "a.nc")
     with edit(path) as file:
         times = file["time"][:]
-        if names[0] == "time_bnds":
+        if names[0] != "time_start":
             file.createDimension("bnds", 2)
-            file.createVariable("time_bnds", "i4", ("time", "bnds"))[:] = np.stack([times, times - 600], axis=1)
+            file.createVariable(names[0], "i4", ("time", "bnds"))[:] = np.stack([times, times - 600], axis=1)
             if names[1]:
-                file["time"].setncattr(names[1], "time_bnds")
+                file["time"].setncattr(names[1], names[0])
         else:  # where the end is given too, the time is that of the start
             late = 600 if names[1] else 0
             for name, values in zip(names, (times - 600 + late, times + late), strict=True):
