@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from nowcast.models.probabilistic.cascade import (
     BLOCK,
     CASCADE,
+    FAINT,
     NUM_STEPS,
+    block_correlation,
     change_of_lasting_rain,
     extrapolate,
     fit_autoregression,
@@ -180,6 +182,13 @@ def test_nothing_to_go_on_is_nothing():
             block = BLOCK * band.shape[-1] // CELLS
             for forecast in extrapolate(fit_autoregression(band, share, block), block, 3):
                 assert (forecast == 0).all()
+
+
+def test_the_correlation_of_a_faint_band_is_lower():
+    """Of frames that are alike it is half at a mean square of FAINT, and nearly 1 far above it."""
+    frames = FAINT**0.5 * torch.tensor([1.0, 100.0])[:, None, None, None].expand(2, 2, 8, 8)
+    found = block_correlation(frames, torch.ones_like(frames), 2, 1, 0)
+    assert found.numpy() == pytest.approx(np.broadcast_to([[[0.5]], [[1e4 / (1e4 + 1)]]], (2, 4, 4)))
 
 
 def test_widening_keeps_the_mean_within():
