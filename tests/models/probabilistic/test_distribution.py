@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nowcast.models.probabilistic import distribution
-from nowcast.models.probabilistic.distribution import LEVELS, SOURCE, highest_reached, log_odds
+from nowcast.models.probabilistic.distribution import LEVELS, SOURCE, coefficients, highest_reached, log_odds
 from nowcast.models.probabilistic.matching import MATCHING
 from nowcast.runtime import compiled
 
@@ -107,3 +107,14 @@ def test_log_odds_are_those_of_the_levels_and_straight_between_them():
         middle = (LEVELS[first] + LEVELS[second]) / 2
         scaled, slope = ((outputs[:, :, n + first] + outputs[:, :, n + second]) / 2 for n in (0, 3))
         torch.testing.assert_close(log_odds(outputs, middle), scaled - middle * slope)
+
+
+@pytest.mark.parametrize(
+    ("value", "odds"),
+    [(0.1, 1 - 0.2), (0.2, 1 - 0.4), (0.35, 5.5 - 0.35 * 2.5), (0.5, 10 - 1.5), (0.65, 55 - 0.65 * 4), (0.9, 100 - 4.5)],
+)
+def test_trained_networks_have_levels_of_network_values_0_2_and_0_5_and_0_8(value, odds):
+    """Their outputs mean nothing at others; below the first and above the last it is a straight line."""
+    outputs = torch.tensor([1.0, 10, 100, 2, 3, 5])
+    assert float(log_odds(outputs[None, None, :, None, None], value)) == pytest.approx(odds)
+    assert float(outputs @ torch.tensor(coefficients(value))) == pytest.approx(odds)
