@@ -27,7 +27,7 @@ def random(*shape, seed=0):
 
 
 @pytest.mark.usefixtures("_threads")
-@pytest.mark.parametrize("factor", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 8, 16])
 @pytest.mark.parametrize("grid", [(3, 5), (1, 1), (1, 4), (6, 1)])
 def test_finer_fields_are_those_of_torch(factor, grid):
     field = random(2, 3, *grid)
@@ -48,7 +48,7 @@ def spread_with_gradient(parameters, location, factor, grid):
 
 
 @pytest.mark.usefixtures("_threads")
-@pytest.mark.parametrize(("factor", "cut"), [(2, (0, 0)), (2, (1, 3)), (4, (3, 0)), (8, (7, 9))])
+@pytest.mark.parametrize(("factor", "cut"), [(2, (0, 0)), (2, (1, 3)), (3, (2, 1)), (4, (3, 0)), (8, (7, 9))])
 @pytest.mark.parametrize("coarse", [(4, 5), (2, 2), (1, 2)])
 def test_spread_parameters_and_their_gradient_are_those_of_torch(factor, cut, coarse):
     parameters = random(2, 3, 6, *coarse)
