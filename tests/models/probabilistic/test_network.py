@@ -150,6 +150,14 @@ def test_leads_come_one_by_one_as_they_come_together():
     torch.testing.assert_close(model(inputs, 4), together)  # where gradients are asked for, the forecaster runs over all
 
 
+def test_the_forecaster_is_told_the_number_of_each_lead_time():
+    model, fed = shaken().model, []
+    model.forecaster.register_forward_pre_hook(lambda _, arguments: fed.append(arguments[0]))
+    model(torch.rand(1, 2, 2, 64, 64, generator=torch.Generator().manual_seed(1)), 5)
+    last = torch.cat(fed, dim=1)[0, :, -1].flatten(1)
+    assert [last.amin(dim=1).tolist(), last.amax(dim=1).tolist()] == [[0.25, 0.5, 0.75, 1.0, 1.25]] * 2
+
+
 def growing(frames=4, cells=192):
     """Values (1, time, 2, y, x) of a broad shower that grows on one side, with errors that hide it, and their validity."""
     rows, columns = torch.meshgrid(torch.linspace(-1, 1, cells), torch.linspace(-1, 1, cells), indexing="ij")
