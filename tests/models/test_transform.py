@@ -49,6 +49,14 @@ def test_dbz_is_marshall_and_palmers_reflectivity():
     assert 100 * transform.encode(torch.tensor([10.0])).item() == pytest.approx(39.0103, abs=1e-3)
 
 
+def test_dbz_lies_between_its_floor_and_ceiling_by_the_constants_given():
+    transform = make_transform(NamedSection(name="dbz", floor=10.0, ceiling=50.0, zr_a=300.0, zr_b=1.4))
+    rates = torch.tensor([10.0, 1.0, 0.05])  # 38.77, 24.77 and 6.56 dBZ, the last below the floor
+    assert transform.encode(rates).tolist() == pytest.approx([0.719280, 0.369280, 0.0], abs=1e-5)
+    decoded = transform.decode(torch.tensor([0.719280, 0.369280, 0.0, 2.0]))
+    assert decoded.tolist() == pytest.approx([10.0, 1.0, 0.0, (1e5 / 300) ** (1 / 1.4)], rel=1e-4)
+
+
 def test_missing_is_zero_with_validity_zero():
     rain = torch.tensor([[[[1.0, torch.nan], [torch.inf, 0.0]]]])
     filled, validity = split_missing(rain)
