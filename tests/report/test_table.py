@@ -50,6 +50,32 @@ def test_every_threshold_is_there_at_eighty_columns_and_the_lead_times_left_out_
     assert lines[at + 3] == "6 of 12 lead times; --format csv or --output has all."
 
 
+def test_the_tables_by_scale_and_wavelength_hold_the_scores_of_each_forecaster(scored):
+    lines = table(scored, 200).splitlines()
+
+    def below(title):
+        (at,) = [n for n, line in enumerate(lines) if line.startswith(title)]
+        return lines[at].removeprefix(title).split(), [line.split() for line in lines[at + 1 : at + 3]]
+
+    names, middle = ("persistence", "net"), THRESHOLDS.index(1.0)
+    tallies = [scored.tally(name).pooled() for name in names]
+    heads, rows = below("FSS≥1 at km")
+    assert heads == [*(f"{scale:g}" for scale in tallies[0]["windows"].scales_km), "useful", "from"]
+    assert rows == [
+        [name, *(f"{value:.3f}" for value in (*SCORES["fss"](tally)[0, middle], SCORES["fss_useful"](tally)[0, middle]))]
+        for name, tally in zip(names, tallies, strict=True)
+    ]
+    heads, rows = below("power ratio at km")
+    spectra = tallies[0]["spectra"]
+    shown = [n for n, power in enumerate(spectra.power_o[0]) if power > 0 and np.log2(spectra.wavelengths_km[n]) % 1 == 0]
+    assert heads == [*(f"{spectra.wavelengths_km[n]:g}" for n in shown), "resolution,", "km"]
+    assert rows == [
+        [name, *(f"{SCORES['spectrum_ratio'](tally)[0, n]:.3f}" for n in shown),
+         f"{SCORES['effective_resolution'](tally)[0]:.1f}"]
+        for name, tally in zip(names, tallies, strict=True)
+    ]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def of_ensembles():
     """The same with probabilities and members, of two networks that are compared in pairs."""
@@ -82,6 +108,12 @@ def test_no_table_of_probabilities_is_divided_for_its_title(of_ensembles, width)
         assert " ".join(lines[at].replace(title, "").split()) == " ".join(heads)
         assert [line.split()[0] for line in lines[at + 1 : at + 3]] == ["ours", "the_other_one"]
         assert len(lines[at + 1].split()) == 1 + len(heads)
+
+
+def test_shares_of_members_are_not_called_probabilities_beside_the_field(of_ensembles):
+    text = table(of_ensembles)
+    assert "'ours' has 4 members" in text
+    assert "probabilities beside the field" not in text
 
 
 def test_a_wide_terminal_shows_one_table_of_all(scored):
