@@ -10,7 +10,7 @@ from nowcast.errors import UsageError
 from nowcast.forecasters.baselines import Extrapolation, Persistence
 from nowcast.forecasters.members.copula import Distributions
 from nowcast.forecasters.members.default_structure import DEFAULT
-from nowcast.forecasters.members.draw import members
+from nowcast.forecasters.members.draw import drawn, members
 from nowcast.forecasters.members.ensemble import Ensemble
 from nowcast.forecasters.members.noise import Noise
 from nowcast.forecasters.members.structure import INTENSITY, LARGEST, OCCURRENCE, Structure
@@ -156,6 +156,35 @@ def test_noise_has_the_variance_and_the_correlation_of_its_structure():
     assert np.mean(np.multiply(first, later)) == pytest.approx(0.8, abs=0.04)
 
 
+@pytest.mark.parametrize("width", [8, 9])
+def test_each_wave_of_white_noise_has_the_same_variance(width):
+    """A column of Fourier coefficients has two waves, but the first, and of an even width the last, has one."""
+    ones, variances = np.ones((16, width // 2 + 1), np.float32), []
+    noises = [Noise((3, member), (16, width)) for member in range(150)]
+    for noise in noises:
+        noise.advance(ones)
+    for column in range(ones.shape[1]):
+        amplitude = np.zeros_like(ones)
+        amplitude[:, column] = 1
+        variances.append(np.mean([noise.field(amplitude).var() for noise in noises]))
+    num_waves = [1, 2, 2, 2, 1] if width == 8 else [1, 2, 2, 2, 2]
+    assert np.array(variances) / sum(variances) == pytest.approx(np.array(num_waves) / width, rel=0.1)
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.8, 1.0])
+def test_what_is_wet_stays_wet_as_the_memory_of_the_noise_says(memory):
+    """Two standard normal numbers of correlation r exceed 0 together with the chance 1/4 + arcsin(r) / 2π."""
+    power = np.zeros((2, 2, 2))
+    structure = Structure(np.array([5.0, 20.0]), np.array([2.0, 64.0]), power, np.full(power.shape, memory), 0.0)
+    standing = [np.indices(GRID)[::-1].astype(np.float32)] * 3
+    seeds = [(7, member) for member in range(20)]
+    leads = drawn([Distributions(flat(0.5))] * 3, standing, seeds, structure, km=1.0, minutes=5.0)
+    wet = np.stack([fields > 0 for fields in leads])
+    for apart in (1, 2):
+        expected = 0.25 + np.arcsin(memory**apart) / (2 * np.pi)
+        assert (wet[apart:] & wet[:-apart]).mean() == pytest.approx(expected, abs=0.01)
+
+
 def test_a_structure_serves_other_cells_and_time_steps():
     tables = np.array([[[0.0, 1.0, 2.0]] * 2] * 2), np.array([[[0.64] * 3] * 2] * 2)
     structure = Structure(np.array([10.0, 20.0]), np.array([2.0, 4.0, 8.0]), *tables, 0.0)
@@ -168,7 +197,13 @@ def test_a_structure_serves_other_cells_and_time_steps():
 def test_a_structure_is_kept_and_nothing_else_taken_for_one():
     kept = Structure.from_dict(DEFAULT.as_dict())
     np.testing.assert_allclose(kept.power, DEFAULT.power, atol=0.0006)
-    for wrong in ({"power": [[0.0]]}, {"km": kept.km[::-1].tolist()}, {"largest": 3.0}, {"shared": 1.2}):
+    one_wrong = {}
+    for name, value in (("power", 200.0), ("memory", 1.5)):
+        table = np.array(DEFAULT.as_dict()[name])
+        table[1, 2, 3] = value
+        one_wrong[name] = table.tolist()
+    wrongs = {"power": [[0.0]], "km": kept.km[::-1].tolist(), "largest": 3.0, "shared": 1.2}
+    for wrong in ({name: value} for told in (wrongs, one_wrong) for name, value in told.items()):
         with pytest.raises(ValueError, match="no structure of noise"):
             Structure.from_dict(DEFAULT.as_dict() | wrong)
 
