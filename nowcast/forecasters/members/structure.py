@@ -97,7 +97,7 @@ class Structure:
         read = cls(minutes, km, power, memory, *(float(values[name]) for name in NUMBERS))
         shape = len(NOISES), len(read.minutes), len(read.km)
         ascend = all(len(axis) and (np.diff(axis) > 0).all() and axis[0] > 0 for axis in (read.minutes, read.km))
-        finite = np.isfinite(read.power).all() and (np.abs(read.power) < 100).all() and (np.abs(read.memory) <= 1).all()
+        finite = (np.abs(read.power) < 100).all() and (np.abs(read.memory) <= 1).all()
         fits = read.power.shape == read.memory.shape == shape and 0 <= read.shared <= 1
         if not (fits and ascend and finite and read.largest > RATES[-1]):
             raise ValueError("no structure of noise")
