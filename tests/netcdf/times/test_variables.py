@@ -290,3 +290,11 @@ def test_a_dimension_named_for_lead_times_may_hold_times(tmp_path):
     found = read_forecast(write(tmp_path / "f.nc", {"lead_time": 3}, times))
     assert found.reference_times.tolist() == [START.item()]
     assert found.lead_times.tolist() == [np.timedelta64(minutes, "m").item() for minutes in LEADS]
+
+
+def test_a_valid_time_of_the_first_file_alone_shows_that_time_is_the_start(tmp_path):
+    """Forecasts of one lead time each, joined: a scalar of the first stays, which does not hold for the second."""
+    times = {"time": (("time",), STARTS, SINCE, {}), "lead_time": ((), 5, "minutes", {}), "valid_time": ((), 5, SINCE, {})}
+    found = read_forecast(write(tmp_path / "f.nc", {"time": 2}, times))
+    assert found.reference_times.tolist() == [(START + np.timedelta64(minutes, "m")).item() for minutes in STARTS]
+    assert found.lead_times.tolist() == [np.timedelta64(5, "m").item()]
