@@ -10,7 +10,7 @@ from nowcast import forecasters
 from nowcast.commands import evaluate as commands_evaluate
 from nowcast.errors import DataError
 from nowcast.evaluation.evaluate import evaluate
-from nowcast.evaluation.probabilities import default_thresholds
+from nowcast.evaluation.probabilities import Probabilities, default_thresholds
 from nowcast.forecasters.baselines import Extrapolation, Persistence
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.neighbourhood import radius_per_frame
@@ -143,6 +143,14 @@ def test_the_common_mask_is_where_the_probabilities_are_known_too(record):
 def test_probabilities_that_are_all_missing_are_named(record):
     with pytest.raises(DataError, match=r"^net forecasts nothing but missing values in all 6 cases: nothing can be scored\."):
         score(record, Sure(0.3, hidden=20))
+
+
+def test_each_forecaster_is_asked_for_its_own_thresholds_and_their_positions_are_found():
+    matched = {"file": ((5.0,), (1,)), "network": ((1.0, 5.0), (0, 1))}
+    scored = Probabilities((1.0, 5.0), 1, matched, frozenset({"file"}), (0.1, 2.0))
+    assert [scored.thresholds_of(name) for name in ("file", "network", "plain")] == [(5.0,), (0.1, 1.0, 2.0, 5.0), ()]
+    positions = {name: [scored.position(name, column) for column in (0, 1)] for name in matched}
+    assert positions == {"file": [None, 0], "network": [1, 3]}
 
 
 def test_the_thresholds_of_the_first_that_gives_probabilities_are_scored_unless_asked():
