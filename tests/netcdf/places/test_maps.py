@@ -104,6 +104,19 @@ def test_a_geotransform_places_rows_and_columns(tmp_path, turned, mapping, kinds
 
 
 @pytest.mark.parametrize(
+    ("projection", "km"),
+    [("+proj=laea +units=m", 1.0), ("+proj=laea +units=km", 1000.0), ("+proj=laea +units=us-ft", None),
+     ('PROJCS["map",UNIT["kilometre",1000]]', 1000.0), ('PROJCS["map",UNIT["US survey foot",0.3048]]', None)],
+)  # fmt: skip
+def test_a_geotransform_is_in_the_unit_of_its_map_and_not_used_in_one_that_is_not_read(tmp_path, projection, km):
+    """Cells are 1000 wide: metres or kilometres, but not feet taken for one of them."""
+    mapping = {"GeoTransform": "0 1000 0 0 0 -1000", "proj4_string" if "+" in projection else "spatial_ref": projection}
+    grid = open_one(placed(tmp_path / "a.nc", mapping=mapping, grid_mapping="crs")).grid
+    assert grid.rows.kind == ("index" if km is None else "length")
+    assert grid.spacing_km == (pytest.approx((km, km)) if km else pytest.approx((np.nan, np.nan), nan_ok=True))
+
+
+@pytest.mark.parametrize(
     ("name", "transform"),
     [("latitude_longitude", "5 1 0 50 0.1 1"), ("rotated_latitude_longitude", "5 1 0 50 0 1"), ("latitude_longitude", "5 1")],
 )
