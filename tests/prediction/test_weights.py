@@ -227,3 +227,13 @@ def test_an_outline_whose_points_are_moved_stays_closed():
     area = moved(shapely.box(0, 0, 2, 3), by_position)
     assert area.is_valid
     assert area.area == pytest.approx(6, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [("name,latitude", "has the columns name, latitude"), ("longitude", "has the columns longitude"), ("", "is empty")],
+)
+def test_a_list_of_gauges_without_both_columns_is_refused(tmp_path, header, says):
+    (tmp_path / "a.csv").write_text(f"{header}\n50.1,5.0\n" if header else "")
+    with pytest.raises(DataError, match=rf"a.csv {says}\.\nExpected a header with name, latitude, longitude"):
+        read_gauges([str(tmp_path / "a.csv")])
