@@ -153,9 +153,9 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all steps are done or early stopping ended the run."""
+        """Whether all steps are done, and validated, or early stopping ended the run."""
         stopped_early = 0 < self.settings.early_stopping <= self.state.validations_since_best
-        return self.state.step >= self.num_steps or stopped_early
+        return self.num_steps <= self.state.step == self.state.validated_step or stopped_early
 
     def load_batches(self) -> Iterator[Batch]:
         """Return the batches from the present step to the last, in order, read ahead by other processes."""

@@ -122,7 +122,7 @@ def _names(paths: Iterator[Path] | Sequence[Path]) -> str:
 
 
 def is_trained(run: Path) -> bool:
-    """Return whether training has ended, by its last step or by early stopping.
+    """Return whether training has ended, by the validation of its last step or by early stopping.
 
     A run with a best checkpoint and no state to resume from was copied from elsewhere, and counts as trained.
     """
@@ -130,7 +130,8 @@ def is_trained(run: Path) -> bool:
         return (run / BEST).is_file() and not is_resumable(run)
     metadata = read_checkpoint(run / LAST).metadata
     state, patience = metadata["state"], metadata["config"]["training"]["early_stopping"]
-    return state["step"] >= metadata["num_steps"] or 0 < patience <= state["validations_since_best"]
+    is_done = metadata["num_steps"] <= state["step"] == state["validated_step"]
+    return is_done or 0 < patience <= state["validations_since_best"]
 
 
 def run_folder(args: argparse.Namespace, fold: str) -> Path:

@@ -124,6 +124,7 @@ def test_folds_are_trained_without_their_service_then_scored_and_kept(quick, opt
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+# "last": what a run that is killed in its last validation leaves
 @pytest.mark.parametrize(("lost", "how"), [("last", "--resume"), ("*", "--overwrite")])
 def test_a_training_that_was_interrupted_ends_as_if_it_had_not_been(quick, options, tmp_path, lost, how):
     work(options, "--folds", "A", "--only", "train")

@@ -71,13 +71,14 @@ def test_a_validation_that_was_recorded_but_not_saved_is_recorded_once(tmp_path,
     assert losses(tmp_path / "run") == losses(tmp_path / "straight")
 
 
-def test_a_kill_during_a_validation_loses_no_step(tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", [3, 6])  # 6: the last
+def test_a_kill_during_a_validation_loses_no_step(tmp_path, monkeypatch, step):
     record = write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28)))
     run(record, tmp_path / "straight")
     validate, steps, applied = Learner.validate, [], Learner.apply_gradients
 
-    def die_the_second_time(self, *args):
-        if steps:
+    def die(self, *args):
+        if len(steps) == step:
             raise Killed
         return validate(self, *args)
 
@@ -87,7 +88,7 @@ def test_a_kill_during_a_validation_loses_no_step(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Learner, "apply_gradients", count)
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "validate", die_the_second_time)
+        patch.setattr(Learner, "validate", die)
         with pytest.raises(Killed):
             run(record, tmp_path / "run")
     run(record, tmp_path / "run", resume=True)
