@@ -167,11 +167,6 @@ class Learner:
         if self.average:
             self.average.update(self.model, step)
 
-    @property
-    def learning_rate(self) -> float:
-        """Return the learning rate of the last update."""
-        return self.optimizer.param_groups[0]["lr"]
-
     def validate(self, batches: Batches | Kept, num_batches: int, baselines: Baselines) -> Validation:
         """Score the forecasting weights on batches 0 to `num_batches` - 1, beside the baselines.
 

@@ -177,9 +177,11 @@ class Trainer:
         outcome = self.learner.compute_gradients(micro_batches, step, progress=step / self.num_steps)
         self.unread.append(outcome)
         self.read_outcomes(watch, leave=self.most_unread)
-        rate = learning_rate(step, self.num_steps, self.settings, num_plateaus=self.state.num_plateaus)
-        self.learner.apply_gradients(step, rate=rate)
+        self.learner.apply_gradients(step, rate=self._learning_rate(step))
         self.state.step += 1
+
+    def _learning_rate(self, step: int) -> float:
+        return learning_rate(step, self.num_steps, self.settings, num_plateaus=self.state.num_plateaus)
 
     def _next_batches(self, batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Batch]:
         """Yield the batches of one step; count the time spent waiting for them."""
@@ -213,10 +215,6 @@ class Trainer:
             f"the checkpoints in {self.output} are the last good ones; try a smaller training.learning_rate or training.clip"
         )
 
-    def _check_weights(self) -> None:
-        if name := self.learner.non_finite_weight():
-            raise self._divergence(self.state.step, f"{name} is not finite")
-
     def _is_validation_due(self) -> bool:
         step = self.state.step
         if not step and self.validation_batches is None:
@@ -229,7 +227,8 @@ class Trainer:
         self.state.validated_step = self.state.step
         if self.state.step:
             speed = watch.read()
-            self._record("training", loss=self.state.take_mean_loss(), **speed, learning_rate=self.learner.learning_rate)
+            rate = self._learning_rate(self.state.step - 1)
+            self._record("training", loss=self.state.take_mean_loss(), **speed, learning_rate=rate)
             log.info("%.3g windows per second, %.1f %% of the time waiting for data",
                      speed["windows_per_second"], 100 * speed["waiting_share"])  # fmt: skip
         if self.validate():
@@ -279,7 +278,8 @@ class Trainer:
             keep_structure(self.output, self.archive, self.learner.device, most=most)
 
     def _save_last(self) -> None:
-        self._check_weights()
+        if name := self.learner.non_finite_weight():
+            raise self._divergence(self.state.step, f"{name} is not finite")
         self.snapshots.save_last(self.state)
 
     def _stop_if_asked(self, stop: StopRequest, watch: Stopwatch) -> None:

@@ -21,13 +21,20 @@ class Killed(BaseException):
 
 
 def run(record, output, *, resume=False):
-    train_run(tiny_experiment([record]), output, resume=resume, overwrite=False, device="cpu", draw=lambda _: None)
+    train_run(
+        tiny_experiment([record], schedule="cosine"), output, resume=resume, overwrite=False, device="cpu", draw=lambda _: None
+    )
 
 
 def losses(output):
     """(step, split, loss) of each event."""
     lines = (output / METRICS).read_text(encoding="utf-8").splitlines()
     return [(event["step"], event["split"], event["loss"]) for event in map(json.loads, lines)]
+
+
+def rates(output):
+    """The learning rate of each event; None of validations."""
+    return [json.loads(line).get("learning_rate") for line in (output / METRICS).read_text(encoding="utf-8").splitlines()]
 
 
 def killed_while_saving(monkeypatch, num_saved):
@@ -94,3 +101,4 @@ def test_a_kill_during_a_validation_loses_no_step(tmp_path, monkeypatch, step):
     run(record, tmp_path / "run", resume=True)
     assert steps == [0, 1, 2, 3, 4, 5]  # none of them twice
     assert losses(tmp_path / "run") == losses(tmp_path / "straight")
+    assert rates(tmp_path / "run") == rates(tmp_path / "straight")
