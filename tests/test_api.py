@@ -197,7 +197,7 @@ REFUSED = {
         lambda a: a.expand_dims(event=2).transpose("y", "x", "time", "event"), UsageError, r"dimensions \(y 24, x 28, time 6,",
     ),
     "a time that is none": (
-        lambda a: a.assign_coords(time=[*a.time.values[:-1], np.datetime64("NaT")]), DataError, "time has missing times",
+        lambda a: a.assign_coords(time=[*a.time.values[:-1], np.datetime64("NaT", "ns")]), DataError, "time has missing times",
     ),
     "nothing observed in NumPy": (lambda a: a.values * np.nan, NotEnoughFrames, "no known cell in the newest frame of case 0"),
     "another quantity": (lambda a: a.assign_attrs(units="1", standard_name=""), DataError, "rain"),

@@ -77,7 +77,7 @@ def _spread(available: int, number: int) -> np.ndarray:
 
 
 def _span(day: np.datetime64) -> tuple:
-    return day.astype("datetime64[s]").item(), (day + 1).astype("datetime64[s]").item()
+    return day.astype("datetime64[s]").item(), (day + np.timedelta64(1, "D")).astype("datetime64[s]").item()
 
 
 def curve(options: argparse.Namespace) -> dict:
