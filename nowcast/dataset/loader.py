@@ -2,23 +2,16 @@
 
 import contextlib
 import itertools
-import logging
-import math
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
 
 from nowcast.dataset.batches import Batch, Batches
+from nowcast.dataset.workers import workers_that_fit
 from nowcast.errors import LoadingError
-from nowcast.runtime.outputs import size
-
-log = logging.getLogger(__name__)
-SHARED_MEMORY = Path("/dev/shm")  # where processes of torch hand tensors to each other
 
 WORKER_TIMEOUT = 45  # s to wait for a batch, which takes milliseconds; a job that hangs should end within a minute
 CASE_TIMEOUT = 1  # s to wait longer per case whose motion is estimated, which takes 0.1 s, or more on a busy machine
@@ -45,25 +38,6 @@ def load(batches: Batches, start: int, stop: int, *, workers: int, device: torch
     )
     loaded = _load_by_workers(loader) if workers else iter(loader)
     return _copy_ahead(loaded, device) if on_gpu else (batch.to(device) for batch in loaded)
-
-
-def workers_that_fit(batches: Batches, workers: int, ahead: int, *, folder: Path = SHARED_MEMORY) -> int:
-    """Return `workers`, or 0 with a warning if shared memory has no room for `ahead` batches and the one in use.
-
-    A worker that finds no room there dies, or waits for ever.
-    """
-    if not workers or not folder.is_dir():
-        return workers
-    windows = batches.series[0].windows
-    sides = (batches.crop, batches.crop) if batches.crop else batches.series[0].frames.shape[-2:]
-    cases = -(-batches.batch_size // batches.share[1])
-    needed = (ahead + 1) * cases * (windows.input_frames + windows.lead_frames) * math.prod(sides) * 4
-    free = shutil.disk_usage(folder).free
-    if free > needed:
-        return workers
-    message = "%s has %s free, and batches that are read ahead need %s: they are read by one process, more slowly"
-    log.warning(message, folder, size(free), size(needed))
-    return 0
 
 
 def _copy_ahead(loaded: Iterable[Batch], device: torch.device) -> Iterator[Batch]:

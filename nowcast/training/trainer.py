@@ -8,6 +8,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from nowcast import config
 from nowcast.dataset.archive import Archive
 from nowcast.dataset.batches import Batch, Batches
 from nowcast.dataset.loader import load
+from nowcast.dataset.workers import cores_left_to, count_workers
 from nowcast.errors import DivergenceError, LoadingError
 from nowcast.forecasters.members.keep import keep_structure
 from nowcast.models import num_parameters
@@ -37,7 +39,6 @@ from nowcast.training.state import TrainingState
 from nowcast.training.validation import Kept, Scores, Validation
 
 log = logging.getLogger(__name__)
-FEW_WORKERS, MOST_WORKERS = 4, 12  # processes that read batches while a GPU computes
 VALIDATION_SEED = 1 << 32  # larger than every training seed, so that validation never draws the training's cases
 
 
@@ -140,7 +141,8 @@ class Trainer:
                 if self.is_finished:
                     break
                 try:
-                    self.update(batches, watch)
+                    with self.cores_left():
+                        self.update(batches, watch)
                 except LoadingError as error:
                     self._save_and_raise(error, stop, watch)
                 progress.advance(loss=f"{self.newest_loss:.4g}")
@@ -159,13 +161,23 @@ class Trainer:
 
     def load_batches(self) -> Iterator[Batch]:
         """Return the batches from the present step to the last, in order, read ahead by other processes."""
-        accumulate, device = self.settings.accumulate, self.learner.device
-        workers = count_workers(
-            self.settings.workers, finds_motion=self.batches.lagrangian, device_type=device.type,
+        accumulate = self.settings.accumulate
+        start, stop = self.state.step * accumulate, self.num_steps * accumulate
+        return load(self.batches, start, stop, workers=self.num_workers, device=self.learner.device)
+
+    @property
+    def num_workers(self) -> int:
+        """Return how many processes read batches ahead."""
+        return count_workers(
+            self.settings.workers, finds_motion=self.batches.lagrangian, device_type=self.learner.device.type,
             cores=num_cores(), processes=distributed.size_here(),
         )  # fmt: skip
-        start, stop = self.state.step * accumulate, self.num_steps * accumulate
-        return load(self.batches, start, stop, workers=workers, device=device)
+
+    def cores_left(self) -> AbstractContextManager:
+        """Return a block in which torch leaves a core to each process that reads ahead, if that is the faster."""
+        model = self.learner.model
+        weights_per_cell = num_parameters(model) / model.cell_multiple**2
+        return cores_left_to(self.num_workers, weights_per_cell=weights_per_cell, cores=num_cores() // distributed.size_here())
 
     def update(self, batches: Iterator[Batch], watch: Stopwatch) -> None:
         """Make one update of the weights with the next `training.accumulate` batches.
@@ -314,17 +326,3 @@ class Trainer:
         )  # fmt: skip
         if self.validation_batches is None:
             log.warning("no windows are left for validation: best.safetensors will hold the newest weights (see data.splits)")
-
-
-def count_workers(wanted: int | str, *, finds_motion: bool, device_type: str, cores: int, processes: int) -> int:
-    """Return how many processes read batches ahead; `wanted` is `training.workers`, a number or "auto".
-
-    finds_motion: whether the motion of each case has to be estimated, which takes far longer than reading it
-    cores: CPU cores of this process
-    processes: training processes on this machine
-    """
-    if wanted != "auto":
-        return wanted
-    if device_type == "cpu":  # the cores are busy with the network itself
-        return int(finds_motion and cores > processes)
-    return min(max(cores // processes - 1, FEW_WORKERS), MOST_WORKERS) if finds_motion else FEW_WORKERS

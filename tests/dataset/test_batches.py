@@ -1,6 +1,5 @@
 """Batch k is a pure function of (seed, k); crops follow the rain; missing stays missing."""
 
-import logging
 import shutil
 from types import SimpleNamespace
 
@@ -12,7 +11,7 @@ from makers.damaged import damage, write_by_frame
 
 from nowcast.commands.inspect import as_lines, inspect_record
 from nowcast.dataset.batches import Batches, Series
-from nowcast.dataset.loader import load, workers_that_fit
+from nowcast.dataset.loader import load
 from nowcast.dataset.packed import BLOCK, block_means, missing_and_wet, pack
 from nowcast.dataset.windows import find_windows
 from nowcast.errors import DataError, OutputError
@@ -86,15 +85,6 @@ def test_workers_change_nothing(two_grids, coordinates):
     helped = list(load(batches, 3, 9, workers=2))
     assert len(alone) == len(helped) == 6
     assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
-
-
-def test_little_shared_memory_makes_one_process_read(two_grids, tmp_path, caplog):
-    batches = Batches(two_grids, batch_size=2, crop=32, seed=0)
-    assert workers_that_fit(batches, 2, 2, folder=tmp_path) == 2
-    assert workers_that_fit(batches, 2, 2, folder=tmp_path / "absent") == 2
-    with caplog.at_level(logging.WARNING):
-        assert workers_that_fit(batches, 2, 10**12, folder=tmp_path) == 0
-    assert "they are read by one process, more slowly" in caplog.text
 
 
 def test_past_and_future_are_the_windows_frames(two_grids):

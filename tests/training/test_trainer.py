@@ -17,13 +17,15 @@ from nowcast.dataset.archive import open_archive
 from nowcast.dataset.batches import Batch, Batches
 from nowcast.errors import CheckpointError, DataError, DivergenceError, OutputError, Stopped, UsageError
 from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint, write_checkpoint
+from nowcast.runtime.threads import one_thread
 from nowcast.training import run_folder
+from nowcast.training import trainer as trainer_module
 from nowcast.training.experiment import resolve
 from nowcast.training.learner import Learner
 from nowcast.training.optimizer import Average, learning_rate, optimizer_tensors
 from nowcast.training.run_folder import CONFIG, LOG, METRICS, PICTURE
 from nowcast.training.state import TrainingState
-from nowcast.training.trainer import Trainer, count_workers
+from nowcast.training.trainer import Trainer
 
 pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.slow]
 
@@ -218,17 +220,25 @@ def test_a_step_that_is_read_later_is_named_and_nothing_after_it_is_saved(record
     assert read_checkpoint(tmp_path / "run" / LAST).metadata["step"] == 3
 
 
-READING = [(True, 2, "auto", 1), (True, 1, "auto", 0), (False, 8, "auto", 0), (False, 1, 3, 3)]
+def test_updates_leave_a_core_to_the_process_that_reads_and_validations_take_all(record, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(trainer_module, "num_cores", lambda: 2)
+    made, seen = trainer(tiny_experiment([record], workers=1), tmp_path / "run"), {}
 
+    def noting(name):
+        function = getattr(made.learner, name)
 
-@pytest.mark.parametrize(("finds_motion", "cores", "wanted", "expected"), READING)
-def test_a_process_reads_ahead_where_motion_is_found(finds_motion, cores, wanted, expected):
-    assert count_workers(wanted, finds_motion=finds_motion, device_type="cpu", cores=cores, processes=1) == expected
+        def noted(*arguments, **options):
+            seen.setdefault(name, set()).add(torch.get_num_threads())
+            return function(*arguments, **options)
 
+        monkeypatch.setattr(made.learner, name, noted)
 
-@pytest.mark.parametrize(("finds_motion", "cores", "expected"), [(False, 32, 4), (True, 2, 4), (True, 8, 7), (True, 32, 12)])
-def test_more_processes_find_motion_beside_a_gpu(finds_motion, cores, expected):
-    assert count_workers("auto", finds_motion=finds_motion, device_type="cuda", cores=cores, processes=1) == expected
+    noting("compute_gradients"), noting("validate")
+    with one_thread(torch.get_num_threads, torch.set_num_threads):
+        torch.set_num_threads(2)
+        made.run()
+    assert seen == {"compute_gradients": {1}, "validate": {2}}
 
 
 @pytest.mark.parametrize(
