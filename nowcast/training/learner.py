@@ -6,7 +6,7 @@ seed and the number of the step, so a resumed run repeats an uninterrupted one.
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -167,15 +167,20 @@ class Learner:
         if self.average:
             self.average.update(self.model, step)
 
-    def validate(self, batches: Batches | Kept, num_batches: int, baselines: Baselines) -> Validation:
+    def validate(
+        self, batches: Batches | Kept, num_batches: int, baselines: Baselines, before_batch: Callable[[], None] = lambda: None
+    ) -> Validation:
         """Score the forecasting weights on batches 0 to `num_batches` - 1, beside the baselines.
 
         With a moving average these are the averaged weights; calibrated buffers are then set in both.
+
+        before_batch: called before each batch; may raise to end the validation
         """
         with self._forecasting_weights():
             return validate(
                 self.model, batches, num_batches, transform=self.transform, loss=self.loss,
                 device=self.device, precision=self.precision, baselines=baselines, start=self.start_calibration,
+                before_batch=before_batch,
             )  # fmt: skip
 
     def forecast(self, batch: Batch) -> np.ndarray:

@@ -36,7 +36,7 @@ from nowcast.training.recorder import Draw, Recorder
 from nowcast.training.run_folder import METRICS, first_validation
 from nowcast.training.snapshots import Snapshots
 from nowcast.training.state import TrainingState
-from nowcast.training.validation import Kept, Scores, Validation
+from nowcast.training.validation import Kept, Scores, Validation, scores_of_start
 
 log = logging.getLogger(__name__)
 VALIDATION_SEED = 1 << 32  # larger than every training seed, so that validation never draws the training's cases
@@ -73,6 +73,7 @@ class Trainer:
         self.unread: list[StepOutcome] = []
         self.most_unread = 1 if learner.device.type == "cuda" else 0
         self.newest_loss = math.nan
+        self.stop = StopRequest()
         self.start_scores: dict[str, Scores] = {}  # of the weights before the first step, by their name, for the log
 
     def prepare_data(self) -> None:
@@ -122,19 +123,19 @@ class Trainer:
         """
         self.learner.model.train()
         with (
-            stop_on_signals() as stop,
+            stop_on_signals() as self.stop,
             Progress("training", total=self.num_steps, unit="step", start=self.state.step) as progress,
             # closed here: a worker that outlives this run and dies later would end the next run of this process
             contextlib.closing(self.load_batches()) as batches,
             self.recorder.opened(self.state.validated_step, config.as_dict(self.learner.experiment)),
         ):
             self._announce()
-            self.start_scores = self._read_start_scores()
+            self.start_scores = scores_of_start(first_validation(self.output / METRICS))
             if not self.state.step:
                 self._save_last()  # can be resumed from the start on; and a full disk is found before any work is done
             watch = Stopwatch()
             while True:
-                self._stop_if_asked(stop, watch)
+                self._stop_if_asked(watch)
                 if self._is_validation_due():
                     self.read_outcomes(watch)
                     self._validate_and_save(watch)
@@ -144,7 +145,7 @@ class Trainer:
                     with self.cores_left():
                         self.update(batches, watch)
                 except LoadingError as error:
-                    self._save_and_raise(error, stop, watch)
+                    self._save_and_raise(error, watch)
                 progress.advance(loss=f"{self.newest_loss:.4g}")
         self.measure_members()
         return Result(self.output, self.state.step, self.state.best_step, self.state.best_loss)
@@ -175,8 +176,7 @@ class Trainer:
 
     def cores_left(self) -> AbstractContextManager:
         """Return a block in which torch leaves a core to each process that reads ahead, if that is the faster."""
-        model = self.learner.model
-        weights_per_cell = num_parameters(model) / model.cell_multiple**2
+        weights_per_cell = num_parameters(self.learner.model) / self.learner.model.cell_multiple**2
         return cores_left_to(self.num_workers, weights_per_cell=weights_per_cell, cores=num_cores() // distributed.size_here())
 
     def update(self, batches: Iterator[Batch], watch: Stopwatch) -> None:
@@ -257,7 +257,8 @@ class Trainer:
         if self.validation_batches is None:
             self.state.best_step = self.state.step
             return True
-        validation = self.learner.validate(self.validation_batches, self.num_validation_batches, self.baselines)
+        cases = self.validation_batches, self.num_validation_batches
+        validation = self.learner.validate(*cases, self.baselines, before_batch=self._end_if_asked)
         if not math.isfinite(validation.loss):
             raise self._divergence(self.state.step, f"validation loss {validation.loss:.4g}")
         is_best = self.state.judge(validation.loss, patience=self.settings.plateau_patience, delta=self.settings.plateau_delta)
@@ -277,13 +278,6 @@ class Trainer:
             log.info("step 0, %s: %s", name, summary)
             self.start_scores = {name: validation.network}
 
-    def _read_start_scores(self) -> dict[str, Scores]:
-        """Return the scores before the first step, by the name of the weights; empty where they are not known (any more)."""
-        event = first_validation(self.output / METRICS)
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-            return {event["weights"]: Scores.from_dict(event)}
-        return {}
-
     def measure_members(self) -> None:
         if distributed.is_first() and self.learner.loss.takes_distributions:
             most = self.learner.experiment.training.validation_cases
@@ -294,22 +288,30 @@ class Trainer:
             raise self._divergence(self.state.step, f"{name} is not finite")
         self.snapshots.save_last(self.state)
 
-    def _stop_if_asked(self, stop: StopRequest, watch: Stopwatch) -> None:
-        """Save and end the run where this or another process has received a signal: all stop after the same step."""
-        if received := distributed.largest(stop.received):
-            stop.received = received
-            self.read_outcomes(watch)
-            self._save_and_stop(stop)
+    def _is_asked_to_stop(self) -> bool:
+        """Return whether this or another process has received a signal: all stop after the same step or validation batch."""
+        self.stop.received = distributed.largest(self.stop.received)
+        return bool(self.stop.received)
 
-    def _save_and_stop(self, stop: StopRequest) -> None:
-        self._save_last()
-        raise stop.error(f"stopped at step {self.state.step:,}, state saved; --resume goes on from there")
+    def _stop_if_asked(self, watch: Stopwatch) -> None:
+        if self._is_asked_to_stop():
+            self._save_and_stop(watch)
 
-    def _save_and_raise(self, error: LoadingError, stop: StopRequest, watch: Stopwatch) -> None:
-        """Save and end the run: no batch can be read, perhaps because the signal to stop has ended the workers as well."""
+    def _end_if_asked(self) -> None:
+        """End the run in a validation, before which the state was saved."""
+        if self._is_asked_to_stop():
+            raise self.stop.error(f"stopped in the validation of step {self.state.step:,}; --resume goes on from there")
+
+    def _save_and_stop(self, watch: Stopwatch) -> None:
         self.read_outcomes(watch)
-        if stop.received:
-            self._save_and_stop(stop)
+        self._save_last()
+        raise self.stop.error(f"stopped at step {self.state.step:,}, state saved; --resume goes on from there")
+
+    def _save_and_raise(self, error: LoadingError, watch: Stopwatch) -> None:
+        """Save and end the run: no batch can be read, perhaps because the signal to stop has ended the workers as well."""
+        if self.stop.received:
+            self._save_and_stop(watch)
+        self.read_outcomes(watch)
         self._save_last()
         raise LoadingError(f"{error}\nStopped at step {self.state.step:,}, state saved; --resume goes on from there.")
 

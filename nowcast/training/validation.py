@@ -1,7 +1,8 @@
 """Validation: the loss and the scores, in mm/h, of a network on fixed cases while it trains."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,13 @@ class Validation:
         return f"validation loss {self.loss:.5g}, {', '.join(parts)}"
 
 
+def scores_of_start(event: Mapping[str, Any]) -> dict[str, Scores]:
+    """Return the scores before the first step, by the name of the weights; empty where `event` does not tell them."""
+    with suppress(KeyError, TypeError, ValueError, AttributeError):
+        return {event["weights"]: Scores.from_dict(event)}
+    return {}
+
+
 class Kept:
     """Batches that are read once and then kept in memory, up to `most_bytes`.
 
@@ -117,11 +125,13 @@ def validate(
     precision: torch.dtype,
     baselines: Baselines,
     start: Mapping[str, Tensor] = NO_START,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> Validation:
     """Forecast batches 0 to `num_batches` - 1 and score the forecasts beside `baselines`, at their thresholds.
 
     Each of several processes forecasts its share of the cases; all return the scores of all cases. Afterwards a model that
     forecasts distributions is calibrated on these cases; `start`: calibrated buffers of the checkpoint it started from.
+    `before_batch` is called before each batch, and may raise to end the validation.
     Raises DataError (exit 3) if nothing was observed in any of them: their loss would be 0, better than any other.
     """
     model.eval()
@@ -130,6 +140,7 @@ def validate(
     totals: dict[str, list[Sums]] = {}  # by forecaster, per batch
     calibration = model.calibration(transform, baselines.thresholds, start=start)
     for k in range(num_batches):
+        before_batch()
         batch = batches[k]
         with arithmetic(device, precision):
             past = network_input(batch.past.to(device), transform)

@@ -1,7 +1,6 @@
 """A resumed run is the straight run, bit for bit, wherever and however it was stopped; and only the same run is resumed."""
 
 import hashlib
-import json
 import os
 import random
 import signal
@@ -13,7 +12,7 @@ import pytest
 import torch
 from makers import command, rain, tiny_experiment, write_record
 from makers.processes import run_beside
-from makers.runs import straight_run, train
+from makers.runs import assert_same, events, straight_run, train
 
 from nowcast import config
 from nowcast.commands.train import draw_curves
@@ -24,6 +23,7 @@ from nowcast.errors import CheckpointError, DivergenceError, LoadingError, Outpu
 from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint
 from nowcast.report import training_curves
 from nowcast.runtime import outputs
+from nowcast.training.baselines import Baselines
 from nowcast.training.learner import Learner
 from nowcast.training.run_folder import CONFIG, METRICS
 from nowcast.training.snapshots import Snapshots
@@ -52,23 +52,6 @@ def tiny_with_state(records, **training):
     """Everything that has a state: an average, momenta, plateaus, a learning rate that falls with them."""
     keys = {"steps": STEPS, "validate_every": 4, "schedule": "plateau", "plateau_patience": 1, "warmup_steps": 2, "clip": 1.0}
     return tiny_experiment(records, **{**keys, **training})
-
-
-def assert_same(one, other):
-    for name in (LAST, BEST):
-        mine, theirs = read_checkpoint(one / name), read_checkpoint(other / name)
-        assert set(mine.tensors) == set(theirs.tensors)
-        for key, tensor in mine.tensors.items():
-            assert torch.equal(tensor, theirs.tensors[key]), f"{name}: {key}"
-        assert {**mine.metadata, "config": None} == {**theirs.metadata, "config": None}
-    assert events(one) == events(other)
-
-
-def events(run):
-    """What metrics.jsonl says but for the speed."""
-    speed = ("windows_per_second", "waiting_share")
-    lines = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in speed} for line in lines]
 
 
 def after_update(step, act):
@@ -100,6 +83,27 @@ def test_a_run_stopped_by_a_signal_and_resumed_is_the_straight_one(place, tmp_pa
     assert stopped.value.exit_code == 128 + number
     assert read_checkpoint(tmp_path / "run" / LAST).metadata["step"] == step
     train(experiment(place, workers=workers), tmp_path / "run", resume=True)
+    assert_same(place / "straight", tmp_path / "run")
+
+
+@pytest.mark.parametrize("step", [0, 4, STEPS])
+def test_a_signal_during_a_validation_ends_it_at_once_and_loses_nothing(place, tmp_path, monkeypatch, step):
+    score, scored = Baselines.score, []
+
+    def score_then_signal(self, k, batch):
+        scored.append(k)
+        if len(scored) == 2 * {0: 0, 4: 1, STEPS: 3}[step] + 1:  # the first of two batches
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score(self, k, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Baselines, "score", score_then_signal)
+        with pytest.raises(Stopped, match=f"stopped in the validation of step {step}; --resume goes on from there") as stopped:
+            train(experiment(place), tmp_path / "run")
+    assert stopped.value.exit_code == 143
+    assert scored[-2:] != [0, 1]
+    assert read_checkpoint(tmp_path / "run" / LAST).metadata["step"] == step
+    train(experiment(place), tmp_path / "run", resume=True)
     assert_same(place / "straight", tmp_path / "run")
 
 
