@@ -190,6 +190,13 @@ def test_small_tiles_are_taken_on_a_cpu_where_they_cost_little():
     assert chosen(400, num_bytes=1e8).margin == chosen(400).margin
 
 
+@pytest.mark.parametrize(("per_cell", "num_bytes", "kind"), [(17_000, 4e9, "cuda"), (17_000, 4e9, "cpu"), (400, 1e8, "cpu")])
+def test_the_largest_tile_takes_no_more_memory_than_it_may(per_cell, num_bytes, kind):
+    tiling = choose_tiles((4400, 3800), 4, num_bytes=num_bytes, per_cell=per_cell, reach=68, device=torch.device(kind))
+    largest = max((y.read.stop - y.read.start) * (x.read.stop - x.read.start) for y, x in tiling)
+    assert 0.6 * num_bytes < largest * per_cell <= num_bytes
+
+
 def test_memory_is_not_reckoned_too_small(model):
     needed = bytes_per_cell(runner(model), PAST, LEADS, SHAPE, CPU) * math.prod(SHAPE)
     taken = tiles.peak_bytes(lambda: runner(model)(past(), LEADS), CPU)
