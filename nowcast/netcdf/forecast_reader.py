@@ -14,7 +14,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import TRAINING_PERIODS, maker, text
-from nowcast.netcdf.files import OPEN_FILES, expand, library_errors, unreadable
+from nowcast.netcdf.files import OPEN_FILES, expand, is_first, library_errors, unreadable
 from nowcast.netcdf.forecast_amounts import of_steps, with_intervals, with_undeclared
 from nowcast.netcdf.forecast_layout import ForecastLayout, own_members, read_layout
 from nowcast.netcdf.places.comparison import difference
@@ -183,7 +183,8 @@ def read_forecast(
     check_given(units, zr_a, zr_b)
     files = _open_usable(expand(where), where, variable=variable, strict=strict, units=units, zr_a=zr_a, zr_b=zr_b)
     for inferred in sorted({file.times.inferred for file in files} - {None}):
-        log.info("%s: no forecast_reference_time is stated; it is taken from %s", where, inferred)
+        if is_first(Path(where, "any"), inferred):  # `inspect` opens what it is given more than once
+            log.info("%s: no forecast_reference_time is stated; it is taken from %s", where, inferred)
     references, leads, sources = order_cases(files, str(where))
     files = with_undeclared(with_intervals(files, leads), lambda file, position: _selection(file, position, 1, 0))
     layout, num_parts = files[0].layout, sources.shape[2]

@@ -270,11 +270,14 @@ def test_cases_and_leads_are_found_in_any_layout(tmp_path, record, name):
         assert found.read(case, [len(values) - 1])[:, 0, 0].tolist() == values[-1:]
 
 
-def test_an_inferred_reference_time_is_logged(tmp_path, record, caplog):
+def test_an_inferred_reference_time_is_logged_once_for_each_file(tmp_path, record, caplog):
     caplog.set_level("INFO", logger="nowcast")
     dims, sizes, times, _ = CF_LAYOUTS["one series of one lead time"]
-    read_forecast(reshaped(tmp_path / "f.nc", record, dims=dims, sizes=sizes, times=times))
-    assert "f.nc: no forecast_reference_time is stated; it is taken from the time less the forecast_period" in caplog.text
+    for name in ("f.nc", "g.nc", "f.nc"):
+        read_forecast(reshaped(tmp_path / name, record, dims=dims, sizes=sizes, times=times))
+    for name in ("f.nc", "g.nc"):
+        said = f"{name}: no forecast_reference_time is stated; it is taken from the time less the forecast_period"
+        assert caplog.text.count(said) == 1
 
 
 def test_a_reference_time_that_could_be_any_is_refused(tmp_path, record):

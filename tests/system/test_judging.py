@@ -110,6 +110,9 @@ def test_a_folder_of_perfect_forecasts_is_perfect(here, fields):
     (here / "fc").mkdir()
     for position in REFERENCES:
         pysteps_export(here / "fc", futures(truth(fields), position), name=str(position), reference=reference(position))
+    _, _, err = command("evaluate", "fc", "--observations", "observed.nc")
+    assert "fc: no forecast_reference_time is stated; it is taken from what pysteps counts its times from\n" in err
+    assert "fc states no map projection: assumed to be that of observed, whose coordinates are the same\n" in err
     found = evaluated("fc")
     assert {name for name, *_ in found} >= {"fc", "persistence", "extrapolation"}
     assert found["fc", "csi", "5.0", "1.0"]["num_cases"] == str(len(REFERENCES))
@@ -117,9 +120,6 @@ def test_a_folder_of_perfect_forecasts_is_perfect(here, fields):
     assert float(found["fc", "rmse", "10.0", ""]["value"]) == 0
     assert float(found["persistence", "rmse", "10.0", ""]["value"]) > 0
     assert not any(score in PROBABILITY_SCORES for _, score, _, _ in found)  # all are deterministic
-    _, _, err = command("evaluate", "fc", "--observations", "observed.nc")
-    assert "fc: no forecast_reference_time is stated; it is taken from what pysteps counts its times from\n" in err
-    assert "fc states no map projection: assumed to be that of observed, whose coordinates are the same\n" in err
 
 
 def test_an_ensemble_stands_beside_deterministic_forecasts(here, fields):
