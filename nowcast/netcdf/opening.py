@@ -20,7 +20,7 @@ from nowcast.netcdf.files import OPEN_FILES, expand, is_first, library_errors
 from nowcast.netcdf.places.comparison import is_same_series
 from nowcast.netcdf.places.grid import Grid, carried, read_grid
 from nowcast.netcdf.rain.statements import Doubt
-from nowcast.netcdf.rain.totals import MOST_READ, never_falls, restarts, says_total
+from nowcast.netcdf.rain.totals import compared, refusal, says_total, total_of
 from nowcast.netcdf.rain.units import check_given
 from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.reading import make_layouts, own_step, settled, warn_of_other_steps
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 FORECASTS = "forecasts among records"  # topic of a warning that is logged once per folder
 MANY = 20  # files from which on progress is shown while they are opened
 _DAY = np.timedelta64(86400, "s")
-_RISES = 3  # steps in which amounts must rise without a fall to be a total
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,7 @@ def _inspect(path: Path, variable: str | None, *, units: str | None, own_too: bo
         times = np.atleast_1d(_frame_times(dataset, field, path))
         interval = stated_interval(dataset, field, times, str(path)) if field.kind == "amount" else None
         if field.kind == "amount" and interval is None and says_total(dataset.variables[field.variable]):
-            raise DataError(_total(f"{path}: {field.variable}"))
+            raise DataError(refusal(f"{path}: {field.variable}"))
         doubt = doubtful_interval(dataset, field, times) if field.kind == "amount" and interval is None else None
         sequences = len(dataset.dimensions[SEQUENCE]) if SEQUENCE in field.frame_dims else 0
         if sequences:
@@ -286,34 +285,19 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, ind
 
 
 def _refuse_totals(record: Record, index: Index | None) -> None:
-    """Raise DataError (exit 3) for totals: amounts that never decrease in the middle or at the end of a record.
-
-    They may fall in one step: totals since midnight start again.
-    """
-    num = min(len(record), MOST_READ)
-    places = [range(first, first + num) for first in {(len(record) - num) // 2, len(record) - num}]
-    paths = sorted({record.source(position) for place in places for position in place})
+    """Raise DataError (exit 3) for totals: amounts that never decrease, or in one step: those since midnight start again."""
+    paths = sorted({record.source(position) for place in compared(len(record)) for position in place})
     what = f"falls {record.layouts[0]!r}"
     if index is not None and index.recall(what, paths):
         return
     try:
-        read = [record.read(place) for place in places]
+        said = total_of(record.read, len(record))
     except DataError:  # a damaged frame is reported where it is used
         return
-    never = any(never_falls(fields, least=_RISES) for fields in read)
-    are_totals = never or any(restarts(fields, least=_RISES + 1) for fields in read)
-    if index is not None and not are_totals:
+    if said:
+        raise DataError(refusal(f"{record.paths[0]}: {record.variable}, which {said},"))
+    if index is not None:
         index.remember(what, paths, "true")
-    if are_totals:
-        falls = "never falls" if never else "falls in one step alone"
-        raise DataError(_total(f"{record.paths[0]}: {record.variable}, which {falls},"))
-
-
-def _total(what: str) -> str:
-    return (
-        f"{what} is a total since the start of a run.\n"
-        "Expected amounts of each time step: `cdo deltat IN.nc OUT.nc` takes the differences."
-    )
 
 
 def _nominal_times(times: np.ndarray, name: str) -> np.ndarray:

@@ -171,6 +171,25 @@ def test_a_record_of_totals_that_start_again_is_refused(tmp_path):
     np.testing.assert_allclose(open_one(write(tmp_path / "b.nc", waning, units="mm")).read([6]), 12 * waning[6:7], rtol=1e-5)
 
 
+def test_totals_since_midnight_are_found_in_spite_of_dry_evenings(tmp_path):
+    """Nothing changes in the middle and at the end, where the totals of dry evenings stay as they are."""
+    day = np.concatenate([np.zeros((5, 12, 16)), rain(frames=8, shape=(12, 16)), np.zeros((11, 12, 16))])
+    since_midnight = np.concatenate([np.cumsum(day, axis=0)] * 2)
+    with pytest.raises(DataError, match=r"a.nc: rr, which never falls, is a total since the start"):
+        open_one(write(tmp_path / "a.nc", since_midnight, units="mm"))
+    amounts = np.concatenate([day] * 2)
+    record = open_one(write(tmp_path / "b.nc", amounts, units="mm"))
+    np.testing.assert_allclose(record.read([30])[0], 12 * amounts[30], rtol=1e-5)
+
+
+def test_rain_that_sets_in_is_no_total(tmp_path):
+    """Amounts that rise in three steps of a dry record, as rain enters the grid."""
+    amounts = np.zeros((60, 12, 16))
+    for n in range(4):
+        amounts[24 + n, :, : n + 1] = 0.5  # among frames 20 to 27
+    assert open_one(write(tmp_path / "a.nc", amounts, units="mm")).read([27]).max() == 6
+
+
 def test_one_shower_that_decays_at_once_is_no_total(tmp_path):
     amounts = np.zeros((10, 16, 16), np.float32)
     amounts[:, 8, 8] = [0, 0, 0.1, 0.2, 0.3, 0.4, 0.1, 0.1, 0.1, 0.1]
