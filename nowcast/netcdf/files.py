@@ -30,6 +30,7 @@ _MOST_SNIFFED = 1000  # files whose format is found from their content, for a me
 _ORIGINALS = FORMATS.keys() - {"image", "netcdf", "zarr", "bom"}  # pictures may be of anything
 _NUM_OPEN = 16  # files kept open
 _WARNED: set[tuple[Path, str]] = set()  # folder and topic of each warning that has been logged
+_ORIGINALS_OF: dict[Path, Path] = {}  # temporary copies that are open, and the files that warnings name in their place
 
 
 def is_first(file: Path, what: str) -> bool:
@@ -37,15 +38,26 @@ def is_first(file: Path, what: str) -> bool:
 
     Files of an archive are usually alike, so one warning per folder is enough.
     """
-    is_new = (file.parent, what) not in _WARNED
-    _WARNED.add((file.parent, what))
+    folder = _ORIGINALS_OF.get(file, file).parent
+    is_new = (folder, what) not in _WARNED
+    _WARNED.add((folder, what))
     return is_new
+
+
+@contextlib.contextmanager
+def standing_for(copy: Path, original: Path) -> Iterator[None]:
+    """Context manager within which warnings about a temporary copy name the original, once per folder of originals."""
+    _ORIGINALS_OF[copy] = original
+    try:
+        yield
+    finally:
+        del _ORIGINALS_OF[copy]
 
 
 def warn_once(path: Path, text: str) -> None:
     """Log a warning for the first such file of a folder."""
     if is_first(path, text):
-        log.warning("%s: %s", path, text)
+        log.warning("%s: %s", _ORIGINALS_OF.get(path, path), text)
 
 
 def expand(argument: str | Path) -> list[Path]:

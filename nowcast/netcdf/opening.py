@@ -279,7 +279,7 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, ind
     if guessed.any():
         of_frames = guessed[record.frame_sources[:, 0]]
         warn_of_other_steps(record.times, of_frames, record.time_step, files[guessed.argmax()].path, record.variable)
-    if any(file.field.kind == "amount" and (file.interval is None or file.interval.is_spacing) for file in files):
+    if any(layout.may_be_total for layout in record.layouts):
         _refuse_totals(record, index)
     return record
 

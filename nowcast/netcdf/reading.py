@@ -85,7 +85,8 @@ def make_layouts(
         alike.setdefault(file.field, []).append(file)
         if key not in layouts:
             conversion, source = _conversion(file, key[-1] or step, zr_a, zr_b)
-            layouts[key] = FrameLayout(file.field, conversion, file.grid.turned, file.sequence_length, source)
+            unsure = file.field.kind == "amount" and (file.interval is None or file.interval.is_spacing)
+            layouts[key] = FrameLayout(file.field, conversion, file.grid.turned, file.sequence_length, source, unsure)
             conversions.setdefault(file.field, conversion)
             _warn_of_own_step(file, key[-1], step)
     _warn_of_intervals(files)

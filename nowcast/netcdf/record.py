@@ -4,6 +4,7 @@ Fields are read when they are needed, as float32 mm/h with NaN for missing and r
 so it can be pickled and sent to other processes. `damage.py` reads frames that are damaged as missing.
 """
 
+import dataclasses
 import hashlib
 import itertools
 import logging
@@ -34,7 +35,8 @@ class FrameLayout:
     """How the frames of a file are read; equal files share one object.
 
     `turned`: whether rows of the file start in the south, and columns in the east. `sequence_length`: number of frames in each
-    sequence, 0 if the file has no sequences. Frames are numbered consecutively over all sequences.
+    sequence, 0 if the file has no sequences. Frames are numbered consecutively over all sequences. `may_be_total`: whether the
+    interval of an amount is not clearly stated, so that it may be a total since the start of a run.
     """
 
     field: Field
@@ -42,6 +44,7 @@ class FrameLayout:
     turned: tuple[bool, bool]
     sequence_length: int
     interval_source: str = ""  # where the interval of an amount is stated
+    may_be_total: bool = dataclasses.field(default=False, repr=False)  # not in `Record.digest`
 
     def selections(self, frame: int, count: int) -> list[dict[str, slice]]:
         """Return the slice of each dimension for `count` frames from `frame` on: one selection, or one per sequence."""

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from makers import command
 from makers.originals import START, converted, counts, stored
+from makers.stored import open_one
 
 from nowcast.convert.sniffing import format_of
 
@@ -151,3 +152,57 @@ def test_attributes_of_a_zarr_store_that_netcdf_cannot_hold_are_left_out(tmp_pat
     stored_rr.attrs.update(odd | {"_Unsigned": True})
     record = converted(tmp_path / "a.zarr", *(("--variable", f"{group}/rr") if group else ()))
     np.testing.assert_array_equal(record.read(range(3)), fields.view(np.uint8))
+
+
+def store(folder, fields, *, minutes=None, **attributes):
+    """A Zarr store of fields (time, y, x), 5 minutes apart or at `minutes`."""
+    pytest.importorskip("zarr")
+    made = dataset(fields, **attributes)
+    if minutes is not None:
+        made["time"] = ("time", START.astype("datetime64[ns]") + np.array(minutes) * np.timedelta64(60, "s"))
+    made.to_zarr(folder / "a.zarr", zarr_format=2, encoding={"rr": {"_FillValue": None}})
+    return folder / "a.zarr"
+
+
+def test_totals_of_a_store_that_start_dry_are_refused(tmp_path):
+    """As in a NetCDF file, not only the first frames are compared."""
+    dry = np.zeros((6, 12, 14), np.float32)
+    totals = np.cumsum([counts(seed=n) for n in range(8)], axis=0).astype(np.float32)
+    path = store(tmp_path, np.concatenate([dry, totals]), units="mm", long_name="precipitation")
+    said = f"error: {path}: rr, which never falls, is a total since the start of a run.\nExpected amounts of each time step"
+    code, _, err = command("convert", path, "--output", tmp_path / "out")
+    assert (code, said in err) == (3, True), err
+
+
+def test_the_interval_of_amounts_in_a_store_comes_from_all_times(tmp_path):
+    """The first frames are 30 minutes apart, and not in order."""
+    fields = np.stack([counts(seed=n) for n in range(10)]).astype(np.float32) / 8
+    minutes = [60, 0, 30, 65, 70, 75, 80, 85, 90, 95]
+    record = converted(store(tmp_path, fields, minutes=minutes, units="mm", long_name="rain"))
+    np.testing.assert_allclose(record.read(range(10)), 12 * fields[np.argsort(minutes)], rtol=1e-6)
+
+
+def test_codes_in_later_frames_of_a_store_are_found(tmp_path):
+    fields = np.stack([counts(seed=n) for n in range(12)]).clip(0, 90).astype(np.uint8)
+    fields[6:, :3] = 255
+    path = store(tmp_path, fields, units="mm/h", scale_factor=0.1)
+    _, _, err = command("convert", path, "--output", tmp_path / "out")
+    rates = open_one(tmp_path / "out").read(range(12))
+    assert np.isnan(rates[6:, :3]).all()
+    np.testing.assert_allclose(rates[:6], fields[:6] * 0.1, rtol=1e-6)
+    assert err.count(f"{path}: rr: 255, which would be 25.5 mm/h, is taken as missing") == 1
+
+
+def test_warnings_about_a_store_name_it_once(tmp_path):
+    import xarray
+
+    fields = np.stack([counts(seed=n) for n in range(4)]).astype(np.float32)
+    path = store(tmp_path, fields, units="mm", standard_name="rainfall_amount", cell_methods="time: sum")
+    bounded = xarray.open_dataset(path, engine="zarr", decode_times=False).load()
+    bounded["time_bnds"] = ("time", "nv"), bounded.time.values[:, None] + np.array([0, 5])
+    bounded.time.attrs |= {"bounds": "time_bnds", "units": f"minutes since {START}"}
+    bounded.drop_encoding().to_zarr(tmp_path / "b.zarr", zarr_format=2, consolidated=False)
+    code, out, err = command("convert", tmp_path / "b.zarr", "--output", tmp_path / "out")
+    assert code == 0, err
+    named = [line for line in (out + err).splitlines() if "before the ends of its intervals" in line]
+    assert [line.split(" are ")[0] for line in named] == [f"{tmp_path / 'b.zarr'}: the times of rr"]

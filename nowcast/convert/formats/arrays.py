@@ -5,6 +5,7 @@ folder, and read as records.
 """
 
 import contextlib
+import math
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,15 +17,22 @@ import numpy as np
 from nowcast.convert.formats import records
 from nowcast.convert.original import ZARR, Options, Original
 from nowcast.errors import DataError
-from nowcast.netcdf.files import OPEN_FILES
+from nowcast.netcdf.files import OPEN_FILES, standing_for, warn_once
 from nowcast.netcdf.places.axes import angle
+from nowcast.netcdf.places.grid import Grid, carried, read_grid
 from nowcast.netcdf.rain.candidates import rank
+from nowcast.netcdf.rain.dryness import refine
+from nowcast.netcdf.rain.packing import decode
+from nowcast.netcdf.rain.totals import refusal, total_of
 from nowcast.netcdf.rain.units import RAIN_NAMES, meaning
-from nowcast.netcdf.record import Record
+from nowcast.netcdf.rain.variable import Field, find_field
+from nowcast.netcdf.record import FrameLayout, Record
 from nowcast.runtime.signals import held
 
 _AT_ONCE = 8  # frames in a temporary file
-_FIRST = 4  # frames from which grid, units and interval are read
+_FIRST = 4  # frames from which grid and units are read
+_SAMPLE = 4  # frames over all the time in which undeclared codes are searched
+_MOST_CELLS = 1 << 18  # largest number of cells of a frame in which codes and totals are searched
 _BOUNDS = re.compile(r"_(bnds|bounds)$", re.IGNORECASE)
 _PLAIN = (str, int, float, np.number)  # types of attributes that every NetCDF file can hold
 
@@ -46,17 +54,13 @@ def _is_grouped(path: Path, variable: str | None) -> bool:
 
 
 def scan(path: Path, options: Options) -> list[Original]:
-    """Return the frames of a store or file. Raises DataError (exit 3) if no rain is found in it."""
+    """Return the frames of a store or file. Raises DataError (exit 3) if no rain is found in it, or totals since a start."""
     if _is_plain(path, options):
         return records.scan(path, options)
     with _dataset(path, options) as (dataset, name), tempfile.TemporaryDirectory() as folder:
-        record, dim = _first(dataset, name, Path(folder), path)
-        originals = records.frames_of(record, record.paths[0])
-        OPEN_FILES.close()
-        if dim is None:
-            return originals
-        series = originals[0].series
-        return [replace(each, series=series) for each in _all_frames(dataset, record, Path(folder), path)]
+        record = _described(dataset, name, Path(folder), path)
+        _refuse_totals(record, dataset, path)
+        return records.frames_of(record, record.paths[0])
 
 
 def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
@@ -65,12 +69,10 @@ def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.nd
         yield from records.read(path, numbers, options)
         return
     with _dataset(path, options) as (dataset, name), tempfile.TemporaryDirectory() as folder:
-        record, dim = _first(dataset, name, Path(folder), path)
-        layout = record.layouts[0]
+        layout = _described(dataset, name, Path(folder), path).layouts[0]
         for block in _batched(numbers):
-            chosen = dataset if dim is None else dataset.isel({dim: list(block)})
             temporary = Path(folder) / f"{block[0]}.nc"
-            _write(chosen, name, temporary)
+            _write(_frames(dataset, layout.field, block), layout.field.variable, temporary)
             yield from records.stored(temporary, range(len(block)), layout)
             temporary.unlink()
 
@@ -158,20 +160,77 @@ def _says_rain(declared: dict) -> bool:
     return declared.get("standard_name") in RAIN_NAMES or (parsed is not None and parsed.kind != "dimensionless")
 
 
-def _first(dataset, name: str | None, folder: Path, path: Path) -> tuple:
-    """Return a record of the first frames, and the dimension of the frames; None for a single frame."""
+def _described(dataset, name: str | None, folder: Path, path: Path) -> Record:
+    """Return a record of all frames: grid and codes from some frames, times and interval from a dry file of four cells.
+
+    That file is the only one of the record. `path` is the original, which messages name.
+    """
+    field, grid = _field_and_grid(dataset, name, folder / "first.nc", path)
+    small = dataset.isel({field.y_dim: slice(2), field.x_dim: slice(2)})
+    values = small[field.variable]
+    empty = values.copy(data=np.zeros(values.shape, values.dtype))
+    temporary = folder / f"{path.stem}.nc"
+    _write(small.assign({field.variable: empty}), field.variable, temporary)
+    try:
+        with standing_for(temporary, path):
+            record = records.opened(temporary, field.variable)
+    except DataError as error:
+        raise DataError(str(error).replace(str(temporary), str(path))) from None
+    finally:
+        OPEN_FILES.close_one(temporary)
+    layout = replace(record.layouts[0], turned=grid.turned)
+    field = _with_codes(dataset, layout, len(record.frame_sources), path)
+    return replace(record, grid=grid, layouts=(replace(layout, field=field),))
+
+
+def _field_and_grid(dataset, name: str | None, temporary: Path, path: Path) -> tuple[Field, Grid]:
+    """Return the field and the grid of a dataset, read from a temporary file of a few frames."""
     fields = [dataset[name]] if name else [values for values in dataset.data_vars.values() if values.ndim > 2]
     dims = [dim for field in fields for dim, size in zip(field.dims, field.shape, strict=True) if size > 1]
     dims.sort(key=lambda dim: not _counts_time(dataset, dim))
     is_series = bool(fields) and sum(size > 1 for size in fields[0].shape) > 2
-    temporary = folder / "first.nc"
     _write(dataset.isel({dims[0]: slice(_FIRST)}) if is_series else dataset, name, temporary)
-    try:
-        record = records.opened(temporary, name)
-    except DataError as error:
-        raise DataError(str(error).replace(str(temporary), str(path))) from None
-    frame_dims = record.layouts[0].field.frame_dims
-    return record, frame_dims[0] if frame_dims else None
+    with OPEN_FILES.lock, OPEN_FILES.briefly(temporary) as file:
+        field = find_field(file, str(path), name)
+        grid = read_grid(file, field, str(path))
+    return field, carried(grid, temporary)
+
+
+def _frames(dataset, field: Field, numbers: Sequence[int]):
+    """Return the dataset of some frames; the whole one if it has a single frame."""
+    return dataset.isel({field.frame_dims[0]: list(numbers)}) if field.frame_dims else dataset
+
+
+def _stored(dataset, field: Field, numbers: Sequence[int]) -> np.ndarray:
+    """Return frames (frame, y, x) as they are stored, on large grids only some rows."""
+    values = _frames(dataset, field, numbers)[field.variable]
+    values = values.transpose(*field.frame_dims, ..., field.y_dim, field.x_dim)
+    every = max(1, math.prod(values.shape[-2:]) // _MOST_CELLS)
+    return values[..., ::every, :].to_numpy().reshape(len(numbers), -1, values.shape[-1])
+
+
+def _with_codes(dataset, layout: FrameLayout, num_frames: int, path: Path) -> Field:
+    """Return the field with undeclared codes, found in a few frames, added to its packing, as records have it."""
+    field = layout.field
+    if not field.quantity.is_rain:
+        return field
+    numbers = np.unique(np.linspace(0, num_frames - 1, _SAMPLE).round().astype(int))
+    packing, remark = refine(_stored(dataset, field, numbers), field.packing, layout.conversion)
+    if remark:
+        warn_once(path, f"{field.variable}: {remark}")
+    return replace(field, packing=packing)
+
+
+def _refuse_totals(record: Record, dataset, path: Path) -> None:
+    """Raise DataError (exit 3) for totals since the start of a run, as for records."""
+    layout = record.layouts[0]
+
+    def read(place: range) -> np.ndarray:
+        numbers = record.frame_sources[list(place), 1]
+        return decode(_stored(dataset, layout.field, numbers), layout.field.packing, layout.conversion)
+
+    if layout.may_be_total and (said := total_of(read, len(record))):
+        raise DataError(refusal(f"{path}: {record.variable}, which {said},"))
 
 
 def _write(dataset, name: str | None, path: Path) -> None:
@@ -209,22 +268,3 @@ def _counts_time(dataset, dim: str) -> bool:
     """Return whether a dimension is called time, or its coordinate has units such as `hours since …`."""
     along = [values for values in dataset.variables.values() if values.dims == (dim,)]
     return dim.lower() == "time" or any("since" in str(values.attrs.get("units", "")) for values in along)
-
-
-def _all_frames(dataset, record: Record, folder: Path, path: Path) -> list[Original]:
-    """Return all frames, with times and intervals read as in records, from a temporary dry file of four cells.
-
-    record: record of the first frames
-    """
-    field = record.layouts[0].field
-    small = dataset.isel({field.y_dim: slice(2), field.x_dim: slice(2)})
-    values = small[field.variable]
-    empty = values.copy(data=np.zeros(values.shape, values.dtype))
-    temporary = folder / "times.nc"
-    _write(small.assign({field.variable: empty}), field.variable, temporary)
-    try:
-        return records.frames_of(records.opened(temporary, field.variable), temporary)
-    except DataError as error:
-        raise DataError(str(error).replace(str(temporary), str(path))) from None
-    finally:
-        OPEN_FILES.close_one(temporary)
