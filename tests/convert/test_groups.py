@@ -206,3 +206,4 @@ def test_warnings_about_a_store_name_it_once(tmp_path):
     assert code == 0, err
     named = [line for line in (out + err).splitlines() if "before the ends of its intervals" in line]
     assert [line.split(" are ")[0] for line in named] == [f"{tmp_path / 'b.zarr'}: the times of rr"]
+    assert "onsolidated" not in out + err

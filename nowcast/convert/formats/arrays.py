@@ -8,6 +8,7 @@ import contextlib
 import math
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -91,9 +92,11 @@ def _dataset(path: Path, options: Options) -> Iterator[tuple]:
     if engine == "zarr":
         ZARR.load("Zarr stores")
     try:
-        tree = xarray.open_datatree(
-            path.absolute(), engine=engine, mask_and_scale=False, decode_times=False, chunks=None, cache=False
-        )
+        with warnings.catch_warnings():  # xarray recommends consolidated metadata, which the user of a store cannot choose
+            warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated metadata", RuntimeWarning)
+            tree = xarray.open_datatree(
+                path.absolute(), engine=engine, mask_and_scale=False, decode_times=False, chunks=None, cache=False
+            )
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be opened ({str(error)[:100]}).\nExpected a whole store or file.") from error
     try:
