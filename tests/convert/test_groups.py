@@ -207,3 +207,11 @@ def test_warnings_about_a_store_name_it_once(tmp_path):
     named = [line for line in (out + err).splitlines() if "before the ends of its intervals" in line]
     assert [line.split(" are ")[0] for line in named] == [f"{tmp_path / 'b.zarr'}: the times of rr"]
     assert "onsolidated" not in out + err
+
+
+def test_units_that_a_store_states_count_more_than_given_ones(tmp_path):
+    fields = np.stack([counts(seed=n) for n in range(3)]).astype(np.float32)
+    path = store(tmp_path, fields, units="mm/h")
+    _, _, err = command("convert", path, "--output", tmp_path / "out", "--units", "0.01 mm/h")
+    assert 'rr states units "mm/h", which are used; "0.01 mm/h" (--units) is for files that state none' in err
+    np.testing.assert_array_equal(open_one(tmp_path / "out").read(range(3)), fields)

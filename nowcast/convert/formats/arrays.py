@@ -101,7 +101,7 @@ def _dataset(path: Path, options: Options) -> Iterator[tuple]:
         raise DataError(f"{path} cannot be opened ({str(error)[:100]}).\nExpected a whole store or file.") from error
     try:
         dataset, name = _chosen(tree, options, path)
-        if options.units and name:
+        if options.units and name and not _states_others(dataset[name].attrs, options.units, name, path):
             dataset = dataset.assign({name: dataset[name].assign_attrs(units=options.units)})
         try:
             yield dataset, name
@@ -109,6 +109,21 @@ def _dataset(path: Path, options: Options) -> Iterator[tuple]:
             raise DataError(f"{path} is damaged ({str(error)[:100]}).\nExpected a whole store or file.") from error
     finally:
         tree.close()
+
+
+def _states_others(declared: dict, given: str, name: str, path: Path) -> bool:
+    """Return whether a variable states units of rain that differ from those given by the user; log a warning if so.
+
+    Those of an amount without a stated interval may be given as a rate, such as mm/5min.
+    """
+    stated = str(declared.get("units") or declared.get("unit") or "")
+    meant, wanted = meaning(stated), meaning(given)
+    if meant is None or wanted is None or meant == wanted or meant.kind == "dimensionless":
+        return False
+    if (meant.kind, wanted.kind) == ("amount", "rate"):
+        return False
+    warn_once(path, f'{name} states units "{stated}", which are used; "{given}" (--units) is for files that state none')
+    return True
 
 
 def _chosen(tree, options: Options, path: Path) -> tuple:
