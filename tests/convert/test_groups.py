@@ -215,3 +215,12 @@ def test_units_that_a_store_states_count_more_than_given_ones(tmp_path):
     _, _, err = command("convert", path, "--output", tmp_path / "out", "--units", "0.01 mm/h")
     assert 'rr states units "mm/h", which are used; "0.01 mm/h" (--units) is for files that state none' in err
     np.testing.assert_array_equal(open_one(tmp_path / "out").read(range(3)), fields)
+
+
+def test_the_only_group_with_rain_is_found_above_another(tmp_path):
+    fields = np.stack([counts(seed=n) for n in range(3)]).astype(np.float32)
+    path = in_group(tmp_path / "a.nc", fields, outside=(), units="mm/h")
+    with netCDF4.Dataset(path, "a") as file:
+        inner = file["radar0"].createGroup("quality").createVariable("flag", "i1", ("time", "row", "column"))
+        inner[:] = 1
+    np.testing.assert_array_equal(converted(path).read(range(3)), fields[:, ::-1])

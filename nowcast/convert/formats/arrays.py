@@ -136,7 +136,8 @@ def _chosen(tree, options: Options, path: Path) -> tuple:
     names, with_rain, others = [], [], []
     for node in tree.subtree:
         dataset = _with_outer(node)
-        fields = [field for field, values in dataset.data_vars.items() if values.ndim >= 2 and field not in _bounds(dataset)]
+        own = node.to_dataset(inherit=False).data_vars  # not those of its parent groups, which are searched themselves
+        fields = [field for field, values in own.items() if values.ndim >= 2 and field not in _bounds(dataset)]
         rain = [field for field in fields if _says_rain(dataset[field].attrs)]
         names += [f"{node.path.rstrip('/')}/{field}".lstrip("/") for field in rain or fields]
         if name in dataset and (not group or node.path.strip("/") == group.strip("/")):
