@@ -179,8 +179,9 @@ def _check_any_used(outcome: Outcome, num_inputs: int) -> None:
     """Raise DataError (exit 3) if no file could be used."""
     if outcome.broken and not outcome.written and not outcome.existing:
         first = next(iter(outcome.broken.values()))
-        others = f"\n(and {len(outcome.broken) - 1} more of {num_inputs} files)" if len(outcome.broken) > 1 else ""
-        raise DataError(first if not others else first.splitlines()[0] + others)
+        said, *advice = first.splitlines()
+        advice += [f"(and {len(outcome.broken) - 1} more of {num_inputs} files)"] if len(outcome.broken) > 1 else []
+        raise DataError("\n".join(filter(None, [said, " ".join(advice)])))
 
 
 def _log_outcome(outcome: Outcome, inputs: Sequence[Input]) -> None:

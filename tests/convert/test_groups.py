@@ -224,3 +224,12 @@ def test_the_only_group_with_rain_is_found_above_another(tmp_path):
         inner = file["radar0"].createGroup("quality").createVariable("flag", "i1", ("time", "row", "column"))
         inner[:] = 1
     np.testing.assert_array_equal(converted(path).read(range(3)), fields[:, ::-1])
+
+
+def test_advice_is_given_for_several_files_that_cannot_be_used(tmp_path):
+    for name in "ab":
+        for n in range(2):
+            in_group(tmp_path / f"{name}.nc", np.ones((2, 12, 14), np.float32) * n, outside=(), units="mm/h")
+    code, _, err = command("convert", tmp_path / "a.nc", tmp_path / "b.nc", "--output", tmp_path / "out")
+    assert code == 3
+    assert "Expected a field over y and x; --variable names one. (and 1 more of 2 files)" in err
