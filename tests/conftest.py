@@ -13,7 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from makers import SHARED
+
+settings.register_profile("busy", deadline=None)  # an example may take any time: on busy cores many take over .2 s now and then
+settings.load_profile("busy")
 
 
 def pytest_collection_finish():

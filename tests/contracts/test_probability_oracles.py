@@ -41,7 +41,7 @@ def shares(members, threshold):
 # -- nci/scores -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(ensembles)
 def test_crps_agrees_with_the_package_scores(case):
     oracle = pytest.importorskip("scores.probability").crps_for_ensemble
@@ -69,7 +69,7 @@ def test_a_missing_member_drops_the_pair_here_and_shrinks_the_ensemble_in_the_pa
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(ensembles)
 def test_brier_and_roc_agree_with_the_package_scores(case):
     oracle = pytest.importorskip("scores.probability")
@@ -98,7 +98,7 @@ def test_roc_points_are_those_of_the_package_scores():
 
 
 @pytest.mark.filterwarnings("ignore:Encountered a NaN in `fcst`")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(ensembles)
 def test_rank_histogram_agrees_with_the_package_scores(case):
     oracle = pytest.importorskip("scores.probability").rank_histogram
@@ -109,7 +109,7 @@ def test_rank_histogram_agrees_with_the_package_scores(case):
 # -- scikit-learn -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(ensembles)
 def test_brier_and_roc_area_agree_with_scikit_learn(case):
     oracle = pytest.importorskip("sklearn.metrics")
@@ -138,7 +138,7 @@ def test_probabilities_finer_than_a_percent_have_the_roc_area_of_their_classes()
 # -- pysteps ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(continuous)
 def test_crps_ranks_and_spread_agree_with_pysteps_where_nothing_is_tied(case):
     probscores = pytest.importorskip("pysteps.verification.probscores")
@@ -170,7 +170,7 @@ def test_pysteps_throws_dice_over_ties_that_are_shared_out_here():
     assert set(rankhist(members, observed) * 20 % 1) == {0}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(ensembles.filter(lambda case: len(case[0]) in (1, 2, 4, 5)))
 def test_the_roc_curve_agrees_with_pysteps(case):
     oracle = pytest.importorskip("pysteps.verification.probscores").ROC_curve

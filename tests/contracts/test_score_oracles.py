@@ -31,7 +31,7 @@ ORACLE_NAMES = {
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cases())
 def test_counts_and_scores_agree_with_the_package_scores(case):
     from scores import categorical, continuous
@@ -59,7 +59,7 @@ def assert_close(name, ours, theirs):
     assert not np.isfinite(theirs[~defined]).any(), (name, theirs)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cases(), st.sampled_from(THRESHOLDS))
 def test_scores_agree_with_scikit_learn(case, threshold):
     from sklearn import metrics

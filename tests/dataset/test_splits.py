@@ -19,7 +19,7 @@ def assert_disjoint(splits):
     assert len(used) == len(set(used))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(records(), lengths, shares)
 def test_fraction_splits_share_no_frame_and_lie_a_window_apart(record, length, fractions):
     times, _, _ = record
@@ -34,7 +34,7 @@ def test_fraction_splits_share_no_frame_and_lie_a_window_apart(record, length, f
         assert parts[i].min() - parts[i - 1].max() > duration
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(records(), lengths, shares)
 def test_fraction_splits_purge_nothing_but_the_edges(record, length, fractions):
     times, _, _ = record
@@ -89,7 +89,7 @@ def test_a_short_event_may_leave_no_validation_window_and_says_why():
     assert late.account.num_purged == 5
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(records(), lengths, st.lists(st.tuples(st.integers(1, 12), st.sampled_from([*SPLITS, "unused"])), max_size=8))
 def test_span_splits_agree_with_brute_force(record, length, blocks):
     times, _, _ = record
@@ -218,7 +218,7 @@ def cycles(draw):
     return every_days, {name: tuple(n for n, owner in enumerate(owners) if owner == name) for name in SPLITS}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sets(st.integers(-100, 100), max_size=120), lengths, cycles())
 def test_day_splits_agree_with_brute_force(slots, length, cycle):
     """Frames every six hours around 1970: a window is kept if it, and every day that it passes, is of one split."""
@@ -250,7 +250,7 @@ def archives(draw):
     return [times_at(record) for record in slots]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(archives(), lengths, shares)
 def test_event_splits_lose_no_window_share_no_frame_and_keep_to_their_fractions(times, length, fractions):
     planned = [find_windows(t, **length) for t in times]

@@ -38,7 +38,7 @@ def brute_force(times, *, input_frames, lead_frames, time_step, stride, missing,
 limits = st.fixed_dictionaries({"max_missing": st.sampled_from([0.25, 0.5, 1.0]), "min_wet": st.sampled_from([0.0, 0.25, 0.5])})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(records(), lengths, limits)
 def test_windows_agree_with_brute_force(record, length, limit):
     times, missing, wet = record
@@ -53,7 +53,7 @@ def test_windows_agree_with_brute_force(record, length, limit):
     assert account["num_candidates"] == account["num_frames"] == len(times) == len(rows) + sum(dropped.values())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(records(), lengths)
 def test_frames_of_a_window_are_exactly_one_time_step_apart(record, length):
     times, _, _ = record
@@ -134,7 +134,7 @@ def test_references_need_no_future_and_end_with_the_newest_frame():
     assert len(find_references(times[:5], input_frames=3, time_step=FIVE)) == 1  # the newest frame's past is cut
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(records(), lengths)
 def test_every_window_begins_with_a_complete_past(record, length):
     times, _, _ = record

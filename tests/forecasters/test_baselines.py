@@ -146,7 +146,7 @@ def test_the_edge_of_radar_coverage_does_not_hold_the_rain_back():
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_small_grid_gives_finite_motion_and_a_forecast_within_range(ny, nx, seed):
     past = np.random.default_rng(seed).gamma(0.3, 5, (3, ny, nx)).astype(np.float32)
     assert np.isfinite(motion(past)).all()

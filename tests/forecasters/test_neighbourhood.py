@@ -30,7 +30,7 @@ def by_hand(field, threshold, radius):
     return out
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(forecasts, st.sampled_from([0.0, 0.4, 1.0, 1.5, 2.5, 7.3]))
 def test_it_is_the_share_counted_by_hand(forecast, growth):
     found = neighbourhood_exceedance(forecast, (0.5, 5.0), growth=growth)
@@ -41,7 +41,7 @@ def test_it_is_the_share_counted_by_hand(forecast, growth):
             np.testing.assert_allclose(found[lead, column], expected, rtol=1e-6, atol=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(forecasts)
 def test_it_is_a_probability_where_the_forecast_is_known_and_falls_with_the_threshold(forecast):
     found = neighbourhood_exceedance(forecast, (0.1, 1.0, 100.0))

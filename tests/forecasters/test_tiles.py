@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from makers import rain, tiny_run, write_record
 from makers.models import FIXED_GRID, LOG, build
@@ -142,7 +142,6 @@ def test_what_is_sampled_of_tiles_is_what_is_sampled_of_the_grid(size, count, st
     np.testing.assert_array_equal(np.concatenate(found), cells[::stride])
 
 
-@settings(deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 400), st.integers(1, 400)),
     multiple=st.sampled_from([1, 2, 4, 30]),

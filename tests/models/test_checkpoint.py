@@ -74,7 +74,7 @@ def test_what_stood_there_is_kept_when_asked(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a", "b"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_no_flipped_bit_goes_unnoticed(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("flip") / BEST

@@ -104,7 +104,7 @@ def test_probabilities_come_back_and_the_fields_are_what_is_read_unless_they_are
     y_ascending=st.booleans(),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_number_of_cases_leads_thresholds_and_cells_comes_back(
     tmp_path, shape, thresholds, num_leads, num_cases, y_ascending, seed
 ):

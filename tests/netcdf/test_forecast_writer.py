@@ -80,7 +80,7 @@ def test_forecasts_come_back_as_they_were(tmp_path, record, single):
     y_ascending=st.booleans(),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_number_of_cases_leads_and_cells_comes_back(tmp_path, shape, leads, num_cases, y_ascending, seed):
     path, source = tmp_path / "f.nc", tmp_path / "record.nc"
     source.unlink(missing_ok=True)

@@ -106,7 +106,7 @@ def test_a_window_is_read_without_its_record(shared):
     units=st.sampled_from([("mm h-1", 1.0), ("g m-2 s-1", 3.6), ("0.1 mm/5min", 1.2), ("inches/hour", 25.4)]),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_layout_and_packing_is_read_as_the_same_rain(tmp_path, order, y_ascending, packing, offset, units, seed):
     rng = np.random.default_rng(seed)
     kind, (name, factor) = np.dtype(packing), units

@@ -238,7 +238,7 @@ def archives(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     archives(),
     st.floats(0, 128) | st.just(math.nan),

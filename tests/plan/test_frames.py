@@ -130,7 +130,7 @@ archives = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(archives)
 def test_both_splits_have_windows_and_share_no_frame(archive):
     parts = [

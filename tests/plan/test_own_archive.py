@@ -160,7 +160,7 @@ def test_the_sizes_become_narrower_and_then_smaller():
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.tuples(st.integers(8, 3000), st.integers(8, 3000)), st.integers(12, 90), st.floats(0, 1),
     st.floats(1e-3, 1e3), st.floats(0, 1e2), st.floats(1e-3, 1e3), st.integers(1, MANY),

@@ -140,7 +140,7 @@ def test_a_float32_value_equals_the_threshold_it_was_made_from(threshold):
     assert sums(np.full((1, 2, 2), threshold), field, thresholds=[threshold]).hits.item() == 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases())
 def test_a_perfect_forecast_is_perfect(case):
     _, observed = case[0]
@@ -156,7 +156,7 @@ def test_a_perfect_forecast_is_perfect(case):
     np.testing.assert_array_equal(mae(s) == 0, s.num_pairs > 0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(cases())
 def test_scores_stay_in_their_range_and_are_never_infinite(case):
     s = tally(*case[0])
@@ -201,7 +201,7 @@ def test_correlation_with_a_constant_side_is_nan_whatever_its_rounding(value):
 ANYTHING = st.sampled_from([0.0, 3.0, 1e30, np.inf, -np.inf, NAN])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases(), st.integers(0, 2**32), ANYTHING, ANYTHING)
 def test_values_under_the_mask_never_matter(case, seed, in_forecast, in_observed):
     forecast, observed = case[0]
@@ -212,7 +212,7 @@ def test_values_under_the_mask_never_matter(case, seed, in_forecast, in_observed
     assert before.num_pairs.sum() == (mask & ~np.isnan(forecast) & ~np.isnan(observed)).sum()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases())
 def test_missing_is_as_masked(case):
     forecast, observed = case[0]
@@ -231,7 +231,7 @@ def test_the_caller_keeps_its_arrays():
         np.testing.assert_array_equal(array, copy)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases(num_cases=6), st.permutations(range(6)), st.integers(1, 5))
 def test_permuted_cases_and_shards_add_up_to_the_whole(several, order, cut):
     whole = sum(sums(f, o) for f, o in several)
@@ -242,7 +242,7 @@ def test_permuted_cases_and_shards_add_up_to_the_whole(several, order, cut):
     assert_same(dataclasses.replace(side_by_side, num_cases=whole.num_cases), whole)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cases(num_cases=2))
 def test_no_case_adds_nothing_and_leads_pool(pair):
     s = sums(*pair[0]) + sums(*pair[1])

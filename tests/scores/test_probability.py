@@ -117,7 +117,7 @@ def test_every_score_has_its_shape_and_a_docstring_with_range_best_and_nan_rule(
             assert word in score.function.__doc__, (name, word)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ensembles)
 def test_scores_stay_in_their_range(case):
     s = ensemble_sums(*case)
@@ -128,7 +128,7 @@ def test_scores_stay_in_their_range(case):
         assert np.isfinite(values).all(), name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ensembles)
 def test_one_member_scores_as_the_forecast_it_is(case):
     (member, *_), observed = case
@@ -142,7 +142,7 @@ def test_one_member_scores_as_the_forecast_it_is(case):
     np.testing.assert_array_equal(spread(s), np.where(plain.num_pairs, 0, NAN))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ensembles)
 def test_a_perfect_ensemble_is_perfect(case):
     members, observed = case
@@ -157,14 +157,14 @@ def test_a_perfect_ensemble_is_perfect(case):
     assert np.isnan(rank_histogram(s["members"], tied=False)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ensembles)
 def test_the_terms_of_the_brier_score_add_up(case):
     s = ensemble_sums(*case)
     np.testing.assert_allclose(brier_reliability(s) - brier_resolution(s) + brier_uncertainty(s), brier(s), atol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ensembles, st.randoms(use_true_random=False))
 def test_the_order_of_members_changes_nothing(case, random):
     members, observed = case
@@ -172,7 +172,7 @@ def test_the_order_of_members_changes_nothing(case, random):
     assert_same(ensemble_sums(members[order], observed), ensemble_sums(members, observed), tolerance=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 2**32), min_size=2, max_size=5), st.randoms(use_true_random=False))
 def test_permuted_cases_and_shards_add_up_to_the_whole(seeds, random):
     cases = [ensemble(seed) for seed in seeds]
@@ -191,7 +191,7 @@ def test_permuted_cases_and_shards_add_up_to_the_whole(seeds, random):
     assert_same(empty + whole, whole)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ensembles, st.sampled_from([0.0, 3.0, np.inf, NAN]))
 def test_more_missing_pixels_change_nothing(case, anything):
     members, observed = case
@@ -204,7 +204,7 @@ def test_more_missing_pixels_change_nothing(case, anything):
     assert_same(ensemble_sums(filled, around, known), before)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(ensembles)
 def test_the_shares_of_an_ensemble_are_exceedance_probabilities(case):
     members, observed = case

@@ -75,7 +75,7 @@ def fss_by_brute_force(forecast, observed, threshold, cells):
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cases())
 def test_fss_equals_brute_force_over_windows_that_are_wholly_known(case):
     s = tally(*case)["windows"]
@@ -87,7 +87,7 @@ def test_fss_equals_brute_force_over_windows_that_are_wholly_known(case):
                 np.testing.assert_allclose(fss(s)[lead, j, k], value, rtol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cases())
 def test_fss_of_single_cells_is_pointwise(case):
     s = tally(*case)
@@ -95,7 +95,7 @@ def test_fss_of_single_cells_is_pointwise(case):
     np.testing.assert_allclose(fss(s["windows"])[..., 0], f1(s["pairs"]), rtol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cases(), st.integers(1, 4))
 def test_a_rim_of_missing_pixels_changes_no_score(case, rim):
     padded = [np.pad(field, ((0, 0), (rim, rim), (rim, rim)), constant_values=NAN) for field in case]
@@ -105,7 +105,7 @@ def test_a_rim_of_missing_pixels_changes_no_score(case, rim):
             np.testing.assert_allclose(after[kind].arrays()[name], array, rtol=1e-12, err_msg=name)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cases(), st.sampled_from([0.0, 50.0, np.inf, -np.inf, NAN]), st.booleans())
 def test_what_lies_under_a_missing_pixel_never_matters(case, value, in_forecast):
     """So more missing pixels, where one side is missing already, change no score."""
@@ -119,7 +119,7 @@ def test_what_lies_under_a_missing_pixel_never_matters(case, value, in_forecast)
             np.testing.assert_array_equal(after[kind].arrays()[name], array, err_msg=f"{kind} {name}")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), st.permutations(range(4)), st.integers(1, 3))
 def test_permuted_cases_and_shards_add_up_to_the_whole_in_every_kind(seed, order, cut):
     several = [tally(*random_case(seed + n, (2, 14, 15), blobs=1)) for n in range(4)]
@@ -184,7 +184,7 @@ def test_sums_of_squares_stay_exact_where_they_are_large():
 # outside oracles
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.integers(1, 5))
 def test_fss_agrees_with_the_package_scores(seed, cells):
     from scores.spatial import fss_2d
@@ -229,7 +229,7 @@ def pysteps_fss(forecast, observed, threshold, cells):
     return spatialscores.fss(forecast.astype(float), observed.astype(float), threshold, cells)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.sampled_from([1, 3, 5]))
 def test_fss_agrees_with_pysteps_on_a_field_in_a_dry_frame(seed, cells):
     """pysteps takes what is outside of the grid as dry: half a window of dry pixels around makes ours the same."""
@@ -258,7 +258,7 @@ def skimage_ssim(forecast, observed):
     return structural_similarity(*(np.nan_to_num(field, nan=0).astype(np.float64) for field in (forecast, observed)), **options)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.sampled_from([0, 1, 3]))
 def test_ssim_agrees_with_scikit_image_in_the_windows_that_are_known(seed, blobs):
     forecast, observed = random_case(seed, (1, 24, 28), blobs=blobs)

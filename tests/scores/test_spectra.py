@@ -53,7 +53,7 @@ def test_waves_shorter_than_two_of_the_wider_cells_are_in_no_band():
     assert band_power(wave((64, 64), (0, 20)), np.ones((64, 64)), (2.0, 1.0)) == pytest.approx(0, abs=1e-20)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.sampled_from([32, 64]))
 def test_power_agrees_with_pysteps_where_rings_lie_in_bands(seed, size):
     """pysteps averages over rings of whole wave numbers: of waves along the axes each ring lies in one of our bands."""

@@ -21,7 +21,7 @@ from nowcast.quantity import DIMENSIONLESS
 pytestmark = pytest.mark.slow  # all of them together take seconds
 
 seeds = st.integers(0, 2**32 - 1)
-some = settings(max_examples=40, deadline=None)
+some = settings(max_examples=40)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_frames_are_read_in_the_order_of_the_array_whatever_is_asked_for(made):
     frames = (raw.reshape(-1, *raw.shape[2:]) / 255).astype(np.float32)
     np.testing.assert_allclose(record.read(range(len(record))), frames, atol=1e-7)
 
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     @given(st.lists(st.integers(0, len(record) - 1), min_size=1, max_size=40))
     def any_positions(positions):
         np.testing.assert_allclose(record.read(positions), frames[positions], atol=1e-7)

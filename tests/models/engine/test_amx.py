@@ -140,7 +140,7 @@ def test_every_activation_equals_the_cell(units, activation, gate, peepholes):
     assert_as_the_cell(net, 6, 18, (8, 11), with_state=True)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     inputs=st.integers(0, 40), n=st.integers(1, 40), reach=st.integers(0, 2), input_reach=st.integers(0, 2),
     y=st.integers(1, 12), x=st.integers(1, 40), cases=st.integers(1, 3), times=st.integers(1, 3),

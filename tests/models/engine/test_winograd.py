@@ -47,7 +47,7 @@ def test_the_matrices_convolve(kernel):
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(**SIZES, **CHANNELS)
 def test_forward_equals_torchs(kernel, cases, y, x, one, two, out, seed):
     torch.manual_seed(seed)
@@ -64,7 +64,7 @@ def test_forward_equals_torchs(kernel, cases, y, x, one, two, out, seed):
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(**SIZES, channels=CHANNELS["one"], out=CHANNELS["out"])
 def test_weight_gradient_equals_torchs(kernel, cases, y, x, channels, out, seed):
     torch.manual_seed(seed)

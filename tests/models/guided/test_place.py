@@ -80,7 +80,7 @@ def test_the_correction_is_added_in_steps_of_the_guidance():
     assert (out[:, :, 0, 1] == LARGEST).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     grid=st.tuples(st.integers(1, 40), st.integers(1, 70)),
     corner=st.tuples(st.integers(0, 45), st.integers(0, 75)),

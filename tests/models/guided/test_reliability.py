@@ -150,7 +150,7 @@ def test_the_rates_are_those_of_the_crps():
     assert KNOTS == CRPS_RATES
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shift=st.lists(st.floats(-3, 3), min_size=len(KNOTS), max_size=len(KNOTS)),
     values=st.lists(st.floats(0.0, 1.3), min_size=2, max_size=9),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nowcast.models.probabilistic.cascade import (
@@ -51,7 +51,7 @@ def forecasts_and_shares(band, leads):
     return ((forecast, share[:, 0]) for forecast, share in zip(extrapolate(band, BLOCK, leads), shares, strict=True))
 
 
-@settings(deadline=None)  # the first example waits for the compiler
+# the first example waits for the compiler
 @given(missing=st.sampled_from([0.0, 0.1, 0.9, 1.0]), seed=st.integers(0, 9))
 def test_the_bands_of_a_frame_add_up_to_it(missing, seed):
     values, known = fields(missing=missing, seed=seed)

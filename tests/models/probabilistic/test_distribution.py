@@ -47,7 +47,7 @@ def in_torch(outputs, cuts):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     shape=st.tuples(st.integers(1, 9), st.integers(1, 300)),
     cases=st.integers(1, 2),
