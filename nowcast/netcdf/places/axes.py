@@ -32,6 +32,7 @@ _RAYS = {"azimuth", "azimuths", "az", "ray", "rays", "nrays", "n_rays", "theta",
 _GATES = {"range", "ranges", "rng", "gate", "gates", "ngates", "n_gates", "bin", "bins", "nbins", "n_bins"}
 # places one after the other
 _LISTED = re.compile(r"(cml|sub)?_?links?|stations?|sites?|gauges?|(?P<of>.*_)?ids?|catchments?|basins?")
+_SURPLUS = re.compile(r"_?(2d|deg|degrees|dd)$")  # endings of lat2d, latitude_deg
 _NOT_TRUE = re.compile(r"rotated|pole|grid")  # in the long names of other angles
 
 
@@ -44,7 +45,8 @@ def angle(name: str, declared: dict) -> str | None:
         return "latitude" if units in _NORTH | _SOUTH else "longitude"
     if standard_name or not (units == "" or "deg" in units):
         return None
-    by_name = "latitude" if name.lower() in _LATITUDES else "longitude" if name.lower() in _LONGITUDES else None
+    name = _SURPLUS.sub("", name.lower())
+    by_name = "latitude" if name in _LATITUDES else "longitude" if name in _LONGITUDES else None
     said = set(re.findall(r"\b(?:latitude|longitude)\b", _word(declared, "long_name"))) if units else set()
     return by_name or (said.pop() if len(said) == 1 and not _NOT_TRUE.search(_word(declared, "long_name")) else None)
 

@@ -35,6 +35,8 @@ LAYOUTS = {  # coordinates and other arguments of `placed`
     "units in words": (said("degrees north", "degrees east", texts=("", "")), {}),
     "units of signs": (said("°N", "°E", texts=("", "")), {}),
     "decimal degrees": (said("decimal degrees", "decimal degrees"), {}),
+    "lat2d and lon2d": (over(names=("lat2d", "lon2d"), declared=({}, {})), {}),
+    "latitude_deg and longitude_deg": (over(names=("latitude_deg", "longitude_deg"), declared=({}, {})), {}),
     "northing and easting": (metres(("northing", "easting"), ("northing", "easting")), {
         "dims": ("northing", "easting"), "order": "txy"}),
     "y0 and x0": (metres(("y0", "x0"), ("y0", "x0")), {"dims": ("y0", "x0"), "order": "txy"}),
