@@ -233,3 +233,42 @@ def test_advice_is_given_for_several_files_that_cannot_be_used(tmp_path):
     code, _, err = command("convert", tmp_path / "a.nc", tmp_path / "b.nc", "--output", tmp_path / "out")
     assert code == 3
     assert "Expected a field over y and x; --variable names one. (and 1 more of 2 files)" in err
+
+
+def plain_store(folder, fields, *, fill, **attributes):
+    """A Zarr store of version 2 as zarr writes it, without xarray: fields (time, y, x), and the fill_value `fill` of all."""
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(folder / "a.zarr", mode="w", zarr_format=2)
+    minutes = 5.0 * np.arange(len(fields))
+    places = {name: 1.0 * np.arange(size) for name, size in zip(("lat", "lon"), fields.shape[1:], strict=True)}
+    for name, dims, values, declared in (
+        ("time", ["time"], minutes, {"units": f"minutes since {START}"}),
+        ("lat", ["lat"], places["lat"][::-1], {"units": "degrees_north"}),
+        ("lon", ["lon"], places["lon"], {"units": "degrees_east"}),
+        ("rr", ["time", "lat", "lon"], fields, {"units": "mm/h", **attributes}),
+    ):
+        array = group.create_array(name, shape=values.shape, dtype=values.dtype, fill_value=fill)
+        array[...] = values
+        array.attrs.update(declared | {"_ARRAY_DIMENSIONS": dims})
+    return folder / "a.zarr"
+
+
+@pytest.mark.parametrize("kind", ["f4", "u1"])
+def test_zarrs_default_fill_value_does_not_make_dry_cells_missing(tmp_path, kind):
+    fields = np.stack([counts(seed=n) for n in range(3)]).clip(0, 90).astype(kind)
+    fields[:, :4] = 0
+    path = plain_store(tmp_path, fields, fill=0)
+    code, _, err = command("convert", path, "--output", tmp_path / "out")
+    assert (code, f"{path}: rr: 0, the fill_value of the store and Zarr's default, is taken as dry" in err) == (0, True), err
+    np.testing.assert_array_equal(open_one(tmp_path / "out").read(range(3)), fields)
+
+
+def test_a_fill_value_of_0_counts_where_0_is_no_rain_rate_or_stated_to_be_missing(tmp_path):
+    fields = np.stack([counts(seed=n) for n in range(3)]).clip(1, 90).astype("u1")
+    fields[:, :4] = 0
+    for number, declared in enumerate(({"scale_factor": 0.1, "add_offset": -0.1}, {"missing_value": 0})):
+        (tmp_path / str(number)).mkdir()
+        path = plain_store(tmp_path / str(number), fields, fill=0, **declared)
+        _, _, err = command("convert", path, "--output", tmp_path / f"out{number}")
+        assert "taken as dry" not in err
+        np.testing.assert_array_equal(np.isnan(open_one(tmp_path / f"out{number}").read(range(3))), fields == 0)

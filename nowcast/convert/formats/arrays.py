@@ -101,6 +101,8 @@ def _dataset(path: Path, options: Options) -> Iterator[tuple]:
         raise DataError(f"{path} cannot be opened ({str(error)[:100]}).\nExpected a whole store or file.") from error
     try:
         dataset, name = _chosen(tree, options, path)
+        if engine == "zarr":
+            dataset = _without_default_fills(dataset, path)
         if options.units and name and not _states_others(dataset[name].attrs, options.units, name, path):
             dataset = dataset.assign({name: dataset[name].assign_attrs(units=options.units)})
         try:
@@ -109,6 +111,26 @@ def _dataset(path: Path, options: Options) -> Iterator[tuple]:
             raise DataError(f"{path} is damaged ({str(error)[:100]}).\nExpected a whole store or file.") from error
     finally:
         tree.close()
+
+
+def _without_default_fills(dataset, path: Path):
+    """Return the dataset of a store where 0 is missing in no variable that has it as an ordinary number; warn about rain.
+
+    Version 2 has fill_value = 0 by default, for chunks that were never written, which xarray takes as the missing value: all
+    dry cells would be missing.
+    """
+    for name, values in dataset.variables.items():
+        declared = dict(values.attrs)
+        fill = declared.pop("_FillValue", None)
+        if not np.isscalar(fill) or fill != 0 or declared.get("add_offset", 0) != 0 or declared.get("missing_value") == 0:
+            continue
+        values = values.copy(deep=False)
+        values.attrs = declared
+        dataset = dataset.assign({name: values})
+        if values.ndim >= 2 and _says_rain(declared):
+            said = f"{name}: 0, the fill_value of the store and Zarr's default, is taken as dry"
+            warn_once(path, f"{said}. If it means missing, state that by an attribute missing_value = 0")
+    return dataset
 
 
 def _states_others(declared: dict, given: str, name: str, path: Path) -> bool:
