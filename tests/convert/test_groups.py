@@ -272,3 +272,9 @@ def test_a_fill_value_of_0_counts_where_0_is_no_rain_rate_or_stated_to_be_missin
         _, _, err = command("convert", path, "--output", tmp_path / f"out{number}")
         assert "taken as dry" not in err
         np.testing.assert_array_equal(np.isnan(open_one(tmp_path / f"out{number}").read(range(3))), fields == 0)
+
+
+def test_halves_in_a_store_are_read(tmp_path):
+    fields = np.stack([counts(seed=n) for n in range(3)]).astype(np.float16) / 8
+    fields[:, 0, 0] = np.nan
+    np.testing.assert_array_equal(converted(plain_store(tmp_path, fields, fill=np.nan)).read(range(3)), fields)

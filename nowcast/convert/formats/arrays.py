@@ -247,7 +247,8 @@ def _stored(dataset, field: Field, numbers: Sequence[int]) -> np.ndarray:
     values = _frames(dataset, field, numbers)[field.variable]
     values = values.transpose(*field.frame_dims, ..., field.y_dim, field.x_dim)
     every = max(1, math.prod(values.shape[-2:]) // _MOST_CELLS)
-    return values[..., ::every, :].to_numpy().reshape(len(numbers), -1, values.shape[-1])
+    stored = values[..., ::every, :].to_numpy().reshape(len(numbers), -1, values.shape[-1])
+    return stored.astype(np.float32) if stored.dtype == np.float16 else stored
 
 
 def _with_codes(dataset, layout: FrameLayout, num_frames: int, path: Path) -> Field:
@@ -287,6 +288,8 @@ def _write(dataset, name: str | None, path: Path) -> None:
         ]  # fmt: skip
         kept = dataset[[name, *(other for other in beside if other != name)]]
     kept = kept.load().drop_encoding().assign_attrs()  # a copy, whose attributes are replaced
+    halves = [other for other, values in kept.variables.items() if values.dtype == np.float16]  # which NetCDF lacks
+    kept = kept.assign({other: kept[other].astype(np.float32) for other in halves})
     for each in (kept, *kept.variables.values()):
         each.attrs = _writable(each.attrs)
     with OPEN_FILES.lock, held():
@@ -297,7 +300,8 @@ def _write(dataset, name: str | None, path: Path) -> None:
 def _writable(declared: dict) -> dict:
     """Return the attributes that NetCDF can hold: not the objects, nulls and nested lists that Zarr's JSON may have."""
     # NetCDF has neither true nor false, and `_Unsigned` is text in it
-    texts = {name: str(value).lower() if isinstance(value, bool | np.bool_) else value for name, value in declared.items()}
+    held = {name: float(value) if isinstance(value, np.float16) else value for name, value in declared.items()}
+    texts = {name: str(value).lower() if isinstance(value, bool | np.bool_) else value for name, value in held.items()}
     lists = {name: value if isinstance(value, list | tuple | np.ndarray) else [value] for name, value in texts.items()}
     return {
         name: value for name, value in texts.items()
