@@ -36,7 +36,7 @@ from nowcast.runtime.cache import (
     was_compared,
 )
 from nowcast.runtime.device import num_cores
-from nowcast.runtime.outputs import remove_stale, replacing, temporary_path
+from nowcast.runtime.outputs import remove_stale, replacing, size, temporary_path
 from nowcast.runtime.progress import track
 from nowcast.runtime.threads import one_thread
 
@@ -183,8 +183,8 @@ def _prepare(folder: Path, shape: tuple[int, ...]) -> list[int | None]:
         needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder.parent).free
         if needed > free:
             raise OutputError(
-                f"the guidance of {shape[0]:,} cases needs {needed / 1e9:.1f} GB in {folder.parent}, which has "
-                f"{free / 1e9:.1f} GB free.\nSet NOWCAST_CACHE to a larger disk, or smaller data.kept_crop or data.kept_cases."
+                f"the guidance of {shape[0]:,} cases needs {size(needed)} in {folder.parent}, which has "
+                f"{size(free)} free.\nSet NOWCAST_CACHE to a larger disk, or smaller data.kept_crop or data.kept_cases."
             )
         temporary = temporary_path(folder)
         temporary.mkdir()

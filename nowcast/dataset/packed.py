@@ -22,7 +22,7 @@ from nowcast.errors import OutputError
 from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.record import Record
 from nowcast.runtime.cache import MANIFEST, cache_folder, mark_used, put, read_manifest, remove_unused, write_manifest
-from nowcast.runtime.outputs import remove_stale, temporary_path
+from nowcast.runtime.outputs import remove_stale, size, temporary_path
 from nowcast.runtime.threads import ahead
 
 BLOCK = 16  # cells: side of the blocks whose mean rain decides how often crops are drawn there
@@ -111,8 +111,8 @@ def _build(record: Record, folder: Path, progress: Callable[[Iterable], Iterable
         free, needed = shutil.disk_usage(folder.parent).free, _bytes_needed(record, shape, in_tiles)
         if needed > free:
             raise OutputError(
-                f"packing {record.name} needs {needed / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB free; "
-                "set NOWCAST_CACHE to a larger disk"
+                f"packing {record.name} needs {size(needed)} in {folder.parent}, which has {size(free)} free.\n"
+                "Set NOWCAST_CACHE to a larger disk."
             )
         temporary = temporary_path(folder)
         temporary.mkdir()

@@ -205,7 +205,7 @@ def test_an_unwritable_cache_is_an_output_error(tmp_path, monkeypatch):
 def test_a_cache_without_room_says_how_much_is_needed(tmp_path, monkeypatch):
     (record,) = open_records([write_record(tmp_path / "a.nc", rain(frames=3))])
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
-    with pytest.raises(OutputError, match=r"packing a needs 0.0 GB in .*, which has 0.0 GB free; set NOWCAST_CACHE"):
+    with pytest.raises(OutputError, match=r"packing a needs 16\.1 kB in .*, which has 10 bytes free\.\nSet NOWCAST_CACHE"):
         pack(record)
 
 

@@ -201,7 +201,7 @@ def test_a_disk_that_is_too_small_is_found_before_anything_is_computed(tmp_path,
     batches = batches_of(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 2000))
     with pytest.raises(
-        OutputError, match=r"guidance of 11 cases needs 0\.0 GB in .* 0\.0 GB free\.\nSet NOWCAST_CACHE"
+        OutputError, match=r"guidance of 11 cases needs [\d.]+ [kM]B in .* has 2 kB free\.\nSet NOWCAST_CACHE"
     ) as caught:
         keep(batches, guide=fails)
     assert caught.value.exit_code == 5

@@ -152,5 +152,5 @@ def test_room_for_tiles_is_asked_for_by_a_sample_of_the_frames(tmp_path, monkeyp
         if fits:
             assert pack(record).in_tiles
         else:
-            with pytest.raises(OutputError, match=r"packing a needs 0.0 GB in .*, which has 0.0 GB free; set NOWCAST_CACHE"):
+            with pytest.raises(OutputError, match=r"packing a needs 25\.6 kB in .*, which has 25\.6 kB free\.\nSet NOWCAST"):
                 pack(record)
