@@ -22,6 +22,7 @@ from nowcast.errors import UsageError
 SET_BY_HAND = "set by hand"  # the comment behind a key that `--set` has changed
 REPLACED = {"data.records"}  # keys that another option replaces, and whose comment stays true
 COMMENT_COLUMN = 30  # the column of the # before a comment, counted from 1
+NUMBERS = re.compile(r"[-+\d.eE,\s\[\]]+")  # a number, or lists of them
 _KEY_LINE = re.compile(r"""(\w+)\s*=\s*(?:"(?:\\.|[^"\\])*"|'[^']*'|[^"'#])*(?:#\s*(.*))?$""")  # a key and its comment
 
 
@@ -133,6 +134,9 @@ def _apply_setting(tree: dict, setting: str) -> None:
 
 
 def _parse_value(text: str) -> Any:
+    """Return the value of a TOML text. Numbers may also lack the digits before or after the point, as in `.5`."""
+    if NUMBERS.fullmatch(text):
+        text = re.sub(r"(?<!\d)\.(?=\d)", "0.", re.sub(r"(?<=\d)\.(?!\d)", ".0", text))
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -105,3 +105,13 @@ def test_what_is_wrong_in_a_setting_is_not_said_of_the_file(setting, says):
     tree["data"]["input_frame"] = 4
     with pytest.raises(UsageError, match=r"^a\.toml: unknown key data\.input_frame"):
         config.with_settings(tree, ["training.steps=9"], source="a.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [(".25", 0.25), ("1.", 1.0), ("-.5e-3", -0.0005), ("[.75, .25,0.]", [0.75, 0.25, 0.0]), ("1e-3", 0.001)]
+)
+def test_a_setting_may_leave_out_the_zero_beside_the_point(text, value):
+    tree = {}
+    with pytest.raises(UsageError, match=r"unknown key data\.new"):
+        config.with_settings(tree, [f"data.new={text}"], source="a.toml")
+    assert tree["data"]["new"] == value
