@@ -1,11 +1,9 @@
 """Write the output folder of an evaluation: scores, pictures, report.html."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nowcast.errors import OutputError
 from nowcast.evaluation.result import Evaluation
 from nowcast.evaluation.score_files import SCORES_CSV, SCORES_JSON, SCORES_NC, as_csv, as_dataset, as_json, write_dataset
 from nowcast.report.case_maps import CASE_PICTURES
@@ -55,6 +53,3 @@ def ready(output: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> None
     """Raise OutputError (exit 5), before hours of scoring, if the folder holds scores already, or inputs, or cannot be made."""
     files = [output / name for name in FILES]
     may_write(files, overwrite=overwrite, inputs=inputs, makes_folder=True, instead="another --output")
-    nearest = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise OutputError(f"cannot write to {output}: {nearest} is {'read-only' if nearest.is_dir() else 'a file'}")

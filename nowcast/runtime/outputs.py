@@ -21,6 +21,7 @@ from nowcast.errors import OutputError
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _TEMPORARY = re.compile(r"\..*\.(\d+)-\d+@(.*)\.partial", re.DOTALL)
 _DAY = 86400.0  # s: age at which a temporary file of another machine, whose processes are not visible here, is stale
+DEVICES = {Path("/dev"), Path("/dev/fd")}  # where /dev/stdout leads to a regular file if the output is redirected to one
 _numbers = itertools.count()
 _locks: set[int] = set()  # open files of the folders that this process has locked
 
@@ -46,11 +47,21 @@ def may_write(
     existing = [path for path in paths if path.exists()]
     if folder := next((path for path in existing if path.is_dir()), None):
         raise OutputError(f"{folder} cannot be written: it is a folder.")
+    if device := next((path for path in existing if not path.is_file() or path.absolute().parent in DEVICES), None):
+        raise OutputError(f"{device} cannot be written: it is no regular file.\nGive the name of a file.")
     if existing and not overwrite:
         raise _exists_already(existing, instead)
-    for parent in () if makes_folder else dict.fromkeys(path.parent for path in paths):
-        if not parent.is_dir():
+    for parent in dict.fromkeys(path.parent for path in paths):
+        if not (makes_folder or parent.is_dir()):
             raise OutputError(f"{paths[0]} cannot be written: there is no folder {parent}.")
+        _refuse_read_only(parent)
+
+
+def _refuse_read_only(folder: Path) -> None:
+    """Raise OutputError (exit 5) if a folder, or the one in which it will be made, cannot be written to."""
+    nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write to {folder}: {nearest} is {'read-only' if nearest.is_dir() else 'a file'}")
 
 
 def _exists_already(paths: Sequence[Path], instead: str = "another name") -> OutputError:

@@ -1,6 +1,7 @@
 """Outputs are refused before the work that makes them: what exists, what is read, folders that are absent."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,23 @@ def test_an_absent_folder_is_refused_unless_it_will_be_made(tmp_path):
     may_write(path, overwrite=False, makes_folder=True)
     with pytest.raises(OutputError, match=r"a\.nc cannot be written: there is no folder .*absent\.$"):
         may_write(path, overwrite=False)
+
+
+def test_a_read_only_folder_is_refused_before_the_work(tmp_path, monkeypatch):
+    may_write(tmp_path / "a.nc", overwrite=False)
+    monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK and path == tmp_path))
+    with pytest.raises(OutputError, match=rf"^cannot write to {tmp_path}: {tmp_path} is read-only$") as caught:
+        may_write(tmp_path / "a.nc", overwrite=True)
+    assert caught.value.exit_code == 5
+    with pytest.raises(OutputError, match=rf"^cannot write to {tmp_path / 'new'}: {tmp_path} is read-only$"):
+        may_write(tmp_path / "new" / "a.nc", overwrite=True, makes_folder=True)
+
+
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for path in (pipe, Path("/dev/null"), Path("/dev/stdout")):
+        with pytest.raises(OutputError, match=rf"^{path} cannot be written: it is no regular file"):
+            may_write(path, overwrite=True)
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
