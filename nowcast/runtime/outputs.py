@@ -60,8 +60,11 @@ def may_write(
 def _refuse_read_only(folder: Path) -> None:
     """Raise OutputError (exit 5) if a folder, or the one in which it will be made, cannot be written to."""
     nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write to {folder}: {nearest} is {'read-only' if nearest.is_dir() else 'a file'}")
+    which = "it" if nearest == folder else nearest
+    if not nearest.is_dir():
+        raise OutputError(f"cannot make the folder {folder}: {which} is a file")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write to {folder}: {which} is read-only")
 
 
 def _exists_already(paths: Sequence[Path], instead: str = "another name") -> OutputError:

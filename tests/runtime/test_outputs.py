@@ -49,7 +49,7 @@ def test_an_absent_folder_is_refused_unless_it_will_be_made(tmp_path):
 def test_a_read_only_folder_is_refused_before_the_work(tmp_path, monkeypatch):
     may_write(tmp_path / "a.nc", overwrite=False)
     monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK and path == tmp_path))
-    with pytest.raises(OutputError, match=rf"^cannot write to {tmp_path}: {tmp_path} is read-only$") as caught:
+    with pytest.raises(OutputError, match=rf"^cannot write to {tmp_path}: it is read-only$") as caught:
         may_write(tmp_path / "a.nc", overwrite=True)
     assert caught.value.exit_code == 5
     with pytest.raises(OutputError, match=rf"^cannot write to {tmp_path / 'new'}: {tmp_path} is read-only$"):
