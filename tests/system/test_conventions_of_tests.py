@@ -22,6 +22,12 @@ def trees():
     return {name: tree_of(name) for name in FILES}
 
 
+@cache
+def nodes(name):
+    """Return all nodes of a file's syntax tree."""
+    return tuple(ast.walk(tree_of(name)))
+
+
 def private_names():
     """The names that the package defines and that begin with one underscore: functions, classes, constants and attributes."""
     names = set()
@@ -34,35 +40,35 @@ def private_names():
     return {name for name in names if name.startswith("_") and not name.startswith("__")}
 
 
-def attribute_setters(tree):
-    """The calls of `setattr` and `monkeypatch.setattr`."""
-    for node in ast.walk(tree):
+def attribute_setters(name):
+    """The calls of `setattr` and `monkeypatch.setattr` in a file."""
+    for node in nodes(name):
         if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "setattr":
             yield node
 
 
-def uses_of(names, tree):
+def uses_of(names, file):
     """The line and the text of each use of one of these names of another module: imported, read, or set by its name."""
-    for node in ast.walk(tree):
+    for node in nodes(file):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "nowcast":
             yield from ((node.lineno, alias.name) for alias in node.names if alias.name in names)
         elif isinstance(node, ast.Attribute) and node.attr in names and ast.unparse(node.value) not in {"self", "cls"}:
             yield node.lineno, ast.unparse(node)
-    for call in attribute_setters(tree):
+    for call in attribute_setters(file):
         if len(call.args) > 1 and isinstance(call.args[1], ast.Constant) and call.args[1].value in names:
             yield call.lineno, ast.unparse(call)
 
 
 def test_few_tests_use_private_names_of_the_package():
     names = private_names()
-    uses = [f"{file}:{line} {text}" for file, tree in trees().items() for line, text in uses_of(names, tree)]
+    uses = [f"{file}:{line} {text}" for file in FILES for line, text in uses_of(names, file)]
     assert len(uses) <= MOST_PRIVATE, "\n".join(uses)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_attribute_is_set_by_a_dotted_string(name):
     """It survives no move of a module, and a reader cannot follow it."""
-    assert not [call.lineno for call in attribute_setters(tree_of(name)) if isinstance(call.args[0], ast.Constant)]
+    assert not [call.lineno for call in attribute_setters(name) if isinstance(call.args[0], ast.Constant)]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -71,7 +77,7 @@ def test_no_type_of_netcdf_files_ends_with_a_function(name):
 
     pytest keeps that exception a while, and the process crashes in some later test.
     """
-    functions = [node for node in ast.walk(tree_of(name)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    functions = [node for node in nodes(name) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     within = {node for function in functions for node in ast.walk(function) if isinstance(node, ast.ClassDef)}
     assert not [node.lineno for node in within if any(ast.unparse(base).endswith("Dataset") for base in node.bases)]
 

@@ -60,17 +60,29 @@ def parsed(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
+def nodes(path):
+    """Return all nodes of a file's syntax tree."""
+    return tuple(ast.walk(parsed(path)))
+
+
+@cache
 def imports(path, *, top_only=False):
-    """The dotted names that a file imports; `top_only` leaves out what functions import."""
-    tree = parsed(path)
-    nodes = tree.body if top_only else ast.walk(tree)
-    for node in nodes:
+    """Return the dotted names that a file imports; `top_only` leaves out what functions import."""
+    found = []
+    for node in parsed(path).body if top_only else nodes(path):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path.name} imports relatively"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+@cache
+def calls(path):
+    """Return each call in a file, as the text of what is called and the node."""
+    return [(ast.unparse(node.func), node) for node in nodes(path) if isinstance(node, ast.Call)]
 
 
 def inner(name):
@@ -103,7 +115,7 @@ def module_name(path):
 def needed(path, names):
     """The files of the package that a file imports: of `from folder import module` the module, not the folder."""
     found = set()
-    for node in ast.walk(parsed(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -161,9 +173,8 @@ def test_a_folder_has_few_entries():
 
 def test_files_and_functions_are_short():
     for name, path in FILES.items():
-        source = path.read_text(encoding="utf-8")
-        assert len(source.splitlines()) <= MOST_FILE_LINES, name
-        for node in ast.walk(ast.parse(source)):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_FILE_LINES, name
+        for node in nodes(path):
             if isinstance(node, ast.FunctionDef):
                 num_lines = node.end_lineno - node.lineno + 1
                 assert num_lines <= MOST_FUNCTION_LINES, f"{name}: {node.name} has {num_lines} lines"
@@ -171,20 +182,16 @@ def test_files_and_functions_are_short():
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - {"cli.py"}))
 def test_only_the_command_line_prints_exits_and_sets_up_logging(name):
-    for node in ast.walk(parsed(FILES[name])):
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            assert called not in {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}, called
+    forbidden = {"print", "sys.exit", "exit", "typer.echo", "logging.basicConfig"}
+    assert not forbidden & {called for called, _ in calls(FILES[name])}
 
 
 def test_no_pickle_is_read():
     forbidden = {"torch.load", "pickle.load", "pickle.loads", "yaml.load", "eval", "exec", "os.system"}
     for paths in MODULES.values():
         for path in paths:
-            tree = parsed(path)
-            called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-            assert not called & forbidden, path.name
-            loads = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load"]
+            assert not {called for called, _ in calls(path)} & forbidden, path.name
+            loads = [node for called, node in calls(path) if called == "np.load"]
             assert not any(keyword.arg == "allow_pickle" for node in loads for keyword in node.keywords), path.name
 
 
