@@ -21,9 +21,13 @@ settings.load_profile("busy")
 
 
 def pytest_collection_finish():
-    """Spare the garbage collector what stays to the end: going through some million objects of imports takes a second."""
+    """Spare the garbage collector what stays to the end: going through some million objects of imports takes a second.
+
+    And have it begin after 20,000 new objects instead of 700: it took 6 % of the time.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture(scope="session")
