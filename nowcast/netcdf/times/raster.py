@@ -58,8 +58,7 @@ def nominal_times(times: np.ndarray) -> np.ndarray:
     that drifts, with steps that differ by some seconds, are moved in stretches as long as possible.
     """
     seconds = times.astype(np.int64)
-    steps = np.diff(seconds)
-    step = _nominal_step(steps[steps > 0])
+    step = _nominal_step(seconds)
     if step == 0:
         return times
     nominal = np.concatenate([_moved(seconds[part], step, _JOINED) for part in _stretches(seconds, _JOINED[0] * step)])
@@ -104,17 +103,36 @@ def _stretches(seconds: np.ndarray, longest: float) -> list[slice]:
     return [slice(first, stop) for first, stop in itertools.pairwise(ends)]
 
 
-def _nominal_step(steps: np.ndarray) -> int:
+def _nominal_step(seconds: np.ndarray) -> int:
     """Return the most frequent step, s, if half of the steps equal it; else one near most of them, or 0.
 
-    It is rounded to whole minutes if the difference may be chance.
+    It is the mean step instead if that is a multiple of 30 s on which all times fit, and the most frequent one is not: times
+    that were rounded, such as to 0.01 hours, to days of four decimals or from 2.5 to whole minutes, have two steps by turns.
     """
+    steps = np.diff(seconds)
+    steps = steps[steps > 0]
     if len(steps) < 2:
         return 0
     values, counts = np.unique(steps, return_counts=True)
-    if counts.max() * 2 >= len(steps):
-        return int(values[counts.argmax()])
-    near = steps[steps < 1.5 * np.median(steps)]
+    if counts.max() * 2 < len(steps):
+        return _mean_step(steps)
+    frequent = int(values[counts.argmax()])
+    if (steps % frequent == 0).all():
+        return frequent
+    mean = _mean_step(steps)
+    is_rounded = mean and not mean % _FINE[0] and (frequent % _FINE[0] or not _fits(seconds, frequent)) and _fits(seconds, mean)
+    return mean if is_rounded else frequent
+
+
+def _fits(seconds: np.ndarray, step: int) -> bool:
+    """Return whether the times, s, of every stretch are within the tolerance of a raster."""
+    offsets = (np.abs(_offsets(seconds[part], step)).max() for part in _stretches(seconds, _JOINED[0] * step))
+    return max(offsets) <= min(step / 4, MOST_OFF)
+
+
+def _mean_step(steps: np.ndarray) -> int:
+    """Return a step, s, near most of these, or 0. It is rounded to whole minutes if the difference may be chance."""
+    near = steps[steps <= 1.5 * np.median(steps)]
     mean, spread = float(near.mean()), float(near.std())
     step = round(mean / 60) * 60
     if not step or abs(mean - step) > 2.5 * spread / math.sqrt(len(near)) + 0.5:

@@ -57,6 +57,28 @@ def test_an_absent_frame_leaves_the_raster_as_it_is():
     assert (steps == 554).sum() == 2
 
 
+@pytest.mark.parametrize("frames", [12, 300])
+@pytest.mark.parametrize(
+    ("step", "rounded"),
+    [
+        (300, lambda minutes: np.round(minutes / 60, 2) * 60),
+        (300, lambda minutes: np.round(minutes / 1440, 4) * 1440),
+        (300, lambda minutes: np.round(minutes / 2) * 2),
+        (900, lambda minutes: np.round(minutes / 1440, 3) * 1440),
+        (150, np.floor),
+    ],
+    ids=["0.01 hours", "0.0001 days", "two minutes", "0.001 days", "whole minutes"],
+)
+def test_rounded_times_with_two_steps_by_turns_are_on_the_raster_of_the_radar(frames, step, rounded):
+    nominal = nominal_times(moments(1_262_304_000 + 60 * rounded(np.arange(frames) * step / 60)))
+    assert set(np.diff(nominal).astype(int)) == {step}
+
+
+def test_an_archive_that_changes_from_one_step_to_another_is_on_the_raster_of_each():
+    times = moments(START + np.cumsum(np.repeat([240, 360], 30)))
+    assert (nominal_times(times) == times).all()
+
+
 @pytest.mark.parametrize("off", [[240, 277, 300, 344, 360], [200, 400]])
 def test_frames_at_any_time_are_on_no_raster(off):
     times = moments(START + np.cumsum(np.random.default_rng(1).choice(off, 40)))
