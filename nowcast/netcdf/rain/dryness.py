@@ -31,7 +31,7 @@ def refine(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tupl
     packing, unclear = _with_unpacked_fills(stored, packing)
     packing, *remarks = _without_largest(stored, packing, conversion)
     packing, dry = _with_dry(stored, packing, conversion)
-    found = unclear, *remarks, dry, _negative(stored, packing, conversion), _doubt(stored, packing, conversion)
+    found = unclear, *remarks, dry, *(find(stored, packing, conversion) for find in (_negative, _out_of_range, _doubt))
     return packing, "; ".join(remark for remark in found if remark) or None
 
 
@@ -106,6 +106,22 @@ def _negative(stored: np.ndarray, packing: Packing, conversion: Conversion) -> s
         return None
     share = below.size / stored.size
     return f"{share:.0%} of the cells are below 0, down to {below.min():g} mm/h, and taken as missing. Is it rain?"
+
+
+def _out_of_range(stored: np.ndarray, packing: Packing, conversion: Conversion) -> str | None:
+    """Return a remark if much credible rain, of many different numbers, is outside of the declared valid range."""
+    if (packing.low, packing.high) == (-np.inf, np.inf) or not conversion.quantity.is_rain:
+        return None
+    rates = decode(stored, replace(packing, low=-np.inf, high=np.inf), conversion)
+    rain = (rates >= _DRY_RATE) & (rates < INCREDIBLE)
+    lost = rain & np.isnan(decode(stored, packing, conversion))
+    if lost.sum() < _FEWEST or lost.sum() <= _MUCH * rain.sum() or len(np.unique(stored[lost])) <= _MOST_CODES + 1:
+        return None
+    least, most = rates[lost].min(), rates[lost].max()
+    return (
+        f"{lost.sum() / rain.sum():.0%} of the rain, {least:.3g} to {most:.3g} mm/h, is outside of the declared valid range "
+        "and taken as missing. Is the range right? In CF it is in stored numbers"
+    )
 
 
 def _doubt(stored: np.ndarray, packing: Packing, conversion: Conversion) -> str | None:

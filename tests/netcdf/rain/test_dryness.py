@@ -209,3 +209,25 @@ def test_a_gain_of_decoded_numbers_is_not_applied_again(tmp_path):
     np.testing.assert_array_equal(read_one(path), NEAR.astype("f4"))
     both = write(tmp_path / "b.nc", np.round(NEAR).astype("i2"), gain=0.5, offset=-32.0, scale_factor=2.0)
     np.testing.assert_array_equal(read_one(both), 2 * np.round(NEAR))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "attributes", "told"),
+    [
+        (WET, {"valid_max": np.float32(30)}, "25% of the rain, 30 to 40 mm/h,"),
+        (
+            np.round(WET * 100).astype("i2"),
+            {"scale_factor": 0.01, "valid_range": np.int16([0, 150])},
+            "97% of the rain, 1.51 to 40 mm/h,",
+        ),
+        (DBZ, {"units": "dBZ", "valid_max": np.float32(45)}, "41% of the rain, 23.7 to 40 mm/h,"),
+        (np.where(DRY, 200, WET), {"valid_max": np.float32(150)}, ""),
+        (WET, {"valid_range": np.float32([0, 150])}, ""),
+    ],
+    ids=["too small", "unpacked limits of packed numbers", "of reflectivity", "a code outside", "fits"],
+)
+def test_rain_outside_of_the_declared_range_is_missing_and_told(tmp_path, caplog, numbers, attributes, told):
+    path = write(tmp_path / "a.nc", np.where(ABSENT, 0, numbers).astype(numbers.dtype), **attributes)
+    read_one(path)
+    expected = f"{path}: rr: {told} is outside of the declared valid range and taken as missing. "
+    assert caplog.messages == ([f"{expected}Is the range right? In CF it is in stored numbers"] if told else [])
