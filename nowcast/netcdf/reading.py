@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.dryness import DOUBT, refine
 from nowcast.netcdf.rain.packing import Packing
 from nowcast.netcdf.rain.statements import Doubt, fitting
-from nowcast.netcdf.rain.units import AMOUNT_NAMES, RATE_NAMES, Conversion
+from nowcast.netcdf.rain.units import AMOUNT_NAMES, RATE_NAMES, REFLECTIVITY_NAMES, Conversion
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.record import FrameLayout
 from nowcast.netcdf.times.intervals import Interval
@@ -29,6 +30,9 @@ _ROUNDED = 0.02  # share by which two statements of one interval may differ
 _SAMPLE = 4  # number of frames read to find undeclared codes
 _MOST_CELLS = 1 << 18  # largest number of cells read of a frame in the sample
 _MOST_FIELDS = 8  # largest number of different fields (such as packings) of a record that are sampled
+_KINDS = {"amount": "an amount", "rate": "a rate", "reflectivity": "a reflectivity"}
+# names of variables; `rain_from_reflectivity` is rain
+_REFLECTIVITY, _RAIN = (re.compile(words, re.IGNORECASE) for words in ("dbz|reflectiv", "rain|precip|rate|rr|qpe|mm"))
 
 
 class File(Protocol):
@@ -186,15 +190,22 @@ def _conversion(file: File, step: np.timedelta64, zr_a: float, zr_b: float) -> t
 
 
 def _warn_of_name(file: File) -> None:
-    """Warn, once per folder, if the standard name is that of a rate but the units are those of an amount, or vice versa."""
-    field = file.field
-    other = {"amount": RATE_NAMES, "rate": AMOUNT_NAMES}.get(field.kind or "", ())
-    if field.standard_name in other and not field.has_given_units:
-        kinds = ("an amount", "a rate") if field.kind == "amount" else ("a rate", "an amount")
-        said = f'{field.variable} is read as {kinds[0]}, by its units "{field.units}"'
-        warn_once(
-            file.path, f"{said}, but its standard name {field.standard_name} is that of {kinds[1]}. One of the two is wrong"
-        )
+    """Warn, once per folder, if the name is that of a rate, an amount or a reflectivity but the units are those of another."""
+    field, read = file.field, _KINDS.get(file.field.kind or "")
+    named, what = _named_kind(field)
+    if read and named and named != read and not field.has_given_units:
+        said = f'{field.variable} is read as {read}, by its units "{field.units}"'
+        warn_once(file.path, f"{said}, but its {what} is that of {named}. One of the two is wrong")
+
+
+def _named_kind(field: Field) -> tuple[str | None, str]:
+    """Return the kind that the standard name of a field means, else that of a reflectivity by its own name, and which name."""
+    names = ((RATE_NAMES, "rate"), (AMOUNT_NAMES, "amount"), (REFLECTIVITY_NAMES, "reflectivity"))
+    kind = next((kind for these, kind in names if field.standard_name in these), None)
+    if kind:
+        return _KINDS[kind], f"standard name {field.standard_name}"
+    is_reflectivity = _REFLECTIVITY.search(field.variable) and not _RAIN.search(field.variable)
+    return (_KINDS["reflectivity"], "name") if is_reflectivity else (None, "")
 
 
 def warn_of_contradiction(interval: Interval | None, path: Path, variable: str) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers.stored import read_one, write
 
 from nowcast.errors import DataError
 from nowcast.netcdf.rain.units import meaning, to_rain_rate
@@ -137,3 +138,27 @@ def test_reflectivity_is_inverted_for_any_relation(rate, a, b, kind):
     assert out.dtype == np.dtype("=f4")
     assert out[0] == pytest.approx(rate, rel=1e-3)
     assert np.isnan(out[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "standard_name", "said"),
+    [
+        ("DBZH", "mm/h", "", 'a rate, by its units "mm/h", but its name is that of a reflectivity. One of the two is wrong'),
+        ("rr", "mm/h", "equivalent_reflectivity_factor", 'a rate, by its units "mm/h", but its standard name equivalent_refl'),
+        (
+            "rr",
+            "dBZ",
+            "rainfall_rate",
+            'a reflectivity, by its units "dBZ", but its standard name rainfall_rate is that of a r',
+        ),
+        ("rain_rate_from_reflectivity", "mm/h", "", ""),
+        ("dbz", "dBZ", "", ""),
+    ],
+)
+def test_a_name_of_a_reflectivity_with_other_units_is_doubted(tmp_path, caplog, name, units, standard_name, said):
+    numbers = np.array([[[0, 10.0], [20, 30]]], "f4")
+    path = write(tmp_path / "a.nc", numbers, name=name, units=units, standard_name=standard_name)
+    rates = read_one(path, variable=name)
+    expected = (10 ** (numbers / 10) / 200) ** (1 / 1.6) if units == "dBZ" else numbers
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
+    assert f"{path}: {name} is read as {said}" in caplog.text if said else not caplog.messages
