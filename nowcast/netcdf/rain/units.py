@@ -36,8 +36,9 @@ _SPELLINGS = tuple(
         # per several units of time: mm/5min, mm per 5 minutes, mm 5min-1
         (rf"(?:/|\bper\b)\s*(\d+(?:\.\d+)?)\s*{_TIME}", r"/(\1 \2)"),
         (rf"(?<=[\w)])\s+(\d+(?:\.\d+)?)\s*{_TIME}\s*(?:\^|\*\*)?-1\b", r"/(\1 \2)"),
+        (r"/\s*(\d+)\s*['′](?!['′])", r"/(\1 min)"),  # mm/5', to udunits an angle
         # mm/h*32: the stored numbers are 32 times the rate
-        (r"(?<=\w)\s*(?:(?<!\*)\*(?!\*)|[x×](?=\s*\d))\s*([1-9]\d*(?:\.\d+)?)\s*$", r"/\1"),
+        (r"(?<=[\w)])\s*(?:(?<!\*)\*(?!\*)|[x×](?=\s*\d))\s*([1-9]\d*(?:\.\d+)?)\s*$", r"/\1"),
     )
 )
 _SIGNS = str.maketrans(

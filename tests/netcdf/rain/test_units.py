@@ -24,8 +24,8 @@ _RATES = [
     (0.1, "0.1 mm/h"),
     (10, "cm/h, kg m-2 / 360 s"),
     (12, "mm/5min, mm/5 min, mm / 5 minutes, mm per 5 minutes, mm/(5 min), mm (5 min)-1, mm 5min-1, mm 5 min-1, mm5min-1"),
-    (6, "mm/10min"),
-    (0.12, "0.01 mm/5min"),
+    (6, "mm/10min, mm/10', mm/10′"),
+    (0.12, "0.01 mm/5min, (mm/5 min)*100, mm/(5 min) * 100, mm/5' x 100"),
 ]
 _AMOUNTS = [
     (1, "mm, millimeter, kg m-2, kg/m^2, l/m2, MM, KG/M2"),
