@@ -18,7 +18,7 @@ from nowcast.netcdf.attributes import made_by_nowcast, text
 from nowcast.netcdf.damage import without_empty_copies
 from nowcast.netcdf.files import OPEN_FILES, expand, is_first, library_errors
 from nowcast.netcdf.places.comparison import is_same_series
-from nowcast.netcdf.places.grid import Grid, carried, read_grid
+from nowcast.netcdf.places.grid import Grid, carried, read_grid, warn_of_cells
 from nowcast.netcdf.rain.statements import Doubt
 from nowcast.netcdf.rain.totals import compared, refusal, says_total, total_of
 from nowcast.netcdf.rain.units import check_given
@@ -260,6 +260,7 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, ind
     kept = order[np.append(times[order][1:] != times[order][:-1], True)]
     step = most_frequent_step(times[kept])
     files = [settled(file, step) for file in files]
+    warn_of_cells(files[-1].grid, files[-1].path)
     is_moved = (stamps[kept] != times[kept]).any()
     record = Record(
         name=name,

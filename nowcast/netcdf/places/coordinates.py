@@ -17,6 +17,7 @@ _SAME = 0.01  # cells by which a map's coordinate over the grid may differ betwe
 _NUMBERS = {"units": "1", "long_name": "number of the cell"}  # of dimensions named like an angle without a coordinate
 _BOUNDS = re.compile(r"_(bnds|bounds)$", re.IGNORECASE)
 _LIMITS = re.compile(r"valid_|actual_range")  # attributes in the units of the stored numbers
+_POLE = 91.0  # degrees; edges and rounding may lead a little beyond 90
 _UNEVEN = 0.5  # cells that a coordinate may deviate from equal steps; rounded degrees deviate less
 
 
@@ -162,9 +163,11 @@ def numbers(declared: dict, stored: np.ndarray) -> np.ndarray:
 def check_even(coordinate: Coordinate, where: str) -> None:
     """Raise DataError (exit 3) for unequal steps of a coordinate: motion in cells would have no meaning.
 
-    Latitudes may also be equally spaced on a Mercator map.
+    Latitudes may also be equally spaced on a Mercator map. Raises it for latitudes beyond the poles, too.
     """
     values, named = coordinate.unwrapped, f"{where}: coordinate {coordinate.name}"
+    if coordinate.kind == "latitude":
+        check_latitudes(values, named)
     steps = np.diff(values)
     if not ((steps > 0).all() or (steps < 0).all()):
         raise DataError(f"{named} is not monotonic.\nExpected an even grid.")
@@ -172,6 +175,14 @@ def check_even(coordinate: Coordinate, where: str) -> None:
     if not _is_even(values) and not (is_mercator and _is_even(np.arcsinh(np.tan(np.radians(values))))):
         sizes = f"{np.abs(steps).min():g} to {np.abs(steps).max():g}"
         raise DataError(f"{named} is uneven, in steps of {sizes}.\nExpected an even grid: interpolate the fields.")
+
+
+def check_latitudes(values: np.ndarray, named: str) -> None:
+    """Raise DataError (exit 3) for latitudes (…,), degrees, that are beyond the poles; `named` is the variable in messages."""
+    furthest = float(np.nanmax(np.abs(values), initial=0))
+    if furthest > _POLE:
+        right = "Expected -90 to 90: perhaps latitude and longitude are exchanged."
+        raise DataError(f"{named} has latitudes up to {furthest:g} degrees.\n{right}")
 
 
 def _is_even(values: np.ndarray) -> bool:

@@ -5,7 +5,7 @@ import numpy as np
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import attributes
 from nowcast.netcdf.places.axes import horizontal, is_declared, over_grid
-from nowcast.netcdf.places.coordinates import numbers
+from nowcast.netcdf.places.coordinates import check_latitudes, numbers
 from nowcast.netcdf.places.edges import find_corners, middles
 
 SAMPLES = 6  # rows and columns that are read; an even number, so that they are the same counted from either end
@@ -43,7 +43,8 @@ def read_degrees(dataset, variable, y_dim: str, x_dim: str, where: str) -> np.nd
     """Return latitude and longitude (2, y, x) in degrees at sampled rows and columns of a field; None if the file has none.
 
     If the file has only those of corners, they are interpolated. Missing ones are taken from a plane fitted to the others.
-    Raises DataError (exit 3) if they change with time.
+    Those that are the same in all rows or in all columns, such as zeros that were never written, count as none.
+    Raises DataError (exit 3) if they change with time, or for latitudes beyond the poles.
     """
     sizes = [len(dataset.dimensions[dim]) for dim in (y_dim, x_dim)]
     both = None if 0 in sizes else over_grid(dataset, variable, y_dim, x_dim)
@@ -52,7 +53,11 @@ def read_degrees(dataset, variable, y_dim: str, x_dim: str, where: str) -> np.nd
     if both is None:
         return None
     degrees = np.stack([_read(coordinate, y_dim, x_dim, where) for coordinate in both])
-    return degrees if np.isfinite(degrees).all() else None
+    if not np.isfinite(degrees).all():
+        return None
+    check_latitudes(degrees[0], f"{where}: {both[0].name}")
+    is_map = all(size < 2 or np.ptp(degrees, axis=1 + axis).any() for axis, size in enumerate(degrees.shape[1:]))
+    return degrees if is_map else None
 
 
 def _read(coordinate, y_dim: str, x_dim: str, where: str) -> np.ndarray:

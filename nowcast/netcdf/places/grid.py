@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.netcdf.attributes import attributes, is_numeric
-from nowcast.netcdf.files import OPEN_FILES, library_errors
+from nowcast.netcdf.files import OPEN_FILES, library_errors, warn_once
 from nowcast.netcdf.places.axes import angle, declared_axis, listed, over_grid
 from nowcast.netcdf.places.coordinates import Coordinate, converted, in_degrees
 from nowcast.netcdf.places.degrees import read_degrees, sampled
@@ -23,6 +23,7 @@ from nowcast.netcdf.places.mapping import find_mapping
 from nowcast.netcdf.rain.variable import Field
 
 _ROUNDED = 0.01  # relative difference from which the spacing on the ground replaces that on the map
+_SMALLEST_KM, _LARGEST_KM, _LONGEST = 0.01, 500.0, 20.0  # km, and the ratio of two sides: no grid of rain has such cells
 # names of attributes that the NetCDF library accepts
 _LEGAL = re.compile(r"[^\W](?:[^\x00-\x1f/\x7f]*[^\x00-\x1f/\x7f\s])?")
 _RESERVED = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"}  # attributes of HDF5 itself
@@ -249,6 +250,16 @@ def _others(dataset, variable, dims: tuple[str, str], known: tuple[str, str]) ->
         if is_place and (own <= set(dims) or angle(name, declared)):
             names.append(name)
     return names
+
+
+def warn_of_cells(grid: Grid, path: Path) -> None:
+    """Warn, once per folder, of cells so small, large or long that the units of the coordinates must be wrong."""
+    y, x = grid.spacing_km
+    sizes = [size for size in (y, x) if math.isfinite(size)]
+    if sizes and (min(sizes) < _SMALLEST_KM or max(sizes) > _LARGEST_KM or max(sizes) > _LONGEST * min(sizes)):
+        units = " and ".join(str(each.attributes.get("units", "no units")) for each in (grid.rows, grid.columns))
+        said = f"cells of {y:.4g} × {x:.4g} km, by {grid.rows.name} and {grid.columns.name} in {units}"
+        warn_once(path, f"{said}. Are these units right?")
 
 
 def carried(grid: Grid, path: Path) -> Grid:
