@@ -26,7 +26,7 @@ from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.reading import make_layouts, own_step, settled, warn_of_other_steps
 from nowcast.netcdf.record import SEQUENCE, Record, most_frequent_step, with_own_names
 from nowcast.netcdf.times.intervals import STARTS, Interval, at_ends, doubtful_interval, stated_interval
-from nowcast.netcdf.times.raster import nominal_times
+from nowcast.netcdf.times.raster import check_distinct, nominal_times
 from nowcast.netcdf.times.values import read_times, read_valid_times
 from nowcast.netcdf.times.variables import TimeNames, find_times
 from nowcast.runtime.progress import track
@@ -234,7 +234,9 @@ def _frame_times(dataset, field: Field, path: Path) -> np.ndarray:
     if 0 in sizes.values():
         raise DataError(f"{path}: {field.variable} has no frames.\nExpected at least one.")
     _warn_of_forecasts(dataset, names, times, path)
-    return at_ends(dataset, field, times, str(path), dims=tuple(sizes))[0]
+    times = at_ends(dataset, field, times, str(path), dims=tuple(sizes))[0]
+    check_distinct(times, str(path))
+    return times
 
 
 def _warn_of_forecasts(dataset, names: TimeNames, times: np.ndarray, path: Path) -> None:

@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 
+from nowcast.errors import DataError
+
 MOST_OFF = 90  # s that a frame may be early or late
 _DRIFT = 1 / 20  # largest deviation of steps, relative to the time step, of a radar that drifts against the clock
 _JOINED = 2.5, 1.5  # time steps: longest step within a stretch of one phase, of one absent frame or of none
@@ -19,6 +21,19 @@ def tolerance(step: np.timedelta64) -> np.timedelta64:
     if np.isnat(step):
         return np.timedelta64(0, "s")
     return np.timedelta64(int(min(step / np.timedelta64(4, "s"), MOST_OFF)), "s")
+
+
+def check_distinct(times: np.ndarray, where: str) -> None:
+    """Raise DataError (exit 3) for times (frame,), or one, of which most repeat the one before: they were cut or rounded.
+
+    Copies of frames are no reason: those that were joined to a file more than once go back in time.
+    """
+    steps = np.diff(times.ravel()).astype(np.int64)
+    if (steps >= 0).all() and (num_equal := int((steps == 0).sum())) * 2 > times.size:
+        raise DataError(
+            f"{where} has {times.size} frames at {times.size - num_equal} times: most have that of the frame before.\n"
+            "Expected a time for every frame: perhaps these are whole hours or days."
+        )
 
 
 def nearest(times: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

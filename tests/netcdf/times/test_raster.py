@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from makers import write_record
-from makers.stored import open_one
+from makers.stored import open_one, write
 
 from nowcast.dataset.windows import find_windows
+from nowcast.errors import DataError
 from nowcast.netcdf.record import most_frequent_step
 from nowcast.netcdf.times.raster import nearest, nominal_times, tolerance
 
@@ -83,6 +84,21 @@ def test_an_archive_that_changes_from_one_step_to_another_is_on_the_raster_of_ea
 def test_frames_at_any_time_are_on_no_raster(off):
     times = moments(START + np.cumsum(np.random.default_rng(1).choice(off, 40)))
     assert (nominal_times(times) == times).all()
+
+
+def test_times_cut_to_whole_hours_are_refused_and_joined_copies_are_not(tmp_path):
+    fields = np.arange(24, dtype="f4")[:, None, None] * np.ones((4, 4), "f4")
+    cut = write(tmp_path / "a.nc", fields, times=3600 * (np.arange(24) // 12))
+    with pytest.raises(DataError) as raised:
+        open_one(cut)
+    assert str(raised.value) == (
+        f"{cut} has 24 frames at 2 times: most have that of the frame before.\n"
+        "Expected a time for every frame: perhaps these are whole hours or days."
+    )
+    for name, of_frames in (("joined", np.tile(np.arange(8), 3)), ("twice", np.repeat(np.arange(12), 2))):
+        record = open_one(write(tmp_path / f"{name}.nc", fields, times=300 * of_frames))
+        assert len(record) == of_frames.max() + 1
+        np.testing.assert_array_equal(record.read([1])[0], fields[np.flatnonzero(of_frames == 1)[-1]])
 
 
 def test_the_tolerance_is_a_quarter_of_the_step_and_at_most_90_s():
