@@ -26,7 +26,9 @@ PROJ_STRINGS = (
     "proj4_params",
     "proj4_string",
     "proj_string",
-)  # attributes of a grid mapping that hold a PROJ string
+    "epsg_code",
+    "epsg",
+)  # attributes of a grid mapping that hold a PROJ string, or the number of a projection
 _APART = 1.0  # cells by which map coordinates and latitude, longitude of one file may differ
 _STEPS, _CLOSE = 30, 1e-4  # most steps of Newton's method, and cells that end it
 _FITTED, _DEGREE = 10_000, 5  # known cells that polynomials are fitted to, where others are missing, and their degree
@@ -194,7 +196,7 @@ def _on_map(grid: Grid, name: str, *, needed: bool) -> Earth | None:
         raise UsageError(
             f"{name} lies on a map ({projection}), whose places need pyproj.\nIt is not installed: pip install pyproj"
         ) from None
-    stated = [grid.mapping_attributes[key] for key in PROJ_STRINGS if key in grid.mapping_attributes]
+    stated = [_user_input(grid.mapping_attributes[key]) for key in PROJ_STRINGS if key in grid.mapping_attributes]
     for make, text in ((CRS.from_cf, dict(grid.mapping_attributes)), *((CRS.from_user_input, text) for text in stated)):
         try:
             crs = make(text)
@@ -204,6 +206,11 @@ def _on_map(grid: Grid, name: str, *, needed: bool) -> Earth | None:
         except (ProjError, LookupError, ValueError, TypeError, AttributeError) as error:
             log.debug("%s: %s", name, error)
     return None
+
+
+def _user_input(stated: Any) -> str:
+    """Return a description of a projection as PROJ takes it: an EPSG number, 3035 or "3035", with its authority."""
+    return f"EPSG:{str(stated).strip()}" if str(stated).strip().isdigit() else str(stated)
 
 
 def _factor(crs: Any, coordinate: Coordinate, grid: Grid) -> float:

@@ -99,6 +99,14 @@ def test_a_map_that_contradicts_latitude_and_longitude_is_told(tmp_path, caplog)
     assert "disagree by up to" in caplog.text
 
 
+@pytest.mark.parametrize("code", [np.int32(3035), "3035", "EPSG:3035"])
+@pytest.mark.parametrize("name", ["epsg_code", "epsg"])
+def test_an_epsg_number_places_the_cells_of_a_map(tmp_path, name, code):
+    pytest.importorskip("pyproj")
+    path = placed(tmp_path / "a.nc", on_map(y0=3_210_000.0, x0=4_321_000.0), mapping={name: code}, grid_mapping="crs")
+    assert np.ravel(earth_of(path).degrees(0.0, 0.0)) == pytest.approx([52, 10], abs=1e-6)  # the origin of the European grid
+
+
 @pytest.mark.parametrize(
     ("coordinates", "says"),
     [(index(), "row and column numbers"), (on_map(), "distances on a map"), ([], "row and column numbers")],
