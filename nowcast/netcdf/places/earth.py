@@ -214,7 +214,12 @@ def _user_input(stated: Any) -> str:
 
 
 def _factor(crs: Any, coordinate: Coordinate, grid: Grid) -> float:
-    """Return the factor from the units of a coordinate to those of the axes of a projection."""
+    """Return the factor from the units of a coordinate to those of the axes of a projection.
+
+    Raises ValueError for distances where the projection has degrees.
+    """
+    if coordinate.kind == "length" and crs.is_geographic:
+        raise ValueError(f"{coordinate.name} is in {coordinate.attributes['units']}, but the projection in degrees")
     if coordinate.kind == "rotated" or crs.is_geographic:
         return 1.0
     units = str(coordinate.attributes.get("units", "m"))

@@ -99,6 +99,13 @@ def test_a_map_that_contradicts_latitude_and_longitude_is_told(tmp_path, caplog)
     assert "disagree by up to" in caplog.text
 
 
+@pytest.mark.parametrize("mapping", [{"grid_mapping_name": "latitude_longitude"}, {"spatial_ref": "EPSG:4326"}])
+def test_metres_with_a_mapping_in_degrees_have_no_place(tmp_path, mapping):
+    pytest.importorskip("pyproj")
+    with pytest.raises(DataError, match="it has distances on a map, and no grid mapping that PROJ can use"):
+        earth_of(placed(tmp_path / "a.nc", on_map(), mapping=mapping, grid_mapping="crs"))
+
+
 @pytest.mark.parametrize("code", [np.int32(3035), "3035", "EPSG:3035"])
 @pytest.mark.parametrize("name", ["epsg_code", "epsg"])
 def test_an_epsg_number_places_the_cells_of_a_map(tmp_path, name, code):
