@@ -115,6 +115,7 @@ def without_empty_copies(
     for (n, copies), best in zip(looked_at, _best_copies(record, looked_at, samples), strict=True):
         chosen[n], num_empty = copies[best], num_empty + (best < len(copies) - 1)
     text = "%s: left out %d of %d frames, because a later frame has the same time"
+    text += _files_of(record, chosen[again[-1][0]], again[-1][1])
     if len(again) > len(looked_at):
         text += f"; whether that one is missing as a whole was checked for the newest {MOST_COPIES} times only"
     log.warning(text, record.name, len(times) - len(ends), len(times))
@@ -122,6 +123,13 @@ def without_empty_copies(
         text = "%s: the last copy of %d frames is missing as a whole; an earlier copy is used"
         log.warning(text, record.name, num_empty)
     return replace(record, frame_sources=chosen)
+
+
+def _files_of(record: Record, chosen: np.ndarray, copies: np.ndarray) -> str:
+    """Return a text with the files of the frame that is read (2,) and of another copy of (copy, 2); empty if it is one file."""
+    read, others = record.paths[chosen[0]], [record.paths[file] for file in copies[::-1, 0]]
+    other = next((path for path in others if path != read), None)
+    return f" ({read.name} is read in place of {other.name})" if other else ""
 
 
 def _best_copies(record: Record, looked_at: Sequence[tuple[int, np.ndarray]], samples: Samples | None) -> list[int]:

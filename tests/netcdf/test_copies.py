@@ -26,7 +26,8 @@ def test_the_last_copy_is_read(tmp_path, caplog):
     write_record(tmp_path / "b.nc", 2 * FIELDS[6:], times=times(6, 7))
     (record,) = open_records([tmp_path])
     np.testing.assert_array_equal(record.read(range(8)), np.concatenate([FIELDS[:6], 2 * FIELDS[6:]]))
-    assert caplog.messages == [f"{tmp_path.name}: left out 2 of 10 frames, because a later frame has the same time"]
+    said = "left out 2 of 10 frames, because a later frame has the same time (b.nc is read in place of a.nc)"
+    assert caplog.messages == [f"{tmp_path.name}: {said}"]
 
 
 @pytest.mark.parametrize("copies", [1, 2])
@@ -39,6 +40,7 @@ def test_a_copy_of_nothing_does_not_displace_a_frame(tmp_path, caplog, copies):
     np.testing.assert_array_equal(record.read(range(8)), FIELDS)
     said = f"{tmp_path.name}: the last copy of 2 frames is missing as a whole; an earlier copy is used"
     assert said in caplog.messages
+    assert f"(a.nc is read in place of b{copies - 1}.nc)" in caplog.text
 
 
 def test_nor_does_a_damaged_one(tmp_path):
