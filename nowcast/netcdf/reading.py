@@ -94,6 +94,7 @@ def make_layouts(
             conversions.setdefault(file.field, conversion)
             _warn_of_own_step(file, key[-1], step)
     _warn_of_intervals(files)
+    _warn_of_kinds(files, step)
     refined = dict(_all_refined(alike, conversions, samples))
     layouts = {key: replace(layout, field=refined[layout.field]) for key, layout in layouts.items()}
     return tuple(layouts[key] for key in keys)
@@ -166,6 +167,25 @@ def _warn_of_intervals(files: Sequence[File]) -> None:
         return
     (least, one), (most, other) = ((each, stated[each]) for each in (min(stated), max(stated)))
     said = f"{one.field.variable} is summed over {least:g} s, but {other.field.variable} in {other.path.name} over {most:g} s"
+    warn_once(one.path, f"{said}. Different products belong in folders of their own")
+
+
+def _warn_of_kinds(files: Sequence[File], step: np.timedelta64) -> None:
+    """Warn, once in a folder, of files of unlike kinds: reflectivity beside rates, or these beside sums of an hour."""
+    first: dict[str, File] = {}
+    for file in files:
+        is_long = (
+            file.interval and abs(file.interval.seconds - step / np.timedelta64(1, "s")) > _ROUNDED * file.interval.seconds
+        )
+        is_reflectivity = file.field.kind == "reflectivity"
+        first.setdefault("reflectivity" if is_reflectivity else "sum" if is_long else "rate", file)
+    if len(first) < 2 or all(file.interval for file in first.values()):  # `_warn_of_intervals` tells of sums alone
+        return
+    one, other = list(first.values())[:2]
+    said, another = (
+        _KINDS[each.field.kind] + (f" over {each.interval.seconds:g} s" if each.interval else "") for each in (one, other)
+    )
+    said = f"{one.field.variable} is {said}, but {other.field.variable} in {other.path.name} {another}"
     warn_once(one.path, f"{said}. Different products belong in folders of their own")
 
 

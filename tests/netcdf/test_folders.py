@@ -7,6 +7,7 @@ import netCDF4
 import numpy as np
 import pytest
 from makers import rain, write_record
+from makers.stored import read_one, write
 
 from nowcast.errors import DataError, UsageError
 from nowcast.forecasters import open_forecaster
@@ -154,3 +155,23 @@ def test_forecasts_on_several_levels_are_found(tmp_path):
     forecast(tmp_path / "out/2020/06/f.NC", record)
     assert open_forecaster(str(tmp_path / "out"), device=None).reference_times.tolist() == [START.item()]
     assert open_forecaster(str(tmp_path / "out/2020/06/f.NC"), device=None).name == "f"
+
+
+@pytest.mark.parametrize(
+    ("units", "attributes", "said"),
+    [
+        ("dBZ", {}, "rr is a rate, but rr in b.nc a reflectivity"),
+        ("mm", {"accutime": 60.0}, "rr is a rate, but rr in b.nc an amount over 3600 s"),
+        ("mm", {"accutime": 5.0}, ""),
+        ("kg m-2 s-1", {}, ""),
+    ],
+)
+def test_different_products_in_a_folder_are_told(tmp_path, caplog, units, attributes, said):
+    write(tmp_path / "a.nc", FIELDS, times=1_600_000_200 + 300 * np.arange(6))
+    later = 1_600_000_200 + 300 * np.arange(6, 12)
+    factor = {"mm": attributes.get("accutime", 0) / 60, "kg m-2 s-1": 1 / 3600}.get(units, 1)
+    numbers = FIELDS * factor if units != "dBZ" else 10 * np.log10(200 * np.maximum(FIELDS, 1e-3) ** 1.6)
+    write(tmp_path / "b.nc", numbers.astype("f4"), times=later, units=units, **attributes)
+    np.testing.assert_allclose(read_one(tmp_path), np.tile(FIELDS, (2, 1, 1)), rtol=1e-4, atol=2e-3)
+    end = "Different products belong in folders of their own"
+    assert caplog.messages == ([f"{tmp_path / 'a.nc'}: {said}. {end}"] if said else [])
