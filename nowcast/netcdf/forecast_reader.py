@@ -182,9 +182,7 @@ def read_forecast(
     """
     check_given(units, zr_a, zr_b)
     files = _open_usable(expand(where), where, variable=variable, strict=strict, units=units, zr_a=zr_a, zr_b=zr_b)
-    for inferred in sorted({file.times.inferred for file in files} - {None}):
-        if is_first(Path(where, "any"), inferred):  # `inspect` opens what it is given more than once
-            log.info("%s: no forecast_reference_time is stated; it is taken from %s", where, inferred)
+    _say_inferred(files, where)
     references, leads, sources = order_cases(files, str(where))
     files = with_undeclared(with_intervals(files, leads), lambda file, position: _selection(file, position, 1, 0))
     layout, num_parts = files[0].layout, sources.shape[2]
@@ -242,6 +240,13 @@ def _are_totals(forecasts: Forecasts) -> bool:
     cases = sorted({0, len(forecasts.reference_times) - 1})
     leads = range(min(len(forecasts.lead_times), MOST_READ))
     return any(never_falls(forecasts.read(case, leads)) for case in cases)
+
+
+def _say_inferred(files: Sequence[_File], where: str | Path) -> None:
+    """Log what reference times are taken from that no file states; once, since `inspect` opens the files more often."""
+    for inferred in sorted({file.times.inferred for file in files} - {None}):
+        if is_first(Path(where, "any"), inferred):
+            log.info("%s: no forecast_reference_time is stated; it is taken from %s", where, inferred)
 
 
 def _open_usable(paths: Sequence[Path], where: str | Path, **reading: Any) -> list[_File]:

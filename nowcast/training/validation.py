@@ -135,28 +135,34 @@ def validate(
     Raises DataError (exit 3) if nothing was observed in any of them: their loss would be 0, better than any other.
     """
     model.eval()
-    # (sum of errors, count of pixels) per batch, added up as in a training step: cases count by their known pixels
-    loss_sums = torch.zeros(2, num_batches)
+    loss_sums = torch.zeros(2, num_batches)  # of errors, and count of pixels, so that cases count by their known pixels
     totals: dict[str, list[Sums]] = {}  # by forecaster, per batch
     calibration = model.calibration(transform, baselines.thresholds, start=start)
     for k in range(num_batches):
         before_batch()
         batch = batches[k]
-        with arithmetic(device, precision):
-            past = network_input(batch.past.to(device), transform)
-            outputs = model(past, batch.future.shape[1], **guidance_of(model, batch, device))
+        past, outputs = _outputs(model, batch, transform, device, precision)
         observed, validity = split_missing(batch.future.to(device))
         loss_sums[:, k] = torch.stack(loss.sum_and_count(model.loss_input(outputs), observed, validity, transform)).cpu()
         calibration.count(outputs, observed, validity, batches.blocks(batch))
         forecast = transform.decode(model.values(outputs, past)).cpu().numpy()
         known, beside = baselines.score(k, batch)
-        scored = {NETWORK: pixel_sums(forecast, batch.future.numpy(), known, baselines.thresholds), **beside}
-        for name, of_batch in scored.items():
+        own = pixel_sums(forecast, batch.future.numpy(), known, baselines.thresholds)
+        for name, of_batch in {NETWORK: own, **beside}.items():
             totals.setdefault(name, []).append(of_batch)
     model.train()
     mean, scores = _mean_loss(_sum_over_processes(loss_sums)), _scores(totals)
     calibration.apply(distributed.gather)
     return Validation(mean, scores.pop(NETWORK), scores)
+
+
+def _outputs(
+    model: Model, batch: Batch, transform: Transform, device: torch.device, precision: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return the input of a network, (case, time, 2, y, x), and its outputs (case, lead, …)."""
+    with arithmetic(device, precision):
+        past = network_input(batch.past.to(device), transform)
+        return past, model(past, batch.future.shape[1], **guidance_of(model, batch, device))
 
 
 def _mean_loss(sums: Tensor) -> float:
