@@ -84,10 +84,10 @@ def test_a_kill_during_a_validation_loses_no_step(tmp_path, monkeypatch, step):
     run(record, tmp_path / "straight")
     validate, steps, applied = Learner.validate, [], Learner.apply_gradients
 
-    def die(self, *args):
+    def die(self, *args, **options):
         if len(steps) == step:
             raise Killed
-        return validate(self, *args)
+        return validate(self, *args, **options)
 
     def count(self, step, **rate):
         steps.append(step)
