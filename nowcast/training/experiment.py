@@ -1,13 +1,20 @@
-"""Fill in the defaults of an experiment, and check that its parts fit together: loss, processes, grids."""
+"""Fill in the defaults of an experiment, and check that its parts fit together: loss, processes, grids, frames."""
+
+from collections.abc import Sequence
+
+import numpy as np
 
 from nowcast.config.schema import Data, Experiment, NamedSection, Section
 from nowcast.dataset.archive import Archive
+from nowcast.dataset.draws import Series
+from nowcast.dataset.packed import WET_RATE
 from nowcast.errors import DataError, UsageError
 from nowcast.models import MODELS, model_config
 from nowcast.models.guided.guidance import RATES, TRANSFORM
 from nowcast.models.losses import Loss, make_loss
 from nowcast.models.model import Model
 from nowcast.models.transform import Transform, make_transform
+from nowcast.quantity import Quantity
 from nowcast.runtime import distributed
 
 PADDING = 31  # cells by which a crop may exceed all grids, because crops of recipes are multiples of 32
@@ -136,3 +143,13 @@ def check_grids(archive: Archive, crop: int, model: Model) -> None:
     if not crop and len(shapes) > 1:
         listed = ", ".join(f"{y} × {x}" for y, x in sorted(shapes))
         raise DataError(f"the records have different grids ({listed}); set data.crop so that they can share a batch")
+
+
+def remarks_on_frames(training: Sequence[Series], validation: Sequence[Series], quantity: Quantity) -> list[str]:
+    """Return what to warn of: frames that are damaged, and windows for training or validation without any rain."""
+    remarks = [line for series in [*training, *validation] for line in series.frames.damaged]
+    for split, all_series in (("training", training), ("validation", validation)):
+        wet = [series.frames.wet[np.unique(series.windows.positions)] for series in all_series]
+        if quantity.is_rain and wet and not np.nansum(np.concatenate(wet)):
+            remarks.append(f"the {split} windows have no cell of {WET_RATE} mm/h or more: nothing can be learnt from them")
+    return list(dict.fromkeys(remarks))

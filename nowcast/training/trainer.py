@@ -28,7 +28,7 @@ from nowcast.runtime.device import num_cores
 from nowcast.runtime.progress import Progress, Stopwatch
 from nowcast.runtime.signals import StopRequest, stop_on_signals
 from nowcast.training.baselines import Baselines
-from nowcast.training.experiment import check_grids, check_quantity
+from nowcast.training.experiment import check_grids, check_quantity, remarks_on_frames
 from nowcast.training.guidance import fit_correction, keep_guidance, use_place
 from nowcast.training.learner import Learner, StepOutcome
 from nowcast.training.optimizer import count_steps, learning_rate
@@ -77,7 +77,7 @@ class Trainer:
         self.start_scores: dict[str, Scores] = {}  # of the weights before the first step, by their name, for the log
 
     def prepare_data(self) -> None:
-        """Pack records and make batches; warn of damaged frames. Raises CheckpointError (exit 4) where a run had others."""
+        """Pack records and make batches, with warnings about frames. Raises CheckpointError (exit 4) where a run had others."""
         data = self.learner.experiment.data
         common = {"batch_size": self.settings.batch_size, "crop": data.crop, "sampler": data.sampler,
                   "coordinates": data.coordinates, "share": (distributed.rank(), distributed.size())}  # fmt: skip
@@ -100,8 +100,8 @@ class Trainer:
             use_place(self.learner.model, self.batches, *([batches] if validation else []))
         self.baselines = Baselines.suited_to(data, self.archive.quantity)
         if distributed.is_first():
-            for line in dict.fromkeys(line for series in [*training, *validation] for line in series.frames.damaged):
-                log.warning("%s", line)
+            for remark in remarks_on_frames(training, validation, self.archive.quantity):
+                log.warning("%s", remark)
 
     @property
     def judges_whole_grids(self) -> bool:

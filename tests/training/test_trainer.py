@@ -220,6 +220,17 @@ def test_a_step_that_is_read_later_is_named_and_nothing_after_it_is_saved(record
     assert read_checkpoint(tmp_path / "run" / LAST).metadata["step"] == 3
 
 
+@pytest.mark.parametrize(("rate", "warned"), [(0.0999, True), (0.1, False)])
+def test_windows_without_rain_are_told(tmp_path, caplog, rate, warned):
+    fields = rain(frames=40, shape=(24, 28))
+    fields[:24] = 0
+    fields[3, 5, 5] = rate
+    trainer(tiny_experiment([write_record(tmp_path / "rain.nc", fields)]), tmp_path / "run")
+    said = "the training windows have no cell of 0.1 mm/h or more: nothing can be learnt from them"
+    assert (said in caplog.text) == warned
+    assert "the validation windows have no" not in caplog.text
+
+
 def test_updates_leave_a_core_to_the_process_that_reads_and_validations_take_all(record, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(trainer_module, "num_cores", lambda: 2)
