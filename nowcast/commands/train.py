@@ -20,7 +20,7 @@ from nowcast.runtime.device import pick_device
 from nowcast.runtime.memory import give_back_freed_memory
 from nowcast.runtime.outputs import locked, may_write, replacing
 from nowcast.training import run_folder
-from nowcast.training.compatibility import as_the_run, check_resumable, seen_windows
+from nowcast.training.compatibility import as_the_run, check_resumable, seen_windows, unlike_start
 from nowcast.training.experiment import check_grids, check_quantity, check_shares, resolve, with_grid, without_effect
 from nowcast.training.learner import Learner
 from nowcast.training.logs import LOGGERS, check_installed
@@ -239,9 +239,12 @@ def _run(trainer: Trainer, draw: Callable[[Path], None], weights: Checkpoint | N
 
 
 def _warn(weights: Checkpoint | None, learner: Learner, archive: Archive) -> None:
-    """Warn of keys without effect, and of validation windows on which the weights of `training.start_from` were trained."""
-    seen = seen_windows(weights, learner.settings.start_from, archive) if weights else []
-    for line in [*without_effect(learner.experiment.data, archive), *seen]:
+    """Warn of keys without effect, and of what the weights of `training.start_from` were trained on and with."""
+    data, of_start = learner.experiment.data, []
+    if weights:
+        name = learner.settings.start_from
+        of_start = [*unlike_start(weights, name, data, archive), *seen_windows(weights, name, archive)]
+    for line in [*without_effect(data, archive), *of_start]:
         log.warning("%s", line)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from nowcast import config
-from nowcast.config.schema import Experiment, NamedSection, Splits
+from nowcast.config.schema import Data, Experiment, NamedSection, Splits
 from nowcast.dataset.archive import Archive
 from nowcast.dataset.draws import Series
 from nowcast.dataset.packed import PackedFrames
@@ -194,6 +194,22 @@ def seen_windows(checkpoint: Checkpoint, name: str, archive: Archive) -> list[st
             f"Beware: '{name}' has seen a record of another name at the times of {_share(alike, total)}: if it is the same "
             "radar, their loss and scores are too good."
         )
+    return warnings
+
+
+def unlike_start(checkpoint: Checkpoint, name: str, data: Data, archive: Archive) -> list[str]:
+    """Return warnings if the checkpoint of `training.start_from` was trained with other time steps or coordinates.
+
+    name: the checkpoint's name in `training.start_from`
+    """
+    metadata, warnings = checkpoint.metadata, []
+    before, now = metadata.get("time_steps") or [], archive.time_steps()
+    if before and now and not min(before) <= now[0] <= now[-1] <= max(before):
+        steps = [", ".join(f"{seconds / 60:g}" for seconds in each) for each in (before, now)]
+        warnings.append(f"Beware: '{name}' was trained with time steps of {steps[0]} min, these records have {steps[1]} min.")
+    with suppress(KeyError, TypeError):
+        if (stored := metadata["config"]["data"]["coordinates"]) != data.coordinates:
+            warnings.append(f"Beware: '{name}' was trained with data.coordinates = {stored!r}, not {data.coordinates!r}.")
     return warnings
 
 

@@ -15,7 +15,7 @@ from nowcast.dataset.archive import open_archive
 from nowcast.errors import CheckpointError
 from nowcast.forecasters import open_forecaster
 from nowcast.models.checkpoint import BEST, LAST, read_checkpoint, write_checkpoint
-from nowcast.training.compatibility import seen_windows
+from nowcast.training.compatibility import seen_windows, unlike_start
 from nowcast.training.learner import Learner
 from nowcast.training.run_folder import LOG, METRICS, first_validation
 
@@ -216,3 +216,21 @@ def test_a_validation_window_is_told_if_a_future_frame_trained_the_weights(recor
     trained = replace(checkpoint, metadata=checkpoint.metadata | {"stretches": {"training": [span]}})
     says = f"Beware: 'it' was trained on {share} validation windows: their loss and scores are too good."
     assert seen_windows(trained, "it", archive) == ([says] if share else [])
+
+
+def test_other_time_steps_and_coordinates_are_told(record, source, tmp_path):
+    other = write_record(tmp_path / "other.nc", rain(frames=40, shape=(24, 28)), step_minutes=10)
+    checkpoint = read_checkpoint(source)
+
+    def told(path, **data):
+        changed = config.as_dict(tiny_experiment([path]))
+        experiment = config.from_dict({**changed, "data": changed["data"] | data}, source="test")
+        return unlike_start(checkpoint, "old", experiment.data, open_archive(experiment.data))
+
+    assert told(record) == []
+    assert told(other) == ["Beware: 'old' was trained with time steps of 5 min, these records have 10 min."]
+    of_coordinates = ["Beware: 'old' was trained with data.coordinates = 'grid', not 'lagrangian'."]
+    assert told(record, coordinates="lagrangian") == of_coordinates
+    within = replace(checkpoint, metadata=checkpoint.metadata | {"time_steps": [120, 900]})
+    archive = open_archive(tiny_experiment([other]).data)
+    assert unlike_start(within, "old", tiny_experiment([other]).data, archive) == []
