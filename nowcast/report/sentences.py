@@ -61,10 +61,16 @@ def _when(evaluation: Evaluation, flags: np.ndarray) -> str:
 
 
 def _difference_row(rows: Sequence[Mapping], name: str, rival: str, threshold: float) -> Mapping | None:
-    """Return the row of the difference of CSI between two forecasters, all lead times pooled."""
-    wanted = (name, rival, "csi", threshold, None)
+    """Return the row of the difference of CSI, name minus rival, all lead times pooled; None if they were not compared.
+
+    Each two forecasters have rows in one order only (see `compared_with`): those of the other order are turned round.
+    """
     columns = ("forecaster", "against", "score", "threshold", "lead_minutes")
-    return next((row for row in rows if tuple(row[column] for column in columns) == wanted), None)
+    found = {tuple(row[column] for column in columns): row for row in rows if row["score"] == "csi"}
+    if row := found.get((name, rival, "csi", threshold, None)):
+        return row
+    row = found.get((rival, name, "csi", threshold, None))
+    return row and {**row, "value": -row["value"], "low": -row["high"], "high": -row["low"]}
 
 
 def _by_how_much(row: Mapping | None, difference: float) -> str:

@@ -196,3 +196,17 @@ def test_one_forecaster_alone_and_baselines_alone_have_a_first_sentence():
     assert headline(both, both.rows()).startswith("At 1 mm/h, extrapolation is better than persistence, with")
     never = evaluation({"net": 0 * forecast, "persistence": 0 * forecast}, 0 * observed)
     assert headline(never, never.rows()).startswith("No field was scored at 1 mm/h")
+
+
+def test_the_interval_of_a_baseline_before_a_less_simple_one_is_found():
+    """Rows hold the extrapolation minus persistence, and the sentence says the opposite difference."""
+    (better, observed), (middle, _), (bad, _) = by_lead(1), by_lead(2), by_lead(4)
+    result = Evaluation((5.0,), (1.0,), RAIN_RATE, ["a"], num_cases=6)
+    for day in range(6):
+        forecasts = {"persistence": better if day < 4 else middle, "extrapolation": middle if day < 5 else bad}
+        for name, tally in tallies(forecasts, observed, np.isfinite(observed), Setup((1.0,))).items():
+            result.add(name, ("a", str(day)), tally)
+    (row,) = (row for row in result.rows() if row["against"] and row["score"] == "csi" and row["lead_minutes"] is None)
+    low, high = (f"{-row[end]:+.3f}" for end in ("high", "low"))
+    assert low != high
+    assert f"(+{-row['value']:.3f}, 95 % confidence {low} to {high})" in headline(result, result.rows())
