@@ -27,14 +27,16 @@ def headline(evaluation: Evaluation, rows: Sequence[Mapping]) -> str:
     csi, column = SCORES["csi"], nearest_threshold(evaluation)
     event = f"{evaluation.thresholds[column]:g}{_unit(evaluation)}"
     scored = {name: float(csi.pooled(evaluation.tally(name))[0, column]) for name in evaluation.forecasters_with("pairs")}
-    scored = {name: value for name, value in scored.items() if math.isfinite(value)}
     if not scored:
-        return f"No field was scored at {event}: the scores of probabilities follow, if there are any."
+        return f"No field was scored at {event}: the scores of probabilities follow."
+    if not _is_observed(evaluation)[column]:
+        return f"{event} or more was never observed: no forecast can have a CSI above 0 there, so none is better than another."
     others = [name for name in scored if name not in evaluation.baselines]
     name = others[0] if others else max(scored, key=scored.__getitem__)
     rivals = [other for other in scored if other in evaluation.baselines and other != name] or [o for o in others if o != name]
     if not rivals:
-        return f"{scored_field(evaluation, name)} has a CSI of {scored[name]:.3f} at {event}; nothing was scored beside it."
+        text = f"{scored_field(evaluation, name)} has a CSI of {scored[name]:.3f} at {event}; nothing was scored beside it."
+        return text[0].upper() + text[1:]
     rival = max(rivals, key=scored.__getitem__)
     best_of = f", the best of {len(rivals)} baselines," if len(rivals) > 1 and rival in evaluation.baselines else ""
     difference = scored[name] - scored[rival]
@@ -133,7 +135,8 @@ def findings(evaluation: Evaluation) -> list[str]:
     if not others:
         pairs = [(name, before) for before, name in itertools.combinations(evaluation.baselines, 2)]
     sentences = [*_few_data(evaluation), *_what_was_scored(evaluation)]
-    sentences += [_csi_comparison(evaluation, name, baseline) for name, baseline in pairs]
+    if pairs and _is_observed(evaluation).any():  # elsewhere no CSI is above 0, and the sentences above say so
+        sentences += [_csi_comparison(evaluation, name, baseline) for name, baseline in pairs]
     sentences += [text for name in others or evaluation.baselines for text in _gains_from_smoothing(evaluation, name)]
     return sentences
 
@@ -141,13 +144,18 @@ def findings(evaluation: Evaluation) -> list[str]:
 def _few_data(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.num_cases == 1:
         yield "Only one case was scored: other cases can give very different scores."
-    if not (names := evaluation.forecasters_with("pairs")):
+    if not evaluation.forecasters_with("pairs"):
         return
-    total = evaluation.total(names[0])
-    never = [t for t, n in zip(evaluation.thresholds, (total.hits + total.misses).sum(axis=0), strict=True) if not n]
+    never = [t for t, is_observed in zip(evaluation.thresholds, _is_observed(evaluation), strict=True) if not is_observed]
     if never:
         values = f"{_listed(never)}{_unit(evaluation)}"
         yield f"{values} or more was never observed: there, every forecast of it is a false alarm."
+
+
+def _is_observed(evaluation: Evaluation) -> np.ndarray:
+    """Return for each threshold whether an event was observed; elsewhere CSI is 0 or undefined. Needs pairs."""
+    total = evaluation.total(evaluation.forecasters_with("pairs")[0])
+    return (total.hits + total.misses).sum(axis=0) > 0
 
 
 def _what_was_scored(evaluation: Evaluation) -> Iterator[str]:
@@ -199,13 +207,16 @@ def _with_confidence(evaluation: Evaluation, better: np.ndarray, significant: np
 def _spans(evaluation: Evaluation, flags: np.ndarray, *, skip_empty: bool = False) -> str:
     """Return where the flags (lead, threshold) are set: "up to 45 minutes at 1 and 2 mm/h, not at all at 10 mm/h".
 
-    With `skip_empty`, thresholds without a flag are left out.
+    With `skip_empty`, thresholds without a flag are left out, and always those that were never observed.
     """
     columns = [tuple(_runs(flags[:, column])) for column in range(flags.shape[1])]
-    if len(columns) > 1 and all(runs == columns[0] for runs in columns):
+    is_observed = _is_observed(evaluation)
+    if is_observed.all() and len(columns) > 1 and all(runs == columns[0] for runs in columns):
         return f"{_joined(evaluation, columns[0])} minutes at every threshold"
     alike: dict[tuple, list[float]] = {}
-    for runs, threshold in zip(columns, evaluation.thresholds, strict=True):
+    for runs, threshold in zip(
+        itertools.compress(columns, is_observed), itertools.compress(evaluation.thresholds, is_observed), strict=True
+    ):
         if runs or not skip_empty:
             alike.setdefault(runs, []).append(threshold)
     phrases = [

@@ -194,8 +194,23 @@ def test_one_forecaster_alone_and_baselines_alone_have_a_first_sentence():
     worse, _ = by_lead(3, 3)
     both = evaluation({"persistence": worse, "extrapolation": forecast}, observed)
     assert headline(both, both.rows()).startswith("At 1 mm/h, extrapolation is better than persistence, with")
-    never = evaluation({"net": 0 * forecast, "persistence": 0 * forecast}, 0 * observed)
-    assert headline(never, never.rows()).startswith("No field was scored at 1 mm/h")
+
+
+@pytest.mark.parametrize("rain", [{"net": 0, "persistence": 0}, {"net": 9, "persistence": 0}, {"net": 0, "persistence": 9}])
+def test_days_without_rain_compare_no_csi(rain):
+    """CSI is 0 or undefined there: neither is better, and something was scored."""
+    observed = np.zeros((2, 8, 8), np.float32)
+    never = evaluation({name: observed + value for name, value in rain.items()}, observed, days=2)
+    assert headline(never, never.rows()) == (
+        "1 mm/h or more was never observed: no forecast can have a CSI above 0 there, so none is better than another."
+    )
+    assert findings(never) == ["1 or 5 mm/h or more was never observed: there, every forecast of it is a false alarm."]
+
+
+def test_thresholds_never_observed_are_left_out_of_comparisons():
+    (forecast, observed), (baseline, _) = by_lead(1, 1), by_lead(2, 2)
+    result = evaluation({"net": forecast, "persistence": baseline}, observed, days=2, thresholds=(1.0, 5.0, 50.0))
+    assert findings(result)[-1] == "'net' has a higher CSI than persistence up to 10 minutes at 1 and 5 mm/h."
 
 
 def test_the_interval_of_a_baseline_before_a_less_simple_one_is_found():
