@@ -19,6 +19,7 @@ from nowcast.prediction.cases import Selection, can_forecast
 log = logging.getLogger(__name__)
 MINUTE = np.timedelta64(60, "s")
 UNSCORED = "%s: left out %d of %d reference times, since the observations lack frames there, or another file the forecast"
+FEWER_LEADS = "%s: only %d of its %d lead times are scored, since %s has no more"
 MAX_ABSENT = Data().max_absent  # frames of a case, unless a network allows more
 
 
@@ -34,9 +35,11 @@ def _most_absent(forecasters: Mapping[str, Forecaster]) -> int:
 def find_cases(forecasters: Mapping[str, Forecaster], records: Sequence[Record], selection: Selection) -> list[Windows]:
     """Return the cases of each record; if there is no complete case, those with fewer lead times.
 
-    Warns of reference times of forecast files that are not among the cases, unless `every` leaves some out.
+    Warns of reference times of forecast files that are not among the cases, unless `every` leaves some out, and of lead times
+    that another forecaster lacks.
     """
     all_windows = _find_cases(forecasters, records, selection)
+    _log_fewer_leads(forecasters, records)
     references = [record.times[each.reference_positions] for record, each in zip(records, all_windows, strict=True)]
     for name, forecaster in forecasters.items():
         times = forecaster.reference_times
@@ -93,6 +96,17 @@ def _common_leads(forecasters: Mapping[str, Forecaster], record: Record) -> int:
     """Return the number of lead times that all forecasters can forecast."""
     limits = [leads for forecaster in forecasters.values() if (leads := forecaster.leads_on(record)) is not None]
     return min(limits) if limits else next(iter(forecasters.values())).num_leads
+
+
+def _log_fewer_leads(forecasters: Mapping[str, Forecaster], records: Sequence[Record]) -> None:
+    """Warn once for each forecaster that has more lead times than another can forecast, on the first record where it has."""
+    warned = set()
+    for record in records:
+        numbers = {name: leads for name, each in forecasters.items() if (leads := each.leads_on(record)) is not None}
+        fewest = min(numbers, key=numbers.__getitem__, default=None)
+        for name in [name for name, leads in numbers.items() if leads > numbers[fewest] and name not in warned]:
+            log.warning(FEWER_LEADS, name, numbers[fewest], numbers[name], fewest)
+            warned.add(name)
 
 
 def _common_step(forecasters: Mapping[str, Forecaster], record: Record) -> np.timedelta64:

@@ -57,3 +57,15 @@ def test_forecasts_that_are_not_scored_are_counted(tmp_path):
         assert out.splitlines()[1].split(",")[-2] == str(scored), out[:300]
         assert ("f: left out" in err) == bool(left_out), err
         assert not left_out or says.format(*left_out) in err, err
+
+
+def test_lead_times_that_another_file_lacks_are_told(tmp_path):
+    path = write_record(tmp_path / "a.nc", rain(frames=16, shape=(16, 16)))
+    for leads in (2, 4):
+        given = "--reference-time", "2020-06-01T00:30", "--leads", str(leads), "--output", tmp_path / f"of{leads}.nc"
+        assert command("predict", "persistence", path, *given)[0] == 0
+    both = "evaluate", tmp_path / "of4.nc", tmp_path / "of2.nc", "--observations", path
+    says = "of4: only 2 of its 4 lead times are scored, since of2 has no more"
+    for options, is_told in (((), True), (("--leads", "2"), False)):
+        code, _, err = command(*both, *options)
+        assert (code, says in err) == (0, is_told), err
