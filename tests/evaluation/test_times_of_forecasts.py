@@ -3,6 +3,11 @@
 import numpy as np
 from makers import command, rain, write_record
 
+from nowcast.evaluation.windows import find_cases
+from nowcast.forecasters.baselines import Persistence
+from nowcast.netcdf.opening import open_records
+from nowcast.prediction.cases import Selection
+
 
 def test_forecasts_of_another_time_are_not_to_be_tried_again(tmp_path):
     path = write_record(tmp_path / "a.nc", rain(frames=8, shape=(8, 8)))
@@ -59,13 +64,14 @@ def test_forecasts_that_are_not_scored_are_counted(tmp_path):
         assert not left_out or says.format(*left_out) in err, err
 
 
-def test_lead_times_that_another_file_lacks_are_told(tmp_path):
-    path = write_record(tmp_path / "a.nc", rain(frames=16, shape=(16, 16)))
-    for leads in (2, 4):
-        given = "--reference-time", "2020-06-01T00:30", "--leads", str(leads), "--output", tmp_path / f"of{leads}.nc"
-        assert command("predict", "persistence", path, *given)[0] == 0
-    both = "evaluate", tmp_path / "of4.nc", tmp_path / "of2.nc", "--observations", path
-    says = "of4: only 2 of its 4 lead times are scored, since of2 has no more"
-    for options, is_told in (((), True), (("--leads", "2"), False)):
-        code, _, err = command(*both, *options)
-        assert (code, says in err) == (0, is_told), err
+def test_lead_times_that_another_forecaster_lacks_are_told_once(tmp_path, caplog):
+    paths = [write_record(tmp_path / f"{name}.nc", rain(frames=16, shape=(size, 8))) for name, size in (("a", 8), ("b", 9))]
+    forecasters = {"long": Persistence(), "short": Persistence(), "any": Persistence()}
+    for name, leads in (("long", 4), ("short", 2)):
+        forecasters[name].limit_leads(leads)
+    records = open_records(paths)
+    assert [cases.lead_frames for cases in find_cases(forecasters, records, Selection())] == [2, 2]
+    assert caplog.messages == ["long: only 2 of its 4 lead times are scored, since short has no more"]
+    forecasters["long"].limit_leads(2)
+    find_cases(forecasters, records, Selection())
+    assert len(caplog.messages) == 1
