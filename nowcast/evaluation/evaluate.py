@@ -14,6 +14,7 @@ from nowcast.dataset.windows import Windows
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.evaluation.examples import Example, ScoredCase, choose, make_example
 from nowcast.evaluation.member_examples import Points, find_points
+from nowcast.evaluation.missing import common_mask, log_missing
 from nowcast.evaluation.probabilities import Case, Probabilities
 from nowcast.evaluation.provenance import about
 from nowcast.evaluation.result import Evaluation, nearest_threshold
@@ -33,7 +34,6 @@ from nowcast.scores.pixels import Sums, csi
 from nowcast.scores.sums import Tally
 
 log = logging.getLogger(__name__)
-ALL_MISSING = "%s: forecasts nothing but missing values in %d cases, which are left out for all forecasters"
 
 
 def evaluate(
@@ -69,9 +69,7 @@ def evaluate(
     evaluation.about = about(forecasters, records, evaluation.cases, leads * step)
     if not evaluation.num_cases:
         raise DataError(_explain_no_case(all_windows, evaluation))
-    for name, number in evaluation.all_missing.items():
-        if number:
-            log.warning(ALL_MISSING, name, number)
+    log_missing(evaluation)
     if examples and distributed.is_first():
         given = evaluation, forecasters, records, all_windows, points, probabilities
         evaluation.examples = [_example(*given, *ranked) for ranked in choose(evaluation.cases).items()]
@@ -190,7 +188,7 @@ def _score_record(
         observed = damage.frames(positions[windows.input_frames :])
         reference = record.times[positions[windows.input_frames - 1]]
         fields, exceedances = _forecasts(forecasters, past, reference, lead_times, probabilities)
-        known = _common_mask(evaluation, forecasters, observed, fields, exceedances)
+        known = common_mask(evaluation, forecasters, observed, fields, exceedances)
         if known.any():
             case_tallies = tallies(fields, observed, known, setup)
             if probabilities:
@@ -205,23 +203,6 @@ def _score_record(
             "%s: left out %d of %d cases: a whole frame is missing, or no pixel is known in all forecasts and the observation",
             record.name, num_left_out, len(own_share),
         )  # fmt: skip
-
-
-def _common_mask(
-    evaluation: Evaluation,
-    forecasters: Mapping[str, Forecaster],
-    observed: np.ndarray,
-    fields: Mapping[str, np.ndarray],
-    exceedances: Mapping[str, np.ndarray],
-) -> np.ndarray:
-    """Return a mask (lead, y, x) where observation and all forecasts are known; count forecasts without any known value."""
-    known = np.isfinite(observed)
-    evaluation.num_read += 1
-    for name in forecasters:
-        finite = [np.isfinite(arrays[name]) for arrays in (fields, exceedances) if name in arrays]
-        known &= np.logical_and.reduce([each if each.ndim == 3 else each.all(axis=0) for each in finite])
-        evaluation.all_missing[name] = evaluation.all_missing.get(name, 0) + (not all(each.any() for each in finite))
-    return known
 
 
 def _add_case(evaluation: Evaluation, record: Record, reference: np.datetime64, case_tallies: Mapping[str, Tally]) -> None:

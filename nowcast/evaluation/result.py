@@ -1,5 +1,6 @@
 """Results of an evaluation: sums by forecaster and block, and the tidy rows of scores, differences and intervals."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -36,6 +37,8 @@ class Evaluation:
     about: dict[str, Any] = field(default_factory=dict)  # descriptions of records and forecasters, see provenance.py
     num_read: int = 0  # cases that were forecast, scored or not
     all_missing: dict[str, int] = field(default_factory=dict)  # by forecaster: number of cases with only missing values
+    num_observed: int = 0  # pixels that were observed, of all lead times, in the cases that were scored
+    unknown: dict[str, int] = field(default_factory=dict)  # by forecaster: number of these that it does not forecast
     inputs: list[Path] = field(default_factory=list)  # files of records and forecasters, which no report may overwrite
 
     def add(self, name: str, block: Block, sums: Tally | Additive) -> None:
@@ -51,8 +54,9 @@ class Evaluation:
                 self.add(name, block, tally)
         self.num_cases += other.num_cases
         self.num_read += other.num_read
-        counts = self.all_missing, other.all_missing
-        self.all_missing = {name: sum(count.get(name, 0) for count in counts) for name in self.all_missing | other.all_missing}
+        self.num_observed += other.num_observed
+        self.all_missing = dict(Counter(self.all_missing) + Counter(other.all_missing))
+        self.unknown = dict(Counter(self.unknown) + Counter(other.unknown))
         self.records += [name for name in other.records if name not in self.records]
         self.cases += other.cases
         self.inputs += [path for path in other.inputs if path not in self.inputs]
