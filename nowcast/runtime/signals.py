@@ -34,13 +34,27 @@ class Terminated(BaseException):
 
 @contextlib.contextmanager
 def terminating() -> Iterator[None]:
-    """Make SIGTERM raise Terminated inside the block."""
+    """Make SIGTERM raise Terminated inside the block, and SIGINT KeyboardInterrupt, unless it is ignored.
 
-    def end(_number, _frame) -> None:
-        raise Terminated
+    Either is raised again in place of an error that comes later: a library that was cut off while it was imported may go on,
+    and then fail in any way.
+    """
+    received: list[type[BaseException]] = []
 
-    with _handlers({signal.SIGTERM: end}):
-        yield
+    def end(number, _frame) -> None:
+        received.append(KeyboardInterrupt if number == signal.SIGINT else Terminated)
+        raise received[0]
+
+    is_ignored = signal.getsignal(signal.SIGINT) is not signal.default_int_handler  # as that of a job in the background
+    with _handlers(dict.fromkeys((signal.SIGTERM,) if is_ignored else (signal.SIGTERM, signal.SIGINT), end)):
+        try:
+            yield
+        except Stopped:
+            raise
+        except Exception as error:
+            if received:
+                raise received[0] from error
+            raise
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Signals: the first is noted, the second ends the process at once, and afterwards the old handlers are back."""
 
+import contextlib
 import os
 import signal
 import time
@@ -40,6 +41,26 @@ def test_the_second_signal_is_ignored_under_torchrun_which_passes_the_first_on(n
         assert stop.received == number
     with pytest.raises(Terminated), terminating():
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_an_error_that_comes_of_a_signal_ends_as_the_signal_does(number, raised):
+    def import_cut_off() -> None:
+        with contextlib.suppress(raised):
+            os.kill(os.getpid(), number)
+        raise RecursionError
+
+    with pytest.raises(raised), terminating():
+        import_cut_off()
+    with pytest.raises(RecursionError), terminating():
+        raise RecursionError
+
+
+def test_an_ignored_interrupt_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with terminating():
+        os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_sigterm_unwinds_where_nothing_else_looks_after_it():
