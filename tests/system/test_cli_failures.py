@@ -12,6 +12,7 @@ import pytest
 from makers import command, expect
 from makers.processes import Forked, run_nowcast
 
+from nowcast import __main__
 from nowcast.commands import predict as predict_command
 from nowcast.errors import Stopped
 
@@ -78,6 +79,17 @@ def test_a_reader_that_leaves_early_is_no_error(inputs):
 
 
 @pytest.mark.slow
+def test_an_interrupt_while_the_command_line_is_imported_ends_in_one_line(monkeypatch, capsys):
+    class CutOff:
+        def __getattr__(self, _name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "nowcast.cli", CutOff())
+    with pytest.raises(SystemExit) as end:
+        __main__.run()
+    assert (end.value.code, capsys.readouterr().err) == (130, "interrupted\n")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_training_with_its_state_saved(inputs, tmp_path, number, code):
     argv = ["train", inputs / "tiny.toml", "--set", "training.steps=100000", "--output", "run"]
