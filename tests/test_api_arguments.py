@@ -175,3 +175,12 @@ def test_times_with_a_time_zone_are_read_in_utc(array):
     scores = [nowcast.evaluate("persistence", given, thresholds=1, **OPTIONS).csi for given in (local, array)]
     np.testing.assert_array_equal(*scores)
     assert local.indexes["time"].tz is not None
+
+
+@pytest.mark.parametrize("dtype", ["float16", "longdouble"])
+def test_floats_that_netcdf_lacks_are_read(array, dtype):
+    given = array.isel(time=slice(4)).round()  # whole numbers, which every float holds
+    net = nowcast.load("persistence")
+    forecast = net.forecast(given.astype(dtype).assign_coords(height=np.float16(2)), leads=2)
+    np.testing.assert_array_equal(forecast, net.forecast(given, leads=2))
+    assert forecast.dtype == np.float32

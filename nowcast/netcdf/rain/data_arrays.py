@@ -92,10 +92,20 @@ def _as_dataset(array: xr.DataArray | xr.Dataset) -> tuple[xr.Dataset, str]:
         for where in (dataset[name].attrs, dataset[name].encoding):
             if where.get("grid_mapping") not in (None, *dataset.coords):  # the grid mapping was left behind in the Dataset
                 del where["grid_mapping"]
+    dataset = _with_storable_floats(dataset)
     for variable in dataset.variables.values():
         kept = _KEPT if variable.dtype.kind in "mM" else _KEPT | _OF_TIMES
         variable.encoding = {key: value for key, value in variable.encoding.items() if key in kept}
     return dataset, name
+
+
+def _with_storable_floats(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset with the floats that NetCDF lacks converted: half precision to float32, extended to float64."""
+    converted = {}
+    for name, variable in dataset.variables.items():
+        if variable.dtype.kind == "f" and variable.dtype.itemsize not in (4, 8):
+            converted[name] = variable.astype(np.float32 if variable.dtype.itemsize < 4 else np.float64)
+    return dataset.assign(converted)
 
 
 def in_utc(array: Any) -> Any:
