@@ -184,3 +184,11 @@ def test_floats_that_netcdf_lacks_are_read(array, dtype):
     forecast = net.forecast(given.astype(dtype).assign_coords(height=np.float16(2)), leads=2)
     np.testing.assert_array_equal(forecast, net.forecast(given, leads=2))
     assert forecast.dtype == np.float32
+
+
+def test_durations_are_no_numbers(array):
+    net, hour = nowcast.load("persistence"), np.timedelta64(60, "m")
+    with pytest.raises(UsageError, match=r"leads = .*: write how many lead times"):
+        net.forecast(array, leads=hour)
+    with pytest.raises(UsageError, match=r"time_step = .*: write the minutes between two frames"):
+        net.forecast(array.values, time_step=hour)

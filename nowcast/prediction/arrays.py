@@ -52,18 +52,22 @@ class Asked:
     seed: int = 0
 
     def __post_init__(self):
-        is_number = isinstance(self.leads, int | np.integer) and not isinstance(self.leads, bool)
-        if not (is_number and 1 <= self.leads <= 1000):
+        if not (_is_number(self.leads, int, np.integer) and 1 <= self.leads <= 1000):
             raise UsageError(f"leads = {self.leads!r}: write how many lead times to forecast, such as 12")
-        if not (isinstance(self.members, int | np.integer) and 0 <= self.members <= MOST_MEMBERS):
+        if not (_is_number(self.members, int, np.integer) and 0 <= self.members <= MOST_MEMBERS):
             raise UsageError(f"members = {self.members!r}: write how many members to draw, such as 24")
-        if not (isinstance(self.seed, int | np.integer) and self.seed >= 0):
+        if not (_is_number(self.seed, int, np.integer) and self.seed >= 0):
             raise UsageError(f"seed = {self.seed!r}: write a whole number from 0 on")
 
     def drawn(self, forecaster: Forecaster, past: np.ndarray) -> np.ndarray:
         """Return the members (member, lead, y, x) mm/h of a case (time, y, x)."""
         ensemble = Ensemble(forecaster, int(self.members), int(self.seed))
         return np.stack(list(ensemble.draw(past, self.leads)), axis=1)
+
+
+def _is_number(value: Any, *types: type) -> bool:
+    """Return whether a value is a number of these types: not a bool or a duration, which Python and NumPy count as integers."""
+    return isinstance(value, types) and not isinstance(value, bool | np.timedelta64)
 
 
 def forecast_array(
@@ -146,7 +150,7 @@ def _labelled(case: np.ndarray, units: str | None, minutes: float | None, foreca
 
     Raises UsageError (exit 2) for minutes that are not a number above 0, and for amounts without minutes.
     """
-    if minutes is not None and not (isinstance(minutes, int | float | np.number) and 0 < minutes < MOST_MINUTES):
+    if minutes is not None and not (_is_number(minutes, int, float, np.number) and 0 < minutes < MOST_MINUTES):
         raise UsageError(f"time_step = {minutes!r}: write the minutes between two frames, such as 5")
     if minutes is None and units is not None and (meant := meaning(units)) and meant.kind == "amount":
         raise UsageError(f'units = "{units}" is an amount, of an unknown interval: give time_step, in minutes, such as 5')
