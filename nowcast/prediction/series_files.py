@@ -12,7 +12,7 @@ import xarray as xr
 
 from nowcast import __version__
 from nowcast.errors import UsageError
-from nowcast.netcdf.files import OPEN_FILES
+from nowcast.netcdf.writing.new_file import writing
 from nowcast.prediction.series import Series, Wanted
 from nowcast.runtime.outputs import replacing
 from nowcast.runtime.signals import held
@@ -41,7 +41,7 @@ def write_series(series: Sequence[Series], output: Path, *, overwrite: bool) -> 
             }
             plain = {name: {"_FillValue": None} for name in dataset.coords}
             encoding = packed | {name: packed.get(name, {}) | each for name, each in plain.items()}
-            with OPEN_FILES.lock, held():
+            with writing(output), held():
                 dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
             return
         with temporary.open("w", encoding="utf-8", newline="") as file:

@@ -10,6 +10,8 @@ import xarray as xr
 from makers import command, expect, write_record
 from makers.cf_checker import cf_faults
 
+import nowcast
+from nowcast.errors import OutputError
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.places.earth import locate
 from nowcast.prediction.series import running_sums
@@ -245,3 +247,15 @@ def test_every_member_has_its_series(record):
         np.testing.assert_allclose(found.rain_sum_10_min_members_f.values[0, 0, 1], sums, rtol=1e-4)
     faults, _ = cf_faults("a.nc")
     assert not faults
+
+
+def test_a_full_disk_is_told_in_two_lines(record, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("NetCDF: HDF error")  # what the library says of a disk that is full
+
+    place = place_of(record, 3, 15)
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", fail)
+    says = r"s\.nc cannot be written: NetCDF: HDF error\.\nIs the disk full \(free: .*\), or the folder read-only\?"
+    expect(5, "series", record, "--at", place, "--output", "s.nc", "--quiet", says=says)
+    with xr.open_dataset(record) as dataset, pytest.raises(OutputError, match=r"cannot be written: NetCDF: HDF error\.\n"):
+        nowcast.load("persistence").forecast(dataset[["rainfall_rate"]], leads=1)

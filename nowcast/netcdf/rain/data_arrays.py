@@ -22,6 +22,7 @@ from nowcast.netcdf.files import OPEN_FILES, is_first
 from nowcast.netcdf.opening import FORECASTS, open_records
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.record import Record
+from nowcast.netcdf.writing.new_file import writing
 from nowcast.runtime.signals import held
 
 DIMS = ("time", "y", "x")
@@ -55,14 +56,15 @@ def as_record(array: xr.DataArray | xr.Dataset, **reading) -> Iterator[Record]:
 def stored(array: xr.DataArray | xr.Dataset) -> Iterator[Path]:
     """Yield a NetCDF file with the name of the array, which exists within the block only.
 
-    Raises DataError (exit 3) for an array that NetCDF cannot hold. Errors within the block name the array instead of the file.
+    Raises DataError (exit 3) for an array that NetCDF cannot hold, OutputError (5) if the disk is full. Errors within
+    the block name the array instead of the file.
     """
     dataset, name = _as_dataset(array)
     with tempfile.TemporaryDirectory(prefix="nowcast-") as folder:
         path = Path(folder) / name / f"{name}.nc"  # a record of several files is called as their folder
         path.parent.mkdir()
         try:
-            with OPEN_FILES.lock, held():
+            with writing(path), held():
                 dataset.to_netcdf(path, engine="netcdf4")
         except (TypeError, ValueError) as error:
             raise DataError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
