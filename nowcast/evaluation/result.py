@@ -37,7 +37,7 @@ class Evaluation:
     about: dict[str, Any] = field(default_factory=dict)  # descriptions of records and forecasters, see provenance.py
     num_read: int = 0  # cases that were forecast, scored or not
     all_missing: dict[str, int] = field(default_factory=dict)  # by forecaster: number of cases with only missing values
-    num_observed: int = 0  # pixels that were observed, of all lead times, in the cases that were scored
+    num_observed: int = 0  # pixels that observations and baselines know, of all lead times, in the cases that were scored
     unknown: dict[str, int] = field(default_factory=dict)  # by forecaster: number of these that it does not forecast
     inputs: list[Path] = field(default_factory=list)  # files of records and forecasters, which no report may overwrite
 

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 from nowcast import config
 from nowcast.errors import UsageError
 from nowcast.models import make_model
+from nowcast.models.checkpoint import LAST, read_checkpoint
 from nowcast.models.many_to_many import ManyToManyConfig
 from nowcast.models.next_frame import NextFrameConfig
 from nowcast.runtime import distributed
@@ -233,8 +234,9 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path):
         os.kill(worker_of(process.pid, rank=1), signal.SIGTERM)
         done = process.wait(100)
     assert done.returncode != 0
-    (step,) = set(re.findall(r"stopped at step ([\d,]+), state saved", done.stderr))
-    assert int(step.replace(",", "")) >= 1
+    said = r"stopped (?:at|in the validation of) step ([\d,]+)(?:, state saved)?; --resume goes on"
+    (step,) = set(re.findall(said, done.stderr))
+    assert read_checkpoint(folder / LAST).metadata["step"] == int(step.replace(",", ""))
 
 
 def wait_until(true, process):
