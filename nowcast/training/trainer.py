@@ -135,7 +135,8 @@ class Trainer:
                 self._save_last()  # can be resumed from the start on; and a full disk is found before any work is done
             watch = Stopwatch()
             while True:
-                self._stop_if_asked(watch)
+                if self.is_asked_to_stop():
+                    self._save_and_stop(watch)
                 if self._is_validation_due():
                     self.read_outcomes(watch)
                     self._validate_and_save(watch)
@@ -288,18 +289,15 @@ class Trainer:
             raise self._divergence(self.state.step, f"{name} is not finite")
         self.snapshots.save_last(self.state)
 
-    def _is_asked_to_stop(self) -> bool:
+    def is_asked_to_stop(self) -> bool:
         """Return whether this or another process has received a signal: all stop after the same step or validation batch."""
-        self.stop.received = distributed.largest(self.stop.received)
-        return bool(self.stop.received)
-
-    def _stop_if_asked(self, watch: Stopwatch) -> None:
-        if self._is_asked_to_stop():
-            self._save_and_stop(watch)
+        if received := distributed.largest(self.stop.received):  # else nothing is set: a signal may have come meanwhile
+            self.stop.received = received
+        return bool(received)
 
     def _end_if_asked(self) -> None:
         """End the run in a validation, before which the state was saved."""
-        if self._is_asked_to_stop():
+        if self.is_asked_to_stop():
             raise self.stop.error(f"stopped in the validation of step {self.state.step:,}; --resume goes on from there")
 
     def _save_and_stop(self, watch: Stopwatch) -> None:

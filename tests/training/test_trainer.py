@@ -17,9 +17,7 @@ from nowcast.dataset.archive import open_archive
 from nowcast.dataset.batches import Batch, Batches
 from nowcast.errors import CheckpointError, DataError, DivergenceError, OutputError, Stopped, UsageError
 from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint, write_checkpoint
-from nowcast.runtime.threads import one_thread
 from nowcast.training import run_folder
-from nowcast.training import trainer as trainer_module
 from nowcast.training.experiment import resolve
 from nowcast.training.learner import Learner
 from nowcast.training.optimizer import Average, learning_rate, optimizer_tensors
@@ -229,27 +227,6 @@ def test_windows_without_rain_are_told(tmp_path, caplog, rate, warned):
     said = "the training windows have no cell of 0.1 mm/h or more: nothing can be learnt from them"
     assert (said in caplog.text) == warned
     assert "the validation windows have no" not in caplog.text
-
-
-def test_updates_leave_a_core_to_the_process_that_reads_and_validations_take_all(record, tmp_path, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(trainer_module, "num_cores", lambda: 2)
-    made, seen = trainer(tiny_experiment([record], workers=1), tmp_path / "run"), {}
-
-    def noting(name):
-        function = getattr(made.learner, name)
-
-        def noted(*arguments, **options):
-            seen.setdefault(name, set()).add(torch.get_num_threads())
-            return function(*arguments, **options)
-
-        monkeypatch.setattr(made.learner, name, noted)
-
-    noting("compute_gradients"), noting("validate")
-    with one_thread(torch.get_num_threads, torch.set_num_threads):
-        torch.set_num_threads(2)
-        made.run()
-    assert seen == {"compute_gradients": {1}, "validate": {2}}
 
 
 @pytest.mark.parametrize(
