@@ -154,6 +154,14 @@ def test_models_load_no_netcdf():
     assert done.stdout == "[]\n"
 
 
+def test_a_network_is_opened_without_the_compiler_of_torch():
+    """It takes seconds to import, as torch does where normal numbers are drawn on its device "meta"."""
+    program = "import sys, torch\nfrom nowcast.forecasters import open_forecaster\n"
+    program += "open_forecaster('pretrained', device=torch.device('cpu'))\nprint('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 @pytest.mark.parametrize("name", ["cli.py", "commands/arguments.py", "commands/completion.py"])
 def test_the_command_line_imports_nothing_heavy(name):
     own = {imported for imported in imports(FILES[name], top_only=True) if imported.startswith("nowcast.")}

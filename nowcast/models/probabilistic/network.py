@@ -88,7 +88,8 @@ class Probabilistic(Layers, DistributionModel):
         self.num_frame_channels, self.num_change_channels = num_channels
         self.cascade_constants, self.matching_constants = cascade_constants, matching_constants
         self.anchors, self.wet_value = matching_constants.anchors, matching_constants.wet_value
-        nn.init.normal_(self.head.weight, std=1e-3)
+        if not self.head.weight.is_meta:  # shapes alone; torch would import its compiler, for seconds, to draw nothing
+            nn.init.normal_(self.head.weight, std=1e-3)
         nn.init.zeros_(self.head.bias)
         self.width = nn.Parameter(torch.zeros(len(LEVELS)))  # logarithm of a factor, divided by WIDTH_RATE
         self.register_buffer("reliability", torch.tensor([0.0, 1.0]))
