@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -35,9 +37,17 @@ def load(batches: Batches, start: int, stop: int, *, workers: int, device: torch
         prefetch_factor=(max(BATCHES_AHEAD // workers, 1) if on_gpu else 1) if workers else None,
         pin_memory=on_gpu,
         timeout=WORKER_TIMEOUT + CASE_TIMEOUT * batches.lagrangian * batches.batch_size if workers else 0,
+        worker_init_fn=_end_without_parent,
     )
     loaded = _load_by_workers(loader) if workers else iter(loader)
     return _copy_ahead(loaded, device) if on_gpu else (batch.to(device) for batch in loaded)
+
+
+def _end_without_parent(_: int) -> None:
+    """End a worker whose training was killed while it started: torch would take the process that inherits it for its parent."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:
+        os._exit(0)
 
 
 def _copy_ahead(loaded: Iterable[Batch], device: torch.device) -> Iterator[Batch]:

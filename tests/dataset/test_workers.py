@@ -1,6 +1,10 @@
 """Cores are divided between the network and the processes that read its batches ahead."""
 
 import logging
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -56,3 +60,34 @@ def test_little_shared_memory_makes_one_process_read(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert workers_that_fit(batches, 2, 10**12, folder=tmp_path) == 0
     assert "they are read by one process, more slowly" in caplog.text
+
+
+ONE_WORKER = """
+import os, sys, time, torch
+from nowcast.dataset.batches import Batches, Series
+from nowcast.dataset.loader import load
+from nowcast.dataset.packed import pack
+from nowcast.dataset.windows import find_windows
+from nowcast.netcdf.opening import open_records
+(record,) = open_records(sys.argv[1:])
+windows = find_windows(record.times, input_frames=2, lead_frames=3, time_step=record.time_step)
+batches = Batches([Series(record.name, pack(record), windows)], batch_size=2, crop=32, seed=0)
+def start_slowly(_):  # torch calls it in the worker, before it asks for the worker's parent
+    print(os.getpid(), flush=True)
+    time.sleep(1)
+torch.set_num_threads = start_slowly
+next(load(batches, 0, 4, workers=1))
+"""
+
+
+def test_a_worker_ends_whose_training_was_killed_as_it_started(tmp_path):
+    record = write_record(tmp_path / "a.nc", rain(frames=9, shape=(70, 50)))
+    training = subprocess.Popen([sys.executable, "-c", ONE_WORKER, record], stdout=subprocess.PIPE)
+    worker = int(training.stdout.readline())
+    training.kill()
+    try:
+        training.communicate(timeout=30)  # returns when nobody holds the pipe any more
+    except subprocess.TimeoutExpired:
+        os.kill(worker, signal.SIGKILL)
+        training.communicate()
+        pytest.fail("the worker lives on")
