@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
 
 from nowcast.errors import DataError
+from nowcast.runtime.outputs import FULL
 
 Result = TypeVar("Seen")
 MOST_MEMBERS = 200_000  # in an archive: a year of 5-minute files has 105,120
@@ -200,10 +201,12 @@ def _slice(stream: BinaryIO, layer: Layer) -> BinaryIO:
 
 @contextlib.contextmanager
 def damage(path: Path) -> Iterator[None]:
-    """Context manager around reading an archive. Raises DataError (exit 3) if it is damaged."""
+    """Context manager around reading an archive. Raises DataError (exit 3) if it is damaged, OSError if a disk is full."""
     try:
         yield
     except _DAMAGE as error:
+        if getattr(error, "errno", None) in FULL:
+            raise
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         raise DataError(f"{path} is cut off or damaged ({reason}).\nExpected a whole archive: download it again.") from error
 

@@ -23,6 +23,7 @@ from nowcast.convert.containers import Member, OpenArchive, damage, members
 from nowcast.convert.original import Options, Original
 from nowcast.convert.sniffing import ARCHIVE, BESIDE, FORMATS, READ_COMPRESSED, format_in, format_of, is_compressed, is_store
 from nowcast.errors import DataError, NowcastError, UsageError
+from nowcast.netcdf.writing.new_file import writing
 from nowcast.runtime.progress import Progress
 
 Item = TypeVar("Item")
@@ -60,7 +61,7 @@ class Input:
         room = _IN_MEMORY if _IN_MEMORY.is_dir() and shutil.disk_usage(_IN_MEMORY).free > 2 * self.member.size else None
         with tempfile.TemporaryDirectory(dir=room) as folder:
             copy = Path(folder) / self.path.name
-            with damage(self.path), _OPEN_ARCHIVE.open(self.member) as source, open(copy, "wb") as target:
+            with writing(copy), damage(self.path), _OPEN_ARCHIVE.open(self.member) as source, open(copy, "wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
             try:
                 yield copy

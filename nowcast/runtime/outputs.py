@@ -18,7 +18,7 @@ from pathlib import Path
 
 from nowcast.errors import OutputError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL = {errno.ENOSPC, errno.EDQUOT}
 _TEMPORARY = re.compile(r"\..*\.(\d+)-\d+@(.*)\.partial", re.DOTALL)
 _DAY = 86400.0  # s: age at which a temporary file of another machine, whose processes are not visible here, is stale
 DEVICES = {Path("/dev"), Path("/dev/fd")}  # where /dev/stdout leads to a regular file if the output is redirected to one
@@ -195,7 +195,7 @@ def _remove(path: Path) -> None:
 def _explain(path: Path, error: OSError, num_bytes: int | None) -> str:
     """Return the message for a file that could not be written."""
     reason = f"cannot write {path}: {error.strerror or error}"
-    if error.errno not in _FULL:
+    if error.errno not in FULL:
         return f"{reason}; is the disk full or the folder read-only?"
     needed = f"; {size(num_bytes)} are needed" if num_bytes else ""
     free = "the disk is full"

@@ -1,7 +1,9 @@
 """Members of tar and zip files are read as files are; archives that are damaged, huge or malicious end in two lines."""
 
+import errno
 import gzip
 import io
+import os
 import tarfile
 import zipfile
 
@@ -88,6 +90,16 @@ def test_what_comes_before_the_damage_is_read(tmp_path):
     assert (code, len(open_records(out.split())[0])) == (0, 1)
     assert f"left out {tmp_path / 'cut.tar'} is cut off or damaged" in err
     assert f"left out {tmp_path / 'cut.tar/raa01-ry_10000-2006010010-dwd---bin'} is cut off or damaged" in err
+
+
+def test_a_full_temporary_folder_is_no_damage_of_the_archive(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "a.tar").write_bytes(packed(FRAMES))
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    says = r"-bin cannot be written: No space left on device\.\nIs the disk full \(free: .*\), or the folder read-only\?"
+    expect(5, "convert", tmp_path / "a.tar", "--output", tmp_path / "out", "--processes", 1, says=says)
 
 
 def header(name, size, kind=b"0"):

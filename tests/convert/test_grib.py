@@ -1,10 +1,12 @@
 """GRIB: what counts as observed, and where the cells of maps are, by ecCodes' own places."""
 
+import errno
 import gzip
+import os
 
 import numpy as np
 import pytest
-from makers import command
+from makers import command, expect
 from makers.originals import START, converted, counts, grib_message, stored
 
 from nowcast.convert.formats.grib import reader
@@ -210,6 +212,16 @@ def test_the_rest_of_a_message_of_several_fields_is_not_read_from_the_next_file(
     for path, expected in ((several, 1.0), (one, 3.0)):
         (field,) = reader.read(path, [0], Options())
         np.testing.assert_allclose(field, expected)
+
+
+def test_a_full_temporary_folder_is_told(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "a.grib2.gz").write_bytes(gzip.compress(grib_message(np.ones((20, 30)))))
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    says = r"a\.grib2\.gz cannot be written: No space left on device\.\nIs the disk full \(free: .*\), or the folder read-only\?"
+    expect(5, "convert", tmp_path / "a.grib2.gz", "--output", tmp_path / "out", says=says)
 
 
 def joined(first, second):

@@ -3,7 +3,7 @@
 import netCDF4
 import numpy as np
 import pytest
-from makers import command
+from makers import command, expect
 from makers.originals import START, converted, counts, stored
 from makers.stored import open_one
 
@@ -278,3 +278,13 @@ def test_halves_in_a_store_are_read(tmp_path):
     fields = np.stack([counts(seed=n) for n in range(3)]).astype(np.float16) / 8
     fields[:, 0, 0] = np.nan
     np.testing.assert_array_equal(converted(plain_store(tmp_path, fields, fill=np.nan)).read(range(3)), fields)
+
+
+def test_a_full_temporary_folder_is_no_damage(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("NetCDF: HDF error")  # what the library says of a disk that is full
+
+    in_group(tmp_path / "a.nc", np.stack([counts()]), units="mm/h")
+    monkeypatch.setattr("xarray.Dataset.to_netcdf", full)
+    says = r"first\.nc cannot be written: NetCDF: HDF error\.\nIs the disk full \(free: .*\), or the folder read-only\?"
+    expect(5, "convert", tmp_path / "a.nc", "--output", tmp_path / "out", says=says)

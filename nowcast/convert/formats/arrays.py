@@ -28,6 +28,7 @@ from nowcast.netcdf.rain.totals import refusal, total_of
 from nowcast.netcdf.rain.units import RAIN_NAMES, meaning
 from nowcast.netcdf.rain.variable import Field, find_field
 from nowcast.netcdf.record import FrameLayout, Record
+from nowcast.netcdf.writing.new_file import writing
 from nowcast.runtime.signals import held
 
 _AT_ONCE = 8  # frames in a temporary file
@@ -276,7 +277,7 @@ def _refuse_totals(record: Record, dataset, path: Path) -> None:
 
 
 def _write(dataset, name: str | None, path: Path) -> None:
-    """Write frames with their coordinates, bounds and grid mappings as plain NetCDF."""
+    """Write frames with their coordinates, bounds and grid mappings as plain NetCDF. Raises OutputError (exit 5)."""
     kept = dataset
     if name:
         bounds, dims = _bounds(dataset), set(dataset[name].dims)
@@ -292,7 +293,7 @@ def _write(dataset, name: str | None, path: Path) -> None:
     kept = kept.assign({other: kept[other].astype(np.float32) for other in halves})
     for each in (kept, *kept.variables.values()):
         each.attrs = _writable(each.attrs)
-    with OPEN_FILES.lock, held():
+    with writing(path), held():
         kept.to_netcdf(path, engine="netcdf4", encoding={each: {"_FillValue": None} for each in kept.variables
                                                         if "_FillValue" not in kept[each].attrs})  # fmt: skip
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from nowcast.convert.original import ECCODES
 from nowcast.convert.sniffing import content, is_compressed
 from nowcast.errors import DataError
+from nowcast.netcdf.writing.new_file import writing
 
 WHAT = "GRIB"
 _SECTIONS = {1: 21, 6: 6}  # smallest length of these sections, bytes
@@ -163,13 +164,15 @@ def _least_length(number: int, start: bytes) -> int:
 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator:
-    """Open a file for ecCodes, decompressed to a temporary file if necessary."""
+    """Open a file for ecCodes, decompressed to a temporary file if necessary. Raises OutputError (exit 5)."""
     if not is_compressed(path):
         with open(path, "rb") as file:
             yield file
         return
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(content(path))
-        file.flush()
-        with open(file.name, "rb") as again:  # ecCodes starts at the position of the file descriptor
-            yield again
+    whole = content(path)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        with writing(copy):
+            copy.write_bytes(whole)
+        with open(copy, "rb") as file:
+            yield file
