@@ -1,7 +1,6 @@
 """Interpret the numbers of forecast files where one file alone is ambiguous: intervals of amounts, totals, codes for dry."""
 
 import contextlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,10 @@ from nowcast.errors import DataError
 from nowcast.netcdf.files import OPEN_FILES, warn_once
 from nowcast.netcdf.forecast_layout import ForecastLayout
 from nowcast.netcdf.places.grid import Grid
-from nowcast.netcdf.rain.dryness import refine
+from nowcast.netcdf.rain.dryness import SAMPLE, refine, row_step, sampled
 from nowcast.netcdf.record import most_frequent_step
 from nowcast.netcdf.times.forecast import Times
 
-_SAMPLE = 4  # number of fields read to find undeclared codes
-_MOST_CELLS = 1 << 18  # largest number of cells read of a field in the sample
 _ZERO = np.timedelta64(0, "s")
 
 
@@ -91,12 +88,10 @@ def with_undeclared(files: Sequence[File], selection: Callable[[File, int], dict
     layout = files[0].layout
     if layout.kind == "probability" or not layout.quantity.is_rain:
         return list(files)
-    every, sample = max(1, math.prod(files[0].grid.shape) // _MOST_CELLS), []
+    every, sample = row_step(files[0].grid.shape), []
     alike = [file for file in files if file.layout.field == layout.field]
-    for number in np.unique(np.linspace(0, len(alike) - 1, _SAMPLE).round().astype(int)):
-        file = alike[number]
-        last = file.times.valid.size - 1
-        positions = np.unique(np.linspace(0, last, max(_SAMPLE // len(alike), 1)).round().astype(int))
+    for file in (alike[number] for number in sampled(len(alike))):
+        positions = sampled(file.times.valid.size, max(SAMPLE // len(alike), 1))
         # a damaged file is reported when it is read
         with (
             contextlib.suppress(DataError, OSError, RuntimeError, IndexError, KeyError, ValueError),
@@ -105,7 +100,7 @@ def with_undeclared(files: Sequence[File], selection: Callable[[File, int], dict
         ):
             for position in positions:
                 stored = layout.field.stored(dataset, selection(file, int(position)), turned=(False, False))
-                sample.append(stored.reshape(-1, *file.grid.shape)[:_SAMPLE, ::every].copy())
+                sample.append(stored.reshape(-1, *file.grid.shape)[:SAMPLE, ::every].copy())
     if not sample:
         return list(files)
     packing, remark = refine(np.concatenate(sample), layout.field.packing, layout.conversion)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ import numpy as np
 from nowcast.errors import DataError
 from nowcast.netcdf.files import OPEN_FILES, is_first, warn_once
 from nowcast.netcdf.places.grid import Grid
-from nowcast.netcdf.rain.dryness import DOUBT, refine
+from nowcast.netcdf.rain.dryness import DOUBT, SAMPLE, refine, row_step, sampled
 from nowcast.netcdf.rain.packing import Packing
 from nowcast.netcdf.rain.statements import Doubt, fitting
 from nowcast.netcdf.rain.units import AMOUNT_NAMES, RATE_NAMES, REFLECTIVITY_NAMES, Conversion
@@ -27,8 +26,6 @@ log = logging.getLogger(__name__)
 _EVEN_FRAMES = 4  # number of evenly spaced frames that determine the time step of a file, or that it has changed
 _ADVICE = 'If the amounts cover other intervals, state them: time bounds, or cell_methods = "time: sum (interval: …)"'
 _ROUNDED = 0.02  # share by which two statements of one interval may differ
-_SAMPLE = 4  # number of frames read to find undeclared codes
-_MOST_CELLS = 1 << 18  # largest number of cells read of a frame in the sample
 _MOST_FIELDS = 8  # largest number of different fields (such as packings) of a record that are sampled
 _KINDS = {"amount": "an amount", "rate": "a rate", "reflectivity": "a reflectivity"}
 # names of variables; `rain_from_reflectivity` is rain
@@ -104,13 +101,13 @@ def _all_refined(
     alike: Mapping[Field, Sequence[File]], conversions: Mapping[Field, Conversion], samples: Samples | None
 ) -> Iterator[tuple[Field, Field]]:
     """Yield each field with undeclared codes added. Of many fields some are sampled; the others get the codes of these."""
-    sampled = [list(alike)[n] for n in np.unique(np.linspace(0, len(alike) - 1, _MOST_FIELDS).round().astype(int))]
+    chosen = [list(alike)[n] for n in sampled(len(alike), _MOST_FIELDS)]
     found: dict[Field, list[Packing]] = {}
-    for field in sampled:
+    for field in chosen:
         refined = _refined(field, alike[field], conversions[field], samples)
         found.setdefault(_unscaled(field), []).append(refined.packing)
         yield field, refined
-    for field in alike.keys() - set(sampled):
+    for field in alike.keys() - set(chosen):
         told = found.get(_unscaled(field), [])
         missing = tuple(dict.fromkeys(number for packing in told for number in packing.missing))
         dry = told[0].dry if told and all(packing.dry == told[0].dry for packing in told) else field.packing.dry
@@ -239,8 +236,7 @@ def _refined(field: Field, files: Sequence[File], conversion: Conversion, sample
     """Return the field with undeclared codes, found in a few frames, added to its packing."""
     if not field.quantity.is_rain:
         return field
-    numbers = np.unique(np.linspace(0, len(files) - 1, _SAMPLE).round().astype(int))
-    chosen, frames = [files[number] for number in numbers], max(_SAMPLE // len(files), 1)
+    chosen, frames = [files[number] for number in sampled(len(files))], max(SAMPLE // len(files), 1)
     what, paths = f"packing {field!r} {conversion!r} {frames}", [file.path for file in chosen]
     text = samples.recall(what, paths) if samples is not None else None
     if text is None:
@@ -262,10 +258,10 @@ def _refined(field: Field, files: Sequence[File], conversion: Conversion, sample
 
 def _sample(field: Field, files: Sequence[File], conversion: Conversion, frames: int) -> np.ndarray:
     """Read some frames of each file (frame, y, x) as they are stored; on large grids only some rows."""
-    sample, every = [], max(1, math.prod(files[0].grid.shape) // _MOST_CELLS)  # rows
+    sample, every = [], row_step(files[0].grid.shape)
     for file in files:
         layout = FrameLayout(field, conversion, file.grid.turned, file.sequence_length)
-        positions = np.unique(np.linspace(0, len(file.times) - 1, frames).round().astype(int))
+        positions = sampled(len(file.times), frames)
         chosen = [selection for position in positions for selection in layout.selections(int(position), 1)]
         # a damaged file or frame is reported when it is read
         with (

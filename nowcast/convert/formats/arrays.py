@@ -5,7 +5,6 @@ folder, and read as records.
 """
 
 import contextlib
-import math
 import re
 import tempfile
 import warnings
@@ -22,7 +21,7 @@ from nowcast.netcdf.files import OPEN_FILES, standing_for, warn_once
 from nowcast.netcdf.places.axes import angle
 from nowcast.netcdf.places.grid import Grid, carried, read_grid
 from nowcast.netcdf.rain.candidates import rank
-from nowcast.netcdf.rain.dryness import refine
+from nowcast.netcdf.rain.dryness import refine, row_step, sampled
 from nowcast.netcdf.rain.packing import decode
 from nowcast.netcdf.rain.totals import refusal, total_of
 from nowcast.netcdf.rain.units import RAIN_NAMES, meaning
@@ -33,8 +32,6 @@ from nowcast.runtime.signals import held
 
 _AT_ONCE = 8  # frames in a temporary file
 _FIRST = 4  # frames from which grid and units are read
-_SAMPLE = 4  # frames over all the time in which undeclared codes are searched
-_MOST_CELLS = 1 << 18  # largest number of cells of a frame in which codes and totals are searched
 _BOUNDS = re.compile(r"_(bnds|bounds)$", re.IGNORECASE)
 _PLAIN = (str, int, float, np.number)  # types of attributes that every NetCDF file can hold
 
@@ -247,8 +244,7 @@ def _stored(dataset, field: Field, numbers: Sequence[int]) -> np.ndarray:
     """Return frames (frame, y, x) as they are stored, on large grids only some rows."""
     values = _frames(dataset, field, numbers)[field.variable]
     values = values.transpose(*field.frame_dims, ..., field.y_dim, field.x_dim)
-    every = max(1, math.prod(values.shape[-2:]) // _MOST_CELLS)
-    stored = values[..., ::every, :].to_numpy().reshape(len(numbers), -1, values.shape[-1])
+    stored = values[..., :: row_step(values.shape[-2:]), :].to_numpy().reshape(len(numbers), -1, values.shape[-1])
     return stored.astype(np.float32) if stored.dtype == np.float16 else stored
 
 
@@ -257,8 +253,7 @@ def _with_codes(dataset, layout: FrameLayout, num_frames: int, path: Path) -> Fi
     field = layout.field
     if not field.quantity.is_rain:
         return field
-    numbers = np.unique(np.linspace(0, num_frames - 1, _SAMPLE).round().astype(int))
-    packing, remark = refine(_stored(dataset, field, numbers), field.packing, layout.conversion)
+    packing, remark = refine(_stored(dataset, field, sampled(num_frames)), field.packing, layout.conversion)
     if remark:
         warn_once(path, f"{field.variable}: {remark}")
     return replace(field, packing=packing)

@@ -4,6 +4,7 @@ Some programs store dry as a special number, such as -99, and missing as another
 cell of the record would be wet.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from nowcast.netcdf.rain.packing import HIGHEST, Packing, decode
 from nowcast.netcdf.rain.units import Conversion
 
+SAMPLE = 4  # number of frames or fields that are read to find undeclared codes
+_MOST_CELLS = 1 << 18  # largest number of cells read of a frame in the sample
 _DRY_RATE = 0.1  # mm/h, below which a known cell counts as dry
 _FEW = 0.001  # fraction of known cells that are dry, below which a code for dry is searched
 _HALF = 0.5  # the same for reflectivity, which is also measured without rain
@@ -21,6 +24,16 @@ DOUBT = "Are its units right?"
 INCREDIBLE, _MUCH = 200.0, 0.01  # mm/h; if more than this fraction of known cells reaches it, the units are doubted
 _FIRST_CELLS = 64  # cells of a frame that are checked first: a dry one excludes an outage
 _RARE, _FEWEST = 5, 20  # a code is this many times as frequent as the ten numbers below it, and in at least so many cells
+
+
+def sampled(count: int, most: int = SAMPLE) -> np.ndarray:
+    """Return the positions (position,) of at most `most` of `count` frames or files, evenly spread, that are sampled."""
+    return np.unique(np.linspace(0, count - 1, most).round().astype(int))
+
+
+def row_step(shape: tuple[int, int]) -> int:
+    """Return the step between the rows that are read of a frame (y, x) in the sample: more than 1 on large grids."""
+    return max(1, math.prod(shape) // _MOST_CELLS)
 
 
 def refine(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tuple[Packing, str | None]:
