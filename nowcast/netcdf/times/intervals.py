@@ -1,5 +1,6 @@
 """Find the interval that an accumulation or a mean over time covers, s, and its ends."""
 
+import contextlib
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ _BOUNDS = ("time_bnds", "time_bounds")  # also where no attribute names them
 STARTS = ("start_time", "time_start", "begin_time", "time_begin", "valid_from")
 _ENDS = ("end_time", "time_end", "stop_time", "time_stop", "valid_to", "valid_until")
 _OVER_TIME = re.compile(r"(time|period)\w*\s*:\s*(mean|sum|average)", re.IGNORECASE)  # in cell_methods
+_TIME = re.compile(r"\b(time|period)\w*\s*:", re.IGNORECASE)  # in cell_methods, also of instants: "time: point"
 _ROUNDED = 0.02  # share by which two statements of one interval may differ: 3597 s are an hour
 
 
@@ -130,15 +132,18 @@ def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray |
 def at_ends(dataset, field: Field, times: np.ndarray, where: str, *, dims: tuple[str, ...]) -> tuple[np.ndarray, float | None]:
     """Return times that are the ends of the time bounds of sums and means, and the length of these intervals, s.
 
-    Warns, once per folder, if the file has their starts or middles as times. The length is None for instants, and for
-    intervals that are not stated or differ.
+    Warns, once per folder, if the file has their starts or middles as times. Rates without cell_methods are taken as means
+    where bounds start at their times. The length is None for instants, and for intervals that are not stated or differ.
 
     times: (…,) datetime64[s] over `dims`
     """
     methods = text(dataset.variables[field.variable], "cell_methods") or ""
-    found = None
+    found, hint = None, ""
     if times.size and (field.kind == "amount" or _OVER_TIME.search(methods)):
         found = _starts_and_ends(dataset, field, times, where, dims)
+    elif times.size and field.kind == "rate" and not _TIME.search(methods):
+        found = _starts_and_ends_unsaid(dataset, field, times, where, dims)
+        hint = '.\nIf they are instants, state that in the files: cell_methods = "time: point"'
     if found is None:
         return times, None
     starts, ends = (np.broadcast_to(each, times.shape) for each in found)
@@ -148,7 +153,7 @@ def at_ends(dataset, field: Field, times: np.ndarray, where: str, *, dims: tuple
         return times, seconds
     minutes = (ends - times).max() / np.timedelta64(60, "s")
     said = f"the times of {field.variable} are up to {minutes:g} min before the ends of its intervals (time bounds)"
-    warn_once(Path(where), f"{said}; the ends are taken as valid times")
+    warn_once(Path(where), f"{said}; the ends are taken as valid times{hint}")
     return ends.copy(), seconds
 
 
@@ -161,6 +166,28 @@ def _starts_and_ends(
         return bounds.min(axis=-1), bounds.max(axis=-1)
     start, end = _named_ends(dataset)
     return tuple(read_times(dataset, name, dims, where) for name in (start, end)) if start and end else None
+
+
+def _starts_and_ends_unsaid(
+    dataset, field: Field, times: np.ndarray, where: str, dims: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the ends of the time bounds of rates without cell_methods if these bounds start at the times; else None.
+
+    By CF such rates are instants, but an instant does not last until a later time: these are means, as those of IMERG. Bounds
+    around the times are often computed from these, so the times stay, with a warning.
+    """
+    bounds = None
+    with contextlib.suppress(DataError):  # instants do not need them
+        bounds = time_bounds(dataset, field, times, where, dims=dims)
+    if bounds is None:
+        return None
+    starts, ends = bounds.min(axis=-1), bounds.max(axis=-1)
+    if ((starts == times) & (times < ends)).all():
+        return starts, ends
+    if ((starts < times) & (times < ends)).all():
+        said = f"{field.variable} states no cell_methods; the times in the middle of its time bounds are taken as those of"
+        warn_once(Path(where), f'{said} instants.\nIf it is a mean over them, state that in the files: cell_methods = "time: mean"')
+    return None
 
 
 def _named_ends(dataset) -> tuple[str | None, str | None]:

@@ -317,7 +317,7 @@ def test_intervals_are_found_by_the_names_of_bounds_and_starts(tmp_path, names):
 
 
 @pytest.mark.parametrize(
-    ("units", "methods", "moves"), [("mm", "", True), ("mm h-1", "time: mean", True), ("mm h-1", "", False)]
+    ("units", "methods", "moves"), [("mm", "", True), ("mm h-1", "time: mean", True), ("mm h-1", "time: point", False)]
 )
 @pytest.mark.parametrize("names", [("time_bnds",), ("start_time", "end_time")])
 @pytest.mark.parametrize("before", [0, 150, 300])

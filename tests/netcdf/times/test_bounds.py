@@ -1,0 +1,39 @@
+"""Time bounds of rates that state no cell_methods: those of means where they start at the times."""
+
+import numpy as np
+import pytest
+from makers.stored import edit, open_one, read_one, write
+
+RATES = np.arange(72, dtype=np.float32).reshape(3, 4, 6) / 4  # mm/h, (time, y, x)
+LATER = (
+    "the times of rr are up to 5 min before the ends of its intervals (time bounds); the ends are taken as valid times.\n"
+    'If they are instants, state that in the files: cell_methods = "time: point"'
+)
+AROUND = (
+    "rr states no cell_methods; the times in the middle of its time bounds are taken as those of instants.\n"
+    'If it is a mean over them, state that in the files: cell_methods = "time: mean"'
+)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "later", "said"), [(0, 5, 5, LATER), (-2.5, 2.5, 0, AROUND), (-5, 0, 0, None), (0, 0, 0, None)]
+)
+def test_rates_are_means_where_bounds_start_at_their_times(tmp_path, caplog, start, end, later, said):
+    """IMERG's and CMORPH's half hours have their start as time, and no cell_methods. start, end: minutes after the times."""
+    path = write(tmp_path / "a.nc", RATES)
+    expected = open_one(path).times + np.timedelta64(later, "m")
+    with edit(path) as file:
+        file.createDimension("nv", 2)
+        file["time"].bounds = "time_bnds"
+        times = np.asarray(file["time"][:])[:, None]
+        file.createVariable("time_bnds", "i4", ("time", "nv"))[:] = times + 60 * np.array([start, end])
+    assert open_one(path).times.tolist() == expected.tolist()
+    assert caplog.messages == ([f"{path}: {said}"] if said else [])
+
+
+def test_bounds_that_cannot_be_read_do_not_matter_to_rates(tmp_path):
+    path = write(tmp_path / "a.nc", RATES)
+    with edit(path) as file:
+        file.createDimension("nv", 2)
+        file.createVariable("time_bnds", "f8", ("time", "nv"))[:] = np.nan
+    np.testing.assert_array_equal(read_one(path), RATES)
