@@ -185,8 +185,9 @@ def _starts_and_ends_unsaid(
     if ((starts == times) & (times < ends)).all():
         return starts, ends
     if ((starts < times) & (times < ends)).all():
-        said = f"{field.variable} states no cell_methods; the times in the middle of its time bounds are taken as those of"
-        warn_once(Path(where), f'{said} instants.\nIf it is a mean over them, state that in the files: cell_methods = "time: mean"')
+        said = "states no cell_methods; the times in the middle of its time bounds are taken as those of instants"
+        hint = 'If it is a mean over them, state that in the files: cell_methods = "time: mean"'
+        warn_once(Path(where), f"{field.variable} {said}.\n{hint}")
     return None
 
 
